@@ -1,0 +1,36 @@
+import type { Duplex } from 'node:stream'
+
+/** Who is at the other end of a client's connection, as far as the network tells. */
+export interface Peer {
+  /** The client's IP address (that of the browser, when a trusted proxy told it), or `unix` for a Unix socket. */
+  readonly address: string
+  /** The client's TCP port; 0 where there is none. */
+  readonly port: number
+  /** The address and port that the client connected to, for the PROXY protocol. */
+  readonly localAddress: string
+  readonly localPort: number
+}
+
+/**
+ * A broker is something that opens a byte stream that speaks MQTT.
+ *
+ * Every implementation passes `test/contracts/broker.ts`. The tunnel, the plain MQTT port and the readiness probe know
+ * this interface and nothing else, so a further kind of broker is one file and one line in `gateway.ts`.
+ */
+export interface Broker {
+  /** What to call it in logs and on pages: `embedded`, or the address(es) without any secret. */
+  readonly name: string
+
+  /**
+   * Opens one MQTT connection for `peer`.
+   *
+   * The stream is a half-open-capable byte stream: `end()` says that no more will be written and what was written is
+   * still delivered; `'end'` says that the broker will send no more. Whoever called `open` destroys the stream.
+   *
+   * @throws {Ending} `broker-refused` or `broker-timeout` when no connection could be had in time
+   */
+  open(peer: Peer): Promise<Duplex>
+
+  /** Ends the connections that are left and what the broker itself holds. Idempotent; resolves when all is released. */
+  close(): Promise<void>
+}

@@ -1,0 +1,219 @@
+import { z } from 'zod'
+import { duration, size } from './units.js'
+
+/*
+ * ONE table of every option: its name, its form, its unit, its default, and the sentence that `mqway check`, the README
+ * and an editor show for it. Types, errors and `mqway.schema.json` all come from here.
+ */
+
+const wholeNumber = (min: number, max: number) =>
+  z
+    .int({ error: `must be a whole number from ${min} to ${max}` })
+    .min(min)
+    .max(max)
+
+const host = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+
+const port = z.union([z.literal('off'), z.int().min(0).max(65535), z.string().regex(/^unix:.+/)], {
+  error: 'must be a port from 0 (any free one) to 65535, unix:/path/to/socket, or off',
+})
+
+const listener = (defaultPort: number | 'off') => ({
+  port: port.default(defaultPort).describe('A port, 0 for any free one, unix:/path for a Unix socket, or off'),
+  host: host.optional().describe('Where this listener listens; as the top-level host when left out'),
+})
+
+/** Which program a tunnel or the MQTT port leads to. */
+const brokerUrl = z.string().regex(/^(embedded|mqtts?:\/\/[^/]+\/?|unix:.+)$/, {
+  error: 'must be embedded, mqtt://host:port, mqtts://host:port or unix:/path/to/socket',
+})
+
+const upstream = z.strictObject({
+  url: z
+    .union([brokerUrl, z.array(brokerUrl).min(1)])
+    .describe('mqtt://host:port, mqtts://host:port or unix:/path; a list of them for failover'),
+  balance: z
+    .enum(['failover', 'round-robin', 'least-connections'])
+    .default('failover')
+    .describe('Which address a connection tries first; the others follow when it does not answer'),
+  connectTimeout: duration({ max: '5m' })
+    .default(5000)
+    .describe('The limit for opening one connection, over all addresses'),
+  ca: z
+    .string()
+    .optional()
+    .describe('mqtts: file with the CA certificates that may sign the broker’s certificate (PEM)'),
+  cert: z.string().optional().describe('mqtts: file with the client certificate to show (PEM)'),
+  key: z.string().optional().describe('mqtts: file with its private key (PEM)'),
+  servername: z
+    .string()
+    .optional()
+    .describe('mqtts: the name to ask for (SNI) and to verify, where it is not the host'),
+  proxyProtocol: z
+    .enum(['off', 'v1', 'v2'])
+    .default('off')
+    .describe('Tell the broker the client’s address with a PROXY protocol header; the broker must expect it'),
+  username: z.string().optional().describe('User name of the readiness probe; clients bring their own'),
+  password: z.string().optional().describe('Password of the readiness probe').meta({ secret: true }),
+})
+
+const broker = z.union([brokerUrl, upstream], {
+  error: 'must be embedded, mqtt://host:port, mqtts://host:port, unix:/path, or a mapping with url',
+})
+
+const subprotocol = z
+  .string()
+  .regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, { error: 'must be a token, such as mqtt (RFC 6455 §4.1)' })
+
+const tunnel = z
+  .strictObject({
+    path: z.string().startsWith('/').optional().describe('The path, exactly; a slash at its end makes no difference'),
+    pathPrefix: z.string().startsWith('/').optional().describe('Any path that begins so, as lighttpd matches'),
+    pathSuffix: z.string().min(1).optional().describe('Any path that ends so'),
+    pathPattern: z.string().min(1).optional().describe('Any path that this JavaScript regular expression matches'),
+    broker: broker.optional().describe('Where this tunnel leads; as the top-level broker when left out'),
+    subprotocols: z
+      .array(subprotocol)
+      .min(1)
+      .default(['mqtt', 'mqttv3.1'])
+      .describe('What may be spoken; the first that the client offers is chosen'),
+    requireSubprotocol: z.boolean().default(false).describe('Refuse a client that offers no subprotocol'),
+    forceSubprotocol: subprotocol
+      .optional()
+      .describe('Answer with this subprotocol even when it was not offered, as mod_websocket’s subproto did'),
+    origins: z
+      .array(z.string().min(1))
+      .default(['same-origin'])
+      .describe('Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, or *'),
+    requireOrigin: z.boolean().default(false).describe('Refuse a client that sends no Origin (that is: programs)'),
+    inspectConnect: z.boolean().default(true).describe('Insist on an MQTT CONNECT first, and log who it is'),
+    pingInterval: z
+      .union([z.literal('off'), duration({ min: '1s' })])
+      .default(30_000)
+      .describe('After how much silence to ping; two unanswered pings end the connection'),
+  })
+  .superRefine((value, context) => {
+    const given = (['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const).filter(key => value[key] !== undefined)
+    if (given.length !== 1) {
+      context.addIssue({ code: 'custom', message: 'needs exactly one of path, pathPrefix, pathSuffix and pathPattern' })
+    }
+    if (value.pathPattern !== undefined) {
+      try {
+        new RegExp(value.pathPattern, 'u')
+      } catch (error) {
+        context.addIssue({
+          code: 'custom',
+          path: ['pathPattern'],
+          message: `must be a regular expression: ${(error as Error).message}`,
+        })
+      }
+    }
+  })
+
+/** Every option of mqway. The input is what a person writes; the output has defaults filled in and units resolved. */
+export const configSchema = z.strictObject({
+  host: host.default('127.0.0.1').describe('Where to listen: an address, a name, or a list of them'),
+  anonymous: z
+    .boolean()
+    .default(false)
+    .describe('Let anybody connect without saying who they are, also from other machines'),
+  broker: broker
+    .default('embedded')
+    .describe('The broker: embedded, mqtt://host:port, mqtts://host:port or unix:/path'),
+  http: z.strictObject(listener(8080)).prefault({}).describe('The plain web server'),
+  https: z
+    .strictObject({
+      ...listener(8443),
+      cert: z.string().optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
+      key: z.string().optional().describe('Its private key (PEM); may be the same file as cert'),
+      minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest TLS version to speak'),
+    })
+    .prefault({})
+    .describe('The TLS web server: HTTP/2 and HTTP/1.1'),
+  mqtt: z
+    .strictObject({
+      ...listener(1883),
+      port: port
+        .optional()
+        .describe('The plain MQTT port: 1883 when left out, or off where the broker itself is at that address'),
+      maxPacketSize: size({ min: '1KiB', max: '256MiB' })
+        .default(16 * 1024 ** 2)
+        .describe('The largest MQTT packet that the embedded broker takes'),
+      maxQueuedBytes: size({ min: '64KiB' })
+        .default(1024 ** 2)
+        .describe(
+          'What the embedded broker keeps in memory for a client that reads too slowly, before it drops QoS 0 messages and ends the connection at QoS 1 and 2',
+        ),
+    })
+    .prefault({})
+    .describe('The plain MQTT port, and the embedded broker’s limits'),
+  tunnels: z.array(tunnel).default([]).describe('The WebSocket endpoints; /mqtt to the top-level broker when empty'),
+  public: z.string().optional().describe('Directory to serve instead of the built-in pages'),
+  data: z
+    .string()
+    .default('./data')
+    .describe('Where the embedded broker keeps sessions and retained messages; none for memory only'),
+  trustedProxies: z
+    .array(z.string().min(1))
+    .default([])
+    .describe(
+      'Addresses or CIDR ranges whose X-Forwarded-For, -Proto and -Host are believed; loopback, linklocal and uniquelocal are names for ranges',
+    ),
+  limits: z
+    .strictObject({
+      connections: wholeNumber(1, 1_000_000)
+        .default(10_000)
+        .describe('Open tunnels and MQTT connections in all; beyond: 503'),
+      connectionsPerAddress: wholeNumber(1, 1_000_000).default(1000).describe('The same from one address; beyond: 429'),
+      headerSize: size({ min: '1KiB', max: '1MiB' })
+        .default(16 * 1024)
+        .describe('All headers of one request; beyond: 431'),
+      handshakeTimeout: duration({ max: '5m' })
+        .default(10_000)
+        .describe('For TLS and for the request’s headers; beyond: 408'),
+      connectTimeout: duration({ max: '5m' }).default(10_000).describe('From the upgrade to a complete MQTT CONNECT'),
+      connectSize: size({ min: '256B', max: '1MiB' })
+        .default(64 * 1024)
+        .describe('The largest MQTT CONNECT packet'),
+      closeTimeout: duration({ max: '5m' }).default(5000).describe('From one side’s end to the other’s'),
+    })
+    .prefault({})
+    .describe('Bounds on what others can make the gateway do'),
+  metrics: z
+    .strictObject({
+      allow: z
+        .array(z.string().min(1))
+        .default(['loopback'])
+        .describe('Addresses or CIDR ranges that may read /metrics'),
+    })
+    .prefault({})
+    .describe('/metrics, for Prometheus'),
+  log: z
+    .strictObject({
+      level: z
+        .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+        .default('info')
+        .describe('The least important level to write'),
+      format: z
+        .enum(['auto', 'pretty', 'json'])
+        .default('auto')
+        .describe('pretty, json, or auto: pretty on a terminal, json elsewhere'),
+    })
+    .prefault({})
+    .describe('The log, on standard output'),
+  shutdown: z
+    .strictObject({
+      grace: duration({ max: '1h' }).default(10_000).describe('From SIGTERM to the end, whatever is still open'),
+    })
+    .prefault({})
+    .describe('Stopping'),
+})
+
+/** The configuration as the program uses it: complete, in milliseconds and bytes, frozen. */
+export type Config = z.output<typeof configSchema>
+/** The configuration as a person writes it. */
+export type ConfigInput = z.input<typeof configSchema>
+export type TunnelConfig = Config['tunnels'][number]
+export type BrokerConfig = Config['broker']
+export type UpstreamConfig = z.output<typeof upstream>
+export type LimitsConfig = Config['limits']

@@ -1,0 +1,131 @@
+/**
+ * Why connections end: one table, from the reason to everything that follows from it.
+ *
+ * Whatever refuses or ends a connection names a reason of this table and nothing else. The WebSocket close code, the
+ * HTTP status, the log level and the label in the metrics follow from here, so that a browser's console, the log and a
+ * dashboard tell the same story.
+ */
+
+/** How loudly an ending is logged: what is part of a normal day is `debug` or `info`. */
+export type EndingLevel = 'debug' | 'info' | 'warn' | 'error'
+
+interface EndingRow {
+  /** The sentence a person reads, in the close frame (at most 123 bytes of UTF-8, RFC 6455 §5.5) or the HTTP body. */
+  readonly text: string
+  readonly level: EndingLevel
+  /** The WebSocket close code (RFC 6455 §7.4 and the IANA registry) when it happens after the upgrade. */
+  readonly closeCode?: number
+  /** The HTTP status when it happens before the upgrade. */
+  readonly httpStatus?: number
+  /** Seconds for the `Retry-After` header of a refusal that will pass. */
+  readonly retryAfter?: number
+}
+
+const table = {
+  // Before the upgrade: an HTTP answer.
+  'bad-handshake': { httpStatus: 400, level: 'info', text: 'This is not a valid WebSocket handshake' },
+  'bad-request': { httpStatus: 400, level: 'info', text: 'This is not a valid HTTP request' },
+  'headers-too-large': { httpStatus: 431, level: 'info', text: 'The request headers are too large' },
+  'handshake-timeout': { httpStatus: 408, level: 'info', text: 'The request did not arrive in time' },
+  'unknown-path': { httpStatus: 404, level: 'info', text: 'There is no WebSocket endpoint at this path' },
+  'unsupported-version': { httpStatus: 426, level: 'info', text: 'Only WebSocket version 13 is spoken here' },
+  'unsupported-subprotocol': {
+    httpStatus: 400,
+    level: 'info',
+    text: 'None of the offered subprotocols is spoken here',
+  },
+  'subprotocol-required': { httpStatus: 400, level: 'info', text: 'Sec-WebSocket-Protocol is required here' },
+  'origin-refused': { httpStatus: 403, level: 'warn', text: 'Pages of this origin may not connect' },
+  'too-many-connections': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'All connections are taken' },
+  'too-many-from-address': {
+    httpStatus: 429,
+    retryAfter: 10,
+    level: 'warn',
+    text: 'Too many connections from your address',
+  },
+  'broker-refused': {
+    httpStatus: 502,
+    retryAfter: 5,
+    closeCode: 1014,
+    level: 'error',
+    text: 'The MQTT broker does not accept connections',
+  },
+  'broker-timeout': {
+    httpStatus: 504,
+    retryAfter: 5,
+    closeCode: 1014,
+    level: 'error',
+    text: 'The MQTT broker did not answer in time',
+  },
+
+  // After the upgrade: a close frame.
+  'client-closed': { closeCode: 1000, level: 'info', text: 'The client closed the connection' },
+  'client-gone': { closeCode: 1002, level: 'info', text: 'The client ended the connection without a close frame' },
+  'client-reset': { closeCode: 1002, level: 'info', text: 'The connection to the client was lost' },
+  'broker-closed': { closeCode: 1000, level: 'info', text: 'The MQTT broker closed the connection' },
+  'broker-lost': { closeCode: 1014, level: 'warn', text: 'The connection to the MQTT broker was lost' },
+  'protocol-error': { closeCode: 1002, level: 'warn', text: 'The frames break RFC 6455' },
+  'invalid-utf8': { closeCode: 1007, level: 'warn', text: 'The close reason is not valid UTF-8' },
+  'text-frame': { closeCode: 1003, level: 'warn', text: 'MQTT travels in binary frames; this was a text frame' },
+  'not-mqtt': { closeCode: 1002, level: 'warn', text: 'The first packet must be a valid MQTT CONNECT' },
+  'connect-too-large': { closeCode: 1009, level: 'warn', text: 'The MQTT CONNECT packet is too large' },
+  'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
+  'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
+  'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
+  'close-timeout': { closeCode: 1002, level: 'info', text: 'The other side did not finish closing in time' },
+  'shutting-down': {
+    httpStatus: 503,
+    retryAfter: 5,
+    closeCode: 1001,
+    level: 'info',
+    text: 'The gateway is shutting down',
+  },
+  'internal-error': {
+    httpStatus: 500,
+    closeCode: 1011,
+    level: 'error',
+    text: 'Something went wrong inside the gateway',
+  },
+} as const satisfies Record<string, EndingRow>
+
+/** The name of an ending: the label in the metrics, `reason` in the log. */
+export type EndingReason = keyof typeof table
+
+/** Every reason, for metrics that start at zero and for tests that walk the table. */
+export const endingReasons = Object.keys(table) as readonly EndingReason[]
+
+/** One way in which a connection ended or was refused. An error, so that it can be thrown and carries its cause. */
+export class Ending extends Error {
+  override readonly name = 'Ending'
+  readonly reason: EndingReason
+  /** The code for the close frame; 1011 for a reason that belongs before the upgrade. */
+  readonly closeCode: number
+  /** The status for the HTTP refusal; 500 for a reason that belongs after the upgrade. */
+  readonly httpStatus: number
+  readonly level: EndingLevel
+  /** Seconds after which trying again makes sense, where it does. */
+  readonly retryAfter: number | undefined
+  /** What is safe to tell the peer: the row's text and, where given, what this case adds to it. */
+  readonly text: string
+
+  /**
+   * @param reason a row of the table
+   * @param options `hint` is shown to the peer after the row's text; `cause` goes to the log alone
+   */
+  constructor(reason: EndingReason, options: { hint?: string; cause?: unknown } = {}) {
+    const row: EndingRow = table[reason]
+    const text = options.hint === undefined ? row.text : `${row.text}: ${options.hint}`
+    super(text, options.cause === undefined ? undefined : { cause: options.cause })
+    this.reason = reason
+    this.text = text
+    this.closeCode = row.closeCode ?? 1011
+    this.httpStatus = row.httpStatus ?? 500
+    this.level = row.level
+    this.retryAfter = row.retryAfter
+  }
+
+  /** The ending that `error` already is, or `internal-error` with it as its cause. */
+  static from(error: unknown): Ending {
+    return error instanceof Ending ? error : new Ending('internal-error', { cause: error })
+  }
+}

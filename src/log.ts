@@ -1,0 +1,31 @@
+import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
+import pretty from 'pino-pretty'
+
+export type { Logger } from 'pino'
+
+/** What the logger needs to know. */
+export interface LogOptions {
+  readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
+  /** `auto` is `pretty` on a terminal and `json` elsewhere. */
+  readonly format: 'auto' | 'pretty' | 'json'
+}
+
+/** Fields that never reach a log, however they got into one. */
+const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
+
+/**
+ * Makes the program's logger: pino, to standard output.
+ *
+ * A connection gets a child of it with who it is (peer, path, client id, …); never a password, never a payload.
+ */
+export function createLog(options: LogOptions): Logger {
+  const settings: LoggerOptions = {
+    level: options.level,
+    base: null,
+    timestamp: stdTimeFunctions.isoTime,
+    redact: { paths: redact, censor: '[redacted]' },
+  }
+  const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
+  if (format === 'json') return pino(settings)
+  return pino(settings, pretty({ colorize: process.stdout.isTTY, translateTime: 'SYS:HH:MM:ss.l', sync: true }))
+}

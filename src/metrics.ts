@@ -1,0 +1,141 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { type EndingReason, endingReasons } from './endings.js'
+import { version } from './version.js'
+
+/** How a client came in: what `transport` says in the metrics and the log. */
+export type Transport = 'websocket' | 'tcp'
+
+/** Where a connection stands: `opening` until the broker has answered, `open` while bytes pass, `closing` after that. */
+export type ConnectionState = 'opening' | 'open' | 'closing'
+
+/**
+ * Bytes and frames of one connection, counted where they pass. Plain numbers, because this is the data path; they are
+ * summed up only when somebody reads the metrics.
+ */
+export interface Traffic {
+  bytesIn: number
+  bytesOut: number
+  framesIn: number
+  framesOut: number
+}
+
+/** The program's metrics, on a registry of their own. */
+export interface Metrics {
+  readonly registry: Registry
+  /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
+  trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
+  /** One refusal before a connection was open. */
+  refused(reason: EndingReason): void
+  /** One ending of a connection that was open. */
+  ended(reason: EndingReason): void
+  /** How long the broker took to accept one connection, in seconds. */
+  upstreamConnected(seconds: number): void
+  /** When the served certificate expires (milliseconds since 1970). */
+  certificateExpires(time: number): void
+  /** Stops what the metrics themselves run. */
+  close(): void
+}
+
+/** Makes the metrics; every series exists from the start, at zero. */
+export function createMetrics(): Metrics {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  new Gauge({ name: 'mqway_info', help: 'The running version', labelNames: ['version'], registers: [registry] }).set(
+    { version },
+    1,
+  )
+
+  const connections = new Gauge({
+    name: 'mqway_connections',
+    help: 'Connections of clients, by transport and state',
+    labelNames: ['transport', 'state'],
+    registers: [registry],
+  })
+  const refusals = new Counter({
+    name: 'mqway_refusals_total',
+    help: 'Connections and handshakes that were refused, by reason',
+    labelNames: ['reason'],
+    registers: [registry],
+  })
+  const endings = new Counter({
+    name: 'mqway_endings_total',
+    help: 'Connections that were open and ended, by reason',
+    labelNames: ['reason'],
+    registers: [registry],
+  })
+  for (const reason of endingReasons) {
+    refusals.inc({ reason }, 0)
+    endings.inc({ reason }, 0)
+  }
+  const connectSeconds = new Histogram({
+    name: 'mqway_upstream_connect_seconds',
+    help: 'Time that the broker took to accept a connection',
+    buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5],
+    registers: [registry],
+  })
+  const expiry = new Gauge({
+    name: 'mqway_certificate_expiry_seconds',
+    help: 'When the served certificate expires, in seconds since 1970; 0 without TLS',
+    registers: [registry],
+  })
+
+  const open: Record<Transport, Set<Traffic>> = { websocket: new Set(), tcp: new Set() }
+  const past: Record<Transport, Traffic> = { websocket: noTraffic(), tcp: noTraffic() }
+  for (const transport of ['websocket', 'tcp'] as const) {
+    for (const state of ['opening', 'open', 'closing'] as const) connections.set({ transport, state }, 0)
+  }
+  const sums = (transport: Transport, key: keyof Traffic): number => {
+    let sum = past[transport][key]
+    for (const traffic of open[transport]) sum += traffic[key]
+    return sum
+  }
+  const trafficCounter = (name: string, help: string, inKey: keyof Traffic, outKey: keyof Traffic): void => {
+    new Counter({
+      name,
+      help,
+      labelNames: ['transport', 'direction'],
+      registers: [registry],
+      collect() {
+        this.reset()
+        for (const transport of ['websocket', 'tcp'] as const) {
+          this.inc({ transport, direction: 'in' }, sums(transport, inKey))
+          this.inc({ transport, direction: 'out' }, sums(transport, outKey))
+        }
+      },
+    })
+  }
+  trafficCounter('mqway_bytes_total', 'MQTT bytes from clients (in) and to them (out)', 'bytesIn', 'bytesOut')
+  trafficCounter('mqway_frames_total', 'WebSocket frames from clients (in) and to them (out)', 'framesIn', 'framesOut')
+
+  return {
+    registry,
+    trackConnection(transport, traffic) {
+      let current: ConnectionState | undefined
+      let ended = false
+      open[transport].add(traffic)
+      return state => {
+        if (ended || state === current) return
+        if (current) connections.dec({ transport, state: current })
+        if (state === 'ended') {
+          ended = true
+          open[transport].delete(traffic)
+          const total = past[transport]
+          for (const key of Object.keys(total) as (keyof Traffic)[]) total[key] += traffic[key]
+          return
+        }
+        current = state
+        connections.inc({ transport, state })
+      }
+    },
+    refused: reason => refusals.inc({ reason }),
+    ended: reason => endings.inc({ reason }),
+    upstreamConnected: seconds => connectSeconds.observe(seconds),
+    certificateExpires: time => expiry.set(time / 1000),
+    close: () => registry.clear(),
+  }
+}
+
+/** Counts that start at zero. */
+export function noTraffic(): Traffic {
+  return { bytesIn: 0, bytesOut: 0, framesIn: 0, framesOut: 0 }
+}
