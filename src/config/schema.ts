@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { isAddressRange, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
 import { duration, size } from './units.js'
 
 /*
@@ -6,45 +7,54 @@ import { duration, size } from './units.js'
  * and an editor show for it. Types, errors and `mqway.schema.json` all come from here.
  */
 
-const wholeNumber = (min: number, max: number) =>
-  z
-    .int({ error: `must be a whole number from ${min} to ${max}` })
-    .min(min)
-    .max(max)
+const wholeNumber = (min: number, max: number) => {
+  const error = `must be a whole number from ${min} to ${max}`
+  return z.int({ error }).min(min, { error }).max(max, { error })
+}
 
-const host = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+const hostName = z.string().min(1)
+const host = z.union([hostName, z.array(hostName).min(1)], { error: 'must be an address, a name, or a list of them' })
 
-const port = z.union([z.literal('off'), z.int().min(0).max(65535), z.string().regex(/^unix:.+/)], {
-  error: 'must be a port from 0 (any free one) to 65535, unix:/path/to/socket, or off',
-})
+// A rule inside a union is abort: true where the union's own message is to be shown and not the rule's.
+const port = z.union(
+  [z.literal('off'), z.int().min(0).max(65535), z.string().regex(/^unix:.+/, { error: '', abort: true })],
+  { error: 'must be a port from 0 (any free one) to 65535, unix:/path/to/socket, or off' },
+)
 
-const listener = (defaultPort: number | 'off') => ({
-  port: port.default(defaultPort).describe('A port, 0 for any free one, unix:/path for a Unix socket, or off'),
-  host: host.optional().describe('Where this listener listens; as the top-level host when left out'),
-})
+const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
+const listenerHost = host.optional().describe('Where this listener listens; as the top-level host when left out')
 
-/** Which program a tunnel or the MQTT port leads to. */
-const brokerUrl = z.string().regex(/^(embedded|mqtts?:\/\/[^/]+\/?|unix:.+)$/, {
-  error: 'must be embedded, mqtt://host:port, mqtts://host:port or unix:/path/to/socket',
+const file = z.string().min(1)
+
+const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
+
+const upstreamUrl = z
+  .string()
+  .refine(url => parseBrokerUrl(url) !== undefined, { error: `must be ${urlForms}`, abort: true })
+
+/** What `mqway check` prints in the place of a secret. As a secret it is refused: it would be a wrong one, silently. */
+export const redacted = '[redacted]'
+
+const password = z.string().refine(text => text !== redacted, {
+  error: 'must be the password itself; mqway check prints this in its place',
 })
 
 const upstream = z.strictObject({
   url: z
-    .union([brokerUrl, z.array(brokerUrl).min(1)])
+    .union([upstreamUrl, z.array(upstreamUrl).min(1)], {
+      error: `must be ${urlForms}; or a list of them`,
+    })
     .describe('mqtt://host:port, mqtts://host:port or unix:/path; a list of them for failover'),
   balance: z
     .enum(['failover', 'round-robin', 'least-connections'])
     .default('failover')
     .describe('Which address a connection tries first; the others follow when it does not answer'),
   connectTimeout: duration({ max: '5m' })
-    .default(5000)
+    .prefault('5s')
     .describe('The limit for opening one connection, over all addresses'),
-  ca: z
-    .string()
-    .optional()
-    .describe('mqtts: file with the CA certificates that may sign the broker’s certificate (PEM)'),
-  cert: z.string().optional().describe('mqtts: file with the client certificate to show (PEM)'),
-  key: z.string().optional().describe('mqtts: file with its private key (PEM)'),
+  ca: file.optional().describe('mqtts: file with the CA certificates that may sign the broker’s certificate (PEM)'),
+  cert: file.optional().describe('mqtts: file with the client certificate to show (PEM)'),
+  key: file.optional().describe('mqtts: file with its private key (PEM)'),
   servername: z
     .string()
     .optional()
@@ -54,23 +64,47 @@ const upstream = z.strictObject({
     .default('off')
     .describe('Tell the broker the client’s address with a PROXY protocol header; the broker must expect it'),
   username: z.string().optional().describe('User name of the readiness probe; clients bring their own'),
-  password: z.string().optional().describe('Password of the readiness probe').meta({ secret: true }),
+  password: password.optional().describe('Password of the readiness probe').meta({ writeOnly: true }),
 })
 
-const broker = z.union([brokerUrl, upstream], {
-  error: 'must be embedded, mqtt://host:port, mqtts://host:port, unix:/path, or a mapping with url',
+const broker = z.union([z.literal('embedded'), upstreamUrl, upstream], {
+  error: `must be embedded, ${urlForms}; or a mapping with url`,
 })
 
 const subprotocol = z
   .string()
   .regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, { error: 'must be a token, such as mqtt (RFC 6455 §4.1)' })
 
+const origin = z.string().refine(isOriginPattern, {
+  error: 'must be same-origin, *, https://a.example[:port], https://*.a.example, *.a.example, a.example or /regex/',
+})
+
+const addressRange = z.string().refine(isAddressRange, {
+  error: 'must be an address, a CIDR range such as 10.0.0.0/8, or one of loopback, linklocal and uniquelocal',
+})
+
+const pathPattern = z
+  .string()
+  .min(1)
+  .superRefine((source, context) => {
+    const problem = regexProblem(source)
+    if (problem !== undefined) context.addIssue(`must be a regular expression: ${problem}`)
+  })
+
 const tunnel = z
   .strictObject({
-    path: z.string().startsWith('/').optional().describe('The path, exactly; a slash at its end makes no difference'),
-    pathPrefix: z.string().startsWith('/').optional().describe('Any path that begins so, as lighttpd matches'),
+    path: z
+      .string()
+      .startsWith('/', { error: 'must begin with /' })
+      .optional()
+      .describe('The path, exactly; a slash at its end makes no difference'),
+    pathPrefix: z
+      .string()
+      .startsWith('/', { error: 'must begin with /' })
+      .optional()
+      .describe('Any path that begins so, as lighttpd matches'),
     pathSuffix: z.string().min(1).optional().describe('Any path that ends so'),
-    pathPattern: z.string().min(1).optional().describe('Any path that this JavaScript regular expression matches'),
+    pathPattern: pathPattern.optional().describe('Any path that this JavaScript regular expression matches'),
     broker: broker.optional().describe('Where this tunnel leads; as the top-level broker when left out'),
     subprotocols: z
       .array(subprotocol)
@@ -82,31 +116,22 @@ const tunnel = z
       .optional()
       .describe('Answer with this subprotocol even when it was not offered, as mod_websocket’s subproto did'),
     origins: z
-      .array(z.string().min(1))
+      .array(origin)
       .default(['same-origin'])
       .describe('Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, or *'),
     requireOrigin: z.boolean().default(false).describe('Refuse a client that sends no Origin (that is: programs)'),
     inspectConnect: z.boolean().default(true).describe('Insist on an MQTT CONNECT first, and log who it is'),
     pingInterval: z
-      .union([z.literal('off'), duration({ min: '1s' })])
-      .default(30_000)
+      .union([z.literal('off'), duration({ min: '1s' })], {
+        error: 'must be off, or a time such as 30s, from 1s to 24d',
+      })
+      .prefault('30s')
       .describe('After how much silence to ping; two unanswered pings end the connection'),
   })
   .superRefine((value, context) => {
     const given = (['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const).filter(key => value[key] !== undefined)
     if (given.length !== 1) {
       context.addIssue({ code: 'custom', message: 'needs exactly one of path, pathPrefix, pathSuffix and pathPattern' })
-    }
-    if (value.pathPattern !== undefined) {
-      try {
-        new RegExp(value.pathPattern, 'u')
-      } catch (error) {
-        context.addIssue({
-          code: 'custom',
-          path: ['pathPattern'],
-          message: `must be a regular expression: ${(error as Error).message}`,
-        })
-      }
     }
   })
 
@@ -118,43 +143,50 @@ export const configSchema = z.strictObject({
     .default(false)
     .describe('Let anybody connect without saying who they are, also from other machines'),
   broker: broker
-    .default('embedded')
+    .prefault('embedded')
     .describe('The broker: embedded, mqtt://host:port, mqtts://host:port or unix:/path'),
-  http: z.strictObject(listener(8080)).prefault({}).describe('The plain web server'),
+  http: z
+    .strictObject({ port: port.default(8080).describe(portDescription), host: listenerHost })
+    .prefault({})
+    .describe('The plain web server'),
   https: z
     .strictObject({
-      ...listener(8443),
-      cert: z.string().optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
-      key: z.string().optional().describe('Its private key (PEM); may be the same file as cert'),
+      port: port.default(8443).describe(portDescription),
+      host: listenerHost,
+      cert: file.optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
+      key: file.optional().describe('Its private key (PEM); may be the same file as cert'),
       minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest TLS version to speak'),
     })
     .prefault({})
     .describe('The TLS web server: HTTP/2 and HTTP/1.1'),
   mqtt: z
     .strictObject({
-      ...listener(1883),
       port: port
         .optional()
         .describe('The plain MQTT port: 1883 when left out, or off where the broker itself is at that address'),
+      host: listenerHost,
       maxPacketSize: size({ min: '1KiB', max: '256MiB' })
-        .default(16 * 1024 ** 2)
+        .prefault('16MiB')
         .describe('The largest MQTT packet that the embedded broker takes'),
       maxQueuedBytes: size({ min: '64KiB' })
-        .default(1024 ** 2)
+        .prefault('1MiB')
         .describe(
           'What the embedded broker keeps in memory for a client that reads too slowly, before it drops QoS 0 messages and ends the connection at QoS 1 and 2',
         ),
     })
     .prefault({})
     .describe('The plain MQTT port, and the embedded broker’s limits'),
-  tunnels: z.array(tunnel).default([]).describe('The WebSocket endpoints; /mqtt to the top-level broker when empty'),
-  public: z.string().optional().describe('Directory to serve instead of the built-in pages'),
-  data: z
-    .string()
+  tunnels: z
+    .array(tunnel)
+    .min(1, { error: 'must have at least one tunnel; leave it out for /mqtt alone' })
+    .prefault([{ path: '/mqtt' }])
+    .describe('The WebSocket endpoints; the first that matches is taken'),
+  public: file.optional().describe('Directory to serve instead of the built-in pages'),
+  data: file
     .default('./data')
     .describe('Where the embedded broker keeps sessions and retained messages; none for memory only'),
   trustedProxies: z
-    .array(z.string().min(1))
+    .array(addressRange)
     .default([])
     .describe(
       'Addresses or CIDR ranges whose X-Forwarded-For, -Proto and -Host are believed; loopback, linklocal and uniquelocal are names for ranges',
@@ -166,25 +198,20 @@ export const configSchema = z.strictObject({
         .describe('Open tunnels and MQTT connections in all; beyond: 503'),
       connectionsPerAddress: wholeNumber(1, 1_000_000).default(1000).describe('The same from one address; beyond: 429'),
       headerSize: size({ min: '1KiB', max: '1MiB' })
-        .default(16 * 1024)
+        .prefault('16KiB')
         .describe('All headers of one request; beyond: 431'),
       handshakeTimeout: duration({ max: '5m' })
-        .default(10_000)
+        .prefault('10s')
         .describe('For TLS and for the request’s headers; beyond: 408'),
-      connectTimeout: duration({ max: '5m' }).default(10_000).describe('From the upgrade to a complete MQTT CONNECT'),
-      connectSize: size({ min: '256B', max: '1MiB' })
-        .default(64 * 1024)
-        .describe('The largest MQTT CONNECT packet'),
-      closeTimeout: duration({ max: '5m' }).default(5000).describe('From one side’s end to the other’s'),
+      connectTimeout: duration({ max: '5m' }).prefault('10s').describe('From the upgrade to a complete MQTT CONNECT'),
+      connectSize: size({ min: '256B', max: '1MiB' }).prefault('64KiB').describe('The largest MQTT CONNECT packet'),
+      closeTimeout: duration({ max: '5m' }).prefault('5s').describe('From one side’s end to the other’s'),
     })
     .prefault({})
     .describe('Bounds on what others can make the gateway do'),
   metrics: z
     .strictObject({
-      allow: z
-        .array(z.string().min(1))
-        .default(['loopback'])
-        .describe('Addresses or CIDR ranges that may read /metrics'),
+      allow: z.array(addressRange).default(['loopback']).describe('Addresses or CIDR ranges that may read /metrics'),
     })
     .prefault({})
     .describe('/metrics, for Prometheus'),
@@ -203,14 +230,18 @@ export const configSchema = z.strictObject({
     .describe('The log, on standard output'),
   shutdown: z
     .strictObject({
-      grace: duration({ max: '1h' }).default(10_000).describe('From SIGTERM to the end, whatever is still open'),
+      grace: duration({ max: '1h' }).prefault('10s').describe('From SIGTERM to the end, whatever is still open'),
     })
     .prefault({})
     .describe('Stopping'),
 })
 
+/** The configuration as the schema leaves it, before options are looked at together. */
+export type ParsedConfig = z.output<typeof configSchema>
 /** The configuration as the program uses it: complete, in milliseconds and bytes, frozen. */
-export type Config = z.output<typeof configSchema>
+export type Config = ParsedConfig & {
+  readonly mqtt: { readonly port: Exclude<ParsedConfig['mqtt']['port'], undefined> }
+}
 /** The configuration as a person writes it. */
 export type ConfigInput = z.input<typeof configSchema>
 export type TunnelConfig = Config['tunnels'][number]

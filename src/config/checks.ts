@@ -1,0 +1,205 @@
+import { accessSync, constants, statSync } from 'node:fs'
+import { BlockList, isIP } from 'node:net'
+import { resolve } from 'node:path'
+import { parseBrokerUrl } from './forms.js'
+import type { Problem } from './problems.js'
+import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
+
+/*
+ * What one option cannot know about another. Each check returns what it finds; none of them looks at another's result.
+ */
+
+type ListenerName = 'http' | 'https' | 'mqtt'
+const listenerNames = ['http', 'https', 'mqtt'] as const satisfies readonly ListenerName[]
+
+interface Listener {
+  readonly name: ListenerName
+  readonly port: number | string
+  readonly hosts: readonly string[]
+  /** The option that said `hosts`. */
+  readonly hostPath: readonly string[]
+}
+
+/** All problems of a configuration that the schema has no objection to. Relative paths of files begin at `cwd`. */
+export function checkConfig(config: Config, cwd: string): Problem[] {
+  return [
+    ...checkListeners(config),
+    ...checkExposure(config),
+    ...checkTunnels(config),
+    ...checkHttps(config, cwd),
+    ...checkPublic(config, cwd),
+    ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream, cwd)),
+    ...checkOwnPort(config),
+  ]
+}
+
+/** Whether one of the brokers is what would be mqway's own MQTT port: connections would go round in a circle. */
+export function leadsToItself(config: Config): boolean {
+  return checkOwnPort(config).length > 0
+}
+
+function listeners(config: Config): Listener[] {
+  return listenerNames.flatMap(name => {
+    const { port, host } = config[name]
+    if (port === 'off') return []
+    const hosts = host ?? config.host
+    const hostPath = host === undefined ? ['host'] : [name, 'host']
+    return [{ name, port, hosts: typeof hosts === 'string' ? [hosts] : hosts, hostPath }]
+  })
+}
+
+function checkListeners(config: Config): Problem[] {
+  const open = listeners(config)
+  const reads = ['http', 'https', 'mqtt', 'host', 'broker', 'tunnels']
+  if (open.length === 0) {
+    return [{ path: ['http', 'port'], message: 'leaves nothing to do, as https.port and mqtt.port are off too', reads }]
+  }
+  return open.flatMap((listener, index) => {
+    const rival = open.slice(0, index).find(earlier => sameAddress(earlier, listener))
+    if (!rival) return []
+    return [{ path: [listener.name, 'port'], message: `is where ${rival.name}.port listens already`, reads }]
+  })
+}
+
+function sameAddress(a: Listener, b: Listener): boolean {
+  if (a.port !== b.port || a.port === 0) return false
+  if (typeof a.port === 'string') return true
+  return a.hosts.some(one => b.hosts.some(other => one === other || isAny(one) || isAny(other)))
+}
+
+const loopbackRange = new BlockList()
+loopbackRange.addSubnet('127.0.0.0', 8, 'ipv4')
+loopbackRange.addAddress('::1', 'ipv6')
+
+function isLoopback(host: string): boolean {
+  if (host === 'localhost') return true
+  const family = isIP(host)
+  return family !== 0 && loopbackRange.check(host, family === 4 ? 'ipv4' : 'ipv6')
+}
+
+function isAny(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+function checkExposure(config: Config): Problem[] {
+  if (config.anonymous) return []
+  const exposed = new Map<string, Problem>()
+  for (const { port, hosts, hostPath } of listeners(config)) {
+    const wide = typeof port === 'string' ? undefined : hosts.find(host => !isLoopback(host))
+    if (wide === undefined) continue
+    const message = `lets other machines connect, and mqway cannot tell yet who they are: write "anonymous: true" into the configuration file to let anybody in, or listen on 127.0.0.1`
+    exposed.set(hostPath.join('.'), { path: hostPath, message, reads: ['anonymous', 'http', 'https', 'mqtt'] })
+  }
+  return [...exposed.values()]
+}
+
+function checkTunnels(config: Config): Problem[] {
+  const seen = new Map<string, number>()
+  return config.tunnels.flatMap((tunnel, index) => {
+    const { path, pathPrefix, pathSuffix, pathPattern } = tunnel
+    const key = JSON.stringify([path?.replace(/(?<=.)\/$/, ''), pathPrefix, pathSuffix, pathPattern])
+    const earlier = seen.get(key)
+    if (earlier === undefined) {
+      seen.set(key, index)
+      return []
+    }
+    const named = (['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const).filter(name => tunnel[name])
+    return [{ path: ['tunnels', index, ...named], message: `is what tunnels[${earlier}] serves already` }]
+  })
+}
+
+function checkHttps(config: Config, cwd: string): Problem[] {
+  return [...checkPair(['https'], config.https), ...checkFiles(['https'], config.https, ['cert', 'key'], cwd)]
+}
+
+interface Credentials {
+  readonly ca?: string | undefined
+  readonly cert?: string | undefined
+  readonly key?: string | undefined
+}
+
+function checkPair(path: readonly PropertyKey[], { cert, key }: Credentials): Problem[] {
+  if (cert !== undefined && key === undefined) {
+    return [{ path: [...path, 'cert'], message: 'needs key beside it: the file with its private key' }]
+  }
+  if (cert === undefined && key !== undefined) {
+    return [{ path: [...path, 'key'], message: 'needs cert beside it: the file with its certificate' }]
+  }
+  return []
+}
+
+function checkFiles(
+  path: readonly PropertyKey[],
+  files: Credentials,
+  names: readonly (keyof Credentials)[],
+  cwd: string,
+): Problem[] {
+  return names.flatMap(name => {
+    const file = files[name]
+    const problem = file === undefined ? undefined : readingProblem(resolve(cwd, file), 'file')
+    return problem === undefined ? [] : [{ path: [...path, name], message: problem }]
+  })
+}
+
+function checkPublic(config: Config, cwd: string): Problem[] {
+  const problem = config.public === undefined ? undefined : readingProblem(resolve(cwd, config.public), 'directory')
+  return problem === undefined ? [] : [{ path: ['public'], message: problem }]
+}
+
+function readingProblem(path: string, kind: 'file' | 'directory'): string | undefined {
+  try {
+    const found = statSync(path)
+    if (kind === 'file' ? found.isDirectory() : !found.isDirectory()) return `must be a ${kind}`
+    accessSync(path, constants.R_OK)
+    return undefined
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    return code === 'ENOENT' ? `must be a ${kind} that exists` : `must be a ${kind} that mqway may read (${code})`
+  }
+}
+
+/** Every broker with where it stands, that of the configuration and those of its tunnels. */
+function brokers(config: Config): [path: readonly PropertyKey[], broker: BrokerConfig][] {
+  const own = config.tunnels.map((tunnel, index) => [['tunnels', index, 'broker'], tunnel.broker] as const)
+  return [[['broker'], config.broker] as const, ...own].flatMap(([path, broker]) =>
+    broker === undefined ? [] : [[path, broker]],
+  )
+}
+
+function upstreams(config: Config): [path: readonly PropertyKey[], upstream: UpstreamConfig][] {
+  return brokers(config).flatMap(([path, broker]) => (typeof broker === 'string' ? [] : [[path, broker]]))
+}
+
+/** The addresses of a broker; none for the embedded one. */
+function urlsOf(broker: BrokerConfig): readonly string[] {
+  const urls = typeof broker === 'string' ? broker : broker.url
+  if (urls === 'embedded') return []
+  return typeof urls === 'string' ? [urls] : urls
+}
+
+function checkUpstream(path: readonly PropertyKey[], upstream: UpstreamConfig, cwd: string): Problem[] {
+  const tls = urlsOf(upstream).some(url => parseBrokerUrl(url)?.protocol === 'mqtts')
+  const given = (['ca', 'cert', 'key', 'servername'] as const).filter(name => upstream[name] !== undefined)
+  const useless = tls
+    ? []
+    : given.map(name => ({ path: [...path, name], message: 'needs a url that begins with mqtts://' }))
+  return [...useless, ...checkPair(path, upstream), ...checkFiles(path, upstream, ['ca', 'cert', 'key'], cwd)]
+}
+
+function checkOwnPort(config: Config): Problem[] {
+  const own = listeners(config).find(listener => listener.name === 'mqtt')
+  if (!own) return []
+  const message = 'is where the broker listens: mqway would connect to itself. Use another port, or off'
+  const reads = ['broker', 'tunnels', 'host']
+  const circular = brokers(config).some(([, broker]) => urlsOf(broker).some(url => isSelf(url, own)))
+  return circular ? [{ path: ['mqtt', 'port'], message, reads }] : []
+}
+
+function isSelf(url: string, own: Listener): boolean {
+  const address = parseBrokerUrl(url)
+  if (!address) return false
+  if (address.protocol === 'unix' || typeof own.port === 'string') return own.port === url
+  if (address.port !== own.port) return false
+  const local = isLoopback(address.host) || isAny(address.host)
+  return own.hosts.some(host => host === address.host || (local && (isLoopback(host) || isAny(host))))
+}

@@ -1,0 +1,125 @@
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { checkConfig, leadsToItself } from './checks.js'
+import { type ConfigFile, parseConfig, readConfigFile } from './file.js'
+import { readEnvironment, readFlags, type Setting } from './flags.js'
+import { ConfigError, describeIssue, formatProblem, type Problem, schemaProblems, valueAt } from './problems.js'
+import { type Config, configSchema, type ParsedConfig } from './schema.js'
+
+export { ConfigError } from './problems.js'
+
+/** What a configuration is made from. */
+export interface LoadOptions {
+  /** The command line, without the program and the command. */
+  readonly argv: readonly string[]
+  readonly env: NodeJS.ProcessEnv
+  /** Where relative paths begin, and where `mqway.yaml` is looked for. */
+  readonly cwd: string
+}
+
+/** A configuration that is fit to run. */
+export interface LoadedConfig {
+  /** Complete and frozen, all the way down. */
+  readonly config: Config
+  /** The configuration file, as it was named; `undefined` where there is none. */
+  readonly file: string | undefined
+}
+
+const defaultFile = 'mqway.yaml'
+
+/**
+ * Reads the configuration: a flag wins over the environment, that over the file, that over the default.
+ *
+ * @throws {ConfigError} with every problem at once: those of the form, of each option, and of options with each other
+ */
+export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
+  const fromFlags = readFlags(argv)
+  const fromEnvironment = readEnvironment(env)
+  const settings = [...fromEnvironment.settings, ...fromFlags.settings]
+  const named = settings.findLast(setting => setting.option.length === 0)?.text
+  const name = named ?? (existsSync(resolve(cwd, defaultFile)) ? defaultFile : undefined)
+  const file = name === undefined ? parseConfig('', defaultFile) : readConfigFile(resolve(cwd, name), name)
+
+  const { input, sources } = applySettings(file.input, settings)
+  const locate = (path: readonly PropertyKey[]) => sourceOf(path, sources, name === undefined ? undefined : file)
+  const { config, problems } = validate(input, cwd)
+  const lines = problems.map(problem => formatProblem(problem, valueAt(input, problem.path), locate(problem.path)))
+  const all = [...fromFlags.problems, ...fromEnvironment.problems, ...file.problems, ...lines]
+  if (all.length > 0) throw new ConfigError(all)
+  return { config: deepFreeze(config), file: name }
+}
+
+type Mapping = Record<string, unknown>
+
+/** Puts `settings` on top of the file's input, later ones over earlier ones, and remembers who said what. */
+function applySettings(fileInput: Mapping, settings: readonly Setting[]): { input: Mapping; sources: Setting[] } {
+  const input = structuredClone(fileInput)
+  const sources = settings.filter(setting => setting.option.length > 0)
+  for (const { option, text } of sources) {
+    const [first = '', second] = option
+    if (first === 'broker') input['broker'] = mergeBroker(fileInput['broker'], text)
+    else if (second === undefined) input[first] = text
+    else {
+      const section = input[first] ?? {}
+      // A section that is not a mapping is the schema's to refuse.
+      if (isMapping(section)) input[first] = { ...section, [second]: second === 'port' ? readPort(text) : text }
+    }
+  }
+  return { input, sources }
+}
+
+/**
+ * A broker URL from outside the file, on top of what the file says about its broker.
+ *
+ * A mapping without a URL waits for exactly this one. A mapping with a URL describes another broker: its password,
+ * certificates and PROXY protocol must not go to the new one, only how to connect stays.
+ */
+function mergeBroker(fileBroker: unknown, url: string): unknown {
+  if (url === 'embedded' || !isMapping(fileBroker)) return url
+  if (fileBroker['url'] === undefined) return { ...fileBroker, url }
+  const kept = Object.entries(fileBroker).filter(([key]) => key === 'connectTimeout' || key === 'balance')
+  return kept.length === 0 ? url : { ...Object.fromEntries(kept), url }
+}
+
+function readPort(text: string): number | string {
+  return /^\d+$/.test(text) ? Number(text) : text
+}
+
+function sourceOf(path: readonly PropertyKey[], sources: readonly Setting[], file: ConfigFile | undefined) {
+  const setting = sources.findLast(({ option }) => option.every((key, index) => path[index] === key))
+  return setting?.source ?? file?.locate(path)
+}
+
+/** The configuration, and what is wrong with it; worth using only where nothing is. */
+function validate(input: Mapping, cwd: string): { config: Config; problems: Problem[] } {
+  const result = configSchema.safeParse(input, { error: describeIssue })
+  const problems = result.success ? [] : schemaProblems(result.error.issues, input)
+  // What the schema refuses takes its default, so that the other options can still be checked with each other.
+  const bad = new Set(problems.map(problem => String(problem.path[0])))
+  const rest = Object.fromEntries(Object.entries(input).filter(([key]) => !bad.has(key)))
+  const config = resolveMqttPort(result.success ? result.data : configSchema.parse(rest))
+  const sound = checkConfig(config, cwd).filter(
+    ({ path, reads = [] }) => ![path[0], ...reads].some(key => bad.has(String(key))),
+  )
+  return { config, problems: [...problems, ...sound] }
+}
+
+/** The MQTT port that nobody named is 1883, unless that is where the broker is. */
+function resolveMqttPort(parsed: ParsedConfig): Config {
+  const withPort = (port: Config['mqtt']['port']): Config => ({ ...parsed, mqtt: { ...parsed.mqtt, port } })
+  if (parsed.mqtt.port !== undefined) return withPort(parsed.mqtt.port)
+  const usual = withPort(1883)
+  return leadsToItself(usual) ? withPort('off') : usual
+}
+
+function isMapping(value: unknown): value is Mapping {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null) {
+    for (const inner of Object.values(value)) deepFreeze(inner)
+    Object.freeze(value)
+  }
+  return value
+}

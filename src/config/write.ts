@@ -1,0 +1,22 @@
+import { stringify } from 'yaml'
+import { z } from 'zod'
+import { optionPath, secretOptions } from './options.js'
+import { type Config, configSchema, redacted } from './schema.js'
+
+/**
+ * The configuration as a person would write it: YAML with `30s` and `64KiB`, every default spelled out.
+ *
+ * Secrets are replaced by `[redacted]`; without one, the text loads as the same configuration again.
+ */
+export function writeConfig(config: Config): string {
+  return stringify(redactSecrets(z.encode(configSchema, config), [], secretOptions()), { lineWidth: 0 })
+}
+
+function redactSecrets(value: unknown, path: readonly PropertyKey[], secrets: ReadonlySet<string>): unknown {
+  if (secrets.has(optionPath(path))) return redacted
+  if (Array.isArray(value)) return value.map((item, index) => redactSecrets(item, [...path, index], secrets))
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [key, redactSecrets(inner, [...path, key], secrets)]),
+  )
+}
