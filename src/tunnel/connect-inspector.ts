@@ -1,0 +1,94 @@
+import { type IConnectPacket, type Packet, parser } from 'mqtt-packet'
+import { Ending } from '../endings.js'
+
+/** What an MQTT CONNECT tells about who connects. Never the password, never the will. */
+export interface ConnectFacts {
+  readonly clientId: string
+  /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5. */
+  readonly protocolVersion: number
+  readonly username: string | undefined
+}
+
+/** CONNECT's packet type with its reserved flags [MQTT-2.2.2-1]. */
+const connectByte = 0x10
+/** A remaining length has at most four bytes (MQTT 3.1.1 §2.2.3). */
+const longestRemainingLength = 4
+
+/**
+ * Looks at the beginning of a client's bytes, which has to be an MQTT CONNECT (versions 3.1, 3.1.1 and 5), and holds
+ * them back until it is complete. It changes nothing and drops nothing.
+ */
+export class ConnectInspector {
+  /** Set as soon as the CONNECT is complete. */
+  facts: ConnectFacts | undefined
+
+  readonly #limit: number
+  #held: Buffer[] = []
+  #length = 0
+
+  /** @param limit the largest CONNECT to take, in bytes of the whole packet */
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  /** Bytes that are held back. */
+  get heldBytes(): number {
+    return this.#length
+  }
+
+  /**
+   * Takes the next bytes. Returns all bytes so far once the CONNECT is complete, and nothing before.
+   *
+   * @throws {Ending} `not-mqtt` or `connect-too-large`
+   */
+  push(chunk: Buffer): Buffer | undefined {
+    this.#held.push(chunk)
+    this.#length += chunk.length
+    const bytes = this.#held.length === 1 ? chunk : Buffer.concat(this.#held, this.#length)
+    this.#held = [bytes]
+
+    const size = packetSize(bytes)
+    if (size !== undefined && size > this.#limit)
+      throw new Ending('connect-too-large', { hint: `over ${this.#limit} bytes` })
+    if (size === undefined || size > bytes.length) return undefined
+    this.facts = readConnect(bytes.subarray(0, size))
+    this.#held = []
+    this.#length = 0
+    return bytes
+  }
+}
+
+/** The size of the packet that `bytes` begin with, once its fixed header is there. */
+function packetSize(bytes: Buffer): number | undefined {
+  if (bytes.length > 0 && bytes[0] !== connectByte) {
+    throw new Ending('not-mqtt', { hint: `the first byte is 0x${bytes.toString('hex', 0, 1)}, not 0x10` })
+  }
+  let remaining = 0
+  for (let i = 0; i < longestRemainingLength; i++) {
+    const byte = bytes[1 + i]
+    if (byte === undefined) return undefined
+    remaining += (byte & 0x7f) * 128 ** i
+    if ((byte & 0x80) === 0) return 2 + i + remaining
+  }
+  throw new Ending('not-mqtt', { hint: 'its remaining length has more than four bytes' })
+}
+
+function readConnect(bytes: Buffer): ConnectFacts {
+  const found: Packet[] = []
+  const failed: Error[] = []
+  const packets = parser()
+  packets.on('packet', packet => found.push(packet))
+  packets.on('error', error => failed.push(error))
+  try {
+    packets.parse(bytes)
+  } catch (error) {
+    failed.push(error instanceof Error ? error : new Error(String(error)))
+  }
+  const connect = found.find((packet): packet is IConnectPacket => packet.cmd === 'connect')
+  if (!connect || failed.length > 0) throw new Ending('not-mqtt', { hint: failed[0]?.message ?? 'it is cut short' })
+  return {
+    clientId: connect.clientId,
+    protocolVersion: connect.protocolVersion ?? 4,
+    username: connect.username,
+  }
+}

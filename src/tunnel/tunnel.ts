@@ -1,0 +1,246 @@
+import type { Duplex } from 'node:stream'
+import { Ending } from '../endings.js'
+import type { Logger } from '../log.js'
+import type { Metrics, Traffic } from '../metrics.js'
+import type { Client } from './client.js'
+import { ConnectInspector } from './connect-inspector.js'
+
+/** How a tunnel behaves. All times in milliseconds, sizes in bytes. */
+export interface TunnelOptions {
+  /** Insist on an MQTT CONNECT as the first packet, and log who it is. */
+  readonly inspectConnect: boolean
+  readonly connectTimeout: number
+  readonly connectSize: number
+  /** Silence of the client after which it is pinged; `off` for never. */
+  readonly pingInterval: number | 'off'
+  /** From one side's end to the other's. */
+  readonly closeTimeout: number
+}
+
+/** What a tunnel is made of. */
+export interface TunnelParts {
+  readonly client: Client
+  /** The broker's side: a half-open-capable stream. */
+  readonly broker: Duplex
+  readonly options: TunnelOptions
+  /** Where bytes are counted. */
+  readonly traffic: Traffic
+  readonly metrics: Metrics
+  /** Where the connection's states are counted (see `Metrics.trackConnection`). */
+  readonly setState: ReturnType<Metrics['trackConnection']>
+  readonly log: Logger
+  /** Called once, when both streams are closed and no timer is left. */
+  readonly onEnded: () => void
+}
+
+/** Pings that may go unanswered before the connection counts as dead. */
+const patience = 2
+
+/**
+ * Carries bytes between a client and its broker, unchanged, until both sides have ended.
+ *
+ * Each direction ends by itself: what one side sent before its end is delivered, then the other side is told. Whatever
+ * happens first is why the tunnel ended; from then on everything has to be over within `closeTimeout`.
+ */
+export class Tunnel {
+  readonly #parts: TunnelParts
+  readonly #client: Client
+  readonly #up: Duplex
+  readonly #broker: Duplex
+  readonly #traffic: Traffic
+  readonly #startedAt = performance.now()
+  #log: Logger
+  #inspector: ConnectInspector | undefined
+  #connectTimer: NodeJS.Timeout | undefined
+  #pingTimer: NodeJS.Timeout | undefined
+  #closeTimer: NodeJS.Timeout | undefined
+  /** Why it ended: whatever came first. */
+  #ending: Ending | undefined
+  #openSides = 2
+
+  /** Starts carrying at once. The tunnel owns both streams from now on. */
+  constructor(parts: TunnelParts) {
+    this.#parts = parts
+    this.#client = parts.client
+    this.#up = parts.client.stream
+    this.#broker = parts.broker
+    this.#traffic = parts.traffic
+    this.#log = parts.log
+    parts.setState('open')
+    if (parts.options.inspectConnect) this.#expectConnect()
+    if (parts.options.pingInterval !== 'off' && parts.client.ping) this.#startPinging(parts.options.pingInterval)
+    this.#watchClient()
+    this.#watchBroker()
+  }
+
+  /** What waits in the gateway's memory for this connection, in bytes. */
+  get bufferedBytes(): number {
+    const held = this.#inspector?.heldBytes ?? 0
+    return held + this.#client.bufferedBytes + this.#broker.readableLength + this.#broker.writableLength
+  }
+
+  /** Ends the tunnel from the gateway's side: the client is told, the broker sees the end of the stream. */
+  end(ending: Ending): void {
+    this.#begin(ending)
+    this.#cutDown()
+    this.#cutUp()
+  }
+
+  /** Ends the tunnel at once, whatever is still on its way. */
+  destroy(ending: Ending): void {
+    this.#begin(ending)
+    this.#up.destroy()
+    this.#broker.destroy()
+  }
+
+  #watchClient(): void {
+    const client = this.#client
+    client.onEnd = ending => this.#begin(ending)
+    this.#up.on('data', this.#onClientData)
+    this.#up.on('drain', () => this.#broker.resume())
+    this.#up.on('end', () => this.#onClientEnd())
+    this.#up.on('error', error => this.#begin(new Ending('client-reset', { cause: error })))
+    this.#up.on('close', () => this.#onClientClose())
+  }
+
+  #watchBroker(): void {
+    const broker = this.#broker
+    broker.on('data', this.#onBrokerData)
+    broker.on('drain', () => this.#up.resume())
+    broker.on('end', () => this.#onBrokerEnd(new Ending('broker-closed')))
+    broker.on('error', error =>
+      this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
+    )
+    broker.on('close', () => this.#onBrokerClose())
+  }
+
+  readonly #onClientData = (chunk: Buffer): void => {
+    this.#traffic.bytesIn += chunk.length
+    const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
+    if (bytes && !this.#broker.write(bytes)) this.#up.pause()
+  }
+
+  readonly #onBrokerData = (chunk: Buffer): void => {
+    this.#traffic.bytesOut += chunk.length
+    if (!this.#up.write(chunk)) this.#broker.pause()
+  }
+
+  /** The client sends no more, and the broker has all that came before. */
+  #onClientEnd(): void {
+    this.#broker.end()
+    // One that broke the rules is told so at once; one that just left still gets what the broker has for it.
+    if (this.#ending && !this.#ending.reason.startsWith('client-')) this.#cutDown()
+  }
+
+  #onBrokerEnd(ending: Ending): void {
+    this.#begin(ending)
+    this.#client.finish(this.#ending ?? ending)
+  }
+
+  #onClientClose(): void {
+    this.#begin(new Ending('client-reset'))
+    this.#broker.end()
+    this.#cutDown()
+    this.#onSideClosed()
+  }
+
+  #onBrokerClose(): void {
+    this.#onBrokerEnd(new Ending('broker-lost'))
+    this.#stopReadingClient()
+    this.#onSideClosed()
+  }
+
+  /** Nothing more goes from the broker to the client but what is already written, and the reason. */
+  #cutDown(): void {
+    this.#broker.off('data', this.#onBrokerData)
+    this.#broker.resume()
+    if (this.#ending) this.#client.finish(this.#ending)
+  }
+
+  /** Nothing more goes from the client to the broker but what is already written. */
+  #cutUp(): void {
+    this.#stopReadingClient()
+    this.#broker.end()
+  }
+
+  /** Whatever the client still sends is read and dropped, so that its end is seen. */
+  #stopReadingClient(): void {
+    this.#up.off('data', this.#onClientData)
+    this.#up.resume()
+  }
+
+  #expectConnect(): void {
+    const { connectSize, connectTimeout } = this.#parts.options
+    this.#inspector = new ConnectInspector(connectSize)
+    this.#connectTimer = setTimeout(() => this.end(new Ending('connect-timeout')), connectTimeout)
+  }
+
+  #inspect(inspector: ConnectInspector, chunk: Buffer): Buffer | undefined {
+    try {
+      const bytes = inspector.push(chunk)
+      if (!bytes) return undefined
+      clearTimeout(this.#connectTimer)
+      this.#inspector = undefined
+      this.#log = this.#log.child({ ...inspector.facts })
+      this.#log.info('connected')
+      return bytes
+    } catch (error) {
+      this.end(Ending.from(error))
+      return undefined
+    }
+  }
+
+  /** Pings after each `interval` without a byte from the client. */
+  #startPinging(interval: number): void {
+    const traffic = this.#traffic
+    let heardBefore = 0
+    let unanswered = 0
+    this.#pingTimer = setInterval(() => {
+      const heard = traffic.bytesIn + traffic.framesIn
+      // While the broker is slow the client is not read: the silence is ours.
+      if (heard !== heardBefore || this.#up.isPaused()) {
+        heardBefore = heard
+        unanswered = 0
+      } else if (unanswered === patience) {
+        this.end(new Ending('ping-timeout'))
+      } else {
+        unanswered++
+        this.#client.ping?.()
+      }
+    }, interval)
+  }
+
+  /** The first ending is the one that counts; from then on, the rest has `closeTimeout` to follow. */
+  #begin(ending: Ending): void {
+    if (this.#ending) return
+    this.#ending = ending
+    this.#parts.setState('closing')
+    clearTimeout(this.#connectTimer)
+    clearInterval(this.#pingTimer)
+    this.#closeTimer = setTimeout(() => this.#giveUp(), this.#parts.options.closeTimeout)
+  }
+
+  /** A side did not end in time: the broker is let go, the client gets one more moment to take its ending. */
+  #giveUp(): void {
+    this.#log.debug('a side did not finish closing in time')
+    this.#broker.destroy()
+    this.#cutDown()
+    this.#closeTimer = setTimeout(() => this.#up.destroy(), Math.min(1000, this.#parts.options.closeTimeout))
+  }
+
+  #onSideClosed(): void {
+    if (--this.#openSides > 0) return
+    clearTimeout(this.#closeTimer)
+    const ending = this.#ending ?? new Ending('internal-error')
+    const { setState, metrics, onEnded } = this.#parts
+    setState('ended')
+    metrics.ended(ending.reason)
+    const facts = { reason: ending.reason, seconds: seconds(performance.now() - this.#startedAt), ...this.#traffic }
+    this.#log[ending.level](ending.cause === undefined ? facts : { ...facts, err: ending.cause }, ending.text)
+    onEnded()
+  }
+}
+
+function seconds(milliseconds: number): number {
+  return Math.round(milliseconds) / 1000
+}
