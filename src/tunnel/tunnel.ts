@@ -112,6 +112,8 @@ export class Tunnel {
       this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
     )
     broker.on('close', () => this.#onBrokerClose())
+    // It may have been lost while the client's handshake was answered.
+    if (broker.closed) this.#onBrokerClose()
   }
 
   readonly #onClientData = (chunk: Buffer): void => {

@@ -1,0 +1,128 @@
+import { once } from 'node:events'
+import http from 'node:http'
+import https from 'node:https'
+import net, { type AddressInfo } from 'node:net'
+import { pino } from 'pino'
+import { generate } from 'selfsigned'
+import { WebSocket } from 'ws'
+import type { Broker } from '../../src/broker/broker.js'
+import { Ending } from '../../src/endings.js'
+import { createMetrics } from '../../src/metrics.js'
+import { Tunnels } from '../../src/tunnel/tunnels.js'
+import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
+
+/** A web server with one tunnel to a TCP server that the test plays, and nothing else of the gateway. */
+export interface TunnelRig {
+  readonly url: string
+  readonly port: number
+  readonly tunnels: Tunnels
+  readonly metrics: ReturnType<typeof createMetrics>
+  /** The refusals, in order. */
+  readonly refusals: Ending[]
+  /** The connections that the broker's side has accepted, newest last. */
+  readonly brokerSockets: net.Socket[]
+  /** Opens a WebSocket with `ws`; binary, no limit, nothing checked. */
+  connect(subprotocols?: string[], options?: WebSocketClientOptions): WebSocket
+  /** The value of a metric with these labels. */
+  count(name: string, labels: Record<string, string>): Promise<number>
+  close(): Promise<void>
+}
+
+type WebSocketClientOptions = ConstructorParameters<typeof WebSocket>[2] & object
+
+const defaults: Omit<WebSocketEndpointOptions, 'broker'> = {
+  subprotocols: ['mqtt', 'mqttv3.1'],
+  requireSubprotocol: false,
+  forceSubprotocol: undefined,
+  inspectConnect: false,
+  connectTimeout: 10_000,
+  connectSize: 65_536,
+  pingInterval: 'off',
+  closeTimeout: 5000,
+}
+
+/**
+ * @param onBroker what the broker does with each connection
+ * @param options what to change in the endpoint's options
+ * @param tls serve wss instead of ws
+ */
+export async function startTunnelRig(
+  onBroker: (socket: net.Socket) => void,
+  options: Partial<WebSocketEndpointOptions> = {},
+  tls = false,
+): Promise<TunnelRig> {
+  const brokerSockets: net.Socket[] = []
+  const brokerServer = net.createServer({ allowHalfOpen: true, noDelay: true }, socket => {
+    brokerSockets.push(socket)
+    socket.on('error', () => {})
+    onBroker(socket)
+  })
+  await once(brokerServer.listen(0, '127.0.0.1'), 'listening')
+  const brokerPort = (brokerServer.address() as AddressInfo).port
+
+  const broker: Broker = {
+    name: 'test',
+    open: () =>
+      new Promise((resolve, reject) => {
+        const socket = net.connect({ port: brokerPort, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
+        socket.once('connect', () => resolve(socket))
+        socket.once('error', cause => reject(new Ending('broker-refused', { cause })))
+      }),
+    close: async () => {},
+  }
+  const metrics = createMetrics()
+  const tunnels = new Tunnels(metrics)
+  const refusals: Ending[] = []
+  const endpoint = new WebSocketEndpoint({ ...defaults, broker, ...options }, tunnels)
+  const log = pino({ level: 'silent' })
+  const webServer = tls ? https.createServer({ ...(await certificate()), allowHalfOpen: true }) : http.createServer()
+  webServer.on('upgrade', (request: http.IncomingMessage, socket: net.Socket, head: Buffer) => {
+    socket.on('error', () => {})
+    const peer = { address: '127.0.0.1', port: socket.remotePort ?? 0, localAddress: '127.0.0.1', localPort: 0 }
+    const refuse = (ending: Ending): void => {
+      refusals.push(ending)
+      socket.end(`HTTP/1.1 ${ending.httpStatus} Refused\r\nConnection: close\r\n\r\n`)
+    }
+    endpoint.accept({ request, socket, head, peer, log, refuse })
+  })
+  await once(webServer.listen(0, '127.0.0.1'), 'listening')
+  const { port } = webServer.address() as AddressInfo
+  const url = `${tls ? 'wss' : 'ws'}://127.0.0.1:${port}/mqtt`
+
+  return {
+    url,
+    port,
+    tunnels,
+    metrics,
+    refusals,
+    brokerSockets,
+    connect: (subprotocols = ['mqtt'], clientOptions = {}) =>
+      new WebSocket(url, subprotocols, {
+        rejectUnauthorized: false,
+        perMessageDeflate: false,
+        maxPayload: 0,
+        ...clientOptions,
+      }),
+    count: async (name, labels) => {
+      const metric = await metrics.registry.getSingleMetric(name)?.get()
+      const wanted = Object.entries(labels)
+      return metric?.values.find(value => wanted.every(([key, label]) => value.labels[key] === label))?.value ?? 0
+    },
+    close: async () => {
+      await tunnels.close(100)
+      for (const socket of brokerSockets) socket.destroy()
+      webServer.closeAllConnections()
+      await Promise.all([webServer, brokerServer].map(server => new Promise(resolve => server.close(resolve))))
+      metrics.close()
+    },
+  }
+}
+
+/** A key and a certificate for 127.0.0.1. */
+async function certificate(): Promise<{ key: string; cert: string }> {
+  const { private: key, cert } = await generate([{ name: 'commonName', value: '127.0.0.1' }], {
+    keyType: 'ec',
+    algorithm: 'sha256',
+  })
+  return { key, cert }
+}
