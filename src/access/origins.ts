@@ -1,0 +1,135 @@
+import { isIP } from 'node:net'
+
+/**
+ * Whether a page of this origin may connect.
+ *
+ * @param origin the `Origin` header, `undefined` when none was sent
+ * @param host the host and port that the client asked for, as in `Host`
+ * @param secure whether the client's connection is encrypted
+ */
+export type OriginPolicy = (origin: string | undefined, host: string | undefined, secure: boolean) => boolean
+
+export interface OriginOptions {
+  /** Refuse a request without `Origin`, which is one that no browser made. Default: false. */
+  readonly requireOrigin?: boolean
+  /**
+   * The gateway is open to anybody who reaches it, and only loopback should. A page whose own name was rebound to
+   * 127.0.0.1 is then "same origin" by its Host header, so a Host with such a name never counts. Default: false.
+   */
+  readonly loopbackOnly?: boolean
+}
+
+/** A longer `Origin` is no origin: a host name has at most 253 characters. Also what a configured pattern has to read. */
+const longestOrigin = 512
+
+const forms =
+  'same-origin, https://a.example, https://*.a.example, *.a.example, a.example, /regular expression/, null or *'
+
+/**
+ * Compiles a list of origins; an origin passes when one entry allows it.
+ *
+ * - `same-origin`: host and port as in `Host`, and https where the connection is encrypted
+ * - `https://a.example`, `https://a.example:8443`: this origin and no other (RFC 6454 §5)
+ * - `a.example`, `a.example:8443`: this host with any scheme, and any port unless one is given
+ * - `https://*.a.example`, `*.a.example`: hosts below `a.example`, at any depth; not `a.example` itself
+ * - `/…/`: what the expression finds in the header, anchored only where it says so
+ * - `null`: sandboxed pages and files; `*`: everything
+ *
+ * Hosts are compared whole, after both sides went through the same URL parser: case, default ports, international names
+ * and IPv6 have one spelling each.
+ *
+ * @throws {TypeError} naming the first entry that has none of these forms
+ */
+export function compileOrigins(list: readonly string[], options: OriginOptions = {}): OriginPolicy {
+  const { requireOrigin = false, loopbackOnly = false } = options
+  const entries = list.map(entry => compileEntry(entry, loopbackOnly))
+  return (origin, host, secure) => {
+    if (origin === undefined) return !requireOrigin
+    if (origin.length > longestOrigin) return false
+    const request: OriginRequest = { text: origin, parsed: parseOrigin(origin), host, secure }
+    return entries.some(allows => allows(request))
+  }
+}
+
+interface Origin {
+  readonly scheme: string
+  readonly host: string
+  readonly port: string
+}
+
+interface OriginRequest {
+  readonly text: string
+  readonly parsed: Origin | undefined
+  readonly host: string | undefined
+  readonly secure: boolean
+}
+
+type EntryPolicy = (request: OriginRequest) => boolean
+
+function compileEntry(entry: string, loopbackOnly: boolean): EntryPolicy {
+  if (entry === '*') return () => true
+  if (entry === 'null') return request => request.text === 'null'
+  if (entry === 'same-origin') return request => isSameOrigin(request, loopbackOnly)
+  if (entry.length > 2 && entry.startsWith('/') && entry.endsWith('/')) {
+    const pattern = compilePattern(entry)
+    return request => pattern.test(request.text)
+  }
+  const [, scheme, wildcard, authority = ''] = /^(?:([a-z][a-z0-9+.-]*):\/\/)?(\*\.)?(.*?)\/?$/i.exec(entry) ?? []
+  const wanted = parseOrigin(`${scheme ?? 'http'}://${authority}`)
+  if (wanted === undefined) throw new TypeError(`origin ${JSON.stringify(entry)} must be ${forms}`)
+
+  const anyPort = scheme === undefined && !/:\d+$/.test(authority)
+  const port = scheme === undefined ? (/:(\d+)$/.exec(authority)?.[1] ?? '') : wanted.port
+  const below = `.${wanted.host}`
+  return ({ parsed }) =>
+    parsed !== undefined &&
+    (scheme === undefined || parsed.scheme === wanted.scheme) &&
+    (anyPort || parsed.port === port) &&
+    (wildcard === undefined ? parsed.host === wanted.host : parsed.host.endsWith(below))
+}
+
+function compilePattern(entry: string): RegExp {
+  try {
+    return new RegExp(entry.slice(1, -1), 'u')
+  } catch (cause) {
+    throw new TypeError(`origin ${JSON.stringify(entry)} is not a regular expression`, { cause })
+  }
+}
+
+/**
+ * A plain connection may have come through a proxy that ended TLS and that nobody listed as trusted, so there the page's
+ * own scheme says which port a `Host` without one means; an encrypted connection is never the same origin as http.
+ */
+function isSameOrigin({ parsed, host, secure }: OriginRequest, loopbackOnly: boolean): boolean {
+  if (parsed === undefined || host === undefined) return false
+  if (parsed.scheme !== 'https' && (secure || parsed.scheme !== 'http')) return false
+  const own = parseHost(host, parsed.scheme)
+  if (own === undefined || (loopbackOnly && !cannotBeRebound(own.host))) return false
+  return own.host === parsed.host && own.port === parsed.port
+}
+
+/** Names that no foreign DNS server answers for (RFC 6761 §6.3), and addresses, which need no answer. */
+function cannotBeRebound(host: string): boolean {
+  return host === 'localhost' || host.endsWith('.localhost') || isIP(host.replace(/^\[|\]$/g, '')) !== 0
+}
+
+/**
+ * The host and port of a `Host` header in one spelling; the scheme decides the port that is meant when none is given.
+ * `undefined` when it is not a host with an optional port (RFC 9110 §7.2).
+ */
+export function parseHost(host: string, scheme = 'http'): Origin | undefined {
+  return parseOrigin(`${scheme}://${host}`)
+}
+
+const defaultPorts: Readonly<Record<string, string>> = { http: '80', ws: '80', https: '443', wss: '443' }
+
+/** The parts of a serialised origin (RFC 6454 §6.2); `undefined` for anything that has more or less than an origin. */
+function parseOrigin(text: string): Origin | undefined {
+  // The URL parser forgives what an origin cannot have: blanks, a path, a user, backslashes, a wildcard.
+  if (!/^[a-z][a-z0-9+.-]*:\/\/[^\s/\\?#@*]+$/i.test(text) || !URL.canParse(text)) return undefined
+  const url = new URL(text)
+  if (url.hostname === '') return undefined
+  const scheme = url.protocol.slice(0, -1)
+  // Only the schemes of the web have their host in lower case already.
+  return { scheme, host: url.hostname.toLowerCase(), port: url.port || (defaultPorts[scheme] ?? '') }
+}

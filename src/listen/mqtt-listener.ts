@@ -1,0 +1,53 @@
+import { createServer, type Socket } from 'node:net'
+import { normalizeAddress, unixAddress } from '../access/addresses.js'
+import type { ConnectionLimits } from '../access/limits.js'
+import type { Peer } from '../broker/broker.js'
+import { Ending } from '../endings.js'
+import type { Logger } from '../log.js'
+import { type Listener, type ListenOptions, listen } from './listener.js'
+
+export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
+  readonly limits: ConnectionLimits
+  /** Names one connection in the log. */
+  readonly nextId: () => string
+  /** Takes a connection over. The socket is half-open capable, sends without delay, and was not read from. */
+  accept(socket: Socket, peer: Peer, log: Logger): void
+}
+
+/** How long a connection is silent before TCP asks whether it is still there, in milliseconds. */
+const tcpKeepAliveDelay = 60_000
+
+/**
+ * Listens for plain MQTT. There is no way to say why in MQTT before a CONNECT, so what is over a limit is closed.
+ *
+ * @throws {StartError} when an address cannot be bound
+ */
+export function startMqttListener(options: MqttListenerOptions): Promise<Listener> {
+  const { limits, nextId, metrics, accept } = options
+  const onConnection = (socket: Socket): void => {
+    const peer: Peer = {
+      address: socket.remoteAddress === undefined ? unixAddress : normalizeAddress(socket.remoteAddress),
+      port: socket.remotePort ?? 0,
+      localAddress: socket.localAddress ?? '',
+      localPort: socket.localPort ?? 0,
+    }
+    const log = options.log.child({ connection: nextId(), peer: peer.address })
+    socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
+    try {
+      socket.once('close', limits.admit(peer.address))
+      accept(socket, peer, log)
+    } catch (error) {
+      const ending = Ending.from(error)
+      metrics.refused(ending.reason)
+      log[ending.level]({ reason: ending.reason, cause: ending.cause }, ending.text)
+      socket.destroy()
+    }
+  }
+  const socketOptions = {
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: tcpKeepAliveDelay,
+  }
+  return listen(() => createServer(socketOptions, onConnection), { ...options, purpose: 'mqtt' })
+}

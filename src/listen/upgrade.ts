@@ -1,0 +1,127 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { ClientResolver } from '../access/client-address.js'
+import type { ConnectionLimits } from '../access/limits.js'
+import type { OriginPolicy } from '../access/origins.js'
+import type { Peer } from '../broker/broker.js'
+import { Ending } from '../endings.js'
+import type { Logger } from '../log.js'
+import type { Metrics } from '../metrics.js'
+import { writeRefusal } from './refusal.js'
+
+/** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
+export interface Upgrade {
+  readonly request: IncomingMessage
+  readonly socket: Duplex
+  /** What the client sent after the request's headers already. */
+  readonly head: Buffer
+  readonly peer: Peer
+  /** The path of the request, as it was sent, without the query. */
+  readonly path: string
+  /** Carries the connection's id, peer and path. */
+  readonly log: Logger
+  /** Answers with the ending's status, counts and logs it. Not after the 101; a second call does nothing. */
+  refuse(ending: Ending, headers?: Readonly<Record<string, string>>): void
+}
+
+/** One WebSocket endpoint. */
+export interface UpgradeRoute {
+  matches(path: string): boolean
+  /** Which pages may connect. */
+  readonly allowsOrigin: OriginPolicy
+  /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */
+  accept(upgrade: Upgrade): void | Promise<void>
+}
+
+export interface UpgradeRouterOptions {
+  /** The first that matches is taken. */
+  readonly routes: readonly UpgradeRoute[]
+  readonly limits: ConnectionLimits
+  readonly resolveClient: ClientResolver
+  /** Names one connection in the log. */
+  readonly nextId: () => string
+  readonly log: Logger
+  readonly metrics: Metrics
+}
+
+/** Leads WebSocket handshakes to their endpoint, or refuses them. */
+export class UpgradeRouter {
+  readonly #options: UpgradeRouterOptions
+  #shuttingDown = false
+
+  constructor(options: UpgradeRouterOptions) {
+    this.#options = options
+  }
+
+  /** Whether there is a WebSocket endpoint at this path. */
+  matches(path: string): boolean {
+    return this.#options.routes.some(route => route.matches(path))
+  }
+
+  /** From now on every handshake is refused with `shutting-down`. */
+  shutDown(): void {
+    this.#shuttingDown = true
+  }
+
+  /** Takes one `upgrade` event of an HTTP server. Never throws. */
+  handle(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const { resolveClient, nextId, log: parentLog } = this.#options
+    // First of all: a reset while this is decided must not be an uncaught exception.
+    socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
+    // The HTTP server's idle time is not the endpoint's.
+    request.socket.setTimeout(0)
+
+    const client = resolveClient(request)
+    const path = pathOf(request.url)
+    const log = parentLog.child({ connection: nextId(), peer: client.address, path })
+    const peer = {
+      address: client.address,
+      port: client.port,
+      localAddress: request.socket.localAddress ?? '',
+      localPort: request.socket.localPort ?? 0,
+    }
+    const refuse = this.#refuser(socket, log)
+    try {
+      const route = this.#admit(request, socket, path, client)
+      const accepted = route.accept({ request, socket, head, peer, path, log, refuse })
+      accepted?.catch((error: unknown) => refuse(Ending.from(error)))
+    } catch (error) {
+      refuse(Ending.from(error))
+    }
+  }
+
+  /** The endpoint, once every guard has let the request through. */
+  #admit(request: IncomingMessage, socket: Duplex, path: string, client: ReturnType<ClientResolver>): UpgradeRoute {
+    if (this.#shuttingDown) throw new Ending('shutting-down')
+
+    const route = this.#options.routes.find(candidate => candidate.matches(path))
+    if (route === undefined) throw new Ending('unknown-path')
+
+    const origin = request.headers.origin
+    if (!route.allowsOrigin(origin, client.host, client.secure)) {
+      throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
+    }
+
+    const release = this.#options.limits.admit(client.address)
+    if (socket.destroyed) release()
+    else socket.once('close', release)
+    return route
+  }
+
+  #refuser(socket: Duplex, log: Logger): Upgrade['refuse'] {
+    let refused = false
+    return (ending, headers) => {
+      if (refused) return
+      refused = true
+      this.#options.metrics.refused(ending.reason)
+      log[ending.level]({ reason: ending.reason, status: ending.httpStatus, cause: ending.cause }, ending.text)
+      writeRefusal(socket, ending, headers)
+    }
+  }
+}
+
+/** The path of a request target in origin-form or absolute-form (RFC 9112 §3.2), without its query. */
+export function pathOf(target = '/'): string {
+  const path = target.startsWith('/') ? target : target.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, '')
+  return path.split(/[?#]/, 1)[0] || '/'
+}
