@@ -5,6 +5,7 @@ import { generate } from 'mqtt-packet'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createWebSocketStream, WebSocket } from 'ws'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
+import { eventually, settled } from '../helpers/wait.js'
 import { encodeByOracle } from '../helpers/ws-oracle.js'
 
 const open: TunnelRig[] = []
@@ -39,22 +40,6 @@ const frame = (payload: Buffer | string, opcode = 2): Buffer =>
   encodeByOracle({ fin: true, opcode, payload: Buffer.from(payload), mask: randomBytes(4) })
 
 const connectPacket = generate({ cmd: 'connect', clientId: 'test', protocolVersion: 4, clean: true, keepalive: 60 })
-
-/** Resolves once `condition` holds, looking again each time the event loop has turned. */
-async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
-}
-
-/** Resolves once `value()` has stayed the same for so many turns of the event loop that everything could have moved. */
-async function settled(value: () => number): Promise<void> {
-  let last = -1
-  for (let same = 0; same < 5000; same++) {
-    await new Promise(resolve => setImmediate(resolve))
-    const now = value()
-    if (now !== last) same = 0
-    last = now
-  }
-}
 
 describe('bytes through the tunnel', () => {
   it.each([

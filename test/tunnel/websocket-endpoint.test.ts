@@ -6,6 +6,7 @@ import type { WebSocket } from 'ws'
 import { Ending } from '../../src/endings.js'
 import type { WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
+import { eventually } from '../helpers/wait.js'
 
 const open: TunnelRig[] = []
 const start = async (options: Partial<WebSocketEndpointOptions> = {}): Promise<TunnelRig> => {
@@ -137,8 +138,9 @@ describe('the handshake', () => {
     proceed()
     const [socket] = (await accepted) as [net.Socket]
     socket.resume()
+    socket.once('end', () => socket.end())
     await once(socket, 'close')
-    expect(rig.tunnels.size).toBe(0)
+    await eventually(() => rig.tunnels.size === 0)
     server.close()
   })
 })

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs what the tests need besides npm's packages: real brokers, clients and a browser, from Debian's packages.
+# Where that is not possible it says what to install; the tests that need it are then reported as skipped, or, with
+# CI=true, fail.
+set -euo pipefail
+
+# command or file -> Debian package
+declare -A needed=(
+  [mosquitto]=mosquitto
+  [mosquitto_pub]=mosquitto-clients
+  [chromium]=chromium
+  [openssl]=openssl
+)
+paho_file=/usr/lib/python3/dist-packages/paho/mqtt/client.py
+
+missing=()
+for name in "${!needed[@]}"; do
+  command -v "$name" >/dev/null || [ -x "/usr/sbin/$name" ] || missing+=("${needed[$name]}")
+done
+[ -e "$paho_file" ] || missing+=(python3-paho-mqtt)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then as_root=(sudo -n); else as_root=(false); fi
+fi
+
+if command -v apt-get >/dev/null && { [ ${#as_root[@]} -eq 0 ] || [ "${as_root[0]}" = sudo ]; }; then
+  echo "test/setup.sh: installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  # Debian starts a broker on port 1883 with the package; the tests start their own.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod +x "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+  fi
+  if "${as_root[@]}" apt-get update -qq &&
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+    exit 0
+  fi
+  echo "test/setup.sh: apt-get failed" >&2
+fi
+
+echo "test/setup.sh: please install: ${missing[*]}" >&2
+if [ "${CI:-}" = true ]; then
+  echo "test/setup.sh: with CI=true nothing may be missing" >&2
+  exit 1
+fi
+echo "test/setup.sh: the tests that need them will be reported as skipped" >&2
