@@ -9,7 +9,10 @@ import { type Config, configSchema, redacted } from './schema.js'
  * Secrets are replaced by `[redacted]`; without one, the text loads as the same configuration again.
  */
 export function writeConfig(config: Config): string {
-  return stringify(redactSecrets(z.encode(configSchema, config), [], secretOptions()), { lineWidth: 0 })
+  return stringify(redactSecrets(z.encode(configSchema, config), [], secretOptions()), {
+    lineWidth: 0,
+    aliasDuplicateObjects: false,
+  })
 }
 
 function redactSecrets(value: unknown, path: readonly PropertyKey[], secrets: ReadonlySet<string>): unknown {

@@ -1,0 +1,120 @@
+#!/usr/bin/env node
+import { realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { closest } from 'fastest-levenshtein'
+import { flags, variableOf } from './config/flags.js'
+import { ConfigError } from './config/problems.js'
+import { version } from './version.js'
+
+/** Runs one command and returns the program's exit code. `argv` is what follows the command. */
+type Command = (argv: readonly string[], env: NodeJS.ProcessEnv) => Promise<number>
+
+interface CommandRow {
+  readonly usage: string
+  readonly summary: string
+  /** What `mqway <command> --help` says besides. */
+  readonly details: () => string
+  /** Loaded only when it is asked for: `check` and `import` need no broker and no web server. */
+  readonly load: () => Promise<Command>
+}
+
+const commands: Record<string, CommandRow> = {
+  serve: {
+    usage: 'mqway [serve] [options]',
+    summary: 'put MQTT topics into the browser',
+    details: () =>
+      `Without options: http://localhost:8080, https://localhost:8443, /mqtt on both, and a built-in broker on 1883.\n\n${optionHelp()}`,
+    load: async () => {
+      const { serve } = await import('./commands/serve.js')
+      return serve
+    },
+  },
+  check: {
+    usage: 'mqway check [options]',
+    summary: 'validate the configuration and print what is in effect, without secrets',
+    details: () => `What it prints can be used as a configuration file.\n\n${optionHelp()}`,
+    load: async () => {
+      const { check } = await import('./commands/check.js')
+      return check
+    },
+  },
+  import: {
+    usage: 'mqway import LIGHTTPD.CONF',
+    summary: 'print the mqway.yaml that does what a lighttpd.conf did',
+    details: () =>
+      'Reads mod_websocket and mod_wstunnel. What cannot be carried over is named on standard error, with its line:\n\n' +
+      '  mqway import /etc/lighttpd/lighttpd.conf > mqway.yaml && mqway check && mqway serve\n',
+    load: async () => {
+      const { importLighttpdCommand } = await import('./commands/import.js')
+      return importLighttpdCommand
+    },
+  },
+}
+
+/**
+ * Runs the program.
+ *
+ * @param args the command line without the interpreter and the program
+ * @returns the exit code: 0 clean, 1 failed while running, 2 usage or configuration, 69 could not bind or reach what
+ *   it needs at start
+ */
+export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const [first] = args
+  const named = first !== undefined && !first.startsWith('-')
+  const name = named ? first : 'serve'
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined
+  const argv = named ? args.slice(1) : args
+  if (command === undefined) {
+    const nearest = closest(name, Object.keys(commands))
+    process.stderr.write(`mqway: ${name} is not a command; did you mean ${nearest}? See mqway --help\n`)
+    return 2
+  }
+  if (argv.includes('--help') || argv.includes('-h')) {
+    process.stdout.write(named ? commandHelp(command) : programHelp())
+    return 0
+  }
+  if (argv.includes('--version')) {
+    process.stdout.write(`${version}\n`)
+    return 0
+  }
+  try {
+    const run = await command.load()
+    return await run(argv, env)
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      process.stderr.write(error.problems.map(problem => `${problem}\n`).join(''))
+      return 2
+    }
+    process.stderr.write(`mqway: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+    return 1
+  }
+}
+
+function programHelp(): string {
+  const rows = Object.values(commands).map(({ usage, summary }) => `  ${usage.padEnd(28)} ${summary}`)
+  return `mqway ${version}: MQTT topics in the browser\n\n${rows.join('\n')}\n\n${optionHelp()}`
+}
+
+function commandHelp({ usage, summary, details }: CommandRow): string {
+  return `${usage}\n\n${summary[0]?.toUpperCase()}${summary.slice(1)}.\n${details()}`
+}
+
+function optionHelp(): string {
+  const rows = flags.map(({ name, value, help }) => `  ${`--${name} ${value}`.padEnd(22)} ${help}`)
+  const example = variableOf('http-port')
+  return `Options (each is also an environment variable, such as ${example}):\n${rows.join('\n')}\n`
+}
+
+/** Whether this file is the program that was started (a link in `node_modules/.bin` is it too), and not imported. */
+function isProgram(): boolean {
+  const [, started] = process.argv
+  return started !== undefined && realpathSync(started) === fileURLToPath(import.meta.url)
+}
+
+if (isProgram()) {
+  // `mqway check | head` closes the pipe early: that is no failure.
+  process.stdout.on('error', error => {
+    if (!('code' in error) || error.code !== 'EPIPE') throw error
+  })
+  process.exitCode = await main(process.argv.slice(2), process.env)
+}

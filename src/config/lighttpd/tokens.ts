@@ -1,0 +1,87 @@
+/** A place in a configuration file; line and column count from 1. */
+export interface Position {
+  readonly file: string
+  readonly line: number
+  readonly column: number
+}
+
+/** A text that is not a lighttpd configuration. The message begins with `file:line:column`. */
+export class LighttpdError extends Error {
+  override readonly name = 'LighttpdError'
+  readonly at: Position
+
+  constructor(at: Position, message: string) {
+    super(`${at.file}:${at.line}:${at.column}: ${message}`)
+    this.at = at
+  }
+}
+
+/** One word of the language. `text` of a string is what it means: without quotes and escapes. */
+export interface Token {
+  readonly kind: 'string' | 'integer' | 'name' | 'symbol' | 'end'
+  readonly text: string
+  readonly at: Position
+}
+
+const blank = /(?:[ \t\u00a0]+|#[^\r\n]*|\r\n|\r|\n)/y
+const word = /(?<integer>\d+)|(?<name>[A-Za-z._-][\w.-]*)|(?<symbol>=[=~^$>]|![=~]|\+=|:=|[=+,(){}[\]$])/y
+
+/**
+ * Cuts a configuration into tokens; the last one is `end`.
+ *
+ * Line ends separate nothing in this language that its grammar does not separate already, so they are no tokens.
+ *
+ * @throws {LighttpdError} at a character that begins no token, or a string without an end
+ */
+export function tokenize(text: string, file: string): Token[] {
+  const tokens: Token[] = []
+  let line = 1
+  let lineStart = 0
+  let offset = 0
+
+  const here = (): Position => ({ file, line, column: offset - lineStart + 1 })
+  const advance = (to: number) => {
+    for (const newline of text.slice(offset, to).matchAll(/\r\n|\r|\n/g)) {
+      line += 1
+      lineStart = offset + newline.index + newline[0].length
+    }
+    offset = to
+  }
+
+  while (offset < text.length) {
+    const at = here()
+    if (text[offset] === '"') {
+      const string = readString(text, offset)
+      if (!string) throw new LighttpdError(at, 'this string has no closing "')
+      tokens.push({ kind: 'string', text: string.value, at })
+      advance(string.end)
+      continue
+    }
+    const space = matchAt(blank, text, offset)
+    const match = space ?? matchAt(word, text, offset)
+    if (!match) throw new LighttpdError(at, `unexpected character ${JSON.stringify(text[offset])}`)
+    if (!space) tokens.push({ kind: kindOf(match), text: match[0], at })
+    advance(offset + match[0].length)
+  }
+  tokens.push({ kind: 'end', text: '', at: here() })
+  return tokens
+}
+
+function matchAt(expression: RegExp, text: string, offset: number): RegExpExecArray | undefined {
+  expression.lastIndex = offset
+  return expression.exec(text) ?? undefined
+}
+
+function kindOf(match: RegExpExecArray): 'integer' | 'name' | 'symbol' {
+  if (match.groups?.['integer'] !== undefined) return 'integer'
+  return match.groups?.['name'] === undefined ? 'symbol' : 'name'
+}
+
+/** `\"` is the only escape: every other backslash stands for itself, as regular expressions need it. */
+function readString(text: string, start: number): { value: string; end: number } | undefined {
+  for (let end = start + 1; end < text.length; end += 1) {
+    if (text[end] === '"') return { value: text.slice(start + 1, end).replaceAll('\\"', '"'), end: end + 1 }
+    if (text[end] === '\\' && text[end + 1] === '"') end += 1
+  }
+  return undefined
+}
