@@ -32,17 +32,17 @@ export function parseBrokerUrl(url: string): BrokerAddress | undefined {
   }
 }
 
-/** A host name as it appears in an origin, `*.` in front for its subdomains. */
-const originHost = /^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i
-/** The same with its scheme, and a port where it is not the scheme's own. */
-const originUrl = /^[a-z][a-z0-9+.-]*:\/\/(\[[0-9a-f:.]+\]|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:\d{1,5})?$/i
+/** An origin with its scheme, or a host alone; `*.` in front of a host stands for its subdomains. */
+const originForm =
+  /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:\*\.)?([\p{L}\p{N}_-][\p{L}\p{N}_.-]*(?::\d+)?|\[[0-9a-f:.]+\](?::\d+)?)$/iu
 
 /** Whether `text` is one of the forms of `origins`. */
 export function isOriginPattern(text: string): boolean {
-  if (text === 'same-origin' || text === '*') return true
+  if (text === 'same-origin' || text === 'null' || text === '*') return true
   const expression = /^\/(.+)\/$/.exec(text)?.[1]
   if (expression !== undefined) return regexProblem(expression) === undefined
-  return originHost.test(text) || originUrl.test(text)
+  const authority = originForm.exec(text)?.[1]
+  return authority !== undefined && URL.canParse(`http://${authority}`)
 }
 
 /** What is wrong with a regular expression (compiled with the `u` flag, as mqway does everywhere), if anything is. */

@@ -43,7 +43,7 @@ export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
   const { input, sources } = applySettings(file.input, settings)
   const locate = (path: readonly PropertyKey[]) => sourceOf(path, sources, name === undefined ? undefined : file)
   const { config, problems } = validate(input, cwd)
-  const lines = problems.map(problem => formatProblem(problem, valueAt(input, problem.path), locate(problem.path)))
+  const lines = problems.map(({ problem, value }) => formatProblem(problem, value, locate(problem.path)))
   const all = [...fromFlags.problems, ...fromEnvironment.problems, ...file.problems, ...lines]
   if (all.length > 0) throw new ConfigError(all)
   return { config: deepFreeze(config), file: name }
@@ -90,18 +90,28 @@ function sourceOf(path: readonly PropertyKey[], sources: readonly Setting[], fil
   return setting?.source ?? file?.locate(path)
 }
 
+interface FoundProblem {
+  readonly problem: Problem
+  /** What it is about: as it was said, or the default where nothing was. */
+  readonly value: unknown
+}
+
 /** The configuration, and what is wrong with it; worth using only where nothing is. */
-function validate(input: Mapping, cwd: string): { config: Config; problems: Problem[] } {
+function validate(input: Mapping, cwd: string): { config: Config; problems: FoundProblem[] } {
   const result = configSchema.safeParse(input, { error: describeIssue })
-  const problems = result.success ? [] : schemaProblems(result.error.issues, input)
+  const wrong = result.success ? [] : schemaProblems(result.error.issues, input)
   // What the schema refuses takes its default, so that the other options can still be checked with each other.
-  const bad = new Set(problems.map(problem => String(problem.path[0])))
+  const bad = new Set(wrong.map(problem => String(problem.path[0])))
   const rest = Object.fromEntries(Object.entries(input).filter(([key]) => !bad.has(key)))
   const config = resolveMqttPort(result.success ? result.data : configSchema.parse(rest))
-  const sound = checkConfig(config, cwd).filter(
+  const unfit = checkConfig(config, cwd).filter(
     ({ path, reads = [] }) => ![path[0], ...reads].some(key => bad.has(String(key))),
   )
-  return { config, problems: [...problems, ...sound] }
+  const problems = [
+    ...wrong.map(problem => ({ problem, value: valueAt(input, problem.path) })),
+    ...unfit.map(problem => ({ problem, value: valueAt(config, problem.path) })),
+  ]
+  return { config, problems }
 }
 
 /** The MQTT port that nobody named is 1883, unless that is where the broker is. */

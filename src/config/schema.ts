@@ -76,7 +76,8 @@ const subprotocol = z
   .regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, { error: 'must be a token, such as mqtt (RFC 6455 §4.1)' })
 
 const origin = z.string().refine(isOriginPattern, {
-  error: 'must be same-origin, *, https://a.example[:port], https://*.a.example, *.a.example, a.example or /regex/',
+  error:
+    'must be same-origin, https://a.example[:port], https://*.a.example, *.a.example, a.example, /regex/, null or *',
 })
 
 const addressRange = z.string().refine(isAddressRange, {
@@ -118,7 +119,9 @@ const tunnel = z
     origins: z
       .array(origin)
       .default(['same-origin'])
-      .describe('Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, or *'),
+      .describe(
+        'Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, null, or *',
+      ),
     requireOrigin: z.boolean().default(false).describe('Refuse a client that sends no Origin (that is: programs)'),
     inspectConnect: z.boolean().default(true).describe('Insist on an MQTT CONNECT first, and log who it is'),
     pingInterval: z

@@ -157,7 +157,7 @@ class Evaluation {
 
   #enter({ condition, at }: Statement & { kind: 'block' }, parent: Scope): Scope {
     const value = condition && this.#value(condition.value, parent)
-    const head = condition ? `${condition.subject} ${condition.operator} ${JSON.stringify(value)}` : 'else'
+    const head = condition ? `${condition.subject} ${condition.operator} "${value}"` : 'else'
     const path = parent.condition === undefined ? head : `${parent.condition} and ${head}`
     // Every else is a block of its own, as it belongs to the blocks before it.
     const key = condition ? path : `${path} ${at.file}:${at.line}:${at.column}`

@@ -21,8 +21,20 @@ export function anchor(pcre: string): Anchored | undefined {
   const body = source.replace(/^\^/, '')
   const literal = body.replaceAll(/\\([^A-Za-z0-9])/g, '$1')
   if (!/[$()*+?[\]^{|}.\\]/.test(body.replaceAll(/\\[^A-Za-z0-9]/g, ''))) return { prefix: literal }
-  const anchored = source.includes('|') ? `^(?:${source})` : `^${body}`
+  const anchored = hasAlternatives(source) ? `^(?:${source})` : `^${body}`
   return regexProblem(anchored) === undefined ? { source: anchored } : undefined
+}
+
+/** Whether there is a `|` outside all groups and classes, which an anchor in front would not reach across. */
+function hasAlternatives(source: string): boolean {
+  const outside = source.replaceAll(/\\./gsu, '').replaceAll(/\[[^\]]*\]/g, '')
+  let depth = 0
+  for (const character of outside) {
+    if (character === '(') depth += 1
+    else if (character === ')') depth -= 1
+    else if (character === '|' && depth === 0) return true
+  }
+  return false
 }
 
 /** The regular expression that matches `text` and nothing else. */

@@ -41,7 +41,7 @@ export function translateWebsocket(take: Lookup, warn: Warn): Translated[] {
 }
 
 function websocketTunnel(entry: Entry, ping: Partial<TunnelInput>, warn: Warn): Translated[] {
-  const name = `websocket.server ${JSON.stringify(entry.key ?? '')}`
+  const name = `websocket.server "${entry.key ?? ''}"`
   const path = anchor(entry.key ?? '')
   if (!path) {
     warn(entry.at, `${name} is not carried over: JavaScript has no such regular expression`)
@@ -58,7 +58,7 @@ function websocketTunnel(entry: Entry, ping: Partial<TunnelInput>, warn: Warn): 
     return []
   }
   if (options.length > 1) {
-    warn(entry.at, `${name}: only the first of its subprotocols is carried over; mqway sends the broker them all`)
+    warn(entry.at, `${name}: only the first of its subprotocols is carried over`)
   }
   const broker = brokerUrl(first, undefined)
   if (broker === undefined) {
@@ -98,7 +98,7 @@ function websocketOrigins(entry: Entry | undefined, name: string, warn: Warn): P
   const origins = entry.value.entries.flatMap(({ value, at }) => {
     const pattern = anchor(textOf(value) ?? '')
     if (pattern === undefined) {
-      warn(at, `${name}: the origin ${JSON.stringify(value)} is left out: JavaScript has no such regular expression`)
+      warn(at, `${name}: the origin "${textOf(value) ?? ''}" is left out: JavaScript has no such regular expression`)
       return []
     }
     return 'prefix' in pattern ? [`/^${escapeRegex(pattern.prefix)}/`] : [`/${pattern.source}/`]
@@ -129,7 +129,7 @@ export function translateWstunnel(take: Lookup, warn: Warn): Translated[] {
 type Balance = 'round-robin' | 'least-connections'
 
 function wstunnelTunnel(entry: Entry, balance: Balance, common: Partial<TunnelInput>, warn: Warn): Translated[] {
-  const name = `wstunnel.server ${JSON.stringify(entry.key ?? '')}`
+  const name = `wstunnel.server "${entry.key ?? ''}"`
   const hosts = backends(entry)
   const urls = hosts.flatMap(host => brokerUrl(host, '80') ?? [])
   const [url, ...others] = urls
