@@ -1,0 +1,103 @@
+/**
+ * Why a connection ended or did not come about, in sentences for people. Pure.
+ *
+ * @typedef {object} Reason
+ * @property {string} sentence what happened
+ * @property {string} [detail] what a person would search for: a code and its meaning
+ * @property {boolean} [final] trying again would fail in the same way until a person changes something
+ * @property {number} [retryAfter] seconds that the gateway asks to wait
+ */
+
+/** Close codes: RFC 6455 §7.4.1 and the IANA registry. */
+const closeCodes = new Map([
+  [1000, 'closed normally'],
+  [1001, 'the gateway is going away'],
+  [1002, 'protocol error'],
+  [1003, 'a kind of data that is not accepted'],
+  [1005, 'closed without a code'],
+  [1006, 'ended without a close frame'],
+  [1007, 'inconsistent data'],
+  [1008, 'against the rules of the gateway'],
+  [1009, 'a message too large'],
+  [1011, 'an error inside the gateway, or no sign of life'],
+  [1012, 'the gateway restarts'],
+  [1013, 'try again later'],
+  [1014, 'the broker behind the gateway failed'],
+  [1015, 'the TLS handshake failed'],
+])
+
+/** CONNACK return codes: MQTT 3.1.1 table 3.1. Only 3 passes by itself. */
+const connackCodes = new Map([
+  [1, 'The broker does not speak this version of MQTT.'],
+  [2, 'The broker does not accept this client id.'],
+  [3, 'The broker is there, but takes no connections at the moment.'],
+  [4, 'The user name or the password is wrong.'],
+  [5, 'The broker does not let you in. Does it want a user name and a password?'],
+])
+const PASSES_BY_ITSELF = 3
+
+/**
+ * The end of a WebSocket that was open.
+ *
+ * @param {{ code: number, reason: string }} event
+ * @returns {Reason}
+ */
+export function explainClose({ code, reason }) {
+  const meaning = closeCodes.get(code)
+  const detail = `close code ${code}${meaning === undefined ? '' : `: ${meaning}`}`
+  if (reason !== '') return { sentence: asSentence(reason), detail }
+  if (code === 1006) {
+    return { sentence: 'The connection broke off: the network, or the gateway, went away without a word.', detail }
+  }
+  return { sentence: 'The gateway closed the connection and gave no reason.', detail }
+}
+
+/**
+ * An MQTT CONNECT that the broker refused.
+ *
+ * @param {string} pahoMessage such as "AMQJS0006E Bad Connack return code:5 …": Paho gives the code in no other way
+ * @returns {Reason}
+ */
+export function explainConnack(pahoMessage) {
+  const code = Number(/return code:\s*(\d+)/.exec(pahoMessage)?.[1] ?? Number.NaN)
+  return {
+    sentence: connackCodes.get(code) ?? 'The broker refused the connection.',
+    detail: Number.isNaN(code) ? pahoMessage : `MQTT CONNACK return code ${code}`,
+    final: connackCodes.has(code) && code !== PASSES_BY_ITSELF,
+  }
+}
+
+/** Paho's own error codes, as far as they say more than a CloseEvent does. */
+const PAHO = { connectTimeout: 1, pingTimeout: 4, internal: 5, connack: 6 }
+
+/**
+ * What Paho itself decided, before the socket said anything.
+ *
+ * @param {number} errorCode
+ * @param {string} errorMessage
+ * @returns {Reason | undefined} undefined when only the socket knows
+ */
+export function explainPaho(errorCode, errorMessage) {
+  switch (errorCode) {
+    case PAHO.connack:
+      return explainConnack(errorMessage)
+    case PAHO.connectTimeout:
+      return { sentence: 'The gateway did not answer in time.', detail: 'no MQTT CONNACK within the limit' }
+    case PAHO.pingTimeout:
+      return { sentence: 'The broker has gone silent: it did not answer a ping.', detail: 'MQTT PINGRESP missing' }
+    case PAHO.internal:
+      return { sentence: 'Something arrived that is not valid MQTT.', detail: errorMessage }
+    default:
+      return undefined
+  }
+}
+
+/**
+ * @param {string} text
+ * @returns {string} with a capital letter and a full stop, as the page's own sentences have
+ */
+export function asSentence(text) {
+  const trimmed = text.trim()
+  const capital = trimmed.charAt(0).toUpperCase() + trimmed.slice(1)
+  return /[.!?]$/.test(capital) ? capital : `${capital}.`
+}

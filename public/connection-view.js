@@ -1,0 +1,152 @@
+/** The head of the page: the way between this page and the gateway, its state, and the form that changes it. */
+
+import { byId } from './dom.js'
+
+/** @typedef {import('./connection.js').ConnectionState} ConnectionState */
+
+const way = byId('way', HTMLElement)
+const state = byId('state', HTMLElement)
+const reasonLine = byId('reason', HTMLElement)
+const lossLine = byId('loss', HTMLElement)
+const countdown = byId('countdown', HTMLElement)
+const tryNow = byId('try-now', HTMLButtonElement)
+const settings = byId('settings', HTMLFormElement)
+const settingsToggle = byId('settings-toggle', HTMLButtonElement)
+const disconnect = byId('disconnect', HTMLButtonElement)
+
+const secure = location.protocol === 'https:'
+
+/** @type {ReturnType<typeof setInterval> | undefined} */
+let ticking
+
+/** @param {ConnectionState} connection */
+export function renderConnection(connection) {
+  way.dataset['phase'] = connection.phase
+  const headline = headlineOf(connection)
+  if (state.textContent !== headline) state.textContent = headline
+  document.title = `${titleOf(connection)} · mqway`
+
+  const reason = connection.phase === 'waiting' || connection.phase === 'stopped' ? connection.reason : undefined
+  reasonLine.hidden = reason === undefined
+  byId('reason-sentence', HTMLElement).textContent = reason?.sentence ?? ''
+  byId('reason-detail', HTMLElement).textContent = reason?.detail ?? ''
+
+  const loss = connection.phase === 'waiting' && connection.loss !== connection.reason ? connection.loss : undefined
+  lossLine.hidden = loss === undefined
+  if (loss !== undefined) lossLine.textContent = `It was lost because: ${loss.sentence} (${loss.detail ?? 'no code'})`
+
+  tryNow.hidden = connection.phase !== 'waiting' && connection.phase !== 'stopped'
+  tryNow.textContent = connection.phase === 'stopped' ? 'Connect' : 'Try now'
+  disconnect.disabled = connection.phase === 'stopped'
+  renderCountdown(connection)
+}
+
+/** @param {ConnectionState} connection */
+function headlineOf(connection) {
+  switch (connection.phase) {
+    case 'connecting':
+      return connection.failures === 0 ? 'Connecting …' : `Connecting, try ${connection.failures + 1} …`
+    case 'connected':
+      return `Connected: ${connection.version} over ${secure ? 'wss' : 'ws'}`
+    case 'waiting':
+      return connection.loss !== undefined ? 'Connection lost' : 'Not connected'
+    case 'stopped':
+      return connection.reason === undefined ? 'Disconnected' : 'Connection refused'
+  }
+}
+
+/** @param {ConnectionState} connection */
+function titleOf(connection) {
+  const titles = {
+    connecting: '… connecting',
+    connected: '● connected',
+    waiting: '○ not connected',
+    stopped: '○ disconnected',
+  }
+  return titles[connection.phase]
+}
+
+/** @param {ConnectionState} connection */
+function renderCountdown(connection) {
+  clearInterval(ticking)
+  countdown.hidden = connection.phase !== 'waiting'
+  if (connection.phase !== 'waiting') return
+  const show = () => {
+    const seconds = Math.max(1, Math.ceil((connection.retryAt - Date.now()) / 1_000))
+    countdown.textContent = `Next try in ${seconds} s`
+  }
+  show()
+  ticking = setInterval(show, 250)
+}
+
+/**
+ * @typedef {object} Answers
+ * @property {string} path
+ * @property {string} userName
+ * @property {string} password
+ */
+
+/**
+ * @param {Answers} initial
+ * @param {string} clientId
+ * @param {{ onConnect: (answers: Answers) => void, onTryNow: () => void, onDisconnect: () => void }} actions
+ */
+export function wireConnection(initial, clientId, actions) {
+  const path = byId('path', HTMLInputElement)
+  const userName = byId('user-name', HTMLInputElement)
+  const password = byId('password', HTMLInputElement)
+  path.value = initial.path
+  userName.value = initial.userName
+  byId('client-id', HTMLElement).textContent = clientId
+  byId('gateway-host', HTMLElement).textContent = location.host
+  showPath(initial.path)
+
+  settingsToggle.addEventListener('click', () => showSettings(settings.hidden === true))
+  tryNow.addEventListener('click', actions.onTryNow)
+  disconnect.addEventListener('click', actions.onDisconnect)
+  settings.addEventListener('submit', event => {
+    event.preventDefault()
+    const objection = objectionToPath(path.value)
+    byId('settings-objection', HTMLElement).textContent = objection ?? ''
+    if (objection !== undefined) return
+    showPath(path.value)
+    showSettings(false)
+    actions.onConnect({ path: path.value, userName: userName.value, password: password.value })
+  })
+  settings.addEventListener('keydown', event => {
+    if (event.key === 'Escape') showSettings(false)
+  })
+}
+
+/** @param {string} path */
+function showPath(path) {
+  byId('gateway-path', HTMLElement).textContent = path
+}
+
+/** @param {string} path */
+function objectionToPath(path) {
+  if (!path.startsWith('/') || path.startsWith('//')) return 'The path starts with one /, such as /mqtt.'
+  // RFC 6455 §3: a WebSocket URL has no fragment.
+  if (path.includes('#')) return 'The path of a WebSocket has no #.'
+  return undefined
+}
+
+/** @param {boolean} open */
+function showSettings(open) {
+  settings.hidden = !open
+  settingsToggle.setAttribute('aria-expanded', String(open))
+  if (open) byId('path', HTMLInputElement).focus()
+  else if (settings.contains(document.activeElement)) settingsToggle.focus()
+}
+
+/**
+ * A message on its way, seen. At most one at a time in each direction, however many there are.
+ *
+ * @param {'in' | 'out'} direction
+ */
+export function showParcel(direction) {
+  const parcel = byId(`parcel-${direction}`, HTMLElement)
+  if (parcel.classList.contains('moving')) return
+  parcel.classList.add('moving')
+  parcel.addEventListener('animationend', () => parcel.classList.remove('moving'), { once: true })
+}

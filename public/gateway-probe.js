@@ -1,0 +1,73 @@
+/**
+ * Asks over HTTP why a WebSocket handshake failed: browsers hide the status of a refused upgrade from the page, but not
+ * that of an ordinary request.
+ *
+ * @typedef {import('./close-reasons.js').Reason} Reason
+ */
+
+import { asSentence } from './close-reasons.js'
+
+const TIME_LIMIT_MS = 4_000
+const LONGEST_SENTENCE = 300
+
+/**
+ * @param {string} path the path of the WebSocket endpoint
+ * @returns {Promise<Reason>}
+ */
+export async function probeGateway(path) {
+  const endpoint = await ask(path)
+  if (endpoint === undefined) {
+    return navigator.onLine
+      ? { sentence: 'Nothing answers at this address. Is the gateway running?', detail: 'the handshake failed' }
+      : { sentence: 'This device is offline.', detail: 'the browser reports no network' }
+  }
+  if (endpoint.status === 404) {
+    return { sentence: `There is no WebSocket endpoint at ${path}.`, detail: 'HTTP 404', final: true }
+  }
+  // Whatever a plain GET is told here, 426 Upgrade Required among others, only a real refusal speaks of this moment.
+  if ([401, 403, 429, 500, 502, 503, 504].includes(endpoint.status)) return endpoint.reason
+  const readiness = await ask('/readyz')
+  if (readiness !== undefined && readiness.status >= 500) {
+    return {
+      ...readiness.reason,
+      sentence: 'The gateway is there, but the MQTT broker behind it is not.',
+      detail: `HTTP ${readiness.status} from /readyz`,
+    }
+  }
+  return {
+    sentence: 'The gateway answers, but refused the WebSocket handshake.',
+    detail: `a plain request to ${path} is answered with HTTP ${endpoint.status}`,
+  }
+}
+
+/**
+ * @param {string} path
+ * @returns {Promise<{ status: number, reason: Reason } | undefined>} undefined when nobody answered in time
+ */
+async function ask(path) {
+  try {
+    const response = await fetch(path, { cache: 'no-store', signal: AbortSignal.timeout(TIME_LIMIT_MS) })
+    const seconds = Number(response.headers.get('Retry-After') ?? Number.NaN)
+    /** @type {Reason} */
+    const reason = { sentence: await sentenceOf(response), detail: `HTTP ${response.status}` }
+    if (Number.isFinite(seconds)) reason.retryAfter = seconds
+    return { status: response.status, reason }
+  } catch {
+    return undefined
+  }
+}
+
+/** @param {Response} response */
+async function sentenceOf(response) {
+  const fallback = `The gateway answered ${response.status} ${response.statusText}`.trim()
+  const type = response.headers.get('Content-Type') ?? ''
+  if (type.includes('html')) return asSentence(fallback)
+  const body = (await response.text()).slice(0, LONGEST_SENTENCE)
+  if (!type.includes('json')) return asSentence(body.split('\n', 1)[0] || fallback)
+  try {
+    const { detail, title, message } = JSON.parse(body)
+    return asSentence(String(detail ?? title ?? message ?? fallback))
+  } catch {
+    return asSentence(fallback)
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * The log: newest first, because that is where the eye already is when a message arrives. Whoever has scrolled down to
+ * read stays where they are (the browser's scroll anchoring).
+ */
+
+import { byId, oncePerFrame } from './dom.js'
+import { messageRow } from './message-row.js'
+import { KEPT_MESSAGES } from './message-store.js'
+import { matches, objectionToFilter } from './topic-filter.js'
+
+/** @typedef {import('./message-store.js').Message} Message */
+
+const list = byId('messages', HTMLOListElement)
+const empty = byId('log-empty', HTMLElement)
+const count = byId('log-count', HTMLElement)
+const search = byId('log-filter', HTMLInputElement)
+const pause = byId('pause', HTMLButtonElement)
+const announcer = byId('log-announcer', HTMLElement)
+
+/** A screen reader cannot follow a thousand messages a second: it gets a summary, at most this often. */
+const ANNOUNCE_EVERY_MS = 4_000
+
+/**
+ * @param {import('./message-store.js').MessageStore} store
+ * @returns {() => void} to be called after messages were added to the store; draws with the next frame
+ */
+export function wireLog(store) {
+  /** The newest message that was looked at for drawing. */
+  let drawn = 0
+  let paused = false
+
+  const draw = () => {
+    if (!paused) {
+      const fresh = store.newest(drawn)
+      drawn = store.received
+      prepend(fresh.filter(wanted(search.value)))
+    }
+    renderCount(store, paused ? store.received - drawn : 0)
+    renderEmpty(store.received)
+  }
+  const redraw = () => {
+    list.replaceChildren()
+    const visible = store.newest().filter(message => message.id <= drawn || !paused)
+    if (!paused) drawn = store.received
+    prepend(visible.filter(wanted(search.value)))
+    renderCount(store, paused ? store.received - drawn : 0)
+    renderEmpty(store.received)
+  }
+
+  search.addEventListener('input', oncePerFrame(redraw))
+  pause.addEventListener('click', () => {
+    paused = !paused
+    pause.setAttribute('aria-pressed', String(paused))
+    pause.textContent = paused ? 'Resume' : 'Pause'
+    draw()
+  })
+  byId('clear', HTMLButtonElement).addEventListener('click', () => {
+    store.clear()
+    drawn = 0
+    redraw()
+  })
+
+  const schedule = oncePerFrame(draw)
+  const announce = announcements(store)
+  return () => {
+    schedule()
+    announce()
+  }
+}
+
+/** @param {Message[]} messages newest first */
+function prepend(messages) {
+  const rows = document.createDocumentFragment()
+  for (const message of messages) rows.append(messageRow(message))
+  list.prepend(rows)
+  while (list.children.length > KEPT_MESSAGES) list.lastElementChild?.remove()
+}
+
+/**
+ * @param {string} query a text, or a topic filter with a wildcard
+ * @returns {(message: Message) => boolean}
+ */
+function wanted(query) {
+  if (query === '') return () => true
+  const text = query.toLowerCase()
+  const isFilter = /[+#]/.test(query) && objectionToFilter(query) === undefined
+  return ({ topic, payload }) =>
+    topic.toLowerCase().includes(text) ||
+    payload.text.toLowerCase().includes(text) ||
+    (isFilter && matches(query, topic))
+}
+
+/**
+ * @param {import('./message-store.js').MessageStore} store
+ * @param {number} held how many arrived while paused
+ */
+function renderCount({ received, dropped }, held) {
+  const parts = [received === 0 ? 'none yet' : `${received.toLocaleString('en')} received`]
+  if (search.value !== '') parts.push(`${list.children.length} shown`)
+  if (held > 0) parts.push(`${held.toLocaleString('en')} since the pause`)
+  if (dropped > 0) parts.push(`the oldest ${dropped.toLocaleString('en')} dropped`)
+  count.textContent = parts.join(' · ')
+}
+
+/** @param {number} received */
+function renderEmpty(received) {
+  empty.hidden = list.children.length > 0
+  empty.classList.toggle('filtered', received > 0)
+  if (empty.hidden) return
+  const filtered = received > 0 && search.value !== ''
+  byId('log-empty-title', HTMLElement).textContent = filtered
+    ? 'No message matches the filter.'
+    : received > 0
+      ? 'Paused.'
+      : 'Quiet so far.'
+}
+
+/** @param {import('./message-store.js').MessageStore} store */
+function announcements(store) {
+  let announced = 0
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer
+  const announce = () => {
+    timer = undefined
+    const fresh = store.received - announced
+    announced = store.received
+    const [latest] = store.newest(store.received - 1)
+    if (fresh <= 0 || latest === undefined) return
+    const text = latest.payload.kind === 'binary' ? 'binary' : latest.payload.text.slice(0, 120)
+    announcer.textContent = `${fresh === 1 ? 'New message' : `${fresh} new messages, the latest`} on ${latest.topic}: ${text}`
+  }
+  return () => {
+    if (timer === undefined) timer = setTimeout(announce, announcer.textContent === '' ? 0 : ANNOUNCE_EVERY_MS)
+  }
+}

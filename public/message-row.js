@@ -1,0 +1,78 @@
+/** How one message looks in the log. */
+
+import { button, element } from './dom.js'
+import { formatSize, KEPT_BYTES, prettyJson } from './payload.js'
+
+/** @typedef {import('./message-store.js').Message} Message */
+
+/** What is drawn of a text before somebody asks for all of it: 500 rows of 64 KiB each would be slow to lay out. */
+const PREVIEW_CHARACTERS = 600
+
+const clock = new Intl.DateTimeFormat('en-GB', {
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+  fractionalSecondDigits: 3,
+})
+
+/** @param {Message} message */
+export function messageRow(message) {
+  const { payload, topic, time } = message
+  const shown = element('pre', `payload payload-${payload.kind}`, previewOf(payload))
+  const facts = element('p', 'facts', ...badges(message), element('span', 'size', formatSize(payload.size)))
+  if (payload.kind === 'json') facts.append(toggle('Pretty', 'As sent', shown, () => prettyJson(payload.text), payload))
+  else if (payload.text.length > PREVIEW_CHARACTERS)
+    facts.append(toggle('Show all', 'Less', shown, () => wholeOf(payload), payload))
+  const when = element('time', 'when', clock.format(time))
+  when.dateTime = time.toISOString()
+  return element(
+    'li',
+    'message',
+    element('span', 'stripes', ...message.hues.map(hue => element('i', `hue-${hue}`))),
+    when,
+    element('span', 'topic mono', topic),
+    facts,
+    shown,
+  )
+}
+
+/** @param {Message} message */
+function badges({ qos, retained, duplicate, payload }) {
+  const all = [element('span', `badge qos-${qos}`, `QoS ${qos}`)]
+  if (retained) all.push(element('span', 'badge retained', 'retained'))
+  if (duplicate) all.push(element('span', 'badge duplicate', 'duplicate'))
+  if (payload.kind === 'binary') all.push(element('span', 'badge binary', 'binary'))
+  return all
+}
+
+/** @param {Message['payload']} payload */
+function previewOf({ kind, text }) {
+  if (kind === 'empty') return 'empty payload'
+  return text.length > PREVIEW_CHARACTERS ? `${text.slice(0, PREVIEW_CHARACTERS)} …` : text
+}
+
+/** @param {Message['payload']} payload */
+function wholeOf({ kind, text, cut, size }) {
+  if (!cut) return text
+  const kept = kind === 'binary' ? 'the first 512 bytes' : `the first ${formatSize(KEPT_BYTES)}`
+  return `${text}\n… ${kept} of ${formatSize(size)}; the rest was not kept.`
+}
+
+/**
+ * @param {string} more
+ * @param {string} less
+ * @param {HTMLElement} shown
+ * @param {() => string} whole
+ * @param {Message['payload']} payload
+ */
+function toggle(more, less, shown, whole, payload) {
+  const control = button(more, 'quiet small', () => {
+    const open = control.getAttribute('aria-expanded') !== 'true'
+    control.setAttribute('aria-expanded', String(open))
+    control.textContent = open ? less : more
+    shown.classList.toggle('open', open)
+    shown.textContent = open ? whole() : previewOf(payload)
+  })
+  control.setAttribute('aria-expanded', 'false')
+  return control
+}

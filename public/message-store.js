@@ -1,0 +1,62 @@
+/**
+ * The messages that the page remembers: the newest ones, up to a bound. Knows no DOM.
+ *
+ * @typedef {object} Message
+ * @property {number} id
+ * @property {Date} time when it arrived here: MQTT carries no time
+ * @property {string} topic
+ * @property {import('./payload.js').Payload} payload
+ * @property {0 | 1 | 2} qos
+ * @property {boolean} retained
+ * @property {boolean} duplicate
+ * @property {number[]} hues colours of the subscriptions that it matched
+ */
+
+export const KEPT_MESSAGES = 500
+
+export class MessageStore {
+  /** @type {Message[]} oldest first */
+  #kept = []
+  #received = 0
+  #dropped = 0
+
+  /** How many arrived since the log was cleared. */
+  get received() {
+    return this.#received
+  }
+
+  /** How many of them had to go to make room. */
+  get dropped() {
+    return this.#dropped
+  }
+
+  /** @param {Omit<Message, 'id'>} message */
+  add(message) {
+    this.#received += 1
+    this.#kept.push({ ...message, id: this.#received })
+    // Trimmed in chunks: shifting 500 entries for each of 1000 messages a second would be wasted work.
+    if (this.#kept.length >= KEPT_MESSAGES * 2) this.#kept = this.#kept.slice(-KEPT_MESSAGES)
+    this.#dropped = Math.max(0, this.#received - KEPT_MESSAGES)
+  }
+
+  /**
+   * @param {number} [id]
+   * @returns {Message[]} what came after the message with this id, newest first
+   */
+  newest(id = 0) {
+    const bound = Math.max(id, this.#received - KEPT_MESSAGES)
+    const messages = []
+    for (let index = this.#kept.length - 1; index >= 0; index--) {
+      const message = this.#kept[index]
+      if (message === undefined || message.id <= bound) break
+      messages.push(message)
+    }
+    return messages
+  }
+
+  clear() {
+    this.#kept = []
+    this.#received = 0
+    this.#dropped = 0
+  }
+}

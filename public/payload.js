@@ -1,0 +1,87 @@
+/**
+ * What a payload is, for the eye: text, JSON or bytes. Pure.
+ *
+ * @typedef {object} Payload
+ * @property {'empty' | 'text' | 'json' | 'binary'} kind
+ * @property {string} text the text, or the hexadecimal bytes
+ * @property {number} size bytes on the wire
+ * @property {boolean} cut whether `text` shows only the beginning
+ */
+
+/** How much of one payload is kept, in bytes: a page that watches 10 MB messages must not keep 500 of them. */
+export const KEPT_BYTES = 64 * 1024
+
+/** Hexadecimal is for a look at the beginning: this many bytes of a binary payload are shown. */
+const HEX_BYTES = 512
+
+/**
+ * @param {Uint8Array} bytes
+ * @returns {Payload}
+ */
+export function describePayload(bytes) {
+  const size = bytes.length
+  if (size === 0) return { kind: 'empty', text: '', size, cut: false }
+  const cut = size > KEPT_BYTES
+  const text = asText(cut ? bytes.subarray(0, KEPT_BYTES) : bytes, cut)
+  if (text === undefined) return { kind: 'binary', text: asHex(bytes), size, cut: size > HEX_BYTES }
+  return { kind: !cut && isJsonStructure(text) ? 'json' : 'text', text, size, cut }
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @param {boolean} cut a cut may fall into the middle of a character: `stream` forgives exactly that
+ * @returns {string | undefined} undefined when the bytes are no text that a person could read
+ */
+function asText(bytes, cut) {
+  let text
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes, { stream: cut })
+  } catch {
+    return undefined
+  }
+  // Valid UTF-8 by accident: control characters other than tab and line ends do not occur in text.
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index)
+    if (code < 0x20 && code !== 0x09 && code !== 0x0a && code !== 0x0d) return undefined
+  }
+  return text
+}
+
+/** @param {Uint8Array} bytes */
+function asHex(bytes) {
+  return Array.from(bytes.subarray(0, HEX_BYTES), byte => byte.toString(16).padStart(2, '0')).join(' ')
+}
+
+/**
+ * Numbers and words are JSON too, but prettier they do not get.
+ *
+ * @param {string} text
+ */
+function isJsonStructure(text) {
+  if (!/^\s*[[{]/.test(text)) return false
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/**
+ * @param {string} text valid JSON
+ * @returns {string}
+ */
+export function prettyJson(text) {
+  return JSON.stringify(JSON.parse(text), null, 2)
+}
+
+/**
+ * @param {number} bytes
+ * @returns {string} such as "46 bytes" or "1.5 MiB"
+ */
+export function formatSize(bytes) {
+  if (bytes === 1) return '1 byte'
+  if (bytes < 1024) return `${bytes} bytes`
+  if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(1)} KiB`
+  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`
+}

@@ -1,0 +1,40 @@
+/**
+ * Remembers how WebSockets end.
+ *
+ * Paho tells its user "AMQJS0008I Socket closed" and keeps the close code and the reason to itself. It looks up the global
+ * `WebSocket` each time it connects, so a subclass in its place sees the same CloseEvent that Paho sees, and changes nothing.
+ *
+ * @typedef {object} SocketRecord
+ * @property {WebSocket} socket
+ * @property {boolean} opened whether the handshake succeeded
+ * @property {Promise<CloseEvent>} closed
+ */
+
+/** Installs the recorder in the page. Returns a function that gives the record of the latest WebSocket. */
+export function recordSockets() {
+  /** @type {SocketRecord | undefined} */
+  let latest
+
+  class RecordedWebSocket extends window.WebSocket {
+    /**
+     * @param {string | URL} url
+     * @param {string | string[]} [protocols]
+     */
+    constructor(url, protocols) {
+      super(url, protocols)
+      /** @type {SocketRecord} */
+      const record = {
+        socket: this,
+        opened: false,
+        closed: new Promise(resolve => this.addEventListener('close', resolve, { once: true })),
+      }
+      this.addEventListener('open', () => {
+        record.opened = true
+      })
+      latest = record
+    }
+  }
+
+  window.WebSocket = RecordedWebSocket
+  return () => latest
+}

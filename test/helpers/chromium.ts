@@ -1,0 +1,24 @@
+import { type Browser, chromium } from 'playwright-core'
+
+/**
+ * Debian's Chromium, headless, in a fresh profile. It says nothing to the network by itself.
+ *
+ * @param onCleanup takes what closes it: `onTestFinished`, `afterAll`, or anything else that calls it in the end
+ */
+export async function launchChromium(onCleanup: (close: () => Promise<void>) => void): Promise<Browser> {
+  const browser = await chromium.launch({
+    executablePath: '/usr/bin/chromium',
+    headless: true,
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  })
+  onCleanup(() => browser.close())
+  return browser
+}
