@@ -88,7 +88,7 @@ function checkExposure(config: Config): Problem[] {
     const wide = typeof port === 'string' ? undefined : hosts.find(host => !isLoopback(host))
     if (wide === undefined) continue
     const message = `lets other machines connect, and mqway cannot tell yet who they are: write "anonymous: true" into the configuration file to let anybody in, or listen on 127.0.0.1`
-    exposed.set(hostPath.join('.'), { path: hostPath, message, reads: ['anonymous', 'http', 'https', 'mqtt'] })
+    exposed.set(hostPath.join('.'), { path: hostPath, message, reads: ['anonymous'] })
   }
   return [...exposed.values()]
 }
