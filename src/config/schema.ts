@@ -251,3 +251,8 @@ export type TunnelConfig = Config['tunnels'][number]
 export type BrokerConfig = Config['broker']
 export type UpstreamConfig = z.output<typeof upstream>
 export type LimitsConfig = Config['limits']
+
+/** The broker at a URL that was given alone: every other option has its default. */
+export function upstreamAt(url: string): UpstreamConfig {
+  return upstream.parse({ url })
+}

@@ -185,19 +185,16 @@ class Evaluation {
   }
 
   #list(elements: Extract<Expression, { kind: 'array' }>['elements'], scope: Scope): List {
-    const entries: Entry[] = []
-    const keys = new Set<string>()
-    for (const { key, value } of elements) {
+    const entries = elements.map(({ key, value }): Entry => {
       const name = key && this.#value(key, scope)
       if (key && typeof name !== 'string') throw new LighttpdError(key.at, 'a key must be text')
-      if (key && typeof name === 'string' && keys.has(name)) {
-        throw new LighttpdError(key.at, `the key ${JSON.stringify(name)} stands twice in this list`)
+      return {
+        key: typeof name === 'string' ? name : undefined,
+        value: this.#value(value, scope),
+        at: key?.at ?? value.at,
       }
-      if (typeof name === 'string') keys.add(name)
-      const text = typeof name === 'string' ? name : undefined
-      entries.push({ key: text, value: this.#value(value, scope), at: key?.at ?? value.at })
-    }
-    return new List(entries)
+    })
+    return makeList(entries)
   }
 
   #variable(name: string, at: Position, scope: Scope): Value {
@@ -223,13 +220,9 @@ function lookUp(scope: Scope | undefined, name: string): Setting | undefined {
 /** How large a value may grow, in characters or entries: `x := x + x` doubles with every line. */
 const largestValue = 65_536
 
-/** `+`: texts and numbers are joined, two numbers are added, lists are merged. */
+/** `+`: texts and numbers are joined, two numbers are added, lists are joined too. */
 function add(left: Value, right: Value, at: Position): Value {
-  if (left instanceof List && right instanceof List) {
-    const merged = merge(left, right)
-    if (merged.entries.length > largestValue) throw new LighttpdError(at, `a list of more than ${largestValue} entries`)
-    return merged
-  }
+  if (left instanceof List && right instanceof List) return makeList([...left.entries, ...right.entries])
   if (left instanceof List || right instanceof List) throw new LighttpdError(at, 'a list can only be added to a list')
   if (typeof left === 'number' && typeof right === 'number') return left + right
   const text = `${left}${right}`
@@ -237,10 +230,13 @@ function add(left: Value, right: Value, at: Position): Value {
   return text
 }
 
-/** A key of `right` replaces the same key of `left`, where that stands. */
-function merge(left: List, right: List): List {
-  const keyed = new Map(right.entries.map(entry => [entry.key, entry]))
-  const replaced = left.entries.map(entry => (entry.key === undefined ? entry : (keyed.get(entry.key) ?? entry)))
-  const known = new Set(left.entries.map(entry => entry.key))
-  return new List([...replaced, ...right.entries.filter(({ key }) => key === undefined || !known.has(key))])
+function makeList(entries: readonly Entry[]): List {
+  const keys = new Set<string>()
+  for (const [index, { key, at }] of entries.entries()) {
+    if (index >= largestValue) throw new LighttpdError(at, `a list of more than ${largestValue} entries`)
+    if (key === undefined) continue
+    if (keys.has(key)) throw new LighttpdError(at, `the key ${JSON.stringify(key)} stands twice in this list`)
+    keys.add(key)
+  }
+  return new List(entries)
 }
