@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { basename, dirname, join, resolve } from 'node:path'
+import { basename, dirname, isAbsolute, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type IncludedFile, importLighttpd, LighttpdError } from '../config/lighttpd.js'
 
@@ -17,8 +17,9 @@ export async function importLighttpdCommand(argv: readonly string[], _env: NodeJ
     return 2
   }
   try {
-    const directory = dirname(resolve(fileName))
-    const readInclude = (pattern: string) => readFiles(resolve(directory, pattern))
+    // Relative to the file that was named, as in lighttpd; and shown as short as it was named.
+    const place = (path: string) => (isAbsolute(path) ? path : join(dirname(fileName), path))
+    const readInclude = (pattern: string) => readFiles(place(pattern))
     const { yaml, warnings } = importLighttpd(readFileSync(fileName, 'utf8'), { fileName, readInclude })
     for (const { file, line, message } of warnings) process.stderr.write(`${file}:${line}: ${message}\n`)
     process.stdout.write(yaml)

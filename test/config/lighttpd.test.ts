@@ -81,6 +81,7 @@ describe('mod_websocket', () => {
     ['^\\/mqtt\\/*', { pathPattern: '^/mqtt/*' }],
     ['^/(one|two)$', { pathPattern: '^/(one|two)$' }],
     ['/one$|/two$', { pathPattern: '^(?:/one$|/two$)' }],
+    ['/[a\\-z\\/]\\-\\d\\_', { pathPattern: '^/[a\\-z/]-\\d_' }],
     ['.*\\.ws', { pathPattern: '^.*\\.ws' }],
     ['', { pathPrefix: '/' }],
   ])('the key %j, anchored at its start only, becomes %j', (key, path) => {
@@ -252,6 +253,19 @@ describe('listening', () => {
     expect(config.host).toBeUndefined()
     expect(config.http).toEqual({ port: 80, host: '127.0.0.1' })
     expect(config.https).toEqual({ port: 443, host: '0.0.0.0' })
+  })
+
+  test('a port that is none is a warning', () => {
+    const { config, warnings } = imported('server.port = "x"\n$SERVER["socket"] == ":70000" { }')
+    expect(config.http).toEqual({ port: 'off' })
+    expect(warnings).toContain('1: this is not a port from 1 to 65535: it is not listened on')
+    expect(warnings).toContain('2: this is not a port from 1 to 65535: it is not listened on')
+  })
+
+  test('a pattern that JavaScript does not have is left out, with a warning', () => {
+    const { config, warnings } = imported(`websocket.server = ( "/a\\z" => ( ${backend} ) )`)
+    expect(config.tunnels).toBeUndefined()
+    expect(warnings.join('\n')).toContain('JavaScript has no such regular expression')
   })
 
   test('a further port is a warning', () => {

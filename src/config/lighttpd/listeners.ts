@@ -70,14 +70,17 @@ function readSockets(
   const portSetting = global.take('server.port')
   const port = Number(global.takeText('server.port') ?? (tls ? 443 : 80))
   const mainAt = portSetting?.at ?? start(fileName)
-  const main = { ...address(bind.startsWith('/') ? bind : `${bracket(bind)}:${port}`, anyHost), at: mainAt }
+  const main = {
+    ...(bind.startsWith('/') ? address(bind, anyHost) : { host: hostOf(bind, anyHost), port }),
+    at: mainAt,
+  }
 
   const found = new Map<string, Socket>()
   const add = (place: { host: string; port: number | string; at: Position }, own: Directives | undefined) => {
     const cert = own?.takeText('ssl.pemfile') ?? pemfile
     const key = own?.takeText('ssl.privkey') ?? (cert === pemfile ? privkey : undefined)
     const socket = { ...place, tls: own?.takeSwitch('ssl.engine') ?? tls, cert, key }
-    if (!isPort(socket.port)) warn(socket.at, `${socket.port} is not a port: it is not listened on`)
+    if (!isPort(socket.port)) warn(socket.at, 'this is not a port from 1 to 65535: it is not listened on')
     else found.set(`${socket.host} ${socket.port}`, socket)
   }
   add(main, undefined)
@@ -85,8 +88,8 @@ function readSockets(
   return [...found.values()]
 }
 
-function bracket(host: string): string {
-  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host
+function hostOf(text: string, anyHost: string): string {
+  return text === '' || text === '*' ? anyHost : text.replace(/^\[|\]$/g, '')
 }
 
 function isPort(port: number | string): boolean {
@@ -99,9 +102,8 @@ function address(text: string, anyHost: string): { host: string; port: number | 
   if (path !== undefined) return { host: '127.0.0.1', port: `unix:${path}` }
   const colon = text.lastIndexOf(':')
   const port = text.slice(colon + 1)
-  if (!/^\d+$/.test(port)) return { host: text.replace(/^\[|\]$/g, ''), port: 80 }
-  const host = text.slice(0, Math.max(0, colon)).replace(/^\[|\]$/g, '')
-  return { host: host === '' || host === '*' ? anyHost : host, port: Number(port) }
+  if (!/^\d+$/.test(port)) return { host: hostOf(text, anyHost), port: 80 }
+  return { host: hostOf(text.slice(0, Math.max(0, colon)), anyHost), port: Number(port) }
 }
 
 interface Merged {

@@ -1,8 +1,5 @@
 import { regexProblem } from '../forms.js'
 
-/** What may be escaped in a JavaScript regular expression with the `u` flag; PCRE takes a backslash before anything. */
-const syntaxCharacter = /[$()*+./?[\\\]^{|}-]/
-
 /** A PCRE as mod_websocket used it: it had to match from the start, but not to the end. */
 export type Anchored = { readonly prefix: string } | { readonly source: string }
 
@@ -13,16 +10,27 @@ export type Anchored = { readonly prefix: string } | { readonly source: string }
  *   (`u` flag) that does the same; `undefined` where JavaScript has no such expression
  */
 export function anchor(pcre: string): Anchored | undefined {
-  const source = pcre.replaceAll(/\\(.)/gsu, (whole, escaped: string) => {
-    if (/[A-Za-z0-9]/.test(escaped)) return whole
-    // A slash needs none either: nothing here stands between slashes but origins, and those are not ended by one.
-    return syntaxCharacter.test(escaped) && escaped !== '/' && escaped !== '-' ? whole : escaped
-  })
+  const source = pcre.replaceAll(/\[(?:\\.|[^\]\\])*\]|\\./gsu, part =>
+    part.startsWith('[') ? part.replaceAll(/\\(.)/gsu, unescapeInClass) : unescapeOutside(part, part.slice(1)),
+  )
   const body = source.replace(/^\^/, '')
   const literal = body.replaceAll(/\\([^A-Za-z0-9])/g, '$1')
   if (!/[$()*+?[\]^{|}.\\]/.test(body.replaceAll(/\\[^A-Za-z0-9]/g, ''))) return { prefix: literal }
   const anchored = hasAlternatives(source) ? `^(?:${source})` : `^${body}`
   return regexProblem(anchored) === undefined ? { source: anchored } : undefined
+}
+
+/*
+ * PCRE takes a backslash before anything, JavaScript with the `u` flag only where it changes something. Before letters and
+ * digits it always does. A slash needs none: nothing here ends at one.
+ */
+
+function unescapeOutside(whole: string, escaped: string): string {
+  return /[A-Za-z0-9$()*+.?[\\\]^{|}]/.test(escaped) ? whole : escaped
+}
+
+function unescapeInClass(whole: string, escaped: string): string {
+  return escaped === '-' ? whole : unescapeOutside(whole, escaped)
 }
 
 /** Whether there is a `|` outside all groups and classes, which an anchor in front would not reach across. */
