@@ -1,0 +1,91 @@
+import type { Readable } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { AedesPublishPacket, Client } from 'aedes'
+
+/** One connection on its way through its session's queue. */
+interface CatchUp {
+  /** Set when a live message was kept back since the queue was last read. */
+  missed: boolean
+  done: boolean
+  /** Messages that were handed out, and those of them that are being written. */
+  handedOut: number
+  updated: number
+  onUpdate: (() => void) | undefined
+  last: { brokerId: string; brokerCounter: number } | undefined
+}
+
+/**
+ * Keeps the order of a session's messages when its client comes back: first the queue, to its very end, and only then
+ * what is published now.
+ *
+ * Aedes subscribes a returning client before it sends CONNACK and the queue, so that new messages overtake old ones,
+ * some come twice, and one may even come before CONNACK [MQTT-3.2.0-1]. Here a live message of QoS 1 or 2 for such a
+ * client is kept back. It is in the queue already, and the queue is read again until nothing was kept back meanwhile.
+ */
+export class CatchUps {
+  readonly #catchUps = new WeakMap<object, CatchUp>()
+  readonly #read: (client: Client) => Readable
+
+  /** @param read the session's queue as it is now */
+  constructor(read: (client: Client) => Readable) {
+    this.#read = read
+  }
+
+  /** The queue for `client`, and what is added to it while it is being sent. */
+  async *queue(client: Client): AsyncGenerator<AedesPublishPacket> {
+    const catchUp: CatchUp = {
+      missed: false,
+      done: false,
+      handedOut: 0,
+      updated: 0,
+      onUpdate: undefined,
+      last: undefined,
+    }
+    this.#catchUps.set(client, catchUp)
+    do {
+      catchUp.missed = false
+      for await (const packet of this.#read(client)) {
+        if (isSent(catchUp, packet)) continue
+        if (packet.brokerId) catchUp.last = { brokerId: packet.brokerId, brokerCounter: packet.brokerCounter }
+        catchUp.handedOut++
+        yield packet
+      }
+      await written(catchUp)
+    } while (catchUp.missed)
+    catchUp.done = true
+  }
+
+  /** Call when one of the session's messages has been noted as sent, right before it is written. */
+  updated(client: object): void {
+    const catchUp = this.#catchUps.get(client)
+    if (!catchUp) return
+    catchUp.updated++
+    catchUp.onUpdate?.()
+  }
+
+  /** Whether a live message of QoS 1 or 2 may go out to `client` now. If not, it comes with the queue, or came with it. */
+  mayPass(client: Client, packet: AedesPublishPacket): boolean {
+    if (client.clean) return true
+    const catchUp = this.#catchUps.get(client)
+    if (!catchUp) return false
+    if (!catchUp.done) catchUp.missed = true
+    return catchUp.done && !isSent(catchUp, packet)
+  }
+}
+
+/** The queue is ordered by broker id (they sort by start time) and counter. */
+function isSent({ last }: CatchUp, packet: AedesPublishPacket): boolean {
+  if (!last) return false
+  if (packet.brokerId !== last.brokerId) return packet.brokerId < last.brokerId
+  return packet.brokerCounter <= last.brokerCounter
+}
+
+/** Streams on the way read ahead: waits until what was handed out has been written. */
+async function written(catchUp: CatchUp): Promise<void> {
+  while (catchUp.updated < catchUp.handedOut) {
+    await new Promise<void>(resolve => {
+      catchUp.onUpdate = resolve
+    })
+  }
+  await turn()
+}

@@ -1,0 +1,80 @@
+import type { AedesPublishPacket } from 'aedes'
+import { FilterIndex } from './filter-index.js'
+
+type Deliver = (packet: AedesPublishPacket, done: () => void) => void
+type Done = (error?: Error) => void
+
+/** How long a publisher waits for subscribers that read slowly, in milliseconds: from one of these to two. */
+const patience = 50
+
+/**
+ * Hands each message to the subscribers: the place of Aedes' `mq`, which is mqemitter by default.
+ *
+ * A publisher goes on when its message has been written to all subscribers. That paces a flood to what the subscribers
+ * take; but only for 100 ms, so that one who does not read at all cannot hold up anybody else. mqemitter waits until
+ * the slowest has taken it, and then lets at most 100 messages wait in the whole broker.
+ */
+export class Dispatcher {
+  readonly #filters = new FilterIndex<Deliver>()
+  readonly #onEmit: () => void
+  #closed = false
+  #fresh = new Set<Done>()
+  #stale = new Set<Done>()
+  #timer: NodeJS.Timeout | undefined
+
+  /** @param onEmit called when a message leaves for its subscribers, before the first of them gets it */
+  constructor(onEmit: () => void) {
+    this.#onEmit = onEmit
+  }
+
+  on(filter: string, deliver: Deliver, done?: () => void): this {
+    this.#filters.add(filter, deliver)
+    if (done) setImmediate(done)
+    return this
+  }
+
+  removeListener(filter: string, deliver: Deliver, done?: () => void): this {
+    this.#filters.remove(filter, deliver)
+    if (done) setImmediate(done)
+    return this
+  }
+
+  emit(packet: AedesPublishPacket, done: Done = () => {}): this {
+    if (this.#closed) {
+      done(new Error('The broker is closed'))
+      return this
+    }
+    this.#onEmit()
+    const subscribers = this.#filters.match(packet.topic)
+    let left = subscribers.length
+    if (left === 0) {
+      done()
+      return this
+    }
+    this.#fresh.add(done)
+    this.#timer ??= setInterval(() => this.#letGo(), patience).unref()
+    const delivered = (): void => {
+      left--
+      if (left === 0 && (this.#fresh.delete(done) || this.#stale.delete(done))) done()
+    }
+    for (const deliver of subscribers) deliver(packet, delivered)
+    return this
+  }
+
+  close(done: () => void): void {
+    this.#closed = true
+    this.#letGo()
+    this.#letGo()
+    setImmediate(done)
+  }
+
+  #letGo(): void {
+    const late = this.#stale
+    this.#stale = this.#fresh
+    this.#fresh = new Set()
+    for (const done of late) done()
+    if (this.#fresh.size > 0 || this.#stale.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+}

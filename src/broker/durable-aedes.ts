@@ -1,0 +1,120 @@
+import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes'
+import { Dispatcher } from './dispatcher.js'
+import type { Store } from './store.js'
+
+declare module 'aedes' {
+  interface Aedes {
+    /** The form in which Aedes itself calls it; its type declarations leave this out, and the event below. */
+    publish(packet: PublishPacket, client: Client | null, done?: Done): void
+    on(event: 'error', listener: (error: unknown) => void): this
+  }
+}
+
+type Done = (error?: Error) => void
+
+/** One message on its way in. */
+interface Publication {
+  readonly packet: PublishPacket
+  readonly client: Client | null
+  /** Called when it is stored wherever it has to be, or could not be. */
+  stored: Done
+  /** Called when it has been handed to the subscribers. */
+  readonly done: Done
+}
+
+/** A message of QoS 1 that was published before its PUBACK: what became of it, for the publish that follows. */
+interface Early {
+  finished: boolean
+  error: Error | undefined
+  waiting: Done | undefined
+}
+
+/**
+ * Aedes, made to keep its word and its order.
+ *
+ * - It writes PUBACK first and stores the message then; a crash in between loses an acknowledged message. Here a
+ *   message of QoS 1 is published while it is being authorized, which is the step before PUBACK, and not again after it.
+ * - It stores concurrently and takes a message that comes out of turn for a duplicate, which it drops. Here messages
+ *   leave for the subscribers one by one, in the order in which they came.
+ */
+export class DurableAedes extends Aedes {
+  readonly #early = new WeakMap<PublishPacket, Early>()
+  readonly #line: Publication[] = []
+  #current: Publication | undefined
+
+  constructor(store: Store, options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>) {
+    let onEmit = (): void => {}
+    // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
+    super({ ...options, persistence: store, concurrency: 0, mq: new Dispatcher(() => onEmit()) })
+    onEmit = () => this.#leave()
+    this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
+  }
+
+  override publish(packet: PublishPacket, done?: Done): void
+  override publish(packet: PublishPacket, client: Client | null, done?: Done): void
+  override publish(packet: PublishPacket, clientOrDone?: Client | null | Done, maybeDone?: Done): void {
+    const client = typeof clientOrDone === 'function' ? null : (clientOrDone ?? null)
+    const done = (typeof clientOrDone === 'function' ? clientOrDone : maybeDone) ?? ignore
+    const early = this.#early.get(packet)
+    if (!early) this.#enqueue({ packet, client, stored: ignore, done })
+    else if (early.finished) done(early.error)
+    else early.waiting = done
+  }
+
+  /** Also asked for wills; those that an earlier run left behind come without their client. */
+  #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
+    if (packet.topic.startsWith('$SYS/')) {
+      done(new Error('$SYS belongs to the broker'))
+      return
+    }
+    if (packet.qos !== 1) {
+      done()
+      return
+    }
+    const early: Early = { finished: false, error: undefined, waiting: undefined }
+    this.#early.set(packet, early)
+    const finish: Done = error => {
+      early.finished = true
+      early.error = error
+      early.waiting?.(error)
+    }
+    this.#enqueue({ packet, client, stored: done, done: finish })
+  }
+
+  #enqueue(publication: Publication): void {
+    this.#line.push(publication)
+    this.#advance()
+  }
+
+  #advance(): void {
+    while (!this.#current) {
+      const next = this.#line.shift()
+      if (!next) return
+      this.#current = next
+      super.publish(cleanCopy(next.packet), next.client, error => {
+        if (this.#current === next) this.#leave(error)
+        next.done(error)
+      })
+    }
+  }
+
+  /** The current message is stored, and leaves; or could not be, with `error`. */
+  #leave(error?: Error): void {
+    const current = this.#current
+    if (!current) return
+    current.stored(error)
+    this.#current = undefined
+    // Not at once, because the message that leaves is yet to be given to its subscribers.
+    if (this.#line.length > 0) queueMicrotask(() => this.#advance())
+  }
+}
+
+/**
+ * Without what belongs to the way here: the publisher's DUP flag [MQTT-3.3.1-3], and the broker id and counter of the
+ * run that stored a will, under which another message may be queued.
+ */
+function cleanCopy({ topic, payload, qos, retain }: PublishPacket): PublishPacket {
+  return { cmd: 'publish', topic, payload, qos, retain, dup: false }
+}
+
+function ignore(): void {}

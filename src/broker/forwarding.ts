@@ -1,0 +1,98 @@
+import type { AedesPublishPacket, Client, Subscription } from 'aedes'
+import type { Logger } from '../log.js'
+import type { CatchUps } from './catch-ups.js'
+
+/** What forwarding needs. */
+export interface ForwardingOptions {
+  /** How much may wait for one client, in bytes, before live messages no longer join it. */
+  readonly maxQueuedBytes: number
+  readonly catchUps: CatchUps
+  /** Ends the connection of a client that reads too slowly. */
+  readonly cutOff: (client: Client) => void
+  readonly log: Logger
+}
+
+/** What is known about one connection. */
+interface Outbox {
+  /** The highest QoS that its client has subscribed with. */
+  qos: 0 | 1 | 2
+  /** Bytes of retained and queued messages in its buffer, at most: Aedes waits with those until there is room. */
+  paced: number
+  /** Set while live messages are being dropped: from the first one until the buffer is empty. */
+  full: boolean
+  warned: boolean
+}
+
+/**
+ * Decides about each message for each client: goes, is dropped, or ends the connection.
+ *
+ * The bound per client is `maxQueuedBytes` and the message that crosses it. Beyond it, QoS 0 is dropped until the client
+ * has read all that waits. A client who asked for more than QoS 0 must not miss a message in silence: its connection
+ * ends, and its session, if it keeps one, has the message.
+ */
+export class Forwarding {
+  sent = 0
+  dropped = 0
+  readonly #options: ForwardingOptions
+  readonly #outboxes = new WeakMap<Client, Outbox>()
+
+  constructor(options: ForwardingOptions) {
+    this.#options = options
+  }
+
+  /** Call for each subscription, also a restored one. */
+  subscribed(client: Client, subscription: Subscription): void {
+    const outbox = this.#outboxOf(client)
+    if (subscription.qos > outbox.qos) outbox.qos = subscription.qos
+  }
+
+  /** Aedes' `authorizeForward`: the packet as it is to be sent, or null. */
+  authorize(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
+    const outbox = this.#outboxOf(client)
+    // Aedes lowers the QoS to the subscription's [MQTT-3.8.4-6] only where that has no wildcard.
+    if (packet.qos > outbox.qos) packet.qos = outbox.qos
+    const waiting = client.conn.writableLength
+    if (outbox.paced > waiting) outbox.paced = waiting
+    if (!isLive(packet)) {
+      outbox.paced += packet.payload.length
+    } else if (packet.qos > 0 && !this.#options.catchUps.mayPass(client, packet)) {
+      return null
+    } else if (waiting - outbox.paced >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
+      this.#overflow(client, outbox, packet)
+      return null
+    }
+    this.sent++
+    return packet
+  }
+
+  #overflow(client: Client, outbox: Outbox, packet: AedesPublishPacket): void {
+    this.dropped++
+    if (packet.qos > 0) {
+      this.#options.cutOff(client)
+      return
+    }
+    if (!outbox.full) {
+      outbox.full = true
+      client.conn.once('drain', () => {
+        outbox.full = false
+      })
+    }
+    if (outbox.warned) return
+    outbox.warned = true
+    this.#options.log.warn({ clientId: client.id }, 'the client reads too slowly; messages of QoS 0 to it are dropped')
+  }
+
+  #outboxOf(client: Client): Outbox {
+    let outbox = this.#outboxes.get(client)
+    if (!outbox) {
+      outbox = { qos: 0, paced: 0, full: false, warned: false }
+      this.#outboxes.set(client, outbox)
+    }
+    return outbox
+  }
+}
+
+/** Whether Aedes sends `packet` because it was published now, and not as a retained message or from a session's queue. */
+function isLive(packet: AedesPublishPacket): boolean {
+  return Boolean(packet.brokerId) && packet.messageId === undefined
+}

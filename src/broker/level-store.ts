@@ -1,0 +1,63 @@
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Level as LevelDatabase } from 'level'
+import { BrokerStartError } from './start-error.js'
+import type { StoreOptions } from './store.js'
+
+/** What is opened on disk. */
+export interface LevelBase extends Pick<StoreOptions, 'base' | 'sessions'> {
+  /** How many times this directory has been opened before, this time included. */
+  readonly run: number
+  close(): Promise<void>
+}
+
+/** A key of our own, beside those of `aedes-persistence-level`. */
+const runKey = 'mqway:run'
+
+/**
+ * Opens, or makes, the database under `<data>/broker`.
+ *
+ * A write is in the kernel's hands when it is reported as done, and so survives the end of the process in whatever way;
+ * not the machine's loss of power, which would take an fsync for each message.
+ *
+ * @throws {BrokerStartError} when another process has it open, or it cannot be read or made
+ */
+export async function openLevel(data: string): Promise<LevelBase> {
+  const directory = join(data, 'broker')
+  // Only here, because a program without durable state needs neither.
+  const [{ Level }, { default: LevelPersistence }] = await Promise.all([
+    import('level'),
+    import('aedes-persistence-level/asyncPersistence.js'),
+  ])
+  let database: LevelDatabase
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    database = new Level<string, string>(directory)
+    await database.open()
+  } catch (error) {
+    throw startError(data, directory, error)
+  }
+  const run = Number((await database.get(runKey)) ?? 0) + 1
+  await database.put(runKey, String(run))
+  const ids = new Set<string>()
+  for await (const key of database.keys({ gte: 'subscriptions:', lt: 'subscriptions;' })) {
+    ids.add(decodeURIComponent(key.split(':')[1] ?? ''))
+  }
+  return {
+    base: new LevelPersistence(database),
+    sessions: [...ids].map(id => ({ id })),
+    run,
+    close: () => database.close(),
+  }
+}
+
+function startError(data: string, directory: string, error: unknown): BrokerStartError {
+  const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
+  const code = reason instanceof Error && 'code' in reason ? reason.code : undefined
+  const message = reason instanceof Error ? reason.message : String(reason)
+  const text =
+    code === 'LEVEL_LOCKED'
+      ? `Another mqway uses ${data}: end it, or give this one a directory of its own with --data DIR, or --data none`
+      : `Cannot keep the broker's state in ${directory} (${message}): choose another directory with --data DIR, or --data none`
+  return new BrokerStartError(text, { cause: error })
+}

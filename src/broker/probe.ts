@@ -1,0 +1,105 @@
+import { randomUUID } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import { generate, type Packet, parser } from 'mqtt-packet'
+import type { Broker, Peer } from './broker.js'
+
+/** What the probe needs to know. */
+export interface ProbeOptions {
+  /** The limit for all of it, in milliseconds; 2000 when left out. */
+  readonly timeout?: number | undefined
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  /** Gives up when it fires. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** The probe speaks for mqway itself; with the PROXY protocol it is therefore a LOCAL connection. */
+const self: Peer = { address: 'unix', port: 0, localAddress: 'unix', localPort: 0 }
+
+/** MQTT 3.1.1, table 3.1. */
+const refusals: Readonly<Record<number, string>> = {
+  1: 'it does not speak MQTT 3.1.1',
+  2: 'it does not accept the client id',
+  3: 'it says that its service is unavailable',
+  4: 'it does not accept the user name or password',
+  5: 'it does not authorize the probe',
+}
+
+/**
+ * Makes one real MQTT round-trip through `broker`: CONNECT, CONNACK, PINGREQ, PINGRESP, DISCONNECT.
+ *
+ * Without credentials, a broker that refuses for the lack of them has answered, and that is all that is asked.
+ *
+ * @returns how long it took, in milliseconds
+ * @throws {Error} with a reason that a person can read; never later than the timeout
+ */
+export async function probeBroker(broker: Broker, options: ProbeOptions = {}): Promise<number> {
+  const timeout = options.timeout ?? 2000
+  const limit = AbortSignal.timeout(timeout)
+  const signal = options.signal ? AbortSignal.any([limit, options.signal]) : limit
+  const start = performance.now()
+  const opening = broker.open(self)
+  let stream: Duplex | undefined
+  try {
+    stream = await orAbort(opening, signal)
+    await exchange(stream, options, signal)
+  } catch (error) {
+    if (limit.aborted) throw new Error(`The broker did not answer within ${timeout} ms`, { cause: error })
+    throw error
+  } finally {
+    if (stream) stream.destroy()
+    else opening.then(late => late.destroy(), ignore)
+  }
+  return performance.now() - start
+}
+
+async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSignal): Promise<void> {
+  const { username, password } = options
+  const answered = new Promise<void>((resolve, reject) => {
+    const incoming = parser()
+    incoming.on('packet', (packet: Packet) => {
+      if (packet.cmd === 'connack') {
+        const code = packet.returnCode ?? 0
+        const unauthorized = code === 4 || code === 5
+        if (code === 0) stream.write(generate({ cmd: 'pingreq' }))
+        else if (unauthorized && username === undefined) resolve()
+        else reject(new Error(`The broker refused the connection: ${refusals[code] ?? `return code ${code}`}`))
+      } else if (packet.cmd === 'pingresp') {
+        stream.end(generate({ cmd: 'disconnect' }))
+        resolve()
+      }
+    })
+    incoming.on('error', error => reject(new Error('What answers does not speak MQTT', { cause: error })))
+    stream.on('data', (chunk: Buffer) => incoming.parse(chunk))
+    stream.on('error', error => reject(new Error('The connection to the broker was lost', { cause: error })))
+    stream.on('end', () => reject(new Error('The broker closed the connection without an answer')))
+  })
+  stream.write(
+    generate({
+      cmd: 'connect',
+      clientId: `mqway-readyz-${randomUUID()}`,
+      clean: true,
+      keepalive: 30,
+      ...(username === undefined ? {} : { username }),
+      ...(password === undefined ? {} : { password: Buffer.from(password) }),
+    }),
+  )
+  await orAbort(answered, signal)
+}
+
+/** What `promise` settles to, or the signal's reason when that comes first. */
+async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted()
+  let onAbort = ignore
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+  })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+function ignore(): void {}

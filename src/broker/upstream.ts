@@ -1,0 +1,228 @@
+import { readFileSync } from 'node:fs'
+import { connect, isIP, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
+import type { UpstreamConfig } from '../config/schema.js'
+import { Ending } from '../endings.js'
+import type { Logger } from '../log.js'
+import { type Address, AddressBook, parseAddress } from './addresses.js'
+import type { Broker, Peer } from './broker.js'
+import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
+import { BrokerStartError } from './start-error.js'
+
+/** What an upstream broker needs of the configuration; the probe's credentials are not among it. */
+export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
+
+/** How much of a broker's answer is buffered while the client reads slowly, in bytes. */
+const highWaterMark = 64 * 1024
+
+/** Dead peers are found by the kernel after this much silence, in milliseconds; MQTT's own keep-alive comes sooner. */
+const keepAliveInitialDelay = 60_000
+
+class Silence extends Error {}
+
+/**
+ * A broker elsewhere: over TCP, TLS or a Unix socket, at one address or several.
+ *
+ * Each connection tries the addresses in turn and shares `connectTimeout` among those that are left, so that one that
+ * is silent does not use up the others' time.
+ *
+ * @throws {BrokerStartError} when an address is malformed, or a file for TLS cannot be read or used
+ */
+export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
+  const addresses = [options.url].flat().map(parseAddress)
+  const secureContext = addresses.some(address => address.kind === 'tls') ? loadSecureContext(options) : undefined
+  const book = new AddressBook(addresses, options.balance)
+  const sockets = new Set<Socket>()
+  const closing = new AbortController()
+
+  const dial = async (address: Address, peer: Peer, timeout: number): Promise<Socket> => {
+    const attempt = new Attempt(address, options, secureContext, peer)
+    sockets.add(attempt.raw)
+    attempt.raw.once('close', () => sockets.delete(attempt.raw))
+    const socket = await attempt.connect(timeout, closing.signal)
+    attempt.raw.once('close', book.connected(address))
+    return socket
+  }
+
+  return {
+    name: addresses.map(address => address.name).join(', '),
+
+    async open(peer: Peer): Promise<Duplex> {
+      const deadline = performance.now() + options.connectTimeout
+      const failures: Failure[] = []
+      const order = book.order()
+      for (const [index, address] of order.entries()) {
+        if (closing.signal.aborted) throw new Ending('shutting-down')
+        const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
+        try {
+          return await dial(address, peer, timeout)
+        } catch (error) {
+          book.failed(address)
+          failures.push({ address, error })
+          log.debug({ err: error, broker: address.name }, 'a broker address failed')
+        }
+      }
+      throw endingOf(failures)
+    },
+
+    async close(): Promise<void> {
+      closing.abort(new Ending('shutting-down'))
+      await Promise.all([...sockets].map(closeSocket))
+    },
+  }
+}
+
+/** One attempt at one address. `raw` is the kernel's socket, below TLS where there is any. */
+class Attempt {
+  readonly raw: Socket
+  readonly #address: Address
+  readonly #options: UpstreamOptions
+  readonly #secureContext: SecureContext | undefined
+  readonly #peer: Peer
+
+  constructor(address: Address, options: UpstreamOptions, secureContext: SecureContext | undefined, peer: Peer) {
+    this.#address = address
+    this.#options = options
+    this.#secureContext = secureContext
+    this.#peer = peer
+    const target = address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
+    // Half-open, so that one side's FIN passes through and the other side may still finish.
+    const common = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay, highWaterMark }
+    this.raw = connect({ ...target, ...common })
+  }
+
+  /** Resolves with the stream to speak MQTT on. Whatever goes wrong, the socket is gone. */
+  connect(timeout: number, signal: AbortSignal): Promise<Socket> {
+    return new Promise<Socket>((resolve, reject) => {
+      let stream = this.raw
+      const settle = (error?: Error): void => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', onAbort)
+        this.raw.off('close', onClose)
+        stream.off('error', settle)
+        if (!error) {
+          resolve(stream)
+          return
+        }
+        // The error is told by the rejection; one that follows the end of the attempt is nobody's.
+        stream.on('error', ignore)
+        this.raw.on('error', ignore)
+        stream.destroy()
+        this.raw.destroy()
+        reject(error)
+      }
+      const onAbort = (): void => settle(signal.reason)
+      const onClose = (): void => settle(new Error('it closed the connection at once'))
+      const timer = setTimeout(() => settle(new Silence(`no answer within ${Math.round(timeout)} ms`)), timeout)
+      signal.addEventListener('abort', onAbort)
+      this.raw.on('error', settle)
+      this.raw.on('close', onClose)
+      this.raw.once('connect', () => {
+        this.#writeProxyHeader()
+        if (this.#address.kind !== 'tls') {
+          settle()
+          return
+        }
+        const secure = this.#startTls(this.#address.host)
+        this.raw.off('error', settle)
+        this.raw.on('error', error => secure.destroy(error))
+        stream = secure
+        secure.on('error', settle)
+        secure.once('secureConnect', () => settle())
+      })
+    })
+  }
+
+  #writeProxyHeader(): void {
+    const version = this.#options.proxyProtocol
+    if (version !== 'off') this.raw.write(version === 'v1' ? proxyHeaderV1(this.#peer) : proxyHeaderV2(this.#peer))
+  }
+
+  #startTls(host: string): TLSSocket {
+    const name = this.#options.servername ?? host
+    return connectTls({
+      socket: this.raw,
+      host: name,
+      // RFC 6066 §3: a literal address is no server name.
+      ...(isIP(name) ? {} : { servername: name }),
+      ...(this.#secureContext ? { secureContext: this.#secureContext } : {}),
+    })
+  }
+}
+
+function loadSecureContext({ ca, cert, key }: UpstreamOptions): SecureContext {
+  const read = (option: string, file: string | undefined): { [name: string]: Buffer } => {
+    if (file === undefined) return {}
+    try {
+      return { [option]: readFileSync(file) }
+    } catch (error) {
+      throw new BrokerStartError(`broker.${option}: cannot read ${file}: ${messageOf(error)}`, { cause: error })
+    }
+  }
+  const files = { ...read('ca', ca), ...read('cert', cert), ...read('key', key ?? cert) }
+  try {
+    return createSecureContext(files)
+  } catch (error) {
+    const given = [ca, cert, key].filter(file => file !== undefined).join(', ')
+    throw new BrokerStartError(`broker: ${given} cannot be used for TLS: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+interface Failure {
+  readonly address: Address
+  readonly error: unknown
+}
+
+function endingOf(failures: readonly Failure[]): Ending {
+  const told = failures.find(({ error }) => error instanceof Ending)
+  if (told) return Ending.from(told.error)
+  const silent = failures.every(({ error }) => error instanceof Silence)
+  const reasons = failures.map(({ address, error }) => `${address.name}: ${explain(error)}`)
+  const cause = new Error(reasons.join('; '), { cause: failures.at(-1)?.error })
+  return new Ending(silent ? 'broker-timeout' : 'broker-refused', { cause })
+}
+
+const explanations: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nothing listens there',
+  ENOTFOUND: 'the host name is not known',
+  EAI_AGAIN: 'the host name could not be looked up now',
+  EHOSTUNREACH: 'the host is not reachable',
+  ENETUNREACH: 'the network is not reachable',
+  ENOENT: 'there is no such socket',
+  EACCES: 'access is denied',
+  ECONNRESET: 'it reset the connection',
+  EPROTO: 'it does not speak TLS as expected',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name; see servername',
+  CERT_HAS_EXPIRED: 'its certificate has expired',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed; name it, or its CA, as ca',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate comes from an unknown CA; name that as ca',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate comes from an unknown CA; name that as ca',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate comes from an unknown CA; name that as ca',
+}
+
+/** What went wrong, for a person, with the system's own words in brackets. */
+function explain(error: unknown): string {
+  const first = error instanceof AggregateError ? (error.errors[0] ?? error) : error
+  const code = first instanceof Error && 'code' in first ? String(first.code) : ''
+  const explanation = explanations[code]
+  return explanation === undefined ? messageOf(first) : `${explanation} (${messageOf(first)})`
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+function closeSocket(socket: Socket): Promise<void> {
+  return new Promise(resolve => {
+    if (socket.closed) {
+      resolve()
+      return
+    }
+    socket.once('close', () => resolve())
+    socket.destroy()
+  })
+}
+
+function ignore(): void {}

@@ -1,0 +1,27 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe } from 'vitest'
+import { createEmbedded } from '../../src/broker/embedded.js'
+import { createLog } from '../../src/log.js'
+import { describeBroker } from '../contracts/broker.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+const limits = { maxPacketSize: 16 * 1024 ** 2, maxQueuedBytes: 1024 ** 2 }
+
+describe('the embedded broker, in memory', () => {
+  describeBroker(
+    async () => ({ broker: await createEmbedded({ data: 'none', ...limits }, log), dispose: async () => {} }),
+    false,
+  )
+})
+
+describe('the embedded broker, on disk', () => {
+  describeBroker(async () => {
+    const data = await mkdtemp(join(tmpdir(), 'mqway-'))
+    return {
+      broker: await createEmbedded({ data, ...limits }, log),
+      dispose: () => rm(data, { recursive: true }),
+    }
+  }, false)
+})
