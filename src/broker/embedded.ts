@@ -67,6 +67,7 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   aedes.authorizeForward = (client, packet) =>
     // Aedes' own announcements, between the nodes of a cluster: they name clients and what they subscribe to.
     packet.topic.startsWith(own) ? null : forwarding.authorize(client, packet)
+  aedes.on('clientReady', client => connections.ready(client))
   aedes.on('error', onError)
   const onClientError = (client: Client, error: Error): void =>
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
@@ -153,6 +154,8 @@ type Traffic = Pick<
 class Connections {
   readonly #options: EmbeddedOptions
   readonly #open = new Map<Duplex, Connection>()
+  readonly #ready = new WeakSet<Duplex>()
+  readonly #held = new WeakMap<Duplex, () => void>()
   #past: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
   constructor(options: EmbeddedOptions) {
@@ -170,6 +173,7 @@ class Connections {
         const finding = received.scan(chunk)
         return finding === undefined ? undefined : new Ending(finding)
       },
+      holdEnd: release => this.#holdEnd(broker, received, release),
       inspectOut: chunk => {
         sent.scan(chunk)
       },
@@ -181,6 +185,21 @@ class Connections {
       this.#open.delete(broker)
     })
     return connection
+  }
+
+  /**
+   * Aedes forgets what came behind a CONNECT that it is still at work on when the end comes right after it: a client may
+   * send all it has to say in one go, and close. So the end waits for CONNACK, where there was a CONNECT.
+   */
+  #holdEnd(broker: Duplex, received: PacketGuard, release: () => void): void {
+    if (received.packets === 0 || this.#ready.has(broker)) release()
+    else this.#held.set(broker, release)
+  }
+
+  /** Call when Aedes is ready for what comes after CONNECT. */
+  ready({ conn }: Client): void {
+    this.#ready.add(conn)
+    this.#held.get(conn)?.()
   }
 
   /** Ends a connection whose client reads too slowly, and drops what waits for it: it would be read at that pace too. */

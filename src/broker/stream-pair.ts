@@ -17,6 +17,8 @@ export interface StreamPairOptions {
   readonly inspectIn?: (chunk: Buffer) => Error | undefined
   /** Sees the bytes on their way to the client. */
   readonly inspectOut?: (chunk: Buffer) => undefined
+  /** Called when the client's end has ended its side; the broker's end learns of it when this calls back. */
+  readonly holdEnd?: (release: () => void) => void
 }
 
 /**
@@ -31,6 +33,7 @@ export function createStreamPair(options: StreamPairOptions): { client: Duplex; 
   const client = new PairEnd(
     { readableHighWaterMark, writableHighWaterMark: options.clientHighWaterMark },
     options.inspectIn,
+    options.holdEnd,
   )
   const broker = new PairEnd(
     { readableHighWaterMark, writableHighWaterMark: options.brokerHighWaterMark },
@@ -46,6 +49,7 @@ type Done = (error?: Error | null) => void
 class PairEnd extends Duplex {
   #other: PairEnd | undefined
   readonly #inspect: ((chunk: Buffer) => Error | undefined) | undefined
+  readonly #holdEnd: (release: () => void) => void
   /** The write that waits for room at the other end. */
   #waiting: Done | undefined
   /** While this end is being destroyed, what it still holds goes over without regard to room. */
@@ -55,9 +59,11 @@ class PairEnd extends Duplex {
   constructor(
     marks: { readableHighWaterMark: number; writableHighWaterMark: number },
     inspect: ((chunk: Buffer) => Error | undefined) | undefined,
+    holdEnd: (release: () => void) => void = release => release(),
   ) {
     super(marks)
     this.#inspect = inspect
+    this.#holdEnd = holdEnd
   }
 
   join(other: PairEnd): void {
@@ -77,7 +83,7 @@ class PairEnd extends Duplex {
   }
 
   override _final(done: Done): void {
-    this.#other?.receiveEnd()
+    this.#holdEnd(() => this.#other?.receiveEnd())
     done()
   }
 

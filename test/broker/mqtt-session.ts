@@ -22,6 +22,8 @@ export class Session {
 
   constructor(stream: Duplex, options: IClientOptions) {
     this.stream = stream
+    // MQTT.js waits for the stream to close, and this one is half-open.
+    stream.once('end', () => stream.end())
     this.client = new MqttClient(() => stream, {
       reconnectPeriod: 0,
       connectTimeout: 20_000,
