@@ -1,0 +1,43 @@
+/** The pure modules of `public/` that tests import. They are plain JavaScript, checked by tsconfig.json in this folder. */
+declare module '*/public/topic-filter.js' {
+  export function objectionToFilter(filter: string): string | undefined
+  export function objectionToTopic(topic: string): string | undefined
+  export function matches(filter: string, topic: string): boolean
+  export function neighbourhood(topic: string): string
+}
+
+declare module '*/public/backoff.js' {
+  export function backoff(failures: number, random?: () => number): number
+}
+
+declare module '*/public/close-reasons.js' {
+  interface Reason {
+    sentence: string
+    detail?: string
+    final?: boolean
+    retryAfter?: number
+  }
+  export function explainClose(event: { code: number; reason: string }): Reason
+  export function explainPaho(errorCode: number, errorMessage: string): Reason | undefined
+}
+
+declare module '*/public/payload.js' {
+  export const KEPT_BYTES: number
+  export function describePayload(bytes: Uint8Array): {
+    kind: 'empty' | 'text' | 'json' | 'binary'
+    text: string
+    size: number
+    cut: boolean
+  }
+}
+
+declare module '*/public/terminal-commands.js' {
+  export function publishCommand(place: {
+    hostname: string
+    url: string
+    path: string
+    topic: string
+    payload: string
+    filter: string
+  }): string
+}
