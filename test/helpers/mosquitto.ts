@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type NetConnectOpts } from 'node:net'
-import { tmpdir } from 'node:os'
+import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 
 /** How the broker listens; `tls` names PEM files. */
@@ -41,8 +41,14 @@ export async function startMosquitto(
     if (listener.clientCa !== undefined) lines.push(`cafile ${listener.clientCa}`, 'require_certificate true')
   }
   const file = join(directory, 'mosquitto.conf')
-  await writeFile(file, `${[...lines, ...config, 'sys_interval 1'].join('\n')}\n`)
-  const child = spawn('mosquitto', ['-c', file], { stdio: ['ignore', 'ignore', 'pipe'] })
+  // As root it would become the user mosquitto, who may not write here.
+  lines.push(...config, 'sys_interval 1', `user ${userInfo().username}`)
+  await writeFile(file, `${lines.join('\n')}\n`)
+  const child = spawn('mosquitto', ['-c', file], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    // Where Debian puts it, which is not on everybody's path.
+    env: { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin` },
+  })
   let errors = ''
   child.stderr.on('data', chunk => {
     errors += chunk

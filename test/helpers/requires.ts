@@ -1,0 +1,37 @@
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { describe, it } from 'vitest'
+
+/**
+ * A `describe` for tests that need programs of the machine. Where one is missing they are skipped, and reported under the
+ * name of what is missing; with CI=true that is a failure.
+ *
+ * @param programs names to be found on the path, or files
+ */
+export function describeWith(programs: string | readonly string[], title: string, body: () => void): void {
+  const missing = [programs].flat().filter(program => !isThere(program))
+  if (missing.length === 0) {
+    describe(title, body)
+    return
+  }
+  const reason = `${title}: needs ${missing.join(', ')} (see test/setup.sh)`
+  if (process.env['CI'] !== 'true') {
+    describe.skip(reason, body)
+    return
+  }
+  it(reason, () => {
+    throw new Error(`missing: ${missing.join(', ')}`)
+  })
+}
+
+function isThere(program: string): boolean {
+  const directories = program.includes('/') ? [''] : [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin']
+  return directories.some(directory => {
+    try {
+      accessSync(join(directory, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
