@@ -6,6 +6,7 @@ import { FilterIndex, filterMatches } from './filter-index.js'
 
 type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
+type QoS = QueueSubscription['qos']
 
 /** What a store is made of. */
 export interface StoreOptions {
@@ -103,14 +104,11 @@ export class Store {
     await Promise.all(subscriptions.map(subscription => this.outgoingEnqueue(subscription, packet)))
   }
 
-  async outgoingEnqueue(
-    subscription: { clientId: string; qos?: 0 | 1 | 2 },
-    packet: AedesPublishPacket,
-  ): Promise<void> {
-    const own = ownPayload(packet)
-    const qos = subscription.qos ?? 2
-    // The lower of what was published and what was subscribed to [MQTT-3.8.4-6].
-    await this.#base.outgoingEnqueue(subscription, own.qos > qos ? { ...own, qos } : own)
+  async outgoingEnqueue(subscription: { clientId: string; qos?: QoS }, packet: AedesPublishPacket): Promise<void> {
+    // The lower of what was published and what was subscribed to [MQTT-3.8.4-6]; not as a retained message, because the
+    // subscription was there first [MQTT-3.3.1-9].
+    const qos = lower(packet.qos, subscription.qos ?? 2)
+    await this.#base.outgoingEnqueue(subscription, { ...ownPayload(packet), qos, retain: false })
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
@@ -208,6 +206,10 @@ export class Store {
     }
     if (own.size === 0) this.#subscriptions.delete(client.id)
   }
+}
+
+function lower(a: QoS, b: QoS): QoS {
+  return a < b ? a : b
 }
 
 /** With a payload of its own: as it comes, it may be a slice that keeps a whole 64 KiB read in memory. */

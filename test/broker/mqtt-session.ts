@@ -38,6 +38,19 @@ export class Session {
     })
   }
 
+  /** Resolves with CONNACK; rejects when the connection ends before. */
+  connected(): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      this.client.once('connect', () => resolve())
+      this.client.once('error', reject)
+      this.client.once('close', () => reject(new Error('closed before CONNACK')))
+    })
+  }
+
+  closed(): Promise<void> {
+    return new Promise(resolve => this.client.once('close', () => resolve()))
+  }
+
   /** The next message, in the order in which they came. */
   async next(): Promise<Message> {
     for (;;) {
@@ -76,10 +89,6 @@ export class Session {
 /** Connects to `broker`; rejects with what it was refused for. */
 export async function connect(broker: Broker, options: IClientOptions = {}): Promise<Session> {
   const session = new Session(await broker.open(somePeer), options)
-  await new Promise<void>((resolve, reject) => {
-    session.client.once('connect', () => resolve())
-    session.client.once('error', reject)
-    session.client.once('close', () => reject(new Error('closed before CONNACK')))
-  })
+  await session.connected()
   return session
 }
