@@ -60,7 +60,7 @@ function python({ hostname, url, path, filter }) {
       '    print(message.topic, message.qos, message.payload.decode())',
       '',
       `subscribe.callback(on_message, ${literal(filter)}, qos=1,`,
-      `                   ${options.join(', ')})`,
+      `                   ${options.join(',\n                   ')})`,
     ].join('\n')
   const tcp = { label: 'Subscribe, over MQTT', code: program([`hostname=${literal(bare(hostname))}`, 'port=1883']) }
   // paho.mqtt.subscribe always asks for this path.
@@ -70,8 +70,8 @@ function python({ hostname, url, path, filter }) {
     `port=${port || (secure ? 443 : 80)}`,
     'transport="websockets"',
   ]
-  // tls={} trusts what the system trusts.
-  if (secure) options.push(isHere(hostname) ? 'tls={"ca_certs": "certificate.pem"}' : 'tls={}')
+  // tls={} trusts what the system trusts; a development certificate is known to nobody but its directory.
+  if (secure) options.push(isHere(hostname) ? 'tls={"ca_certs": "certs/localhost.crt"}' : 'tls={}')
   return [tcp, { label: `Subscribe, over ${secure ? 'wss' : 'ws'}`, code: program(options) }]
 }
 

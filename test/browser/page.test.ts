@@ -1,12 +1,10 @@
-import { existsSync } from 'node:fs'
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { launchChromium } from '../helpers/chromium.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { run } from '../helpers/processes.js'
+import { describeWith } from '../helpers/requires.js'
 
-const needed = ['/usr/bin/chromium', '/usr/bin/mosquitto_pub', '/usr/bin/mosquitto_sub']
-const missing = needed.filter(file => !existsSync(file))
 const article = 'this is the message about european sports'
 
 /** What Chromium itself reports of a server that is away; no page can keep it out of the console. */
@@ -14,13 +12,6 @@ const networkIsDown = /WebSocket connection to .* failed|Failed to load resource
 
 let browser: Browser
 const cleanups: (() => Promise<void>)[] = []
-
-beforeAll(async () => {
-  if (missing.length === 0) browser = await launchChromium(close => cleanups.push(close))
-})
-afterAll(async () => {
-  for (const cleanup of cleanups) await cleanup()
-})
 
 async function gatewayForThisTest(config: Parameters<typeof startTestGateway>[0] = {}): Promise<TestGateway> {
   const gateway = await startTestGateway(config)
@@ -67,11 +58,14 @@ async function mosquittoPub(gateway: TestGateway, ...args: string[]): Promise<vo
   expect(await publisher.exited(), publisher.errors()).toBe(0)
 }
 
-it.runIf(process.env['CI'] === 'true')('has the programs it needs', () => {
-  expect(missing).toEqual([])
-})
+describeWith(['/usr/bin/chromium', 'mosquitto_pub', 'mosquitto_sub'], 'a person with the page', () => {
+  beforeAll(async () => {
+    browser = await launchChromium(close => cleanups.push(close))
+  })
+  afterAll(async () => {
+    for (const cleanup of cleanups) await cleanup()
+  })
 
-describe.skipIf(missing.length > 0)('a person with the page', () => {
   it('connects over wss, subscribes, and sees what mosquitto_pub sends', async () => {
     const gateway = await gatewayForThisTest()
     const page = await openPage(gateway.urls.https)

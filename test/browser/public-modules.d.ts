@@ -32,12 +32,14 @@ declare module '*/public/payload.js' {
 }
 
 declare module '*/public/terminal-commands.js' {
-  export function publishCommand(place: {
+  interface Place {
     hostname: string
     url: string
     path: string
     topic: string
     payload: string
     filter: string
-  }): string
+  }
+  export function publishCommand(place: Place): string
+  export function terminalPrograms(place: Place): { name: string; snippets: { label: string; code: string }[] }[]
 }
