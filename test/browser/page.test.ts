@@ -182,6 +182,28 @@ describeWith(['/usr/bin/chromium', 'mosquitto_pub', 'mosquitto_sub'], 'a person 
     await rows(page).getByText('after the return').waitFor()
   })
 
+  it('sees that it is the broker that is away, when the gateway is not', async () => {
+    const gateway = await gatewayForThisTest({ broker: 'mqtt://127.0.0.1:1', mqtt: { port: 'off' } })
+    const page = await openPage(gateway.urls.https, {}, networkIsDown)
+    await page.getByText('The gateway is there, but the MQTT broker behind it is not.').waitFor()
+    await page.getByText(/Next try in \d+ s/).waitFor()
+    expect(await state(page).textContent()).not.toContain('Connected')
+  })
+
+  it('is told about a wrong path, and connects with the right one', async () => {
+    const gateway = await gatewayForThisTest()
+    const page = await openPage(gateway.urls.https, {}, networkIsDown)
+    await subscribed(page)
+    await page.getByRole('button', { name: 'Settings' }).click()
+    await page.getByLabel('Path').fill('/elsewhere')
+    await page.getByLabel('Path').press('Enter')
+    await page.getByText('There is no WebSocket endpoint at /elsewhere.').waitFor()
+    await page.getByRole('button', { name: 'Settings' }).click()
+    await page.getByLabel('Path').fill('/mqtt')
+    await page.getByLabel('Path').press('Enter')
+    await subscribed(page)
+  })
+
   it('sees markup in a topic and in a payload as the text that it is', async () => {
     const gateway = await gatewayForThisTest()
     const page = await openPage(gateway.urls.https)
