@@ -1,0 +1,58 @@
+import { STATUS_CODES } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+/** On every answer: the content type is what we say it is, and where a person came from is not passed on. */
+export const securityHeaders = {
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+} as const
+
+/** An error page needs nothing at all. */
+const errorPagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+const sentences: Readonly<Record<number, string>> = {
+  400: 'The request could not be understood.',
+  403: 'This is not open to you.',
+  404: 'There is nothing at this address.',
+  405: 'What is at this address can only be read.',
+  412: 'It has changed in the meantime.',
+  413: 'The request is too large.',
+  416: 'It has no such part.',
+  426: 'This is a WebSocket endpoint: connect to it with ws:// or wss:// and an MQTT client.',
+  500: 'Something went wrong inside the gateway. Its log says what.',
+  503: 'This is not available at the moment.',
+}
+
+/** Answers with a status and a sentence: as a page to a browser, as plain text to everybody else. */
+export function answer(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  status: number,
+  headers: Readonly<Record<string, string>> = {},
+): FastifyReply {
+  const title = STATUS_CODES[status] ?? 'Error'
+  const sentence = sentences[status] ?? title
+  const wantsPage = request.headers.accept?.includes('text/html') ?? false
+  return reply
+    .code(status)
+    .headers({ ...securityHeaders, 'content-security-policy': errorPagePolicy, vary: 'accept', ...headers })
+    .removeHeader('etag')
+    .removeHeader('last-modified')
+    .type(`${wantsPage ? 'text/html' : 'text/plain'}; charset=utf-8`)
+    .send(wantsPage ? page(status, title, sentence) : `${sentence}\n`)
+}
+
+/** Nothing of the request is in it, so there is nothing to escape. */
+function page(status: number, title: string, sentence: string): string {
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${status} ${title}</title>
+<h1>${title}</h1>
+<p>${sentence}</p>
+<p><a href="/">Start page</a></p>
+</html>
+`
+}

@@ -1,0 +1,113 @@
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { createSecureContext } from 'node:tls'
+
+/** Where a certificate and its key are; both may be in one file. */
+export interface CertificateFiles {
+  /** The server's certificate first, then what leads to a root (PEM). */
+  readonly cert: string
+  /** The private key, not encrypted (PEM). */
+  readonly key: string
+}
+
+/** A certificate that was read, checked, and can be served. */
+export interface Certificate {
+  /** The whole chain (PEM). */
+  readonly cert: string
+  /** The private key (PEM). */
+  readonly key: string
+  /** Such as `CN=localhost`. */
+  readonly subject: string
+  /** The names and addresses that it is valid for. */
+  readonly names: readonly string[]
+  /** Milliseconds since 1970. */
+  readonly validFrom: number
+  readonly validTo: number
+}
+
+/** A certificate or key that cannot be served. The message names the file and the reason. */
+export class CertificateError extends Error {
+  override readonly name = 'CertificateError'
+}
+
+const certificateBlock = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
+const encryptedKey = /-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED/
+
+/**
+ * Reads a certificate and its key, and checks that they belong together and that TLS takes them. Whether it has expired
+ * is not an error here: an old certificate is better than no server, and the log says so.
+ *
+ * @throws {CertificateError}
+ */
+export async function loadCertificate(files: CertificateFiles): Promise<Certificate> {
+  const cert = await readPem(files.cert, 'certificate')
+  const key = files.key === files.cert ? cert : await readPem(files.key, 'key')
+  const chain = parseChain(files.cert, cert)
+  const [own] = chain
+  if (own === undefined) {
+    throw new CertificateError(`${files.cert} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)`)
+  }
+  if (!own.checkPrivateKey(parseKey(files.key, key))) {
+    throw new CertificateError(
+      `the key in ${files.key} is not that of the first certificate in ${files.cert} (${oneLine(own.subject)})`,
+    )
+  }
+  try {
+    createSecureContext({ cert, key })
+  } catch (cause) {
+    throw new CertificateError(`${files.cert} cannot be used for TLS: ${messageOf(cause)}`, { cause })
+  }
+  return {
+    cert,
+    key,
+    subject: oneLine(own.subject),
+    names: namesOf(own),
+    validFrom: Date.parse(own.validFrom),
+    validTo: Date.parse(own.validTo),
+  }
+}
+
+async function readPem(file: string, what: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (cause) {
+    throw new CertificateError(`the ${what} file ${file} cannot be read: ${messageOf(cause)}`, { cause })
+  }
+}
+
+function parseChain(file: string, pem: string): readonly X509Certificate[] {
+  return (pem.match(certificateBlock) ?? []).map((block, index) => {
+    try {
+      return new X509Certificate(block)
+    } catch (cause) {
+      throw new CertificateError(`certificate ${index + 1} in ${file} is damaged: ${messageOf(cause)}`, { cause })
+    }
+  })
+}
+
+function parseKey(file: string, pem: string): KeyObject {
+  if (encryptedKey.test(pem)) {
+    throw new CertificateError(
+      `the key in ${file} is encrypted; decrypt it with: openssl pkey -in ${file} -out plain.key`,
+    )
+  }
+  try {
+    return createPrivateKey(pem)
+  } catch (cause) {
+    throw new CertificateError(`${file} holds no private key in PEM form: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/** `DNS:a.example, IP Address:127.0.0.1` as a list of names. */
+function namesOf(certificate: X509Certificate): readonly string[] {
+  const names = certificate.subjectAltName?.split(', ') ?? []
+  return names.map(name => name.slice(name.indexOf(':') + 1))
+}
+
+function oneLine(subject: string | undefined): string {
+  return subject?.replaceAll('\n', ', ') ?? ''
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

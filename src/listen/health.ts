@@ -1,0 +1,65 @@
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import type { Registry } from 'prom-client'
+import { compileAddresses } from '../access/addresses.js'
+import type { ClientResolver } from '../access/client-address.js'
+import type { Logger } from '../log.js'
+import { version } from '../version.js'
+import { type ProbedBroker, ReadinessCheck } from './readiness.js'
+
+export interface HealthOptions {
+  /** Every distinct broker; the gateway is ready when all of them answer. */
+  readonly brokers: readonly ProbedBroker[]
+  readonly isShuttingDown: () => boolean
+  readonly registry: Registry
+  /** Who may read `/metrics`: addresses, CIDR ranges, `loopback` and the like. */
+  readonly metricsAllow: readonly string[]
+  readonly resolveClient: ClientResolver
+  readonly log: Logger
+}
+
+/** Seconds after which asking again makes sense. */
+const retryAfter = 5
+
+/**
+ * Adds `/healthz` (the process answers), `/readyz` (its brokers answer) and `/metrics` (for Prometheus).
+ *
+ * @throws {TypeError} when `metricsAllow` has an entry that is no address
+ */
+export function registerHealth(app: FastifyInstance, options: HealthOptions): void {
+  const checks = options.brokers.map(broker => new ReadinessCheck(broker, options.log))
+
+  app.get('/healthz', async (_request, reply) => {
+    reply.header('cache-control', 'no-store')
+    return { status: 'ok', version }
+  })
+
+  app.get('/readyz', async (_request, reply) => {
+    if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
+    const brokers = await Promise.all(checks.map(check => check.run()))
+    const failed = brokers.find(({ detail }) => detail !== undefined)
+    const report = brokers.length === 1 ? brokers[0] : { brokers }
+    if (failed) return unavailable(reply, { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
+    reply.header('cache-control', 'no-store')
+    return { status: 'ready', ...report }
+  })
+
+  const mayRead = compileAddresses(options.metricsAllow)
+  app.get('/metrics', async (request, reply) => {
+    const client = options.resolveClient(request.raw)
+    reply.type('text/plain; charset=utf-8').header('cache-control', 'no-store')
+    if (client.viaUnknownProxy) {
+      return reply.code(403).send('Not through a proxy that the option trustedProxies does not name.\n')
+    }
+    if (!mayRead(client.address)) {
+      return reply.code(403).send(`The option metrics.allow does not name ${client.address}.\n`)
+    }
+    return reply.type(options.registry.contentType).send(await options.registry.metrics())
+  })
+}
+
+function unavailable(reply: FastifyReply, report: object): FastifyReply {
+  return reply
+    .code(503)
+    .headers({ 'retry-after': String(retryAfter), 'cache-control': 'no-store' })
+    .send({ status: 'unavailable', ...report })
+}

@@ -1,0 +1,111 @@
+import type { Stats } from 'node:fs'
+import { realpath, stat } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { dirname, join, resolve, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import fastifyStatic from '@fastify/static'
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from '../log.js'
+import { answer } from './answers.js'
+import { StartError } from './start-error.js'
+import { pathOf } from './upgrade.js'
+
+export interface PagesOptions {
+  /** A directory to serve instead of the built-in pages. */
+  readonly directory?: string | undefined
+  readonly log: Logger
+}
+
+/** The pages that come with the program. From `src/listen` and from `dist/listen` it is the same way. */
+const builtInDirectory = fileURLToPath(new URL('../../public', import.meta.url))
+
+/** The browser client, as its package ships it. */
+const pahoDirectory = dirname(createRequire(import.meta.url).resolve('paho-mqtt'))
+const pahoFiles = { 'paho-mqtt.js': 'paho-mqtt.js', 'paho-mqtt.min.js': 'paho-mqtt-min.js' } as const
+
+/**
+ * What the built-in pages may do: load what is here, and connect to where they came from. `connect-src 'self'` includes
+ * ws: and wss: to the same host and port (CSP3 §6.7.2.8: in Chromium, Firefox, and Safari from 15.4 on), so not even
+ * injected script could send messages elsewhere. A user's own pages have their own idea of this.
+ */
+const builtInPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "manifest-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ')
+
+/** A file that is not to be served, told apart from one that is not there by the log alone. */
+class HiddenFile extends Error {
+  readonly statusCode = 404
+}
+
+/**
+ * Serves static files: the built-in pages, or a directory of the user's, and the Paho client under `/vendor/`.
+ *
+ * Files whose name begins with a dot, links that lead out of the directory, and what is no regular file do not exist.
+ * Browsers may keep what they got, but ask each time whether it is still the same (ETag).
+ *
+ * @throws {StartError} when the directory is none
+ */
+export async function registerPages(app: FastifyInstance, options: PagesOptions): Promise<void> {
+  const { log } = options
+  const root = resolve(options.directory ?? builtInDirectory)
+  const realRoot = await directoryAt(root)
+  const onlyInside = (inside: string) => async (path: string, stats: Stats) => {
+    const real = await realpath(path)
+    if (stats.isFile() && real.startsWith(inside.endsWith(sep) ? inside : inside + sep)) return
+    log.debug({ path, real }, 'Not served: it is no file, or outside of the directory')
+    throw new HiddenFile('outside of the directory')
+  }
+
+  await app.register(fastifyStatic, {
+    root,
+    dotfiles: 'ignore',
+    cacheControl: false,
+    onFile: onlyInside(realRoot),
+    setHeaders: reply => {
+      reply.header('cache-control', 'no-cache')
+      if (options.directory === undefined) reply.header('content-security-policy', builtInPolicy)
+    },
+  })
+
+  const onPahoFile = onlyInside(await realpath(pahoDirectory))
+  for (const [name, shipped] of Object.entries(pahoFiles)) {
+    const own = join('vendor', name)
+    app.get(`/vendor/${name}`, async (_request, reply) =>
+      (await isThere(join(root, own)))
+        ? reply.sendFile(own)
+        : reply.sendFile(shipped, pahoDirectory, { onFile: onPahoFile }),
+    )
+  }
+}
+
+/**
+ * Answers ordinary requests to WebSocket endpoints with 426 and a sentence, whatever else there is at that path.
+ *
+ * @param matches whether there is an endpoint at a path; see `UpgradeRouter.matches`
+ */
+export function registerEndpointHints(app: FastifyInstance, matches: (path: string) => boolean): void {
+  app.addHook('onRequest', async (request, reply) => {
+    if (!matches(pathOf(request.raw.url))) return
+    // RFC 9110 §15.5.22 asks for the header; HTTP/2 has none like it (RFC 9113 §8.2.2).
+    const headers = request.raw.httpVersionMajor === 1 ? { upgrade: 'websocket', connection: 'upgrade' } : {}
+    return answer(request, reply, 426, { ...headers, 'cache-control': 'no-store' })
+  })
+}
+
+async function directoryAt(path: string): Promise<string> {
+  const stats = await stat(path).catch(() => undefined)
+  if (stats?.isDirectory()) return realpath(path)
+  throw new StartError(`--public ${path}: ${stats ? 'is no directory' : 'does not exist'}`)
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() ?? false
+}

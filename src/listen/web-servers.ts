@@ -1,0 +1,189 @@
+import { createServer, type IncomingMessage, ServerResponse } from 'node:http'
+import {
+  createSecureServer,
+  type Http2SecureServer,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from 'node:http2'
+import type { Server } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { SecureContextOptions } from 'node:tls'
+import type { LimitsConfig } from '../config/schema.js'
+import { Ending } from '../endings.js'
+import { answerClientError } from './client-errors.js'
+import { type Listener, type ListenOptions, listen } from './listener.js'
+import { endGently, writeRefusal } from './refusal.js'
+
+/** What answers requests: a Fastify app after `ready()`. Its router takes requests of HTTP/1.1 and of HTTP/2 alike. */
+export interface WebApp {
+  routing(request: IncomingMessage | Http2ServerRequest, response: ServerResponse | Http2ServerResponse): void
+}
+
+export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
+  readonly app: WebApp
+  /** Takes every request for a WebSocket, also from the TLS port. */
+  onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
+  readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout'>
+  /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
+  readonly idleTimeout?: number
+}
+
+/** Gives a TLS server its certificate, now and whenever there is a new one; see `Certificates`. */
+export interface CertificateSource {
+  readonly secureContext: SecureContextOptions
+  serve(server: { setSecureContext(options: SecureContextOptions): void }): void
+}
+
+/** HTTP/1.1: what is kept open between two requests, in milliseconds. */
+const keepAliveTimeout = 5000
+
+/** HTTP/2: requests of one connection that are answered at a time; browsers are content with 100 (RFC 9113 §6.5.2). */
+const maxConcurrentStreams = 100
+
+/** HTTP/2: what one connection may make the gateway hold, in megabytes. */
+const maxSessionMemory = 8
+
+/** HTTP/2: frames that break the protocol, and streams that are refused, before the connection ends. */
+const maxOffences = 100
+
+const defaultIdleTimeout = 120_000
+
+/**
+ * Starts the plain web server: HTTP/1.1 and WebSocket.
+ *
+ * @throws {StartError} when an address cannot be bound
+ */
+export async function startHttp(options: WebServerOptions): Promise<Listener> {
+  const closers: (() => void)[] = []
+  const makeServer = (): Server => {
+    const server = createServer(http1Settings(options))
+    server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
+    closers.push(serveRequests(server, options))
+    return server
+  }
+  return draining(await listen(makeServer, { ...options, purpose: 'http' }), closers)
+}
+
+/**
+ * Starts the TLS web server: HTTP/2, HTTP/1.1 and WebSocket on one port, by ALPN.
+ *
+ * RFC 8441 (WebSocket in HTTP/2) is not announced, so browsers open an HTTP/1.1 connection for a WebSocket; a tunnel
+ * then has a TCP connection and its flow control for itself.
+ *
+ * @throws {StartError} when an address cannot be bound
+ */
+export async function startHttps(
+  options: WebServerOptions & { readonly certificates: CertificateSource },
+): Promise<Listener> {
+  const { certificates, limits } = options
+  const closers: (() => void)[] = []
+  const makeServer = (): Server => {
+    const server = createSecureServer({
+      ...certificates.secureContext,
+      allowHTTP1: true,
+      // The end of one direction of a tunnel must not end the other, as on the plain server.
+      allowHalfOpen: true,
+      handshakeTimeout: limits.handshakeTimeout,
+      maxSessionMemory,
+      maxSessionInvalidFrames: maxOffences,
+      maxSessionRejectedStreams: maxOffences,
+      settings: { enablePush: false, maxConcurrentStreams, maxHeaderListSize: limits.headerSize },
+    })
+    // Node reads these from the server for its HTTP/1.1 connections, but takes none of them as an option here.
+    Object.assign(server, http1Settings(options))
+    server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
+    certificates.serve(server)
+    closers.push(serveRequests(server, options), watchSessions(server, options))
+    return server
+  }
+  return draining(await listen(makeServer, { ...options, purpose: 'https' }), closers)
+}
+
+function http1Settings({ limits }: WebServerOptions) {
+  return {
+    maxHeaderSize: limits.headerSize,
+    headersTimeout: limits.handshakeTimeout,
+    requestTimeout: limits.handshakeTimeout,
+    // A time limit is kept this exactly; each check walks the connections that have no whole request yet.
+    connectionsCheckingInterval: Math.max(20, Math.min(1000, limits.handshakeTimeout / 10)),
+    keepAliveTimeout,
+    // RFC 9112 §3.2: a request without Host is answered 400.
+    requireHostHeader: true,
+    noDelay: true,
+  }
+}
+
+/** Leads what comes in to the app and the upgrade handler. Returns what makes connections end after their answer. */
+function serveRequests(server: Server | Http2SecureServer, options: WebServerOptions): () => void {
+  const { app, log, metrics } = options
+  let closing = false
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    if (closing && request.httpVersionMajor === 1) response.setHeader('Connection', 'close')
+    app.routing(request, response)
+  })
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    if (wantsWebSocket(request)) options.onUpgrade(request, socket, head)
+    else answerWithoutUpgrade(request, socket, options)
+  })
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
+    answerClientError(error, socket, { log, metrics }),
+  )
+  return () => {
+    closing = true
+  }
+}
+
+function wantsWebSocket(request: IncomingMessage): boolean {
+  const offered = request.headers.upgrade?.split(',') ?? []
+  return offered.some(protocol => protocol.trim().toLowerCase() === 'websocket')
+}
+
+/**
+ * Answers a request as if it had not asked for an upgrade, which a server may always do (RFC 9110 §7.8): curl asks for
+ * `h2c`. Node has given the connection away by then, so it ends with the answer, and a body could not be read.
+ */
+function answerWithoutUpgrade(request: IncomingMessage, socket: Duplex, options: WebServerOptions): void {
+  const { app, log, metrics, idleTimeout = defaultIdleTimeout } = options
+  socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    metrics.refused('bad-request')
+    writeRefusal(socket, new Ending('bad-request', { hint: 'the only upgrade there is here is websocket' }))
+    return
+  }
+  request.socket.setTimeout(idleTimeout, () => socket.destroy())
+  const response = new ServerResponse(request)
+  response.shouldKeepAlive = false
+  response.assignSocket(request.socket)
+  response.once('finish', () => {
+    response.detachSocket(request.socket)
+    endGently(socket)
+  })
+  app.routing(request, response)
+}
+
+/** Keeps track of the HTTP/2 connections. Returns what lets the open ones finish and end. */
+function watchSessions(server: Http2SecureServer, { log }: WebServerOptions): () => void {
+  const sessions = new Set<ServerHttp2Session>()
+  server.on('session', session => {
+    sessions.add(session)
+    session.once('close', () => sessions.delete(session))
+    // With allowHalfOpen the end of the client's side would leave the session open; HTTP/2 has no use for half of one.
+    session.socket.once('end', () => session.destroy())
+  })
+  server.on('sessionError', error => log.debug({ err: error }, 'An HTTP/2 connection failed'))
+  return () => {
+    for (const session of sessions) session.close()
+  }
+}
+
+/** A listener whose connections are told to finish when it closes. */
+function draining(listener: Listener, closers: readonly (() => void)[]): Listener {
+  return {
+    ...listener,
+    close: () => {
+      for (const finish of closers) finish()
+      return listener.close()
+    },
+  }
+}
