@@ -1,0 +1,61 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { ConnectionLimits } from '../../src/access/limits.js'
+import { Ending } from '../../src/endings.js'
+
+function reasonOf(work: () => unknown): string | undefined {
+  try {
+    work()
+    return undefined
+  } catch (error) {
+    return error instanceof Ending ? error.reason : 'no ending'
+  }
+}
+
+describe('the limits', () => {
+  it('admit as many as there may be in all, and one more for each that is released', () => {
+    const limits = new ConnectionLimits({ connections: 2, connectionsPerAddress: 2 })
+    const release = limits.admit('192.0.2.1')
+    limits.admit('192.0.2.2')
+    expect(reasonOf(() => limits.admit('192.0.2.3'))).toBe('too-many-connections')
+    release()
+    release()
+    expect(limits.open).toBe(1)
+    limits.admit('192.0.2.3')
+    expect(reasonOf(() => limits.admit('192.0.2.4'))).toBe('too-many-connections')
+  })
+
+  it.each([
+    ['192.0.2.1', '192.0.2.1', true],
+    ['192.0.2.1', '::ffff:192.0.2.1', true],
+    ['192.0.2.1', '::ffff:c000:201', true],
+    ['192.0.2.1', '192.0.2.2', false],
+    ['2001:db8:0:1::1', '2001:db8:0:1:ffff::2', true],
+    ['2001:DB8:0:1::1', '2001:0db8::1:0:0:0:9', true],
+    ['2001:db8:0:1::1', '2001:db8:0:2::1', false],
+    ['::1', '::2', true],
+    ['fe80::1%eth0', 'fe80::2%eth1', true],
+    ['unix', 'unix', false],
+  ])('count %s and %s as one address: %s', (first, second, same) => {
+    const limits = new ConnectionLimits({ connections: 10, connectionsPerAddress: 1 })
+    limits.admit(first)
+    expect(reasonOf(() => limits.admit(second))).toBe(same ? 'too-many-from-address' : undefined)
+  })
+
+  it('count what is open, and remember nothing else', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.oneof(fc.ipV4(), fc.ipV6()), fc.nat(3))), steps => {
+        const limits = new ConnectionLimits({ connections: 20, connectionsPerAddress: 3 })
+        const open: (() => void)[] = []
+        for (const [address, releases] of steps) {
+          if (reasonOf(() => open.push(limits.admit(address))) === undefined) expect(limits.open).toBe(open.length)
+          for (const release of open.splice(0, releases)) release()
+          expect(limits.open).toBe(open.length)
+          expect(limits.addresses).toBeLessThanOrEqual(open.length)
+        }
+        for (const release of open) release()
+        expect([limits.open, limits.addresses]).toEqual([0, 0])
+      }),
+    )
+  })
+})
