@@ -57,13 +57,6 @@ export class FilterIndex<T> {
   }
 }
 
-/** Whether the topic filter `filter` matches the topic name `topic`; the same rules as `FilterIndex`. */
-export function filterMatches(filter: string, topic: string): boolean {
-  const index = new FilterIndex<true>()
-  index.add(filter, true)
-  return index.match(topic).length > 0
-}
-
 function emptyLevel<T>(): Level<T> {
   return { children: new Map(), values: new Set() }
 }

@@ -18,6 +18,9 @@ interface Outbox {
   qos: 0 | 1 | 2
   /** Bytes of retained and queued messages in its buffer, at most: Aedes waits with those until there is room. */
   paced: number
+  /** Bytes that were let through in this turn of the event loop, which Aedes writes in the next. */
+  pending: number
+  turn: number
   /** Set while live messages are being dropped: from the first one until the buffer is empty. */
   full: boolean
   warned: boolean
@@ -34,6 +37,8 @@ export class Forwarding {
   sent = 0
   dropped = 0
   readonly #options: ForwardingOptions
+  #turn = 0
+  #turning = false
   readonly #outboxes = new WeakMap<Client, Outbox>()
 
   constructor(options: ForwardingOptions) {
@@ -51,18 +56,37 @@ export class Forwarding {
     const outbox = this.#outboxOf(client)
     // Aedes lowers the QoS to the subscription's [MQTT-3.8.4-6] only where that has no wildcard.
     if (packet.qos > outbox.qos) packet.qos = outbox.qos
-    const waiting = client.conn.writableLength
-    if (outbox.paced > waiting) outbox.paced = waiting
+    const size = packet.topic.length + packet.payload.length
+    const buffered = client.conn.writableLength
+    if (outbox.paced > buffered) outbox.paced = buffered
     if (!isLive(packet)) {
-      outbox.paced += packet.payload.length
+      outbox.paced += size
     } else if (packet.qos > 0 && !this.#options.catchUps.mayPass(client, packet)) {
       return null
-    } else if (waiting - outbox.paced >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
-      this.#overflow(client, outbox, packet)
-      return null
+    } else {
+      this.#startTurn(outbox)
+      const waiting = buffered - outbox.paced + outbox.pending
+      if (waiting >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
+        this.#overflow(client, outbox, packet)
+        return null
+      }
+      outbox.pending += size
     }
     this.sent++
     return packet
+  }
+
+  #startTurn(outbox: Outbox): void {
+    if (!this.#turning) {
+      this.#turning = true
+      setImmediate(() => {
+        this.#turning = false
+        this.#turn++
+      })
+    }
+    if (outbox.turn === this.#turn) return
+    outbox.turn = this.#turn
+    outbox.pending = 0
   }
 
   #overflow(client: Client, outbox: Outbox, packet: AedesPublishPacket): void {
@@ -85,7 +109,7 @@ export class Forwarding {
   #outboxOf(client: Client): Outbox {
     let outbox = this.#outboxes.get(client)
     if (!outbox) {
-      outbox = { qos: 0, paced: 0, full: false, warned: false }
+      outbox = { qos: 0, paced: 0, pending: 0, turn: this.#turn, full: false, warned: false }
       this.#outboxes.set(client, outbox)
     }
     return outbox

@@ -10,7 +10,7 @@ const publishType = 3
  * nothing, and is known when a packet begins and not when its last byte has been collected.
  */
 export class PacketGuard {
-  /** Packets whose header was complete, of any kind. */
+  /** Complete packets, of any kind. */
   packets = 0
   /** PUBLISH packets among them. */
   publishes = 0
@@ -41,6 +41,7 @@ export class PacketGuard {
         const skipped = Math.min(this.#body, end - at)
         this.#body -= skipped
         at += skipped
+        if (this.#body === 0) this.#complete()
         continue
       }
       const byte = chunk[at++]!
@@ -62,13 +63,17 @@ export class PacketGuard {
         this.#finding = 'packet-too-large'
         return this.#finding
       }
-      this.packets++
-      if (this.#first >> 4 === publishType) this.publishes++
       this.#body = this.#length
-      this.#first = -1
-      this.#length = 0
-      this.#lengthBytes = 0
+      if (this.#body === 0) this.#complete()
     }
     return undefined
+  }
+
+  #complete(): void {
+    this.packets++
+    if (this.#first >> 4 === publishType) this.publishes++
+    this.#first = -1
+    this.#length = 0
+    this.#lengthBytes = 0
   }
 }

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import { CatchUps } from './catch-ups.js'
-import { FilterIndex, filterMatches } from './filter-index.js'
+import { FilterIndex } from './filter-index.js'
 
 type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
@@ -61,7 +61,9 @@ export class Store {
   }
 
   async *#retained(filters: readonly string[]): AsyncGenerator<AedesPublishPacket> {
-    const matches = (topic: string): boolean => filters.some(filter => filterMatches(filter, topic))
+    const wanted = new FilterIndex<true>()
+    for (const filter of filters) wanted.add(filter, true)
+    const matches = (topic: string): boolean => wanted.match(topic).length > 0
     for (const packet of this.#system.values()) if (matches(packet.topic)) yield packet
     if (filters.every(filter => filter.startsWith('$SYS/'))) return
     try {

@@ -50,8 +50,8 @@ class PairEnd extends Duplex {
   #other: PairEnd | undefined
   readonly #inspect: ((chunk: Buffer) => Error | undefined) | undefined
   readonly #holdEnd: (release: () => void) => void
-  /** The write that waits for room at the other end. */
-  #waiting: Done | undefined
+  /** What goes on when there is room at the other end. */
+  #waiting: (() => void) | undefined
   /** While this end is being destroyed, what it still holds goes over without regard to room. */
   #flushing = false
   #endReceived = false
@@ -102,17 +102,20 @@ class PairEnd extends Duplex {
 
   #pass(chunks: readonly Buffer[], done: Done): void {
     const other = this.#other
-    let room = true
-    for (const chunk of chunks) {
+    for (const [index, chunk] of chunks.entries()) {
       const error = this.#inspect?.(chunk)
       if (error) {
         done(error)
         return
       }
-      room = other?.receive(chunk) ?? true
+      const room = other?.receive(chunk) ?? true
+      if (!room && !this.#flushing) {
+        const rest = chunks.slice(index + 1)
+        this.#waiting = rest.length === 0 ? done : () => this.#pass(rest, done)
+        return
+      }
     }
-    if (room || this.#flushing) done()
-    else this.#waiting = done
+    done()
   }
 
   /** Whether there is room for more. */
@@ -127,9 +130,9 @@ class PairEnd extends Duplex {
   }
 
   roomMade(): void {
-    const done = this.#waiting
+    const goOn = this.#waiting
     this.#waiting = undefined
-    done?.()
+    goOn?.()
   }
 
   /** Completing the waiting write makes the stream hand over all that it has buffered, in this very call. */

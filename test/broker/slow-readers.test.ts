@@ -1,0 +1,108 @@
+import { once } from 'node:events'
+import type { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import { generate } from 'mqtt-packet'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded.js'
+import { createLog } from '../../src/log.js'
+import { connect, type Session, somePeer } from './mqtt-session.js'
+
+const maxQueuedBytes = 256 * 1024
+const payload = Buffer.alloc(1000, 'x')
+
+describe('a subscriber that does not read', () => {
+  let broker: EmbeddedBroker
+  const warnings: string[] = []
+  let publisher: Session
+  let healthy: Session
+  let stalled: Duplex
+
+  /** Subscribes, and from then on reads nothing. */
+  const stall = async (clientId: string, qos: 0 | 1, clean = true): Promise<Duplex> => {
+    const stream = await broker.open(somePeer)
+    stream.on('error', () => {})
+    stream.write(generate({ cmd: 'connect', clientId, clean, keepalive: 0 }))
+    stream.write(generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'flood/#', qos }] }))
+    let got = 0
+    for (const bytes = 4 + 5; got < bytes; ) got += (await once(stream, 'data'))[0].length
+    stream.pause()
+    return stream
+  }
+  /** Publishes `count` messages, and waits until the healthy subscriber has all of them. */
+  const flood = async (count: number, qos: 0 | 1): Promise<void> => {
+    for (let index = 0; index < count; index++) publisher.client.publish('flood/x', payload, { qos })
+    for (let index = 0; index < count; index++) await healthy.next()
+  }
+
+  beforeEach(async () => {
+    warnings.length = 0
+    const log = createLog({ level: 'silent', format: 'json' })
+    log.warn = (_: unknown, message?: string) => warnings.push(String(message))
+    broker = await createEmbedded({ data: 'none', maxPacketSize: 16 * 1024 ** 2, maxQueuedBytes }, log)
+    publisher = await connect(broker)
+    healthy = await connect(broker)
+    await healthy.subscribe('flood/#', 1)
+  })
+  afterEach(async () => {
+    stalled.destroy()
+    await Promise.all([publisher.end(), healthy.end()])
+    await broker.close()
+  })
+
+  it('stalls nobody else, and loses QoS 0 beyond its limit, which is counted, and logged once', async () => {
+    stalled = await stall('stalled', 0)
+    await flood(20_000, 0)
+    await flood(1000, 1)
+    const { publishesDropped, publishesSent } = broker.figures()
+    expect(publishesDropped).toBeGreaterThan(15_000)
+    expect(publishesSent + publishesDropped).toBe(2 * 21_000)
+    expect(warnings).toHaveLength(1)
+    expect(stalled.closed).toBe(false)
+  })
+
+  it('gets what comes after it has read everything', async () => {
+    stalled = await stall('stalled', 0)
+    await flood(5000, 0)
+    const dropped = broker.figures().publishesDropped
+    stalled.resume()
+    let bytes = 0
+    stalled.on('data', chunk => {
+      bytes += chunk.length
+    })
+    await publisher.publish('flood/x', Buffer.alloc(50_000), { qos: 1 })
+    while (bytes < 50_000) await once(stalled, 'data')
+    await flood(10, 0)
+    expect(broker.figures().publishesDropped).toBe(dropped)
+  })
+
+  it('is ended at QoS 1, and finds all of it in its session', async () => {
+    stalled = await stall('stalled', 1, false)
+    const ended = new Promise(resolve => stalled.once('close', resolve))
+    await flood(2000, 1)
+    await ended
+    expect(stalled.errored).toMatchObject({ name: 'Ending' })
+    const back = await connect(broker, { clientId: 'stalled', clean: false })
+    for (let count = 0; count < 2000; count++) await back.next()
+    await back.end()
+  })
+
+  it('gets a retained message of 10 MB, however slowly it reads, while others are served', async () => {
+    const large = Buffer.alloc(10_000_000, 'large')
+    await publisher.publish('flood/large', large, { qos: 1, retain: true })
+    await healthy.next()
+    stalled = await stall('slow', 1)
+    await flood(50, 1)
+    const chunks: Buffer[] = []
+    let length = 0
+    while (length < large.length) {
+      const chunk: Buffer | null = stalled.read()
+      if (chunk) {
+        chunks.push(chunk)
+        length += chunk.length
+      }
+      await delay(1)
+    }
+    expect(Buffer.concat(chunks).includes(large)).toBe(true)
+    expect(stalled.closed).toBe(false)
+  })
+})

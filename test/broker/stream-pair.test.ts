@@ -1,0 +1,125 @@
+import { once } from 'node:events'
+import type { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { createStreamPair } from '../../src/broker/stream-pair.js'
+
+const marks = { readableHighWaterMark: 1024, clientHighWaterMark: 1024, brokerHighWaterMark: 4096 }
+
+async function bytesOf(stream: Duplex): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) chunks.push(chunk)
+  return Buffer.concat(chunks)
+}
+
+describe('a pair of streams', () => {
+  it('carries any bytes, in any chunks, both ways at once', async () => {
+    const chunks = fc.array(fc.uint8Array({ maxLength: 3000 }), { maxLength: 20 })
+    await fc.assert(
+      fc.asyncProperty(chunks, chunks, async (there, back) => {
+        const { client, broker } = createStreamPair(marks)
+        const [got, gotBack] = [bytesOf(broker), bytesOf(client)]
+        await Promise.all([
+          pipeline(
+            there.map(chunk => Buffer.from(chunk)),
+            client,
+            { end: true },
+          ),
+          pipeline(
+            back.map(chunk => Buffer.from(chunk)),
+            broker,
+          ),
+        ])
+        expect(await got).toEqual(Buffer.concat(there))
+        expect(await gotBack).toEqual(Buffer.concat(back))
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  it('holds no more than its marks while nobody reads, and says so', async () => {
+    const { client, broker } = createStreamPair(marks)
+    let written = 0
+    while (broker.write(Buffer.alloc(100))) written += 100
+    expect(written).toBeGreaterThan(4096)
+    expect(client.readableLength + broker.writableLength).toBeLessThanOrEqual(1024 + 4096 + 200)
+    const drained = once(broker, 'drain')
+    client.resume()
+    await drained
+    client.destroy()
+  })
+
+  it('makes one chunk of the small writes of a corked turn, and copies no large one', async () => {
+    const { client, broker } = createStreamPair(marks)
+    const chunks: Buffer[] = []
+    client.on('data', chunk => chunks.push(chunk))
+    const large = Buffer.alloc(20_000)
+    await once(client, 'resume')
+    broker.cork()
+    for (const chunk of ['a', 'b', large, 'c', 'd']) broker.write(chunk)
+    broker.uncork()
+    expect(chunks.map(String)).toEqual(['ab', String(large), 'cd'])
+    expect(chunks[1]?.buffer).toBe(large.buffer)
+    broker.destroy()
+    client.destroy()
+  })
+
+  it('ends one direction and keeps the other', async () => {
+    const { client, broker } = createStreamPair(marks)
+    client.end('question')
+    expect(String(await bytesOfHalf(broker))).toBe('question')
+    broker.end('answer')
+    expect(String(await bytesOf(client))).toBe('answer')
+  })
+
+  it.each([undefined, new Error('protocol error')])(
+    'delivers what was written before destroy(%s), corked and beyond the marks, and then the end',
+    async error => {
+      const { client, broker } = createStreamPair(marks)
+      broker.on('error', () => {})
+      const all = Array.from({ length: 100 }, (_, index) => Buffer.alloc(100, index))
+      for (const chunk of all.slice(0, 90)) broker.write(chunk)
+      broker.cork()
+      for (const chunk of all.slice(90)) broker.write(chunk)
+      broker.destroy(error)
+      expect(broker.destroyed).toBe(true)
+      expect(await bytesOf(client)).toEqual(Buffer.concat(all))
+    },
+  )
+
+  it('lets go of what waits for an end that is gone', async () => {
+    const { client, broker } = createStreamPair(marks)
+    const written = new Promise(resolve => broker.write(Buffer.alloc(10_000), resolve))
+    client.destroy()
+    await written
+    const [end] = await Promise.all([once(broker.resume(), 'end'), once(client, 'close')])
+    expect(end).toEqual([])
+    broker.destroy()
+  })
+
+  it('keeps out what the inspection refuses, and ends the writing end with its error', async () => {
+    const refusal = new Error('refused')
+    const seen: Buffer[] = []
+    const { client, broker } = createStreamPair({
+      ...marks,
+      inspectIn: chunk => (chunk.includes('bad') ? refusal : undefined),
+    })
+    broker.on('data', chunk => seen.push(chunk))
+    const ended = once(broker, 'end')
+    client.write('good')
+    client.write('bad')
+    const [error] = await once(client, 'error')
+    expect(error).toBe(refusal)
+    await ended
+    expect(seen.map(String)).toEqual(['good'])
+    broker.destroy()
+  })
+})
+
+async function bytesOfHalf(stream: Duplex): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  stream.on('data', chunk => chunks.push(chunk))
+  await once(stream, 'end')
+  return Buffer.concat(chunks)
+}

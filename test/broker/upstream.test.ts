@@ -1,0 +1,221 @@
+import { once } from 'node:events'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { createServer as createTlsServer } from 'node:tls'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { AddressBook, parseAddress } from '../../src/broker/addresses.js'
+import type { Broker } from '../../src/broker/broker.js'
+import { createUpstream, type UpstreamOptions } from '../../src/broker/upstream.js'
+import { Ending } from '../../src/endings.js'
+import { createLog } from '../../src/log.js'
+import { describeWith } from '../helpers/requires.js'
+import { makeCertificates, type TestCa } from './certificates.js'
+import { somePeer } from './mqtt-session.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+const closing: (() => Promise<unknown>)[] = []
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close()
+})
+
+function upstream(options: Partial<UpstreamOptions> & Pick<UpstreamOptions, 'url'>): Broker {
+  const broker = createUpstream({ balance: 'failover', connectTimeout: 2000, proxyProtocol: 'off', ...options }, log)
+  closing.push(() => broker.close())
+  return broker
+}
+
+/** A server on loopback; the sockets that came in are told one by one. */
+async function serve(server: Server): Promise<{ port: number; sockets: Socket[]; close: () => Promise<void> }> {
+  const sockets: Socket[] = []
+  server.on('connection', socket => {
+    socket.on('error', () => {})
+    sockets.push(socket)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const close = async (): Promise<void> => {
+    if (!server.listening) return
+    for (const socket of sockets) socket.destroy()
+    server.close()
+    await once(server, 'close')
+  }
+  closing.push(close)
+  return { port: (server.address() as AddressInfo).port, sockets, close }
+}
+
+/** A port at which nothing listens. */
+async function deadPort(): Promise<number> {
+  const server = await serve(createServer())
+  await server.close()
+  return server.port
+}
+
+async function endingOf(broker: Broker): Promise<{ reason: string; why: string }> {
+  const error = await broker.open(somePeer).then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+  if (!(error instanceof Ending) || !(error.cause instanceof Error)) throw new Error('it opened, or did not say why')
+  return { reason: error.reason, why: error.cause.message }
+}
+
+describe('an upstream broker', () => {
+  it('passes the end of each side through, and what follows on the other', async () => {
+    const server = await serve(createServer({ allowHalfOpen: true }))
+    const stream = await upstream({ url: `mqtt://127.0.0.1:${server.port}` }).open(somePeer)
+    stream.end('question')
+    while (server.sockets.length === 0) await new Promise(resolve => setImmediate(resolve))
+    const [socket] = server.sockets
+    if (!socket) throw new Error('no connection')
+    socket.resume()
+    await once(socket, 'end')
+    socket.end('answer')
+    expect(String((await once(stream, 'data'))[0])).toBe('answer')
+    await once(stream, 'close')
+  })
+
+  it('says that nothing listens, with the address', async () => {
+    const port = await deadPort()
+    const { reason, why } = await endingOf(upstream({ url: `mqtt://127.0.0.1:${port}` }))
+    expect(reason).toBe('broker-refused')
+    expect(why).toMatch(new RegExp(`^mqtt://127.0.0.1:${port}: nothing listens there`))
+  })
+
+  it('says that there is no such Unix socket, or host', async () => {
+    expect((await endingOf(upstream({ url: 'unix:/nowhere/broker.sock' }))).why).toContain('no such socket')
+  })
+
+  it('goes on to the second address, and remembers that the first one failed', async () => {
+    const server = await serve(createServer())
+    const dead = await deadPort()
+    const broker = upstream({ url: [`mqtt://127.0.0.1:${dead}`, `mqtt://127.0.0.1:${server.port}`] })
+    for (let count = 0; count < 3; count++) (await broker.open(somePeer)).destroy()
+    expect(broker.name).toBe(`mqtt://127.0.0.1:${dead}, mqtt://127.0.0.1:${server.port}`)
+  })
+
+  it('sends the PROXY header first, also before TLS', async () => {
+    const server = await serve(createServer())
+    const stream = await upstream({ url: `mqtt://127.0.0.1:${server.port}`, proxyProtocol: 'v1' }).open(somePeer)
+    stream.write('MQTT')
+    while (server.sockets.length === 0) await new Promise(resolve => setImmediate(resolve))
+    let text = ''
+    server.sockets[0]?.on('data', chunk => {
+      text += chunk
+    })
+    while (!text.endsWith('MQTT')) await new Promise(resolve => setImmediate(resolve))
+    expect(text).toBe('PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\nMQTT')
+    stream.destroy()
+  })
+
+  it('leaves no socket when it is closed in the middle of connecting', async () => {
+    const server = await serve(createServer())
+    const broker = upstream({ url: `mqtts://127.0.0.1:${server.port}` })
+    const opening = broker.open(somePeer)
+    while (server.sockets.length === 0) await new Promise(resolve => setImmediate(resolve))
+    const [socket] = server.sockets
+    const gone = new Promise(resolve => socket?.resume().once('close', resolve))
+    await broker.close()
+    await expect(opening).rejects.toMatchObject({ reason: 'shutting-down' })
+    await gone
+  })
+
+  it('gives up on a silent address in time for the others, and says which was silent', async () => {
+    // TCP connects, and then TLS gets no answer.
+    const silent = await serve(createServer())
+    const answering = await serve(createServer())
+    const urls = [`mqtts://127.0.0.1:${silent.port}`, `mqtt://127.0.0.1:${answering.port}`]
+    const stream = await upstream({ url: urls, connectTimeout: 400 }).open(somePeer)
+    stream.destroy()
+    const { reason, why } = await endingOf(upstream({ url: urls[0] ?? '', connectTimeout: 100 }))
+    expect(reason).toBe('broker-timeout')
+    expect(why).toBe(`${urls[0]}: no answer within 100 ms`)
+    for (const socket of silent.sockets) if (!socket.closed) await once(socket.resume(), 'close')
+  })
+})
+
+describeWith('openssl', 'an upstream broker over TLS', () => {
+  let certificates: TestCa
+  beforeAll(() => {
+    certificates = makeCertificates()
+  })
+  afterAll(() => rmSync(certificates.directory, { recursive: true }))
+
+  const tlsServer = (options: { requestCert?: boolean } = {}) =>
+    serve(
+      createTlsServer({
+        cert: readFileSync(certificates.server.cert),
+        key: readFileSync(certificates.server.key),
+        ca: readFileSync(certificates.ca),
+        ...options,
+      }),
+    )
+
+  it('verifies the certificate, and says what is wrong with it', async () => {
+    const { port } = await tlsServer()
+    const url = `mqtts://127.0.0.1:${port}`
+    expect(await endingOf(upstream({ url, servername: 'broker.test' }))).toMatchObject({
+      reason: 'broker-refused',
+      why: expect.stringContaining('unknown CA'),
+    })
+    expect((await endingOf(upstream({ url, ca: certificates.ca }))).why).toContain('certificate is for another name')
+    const stream = await upstream({ url, ca: certificates.ca, servername: 'broker.test' }).open(somePeer)
+    stream.destroy()
+  })
+
+  it('says that the other side does not speak TLS', async () => {
+    const { port } = await serve(createServer(socket => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')))
+    expect((await endingOf(upstream({ url: `mqtts://127.0.0.1:${port}` }))).why).toMatch(/does not speak TLS/)
+  })
+
+  it('reads its files at the start, and names the one that cannot be used', () => {
+    const url = 'mqtts://127.0.0.1'
+    expect(() => upstream({ url, ca: '/nowhere/ca.pem' })).toThrow(/^broker\.ca: cannot read \/nowhere\/ca\.pem/)
+    const nonsense = join(certificates.directory, 'nonsense.pem')
+    writeFileSync(nonsense, 'nonsense')
+    expect(() => upstream({ url, cert: nonsense, key: nonsense })).toThrow(/nonsense\.pem cannot be used for TLS/)
+  })
+})
+
+describe('addresses', () => {
+  it.each([
+    ['mqtt://host', { kind: 'tcp', host: 'host', port: 1883 }],
+    ['mqtts://host/', { kind: 'tls', host: 'host', port: 8883 }],
+    ['mqtt://[::1]:1884', { kind: 'tcp', host: '::1', port: 1884, name: 'mqtt://[::1]:1884' }],
+    ['unix:/run/broker.sock', { kind: 'unix', path: '/run/broker.sock' }],
+  ])('%s', (url, address) => {
+    expect(parseAddress(url)).toMatchObject(address)
+  })
+
+  it('have no credentials in them, and an error does not repeat them', () => {
+    expect(() => parseAddress('mqtt://user:secret@host')).toThrow(/^(?!.*secret).*user name or password/)
+  })
+
+  const [a, b, c] = [parseAddress('mqtt://a'), parseAddress('mqtt://b'), parseAddress('mqtt://c')]
+
+  it('in failover: the first, unless it has just failed', () => {
+    let now = 0
+    const book = new AddressBook([a, b, c], 'failover', () => now)
+    book.failed(a)
+    expect(book.order()).toEqual([b, c, a])
+    now = 10_000
+    expect(book.order()).toEqual([a, b, c])
+    book.failed(a)
+    book.connected(a)
+    expect(book.order()).toEqual([a, b, c])
+  })
+
+  it('round-robin: each in turn', () => {
+    const book = new AddressBook([a, b, c], 'round-robin')
+    expect([1, 2, 3, 4].map(() => book.order()[0])).toEqual([a, b, c, a])
+  })
+
+  it('least-connections: the one with the fewest', () => {
+    const book = new AddressBook([a, b], 'least-connections')
+    const ended = book.connected(a)
+    expect(book.order()).toEqual([b, a])
+    book.connected(b)
+    ended()
+    expect(book.order()).toEqual([a, b])
+  })
+})
