@@ -27,5 +27,7 @@ export function createLog(options: LogOptions): Logger {
   }
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
   if (format === 'json') return pino(settings)
-  return pino(settings, pretty({ colorize: process.stdout.isTTY, translateTime: 'SYS:HH:MM:ss.l', sync: true }))
+  // `urls` repeats for programs what the message says to a person.
+  const look = { colorize: process.stdout.isTTY, translateTime: 'SYS:HH:MM:ss.l', singleLine: true, ignore: 'urls' }
+  return pino(settings, pretty({ ...look, sync: true }))
 }

@@ -1,12 +1,17 @@
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { describe, it } from 'vitest'
+
+/** What is no program of its own: Debian's packages for Python, for Debian's `/usr/bin/python3`. */
+const modules: Readonly<Record<string, string>> = {
+  'python3-paho-mqtt': '/usr/lib/python3/dist-packages/paho/mqtt/client.py',
+}
 
 /**
  * A `describe` for tests that need programs of the machine. Where one is missing they are skipped, and reported under the
  * name of what is missing; with CI=true that is a failure.
  *
- * @param programs names to be found on the path, or files
+ * @param programs names to be found on the path, files, or Debian's packages for Python
  */
 export function describeWith(programs: string | readonly string[], title: string, body: () => void): void {
   const missing = [programs].flat().filter(program => !isThere(program))
@@ -25,6 +30,8 @@ export function describeWith(programs: string | readonly string[], title: string
 }
 
 function isThere(program: string): boolean {
+  const module = modules[program]
+  if (module !== undefined) return existsSync(module)
   const directories = program.includes('/') ? [''] : [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin']
   return directories.some(directory => {
     try {

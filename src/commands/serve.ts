@@ -1,0 +1,62 @@
+import { loadConfig } from '../config/load.js'
+import { startGateway } from '../gateway.js'
+import { createLog, type Logger } from '../log.js'
+import { StartError } from '../start-error.js'
+
+type StopSignal = 'SIGTERM' | 'SIGINT'
+
+/**
+ * `mqway serve`: runs the gateway until it is told to stop.
+ *
+ * SIGTERM and SIGINT end it within `shutdown.grace`, a second one at once; SIGHUP reads the certificates again.
+ *
+ * @returns the exit code: 0 after a stop, 69 when something that it needs at start is not to be had
+ * @throws {ConfigError}
+ */
+export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const { config } = loadConfig({ argv, env, cwd: process.cwd() })
+  const log = createLog(config.log)
+  const signals = watchSignals(log)
+  try {
+    const gateway = await startGateway(config, log)
+    log.info({ urls: gateway.urls }, `mqway is ready: ${gateway.urls.join('  ')}`)
+    signals.onReload = () => gateway.reload()
+    const signal = await signals.stop
+    log.info({ signal }, `stopping, within ${config.shutdown.grace / 1000} s; once more for at once`)
+    await gateway.close(config.shutdown.grace)
+    log.info('stopped')
+    return 0
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error
+    process.stderr.write(`mqway: ${error.message}\n`)
+    return error.exitCode
+  } finally {
+    signals.close()
+  }
+}
+
+/** The signals that a service manager and a terminal send. A stop that comes while the gateway starts is kept. */
+function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () => void; close(): void } {
+  let stopping = false
+  let stop: (signal: StopSignal) => void
+  const watch = {
+    stop: new Promise<StopSignal>(resolve => {
+      stop = resolve
+    }),
+    onReload: () => {},
+    close: () => {
+      process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onHangup)
+    },
+  }
+  const onStop = (signal: StopSignal): void => {
+    if (stopping) {
+      log.warn({ signal }, 'stopping at once')
+      process.exit(1)
+    }
+    stopping = true
+    stop(signal)
+  }
+  const onHangup = (): void => watch.onReload()
+  process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onHangup)
+  return watch
+}

@@ -1,0 +1,268 @@
+import { resolve } from 'node:path'
+import { compileClientResolver } from './access/client-address.js'
+import { ConnectionLimits } from './access/limits.js'
+import { compileOrigins } from './access/origins.js'
+import type { Broker } from './broker/broker.js'
+import { createEmbedded } from './broker/embedded.js'
+import { type ProbeOptions, probeBroker } from './broker/probe.js'
+import { createUpstream } from './broker/upstream.js'
+import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
+import { createApp } from './listen/app.js'
+import { Certificates } from './listen/certificates.js'
+import { developmentCertificate } from './listen/development-certificate.js'
+import { type ProbedBroker, registerHealth } from './listen/health.js'
+import { formatUrl, type Listener } from './listen/listener.js'
+import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
+import { registerEndpointHints, registerPages } from './listen/pages.js'
+import { type UpgradeRoute, UpgradeRouter } from './listen/upgrade.js'
+import { startHttp, startHttps } from './listen/web-servers.js'
+import type { Logger } from './log.js'
+import { createMetrics, type Metrics } from './metrics.js'
+import { MqttEndpoint } from './tunnel/mqtt-endpoint.js'
+import type { TunnelOptions } from './tunnel/tunnel.js'
+import { Tunnels } from './tunnel/tunnels.js'
+import { WebSocketEndpoint } from './tunnel/websocket-endpoint.js'
+
+/** A running gateway. */
+export interface Gateway {
+  /** Every URL that a person can open or connect to. */
+  readonly urls: readonly string[]
+  /** How many clients are connected through it. */
+  readonly connections: number
+  /** Reads the certificates again; a bad one is logged, and the old one stays. */
+  reload(): Promise<void>
+  /**
+   * Stops accepting, tells the open connections, closes the brokers. Idempotent.
+   *
+   * @param grace milliseconds after which what is still open is cut off
+   */
+  close(grace: number): Promise<void>
+}
+
+/** Where a gateway runs. */
+export interface GatewayOptions {
+  /** Relative paths of the configuration begin here, and the development certificate is made here. */
+  readonly cwd?: string
+}
+
+/** The rest of the grace time is for what comes after the connections: the listeners and the store. */
+const connectionsPart = 0.8
+
+/** More sockets than connections: requests for pages, and those that are about to be refused with a sentence. */
+const socketsPerConnection = 2
+
+/**
+ * The composition root: makes every part, hands each what it needs, and takes all of it down again.
+ *
+ * @throws {StartError} when an address cannot be bound, or a file or the data directory cannot be used; whatever was
+ *   started by then is closed
+ */
+export async function startGateway(config: Config, log: Logger, options: GatewayOptions = {}): Promise<Gateway> {
+  const opened = new Opened()
+  try {
+    return await assemble(config, log, options.cwd ?? process.cwd(), opened)
+  } catch (error) {
+    await opened.close()
+    throw error
+  }
+}
+
+async function assemble(config: Config, log: Logger, cwd: string, opened: Opened): Promise<Gateway> {
+  const metrics = opened.add(createMetrics())
+  const brokers = opened.add(new Brokers(config, cwd, log))
+  const tunnels = new Tunnels(metrics)
+  const limits = new ConnectionLimits(config.limits)
+  const resolveClient = compileClientResolver(config.trustedProxies)
+  const nextId = connectionIds()
+
+  const routes = await Promise.all(
+    config.tunnels.map(async tunnel => {
+      const broker = await brokers.get(tunnel.broker ?? config.broker)
+      return upgradeRoute(tunnel, broker, config, tunnels)
+    }),
+  )
+  const router = new UpgradeRouter({ routes, limits, resolveClient, nextId, log, metrics })
+  const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
+
+  let shuttingDown = false
+  const app = opened.add(createApp({ resolveClient, log }))
+  registerEndpointHints(app, path => router.matches(path))
+  registerHealth(app, {
+    brokers: brokers.probed,
+    isShuttingDown: () => shuttingDown,
+    registry: metrics.registry,
+    metricsAllow: config.metrics.allow,
+    resolveClient,
+    log,
+  })
+  await registerPages(app, { directory: config.public === undefined ? undefined : resolve(cwd, config.public), log })
+  await app.ready()
+
+  const listeners: Listener[] = []
+  const urls: string[] = []
+  const listening = (scheme: 'http' | 'https' | 'mqtt', listener: Listener): void => {
+    listeners.push(opened.add(listener))
+    urls.push(...listener.addresses.map(address => formatUrl(scheme, address)))
+    if (scheme === 'mqtt') return
+    const webSocket = listener.addresses.map(address => formatUrl(scheme === 'https' ? 'wss' : 'ws', address))
+    const paths = config.tunnels.flatMap(({ path, pathPrefix }) => path ?? pathPrefix ?? [])
+    urls.push(...webSocket.flatMap(base => (base.startsWith('unix:') ? [] : paths.map(path => base + path))))
+  }
+  const maxConnections = socketsPerConnection * config.limits.connections
+  const onUpgrade: UpgradeRouter['handle'] = (request, socket, head) => router.handle(request, socket, head)
+  const web = { app, onUpgrade, limits: config.limits, maxConnections, log, metrics }
+  const { http, https, mqtt } = config
+  if (http.port !== 'off') {
+    listening('http', await startHttp({ ...web, port: http.port, host: http.host ?? config.host }))
+  }
+  const certificates = https.port === 'off' ? undefined : opened.add(await startCertificates(config, cwd, log, metrics))
+  if (https.port !== 'off' && certificates) {
+    listening('https', await startHttps({ ...web, certificates, port: https.port, host: https.host ?? config.host }))
+  }
+  if (mqtt.port !== 'off' && mqttBroker) {
+    const options = tunnelOptions(config, { inspectConnect: true, pingInterval: 'off' })
+    const endpoint = new MqttEndpoint(mqttBroker, options, tunnels, metrics)
+    const accept: MqttListenerOptions['accept'] = (socket, peer, child) => void endpoint.accept(socket, peer, child)
+    const where = { port: mqtt.port, host: mqtt.host ?? config.host }
+    listening('mqtt', await startMqttListener({ ...where, accept, limits, nextId, maxConnections, log, metrics }))
+  }
+
+  let closing: Promise<void> | undefined
+  const close = async (grace: number): Promise<void> => {
+    shuttingDown = true
+    router.shutDown()
+    const closed = listeners.map(listener => listener.close())
+    const limit = grace * connectionsPart
+    const overdue = setTimeout(() => {
+      for (const listener of listeners) listener.destroyConnections()
+    }, limit)
+    await tunnels.close(limit)
+    await Promise.all(closed)
+    clearTimeout(overdue)
+    await opened.close()
+  }
+  return {
+    urls,
+    get connections() {
+      return tunnels.size
+    },
+    reload: async () => certificates?.reload(),
+    close: grace => {
+      closing ??= close(grace)
+      return closing
+    },
+  }
+}
+
+/** What was opened so far, to be closed in the opposite order. */
+class Opened {
+  readonly #parts: { close(): unknown }[] = []
+
+  add<T extends { close(): unknown }>(part: T): T {
+    this.#parts.push(part)
+    return part
+  }
+
+  async close(): Promise<void> {
+    for (const part of this.#parts.splice(0).reverse()) await part.close()
+  }
+}
+
+/** The brokers that the configuration names, each made once. */
+class Brokers {
+  /** Every broker, with what its readiness probe needs. */
+  readonly probed: ProbedBroker[] = []
+  readonly #config: Config
+  readonly #cwd: string
+  readonly #log: Logger
+  readonly #made = new Map<string, Promise<Broker>>()
+
+  constructor(config: Config, cwd: string, log: Logger) {
+    this.#config = config
+    this.#cwd = cwd
+    this.#log = log
+  }
+
+  /** @throws {StartError} when its files or its data directory cannot be used */
+  get(wanted: BrokerConfig): Promise<Broker> {
+    const key = JSON.stringify(wanted)
+    const made = this.#made.get(key) ?? this.#make(wanted)
+    this.#made.set(key, made)
+    return made
+  }
+
+  async #make(wanted: BrokerConfig): Promise<Broker> {
+    if (wanted === 'embedded') return this.#probe(await this.#makeEmbedded(), {})
+    const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
+    return this.#probe(createUpstream(upstream, this.#log), { username, password })
+  }
+
+  #makeEmbedded(): Promise<Broker> {
+    const { data, mqtt } = this.#config
+    const { maxPacketSize, maxQueuedBytes } = mqtt
+    return createEmbedded(
+      { data: data === 'none' ? data : resolve(this.#cwd, data), maxPacketSize, maxQueuedBytes },
+      this.#log,
+    )
+  }
+
+  #probe(broker: Broker, credentials: ProbeOptions): Broker {
+    this.probed.push({ name: broker.name, probe: () => probeBroker(broker, credentials) })
+    return broker
+  }
+
+  async close(): Promise<void> {
+    const made = await Promise.allSettled(this.#made.values())
+    await Promise.all(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+  }
+}
+
+function upgradeRoute(tunnel: TunnelConfig, broker: Broker, config: Config, tunnels: Tunnels): UpgradeRoute {
+  const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin } = tunnel
+  const options = { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...tunnelOptions(config, tunnel) }
+  const endpoint = new WebSocketEndpoint(options, tunnels)
+  return {
+    matches: pathMatcher(tunnel),
+    // Only an anonymous gateway may be reached from elsewhere at all (see config/checks.ts).
+    allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: !config.anonymous }),
+    accept: upgrade => endpoint.accept(upgrade),
+  }
+}
+
+function tunnelOptions(config: Config, own: Pick<TunnelOptions, 'inspectConnect' | 'pingInterval'>): TunnelOptions {
+  const { connectTimeout, connectSize, closeTimeout } = config.limits
+  return {
+    connectTimeout,
+    connectSize,
+    closeTimeout,
+    inspectConnect: own.inspectConnect,
+    pingInterval: own.pingInterval,
+  }
+}
+
+/** Exactly one of the four is there, which the schema sees to. */
+function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig): (path: string) => boolean {
+  if (pathPrefix !== undefined) return candidate => candidate.startsWith(pathPrefix)
+  if (pathSuffix !== undefined) return candidate => candidate.endsWith(pathSuffix)
+  if (pathPattern !== undefined) {
+    const pattern = new RegExp(pathPattern, 'u')
+    return candidate => pattern.test(candidate)
+  }
+  const trimmed = path?.replace(/\/$/, '')
+  return candidate => candidate.replace(/\/$/, '') === trimmed
+}
+
+async function startCertificates(config: Config, cwd: string, log: Logger, metrics: Metrics): Promise<Certificates> {
+  const { cert, key, minVersion } = config.https
+  const files =
+    cert === undefined || key === undefined
+      ? await developmentCertificate({ directory: resolve(cwd, 'certs'), log })
+      : { cert: resolve(cwd, cert), key: resolve(cwd, key) }
+  return Certificates.start({ files, minVersion, log, metrics })
+}
+
+/** Short names for connections in the log, unique for as long as the process runs. */
+function connectionIds(): () => string {
+  let last = 0
+  return () => (++last).toString(36)
+}

@@ -1,0 +1,49 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { loadConfig } from '../../src/config/load.js'
+import type { ConfigInput } from '../../src/config/schema.js'
+import { type Gateway, startGateway } from '../../src/gateway.js'
+import { createLog } from '../../src/log.js'
+
+/** A whole gateway, as `mqway serve` would start it, for one test. */
+export interface TestGateway {
+  /** Where it listens; a URL is empty where the listener is off. */
+  readonly urls: { readonly http: string; readonly https: string; readonly mqtt: string }
+  readonly mqttPort: number
+  readonly gateway: Gateway
+  /** A directory of this gateway alone; removed with it. */
+  readonly directory: string
+  close(): Promise<void>
+}
+
+/** Starts a gateway on free ports of loopback with the built-in broker in memory, changed by `config`. */
+export async function startTestGateway(config: ConfigInput = {}): Promise<TestGateway> {
+  const directory = await mkdtemp(join(tmpdir(), 'mqway-'))
+  const { http, https, mqtt, ...rest } = config
+  const input: ConfigInput = {
+    data: 'none',
+    log: { level: 'silent' },
+    http: { port: 0, ...http },
+    https: { port: 0, ...https },
+    mqtt: { port: 0, ...mqtt },
+    ...rest,
+  }
+  const file = join(directory, 'mqway.yaml')
+  // JSON is YAML.
+  await writeFile(file, JSON.stringify(input))
+  const loaded = loadConfig({ argv: ['--config', file], env: {}, cwd: directory })
+  const gateway = await startGateway(loaded.config, createLog(loaded.config.log), { cwd: directory })
+  const url = (scheme: string): string => gateway.urls.find(candidate => candidate.startsWith(`${scheme}://`)) ?? ''
+  const urls = { http: url('http'), https: url('https'), mqtt: url('mqtt') }
+  return {
+    urls,
+    mqttPort: urls.mqtt === '' ? 0 : Number(new URL(urls.mqtt).port),
+    gateway,
+    directory,
+    close: async () => {
+      await gateway.close(1000)
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
+}
