@@ -210,6 +210,7 @@ export function describeBroker(start: () => Promise<BrokerUnderTest>, mqtt5: boo
     const watcher = await client()
     await watcher.subscribe(topic, 1)
     const stream = await broker.open(somePeer)
+    const ended = once(stream, 'end')
     stream.end(
       Buffer.concat([
         generate(connectPacket(unique())),
@@ -221,7 +222,7 @@ export function describeBroker(start: () => Promise<BrokerUnderTest>, mqtt5: boo
     const packet = once(incoming, 'packet')
     stream.on('data', chunk => incoming.parse(chunk))
     expect((await packet)[0]).toMatchObject({ cmd: 'connack', returnCode: 0 })
-    await once(stream, 'end')
+    await ended
     expect(await watcher.text()).toBe('last words')
     stream.destroy()
   })
