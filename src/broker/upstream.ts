@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect, isIP, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -7,6 +8,7 @@ import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
 import type { Broker, Peer } from './broker.js'
+import { endingOf, type Failure, messageOf, Silence } from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
 import { BrokerStartError } from './start-error.js'
 
@@ -18,8 +20,6 @@ const highWaterMark = 64 * 1024
 
 /** Dead peers are found by the kernel after this much silence, in milliseconds; MQTT's own keep-alive comes sooner. */
 const keepAliveInitialDelay = 60_000
-
-class Silence extends Error {}
 
 /**
  * A broker elsewhere: over TCP, TLS or a Unix socket, at one address or several.
@@ -35,6 +35,8 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   const book = new AddressBook(addresses, options.balance)
   const sockets = new Set<Socket>()
   const closing = new AbortController()
+  // One for each connection that is being opened; there is no number that would be a leak.
+  setMaxListeners(0, closing.signal)
 
   const dial = async (address: Address, peer: Peer, timeout: number): Promise<Socket> => {
     const attempt = new Attempt(address, options, secureContext, peer)
@@ -167,51 +169,6 @@ function loadSecureContext({ ca, cert, key }: UpstreamOptions): SecureContext {
     const given = [ca, cert, key].filter(file => file !== undefined).join(', ')
     throw new BrokerStartError(`broker: ${given} cannot be used for TLS: ${messageOf(error)}`, { cause: error })
   }
-}
-
-interface Failure {
-  readonly address: Address
-  readonly error: unknown
-}
-
-function endingOf(failures: readonly Failure[]): Ending {
-  const told = failures.find(({ error }) => error instanceof Ending)
-  if (told) return Ending.from(told.error)
-  const silent = failures.every(({ error }) => error instanceof Silence)
-  const reasons = failures.map(({ address, error }) => `${address.name}: ${explain(error)}`)
-  const cause = new Error(reasons.join('; '), { cause: failures.at(-1)?.error })
-  return new Ending(silent ? 'broker-timeout' : 'broker-refused', { cause })
-}
-
-const explanations: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'nothing listens there',
-  ENOTFOUND: 'the host name is not known',
-  EAI_AGAIN: 'the host name could not be looked up now',
-  EHOSTUNREACH: 'the host is not reachable',
-  ENETUNREACH: 'the network is not reachable',
-  ENOENT: 'there is no such socket',
-  EACCES: 'access is denied',
-  ECONNRESET: 'it reset the connection',
-  EPROTO: 'it does not speak TLS as expected',
-  ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name; see servername',
-  CERT_HAS_EXPIRED: 'its certificate has expired',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed; name it, or its CA, as ca',
-  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate comes from an unknown CA; name that as ca',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate comes from an unknown CA; name that as ca',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate comes from an unknown CA; name that as ca',
-}
-
-/** What went wrong, for a person, with the system's own words in brackets. */
-function explain(error: unknown): string {
-  const first = error instanceof AggregateError ? (error.errors[0] ?? error) : error
-  const code = first instanceof Error && 'code' in first ? String(first.code) : ''
-  const explanation = explanations[code]
-  return explanation === undefined ? messageOf(first) : `${explanation} (${messageOf(first)})`
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }
 
 function closeSocket(socket: Socket): Promise<void> {

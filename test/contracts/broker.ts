@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { generate, type IConnectPacket, parser } from 'mqtt-packet'
+import { generate, type IConnectPacket } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Broker } from '../../src/broker/broker.js'
 import { connect, type Session, somePeer } from '../broker/mqtt-session.js'
@@ -205,25 +205,24 @@ export function describeBroker(start: () => Promise<BrokerUnderTest>, mqtt5: boo
     expect(await answerTo(connectWithoutId)).toEqual(Buffer.from([0x20, 2, 0, 2]))
   })
 
-  it('answers what was written before the client ended its side', async () => {
+  it('takes all that a client wrote before it ended its side, though it waited for no answer', async () => {
     const topic = unique()
     const watcher = await client()
     await watcher.subscribe(topic, 1)
     const stream = await broker.open(somePeer)
-    const ended = once(stream, 'end')
-    stream.end(
-      Buffer.concat([
-        generate(connectPacket(unique())),
-        generate({ cmd: 'publish', topic, payload: 'last words', qos: 0, dup: false, retain: false }),
-        generate({ cmd: 'disconnect' }),
-      ]),
-    )
-    const incoming = parser()
-    const packet = once(incoming, 'packet')
-    stream.on('data', chunk => incoming.parse(chunk))
-    expect((await packet)[0]).toMatchObject({ cmd: 'connack', returnCode: 0 })
-    await ended
+    // mosquitto closes with the client's last bytes unread, which may reset the connection.
+    const over = new Promise(resolve => stream.once('end', resolve).once('error', resolve))
+    stream
+      .resume()
+      .end(
+        Buffer.concat([
+          generate(connectPacket(unique())),
+          generate({ cmd: 'publish', topic, payload: 'last words', qos: 0, dup: false, retain: false }),
+          generate({ cmd: 'disconnect' }),
+        ]),
+      )
     expect(await watcher.text()).toBe('last words')
+    await over
     stream.destroy()
   })
 
