@@ -71,6 +71,7 @@ const table = {
   'connect-too-large': { closeCode: 1009, level: 'warn', text: 'The MQTT CONNECT packet is too large' },
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
+  'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
   'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
   'close-timeout': { closeCode: 1002, level: 'info', text: 'The other side did not finish closing in time' },
   'shutting-down': {

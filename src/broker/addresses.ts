@@ -1,39 +1,25 @@
+import { parseBrokerUrl } from '../config/forms.js'
 import type { UpstreamConfig } from '../config/schema.js'
-import { BrokerStartError } from './start-error.js'
+import { StartError } from '../start-error.js'
 
 /** One place where the broker can be reached. */
 export type Address =
   | { readonly kind: 'tcp' | 'tls'; readonly name: string; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly name: string; readonly path: string }
 
-const defaultPorts = { tcp: 1883, tls: 8883 } as const
-
 /**
  * Reads `mqtt://host[:1883]`, `mqtts://host[:8883]` (an IPv6 host in brackets) or `unix:/path`.
  *
- * @throws {BrokerStartError} for anything else, and for a URL with credentials: clients bring their own
+ * @throws {StartError} for anything else
  */
 export function parseAddress(url: string): Address {
-  if (url.startsWith('unix:')) return { kind: 'unix', name: url, path: url.slice('unix:'.length) }
-  const parsed = URL.canParse(url) ? new URL(url) : undefined
-  if (!parsed || !/^mqtts?:$/.test(parsed.protocol) || parsed.hostname === '') {
-    throw new BrokerStartError(
-      `${url} is no broker address; it must be mqtt://host:port, mqtts://host:port or unix:/path`,
-    )
-  }
-  if (parsed.username !== '' || parsed.password !== '') {
-    throw new BrokerStartError(
-      `The broker address ${parsed.protocol}//${parsed.host} must not have a user name or password in it`,
-    )
-  }
-  const kind = parsed.protocol === 'mqtt:' ? 'tcp' : 'tls'
-  const port = parsed.port === '' ? defaultPorts[kind] : Number(parsed.port)
-  return {
-    kind,
-    name: `${parsed.protocol}//${parsed.hostname}:${port}`,
-    host: parsed.hostname.replace(/^\[|\]$/g, ''),
-    port,
-  }
+  const parsed = parseBrokerUrl(url)
+  // Not repeated in the message: what is wrong with it may be a password.
+  if (!parsed) throw new StartError('A broker address must be mqtt://host:port, mqtts://host:port or unix:/path')
+  const { protocol, host, port } = parsed
+  if (protocol === 'unix') return { kind: 'unix', name: url, path: host }
+  const name = `${protocol}://${host.includes(':') ? `[${host}]` : host}:${port}`
+  return { kind: protocol === 'mqtt' ? 'tcp' : 'tls', name, host, port }
 }
 
 /** How long an address that failed is tried last, in milliseconds. */

@@ -85,7 +85,7 @@ export class Connections {
 
   /** Ends a connection whose client reads too slowly, and drops what waits for it: it would be read at that pace too. */
   cutOff(client: Client): void {
-    const error = new Ending('broker-lost', { hint: 'the client reads too slowly' })
+    const error = new Ending('client-too-slow')
     this.#open.get(client.conn)?.client.destroy(error)
     client.conn.destroy(error)
   }

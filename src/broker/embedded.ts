@@ -38,7 +38,7 @@ const limits = {
 /**
  * Starts the broker: Aedes, which speaks MQTT 3.1 and 3.1.1, and answers MQTT 5 with "unacceptable protocol version".
  *
- * @throws {BrokerStartError} when its state on disk cannot be opened
+ * @throws {StartError} when its state on disk cannot be opened
  */
 export async function createEmbedded(options: EmbeddedOptions, log: Logger): Promise<EmbeddedBroker> {
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)

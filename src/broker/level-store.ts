@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Level as LevelDatabase } from 'level'
-import { BrokerStartError } from './start-error.js'
+import { StartError } from '../start-error.js'
 import type { StoreOptions } from './store.js'
 
 /** What is opened on disk. */
@@ -20,7 +20,7 @@ const runKey = 'mqway:run'
  * A write is in the kernel's hands when it is reported as done, and so survives the end of the process in whatever way;
  * not the machine's loss of power, which would take an fsync for each message.
  *
- * @throws {BrokerStartError} when another process has it open, or it cannot be read or made
+ * @throws {StartError} when another process has it open, or it cannot be read or made
  */
 export async function openLevel(data: string): Promise<LevelBase> {
   const directory = join(data, 'broker')
@@ -51,7 +51,7 @@ export async function openLevel(data: string): Promise<LevelBase> {
   }
 }
 
-function startError(data: string, directory: string, error: unknown): BrokerStartError {
+function startError(data: string, directory: string, error: unknown): StartError {
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const code = reason instanceof Error && 'code' in reason ? reason.code : undefined
   const message = reason instanceof Error ? reason.message : String(reason)
@@ -59,5 +59,5 @@ function startError(data: string, directory: string, error: unknown): BrokerStar
     code === 'LEVEL_LOCKED'
       ? `Another mqway uses ${data}: end it, or give this one a directory of its own with --data DIR, or --data none`
       : `Cannot keep the broker's state in ${directory} (${message}): choose another directory with --data DIR, or --data none`
-  return new BrokerStartError(text, { cause: error })
+  return new StartError(text, { cause: error })
 }

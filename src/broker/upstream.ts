@@ -6,11 +6,11 @@ import { connect as connectTls, createSecureContext, type SecureContext, type TL
 import type { UpstreamConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
+import { StartError } from '../start-error.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
 import type { Broker, Peer } from './broker.js'
 import { endingOf, type Failure, messageOf, Silence } from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
-import { BrokerStartError } from './start-error.js'
 
 /** What an upstream broker needs of the configuration; the probe's credentials are not among it. */
 export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
@@ -27,7 +27,7 @@ const keepAliveInitialDelay = 60_000
  * Each connection tries the addresses in turn and shares `connectTimeout` among those that are left, so that one that
  * is silent does not use up the others' time.
  *
- * @throws {BrokerStartError} when an address is malformed, or a file for TLS cannot be read or used
+ * @throws {StartError} when an address is malformed, or a file for TLS cannot be read or used
  */
 export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   const addresses = [options.url].flat().map(parseAddress)
@@ -159,7 +159,7 @@ function loadSecureContext({ ca, cert, key }: UpstreamOptions): SecureContext {
     try {
       return { [option]: readFileSync(file) }
     } catch (error) {
-      throw new BrokerStartError(`broker.${option}: cannot read ${file}: ${messageOf(error)}`, { cause: error })
+      throw new StartError(`broker.${option}: cannot read ${file}: ${messageOf(error)}`, { cause: error })
     }
   }
   const files = { ...read('ca', ca), ...read('cert', cert), ...read('key', key ?? cert) }
@@ -167,7 +167,7 @@ function loadSecureContext({ ca, cert, key }: UpstreamOptions): SecureContext {
     return createSecureContext(files)
   } catch (error) {
     const given = [ca, cert, key].filter(file => file !== undefined).join(', ')
-    throw new BrokerStartError(`broker: ${given} cannot be used for TLS: ${messageOf(error)}`, { cause: error })
+    throw new StartError(`broker: ${given} cannot be used for TLS: ${messageOf(error)}`, { cause: error })
   }
 }
 

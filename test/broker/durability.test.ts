@@ -117,7 +117,7 @@ describe('the embedded broker on disk', () => {
 
   it('says in one line that another process uses its directory, and what to do', async () => {
     await expect(createEmbedded({ data, ...limits }, log)).rejects.toMatchObject({
-      name: 'BrokerStartError',
+      name: 'StartError',
       message: expect.stringMatching(/^Another mqway uses .*--data DIR/),
     })
   })

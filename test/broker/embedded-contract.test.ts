@@ -12,16 +12,19 @@ const limits = { maxPacketSize: 16 * 1024 ** 2, maxQueuedBytes: 1024 ** 2 }
 describe('the embedded broker, in memory', () => {
   describeBroker(
     async () => ({ broker: await createEmbedded({ data: 'none', ...limits }, log), dispose: async () => {} }),
-    false,
+    { mqtt5: false, beKilled: false },
   )
 })
 
 describe('the embedded broker, on disk', () => {
-  describeBroker(async () => {
-    const data = await mkdtemp(join(tmpdir(), 'mqway-'))
-    return {
-      broker: await createEmbedded({ data, ...limits }, log),
-      dispose: () => rm(data, { recursive: true }),
-    }
-  }, false)
+  describeBroker(
+    async () => {
+      const data = await mkdtemp(join(tmpdir(), 'mqway-'))
+      return {
+        broker: await createEmbedded({ data, ...limits }, log),
+        dispose: () => rm(data, { recursive: true }),
+      }
+    },
+    { mqtt5: false, beKilled: false },
+  )
 })

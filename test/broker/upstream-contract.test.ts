@@ -13,14 +13,17 @@ function describeMosquitto(
   listener: () => MosquittoListener,
   options: (mosquitto: Mosquitto) => Partial<UpstreamOptions>,
 ): void {
-  describeBroker(async () => {
-    const mosquitto = await startMosquitto(listener(), ['allow_anonymous true', 'max_queued_messages 10000'])
-    const broker = createUpstream(
-      { url: '', balance: 'failover', connectTimeout: 5000, proxyProtocol: 'off', ...options(mosquitto) },
-      log,
-    )
-    return { broker, kill: () => mosquitto.kill(), dispose: () => mosquitto.stop() }
-  }, true)
+  describeBroker(
+    async () => {
+      const mosquitto = await startMosquitto(listener(), ['allow_anonymous true', 'max_queued_messages 10000'])
+      const broker = createUpstream(
+        { url: '', balance: 'failover', connectTimeout: 5000, proxyProtocol: 'off', ...options(mosquitto) },
+        log,
+      )
+      return { broker, kill: () => mosquitto.kill(), dispose: () => mosquitto.stop() }
+    },
+    { mqtt5: true, beKilled: true },
+  )
 }
 
 describeWith('mosquitto', 'mosquitto over TCP', () => {

@@ -1,0 +1,38 @@
+import { fileURLToPath } from 'node:url'
+import { type RunningProgram, run } from './processes.js'
+
+const program = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
+
+/** `mqway`, as it was built. Nothing of this machine's environment configures it. */
+export function mqway(args: readonly string[], cwd: string): RunningProgram {
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MQWAY_')))
+  return run(process.execPath, [program, ...args], { cwd, env })
+}
+
+/** A `mqway serve` that is ready. */
+export interface ServingProgram extends RunningProgram {
+  readonly urls: readonly string[]
+  /** The URL of this scheme. */
+  url(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt'): string
+  /** The next log line that has this text in its message. */
+  logged(text: string): Promise<Record<string, unknown>>
+}
+
+/** Starts `mqway serve` with a JSON log and waits until it is ready. */
+export async function serving(args: readonly string[], cwd: string): Promise<ServingProgram> {
+  const running = mqway(['serve', '--log-format', 'json', ...args], cwd)
+  const logged = async (text: string): Promise<Record<string, unknown>> => {
+    for (;;) {
+      const line: Record<string, unknown> = JSON.parse(await running.line())
+      if (String(line['msg']).includes(text)) return line
+    }
+  }
+  const { urls } = await logged('is ready')
+  if (!Array.isArray(urls)) throw new Error('the line that says ready names no URLs')
+  return {
+    ...running,
+    urls,
+    url: scheme => urls.find(url => url.startsWith(`${scheme}://`)) ?? '',
+    logged,
+  }
+}
