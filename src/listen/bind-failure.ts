@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { dirname } from 'node:path'
 import { formatHost } from '../access/addresses.js'
 import { StartError } from './start-error.js'
 
@@ -20,7 +22,9 @@ const portsToTry = 20
 export async function bindFailure(error: unknown, wanted: WantedAddress): Promise<StartError> {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
   const reason =
-    'path' in wanted ? pathFailure(code, wanted.path, wanted.purpose) : await portFailure(code, wanted, wanted.purpose)
+    'path' in wanted
+      ? await pathFailure(code, wanted.path, wanted.purpose)
+      : await portFailure(code, wanted, wanted.purpose)
   const where = 'path' in wanted ? `unix:${wanted.path}` : `port ${wanted.port} on ${wanted.host}`
   const detail = error instanceof Error ? error.message : String(error)
   return new StartError(reason ?? `cannot listen on ${where}: ${detail}`, { cause: error })
@@ -56,18 +60,21 @@ async function portFailure(
   }
 }
 
-function pathFailure(code: string, path: string, purpose: Purpose): string | undefined {
+async function pathFailure(code: string, path: string, purpose: Purpose): Promise<string | undefined> {
   const option = `--${purpose}-port unix:${path}`
-  switch (code) {
+  // libuv reports a directory that is not there as EACCES.
+  const hasDirectory = await stat(dirname(path)).then(
+    stats => stats.isDirectory(),
+    () => false,
+  )
+  switch (hasDirectory ? code : 'ENOENT') {
     case 'EADDRINUSE':
       return `${option}: another program listens there, or it is no socket; stop it, or choose another path`
     case 'ENOENT':
-    case 'ENOTDIR':
       return `${option}: the directory does not exist; make it, or choose another path`
     case 'EACCES':
     case 'EPERM':
       return `${option}: this user may not create a socket there; choose a directory that it may write to`
-    case 'EINVAL':
     case 'ENAMETOOLONG':
       return `${option}: the path is too long for a Unix socket; 107 bytes is the limit on Linux, 103 on macOS`
     default:

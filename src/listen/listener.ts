@@ -36,6 +36,9 @@ export interface Listener {
 /** Owner and group may connect: a reverse proxy gets in through the group. */
 const unixSocketMode = 0o660
 
+/** Bytes of `sun_path` in `struct sockaddr_un`, less the NUL at its end. */
+const longestSocketPath = process.platform === 'linux' ? 107 : 103
+
 /** One line per so many milliseconds about connections that were dropped, however many those are. */
 const dropLogInterval = 10_000
 
@@ -116,6 +119,8 @@ async function bindPort(
 
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
   try {
+    // libuv would cut a longer path off, and listen somewhere else.
+    if (Buffer.byteLength(path) > longestSocketPath) throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
     await started(server, { path }).catch(async error => {
       if (!(await isStaleSocket(path, error))) throw error
       await unlink(path)

@@ -39,7 +39,7 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
     } catch (error) {
       const ending = Ending.from(error)
       metrics.refused(ending.reason)
-      log[ending.level]({ reason: ending.reason, cause: ending.cause }, ending.text)
+      log[ending.level]({ reason: ending.reason, err: ending.cause }, ending.text)
       socket.destroy()
     }
   }

@@ -114,7 +114,7 @@ export class UpgradeRouter {
       if (refused) return
       refused = true
       this.#options.metrics.refused(ending.reason)
-      log[ending.level]({ reason: ending.reason, status: ending.httpStatus, cause: ending.cause }, ending.text)
+      log[ending.level]({ reason: ending.reason, status: ending.httpStatus, err: ending.cause }, ending.text)
       writeRefusal(socket, ending, headers)
     }
   }

@@ -92,7 +92,7 @@ describe('a handshake', () => {
   it('from a page of another origin is refused with 403, and the log says which', async () => {
     const { port, lines } = await start({ routes: [endpoint().route] })
     expect(await exchange(port, handshake('/mqtt', 'Origin: https://evil.example'))).toMatch(/^HTTP\/1\.1 403 /)
-    expect(lines.at(-1)).toMatchObject({ level: 40, cause: 'Origin: https://evil.example; Host: localhost' })
+    expect(lines.at(-1)).toMatchObject({ level: 40, err: 'Origin: https://evil.example; Host: localhost' })
   })
 
   it('over a limit is refused until another connection has closed', async () => {
@@ -167,9 +167,9 @@ describe('a handshake', () => {
     socket.resume()
     // Ours stays open; the gateway destroys its side after the time limit, which we see when we write.
     await once(socket, 'end')
-    const failed = once(socket, 'close')
+    const closed = new Promise(resolve => socket.once('close', resolve))
     const writing = setInterval(() => socket.write('x'), 50)
-    await failed
+    await closed
     clearInterval(writing)
   })
 
