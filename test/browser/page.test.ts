@@ -66,6 +66,16 @@ describeWith(['/usr/bin/chromium', 'mosquitto_pub', 'mosquitto_sub'], 'a person 
     for (const cleanup of cleanups) await cleanup()
   })
 
+  it('falls back to MQTT 3.1 (MQIsdp) and the subprotocol mqttv3.1, as Paho does', async () => {
+    const gateway = await gatewayForThisTest({ tunnels: [{ path: '/mqtt', subprotocols: ['mqttv3.1'] }] })
+    // Chromium reports the refusal of the first attempt, with the subprotocol mqtt.
+    const page = await openPage(gateway.urls.https, {}, networkIsDown)
+    await subscribed(page)
+    expect(await state(page).textContent()).toContain('MQTT 3.1 over wss')
+    await mosquittoPub(gateway, '-t', '/news/europe/sport', '-m', article)
+    await rows(page).first().getByText(article, { exact: true }).waitFor()
+  })
+
   it('connects over wss, subscribes, and sees what mosquitto_pub sends', async () => {
     const gateway = await gatewayForThisTest()
     const page = await openPage(gateway.urls.https)
