@@ -1,4 +1,11 @@
-import { type FastifyBaseLogger, type FastifyError, type FastifyInstance, type FastifyRequest, fastify } from 'fastify'
+import {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyRequest,
+  fastify,
+  LogController,
+} from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
 import type { Logger } from '../log.js'
 import { answer, securityHeaders } from './answers.js'
@@ -21,7 +28,7 @@ export function createApp({ resolveClient, log }: AppOptions): FastifyInstance {
   const app = fastify({
     loggerInstance,
     // Its own lines have the query in them, which may hold what is nobody's business.
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit,
     frameworkErrors: (error, request, reply) => {
       answer(request, reply, error.statusCode ?? 400)
@@ -49,11 +56,17 @@ export function createApp({ resolveClient, log }: AppOptions): FastifyInstance {
     const status = error.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')
     // A path that may not be read is answered as if there was nothing, so that nobody can feel around for files.
-    answer(request, reply, status === 403 ? 404 : status)
+    answer(request, reply, status === 403 ? 404 : status, headersOf(error))
   })
   return app
 }
 
 function pathAndMethod({ method, url }: { readonly method?: string; readonly url?: string }) {
   return { method, path: pathOf(url) }
+}
+
+/** What an error wants to have said beside its status, such as `Content-Range` with 416. */
+function headersOf(error: FastifyError): Record<string, string> {
+  const wanted = 'headers' in error && typeof error.headers === 'object' ? Object.entries(error.headers ?? {}) : []
+  return Object.fromEntries(wanted.map(([name, value]) => [name.toLowerCase(), String(value)]))
 }

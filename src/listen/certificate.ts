@@ -1,6 +1,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createSecureContext } from 'node:tls'
+import { normalizeAddress } from '../access/addresses.js'
 
 /** Where a certificate and its key are; both may be in one file. */
 export interface CertificateFiles {
@@ -101,7 +102,7 @@ function parseKey(file: string, pem: string): KeyObject {
 /** `DNS:a.example, IP Address:127.0.0.1` as a list of names. */
 function namesOf(certificate: X509Certificate): readonly string[] {
   const names = certificate.subjectAltName?.split(', ') ?? []
-  return names.map(name => name.slice(name.indexOf(':') + 1))
+  return names.map(name => normalizeAddress(name.slice(name.indexOf(':') + 1)))
 }
 
 function oneLine(subject: string | undefined): string {

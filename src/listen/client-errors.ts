@@ -33,7 +33,9 @@ export function answerClientError(
   metrics.refused(ending.reason)
   // The parser's errors carry the packet it failed on, so the error itself is not for the log.
   log.debug({ reason: ending.reason, code, detail: error.message }, ending.text)
-  // Once anything was written, an answer could end up in the middle of another one.
-  if (socket.writable && 'bytesWritten' in socket && socket.bytesWritten === 0) writeRefusal(socket, ending)
+  // Without TLS there is no way to answer; and once anything was written, an answer could end up inside of another one.
+  const handshakeFailed = /^ERR_(TLS|SSL)_/.test(code)
+  if (!handshakeFailed && socket.writable && 'bytesWritten' in socket && socket.bytesWritten === 0)
+    writeRefusal(socket, ending)
   else socket.destroy()
 }

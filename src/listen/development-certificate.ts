@@ -97,7 +97,7 @@ async function make(files: CertificateFiles): Promise<void> {
     },
   )
   await replaceFile(files.key, made.private, 0o600)
-  await replaceFile(files.cert, made.cert, 0o644)
+  await replaceFile(files.cert, `${made.cert}\n`, 0o644)
 }
 
 /** Writes beside and renames, so that nobody reads half a file and an older file's mode does not stay. */

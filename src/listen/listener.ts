@@ -120,7 +120,8 @@ async function bindPort(
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
   try {
     // libuv would cut a longer path off, and listen somewhere else.
-    if (Buffer.byteLength(path) > longestSocketPath) throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
+    if (Buffer.byteLength(path) > longestSocketPath)
+      throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
     await started(server, { path }).catch(async error => {
       if (!(await isStaleSocket(path, error))) throw error
       await unlink(path)

@@ -95,7 +95,7 @@ export function registerEndpointHints(app: FastifyInstance, matches: (path: stri
   app.addHook('onRequest', async (request, reply) => {
     if (!matches(pathOf(request.raw.url))) return
     // RFC 9110 §15.5.22 asks for the header; HTTP/2 has none like it (RFC 9113 §8.2.2).
-    const headers = request.raw.httpVersionMajor === 1 ? { upgrade: 'websocket', connection: 'upgrade' } : {}
+    const headers = request.raw.httpVersionMajor === 1 ? { upgrade: 'websocket', connection: 'upgrade, close' } : {}
     return answer(request, reply, 426, { ...headers, 'cache-control': 'no-store' })
   })
 }

@@ -124,9 +124,10 @@ export async function writeCertificate(
   })
   const cert = join(directory, `${files}.crt`)
   const key = join(directory, `${files}.key`)
-  await writeFile(cert, made.cert)
-  await writeFile(key, made.private)
-  return { cert, key, pem: { cert: made.cert, key: made.private } }
+  const pem = { cert: `${made.cert}\n`, key: made.private }
+  await writeFile(cert, pem.cert)
+  await writeFile(key, pem.key)
+  return { cert, key, pem }
 }
 
 /** A router of handshakes with room for many, and the parts it was made with. */
