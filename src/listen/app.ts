@@ -21,7 +21,8 @@ const bodyLimit = 64 * 1024
 
 /**
  * Makes the app that the web servers share: an access line for each request, the headers that every answer has, and
- * answers that a person can read for what is wrong. Routes are added by `registerPages`, `registerHealth` and the like.
+ * answers that a person can read for what is wrong. Routes are added by `registerPages`, `registerHealth` and the like; `registerEndpointHints` deals
+ * with what none of them answers.
  */
 export function createApp({ resolveClient, log }: AppOptions): FastifyInstance {
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
@@ -47,11 +48,6 @@ export function createApp({ resolveClient, log }: AppOptions): FastifyInstance {
     log.debug({ peer: peers.get(request), method, path, status: reply.statusCode, ms }, 'request')
   })
 
-  app.setNotFoundHandler((request, reply) => {
-    const readable = request.method === 'GET' || request.method === 'HEAD'
-    if (readable) answer(request, reply, 404)
-    else answer(request, reply, 405, { allow: 'GET, HEAD' })
-  })
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const status = error.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')

@@ -4,7 +4,7 @@ import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { dirname } from 'node:path'
 import { formatHost } from '../access/addresses.js'
-import { StartError } from './start-error.js'
+import { StartError } from '../start-error.js'
 
 /** What a listener is for. */
 export type Purpose = 'http' | 'https' | 'mqtt'

@@ -2,8 +2,8 @@ import { stat } from 'node:fs/promises'
 import type { SecureContextOptions, SecureVersion } from 'node:tls'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
+import { StartError } from '../start-error.js'
 import { type Certificate, CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
-import { StartError } from './start-error.js'
 
 export interface CertificatesOptions {
   readonly files: CertificateFiles
@@ -35,7 +35,7 @@ const warnBefore = 14 * day
 export class Certificates {
   readonly #options: CertificatesOptions
   readonly #servers: SecureServer[] = []
-  readonly #timer: NodeJS.Timeout
+  #timer: NodeJS.Timeout | undefined
   #current: Certificate
   /** What the files looked like when they were last loaded, and when they were last looked at. */
   #loaded: string
@@ -50,8 +50,7 @@ export class Certificates {
     this.#loaded = stamp
     this.#seen = stamp
     this.#announce('Serving the certificate')
-    this.#timer = setInterval(() => this.#enqueue(() => this.#poll()), options.pollInterval ?? defaultPollInterval)
-    this.#timer.unref()
+    this.#schedulePoll()
   }
 
   /**
@@ -94,7 +93,7 @@ export class Certificates {
   /** Stops watching; resolves when nothing is being read any more. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
     await this.#working
   }
 
@@ -104,6 +103,14 @@ export class Certificates {
       if (!this.#closed) await work()
     })
     return this.#working
+  }
+
+  #schedulePoll(): void {
+    this.#timer = setTimeout(async () => {
+      await this.#enqueue(() => this.#poll())
+      if (!this.#closed) this.#schedulePoll()
+    }, this.#options.pollInterval ?? defaultPollInterval)
+    this.#timer.unref()
   }
 
   /** Loads once two looks in a row saw the same new files: certificate and key are rarely written in one step. */

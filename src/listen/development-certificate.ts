@@ -4,8 +4,8 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
 import type { Logger } from '../log.js'
+import { StartError } from '../start-error.js'
 import { CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
-import { StartError } from './start-error.js'
 
 export interface DevelopmentCertificateOptions {
   /** Where it is kept; made when it is missing. */

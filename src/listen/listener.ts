@@ -15,7 +15,7 @@ export interface ListenOptions {
   readonly host: string | readonly string[]
   /** A port, 0 for any free one (the same for every host), or `unix:/path`. */
   readonly port: number | string
-  /** Sockets that one bound address holds at most; the system's backlog takes no more than that off the network. */
+  /** Sockets that one bound address holds at most: those of pages, probes and refusals beside the tunnels. */
   readonly maxConnections: number
   readonly log: Logger
   readonly metrics: Metrics

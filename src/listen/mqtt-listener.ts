@@ -11,7 +11,7 @@ export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
   /** Names one connection in the log. */
   readonly nextId: () => string
   /** Takes a connection over. The socket is half-open capable, sends without delay, and was not read from. */
-  accept(socket: Socket, peer: Peer, log: Logger): void
+  accept(socket: Socket, peer: Peer, log: Logger): void | Promise<void>
 }
 
 /** How long a connection is silent before TCP asks whether it is still there, in milliseconds. */
@@ -33,14 +33,17 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
     }
     const log = options.log.child({ connection: nextId(), peer: peer.address })
     socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
-    try {
-      socket.once('close', limits.admit(peer.address))
-      accept(socket, peer, log)
-    } catch (error) {
+    const refuse = (error: unknown): void => {
       const ending = Ending.from(error)
       metrics.refused(ending.reason)
       log[ending.level]({ reason: ending.reason, err: ending.cause }, ending.text)
       socket.destroy()
+    }
+    try {
+      socket.once('close', limits.admit(peer.address))
+      accept(socket, peer, log)?.catch(refuse)
+    } catch (error) {
+      refuse(error)
     }
   }
   const socketOptions = {

@@ -4,10 +4,10 @@ import { createRequire } from 'node:module'
 import { dirname, join, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Logger } from '../log.js'
+import { StartError } from '../start-error.js'
 import { answer } from './answers.js'
-import { StartError } from './start-error.js'
 import { pathOf } from './upgrade.js'
 
 export interface PagesOptions {
@@ -87,17 +87,25 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
 }
 
 /**
- * Answers ordinary requests to WebSocket endpoints with 426 and a sentence, whatever else there is at that path.
+ * Answers what no route answers: 426 and a sentence at the paths of WebSocket endpoints, 404 or 405 elsewhere. An endpoint
+ * may be a prefix or a pattern, so what there is to read below it is still served.
  *
  * @param matches whether there is an endpoint at a path; see `UpgradeRouter.matches`
  */
 export function registerEndpointHints(app: FastifyInstance, matches: (path: string) => boolean): void {
-  app.addHook('onRequest', async (request, reply) => {
-    if (!matches(pathOf(request.raw.url))) return
-    // RFC 9110 §15.5.22 asks for the header; HTTP/2 has none like it (RFC 9113 §8.2.2).
-    const headers = request.raw.httpVersionMajor === 1 ? { upgrade: 'websocket', connection: 'upgrade, close' } : {}
-    return answer(request, reply, 426, { ...headers, 'cache-control': 'no-store' })
+  app.setNotFoundHandler((request, reply) => {
+    if (matches(pathOf(request.url))) answer(request, reply, 426, upgradeHeaders(request))
+    else if (request.method === 'GET' || request.method === 'HEAD') answer(request, reply, 404)
+    else answer(request, reply, 405, { allow: 'GET, HEAD' })
   })
+}
+
+/** RFC 9110 §15.5.22 asks for these; HTTP/2 has none like them (RFC 9113 §8.2.2). */
+function upgradeHeaders(request: FastifyRequest): Record<string, string> {
+  const caching = { 'cache-control': 'no-store' }
+  return request.raw.httpVersionMajor === 1
+    ? { ...caching, upgrade: 'websocket', connection: 'upgrade, close' }
+    : caching
 }
 
 async function directoryAt(path: string): Promise<string> {

@@ -119,7 +119,11 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
   const { app, log, metrics } = options
   let closing = false
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    if (closing && request.httpVersionMajor === 1) response.setHeader('Connection', 'close')
+    if (request.httpVersionMajor === 1) {
+      if (closing) response.setHeader('Connection', 'close')
+      // An answer that began before the close leaves its connection waiting for the next request.
+      else response.once('close', () => closing && request.socket.end())
+    }
     app.routing(request, response)
   })
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {

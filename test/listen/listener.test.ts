@@ -7,7 +7,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { formatUrl, type ListenOptions, listen } from '../../src/listen/listener.js'
-import { StartError } from '../../src/listen/start-error.js'
+import { StartError } from '../../src/start-error.js'
 import {
   closing,
   connected,

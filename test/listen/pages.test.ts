@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { createApp } from '../../src/listen/app.js'
-import { registerPages } from '../../src/listen/pages.js'
+import { registerEndpointHints, registerPages } from '../../src/listen/pages.js'
 import { exchange, recordingLog, takenPort, temporaryDirectory } from './rig.js'
 
 /** Serves the built-in pages, or a directory. */
@@ -13,6 +13,7 @@ async function start(directory?: string) {
   const { log, lines, line } = recordingLog()
   const app = createApp({ resolveClient: compileClientResolver([]), log })
   await registerPages(app, { directory, log })
+  registerEndpointHints(app, path => path.startsWith('/sub/page') || path.startsWith('/sub/mqtt'))
   app.get('/broken', () => {
     throw new Error('secret detail')
   })
@@ -144,8 +145,6 @@ describe('a directory', () => {
     '/.git/config',
     '/%2eenv',
     '/sub/../.env',
-    '/sub/',
-    '/sub',
     '/out.txt',
     '/up/secret.txt',
     '/up',
@@ -177,6 +176,16 @@ describe('a directory', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 (404 Not Found|400 Bad Request)\r\n/)
     expect(answer).not.toMatch(/\r\n\r\n.*(secret|0123456789)/s)
     expect(answer).toMatch(/x-content-type-options: nosniff/i)
+  })
+
+  it('is served below an endpoint that is a prefix, and what is not there is told to be one', async () => {
+    const { get } = await start(await site())
+    expect(await (await get('/sub/page.html')).text()).toBe('sub')
+    for (const method of ['GET', 'POST']) {
+      const answer = await get('/sub/mqtt?token=x', { method })
+      expect([answer.status, answer.headers.get('upgrade')]).toEqual([426, 'websocket'])
+      expect(await answer.text()).toMatch(/^This is a WebSocket endpoint/)
+    }
   })
 
   it('has its own Paho when it has one', async () => {

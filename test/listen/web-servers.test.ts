@@ -329,6 +329,25 @@ describe('closing', () => {
     await expect(once(late, 'response')).rejects.toThrow(/ECONNREFUSED/)
   })
 
+  it('does not keep a connection whose last answer came after the close', async () => {
+    const answers: ((text: string) => void)[] = []
+    const app: WebServerOptions['app'] = {
+      routing: (_request, response) => void answers.push(text => response.end(text)),
+    }
+    const { http, httpPort } = await start({ app })
+    const client = await connected(httpPort)
+    client.once('end', () => client.end())
+    const answer = received(client)
+    client.write(get('/'))
+    await eventually(() => answers.length === 1)
+    const closed = http.close()
+    const began = performance.now()
+    answers[0]?.('the last one')
+    expect(await answer).toMatch(/the last one$/)
+    await closed
+    expect(performance.now() - began).toBeLessThan(1000)
+  })
+
   it('can be forced while an answer is waited for', async () => {
     const { http, httpPort } = await start()
     const stalled = await connected(httpPort)
