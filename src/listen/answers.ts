@@ -36,8 +36,6 @@ export function answer(
   return reply
     .code(status)
     .headers({ ...securityHeaders, 'content-security-policy': errorPagePolicy, vary: 'accept', ...headers })
-    .removeHeader('etag')
-    .removeHeader('last-modified')
     .type(`${wantsPage ? 'text/html' : 'text/plain'}; charset=utf-8`)
     .send(wantsPage ? page(status, title, sentence) : `${sentence}\n`)
 }

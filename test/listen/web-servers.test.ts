@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
+import fc from 'fast-check'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { compileClientResolver } from '../../src/access/client-address.js'
@@ -307,6 +308,33 @@ describe('the plain port', () => {
     const answer = await received(socket)
     clearInterval(dripping)
     expect(answer).toMatch(/^HTTP\/1\.1 408 /)
+  })
+
+  it('is there after whatever a client sends', async () => {
+    const { httpPort, httpsPort } = await start()
+    const valid = get(
+      '/mqtt?x=1',
+      'Connection: Upgrade',
+      'Upgrade: websocket',
+      'Sec-WebSocket-Version: 13',
+      'Origin: null',
+    )
+    const change = fc.record({ at: fc.nat(valid.length), remove: fc.nat(8), insert: fc.uint8Array({ maxLength: 8 }) })
+    await fc.assert(
+      fc.asyncProperty(fc.array(change, { maxLength: 4 }), fc.boolean(), async (changes, encrypted) => {
+        let bytes = Buffer.from(valid)
+        for (const { at, remove, insert } of changes) {
+          bytes = Buffer.concat([bytes.subarray(0, at), insert, bytes.subarray(at + remove)])
+        }
+        const socket = encrypted ? await secure(httpsPort, ['http/1.1']) : await connected(httpPort)
+        const ended = received(socket)
+        socket.end(bytes)
+        await ended
+      }),
+      { numRuns: 300 },
+    )
+    expect(await exchange(httpPort, get('/hello', 'Connection: close'))).toMatch(/^HTTP\/1\.1 200 /)
+    expect(await ask(http2(httpsPort), '/hello')).toMatchObject({ status: 200 })
   })
 
   it('keeps no rest of a request out of an answer that has begun', async () => {
