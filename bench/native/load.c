@@ -1,0 +1,333 @@
+/*
+ * The load generator: `load --port N --mode echo …`. Opens its connections, runs for `--warmup` and then `--seconds`,
+ * checks every byte that comes back, and prints one line of JSON. Anything unexpected ends it with a sentence and 1.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "load.h"
+
+/* More at once could overflow a listener's backlog, which costs a second for each SYN that is lost. */
+#define opening_at_once 64
+/* What the first connections cost once, such as caches and heap growth, is not what each idle one costs. */
+#define idle_beforehand 100
+
+struct options options = {.connections = 20, .size = 64, .batch = 1, .warmup = 0.5, .seconds = 2, .limit = 60};
+
+static int loop;
+static struct exchange exchange;
+static struct connection *busy, *idle;
+static int busy_count, idle_count;
+static int ready_count, opening_count;
+static bool running, measuring;
+static long messages;
+static long greeted;
+static int subscribers_left;
+static double first_tick;
+static long ticks;
+
+double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+_Noreturn void fail(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  fprintf(stderr, "load: ");
+  vfprintf(stderr, format, arguments);
+  fprintf(stderr, "\n");
+  exit(1);
+}
+
+/* ---- rounds ---- */
+
+static void start_round(struct connection *c, double at) {
+  c->in_round = true;
+  c->round_since = at;
+  if (exchange.send_length > 0) connection_send(c, exchange.send, exchange.send_length);
+}
+
+static void publish(void) {
+  subscribers_left = busy_count - 1;
+  start_round(&busy[busy_count - 1], now());
+}
+
+static void on_round(struct connection *c) {
+  c->rounds++;
+  if (measuring) messages += exchange.messages;
+  if (options.mode == mode_down || options.mode == mode_up) return;
+  if (options.mode == mode_fanout) {
+    if (--subscribers_left > 0) return;
+    if (measuring) record_latency(now() - busy[busy_count - 1].round_since);
+    return publish();
+  }
+  double time = now();
+  if (measuring) record_latency(time - c->round_since);
+  c->in_round = false;
+  if (!running) return;
+  if (options.rate == 0) return start_round(c, time);
+  if (c->owed == 0) return;
+  c->owed--;
+  double due = c->next_due;
+  c->next_due += busy_count / options.rate;
+  start_round(c, due);
+}
+
+/* Starts what is due. A round that cannot start in time counts from when it should have: a slow system gains nothing by
+ * making its clients wait. Returns the time of the next. */
+static double tick(void) {
+  for (;;) {
+    double due = first_tick + (double)ticks / options.rate;
+    if (due > now()) return due;
+    struct connection *c = &busy[ticks++ % busy_count];
+    if (!c->in_round) {
+      start_round(c, due);
+    } else if (c->owed++ == 0) {
+      c->next_due = due;
+    }
+  }
+}
+
+static void start_rounds(void) {
+  running = true;
+  first_tick = now();
+  if (options.mode == mode_connect || options.rate > 0) return;
+  if (options.mode == mode_fanout) return publish();
+  for (int i = 0; i < busy_count; i++) start_round(&busy[i], now());
+}
+
+/* ---- what connections tell ---- */
+
+static bool speaks_mqtt(void) {
+  return options.mode == mode_connect || options.mode == mode_fanout || options.mode == mode_qos1;
+}
+
+static void become_ready(struct connection *c) {
+  c->state = state_ready;
+  c->expect_at = 0;
+  c->expect = exchange.expect;
+  c->expect_length = c->role == role_busy ? exchange.expect_length : 0;
+  ready_count++;
+  opening_count--;
+}
+
+void on_upgraded(struct connection *c) {
+  if (!speaks_mqtt()) return become_ready(c);
+  c->state = state_greeting;
+  struct exchange greeting = make_greeting(greeted++, options.mode == mode_fanout && c->role == role_busy);
+  c->expect = greeting.expect;
+  c->expect_length = greeting.expect_length;
+  free(c->owned);
+  c->owned = greeting.send;
+  connection_send(c, greeting.send, greeting.send_length);
+}
+
+/* DISCONNECT and a close frame; bare MQTT ends with the connection. */
+static void leave(struct connection *c) {
+  c->state = state_leaving;
+  unsigned char *goodbye = malloc(32);
+  size_t length = frame_append(goodbye, (const unsigned char *)"\xe0\x00", 2, 2);
+  if (options.framing == framing_websocket)
+    length += frame_append(goodbye + length, (const unsigned char *)"\x03\xe8", 2, 8);
+  free(c->owned);
+  c->owned = goodbye;
+  connection_send(c, goodbye, length);
+  if (c->state != state_closed && options.framing != framing_websocket) shutdown(c->fd, SHUT_WR);
+}
+
+void on_expected(struct connection *c) {
+  if (c->state == state_ready) return on_round(c);
+  if (options.mode != mode_connect || c->role != role_busy) return become_ready(c);
+  opening_count--;
+  if (measuring) {
+    messages++;
+    record_latency(now() - c->opened_at);
+  }
+  leave(c);
+}
+
+void on_sent(struct connection *c) {
+  c->out = exchange.send;
+  c->out_left = exchange.send_length;
+}
+
+void on_end(struct connection *c) {
+  if (c->state != state_leaving) fail("the connection ended");
+  connection_close(c);
+  opening_count++;
+  connection_open(c);
+}
+
+/* ---- time ---- */
+
+static void run_for(double seconds) {
+  double end = now() + seconds;
+  for (double time = now(); time < end; time = now()) {
+    double next = running && options.rate > 0 ? tick() : end;
+    if (next > end) next = end;
+    double wait = next - now();
+    if (wait < 0) wait = 0;
+    struct timespec timeout = {.tv_sec = (time_t)wait, .tv_nsec = (long)(1e9 * (wait - (double)(time_t)wait))};
+    struct epoll_event events[512];
+    int count = epoll_pwait2(loop, events, 512, &timeout, NULL);
+    for (int i = 0; i < count; i++) {
+      struct connection *c = events[i].data.ptr;
+      if (c->state != state_closed) connection_event(c, events[i].events);
+    }
+  }
+}
+
+/* Opens connections and waits until they are ready; `alarm` bounds it. */
+static void open_all(struct connection *connections, int count, enum role role) {
+  int ready_before = ready_count;
+  for (int next = 0; next < count || (options.mode != mode_connect && ready_count - ready_before < count);) {
+    while (next < count && opening_count < opening_at_once) {
+      connections[next].role = role;
+      opening_count++;
+      connection_open(&connections[next++]);
+    }
+    run_for(0.001);
+  }
+}
+
+static void sample(struct usage *usages) {
+  for (int i = 0; i < options.pid_count; i++) usages[i] = usage_of(options.pids[i]);
+}
+
+/* How often the connection was served that was served least, against the mean. */
+static double least_served(void) {
+  long least = -1, sum = 0;
+  int count = options.mode == mode_fanout ? busy_count - 1 : busy_count;
+  for (int i = 0; i < count; i++) {
+    sum += busy[i].rounds;
+    if (least < 0 || busy[i].rounds < least) least = busy[i].rounds;
+  }
+  return sum == 0 ? 0 : (double)least * count / (double)sum;
+}
+
+static void measure(const struct usage *before_idle, const struct usage *after_idle) {
+  start_rounds();
+  run_for(options.warmup);
+  for (int i = 0; i < busy_count; i++) busy[i].rounds = 0;
+  struct usage before[9];
+  before[0] = usage_of(getpid());
+  sample(before + 1);
+  measuring = true;
+  double start = now();
+  run_for(options.seconds);
+  double end = now();
+  /* A round that has not come back yet has taken at least so long: whoever is never served must not go uncounted. */
+  bool rounds = options.mode == mode_echo || options.mode == mode_qos1;
+  for (int i = 0; rounds && i < busy_count; i++)
+    if (busy[i].in_round) record_latency(end - busy[i].round_since);
+  report(end - start, messages, (long long)messages * (long long)(options.mode == mode_down ? block_size : options.size),
+         least_served(), before, before_idle, after_idle);
+}
+
+/* ---- options ---- */
+
+static int choice(const char *name, const char *value, const char *const *names) {
+  for (int i = 0; names[i]; i++)
+    if (strcmp(names[i], value) == 0) return i;
+  fprintf(stderr, "load: --%s cannot be %s\n", name, value);
+  exit(64);
+}
+
+static void read_options(int argc, char **argv) {
+  static const char *const framings[] = {"websocket", "unmasked", "none", NULL};
+  static const char *const modes[] = {"echo", "down", "up", "connect", "fanout", "qos1", NULL};
+  static const struct option names[] = {
+      {"port", 1, NULL, 'p'},  {"tls", 0, NULL, 't'},     {"framing", 1, NULL, 'f'}, {"mode", 1, NULL, 'm'},
+      {"connections", 1, NULL, 'c'}, {"size", 1, NULL, 's'}, {"batch", 1, NULL, 'b'}, {"idle", 1, NULL, 'i'},
+      {"rate", 1, NULL, 'r'},  {"warmup", 1, NULL, 'w'},  {"seconds", 1, NULL, 'd'}, {"limit", 1, NULL, 'l'},
+      {"pid", 1, NULL, 'P'},   {NULL, 0, NULL, 0}};
+  int option;
+  while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+    switch (option) {
+      case 'p': options.port = atoi(optarg); break;
+      case 't': options.tls = true; break;
+      case 'f': options.framing = (enum framing)choice("framing", optarg, framings); break;
+      case 'm': options.mode = (enum mode)choice("mode", optarg, modes); break;
+      case 'c': options.connections = atoi(optarg); break;
+      case 's': options.size = (size_t)atol(optarg); break;
+      case 'b': options.batch = atoi(optarg); break;
+      case 'i': options.idle = atoi(optarg); break;
+      case 'r': options.rate = atof(optarg); break;
+      case 'w': options.warmup = atof(optarg); break;
+      case 'd': options.seconds = atof(optarg); break;
+      case 'l': options.limit = atoi(optarg); break;
+      case 'P':
+        if (options.pid_count == 8) fail("at most 8 processes");
+        options.pids[options.pid_count++] = atoi(optarg);
+        break;
+      default: exit(64);
+    }
+  }
+  if (options.port <= 0 || options.size == 0 || options.size > block_size || options.batch < 1 || options.connections < 1)
+    fail("needs --port, --size from 1 to 65536, --batch and --connections from 1");
+  if (options.mode == mode_up && block_size % options.size != 0) fail("--size must divide 65536 to go up");
+}
+
+static void on_alarm(int signal) {
+  (void)signal;
+  static const char text[] = "load: did not come to its end in time\n";
+  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(2);
+  _exit(1);
+}
+
+static void raise_file_limit(int needed) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < (rlim_t)needed)
+    fail("needs %d open files and may have %lu: raise `ulimit -Hn`", needed, (unsigned long)limit.rlim_cur);
+}
+
+int main(int argc, char **argv) {
+  read_options(argc, argv);
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  /* Paced rounds start to the microsecond, not to the default 50. */
+  prctl(PR_SET_TIMERSLACK, 1);
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGALRM, on_alarm);
+  alarm((unsigned)options.limit);
+  loop = epoll_create1(0);
+  busy_count = options.connections + (options.mode == mode_fanout ? 1 : 0);
+  idle_count = options.idle > 0 ? options.idle + idle_beforehand : 0;
+  raise_file_limit(busy_count + idle_count + 32);
+  connection_setup(loop);
+  exchange = make_exchange();
+  busy = calloc((size_t)busy_count, sizeof *busy);
+  idle = calloc((size_t)idle_count + 1, sizeof *idle);
+
+  struct usage before_idle[8] = {0}, after_idle[8] = {0};
+  if (options.idle > 0) {
+    open_all(idle, idle_beforehand, role_idle);
+    run_for(0.5);
+    sample(before_idle);
+    open_all(idle + idle_beforehand, options.idle, role_idle);
+    run_for(1);
+    sample(after_idle);
+  }
+  open_all(busy, options.connections, role_busy);
+  if (options.mode == mode_fanout) open_all(busy + options.connections, 1, role_publisher);
+  measure(before_idle, after_idle);
+  /* Everything is closed by the end of the process. */
+  fflush(stdout);
+  _exit(0);
+}

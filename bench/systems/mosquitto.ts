@@ -1,0 +1,60 @@
+import { writeFileSync } from 'node:fs'
+import { userInfo } from 'node:os'
+import { join } from 'node:path'
+import { accepts, freePort, start } from '../children.js'
+import { missingOf, type Running, type System } from './system.js'
+
+/** mosquitto with its own WebSocket listener. */
+export const mosquitto: System = {
+  name: 'mosquitto',
+  speaks: 'websocket',
+  hasTls: true,
+  missing: () => missingOf('mosquitto'),
+  start: ({ directory, tls, certificate }) =>
+    startMosquitto(directory, [
+      'protocol websockets',
+      ...(tls ? [`certfile ${certificate.cert}`, `keyfile ${certificate.key}`] : []),
+    ]),
+}
+
+/** `front` before a mosquitto; the processor time of both counts. */
+export function beforeMosquitto(front: System): System {
+  return {
+    name: `${front.name} + mosquitto`,
+    speaks: front.speaks,
+    hasTls: front.hasTls,
+    missing: () => front.missing() ?? mosquitto.missing(),
+    async start(setup) {
+      const broker = await startMosquitto(setup.directory, [])
+      try {
+        const running = await front.start({ ...setup, upstreamPort: broker.port })
+        const stop = async (): Promise<void> => {
+          await running.stop()
+          await broker.stop()
+        }
+        return { port: running.port, pids: [...running.pids, ...broker.pids], stop }
+      } catch (error) {
+        await broker.stop()
+        throw error
+      }
+    },
+  }
+}
+
+async function startMosquitto(directory: string, listener: readonly string[]): Promise<Running> {
+  const port = await freePort()
+  const lines = [
+    `listener ${port} 127.0.0.1`,
+    ...listener,
+    'allow_anonymous true',
+    // As root it would become the user mosquitto, who may not write here.
+    `user ${userInfo().username}`,
+    // As the embedded broker and the tunnel have it: each small packet leaves at once.
+    'set_tcp_nodelay true',
+  ]
+  const file = join(directory, 'mosquitto.conf')
+  writeFileSync(file, `${lines.join('\n')}\n`)
+  const child = start('mosquitto', ['-c', file])
+  await accepts(port, child)
+  return { port, pids: [child.pid], stop: () => child.stop() }
+}
