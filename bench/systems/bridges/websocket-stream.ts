@@ -1,10 +1,10 @@
 /** `websocket-stream`, piped both ways. */
 import { pipeline } from 'node:stream'
-import { createServer } from 'websocket-stream'
+import websocketStream from 'websocket-stream'
 import { connectUpstream, listen } from './server.js'
 
 const ignore = (): void => {}
 
-createServer({ server: listen(), perMessageDeflate: false }, stream => {
+websocketStream.createServer({ server: listen(), perMessageDeflate: false }).on('stream', stream => {
   pipeline(stream, connectUpstream(), stream, ignore)
 })
