@@ -196,6 +196,7 @@ static void on_input(struct connection *c) {
     if (length == 0) return;
     if (c->state == state_upgrading) receive_response(c, input, (size_t)length);
     else receive(c, input, (size_t)length);
+    if (c->state == state_ready) on_received(c);
   } while (c->state != state_closed && c->ssl && SSL_has_pending(c->ssl));
 }
 

@@ -58,7 +58,22 @@ _Noreturn void fail(const char *format, ...) {
 static void start_round(struct connection *c, double at) {
   c->in_round = true;
   c->round_since = at;
+  c->sent = options.batch;
   if (exchange.send_length > 0) connection_send(c, exchange.send, exchange.send_length);
+}
+
+/* Several messages in flight: as many are sent as have come back, so that a whole batch is always on its way. */
+static bool sliding(void) { return options.mode == mode_echo && options.batch > 1 && options.rate == 0; }
+
+void on_received(struct connection *c) {
+  if (!sliding() || !c->in_round || c->out_left > 0) return;
+  long returned = c->laps * options.batch + (long)(c->expect_at / options.size);
+  long room = returned + options.batch - c->sent, position = c->sent % options.batch;
+  if (room > options.batch - position) room = options.batch - position;
+  if (room == 0) return;
+  size_t frame = exchange.send_length / (size_t)options.batch;
+  c->sent += room;
+  connection_send(c, exchange.send + (size_t)position * frame, (size_t)room * frame);
 }
 
 static void publish(void) {
@@ -77,6 +92,11 @@ static void on_round(struct connection *c) {
   }
   double time = now();
   if (measuring) record_latency(time - c->round_since);
+  if (sliding()) {
+    c->laps++;
+    c->round_since = time;
+    return;
+  }
   c->in_round = false;
   if (!running) return;
   if (options.rate == 0) return start_round(c, time);

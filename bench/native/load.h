@@ -10,7 +10,7 @@
 enum framing { framing_websocket, framing_unmasked, framing_none };
 
 enum mode {
-  mode_echo,    /* each round is sent, and has to come back */
+  mode_echo,    /* what is sent has to come back; a round is a batch of messages */
   mode_down,    /* the upstream sends, as fast as it is read */
   mode_up,      /* bytes are sent as fast as they are taken; the upstream acknowledges each 64 KiB */
   mode_connect, /* open, CONNECT, CONNACK, close, again */
@@ -68,7 +68,8 @@ struct connection {
   double round_since; /* when it was started, or should have been (see `rate`) */
   double next_due;
   long owed; /* rounds that are due and not yet started */
-  long rounds;
+  long rounds; /* since the measurement began */
+  long sent, laps; /* messages, and whole batches that came back, since the connection began */
   double opened_at;
 };
 
@@ -85,6 +86,7 @@ const char *connection_cipher(void);
 /* load.c: what the connection tells */
 void on_upgraded(struct connection *c);
 void on_expected(struct connection *c);
+void on_received(struct connection *c);
 void on_sent(struct connection *c);
 void on_end(struct connection *c);
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -14,6 +14,8 @@ export const mosquitto: System = {
     startMosquitto(directory, [
       'protocol websockets',
       ...(tls ? [`certfile ${certificate.cert}`, `keyfile ${certificate.key}`] : []),
+      // mosquitto 2.0.11 counts only plain listeners, and does not start without one.
+      `listener 0 ${join(directory, 'plain.sock')}`,
     ]),
 }
 

@@ -1,0 +1,216 @@
+import { websocketStream, wsStream } from './systems/bridges.js'
+import { direct, haproxy } from './systems/haproxy.js'
+import { lighttpd } from './systems/lighttpd.js'
+import { beforeMosquitto, mosquitto } from './systems/mosquitto.js'
+import { mqway, mqwayEmbedded } from './systems/mqway.js'
+import type { System } from './systems/system.js'
+
+/** What a run can tell; `results.ts` says how each is computed. */
+export type Figure =
+  | 'rate'
+  | 'megabytes'
+  | 'cpu'
+  | 'cpuPerMegabyte'
+  | 'p50'
+  | 'p99'
+  | 'leastServed'
+  | 'idleBytes'
+  | 'readyCpu'
+
+/** One measurement: a load, the systems that bear it, and what is shown of it. */
+export interface Cell {
+  readonly name: string
+  readonly title: string
+  readonly tls: boolean
+  readonly systems: readonly System[]
+  /** Whose figures are the ratios' denominators. */
+  readonly peer: System
+  /** What the systems lead to; `none` for brokers, and those that are put before one. */
+  readonly upstream: 'echo' | 'source' | 'sink' | 'connack' | 'none'
+  /** The load generator's options (see native/load.c); none where only the start is measured. */
+  readonly load: Readonly<Record<string, string | number>> | undefined
+  /** The first is what counts. */
+  readonly figures: readonly Figure[]
+  /** Paced at half of what the peer reached in this cell of the same round. */
+  readonly pacedBy?: string
+}
+
+const tunnels: readonly System[] = [mqway, lighttpd, websocketStream, wsStream, haproxy, direct]
+const inFrontOfMosquitto = beforeMosquitto(mqway)
+const lighttpdMosquitto = beforeMosquitto(lighttpd)
+const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdMosquitto, mosquitto]
+
+/** Every system, in the order of the tables. */
+export const systems: readonly System[] = [...tunnels, ...brokers]
+
+/** How much smaller the cells of `--quick` are. */
+interface Scale {
+  readonly idle: (tls: boolean) => number
+}
+const full: Scale = { idle: tls => (tls ? 2000 : 5000) }
+const small: Scale = { idle: () => 200 }
+
+type Tunnel = Pick<Cell, 'name' | 'title' | 'upstream' | 'load' | 'figures'> &
+  Partial<Pick<Cell, 'pacedBy' | 'systems'>>
+
+/** The tunnel's cells, each once without and once with TLS. */
+function tunnelCells({ idle }: Scale, tls: boolean): Cell[] {
+  const pingPong = { mode: 'echo', connections: 50, size: 64, batch: 1 }
+  const cells: Tunnel[] = [
+    {
+      name: 'flood',
+      title: '20 connections, frames of 64 B, 64 KiB in flight each',
+      upstream: 'echo',
+      load: { mode: 'echo', connections: 20, size: 64, batch: 1024 },
+      figures: ['cpu', 'rate', 'p99', 'leastServed'],
+    },
+    {
+      name: '1k',
+      title: '20 connections, frames of 1 KiB, 64 KiB in flight each',
+      upstream: 'echo',
+      load: { mode: 'echo', connections: 20, size: 1024, batch: 64 },
+      figures: ['cpuPerMegabyte', 'megabytes', 'p99'],
+    },
+    {
+      name: '64k',
+      title: '4 connections, frames of 64 KiB, one in flight each',
+      upstream: 'echo',
+      load: { mode: 'echo', connections: 4, size: 65_536, batch: 1 },
+      figures: ['cpuPerMegabyte', 'megabytes', 'p99'],
+    },
+    {
+      name: 'ping-pong',
+      title: '50 connections, one frame of 64 B in flight each',
+      upstream: 'echo',
+      load: pingPong,
+      figures: ['cpu', 'rate', 'p50', 'p99'],
+    },
+    {
+      name: 'paced',
+      title: 'ping-pong at half of the peer’s rate',
+      upstream: 'echo',
+      load: pingPong,
+      figures: ['p99', 'p50', 'cpu', 'rate'],
+      pacedBy: 'ping-pong',
+    },
+    {
+      name: 'down',
+      title: 'one way to the client, 4 connections',
+      upstream: 'source',
+      load: { mode: 'down', connections: 4 },
+      figures: ['cpuPerMegabyte', 'megabytes'],
+    },
+    {
+      name: 'up',
+      title: 'one way to the upstream, 4 connections, frames of 1 KiB',
+      upstream: 'sink',
+      load: { mode: 'up', connections: 4, size: 1024 },
+      figures: ['cpuPerMegabyte', 'megabytes'],
+    },
+    {
+      name: 'connect',
+      title: 'connections, 32 at once: handshake, CONNECT, CONNACK, DISCONNECT, close',
+      upstream: 'connack',
+      load: { mode: 'connect', connections: 32 },
+      figures: ['rate', 'cpu', 'p50', 'p99'],
+    },
+    {
+      name: 'idle',
+      title: `${idle(tls)} idle connections, and ping-pong beside them`,
+      upstream: 'echo',
+      load: { ...pingPong, idle: idle(tls) },
+      figures: ['idleBytes', 'cpu', 'rate', 'p99'],
+      systems: tunnels.filter(system => system !== direct),
+    },
+    {
+      name: 'start',
+      title: 'from start to ready',
+      upstream: 'echo',
+      load: undefined,
+      figures: ['readyCpu'],
+      systems: [mqway, mqwayEmbedded, lighttpd],
+    },
+  ]
+  return cells.map(cell => ({
+    peer: lighttpd,
+    ...cell,
+    tls,
+    name: tls ? `${cell.name}-tls` : cell.name,
+    title: tls ? `${cell.title}, TLS` : cell.title,
+    systems: (cell.systems ?? tunnels).filter(system => !tls || system.hasTls),
+    ...(cell.pacedBy === undefined || !tls ? {} : { pacedBy: `${cell.pacedBy}-tls` }),
+  }))
+}
+
+function brokerCells(): Cell[] {
+  const common = { tls: false, systems: brokers, peer: mosquitto, upstream: 'none' } as const
+  const fanOut = (subscribers: number, burst: number, size: number): Cell => ({
+    ...common,
+    name: `fan-out-${subscribers}-${burst}-${size}`,
+    title: `one publisher, ${subscribers} subscribers, bursts of ${burst}, ${size} B, QoS 0`,
+    load: { mode: 'fanout', connections: subscribers, batch: burst, size },
+    figures: ['cpu', 'rate', 'p50', 'p99'],
+  })
+  const sizes = [64, 1024]
+  const bursts = [1, 20]
+  return [
+    ...[100, 1000].flatMap(count => sizes.flatMap(size => bursts.map(burst => fanOut(count, burst, size)))),
+    {
+      ...common,
+      name: 'qos1',
+      title: '10 publishers at QoS 1, 64 B, one message in flight each',
+      load: { mode: 'qos1', connections: 10, size: 64, batch: 1 },
+      figures: ['p50', 'p99', 'cpu', 'rate'],
+    },
+  ]
+}
+
+export const fullCells: readonly Cell[] = [...tunnelCells(full, false), ...tunnelCells(full, true), ...brokerCells()]
+
+const quickNames = ['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1']
+export const quickCells: readonly Cell[] = [
+  ...tunnelCells(small, false),
+  ...tunnelCells(small, true),
+  ...brokerCells(),
+].filter(cell => quickNames.includes(cell.name))
+
+/** What is to be reached, as ratios in one run. */
+export interface Target {
+  readonly cell: string
+  readonly figure: Figure
+  readonly system: System
+  /** Undefined: the figure itself, not a ratio. */
+  readonly against: System | undefined
+  readonly reach: number
+}
+
+const bar = (cell: string, figure: Figure, reach: number): Target => ({
+  cell,
+  figure,
+  system: mqway,
+  against: lighttpd,
+  reach,
+})
+
+export const targets: readonly Target[] = [
+  bar('flood', 'cpu', 0.6),
+  bar('1k', 'cpuPerMegabyte', 0.3),
+  bar('64k', 'cpuPerMegabyte', 0.3),
+  bar('flood-tls', 'cpu', 0.85),
+  bar('1k-tls', 'cpuPerMegabyte', 0.6),
+  bar('64k-tls', 'cpuPerMegabyte', 0.6),
+  bar('ping-pong', 'cpu', 1.5),
+  bar('ping-pong-tls', 'cpu', 1.5),
+  bar('flood', 'p99', 0.1),
+  bar('flood-tls', 'p99', 0.1),
+  bar('paced', 'p99', 1.2),
+  bar('paced-tls', 'p99', 1.2),
+  bar('idle', 'idleBytes', 0.8),
+  bar('idle-tls', 'idleBytes', 1.2),
+  bar('connect-tls', 'rate', 0.7),
+  ...['1-64', '20-64', '1-1024', '20-1024'].flatMap(variant => [
+    { ...bar(`fan-out-100-${variant}`, 'cpu', 2), system: mqwayEmbedded, against: mosquitto },
+    { ...bar(`fan-out-100-${variant}`, 'cpu', 1), system: inFrontOfMosquitto, against: lighttpdMosquitto },
+  ]),
+  { ...bar('start', 'readyCpu', 0.5), against: undefined },
+]

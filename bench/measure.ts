@@ -1,0 +1,106 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Cell } from './cells.js'
+import { processorTime, start } from './children.js'
+import { loadProgram, upstreamProgram } from './native.js'
+import type { Running, Setup, System } from './systems/system.js'
+
+/** How long, in seconds. */
+export interface Timing {
+  readonly warmup: number
+  readonly seconds: number
+}
+
+/** What one run of the load generator printed; times in microseconds unless said otherwise. */
+export interface LoadReport {
+  readonly seconds: number
+  readonly messages: number
+  readonly bytes: number
+  readonly p50: number
+  readonly p99: number
+  /** How often the connection was served that was served least, against the mean. */
+  readonly leastServed: number
+  readonly cipher: string
+  /** The generator's own processor time per second. */
+  readonly generator: number
+  readonly processes: readonly { user: number; system: number; rss: number; idleBytes: number }[]
+}
+
+/** One system in one cell, once. */
+export interface Run {
+  /** Seconds of processor time from start to ready. */
+  readonly readyCpu: number
+  readonly load: LoadReport | undefined
+  /** Connections beside the busy ones. */
+  readonly idle: number
+}
+
+/** What opening connections, ending and a slow machine may take beyond the measured time, in seconds. */
+const slack = 40
+
+/**
+ * Starts the upstream and the system, lets the load generator run, and ends all of it.
+ *
+ * @param rate rounds per second to pace the load at, over all connections
+ */
+export async function measure(
+  cell: Cell,
+  system: System,
+  timing: Timing,
+  certificate: Setup['certificate'],
+  rate?: number,
+): Promise<Run> {
+  const directory = mkdtempSync(join(tmpdir(), 'mqway-bench-'))
+  const upstream = cell.upstream === 'none' ? undefined : start(upstreamProgram, [cell.upstream])
+  let running: Running | undefined
+  try {
+    const upstreamPort = upstream === undefined ? 0 : Number(await upstream.firstLine)
+    const speaksMqtt = cell.upstream === 'none' || cell.upstream === 'connack'
+    running = await system.start({ directory, tls: cell.tls, certificate, upstreamPort, speaksMqtt })
+    const readyCpu = running.pids.reduce((sum, pid) => sum + processorTime(pid), 0)
+    const load = cell.load === undefined ? undefined : await runLoad(cell, system, running, timing, rate)
+    return { readyCpu, load, idle: Number(cell.load?.['idle'] ?? 0) }
+  } finally {
+    await running?.stop()
+    await upstream?.stop()
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+async function runLoad(
+  cell: Cell,
+  system: System,
+  running: Running,
+  timing: Timing,
+  rate: number | undefined,
+): Promise<LoadReport> {
+  const options = {
+    ...cell.load,
+    port: running.port,
+    framing: framing(cell, system),
+    warmup: timing.warmup,
+    seconds: timing.seconds,
+    limit: Math.ceil(timing.warmup + timing.seconds + slack),
+    ...(rate === undefined ? {} : { rate }),
+  }
+  const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
+  const load = start(loadProgram, [
+    ...args,
+    ...(cell.tls ? ['--tls'] : []),
+    ...running.pids.flatMap(pid => ['--pid', String(pid)]),
+  ])
+  try {
+    const report: LoadReport = JSON.parse(await load.firstLine)
+    if (report.messages === 0) throw new Error('no work was done')
+    return report
+  } finally {
+    await load.stop()
+  }
+}
+
+/** Through a relay, what the upstream sends back as it came may be in frames; what it makes itself is not. */
+function framing(cell: Cell, system: System): string {
+  if (system.speaks === 'websocket') return 'websocket'
+  return cell.upstream === 'echo' ? 'unmasked' : 'none'
+}
