@@ -73,7 +73,6 @@ const table = {
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
   'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
-  'close-timeout': { closeCode: 1002, level: 'info', text: 'The other side did not finish closing in time' },
   'shutting-down': {
     httpStatus: 503,
     retryAfter: 5,

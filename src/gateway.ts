@@ -59,7 +59,7 @@ const socketsPerConnection = 2
  *   started by then is closed
  */
 export async function startGateway(config: Config, log: Logger, options: GatewayOptions = {}): Promise<Gateway> {
-  const opened = new Opened()
+  const opened = new Opened(log)
   try {
     return await assemble(config, log, options.cwd ?? process.cwd(), opened)
   } catch (error) {
@@ -72,6 +72,7 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const metrics = opened.add(createMetrics())
   const brokers = opened.add(new Brokers(config, cwd, log))
   const tunnels = new Tunnels(metrics)
+  metrics.watchBuffers(() => tunnels.bufferedBytes)
   const limits = new ConnectionLimits(config.limits)
   const resolveClient = compileClientResolver(config.trustedProxies)
   const nextId = connectionIds()
@@ -122,8 +123,8 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   }
   if (mqtt.port !== 'off' && mqttBroker) {
     const options = tunnelOptions(config, { inspectConnect: true, pingInterval: 'off' })
-    const endpoint = new MqttEndpoint(mqttBroker, options, tunnels, metrics)
-    const accept: MqttListenerOptions['accept'] = (socket, peer, child) => void endpoint.accept(socket, peer, child)
+    const endpoint = new MqttEndpoint(mqttBroker, options, tunnels)
+    const accept: MqttListenerOptions['accept'] = (socket, peer, child) => endpoint.accept(socket, peer, child)
     const where = { port: mqtt.port, host: mqtt.host ?? config.host }
     listening('mqtt', await startMqttListener({ ...where, accept, limits, nextId, maxConnections, log, metrics }))
   }
@@ -158,6 +159,11 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
 /** What was opened so far, to be closed in the opposite order. */
 class Opened {
   readonly #parts: { close(): unknown }[] = []
+  readonly #log: Logger
+
+  constructor(log: Logger) {
+    this.#log = log
+  }
 
   add<T extends { close(): unknown }>(part: T): T {
     this.#parts.push(part)
@@ -165,7 +171,10 @@ class Opened {
   }
 
   async close(): Promise<void> {
-    for (const part of this.#parts.splice(0).reverse()) await part.close()
+    for (const part of this.#parts.splice(0).reverse()) {
+      // One that fails to close must not keep the others open.
+      await Promise.resolve(part.close()).catch(error => this.#log.error({ err: error }, 'a part did not close'))
+    }
   }
 }
 
@@ -214,7 +223,7 @@ class Brokers {
 
   async close(): Promise<void> {
     const made = await Promise.allSettled(this.#made.values())
-    await Promise.all(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+    await Promise.allSettled(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
   }
 }
 

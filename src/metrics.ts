@@ -30,6 +30,8 @@ export interface Metrics {
   ended(reason: EndingReason): void
   /** How long the broker took to accept one connection, in seconds. */
   upstreamConnected(seconds: number): void
+  /** Where to ask how many bytes wait in memory for all connections together. */
+  watchBuffers(read: () => number): void
   /** When the served certificate expires (milliseconds since 1970). */
   certificateExpires(time: number): void
   /** Stops what the metrics themselves run. */
@@ -130,6 +132,16 @@ export function createMetrics(): Metrics {
     refused: reason => refusals.inc({ reason }),
     ended: reason => endings.inc({ reason }),
     upstreamConnected: seconds => connectSeconds.observe(seconds),
+    watchBuffers: read => {
+      new Gauge({
+        name: 'mqway_buffered_bytes',
+        help: 'Bytes that wait in memory for clients and brokers that are slower than the other side',
+        registers: [registry],
+        collect() {
+          this.set(read())
+        },
+      })
+    },
     certificateExpires: time => expiry.set(time / 1000),
     close: () => registry.clear(),
   }

@@ -157,6 +157,30 @@ describe('who may connect', () => {
     expect(await from('192.0.2.4')).toBe('open')
   })
 
+  it('counting those whose broker is still being dialled, also when they have left', async () => {
+    // It accepts, and never answers the TLS handshake.
+    const recorder = await startRecorder()
+    const broker = { url: recorder.url.replace('mqtt:', 'mqtts:'), connectTimeout: '2s' }
+    const gateway = await start({ limits: { connections: 2 }, broker })
+    const leavers = await Promise.all(
+      [1, 2].map(async () => {
+        const socket = net.connect(Number(new URL(gateway.urls.http).port), '127.0.0.1')
+        socket.write(
+          'GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+            'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n',
+        )
+        await once(socket, 'connect')
+        return socket
+      }),
+    )
+    const opening = 'mqway_connections{transport="websocket",state="opening"}'
+    await eventually(async () => (await metric(gateway, opening)) === 2)
+    for (const socket of leavers) socket.resetAndDestroy()
+    expect(await attempt(ws(gateway))).toMatchObject({ status: 503 })
+    await eventually(async () => (await metric(gateway, opening)) === 0)
+    expect(await attempt(ws(gateway))).toMatchObject({ status: 504 })
+  })
+
   it('the address of a client comes from a trusted proxy alone, and reaches the broker with the PROXY protocol', async () => {
     for (const [trustedProxies, expected] of [
       [['loopback'], '203.0.113.9'],

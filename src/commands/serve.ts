@@ -22,8 +22,14 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
     log.info({ urls: gateway.urls }, `mqway is ready: ${gateway.urls.join('  ')}`)
     signals.onReload = () => gateway.reload()
     const signal = await signals.stop
-    log.info({ signal }, `stopping, within ${config.shutdown.grace / 1000} s; once more for at once`)
-    await gateway.close(config.shutdown.grace)
+    const { grace } = config.shutdown
+    log.info({ signal }, `stopping, within ${grace / 1000} s; once more for at once`)
+    // Whatever does not close, or what a library still holds: the promise of an end within the grace time comes first.
+    setTimeout(() => {
+      log.warn('not everything was closed in time')
+      process.exit(0)
+    }, grace).unref()
+    await gateway.close(grace)
     log.info('stopped')
     return 0
   } catch (error) {
@@ -34,7 +40,6 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
     signals.close()
   }
 }
-
 /** The signals that a service manager and a terminal send. A stop that comes while the gateway starts is kept. */
 function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () => void; close(): void } {
   let stopping = false

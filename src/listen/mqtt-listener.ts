@@ -4,6 +4,7 @@ import type { ConnectionLimits } from '../access/limits.js'
 import type { Peer } from '../broker/broker.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
+import { takeOverWhileCounted } from './admission.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 
 export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
@@ -40,8 +41,8 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
       socket.destroy()
     }
     try {
-      socket.once('close', limits.admit(peer.address))
-      accept(socket, peer, log)?.catch(refuse)
+      const release = limits.admit(peer.address)
+      takeOverWhileCounted(socket, release, () => accept(socket, peer, log)).catch(refuse)
     } catch (error) {
       refuse(error)
     }

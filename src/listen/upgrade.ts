@@ -1,12 +1,13 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { ClientResolver } from '../access/client-address.js'
+import type { Client, ClientResolver } from '../access/client-address.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { OriginPolicy } from '../access/origins.js'
 import type { Peer } from '../broker/broker.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
+import { takeOverWhileCounted } from './admission.js'
 import { writeRefusal } from './refusal.js'
 
 /** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
@@ -82,16 +83,16 @@ export class UpgradeRouter {
     }
     const refuse = this.#refuser(socket, log)
     try {
-      const route = this.#admit(request, socket, path, client)
-      const accepted = route.accept({ request, socket, head, peer, path, log, refuse })
-      accepted?.catch((error: unknown) => refuse(Ending.from(error)))
+      const { route, release } = this.#admit(request, path, client)
+      const upgrade = { request, socket, head, peer, path, log, refuse }
+      takeOverWhileCounted(socket, release, () => route.accept(upgrade)).catch(error => refuse(Ending.from(error)))
     } catch (error) {
       refuse(Ending.from(error))
     }
   }
 
-  /** The endpoint, once every guard has let the request through. */
-  #admit(request: IncomingMessage, socket: Duplex, path: string, client: ReturnType<ClientResolver>): UpgradeRoute {
+  /** The endpoint, once every guard has let the request through, and what gives the connection's place back. */
+  #admit(request: IncomingMessage, path: string, client: Client): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new Ending('shutting-down')
 
     const route = this.#options.routes.find(candidate => candidate.matches(path))
@@ -102,10 +103,7 @@ export class UpgradeRouter {
       throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
     }
 
-    const release = this.#options.limits.admit(client.address)
-    if (socket.destroyed) release()
-    else socket.once('close', release)
-    return route
+    return { route, release: this.#options.limits.admit(client.address) }
   }
 
   #refuser(socket: Duplex, log: Logger): Upgrade['refuse'] {

@@ -16,6 +16,8 @@ export interface Client {
   finish(ending: Ending): void
   /** Asks the client for a sign of life, on a transport that has such a thing. */
   ping?(): void
+  /** Grows with every sign of life: bytes that came, and bytes that were waiting and that the client took. */
+  readonly signsOfLife?: number
 }
 
 /** A client on the plain MQTT port. Its socket has to be half-open capable (`allowHalfOpen`). */

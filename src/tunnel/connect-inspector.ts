@@ -23,8 +23,7 @@ export class ConnectInspector {
   facts: ConnectFacts | undefined
 
   readonly #limit: number
-  #held: Buffer[] = []
-  #length = 0
+  #held: Buffer | undefined
 
   /** @param limit the largest CONNECT to take, in bytes of the whole packet */
   constructor(limit: number) {
@@ -33,7 +32,7 @@ export class ConnectInspector {
 
   /** Bytes that are held back. */
   get heldBytes(): number {
-    return this.#length
+    return this.#held?.length ?? 0
   }
 
   /**
@@ -42,18 +41,15 @@ export class ConnectInspector {
    * @throws {Ending} `not-mqtt` or `connect-too-large`
    */
   push(chunk: Buffer): Buffer | undefined {
-    this.#held.push(chunk)
-    this.#length += chunk.length
-    const bytes = this.#held.length === 1 ? chunk : Buffer.concat(this.#held, this.#length)
-    this.#held = [bytes]
+    const bytes = this.#held ? Buffer.concat([this.#held, chunk]) : chunk
+    this.#held = bytes
 
     const size = packetSize(bytes)
     if (size !== undefined && size > this.#limit)
       throw new Ending('connect-too-large', { hint: `over ${this.#limit} bytes` })
     if (size === undefined || size > bytes.length) return undefined
     this.facts = readConnect(bytes.subarray(0, size))
-    this.#held = []
-    this.#length = 0
+    this.#held = undefined
     return bytes
   }
 }

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { Ending } from '../endings.js'
+import { Ending, type EndingReason } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics, Traffic } from '../metrics.js'
 import type { Client } from './client.js'
@@ -32,6 +32,9 @@ export interface TunnelParts {
   /** Called once, when both streams are closed and no timer is left. */
   readonly onEnded: () => void
 }
+
+/** The endings in which the client left by itself. */
+const departures: ReadonlySet<EndingReason> = new Set(['client-closed', 'client-gone', 'client-reset'])
 
 /** Pings that may go unanswered before the connection counts as dead. */
 const patience = 2
@@ -131,11 +134,12 @@ export class Tunnel {
   #onClientEnd(): void {
     this.#broker.end()
     // One that broke the rules is told so at once; one that just left still gets what the broker has for it.
-    if (this.#ending && !this.#ending.reason.startsWith('client-')) this.#cutDown()
+    if (this.#ending && !departures.has(this.#ending.reason)) this.#cutDown()
   }
 
   #onBrokerEnd(ending: Ending): void {
     this.#begin(ending)
+    // The first ending is the one that the client is told.
     this.#client.finish(this.#ending ?? ending)
   }
 
@@ -192,16 +196,15 @@ export class Tunnel {
     }
   }
 
-  /** Pings after each `interval` without a byte from the client. */
+  /** Pings after each `interval` without a sign of life. One that takes a long download lives, if it says nothing. */
   #startPinging(interval: number): void {
-    const traffic = this.#traffic
-    let heardBefore = 0
+    let seen = 0
     let unanswered = 0
     this.#pingTimer = setInterval(() => {
-      const heard = traffic.bytesIn + traffic.framesIn
+      const signs = this.#client.signsOfLife ?? 0
       // While the broker is slow the client is not read: the silence is ours.
-      if (heard !== heardBefore || this.#up.isPaused()) {
-        heardBefore = heard
+      if (signs !== seen || this.#up.isPaused()) {
+        seen = signs
         unanswered = 0
       } else if (unanswered === patience) {
         this.end(new Ending('ping-timeout'))

@@ -51,6 +51,8 @@ class TunnelSocket extends WebSocket {
 interface Handshake {
   readonly upgrade: UpgradeRequest
   connection: Duplex | undefined
+  /** Settles when a valid handshake has been answered. */
+  opening: Promise<void> | undefined
 }
 
 /**
@@ -75,25 +77,32 @@ export class WebSocketEndpoint {
       WebSocket: TunnelSocket,
       handleProtocols: offered => this.#choose(offered) ?? false,
       // Asked once `ws` has found the handshake valid, and before it answers.
-      verifyClient: ({ req }, accept) => void this.#open(req, accept),
+      verifyClient: ({ req }, accept) => this.#verify(req, accept),
     })
     this.#server.on('wsClientError', (error, _socket, request) => this.#refuseInvalid(request, error))
     this.#server.on('headers', (headers, request) => this.#addForcedSubprotocol(headers, request))
   }
 
-  /** Takes over an upgrade request and answers it: with a tunnel, or with `upgrade.refuse`. */
-  accept(upgrade: UpgradeRequest): void {
-    const handshake: Handshake = { upgrade, connection: undefined }
+  /**
+   * Takes over an upgrade request and answers it: with a tunnel, or with `upgrade.refuse`. Resolves when that is done.
+   */
+  async accept(upgrade: UpgradeRequest): Promise<void> {
+    const handshake: Handshake = { upgrade, connection: undefined, opening: undefined }
     this.#handshakes.set(upgrade.request, handshake)
     this.#server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, ({ connection }) => {
       handshake.connection = connection
     })
+    await handshake.opening
   }
 
-  async #open(request: IncomingMessage, accept: (verified: boolean) => void): Promise<void> {
+  #verify(request: IncomingMessage, accept: (verified: boolean) => void): void {
     const handshake = this.#handshakes.get(request)
-    if (!handshake) return accept(false)
-    const { peer, log, refuse } = handshake.upgrade
+    if (handshake) handshake.opening = this.#open(handshake, accept)
+    else accept(false)
+  }
+
+  async #open(handshake: Handshake, accept: (verified: boolean) => void): Promise<void> {
+    const { request, peer, log, refuse } = handshake.upgrade
     let dialled: Dialled
     try {
       this.#checkVersion(request)
@@ -108,7 +117,14 @@ export class WebSocketEndpoint {
     // Gone while the broker was dialled: `ws` has destroyed the socket then.
     if (!connection) return dialled.abandon()
     const subprotocol = this.#answered(request)
-    dialled.carry(traffic => new WebSocketStream(connection, traffic), this.#options, log.child({ subprotocol }))
+    try {
+      dialled.carry(traffic => new WebSocketStream(connection, traffic), this.#options, log.child({ subprotocol }))
+    } catch (error) {
+      // After the 101 there is no answer but the end.
+      log.error({ err: error }, 'a tunnel could not begin')
+      connection.destroy()
+      dialled.abandon()
+    }
   }
 
   #refuseInvalid(request: IncomingMessage, error: Error): void {

@@ -26,6 +26,7 @@ export class WebSocketStream extends Duplex implements Client {
   readonly transport = 'websocket'
   readonly stream = this
   onEnd: (ending: Ending) => void = () => {}
+  signsOfLife = 0
 
   readonly #socket: Duplex
   readonly #traffic: Traffic
@@ -69,6 +70,7 @@ export class WebSocketStream extends Duplex implements Client {
   }
 
   #onData(chunk: Buffer): void {
+    this.signsOfLife++
     if (this.#clientEnding) return
     const decoder = this.#decoder
     const payload = decoder.decode(chunk)
@@ -101,6 +103,7 @@ export class WebSocketStream extends Duplex implements Client {
   }
 
   #onDrain(): void {
+    this.signsOfLife++
     const answer = this.#dueAnswer
     this.#dueAnswer = undefined
     if (answer) this.#sendControl(answer)
