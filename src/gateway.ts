@@ -3,13 +3,12 @@ import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins } from './access/origins.js'
 import type { Broker } from './broker/broker.js'
-import { createEmbedded } from './broker/embedded.js'
 import { type ProbeOptions, probeBroker } from './broker/probe.js'
 import { createUpstream } from './broker/upstream.js'
 import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
 import { createApp } from './listen/app.js'
+import type { CertificateFiles } from './listen/certificate.js'
 import { Certificates } from './listen/certificates.js'
-import { developmentCertificate } from './listen/development-certificate.js'
 import { registerHealth } from './listen/health.js'
 import { formatUrl, type Listener } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
@@ -207,13 +206,11 @@ class Brokers {
     return this.#probe(createUpstream(upstream, this.#log), { username, password })
   }
 
-  #makeEmbedded(): Promise<Broker> {
+  async #makeEmbedded(): Promise<Broker> {
     const { data, mqtt } = this.#config
-    const { maxPacketSize, maxQueuedBytes } = mqtt
-    return createEmbedded(
-      { data: data === 'none' ? data : resolve(this.#cwd, data), maxPacketSize, maxQueuedBytes },
-      this.#log,
-    )
+    // Loaded where it is wanted: a plain tunnel starts without a broker inside.
+    const { createEmbedded } = await import('./broker/embedded.js')
+    return createEmbedded({ ...mqtt, data: data === 'none' ? data : resolve(this.#cwd, data) }, this.#log)
   }
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {
@@ -264,11 +261,15 @@ function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig
 
 async function startCertificates(config: Config, cwd: string, log: Logger, metrics: Metrics): Promise<Certificates> {
   const { cert, key, minVersion } = config.https
-  const files =
-    cert === undefined || key === undefined
-      ? await developmentCertificate({ directory: resolve(cwd, 'certs'), log })
-      : { cert: resolve(cwd, cert), key: resolve(cwd, key) }
+  const given = cert !== undefined && key !== undefined
+  const files = given ? { cert: resolve(cwd, cert), key: resolve(cwd, key) } : await makeDevelopmentFiles(cwd, log)
   return Certificates.start({ files, minVersion, log, metrics })
+}
+
+/** Loaded where it is wanted: the library that signs certificates is the largest of all. */
+async function makeDevelopmentFiles(cwd: string, log: Logger): Promise<CertificateFiles> {
+  const { developmentCertificate } = await import('./listen/development-certificate.js')
+  return developmentCertificate({ directory: resolve(cwd, 'certs'), log })
 }
 
 /** Short names for connections in the log, unique for as long as the process runs. */
