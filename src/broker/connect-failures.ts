@@ -29,6 +29,7 @@ const explanations: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such socket',
   EACCES: 'access is denied',
   ECONNRESET: 'it reset the connection',
+  EPIPE: 'it closed the connection at once',
   EPROTO: 'it does not speak TLS as expected',
   ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name; see servername',

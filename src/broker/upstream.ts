@@ -92,13 +92,15 @@ class Attempt {
     // Half-open, so that one side's FIN passes through and the other side may still finish.
     const common = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay, highWaterMark }
     this.raw = connect({ ...target, ...common })
+    // For good: an error may come when the one who listened for it has what it needs, such as that of a failed write.
+    this.raw.on('error', ignore)
   }
 
   /** Resolves with the stream to speak MQTT on. Whatever goes wrong, the socket is gone. */
   connect(timeout: number, signal: AbortSignal): Promise<Socket> {
     return new Promise<Socket>((resolve, reject) => {
       let stream = this.raw
-      const settle = (error?: Error): void => {
+      const settle = (error?: Error | null): void => {
         clearTimeout(timer)
         signal.removeEventListener('abort', onAbort)
         this.raw.off('close', onClose)
@@ -107,9 +109,6 @@ class Attempt {
           resolve(stream)
           return
         }
-        // The error is told by the rejection; one that follows the end of the attempt is nobody's.
-        stream.on('error', ignore)
-        this.raw.on('error', ignore)
         stream.destroy()
         this.raw.destroy()
         reject(error)
@@ -120,36 +119,40 @@ class Attempt {
       signal.addEventListener('abort', onAbort)
       this.raw.on('error', settle)
       this.raw.on('close', onClose)
-      this.raw.once('connect', () => {
-        this.#writeProxyHeader()
-        if (this.#address.kind !== 'tls') {
-          settle()
-          return
-        }
-        const secure = this.#startTls(this.#address.host)
-        this.raw.off('error', settle)
-        this.raw.on('error', error => secure.destroy(error))
-        stream = secure
-        secure.on('error', settle)
-        secure.once('secureConnect', () => settle())
-      })
+      this.raw.once('connect', () =>
+        this.#writeProxyHeader(error => {
+          if (error || this.#address.kind !== 'tls') {
+            settle(error)
+            return
+          }
+          const secure = this.#startTls(this.#address.host)
+          this.raw.off('error', settle)
+          this.raw.on('error', error => secure.destroy(error))
+          stream = secure
+          secure.on('error', settle)
+          secure.once('secureConnect', () => settle())
+        }),
+      )
     })
   }
 
-  #writeProxyHeader(): void {
+  /** A broker that has closed already makes the write fail: an attempt that failed, and not a connection that was lost. */
+  #writeProxyHeader(done: (error?: Error | null) => void): void {
     const version = this.#options.proxyProtocol
-    if (version !== 'off') this.raw.write(version === 'v1' ? proxyHeaderV1(this.#peer) : proxyHeaderV2(this.#peer))
+    if (version === 'off') done()
+    else this.raw.write(version === 'v1' ? proxyHeaderV1(this.#peer) : proxyHeaderV2(this.#peer), done)
   }
 
   #startTls(host: string): TLSSocket {
     const name = this.#options.servername ?? host
-    return connectTls({
+    const secure = connectTls({
       socket: this.raw,
       host: name,
       // RFC 6066 §3: a literal address is no server name.
       ...(isIP(name) ? {} : { servername: name }),
       ...(this.#secureContext ? { secureContext: this.#secureContext } : {}),
     })
+    return secure.on('error', ignore)
   }
 }
 

@@ -1,8 +1,10 @@
 import { once } from 'node:events'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
+import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { AddressBook, parseAddress } from '../../src/broker/addresses.js'
 import type { Broker } from '../../src/broker/broker.js'
@@ -85,6 +87,28 @@ describe('an upstream broker', () => {
   it('says that there is no such Unix socket, or host', async () => {
     expect((await endingOf(upstream({ url: 'unix:/nowhere/broker.sock' }))).why).toContain('no such socket')
   })
+
+  it.each(['v1', 'v2'] as const)(
+    'fails alone when the broker closes before it has the PROXY header (%s)',
+    async proxyProtocol => {
+      const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
+      const path = join(directory, 'broker.sock')
+      const closed = new Int32Array(new SharedArrayBuffer(4))
+      const server = new Worker(new URL('fixtures/closing-broker.js', import.meta.url), {
+        workerData: { path, closed: closed.buffer },
+      })
+      await once(server, 'message')
+      const ending = endingOf(upstream({ url: `unix:${path}`, proxyProtocol }))
+      // Nothing else happens in this thread meanwhile, so that it learns of its connection when that is closed already.
+      Atomics.wait(closed, 0, 0)
+      expect(await ending).toMatchObject({
+        reason: 'broker-refused',
+        why: expect.stringContaining('closed the connection'),
+      })
+      await server.terminate()
+      rmSync(directory, { recursive: true })
+    },
+  )
 
   it('goes on to the second address, and remembers that the first one failed', async () => {
     const server = await serve(createServer())
