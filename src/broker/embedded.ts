@@ -6,12 +6,13 @@ import type { Broker } from './broker.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DurableAedes } from './durable-aedes.js'
 import { Forwarding } from './forwarding.js'
+import type { Grants } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
-import { Store } from './store.js'
+import { Store, type StoreLimits } from './store.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 
 /** What the embedded broker needs of the configuration. */
-export interface EmbeddedOptions extends ConnectionLimits {
+export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
   /** Where sessions and retained messages are kept, or `none` for memory only. */
   readonly data: string
 }
@@ -44,7 +45,7 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)
   const { base, sessions } = disk ?? { base: await memoryBase(), sessions: [] }
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
-  const store = new Store({ base, sessions, onError })
+  const store = new Store({ base, sessions, limits: options, onError })
   const connections = new Connections(options)
   const forwarding = new Forwarding({
     maxQueuedBytes: options.maxQueuedBytes,
@@ -52,12 +53,13 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
     cutOff: client => connections.cutOff(client),
     log,
   })
-  const aedes = new DurableAedes(store, { ...limits, ...handlers(forwarding), id: brokerId(disk) })
+  const aedes = new DurableAedes(store, { ...limits, ...handlers(forwarding, store.grants), id: brokerId(disk) })
   const own = `$SYS/${aedes.id}/`
   aedes.authorizeForward = (client, packet) =>
     // Aedes' own announcements, between the nodes of a cluster: they name clients and what they subscribe to.
     packet.topic.startsWith(own) ? null : forwarding.authorize(client, packet)
   aedes.on('clientReady', client => connections.ready(client))
+  aedes.on('unsubscribe', (filters, client) => store.grants.release(client, filters))
   aedes.on('error', onError)
   const onClientError = (client: Client, error: Error): void =>
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
@@ -109,7 +111,7 @@ function brokerId(disk: LevelBase | undefined): string {
 }
 
 /** Aedes' other questions. */
-function handlers(forwarding: Forwarding): AedesOptions {
+function handlers(forwarding: Forwarding, grants: Grants): AedesOptions {
   const nameless = new WeakSet<Client>()
   return {
     preConnect(client, packet, done) {
@@ -122,8 +124,10 @@ function handlers(forwarding: Forwarding): AedesOptions {
       else done(null, true)
     },
     authorizeSubscribe(client, subscription, done) {
-      forwarding.subscribed(client, subscription)
-      done(null, subscription)
+      const granted = grants.grant(client, subscription.topic)
+      if (granted) forwarding.subscribed(client, subscription)
+      // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
+      done(null, granted ? subscription : null)
     },
   }
 }

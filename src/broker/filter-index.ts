@@ -1,6 +1,7 @@
+/** One level of the filters that begin alike. Made as needed: most have one child and no value, or the reverse. */
 interface Level<T> {
-  readonly children: Map<string, Level<T>>
-  readonly values: Set<T>
+  children?: Map<string, Level<T>>
+  values?: Set<T>
 }
 
 /**
@@ -11,18 +12,20 @@ interface Level<T> {
  * included; neither, at the start of a filter, matches a topic that begins with `$` [MQTT-4.7.2-1].
  */
 export class FilterIndex<T> {
-  readonly #root: Level<T> = emptyLevel()
+  readonly #root: Level<T> = {}
 
   add(filter: string, value: T): void {
     let level = this.#root
     for (const word of filter.split('/')) {
+      level.children ??= new Map()
       let child = level.children.get(word)
       if (!child) {
-        child = emptyLevel()
+        child = {}
         level.children.set(word, child)
       }
       level = child
     }
+    level.values ??= new Set()
     level.values.add(value)
   }
 
@@ -31,15 +34,15 @@ export class FilterIndex<T> {
     const words = filter.split('/')
     const path: Level<T>[] = [this.#root]
     for (const word of words) {
-      const child = path.at(-1)?.children.get(word)
+      const child = path.at(-1)?.children?.get(word)
       if (!child) return
       path.push(child)
     }
-    path.at(-1)?.values.delete(value)
+    path.at(-1)?.values?.delete(value)
     for (let depth = words.length; depth > 0; depth--) {
       const level = path[depth]
-      if (!level || level.values.size > 0 || level.children.size > 0) return
-      path[depth - 1]?.children.delete(words[depth - 1] ?? '')
+      if (!level || level.values?.size || level.children?.size) return
+      path[depth - 1]?.children?.delete(words[depth - 1] ?? '')
     }
   }
 
@@ -48,7 +51,7 @@ export class FilterIndex<T> {
     const found: T[] = []
     const words = topic.split('/')
     if (topic.startsWith('$')) {
-      const child = this.#root.children.get(words[0] ?? '')
+      const child = this.#root.children?.get(words[0] ?? '')
       if (child) collect(child, words, 1, found)
     } else {
       collect(this.#root, words, 0, found)
@@ -57,20 +60,21 @@ export class FilterIndex<T> {
   }
 }
 
-function emptyLevel<T>(): Level<T> {
-  return { children: new Map(), values: new Set() }
-}
-
 function collect<T>(level: Level<T>, words: readonly string[], depth: number, found: T[]): void {
-  const rest = level.children.get('#')
-  if (rest) found.push(...rest.values)
+  const rest = level.children?.get('#')
+  if (rest?.values) append(found, rest.values)
   const word = words[depth]
   if (word === undefined) {
-    found.push(...level.values)
+    if (level.values) append(found, level.values)
     return
   }
-  const same = level.children.get(word)
+  const same = level.children?.get(word)
   if (same) collect(same, words, depth + 1, found)
-  const any = level.children.get('+')
+  const any = level.children?.get('+')
   if (any) collect(any, words, depth + 1, found)
+}
+
+/** Not `push(...values)`, which takes as many as fit on the stack. */
+function append<T>(found: T[], values: ReadonlySet<T>): void {
+  for (const value of values) found.push(value)
 }

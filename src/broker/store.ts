@@ -3,10 +3,18 @@ import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } f
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import { CatchUps } from './catch-ups.js'
 import { FilterIndex } from './filter-index.js'
+import { Grants } from './grants.js'
+import { isTopicFilter } from './topic-filter.js'
 
 type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
 type QoS = QueueSubscription['qos']
+
+/** Bounds of what is kept. */
+export interface StoreLimits {
+  /** How many topic filters one client may be subscribed to at a time. */
+  readonly maxSubscriptions: number
+}
 
 /** What a store is made of. */
 export interface StoreOptions {
@@ -14,6 +22,7 @@ export interface StoreOptions {
   readonly base: Persistence
   /** The sessions that `base` holds from an earlier run. */
   readonly sessions: readonly Session[]
+  readonly limits: StoreLimits
   readonly onError: (error: unknown) => void
 }
 
@@ -30,16 +39,22 @@ export interface StoreOptions {
  */
 export class Store {
   readonly catchUps: CatchUps
+  readonly grants: Grants
+  readonly #limits: StoreLimits
   readonly #base: Persistence
   readonly #sessions: readonly Session[]
   readonly #onError: (error: unknown) => void
   readonly #queued = new FilterIndex<QueueSubscription>()
   readonly #subscriptions = new Map<string, Map<string, QueueSubscription>>()
   readonly #system = new Map<string, AedesPublishPacket>()
-  /** The last write to each session's queue that has not finished. */
+  /** The arrays of filters that are stored, or about to be. */
+  readonly #stored = new WeakMap<readonly Subscription[], Promise<void>>()
+  /** The last write to each session's queue or subscriptions that has not finished. */
   readonly #tails = new Map<string, Promise<void>>()
 
-  constructor({ base, sessions, onError }: StoreOptions) {
+  constructor({ base, sessions, limits, onError }: StoreOptions) {
+    this.grants = new Grants(limits.maxSubscriptions)
+    this.#limits = limits
     this.#base = base
     this.#sessions = sessions
     this.#onError = onError
@@ -48,7 +63,7 @@ export class Store {
 
   async setup(broker: Aedes): Promise<void> {
     await this.#base.setup(broker)
-    for (const session of this.#sessions) this.#index(session, await this.#base.subscriptionsByClient(session))
+    for (const session of this.#sessions) this.#index(session, await this.subscriptionsByClient(session))
   }
 
   async storeRetained(packet: AedesPublishPacket): Promise<void> {
@@ -73,23 +88,38 @@ export class Store {
     }
   }
 
-  async addSubscriptions(client: Session, subscriptions: readonly Subscription[]): Promise<void> {
-    this.#index(client, subscriptions)
-    await this.#base.addSubscriptions(client, subscriptions)
+  /** Stores what is granted of `subscriptions`: once, though Aedes comes with the whole array for each filter in it. */
+  addSubscriptions(client: Session, subscriptions: readonly Subscription[]): Promise<void> {
+    let stored = this.#stored.get(subscriptions)
+    if (!stored) {
+      const granted = subscriptions.filter(({ topic }) => this.grants.grant(client, topic))
+      stored = this.#inTurn(client, async () => {
+        await this.#base.addSubscriptions(client, granted)
+        this.#index(client, granted)
+      })
+      this.#stored.set(subscriptions, stored)
+    }
+    return stored
   }
 
-  async removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
-    this.#unindex(client, filters)
-    await this.#base.removeSubscriptions(client, filters)
+  removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
+    return this.#inTurn(client, async () => {
+      this.#unindex(client, filters)
+      await this.#base.removeSubscriptions(client, filters)
+    })
   }
 
-  async cleanSubscriptions(client: Session): Promise<void> {
-    this.#unindex(client, [...(this.#subscriptions.get(client.id)?.keys() ?? [])])
-    await this.#base.cleanSubscriptions(client)
+  cleanSubscriptions(client: Session): Promise<void> {
+    return this.#inTurn(client, async () => {
+      this.#unindex(client, [...(this.#subscriptions.get(client.id)?.keys() ?? [])])
+      await this.#base.cleanSubscriptions(client)
+    })
   }
 
-  subscriptionsByClient(client: Session): Promise<Subscription[]> {
-    return this.#base.subscriptionsByClient(client)
+  /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
+  async subscriptionsByClient(client: Session): Promise<Subscription[]> {
+    const stored = await this.#base.subscriptionsByClient(client)
+    return stored.filter(({ topic }) => isTopicFilter(topic)).slice(0, this.#limits.maxSubscriptions)
   }
 
   /** Each session that the message must be queued for, once, with the highest QoS of its filters that match. */

@@ -176,6 +176,9 @@ export const configSchema = z.strictObject({
         .describe(
           'What the embedded broker keeps in memory for a client that reads too slowly, before it drops QoS 0 messages and ends the connection at QoS 1 and 2',
         ),
+      maxSubscriptions: wholeNumber(1, 1_000_000)
+        .default(1000)
+        .describe('Topic filters that one client of the embedded broker may have; beyond: 0x80 in SUBACK'),
     })
     .prefault({})
     .describe('The plain MQTT port, and the embedded broker’s limits'),

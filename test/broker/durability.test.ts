@@ -10,12 +10,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
 import { type RunningProgram, run } from '../helpers/processes.js'
+import { limits } from './limits.js'
 import { connect, Session } from './mqtt-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 const program = fileURLToPath(new URL('fixtures/broker-program.js', import.meta.url))
 const built = fileURLToPath(new URL('../../dist/broker/embedded.js', import.meta.url))
-const limits = { maxPacketSize: 2 ** 24, maxQueuedBytes: 2 ** 20 }
 const keeper = { clientId: 'keeper', clean: false }
 
 describe('the embedded broker, killed in the middle of traffic', () => {

@@ -5,9 +5,9 @@ import { describe } from 'vitest'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
 import { describeBroker } from '../contracts/broker.js'
+import { limits } from './limits.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
-const limits = { maxPacketSize: 16 * 1024 ** 2, maxQueuedBytes: 1024 ** 2 }
 
 describe('the embedded broker, in memory', () => {
   describeBroker(

@@ -4,6 +4,7 @@ import { generate, type Packet } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
+import { limits } from './limits.js'
 import { connect, somePeer } from './mqtt-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
@@ -68,7 +69,7 @@ function encode(packet: Packet): Buffer {
 describe('malformed packets', () => {
   let broker: EmbeddedBroker
   beforeAll(async () => {
-    broker = await createEmbedded({ data: 'none', maxPacketSize: 1024 ** 2, maxQueuedBytes: 1024 ** 2 }, log)
+    broker = await createEmbedded({ data: 'none', ...limits, maxPacketSize: 1024 ** 2 }, log)
   })
   afterAll(() => broker.close())
 

@@ -8,6 +8,7 @@ import { createUpstream } from '../../src/broker/upstream.js'
 import { createLog } from '../../src/log.js'
 import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { describeWith } from '../helpers/requires.js'
+import { limits } from './limits.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -21,7 +22,7 @@ function brokerThat(answer: (stream: Duplex) => void): Broker & { stream: () => 
 
 describe('the readiness probe', () => {
   it('makes a round-trip through the embedded broker', async () => {
-    const broker = await createEmbedded({ data: 'none', maxPacketSize: 1024, maxQueuedBytes: 65_536 }, log)
+    const broker = await createEmbedded({ data: 'none', ...limits, maxPacketSize: 1024 }, log)
     expect(await probeBroker(broker)).toBeGreaterThan(0)
     await broker.close()
     await expect(probeBroker(broker)).rejects.toMatchObject({ reason: 'shutting-down' })

@@ -5,6 +5,7 @@ import { generate } from 'mqtt-packet'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
+import { limits } from './limits.js'
 import { connect, type Session, somePeer } from './mqtt-session.js'
 
 const maxQueuedBytes = 256 * 1024
@@ -38,7 +39,7 @@ describe('a subscriber that does not read', () => {
     warnings.length = 0
     const log = createLog({ level: 'silent', format: 'json' })
     log.warn = (_: unknown, message?: string) => warnings.push(String(message))
-    broker = await createEmbedded({ data: 'none', maxPacketSize: 16 * 1024 ** 2, maxQueuedBytes }, log)
+    broker = await createEmbedded({ data: 'none', ...limits, maxQueuedBytes }, log)
     publisher = await connect(broker)
     healthy = await connect(broker)
     await healthy.subscribe('flood/#', 1)
