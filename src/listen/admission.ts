@@ -11,9 +11,14 @@ export function takeOverWhileCounted(
   release: () => void,
   takeOver: () => void | Promise<void>,
 ): Promise<void> {
-  const taken = (async () => takeOver())()
+  const taken = settle(takeOver)
   const onClosed = (): void => void taken.then(release, release)
   if (socket.closed) onClosed()
   else socket.once('close', onClosed)
   return taken
+}
+
+/** On its own, so that what `takeOver` holds, the whole request, is not held for as long as the connection lasts. */
+async function settle(takeOver: () => void | Promise<void>): Promise<void> {
+  await takeOver()
 }

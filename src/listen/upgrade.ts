@@ -68,7 +68,7 @@ export class UpgradeRouter {
   handle(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const { resolveClient, nextId, log: parentLog } = this.#options
     // First of all: a reset while this is decided must not be an uncaught exception.
-    socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
+    socket.on('error', ignore)
     // The HTTP server's idle time is not the endpoint's.
     request.socket.setTimeout(0)
 
@@ -117,6 +117,9 @@ export class UpgradeRouter {
     }
   }
 }
+
+/** It stays for as long as the connection, and must not hold anything; whoever takes the connection over listens too. */
+function ignore(): void {}
 
 /** The path of a request target in origin-form or absolute-form (RFC 9112 §3.2), without its query. */
 export function pathOf(target = '/'): string {

@@ -28,6 +28,7 @@ export interface TunnelParts {
   readonly metrics: Metrics
   /** Where the connection's states are counted (see `Metrics.trackConnection`). */
   readonly setState: ReturnType<Metrics['trackConnection']>
+  /** A child of the connection's own; the tunnel adds to what it says about the connection. */
   readonly log: Logger
   /** Called once, when both streams are closed and no timer is left. */
   readonly onEnded: () => void
@@ -52,7 +53,7 @@ export class Tunnel {
   readonly #broker: Duplex
   readonly #traffic: Traffic
   readonly #startedAt = performance.now()
-  #log: Logger
+  readonly #log: Logger
   #inspector: ConnectInspector | undefined
   #connectTimer: NodeJS.Timeout | undefined
   #pingTimer: NodeJS.Timeout | undefined
@@ -187,7 +188,8 @@ export class Tunnel {
       if (!bytes) return undefined
       clearTimeout(this.#connectTimer)
       this.#inspector = undefined
-      this.#log = this.#log.child({ ...inspector.facts })
+      // The connection's own child logger: a second child would cost each connection a kilobyte.
+      this.#log.setBindings({ ...inspector.facts })
       this.#log.info('connected')
       return bytes
     } catch (error) {

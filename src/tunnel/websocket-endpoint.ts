@@ -116,9 +116,9 @@ export class WebSocketEndpoint {
     const { connection } = handshake
     // Gone while the broker was dialled: `ws` has destroyed the socket then.
     if (!connection) return dialled.abandon()
-    const subprotocol = this.#answered(request)
+    log.setBindings({ subprotocol: this.#answered(request) })
     try {
-      dialled.carry(traffic => new WebSocketStream(connection, traffic), this.#options, log.child({ subprotocol }))
+      dialled.carry(traffic => new WebSocketStream(connection, traffic), this.#options, log)
     } catch (error) {
       // After the 101 there is no answer but the end.
       log.error({ err: error }, 'a tunnel could not begin')
