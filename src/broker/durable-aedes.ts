@@ -20,25 +20,32 @@ interface Publication {
   stored: Done
   /** Called when it has been handed to the subscribers. */
   readonly done: Done
+  /** Asked when its turn has come: whether it was published before, and is not to be again. */
+  readonly isRepeated?: () => Promise<boolean>
 }
 
-/** A message of QoS 1 that was published before its PUBACK: what became of it, for the publish that follows. */
+/** A message that was published before its acknowledgement: what became of it, for the publish that follows. */
 interface Early {
   finished: boolean
   error: Error | undefined
-  waiting: Done | undefined
+  waiting: Done[]
 }
 
 /**
  * Aedes, made to keep its word and its order.
  *
- * - It writes PUBACK first and stores the message then; a crash in between loses an acknowledged message. Here a
- *   message of QoS 1 is published while it is being authorized, which is the step before PUBACK, and not again after it.
+ * - It writes PUBACK first and stores the message then; a crash in between loses an acknowledged message. For QoS 2 it
+ *   stores the packet identifier first, and takes the message that is sent again after a crash for a duplicate. Here both
+ *   are published while they are being authorized, which is the step before, and not again after it. After a crash in
+ *   between, a message of QoS 2 may come twice: the lesser harm.
  * - It stores concurrently and takes a message that comes out of turn for a duplicate, which it drops. Here messages
  *   leave for the subscribers one by one, in the order in which they came.
  */
 export class DurableAedes extends Aedes {
+  readonly #store: Store
   readonly #early = new WeakMap<PublishPacket, Early>()
+  /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
+  readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
   readonly #line: Publication[] = []
   #current: Publication | undefined
 
@@ -46,6 +53,7 @@ export class DurableAedes extends Aedes {
     let onEmit = (): void => {}
     // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
     super({ ...options, persistence: store, concurrency: 0, mq: new Dispatcher(() => onEmit()) })
+    this.#store = store
     onEmit = () => this.#leave()
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
@@ -58,7 +66,9 @@ export class DurableAedes extends Aedes {
     const early = this.#early.get(packet)
     if (!early) this.#enqueue({ packet, client, stored: ignore, done })
     else if (early.finished) done(early.error)
-    else early.waiting = done
+    else early.waiting.push(done)
+    // Aedes has stored the identifier by now.
+    if (client && packet.messageId !== undefined) this.#exactlyOnce.get(client)?.delete(packet.messageId)
   }
 
   /** Also asked for wills; those that an earlier run left behind come without their client. */
@@ -67,18 +77,30 @@ export class DurableAedes extends Aedes {
       done(new Error('$SYS belongs to the broker'))
       return
     }
-    if (packet.qos !== 1) {
+    if (packet.qos === 0) {
       done()
       return
     }
-    const early: Early = { finished: false, error: undefined, waiting: undefined }
+    const early: Early = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
     const finish: Done = error => {
       early.finished = true
       early.error = error
-      early.waiting?.(error)
+      for (const waiting of early.waiting) waiting(error)
     }
-    this.#enqueue({ packet, client, stored: done, done: finish })
+    const publication = { packet, client, stored: done, done: finish }
+    // A will has no identifier.
+    if (packet.qos === 1 || !client || packet.messageId === undefined) this.#enqueue(publication)
+    else this.#enqueue({ ...publication, isRepeated: () => this.#isRepeated(client, packet, early) })
+  }
+
+  /** Whether `packet` of QoS 2 has come before under its identifier, which PUBREL has not released since. */
+  async #isRepeated(client: Client, packet: PublishPacket, early: Early): Promise<boolean> {
+    const id = packet.messageId ?? 0
+    const onTheWay = this.#exactlyOnce.get(client) ?? new Map<number, Early>()
+    if (onTheWay.has(id) || (await this.#store.hasIncoming(client, packet))) return true
+    this.#exactlyOnce.set(client, onTheWay.set(id, early))
+    return false
   }
 
   #enqueue(publication: Publication): void {
@@ -91,11 +113,25 @@ export class DurableAedes extends Aedes {
       const next = this.#line.shift()
       if (!next) return
       this.#current = next
-      super.publish(cleanCopy(next.packet), next.client, error => {
-        if (this.#current === next) this.#leave(error)
-        next.done(error)
-      })
+      if (next.isRepeated) void this.#publishOnce(next, next.isRepeated)
+      else this.#publish(next)
     }
+  }
+
+  async #publishOnce(next: Publication, isRepeated: () => Promise<boolean>): Promise<void> {
+    if (!(await isRepeated())) {
+      this.#publish(next)
+      return
+    }
+    this.#leave()
+    next.done()
+  }
+
+  #publish(next: Publication): void {
+    super.publish(cleanCopy(next.packet), next.client, error => {
+      if (this.#current === next) this.#leave(error)
+      next.done(error)
+    })
   }
 
   /** The current message is stored, and leaves; or could not be, with `error`. */

@@ -29,6 +29,9 @@ const limits = {
   // Packets that came in the same read as CONNECT; bytes bound them already (see `connections.ts`). 42 would end the
   // connection of a client that comes back and repeats what was in flight without waiting for CONNACK, as it may.
   queueLimit: 65_535,
+  // Packet identifiers of QoS 2 that wait for PUBREL. One takes some 100 bytes here, without its payload; so this is for the
+  // time they take, and no client that means well has so many under way.
+  maxInflightInbound: 1000,
   // No CONNECT: as long as a tunnel gives it (limits.connectTimeout).
   connectTimeout: 10_000,
   // Off. It would end a client that takes longer than that for one large retained message; one that reads nothing is

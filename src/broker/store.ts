@@ -181,8 +181,17 @@ export class Store {
     return Readable.from(this.catchUps.queue(client))
   }
 
+  /** Stores that the packet's identifier is in use. Not the payload, which nobody asks for: it may be of megabytes. */
   incomingStorePacket(client: Session, packet: PublishPacket): Promise<void> {
-    return this.#base.incomingStorePacket(client, packet)
+    return this.#base.incomingStorePacket(client, { ...packet, payload: '' })
+  }
+
+  /** Whether a message of QoS 2 with this identifier has been stored, and waits for its PUBREL. */
+  async hasIncoming(client: Session, packet: PublishPacket): Promise<boolean> {
+    return this.#base.incomingGetPacket(client, packet).then(
+      () => true,
+      () => false,
+    )
   }
 
   incomingGetPacket(client: Session, packet: PublishPacket): Promise<AedesPublishPacket> {

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { IClientOptions } from 'mqtt'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -12,11 +13,15 @@ import { createLog } from '../../src/log.js'
 import { type RunningProgram, run } from '../helpers/processes.js'
 import { limits } from './limits.js'
 import { connect, Session } from './mqtt-session.js'
+import { connectRaw, type RawSession } from './raw-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 const program = fileURLToPath(new URL('fixtures/broker-program.js', import.meta.url))
 const built = fileURLToPath(new URL('../../dist/broker/embedded.js', import.meta.url))
 const keeper = { clientId: 'keeper', clean: false }
+
+/** By packet identifier: how far a message of QoS 2 has come. */
+type Handshakes = Map<number, 'pubrec' | 'pubcomp'>
 
 describe('the embedded broker, killed in the middle of traffic', () => {
   let data: string
@@ -30,10 +35,13 @@ describe('the embedded broker, killed in the middle of traffic', () => {
     running = run(process.execPath, [program, data])
     port = Number(await running.line())
   }
-  const client = async (options: IClientOptions): Promise<Session> => {
+  const openSocket = async (): Promise<Duplex> => {
     const socket = connectSocket(port, '127.0.0.1')
     await once(socket, 'connect')
-    const session = new Session(socket, options)
+    return socket
+  }
+  const client = async (options: IClientOptions): Promise<Session> => {
+    const session = new Session(await openSocket(), options)
     await session.connected()
     return session
   }
@@ -58,6 +66,19 @@ describe('the embedded broker, killed in the middle of traffic', () => {
     publisher.client.end(true)
   }
 
+  const publisherOf2 = async (): Promise<RawSession> =>
+    (await connectRaw({ open: openSocket }, { clientId: 'exactly-once', clean: false })).session
+  /** Goes on with each message where its handshake is, until `enough`, or until the connection ends. */
+  const shakeHands = async (session: RawSession, handshakes: Handshakes, enough: () => boolean): Promise<void> => {
+    while (!enough()) {
+      const packet = await session.next()
+      if (packet?.cmd !== 'pubrec' && packet?.cmd !== 'pubcomp') return
+      const { cmd, messageId = 0 } = packet
+      handshakes.set(messageId, cmd)
+      if (cmd === 'pubrec') session.send({ cmd: 'pubrel', messageId })
+    }
+  }
+
   beforeEach(async () => {
     if (!existsSync(built)) throw new Error('dist/broker/embedded.js is missing: npm run build')
     data = await mkdtemp(join(tmpdir(), 'mqway-'))
@@ -72,6 +93,49 @@ describe('the embedded broker, killed in the middle of traffic', () => {
     await running.stop('SIGKILL')
     await rm(data, { recursive: true })
   })
+
+  it.each([1, 40, 200])(
+    'has every message of QoS 2 whose handshake was completed, killed at PUBREC %i',
+    async count => {
+      const ids = Array.from({ length: 400 }, (_, index) => index + 1)
+      const handshakes: Handshakes = new Map()
+      const send = (session: RawSession, messageId: number, dup: boolean) =>
+        session.send({
+          cmd: 'publish',
+          topic: 'log/line',
+          payload: String(messageId),
+          qos: 2,
+          messageId,
+          dup,
+          retain: false,
+        })
+      const first = await publisherOf2()
+      for (const id of ids) send(first, id, false)
+      await shakeHands(first, handshakes, () => handshakes.size === count)
+      running.child.kill('SIGKILL')
+      await running.exited()
+      await shakeHands(first, handshakes, () => false)
+      await start()
+
+      const second = await publisherOf2()
+      for (const id of ids) {
+        const state = handshakes.get(id)
+        if (state === undefined) send(second, id, true)
+        if (state === 'pubrec') second.send({ cmd: 'pubrel', messageId: id })
+      }
+      const completed = () => [...handshakes.values()].filter(state => state === 'pubcomp').length
+      await shakeHands(second, handshakes, () => completed() === ids.length)
+      await second.end()
+      const last = await client({ clientId: 'publisher' })
+      await last.publish('log/line', 'end', { qos: 1 })
+
+      const session = await client(keeper)
+      const got = new Set<number>()
+      for (let text = await session.text(); text !== 'end'; text = await session.text()) got.add(Number(text))
+      expect(ids.filter(id => !got.has(id))).toEqual([])
+      await Promise.all([session.end(), last.end()])
+    },
+  )
 
   it('has every acknowledged message for a session, in order, and every retained one, over several runs', async () => {
     for (const count of [1, 300, 1000]) {

@@ -52,7 +52,10 @@ export class RawSession {
 }
 
 /** Connects; resolves with the client and whether the broker had its session, `undefined` without CONNACK. */
-export async function connectRaw(broker: Broker, options: Partial<IConnectPacket> & { clientId: string }) {
+export async function connectRaw(
+  broker: Pick<Broker, 'open'>,
+  options: Partial<IConnectPacket> & { clientId: string },
+) {
   const session = new RawSession(await broker.open(somePeer))
   session.send({ cmd: 'connect', keepalive: 0, ...options })
   const packet = await session.next()
