@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -22,12 +24,18 @@ const running = new Set<ChildProcess>()
 const patience = 2000
 const keptErrors = 4000
 
-/** Whatever way this process ends, nothing that it has started stays behind. Call once. */
-export function endChildrenWithThisProcess(): void {
+/**
+ * Makes a directory for everything that is written. Whatever way this process ends, neither that nor anything that it
+ * has started stays behind. Call once.
+ */
+export function openScratch(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'mqway-bench-'))
   process.on('exit', () => {
     for (const child of running) child.kill('SIGKILL')
+    rmSync(directory, { recursive: true, force: true })
   })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(130))
+  return directory
 }
 
 export function start(command: string, args: readonly string[], cwd?: string): Child {

@@ -1,13 +1,17 @@
 import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Cell } from './cells.js'
 import { processorTime, start } from './children.js'
 import { loadProgram, upstreamProgram } from './native.js'
-import type { Running, Setup, System } from './systems/system.js'
+import type { Running, System } from './systems/system.js'
 
-/** How long, in seconds. */
-export interface Timing {
+/** Where, and for how long. */
+export interface Conditions {
+  /** Each run gets a directory of its own in it. */
+  readonly scratch: string
+  /** PEM files. */
+  readonly certificate: { readonly cert: string; readonly key: string }
+  /** Both in seconds. */
   readonly warmup: number
   readonly seconds: number
 }
@@ -44,14 +48,9 @@ const slack = 40
  *
  * @param rate rounds per second to pace the load at, over all connections
  */
-export async function measure(
-  cell: Cell,
-  system: System,
-  timing: Timing,
-  certificate: Setup['certificate'],
-  rate?: number,
-): Promise<Run> {
-  const directory = mkdtempSync(join(tmpdir(), 'mqway-bench-'))
+export async function measure(cell: Cell, system: System, conditions: Conditions, rate?: number): Promise<Run> {
+  const { scratch, certificate } = conditions
+  const directory = mkdtempSync(join(scratch, 'run-'))
   const upstream = cell.upstream === 'none' ? undefined : start(upstreamProgram, [cell.upstream])
   let running: Running | undefined
   try {
@@ -59,7 +58,7 @@ export async function measure(
     const speaksMqtt = cell.upstream === 'none' || cell.upstream === 'connack'
     running = await system.start({ directory, tls: cell.tls, certificate, upstreamPort, speaksMqtt })
     const readyCpu = running.pids.reduce((sum, pid) => sum + processorTime(pid), 0)
-    const load = cell.load === undefined ? undefined : await runLoad(cell, system, running, timing, rate)
+    const load = cell.load === undefined ? undefined : await runLoad(cell, system, running, conditions, rate)
     return { readyCpu, load, idle: Number(cell.load?.['idle'] ?? 0) }
   } finally {
     await running?.stop()
@@ -72,16 +71,16 @@ async function runLoad(
   cell: Cell,
   system: System,
   running: Running,
-  timing: Timing,
+  { warmup, seconds }: Conditions,
   rate: number | undefined,
 ): Promise<LoadReport> {
   const options = {
     ...cell.load,
     port: running.port,
     framing: framing(cell, system),
-    warmup: timing.warmup,
-    seconds: timing.seconds,
-    limit: Math.ceil(timing.warmup + timing.seconds + slack),
+    warmup,
+    seconds,
+    limit: Math.ceil(warmup + seconds + slack),
     ...(rate === undefined ? {} : { rate }),
   }
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])

@@ -6,11 +6,13 @@ import type { System } from './systems/system.js'
 /** Everything that was measured, and what could not be. */
 export class Results {
   readonly failures: { cell: string; system: string; reason: string }[] = []
-  readonly #runs = new Map<string, Run[]>()
+  /** By round, from 1; where a run failed there is none. */
+  readonly #runs = new Map<string, Map<number, Run>>()
 
-  add(cell: Cell, system: System, run: Run): void {
+  add(cell: Cell, system: System, round: number, run: Run): void {
     const key = keyOf(cell.name, system)
-    this.#runs.set(key, [...(this.#runs.get(key) ?? []), run])
+    const runs = this.#runs.get(key) ?? new Map<number, Run>()
+    this.#runs.set(key, runs.set(round, run))
   }
 
   fail(cell: Cell, system: System, error: unknown): void {
@@ -22,7 +24,11 @@ export class Results {
   }
 
   runs(cell: string, system: System): readonly Run[] {
-    return this.#runs.get(keyOf(cell, system)) ?? []
+    return [...(this.#runs.get(keyOf(cell, system))?.values() ?? [])]
+  }
+
+  run(cell: string, system: System, round: number): Run | undefined {
+    return this.#runs.get(keyOf(cell, system))?.get(round)
   }
 
   spread(cell: string, system: System, figure: Figure): Spread | undefined {
@@ -31,11 +37,13 @@ export class Results {
 
   /** The median of the rounds' ratios: what drifts from round to round drifts for both. */
   ratio(cell: string, system: System, against: System, figure: Figure): number | undefined {
-    const own = this.runs(cell, system).map(figureKinds[figure].of)
-    const others = this.runs(cell, against).map(figureKinds[figure].of)
-    const ratios = own.flatMap((value, round) => {
-      const other = others[round]
-      return value === undefined || !other ? [] : value / other
+    const { of } = figureKinds[figure]
+    const rounds = [...(this.#runs.get(keyOf(cell, system)) ?? [])]
+    const ratios = rounds.flatMap(([round, run]) => {
+      const own = of(run)
+      const peer = this.run(cell, against, round)
+      const other = peer && of(peer)
+      return own === undefined || !other ? [] : own / other
     })
     return spreadOf(ratios)?.median
   }

@@ -1,13 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { type Cell, fullCells } from './cells.js'
 import { makeCertificate } from './certificate.js'
-import { endChildrenWithThisProcess } from './children.js'
-import { measure } from './measure.js'
+import { openScratch } from './children.js'
+import { type Conditions, measure } from './measure.js'
 import { compileNative } from './native.js'
-import { help, type Options, readOptions } from './options.js'
+import { help, readOptions } from './options.js'
 import { textOf, writeResults } from './report.js'
 import { Results } from './results.js'
-import type { Setup } from './systems/system.js'
 
 /** 5,000 idle connections are 10,000 descriptors of the gateway. */
 const neededFiles = 11_000
@@ -20,7 +19,7 @@ async function main(): Promise<number> {
     console.log(help)
     return 0
   }
-  endChildrenWithThisProcess()
+  const scratch = openScratch()
   if (options.quick) {
     setTimeout(() => {
       console.error(`bench: --quick took more than ${quickLimit} s`)
@@ -30,14 +29,14 @@ async function main(): Promise<number> {
   checkFileLimit()
   compileNative()
   const missing = missingSystems(options.cells)
-  const certificate = await makeCertificate()
+  const { rounds, warmup, seconds } = options
+  const conditions = { scratch, certificate: await makeCertificate(scratch), warmup, seconds }
   const results = new Results()
-  try {
-    for (let round = 1; round <= options.rounds; round++) {
-      for (const cell of options.cells) await runCell(cell, round, options, certificate, results)
+  for (let round = 1; round <= rounds; round++) {
+    for (const cell of options.cells) {
+      console.error(`round ${round} of ${rounds}: ${cell.name}`)
+      await runCell(cell, round, conditions, results)
     }
-  } finally {
-    certificate.remove()
   }
   const text = textOf(results, options, missing)
   console.log(text)
@@ -47,40 +46,28 @@ async function main(): Promise<number> {
 }
 
 /** Every system in turn, so that what else the machine does meanwhile meets all of them. */
-async function runCell(
-  cell: Cell,
-  round: number,
-  options: Options,
-  certificate: Setup['certificate'],
-  results: Results,
-): Promise<void> {
-  const rate =
-    cell.pacedBy === undefined ? undefined : await pace(cell, cell.pacedBy, round, options, certificate, results)
+async function runCell(cell: Cell, round: number, conditions: Conditions, results: Results): Promise<void> {
+  const rate = cell.pacedBy === undefined ? undefined : await pace(cell, cell.pacedBy, round, conditions, results)
   for (const system of cell.systems) {
     if (system.missing() !== undefined) continue
-    console.error(`round ${round} of ${options.rounds}: ${cell.name}, ${system.name}`)
     try {
-      results.add(cell, system, await measure(cell, system, options, certificate, rate))
+      results.add(cell, system, round, await measure(cell, system, conditions, rate))
     } catch (error) {
       results.fail(cell, system, error)
     }
   }
 }
 
-/** Half of what the peer has reached in this round, or reaches now; without the peer, a rate that any system bears. */
-async function pace(
-  cell: Cell,
-  by: string,
-  round: number,
-  options: Options,
-  certificate: Setup['certificate'],
-  results: Results,
-): Promise<number> {
+/** Without the peer, a rate that any system bears, in rounds per second. */
+const modestRate = 10_000
+
+/** Half of what the peer has reached in this round, or reaches now. */
+async function pace(cell: Cell, by: string, round: number, conditions: Conditions, results: Results): Promise<number> {
   const pacing = fullCells.find(({ name }) => name === by)
-  if (pacing === undefined || cell.peer.missing() !== undefined) return 10_000
-  const known = results.runs(by, cell.peer)[round - 1]
-  const { load } = known ?? (await measure(pacing, cell.peer, options, certificate))
-  return load === undefined ? 10_000 : load.messages / load.seconds / 2
+  if (pacing === undefined || cell.peer.missing() !== undefined) return modestRate
+  const known = results.run(by, cell.peer, round)
+  const { load } = known ?? (await measure(pacing, cell.peer, conditions))
+  return load === undefined ? modestRate : load.messages / load.seconds / 2
 }
 
 /** What is not installed is named, never silently left out. */

@@ -139,23 +139,23 @@ static void receive(struct connection *c, const unsigned char *bytes, size_t len
 }
 
 static void receive_response(struct connection *c, const unsigned char *bytes, size_t length) {
-  if (!c->response) c->response = malloc(longest_response + 1);
-  if (c->response_length + length > longest_response) fail("the answer to the upgrade is too long");
-  memcpy(c->response + c->response_length, bytes, length);
-  c->response_length += length;
+  if (!c->response) c->response = calloc(1, longest_response + 1);
+  /* Only a part of what came may be the answer: an upstream that speaks first does so at once. */
+  size_t before = c->response_length, copied = longest_response - before;
+  if (copied > length) copied = length;
+  memcpy(c->response + before, bytes, copied);
+  c->response_length += copied;
   c->response[c->response_length] = 0;
   char *end = strstr(c->response, "\r\n\r\n");
+  if (!end && c->response_length == longest_response) fail("the answer to the upgrade is too long");
   if (!end) return;
   if (strncmp(c->response, "HTTP/1.1 101", 12) != 0) fail("no upgrade: %.60s", c->response);
   if (!strstr(c->response, handshake_accept)) fail("the upgrade's Sec-WebSocket-Accept is wrong");
-  size_t head = (size_t)(end + 4 - c->response);
-  unsigned char rest[longest_response];
-  size_t rest_length = c->response_length - head;
-  memcpy(rest, end + 4, rest_length);
+  size_t taken = (size_t)(end + 4 - c->response) - before;
   free(c->response);
   c->response = NULL;
   on_upgraded(c);
-  if (rest_length > 0) receive(c, rest, rest_length);
+  if (length > taken) receive(c, bytes + taken, length - taken);
 }
 
 static void secure(struct connection *c) {

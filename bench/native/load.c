@@ -107,8 +107,9 @@ static void on_round(struct connection *c) {
   start_round(c, due);
 }
 
-/* Starts what is due. A round that cannot start in time counts from when it should have: a slow system gains nothing by
- * making its clients wait. Returns the time of the next. */
+/* Starts what is due, to the 50 microseconds of Linux' timer slack: a wakeup for each would cost more than the rounds do.
+ * One that cannot start in time counts from when it should have: a slow system gains nothing by making its clients wait.
+ * Returns the time of the next. */
 static double tick(void) {
   for (;;) {
     double due = first_tick + (double)ticks / options.rate;
@@ -321,8 +322,6 @@ static void raise_file_limit(int needed) {
 int main(int argc, char **argv) {
   read_options(argc, argv);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
-  /* Paced rounds start to the microsecond, not to the default 50. */
-  prctl(PR_SET_TIMERSLACK, 1);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGALRM, on_alarm);
   alarm((unsigned)options.limit);
