@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import { Ending } from '../endings.js'
 import { PacketGuard } from './packet-guard.js'
-import { createStreamPair } from './stream-pair.js'
+import { createStreamPair, type PairEnd } from './stream-pair.js'
 import type { BrokerFigures } from './sys-topics.js'
 
 /** Bounds of one connection, in bytes. */
@@ -17,10 +17,16 @@ export interface ConnectionLimits {
 /** How much the broker reads ahead of one client, and the client's side of one connection, in bytes. */
 const highWaterMark = 64 * 1024
 
+/** What a client may leave unread of acknowledgements and other answers before it is not read itself, in bytes. */
+const answersMark = 64 * 1024
+
+/** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
+const portion = 128
+
 /** One connection: its two ends, and what has passed on it. */
 interface Connection {
-  readonly client: Duplex
-  readonly broker: Duplex
+  readonly client: PairEnd
+  readonly broker: PairEnd
   readonly received: PacketGuard
   readonly sent: PacketGuard
 }
@@ -46,18 +52,21 @@ export class Connections {
   open(): Connection {
     const received = new PacketGuard(this.#options.maxPacketSize)
     const sent = new PacketGuard(Number.POSITIVE_INFINITY)
+    const written = new PacketGuard(Number.POSITIVE_INFINITY)
     const { client, broker } = createStreamPair({
       readableHighWaterMark: highWaterMark,
       clientHighWaterMark: highWaterMark,
       brokerHighWaterMark: this.#options.maxQueuedBytes,
       inspectIn: chunk => {
-        const finding = received.scan(chunk)
-        return finding === undefined ? undefined : new Ending(finding)
+        const before = received.bytes
+        const finding = received.scan(chunk, portion)
+        return finding === undefined ? received.bytes - before : new Ending(finding)
       },
+      // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
+      holdIn: () => written.answerBytes - sent.answerBytes >= answersMark,
       holdEnd: release => this.#holdEnd(broker, received, release),
-      inspectOut: chunk => {
-        sent.scan(chunk)
-      },
+      onWritten: chunk => written.scan(chunk),
+      onSent: chunk => sent.scan(chunk),
     })
     const connection = { client, broker, received, sent }
     this.#open.set(broker, connection)
@@ -88,6 +97,11 @@ export class Connections {
     const error = new Ending('client-too-slow')
     this.#open.get(client.conn)?.client.destroy(error)
     client.conn.destroy(error)
+  }
+
+  /** What waits for a client to read it, in bytes. */
+  waiting({ conn }: Client): number {
+    return this.#open.get(conn)?.broker.waitingBytes ?? 0
   }
 
   figures(): Traffic {

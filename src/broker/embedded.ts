@@ -53,6 +53,7 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   const forwarding = new Forwarding({
     maxQueuedBytes: options.maxQueuedBytes,
     catchUps: store.catchUps,
+    waiting: client => connections.waiting(client),
     cutOff: client => connections.cutOff(client),
     log,
   })

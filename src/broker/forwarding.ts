@@ -7,6 +7,8 @@ export interface ForwardingOptions {
   /** How much may wait for one client, in bytes, before live messages no longer join it. */
   readonly maxQueuedBytes: number
   readonly catchUps: CatchUps
+  /** How much waits for a client now, in bytes. */
+  readonly waiting: (client: Client) => number
   /** Ends the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
   readonly log: Logger
@@ -21,7 +23,7 @@ interface Outbox {
   /** Bytes that were let through in this turn of the event loop, which Aedes writes in the next. */
   pending: number
   turn: number
-  /** Set while live messages are being dropped: from the first one until the buffer is empty. */
+  /** Set while live messages are being dropped: from the first one until its client has read the others. */
   full: boolean
   warned: boolean
 }
@@ -57,7 +59,7 @@ export class Forwarding {
     // Aedes lowers the QoS to the subscription's [MQTT-3.8.4-6] only where that has no wildcard.
     if (packet.qos > outbox.qos) packet.qos = outbox.qos
     const size = packet.topic.length + packet.payload.length
-    const buffered = client.conn.writableLength
+    const buffered = this.#options.waiting(client)
     if (outbox.paced > buffered) outbox.paced = buffered
     if (!isLive(packet)) {
       outbox.paced += size
@@ -66,6 +68,7 @@ export class Forwarding {
     } else {
       this.#startTurn(outbox)
       const waiting = buffered - outbox.paced + outbox.pending
+      if (waiting <= 0) outbox.full = false
       if (waiting >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
         this.#overflow(client, outbox, packet)
         return null
@@ -95,12 +98,7 @@ export class Forwarding {
       this.#options.cutOff(client)
       return
     }
-    if (!outbox.full) {
-      outbox.full = true
-      client.conn.once('drain', () => {
-        outbox.full = false
-      })
-    }
+    outbox.full = true
     if (outbox.warned) return
     outbox.warned = true
     this.#options.log.warn({ clientId: client.id }, 'the client reads too slowly; messages of QoS 0 to it are dropped')

@@ -15,6 +15,8 @@ export class PacketGuard {
   /** PUBLISH packets among them. */
   publishes = 0
   bytes = 0
+  /** Bytes of the complete packets that are no PUBLISH. */
+  answerBytes = 0
 
   readonly #limit: number
   /** Bytes of the current packet's body that are still to come. */
@@ -30,13 +32,20 @@ export class PacketGuard {
     this.#limit = limit
   }
 
-  /** Takes the stream's next bytes. Once it has found something, it finds that for ever. */
-  scan(chunk: Uint8Array): GuardFinding | undefined {
-    if (this.#finding) return this.#finding
-    this.bytes += chunk.length
+  /**
+   * Takes the stream's next bytes, to the end of the `most`-th packet that ends in them: `bytes` tells how many those
+   * were. Once it has found something, it finds that for ever.
+   */
+  scan(chunk: Uint8Array, most = Number.POSITIVE_INFINITY): GuardFinding | undefined {
+    if (!this.#finding) this.bytes += this.#walk(chunk, this.packets + most)
+    return this.#finding
+  }
+
+  /** Goes over the chunk until `last` packets are complete; returns how far it came. */
+  #walk(chunk: Uint8Array, last: number): number {
     const end = chunk.length
     let at = 0
-    while (at < end) {
+    while (at < end && this.packets < last) {
       if (this.#body > 0) {
         const skipped = Math.min(this.#body, end - at)
         this.#body -= skipped
@@ -55,23 +64,24 @@ export class PacketGuard {
       if (byte & 0x80) {
         if (this.#lengthBytes === 4) {
           this.#finding = 'not-mqtt'
-          return this.#finding
+          return at
         }
         continue
       }
       if (1 + this.#lengthBytes + this.#length > this.#limit) {
         this.#finding = 'packet-too-large'
-        return this.#finding
+        return at
       }
       this.#body = this.#length
       if (this.#body === 0) this.#complete()
     }
-    return undefined
+    return at
   }
 
   #complete(): void {
     this.packets++
     if (this.#first >> 4 === publishType) this.publishes++
+    else this.answerBytes += 1 + this.#lengthBytes + this.#length
     this.#first = -1
     this.#length = 0
     this.#lengthBytes = 0

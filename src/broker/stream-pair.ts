@@ -1,22 +1,28 @@
 import { Duplex } from 'node:stream'
+import { ChunkQueue, join } from './chunk-queue.js'
 
-/** Chunks up to this size are joined with their neighbours; a larger one is handed on by reference, never copied. */
-const smallChunk = 16 * 1024
-/** The largest chunk that joining makes. */
-const joinedChunk = 64 * 1024
+/** How much the broker's end takes in one turn of the event loop before `write` says false, at most, in bytes. */
+const turnHighWaterMark = 64 * 1024
 
 /** One end of a pair, as its maker sees it. */
 export interface StreamPairOptions {
-  /** How much is buffered for each end to read, in bytes. */
+  /** How much is buffered for the client's end to read, in bytes. The broker's end gets one portion at a time. */
   readonly readableHighWaterMark: number
   /** How much the client's end takes before `write` says false, in bytes. */
   readonly clientHighWaterMark: number
-  /** How much the broker's end takes before `write` says false, in bytes. */
+  /** How much waits for a client's end that does not read before the broker's `write` says false, in bytes. */
   readonly brokerHighWaterMark: number
-  /** Sees the bytes on their way to the broker; an error that it returns ends the client's end, and they stay out. */
-  readonly inspectIn?: (chunk: Buffer) => Error | undefined
+  /**
+   * Sees the bytes on their way to the broker, and says how many of them may go over in one portion; the rest comes
+   * again. An error that it returns ends the client's end, and they stay out.
+   */
+  readonly inspectIn?: (chunk: Buffer) => number | Error
+  /** While it says true, what the client wrote waits, until the client reads. */
+  readonly holdIn?: () => boolean
+  /** Sees the bytes that the broker wrote, before they wait for the client to read. */
+  readonly onWritten?: (chunk: Buffer) => void
   /** Sees the bytes on their way to the client. */
-  readonly inspectOut?: (chunk: Buffer) => undefined
+  readonly onSent?: (chunk: Buffer) => void
   /** Called when the client's end has ended its side; the broker's end learns of it when this calls back. */
   readonly holdEnd?: (release: () => void) => void
 }
@@ -28,17 +34,26 @@ export interface StreamPairOptions {
  * end still reads all that was written before, and then its `'end'`. Writes pass on in the same turn of the event loop,
  * without a timer or a tick of their own, and the many small writes of a corked turn become one chunk.
  */
-export function createStreamPair(options: StreamPairOptions): { client: Duplex; broker: Duplex } {
-  const { readableHighWaterMark } = options
-  const client = new PairEnd(
-    { readableHighWaterMark, writableHighWaterMark: options.clientHighWaterMark },
-    options.inspectIn,
-    options.holdEnd,
-  )
-  const broker = new PairEnd(
-    { readableHighWaterMark, writableHighWaterMark: options.brokerHighWaterMark },
-    options.inspectOut,
-  )
+export function createStreamPair(options: StreamPairOptions): { client: PairEnd; broker: PairEnd } {
+  const { onSent } = options
+  const client = new PairEnd({
+    readableHighWaterMark: options.readableHighWaterMark,
+    writableHighWaterMark: options.clientHighWaterMark,
+    queueMark: 1,
+    inspect: options.inspectIn,
+    hold: options.holdIn,
+    holdEnd: options.holdEnd,
+  })
+  const broker = new PairEnd({
+    readableHighWaterMark: 1,
+    writableHighWaterMark: Math.min(options.brokerHighWaterMark, turnHighWaterMark),
+    queueMark: options.brokerHighWaterMark,
+    onWritten: options.onWritten,
+    inspect: chunk => {
+      onSent?.(chunk)
+      return chunk.length
+    },
+  })
   client.join(broker)
   broker.join(client)
   return { client, broker }
@@ -46,81 +61,149 @@ export function createStreamPair(options: StreamPairOptions): { client: Duplex; 
 
 type Done = (error?: Error | null) => void
 
-class PairEnd extends Duplex {
+interface PairEndOptions {
+  readonly readableHighWaterMark: number
+  readonly writableHighWaterMark: number
+  /** How much waits in joined form, in bytes; beyond it, writes wait one by one, up to `writableHighWaterMark`. */
+  readonly queueMark: number
+  readonly onWritten?: StreamPairOptions['onWritten'] | undefined
+  readonly inspect?: StreamPairOptions['inspectIn'] | undefined
+  readonly hold?: StreamPairOptions['holdIn'] | undefined
+  readonly holdEnd?: StreamPairOptions['holdEnd'] | undefined
+}
+
+/** One end of a pair. */
+export class PairEnd extends Duplex {
+  readonly #options: PairEndOptions
   #other: PairEnd | undefined
-  readonly #inspect: ((chunk: Buffer) => Error | undefined) | undefined
-  readonly #holdEnd: (release: () => void) => void
-  /** What goes on when there is room at the other end. */
-  #waiting: (() => void) | undefined
-  /** While this end is being destroyed, what it still holds goes over without regard to room. */
-  #flushing = false
+  /** What was written and waits for room at the other end. */
+  readonly #queue = new ChunkQueue()
+  /** Completes the last write, when the queue is short enough for more. */
+  #written: Done | undefined
+  /** Bytes of that write, which the stream counts until then, and the queue does too. */
+  #taken = 0
+  /** Completes the end, when the queue is empty. */
+  #ended: Done | undefined
+  /** Set when this end is being destroyed: its writes are complete at once, and what waits is handed over all the same. */
+  #closing = false
+  #room = true
   #endReceived = false
 
-  constructor(
-    marks: { readableHighWaterMark: number; writableHighWaterMark: number },
-    inspect: ((chunk: Buffer) => Error | undefined) | undefined,
-    holdEnd: (release: () => void) => void = release => release(),
-  ) {
-    super(marks)
-    this.#inspect = inspect
-    this.#holdEnd = holdEnd
+  constructor(options: PairEndOptions) {
+    super(options)
+    this.#options = options
   }
 
   join(other: PairEnd): void {
     this.#other = other
   }
 
+  /** What was written at this end and not handed over, in bytes. */
+  get waitingBytes(): number {
+    return this.writableLength - this.#taken + this.#queue.bytes
+  }
+
+  /** What waits in both directions and at both ends, in bytes. */
+  get bufferedBytes(): number {
+    const other = this.#other
+    return this.readableLength + this.waitingBytes + (other ? other.readableLength + other.waitingBytes : 0)
+  }
+
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
-    this.#pass([chunk], done)
+    this.#take([chunk], done)
   }
 
   override _writev(writes: { chunk: Buffer }[], done: Done): void {
-    this.#pass(join(writes), done)
+    this.#take(join(writes.map(({ chunk }) => chunk)), done)
   }
 
   override _read(): void {
-    this.#other?.roomMade()
+    this.#room = true
+    this.#other?.pass()
+    // What was held until there is something read here.
+    this.pass()
   }
 
   override _final(done: Done): void {
-    this.#holdEnd(() => this.#other?.receiveEnd())
-    done()
+    this.#ended = done
+    this.pass()
   }
 
-  /** As `Duplex#destroy`, but hands over first what has been written: a connection that is closed is not cut off. */
+  /** As `Duplex#destroy`, but what has been written is still handed over: a connection that is closed is not cut off. */
   override destroy(error?: Error): this {
-    if (!this.destroyed && !this.writableFinished) this.#flush()
+    if (!this.destroyed) {
+      this.#closing = true
+      while (this.writableCorked > 0) this.uncork()
+      // Completing the waiting write makes the stream write all that it has buffered, in this very call.
+      this.#completeWrite()
+    }
     return super.destroy(error)
   }
 
   override _destroy(error: Error | null, done: Done): void {
-    this.#other?.receiveEnd()
     // Nobody reads here any more: what the other end waits to write is settled by dropping it.
-    this.#other?.roomMade()
+    this.#other?.pass()
+    this.pass()
     done(error)
   }
 
-  #pass(chunks: readonly Buffer[], done: Done): void {
-    const other = this.#other
-    for (const [index, chunk] of chunks.entries()) {
-      const error = this.#inspect?.(chunk)
-      if (error) {
-        done(error)
-        return
-      }
-      const room = other?.receive(chunk) ?? true
-      if (!room && !this.#flushing) {
-        const rest = chunks.slice(index + 1)
-        this.#waiting = rest.length === 0 ? done : () => this.#pass(rest, done)
-        return
-      }
+  #take(chunks: readonly Buffer[], done: Done): void {
+    for (const chunk of chunks) {
+      this.#options.onWritten?.(chunk)
+      this.#queue.push(chunk)
+      this.#taken += chunk.length
     }
-    done()
+    this.#written = done
+    this.pass()
   }
 
-  /** Whether there is room for more. */
-  receive(chunk: Buffer): boolean {
-    return this.destroyed || this.#endReceived || this.push(chunk)
+  /** Hands over what waits, as far as there is room for it, and completes what waited for that. */
+  pass(): void {
+    while (this.#mayPass()) {
+      const chunk = this.#queue.shift()
+      if (!chunk) break
+      const size = this.#options.inspect?.(chunk) ?? chunk.length
+      if (typeof size !== 'number') {
+        this.#queue.clear()
+        this.destroy(size)
+        return
+      }
+      if (size < chunk.length) this.#queue.unshift(chunk.subarray(size))
+      this.#other?.receive(size < chunk.length ? chunk.subarray(0, size) : chunk)
+    }
+    if (this.#closing || this.#queue.bytes < this.#options.queueMark) this.#completeWrite()
+    if (this.#queue.bytes > 0) return
+    if (this.destroyed) this.#other?.receiveEnd()
+    else this.#completeEnd()
+  }
+
+  #mayPass(): boolean {
+    return this.#other?.hasRoom === true && !this.#options.hold?.()
+  }
+
+  #completeWrite(): void {
+    const written = this.#written
+    this.#written = undefined
+    this.#taken = 0
+    written?.()
+  }
+
+  #completeEnd(): void {
+    const ended = this.#ended
+    if (!ended) return
+    this.#ended = undefined
+    const release = (): void => this.#other?.receiveEnd()
+    if (this.#options.holdEnd) this.#options.holdEnd(release)
+    else release()
+    ended()
+  }
+
+  get hasRoom(): boolean {
+    return this.#room || this.destroyed
+  }
+
+  receive(chunk: Buffer): void {
+    if (!this.destroyed && !this.#endReceived) this.#room = this.push(chunk)
   }
 
   receiveEnd(): void {
@@ -128,41 +211,4 @@ class PairEnd extends Duplex {
     this.#endReceived = true
     this.push(null)
   }
-
-  roomMade(): void {
-    const goOn = this.#waiting
-    this.#waiting = undefined
-    goOn?.()
-  }
-
-  /** Completing the waiting write makes the stream hand over all that it has buffered, in this very call. */
-  #flush(): void {
-    this.#flushing = true
-    while (this.writableCorked > 0) this.uncork()
-    this.roomMade()
-  }
-}
-
-/** Joins runs of small chunks; big ones stay as they are. */
-function join(writes: readonly { chunk: Buffer }[]): Buffer[] {
-  const joined: Buffer[] = []
-  let run: Buffer[] = []
-  let length = 0
-  const closeRun = (): void => {
-    const [only] = run
-    if (only) joined.push(run.length === 1 ? only : Buffer.concat(run, length))
-    run = []
-    length = 0
-  }
-  for (const { chunk } of writes) {
-    if (chunk.length > smallChunk || length + chunk.length > joinedChunk) closeRun()
-    if (chunk.length > smallChunk) {
-      joined.push(chunk)
-    } else if (chunk.length > 0) {
-      run.push(chunk)
-      length += chunk.length
-    }
-  }
-  closeRun()
-  return joined
 }
