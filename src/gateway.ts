@@ -45,8 +45,11 @@ export interface GatewayOptions {
   readonly cwd?: string
 }
 
-/** The rest of the grace time is for what comes after the connections: the listeners and the store. */
+/** Parts of the grace time: for the connections, and for answers that are on their way; the rest is the store's. */
 const connectionsPart = 0.8
+const answersPart = 0.1
+/** The same for the answers in milliseconds, however long the grace time is. */
+const longestAnswer = 1000
 
 /** More sockets than connections: requests for pages, and those that are about to be refused with a sentence. */
 const socketsPerConnection = 2
@@ -133,11 +136,14 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
     shuttingDown = true
     router.shutDown()
     const closed = listeners.map(listener => listener.close())
-    const limit = grace * connectionsPart
-    const overdue = setTimeout(() => {
-      for (const listener of listeners) listener.destroyConnections()
-    }, limit)
-    await tunnels.close(limit)
+    await tunnels.close(grace * connectionsPart)
+    // What is left are answers on their way, and connections that never got as far as a request.
+    const overdue = setTimeout(
+      () => {
+        for (const listener of listeners) listener.destroyConnections()
+      },
+      Math.min(longestAnswer, grace * answersPart),
+    )
     await Promise.all(closed)
     clearTimeout(overdue)
     await opened.close()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need besides npm's packages: real brokers, clients and a browser, from Debian's packages.
-# Where that is not possible it says what to install; the tests that need it are then reported as skipped, or, with
-# CI=true, fail.
+# Installs what the tests need besides npm's packages, from Debian's packages: real brokers, clients, a browser, and a
+# compiler for the benchmark's load generator. Where that is not possible it says what to install; the tests that need it
+# are then reported as skipped, or, with CI=true, fail.
 set -euo pipefail
 
 # command or file -> Debian package
@@ -10,14 +10,21 @@ declare -A needed=(
   [mosquitto_pub]=mosquitto-clients
   [chromium]=chromium
   [openssl]=openssl
+  [gcc]=gcc
 )
-paho_file=/usr/lib/python3/dist-packages/paho/mqtt/client.py
+# What has no command: file -> Debian package
+declare -A needed_files=(
+  [/usr/lib/python3/dist-packages/paho/mqtt/client.py]=python3-paho-mqtt
+  [/usr/include/openssl/ssl.h]=libssl-dev
+)
 
 missing=()
 for name in "${!needed[@]}"; do
   command -v "$name" >/dev/null || [ -x "/usr/sbin/$name" ] || missing+=("${needed[$name]}")
 done
-[ -e "$paho_file" ] || missing+=(python3-paho-mqtt)
+for file in "${!needed_files[@]}"; do
+  [ -e "$file" ] || missing+=("${needed_files[$file]}")
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 as_root=()
