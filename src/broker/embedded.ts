@@ -64,6 +64,7 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
     packet.topic.startsWith(own) ? null : forwarding.authorize(client, packet)
   aedes.on('clientReady', client => connections.ready(client))
   aedes.on('unsubscribe', (filters, client) => store.grants.release(client, filters))
+  aedes.on('unsubscribe', (filters, client) => forwarding.unsubscribed(client, filters))
   aedes.on('error', onError)
   const onClientError = (client: Client, error: Error): void =>
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
@@ -129,9 +130,8 @@ function handlers(forwarding: Forwarding, grants: Grants): AedesOptions {
     },
     authorizeSubscribe(client, subscription, done) {
       const granted = grants.grant(client, subscription.topic)
-      if (granted) forwarding.subscribed(client, subscription)
       // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
-      done(null, granted ? subscription : null)
+      done(null, granted ? forwarding.subscribed(client, subscription) : null)
     },
   }
 }

@@ -1,6 +1,7 @@
 import type { AedesPublishPacket, Client, Subscription } from 'aedes'
 import type { Logger } from '../log.js'
 import type { CatchUps } from './catch-ups.js'
+import { GrantedQos } from './granted-qos.js'
 
 /** What forwarding needs. */
 export interface ForwardingOptions {
@@ -16,8 +17,6 @@ export interface ForwardingOptions {
 
 /** What is known about one connection. */
 interface Outbox {
-  /** The highest QoS that its client has subscribed with. */
-  qos: 0 | 1 | 2
   /** Bytes of retained and queued messages in its buffer, at most: Aedes waits with those until there is room. */
   paced: number
   /** Bytes that were let through in this turn of the event loop, which Aedes writes in the next. */
@@ -41,23 +40,39 @@ export class Forwarding {
   readonly #options: ForwardingOptions
   #turn = 0
   #turning = false
+  readonly #granted = new GrantedQos()
   readonly #outboxes = new WeakMap<Client, Outbox>()
 
   constructor(options: ForwardingOptions) {
     this.#options = options
   }
 
-  /** Call for each subscription, also a restored one. */
-  subscribed(client: Client, subscription: Subscription): void {
-    const outbox = this.#outboxOf(client)
-    if (subscription.qos > outbox.qos) outbox.qos = subscription.qos
+  /**
+   * Call for each subscription, also a restored one. Returns it as Aedes is to have it: with QoS 2, because Aedes knows
+   * a message's QoS by one filter of several that match. Here the highest of them counts [MQTT-3.3.5-1].
+   */
+  subscribed(client: Client, subscription: Subscription): Subscription {
+    this.#granted.grant(client, subscription)
+    return { ...subscription, qos: 2 }
+  }
+
+  unsubscribed(client: Client, filters: readonly string[]): void {
+    this.#granted.release(client, filters)
   }
 
   /** Aedes' `authorizeForward`: the packet as it is to be sent, or null. */
   authorize(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
     const outbox = this.#outboxOf(client)
-    // Aedes lowers the QoS to the subscription's [MQTT-3.8.4-6] only where that has no wildcard.
-    if (packet.qos > outbox.qos) packet.qos = outbox.qos
+    const granted = this.#granted.of(client, packet.topic) ?? packet.qos
+    if (granted < packet.qos) {
+      if (granted === 0 && !client.clean && isLive(packet)) {
+        // On the way that this one takes, Aedes would put it into the session's queue.
+        client.publish(asQos0(packet), ignore)
+        return null
+      }
+      // [MQTT-3.8.4-6]
+      packet.qos = granted
+    }
     const size = packet.topic.length + packet.payload.length
     const buffered = this.#options.waiting(client)
     if (outbox.paced > buffered) outbox.paced = buffered
@@ -107,7 +122,7 @@ export class Forwarding {
   #outboxOf(client: Client): Outbox {
     let outbox = this.#outboxes.get(client)
     if (!outbox) {
-      outbox = { qos: 0, paced: 0, pending: 0, turn: this.#turn, full: false, warned: false }
+      outbox = { paced: 0, pending: 0, turn: this.#turn, full: false, warned: false }
       this.#outboxes.set(client, outbox)
     }
     return outbox
@@ -118,3 +133,10 @@ export class Forwarding {
 function isLive(packet: AedesPublishPacket): boolean {
   return Boolean(packet.brokerId) && packet.messageId === undefined
 }
+
+/** Under a broker id of its own: under the first, Aedes has it for a duplicate. */
+function asQos0({ cmd, topic, payload, retain, dup, brokerCounter }: AedesPublishPacket): AedesPublishPacket {
+  return { cmd, topic, payload, retain, dup, qos: 0, brokerId: 'qos0', brokerCounter }
+}
+
+function ignore(): void {}
