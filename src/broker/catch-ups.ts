@@ -48,7 +48,8 @@ export class CatchUps {
         if (isSent(catchUp, packet)) continue
         if (packet.brokerId) catchUp.last = { brokerId: packet.brokerId, brokerCounter: packet.brokerCounter }
         catchUp.handedOut++
-        yield packet
+        // It has a packet identifier if it was sent on an earlier connection [MQTT-3.3.1-1].
+        yield packet.cmd === 'publish' && packet.messageId ? { ...packet, dup: true } : packet
       }
       await written(catchUp)
     } while (catchUp.missed)
