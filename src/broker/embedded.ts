@@ -2,6 +2,7 @@ import type { AedesOptions, Client } from 'aedes'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import { version } from '../version.js'
+import { type Base, memoryBase } from './base.js'
 import type { Broker } from './broker.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DurableAedes } from './durable-aedes.js'
@@ -22,6 +23,9 @@ export interface EmbeddedBroker extends Broker {
   /** What it counts, as it is now. */
   figures(): BrokerFigures
 }
+
+/** How often sessions without a client are looked for, in milliseconds. */
+const expiryInterval = 3_600_000
 
 const limits = {
   // Paho's MQTT 3.1 fallback comes with client ids of any length, which every other broker takes.
@@ -46,9 +50,9 @@ const limits = {
  */
 export async function createEmbedded(options: EmbeddedOptions, log: Logger): Promise<EmbeddedBroker> {
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)
-  const { base, sessions } = disk ?? { base: await memoryBase(), sessions: [] }
+  const base = disk ?? (await inMemory())
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
-  const store = new Store({ base, sessions, limits: options, onError })
+  const store = new Store({ base, limits: options, log, onError })
   const connections = new Connections(options)
   const forwarding = new Forwarding({
     maxQueuedBytes: options.maxQueuedBytes,
@@ -70,13 +74,17 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
   aedes.on('clientError', onClientError)
   aedes.on('connectionError', onClientError)
+  aedes.on('client', client => store.sessions.connected(client))
+  aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
   await aedes.listen()
+  await store.expire()
+  const expiry = setInterval(() => store.expire().catch(onError), expiryInterval).unref()
 
   const figures = (): BrokerFigures => ({
     ...connections.figures(),
     connected: aedes.connectedClients,
     publishesSent: forwarding.sent,
-    publishesDropped: forwarding.dropped,
+    publishesDropped: forwarding.dropped + store.sessions.dropped,
   })
   const stopSysTopics = startSysTopics(version, figures, (topic, payload) =>
     aedes.publish({ cmd: 'publish', topic, payload: Buffer.from(payload), qos: 0, retain: true, dup: false }, () => {}),
@@ -84,6 +92,7 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
 
   const shut = async (): Promise<void> => {
     stopSysTopics()
+    clearInterval(expiry)
     await new Promise<void>(resolve => aedes.close(() => resolve()))
     await connections.close()
     await disk?.close()
@@ -105,9 +114,9 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   }
 }
 
-async function memoryBase(): Promise<LevelBase['base']> {
+async function inMemory(): Promise<Base> {
   const { default: MemoryPersistence } = await import('aedes-persistence/asyncPersistence.js')
-  return new MemoryPersistence()
+  return memoryBase(new MemoryPersistence())
 }
 
 /** Queues are ordered by it, so that it must sort by start time; messages are told apart by it, so that it is unique. */

@@ -2,17 +2,18 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Level as LevelDatabase } from 'level'
 import { StartError } from '../start-error.js'
-import type { StoreOptions } from './store.js'
+import type { Base, StoredSession } from './base.js'
 
 /** What is opened on disk. */
-export interface LevelBase extends Pick<StoreOptions, 'base' | 'sessions'> {
+export interface LevelBase extends Base {
   /** How many times this directory has been opened before, this time included. */
   readonly run: number
   close(): Promise<void>
 }
 
-/** A key of our own, beside those of `aedes-persistence-level`. */
+/** Keys of our own, beside those of `aedes-persistence-level`. */
 const runKey = 'mqway:run'
+const sessionKey = (id: string): string => `mqway:session:${encodeURIComponent(id)}`
 
 /**
  * Opens, or makes, the database under `<data>/broker`.
@@ -39,16 +40,40 @@ export async function openLevel(data: string): Promise<LevelBase> {
   }
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
-  const ids = new Set<string>()
-  for await (const key of database.keys({ gte: 'subscriptions:', lt: 'subscriptions;' })) {
-    ids.add(decodeURIComponent(key.split(':')[1] ?? ''))
-  }
+  const retainedTopics: string[] = []
+  for await (const key of keys(database, 'retained')) retainedTopics.push(key.slice('retained:'.length))
+  const persistence = new LevelPersistence(database)
   return {
-    base: new LevelPersistence(database),
-    sessions: [...ids].map(id => ({ id })),
+    persistence,
+    sessions: await readSessions(database),
+    retainedTopics,
     run,
+    keepSession: (id, seen) => database.put(sessionKey(id), String(seen)),
+    forgetSession: id => database.del(sessionKey(id)),
+    readRetained: () => persistence.createRetainedStream('#'),
     close: () => database.close(),
   }
+}
+
+/** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
+function keys(database: LevelDatabase, prefix: string): AsyncIterable<string> {
+  return database.keys({ gte: `${prefix}:`, lt: `${prefix};` })
+}
+
+/** The sessions that anything is kept for. Those of a version that did not note when were seen now. */
+async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
+  const queued = new Map<string, number>()
+  for (const kind of ['subscriptions', 'incoming', 'outgoing', 'mqway:session']) {
+    for await (const key of keys(database, kind)) {
+      const id = decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
+      queued.set(id, (queued.get(id) ?? 0) + (kind === 'outgoing' ? 1 : 0))
+    }
+  }
+  const now = Date.now()
+  const read = async ([id, count]: [string, number]): Promise<StoredSession> => {
+    return { id, seen: Number((await database.get(sessionKey(id))) ?? now), queued: count }
+  }
+  return Promise.all([...queued].map(read))
 }
 
 function startError(data: string, directory: string, error: unknown): StartError {

@@ -1,9 +1,13 @@
 import { Readable } from 'node:stream'
 import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import type { Logger } from '../log.js'
+import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
-import { FilterIndex } from './filter-index.js'
 import { Grants } from './grants.js'
+import { QueueIndex } from './queue-index.js'
+import { Retained } from './retained.js'
+import { type SessionLimits, Sessions } from './sessions.js'
 import { isTopicFilter } from './topic-filter.js'
 
 type Session = Persistence.Session
@@ -11,18 +15,18 @@ type QueueSubscription = Persistence.QueueSubscription
 type QoS = QueueSubscription['qos']
 
 /** Bounds of what is kept. */
-export interface StoreLimits {
+export interface StoreLimits extends SessionLimits {
   /** How many topic filters one client may be subscribed to at a time. */
   readonly maxSubscriptions: number
+  /** How many topics may have a retained message. */
+  readonly maxRetainedMessages: number
 }
 
 /** What a store is made of. */
 export interface StoreOptions {
-  /** Where sessions and retained messages are kept: in memory or on disk. */
-  readonly base: Persistence
-  /** The sessions that `base` holds from an earlier run. */
-  readonly sessions: readonly Session[]
+  readonly base: Base
   readonly limits: StoreLimits
+  readonly log: Logger
   readonly onError: (error: unknown) => void
 }
 
@@ -40,49 +44,53 @@ export interface StoreOptions {
 export class Store {
   readonly catchUps: CatchUps
   readonly grants: Grants
+  readonly sessions: Sessions
   readonly #limits: StoreLimits
+  readonly #stored: Base['sessions']
   readonly #base: Persistence
-  readonly #sessions: readonly Session[]
   readonly #onError: (error: unknown) => void
-  readonly #queued = new FilterIndex<QueueSubscription>()
-  readonly #subscriptions = new Map<string, Map<string, QueueSubscription>>()
-  readonly #system = new Map<string, AedesPublishPacket>()
+  readonly #index = new QueueIndex()
+  readonly #retained: Retained
   /** The arrays of filters that are stored, or about to be. */
-  readonly #stored = new WeakMap<readonly Subscription[], Promise<void>>()
-  /** The last write to each session's queue or subscriptions that has not finished. */
-  readonly #tails = new Map<string, Promise<void>>()
+  readonly #written = new WeakMap<readonly Subscription[], Promise<void>>()
+  /** The last write to each session that has not finished. */
+  readonly #tails = new Map<string, Promise<unknown>>()
 
-  constructor({ base, sessions, limits, onError }: StoreOptions) {
+  constructor({ base, limits, log, onError }: StoreOptions) {
     this.grants = new Grants(limits.maxSubscriptions)
+    this.sessions = new Sessions({ base, limits, log, onError })
+    this.#retained = new Retained({ base, max: limits.maxRetainedMessages, log })
     this.#limits = limits
-    this.#base = base
-    this.#sessions = sessions
+    this.#stored = base.sessions
+    this.#base = base.persistence
     this.#onError = onError
-    this.catchUps = new CatchUps(client => base.outgoingStream(client))
+    this.catchUps = new CatchUps(client => this.#base.outgoingStream(client))
   }
 
   async setup(broker: Aedes): Promise<void> {
     await this.#base.setup(broker)
-    for (const session of this.#sessions) this.#index(session, await this.subscriptionsByClient(session))
+    for (const session of this.#stored) this.#index.add(session.id, await this.#subscriptions(session))
   }
 
-  async storeRetained(packet: AedesPublishPacket): Promise<void> {
-    if (packet.topic.startsWith('$SYS/')) this.#system.set(packet.topic, packet)
-    else await this.#base.storeRetained(ownPayload(packet))
+  /** Ends the sessions that have been without their client for too long. */
+  async expire(): Promise<void> {
+    for (const id of this.sessions.expired()) {
+      await this.cleanSubscriptions({ id })
+      await this.#base.cleanIncoming({ id })
+    }
+  }
+
+  storeRetained(packet: AedesPublishPacket): Promise<void> {
+    return this.#retained.store(ownPayload(packet))
   }
 
   createRetainedStreamCombi(filters: readonly string[]): Readable {
-    return Readable.from(this.#retained(filters))
+    return Readable.from(this.#readRetained(filters))
   }
 
-  async *#retained(filters: readonly string[]): AsyncGenerator<AedesPublishPacket> {
-    const wanted = new FilterIndex<true>()
-    for (const filter of filters) wanted.add(filter, true)
-    const matches = (topic: string): boolean => wanted.match(topic).length > 0
-    for (const packet of this.#system.values()) if (matches(packet.topic)) yield packet
-    if (filters.every(filter => filter.startsWith('$SYS/'))) return
+  async *#readRetained(filters: readonly string[]): AsyncGenerator<AedesPublishPacket> {
     try {
-      for await (const packet of this.#base.createRetainedStream('#')) if (matches(packet.topic)) yield packet
+      yield* this.#retained.read(filters)
     } catch (error) {
       this.#onError(error)
     }
@@ -90,46 +98,54 @@ export class Store {
 
   /** Stores what is granted of `subscriptions`: once, though Aedes comes with the whole array for each filter in it. */
   addSubscriptions(client: Session, subscriptions: readonly Subscription[]): Promise<void> {
-    let stored = this.#stored.get(subscriptions)
+    let stored = this.#written.get(subscriptions)
     if (!stored) {
       const granted = subscriptions.filter(({ topic }) => this.grants.grant(client, topic))
       stored = this.#inTurn(client, async () => {
         await this.#base.addSubscriptions(client, granted)
-        this.#index(client, granted)
+        this.#index.add(client.id, granted)
       })
-      this.#stored.set(subscriptions, stored)
+      this.#written.set(subscriptions, stored)
     }
     return stored
   }
 
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
     return this.#inTurn(client, async () => {
-      this.#unindex(client, filters)
+      this.#index.remove(client.id, filters)
       await this.#base.removeSubscriptions(client, filters)
     })
   }
 
+  /** Ends the session, with all that waits in it: Aedes calls this for a client that wants none [MQTT-3.1.2-6]. */
   cleanSubscriptions(client: Session): Promise<void> {
     return this.#inTurn(client, async () => {
-      this.#unindex(client, [...(this.#subscriptions.get(client.id)?.keys() ?? [])])
+      this.#index.removeAll(client.id)
+      await this.sessions.remove(client.id)
       await this.#base.cleanSubscriptions(client)
+      for await (const packet of this.#base.outgoingStream(client)) {
+        // The base clears by packet identifier, which what was never sent has not got.
+        const named = { ...packet, messageId: packet.messageId || 1 }
+        await this.#base.outgoingUpdate(client, named)
+        await this.#base.outgoingClearMessageId(client, named)
+      }
     })
   }
 
-  /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
+  /** Asked by Aedes when a client wants its session, which is made where there is none. */
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
+    this.sessions.open(client.id)
+    return await this.#subscriptions(client)
+  }
+
+  /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
+  async #subscriptions(client: Session): Promise<Subscription[]> {
     const stored = await this.#base.subscriptionsByClient(client)
     return stored.filter(({ topic }) => isTopicFilter(topic)).slice(0, this.#limits.maxSubscriptions)
   }
 
-  /** Each session that the message must be queued for, once, with the highest QoS of its filters that match. */
   async subscriptionsByTopic(topic: string): Promise<QueueSubscription[]> {
-    const bySession = new Map<string, QueueSubscription>()
-    for (const subscription of this.#queued.match(topic)) {
-      const other = bySession.get(subscription.clientId)
-      if (!other || other.qos < subscription.qos) bySession.set(subscription.clientId, subscription)
-    }
-    return [...bySession.values()]
+    return this.#index.match(topic)
   }
 
   async outgoingEnqueueCombi(subscriptions: readonly QueueSubscription[], packet: AedesPublishPacket): Promise<void> {
@@ -140,6 +156,7 @@ export class Store {
     // The lower of what was published and what was subscribed to [MQTT-3.8.4-6]; not as a retained message, because the
     // subscription was there first [MQTT-3.3.1-9].
     const qos = lower(packet.qos, subscription.qos ?? 2)
+    if (!this.sessions.admit(subscription.clientId)) return
     await this.#base.outgoingEnqueue(subscription, { ...ownPayload(packet), qos, retain: false })
   }
 
@@ -154,19 +171,20 @@ export class Store {
       await this.#base.outgoingUpdate(client, packet)
     } catch (error) {
       if (!(error instanceof Error && error.message === 'no such packet') || !packet.brokerId) throw error
-      // The subscription is younger than the message, which therefore was not queued for it.
+      // The subscription is younger than the message, which therefore was not queued for it; or there was no room.
+      if (!this.sessions.admit(client.id)) throw new Error('too many messages wait for their acknowledgement')
       await this.#base.outgoingEnqueue({ clientId: client.id }, packet)
       await this.#base.outgoingUpdate(client, packet)
     }
   }
 
   /** Runs `write` when the earlier ones for this session are done: what is awaited together may else finish in any order. */
-  async #inTurn(client: Session, write: () => Promise<void>): Promise<void> {
+  async #inTurn<T>(client: Session, write: () => Promise<T>): Promise<T> {
     const earlier = this.#tails.get(client.id)
     const current = earlier ? earlier.then(write, write) : write()
     this.#tails.set(client.id, current)
     try {
-      await current
+      return await current
     } finally {
       if (this.#tails.get(client.id) === current) this.#tails.delete(client.id)
     }
@@ -174,7 +192,10 @@ export class Store {
 
   async outgoingClearMessageId(client: Session, packet: AedesPublishPacket): Promise<AedesPublishPacket | undefined> {
     // Without an id there is nothing to clear; in memory it would be the first message that has none yet.
-    return packet.messageId === undefined ? undefined : await this.#base.outgoingClearMessageId(client, packet)
+    if (packet.messageId === undefined) return undefined
+    const cleared = await this.#inTurn(client, () => this.#base.outgoingClearMessageId(client, packet))
+    if (cleared) this.sessions.release(client.id)
+    return cleared
   }
 
   outgoingStream(client: Client): Readable {
@@ -221,31 +242,6 @@ export class Store {
 
   streamWill(brokers: { readonly [id: string]: number }): Readable {
     return this.#base.streamWill(brokers)
-  }
-
-  #index(client: Session, subscriptions: readonly Subscription[]): void {
-    this.#unindex(
-      client,
-      subscriptions.map(({ topic }) => topic),
-    )
-    for (const { topic, qos } of subscriptions) {
-      if (qos === 0) continue
-      const own = this.#subscriptions.get(client.id) ?? new Map<string, QueueSubscription>()
-      const subscription = { clientId: client.id, topic, qos }
-      this.#subscriptions.set(client.id, own.set(topic, subscription))
-      this.#queued.add(topic, subscription)
-    }
-  }
-
-  #unindex(client: Session, filters: readonly string[]): void {
-    const own = this.#subscriptions.get(client.id)
-    if (!own) return
-    for (const filter of filters) {
-      const subscription = own.get(filter)
-      if (subscription) this.#queued.remove(filter, subscription)
-      own.delete(filter)
-    }
-    if (own.size === 0) this.#subscriptions.delete(client.id)
   }
 }
 

@@ -179,6 +179,20 @@ export const configSchema = z.strictObject({
       maxSubscriptions: wholeNumber(1, 1_000_000)
         .default(1000)
         .describe('Topic filters that one client of the embedded broker may have; beyond: 0x80 in SUBACK'),
+      maxQueuedMessages: wholeNumber(1, 1_000_000)
+        .default(1000)
+        .describe(
+          'Messages that the embedded broker keeps for a client that is not connected; new ones beyond are dropped',
+        ),
+      sessionExpiry: z
+        .union([z.literal('off'), duration({ min: '1m' })], {
+          error: 'must be off, or a time such as 7d, from 1m to 24d',
+        })
+        .prefault('7d')
+        .describe('After how long without its client the embedded broker ends a session, with all that waits in it'),
+      maxRetainedMessages: wholeNumber(1, 10_000_000)
+        .default(100_000)
+        .describe('Topics with a retained message in the embedded broker; those of further topics are not stored'),
     })
     .prefault({})
     .describe('The plain MQTT port, and the embedded broker’s limits'),

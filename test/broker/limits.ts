@@ -3,4 +3,7 @@ export const limits = {
   maxPacketSize: 2 ** 24,
   maxQueuedBytes: 2 ** 20,
   maxSubscriptions: 1000,
+  maxQueuedMessages: 10_000,
+  maxRetainedMessages: 1000,
+  sessionExpiry: 'off' as const,
 }

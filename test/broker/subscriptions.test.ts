@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { memoryBase } from '../../src/broker/base.js'
 import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded.js'
 import { Store } from '../../src/broker/store.js'
 import { createLog } from '../../src/log.js'
@@ -63,7 +64,7 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
 describe('the store', () => {
   const client = { id: 'client' }
   const storeOn = (base: MemoryPersistence) =>
-    new Store({ base, sessions: [client], limits, onError: error => expect.unreachable(String(error)) })
+    new Store({ base: memoryBase(base), limits, log, onError: error => expect.unreachable(String(error)) })
 
   it('writes the filters of one SUBSCRIBE once, though it is asked once for each of them', async () => {
     let writes = 0

@@ -1,0 +1,36 @@
+import type { AedesPublishPacket } from 'aedes'
+import type Persistence from 'aedes-persistence/asyncPersistence.js'
+
+/** A session of an earlier run. */
+export interface StoredSession {
+  readonly id: string
+  /** When its client was last known to be connected, in milliseconds since 1970. */
+  readonly seen: number
+  /** How many messages wait in its queue. */
+  readonly queued: number
+}
+
+/** A place where sessions and retained messages are kept: in memory or on disk. */
+export interface Base {
+  readonly persistence: Persistence
+  /** What was there when it was opened. */
+  readonly sessions: readonly StoredSession[]
+  readonly retainedTopics: readonly string[]
+  /** Notes that the session's client was connected at `seen`. */
+  keepSession(id: string, seen: number): Promise<void>
+  forgetSession(id: string): Promise<void>
+  /** At least the retained messages that one of `filters` matches, each once. */
+  readRetained(filters: readonly string[]): AsyncIterable<AedesPublishPacket>
+}
+
+/** The base of a broker that keeps nothing beyond its own end. */
+export function memoryBase(persistence: Persistence): Base {
+  return {
+    persistence,
+    sessions: [],
+    retainedTopics: [],
+    keepSession: async () => {},
+    forgetSession: async () => {},
+    readRetained: () => persistence.createRetainedStream('#'),
+  }
+}
