@@ -1,8 +1,11 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { AedesPublishPacket } from 'aedes'
+import type LevelPersistenceClass from 'aedes-persistence-level/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
 import { StartError } from '../start-error.js'
 import type { Base, StoredSession } from './base.js'
+import { topicRanges } from './retained-ranges.js'
 
 /** What is opened on disk. */
 export interface LevelBase extends Base {
@@ -50,8 +53,26 @@ export async function openLevel(data: string): Promise<LevelBase> {
     run,
     keepSession: (id, seen) => database.put(sessionKey(id), String(seen)),
     forgetSession: id => database.del(sessionKey(id)),
-    readRetained: () => persistence.createRetainedStream('#'),
+    readRetained: filters => readRetained(database, filters, LevelPersistence),
     close: () => database.close(),
+  }
+}
+
+/**
+ * Reads the retained messages in the ranges that `filters` are about.
+ *
+ * `LevelPersistence` reads all of them for each filter, and is the one that knows their encoding: so it is given a view of
+ * the database that has no other values than those of the range.
+ */
+async function* readRetained(
+  database: LevelDatabase,
+  filters: readonly string[],
+  LevelPersistence: typeof LevelPersistenceClass,
+): AsyncGenerator<AedesPublishPacket> {
+  for (const [from, to] of topicRanges(filters)) {
+    const range = { gte: `retained:${from}`, lt: to === undefined ? 'retained;' : `retained:${to}` }
+    const view = { values: () => database.values<string, Buffer>({ ...range, valueEncoding: 'buffer' }) }
+    yield* new LevelPersistence(view).createRetainedStream('#')
   }
 }
 

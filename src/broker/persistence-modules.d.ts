@@ -49,7 +49,8 @@ declare module 'aedes-persistence-level/asyncPersistence.js' {
   import type { Level } from 'level'
 
   class LevelPersistence extends Persistence {
-    constructor(database: Level)
+    /** @param database of which `createRetainedStream` asks nothing but the values in a range */
+    constructor(database: Level | { values(): AsyncIterable<Buffer> })
   }
   export = LevelPersistence
 }
