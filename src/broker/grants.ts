@@ -1,6 +1,12 @@
 import { isTopicFilter } from './topic-filter.js'
 
 /**
+ * Stands for no subscription at all, in a session without any: Aedes tells a client of its session only where it has one
+ * [MQTT-3.2.2-2]. It is granted to nobody.
+ */
+export const noSubscription = '$mqway/none'
+
+/**
  * Which filters each connection has been granted: valid ones, up to a number.
  *
  * Aedes asks for one filter after the other, and stores all of a packet's filters when the first of them is granted. So
@@ -19,7 +25,7 @@ export class Grants {
   grant(client: object, filter: string): boolean {
     const granted = this.#granted.get(client) ?? new Set()
     if (granted.has(filter)) return true
-    if (granted.size >= this.#max || !isTopicFilter(filter)) return false
+    if (granted.size >= this.#max || filter === noSubscription || !isTopicFilter(filter)) return false
     this.#granted.set(client, granted.add(filter))
     return true
   }

@@ -4,7 +4,7 @@ import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Logger } from '../log.js'
 import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
-import { Grants } from './grants.js'
+import { Grants, noSubscription } from './grants.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import { type SessionLimits, Sessions } from './sessions.js'
@@ -134,8 +134,10 @@ export class Store {
 
   /** Asked by Aedes when a client wants its session, which is made where there is none. */
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
+    const known = this.sessions.has(client.id)
     this.sessions.open(client.id)
-    return await this.#subscriptions(client)
+    const subscriptions = await this.#subscriptions(client)
+    return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
   }
 
   /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
@@ -170,7 +172,9 @@ export class Store {
     try {
       await this.#base.outgoingUpdate(client, packet)
     } catch (error) {
-      if (!(error instanceof Error && error.message === 'no such packet') || !packet.brokerId) throw error
+      if (!(error instanceof Error && error.message === 'no such packet')) throw error
+      // A PUBREC for what is not in the queue, such as a retained message: PUBREL is the answer all the same.
+      if (!packet.brokerId) return
       // The subscription is younger than the message, which therefore was not queued for it; or there was no room.
       if (!this.sessions.admit(client.id)) throw new Error('too many messages wait for their acknowledgement')
       await this.#base.outgoingEnqueue({ clientId: client.id }, packet)

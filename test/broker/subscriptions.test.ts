@@ -49,6 +49,30 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
     await Promise.all([again.session.end(), publisher.end()])
   })
 
+  it('may be none: the session is there all the same', async () => {
+    const first = await connectRaw(broker, { clientId: 'quiet', clean: false })
+    expect(first.sessionPresent).toBe(false)
+    await first.session.end()
+    const second = await connectRaw(broker, { clientId: 'quiet', clean: false })
+    expect(second.sessionPresent).toBe(true)
+    expect(await second.session.subscribe(['$mqway/none'])).toEqual([refused])
+    await second.session.end()
+  })
+
+  it('of a session bring a retained message of QoS 2 to the end of its handshake', async () => {
+    const publisher = await connect(broker)
+    await publisher.publish('state', 'kept', { qos: 2, retain: true })
+    const { session } = await connectRaw(broker, { clientId: 'reader', clean: false })
+    await session.subscribe(['state'], 2)
+    const packet = await session.next()
+    const messageId = packet?.cmd === 'publish' ? packet.messageId : undefined
+    session.send({ cmd: 'pubrec', messageId: messageId ?? 0 })
+    expect(await session.next()).toMatchObject({ cmd: 'pubrel', messageId })
+    session.send({ cmd: 'pubrec', messageId: 4711 })
+    expect(await session.next()).toMatchObject({ cmd: 'pubrel', messageId: 4711 })
+    await Promise.all([session.end(), publisher.end()])
+  })
+
   it.each([
     ['`#` in the middle', 'a/#/b'],
     ['too many levels', '/'.repeat(60_000)],
