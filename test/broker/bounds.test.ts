@@ -111,7 +111,9 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
     await Promise.all([reader.end(), late.end()])
   })
 
-  it.runIf(kept === 'disk')('a queue that was full before a restart is full after it', async () => {
+  if (kept === 'memory') return
+
+  it('a queue that was full before a restart is full after it', async () => {
     await fallAsleep()
     await publish('1', '2')
     await stop()
@@ -120,7 +122,7 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
     expect(await wake()).toEqual(['1', '2', '3'])
   })
 
-  it.runIf(kept === 'disk')('a session whose client stays away too long ends, with what waits in it', async () => {
+  it('a session whose client stays away too long ends, with what waits in it', async () => {
     await fallAsleep()
     await publish('1')
     await stop()
