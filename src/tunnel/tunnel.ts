@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Ending, type EndingReason } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics, Traffic } from '../metrics.js'
-import type { Client } from './client.js'
+import type { Client, ClientListener } from './client.js'
 import { ConnectInspector } from './connect-inspector.js'
 
 /** How a tunnel behaves. All times in milliseconds, sizes in bytes. */
@@ -46,10 +46,9 @@ const patience = 2
  * Each direction ends by itself: what one side sent before its end is delivered, then the other side is told. Whatever
  * happens first is why the tunnel ended; from then on everything has to be over within `closeTimeout`.
  */
-export class Tunnel {
+export class Tunnel implements ClientListener {
   readonly #parts: TunnelParts
   readonly #client: Client
-  readonly #up: Duplex
   readonly #broker: Duplex
   readonly #traffic: Traffic
   readonly #startedAt = performance.now()
@@ -60,20 +59,21 @@ export class Tunnel {
   #closeTimer: NodeJS.Timeout | undefined
   /** Why it ended: whatever came first. */
   #ending: Ending | undefined
+  /** Whatever the client still sends is dropped. */
+  #deaf = false
   #openSides = 2
 
   /** Starts carrying at once. The tunnel owns both streams from now on. */
   constructor(parts: TunnelParts) {
     this.#parts = parts
     this.#client = parts.client
-    this.#up = parts.client.stream
     this.#broker = parts.broker
     this.#traffic = parts.traffic
     this.#log = parts.log
     parts.setState('open')
     if (parts.options.inspectConnect) this.#expectConnect()
     if (parts.options.pingInterval !== 'off' && parts.client.ping) this.#startPinging(parts.options.pingInterval)
-    this.#watchClient()
+    this.#client.start(this)
     this.#watchBroker()
   }
 
@@ -93,24 +93,14 @@ export class Tunnel {
   /** Ends the tunnel at once, whatever is still on its way. */
   destroy(ending: Ending): void {
     this.#begin(ending)
-    this.#up.destroy()
+    this.#client.destroy()
     this.#broker.destroy()
-  }
-
-  #watchClient(): void {
-    const client = this.#client
-    client.onEnd = ending => this.#begin(ending)
-    this.#up.on('data', this.#onClientData)
-    this.#up.on('drain', () => this.#broker.resume())
-    this.#up.on('end', () => this.#onClientEnd())
-    this.#up.on('error', error => this.#begin(new Ending('client-reset', { cause: error })))
-    this.#up.on('close', () => this.#onClientClose())
   }
 
   #watchBroker(): void {
     const broker = this.#broker
     broker.on('data', this.#onBrokerData)
-    broker.on('drain', () => this.#up.resume())
+    broker.on('drain', () => this.#client.resume())
     broker.on('end', () => this.#onBrokerEnd(new Ending('broker-closed')))
     broker.on('error', error =>
       this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
@@ -120,35 +110,40 @@ export class Tunnel {
     if (broker.closed) this.#onBrokerClose()
   }
 
-  readonly #onClientData = (chunk: Buffer): void => {
+  clientSent(chunk: Buffer): void {
+    if (this.#deaf) return
     this.#traffic.bytesIn += chunk.length
     const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
-    if (bytes && !this.#broker.write(bytes)) this.#up.pause()
+    if (bytes && !this.#broker.write(bytes)) this.#client.pause()
+  }
+
+  clientDrained(): void {
+    this.#broker.resume()
+  }
+
+  clientEnded(ending: Ending): void {
+    this.#begin(ending)
+    this.#broker.end()
+    // One that broke the rules is told so at once; one that just left still gets what the broker has for it.
+    if (this.#ending && !departures.has(this.#ending.reason)) this.#cutDown()
+  }
+
+  clientClosed(): void {
+    this.#begin(new Ending('client-reset'))
+    this.#broker.end()
+    this.#cutDown()
+    this.#onSideClosed()
   }
 
   readonly #onBrokerData = (chunk: Buffer): void => {
     this.#traffic.bytesOut += chunk.length
-    if (!this.#up.write(chunk)) this.#broker.pause()
-  }
-
-  /** The client sends no more, and the broker has all that came before. */
-  #onClientEnd(): void {
-    this.#broker.end()
-    // One that broke the rules is told so at once; one that just left still gets what the broker has for it.
-    if (this.#ending && !departures.has(this.#ending.reason)) this.#cutDown()
+    if (!this.#client.write(chunk)) this.#broker.pause()
   }
 
   #onBrokerEnd(ending: Ending): void {
     this.#begin(ending)
     // The first ending is the one that the client is told.
     this.#client.finish(this.#ending ?? ending)
-  }
-
-  #onClientClose(): void {
-    this.#begin(new Ending('client-reset'))
-    this.#broker.end()
-    this.#cutDown()
-    this.#onSideClosed()
   }
 
   #onBrokerClose(): void {
@@ -172,8 +167,8 @@ export class Tunnel {
 
   /** Whatever the client still sends is read and dropped, so that its end is seen. */
   #stopReadingClient(): void {
-    this.#up.off('data', this.#onClientData)
-    this.#up.resume()
+    this.#deaf = true
+    this.#client.resume()
   }
 
   #expectConnect(): void {
@@ -205,7 +200,7 @@ export class Tunnel {
     this.#pingTimer = setInterval(() => {
       const signs = this.#client.signsOfLife ?? 0
       // While the broker is slow the client is not read: the silence is ours.
-      if (signs !== seen || this.#up.isPaused()) {
+      if (signs !== seen || this.#client.paused) {
         seen = signs
         unanswered = 0
       } else if (unanswered === patience) {
@@ -232,7 +227,7 @@ export class Tunnel {
     this.#log.debug('a side did not finish closing in time')
     this.#broker.destroy()
     this.#cutDown()
-    this.#closeTimer = setTimeout(() => this.#up.destroy(), Math.min(1000, this.#parts.options.closeTimeout))
+    this.#closeTimer = setTimeout(() => this.#client.destroy(), Math.min(1000, this.#parts.options.closeTimeout))
   }
 
   #onSideClosed(): void {

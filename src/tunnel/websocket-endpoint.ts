@@ -7,7 +7,7 @@ import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { TunnelOptions } from './tunnel.js'
 import type { Dialled, Tunnels } from './tunnels.js'
-import { WebSocketStream } from './websocket-stream.js'
+import { WebSocketClient } from './websocket-client.js'
 
 /** An upgrade request that has passed the gateway's own checks: path, origin, limits. */
 export interface UpgradeRequest {
@@ -118,7 +118,7 @@ export class WebSocketEndpoint {
     if (!connection) return dialled.abandon()
     log.setBindings({ subprotocol: this.#answered(request) })
     try {
-      dialled.carry(traffic => new WebSocketStream(connection, traffic), this.#options, log)
+      dialled.carry(traffic => new WebSocketClient(connection, traffic), this.#options, log)
     } catch (error) {
       // After the 101 there is no answer but the end.
       log.error({ err: error }, 'a tunnel could not begin')

@@ -1,0 +1,154 @@
+import type { Duplex } from 'node:stream'
+import { Ending } from '../endings.js'
+import type { Traffic } from '../metrics.js'
+import type { Client, ClientListener } from './client.js'
+import { encodeClose, encodeFrame, FrameDecoder, headerSize, writeHeader } from './frame-codec.js'
+
+/** Payloads up to this size are copied behind their header; above, header and payload leave in one `writev`. */
+const copyBelow = 4096
+
+/** A pong (or any other answer) is put off while more than this waits for the client: it could be flooding us with pings. */
+const answerBelow = 64 * 1024
+
+/**
+ * The server's end of a WebSocket: it reads the payload of the client's frames, and makes a binary frame of each write.
+ *
+ * It ends by sending the close frame and then FIN (RFC 6455 §7.1.1: the server closes the connection first), and lives
+ * until its socket is gone.
+ */
+export class WebSocketClient implements Client {
+  readonly transport = 'websocket'
+  signsOfLife = 0
+
+  readonly #socket: Duplex
+  readonly #traffic: Traffic
+  readonly #decoder: FrameDecoder
+  #tunnel: ClientListener | undefined
+  /** Why the client sends no more. */
+  #clientEnding: Ending | undefined
+  #finished = false
+  #dueAnswer: Buffer | undefined
+
+  /**
+   * @param socket the upgraded connection, nothing of it consumed; it is this client's from now on
+   * @param traffic where frames are counted
+   */
+  constructor(socket: Duplex, traffic: Traffic) {
+    this.#socket = socket
+    this.#traffic = traffic
+    this.#decoder = new FrameDecoder({ ping: payload => this.#answer(encodeFrame('pong', payload)), pong: () => {} })
+  }
+
+  get bufferedBytes(): number {
+    return this.#socket.readableLength + this.#socket.writableLength
+  }
+
+  get paused(): boolean {
+    return this.#socket.isPaused()
+  }
+
+  start(tunnel: ClientListener): void {
+    this.#tunnel = tunnel
+    this.#socket
+      .on('data', (chunk: Buffer) => this.#onData(chunk, tunnel))
+      .on('drain', () => this.#onDrain(tunnel))
+      .on('end', () => this.#endReading(new Ending('client-gone')))
+      .on('error', (error: Error) => this.#endReading(new Ending('client-reset', { cause: error })))
+      .on('close', () => {
+        this.#endReading(new Ending('client-reset'))
+        tunnel.clientClosed()
+      })
+  }
+
+  write(payload: Buffer): boolean {
+    const socket = this.#socket
+    if (this.#finished || !socket.writable) return true
+    const length = payload.length
+    const size = headerSize(length)
+    this.#traffic.framesOut++
+    if (length <= copyBelow) {
+      const frame = Buffer.allocUnsafe(size + length)
+      writeHeader(frame, 'binary', length)
+      frame.set(payload, size)
+      return socket.write(frame)
+    }
+    const header = Buffer.allocUnsafe(size)
+    writeHeader(header, 'binary', length)
+    socket.cork()
+    socket.write(header)
+    const flowing = socket.write(payload)
+    socket.uncork()
+    return flowing
+  }
+
+  pause(): void {
+    this.#socket.pause()
+  }
+
+  resume(): void {
+    this.#socket.resume()
+  }
+
+  /** Sends a ping, unless the client does not even read what was sent before. */
+  ping(): void {
+    if (this.#socket.writableLength < answerBelow) this.#sendControl(encodeFrame('ping', Buffer.alloc(0)))
+  }
+
+  finish(ending: Ending): void {
+    if (this.#finished || !this.#socket.writable) return
+    this.#finished = true
+    this.#traffic.framesOut++
+    const { end } = this.#decoder
+    // A client that closed gets its own code back (RFC 6455 §5.5.1).
+    const frame = end?.kind === 'close' ? encodeClose(end.code, end.reason) : encodeClose(ending.closeCode, ending.text)
+    this.#socket.end(frame)
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  #onData(chunk: Buffer, tunnel: ClientListener): void {
+    this.signsOfLife++
+    if (this.#clientEnding) return
+    const decoder = this.#decoder
+    const payload = decoder.decode(chunk)
+    this.#traffic.framesIn = decoder.frames
+    if (payload.length > 0) tunnel.clientSent(payload)
+    if (decoder.end === undefined) return
+    const ending =
+      decoder.end.kind === 'close'
+        ? new Ending('client-closed')
+        : new Ending(decoder.end.reason, { hint: decoder.end.hint })
+    this.#endReading(ending)
+  }
+
+  #endReading(ending: Ending): void {
+    if (this.#clientEnding) return
+    this.#clientEnding = ending
+    this.#tunnel?.clientEnded(ending)
+    // Read on, into nothing: only so is the FIN seen that lets the socket go.
+    this.#socket.resume()
+  }
+
+  #onDrain(tunnel: ClientListener): void {
+    this.signsOfLife++
+    const answer = this.#dueAnswer
+    this.#dueAnswer = undefined
+    if (answer) this.#sendControl(answer)
+    tunnel.clientDrained()
+  }
+
+  #answer(frame: Buffer): void {
+    // Of several pings that wait for their answer, only the last needs one (RFC 6455 §5.5.3).
+    if (this.#socket.writableLength < answerBelow) this.#sendControl(frame)
+    else this.#dueAnswer = frame
+  }
+
+  #sendControl(frame: Buffer): void {
+    // After the close frame, no other may follow (RFC 6455 §5.5.1).
+    if (this.#finished || !this.#socket.writable) return
+    this.#traffic.framesOut++
+    this.#socket.write(frame)
+  }
+}

@@ -1,0 +1,118 @@
+import { once } from 'node:events'
+import net, { type AddressInfo } from 'node:net'
+import { afterEach, describe, expect, it } from 'vitest'
+import { Ending } from '../../src/endings.js'
+import { noTraffic } from '../../src/metrics.js'
+import type { ClientListener } from '../../src/tunnel/client.js'
+import { WebSocketClient } from '../../src/tunnel/websocket-client.js'
+import { eventually } from '../helpers/wait.js'
+import { encodeByOracle } from '../helpers/ws-oracle.js'
+
+const sockets: net.Socket[] = []
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+})
+
+/** What a tunnel is told, in order. */
+class Told implements ClientListener {
+  readonly calls: string[] = []
+  clientSent(bytes: Buffer): void {
+    this.calls.push(`sent ${bytes}`)
+  }
+  clientDrained(): void {
+    this.calls.push('drained')
+  }
+  clientEnded(ending: Ending): void {
+    this.calls.push(`ended ${ending.reason}`)
+  }
+  clientClosed(): void {
+    this.calls.push('closed')
+  }
+}
+
+/** The server's end of a real connection, what its tunnel is told, and the browser's end. */
+async function start(): Promise<{ client: WebSocketClient; told: Told; browser: net.Socket }> {
+  const server = net.createServer({ allowHalfOpen: true })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const accepted = once(server, 'connection')
+  const browser = net.connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true })
+  const [socket]: net.Socket[] = await accepted
+  server.close()
+  if (!socket) throw new Error('no connection')
+  sockets.push(socket, browser)
+  const client = new WebSocketClient(socket, noTraffic())
+  const told = new Told()
+  client.start(told)
+  return { client, told, browser }
+}
+const frame = (payload: Buffer | string, opcode = 2): Buffer =>
+  encodeByOracle({ fin: true, opcode, payload: Buffer.from(payload), mask: Buffer.from('mask') })
+
+describe('a WebSocket client', () => {
+  it('gets a frame for each write, small ones as well as those that are sent behind their header', async () => {
+    const { client, browser } = await start()
+    const received: Buffer[] = []
+    browser.on('data', chunk => received.push(chunk))
+    client.write(Buffer.from('hi'))
+    client.write(Buffer.alloc(5000, 'x'))
+    await eventually(() => Buffer.concat(received).length === 4 + 4 + 5000)
+    const bytes = Buffer.concat(received)
+    expect(bytes.subarray(0, 8).toString('latin1')).toBe('\x82\x02hi\x82\x7e\x13\x88')
+    expect(bytes.subarray(8).equals(Buffer.alloc(5000, 'x'))).toBe(true)
+  })
+
+  it('says what it sent, then why it ended, then that it is gone, and nothing after its close frame', async () => {
+    const { client, told, browser } = await start()
+    browser.resume().end(Buffer.concat([frame('one'), frame(Buffer.from([0x03, 0xe8]), 8), frame('late')]))
+    await eventually(() => told.calls.length === 2)
+    client.finish(new Ending('broker-closed'))
+    await eventually(() => told.calls.length === 3)
+    expect(told.calls).toEqual(['sent one', 'ended client-closed', 'closed'])
+  })
+
+  it('takes no more bytes after its ending, and hears of one ending only', async () => {
+    const { client, told, browser } = await start()
+    const received: Buffer[] = []
+    browser.on('data', chunk => received.push(chunk))
+    client.finish(new Ending('broker-closed'))
+    client.finish(new Ending('broker-lost'))
+    expect(client.write(Buffer.from('late'))).toBe(true)
+    client.ping()
+    browser.end()
+    await eventually(() => told.calls.at(-1) === 'closed')
+    const text = 'The MQTT broker closed the connection'
+    const header = String.fromCharCode(0x88, 2 + text.length, 0x03, 0xe8)
+    expect(Buffer.concat(received).toString('latin1')).toBe(header + text)
+  })
+
+  it('is not read while it is paused', async () => {
+    const { client, told, browser } = await start()
+    client.pause()
+    expect(client.paused).toBe(true)
+    browser.write(frame('one'))
+    await eventually(() => client.bufferedBytes > 0)
+    expect(told.calls).toEqual([])
+    client.resume()
+    await eventually(() => told.calls.length === 1)
+    expect(told.calls).toEqual(['sent one'])
+  })
+
+  it('counts as alive when it takes what was waiting, although it says nothing', async () => {
+    const { client, told, browser } = await start()
+    while (client.write(Buffer.alloc(64 * 1024)));
+    expect(client.signsOfLife).toBe(0)
+    browser.resume()
+    await eventually(() => told.calls.includes('drained'))
+    expect(client.signsOfLife).toBeGreaterThan(0)
+  })
+
+  it('gets no ping while it has not taken what was sent before', async () => {
+    const { client, browser } = await start()
+    while (client.write(Buffer.alloc(64 * 1024)));
+    client.write(Buffer.alloc(64 * 1024))
+    const before = client.bufferedBytes
+    client.ping()
+    expect(client.bufferedBytes).toBe(before)
+    browser.destroy()
+  })
+})
