@@ -48,7 +48,8 @@ export class Dispatcher {
     const subscribers = this.#filters.match(packet.topic)
     let left = subscribers.length
     if (left === 0) {
-      done()
+      // Not at once: Aedes would ask for more while its parser is still at work on this packet, and parse it right there.
+      setImmediate(done)
       return this
     }
     this.#fresh.add(done)
