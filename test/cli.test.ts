@@ -79,6 +79,17 @@ describe('mqway', () => {
       '',
     ])
   })
+
+  test('serve does not start with rules that it would not keep', async () => {
+    const path = file('rules.yaml', 'access: {rules: [{to: anonymous, subscribe: [a]}]}\nlimits: {bodySize: 2MiB}\n')
+    const { code, stderr } = await mqway(['--config', path])
+    expect(code).toBe(2)
+    expect(stderr.split('\n')).toEqual([
+      'access: is not enforced yet by mqway serve, which does not start with it',
+      'limits.bodySize: is not enforced yet by mqway serve, which does not start with it',
+      '',
+    ])
+  })
 })
 
 describe('mqway check', () => {
@@ -104,6 +115,16 @@ describe('mqway check', () => {
     expect(stdout).toBe('')
     expect(stderr).toContain('wrong.yaml:1: http.port: "no" must be a port')
     expect(stderr).toContain('wrong.yaml:2: host: "0.0.0.0" lets other machines connect')
+  })
+
+  test('warns of what is risky on standard error, and exits with 0', async () => {
+    const path = file('risky.yaml', 'host: 0.0.0.0\nanonymous: true\nhttps: {port: off}\n')
+    const { code, stdout, stderr } = await mqway(['check', '--config', path])
+    expect(code).toBe(0)
+    expect(stderr).toBe(
+      'warning: anonymous: anybody on other machines can connect without saying who they are (http, mqtt), and publish and read every topic\n',
+    )
+    expect(parse(stdout)).toMatchObject({ anonymous: true })
   })
 
   test('does not mind a reader that goes away', async () => {
@@ -133,7 +154,12 @@ describe('mqway import', () => {
     )
     const { stdout } = await mqway(['import', conf])
     const checked = await mqway(['check', '--config', file('imported.yaml', stdout)])
-    expect(checked).toMatchObject({ code: 0, stderr: '' })
+    expect(checked.code).toBe(0)
+    expect(checked.stderr.split('\n')).toEqual([
+      'warning: anonymous: anybody on other machines can connect without saying who they are (http, https)',
+      `warning: https.key: every user of this machine can read ${pem}; chmod o= ${pem}`,
+      '',
+    ])
     expect(parse(checked.stdout)).toMatchObject({ https: { port: 8443, key: pem }, mqtt: { port: 'off' } })
   })
 

@@ -1,4 +1,6 @@
-import { loadConfig } from '../config/load.js'
+import { ConfigError, loadConfig } from '../config/load.js'
+import { unenforcedOptions } from '../config/unenforced.js'
+import { fileModes, riskWarnings } from '../config/warnings.js'
 import { startGateway } from '../gateway.js'
 import { createLog, type Logger } from '../log.js'
 import { StartError } from '../start-error.js'
@@ -14,8 +16,13 @@ type StopSignal = 'SIGTERM' | 'SIGINT'
  * @throws {ConfigError}
  */
 export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
-  const { config } = loadConfig({ argv, env, cwd: process.cwd() })
+  const cwd = process.cwd()
+  const loaded = loadConfig({ argv, env, cwd })
+  const { config } = loaded
+  const unenforced = unenforcedOptions(config)
+  if (unenforced.length > 0) throw new ConfigError(unenforced)
   const log = createLog(config.log)
+  for (const warning of riskWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   try {
     const gateway = await startGateway(config, log)

@@ -1,24 +1,14 @@
-import { accessSync, constants, statSync } from 'node:fs'
-import { BlockList, isIP } from 'node:net'
 import { resolve } from 'node:path'
+import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
+import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
 import type { Problem } from './problems.js'
+import { readingProblem } from './reading.js'
 import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
 
 /*
  * What one option cannot know about another. Each check returns what it finds; none of them looks at another's result.
  */
-
-type ListenerName = 'http' | 'https' | 'mqtt'
-const listenerNames = ['http', 'https', 'mqtt'] as const satisfies readonly ListenerName[]
-
-interface Listener {
-  readonly name: ListenerName
-  readonly port: number | string
-  readonly hosts: readonly string[]
-  /** The option that said `hosts`. */
-  readonly hostPath: readonly string[]
-}
 
 /** All problems of a configuration that the schema has no objection to. Relative paths of files begin at `cwd`. */
 export function checkConfig(config: Config, cwd: string): Problem[] {
@@ -30,22 +20,13 @@ export function checkConfig(config: Config, cwd: string): Problem[] {
     ...checkPublic(config, cwd),
     ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream, cwd)),
     ...checkOwnPort(config),
+    ...checkAccess(config, cwd),
   ]
 }
 
 /** Whether one of the brokers is what would be mqway's own MQTT port: connections would go round in a circle. */
 export function leadsToItself(config: Config): boolean {
   return checkOwnPort(config).length > 0
-}
-
-function listeners(config: Config): Listener[] {
-  return listenerNames.flatMap(name => {
-    const { port, host } = config[name]
-    if (port === 'off') return []
-    const hosts = host ?? config.host
-    const hostPath = host === undefined ? ['host'] : [name, 'host']
-    return [{ name, port, hosts: typeof hosts === 'string' ? [hosts] : hosts, hostPath }]
-  })
 }
 
 function checkListeners(config: Config): Problem[] {
@@ -67,30 +48,32 @@ function sameAddress(a: Listener, b: Listener): boolean {
   return a.hosts.some(one => b.hosts.some(other => one === other || isAny(one) || isAny(other)))
 }
 
-const loopbackRange = new BlockList()
-loopbackRange.addSubnet('127.0.0.0', 8, 'ipv4')
-loopbackRange.addAddress('::1', 'ipv6')
-
-function isLoopback(host: string): boolean {
-  if (host === 'localhost') return true
-  const family = isIP(host)
-  return family !== 0 && loopbackRange.check(host, family === 4 ? 'ipv4' : 'ipv6')
-}
-
-function isAny(host: string): boolean {
-  return host === '0.0.0.0' || host === '::'
-}
-
 function checkExposure(config: Config): Problem[] {
   if (config.anonymous) return []
+  if (config.access !== undefined) return checkThroughTraffic(config)
   const exposed = new Map<string, Problem>()
-  for (const { port, hosts, hostPath } of listeners(config)) {
-    const wide = typeof port === 'string' ? undefined : hosts.find(host => !isLoopback(host))
-    if (wide === undefined) continue
-    const message = `lets other machines connect, and mqway cannot tell yet who they are: write "anonymous: true" into the configuration file to let anybody in, or listen on 127.0.0.1`
-    exposed.set(hostPath.join('.'), { path: hostPath, message, reads: ['anonymous'] })
+  for (const { hostPath } of publicListeners(config)) {
+    const message =
+      'lets other machines connect, and nothing says who may: name them under "access", or write "anonymous: true" into the configuration file to let anybody in, or listen on 127.0.0.1'
+    exposed.set(hostPath.join('.'), { path: hostPath, message, reads: ['anonymous', 'access'] })
   }
   return [...exposed.values()]
+}
+
+/** With `access:`, what is left to be open to anybody is what goes to somebody else's broker unseen. */
+function checkThroughTraffic(config: Config): Problem[] {
+  const open = publicListeners(config).map(listener => listener.name)
+  const reads = ['host', 'http', 'https', 'mqtt', 'broker', 'anonymous', 'access']
+  const message = `lets anybody on other machines through to a broker that "access" says nothing of`
+  const web = open.includes('http') || open.includes('https')
+  const tunnels = config.tunnels.flatMap(({ broker, requireIdentity }, index): Problem[] => {
+    if (!web || requireIdentity || (broker ?? config.broker) === 'embedded') return []
+    const advice = 'write "requireIdentity: true" beside it, or "anonymous: true" into the configuration file'
+    return [{ path: ['tunnels', index], message: `${message}: ${advice}`, reads }]
+  })
+  if (!open.includes('mqtt') || config.broker === 'embedded') return tunnels
+  const advice = 'use off, or write "anonymous: true" into the configuration file'
+  return [...tunnels, { path: ['mqtt', 'port'], message: `${message}: ${advice}`, reads }]
 }
 
 function checkTunnels(config: Config): Problem[] {
@@ -144,18 +127,6 @@ function checkFiles(
 function checkPublic(config: Config, cwd: string): Problem[] {
   const problem = config.public === undefined ? undefined : readingProblem(resolve(cwd, config.public), 'directory')
   return problem === undefined ? [] : [{ path: ['public'], message: problem }]
-}
-
-function readingProblem(path: string, kind: 'file' | 'directory'): string | undefined {
-  try {
-    const found = statSync(path)
-    if (kind === 'file' ? found.isDirectory() : !found.isDirectory()) return `must be a ${kind}`
-    accessSync(path, constants.R_OK)
-    return undefined
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
-    return code === 'ENOENT' ? `must be a ${kind} that exists` : `must be a ${kind} that mqway may read (${code})`
-  }
 }
 
 /** Every broker with where it stands, that of the configuration and those of its tunnels. */

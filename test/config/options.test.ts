@@ -56,7 +56,12 @@ test('every option with a unit has its default in that unit, as a person would w
   expect(defaults['tunnels[].broker.connectTimeout']).toBe('5s')
 })
 
-test('passwords are the only secrets', () => {
+test('passwords and shared secrets are never shown, and nothing else is hidden', () => {
   const secrets = listOptions().filter(option => option.secret)
-  expect(secrets.map(option => option.path)).toEqual(['broker.password', 'tunnels[].broker.password'])
+  expect(secrets.map(option => option.path)).toEqual([
+    'access.jwt.secret',
+    'access.webhook.secret',
+    'broker.password',
+    'tunnels[].broker.password',
+  ])
 })

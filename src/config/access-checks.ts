@@ -1,0 +1,127 @@
+import { resolve } from 'node:path'
+import {
+  type AccessConfig,
+  type AccessRule,
+  algorithmsOf,
+  isWebUrl,
+  type JwtConfig,
+  knowsPeople,
+  secretAlgorithms,
+} from './access.js'
+import type { Problem } from './problems.js'
+import { readingProblem } from './reading.js'
+import type { Config } from './schema.js'
+
+/*
+ * What the options of `access:` cannot know about each other, and what others do not know about `access:`.
+ */
+
+const identities = 'htpasswd, jwt, clientCertificates or webhook'
+
+/** All problems of who may do what. Relative paths of files begin at `cwd`. */
+export function checkAccess(config: Config, cwd: string): Problem[] {
+  const { access } = config
+  if (access === undefined) return checkRequired(config, false)
+  const known = knowsPeople(access)
+  return [
+    ...(known || access.rules ? [] : [{ path: ['access'], message: `needs at least one of ${identities}, or rules` }]),
+    ...checkRequired(config, known),
+    ...checkFile(['access', 'htpasswd'], access.htpasswd, cwd),
+    ...(access.jwt === undefined ? [] : checkJwt(access.jwt, cwd)),
+    ...checkClientCertificates(config, access, cwd),
+    ...(access.rules ?? []).flatMap((rule, index) => checkRecipient(['access', 'rules', index, 'to'], rule.to, access)),
+  ]
+}
+
+/** Where an identity is insisted on, something has to be able to tell it when the connection begins. */
+function checkRequired(config: Config, known: boolean): Problem[] {
+  if (known) return []
+  return config.tunnels.flatMap(({ requireIdentity }, index) =>
+    requireIdentity
+      ? [
+          {
+            path: ['tunnels', index, 'requireIdentity'],
+            message: `needs one of ${identities} under "access"`,
+            reads: ['access'],
+          },
+        ]
+      : [],
+  )
+}
+
+function checkFile(path: readonly PropertyKey[], file: string | undefined, cwd: string): Problem[] {
+  const problem = file === undefined ? undefined : readingProblem(resolve(cwd, file), 'file')
+  return problem === undefined ? [] : [{ path, message: problem }]
+}
+
+function checkJwt(jwt: JwtConfig, cwd: string): Problem[] {
+  const path = ['access', 'jwt']
+  const keys = (['secret', 'secretFile', 'jwks'] as const).filter(key => jwt[key] !== undefined)
+  const [key] = keys
+  if (key === undefined || keys.length > 1) {
+    const given = keys.length === 0 ? '' : `; there are ${keys.join(' and ')}`
+    return [{ path, message: `needs exactly one of secret, secretFile and jwks${given}` }]
+  }
+  return [
+    ...checkAlgorithms(jwt, key),
+    ...checkSecret(jwt),
+    ...checkFile([...path, 'secretFile'], jwt.secretFile, cwd),
+    ...checkFile([...path, 'jwks'], jwt.jwks === undefined || isWebUrl(jwt.jwks) ? undefined : jwt.jwks, cwd),
+  ]
+}
+
+/** A public key that is taken for a shared secret lets anybody sign who knows it, and everybody does (RFC 8725 §2.1). */
+function checkAlgorithms(jwt: JwtConfig, key: string): Problem[] {
+  return (jwt.algorithms ?? []).flatMap((algorithm, index) => {
+    const path = ['access', 'jwt', 'algorithms', index]
+    const symmetric = Object.hasOwn(secretAlgorithms, algorithm)
+    if (symmetric && key === 'jwks') {
+      return [{ path, message: 'does not go with jwks: a public key is no secret. Use RS256, ES256 or EdDSA' }]
+    }
+    if (!symmetric && key !== 'jwks') {
+      return [{ path, message: `does not go with ${key}, which needs HS256, HS384 or HS512; ${algorithm} needs jwks` }]
+    }
+    return []
+  })
+}
+
+function checkSecret(jwt: JwtConfig): Problem[] {
+  const problem = jwt.secret === undefined ? undefined : secretProblem(Buffer.from(jwt.secret), jwt)
+  return problem === undefined ? [] : [{ path: ['access', 'jwt', 'secret'], message: problem }]
+}
+
+/**
+ * What is wrong with a shared secret, as it follows its name; if anything is. A shorter one than the signature can be
+ * guessed from one token, without asking anybody (RFC 7518 §3.2).
+ */
+export function secretProblem(secret: Uint8Array, jwt: JwtConfig): string | undefined {
+  const needed = Object.entries(secretAlgorithms).filter(([name]) => algorithmsOf(jwt).some(used => used === name))
+  const [name, bytes] = needed.at(-1) ?? ['HS256', secretAlgorithms.HS256]
+  return secret.length < bytes ? `must have at least ${bytes} bytes for ${name}; it has ${secret.length}` : undefined
+}
+
+function checkClientCertificates(config: Config, { clientCertificates }: AccessConfig, cwd: string): Problem[] {
+  if (clientCertificates === undefined) return []
+  const path = ['access', 'clientCertificates']
+  const files = [
+    ...checkFile([...path, 'ca'], clientCertificates.ca, cwd),
+    ...checkFile([...path, 'crl'], clientCertificates.crl, cwd),
+  ]
+  if (config.https.port !== 'off') return files
+  return [...files, { path, message: 'needs https.port: only a TLS connection has a certificate', reads: ['https'] }]
+}
+
+function checkRecipient(path: readonly PropertyKey[], to: AccessRule['to'], access: AccessConfig): Problem[] {
+  if (to === 'anonymous') return []
+  if (!knowsPeople(access)) {
+    return [{ path, message: `needs one of ${identities} beside the rules: without, nobody is known` }]
+  }
+  if (to === 'authenticated') return []
+  if (to.role !== undefined && access.jwt === undefined && access.webhook === undefined) {
+    return [{ path: [...path, 'role'], message: 'needs jwt or webhook under "access": nothing else gives roles' }]
+  }
+  if (to.claim !== undefined && access.jwt === undefined) {
+    return [{ path: [...path, 'claim'], message: 'needs jwt under "access": only a token has claims' }]
+  }
+  return []
+}

@@ -1,0 +1,184 @@
+import { z } from 'zod'
+import { ruleFilterProblem } from './topic-filters.js'
+import { duration } from './units.js'
+import { file, secret, wholeNumber } from './values.js'
+
+/*
+ * The part of the table of options that says who may do what.
+ */
+
+/** Signature algorithms with a shared secret (RFC 7518 §3.2), and how many bytes of secret each needs at least. */
+export const secretAlgorithms = { HS256: 32, HS384: 48, HS512: 64 } as const
+
+/** Signature algorithms with a public key (RFC 7518 §3.3 to §3.5, RFC 8037). */
+export const publicKeyAlgorithms = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+] as const
+
+const algorithmNames = ['HS256', 'HS384', 'HS512', ...publicKeyAlgorithms] as const
+const algorithm = z.enum(algorithmNames, { error: `must be one of ${algorithmNames.join(', ')}` })
+
+const name = z.string().min(1)
+const names = z.union([name, z.array(name).min(1)], { error: 'must be a text, or a list of them' })
+
+const webUrl = z.string().refine(isWebUrl, {
+  error: 'must be https://host/path or http://host/path, without a user name or a password in it',
+})
+
+/** Whether `text` is the URL of something on the web, without credentials. */
+export function isWebUrl(text: string): boolean {
+  if (!/^https?:\/\//.test(text) || !URL.canParse(text)) return false
+  const { username, password } = new URL(text)
+  return username === '' && password === ''
+}
+
+const jwks = z.string().refine(text => text !== '' && (!/^[a-z][a-z0-9+.-]+:/i.test(text) || isWebUrl(text)), {
+  error: 'must be a file, or https://host/path without a user name or a password in it',
+})
+
+/** A token of RFC 9110 §5.6.2: the name of a header, and that of a cookie (RFC 6265 §4.1.1). */
+const tokenForm = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+const cookieName = z.string().regex(tokenForm, { error: 'must be the name of a cookie, such as token' })
+const headerName = z.string().regex(tokenForm, { error: 'must be the name of a header, such as x-api-key' })
+
+const jwt = z.strictObject({
+  secret: secret('secret')
+    .optional()
+    .describe('The secret that signs the tokens, at least 32 bytes: HS256')
+    .meta({ writeOnly: true }),
+  secretFile: file.optional().describe('File with that secret; one line end at its end does not count'),
+  jwks: jwks.optional().describe('The issuer’s public keys (JWKS): an https URL, or a file'),
+  algorithms: z
+    .array(algorithm)
+    .min(1)
+    .optional()
+    .describe('Signature algorithms to accept; HS256 with a secret and RS256, ES256 and EdDSA with jwks when left out'),
+  issuer: names.optional().describe('What iss must be: a text, or a list of them'),
+  audience: names.optional().describe('What aud must have: a text, or a list of which one is enough'),
+  clockTolerance: duration({ min: '0ms', max: '10m' })
+    .prefault('10s')
+    .describe('How far the issuer’s clock may be off, for exp and nbf'),
+  cookie: cookieName.optional().describe('A cookie that may hold the token, from pages whose Origin is allowed'),
+  userClaim: name.default('sub').describe('The claim that is the user name; dots lead into mappings'),
+  rolesClaim: name.default('roles').describe('The claim with the roles; dots lead into mappings'),
+})
+
+const clientCertificates = z.strictObject({
+  ca: file.describe('File with the CA certificates that sign those of clients (PEM)'),
+  crl: file.optional().describe('File with the revoked ones (PEM)'),
+  user: z
+    .enum(['cn', 'san'])
+    .default('cn')
+    .describe('What is the user name: the common name, or the first of the subject’s alternative names'),
+})
+
+const webhook = z.strictObject({
+  url: webUrl.describe('Where to POST what is known of a connection'),
+  timeout: duration({ min: '100ms', max: '1m' })
+    .prefault('5s')
+    .describe('The limit for its answer; without one, the connection is refused'),
+  headers: z
+    .array(headerName)
+    .default([])
+    .describe('Request headers to pass on; with cookie among them only from pages whose Origin is allowed'),
+  secret: secret('secret')
+    .optional()
+    .describe('Sent to it as Authorization: Bearer, so that it knows who asks')
+    .meta({ writeOnly: true }),
+})
+
+const tickets = z.strictObject({
+  expires: duration({ min: '1s', max: '10m' }).prefault('30s').describe('How long a ticket can be used, once'),
+  max: wholeNumber(1, 1_000_000).default(10_000).describe('Tickets that wait to be used; beyond: 503'),
+})
+
+const filter = z.string().superRefine((text, context) => {
+  const problem = ruleFilterProblem(text)
+  if (problem !== undefined) context.addIssue(problem)
+})
+
+const claimValue = z.union([z.string(), z.number(), z.boolean()], { error: 'must be a text, a number, true or false' })
+
+const recipientForms = 'must be anonymous, authenticated, {user: name}, {role: name} or {claim: {name: value}}'
+
+const recipient = z
+  .union(
+    [
+      z.literal(['anonymous', 'authenticated']),
+      z
+        .strictObject({
+          user: names.optional().describe('A user name, or a list of them'),
+          role: names.optional().describe('A role, or a list of which one is enough'),
+          claim: z
+            .record(name, claimValue)
+            .optional()
+            .describe('Claims of the token with their values; all of them count; of a claim that is a list, one'),
+        })
+        .superRefine((value, context) => {
+          const given = Object.values(value).filter(part => part !== undefined)
+          // An unknown key is a problem of its own, and not one more that is missing.
+          if (given.length !== 1 && context.issues.length === 0)
+            context.addIssue('needs exactly one of user, role and claim')
+        }),
+    ],
+    { error: recipientForms },
+  )
+  .describe('anonymous (that is: everybody), authenticated (whoever is known), or a mapping with user, role or claim')
+
+const rule = z
+  .strictObject({
+    to: recipient,
+    publish: z
+      .array(filter)
+      .default([])
+      .describe('Topic filters to publish to; %u is the user name, %c the client id, %% a %'),
+    subscribe: z.array(filter).default([]).describe('Topic filters to subscribe to, or to parts of; in the same form'),
+  })
+  .superRefine(({ publish, subscribe }, context) => {
+    if (publish.length + subscribe.length === 0) context.addIssue('gives nothing: needs publish or subscribe')
+  })
+
+/** `access:`, who may connect and what they may do. */
+export const access = z.strictObject({
+  htpasswd: file.optional().describe('File with user names and bcrypt hashes, which mqway passwd writes'),
+  jwt: jwt.optional().describe('JSON web tokens: exactly one of secret, secretFile and jwks'),
+  clientCertificates: clientCertificates.optional().describe('TLS certificates of clients, on https.port'),
+  webhook: webhook.optional().describe('A web service of yours that says who it is, and what they may do'),
+  tickets: tickets.prefault({}).describe('Single-use tickets for EventSource and WebSocket, which cannot send headers'),
+  rules: z
+    .array(rule)
+    .min(1)
+    .optional()
+    .describe('Who may do what. Without rules, whoever is known may do everything, except on topics that begin with $'),
+})
+
+/** `access:` as the program uses it. */
+export type AccessConfig = z.output<typeof access>
+export type JwtConfig = NonNullable<AccessConfig['jwt']>
+export type WebhookConfig = NonNullable<AccessConfig['webhook']>
+export type AccessRule = NonNullable<AccessConfig['rules']>[number]
+
+/** Signature algorithms to accept: what was said, or what fits the key. */
+export function algorithmsOf({ algorithms, jwks: keys }: JwtConfig): readonly (typeof algorithmNames)[number][] {
+  return algorithms ?? (keys === undefined ? ['HS256'] : ['RS256', 'ES256', 'EdDSA'])
+}
+
+/** Whether anything in `access:` can tell who somebody is. */
+export function knowsPeople({ htpasswd, jwt: tokens, clientCertificates: tls, webhook: hook }: AccessConfig): boolean {
+  return [htpasswd, tokens, tls, hook].some(part => part !== undefined)
+}
+
+/** Whether somebody who presents nothing is let in: where nothing says who may, where it is said, or by a rule. */
+export function letsAnonymousIn(config: { anonymous: boolean; access?: AccessConfig | undefined }): boolean {
+  if (config.access === undefined || config.anonymous) return true
+  return (config.access.rules ?? []).some(({ to }) => to === 'anonymous')
+}

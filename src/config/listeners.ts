@@ -1,0 +1,46 @@
+import { BlockList, isIP } from 'node:net'
+import type { Config } from './schema.js'
+
+type ListenerName = 'http' | 'https' | 'mqtt'
+const listenerNames = ['http', 'https', 'mqtt'] as const satisfies readonly ListenerName[]
+
+/** Where the gateway listens for one protocol. */
+export interface Listener {
+  readonly name: ListenerName
+  /** A port, or `unix:` and a path. */
+  readonly port: number | string
+  readonly hosts: readonly string[]
+  /** The option that said `hosts`. */
+  readonly hostPath: readonly string[]
+}
+
+/** The listeners that are not off. */
+export function listeners(config: Config): Listener[] {
+  return listenerNames.flatMap(name => {
+    const { port, host } = config[name]
+    if (port === 'off') return []
+    const hosts = host ?? config.host
+    const hostPath = host === undefined ? ['host'] : [name, 'host']
+    return [{ name, port, hosts: typeof hosts === 'string' ? [hosts] : hosts, hostPath }]
+  })
+}
+
+/** Those that other machines can reach. */
+export function publicListeners(config: Config): Listener[] {
+  return listeners(config).filter(({ port, hosts }) => typeof port === 'number' && !hosts.every(isLoopback))
+}
+
+const loopbackRange = new BlockList()
+loopbackRange.addSubnet('127.0.0.0', 8, 'ipv4')
+loopbackRange.addAddress('::1', 'ipv6')
+
+export function isLoopback(host: string): boolean {
+  if (host === 'localhost') return true
+  const family = isIP(host)
+  return family !== 0 && loopbackRange.check(host, family === 4 ? 'ipv4' : 'ipv6')
+}
+
+/** Whether it stands for every address of the machine. */
+export function isAny(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}

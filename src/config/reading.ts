@@ -1,0 +1,14 @@
+import { accessSync, constants, statSync } from 'node:fs'
+
+/** What is wrong with something that is to be read, as it follows its name: `must be …`; if anything is. */
+export function readingProblem(path: string, kind: 'file' | 'directory'): string | undefined {
+  try {
+    const found = statSync(path)
+    if (kind === 'file' ? found.isDirectory() : !found.isDirectory()) return `must be a ${kind}`
+    accessSync(path, constants.R_OK)
+    return undefined
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    return code === 'ENOENT' ? `must be a ${kind} that exists` : `must be a ${kind} that mqway may read (${code})`
+  }
+}

@@ -1,0 +1,29 @@
+import { z } from 'zod'
+
+/*
+ * The forms of values that several parts of the table of options share.
+ */
+
+/** A whole number of which both bounds are allowed. */
+export const wholeNumber = (min: number, max: number) => {
+  const error = `must be a whole number from ${min} to ${max}`
+  return z.int({ error }).min(min, { error }).max(max, { error })
+}
+
+/** The same, or `off`. */
+export const wholeNumberOrOff = (min: number, max: number) =>
+  z.union([z.literal('off'), z.int().min(min, { error: '', abort: true }).max(max, { error: '', abort: true })], {
+    error: `must be off, or a whole number from ${min} to ${max}`,
+  })
+
+/** The name of a file; relative ones begin at the working directory. */
+export const file = z.string().min(1)
+
+/** What `mqway check` prints in the place of a secret. As a secret it is refused: it would be a wrong one, silently. */
+export const redacted = '[redacted]'
+
+/** A secret; `what` is what it is called in the refusal of a redacted one. */
+export const secret = (what: string) =>
+  z.string().refine(text => text !== redacted, {
+    error: `must be the ${what} itself; mqway check prints this in its place`,
+  })

@@ -1,0 +1,124 @@
+import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { isWebUrl, letsAnonymousIn } from './access.js'
+import { isLoopback, type Listener, publicListeners } from './listeners.js'
+import { displayPath } from './options.js'
+import type { BrokerConfig, Config } from './schema.js'
+
+/** What the warnings are about. */
+export interface WarnedConfig {
+  readonly config: Config
+  /** The configuration file, where there is one. */
+  readonly file: string | undefined
+}
+
+/** The permission bits of a file; `undefined` where there is no such file. */
+export type FileMode = (file: string) => number | undefined
+
+/** Reads permission bits; relative names begin at `cwd`. */
+export function fileModes(cwd: string): FileMode {
+  return file => statSync(resolve(cwd, file), { throwIfNoEntry: false })?.mode
+}
+
+/** What is allowed and risky, one line each: the option, and what somebody could do. */
+export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): string[] {
+  const open = publicListeners(config)
+  return [
+    ...anonymousWarnings(config, open),
+    ...plainTextWarnings(config, open),
+    ...certificateWarnings(config, open),
+    ...readableSecrets(config, file, modeOf),
+  ]
+}
+
+function anonymousWarnings(config: Config, open: readonly Listener[]): string[] {
+  const { access } = config
+  const rules = (access?.rules ?? []).flatMap(({ to, publish }, index) =>
+    to === 'anonymous' && publish.length > 0
+      ? [`${displayPath(['access', 'rules', index, 'publish'])}: lets anybody publish, also without a name`]
+      : [],
+  )
+  if (open.length === 0 || !letsAnonymousIn(config)) return rules
+  const where = open.map(listener => listener.name).join(', ')
+  // Another broker has rules of its own.
+  const embedded = [config.broker, ...config.tunnels.map(tunnel => tunnel.broker)].includes('embedded')
+  const mayPublish = embedded && access?.rules === undefined ? ', and publish and read every topic' : ''
+  return [
+    `anonymous: anybody on other machines can connect without saying who they are (${where})${mayPublish}`,
+    ...rules,
+  ]
+}
+
+/** Passwords, cookies and tokens that everybody on the way can read. */
+function plainTextWarnings(config: Config, open: readonly Listener[]): string[] {
+  const { access } = config
+  if (access === undefined) return []
+  const carries = [
+    ...(access.htpasswd === undefined && access.webhook === undefined ? [] : ['passwords']),
+    ...(access.jwt?.cookie === undefined && !access.webhook?.headers.some(isCookie) ? [] : ['cookies']),
+    ...(access.jwt === undefined ? [] : ['tokens']),
+  ]
+  const plain = carries.length === 0 ? [] : open.filter(({ name }) => name !== 'https')
+  const webUrls = [
+    ['access.jwt.jwks', access.jwt?.jwks, 'somebody on the way could put keys of their own into'],
+    ['access.webhook.url', access.webhook?.url, 'somebody on the way could read and change what goes over'],
+  ] as const
+  return [
+    ...plain.map(({ name }) => `${name}.port: takes ${carries.join(' and ')} unencrypted from other machines`),
+    ...webUrls.flatMap(([option, url, risk]) =>
+      url !== undefined && isPlainRemote(url) ? [`${option}: ${risk} http://; use https://`] : [],
+    ),
+  ]
+}
+
+function isCookie(header: string): boolean {
+  return header.toLowerCase() === 'cookie'
+}
+
+function isPlainRemote(url: string): boolean {
+  if (!isWebUrl(url)) return false
+  const { protocol, hostname } = new URL(url)
+  return protocol === 'http:' && !isLoopback(hostname.replace(/^\[|\]$/g, ''))
+}
+
+function certificateWarnings({ https }: Config, open: readonly Listener[]): string[] {
+  if (https.cert !== undefined || !open.some(({ name }) => name === 'https')) return []
+  return ['https.cert: other machines get a development certificate, which no browser trusts; name a real one']
+}
+
+const worldReadable = 0o004
+
+function readableSecrets(config: Config, file: string | undefined, modeOf: FileMode): string[] {
+  return secretFiles(config, file).flatMap(([option, path]) => {
+    const mode = path === undefined ? undefined : modeOf(path)
+    if (mode === undefined || (mode & worldReadable) === 0) return []
+    return [`${option}: every user of this machine can read ${path}; chmod o= ${path}`]
+  })
+}
+
+function secretFiles(config: Config, file: string | undefined): [option: string, path: string | undefined][] {
+  const { access, https } = config
+  const keys = [config.broker, ...config.tunnels.map(tunnel => tunnel.broker)].flatMap(broker =>
+    broker === undefined || typeof broker === 'string' || broker.key === undefined ? [] : [broker.key],
+  )
+  const inside = secretsInside(config)
+  return [
+    ...(inside.length === 0 ? [] : [[inside.join(', '), file] satisfies [string, string | undefined]]),
+    ['https.key', https.key],
+    ...[...new Set(keys)].map(key => ['broker.key', key] satisfies [string, string]),
+    ['access.htpasswd', access?.htpasswd],
+    ['access.jwt.secretFile', access?.jwt?.secretFile],
+  ]
+}
+
+/** The secrets that the configuration file itself holds. */
+function secretsInside({ access, broker, tunnels }: Config): string[] {
+  const hasPassword = (candidate: BrokerConfig | undefined) =>
+    typeof candidate === 'object' && candidate.password !== undefined
+  return [
+    ...(hasPassword(broker) ? ['broker.password'] : []),
+    ...tunnels.flatMap((tunnel, index) => (hasPassword(tunnel.broker) ? [`tunnels[${index}].broker.password`] : [])),
+    ...(access?.jwt?.secret === undefined ? [] : ['access.jwt.secret']),
+    ...(access?.webhook?.secret === undefined ? [] : ['access.webhook.secret']),
+  ]
+}

@@ -1,0 +1,100 @@
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { loadConfig } from '../../src/config/load.js'
+import { fileModes, riskWarnings } from '../../src/config/warnings.js'
+
+const directory = mkdtempSync(join(tmpdir(), 'mqway-warnings-'))
+afterAll(() => rmSync(directory, { recursive: true }))
+
+function write(name: string, text: string, mode: number): void {
+  writeFileSync(join(directory, name), text)
+  chmodSync(join(directory, name), mode)
+}
+
+write('private', '', 0o640)
+write('open', '', 0o644)
+
+function warnings(yaml: string, mode = 0o640): string[] {
+  write('mqway.yaml', yaml, mode)
+  const loaded = loadConfig({ argv: [], env: {}, cwd: directory })
+  return riskWarnings(loaded, fileModes(directory))
+}
+
+const wide = 'host: 0.0.0.0\nhttps: {cert: private, key: private}\n'
+const secret = '0123456789abcdef0123456789abcdef'
+
+describe('warnings of what is risky', () => {
+  test('the default has none', () => expect(warnings('')).toEqual([]))
+
+  test('nor has a public gateway that knows everybody, over TLS', () => {
+    expect(warnings(`${wide}http: {port: off}\nmqtt: {port: off}\naccess: {htpasswd: private}`)).toEqual([])
+  })
+
+  test('anybody may do everything from other machines', () => {
+    expect(warnings(`${wide}anonymous: true`)).toEqual([
+      'anonymous: anybody on other machines can connect without saying who they are (http, https, mqtt), and publish and read every topic',
+    ])
+  })
+
+  test('anybody may connect from other machines, as a rule says', () => {
+    expect(warnings(`${wide}access: {rules: [{to: anonymous, subscribe: [a]}]}`)).toEqual([
+      'anonymous: anybody on other machines can connect without saying who they are (http, https, mqtt)',
+    ])
+  })
+
+  test('anybody may publish, as a rule says; also where only a proxy can connect', () => {
+    const rules = '[{to: anonymous, subscribe: [a]}, {to: anonymous, publish: [a]}]'
+    expect(warnings(`access: {rules: ${rules}}`)).toEqual([
+      'access.rules[1].publish: lets anybody publish, also without a name',
+    ])
+  })
+
+  test('what proves who somebody is goes over the network unencrypted', () => {
+    expect(warnings(`${wide}access: {htpasswd: private}`)).toEqual([
+      'http.port: takes passwords unencrypted from other machines',
+      'mqtt.port: takes passwords unencrypted from other machines',
+    ])
+    const jwt = `{secretFile: private, cookie: token}`
+    expect(warnings(`${wide}mqtt: {port: off}\naccess: {jwt: ${jwt}}`)).toEqual([
+      'http.port: takes cookies and tokens unencrypted from other machines',
+    ])
+    expect(warnings('access: {htpasswd: private}')).toEqual([])
+  })
+
+  test('keys and verdicts come over http', () => {
+    const yaml = 'access: {jwt: {jwks: "http://id/keys"}, webhook: {url: "http://app/"}}'
+    expect(warnings(yaml)).toEqual([
+      'access.jwt.jwks: somebody on the way could put keys of their own into http://; use https://',
+      'access.webhook.url: somebody on the way could read and change what goes over http://; use https://',
+    ])
+    expect(warnings('access: {jwt: {jwks: "http://[::1]/keys"}, webhook: {url: "http://127.0.0.1/"}}')).toEqual([])
+  })
+
+  test('other machines get the development certificate', () => {
+    expect(warnings('https: {host: "::"}\naccess: {htpasswd: private}')).toEqual([
+      'https.cert: other machines get a development certificate, which no browser trusts; name a real one',
+    ])
+  })
+
+  test.each([
+    ['access: {htpasswd: open}', 'access.htpasswd: every user of this machine can read open; chmod o= open'],
+    ['access: {jwt: {secretFile: open}}', 'access.jwt.secretFile: every user'],
+    ['https: {cert: open, key: open}', 'https.key: every user'],
+    ['broker: {url: "mqtts://b", cert: open, key: open}', 'broker.key: every user'],
+  ])('others can read a secret: %s', (yaml, line) => {
+    const found = warnings(yaml)
+    expect(found).toHaveLength(1)
+    expect(found[0]).toContain(line)
+    expect(warnings(yaml.replaceAll('open', 'private'))).toEqual([])
+  })
+
+  test('others can read the secrets in the configuration file', () => {
+    const yaml = `broker: {url: "mqtt://b", password: p}\naccess: {jwt: {secret: ${secret}}, webhook: {url: "https://a/", secret: s}}`
+    expect(warnings(yaml, 0o644)).toEqual([
+      'broker.password, access.jwt.secret, access.webhook.secret: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
+    ])
+    expect(warnings(yaml, 0o600)).toEqual([])
+  })
+})
