@@ -17,8 +17,8 @@ export type FrameKind = 'binary' | 'close' | 'ping' | 'pong'
 
 /** What the decoder tells besides the payload. The buffers are only valid during the call. */
 export interface ControlFrames {
-  ping(payload: Buffer): void
-  pong(payload: Buffer): void
+  pinged(payload: Buffer): void
+  ponged(payload: Buffer): void
 }
 
 /** Why decoding is over: the client's close frame, or a violation of the protocol. */
@@ -236,8 +236,8 @@ export class FrameDecoder {
     const opcode = this.#opcode
     const payload = this.#controlPayload?.subarray(0, this.#controlLength) ?? Buffer.alloc(0)
     this.#opcode = opcodes.continuation
-    if (opcode === opcodes.ping) this.#control.ping(payload)
-    else if (opcode === opcodes.pong) this.#control.pong(payload)
+    if (opcode === opcodes.ping) this.#control.pinged(payload)
+    else if (opcode === opcodes.pong) this.#control.ponged(payload)
     else this.end = readClosePayload(payload)
   }
 }

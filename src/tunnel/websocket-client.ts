@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Ending } from '../endings.js'
 import type { Traffic } from '../metrics.js'
 import type { Client, ClientListener } from './client.js'
-import { encodeClose, encodeFrame, FrameDecoder, headerSize, writeHeader } from './frame-codec.js'
+import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder, headerSize, writeHeader } from './frame-codec.js'
 
 /** Payloads up to this size are copied behind their header; above, header and payload leave in one `writev`. */
 const copyBelow = 4096
@@ -16,7 +16,7 @@ const answerBelow = 64 * 1024
  * It ends by sending the close frame and then FIN (RFC 6455 §7.1.1: the server closes the connection first), and lives
  * until its socket is gone.
  */
-export class WebSocketClient implements Client {
+export class WebSocketClient implements Client, ControlFrames {
   readonly transport = 'websocket'
   signsOfLife = 0
 
@@ -36,7 +36,7 @@ export class WebSocketClient implements Client {
   constructor(socket: Duplex, traffic: Traffic) {
     this.#socket = socket
     this.#traffic = traffic
-    this.#decoder = new FrameDecoder({ ping: payload => this.#answer(encodeFrame('pong', payload)), pong: () => {} })
+    this.#decoder = new FrameDecoder(this)
   }
 
   get bufferedBytes(): number {
@@ -108,6 +108,16 @@ export class WebSocketClient implements Client {
     this.#socket.destroy()
   }
 
+  pinged(payload: Buffer): void {
+    const pong = encodeFrame('pong', payload)
+    // Of several pings that wait for their answer, only the last needs one (RFC 6455 §5.5.3).
+    if (this.#socket.writableLength < answerBelow) this.#sendControl(pong)
+    else this.#dueAnswer = pong
+  }
+
+  /** Any bytes were a sign of life already. */
+  ponged(): void {}
+
   #onData(chunk: Buffer, tunnel: ClientListener): void {
     this.signsOfLife++
     if (this.#clientEnding) return
@@ -137,12 +147,6 @@ export class WebSocketClient implements Client {
     this.#dueAnswer = undefined
     if (answer) this.#sendControl(answer)
     tunnel.clientDrained()
-  }
-
-  #answer(frame: Buffer): void {
-    // Of several pings that wait for their answer, only the last needs one (RFC 6455 §5.5.3).
-    if (this.#socket.writableLength < answerBelow) this.#sendControl(frame)
-    else this.#dueAnswer = frame
   }
 
   #sendControl(frame: Buffer): void {

@@ -12,8 +12,8 @@ function decode(bytes: Buffer, cuts: readonly number[]) {
   const pings: Buffer[] = []
   const pongs: Buffer[] = []
   const decoder = new FrameDecoder({
-    ping: payload => pings.push(Buffer.from(payload)),
-    pong: payload => pongs.push(Buffer.from(payload)),
+    pinged: payload => pings.push(Buffer.from(payload)),
+    ponged: payload => pongs.push(Buffer.from(payload)),
   })
   const parts: Buffer[] = []
   let rest = bytes
