@@ -1,0 +1,48 @@
+/** How it became known who somebody is. */
+export type IdentitySource = 'none' | 'password' | 'token' | 'ticket' | 'certificate' | 'webhook'
+
+/** Topic filters that somebody brings along, in the form of those of a rule (`%u`, `%c`). */
+export interface OwnRules {
+  readonly publish: readonly string[]
+  readonly subscribe: readonly string[]
+}
+
+/** Who somebody is, as far as it was proven. */
+export interface Identity {
+  /** A name that passed `isUserName`; `undefined` for somebody who is not known. */
+  readonly user: string | undefined
+  readonly source: IdentitySource
+  readonly roles: readonly string[]
+  /** What a token says, all of it; empty for all other sources. */
+  readonly claims: Readonly<Record<string, unknown>>
+  /** What they may do besides what the configuration's rules give; `undefined` where they bring none. */
+  readonly rules: OwnRules | undefined
+  /** Until when it holds, in milliseconds since 1970; `undefined` for as long as the connection lasts. */
+  readonly expires: number | undefined
+}
+
+/** Somebody who presented nothing. */
+export const anonymous: Identity = Object.freeze({
+  user: undefined,
+  source: 'none',
+  roles: [],
+  claims: {},
+  rules: undefined,
+  expires: undefined,
+})
+
+/** Makes the identity of a user. */
+export function knownAs(user: string, source: IdentitySource, more: Partial<Omit<Identity, 'user'>> = {}): Identity {
+  return { ...anonymous, ...more, user, source }
+}
+
+/** In bytes; what Apache's htpasswd takes. */
+const longestName = 255
+
+/**
+ * Whether `text` may be a user name, wherever it comes from: not empty, at most 255 bytes, and nothing in it that could
+ * begin a line of its own in a log, a header or a file.
+ */
+export function isUserName(text: string): boolean {
+  return text !== '' && Buffer.byteLength(text) <= longestName && !/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(text)
+}
