@@ -43,6 +43,30 @@ const table = {
     level: 'warn',
     text: 'Too many connections from your address',
   },
+  'too-many-from-user': { httpStatus: 429, retryAfter: 10, level: 'warn', text: 'Too many connections of this user' },
+  'connecting-too-fast': {
+    httpStatus: 429,
+    retryAfter: 1,
+    level: 'warn',
+    text: 'Too many new connections per second from your address',
+  },
+  'identity-required': { httpStatus: 401, closeCode: 1008, level: 'info', text: 'You have to say who you are' },
+  'identity-refused': { httpStatus: 401, closeCode: 1008, level: 'warn', text: 'The credentials are not accepted' },
+  'identity-unavailable': {
+    httpStatus: 503,
+    retryAfter: 5,
+    closeCode: 1013,
+    level: 'error',
+    text: 'It cannot be found out just now who you are',
+  },
+  'too-many-attempts': {
+    httpStatus: 429,
+    retryAfter: 10,
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Too many passwords to check from your address',
+  },
+  'too-many-tickets': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'Too many tickets wait to be used' },
   'broker-refused': {
     httpStatus: 502,
     retryAfter: 5,
@@ -72,6 +96,7 @@ const table = {
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
+  'identity-expired': { closeCode: 1008, level: 'info', text: 'What proved who you are has expired' },
   'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
   'shutting-down': {
     httpStatus: 503,
@@ -110,9 +135,10 @@ export class Ending extends Error {
 
   /**
    * @param reason a row of the table
-   * @param options `hint` is shown to the peer after the row's text; `cause` goes to the log alone
+   * @param options `hint` is shown to the peer after the row's text; `retryAfter`, in seconds, stands for the row's;
+   *   `cause` goes to the log alone
    */
-  constructor(reason: EndingReason, options: { hint?: string; cause?: unknown } = {}) {
+  constructor(reason: EndingReason, options: { hint?: string; retryAfter?: number; cause?: unknown } = {}) {
     const row: EndingRow = table[reason]
     const text = options.hint === undefined ? row.text : `${row.text}: ${options.hint}`
     super(text, options.cause === undefined ? undefined : { cause: options.cause })
@@ -121,7 +147,7 @@ export class Ending extends Error {
     this.closeCode = row.closeCode ?? 1011
     this.httpStatus = row.httpStatus ?? 500
     this.level = row.level
-    this.retryAfter = row.retryAfter
+    this.retryAfter = options.retryAfter ?? row.retryAfter
   }
 
   /** The ending that `error` already is, or `internal-error` with it as its cause. */

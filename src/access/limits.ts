@@ -58,7 +58,7 @@ export class ConnectionLimits {
 }
 
 /** What one customer holds: an IPv4 address, or the first four groups of an IPv6 address. */
-function networkOf(address: string): string {
+export function networkOf(address: string): string {
   const normal = normalizeAddress(address)
   if (!isIPv6(normal)) return normal
   const [head = '', tail = ''] = normal.split('::')
