@@ -1,0 +1,81 @@
+import { isUserName } from './identity.js'
+
+/** User names and bcrypt hashes. */
+export type Users = ReadonlyMap<string, string>
+
+/** The most bytes of a password that bcrypt looks at; a longer one would be the same as its beginning. */
+export const maxPasswordBytes = 72
+
+/** The cost of new hashes: 2^10 rounds, some 60 ms of one core. */
+export const defaultCost = 10
+
+/** 2^16 rounds are four seconds for each try; a file that asks for more is a mistake. */
+const maxCost = 16
+
+const hashForm = /^\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}$/
+
+/** How many rounds a hash takes, as a power of two; `undefined` where it is no bcrypt hash. */
+export function costOf(hash: string): number | undefined {
+  const cost = Number(hashForm.exec(hash)?.[1])
+  return cost >= 4 && cost <= 31 ? cost : undefined
+}
+
+/**
+ * Reads a password file as Apache's `htpasswd -B` and `mqway passwd` write it: `user:hash`, one in a line; empty lines and
+ * those that begin with `#` do not count.
+ *
+ * @throws {Error} naming the line and what is wrong with it, and never a hash
+ */
+export function parseHtpasswd(text: string): Users {
+  const users = new Map<string, string>()
+  for (const [index, line] of text.split(/\r?\n/).entries()) {
+    if (line.trim() === '' || line.startsWith('#')) continue
+    const problem = addUser(users, line)
+    if (problem !== undefined) throw new Error(`line ${index + 1} ${problem}`)
+  }
+  return users
+}
+
+function addUser(users: Map<string, string>, line: string): string | undefined {
+  const colon = line.indexOf(':')
+  if (colon === -1) return 'must be user:hash'
+  const user = line.slice(0, colon)
+  const hash = line.slice(colon + 1)
+  const shown = JSON.stringify(user)
+  if (!isUserName(user)) return `must begin with a user name of 1 to 255 bytes without control characters, not ${shown}`
+  if (users.has(user)) return `is for ${shown}, who has a line already`
+  const cost = costOf(hash)
+  if (cost === undefined) return `must have a bcrypt hash ($2y$…) for ${shown}; mqway passwd writes one`
+  if (cost > maxCost) return `must have a hash of cost ${maxCost} at most for ${shown}, not ${cost}`
+  users.set(user, hash)
+  return undefined
+}
+
+/** What is wrong with a name for the password file, as it follows the name: `must …`; if anything is. */
+export function userNameProblem(user: string): string | undefined {
+  if (user.includes(':')) return 'must be without a colon, which ends the name in the file'
+  if (user.startsWith('#')) return 'must not begin with #, which begins a comment in the file'
+  return isUserName(user) ? undefined : 'must have 1 to 255 bytes, and no control characters'
+}
+
+/** What is wrong with a password, as it follows “the password”; if anything is. */
+export function passwordProblem(password: string): string | undefined {
+  if (password === '') return 'must not be empty'
+  if (password.includes('\0')) return 'must not hold U+0000'
+  const bytes = Buffer.byteLength(password)
+  return bytes > maxPasswordBytes
+    ? `must have at most ${maxPasswordBytes} bytes, not ${bytes}: bcrypt does not look at what comes after`
+    : undefined
+}
+
+/**
+ * The file's text with a new hash for `user`: in the user's line where there is one, else in a line at the end. Every
+ * other line stays as it is.
+ */
+export function withUser(text: string, user: string, hash: string): string {
+  const fresh = `${user}:${hash}`
+  const lines = text.split('\n')
+  const at = lines.findIndex(line => line.startsWith(`${user}:`))
+  if (at !== -1) return lines.with(at, fresh).join('\n')
+  return text === '' || text.endsWith('\n') ? `${text}${fresh}\n` : `${text}\n${fresh}\n`
+}

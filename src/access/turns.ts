@@ -1,0 +1,71 @@
+/** There is no place left to wait in. */
+export class NoTurnError extends Error {
+  override readonly name = 'NoTurnError'
+}
+
+export interface TurnsOptions {
+  /** How many work at once. */
+  readonly concurrent: number
+  /** How many may wait in all. */
+  readonly waiting: number
+  /** How many may wait of one key. */
+  readonly waitingPerKey: number
+}
+
+/**
+ * Bounds work that is done at once. Who has to wait comes in turn by key, such as an address: one who asks a thousand
+ * times makes another one wait for one of them.
+ */
+export class Turns {
+  readonly #options: TurnsOptions
+  /** Those who wait, by key, the key whose turn is next first. */
+  readonly #queues = new Map<string, (() => void)[]>()
+  #waiting = 0
+  #working = 0
+
+  constructor(options: TurnsOptions) {
+    this.#options = options
+  }
+
+  /** How many wait. */
+  get waiting(): number {
+    return this.#waiting
+  }
+
+  /**
+   * Does `work` when its turn comes.
+   *
+   * @throws {NoTurnError} when too many wait already
+   */
+  async run<T>(key: string, work: () => Promise<T>): Promise<T> {
+    if (this.#working < this.#options.concurrent) this.#working += 1
+    else await this.#wait(key)
+    try {
+      return await work()
+    } finally {
+      this.#next()
+    }
+  }
+
+  #wait(key: string): Promise<void> {
+    const queue = this.#queues.get(key) ?? []
+    if (this.#waiting >= this.#options.waiting || queue.length >= this.#options.waitingPerKey) throw new NoTurnError()
+    this.#waiting += 1
+    this.#queues.set(key, queue)
+    return new Promise(resolve => queue.push(resolve))
+  }
+
+  /** Hands the place on, or gives it back. */
+  #next(): void {
+    for (const [key, queue] of this.#queues) {
+      this.#queues.delete(key)
+      const start = queue.shift()
+      if (queue.length > 0) this.#queues.set(key, queue)
+      if (start === undefined) continue
+      this.#waiting -= 1
+      start()
+      return
+    }
+    this.#working -= 1
+  }
+}
