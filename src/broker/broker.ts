@@ -11,6 +11,15 @@ export interface Peer {
   readonly localPort: number
 }
 
+/** What `Broker.open` opens: a stream, which some brokers can read with less work when nobody keeps what was read. */
+export interface BrokerStream extends Duplex {
+  /**
+   * Hands over what was read and what will be, instead of `'data'`: `bytes` are only valid during the call. All else is
+   * as with the stream: it flows until `pause()`. Call it once, before anything else reads.
+   */
+  deliverTo?(take: (bytes: Buffer) => void): void
+}
+
 /**
  * A broker is something that opens a byte stream that speaks MQTT.
  *
@@ -29,7 +38,7 @@ export interface Broker {
    *
    * @throws {Ending} `broker-refused` or `broker-timeout` when no connection could be had in time
    */
-  open(peer: Peer): Promise<Duplex>
+  open(peer: Peer): Promise<BrokerStream>
 
   /** Ends the connections that are left and what the broker itself holds. Idempotent; resolves when all is released. */
   close(): Promise<void>

@@ -1,16 +1,16 @@
 import { setMaxListeners } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect, isIP, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import type { UpstreamConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
-import type { Broker, Peer } from './broker.js'
+import type { Broker, BrokerStream, Peer } from './broker.js'
 import { endingOf, type Failure, messageOf, Silence } from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
+import { ReadBuffer, UpstreamSocket } from './upstream-socket.js'
 
 /** What an upstream broker needs of the configuration; the probe's credentials are not among it. */
 export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
@@ -34,12 +34,13 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   const secureContext = addresses.some(address => address.kind === 'tls') ? loadSecureContext(options) : undefined
   const book = new AddressBook(addresses, options.balance)
   const sockets = new Set<Socket>()
+  const readBuffer = new ReadBuffer()
   const closing = new AbortController()
   // One for each connection that is being opened; there is no number that would be a leak.
   setMaxListeners(0, closing.signal)
 
   const dial = async (address: Address, peer: Peer, timeout: number): Promise<Socket> => {
-    const attempt = new Attempt(address, options, secureContext, peer)
+    const attempt = new Attempt(address, options, secureContext, peer, readBuffer)
     sockets.add(attempt.raw)
     attempt.raw.once('close', () => sockets.delete(attempt.raw))
     const socket = await attempt.connect(timeout, closing.signal)
@@ -50,7 +51,7 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   return {
     name: addresses.map(address => address.name).join(', '),
 
-    async open(peer: Peer): Promise<Duplex> {
+    async open(peer: Peer): Promise<BrokerStream> {
       const deadline = performance.now() + options.connectTimeout
       const failures: Failure[] = []
       const order = book.order()
@@ -83,7 +84,13 @@ class Attempt {
   readonly #secureContext: SecureContext | undefined
   readonly #peer: Peer
 
-  constructor(address: Address, options: UpstreamOptions, secureContext: SecureContext | undefined, peer: Peer) {
+  constructor(
+    address: Address,
+    options: UpstreamOptions,
+    secureContext: SecureContext | undefined,
+    peer: Peer,
+    readBuffer: ReadBuffer,
+  ) {
     this.#address = address
     this.#options = options
     this.#secureContext = secureContext
@@ -91,7 +98,11 @@ class Attempt {
     const target = address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
     // Half-open, so that one side's FIN passes through and the other side may still finish.
     const common = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay, highWaterMark }
-    this.raw = connect({ ...target, ...common })
+    // TLS reads from the kernel itself.
+    this.raw =
+      address.kind === 'tls'
+        ? connect({ ...target, ...common })
+        : new UpstreamSocket(common, readBuffer).connect({ ...target, ...common })
     // For good: an error may come when the one who listened for it has what it needs, such as that of a failed write.
     this.raw.on('error', ignore)
   }

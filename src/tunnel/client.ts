@@ -16,7 +16,10 @@ export interface Client {
   readonly paused: boolean
   /** Begins to read; what happens is told to `tunnel`. Call it once. */
   start(tunnel: ClientListener): void
-  /** Sends `bytes`. When it returns false, wait for `clientDrained` before the next, so that memory stays bounded. */
+  /**
+   * Sends `bytes`, of which it keeps nothing but a copy. When it returns false, wait for `clientDrained` before the next,
+   * so that memory stays bounded.
+   */
   write(bytes: Buffer): boolean
   /** Stops reading; at most what the socket has read already comes until `resume`. */
   pause(): void
@@ -71,7 +74,7 @@ export class TcpClient implements Client {
   }
 
   write(bytes: Buffer): boolean {
-    return this.#socket.write(bytes)
+    return this.#socket.write(Buffer.from(bytes))
   }
 
   pause(): void {

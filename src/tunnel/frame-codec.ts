@@ -269,12 +269,12 @@ export function isCloseCode(code: number): boolean {
 }
 
 /** Bytes that the header of an unmasked frame with `length` bytes of payload takes: 2, 4 or 10. */
-export function headerSize(length: number): number {
+function headerSize(length: number): number {
   return length < 126 ? 2 : length < 65_536 ? 4 : 10
 }
 
 /** Writes the header of a whole, unmasked frame to the beginning of `target`; returns its size. */
-export function writeHeader(target: Buffer, kind: FrameKind, length: number): number {
+function writeHeader(target: Buffer, kind: FrameKind, length: number): number {
   target[0] = 0x80 | opcodes[kind]
   if (length < 126) {
     target[1] = length

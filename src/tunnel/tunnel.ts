@@ -1,4 +1,4 @@
-import type { Duplex } from 'node:stream'
+import type { BrokerStream } from '../broker/broker.js'
 import { Ending, type EndingReason } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics, Traffic } from '../metrics.js'
@@ -21,7 +21,7 @@ export interface TunnelOptions {
 export interface TunnelParts {
   readonly client: Client
   /** The broker's side: a half-open-capable stream. */
-  readonly broker: Duplex
+  readonly broker: BrokerStream
   readonly options: TunnelOptions
   /** Where bytes are counted. */
   readonly traffic: Traffic
@@ -49,7 +49,7 @@ const patience = 2
 export class Tunnel implements ClientListener {
   readonly #parts: TunnelParts
   readonly #client: Client
-  readonly #broker: Duplex
+  readonly #broker: BrokerStream
   readonly #traffic: Traffic
   readonly #startedAt = performance.now()
   readonly #log: Logger
@@ -60,7 +60,9 @@ export class Tunnel implements ClientListener {
   /** Why it ended: whatever came first. */
   #ending: Ending | undefined
   /** Whatever the client still sends is dropped. */
-  #deaf = false
+  #upIsCut = false
+  /** Whatever the broker still sends is dropped. */
+  #downIsCut = false
   #openSides = 2
 
   /** Starts carrying at once. The tunnel owns both streams from now on. */
@@ -99,7 +101,8 @@ export class Tunnel implements ClientListener {
 
   #watchBroker(): void {
     const broker = this.#broker
-    broker.on('data', this.#onBrokerData)
+    if (broker.deliverTo) broker.deliverTo(this.#onBrokerData)
+    else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
     broker.on('end', () => this.#onBrokerEnd(new Ending('broker-closed')))
     broker.on('error', error =>
@@ -111,7 +114,7 @@ export class Tunnel implements ClientListener {
   }
 
   clientSent(chunk: Buffer): void {
-    if (this.#deaf) return
+    if (this.#upIsCut) return
     this.#traffic.bytesIn += chunk.length
     const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
     if (bytes && !this.#broker.write(bytes)) this.#client.pause()
@@ -136,6 +139,7 @@ export class Tunnel implements ClientListener {
   }
 
   readonly #onBrokerData = (chunk: Buffer): void => {
+    if (this.#downIsCut) return
     this.#traffic.bytesOut += chunk.length
     if (!this.#client.write(chunk)) this.#broker.pause()
   }
@@ -154,7 +158,7 @@ export class Tunnel implements ClientListener {
 
   /** Nothing more goes from the broker to the client but what is already written, and the reason. */
   #cutDown(): void {
-    this.#broker.off('data', this.#onBrokerData)
+    this.#downIsCut = true
     this.#broker.resume()
     if (this.#ending) this.#client.finish(this.#ending)
   }
@@ -167,7 +171,7 @@ export class Tunnel implements ClientListener {
 
   /** Whatever the client still sends is read and dropped, so that its end is seen. */
   #stopReadingClient(): void {
-    this.#deaf = true
+    this.#upIsCut = true
     this.#client.resume()
   }
 

@@ -1,5 +1,4 @@
-import type { Duplex } from 'node:stream'
-import type { Broker, Peer } from '../broker/broker.js'
+import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../metrics.js'
@@ -51,7 +50,7 @@ export class Tunnels {
     const setState = this.#metrics.trackConnection(transport, traffic)
     setState('opening')
     const startedAt = performance.now()
-    let stream: Duplex
+    let stream: BrokerStream
     try {
       stream = await broker.open(peer)
     } catch (error) {

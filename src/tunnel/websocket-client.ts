@@ -2,10 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Ending } from '../endings.js'
 import type { Traffic } from '../metrics.js'
 import type { Client, ClientListener } from './client.js'
-import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder, headerSize, writeHeader } from './frame-codec.js'
-
-/** Payloads up to this size are copied behind their header; above, header and payload leave in one `writev`. */
-const copyBelow = 4096
+import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder } from './frame-codec.js'
 
 /** A pong (or any other answer) is put off while more than this waits for the client: it could be flooding us with pings. */
 const answerBelow = 64 * 1024
@@ -61,24 +58,9 @@ export class WebSocketClient implements Client, ControlFrames {
   }
 
   write(payload: Buffer): boolean {
-    const socket = this.#socket
-    if (this.#finished || !socket.writable) return true
-    const length = payload.length
-    const size = headerSize(length)
+    if (this.#finished || !this.#socket.writable) return true
     this.#traffic.framesOut++
-    if (length <= copyBelow) {
-      const frame = Buffer.allocUnsafe(size + length)
-      writeHeader(frame, 'binary', length)
-      frame.set(payload, size)
-      return socket.write(frame)
-    }
-    const header = Buffer.allocUnsafe(size)
-    writeHeader(header, 'binary', length)
-    socket.cork()
-    socket.write(header)
-    const flowing = socket.write(payload)
-    socket.uncork()
-    return flowing
+    return this.#socket.write(encodeFrame('binary', payload))
   }
 
   pause(): void {

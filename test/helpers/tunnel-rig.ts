@@ -5,8 +5,9 @@ import net, { type AddressInfo } from 'node:net'
 import { pino } from 'pino'
 import { generate } from 'selfsigned'
 import { WebSocket } from 'ws'
-import type { Broker } from '../../src/broker/broker.js'
-import { Ending } from '../../src/endings.js'
+import { createUpstream } from '../../src/broker/upstream.js'
+import { upstreamAt } from '../../src/config/schema.js'
+import type { Ending } from '../../src/endings.js'
 import { createMetrics } from '../../src/metrics.js'
 import { Tunnels } from '../../src/tunnel/tunnels.js'
 import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
@@ -60,21 +61,12 @@ export async function startTunnelRig(
   await once(brokerServer.listen(0, '127.0.0.1'), 'listening')
   const brokerPort = (brokerServer.address() as AddressInfo).port
 
-  const broker: Broker = {
-    name: 'test',
-    open: () =>
-      new Promise((resolve, reject) => {
-        const socket = net.connect({ port: brokerPort, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
-        socket.once('connect', () => resolve(socket))
-        socket.once('error', cause => reject(new Ending('broker-refused', { cause })))
-      }),
-    close: async () => {},
-  }
+  const log = pino({ level: 'silent' })
+  const broker = createUpstream(upstreamAt(`mqtt://127.0.0.1:${brokerPort}`), log)
   const metrics = createMetrics()
   const tunnels = new Tunnels(metrics)
   const refusals: Ending[] = []
   const endpoint = new WebSocketEndpoint({ ...defaults, broker, ...options }, tunnels)
-  const log = pino({ level: 'silent' })
   const webServer = tls ? https.createServer({ ...(await certificate()), allowHalfOpen: true }) : http.createServer()
   webServer.on('upgrade', (request: http.IncomingMessage, socket: net.Socket, head: Buffer) => {
     socket.on('error', () => {})
@@ -110,6 +102,7 @@ export async function startTunnelRig(
     },
     close: async () => {
       await tunnels.close(100)
+      await broker.close()
       for (const socket of brokerSockets) socket.destroy()
       webServer.closeAllConnections()
       await Promise.all([webServer, brokerServer].map(server => new Promise(resolve => server.close(resolve))))

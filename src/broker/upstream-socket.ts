@@ -1,0 +1,41 @@
+import { Socket, type SocketConnectOpts, type SocketConstructorOpts } from 'node:net'
+import type { BrokerStream } from './broker.js'
+
+/** As large as a read of libuv's own, in bytes. */
+const readSize = 64 * 1024
+
+/** Memory that sockets read into, one after the other: what one has read is taken before the next one reads. */
+export class ReadBuffer {
+  readonly bytes = Buffer.allocUnsafeSlow(readSize)
+}
+
+/**
+ * A connection to a broker that can hand over what it reads at once, from memory that all of them share.
+ *
+ * Node otherwise allocates 64 KiB for each read, and a buffer object on top: without, a message costs 4 % less.
+ * As long as nobody has called `deliverTo`, it is a stream as any other.
+ */
+export class UpstreamSocket extends Socket implements BrokerStream {
+  #take: ((bytes: Buffer) => void) | undefined
+
+  constructor(options: SocketConstructorOpts, { bytes }: ReadBuffer) {
+    // An option of `net.connect`, which gives it to the constructor.
+    const onread: SocketConnectOpts['onread'] = { buffer: bytes, callback: length => this.#onRead(bytes, length) }
+    super({ ...options, ...{ onread } })
+  }
+
+  deliverTo(take: (bytes: Buffer) => void): void {
+    const before: Buffer | null = this.read()
+    this.#take = take
+    if (before) take(before)
+    this.resume()
+  }
+
+  /** Says whether more is wanted; if not, `read`, `resume` and `pause` are what Node goes by. */
+  #onRead(shared: Buffer, length: number): boolean {
+    const bytes = shared.subarray(0, length)
+    if (!this.#take) return this.push(Buffer.from(bytes))
+    this.#take(bytes)
+    return true
+  }
+}
