@@ -1,0 +1,82 @@
+import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { createLocalJWKSet, createRemoteJWKSet, type JWTVerifyGetKey } from 'jose'
+import { isWebUrl, type JwtConfig } from '../config/access.js'
+import { secretProblem } from '../config/access-checks.js'
+import type { Logger } from '../log.js'
+import { WatchedFile } from './watched-file.js'
+
+/** What signatures are verified with. */
+export interface TokenKeys {
+  /** Finds the key that a token names. Rejects with an error of `jose`, or with that of a request. */
+  readonly find: JWTVerifyGetKey
+  /** Reads them again, where they are in a file. */
+  reload(): Promise<void>
+  close(): Promise<void>
+}
+
+/** How the keys of an issuer are fetched, in milliseconds. */
+const remote = {
+  timeoutDuration: 5000,
+  /** A token with an unknown key has them fetched again, but no more often than this. */
+  cooldownDuration: 30_000,
+  /** So long a key that the issuer withdrew is still believed. */
+  cacheMaxAge: 600_000,
+}
+
+/**
+ * Opens the keys of the configuration: a secret, or the public keys of an issuer, from a file or a URL. Files are read
+ * again when they change; a URL is fetched when the first token comes.
+ *
+ * @throws {StartError} when a file cannot be read or used
+ */
+export async function openTokenKeys(config: JwtConfig, cwd: string, log: Logger): Promise<TokenKeys> {
+  const { secret, secretFile, jwks } = config
+  if (secretFile !== undefined) {
+    const parse = (content: Buffer): Uint8Array => checkedSecret(content, config)
+    const file = await WatchedFile.start({ path: resolve(cwd, secretFile), what: 'the secret of tokens', parse, log })
+    return fromFile(file, secret => async () => secret)
+  }
+  if (jwks === undefined) {
+    const bytes = Buffer.from(secret ?? '')
+    return { find: async () => bytes, reload: async () => {}, close: async () => {} }
+  }
+  if (isWebUrl(jwks)) {
+    return { find: createRemoteJWKSet(new URL(jwks), remote), reload: async () => {}, close: async () => {} }
+  }
+  const file = await WatchedFile.start({ path: resolve(cwd, jwks), what: 'the file of keys', parse: parseKeys, log })
+  return fromFile(file, keys => keys)
+}
+
+/**
+ * Reads the secret that tokens are signed with.
+ *
+ * @returns `undefined` where there is none, but public keys
+ * @throws {Error} when its file cannot be read, or it is too short
+ */
+export async function readSecret(config: JwtConfig, cwd: string): Promise<Uint8Array | undefined> {
+  if (config.secret !== undefined) return Buffer.from(config.secret)
+  if (config.secretFile === undefined) return undefined
+  return checkedSecret(await readFile(resolve(cwd, config.secretFile)), config)
+}
+
+function fromFile<T>(file: WatchedFile<T>, finder: (content: T) => JWTVerifyGetKey): TokenKeys {
+  return {
+    find: (header, token) => finder(file.current)(header, token),
+    reload: () => file.reload(),
+    close: () => file.close(),
+  }
+}
+
+/** The line end that an editor or `echo` puts at the end is not part of the secret. */
+function checkedSecret(content: Buffer, config: JwtConfig): Uint8Array {
+  const text = content.toString('latin1').replace(/\r?\n$/, '')
+  const secret = content.subarray(0, text.length)
+  const problem = secretProblem(secret, config)
+  if (problem !== undefined) throw new Error(problem)
+  return secret
+}
+
+function parseKeys(content: Buffer): JWTVerifyGetKey {
+  return createLocalJWKSet(JSON.parse(content.toString()))
+}
