@@ -1,13 +1,5 @@
-import { type IConnectPacket, type Packet, parser } from 'mqtt-packet'
 import { Ending } from '../endings.js'
-
-/** What an MQTT CONNECT tells about who connects. Never the password, never the will. */
-export interface ConnectFacts {
-  readonly clientId: string
-  /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5. */
-  readonly protocolVersion: number
-  readonly username: string | undefined
-}
+import { type ConnectFacts, MalformedConnect, readConnect } from './connect-packet.js'
 
 /** CONNECT's packet type with its reserved flags [MQTT-2.2.2-1]. */
 const connectByte = 0x10
@@ -44,18 +36,19 @@ export class ConnectInspector {
     const bytes = this.#held ? Buffer.concat([this.#held, chunk]) : chunk
     this.#held = bytes
 
-    const size = packetSize(bytes)
-    if (size !== undefined && size > this.#limit)
-      throw new Ending('connect-too-large', { hint: `over ${this.#limit} bytes` })
-    if (size === undefined || size > bytes.length) return undefined
-    this.facts = readConnect(bytes.subarray(0, size))
+    const header = readFixedHeader(bytes)
+    if (!header) return undefined
+    const size = header.length + header.remaining
+    if (size > this.#limit) throw new Ending('connect-too-large', { hint: `over ${this.#limit} bytes` })
+    if (size > bytes.length) return undefined
+    this.facts = factsOf(bytes.subarray(header.length, size))
     this.#held = undefined
     return bytes
   }
 }
 
-/** The size of the packet that `bytes` begin with, once its fixed header is there. */
-function packetSize(bytes: Buffer): number | undefined {
+/** The fixed header that `bytes` begin with and how much follows it, once it is there. */
+function readFixedHeader(bytes: Buffer): { length: number; remaining: number } | undefined {
   if (bytes.length > 0 && bytes[0] !== connectByte) {
     throw new Ending('not-mqtt', { hint: `the first byte is 0x${bytes.toString('hex', 0, 1)}, not 0x10` })
   }
@@ -64,27 +57,16 @@ function packetSize(bytes: Buffer): number | undefined {
     const byte = bytes[1 + i]
     if (byte === undefined) return undefined
     remaining += (byte & 0x7f) * 128 ** i
-    if ((byte & 0x80) === 0) return 2 + i + remaining
+    if ((byte & 0x80) === 0) return { length: 2 + i, remaining }
   }
   throw new Ending('not-mqtt', { hint: 'its remaining length has more than four bytes' })
 }
 
-function readConnect(bytes: Buffer): ConnectFacts {
-  const found: Packet[] = []
-  const failed: Error[] = []
-  const packets = parser()
-  packets.on('packet', packet => found.push(packet))
-  packets.on('error', error => failed.push(error))
+function factsOf(body: Buffer): ConnectFacts {
   try {
-    packets.parse(bytes)
+    return readConnect(body)
   } catch (error) {
-    failed.push(error instanceof Error ? error : new Error(String(error)))
-  }
-  const connect = found.find((packet): packet is IConnectPacket => packet.cmd === 'connect')
-  if (!connect || failed.length > 0) throw new Ending('not-mqtt', { hint: failed[0]?.message ?? 'it is cut short' })
-  return {
-    clientId: connect.clientId,
-    protocolVersion: connect.protocolVersion ?? 4,
-    username: connect.username,
+    if (!(error instanceof MalformedConnect)) throw error
+    throw new Ending('not-mqtt', { hint: error.message })
   }
 }
