@@ -1,0 +1,52 @@
+import { describe, expect, it } from 'vitest'
+import { endingReasons } from '../src/endings.js'
+import { createMetrics, type Metrics, noTraffic } from '../src/metrics.js'
+
+/** The lines of one metric, as `series value`. */
+async function read({ registry }: Metrics, name: string): Promise<string[]> {
+  const text = await registry.getSingleMetricAsString(name)
+  return text.split('\n').filter(line => !line.startsWith('#'))
+}
+
+describe('the metrics', () => {
+  it('have every series from the start, at zero', async () => {
+    const metrics = createMetrics()
+    for (const name of ['mqway_refusals_total', 'mqway_endings_total'])
+      expect(await read(metrics, name)).toEqual(endingReasons.map(reason => `${name}{reason="${reason}"} 0`))
+    expect(await read(metrics, 'mqway_connections')).toHaveLength(6)
+    expect((await read(metrics, 'mqway_connections')).every(line => line.endsWith(' 0'))).toBe(true)
+    metrics.close()
+  })
+
+  it('count refusals and endings by their reason, however often they are read', async () => {
+    const metrics = createMetrics()
+    metrics.refused('unknown-path')
+    metrics.refused('unknown-path')
+    metrics.ended('client-closed')
+    for (let i = 0; i < 2; i++) {
+      expect(await read(metrics, 'mqway_refusals_total')).toContain('mqway_refusals_total{reason="unknown-path"} 2')
+      expect(await read(metrics, 'mqway_endings_total')).toContain('mqway_endings_total{reason="client-closed"} 1')
+    }
+    metrics.close()
+  })
+
+  it('follow a connection through its states, and keep its bytes when it has ended', async () => {
+    const metrics = createMetrics()
+    const traffic = noTraffic()
+    const setState = metrics.trackConnection('tcp', traffic)
+    const states = async (): Promise<string[]> =>
+      (await read(metrics, 'mqway_connections')).filter(line => line.endsWith(' 1'))
+    for (const state of ['opening', 'open', 'closing'] as const) {
+      setState(state)
+      setState(state)
+      expect(await states()).toEqual([`mqway_connections{transport="tcp",state="${state}"} 1`])
+    }
+    traffic.bytesIn = 7
+    setState('ended')
+    setState('ended')
+    setState('open')
+    expect(await states()).toEqual([])
+    expect(await read(metrics, 'mqway_bytes_total')).toContain('mqway_bytes_total{transport="tcp",direction="in"} 7')
+    metrics.close()
+  })
+})
