@@ -50,6 +50,8 @@ class TunnelSocket extends WebSocket {
 /** One upgrade request on its way through `ws`. */
 interface Handshake {
   readonly upgrade: UpgradeRequest
+  /** What will be answered. */
+  subprotocol: string | undefined
   connection: Duplex | undefined
   /** Settles when a valid handshake has been answered. */
   opening: Promise<void> | undefined
@@ -63,8 +65,8 @@ export class WebSocketEndpoint {
   readonly #options: WebSocketEndpointOptions
   readonly #tunnels: Tunnels
   readonly #server: Server<typeof TunnelSocket>
-  /** `ws` knows a handshake by its request alone. */
-  readonly #handshakes = new WeakMap<IncomingMessage, Handshake>()
+  /** Those that are not answered yet: `ws` knows a handshake by its request alone. */
+  readonly #handshakes = new Map<IncomingMessage, Handshake>()
 
   constructor(options: WebSocketEndpointOptions, tunnels: Tunnels) {
     this.#options = options
@@ -75,7 +77,7 @@ export class WebSocketEndpoint {
       // Compression would cost memory for each connection, and time on bytes that are tiny or compressed already.
       perMessageDeflate: false,
       WebSocket: TunnelSocket,
-      handleProtocols: offered => this.#choose(offered) ?? false,
+      handleProtocols: (_offered, request) => this.#handshakes.get(request)?.subprotocol ?? false,
       // Asked once `ws` has found the handshake valid, and before it answers.
       verifyClient: ({ req }, accept) => this.#verify(req, accept),
     })
@@ -87,12 +89,16 @@ export class WebSocketEndpoint {
    * Takes over an upgrade request and answers it: with a tunnel, or with `upgrade.refuse`. Resolves when that is done.
    */
   async accept(upgrade: UpgradeRequest): Promise<void> {
-    const handshake: Handshake = { upgrade, connection: undefined, opening: undefined }
+    const handshake: Handshake = { upgrade, subprotocol: undefined, connection: undefined, opening: undefined }
     this.#handshakes.set(upgrade.request, handshake)
-    this.#server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, ({ connection }) => {
-      handshake.connection = connection
-    })
-    await handshake.opening
+    try {
+      this.#server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, ({ connection }) => {
+        handshake.connection = connection
+      })
+      await handshake.opening
+    } finally {
+      this.#handshakes.delete(upgrade.request)
+    }
   }
 
   #verify(request: IncomingMessage, accept: (verified: boolean) => void): void {
@@ -106,17 +112,17 @@ export class WebSocketEndpoint {
     let dialled: Dialled
     try {
       this.#checkVersion(request)
-      this.#checkSubprotocol(request)
+      handshake.subprotocol = this.#chooseSubprotocol(request)
       dialled = await this.#tunnels.dial(this.#options.broker, peer, 'websocket')
     } catch (error) {
       const ending = Ending.from(error)
       return refuse(ending, ending.reason === 'unsupported-version' ? { 'Sec-WebSocket-Version': '13' } : undefined)
     }
     accept(true)
-    const { connection } = handshake
+    const { connection, subprotocol } = handshake
     // Gone while the broker was dialled: `ws` has destroyed the socket then.
     if (!connection) return dialled.abandon()
-    log.setBindings({ subprotocol: this.#answered(request) })
+    log.setBindings({ subprotocol })
     try {
       dialled.carry(traffic => new WebSocketClient(connection, traffic), this.#options, log)
     } catch (error) {
@@ -136,34 +142,29 @@ export class WebSocketEndpoint {
     if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
   }
 
-  #checkSubprotocol(request: IncomingMessage): void {
-    const { subprotocols, requireSubprotocol } = this.#options
+  /** What is answered: the first offer that is spoken here, or what `forceSubprotocol` says. */
+  #chooseSubprotocol(request: IncomingMessage): string | undefined {
+    const { subprotocols, requireSubprotocol, forceSubprotocol } = this.#options
+    if (forceSubprotocol !== undefined) return forceSubprotocol
     const offered = offeredSubprotocols(request)
-    if (this.#choose(offered) !== undefined) return
+    const chosen = offered.find(name => subprotocols.includes(name))
+    if (chosen !== undefined) return chosen
     const hint = `offer ${subprotocols.join(' or ')}`
-    if (offered.size > 0) throw new Ending('unsupported-subprotocol', { hint })
+    if (offered.length > 0) throw new Ending('unsupported-subprotocol', { hint })
     if (requireSubprotocol) throw new Ending('subprotocol-required', { hint })
-  }
-
-  #choose(offered: Set<string>): string | undefined {
-    const { subprotocols, forceSubprotocol } = this.#options
-    return forceSubprotocol ?? [...offered].find(name => subprotocols.includes(name))
-  }
-
-  #answered(request: IncomingMessage): string | undefined {
-    return this.#choose(offeredSubprotocols(request))
+    return undefined
   }
 
   /** `ws` names a subprotocol only to clients that offer one. */
   #addForcedSubprotocol(headers: string[], request: IncomingMessage): void {
     const { forceSubprotocol } = this.#options
-    if (forceSubprotocol === undefined || offeredSubprotocols(request).size > 0) return
+    if (forceSubprotocol === undefined || offeredSubprotocols(request).length > 0) return
     headers.push(`Sec-WebSocket-Protocol: ${forceSubprotocol}`)
   }
 }
 
 /** The subprotocols that a valid handshake offers, in its order of preference (RFC 6455 §4.1). */
-function offeredSubprotocols(request: IncomingMessage): Set<string> {
+function offeredSubprotocols(request: IncomingMessage): string[] {
   const header = request.headers['sec-websocket-protocol']
-  return new Set(header?.split(',').map(name => name.trim()))
+  return header === undefined ? [] : header.split(',').map(name => name.trim())
 }
