@@ -33,6 +33,7 @@ interface State {
 
 /** Which address a connection tries first, and which after that. */
 export class AddressBook {
+  readonly #addresses: readonly Address[]
   readonly #states: readonly State[]
   readonly #balance: UpstreamConfig['balance']
   readonly #now: () => number
@@ -40,13 +41,15 @@ export class AddressBook {
 
   /** @param now a clock in milliseconds */
   constructor(addresses: readonly Address[], balance: UpstreamConfig['balance'], now: () => number = Date.now) {
+    this.#addresses = addresses
     this.#states = addresses.map(address => ({ address, connections: 0, failedAt: Number.NEGATIVE_INFINITY }))
     this.#balance = balance
     this.#now = now
   }
 
   /** All addresses in the order to try them: as `balance` says, those that failed in the last 10 s at the end. */
-  order(): Address[] {
+  order(): readonly Address[] {
+    if (this.#addresses.length === 1) return this.#addresses
     const states = [...this.#states]
     if (this.#balance === 'round-robin') states.push(...states.splice(0, this.#turn++ % states.length))
     if (this.#balance === 'least-connections') states.sort((a, b) => a.connections - b.connections)

@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect, isIP, type Socket } from 'node:net'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
@@ -33,20 +32,9 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   const addresses = [options.url].flat().map(parseAddress)
   const secureContext = addresses.some(address => address.kind === 'tls') ? loadSecureContext(options) : undefined
   const book = new AddressBook(addresses, options.balance)
-  const sockets = new Set<Socket>()
   const readBuffer = new ReadBuffer()
-  const closing = new AbortController()
-  // One for each connection that is being opened; there is no number that would be a leak.
-  setMaxListeners(0, closing.signal)
-
-  const dial = async (address: Address, peer: Peer, timeout: number): Promise<Socket> => {
-    const attempt = new Attempt(address, options, secureContext, peer, readBuffer)
-    sockets.add(attempt.raw)
-    attempt.raw.once('close', () => sockets.delete(attempt.raw))
-    const socket = await attempt.connect(timeout, closing.signal)
-    attempt.raw.once('close', book.connected(address))
-    return socket
-  }
+  const connections = new Set<Connection>()
+  let closing = false
 
   return {
     name: addresses.map(address => address.name).join(', '),
@@ -56,10 +44,15 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
       const failures: Failure[] = []
       const order = book.order()
       for (const [index, address] of order.entries()) {
-        if (closing.signal.aborted) throw new Ending('shutting-down')
+        if (closing) throw new Ending('shutting-down')
         const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
+        const connection = new Connection({ address, options, secureContext, readBuffer, peer })
+        connections.add(connection)
+        connection.onClosed(() => connections.delete(connection))
         try {
-          return await dial(address, peer, timeout)
+          const stream = await connection.open(timeout)
+          connection.onClosed(book.connected(address))
+          return stream
         } catch (error) {
           book.failed(address)
           failures.push({ address, error })
@@ -70,100 +63,111 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
     },
 
     async close(): Promise<void> {
-      closing.abort(new Ending('shutting-down'))
-      await Promise.all([...sockets].map(closeSocket))
+      closing = true
+      await Promise.all([...connections].map(connection => connection.close()))
     },
   }
 }
 
-/** One attempt at one address. `raw` is the kernel's socket, below TLS where there is any. */
-class Attempt {
-  readonly raw: Socket
-  readonly #address: Address
-  readonly #options: UpstreamOptions
-  readonly #secureContext: SecureContext | undefined
-  readonly #peer: Peer
+interface ConnectionParts {
+  readonly address: Address
+  readonly options: UpstreamOptions
+  readonly secureContext: SecureContext | undefined
+  readonly readBuffer: ReadBuffer
+  readonly peer: Peer
+}
 
-  constructor(
-    address: Address,
-    options: UpstreamOptions,
-    secureContext: SecureContext | undefined,
-    peer: Peer,
-    readBuffer: ReadBuffer,
-  ) {
-    this.#address = address
-    this.#options = options
-    this.#secureContext = secureContext
-    this.#peer = peer
+/**
+ * One connection to one address, from the attempt to the end.
+ *
+ * Its listeners are few and stay: with them coming and going, and an AbortSignal, a new connection cost 4 % more.
+ */
+class Connection {
+  readonly #parts: ConnectionParts
+  /** The kernel's socket, below TLS where there is any. */
+  readonly #raw: Socket
+  #secure: TLSSocket | undefined
+  /** Ends the attempt, once: with an error, or with success. */
+  #settle: ((error?: Error | null) => void) | undefined
+
+  constructor(parts: ConnectionParts) {
+    this.#parts = parts
+    const { address, readBuffer } = parts
     const target = address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
     // Half-open, so that one side's FIN passes through and the other side may still finish.
     const common = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay, highWaterMark }
     // TLS reads from the kernel itself.
-    this.raw =
+    this.#raw =
       address.kind === 'tls'
         ? connect({ ...target, ...common })
         : new UpstreamSocket(common, readBuffer).connect({ ...target, ...common })
-    // For good: an error may come when the one who listened for it has what it needs, such as that of a failed write.
-    this.raw.on('error', ignore)
+    // For good: an error may come when the attempt has been settled, such as that of a failed write.
+    this.#raw.on('error', error => (this.#secure ? this.#secure.destroy(error) : this.#settle?.(error)))
+    this.onClosed(() => this.#settle?.(new Error('it closed the connection at once')))
+  }
+
+  onClosed(listener: () => void): void {
+    this.#raw.once('close', listener)
   }
 
   /** Resolves with the stream to speak MQTT on. Whatever goes wrong, the socket is gone. */
-  connect(timeout: number, signal: AbortSignal): Promise<Socket> {
-    return new Promise<Socket>((resolve, reject) => {
-      let stream = this.raw
-      const settle = (error?: Error | null): void => {
+  open(timeout: number): Promise<Socket> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => this.#settle?.(new Silence(`no answer within ${Math.round(timeout)} ms`)), timeout)
+      this.#settle = error => {
         clearTimeout(timer)
-        signal.removeEventListener('abort', onAbort)
-        this.raw.off('close', onClose)
-        stream.off('error', settle)
+        this.#settle = undefined
         if (!error) {
-          resolve(stream)
+          resolve(this.#secure ?? this.#raw)
           return
         }
-        stream.destroy()
-        this.raw.destroy()
+        this.#destroy()
         reject(error)
       }
-      const onAbort = (): void => settle(signal.reason)
-      const onClose = (): void => settle(new Error('it closed the connection at once'))
-      const timer = setTimeout(() => settle(new Silence(`no answer within ${Math.round(timeout)} ms`)), timeout)
-      signal.addEventListener('abort', onAbort)
-      this.raw.on('error', settle)
-      this.raw.on('close', onClose)
-      this.raw.once('connect', () =>
-        this.#writeProxyHeader(error => {
-          if (error || this.#address.kind !== 'tls') {
-            settle(error)
-            return
-          }
-          const secure = this.#startTls(this.#address.host)
-          this.raw.off('error', settle)
-          this.raw.on('error', error => secure.destroy(error))
-          stream = secure
-          secure.on('error', settle)
-          secure.once('secureConnect', () => settle())
-        }),
-      )
+      this.#raw.once('connect', () => this.#writeProxyHeader(error => this.#onPrepared(error)))
     })
+  }
+
+  /** Fails the attempt, or cuts the connection; resolves when the socket is closed. */
+  close(): Promise<void> {
+    this.#settle?.(new Ending('shutting-down'))
+    this.#destroy()
+    return new Promise(resolve => {
+      if (this.#raw.closed) resolve()
+      else this.onClosed(resolve)
+    })
+  }
+
+  #destroy(): void {
+    this.#secure?.destroy()
+    this.#raw.destroy()
   }
 
   /** A broker that has closed already makes the write fail: an attempt that failed, and not a connection that was lost. */
   #writeProxyHeader(done: (error?: Error | null) => void): void {
-    const version = this.#options.proxyProtocol
-    if (version === 'off') done()
-    else this.raw.write(version === 'v1' ? proxyHeaderV1(this.#peer) : proxyHeaderV2(this.#peer), done)
+    const { options, peer } = this.#parts
+    if (options.proxyProtocol === 'off') done()
+    else this.#raw.write(options.proxyProtocol === 'v1' ? proxyHeaderV1(peer) : proxyHeaderV2(peer), done)
   }
 
-  #startTls(host: string): TLSSocket {
-    const name = this.#options.servername ?? host
-    const secure = connectTls({
-      socket: this.raw,
+  #onPrepared(error?: Error | null): void {
+    const { address } = this.#parts
+    if (error || address.kind !== 'tls') this.#settle?.(error)
+    else this.#startTls(address.host)
+  }
+
+  #startTls(host: string): void {
+    const { options, secureContext } = this.#parts
+    const name = options.servername ?? host
+    this.#secure = connectTls({
+      socket: this.#raw,
       host: name,
       // RFC 6066 §3: a literal address is no server name.
       ...(isIP(name) ? {} : { servername: name }),
-      ...(this.#secureContext ? { secureContext: this.#secureContext } : {}),
+      ...(secureContext ? { secureContext } : {}),
     })
-    return secure.on('error', ignore)
+    this.#secure.on('error', error => this.#settle?.(error))
+    this.#secure.once('secureConnect', () => this.#settle?.())
   }
 }
 
@@ -184,16 +188,3 @@ function loadSecureContext({ ca, cert, key }: UpstreamOptions): SecureContext {
     throw new StartError(`broker: ${given} cannot be used for TLS: ${messageOf(error)}`, { cause: error })
   }
 }
-
-function closeSocket(socket: Socket): Promise<void> {
-  return new Promise(resolve => {
-    if (socket.closed) {
-      resolve()
-      return
-    }
-    socket.once('close', () => resolve())
-    socket.destroy()
-  })
-}
-
-function ignore(): void {}
