@@ -1,0 +1,100 @@
+import { resolve } from 'node:path'
+import { letsAnonymousIn } from '../config/access.js'
+import type { Config } from '../config/schema.js'
+import type { Logger } from '../log.js'
+import { Authenticator } from './authenticator.js'
+import { parseHtpasswd } from './htpasswd.js'
+import type { Passwords } from './passwords.js'
+import { Tickets } from './tickets.js'
+import type { Tokens } from './tokens.js'
+import { TopicRules } from './topic-rules.js'
+import { WatchedFile } from './watched-file.js'
+import type { Webhook } from './webhook.js'
+
+/** Who may connect and what they may do, ready to be asked. */
+export interface Access {
+  /** `undefined` where nothing is configured: everybody is anonymous, and what they present is not looked at. */
+  readonly authenticator: Authenticator | undefined
+  readonly tickets: Tickets
+  readonly rules: TopicRules
+  /** Reads the files again: passwords, keys, secrets. What is wrong with one is logged, and what was there stays. */
+  reload(): Promise<void>
+  /** Stops watching files and asking. Idempotent. */
+  close(): Promise<void>
+}
+
+interface Part {
+  reload(): Promise<void>
+  close(): Promise<void>
+}
+
+/**
+ * Makes what the configuration asks for, and loads no library that it does not ask for. Relative names of files begin at
+ * `cwd`.
+ *
+ * @throws {StartError} when a file cannot be read or used; what was opened by then is closed
+ */
+export async function openAccess(config: Config, cwd: string, log: Logger): Promise<Access> {
+  const parts: Part[] = []
+  const close = async (): Promise<void> => {
+    await Promise.all(parts.splice(0).map(part => part.close()))
+  }
+  try {
+    const passwords = await openPasswords(config, cwd, log, parts)
+    const tokens = await openTokens(config, cwd, log, parts)
+    const webhook = await openWebhook(config, parts)
+    const { access, limits } = config
+    const tickets = new Tickets(access?.tickets ?? { expires: 0, max: 0 })
+    const acceptsCertificates = access?.clientCertificates !== undefined
+    const judges = {
+      passwords,
+      tokens,
+      webhook,
+      tickets,
+      acceptsCertificates,
+      letsAnonymousIn: letsAnonymousIn(config),
+    }
+    return {
+      authenticator: access === undefined ? undefined : new Authenticator(judges),
+      tickets,
+      rules: new TopicRules(access, { levels: limits.topicLevels, length: limits.topicLength }),
+      reload: async () => {
+        await Promise.all(parts.map(part => part.reload()))
+      },
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+async function openPasswords(
+  { access }: Config,
+  cwd: string,
+  log: Logger,
+  parts: Part[],
+): Promise<Passwords | undefined> {
+  if (access?.htpasswd === undefined) return undefined
+  const { Passwords } = await import('./passwords.js')
+  const parse = (content: Buffer) => parseHtpasswd(content.toString())
+  const file = await WatchedFile.start({ path: resolve(cwd, access.htpasswd), what: 'the password file', parse, log })
+  parts.push(file)
+  return new Passwords({ users: () => file.current })
+}
+
+async function openTokens({ access }: Config, cwd: string, log: Logger, parts: Part[]): Promise<Tokens | undefined> {
+  if (access?.jwt === undefined) return undefined
+  const [{ openTokenKeys }, { Tokens }] = await Promise.all([import('./token-keys.js'), import('./tokens.js')])
+  const keys = await openTokenKeys(access.jwt, cwd, log)
+  parts.push(keys)
+  return new Tokens({ config: access.jwt, keys })
+}
+
+async function openWebhook({ access }: Config, parts: Part[]): Promise<Webhook | undefined> {
+  if (access?.webhook === undefined) return undefined
+  const { Webhook } = await import('./webhook.js')
+  const webhook = new Webhook({ config: access.webhook })
+  parts.push({ reload: async () => {}, close: async () => webhook.close() })
+  return webhook
+}
