@@ -4,6 +4,7 @@ import { fileModes, riskWarnings } from '../config/warnings.js'
 import { startGateway } from '../gateway.js'
 import { createLog, type Logger } from '../log.js'
 import { StartError } from '../start-error.js'
+import { raiseTrimThreshold } from '../trim-threshold.js'
 
 type StopSignal = 'SIGTERM' | 'SIGINT'
 
@@ -16,6 +17,7 @@ type StopSignal = 'SIGTERM' | 'SIGINT'
  * @throws {ConfigError}
  */
 export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  raiseTrimThreshold()
   const cwd = process.cwd()
   const loaded = loadConfig({ argv, env, cwd })
   const { config } = loaded
