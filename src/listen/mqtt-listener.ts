@@ -2,8 +2,8 @@ import { createServer, type Socket } from 'node:net'
 import { normalizeAddress, unixAddress } from '../access/addresses.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { Peer } from '../broker/broker.js'
+import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
-import type { Logger } from '../log.js'
 import { takeOverWhileCounted } from './admission.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 
@@ -12,7 +12,7 @@ export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
   /** Names one connection in the log. */
   readonly nextId: () => string
   /** Takes a connection over. The socket is half-open capable, sends without delay, and was not read from. */
-  accept(socket: Socket, peer: Peer, log: Logger): void | Promise<void>
+  accept(socket: Socket, peer: Peer, log: ConnectionLog): void | Promise<void>
 }
 
 /** How long a connection is silent before TCP asks whether it is still there, in milliseconds. */
@@ -32,7 +32,7 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
       localAddress: socket.localAddress ?? '',
       localPort: socket.localPort ?? 0,
     }
-    const log = options.log.child({ connection: nextId(), peer: peer.address })
+    const log = new LateLog(options.log, { connection: nextId(), peer: peer.address })
     socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
     const refuse = (error: unknown): void => {
       const ending = Ending.from(error)

@@ -4,6 +4,7 @@ import type { Client, ClientResolver } from '../access/client-address.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { OriginPolicy } from '../access/origins.js'
 import type { Peer } from '../broker/broker.js'
+import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
@@ -20,7 +21,7 @@ export interface Upgrade {
   /** The path of the request, as it was sent, without the query. */
   readonly path: string
   /** Carries the connection's id, peer and path. */
-  readonly log: Logger
+  readonly log: ConnectionLog
   /** Answers with the ending's status, counts and logs it. Not after the 101; a second call does nothing. */
   refuse(ending: Ending, headers?: Readonly<Record<string, string>>): void
 }
@@ -74,7 +75,7 @@ export class UpgradeRouter {
 
     const client = resolveClient(request)
     const path = pathOf(request.url)
-    const log = parentLog.child({ connection: nextId(), peer: client.address, path })
+    const log = new LateLog(parentLog, { connection: nextId(), peer: client.address, path })
     const peer = {
       address: client.address,
       port: client.port,
@@ -106,7 +107,7 @@ export class UpgradeRouter {
     return { route, release: this.#options.limits.admit(client.address) }
   }
 
-  #refuser(socket: Duplex, log: Logger): Upgrade['refuse'] {
+  #refuser(socket: Duplex, log: ConnectionLog): Upgrade['refuse'] {
     let refused = false
     return (ending, headers) => {
       if (refused) return

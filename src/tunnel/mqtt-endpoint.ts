@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Broker, Peer } from '../broker/broker.js'
-import type { Logger } from '../log.js'
+import type { ConnectionLog } from '../connection-log.js'
 import { TcpClient } from './client.js'
 import type { TunnelOptions } from './tunnel.js'
 import type { Tunnels } from './tunnels.js'
@@ -22,7 +22,7 @@ export class MqttEndpoint {
    *
    * @throws {Ending} when the broker cannot be reached; the connection is the caller's to close then
    */
-  async accept(socket: Socket, peer: Peer, log: Logger): Promise<void> {
+  async accept(socket: Socket, peer: Peer, log: ConnectionLog): Promise<void> {
     const dialled = await this.#tunnels.dial(this.#broker, peer, 'tcp')
     if (socket.destroyed) dialled.abandon()
     else dialled.carry(() => new TcpClient(socket), this.#options, log)

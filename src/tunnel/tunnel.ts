@@ -1,6 +1,6 @@
 import type { BrokerStream } from '../broker/broker.js'
+import type { ConnectionLog } from '../connection-log.js'
 import { Ending, type EndingReason } from '../endings.js'
-import type { Logger } from '../log.js'
 import type { Metrics, Traffic } from '../metrics.js'
 import type { Client, ClientListener } from './client.js'
 import { ConnectInspector } from './connect-inspector.js'
@@ -28,8 +28,8 @@ export interface TunnelParts {
   readonly metrics: Metrics
   /** Where the connection's states are counted (see `Metrics.trackConnection`). */
   readonly setState: ReturnType<Metrics['trackConnection']>
-  /** A child of the connection's own; the tunnel adds to what it says about the connection. */
-  readonly log: Logger
+  /** The connection's own; the tunnel adds to what it says about the connection. */
+  readonly log: ConnectionLog
   /** Called once, when both streams are closed and no timer is left. */
   readonly onEnded: () => void
 }
@@ -52,7 +52,7 @@ export class Tunnel implements ClientListener {
   readonly #broker: BrokerStream
   readonly #traffic: Traffic
   readonly #startedAt = performance.now()
-  readonly #log: Logger
+  readonly #log: ConnectionLog
   #inspector: ConnectInspector | undefined
   #connectTimer: NodeJS.Timeout | undefined
   #pingTimer: NodeJS.Timeout | undefined
@@ -187,7 +187,6 @@ export class Tunnel implements ClientListener {
       if (!bytes) return undefined
       clearTimeout(this.#connectTimer)
       this.#inspector = undefined
-      // The connection's own child logger: a second child would cost each connection a kilobyte.
       this.#log.setBindings({ ...inspector.facts })
       this.#log.info('connected')
       return bytes

@@ -1,6 +1,6 @@
 import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
+import type { ConnectionLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
-import type { Logger } from '../log.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../metrics.js'
 import type { Client } from './client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
@@ -8,7 +8,7 @@ import { Tunnel, type TunnelOptions } from './tunnel.js'
 /** A broker connection that waits for its client to be ready. */
 export interface Dialled {
   /** Makes the tunnel. `makeClient` gets where its frames are to be counted. */
-  carry(makeClient: (traffic: Traffic) => Client, options: TunnelOptions, log: Logger): void
+  carry(makeClient: (traffic: Traffic) => Client, options: TunnelOptions, log: ConnectionLog): void
   /** The client is gone before its tunnel began. */
   abandon(): void
 }

@@ -3,8 +3,8 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type Server, WebSocket, WebSocketServer } from 'ws'
 import type { Broker, Peer } from '../broker/broker.js'
+import type { ConnectionLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
-import type { Logger } from '../log.js'
 import type { TunnelOptions } from './tunnel.js'
 import type { Dialled, Tunnels } from './tunnels.js'
 import { WebSocketClient } from './websocket-client.js'
@@ -16,7 +16,7 @@ export interface UpgradeRequest {
   /** What the client has already sent after its request. */
   readonly head: Buffer
   readonly peer: Peer
-  readonly log: Logger
+  readonly log: ConnectionLog
   /** Answers with the ending's HTTP status and ends the connection. */
   refuse(ending: Ending, headers?: Record<string, string>): void
 }
