@@ -7,15 +7,22 @@ const mostSmallChunks = 256
 
 /** Bytes that wait, in the order in which they came. It costs little more memory than the bytes, however small they come. */
 export class ChunkQueue {
+  readonly #concat: (chunks: readonly Buffer[]) => Buffer
   #chunks: Buffer[] = []
   #bytes = 0
   #small = 0
+
+  /** @param concat makes one chunk of several */
+  constructor(concat: (chunks: readonly Buffer[]) => Buffer = Buffer.concat) {
+    this.#concat = concat
+  }
 
   get bytes(): number {
     return this.#bytes
   }
 
   push(chunk: Buffer): void {
+    if (chunk.length === 0) return
     this.#chunks.push(chunk)
     this.#bytes += chunk.length
     if (chunk.length > smallChunk || ++this.#small < mostSmallChunks) return
@@ -23,9 +30,13 @@ export class ChunkQueue {
     this.#small = 0
   }
 
+  /** The next large chunk, or as many small ones as make one. */
   shift(): Buffer | undefined {
-    const chunk = this.#chunks.shift()
-    if (chunk) this.#bytes -= chunk.length
+    const run = this.#shiftRun()
+    const [first] = run
+    if (!first) return undefined
+    const chunk = run.length === 1 ? first : this.#concat(run)
+    this.#bytes -= chunk.length
     return chunk
   }
 
@@ -38,29 +49,38 @@ export class ChunkQueue {
   clear(): void {
     this.#chunks = []
     this.#bytes = 0
+    this.#small = 0
   }
+
+  #shiftRun(): readonly Buffer[] {
+    const count = runLength(this.#chunks)
+    if (count < this.#chunks.length) return this.#chunks.splice(0, count)
+    const run = this.#chunks
+    this.#chunks = []
+    this.#small = 0
+    return run
+  }
+}
+
+/** How many chunks, from the one at `start` on, make one: a large one by itself, or as many small ones as there is room for. */
+function runLength(chunks: readonly Buffer[], start = 0): number {
+  let length = 0
+  let at = start
+  for (let chunk = chunks[at]; chunk; chunk = chunks[++at]) {
+    length += chunk.length
+    if (at > start && (chunk.length > smallChunk || length > joinedChunk)) break
+    if (chunk.length > smallChunk) return 1
+  }
+  return at - start
 }
 
 /** Joins runs of small chunks; big ones stay as they are. */
 export function join(chunks: readonly Buffer[]): Buffer[] {
   const joined: Buffer[] = []
-  let run: Buffer[] = []
-  let length = 0
-  const closeRun = (): void => {
-    const [only] = run
-    if (only) joined.push(run.length === 1 ? only : Buffer.concat(run, length))
-    run = []
-    length = 0
+  for (let at = 0; at < chunks.length; ) {
+    const run = chunks.slice(at, at + runLength(chunks, at))
+    at += run.length
+    joined.push(run[0] && run.length === 1 ? run[0] : Buffer.concat(run))
   }
-  for (const chunk of chunks) {
-    if (chunk.length > smallChunk || length + chunk.length > joinedChunk) closeRun()
-    if (chunk.length > smallChunk) {
-      joined.push(chunk)
-    } else if (chunk.length > 0) {
-      run.push(chunk)
-      length += chunk.length
-    }
-  }
-  closeRun()
   return joined
 }

@@ -2,9 +2,11 @@ import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import { Ending } from '../endings.js'
+import { Joiner } from './joiner.js'
 import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
 import type { BrokerFigures } from './sys-topics.js'
+import type { TurnEnd } from './turn-end.js'
 
 /** Bounds of one connection, in bytes. */
 export interface ConnectionLimits {
@@ -40,13 +42,18 @@ type Traffic = Pick<
 /** The open connections, with what passes on them. */
 export class Connections {
   readonly #options: ConnectionLimits
+  readonly #turnEnd: TurnEnd
+  readonly #joiner: Joiner
   readonly #open = new Map<Duplex, Connection>()
   readonly #ready = new WeakSet<Duplex>()
   readonly #held = new WeakMap<Duplex, () => void>()
   #past: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
-  constructor(options: ConnectionLimits) {
+  /** @param turnEnd when clients get what was written to them */
+  constructor(options: ConnectionLimits, turnEnd: TurnEnd) {
     this.#options = options
+    this.#turnEnd = turnEnd
+    this.#joiner = new Joiner(turnEnd)
   }
 
   open(): Connection {
@@ -67,6 +74,8 @@ export class Connections {
       holdEnd: release => this.#holdEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
       onSent: chunk => sent.scan(chunk),
+      turnEnd: this.#turnEnd,
+      joiner: this.#joiner,
     })
     const connection = { client, broker, received, sent }
     this.#open.set(broker, connection)
@@ -99,9 +108,9 @@ export class Connections {
     client.conn.destroy(error)
   }
 
-  /** What waits for a client to read it, in bytes. */
-  waiting({ conn }: Client): number {
-    return this.#open.get(conn)?.broker.waitingBytes ?? 0
+  /** The broker's end of a client's connection; undefined when that is closed. */
+  endOf({ conn }: Client): PairEnd | undefined {
+    return this.#open.get(conn)?.broker
   }
 
   figures(): Traffic {

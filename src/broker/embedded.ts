@@ -11,6 +11,7 @@ import type { Grants } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
 import { Store, type StoreLimits } from './store.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
+import { TurnEnd } from './turn-end.js'
 
 /** What the embedded broker needs of the configuration. */
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
@@ -53,11 +54,13 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   const base = disk ?? (await inMemory())
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
   const store = new Store({ base, limits: options, log, onError })
-  const connections = new Connections(options)
+  const turnEnd = new TurnEnd()
+  const connections = new Connections(options, turnEnd)
   const forwarding = new Forwarding({
     maxQueuedBytes: options.maxQueuedBytes,
     catchUps: store.catchUps,
-    waiting: client => connections.waiting(client),
+    turnEnd,
+    endOf: client => connections.endOf(client),
     cutOff: client => connections.cutOff(client),
     log,
   })
@@ -66,6 +69,7 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   aedes.authorizeForward = (client, packet) =>
     // Aedes' own announcements, between the nodes of a cluster: they name clients and what they subscribe to.
     packet.topic.startsWith(own) ? null : forwarding.authorize(client, packet)
+  aedes.on('connackSent', (_connack, client) => forwarding.connected(client))
   aedes.on('clientReady', client => connections.ready(client))
   aedes.on('unsubscribe', (filters, client) => store.grants.release(client, filters))
   aedes.on('unsubscribe', (filters, client) => forwarding.unsubscribed(client, filters))

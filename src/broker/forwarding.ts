@@ -2,14 +2,25 @@ import type { AedesPublishPacket, Client, Subscription } from 'aedes'
 import type { Logger } from '../log.js'
 import type { CatchUps } from './catch-ups.js'
 import { GrantedQos } from './granted-qos.js'
+import { PublishEncoder } from './publish-encoding.js'
+import type { TurnEnd } from './turn-end.js'
+
+/** The broker's end of one connection, as far as forwarding needs it. */
+export interface ForwardingEnd {
+  /** What was written and the client has not read, in bytes. */
+  readonly waitingBytes: number
+  /** Writes a whole packet. Returns false, and has not taken it, when it has to be written the ordinary way. */
+  send(packet: Buffer): boolean
+}
 
 /** What forwarding needs. */
 export interface ForwardingOptions {
   /** How much may wait for one client, in bytes, before live messages no longer join it. */
   readonly maxQueuedBytes: number
   readonly catchUps: CatchUps
-  /** How much waits for a client now, in bytes. */
-  readonly waiting: (client: Client) => number
+  readonly turnEnd: TurnEnd
+  /** The client's connection, if it is open. */
+  readonly endOf: (client: Client) => ForwardingEnd | undefined
   /** Ends the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
   readonly log: Logger
@@ -17,15 +28,21 @@ export interface ForwardingOptions {
 
 /** What is known about one connection. */
 interface Outbox {
+  readonly end: ForwardingEnd | undefined
+  /** Whether it has its CONNACK. */
+  connected: boolean
   /** Bytes of retained and queued messages in its buffer, at most: Aedes waits with those until there is room. */
   paced: number
-  /** Bytes that were let through in this turn of the event loop, which Aedes writes in the next. */
+  /** Messages that Aedes was given back and has not written yet, and the bytes of the live ones. */
+  leaving: number
   pending: number
-  turn: number
   /** Set while live messages are being dropped: from the first one until its client has read the others. */
   full: boolean
   warned: boolean
 }
+
+/** Messages with more payload than this go Aedes' way, on which the payload is not copied. In bytes. */
+const largestEncoded = 16 * 1024
 
 /**
  * Decides about each message for each client: goes, is dropped, or ends the connection.
@@ -33,18 +50,27 @@ interface Outbox {
  * The bound per client is `maxQueuedBytes` and the message that crosses it. Beyond it, QoS 0 is dropped until the client
  * has read all that waits. A client who asked for more than QoS 0 must not miss a message in silence: its connection
  * ends, and its session, if it keeps one, has the message.
+ *
+ * What goes as QoS 0 is encoded once and written from here; Aedes would encode it for each client, in a tick for each. With
+ * 100 subscribers, a delivery takes 0.85 µs instead of 3.5 in bursts of 20, and 8.1 instead of 9.8 without.
  */
 export class Forwarding {
   sent = 0
   dropped = 0
   readonly #options: ForwardingOptions
-  #turn = 0
-  #turning = false
+  readonly #encoder: PublishEncoder
   readonly #granted = new GrantedQos()
   readonly #outboxes = new WeakMap<Client, Outbox>()
+  #leaving: { outbox: Outbox; size: number }[] = []
 
   constructor(options: ForwardingOptions) {
     this.#options = options
+    this.#encoder = new PublishEncoder(options.turnEnd)
+  }
+
+  /** Call when `client` has its CONNACK, which is the first that it may get [MQTT-3.2.0-1]. */
+  connected(client: Client): void {
+    this.#outboxOf(client).connected = true
   }
 
   /**
@@ -60,51 +86,57 @@ export class Forwarding {
     this.#granted.release(client, filters)
   }
 
-  /** Aedes' `authorizeForward`: the packet as it is to be sent, or null. */
+  /** Aedes' `authorizeForward`: the packet as Aedes is to send it, or null when that is done already, or not to be. */
   authorize(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
-    const outbox = this.#outboxOf(client)
-    const granted = this.#granted.of(client, packet.topic) ?? packet.qos
-    if (granted < packet.qos) {
+    if (packet.qos > 0) {
+      const granted = this.#granted.of(client, packet.topic) ?? packet.qos
       if (granted === 0 && !client.clean && isLive(packet)) {
         // On the way that this one takes, Aedes would put it into the session's queue.
         client.publish(asQos0(packet), ignore)
         return null
       }
       // [MQTT-3.8.4-6]
-      packet.qos = granted
+      if (granted < packet.qos) packet.qos = granted
     }
-    const size = packet.topic.length + packet.payload.length
-    const buffered = this.#options.waiting(client)
+    const outbox = this.#outboxOf(client)
+    const buffered = outbox.end?.waitingBytes ?? 0
     if (outbox.paced > buffered) outbox.paced = buffered
+    const size = packet.topic.length + packet.payload.length
     if (!isLive(packet)) {
       outbox.paced += size
-    } else if (packet.qos > 0 && !this.#options.catchUps.mayPass(client, packet)) {
-      return null
-    } else {
-      this.#startTurn(outbox)
-      const waiting = buffered - outbox.paced + outbox.pending
-      if (waiting <= 0) outbox.full = false
-      if (waiting >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
-        this.#overflow(client, outbox, packet)
-        return null
-      }
-      outbox.pending += size
+      return this.#leave(outbox, packet, 0)
     }
+    if (packet.qos === 0 ? !outbox.connected : !this.#options.catchUps.mayPass(client, packet)) return null
+    const waiting = buffered - outbox.paced + outbox.pending
+    if (waiting <= 0) outbox.full = false
+    if (waiting >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
+      this.#overflow(client, outbox, packet)
+      return null
+    }
+    if (packet.qos > 0 || !this.#send(outbox, packet)) return this.#leave(outbox, packet, size)
     this.sent++
-    return packet
+    return null
   }
 
-  #startTurn(outbox: Outbox): void {
-    if (!this.#turning) {
-      this.#turning = true
-      setImmediate(() => {
-        this.#turning = false
-        this.#turn++
+  /** Writes a live message of QoS 0, unless it would overtake what Aedes has yet to write [MQTT-4.6.0-6]. */
+  #send({ end, leaving }: Outbox, packet: AedesPublishPacket): boolean {
+    if (!end || leaving > 0 || packet.payload.length > largestEncoded || packet.retain || packet.dup) return false
+    return end.send(this.#encoder.encode(packet))
+  }
+
+  /** Gives the packet back to Aedes, which writes it in a `setImmediate` that it sets when it has it. */
+  #leave(outbox: Outbox, packet: AedesPublishPacket, size: number): AedesPublishPacket {
+    this.sent++
+    outbox.leaving++
+    outbox.pending += size
+    if (this.#leaving.push({ outbox, size }) === 1) {
+      process.nextTick(() => {
+        const left = this.#leaving
+        this.#leaving = []
+        setImmediate(hasLeft, left)
       })
     }
-    if (outbox.turn === this.#turn) return
-    outbox.turn = this.#turn
-    outbox.pending = 0
+    return packet
   }
 
   #overflow(client: Client, outbox: Outbox, packet: AedesPublishPacket): void {
@@ -122,10 +154,18 @@ export class Forwarding {
   #outboxOf(client: Client): Outbox {
     let outbox = this.#outboxes.get(client)
     if (!outbox) {
-      outbox = { paced: 0, pending: 0, turn: this.#turn, full: false, warned: false }
+      const end = this.#options.endOf(client)
+      outbox = { end, connected: false, paced: 0, leaving: 0, pending: 0, full: false, warned: false }
       this.#outboxes.set(client, outbox)
     }
     return outbox
+  }
+}
+
+function hasLeft(left: readonly { outbox: Outbox; size: number }[]): void {
+  for (const { outbox, size } of left) {
+    outbox.leaving--
+    outbox.pending -= size
   }
 }
 

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createStreamPair } from '../../src/broker/stream-pair.js'
@@ -51,19 +52,58 @@ describe('a pair of streams', () => {
     client.destroy()
   })
 
-  it('makes one chunk of the small writes of a corked turn, and copies no large one', async () => {
-    const { client, broker } = createStreamPair(marks)
+  it('makes one chunk of what the broker writes and sends in one turn, and copies no large one', async () => {
+    const { client, broker } = createStreamPair({ ...marks, brokerHighWaterMark: 2 ** 20 })
     const chunks: Buffer[] = []
     client.on('data', chunk => chunks.push(chunk))
     const large = Buffer.alloc(20_000)
     await once(client, 'resume')
+    broker.write('a')
+    expect(broker.send(Buffer.from('b'))).toBe(true)
+    broker.write(large)
+    expect(broker.send(Buffer.from('c'))).toBe(true)
     broker.cork()
-    for (const chunk of ['a', 'b', large, 'c', 'd']) broker.write(chunk)
+    broker.write('d')
     broker.uncork()
+    expect(chunks).toEqual([])
+    await turn()
     expect(chunks.map(String)).toEqual(['ab', String(large), 'cd'])
     expect(chunks[1]?.buffer).toBe(large.buffer)
     broker.destroy()
     client.destroy()
+  })
+
+  it('refuses to send what would overtake what is written, or is more than fits, and sends nothing after the end', async () => {
+    const { client, broker } = createStreamPair(marks)
+    const packet = Buffer.alloc(100, 'p')
+    broker.cork()
+    broker.write('corked')
+    expect(broker.send(packet)).toBe(false)
+    broker.uncork()
+    let sent = 0
+    while (broker.send(packet)) sent += packet.length
+    expect(sent).toBeGreaterThan(marks.brokerHighWaterMark - packet.length - 'corked'.length)
+    expect(broker.waitingBytes).toBe(sent + 'corked'.length)
+    await turn()
+    expect(broker.waitingBytes).toBeLessThan(sent)
+    broker.end()
+    expect(broker.send(packet)).toBe(false)
+    expect((await bytesOf(client)).toString()).toBe(`corked${'p'.repeat(sent)}`)
+    client.destroy()
+  })
+
+  it('passes on what was held when the other direction moves', async () => {
+    let held = true
+    const { client, broker } = createStreamPair({ ...marks, holdIn: () => held, onSent: () => (held = false) })
+    client.on('data', () => {})
+    client.write('question')
+    await turn()
+    expect(broker.readableLength).toBe(0)
+    broker.send(Buffer.from('answer'))
+    await once(broker, 'readable')
+    expect(String(broker.read())).toBe('question')
+    client.destroy()
+    broker.destroy()
   })
 
   it('ends one direction and keeps the other', async () => {
@@ -93,10 +133,10 @@ describe('a pair of streams', () => {
     const { client, broker } = createStreamPair(marks)
     broker.write(Buffer.alloc(10_000))
     const written = new Promise(resolve => broker.write(Buffer.alloc(10_000), resolve))
+    const closed = once(client, 'close')
     client.destroy()
-    await written
-    const [end] = await Promise.all([once(broker.resume(), 'end'), once(client, 'close')])
-    expect(end).toEqual([])
+    await Promise.all([written, closed, once(broker.resume(), 'end')])
+    expect(broker.waitingBytes).toBe(0)
     broker.destroy()
   })
 
