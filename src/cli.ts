@@ -49,6 +49,37 @@ const commands: Record<string, CommandRow> = {
       return importLighttpdCommand
     },
   },
+  passwd: {
+    usage: 'mqway passwd FILE USER [-]',
+    summary: 'add a user to the password file, or give them a new password',
+    details: () =>
+      'Asks twice, without showing what is typed; with - the password is one line of standard input. The file is that of\n' +
+      'access.htpasswd, and is made where there is none:\n\n' +
+      '  mqway passwd /etc/mqway/users alice\n',
+    load: async () => {
+      const { passwd } = await import('./commands/passwd.js')
+      return passwd
+    },
+  },
+  token: {
+    usage: 'mqway token --user USER',
+    summary: 'print a token (JWT), signed with the configured secret',
+    details: () =>
+      'The secret is that of access.jwt. Each of --role, --publish and --subscribe may come several times; without any\n' +
+      '--publish and --subscribe the user has what the rules of the configuration give:\n\n' +
+      "  mqway token --user alice --publish 'chat/%u/#' --subscribe 'chat/#' --expires 1h\n\n" +
+      'Options:\n' +
+      '  --user USER            whom the token is for\n' +
+      '  --role ROLE            a role of theirs\n' +
+      '  --publish FILTER       topics to publish to; %u is the user, %c the client id\n' +
+      '  --subscribe FILTER     topics to subscribe to\n' +
+      '  --expires TIME         15m, 1h, 30d; 1h when left out\n' +
+      '  --config FILE          configuration file; ./mqway.yaml when there is one\n',
+    load: async () => {
+      const { token } = await import('./commands/token.js')
+      return token
+    },
+  },
 }
 
 /**

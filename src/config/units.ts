@@ -25,9 +25,12 @@ function format(value: number, units: Record<string, number>, choice: readonly s
   return `${value}${choice.at(-1)}`
 }
 
-/** Milliseconds of `30s`, `500ms`, `1.5m`, `2h`, `1d`; `undefined` for anything else, or for more than 24 days. */
-export function parseDuration(text: string): number | undefined {
-  return parse(text, durationForm, durationUnits, longestDuration)
+/**
+ * Milliseconds of `30s`, `500ms`, `1.5m`, `2h`, `1d`; `undefined` for anything else, or for more than `longest`
+ * milliseconds: 24 days unless it is not for a timer.
+ */
+export function parseDuration(text: string, longest = longestDuration): number | undefined {
+  return parse(text, durationForm, durationUnits, longest)
 }
 
 /** Bytes of `64KiB`, `16MiB`, `1GB`, `512B`; `undefined` for anything else. */
@@ -80,7 +83,7 @@ export function duration(bounds: { min?: string; max?: string } = {}) {
     min: parseDuration(bounds.min ?? '1ms') ?? 0,
     max: parseDuration(bounds.max ?? '24d') ?? longestDuration,
     wanted: 'a time with its unit, such as 500ms, 30s, 5m or 1h',
-    parse: parseDuration,
+    parse: text => parseDuration(text),
     format: formatDuration,
   })
 }

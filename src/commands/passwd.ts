@@ -1,0 +1,70 @@
+import { readFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import bcrypt from 'bcrypt'
+import { defaultCost, parseHtpasswd, passwordProblem, userNameProblem, withUser } from '../access/htpasswd.js'
+import { isMissing, replaceFile } from './replace-file.js'
+import { askHidden, InputError, readLine } from './secret-input.js'
+
+const usage = 'mqway passwd FILE USER, or mqway passwd FILE USER - to read the password from standard input'
+
+/**
+ * `mqway passwd FILE USER [-]`: adds a user to a password file, or gives them a new password.
+ *
+ * @returns exit code 0, 1 when the file cannot be read or written, or 2 when a name, a password or the file is not right
+ */
+export async function passwd(argv: readonly string[], _env: NodeJS.ProcessEnv): Promise<number> {
+  const { values, positionals } = parseArgs({ args: [...argv], strict: false, allowPositionals: true })
+  const [file, user, dash, ...more] = positionals
+  if (file === undefined || user === undefined || more.length > 0 || Object.keys(values).length > 0) {
+    return fail(2, `needs a file and a user: ${usage}`)
+  }
+  if (dash !== undefined && dash !== '-') return fail(2, `${dash}: is not expected here: ${usage}`)
+  try {
+    // Before anybody types a password for nothing.
+    const name = userNameProblem(user)
+    if (name !== undefined) return fail(2, `the user name ${JSON.stringify(user)} ${name}`)
+    const known = parseUsers(file, await readText(file)).has(user)
+
+    const password = dash === '-' ? await readLine(process.stdin) : await askTwice(user)
+    const problem = passwordProblem(password)
+    if (problem !== undefined) return fail(2, `the password ${problem}`)
+    const hash = (await bcrypt.hash(password, defaultCost)).replace(/^\$2b/, '$2y')
+    await replaceFile(file, withUser(await readText(file), user, hash))
+    process.stderr.write(known ? `${user} has a new password in ${file}\n` : `${user} was added to ${file}\n`)
+    return 0
+  } catch (error) {
+    if (error instanceof InputError) return fail(2, error.message)
+    if (error instanceof Error && 'syscall' in error) return fail(1, error.message)
+    throw error
+  }
+}
+
+function fail(code: number, message: string): number {
+  process.stderr.write(`mqway passwd: ${message}\n`)
+  return code
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if (isMissing(error)) return ''
+    throw error
+  }
+}
+
+/** A file that mqway would not read is not made longer: it may be quite another file. */
+function parseUsers(file: string, text: string) {
+  try {
+    return parseHtpasswd(text)
+  } catch (error) {
+    throw new InputError(`${file}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+async function askTwice(user: string): Promise<string> {
+  if (!process.stdin.isTTY) throw new InputError(`standard input is no terminal to ask on: ${usage}`)
+  const [first = '', second] = await askHidden([`Password for ${user}: `, 'Once more: '], process.stdin)
+  if (first !== second) throw new InputError('the two passwords are not the same; nothing was changed')
+  return first
+}

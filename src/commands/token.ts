@@ -1,0 +1,156 @@
+import { parseArgs } from 'node:util'
+import { closest } from 'fastest-levenshtein'
+import { type JWTPayload, SignJWT } from 'jose'
+import { isUserName } from '../access/identity.js'
+import { readSecret } from '../access/token-keys.js'
+import { algorithmsOf, type JwtConfig } from '../config/access.js'
+import { loadConfig } from '../config/load.js'
+import { ruleFilterProblem } from '../config/topic-filters.js'
+import { formatDuration, parseDuration } from '../config/units.js'
+
+const flags = {
+  user: { type: 'string' },
+  role: { type: 'string', multiple: true },
+  publish: { type: 'string', multiple: true },
+  subscribe: { type: 'string', multiple: true },
+  expires: { type: 'string' },
+  config: { type: 'string' },
+} as const
+
+const names = Object.keys(flags)
+
+interface Wanted {
+  readonly user: string
+  readonly roles: readonly string[]
+  readonly publish: readonly string[]
+  readonly subscribe: readonly string[]
+  /** In milliseconds. */
+  readonly expires: number
+  /** The configuration file; `undefined` for the usual one. */
+  readonly config: string | undefined
+}
+
+/** A token that never ends is one that nobody can take back. */
+const longest = 3650 * 24 * 60 * 60 * 1000
+
+/** Something on the command line is not right; the message says what would be. */
+class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+/**
+ * `mqway token --user U`: prints a token that is signed with the secret of the configuration.
+ *
+ * @returns exit code 0, or 2 when a flag is not right, or the configuration has no secret
+ * @throws {ConfigError} when there is anything wrong with the configuration
+ */
+export async function token(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  try {
+    const wanted = readWanted(argv)
+    const cwd = process.cwd()
+    const { config, file } = loadConfig({
+      argv: wanted.config === undefined ? [] : ['--config', wanted.config],
+      env,
+      cwd,
+    })
+    const jwt = config.access?.jwt
+    const secret = jwt === undefined ? undefined : await secretOf(jwt, cwd)
+    if (jwt === undefined || secret === undefined) {
+      const where = file === undefined ? 'there is no mqway.yaml; it' : file
+      throw new UsageError(`${where} needs access.jwt.secret or access.jwt.secretFile; other keys are the issuer's`)
+    }
+    process.stdout.write(`${await mint(wanted, jwt, secret)}\n`)
+    return 0
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    process.stderr.write(`mqway token: ${error.message}\n`)
+    return 2
+  }
+}
+
+function readWanted(argv: readonly string[]): Wanted {
+  const { values, tokens } = parseArgs({
+    args: [...argv],
+    options: flags,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  })
+  for (const part of tokens) {
+    if (part.kind === 'positional') throw new UsageError(`${part.value}: is not expected here; options begin with --`)
+    if (part.kind !== 'option') continue
+    if (!names.includes(part.name)) {
+      throw new UsageError(`${part.rawName}: is not an option; did you mean --${closest(part.name, names)}?`)
+    }
+    if (part.value === undefined || (!part.inlineValue && /^-./.test(part.value))) {
+      throw new UsageError(`${part.rawName}: needs a value`)
+    }
+  }
+  const publish = textsOf(values.publish)
+  const subscribe = textsOf(values.subscribe)
+  checkFilters('publish', publish)
+  checkFilters('subscribe', subscribe)
+  const [config] = textsOf(values.config)
+  return {
+    user: userOf(values.user),
+    roles: textsOf(values.role),
+    publish,
+    subscribe,
+    expires: expiresOf(textsOf(values.expires)[0] ?? '1h'),
+    config,
+  }
+}
+
+/** Values that were checked to be texts; TypeScript does not know it of `strict: false`. */
+function textsOf(value: unknown): string[] {
+  return [value].flat().filter(text => typeof text === 'string')
+}
+
+function userOf(value: unknown): string {
+  const [user] = textsOf(value)
+  if (user === undefined) throw new UsageError('--user: is missing; it is whom the token is for')
+  if (isUserName(user)) return user
+  throw new UsageError(`--user: ${JSON.stringify(user)} must have 1 to 255 bytes, and no control characters`)
+}
+
+function checkFilters(flag: string, filters: readonly string[]): void {
+  for (const filter of filters) {
+    const problem = ruleFilterProblem(filter)
+    if (problem !== undefined) throw new UsageError(`--${flag}: ${JSON.stringify(filter)} ${problem}`)
+  }
+}
+
+function expiresOf(text: string): number {
+  const expires = parseDuration(text, longest)
+  if (expires !== undefined && expires >= 1000) return expires
+  throw new UsageError(
+    `--expires: ${JSON.stringify(text)} must be a time such as 15m, 1h or 30d, from 1s to ${formatDuration(longest)}`,
+  )
+}
+
+async function secretOf(jwt: JwtConfig, cwd: string): Promise<Uint8Array | undefined> {
+  try {
+    return await readSecret(jwt, cwd)
+  } catch (error) {
+    throw new UsageError(`access.jwt.secretFile: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+/** A token that this configuration accepts. Without filters of its own, its user has what the configuration's rules give. */
+async function mint(wanted: Wanted, jwt: JwtConfig, secret: Uint8Array): Promise<string> {
+  const { user, roles, publish, subscribe } = wanted
+  const now = Math.floor(Date.now() / 1000)
+  const [issuer] = [jwt.issuer ?? []].flat()
+  const [audience] = [jwt.audience ?? []].flat()
+  const payload: JWTPayload = {
+    [jwt.userClaim]: user,
+    ...(roles.length === 0 ? {} : { [jwt.rolesClaim]: roles }),
+    ...(publish.length + subscribe.length === 0 ? {} : { mqtt: { publish, subscribe } }),
+    ...(issuer === undefined ? {} : { iss: issuer }),
+    ...(audience === undefined ? {} : { aud: audience }),
+    iat: now,
+    exp: now + Math.floor(wanted.expires / 1000),
+  }
+  const [alg = 'HS256'] = algorithmsOf(jwt)
+  return new SignJWT(payload).setProtectedHeader({ alg, typ: 'JWT' }).sign(secret)
+}
