@@ -64,7 +64,7 @@ export class Tokens {
   }
 
   #identityOf(payload: JWTPayload): Identity {
-    const { userClaim, rolesClaim } = this.#config
+    const { userClaim, rolesClaim, clockTolerance } = this.#config
     const user = claimAt(payload, userClaim)
     if (typeof user !== 'string' || !isUserName(user)) {
       throw refused(`the token's ${userClaim} must be a text of 1 to 255 bytes without control characters`)
@@ -73,7 +73,8 @@ export class Tokens {
       roles: rolesOf(claimAt(payload, rolesClaim), rolesClaim),
       claims: payload,
       rules: rulesOf(payload['mqtt']),
-      expires: payload.exp === undefined ? undefined : payload.exp * 1000,
+      // Whoever is let in by the tolerance is not to be put out again at once.
+      expires: payload.exp === undefined ? undefined : payload.exp * 1000 + clockTolerance,
     })
   }
 }

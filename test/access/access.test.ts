@@ -77,9 +77,8 @@ async function who(access: Access, credential: Credential | undefined, address =
 
 const password = (user: string, text: string): Credential => ({ kind: 'password', user, password: text })
 const sign = (payload: Record<string, unknown> = {}): Promise<string> =>
-  new SignJWT({ sub: 'tina', ...payload })
+  new SignJWT({ sub: 'tina', exp: Math.floor(Date.now() / 1000) + 3600, ...payload })
     .setProtectedHeader({ alg: 'HS256' })
-    .setExpirationTime('1h')
     .sign(Buffer.from(secret))
 const certificate = { user: 'carl', problem: undefined, expires: Date.now() + 60_000 }
 
@@ -102,6 +101,8 @@ describe('who somebody is', () => {
     expect(await who(access, { kind: 'token', token })).toBe('tina (token)')
     expect(await who(access, { kind: 'certificate', certificate })).toBe('carl (certificate)')
     expect(await who(access, undefined, '192.0.2.7')).toBe('somebody (webhook)')
+    const late = await sign({ exp: Math.floor(Date.now() / 1000) - 5 })
+    expect(await who(access, { kind: 'token', token: late })).toBe('tina (token)')
     const { ticket } = access.tickets.issue(knownAs('tina', 'token'))
     expect(await who(access, { kind: 'ticket', ticket })).toBe('tina (ticket)')
     expect(await who(access, { kind: 'ticket', ticket })).toContain('the ticket was used already')

@@ -94,7 +94,7 @@ describe('a token', () => {
       roles: ['a', 'b'],
       rules: mqtt,
       claims: { ...claims, roles: ['a', 'b'], mqtt, department: 'sales' },
-      expires: (now + 60) * 1000,
+      expires: (now + 60 + 10) * 1000,
     })
     expect(await tokens.verify(await sign(claims))).toMatchObject({ roles: [], rules: undefined })
   })
