@@ -3,7 +3,7 @@ import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins } from './access/origins.js'
 import type { Broker } from './broker/broker.js'
-import { type ProbeOptions, probeBroker } from './broker/probe.js'
+import type { ProbeOptions } from './broker/probe.js'
 import { createUpstream } from './broker/upstream.js'
 import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
 import { createApp } from './listen/app.js'
@@ -220,7 +220,12 @@ class Brokers {
   }
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {
-    this.probed.push({ name: broker.name, probe: () => probeBroker(broker, credentials) })
+    const probe = async (): Promise<number> => {
+      // Loaded with the first question for readiness: it reads MQTT packets, which a plain tunnel does not.
+      const { probeBroker } = await import('./broker/probe.js')
+      return probeBroker(broker, credentials)
+    }
+    this.probed.push({ name: broker.name, probe })
     return broker
   }
 

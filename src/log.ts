@@ -1,5 +1,5 @@
+import { createRequire } from 'node:module'
 import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
-import pretty from 'pino-pretty'
 
 export type { Logger } from 'pino'
 
@@ -27,6 +27,8 @@ export function createLog(options: LogOptions): Logger {
   }
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
   if (format === 'json') return pino(settings)
+  // Loaded where a person reads along: a service starts without.
+  const pretty: typeof import('pino-pretty') = createRequire(import.meta.url)('pino-pretty')
   // `urls` repeats for programs what the message says to a person.
   const look = { colorize: process.stdout.isTTY, translateTime: 'SYS:HH:MM:ss.l', singleLine: true, ignore: 'urls' }
   return pino(settings, pretty({ ...look, sync: true }))
