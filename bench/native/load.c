@@ -21,8 +21,8 @@
 
 /* More at once could overflow a listener's backlog, which costs a second for each SYN that is lost. */
 #define opening_at_once 64
-/* What the first connections cost once, such as caches and heap growth, is not what each idle one costs. */
-#define idle_beforehand 100
+/* What the first connections cost once, such as caches and a young generation of full size, is not what each one costs. */
+#define idle_beforehand 1000
 
 struct options options = {.connections = 20, .size = 64, .batch = 1, .warmup = 0.5, .seconds = 2, .limit = 60};
 
