@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { openAccess } from './access/access.js'
 import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins } from './access/origins.js'
@@ -29,7 +30,7 @@ export interface Gateway {
   readonly urls: readonly string[]
   /** How many clients are connected through it. */
   readonly connections: number
-  /** Reads the certificates again; a bad one is logged, and the old one stays. */
+  /** Reads certificates, passwords and keys again; what is wrong with one is logged, and the old one stays. */
   reload(): Promise<void>
   /**
    * Stops accepting, tells the open connections, closes the brokers. Idempotent.
@@ -72,6 +73,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 
 async function assemble(config: Config, log: Logger, cwd: string, opened: Opened): Promise<Gateway> {
   const metrics = opened.add(createMetrics())
+  const access = opened.add(await openAccess(config, cwd, log))
   const brokers = opened.add(new Brokers(config, cwd, log))
   const tunnels = new Tunnels(metrics)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
@@ -153,7 +155,9 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
     get connections() {
       return tunnels.size
     },
-    reload: async () => certificates?.reload(),
+    reload: async () => {
+      await Promise.all([certificates?.reload(), access.reload()])
+    },
     close: grace => {
       closing ??= close(grace)
       return closing
@@ -241,8 +245,8 @@ function upgradeRoute(tunnel: TunnelConfig, broker: Broker, config: Config, tunn
   const endpoint = new WebSocketEndpoint(options, tunnels)
   return {
     matches: pathMatcher(tunnel),
-    // Only an anonymous gateway may be reached from elsewhere at all (see config/checks.ts).
-    allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: !config.anonymous }),
+    // Where nothing says who may connect, it is not to be reached from elsewhere at all (see config/checks.ts).
+    allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: !config.anonymous && !config.access }),
     accept: upgrade => endpoint.accept(upgrade),
   }
 }

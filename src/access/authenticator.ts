@@ -1,7 +1,7 @@
 import { Ending } from '../endings.js'
+import { anonymous, type Identity, isUserName, knownAs } from '../identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
-import { anonymous, type Identity, isUserName, knownAs } from './identity.js'
 import type { Passwords } from './passwords.js'
 import type { Tickets } from './tickets.js'
 import type { Tokens } from './tokens.js'

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Ending } from '../endings.js'
+import { isUserName } from '../identity.js'
 import type { ClientCertificate } from './client-certificate.js'
-import { isUserName } from './identity.js'
 
 /** What somebody presents to show who they are. */
 export type Credential =

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { Ending } from '../endings.js'
-import type { Identity } from './identity.js'
+import type { Identity } from '../identity.js'
 
 export interface TicketsOptions {
   /** How long a ticket can be used, in milliseconds. */

@@ -1,6 +1,6 @@
 import type { AccessConfig, AccessRule } from '../config/access.js'
 import { parseRuleFilter, type RulePart, topicFilterProblem } from '../config/topic-filters.js'
-import type { Identity } from './identity.js'
+import type { Identity } from '../identity.js'
 import { TopicSet } from './topic-set.js'
 import { isTopicFilter, isTopicName, type TopicBounds } from './topics.js'
 

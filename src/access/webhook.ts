@@ -2,7 +2,7 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { z } from 'zod'
 import type { WebhookConfig } from '../config/access.js'
 import { Ending } from '../endings.js'
-import { anonymous, type Identity, isUserName } from './identity.js'
+import { anonymous, type Identity, isUserName } from '../identity.js'
 import { firstProblem, ownFilters } from './own-rules.js'
 import type { Clock } from './rate-limits.js'
 

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import type { Identity } from '../identity.js'
 
 /** Who is at the other end of a client's connection, as far as the network tells. */
 export interface Peer {
@@ -9,6 +10,8 @@ export interface Peer {
   /** The address and port that the client connected to, for the PROXY protocol. */
   readonly localAddress: string
   readonly localPort: number
+  /** Who it was found to be at the upgrade; absent where nobody asked, and where nothing was presented. */
+  readonly identity?: Identity
 }
 
 /** What `Broker.open` opens: a stream, which some brokers can read with less work when nobody keeps what was read. */

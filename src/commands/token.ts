@@ -1,12 +1,12 @@
 import { parseArgs } from 'node:util'
 import { closest } from 'fastest-levenshtein'
 import { type JWTPayload, SignJWT } from 'jose'
-import { isUserName } from '../access/identity.js'
 import { readSecret } from '../access/token-keys.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
 import { loadConfig } from '../config/load.js'
 import { ruleFilterProblem } from '../config/topic-filters.js'
 import { formatDuration, parseDuration } from '../config/units.js'
+import { isUserName } from '../identity.js'
 
 const flags = {
   user: { type: 'string' },

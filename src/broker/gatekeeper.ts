@@ -1,0 +1,30 @@
+import type { Identity } from '../identity.js'
+import type { Peer } from './broker.js'
+
+/** What a CONNECT says about who sends it. */
+export interface ConnectRequest {
+  /** Empty where the client leaves it to the broker. */
+  readonly clientId: string
+  readonly username: string | undefined
+  readonly password: Uint8Array | undefined
+}
+
+/** Who was let in, and what they may do on this connection. */
+export interface Rights {
+  readonly identity: Identity
+  /** Asked for each message that comes in, retained or not, and for a will. */
+  mayPublish(topic: string): boolean
+  /** Asked for each filter, also for those of a session that is taken up again. */
+  maySubscribe(filter: string): boolean
+}
+
+/** Decides who may use a broker that is part of this program. */
+export interface Gatekeeper {
+  /**
+   * Judges one CONNECT.
+   *
+   * @throws {Ending} `identity-required`, `identity-refused`, `identity-unavailable`, `too-many-attempts` or
+   *   `too-many-from-user`
+   */
+  admit(connect: ConnectRequest, peer: Peer): Promise<Rights>
+}
