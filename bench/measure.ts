@@ -71,9 +71,10 @@ async function runLoad(
   cell: Cell,
   system: System,
   running: Running,
-  { warmup, seconds }: Conditions,
+  { warmup: usual, seconds }: Conditions,
   rate: number | undefined,
 ): Promise<LoadReport> {
+  const warmup = Math.max(usual, cell.warmup ?? 0)
   const options = {
     ...cell.load,
     port: running.port,
