@@ -48,10 +48,14 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
         const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
         const connection = new Connection({ address, options, secureContext, readBuffer, peer })
         connections.add(connection)
-        connection.onClosed(() => connections.delete(connection))
+        let countDown = ignore
+        connection.onClosed = () => {
+          connections.delete(connection)
+          countDown()
+        }
         try {
           const stream = await connection.open(timeout)
-          connection.onClosed(book.connected(address))
+          countDown = book.connected(address)
           return stream
         } catch (error) {
           book.failed(address)
@@ -87,6 +91,8 @@ class Connection {
   /** The kernel's socket, below TLS where there is any. */
   readonly #raw: Socket
   #secure: TLSSocket | undefined
+  /** Called when the kernel's socket is closed. */
+  onClosed: () => void = ignore
   /** Ends the attempt, once: with an error, or with success. */
   #settle: ((error?: Error | null) => void) | undefined
 
@@ -103,11 +109,10 @@ class Connection {
         : new UpstreamSocket(common, readBuffer).connect({ ...target, ...common })
     // For good: an error may come when the attempt has been settled, such as that of a failed write.
     this.#raw.on('error', error => (this.#secure ? this.#secure.destroy(error) : this.#settle?.(error)))
-    this.onClosed(() => this.#settle?.(new Error('it closed the connection at once')))
-  }
-
-  onClosed(listener: () => void): void {
-    this.#raw.once('close', listener)
+    this.#raw.on('close', () => {
+      this.#settle?.(new Error('it closed the connection at once'))
+      this.onClosed()
+    })
   }
 
   /** Resolves with the stream to speak MQTT on. Whatever goes wrong, the socket is gone. */
@@ -134,7 +139,7 @@ class Connection {
     this.#destroy()
     return new Promise(resolve => {
       if (this.#raw.closed) resolve()
-      else this.onClosed(resolve)
+      else this.#raw.on('close', () => resolve())
     })
   }
 
@@ -188,3 +193,5 @@ function loadSecureContext({ ca, cert, key }: UpstreamOptions): SecureContext {
     throw new StartError(`broker: ${given} cannot be used for TLS: ${messageOf(error)}`, { cause: error })
   }
 }
+
+function ignore(): void {}

@@ -14,7 +14,7 @@ export async function takeOverWhileCounted(
 ): Promise<void> {
   let settled = false
   // It stays for as long as the connection, so it must not hold `takeOver`, which holds the whole request.
-  socket.once('close', () => settled && release())
+  socket.on('close', () => settled && release())
   try {
     await takeOver()
   } finally {
