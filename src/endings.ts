@@ -43,7 +43,13 @@ const table = {
     level: 'warn',
     text: 'Too many connections from your address',
   },
-  'too-many-from-user': { httpStatus: 429, retryAfter: 10, level: 'warn', text: 'Too many connections of this user' },
+  'too-many-from-user': {
+    httpStatus: 429,
+    retryAfter: 10,
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Too many connections of this user',
+  },
   'connecting-too-fast': {
     httpStatus: 429,
     retryAfter: 1,
@@ -97,6 +103,13 @@ const table = {
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
   'identity-expired': { closeCode: 1008, level: 'info', text: 'What proved who you are has expired' },
+  'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },
+  'will-refused': { closeCode: 1008, level: 'warn', text: 'The will has a topic that you may not publish to' },
+  'topic-too-large': {
+    closeCode: 1008,
+    level: 'warn',
+    text: 'A topic has more levels, or is longer, than this broker takes',
+  },
   'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
   'shutting-down': {
     httpStatus: 503,

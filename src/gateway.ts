@@ -1,9 +1,13 @@
 import { resolve } from 'node:path'
-import { openAccess } from './access/access.js'
+import { type Access, openAccess } from './access/access.js'
 import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
+import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { compileOrigins } from './access/origins.js'
+import { TokenBucket } from './access/rate-limits.js'
+import { UserLimits } from './access/user-limits.js'
 import type { Broker } from './broker/broker.js'
+import type { EmbeddedHooks } from './broker/embedded.js'
 import type { ProbeOptions } from './broker/probe.js'
 import { createUpstream } from './broker/upstream.js'
 import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
@@ -74,7 +78,8 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 async function assemble(config: Config, log: Logger, cwd: string, opened: Opened): Promise<Gateway> {
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
-  const brokers = opened.add(new Brokers(config, cwd, log))
+  const users = new UserLimits(config.limits.connectionsPerUser)
+  const brokers = opened.add(new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics)))
   const tunnels = new Tunnels(metrics)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   const limits = new ConnectionLimits(config.limits)
@@ -194,12 +199,14 @@ class Brokers {
   readonly #config: Config
   readonly #cwd: string
   readonly #log: Logger
+  readonly #hooks: EmbeddedHooks
   readonly #made = new Map<string, Promise<Broker>>()
 
-  constructor(config: Config, cwd: string, log: Logger) {
+  constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
     this.#config = config
     this.#cwd = cwd
     this.#log = log
+    this.#hooks = hooks
   }
 
   /** @throws {StartError} when its files or its data directory cannot be used */
@@ -217,10 +224,12 @@ class Brokers {
   }
 
   async #makeEmbedded(): Promise<Broker> {
-    const { data, mqtt } = this.#config
+    const { data, mqtt, limits } = this.#config
     // Loaded where it is wanted: a plain tunnel starts without a broker inside.
     const { createEmbedded } = await import('./broker/embedded.js')
-    return createEmbedded({ ...mqtt, data: data === 'none' ? data : resolve(this.#cwd, data) }, this.#log)
+    const { topicLevels, topicLength } = limits
+    const directory = data === 'none' ? data : resolve(this.#cwd, data)
+    return createEmbedded({ ...mqtt, topicLevels, topicLength, data: directory }, this.#log, this.#hooks)
   }
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {
@@ -236,6 +245,24 @@ class Brokers {
   async close(): Promise<void> {
     const made = await Promise.allSettled(this.#made.values())
     await Promise.allSettled(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+  }
+}
+
+/** What the embedded broker asks access/, and tells the metrics. */
+function embeddedHooks(config: Config, access: Access, users: UserLimits, metrics: Metrics): EmbeddedHooks {
+  const { authenticator, rules } = access
+  const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
+  return {
+    gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
+    newPace:
+      perSecond === 'off'
+        ? undefined
+        : () => {
+            const bucket = new TokenBucket({ perSecond, burst })
+            return { portion: perSecond, spend: messages => bucket.spend(messages) }
+          },
+    onDelay: metrics.delayed,
+    onDenied: metrics.denied,
   }
 }
 

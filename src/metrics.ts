@@ -8,6 +8,10 @@ export type Transport = 'websocket' | 'tcp'
 /** Where a connection stands: `opening` until the broker has answered, `open` while bytes pass, `closing` after that. */
 export type ConnectionState = 'opening' | 'open' | 'closing'
 
+/** What a client of the embedded broker may not do: publish, subscribe, or get what waits in its session. */
+export type DeniedAction = 'publish' | 'subscribe' | 'receive'
+
+const deniedActions = ['publish', 'subscribe', 'receive'] as const satisfies readonly DeniedAction[]
 const transports = ['websocket', 'tcp'] as const satisfies readonly Transport[]
 const states = ['opening', 'open', 'closing'] as const satisfies readonly ConnectionState[]
 
@@ -31,6 +35,10 @@ export interface Metrics {
   refused(reason: EndingReason): void
   /** One ending of a connection that was open. */
   ended(reason: EndingReason): void
+  /** One message or one filter that the embedded broker refused. */
+  denied(action: DeniedAction): void
+  /** One time that a connection had to wait because it published too fast. */
+  delayed(): void
   /** How long the broker took to accept one connection, in seconds. */
   upstreamConnected(seconds: number): void
   /** Where to ask how many bytes wait in memory for all connections together. */
@@ -85,6 +93,22 @@ export function createMetrics(): Metrics {
   }
   const countRefused = reasonCounter('mqway_refusals_total', 'Connections and handshakes that were refused, by reason')
   const countEnded = reasonCounter('mqway_endings_total', 'Connections that were open and ended, by reason')
+  const denied: Record<DeniedAction, number> = { publish: 0, subscribe: 0, receive: 0 }
+  new Counter({
+    name: 'mqway_denied_total',
+    help: 'Messages and topic filters that the embedded broker refused, by what the client wanted to do',
+    labelNames: ['action'],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const action of deniedActions) this.inc({ action }, denied[action])
+    },
+  })
+  const delays = new Counter({
+    name: 'mqway_publish_delays_total',
+    help: 'Times that a connection was not read for a while because it published too fast (limits.publishesPerSecond)',
+    registers: [registry],
+  })
   const connectSeconds = new Histogram({
     name: 'mqway_upstream_connect_seconds',
     help: 'Time that the broker took to accept a connection',
@@ -144,6 +168,10 @@ export function createMetrics(): Metrics {
     },
     refused: countRefused,
     ended: countEnded,
+    denied: action => {
+      denied[action]++
+    },
+    delayed: () => delays.inc(),
     upstreamConnected: seconds => connectSeconds.observe(seconds),
     watchBuffers: read => {
       new Gauge({

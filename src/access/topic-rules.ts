@@ -10,6 +10,8 @@ export interface Permissions {
   mayPublish(topic: string): boolean
   /** Whether `filter` is a filter to subscribe to, and matches no topic that they may not read. */
   maySubscribe(filter: string): boolean
+  /** Whether `topic` is one that they may read: for what was kept for them under other rules. */
+  mayRead(topic: string): boolean
   /** Filters that give nothing, because a name that is to stand in them holds `+`, `#` or `/`, or is not known. */
   readonly dropped: readonly string[]
 }
@@ -130,6 +132,7 @@ function permissions(
   return {
     mayPublish: topic => isTopicName(topic, bounds) && (open || topics.has(topic)),
     maySubscribe: filter => isTopicFilter(filter, bounds) && (open || (!isShared(filter) && filters.covers(filter))),
+    mayRead: topic => open || filters.has(topic),
     dropped: [...dropped],
   }
 }

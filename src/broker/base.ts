@@ -4,6 +4,8 @@ import type Persistence from 'aedes-persistence/asyncPersistence.js'
 /** A session of an earlier run. */
 export interface StoredSession {
   readonly id: string
+  /** Whose it is, where that was asked for. */
+  readonly owner: string | undefined
   /** When its client was last known to be connected, in milliseconds since 1970. */
   readonly seen: number
   /** How many messages wait in its queue. */
@@ -16,8 +18,8 @@ export interface Base {
   /** What was there when it was opened. */
   readonly sessions: readonly StoredSession[]
   readonly retainedTopics: readonly string[]
-  /** Notes that the session's client was connected at `seen`. */
-  keepSession(id: string, seen: number): Promise<void>
+  /** Notes whose the session is, and when its client was connected. */
+  keepSession(id: string, session: Pick<StoredSession, 'owner' | 'seen'>): Promise<void>
   forgetSession(id: string): Promise<void>
   /** At least the retained messages that one of `filters` matches, each once. */
   readRetained(filters: readonly string[]): AsyncIterable<AedesPublishPacket>

@@ -2,18 +2,28 @@ import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import { Ending } from '../endings.js'
+import { ownPeer, type Peer } from './broker.js'
 import { Joiner } from './joiner.js'
 import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
 import type { BrokerFigures } from './sys-topics.js'
+import { type Pace, Throttle } from './throttle.js'
 import type { TurnEnd } from './turn-end.js'
 
-/** Bounds of one connection, in bytes. */
+/** Bounds of one connection. */
 export interface ConnectionLimits {
-  /** The largest MQTT packet that a client may send. */
+  /** The largest MQTT packet that a client may send, in bytes. */
   readonly maxPacketSize: number
-  /** How much may wait for a client that reads slowly. */
+  /** How much may wait for a client that reads slowly, in bytes. */
   readonly maxQueuedBytes: number
+}
+
+/** What connections are made with. */
+export interface ConnectionsOptions extends ConnectionLimits {
+  /** How fast one connection may publish; left out for as fast as it can. */
+  readonly newPace?: (() => Pace) | undefined
+  /** Called for each time that a connection has to wait for its pace. */
+  readonly onDelay?: (() => void) | undefined
 }
 
 /** How much the broker reads ahead of one client, and the client's side of one connection, in bytes. */
@@ -27,6 +37,7 @@ const portion = 128
 
 /** One connection: its two ends, and what has passed on it. */
 interface Connection {
+  readonly peer: Peer
   readonly client: PairEnd
   readonly broker: PairEnd
   readonly received: PacketGuard
@@ -41,7 +52,7 @@ type Traffic = Pick<
 
 /** The open connections, with what passes on them. */
 export class Connections {
-  readonly #options: ConnectionLimits
+  readonly #options: ConnectionsOptions
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
   readonly #open = new Map<Duplex, Connection>()
@@ -50,13 +61,17 @@ export class Connections {
   #past: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
   /** @param turnEnd when clients get what was written to them */
-  constructor(options: ConnectionLimits, turnEnd: TurnEnd) {
+  constructor(options: ConnectionsOptions, turnEnd: TurnEnd) {
     this.#options = options
     this.#turnEnd = turnEnd
     this.#joiner = new Joiner(turnEnd)
   }
 
-  open(): Connection {
+  open(peer: Peer): Connection {
+    const { newPace, onDelay = () => {} } = this.#options
+    const pace = peer === ownPeer ? undefined : newPace?.()
+    const throttle = pace && new Throttle(pace, onDelay, () => client.pass())
+    const most = Math.min(portion, pace?.portion ?? portion)
     const received = new PacketGuard(this.#options.maxPacketSize)
     const sent = new PacketGuard(Number.POSITIVE_INFINITY)
     const written = new PacketGuard(Number.POSITIVE_INFINITY)
@@ -66,20 +81,23 @@ export class Connections {
       brokerHighWaterMark: this.#options.maxQueuedBytes,
       inspectIn: chunk => {
         const before = received.bytes
-        const finding = received.scan(chunk, portion)
+        const published = received.publishes
+        const finding = received.scan(chunk, most)
+        throttle?.spend(received.publishes - published)
         return finding === undefined ? received.bytes - before : new Ending(finding)
       },
       // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
-      holdIn: () => written.answerBytes - sent.answerBytes >= answersMark,
+      holdIn: () => written.answerBytes - sent.answerBytes >= answersMark || throttle?.pausing === true,
       holdEnd: release => this.#holdEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
       onSent: chunk => sent.scan(chunk),
       turnEnd: this.#turnEnd,
       joiner: this.#joiner,
     })
-    const connection = { client, broker, received, sent }
+    const connection = { peer, client, broker, received, sent }
     this.#open.set(broker, connection)
     broker.once('close', () => {
+      throttle?.stop()
       this.#past = sum(this.#past, connection)
       this.#open.delete(broker)
     })
@@ -101,11 +119,21 @@ export class Connections {
     this.#held.get(conn)?.()
   }
 
-  /** Ends a connection whose client reads too slowly, and drops what waits for it: it would be read at that pace too. */
-  cutOff(client: Client): void {
-    const error = new Ending('client-too-slow')
-    this.#open.get(client.conn)?.client.destroy(error)
-    client.conn.destroy(error)
+  /** Ends a connection at once, and drops what waits for its client. */
+  cutOff({ conn }: Client, ending: Ending): void {
+    this.#open.get(conn)?.client.destroy(ending)
+    conn.destroy(ending)
+  }
+
+  /** Says to the client's side why its connection is about to end, after all that was written to it. */
+  explain({ conn }: Client, ending: Ending): void {
+    const connection = this.#open.get(conn)
+    if (connection) connection.client.ending = ending
+  }
+
+  /** Who is at the other end; undefined when the connection is closed. */
+  peerOf({ conn }: Client): Peer | undefined {
+    return this.#open.get(conn)?.peer
   }
 
   /** The broker's end of a client's connection; undefined when that is closed. */

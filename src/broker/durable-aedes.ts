@@ -12,6 +12,9 @@ declare module 'aedes' {
 
 type Done = (error?: Error) => void
 
+/** Whether a client's message goes on; if not, it is acknowledged and dropped, or ends the connection with the error. */
+type Screen = (client: Client, topic: string) => boolean | Error
+
 /** One message on its way in. */
 interface Publication {
   readonly packet: PublishPacket
@@ -43,17 +46,23 @@ interface Early {
  */
 export class DurableAedes extends Aedes {
   readonly #store: Store
+  readonly #screen: Screen
   readonly #early = new WeakMap<PublishPacket, Early>()
   /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
   readonly #line: Publication[] = []
   #current: Publication | undefined
 
-  constructor(store: Store, options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>) {
+  constructor(
+    store: Store,
+    screen: Screen,
+    options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
+  ) {
     let onEmit = (): void => {}
     // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
     super({ ...options, persistence: store, concurrency: 0, mq: new Dispatcher(() => onEmit()) })
     this.#store = store
+    this.#screen = screen
     onEmit = () => this.#leave()
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
@@ -73,6 +82,24 @@ export class DurableAedes extends Aedes {
 
   /** Also asked for wills; those that an earlier run left behind come without their client. */
   #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
+    // A will that an earlier run left behind was screened when its CONNECT came, and is not of whoever is there now.
+    const verdict = client && !('brokerId' in packet) ? this.#screen(client, packet.topic) : true
+    if (verdict === false) this.#drop(packet, done)
+    else if (verdict === true) this.#prepare(client, packet, done)
+    else done(verdict)
+  }
+
+  /** MQTT 3.1.1 has no answer for a message that is not allowed: it is acknowledged like others [MQTT-3.3.5-2]. */
+  #drop(packet: PublishPacket, done: Done): void {
+    const early: Early = { finished: false, error: undefined, waiting: [] }
+    this.#early.set(packet, early)
+    // Not at once: see the dispatcher.
+    setImmediate(finish, early)
+    done()
+  }
+
+  /** Stores what has to be stored before Aedes acknowledges it. */
+  #prepare(client: Client | null, packet: PublishPacket, done: Done): void {
     if (packet.topic.startsWith('$SYS/')) {
       done(new Error('$SYS belongs to the broker'))
       return
@@ -83,12 +110,7 @@ export class DurableAedes extends Aedes {
     }
     const early: Early = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
-    const finish: Done = error => {
-      early.finished = true
-      early.error = error
-      for (const waiting of early.waiting) waiting(error)
-    }
-    const publication = { packet, client, stored: done, done: finish }
+    const publication = { packet, client, stored: done, done: (error?: Error) => finish(early, error) }
     // A will has no identifier.
     if (packet.qos === 1 || !client || packet.messageId === undefined) this.#enqueue(publication)
     else this.#enqueue({ ...publication, isRepeated: () => this.#isRepeated(client, packet, early) })
@@ -143,6 +165,12 @@ export class DurableAedes extends Aedes {
     // Not at once, because the message that leaves is yet to be given to its subscribers.
     if (this.#line.length > 0) queueMicrotask(() => this.#advance())
   }
+}
+
+function finish(early: Early, error?: Error): void {
+  early.finished = true
+  early.error = error
+  for (const waiting of early.waiting) waiting(error)
 }
 
 /**

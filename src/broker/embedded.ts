@@ -1,22 +1,38 @@
 import type { AedesOptions, Client } from 'aedes'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
+import type { DeniedAction } from '../metrics.js'
 import { version } from '../version.js'
+import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
 import type { Broker } from './broker.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DurableAedes } from './durable-aedes.js'
 import { Forwarding } from './forwarding.js'
-import type { Grants } from './grants.js'
+import type { Gatekeeper } from './gatekeeper.js'
+import { noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
 import { Store, type StoreLimits } from './store.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
+import type { Pace } from './throttle.js'
 import { TurnEnd } from './turn-end.js'
 
 /** What the embedded broker needs of the configuration. */
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
   /** Where sessions and retained messages are kept, or `none` for memory only. */
   readonly data: string
+}
+
+/** What else the embedded broker asks and tells; all of it may be left out. */
+export interface EmbeddedHooks {
+  /** Who may connect, and do what. Left out: everybody, everything. */
+  readonly gatekeeper?: Gatekeeper | undefined
+  /** How fast one connection may publish. Left out: as fast as it can. */
+  readonly newPace?: (() => Pace) | undefined
+  /** Called when a connection has to wait for its pace. */
+  readonly onDelay?: (() => void) | undefined
+  /** Called for each message and each filter that is refused. */
+  readonly onDenied?: ((action: DeniedAction) => void) | undefined
 }
 
 /** The broker inside this process. */
@@ -49,33 +65,60 @@ const limits = {
  *
  * @throws {StartError} when its state on disk cannot be opened
  */
-export async function createEmbedded(options: EmbeddedOptions, log: Logger): Promise<EmbeddedBroker> {
+export async function createEmbedded(
+  options: EmbeddedOptions,
+  log: Logger,
+  hooks: EmbeddedHooks = {},
+): Promise<EmbeddedBroker> {
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)
   const base = disk ?? (await inMemory())
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
-  const store = new Store({ base, limits: options, log, onError })
+  const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
+  const store = new Store({ base, limits: options, maySubscribe, log, onError })
   const turnEnd = new TurnEnd()
-  const connections = new Connections(options, turnEnd)
+  const { gatekeeper, newPace, onDelay, onDenied = () => {} } = hooks
+  const connections = new Connections({ ...options, newPace, onDelay }, turnEnd)
+  const admissions = new Admissions({
+    gatekeeper,
+    bounds: options,
+    owners: store.owners,
+    peerOf: client => connections.peerOf(client),
+    explain: (client, ending) => connections.explain(client, ending),
+    end: (client, ending) => connections.cutOff(client, ending),
+    onDenied,
+    log,
+  })
   const forwarding = new Forwarding({
     maxQueuedBytes: options.maxQueuedBytes,
     catchUps: store.catchUps,
     turnEnd,
     endOf: client => connections.endOf(client),
-    cutOff: client => connections.cutOff(client),
+    mayReceive: (client, topic) => admissions.mayReceive(client, topic),
+    // It would read what waits for it at that pace, too.
+    cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
     log,
   })
-  const aedes = new DurableAedes(store, { ...limits, ...handlers(forwarding, store.grants), id: brokerId(disk) })
+  const aedes = new DurableAedes(store, (client, topic) => admissions.screen(client, topic), {
+    ...limits,
+    ...handlers(forwarding, store, admissions, onError),
+    id: brokerId(disk),
+  })
   const own = `$SYS/${aedes.id}/`
   aedes.authorizeForward = (client, packet) =>
     // Aedes' own announcements, between the nodes of a cluster: they name clients and what they subscribe to.
     packet.topic.startsWith(own) ? null : forwarding.authorize(client, packet)
-  aedes.on('connackSent', (_connack, client) => forwarding.connected(client))
+  aedes.on('connackSent', (_connack, client) => {
+    forwarding.connected(client)
+    admissions.connected(client)
+  })
   aedes.on('clientReady', client => connections.ready(client))
   aedes.on('unsubscribe', (filters, client) => store.grants.release(client, filters))
   aedes.on('unsubscribe', (filters, client) => forwarding.unsubscribed(client, filters))
   aedes.on('error', onError)
-  const onClientError = (client: Client, error: Error): void =>
+  const onClientError = (client: Client, error: Error): void => {
+    if (error instanceof Ending) connections.explain(client, error)
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
+  }
   aedes.on('clientError', onClientError)
   aedes.on('connectionError', onClientError)
   aedes.on('client', client => store.sessions.connected(client))
@@ -105,9 +148,9 @@ export async function createEmbedded(options: EmbeddedOptions, log: Logger): Pro
   return {
     name: 'embedded',
     figures,
-    async open() {
+    async open(peer) {
       if (aedes.closed) throw new Ending('shutting-down')
-      const { client, broker } = connections.open()
+      const { client, broker } = connections.open(peer)
       aedes.handle(broker)
       return client
     },
@@ -129,22 +172,35 @@ function brokerId(disk: LevelBase | undefined): string {
 }
 
 /** Aedes' other questions. */
-function handlers(forwarding: Forwarding, grants: Grants): AedesOptions {
+function handlers(
+  forwarding: Forwarding,
+  store: Store,
+  admissions: Admissions,
+  onError: (error: unknown) => void,
+): AedesOptions {
   const nameless = new WeakSet<Client>()
   return {
     preConnect(client, packet, done) {
       if (packet.clientId === '' && packet.clean === false) nameless.add(client)
+      admissions.received(client, packet)
       done(null, true)
     },
     authenticate(client, _username, _password, done) {
       // [MQTT-3.1.3-8]: a session that nobody could ever come back to. Return code 2: identifier rejected.
       if (nameless.has(client)) done(Object.assign(new Error('a session needs a client id'), { returnCode: 2 }), false)
-      else done(null, true)
+      else admissions.judge(client, error => (error ? done(error, false) : done(null, true)))
     },
     authorizeSubscribe(client, subscription, done) {
-      const granted = grants.grant(client, subscription.topic)
+      const { topic } = subscription
+      if (store.grants.grant(client, topic)) {
+        done(null, forwarding.subscribed(client, subscription))
+        return
+      }
+      if (topic !== noSubscription) admissions.notGranted(client, topic)
+      // It was granted under other rules.
+      if (admissions.isRestoring(client)) store.removeSubscriptions(client, [topic]).catch(onError)
       // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
-      done(null, granted ? forwarding.subscribed(client, subscription) : null)
+      done(null, null)
     },
   }
 }

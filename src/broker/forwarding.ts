@@ -19,6 +19,8 @@ export interface ForwardingOptions {
   readonly maxQueuedBytes: number
   readonly catchUps: CatchUps
   readonly turnEnd: TurnEnd
+  /** Whether a client may get a message that waited in its session, or a retained one. */
+  readonly mayReceive: (client: Client, topic: string) => boolean
   /** The client's connection, if it is open. */
   readonly endOf: (client: Client) => ForwardingEnd | undefined
   /** Ends the connection of a client that reads too slowly. */
@@ -103,6 +105,7 @@ export class Forwarding {
     if (outbox.paced > buffered) outbox.paced = buffered
     const size = packet.topic.length + packet.payload.length
     if (!isLive(packet)) {
+      if (!this.#options.mayReceive(client, packet.topic)) return null
       outbox.paced += size
       return this.#leave(outbox, packet, 0)
     }

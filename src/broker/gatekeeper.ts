@@ -1,3 +1,4 @@
+import type { Ending } from '../endings.js'
 import type { Identity } from '../identity.js'
 import type { Peer } from './broker.js'
 
@@ -16,6 +17,10 @@ export interface Rights {
   mayPublish(topic: string): boolean
   /** Asked for each filter, also for those of a session that is taken up again. */
   maySubscribe(filter: string): boolean
+  /** Asked for what waits in a session: it may have been put there under other rules. */
+  mayRead(topic: string): boolean
+  /** Call when the connection is over. */
+  release(): void
 }
 
 /** Decides who may use a broker that is part of this program. */
@@ -23,8 +28,9 @@ export interface Gatekeeper {
   /**
    * Judges one CONNECT.
    *
-   * @throws {Ending} `identity-required`, `identity-refused`, `identity-unavailable`, `too-many-attempts` or
-   *   `too-many-from-user`
+   * @param revoke called when the connection has to end, because who it is no longer holds; not after `release`
+   * @throws {Ending} `identity-required`, `identity-refused`, `identity-expired`, `identity-unavailable`,
+   *   `too-many-attempts` or `too-many-from-user`
    */
-  admit(connect: ConnectRequest, peer: Peer): Promise<Rights>
+  admit(connect: ConnectRequest, peer: Peer, revoke: (ending: Ending) => void): Promise<Rights>
 }

@@ -1,4 +1,4 @@
-import { isTopicFilter } from './topic-filter.js'
+import { isTopicFilter, type TopicBounds } from './topic-filter.js'
 
 /**
  * Stands for no subscription at all, in a session without any: Aedes tells a client of its session only where it has one
@@ -6,26 +6,35 @@ import { isTopicFilter } from './topic-filter.js'
  */
 export const noSubscription = '$mqway/none'
 
+/** What decides about a filter. */
+export interface GrantsOptions extends TopicBounds {
+  /** How many filters one client may have at a time. */
+  readonly maxSubscriptions: number
+  /** Whether the rules allow it; left out where there are none. */
+  readonly maySubscribe?: (client: object, filter: string) => boolean
+}
+
 /**
- * Which filters each connection has been granted: valid ones, up to a number.
+ * Which filters each connection has been granted: valid ones that it may have, up to a number.
  *
  * Aedes asks for one filter after the other, and stores all of a packet's filters when the first of them is granted. So
  * this may be asked twice, and gives the same answer.
  */
 export class Grants {
-  readonly #max: number
+  readonly #options: GrantsOptions
   readonly #granted = new WeakMap<object, Set<string>>()
 
-  /** @param max how many filters one client may have at a time */
-  constructor(max: number) {
-    this.#max = max
+  constructor(options: GrantsOptions) {
+    this.#options = options
   }
 
   /** Whether `client` may have `filter`; if so, it counts from now on. */
   grant(client: object, filter: string): boolean {
     const granted = this.#granted.get(client) ?? new Set()
     if (granted.has(filter)) return true
-    if (granted.size >= this.#max || filter === noSubscription || !isTopicFilter(filter)) return false
+    const { maxSubscriptions, maySubscribe } = this.#options
+    if (granted.size >= maxSubscriptions || filter === noSubscription) return false
+    if (!isTopicFilter(filter, this.#options) || maySubscribe?.(client, filter) === false) return false
     this.#granted.set(client, granted.add(filter))
     return true
   }

@@ -51,7 +51,8 @@ export async function openLevel(data: string): Promise<LevelBase> {
     sessions: await readSessions(database),
     retainedTopics,
     run,
-    keepSession: (id, seen) => database.put(sessionKey(id), String(seen)),
+    keepSession: (id, { seen, owner }) =>
+      database.put(sessionKey(id), owner === undefined ? String(seen) : `${seen}:${owner}`),
     forgetSession: id => database.del(sessionKey(id)),
     readRetained: filters => readRetained(database, filters, LevelPersistence),
     close: () => database.close(),
@@ -92,7 +93,8 @@ async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
   }
   const now = Date.now()
   const read = async ([id, count]: [string, number]): Promise<StoredSession> => {
-    return { id, seen: Number((await database.get(sessionKey(id))) ?? now), queued: count }
+    const [, seen, owner] = /^(\d+)(?::(.*))?$/s.exec((await database.get(sessionKey(id))) ?? '') ?? []
+    return { id, owner, seen: Number(seen ?? now), queued: count }
   }
   return Promise.all([...queued].map(read))
 }

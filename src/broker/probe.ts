@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { generate, type Packet, parser } from 'mqtt-packet'
-import type { Broker, Peer } from './broker.js'
+import { type Broker, ownPeer } from './broker.js'
 
 /** What the probe needs to know. */
 export interface ProbeOptions {
@@ -12,9 +12,6 @@ export interface ProbeOptions {
   /** Gives up when it fires. */
   readonly signal?: AbortSignal | undefined
 }
-
-/** The probe speaks for mqway itself; with the PROXY protocol it is therefore a LOCAL connection. */
-const self: Peer = { address: 'unix', port: 0, localAddress: 'unix', localPort: 0 }
 
 /** MQTT 3.1.1, table 3.1. */
 const refusals: Readonly<Record<number, string>> = {
@@ -38,7 +35,7 @@ export async function probeBroker(broker: Broker, options: ProbeOptions = {}): P
   const limit = AbortSignal.timeout(timeout)
   const signal = options.signal ? AbortSignal.any([limit, options.signal]) : limit
   const start = performance.now()
-  const opening = broker.open(self)
+  const opening = broker.open(ownPeer)
   let stream: Duplex | undefined
   try {
     stream = await orAbort(opening, signal)

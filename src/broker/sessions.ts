@@ -1,5 +1,6 @@
 import type { Logger } from '../log.js'
 import type { Base } from './base.js'
+import type { Owner, Owners } from './owners.js'
 
 /** As many messages as can be under way to a client that is connected: packet identifiers have 16 bits [MQTT-2.3.1-1]. */
 const maxUnacknowledged = 65_535
@@ -13,6 +14,7 @@ export interface SessionLimits {
 }
 
 interface Session {
+  owner: Owner | undefined
   seen: number
   queued: number
   warned: boolean
@@ -22,6 +24,7 @@ interface Session {
 export interface SessionsOptions {
   readonly base: Base
   readonly limits: SessionLimits
+  readonly owners: Pick<Owners, 'of'>
   readonly log: Logger
   readonly onError: (error: unknown) => void
 }
@@ -36,16 +39,23 @@ export class Sessions {
 
   constructor(options: SessionsOptions) {
     this.#options = options
-    for (const { id, seen, queued } of options.base.sessions) this.#sessions.set(id, { seen, queued, warned: false })
+    for (const { id, ...stored } of options.base.sessions) this.#sessions.set(id, { ...stored, warned: false })
   }
 
   has(id: string): boolean {
     return this.#sessions.has(id)
   }
 
+  /** Whose session it is; `undefined` where there is none, and where nobody asked when it was made. */
+  ownerOf(id: string): Owner | undefined {
+    return this.#sessions.get(id)?.owner
+  }
+
   /** Call when a client wants its session; makes it where there is none. */
   open(id: string): void {
-    if (!this.has(id)) this.#sessions.set(id, { seen: 0, queued: 0, warned: false })
+    const session = this.#sessions.get(id) ?? { owner: undefined, seen: 0, queued: 0, warned: false }
+    session.owner ??= this.#options.owners.of(id)
+    this.#sessions.set(id, session)
     this.#touch(id)
   }
 
@@ -109,6 +119,6 @@ export class Sessions {
     const session = this.#sessions.get(id)
     if (!session) return
     session.seen = Date.now()
-    this.#options.base.keepSession(id, session.seen).catch(this.#options.onError)
+    this.#options.base.keepSession(id, session).catch(this.#options.onError)
   }
 }

@@ -4,18 +4,19 @@ import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Logger } from '../log.js'
 import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
-import { Grants, noSubscription } from './grants.js'
+import { Grants, type GrantsOptions, noSubscription } from './grants.js'
+import { Owners } from './owners.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import { type SessionLimits, Sessions } from './sessions.js'
-import { isTopicFilter } from './topic-filter.js'
+import { isTopicFilter, type TopicBounds } from './topic-filter.js'
 
 type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
 type QoS = QueueSubscription['qos']
 
 /** Bounds of what is kept. */
-export interface StoreLimits extends SessionLimits {
+export interface StoreLimits extends SessionLimits, TopicBounds {
   /** How many topic filters one client may be subscribed to at a time. */
   readonly maxSubscriptions: number
   /** How many topics may have a retained message. */
@@ -26,6 +27,7 @@ export interface StoreLimits extends SessionLimits {
 export interface StoreOptions {
   readonly base: Base
   readonly limits: StoreLimits
+  readonly maySubscribe?: NonNullable<GrantsOptions['maySubscribe']>
   readonly log: Logger
   readonly onError: (error: unknown) => void
 }
@@ -44,6 +46,7 @@ export interface StoreOptions {
 export class Store {
   readonly catchUps: CatchUps
   readonly grants: Grants
+  readonly owners: Owners
   readonly sessions: Sessions
   readonly #limits: StoreLimits
   readonly #stored: Base['sessions']
@@ -56,9 +59,10 @@ export class Store {
   /** The last write to each session that has not finished. */
   readonly #tails = new Map<string, Promise<unknown>>()
 
-  constructor({ base, limits, log, onError }: StoreOptions) {
-    this.grants = new Grants(limits.maxSubscriptions)
-    this.sessions = new Sessions({ base, limits, log, onError })
+  constructor({ base, limits, maySubscribe, log, onError }: StoreOptions) {
+    this.grants = new Grants({ ...limits, ...(maySubscribe && { maySubscribe }) })
+    this.owners = new Owners(id => this.sessions.ownerOf(id))
+    this.sessions = new Sessions({ base, limits, owners: this.owners, log, onError })
     this.#retained = new Retained({ base, max: limits.maxRetainedMessages, log })
     this.#limits = limits
     this.#stored = base.sessions
@@ -143,7 +147,7 @@ export class Store {
   /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
   async #subscriptions(client: Session): Promise<Subscription[]> {
     const stored = await this.#base.subscriptionsByClient(client)
-    return stored.filter(({ topic }) => isTopicFilter(topic)).slice(0, this.#limits.maxSubscriptions)
+    return stored.filter(({ topic }) => isTopicFilter(topic, this.#limits)).slice(0, this.#limits.maxSubscriptions)
   }
 
   async subscriptionsByTopic(topic: string): Promise<QueueSubscription[]> {

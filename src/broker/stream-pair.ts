@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import type { Ending } from '../endings.js'
 import { ChunkQueue, join } from './chunk-queue.js'
 import { Joiner } from './joiner.js'
 import { TurnEnd } from './turn-end.js'
@@ -87,6 +88,8 @@ interface PairEndOptions {
 
 /** One end of a pair. */
 export class PairEnd extends Duplex {
+  /** Why the other end ends, where it can say more than that. */
+  ending: Ending | undefined
   readonly #options: PairEndOptions
   #other: PairEnd | undefined
   /** What was written and waits for room at the other end. */

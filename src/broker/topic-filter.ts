@@ -1,19 +1,30 @@
-/** Aedes takes no more; it bounds what one filter costs, whatever its length. */
-const maxLevels = 100
-
-/** A length of two bytes is before each string in MQTT 3.1.1 §1.5.3. */
-const maxBytes = 65_535
+/** How large topics and filters may be. */
+export interface TopicBounds {
+  /** Levels, that is: one more than there are slashes. Aedes takes no more than 100. */
+  readonly topicLevels: number
+  /** Bytes of UTF-8. A length of two bytes is before each string in MQTT 3.1.1 §1.5.3: no more than 65,535. */
+  readonly topicLength: number
+}
 
 /**
  * Whether `text` is a topic filter: not empty [MQTT-4.7.3-1], `#` alone in the last level [MQTT-4.7.1-2], `+` alone in
- * its level [MQTT-4.7.1-3], no U+0000 [MQTT-4.7.3-2]; and of 65,535 bytes and 100 levels at most.
+ * its level [MQTT-4.7.1-3], no U+0000 [MQTT-4.7.3-2]; and within bounds.
  */
-export function isTopicFilter(text: string): boolean {
-  if (text === '' || text.includes('\0') || Buffer.byteLength(text) > maxBytes) return false
-  const levels = text.split('/', maxLevels + 1)
-  if (levels.length > maxLevels) return false
-  return levels.every(
-    (level, index) =>
-      level === '+' || (level === '#' && index === levels.length - 1) || !(level.includes('+') || level.includes('#')),
-  )
+export function isTopicFilter(text: string, bounds: TopicBounds): boolean {
+  if (text === '' || text.includes('\0') || !isWithin(text, bounds)) return false
+  return text
+    .split('/')
+    .every(
+      (level, index, { length }) =>
+        level === '+' || (level === '#' && index === length - 1) || !(level.includes('+') || level.includes('#')),
+    )
+}
+
+/** Whether a topic or a filter is no larger than `bounds`. Asked for each message that comes in: nothing is allocated. */
+export function isWithin(topic: string, { topicLevels, topicLength }: TopicBounds): boolean {
+  // One UTF-16 unit is three bytes of UTF-8 at most, so most texts need not be measured.
+  if (topic.length * 3 > topicLength && Buffer.byteLength(topic) > topicLength) return false
+  let levels = 1
+  for (let at = topic.indexOf('/'); at !== -1; at = topic.indexOf('/', at + 1)) levels++
+  return levels <= topicLevels
 }

@@ -6,14 +6,10 @@ const limits = [
   'connectionsPerUser',
   'upgradesPerSecond',
   'upgradesBurst',
-  'publishesPerSecond',
-  'publishesBurst',
   'bytesPerSecond',
   'bodySize',
   'bodyTimeout',
   'urlLength',
-  'topicLevels',
-  'topicLength',
 ] as const satisfies (keyof Config['limits'])[]
 
 /**

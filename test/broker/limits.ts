@@ -5,5 +5,7 @@ export const limits = {
   maxSubscriptions: 1000,
   maxQueuedMessages: 10_000,
   maxRetainedMessages: 1000,
+  topicLevels: 100,
+  topicLength: 65_535,
   sessionExpiry: 'off' as const,
 }

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { isTopicFilter } from '../../src/broker/topic-filter.js'
+import { isTopicFilter, isWithin } from '../../src/broker/topic-filter.js'
+
+const bounds = { topicLevels: 100, topicLength: 65_535 }
 
 describe('a topic filter', () => {
   it.each([
@@ -16,7 +18,7 @@ describe('a topic filter', () => {
     'a b/ü',
     '/'.repeat(99),
     'ü'.repeat(32_767),
-  ])('may be %s', filter => expect(isTopicFilter(filter)).toBe(true))
+  ])('may be %s', filter => expect(isTopicFilter(filter, bounds)).toBe(true))
 
   it.each([
     '',
@@ -33,5 +35,17 @@ describe('a topic filter', () => {
     'a\0',
     '/'.repeat(100),
     'ü'.repeat(32_768),
-  ])('is not %s', filter => expect(isTopicFilter(filter)).toBe(false))
+  ])('is not %s', filter => expect(isTopicFilter(filter, bounds)).toBe(false))
+})
+
+describe('a topic', () => {
+  const narrow = { topicLevels: 3, topicLength: 8 }
+
+  it.each(['a', 'a/b/c', '//', 'üüüü', '12345678'])('may be as large as %s', topic =>
+    expect(isWithin(topic, narrow)).toBe(true),
+  )
+
+  it.each(['a/b/c/d', '///', 'üüüüü', '123456789'])('is too large as %s', topic =>
+    expect(isWithin(topic, narrow)).toBe(false),
+  )
 })

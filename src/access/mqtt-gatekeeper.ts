@@ -1,0 +1,76 @@
+import { Ending } from '../endings.js'
+import type { Identity } from '../identity.js'
+import type { Authenticator } from './authenticator.js'
+import { mqttCredential } from './credentials.js'
+import { onExpiry } from './expiry.js'
+import type { Permissions, TopicRules } from './topic-rules.js'
+import type { UserLimits } from './user-limits.js'
+
+/** What a CONNECT says about who sends it. */
+export interface ConnectRequest {
+  readonly clientId: string
+  readonly username: string | undefined
+  readonly password: Uint8Array | undefined
+}
+
+/** Where a connection comes from. */
+export interface ConnectOrigin {
+  readonly address: string
+  /** Who it was found to be at the upgrade. */
+  readonly identity?: Identity
+}
+
+/** Who was let in with a CONNECT, and what they may do. */
+export interface Admitted extends Permissions {
+  readonly identity: Identity
+  /** Call when the connection is over. */
+  release(): void
+}
+
+export interface MqttGatekeeperOptions {
+  readonly authenticator: Authenticator
+  readonly rules: TopicRules
+  readonly users: UserLimits
+}
+
+/**
+ * Judges each CONNECT for the embedded broker.
+ *
+ * User name and password in CONNECT are what counts, also where the upgrade found out who it is; where CONNECT has neither,
+ * the upgrade's identity does. Where they differ in the user, the connection counts to both (`limits.connectionsPerUser`).
+ */
+export class MqttGatekeeper {
+  readonly #options: MqttGatekeeperOptions
+
+  constructor(options: MqttGatekeeperOptions) {
+    this.#options = options
+  }
+
+  /**
+   * @param revoke called when who it is no longer holds; not after `release`
+   * @throws {Ending} as `Authenticator.authenticate`; `identity-expired`, `too-many-from-user`
+   */
+  async admit(connect: ConnectRequest, from: ConnectOrigin, revoke: (ending: Ending) => void): Promise<Admitted> {
+    const { rules, users } = this.#options
+    const identity = await this.#identify(connect, from)
+    // The upgrade has counted its own.
+    const leave = users.admit(identity.user === from.identity?.user ? undefined : identity.user)
+    const stop = onExpiry(identity.expires, () => revoke(new Ending('identity-expired')))
+    const release = (): void => {
+      stop()
+      leave()
+    }
+    return { ...rules.for(identity, connect.clientId), identity, release }
+  }
+
+  #identify({ clientId, username, password }: ConnectRequest, from: ConnectOrigin): Identity | Promise<Identity> {
+    const credential = mqttCredential(username, password)
+    if (credential === undefined && from.identity !== undefined) {
+      const { expires = Number.POSITIVE_INFINITY } = from.identity
+      if (expires <= Date.now()) throw new Ending('identity-expired')
+      return from.identity
+    }
+    const attempt = { credential, transport: 'mqtt', address: from.address, clientId } as const
+    return this.#options.authenticator.authenticate(attempt)
+  }
+}

@@ -1,0 +1,186 @@
+import type { Client, ConnectPacket } from 'aedes'
+import { Ending, type EndingReason } from '../endings.js'
+import { anonymous } from '../identity.js'
+import type { Logger } from '../log.js'
+import type { DeniedAction } from '../metrics.js'
+import { ownPeer, type Peer } from './broker.js'
+import type { Gatekeeper, Rights } from './gatekeeper.js'
+import { type Owners, ownerOf, ownOwner } from './owners.js'
+import { isWithin, type TopicBounds } from './topic-filter.js'
+
+/** What admissions need. */
+export interface AdmissionsOptions {
+  /** Left out: everybody may do everything. */
+  readonly gatekeeper: Gatekeeper | undefined
+  readonly bounds: TopicBounds
+  readonly owners: Owners
+  readonly peerOf: (client: Client) => Peer | undefined
+  /** Says to the client's side why its connection is about to end. */
+  readonly explain: (client: Client, ending: Ending) => void
+  /** Ends a connection at once. */
+  readonly end: (client: Client, ending: Ending) => void
+  readonly onDenied: (action: DeniedAction) => void
+  readonly log: Logger
+}
+
+/** One connection: what its CONNECT says, then what it may do. */
+interface Admission {
+  readonly connect: ConnectPacket
+  rights: Rights | undefined
+  /** Whether it still gets back what its session has, before CONNACK. */
+  restoring: boolean
+  warned: boolean
+}
+
+/** MQTT 3.1.1, table 3.1: 2 identifier rejected, 3 unavailable, 4 bad user name or password, 5 not authorized. */
+const returnCodes: Partial<Record<EndingReason, 2 | 3 | 4 | 5>> = {
+  'client-id-taken': 2,
+  'identity-refused': 4,
+  'identity-required': 5,
+  'identity-expired': 5,
+  'will-refused': 5,
+}
+
+/** Lets clients in, or not, and knows of each what it may do from then on. */
+export class Admissions {
+  readonly #options: AdmissionsOptions
+  readonly #admissions = new WeakMap<object, Admission>()
+
+  constructor(options: AdmissionsOptions) {
+    this.#options = options
+  }
+
+  /** Call with each CONNECT. */
+  received(client: Client, connect: ConnectPacket): void {
+    this.#admissions.set(client, { connect, rights: undefined, restoring: true, warned: false })
+  }
+
+  /** Call when `client` has its CONNACK. */
+  connected(client: Client): void {
+    const admission = this.#admissions.get(client)
+    if (admission) admission.restoring = false
+  }
+
+  /** Whether `client` is yet to get its CONNACK, so that what it subscribes to is what its session has. */
+  isRestoring(client: Client): boolean {
+    return this.#admissions.get(client)?.restoring === true
+  }
+
+  /**
+   * Judges the CONNECT of `client`. Without a gatekeeper it is done when this returns.
+   *
+   * @param done called with an error that has the return code for CONNACK, or without
+   */
+  judge(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
+    const refuse = (error: unknown): void => {
+      const ending = Ending.from(error)
+      this.#options.explain(client, ending)
+      const returnCode = returnCodes[ending.reason] ?? 3
+      done(Object.assign(new Error(ending.text, { cause: error }), { returnCode }))
+    }
+    try {
+      this.#checkWill(client)
+      if (this.#options.gatekeeper) this.#admit(client, this.#options.gatekeeper).then(() => done(), refuse)
+      else done()
+    } catch (error) {
+      refuse(error)
+    }
+  }
+
+  async #admit(client: Client, gatekeeper: Gatekeeper): Promise<void> {
+    const { owners, peerOf } = this.#options
+    const admission = this.#admissions.get(client)
+    const peer = peerOf(client)
+    if (!admission || !peer) return
+    const isOwn = peer === ownPeer
+    const rights = isOwn ? everything : await this.#ask(client, admission.connect, peer, gatekeeper)
+    const releases = [rights.release]
+    const release = (): void => {
+      for (const part of releases) part()
+    }
+    try {
+      const { will } = admission.connect
+      if (will && !rights.mayPublish(will.topic)) throw new Ending('will-refused')
+      releases.push(owners.claim(client.id, isOwn ? ownOwner : ownerOf(rights.identity)))
+    } catch (error) {
+      release()
+      throw error
+    }
+    admission.rights = rights
+    // It may have left meanwhile.
+    if (client.conn.closed) release()
+    else client.conn.once('close', release)
+  }
+
+  #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Gatekeeper): Promise<Rights> {
+    const { clientId, username, password } = connect
+    return gatekeeper.admit({ clientId, username, password }, peer, ending => this.#options.end(client, ending))
+  }
+
+  /** A will that is too large could not be published when its time comes, and nobody would know. */
+  #checkWill(client: Client): void {
+    const will = this.#admissions.get(client)?.connect.will
+    if (will && !isWithin(will.topic, this.#options.bounds)) throw new Ending('topic-too-large')
+  }
+
+  /** Whether a message of `client` goes on: if not, it is dropped, or with an ending the connection is. */
+  screen(client: Client, topic: string): boolean | Ending {
+    if (!isWithin(topic, this.#options.bounds)) return new Ending('topic-too-large')
+    if (this.#rightsOf(client).mayPublish(topic)) return true
+    this.#deny('publish', client, topic)
+    return false
+  }
+
+  /** Whether the rules allow `client` to subscribe to `filter`. May be asked twice. */
+  maySubscribe(client: object, filter: string): boolean {
+    return this.#rightsOf(client).maySubscribe(filter)
+  }
+
+  /** Call when a filter was not granted, for whatever reason. */
+  notGranted(client: Client, filter: string): void {
+    this.#deny('subscribe', client, filter)
+  }
+
+  /** Whether `client` may get a message that waited in its session, or a retained one. */
+  mayReceive(client: Client, topic: string): boolean {
+    if (this.#rightsOf(client).mayRead(topic)) return true
+    this.#deny('receive', client, topic)
+    return false
+  }
+
+  #rightsOf(client: object): Rights {
+    if (!this.#options.gatekeeper) return everything
+    return this.#admissions.get(client)?.rights ?? nothing
+  }
+
+  /** The first time on a connection it is worth a warning, as somebody has to change the client or the rules. */
+  #deny(action: DeniedAction, client: Client, topic: string): void {
+    const { log, onDenied } = this.#options
+    onDenied(action)
+    const admission = this.#admissions.get(client)
+    const level = admission?.warned === true ? 'debug' : 'warn'
+    if (admission) admission.warned = true
+    log[level]({ clientId: client.id, user: admission?.rights?.identity.user, topic }, denials[action])
+  }
+}
+
+const denials: Readonly<Record<DeniedAction, string>> = {
+  publish: 'a message was dropped: this client may not publish to its topic',
+  subscribe: 'a subscription was refused: this client may not have its filter',
+  receive: 'a message was dropped: this client may no longer get what waited for it',
+}
+
+const everything: Rights = {
+  identity: anonymous,
+  mayPublish: () => true,
+  maySubscribe: () => true,
+  mayRead: () => true,
+  release: () => {},
+}
+
+const nothing: Rights = {
+  ...everything,
+  mayPublish: () => false,
+  maySubscribe: () => false,
+  mayRead: () => false,
+}
