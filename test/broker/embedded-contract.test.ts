@@ -5,6 +5,7 @@ import { describe } from 'vitest'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
 import { describeBroker } from '../contracts/broker.js'
+import { startGuarded } from './access-rig.js'
 import { limits } from './limits.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
@@ -24,6 +25,16 @@ describe('the embedded broker, on disk', () => {
         broker: await createEmbedded({ data, ...limits }, log),
         dispose: () => rm(data, { recursive: true }),
       }
+    },
+    { mqtt5: false, beKilled: false },
+  )
+})
+
+describe('the embedded broker, with rules that allow it all', () => {
+  describeBroker(
+    async () => {
+      const rules = [{ to: 'anonymous' as const, publish: ['#'], subscribe: ['#', '$SYS/#'] }]
+      return { broker: await startGuarded({ access: { rules } }), dispose: async () => {} }
     },
     { mqtt5: false, beKilled: false },
   )
