@@ -27,11 +27,11 @@ export class Credentials {
   /** `access:` without rules. */
   readonly access: AccessInput
 
-  constructor(users: readonly string[] = ['alice', 'bob', 'carol']) {
-    // The lowest cost, and not the 60 ms of a real one.
-    const hash = bcrypt.hashSync('right', 4)
+  /** @param options `cost` is that of bcrypt: by default the lowest, and not the 60 ms of a real one */
+  constructor({ cost = 4 } = {}) {
+    const hash = bcrypt.hashSync('right', cost)
     const htpasswd = join(this.directory, 'users')
-    writeFileSync(htpasswd, users.map(user => `${user}:${hash}\n`).join(''))
+    writeFileSync(htpasswd, ['alice', 'bob', 'carol'].map(user => `${user}:${hash}\n`).join(''))
     this.access = { htpasswd, jwt: { secret, clockTolerance: '0ms' } }
   }
 
