@@ -3,8 +3,9 @@ import { type Access, openAccess } from './access/access.js'
 import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
-import { compileOrigins } from './access/origins.js'
+import { compileOrigins, type OriginPolicy } from './access/origins.js'
 import { TokenBucket } from './access/rate-limits.js'
+import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
 import type { Broker } from './broker/broker.js'
 import type { EmbeddedHooks } from './broker/embedded.js'
@@ -19,7 +20,9 @@ import { formatUrl, type Listener } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
 import { registerEndpointHints, registerPages } from './listen/pages.js'
 import type { ProbedBroker } from './listen/readiness.js'
+import { registerTickets } from './listen/tickets.js'
 import { type UpgradeRoute, UpgradeRouter } from './listen/upgrade.js'
+import { createUpgradeIdentity } from './listen/upgrade-identity.js'
 import { startHttp, startHttps } from './listen/web-servers.js'
 import type { Logger } from './log.js'
 import { createMetrics, type Metrics } from './metrics.js'
@@ -80,7 +83,7 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
   const brokers = opened.add(new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics)))
-  const tunnels = new Tunnels(metrics)
+  const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   const limits = new ConnectionLimits(config.limits)
   const resolveClient = compileClientResolver(config.trustedProxies)
@@ -89,14 +92,15 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const routes = await Promise.all(
     config.tunnels.map(async tunnel => {
       const broker = await brokers.get(tunnel.broker ?? config.broker)
-      return upgradeRoute(tunnel, broker, config, tunnels)
+      return upgradeRoute(tunnel, broker, config, access, tunnels)
     }),
   )
-  const router = new UpgradeRouter({ routes, limits, resolveClient, nextId, log, metrics })
+  const { urlLength } = config.limits
+  const router = new UpgradeRouter({ routes, limits, users, urlLength, resolveClient, nextId, log, metrics })
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
 
   let shuttingDown = false
-  const app = opened.add(createApp({ resolveClient, log }))
+  const app = opened.add(createApp({ resolveClient, limits: config.limits, log, metrics }))
   registerEndpointHints(app, path => router.matches(path))
   registerHealth(app, {
     brokers: brokers.probed,
@@ -106,6 +110,11 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
     resolveClient,
     log,
   })
+  const { authenticator, tickets } = access
+  if (authenticator) {
+    const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
+    registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient })
+  }
   await registerPages(app, { directory: config.public === undefined ? undefined : resolve(cwd, config.public), log })
   await app.ready()
 
@@ -121,7 +130,9 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   }
   const maxConnections = socketsPerConnection * config.limits.connections
   const onUpgrade: UpgradeRouter['handle'] = (request, socket, head) => router.handle(request, socket, head)
-  const web = { app, onUpgrade, limits: config.limits, maxConnections, log, metrics }
+  const perAddress = socketsPerConnection * config.limits.connectionsPerAddress
+  const sockets = new SocketLimits({ perAddress, trustedProxies: config.trustedProxies })
+  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, log, metrics }
   const { http, https, mqtt } = config
   if (http.port !== 'off') {
     listening('http', await startHttp({ ...web, port: http.port, host: http.host ?? config.host }))
@@ -266,14 +277,21 @@ function embeddedHooks(config: Config, access: Access, users: UserLimits, metric
   }
 }
 
-function upgradeRoute(tunnel: TunnelConfig, broker: Broker, config: Config, tunnels: Tunnels): UpgradeRoute {
-  const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin } = tunnel
+function upgradeRoute(
+  tunnel: TunnelConfig,
+  broker: Broker,
+  config: Config,
+  { authenticator }: Access,
+  tunnels: Tunnels,
+): UpgradeRoute {
+  const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin, requireIdentity } = tunnel
   const options = { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...tunnelOptions(config, tunnel) }
   const endpoint = new WebSocketEndpoint(options, tunnels)
   return {
     matches: pathMatcher(tunnel),
     // Where nothing says who may connect, it is not to be reached from elsewhere at all (see config/checks.ts).
     allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: !config.anonymous && !config.access }),
+    identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, requireIdentity),
     accept: upgrade => endpoint.accept(upgrade),
   }
 }
@@ -303,9 +321,11 @@ function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig
 
 async function startCertificates(config: Config, cwd: string, log: Logger, metrics: Metrics): Promise<Certificates> {
   const { cert, key, minVersion } = config.https
+  const { ca, crl } = config.access?.clientCertificates ?? {}
   const given = cert !== undefined && key !== undefined
-  const files = given ? { cert: resolve(cwd, cert), key: resolve(cwd, key) } : await makeDevelopmentFiles(cwd, log)
-  return Certificates.start({ files, minVersion, log, metrics })
+  const own = given ? { cert: resolve(cwd, cert), key: resolve(cwd, key) } : await makeDevelopmentFiles(cwd, log)
+  const clients = ca === undefined ? undefined : { ca: resolve(cwd, ca), crl: crl && resolve(cwd, crl) }
+  return Certificates.start({ files: { ...own, clients }, minVersion, log, metrics })
 }
 
 /** Loaded where it is wanted: the library that signs certificates is the largest of all. */

@@ -39,6 +39,8 @@ export interface Metrics {
   denied(action: DeniedAction): void
   /** One time that a connection had to wait because it published too fast. */
   delayed(): void
+  /** So many seconds for which one direction of a tunnel stands still because of its pace. */
+  throttled(direction: 'in' | 'out', seconds: number): void
   /** How long the broker took to accept one connection, in seconds. */
   upstreamConnected(seconds: number): void
   /** Where to ask how many bytes wait in memory for all connections together. */
@@ -109,6 +111,14 @@ export function createMetrics(): Metrics {
     help: 'Times that a connection was not read for a while because it published too fast (limits.publishesPerSecond)',
     registers: [registry],
   })
+  const throttled = new Counter({
+    name: 'mqway_throttled_seconds_total',
+    help: 'Seconds for which one direction of a connection stood still because of limits.bytesPerSecond',
+    labelNames: ['direction'],
+    registers: [registry],
+  })
+  throttled.inc({ direction: 'in' }, 0)
+  throttled.inc({ direction: 'out' }, 0)
   const connectSeconds = new Histogram({
     name: 'mqway_upstream_connect_seconds',
     help: 'Time that the broker took to accept a connection',
@@ -172,6 +182,7 @@ export function createMetrics(): Metrics {
       denied[action]++
     },
     delayed: () => delays.inc(),
+    throttled: (direction, seconds) => throttled.inc({ direction }, seconds),
     upstreamConnected: seconds => connectSeconds.observe(seconds),
     watchBuffers: read => {
       new Gauge({

@@ -1,21 +1,34 @@
 import { isIPv6 } from 'node:net'
 import { Ending } from '../endings.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
+import { type Clock, RateLimits } from './rate-limits.js'
 
-/** How many connections there may be at once. */
+/** How many connections there may be at once, and how many new ones per second. */
 export interface ConnectionLimitsOptions {
   readonly connections: number
   readonly connectionsPerAddress: number
+  /** New ones from one address, on average. Default: any number. */
+  readonly upgradesPerSecond?: number | 'off'
+  /** How many of them may come at once. */
+  readonly upgradesBurst?: number
+  readonly now?: Clock
 }
 
-/** Counts the connections that are open, in all and per address. What it remembers is bounded by what is open. */
+/**
+ * Counts the connections that are open, in all and per address, and those that come. What it remembers is bounded by
+ * what is open, and by what `RateLimits` keeps.
+ */
 export class ConnectionLimits {
   readonly #options: ConnectionLimitsOptions
   readonly #perAddress = new Map<string, number>()
+  readonly #rate: RateLimits | undefined
   #open = 0
 
   constructor(options: ConnectionLimitsOptions) {
     this.#options = options
+    const { upgradesPerSecond = 'off', upgradesBurst = 1, now } = options
+    if (upgradesPerSecond === 'off') return
+    this.#rate = new RateLimits({ perSecond: upgradesPerSecond, burst: upgradesBurst, ...(now && { now }) })
   }
 
   /** Connections that were admitted and not released. */
@@ -32,14 +45,17 @@ export class ConnectionLimits {
    * Admits one connection.
    *
    * An IPv6 address counts as its /64, which is what one customer has. Peers on a Unix socket are a reverse proxy's
-   * connections as a rule, so they count in all but not as one address.
+   * connections as a rule, so they count in all but not as one address. One that is refused for their number counts
+   * towards the rate: somebody who keeps trying is told so.
    *
    * @returns what releases it; calling it again does nothing
-   * @throws {Ending} `too-many-connections` or `too-many-from-address`
+   * @throws {Ending} `connecting-too-fast`, `too-many-connections` or `too-many-from-address`
    */
   admit(address: string): () => void {
-    if (this.#open >= this.#options.connections) throw new Ending('too-many-connections')
     const key = networkOf(address)
+    const wait = key === unixAddress ? 0 : (this.#rate?.take(key) ?? 0)
+    if (wait > 0) throw new Ending('connecting-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+    if (this.#open >= this.#options.connections) throw new Ending('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
     if (key !== unixAddress && count >= this.#options.connectionsPerAddress) throw new Ending('too-many-from-address')
     this.#open += 1

@@ -23,15 +23,19 @@ const sentences: Readonly<Record<number, string>> = {
   503: 'This is not available at the moment.',
 }
 
-/** Answers with a status and a sentence: as a page to a browser, as plain text to everybody else. */
+/**
+ * Answers with a status and a sentence: as a page to a browser, as plain text to everybody else.
+ *
+ * @param sentence ours, with nothing of the request in it
+ */
 export function answer(
   request: FastifyRequest,
   reply: FastifyReply,
   status: number,
   headers: Readonly<Record<string, string>> = {},
+  sentence: string = sentences[status] ?? STATUS_CODES[status] ?? 'Error',
 ): FastifyReply {
   const title = STATUS_CODES[status] ?? 'Error'
-  const sentence = sentences[status] ?? title
   const wantsPage = request.headers.accept?.includes('text/html') ?? false
   return reply
     .code(status)

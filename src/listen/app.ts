@@ -7,30 +7,34 @@ import {
   LogController,
 } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
+import type { LimitsConfig } from '../config/schema.js'
+import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
+import type { Metrics } from '../metrics.js'
 import { answer, securityHeaders } from './answers.js'
-import { pathOf } from './upgrade.js'
+import { limitBodyTime } from './body-time.js'
+import { answerEnding, answerProblem, isForApi } from './problem.js'
+import { pathOf } from './request-target.js'
 
 export interface AppOptions {
   readonly resolveClient: ClientResolver
+  readonly limits: Pick<LimitsConfig, 'bodySize' | 'bodyTimeout' | 'urlLength'>
   readonly log: Logger
+  readonly metrics: Metrics
 }
-
-/** Bytes of a request's body. Nothing that is served here takes a large one. */
-const bodyLimit = 64 * 1024
 
 /**
  * Makes the app that the web servers share: an access line for each request, the headers that every answer has, and
  * answers that a person can read for what is wrong. Routes are added by `registerPages`, `registerHealth` and the like; `registerEndpointHints` deals
  * with what none of them answers.
  */
-export function createApp({ resolveClient, log }: AppOptions): FastifyInstance {
+export function createApp({ resolveClient, limits, log, metrics }: AppOptions): FastifyInstance {
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
   const app = fastify({
     loggerInstance,
     // Its own lines have the query in them, which may hold what is nobody's business.
     logController: new LogController({ disableRequestLogging: true }),
-    bodyLimit,
+    bodyLimit: limits.bodySize,
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
     frameworkErrors: (error, request, reply) => {
       answer(request, reply, error.statusCode ?? 400)
@@ -42,20 +46,37 @@ export function createApp({ resolveClient, log }: AppOptions): FastifyInstance {
     reply.headers(securityHeaders)
     // Kept from here, because an HTTP/2 connection may be gone, and its address with it, when the answer is.
     peers.set(request, resolveClient(request.raw).address)
+    if (request.url.length > limits.urlLength) throw new Ending('url-too-long')
   })
+  limitBodyTime(app, limits.bodyTimeout)
   app.addHook('onResponse', async (request, reply) => {
     const { method, path } = pathAndMethod(request)
     const ms = Math.round(reply.elapsedTime * 10) / 10
     log.debug({ peer: peers.get(request), method, path, status: reply.statusCode, ms }, 'request')
   })
 
-  app.setErrorHandler((error: FastifyError, request, reply) => {
-    const status = error.statusCode ?? 500
+  app.setErrorHandler((error: FastifyError | Ending, request, reply) => {
+    const refusal = error instanceof Ending ? error : refusalOf(error)
+    if (refusal instanceof Ending) {
+      metrics.refused(refusal.reason)
+      const { reason, httpStatus: status, cause, level, text } = refusal
+      log[level]({ peer: peers.get(request), ...pathAndMethod(request), reason, status, err: cause }, text)
+      // What is left of its body will not come.
+      if (reason === 'body-timeout' && request.raw.httpVersionMajor === 1) reply.header('connection', 'close')
+      return answerEnding(request, reply, refusal)
+    }
+    const status = refusal.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')
+    if (isForApi(request)) return answerProblem(reply, { status })
     // A path that may not be read is answered as if there was nothing, so that nobody can feel around for files.
-    answer(request, reply, status === 403 ? 404 : status, headersOf(error))
+    return answer(request, reply, status === 403 ? 404 : status, headersOf(refusal))
   })
   return app
+}
+
+/** The row of the table for what goes beyond a limit that is kept here; any other error as it is. */
+function refusalOf(error: FastifyError): FastifyError | Ending {
+  return error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' ? new Ending('body-too-large') : error
 }
 
 /** No route here has a schema, and a start without the compilers for them costs a tenth less. */

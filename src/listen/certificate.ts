@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { createSecureContext } from 'node:tls'
+import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import { normalizeAddress } from '../access/addresses.js'
 
 /** Where a certificate and its key are; both may be in one file. */
@@ -9,6 +9,8 @@ export interface CertificateFiles {
   readonly cert: string
   /** The private key, not encrypted (PEM). */
   readonly key: string
+  /** Who may sign the certificates of clients, and which of them are revoked (PEM); clients are asked for none without. */
+  readonly clients?: { readonly ca: string; readonly crl?: string | undefined } | undefined
 }
 
 /** A certificate that was read, checked, and can be served. */
@@ -17,6 +19,8 @@ export interface Certificate {
   readonly cert: string
   /** The private key (PEM). */
   readonly key: string
+  /** For the certificates of clients: one PEM block each. */
+  readonly clients: { readonly ca: readonly string[]; readonly crl: readonly string[] } | undefined
   /** Such as `CN=localhost`. */
   readonly subject: string
   /** The names and addresses that it is valid for. */
@@ -32,6 +36,7 @@ export class CertificateError extends Error {
 }
 
 const certificateBlock = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
+const revocationBlock = /-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g
 const encryptedKey = /-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED/
 
 /**
@@ -53,18 +58,40 @@ export async function loadCertificate(files: CertificateFiles): Promise<Certific
       `the key in ${files.key} is not that of the first certificate in ${files.cert} (${oneLine(own.subject)})`,
     )
   }
-  try {
-    createSecureContext({ cert, key })
-  } catch (cause) {
-    throw new CertificateError(`${files.cert} cannot be used for TLS: ${messageOf(cause)}`, { cause })
-  }
+  const clients = files.clients && (await loadClientFiles(files.clients))
+  tryContext({ cert, key }, files.cert)
   return {
     cert,
     key,
+    clients,
     subject: oneLine(own.subject),
     names: namesOf(own),
     validFrom: Date.parse(own.validFrom),
     validTo: Date.parse(own.validTo),
+  }
+}
+
+/** TLS reads one revocation list of each text that it is given, and of none that is damaged does it say so. */
+async function loadClientFiles(files: { ca: string; crl?: string | undefined }): Promise<Certificate['clients']> {
+  const authorities = await readPem(files.ca, 'CA')
+  if (parseChain(files.ca, authorities).length === 0) {
+    throw new CertificateError(`${files.ca} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)`)
+  }
+  const ca = authorities.match(certificateBlock) ?? []
+  if (files.crl === undefined) return { ca, crl: [] }
+  const crl = (await readPem(files.crl, 'revocation list')).match(revocationBlock) ?? []
+  if (crl.length === 0) {
+    throw new CertificateError(`${files.crl} holds no revocation list in PEM form (-----BEGIN X509 CRL-----)`)
+  }
+  tryContext({ ca, crl }, files.crl)
+  return { ca, crl }
+}
+
+function tryContext(options: SecureContextOptions, file: string): void {
+  try {
+    createSecureContext(options)
+  } catch (cause) {
+    throw new CertificateError(`${file} cannot be used for TLS: ${messageOf(cause)}`, { cause })
   }
 }
 

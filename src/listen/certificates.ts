@@ -72,6 +72,11 @@ export class Certificates {
     return this.#current
   }
 
+  /** Whether clients are asked for a certificate. */
+  get asksClients(): boolean {
+    return this.#options.files.clients !== undefined
+  }
+
   /** What a TLS server is made with. */
   get secureContext(): SecureContextOptions {
     return this.#contextOf(this.#current)
@@ -139,8 +144,10 @@ export class Certificates {
     }
   }
 
-  #contextOf({ cert, key }: Certificate): SecureContextOptions {
-    return { cert, key, minVersion: this.#options.minVersion }
+  #contextOf({ cert, key, clients }: Certificate): SecureContextOptions {
+    const { minVersion } = this.#options
+    if (clients === undefined) return { cert, key, minVersion }
+    return { cert, key, minVersion, ca: [...clients.ca], ...(clients.crl.length > 0 && { crl: [...clients.crl] }) }
   }
 
   #announce(message: string): void {
@@ -163,13 +170,16 @@ export class Certificates {
 
 /** What changes whenever a file is replaced or written; for a file that is not there, that it is not. */
 async function stampOf(files: CertificateFiles): Promise<string> {
-  const stamps = [files.cert, files.key].map(async file => {
-    try {
-      const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true })
-      return [dev, ino, size, mtimeNs, ctimeNs].join('-')
-    } catch {
-      return 'missing'
-    }
-  })
+  const paths = [files.cert, files.key, files.clients?.ca, files.clients?.crl]
+  const stamps = paths
+    .flatMap(file => file ?? [])
+    .map(async file => {
+      try {
+        const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true })
+        return [dev, ino, size, mtimeNs, ctimeNs].join('-')
+      } catch {
+        return 'missing'
+      }
+    })
   return (await Promise.all(stamps)).join(' ')
 }

@@ -3,6 +3,8 @@ import { chmod, lstat, unlink } from 'node:fs/promises'
 import { type AddressInfo, createConnection, type Server, type Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { formatHost } from '../access/addresses.js'
+import type { SocketLimits } from '../access/socket-limits.js'
+import type { EndingReason } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
@@ -17,6 +19,8 @@ export interface ListenOptions {
   readonly port: number | string
   /** Sockets that one bound address holds at most: those of pages, probes and refusals beside the tunnels. */
   readonly maxConnections: number
+  /** Sockets that one address holds at most, over all listeners; left out where each of them is counted anyway. */
+  readonly sockets?: SocketLimits
   readonly log: Logger
   readonly metrics: Metrics
 }
@@ -158,13 +162,18 @@ async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
 /** Keeps track of the sockets of a server that listens, so that it can be ended for good. */
 function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
   const sockets = new Set<Socket>()
+  const dropped = countDrops(options)
   server.on('connection', socket => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
+    if (options.sockets && !options.sockets.admit(socket)) {
+      dropped('too-many-from-address', socket.remoteAddress)
+      socket.destroy()
+    }
   })
   server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
   server.maxConnections = options.maxConnections
-  logDrops(server, options)
+  server.on('drop', data => dropped('too-many-connections', data?.remoteAddress))
   let closed: Promise<void> | undefined
   return {
     address,
@@ -178,15 +187,16 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
   }
 }
 
-function logDrops(server: Server, { log, metrics, purpose, maxConnections }: ListenOptions): void {
+/** Counts what is dropped before there is a request to answer. */
+function countDrops({ log, metrics, purpose }: ListenOptions): (reason: EndingReason, peer?: string) => void {
   let dropped = 0
   let lastLog = Number.NEGATIVE_INFINITY
-  server.on('drop', () => {
-    metrics.refused('too-many-connections')
+  return (reason, peer) => {
+    metrics.refused(reason)
     dropped += 1
     if (performance.now() - lastLog < dropLogInterval) return
-    log.warn({ purpose, dropped, maxConnections }, 'Connections were dropped: all are taken')
+    log.warn({ purpose, reason, peer, dropped }, 'Connections were dropped: all are taken')
     lastLog = performance.now()
     dropped = 0
-  })
+  }
 }

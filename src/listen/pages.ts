@@ -8,7 +8,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { answer } from './answers.js'
-import { pathOf } from './upgrade.js'
+import { answerProblem, isForApi } from './problem.js'
+import { pathOf } from './request-target.js'
 
 export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */
@@ -95,6 +96,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
 export function registerEndpointHints(app: FastifyInstance, matches: (path: string) => boolean): void {
   app.setNotFoundHandler((request, reply) => {
     if (matches(pathOf(request.url))) answer(request, reply, 426, upgradeHeaders(request))
+    else if (isForApi(request)) answerProblem(reply, { status: 404 })
     else if (request.method === 'GET' || request.method === 'HEAD') answer(request, reply, 404)
     else answer(request, reply, 405, { allow: 'GET, HEAD' })
   })

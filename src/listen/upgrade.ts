@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Client, ClientResolver } from '../access/client-address.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { OriginPolicy } from '../access/origins.js'
+import type { UserLimits } from '../access/user-limits.js'
 import type { Peer } from '../broker/broker.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
@@ -10,6 +11,8 @@ import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { takeOverWhileCounted } from './admission.js'
 import { writeRefusal } from './refusal.js'
+import { pathOf } from './request-target.js'
+import type { UpgradeIdentity } from './upgrade-identity.js'
 
 /** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
 export interface Upgrade {
@@ -31,6 +34,8 @@ export interface UpgradeRoute {
   matches(path: string): boolean
   /** Which pages may connect. */
   readonly allowsOrigin: OriginPolicy
+  /** Finds out who somebody is; left out where nobody is asked. */
+  readonly identity?: UpgradeIdentity | undefined
   /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */
   accept(upgrade: Upgrade): void | Promise<void>
 }
@@ -39,6 +44,10 @@ export interface UpgradeRouterOptions {
   /** The first that matches is taken. */
   readonly routes: readonly UpgradeRoute[]
   readonly limits: ConnectionLimits
+  /** Counts the connections of those who are known. */
+  readonly users: UserLimits
+  /** The longest request target, in bytes. */
+  readonly urlLength: number
   readonly resolveClient: ClientResolver
   /** Names one connection in the log. */
   readonly nextId: () => string
@@ -86,15 +95,36 @@ export class UpgradeRouter {
     try {
       const { route, release } = this.#admit(request, path, client)
       const upgrade = { request, socket, head, peer, path, log, refuse }
-      takeOverWhileCounted(socket, release, () => route.accept(upgrade)).catch(error => refuse(Ending.from(error)))
+      const { identity } = route
+      const takeOver = identity
+        ? () => this.#acceptKnown(route, identity, upgrade, client)
+        : () => route.accept(upgrade)
+      takeOverWhileCounted(socket, release, takeOver).catch(error => {
+        const ending = Ending.from(error)
+        refuse(ending, identity && challengeOf(ending, identity))
+      })
     } catch (error) {
       refuse(Ending.from(error))
     }
   }
 
+  /** Leads the handshake on once it is known who it is from, as far as that is asked. */
+  async #acceptKnown(route: UpgradeRoute, identity: UpgradeIdentity, upgrade: Upgrade, client: Client): Promise<void> {
+    const { request, socket, log } = upgrade
+    const found = await identity.find(request, client)
+    // They have left meanwhile: no broker is dialled, and nobody would release what counts them.
+    if (socket.destroyed) return
+    if (found === undefined) return route.accept(upgrade)
+    socket.once('close', this.#options.users.admit(found.user))
+    log.setBindings({ user: found.user, identity: found.source })
+    return route.accept({ ...upgrade, peer: { ...upgrade.peer, identity: found } })
+  }
+
   /** The endpoint, once every guard has let the request through, and what gives the connection's place back. */
   #admit(request: IncomingMessage, path: string, client: Client): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new Ending('shutting-down')
+    // Before a pattern of the configuration has to read it.
+    if ((request.url?.length ?? 0) > this.#options.urlLength) throw new Ending('url-too-long')
 
     const route = this.#options.routes.find(candidate => candidate.matches(path))
     if (route === undefined) throw new Ending('unknown-path')
@@ -119,11 +149,10 @@ export class UpgradeRouter {
   }
 }
 
+/** RFC 9110 §15.5.2: what is to be presented. */
+function challengeOf({ httpStatus }: Ending, { challenge }: UpgradeIdentity): Record<string, string> | undefined {
+  return httpStatus === 401 && challenge !== '' ? { 'WWW-Authenticate': challenge } : undefined
+}
+
 /** It stays for as long as the connection, and must not hold anything; whoever takes the connection over listens too. */
 function ignore(): void {}
-
-/** The path of a request target in origin-form or absolute-form (RFC 9112 §3.2), without its query. */
-export function pathOf(target = '/'): string {
-  const path = target.startsWith('/') ? target : target.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, '')
-  return path.split(/[?#]/, 1)[0] || '/'
-}

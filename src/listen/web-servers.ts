@@ -24,7 +24,7 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly app: WebApp
   /** Takes every request for a WebSocket, also from the TLS port. */
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
-  readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout'>
+  readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
   /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
   readonly idleTimeout?: number
 }
@@ -32,6 +32,8 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
 /** Gives a TLS server its certificate, now and whenever there is a new one; see `Certificates`. */
 export interface CertificateSource {
   readonly secureContext: SecureContextOptions
+  /** Whether clients are asked for a certificate of theirs. Whoever has none, or one that is not valid, gets in all the same. */
+  readonly asksClients?: boolean
   serve(server: { setSecureContext(options: SecureContextOptions): void }): void
 }
 
@@ -81,6 +83,8 @@ export async function startHttps(
   const makeServer = (): Server => {
     const server = createSecureServer({
       ...certificates.secureContext,
+      // Whether it is valid is for access/ to say, in an answer that can be read.
+      ...(certificates.asksClients && { requestCert: true, rejectUnauthorized: false }),
       allowHTTP1: true,
       // The end of one direction of a tunnel must not end the other, as on the plain server.
       allowHalfOpen: true,
@@ -104,7 +108,8 @@ function http1Settings({ limits }: WebServerOptions) {
   return {
     maxHeaderSize: limits.headerSize,
     headersTimeout: limits.handshakeTimeout,
-    requestTimeout: limits.handshakeTimeout,
+    // Later than the app gives up, which can say why.
+    requestTimeout: limits.handshakeTimeout + limits.bodyTimeout + 1000,
     // A time limit is kept this exactly; each check walks the connections that have no whole request yet.
     connectionsCheckingInterval: Math.max(20, Math.min(1000, limits.handshakeTimeout / 10)),
     keepAliveTimeout,

@@ -1,8 +1,10 @@
+import { onExpiry } from '../access/expiry.js'
 import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
 import type { ConnectionLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../metrics.js'
 import type { Client } from './client.js'
+import { PacedClient } from './paced-client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
 
 /** A broker connection that waits for its client to be ready. */
@@ -19,12 +21,15 @@ const staggerPart = 0.5
 /** All open tunnels: opens them, counts them, ends them together. */
 export class Tunnels {
   readonly #metrics: Metrics
+  readonly #bytesPerSecond: number | 'off'
   readonly #open = new Set<Tunnel>()
   #closing = false
   #idle: () => void = () => {}
 
-  constructor(metrics: Metrics) {
+  /** @param bytesPerSecond of each tunnel, each way */
+  constructor(metrics: Metrics, bytesPerSecond: number | 'off' = 'off') {
     this.#metrics = metrics
+    this.#bytesPerSecond = bytesPerSecond
   }
 
   /** How many tunnels are open. */
@@ -40,7 +45,7 @@ export class Tunnels {
   }
 
   /**
-   * Opens the broker's side for a client.
+   * Opens the broker's side for a client. Its tunnel ends with `identity-expired` when what proved who it is does.
    *
    * @throws {Ending} what `Broker.open` rejects with, or `shutting-down`
    */
@@ -49,6 +54,7 @@ export class Tunnels {
     const traffic = noTraffic()
     const setState = this.#metrics.trackConnection(transport, traffic)
     setState('opening')
+    const expires = peer.identity?.expires
     const startedAt = performance.now()
     let stream: BrokerStream
     try {
@@ -71,17 +77,23 @@ export class Tunnels {
     return {
       abandon,
       carry: (makeClient, options, log) => {
+        let stopWaiting: (() => void) | undefined
         const tunnel = new Tunnel({
-          client: makeClient(traffic),
+          client: this.#paced(makeClient(traffic)),
           broker: stream,
           options,
           traffic,
           metrics: this.#metrics,
           setState,
           log,
-          onEnded: () => this.#remove(tunnel),
+          onEnded: () => {
+            stopWaiting?.()
+            this.#remove(tunnel)
+          },
         })
         this.#open.add(tunnel)
+        if (expires === undefined) return
+        stopWaiting = onExpiry(expires, () => tunnel.end(new Ending('identity-expired')))
       },
     }
   }
@@ -103,6 +115,12 @@ export class Tunnels {
     timers.push(setTimeout(() => this.#destroyAll(), grace))
     await idle
     for (const timer of timers) clearTimeout(timer)
+  }
+
+  #paced(client: Client): Client {
+    const bytesPerSecond = this.#bytesPerSecond
+    if (bytesPerSecond === 'off') return client
+    return new PacedClient(client, { bytesPerSecond, onPause: this.#metrics.throttled })
   }
 
   #destroyAll(): void {

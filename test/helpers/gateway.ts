@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { loadConfig } from '../../src/config/load.js'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { type Gateway, startGateway } from '../../src/gateway.js'
-import { createLog } from '../../src/log.js'
+import { createLog, type Logger } from '../../src/log.js'
 
 /** A whole gateway, as `mqway serve` would start it, for one test. */
 export interface TestGateway {
@@ -17,8 +17,12 @@ export interface TestGateway {
   close(): Promise<void>
 }
 
-/** Starts a gateway on free ports of loopback with the built-in broker in memory, changed by `config`. */
-export async function startTestGateway(config: ConfigInput = {}): Promise<TestGateway> {
+/**
+ * Starts a gateway on free ports of loopback with the built-in broker in memory, changed by `config`.
+ *
+ * @param log instead of none
+ */
+export async function startTestGateway(config: ConfigInput = {}, log?: Logger): Promise<TestGateway> {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-'))
   const { http, https, mqtt, ...rest } = config
   const input: ConfigInput = {
@@ -33,7 +37,7 @@ export async function startTestGateway(config: ConfigInput = {}): Promise<TestGa
   // JSON is YAML.
   await writeFile(file, JSON.stringify(input))
   const loaded = loadConfig({ argv: ['--config', file], env: {}, cwd: directory })
-  const gateway = await startGateway(loaded.config, createLog(loaded.config.log), { cwd: directory })
+  const gateway = await startGateway(loaded.config, log ?? createLog(loaded.config.log), { cwd: directory })
   const url = (scheme: string): string => gateway.urls.find(candidate => candidate.startsWith(`${scheme}://`)) ?? ''
   const urls = { http: url('http'), https: url('https'), mqtt: url('mqtt') }
   return {

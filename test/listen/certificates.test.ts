@@ -8,7 +8,15 @@ import { loadCertificate } from '../../src/listen/certificate.js'
 import { Certificates } from '../../src/listen/certificates.js'
 import { developmentCertificate } from '../../src/listen/development-certificate.js'
 import { startHttps } from '../../src/listen/web-servers.js'
-import { closing, portOf, recordingLog, temporaryDirectory, testMetrics, writeCertificate } from './rig.js'
+import {
+  closing,
+  portOf,
+  recordingLog,
+  requestLimits,
+  temporaryDirectory,
+  testMetrics,
+  writeCertificate,
+} from './rig.js'
 
 const day = 86_400_000
 
@@ -30,7 +38,7 @@ async function start(
       host: '127.0.0.1',
       port: 0,
       maxConnections: 10,
-      limits: { headerSize: 16 * 1024, handshakeTimeout: 10_000 },
+      limits: requestLimits,
       certificates,
     }),
   )

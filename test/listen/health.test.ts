@@ -4,12 +4,12 @@ import { Ending } from '../../src/endings.js'
 import { createApp } from '../../src/listen/app.js'
 import { type HealthOptions, registerHealth } from '../../src/listen/health.js'
 import { version } from '../../src/version.js'
-import { recordingLog, testMetrics } from './rig.js'
+import { recordingLog, requestLimits, testMetrics } from './rig.js'
 
 async function start(options: Partial<HealthOptions> = {}, trustedProxies: readonly string[] = []) {
   const recording = recordingLog()
   const resolveClient = compileClientResolver(trustedProxies)
-  const app = createApp({ resolveClient, log: recording.log })
+  const app = createApp({ resolveClient, limits: requestLimits, log: recording.log, metrics: testMetrics() })
   registerHealth(app, {
     brokers: [{ name: 'embedded', probe: async () => 1.23 }],
     isShuttingDown: () => false,

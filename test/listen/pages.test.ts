@@ -6,12 +6,17 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { createApp } from '../../src/listen/app.js'
 import { registerEndpointHints, registerPages } from '../../src/listen/pages.js'
-import { exchange, recordingLog, takenPort, temporaryDirectory } from './rig.js'
+import { exchange, recordingLog, requestLimits, takenPort, temporaryDirectory, testMetrics } from './rig.js'
 
 /** Serves the built-in pages, or a directory. */
 async function start(directory?: string) {
   const { log, lines, line } = recordingLog()
-  const app = createApp({ resolveClient: compileClientResolver([]), log })
+  const app = createApp({
+    resolveClient: compileClientResolver([]),
+    limits: requestLimits,
+    log,
+    metrics: testMetrics(),
+  })
   await registerPages(app, { directory, log })
   registerEndpointHints(app, path => path.startsWith('/sub/page') || path.startsWith('/sub/mqtt'))
   app.get('/broken', () => {
@@ -202,7 +207,12 @@ describe('a directory', () => {
     ['is a file', async (root: string) => join(root, 'a.txt'), /--public .*a\.txt: is no directory/],
   ])('that %s is an error that says so', async (_case, path, message) => {
     const { log } = recordingLog()
-    const app = createApp({ resolveClient: compileClientResolver([]), log })
+    const app = createApp({
+      resolveClient: compileClientResolver([]),
+      limits: requestLimits,
+      log,
+      metrics: testMetrics(),
+    })
     const directory = await path(await site())
     await expect(registerPages(app, { directory, log })).rejects.toMatchObject({
       name: 'StartError',

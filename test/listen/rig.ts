@@ -8,6 +8,7 @@ import { generate } from 'selfsigned'
 import { onTestFinished } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { ConnectionLimits } from '../../src/access/limits.js'
+import { UserLimits } from '../../src/access/user-limits.js'
 import type { CertificateFiles } from '../../src/listen/certificate.js'
 import type { Listener } from '../../src/listen/listener.js'
 import { UpgradeRouter, type UpgradeRouterOptions } from '../../src/listen/upgrade.js'
@@ -43,6 +44,15 @@ export function recordingLog() {
       look()
     })
   return { log, lines, /** The first line that matches, now or later; each is given out once. */ line }
+}
+
+/** Limits of requests that no test reaches by mistake. */
+export const requestLimits = {
+  headerSize: 16 * 1024,
+  handshakeTimeout: 10_000,
+  bodySize: 64 * 1024,
+  bodyTimeout: 10_000,
+  urlLength: 8192,
 }
 
 /** Metrics that go with the test. */
@@ -138,6 +148,8 @@ export function testRouter(options: Partial<UpgradeRouterOptions> = {}) {
   let connections = 0
   const router = new UpgradeRouter({
     routes: [],
+    users: new UserLimits('off'),
+    urlLength: 8192,
     resolveClient: compileClientResolver([]),
     nextId: () => String(++connections),
     log: recording.log,

@@ -15,7 +15,17 @@ import { createApp } from '../../src/listen/app.js'
 import { registerEndpointHints } from '../../src/listen/pages.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
 import { eventually } from '../helpers/wait.js'
-import { closing, connected, exchange, portOf, received, refusals, testRouter, writeCertificate } from './rig.js'
+import {
+  closing,
+  connected,
+  exchange,
+  portOf,
+  received,
+  refusals,
+  requestLimits,
+  testRouter,
+  writeCertificate,
+} from './rig.js'
 
 let pem: { cert: string; key: string }
 beforeAll(async () => {
@@ -38,7 +48,12 @@ async function start(changed: Partial<WebServerOptions> = {}) {
       },
     ],
   })
-  const app = createApp({ resolveClient: compileClientResolver([]), log: rig.log })
+  const app = createApp({
+    resolveClient: compileClientResolver([]),
+    limits: requestLimits,
+    log: rig.log,
+    metrics: rig.metrics,
+  })
   registerEndpointHints(app, path => rig.router.matches(path))
   app.get('/hello', async request => `hello over ${request.raw.httpVersion}\n`)
   app.get('/stall', () => new Promise(() => {}))
@@ -50,7 +65,7 @@ async function start(changed: Partial<WebServerOptions> = {}) {
     host: '127.0.0.1',
     port: 0,
     maxConnections: 100,
-    limits: { headerSize: 16 * 1024, handshakeTimeout: 10_000 },
+    limits: requestLimits,
     log: rig.log,
     metrics: rig.metrics,
     ...changed,
@@ -198,7 +213,7 @@ describe('the TLS port', () => {
   })
 
   it('does not wait for a handshake or a request for ever', async () => {
-    const limits = { headerSize: 16 * 1024, handshakeTimeout: 200 }
+    const limits = { ...requestLimits, handshakeTimeout: 200 }
     const { httpsPort, metrics } = await start({ limits })
     await exchange(httpsPort, '')
     const late = await secure(httpsPort, ['http/1.1'])
@@ -294,13 +309,13 @@ describe('the plain port', () => {
     ['half a request', 'GET / HTTP/1.1\r\nHost: a\r\nX-'],
     ['half a body', 'POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf'],
   ])('does not wait for ever for a client that sends %s', async (_what, bytes) => {
-    const { httpPort, metrics } = await start({ limits: { headerSize: 16 * 1024, handshakeTimeout: 200 } })
+    const { httpPort, metrics } = await start({ limits: { ...requestLimits, handshakeTimeout: 200, bodyTimeout: 200 } })
     expect(await exchange(httpPort, bytes)).toMatch(/^HTTP\/1\.1 (408 Request Timeout|405)/)
     if (!bytes.startsWith('POST')) expect(await refusals(metrics, 'handshake-timeout')).toBe(1)
   })
 
   it('does not wait for a client that sends a byte now and then', async () => {
-    const { httpPort } = await start({ limits: { headerSize: 16 * 1024, handshakeTimeout: 200 } })
+    const { httpPort } = await start({ limits: { ...requestLimits, handshakeTimeout: 200, bodyTimeout: 200 } })
     const socket = await connected(httpPort)
     socket.once('end', () => socket.end())
     socket.write('GET / HTTP/1.1\r\nHost: a\r\nX: ')

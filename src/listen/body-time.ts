@@ -1,0 +1,25 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { Ending } from '../endings.js'
+
+/** What has no body as a rule; where it has one, nobody here waits for it. */
+const bodiless: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+/**
+ * Ends the wait for a request's body after so many milliseconds, with `body-timeout`. Node has such a limit for HTTP/1.1
+ * only, and it ends the connection without an answer once there was one on it before.
+ */
+export function limitBodyTime(app: FastifyInstance, milliseconds: number): void {
+  const timers = new WeakMap<FastifyRequest, NodeJS.Timeout>()
+  app.addHook('preParsing', async (request, _reply, payload) => {
+    if (bodiless.has(request.method)) return payload
+    const giveUp = (): void => {
+      // To whoever waits for the body it has failed; where nobody does, an error without a listener would end the process.
+      if (payload.listenerCount('error') > 0) payload.emit('error', new Ending('body-timeout'))
+    }
+    timers.set(request, setTimeout(giveUp, milliseconds).unref())
+    return payload
+  })
+  const stop = async (request: FastifyRequest): Promise<void> => clearTimeout(timers.get(request))
+  app.addHook('preValidation', stop)
+  app.addHook('onResponse', stop)
+}

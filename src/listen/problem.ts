@@ -1,0 +1,44 @@
+import { STATUS_CODES } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Ending } from '../endings.js'
+import { answer } from './answers.js'
+import { pathOf } from './request-target.js'
+
+/** Where programs ask, and so get answers for programs. */
+const apiPrefix = '/v1/'
+
+/** Whether a request is for the HTTP API. */
+export function isForApi(request: FastifyRequest): boolean {
+  return pathOf(request.url).startsWith(apiPrefix)
+}
+
+/**
+ * Answers with what an ending says: as `application/problem+json` (RFC 9457) where programs ask, else with a sentence.
+ *
+ * @param headers beside those that follow from the ending
+ */
+export function answerEnding(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  ending: Ending,
+  headers: Readonly<Record<string, string>> = {},
+): FastifyReply {
+  const { httpStatus: status, reason, text, retryAfter } = ending
+  const all = { ...(retryAfter !== undefined && { 'retry-after': String(retryAfter) }), ...headers }
+  if (!isForApi(request)) return answer(request, reply, status, all, `${text}.`)
+  return answerProblem(reply, { status, detail: text, reason }, all)
+}
+
+/** A problem with nothing to say but its status; `reason` is what the log and the metrics call it. */
+export function answerProblem(
+  reply: FastifyReply,
+  problem: { readonly status: number; readonly detail?: string; readonly reason?: string },
+  headers: Readonly<Record<string, string>> = {},
+): FastifyReply {
+  const { status, ...more } = problem
+  return reply
+    .code(status)
+    .headers({ 'cache-control': 'no-store', ...headers })
+    .type('application/problem+json')
+    .send(JSON.stringify({ type: 'about:blank', title: STATUS_CODES[status] ?? 'Error', status, ...more }))
+}

@@ -1,0 +1,57 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { normalizeAddress } from '../access/addresses.js'
+import type { Attempt } from '../access/authenticator.js'
+import type { Client } from '../access/client-address.js'
+import { type CertifiedSocket, type ClientCertificate, readClientCertificate } from '../access/client-certificate.js'
+import { forwardedHeaders, readCredential } from '../access/credentials.js'
+import type { AccessConfig } from '../config/access.js'
+import { pathOf } from './request-target.js'
+
+/** What is needed of a request, HTTP/1.1 or HTTP/2. */
+export interface PresentingRequest {
+  readonly headers: IncomingHttpHeaders
+  readonly url?: string | undefined
+  readonly socket: { readonly remoteAddress?: string | undefined }
+}
+
+/** What of `access:` says where credentials are; without `jwt`, no cookie is looked at. */
+export type CredentialPlaces = Partial<Pick<AccessConfig, 'jwt' | 'clientCertificates' | 'webhook'>>
+
+/**
+ * What a request presents, ready for the authenticator. Call it when the request's `Origin` has been checked.
+ *
+ * @throws {Ending} as `readCredential`
+ */
+export function attemptOf(
+  request: PresentingRequest,
+  client: Client,
+  transport: 'http' | 'websocket',
+  places: CredentialPlaces,
+): Attempt {
+  const { headers, url } = request
+  const { jwt, clientCertificates, webhook } = places
+  const certificate = clientCertificates && certificateOf(request, client, clientCertificates.user)
+  const shown = forwardedHeaders(headers, webhook?.headers ?? [])
+  return {
+    credential: readCredential({ headers, url }, { cookie: jwt?.cookie, certificate }),
+    transport,
+    address: client.address,
+    path: pathOf(url),
+    origin: headers.origin,
+    headers: Object.keys(shown).length === 0 ? undefined : shown,
+  }
+}
+
+/** A trusted proxy's own certificate says who the proxy is, and not who came through it. */
+function certificateOf(
+  { socket }: PresentingRequest,
+  client: Client,
+  user: 'cn' | 'san',
+): ClientCertificate | undefined {
+  const own = socket.remoteAddress !== undefined && normalizeAddress(socket.remoteAddress) === client.address
+  return own && isCertified(socket) ? readClientCertificate(socket, user) : undefined
+}
+
+function isCertified(socket: object): socket is CertifiedSocket {
+  return 'getPeerCertificate' in socket && 'authorized' in socket
+}
