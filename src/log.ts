@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module'
+import type { Writable } from 'node:stream'
 import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
 
 export type { Logger } from 'pino'
@@ -14,11 +15,11 @@ export interface LogOptions {
 const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
 
 /**
- * Makes the program's logger: pino, to standard output.
+ * Makes the program's logger: pino, to standard output or to `destination`.
  *
  * A connection gets a child of it with who it is (peer, path, client id, …); never a password, never a payload.
  */
-export function createLog(options: LogOptions): Logger {
+export function createLog(options: LogOptions, destination?: Writable): Logger {
   const settings: LoggerOptions = {
     level: options.level,
     base: null,
@@ -26,10 +27,10 @@ export function createLog(options: LogOptions): Logger {
     redact: { paths: redact, censor: '[redacted]' },
   }
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
-  if (format === 'json') return pino(settings)
+  if (format === 'json') return destination ? pino(settings, destination) : pino(settings)
   // Loaded where a person reads along: a service starts without.
   const pretty: typeof import('pino-pretty') = createRequire(import.meta.url)('pino-pretty')
   // `urls` repeats for programs what the message says to a person.
   const look = { colorize: process.stdout.isTTY, translateTime: 'SYS:HH:MM:ss.l', singleLine: true, ignore: 'urls' }
-  return pino(settings, pretty({ ...look, sync: true }))
+  return pino(settings, pretty({ ...look, sync: true, ...(destination && { destination }) }))
 }
