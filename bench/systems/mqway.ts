@@ -30,7 +30,7 @@ async function startMqway({ directory, tls, certificate, speaksMqtt }: Setup, br
     // Where bytes are echoed there is no CONNECT to look at. Nobody else pings, so that nobody does.
     tunnels: [{ path: '/mqtt', inspectConnect: speaksMqtt, pingInterval: 'off' }],
     data: 'none',
-    limits: { connections: 100_000, connectionsPerAddress: 100_000 },
+    limits: { connections: 100_000, connectionsPerAddress: 100_000, upgradesPerSecond: 'off' },
     log: { level: 'warn', format: 'json' },
   }
   const file = join(directory, 'mqway.yaml')

@@ -14,6 +14,7 @@ import type { Metrics } from '../metrics.js'
 import { answer, securityHeaders } from './answers.js'
 import { limitBodyTime } from './body-time.js'
 import { answerEnding, answerProblem, isForApi } from './problem.js'
+import { lingerTime } from './refusal.js'
 import { pathOf } from './request-target.js'
 
 export interface AppOptions {
@@ -61,8 +62,10 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
       metrics.refused(refusal.reason)
       const { reason, httpStatus: status, cause, level, text } = refusal
       log[level]({ peer: peers.get(request), ...pathAndMethod(request), reason, status, err: cause }, text)
-      // What is left of its body will not come.
-      if (reason === 'body-timeout' && request.raw.httpVersionMajor === 1) reply.header('connection', 'close')
+      if (reason === 'body-too-large') lingerOver(request.raw)
+      // With a body that failed, the framework has the connection end with the answer. HTTP/2 has no header that says so
+      // (RFC 9113 §8.2.2), and a body that still comes would turn the end into a reset, which can overtake the answer.
+      if (request.raw.httpVersionMajor > 1 || reason === 'body-too-large') reply.removeHeader('connection')
       return answerEnding(request, reply, refusal)
     }
     const status = refusal.statusCode ?? 500
@@ -72,6 +75,12 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     return answer(request, reply, status === 403 ? 404 : status, headersOf(refusal))
   })
   return app
+}
+
+/** The rest of a body is read and thrown away, for a short while. */
+function lingerOver(request: FastifyRequest['raw']): void {
+  const timer = setTimeout(() => request.destroy(), lingerTime).unref()
+  request.once('close', () => clearTimeout(timer))
 }
 
 /** The row of the table for what goes beyond a limit that is kept here; any other error as it is. */

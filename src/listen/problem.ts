@@ -36,9 +36,13 @@ export function answerProblem(
   headers: Readonly<Record<string, string>> = {},
 ): FastifyReply {
   const { status, ...more } = problem
-  return reply
-    .code(status)
-    .headers({ 'cache-control': 'no-store', ...headers })
-    .type('application/problem+json')
-    .send(JSON.stringify({ type: 'about:blank', title: STATUS_CODES[status] ?? 'Error', status, ...more }))
+  const body = { type: 'about:blank', title: STATUS_CODES[status] ?? 'Error', status, ...more }
+  return (
+    reply
+      .code(status)
+      .headers({ 'cache-control': 'no-store', ...headers })
+      .type('application/problem+json')
+      // To a text, a charset would be added, which this type does not have.
+      .send(Buffer.from(JSON.stringify(body)))
+  )
 }

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Ending } from '../endings.js'
 
 /** How long a client has to take an answer and to close, in milliseconds. */
-const lingerTime = 2000
+export const lingerTime = 2000
 
 /**
  * Answers a request on its bare socket with what an ending says, and ends the connection.
