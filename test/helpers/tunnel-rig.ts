@@ -8,6 +8,7 @@ import { WebSocket } from 'ws'
 import { createUpstream } from '../../src/broker/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
 import type { Ending } from '../../src/endings.js'
+import type { Identity } from '../../src/identity.js'
 import { createMetrics } from '../../src/metrics.js'
 import { Tunnels } from '../../src/tunnel/tunnels.js'
 import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
@@ -46,11 +47,13 @@ const defaults: Omit<WebSocketEndpointOptions, 'broker'> = {
  * @param onBroker what the broker does with each connection
  * @param options what to change in the endpoint's options
  * @param tls serve wss instead of ws
+ * @param known what the gateway would say of the pace, and of who it is
  */
 export async function startTunnelRig(
   onBroker: (socket: net.Socket) => void,
   options: Partial<WebSocketEndpointOptions> = {},
   tls = false,
+  known: { readonly bytesPerSecond?: number; readonly identity?: Identity } = {},
 ): Promise<TunnelRig> {
   const brokerSockets: net.Socket[] = []
   const brokerServer = net.createServer({ allowHalfOpen: true, noDelay: true }, socket => {
@@ -64,13 +67,19 @@ export async function startTunnelRig(
   const log = pino({ level: 'silent' })
   const broker = createUpstream(upstreamAt(`mqtt://127.0.0.1:${brokerPort}`), log)
   const metrics = createMetrics()
-  const tunnels = new Tunnels(metrics)
+  const tunnels = new Tunnels(metrics, known.bytesPerSecond ?? 'off')
   const refusals: Ending[] = []
   const endpoint = new WebSocketEndpoint({ ...defaults, broker, ...options }, tunnels)
   const webServer = tls ? https.createServer({ ...(await certificate()), allowHalfOpen: true }) : http.createServer()
   webServer.on('upgrade', (request: http.IncomingMessage, socket: net.Socket, head: Buffer) => {
     socket.on('error', () => {})
-    const peer = { address: '127.0.0.1', port: socket.remotePort ?? 0, localAddress: '127.0.0.1', localPort: 0 }
+    const peer = {
+      address: '127.0.0.1',
+      port: socket.remotePort ?? 0,
+      localAddress: '127.0.0.1',
+      localPort: 0,
+      ...(known.identity && { identity: known.identity }),
+    }
     const refuse = (ending: Ending): void => {
       refusals.push(ending)
       socket.end(`HTTP/1.1 ${ending.httpStatus} Refused\r\nConnection: close\r\n\r\n`)
