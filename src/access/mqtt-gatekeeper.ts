@@ -65,10 +65,10 @@ export class MqttGatekeeper {
 
   #identify({ clientId, username, password }: ConnectRequest, from: ConnectOrigin): Identity | Promise<Identity> {
     const credential = mqttCredential(username, password)
-    if (credential === undefined && from.identity !== undefined) {
-      const { expires = Number.POSITIVE_INFINITY } = from.identity
-      if (expires <= Date.now()) throw new Ending('identity-expired')
-      return from.identity
+    const { identity } = from
+    if (credential === undefined && identity !== undefined && identity.source !== 'none') {
+      if (identity.expires !== undefined && identity.expires <= Date.now()) throw new Ending('identity-expired')
+      return identity
     }
     const attempt = { credential, transport: 'mqtt', address: from.address, clientId } as const
     return this.#options.authenticator.authenticate(attempt)

@@ -132,10 +132,11 @@ describe('CONNECT', () => {
     expect([guest.returnCode, (await ended(guest))?.reason]).toEqual([5, 'identity-expired'])
   })
 
-  it('comes after what a nameless webhook answer allowed at the upgrade', async () => {
+  it('without credentials is enough where a webhook has let in somebody without a name at the upgrade', async () => {
     const broker = await start()
     const guest = await enter(broker, undefined, {}, peerWith({ ...anonymous, source: 'webhook' }))
     expect(guest.returnCode).toBe(0)
+    expect((await enter(broker, undefined, {}, peerWith(anonymous))).returnCode).toBe(5)
   })
 
   it('is answered with 3 while the address has had too many wrong passwords, and others get in', async () => {
