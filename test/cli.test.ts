@@ -81,17 +81,6 @@ describe('mqway', () => {
       '',
     ])
   })
-
-  test('serve does not start with rules that it would not keep', async () => {
-    const path = file('rules.yaml', 'access: {rules: [{to: anonymous, subscribe: [a]}]}\nlimits: {bodySize: 2MiB}\n')
-    const { code, stderr } = await mqway(['--config', path])
-    expect(code).toBe(2)
-    expect(stderr.split('\n')).toEqual([
-      'access: is not enforced yet by mqway serve, which does not start with it',
-      'limits.bodySize: is not enforced yet by mqway serve, which does not start with it',
-      '',
-    ])
-  })
 })
 
 describe('mqway check', () => {

@@ -1,5 +1,4 @@
 import { loadConfig } from '../config/load.js'
-import { unenforcedOptions } from '../config/unenforced.js'
 import { fileModes, riskWarnings } from '../config/warnings.js'
 import { writeConfig } from '../config/write.js'
 
@@ -14,7 +13,7 @@ import { writeConfig } from '../config/write.js'
 export async function check(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const cwd = process.cwd()
   const loaded = loadConfig({ argv, env, cwd })
-  const warnings = [...unenforcedOptions(loaded.config), ...riskWarnings(loaded, fileModes(cwd))]
+  const warnings = riskWarnings(loaded, fileModes(cwd))
   process.stderr.write(warnings.map(line => `warning: ${line}\n`).join(''))
   process.stdout.write(writeConfig(loaded.config))
   return 0

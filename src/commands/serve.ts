@@ -1,5 +1,4 @@
-import { ConfigError, loadConfig } from '../config/load.js'
-import { unenforcedOptions } from '../config/unenforced.js'
+import { loadConfig } from '../config/load.js'
 import { fileModes, riskWarnings } from '../config/warnings.js'
 import { startGateway } from '../gateway.js'
 import { createLog, type Logger } from '../log.js'
@@ -11,7 +10,7 @@ type StopSignal = 'SIGTERM' | 'SIGINT'
 /**
  * `mqway serve`: runs the gateway until it is told to stop.
  *
- * SIGTERM and SIGINT end it within `shutdown.grace`, a second one at once; SIGHUP reads the certificates again.
+ * SIGTERM and SIGINT end it within `shutdown.grace`, a second one at once; SIGHUP reads certificates, passwords and keys again.
  *
  * @returns the exit code: 0 after a stop, 69 when something that it needs at start is not to be had
  * @throws {ConfigError}
@@ -21,8 +20,6 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   const cwd = process.cwd()
   const loaded = loadConfig({ argv, env, cwd })
   const { config } = loaded
-  const unenforced = unenforcedOptions(config)
-  if (unenforced.length > 0) throw new ConfigError(unenforced)
   const log = createLog(config.log)
   for (const warning of riskWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)

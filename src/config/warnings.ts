@@ -26,6 +26,7 @@ export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): 
   return [
     ...anonymousWarnings(config, open),
     ...plainTextWarnings(config, open),
+    ...originWarnings(config),
     ...certificateWarnings(config, open),
     ...readableSecrets(config, file, modeOf),
   ]
@@ -69,6 +70,23 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
       url !== undefined && isPlainRemote(url) ? [`${option}: ${risk} http://; use https://`] : [],
     ),
   ]
+}
+
+/** A browser adds cookies and certificates to what any page makes it send: where no page is kept out, they prove nothing. */
+function originWarnings({ access, tunnels }: Config): string[] {
+  const added = [
+    ...(access?.jwt?.cookie === undefined && !access?.webhook?.headers.some(isCookie) ? [] : ['cookies']),
+    ...(access?.clientCertificates === undefined ? [] : ['certificates']),
+  ]
+  if (added.length === 0) return []
+  return tunnels.flatMap(({ origins }, index) =>
+    origins
+      .filter(origin => origin === '*' || origin === 'null')
+      .map(origin => {
+        const option = displayPath(['tunnels', index, 'origins'])
+        return `${option}: with ${origin}, pages of any site can connect as their visitors, whose browsers add ${added.join(' and ')}`
+      }),
+  )
 }
 
 function isCookie(header: string): boolean {

@@ -5,6 +5,7 @@ import net, { type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tls, { type PeerCertificate } from 'node:tls'
+import bcrypt from 'bcrypt'
 import mqtt, { type MqttClient } from 'mqtt'
 import { generate } from 'selfsigned'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -185,6 +186,28 @@ describe('mqway serve', () => {
     expect(String(refusal['msg'])).toContain(cert)
     expect(await shown()).toBe('second')
     await client.publishAsync('still', 'here', { qos: 1 })
+  })
+
+  it('lets in whom the password file has, and after SIGHUP whom it has then', async () => {
+    const users = join(directory, 'users')
+    const entry = (name: string): string => `${name}:${bcrypt.hashSync('right', 4)}\n`
+    writeFileSync(users, entry('alice'))
+    writeFileSync(join(directory, 'mqway.yaml'), `access: {htpasswd: ${users}}\n`)
+    const gateway = await serve(...freePorts, '--data', 'none')
+    const enter = async (username?: string): Promise<number> => {
+      const login = username === undefined ? {} : { username, password: 'right' }
+      const client = mqtt.connect(gateway.url('ws'), { ...login, reconnectPeriod: 0 })
+      clients.push(client)
+      return new Promise(resolve => {
+        client.on('connect', () => resolve(0))
+        client.on('error', error => resolve('code' in error ? Number(error.code) : -1))
+      })
+    }
+    expect([await enter('alice'), await enter('bob'), await enter()]).toEqual([0, 4, 5])
+    writeFileSync(users, entry('bob'))
+    gateway.child.kill('SIGHUP')
+    await gateway.logged('the password file was read again')
+    expect([await enter('alice'), await enter('bob')]).toEqual([4, 0])
   })
 
   it('never logs a password or a payload', async () => {

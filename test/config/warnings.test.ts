@@ -63,6 +63,15 @@ describe('warnings of what is risky', () => {
     expect(warnings('access: {htpasswd: private}')).toEqual([])
   })
 
+  test.each(['*', 'null'])('pages of any site connect as their visitors: %s', origin => {
+    const tunnels = `tunnels: [{path: /a}, {path: /b, origins: [same-origin, "${origin}"]}]`
+    const line = `tunnels[1].origins: with ${origin}, pages of any site can connect as their visitors, whose browsers add`
+    expect(warnings(`${tunnels}\naccess: {jwt: {secret: ${secret}, cookie: session}}`)).toEqual([`${line} cookies`])
+    const both = 'access: {clientCertificates: {ca: private}, webhook: {url: "https://a/", headers: [Cookie]}}'
+    expect(warnings(`${tunnels}\n${both}`)).toEqual([`${line} cookies and certificates`])
+    expect(warnings(`${tunnels}\naccess: {htpasswd: private}`)).toEqual([])
+  })
+
   test('keys and verdicts come over http', () => {
     const yaml = 'access: {jwt: {jwks: "http://id/keys"}, webhook: {url: "http://app/"}}'
     expect(warnings(yaml)).toEqual([

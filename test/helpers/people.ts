@@ -27,6 +27,8 @@ const audience = 'mqway'
  * with a certificate; carol with the password `hook`, whom a web service knows.
  */
 export class People {
+  /** What signs the tokens. */
+  readonly secret = secret
   readonly directory = mkdtempSync(join(tmpdir(), 'mqway-people-'))
   /** Every identity together, without rules. */
   readonly access: AccessInput
