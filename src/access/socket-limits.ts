@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net'
 import { compileAddresses, normalizeAddress, unixAddress } from './addresses.js'
 import { networkOf } from './limits.js'
 
@@ -29,22 +28,30 @@ export class SocketLimits {
     return this.#open.size
   }
 
-  /** Whether a new socket may stay; if it may, it counts until it is closed. */
-  admit(socket: Socket): boolean {
-    const { remoteAddress } = socket
+  /**
+   * Counts a new socket.
+   *
+   * @param remoteAddress `undefined` for one on a Unix socket
+   * @returns what to `release` when it is closed; `undefined` when it may not stay
+   */
+  admit(remoteAddress: string | undefined): string | undefined {
     const address = remoteAddress === undefined ? unixAddress : normalizeAddress(remoteAddress)
-    if (address === unixAddress || this.#isProxy(address)) return true
-    const key = networkOf(address)
-    const count = this.#open.get(key) ?? 0
-    if (count >= this.#perAddress) return false
-    this.#open.set(key, count + 1)
-    socket.once('close', () => this.#release(key))
-    return true
+    if (address === unixAddress || this.#isProxy(address)) return uncounted
+    const network = networkOf(address)
+    const count = this.#open.get(network) ?? 0
+    if (count >= this.#perAddress) return undefined
+    this.#open.set(network, count + 1)
+    return network
   }
 
-  #release(key: string): void {
-    const left = (this.#open.get(key) ?? 1) - 1
-    if (left === 0) this.#open.delete(key)
-    else this.#open.set(key, left)
+  /** Call once for each socket that was admitted. */
+  release(network: string): void {
+    if (network === uncounted) return
+    const left = (this.#open.get(network) ?? 1) - 1
+    if (left === 0) this.#open.delete(network)
+    else this.#open.set(network, left)
   }
 }
+
+/** What stands for the network of those who may hold any number. */
+const uncounted = ''

@@ -165,11 +165,14 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
   const dropped = countDrops(options)
   server.on('connection', socket => {
     sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
-    if (options.sockets && !options.sockets.admit(socket)) {
-      dropped('too-many-from-address', socket.remoteAddress)
-      socket.destroy()
-    }
+    const network = options.sockets?.admit(socket.remoteAddress)
+    socket.once('close', () => {
+      sockets.delete(socket)
+      if (network !== undefined) options.sockets?.release(network)
+    })
+    if (network !== undefined || !options.sockets) return
+    dropped('too-many-from-address', socket.remoteAddress)
+    socket.destroy()
   })
   server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
   server.maxConnections = options.maxConnections

@@ -59,3 +59,37 @@ describe('the limits', () => {
     )
   })
 })
+
+describe('new connections per second', () => {
+  it('are so many at once from one network, and then so many per second', () => {
+    let now = 0
+    const limits = new ConnectionLimits({
+      connections: 1000,
+      connectionsPerAddress: 1000,
+      upgradesPerSecond: 2,
+      upgradesBurst: 5,
+      now: () => now,
+    })
+    const admitted = (address: string, times = 20): number => {
+      let count = 0
+      for (let i = 0; i < times; i++) {
+        try {
+          limits.admit(address)
+          count++
+        } catch (error) {
+          expect(error).toMatchObject({ reason: 'connecting-too-fast', retryAfter: 1 })
+        }
+      }
+      return count
+    }
+    expect([admitted('192.0.2.1'), admitted('2001:db8::1', 3), admitted('2001:db8::2')]).toEqual([5, 3, 2])
+    for (let i = 0; i < 10; i++) {
+      now += 500
+      expect(admitted('192.0.2.1')).toBe(1)
+    }
+    now += 60_000
+    expect(admitted('192.0.2.1')).toBe(5)
+    // A reverse proxy on a Unix socket is many people.
+    expect(admitted('unix')).toBe(20)
+  })
+})
