@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
-import { handshake, mqttThrough, type Presented } from '../helpers/handshake.js'
+import { closeOf, handshake, mqttThrough, type Presented } from '../helpers/handshake.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { nextMessage } from '../helpers/mqtt-messages.js'
 import { People } from '../helpers/people.js'
@@ -154,6 +154,21 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
     expect(headers['sec-websocket-protocol']).toBe('mqtt')
   })
 
+  it('a header that the webhook is to see is judged by it; without one, CONNECT is', async () => {
+    const webhook = { url: people.access.webhook?.url ?? '', headers: ['X-API-Key'] }
+    const rules = [{ to: { user: 'carol' }, subscribe: ['own/carol'] }]
+    const other = await startTestGateway({ access: { webhook, rules } })
+    onTestFinished(() => other.close())
+    const url = `${other.urls.http.replace('http', 'ws')}/mqtt`
+    const client = await mqttThrough(url, { headers: { 'x-api-key': 'good' } })
+    expect(await client.subscribeAsync('own/carol')).toEqual([{ topic: 'own/carol', qos: 0 }])
+    expect(await handshake(url, { headers: { 'x-api-key': 'bad' } })).toMatchObject({ status: 401 })
+    expect(await handshake(url)).toMatchObject({ status: 101 })
+    await expect(mqttThrough(url, {}, { username: 'carol', password: 'bad' })).rejects.toMatchObject({ code: 4 })
+    const known = await mqttThrough(url, {}, { username: 'carol', password: 'hook' })
+    expect(known.connected).toBe(true)
+  })
+
   it('a ticket gets in once, also when it is used twice at the same moment', async () => {
     const query = `?ticket=${await ticket()}`
     const twice = await Promise.all([1, 2].map(() => handshake(at('ws', '/embedded'), { query })))
@@ -162,6 +177,18 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
       status: 401,
       text: 'The credentials are not accepted: the ticket was used already, or has expired\n',
     })
+  })
+
+  it('a tunnel ends with the token that opened it, and with the ticket that stood for that token', async () => {
+    const token = await people.token({ exp: seconds(2) })
+    const response = await fetch(`${gateway.urls.http}/v1/tickets`, { method: 'POST', ...bearer(token) })
+    const query = `?ticket=${JSON.parse(await response.text()).ticket}`
+    const answers = await Promise.all([
+      ...fronts.map(path => handshake(at('wss', path), bearer(token))),
+      handshake(at('ws', '/upstream'), { query }),
+    ])
+    const ends = await Promise.all(answers.map(({ client }) => closeOf(client)))
+    for (const end of ends) expect(end).toEqual({ code: 1008, reason: 'What proved who you are has expired' })
   })
 
   it('a certificate that is revoked while the gateway runs gets in no more', { timeout: 15_000 }, async () => {

@@ -24,7 +24,7 @@ const audience = 'mqway'
 
 /**
  * What people present, and the `access:` that knows them: alice with the password `right` in a file, with a token, and
- * with a certificate; carol with the password `hook`, whom a web service knows.
+ * with a certificate; carol with the password `hook`, or the header `x-api-key: good`, whom a web service knows.
  */
 export class People {
   /** What signs the tokens. */
@@ -52,7 +52,8 @@ export class People {
     const webhook = http.createServer(async (request, response) => {
       const parts: Buffer[] = []
       for await (const part of request) parts.push(part)
-      const { user, password } = JSON.parse(String(Buffer.concat(parts)))
+      const { user, password, headers } = JSON.parse(String(Buffer.concat(parts)))
+      if (headers?.['x-api-key'] === 'good') return void response.end(JSON.stringify({ allow: true, user: 'carol' }))
       // Who asks for `broken` gets no answer that can be understood.
       if (user === 'broken') response.writeHead(500).end()
       else
