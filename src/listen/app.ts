@@ -58,14 +58,17 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
 
   app.setErrorHandler((error: FastifyError | Ending, request, reply) => {
     const refusal = error instanceof Ending ? error : refusalOf(error)
+    // With a body that failed, the framework has the connection end; HTTP/2 has no header for that (RFC 9113 §8.2.2).
+    if (request.raw.httpVersionMajor > 1) reply.removeHeader('connection')
     if (refusal instanceof Ending) {
       metrics.refused(refusal.reason)
       const { reason, httpStatus: status, cause, level, text } = refusal
       log[level]({ peer: peers.get(request), ...pathAndMethod(request), reason, status, err: cause }, text)
-      if (reason === 'body-too-large') lingerOver(request.raw)
-      // With a body that failed, the framework has the connection end with the answer. HTTP/2 has no header that says so
-      // (RFC 9113 §8.2.2), and a body that still comes would turn the end into a reset, which can overtake the answer.
-      if (request.raw.httpVersionMajor > 1 || reason === 'body-too-large') reply.removeHeader('connection')
+      if (reason === 'body-too-large') {
+        // What still comes would turn the end into a reset, which can overtake the answer.
+        reply.removeHeader('connection')
+        lingerOver(request.raw)
+      }
       return answerEnding(request, reply, refusal)
     }
     const status = refusal.statusCode ?? 500
