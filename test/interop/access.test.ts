@@ -239,3 +239,29 @@ describe('a thousand wrong passwords from one address', () => {
     await expect.poll(() => metric('mqway_endings_total{reason="too-many-attempts"}')).toBe(1000 - looked)
   })
 })
+
+describe('a CONNECT that never ends', () => {
+  it('ends in time, on both ways in, and counts', async () => {
+    const slow = await startTestGateway({ access: credentials.access, limits: { connectTimeout: '300ms' } })
+    // A remaining length of 1000, of which little comes, at a byte every now and then.
+    const beginning = Buffer.from([0x10, 0xe8, 0x07, 0, 4, ...Buffer.from('MQTT'), 4, 0xc2])
+    const socket = connectTcp({ port: slow.mqttPort, host: '127.0.0.1' })
+    const webSocket = new WebSocket(`${slow.urls.http.replace('http', 'ws')}/mqtt`, 'mqtt')
+    await once(webSocket, 'open')
+    const ends = Promise.all([once(socket.resume(), 'end'), once(webSocket, 'close')])
+    socket.write(beginning)
+    webSocket.send(beginning)
+    const drip = setInterval(() => {
+      if (socket.writable) socket.write('x')
+      if (webSocket.readyState === WebSocket.OPEN) webSocket.send('x', { binary: true })
+    }, 20)
+    const [, [code, reason]] = await ends
+    clearInterval(drip)
+    socket.destroy()
+    expect([code, String(reason)]).toEqual([1008, 'No complete MQTT CONNECT arrived in time'])
+    await expect
+      .poll(async () => (await fetch(`${slow.urls.http}/metrics`)).text())
+      .toContain('mqway_endings_total{reason="connect-timeout"} 2')
+    await slow.close()
+  })
+})
