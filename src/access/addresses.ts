@@ -11,6 +11,8 @@ const mappedPrefix = '::ffff:'
  * is. What is no IP address is given back as it is.
  */
 export function normalizeAddress(address: string): string {
+  // Each new connection asks several times, and what is no IPv6 address is seen without the expression that knows them.
+  if (!address.includes(':')) return address
   const bare = address.split('%', 1)[0] ?? address
   if (!isIPv6(bare)) return address
   const canonical = new SocketAddress({ address: bare, family: 'ipv6' }).address

@@ -76,7 +76,7 @@ export class ConnectionLimits {
 /** What one customer holds: an IPv4 address, or the first four groups of an IPv6 address. */
 export function networkOf(address: string): string {
   const normal = normalizeAddress(address)
-  if (!isIPv6(normal)) return normal
+  if (!normal.includes(':') || !isIPv6(normal)) return normal
   const [head = '', tail = ''] = normal.split('::')
   const left = head === '' ? [] : head.split(':')
   const right = tail === '' ? [] : tail.split(':')
