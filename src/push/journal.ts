@@ -1,0 +1,135 @@
+import type { Event, Message } from './event.js'
+import { parseId } from './event.js'
+
+/** Bounds of what is kept, all of them at once; what is over them goes, the oldest first. */
+export interface JournalBounds {
+  readonly maxEvents: number
+  /** Bytes of topics and payloads. */
+  readonly maxBytes: number
+  /** In milliseconds. */
+  readonly maxAge: number
+  /** How many topics may have a retained message; that of a further topic is an event and is not retained. */
+  readonly maxRetained: number
+  /** Bytes of the topics and payloads of retained messages; what does not fit is an event and is not retained. */
+  readonly maxRetainedBytes: number
+  /** Messages that may wait to be written down; a further one is refused. */
+  readonly maxWaiting: number
+  /** Bytes of the messages that may wait; a message that comes when none waits is taken whatever its size. */
+  readonly maxWaitingBytes: number
+}
+
+/** What to read of a journal. */
+export interface JournalQuery {
+  /** Valid and shallow topic filters. */
+  readonly filters: readonly string[]
+  /** The place to read on from: the sequence of the last event that is known. */
+  readonly after: number
+  /** The last event that may be in the answer. */
+  readonly through: number
+  /** How many events the answer has at most; at least 1. */
+  readonly limit: number
+  /** Once the payloads have this many bytes, no more events come. */
+  readonly maxBytes: number
+}
+
+/** A part of a journal, in order. */
+export interface Portion {
+  readonly events: readonly Event[]
+  /** The place that the portion begins at. Later than what was asked for where what lay between is lost. */
+  readonly after: number
+  /** The place to read on from. Later than the last event where what follows it is of other topics. */
+  readonly position: number
+}
+
+/** A range of sequences: without the first, with the last. */
+export interface SequenceRange {
+  readonly after: number
+  readonly through: number
+}
+
+/**
+ * All that was published, in one order, within bounds.
+ *
+ * What has been told to anybody, by `append`, `watch` or `read`, survives `kill -9` where the journal is durable at all.
+ * Either its id still means the same afterwards, or the epoch is another.
+ */
+export interface Journal {
+  readonly epoch: string
+  /** The sequence of the newest event; 0 before there was any. */
+  readonly head: number
+  /** The sequence of the oldest event that is still there; one more than `head` where there is none. */
+  readonly first: number
+  /**
+   * Writes a message down, after those that came before it.
+   *
+   * @throws {JournalRefusal} rejects where too much waits already, or it cannot be written
+   */
+  append(message: Message): Promise<Event>
+  /** Has `listener` told of all events from now on, in order, in the batches that they are written in. It must not throw. */
+  watch(listener: (events: readonly Event[]) => void): () => void
+  /** Reads a portion, in bounded time. It may have no events and yet a later position: then there is more to look through. */
+  read(query: JournalQuery): Promise<Portion>
+  /** The place from which on there are no more than the `count` newest events that `filters` match. */
+  latest(filters: readonly string[], count: number): Promise<number>
+  /** The retained messages that `filters` match and that were written in `range`, in portions, in any order. */
+  retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void>
+  /** Lets go of what is over the bounds now. The journal does it by itself; this waits until it is done. */
+  trim(): Promise<void>
+  /** Writes down what waits, and closes. What comes after that is refused. */
+  close(): Promise<void>
+}
+
+/** Why a message was not written down: too many wait for it, the disk does not take it, or the journal is closed. */
+export type RefusalReason = 'busy' | 'unavailable' | 'closed'
+
+const refusalTexts: Record<RefusalReason, string> = {
+  busy: 'Too many messages wait to be written to the journal',
+  unavailable: 'The journal cannot be written just now',
+  closed: 'The journal is closed',
+}
+
+/** A message was not written down, and nobody was told of it. It may be published again. */
+export class JournalRefusal extends Error {
+  override readonly name = 'JournalRefusal'
+  readonly reason: RefusalReason
+
+  constructor(reason: RefusalReason, cause?: unknown) {
+    super(refusalTexts[reason], cause === undefined ? undefined : { cause })
+    this.reason = reason
+  }
+}
+
+/** How many bytes of `maxBytes` a message is. */
+export function sizeOf({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
+  return Buffer.byteLength(topic) + payload.length
+}
+
+/** Why a cursor does not say what came after it. */
+export type GapReason =
+  /** It has been trimmed, and something after it. */
+  | 'evicted'
+  /** It is of a journal that is lost. */
+  | 'other-epoch'
+  /** This journal never gave it to anybody. */
+  | 'unknown'
+
+/** Where a cursor is. */
+export interface Place {
+  /** The sequence to read on from. */
+  readonly after: number
+  /** The sequence up to which somebody with this cursor knows everything; 0 for nothing. */
+  readonly known: number
+  /** Left out where nothing is missing between the two. */
+  readonly gap?: GapReason
+}
+
+/** Finds the place of a cursor, whatever its text; where that is not there any more, the oldest place that is. */
+export function locate({ epoch, first, head }: Pick<Journal, 'epoch' | 'first' | 'head'>, cursor: string): Place {
+  const id = parseId(cursor)
+  const oldest = first - 1
+  if (!id) return { after: oldest, known: 0, gap: 'unknown' }
+  if (id.epoch !== epoch) return { after: oldest, known: 0, gap: 'other-epoch' }
+  if (id.sequence > head) return { after: oldest, known: 0, gap: 'unknown' }
+  if (id.sequence < oldest) return { after: oldest, known: id.sequence, gap: 'evicted' }
+  return { after: id.sequence, known: id.sequence }
+}

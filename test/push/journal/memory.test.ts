@@ -1,0 +1,15 @@
+import { describe } from 'vitest'
+import { createLog } from '../../../src/log.js'
+import { MemoryJournal } from '../../../src/push/journal/memory.js'
+import { describeJournal, type JournalPlace } from '../../contracts/journal.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+
+describe('a journal in memory', () => {
+  const place: JournalPlace = {
+    open: async options => new MemoryJournal({ ...options, log }),
+    crash: journal => journal.close(),
+    dispose: async () => {},
+  }
+  describeJournal(async () => place, { durable: false })
+})

@@ -1,0 +1,96 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { topicFilterProblem } from '../../src/config/topic-filters.js'
+import { TopicTree } from '../../src/push/topic-tree.js'
+import { isShallow, TopicIndex, topicPredicate } from '../../src/push/topics.js'
+
+/** MQTT 3.1.1 §4.7, word by word and without a thought for time. */
+function matches(filter: string, topic: string): boolean {
+  if (topic.startsWith('$') && /^[+#]/.test(filter)) return false
+  const walk = (wanted: readonly string[], words: readonly string[]): boolean => {
+    const [level, ...rest] = wanted
+    if (level === undefined) return words.length === 0
+    if (level === '#') return true
+    return words.length > 0 && (level === '+' || level === words[0]) && walk(rest, words.slice(1))
+  }
+  return walk(filter.split('/'), topic.split('/'))
+}
+
+const levels = (words: string[]) => fc.array(fc.constantFrom(...words), { minLength: 1, maxLength: 4 })
+const topic = levels(['', 'a', 'b', 'ab', '$x'])
+  .map(words => words.join('/'))
+  .filter(text => text !== '')
+const filter = levels(['', 'a', 'b', 'ab', '$x', '+', '#'])
+  .map(words => words.join('/'))
+  .filter(text => topicFilterProblem(text) === undefined)
+
+describe('topic filters', () => {
+  it('match by predicate as MQTT says', () => {
+    fc.assert(
+      fc.property(fc.array(filter, { maxLength: 3 }), topic, (filters, name) => {
+        expect(topicPredicate(filters)(name)).toBe(filters.some(each => matches(each, name)))
+      }),
+      { numRuns: 5000 },
+    )
+  })
+
+  it('find values in the index as MQTT says, also after some were removed', () => {
+    const entries = fc.array(fc.tuple(filter, fc.nat(5)), { maxLength: 12 })
+    fc.assert(
+      fc.property(entries, fc.array(fc.nat(11)), fc.array(topic, { minLength: 1 }), (added, removed, names) => {
+        const index = new TopicIndex<number>()
+        for (const [each, value] of added) index.add(each, value)
+        const left = new Set(added.map(([each, value]) => `${each} ${value}`))
+        for (const at of removed) {
+          const [each, value] = added[at] ?? ['never/added', 0]
+          index.remove(each, value)
+          left.delete(`${each} ${value}`)
+        }
+        for (const name of names) {
+          const found = index
+            .match(name)
+            .flatMap(values => [...values])
+            .sort()
+          const expected = [...left].filter(text => matches(text.split(' ')[0] ?? '', name))
+          expect(found).toEqual(expected.map(text => Number(text.split(' ')[1])).sort())
+        }
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('find topics in the tree as MQTT says, also after some were deleted', () => {
+    fc.assert(
+      fc.property(fc.array(topic), fc.array(topic), fc.array(filter), (added, deleted, filters) => {
+        const tree = new TopicTree<string>()
+        for (const name of added) tree.set(name, name)
+        for (const name of deleted) tree.delete(name)
+        const left = new Set(added.filter(name => !deleted.includes(name)))
+        expect(tree.size).toBe(left.size)
+        const expected = [...left].filter(name => filters.some(each => matches(each, name)))
+        expect(tree.match(filters).sort()).toEqual(expected.sort())
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('are bounded in depth, and topics are not', () => {
+    expect(isShallow('a/'.repeat(99))).toBe(true)
+    expect(isShallow('a/'.repeat(100))).toBe(false)
+    const deep = 'a/'.repeat(32_000)
+    const index = new TopicIndex<string>()
+    index.add('#', 'all')
+    index.add('a/+/#', 'a')
+    expect(
+      index
+        .match(deep)
+        .flatMap(values => [...values])
+        .sort(),
+    ).toEqual(['a', 'all'])
+    const tree = new TopicTree<number>()
+    tree.set(deep, 1)
+    expect(tree.match(['a/#'])).toEqual([deep])
+    tree.delete(deep)
+    expect(tree.match(['#'])).toEqual([])
+  })
+})
