@@ -1,5 +1,5 @@
-import { stat } from 'node:fs/promises'
 import type { SecureContextOptions, SecureVersion } from 'node:tls'
+import { FilePoller, stampOf } from '../file-poller.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { StartError } from '../start-error.js'
@@ -20,37 +20,26 @@ export interface SecureServer {
   setSecureContext(options: SecureContextOptions): void
 }
 
-const defaultPollInterval = 2000
 const day = 24 * 60 * 60 * 1000
 /** The log warns from here on, once a day. Let's Encrypt renews 30 days ahead, so by now something is wrong. */
 const warnBefore = 14 * day
 
-/**
- * The certificate that the TLS servers show, read again when its files change.
- *
- * The files are polled: a poll follows renames and symbolic links, however certbot, Kubernetes or an editor replace
- * them, and works on file systems without notifications, all of which watching gets wrong somewhere. Two `stat` calls
- * every two seconds are no cost.
- */
+/** The certificate that the TLS servers show, read again when its files change. */
 export class Certificates {
   readonly #options: CertificatesOptions
   readonly #servers: SecureServer[] = []
-  #timer: NodeJS.Timeout | undefined
+  readonly #poller: FilePoller
   #current: Certificate
-  /** What the files looked like when they were last loaded, and when they were last looked at. */
-  #loaded: string
-  #seen: string
-  #working: Promise<void> = Promise.resolve()
   #lastWarning = Number.NEGATIVE_INFINITY
-  #closed = false
 
   private constructor(options: CertificatesOptions, current: Certificate, stamp: string) {
     this.#options = options
     this.#current = current
-    this.#loaded = stamp
-    this.#seen = stamp
     this.#announce('Serving the certificate')
-    this.#schedulePoll()
+    const load = (): Promise<void> => this.#load()
+    const onUnchanged = (): void => this.#warnOfExpiry()
+    const { files, pollInterval: interval } = options
+    this.#poller = new FilePoller({ paths: pathsOf(files), load, onUnchanged, interval }, stamp)
   }
 
   /**
@@ -59,7 +48,7 @@ export class Certificates {
    * @throws {StartError} naming the file and the reason
    */
   static async start(options: CertificatesOptions): Promise<Certificates> {
-    const stamp = await stampOf(options.files)
+    const stamp = await stampOf(pathsOf(options.files))
     try {
       return new Certificates(options, await loadCertificate(options.files), stamp)
     } catch (error) {
@@ -89,46 +78,15 @@ export class Certificates {
 
   /** Reads the files now, changed or not, for SIGHUP. A bad certificate is logged and the old one stays. Never rejects. */
   reload(): Promise<void> {
-    return this.#enqueue(async () => {
-      this.#seen = await stampOf(this.#options.files)
-      await this.#load()
-    })
+    return this.#poller.reload()
   }
 
   /** Stops watching; resolves when nothing is being read any more. Idempotent. */
-  async close(): Promise<void> {
-    this.#closed = true
-    clearTimeout(this.#timer)
-    await this.#working
-  }
-
-  /** One read at a time, in order. */
-  #enqueue(work: () => Promise<void>): Promise<void> {
-    this.#working = this.#working.then(async () => {
-      if (!this.#closed) await work()
-    })
-    return this.#working
-  }
-
-  #schedulePoll(): void {
-    this.#timer = setTimeout(async () => {
-      await this.#enqueue(() => this.#poll())
-      if (!this.#closed) this.#schedulePoll()
-    }, this.#options.pollInterval ?? defaultPollInterval)
-    this.#timer.unref()
-  }
-
-  /** Loads once two looks in a row saw the same new files: certificate and key are rarely written in one step. */
-  async #poll(): Promise<void> {
-    const stamp = await stampOf(this.#options.files)
-    const settled = stamp === this.#seen
-    this.#seen = stamp
-    if (settled && stamp !== this.#loaded) await this.#load()
-    else this.#warnOfExpiry()
+  close(): Promise<void> {
+    return this.#poller.close()
   }
 
   async #load(): Promise<void> {
-    this.#loaded = this.#seen
     try {
       const next = await loadCertificate(this.#options.files)
       for (const server of this.#servers) server.setSecureContext(this.#contextOf(next))
@@ -168,18 +126,6 @@ export class Certificates {
   }
 }
 
-/** What changes whenever a file is replaced or written; for a file that is not there, that it is not. */
-async function stampOf(files: CertificateFiles): Promise<string> {
-  const paths = [files.cert, files.key, files.clients?.ca, files.clients?.crl]
-  const stamps = paths
-    .flatMap(file => file ?? [])
-    .map(async file => {
-      try {
-        const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true })
-        return [dev, ino, size, mtimeNs, ctimeNs].join('-')
-      } catch {
-        return 'missing'
-      }
-    })
-  return (await Promise.all(stamps)).join(' ')
+function pathsOf({ cert, key, clients }: CertificateFiles): string[] {
+  return [cert, key, clients?.ca, clients?.crl].flatMap(file => file ?? [])
 }
