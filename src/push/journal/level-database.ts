@@ -86,8 +86,8 @@ export function isDamage(error: unknown): boolean {
     if (cause instanceof DamagedRecord) return true
     const code = 'code' in cause ? cause.code : undefined
     if (code === 'LEVEL_CORRUPTION') return true
-    // One of its files is gone: the directory itself is there.
-    if (code === 'LEVEL_IO_ERROR' && cause.message.includes('No such file')) return true
+    // One of its files is gone, where the directory is there; or shorter than it was.
+    if (code === 'LEVEL_IO_ERROR' && /No such file|Invalid argument/.test(cause.message)) return true
   }
   return false
 }
