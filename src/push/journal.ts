@@ -20,8 +20,8 @@ export interface JournalBounds {
 
 /** What to read of a journal. */
 export interface JournalQuery {
-  /** Valid and shallow topic filters. */
-  readonly filters: readonly string[]
+  /** Valid and shallow topic filters; left out for all topics, those that begin with `$` included. */
+  readonly filters?: readonly string[]
   /** The place to read on from: the sequence of the last event that is known. */
   readonly after: number
   /** The last event that may be in the answer. */

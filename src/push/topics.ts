@@ -72,6 +72,9 @@ export class TopicIndex<T> {
 /** Whether a topic is wanted. */
 export type TopicPredicate = (topic: string) => boolean
 
+/** All topics, as no filter has them. */
+export const everyTopic: TopicPredicate = () => true
+
 /** A predicate for the topics that any of `filters` matches, which are valid. */
 export function topicPredicate(filters: readonly string[]): TopicPredicate {
   const predicates = filters.map(filterPredicate)

@@ -8,7 +8,7 @@ import {
   type Portion,
   type SequenceRange,
 } from '../journal.js'
-import { topicPredicate } from '../topics.js'
+import { everyTopic, topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
 import {
   closeDatabase,
@@ -101,10 +101,11 @@ class LevelJournal implements Journal {
 
   async read({ filters, after, through, limit, maxBytes }: JournalQuery): Promise<Portion> {
     const view = this.#view()
+    const wanted = filters ? topicPredicate(filters) : everyTopic
     const from = Math.max(after, view.first - 1)
     const range = { after: from, through: Math.min(through, view.head) }
     if (from >= range.through) return { events: [], after: from, position: from }
-    const { events, position, damage } = await readEvents(view, topicPredicate(filters), range, { limit, maxBytes })
+    const { events, position, damage } = await readEvents(view, wanted, range, { limit, maxBytes })
     if (!damage || position > from) return { events, after: from, position }
     this.#reportDamage(damage.error)
     // As if it had been trimmed: whoever reads is told of a gap, and goes on behind it.
@@ -232,7 +233,7 @@ class LevelJournal implements Journal {
     const range = { after: before, through: state.head }
     const limits = { limit: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY }
     if (range.after < range.through) {
-      const { events } = await readEvents(this.#ledger.view(), () => true, range, limits)
+      const { events } = await readEvents(this.#ledger.view(), everyTopic, range, limits)
       this.#commit.announce(events)
     }
     if (this.#state === 'failed') this.#state = 'open'

@@ -8,7 +8,7 @@ import {
   type SequenceRange,
   sizeOf,
 } from '../journal.js'
-import { topicPredicate } from '../topics.js'
+import { everyTopic, topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
 import { lonePayload, ownPayload } from './own-payload.js'
 import { RetainedMessages } from './retained-messages.js'
@@ -96,7 +96,7 @@ export class MemoryJournal implements Journal {
   }
 
   async read({ filters, after, through, limit, maxBytes }: JournalQuery): Promise<Portion> {
-    const wanted = topicPredicate(filters)
+    const wanted = filters ? topicPredicate(filters) : everyTopic
     const from = Math.max(after, this.#first - 1)
     const end = Math.min(through, this.head, from + stride)
     const events: Event[] = []

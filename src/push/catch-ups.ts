@@ -1,0 +1,158 @@
+import type { Logger } from '../log.js'
+import type { Journal } from './journal.js'
+import type { Recent } from './recent.js'
+import type { Subscriber } from './subscriber.js'
+
+/** What one subscriber is given before it is the next one's turn; one event may have more bytes. */
+const [portionEvents, portionBytes] = [256, 256 * 1024]
+/** Portions that are read from the journal at the same time. */
+const readsAtOnce = 4
+/** Events that are looked at in memory in one turn of the event loop, and as many for each subscriber. */
+const [turnEvents, turnSubscriber] = [8192, 16]
+
+/** What catching up needs. */
+export interface CatchUpOptions {
+  readonly journal: Journal
+  readonly recent: Recent
+  readonly log: Logger
+  /** The newest event of which everybody who is live was told. */
+  readonly position: () => number
+  /** Has a subscriber told of what comes from now on. */
+  readonly join: (subscriber: Subscriber) => void
+}
+
+/**
+ * Gives subscribers what is retained and what they have missed, in portions, one after the other: so that nobody waits
+ * for somebody else's million events, and what comes live has its turn in between. A subscriber whose sink has no room
+ * has no turn until there is.
+ *
+ * Where a subscriber has everything up to the hub's position, it joins in the same turn of the event loop in which that
+ * is seen: nothing can come in between.
+ */
+export class CatchUps {
+  readonly #options: CatchUpOptions
+  /** Those who have a turn, in the order in which they came. */
+  readonly #ready = new Set<Subscriber>()
+  /** Those for whom something has to be read. */
+  readonly #waiting = new Set<Subscriber>()
+  #reading = 0
+  #scheduled = false
+
+  constructor(options: CatchUpOptions) {
+    this.#options = options
+  }
+
+  add(subscriber: Subscriber): void {
+    this.#ready.add(subscriber)
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(this.#run)
+  }
+
+  delete(subscriber: Subscriber): void {
+    this.#ready.delete(subscriber)
+    this.#waiting.delete(subscriber)
+  }
+
+  readonly #run = (): void => {
+    this.#scheduled = false
+    let left = turnEvents
+    for (const subscriber of this.#ready) {
+      if (left <= 0) {
+        this.add(subscriber)
+        break
+      }
+      this.#ready.delete(subscriber)
+      if (this.#isRecent(subscriber)) left -= turnSubscriber + this.#giveRecent(subscriber)
+      else this.#waiting.add(subscriber)
+    }
+    this.#read()
+  }
+
+  /** Whether it can do with what is in memory. What the journal has let go of is not given to anybody from there. */
+  #isRecent({ state, position, last }: Subscriber): boolean {
+    const { recent, journal } = this.#options
+    return state === 'replay' && last === undefined && recent.covers(position) && position >= journal.first - 1
+  }
+
+  /** Gives a portion of what is in memory, and tells how many events that took to look at. */
+  #giveRecent(subscriber: Subscriber): number {
+    const { recent } = this.#options
+    const wants = subscriber.wants()
+    const from = subscriber.position
+    const end = Math.min(this.#options.position(), from + portionEvents)
+    const data: Buffer[] = []
+    let bytes = 0
+    let position = from
+    while (position < end && bytes < portionBytes && data.length < subscriber.room) {
+      const event = recent.at(++position)
+      if (!event || !wants(event.event.topic)) continue
+      const encoded = recent.encode(event, subscriber.encode)
+      data.push(encoded)
+      bytes += encoded.length
+    }
+    subscriber.give(data, 'replayed', position)
+    this.#goOn(subscriber)
+    return position - from
+  }
+
+  #read(): void {
+    for (const subscriber of this.#waiting) {
+      if (this.#reading === readsAtOnce) return
+      this.#waiting.delete(subscriber)
+      this.#reading++
+      void this.#giveRead(subscriber).finally(() => {
+        this.#reading--
+        this.#read()
+      })
+    }
+  }
+
+  async #giveRead(subscriber: Subscriber): Promise<void> {
+    try {
+      if (subscriber.last !== undefined) await this.#place(subscriber, subscriber.last)
+      else if (subscriber.state === 'retained') await this.#giveRetained(subscriber)
+      else if (subscriber.state === 'replay') await this.#giveReplay(subscriber)
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'a subscriber is cut off, because the journal cannot be read')
+      subscriber.end('journal-unavailable')
+    }
+    this.#goOn(subscriber)
+  }
+
+  async #place(subscriber: Subscriber, last: number): Promise<void> {
+    const place = await this.#options.journal.latest(subscriber.filters, last)
+    subscriber.position = Math.min(place, this.#options.position())
+    subscriber.last = undefined
+  }
+
+  async #giveRetained(subscriber: Subscriber): Promise<void> {
+    const { known, position, filters, encode } = subscriber
+    subscriber.retained ??= this.#options.journal.retained(filters, { after: known, through: position })
+    const { value: events, done } = await subscriber.retained.next()
+    if (subscriber.closed) return
+    if (done) subscriber.placed()
+    else subscriber.give(events.map(encode), 'retained', position)
+  }
+
+  async #giveReplay(subscriber: Subscriber): Promise<void> {
+    const { filters, position: after, room, encode } = subscriber
+    const limit = Math.min(portionEvents, room)
+    const through = this.#options.position()
+    const portion = await this.#options.journal.read({ filters, after, through, limit, maxBytes: portionBytes })
+    if (subscriber.closed) return
+    if (portion.after > after) subscriber.gap('evicted', after, portion.after)
+    else subscriber.give(portion.events.map(encode), 'replayed', portion.position)
+  }
+
+  #goOn(subscriber: Subscriber): void {
+    if (subscriber.closed) return
+    if (
+      subscriber.state === 'replay' &&
+      subscriber.position >= this.#options.position() &&
+      subscriber.last === undefined
+    ) {
+      this.#options.join(subscriber)
+    } else if (!subscriber.blocked) this.add(subscriber)
+  }
+}

@@ -1,0 +1,179 @@
+import type { Logger } from '../log.js'
+import { CatchUps } from './catch-ups.js'
+import { Chain } from './chain.js'
+import type { Event } from './event.js'
+import { type Journal, locate } from './journal.js'
+import { Recent, type RecentBounds } from './recent.js'
+import type { Encoder } from './sink.js'
+import {
+  type HubCounters,
+  type QueueBounds,
+  type SubscribeOptions,
+  Subscriber,
+  type SubscriberHost,
+  type Subscription,
+} from './subscriber.js'
+import { isShallow, TopicIndex } from './topics.js'
+
+export type { HubCounters, SubscribeOptions, Subscription } from './subscriber.js'
+
+/** What a hub needs. */
+export interface HubOptions {
+  /** Closed by whoever opened it, after the hub. */
+  readonly journal: Journal
+  readonly bounds: QueueBounds & { readonly recent: RecentBounds }
+  readonly log: Logger
+}
+
+/** Opens a hub on a journal, and reads the newest events, for those who were there a moment ago. */
+export async function openHub(options: HubOptions): Promise<Hub> {
+  const { journal, bounds } = options
+  const oldest = Math.max(journal.first - 1, journal.head - bounds.recent.maxEvents)
+  const recent = new Recent(bounds.recent, oldest)
+  for (let after = oldest; after < journal.head; ) {
+    const query = { after, through: journal.head, limit: bounds.recent.maxEvents, maxBytes: bounds.recent.maxBytes }
+    const portion = await journal.read(query)
+    for (const event of portion.events) recent.push(event)
+    after = portion.position
+  }
+  return new Hub(options, recent)
+}
+
+/**
+ * Gives each event of a journal to everybody whose filters match its topic, once and in order; and to those who come, or
+ * come back, what they have missed.
+ *
+ * Who is live is given references to bytes that are the same for all, and one write for what came in one turn of the
+ * event loop. For topics that nobody wants, nothing is encoded.
+ */
+export class Hub {
+  readonly counters: HubCounters = {
+    subscribers: 0,
+    catchingUp: 0,
+    delivered: 0,
+    replayed: 0,
+    retained: 0,
+    gaps: 0,
+    cutOff: 0,
+    dropped: 0,
+  }
+  readonly #journal: Journal
+  readonly #recent: Recent
+  readonly #host: SubscriberHost
+  readonly #catchUps: CatchUps
+  readonly #subscribers = new Set<Subscriber>()
+  /** Those who are live. */
+  readonly #topics = new TopicIndex<Subscriber>()
+  readonly #unwatch: () => void
+  #position: number
+  /** Those for whom something waits to be written at the end of this turn of the event loop. */
+  #waiting: Subscriber[] = []
+  #closed = false
+
+  /** @param recent the newest events of the journal, up to its head */
+  constructor({ journal, bounds, log }: HubOptions, recent: Recent) {
+    this.#journal = journal
+    this.#recent = recent
+    this.#position = journal.head
+    const hub = this
+    this.#host = {
+      epoch: journal.epoch,
+      get position() {
+        return hub.#position
+      },
+      counters: this.counters,
+      bounds,
+      resumed: subscriber => this.#catchUps.add(subscriber),
+      waits: subscriber => this.#wait(subscriber),
+      left: subscriber => this.#leave(subscriber),
+    }
+    const position = (): number => this.#position
+    this.#catchUps = new CatchUps({ journal, recent, log, position, join: subscriber => this.#join(subscriber) })
+    this.#unwatch = journal.watch(events => {
+      for (const event of events) this.#dispatch(event)
+    })
+  }
+
+  /**
+   * Subscribes. The sink is not called before this turn of the event loop is over.
+   *
+   * @throws {RangeError} where there is no filter, or one has too many levels
+   */
+  subscribe(options: SubscribeOptions): Subscription {
+    const { filters, cursor } = options
+    if (filters.length === 0) throw new RangeError('there must be a topic filter')
+    if (!filters.every(isShallow)) throw new RangeError('a topic filter has too many levels')
+    const { first, head, epoch } = this.#journal
+    const place = cursor === undefined ? { after: this.#position, known: 0 } : locate({ first, head, epoch }, cursor)
+    const subscriber = new Subscriber(this.#host, options, place)
+    this.#subscribers.add(subscriber)
+    this.counters.subscribers++
+    this.counters.catchingUp++
+    setImmediate(() => {
+      if (this.#closed) subscriber.end('shutting-down')
+      if (subscriber.closed) return
+      if (place.gap) subscriber.gap(place.gap, place.known, place.after)
+      this.#catchUps.add(subscriber)
+    })
+    return subscriber
+  }
+
+  #join(subscriber: Subscriber): void {
+    this.counters.catchingUp--
+    for (const filter of subscriber.filters) this.#topics.add(filter, subscriber)
+    subscriber.join()
+  }
+
+  #leave(subscriber: Subscriber): void {
+    this.#subscribers.delete(subscriber)
+    this.counters.subscribers--
+    if (subscriber.state === 'live') for (const filter of subscriber.filters) this.#topics.remove(filter, subscriber)
+    else {
+      this.counters.catchingUp--
+      this.#catchUps.delete(subscriber)
+    }
+  }
+
+  #dispatch(event: Event): void {
+    const { sequence } = event
+    if (sequence <= this.#position) return
+    this.#position = sequence
+    const recent = this.#recent.push(event)
+    const groups = this.#topics.match(event.topic)
+    if (groups.length === 0) return
+    const starts = new Map<Encoder, Chain>()
+    for (const subscribers of groups) {
+      for (const subscriber of subscribers) {
+        // By another of its filters, or before it joined.
+        if (subscriber.offered >= sequence) continue
+        const { encode } = subscriber
+        let start = starts.get(encode)
+        if (!start) {
+          start = new Chain(this.#recent.encode(recent, encode))
+          starts.set(encode, start)
+        }
+        subscriber.offer(start, sequence)
+      }
+    }
+  }
+
+  #wait(subscriber: Subscriber): void {
+    if (this.#waiting.push(subscriber) === 1) setImmediate(this.#flush)
+  }
+
+  readonly #flush = (): void => {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const subscriber of waiting) subscriber.flush()
+  }
+
+  /** Lets go of everybody. */
+  close(): void {
+    this.#closed = true
+    this.#unwatch()
+    for (const subscriber of this.#subscribers) {
+      subscriber.flush()
+      subscriber.end('shutting-down')
+    }
+  }
+}
