@@ -240,7 +240,10 @@ class Brokers {
     const { createEmbedded } = await import('./broker/embedded.js')
     const { topicLevels, topicLength } = limits
     const directory = data === 'none' ? data : resolve(this.#cwd, data)
-    return createEmbedded({ ...mqtt, topicLevels, topicLength, data: directory }, this.#log, this.#hooks)
+    // The tunnel's own limit comes first, and tells the client why.
+    const connectTimeout = limits.connectTimeout + 1000
+    const options = { ...mqtt, topicLevels, topicLength, connectTimeout, data: directory }
+    return createEmbedded(options, this.#log, this.#hooks)
   }
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {

@@ -14,6 +14,12 @@ export interface LogOptions {
 /** Fields that never reach a log, however they got into one. */
 const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
 
+/** What clients name themselves and their topics, for a terminal: JSON escapes only what is below U+0020. */
+const printable = (text: unknown): unknown =>
+  typeof text === 'string'
+    ? text.replace(/[\x7f-\x9f\u2028\u2029]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    : text
+
 /**
  * Makes the program's logger: pino, to standard output or to `destination`.
  *
@@ -24,6 +30,7 @@ export function createLog(options: LogOptions, destination?: Writable): Logger {
     level: options.level,
     base: null,
     timestamp: stdTimeFunctions.isoTime,
+    serializers: { clientId: printable, username: printable, topic: printable, filter: printable },
     redact: { paths: redact, censor: '[redacted]' },
   }
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format

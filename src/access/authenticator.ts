@@ -6,6 +6,7 @@ import type { Passwords } from './passwords.js'
 import type { Tickets } from './tickets.js'
 import type { Tokens } from './tokens.js'
 import type { Webhook, WebhookQuestion } from './webhook.js'
+import { WrongPasswords } from './wrong-passwords.js'
 
 /** One try to connect, or one request. */
 export interface Attempt extends Omit<WebhookQuestion, 'user' | 'password' | 'token'> {
@@ -42,9 +43,11 @@ const tokenStart = /^eyJ[\w-]*\.[\w-]+\.[\w-]+$/
 export class Authenticator {
   readonly #options: AuthenticatorOptions
   readonly #now: () => number
+  readonly #wrong: WrongPasswords
 
   constructor(options: AuthenticatorOptions) {
     this.#options = options
+    this.#wrong = options.passwords?.wrong ?? new WrongPasswords()
     this.#now = options.now ?? Date.now
   }
 
@@ -116,19 +119,18 @@ export class Authenticator {
     if (verdict === 'right') return knownAs(user, 'password')
     if (verdict === 'wrong') throw refused('wrong user name or password')
     if (webhook === undefined) {
-      passwords?.countWrong(question.address)
+      this.#wrong.count(question.address)
       throw refused('wrong user name or password')
     }
     return this.#askAboutPassword(webhook, { ...question, user, password })
   }
 
   async #askAboutPassword(webhook: Webhook, question: WebhookQuestion): Promise<Identity> {
+    this.#wrong.refuseFlood(question.address)
     try {
       return await webhook.ask(question)
     } catch (error) {
-      if (error instanceof Ending && error.reason === 'identity-refused') {
-        this.#options.passwords?.countWrong(question.address)
-      }
+      if (error instanceof Ending && error.reason === 'identity-refused') this.#wrong.count(question.address)
       throw error
     }
   }

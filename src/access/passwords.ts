@@ -4,8 +4,9 @@ import bcrypt from 'bcrypt'
 import { Ending } from '../endings.js'
 import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
 import { networkOf } from './limits.js'
-import { type Clock, RateLimits } from './rate-limits.js'
+import type { Clock } from './rate-limits.js'
 import { NoTurnError, Turns } from './turns.js'
+import { WrongPasswords } from './wrong-passwords.js'
 
 /** What was found out about a user and a password. */
 export type PasswordVerdict = 'right' | 'wrong' | 'unknown-user'
@@ -17,9 +18,6 @@ export interface PasswordsOptions {
   /** How many hashes are computed at once. Default: one core is left to the event loop, and one thread to files. */
   readonly concurrent?: number
 }
-
-/** Wrong passwords that one address has at once, and one more every ten seconds. */
-const wrongPasswords = { perSecond: 0.1, burst: 10 }
 
 /** Hashes that wait to be computed, in all and for one address. */
 const waiting = { waiting: 1000, waitingPerKey: 100 }
@@ -36,9 +34,10 @@ const maxRemembered = 10_000
  * others wait for one of its hashes and not for all.
  */
 export class Passwords {
+  /** Those that were wrong, by address; also for whoever else judges passwords. */
+  readonly wrong: WrongPasswords
   readonly #users: () => Users
   readonly #now: Clock
-  readonly #wrong: RateLimits
   readonly #turns: Turns
   /** Right answers, by `#digest`, with the time until which they count; the oldest first. */
   readonly #remembered = new Map<string, number>()
@@ -47,12 +46,12 @@ export class Passwords {
   constructor({ users, now = () => performance.now(), concurrent = hashesAtOnce() }: PasswordsOptions) {
     this.#users = users
     this.#now = now
-    this.#wrong = new RateLimits({ ...wrongPasswords, now })
+    this.wrong = new WrongPasswords(now)
     this.#turns = new Turns({ ...waiting, concurrent })
   }
 
   /**
-   * Checks one password. A wrong one counts against the address; a user who is not known only with `countWrong`, as
+   * Checks one password. A wrong one counts against the address; a user who is not known only with `wrong.count`, as
    * somebody else may know them.
    *
    * @throws {Ending} `too-many-attempts`, with the seconds after which trying again makes sense
@@ -62,34 +61,23 @@ export class Passwords {
     const digest = this.#digest(user, password, hash)
     if (hash !== undefined && this.#remembers(digest)) return 'right'
 
-    const network = networkOf(address)
-    this.#refuseFlood(network)
+    this.wrong.refuseFlood(address)
     try {
-      return await this.#turns.run(network, async () => {
+      return await this.#turns.run(networkOf(address), async () => {
         // Those before it in the queue may have been wrong.
-        this.#refuseFlood(network)
+        this.wrong.refuseFlood(address)
         const same = await compare(password, hash ?? this.#decoy())
         if (same && hash !== undefined) {
           this.#remember(digest)
           return 'right'
         }
         if (hash === undefined) return 'unknown-user'
-        this.#wrong.take(network)
+        this.wrong.count(address)
         return 'wrong'
       })
     } catch (error) {
       throw error instanceof NoTurnError ? new Ending('too-many-attempts', { cause: error }) : error
     }
-  }
-
-  /** Counts one more wrong password: of a user whom nobody else knows either. */
-  countWrong(address: string): void {
-    this.#wrong.take(networkOf(address))
-  }
-
-  #refuseFlood(network: string): void {
-    const wait = this.#wrong.wait(network)
-    if (wait > 0) throw new Ending('too-many-attempts', { retryAfter: Math.ceil(wait / 1000) })
   }
 
   /** A hash that no password has, of the cost that the users' hashes have. */

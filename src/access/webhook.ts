@@ -3,6 +3,7 @@ import { z } from 'zod'
 import type { WebhookConfig } from '../config/access.js'
 import { Ending } from '../endings.js'
 import { anonymous, type Identity, isUserName } from '../identity.js'
+import { networkOf } from './limits.js'
 import { firstProblem, ownFilters } from './own-rules.js'
 import type { Clock } from './rate-limits.js'
 
@@ -44,6 +45,8 @@ export interface WebhookOptions {
 const maxRemembered = 10_000
 /** Questions that wait for their answer; beyond, nobody can be asked. */
 const maxAsking = 200
+/** The same of one address (IPv6: a /64), so that none takes the places of all. */
+const maxAskingPerAddress = 20
 const longestAnswer = 65_536
 
 /**
@@ -56,6 +59,7 @@ export class Webhook {
   /** By `#digest`, the oldest first. */
   readonly #remembered = new Map<string, { readonly answer: Answer; readonly until: number }>()
   readonly #asking = new Map<string, Promise<Answer>>()
+  readonly #askingPerAddress = new Map<string, number>()
   readonly #closing = new AbortController()
   /** Questions hold passwords; what they are remembered by does not. */
   readonly #key = randomBytes(32)
@@ -69,12 +73,14 @@ export class Webhook {
    * Asks, or remembers. Equal questions at the same time are asked once.
    *
    * @returns who it is; somebody without a name where the answer allows that
-   * @throws {Ending} `identity-refused`, or `identity-unavailable` where there is no valid answer
+   * @throws {Ending} `identity-refused`, `identity-unavailable` where there is no valid answer,
+   *   `too-many-attempts` where too many questions of its address wait
    */
   async ask(question: WebhookQuestion): Promise<Identity> {
     const body = JSON.stringify(question)
     const digest = createHmac('sha256', this.#key).update(body).digest('base64')
-    const { allow, user, roles, publish, subscribe } = this.#recall(digest) ?? (await this.#join(digest, body))
+    const { allow, user, roles, publish, subscribe } =
+      this.#recall(digest) ?? (await this.#join(digest, body, networkOf(question.address)))
     if (!allow) throw new Ending('identity-refused')
     const brings = publish !== undefined || subscribe !== undefined
     const rules = brings ? { publish: publish ?? [], subscribe: subscribe ?? [] } : undefined
@@ -91,15 +97,25 @@ export class Webhook {
     return found !== undefined && found.until > this.#now() ? found.answer : undefined
   }
 
-  #join(digest: string, body: string): Promise<Answer> {
+  #join(digest: string, body: string, network: string): Promise<Answer> {
     const asked = this.#asking.get(digest)
     if (asked !== undefined) return asked
     if (this.#asking.size >= maxAsking) throw unavailable(`${maxAsking} questions wait for an answer`)
+    const own = this.#askingPerAddress.get(network) ?? 0
+    if (own >= maxAskingPerAddress) throw new Ending('too-many-attempts', { retryAfter: 1 })
+    this.#askingPerAddress.set(network, own + 1)
     const asking = this.#ask(body)
       .then(answer => this.#remember(digest, answer))
-      .finally(() => this.#asking.delete(digest))
+      .finally(() => this.#settled(digest, network))
     this.#asking.set(digest, asking)
     return asking
+  }
+
+  #settled(digest: string, network: string): void {
+    this.#asking.delete(digest)
+    const left = (this.#askingPerAddress.get(network) ?? 1) - 1
+    if (left === 0) this.#askingPerAddress.delete(network)
+    else this.#askingPerAddress.set(network, left)
   }
 
   #remember(digest: string, answer: Answer): Answer {

@@ -21,6 +21,8 @@ import { TurnEnd } from './turn-end.js'
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
   /** Where sessions and retained messages are kept, or `none` for memory only. */
   readonly data: string
+  /** When a connection without a CONNECT ends, in milliseconds: where no tunnel has ended it before, and said why. */
+  readonly connectTimeout: number
 }
 
 /** What else the embedded broker asks and tells; all of it may be left out. */
@@ -53,8 +55,6 @@ const limits = {
   // Packet identifiers of QoS 2 that wait for PUBREL. One takes some 100 bytes here, without its payload; so this is for the
   // time they take, and no client that means well has so many under way.
   maxInflightInbound: 1000,
-  // No CONNECT: as long as a tunnel gives it (limits.connectTimeout).
-  connectTimeout: 10_000,
   // Off. It would end a client that takes longer than that for one large retained message; one that reads nothing is
   // bounded by maxQueuedBytes, and found by its keep-alive.
   drainTimeout: 0,
@@ -100,6 +100,7 @@ export async function createEmbedded(
   })
   const aedes = new DurableAedes(store, (client, topic) => admissions.screen(client, topic), {
     ...limits,
+    connectTimeout: options.connectTimeout,
     ...handlers(forwarding, store, admissions, onError),
     id: brokerId(disk),
   })

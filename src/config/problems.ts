@@ -19,6 +19,8 @@ export interface Problem {
   readonly path: readonly PropertyKey[]
   /** Follows the value: `must be …`, `needs …`. */
   readonly message: string
+  /** The value is not repeated: nobody knows what it is, and it may be a secret under a wrong name. */
+  readonly hidesValue?: boolean
   /** Other options that the verdict depends on. */
   readonly reads?: readonly string[]
 }
@@ -27,7 +29,8 @@ export interface Problem {
 export function formatProblem(problem: Problem, value: unknown, source: string | undefined): string {
   const where = source === undefined ? '' : `${source}: `
   if (problem.path.length === 0) return `${where}${problem.message}`
-  return `${where}${displayPath(problem.path)}: ${show(value, problem.path)}${problem.message}`
+  const shown = problem.hidesValue ? '' : show(value, problem.path)
+  return `${where}${displayPath(problem.path)}: ${shown}${problem.message}`
 }
 
 /** The longest value that an error repeats, in characters. */
@@ -35,11 +38,18 @@ const longestShown = 80
 
 function show(value: unknown, path: readonly PropertyKey[]): string {
   if (value === undefined) return ''
-  if (secretOptions().has(optionPath(path))) return `${redacted} `
+  if (mayHoldSecret(optionPath(path), value)) return `${redacted} `
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'this list ' : 'this mapping '
   // A password inside a URL is refused by the schema; the refusal must not repeat it.
   const text = JSON.stringify(value).replace(/\/\/.*@/, `//${redacted}@`)
   return text.length > longestShown ? `${text.slice(0, longestShown)}… ` : `${text} `
+}
+
+/** Whether it is a secret, or a text in the place of a mapping that has one: `access: { jwt: … }`. A broker may be a text. */
+function mayHoldSecret(option: string, value: unknown): boolean {
+  const secrets = [...secretOptions()]
+  if (secrets.includes(option)) return true
+  return typeof value === 'string' && /^access\b/.test(option) && secrets.some(path => path.startsWith(`${option}.`))
 }
 
 type Issue = z.core.$ZodIssue
@@ -55,6 +65,7 @@ function problemsOf(issue: Issue, base: readonly PropertyKey[], input: unknown):
     return issue.keys.map(key => ({
       path: [...path, key],
       message: `is not an option; did you mean ${nearestOption(path, key)}?`,
+      hidesValue: true,
     }))
   }
   if (issue.code === 'invalid_union') {

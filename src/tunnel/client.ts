@@ -38,6 +38,8 @@ export interface Client {
 export interface ClientListener {
   /** Bytes came; they are the listener's to keep. */
   clientSent(bytes: Buffer): void
+  /** So many bytes came besides: headers, and frames that are answered and carry no MQTT. */
+  clientSentOther?(bytes: number): void
   /** What `write` refused to take more of has been taken. */
   clientDrained(): void
   /** The client will send no more; all that came before has been told. May come again, the first is the reason. */

@@ -88,6 +88,12 @@ export class PacedClient implements Client, ClientListener {
     this.#tunnel?.clientSent(bytes)
   }
 
+  /** An answer, such as a pong, is no longer than what it answers: what is read at a pace is answered at that pace. */
+  clientSentOther(bytes: number): void {
+    this.#in.count(bytes)
+    if (!this.#in.open) this.#client.pause()
+  }
+
   clientDrained(): void {
     this.#out.blocked = false
     if (this.#out.open) this.#tunnel?.clientDrained()

@@ -104,8 +104,10 @@ export class WebSocketClient implements Client, ControlFrames {
     this.signsOfLife++
     if (this.#clientEnding) return
     const decoder = this.#decoder
+    const { length } = chunk
     const payload = decoder.decode(chunk)
     this.#traffic.framesIn = decoder.frames
+    tunnel.clientSentOther?.(length - payload.length)
     if (payload.length > 0) tunnel.clientSent(payload)
     if (decoder.end === undefined) return
     const ending =

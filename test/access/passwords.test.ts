@@ -134,7 +134,7 @@ describe('a flood of wrong passwords', () => {
     const { passwords } = passwordsOf({ alice: hashOf('right') })
     for (let attempt = 0; attempt < 10; attempt++) {
       expect(await passwords.verify(`user ${attempt}`, 'x', '192.0.2.1')).toBe('unknown-user')
-      passwords.countWrong('192.0.2.1')
+      passwords.wrong.count('192.0.2.1')
     }
     await expect(passwords.verify('alice', 'right', '192.0.2.1')).rejects.toMatchObject({ reason: 'too-many-attempts' })
   })

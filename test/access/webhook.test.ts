@@ -2,6 +2,8 @@ import { once } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
+import { Authenticator } from '../../src/access/authenticator.js'
+import { Tickets } from '../../src/access/tickets.js'
 import { Webhook } from '../../src/access/webhook.js'
 import { access } from '../../src/config/access.js'
 
@@ -176,13 +178,39 @@ describe('the answer of a webhook', () => {
     expect(asked).toHaveLength(1)
   })
 
+  it('is not waited for by more than 20 of one address, who take no place from another', async () => {
+    const waiting: http.ServerResponse[] = []
+    const { webhook } = await service(response => {
+      waiting.push(response)
+      if (waiting.length >= 21) for (const one of waiting) one.end('{"allow":true}')
+    })
+    const ask = (index: number, address: string) => webhook.ask({ ...question, clientId: String(index), address })
+    const all = Array.from({ length: 20 }, (_, index) => ask(index, '192.0.2.1'))
+    await expect(ask(20, '192.0.2.1')).rejects.toMatchObject({ reason: 'too-many-attempts' })
+    await Promise.all([...all, ask(21, '192.0.2.2')])
+    await expect(ask(22, '192.0.2.1')).resolves.toMatchObject({ source: 'webhook' })
+  })
+
+  it('is asked no more about passwords of an address that had ten wrong ones', async () => {
+    const { webhook, asked } = await service(response => response.end('{"allow":false}'))
+    const tickets = new Tickets({ expires: 1000, max: 1 })
+    const authenticator = new Authenticator({ webhook, tickets, acceptsCertificates: false, letsAnonymousIn: false })
+    const guess = (password: string) =>
+      authenticator.identify({ ...question, credential: { kind: 'password', user: 'alice', password } })
+    for (let index = 0; index < 10; index++) {
+      await expect(guess(String(index))).rejects.toMatchObject({ reason: 'identity-refused' })
+    }
+    await expect(guess('11')).rejects.toMatchObject({ reason: 'too-many-attempts' })
+    expect(asked).toHaveLength(10)
+  })
+
   it('is not waited for by more than 200', async () => {
     const waiting: http.ServerResponse[] = []
     const { webhook } = await service(response => {
       waiting.push(response)
       if (waiting.length === 200) for (const one of waiting) one.end('{"allow":true}')
     })
-    const ask = (index: number) => webhook.ask({ ...question, clientId: String(index) })
+    const ask = (index: number) => webhook.ask({ ...question, clientId: String(index), address: `192.0.2.${index}` })
     const all = Array.from({ length: 200 }, (_, index) => ask(index))
     await expect(ask(200)).rejects.toMatchObject(unavailable)
     await Promise.all(all)

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,7 +10,7 @@ import { Sessions } from '../../src/broker/sessions.js'
 import { Store } from '../../src/broker/store.js'
 import { createLog } from '../../src/log.js'
 import { limits as defaults } from './limits.js'
-import { connect, type Session } from './mqtt-session.js'
+import { connect, type Session, somePeer } from './mqtt-session.js'
 import { connectRaw } from './raw-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
@@ -162,4 +163,12 @@ it('a message of QoS 2 that waits for PUBREL is kept without its payload', async
   const packet = { cmd: 'publish', topic: 't', qos: 2, messageId: 7, dup: false, retain: false } as const
   await store.incomingStorePacket({ id: 'c' }, { ...packet, payload: Buffer.alloc(1_000_000) })
   expect((await persistence.incomingGetPacket({ id: 'c' }, { ...packet, payload: '' })).payload).toHaveLength(0)
+})
+
+it('a connection without a CONNECT ends when it was told, and not at a time of the library’s own', async () => {
+  const broker = await createEmbedded({ ...limits, connectTimeout: 50, data: 'none' }, log)
+  const stream = await broker.open(somePeer)
+  await once(stream.resume(), 'end')
+  stream.destroy()
+  await broker.close()
 })

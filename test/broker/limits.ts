@@ -7,5 +7,6 @@ export const limits = {
   maxRetainedMessages: 1000,
   topicLevels: 100,
   topicLength: 65_535,
+  connectTimeout: 10_000,
   sessionExpiry: 'off' as const,
 }

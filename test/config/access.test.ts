@@ -65,7 +65,9 @@ describe('access:', () => {
 
   test.each([
     ['access: {}', 'access: this mapping needs at least one of htpasswd, jwt, clientCertificates or webhook, or rules'],
-    ['access: {htpaswd: users}', 'access.htpaswd: "users" is not an option; did you mean access.htpasswd?'],
+    ['access: {jwt: {secrett: S3CRET}}', 'access.jwt.secrett: is not an option; did you mean access.jwt.secret?'],
+    ['access: {jwt: S3CRET}', 'access.jwt: [redacted] must'],
+    ['access: {htpaswd: users}', 'access.htpaswd: is not an option; did you mean access.htpasswd?'],
     ['access: {htpasswd: nobody}', 'access.htpasswd: "nobody" must be a file that exists'],
     ['access: {jwt: {}}', 'access.jwt: this mapping needs exactly one of secret, secretFile and jwks'],
     [
@@ -111,7 +113,7 @@ describe('access:', () => {
     ],
     [
       'access: {htpasswd: users, rules: [{to: {usr: a}, subscribe: [a]}]}',
-      'access.rules[0].to.usr: "a" is not an option; did you mean access.rules[0].to.user?',
+      'access.rules[0].to.usr: is not an option; did you mean access.rules[0].to.user?',
     ],
     [
       'access: {htpasswd: users, rules: [{to: anonymous}]}',

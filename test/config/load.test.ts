@@ -164,12 +164,12 @@ describe('what is wrong', () => {
         '--http-prot: is not an option; did you mean --http-port?',
         `--mqtt-port: mqtt.port: "18y" ${anyPort}`,
         'MQWAY_LOG_FORMATS: is not a variable of mqway; did you mean MQWAY_LOG_FORMAT?',
-        'mqway.yaml:1: http.prot: 3 is not an option; did you mean http.port?',
+        'mqway.yaml:1: http.prot: is not an option; did you mean http.port?',
         `mqway.yaml:1: http.port: "eighty" ${anyPort}`,
         'mqway.yaml:3: https.cert: "missing.pem" must be a file that exists',
         'mqway.yaml:3: https.cert: "missing.pem" needs key beside it: the file with its private key',
-        'mqway.yaml:4: anonymos: true is not an option; did you mean anonymous?',
-        'mqway.yaml:5: broker.conectTimeout: "3s" is not an option; did you mean broker.connectTimeout?',
+        'mqway.yaml:4: anonymos: is not an option; did you mean anonymous?',
+        'mqway.yaml:5: broker.conectTimeout: is not an option; did you mean broker.connectTimeout?',
         'mqway.yaml:7: tunnels[0].path: "mqtt" must begin with /',
         'mqway.yaml:8: tunnels[1]: this mapping needs exactly one of path, pathPrefix, pathSuffix and pathPattern',
         'mqway.yaml:9: limits.connections: 0 must be a whole number from 1 to 1000000',
@@ -208,9 +208,7 @@ describe('what is wrong', () => {
   })
 
   test('a key that is __proto__ is an unknown option', () => {
-    expect(problems({ yaml: '__proto__: {anonymous: true}\nhost: 0.0.0.0' })[0]).toContain(
-      '__proto__: this mapping is not',
-    )
+    expect(problems({ yaml: '__proto__: {anonymous: true}\nhost: 0.0.0.0' })[0]).toContain('__proto__: is not')
   })
 
   test('a file that is named must be there', () => {

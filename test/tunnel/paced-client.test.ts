@@ -93,6 +93,15 @@ describe('a paced client, by a clock that stands until it is moved', () => {
     expect(pauses.in).toBe(0)
   })
 
+  it('counts what carries no MQTT too: nobody gets around the pace with pings', () => {
+    const { client, pauses } = start(1000)
+    client.listener?.clientSentOther?.(3000)
+    expect(client.paused).toBe(true)
+    expect(pauses.in).toBe(2)
+    vi.advanceTimersByTime(2000)
+    expect(client.paused).toBe(false)
+  })
+
   it('waits for the slower of the pace and the other side', () => {
     const { client, paced, counts } = start()
     client.listener?.clientSent(Buffer.alloc(2000))

@@ -19,6 +19,10 @@ class Told implements ClientListener {
   clientSent(bytes: Buffer): void {
     this.calls.push(`sent ${bytes}`)
   }
+  other = 0
+  clientSentOther(bytes: number): void {
+    this.other += bytes
+  }
   clientDrained(): void {
     this.calls.push('drained')
   }
@@ -65,6 +69,8 @@ describe('a WebSocket client', () => {
     const { client, told, browser } = await start()
     browser.resume().end(Buffer.concat([frame('one'), frame(Buffer.from([0x03, 0xe8]), 8), frame('late')]))
     await eventually(() => told.calls.length === 2)
+    // Three headers of six bytes, the close frame's code, and what came after it.
+    expect(told.other).toBe(6 + 8 + 6 + 4)
     client.finish(new Ending('broker-closed'))
     await eventually(() => told.calls.length === 3)
     expect(told.calls).toEqual(['sent one', 'ended client-closed', 'closed'])
