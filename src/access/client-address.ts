@@ -93,7 +93,8 @@ function forwardedSecure(headers: IncomingHttpHeaders): boolean | undefined {
   return undefined
 }
 
-function isForwarded(headers: IncomingHttpHeaders): boolean {
+/** Whether a proxy says that it sent the request on for somebody (RFC 7239, RFC 9110 §7.6.3). */
+export function isForwarded(headers: IncomingHttpHeaders): boolean {
   return headers['x-forwarded-for'] !== undefined || headers['forwarded'] !== undefined || headers['via'] !== undefined
 }
 

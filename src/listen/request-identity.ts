@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { normalizeAddress } from '../access/addresses.js'
 import type { Attempt } from '../access/authenticator.js'
-import type { Client } from '../access/client-address.js'
+import { type Client, isForwarded } from '../access/client-address.js'
 import { type CertifiedSocket, type ClientCertificate, readClientCertificate } from '../access/client-certificate.js'
 import { forwardedHeaders, readCredential } from '../access/credentials.js'
 import type { AccessConfig } from '../config/access.js'
@@ -42,12 +42,13 @@ export function attemptOf(
   }
 }
 
-/** A trusted proxy's own certificate says who the proxy is, and not who came through it. */
+/** A proxy's own certificate says who the proxy is, and not who came through it, even where it does not say who that is. */
 function certificateOf(
-  { socket }: PresentingRequest,
+  { headers, socket }: PresentingRequest,
   client: Client,
   user: 'cn' | 'san',
 ): ClientCertificate | undefined {
+  if (isForwarded(headers)) return undefined
   const own = socket.remoteAddress !== undefined && normalizeAddress(socket.remoteAddress) === client.address
   return own && isCertified(socket) ? readClientCertificate(socket, user) : undefined
 }
