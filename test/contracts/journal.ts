@@ -161,7 +161,12 @@ export function describeJournal(makePlace: () => Promise<JournalPlace>, { durabl
   })
 
   it('reads no further than it is asked to, and stops when there are enough bytes', async () => {
-    await fill(2000)
+    await fill(4000)
+    expect(await journal.read({ filters: ['none'], after: 10, through: 1500, limit: 1, maxBytes: 1 })).toEqual({
+      events: [],
+      after: 10,
+      position: 1500,
+    })
     const query = { filters: ['#'], after: 10, through: 1500, limit: 10_000, maxBytes: 2 ** 30 }
     const portion = await journal.read(query)
     expect(portion.events.at(-1)?.sequence).toBe(portion.position)
