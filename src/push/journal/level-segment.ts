@@ -146,6 +146,7 @@ export class SegmentScan {
    */
   learn({ run, topics }: TopicsRecord, number: number): void {
     if (run === number) {
+      this.#flags.fill(0, 0, this.#known)
       this.#known = 0
       this.#any = false
     }
@@ -166,11 +167,8 @@ export class SegmentScan {
   places({ numbers }: TopicsRecord): number[] {
     const found: number[] = []
     if (!this.#any) return found
-    // A number that is not of this run is of the one before: what has none must not be found by it.
-    for (let place = 0; place < segmentLength; place++) {
-      const number = numbers[place] ?? noTopic
-      if (this.#flags[number] === 1 && number < this.#known) found.push(place)
-    }
+    const flags = this.#flags
+    for (let place = 0; place < segmentLength; place++) if (flags[numbers[place] ?? noTopic] === 1) found.push(place)
     return found
   }
 
