@@ -12,6 +12,7 @@ import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { answer, securityHeaders } from './answers.js'
+import { discardBodies } from './bodies.js'
 import { limitBodyTime } from './body-time.js'
 import { answerEnding, answerProblem, isForApi } from './problem.js'
 import { lingerTime } from './refusal.js'
@@ -35,7 +36,6 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     loggerInstance,
     // Its own lines have the query in them, which may hold what is nobody's business.
     logController: new LogController({ disableRequestLogging: true }),
-    bodyLimit: limits.bodySize,
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
     frameworkErrors: (error, request, reply) => {
       answer(request, reply, error.statusCode ?? 400)
@@ -50,6 +50,7 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     if (request.url.length > limits.urlLength) throw new Ending('url-too-long')
   })
   limitBodyTime(app, limits.bodyTimeout)
+  discardBodies(app, limits.bodySize)
   app.addHook('onResponse', async (request, reply) => {
     const { method, path } = pathAndMethod(request)
     const ms = Math.round(reply.elapsedTime * 10) / 10
@@ -57,25 +58,24 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
   })
 
   app.setErrorHandler((error: FastifyError | Ending, request, reply) => {
-    const refusal = error instanceof Ending ? error : refusalOf(error)
     // With a body that failed, the framework has the connection end; HTTP/2 has no header for that (RFC 9113 §8.2.2).
     if (request.raw.httpVersionMajor > 1) reply.removeHeader('connection')
-    if (refusal instanceof Ending) {
-      metrics.refused(refusal.reason)
-      const { reason, httpStatus: status, cause, level, text } = refusal
+    if (error instanceof Ending) {
+      metrics.refused(error.reason)
+      const { reason, httpStatus: status, cause, level, text } = error
       log[level]({ peer: peers.get(request), ...pathAndMethod(request), reason, status, err: cause }, text)
       if (reason === 'body-too-large') {
         // What still comes would turn the end into a reset, which can overtake the answer.
         reply.removeHeader('connection')
         lingerOver(request.raw)
       }
-      return answerEnding(request, reply, refusal)
+      return answerEnding(request, reply, error)
     }
-    const status = refusal.statusCode ?? 500
+    const status = error.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')
     if (isForApi(request)) return answerProblem(reply, { status })
     // A path that may not be read is answered as if there was nothing, so that nobody can feel around for files.
-    return answer(request, reply, status === 403 ? 404 : status, headersOf(refusal))
+    return answer(request, reply, status === 403 ? 404 : status, headersOf(error))
   })
   return app
 }
@@ -84,11 +84,6 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
 function lingerOver(request: FastifyRequest['raw']): void {
   const timer = setTimeout(() => request.destroy(), lingerTime).unref()
   request.once('close', () => clearTimeout(timer))
-}
-
-/** The row of the table for what goes beyond a limit that is kept here; any other error as it is. */
-function refusalOf(error: FastifyError): FastifyError | Ending {
-  return error.code === 'FST_ERR_CTP_BODY_TOO_LARGE' ? new Ending('body-too-large') : error
 }
 
 /** No route here has a schema, and a start without the compilers for them costs a tenth less. */

@@ -1,8 +1,8 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Ending } from '../endings.js'
 
-/** What has no body as a rule; where it has one, nobody here waits for it. */
-const bodiless: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
+/** The framework does not wait for a body of these; of all others it does, OPTIONS too. */
+const bodiless: ReadonlySet<string> = new Set(['GET', 'HEAD'])
 
 /**
  * Ends the wait for a request's body after so many milliseconds, with `body-timeout`. Node has such a limit for HTTP/1.1

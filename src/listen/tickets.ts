@@ -32,22 +32,23 @@ const preflightAnswer = {
  * cookie with a token is not looked at. A ticket gets no ticket, so that it ends when it says.
  */
 export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
-  app.register(async scope => {
-    // It has nothing to say in a body, whatever the type.
-    scope.removeAllContentTypeParsers()
-    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, _body, done) => done(null))
-
-    scope.post(url, (request, reply) => issueTicket(request, reply, options))
-    scope.options(url, async (request, reply) => {
-      admitOrigin(request, reply, options)
-      return reply.code(204).headers(preflightAnswer).send()
-    })
-    scope.route({
-      method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
-      url,
-      handler: async (_request, reply) => answerProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' }),
-    })
+  const places = withoutCookies(options.places)
+  app.post(url, (request, reply) => issueTicket(request, reply, { ...options, places }))
+  app.options(url, async (request, reply) => {
+    admitOrigin(request, reply, options)
+    return reply.code(204).headers(preflightAnswer).send()
   })
+  app.route({
+    method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
+    url,
+    handler: async (_request, reply) => answerProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' }),
+  })
+}
+
+/** Neither the gateway nor a webhook sees a cookie, which a browser adds to whatever a page sends. */
+function withoutCookies({ clientCertificates, webhook }: CredentialPlaces): CredentialPlaces {
+  const headers = webhook?.headers.filter(name => name.toLowerCase() !== 'cookie') ?? []
+  return { clientCertificates, webhook: webhook && { ...webhook, headers } }
 }
 
 async function issueTicket(
@@ -58,7 +59,7 @@ async function issueTicket(
   const { authenticator, tickets, places } = options
   const client = admitOrigin(request, reply, options)
   try {
-    const attempt = attemptOf(request.raw, client, 'http', { ...places, jwt: undefined })
+    const attempt = attemptOf(request.raw, client, 'http', places)
     if (attempt.credential?.kind === 'ticket') throw new Ending('identity-refused', { hint: 'a ticket gets no ticket' })
     const { ticket, expires } = tickets.issue(await authenticator.authenticate(attempt, { requireUser: true }))
     reply.code(201).header('cache-control', 'no-store')

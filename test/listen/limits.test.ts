@@ -1,6 +1,8 @@
 import { once } from 'node:events'
 import { connect as connectHttp2 } from 'node:http2'
 import net, { type Socket } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import mqtt from 'mqtt'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
@@ -22,6 +24,13 @@ const portOf = (gateway: TestGateway): number => Number(new URL(gateway.urls.htt
 async function refusals(gateway: TestGateway, reason: string): Promise<number> {
   const text = await (await fetch(`${gateway.urls.http}/metrics`)).text()
   return Number(new RegExp(`^mqway_refusals_total\\{reason="${reason}"\\} (\\d+)$`, 'm').exec(text)?.[1])
+}
+
+/** The bytes in buffers that somebody still has a hold of. */
+function heldBytes(): number {
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
+  return process.memoryUsage().arrayBuffers
 }
 
 async function raw(gateway: TestGateway, localAddress = '127.0.0.1'): Promise<Socket> {
@@ -90,15 +99,33 @@ describe('a body', () => {
     expect(await refusals(gateway, 'body-timeout')).toBe(1)
   })
 
-  it('that comes too slowly over HTTP/2 is answered 408', async () => {
+  it.each(['POST', 'OPTIONS'])('of %s that comes too slowly over HTTP/2 is answered 408', async method => {
     const gateway = await start({ bodyTimeout: '1s' })
     const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false })
     onTestFinished(() => session.destroy())
-    const stream = session.request({ ':path': '/v1/tickets', ':method': 'POST', 'content-type': 'a/b' })
+    const stream = session.request({ ':path': '/v1/tickets', ':method': method, 'content-type': 'a/b' })
     stream.on('error', () => {})
     stream.write('12')
     const [headers] = await once(stream, 'response')
     expect(headers[':status']).toBe(408)
+  })
+
+  it.each(['/nothing', '/v1/tickets'])('is not kept in memory while it comes, at %s', async path => {
+    const gateway = await start({})
+    const megabyte = Buffer.alloc(1_000_000)
+    const before = heldBytes()
+    const sent = [1, 2].flatMap(() => {
+      const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false })
+      onTestFinished(() => session.destroy())
+      return Array.from({ length: 100 }, () => {
+        const stream = session.request({ ':path': path, ':method': 'POST', 'content-type': 'text/plain' })
+        stream.on('error', () => {})
+        // The last byte, and with it the answer, never comes.
+        return new Promise(resolve => stream.write(megabyte, resolve))
+      })
+    })
+    expect((await Promise.all(sent)).filter(error => error instanceof Error)).toEqual([])
+    expect(heldBytes() - before).toBeLessThan(20_000_000)
   })
 })
 

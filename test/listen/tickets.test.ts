@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { request as httpsRequest } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
@@ -91,6 +93,44 @@ describeWith('openssl', 'POST /v1/tickets', () => {
     for await (const chunk of stream.setEncoding('utf8')) text += chunk
     expect(headers[':status']).toBe(status)
     if (status === 201) expect(await opensTunnel(JSON.parse(text))).toBe(101)
+  })
+
+  it.each([
+    ['x-forwarded-for', 'unknown'],
+    ['forwarded', 'for=unknown'],
+    ['via', '1.1 proxy'],
+  ])('gives no ticket for the certificate of a trusted proxy that says %s: %s', async (name, value) => {
+    const own = await start({ trustedProxies: ['loopback'] })
+    onTestFinished(() => own.close())
+    const session = connectHttp2(own.urls.https, { rejectUnauthorized: false, ...people.certificate('alice') })
+    onTestFinished(() => session.destroy())
+    const statusWith = async (headers: Record<string, string>): Promise<number> => {
+      const [answer] = await once(
+        session.request({ ':path': '/v1/tickets', ':method': 'POST', ...headers }),
+        'response',
+      )
+      return answer[':status']
+    }
+    expect([await statusWith({}), await statusWith({ [name]: value })]).toEqual([201, 401])
+  })
+
+  it('gives no ticket for a cookie that a webhook knows', async () => {
+    const webhook = createServer(async (request, response) => {
+      let text = ''
+      for await (const chunk of request) text += chunk
+      const { headers } = JSON.parse(text)
+      const known = headers?.cookie !== undefined || headers?.['x-api-key'] !== undefined
+      response.end(JSON.stringify(known ? { allow: true, user: 'carol' } : { allow: false }))
+    })
+    await once(webhook.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void webhook.close())
+    const { port } = webhook.address() as AddressInfo
+    const own = await start({
+      access: { webhook: { url: `http://127.0.0.1:${port}/`, headers: ['Cookie', 'X-Api-Key'] } },
+    })
+    onTestFinished(() => own.close())
+    expect((await post({ Cookie: 'session=1', Origin: page }, own)).status).toBe(401)
+    expect((await post({ 'X-Api-Key': '1', Origin: page }, own)).status).toBe(201)
   })
 
   it.each([
