@@ -9,14 +9,14 @@ import {
 import type { ClientResolver } from '../access/client-address.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
+import { answer, securityHeaders } from '../http/answers.js'
+import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
+import { pathOf } from '../http/request-target.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
-import { answer, securityHeaders } from './answers.js'
 import { discardBodies } from './bodies.js'
 import { limitBodyTime } from './body-time.js'
-import { answerEnding, answerProblem, isForApi } from './problem.js'
 import { lingerTime } from './refusal.js'
-import { pathOf } from './request-target.js'
 
 export interface AppOptions {
   readonly resolveClient: ClientResolver

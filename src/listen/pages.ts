@@ -5,11 +5,11 @@ import { dirname, join, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { answer } from '../http/answers.js'
+import { answerProblem, isForApi } from '../http/problem.js'
+import { pathOf } from '../http/request-target.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
-import { answer } from './answers.js'
-import { answerProblem, isForApi } from './problem.js'
-import { pathOf } from './request-target.js'
 
 export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */

@@ -1,29 +1,20 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Authenticator } from '../access/authenticator.js'
-import type { Client, ClientResolver } from '../access/client-address.js'
-import type { OriginPolicy } from '../access/origins.js'
 import type { Tickets } from '../access/tickets.js'
 import { Ending } from '../endings.js'
-import { answerProblem } from './problem.js'
-import { attemptOf, type CredentialPlaces } from './request-identity.js'
+import { admitOrigin, answerPreflight, type OriginAdmission } from '../http/cors.js'
+import { answerProblem } from '../http/problem.js'
+import { attemptOf, type CredentialPlaces } from '../http/request-identity.js'
 
-export interface TicketRouteOptions {
+export interface TicketRouteOptions extends OriginAdmission {
   readonly authenticator: Authenticator
   readonly tickets: Tickets
   readonly places: CredentialPlaces
-  /** Whether a page may ask: one that may connect somewhere. */
-  readonly allowsOrigin: OriginPolicy
-  readonly resolveClient: ClientResolver
 }
 
 const url = '/v1/tickets'
 
-/** What a page of another origin may send, for how many seconds a browser need not ask again. */
-const preflightAnswer = {
-  'access-control-allow-methods': 'POST',
-  'access-control-allow-headers': 'authorization, content-type',
-  'access-control-max-age': '600',
-} as const
+const preflight = { methods: 'POST', headers: 'authorization, content-type' }
 
 /**
  * Adds `POST /v1/tickets`: a single-use ticket for whoever presents a token, user and password, or a certificate.
@@ -34,10 +25,7 @@ const preflightAnswer = {
 export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
   const places = withoutCookies(options.places)
   app.post(url, (request, reply) => issueTicket(request, reply, { ...options, places }))
-  app.options(url, async (request, reply) => {
-    admitOrigin(request, reply, options)
-    return reply.code(204).headers(preflightAnswer).send()
-  })
+  app.options(url, async (request, reply) => answerPreflight(request, reply, options, preflight))
   app.route({
     method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
     url,
@@ -69,21 +57,4 @@ async function issueTicket(
     if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
     throw error
   }
-}
-
-/** @throws {Ending} `origin-refused` */
-function admitOrigin(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  { allowsOrigin, resolveClient }: TicketRouteOptions,
-): Client {
-  const client = resolveClient(request.raw)
-  const { origin } = request.headers
-  reply.header('vary', 'origin')
-  if (!allowsOrigin(origin, client.host, client.secure)) {
-    throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
-  }
-  if (origin === undefined) return client
-  reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': 'retry-after' })
-  return client
 }

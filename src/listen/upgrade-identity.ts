@@ -1,20 +1,6 @@
-import type { IncomingMessage } from 'node:http'
 import type { Authenticator } from '../access/authenticator.js'
-import type { Client } from '../access/client-address.js'
-import type { Identity } from '../identity.js'
-import { attemptOf, type CredentialPlaces } from './request-identity.js'
-
-/** Finds out who a WebSocket handshake is from. */
-export interface UpgradeIdentity {
-  /** What a 401 says in `WWW-Authenticate`; empty for nothing. */
-  readonly challenge: string
-  /**
-   * Who it is; `undefined` where they present nothing and need not: a broker asks with the CONNECT, or lets anybody in.
-   *
-   * @throws {Ending} as `readCredential` and `Authenticator.authenticate`
-   */
-  find(request: IncomingMessage, client: Client): Promise<Identity> | undefined
-}
+import { attemptOf, type CredentialPlaces } from '../http/request-identity.js'
+import type { UpgradeIdentity } from '../http/upgrade-route.js'
 
 /**
  * @param places where credentials are looked for

@@ -2,43 +2,15 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Client, ClientResolver } from '../access/client-address.js'
 import type { ConnectionLimits } from '../access/limits.js'
-import type { OriginPolicy } from '../access/origins.js'
 import type { UserLimits } from '../access/user-limits.js'
-import type { Peer } from '../broker/broker.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
+import { pathOf } from '../http/request-target.js'
+import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { takeOverWhileCounted } from './admission.js'
 import { writeRefusal } from './refusal.js'
-import { pathOf } from './request-target.js'
-import type { UpgradeIdentity } from './upgrade-identity.js'
-
-/** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
-export interface Upgrade {
-  readonly request: IncomingMessage
-  readonly socket: Duplex
-  /** What the client sent after the request's headers already. */
-  readonly head: Buffer
-  readonly peer: Peer
-  /** The path of the request, as it was sent, without the query. */
-  readonly path: string
-  /** Carries the connection's id, peer and path. */
-  readonly log: ConnectionLog
-  /** Answers with the ending's status, counts and logs it. Not after the 101; a second call does nothing. */
-  refuse(ending: Ending, headers?: Readonly<Record<string, string>>): void
-}
-
-/** One WebSocket endpoint. */
-export interface UpgradeRoute {
-  matches(path: string): boolean
-  /** Which pages may connect. */
-  readonly allowsOrigin: OriginPolicy
-  /** Finds out who somebody is; left out where nobody is asked. */
-  readonly identity?: UpgradeIdentity | undefined
-  /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */
-  accept(upgrade: Upgrade): void | Promise<void>
-}
 
 export interface UpgradeRouterOptions {
   /** The first that matches is taken. */

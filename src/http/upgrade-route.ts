@@ -1,0 +1,46 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Client } from '../access/client-address.js'
+import type { OriginPolicy } from '../access/origins.js'
+import type { Peer } from '../broker/broker.js'
+import type { ConnectionLog } from '../connection-log.js'
+import type { Ending } from '../endings.js'
+import type { Identity } from '../identity.js'
+
+/** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
+export interface Upgrade {
+  readonly request: IncomingMessage
+  readonly socket: Duplex
+  /** What the client sent after the request's headers already. */
+  readonly head: Buffer
+  readonly peer: Peer
+  /** The path of the request, as it was sent, without the query. */
+  readonly path: string
+  /** Carries the connection's id, peer and path. */
+  readonly log: ConnectionLog
+  /** Answers with the ending's status, counts and logs it. Not after the 101; a second call does nothing. */
+  refuse(ending: Ending, headers?: Readonly<Record<string, string>>): void
+}
+
+/** Finds out who a WebSocket handshake is from. */
+export interface UpgradeIdentity {
+  /** What a 401 says in `WWW-Authenticate`; empty for nothing. */
+  readonly challenge: string
+  /**
+   * Who it is; `undefined` where they present nothing and need not: a broker asks with the CONNECT, or lets anybody in.
+   *
+   * @throws {Ending} as `readCredential` and `Authenticator.authenticate`
+   */
+  find(request: IncomingMessage, client: Client): Promise<Identity> | undefined
+}
+
+/** One WebSocket endpoint. */
+export interface UpgradeRoute {
+  matches(path: string): boolean
+  /** Which pages may connect. */
+  readonly allowsOrigin: OriginPolicy
+  /** Finds out who somebody is; left out where nobody is asked. */
+  readonly identity?: UpgradeIdentity | undefined
+  /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */
+  accept(upgrade: Upgrade): void | Promise<void>
+}
