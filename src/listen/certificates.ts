@@ -1,3 +1,4 @@
+import { constants } from 'node:crypto'
 import type { SecureContextOptions, SecureVersion } from 'node:tls'
 import { FilePoller, stampOf } from '../file-poller.js'
 import type { Logger } from '../log.js'
@@ -19,6 +20,12 @@ export interface CertificatesOptions {
 export interface SecureServer {
   setSecureContext(options: SecureContextOptions): void
 }
+
+/**
+ * A resumed session brings the verdict on its client's certificate along, and each resumption gives a new session: it
+ * would outlive the revocation list, however often that is looked at. Without session tickets Node resumes none.
+ */
+const noResumption = constants.SSL_OP_NO_TICKET
 
 const day = 24 * 60 * 60 * 1000
 /** The log warns from here on, once a day. Let's Encrypt renews 30 days ahead, so by now something is wrong. */
@@ -105,7 +112,8 @@ export class Certificates {
   #contextOf({ cert, key, clients }: Certificate): SecureContextOptions {
     const { minVersion } = this.#options
     if (clients === undefined) return { cert, key, minVersion }
-    return { cert, key, minVersion, ca: [...clients.ca], ...(clients.crl.length > 0 && { crl: [...clients.crl] }) }
+    const crl = clients.crl.length > 0 && { crl: [...clients.crl] }
+    return { cert, key, minVersion, ca: [...clients.ca], ...crl, secureOptions: noResumption }
   }
 
   #announce(message: string): void {

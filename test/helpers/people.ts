@@ -33,6 +33,7 @@ export class People {
   /** Every identity together, without rules. */
   readonly access: AccessInput
   readonly #webhook: http.Server
+  #revocationsExpire = 0
 
   private constructor(webhook: http.Server) {
     this.#webhook = webhook
@@ -89,7 +90,20 @@ export class People {
   /** Revokes a certificate of the CA. */
   revoke(name: 'alice' | 'revoked'): void {
     this.#openssl('ca', '-config', 'ca.cnf', '-cert', 'ca.pem', '-keyfile', 'ca.key', '-revoke', `${name}.pem`)
-    this.#openssl('ca', '-config', 'ca.cnf', '-cert', 'ca.pem', '-keyfile', 'ca.key', '-gencrl', '-out', 'crl.pem')
+    this.issueRevocations()
+  }
+
+  /** Writes the list of the revoked certificates, which is good for so many seconds. */
+  issueRevocations(seconds = 86_400): void {
+    const list = ['-gencrl', '-crlsec', String(seconds), '-out', 'crl.pem']
+    this.#openssl('ca', '-config', 'ca.cnf', '-cert', 'ca.pem', '-keyfile', 'ca.key', ...list)
+    this.#revocationsExpire = Date.now() + seconds * 1000
+  }
+
+  /** Resolves when the list of the revoked certificates holds no longer. */
+  async revocationsExpired(): Promise<void> {
+    // The list counts in whole seconds.
+    await new Promise(resolve => setTimeout(resolve, this.#revocationsExpire + 1000 - Date.now()))
   }
 
   async stop(): Promise<void> {

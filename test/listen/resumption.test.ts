@@ -1,0 +1,70 @@
+import { once } from 'node:events'
+import { connect, type SecureVersion, type TLSSocket } from 'node:tls'
+import { beforeEach, expect, it, onTestFinished } from 'vitest'
+import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { People } from '../helpers/people.js'
+import { describeWith } from '../helpers/requires.js'
+import { received } from './rig.js'
+
+let people: People
+let gateway: TestGateway
+
+async function start(): Promise<void> {
+  const own = await startTestGateway({ access: people.access })
+  onTestFinished(() => own.close())
+  gateway = own
+}
+
+interface Visit {
+  readonly status: number
+  readonly resumed: boolean
+  /** What the next visit can begin with, as far as the gateway gave something. */
+  readonly sessions: readonly Buffer[]
+}
+
+/** Asks for a ticket with alice's certificate, on a connection of its own. */
+async function visit(maxVersion: SecureVersion, session?: Buffer): Promise<Visit> {
+  const sessions: Buffer[] = []
+  const socket: TLSSocket = connect({
+    port: Number(new URL(gateway.urls.https).port),
+    rejectUnauthorized: false,
+    maxVersion,
+    ...people.certificate('alice'),
+    ...(session && { session }),
+  })
+  onTestFinished(() => void socket.destroy())
+  socket.on('session', given => sessions.push(given))
+  await once(socket, 'secureConnect')
+  const resumed = socket.isSessionReused()
+  socket.write('POST /v1/tickets HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+  const answer = await received(socket)
+  return { status: Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]), resumed, sessions }
+}
+
+describeWith('openssl', 'a client certificate that was shown once', () => {
+  beforeEach(async () => {
+    people = await People.start()
+    return () => people.stop()
+  })
+
+  it.each(['TLSv1.2', 'TLSv1.3'] as const)('is judged anew on each connection, with %s', async version => {
+    people.issueRevocations(2)
+    await start()
+    const first = await visit(version)
+    expect(first).toMatchObject({ status: 201, resumed: false })
+    // The list of revocations is too old from here on, so that nobody knows who is on it.
+    await people.revocationsExpired()
+    const again = await Promise.all([undefined, ...first.sessions].map(session => visit(version, session)))
+    expect(again.map(({ status, resumed }) => [status, resumed])).toEqual(again.map(() => [401, false]))
+  })
+
+  it.each(['TLSv1.2', 'TLSv1.3'] as const)('counts no more once it is revoked, with %s', async version => {
+    await start()
+    const first = await visit(version)
+    expect(first).toMatchObject({ status: 201, resumed: false })
+    people.revoke('alice')
+    await gateway.gateway.reload()
+    const again = await Promise.all([undefined, ...first.sessions].map(session => visit(version, session)))
+    expect(again.map(({ status, resumed }) => [status, resumed])).toEqual(again.map(() => [401, false]))
+  })
+})
