@@ -7,6 +7,18 @@ export interface OwnRules {
   readonly subscribe: readonly string[]
 }
 
+/** What takes back who somebody is, whenever that is. */
+export interface Revocation {
+  /** Whether it has. */
+  readonly revoked: boolean
+  /**
+   * Calls `revoked` when it does; soon, where it has already.
+   *
+   * @returns what takes the call back; calling it again does nothing
+   */
+  watch(revoked: () => void): () => void
+}
+
 /** Who somebody is, as far as it was proven. */
 export interface Identity {
   /** A name that passed `isUserName`; `undefined` for somebody who is not known. */
@@ -19,6 +31,8 @@ export interface Identity {
   readonly rules: OwnRules | undefined
   /** Until when it holds, in milliseconds since 1970; `undefined` for as long as the connection lasts. */
   readonly expires: number | undefined
+  /** What may end it before; `undefined` where nothing does. */
+  readonly revocation: Revocation | undefined
 }
 
 /** Somebody who presented nothing. */
@@ -29,6 +43,7 @@ export const anonymous: Identity = Object.freeze({
   claims: {},
   rules: undefined,
   expires: undefined,
+  revocation: undefined,
 })
 
 /** Makes the identity of a user. */

@@ -78,9 +78,16 @@ async function openPasswords(
   if (access?.htpasswd === undefined) return undefined
   const { Passwords } = await import('./passwords.js')
   const parse = (content: Buffer) => parseHtpasswd(content.toString())
-  const file = await WatchedFile.start({ path: resolve(cwd, access.htpasswd), what: 'the password file', parse, log })
+  const file = await WatchedFile.start({
+    path: resolve(cwd, access.htpasswd),
+    what: 'the password file',
+    parse,
+    onChanged: () => passwords.usersChanged(),
+    log,
+  })
+  const passwords = new Passwords({ users: () => file.current })
   parts.push(file)
-  return new Passwords({ users: () => file.current })
+  return passwords
 }
 
 async function openTokens({ access }: Config, cwd: string, log: Logger, parts: Part[]): Promise<Tokens | undefined> {

@@ -2,7 +2,9 @@ import { Ending } from '../endings.js'
 import { anonymous, type Identity, isUserName, knownAs } from '../identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
+import { isOver } from './expiry.js'
 import type { Passwords } from './passwords.js'
+import type { Clock } from './rate-limits.js'
 import type { Tickets } from './tickets.js'
 import type { Tokens } from './tokens.js'
 import type { Webhook, WebhookQuestion } from './webhook.js'
@@ -25,6 +27,8 @@ export interface AuthenticatorOptions {
   readonly letsAnonymousIn: boolean
   /** The time in milliseconds since 1970. Default: the clock's. */
   readonly now?: () => number
+  /** What the wrong passwords are timed by. Default: a clock that never goes back. */
+  readonly clock?: Clock
 }
 
 /** The first characters of a JSON object in base64url: what each token begins with. */
@@ -47,7 +51,7 @@ export class Authenticator {
 
   constructor(options: AuthenticatorOptions) {
     this.#options = options
-    this.#wrong = options.passwords?.wrong ?? new WrongPasswords()
+    this.#wrong = new WrongPasswords(options.clock)
     this.#now = options.now ?? Date.now
   }
 
@@ -81,7 +85,7 @@ export class Authenticator {
    */
   async identify(attempt: Attempt): Promise<Identity> {
     const identity = await this.#judge(attempt)
-    if (identity.expires !== undefined && identity.expires <= this.#now()) throw refused('they have expired')
+    if (isOver(identity, this.#now())) throw refused('they have expired')
     return identity
   }
 
@@ -114,25 +118,15 @@ export class Authenticator {
     // The user name beside a token is what a client library insists on; who it is, the token says.
     if (tokens !== undefined && tokenStart.test(password)) return tokens.verify(password)
     if (passwords === undefined && webhook === undefined) throw refused('passwords are not accepted here')
+    const recalled = passwords?.recall(user, password)
+    if (recalled !== undefined) return recalled
 
-    const verdict = await passwords?.verify(user, password, question.address)
-    if (verdict === 'right') return knownAs(user, 'password')
-    if (verdict === 'wrong') throw refused('wrong user name or password')
-    if (webhook === undefined) {
-      this.#wrong.count(question.address)
-      throw refused('wrong user name or password')
-    }
-    return this.#askAboutPassword(webhook, { ...question, user, password })
-  }
-
-  async #askAboutPassword(webhook: Webhook, question: WebhookQuestion): Promise<Identity> {
-    this.#wrong.refuseFlood(question.address)
-    try {
-      return await webhook.ask(question)
-    } catch (error) {
-      if (error instanceof Ending && error.reason === 'identity-refused') this.#wrong.count(question.address)
-      throw error
-    }
+    return this.#wrong.judge(question.address, async () => {
+      const verdict = (await passwords?.verify(user, password, question.address)) ?? 'unknown-user'
+      if (typeof verdict === 'object') return verdict
+      if (verdict === 'wrong' || webhook === undefined) throw refused('wrong user name or password')
+      return webhook.ask({ ...question, user, password })
+    })
   }
 
   #judgeCertificate({ user, problem, expires }: ClientCertificate): Identity {

@@ -1,3 +1,29 @@
+import { Ending } from '../endings.js'
+import type { Identity } from '../identity.js'
+
+/** What can end an identity. */
+type Bounds = Pick<Identity, 'expires' | 'revocation'>
+
+/** Whether it holds no longer. `now` is in milliseconds since 1970. */
+export function isOver({ expires, revocation }: Bounds, now = Date.now()): boolean {
+  return (expires !== undefined && expires <= now) || revocation?.revoked === true
+}
+
+/**
+ * Calls `over` with `identity-expired` when an identity holds no longer. It does not keep the process alive.
+ *
+ * @returns what takes it back; calling it again does nothing
+ */
+export function onOver({ expires, revocation }: Bounds, over: (ending: Ending) => void): () => void {
+  const stops = [
+    onExpiry(expires, () => over(new Ending('identity-expired'))),
+    revocation?.watch(() => over(new Ending('identity-expired', { hint: 'the password is another one now' }))),
+  ]
+  return () => {
+    for (const stop of stops) stop?.()
+  }
+}
+
 /** Node's timers count at most 2^31-1 ms; a longer wait would fire at once. */
 const longestWait = 2 ** 31 - 1
 

@@ -42,19 +42,30 @@ export class ConnectionLimits {
   }
 
   /**
-   * Admits one connection.
-   *
-   * An IPv6 address counts as its /64, which is what one customer has. Peers on a Unix socket are a reverse proxy's
-   * connections as a rule, so they count in all but not as one address. One that is refused for their number counts
-   * towards the rate: somebody who keeps trying is told so.
+   * Admits one new connection. One that is refused for their number counts towards the rate: somebody who keeps trying is
+   * told so.
    *
    * @returns what releases it; calling it again does nothing
-   * @throws {Ending} `connecting-too-fast`, `too-many-connections` or `too-many-from-address`
+   * @throws {Ending} `connecting-too-fast`, and as `hold`
    */
   admit(address: string): () => void {
     const key = networkOf(address)
     const wait = key === unixAddress ? 0 : (this.#rate?.take(key) ?? 0)
     if (wait > 0) throw new Ending('connecting-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+    return this.hold(address)
+  }
+
+  /**
+   * Counts one that is open, however fast they come.
+   *
+   * An IPv6 address counts as its /64, which is what one customer has. Peers on a Unix socket are a reverse proxy's
+   * connections as a rule, so they count in all but not as one address.
+   *
+   * @returns what releases it; calling it again does nothing
+   * @throws {Ending} `too-many-connections` or `too-many-from-address`
+   */
+  hold(address: string): () => void {
+    const key = networkOf(address)
     if (this.#open >= this.#options.connections) throw new Ending('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
     if (key !== unixAddress && count >= this.#options.connectionsPerAddress) throw new Ending('too-many-from-address')

@@ -2,7 +2,7 @@ import { Ending } from '../endings.js'
 import type { Identity } from '../identity.js'
 import type { Authenticator } from './authenticator.js'
 import { mqttCredential } from './credentials.js'
-import { onExpiry } from './expiry.js'
+import { isOver, onOver } from './expiry.js'
 import type { Permissions, TopicRules } from './topic-rules.js'
 import type { UserLimits } from './user-limits.js'
 
@@ -55,7 +55,7 @@ export class MqttGatekeeper {
     const identity = await this.#identify(connect, from)
     // The upgrade has counted its own.
     const leave = users.admit(identity.user === from.identity?.user ? undefined : identity.user)
-    const stop = onExpiry(identity.expires, () => revoke(new Ending('identity-expired')))
+    const stop = onOver(identity, revoke)
     const release = (): void => {
       stop()
       leave()
@@ -67,7 +67,7 @@ export class MqttGatekeeper {
     const credential = mqttCredential(username, password)
     const { identity } = from
     if (credential === undefined && identity !== undefined && identity.source !== 'none') {
-      if (identity.expires !== undefined && identity.expires <= Date.now()) throw new Ending('identity-expired')
+      if (isOver(identity)) throw new Ending('identity-expired')
       return identity
     }
     const attempt = { credential, transport: 'mqtt', address: from.address, clientId } as const

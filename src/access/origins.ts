@@ -108,6 +108,15 @@ function isSameOrigin({ parsed, host, secure }: OriginRequest, loopbackOnly: boo
   return own.host === parsed.host && own.port === parsed.port
 }
 
+/**
+ * Whether `host`, as in `Host`, is a name that a foreign DNS server could have led here. A page of such a name is “same
+ * origin” to its browser, which sends no `Origin` with a GET then.
+ */
+export function isForeignName(host: string | undefined): boolean {
+  const parsed = host === undefined ? undefined : parseHost(host)
+  return parsed !== undefined && !cannotBeRebound(parsed.host)
+}
+
 /** Names that no foreign DNS server answers for (RFC 6761 §6.3), and addresses, which need no answer. */
 function cannotBeRebound(host: string): boolean {
   return host === 'localhost' || host.endsWith('.localhost') || isIP(host.replace(/^\[|\]$/g, '')) !== 0

@@ -3,13 +3,14 @@ import { availableParallelism } from 'node:os'
 import bcrypt from 'bcrypt'
 import { Ending } from '../endings.js'
 import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
+import { type Identity, knownAs } from '../identity.js'
 import { networkOf } from './limits.js'
 import type { Clock } from './rate-limits.js'
+import { Revocable } from './revocable.js'
 import { NoTurnError, Turns } from './turns.js'
-import { WrongPasswords } from './wrong-passwords.js'
 
-/** What was found out about a user and a password. */
-export type PasswordVerdict = 'right' | 'wrong' | 'unknown-user'
+/** What was found out about a user and a password: who it is, or why not. */
+export type PasswordVerdict = Identity | 'wrong' | 'unknown-user'
 
 export interface PasswordsOptions {
   /** The users as they are now. */
@@ -19,7 +20,7 @@ export interface PasswordsOptions {
   readonly concurrent?: number
 }
 
-/** Hashes that wait to be computed, in all and for one address. */
+/** Hashes that wait to be computed, in all and for one address, which `WrongPasswords` lets ten through of. */
 const waiting = { waiting: 1000, waitingPerKey: 100 }
 
 /** For so long, in milliseconds, a right password need not be hashed again: long-polling sends it with each request. */
@@ -29,55 +30,69 @@ const maxRemembered = 10_000
 /**
  * Checks passwords, in libuv's threads and never in the event loop's.
  *
- * A user who is not in the file costs as much time as a wrong password. An address (IPv6: a /64) with ten wrong passwords
- * is refused before anything is computed, and gets one more try every ten seconds; one that floods the queue makes the
- * others wait for one of its hashes and not for all.
+ * A user who is not in the file costs as much time as a wrong password. An address (IPv6: a /64) that floods the queue
+ * makes the others wait for one of its hashes and not for all. Who was let in with a password is so until it is another.
  */
 export class Passwords {
-  /** Those that were wrong, by address; also for whoever else judges passwords. */
-  readonly wrong: WrongPasswords
   readonly #users: () => Users
   readonly #now: Clock
   readonly #turns: Turns
   /** Right answers, by `#digest`, with the time until which they count; the oldest first. */
   readonly #remembered = new Map<string, number>()
   readonly #key = randomBytes(32)
+  /** Those who were let in, with the hash that they were. */
+  readonly #known = new Map<string, { readonly hash: string; readonly revocable: Revocable }>()
 
   constructor({ users, now = () => performance.now(), concurrent = hashesAtOnce() }: PasswordsOptions) {
     this.#users = users
     this.#now = now
-    this.wrong = new WrongPasswords(now)
     this.#turns = new Turns({ ...waiting, concurrent })
   }
 
+  /** Who it is, where this password was right a short time ago. */
+  recall(user: string, password: string): Identity | undefined {
+    const hash = this.#users().get(user)
+    return hash !== undefined && this.#remembers(this.#digest(user, password, hash)) ? this.#know(user, hash) : undefined
+  }
+
   /**
-   * Checks one password. A wrong one counts against the address; a user who is not known only with `wrong.count`, as
-   * somebody else may know them.
+   * Checks one password. How many wrong ones an address may have is for `WrongPasswords` to say.
    *
-   * @throws {Ending} `too-many-attempts`, with the seconds after which trying again makes sense
+   * @throws {Ending} `too-many-attempts` where too many wait
    */
   async verify(user: string, password: string, address: string): Promise<PasswordVerdict> {
     const hash = this.#users().get(user)
-    const digest = this.#digest(user, password, hash)
-    if (hash !== undefined && this.#remembers(digest)) return 'right'
+    const same = await this.#compare(password, hash ?? this.#decoy(), address)
+    if (hash === undefined) return 'unknown-user'
+    // It may have become another one meanwhile.
+    if (!same || this.#users().get(user) !== hash) return 'wrong'
+    this.#remember(this.#digest(user, password, hash))
+    return this.#know(user, hash)
+  }
 
-    this.wrong.refuseFlood(address)
+  /** Call when the users have changed: whoever was let in with what is no longer their password is told. */
+  usersChanged(): void {
+    const users = this.#users()
+    for (const [user, { hash, revocable }] of this.#known) {
+      if (users.get(user) === hash) continue
+      this.#known.delete(user)
+      revocable.revoke()
+    }
+  }
+
+  async #compare(password: string, hash: string, address: string): Promise<boolean> {
     try {
-      return await this.#turns.run(networkOf(address), async () => {
-        // Those before it in the queue may have been wrong.
-        this.wrong.refuseFlood(address)
-        const same = await compare(password, hash ?? this.#decoy())
-        if (same && hash !== undefined) {
-          this.#remember(digest)
-          return 'right'
-        }
-        if (hash === undefined) return 'unknown-user'
-        this.wrong.count(address)
-        return 'wrong'
-      })
+      return await this.#turns.run(networkOf(address), () => compare(password, hash))
     } catch (error) {
       throw error instanceof NoTurnError ? new Ending('too-many-attempts', { cause: error }) : error
     }
+  }
+
+  #know(user: string, hash: string): Identity {
+    const before = this.#known.get(user)
+    const known = before?.hash === hash ? before : { hash, revocable: new Revocable() }
+    this.#known.set(user, known)
+    return knownAs(user, 'password', { revocation: known.revocable })
   }
 
   /** A hash that no password has, of the cost that the users' hashes have. */
@@ -88,7 +103,7 @@ export class Passwords {
   }
 
   /** With a key of this process, so that what is remembered tells nobody a password; a new hash makes it void. */
-  #digest(user: string, password: string, hash = ''): string {
+  #digest(user: string, password: string, hash: string): string {
     return createHmac('sha256', this.#key)
       .update(JSON.stringify([user, hash, password]))
       .digest('base64')

@@ -97,9 +97,9 @@ export class RateLimits {
     return bucket.take() ? 0 : bucket.wait()
   }
 
-  /** Milliseconds until `key` can take one; 0 for now. */
-  wait(key: string): number {
-    return this.#buckets.get(key)?.wait() ?? 0
+  /** Milliseconds until `key` can take `amount`, which is at most the burst; 0 for now. */
+  wait(key: string, amount = 1): number {
+    return (this.#buckets.get(key) ?? new TokenBucket(this.#rate, this.#now)).wait(amount)
   }
 
   #bucketOf(key: string): TokenBucket {

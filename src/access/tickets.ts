@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { Ending } from '../endings.js'
 import type { Identity } from '../identity.js'
+import { isOver } from './expiry.js'
 
 export interface TicketsOptions {
   /** How long a ticket can be used, in milliseconds. */
@@ -78,7 +79,7 @@ export class Tickets {
   /**
    * Takes a ticket, which then is worth nothing.
    *
-   * @returns who it stands for, until what they proved it with expires
+   * @returns who it stands for, for as long as what they proved it with holds
    * @throws {Ending} `identity-refused` for one that was used, has expired, or never was
    */
   redeem(ticket: string): Identity {
@@ -86,7 +87,7 @@ export class Tickets {
     const found = this.#waiting.get(hash)
     this.#forget(hash)
     const now = this.#options.now()
-    if (found === undefined || found.expires <= now || (found.identity.expires ?? Number.POSITIVE_INFINITY) <= now) {
+    if (found === undefined || found.expires <= now || isOver(found.identity, now)) {
       throw new Ending('identity-refused', { hint: 'the ticket was used already, or has expired' })
     }
     return { ...found.identity, source: 'ticket' }

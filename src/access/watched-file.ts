@@ -9,6 +9,8 @@ export interface WatchedFileOptions<T> {
   readonly what: string
   /** Makes something of its content; throws an `Error` that says what is wrong and where. */
   readonly parse: (content: Buffer) => T
+  /** Called when it was read again. */
+  readonly onChanged?: () => void
   readonly log: Logger
   /** How often it is looked at, in milliseconds. Default: 2 s. */
   readonly pollInterval?: number
@@ -60,10 +62,11 @@ export class WatchedFile<T> {
   }
 
   async #load(): Promise<void> {
-    const { path, what, log } = this.#options
+    const { path, what, onChanged, log } = this.#options
     try {
       this.#current = await load(this.#options)
       log.info({ file: path }, `${what} was read again`)
+      onChanged?.()
     } catch (error) {
       log.error({ file: path }, `${what} was refused, what it said before stays: ${reasonOf(error)}`)
     }

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { access } from './access.js'
 import { isAddressRange, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
+import { pushSection } from './push.js'
 import { duration, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
 
@@ -202,6 +203,10 @@ export const configSchema = z.strictObject({
   data: file
     .default('./data')
     .describe('Where the embedded broker keeps sessions and retained messages; none for memory only'),
+  push: z
+    .union([z.literal('off'), pushSection(origin)], { error: 'must be off, or a mapping' })
+    .prefault({})
+    .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
   trustedProxies: z
     .array(addressRange)
     .default([])
@@ -242,6 +247,10 @@ export const configSchema = z.strictObject({
         })
         .prefault('off')
         .describe('Bytes per second of one connection, each way; beyond: more slowly'),
+      requestsPerSecond: wholeNumberOrOff(1, 1_000_000)
+        .default(1000)
+        .describe('Requests to /v1/ from one address, on average; beyond: 429'),
+      requestsBurst: wholeNumber(1, 10_000_000).default(5000).describe('How many of them may come at once'),
       bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
       bodyTimeout: duration({ min: '1s', max: '1h' }).prefault('30s').describe('For that body to arrive; beyond: 408'),
       urlLength: size({ min: '256B', max: '64KiB' })

@@ -29,20 +29,34 @@ export function answerEnding(
   return answerProblem(reply, { status, detail: text, reason }, all)
 }
 
-/** A problem with nothing to say but its status; `reason` is what the log and the metrics call it. */
+/** What is wrong, in the members of RFC 9457 and two more. */
+export interface Problem {
+  readonly status: number
+  /** A sentence. */
+  readonly detail?: string
+  /** What the log and the metrics call it. */
+  readonly reason?: string
+  /** The part of the request that is not right, as in `ParameterError`. */
+  readonly parameter?: string
+}
+
+/** What `application/problem+json` says of a problem. */
+export function problemBody({ status, ...more }: Problem): object {
+  return { type: 'about:blank', title: STATUS_CODES[status] ?? 'Error', status, ...more }
+}
+
+/** Answers with a problem; one may have nothing to say but its status. */
 export function answerProblem(
   reply: FastifyReply,
-  problem: { readonly status: number; readonly detail?: string; readonly reason?: string },
+  problem: Problem,
   headers: Readonly<Record<string, string>> = {},
 ): FastifyReply {
-  const { status, ...more } = problem
-  const body = { type: 'about:blank', title: STATUS_CODES[status] ?? 'Error', status, ...more }
   return (
     reply
-      .code(status)
+      .code(problem.status)
       .headers({ 'cache-control': 'no-store', ...headers })
       .type('application/problem+json')
       // To a text, a charset would be added, which this type does not have.
-      .send(Buffer.from(JSON.stringify(body)))
+      .send(Buffer.from(JSON.stringify(problemBody(problem))))
   )
 }

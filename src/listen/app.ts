@@ -10,6 +10,7 @@ import type { ClientResolver } from '../access/client-address.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import { answer, securityHeaders } from '../http/answers.js'
+import { ParameterError } from '../http/parameters.js'
 import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import type { Logger } from '../log.js'
@@ -57,7 +58,7 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     log.debug({ peer: peers.get(request), method, path, status: reply.statusCode, ms }, 'request')
   })
 
-  app.setErrorHandler((error: FastifyError | Ending, request, reply) => {
+  app.setErrorHandler((error: FastifyError | Ending | ParameterError, request, reply) => {
     // With a body that failed, the framework has the connection end; HTTP/2 has no header for that (RFC 9113 §8.2.2).
     if (request.raw.httpVersionMajor > 1) reply.removeHeader('connection')
     if (error instanceof Ending) {
@@ -70,6 +71,10 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
         lingerOver(request.raw)
       }
       return answerEnding(request, reply, error)
+    }
+    if (error instanceof ParameterError) {
+      const { statusCode: status, message: detail, parameter } = error
+      return answerProblem(reply, { status, detail, reason: 'invalid-parameter', parameter })
     }
     const status = error.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')

@@ -1,4 +1,4 @@
-import { onExpiry } from '../access/expiry.js'
+import { onOver } from '../access/expiry.js'
 import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
 import type { ConnectionLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
@@ -45,7 +45,7 @@ export class Tunnels {
   }
 
   /**
-   * Opens the broker's side for a client. Its tunnel ends with `identity-expired` when what proved who it is does.
+   * Opens the broker's side for a client. Its tunnel ends with `identity-expired` when what proved who it is holds no longer.
    *
    * @throws {Ending} what `Broker.open` rejects with, or `shutting-down`
    */
@@ -54,7 +54,7 @@ export class Tunnels {
     const traffic = noTraffic()
     const setState = this.#metrics.trackConnection(transport, traffic)
     setState('opening')
-    const expires = peer.identity?.expires
+    const { identity } = peer
     const startedAt = performance.now()
     let stream: BrokerStream
     try {
@@ -92,8 +92,7 @@ export class Tunnels {
           },
         })
         this.#open.add(tunnel)
-        if (expires === undefined) return
-        stopWaiting = onExpiry(expires, () => tunnel.end(new Ending('identity-expired')))
+        if (identity) stopWaiting = onOver(identity, ending => tunnel.end(ending))
       },
     }
   }

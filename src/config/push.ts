@@ -1,0 +1,94 @@
+import { z } from 'zod'
+import { topicFilterProblem } from './topic-filters.js'
+import { duration, size } from './units.js'
+import { secret, wholeNumber } from './values.js'
+
+/*
+ * The part of the table of options that says what goes to browsers without MQTT, and how much of it is kept.
+ */
+
+const filter = z.string().superRefine((text, context) => {
+  const problem = topicFilterProblem(text)
+  if (problem !== undefined) context.addIssue(problem)
+})
+
+/** @param origin the form of an entry of a list of origins */
+export const pushSection = (origin: z.ZodType<string, string>) =>
+  z.strictObject({
+    topics: z
+      .array(filter)
+      .min(1)
+      .optional()
+      .describe(
+        'Topic filters of what is pushed: # (all but $SYS) with the embedded broker; with another one, nothing is unless this says so',
+      ),
+    username: z.string().optional().describe('User name of push’s own sessions with a broker that is not embedded'),
+    password: secret('password').optional().describe('Its password').meta({ writeOnly: true }),
+    clientId: z
+      .string()
+      .min(1)
+      .max(64)
+      .optional()
+      .describe('Client id of the session that gets the messages; made from the machine’s name and data when left out'),
+    journal: z
+      .enum(['level', 'memory'])
+      .optional()
+      .describe('Where events are kept for those who come back: level (under data), or memory; memory with data: none'),
+    maxEvents: wholeNumber(1, 1_000_000_000).default(1_000_000).describe('Events to keep; the oldest go first'),
+    maxBytes: size({ min: '64KiB' }).prefault('1GiB').describe('Bytes of topics and payloads to keep'),
+    maxAge: duration({ min: '1s' }).prefault('7d').describe('How old an event gets'),
+    maxRetained: wholeNumber(1, 10_000_000)
+      .default(100_000)
+      .describe('Topics with a retained message for newcomers; those of further topics are not kept'),
+    maxRetainedBytes: size({ min: '64KiB' }).prefault('256MiB').describe('Bytes of their topics and payloads'),
+    maxQueuedEvents: wholeNumber(1, 1_000_000)
+      .default(1000)
+      .describe('Events that wait for a subscriber who reads too slowly; beyond, it is cut off with its cursor'),
+    maxQueuedBytes: size({ min: '1KiB' }).prefault('1MiB').describe('Their bytes'),
+    origins: z
+      .array(origin)
+      .default(['same-origin'])
+      .describe('Pages that may use it: same-origin, https://a.example, *.a.example, /regular expression/, null, or *'),
+    jsonp: z
+      .boolean()
+      .default(false)
+      .describe('Answer long-polls with callback= as JSONP, which any page may read, to those who are anonymous'),
+    heartbeat: duration({ min: '1s', max: '5m' })
+      .prefault('15s')
+      .describe('After how much silence an event stream or a socket is told that it is alive, and where it is'),
+    maxReceipts: wholeNumber(1, 100_000_000)
+      .default(100_000)
+      .describe('Delivery receipts to keep; the oldest go first'),
+    presence: z
+      .strictObject({
+        messages: z.boolean().default(true).describe('Publish who comes and goes on presence/<topic>'),
+        grace: duration({ min: '0ms', max: '1h' })
+          .prefault('10s')
+          .describe('For how long somebody who left is still there: between two long-polls, or two connections'),
+      })
+      .prefault({})
+      .describe('Who listens'),
+  })
+
+type PushSection = z.output<ReturnType<typeof pushSection>>
+
+/** `push:` as the program uses it. */
+export type PushConfig = PushSection & { readonly topics: readonly string[]; readonly journal: 'level' | 'memory' }
+
+/**
+ * What is pushed, and how: everything of the embedded broker, and of another one only what the configuration names.
+ * `undefined` for nothing.
+ */
+export function pushOf({
+  push,
+  broker,
+  data,
+}: {
+  readonly push: PushSection | 'off'
+  readonly broker: unknown
+  readonly data: string
+}): PushConfig | undefined {
+  if (push === 'off') return undefined
+  const topics = push.topics ?? (broker === 'embedded' ? ['#'] : undefined)
+  return topics && { ...push, topics, journal: push.journal ?? (data === 'none' ? 'memory' : 'level') }
+}

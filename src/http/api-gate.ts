@@ -1,0 +1,120 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Authenticator } from '../access/authenticator.js'
+import type { Client } from '../access/client-address.js'
+import { type ConnectionLimits, networkOf } from '../access/limits.js'
+import type { RateLimits } from '../access/rate-limits.js'
+import type { Permissions, TopicRules } from '../access/topic-rules.js'
+import type { UserLimits } from '../access/user-limits.js'
+import { Ending } from '../endings.js'
+import { anonymous, type Identity } from '../identity.js'
+import { admitOrigin, answerPreflight, type OriginAdmission, type Preflight } from './cors.js'
+import { attemptOf, type CredentialPlaces } from './request-identity.js'
+
+/** Who asks, and what they may do. */
+export interface Caller {
+  readonly client: Client
+  readonly identity: Identity
+  readonly permissions: Permissions
+}
+
+export interface ApiGateOptions extends OriginAdmission {
+  /** `undefined` where nobody is asked who they are. */
+  readonly authenticator: Authenticator | undefined
+  readonly rules: TopicRules
+  readonly places: CredentialPlaces
+  /** Requests of each address; left out for any number. */
+  readonly requests?: RateLimits | undefined
+  /** Count what stays open. */
+  readonly connections: ConnectionLimits
+  readonly users: UserLimits
+}
+
+/** How a route wants to be guarded. */
+export interface Admission {
+  /**
+   * Whether no credential is looked at at all, so that what is answered is nobody's in particular: for answers that any
+   * page can read, whoever's browser it runs in.
+   */
+  readonly withoutCredentials?: boolean
+}
+
+/** What every request to the API passes, before anything of it is done: origin, rate, identity. */
+export class ApiGate {
+  readonly #options: ApiGateOptions
+
+  constructor(options: ApiGateOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Lets a request in.
+   *
+   * @throws {Ending} `origin-refused`, `too-many-requests`, and as `readCredential` and `Authenticator.authenticate`
+   */
+  async admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Promise<Caller> {
+    const client = admitOrigin(request, reply, this.#options)
+    const wait = this.#options.requests?.take(networkOf(client.address)) ?? 0
+    if (wait > 0) throw new Ending('too-many-requests', { retryAfter: Math.ceil(wait / 1000) })
+    const identity = await this.#identify(request, reply, client, admission)
+    return { client, identity, permissions: this.#options.rules.for(identity) }
+  }
+
+  /** Answers a preflight. */
+  preflight(request: FastifyRequest, reply: FastifyReply, preflight: Preflight): FastifyReply {
+    return answerPreflight(request, reply, this.#options, preflight)
+  }
+
+  /**
+   * Counts a request that stays open: an event stream, a poll that waits.
+   *
+   * @returns what gives its place back; calling it again does nothing
+   * @throws {Ending} `too-many-connections`, `too-many-from-address`, `too-many-from-user`
+   */
+  hold({ client, identity }: Caller): () => void {
+    const { connections, users } = this.#options
+    const release = connections.hold(client.address)
+    try {
+      const leave = users.admit(identity.user)
+      return () => {
+        release()
+        leave()
+      }
+    } catch (error) {
+      release()
+      throw error
+    }
+  }
+
+  /** Who a fresh token is from, as a long-lived connection presents one. @throws {Ending} as `Authenticator.authenticate` */
+  async identifyToken(token: string, client: Client): Promise<Identity> {
+    const { authenticator } = this.#options
+    if (authenticator === undefined) return anonymous
+    const credential = { kind: 'token', token } as const
+    return authenticator.authenticate({ credential, transport: 'http', address: client.address, path: '/' })
+  }
+
+  /** What somebody may do. */
+  permissionsOf(identity: Identity): Permissions {
+    return this.#options.rules.for(identity)
+  }
+
+  async #identify(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    client: Client,
+    { withoutCredentials = false }: Admission,
+  ): Promise<Identity> {
+    const { authenticator, places } = this.#options
+    if (authenticator === undefined) return anonymous
+    try {
+      const attempt = attemptOf(request.raw, client, 'http', places)
+      if (!withoutCredentials) return await authenticator.authenticate(attempt)
+      const { credential, headers, ...rest } = attempt
+      return await authenticator.authenticate({ ...rest, credential: undefined })
+    } catch (error) {
+      const { challenge } = authenticator
+      if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
+      throw error
+    }
+  }
+}

@@ -1,0 +1,60 @@
+import type { FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import { displayPath } from '../config/options.js'
+
+/** A part of a request that is not right: a parameter of the query, a header, or a member of the body. */
+export class ParameterError extends Error {
+  override readonly name = 'ParameterError'
+  readonly statusCode = 400
+  /** Which one: `topic`, `Last-Event-ID`, `messages[3].topic`; empty for the whole body. */
+  readonly parameter: string
+
+  /** @param message a sentence that says what would be right, without what was sent */
+  constructor(parameter: string, message: string) {
+    super(message)
+    this.parameter = parameter
+  }
+}
+
+/**
+ * Reads the query of a request. What the schema does not name is ignored: proxies and scripts add their own.
+ *
+ * @throws {ParameterError} for the first parameter that is wrong
+ */
+export function readQuery<Schema extends z.ZodType>(request: FastifyRequest, schema: Schema): z.output<Schema> {
+  return check(schema, request.query)
+}
+
+/**
+ * Reads a body as JSON.
+ *
+ * @throws {ParameterError} where it is none, or for the first member that is wrong
+ */
+export function readJson<Schema extends z.ZodType>(body: Buffer, schema: Schema): z.output<Schema> {
+  return check(schema, parseJson(body))
+}
+
+function parseJson(body: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+  } catch {
+    throw new ParameterError('', 'The body must be JSON, in UTF-8')
+  }
+}
+
+/** @throws {ParameterError} */
+function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+  const result = schema.safeParse(value, { error: describe })
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const parameter = displayPath(issue?.path ?? [])
+  const message = issue?.message ?? 'is not right'
+  throw new ParameterError(parameter, parameter === '' ? `The body ${message}` : `${parameter} ${message}`)
+}
+
+/** What is not said by the schema itself; each message follows the parameter's name. */
+function describe(issue: z.core.$ZodRawIssue): string | undefined {
+  if (issue.code === 'invalid_type' && issue.input === undefined) return 'is missing'
+  if (issue.code === 'unrecognized_keys') return `has no member ${issue.keys.join(', ')}`
+  return undefined
+}

@@ -1,0 +1,15 @@
+import type { Event, Message } from './event.js'
+
+/** What publishes: to the broker, and so to everybody, MQTT clients too. */
+export interface Publisher {
+  /** Whether the broker can be reached just now. */
+  readonly connected: boolean
+  /**
+   * Publishes a message, and waits until it has come back and is in the journal.
+   *
+   * @returns its event; `undefined` where push does not get its topic, and the broker has it
+   * @throws {Ending} rejects with `broker-away`, `publish-timeout`, `journal-unavailable` or `topic-refused` (the broker's
+   *   own rules); it was not published, except after `publish-timeout`, where nobody knows
+   */
+  publish(message: Message): Promise<Event | undefined>
+}

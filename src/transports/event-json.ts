@@ -1,0 +1,40 @@
+import type { Event } from '../push/event.js'
+
+/** How an event is written as JSON. */
+export interface EventJsonOptions {
+  /** Whether a payload that is JSON also comes as what it says, under `json`. */
+  readonly json: boolean
+}
+
+const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** The text that bytes are in UTF-8; `undefined` where they are none. */
+export function textOf(payload: Uint8Array): string | undefined {
+  try {
+    return strict.decode(payload)
+  } catch {
+    return undefined
+  }
+}
+
+/** An event as clients get it, on one line: the payload as text, or as base64 where it is none. */
+export function eventJson({ id, topic, time, payload, qos, retained }: Event, { json }: EventJsonOptions): string {
+  const text = textOf(payload)
+  return JSON.stringify({
+    id,
+    topic,
+    time: new Date(time).toISOString(),
+    ...(text === undefined ? { payloadBase64: payload.toString('base64') } : { payload: text }),
+    ...(json && text !== undefined && parsed(text)),
+    qos,
+    ...(retained && { retained }),
+  })
+}
+
+function parsed(text: string): { json: unknown } | undefined {
+  try {
+    return { json: JSON.parse(text) }
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,16 @@
+import type { ApiGate } from '../http/api-gate.js'
+import type { BodyLimits } from '../http/kept-bodies.js'
+import type { Logger } from '../log.js'
+import type { Metrics } from '../metrics.js'
+import type { Push } from '../push/push.js'
+import type { LiveConnections } from './live-connections.js'
+
+/** What every transport is made with. */
+export interface TransportOptions {
+  readonly push: Push
+  readonly gate: ApiGate
+  readonly connections: LiveConnections
+  readonly bodies: BodyLimits
+  readonly log: Logger
+  readonly metrics: Metrics
+}
