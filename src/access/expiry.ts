@@ -4,6 +4,8 @@ import type { Identity } from '../identity.js'
 /** What can end an identity. */
 type Bounds = Pick<Identity, 'expires' | 'revocation'>
 
+const passwordGone = 'the password is another one now, or none'
+
 /** Whether it holds no longer. `now` is in milliseconds since 1970. */
 export function isOver({ expires, revocation }: Bounds, now = Date.now()): boolean {
   return (expires !== undefined && expires <= now) || revocation?.revoked === true
@@ -15,12 +17,11 @@ export function isOver({ expires, revocation }: Bounds, now = Date.now()): boole
  * @returns what takes it back; calling it again does nothing
  */
 export function onOver({ expires, revocation }: Bounds, over: (ending: Ending) => void): () => void {
-  const stops = [
-    onExpiry(expires, () => over(new Ending('identity-expired'))),
-    revocation?.watch(() => over(new Ending('identity-expired', { hint: 'the password is another one now' }))),
-  ]
+  const stopWaiting = onExpiry(expires, () => over(new Ending('identity-expired')))
+  const stopWatching = revocation?.watch(() => over(new Ending('identity-expired', { hint: passwordGone })))
   return () => {
-    for (const stop of stops) stop?.()
+    stopWaiting()
+    stopWatching?.()
   }
 }
 

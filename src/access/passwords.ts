@@ -2,8 +2,8 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import bcrypt from 'bcrypt'
 import { Ending } from '../endings.js'
-import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
 import { type Identity, knownAs } from '../identity.js'
+import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
 import { networkOf } from './limits.js'
 import type { Clock } from './rate-limits.js'
 import { Revocable } from './revocable.js'
@@ -52,7 +52,9 @@ export class Passwords {
   /** Who it is, where this password was right a short time ago. */
   recall(user: string, password: string): Identity | undefined {
     const hash = this.#users().get(user)
-    return hash !== undefined && this.#remembers(this.#digest(user, password, hash)) ? this.#know(user, hash) : undefined
+    return hash !== undefined && this.#remembers(this.#digest(user, password, hash))
+      ? this.#know(user, hash)
+      : undefined
   }
 
   /**

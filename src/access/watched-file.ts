@@ -65,11 +65,12 @@ export class WatchedFile<T> {
     const { path, what, onChanged, log } = this.#options
     try {
       this.#current = await load(this.#options)
-      log.info({ file: path }, `${what} was read again`)
-      onChanged?.()
     } catch (error) {
       log.error({ file: path }, `${what} was refused, what it said before stays: ${reasonOf(error)}`)
+      return
     }
+    log.info({ file: path }, `${what} was read again`)
+    onChanged?.()
   }
 }
 

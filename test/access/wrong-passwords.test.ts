@@ -1,0 +1,151 @@
+import { once } from 'node:events'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import bcrypt from 'bcrypt'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { Authenticator, type AuthenticatorOptions } from '../../src/access/authenticator.js'
+import { Passwords } from '../../src/access/passwords.js'
+import { Tickets } from '../../src/access/tickets.js'
+import { Webhook } from '../../src/access/webhook.js'
+import { WrongPasswords } from '../../src/access/wrong-passwords.js'
+import { access } from '../../src/config/access.js'
+import { Ending } from '../../src/endings.js'
+import { eventually } from '../helpers/wait.js'
+
+const refused = async (): Promise<never> => {
+  throw new Ending('identity-refused')
+}
+
+/** Who knows alice with the password `right`, and says so only when told to. */
+async function slowWebhook() {
+  const waiting: { readonly password: string; answer(): void }[] = []
+  const server = http.createServer(async (request, response) => {
+    let text = ''
+    for await (const chunk of request) text += chunk
+    const { password } = JSON.parse(text)
+    const body = password === 'right' ? { allow: true, user: 'alice' } : { allow: false }
+    waiting.push({ password, answer: () => response.end(JSON.stringify(body)) })
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as AddressInfo
+  const { webhook: config } = access.parse({ webhook: { url: `http://127.0.0.1:${port}/` } })
+  if (config === undefined) throw new Error('there is no webhook')
+  const webhook = new Webhook({ config })
+  onTestFinished(() => {
+    webhook.close()
+    server.closeAllConnections()
+    server.close()
+  })
+  return { webhook, waiting }
+}
+
+function judges(options: Partial<AuthenticatorOptions>) {
+  const tickets = new Tickets({ expires: 1000, max: 1 })
+  const all = { tickets, acceptsCertificates: false, letsAnonymousIn: false, ...options }
+  const authenticator = new Authenticator(all)
+  return (password: string, address = '192.0.2.1', user = 'alice') =>
+    authenticator
+      .identify({ transport: 'http', address, credential: { kind: 'password', user, password } })
+      .then(identity => identity.user)
+}
+
+const reasonOf = (result: PromiseSettledResult<unknown>): unknown =>
+  result.status === 'rejected' ? result.reason.reason : result.value
+
+const passwordsOf = (users: Record<string, string>, concurrent = 1): Passwords => {
+  const map = new Map(Object.entries(users).map(([user, password]) => [user, bcrypt.hashSync(password, 4)]))
+  return new Passwords({ users: () => map, concurrent })
+}
+
+describe('an address', () => {
+  it('has ten wrong passwords, and one more every ten seconds; another one has its own', async () => {
+    let now = 0
+    const guess = judges({ passwords: passwordsOf({ alice: 'right' }), clock: () => now })
+    for (let attempt = 0; attempt < 10; attempt++) {
+      await expect(guess('guess', '2001:db8:0:1::7')).rejects.toMatchObject({ reason: 'identity-refused' })
+    }
+    const flood = { reason: 'too-many-attempts', httpStatus: 429, retryAfter: 10 }
+    await expect(guess('guess', '2001:db8:0:1::8')).rejects.toMatchObject(flood)
+    // The right one is among those that an attacker tries.
+    await expect(guess('right', '2001:db8:0:1::7')).rejects.toMatchObject(flood)
+    expect(await guess('right', '2001:db8:0:2::7')).toBe('alice')
+    now += 10_000
+    await expect(guess('guess', '2001:db8:0:1::7')).rejects.toMatchObject({ reason: 'identity-refused' })
+    await expect(guess('guess', '2001:db8:0:1::7')).rejects.toMatchObject(flood)
+  })
+
+  it('that has sent a right one goes on with it, whatever else it sends', async () => {
+    const guess = judges({ passwords: passwordsOf({ alice: 'right' }) })
+    expect(await guess('right')).toBe('alice')
+    await Promise.allSettled(Array.from({ length: 20 }, (_, index) => guess(String(index))))
+    expect(await guess('right')).toBe('alice')
+  })
+
+  it.each(['alice', 'nobody'])('has no more by sending all at once, for %s', async user => {
+    const guess = judges({ passwords: passwordsOf({ alice: 'right' }, 3) })
+    const all = await Promise.allSettled(Array.from({ length: 90 }, (_, i) => guess(String(i), '192.0.2.1', user)))
+    const reasons = all.map(reasonOf)
+    expect(reasons.filter(reason => reason === 'identity-refused')).toHaveLength(10)
+    expect(reasons.filter(reason => reason === 'too-many-attempts')).toHaveLength(80)
+  })
+
+  it('has no more where a webhook takes its time to refuse', async () => {
+    const { webhook, waiting } = await slowWebhook()
+    const guess = judges({ webhook })
+    const all = Promise.allSettled(Array.from({ length: 15 }, (_, index) => guess(String(index))))
+    await eventually(() => waiting.length >= 10)
+    const other = guess('right', '192.0.2.2')
+    await eventually(() => waiting.some(({ password }) => password === 'right'))
+    expect(waiting).toHaveLength(11)
+    for (const { answer } of waiting) answer()
+    expect(await other).toBe('alice')
+    const reasons = (await all).map(reasonOf)
+    expect(reasons).toEqual([...Array(10).fill('identity-refused'), ...Array(5).fill('too-many-attempts')])
+    expect(waiting).toHaveLength(11)
+  })
+})
+
+describe('passwords of one address', () => {
+  it('that are right take no place of wrong ones, and those that wait get in as others leave', async () => {
+    const wrong = new WrongPasswords()
+    let judging = 0
+    let most = 0
+    const right = (index: number) =>
+      wrong.judge('192.0.2.1', async () => {
+        most = Math.max(most, ++judging)
+        await new Promise(resolve => setImmediate(resolve))
+        judging--
+        return index
+      })
+    const order: number[] = []
+    await Promise.all(Array.from({ length: 100 }, async (_, index) => order.push(await right(index))))
+    expect(order).toEqual(Array.from({ length: 100 }, (_, index) => index))
+    expect(most).toBe(10)
+  })
+
+  it('wait by the hundred, and no longer than ten seconds', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const wrong = new WrongPasswords()
+    let finish: () => void = () => {}
+    const held = new Promise<void>(resolve => {
+      finish = resolve
+    })
+    const judging = Array.from({ length: 10 }, () => wrong.judge('192.0.2.1', () => held))
+    const waiting = Promise.allSettled(Array.from({ length: 100 }, () => wrong.judge('192.0.2.1', async () => 'right')))
+    await expect(wrong.judge('192.0.2.1', refused)).rejects.toMatchObject({ reason: 'too-many-attempts' })
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect((await waiting).map(reasonOf)).toEqual(Array(100).fill('too-many-attempts'))
+    finish()
+    await Promise.all(judging)
+    expect(await wrong.judge('192.0.2.1', async () => 'right')).toBe('right')
+  })
+
+  it('that could not be judged were not wrong', async () => {
+    const wrong = new WrongPasswords()
+    const broken = () => wrong.judge('192.0.2.1', () => Promise.reject(new Ending('identity-unavailable')))
+    for (let count = 0; count < 20; count++) await expect(broken()).rejects.toMatchObject({ httpStatus: 503 })
+    for (let count = 0; count < 10; count++) await expect(wrong.judge('192.0.2.1', refused)).rejects.toBeDefined()
+    await expect(broken()).rejects.toMatchObject({ reason: 'too-many-attempts' })
+  })
+})
