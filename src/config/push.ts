@@ -53,7 +53,7 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .boolean()
       .default(false)
       .describe('Answer long-polls with callback= as JSONP, which any page may read, to those who are anonymous'),
-    heartbeat: duration({ min: '1s', max: '5m' })
+    heartbeat: duration({ min: '1s', max: '1m' })
       .prefault('15s')
       .describe('After how much silence an event stream or a socket is told that it is alive, and where it is'),
     maxReceipts: wholeNumber(1, 100_000_000)

@@ -9,6 +9,8 @@ import { type ProbedBroker, ReadinessCheck } from './readiness.js'
 export interface HealthOptions {
   /** Every distinct broker; the gateway is ready when all of them answer. */
   readonly brokers: readonly ProbedBroker[]
+  /** Whether push has its session with the broker; left out where nothing is pushed. */
+  readonly isPushing?: (() => boolean) | undefined
   readonly isShuttingDown: () => boolean
   readonly registry: Registry
   /** Who may read `/metrics`: addresses, CIDR ranges, `loopback` and the like. */
@@ -21,7 +23,7 @@ export interface HealthOptions {
 const retryAfter = 5
 
 /**
- * Adds `/healthz` (the process answers), `/readyz` (its brokers answer) and `/metrics` (for Prometheus).
+ * Adds `/healthz` (the process answers), `/readyz` (its brokers answer, and push has its session) and `/metrics` (for Prometheus).
  *
  * @throws {TypeError} when `metricsAllow` has an entry that is no address
  */
@@ -39,6 +41,9 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
     const failed = brokers.find(({ detail }) => detail !== undefined)
     const report = brokers.length === 1 ? brokers[0] : { brokers }
     if (failed) return unavailable(reply, { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
+    if (options.isPushing?.() === false) {
+      return unavailable(reply, { ...report, detail: 'Push has no session with the broker' })
+    }
     reply.header('cache-control', 'no-store')
     return { status: 'ready', ...report }
   })

@@ -62,7 +62,7 @@ test('passwords and shared secrets are never shown, and nothing else is hidden',
     'access.jwt.secret',
     'access.webhook.secret',
     'broker.password',
-    'push.password',
     'tunnels[].broker.password',
+    'push.password',
   ])
 })

@@ -1,0 +1,65 @@
+import { describe, expect, it } from 'vitest'
+import { z } from 'zod'
+import { ParameterError, readJson, readQuery } from '../../src/http/parameters.js'
+import { serve } from './rig.js'
+
+const schema = z.object({
+  topic: z.string(),
+  limit: z.coerce.number().int({ error: 'must be a whole number' }).max(10, { error: 'must be at most 10' }).default(5),
+})
+
+function problemOf(action: () => unknown): Partial<ParameterError> {
+  try {
+    action()
+  } catch (error) {
+    if (error instanceof ParameterError) return { parameter: error.parameter, message: error.message }
+    throw error
+  }
+  throw new Error('nothing was wrong')
+}
+
+describe('a query', () => {
+  it('is answered with a problem that names the first parameter that is wrong', async () => {
+    const url = await serve(app => {
+      app.get('/v1/x', async request => readQuery(request, schema))
+    })
+    const response = await fetch(`${url}/v1/x?topic=a&limit=11`)
+    expect([response.status, response.headers.get('content-type'), await response.json()]).toEqual([
+      400,
+      'application/problem+json',
+      {
+        type: 'about:blank',
+        title: 'Bad Request',
+        status: 400,
+        detail: 'limit must be at most 10',
+        reason: 'invalid-parameter',
+        parameter: 'limit',
+      },
+    ])
+    expect(await (await fetch(`${url}/v1/x`)).json()).toMatchObject({ detail: 'topic is missing', parameter: 'topic' })
+  })
+
+  it('may have what is not known', async () => {
+    const url = await serve(app => {
+      app.get('/v1/x', async request => readQuery(request, schema))
+    })
+    expect(await (await fetch(`${url}/v1/x?topic=a&_=1234`)).json()).toEqual({ topic: 'a', limit: 5 })
+  })
+})
+
+describe('a body', () => {
+  const body = z.strictObject({ messages: z.array(z.strictObject({ topic: z.string() })) })
+  it.each([
+    ['{', { parameter: '', message: 'The body must be JSON, in UTF-8' }],
+    ['"\xff"', { parameter: '', message: 'The body must be JSON, in UTF-8' }],
+    ['{}', { parameter: 'messages', message: 'messages is missing' }],
+    ['{"messages":[{"topic":"a"},{}]}', { parameter: 'messages[1].topic', message: 'messages[1].topic is missing' }],
+    ['{"messages":[],"x":1}', { parameter: '', message: 'The body has no member x' }],
+  ])('that is %s is refused with what is wrong', (text, problem) => {
+    expect(problemOf(() => readJson(Buffer.from(text, 'latin1'), body))).toEqual(problem)
+  })
+
+  it('is what the schema makes of it', () => {
+    expect(readJson(Buffer.from('{"messages":[{"topic":"ä"}]}'), body)).toEqual({ messages: [{ topic: 'ä' }] })
+  })
+})
