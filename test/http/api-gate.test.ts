@@ -1,0 +1,115 @@
+import { request as httpRequest } from 'node:http'
+import { describe, expect, it } from 'vitest'
+import { Authenticator } from '../../src/access/authenticator.js'
+import { compileClientResolver } from '../../src/access/client-address.js'
+import { ConnectionLimits } from '../../src/access/limits.js'
+import { compileOrigins } from '../../src/access/origins.js'
+import { RateLimits } from '../../src/access/rate-limits.js'
+import { Tickets } from '../../src/access/tickets.js'
+import { TopicRules } from '../../src/access/topic-rules.js'
+import { UserLimits } from '../../src/access/user-limits.js'
+import { ApiGate, type ApiGateOptions } from '../../src/http/api-gate.js'
+import { anonymous, knownAs } from '../../src/identity.js'
+import { serve } from './rig.js'
+
+const tickets = new Tickets({ expires: 30_000, max: 100 })
+
+function gateOf(more: Partial<ApiGateOptions> = {}): ApiGate {
+  return new ApiGate({
+    allowsOrigin: compileOrigins(['same-origin', 'https://a.example']),
+    resolveClient: compileClientResolver([]),
+    authenticator: new Authenticator({ tickets, acceptsCertificates: false, letsAnonymousIn: true }),
+    rules: new TopicRules(
+      { rules: [{ to: { user: 'ada' }, publish: ['a/#'], subscribe: [] }] },
+      { levels: 32, length: 1024 },
+    ),
+    places: {},
+    connections: new ConnectionLimits({ connections: 3, connectionsPerAddress: 2 }),
+    users: new UserLimits(1),
+    ...more,
+  })
+}
+
+async function serveGate(gate: ApiGate, admission = {}): Promise<string> {
+  return serve(app => {
+    app.get('/v1/who', async (request, reply) => {
+      const { identity, permissions } = await gate.admit(request, reply, admission)
+      return { user: identity.user ?? null, publishes: permissions.mayPublish('a/b') }
+    })
+    app.options('/v1/who', async (request, reply) => gate.preflight(request, reply, { methods: 'GET', headers: 'x' }))
+  })
+}
+
+/** A GET with any `Host`. */
+async function statusFor(url: string, host: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    httpRequest(`${url}/v1/who`, { headers: { host } }, response => resolve(response.resume().statusCode))
+      .on('error', reject)
+      .end()
+  })
+}
+
+describe('the gate', () => {
+  it('finds out who asks, and what they may do', async () => {
+    const url = await serveGate(gateOf())
+    const { ticket } = tickets.issue(knownAs('ada', 'token'))
+    expect(await (await fetch(`${url}/v1/who?ticket=${ticket}`)).json()).toEqual({ user: 'ada', publishes: true })
+    expect(await (await fetch(`${url}/v1/who`)).json()).toEqual({ user: null, publishes: false })
+    expect((await fetch(`${url}/v1/who?ticket=${ticket}`)).status).toBe(401)
+  })
+
+  it('looks at no credential where the answer is for everybody', async () => {
+    const url = await serveGate(gateOf(), { withoutCredentials: true })
+    const { ticket } = tickets.issue(knownAs('ada', 'token'))
+    expect(await (await fetch(`${url}/v1/who?ticket=${ticket}`)).json()).toEqual({ user: null, publishes: false })
+  })
+
+  it('lets pages of other origins in as they are named, and tells their browser so', async () => {
+    const url = await serveGate(gateOf())
+    const known = await fetch(`${url}/v1/who`, { headers: { origin: 'https://a.example' } })
+    expect([known.status, known.headers.get('access-control-allow-origin'), known.headers.get('vary')]).toEqual([
+      200,
+      'https://a.example',
+      'origin',
+    ])
+    const stranger = await fetch(`${url}/v1/who`, { headers: { origin: 'https://b.example' } })
+    expect([stranger.status, stranger.headers.get('access-control-allow-origin')]).toEqual([403, null])
+    const preflight = { method: 'OPTIONS', headers: { origin: 'https://a.example' } }
+    const answer = await fetch(`${url}/v1/who`, preflight)
+    expect([answer.status, answer.headers.get('access-control-allow-methods')]).toEqual([204, 'GET'])
+  })
+
+  it('does not take a name that leads here by rebinding for its own, where only loopback is to get in', async () => {
+    const url = await serveGate(gateOf({ loopbackOnly: true }))
+    expect(await statusFor(url, 'evil.example')).toBe(403)
+    expect(await statusFor(url, 'localhost:1')).toBe(200)
+    expect(await statusFor(url, '127.0.0.1')).toBe(200)
+    expect(await statusFor(await serveGate(gateOf()), 'gateway.example')).toBe(200)
+  })
+
+  it('says when to come again to whoever asks too often', async () => {
+    const url = await serveGate(gateOf({ requests: new RateLimits({ perSecond: 0.01, burst: 2 }) }))
+    const answers = [await fetch(`${url}/v1/who`), await fetch(`${url}/v1/who`), await fetch(`${url}/v1/who`)]
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 429])
+    expect(Number(answers[2]?.headers.get('retry-after'))).toBeGreaterThan(90)
+    expect(await answers[2]?.json()).toMatchObject({ reason: 'too-many-requests' })
+  })
+
+  it('counts what stays open: in all, of each address, of each user', () => {
+    const gate = gateOf()
+    const from = (address: string, identity = anonymous) => ({
+      client: { ...compileClientResolver([])({ headers: {}, socket: {} }), address },
+      identity,
+      permissions: gate.permissionsOf(identity),
+    })
+    const first = gate.hold(from('192.0.2.1', knownAs('ada', 'token')))
+    expect(() => gate.hold(from('192.0.2.1', knownAs('ada', 'token')))).toThrow('Too many connections of this user')
+    gate.hold(from('192.0.2.1'))
+    expect(() => gate.hold(from('192.0.2.1'))).toThrow('Too many connections from your address')
+    first()
+    first()
+    gate.hold(from('192.0.2.1', knownAs('ada', 'token')))
+    gate.hold(from('192.0.2.2'))
+    expect(() => gate.hold(from('192.0.2.3'))).toThrow('All connections are taken')
+  })
+})
