@@ -1,0 +1,21 @@
+import type { z } from 'zod'
+
+/** What one route takes and answers, for those who describe the API. */
+export interface Operation {
+  readonly method: 'get' | 'post'
+  /** With parameters in braces: `/v1/connections/{connection}`. */
+  readonly path: string
+  /** One sentence. */
+  readonly summary: string
+  readonly query?: z.ZodType
+  readonly body?: z.ZodType
+  /** By status: what the answer is, and how it looks where it is JSON. */
+  readonly responses: Readonly<Record<number, OperationResponse>>
+}
+
+export interface OperationResponse {
+  readonly description: string
+  /** Default: `application/json` where there is a schema. */
+  readonly type?: string
+  readonly schema?: z.ZodType
+}
