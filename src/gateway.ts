@@ -296,6 +296,7 @@ function upgradeRoute(
     // Where nothing says who may connect, it is not to be reached from elsewhere at all (see config/checks.ts).
     allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: !config.anonymous && !config.access }),
     identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, requireIdentity),
+    check: request => endpoint.check(request),
     accept: upgrade => endpoint.accept(upgrade),
   }
 }

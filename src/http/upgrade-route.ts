@@ -39,6 +39,13 @@ export interface UpgradeRoute {
   matches(path: string): boolean
   /** Which pages may connect. */
   readonly allowsOrigin: OriginPolicy
+  /**
+   * Whether the endpoint can take the handshake, as far as it says: asked before who it is from. Left out where a valid
+   * handshake is enough.
+   *
+   * @throws {Ending} such as `unsupported-subprotocol`
+   */
+  check?(request: IncomingMessage): void
   /** Finds out who somebody is; left out where nobody is asked. */
   readonly identity?: UpgradeIdentity | undefined
   /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */

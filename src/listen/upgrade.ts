@@ -10,6 +10,7 @@ import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-rou
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { takeOverWhileCounted } from './admission.js'
+import { checkHandshake } from './handshake.js'
 import { writeRefusal } from './refusal.js'
 
 export interface UpgradeRouterOptions {
@@ -68,12 +69,14 @@ export class UpgradeRouter {
       const { route, release } = this.#admit(request, path, client)
       const upgrade = { request, socket, head, peer, path, log, refuse }
       const { identity } = route
-      const takeOver = identity
-        ? () => this.#acceptKnown(route, identity, upgrade, client)
-        : () => route.accept(upgrade)
+      const takeOver = (): void | Promise<void> => {
+        checkHandshake(request)
+        route.check?.(request)
+        return identity ? this.#acceptKnown(route, identity, upgrade, client) : route.accept(upgrade)
+      }
       takeOverWhileCounted(socket, release, takeOver).catch(error => {
         const ending = Ending.from(error)
-        refuse(ending, identity && challengeOf(ending, identity))
+        refuse(ending, headersOf(ending, identity))
       })
     } catch (error) {
       refuse(Ending.from(error))
@@ -121,9 +124,11 @@ export class UpgradeRouter {
   }
 }
 
-/** RFC 9110 §15.5.2: what is to be presented. */
-function challengeOf({ httpStatus }: Ending, { challenge }: UpgradeIdentity): Record<string, string> | undefined {
-  return httpStatus === 401 && challenge !== '' ? { 'WWW-Authenticate': challenge } : undefined
+/** What a refusal has to say besides: what is to be presented (RFC 9110 §15.5.2), or which version (RFC 6455 §4.4). */
+function headersOf({ httpStatus, reason }: Ending, identity: UpgradeIdentity | undefined): Record<string, string> {
+  if (reason === 'unsupported-version') return { 'Sec-WebSocket-Version': '13' }
+  const challenge = httpStatus === 401 ? (identity?.challenge ?? '') : ''
+  return challenge === '' ? {} : { 'WWW-Authenticate': challenge }
 }
 
 /** It stays for as long as the connection, and must not hold anything; whoever takes the connection over listens too. */

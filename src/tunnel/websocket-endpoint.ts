@@ -86,6 +86,15 @@ export class WebSocketEndpoint {
   }
 
   /**
+   * Whether a valid handshake offers what is spoken here.
+   *
+   * @throws {Ending} `unsupported-subprotocol`, `subprotocol-required`
+   */
+  check(request: IncomingMessage): void {
+    this.#chooseSubprotocol(request)
+  }
+
+  /**
    * Takes over an upgrade request and answers it: with a tunnel, or with `upgrade.refuse`. Resolves when that is done.
    */
   async accept(upgrade: UpgradeRequest): Promise<void> {

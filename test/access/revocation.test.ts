@@ -1,7 +1,6 @@
-import { once } from 'node:events'
 import { readFile, writeFile } from 'node:fs/promises'
 import bcrypt from 'bcrypt'
-import mqtt from 'mqtt'
+import mqtt, { type MqttClient } from 'mqtt'
 import { expect, it, onTestFinished } from 'vitest'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { closeOf, handshake, mqttThrough } from '../helpers/handshake.js'
@@ -18,6 +17,8 @@ async function start(): Promise<{ people: People; gateway: TestGateway; url: str
   onTestFinished(() => gateway.close())
   return { people, gateway, url: `${gateway.urls.http.replace('http', 'ws')}/mqtt` }
 }
+
+const closed = (client: MqttClient): Promise<void> => new Promise(resolve => client.once('close', () => resolve()))
 
 async function ticketOf({ urls }: TestGateway): Promise<string> {
   const response = await fetch(`${urls.http}/v1/tickets`, { method: 'POST', headers: login })
@@ -44,7 +45,7 @@ describeWith('openssl', 'a password that changes in the file', () => {
     ]
 
     await writeFile(people.file('users'), content)
-    const ends = [once(plain, 'close'), once(inConnect, 'close')]
+    const ends = [closed(plain), closed(inConnect)]
     const closes = [closeOf(withHeader.client), closeOf(withTicket.client)]
     await gateway.gateway.reload()
     expect(await Promise.all(closes)).toEqual([expired, expired])

@@ -9,6 +9,7 @@ import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { handshake } from '../helpers/handshake.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
+import { exchange } from './rig.js'
 
 let people: People
 let gateway: TestGateway
@@ -22,6 +23,13 @@ async function start(config: ConfigInput = {}): Promise<TestGateway> {
     tunnels: [{ path: '/mqtt', requireIdentity: true, origins: ['same-origin', page] }],
     ...config,
   })
+}
+
+const validHandshake = {
+  Connection: 'Upgrade',
+  Upgrade: 'websocket',
+  'Sec-WebSocket-Key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+  'Sec-WebSocket-Version': '13',
 }
 
 const login = (text: string): string => `Basic ${Buffer.from(text).toString('base64')}`
@@ -197,6 +205,34 @@ describeWith('openssl', 'POST /v1/tickets', () => {
     })
     expect(stranger.status).toBe(403)
     expect(stranger.headers.get('access-control-allow-origin')).toBe(null)
+  })
+
+  it.each<[string, string, string, Record<string, string | undefined>]>([
+    ['400', 'bad-handshake', 'GET', { 'Sec-WebSocket-Key': undefined }],
+    ['400', 'bad-handshake', 'GET', { 'Sec-WebSocket-Key': 'short' }],
+    ['400', 'bad-handshake', 'POST', {}],
+    ['400', 'bad-handshake', 'GET', { Upgrade: 'websocket, h2c' }],
+    ['400', 'bad-handshake', 'GET', { 'Sec-WebSocket-Version': undefined }],
+    ['426', 'unsupported-version', 'GET', { 'Sec-WebSocket-Version': '8' }],
+    ['426', 'unsupported-version', 'GET', { 'Sec-WebSocket-Version': '14' }],
+    ['400', 'bad-handshake', 'GET', { 'Sec-WebSocket-Protocol': 'mqtt, mqtt' }],
+    ['400', 'bad-handshake', 'GET', { 'Sec-WebSocket-Protocol': 'mqtt,,' }],
+    ['400', 'unsupported-subprotocol', 'GET', { 'Sec-WebSocket-Protocol': 'chat' }],
+  ])('is not used up by a handshake that cannot succeed: %s, %s (%s %j)', async (status, reason, method, headers) => {
+    const answer: { ticket: string } = JSON.parse(await (await post(await withToken())).text())
+    const count = async (): Promise<number> => {
+      const text = await (await fetch(`${gateway.urls.http}/metrics`)).text()
+      return Number(new RegExp(`^mqway_refusals_total\\{reason="${reason}"\\} (\\d+)$`, 'm').exec(text)?.[1])
+    }
+    const before = await count()
+    const all = { Host: 'localhost', ...validHandshake, ...headers }
+    const lines = Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : `${name}: ${value}\r\n`))
+    const request = `${method} /mqtt?ticket=${answer.ticket} HTTP/1.1\r\n${lines.join('')}\r\n`
+    const text = await exchange(Number(new URL(gateway.urls.http).port), request)
+    expect(text).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+    expect(/^Sec-WebSocket-Version: 13\r$/m.test(text)).toBe(status === '426')
+    expect(await count()).toBe(before + 1)
+    expect(await opensTunnel(answer)).toBe(101)
   })
 
   it('is the only method', async () => {

@@ -14,9 +14,14 @@ import { eventually } from '../helpers/wait.js'
 import { closing, connected, exchange, portOf, received, refusals, testRouter } from './rig.js'
 
 const handshake = (path: string, ...headers: string[]): string =>
-  [`GET ${path} HTTP/1.1`, 'Host: localhost', 'Connection: Upgrade', 'Upgrade: websocket', ...headers, '', ''].join(
-    '\r\n',
-  )
+  [`GET ${path} HTTP/1.1`, 'Host: localhost', ...valid, ...headers, '', ''].join('\r\n')
+
+const valid = [
+  'Connection: Upgrade',
+  'Upgrade: websocket',
+  'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==',
+  'Sec-WebSocket-Version: 13',
+]
 
 /** An endpoint at `/mqtt` that keeps what it gets. */
 function endpoint(changed: Partial<UpgradeRoute> = {}) {
