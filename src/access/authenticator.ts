@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http'
 import { Ending } from '../endings.js'
 import { anonymous, type Identity, isUserName, knownAs } from '../identity.js'
 import type { ClientCertificate } from './client-certificate.js'
@@ -57,8 +58,21 @@ export class Authenticator {
 
   /** What a 401 has to say in `WWW-Authenticate` (RFC 9110 §11.6.1). */
   get challenge(): string {
+    return this.#challenge('Basic')
+  }
+
+  /**
+   * The same for a request that may be a script's: at `Basic` its browser would open a window for user and password, and
+   * at a scheme that it does not know it leaves the answer to the script.
+   */
+  challengeFor(headers: IncomingHttpHeaders): string {
+    return this.#challenge(isOfScript(headers) ? 'xBasic' : 'Basic')
+  }
+
+  #challenge(basicScheme: string): string {
     const { passwords, tokens, webhook } = this.#options
-    const basic = passwords !== undefined || webhook !== undefined ? ['Basic realm="mqway", charset="UTF-8"'] : []
+    const basic =
+      passwords !== undefined || webhook !== undefined ? [`${basicScheme} realm="mqway", charset="UTF-8"`] : []
     const bearer = tokens !== undefined || webhook !== undefined ? ['Bearer realm="mqway"'] : []
     return [...bearer, ...basic].join(', ')
   }
@@ -135,6 +149,12 @@ export class Authenticator {
     if (user === undefined || !isUserName(user)) throw refused('the client certificate has no user name')
     return knownAs(user, 'certificate', { expires })
   }
+}
+
+/** `fetch`, `EventSource` and `XMLHttpRequest` (Fetch Metadata, §2.2); without TLS browsers do not say so, scripts may. */
+function isOfScript(headers: IncomingHttpHeaders): boolean {
+  const mode = headers['sec-fetch-mode']
+  return mode === 'cors' || mode === 'same-origin' || headers['x-requested-with'] !== undefined
 }
 
 function refused(hint: string): Ending {

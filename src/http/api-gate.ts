@@ -112,7 +112,7 @@ export class ApiGate {
       const { credential, headers, ...rest } = attempt
       return await authenticator.authenticate({ ...rest, credential: undefined })
     } catch (error) {
-      const { challenge } = authenticator
+      const challenge = authenticator.challengeFor(request.headers)
       if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
       throw error
     }

@@ -53,7 +53,7 @@ async function issueTicket(
     reply.code(201).header('cache-control', 'no-store')
     return reply.send({ ticket, expires: new Date(expires).toISOString() })
   } catch (error) {
-    const { challenge } = authenticator
+    const challenge = authenticator.challengeFor(request.headers)
     if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
     throw error
   }

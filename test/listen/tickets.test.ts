@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, request as httpRequest } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { request as httpsRequest } from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -166,6 +166,21 @@ describeWith('openssl', 'POST /v1/tickets', () => {
     expect(response.headers.get('www-authenticate') !== null).toBe(status === 401)
     expect(response.headers.get('retry-after')).toBe(status === 503 ? '5' : null)
     expect(await response.json()).toMatchObject({ type: 'about:blank', status, reason, title: expect.any(String) })
+  })
+
+  it.each([
+    [{}, 'Basic'],
+    [{ 'Sec-Fetch-Mode': 'navigate' }, 'Basic'],
+    [{ 'Sec-Fetch-Mode': 'cors' }, 'xBasic'],
+    [{ 'Sec-Fetch-Mode': 'same-origin' }, 'xBasic'],
+    [{ 'X-Requested-With': 'XMLHttpRequest' }, 'xBasic'],
+  ])('makes the browser of a script open no window for the password: %j is asked for %s', async (headers, scheme) => {
+    // The client here would say itself what mode it has.
+    const request = httpRequest(`${gateway.urls.http}/v1/tickets`, { method: 'POST', headers }).end()
+    const [response] = await once(request, 'response')
+    response.resume()
+    expect(response.statusCode).toBe(401)
+    expect(response.headers['www-authenticate']).toBe(`Bearer realm="mqway", ${scheme} realm="mqway", charset="UTF-8"`)
   })
 
   it('gives no ticket for a ticket, which would never end', async () => {
