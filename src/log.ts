@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 import type { Writable } from 'node:stream'
-import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
+import { type Logger, type LoggerOptions, pino, stdSerializers, stdTimeFunctions } from 'pino'
 
 export type { Logger } from 'pino'
 
@@ -14,11 +14,25 @@ export interface LogOptions {
 /** Fields that never reach a log, however they got into one. */
 const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
 
-/** What clients name themselves and their topics, for a terminal: JSON escapes only what is below U+0020. */
+/** What clients name themselves and what they ask for, for a terminal: JSON escapes only what is below U+0020. */
 const printable = (text: unknown): unknown =>
   typeof text === 'string'
     ? text.replace(/[\x7f-\x9f\u2028\u2029]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
     : text
+
+/** A cause may be a sentence with a header in it, which is no error to look into. */
+const printableError = (error: unknown): unknown =>
+  typeof error === 'string' ? printable(error) : error instanceof Error ? stdSerializers.err(error) : error
+
+/** What clients have a say in. */
+const serializers = {
+  clientId: printable,
+  username: printable,
+  topic: printable,
+  filter: printable,
+  path: printable,
+  err: printableError,
+}
 
 /**
  * Makes the program's logger: pino, to standard output or to `destination`.
@@ -30,7 +44,7 @@ export function createLog(options: LogOptions, destination?: Writable): Logger {
     level: options.level,
     base: null,
     timestamp: stdTimeFunctions.isoTime,
-    serializers: { clientId: printable, username: printable, topic: printable, filter: printable },
+    serializers,
     redact: { paths: redact, censor: '[redacted]' },
   }
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
