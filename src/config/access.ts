@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ruleFilterProblem } from './topic-filters.js'
 import { duration } from './units.js'
-import { file, secret, wholeNumber } from './values.js'
+import { file, redacted, secret, wholeNumber } from './values.js'
 
 /*
  * The part of the table of options that says who may do what.
@@ -30,9 +30,19 @@ const algorithm = z.enum(algorithmNames, { error: `must be one of ${algorithmNam
 const name = z.string().min(1)
 const names = z.union([name, z.array(name).min(1)], { error: 'must be a text, or a list of them' })
 
-const webUrl = z.string().refine(isWebUrl, {
-  error: 'must be https://host/path or http://host/path, without a user name or a password in it',
-})
+const wholeUrl = `must be the URL itself; mqway check prints ${redacted} in the place of what its query says`
+
+const webUrl = z
+  .string()
+  .refine(isWebUrl, {
+    error: 'must be https://host/path or http://host/path, without a user name or a password in it',
+    abort: true,
+  })
+  .refine(isUnredacted, { error: wholeUrl })
+
+function isUnredacted(url: string): boolean {
+  return !url.includes(redacted)
+}
 
 /** Whether `text` is the URL of something on the web, without credentials. */
 export function isWebUrl(text: string): boolean {
@@ -41,9 +51,13 @@ export function isWebUrl(text: string): boolean {
   return username === '' && password === ''
 }
 
-const jwks = z.string().refine(text => text !== '' && (!/^[a-z][a-z0-9+.-]+:/i.test(text) || isWebUrl(text)), {
-  error: 'must be a file, or https://host/path without a user name or a password in it',
-})
+const jwks = z
+  .string()
+  .refine(text => text !== '' && (!/^[a-z][a-z0-9+.-]+:/i.test(text) || isWebUrl(text)), {
+    error: 'must be a file, or https://host/path without a user name or a password in it',
+    abort: true,
+  })
+  .refine(isUnredacted, { error: wholeUrl })
 
 /** A token of RFC 9110 §5.6.2: the name of a header, and that of a cookie (RFC 6265 §4.1.1). */
 const tokenForm = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/

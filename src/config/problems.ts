@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import { displayPath, nearestOption, optionPath, secretOptions } from './options.js'
 import { redacted } from './schema.js'
+import { withoutQueryValues } from './values.js'
 
 /** Everything that is wrong with a configuration, at once. */
 export class ConfigError extends Error {
@@ -40,9 +41,15 @@ function show(value: unknown, path: readonly PropertyKey[]): string {
   if (value === undefined) return ''
   if (mayHoldSecret(optionPath(path), value)) return `${redacted} `
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'this list ' : 'this mapping '
-  // A password inside a URL is refused by the schema; the refusal must not repeat it.
-  const text = JSON.stringify(value).replace(/\/\/.*@/, `//${redacted}@`)
+  // A password inside a URL is refused by the schema; the refusal must not repeat it, nor what is in a query.
+  const shown = typeof value === 'string' && mayHaveQuery(value, path) ? withoutQueryValues(value) : value
+  const text = JSON.stringify(shown).replace(/\/\/.*@/, `//${redacted}@`)
   return text.length > longestShown ? `${text.slice(0, longestShown)}… ` : `${text} `
+}
+
+/** Whether it is a URL on the web, or was meant to be one. */
+function mayHaveQuery(value: string, path: readonly PropertyKey[]): boolean {
+  return /^https?:/i.test(value) || path[0] === 'access'
 }
 
 /** Whether it is a secret, or a text in the place of a mapping that has one: `access: { jwt: … }`. A broker may be a text. */

@@ -27,3 +27,14 @@ export const secret = (what: string) =>
   z.string().refine(text => text !== redacted, {
     error: `must be the ${what} itself; mqway check prints this in its place`,
   })
+
+/** A URL with `[redacted]` for each value in its query, which may be a secret. */
+export function withoutQueryValues(url: string): string {
+  const query = url.indexOf('?')
+  if (query === -1) return url
+  const pairs = url
+    .slice(query + 1)
+    .split('&')
+    .map(pair => (pair === '' ? '' : pair.replace(/^([^=]*=)?.*$/s, `$1${redacted}`)))
+  return `${url.slice(0, query)}?${pairs.join('&')}`
+}

@@ -138,5 +138,6 @@ function secretsInside({ access, broker, tunnels }: Config): string[] {
     ...tunnels.flatMap((tunnel, index) => (hasPassword(tunnel.broker) ? [`tunnels[${index}].broker.password`] : [])),
     ...(access?.jwt?.secret === undefined ? [] : ['access.jwt.secret']),
     ...(access?.webhook?.secret === undefined ? [] : ['access.webhook.secret']),
+    ...(access?.webhook?.url.includes('?') ? ['access.webhook.url'] : []),
   ]
 }

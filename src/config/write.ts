@@ -2,11 +2,12 @@ import { stringify } from 'yaml'
 import { z } from 'zod'
 import { optionPath, secretOptions } from './options.js'
 import { type Config, configSchema, redacted } from './schema.js'
+import { withoutQueryValues } from './values.js'
 
 /**
  * The configuration as a person would write it: YAML with `30s` and `64KiB`, every default spelled out.
  *
- * Secrets are replaced by `[redacted]`; without one, the text loads as the same configuration again.
+ * Secrets, and what is in the query of a URL on the web, are replaced by `[redacted]`; without one, the text loads as the same configuration again.
  */
 export function writeConfig(config: Config): string {
   return stringify(redactSecrets(z.encode(configSchema, config), [], secretOptions()), {
@@ -18,6 +19,7 @@ export function writeConfig(config: Config): string {
 function redactSecrets(value: unknown, path: readonly PropertyKey[], secrets: ReadonlySet<string>): unknown {
   if (secrets.has(optionPath(path))) return redacted
   if (Array.isArray(value)) return value.map((item, index) => redactSecrets(item, [...path, index], secrets))
+  if (typeof value === 'string' && /^https?:/i.test(value)) return withoutQueryValues(value)
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(
     Object.entries(value).map(([key, inner]) => [key, redactSecrets(inner, [...path, key], secrets)]),

@@ -63,7 +63,26 @@ describe('access:', () => {
     expect(load(writeConfig(without))).toEqual(without)
   })
 
+  test('what is in the query of a URL is not written down, and not taken for the URL either', () => {
+    const config = load(
+      'access: {jwt: {jwks: "https://id.example/keys?code=S3CRET"}, webhook: {url: "https://app.example/who?key=S3CRET&&x=&S3CRET"}}',
+    )
+    const text = writeConfig(config)
+    expect(text).not.toContain('S3CRET')
+    expect(text).toContain('url: https://app.example/who?key=[redacted]&&x=[redacted]&[redacted]\n')
+    expect(text).toContain('jwks: https://id.example/keys?code=[redacted]\n')
+    expect(() => load(text)).toThrow(/access\.webhook\.url: .* must be the URL itself; mqway check prints \[redacted\]/)
+    expect(() => load(text)).toThrow(/access\.jwt\.jwks: .* must be the URL itself/)
+    const plain = load('access: {webhook: {url: "https://app.example/who?"}}')
+    expect(load(writeConfig(plain))).toEqual(plain)
+  })
+
   test.each([
+    [
+      'access: {webhook: {url: "app.example/who?key=S3CRET"}}',
+      'access.webhook.url: "app.example/who?key=[redacted]" must be https://host/path',
+    ],
+    ['access: {htpasswd: "https://a?S3CRET"}', 'access.htpasswd: "https://a?[redacted]" must be a file'],
     ['access: {}', 'access: this mapping needs at least one of htpasswd, jwt, clientCertificates or webhook, or rules'],
     ['access: {jwt: {secrett: S3CRET}}', 'access.jwt.secrett: is not an option; did you mean access.jwt.secret?'],
     ['access: {jwt: S3CRET}', 'access.jwt: [redacted] must'],

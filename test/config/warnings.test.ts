@@ -105,5 +105,9 @@ describe('warnings of what is risky', () => {
       'broker.password, access.jwt.secret, access.webhook.secret: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
     ])
     expect(warnings(yaml, 0o600)).toEqual([])
+    expect(warnings('access: {webhook: {url: "https://a/?key=s"}}', 0o644)).toEqual([
+      'access.webhook.url: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
+    ])
+    expect(warnings('access: {webhook: {url: "https://a/"}}', 0o644)).toEqual([])
   })
 })
