@@ -1,0 +1,214 @@
+import { once } from 'node:events'
+import { request as requestHttp1 } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
+import mqtt from 'mqtt'
+import { WebSocket } from 'ws'
+import { SseParser } from './sse-parser.js'
+
+/** An event as a client got it. */
+export interface ReceivedEvent {
+  /** `undefined` over MQTT, which has none. */
+  readonly id: string | undefined
+  readonly topic: string
+  readonly payload: Buffer
+  readonly retained: boolean
+}
+
+/** Somebody who listens, on whatever transport. */
+export interface EventClient {
+  readonly events: ReceivedEvent[]
+  /** Reasons of the gaps that it was told of. */
+  readonly gaps: string[]
+  /** Where to go on; `undefined` over MQTT, and before there is a place. */
+  readonly cursor: string | undefined
+  close(): Promise<void>
+}
+
+export interface Listening {
+  readonly topics: readonly string[]
+  readonly cursor?: string | undefined
+}
+
+/** Where a gateway listens. */
+export interface Urls {
+  readonly http: string
+  readonly https: string
+}
+
+/** Begins to listen; resolves when whatever is published from then on will come. */
+export type Listen = (urls: Urls, listening: Listening) => Promise<EventClient>
+
+interface EventJson {
+  readonly id: string
+  readonly topic: string
+  readonly payload?: string
+  readonly payloadBase64?: string
+  readonly retained?: boolean
+}
+
+interface PollAnswer {
+  readonly events: readonly EventJson[]
+  readonly cursor: string
+  readonly gap: { readonly reason: string } | null
+}
+
+function received({ id, topic, payload, payloadBase64, retained = false }: EventJson): ReceivedEvent {
+  const bytes = payload === undefined ? Buffer.from(payloadBase64 ?? '', 'base64') : Buffer.from(payload)
+  return { id, topic, payload: bytes, retained }
+}
+
+function queryOf({ topics, cursor }: Listening, more: Record<string, string> = {}): string {
+  const query = new URLSearchParams(more)
+  for (const topic of topics) query.append('topic', topic)
+  if (cursor !== undefined) query.set('cursor', cursor)
+  return query.toString()
+}
+
+interface Streaming {
+  onData(take: (chunk: Buffer) => void): void
+  onEnd(ended: () => void): void
+  close(): void
+}
+
+type OpenStream = (urls: Urls, path: string) => Promise<Streaming>
+
+const overHttp1: OpenStream = async (urls, path) => {
+  const request = requestHttp1(`${urls.http}${path}`)
+  request.end()
+  const [response] = await once(request, 'response')
+  if (response.statusCode !== 200) throw new Error(`answered ${response.statusCode}`)
+  response.on('error', () => {})
+  return {
+    onData: take => response.on('data', take),
+    onEnd: ended => response.on('close', ended),
+    close: () => request.destroy(),
+  }
+}
+
+const overHttp2: OpenStream = async (urls, path) => {
+  const session = connectHttp2(urls.https, { rejectUnauthorized: false })
+  session.on('error', () => {})
+  const stream = session.request({ ':path': path })
+  stream.on('error', () => {})
+  const [headers] = await once(stream, 'response')
+  if (headers[':status'] !== 200) throw new Error(`answered ${headers[':status']}`)
+  return {
+    onData: take => stream.on('data', take),
+    onEnd: ended => stream.on('close', ended),
+    close: () => session.destroy(),
+  }
+}
+
+function listenToStream(open: OpenStream): Listen {
+  return async (urls, listening) => {
+    const events: ReceivedEvent[] = []
+    const gaps: string[] = []
+    const parser = new SseParser(({ event, data }) => {
+      if (event === 'message') events.push(received(JSON.parse(data)))
+      else if (event === 'gap') gaps.push(JSON.parse(data).reason)
+    })
+    const stream = await open(urls, `/v1/events?${queryOf(listening)}`)
+    await new Promise<void>((resolve, reject) => {
+      stream.onEnd(() => reject(new Error('the stream ended')))
+      // The first one is behind everything that was there.
+      parser.onPlace = () => resolve()
+      stream.onData(chunk => parser.push(chunk))
+    })
+    return {
+      events,
+      gaps,
+      get cursor() {
+        return parser.lastEventId === '' ? undefined : parser.lastEventId
+      },
+      close: async () => stream.close(),
+    }
+  }
+}
+
+/** Asks again and again, as a page does. */
+const listenByPolls: Listen = async (urls, listening) => {
+  const events: ReceivedEvent[] = []
+  const gaps: string[] = []
+  const leaving = new AbortController()
+  let { cursor } = listening
+  const ask = async (timeout: string): Promise<void> => {
+    const response = await fetch(
+      `${urls.http}/v1/poll?${queryOf({ ...listening, cursor }, { timeout, device: 'poller' })}`,
+      { signal: leaving.signal },
+    )
+    if (response.status !== 200) throw new Error(`answered ${response.status}`)
+    const answer = (await response.json()) as PollAnswer
+    if (answer.gap) gaps.push(answer.gap.reason)
+    events.push(...answer.events.map(received))
+    cursor = answer.cursor
+  }
+  // After one answer there is a place, from which on nothing is missed.
+  await ask('0')
+  const asking = (async () => {
+    while (!leaving.signal.aborted) await ask('25').catch(() => {})
+  })()
+  return {
+    events,
+    gaps,
+    get cursor() {
+      return cursor
+    },
+    close: async () => {
+      leaving.abort()
+      await asking
+    },
+  }
+}
+
+const listenBySocket: Listen = async (urls, listening) => {
+  const events: ReceivedEvent[] = []
+  const gaps: string[] = []
+  let cursor = listening.cursor
+  const socket = new WebSocket(`${urls.http.replace('http', 'ws')}/v1/socket?${queryOf(listening)}`)
+  await new Promise<void>((resolve, reject) => {
+    socket.on('error', reject)
+    socket.on('close', () => reject(new Error('the socket closed')))
+    socket.on('message', data => {
+      const message = JSON.parse(String(data))
+      if (message.type === 'event') {
+        events.push(received(message))
+        if (!message.retained) cursor = message.id
+      } else if (message.type === 'gap') gaps.push(message.reason)
+      else if (message.type === 'live') {
+        cursor = message.cursor
+        resolve()
+      }
+    })
+  })
+  return {
+    events,
+    gaps,
+    get cursor() {
+      return cursor
+    },
+    close: async () => {
+      socket.terminate()
+      await once(socket, 'close')
+    },
+  }
+}
+
+/** Has no ids: what it gets is what the broker has. */
+const listenByMqtt: Listen = async (urls, { topics }) => {
+  const events: ReceivedEvent[] = []
+  const client = await mqtt.connectAsync(`${urls.http.replace('http', 'ws')}/mqtt`, { reconnectPeriod: 0 })
+  client.on('message', (topic, payload, { retain }) => events.push({ id: undefined, topic, payload, retained: retain }))
+  await client.subscribeAsync([...topics], { qos: 1 })
+  return { events, gaps: [], cursor: undefined, close: () => client.endAsync(true) }
+}
+
+/** Every transport by which a client gets events with ids. */
+export const pushTransports: Readonly<Record<string, Listen>> = {
+  'an event stream': listenToStream(overHttp1),
+  'an event stream over HTTP/2': listenToStream(overHttp2),
+  'long-polls': listenByPolls,
+  'a socket': listenBySocket,
+}
+
+/** Every transport there is. */
+export const allTransports: Readonly<Record<string, Listen>> = { 'MQTT over /mqtt': listenByMqtt, ...pushTransports }
