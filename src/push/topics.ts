@@ -16,11 +16,16 @@ interface Group<T> {
 /** More levels than anybody's filter has; Aedes takes as many. What walks the trie goes as deep as filters are long. */
 export const maxFilterLevels = 100
 
+/** How many levels a topic or a filter has. */
+export function levelsOf(topic: string): number {
+  let levels = 1
+  for (let at = topic.indexOf('/'); at !== -1; at = topic.indexOf('/', at + 1)) levels++
+  return levels
+}
+
 /** Whether a filter has no more than `maxFilterLevels`. */
 export function isShallow(filter: string): boolean {
-  let levels = 1
-  for (let at = filter.indexOf('/'); at !== -1; at = filter.indexOf('/', at + 1)) levels++
-  return levels <= maxFilterLevels
+  return levelsOf(filter) <= maxFilterLevels
 }
 
 /**
@@ -57,6 +62,16 @@ export class TopicIndex<T> {
     if (!group?.values.delete(value) || group.values.size > 0) return
     this.#groups.delete(filter)
     this.#trie.remove(filter, group)
+  }
+
+  /** The values under exactly this filter; `undefined` where there is none. */
+  get(filter: string): ReadonlySet<T> | undefined {
+    return this.#groups.get(filter)?.values
+  }
+
+  /** All filters, with their values. */
+  filters(): Iterable<{ readonly filter: string; readonly values: ReadonlySet<T> }> {
+    return this.#groups.values()
   }
 
   /** The values of each filter that matches; what was added under several of them comes several times. */

@@ -1,0 +1,144 @@
+import { Ending } from '../endings.js'
+import type { Logger } from '../log.js'
+import type { ListenerTransport } from './presence.js'
+import type { Publisher } from './publisher.js'
+import { levelsOf } from './topics.js'
+
+/** Somebody has come to a filter, or left it. */
+export interface PresenceChange {
+  readonly event: 'join' | 'leave'
+  readonly device: string
+  readonly user: string | undefined
+  readonly transport: ListenerTransport
+  readonly filter: string
+  /** In milliseconds since 1970. */
+  readonly time: number
+  /** How many listen with this filter now. */
+  readonly count: number
+}
+
+/** What is told of them. Plain numbers, summed up by whoever reads the metrics. */
+export interface PresenceCounters {
+  published: number
+  /** Not told, because the broker was away, or too many waited. */
+  dropped: number
+  /** Not told, because the topic would have been too large. */
+  skipped: number
+}
+
+export interface PresenceMessagesOptions {
+  readonly publisher: Publisher
+  /** How large a topic the broker takes: a larger one could end the session that all publish with. */
+  readonly bounds: { readonly levels: number; readonly length: number }
+  readonly log: Logger
+  /** Changes that wait to be published; beyond, they are dropped. Default: 20,000, some 3 MB. */
+  readonly maxWaiting?: number
+}
+
+/** So many are published in one turn of the event loop: some 2 ms. */
+const portion = 100
+
+/** So many may be on their way to the broker and back. */
+const maxUnderWay = 1000
+
+const prefix = 'presence/'
+
+/** The topic on which it is told who comes to a filter: `presence/` and the filter, with `%`, `+` and `#` as in a URL. */
+export function presenceTopic(filter: string): string {
+  return prefix + filter.replaceAll('%', '%25').replaceAll('+', '%2B').replaceAll('#', '%23')
+}
+
+/** Tells who comes and goes, as MQTT messages of QoS 0: in order, and what cannot be told now is not told later. */
+export class PresenceMessages {
+  readonly counters: PresenceCounters = { published: 0, dropped: 0, skipped: 0 }
+  readonly #options: PresenceMessagesOptions
+  readonly #maxWaiting: number
+  #waiting: PresenceChange[] = []
+  #next = 0
+  #underWay = 0
+  #scheduled: NodeJS.Immediate | undefined
+  #closed = false
+
+  constructor(options: PresenceMessagesOptions) {
+    this.#options = options
+    this.#maxWaiting = options.maxWaiting ?? 20_000
+  }
+
+  /** Tells nothing of those who listen to `presence/…` itself, and to topics that begin with `$`. */
+  tell(change: PresenceChange): void {
+    const { filter } = change
+    if (this.#closed || filter.startsWith(prefix) || filter.startsWith('$')) return
+    if (!this.#options.publisher.connected || this.#waiting.length - this.#next >= this.#maxWaiting) {
+      this.counters.dropped++
+      return
+    }
+    this.#waiting.push(change)
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#scheduled === undefined && !this.#closed && this.#underWay < maxUnderWay) {
+      this.#scheduled = setImmediate(this.#publishSome)
+    }
+  }
+
+  readonly #publishSome = (): void => {
+    this.#scheduled = undefined
+    if (!this.#options.publisher.connected) {
+      this.counters.dropped += this.#waiting.length - this.#next
+      this.#keep([])
+      return
+    }
+    for (let left = portion; left > 0 && this.#underWay < maxUnderWay; left--) {
+      const change = this.#waiting[this.#next]
+      if (change === undefined) break
+      this.#next++
+      const topic = presenceTopic(change.filter)
+      if (this.#isTooLarge(topic)) this.counters.skipped++
+      else this.#publish(topic, change)
+    }
+    if (this.#next < this.#waiting.length) {
+      // What is done is let go of now and then, and not each time, which would be quadratic.
+      if (this.#next > this.#maxWaiting) this.#keep(this.#waiting.slice(this.#next))
+      this.#schedule()
+    } else this.#keep([])
+  }
+
+  async #publish(topic: string, change: PresenceChange): Promise<void> {
+    const { publisher, log } = this.#options
+    this.#underWay++
+    try {
+      await publisher.publish({ topic, payload: encode(change), qos: 0, retain: false })
+      this.counters.published++
+    } catch (error) {
+      this.counters.dropped++
+      const level = error instanceof Ending ? 'debug' : 'error'
+      log[level]({ err: error, topic }, 'who came or left could not be published')
+    } finally {
+      this.#underWay--
+      if (this.#next < this.#waiting.length) this.#schedule()
+    }
+  }
+
+  #isTooLarge(topic: string): boolean {
+    const { levels, length } = this.#options.bounds
+    return Buffer.byteLength(topic) > length || levelsOf(topic) > levels
+  }
+
+  /** Tells nothing any more; what waits is dropped. */
+  close(): void {
+    this.#closed = true
+    if (this.#scheduled) clearImmediate(this.#scheduled)
+    this.#keep([])
+  }
+
+  #keep(waiting: PresenceChange[]): void {
+    this.#waiting = waiting
+    this.#next = 0
+  }
+}
+
+function encode({ event, device, user, transport, filter, time, count }: PresenceChange): Buffer {
+  const at = new Date(time).toISOString()
+  return Buffer.from(JSON.stringify({ event, device, user, transport, topic: filter, time: at, count }))
+}

@@ -1,0 +1,327 @@
+import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
+import type { PresenceMessages } from './presence-messages.js'
+import { TopicIndex } from './topics.js'
+
+/** What tells the time. */
+export interface PresenceClock {
+  /** In milliseconds since 1970. */
+  time(): number
+  /** In milliseconds from any start, never going back: a machine's time of day may be set. */
+  monotonic(): number
+  /**
+   * Calls `due` once, after `ms`; it does not keep the process alive.
+   *
+   * @returns what takes it back
+   */
+  after(ms: number, due: () => void): () => void
+}
+
+const systemClock: PresenceClock = {
+  time: () => Date.now(),
+  monotonic: () => performance.now(),
+  after: (ms, due) => {
+    const timer = setTimeout(due, ms).unref()
+    return () => clearTimeout(timer)
+  },
+}
+
+export interface PresenceRegistryOptions {
+  /** For how long somebody who left is still there, in milliseconds; 0 for not at all. */
+  readonly grace: number
+  /** Tells who comes and goes; left out for nobody. */
+  readonly messages?: Pick<PresenceMessages, 'tell'> | undefined
+  readonly clock?: PresenceClock
+  /**
+   * Listeners in their grace time, each counted for each of its filters; beyond, the first of them are gone at once: who
+   * polls under a new name each time would otherwise fill the memory. Default: 100,000.
+   */
+  readonly maxLingering?: number
+}
+
+/** A listener. */
+interface Party {
+  readonly key: string
+  readonly device: string
+  readonly user: string | undefined
+  readonly transport: ListenerTransport
+  readonly interests: Map<string, Interest>
+  connections: number
+  since: number
+  lastSeen: number
+  /** The last walk that came across it. */
+  walk: number
+}
+
+/** A listener's listening with one filter. */
+interface Interest {
+  readonly filter: string
+  readonly party: Party
+  /** How many of its connections do. */
+  connections: number
+  /** When its grace time is over (monotonic), where that has begun. */
+  due: number
+}
+
+/** What an attendance needs of the registry. */
+interface AttendanceHost {
+  time(): number
+  join(party: Party, filter: string): void
+  /** At once. */
+  part(party: Party, filter: string): void
+  /** After the grace time. */
+  left(party: Party, filters: Iterable<string>): void
+}
+
+/** One connection of a listener. */
+class Attending implements Attendance {
+  readonly #host: AttendanceHost
+  readonly #party: Party
+  readonly #filters = new Set<string>()
+  #left = false
+
+  constructor(host: AttendanceHost, party: Party) {
+    this.#host = host
+    this.#party = party
+  }
+
+  seen(): void {
+    this.#party.lastSeen = this.#host.time()
+  }
+
+  add(topics: Iterable<string>): void {
+    for (const filter of topics) {
+      if (this.#left || this.#filters.has(filter)) continue
+      this.#filters.add(filter)
+      this.#host.join(this.#party, filter)
+    }
+  }
+
+  remove(topics: Iterable<string>): void {
+    for (const filter of topics) if (this.#filters.delete(filter)) this.#host.part(this.#party, filter)
+  }
+
+  change(topics: readonly string[]): void {
+    const wanted = new Set(topics)
+    this.add(wanted)
+    this.remove([...this.#filters].filter(filter => !wanted.has(filter)))
+  }
+
+  leave(): void {
+    if (this.#left) return
+    this.#left = true
+    this.seen()
+    this.#host.left(this.#party, this.#filters)
+    this.#filters.clear()
+  }
+}
+
+/** So many leave in one turn of the event loop when their grace time is over: some 2 ms. */
+const portion = 500
+
+/**
+ * Who listens, by filter. What one connection changes costs as much as it has filters; grace times are all equally long, so
+ * that one queue and one timer serve everybody. A listener with one filter takes some 800 bytes.
+ */
+export class PresenceRegistry implements Presence {
+  readonly #grace: number
+  readonly #messages: Pick<PresenceMessages, 'tell'> | undefined
+  readonly #clock: PresenceClock
+  readonly #maxLingering: number
+  readonly #host: AttendanceHost
+  readonly #parties = new Map<string, Party>()
+  readonly #index = new TopicIndex<Interest>()
+  /** In the order in which their grace time is over. */
+  readonly #lingering = new Set<Interest>()
+  /** Listeners that listen to anything. */
+  #present = 0
+  #walks = 0
+  #stopTimer: (() => void) | undefined
+  #closed = false
+
+  constructor({ grace, messages, clock = systemClock, maxLingering = 100_000 }: PresenceRegistryOptions) {
+    this.#grace = grace
+    this.#messages = messages
+    this.#clock = clock
+    this.#maxLingering = maxLingering
+    this.#host = {
+      time: () => clock.time(),
+      join: (party, filter) => this.#join(party, filter),
+      part: (party, filter) => this.#part(party, filter, 0),
+      left: (party, filters) => this.#left(party, filters),
+    }
+  }
+
+  /** Listeners that listen to anything, those in their grace time included. */
+  get size(): number {
+    return this.#present
+  }
+
+  enter({ device, user, transport, topics }: Listener): Attendance {
+    // Neither a transport nor a user's name holds a line feed.
+    const key = `${transport}\n${user ?? ''}\n${device}`
+    let party = this.#parties.get(key)
+    if (!party) {
+      party = { key, device, user, transport, interests: new Map(), connections: 0, since: 0, lastSeen: 0, walk: 0 }
+      this.#parties.set(key, party)
+    }
+    party.connections++
+    const attending = new Attending(this.#host, party)
+    attending.seen()
+    attending.add(topics)
+    return attending
+  }
+
+  #join(party: Party, filter: string): void {
+    let interest = party.interests.get(filter)
+    if (interest) {
+      if (interest.connections === 0) this.#lingering.delete(interest)
+      interest.connections++
+      return
+    }
+    interest = { filter, party, connections: 1, due: 0 }
+    if (party.interests.size === 0) {
+      this.#present++
+      party.since = this.#clock.time()
+    }
+    party.interests.set(filter, interest)
+    this.#index.add(filter, interest)
+    this.#tell('join', interest)
+  }
+
+  #part(party: Party, filter: string, grace: number): void {
+    const interest = party.interests.get(filter)
+    if (!interest || --interest.connections > 0) return
+    if (grace === 0 || this.#closed) {
+      this.#remove(interest)
+      return
+    }
+    interest.due = this.#clock.monotonic() + grace
+    this.#lingering.add(interest)
+    this.#stopTimer ??= this.#clock.after(grace, this.#releaseDue)
+    const [first] = this.#lingering.size > this.#maxLingering ? this.#lingering : []
+    if (first) this.#release(first)
+  }
+
+  #left(party: Party, filters: Iterable<string>): void {
+    party.connections--
+    for (const filter of filters) this.#part(party, filter, this.#grace)
+    this.#forget(party)
+  }
+
+  /** Those whose grace time is over are gone. */
+  readonly #releaseDue = (): void => {
+    this.#stopTimer = undefined
+    const now = this.#clock.monotonic()
+    let left = portion
+    for (const interest of this.#lingering) {
+      const wait = interest.due - now
+      if (wait > 0 || left === 0) {
+        this.#stopTimer = this.#clock.after(Math.max(0, wait), this.#releaseDue)
+        return
+      }
+      left--
+      this.#release(interest)
+    }
+  }
+
+  #release(interest: Interest): void {
+    this.#lingering.delete(interest)
+    this.#remove(interest)
+    this.#forget(interest.party)
+  }
+
+  #remove(interest: Interest): void {
+    const { party, filter } = interest
+    party.interests.delete(filter)
+    if (party.interests.size === 0) this.#present--
+    this.#index.remove(filter, interest)
+    this.#tell('leave', interest)
+  }
+
+  #forget({ key, connections, interests }: Party): void {
+    if (connections === 0 && interests.size === 0) this.#parties.delete(key)
+  }
+
+  #tell(event: 'join' | 'leave', { filter, party: { device, user, transport } }: Interest): void {
+    if (!this.#messages || this.#closed) return
+    const count = this.#index.get(filter)?.size ?? 0
+    this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.time(), count })
+  }
+
+  at(topic: string, limit: number): { readonly count: number; readonly listeners: readonly PresentListener[] } {
+    const groups = this.#groupsAt(topic)
+    const filters = groups.flatMap(([interest]) => interest?.filter ?? [])
+    const listeners: PresentListener[] = []
+    const count = this.#walk(groups, party => {
+      if (listeners.length >= limit) return
+      const { device, user, transport, connections, since, lastSeen, interests } = party
+      const topics = filters.filter(filter => interests.has(filter))
+      listeners.push({ device, user, transport, topics, connections, since, lastSeen })
+    })
+    return { count, listeners }
+  }
+
+  devicesAt(topic: string, limit: number): readonly string[] {
+    const devices = new Set<string>()
+    for (const group of this.#index.match(topic)) {
+      for (const { party } of group) {
+        if (devices.size >= limit) return [...devices]
+        devices.add(party.device)
+      }
+    }
+    return [...devices]
+  }
+
+  /** The listeners of each filter that matches a topic name, or of the one filter that this is. */
+  #groupsAt(topic: string): ReadonlySet<Interest>[] {
+    if (!isFilter(topic)) return this.#index.match(topic)
+    const group = this.#index.get(topic)
+    return group ? [group] : []
+  }
+
+  /** Visits each listener of `groups` once. @returns how many there are */
+  #walk(groups: readonly ReadonlySet<Interest>[], visit: (party: Party) => void): number {
+    const walk = ++this.#walks
+    let count = 0
+    for (const group of groups) {
+      for (const { party } of group) {
+        if (party.walk === walk) continue
+        party.walk = walk
+        count++
+        visit(party)
+      }
+    }
+    return count
+  }
+
+  counts(limit: number): { readonly count: number; readonly topics: ReadonlyMap<string, number> } {
+    // Not by sorting all, of which there may be a hundred thousand: how many there are of each size says where to cut.
+    const sizes = new Map<number, number>()
+    for (const { values } of this.#index.filters()) sizes.set(values.size, (sizes.get(values.size) ?? 0) + 1)
+    let [least, room] = [Number.POSITIVE_INFINITY, limit]
+    for (const [size, filters] of [...sizes].sort(([a], [b]) => b - a)) {
+      if (room <= 0) break
+      least = size
+      room -= filters
+    }
+    // Of those with just that many, as many as there is room for.
+    let spare = room + (sizes.get(least) ?? 0)
+    const topics: [string, number][] = []
+    for (const { filter, values } of this.#index.filters()) {
+      if (values.size > least || (values.size === least && spare-- > 0)) topics.push([filter, values.size])
+    }
+    return { count: this.#present, topics: new Map(topics.sort(([, a], [, b]) => b - a)) }
+  }
+
+  /** Forgets the grace times, and tells nothing any more. */
+  close(): void {
+    this.#closed = true
+    this.#stopTimer?.()
+    this.#stopTimer = undefined
+    this.#lingering.clear()
+  }
+}
+
+function isFilter(topic: string): boolean {
+  return topic.includes('+') || topic.includes('#')
+}
