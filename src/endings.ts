@@ -94,6 +94,17 @@ const table = {
     text: 'The MQTT broker took the message and has not passed it on in time; it may yet come',
   },
   'publishing-too-fast': { httpStatus: 429, retryAfter: 1, level: 'info', text: 'Too many messages per second' },
+  'idempotency-mismatch': {
+    httpStatus: 422,
+    level: 'info',
+    text: 'This Idempotency-Key was used for another request',
+  },
+  'idempotency-busy': {
+    httpStatus: 409,
+    retryAfter: 1,
+    level: 'info',
+    text: 'The first request with this Idempotency-Key is under way',
+  },
   'journal-unavailable': {
     httpStatus: 503,
     retryAfter: 5,

@@ -97,6 +97,11 @@ export class RateLimits {
     return bucket.take() ? 0 : bucket.wait()
   }
 
+  /** Takes `amount` for `key`, also where it is not there; see `TokenBucket.spend`. */
+  spend(key: string, amount: number): void {
+    this.#bucketOf(key).spend(amount)
+  }
+
   /** Milliseconds until `key` can take `amount`, which is at most the burst; 0 for now. */
   wait(key: string, amount = 1): number {
     return (this.#buckets.get(key) ?? new TokenBucket(this.#rate, this.#now)).wait(amount)

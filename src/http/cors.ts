@@ -12,7 +12,7 @@ export interface OriginAdmission {
 }
 
 /** Headers of answers that scripts of other origins may read (Fetch §4.10). */
-const exposedHeaders = 'retry-after, location'
+const exposedHeaders = 'retry-after, location, idempotency-replayed'
 
 /**
  * Lets a request in by its `Origin`, and tells the browser that its page may read the answer (Fetch §3.2).

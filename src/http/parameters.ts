@@ -22,7 +22,7 @@ export class ParameterError extends Error {
  * @throws {ParameterError} for the first parameter that is wrong
  */
 export function readQuery<Schema extends z.ZodType>(request: FastifyRequest, schema: Schema): z.output<Schema> {
-  return check(schema, request.query)
+  return readValue(schema, request.query)
 }
 
 /**
@@ -31,7 +31,7 @@ export function readQuery<Schema extends z.ZodType>(request: FastifyRequest, sch
  * @throws {ParameterError} where it is none, or for the first member that is wrong
  */
 export function readJson<Schema extends z.ZodType>(body: Buffer, schema: Schema): z.output<Schema> {
-  return check(schema, parseJson(body))
+  return readValue(schema, parseJson(body))
 }
 
 function parseJson(body: Buffer): unknown {
@@ -42,8 +42,12 @@ function parseJson(body: Buffer): unknown {
   }
 }
 
-/** @throws {ParameterError} */
-function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+/**
+ * Reads a value that came as JSON.
+ *
+ * @throws {ParameterError} for the first member that is wrong
+ */
+export function readValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
   const result = schema.safeParse(value, { error: describe })
   if (result.success) return result.data
   const [issue] = result.error.issues

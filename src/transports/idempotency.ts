@@ -1,0 +1,114 @@
+import { Ending } from '../endings.js'
+import type { Event } from '../push/event.js'
+
+/** Bounds of what is remembered of requests with an `Idempotency-Key`. */
+export interface IdempotencyBounds {
+  /** How long a key is remembered, from its last request on; in milliseconds. */
+  readonly maxAge: number
+  readonly maxKeys: number
+  /** Of keys and answers, about. */
+  readonly maxBytes: number
+}
+
+/** What has been done of a request: the id of each message, `null` where the journal does not have its topic. */
+export interface Progress {
+  readonly ids: (string | null)[]
+  /** The event of the message after those, where it is published and its receipts have yet to be asked for. */
+  unasked: Event | undefined
+  /** Whether that is all of it. */
+  done: boolean
+}
+
+/** Of a request of which nothing has been done. */
+export function newProgress(): Progress {
+  return { ids: [], unasked: undefined, done: false }
+}
+
+/** A request with a key, while it is being answered. */
+export interface KeyedRequest {
+  /** What earlier requests with this key have done. What this one does is added to it. */
+  readonly progress: Progress
+  /** It is answered. To be called whatever became of it. */
+  end(): void
+}
+
+interface Entry {
+  readonly fingerprint: string
+  readonly progress: Progress
+  busy: boolean
+  bytes: number
+  /** When its last request was answered. */
+  time: number
+}
+
+/** What an entry takes beside its texts, and an id. */
+const [entryBytes, idBytes] = [400, 48]
+
+/**
+ * What was done for requests with an `Idempotency-Key`, so that the same request again does what is left of it, and
+ * nothing twice. Beyond its bounds, the oldest is forgotten. It ends with the process.
+ */
+export class IdempotencyKeys {
+  readonly #bounds: IdempotencyBounds
+  readonly #now: () => number
+  /** Those whose last request was answered longest ago first; with those that are being answered in between. */
+  readonly #entries = new Map<string, Entry>()
+  #bytes = 0
+
+  /** @param now milliseconds, from any start, never going back */
+  constructor(bounds: IdempotencyBounds, now: () => number = () => performance.now()) {
+    this.#bounds = bounds
+    this.#now = now
+  }
+
+  /** How many keys are remembered. */
+  get size(): number {
+    return this.#entries.size
+  }
+
+  /**
+   * Begins to answer a request.
+   *
+   * @param key of whoever asks, and of the request
+   * @param fingerprint the same for the same request alone
+   * @throws {Ending} `idempotency-mismatch`, `idempotency-busy`
+   */
+  begin(key: string, fingerprint: string): KeyedRequest {
+    this.#forget()
+    const known = this.#entries.get(key)
+    if (known && known.fingerprint !== fingerprint) throw new Ending('idempotency-mismatch')
+    if (known?.busy) throw new Ending('idempotency-busy')
+    const entry = known ?? { fingerprint, progress: newProgress(), busy: true, bytes: 0, time: 0 }
+    entry.busy = true
+    this.#entries.set(key, entry)
+    return { progress: entry.progress, end: () => this.#end(key, entry) }
+  }
+
+  #end(key: string, entry: Entry): void {
+    if (!entry.busy) return
+    entry.busy = false
+    this.#entries.delete(key)
+    this.#bytes -= entry.bytes
+    entry.bytes = 0
+    const { ids, unasked } = entry.progress
+    // Of what did nothing, nothing need be known.
+    if (ids.length === 0 && !unasked) return
+    entry.bytes =
+      entryBytes + key.length + entry.fingerprint.length + ids.length * idBytes + (unasked?.payload.length ?? 0)
+    entry.time = this.#now()
+    this.#bytes += entry.bytes
+    this.#entries.set(key, entry)
+    this.#forget()
+  }
+
+  #forget(): void {
+    const { maxAge, maxKeys, maxBytes } = this.#bounds
+    const oldest = this.#now() - maxAge
+    for (const [key, entry] of this.#entries) {
+      if (entry.busy) continue
+      if (entry.time >= oldest && this.#entries.size <= maxKeys && this.#bytes <= maxBytes) return
+      this.#bytes -= entry.bytes
+      this.#entries.delete(key)
+    }
+  }
+}

@@ -1,0 +1,119 @@
+import { z } from 'zod'
+import { topicFilterProblem } from '../config/topic-filters.js'
+import { duration } from '../config/units.js'
+import { isUserName } from '../identity.js'
+import type { Message, QoS } from '../push/event.js'
+import type { ReceiptRequest } from '../push/receipts.js'
+
+/*
+ * What somebody says of a message that they publish, for all transports. What is wrong follows the member's name:
+ * `topic must …`.
+ */
+
+/** A message with what its publisher wants to know of it. */
+export interface Publication {
+  readonly message: Message
+  readonly receipt: ReceiptRequest | undefined
+}
+
+/** Devices that one message may ask by name. */
+const maxAsked = 1000
+
+const loneSurrogate = /\p{Cs}/u
+
+/** What is wrong with `topic` as the name of a topic to publish to, as it follows its name; if anything is. */
+export function topicNameProblem(topic: string): string | undefined {
+  if (/[+#]/.test(topic)) return 'must be the name of one topic, without the wildcards + and #' // [MQTT-3.3.2-2]
+  if (/^\$SYS(\/|$)/.test(topic)) return 'must not be below $SYS, where brokers speak of themselves'
+  if (loneSurrogate.test(topic)) return 'must be valid Unicode' // [MQTT-1.5.3-1]
+  return topicFilterProblem(topic)
+}
+
+/** The name of a topic to publish to. */
+export const topicName = z
+  .string({ error: ({ input }) => (input === undefined ? 'is missing' : 'must be the name of one topic') })
+  .superRefine((topic, context) => {
+    const problem = topicNameProblem(topic)
+    if (problem !== undefined) context.addIssue(problem)
+  })
+  .describe('The name of a topic, without wildcards')
+
+/** The names of devices that are asked for receipts. */
+export const askedDevices = z
+  .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
+  .min(1, 'must name a device, or be present')
+  .max(maxAsked, `must name at most ${maxAsked} devices`)
+  .transform(names => [...new Set(names)])
+
+/** Until when receipts are waited for. */
+export const receiptTime = duration({ min: '100ms', max: '24d' }).describe('For how long, such as 10s')
+
+const receiptRequest = z
+  .strictObject({
+    from: z
+      .union([z.literal('present'), askedDevices], { error: 'must be a list of devices, or present' })
+      .describe('Names of devices, or present for all that listen to the topic now'),
+    within: receiptTime,
+  })
+  .describe('Whose receipts are wanted; those that are missing then are told on receipts/<topic>')
+
+const qos = z.literal([0, 1, 2], { error: 'must be 0, 1 or 2' }).default(1)
+
+/** The members of a message that is published. */
+export const messageMembers = {
+  topic: topicName,
+  payload: z
+    .string()
+    .refine(text => !loneSurrogate.test(text), 'must be valid Unicode')
+    .optional(),
+  payloadBase64: z.string().refine(isBase64, 'must be base64 (RFC 4648 §4, with padding)').optional(),
+  json: z.unknown().optional().describe('Anything; the payload is its JSON'),
+  qos: qos.describe('How surely MQTT delivers it'),
+  retain: z.boolean({ error: 'must be true or false' }).default(false).describe('Whether it becomes the topic’s state'),
+  receipt: receiptRequest.optional(),
+}
+
+/** In the one way in which it can be written: what Node skips would be lost without a word. */
+function isBase64(text: string): boolean {
+  return Buffer.from(text, 'base64').toString('base64') === text
+}
+
+type MessageMembers = z.output<z.ZodObject<typeof messageMembers>>
+
+/** What the members of a message say. For `z.object(messageMembers).transform(toPublication)`. */
+export function toPublication(members: MessageMembers, context: z.RefinementCtx): Publication {
+  const { topic, retain, receipt } = members
+  return { message: { topic, payload: payloadOf(members, context), qos: toQos(members.qos), retain }, receipt }
+}
+
+function payloadOf({ payload, payloadBase64, json }: MessageMembers, context: z.RefinementCtx): Buffer {
+  const given = [payload, payloadBase64, json].filter(member => member !== undefined)
+  if (given.length !== 1) {
+    context.addIssue({
+      code: 'custom',
+      path: ['payload'],
+      message: 'or payloadBase64 or json must be there, one of them',
+    })
+    return z.NEVER
+  }
+  if (payload !== undefined) return Buffer.from(payload)
+  if (payloadBase64 !== undefined) return Buffer.from(payloadBase64, 'base64')
+  try {
+    return Buffer.from(JSON.stringify(json))
+  } catch {
+    // What can be read at any depth is written by recursion.
+    context.addIssue({ code: 'custom', path: ['json'], message: 'is nested too deeply' })
+    return z.NEVER
+  }
+}
+
+/** @param value 0, 1 or 2 */
+export function toQos(value: number): QoS {
+  return value === 0 || value === 1 ? value : 2
+}
+
+/** A message that is published, as JSON. */
+export const messageJson = z.strictObject(messageMembers)
+
+/** The same, as it goes to the broker. */
+export const publicationJson = messageJson.transform(toPublication)

@@ -1,0 +1,256 @@
+import { createHash } from 'node:crypto'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import { networkOf } from '../access/limits.js'
+import type { RateLimits } from '../access/rate-limits.js'
+import { Ending } from '../endings.js'
+import type { Caller } from '../http/api-gate.js'
+import { ParameterError, readJson, readQuery, readValue } from '../http/parameters.js'
+import { answerProblem } from '../http/problem.js'
+import type { Push } from '../push/push.js'
+import { topicPredicate } from '../push/topics.js'
+import {
+  type IdempotencyBounds,
+  IdempotencyKeys,
+  type KeyedRequest,
+  newProgress,
+  type Progress,
+} from './idempotency.js'
+import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './kept-body-routes.js'
+import {
+  askedDevices,
+  messageJson,
+  type Publication,
+  publicationJson,
+  receiptTime,
+  topicName,
+  toQos,
+} from './message-json.js'
+import type { Operation } from './operation.js'
+import { flag } from './subscribe-query.js'
+import type { TransportOptions } from './transport.js'
+
+export interface PublishOptions extends TransportOptions {
+  /** Messages of each user, or of each address where there is none; left out for any number. */
+  readonly publishes?: RateLimits | undefined
+  /** What is remembered of requests with an `Idempotency-Key`. */
+  readonly idempotency?: Partial<IdempotencyBounds>
+  /** Milliseconds, from any start, never going back. */
+  readonly now?: () => number
+}
+
+const url = '/v1/publish'
+
+/** Messages of one batch. */
+const maxMessages = 1000
+
+const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 10_000, maxBytes: 16 * 1024 ** 2 }
+
+const keyForm = /^[\x20-\x7e]{1,255}$/
+
+const query = z.object({
+  topic: topicName.optional(),
+  qos: z
+    .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
+    .default('1')
+    .transform(digit => toQos(Number(digit))),
+  retain: flag().describe('Whether it becomes the topic’s state'),
+  receiptFrom: z
+    .preprocess(value => (typeof value === 'string' ? [value] : value), askedDevices)
+    .optional()
+    .describe('Names of devices whose receipts are wanted, one in each parameter, or present'),
+  receiptWithin: receiptTime.optional(),
+})
+
+const count = `must have 1 to ${maxMessages} messages`
+// Counted before each of them is looked at.
+const messages = z.array(z.unknown()).min(1, count).max(maxMessages, count).pipe(z.array(publicationJson))
+const batch = z.strictObject({ messages })
+
+const id = z.string().nullable().describe('null where push does not get the topic')
+
+/** What `POST /v1/publish` takes and answers. */
+export const publishOperations: readonly Operation[] = [
+  {
+    method: 'post',
+    path: url,
+    summary: 'Publishes the body as a message on topic, or, without topic, what the body says as JSON.',
+    query,
+    body: z.union([z.strictObject({ messages: z.array(messageJson).min(1).max(maxMessages) }), messageJson]),
+    responses: {
+      201: {
+        description: 'Published, and in the journal',
+        schema: z.union([z.object({ id }), z.object({ ids: z.array(id) })]),
+      },
+      400: { description: 'A parameter, or a member of the body, is wrong; nothing is published' },
+      403: { description: 'A topic is not open to the caller; nothing is published' },
+      409: { description: 'The first request with this Idempotency-Key is under way' },
+      413: { description: 'The body is too large' },
+      422: { description: 'The Idempotency-Key was used for another request' },
+      429: { description: 'Too many messages per second' },
+      503: { description: 'The broker or the journal is away; ids has what of a batch was published before' },
+      504: { description: 'The broker took the message that parameter names, and has not passed it on in time' },
+    },
+  },
+]
+
+/** Adds `POST /v1/publish`: one message as it is, or up to a thousand as JSON. */
+export function registerPublish(app: FastifyInstance, options: PublishOptions): void {
+  const keys = new IdempotencyKeys({ ...defaultIdempotency, ...options.idempotency }, options.now)
+  const { gate } = options
+  registerKeptBodyRoutes(app, options, (scope, admitted) => {
+    scope.post(url, async (request, reply) => publish(admitted(request), reply, options, keys))
+  })
+  registerOtherMethods(app, { gate, url, allowed: ['POST'], headers: 'authorization, content-type, idempotency-key' })
+}
+
+/** What a request publishes. */
+interface PublishRequest {
+  readonly publications: readonly Publication[]
+  /** What is wrong in one of them is named so. */
+  readonly nameOf: (index: number, member: 'topic' | 'receipt') => string
+  /** Whether the answer has one id, and not a list. */
+  readonly single: boolean
+}
+
+async function publish(
+  admitted: AdmittedRequest,
+  reply: FastifyReply,
+  options: PublishOptions,
+  keys: IdempotencyKeys,
+): Promise<FastifyReply> {
+  const { request, caller } = admitted
+  const wanted = readPublications(admitted)
+  checkReceipts(wanted, options.push)
+  const refused = wanted.publications.findIndex(({ message }) => !caller.permissions.mayPublish(message.topic))
+  if (refused !== -1) {
+    const hint = wanted.publications[refused]?.message.topic.slice(0, 256) ?? ''
+    const parameter = wanted.nameOf(refused, 'topic')
+    return refuse(reply, new Ending('topic-refused', { hint }), options, { parameter })
+  }
+  const keyed = beginKeyed(request, caller, wanted, keys)
+  const progress: Progress = keyed?.progress ?? newProgress()
+  try {
+    if (progress.done) reply.header('idempotency-replayed', 'true')
+    else await publishRest(wanted, progress, caller, options)
+    return answerIds(reply, wanted, progress.ids)
+  } catch (error) {
+    if (wanted.single) throw error
+    const { ids } = progress
+    return refuse(reply, Ending.from(error), options, { parameter: `messages[${ids.length}]`, ids })
+  } finally {
+    keyed?.end()
+  }
+}
+
+/** @throws {ParameterError} */
+function readPublications({ request, body }: AdmittedRequest): PublishRequest {
+  const { topic, qos, retain, receiptFrom, receiptWithin } = readQuery(request, query)
+  if (topic !== undefined) {
+    const receipt = receiptOf(receiptFrom, receiptWithin)
+    const publication = { message: { topic, payload: body, qos, retain }, receipt }
+    const nameOf = (_: number, member: string): string => (member === 'receipt' ? 'receiptFrom' : member)
+    return { publications: [publication], nameOf, single: true }
+  }
+  const value = readJson(body, z.unknown())
+  if (typeof value === 'object' && value !== null && 'messages' in value) {
+    const nameOf = (index: number, member: string): string => `messages[${index}].${member}`
+    return { publications: readValue(batch, value).messages, nameOf, single: false }
+  }
+  return { publications: [readValue(publicationJson, value)], nameOf: (_, member) => member, single: true }
+}
+
+/** @throws {ParameterError} */
+function receiptOf(from: readonly string[] | undefined, within: number | undefined): Publication['receipt'] {
+  if (from === undefined && within === undefined) return undefined
+  if (from === undefined) throw new ParameterError('receiptFrom', 'receiptFrom is missing')
+  if (within === undefined) throw new ParameterError('receiptWithin', 'receiptWithin is missing')
+  return { from: from.length === 1 && from[0] === 'present' ? 'present' : from, within }
+}
+
+/** @throws {ParameterError} where receipts are wanted of what has no id */
+function checkReceipts({ publications, nameOf }: PublishRequest, { config }: Push): void {
+  const isPushed = topicPredicate(config.topics)
+  for (const [index, { message, receipt }] of publications.entries()) {
+    if (!receipt || isPushed(message.topic)) continue
+    const name = nameOf(index, 'receipt')
+    throw new ParameterError(name, `${name} must not be there: push does not get this topic (push.topics)`)
+  }
+}
+
+/** @throws {ParameterError} @throws {Ending} as `IdempotencyKeys.begin` */
+function beginKeyed(
+  { headers }: FastifyRequest,
+  caller: Caller,
+  { publications, single }: PublishRequest,
+  keys: IdempotencyKeys,
+): KeyedRequest | undefined {
+  const key = headers['idempotency-key']
+  if (key === undefined) return undefined
+  if (typeof key !== 'string' || !keyForm.test(key)) {
+    throw new ParameterError('Idempotency-Key', 'Idempotency-Key must have 1 to 255 printable characters of ASCII')
+  }
+  const hash = createHash('sha256').update(String(single))
+  for (const { message, receipt } of publications) {
+    const { payload, ...rest } = message
+    hash.update(`${JSON.stringify([rest, receipt, payload.length])}\n`).update(payload)
+  }
+  return keys.begin(`${nameOf(caller)}\n${key}`, hash.digest('base64'))
+}
+
+/** Whose keys, and whose rate, it is: of somebody who is not known, the address has to do. */
+function nameOf({ identity: { user }, client: { address } }: Caller): string {
+  return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
+}
+
+/**
+ * Publishes what is left, one after the other: so they come in this order whatever their QoS, and what fails is followed
+ * by nothing.
+ *
+ * @throws {Ending} `publishing-too-fast`, and as `Publisher.publish` and `Receipts.request`
+ */
+async function publishRest(
+  { publications }: PublishRequest,
+  progress: Progress,
+  caller: Caller,
+  { push, publishes }: PublishOptions,
+): Promise<void> {
+  const left = publications.slice(progress.ids.length)
+  const who = nameOf(caller)
+  const wait = publishes?.wait(who) ?? 0
+  if (wait > 0) throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+  // A batch may be larger than the burst; those after it pay for it.
+  publishes?.spend(who, left.length)
+  for (const { message, receipt } of left) {
+    const event = progress.unasked ?? (await push.publisher.publish(message))
+    if (event && receipt) {
+      progress.unasked = event
+      await push.receipts.request(event, receipt)
+    }
+    progress.unasked = undefined
+    progress.ids.push(event?.id ?? null)
+  }
+  progress.done = true
+}
+
+function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonly (string | null)[]): FastifyReply {
+  const [first] = ids
+  return reply
+    .code(201)
+    .header('cache-control', 'no-store')
+    .send(single ? { id: first } : { ids })
+}
+
+/** Answers with an ending and what is known besides, as the app does with what is thrown. */
+function refuse(
+  reply: FastifyReply,
+  ending: Ending,
+  { log, metrics }: Pick<TransportOptions, 'log' | 'metrics'>,
+  more: { readonly parameter: string; readonly ids?: readonly (string | null)[] },
+): FastifyReply {
+  const { reason, httpStatus: status, text: detail, retryAfter, level, cause } = ending
+  metrics.refused(reason)
+  log[level]({ path: url, reason, status, err: cause }, detail)
+  const headers: Record<string, string> = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
+  return answerProblem(reply, { status, detail, reason, ...more }, headers)
+}
