@@ -30,6 +30,8 @@ interface Admission {
   /** Whether it still gets back what its session has, before CONNACK. */
   restoring: boolean
   warned: boolean
+  /** Call when it has its CONNACK, or is closed. */
+  onSettled: () => void
 }
 
 /** MQTT 3.1.1, table 3.1: 2 identifier rejected, 3 unavailable, 4 bad user name or password, 5 not authorized. */
@@ -52,13 +54,16 @@ export class Admissions {
 
   /** Call with each CONNECT. */
   received(client: Client, connect: ConnectPacket): void {
-    this.#admissions.set(client, { connect, rights: undefined, restoring: true, warned: false })
+    const admission = { connect, rights: undefined, restoring: true, warned: false, onSettled: () => {} }
+    this.#admissions.set(client, admission)
   }
 
   /** Call when `client` has its CONNACK. */
   connected(client: Client): void {
     const admission = this.#admissions.get(client)
-    if (admission) admission.restoring = false
+    if (!admission) return
+    admission.restoring = false
+    admission.onSettled()
   }
 
   /** Whether `client` is yet to get its CONNACK, so that what it subscribes to is what its session has. */
@@ -101,7 +106,8 @@ export class Admissions {
     try {
       const { will } = admission.connect
       if (will && !rights.mayPublish(will.topic)) throw new Ending('will-refused')
-      releases.push(owners.claim(client.id, isOwn ? ownOwner : ownerOf(rights.identity)))
+      const owner = isOwn ? ownOwner : ownerOf(rights.identity)
+      releases.push(await owners.claim(client.id, owner, () => this.#giveWay(client)))
     } catch (error) {
       release()
       throw error
@@ -110,6 +116,20 @@ export class Admissions {
     // It may have left meanwhile.
     if (client.conn.closed) release()
     else client.conn.once('close', release)
+  }
+
+  /** Ends a connection whose client id goes to somebody else; resolves when the broker has forgotten it. */
+  async #giveWay(client: Client): Promise<void> {
+    const admission = this.#admissions.get(client)
+    // Aedes goes on with a CONNECT whatever becomes of its connection, and would take the place of who comes after.
+    if (admission?.restoring && !client.conn.closed) {
+      await new Promise<void>(resolve => {
+        admission.onSettled = resolve
+        client.conn.once('close', resolve)
+      })
+    }
+    this.#options.explain(client, new Ending('client-id-taken'))
+    await new Promise<void>(resolve => client.close(resolve))
   }
 
   #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Gatekeeper): Promise<Rights> {

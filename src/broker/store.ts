@@ -61,7 +61,7 @@ export class Store {
 
   constructor({ base, limits, maySubscribe, log, onError }: StoreOptions) {
     this.grants = new Grants({ ...limits, ...(maySubscribe && { maySubscribe }) })
-    this.owners = new Owners(id => this.sessions.ownerOf(id))
+    this.owners = new Owners({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
     this.sessions = new Sessions({ base, limits, owners: this.owners, log, onError })
     this.#retained = new Retained({ base, max: limits.maxRetainedMessages, log })
     this.#limits = limits
@@ -78,10 +78,13 @@ export class Store {
 
   /** Ends the sessions that have been without their client for too long. */
   async expire(): Promise<void> {
-    for (const id of this.sessions.expired()) {
-      await this.cleanSubscriptions({ id })
-      await this.#base.cleanIncoming({ id })
-    }
+    for (const id of this.sessions.expired()) await this.#end(id)
+  }
+
+  /** Ends a session that has no client. */
+  async #end(id: string): Promise<void> {
+    await this.cleanSubscriptions({ id })
+    await this.#base.cleanIncoming({ id })
   }
 
   storeRetained(packet: AedesPublishPacket): Promise<void> {

@@ -310,6 +310,56 @@ describe('a client id', () => {
     expect(codes.toSorted()).toEqual([0, 2, 2])
   })
 
+  it.each([
+    ['connected, without a session', { clean: true }, true],
+    ['connected, with a session', { clean: false }, true],
+    ['kept by a session', { clean: false }, false],
+  ])('of somebody without a name is for a user, and nothing comes with it: %s', async (_how, how, stays) => {
+    const broker = await start([...someRules, { to: 'anonymous', publish: ['news/#'] }])
+    const squatter = await enter(broker, undefined, {
+      clientId: 'phone',
+      will: { topic: 'news/gone', payload: Buffer.from('gone'), qos: 1, retain: false },
+      ...how,
+    })
+    const reader = await enter(broker, undefined)
+    expect([await squatter.subscribe(['news/#']), await reader.subscribe(['news/#'])]).toEqual([[1], [1]])
+    if (!stays) {
+      await squatter.end()
+      await publish(await enter(broker, undefined), 'news/waiting')
+      expect(await topics(reader, 1)).toEqual(['news/waiting'])
+    }
+    const user = await enter(broker, 'alice', { clientId: 'phone', clean: false })
+    expect([user.returnCode, user.sessionPresent]).toEqual([0, false])
+    if (stays) {
+      expect((await ended(squatter))?.reason).toBe('client-id-taken')
+      expect(await topics(reader, 1)).toEqual(['news/gone'])
+    }
+    for (const clean of [true, false]) {
+      expect((await enter(broker, undefined, { clientId: 'phone', clean })).returnCode).toBe(2)
+    }
+    // What the other one was subscribed to is not what the user is.
+    await publish(await enter(broker, undefined), 'news/1')
+    expect(await topics(user)).toEqual([])
+    await user.end()
+    expect((await enter(broker, undefined, { clientId: 'phone' })).returnCode).toBe(2)
+    const back = await enter(broker, 'alice', { clientId: 'phone', clean: false })
+    expect([back.returnCode, back.sessionPresent]).toEqual([0, true])
+  })
+
+  it('that all want at once is for a user, whoever comes first', async () => {
+    const broker = await start(someRules)
+    for (let round = 0; round < 20; round++) {
+      const clientId = `x${round}`
+      const users = [undefined, 'alice', undefined, 'alice', undefined]
+      const guests = await Promise.all(users.map(user => enter(broker, user, { clientId, clean: round % 2 === 0 })))
+      expect(guests.filter((_guest, index) => users[index] === 'alice').map(guest => guest.returnCode)).toEqual([0, 0])
+      const last = await enter(broker, 'alice', { clientId })
+      expect(await topics(last)).toEqual([])
+      for (const guest of guests) await ended(guest)
+      await last.end()
+    }
+  })
+
   it('may be any text, also the names that objects have', async () => {
     const broker = await start(someRules)
     for (const clientId of ['__proto__', 'constructor', 'user:bob', 'anonymous', 'a:b\nc']) {
@@ -351,6 +401,29 @@ describe('a session on disk', () => {
     expect(await topics(last, 1)).toEqual(['news/4'])
     // Gone for good: the subscription is not in the session any more, so nothing was queued for it.
     expect(after.denied.receive).toBe(2)
+  })
+
+  it('of somebody without a name gives way to a user, also after a restart', async () => {
+    const data = await mkdtemp(join(tmpdir(), 'mqway-access-'))
+    closers.push(() => rm(data, { recursive: true }))
+    const rules = [{ to: 'anonymous' as const, publish: ['#'], subscribe: ['#'] }]
+    const before = await startGuarded({ access: { ...credentials.access, rules }, limits: { data } })
+    const first = await enter(before, undefined, { clientId: 'phone', clean: false })
+    await first.subscribe(['news/#'])
+    await first.end()
+    await publish(await enter(before, undefined), 'news/1')
+    await before.close()
+    const between = await startGuarded({ access: { ...credentials.access, rules }, limits: { data } })
+    const user = await enter(between, 'alice', { clientId: 'phone', clean: false })
+    expect([user.returnCode, user.sessionPresent, await topics(user)]).toEqual([0, false, []])
+    await user.subscribe(['own'])
+    await between.close()
+    const after = await start(rules, { limits: { data } })
+    expect((await enter(after, undefined, { clientId: 'phone', clean: false })).returnCode).toBe(2)
+    const again = await enter(after, 'alice', { clientId: 'phone', clean: false })
+    await publish(await enter(after, undefined), 'news/2')
+    await publish(await enter(after, undefined), 'own')
+    expect([again.sessionPresent, await topics(again, 1)]).toEqual([true, ['own']])
   })
 
   it('from before there was access is for whoever comes first', async () => {
