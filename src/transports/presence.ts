@@ -1,0 +1,103 @@
+import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
+import { readQuery } from '../http/parameters.js'
+import { listenerTransports, type PresentListener } from '../push/presence.js'
+import { registerOtherMethods } from './kept-body-routes.js'
+import type { Operation } from './operation.js'
+import { requirePermitted } from './permitted.js'
+import { count, listenFilterProblem } from './subscribe-query.js'
+import type { TransportOptions } from './transport.js'
+
+const url = '/v1/presence'
+
+/** Listeners, or filters, that one answer lists. */
+const maxListed = 1000
+
+/** Filters of one answer, in UTF-16 units: those of a thousand listeners could be a gigabyte. */
+const maxListedFilters = 2 ** 20
+
+const query = z.object({
+  topic: z
+    .string({ error: 'must come once' })
+    .superRefine((filter, context) => {
+      const problem = listenFilterProblem(filter)
+      if (problem !== undefined) context.addIssue(problem)
+    })
+    .optional()
+    .describe('A topic name: who listens to it by whatever filter; or a filter: who listens with exactly this one'),
+  limit: count(1, maxListed).default(100).describe('How many listeners, or filters, are listed'),
+})
+
+const time = z.iso.datetime()
+
+const listener = z.object({
+  device: z.string(),
+  user: z.string().optional().describe('Left out where nobody knows'),
+  transport: z.enum(listenerTransports),
+  topics: z.array(z.string()).describe('Those of its filters that match'),
+  connections: z.int().min(0).describe('Its open connections; 0 in the grace time, and between two polls'),
+  since: time,
+  lastSeen: time.describe('Its last sign of life'),
+})
+
+const listeners = z.object({
+  topic: z.string(),
+  count: z.int().min(0).describe('How many there are, however many are listed'),
+  listeners: z.array(listener),
+})
+
+const counts = z.object({
+  count: z.int().min(0).describe('How many listen in all'),
+  topics: z.record(z.string(), z.int().min(1)).describe('How many listen with each filter, the most first'),
+})
+
+/** What `GET /v1/presence` takes and answers. */
+export const presenceOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path: url,
+    summary: 'Who listens to a topic now; without topic, how many listen with each filter.',
+    query,
+    responses: {
+      200: { description: 'Who listens', schema: z.union([listeners, counts]) },
+      400: { description: 'A parameter is wrong' },
+      403: { description: 'The topic is not open to the caller; without topic: # is not' },
+    },
+  },
+]
+
+/** Adds `GET /v1/presence`, for those who may subscribe to what they ask about. */
+export function registerPresence(app: FastifyInstance, { gate, push }: Pick<TransportOptions, 'gate' | 'push'>): void {
+  app.get(url, async (request, reply) => {
+    const { permissions } = await gate.admit(request, reply)
+    const { topic, limit } = readQuery(request, query)
+    requirePermitted(permissions, [topic ?? '#'])
+    reply.header('cache-control', 'no-store')
+    if (topic === undefined) {
+      const all = push.presence.counts(limit)
+      return { count: all.count, topics: Object.fromEntries(all.topics) } satisfies z.output<typeof counts>
+    }
+    const found = push.presence.at(topic, limit)
+    return { topic, count: found.count, listeners: listed(found.listeners) } satisfies z.output<typeof listeners>
+  })
+  registerOtherMethods(app, { gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+}
+
+function listed(found: readonly PresentListener[]): z.output<typeof listener>[] {
+  const list: z.output<typeof listener>[] = []
+  let size = 0
+  for (const { device, user, transport, topics, connections, since, lastSeen } of found) {
+    size += topics.reduce((sum, topic) => sum + topic.length, 0)
+    if (size > maxListedFilters && list.length > 0) break
+    list.push({
+      device,
+      ...(user !== undefined && { user }),
+      transport,
+      topics: [...topics],
+      connections,
+      since: new Date(since).toISOString(),
+      lastSeen: new Date(lastSeen).toISOString(),
+    })
+  }
+  return list
+}
