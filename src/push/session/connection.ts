@@ -1,0 +1,367 @@
+import type { Duplex } from 'node:stream'
+import {
+  generate,
+  type IConnackPacket,
+  type IPublishPacket,
+  type IPubrecPacket,
+  type ISubackPacket,
+  type Packet,
+  parser,
+} from 'mqtt-packet'
+import { Ending } from '../../endings.js'
+import type { Message } from '../event.js'
+import type { Dialect } from './dialect.js'
+import { KeepAlive } from './keep-alive.js'
+
+/** What one connection needs. */
+export interface ConnectionOptions {
+  readonly stream: Duplex
+  readonly dialect: Dialect
+  readonly clientId: string
+  /** Whether the broker is to forget what it kept for this client id, and to keep nothing. */
+  readonly clean: boolean
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  /** In seconds; 0 for none. */
+  readonly keepAlive: number
+  /** How long the broker may take for CONNACK, in milliseconds. */
+  readonly connectTimeout: number
+  /** Called for each message, in order. Its payload may be part of a larger buffer. */
+  readonly onMessage?: ((packet: IPublishPacket) => void) | undefined
+}
+
+/** The broker did not let the connection in. */
+export class ConnectionRefusal extends Error {
+  override readonly name = 'ConnectionRefusal'
+  /** Whether it may be that the broker does not speak the dialect. */
+  readonly mayBeDialect: boolean
+
+  constructor(text: string, mayBeDialect: boolean, cause?: unknown) {
+    super(text, cause === undefined ? undefined : { cause })
+    this.mayBeDialect = mayBeDialect
+  }
+}
+
+/** For how long a broker keeps a session, in seconds: as MQTT 3.1.1 has it, until it is told otherwise (MQTT 5 §3.1.2.11.2). */
+const sessionExpiryInterval = 0xffff_ffff
+
+/** Packet identifiers have 16 bits [MQTT-2.3.1-1]. */
+const maxInFlight = 65_535
+
+/** MQTT 3.1.1, table 3.1, and what MQTT 5 has in its place (§3.2.2.2). */
+const refusals: Readonly<Record<number, string>> = {
+  1: 'it does not speak this version of MQTT',
+  2: 'it does not accept the client id',
+  3: 'it says that its service is unavailable',
+  4: 'it does not accept the user name or password',
+  5: 'it does not authorize the session',
+  132: 'it does not speak this version of MQTT',
+  133: 'it does not accept the client id',
+  134: 'it does not accept the user name or password',
+  135: 'it does not authorize the session',
+  136: 'it says that its service is unavailable',
+  137: 'it is busy',
+  138: 'it has banned the session',
+}
+
+type Settle = (error: Error | undefined, packet?: Packet) => void
+
+/**
+ * One MQTT connection as a client, from CONNECT to its end.
+ *
+ * It is this small because it does not have to survive anything: what comes back after a loss is another one.
+ */
+export class Connection {
+  readonly #options: ConnectionOptions
+  readonly #stream: Duplex
+  readonly #keepAlive: KeepAlive
+  #connack: IConnackPacket | undefined
+  #onConnack: Settle | undefined
+  #closed: Error | undefined
+  readonly #onClosed: ((reason: Error) => void)[] = []
+  #lastId = 0
+  /** What waits for an answer, by packet identifier. */
+  readonly #pending = new Map<number, Settle>()
+  #inFlight = 0
+  /** Publications that wait until fewer are in flight (MQTT 5 §4.9). */
+  readonly #waiting: (() => void)[] = []
+  #corked = false
+
+  private constructor(options: ConnectionOptions) {
+    this.#options = options
+    this.#stream = options.stream
+    this.#keepAlive = new KeepAlive(options.keepAlive, {
+      ping: () => this.#write({ cmd: 'pingreq' }),
+      lost: () => this.destroy(new Error('the broker has gone silent')),
+    })
+    const incoming = parser({ protocolVersion: options.dialect.protocolVersion })
+    incoming.on('packet', packet => this.#receive(packet))
+    incoming.on('error', error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })))
+    this.#stream.on('error', error => this.#close(error))
+    this.#stream.on('data', (chunk: Buffer) => {
+      this.#keepAlive.received()
+      if (!this.#closed) incoming.parse(chunk)
+    })
+    this.#stream.on('end', () => this.destroy(new Error('the broker closed the connection')))
+    this.#stream.on('close', () => this.#close(new Error('the connection was lost')))
+  }
+
+  /**
+   * Sends CONNECT and waits for CONNACK.
+   *
+   * @throws {ConnectionRefusal} when the broker says no, or nothing
+   */
+  static async connect(options: ConnectionOptions): Promise<Connection> {
+    const connection = new Connection(options)
+    await connection.#handshake()
+    return connection
+  }
+
+  /** Whether the broker still has the session. */
+  get sessionPresent(): boolean {
+    return this.#connack?.sessionPresent === true
+  }
+
+  get dialect(): Dialect {
+    return this.#options.dialect
+  }
+
+  get closed(): boolean {
+    return this.#closed !== undefined
+  }
+
+  /** Has `listener` told when the connection is over, and why; soon, where it is already. */
+  onClosed(listener: (reason: Error) => void): void {
+    if (this.#closed) queueMicrotask(() => listener(this.#closed ?? new Error()))
+    else this.#onClosed.push(listener)
+  }
+
+  /**
+   * Subscribes at QoS 1.
+   *
+   * @returns the filters that the broker did not grant
+   */
+  async subscribe(filters: readonly string[]): Promise<readonly string[]> {
+    const { retainAsPublished, protocolVersion } = this.#options.dialect
+    const options = protocolVersion === 5 ? { nl: false, rap: retainAsPublished, rh: 0 } : {}
+    const subscriptions = filters.map(topic => ({ topic, qos: 1 as const, ...options }))
+    const suback = await this.#ask(messageId => ({ cmd: 'subscribe', messageId, subscriptions }))
+    const granted = (suback as ISubackPacket).granted
+    return filters.filter((_, index) => Number(granted[index]) >= 0x80)
+  }
+
+  async unsubscribe(filters: readonly string[]): Promise<void> {
+    await this.#ask(messageId => ({ cmd: 'unsubscribe', messageId, unsubscriptions: [...filters] }))
+  }
+
+  /**
+   * Publishes; resolves when the broker has the message as surely as its QoS says, and for QoS 0 when it has been written.
+   *
+   * @throws {Ending} rejects with `topic-refused` where the broker says so (MQTT 5 only)
+   * @throws {Error} rejects when the connection ends before
+   */
+  publish({ topic, payload, qos, retain }: Message): Promise<void> {
+    const packet = { cmd: 'publish' as const, topic, payload, qos, retain, dup: false }
+    return new Promise((resolve, reject) => {
+      const settle: Settle = error => (error ? reject(error) : resolve())
+      if (this.#closed) settle(this.#closed)
+      else if (qos === 0) this.#write(packet, settle)
+      else if (this.#inFlight < this.#receiveMaximum) this.#publishAcknowledged(packet, settle)
+      else this.#waiting.push(() => this.#publishAcknowledged(packet, settle))
+    })
+  }
+
+  /** Sends PUBACK. */
+  acknowledge(messageId: number): void {
+    // MQTT 5 takes this form for success, too (§3.4.2.1).
+    if (!this.#closed) this.#send(Buffer.from([0x40, 2, messageId >> 8, messageId & 0xff]))
+  }
+
+  /** Reads no more from the broker; what has been read still comes. */
+  pause(): void {
+    this.#stream.pause()
+    this.#keepAlive.paused = true
+  }
+
+  resume(): void {
+    this.#keepAlive.paused = false
+    if (!this.#closed) this.#stream.resume()
+  }
+
+  /** Says good-bye, and waits until what was written is on its way, or for a second. */
+  async end(): Promise<void> {
+    if (this.#closed) return
+    await new Promise<void>(resolve => {
+      const overdue = setTimeout(resolve, 1000)
+      const done = (): void => {
+        clearTimeout(overdue)
+        resolve()
+      }
+      this.onClosed(done)
+      this.#write({ cmd: 'disconnect' })
+      this.#stream.end(done)
+    })
+    this.destroy(new Error('the session was closed'))
+  }
+
+  destroy(reason: Error): void {
+    this.#close(reason)
+    this.#stream.destroy()
+  }
+
+  #handshake(): Promise<void> {
+    const { dialect, clientId, clean, keepAlive, username, password, connectTimeout } = this.#options
+    const { protocolVersion, bridgeMode } = dialect
+    return new Promise((resolve, reject) => {
+      const silence = setTimeout(() => {
+        this.destroy(new ConnectionRefusal(`no CONNACK within ${connectTimeout} ms`, false))
+      }, connectTimeout)
+      this.#onConnack = error => {
+        clearTimeout(silence)
+        this.#onConnack = undefined
+        if (error) reject(error)
+        else resolve()
+      }
+      const properties = protocolVersion === 5 && !clean ? { properties: { sessionExpiryInterval } } : {}
+      const packet = {
+        cmd: 'connect' as const,
+        protocolVersion,
+        bridgeMode,
+        clientId,
+        clean,
+        keepalive: keepAlive,
+        ...(username === undefined ? {} : { username }),
+        ...(password === undefined ? {} : { password: Buffer.from(password) }),
+        ...properties,
+      }
+      this.#write(packet)
+    })
+  }
+
+  #receive(packet: Packet): void {
+    if (this.#closed) return
+    if (!this.#connack) this.#receiveConnack(packet)
+    else if (packet.cmd === 'publish') this.#receivePublish(packet)
+    else if (packet.cmd === 'pubrec') this.#receivePubrec(packet)
+    else if (packet.cmd === 'disconnect') this.destroy(new Error(disconnectText(packet.reasonCode)))
+    else if (packet.cmd !== 'pingresp' && packet.messageId !== undefined) this.#settle(packet.messageId, packet)
+  }
+
+  #receiveConnack(packet: Packet): void {
+    if (packet.cmd !== 'connack') {
+      this.destroy(new ConnectionRefusal('its first answer is no CONNACK', true))
+      return
+    }
+    const code = packet.returnCode || packet.reasonCode || 0
+    if (code !== 0) {
+      const text = refusals[code] ?? `return code ${code}`
+      this.destroy(new ConnectionRefusal(text, code === 1 || code === 0x84))
+      return
+    }
+    this.#connack = packet
+    this.#keepAlive.start()
+    this.#onConnack?.(undefined)
+  }
+
+  #receivePublish(packet: IPublishPacket): void {
+    if (packet.qos === 2) this.destroy(new Error('the broker sent QoS 2 for a subscription of QoS 1'))
+    else this.#options.onMessage?.(packet)
+  }
+
+  #receivePubrec(packet: IPubrecPacket): void {
+    const { messageId = 0, reasonCode = 0 } = packet
+    if (reasonCode >= 0x80) this.#settle(messageId, packet)
+    else this.#write({ cmd: 'pubrel', messageId })
+  }
+
+  #settle(messageId: number, packet: Packet): void {
+    const settle = this.#pending.get(messageId)
+    if (!settle) return
+    this.#pending.delete(messageId)
+    const code = 'reasonCode' in packet ? (packet.reasonCode ?? 0) : 0
+    settle(code >= 0x80 ? answerError(code) : undefined, packet)
+  }
+
+  get #receiveMaximum(): number {
+    return this.#connack?.properties?.receiveMaximum ?? maxInFlight
+  }
+
+  #publishAcknowledged(packet: IPublishPacket, settle: Settle): void {
+    if (this.#closed) {
+      settle(this.#closed)
+      return
+    }
+    this.#inFlight++
+    const messageId = this.#take((error, answer) => {
+      this.#inFlight--
+      settle(error, answer)
+      if (!this.#closed) this.#waiting.shift()?.()
+    })
+    this.#write({ ...packet, messageId })
+  }
+
+  #ask(packet: (messageId: number) => Packet): Promise<Packet> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed) {
+        reject(this.#closed)
+        return
+      }
+      const messageId = this.#take((error, answer) => {
+        if (error || !answer) reject(error)
+        else resolve(answer)
+      })
+      this.#write(packet(messageId))
+    })
+  }
+
+  #take(settle: Settle): number {
+    do {
+      this.#lastId = (this.#lastId % maxInFlight) + 1
+    } while (this.#pending.has(this.#lastId))
+    this.#pending.set(this.#lastId, settle)
+    return this.#lastId
+  }
+
+  #write(packet: Packet, done?: Settle): void {
+    this.#send(generate(packet, { protocolVersion: this.#options.dialect.protocolVersion }), done)
+  }
+
+  /** What is written in one turn leaves together. */
+  #send(bytes: Buffer, done?: Settle): void {
+    if (!this.#corked) {
+      this.#corked = true
+      this.#stream.cork()
+      setImmediate(() => {
+        this.#corked = false
+        this.#stream.uncork()
+      })
+    }
+    this.#keepAlive.sent()
+    if (done) this.#stream.write(bytes, error => done(error ?? undefined))
+    else this.#stream.write(bytes)
+  }
+
+  #close(reason: Error): void {
+    if (this.#closed) return
+    this.#closed = reason
+    this.#keepAlive.stop()
+    // A broker that does not know what it reads may as well just close.
+    const refusal = reason instanceof ConnectionRefusal ? reason : new ConnectionRefusal(reason.message, true, reason)
+    this.#onConnack?.(refusal)
+    for (const settle of this.#pending.values()) settle(reason)
+    this.#pending.clear()
+    for (const proceed of this.#waiting.splice(0)) proceed()
+    for (const listener of this.#onClosed.splice(0)) listener(reason)
+  }
+}
+
+function disconnectText(code: number | undefined): string {
+  const taken = code === 0x8e
+  return taken ? 'another session has the same client id' : `the broker ended the session (reason code ${code ?? 0})`
+}
+
+/** MQTT 5 §2.4: not authorized, topic name invalid. */
+function answerError(code: number): Error {
+  if (code === 0x87 || code === 0x90) return new Ending('topic-refused', { hint: 'the broker does not accept it' })
+  return new Error(`the broker answered with reason code ${code}`)
+}

@@ -1,0 +1,28 @@
+/** A form of MQTT, and how a message tells in it that it was published with RETAIN. */
+export interface Dialect {
+  readonly name: string
+  readonly protocolVersion: 4 | 5
+  /** The highest bit of the protocol version, by which bridges say what they are. */
+  readonly bridgeMode: boolean
+  /**
+   * Whether RETAIN comes as it was published. Otherwise it says on live messages that they are news, whatever they were
+   * published with [MQTT-3.3.1-9].
+   */
+  readonly retainAsPublished: boolean
+}
+
+/** MQTT 5 asks for it with each subscription (§3.8.3.1). */
+export const mqtt5: Dialect = { name: 'MQTT 5', protocolVersion: 5, bridgeMode: false, retainAsPublished: true }
+
+/**
+ * A convention of mosquitto, which Aedes and others have: bridges get RETAIN as it was published, and never what they
+ * published themselves.
+ */
+export const bridge: Dialect = {
+  name: 'MQTT 3.1.1 as a bridge',
+  protocolVersion: 4,
+  bridgeMode: true,
+  retainAsPublished: true,
+}
+
+export const plain: Dialect = { name: 'MQTT 3.1.1', protocolVersion: 4, bridgeMode: false, retainAsPublished: false }

@@ -1,0 +1,123 @@
+import { Ending } from '../../endings.js'
+import type { Event, Message } from '../event.js'
+import { sizeOf } from '../journal.js'
+
+/** Bounds of the publications that are under way. */
+export interface EchoesOptions {
+  readonly maxCount: number
+  /** Bytes of topics and payloads; a publication when none is under way is taken whatever its size. */
+  readonly maxBytes: number
+  /** How long one may take to come back, in milliseconds. */
+  readonly timeout: number
+}
+
+/** A publication that is under way. */
+export interface Echo {
+  readonly message: Message
+  /** Its event, when it has come back and is in the journal. */
+  readonly event: Promise<Event>
+  /** Call when it is in the journal. */
+  arrive(event: Event): void
+  /** Call when it is not to come back. */
+  fail(error: unknown): void
+}
+
+/**
+ * What was published from here and is yet to come back from the broker.
+ *
+ * MQTT 3.1.1 has nothing by which to know a message again, and so the first with the same topic, payload and RETAIN is
+ * taken for it. Where others publish the very same at the same time, theirs may be; nobody can tell the two apart.
+ */
+export class Echoes {
+  readonly #options: EchoesOptions
+  readonly #byTopic = new Map<string, Echo[]>()
+  #count = 0
+  #bytes = 0
+
+  constructor(options: EchoesOptions) {
+    this.#options = options
+  }
+
+  /** @throws {Ending} `broker-away` when too many are under way, so that the broker can be said to be stuck */
+  expect(message: Message): Echo {
+    const { maxCount, maxBytes, timeout } = this.#options
+    const size = sizeOf(message)
+    if (this.#count > 0 && (this.#count >= maxCount || this.#bytes + size > maxBytes)) {
+      throw new Ending('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
+    }
+    const { promise, resolve, reject } = promiseOf<Event>()
+    // It may fail before anybody waits for it.
+    promise.catch(() => {})
+    let settled = false
+    const settle = (): boolean => {
+      if (settled) return false
+      settled = true
+      clearTimeout(timer)
+      this.#count--
+      this.#bytes -= size
+      return true
+    }
+    const echo: Echo = {
+      message,
+      event: promise,
+      arrive: event => {
+        if (settle()) resolve(event)
+      },
+      fail: error => {
+        if (!settle()) return
+        this.#forget(echo)
+        reject(error)
+      },
+    }
+    const timer = setTimeout(() => echo.fail(new Ending('publish-timeout')), timeout)
+    this.#count++
+    this.#bytes += size
+    const others = this.#byTopic.get(message.topic)
+    if (others) others.push(echo)
+    else this.#byTopic.set(message.topic, [echo])
+    return echo
+  }
+
+  /**
+   * Takes the oldest publication that `message` may be.
+   *
+   * @param retainKnown whether `message` tells if it was published with RETAIN
+   */
+  take(message: Message, retainKnown: boolean): Echo | undefined {
+    const echoes = this.#count === 0 ? undefined : this.#byTopic.get(message.topic)
+    const echo = echoes?.find(
+      ({ message: { payload, retain } }) =>
+        (!retainKnown || retain === message.retain) && payload.equals(message.payload),
+    )
+    if (echo) this.#forget(echo)
+    return echo
+  }
+
+  /** Fails all that are left. */
+  close(error: unknown): void {
+    for (const echoes of [...this.#byTopic.values()]) for (const echo of [...echoes]) echo.fail(error)
+  }
+
+  #forget(echo: Echo): void {
+    const { topic } = echo.message
+    const left = this.#byTopic.get(topic)?.filter(other => other !== echo) ?? []
+    if (left.length === 0) this.#byTopic.delete(topic)
+    else this.#byTopic.set(topic, left)
+  }
+}
+
+function promiseOf<T>(): {
+  promise: Promise<T>
+  resolve: (value: T) => void
+  reject: (error: unknown) => void
+} {
+  let resolve: (value: T) => void = ignore
+  let reject: (error: unknown) => void = ignore
+  const promise = new Promise<T>((onResolve, onReject) => {
+    resolve = onResolve
+    reject = onReject
+  })
+  return { promise, resolve, reject }
+}
+
+function ignore(): void {}

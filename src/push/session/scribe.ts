@@ -1,0 +1,142 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from '../../log.js'
+import type { Event, Message } from '../event.js'
+import { type Journal, JournalRefusal, sizeOf } from '../journal.js'
+
+/** How much may be on its way to the journal before reading stops, and when it goes on. */
+const [mostCount, mostBytes] = [4096, 4 * 1024 ** 2]
+/** How long to wait before what the journal refused is tried again, at first and at most; in milliseconds. */
+const [firstDelay, longestDelay] = [50, 5000]
+
+/** What a scribe needs. */
+export interface ScribeOptions {
+  readonly journal: Pick<Journal, 'append'>
+  readonly log: Logger
+  /** Called when there is enough on its way to the journal, and when there is room again. */
+  readonly onPressure: (isHigh: boolean) => void
+}
+
+/** A message on its way to the journal. */
+interface Entry {
+  readonly message: Message
+  readonly size: number
+  readonly onWritten: (event: Event) => void
+  state: 'writing' | 'written' | 'refused'
+  event: Event | undefined
+}
+
+/**
+ * Has messages written to the journal, in the order in which they come, many at a time; and those that it refuses again,
+ * until it takes them. Only `close` gives up.
+ */
+export class Scribe {
+  readonly #options: ScribeOptions
+  /** In order; from the first that is not written on. */
+  #entries: Entry[] = []
+  #bytes = 0
+  #writing = 0
+  #pressed = false
+  #recovering = false
+  readonly #closing = new AbortController()
+
+  constructor(options: ScribeOptions) {
+    this.#options = options
+  }
+
+  /** Whether the journal takes nothing just now. */
+  get stuck(): boolean {
+    return this.#recovering
+  }
+
+  /** @param onWritten called when the message and all before it are written; not after `close` */
+  write(message: Message, onWritten: (event: Event) => void): void {
+    const entry: Entry = { message, size: sizeOf(message), onWritten, state: 'refused', event: undefined }
+    this.#entries.push(entry)
+    this.#bytes += entry.size
+    // Behind what was refused, so that the order stays.
+    if (!this.#recovering) this.#append(entry)
+    this.#weigh()
+  }
+
+  /** Gives up on what the journal has not taken. */
+  close(): void {
+    this.#closing.abort()
+  }
+
+  #append(entry: Entry): void {
+    entry.state = 'writing'
+    this.#writing++
+    this.#options.journal.append(entry.message).then(
+      event => {
+        this.#writing--
+        entry.state = 'written'
+        entry.event = event
+        this.#finish()
+      },
+      error => {
+        this.#writing--
+        entry.state = 'refused'
+        this.#refused(error)
+      },
+    )
+  }
+
+  /** Tells of what is written, up to the first that is not. */
+  #finish(): void {
+    let count = 0
+    for (const { event, size, onWritten } of this.#entries) {
+      if (!event || this.#closing.signal.aborted) break
+      count++
+      this.#bytes -= size
+      onWritten(event)
+    }
+    if (count > 0) this.#entries.splice(0, count)
+    this.#weigh()
+  }
+
+  #refused(error: unknown): void {
+    if (this.#recovering || this.#closing.signal.aborted) return
+    this.#recovering = true
+    this.#weigh()
+    this.#recover(error).catch(problem => {
+      if (!this.#closing.signal.aborted) this.#options.log.error({ err: problem }, 'what came is not written down')
+    })
+  }
+
+  async #recover(error: unknown): Promise<void> {
+    const { log } = this.#options
+    const isBusy = error instanceof JournalRefusal && error.reason === 'busy'
+    if (!isBusy) log.warn({ err: error }, 'the journal takes nothing just now; what comes waits at the broker')
+    const { signal } = this.#closing
+    for (let wait = firstDelay; ; wait = Math.min(2 * wait, longestDelay)) {
+      await delay(wait, undefined, { signal, ref: false })
+      // Only when all that was under way is settled: none of it may come in between. Then one alone, to see if it is taken.
+      if (this.#writing > 0) continue
+      const [first] = this.#entries
+      if (!first || (await this.#isTaken(first))) break
+    }
+    this.#recovering = false
+    for (const entry of this.#entries) if (entry.state === 'refused') this.#append(entry)
+    if (!isBusy) log.info('the journal takes messages again')
+    this.#weigh()
+  }
+
+  async #isTaken(entry: Entry): Promise<boolean> {
+    try {
+      entry.event = await this.#options.journal.append(entry.message)
+    } catch {
+      return false
+    }
+    entry.state = 'written'
+    this.#finish()
+    return true
+  }
+
+  #weigh(): void {
+    const factor = this.#pressed ? 0.5 : 1
+    const isHigh = this.#recovering || this.#entries.length >= mostCount * factor || this.#bytes >= mostBytes * factor
+    if (isHigh === this.#pressed) return
+    this.#pressed = isHigh
+    this.#options.onPressure(isHigh)
+  }
+}

@@ -1,0 +1,192 @@
+import type { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { PushConfig } from '../../config/push.js'
+import { Ending } from '../../endings.js'
+import type { Logger } from '../../log.js'
+import type { Event, Message } from '../event.js'
+import type { Journal } from '../journal.js'
+import type { Publisher } from '../publisher.js'
+import { topicPredicate } from '../topics.js'
+import { makeClientId } from './client-id.js'
+import { Connection, type ConnectionOptions } from './connection.js'
+import { Dialects } from './dialects.js'
+import { Echoes } from './echoes.js'
+import { Link } from './link.js'
+import { isPublishable } from './publishable.js'
+import { Reader } from './reader.js'
+
+/** What a session needs. */
+export interface SessionOptions {
+  /** Opens a stream to the broker. */
+  readonly open: () => Promise<Duplex>
+  readonly config: Pick<PushConfig, 'topics' | 'journal' | 'username' | 'password' | 'clientId'>
+  /** Whether the broker is the one inside this process. */
+  readonly embedded: boolean
+  /** Where the gateway keeps its data; `undefined` for nowhere. Sessions of gateways on one machine are told apart by it. */
+  readonly data: string | undefined
+  readonly journal: Journal
+  readonly log: Logger
+  /** Called when `ready` changes. */
+  readonly onStateChange?: ((ready: boolean) => void) | undefined
+  /** How long a publication may take until it is in the journal, in milliseconds; 10,000 when left out. */
+  readonly publishTimeout?: number
+}
+
+/** Push's session with the broker: what is published there goes to the journal, and what is published here goes there. */
+export interface Session extends Publisher {
+  /** Whether messages come and go. */
+  readonly ready: boolean
+  /** Ends it: what the broker has from now on, it keeps for the next start, if the journal outlives the process. Idempotent. */
+  close(): Promise<void>
+}
+
+/** Publications under way at once, and their bytes. */
+const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
+/** How long a broker may take for CONNACK, in milliseconds. */
+const connectTimeout = 10_000
+/** In seconds. */
+const keepAlive = 30
+/** How long a start waits for a broker at most, in milliseconds: one that is there has answered by then. */
+const patience = 1000
+
+/**
+ * Opens the session, and keeps it: a broker that is away is tried again until it is there. Never throws for that.
+ *
+ * There are two connections, as a broker that tells which messages were published with RETAIN does not give a bridge back
+ * what it published itself. The one that reads keeps its place at the broker where the journal outlives the process.
+ *
+ * @returns as soon as the broker has been tried once
+ */
+export async function openSession(options: SessionOptions): Promise<Session> {
+  const session = new BrokerSession(options)
+  await session.tried
+  return session
+}
+
+class BrokerSession implements Session {
+  readonly tried: Promise<void>
+  readonly #options: SessionOptions
+  readonly #matches: (topic: string) => boolean
+  readonly #echoes: Echoes
+  readonly #reader: Reader
+  readonly #readLink: Link
+  readonly #writeLink: Link
+  #ready = false
+  /** Why the broker is away, as it was last said. */
+  #away: string | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(options: SessionOptions) {
+    this.#options = options
+    const { config, embedded, data, journal, log } = options
+    this.#matches = topicPredicate(config.topics)
+    this.#echoes = new Echoes({
+      maxCount: maxUnderWay,
+      maxBytes: maxUnderWayBytes,
+      timeout: options.publishTimeout ?? 10_000,
+    })
+    const dialects = new Dialects(embedded, log)
+    const clientId = config.clientId ?? makeClientId(data)
+    this.#reader = new Reader({ journal, topics: config.topics, echoes: this.#echoes, log })
+    let onTried = ignore
+    const tried = new Promise<void>(resolve => {
+      onTried = resolve
+    })
+    const onChange = (reason?: unknown): void => {
+      this.#update(reason)
+      if (this.#ready || reason !== undefined) onTried()
+    }
+    const connect = (own: Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>): Promise<Connection> =>
+      dialects.connect(async dialect => {
+        const { username, password } = config
+        const stream = await options.open()
+        // In this process, nobody can go silent.
+        return Connection.connect({
+          ...own,
+          stream,
+          dialect,
+          username,
+          password,
+          keepAlive: embedded ? 0 : keepAlive,
+          connectTimeout,
+        })
+      })
+    this.#readLink = new Link({
+      connect: () =>
+        this.#reader.start(onMessage => connect({ clientId, clean: config.journal === 'memory', onMessage })),
+      onUp: () => onChange(),
+      onDown: reason => onChange(reason),
+    })
+    this.#writeLink = new Link({
+      connect: () => connect({ clientId: `${clientId}-out`, clean: true }),
+      onUp: () => onChange(),
+      onDown: reason => onChange(reason),
+    })
+    this.tried = Promise.race([tried, delay(patience, undefined, { ref: false })])
+  }
+
+  get ready(): boolean {
+    return this.#ready
+  }
+
+  get connected(): boolean {
+    return this.#ready
+  }
+
+  async publish(message: Message): Promise<Event | undefined> {
+    if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
+    const { connection } = this.#writeLink
+    if (!this.#ready || !connection) throw new Ending('broker-away')
+    if (!this.#matches(message.topic)) {
+      await connection.publish(message).catch(error => {
+        throw publishEnding(error)
+      })
+      return undefined
+    }
+    if (this.#reader.stuck) throw new Ending('journal-unavailable')
+    const echo = this.#echoes.expect(message)
+    // A connection that is lost says nothing of what became of the message: it may be on its way here.
+    connection.publish(message).catch(error => {
+      if (error instanceof Ending) echo.fail(error)
+    })
+    return echo.event
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#update()
+    await this.#writeLink.close()
+    await this.#reader.drained()
+    await this.#readLink.close()
+    this.#reader.close()
+    this.#echoes.close(new Ending('publish-timeout'))
+  }
+
+  /** One line in the log for each change, however many attempts there are. */
+  #update(reason?: unknown): void {
+    const { log, onStateChange } = this.#options
+    const closed = this.#closing !== undefined
+    const ready = !closed && this.#readLink?.connection !== undefined && this.#writeLink?.connection !== undefined
+    const text = reason instanceof Error ? reason.message : undefined
+    if (ready && !this.#ready) {
+      this.#away = undefined
+      log.info('push is connected with the broker')
+    } else if (!ready && !closed && text !== undefined && this.#away === undefined) {
+      this.#away = text
+      log.warn({ err: reason }, 'push has no connection with the broker; it is tried again until there is one')
+    }
+    if (ready === this.#ready) return
+    this.#ready = ready
+    onStateChange?.(ready)
+  }
+}
+
+function publishEnding(error: unknown): Ending {
+  return error instanceof Ending ? error : new Ending('publish-timeout', { cause: error })
+}
+
+function ignore(): void {}

@@ -1,0 +1,92 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Broker, ownPeer } from '../../src/broker/broker.js'
+import { createLog } from '../../src/log.js'
+import type { Event } from '../../src/push/event.js'
+import { MemoryJournal } from '../../src/push/journal/memory.js'
+import type { Journal, JournalBounds } from '../../src/push/journal.js'
+import { openSession, type Session, type SessionOptions } from '../../src/push/session/session.js'
+
+export const log = createLog({ level: 'silent', format: 'json' })
+
+export const bounds: JournalBounds = {
+  maxEvents: 1_000_000,
+  maxBytes: 2 ** 30,
+  maxAge: 86_400_000,
+  maxRetained: 100_000,
+  maxRetainedBytes: 2 ** 28,
+  maxWaiting: 10_000,
+  maxWaitingBytes: 2 ** 26,
+}
+
+/** What a journal got, in order, to be waited for. */
+export class Watched {
+  readonly events: Event[] = []
+  #onEvents: (() => void) | undefined
+
+  constructor(journal: Pick<Journal, 'watch'>) {
+    journal.watch(events => {
+      this.events.push(...events)
+      this.#onEvents?.()
+    })
+  }
+
+  /** Resolves when there are so many. */
+  async count(count: number): Promise<readonly Event[]> {
+    while (this.events.length < count) {
+      await new Promise<void>(resolve => {
+        this.#onEvents = resolve
+      })
+    }
+    return this.events
+  }
+
+  payloads(): string[] {
+    return this.events.map(({ payload }) => payload.toString())
+  }
+}
+
+/** Takes down what a test made, the last first. */
+export class Cleanup {
+  readonly #steps: (() => unknown)[] = []
+
+  add(step: () => unknown): void {
+    this.#steps.push(step)
+  }
+
+  async directory(): Promise<string> {
+    const path = await mkdtemp(join(tmpdir(), 'mqway-session-'))
+    this.add(() => rm(path, { recursive: true, force: true }))
+    return path
+  }
+
+  async run(): Promise<void> {
+    for (const step of this.#steps.splice(0).reverse()) await step()
+  }
+}
+
+/** Opens a session on `broker` with what a test does not care about. */
+export function sessionOn(
+  broker: Broker,
+  journal: Journal,
+  more: Partial<Omit<SessionOptions, 'config'>> & { config?: Partial<SessionOptions['config']> } = {},
+): Promise<Session> {
+  const config = {
+    topics: ['#'],
+    journal: journal instanceof MemoryJournal ? ('memory' as const) : ('level' as const),
+    username: undefined,
+    password: undefined,
+    clientId: undefined,
+    ...more.config,
+  }
+  return openSession({
+    open: () => broker.open(ownPeer),
+    embedded: broker.name === 'embedded',
+    data: undefined,
+    journal,
+    log,
+    ...more,
+    config,
+  })
+}
