@@ -2,7 +2,8 @@ import { websocketStream, wsStream } from './systems/bridges.js'
 import { direct, haproxy } from './systems/haproxy.js'
 import { lighttpd } from './systems/lighttpd.js'
 import { beforeMosquitto, mosquitto } from './systems/mosquitto.js'
-import { mqway, mqwayEmbedded } from './systems/mqway.js'
+import { mqway, mqwayEmbedded, mqwayPush, mqwayPushJson, mqwayPushMemory, mqwayReplay } from './systems/mqway.js'
+import { nchan, nchanWorkers } from './systems/nchan.js'
 import type { System } from './systems/system.js'
 
 /** What a run can tell; `results.ts` says how each is computed. */
@@ -15,6 +16,7 @@ export type Figure =
   | 'p99'
   | 'leastServed'
   | 'idleBytes'
+  | 'grown'
   | 'readyCpu'
 
 /** One measurement: a load, the systems that bear it, and what is shown of it. */
@@ -27,7 +29,9 @@ export interface Cell {
   readonly peer: System
   /** What the systems lead to; `none` for brokers, and those that are put before one. */
   readonly upstream: 'echo' | 'source' | 'sink' | 'connack' | 'none'
-  /** The load generator's options (see native/load.c); none where only the start is measured. */
+  /** Set where native/push.c is the load generator and not native/load.c: how messages come out. */
+  readonly push?: 'stream' | 'poll' | 'replay'
+  /** The load generator's options; none where only the start is measured. */
   readonly load: Readonly<Record<string, string | number>> | undefined
   /** The first is what counts. */
   readonly figures: readonly Figure[]
@@ -42,17 +46,29 @@ const inFrontOfMosquitto = beforeMosquitto(mqway)
 const lighttpdMosquitto = beforeMosquitto(lighttpd)
 const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdMosquitto, mosquitto]
 
+const pushers: readonly System[] = [mqwayPush, mqwayPushMemory, mqwayPushJson, nchan, nchanWorkers]
+
 /** Every system, in the order of the tables. */
-export const systems: readonly System[] = [...tunnels, ...brokers]
+export const systems: readonly System[] = [...tunnels, ...brokers, ...pushers, mqwayReplay]
 
 /** How much smaller the cells of `--quick` are. */
 interface Scale {
   readonly idle: (tls: boolean) => number
   /** A new connection takes so much code that V8 compiles it for seconds: with 0.7 s before, a third more was measured. */
   readonly connectWarmup: number
+  readonly subscribers: number
+  readonly idleSubscribers: number
+  /** Messages in the journal. */
+  readonly kept: number
 }
-const full: Scale = { idle: tls => (tls ? 2000 : 5000), connectWarmup: 4 }
-const small: Scale = { idle: () => 200, connectWarmup: 0 }
+const full: Scale = {
+  idle: tls => (tls ? 2000 : 5000),
+  connectWarmup: 4,
+  subscribers: 1000,
+  idleSubscribers: 10_000,
+  kept: 1_000_000,
+}
+const small: Scale = { idle: () => 200, connectWarmup: 0, subscribers: 50, idleSubscribers: 200, kept: 10_000 }
 
 type Tunnel = Pick<Cell, 'name' | 'title' | 'upstream' | 'load' | 'figures'> &
   Partial<Pick<Cell, 'pacedBy' | 'systems' | 'warmup'>>
@@ -170,13 +186,67 @@ function brokerCells(): Cell[] {
   ]
 }
 
-export const fullCells: readonly Cell[] = [...tunnelCells(full, false), ...tunnelCells(full, true), ...brokerCells()]
+/** Messages that are published over HTTP, and come out as Server-Sent Events or answers to long-polls. */
+function pushCells({ subscribers, idleSubscribers, kept }: Scale): Cell[] {
+  const common = { tls: false, upstream: 'none', peer: nchan } as const
+  const size = 256
+  const fanOut = (push: 'stream' | 'poll', burst: number): Cell => ({
+    ...common,
+    name: `${push === 'poll' ? 'long-poll' : 'sse'}-${burst}`,
+    title: `${push === 'poll' ? 'long-poll' : 'SSE'}, ${subscribers} subscribers, bursts of ${burst}, ${size} B`,
+    systems: push === 'poll' ? [mqwayPush, mqwayPushMemory, nchan] : pushers,
+    push,
+    load: { connections: subscribers, batch: burst, size },
+    figures: ['cpu', 'rate', 'p50', 'p99'],
+  })
+  const journal = (burst: number): Cell => ({
+    ...common,
+    name: `journal-${burst}`,
+    title: `one publisher, 100 subscribers over /mqtt, bursts of ${burst}, 64 B, QoS 0, with and without the journal`,
+    systems: [mqwayPush, mqwayPushMemory, mqwayEmbedded],
+    peer: mqwayEmbedded,
+    load: { mode: 'fanout', connections: 100, batch: burst, size: 64 },
+    figures: ['cpu', 'rate', 'p50', 'p99'],
+  })
+  return [
+    ...[1, 20].map(burst => fanOut('stream', burst)),
+    ...[1, 20].map(burst => fanOut('poll', burst)),
+    {
+      ...common,
+      name: 'sse-idle',
+      title: `${idleSubscribers} idle subscribers (SSE), and then one message after the other to all of them`,
+      systems: [mqwayPush, mqwayPushJson, nchan],
+      push: 'stream',
+      load: { idle: idleSubscribers, size },
+      figures: ['idleBytes', 'cpu', 'p99'],
+    },
+    ...[1, 20].map(journal),
+    {
+      ...common,
+      name: 'replay',
+      title: `the last 1000 messages of one topic of 10, out of ${kept}: from the request to the first of them`,
+      systems: [mqwayReplay],
+      peer: mqwayReplay,
+      push: 'replay',
+      load: { kept, topics: 10, batch: 100, size },
+      figures: ['p50', 'p99', 'grown'],
+    },
+  ]
+}
+
+export const fullCells: readonly Cell[] = [
+  ...tunnelCells(full, false),
+  ...tunnelCells(full, true),
+  ...brokerCells(),
+  ...pushCells(full),
+]
 
 const quickNames = ['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1']
 export const quickCells: readonly Cell[] = [
   ...tunnelCells(small, false),
   ...tunnelCells(small, true),
   ...brokerCells(),
+  ...pushCells(small),
 ].filter(cell => quickNames.includes(cell.name))
 
 /** What is to be reached, as ratios in one run. */
@@ -195,6 +265,12 @@ const bar = (cell: string, figure: Figure, reach: number): Target => ({
   system: mqway,
   against: lighttpd,
   reach,
+})
+
+const pushed = (cell: string, figure: Figure, reach: number): Target => ({
+  ...bar(cell, figure, reach),
+  system: mqwayPush,
+  against: nchan,
 })
 
 export const targets: readonly Target[] = [
@@ -218,4 +294,15 @@ export const targets: readonly Target[] = [
     { ...bar(`fan-out-100-${variant}`, 'cpu', 1), system: inFrontOfMosquitto, against: lighttpdMosquitto },
   ]),
   { ...bar('start', 'readyCpu', 0.5), against: undefined },
+  pushed('sse-1', 'cpu', 1),
+  pushed('sse-20', 'cpu', 0.4),
+  pushed('sse-1', 'p99', 1),
+  pushed('sse-20', 'p99', 1),
+  pushed('long-poll-1', 'cpu', 1.5),
+  { ...pushed('sse-idle', 'idleBytes', 12_000), against: undefined },
+  ...[1, 20].flatMap(burst => [
+    { ...pushed(`journal-${burst}`, 'cpu', 1.2), against: mqwayEmbedded },
+    { ...pushed(`journal-${burst}`, 'rate', 0.8), against: mqwayEmbedded },
+  ]),
+  { ...pushed('replay', 'p99', 50_000), system: mqwayReplay, against: undefined },
 ]

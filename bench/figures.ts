@@ -27,6 +27,11 @@ function cpuPer(run: Run, unit: (load: NonNullable<Run['load']>) => number): num
   return (1e6 * (seconds.user + seconds.system)) / unit(run.load)
 }
 
+/** How much more memory there was after what came before the measurement. */
+function grownBytes({ processes }: NonNullable<Run['load']>): number {
+  return processes.reduce((sum, { idleBytes }) => sum + idleBytes, 0)
+}
+
 /** How each figure is computed from a run, and how it is headed. */
 export const figureKinds: Readonly<Record<Figure, FigureKind>> = {
   rate: { heading: 'per second', of: ({ load }) => load && load.messages / load.seconds, better: 'higher' },
@@ -38,9 +43,10 @@ export const figureKinds: Readonly<Record<Figure, FigureKind>> = {
   leastServed: { heading: 'least served', of: ({ load }) => load?.leastServed, better: 'higher' },
   idleBytes: {
     heading: 'bytes/idle',
-    of: ({ load, idle }) => load?.processes[0] && load.processes[0].idleBytes / idle,
+    of: ({ load, idle }) => (load && idle > 0 ? grownBytes(load) / idle : undefined),
     better: 'lower',
   },
+  grown: { heading: 'MB more', of: ({ load }) => load && grownBytes(load) / megabyte, better: 'lower' },
   readyCpu: { heading: 's CPU to ready', of: ({ readyCpu }) => readyCpu, better: 'lower' },
 }
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Cell } from './cells.js'
 import { processorTime, start } from './children.js'
-import { loadProgram, upstreamProgram } from './native.js'
+import { loadProgram, pushProgram, upstreamProgram } from './native.js'
 import type { Running, System } from './systems/system.js'
 
 /** Where, and for how long. */
@@ -78,14 +78,14 @@ async function runLoad(
   const options = {
     ...cell.load,
     port: running.port,
-    framing: framing(cell, system),
+    ...(cell.push === undefined ? { framing: framing(cell, system) } : pushOptions(cell.push, system)),
     warmup,
     seconds,
     limit: Math.ceil(warmup + seconds + slack),
     ...(rate === undefined ? {} : { rate }),
   }
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const load = start(loadProgram, [
+  const load = start(cell.push === undefined ? loadProgram : pushProgram, [
     ...args,
     ...(cell.tls ? ['--tls'] : []),
     ...running.pids.flatMap(pid => ['--pid', String(pid)]),
@@ -97,6 +97,12 @@ async function runLoad(
   } finally {
     await load.stop()
   }
+}
+
+function pushOptions(mode: NonNullable<Cell['push']>, { name, push }: System): Record<string, string> {
+  if (push === undefined) throw new Error(`${name} does not push`)
+  const subscribe = mode === 'poll' ? push.poll : push.stream
+  return { mode, publish: push.publish, subscribe, cursor: push.cursor }
 }
 
 /** Through a relay, what the upstream sends back as it came may be in frames; what it makes itself is not. */

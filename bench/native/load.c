@@ -3,16 +3,11 @@
  * checks every byte that comes back, and prints one line of JSON. Anything unexpected ends it with a sentence and 1.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <getopt.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +22,7 @@
 struct options options = {.connections = 20, .size = 64, .batch = 1, .warmup = 0.5, .seconds = 2, .limit = 60};
 
 static int loop;
+static struct processes processes;
 static struct exchange exchange;
 static struct connection *busy, *idle;
 static int busy_count, idle_count;
@@ -37,21 +33,6 @@ static long greeted;
 static int subscribers_left;
 static double first_tick;
 static long ticks;
-
-double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-_Noreturn void fail(const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  fprintf(stderr, "load: ");
-  vfprintf(stderr, format, arguments);
-  fprintf(stderr, "\n");
-  exit(1);
-}
 
 /* ---- rounds ---- */
 
@@ -225,10 +206,6 @@ static void open_all(struct connection *connections, int count, enum role role) 
   }
 }
 
-static void sample(struct usage *usages) {
-  for (int i = 0; i < options.pid_count; i++) usages[i] = usage_of(options.pids[i]);
-}
-
 /* How often the connection was served that was served least, against the mean. */
 static double least_served(void) {
   long least = -1, sum = 0;
@@ -240,13 +217,11 @@ static double least_served(void) {
   return sum == 0 ? 0 : (double)least * count / (double)sum;
 }
 
-static void measure(const struct usage *before_idle, const struct usage *after_idle) {
+static void measure(void) {
   start_rounds();
   run_for(options.warmup);
   for (int i = 0; i < busy_count; i++) busy[i].rounds = 0;
-  struct usage before[9];
-  before[0] = usage_of(getpid());
-  sample(before + 1);
+  sample_all(&processes);
   measuring = true;
   double start = now();
   run_for(options.seconds);
@@ -255,18 +230,17 @@ static void measure(const struct usage *before_idle, const struct usage *after_i
   bool rounds = options.mode == mode_echo || options.mode == mode_qos1;
   for (int i = 0; rounds && i < busy_count; i++)
     if (busy[i].in_round) record_latency(end - busy[i].round_since);
-  report(end - start, messages, (long long)messages * (long long)(options.mode == mode_down ? block_size : options.size),
-         least_served(), before, before_idle, after_idle);
+  struct work work = {
+      .seconds = end - start,
+      .messages = messages,
+      .bytes = (long long)messages * (long long)(options.mode == mode_down ? block_size : options.size),
+      .share = least_served(),
+      .cipher = connection_cipher(),
+  };
+  report(&work, &processes);
 }
 
 /* ---- options ---- */
-
-static int choice(const char *name, const char *value, const char *const *names) {
-  for (int i = 0; names[i]; i++)
-    if (strcmp(names[i], value) == 0) return i;
-  fprintf(stderr, "load: --%s cannot be %s\n", name, value);
-  exit(64);
-}
 
 static void read_options(int argc, char **argv) {
   static const char *const framings[] = {"websocket", "unmasked", "none", NULL};
@@ -291,10 +265,7 @@ static void read_options(int argc, char **argv) {
       case 'w': options.warmup = atof(optarg); break;
       case 'd': options.seconds = atof(optarg); break;
       case 'l': options.limit = atoi(optarg); break;
-      case 'P':
-        if (options.pid_count == 8) fail("at most 8 processes");
-        options.pids[options.pid_count++] = atoi(optarg);
-        break;
+      case 'P': add_process(&processes, atoi(optarg)); break;
       default: exit(64);
     }
   }
@@ -303,28 +274,9 @@ static void read_options(int argc, char **argv) {
   if (options.mode == mode_up && block_size % options.size != 0) fail("--size must divide 65536 to go up");
 }
 
-static void on_alarm(int signal) {
-  (void)signal;
-  static const char text[] = "load: did not come to its end in time\n";
-  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(2);
-  _exit(1);
-}
-
-static void raise_file_limit(int needed) {
-  struct rlimit limit;
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur < (rlim_t)needed)
-    fail("needs %d open files and may have %lu: raise `ulimit -Hn`", needed, (unsigned long)limit.rlim_cur);
-}
-
 int main(int argc, char **argv) {
   read_options(argc, argv);
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  signal(SIGPIPE, SIG_IGN);
-  signal(SIGALRM, on_alarm);
-  alarm((unsigned)options.limit);
+  bound_process(options.limit);
   loop = epoll_create1(0);
   busy_count = options.connections + (options.mode == mode_fanout ? 1 : 0);
   idle_count = options.idle > 0 ? options.idle + idle_beforehand : 0;
@@ -334,18 +286,17 @@ int main(int argc, char **argv) {
   busy = calloc((size_t)busy_count, sizeof *busy);
   idle = calloc((size_t)idle_count + 1, sizeof *idle);
 
-  struct usage before_idle[8] = {0}, after_idle[8] = {0};
   if (options.idle > 0) {
     open_all(idle, idle_beforehand, role_idle);
     run_for(0.5);
-    sample(before_idle);
+    sample(&processes, processes.before_idle);
     open_all(idle + idle_beforehand, options.idle, role_idle);
     run_for(1);
-    sample(after_idle);
+    sample(&processes, processes.after_idle);
   }
   open_all(busy, options.connections, role_busy);
   if (options.mode == mode_fanout) open_all(busy + options.connections, 1, role_publisher);
-  measure(before_idle, after_idle);
+  measure();
   /* Everything is closed by the end of the process. */
   fflush(stdout);
   _exit(0);

@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "process.h"
+#include "report.h"
+
 /* How bytes travel: as a WebSocket client, as a server's unmasked frames without a handshake (through a plain TCP
  * relay, so that the receiving side does the same work), or bare. */
 enum framing { framing_websocket, framing_unmasked, framing_none };
@@ -31,8 +34,6 @@ struct options {
   double warmup; /* seconds */
   double seconds;
   int limit; /* seconds after which the whole process ends, whatever happens */
-  int pids[8];
-  int pid_count;
 };
 
 /* What is sent in a round, and what has to come back. */
@@ -89,8 +90,6 @@ void on_expected(struct connection *c);
 void on_received(struct connection *c);
 void on_sent(struct connection *c);
 void on_end(struct connection *c);
-_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-double now(void);
 
 /* frames.c */
 size_t frame_append(unsigned char *to, const unsigned char *payload, size_t length, int opcode);
@@ -102,14 +101,3 @@ struct exchange make_exchange(void);
 struct exchange make_greeting(long number, bool subscribe);
 #define block_size 65536
 void fill_block(unsigned char *block);
-
-/* report.c */
-void record_latency(double seconds);
-void reset_latencies(void);
-struct usage {
-  double user, system; /* seconds of CPU */
-  long rss;            /* bytes */
-};
-struct usage usage_of(int pid);
-void report(double seconds, long messages, long long bytes, double share, const struct usage *before,
-            const struct usage *before_idle, const struct usage *after_idle);

@@ -4,12 +4,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "load.h"
+#include "process.h"
+#include "report.h"
 
 static float *latencies;
 static size_t count, capacity;
-
-void reset_latencies(void) { count = 0; }
 
 void record_latency(double seconds) {
   if (count == capacity) {
@@ -31,7 +30,7 @@ static double percentile(double share) {
 }
 
 /* proc(5): utime and stime are fields 14 and 15 of stat; the name before them may contain anything. */
-struct usage usage_of(int pid) {
+static struct usage usage_of(int pid) {
   struct usage usage = {0};
   char path[64], text[4096];
   snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -56,20 +55,36 @@ struct usage usage_of(int pid) {
   return usage;
 }
 
-void report(double seconds, long messages, long long bytes, double share, const struct usage *before,
-            const struct usage *before_idle, const struct usage *after_idle) {
+void add_process(struct processes *processes, int pid) {
+  if (processes->count == most_processes) fail("at most %d processes", most_processes);
+  processes->pids[processes->count++] = pid;
+}
+
+void sample(const struct processes *processes, struct usage *usages) {
+  for (int i = 0; i < processes->count; i++) usages[i] = usage_of(processes->pids[i]);
+}
+
+void sample_all(struct processes *processes) {
+  processes->own_before = usage_of(getpid());
+  sample(processes, processes->before);
+}
+
+void report(const struct work *work, const struct processes *processes) {
   qsort(latencies, count, sizeof *latencies, ascending);
-  printf("{\"seconds\":%.6f,\"messages\":%ld,\"bytes\":%lld,\"rounds\":%zu,", seconds, messages, bytes, count);
+  printf("{\"seconds\":%.6f,\"messages\":%ld,\"bytes\":%lld,\"rounds\":%zu,", work->seconds, work->messages, work->bytes,
+         count);
   printf("\"p50\":%.1f,\"p99\":%.1f,\"longest\":%.1f,", percentile(0.5), percentile(0.99), percentile(1));
-  printf("\"leastServed\":%.4f,\"cipher\":\"%s\",", share, connection_cipher());
+  printf("\"leastServed\":%.4f,\"cipher\":\"%s\",", work->share, work->cipher);
   /* The generator's own processor time: well below 1 per second means that it was not the bottleneck. */
   struct usage own = usage_of(getpid());
-  printf("\"generator\":%.4f,\"processes\":[", (own.user + own.system - before[0].user - before[0].system) / seconds);
-  for (int i = 0; i < options.pid_count; i++) {
-    struct usage after = usage_of(options.pids[i]);
+  double own_seconds = own.user + own.system - processes->own_before.user - processes->own_before.system;
+  printf("\"generator\":%.4f,\"processes\":[", own_seconds / work->seconds);
+  for (int i = 0; i < processes->count; i++) {
+    const struct usage *before = &processes->before[i];
+    struct usage after = usage_of(processes->pids[i]);
     printf("%s{\"pid\":%d,\"user\":%.2f,\"system\":%.2f,\"rss\":%ld,\"idleBytes\":%ld}", i > 0 ? "," : "",
-           options.pids[i], after.user - before[1 + i].user, after.system - before[1 + i].system, after.rss,
-           after_idle[i].rss - before_idle[i].rss);
+           processes->pids[i], after.user - before->user, after.system - before->system, after.rss,
+           processes->after_idle[i].rss - processes->before_idle[i].rss);
   }
   printf("]}\n");
 }

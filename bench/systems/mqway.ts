@@ -10,17 +10,66 @@ export const mqway: System = {
   speaks: 'websocket',
   hasTls: true,
   missing: () => missingOf(mqwayProgram),
-  start: setup => startMqway(setup, `mqtt://127.0.0.1:${setup.upstreamPort}`),
+  start: setup => startMqway(setup, { broker: `mqtt://127.0.0.1:${setup.upstreamPort}` }),
 }
 
-/** mqway with the broker inside. */
+/** mqway with the broker inside, and nothing but that. */
 export const mqwayEmbedded: System = {
   ...mqway,
   name: 'mqway embedded',
-  start: setup => startMqway(setup, 'embedded'),
+  start: setup => startMqway(setup, { push: 'off' }),
 }
 
-async function startMqway({ directory, tls, certificate, speaksMqtt }: Setup, broker: string): Promise<Running> {
+const publish = '/v1/publish?topic=bench/topic'
+const poll = '/v1/poll?topic=bench/topic'
+const stream = '/v1/events?topic=bench/topic'
+
+/** mqway as it is started without options: messages of the broker inside are kept on disk, and pushed. */
+export const mqwayPush: System = {
+  ...mqway,
+  name: 'mqway push',
+  hasTls: false,
+  // The bare payload, as Nchan has it.
+  push: { publish, stream: `${stream}&enveloped=false`, poll, cursor: 'body' },
+  start: setup => startMqway(setup, { data: join(setup.directory, 'data') }),
+}
+
+/** The same, with messages in memory, as Nchan has them. */
+export const mqwayPushMemory: System = {
+  ...mqwayPush,
+  name: 'mqway push (memory)',
+  start: setup => startMqway(setup, {}),
+}
+
+/** The same as `mqwayPush`, with events in JSON, which have their topic and time. */
+export const mqwayPushJson: System = {
+  ...mqwayPush,
+  name: 'mqway push (JSON)',
+  push: { publish, stream, poll, cursor: 'body' },
+}
+
+/** The many newcomers of the cell `replay` each want one of many topics, and the last 1000 messages. */
+export const mqwayReplay: System = {
+  ...mqwayPush,
+  name: 'mqway replay',
+  push: {
+    publish: '/v1/publish',
+    stream: '/v1/events?topic=bench/%ld&enveloped=false&last=1000',
+    poll,
+    cursor: 'body',
+  },
+}
+
+interface Variant {
+  readonly broker?: string
+  readonly data?: string
+  readonly push?: 'off'
+}
+
+async function startMqway(
+  { directory, tls, certificate, speaksMqtt }: Setup,
+  { broker = 'embedded', data = 'none', push }: Variant,
+): Promise<Running> {
   const port = await freePort()
   const config = {
     http: { port: tls ? 'off' : port },
@@ -29,8 +78,14 @@ async function startMqway({ directory, tls, certificate, speaksMqtt }: Setup, br
     broker,
     // Where bytes are echoed there is no CONNECT to look at. Nobody else pings, so that nobody does.
     tunnels: [{ path: '/mqtt', inspectConnect: speaksMqtt, pingInterval: 'off' }],
-    data: 'none',
-    limits: { connections: 100_000, connectionsPerAddress: 100_000, upgradesPerSecond: 'off' },
+    data,
+    ...(push === undefined ? {} : { push }),
+    limits: {
+      connections: 100_000,
+      connectionsPerAddress: 100_000,
+      upgradesPerSecond: 'off',
+      requestsPerSecond: 'off',
+    },
     log: { level: 'warn', format: 'json' },
   }
   const file = join(directory, 'mqway.yaml')

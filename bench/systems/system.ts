@@ -23,12 +23,24 @@ export interface Running {
   stop(): Promise<void>
 }
 
+/** How messages go in and out over HTTP; paths of the system, with their queries. */
+export interface PushPaths {
+  readonly publish: string
+  /** Server-Sent Events. */
+  readonly stream: string
+  readonly poll: string
+  /** How the next poll says where to go on: see native/push.h. */
+  readonly cursor: 'body' | 'validators'
+}
+
 /** Something that can be measured. Each implementation has a file of its own. */
 export interface System {
   readonly name: string
   /** How the load generator talks to it: `websocket`, or `relay` to send the same frames without a handshake. */
   readonly speaks: 'websocket' | 'relay'
   readonly hasTls: boolean
+  /** None where it does not push. */
+  readonly push?: PushPaths
   /** What it needs and this machine does not have. */
   missing(): string | undefined
   start(setup: Setup): Promise<Running>
