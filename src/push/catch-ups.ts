@@ -1,5 +1,6 @@
 import type { Logger } from '../log.js'
-import type { Journal } from './journal.js'
+import type { Joining } from './joining.js'
+import { type Journal, locate, type Place } from './journal.js'
 import type { Recent } from './recent.js'
 import type { Subscriber } from './subscriber.js'
 
@@ -63,16 +64,23 @@ export class CatchUps {
         break
       }
       this.#ready.delete(subscriber)
+      subscriber.applyChanges(this.#locate)
       if (this.#isRecent(subscriber)) left -= turnSubscriber + this.#giveRecent(subscriber)
       else this.#waiting.add(subscriber)
     }
     this.#read()
   }
 
+  readonly #locate = (cursor: string): Place => {
+    const { first, head, epoch } = this.#options.journal
+    return locate({ first, head, epoch }, cursor)
+  }
+
   /** Whether it can do with what is in memory. What the journal has let go of is not given to anybody from there. */
-  #isRecent({ state, position, last }: Subscriber): boolean {
+  #isRecent({ state, position, last, joining }: Subscriber): boolean {
     const { recent, journal } = this.#options
-    return state === 'replay' && last === undefined && recent.covers(position) && position >= journal.first - 1
+    if (state !== 'replay' || last !== undefined || joining) return false
+    return recent.covers(position) && position >= journal.first - 1
   }
 
   /** Gives a portion of what is in memory, and tells how many events that took to look at. */
@@ -111,6 +119,7 @@ export class CatchUps {
   async #giveRead(subscriber: Subscriber): Promise<void> {
     try {
       if (subscriber.last !== undefined) await this.#place(subscriber, subscriber.last)
+      else if (subscriber.joining) await this.#giveJoining(subscriber, subscriber.joining)
       else if (subscriber.state === 'retained') await this.#giveRetained(subscriber)
       else if (subscriber.state === 'replay') await this.#giveReplay(subscriber)
     } catch (error) {
@@ -145,12 +154,23 @@ export class CatchUps {
     else subscriber.give(portion.events.map(encode), 'replayed', portion.position)
   }
 
+  /** Gives filters that join what is retained, and what they have missed, up to where the others are. */
+  async #giveJoining(subscriber: Subscriber, joining: Joining): Promise<void> {
+    const { position, encode } = subscriber
+    const portion = await joining.read(this.#options.journal, position, portionEvents, portionBytes)
+    if (subscriber.closed) return
+    if (portion.gap) subscriber.joiningGap(joining, 'evicted', subscriber.idOf(portion.gap.after))
+    subscriber.give(portion.events.map(encode), portion.kind, position)
+    if (joining.isDone(position) && !subscriber.closed) subscriber.joined(joining)
+  }
+
   #goOn(subscriber: Subscriber): void {
     if (subscriber.closed) return
     if (
       subscriber.state === 'replay' &&
       subscriber.position >= this.#options.position() &&
-      subscriber.last === undefined
+      subscriber.last === undefined &&
+      !subscriber.changing
     ) {
       this.#options.join(subscriber)
     } else if (!subscriber.blocked) this.add(subscriber)

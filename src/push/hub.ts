@@ -15,7 +15,7 @@ import {
 } from './subscriber.js'
 import { isShallow, TopicIndex } from './topics.js'
 
-export type { HubCounters, SubscribeOptions, Subscription } from './subscriber.js'
+export type { FilterChange, HubCounters, SubscribeOptions, Subscription } from './subscriber.js'
 
 /** What a hub needs. */
 export interface HubOptions {
@@ -83,6 +83,7 @@ export class Hub {
       },
       counters: this.counters,
       bounds,
+      interrupted: subscriber => this.#interrupt(subscriber),
       resumed: subscriber => this.#catchUps.add(subscriber),
       waits: subscriber => this.#wait(subscriber),
       left: subscriber => this.#leave(subscriber),
@@ -122,6 +123,11 @@ export class Hub {
     this.counters.catchingUp--
     for (const filter of subscriber.filters) this.#topics.add(filter, subscriber)
     subscriber.join()
+  }
+
+  #interrupt(subscriber: Subscriber): void {
+    this.counters.catchingUp++
+    for (const filter of subscriber.filters) this.#topics.remove(filter, subscriber)
   }
 
   #leave(subscriber: Subscriber): void {

@@ -14,6 +14,8 @@ export interface Gap {
   readonly cursor: string
   /** The place from which on it gets everything again. */
   readonly resumes: string
+  /** Which of its filters it is about; left out for all. */
+  readonly filters?: readonly string[]
 }
 
 /**
@@ -30,7 +32,7 @@ export interface Sink {
   onDrain(resume: () => void): void
   /** Events are missing here, before whatever is written next. */
   gap(gap: Gap): void
-  /** All that was there has been written; from now on it gets what comes. */
+  /** All that was there has been written; from now on it gets what comes. Again after each change of its filters. */
   live?(): void
   /**
    * The hub has let go of it.

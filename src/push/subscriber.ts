@@ -1,9 +1,10 @@
 import type { Chain } from './chain.js'
 import type { Event } from './event.js'
 import { formatId } from './event.js'
-import type { Place } from './journal.js'
+import { Joining } from './joining.js'
+import type { GapReason, Place } from './journal.js'
 import type { CloseReason, Encoder, Sink } from './sink.js'
-import { type TopicPredicate, topicPredicate } from './topics.js'
+import { isShallow, type TopicPredicate, topicPredicate } from './topics.js'
 
 /** What a subscriber asks for. */
 export interface SubscribeOptions {
@@ -19,10 +20,30 @@ export interface SubscribeOptions {
   readonly limit?: number
 }
 
+/** What becomes of the filters of a subscription that goes on. */
+export interface FilterChange {
+  /** Valid and shallow filters that come to those that it has; what it has already stays as it is. */
+  readonly add?: readonly string[]
+  /** Filters that go; at least one is left. */
+  readonly remove?: readonly string[]
+  /** Where `add` were the last time; without it, what is retained on them is given first. */
+  readonly cursor?: string | undefined
+  /** Called when it is done, with all its filters: what the sink is given from then on is of these. */
+  readonly applied?: (filters: readonly string[]) => void
+}
+
 /** Somebody who gets events. */
 export interface Subscription {
   /** Where to go on with another subscription, when this one ends now: after what has been given to the sink. */
   readonly cursor: string | undefined
+  /**
+   * Changes its filters without a hole and without a double: what comes under several filters comes once, and of topics
+   * that it had already, nothing that is retained comes again. Changes are made in their order, each when what came
+   * before it has been given; `live` of the sink is called anew when all that was there of the new ones has been.
+   *
+   * @throws {RangeError} where a filter has too many levels
+   */
+  change(change: FilterChange): void
   /** Ends it. The sink is not told. */
   close(): void
 }
@@ -56,6 +77,8 @@ export interface SubscriberHost {
   readonly position: number
   readonly counters: HubCounters
   readonly bounds: QueueBounds
+  /** It is not live any more, and has something to catch up with. */
+  interrupted(subscriber: Subscriber): void
   /** Its sink has room again, and it is not live. */
   resumed(subscriber: Subscriber): void
   /** There is something to be written at the end of this turn of the event loop. */
@@ -70,7 +93,9 @@ export interface SubscriberHost {
  * `position` is the place up to which it has been given everything that it wants, while it is not live.
  */
 export class Subscriber implements Subscription {
-  readonly filters: readonly string[]
+  filters: readonly string[]
+  /** Filters that are on their way to join those. */
+  joining: Joining | undefined
   readonly encode: Encoder
   /** How many of the newest events it has yet to be placed before. */
   last: number | undefined
@@ -93,6 +118,8 @@ export class Subscriber implements Subscription {
   #blocked = false
   /** Whether it gets what is retained, and has no place until it has got all of it. */
   #unplaced: boolean
+  /** Changes of its filters that wait for their turn. */
+  readonly #changes: FilterChange[] = []
 
   constructor(host: SubscriberHost, { filters, encode, sink, cursor, last, limit }: SubscribeOptions, place: Place) {
     this.#host = host
@@ -110,7 +137,7 @@ export class Subscriber implements Subscription {
 
   get cursor(): string | undefined {
     if (this.state === 'closed' || this.#unplaced) return this.#cursor
-    return this.#idOf(this.state !== 'live' ? this.position : this.#pending ? this.#before : this.#host.position)
+    return this.idOf(this.state !== 'live' ? this.position : this.#pending ? this.#before : this.#host.position)
   }
 
   get blocked(): boolean {
@@ -124,6 +151,11 @@ export class Subscriber implements Subscription {
 
   get closed(): boolean {
     return this.state === 'closed'
+  }
+
+  /** Whether its filters are not yet what they are to be. */
+  get changing(): boolean {
+    return this.joining !== undefined || this.#changes.length > 0
   }
 
   wants(): TopicPredicate {
@@ -140,7 +172,66 @@ export class Subscriber implements Subscription {
     this.known = known
     this.position = position
     this.#host.counters.gaps++
-    this.#sink.gap({ reason, cursor, resumes: this.#idOf(position) })
+    this.#sink.gap({ reason, cursor, resumes: this.idOf(position) })
+  }
+
+  change(change: FilterChange): void {
+    if (change.add && !change.add.every(isShallow)) throw new RangeError('a topic filter has too many levels')
+    if (this.closed) return
+    this.#changes.push(change)
+    if (this.state === 'live') this.#interrupt()
+  }
+
+  /** What waits for it, it will read. */
+  #interrupt(): void {
+    this.flush()
+    if (this.closed) return
+    this.position = this.#pending ? this.#before : this.#host.position
+    this.#pending = undefined
+    this.#host.interrupted(this)
+    this.state = 'replay'
+    if (!this.#blocked) this.#host.resumed(this)
+  }
+
+  /**
+   * Makes the changes that wait, as long as it has a place at which to make them. Not while something is read for it.
+   *
+   * @param locate finds the place of a cursor
+   */
+  applyChanges(locate: (cursor: string) => Place): void {
+    while (this.state === 'replay' && this.last === undefined && !this.joining) {
+      const [change] = this.#changes
+      if (!change) return
+      const { cursor } = change
+      const place = cursor === undefined ? { after: this.position, known: 0 } : locate(cursor)
+      // What the new filters have beyond that would come again.
+      if (Math.min(place.after, this.#host.position) > this.position) return
+      this.#changes.shift()
+      this.#apply(change, place)
+    }
+  }
+
+  #apply({ add = [], remove = [], cursor, applied }: FilterChange, place: Place): void {
+    const removed = new Set(remove)
+    const kept = new Set(this.filters.filter(filter => !removed.has(filter)))
+    const added = [...new Set(add)].filter(filter => !kept.has(filter))
+    this.filters = [...kept]
+    if (added.length > 0) this.joining = new Joining(added, topicPredicate(this.filters), place, cursor)
+    applied?.([...kept, ...added])
+    if (place.gap && this.joining) this.joiningGap(this.joining, place.gap, cursor ?? '')
+  }
+
+  /** Tells the sink that something is missing of filters that join. */
+  joiningGap({ filters, position }: Joining, reason: GapReason, cursor: string): void {
+    if (this.closed) return
+    this.#host.counters.gaps++
+    this.#sink.gap({ reason, cursor, resumes: this.idOf(position), filters })
+  }
+
+  /** The filters that joined have got what the others have. */
+  joined({ filters }: Joining): void {
+    this.filters = [...this.filters, ...filters]
+    this.joining = undefined
   }
 
   /** It has got what is retained. */
@@ -213,7 +304,7 @@ export class Subscriber implements Subscription {
 
   #checkLeft(): void {
     if (this.#left > 0 || this.closed) return
-    this.end('complete', this.#idOf(this.position))
+    this.end('complete', this.idOf(this.position))
   }
 
   #cutOff(pending: Chain): void {
@@ -241,9 +332,12 @@ export class Subscriber implements Subscription {
     // What is not read to its end is let go of; where it was being read, that is after this.
     void this.retained?.return().catch(() => {})
     this.retained = undefined
+    this.joining?.close()
+    this.joining = undefined
   }
 
-  #idOf(sequence: number): string {
+  /** The id of a place. */
+  idOf(sequence: number): string {
     return formatId(this.#host.epoch, sequence)
   }
 }
