@@ -1,6 +1,6 @@
 import type { Client, ConnectPacket } from 'aedes'
 import { Ending, type EndingReason } from '../endings.js'
-import { anonymous } from '../identity.js'
+import { anonymous, type Identity } from '../identity.js'
 import type { Logger } from '../log.js'
 import type { DeniedAction } from '../metrics.js'
 import { ownPeer, type Peer } from './broker.js'
@@ -166,6 +166,11 @@ export class Admissions {
     if (this.#rightsOf(client).mayRead(topic)) return true
     this.#deny('receive', client, topic)
     return false
+  }
+
+  /** Who `client` was found to be; `anonymous` where nobody asked. */
+  identityOf(client: object): Identity {
+    return this.#rightsOf(client).identity
   }
 
   #rightsOf(client: object): Rights {

@@ -5,14 +5,15 @@ import type { DeniedAction } from '../metrics.js'
 import { version } from '../version.js'
 import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
-import type { Broker } from './broker.js'
+import { type Broker, ownPeer } from './broker.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DurableAedes } from './durable-aedes.js'
 import { Forwarding } from './forwarding.js'
 import type { Gatekeeper } from './gatekeeper.js'
-import { noSubscription } from './grants.js'
+import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
 import { Store, type StoreLimits } from './store.js'
+import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 import type { Pace } from './throttle.js'
 import { TurnEnd } from './turn-end.js'
@@ -35,6 +36,8 @@ export interface EmbeddedHooks {
   readonly onDelay?: (() => void) | undefined
   /** Called for each message and each filter that is refused. */
   readonly onDenied?: ((action: DeniedAction) => void) | undefined
+  /** Told who subscribes to what; of the program's own connections it is not. */
+  readonly subscriptions?: SubscriptionWatcher | undefined
 }
 
 /** The broker inside this process. */
@@ -104,10 +107,10 @@ export async function createEmbedded(
     ...handlers(forwarding, store, admissions, onError),
     id: brokerId(disk),
   })
-  const own = `$SYS/${aedes.id}/`
+  const announcements = `$SYS/${aedes.id}/`
   aedes.authorizeForward = (client, packet) =>
     // Aedes' own announcements, between the nodes of a cluster: they name clients and what they subscribe to.
-    packet.topic.startsWith(own) ? null : forwarding.authorize(client, packet)
+    packet.topic.startsWith(announcements) ? null : forwarding.authorize(client, packet)
   aedes.on('connackSent', (_connack, client) => {
     forwarding.connected(client)
     admissions.connected(client)
@@ -124,13 +127,25 @@ export async function createEmbedded(
   aedes.on('connectionError', onClientError)
   aedes.on('client', client => store.sessions.connected(client))
   aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
+  const own = new WeakSet<Client>()
+  let ownConnected = 0
+  aedes.on('client', client => {
+    if (connections.peerOf(client) !== ownPeer) return
+    own.add(client)
+    ownConnected++
+  })
+  aedes.on('clientDisconnect', client => {
+    if (own.has(client)) ownConnected--
+  })
+  if (hooks.subscriptions)
+    watchSubscriptions(aedes, hooks.subscriptions, { connections, admissions, grants: store.grants })
   await aedes.listen()
   await store.expire()
   const expiry = setInterval(() => store.expire().catch(onError), expiryInterval).unref()
 
   const figures = (): BrokerFigures => ({
     ...connections.figures(),
-    connected: aedes.connectedClients,
+    connected: aedes.connectedClients - ownConnected,
     publishesSent: forwarding.sent,
     publishesDropped: forwarding.dropped + store.sessions.dropped,
   })
@@ -160,6 +175,30 @@ export async function createEmbedded(
       return shutting
     },
   }
+}
+
+function watchSubscriptions(
+  aedes: DurableAedes,
+  watcher: SubscriptionWatcher,
+  { connections, admissions, grants }: { connections: Connections; admissions: Admissions; grants: Grants },
+): void {
+  const subscribers = new Subscribers({
+    watcher,
+    describe: client => {
+      const peer = connections.peerOf(client)
+      if (!peer || peer === ownPeer) return undefined
+      return { clientId: client.id, user: admissions.identityOf(client).user, address: peer.address }
+    },
+  })
+  // What a session has got back is not among what Aedes tells of subscriptions.
+  aedes.on('connackSent', (_connack, client) => subscribers.subscribed(client, [...grants.of(client)]))
+  aedes.on('subscribe', (subscriptions, client) => {
+    const asked = subscriptions.map(({ topic }) => topic)
+    const granted = asked.filter(topic => grants.of(client).has(topic))
+    subscribers.subscribed(client, granted)
+  })
+  aedes.on('unsubscribe', (filters, client) => subscribers.unsubscribed(client, filters))
+  aedes.on('clientDisconnect', client => subscribers.left(client))
 }
 
 async function inMemory(): Promise<Base> {

@@ -39,6 +39,11 @@ export class Grants {
     return true
   }
 
+  /** The filters that `client` has. */
+  of(client: object): ReadonlySet<string> {
+    return this.#granted.get(client) ?? new Set()
+  }
+
   /** Call when `client` has unsubscribed. */
   release(client: object, filters: readonly string[]): void {
     const granted = this.#granted.get(client)
