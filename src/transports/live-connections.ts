@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { onExpiry } from '../access/expiry.js'
+import { onOver } from '../access/expiry.js'
 import { Ending } from '../endings.js'
 import type { Identity } from '../identity.js'
 
@@ -81,6 +81,6 @@ export class LiveConnections {
   }
 
   #watch(entry: Entry): void {
-    entry.stopExpiry = onExpiry(entry.identity.expires, () => entry.events.end(new Ending('identity-expired')))
+    entry.stopExpiry = onOver(entry.identity, ending => entry.events.end(ending))
   }
 }

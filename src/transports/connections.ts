@@ -1,0 +1,46 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { Ending } from '../endings.js'
+import { answerProblem } from '../http/problem.js'
+import type { Operation } from './operation.js'
+import { refuseOtherMethods } from './other-methods.js'
+import type { TransportOptions } from './transport.js'
+
+const url = '/v1/connections/:connection'
+
+const preflight = { methods: 'POST', headers: 'authorization, content-type' }
+
+/** `POST /v1/connections/{connection}` */
+export const connectionsOperation: Operation = {
+  method: 'post',
+  path: '/v1/connections/{connection}',
+  summary: 'Gives an open event stream or socket fresh credentials, so that it does not end when those before expire',
+  responses: {
+    204: { description: 'It has them, and what may be done follows from them' },
+    403: { description: 'It is of another user', type: 'application/problem+json' },
+    404: { description: 'There is no such connection', type: 'application/problem+json' },
+  },
+}
+
+/** Adds `POST /v1/connections/<connection>`. */
+export function registerConnections(app: FastifyInstance, options: TransportOptions): void {
+  app.post<{ Params: { connection: string } }>(url, (request, reply) => renew(request, reply, options))
+  app.options(url, async (request, reply) => options.gate.preflight(request, reply, preflight))
+  refuseOtherMethods(app, url, ['POST', 'OPTIONS'])
+}
+
+async function renew(
+  request: FastifyRequest<{ Params: { connection: string } }>,
+  reply: FastifyReply,
+  { gate, connections }: TransportOptions,
+): Promise<FastifyReply> {
+  const { identity } = await gate.admit(request, reply)
+  try {
+    const found = connections.renew(request.params.connection, identity)
+    return found ? reply.code(204).send() : answerProblem(reply, { status: 404, detail: 'There is no such connection' })
+  } catch (error) {
+    // Who asks is known, and so another try as the same user would be refused again.
+    const { text, reason } = Ending.from(error)
+    if (reason !== 'identity-refused') throw error
+    return answerProblem(reply, { status: 403, detail: text, reason })
+  }
+}

@@ -1,0 +1,160 @@
+import type { ServerResponse } from 'node:http'
+import type { Http2ServerResponse } from 'node:http2'
+import type { Writable } from 'node:stream'
+import { Ending, type EndingReason } from '../endings.js'
+import type { Caller } from '../http/api-gate.js'
+import type { Identity } from '../identity.js'
+import type { SubscribeOptions, Subscription } from '../push/hub.js'
+import type { Attendance } from '../push/presence.js'
+import type { CloseReason, Gap, Sink } from '../push/sink.js'
+import type { Beating, Heartbeats } from './heartbeats.js'
+import type { ConnectionEvents, LiveConnection } from './live-connections.js'
+import { requirePermitted } from './permitted.js'
+import type { SharedBytes } from './shared-bytes.js'
+import { encodeEnd, encodeGap } from './sse-encoding.js'
+import type { TransportOptions } from './transport.js'
+
+/** An answer of either version of HTTP. */
+export type Answer = ServerResponse | Http2ServerResponse
+
+/** How long a client has to take its last bytes, in milliseconds. */
+const lingerTime = 2000
+
+const endings: Readonly<Record<CloseReason, EndingReason>> = {
+  'too-slow': 'client-too-slow',
+  'journal-unavailable': 'journal-unavailable',
+  'shutting-down': 'shutting-down',
+  // A stream never has enough.
+  complete: 'internal-error',
+}
+
+/** What all event streams of a gateway share. */
+export interface StreamHouse extends TransportOptions {
+  readonly heartbeats: Heartbeats
+  /** What moves the place that a client comes back with. */
+  readonly places: SharedBytes
+  /** What shows that a stream is alive. */
+  readonly signs: SharedBytes
+}
+
+/** Who wants a stream, and of what. */
+export interface StreamOrder extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last'> {
+  readonly caller: Caller
+  readonly device: string
+  readonly answer: Answer
+  /** What the bytes are written to: in HTTP/1.1 the connection itself, as nothing is put around them. */
+  readonly wire: Writable
+  /** What closes when the client is gone. */
+  readonly peer: Pick<Writable, 'once'>
+}
+
+/**
+ * One event stream that is open. It counts as a connection and is present until it ends: when its client goes, its
+ * identity expires or may not listen any more, the hub lets go of it, or the gateway shuts down.
+ */
+export class EventStream implements Sink, Beating, ConnectionEvents {
+  wroteAt = 0
+  readonly #house: StreamHouse
+  readonly #answer: Answer
+  readonly #wire: Writable
+  readonly #filters: readonly string[]
+  readonly #address: string
+  readonly #release: () => void
+  readonly #connection: LiveConnection
+  readonly #attendance: Attendance
+  readonly #subscription: Subscription
+  #closed = false
+
+  /**
+   * Nothing is written to it before this turn of the event loop is over.
+   *
+   * @throws {Ending} as `ApiGate.hold`, and `shutting-down`
+   */
+  constructor(house: StreamHouse, { caller, device, answer, wire, peer, ...wanted }: StreamOrder) {
+    const { gate, connections, push, heartbeats } = house
+    const { user } = caller.identity
+    this.#house = house
+    this.#answer = answer
+    this.#wire = wire
+    this.#filters = wanted.filters
+    this.#address = caller.client.address
+    this.#release = gate.hold(caller)
+    try {
+      this.#connection = connections.open(caller.identity, this)
+    } catch (error) {
+      this.#release()
+      throw error
+    }
+    this.#attendance = push.presence.enter({ device, user, transport: 'sse', topics: wanted.filters })
+    this.#subscription = push.hub.subscribe({ ...wanted, sink: this })
+    heartbeats.add(this)
+    peer.once('close', () => this.#end(new Ending('client-closed')))
+  }
+
+  /** What a client names it by. */
+  get id(): string {
+    return this.#connection.id
+  }
+
+  write(data: Buffer): boolean {
+    const wire = this.#wire
+    this.wroteAt = this.#house.heartbeats.tick
+    wire.write(data)
+    return wire.writableLength <= wire.writableHighWaterMark
+  }
+
+  onDrain(resume: () => void): void {
+    this.#wire.once('drain', resume)
+  }
+
+  gap(gap: Gap): void {
+    this.write(encodeGap(gap))
+  }
+
+  live(): void {
+    this.write(this.#house.places.of(this.#subscription.cursor))
+  }
+
+  beat(): void {
+    // What waits is read before this would be, or never.
+    if (this.#wire.writableNeedDrain) return
+    this.write(this.#house.signs.of(this.#subscription.cursor))
+    this.#attendance.seen()
+  }
+
+  close(reason: CloseReason): void {
+    this.end(new Ending(endings[reason]))
+  }
+
+  renewed(identity: Identity): void {
+    try {
+      requirePermitted(this.#house.gate.permissionsOf(identity), this.#filters)
+    } catch (error) {
+      this.end(Ending.from(error))
+    }
+  }
+
+  end(ending: Ending): void {
+    if (!this.#end(ending)) return
+    this.#answer.end(encodeEnd(ending))
+    const wire = this.#wire
+    const timer = setTimeout(() => wire.destroy(), lingerTime).unref()
+    wire.once('close', () => clearTimeout(timer))
+  }
+
+  /** Lets go of everything but the answer; `false` where that has been done. */
+  #end({ reason, level, text }: Ending): boolean {
+    if (this.#closed) return false
+    this.#closed = true
+    const { heartbeats, metrics, log } = this.#house
+    heartbeats.delete(this)
+    this.#subscription.close()
+    this.#attendance.leave()
+    this.#connection.close()
+    this.#release()
+    metrics.ended(reason)
+    const { id, identity } = this.#connection
+    log[level]({ peer: this.#address, stream: id, user: identity.user, reason }, text)
+    return true
+  }
+}

@@ -1,0 +1,171 @@
+import type { Writable } from 'node:stream'
+import { Ending } from '../endings.js'
+import type { Caller } from '../http/api-gate.js'
+import { problemBody } from '../http/problem.js'
+import type { SubscribeOptions, Subscription } from '../push/hub.js'
+import type { Attendance } from '../push/presence.js'
+import type { CloseReason, Gap, Sink } from '../push/sink.js'
+import type { Answer } from './event-stream.js'
+import { pollEnd, pollStart } from './poll-encoding.js'
+import type { TransportOptions } from './transport.js'
+
+/** What is kept of an answer before it goes out in parts, in bytes. */
+const mostKept = 256 * 1024
+
+/** Who polls, and for what. */
+export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> {
+  readonly cursor: string | undefined
+  readonly last: number | undefined
+  readonly limit: number
+  readonly caller: Caller
+  readonly device: string
+  readonly answer: Answer
+  /** In milliseconds; 0 for an answer as soon as it is known what there is. */
+  readonly timeout: number
+  readonly callback: string | undefined
+  /** It is over, whatever the answer. */
+  readonly over?: () => void
+}
+
+/**
+ * One poll: it collects what there is, and is answered when that is all and not nothing, or with what comes next, or when
+ * its time is up.
+ */
+export class PollAnswer implements Sink {
+  readonly #options: TransportOptions
+  readonly #order: PollOrder
+  readonly #subscription: Subscription
+  readonly #attendance: Attendance
+  readonly #release: () => void
+  readonly #timer: NodeJS.Timeout | undefined
+  readonly #parts: Buffer[] = []
+  #size = 0
+  #gap: Gap | undefined
+  #isLive = false
+  #isDue: boolean
+  /** Whether its first bytes have been written. */
+  #begun = false
+  #over = false
+
+  /** @throws {Ending} as `ApiGate.hold` */
+  constructor(options: TransportOptions, order: PollOrder) {
+    const { gate, push } = options
+    const { caller, device, answer, timeout, filters, encode, cursor, last, limit } = order
+    this.#options = options
+    this.#order = order
+    this.#isDue = timeout === 0
+    this.#release = gate.hold(caller)
+    this.#attendance = push.presence.enter({ device, user: caller.identity.user, transport: 'poll', topics: filters })
+    this.#subscription = push.hub.subscribe({
+      ...{ filters, encode, limit, sink: this },
+      ...(cursor !== undefined && { cursor }),
+      ...(last !== undefined && { last }),
+    })
+    this.#timer = timeout === 0 ? undefined : setTimeout(timeIsUp, timeout, this).unref()
+    answer.once('close', () => this.#end())
+  }
+
+  write(data: Buffer): boolean {
+    this.#size += data.length
+    if (this.#isLive) {
+      this.#parts.push(data)
+      // The hub says right after this whether it was the last, and then where that is.
+      if (this.#parts.length === 1) process.nextTick(timeIsUp, this)
+      return true
+    }
+    if (!this.#begun && this.#size <= mostKept) {
+      this.#parts.push(data)
+      return true
+    }
+    const answer: Writable = this.#order.answer
+    if (!this.#begun) this.#begin([...this.#parts.splice(0), data])
+    else answer.write(data)
+    return answer.writableLength <= answer.writableHighWaterMark
+  }
+
+  onDrain(resume: () => void): void {
+    this.#order.answer.once('drain', resume)
+  }
+
+  gap(gap: Gap): void {
+    this.#gap = this.#gap ? { ...this.#gap, resumes: gap.resumes } : gap
+  }
+
+  live(): void {
+    this.#isLive = true
+    if (this.#size > 0 || this.#gap || this.#isDue) this.finish()
+  }
+
+  /** Its time is up. While it is not known what there is, it waits for that. */
+  due(): void {
+    this.#isDue = true
+    if (this.#isLive) this.finish()
+  }
+
+  close(reason: CloseReason, cursor: string | undefined): void {
+    if (reason === 'complete') this.finish(cursor)
+    else this.#fail(new Ending(reason === 'too-slow' ? 'client-too-slow' : reason))
+  }
+
+  /** Answers with what there is; another answer changes nothing. */
+  finish(cursor = this.#subscription.cursor): void {
+    if (!this.#end()) return
+    const { answer, device, callback } = this.#order
+    const end = pollEnd({ cursor: cursor ?? '', gap: this.#gap, device }, callback)
+    if (this.#begun) {
+      answer.end(end)
+      return
+    }
+    const body = Buffer.concat([Buffer.from(pollStart(callback)), ...withoutComma(this.#parts), Buffer.from(end)])
+    answer.setHeader('content-length', body.length)
+    answer.end(body)
+  }
+
+  /** Writes what has been kept, and whatever comes from now on at once. */
+  #begin(parts: readonly Buffer[]): void {
+    this.#begun = true
+    const { callback } = this.#order
+    const answer: Writable = this.#order.answer
+    answer.write(pollStart(callback))
+    for (const part of withoutComma(parts)) answer.write(part)
+  }
+
+  #fail(ending: Ending): void {
+    if (!this.#end()) return
+    const { answer } = this.#order
+    const { log, metrics } = this.#options
+    const { reason, level, text: detail, httpStatus: status, retryAfter } = ending
+    metrics.refused(reason)
+    log[level]({ peer: this.#order.caller.client.address, reason, status }, detail)
+    // What has begun with 200 can only be cut off.
+    if (this.#begun) {
+      answer.destroy()
+      return
+    }
+    if (retryAfter !== undefined) answer.setHeader('retry-after', String(retryAfter))
+    answer.setHeader('content-type', 'application/problem+json')
+    answer.statusCode = status
+    answer.end(JSON.stringify(problemBody({ status, detail, reason })))
+  }
+
+  /** Lets go of everything but the answer; `false` where that has been done. */
+  #end(): boolean {
+    if (this.#over) return false
+    this.#over = true
+    clearTimeout(this.#timer)
+    this.#subscription.close()
+    this.#attendance.leave()
+    this.#release()
+    this.#order.over?.()
+    return true
+  }
+}
+
+function timeIsUp(poll: PollAnswer): void {
+  poll.due()
+}
+
+/** Each event has a comma before it, the first one too. */
+function withoutComma([first, ...others]: readonly Buffer[]): Buffer[] {
+  return first ? [first.subarray(1), ...others] : []
+}

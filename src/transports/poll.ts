@@ -1,0 +1,122 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import type { Caller } from '../http/api-gate.js'
+import { ParameterError, readQuery } from '../http/parameters.js'
+import { isUserName } from '../identity.js'
+import { deviceOf } from '../push/device.js'
+import { parseId } from '../push/event.js'
+import type { Answer } from './event-stream.js'
+import type { Operation } from './operation.js'
+import { refuseOtherMethods } from './other-methods.js'
+import { requirePermitted } from './permitted.js'
+import { PollAnswer } from './poll-answer.js'
+import { pollEncoder } from './poll-encoding.js'
+import { count, subscribeFields } from './subscribe-query.js'
+import type { TransportOptions } from './transport.js'
+
+const url = '/v1/poll'
+
+const preflight = { methods: 'GET', headers: 'authorization' }
+
+const query = z.object({
+  ...subscribeFields,
+  timeout: count(0, 60).default(25).describe('Seconds to wait for something; 0 for an answer at once'),
+  limit: count(1, 1000).default(100).describe('Events in one answer; what is retained does not count'),
+  handle: z
+    .string()
+    .refine(isUserName, 'must have 1 to 255 bytes, and no control characters')
+    .optional()
+    .describe(
+      'A name of the one who polls: a newer poll with it ends the one before, which is answered with no events',
+    ),
+  callback: z
+    .string()
+    .regex(/^[A-Za-z0-9._[\]]{1,128}$/, 'must have 1 to 128 letters, digits, and . _ [ ]')
+    .optional()
+    .describe(
+      'A function that a script calls with the answer (JSONP), where push.jsonp is on; nobody is asked who they are',
+    ),
+})
+
+/** `GET /v1/poll` */
+export const pollOperation: Operation = {
+  method: 'get',
+  path: url,
+  summary: 'A long-poll: what is there, or, where that is nothing, what comes next',
+  query,
+  responses: {
+    200: {
+      description: 'Events in order, and the cursor for the next poll; no events when the time was up',
+      schema: z.object({
+        events: z.array(z.object({}).loose()),
+        cursor: z.string(),
+        gap: z.object({ reason: z.string(), cursor: z.string(), resumes: z.string() }).nullable(),
+        device: z.string(),
+      }),
+    },
+  },
+}
+
+/** Adds `GET /v1/poll`. */
+export function registerPoll(app: FastifyInstance, options: TransportOptions): void {
+  const polls = new Map<string, PollAnswer>()
+  app.get(url, (request, reply) => poll(request, reply, options, polls))
+  app.options(url, async (request, reply) => options.gate.preflight(request, reply, preflight))
+  refuseOtherMethods(app, url, ['GET', 'HEAD', 'OPTIONS'])
+}
+
+async function poll(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: TransportOptions,
+  polls: Map<string, PollAnswer>,
+): Promise<FastifyReply> {
+  const { gate, push } = options
+  const { jsonp } = push.config
+  // What any page can read is nobody's in particular.
+  const caller = await gate.admit(request, reply, { withoutCredentials: jsonp && asksForScript(request) })
+  const { topic: filters, timeout, json, cursor, last, limit, handle, callback, ...given } = readQuery(request, query)
+  if (callback !== undefined && !jsonp)
+    throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
+  if (cursor !== undefined && !parseId(cursor))
+    throw new ParameterError('cursor', 'cursor must be one that was given here')
+  requirePermitted(caller.permissions, filters)
+  reply
+    .header('cache-control', 'no-store')
+    .type(callback === undefined ? 'application/json; charset=utf-8' : 'application/javascript; charset=utf-8')
+  if (request.method === 'HEAD') return reply.send()
+  // The client may have gone while it was found out who it is.
+  if (request.raw.socket.destroyed) return reply.hijack()
+  const key = handle === undefined ? undefined : keyOf(caller, handle)
+  // Before the newer one counts: who may have one connection may have one poll after the other.
+  if (key !== undefined) polls.get(key)?.finish()
+  const made = new PollAnswer(options, {
+    ...{ caller, filters, cursor, last, limit, callback },
+    answer: reply.raw,
+    device: deviceOf(caller.identity, given.device),
+    encode: pollEncoder({ json, callback }),
+    timeout: timeout * 1000,
+    over: () => {
+      if (key !== undefined && polls.get(key) === made) polls.delete(key)
+    },
+  })
+  if (key !== undefined) polls.set(key, made)
+  takeOver(reply)
+  return reply
+}
+
+/** Polls of different people never replace each other; of people who are not known, those of different addresses. */
+function keyOf({ identity, client }: Caller, handle: string): string {
+  return identity.user === undefined ? `address ${client.address} ${handle}` : `user ${identity.user}\n${handle}`
+}
+
+function asksForScript({ query }: FastifyRequest): boolean {
+  return typeof query === 'object' && query !== null && 'callback' in query
+}
+
+/** From here on, the answer is written without the framework. */
+function takeOver(reply: FastifyReply): void {
+  reply.hijack()
+  const answer: Answer = reply.raw
+  for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) answer.setHeader(name, value)
+}

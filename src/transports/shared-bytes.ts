@@ -1,0 +1,18 @@
+/** Keeps what was last made of a cursor, because ten thousand in a row want the same. */
+export class SharedBytes {
+  readonly #encode: (cursor: string | undefined) => Buffer
+  #cursor: string | undefined
+  #bytes: Buffer | undefined
+
+  constructor(encode: (cursor: string | undefined) => Buffer) {
+    this.#encode = encode
+  }
+
+  of(cursor: string | undefined): Buffer {
+    if (this.#bytes === undefined || cursor !== this.#cursor) {
+      this.#cursor = cursor
+      this.#bytes = this.#encode(cursor)
+    }
+    return this.#bytes
+  }
+}

@@ -1,0 +1,86 @@
+import { isUtf8 } from 'node:buffer'
+import type { Ending } from '../endings.js'
+import { type Event, parseId } from '../push/event.js'
+import type { Encoder, Gap } from '../push/sink.js'
+import { eventJson } from './event-json.js'
+
+/*
+ * What an event stream looks like (HTML Living Standard §9.2). Lines end with LF; a comment begins with a colon.
+ */
+
+/** How an event stream is written. */
+export interface StreamForm {
+  /** Whether events come as JSON with their topic, or as the bare payload. */
+  readonly enveloped: boolean
+  /** As in `EventJsonOptions`; enveloped ones only. */
+  readonly json: boolean
+}
+
+/** How soon an EventSource comes back, in milliseconds. */
+const retry = 2000
+
+const [lineFeed, carriageReturn] = [0x0a, 0x0d]
+
+/** The encoder of a form: for each the same function, so that streams of one form share their bytes. */
+export function streamEncoder({ enveloped, json }: StreamForm): Encoder {
+  if (!enveloped) return encodeBare
+  return json ? encodeWithJson : encodeEnveloped
+}
+
+const encodeEnveloped: Encoder = event => Buffer.from(`${idLine(event)}data: ${eventJson(event, { json: false })}\n\n`)
+
+const encodeWithJson: Encoder = event => Buffer.from(`${idLine(event)}data: ${eventJson(event, { json: true })}\n\n`)
+
+const encodeBare: Encoder = event => {
+  const { payload } = event
+  // CR would end a line as LF does, and nobody could tell them apart.
+  const carried = isUtf8(payload) && !payload.includes(carriageReturn)
+  if (!carried) return Buffer.from(`${idLine(event)}event: base64\ndata: ${payload.toString('base64')}\n\n`)
+  const text = payload.toString()
+  const data = payload.includes(lineFeed) ? text.replaceAll('\n', '\ndata: ') : text
+  return Buffer.from(`${idLine(event)}data: ${data}\n\n`)
+}
+
+/** A place in the middle of a list of states is none to come back to. */
+function idLine({ id, retained }: Event): string {
+  return retained ? '' : `id: ${id}\n`
+}
+
+/** What a client is told when its stream is open. */
+export interface Welcome {
+  /** What the connection is called in `POST /v1/connections/…`. */
+  readonly connection: string
+  readonly device: string
+  /** Seconds; after twice as much silence, the stream is dead. */
+  readonly heartbeat: number
+}
+
+/** How each stream begins. The comment is for those who wait for a first byte. */
+export function streamStart(welcome: Welcome): string {
+  return `:\nretry: ${retry}\n\nevent: welcome\ndata: ${JSON.stringify(welcome)}\n\n`
+}
+
+/** Moves the place that a client comes back with, and tells it nothing else: an event without data is none. */
+export function encodePlace(cursor: string | undefined): Buffer {
+  return Buffer.from(`${placeLine(cursor)}\n`)
+}
+
+/** A sign of life, with the place. */
+export function encodeHeartbeat(cursor: string | undefined): Buffer {
+  return Buffer.from(`:\n${placeLine(cursor)}\n`)
+}
+
+/** Nothing where there is no place yet: what a client came with may be any text, with line feeds in it. */
+function placeLine(cursor: string | undefined): string {
+  return cursor !== undefined && parseId(cursor) ? `id: ${cursor}\n` : ''
+}
+
+/** Something is missing here. */
+export function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
+  return Buffer.from(`event: gap\ndata: ${JSON.stringify({ reason, cursor, resumes })}\n\n`)
+}
+
+/** The last thing that a client is told. */
+export function encodeEnd({ reason, text: detail }: Ending): Buffer {
+  return Buffer.from(`event: end\ndata: ${JSON.stringify({ reason, detail })}\n\n`)
+}
