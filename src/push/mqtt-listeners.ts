@@ -1,0 +1,50 @@
+import type { Attendance, Presence } from './presence.js'
+
+/** A connection of an MQTT client: the same object for as long as it lasts. */
+export interface MqttListener {
+  readonly clientId: string
+  readonly user: string | undefined
+}
+
+/** Client ids may have 64 KiB; as the name of a device, they have what other names may have. */
+const longestDevice = 255
+
+/**
+ * Has the clients of a broker present, as the broker tells of them. The device is the user, where there is one, and so all
+ * clients of a user are one listener; else it is the client id.
+ */
+export class MqttListeners {
+  readonly #attendances = new Map<MqttListener, Attendance>()
+  #presence: Pick<Presence, 'enter'> | undefined
+
+  /** Call before anybody connects: a broker is there before its clients can be present. */
+  attach(presence: Pick<Presence, 'enter'>): void {
+    this.#presence = presence
+  }
+
+  /** It listens to these too; it may have done so before. */
+  subscribed(client: MqttListener, filters: readonly string[]): void {
+    const attendance = this.#attendances.get(client)
+    if (attendance) {
+      attendance.seen()
+      attendance.add(filters)
+      return
+    }
+    const { user, clientId } = client
+    const device = user ?? clientId.slice(0, longestDevice)
+    const entered = this.#presence?.enter({ device, user, transport: 'mqtt', topics: filters })
+    if (entered) this.#attendances.set(client, entered)
+  }
+
+  /** It listens to these no longer; it may not have done so. */
+  unsubscribed(client: MqttListener, filters: readonly string[]): void {
+    const attendance = this.#attendances.get(client)
+    attendance?.seen()
+    attendance?.remove(filters)
+  }
+
+  left(client: MqttListener): void {
+    this.#attendances.get(client)?.leave()
+    this.#attendances.delete(client)
+  }
+}
