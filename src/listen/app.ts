@@ -18,6 +18,7 @@ import type { Metrics } from '../metrics.js'
 import { discardBodies } from './bodies.js'
 import { limitBodyTime } from './body-time.js'
 import { lingerTime } from './refusal.js'
+import { dropUnreadBodies } from './unread-bodies.js'
 
 export interface AppOptions {
   readonly resolveClient: ClientResolver
@@ -52,6 +53,7 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
   })
   limitBodyTime(app, limits.bodyTimeout)
   discardBodies(app, limits.bodySize)
+  dropUnreadBodies(app)
   app.addHook('onResponse', async (request, reply) => {
     const { method, path } = pathAndMethod(request)
     const ms = Math.round(reply.elapsedTime * 10) / 10

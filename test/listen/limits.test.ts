@@ -130,6 +130,48 @@ describe('a body', () => {
   })
 })
 
+describe('a body over HTTP/2 that nobody reads', () => {
+  it.each([
+    ['GET', '/healthz', {}, 200],
+    ['HEAD', '/healthz', {}, 200],
+    ['GET', '/healthz', { 'content-type': 'a/b' }, 200],
+    ['POST', '/v1/tickets', {}, 401],
+    ['OPTIONS', '/v1/tickets', {}, 204],
+    ['OPTIONS', '/v1/tickets', { 'content-type': 'a/b' }, 413],
+    ['DELETE', '/v1/tickets', {}, 405],
+    ['POST', '/nothing', {}, 405],
+  ] as const)('holds neither memory nor the connection: %s %s %j', async (method, path, headers, status) => {
+    const gateway = await start({ bodySize: '64KiB' })
+    // Some bodies are begun while this end holds them all, and that is not what is measured.
+    const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false, maxSessionMemory: 1000 })
+    onTestFinished(() => session.destroy())
+    const statuses: unknown[] = []
+    const closed = Array.from({ length: 100 }, () => {
+      const stream = session.request({ ':path': path, ':method': method, ...headers }, { endStream: false })
+      stream.on('error', () => {})
+      stream.on('response', answer => statuses.push(answer[':status']))
+      stream.resume().write(Buffer.alloc(200_000))
+      return new Promise(resolve => stream.once('close', resolve))
+    })
+    await Promise.all(closed)
+    expect(statuses).toEqual(Array(100).fill(status))
+    const [answer] = await once(session.request({ ':path': '/healthz' }), 'response')
+    expect(answer[':status']).toBe(200)
+  })
+
+  it('does not cut off the answer', async () => {
+    const gateway = await start({})
+    const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false })
+    onTestFinished(() => session.destroy())
+    const whole = await (await fetch(`${gateway.urls.http}/vendor/paho-mqtt.js`)).text()
+    const stream = session.request({ ':path': '/vendor/paho-mqtt.js' }, { endStream: false })
+    stream.write('x')
+    let text = ''
+    for await (const chunk of stream.setEncoding('utf8')) text += chunk
+    expect(text).toBe(whole)
+  })
+})
+
 describe('new connections', () => {
   it('that come too fast are refused with 429 and Retry-After; other addresses are not', async () => {
     const gateway = await start({ upgradesPerSecond: 1, upgradesBurst: 3 }, { trustedProxies: ['127.0.0.9'] })
