@@ -4,6 +4,7 @@ import type { Client } from 'aedes'
 import { Ending } from '../endings.js'
 import { ownPeer, type Peer } from './broker.js'
 import { Joiner } from './joiner.js'
+import { OwnBacklog } from './own-backlog.js'
 import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
 import type { BrokerFigures } from './sys-topics.js'
@@ -32,6 +33,15 @@ const highWaterMark = 64 * 1024
 /** What a client may leave unread of acknowledgements and other answers before it is not read itself, in bytes. */
 const answersMark = 64 * 1024
 
+/** How much may wait for one of the program's own connections, in bytes, before those who publish are held back. */
+const ownMark = 1024 ** 2
+
+/** What they may publish all the same, at most: a packet or a portion each, which is on its way already. In bytes. */
+const ownQueuedBytes = 64 * 1024 ** 2
+
+/** For how long the program's own session may read nothing before nobody waits for it any more, in milliseconds. */
+const ownPatience = 5000
+
 /** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
 const portion = 128
 
@@ -52,6 +62,8 @@ type Traffic = Pick<
 
 /** The open connections, with what passes on them. */
 export class Connections {
+  /** Holds those who publish back for the program's own connections. */
+  readonly ownBacklog = new OwnBacklog({ mark: ownMark, patience: ownPatience })
   readonly #options: ConnectionsOptions
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
@@ -68,8 +80,9 @@ export class Connections {
   }
 
   open(peer: Peer): Connection {
-    const { newPace, onDelay = () => {} } = this.#options
-    const pace = peer === ownPeer ? undefined : newPace?.()
+    const { newPace, onDelay = () => {}, maxQueuedBytes } = this.#options
+    const isOwn = peer === ownPeer
+    const pace = isOwn ? undefined : newPace?.()
     const throttle = pace && new Throttle(pace, onDelay, () => client.pass())
     const most = Math.min(portion, pace?.portion ?? portion)
     const received = new PacketGuard(this.#options.maxPacketSize)
@@ -78,7 +91,7 @@ export class Connections {
     const { client, broker } = createStreamPair({
       readableHighWaterMark: highWaterMark,
       clientHighWaterMark: highWaterMark,
-      brokerHighWaterMark: this.#options.maxQueuedBytes,
+      brokerHighWaterMark: isOwn ? Math.max(ownQueuedBytes, maxQueuedBytes) : maxQueuedBytes,
       inspectIn: chunk => {
         const before = received.bytes
         const published = received.publishes
@@ -90,14 +103,19 @@ export class Connections {
       holdIn: () => written.answerBytes - sent.answerBytes >= answersMark || throttle?.pausing === true,
       holdEnd: release => this.#holdEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
-      onSent: chunk => sent.scan(chunk),
+      onSent: chunk => {
+        sent.scan(chunk)
+        if (isOwn) this.ownBacklog.progressed()
+      },
       turnEnd: this.#turnEnd,
       joiner: this.#joiner,
     })
     const connection = { peer, client, broker, received, sent }
     this.#open.set(broker, connection)
+    if (isOwn) this.ownBacklog.add(broker)
     broker.once('close', () => {
       throttle?.stop()
+      if (isOwn) this.ownBacklog.remove(broker)
       this.#past = sum(this.#past, connection)
       this.#open.delete(broker)
     })

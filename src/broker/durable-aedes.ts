@@ -15,6 +15,9 @@ type Done = (error?: Error) => void
 /** Whether a client's message goes on; if not, it is acknowledged and dropped, or ends the connection with the error. */
 type Screen = (client: Client, topic: string) => boolean | Error
 
+/** Calls back when a message may go on: at once, as a rule. Messages keep their order. */
+type Admit = (proceed: () => void) => void
+
 /** One message on its way in. */
 interface Publication {
   readonly packet: PublishPacket
@@ -47,6 +50,7 @@ interface Early {
 export class DurableAedes extends Aedes {
   readonly #store: Store
   readonly #screen: Screen
+  readonly #admit: Admit
   readonly #early = new WeakMap<PublishPacket, Early>()
   /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
@@ -55,7 +59,7 @@ export class DurableAedes extends Aedes {
 
   constructor(
     store: Store,
-    screen: Screen,
+    { screen, admit }: { screen: Screen; admit: Admit },
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let onEmit = (): void => {}
@@ -63,6 +67,7 @@ export class DurableAedes extends Aedes {
     super({ ...options, persistence: store, concurrency: 0, mq: new Dispatcher(() => onEmit()) })
     this.#store = store
     this.#screen = screen
+    this.#admit = admit
     onEmit = () => this.#leave()
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
@@ -85,7 +90,7 @@ export class DurableAedes extends Aedes {
     // A will that an earlier run left behind was screened when its CONNECT came, and is not of whoever is there now.
     const verdict = client && !('brokerId' in packet) ? this.#screen(client, packet.topic) : true
     if (verdict === false) this.#drop(packet, done)
-    else if (verdict === true) this.#prepare(client, packet, done)
+    else if (verdict === true) this.#admit(() => this.#prepare(client, packet, done))
     else done(verdict)
   }
 

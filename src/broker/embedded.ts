@@ -96,12 +96,20 @@ export async function createEmbedded(
     catchUps: store.catchUps,
     turnEnd,
     endOf: client => connections.endOf(client),
+    isProtected: client => connections.ownBacklog.protects && connections.peerOf(client) === ownPeer,
+    noteSent: (client, packet) => {
+      store.outgoingUpdate(client, packet).catch(onError)
+    },
     mayReceive: (client, topic) => admissions.mayReceive(client, topic),
     // It would read what waits for it at that pace, too.
     cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
     log,
   })
-  const aedes = new DurableAedes(store, (client, topic) => admissions.screen(client, topic), {
+  const gates = {
+    screen: (client: Client, topic: string) => admissions.screen(client, topic),
+    admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
+  }
+  const aedes = new DurableAedes(store, gates, {
     ...limits,
     connectTimeout: options.connectTimeout,
     ...handlers(forwarding, store, admissions, onError),

@@ -13,6 +13,16 @@ export interface ForwardingEnd {
   send(packet: Buffer): boolean
 }
 
+declare module 'aedes' {
+  interface Client {
+    /** The packet identifier of the next message to it: there is no other way to one. */
+    _nextId: number
+  }
+}
+
+/** [MQTT-2.3.1-1] */
+const maxPacketId = 65_535
+
 /** What forwarding needs. */
 export interface ForwardingOptions {
   /** How much may wait for one client, in bytes, before live messages no longer join it. */
@@ -23,6 +33,10 @@ export interface ForwardingOptions {
   readonly mayReceive: (client: Client, topic: string) => boolean
   /** The client's connection, if it is open. */
   readonly endOf: (client: Client) => ForwardingEnd | undefined
+  /** Whether those who publish wait for this client, so that nothing has to be dropped for it. */
+  readonly isProtected: (client: Client) => boolean
+  /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
+  readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
   readonly log: Logger
@@ -112,10 +126,12 @@ export class Forwarding {
     if (packet.qos === 0 ? !outbox.connected : !this.#options.catchUps.mayPass(client, packet)) return null
     const waiting = buffered - outbox.paced + outbox.pending
     if (waiting <= 0) outbox.full = false
-    if (waiting >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)) {
+    const isFull = waiting >= this.#options.maxQueuedBytes || (outbox.full && packet.qos === 0)
+    if (isFull && !this.#options.isProtected(client)) {
       this.#overflow(client, outbox, packet)
       return null
     }
+    if (packet.qos > 0 && packet.retain && !client.clean) this.#note(client, packet)
     if (packet.qos > 0 || !this.#send(outbox, packet)) return this.#leave(outbox, packet, size)
     this.sent++
     return null
@@ -123,8 +139,17 @@ export class Forwarding {
 
   /** Writes a live message of QoS 0, unless it would overtake what Aedes has yet to write [MQTT-4.6.0-6]. */
   #send({ end, leaving }: Outbox, packet: AedesPublishPacket): boolean {
-    if (!end || leaving > 0 || packet.payload.length > largestEncoded || packet.retain || packet.dup) return false
+    if (!end || leaving > 0 || packet.payload.length > largestEncoded || packet.dup) return false
     return end.send(this.#encoder.encode(packet))
+  }
+
+  /**
+   * Aedes takes what has RETAIN for a retained message, which is in no queue; but this one is, for a session that gets it
+   * as it was published, and would never leave it.
+   */
+  #note(client: Client, packet: AedesPublishPacket): void {
+    packet.messageId = nextId(client)
+    this.#options.noteSent(client, { ...packet })
   }
 
   /** Gives the packet back to Aedes, which writes it in a `setImmediate` that it sets when it has it. */
@@ -163,6 +188,13 @@ export class Forwarding {
     }
     return outbox
   }
+}
+
+/** Takes the next packet identifier of a connection, which Aedes gives to each message that comes without one. */
+function nextId(client: Client): number {
+  const id = client._nextId
+  client._nextId = id >= maxPacketId ? 1 : id + 1
+  return id
 }
 
 function hasLeft(left: readonly { outbox: Outbox; size: number }[]): void {

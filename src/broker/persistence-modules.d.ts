@@ -15,6 +15,8 @@ declare module 'aedes-persistence/asyncPersistence.js' {
     readonly clientId: string
     readonly topic: string
     readonly qos: 0 | 1 | 2
+    /** Whether RETAIN is to come as it was published. */
+    readonly rap?: boolean
   }
 
   class Persistence {

@@ -1,14 +1,15 @@
 import type { PublishPacket } from 'aedes'
 import type { TurnEnd } from './turn-end.js'
 
-/** The first byte of a PUBLISH of QoS 0 that is neither retained nor a duplicate (MQTT 3.1.1 §3.3.1). */
-const publishQos0 = 0x30
+/** The first byte of a PUBLISH of QoS 0 that is no duplicate, and the bit for RETAIN in it (MQTT 3.1.1 §3.3.1). */
+const [publishQos0, retainBit] = [0x30, 0x01]
 
 /** Encodes each message once, for all its subscribers, which get it one after the other. */
 export class PublishEncoder {
   readonly #turnEnd: TurnEnd
   #topic = ''
   #payload: string | Buffer = ''
+  #retain = false
   #encoded: Buffer | undefined
 
   constructor(turnEnd: TurnEnd) {
@@ -16,12 +17,14 @@ export class PublishEncoder {
   }
 
   /** The message as `encodePublish` has it. */
-  encode({ topic, payload }: Pick<PublishPacket, 'topic' | 'payload'>): Buffer {
-    if (this.#encoded && payload === this.#payload && topic === this.#topic) return this.#encoded
+  encode({ topic, payload, retain }: Pick<PublishPacket, 'topic' | 'payload' | 'retain'>): Buffer {
+    const isSame = payload === this.#payload && topic === this.#topic && retain === this.#retain
+    if (this.#encoded && isSame) return this.#encoded
     if (!this.#encoded) this.#turnEnd.add(this.#forget)
     this.#topic = topic
     this.#payload = payload
-    this.#encoded = encodePublish(topic, payload)
+    this.#retain = retain
+    this.#encoded = encodePublish(topic, payload, retain)
     return this.#encoded
   }
 
@@ -32,17 +35,17 @@ export class PublishEncoder {
 }
 
 /**
- * A PUBLISH packet of QoS 0, neither retained nor a duplicate, in its bytes on the wire: the same for all its subscribers,
+ * A PUBLISH packet of QoS 0 that is no duplicate, in its bytes on the wire: the same for all its subscribers,
  * and the same in MQTT 3.1 and 3.1.1.
  *
  * @param topic up to 65,535 bytes in UTF-8
  * @param payload up to what the remaining length of 268,435,455 bytes leaves room for
  */
-export function encodePublish(topic: string, payload: string | Buffer): Buffer {
+export function encodePublish(topic: string, payload: string | Buffer, retain = false): Buffer {
   const topicLength = Buffer.byteLength(topic)
   const remaining = 2 + topicLength + Buffer.byteLength(payload)
   const bytes = Buffer.allocUnsafe(1 + lengthSize(remaining) + remaining)
-  bytes[0] = publishQos0
+  bytes[0] = retain ? publishQos0 | retainBit : publishQos0
   let at = writeLength(bytes, 1, remaining)
   at = bytes.writeUInt16BE(topicLength, at)
   at += bytes.write(topic, at)

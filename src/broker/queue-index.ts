@@ -14,10 +14,10 @@ export class QueueIndex {
       clientId,
       subscriptions.map(({ topic }) => topic),
     )
-    for (const { topic, qos } of subscriptions) {
+    for (const { topic, qos, rap } of subscriptions) {
       if (qos === 0) continue
       const own = this.#sessions.get(clientId) ?? new Map<string, QueueSubscription>()
-      const subscription = { clientId, topic, qos }
+      const subscription = { clientId, topic, qos, rap: rap === true }
       this.#sessions.set(clientId, own.set(topic, subscription))
       this.#filters.add(topic, subscription)
     }

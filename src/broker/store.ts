@@ -161,12 +161,16 @@ export class Store {
     await Promise.all(subscriptions.map(subscription => this.outgoingEnqueue(subscription, packet)))
   }
 
-  async outgoingEnqueue(subscription: { clientId: string; qos?: QoS }, packet: AedesPublishPacket): Promise<void> {
+  async outgoingEnqueue(
+    subscription: { clientId: string; qos?: QoS; rap?: boolean },
+    packet: AedesPublishPacket,
+  ): Promise<void> {
     // The lower of what was published and what was subscribed to [MQTT-3.8.4-6]; not as a retained message, because the
-    // subscription was there first [MQTT-3.3.1-9].
+    // subscription was there first [MQTT-3.3.1-9], except for a bridge.
     const qos = lower(packet.qos, subscription.qos ?? 2)
+    const retain = packet.retain && subscription.rap === true
     if (!this.sessions.admit(subscription.clientId)) return
-    await this.#base.outgoingEnqueue(subscription, { ...ownPayload(packet), qos, retain: false })
+    await this.#base.outgoingEnqueue(subscription, { ...ownPayload(packet), qos, retain })
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {

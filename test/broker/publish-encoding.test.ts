@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { encodePublish, PublishEncoder } from '../../src/broker/publish-encoding.js'
 import { TurnEnd } from '../../src/broker/turn-end.js'
 
-const generated = (topic: string, payload: string | Buffer, protocolVersion: 3 | 4): Buffer =>
-  generate({ cmd: 'publish', topic, payload, qos: 0, retain: false, dup: false }, { protocolVersion })
+const generated = (topic: string, payload: string | Buffer, protocolVersion: 3 | 4, retain = false): Buffer =>
+  generate({ cmd: 'publish', topic, payload, qos: 0, retain, dup: false }, { protocolVersion })
 
 const topics = fc.oneof(
   fc.string({ unit: 'binary', minLength: 1, maxLength: 60 }),
@@ -20,10 +20,10 @@ const payloads = fc.oneof(
 describe('a PUBLISH that is encoded once', () => {
   it('has the bytes of mqtt-packet, for any topic and payload, in MQTT 3.1 and 3.1.1', () => {
     fc.assert(
-      fc.property(topics, payloads, (topic, payload) => {
-        const bytes = encodePublish(topic, payload)
-        expect(bytes).toEqual(generated(topic, payload, 3))
-        expect(bytes).toEqual(generated(topic, payload, 4))
+      fc.property(topics, payloads, fc.boolean(), (topic, payload, retain) => {
+        const bytes = encodePublish(topic, payload, retain)
+        expect(bytes).toEqual(generated(topic, payload, 3, retain))
+        expect(bytes).toEqual(generated(topic, payload, 4, retain))
       }),
     )
   })
@@ -41,13 +41,16 @@ describe('a PUBLISH that is encoded once', () => {
 })
 
 describe('the encoder', () => {
-  it('encodes one message once, and another one anew, also with the same payload or topic', () => {
+  it('encodes one message once, and another one anew, also with the same payload or topic, or with RETAIN', () => {
     const encoder = new PublishEncoder(new TurnEnd())
     const [some, other] = [Buffer.from('some'), Buffer.from('other')]
-    const first = encoder.encode({ topic: 'a', payload: some })
-    expect(encoder.encode({ topic: 'a', payload: some })).toBe(first)
-    expect(encoder.encode({ topic: 'b', payload: some })).toEqual(encodePublish('b', some))
-    expect(encoder.encode({ topic: 'b', payload: other })).toEqual(encodePublish('b', other))
-    expect(encoder.encode({ topic: 'a', payload: some })).toEqual(first)
+    const encode = (topic: string, payload: Buffer, retain = false): Buffer =>
+      encoder.encode({ topic, payload, retain })
+    const first = encode('a', some)
+    expect(encode('a', some)).toBe(first)
+    expect(encode('a', some, true)).toEqual(encodePublish('a', some, true))
+    expect(encode('b', some)).toEqual(encodePublish('b', some))
+    expect(encode('b', other)).toEqual(encodePublish('b', other))
+    expect(encode('a', some)).toEqual(first)
   })
 })
