@@ -9,6 +9,8 @@ export interface Operation {
   readonly summary: string
   readonly query?: z.ZodType
   readonly body?: z.ZodType
+  /** What a body of any other type is, where one is taken too. */
+  readonly rawBody?: string
   /** By status: what the answer is, and how it looks where it is JSON. */
   readonly responses: Readonly<Record<number, OperationResponse>>
 }

@@ -5,6 +5,7 @@ import { ParameterError, readQuery } from '../http/parameters.js'
 import { isUserName } from '../identity.js'
 import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
+import { eventSchema } from './event-schema.js'
 import type { Answer } from './event-stream.js'
 import type { Operation } from './operation.js'
 import { refuseOtherMethods } from './other-methods.js'
@@ -48,7 +49,7 @@ export const pollOperation: Operation = {
     200: {
       description: 'Events in order, and the cursor for the next poll; no events when the time was up',
       schema: z.object({
-        events: z.array(z.object({}).loose()),
+        events: z.array(eventSchema),
         cursor: z.string(),
         gap: z.object({ reason: z.string(), cursor: z.string(), resumes: z.string() }).nullable(),
         device: z.string(),

@@ -53,7 +53,8 @@ const query = z.object({
   qos: z
     .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
     .default('1')
-    .transform(digit => toQos(Number(digit))),
+    .transform(digit => toQos(Number(digit)))
+    .describe('How surely MQTT delivers it'),
   retain: flag().describe('Whether it becomes the topic’s state'),
   receiptFrom: z
     .preprocess(value => (typeof value === 'string' ? [value] : value), askedDevices)
@@ -77,6 +78,7 @@ export const publishOperations: readonly Operation[] = [
     summary: 'Publishes the body as a message on topic, or, without topic, what the body says as JSON.',
     query,
     body: z.union([z.strictObject({ messages: z.array(messageJson).min(1).max(maxMessages) }), messageJson]),
+    rawBody: 'With topic: the payload, whatever its type',
     responses: {
       201: {
         description: 'Published, and in the journal',

@@ -1,0 +1,183 @@
+import { Validator } from '@seriousme/openapi-schema-validator'
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { PresenceRegistry } from '../../src/push/presence-registry.js'
+import { registerConnections } from '../../src/transports/connections.js'
+import { registerOpenApi } from '../../src/transports/openapi.js'
+import { registerPoll } from '../../src/transports/poll.js'
+import { registerPresence } from '../../src/transports/presence.js'
+import { registerPublish } from '../../src/transports/publish.js'
+import { registerEvents } from '../../src/transports/sse.js'
+import { type Rig, startRig } from './rig.js'
+
+interface Parameter {
+  readonly name: string
+  readonly in: string
+  readonly required: boolean
+  readonly description?: string
+  readonly schema: Readonly<Record<string, unknown>>
+}
+
+interface Described {
+  readonly operationId: string
+  readonly parameters?: readonly Parameter[]
+  readonly requestBody?: { readonly content: Readonly<Record<string, object>> }
+  readonly responses: Readonly<Record<string, { readonly content?: Readonly<Record<string, { schema: object }>> }>>
+}
+
+interface Document {
+  readonly openapi: string
+  readonly paths: Readonly<Record<string, Readonly<Record<string, Described>>>>
+  readonly components: Readonly<Record<string, Readonly<Record<string, object>>>>
+}
+
+/** Has members refused that are not described: a description may be silent about what is to come, and a test may not. */
+function strict(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(strict)
+  if (typeof schema !== 'object' || schema === null) return schema
+  const entries = Object.entries(schema).map(([name, value]) => [name, strict(value)])
+  const made = Object.fromEntries(entries)
+  return made.type === 'object' && made.properties ? { additionalProperties: false, ...made } : made
+}
+
+describe('GET /v1/openapi.json', () => {
+  let rig: Rig
+  let document: Document
+  const presence = new PresenceRegistry({ grace: 0 })
+  const routes = new Set<string>()
+  beforeAll(async () => {
+    rig = await startRig({
+      parts: { presence },
+      register: (app, options) => {
+        app.addHook('onRoute', ({ url }) => void routes.add(url.replace(/:(\w+)/g, '{$1}')))
+        registerEvents(app, options)
+        registerPoll(app, options)
+        registerConnections(app, options)
+        registerPublish(app, options)
+        registerPresence(app, options)
+        registerOpenApi(app, options)
+      },
+    })
+    document = JSON.parse(await (await fetch(`${rig.url}/v1/openapi.json`)).text())
+  })
+  afterAll(async () => {
+    await rig.close()
+    presence.close()
+  })
+  const operations = () =>
+    Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+    )
+  const operationOf = (method: string, path: string): Described => {
+    const operation = document.paths[path]?.[method]
+    if (!operation) throw new Error(`${method} ${path} is not described`)
+    return operation
+  }
+  /** What checks an answer of this status. */
+  const checkOf = (method: string, path: string, status: number, type = 'application/json'): ValidateFunction => {
+    const { responses } = operationOf(method, path)
+    const content = responses[status]?.content ?? { [type]: { schema: { $ref: '#/components/schemas/Problem' } } }
+    const ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: true })
+    return ajv.compile({ ...(strict(content[type]?.schema) as object), components: strict(document.components) })
+  }
+
+  it('answers a valid OpenAPI 3.1 document', async () => {
+    const response = await fetch(`${rig.url}/v1/openapi.json`)
+    expect([response.status, response.headers.get('content-type')]).toEqual([200, 'application/json; charset=utf-8'])
+    const result = await new Validator().validate(JSON.parse(await response.text()))
+    expect(result).toEqual({ valid: true })
+    expect(document.openapi).toBe('3.1.1')
+  })
+
+  it('describes each route that there is, and no other', () => {
+    expect(Object.keys(document.paths).sort()).toEqual([...routes].sort())
+    const names = operations().map(({ operation }) => operation.operationId)
+    expect(new Set(names).size).toBe(names.length)
+    expect(names).toContain('getPresence')
+  })
+
+  it('says of every parameter what it is, and whether it has to be there', () => {
+    for (const { path, operation } of operations()) {
+      for (const { name, in: place, description, schema } of operation.parameters ?? []) {
+        if (place === 'query') expect([path, name, description]).toEqual([path, name, expect.any(String)])
+        expect([path, name, Object.keys(schema).length > 0]).toEqual([path, name, true])
+      }
+    }
+    const [topic] = operationOf('get', '/v1/events').parameters ?? []
+    expect(topic).toMatchObject({ name: 'topic', in: 'query', required: true, schema: { type: 'array', minItems: 1 } })
+    const limit = operationOf('get', '/v1/presence').parameters?.find(({ name }) => name === 'limit')
+    expect(limit).toMatchObject({
+      required: false,
+      schema: { type: 'integer', minimum: 1, maximum: 1000, default: 100 },
+    })
+  })
+
+  it('describes methods that are answered', async () => {
+    for (const { path, method } of operations()) {
+      const url = `${rig.url}${path.replace(/\{\w+\}/, 'nobody')}`
+      const response = await fetch(url, { method: method.toUpperCase(), signal: AbortSignal.timeout(5000) })
+      const text = await response.text()
+      expect([path, response.status]).not.toEqual([path, 405])
+      if (response.status === 404) expect(text).toContain('There is no such')
+    }
+  })
+
+  it.each([
+    ['get', '/v1/presence', '?topic=news/eu', 200],
+    ['get', '/v1/presence', '', 200],
+    ['get', '/v1/poll', '?topic=news/%23&timeout=0&last=10&json=true', 200],
+    ['get', '/v1/openapi.json', '', 200],
+    ['get', '/v1/events', '', 400],
+    ['get', '/v1/poll', '?topic=a&cursor=x', 400],
+    ['post', '/v1/connections/{connection}', '', 404],
+  ] as const)('is true of %s %s%s: %i', async (method, path, query, status) => {
+    presence.enter({ device: 'kitchen', user: 'alice', transport: 'sse', topics: ['news/#'] })
+    await rig.publish('news/eu', '{"a":1}')
+    await rig.publish('news/bytes', Buffer.from([0xff]), { retain: true })
+    const response = await fetch(`${rig.url}${path.replace('{connection}', 'nobody')}${query}`, { method })
+    const [type = ''] = (response.headers.get('content-type') ?? '').split(';')
+    expect(response.status).toBe(status)
+    const check = checkOf(method, path, status, type)
+    check(JSON.parse(await response.text()))
+    expect(check.errors).toBe(null)
+  })
+
+  it.each([
+    ['?topic=news', 'text', 201],
+    [
+      '',
+      JSON.stringify({
+        messages: [
+          { topic: 'a', payload: 'x' },
+          { topic: 'b', json: { c: 1 }, qos: 0 },
+        ],
+      }),
+      201,
+    ],
+    ['', JSON.stringify({ messages: [{ topic: '#', payload: 'x' }] }), 400],
+  ])('is true of post /v1/publish%s', async (query, body, status) => {
+    const response = await fetch(`${rig.url}/v1/publish${query}`, { method: 'POST', body })
+    expect(response.status).toBe(status)
+    const [type = ''] = (response.headers.get('content-type') ?? '').split(';')
+    const check = checkOf('post', '/v1/publish', status, type)
+    check(JSON.parse(await response.text()))
+    expect(check.errors).toBe(null)
+  })
+
+  it('has the events of a stream as it describes them', async () => {
+    await rig.publish('news/eu', '{"a":1}', { retain: true })
+    const response = await fetch(`${rig.url}/v1/events?topic=news/eu&json=true`)
+    let text = ''
+    for await (const chunk of response.body ?? []) {
+      text += Buffer.from(chunk).toString()
+      if (text.includes('data: {"id"') && text.endsWith('\n\n')) break
+    }
+    const line = text.split('\n').find(each => each.startsWith('data: {"id"')) ?? ''
+    const ajv = new Ajv2020({ strict: false, validateFormats: false })
+    const check = ajv.compile(strict(document.components['schemas']?.['Event']) as object)
+    const event = JSON.parse(line.slice(6))
+    check(event)
+    expect(check.errors).toBe(null)
+    expect(check({ ...event, more: 1 })).toBe(false)
+  })
+})
