@@ -14,6 +14,7 @@ import { Echoes } from './echoes.js'
 import { Link } from './link.js'
 import { isPublishable } from './publishable.js'
 import { Reader } from './reader.js'
+import { RememberedSubscriptions } from './remembered-subscriptions.js'
 
 /** What a session needs. */
 export interface SessionOptions {
@@ -86,8 +87,16 @@ class BrokerSession implements Session {
       timeout: options.publishTimeout ?? 10_000,
     })
     const dialects = new Dialects(embedded, log)
-    const clientId = config.clientId ?? makeClientId(data)
-    this.#reader = new Reader({ journal, topics: config.topics, echoes: this.#echoes, log })
+    const clientId = config.clientId ?? makeClientId(config.journal === 'level' ? data : undefined)
+    const isKept = config.journal === 'level'
+    this.#reader = new Reader({
+      journal,
+      clientId,
+      topics: config.topics,
+      echoes: this.#echoes,
+      remembered: new RememberedSubscriptions(isKept ? data : undefined),
+      log,
+    })
     let onTried = ignore
     const tried = new Promise<void>(resolve => {
       onTried = resolve
@@ -112,8 +121,7 @@ class BrokerSession implements Session {
         })
       })
     this.#readLink = new Link({
-      connect: () =>
-        this.#reader.start(onMessage => connect({ clientId, clean: config.journal === 'memory', onMessage })),
+      connect: () => this.#reader.start(onMessage => connect({ clientId, clean: !isKept, onMessage })),
       onUp: () => onChange(),
       onDown: reason => onChange(reason),
     })
@@ -160,7 +168,7 @@ class BrokerSession implements Session {
   async #close(): Promise<void> {
     this.#update()
     await this.#writeLink.close()
-    await this.#reader.drained()
+    await this.#reader.stop()
     await this.#readLink.close()
     this.#reader.close()
     this.#echoes.close(new Ending('publish-timeout'))
