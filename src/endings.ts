@@ -25,6 +25,7 @@ const table = {
   // Before the upgrade: an HTTP answer.
   'bad-handshake': { httpStatus: 400, level: 'info', text: 'This is not a valid WebSocket handshake' },
   'bad-request': { httpStatus: 400, level: 'info', text: 'This is not a valid HTTP request' },
+  'invalid-parameter': { httpStatus: 400, level: 'info', text: 'A parameter is not right' },
   'headers-too-large': { httpStatus: 431, level: 'info', text: 'The request headers are too large' },
   'url-too-long': { httpStatus: 414, level: 'info', text: 'The URL is too long' },
   'body-too-large': { httpStatus: 413, level: 'info', text: 'The body of the request is too large' },
@@ -148,6 +149,8 @@ const table = {
   'connect-too-large': { closeCode: 1009, level: 'warn', text: 'The MQTT CONNECT packet is too large' },
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
+  'message-too-large': { closeCode: 1009, level: 'warn', text: 'A message is larger than this endpoint takes' },
+  'too-many-errors': { closeCode: 1008, level: 'warn', text: 'Too many messages in a row were not right' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
   'identity-expired': { closeCode: 1008, level: 'info', text: 'What proved who you are has expired' },
   'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },

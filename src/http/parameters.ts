@@ -45,15 +45,20 @@ function parseJson(body: Buffer): unknown {
 /**
  * Reads a value that came as JSON.
  *
+ * @param whole what it is called where no member of it is wrong, but all of it
  * @throws {ParameterError} for the first member that is wrong
  */
-export function readValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+export function readValue<Schema extends z.ZodType>(
+  schema: Schema,
+  value: unknown,
+  whole = 'The body',
+): z.output<Schema> {
   const result = schema.safeParse(value, { error: describe })
   if (result.success) return result.data
   const [issue] = result.error.issues
   const parameter = displayPath(issue?.path ?? [])
   const message = issue?.message ?? 'is not right'
-  throw new ParameterError(parameter, parameter === '' ? `The body ${message}` : `${parameter} ${message}`)
+  throw new ParameterError(parameter, parameter === '' ? `${whole} ${message}` : `${parameter} ${message}`)
 }
 
 /** What is not said by the schema itself; each message follows the parameter's name. */

@@ -36,6 +36,8 @@ export interface FilterChange {
 export interface Subscription {
   /** Where to go on with another subscription, when this one ends now: after what has been given to the sink. */
   readonly cursor: string | undefined
+  /** Whether it has got all that was there, of all its filters, so that nothing is being read for it. */
+  readonly isLive: boolean
   /**
    * Changes its filters without a hole and without a double: what comes under several filters comes once, and of topics
    * that it had already, nothing that is retained comes again. Changes are made in their order, each when what came
@@ -138,6 +140,10 @@ export class Subscriber implements Subscription {
   get cursor(): string | undefined {
     if (this.state === 'closed' || this.#unplaced) return this.#cursor
     return this.idOf(this.state !== 'live' ? this.position : this.#pending ? this.#before : this.#host.position)
+  }
+
+  get isLive(): boolean {
+    return this.state === 'live'
   }
 
   get blocked(): boolean {

@@ -1,0 +1,259 @@
+import type { Client } from '../access/client-address.js'
+import type { ConnectionLog } from '../connection-log.js'
+import { Ending, type EndingReason } from '../endings.js'
+import { ParameterError } from '../http/parameters.js'
+import type { Identity } from '../identity.js'
+import type { SubscribeOptions, Subscription } from '../push/hub.js'
+import type { Attendance } from '../push/presence.js'
+import type { CloseReason, Gap, Sink } from '../push/sink.js'
+import type { Beating } from './heartbeats.js'
+import type { ConnectionEvents, LiveConnection } from './live-connections.js'
+import { failureOf } from './socket-errors.js'
+import { encodeEnd, encodeGap, messageFrame } from './socket-frames.js'
+import type { SocketHouse } from './socket-house.js'
+import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js'
+import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
+import type { SocketWire, WireListener } from './socket-wire.js'
+
+/** Messages of one connection that are being done at the same time; what comes besides waits, unread. */
+const maxUnderWay = 64
+/** Their length together, in UTF-16 units; one may be longer. */
+const maxUnderWayLength = 256 * 1024
+/** Wrong messages in a row that end a connection. */
+const maxErrors = 100
+/** Pings without an answer that end it. */
+const maxUnanswered = 2
+
+const endings: Readonly<Record<CloseReason, EndingReason>> = {
+  'too-slow': 'client-too-slow',
+  'journal-unavailable': 'journal-unavailable',
+  'shutting-down': 'shutting-down',
+  // A socket never has enough.
+  complete: 'internal-error',
+}
+
+/** Who is connected, and what they want at first. */
+export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
+  readonly identity: Identity
+  readonly client: Client
+  readonly device: string
+  /** What it listens to, besides its own topic. */
+  readonly filters: readonly string[]
+  readonly log: ConnectionLog
+}
+
+/**
+ * One plain WebSocket: events down, requests up, each answered. It is open until its client goes, or does not answer two
+ * pings, or sends nothing but nonsense; its identity expires; the hub lets go of it; or the gateway shuts down.
+ */
+export class SocketConnection implements Sink, Beating, ConnectionEvents, WireListener {
+  wroteAt = 0
+  readonly #house: SocketHouse
+  readonly #wire: SocketWire
+  readonly #log: ConnectionLog
+  readonly #connection: LiveConnection
+  readonly #attendance: Attendance
+  readonly #subscription: Subscription
+  readonly #requests: SocketRequests
+  readonly #pings: Beating
+  #unanswered = 0
+  /** What has been read and waits until less is under way. */
+  readonly #inbox: (string | undefined)[] = []
+  #underWay = 0
+  #underWayLength = 0
+  /** Whether what comes next depends on what is under way. */
+  #exclusive = false
+  #errors = 0
+  #resume: (() => void) | undefined
+  #closed = false
+
+  /**
+   * Nothing but the welcome is written before this turn of the event loop is over.
+   *
+   * @param makeWire puts it on its WebSocket; nothing may have been read from that
+   * @throws {Ending} `shutting-down`
+   */
+  constructor(house: SocketHouse, order: SocketOrder, makeWire: (listener: WireListener) => SocketWire) {
+    const { push, connections, heartbeats, pings } = house
+    const { identity, client, device, filters, log, ...wanted } = order
+    this.#house = house
+    this.#log = log
+    this.#connection = connections.open(identity, this)
+    const { id } = this.#connection
+    const topics: OwnTopics = { in: `socket/${id}/in`, out: `socket/${id}/out` }
+    const all = [...new Set([topics.out, ...filters])]
+    this.#attendance = push.presence.enter({ device, user: identity.user, transport: 'socket', topics: all })
+    this.#subscription = push.hub.subscribe({ ...wanted, filters: all, sink: this })
+    const parts = { connection: this.#connection, subscription: this.#subscription, attendance: this.#attendance }
+    this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })
+    this.#pings = { wroteAt: 0, beat: () => this.#ping() }
+    this.#wire = makeWire(this)
+    heartbeats.add(this)
+    pings.add(this.#pings)
+    this.#send('welcome', { connection: id, device, topics, heartbeat: push.config.heartbeat / 1000 })
+  }
+
+  /** Bytes that wait for the client. */
+  get bufferedBytes(): number {
+    return this.#wire.bufferedBytes
+  }
+
+  write(frames: Buffer): boolean {
+    this.wroteAt = this.#house.heartbeats.tick
+    return this.#wire.write(frames)
+  }
+
+  onDrain(resume: () => void): void {
+    this.#resume = resume
+  }
+
+  gap(gap: Gap): void {
+    this.write(encodeGap(gap))
+  }
+
+  live(): void {
+    this.write(this.#house.places.of(this.#subscription.cursor))
+  }
+
+  close(reason: CloseReason): void {
+    this.end(new Ending(endings[reason]))
+  }
+
+  beat(): void {
+    // What waits is read before this would be, or never. While there is no place yet, there is none to tell.
+    const { cursor } = this.#subscription
+    if (!this.#wire.isFull && cursor !== undefined) this.write(this.#house.places.of(cursor))
+  }
+
+  renewed(identity: Identity): void {
+    const { isLive } = this.#subscription
+    const lost = this.#requests.renewed(identity)
+    if (lost.length === 0) return
+    // What is being read for it may be of these.
+    if (!isLive) return this.end(new Ending('topic-refused', { hint: lost[0]?.slice(0, 256) ?? '' }))
+    this.#send('error', { ...failureOf(new Ending('topic-refused')), topics: lost })
+  }
+
+  received(text: string | undefined): void {
+    if (this.#closed) return
+    this.#inbox.push(text)
+    this.#pump()
+  }
+
+  alive(): void {
+    if (this.#closed) return
+    this.#attendance.seen()
+    this.#unanswered = 0
+    this.#pings.wroteAt = this.#house.pings.tick
+  }
+
+  drained(): void {
+    if (this.#closed) return
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
+    this.#pump()
+  }
+
+  over(ending: Ending): void {
+    this.end(ending)
+  }
+
+  end(ending: Ending): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { heartbeats, pings, metrics } = this.#house
+    const { cursor } = this.#subscription
+    heartbeats.delete(this)
+    pings.delete(this.#pings)
+    this.#subscription.close()
+    this.#attendance.leave()
+    this.#connection.close()
+    this.#inbox.length = 0
+    this.#wire.write(encodeEnd(ending, cursor))
+    this.#wire.finish(ending)
+    const { reason, level, text, cause } = ending
+    metrics.ended(reason)
+    this.#log[level]({ reason, err: cause }, text)
+  }
+
+  /** Cuts it off. */
+  destroy(): void {
+    this.#wire.destroy()
+  }
+
+  #ping(): void {
+    // Its pong would not be read.
+    if (this.#wire.isPaused && !this.#wire.isFull) return
+    if (this.#unanswered >= maxUnanswered) return this.end(new Ending('ping-timeout'))
+    this.#unanswered++
+    this.#wire.ping()
+  }
+
+  /** Does what has been read, as far as there is room for it and for its answers; else, nothing more is read. */
+  #pump(): void {
+    while (this.#inbox.length > 0 && !this.#closed && !this.#isBusy()) this.#do(this.#inbox.shift())
+    if (this.#closed) return
+    const waits = this.#inbox.length > 0
+    if (waits && !this.#wire.isPaused) this.#wire.pause()
+    else if (!waits && this.#wire.isPaused) this.#wire.resume()
+  }
+
+  #isBusy(): boolean {
+    const isMuch = this.#underWay >= maxUnderWay || this.#underWayLength > maxUnderWayLength
+    return isMuch || this.#exclusive || this.#wire.isFull
+  }
+
+  #do(text: string | undefined): void {
+    let ref: Ref
+    try {
+      if (text === undefined) throw new ParameterError('', 'The message must be text')
+      const value = parseMessage(text)
+      ref = refOf(value)
+      const message = readMessage(value)
+      const exclusive = message.type === 'authenticate'
+      this.#begin(text.length, exclusive)
+      this.#requests
+        .do(message, answer => this.#succeed(ref, answer))
+        .catch(error => this.#fail(ref, error))
+        .finally(() => this.#finish(text.length, exclusive))
+    } catch (error) {
+      this.#fail(ref, error)
+    }
+  }
+
+  #begin(length: number, exclusive: boolean): void {
+    this.#underWay++
+    this.#underWayLength += length
+    if (exclusive) this.#exclusive = true
+  }
+
+  #finish(length: number, exclusive: boolean): void {
+    this.#underWay--
+    this.#underWayLength -= length
+    if (exclusive) this.#exclusive = false
+    this.#pump()
+  }
+
+  #succeed(ref: Ref, answer: Answer): void {
+    this.#errors = 0
+    this.#send('ok', { ref, ...answer })
+  }
+
+  #fail(ref: Ref, error: unknown): void {
+    if (this.#closed) return
+    const failure = failureOf(error)
+    this.#send('error', { ref, ...failure })
+    // What is wrong on this side does not count.
+    if (failure.status >= 500) {
+      if (failure.reason === 'internal-error') this.#log.error({ err: error }, 'a message of a socket was not done')
+      return
+    }
+    this.#errors++
+    if (this.#errors >= maxErrors) this.end(new Ending('too-many-errors'))
+  }
+
+  #send(type: string, members: object): void {
+    if (!this.#closed) this.write(messageFrame(type, members))
+  }
+}

@@ -1,0 +1,58 @@
+import type { Ending } from '../endings.js'
+import type { Encoder, Gap } from '../push/sink.js'
+import { eventJson } from './event-json.js'
+
+/*
+ * What a socket sends: JSON in text frames. Each is made as bytes that go to a connection as they are, so that those who
+ * get the same event get the same bytes, and several events are one write.
+ */
+
+/** FIN, and the opcode of text. */
+const wholeText = 0x81
+
+/** A server's text frame: whole, and not masked (RFC 6455 §5.2). */
+export function textFrame(text: string): Buffer {
+  const length = Buffer.byteLength(text)
+  const start = length < 126 ? 2 : length < 65_536 ? 4 : 10
+  const frame = Buffer.allocUnsafe(start + length)
+  frame[0] = wholeText
+  if (start === 2) frame[1] = length
+  else if (start === 4) {
+    frame[1] = 126
+    frame.writeUInt16BE(length, 2)
+  } else {
+    frame[1] = 127
+    frame.writeBigUInt64BE(BigInt(length), 2)
+  }
+  frame.write(text, start)
+  return frame
+}
+
+/** A message to a client. */
+export function messageFrame(type: string, members: object): Buffer {
+  return textFrame(JSON.stringify({ type, ...members }))
+}
+
+const encodePlain: Encoder = event => textFrame(`{"type":"event",${eventJson(event, { json: false }).slice(1)}`)
+
+const encodeWithJson: Encoder = event => textFrame(`{"type":"event",${eventJson(event, { json: true }).slice(1)}`)
+
+/** The encoder of a form: for each the same function, so that sockets of one form share their bytes. */
+export function socketEncoder({ json }: { readonly json: boolean }): Encoder {
+  return json ? encodeWithJson : encodePlain
+}
+
+/** Something is missing here, of these filters, or of all. */
+export function encodeGap({ reason, cursor, resumes, filters }: Gap): Buffer {
+  return messageFrame('gap', { reason, cursor, resumes, ...(filters && { topics: filters }) })
+}
+
+/** All that was there has been sent; this is the place. */
+export function encodeLive(cursor: string | undefined): Buffer {
+  return messageFrame('live', { cursor })
+}
+
+/** The last thing that a client is told. */
+export function encodeEnd({ reason, text: detail, retryAfter }: Ending, cursor: string | undefined): Buffer {
+  return messageFrame('end', { reason, detail, ...(retryAfter !== undefined && { retryAfter }), cursor })
+}

@@ -1,0 +1,187 @@
+import type { Client } from '../access/client-address.js'
+import { TokenBucket } from '../access/rate-limits.js'
+import type { Permissions } from '../access/topic-rules.js'
+import { Ending } from '../endings.js'
+import { ParameterError } from '../http/parameters.js'
+import type { Identity } from '../identity.js'
+import type { Message } from '../push/event.js'
+import type { Subscription } from '../push/hub.js'
+import type { Attendance } from '../push/presence.js'
+import { topicPredicate } from '../push/topics.js'
+import type { LiveConnection } from './live-connections.js'
+import { RequestRefusal } from './socket-errors.js'
+import type { SocketHouse } from './socket-house.js'
+import type { ClientMessage, MessageOf } from './socket-messages.js'
+
+/** Filters that one connection may have, its own topic not counted. */
+const maxFilters = 1000
+
+/** The topics of one connection, for which it needs no rule. */
+export interface OwnTopics {
+  /** What it sends. */
+  readonly in: string
+  /** What is for it. */
+  readonly out: string
+}
+
+/** The connection that asks. */
+export interface Asking {
+  readonly connection: LiveConnection
+  readonly client: Client
+  readonly device: string
+  readonly topics: OwnTopics
+  readonly subscription: Subscription
+  readonly attendance: Attendance
+  /** The filters that it begins with, without its own topic. */
+  readonly filters: readonly string[]
+}
+
+/** What a request is answered with. */
+export type Answer = Readonly<Record<string, unknown>>
+
+/** Does what the messages of one connection ask for. */
+export class SocketRequests {
+  readonly #house: SocketHouse
+  readonly #asking: Asking
+  readonly #bucket: TokenBucket | undefined
+  /** What it will listen to when all changes are made, without its own topic. */
+  readonly #filters: Set<string>
+  #permissions: Permissions
+
+  constructor(house: SocketHouse, asking: Asking) {
+    this.#house = house
+    this.#asking = asking
+    this.#bucket = house.publishes && new TokenBucket(house.publishes)
+    this.#filters = new Set(asking.filters)
+    this.#permissions = house.gate.permissionsOf(asking.connection.identity)
+  }
+
+  /**
+   * Does what a message asks for.
+   *
+   * @param done called once with the answer, in the very moment from which on it is true
+   * @throws {Error} rejects with what `failureOf` reads
+   */
+  async do(message: ClientMessage, done: (answer: Answer) => void): Promise<void> {
+    switch (message.type) {
+      case 'subscribe':
+        return this.#subscribe(message, done)
+      case 'unsubscribe':
+        return this.#unsubscribe(message, done)
+      case 'publish':
+        return done(await this.#publish(message))
+      case 'send':
+        return done(await this.#send({ ...message.message, topic: this.#asking.topics.in }))
+      case 'receipt':
+        return done(await this.#record(message))
+      case 'authenticate':
+        return done(await this.#authenticate(message))
+    }
+  }
+
+  /**
+   * Goes by what a fresh identity of the same user may do.
+   *
+   * @returns the filters that it may not listen to any more, which end
+   */
+  renewed(identity: Identity): readonly string[] {
+    this.#permissions = this.#house.gate.permissionsOf(identity)
+    const lost = [...this.#filters].filter(filter => !this.#permissions.maySubscribe(filter))
+    if (lost.length > 0) void this.#remove(lost, () => {})
+    return lost
+  }
+
+  #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: Answer) => void): Promise<void> {
+    const { subscription, attendance, topics: own } = this.#asking
+    const refused = topics.findIndex(filter => filter !== own.out && !this.#permissions.maySubscribe(filter))
+    if (refused !== -1) throw RequestRefusal.ofTopic(`topics[${refused}]`, topics[refused] ?? '')
+    const added = new Set(topics.filter(filter => filter !== own.out && !this.#filters.has(filter)))
+    if (this.#filters.size + added.size > maxFilters) {
+      throw new ParameterError('topics', `topics must not become more than ${maxFilters} in all`)
+    }
+    for (const filter of added) this.#filters.add(filter)
+    if (added.size > 0) attendance.add([...added])
+    return this.#change(applied => subscription.change({ add: [...added], cursor, applied }), done)
+  }
+
+  #unsubscribe({ topics }: MessageOf<'unsubscribe'>, done: (answer: Answer) => void): Promise<void> {
+    return this.#remove(
+      topics.filter(filter => this.#filters.has(filter)),
+      done,
+    )
+  }
+
+  #remove(filters: readonly string[], done: (answer: Answer) => void): Promise<void> {
+    const { subscription, attendance } = this.#asking
+    for (const filter of filters) this.#filters.delete(filter)
+    if (filters.length > 0) attendance.remove(filters)
+    return this.#change(applied => subscription.change({ remove: filters, applied }), done)
+  }
+
+  /** Resolves when the filters have changed; `done` is called before anything of the new ones comes. */
+  #change(
+    begin: (applied: (filters: readonly string[]) => void) => void,
+    done: (answer: Answer) => void,
+  ): Promise<void> {
+    return new Promise(resolve => {
+      begin(filters => {
+        done({ topics: filters.filter(filter => filter !== this.#asking.topics.out) })
+        resolve()
+      })
+    })
+  }
+
+  async #publish({ message, receipt }: MessageOf<'publish'>): Promise<Answer> {
+    const { topic } = message
+    if (topic !== this.#asking.topics.in && !this.#permissions.mayPublish(topic)) {
+      throw RequestRefusal.ofTopic('topic', topic)
+    }
+    const { receipts, config } = this.#house.push
+    if (receipt && !topicPredicate(config.topics)(topic)) {
+      throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
+    }
+    this.#pace()
+    const event = await this.#house.push.publisher.publish(message)
+    if (event && receipt) await receipts.request(event, receipt)
+    return { id: event?.id ?? null }
+  }
+
+  async #send(message: Message): Promise<Answer> {
+    this.#pace()
+    const event = await this.#house.push.publisher.publish(message)
+    return { id: event?.id ?? null }
+  }
+
+  /** @throws {Ending} `publishing-too-fast` */
+  #pace(): void {
+    const bucket = this.#bucket
+    if (!bucket || bucket.take()) return
+    throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(bucket.wait() / 1000) })
+  }
+
+  async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {
+    const { receipts } = this.#house.push
+    const { device, topics } = this.#asking
+    const topic = await receipts.topicOf(id)
+    if (topic === undefined) throw unknownEvent()
+    if (topic !== topics.out && !this.#permissions.mayRead(topic)) {
+      throw RequestRefusal.ofTopic('id', topic)
+    }
+    const recorded = await receipts.record(id, { device, status, ...(detail !== undefined && { detail }) })
+    if (!recorded) throw unknownEvent()
+    const { receipt } = recorded
+    return { id, device, status: receipt.status, time: new Date(receipt.time).toISOString() }
+  }
+
+  async #authenticate({ token }: MessageOf<'authenticate'>): Promise<Answer> {
+    const { gate, connections } = this.#house
+    const { connection, client } = this.#asking
+    const identity = await gate.identifyToken(token, client)
+    connections.renew(connection.id, identity)
+    return { expires: identity.expires === undefined ? null : new Date(identity.expires).toISOString() }
+  }
+}
+
+function unknownEvent(): RequestRefusal {
+  return new RequestRefusal('id', { status: 404, reason: 'unknown-event', detail: 'There is no such event any more' })
+}

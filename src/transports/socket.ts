@@ -1,0 +1,197 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { type WebSocket, WebSocketServer } from 'ws'
+import { z } from 'zod'
+import type { ClientResolver } from '../access/client-address.js'
+import type { Rate } from '../access/rate-limits.js'
+import { Ending } from '../endings.js'
+import { ParameterError, readValue } from '../http/parameters.js'
+import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
+import { anonymous } from '../identity.js'
+import { deviceOf } from '../push/device.js'
+import { Heartbeats } from './heartbeats.js'
+import { requirePermitted } from './permitted.js'
+import { SharedBytes } from './shared-bytes.js'
+import { SocketConnection, type SocketOrder } from './socket-connection.js'
+import { encodeLive, socketEncoder } from './socket-frames.js'
+import type { SocketHouse } from './socket-house.js'
+import { SocketWire } from './socket-wire.js'
+import { subscribeFields } from './subscribe-query.js'
+import type { TransportOptions } from './transport.js'
+
+const path = '/v1/socket'
+
+/** What is spoken here, where a client offers anything. */
+const subprotocol = 'mqway'
+
+/** Milliseconds of silence after which a client is asked whether it is there. */
+const defaultPingInterval = 30_000
+
+const query = z.object({ ...subscribeFields, topic: subscribeFields.topic.optional() })
+
+export interface SocketOptions extends TransportOptions {
+  readonly resolveClient: ClientResolver
+  /** Messages that one connection may publish; left out for any number. */
+  readonly publishes?: Rate | undefined
+  /** How long a client may take to answer a close frame, in milliseconds. */
+  readonly closeTimeout: number
+  /** Milliseconds; default: 30,000. */
+  readonly pingInterval?: number
+}
+
+/** The endpoint of plain WebSockets. */
+export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
+  /** How many are open. */
+  readonly size: number
+  /** Bytes that wait for clients. */
+  readonly bufferedBytes: number
+  check(request: IncomingMessage): void
+  /**
+   * Ends all that are open, each with its cursor. Idempotent.
+   *
+   * @param grace milliseconds after which those that have not closed are cut off
+   */
+  close(grace: number): Promise<void>
+}
+
+/** Makes `GET /v1/socket`: plain WebSockets, with JSON in text frames. Whoever leads handshakes here has let them in. */
+export function createSocketRoute(options: SocketOptions): SocketRoute {
+  return new Route(options)
+}
+
+class Route implements SocketRoute {
+  readonly #house: SocketHouse
+  readonly #resolveClient: ClientResolver
+  readonly #server: WebSocketServer
+  readonly #open = new Set<SocketConnection>()
+  /** What `ws` finds wrong with a handshake is said by whoever led it here. */
+  readonly #handshakes = new WeakMap<IncomingMessage, Upgrade>()
+  #closing: Promise<void> | undefined
+  /** Called when the last one has closed. */
+  #emptied: () => void = () => {}
+
+  constructor({ resolveClient, publishes, closeTimeout, pingInterval, ...options }: SocketOptions) {
+    this.#house = {
+      ...options,
+      publishes,
+      closeTimeout,
+      heartbeats: new Heartbeats(options.push.config.heartbeat),
+      pings: new Heartbeats(pingInterval ?? defaultPingInterval),
+      places: new SharedBytes(encodeLive),
+    }
+    this.#resolveClient = resolveClient
+    this.#server = new WebSocketServer({
+      noServer: true,
+      clientTracking: false,
+      // Compression would cost memory for each connection, and each would have bytes of its own.
+      perMessageDeflate: false,
+      maxPayload: options.bodies.limit,
+      // Those who ask and never read would fill the memory with answers.
+      autoPong: false,
+      handleProtocols: offered => (offered.has(subprotocol) ? subprotocol : false),
+    })
+    this.#server.on('wsClientError', (error, _socket, request) => {
+      this.#handshakes.get(request)?.refuse(new Ending('bad-handshake', { hint: error.message }))
+    })
+  }
+
+  get size(): number {
+    return this.#open.size
+  }
+
+  get bufferedBytes(): number {
+    let bytes = 0
+    for (const connection of this.#open) bytes += connection.bufferedBytes
+    return bytes
+  }
+
+  matches(candidate: string): boolean {
+    return candidate === path || candidate === `${path}/`
+  }
+
+  check(request: IncomingMessage): void {
+    // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
+    if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
+    const others = offeredBy(request).filter(name => !name.startsWith('bearer.'))
+    if (others.length > 0 && !others.includes(subprotocol)) {
+      throw new Ending('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
+    }
+    readSocketQuery(request)
+  }
+
+  accept(upgrade: Upgrade): void {
+    const { request, socket, head, peer, log } = upgrade
+    if (this.#closing) throw new Ending('shutting-down')
+    this.check(request)
+    const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
+    const identity = peer.identity ?? anonymous
+    requirePermitted(this.#house.gate.permissionsOf(identity), filters)
+    const order: SocketOrder = {
+      ...{ identity, filters, log },
+      client: this.#resolveClient(request),
+      device: deviceOf(identity, device),
+      encode: socketEncoder({ json }),
+      ...(cursor !== undefined && { cursor }),
+      ...(last !== undefined && { last }),
+    }
+    this.#handshakes.set(request, upgrade)
+    this.#server.handleUpgrade(request, socket, head, webSocket => this.#begin(webSocket, socket, order))
+  }
+
+  #begin(webSocket: WebSocket, connection: Duplex, order: SocketOrder): void {
+    const { bodies, closeTimeout } = this.#house
+    const wire = { webSocket, connection, budget: bodies.budget, closeTimeout }
+    try {
+      const opened = new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
+      this.#open.add(opened)
+      webSocket.once('close', () => {
+        this.#open.delete(opened)
+        if (this.#open.size === 0) this.#emptied()
+      })
+    } catch (error) {
+      // After the 101 there is no answer but the end.
+      const { closeCode, text, level, reason, cause } = Ending.from(error)
+      order.log[level]({ reason, err: cause }, text)
+      webSocket.close(closeCode, text)
+    }
+  }
+
+  close(grace: number): Promise<void> {
+    this.#closing ??= this.#endAll(grace)
+    return this.#closing
+  }
+
+  async #endAll(grace: number): Promise<void> {
+    for (const connection of this.#open) connection.end(new Ending('shutting-down'))
+    if (this.#open.size === 0) return
+    const emptied = new Promise<void>(resolve => {
+      this.#emptied = resolve
+    })
+    const overdue = setTimeout(() => {
+      for (const connection of this.#open) connection.destroy()
+    }, grace)
+    await emptied
+    clearTimeout(overdue)
+  }
+}
+
+/** The subprotocols that a handshake offers. */
+function offeredBy({ headers }: IncomingMessage): string[] {
+  const header = headers['sec-websocket-protocol']
+  return header === undefined ? [] : header.split(',').map(name => name.trim())
+}
+
+/** @throws {Ending} `invalid-parameter` */
+function readSocketQuery({ url = '' }: IncomingMessage): z.output<typeof query> {
+  const given = new Map<string, string[]>()
+  for (const [name, value] of new URLSearchParams(url.split('?').slice(1).join('?'))) {
+    given.set(name, [...(given.get(name) ?? []), value])
+  }
+  const entries = [...given].map(([name, values]) => [name, values.length === 1 ? values[0] : values])
+  try {
+    return readValue(query, Object.fromEntries(entries))
+  } catch (error) {
+    if (error instanceof ParameterError) throw new Ending('invalid-parameter', { hint: error.message })
+    throw error
+  }
+}
