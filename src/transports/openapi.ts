@@ -145,7 +145,8 @@ function queryParameters(query: z.ZodType | undefined): object[] {
 
 function describeResponse(status: number, { description, type, schema }: OperationResponse): object {
   if (schema) return { description, content: { [type ?? 'application/json']: { schema: toSchema(schema) } } }
-  if (status >= 400) return { description, content: { 'application/problem+json': { schema: problemReference } } }
+  if (status >= 400 && type !== 'text/plain')
+    return { description, content: { 'application/problem+json': { schema: problemReference } } }
   return { description, ...(type !== undefined && { content: { [type]: { schema: { type: 'string' } } } }) }
 }
 

@@ -10,6 +10,7 @@ import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
 import { anonymous } from '../identity.js'
 import { deviceOf } from '../push/device.js'
 import { Heartbeats } from './heartbeats.js'
+import type { Operation } from './operation.js'
 import { requirePermitted } from './permitted.js'
 import { SharedBytes } from './shared-bytes.js'
 import { SocketConnection, type SocketOrder } from './socket-connection.js'
@@ -28,6 +29,18 @@ const subprotocol = 'mqway'
 const defaultPingInterval = 30_000
 
 const query = z.object({ ...subscribeFields, topic: subscribeFields.topic.optional() })
+
+/** `GET /v1/socket` */
+export const socketOperation: Operation = {
+  method: 'get',
+  path,
+  summary: 'A WebSocket with JSON in text frames, both ways (PROTOCOL.md); no subprotocol, or mqway',
+  query,
+  responses: {
+    101: { description: 'The first message is the welcome' },
+    426: { description: 'Not a handshake of WebSocket version 13', type: 'text/plain' },
+  },
+}
 
 export interface SocketOptions extends TransportOptions {
   readonly resolveClient: ClientResolver
