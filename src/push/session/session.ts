@@ -75,6 +75,7 @@ class BrokerSession implements Session {
   #ready = false
   /** Why the broker is away, as it was last said. */
   #away: string | undefined
+  #closed = false
   #closing: Promise<void> | undefined
 
   constructor(options: SessionOptions) {
@@ -166,6 +167,7 @@ class BrokerSession implements Session {
   }
 
   async #close(): Promise<void> {
+    this.#closed = true
     this.#update()
     await this.#writeLink.close()
     await this.#reader.stop()
@@ -177,8 +179,8 @@ class BrokerSession implements Session {
   /** One line in the log for each change, however many attempts there are. */
   #update(reason?: unknown): void {
     const { log, onStateChange } = this.#options
-    const closed = this.#closing !== undefined
-    const ready = !closed && this.#readLink?.connection !== undefined && this.#writeLink?.connection !== undefined
+    const closed = this.#closed
+    const ready = !closed && this.#readLink.connection !== undefined && this.#writeLink.connection !== undefined
     const text = reason instanceof Error ? reason.message : undefined
     if (ready && !this.#ready) {
       this.#away = undefined

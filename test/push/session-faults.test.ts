@@ -1,0 +1,289 @@
+import { connect as connectTcp } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { MqttClient } from 'mqtt'
+import { afterEach, describe, expect, it } from 'vitest'
+import type { Broker } from '../../src/broker/broker.js'
+import { createEmbedded } from '../../src/broker/embedded.js'
+import { createUpstream } from '../../src/broker/upstream.js'
+import { upstreamAt } from '../../src/config/schema.js'
+import type { Event, Message } from '../../src/push/event.js'
+import { openLevelJournal } from '../../src/push/journal/level.js'
+import { MemoryJournal } from '../../src/push/journal/memory.js'
+import { type Journal, JournalRefusal } from '../../src/push/journal.js'
+import { limits } from '../broker/limits.js'
+import { connect } from '../broker/mqtt-session.js'
+import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
+import { run } from '../helpers/processes.js'
+import { eventually } from '../helpers/wait.js'
+import { bounds, Cleanup, log, sessionOn, Watched } from './session-rig.js'
+
+const cleanup = new Cleanup()
+afterEach(() => cleanup.run())
+
+const message = (topic: string, payload: string, more: Partial<Message> = {}): Message => ({
+  topic,
+  payload: Buffer.from(payload),
+  qos: 1,
+  retain: false,
+  ...more,
+})
+
+async function levelJournal(): Promise<{ journal: Journal; data: string }> {
+  const data = await cleanup.directory()
+  const journal = await openLevelJournal({ directory: join(data, 'journal'), bounds, log })
+  cleanup.add(() => journal.close())
+  return { journal, data }
+}
+
+/** A mosquitto that can be killed and started again with what it kept; a broker that is wherever it is. */
+class Mortal {
+  mosquitto: Mosquitto | undefined
+  broker: Broker | undefined
+
+  async start(directory: string): Promise<void> {
+    const config = ['allow_anonymous true', 'persistence true', `persistence_location ${directory}/`]
+    this.mosquitto = await startMosquitto({ kind: 'tcp' }, [
+      ...config,
+      'autosave_on_changes true',
+      'autosave_interval 1',
+    ])
+    this.broker = createUpstream(upstreamAt(`mqtt://127.0.0.1:${this.mosquitto.port}`), log)
+  }
+
+  open: Broker['open'] = peer => {
+    if (!this.broker) return Promise.reject(new Error('it is not there'))
+    return this.broker.open(peer)
+  }
+}
+
+async function mortal(): Promise<{ subject: Mortal; broker: Broker; directory: string }> {
+  const subject = new Mortal()
+  const directory = await cleanup.directory()
+  await subject.start(directory)
+  cleanup.add(() => subject.mosquitto?.stop())
+  const broker: Broker = { name: 'mortal', open: subject.open, close: async () => {} }
+  return { subject, broker, directory }
+}
+
+describe('a broker that is away', () => {
+  it('does not fail the start: it is tried until it is there', async () => {
+    const subject = new Mortal()
+    const directory = await cleanup.directory()
+    const { journal, data } = await levelJournal()
+    const broker: Broker = { name: 'mortal', open: subject.open, close: async () => {} }
+    const states: boolean[] = []
+    const session = await sessionOn(broker, journal, { data, onStateChange: ready => states.push(ready) })
+    cleanup.add(() => session.close())
+    expect(session.ready).toBe(false)
+    await expect(session.publish(message('a', 'x'))).rejects.toMatchObject({ reason: 'broker-away', httpStatus: 503 })
+    await subject.start(directory)
+    cleanup.add(() => subject.mosquitto?.stop())
+    await eventually(() => session.ready)
+    expect(await session.publish(message('a', 'x'))).toMatchObject({ topic: 'a' })
+    expect(states).toEqual([true])
+  })
+
+  it('that is killed and comes back brings what it kept; publishing is refused meanwhile', async () => {
+    const { subject, broker, directory } = await mortal()
+    const { journal, data } = await levelJournal()
+    const watched = new Watched(journal)
+    const states: boolean[] = []
+    const session = await sessionOn(broker, journal, { data, onStateChange: ready => states.push(ready) })
+    cleanup.add(() => session.close())
+    await session.publish(message('state', 'on', { retain: true }))
+    // It writes down at once what has changed.
+    await session.publish(message('before', '1'))
+    await subject.mosquitto?.kill()
+    await eventually(() => !session.ready)
+    await expect(session.publish(message('a', 'x'))).rejects.toMatchObject({ reason: 'broker-away' })
+    await subject.start(directory)
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    await client.publish('meanwhile', '2', { qos: 1 })
+    await eventually(() => session.ready)
+    await session.publish(message('after', '3'))
+    // What it had not yet written down as acknowledged, it sends again.
+    expect([...new Set(watched.payloads())]).toEqual(['on', '1', '2', '3'])
+    expect(states).toEqual([true, false, true])
+  })
+
+  it('keeps what comes while the gateway is away', async () => {
+    const { broker } = await mortal()
+    const { journal, data } = await levelJournal()
+    const watched = new Watched(journal)
+    const first = await sessionOn(broker, journal, { data })
+    await first.publish(message('state', 'on', { retain: true }))
+    await first.close()
+    expect(first.ready).toBe(false)
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    for (let index = 0; index < 100; index++) await client.publish('away', String(index), { qos: 1 })
+    await client.publish('state', 'off', { qos: 1, retain: true })
+    const second = await sessionOn(broker, journal, { data })
+    cleanup.add(() => second.close())
+    await watched.count(102)
+    await second.publish(message('end', 'end'))
+    expect(watched.payloads()).toEqual(['on', ...Array.from({ length: 100 }, (_, index) => `${index}`), 'off', 'end'])
+    expect(await retainedOf(journal)).toEqual({ state: 'off' })
+  })
+
+  it('that forgot the session tells what is retained: only what is other than the journal’s becomes an event', async () => {
+    const { broker } = await mortal()
+    const { journal, data } = await levelJournal()
+    const first = await sessionOn(broker, journal, { data, config: { clientId: 'one' } })
+    await first.publish(message('same', 'on', { retain: true }))
+    await first.publish(message('changed', 'on', { retain: true }))
+    await first.close()
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    await client.publish('changed', 'off', { qos: 1, retain: true })
+    await client.publish('new', 'on', { qos: 1, retain: true })
+    const watched = new Watched(journal)
+    const second = await sessionOn(broker, journal, { data, config: { clientId: 'two' } })
+    cleanup.add(() => second.close())
+    await watched.count(2)
+    await second.publish(message('end', 'end'))
+    const topics = watched.events.map(({ topic }) => topic)
+    expect(topics.sort()).toEqual(['changed', 'end', 'new'])
+    expect(await retainedOf(journal)).toEqual({ same: 'on', changed: 'off', new: 'on' })
+  })
+
+  it('is told when the topics are others after a restart', async () => {
+    const { broker } = await mortal()
+    const { journal, data } = await levelJournal()
+    const first = await sessionOn(broker, journal, { data, config: { topics: ['a/#', 'b'] } })
+    await first.close()
+    const second = await sessionOn(broker, journal, { data, config: { topics: ['b', 'c'] } })
+    cleanup.add(() => second.close())
+    const watched = new Watched(journal)
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    for (const topic of ['a/x', 'b', 'c']) await client.publish(topic, topic, { qos: 1 })
+    await watched.count(2)
+    expect(watched.payloads()).toEqual(['b', 'c'])
+  })
+})
+
+async function retainedOf(journal: Journal): Promise<Record<string, string>> {
+  const found: Record<string, string> = {}
+  for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) {
+    for (const { topic, payload } of events) found[topic] = payload.toString()
+  }
+  return found
+}
+
+/** A journal that refuses as the test says. */
+class Balking extends MemoryJournal {
+  refuse: 'unavailable' | 'busy' | undefined
+
+  override append(appended: Message): Promise<Event> {
+    return this.refuse ? Promise.reject(new JournalRefusal(this.refuse)) : super.append(appended)
+  }
+}
+
+describe('a journal that takes nothing', () => {
+  it.each(['busy', 'unavailable'] as const)('gets it all in order when it takes it again: %s', async reason => {
+    const broker = await createEmbedded({ data: 'none', ...limits }, log)
+    cleanup.add(() => broker.close())
+    const journal = new Balking({ bounds, log })
+    const watched = new Watched(journal)
+    const session = await sessionOn(broker, journal)
+    cleanup.add(() => session.close())
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    journal.refuse = reason
+    const sent = Array.from({ length: 500 }, (_, index) => client.client.publishAsync('t', `${index}`, { qos: 1 }))
+    await Promise.all(sent)
+    await delay(100)
+    await expect(session.publish(message('ours', 'x'))).rejects.toMatchObject({ reason: 'journal-unavailable' })
+    journal.refuse = undefined
+    await watched.count(500)
+    expect(watched.payloads()).toEqual(Array.from({ length: 500 }, (_, index) => `${index}`))
+    await eventually(() =>
+      session.publish(message('ours', 'x')).then(
+        () => true,
+        () => false,
+      ),
+    )
+  })
+
+  it('answers a publication that it does not take in time', async () => {
+    const broker = await createEmbedded({ data: 'none', ...limits }, log)
+    cleanup.add(() => broker.close())
+    const journal = new Balking({ bounds, log })
+    const session = await sessionOn(broker, journal, { publishTimeout: 50 })
+    cleanup.add(() => session.close())
+    journal.refuse = 'unavailable'
+    await expect(session.publish(message('ours', 'x'))).rejects.toMatchObject({ reason: 'publish-timeout' })
+  })
+})
+
+describe('a burst of QoS 0', () => {
+  it('of 20 MB in one turn reaches the journal, all of it', async () => {
+    const broker = await createEmbedded({ data: 'none', ...limits }, log)
+    cleanup.add(() => broker.close())
+    const { journal, data } = await levelJournal()
+    const watched = new Watched(journal)
+    const session = await sessionOn(broker, journal, { data })
+    cleanup.add(() => session.close())
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    const payload = Buffer.alloc(1000, 'x')
+    for (let index = 0; index < 20_000; index++) client.client.publish(`t/${index}`, payload)
+    const events = await watched.count(20_000)
+    expect(events.map(({ topic }) => topic)).toEqual(Array.from({ length: 20_000 }, (_, index) => `t/${index}`))
+  })
+})
+
+const program = fileURLToPath(new URL('./fixtures/session-program.js', import.meta.url))
+
+describe('a gateway that is killed', () => {
+  it('has lost nothing that was acknowledged', { timeout: 60_000 }, async () => {
+    const directory = await cleanup.directory()
+    const acknowledged = new Set<string>()
+    let number = 0
+    for (let round = 0; round < 4; round++) {
+      const running = run(process.execPath, [program, directory])
+      cleanup.add(() => running.stop('SIGKILL'))
+      const port = Number(await running.line())
+      const client = new MqttClient(() => connectTcp(port, '127.0.0.1'), { reconnectPeriod: 0, clientId: `p${round}` })
+      client.on('error', () => {})
+      await new Promise(resolve => client.once('connect', resolve))
+      const publish = (payload: string): void => {
+        client.publish('t', payload, { qos: 1 }, error => {
+          if (!error) acknowledged.add(payload)
+        })
+      }
+      const before = acknowledged.size
+      for (let count = 0; count < 2000; count++) publish(String(number++))
+      await eventually(() => acknowledged.size >= before + 300 + 100 * round)
+      running.child.kill('SIGKILL')
+      await running.exited()
+      client.end(true)
+    }
+    const running = run(process.execPath, [program, directory])
+    cleanup.add(() => running.stop('SIGKILL'))
+    const port = Number(await running.line())
+    const client = new MqttClient(() => connectTcp(port, '127.0.0.1'), { reconnectPeriod: 0, clientId: 'last' })
+    client.on('error', () => {})
+    // It comes behind all that the broker had not brought yet.
+    await client.publishAsync('end', '', { qos: 1 })
+    expect(await running.line()).toBe('end')
+    client.end(true)
+    running.child.kill('SIGKILL')
+    await running.exited()
+    const journal = await openLevelJournal({ directory: join(directory, 'journal'), bounds, log })
+    cleanup.add(() => journal.close())
+    const found: string[] = []
+    for (let after = 0; after < journal.head; ) {
+      const portion = await journal.read({ after, through: journal.head, limit: 1000, maxBytes: 2 ** 20 })
+      for (const { payload } of portion.events) found.push(payload.toString())
+      after = portion.position
+    }
+    const there = new Set(found)
+    expect([...acknowledged].filter(payload => !there.has(payload))).toEqual([])
+    expect(acknowledged.size).toBeGreaterThan(1000)
+  })
+})
