@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import mqtt from 'mqtt'
@@ -18,6 +18,8 @@ describe(`a gateway under ${seconds} s of clients that come, talk and leave`, ()
   let directory: string
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), 'mqway-soak-'))
+    // They all come from one address, and faster than anybody means well.
+    writeFileSync(join(directory, 'mqway.yaml'), 'limits: { upgradesPerSecond: off }\n')
     gateway = await serving(['--http-port', '0', '--https-port', '0', '--mqtt-port', '0'], directory)
     gateway.child.stdout.resume()
   })
