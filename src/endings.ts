@@ -106,6 +106,12 @@ const table = {
     level: 'info',
     text: 'The first request with this Idempotency-Key is under way',
   },
+  'receipts-full': {
+    httpStatus: 503,
+    retryAfter: 10,
+    level: 'warn',
+    text: 'Delivery receipts of too many devices are waited for',
+  },
   'journal-unavailable': {
     httpStatus: 503,
     retryAfter: 5,

@@ -141,7 +141,10 @@ export class CatchUps {
     const { value: events, done } = await subscriber.retained.next()
     if (subscriber.closed) return
     if (done) subscriber.placed()
-    else subscriber.give(events.map(encode), 'retained', position)
+    else {
+      subscriber.give(events.map(encode), 'retained', position)
+      subscriber.wroteApart(events)
+    }
   }
 
   async #giveReplay(subscriber: Subscriber): Promise<void> {
@@ -161,6 +164,7 @@ export class CatchUps {
     if (subscriber.closed) return
     if (portion.gap) subscriber.joiningGap(joining, 'evicted', subscriber.idOf(portion.gap.after))
     subscriber.give(portion.events.map(encode), portion.kind, position)
+    subscriber.wroteApart(portion.events)
     if (joining.isDone(position) && !subscriber.closed) subscriber.joined(joining)
   }
 

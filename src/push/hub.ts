@@ -14,6 +14,7 @@ import {
   type Subscription,
 } from './subscriber.js'
 import { isShallow, TopicIndex } from './topics.js'
+import { WriteTracking } from './written.js'
 
 export type { FilterChange, HubCounters, SubscribeOptions, Subscription } from './subscriber.js'
 
@@ -57,6 +58,8 @@ export class Hub {
     cutOff: 0,
     dropped: 0,
   }
+  /** Which events have been written to whom. */
+  readonly tracking = new WriteTracking()
   readonly #journal: Journal
   readonly #recent: Recent
   readonly #host: SubscriberHost
@@ -83,6 +86,7 @@ export class Hub {
       },
       counters: this.counters,
       bounds,
+      tracking: this.tracking,
       interrupted: subscriber => this.#interrupt(subscriber),
       resumed: subscriber => this.#catchUps.add(subscriber),
       waits: subscriber => this.#wait(subscriber),

@@ -36,7 +36,16 @@ export interface ReceiptReport {
     | undefined
   /** Devices to whose connection the event has been written: of those that were asked. */
   readonly written: readonly string[]
+  /** In an order of the devices that stays the same. */
   readonly receipts: readonly Receipt[]
+}
+
+/** Which receipts a report has. */
+export interface ReportOptions {
+  /** How many at most. Default: 1000 */
+  readonly limit?: number | undefined
+  /** The last device of the report before it. */
+  readonly after?: string | undefined
 }
 
 /** Keeps receipts, asks for them, and notices what is missing. */
@@ -51,10 +60,19 @@ export interface Receipts {
     id: string,
     receipt: Omit<Receipt, 'time'>,
   ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean } | undefined>
-  /** Wants receipts of an event from now on. */
+  /**
+   * Wants receipts of an event from now on. To be called as soon as it is published, so that it is known to whom it is
+   * written.
+   *
+   * @throws {Ending} rejects with `receipts-full` where too many are waited for
+   */
   request(event: Event, request: ReceiptRequest): Promise<void>
-  /** `undefined` where there is no such event. */
-  report(id: string): Promise<ReceiptReport | undefined>
+  /**
+   * What is known of an event; `undefined` where there is no such event.
+   *
+   * @throws {Ending} rejects with `journal-unavailable`, as all of these do
+   */
+  report(id: string, options?: ReportOptions): Promise<ReceiptReport | undefined>
   /** The topic of an event; `undefined` where there is no such event. */
   topicOf(id: string): Promise<string | undefined>
   close(): Promise<void>

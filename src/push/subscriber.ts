@@ -5,6 +5,7 @@ import { Joining } from './joining.js'
 import type { GapReason, Place } from './journal.js'
 import type { CloseReason, Encoder, Sink } from './sink.js'
 import { isShallow, type TopicPredicate, topicPredicate } from './topics.js'
+import type { WriteTracking } from './written.js'
 
 /** What a subscriber asks for. */
 export interface SubscribeOptions {
@@ -18,6 +19,8 @@ export interface SubscribeOptions {
   readonly last?: number
   /** After how many events it is done; what is retained does not count. */
   readonly limit?: number
+  /** Whose it is, where that is to be known of what is written to it. */
+  readonly device?: string | undefined
 }
 
 /** What becomes of the filters of a subscription that goes on. */
@@ -79,6 +82,7 @@ export interface SubscriberHost {
   readonly position: number
   readonly counters: HubCounters
   readonly bounds: QueueBounds
+  readonly tracking: WriteTracking
   /** It is not live any more, and has something to catch up with. */
   interrupted(subscriber: Subscriber): void
   /** Its sink has room again, and it is not live. */
@@ -110,6 +114,7 @@ export class Subscriber implements Subscription {
   offered = 0
   readonly #host: SubscriberHost
   readonly #sink: Sink
+  readonly #device: string | undefined
   /** What it had when it came, while there is nothing better. */
   #cursor: string | undefined
   /** How many events it may yet get. */
@@ -123,9 +128,11 @@ export class Subscriber implements Subscription {
   /** Changes of its filters that wait for their turn. */
   readonly #changes: FilterChange[] = []
 
-  constructor(host: SubscriberHost, { filters, encode, sink, cursor, last, limit }: SubscribeOptions, place: Place) {
+  constructor(host: SubscriberHost, options: SubscribeOptions, place: Place) {
+    const { filters, encode, sink, cursor, last, limit, device } = options
     this.#host = host
     this.#sink = sink
+    this.#device = device
     this.filters = [...new Set(filters)]
     this.encode = encode
     this.#cursor = cursor
@@ -256,13 +263,28 @@ export class Subscriber implements Subscription {
 
   /** Gives events to the sink that are retained, or, up to `position`, replayed. */
   give(data: readonly Buffer[], kind: 'retained' | 'replayed', position: number): void {
+    const before = this.position
     this.position = position
     if (data.length === 0) return
     this.#host.counters[kind] += data.length
     if (kind === 'replayed') this.#left -= data.length
     const [only] = data
     this.#write(only && data.length === 1 ? only : Buffer.concat(data), data.length)
+    if (kind === 'replayed') this.#wrote(before, position)
     this.#checkLeft()
+  }
+
+  /** Tells who tracks them of events that it has been given without a change of its place. */
+  wroteApart(events: readonly Event[]): void {
+    const { tracking } = this.#host
+    if (this.#device === undefined || tracking.size === 0) return
+    for (const { sequence } of events) tracking.wroteOne(this.#device, sequence)
+  }
+
+  /** Tells who tracks them of events that it wants and has been given. */
+  #wrote(after: number, through: number): void {
+    const { tracking } = this.#host
+    if (this.#device !== undefined && tracking.size > 0) tracking.wrote(this.#device, this.filters, after, through)
   }
 
   /** Adds a live event to what is written at the end of this turn; `start` is the chain of that event alone. */
@@ -291,6 +313,7 @@ export class Subscriber implements Subscription {
     // Until more comes, the place is that of the hub; of somebody who has enough, it is here.
     if (this.#left <= 0) this.position = this.offered
     this.#write(pending.joined(), pending.count)
+    this.#wrote(this.#before, this.offered)
     this.#checkLeft()
   }
 

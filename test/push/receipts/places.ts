@@ -1,0 +1,40 @@
+import { cp, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createLog } from '../../../src/log.js'
+import { openLevelReceiptStore } from '../../../src/push/receipts/level-store.js'
+import { MemoryReceiptStore } from '../../../src/push/receipts/memory-store.js'
+import type { ReceiptStore } from '../../../src/push/receipts/store.js'
+import type { ReceiptStorePlace } from '../../contracts/receipt-store.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+
+/** A directory for a store. */
+export async function makeLevelPlace(): Promise<ReceiptStorePlace> {
+  const root = await mkdtemp(join(tmpdir(), 'mqway-receipts-'))
+  let directory = join(root, '0')
+  return {
+    open: () => openLevelReceiptStore({ directory, log }),
+    // What is in its files at this moment is what the next one finds.
+    crash: async store => {
+      const next = join(root, String((await readdir(root)).length))
+      await cp(directory, next, { recursive: true })
+      await store.close()
+      directory = next
+    },
+    dispose: () => rm(root, { recursive: true }),
+  }
+}
+
+/** A store in memory, the same one each time: so it is not the store that loses what a restart should keep. */
+export async function makeMemoryPlace(): Promise<ReceiptStorePlace> {
+  const kept = new MemoryReceiptStore()
+  const open = async (): Promise<ReceiptStore> => ({
+    get: key => kept.get(key),
+    range: (range, limit) => kept.range(range, limit),
+    batch: changes => kept.batch(changes),
+    clear: range => kept.clear(range),
+    close: async () => {},
+  })
+  return { open, crash: store => store.close(), dispose: () => kept.close() }
+}

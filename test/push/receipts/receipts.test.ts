@@ -1,0 +1,427 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { Ending } from '../../../src/endings.js'
+import { createLog } from '../../../src/log.js'
+import { formatId } from '../../../src/push/event.js'
+import { openHub } from '../../../src/push/hub.js'
+import { MemoryJournal } from '../../../src/push/journal/memory.js'
+import { openReceipts } from '../../../src/push/receipts/open-receipts.js'
+import { wide } from '../../contracts/journal.js'
+import type { ReceiptStorePlace } from '../../contracts/receipt-store.js'
+import { eventually } from '../../helpers/wait.js'
+import { lineEncoder, TestSink } from '../rig.js'
+import { makeLevelPlace, makeMemoryPlace } from './places.js'
+import { ReceiptRig } from './rig.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+
+describe.each([
+  ['in memory', makeMemoryPlace],
+  ['on disk', makeLevelPlace],
+])('receipts %s', (_name, makePlace: () => Promise<ReceiptStorePlace>) => {
+  let rig: ReceiptRig
+  const start = async (bounds: Parameters<typeof ReceiptRig.start>[1] = {}): Promise<void> => {
+    rig = await ReceiptRig.start(await makePlace(), bounds)
+  }
+  beforeEach(() => start())
+  afterEach(() => rig.close())
+  const restart = async (bounds: Parameters<typeof ReceiptRig.start>[1]): Promise<void> => {
+    await rig.close()
+    await start(bounds)
+  }
+  /** Waits until so many messages are published; where the broker was away, time has to pass. */
+  const told = async (count: number, pass = 0) => {
+    await eventually(() => {
+      if (pass > 0) rig.clock.pass(pass)
+      return rig.publisher.messages.length >= count
+    })
+    expect(rig.publisher.messages).toHaveLength(count)
+    return rig.publisher.told()
+  }
+
+  describe('that devices send', () => {
+    it('are kept, and told on receipts/<topic> with QoS 1', async () => {
+      const { id, time } = await rig.publish('news/eu')
+      rig.clock.pass(5)
+      const receipt = { device: 'd1', status: 'received', time: rig.clock.now() }
+      expect(await rig.receipts.record(id, { device: 'd1', status: 'received' })).toEqual({ receipt, fresh: true })
+      expect(await rig.receipts.report(id)).toEqual({
+        event: { id, topic: 'news/eu', time },
+        requested: undefined,
+        written: [],
+        receipts: [receipt],
+      })
+      expect(await told(1)).toEqual([
+        {
+          on: 'receipts/news/eu',
+          type: 'receipt',
+          id,
+          topic: 'news/eu',
+          device: 'd1',
+          status: 'received',
+          time: '2030-01-01T00:00:00.005Z',
+        },
+      ])
+      expect(rig.publisher.messages[0]).toMatchObject({ qos: 1, retain: false })
+    })
+
+    it('go forward only: what is the same or earlier changes nothing and is not told', async () => {
+      const { id } = await rig.publish()
+      const say = async (status: 'received' | 'processed' | 'failed', detail?: string) => {
+        rig.clock.pass(1000)
+        const said = await rig.receipts.record(id, { device: 'd', status, detail })
+        return [said?.receipt.status, said?.receipt.detail, said?.fresh]
+      }
+      expect(await say('received')).toEqual(['received', undefined, true])
+      expect(await say('received', 'again')).toEqual(['received', undefined, false])
+      expect(await say('failed', 'no room')).toEqual(['failed', 'no room', true])
+      expect(await say('received')).toEqual(['failed', 'no room', false])
+      expect(await say('processed')).toEqual(['failed', 'no room', false])
+      expect((await told(2)).map(({ status, detail }) => [status, detail])).toEqual([
+        ['received', undefined],
+        ['failed', 'no room'],
+      ])
+    })
+
+    it('are of devices with any name, each on its own, and can be listed in parts', async () => {
+      const { id } = await rig.publish()
+      const devices = ['a', 'a/b', 'a0', 'ü', '\u{1f600}', 'z'.repeat(255)]
+      for (const device of devices) await rig.receipts.record(id, { device, status: 'processed' })
+      const all = (await rig.receipts.report(id))?.receipts.map(({ device }) => device)
+      expect([...(all ?? [])].sort()).toEqual([...devices].sort())
+      const parts: string[] = []
+      for (let after: string | undefined; ; after = parts.at(-1)) {
+        const report = await rig.receipts.report(id, { limit: 2, after })
+        if (report?.receipts.length === 0) break
+        parts.push(...(report?.receipts ?? []).map(({ device }) => device))
+      }
+      expect(parts).toEqual(all)
+    })
+
+    it('are of no use for an event that is not there', async () => {
+      const { id, sequence } = await rig.publish()
+      const { epoch } = rig.journal
+      const unknown = [
+        '',
+        'x',
+        `${id}0`,
+        formatId(epoch, sequence + 1),
+        formatId(epoch, 0),
+        formatId('0'.repeat(15), 1),
+      ]
+      for (const text of unknown) {
+        expect(await rig.receipts.record(text, { device: 'd', status: 'received' })).toBeUndefined()
+        expect(await rig.receipts.report(text)).toBeUndefined()
+        expect(await rig.receipts.topicOf(text)).toBeUndefined()
+      }
+      expect(await rig.receipts.topicOf(id)).toBe('news')
+    })
+
+    it('of what is told about receipts are kept, and not told: there would be no end', async () => {
+      const { id } = await rig.publish('receipts/news')
+      expect(await rig.receipts.record(id, { device: 'd', status: 'received' })).toMatchObject({ fresh: true })
+      const other = await rig.publish('receiptsnews')
+      await rig.receipts.record(other.id, { device: 'd', status: 'received' })
+      expect((await told(1)).map(({ on }) => on)).toEqual(['receipts/receiptsnews'])
+    })
+
+    it('are not told where the topic for that would be larger than the broker takes', async () => {
+      await restart({ topic: { levels: 3, length: 20 } })
+      for (const topic of ['a/b/c', 'a/b', 'x'.repeat(12), 'x'.repeat(11)]) {
+        const { id } = await rig.publish(topic)
+        expect(await rig.receipts.record(id, { device: 'd', status: 'received' })).toMatchObject({ fresh: true })
+      }
+      expect((await told(2)).map(({ topic }) => topic)).toEqual(['a/b', 'x'.repeat(11)])
+    })
+  })
+
+  describe('are bounded', () => {
+    it('in number: the oldest go, whatever event they are of', async () => {
+      await restart({ maxReceipts: 3 })
+      const [first, second] = [await rig.publish(), await rig.publish()]
+      await rig.receipts.record(second.id, { device: 'a', status: 'received' })
+      for (const device of ['b', 'c', 'd']) await rig.receipts.record(first.id, { device, status: 'received' })
+      expect((await rig.receipts.report(second.id))?.receipts).toEqual([])
+      expect((await rig.receipts.report(first.id))?.receipts.map(({ device }) => device)).toEqual(['b', 'c', 'd'])
+    })
+
+    it('by the journal: with an event, its receipts are gone', async () => {
+      await restart({ maxEvents: 2, maxReceipts: 4 })
+      const { id } = await rig.publish()
+      for (const device of ['a', 'b']) await rig.receipts.record(id, { device, status: 'received' })
+      const [kept] = [await rig.publish(), await rig.publish()]
+      expect(await rig.receipts.record(id, { device: 'c', status: 'received' })).toBeUndefined()
+      expect(await rig.receipts.report(id)).toBeUndefined()
+      // They take no room from others.
+      for (const device of ['a', 'b', 'c', 'd']) await rig.receipts.record(kept.id, { device, status: 'received' })
+      expect((await rig.receipts.report(kept.id))?.receipts).toHaveLength(4)
+    })
+
+    it('and forgotten in portions where very many events are gone at once', async () => {
+      await restart({ maxEvents: 1500, maxReceipts: 5000 })
+      for (let index = 0; index < 1500; index++) {
+        const { id } = await rig.publish()
+        for (const device of ['a', 'b']) await rig.receipts.record(id, { device, status: 'received' })
+      }
+      for (let index = 0; index < 1500; index++) await rig.publish()
+      const { id } = await rig.publish()
+      for (let index = 0; index < 2500; index++) {
+        await rig.receipts.record(id, { device: `d${index}`, status: 'received' })
+      }
+      const report = await rig.receipts.report(id, { limit: 10_000 })
+      expect(report?.receipts).toHaveLength(2500)
+      await eventually(() => rig.publisher.messages.length === 5500)
+    }, 60_000)
+  })
+
+  describe('that a publisher asks for', () => {
+    it('and that are missing at the deadline are told, once', async () => {
+      const event = await rig.publish('news')
+      await rig.receipts.request(event, { from: ['a', 'b', 'c', 'a'], within: 1000 })
+      await rig.receipts.record(event.id, { device: 'b', status: 'failed' })
+      await told(1)
+      rig.clock.pass(999)
+      const deadline = rig.clock.now() + 1
+      expect((await rig.receipts.report(event.id))?.requested).toEqual({
+        from: ['a', 'b', 'c', 'a'],
+        devices: ['a', 'b', 'c'],
+        deadline,
+        missed: undefined,
+      })
+      rig.clock.pass(1)
+      const [, missed] = await told(2)
+      expect(missed).toEqual({
+        on: 'receipts/news',
+        type: 'missed',
+        id: event.id,
+        topic: 'news',
+        devices: ['a', 'c'],
+        deadline: '2030-01-01T00:00:01.000Z',
+      })
+      expect((await rig.receipts.report(event.id))?.requested?.missed).toEqual(['a', 'c'])
+      await rig.restart()
+      rig.clock.pass(100_000)
+      await rig.receipts.record(event.id, { device: 'a', status: 'received' })
+      expect((await told(3)).map(({ type }) => type)).toEqual(['receipt', 'missed', 'receipt'])
+      expect(rig.clock.timers).toBe(0)
+    })
+
+    it('are those of all who are present', async () => {
+      rig.present = ['x', 'y']
+      const event = await rig.publish()
+      await rig.receipts.request(event, { from: 'present', within: 500 })
+      rig.present = []
+      rig.clock.pass(500)
+      expect((await told(1))[0]).toMatchObject({ type: 'missed', devices: ['x', 'y'] })
+      const nobody = await rig.publish()
+      await rig.receipts.request(nobody, { from: 'present', within: 500 })
+      rig.clock.pass(500)
+      await eventually(async () => (await rig.receipts.report(nobody.id))?.requested?.missed !== undefined)
+      expect((await rig.receipts.report(nobody.id))?.requested).toMatchObject({
+        from: 'present',
+        devices: [],
+        missed: [],
+      })
+      await told(1)
+    })
+
+    it('are told in several messages where very many are missing', async () => {
+      rig.present = Array.from({ length: 1000 }, (_, index) => `device-${index}`)
+      const event = await rig.publish()
+      await rig.receipts.request(event, { from: 'present', within: 500 })
+      rig.clock.pass(500)
+      const messages = await told(2)
+      expect(messages.flatMap(({ devices }) => devices)).toEqual(rig.present)
+    })
+
+    it('have one timer, for the nearest deadline', async () => {
+      for (const within of [5000, 3000, 4000]) {
+        await rig.receipts.request(await rig.publish(String(within)), { from: ['a'], within })
+        expect(rig.clock.timers).toBe(1)
+      }
+      for (const [pass, topic] of [
+        [3000, '3000'],
+        [1000, '4000'],
+        [1000, '5000'],
+      ] as const) {
+        const count = rig.publisher.messages.length
+        rig.clock.pass(pass)
+        expect((await told(count + 1)).at(-1)).toMatchObject({ topic })
+        await eventually(() => rig.clock.timers === (topic === '5000' ? 0 : 1))
+      }
+    })
+
+    it('are waited for over a restart, and told at the start where the deadline was meanwhile', async () => {
+      const [early, late] = [await rig.publish('early'), await rig.publish('late')]
+      await rig.receipts.request(early, { from: ['a'], within: 1000 })
+      await rig.receipts.request(late, { from: ['a'], within: 10_000 })
+      await rig.receipts.close()
+      rig.clock.pass(2000)
+      expect(rig.publisher.messages).toEqual([])
+      await rig.open()
+      rig.clock.pass(0)
+      expect((await told(1))[0]).toMatchObject({ type: 'missed', topic: 'early' })
+      await rig.receipts.record(late.id, { device: 'a', status: 'received' })
+      rig.clock.pass(10_000)
+      await eventually(async () => (await rig.receipts.report(late.id))?.requested?.missed !== undefined)
+      expect((await told(2))[1]).toMatchObject({ type: 'receipt', topic: 'late' })
+    })
+
+    it('can come until the deadline when the journal has let go of the event', async () => {
+      await restart({ maxEvents: 2 })
+      const event = await rig.publish('gone')
+      await rig.receipts.request(event, { from: ['a', 'b'], within: 1000 })
+      for (let index = 0; index < 5; index++) await rig.publish()
+      expect(await rig.receipts.record(event.id, { device: 'a', status: 'processed' })).toMatchObject({ fresh: true })
+      await rig.restart()
+      expect(await rig.receipts.report(event.id)).toMatchObject({
+        event: { topic: 'gone', time: event.time },
+        receipts: [{ device: 'a' }],
+      })
+      rig.clock.pass(1000)
+      expect((await told(2))[1]).toMatchObject({ type: 'missed', devices: ['b'] })
+      await eventually(async () => (await rig.receipts.report(event.id)) === undefined)
+      expect(await rig.receipts.record(event.id, { device: 'b', status: 'received' })).toBeUndefined()
+    })
+
+    it('are no fewer because they had to go: who has answered has not missed the deadline', async () => {
+      await restart({ maxReceipts: 4 })
+      const event = await rig.publish('asked')
+      await rig.receipts.request(event, { from: ['a', 'b'], within: 1000 })
+      await rig.receipts.record(event.id, { device: 'a', status: 'received' })
+      const other = await rig.publish('other')
+      for (const device of ['1', '2', '3', '4']) await rig.receipts.record(other.id, { device, status: 'received' })
+      expect((await rig.receipts.report(event.id))?.receipts).toEqual([])
+      rig.clock.pass(1000)
+      expect((await told(6)).at(-1)).toMatchObject({ type: 'missed', devices: ['b'] })
+    })
+
+    it('are refused where too many are waited for, and again taken when some have come or are missing', async () => {
+      await restart({ maxReceipts: 5, maxRequests: 3 })
+      const ask = async (count: number, within = 1000) => {
+        const from = Array.from({ length: count }, (_, index) => `d${index}`)
+        return rig.receipts.request(await rig.publish(), { from, within }).then(
+          () => 'ok',
+          (error: Ending) => error.reason,
+        )
+      }
+      expect([await ask(3), await ask(3), await ask(1, 500), await ask(1, 2000)]).toEqual([
+        'ok',
+        'receipts-full',
+        'ok',
+        'ok',
+      ])
+      expect(await ask(0)).toBe('receipts-full')
+      rig.clock.pass(500)
+      await told(1)
+      expect([await ask(2), await ask(1), await ask(1)]).toEqual(['receipts-full', 'ok', 'receipts-full'])
+      rig.clock.pass(1000)
+      await told(3)
+      expect(await ask(4)).toBe('ok')
+    })
+
+    it('are forgotten with a journal that is lost, and what was to be told is not', async () => {
+      const event = await rig.publish('news')
+      rig.publisher.connected = false
+      await rig.receipts.request(event, { from: ['a'], within: 1000 })
+      await rig.receipts.record(event.id, { device: 'b', status: 'received' })
+      await rig.receipts.close()
+      const another = new MemoryJournal({ bounds: wide, log, clock: () => rig.clock.now() + 1 })
+      await rig.open(another)
+      expect(await rig.receipts.report(event.id)).toBeUndefined()
+      rig.publisher.connected = true
+      expect((await told(1, 100))[0]).toMatchObject({ type: 'receipt', id: event.id })
+      await another.close()
+    })
+  })
+
+  describe('that cannot be told just now', () => {
+    it('are kept, and told when the broker is back, in their order', async () => {
+      const { id } = await rig.publish()
+      rig.publisher.connected = false
+      for (const status of ['received', 'processed'] as const) await rig.receipts.record(id, { device: 'd', status })
+      for (let index = 0; index < 50; index++) {
+        await rig.receipts.record(id, { device: `d${index}`, status: 'received' })
+      }
+      await rig.restart()
+      rig.publisher.connected = true
+      rig.publisher.failsWith = new Ending('publish-timeout')
+      await eventually(() => {
+        rig.clock.pass(100)
+        return rig.publisher.attempts > 20
+      })
+      rig.publisher.failsWith = undefined
+      const messages = await told(52, 100)
+      expect(messages.slice(0, 3).map(({ device, status }) => [device, status])).toEqual([
+        ['d', 'received'],
+        ['d', 'processed'],
+        ['d0', 'received'],
+      ])
+      await rig.restart()
+      await told(52)
+    })
+
+    it('are let go of where the broker never takes them, and those after them are told', async () => {
+      const { id } = await rig.publish('refused')
+      rig.publisher.failsWith = new Ending('topic-refused')
+      await rig.receipts.record(id, { device: 'd', status: 'received' })
+      await eventually(() => rig.publisher.attempts === 1)
+      await rig.restart()
+      rig.publisher.failsWith = undefined
+      await rig.receipts.record(id, { device: 'e', status: 'received' })
+      expect((await told(1))[0]).toMatchObject({ device: 'e' })
+    })
+
+    it('are let go of, the oldest first, where too many wait', async () => {
+      await restart({ maxMessages: 3 })
+      rig.publisher.connected = false
+      const { id } = await rig.publish()
+      for (const device of ['1', '2', '3', '4', '5']) await rig.receipts.record(id, { device, status: 'received' })
+      rig.publisher.connected = true
+      expect((await told(3, 100)).map(({ device }) => device)).toEqual(['3', '4', '5'])
+      expect((await rig.receipts.report(id))?.receipts).toHaveLength(5)
+    })
+  })
+
+  it('know to which of the devices that were asked an event was written', async () => {
+    const { journal, publisher, clock } = rig
+    await rig.receipts.close()
+    const recent = { maxEvents: 100, maxBytes: 1e6 }
+    const hub = await openHub({ journal, bounds: { maxQueuedEvents: 10, maxQueuedBytes: 1e6, recent }, log })
+    const store = await (await makePlace()).open()
+    const presence = rig.presence
+    const { tracking } = hub
+    const receipts = await openReceipts({
+      ...{ store, journal, publisher, presence, tracking, clock, log },
+      bounds: { maxReceipts: 100 },
+    })
+    const { encode } = lineEncoder()
+    const subscribe = (device: string, filters: string[], more = {}) => {
+      const sink = new TestSink()
+      hub.subscribe({ filters, encode, sink, device, ...more })
+      return sink
+    }
+    const before = await rig.publish('news/eu')
+    const live = subscribe('live', ['news/+', 'news/eu'])
+    subscribe('other', ['sport/#'])
+    subscribe('unasked', ['#'])
+    await eventually(() => live.isLive)
+    const event = await rig.publish('news/eu')
+    // As soon as it is published, and so before it is written.
+    await receipts.request(event, { from: ['live', 'late', 'other', 'away'], within: 60_000 })
+    const written = async () => [...((await receipts.report(event.id))?.written ?? [])].sort()
+    await eventually(async () => (await written()).length > 0)
+    expect(await written()).toEqual(['live'])
+    const late = subscribe('late', ['news/#'], { cursor: before.id })
+    await eventually(() => late.isLive)
+    await eventually(async () => (await written()).length > 1)
+    expect(await written()).toEqual(['late', 'live'])
+    expect(tracking.size).toBe(1)
+    clock.pass(60_000)
+    await eventually(() => tracking.size === 0)
+    const tooLate = subscribe('away', ['#'], { cursor: before.id })
+    await eventually(() => tooLate.isLive)
+    expect(await written()).toEqual(['late', 'live'])
+    hub.close()
+    await receipts.close()
+  })
+})

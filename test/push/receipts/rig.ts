@@ -1,0 +1,160 @@
+import type { Ending } from '../../../src/endings.js'
+import { createLog } from '../../../src/log.js'
+import type { Event, Message } from '../../../src/push/event.js'
+import { MemoryJournal } from '../../../src/push/journal/memory.js'
+import type { Presence } from '../../../src/push/presence.js'
+import type { Publisher } from '../../../src/push/publisher.js'
+import type { ReceiptBounds } from '../../../src/push/receipts/book.js'
+import type { Clock } from '../../../src/push/receipts/clock.js'
+import { openReceipts } from '../../../src/push/receipts/open-receipts.js'
+import type { ReceiptStore } from '../../../src/push/receipts/store.js'
+import type { Receipts } from '../../../src/push/receipts.js'
+import { WriteTracking } from '../../../src/push/written.js'
+import { message, wide } from '../../contracts/journal.js'
+import type { ReceiptStorePlace } from '../../contracts/receipt-store.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+
+/** A clock that goes on when a test says so. */
+export class TestClock implements Clock {
+  #now = Date.UTC(2030, 0, 1)
+  #timers: { time: number; run: () => void }[] = []
+
+  readonly now = (): number => this.#now
+
+  after(milliseconds: number, run: () => void): () => void {
+    const timer = { time: this.#now + milliseconds, run }
+    this.#timers.push(timer)
+    // What is due already happens by itself.
+    if (milliseconds <= 0) setImmediate(() => this.pass(0))
+    return () => {
+      this.#timers = this.#timers.filter(other => other !== timer)
+    }
+  }
+
+  /** How many timers there are. */
+  get timers(): number {
+    return this.#timers.length
+  }
+
+  /** Forgets what was to happen, as the end of a process does. */
+  stop(): void {
+    this.#timers = []
+  }
+
+  pass(milliseconds: number): void {
+    const end = this.#now + milliseconds
+    for (;;) {
+      const [next] = this.#timers.filter(({ time }) => time <= end).sort((a, b) => a.time - b.time)
+      if (!next) break
+      this.#timers = this.#timers.filter(timer => timer !== next)
+      this.#now = Math.max(this.#now, next.time)
+      next.run()
+    }
+    this.#now = end
+  }
+}
+
+/** What is told about receipts, as it comes to who listens to `receipts/#`. */
+export interface Told {
+  readonly topic: string
+  readonly [member: string]: unknown
+}
+
+/** Writes down what is published. */
+export class TestPublisher implements Publisher {
+  connected = true
+  /** What each publish fails with. */
+  failsWith: Ending | undefined
+  /** How often somebody tried. */
+  attempts = 0
+  readonly messages: Message[] = []
+
+  async publish(published: Message): Promise<Event | undefined> {
+    this.attempts++
+    if (this.failsWith) throw this.failsWith
+    this.messages.push(published)
+    return undefined
+  }
+
+  /** What was published, with the topic that it was published on. */
+  told(): Told[] {
+    return this.messages.map(({ topic, payload }) => ({ on: topic, ...JSON.parse(payload.toString()) }))
+  }
+}
+
+/** Receipts on a journal in memory, with a clock, a publisher and listeners of the test. */
+export class ReceiptRig {
+  readonly clock = new TestClock()
+  readonly publisher = new TestPublisher()
+  readonly journal: MemoryJournal
+  /** Those who listen, to any topic. */
+  present: string[] = []
+  receipts!: Receipts
+  tracking = new WriteTracking()
+  readonly presence: Presence = {
+    enter: () => ({ seen: () => {}, add: () => {}, remove: () => {}, change: () => {}, leave: () => {} }),
+    at: () => ({ count: 0, listeners: [] }),
+    devicesAt: (_topic, limit) => this.present.slice(0, limit),
+    counts: () => ({ count: 0, topics: new Map() }),
+    close: () => {},
+  }
+  readonly #place: ReceiptStorePlace
+  readonly #bounds: Partial<ReceiptBounds>
+  #store!: ReceiptStore
+
+  private constructor(place: ReceiptStorePlace, bounds: Partial<ReceiptBounds>, maxEvents: number) {
+    this.#place = place
+    this.#bounds = bounds
+    this.journal = new MemoryJournal({ bounds: { ...wide, maxEvents }, log, clock: this.clock.now })
+  }
+
+  static async start(
+    place: ReceiptStorePlace,
+    { maxEvents = 1000, ...bounds }: Partial<ReceiptBounds> & { maxEvents?: number } = {},
+  ): Promise<ReceiptRig> {
+    const rig = new ReceiptRig(place, bounds, maxEvents)
+    await rig.open()
+    return rig
+  }
+
+  /** Opens the receipts; with another journal, as after that was lost. */
+  async open(journal = this.journal): Promise<void> {
+    this.#store = await this.#place.open()
+    this.tracking = new WriteTracking()
+    const { clock, publisher, presence, tracking } = this
+    const bounds = { maxReceipts: 1000, ...this.#bounds }
+    this.receipts = await openReceipts({
+      store: this.#store,
+      journal,
+      publisher,
+      presence,
+      tracking,
+      clock,
+      log,
+      bounds,
+    })
+  }
+
+  /** Ends it as the sudden end of the process does. */
+  async crash(): Promise<void> {
+    this.clock.stop()
+    this.tracking.onWritten = () => {}
+    await this.#place.crash(this.#store)
+  }
+
+  async restart(): Promise<void> {
+    await this.receipts.close()
+    await this.open()
+  }
+
+  publish(topic = 'news', payload = ''): Promise<Event> {
+    return this.journal.append(message(topic, payload))
+  }
+
+  async close(): Promise<void> {
+    await this.receipts.close()
+    await this.journal.close()
+    await this.#place.dispose()
+  }
+}
