@@ -1,0 +1,42 @@
+import { Failure, failureOf } from './failure.js'
+import type { Ask, Carrier } from './link.js'
+
+interface Waiting {
+  resolve(result: unknown): void
+  reject(failure: Failure): void
+}
+
+/** Events over the WebSocket at `/v1/socket`, and requests the other way. */
+export const carryBySocket: Carrier = async link => {
+  const socket = new WebSocket(await link.socketUrl('v1/socket', link.query()))
+  const waiting = new Map<number, Waiting>()
+  const lost = new Failure()
+  let last = 0
+  const ask: Ask = message =>
+    new Promise((resolve, reject) => {
+      waiting.set(++last, { resolve, reject })
+      socket.send(JSON.stringify({ ...message, ref: last }))
+    })
+  try {
+    return await new Promise<never>((_resolve, reject) => {
+      socket.onclose = link.signal.onabort = () => reject(lost)
+      if (link.signal.aborted) reject(lost)
+      socket.onmessage = ({ data }) => {
+        try {
+          const { type, ref, ...said } = JSON.parse(data)
+          link.said(type, said, ask)
+          const request = waiting.get(ref)
+          waiting.delete(ref)
+          if (type === 'ok') request?.resolve(said)
+          else request?.reject(failureOf(said))
+        } catch (failure) {
+          reject(failure)
+        }
+      }
+    })
+  } finally {
+    socket.onmessage = null
+    socket.close()
+    for (const { reject } of waiting.values()) reject(lost)
+  }
+}

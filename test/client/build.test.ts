@@ -1,0 +1,24 @@
+import { readFile } from 'node:fs/promises'
+import { describe, expect, it } from 'vitest'
+import { clientCode, clientTypes } from '../../scripts/build-client.js'
+
+describe('public/mqway.js', () => {
+  it('is what src/client says, and has less than 8 KB', async () => {
+    const built = await readFile('public/mqway.js', 'utf8')
+    expect(built === (await clientCode()), 'not up to date: npm run build').toBe(true)
+    expect(Buffer.byteLength(built)).toBeLessThan(8192)
+  })
+
+  it('imports nothing, and exports connect', async () => {
+    const built = await readFile('public/mqway.js', 'utf8')
+    expect(built).not.toMatch(/\bimport\b/)
+    expect(Object.keys(await import('../../public/mqway.js'))).toEqual(['connect'])
+  })
+
+  it('has declarations of its own, in one file', async () => {
+    const types = await readFile('public/mqway.d.ts', 'utf8')
+    expect(types === (await clientTypes()), 'not up to date: npm run build').toBe(true)
+    expect(types).not.toMatch(/^(import|export .* from)\b/m)
+    expect(types).toContain('export declare function connect(')
+  })
+})
