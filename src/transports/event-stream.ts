@@ -1,6 +1,3 @@
-import type { ServerResponse } from 'node:http'
-import type { Http2ServerResponse } from 'node:http2'
-import type { Writable } from 'node:stream'
 import { Ending, type EndingReason } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import type { Identity } from '../identity.js'
@@ -12,10 +9,8 @@ import type { ConnectionEvents, LiveConnection } from './live-connections.js'
 import { requirePermitted } from './permitted.js'
 import type { SharedBytes } from './shared-bytes.js'
 import { encodeEnd, encodeGap } from './sse-encoding.js'
+import type { StreamWire } from './stream-wire.js'
 import type { TransportOptions } from './transport.js'
-
-/** An answer of either version of HTTP. */
-export type Answer = ServerResponse | Http2ServerResponse
 
 /** How long a client has to take its last bytes, in milliseconds. */
 const lingerTime = 2000
@@ -38,14 +33,11 @@ export interface StreamHouse extends TransportOptions {
 }
 
 /** Who wants a stream, and of what. */
-export interface StreamOrder extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last'> {
+export interface StreamOrder
+  extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last'>,
+    Omit<StreamWire, 'begin'> {
   readonly caller: Caller
   readonly device: string
-  readonly answer: Answer
-  /** What the bytes are written to: in HTTP/1.1 the connection itself, as nothing is put around them. */
-  readonly wire: Writable
-  /** What closes when the client is gone. */
-  readonly peer: Pick<Writable, 'once'>
 }
 
 /**
@@ -55,8 +47,7 @@ export interface StreamOrder extends Pick<SubscribeOptions, 'filters' | 'encode'
 export class EventStream implements Sink, Beating, ConnectionEvents {
   wroteAt = 0
   readonly #house: StreamHouse
-  readonly #answer: Answer
-  readonly #wire: Writable
+  readonly #body: StreamWire['body']
   readonly #filters: readonly string[]
   readonly #address: string
   readonly #release: () => void
@@ -70,12 +61,11 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
    *
    * @throws {Ending} as `ApiGate.hold`, and `shutting-down`
    */
-  constructor(house: StreamHouse, { caller, device, answer, wire, peer, ...wanted }: StreamOrder) {
+  constructor(house: StreamHouse, { caller, device, body, peer, ...wanted }: StreamOrder) {
     const { gate, connections, push, heartbeats } = house
     const { user } = caller.identity
     this.#house = house
-    this.#answer = answer
-    this.#wire = wire
+    this.#body = body
     this.#filters = wanted.filters
     this.#address = caller.client.address
     this.#release = gate.hold(caller)
@@ -97,14 +87,14 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   }
 
   write(data: Buffer): boolean {
-    const wire = this.#wire
+    const body = this.#body
     this.wroteAt = this.#house.heartbeats.tick
-    wire.write(data)
-    return wire.writableLength <= wire.writableHighWaterMark
+    body.write(data)
+    return body.writableLength <= body.writableHighWaterMark
   }
 
   onDrain(resume: () => void): void {
-    this.#wire.once('drain', resume)
+    this.#body.once('drain', resume)
   }
 
   gap(gap: Gap): void {
@@ -117,7 +107,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
 
   beat(): void {
     // What waits is read before this would be, or never.
-    if (this.#wire.writableNeedDrain) return
+    if (this.#body.writableNeedDrain) return
     this.write(this.#house.signs.of(this.#subscription.cursor))
     this.#attendance.seen()
   }
@@ -136,13 +126,12 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
 
   end(ending: Ending): void {
     if (!this.#end(ending)) return
-    this.#answer.end(encodeEnd(ending))
-    const wire = this.#wire
-    const timer = setTimeout(() => wire.destroy(), lingerTime).unref()
-    wire.once('close', () => clearTimeout(timer))
+    const body = this.#body.end(encodeEnd(ending))
+    const timer = setTimeout(() => body.destroy(), lingerTime).unref()
+    body.once('close', () => clearTimeout(timer))
   }
 
-  /** Lets go of everything but the answer; `false` where that has been done. */
+  /** Lets go of everything but the wire; `false` where that has been done. */
   #end({ reason, level, text }: Ending): boolean {
     if (this.#closed) return false
     this.#closed = true

@@ -20,15 +20,39 @@ export interface ConnectionEvents {
   readonly renewed: (identity: Identity) => void
 }
 
-interface Entry {
+/** A class, because an object with a getter of its own takes four times the memory, and there are ten thousand. */
+class Connection implements LiveConnection {
+  readonly id = randomBytes(16).toString('base64url')
   identity: Identity
   readonly events: ConnectionEvents
-  stopExpiry: () => void
+  readonly #all: Map<string, Connection>
+  #stopExpiry: (() => void) | undefined
+
+  constructor(all: Map<string, Connection>, identity: Identity, events: ConnectionEvents) {
+    this.#all = all
+    this.identity = identity
+    this.events = events
+    all.set(this.id, this)
+    this.watch()
+  }
+
+  /** Ends it when its identity holds no longer. */
+  watch(): void {
+    this.#stopExpiry?.()
+    const { expires, revocation } = this.identity
+    const lasts = expires === undefined && revocation === undefined
+    this.#stopExpiry = lasts ? undefined : onOver(this.identity, ending => this.events.end(ending))
+  }
+
+  close(): void {
+    this.#stopExpiry?.()
+    this.#all.delete(this.id)
+  }
 }
 
 /** The event streams and sockets that are open: each ends when its identity expires, unless it is renewed. */
 export class LiveConnections {
-  readonly #open = new Map<string, Entry>()
+  readonly #open = new Map<string, Connection>()
   #closed = false
 
   /** How many are open. */
@@ -39,20 +63,7 @@ export class LiveConnections {
   /** @throws {Ending} `shutting-down` */
   open(identity: Identity, events: ConnectionEvents): LiveConnection {
     if (this.#closed) throw new Ending('shutting-down')
-    const id = randomBytes(16).toString('base64url')
-    const entry: Entry = { identity, events, stopExpiry: () => {} }
-    this.#open.set(id, entry)
-    this.#watch(entry)
-    return {
-      id,
-      get identity() {
-        return entry.identity
-      },
-      close: () => {
-        entry.stopExpiry()
-        this.#open.delete(id)
-      },
-    }
+    return new Connection(this.#open, identity, events)
   }
 
   /**
@@ -62,15 +73,14 @@ export class LiveConnections {
    * @throws {Ending} `identity-refused` where it is another user's
    */
   renew(id: string, identity: Identity): boolean {
-    const entry = this.#open.get(id)
-    if (!entry) return false
-    if (entry.identity.user !== identity.user) {
+    const connection = this.#open.get(id)
+    if (!connection) return false
+    if (connection.identity.user !== identity.user) {
       throw new Ending('identity-refused', { hint: 'the connection is of another user' })
     }
-    entry.stopExpiry()
-    entry.identity = identity
-    this.#watch(entry)
-    entry.events.renewed(identity)
+    connection.identity = identity
+    connection.watch()
+    connection.events.renewed(identity)
     return true
   }
 
@@ -78,9 +88,5 @@ export class LiveConnections {
   close(): void {
     this.#closed = true
     for (const { events } of [...this.#open.values()]) events.end(new Ending('shutting-down'))
-  }
-
-  #watch(entry: Entry): void {
-    entry.stopExpiry = onOver(entry.identity, ending => entry.events.end(ending))
   }
 }

@@ -5,8 +5,8 @@ import { problemBody } from '../http/problem.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
-import type { Answer } from './event-stream.js'
 import { pollEnd, pollStart } from './poll-encoding.js'
+import type { Answer } from './stream-wire.js'
 import type { TransportOptions } from './transport.js'
 
 /** What is kept of an answer before it goes out in parts, in bytes. */

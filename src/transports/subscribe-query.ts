@@ -14,7 +14,7 @@ export const maxTopics = 100
 export const maxLast = 10_000
 
 /** A longer text is no cursor of ours: an id has at most 32 characters. */
-const longestCursor = 64
+export const longestCursor = 64
 
 /** What is wrong with a topic filter that somebody wants to listen to, as it follows its name; if anything is. */
 export function listenFilterProblem(filter: string): string | undefined {

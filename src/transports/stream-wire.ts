@@ -1,0 +1,88 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Http2ServerResponse } from 'node:http2'
+import type { Writable } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+/** An answer of either version of HTTP. */
+export type Answer = ServerResponse | Http2ServerResponse
+
+/** What there is behind a reply; the framework's types know of HTTP/1.1 alone. */
+export function answerOf({ raw }: FastifyReply): Answer {
+  return raw
+}
+
+/** Where the bytes of an answer go that has no end until somebody goes. */
+export interface StreamWire {
+  /** Takes the bytes, and ends the answer. */
+  readonly body: Writable
+  /** What closes when the client is gone. */
+  readonly peer: Pick<Writable, 'once'>
+  /** Writes the head and the first bytes; call it once, before anything is written to `body`. */
+  begin(headers: Readonly<Record<string, string>>, first: string): void
+}
+
+/**
+ * Gets at the wire of an answer. In HTTP/1.1 that is the connection itself, and the answer ends with it: nothing has to be
+ * put around the bytes, and the same ones go to everybody, whatever the version.
+ *
+ * @param silence for how long nothing may come in either direction, in milliseconds
+ */
+export function wireOf({ raw: request }: FastifyRequest, reply: FastifyReply, silence: number): StreamWire {
+  const answer = answerOf(reply)
+  if ('stream' in answer) {
+    const { stream } = answer
+    const begin: StreamWire['begin'] = (headers, first) => {
+      beginAnswer(reply, headers).write(first)
+      if (silence > usualSilence) stream.session?.setTimeout(silence)
+    }
+    return { body: stream, peer: stream, begin }
+  }
+  const { socket } = request
+  if (answer.socket !== null) {
+    return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request, reply, headers, first) }
+  }
+  // Behind an answer that is still being written (pipelining), it has no connection yet.
+  return { body: answer, peer: socket, begin: (headers, first) => void beginAnswer(reply, headers).write(first) }
+}
+
+/** A shorter time limit than that of other connections is not set. */
+const usualSilence = 60_000
+
+/** Takes an answer over, and sets its head. */
+export function beginAnswer(reply: FastifyReply, headers: Readonly<Record<string, string>>): Writable {
+  reply.hijack()
+  const answer = answerOf(reply)
+  const all = { ...reply.getHeaders(), ...headers }
+  for (const [name, value] of Object.entries(all)) if (value !== undefined) answer.setHeader(name, value)
+  return answer.writeHead(200)
+}
+
+/**
+ * Writes an answer of which nothing but the connection is left then: everybody else is told that it is complete, so that
+ * the request, the answer, and all that the framework keeps for them can go. Of ten thousand streams, that is half of the
+ * memory.
+ *
+ * What else the client sends is thrown away: there can be no further answer on this connection (RFC 9112 §9.6).
+ */
+function takeConnection(
+  request: IncomingMessage,
+  reply: FastifyReply,
+  headers: Readonly<Record<string, string>>,
+  first: string,
+): void {
+  const { socket } = request
+  const own = { ...headers, connection: 'close', date: new Date().toUTCString() }
+  const lines = Object.entries({ ...reply.getHeaders(), ...own }).map(([name, value]) => `${name}: ${value}\r\n`)
+  reply.hijack()
+  const head = Buffer.from(`HTTP/1.1 200 OK\r\n${lines.join('')}\r\n`, 'latin1')
+  socket.write(Buffer.concat([head, Buffer.from(first)]))
+  const listeners = socket.listeners('data')
+  // To be told of its bytes takes them away from the parser of requests; whose own listener goes as well.
+  socket.on('data', ignore)
+  for (const listener of listeners) socket.removeListener('data', listener as () => void)
+  reply.raw.emit('finish')
+  // By now it waits for the next request, and that has a time limit.
+  socket.setTimeout(0)
+}
+
+function ignore(): void {}
