@@ -1,0 +1,219 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import { Ending } from '../endings.js'
+import type { Caller } from '../http/api-gate.js'
+import { readJson, readQuery, readValue } from '../http/parameters.js'
+import { answerProblem, type Problem, problemBody } from '../http/problem.js'
+import { deviceOf } from '../push/device.js'
+import { parseId } from '../push/event.js'
+import type { Push } from '../push/push.js'
+import type { Receipt, ReceiptReport } from '../push/receipts.js'
+import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './kept-body-routes.js'
+import type { Operation } from './operation.js'
+import { count, deviceName } from './subscribe-query.js'
+import type { TransportOptions } from './transport.js'
+
+const url = '/v1/receipts'
+
+/** Receipts of one request. */
+const maxReceipts = 1000
+/** Receipts of one report. */
+const maxListed = 10_000
+/** In bytes. */
+const longestDetail = 1024
+
+const statuses = ['received', 'processed', 'failed'] as const
+
+const eventId = z
+  .string()
+  .refine(text => parseId(text) !== undefined, 'must be the id of an event')
+  .describe('The id of an event')
+
+const detail = z
+  .string()
+  .refine(text => Buffer.byteLength(text) <= longestDetail, `must have at most ${longestDetail} bytes`)
+  .refine(text => !/\p{Cs}/u.test(text), 'must be valid Unicode')
+
+/** The members of a receipt, as a device sends it. */
+export const receiptMembers = {
+  id: eventId,
+  status: z.enum(statuses, { error: `must be one of ${statuses.join(', ')}` }),
+  detail: detail.optional(),
+}
+
+const receipt = z.strictObject(receiptMembers)
+const receiptCount = `must have 1 to ${maxReceipts} receipts`
+// Counted before each of them is looked at.
+const receipts = z.array(z.unknown()).min(1, receiptCount).max(maxReceipts, receiptCount).pipe(z.array(receipt))
+const batch = z.strictObject({ receipts })
+
+const query = z.object({ device: deviceName.optional() })
+
+const reportQuery = z.object({
+  id: eventId,
+  limit: count(1, maxListed).default(1000).describe('How many receipts are listed'),
+  after: z.string().optional().describe('Lists those of the devices after this one, in the order of the list'),
+})
+
+const recorded = z.object({
+  id: z.string(),
+  device: z.string(),
+  status: z.enum(statuses),
+  time: z.iso.datetime(),
+  detail: z.string().optional(),
+})
+
+const problem = z.object({ status: z.int(), title: z.string(), detail: z.string(), reason: z.string() })
+
+const report = z.object({
+  id: z.string(),
+  topic: z.string(),
+  time: z.iso.datetime(),
+  requested: z
+    .object({
+      from: z.union([z.literal('present'), z.array(z.string())]),
+      devices: z.array(z.string()),
+      deadline: z.iso.datetime(),
+      missed: z.array(z.string()).optional().describe('Devices without a receipt at the deadline; not there before it'),
+    })
+    .nullable(),
+  written: z.array(z.string()).describe('Devices to whose connection the event was written, of those that were asked'),
+  receipts: z.array(recorded.omit({ id: true })),
+})
+
+/** What `/v1/receipts` takes and answers. */
+export const receiptOperations: readonly Operation[] = [
+  {
+    method: 'post',
+    path: url,
+    summary: 'Says what became of an event on a device, or of up to a thousand events.',
+    query,
+    body: z.union([receipt, z.strictObject({ receipts: z.array(receipt).min(1).max(maxReceipts) })]),
+    responses: {
+      200: {
+        description: 'Nothing of it was new',
+        schema: z.union([recorded, z.object({ receipts: z.array(recorded) })]),
+      },
+      201: {
+        description: 'Kept; of several, each that is refused has a problem in its place',
+        schema: z.union([
+          recorded,
+          z.object({ receipts: z.array(z.union([recorded, z.object({ id: z.string(), problem })])) }),
+        ]),
+      },
+      400: { description: 'A member is wrong; nothing is kept' },
+      403: { description: 'The topic of the event is not open to the caller' },
+      404: { description: 'There is no such event, or not any more' },
+    },
+  },
+  {
+    method: 'get',
+    path: url,
+    summary: 'Tells what became of an event: who was asked, to whom it was written, who has said what.',
+    query: reportQuery,
+    responses: {
+      200: { description: 'What is known', schema: report },
+      403: { description: 'Neither the topic of the event nor receipts/<topic> is open to the caller' },
+      404: { description: 'There is no such event, or not any more' },
+    },
+  },
+]
+
+/** Adds `POST /v1/receipts` and `GET /v1/receipts`. */
+export function registerReceipts(app: FastifyInstance, options: TransportOptions): void {
+  const { gate, push } = options
+  registerKeptBodyRoutes(app, options, (scope, admitted) => {
+    scope.post(url, async (request, reply) => record(admitted(request), reply, push))
+  })
+  app.get(url, async (request, reply) => tell(request, reply, await gate.admit(request, reply), push))
+  registerOtherMethods(app, { gate, url, allowed: ['GET', 'POST'], headers: 'authorization, content-type' })
+}
+
+const unknownEvent = {
+  status: 404,
+  detail: 'There is no such event, or not any more',
+  reason: 'unknown-event',
+} as const satisfies Problem
+
+const refusedTopic = {
+  status: 403,
+  // Its name would say more than the id does.
+  detail: 'The topic of this event is not open to you',
+  reason: 'topic-refused',
+} as const satisfies Problem
+
+async function record(
+  { request, caller, body }: AdmittedRequest,
+  reply: FastifyReply,
+  push: Push,
+): Promise<FastifyReply> {
+  const { device: named } = readQuery(request, query)
+  const value = readJson(body, z.unknown())
+  const several = typeof value === 'object' && value !== null && 'receipts' in value
+  const said = several ? readValue(batch, value).receipts : [readValue(receipt, value)]
+  const device = deviceOf(caller.identity, named)
+  const outcomes: Outcome[] = []
+  // In their order: of one event, several may be said.
+  for (const { id, ...rest } of said) outcomes.push(await recordOne(id, { ...rest, device }, caller, push))
+  const isFresh = outcomes.some(outcome => 'fresh' in outcome && outcome.fresh)
+  reply.code(isFresh ? 201 : 200).header('cache-control', 'no-store')
+  if (several) return reply.send({ receipts: outcomes.map((outcome, index) => itemOf(said[index]?.id ?? '', outcome)) })
+  const [outcome] = outcomes
+  if (!outcome) throw new Ending('internal-error')
+  if ('status' in outcome) return answerProblem(reply, { ...outcome, parameter: 'id' })
+  return reply.send(itemOf(said[0]?.id ?? '', outcome))
+}
+
+type Outcome = Problem | { readonly receipt: Receipt; readonly fresh: boolean }
+
+/** @throws {Ending} rejects as `Receipts.record` */
+async function recordOne(
+  id: string,
+  said: Omit<Receipt, 'time'>,
+  { permissions }: Caller,
+  { receipts }: Push,
+): Promise<Outcome> {
+  const topic = await receipts.topicOf(id)
+  if (topic === undefined) return unknownEvent
+  if (!permissions.mayRead(topic)) return refusedTopic
+  return (await receipts.record(id, said)) ?? unknownEvent
+}
+
+function itemOf(id: string, outcome: Outcome): object {
+  return 'receipt' in outcome ? { id, ...receiptJson(outcome.receipt) } : { id, problem: problemBody(outcome) }
+}
+
+function receiptJson({ device, status, time, detail }: Receipt): object {
+  return { device, status, time: iso(time), ...(detail !== undefined && { detail }) }
+}
+
+async function tell(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { permissions }: Caller,
+  { receipts }: Push,
+): Promise<FastifyReply> {
+  const { id, limit, after } = readQuery(request, reportQuery)
+  const found = await receipts.report(id, { limit, after })
+  if (!found) return answerProblem(reply, { ...unknownEvent, parameter: 'id' })
+  const { topic } = found.event
+  if (!permissions.mayRead(topic) && !permissions.mayRead(`receipts/${topic}`)) {
+    return answerProblem(reply, { ...refusedTopic, parameter: 'id' })
+  }
+  return reply.header('cache-control', 'no-store').send(reportJson(found))
+}
+
+function reportJson({ event, requested, written, receipts }: ReceiptReport): object {
+  return {
+    id: event.id,
+    topic: event.topic,
+    time: iso(event.time),
+    requested: requested ? { ...requested, deadline: iso(requested.deadline) } : null,
+    written,
+    receipts: receipts.map(receiptJson),
+  }
+}
+
+function iso(time: number): string {
+  return new Date(time).toISOString()
+}
