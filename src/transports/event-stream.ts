@@ -76,7 +76,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
       throw error
     }
     this.#attendance = push.presence.enter({ device, user, transport: 'sse', topics: wanted.filters })
-    this.#subscription = push.hub.subscribe({ ...wanted, sink: this })
+    this.#subscription = push.hub.subscribe({ ...wanted, device, sink: this })
     heartbeats.add(this)
     peer.once('close', () => this.#end(new Ending('client-closed')))
   }

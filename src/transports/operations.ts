@@ -3,6 +3,7 @@ import type { Operation } from './operation.js'
 import { pollOperation } from './poll.js'
 import { presenceOperations } from './presence.js'
 import { publishOperations } from './publish.js'
+import { receiptOperations } from './receipts.js'
 import { socketOperation } from './socket.js'
 import { eventsOperation } from './sse.js'
 
@@ -13,5 +14,6 @@ export const operations: readonly Operation[] = [
   socketOperation,
   connectionsOperation,
   ...publishOperations,
+  ...receiptOperations,
   ...presenceOperations,
 ]

@@ -57,7 +57,7 @@ export class PollAnswer implements Sink {
     this.#release = gate.hold(caller)
     this.#attendance = push.presence.enter({ device, user: caller.identity.user, transport: 'poll', topics: filters })
     this.#subscription = push.hub.subscribe({
-      ...{ filters, encode, limit, sink: this },
+      ...{ filters, encode, limit, device, sink: this },
       ...(cursor !== undefined && { cursor }),
       ...(last !== undefined && { last }),
     })

@@ -83,7 +83,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     const topics: OwnTopics = { in: `socket/${id}/in`, out: `socket/${id}/out` }
     const all = [...new Set([topics.out, ...filters])]
     this.#attendance = push.presence.enter({ device, user: identity.user, transport: 'socket', topics: all })
-    this.#subscription = push.hub.subscribe({ ...wanted, filters: all, sink: this })
+    this.#subscription = push.hub.subscribe({ ...wanted, filters: all, device, sink: this })
     const parts = { connection: this.#connection, subscription: this.#subscription, attendance: this.#attendance }
     this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })
     this.#pings = { wroteAt: 0, beat: () => this.#ping() }

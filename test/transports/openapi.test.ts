@@ -7,6 +7,7 @@ import { registerOpenApi } from '../../src/transports/openapi.js'
 import { registerPoll } from '../../src/transports/poll.js'
 import { registerPresence } from '../../src/transports/presence.js'
 import { registerPublish } from '../../src/transports/publish.js'
+import { registerReceipts } from '../../src/transports/receipts.js'
 import { registerEvents } from '../../src/transports/sse.js'
 import { type Rig, startRig } from './rig.js'
 
@@ -54,6 +55,7 @@ describe('GET /v1/openapi.json', () => {
         registerPoll(app, options)
         registerConnections(app, options)
         registerPublish(app, options)
+        registerReceipts(app, options)
         registerPresence(app, options)
         registerOpenApi(app, options)
       },

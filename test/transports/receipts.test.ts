@@ -5,9 +5,11 @@ import type { ConfigInput } from '../../src/config/schema.js'
 import { MemoryReceiptStore } from '../../src/push/receipts/memory-store.js'
 import { openReceipts } from '../../src/push/receipts/open-receipts.js'
 import type { Receipts } from '../../src/push/receipts.js'
+import { registerPoll } from '../../src/transports/poll.js'
 import { registerReceipts } from '../../src/transports/receipts.js'
+import { registerEvents } from '../../src/transports/sse.js'
 import { eventually } from '../helpers/wait.js'
-import { type Rig, startRig } from './rig.js'
+import { type Rig, type RigOptions, startRig } from './rig.js'
 
 let rig: Rig
 let receipts: Receipts
@@ -17,7 +19,7 @@ afterEach(async () => {
   await rig.close()
 })
 
-async function start(config: ConfigInput = {}): Promise<void> {
+async function start(config: ConfigInput = {}, more: RigOptions['register'] = () => {}): Promise<void> {
   const later: Receipts = {
     record: (...args) => receipts.record(...args),
     request: (...args) => receipts.request(...args),
@@ -25,7 +27,11 @@ async function start(config: ConfigInput = {}): Promise<void> {
     topicOf: id => receipts.topicOf(id),
     close: async () => {},
   }
-  rig = await startRig({ register: registerReceipts, parts: { receipts: later }, config })
+  const register: RigOptions['register'] = async (app, options) => {
+    registerReceipts(app, options)
+    await more(app, options)
+  }
+  rig = await startRig({ register, parts: { receipts: later }, config })
   const { push, log } = rig.options
   const { journal, publisher, presence, hub } = push
   const store = new MemoryReceiptStore()
@@ -127,6 +133,23 @@ describe('a report', () => {
     })
     const plain = await rig.publish('news', 'y')
     expect((await ask('GET', `?id=${plain.id}`)).body).toMatchObject({ requested: null, written: [], receipts: [] })
+  })
+
+  it.each([
+    ['an event stream', '/v1/events?topic=%23&device=d'],
+    ['a long-poll', '/v1/poll?topic=%23&device=d'],
+  ])('has who got it in %s as one to whom it was written', async (_name, path) => {
+    await start({}, (app, options) => {
+      registerEvents(app, options)
+      registerPoll(app, options)
+    })
+    const listening = fetch(rig.url + path)
+    await eventually(() => rig.hub.counters.subscribers === 1 && rig.hub.counters.catchingUp === 0)
+    const event = await rig.publish('news', 'x')
+    await receipts.request(event, { from: ['d', 'e'], within: 60_000 })
+    await eventually(async () => (await receipts.report(event.id))?.written.length === 1)
+    expect((await ask('GET', `?id=${event.id}`)).body.written).toEqual(['d'])
+    await (await listening).body?.cancel()
   })
 
   it('comes in parts where there are many', async () => {
