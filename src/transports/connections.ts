@@ -1,13 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Ending } from '../endings.js'
 import { answerProblem } from '../http/problem.js'
+import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
-import { refuseOtherMethods } from './other-methods.js'
 import type { TransportOptions } from './transport.js'
 
 const url = '/v1/connections/:connection'
-
-const preflight = { methods: 'POST', headers: 'authorization, content-type' }
 
 /** `POST /v1/connections/{connection}` */
 export const connectionsOperation: Operation = {
@@ -24,8 +22,7 @@ export const connectionsOperation: Operation = {
 /** Adds `POST /v1/connections/<connection>`. */
 export function registerConnections(app: FastifyInstance, options: TransportOptions): void {
   app.post<{ Params: { connection: string } }>(url, (request, reply) => renew(request, reply, options))
-  app.options(url, async (request, reply) => options.gate.preflight(request, reply, preflight))
-  refuseOtherMethods(app, url, ['POST', 'OPTIONS'])
+  registerOtherMethods(app, { gate: options.gate, url, allowed: ['POST'], headers: 'authorization, content-type' })
 }
 
 async function renew(

@@ -6,8 +6,8 @@ import { isUserName } from '../identity.js'
 import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
 import { eventSchema } from './event-schema.js'
+import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
-import { refuseOtherMethods } from './other-methods.js'
 import { requirePermitted } from './permitted.js'
 import { PollAnswer } from './poll-answer.js'
 import { pollEncoder } from './poll-encoding.js'
@@ -16,8 +16,6 @@ import { count, subscribeFields } from './subscribe-query.js'
 import type { TransportOptions } from './transport.js'
 
 const url = '/v1/poll'
-
-const preflight = { methods: 'GET', headers: 'authorization' }
 
 const query = z.object({
   ...subscribeFields,
@@ -62,8 +60,7 @@ export const pollOperation: Operation = {
 export function registerPoll(app: FastifyInstance, options: TransportOptions): void {
   const polls = new Map<string, PollAnswer>()
   app.get(url, (request, reply) => poll(request, reply, options, polls))
-  app.options(url, async (request, reply) => options.gate.preflight(request, reply, preflight))
-  refuseOtherMethods(app, url, ['GET', 'HEAD', 'OPTIONS'])
+  registerOtherMethods(app, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
 }
 
 async function poll(

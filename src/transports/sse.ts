@@ -4,8 +4,8 @@ import { readQuery } from '../http/parameters.js'
 import { deviceOf } from '../push/device.js'
 import { EventStream, type StreamHouse } from './event-stream.js'
 import { Heartbeats } from './heartbeats.js'
+import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
-import { refuseOtherMethods } from './other-methods.js'
 import { requirePermitted } from './permitted.js'
 import { SharedBytes } from './shared-bytes.js'
 import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
@@ -14,8 +14,6 @@ import { flag, longestCursor, subscribeFields } from './subscribe-query.js'
 import type { TransportOptions } from './transport.js'
 
 const url = '/v1/events'
-
-const preflight = { methods: 'GET', headers: 'authorization, cache-control, last-event-id' }
 
 const query = z.object({
   ...subscribeFields,
@@ -51,8 +49,12 @@ export function registerEvents(app: FastifyInstance, options: TransportOptions):
     signs: new SharedBytes(encodeHeartbeat),
   }
   app.get(url, (request, reply) => openStream(request, reply, house))
-  app.options(url, async (request, reply) => gate.preflight(request, reply, preflight))
-  refuseOtherMethods(app, url, ['GET', 'HEAD', 'OPTIONS'])
+  registerOtherMethods(app, {
+    gate,
+    url,
+    allowed: ['GET', 'HEAD'],
+    headers: 'authorization, cache-control, last-event-id',
+  })
 }
 
 async function openStream(request: FastifyRequest, reply: FastifyReply, house: StreamHouse): Promise<FastifyReply> {

@@ -86,7 +86,7 @@ export const subscribeFields = {
   cursor: cursor.optional(),
   last: count(0, maxLast)
     .optional()
-    .describe('How many of the newest events come first, where there is no cursor; in place of what is retained'),
+    .describe('How many of the newest events come first, after what is retained, where there is no cursor'),
   json: flag().describe('Whether a payload that is JSON also comes as what it says, under json'),
   device: deviceName.optional(),
 }
