@@ -39,12 +39,10 @@ export function createRequests({
 
   return {
     // Over HTTP, where the key makes one message of many tries.
-    publish: async (topic, payload, options) => {
+    publish: (topic, payload, options) => {
       const headers = { 'idempotency-key': newKey() }
       const message = { topic, ...members(payload), ...options }
-      const publish = (): Promise<{ ids: (string | null)[] }> => post('v1/publish', message, headers)
-      const { ids } = await insist(publish, Date.now() + publishFor)
-      return { id: ids[0] ?? null }
+      return insist(() => post('v1/publish', message, headers), Date.now() + publishFor)
     },
     // The same receipt twice is one receipt, so it may go over whatever there is.
     receipt: (id, status, detail) => {

@@ -19,7 +19,7 @@ export const carryBySocket: Carrier = async link => {
     })
   try {
     return await new Promise<never>((_resolve, reject) => {
-      socket.onclose = link.signal.onabort = () => reject(lost)
+      socket.onclose = socket.onerror = link.signal.onabort = () => reject(lost)
       if (link.signal.aborted) reject(lost)
       socket.onmessage = ({ data }) => {
         try {
