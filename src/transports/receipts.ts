@@ -129,13 +129,15 @@ export function registerReceipts(app: FastifyInstance, options: TransportOptions
   registerOtherMethods(app, { gate, url, allowed: ['GET', 'POST'], headers: 'authorization, content-type' })
 }
 
-const unknownEvent = {
+/** Of an id that nobody has, or not any more. */
+export const unknownEvent = {
   status: 404,
   detail: 'There is no such event, or not any more',
   reason: 'unknown-event',
 } as const satisfies Problem
 
-const refusedTopic = {
+/** Of an event that is not open to whoever asks. */
+export const refusedTopic = {
   status: 403,
   // Its name would say more than the id does.
   detail: 'The topic of this event is not open to you',
@@ -183,7 +185,8 @@ function itemOf(id: string, outcome: Outcome): object {
   return 'receipt' in outcome ? { id, ...receiptJson(outcome.receipt) } : { id, problem: problemBody(outcome) }
 }
 
-function receiptJson({ device, status, time, detail }: Receipt): object {
+/** A receipt as clients get it. */
+export function receiptJson({ device, status, time, detail }: Receipt): object {
   return { device, status, time: iso(time), ...(detail !== undefined && { detail }) }
 }
 

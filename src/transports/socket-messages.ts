@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ParameterError, readValue } from '../http/parameters.js'
-import { parseId } from '../push/event.js'
 import { messageMembers, toPublication } from './message-json.js'
+import { receiptMembers } from './receipts.js'
 import { maxTopics, topicFilter } from './subscribe-query.js'
 
 /*
@@ -11,8 +11,6 @@ import { maxTopics, topicFilter } from './subscribe-query.js'
 
 /** In UTF-16 units, of what a client has its messages answered by. */
 const longestRef = 256
-/** In bytes, of what a device says beside the status of a receipt. */
-const longestDetail = 1024
 
 const refError = `must be a string of at most ${longestRef} characters, or a number`
 const ref = z
@@ -52,16 +50,7 @@ const send = z
     return { type, ref, message }
   })
 
-const receipt = z.strictObject({
-  type: z.literal('receipt'),
-  ref,
-  id: z.string().refine(text => parseId(text) !== undefined, 'must be the id of an event'),
-  status: z.enum(['received', 'processed', 'failed'], { error: 'must be received, processed or failed' }),
-  detail: z
-    .string()
-    .refine(text => Buffer.byteLength(text) <= longestDetail, `must have at most ${longestDetail} bytes`)
-    .optional(),
-})
+const receipt = z.strictObject({ type: z.literal('receipt'), ref, ...receiptMembers })
 
 const authenticate = z.strictObject({ type: z.literal('authenticate'), ref, token: z.string().min(1, 'is missing') })
 

@@ -9,6 +9,7 @@ import type { Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import { topicPredicate } from '../push/topics.js'
 import type { LiveConnection } from './live-connections.js'
+import { receiptJson, refusedTopic, unknownEvent } from './receipts.js'
 import { RequestRefusal } from './socket-errors.js'
 import type { SocketHouse } from './socket-house.js'
 import type { ClientMessage, MessageOf } from './socket-messages.js'
@@ -163,14 +164,13 @@ export class SocketRequests {
     const { receipts } = this.#house.push
     const { device, topics } = this.#asking
     const topic = await receipts.topicOf(id)
-    if (topic === undefined) throw unknownEvent()
+    if (topic === undefined) throw new RequestRefusal('id', unknownEvent)
     if (topic !== topics.out && !this.#permissions.mayRead(topic)) {
-      throw RequestRefusal.ofTopic('id', topic)
+      throw new RequestRefusal('id', refusedTopic)
     }
     const recorded = await receipts.record(id, { device, status, ...(detail !== undefined && { detail }) })
-    if (!recorded) throw unknownEvent()
-    const { receipt } = recorded
-    return { id, device, status: receipt.status, time: new Date(receipt.time).toISOString() }
+    if (!recorded) throw new RequestRefusal('id', unknownEvent)
+    return { id, ...receiptJson(recorded.receipt) }
   }
 
   async #authenticate({ token }: MessageOf<'authenticate'>): Promise<Answer> {
@@ -180,8 +180,4 @@ export class SocketRequests {
     connections.renew(connection.id, identity)
     return { expires: identity.expires === undefined ? null : new Date(identity.expires).toISOString() }
   }
-}
-
-function unknownEvent(): RequestRefusal {
-  return new RequestRefusal('id', { status: 404, reason: 'unknown-event', detail: 'There is no such event any more' })
 }

@@ -37,7 +37,6 @@ export class SocketWire {
   readonly #options: WireOptions
   /** Bytes that have come since the last message was complete. */
   #incoming = 0
-  #failure: Ending | undefined
   #finished = false
 
   constructor(options: WireOptions, listener: WireListener) {
@@ -63,13 +62,11 @@ export class SocketWire {
         this.#giveBack(data.length + controlBytes)
         listener.alive()
       })
-      .on('error', (error: Error) => {
-        this.#failure ??= failureOf(error)
-      })
+      .on('error', (error: Error) => listener.over(failureOf(error)))
       .on('close', code => {
         budget.giveBack(this.#incoming)
         this.#incoming = 0
-        listener.over(this.#failure ?? new Ending(code === 1006 ? 'client-gone' : 'client-closed'))
+        listener.over(new Ending(code === 1006 ? 'client-gone' : 'client-closed'))
       })
   }
 
