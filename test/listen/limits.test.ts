@@ -140,9 +140,9 @@ describe('a body over HTTP/2 that nobody reads', () => {
     ['OPTIONS', '/v1/tickets', { 'content-type': 'a/b' }, 413],
     ['DELETE', '/v1/tickets', {}, 405],
     ['POST', '/nothing', {}, 405],
-  ] as const)('holds neither memory nor the connection: %s %s %j', async (method, path, headers, status) => {
+  ] as const)('holds its stream no longer than its answer takes, so that the connection can ask on: %s %s %j', async (method, path, headers, status) => {
     const gateway = await start({ bodySize: '64KiB' })
-    // Some bodies are begun while this end holds them all, and that is not what is measured.
+    // What waits at this end is not what this is about.
     const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false, maxSessionMemory: 1000 })
     onTestFinished(() => session.destroy())
     const statuses: unknown[] = []
