@@ -4,14 +4,17 @@ import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { compileOrigins, type OriginPolicy } from './access/origins.js'
-import { TokenBucket } from './access/rate-limits.js'
+import { RateLimits, TokenBucket } from './access/rate-limits.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
 import type { Broker } from './broker/broker.js'
 import type { EmbeddedHooks } from './broker/embedded.js'
 import type { ProbeOptions } from './broker/probe.js'
 import { createUpstream } from './broker/upstream.js'
+import { pushOf } from './config/push.js'
 import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
+import type { PushSide, PushSideOptions } from './gateway-push.js'
+import { ApiGate, type ApiGateOptions } from './http/api-gate.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import { createApp } from './listen/app.js'
 import type { CertificateFiles } from './listen/certificate.js'
@@ -27,6 +30,7 @@ import { createUpgradeIdentity } from './listen/upgrade-identity.js'
 import { startHttp, startHttps } from './listen/web-servers.js'
 import type { Logger } from './log.js'
 import { createMetrics, type Metrics } from './metrics.js'
+import { MqttListeners } from './push/mqtt-listeners.js'
 import { MqttEndpoint } from './tunnel/mqtt-endpoint.js'
 import type { TunnelOptions } from './tunnel/tunnel.js'
 import { Tunnels } from './tunnel/tunnels.js'
@@ -83,7 +87,10 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
-  const brokers = opened.add(new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics)))
+  const mqttListeners = new MqttListeners()
+  const brokers = opened.add(
+    new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics, mqttListeners)),
+  )
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   const limits = new ConnectionLimits(config.limits)
@@ -96,15 +103,19 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
       return upgradeRoute(tunnel, broker, config, access, tunnels)
     }),
   )
+  const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
+  const gate = apiGate(config, access, { resolveClient, connections: limits, users })
+  const push = await openPushSide(config, cwd, { brokers, mqttListeners, gate, resolveClient, log, metrics }, opened)
+  if (push) routes.push(socketRoute(push, gate, config, access))
   const { urlLength } = config.limits
   const router = new UpgradeRouter({ routes, limits, users, urlLength, resolveClient, nextId, log, metrics })
-  const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
 
   let shuttingDown = false
   const app = opened.add(createApp({ resolveClient, limits: config.limits, log, metrics }))
   registerEndpointHints(app, path => router.matches(path))
   registerHealth(app, {
     brokers: brokers.probed,
+    isPushing: push && (() => push.connected),
     isShuttingDown: () => shuttingDown,
     registry: metrics.registry,
     metricsAllow: config.metrics.allow,
@@ -116,6 +127,7 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
     const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
     registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient })
   }
+  push?.register(app)
   await registerPages(app, { directory: config.public === undefined ? undefined : resolve(cwd, config.public), log })
   await app.ready()
 
@@ -154,8 +166,9 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const close = async (grace: number): Promise<void> => {
     shuttingDown = true
     router.shutDown()
+    push?.endStreams()
     const closed = listeners.map(listener => listener.close())
-    await tunnels.close(grace * connectionsPart)
+    await Promise.all([tunnels.close(grace * connectionsPart), push?.endSockets(grace * connectionsPart)])
     // What is left are answers on their way, and connections that never got as far as a request.
     const overdue = setTimeout(
       () => {
@@ -263,8 +276,57 @@ class Brokers {
   }
 }
 
+/** What every request to the API passes. */
+function apiGate(
+  config: Config,
+  { authenticator, rules }: Access,
+  shared: Pick<ApiGateOptions, 'resolveClient' | 'connections' | 'users'>,
+): ApiGate {
+  const { requestsPerSecond: perSecond, requestsBurst: burst } = config.limits
+  const loopbackOnly = isForLoopback(config)
+  return new ApiGate({
+    ...shared,
+    authenticator,
+    rules,
+    places: config.access ?? {},
+    allowsOrigin: compileOrigins(config.push === 'off' ? [] : config.push.origins, { loopbackOnly }),
+    loopbackOnly,
+    requests: perSecond === 'off' ? undefined : new RateLimits({ perSecond, burst }),
+  })
+}
+
+/** Where nothing says who may connect, the gateway is not to be reached from elsewhere at all (see config/checks.ts). */
+function isForLoopback({ anonymous, access }: Config): boolean {
+  return !anonymous && access === undefined
+}
+
+/** Loaded where something is pushed: a plain tunnel has no part of it. */
+async function openPushSide(
+  config: Config,
+  cwd: string,
+  {
+    brokers,
+    ...parts
+  }: { brokers: Brokers } & Pick<PushSideOptions, 'mqttListeners' | 'gate' | 'resolveClient' | 'log' | 'metrics'>,
+  opened: Opened,
+): Promise<PushSide | undefined> {
+  const push = pushOf(config)
+  if (push === undefined) return undefined
+  const { openPush } = await import('./gateway-push.js')
+  const data = config.data === 'none' ? undefined : resolve(cwd, config.data)
+  const { limits, broker } = config
+  const options = { config: push, broker: await brokers.get(broker), embedded: broker === 'embedded', data, limits }
+  return opened.add(await openPush({ ...options, ...parts }))
+}
+
 /** What the embedded broker asks access/, and tells the metrics. */
-function embeddedHooks(config: Config, access: Access, users: UserLimits, metrics: Metrics): EmbeddedHooks {
+function embeddedHooks(
+  config: Config,
+  access: Access,
+  users: UserLimits,
+  metrics: Metrics,
+  subscriptions: MqttListeners,
+): EmbeddedHooks {
   const { authenticator, rules } = access
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
   return {
@@ -278,6 +340,18 @@ function embeddedHooks(config: Config, access: Access, users: UserLimits, metric
           },
     onDelay: metrics.delayed,
     onDenied: metrics.denied,
+    subscriptions,
+  }
+}
+
+/** Plain WebSockets, for those who may use the rest of the API. */
+function socketRoute({ socket }: PushSide, gate: ApiGate, config: Config, { authenticator }: Access): UpgradeRoute {
+  return {
+    matches: path => socket.matches(path),
+    check: request => socket.check(request),
+    accept: upgrade => socket.accept(upgrade),
+    allowsOrigin: gate.allowsOrigin,
+    identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, 'admitted'),
   }
 }
 
@@ -293,9 +367,9 @@ function upgradeRoute(
   const endpoint = new WebSocketEndpoint(options, tunnels)
   return {
     matches: pathMatcher(tunnel),
-    // Where nothing says who may connect, it is not to be reached from elsewhere at all (see config/checks.ts).
-    allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: !config.anonymous && !config.access }),
-    identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, requireIdentity),
+    allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: isForLoopback(config) }),
+    identity:
+      authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, requireIdentity ? 'user' : 'anybody'),
     check: request => endpoint.check(request),
     accept: upgrade => endpoint.accept(upgrade),
   }

@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import { type ConnectionLimits, networkOf } from '../access/limits.js'
+import type { OriginPolicy } from '../access/origins.js'
 import type { RateLimits } from '../access/rate-limits.js'
 import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
@@ -44,6 +45,11 @@ export class ApiGate {
 
   constructor(options: ApiGateOptions) {
     this.#options = options
+  }
+
+  /** Which pages may ask. */
+  get allowsOrigin(): OriginPolicy {
+    return this.#options.allowsOrigin
   }
 
   /**

@@ -21,6 +21,8 @@ export interface EventClient {
   readonly gaps: string[]
   /** Where to go on; `undefined` over MQTT, and before there is a place. */
   readonly cursor: string | undefined
+  /** Resolves when it gets nothing more, for whatever reason. */
+  readonly ended: Promise<void>
   close(): Promise<void>
 }
 
@@ -108,6 +110,7 @@ function listenToStream(open: OpenStream): Listen {
       else if (event === 'gap') gaps.push(JSON.parse(data).reason)
     })
     const stream = await open(urls, `/v1/events?${queryOf(listening)}`)
+    const ended = new Promise<void>(resolve => stream.onEnd(resolve))
     await new Promise<void>((resolve, reject) => {
       stream.onEnd(() => reject(new Error('the stream ended')))
       // The first one is behind everything that was there.
@@ -118,8 +121,9 @@ function listenToStream(open: OpenStream): Listen {
       events,
       gaps,
       get cursor() {
-        return parser.lastEventId === '' ? undefined : parser.lastEventId
+        return parser.lastEventId === '' ? listening.cursor : parser.lastEventId
       },
+      ended,
       close: async () => stream.close(),
     }
   }
@@ -145,14 +149,15 @@ const listenByPolls: Listen = async (urls, listening) => {
   // After one answer there is a place, from which on nothing is missed.
   await ask('0')
   const asking = (async () => {
-    while (!leaving.signal.aborted) await ask('25').catch(() => {})
-  })()
+    while (!leaving.signal.aborted) await ask('25')
+  })().catch(() => {})
   return {
     events,
     gaps,
     get cursor() {
       return cursor
     },
+    ended: asking,
     close: async () => {
       leaving.abort()
       await asking
@@ -165,6 +170,7 @@ const listenBySocket: Listen = async (urls, listening) => {
   const gaps: string[] = []
   let cursor = listening.cursor
   const socket = new WebSocket(`${urls.http.replace('http', 'ws')}/v1/socket?${queryOf(listening)}`)
+  const ended = new Promise<void>(resolve => socket.once('close', resolve))
   await new Promise<void>((resolve, reject) => {
     socket.on('error', reject)
     socket.on('close', () => reject(new Error('the socket closed')))
@@ -186,9 +192,10 @@ const listenBySocket: Listen = async (urls, listening) => {
     get cursor() {
       return cursor
     },
+    ended,
     close: async () => {
       socket.terminate()
-      await once(socket, 'close')
+      await ended
     },
   }
 }
@@ -199,7 +206,70 @@ const listenByMqtt: Listen = async (urls, { topics }) => {
   const client = await mqtt.connectAsync(`${urls.http.replace('http', 'ws')}/mqtt`, { reconnectPeriod: 0 })
   client.on('message', (topic, payload, { retain }) => events.push({ id: undefined, topic, payload, retained: retain }))
   await client.subscribeAsync([...topics], { qos: 1 })
-  return { events, gaps: [], cursor: undefined, close: () => client.endAsync(true) }
+  const ended = new Promise<void>(resolve => client.once('close', resolve))
+  return { events, gaps: [], cursor: undefined, ended, close: () => client.endAsync(true) }
+}
+
+/** Somebody who comes back whenever the connection breaks, and goes on where they were. */
+export interface LastingClient {
+  /** Of all connections. */
+  readonly events: readonly ReceivedEvent[]
+  readonly gaps: readonly string[]
+  /** How often it has had to come back. */
+  readonly returns: number
+  close(): Promise<void>
+}
+
+/** Begins to listen, and comes back at once whenever that ends, until it is closed. */
+export async function listenLasting(
+  listen: Listen,
+  urls: () => Urls,
+  topics: readonly string[],
+): Promise<LastingClient> {
+  const past: EventClient[] = []
+  let current = await listen(urls(), { topics })
+  let closed = false
+  const lasting = (async () => {
+    while (!closed) {
+      await current.ended
+      if (closed) return
+      past.push(current)
+      const { cursor } = current
+      const next = await comeBack(
+        () => listen(urls(), { topics, cursor }),
+        () => closed,
+      )
+      if (next === undefined) return
+      current = next
+    }
+  })()
+  const all = (): EventClient[] => (past.includes(current) ? past : [...past, current])
+  return {
+    get events() {
+      return all().flatMap(({ events }) => events)
+    },
+    get gaps() {
+      return all().flatMap(({ gaps }) => gaps)
+    },
+    get returns() {
+      return past.length
+    },
+    close: async () => {
+      closed = true
+      await current.close()
+      await lasting
+      await current.close()
+    },
+  }
+}
+
+async function comeBack(connect: () => Promise<EventClient>, isOver: () => boolean): Promise<EventClient | undefined> {
+  while (!isOver()) {
+    const client = await connect().catch(() => undefined)
+    if (client) return client
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+  return undefined
 }
 
 /** Every transport by which a client gets events with ids. */

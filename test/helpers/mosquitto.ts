@@ -5,9 +5,9 @@ import { type AddressInfo, connect, createServer, type NetConnectOpts } from 'no
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 
-/** How the broker listens; `tls` names PEM files. */
+/** How the broker listens, on a free port where none is given; `tls` names PEM files. */
 export type MosquittoListener =
-  | { readonly kind: 'tcp' }
+  | { readonly kind: 'tcp'; readonly port?: number }
   | { readonly kind: 'unix' }
   | { readonly kind: 'tls'; readonly cert: string; readonly key: string; readonly clientCa?: string }
 
@@ -34,7 +34,8 @@ export async function startMosquitto(
 ): Promise<Mosquitto> {
   const directory = await mkdtemp(join(tmpdir(), 'mosquitto-'))
   const path = listener.kind === 'unix' ? join(directory, 'broker.sock') : ''
-  const port = listener.kind === 'unix' ? 0 : await freePort()
+  const given = listener.kind === 'tcp' ? listener.port : undefined
+  const port = listener.kind === 'unix' ? 0 : (given ?? (await freePort()))
   const lines = [listener.kind === 'unix' ? `listener 0 ${path}` : `listener ${port} 127.0.0.1`]
   if (listener.kind === 'tls') {
     lines.push(`certfile ${listener.cert}`, `keyfile ${listener.key}`)

@@ -1,0 +1,164 @@
+import { join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import type { ClientResolver } from './access/client-address.js'
+import { RateLimits } from './access/rate-limits.js'
+import { type Broker, ownPeer } from './broker/broker.js'
+import type { PushConfig } from './config/push.js'
+import type { LimitsConfig } from './config/schema.js'
+import type { ApiGate } from './http/api-gate.js'
+import { BodyBudget } from './http/kept-bodies.js'
+import type { Logger } from './log.js'
+import type { Metrics } from './metrics.js'
+import { openHub } from './push/hub.js'
+import type { Journal, JournalBounds } from './push/journal.js'
+import type { MqttListeners } from './push/mqtt-listeners.js'
+import { PresenceMessages } from './push/presence-messages.js'
+import { PresenceRegistry } from './push/presence-registry.js'
+import { openReceipts } from './push/receipts/open-receipts.js'
+import type { ReceiptStore } from './push/receipts/store.js'
+import { openSession } from './push/session/session.js'
+import { registerConnections } from './transports/connections.js'
+import { LiveConnections } from './transports/live-connections.js'
+import { registerOpenApi } from './transports/openapi.js'
+import { registerPoll } from './transports/poll.js'
+import { registerPresence } from './transports/presence.js'
+import { registerPublish } from './transports/publish.js'
+import { registerReceipts } from './transports/receipts.js'
+import { createSocketRoute, type SocketRoute } from './transports/socket.js'
+import { registerEvents } from './transports/sse.js'
+import type { TransportOptions } from './transports/transport.js'
+
+/** What the push side needs. */
+export interface PushSideOptions {
+  readonly config: PushConfig
+  readonly broker: Broker
+  /** Whether that is the one inside this process. */
+  readonly embedded: boolean
+  /** Where the journal and what belongs to it are kept; `undefined` for memory only. */
+  readonly data: string | undefined
+  /** Who listens with MQTT, at the embedded broker. */
+  readonly mqttListeners: MqttListeners
+  readonly limits: LimitsConfig
+  readonly gate: ApiGate
+  readonly resolveClient: ClientResolver
+  readonly log: Logger
+  readonly metrics: Metrics
+}
+
+/** The push side of a gateway. */
+export interface PushSide {
+  /** Whether it has its session with the broker. */
+  readonly connected: boolean
+  /** Adds the routes of the HTTP API. */
+  register(app: FastifyInstance): void
+  /** The endpoint of plain WebSockets. */
+  readonly socket: SocketRoute
+  /** Ends all event streams and polls, each with its reason. */
+  endStreams(): void
+  /**
+   * Ends all sockets, each with its cursor.
+   *
+   * @param grace milliseconds after which those that have not closed are cut off
+   */
+  endSockets(grace: number): Promise<void>
+  /** Idempotent. */
+  close(): Promise<void>
+}
+
+/** Messages that may wait to be written to the journal, and their bytes; the session waits when there are more. */
+const waiting = { maxWaiting: 100_000, maxWaitingBytes: 64 * 1024 ** 2 }
+
+/** The newest events, which those who come back after a moment get from memory. */
+const recent = { maxEvents: 10_000, maxBytes: 32 * 1024 ** 2 }
+
+/** Bodies of requests that may be on their way together, in bytes, or as many of the largest size. */
+const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
+
+/**
+ * Makes the parts of the push side and hands each what it needs: the part of the composition root that a plain tunnel
+ * never loads.
+ *
+ * @throws {StartError} where the journal cannot be used; what was opened by then is closed
+ */
+export async function openPush(options: PushSideOptions): Promise<PushSide> {
+  const { config, broker, embedded, data, limits, gate, resolveClient, log, metrics } = options
+  const closers: (() => unknown)[] = []
+  const close = async (): Promise<void> => {
+    for (const closer of closers.splice(0).reverse()) await closer()
+  }
+  try {
+    const journal = await openJournal(config, data, log)
+    closers.push(() => journal.close())
+    const hub = await openHub({ journal, bounds: { ...config, recent }, log })
+    closers.push(() => hub.close())
+    const session = await openSession({ open: () => broker.open(ownPeer), config, embedded, data, journal, log })
+    closers.push(() => session.close())
+    const { topicLevels: levels, topicLength: length } = limits
+    const messages = new PresenceMessages({ publisher: session, bounds: { levels, length }, log })
+    closers.push(() => messages.close())
+    const { grace } = config.presence
+    const presence = new PresenceRegistry({ grace, messages: config.presence.messages ? messages : undefined })
+    closers.push(() => presence.close())
+    options.mqttListeners.attach(presence)
+    const connections = new LiveConnections()
+    closers.push(() => connections.close())
+
+    const receipts = await openReceipts({
+      store: await openReceiptStore(config, data, log),
+      ...{ journal, publisher: session, presence, log },
+      tracking: hub.tracking,
+      bounds: { maxReceipts: config.maxReceipts, topic: { levels, length } },
+    })
+    closers.push(() => receipts.close())
+    const push = { hub, journal, publisher: session, presence, receipts, config }
+    const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
+    const bodies = { limit: limits.bodySize, budget }
+    const transport: TransportOptions = { push, gate, connections, bodies, log, metrics }
+    const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
+    const rate = perSecond === 'off' ? undefined : { perSecond, burst }
+    const publishes = rate && new RateLimits(rate)
+    const socket = createSocketRoute({ ...transport, resolveClient, publishes: rate, closeTimeout })
+    return {
+      get connected() {
+        return session.ready
+      },
+      register: app => {
+        registerEvents(app, transport)
+        registerConnections(app, transport)
+        registerPoll(app, transport)
+        registerPublish(app, { ...transport, publishes })
+        registerReceipts(app, transport)
+        registerPresence(app, transport)
+        registerOpenApi(app, transport)
+      },
+      socket,
+      endStreams: () => connections.close(),
+      endSockets: grace => socket.close(grace),
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** Both kinds are loaded where they are wanted: the one on disk has a database with it. */
+async function openJournal(config: PushConfig, data: string | undefined, log: Logger): Promise<Journal> {
+  const bounds: JournalBounds = { ...config, ...waiting }
+  if (config.journal === 'memory' || data === undefined) {
+    const { MemoryJournal } = await import('./push/journal/memory.js')
+    return new MemoryJournal({ bounds, log })
+  }
+  const { openLevelJournal } = await import('./push/journal/level.js')
+  return openLevelJournal({ directory: join(data, 'journal'), bounds, log })
+}
+
+/** As the journal: what is known of an event is worth nothing without it. */
+async function openReceiptStore(config: PushConfig, data: string | undefined, log: Logger): Promise<ReceiptStore> {
+  if (config.journal === 'memory' || data === undefined) {
+    const { MemoryReceiptStore } = await import('./push/receipts/memory-store.js')
+    return new MemoryReceiptStore()
+  }
+  const { openLevelReceiptStore } = await import('./push/receipts/level-store.js')
+  return openLevelReceiptStore({ directory: join(data, 'receipts'), log })
+}
