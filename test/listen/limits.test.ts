@@ -140,24 +140,27 @@ describe('a body over HTTP/2 that nobody reads', () => {
     ['OPTIONS', '/v1/tickets', { 'content-type': 'a/b' }, 413],
     ['DELETE', '/v1/tickets', {}, 405],
     ['POST', '/nothing', {}, 405],
-  ] as const)('holds its stream no longer than its answer takes, so that the connection can ask on: %s %s %j', async (method, path, headers, status) => {
-    const gateway = await start({ bodySize: '64KiB' })
-    // What waits at this end is not what this is about.
-    const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false, maxSessionMemory: 1000 })
-    onTestFinished(() => session.destroy())
-    const statuses: unknown[] = []
-    const closed = Array.from({ length: 100 }, () => {
-      const stream = session.request({ ':path': path, ':method': method, ...headers }, { endStream: false })
-      stream.on('error', () => {})
-      stream.on('response', answer => statuses.push(answer[':status']))
-      stream.resume().write(Buffer.alloc(200_000))
-      return new Promise(resolve => stream.once('close', resolve))
-    })
-    await Promise.all(closed)
-    expect(statuses).toEqual(Array(100).fill(status))
-    const [answer] = await once(session.request({ ':path': '/healthz' }), 'response')
-    expect(answer[':status']).toBe(200)
-  })
+  ] as const)(
+    'holds its stream no longer than its answer takes, so that the connection can ask on: %s %s %j',
+    async (method, path, headers, status) => {
+      const gateway = await start({ bodySize: '64KiB' })
+      // What waits at this end is not what this is about.
+      const session = connectHttp2(gateway.urls.https, { rejectUnauthorized: false, maxSessionMemory: 1000 })
+      onTestFinished(() => session.destroy())
+      const statuses: unknown[] = []
+      const closed = Array.from({ length: 100 }, () => {
+        const stream = session.request({ ':path': path, ':method': method, ...headers }, { endStream: false })
+        stream.on('error', () => {})
+        stream.on('response', answer => statuses.push(answer[':status']))
+        stream.resume().write(Buffer.alloc(200_000))
+        return new Promise(resolve => stream.once('close', resolve))
+      })
+      await Promise.all(closed)
+      expect(statuses).toEqual(Array(100).fill(status))
+      const [answer] = await once(session.request({ ':path': '/healthz' }), 'response')
+      expect(answer[':status']).toBe(200)
+    },
+  )
 
   it('does not cut off the answer', async () => {
     const gateway = await start({})
