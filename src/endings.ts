@@ -78,6 +78,7 @@ const table = {
   'bodies-too-many': {
     httpStatus: 503,
     retryAfter: 1,
+    closeCode: 1013,
     level: 'warn',
     text: 'Too many bytes of request bodies are on their way',
   },

@@ -185,6 +185,34 @@ describe('a socket', () => {
     expect(again.told.some(({ type }) => type === 'gap')).toBe(false)
   })
 
+  it.each([
+    ['a frame that is not masked', [0x81, 0x02, 0x7b, 0x7d], 1002],
+    ['a reserved bit', [0xc1, 0x80, 0, 0, 0, 0], 1002],
+    ['text that is no UTF-8', [0x81, 0x81, 0, 0, 0, 0, 0xff], 1007],
+  ])('ends with %s, and its log says why', async (_, bytes, code) => {
+    const rig = await startSocketRig()
+    const socket = await rig.connect()
+    const { _socket: raw } = socket.webSocket as unknown as { _socket: NodeJS.WritableStream }
+    raw.write(Buffer.from(bytes))
+    await eventually(() => socket.closed !== undefined)
+    expect(socket.closed?.code).toBe(code)
+    await rig.log.line(/break RFC 6455/)
+    await eventually(() => rig.route.size === 0)
+  })
+
+  it('answers pings, and not those of somebody who never reads', async () => {
+    const rig = await startSocketRig()
+    const socket = await rig.connect()
+    let pongs = 0
+    socket.webSocket.on('pong', () => pongs++)
+    socket.webSocket.ping('one')
+    await eventually(() => pongs === 1)
+    socket.webSocket.pause()
+    for (let left = 100_000; left > 0; left--) socket.webSocket.ping('x'.repeat(125))
+    await eventually(() => socket.webSocket.bufferedAmount === 0)
+    expect(rig.route.bufferedBytes).toBeLessThan(100_000)
+  })
+
   it('gets what comes in one turn in one write, and the same bytes as all others', async () => {
     const rig = await startSocketRig()
     const socket = new TestSocket(`ws://127.0.0.1:${rig.port}/v1/socket?topic=t`)
