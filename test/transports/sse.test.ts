@@ -1,8 +1,10 @@
+import { once } from 'node:events'
 import { afterEach, describe, expect, it } from 'vitest'
+import { knownAs } from '../../src/identity.js'
 import { formatId } from '../../src/push/event.js'
 import { registerEvents } from '../../src/transports/sse.js'
-import { eventually } from '../helpers/wait.js'
-import { openSource, openSource2, type TestSource } from './event-source.js'
+import { eventually, settled } from '../helpers/wait.js'
+import { EventStreamParser, openSource, openSource2, type TestSource } from './event-source.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
 
 let rig: Rig
@@ -14,19 +16,34 @@ afterEach(() => rig.close())
 
 const at = (sequence: number): string => formatId(rig.journal.epoch, sequence)
 const path = (query: string): string => `/v1/events?${query}`
+const openIn1 = (query: string, headers: Record<string, string> = {}): Promise<TestSource> =>
+  openSource(rig.url + path(query), headers)
+const publishMany = (count: number, topic: string, from = 0) =>
+  Promise.all(Array.from({ length: count }, (_, index) => rig.publish(topic, String(from + index))))
+const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => String(from + index))
+
+/** That nothing is left of any stream. */
+const expectNothingLeft = async (): Promise<void> => {
+  await eventually(() => rig.hub.counters.subscribers === 0)
+  expect([rig.limits.open, rig.options.connections.size]).toEqual([0, 0])
+  expect(rig.attendances.filter(({ left }) => !left)).toEqual([])
+}
 
 describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
   const open = (query: string, headers: Record<string, string> = {}): Promise<TestSource> =>
-    version === 'HTTP/2' ? openSource2(rig.http2(), path(query), headers) : openSource(rig.url + path(query), headers)
+    version === 'HTTP/2' ? openSource2(rig.http2(), path(query), headers) : openIn1(query, headers)
 
   it('says at once that it is open, and under what name', async () => {
     await start()
     const source = await open('topic=a&device=kitchen')
     expect(source.status).toBe(200)
-    expect(source.headers['content-type']).toBe('text/event-stream; charset=utf-8')
-    expect(source.headers['cache-control']).toBe('no-store')
-    expect(source.headers['x-accel-buffering']).toBe('no')
-    expect(source.headers['x-content-type-options']).toBe('nosniff')
+    expect(source.headers).toMatchObject({
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-store',
+      'x-accel-buffering': 'no',
+      'x-content-type-options': 'nosniff',
+      vary: 'origin',
+    })
     await eventually(() => source.of('welcome').length === 1)
     expect(source.of('welcome')).toEqual([
       { connection: expect.stringMatching(/^[\w-]{22}$/), device: 'kitchen', heartbeat: 15 },
@@ -48,5 +65,300 @@ describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
     await source.messages(2)
     expect(source.of('message')[1]).toMatchObject({ id: at(3), topic: 'a/d', payload: 'more' })
     expect(source.parser.lastEventId).toBe(at(3))
+  })
+
+  it('goes on where a client was: the header before the parameters, and those before last', async () => {
+    await start()
+    await publishMany(6, 'a')
+    const header = await open(`topic=a&cursor=${at(1)}&last=1`, { 'last-event-id': at(4) })
+    const parameter = await open(`topic=a&cursor=${at(3)}&last_event_id=${at(1)}`)
+    const alias = await open(`topic=a&last_event_id=${at(2)}&last=1`)
+    const newest = await open('topic=a&last=2&cursor=')
+    const none = await open('topic=a&last=0')
+    for (const source of [header, parameter, alias, newest, none]) await source.live()
+    expect([header, parameter, alias, newest, none].map(source => source.payloads())).toEqual([
+      ['4', '5'],
+      ['3', '4', '5'],
+      ['2', '3', '4', '5'],
+      ['4', '5'],
+      [],
+    ])
+  })
+
+  it.each(['nonsense', 'a\r\nid: evil', 'x'.repeat(3000), '999999999999999-5'])(
+    'takes a cursor that it cannot read for a gap, and goes on (%#)',
+    async cursor => {
+      await start({ push: { heartbeat: 1000 } })
+      await rig.publish('a', 'state', { retain: true })
+      const source = await open(`topic=a&cursor=${encodeURIComponent(cursor)}`)
+      await source.live()
+      const reason = cursor.startsWith('9') ? 'other-epoch' : 'unknown'
+      expect(source.of('gap')).toEqual([{ reason, cursor: cursor.slice(0, 64), resumes: at(0) }])
+      expect(source.payloads()).toContain('state')
+      expect(source.parser.lastEventId).toBe(at(1))
+    },
+  )
+
+  it('says that something is missing before it goes on', async () => {
+    await start({ maxEvents: 2 })
+    const before = await rig.publish('a', '0')
+    await publishMany(5, 'a', 1)
+    const source = await open('topic=a', { 'last-event-id': before.id })
+    await source.live()
+    expect(source.parser.events.map(({ type }) => type)).toEqual(['welcome', 'gap', 'message', 'message'])
+    expect(source.of('gap')).toEqual([{ reason: 'evicted', cursor: before.id, resumes: at(4) }])
+    expect(source.payloads()).toEqual(['4', '5'])
+  })
+
+  it('shows that it is alive, and where it is, when it has been silent', async () => {
+    await start({ push: { heartbeat: 100 } })
+    const source = await open('topic=a')
+    await source.live()
+    expect(source.parser.lastEventId).toBe(at(0))
+    await rig.publish('elsewhere')
+    await eventually(() => source.parser.lastEventId === at(1))
+    expect(source.parser.comments).toBeGreaterThanOrEqual(2)
+    expect(source.of('message')).toEqual([])
+    await eventually(() => (rig.attendances[0]?.signs ?? 0) > 0)
+  })
+
+  it('ends with the reason when the gateway shuts down', async () => {
+    await start()
+    const sources = [await open('topic=a'), await open('topic=b')]
+    for (const source of sources) await source.live()
+    rig.options.connections.close()
+    for (const source of sources) {
+      await source.end()
+      expect(source.of('end')).toEqual([{ reason: 'shutting-down', detail: 'The gateway is shutting down' }])
+    }
+    await expectNothingLeft()
+    expect((await open('topic=a')).status).toBe(503)
+  })
+
+  it('answers HEAD with the headers alone', async () => {
+    await start()
+    const answer = await fetch(rig.url + path('topic=a'), { method: 'HEAD' })
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8'])
+    expect(rig.attendances).toEqual([])
+  })
+
+  it('leaves nothing behind when its client goes', async () => {
+    await start()
+    const sources = await Promise.all(Array.from({ length: 20 }, () => open('topic=a')))
+    expect(rig.limits.open).toBe(20)
+    for (const source of sources) source.leave()
+    await expectNothingLeft()
+  })
+
+  it('cuts off a client that never reads, and nobody else', async () => {
+    await start({ push: { maxQueuedEvents: 10 } })
+    const [slow, quick] = [await open('topic=a'), await open('topic=a')]
+    await Promise.all([slow.live(), quick.live()])
+    slow.pause()
+    const payload = 'x'.repeat(65_536)
+    let sent = 0
+    while (rig.hub.counters.cutOff === 0) {
+      await rig.publish('a', payload)
+      await quick.messages(++sent)
+    }
+    expect(rig.hub.counters.subscribers).toBe(1)
+    expect(rig.limits.open).toBe(1)
+    // It had no room for the last word, and is not waited for.
+    await eventually(() => rig.log.lines.some(({ ['reason']: reason }) => reason === 'client-too-slow'))
+    await rig.publish('a', 'after')
+    await quick.messages(sent + 1)
+    expect(quick.payloads().at(-1)).toBe('after')
+    slow.resume()
+    await slow.end()
+    // All that it got, it got in order, and its place is that of the last of them.
+    const ids = slow.of('message').map(({ id }) => id)
+    expect(ids).toEqual(Array.from({ length: ids.length }, (_, index) => at(index + 1)))
+    expect(slow.parser.lastEventId).toBe(ids.at(-1))
+  })
+
+  it.each([
+    ['', 'topic'],
+    ['topic=', 'topic'],
+    ['topic=a%23', 'topic'],
+    [`topic=${'a/'.repeat(100)}`, 'topic'],
+    [Array.from({ length: 101 }, (_, index) => `topic=t${index}`).join('&'), 'topic'],
+    ['topic=a&last=10001', 'last'],
+    ['topic=a&json=1', 'json'],
+    ['topic=a&enveloped=no', 'enveloped'],
+    [`topic=a&device=${'x'.repeat(256)}`, 'device'],
+  ])('says what is wrong with ?%s', async (query, parameter) => {
+    await start()
+    const answer = await fetch(rig.url + path(query))
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([400, 'application/problem+json'])
+    expect(await answer.json()).toMatchObject({ parameter, reason: 'invalid-parameter' })
+    expect([rig.limits.open, rig.attendances]).toEqual([0, []])
+  })
+})
+
+describe('event streams', () => {
+  it('are all live in one connection of HTTP/2', async () => {
+    await start()
+    const session = rig.http2()
+    const sources = await Promise.all(
+      Array.from({ length: 10 }, (_, index) => openSource2(session, path(`topic=all&topic=own/${index}`))),
+    )
+    for (const source of sources) await source.live()
+    await rig.publish('all', 'everybody')
+    await Promise.all(sources.map((_, index) => rig.publish(`own/${index}`, String(index))))
+    for (const source of sources) await source.messages(2)
+    expect(sources.map(source => source.payloads())).toEqual(numbers(0, 10).map(number => ['everybody', number]))
+    sources[3]?.leave()
+    await eventually(() => rig.hub.counters.subscribers === 9)
+    session.destroy()
+    await expectNothingLeft()
+  })
+
+  it('are only of topics that one may listen to', async () => {
+    await start({
+      config: {
+        access: {
+          jwt: { secret: '0123456789abcdef0123456789abcdef', audience: 'mqway' },
+          rules: [{ to: { role: 'reader' }, subscribe: ['news/#'] }],
+        },
+      },
+    })
+    const ticket = () => rig.access.tickets.issue(knownAs('ada', 'token', { roles: ['reader'] })).ticket
+    const refused = await fetch(rig.url + path(`topic=news/a&topic=other&ticket=${ticket()}`))
+    expect(refused.status).toBe(403)
+    expect(await refused.json()).toMatchObject({ reason: 'topic-refused', detail: expect.stringContaining(': other') })
+    expect((await fetch(rig.url + path(`topic=%23&ticket=${ticket()}`))).status).toBe(403)
+    expect((await fetch(rig.url + path('topic=news/a&ticket=forged'))).status).toBe(401)
+    const source = await openIn1(`topic=news/a&ticket=${ticket()}&device=ignored`)
+    await source.live()
+    expect(source.of('welcome')).toMatchObject([{ device: 'ada' }])
+    expect(rig.attendances).toMatchObject([{ device: 'ada', user: 'ada', transport: 'sse', topics: ['news/a'] }])
+  })
+
+  it('count as connections', async () => {
+    await start({ config: { limits: { connectionsPerAddress: 2 } } })
+    const [first] = [await openIn1('topic=a'), await openIn1('topic=a')]
+    const refused = await fetch(rig.url + path('topic=a'))
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([429, '10'])
+    first.leave()
+    await eventually(() => rig.limits.open === 1)
+    expect((await openIn1('topic=a')).status).toBe(200)
+  })
+
+  it('tell a page of another origin what it may know', async () => {
+    await start({ push: { origins: ['https://a.example'] } })
+    const headers = { origin: 'https://a.example' }
+    const source = await openIn1('topic=a', headers)
+    expect(source.headers['access-control-allow-origin']).toBe('https://a.example')
+    expect((await openIn1('topic=a', { origin: 'https://b.example' })).status).toBe(403)
+    const preflight = await fetch(rig.url + path('topic=a'), { method: 'OPTIONS', headers })
+    expect(preflight.status).toBe(204)
+    expect(preflight.headers.get('access-control-allow-headers')).toContain('last-event-id')
+    const other = await fetch(rig.url + path('topic=a'), { method: 'POST', headers })
+    expect([other.status, other.headers.get('allow')]).toEqual([405, 'GET, HEAD, OPTIONS'])
+  })
+
+  it('let go of clients that went before they were let in', async () => {
+    await start()
+    for (let round = 0; round < 20; round++) {
+      const socket = rig.tcp()
+      await once(socket, 'connect')
+      socket.write(`GET ${path('topic=a')} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+      if (round % 2 === 0) socket.resetAndDestroy()
+      else socket.end()
+      socket.resume()
+    }
+    await settled(() => rig.hub.counters.subscribers)
+    await expectNothingLeft()
+  })
+
+  it('ignore what else their client sends', async () => {
+    await start()
+    const socket = rig.tcp()
+    const parser = new EventStreamParser()
+    let text = ''
+    socket.on('data', (bytes: Buffer) => {
+      text += bytes.toString('latin1')
+      parser.push(bytes)
+    })
+    const get = `GET ${path('topic=a')} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+    socket.write(get)
+    await eventually(() => parser.lastEventId !== '')
+    socket.write(get + get)
+    socket.write('no HTTP at all\r\n\r\n')
+    await rig.publish('a', 'one')
+    await eventually(() => parser.events.some(({ type }) => type === 'message'))
+    await rig.publish('a', 'two')
+    await eventually(() => text.includes('"two"'))
+    expect([text.match(/HTTP\/1\.1/g)?.length, rig.hub.counters.subscribers]).toEqual([1, 1])
+  })
+
+  it('come behind answers that a client did not wait for', async () => {
+    await start()
+    const socket = rig.tcp()
+    let text = ''
+    socket.on('data', (bytes: Buffer) => {
+      text += bytes.toString('latin1')
+    })
+    const wrong = 'GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n'
+    socket.write(`${wrong}GET ${path('topic=a')} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+    await eventually(() => /400 Bad Request.*200 OK.*\nid: /s.test(text))
+    await rig.publish('a', 'one')
+    await eventually(() => text.includes('"one"'))
+    socket.destroy()
+    await expectNothingLeft()
+  })
+
+  it('have no end of their own, however long they are silent', async () => {
+    await start({ push: { heartbeat: 300_000 } })
+    const source = await openIn1('topic=a')
+    await source.live()
+    // What waits for its next request since the same time is not waited for any longer.
+    const idle = rig.tcp()
+    idle.write('GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    await once(idle.resume(), 'end')
+    await rig.publish('a', 'still')
+    await source.messages(1)
+    expect(source.ended).toBe(false)
+  })
+
+  it('are in the access log as they begin, and in the log as they end', async () => {
+    await start()
+    const source = await openIn1('topic=a')
+    expect(await rig.log.line(/^request$/)).toMatchObject({ path: '/v1/events', status: 200 })
+    source.leave()
+    expect(await rig.log.line(/The client closed/)).toMatchObject({ reason: 'client-closed', peer: '127.0.0.1' })
+  })
+
+  it('go over a connection of HTTP/1.0', async () => {
+    await start()
+    const socket = rig.tcp()
+    const parser = new EventStreamParser()
+    socket.on('data', (bytes: Buffer) => parser.push(bytes))
+    socket.write(`GET ${path('topic=a')} HTTP/1.0\r\nHost: localhost\r\n\r\n`)
+    await eventually(() => parser.lastEventId !== '')
+    await rig.publish('a', 'one')
+    await eventually(() => parser.events.some(({ type }) => type === 'message'))
+  })
+
+  it('lose and double nothing over many reconnects while messages come', async () => {
+    await start({ recent: { maxEvents: 16, maxBytes: 2 ** 20 } })
+    const total = 400
+    const publishing = (async () => {
+      for (let index = 0; index < total; index++) {
+        await rig.publish('a', String(index))
+        if (index % 7 === 0) await new Promise(resolve => setImmediate(resolve))
+      }
+    })()
+    const seen: unknown[] = []
+    let cursor = at(0)
+    for (let round = 1; seen.length < total; round++) {
+      const source = await openIn1('topic=a', { 'last-event-id': cursor })
+      await source.messages(Math.min(round % 30, total - seen.length))
+      source.leave()
+      seen.push(...source.payloads())
+      cursor = source.parser.lastEventId || cursor
+    }
+    await publishing
+    expect(seen).toEqual(numbers(0, total))
   })
 })
