@@ -110,6 +110,12 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       bounds: { maxReceipts: config.maxReceipts, topic: { levels, length } },
     })
     closers.push(() => receipts.close())
+    metrics.watchPush(() => ({
+      ...hub.counters,
+      connected: session.ready,
+      journalEvents: journal.head - journal.first + 1,
+      newest: journal.head,
+    }))
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
     const bodies = { limit: limits.bodySize, budget }

@@ -26,6 +26,25 @@ export interface Traffic {
   framesOut: number
 }
 
+/** How push is, and what it has done since it began. */
+export interface PushFigures {
+  /** Whether it has its session with the broker. */
+  readonly connected: boolean
+  readonly subscribers: number
+  /** Of them, those that have not yet got all that was there. */
+  readonly catchingUp: number
+  /** Events that are in the journal. */
+  readonly journalEvents: number
+  /** The number of the newest event. */
+  readonly newest: number
+  /** Events given to subscribers; of them, those replayed, and retained messages. */
+  readonly delivered: number
+  readonly replayed: number
+  readonly retained: number
+  readonly gaps: number
+  readonly cutOff: number
+}
+
 /** The program's metrics, on a registry of their own. */
 export interface Metrics {
   readonly registry: Registry
@@ -45,6 +64,8 @@ export interface Metrics {
   upstreamConnected(seconds: number): void
   /** Where to ask how many bytes wait in memory for all connections together. */
   watchBuffers(read: () => number): void
+  /** Where to ask how push is. */
+  watchPush(read: () => PushFigures): void
   /** When the served certificate expires (milliseconds since 1970). */
   certificateExpires(time: number): void
   /** Stops what the metrics themselves run. */
@@ -194,9 +215,59 @@ export function createMetrics(): Metrics {
         },
       })
     },
+    watchPush: read => watchPush(registry, read),
     certificateExpires: time => expiry.set(time / 1000),
     close: () => registry.clear(),
   }
+}
+
+function watchPush(registry: Registry, read: () => PushFigures): void {
+  const registers = [registry]
+  const gauge = (name: string, help: string, value: (figures: PushFigures) => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(value(read()))
+      },
+    })
+  }
+  const counter = (name: string, help: string, value: (figures: PushFigures) => number): void => {
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset()
+        this.inc(value(read()))
+      },
+    })
+  }
+  gauge('mqway_push_connected', '1 while push has its session with the broker', ({ connected }) => Number(connected))
+  gauge(
+    'mqway_push_catching_up',
+    'Subscribers that have not yet got all that was there',
+    ({ catchingUp }) => catchingUp,
+  )
+  gauge('mqway_push_subscribers', 'Event streams, polls that wait, and sockets', ({ subscribers }) => subscribers)
+  gauge('mqway_push_journal_events', 'Events in the journal', ({ journalEvents }) => journalEvents)
+  gauge('mqway_push_newest_event', 'The number of the newest event in its epoch', ({ newest }) => newest)
+  new Counter({
+    name: 'mqway_push_deliveries_total',
+    help: 'Events given to subscribers: as they came, replayed from the journal, and retained messages',
+    labelNames: ['kind'],
+    registers,
+    collect() {
+      const { delivered, replayed, retained } = read()
+      this.reset()
+      this.inc({ kind: 'live' }, delivered - replayed - retained)
+      this.inc({ kind: 'replayed' }, replayed)
+      this.inc({ kind: 'retained' }, retained)
+    },
+  })
+  counter('mqway_push_gaps_total', 'Subscribers that were told that events are missing', ({ gaps }) => gaps)
+  counter('mqway_push_cut_off_total', 'Subscribers that were cut off, as they read too slowly', ({ cutOff }) => cutOff)
 }
 
 /** Counts that start at zero. */
