@@ -9,6 +9,7 @@ declare -A needed=(
   [mosquitto]=mosquitto
   [mosquitto_pub]=mosquitto-clients
   [chromium]=chromium
+  [curl]=curl
   [openssl]=openssl
   [gcc]=gcc
 )

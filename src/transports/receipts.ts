@@ -63,7 +63,13 @@ const recorded = z.object({
   detail: z.string().optional(),
 })
 
-const problem = z.object({ status: z.int(), title: z.string(), detail: z.string(), reason: z.string() })
+const problem = z.object({
+  type: z.literal('about:blank'),
+  status: z.int(),
+  title: z.string(),
+  detail: z.string(),
+  reason: z.string(),
+})
 
 const report = z.object({
   id: z.string(),

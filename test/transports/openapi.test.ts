@@ -1,6 +1,6 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { PresenceRegistry } from '../../src/push/presence-registry.js'
 import { registerConnections } from '../../src/transports/connections.js'
 import { registerOpenApi } from '../../src/transports/openapi.js'
@@ -9,6 +9,7 @@ import { registerPresence } from '../../src/transports/presence.js'
 import { registerPublish } from '../../src/transports/publish.js'
 import { registerReceipts } from '../../src/transports/receipts.js'
 import { registerEvents } from '../../src/transports/sse.js'
+import { startTestGateway } from '../helpers/gateway.js'
 import { type Rig, startRig } from './rig.js'
 
 interface Parameter {
@@ -41,6 +42,26 @@ function strict(schema: unknown): unknown {
   return made.type === 'object' && made.properties ? { additionalProperties: false, ...made } : made
 }
 
+function operationIn({ paths }: Document, method: string, path: string): Described {
+  const operation = paths[path]?.[method]
+  if (!operation) throw new Error(`${method} ${path} is not described`)
+  return operation
+}
+
+/** What checks an answer of this status. */
+function checkAnswer(
+  document: Document,
+  method: string,
+  path: string,
+  status: number,
+  type = 'application/json',
+): ValidateFunction {
+  const { responses } = operationIn(document, method, path)
+  const content = responses[status]?.content ?? { [type]: { schema: { $ref: '#/components/schemas/Problem' } } }
+  const ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: true })
+  return ajv.compile({ ...(strict(content[type]?.schema) as object), components: strict(document.components) })
+}
+
 describe('GET /v1/openapi.json', () => {
   let rig: Rig
   let document: Document
@@ -70,18 +91,8 @@ describe('GET /v1/openapi.json', () => {
     Object.entries(document.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
     )
-  const operationOf = (method: string, path: string): Described => {
-    const operation = document.paths[path]?.[method]
-    if (!operation) throw new Error(`${method} ${path} is not described`)
-    return operation
-  }
-  /** What checks an answer of this status. */
-  const checkOf = (method: string, path: string, status: number, type = 'application/json'): ValidateFunction => {
-    const { responses } = operationOf(method, path)
-    const content = responses[status]?.content ?? { [type]: { schema: { $ref: '#/components/schemas/Problem' } } }
-    const ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: true })
-    return ajv.compile({ ...(strict(content[type]?.schema) as object), components: strict(document.components) })
-  }
+  const checkOf = (method: string, path: string, status: number, type?: string): ValidateFunction =>
+    checkAnswer(document, method, path, status, type)
 
   it('answers a valid OpenAPI 3.1 document', async () => {
     const response = await fetch(`${rig.url}/v1/openapi.json`)
@@ -105,9 +116,9 @@ describe('GET /v1/openapi.json', () => {
         expect([path, name, Object.keys(schema).length > 0]).toEqual([path, name, true])
       }
     }
-    const [topic] = operationOf('get', '/v1/events').parameters ?? []
+    const [topic] = operationIn(document, 'get', '/v1/events').parameters ?? []
     expect(topic).toMatchObject({ name: 'topic', in: 'query', required: true, schema: { type: 'array', minItems: 1 } })
-    const limit = operationOf('get', '/v1/presence').parameters?.find(({ name }) => name === 'limit')
+    const limit = operationIn(document, 'get', '/v1/presence').parameters?.find(({ name }) => name === 'limit')
     expect(limit).toMatchObject({
       required: false,
       schema: { type: 'integer', minimum: 1, maximum: 1000, default: 100 },
@@ -181,5 +192,41 @@ describe('GET /v1/openapi.json', () => {
     check(event)
     expect(check.errors).toBe(null)
     expect(check({ ...event, more: 1 })).toBe(false)
+  })
+})
+
+describe('the description of a gateway', () => {
+  it('is true of receipts', async () => {
+    const gateway = await startTestGateway({ https: { port: 'off' } })
+    onTestFinished(() => gateway.close())
+    const ask = async (path: string, init: RequestInit = {}) => {
+      const response = await fetch(`${gateway.urls.http}${path}`, init)
+      return { status: response.status, body: JSON.parse(await response.text()) }
+    }
+    const { body: document } = await ask('/v1/openapi.json')
+    const { body: published } = await ask('/v1/publish?topic=a&receiptFrom=kitchen&receiptWithin=1h', {
+      method: 'POST',
+      body: 'x',
+    })
+    const receipt = { id: published.id, status: 'received' }
+    const receipts = [
+      receipt,
+      { ...receipt, status: 'failed', detail: 'no paper' },
+      { ...receipt, id: `${published.id}9` },
+    ]
+    for (const [method, query, body] of [
+      ['post', '?device=kitchen', receipt],
+      ['post', '?device=kitchen', receipt],
+      ['post', '?device=hall', { receipts }],
+      ['post', '', { ...receipt, id: `${published.id}9` }],
+      ['get', `?id=${published.id}`, undefined],
+      ['get', `?id=${published.id}9`, undefined],
+    ] as const) {
+      const answered = await ask(`/v1/receipts${query}`, { method, ...(body && { body: JSON.stringify(body) }) })
+      const type = answered.status < 400 ? 'application/json' : 'application/problem+json'
+      const check = checkAnswer(document, method, '/v1/receipts', answered.status, type)
+      check(answered.body)
+      expect([method, query, answered.status, check.errors]).toEqual([method, query, answered.status, null])
+    }
   })
 })
