@@ -1,5 +1,6 @@
+import type { Duplex } from 'node:stream'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Broker } from '../../src/broker/broker.js'
+import { type Broker, ownPeer } from '../../src/broker/broker.js'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createUpstream } from '../../src/broker/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
@@ -108,3 +109,46 @@ describe.each(Object.keys(brokers))('a session with %s', name => {
     expect(watched.payloads()).toEqual(Array.from({ length: 1000 }, (_, index) => String(index % 10)))
   })
 })
+
+describe('a session with a broker elsewhere', () => {
+  it('that speaks no MQTT 5 takes MQTT 3.1.1, and knows what is retained all the same', async () => {
+    const broker = await createEmbedded({ data: 'none', ...limits }, log)
+    cleanup.add(() => broker.close())
+    const journal = new MemoryJournal({ bounds, log })
+    const session = await sessionOn(broker, journal, { embedded: false })
+    cleanup.add(() => session.close())
+    expect(session.ready).toBe(true)
+    await session.publish(message('state', 'on', { retain: true }))
+    const retained = []
+    for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) retained.push(...events)
+    expect(retained).toMatchObject([{ topic: 'state' }])
+  })
+
+  it('that takes no bridges either takes plain MQTT 3.1.1, and knows of its own messages what is retained', async () => {
+    const embedded = await createEmbedded({ data: 'none', ...limits }, log)
+    cleanup.add(() => embedded.close())
+    const journal = new MemoryJournal({ bounds, log })
+    const session = await sessionOn(embedded, journal, { embedded: false, open: () => withoutBridges(embedded) })
+    cleanup.add(() => session.close())
+    expect(session.ready).toBe(true)
+    await session.publish(message('state', 'on', { retain: true }))
+    const retained = []
+    for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) retained.push(...events)
+    expect(retained).toMatchObject([{ topic: 'state' }])
+  })
+})
+
+/** A connection to `broker` that ends where a CONNECT says that it is of a bridge. */
+async function withoutBridges(broker: Broker): Promise<Duplex> {
+  const stream = await broker.open(ownPeer)
+  const write = stream.write.bind(stream)
+  // The byte behind the protocol name (MQTT 3.1.1 §3.1.2.2).
+  const isOfBridge = (chunk: Buffer): boolean => chunk[0] === 0x10 && chunk[8] === 0x84
+  return Object.assign(stream, {
+    write: (chunk: Buffer) => {
+      if (!isOfBridge(chunk)) return write(chunk)
+      stream.destroy()
+      return false
+    },
+  })
+}
