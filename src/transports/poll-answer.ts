@@ -5,6 +5,7 @@ import { problemBody } from '../http/problem.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
+import type { OpenPoll } from './open-polls.js'
 import { pollEnd, pollStart } from './poll-encoding.js'
 import type { Answer } from './stream-wire.js'
 import type { TransportOptions } from './transport.js'
@@ -24,14 +25,14 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
   readonly timeout: number
   readonly callback: string | undefined
   /** It is over, whatever the answer. */
-  readonly over?: () => void
+  readonly over: () => void
 }
 
 /**
  * One poll: it collects what there is, and is answered when that is all and not nothing, or with what comes next, or when
  * its time is up.
  */
-export class PollAnswer implements Sink {
+export class PollAnswer implements Sink, OpenPoll {
   readonly #options: TransportOptions
   readonly #order: PollOrder
   readonly #subscription: Subscription
@@ -156,7 +157,7 @@ export class PollAnswer implements Sink {
     this.#subscription.close()
     this.#attendance.leave()
     this.#release()
-    this.#order.over?.()
+    this.#order.over()
     return true
   }
 }

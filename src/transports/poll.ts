@@ -7,11 +7,12 @@ import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
 import { eventSchema } from './event-schema.js'
 import { registerOtherMethods } from './kept-body-routes.js'
+import { OpenPolls } from './open-polls.js'
 import type { Operation } from './operation.js'
 import { requirePermitted } from './permitted.js'
 import { PollAnswer } from './poll-answer.js'
 import { pollEncoder } from './poll-encoding.js'
-import type { Answer } from './stream-wire.js'
+import { answerOf } from './stream-wire.js'
 import { count, subscribeFields } from './subscribe-query.js'
 import type { TransportOptions } from './transport.js'
 
@@ -56,18 +57,23 @@ export const pollOperation: Operation = {
   },
 }
 
-/** Adds `GET /v1/poll`. */
-export function registerPoll(app: FastifyInstance, options: TransportOptions): void {
-  const polls = new Map<string, PollAnswer>()
+/**
+ * Adds `GET /v1/poll`.
+ *
+ * @returns what answers the polls that wait, and refuses new ones
+ */
+export function registerPoll(app: FastifyInstance, options: TransportOptions): { close(): void } {
+  const polls = new OpenPolls()
   app.get(url, (request, reply) => poll(request, reply, options, polls))
   registerOtherMethods(app, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+  return polls
 }
 
 async function poll(
   request: FastifyRequest,
   reply: FastifyReply,
   options: TransportOptions,
-  polls: Map<string, PollAnswer>,
+  polls: OpenPolls,
 ): Promise<FastifyReply> {
   const { gate, push } = options
   const { jsonp } = push.config
@@ -87,18 +93,16 @@ async function poll(
   if (request.raw.socket.destroyed) return reply.hijack()
   const key = handle === undefined ? undefined : keyOf(caller, handle)
   // Before the newer one counts: who may have one connection may have one poll after the other.
-  if (key !== undefined) polls.get(key)?.finish()
+  polls.makeRoom(key)
   const made = new PollAnswer(options, {
     ...{ caller, filters, cursor, last, limit, callback },
-    answer: reply.raw,
+    answer: answerOf(reply),
     device: deviceOf(caller.identity, given.device),
     encode: pollEncoder({ json, callback }),
     timeout: timeout * 1000,
-    over: () => {
-      if (key !== undefined && polls.get(key) === made) polls.delete(key)
-    },
+    over: () => polls.delete(made, key),
   })
-  if (key !== undefined) polls.set(key, made)
+  polls.add(made, key)
   takeOver(reply)
   return reply
 }
@@ -115,6 +119,6 @@ function asksForScript({ query }: FastifyRequest): boolean {
 /** From here on, the answer is written without the framework. */
 function takeOver(reply: FastifyReply): void {
   reply.hijack()
-  const answer: Answer = reply.raw
+  const answer = answerOf(reply)
   for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) answer.setHeader(name, value)
 }
