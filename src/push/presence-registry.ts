@@ -33,9 +33,14 @@ export interface PresenceRegistryOptions {
   readonly clock?: PresenceClock
   /**
    * Listeners in their grace time, each counted for each of its filters; beyond, the first of them are gone at once: who
-   * polls under a new name each time would otherwise fill the memory. Default: 100,000.
+   * polls under a new name each time would otherwise fill the memory. Default: 50,000.
    */
   readonly maxLingering?: number
+  /**
+   * Listeners in all, each counted for each of its filters; beyond, nobody is told of further ones. A client may have a
+   * thousand filters of its own, and each takes about 1 KB here. Default: 500,000.
+   */
+  readonly maxInterests?: number
 }
 
 /** A listener. */
@@ -65,7 +70,8 @@ interface Interest {
 /** What an attendance needs of the registry. */
 interface AttendanceHost {
   time(): number
-  join(party: Party, filter: string): void
+  /** `false` where there is no room for it. */
+  join(party: Party, filter: string): boolean
   /** At once. */
   part(party: Party, filter: string): void
   /** After the grace time. */
@@ -91,8 +97,7 @@ class Attending implements Attendance {
   add(topics: Iterable<string>): void {
     for (const filter of topics) {
       if (this.#left || this.#filters.has(filter)) continue
-      this.#filters.add(filter)
-      this.#host.join(this.#party, filter)
+      if (this.#host.join(this.#party, filter)) this.#filters.add(filter)
     }
   }
 
@@ -128,6 +133,7 @@ export class PresenceRegistry implements Presence {
   readonly #messages: Pick<PresenceMessages, 'tell'> | undefined
   readonly #clock: PresenceClock
   readonly #maxLingering: number
+  readonly #maxInterests: number
   readonly #host: AttendanceHost
   readonly #parties = new Map<string, Party>()
   readonly #index = new TopicIndex<Interest>()
@@ -135,15 +141,18 @@ export class PresenceRegistry implements Presence {
   readonly #lingering = new Set<Interest>()
   /** Listeners that listen to anything. */
   #present = 0
+  #interests = 0
+  #unseen = 0
   #walks = 0
   #stopTimer: (() => void) | undefined
   #closed = false
 
-  constructor({ grace, messages, clock = systemClock, maxLingering = 100_000 }: PresenceRegistryOptions) {
+  constructor({ grace, messages, clock = systemClock, ...bounds }: PresenceRegistryOptions) {
     this.#grace = grace
     this.#messages = messages
     this.#clock = clock
-    this.#maxLingering = maxLingering
+    this.#maxLingering = bounds.maxLingering ?? 50_000
+    this.#maxInterests = bounds.maxInterests ?? 500_000
     this.#host = {
       time: () => clock.time(),
       join: (party, filter) => this.#join(party, filter),
@@ -155,6 +164,11 @@ export class PresenceRegistry implements Presence {
   /** Listeners that listen to anything, those in their grace time included. */
   get size(): number {
     return this.#present
+  }
+
+  /** How often somebody came with a filter for which there was no room. */
+  get unseen(): number {
+    return this.#unseen
   }
 
   enter({ device, user, transport, topics }: Listener): Attendance {
@@ -172,13 +186,18 @@ export class PresenceRegistry implements Presence {
     return attending
   }
 
-  #join(party: Party, filter: string): void {
+  #join(party: Party, filter: string): boolean {
     let interest = party.interests.get(filter)
     if (interest) {
       if (interest.connections === 0) this.#lingering.delete(interest)
       interest.connections++
-      return
+      return true
     }
+    if (this.#interests >= this.#maxInterests) {
+      this.#unseen++
+      return false
+    }
+    this.#interests++
     interest = { filter, party, connections: 1, due: 0 }
     if (party.interests.size === 0) {
       this.#present++
@@ -187,6 +206,7 @@ export class PresenceRegistry implements Presence {
     party.interests.set(filter, interest)
     this.#index.add(filter, interest)
     this.#tell('join', interest)
+    return true
   }
 
   #part(party: Party, filter: string, grace: number): void {
@@ -234,6 +254,7 @@ export class PresenceRegistry implements Presence {
   #remove(interest: Interest): void {
     const { party, filter } = interest
     party.interests.delete(filter)
+    this.#interests--
     if (party.interests.size === 0) this.#present--
     this.#index.remove(filter, interest)
     this.#tell('leave', interest)

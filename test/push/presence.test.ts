@@ -289,6 +289,24 @@ describe('presence', () => {
     expect(presence.size).toBe(0)
   })
 
+  it('does not see those for whose filters there is no room, and goes wrong with nobody for it', () => {
+    start({ grace: 0, maxInterests: 3 })
+    const a = enter('a', ['x', 'y', 'z', 'w'])
+    const b = enter('b', ['x'])
+    expect([news(), presence.unseen, presence.size]).toEqual([['+a x 1', '+a y 1', '+a z 1'], 2, 1])
+    a.remove(['y', 'w'])
+    const again = enter('b', ['x'])
+    b.leave()
+    expect(presence.at('x', 10).listeners).toMatchObject([{ device: 'a' }, { device: 'b', connections: 1 }])
+    a.add(['w'])
+    expect(presence.unseen).toBe(3)
+    again.leave()
+    a.add(['w'])
+    a.leave()
+    expect(news()).toEqual(['-a y 0', '+b x 2', '-b x 1', '+a w 1', '-a x 0', '-a z 0', '-a w 0'])
+    expect(presence.size).toBe(0)
+  })
+
   it('tells nothing any more once it is closed', () => {
     const a = enter('a', ['x'])
     const b = enter('b', ['x'])
