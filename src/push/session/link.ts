@@ -2,6 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { backoff } from './backoff.js'
 import type { Connection } from './connection.js'
 
+/** How long a close waits for an attempt to connect, in milliseconds. */
+const closeTimeout = 500
+
 /** What a link needs. */
 export interface LinkOptions {
   /** Makes a connection that is ready for use. */
@@ -32,7 +35,8 @@ export class Link {
   async close(): Promise<void> {
     this.#closing.abort()
     await this.#connection?.end()
-    await this.#running
+    // An attempt that is under way ends by itself, or with the broker.
+    await Promise.race([this.#running, delay(closeTimeout, undefined, { ref: false })])
   }
 
   async #run(): Promise<void> {
