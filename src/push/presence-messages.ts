@@ -31,7 +31,7 @@ export interface PresenceMessagesOptions {
   /** How large a topic the broker takes: a larger one could end the session that all publish with. */
   readonly bounds: { readonly levels: number; readonly length: number }
   readonly log: Logger
-  /** Changes that wait to be published; beyond, they are dropped. Default: 20,000, some 3 MB. */
+  /** Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: as many leave when ten thousand are cut off. */
   readonly maxWaiting?: number
 }
 
@@ -61,7 +61,7 @@ export class PresenceMessages {
 
   constructor(options: PresenceMessagesOptions) {
     this.#options = options
-    this.#maxWaiting = options.maxWaiting ?? 20_000
+    this.#maxWaiting = options.maxWaiting ?? 100_000
   }
 
   /** Tells nothing of those who listen to `presence/…` itself, and to topics that begin with `$`. */
