@@ -20,10 +20,13 @@ export class WriteTracking {
     return this.#events.length
   }
 
-  /** Tracks an event until it has been written to all of these devices. */
-  track(sequence: number, topic: string, devices: Iterable<string>): void {
+  /** Tracks an event until it has been written to all of these devices; tells whether it was not tracked before. */
+  track(sequence: number, topic: string, devices: Iterable<string>): boolean {
+    const at = this.#after(sequence)
+    if (this.#events[at - 1]?.sequence === sequence) return false
     const tracked = { sequence, topic, devices: new Set(devices) }
-    if (tracked.devices.size > 0) this.#events.splice(this.#after(sequence), 0, tracked)
+    if (tracked.devices.size > 0) this.#events.splice(at, 0, tracked)
+    return true
   }
 
   untrack(sequence: number): void {

@@ -173,6 +173,7 @@ export class ReceiptBook {
   /**
    * Wants receipts of an event from now on; nothing happens where that is so already.
    *
+   * @returns whether it was new
    * @throws {Ending} rejects with `receipts-full`
    */
   async request(
@@ -180,14 +181,15 @@ export class ReceiptBook {
     { from }: Pick<ReceiptRequest, 'from'>,
     devices: readonly string[],
     deadline: number,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { id, sequence, topic, time } = event
-    if (await this.requestOf(sequence)) return
+    if (await this.requestOf(sequence)) return false
     const state = await this.#makeRoom(devices.length)
     this.#put(keyOf('q', sequence), { id, topic, time, from, devices, deadline } satisfies RequestRecord)
     this.#put(keyOf('d', deadline, sequence), '')
     await this.#commit({ ...state, requests: state.requests + 1, asked: state.asked + devices.length })
     this.#pending.add(sequence)
+    return true
   }
 
   /** Forgets the oldest requests of which all is known, where there are too many. */

@@ -122,17 +122,17 @@ class KeptReceipts implements Receipts {
     const devices = from === 'present' ? presence.devicesAt(topic, bounds.maxReceipts + 1) : [...new Set(from)]
     const deadline = this.#clock.now() + within
     // Before anything is waited for: at the end of this turn of the event loop, the event is written.
-    tracking.track(sequence, topic, devices)
+    const isTracked = tracking.track(sequence, topic, devices)
+    let isNew = false
     try {
-      await this.#inTurn(async () => {
+      isNew = await this.#inTurn(async () => {
         await this.#trimStep()
-        await this.#book.request({ id, sequence, topic, time }, request, devices, deadline)
+        return this.#book.request({ id, sequence, topic, time }, request, devices, deadline)
       })
-    } catch (error) {
-      tracking.untrack(sequence)
-      throw error
+    } finally {
+      if (isTracked && !isNew) tracking.untrack(sequence)
     }
-    if (deadline < this.#deadline) this.#arm(deadline)
+    if (isNew && deadline < this.#deadline) this.#arm(deadline)
   }
 
   async report(id: string, { limit = reportLimit, after }: ReportOptions = {}): Promise<ReceiptReport | undefined> {
