@@ -8,16 +8,18 @@ import type { TransportOptions } from './transport.js'
 const url = '/v1/connections/:connection'
 
 /** `POST /v1/connections/{connection}` */
-export const connectionsOperation: Operation = {
-  method: 'post',
-  path: '/v1/connections/{connection}',
-  summary: 'Gives an open event stream or socket fresh credentials, so that it does not end when those before expire',
-  responses: {
-    204: { description: 'It has them, and what may be done follows from them' },
-    403: { description: 'It is of another user', type: 'application/problem+json' },
-    404: { description: 'There is no such connection', type: 'application/problem+json' },
+export const connectionsOperations: readonly Operation[] = [
+  {
+    method: 'post',
+    path: '/v1/connections/{connection}',
+    summary: 'Gives an open event stream or socket fresh credentials, so that it does not end when those before expire',
+    responses: {
+      204: { description: 'It has them, and what may be done follows from them' },
+      403: { description: 'It is of another user', type: 'application/problem+json' },
+      404: { description: 'There is no such connection', type: 'application/problem+json' },
+    },
   },
-}
+]
 
 /** Adds `POST /v1/connections/<connection>`. */
 export function registerConnections(app: FastifyInstance, options: TransportOptions): void {

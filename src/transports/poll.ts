@@ -39,23 +39,25 @@ const query = z.object({
 })
 
 /** `GET /v1/poll` */
-export const pollOperation: Operation = {
-  method: 'get',
-  path: url,
-  summary: 'A long-poll: what is there, or, where that is nothing, what comes next',
-  query,
-  responses: {
-    200: {
-      description: 'Events in order, and the cursor for the next poll; no events when the time was up',
-      schema: z.object({
-        events: z.array(eventSchema),
-        cursor: z.string(),
-        gap: z.object({ reason: z.string(), cursor: z.string(), resumes: z.string() }).nullable(),
-        device: z.string(),
-      }),
+export const pollOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path: url,
+    summary: 'A long-poll: what is there, or, where that is nothing, what comes next',
+    query,
+    responses: {
+      200: {
+        description: 'Events in order, and the cursor for the next poll; no events when the time was up',
+        schema: z.object({
+          events: z.array(eventSchema),
+          cursor: z.string(),
+          gap: z.object({ reason: z.string(), cursor: z.string(), resumes: z.string() }).nullable(),
+          device: z.string(),
+        }),
+      },
     },
   },
-}
+]
 
 /**
  * Adds `GET /v1/poll`.

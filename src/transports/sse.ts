@@ -22,15 +22,17 @@ const query = z.object({
 })
 
 /** `GET /v1/events` */
-export const eventsOperation: Operation = {
-  method: 'get',
-  path: url,
-  summary: 'An event stream for EventSource (text/event-stream): what is there, and then what comes',
-  query,
-  responses: {
-    200: { description: 'The stream; it ends when the gateway or the client says so', type: 'text/event-stream' },
+export const eventsOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path: url,
+    summary: 'An event stream for EventSource (text/event-stream): what is there, and then what comes',
+    query,
+    responses: {
+      200: { description: 'The stream; it ends when the gateway or the client says so', type: 'text/event-stream' },
+    },
   },
-}
+]
 
 const streamHeaders = {
   'content-type': 'text/event-stream; charset=utf-8',
