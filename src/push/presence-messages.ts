@@ -31,7 +31,10 @@ export interface PresenceMessagesOptions {
   /** How large a topic the broker takes: a larger one could end the session that all publish with. */
   readonly bounds: { readonly levels: number; readonly length: number }
   readonly log: Logger
-  /** Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: as many leave when ten thousand are cut off. */
+  /**
+   * Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: when ten thousand who listen
+   * with ten filters each are cut off, all are told.
+   */
   readonly maxWaiting?: number
 }
 
