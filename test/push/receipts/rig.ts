@@ -83,6 +83,17 @@ export class TestPublisher implements Publisher {
   }
 }
 
+/** Devices that listen to any topic. */
+export function presenceOf(devices: () => readonly string[]): Presence {
+  return {
+    enter: () => ({ seen: () => {}, add: () => {}, remove: () => {}, change: () => {}, leave: () => {} }),
+    at: () => ({ count: 0, listeners: [] }),
+    devicesAt: (_topic, limit) => devices().slice(0, limit),
+    counts: () => ({ count: 0, topics: new Map() }),
+    close: () => {},
+  }
+}
+
 /** Receipts on a journal in memory, with a clock, a publisher and listeners of the test. */
 export class ReceiptRig {
   readonly clock = new TestClock()
@@ -92,13 +103,7 @@ export class ReceiptRig {
   present: string[] = []
   receipts!: Receipts
   tracking = new WriteTracking()
-  readonly presence: Presence = {
-    enter: () => ({ seen: () => {}, add: () => {}, remove: () => {}, change: () => {}, leave: () => {} }),
-    at: () => ({ count: 0, listeners: [] }),
-    devicesAt: (_topic, limit) => this.present.slice(0, limit),
-    counts: () => ({ count: 0, topics: new Map() }),
-    close: () => {},
-  }
+  readonly presence = presenceOf(() => this.present)
   readonly #place: ReceiptStorePlace
   readonly #bounds: Partial<ReceiptBounds>
   #store!: ReceiptStore
