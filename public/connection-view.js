@@ -2,6 +2,8 @@
 
 import { byId } from './dom.js'
 
+export { showParcel } from './way-parcel.js'
+
 /** @typedef {import('./connection.js').ConnectionState} ConnectionState */
 
 const way = byId('way', HTMLElement)
@@ -137,16 +139,4 @@ function showSettings(open) {
   settingsToggle.setAttribute('aria-expanded', String(open))
   if (open) byId('path', HTMLInputElement).focus()
   else if (settings.contains(document.activeElement)) settingsToggle.focus()
-}
-
-/**
- * A message on its way, seen. At most one at a time in each direction, however many there are.
- *
- * @param {'in' | 'out'} direction
- */
-export function showParcel(direction) {
-  const parcel = byId(`parcel-${direction}`, HTMLElement)
-  if (parcel.classList.contains('moving')) return
-  parcel.classList.add('moving')
-  parcel.addEventListener('animationend', () => parcel.classList.remove('moving'), { once: true })
 }

@@ -25,6 +25,9 @@ export function messageRow(message) {
     facts.append(toggle('Show all', 'Less', shown, () => wholeOf(payload), payload))
   const when = element('time', 'when', clock.format(time))
   when.dateTime = time.toISOString()
+  if (message.note)
+    return element('li', 'message note', element('span', 'stripes'), when, element('p', 'topic', payload.text))
+  if (message.actions) facts.append(...message.actions())
   return element(
     'li',
     'message',
@@ -37,11 +40,12 @@ export function messageRow(message) {
 }
 
 /** @param {Message} message */
-function badges({ qos, retained, duplicate, payload }) {
+function badges({ qos, retained, duplicate, payload, label }) {
   const all = [element('span', `badge qos-${qos}`, `QoS ${qos}`)]
   if (retained) all.push(element('span', 'badge retained', 'retained'))
   if (duplicate) all.push(element('span', 'badge duplicate', 'duplicate'))
   if (payload.kind === 'binary') all.push(element('span', 'badge binary', 'binary'))
+  if (label !== undefined) all.push(element('span', 'badge', label))
   return all
 }
 

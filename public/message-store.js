@@ -10,6 +10,9 @@
  * @property {boolean} retained
  * @property {boolean} duplicate
  * @property {number[]} hues colours of the subscriptions that it matched
+ * @property {boolean} [note] it is no message, but something that the page has to say in between
+ * @property {string} [label] what else is to be said of it
+ * @property {() => Node[]} [actions] controls in its row
  */
 
 export const KEPT_MESSAGES = 500

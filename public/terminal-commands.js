@@ -107,7 +107,7 @@ function isHere(hostname) {
  *
  * @param {string} hostname
  */
-function hostOption(hostname) {
+export function hostOption(hostname) {
   return isHere(hostname) ? '' : ` -h ${shellQuote(bare(hostname))}`
 }
 
@@ -125,7 +125,7 @@ function bare(hostname) {
  *
  * @param {string} text
  */
-function shellQuote(text) {
+export function shellQuote(text) {
   if (/^\w[\w.:-]*$/.test(text)) return text
   return `'${text.replaceAll("'", "'\\''")}'`
 }

@@ -1,0 +1,111 @@
+/** The head of a page that gets its events over HTTP: the way between this page and the gateway, whole or broken. */
+
+import { byId } from './dom.js'
+
+/** @typedef {import('./mqway.js').ClientState} ClientState */
+
+const way = byId('way', HTMLElement)
+const stateLine = byId('state', HTMLElement)
+const reasonLine = byId('reason', HTMLElement)
+const lossLine = byId('loss', HTMLElement)
+const countdown = byId('countdown', HTMLElement)
+const tryNow = byId('try-now', HTMLButtonElement)
+
+/** What the head calls the transports. */
+const names = { socket: 'a WebSocket', sse: 'an event stream', poll: 'long-polling' }
+
+/** How the head's style sheet calls the phases. */
+const phases = { idle: 'stopped', connecting: 'connecting', open: 'connected', waiting: 'waiting', closed: 'stopped' }
+
+/** @type {Record<string, string>} */
+const sentences = {
+  network: 'The gateway cannot be reached.',
+  silent: 'Nothing was heard from the gateway for too long.',
+  'shutting-down': 'The gateway is shutting down or starting anew.',
+  'client-too-slow': 'This page did not read fast enough. It gets the rest now.',
+}
+
+/** @type {ReturnType<typeof setInterval> | undefined} */
+let ticking
+let wasOpen = false
+
+/**
+ * @param {string} path the endpoint that the page is about
+ * @param {() => void} onTryNow
+ */
+export function wireHead(path, onTryNow) {
+  byId('gateway-host', HTMLElement).textContent = location.host
+  byId('gateway-path', HTMLElement).textContent = path
+  tryNow.addEventListener('click', onTryNow)
+}
+
+/** @param {ClientState} state */
+export function renderHead(state) {
+  way.dataset['phase'] = phases[state.phase]
+  const headline = headlineOf(state)
+  if (stateLine.textContent !== headline) stateLine.textContent = headline
+  document.title = `${titleOf(state)} · mqway`
+  if (state.phase === 'open') {
+    wasOpen = true
+    byId('client-id', HTMLElement).textContent = state.device
+  }
+  const reason = reasonOf(state)
+  reasonLine.hidden = reason.sentence === ''
+  byId('reason-sentence', HTMLElement).textContent = reason.sentence
+  byId('reason-detail', HTMLElement).textContent = reason.detail
+  tryNow.hidden = state.phase !== 'waiting'
+  renderCountdown(state)
+}
+
+/**
+ * Something is lost: it stays in sight until the page is loaded anew.
+ *
+ * @param {string} sentence
+ */
+export function renderLoss(sentence) {
+  lossLine.hidden = false
+  lossLine.textContent = sentence
+}
+
+/** @param {ClientState} state */
+function headlineOf(state) {
+  switch (state.phase) {
+    case 'idle':
+      return 'Not connected: there is nothing to listen to'
+    case 'connecting':
+      return state.failures === 0 ? 'Connecting …' : `Connecting, try ${state.failures + 1} …`
+    case 'open':
+      return `Connected over ${names[state.transport]}`
+    case 'waiting':
+      return wasOpen ? 'Connection lost' : 'Not connected'
+    case 'closed':
+      return state.error === undefined ? 'Disconnected' : 'Refused'
+  }
+}
+
+/** @param {ClientState} state */
+function titleOf({ phase }) {
+  return phase === 'open' ? '● connected' : phase === 'connecting' ? '… connecting' : '○ not connected'
+}
+
+/** @param {ClientState} state */
+function reasonOf(state) {
+  if (state.phase === 'waiting') {
+    const sentence = sentences[state.reason] ?? state.detail ?? 'The gateway does not let this page in just now.'
+    return { sentence, detail: `(${state.reason})` }
+  }
+  if (state.phase !== 'closed' || state.error === undefined) return { sentence: '', detail: '' }
+  return { sentence: `${state.error.message}.`, detail: `(${state.error.reason}, status ${state.error.status})` }
+}
+
+/** @param {ClientState} state */
+function renderCountdown(state) {
+  clearInterval(ticking)
+  countdown.hidden = state.phase !== 'waiting'
+  if (state.phase !== 'waiting') return
+  const show = () => {
+    countdown.textContent = `Next try in ${Math.max(1, Math.ceil((state.retryAt - Date.now()) / 1_000))} s`
+  }
+  show()
+  ticking = setInterval(show, 250)
+}
