@@ -386,6 +386,22 @@ describe('messages that are not right', () => {
     expect(await socket.ask({ type: 'send', payload: '' })).toMatchObject({ type: 'ok' })
   })
 
+  it.each([
+    ['json', 'json is nested too deeply', '{"type":"publish","topic":"a","json":'],
+    ['topics[0]', undefined, '{"type":"subscribe","topics":['],
+    ['ref', 'ref must be a string of at most 256 characters, or a number', '{"type":"send","payload":"","ref":'],
+  ])('have no bottom in %s', async (parameter, detail, begin) => {
+    const rig = await startSocketRig()
+    const socket = await rig.connect()
+    const depth = 200_000
+    const end = parameter === 'topics[0]' ? ']}' : '}'
+    socket.send(`${begin}${'['.repeat(depth)}${']'.repeat(depth)}${end}`)
+    const error = await socket.next('error')
+    expect(error).toMatchObject({ status: 400, parameter })
+    if (detail !== undefined) expect(error['detail']).toBe(detail)
+    expect(await socket.ask({ type: 'send', payload: '' })).toMatchObject({ type: 'ok' })
+  })
+
   it('are binary', async () => {
     const rig = await startSocketRig()
     const socket = await rig.connect()
