@@ -1,18 +1,18 @@
-import { connectionsOperation } from './connections.js'
+import { connectionsOperations } from './connections.js'
 import type { Operation } from './operation.js'
-import { pollOperation } from './poll.js'
+import { pollOperations } from './poll.js'
 import { presenceOperations } from './presence.js'
 import { publishOperations } from './publish.js'
 import { receiptOperations } from './receipts.js'
-import { socketOperation } from './socket.js'
-import { eventsOperation } from './sse.js'
+import { socketOperations } from './socket.js'
+import { eventsOperations } from './sse.js'
 
 /** What the routes of the API take and answer, in the order in which a person would read it. */
 export const operations: readonly Operation[] = [
-  eventsOperation,
-  pollOperation,
-  socketOperation,
-  connectionsOperation,
+  ...eventsOperations,
+  ...pollOperations,
+  ...socketOperations,
+  ...connectionsOperations,
   ...publishOperations,
   ...receiptOperations,
   ...presenceOperations,

@@ -31,16 +31,18 @@ const defaultPingInterval = 30_000
 const query = z.object({ ...subscribeFields, topic: subscribeFields.topic.optional() })
 
 /** `GET /v1/socket` */
-export const socketOperation: Operation = {
-  method: 'get',
-  path,
-  summary: 'A WebSocket with JSON in text frames, both ways (PROTOCOL.md); no subprotocol, or mqway',
-  query,
-  responses: {
-    101: { description: 'The first message is the welcome' },
-    426: { description: 'Not a handshake of WebSocket version 13', type: 'text/plain' },
+export const socketOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path,
+    summary: 'A WebSocket with JSON in text frames, both ways (PROTOCOL.md); no subprotocol, or mqway',
+    query,
+    responses: {
+      101: { description: 'The first message is the welcome' },
+      426: { description: 'Not a handshake of WebSocket version 13', type: 'text/plain' },
+    },
   },
-}
+]
 
 export interface SocketOptions extends TransportOptions {
   readonly resolveClient: ClientResolver
