@@ -94,6 +94,19 @@ describe('a long-poll', () => {
     expect(payloads(await poll('topic=a&last=2'))).toEqual(['3', '4'])
   })
 
+  it('has what is retained and then the newest events, each once', async () => {
+    await start()
+    await rig.publish('a/state', 'old state', { retain: true })
+    await publishMany(3, 'a/b')
+    await rig.publish('a/new', 'new state', { retain: true })
+    const { events } = await poll('topic=a/%23&last=2')
+    expect(events.map(({ payload, retained = false }) => [payload, retained])).toEqual([
+      ['old state', true],
+      ['2', false],
+      ['new state', false],
+    ])
+  })
+
   it('says what is missing, at once', async () => {
     await start({ maxEvents: 2 })
     await publishMany(5, 'a')
