@@ -1,7 +1,17 @@
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
-import { closeOf, handshake, mqttThrough, type Presented } from '../helpers/handshake.js'
+import { closeOf, handshake, mqttThrough } from '../helpers/handshake.js'
+import {
+  allowedIdentities,
+  bearer,
+  deniedIdentities,
+  type IdentityRow,
+  type Stage,
+  secondsFromNow,
+  subprotocol,
+  ticketOf,
+} from '../helpers/identities.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { nextMessage } from '../helpers/mqtt-messages.js'
 import { People } from '../helpers/people.js'
@@ -16,22 +26,6 @@ let people: People
 let gateway: TestGateway
 const closers: (() => Promise<unknown>)[] = []
 
-const basic = (login: string): Presented => ({
-  headers: { Authorization: `Basic ${Buffer.from(login).toString('base64')}` },
-})
-const bearer = (token: string): Presented => ({ headers: { Authorization: `Bearer ${token}` } })
-const subprotocol = (token: string): Presented => ({ subprotocols: [`bearer.${token}`] })
-const cookie = (token: string, Origin?: string): Presented => ({
-  headers: { Cookie: `other=1; session=${token}`, ...(Origin && { Origin }) },
-})
-
-async function ticket(from: TestGateway = gateway): Promise<string> {
-  const headers = bearer(await people.token()).headers ?? {}
-  const response = await fetch(`${from.urls.http}/v1/tickets`, { method: 'POST', headers })
-  const body: { ticket: string } = JSON.parse(await response.text())
-  return body.ticket
-}
-
 const schemes = ['ws', 'wss'] as const
 type Scheme = (typeof schemes)[number]
 const at = (scheme: Scheme, path: string): string =>
@@ -41,54 +35,13 @@ const pageOf = (scheme: Scheme): string => (scheme === 'ws' ? gateway.urls.http 
 /** In front of mosquitto and before the built-in broker, where an identity is needed; and where CONNECT may bring it. */
 const fronts = ['/upstream', '/embedded', '/open'] as const
 
-type Case = readonly [who: string, present: (scheme: Scheme) => Presented | Promise<Presented>]
-
-const allowed: readonly (readonly [...Case, user: string, only?: Scheme])[] = [
-  ['user and password', () => basic('alice:right'), 'alice'],
-  ['a user of the webhook’s', () => basic('carol:hook'), 'carol'],
-  ['a token', async () => bearer(await people.token()), 'alice'],
-  ['a token as subprotocol', async () => subprotocol(await people.token()), 'alice'],
-  ['a cookie of the same origin', async scheme => cookie(await people.token(), pageOf(scheme)), 'alice'],
-  ['a ticket', async () => ({ query: `?ticket=${await ticket()}` }), 'alice'],
-  ['a certificate', () => people.certificate('alice'), 'alice', 'wss'],
-]
-
 /** Ten wrong passwords are all that one address has at once. */
 let addresses = 0
 const anotherAddress = (): string => `127.7.0.${++addresses % 250}`
 
-const seconds = (offset: number): number => Math.floor(Date.now() / 1000) + offset
-
-const denied: readonly (readonly [...Case, status: number, only?: Scheme])[] = [
-  ['a wrong password', () => basic('alice:wrong'), 401],
-  ['somebody whom nobody knows', () => basic('mallory:right'), 401],
-  ['somebody while the webhook is out of order', () => basic('broken:x'), 503],
-  ['Basic without a password', () => basic('alice'), 401],
-  ['a scheme that is not known', () => ({ headers: { Authorization: 'Digest username="alice"' } }), 401],
-  ['a token with another secret', async () => bearer(await people.token({}, 'x'.repeat(32))), 401],
-  ['a token that has expired', async () => bearer(await people.token({ exp: seconds(-1) })), 401],
-  ['a token that never expires', async () => bearer(await people.token({ exp: undefined })), 401],
-  ['a token that is not valid yet', async () => bearer(await people.token({ nbf: seconds(60) })), 401],
-  ['a token for another audience', async () => bearer(await people.token({ aud: 'bank' })), 401],
-  ['a token without a name', async () => bearer(await people.token({ sub: 'a\nb' })), 401],
-  ['an unsigned token', () => bearer(people.forgedToken({ alg: 'none' })), 401],
-  ['a token signed with nothing', () => bearer(people.forgedToken({ alg: 'HS256' }, '')), 401],
-  ['a token that brings its key', () => bearer(people.forgedToken({ alg: 'RS256', jwk: { kty: 'RSA' } }, 'x')), 401],
-  ['a bad token as subprotocol', () => subprotocol('a.b.c'), 401],
-  ['a bad cookie', scheme => cookie('a.b.c', pageOf(scheme)), 401],
-  ['a cookie without an origin', async () => cookie(await people.token()), 403],
-  ['a cookie of another origin', async () => cookie(await people.token(), 'https://evil.example'), 403],
-  ['a ticket that never was', () => ({ query: `?ticket=${'x'.repeat(43)}` }), 401],
-  ['two tickets', () => ({ query: '?ticket=a&ticket=b' }), 401],
-  ['a wrong password and a good certificate', () => ({ ...basic('alice:wrong'), ...people.certificate('alice') }), 401],
-  ['a certificate of another CA', () => people.certificate('foreign'), 401, 'wss'],
-  ['a certificate that was revoked', () => people.certificate('revoked'), 401, 'wss'],
-]
-
-const everywhere = <T extends readonly unknown[]>(rows: readonly (readonly [...T, only?: Scheme])[], only: number) =>
-  rows.flatMap(row =>
-    schemes.flatMap(scheme => (row[only] === undefined || row[only] === scheme ? [{ scheme, row }] : [])),
-  )
+const everywhere = <Row extends IdentityRow>(rows: readonly Row[]): { scheme: Scheme; row: Row }[] =>
+  rows.flatMap(row => schemes.flatMap(scheme => (row.only !== 'tls' || scheme === 'wss' ? [{ scheme, row }] : [])))
+const stageOf = (scheme: Scheme): Stage => ({ people, http: gateway.urls.http, page: pageOf(scheme) })
 
 describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
   beforeAll(async () => {
@@ -111,10 +64,10 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
     for (const close of closers.reverse()) await close()
   })
 
-  for (const { scheme, row } of everywhere(allowed, 3)) {
-    const [who, present, user] = row
+  for (const { scheme, row } of everywhere(allowedIdentities)) {
+    const { who, present, user } = row
     it.each(fronts)(`${who} gets in over ${scheme}, at %s, as ${user}`, async path => {
-      const client = await mqttThrough(at(scheme, path), await present(scheme))
+      const client = await mqttThrough(at(scheme, path), await present(stageOf(scheme)))
       const own = `own/${user}`
       expect(await client.subscribeAsync(own)).toEqual([{ topic: own, qos: 0 }])
       const arrived = nextMessage(client)
@@ -124,10 +77,13 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
     })
   }
 
-  for (const { scheme, row } of everywhere(denied, 3)) {
-    const [who, present, status] = row
+  for (const { scheme, row } of everywhere(deniedIdentities)) {
+    const { who, present, status } = row
     it.each(fronts)(`${who} does not get in over ${scheme}, at %s: ${status}`, async path => {
-      const answer = await handshake(at(scheme, path), { ...(await present(scheme)), localAddress: anotherAddress() })
+      const answer = await handshake(at(scheme, path), {
+        ...(await present(stageOf(scheme))),
+        localAddress: anotherAddress(),
+      })
       expect(answer).toMatchObject({ status })
       const challenge = 'Bearer realm="mqway", Basic realm="mqway", charset="UTF-8"'
       expect(answer.headers['www-authenticate']).toBe(status === 401 ? challenge : undefined)
@@ -170,7 +126,7 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
   })
 
   it('a ticket gets in once, also when it is used twice at the same moment', async () => {
-    const query = `?ticket=${await ticket()}`
+    const query = `?ticket=${await ticketOf(gateway.urls.http, bearer(await people.token()))}`
     const twice = await Promise.all([1, 2].map(() => handshake(at('ws', '/embedded'), { query })))
     expect(twice.map(({ status }) => status).sort()).toEqual([101, 401])
     expect(await handshake(at('wss', '/upstream'), { query })).toMatchObject({
@@ -180,7 +136,7 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
   })
 
   it('a tunnel ends with the token that opened it, and with the ticket that stood for that token', async () => {
-    const token = await people.token({ exp: seconds(2) })
+    const token = await people.token({ exp: secondsFromNow(2) })
     const response = await fetch(`${gateway.urls.http}/v1/tickets`, { method: 'POST', ...bearer(token) })
     const query = `?ticket=${JSON.parse(await response.text()).ticket}`
     const answers = await Promise.all([

@@ -7,7 +7,9 @@ import { WebSocket } from 'ws'
 /** What a program presents with a WebSocket handshake. */
 export interface Presented {
   readonly headers?: Readonly<Record<string, string>>
-  /** Offered after `mqtt`. */
+  /** The subprotocol that is offered first. Default: `mqtt`. */
+  readonly protocol?: string
+  /** Offered after it. */
   readonly subprotocols?: readonly string[]
   /** Of the URL, with its question mark. */
   readonly query?: string
@@ -24,8 +26,8 @@ export interface Answer {
   readonly headers: IncomingHttpHeaders
 }
 
-function open(url: string, { subprotocols = [], query = '', ...options }: Presented): WebSocket {
-  const client = new WebSocket(url + query, ['mqtt', ...subprotocols], { ...options, rejectUnauthorized: false })
+function open(url: string, { protocol = 'mqtt', subprotocols = [], query = '', ...options }: Presented): WebSocket {
+  const client = new WebSocket(url + query, [protocol, ...subprotocols], { ...options, rejectUnauthorized: false })
   client.on('error', () => {})
   return client
 }
