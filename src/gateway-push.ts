@@ -115,6 +115,9 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       connected: session.ready,
       journalEvents: journal.head - journal.first + 1,
       newest: journal.head,
+      listeners: presence.size,
+      presencePublished: messages.counters.published,
+      presenceDropped: messages.counters.dropped,
     }))
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))

@@ -43,6 +43,11 @@ export interface PushFigures {
   readonly retained: number
   readonly gaps: number
   readonly cutOff: number
+  /** Devices that listen, on any transport; MQTT clients of the embedded broker too. */
+  readonly listeners: number
+  /** Messages of who comes and goes, and those that could not be published. */
+  readonly presencePublished: number
+  readonly presenceDropped: number
 }
 
 /** The program's metrics, on a registry of their own. */
@@ -251,6 +256,11 @@ function watchPush(registry: Registry, read: () => PushFigures): void {
     ({ catchingUp }) => catchingUp,
   )
   gauge('mqway_push_subscribers', 'Event streams, polls that wait, and sockets', ({ subscribers }) => subscribers)
+  gauge(
+    'mqway_push_listeners',
+    'Devices that listen, MQTT clients of the embedded broker too',
+    figures => figures.listeners,
+  )
   gauge('mqway_push_journal_events', 'Events in the journal', ({ journalEvents }) => journalEvents)
   gauge('mqway_push_newest_event', 'The number of the newest event in its epoch', ({ newest }) => newest)
   new Counter({
@@ -268,6 +278,10 @@ function watchPush(registry: Registry, read: () => PushFigures): void {
   })
   counter('mqway_push_gaps_total', 'Subscribers that were told that events are missing', ({ gaps }) => gaps)
   counter('mqway_push_cut_off_total', 'Subscribers that were cut off, as they read too slowly', ({ cutOff }) => cutOff)
+  const presence = 'Messages of who comes and goes'
+  counter('mqway_push_presence_messages_total', presence, figures => figures.presencePublished)
+  const dropped = 'Messages of who comes and goes that were dropped: the broker was away, or too many waited'
+  counter('mqway_push_presence_dropped_total', dropped, figures => figures.presenceDropped)
 }
 
 /** Counts that start at zero. */

@@ -53,13 +53,23 @@ describe('the metrics', () => {
 
 it('counts for push what was delivered how, who listens, and what is in the journal', async () => {
   const metrics = createMetrics()
-  const none = { catchingUp: 1, journalEvents: 5, newest: 9, gaps: 2, cutOff: 3 }
+  const none = {
+    catchingUp: 1,
+    journalEvents: 5,
+    newest: 9,
+    gaps: 2,
+    cutOff: 3,
+    listeners: 6,
+    presencePublished: 7,
+    presenceDropped: 8,
+  }
   metrics.watchPush(() => ({ ...none, connected: true, subscribers: 4, delivered: 10, replayed: 3, retained: 2 }))
   const lines = (await metrics.registry.metrics()).split('\n').filter(line => line.startsWith('mqway_push_'))
   expect(lines).toEqual([
     'mqway_push_connected 1',
     'mqway_push_catching_up 1',
     'mqway_push_subscribers 4',
+    'mqway_push_listeners 6',
     'mqway_push_journal_events 5',
     'mqway_push_newest_event 9',
     'mqway_push_deliveries_total{kind="live"} 5',
@@ -67,6 +77,8 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     'mqway_push_deliveries_total{kind="retained"} 2',
     'mqway_push_gaps_total 2',
     'mqway_push_cut_off_total 3',
+    'mqway_push_presence_messages_total 7',
+    'mqway_push_presence_dropped_total 8',
   ])
   metrics.close()
 })
