@@ -20,9 +20,14 @@ export interface PagesOptions {
 /** The pages that come with the program. From `src/listen` and from `dist/listen` it is the same way. */
 const builtInDirectory = fileURLToPath(new URL('../../public', import.meta.url))
 
-/** The browser client, as its package ships it. */
 const pahoDirectory = dirname(createRequire(import.meta.url).resolve('paho-mqtt'))
-const pahoFiles = { 'paho-mqtt.js': 'paho-mqtt.js', 'paho-mqtt.min.js': 'paho-mqtt-min.js' } as const
+
+/** The browser clients: Paho as its package ships it, and the one for pages without MQTT. */
+const clients = [
+  { name: 'paho-mqtt.js', file: 'paho-mqtt.js', directory: pahoDirectory },
+  { name: 'paho-mqtt.min.js', file: 'paho-mqtt-min.js', directory: pahoDirectory },
+  { name: 'mqway.js', file: 'mqway.js', directory: builtInDirectory },
+] as const
 
 /**
  * What the built-in pages may do: load what is here, and connect to where they came from. `connect-src 'self'` includes
@@ -47,7 +52,7 @@ class HiddenFile extends Error {
 }
 
 /**
- * Serves static files: the built-in pages, or a directory of the user's, and the Paho client under `/vendor/`.
+ * Serves static files: the built-in pages, or a directory of the user's, and the browser clients under `/vendor/`.
  *
  * Files whose name begins with a dot, links that lead out of the directory, and what is no regular file do not exist.
  * Browsers may keep what they got, but ask each time whether it is still the same (ETag).
@@ -76,13 +81,11 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     },
   })
 
-  const onPahoFile = onlyInside(await realpath(pahoDirectory))
-  for (const [name, shipped] of Object.entries(pahoFiles)) {
+  for (const { name, file, directory } of clients) {
     const own = join('vendor', name)
+    const onFile = onlyInside(await realpath(directory))
     app.get(`/vendor/${name}`, async (_request, reply) =>
-      (await isThere(join(root, own)))
-        ? reply.sendFile(own)
-        : reply.sendFile(shipped, pahoDirectory, { onFile: onPahoFile }),
+      (await isThere(join(root, own))) ? reply.sendFile(own) : reply.sendFile(file, directory, { onFile }),
     )
   }
 }

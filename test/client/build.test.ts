@@ -12,7 +12,11 @@ describe('public/mqway.js', () => {
   it('imports nothing, and exports connect', async () => {
     const built = await readFile('public/mqway.js', 'utf8')
     expect(built).not.toMatch(/\bimport\b/)
-    expect(Object.keys(await import('../../public/mqway.js'))).toEqual(['connect'])
+    const { connect, ...others } = await import('mqway/client')
+    expect(others).toEqual({})
+    const client = connect({ url: 'http://127.0.0.1:1' })
+    expect(client.state).toEqual({ phase: 'idle' })
+    client.close()
   })
 
   it('has declarations of its own, in one file', async () => {

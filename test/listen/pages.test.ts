@@ -193,6 +193,13 @@ describe('a directory', () => {
     }
   })
 
+  it('has the client for pages without MQTT, too', async () => {
+    const { get } = await start(await site())
+    const answer = await get('/vendor/mqway.js')
+    expect(answer.headers.get('content-type')).toContain('javascript')
+    expect(await answer.text()).toBe(await (await (await start()).get('/mqway.js')).text())
+  })
+
   it('has its own Paho when it has one', async () => {
     const root = await site()
     await mkdir(join(root, 'vendor'))
