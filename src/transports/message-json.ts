@@ -46,7 +46,7 @@ export const askedDevices = z
   .transform(names => [...new Set(names)])
 
 /** Until when receipts are waited for. */
-export const receiptTime = duration({ min: '100ms', max: '24d' }).describe('For how long, such as 10s')
+export const receiptTime = duration({ min: '100ms', max: '1d' }).describe('For how long, such as 10s; at most a day')
 
 const receiptRequest = z
   .strictObject({

@@ -29,12 +29,22 @@ export async function makeLevelPlace(): Promise<ReceiptStorePlace> {
 /** A store in memory, the same one each time: so it is not the store that loses what a restart should keep. */
 export async function makeMemoryPlace(): Promise<ReceiptStorePlace> {
   const kept = new MemoryReceiptStore()
-  const open = async (): Promise<ReceiptStore> => ({
-    get: key => kept.get(key),
-    range: (range, limit) => kept.range(range, limit),
-    batch: changes => kept.batch(changes),
-    clear: range => kept.clear(range),
-    close: async () => {},
-  })
+  const open = async (): Promise<ReceiptStore> => {
+    let isClosed = false
+    // Whoever had it before has it no more, as with a process that ended.
+    const whileOpen = (): MemoryReceiptStore => {
+      if (isClosed) throw new Error('closed')
+      return kept
+    }
+    return {
+      get: async key => whileOpen().get(key),
+      range: async (range, limit) => whileOpen().range(range, limit),
+      batch: async changes => whileOpen().batch(changes),
+      clear: async range => whileOpen().clear(range),
+      close: async () => {
+        isClosed = true
+      },
+    }
+  }
   return { open, crash: store => store.close(), dispose: () => kept.close() }
 }

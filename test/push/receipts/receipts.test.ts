@@ -382,6 +382,37 @@ describe.each([
     })
   })
 
+  it('are refused while they cannot be written down, and nothing that was taken is lost', async () => {
+    const event = await rig.publish('news')
+    await rig.receipts.request(event, { from: ['a', 'b'], within: 1000 })
+    rig.diskIsFull = true
+    const refused = { reason: 'journal-unavailable' }
+    await expect(rig.receipts.record(event.id, { device: 'a', status: 'received' })).rejects.toMatchObject(refused)
+    const other = await rig.publish('other')
+    await expect(rig.receipts.request(other, { from: ['a'], within: 1000 })).rejects.toMatchObject(refused)
+    expect(rig.tracking.size).toBe(1)
+    // Its deadline cannot be dealt with either, for a while.
+    rig.clock.pass(1000)
+    await eventually(() => rig.clock.timers === 1)
+    expect(rig.publisher.messages).toEqual([])
+    rig.diskIsFull = false
+    expect(await rig.receipts.record(event.id, { device: 'b', status: 'received' })).toMatchObject({ fresh: true })
+    await told(1)
+    rig.clock.pass(1000)
+    expect((await told(2))[1]).toMatchObject({ type: 'missed', topic: 'news', devices: ['a'] })
+    expect((await rig.receipts.report(other.id))?.requested).toBeUndefined()
+  })
+
+  it('are asked for once, whoever asks again', async () => {
+    const event = await rig.publish('news')
+    await rig.receipts.request(event, { from: ['a'], within: 1000 })
+    await rig.receipts.request(event, { from: ['b', 'c'], within: 10 })
+    expect((await rig.receipts.report(event.id))?.requested?.devices).toEqual(['a'])
+    rig.clock.pass(1000)
+    expect((await told(1))[0]).toMatchObject({ devices: ['a'] })
+    expect([rig.tracking.size, rig.clock.timers]).toEqual([0, 0])
+  })
+
   it('know to which of the devices that were asked an event was written', async () => {
     const { journal, publisher, clock } = rig
     await rig.receipts.close()

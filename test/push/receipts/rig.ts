@@ -7,7 +7,7 @@ import type { Publisher } from '../../../src/push/publisher.js'
 import type { ReceiptBounds } from '../../../src/push/receipts/book.js'
 import type { Clock } from '../../../src/push/receipts/clock.js'
 import { openReceipts } from '../../../src/push/receipts/open-receipts.js'
-import type { ReceiptStore } from '../../../src/push/receipts/store.js'
+import type { KeyRange, ReceiptStore, StoreChange } from '../../../src/push/receipts/store.js'
 import type { Receipts } from '../../../src/push/receipts.js'
 import { WriteTracking } from '../../../src/push/written.js'
 import { message, wide } from '../../contracts/journal.js'
@@ -83,6 +83,38 @@ export class TestPublisher implements Publisher {
   }
 }
 
+/** A store that takes nothing while its disk is full. */
+class FailingStore implements ReceiptStore {
+  readonly inner: ReceiptStore
+  readonly #isFull: () => boolean
+
+  constructor(inner: ReceiptStore, isFull: () => boolean) {
+    this.inner = inner
+    this.#isFull = isFull
+  }
+
+  get(key: string): Promise<string | undefined> {
+    return this.inner.get(key)
+  }
+
+  range(range: KeyRange, limit: number): Promise<(readonly [string, string])[]> {
+    return this.inner.range(range, limit)
+  }
+
+  async batch(changes: readonly StoreChange[]): Promise<void> {
+    if (this.#isFull()) throw new Error('no space left on device')
+    await this.inner.batch(changes)
+  }
+
+  clear(range: KeyRange): Promise<void> {
+    return this.inner.clear(range)
+  }
+
+  close(): Promise<void> {
+    return this.inner.close()
+  }
+}
+
 /** Devices that listen to any topic. */
 export function presenceOf(devices: () => readonly string[]): Presence {
   return {
@@ -99,6 +131,8 @@ export class ReceiptRig {
   readonly clock = new TestClock()
   readonly publisher = new TestPublisher()
   readonly journal: MemoryJournal
+  /** Whether nothing can be written. */
+  diskIsFull = false
   /** Those who listen, to any topic. */
   present: string[] = []
   receipts!: Receipts
@@ -106,7 +140,7 @@ export class ReceiptRig {
   readonly presence = presenceOf(() => this.present)
   readonly #place: ReceiptStorePlace
   readonly #bounds: Partial<ReceiptBounds>
-  #store!: ReceiptStore
+  #store!: FailingStore
 
   private constructor(place: ReceiptStorePlace, bounds: Partial<ReceiptBounds>, maxEvents: number) {
     this.#place = place
@@ -125,7 +159,7 @@ export class ReceiptRig {
 
   /** Opens the receipts; with another journal, as after that was lost. */
   async open(journal = this.journal): Promise<void> {
-    this.#store = await this.#place.open()
+    this.#store = new FailingStore(await this.#place.open(), () => this.diskIsFull)
     this.tracking = new WriteTracking()
     const { clock, publisher, presence, tracking } = this
     const bounds = { maxReceipts: 1000, ...this.#bounds }
@@ -145,7 +179,7 @@ export class ReceiptRig {
   async crash(): Promise<void> {
     this.clock.stop()
     this.tracking.onWritten = () => {}
-    await this.#place.crash(this.#store)
+    await this.#place.crash(this.#store.inner)
   }
 
   async restart(): Promise<void> {
