@@ -51,22 +51,25 @@ describeWith(['openssl'], 'somebody with credentials', () => {
     expect(await heard.client.receipt(id ?? '', 'received')).toMatchObject({ device: 'alice' })
   })
 
-  it.each<Transport>(['socket', 'sse'])('goes on with a fresh token when one expires, and loses nothing, over %s', async transport => {
-    const gateway = await start()
-    let asked = 0
-    const token = (): Promise<string> => people.token({ exp: inSeconds(asked++ === 0 ? 2 : 60) })
-    const heard = recorded({ url: gateway.urls.http, topics: ['news/#'], transports: [transport], token })
-    await heard.until(() => heard.client.cursor !== undefined)
-    const publisher = recorded({ url: gateway.urls.http, token: await people.token() })
-    const end = Date.now() + 3000
-    let published = 0
-    while (Date.now() < end) await publisher.client.publish('news/eu', String(++published))
-    await heard.until(() => heard.events.length >= published)
-    expect(heard.payloads).toEqual(Array.from({ length: published }, (_, index) => String(index + 1)))
-    expect(heard.states).toContainEqual(expect.objectContaining({ phase: 'waiting', reason: 'identity-expired' }))
-    expect(heard.client.state.phase).toBe('open')
-    expect(asked).toBe(2)
-  })
+  it.each<Transport>(['socket', 'sse'])(
+    'goes on with a fresh token when one expires, and loses nothing, over %s',
+    async transport => {
+      const gateway = await start()
+      let asked = 0
+      const token = (): Promise<string> => people.token({ exp: inSeconds(asked++ === 0 ? 2 : 60) })
+      const heard = recorded({ url: gateway.urls.http, topics: ['news/#'], transports: [transport], token })
+      await heard.until(() => heard.client.cursor !== undefined)
+      const publisher = recorded({ url: gateway.urls.http, token: await people.token() })
+      const end = Date.now() + 3000
+      let published = 0
+      while (Date.now() < end) await publisher.client.publish('news/eu', String(++published))
+      await heard.until(() => heard.events.length >= published)
+      expect(heard.payloads).toEqual(Array.from({ length: published }, (_, index) => String(index + 1)))
+      expect(heard.states).toContainEqual(expect.objectContaining({ phase: 'waiting', reason: 'identity-expired' }))
+      expect(heard.client.state.phase).toBe('open')
+      expect(asked).toBe(2)
+    },
+  )
 
   it('is told that a token is not accepted, after one more try', async () => {
     const gateway = await start()

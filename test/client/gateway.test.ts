@@ -1,6 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Transport } from '../../src/client/api.js'
+import { connect } from '../../src/client/mqway.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { eventually } from '../helpers/wait.js'
 import { recorded } from './rig.js'
 
 async function start(...[config]: Parameters<typeof startTestGateway>): Promise<TestGateway> {
@@ -128,4 +130,51 @@ describe.each<Transport>(['socket', 'sse', 'poll'])('over %s', transport => {
     await heard.until(() => heard.client.state.phase === 'closed')
     expect(heard.client.state).toMatchObject({ error: { name: 'PushError', status: 400, parameter: 'topic' } })
   })
+})
+
+it('lets the gateway keep what somebody who iterates has not taken', async () => {
+  const gateway = await start()
+  const client = connect({ url: gateway.urls.http, topics: ['news/#'], transports: ['socket'] })
+  onTestFinished(() => client.close())
+  const iterator = client[Symbol.asyncIterator]()
+  const first = iterator.next()
+  await eventually(() => client.cursor !== undefined)
+  const total = 3000
+  for (let sent = 0; sent < total; sent += 1000) {
+    const messages = Array.from({ length: 1000 }, (_, index) => ({ topic: 'news/eu', payload: String(sent + index) }))
+    const headers = { 'content-type': 'application/json' }
+    const init = { method: 'POST', headers, body: JSON.stringify({ messages }) }
+    expect((await fetch(`${gateway.urls.http}/v1/publish`, init)).status).toBe(201)
+  }
+  // It has let go of its connection: nothing more can come.
+  await eventually(() => client.state.phase === 'idle')
+  const taken = [(await first).value.payload]
+  while (taken.length < total) taken.push((await iterator.next()).value.payload)
+  expect(taken).toEqual(Array.from({ length: total }, (_, index) => String(index)))
+})
+
+it('is not hurt by what goes wrong in a callback', async () => {
+  const gateway = await start()
+  const faults: unknown[] = []
+  const listeners = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException').on('uncaughtException', fault => faults.push(fault))
+  onTestFinished(() => {
+    process.removeAllListeners('uncaughtException')
+    for (const listener of listeners) process.on('uncaughtException', listener)
+  })
+  const payloads: unknown[] = []
+  const client = connect({
+    url: gateway.urls.http,
+    topics: ['news/#'],
+    onEvent: ({ payload }) => {
+      payloads.push(payload)
+      throw new Error('of the page')
+    },
+  })
+  onTestFinished(() => client.close())
+  await eventually(() => client.cursor !== undefined)
+  for (const payload of ['one', 'two']) await publish(gateway, 'news/eu', payload)
+  await eventually(() => payloads.length === 2 && faults.length === 2)
+  expect(faults).toEqual([new Error('of the page'), new Error('of the page')])
+  expect(client.state.phase).toBe('open')
 })
