@@ -14,6 +14,7 @@ import {
   type Subscription,
 } from './subscriber.js'
 import { isShallow, TopicIndex } from './topics.js'
+import { WriteQueue } from './write-queue.js'
 import { WriteTracking } from './written.js'
 
 export type { FilterChange, HubCounters, SubscribeOptions, Subscription } from './subscriber.js'
@@ -69,8 +70,7 @@ export class Hub {
   readonly #topics = new TopicIndex<Subscriber>()
   readonly #unwatch: () => void
   #position: number
-  /** Those for whom something waits to be written at the end of this turn of the event loop. */
-  #waiting: Subscriber[] = []
+  readonly #writeQueue = new WriteQueue()
   #closed = false
 
   /** @param recent the newest events of the journal, up to its head */
@@ -89,7 +89,7 @@ export class Hub {
       tracking: this.tracking,
       interrupted: subscriber => this.#interrupt(subscriber),
       resumed: subscriber => this.#catchUps.add(subscriber),
-      waits: subscriber => this.#wait(subscriber),
+      waits: subscriber => this.#writeQueue.add(subscriber),
       left: subscriber => this.#leave(subscriber),
     }
     const position = (): number => this.#position
@@ -165,16 +165,6 @@ export class Hub {
         subscriber.offer(start, sequence)
       }
     }
-  }
-
-  #wait(subscriber: Subscriber): void {
-    if (this.#waiting.push(subscriber) === 1) setImmediate(this.#flush)
-  }
-
-  readonly #flush = (): void => {
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (const subscriber of waiting) subscriber.flush()
   }
 
   /** Lets go of everybody. */
