@@ -111,7 +111,10 @@ static void become_ready(struct connection *c) {
   opening_count--;
 }
 
-static void subscribe(struct connection *c, const char *path) {
+/* Asks for what `options.subscribe` names, which may have the subscriber's number, or for replay the topic's, in it. */
+static void subscribe(struct connection *c, long number) {
+  char path[512];
+  if (snprintf(path, sizeof path, options.subscribe, number) >= (int)sizeof path) fail("--subscribe is too long");
   char *request = request_begin(c, 1024), validators[sizeof c->cursor] = "", cursor[sizeof c->cursor + 16] = "";
   if (options.mode == mode_poll && options.cursor == cursor_validators)
     snprintf(validators, sizeof validators, "%s", c->cursor);
@@ -202,7 +205,7 @@ void on_complete(struct connection *c) {
   if (options.cursor == cursor_body) keep_cursor(c);
   else if (c->reading.received > before) keep_validators(c);
   c->body_length = 0;
-  subscribe(c, options.subscribe);
+  subscribe(c, c - subscribers);
   on_received(c, before);
 }
 
@@ -214,7 +217,7 @@ static void on_connected(struct connection *c) {
   c->connected = true;
   wait_for_room(c, false);
   if (c->role == role_publisher) return become_ready(c);
-  if (options.mode != mode_replay) subscribe(c, options.subscribe);
+  if (options.mode != mode_replay) subscribe(c, c - subscribers);
   if (options.mode == mode_poll) become_ready(c);
 }
 
@@ -320,14 +323,12 @@ static void fill_until(long count) {
 /* A newcomer; returns the time from its request to its first message, in seconds. */
 static double replay(long number) {
   struct connection *c = &subscribers[0];
-  char path[1024];
   ready_count = opening_count = 0;
   open_connection(c, role_subscriber);
   while (!c->connected) turn(10);
   c->reading.next = options.kept / options.topics - replayed;
-  snprintf(path, sizeof path, options.subscribe, number % options.topics);
   double start = now(), first = 0;
-  subscribe(c, path);
+  subscribe(c, number % options.topics);
   while (c->reading.received < replayed) {
     turn(10);
     if (first == 0 && c->reading.received > 0) first = now() - start;

@@ -21,7 +21,8 @@ export const mqwayEmbedded: System = {
 }
 
 const publish = '/v1/publish?topic=bench/topic'
-const poll = '/v1/poll?topic=bench/topic'
+// As a client that comes back does; one that does not tell its name is somebody else each time.
+const poll = '/v1/poll?topic=bench/topic&device=device-%ld'
 const stream = '/v1/events?topic=bench/topic'
 
 /** mqway as it is started without options: messages of the broker inside are kept on disk, and pushed. */
