@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { request } from 'node:http'
+import { request as requestPlainly } from 'node:http'
 import type { ClientHttp2Session, IncomingHttpHeaders as Http2Headers } from 'node:http2'
+import { request as requestSecurely } from 'node:https'
 import type { Readable } from 'node:stream'
 import { eventually } from '../helpers/wait.js'
 
@@ -130,10 +131,11 @@ export class TestSource {
   }
 }
 
-/** Opens a stream over HTTP/1.1. */
+/** Opens a stream over HTTP/1.1, also with TLS. */
 export async function openSource(url: string, headers: Record<string, string> = {}): Promise<TestSource> {
   return new Promise((resolve, reject) => {
-    request(url, { headers, agent: false }, response =>
+    const request = url.startsWith('https:') ? requestSecurely : requestPlainly
+    request(url, { headers, agent: false, rejectUnauthorized: false }, response =>
       resolve(new TestSource(response.statusCode ?? 0, response.headers, response)),
     )
       .on('error', reject)

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { knownAs } from '../../src/identity.js'
 import { formatId } from '../../src/push/event.js'
 import { registerEvents } from '../../src/transports/sse.js'
+import { startTestGateway } from '../helpers/gateway.js'
 import { eventually, settled } from '../helpers/wait.js'
 import { EventStreamParser, openSource, openSource2, type TestSource } from './event-source.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
@@ -329,6 +330,17 @@ describe('event streams', () => {
     expect(await rig.log.line(/The client closed/)).toMatchObject({ reason: 'client-closed', peer: '127.0.0.1' })
   })
 
+  it('go over HTTP/1.1 with TLS', async () => {
+    await start({ push: { heartbeat: 100 } })
+    const source = await openSource(rig.secureUrl + path('topic=a'))
+    await source.live()
+    await rig.publish('a', 'one')
+    await source.messages(1)
+    await eventually(() => source.parser.comments > 1)
+    source.leave()
+    await expectNothingLeft()
+  })
+
   it('go over a connection of HTTP/1.0', async () => {
     await start()
     const socket = rig.tcp()
@@ -338,6 +350,16 @@ describe('event streams', () => {
     await eventually(() => parser.lastEventId !== '')
     await rig.publish('a', 'one')
     await eventually(() => parser.events.some(({ type }) => type === 'message'))
+  })
+
+  it('tell why before a whole gateway closes its listeners', async () => {
+    await start()
+    const gateway = await startTestGateway({ mqtt: { port: 'off' }, https: { port: 'off' } })
+    const source = await openSource(gateway.urls.http + path('topic=a'))
+    await source.live()
+    await gateway.close()
+    await source.end()
+    expect(source.of('end')).toMatchObject([{ reason: 'shutting-down' }])
   })
 
   it('lose and double nothing over many reconnects while messages come', async () => {
