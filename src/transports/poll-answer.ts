@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream'
+import { onOver } from '../access/expiry.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { problemBody } from '../http/problem.js'
@@ -30,7 +31,7 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
 
 /**
  * One poll: it collects what there is, and is answered when that is all and not nothing, or with what comes next, or when
- * its time is up.
+ * its time is up: its own, or that of what proved who asks.
  */
 export class PollAnswer implements Sink, OpenPoll {
   readonly #options: TransportOptions
@@ -39,6 +40,7 @@ export class PollAnswer implements Sink, OpenPoll {
   readonly #attendance: Attendance
   readonly #release: () => void
   readonly #timer: NodeJS.Timeout | undefined
+  readonly #stopExpiry: () => void
   readonly #parts: Buffer[] = []
   #size = 0
   #gap: Gap | undefined
@@ -63,6 +65,7 @@ export class PollAnswer implements Sink, OpenPoll {
       ...(last !== undefined && { last }),
     })
     this.#timer = timeout === 0 ? undefined : setTimeout(timeIsUp, timeout, this).unref()
+    this.#stopExpiry = onOver(caller.identity, () => this.finish())
     answer.once('close', () => this.#end())
   }
 
@@ -154,6 +157,7 @@ export class PollAnswer implements Sink, OpenPoll {
     if (this.#over) return false
     this.#over = true
     clearTimeout(this.#timer)
+    this.#stopExpiry()
     this.#subscription.close()
     this.#attendance.leave()
     this.#release()
