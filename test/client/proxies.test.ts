@@ -46,22 +46,45 @@ it.each([
 })
 
 it('comes back to a better transport as soon as that gets through, and hears nothing twice', async () => {
-  const { heard, proxy, publish, complete } = await startRig(
+  const { gateway, heard, proxy, publish, complete } = await startRig(
     { sockets: 'refused', streams: 'buffered' },
     { patience: 100 },
+    { push: { presence: { grace: '100ms' } } },
   )
   await heard.open('poll')
   await heard.until(() => heard.client.cursor !== undefined)
-  await publish(5)
+  let over = false
+  const publishing = (async () => {
+    while (!over) await publish(1)
+  })()
   proxy.meddling = { sockets: 'refused' }
   await heard.open('sse')
-  await publish(5)
   proxy.meddling = {}
   await heard.open('socket')
+  over = true
+  await publishing
   await publish(5)
   await complete()
-  // It was never without a connection.
+  // It was never without a connection, and has one in the end.
   expect(heard.states.map(({ phase }) => phase)).not.toContain('waiting')
+  await heard.until(async () => {
+    const { listeners } = await (await fetch(`${gateway.urls.http}/v1/presence?topic=news/eu`)).json()
+    return listeners.length === 1 && listeners[0].transport === 'socket'
+  })
+})
+
+it('tries soon again when connections that worked are cut soon, and ever later when there is nobody', async () => {
+  const { gateway, heard, proxy } = await startRig({}, { transports: ['sse'], retry: { min: 4, max: 600_000 } })
+  for (let cut = 0; cut < 8; cut++) {
+    await heard.open('sse')
+    proxy.cut()
+    await heard.until(() => heard.client.state.phase === 'waiting')
+  }
+  const failures = (): number[] => heard.states.flatMap(state => (state.phase === 'waiting' ? [state.failures] : []))
+  expect(Math.max(...failures())).toBeLessThanOrEqual(3)
+  await gateway.close()
+  proxy.cut()
+  await heard.until(() => Math.max(...failures()) >= 6)
 })
 
 it('remembers what works: a connection that is lost is made anew in the same way', async () => {

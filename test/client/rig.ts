@@ -15,7 +15,7 @@ export interface RecordedClient {
   readonly states: ClientState[]
   /** The payloads of the events, in order. */
   readonly payloads: (string | undefined)[]
-  until(condition: () => boolean): Promise<void>
+  until(condition: () => boolean | Promise<boolean>): Promise<void>
   /** Resolves when it is open, by this transport if one is named. */
   open(transport?: string): Promise<void>
 }
