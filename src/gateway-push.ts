@@ -5,6 +5,8 @@ import { RateLimits } from './access/rate-limits.js'
 import { type Broker, ownPeer } from './broker/broker.js'
 import type { PushConfig } from './config/push.js'
 import type { LimitsConfig } from './config/schema.js'
+import type { DeliveryOptions } from './delivery/delivery.js'
+import { LiveConnections } from './delivery/live-connections.js'
 import type { ApiGate } from './http/api-gate.js'
 import { BodyBudget } from './http/kept-bodies.js'
 import type { Logger } from './log.js'
@@ -18,7 +20,6 @@ import { openReceipts } from './push/receipts/open-receipts.js'
 import type { ReceiptStore } from './push/receipts/store.js'
 import { openSession } from './push/session/session.js'
 import { registerConnections } from './transports/connections.js'
-import { LiveConnections } from './transports/live-connections.js'
 import { registerOpenApi } from './transports/openapi.js'
 import { registerPoll } from './transports/poll.js'
 import { registerPresence } from './transports/presence.js'
@@ -26,7 +27,6 @@ import { registerPublish } from './transports/publish.js'
 import { registerReceipts } from './transports/receipts.js'
 import { createSocketRoute, type SocketRoute } from './transports/socket.js'
 import { registerEvents } from './transports/sse.js'
-import type { TransportOptions } from './transports/transport.js'
 
 /** What the push side needs. */
 export interface PushSideOptions {
@@ -122,11 +122,12 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
     const bodies = { limit: limits.bodySize, budget }
-    const transport: TransportOptions = { push, gate, connections, bodies, log, metrics }
+    const transport: DeliveryOptions = { push, gate, connections, bodies, log, metrics }
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
     const publishes = rate && new RateLimits(rate)
     const socket = createSocketRoute({ ...transport, resolveClient, publishes: rate, closeTimeout })
+    let polls: { close(): void } | undefined
     return {
       get connected() {
         return session.ready
@@ -134,14 +135,17 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       register: app => {
         registerEvents(app, transport)
         registerConnections(app, transport)
-        registerPoll(app, transport)
+        polls = registerPoll(app, transport)
         registerPublish(app, { ...transport, publishes })
         registerReceipts(app, transport)
         registerPresence(app, transport)
         registerOpenApi(app, transport)
       },
       socket,
-      endStreams: () => connections.close(),
+      endStreams: () => {
+        connections.close()
+        polls?.close()
+      },
       endSockets: grace => socket.close(grace),
       close,
     }

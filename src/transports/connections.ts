@@ -1,9 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { Ending } from '../endings.js'
 import { answerProblem } from '../http/problem.js'
-import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
-import type { TransportOptions } from './transport.js'
 
 const url = '/v1/connections/:connection'
 
@@ -22,7 +22,7 @@ export const connectionsOperations: readonly Operation[] = [
 ]
 
 /** Adds `POST /v1/connections/<connection>`. */
-export function registerConnections(app: FastifyInstance, options: TransportOptions): void {
+export function registerConnections(app: FastifyInstance, options: DeliveryOptions): void {
   app.post<{ Params: { connection: string } }>(url, (request, reply) => renew(request, reply, options))
   registerOtherMethods(app, { gate: options.gate, url, allowed: ['POST'], headers: 'authorization, content-type' })
 }
@@ -30,7 +30,7 @@ export function registerConnections(app: FastifyInstance, options: TransportOpti
 async function renew(
   request: FastifyRequest<{ Params: { connection: string } }>,
   reply: FastifyReply,
-  { gate, connections }: TransportOptions,
+  { gate, connections }: DeliveryOptions,
 ): Promise<FastifyReply> {
   const { identity } = await gate.admit(request, reply)
   try {

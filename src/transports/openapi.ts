@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { version } from '../version.js'
 import { eventSchema } from './event-schema.js'
-import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation, OperationResponse } from './operation.js'
 import { operations } from './operations.js'
-import type { TransportOptions } from './transport.js'
 
 const url = '/v1/openapi.json'
 
@@ -20,7 +20,7 @@ export const openApiOperations: readonly Operation[] = [
 ]
 
 /** Adds `GET /v1/openapi.json`. The document is made when somebody first asks: that takes some milliseconds. */
-export function registerOpenApi(app: FastifyInstance, { gate }: Pick<TransportOptions, 'gate'>): void {
+export function registerOpenApi(app: FastifyInstance, { gate }: Pick<DeliveryOptions, 'gate'>): void {
   let made: Buffer | undefined
   app.get(url, async (request, reply) => {
     await gate.admit(request, reply)

@@ -1,5 +1,6 @@
+import type { PollEnd, PollForm } from '../delivery/poll-answer.js'
 import type { Event } from '../push/event.js'
-import type { Encoder, Gap } from '../push/sink.js'
+import type { Encoder } from '../push/sink.js'
 import { eventJson } from './event-json.js'
 
 /*
@@ -7,8 +8,8 @@ import { eventJson } from './event-json.js'
  * poll gets is their bytes put together.
  */
 
-/** How a poll is answered. */
-export interface PollForm {
+/** How events are written. */
+export interface PollEncoding {
   /** As in `EventJsonOptions`. */
   readonly json: boolean
   /** The function that a script calls with the answer; left out for JSON. */
@@ -16,7 +17,7 @@ export interface PollForm {
 }
 
 /** The encoder of a form: for each the same function. */
-export function pollEncoder({ json, callback }: PollForm): Encoder {
+export function pollEncoder({ json, callback }: PollEncoding): Encoder {
   if (callback === undefined) return json ? encodeWithJson : encodePlain
   return json ? encodeScriptWithJson : encodeScript
 }
@@ -31,21 +32,15 @@ function scriptJson(event: Event, json: boolean): string {
   return eventJson(event, { json }).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
 }
 
-/** What comes before the events. The comment keeps an answer from being another kind of file by what it begins with. */
-export function pollStart(callback: string | undefined): string {
-  return `${callback === undefined ? '' : `/**/${callback}(`}{"events":[`
+/** JSON for everybody: the same for all polls. */
+const plainForm: PollForm = { start: '{"events":[', end: endJson }
+
+/** What is round the events. The comment keeps a script from being another kind of file by what it begins with. */
+export function pollForm(callback: string | undefined): PollForm {
+  if (callback === undefined) return plainForm
+  return { start: `/**/${callback}(${plainForm.start}`, end: end => `${endJson(end)});` }
 }
 
-/** What comes after the events. */
-export interface PollEnd {
-  /** Empty where there is no place yet. */
-  readonly cursor: string
-  readonly gap: Gap | undefined
-  readonly device: string
-}
-
-export function pollEnd({ cursor, gap, device }: PollEnd, callback: string | undefined): string {
-  const gapJson = gap === undefined ? 'null' : JSON.stringify(gap)
-  const end = callback === undefined ? '' : ');'
-  return `],"cursor":"${cursor}","gap":${gapJson},"device":${JSON.stringify(device)}}${end}`
+function endJson({ cursor, gap, device }: PollEnd): string {
+  return `],"cursor":"${cursor}","gap":${gap === undefined ? 'null' : JSON.stringify(gap)},"device":${JSON.stringify(device)}}`
 }

@@ -1,20 +1,20 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { registerOtherMethods } from '../delivery/kept-body-routes.js'
+import { OpenPolls } from '../delivery/open-polls.js'
+import { requirePermitted } from '../delivery/permitted.js'
+import { PollAnswer } from '../delivery/poll-answer.js'
+import { answerOf } from '../delivery/stream-wire.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readQuery } from '../http/parameters.js'
 import { isUserName } from '../identity.js'
 import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
 import { eventSchema } from './event-schema.js'
-import { registerOtherMethods } from './kept-body-routes.js'
-import { OpenPolls } from './open-polls.js'
 import type { Operation } from './operation.js'
-import { requirePermitted } from './permitted.js'
-import { PollAnswer } from './poll-answer.js'
-import { pollEncoder } from './poll-encoding.js'
-import { answerOf } from './stream-wire.js'
+import { pollEncoder, pollForm } from './poll-encoding.js'
 import { count, subscribeFields } from './subscribe-query.js'
-import type { TransportOptions } from './transport.js'
 
 const url = '/v1/poll'
 
@@ -64,7 +64,7 @@ export const pollOperations: readonly Operation[] = [
  *
  * @returns what answers the polls that wait, and refuses new ones
  */
-export function registerPoll(app: FastifyInstance, options: TransportOptions): { close(): void } {
+export function registerPoll(app: FastifyInstance, options: DeliveryOptions): { close(): void } {
   const polls = new OpenPolls()
   app.get(url, (request, reply) => poll(request, reply, options, polls))
   registerOtherMethods(app, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
@@ -74,7 +74,7 @@ export function registerPoll(app: FastifyInstance, options: TransportOptions): {
 async function poll(
   request: FastifyRequest,
   reply: FastifyReply,
-  options: TransportOptions,
+  options: DeliveryOptions,
   polls: OpenPolls,
 ): Promise<FastifyReply> {
   const { gate, push } = options
@@ -97,7 +97,8 @@ async function poll(
   // Before the newer one counts: who may have one connection may have one poll after the other.
   polls.makeRoom(key)
   const made = new PollAnswer(options, {
-    ...{ caller, filters, cursor, last, limit, callback },
+    ...{ caller, filters, cursor, last, limit },
+    form: pollForm(callback),
     answer: answerOf(reply),
     device: deviceOf(caller.identity, given.device),
     encode: pollEncoder({ json, callback }),

@@ -1,12 +1,12 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { registerOtherMethods } from '../delivery/kept-body-routes.js'
+import { requirePermitted } from '../delivery/permitted.js'
 import { readQuery } from '../http/parameters.js'
 import { listenerTransports, type PresentListener } from '../push/presence.js'
-import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
-import { requirePermitted } from './permitted.js'
 import { count, listenFilterProblem } from './subscribe-query.js'
-import type { TransportOptions } from './transport.js'
 
 const url = '/v1/presence'
 
@@ -67,7 +67,7 @@ export const presenceOperations: readonly Operation[] = [
 ]
 
 /** Adds `GET /v1/presence`, for those who may subscribe to what they ask about. */
-export function registerPresence(app: FastifyInstance, { gate, push }: Pick<TransportOptions, 'gate' | 'push'>): void {
+export function registerPresence(app: FastifyInstance, { gate, push }: Pick<DeliveryOptions, 'gate' | 'push'>): void {
   app.get(url, async (request, reply) => {
     const { permissions } = await gate.admit(request, reply)
     const { topic, limit } = readQuery(request, query)

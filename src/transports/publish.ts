@@ -3,6 +3,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { networkOf } from '../access/limits.js'
 import type { RateLimits } from '../access/rate-limits.js'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readJson, readQuery, readValue } from '../http/parameters.js'
@@ -16,7 +18,6 @@ import {
   newProgress,
   type Progress,
 } from './idempotency.js'
-import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './kept-body-routes.js'
 import {
   askedDevices,
   messageJson,
@@ -28,9 +29,8 @@ import {
 } from './message-json.js'
 import type { Operation } from './operation.js'
 import { flag } from './subscribe-query.js'
-import type { TransportOptions } from './transport.js'
 
-export interface PublishOptions extends TransportOptions {
+export interface PublishOptions extends DeliveryOptions {
   /** Messages of each user, or of each address where there is none; left out for any number. */
   readonly publishes?: RateLimits | undefined
   /** What is remembered of requests with an `Idempotency-Key`. */
@@ -247,7 +247,7 @@ function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonl
 function refuse(
   reply: FastifyReply,
   ending: Ending,
-  { log, metrics }: Pick<TransportOptions, 'log' | 'metrics'>,
+  { log, metrics }: Pick<DeliveryOptions, 'log' | 'metrics'>,
   more: { readonly parameter: string; readonly ids?: readonly (string | null)[] },
 ): FastifyReply {
   const { reason, httpStatus: status, text: detail, retryAfter, level, cause } = ending

@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { readJson, readQuery, readValue } from '../http/parameters.js'
@@ -8,10 +10,8 @@ import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
 import type { Push } from '../push/push.js'
 import type { Receipt, ReceiptReport } from '../push/receipts.js'
-import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
 import { count, deviceName } from './subscribe-query.js'
-import type { TransportOptions } from './transport.js'
 
 const url = '/v1/receipts'
 
@@ -126,7 +126,7 @@ export const receiptOperations: readonly Operation[] = [
 ]
 
 /** Adds `POST /v1/receipts` and `GET /v1/receipts`. */
-export function registerReceipts(app: FastifyInstance, options: TransportOptions): void {
+export function registerReceipts(app: FastifyInstance, options: DeliveryOptions): void {
   const { gate, push } = options
   registerKeptBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => record(admitted(request), reply, push))

@@ -1,10 +1,10 @@
 import type { Rate } from '../access/rate-limits.js'
-import type { Heartbeats } from './heartbeats.js'
-import type { SharedBytes } from './shared-bytes.js'
-import type { TransportOptions } from './transport.js'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import type { Heartbeats } from '../delivery/heartbeats.js'
+import type { SharedBytes } from '../delivery/shared-bytes.js'
 
 /** What all sockets of a gateway share. */
-export interface SocketHouse extends TransportOptions {
+export interface SocketHouse extends DeliveryOptions {
   /** Has those that were sent nothing for a while told where they are. */
   readonly heartbeats: Heartbeats
   /** Has those that sent nothing for a while asked whether they are there. */

@@ -4,21 +4,21 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import { z } from 'zod'
 import type { ClientResolver } from '../access/client-address.js'
 import type { Rate } from '../access/rate-limits.js'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { Heartbeats } from '../delivery/heartbeats.js'
+import { requirePermitted } from '../delivery/permitted.js'
+import { SharedBytes } from '../delivery/shared-bytes.js'
 import { Ending } from '../endings.js'
 import { ParameterError, readValue } from '../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
 import { anonymous } from '../identity.js'
 import { deviceOf } from '../push/device.js'
-import { Heartbeats } from './heartbeats.js'
 import type { Operation } from './operation.js'
-import { requirePermitted } from './permitted.js'
-import { SharedBytes } from './shared-bytes.js'
 import { SocketConnection, type SocketOrder } from './socket-connection.js'
 import { encodeLive, socketEncoder } from './socket-frames.js'
 import type { SocketHouse } from './socket-house.js'
 import { SocketWire } from './socket-wire.js'
 import { subscribeFields } from './subscribe-query.js'
-import type { TransportOptions } from './transport.js'
 
 const path = '/v1/socket'
 
@@ -44,7 +44,7 @@ export const socketOperations: readonly Operation[] = [
   },
 ]
 
-export interface SocketOptions extends TransportOptions {
+export interface SocketOptions extends DeliveryOptions {
   readonly resolveClient: ClientResolver
   /** Messages that one connection may publish; left out for any number. */
   readonly publishes?: Rate | undefined

@@ -1,17 +1,17 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import type { DeliveryOptions } from '../delivery/delivery.js'
+import { EventStream, type StreamHouse } from '../delivery/event-stream.js'
+import { Heartbeats } from '../delivery/heartbeats.js'
+import { registerOtherMethods } from '../delivery/kept-body-routes.js'
+import { requirePermitted } from '../delivery/permitted.js'
+import { SharedBytes } from '../delivery/shared-bytes.js'
+import { beginAnswer, wireOf } from '../delivery/stream-wire.js'
 import { readQuery } from '../http/parameters.js'
 import { deviceOf } from '../push/device.js'
-import { EventStream, type StreamHouse } from './event-stream.js'
-import { Heartbeats } from './heartbeats.js'
-import { registerOtherMethods } from './kept-body-routes.js'
 import type { Operation } from './operation.js'
-import { requirePermitted } from './permitted.js'
-import { SharedBytes } from './shared-bytes.js'
-import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
-import { beginAnswer, wireOf } from './stream-wire.js'
+import { encodeEnd, encodeGap, encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
 import { flag, longestCursor, subscribeFields } from './subscribe-query.js'
-import type { TransportOptions } from './transport.js'
 
 const url = '/v1/events'
 
@@ -42,13 +42,14 @@ const streamHeaders = {
 }
 
 /** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
-export function registerEvents(app: FastifyInstance, options: TransportOptions): void {
+export function registerEvents(app: FastifyInstance, options: DeliveryOptions): void {
   const { gate, push } = options
   const house: StreamHouse = {
     ...options,
     heartbeats: new Heartbeats(push.config.heartbeat),
     places: new SharedBytes(encodePlace),
     signs: new SharedBytes(encodeHeartbeat),
+    language: { gap: encodeGap, end: encodeEnd },
   }
   app.get(url, (request, reply) => openStream(request, reply, house))
   registerOtherMethods(app, {

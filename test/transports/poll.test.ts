@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { knownAs } from '../../src/identity.js'
 import { formatId } from '../../src/push/event.js'
 import { registerPoll } from '../../src/transports/poll.js'
-import { pollEncoder, pollEnd, pollStart } from '../../src/transports/poll-encoding.js'
+import { pollEncoder, pollForm } from '../../src/transports/poll-encoding.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
 
@@ -326,8 +326,8 @@ describe('JSONP', () => {
         const event = { id: 'i', sequence: 1, topic: text, time: 0, qos: 0, retained: false } as const
         const payload = Buffer.from(JSON.stringify(`\u2028${text}\u2029`))
         const body = pollEncoder({ json, callback: 'f' })({ ...event, payload }).subarray(1)
-        const end = pollEnd({ cursor: '', gap: undefined, device: 'd' }, 'f')
-        const script = `${pollStart('f')}${body}${end}`
+        const { start, end } = pollForm('f')
+        const script = `${start}${body}${end({ cursor: '', gap: undefined, device: 'd' })}`
         expect(script).not.toMatch(/[\u2028\u2029]/)
         const expected = JSON.parse(`[${pollEncoder({ json })({ ...event, payload }).subarray(1)}]`)
         expect(runInNewContext(script, { f: (answer: PollBody) => JSON.stringify(answer.events) })).toBe(

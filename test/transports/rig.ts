@@ -13,6 +13,8 @@ import { UserLimits } from '../../src/access/user-limits.js'
 import { loadConfig } from '../../src/config/load.js'
 import { type PushConfig, pushOf } from '../../src/config/push.js'
 import type { Config, ConfigInput } from '../../src/config/schema.js'
+import type { DeliveryOptions } from '../../src/delivery/delivery.js'
+import { LiveConnections } from '../../src/delivery/live-connections.js'
 import { ApiGate } from '../../src/http/api-gate.js'
 import { BodyBudget } from '../../src/http/kept-bodies.js'
 import { createApp } from '../../src/listen/app.js'
@@ -24,8 +26,6 @@ import { MemoryJournal } from '../../src/push/journal/memory.js'
 import type { Attendance, Listener, Presence } from '../../src/push/presence.js'
 import type { Push } from '../../src/push/push.js'
 import type { Receipts } from '../../src/push/receipts.js'
-import { LiveConnections } from '../../src/transports/live-connections.js'
-import type { TransportOptions } from '../../src/transports/transport.js'
 import { message } from '../contracts/journal.js'
 import { portOf, recordingLog, writeCertificate } from '../listen/rig.js'
 
@@ -88,7 +88,7 @@ const noReceipts: Receipts = {
 
 export interface RigOptions {
   /** Adds the routes that are tested. */
-  readonly register: (app: FastifyInstance, options: TransportOptions) => unknown
+  readonly register: (app: FastifyInstance, options: DeliveryOptions) => unknown
   /** As a person writes it; anonymous and open to all where it says nothing else. */
   readonly config?: ConfigInput
   /** Over what the configuration says; times in milliseconds. */
@@ -100,7 +100,7 @@ export interface RigOptions {
   /** How many events the journal keeps. */
   readonly maxEvents?: number
   /** Takes handshakes, where there are sockets. */
-  readonly onUpgrade?: (options: TransportOptions) => WebServerOptions['onUpgrade']
+  readonly onUpgrade?: (options: DeliveryOptions) => WebServerOptions['onUpgrade']
 }
 
 /** A gateway's push side on ports of loopback, on a journal in memory; what is published goes straight into it. */
@@ -110,7 +110,7 @@ export interface Rig {
   /** The same over TLS, HTTP/2 and HTTP/1.1, with a certificate signed by itself. */
   readonly secureUrl: string
   readonly port: number
-  readonly options: TransportOptions
+  readonly options: DeliveryOptions
   readonly journal: MemoryJournal
   readonly hub: Hub
   readonly access: Access
@@ -151,7 +151,7 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   })
   const connections = new LiveConnections()
   const bodies = { limit: config.limits.bodySize, budget: new BodyBudget(16 * config.limits.bodySize) }
-  const transport: TransportOptions = { push, gate, connections, bodies, log: log.log, metrics }
+  const transport: DeliveryOptions = { push, gate, connections, bodies, log: log.log, metrics }
 
   const app = createApp({ resolveClient, limits: config.limits, log: log.log, metrics })
   await options.register(app, transport)
@@ -218,7 +218,7 @@ async function configOf(input: ConfigInput = {}, cwd: string): Promise<{ config:
   return { config: loadConfig({ argv: [], env: {}, cwd }).config, cwd }
 }
 
-async function openPush(config: Config, options: RigOptions, log: TransportOptions['log']) {
+async function openPush(config: Config, options: RigOptions, log: DeliveryOptions['log']) {
   const ofConfig = pushOf(config)
   if (!ofConfig) throw new Error('the configuration has no push')
   const settings = { ...ofConfig, ...options.push }

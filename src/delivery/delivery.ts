@@ -5,8 +5,8 @@ import type { Metrics } from '../metrics.js'
 import type { Push } from '../push/push.js'
 import type { LiveConnections } from './live-connections.js'
 
-/** What every transport is made with. */
-export interface TransportOptions {
+/** What every transport and compatible endpoint is made with. */
+export interface DeliveryOptions {
   readonly push: Push
   readonly gate: ApiGate
   readonly connections: LiveConnections

@@ -6,13 +6,26 @@ import { problemBody } from '../http/problem.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
+import type { DeliveryOptions } from './delivery.js'
 import type { OpenPoll } from './open-polls.js'
-import { pollEnd, pollStart } from './poll-encoding.js'
 import type { Answer } from './stream-wire.js'
-import type { TransportOptions } from './transport.js'
 
 /** What is kept of an answer before it goes out in parts, in bytes. */
 const mostKept = 256 * 1024
+
+/** What goes round the events of an answer. */
+export interface PollEnd {
+  /** Where to go on. */
+  readonly cursor: string
+  readonly gap: Gap | undefined
+  readonly device: string
+}
+
+/** How an answer is written: its encoder puts a comma before each event. */
+export interface PollForm {
+  readonly start: string
+  end(end: PollEnd): string
+}
 
 /** Who polls, and for what. */
 export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> {
@@ -24,7 +37,7 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
   readonly answer: Answer
   /** In milliseconds; 0 for an answer as soon as it is known what there is. */
   readonly timeout: number
-  readonly callback: string | undefined
+  readonly form: PollForm
   /** It is over, whatever the answer. */
   readonly over: () => void
 }
@@ -34,7 +47,7 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
  * its time is up: its own, or that of what proved who asks.
  */
 export class PollAnswer implements Sink, OpenPoll {
-  readonly #options: TransportOptions
+  readonly #options: DeliveryOptions
   readonly #order: PollOrder
   readonly #subscription: Subscription
   readonly #attendance: Attendance
@@ -51,7 +64,7 @@ export class PollAnswer implements Sink, OpenPoll {
   #over = false
 
   /** @throws {Ending} as `ApiGate.hold` */
-  constructor(options: TransportOptions, order: PollOrder) {
+  constructor(options: DeliveryOptions, order: PollOrder) {
     const { gate, push } = options
     const { caller, device, answer, timeout, filters, encode, cursor, last, limit } = order
     this.#options = options
@@ -114,13 +127,13 @@ export class PollAnswer implements Sink, OpenPoll {
   /** Answers with what there is; another answer changes nothing. */
   finish(cursor = this.#subscription.cursor): void {
     if (!this.#end()) return
-    const { answer, device, callback } = this.#order
-    const end = pollEnd({ cursor: cursor ?? '', gap: this.#gap, device }, callback)
+    const { answer, device, form } = this.#order
+    const end = form.end({ cursor: cursor ?? '', gap: this.#gap, device })
     if (this.#begun) {
       answer.end(end)
       return
     }
-    const body = Buffer.concat([Buffer.from(pollStart(callback)), ...withoutComma(this.#parts), Buffer.from(end)])
+    const body = Buffer.concat([Buffer.from(form.start), ...withoutComma(this.#parts), Buffer.from(end)])
     answer.setHeader('content-length', body.length)
     answer.end(body)
   }
@@ -128,9 +141,9 @@ export class PollAnswer implements Sink, OpenPoll {
   /** Writes what has been kept, and whatever comes from now on at once. */
   #begin(parts: readonly Buffer[]): void {
     this.#begun = true
-    const { callback } = this.#order
+    const { form } = this.#order
     const answer: Writable = this.#order.answer
-    answer.write(pollStart(callback))
+    answer.write(form.start)
     for (const part of withoutComma(parts)) answer.write(part)
   }
 

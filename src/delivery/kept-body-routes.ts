@@ -3,7 +3,7 @@ import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { keepBodies } from '../http/kept-bodies.js'
 import { answerProblem } from '../http/problem.js'
-import type { TransportOptions } from './transport.js'
+import type { DeliveryOptions } from './delivery.js'
 
 /** A request whose caller was let in, with its body. */
 export interface AdmittedRequest {
@@ -19,7 +19,7 @@ export interface AdmittedRequest {
  */
 export function registerKeptBodyRoutes(
   app: FastifyInstance,
-  { gate, bodies }: Pick<TransportOptions, 'gate' | 'bodies'>,
+  { gate, bodies }: Pick<DeliveryOptions, 'gate' | 'bodies'>,
   routes: (scope: FastifyInstance, admitted: (request: FastifyRequest) => AdmittedRequest) => void,
 ): void {
   app.register(async scope => {
@@ -42,7 +42,7 @@ const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
 /** Answers what a page of another origin may ask of `url`, and 405 to other methods. */
 export function registerOtherMethods(
   app: FastifyInstance,
-  { gate, url, allowed, headers }: Pick<TransportOptions, 'gate'> & { url: string; allowed: string[]; headers: string },
+  { gate, url, allowed, headers }: Pick<DeliveryOptions, 'gate'> & { url: string; allowed: string[]; headers: string },
 ): void {
   const preflight = { methods: allowed.join(', '), headers }
   app.options(url, async (request, reply) => gate.preflight(request, reply, preflight))

@@ -4,13 +4,12 @@ import type { Identity } from '../identity.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
+import type { DeliveryOptions } from './delivery.js'
 import type { Beating, Heartbeats } from './heartbeats.js'
 import type { ConnectionEvents, LiveConnection } from './live-connections.js'
 import { requirePermitted } from './permitted.js'
 import type { SharedBytes } from './shared-bytes.js'
-import { encodeEnd, encodeGap } from './sse-encoding.js'
 import type { StreamWire } from './stream-wire.js'
-import type { TransportOptions } from './transport.js'
 
 /** How long a client has to take its last bytes, in milliseconds. */
 const lingerTime = 2000
@@ -23,8 +22,16 @@ const endings: Readonly<Record<CloseReason, EndingReason>> = {
   complete: 'internal-error',
 }
 
-/** What all event streams of a gateway share. */
-export interface StreamHouse extends TransportOptions {
+/** How a stream says what is no event. */
+export interface StreamLanguage {
+  gap(gap: Gap): Buffer
+  /** The last thing that a client is told. */
+  end(ending: Ending): Buffer
+}
+
+/** What all event streams of one kind share. */
+export interface StreamHouse extends DeliveryOptions {
+  readonly language: StreamLanguage
   readonly heartbeats: Heartbeats
   /** What moves the place that a client comes back with. */
   readonly places: SharedBytes
@@ -98,7 +105,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   }
 
   gap(gap: Gap): void {
-    this.write(encodeGap(gap))
+    this.write(this.#house.language.gap(gap))
   }
 
   live(): void {
@@ -126,7 +133,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
 
   end(ending: Ending): void {
     if (!this.#end(ending)) return
-    const body = this.#body.end(encodeEnd(ending))
+    const body = this.#body.end(this.#house.language.end(ending))
     const timer = setTimeout(() => body.destroy(), lingerTime).unref()
     body.once('close', () => clearTimeout(timer))
   }
