@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Authenticator } from '../access/authenticator.js'
+import type { Attempt, Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import { type ConnectionLimits, networkOf } from '../access/limits.js'
 import type { OriginPolicy } from '../access/origins.js'
@@ -10,6 +10,7 @@ import { Ending } from '../endings.js'
 import { anonymous, type Identity } from '../identity.js'
 import { admitOrigin, answerPreflight, type OriginAdmission, type Preflight } from './cors.js'
 import { attemptOf, type CredentialPlaces } from './request-identity.js'
+import { pathOf } from './request-target.js'
 
 /** Who asks, and what they may do. */
 export interface Caller {
@@ -113,14 +114,18 @@ export class ApiGate {
     const { authenticator, places } = this.#options
     if (authenticator === undefined) return anonymous
     try {
-      const attempt = attemptOf(request.raw, client, 'http', places)
-      if (!withoutCredentials) return await authenticator.authenticate(attempt)
-      const { credential, headers, ...rest } = attempt
-      return await authenticator.authenticate({ ...rest, credential: undefined })
+      return await authenticator.authenticate(
+        withoutCredentials ? nobodys(request, client) : attemptOf(request.raw, client, 'http', places),
+      )
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)
       if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
       throw error
     }
   }
+}
+
+/** What is known of a request whatever it presents. */
+function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Client): Attempt {
+  return { credential: undefined, transport: 'http', address, path: pathOf(url), origin }
 }
