@@ -3,12 +3,14 @@ import type { FastifyInstance } from 'fastify'
 import type { ClientResolver } from './access/client-address.js'
 import { RateLimits } from './access/rate-limits.js'
 import { type Broker, ownPeer } from './broker/broker.js'
+import type { CompatConfig } from './config/compat.js'
 import type { PushConfig } from './config/push.js'
 import type { LimitsConfig } from './config/schema.js'
 import type { DeliveryOptions } from './delivery/delivery.js'
 import { LiveConnections } from './delivery/live-connections.js'
 import type { ApiGate } from './http/api-gate.js'
 import { BodyBudget } from './http/kept-bodies.js'
+import type { UpgradeRoute } from './http/upgrade-route.js'
 import type { Logger } from './log.js'
 import type { Metrics } from './metrics.js'
 import { openHub } from './push/hub.js'
@@ -25,12 +27,13 @@ import { registerPoll } from './transports/poll.js'
 import { registerPresence } from './transports/presence.js'
 import { registerPublish } from './transports/publish.js'
 import { registerReceipts } from './transports/receipts.js'
-import { createSocketRoute, type SocketRoute } from './transports/socket.js'
+import { createSocketRoute } from './transports/socket.js'
 import { registerEvents } from './transports/sse.js'
 
 /** What the push side needs. */
 export interface PushSideOptions {
   readonly config: PushConfig
+  readonly compat: CompatConfig
   readonly broker: Broker
   /** Whether that is the one inside this process. */
   readonly embedded: boolean
@@ -45,14 +48,24 @@ export interface PushSideOptions {
   readonly metrics: Metrics
 }
 
+/** An endpoint of WebSockets. Whoever leads handshakes there has let them in. */
+export interface SocketEndpoint extends Pick<UpgradeRoute, 'matches' | 'check' | 'accept'> {
+  /**
+   * Ends all that are open. Idempotent.
+   *
+   * @param grace milliseconds after which those that have not closed are cut off
+   */
+  close(grace: number): Promise<void>
+}
+
 /** The push side of a gateway. */
 export interface PushSide {
   /** Whether it has its session with the broker. */
   readonly connected: boolean
   /** Adds the routes of the HTTP API. */
   register(app: FastifyInstance): void
-  /** The endpoint of plain WebSockets. */
-  readonly socket: SocketRoute
+  /** The endpoints of plain WebSockets; the first that matches is taken. */
+  readonly sockets: readonly SocketEndpoint[]
   /** Ends all event streams and polls, each with its reason. */
   endStreams(): void
   /**
@@ -126,7 +139,9 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
     const publishes = rate && new RateLimits(rate)
-    const socket = createSocketRoute({ ...transport, resolveClient, publishes: rate, closeTimeout })
+    const sockets: SocketEndpoint[] = [
+      createSocketRoute({ ...transport, resolveClient, publishes: rate, closeTimeout }),
+    ]
     let polls: { close(): void } | undefined
     return {
       get connected() {
@@ -141,12 +156,14 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
         registerPresence(app, transport)
         registerOpenApi(app, transport)
       },
-      socket,
+      sockets,
       endStreams: () => {
         connections.close()
         polls?.close()
       },
-      endSockets: grace => socket.close(grace),
+      endSockets: async grace => {
+        await Promise.all(sockets.map(socket => socket.close(grace)))
+      },
       close,
     }
   } catch (error) {

@@ -13,7 +13,7 @@ import type { ProbeOptions } from './broker/probe.js'
 import { createUpstream } from './broker/upstream.js'
 import { pushOf } from './config/push.js'
 import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
-import type { PushSide, PushSideOptions } from './gateway-push.js'
+import type { PushSide, PushSideOptions, SocketEndpoint } from './gateway-push.js'
 import { ApiGate, type ApiGateOptions } from './http/api-gate.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import { createApp } from './listen/app.js'
@@ -106,7 +106,7 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
   const gate = apiGate(config, access, { resolveClient, connections: limits, users })
   const push = await openPushSide(config, cwd, { brokers, mqttListeners, gate, resolveClient, log, metrics }, opened)
-  if (push) routes.push(socketRoute(push, gate, config, access))
+  if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
   const router = new UpgradeRouter({ routes, limits, users, urlLength, resolveClient, nextId, log, metrics })
 
@@ -314,8 +314,15 @@ async function openPushSide(
   if (push === undefined) return undefined
   const { openPush } = await import('./gateway-push.js')
   const data = config.data === 'none' ? undefined : resolve(cwd, config.data)
-  const { limits, broker } = config
-  const options = { config: push, broker: await brokers.get(broker), embedded: broker === 'embedded', data, limits }
+  const { limits, broker, compat } = config
+  const options = {
+    config: push,
+    compat,
+    broker: await brokers.get(broker),
+    embedded: broker === 'embedded',
+    data,
+    limits,
+  }
   return opened.add(await openPush({ ...options, ...parts }))
 }
 
@@ -345,10 +352,10 @@ function embeddedHooks(
 }
 
 /** Plain WebSockets, for those who may use the rest of the API. */
-function socketRoute({ socket }: PushSide, gate: ApiGate, config: Config, { authenticator }: Access): UpgradeRoute {
+function socketRoute(socket: SocketEndpoint, gate: ApiGate, config: Config, { authenticator }: Access): UpgradeRoute {
   return {
     matches: path => socket.matches(path),
-    check: request => socket.check(request),
+    check: request => socket.check?.(request),
     accept: upgrade => socket.accept(upgrade),
     allowsOrigin: gate.allowsOrigin,
     identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, 'admitted'),

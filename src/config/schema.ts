@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { access } from './access.js'
+import { compat } from './compat.js'
 import { isAddressRange, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
 import { pushSection } from './push.js'
 import { duration, size } from './units.js'
@@ -207,6 +208,7 @@ export const configSchema = z.strictObject({
     .union([z.literal('off'), pushSection(origin)], { error: 'must be off, or a mapping' })
     .prefault({})
     .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
+  compat: compat.prefault({}).describe('URLs of other systems, whose clients run unchanged; where push is on'),
   trustedProxies: z
     .array(addressRange)
     .default([])

@@ -1,0 +1,58 @@
+import { z } from 'zod'
+import { topicFilterProblem } from './topic-filters.js'
+import { duration } from './units.js'
+import { wholeNumber } from './values.js'
+
+/*
+ * The part of the table of options that has the clients of other systems run unchanged.
+ */
+
+const prefix = z.string().regex(/^\/([\w.~-]+(\/[\w.~-]+)*)?$/, { error: 'must be a path such as /pere, or /' })
+
+const filter = z.string().superRefine((text, context) => {
+  const problem = topicFilterProblem(text)
+  if (problem !== undefined) context.addIssue(problem)
+})
+
+const pere = z.strictObject({
+  prefix: prefix.default('/pere').describe('Where its URLs begin'),
+})
+
+const rrr = z.strictObject({
+  prefix: prefix.default('/rrr').describe('Where its URLs begin'),
+  wait: duration({ min: '100ms', max: '1m' })
+    .prefault('5s')
+    .describe('After how long a request for a handle is answered without a message'),
+  maxHandles: wholeNumber(1, 1_000_000).default(10_000).describe('Handles for which messages are kept'),
+  maxQueued: wholeNumber(1, 100_000).default(100).describe('Messages that wait for one handle; the oldest go first'),
+  maxAge: duration({ min: '1s', max: '1d' }).prefault('1m').describe('How long a message waits for its handle'),
+  websocketTopicFilters: z
+    .array(filter)
+    .min(1)
+    .default(['#'])
+    .describe('Topics that a WebSocket may be opened for; beyond: 404'),
+  binary: z.boolean().default(false).describe('Whether its WebSockets take and send binary frames too'),
+})
+
+const couchdb = z.strictObject({
+  prefix: prefix.default('/couchdb').describe('Where its URLs begin'),
+  timeout: duration({ min: '1s', max: '10m' })
+    .prefault('60s')
+    .describe('After how long _changes?feed=longpoll is answered without a change'),
+})
+
+const orOff = <T extends z.ZodType>(section: T) =>
+  z.union([z.literal('off'), section], { error: 'must be off, or a mapping' })
+
+/** `compat:`, the URLs of other systems, on the same topics. */
+export const compat = z.strictObject({
+  pere: orOff(pere).prefault({}).describe('PERE: events with return receipts; or off'),
+  rrr: orOff(rrr).prefault({}).describe('RRR: HTTP push by handle, and plain WebSockets; or off'),
+  couchdb: orOff(couchdb).prefault({}).describe('CouchDB’s _changes; or off'),
+})
+
+/** `compat:` as the program uses it. */
+export type CompatConfig = z.output<typeof compat>
+export type RrrConfig = Exclude<CompatConfig['rrr'], 'off'>
+export type PereConfig = Exclude<CompatConfig['pere'], 'off'>
+export type CouchdbConfig = Exclude<CompatConfig['couchdb'], 'off'>
