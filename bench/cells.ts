@@ -2,7 +2,16 @@ import { websocketStream, wsStream } from './systems/bridges.js'
 import { direct, haproxy } from './systems/haproxy.js'
 import { lighttpd } from './systems/lighttpd.js'
 import { beforeMosquitto, mosquitto } from './systems/mosquitto.js'
-import { mqway, mqwayEmbedded, mqwayPush, mqwayPushJson, mqwayPushMemory, mqwayReplay } from './systems/mqway.js'
+import {
+  mqway,
+  mqwayEmbedded,
+  mqwayPush,
+  mqwayPushJson,
+  mqwayPushMemory,
+  mqwayWithJournal,
+  replaySize,
+  replayTopics,
+} from './systems/mqway.js'
 import { nchan, nchanWorkers } from './systems/nchan.js'
 import type { System } from './systems/system.js'
 
@@ -16,7 +25,7 @@ export type Figure =
   | 'p99'
   | 'leastServed'
   | 'idleBytes'
-  | 'grown'
+  | 'memory'
   | 'readyCpu'
 
 /** One measurement: a load, the systems that bear it, and what is shown of it. */
@@ -48,27 +57,41 @@ const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdM
 
 const pushers: readonly System[] = [mqwayPush, mqwayPushMemory, mqwayPushJson, nchan, nchanWorkers]
 
+/** Messages in the journals that are replayed from. */
+const journals = [100_000, 1_000_000]
+
 /** Every system, in the order of the tables. */
-export const systems: readonly System[] = [...tunnels, ...brokers, ...pushers, mqwayReplay]
+export const systems: readonly System[] = [...tunnels, ...brokers, ...pushers, ...journals.map(mqwayWithJournal)]
 
 /** How much smaller the cells of `--quick` are. */
 interface Scale {
   readonly idle: (tls: boolean) => number
   /** A new connection takes so much code that V8 compiles it for seconds: with 0.7 s before, a third more was measured. */
   readonly connectWarmup: number
+  readonly pushWarmup: number
+  readonly pushers: readonly System[]
   readonly subscribers: number
   readonly idleSubscribers: number
-  /** Messages in the journal. */
-  readonly kept: number
+  readonly journals: readonly number[]
 }
 const full: Scale = {
   idle: tls => (tls ? 2000 : 5000),
   connectWarmup: 4,
+  pushWarmup: 2,
+  pushers,
   subscribers: 1000,
   idleSubscribers: 10_000,
-  kept: 1_000_000,
+  journals,
 }
-const small: Scale = { idle: () => 200, connectWarmup: 0, subscribers: 50, idleSubscribers: 200, kept: 10_000 }
+const small: Scale = {
+  idle: () => 200,
+  connectWarmup: 0,
+  pushWarmup: 0,
+  pushers: [mqwayPush, nchan],
+  subscribers: 50,
+  idleSubscribers: 200,
+  journals: [10_000],
+}
 
 type Tunnel = Pick<Cell, 'name' | 'title' | 'upstream' | 'load' | 'figures'> &
   Partial<Pick<Cell, 'pacedBy' | 'systems' | 'warmup'>>
@@ -187,16 +210,20 @@ function brokerCells(): Cell[] {
 }
 
 /** Messages that are published over HTTP, and come out as Server-Sent Events or answers to long-polls. */
-function pushCells({ subscribers, idleSubscribers, kept }: Scale): Cell[] {
+function pushCells({ subscribers, idleSubscribers, pushWarmup, pushers, journals }: Scale): Cell[] {
   const common = { tls: false, upstream: 'none', peer: nchan } as const
   const size = 256
   const fanOut = (push: 'stream' | 'poll', burst: number): Cell => ({
     ...common,
     name: `${push === 'poll' ? 'long-poll' : 'sse'}-${burst}`,
     title: `${push === 'poll' ? 'long-poll' : 'SSE'}, ${subscribers} subscribers, bursts of ${burst}, ${size} B`,
-    systems: push === 'poll' ? [mqwayPush, mqwayPushMemory, nchan] : pushers,
+    systems:
+      push === 'poll'
+        ? pushers.filter(({ name }) => name !== mqwayPushJson.name && name !== nchanWorkers.name)
+        : pushers,
     push,
     load: { connections: subscribers, batch: burst, size },
+    warmup: pushWarmup,
     figures: ['cpu', 'rate', 'p50', 'p99'],
   })
   const journal = (burst: number): Cell => ({
@@ -208,6 +235,19 @@ function pushCells({ subscribers, idleSubscribers, kept }: Scale): Cell[] {
     load: { mode: 'fanout', connections: 100, batch: burst, size: 64 },
     figures: ['cpu', 'rate', 'p50', 'p99'],
   })
+  const replay = (kept: number): Cell => {
+    const system = mqwayWithJournal(kept)
+    return {
+      ...common,
+      name: `replay-${kept}`,
+      title: `newcomers who want the last 1000 of ${kept} messages on ${replayTopics} topics, each of one: to the first of them`,
+      systems: [system],
+      peer: system,
+      push: 'replay',
+      load: { kept, topics: replayTopics, size: replaySize },
+      figures: ['p50', 'p99', 'memory'],
+    }
+  }
   return [
     ...[1, 20].map(burst => fanOut('stream', burst)),
     ...[1, 20].map(burst => fanOut('poll', burst)),
@@ -221,16 +261,7 @@ function pushCells({ subscribers, idleSubscribers, kept }: Scale): Cell[] {
       figures: ['idleBytes', 'cpu', 'p99'],
     },
     ...[1, 20].map(journal),
-    {
-      ...common,
-      name: 'replay',
-      title: `the last 1000 messages of one topic of 10, out of ${kept}: from the request to the first of them`,
-      systems: [mqwayReplay],
-      peer: mqwayReplay,
-      push: 'replay',
-      load: { kept, topics: 10, batch: 100, size },
-      figures: ['p50', 'p99', 'grown'],
-    },
+    ...journals.map(replay),
   ]
 }
 
@@ -241,13 +272,20 @@ export const fullCells: readonly Cell[] = [
   ...pushCells(full),
 ]
 
-const quickNames = ['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1']
+const quickNames = [
+  ...['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1'],
+  ...['sse-20', 'long-poll-1', 'replay-10000'],
+]
+/** Those that are no peers are shown to work once. */
+const others: readonly System[] = tunnels.filter(system => system !== mqway && system !== lighttpd)
 export const quickCells: readonly Cell[] = [
   ...tunnelCells(small, false),
   ...tunnelCells(small, true),
   ...brokerCells(),
   ...pushCells(small),
-].filter(cell => quickNames.includes(cell.name))
+]
+  .filter(cell => quickNames.includes(cell.name))
+  .map(cell => (cell.name === 'flood' ? cell : { ...cell, systems: cell.systems.filter(it => !others.includes(it)) }))
 
 /** What is to be reached, as ratios in one run. */
 export interface Target {
@@ -304,5 +342,5 @@ export const targets: readonly Target[] = [
     { ...pushed(`journal-${burst}`, 'cpu', 1.2), against: mqwayEmbedded },
     { ...pushed(`journal-${burst}`, 'rate', 0.8), against: mqwayEmbedded },
   ]),
-  { ...pushed('replay', 'p99', 50_000), system: mqwayReplay, against: undefined },
+  { ...pushed('replay-1000000', 'p50', 50_000), system: mqwayWithJournal(1_000_000), against: undefined },
 ]

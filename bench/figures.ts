@@ -46,7 +46,11 @@ export const figureKinds: Readonly<Record<Figure, FigureKind>> = {
     of: ({ load, idle }) => (load && idle > 0 ? grownBytes(load) / idle : undefined),
     better: 'lower',
   },
-  grown: { heading: 'MB more', of: ({ load }) => load && grownBytes(load) / megabyte, better: 'lower' },
+  memory: {
+    heading: 'MB in all',
+    of: ({ load }) => load && load.processes.reduce((sum, { rss }) => sum + rss, 0) / megabyte,
+    better: 'lower',
+  },
   readyCpu: { heading: 's CPU to ready', of: ({ readyCpu }) => readyCpu, better: 'lower' },
 }
 

@@ -21,11 +21,8 @@
 #define opening_at_once 64
 /* What the first subscribers cost once, such as a young generation of full size, is not what each one costs. */
 #define idle_beforehand 1000
-/* For replay: how many messages each newcomer gets; publishing requests under way; and which part of all messages is
- * published before memory is looked at for the first time. */
+/* For replay: how many messages each newcomer gets. */
 #define replayed 1000
-#define fills_at_once 2
-#define first_part 10
 
 struct options options = {.connections = 1000, .size = 256, .batch = 1, .kept = 1000000, .topics = 100,
                           .warmup = 0.5, .seconds = 2, .limit = 60};
@@ -196,8 +193,7 @@ void on_body(struct connection *c, const char *bytes, size_t length) {
 void on_complete(struct connection *c) {
   if (c->role == role_publisher) {
     unanswered--;
-    if (options.mode != mode_replay) end_round();
-    return;
+    return end_round();
   }
   if (options.mode != mode_poll) fail("an event stream ended");
   long before = c->reading.received;
@@ -291,39 +287,9 @@ static void measure_fan_out(void) {
 
 /* ---- replay ---- */
 
-/* One request with `batch` messages in JSON, which go to the topics in turn. */
-static void publish_batch(void) {
-  size_t size = 512 + (size_t)options.batch * (options.size + 64), at = 0;
-  static char *body;
-  if (!body) body = malloc(size);
-  at += (size_t)sprintf(body, "{\"messages\":[");
-  for (int i = 0; i < options.batch; i++, published++) {
-    at += (size_t)sprintf(body + at, "%s{\"topic\":\"bench/%ld\",\"payload\":\"", i ? "," : "", published % options.topics);
-    put_message(body + at, published / options.topics);
-    at += options.size;
-    at += (size_t)sprintf(body + at, "\"}");
-  }
-  at += (size_t)sprintf(body + at, "]}");
-  char *request = request_begin(&publisher, size + sizeof publish_head);
-  int head = sprintf(request, publish_head, at);
-  memcpy(request + head, body, at);
-  unanswered++;
-  request_end(&publisher, (size_t)head + at);
-}
-
-static void fill_until(long count) {
-  while (published < count) {
-    if (unanswered < fills_at_once && publisher.out_left == 0) publish_batch();
-    turn(unanswered < fills_at_once && publisher.out_left == 0 ? 0 : 10);
-  }
-  while (unanswered > 0) turn(10);
-  run_for(1);
-}
-
 /* A newcomer; returns the time from its request to its first message, in seconds. */
 static double replay(long number) {
   struct connection *c = &subscribers[0];
-  ready_count = opening_count = 0;
   open_connection(c, role_subscriber);
   while (!c->connected) turn(10);
   c->reading.next = options.kept / options.topics - replayed;
@@ -338,11 +304,6 @@ static double replay(long number) {
 }
 
 static void measure_replay(void) {
-  open_all(&publisher, 1, role_publisher);
-  fill_until(options.kept / first_part);
-  sample(&processes, processes.before_idle);
-  fill_until(options.kept);
-  sample(&processes, processes.after_idle);
   sample_all(&processes);
   measuring = true;
   double start = now();
@@ -384,8 +345,8 @@ static void read_options(int argc, char **argv) {
   if (options.port <= 0 || options.size < 16 || options.size > 65536 || options.batch < 1 || options.connections < 1)
     fail("needs --port, --size from 16 to 65536, --batch and --connections from 1");
   if (!options.publish || !options.subscribe) fail("needs --publish and --subscribe");
-  if (options.mode == mode_replay && (options.kept % (options.batch * first_part) || options.kept / options.topics < replayed))
-    fail("--kept must be %d times --batch, and %d times --topics, at least", first_part, replayed);
+  if (options.mode == mode_replay && options.kept / options.topics < replayed)
+    fail("--kept must be %d times --topics, at least", replayed);
 }
 
 int main(int argc, char **argv) {
@@ -395,11 +356,9 @@ int main(int argc, char **argv) {
   subscriber_count = options.mode == mode_replay ? 1 : options.idle > 0 ? options.idle + idle_beforehand : options.connections;
   raise_file_limit(subscriber_count + 32);
   make_pattern();
-  char length[32];
-  snprintf(length, sizeof length, options.mode == mode_replay ? "%%zu" : "%zu", options.size);
   snprintf(publish_head, sizeof publish_head,
-           "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: %s\r\nContent-Length: %s\r\n\r\n", options.publish,
-           options.port, options.mode == mode_replay ? "application/json" : "text/plain", length);
+           "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n",
+           options.publish, options.port, options.size);
   subscribers = calloc((size_t)subscriber_count, sizeof *subscribers);
   if (options.mode == mode_replay) measure_replay();
   else measure_fan_out();

@@ -25,7 +25,7 @@ struct options {
   int idle;                        /* instead of those: after which growth memory is compared */
   size_t size;                     /* payload bytes of a message */
   int batch;                       /* messages of a round */
-  int kept, topics;                /* for replay: how many messages are published before, to how many topics */
+  int kept, topics;                /* for replay: how many messages there are, of how many topics */
   double warmup, seconds;
   int limit; /* seconds after which the whole process ends, whatever happens */
 };

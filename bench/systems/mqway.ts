@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { accepts, freePort, start } from '../children.js'
 import { mqwayProgram } from '../places.js'
 import { missingOf, type Running, type Setup, type System } from './system.js'
@@ -49,17 +50,28 @@ export const mqwayPushJson: System = {
   push: { publish, stream, poll, cursor: 'body' },
 }
 
-/** The many newcomers of the cell `replay` each want one of many topics, and the last 1000 messages. */
-export const mqwayReplay: System = {
-  ...mqwayPush,
-  name: 'mqway replay',
-  push: {
-    publish: '/v1/publish',
-    stream: '/v1/events?topic=bench/%ld&enveloped=false&last=1000',
-    poll,
-    cursor: 'body',
-  },
+/** Topics of the cell `replay`. */
+export const replayTopics = 10
+export const replaySize = 256
+
+/** `mqwayPush` with so many messages in its journal that nobody has got yet: each newcomer wants the last of one topic. */
+export function mqwayWithJournal(kept: number): System {
+  return {
+    ...mqwayPush,
+    name: `mqway push (${kept} messages)`,
+    push: { publish, stream: '/v1/events?topic=bench/%ld&enveloped=false&last=1000', poll, cursor: 'body' },
+    async start(setup) {
+      const data = join(setup.directory, 'data')
+      const counts = [kept, replayTopics, replaySize].map(String)
+      const filling = start(process.execPath, [fillProgram, mqwayProgram, join(data, 'journal'), ...counts])
+      await filling.firstLine
+      await filling.stop()
+      return startMqway(setup, { data })
+    },
+  }
 }
+
+const fillProgram = fileURLToPath(new URL('fill-journal.js', import.meta.url))
 
 interface Variant {
   readonly broker?: string
