@@ -96,6 +96,41 @@ const fetches = (page: Page, url: string, init: RequestInit = {}): Promise<strin
     [url, init] as const,
   )
 
+/** A page with an `EventSource` and tickets; what it got is in `got`, `gaps` and `connections`. */
+const pageThatComesBack = `
+  Object.assign(globalThis, { got: [], gaps: 0, connections: 0 })
+  let cursor = ''
+  const listen = async () => {
+    const headers = { Authorization: 'Bearer ' + (await newToken()) }
+    const { ticket } = await (await fetch('/v1/tickets', { method: 'POST', headers })).json()
+    const source = new EventSource('/v1/events?topic=a&ticket=' + ticket + '&cursor=' + cursor)
+    connections++
+    source.onmessage = ({ data, lastEventId }) => {
+      got.push(JSON.parse(data).payload)
+      cursor = lastEventId
+    }
+    source.addEventListener('gap', () => gaps++)
+    // Its ticket is used: by itself it would not come back.
+    source.addEventListener('end', () => {
+      source.close()
+      listen()
+    })
+  }
+  listen()`
+
+/** The members of a JSON answer. */
+async function jsonOf<Members>(response: Response): Promise<Members> {
+  return JSON.parse(await response.text())
+}
+
+interface Listeners {
+  readonly listeners: readonly { readonly connections: number }[]
+}
+
+interface Events {
+  readonly events: readonly { readonly topic: string }[]
+}
+
 describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
   beforeAll(async () => {
     people = await People.start()
@@ -111,38 +146,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
     const page = await openPage(gateway.urls.https)
     // Tokens of two seconds, as often as the page has to come back.
     await page.exposeFunction('newToken', () => people.token({ exp: secondsFromNow(2) }))
-    await page.evaluate(async () => {
-      const scope = globalThis as unknown as {
-        newToken(): Promise<string>
-        got: string[]
-        gaps: number
-        connections: number
-      }
-      scope.got = []
-      scope.gaps = 0
-      scope.connections = 0
-      let cursor = ''
-      const listen = async (): Promise<void> => {
-        const headers = { Authorization: `Bearer ${await scope.newToken()}` }
-        const { ticket } = await (await fetch('/v1/tickets', { method: 'POST', headers })).json()
-        const source = new EventSource(`/v1/events?topic=a&ticket=${ticket}&cursor=${cursor}`)
-        scope.connections++
-        source.onmessage = ({ data, lastEventId }) => {
-          scope.got.push(JSON.parse(data).payload)
-          cursor = lastEventId
-        }
-        source.addEventListener('welcome', ({ lastEventId }) => {
-          if (lastEventId !== '') cursor = lastEventId
-        })
-        source.addEventListener('gap', () => scope.gaps++)
-        // Its ticket is used: by itself it would not come back.
-        source.addEventListener('end', () => {
-          source.close()
-          void listen()
-        })
-      }
-      await listen()
-    })
+    await page.evaluate(pageThatComesBack)
     const state = () =>
       page.evaluate(() => {
         const { got, gaps, connections } = globalThis as unknown as { got: string[]; gaps: number; connections: number }
@@ -151,10 +155,9 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
     const published: string[] = []
     // The first has to be there, so that there is a place to come back to.
     await eventually(async () => {
-      const { listeners } = await (
-        await fetch(`${gateway.urls.http}/v1/presence?topic=a`, { headers: basic('alice:right').headers ?? {} })
-      ).json()
-      return listeners.length > 0
+      const headers = basic('alice:right').headers ?? {}
+      const answer = await fetch(`${gateway.urls.http}/v1/presence?topic=a`, { headers })
+      return (await jsonOf<Listeners>(answer)).listeners.length > 0
     })
     for (let number = 0; (await state()).connections < 3 || number < 50; number++) {
       published.push(String(number))
@@ -181,8 +184,8 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
       return () => page.evaluate(() => (globalThis as unknown as { got: number[] }).got)
     }
     const listening = async (): Promise<number> => {
-      const answer = await (await fetch(`${gateway.urls.http}/v1/presence?topic=b`)).json()
-      return answer.listeners.filter(({ connections }: { connections: number }) => connections > 0).length
+      const answer = await fetch(`${gateway.urls.http}/v1/presence?topic=b`)
+      return (await jsonOf<Listeners>(answer)).listeners.filter(({ connections }) => connections > 0).length
     }
     const overHttp2 = await count(gateway.urls.https)
     await eventually(async () => (await listening()) === 10)
@@ -231,15 +234,15 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
     await fetches(page, `${to}/v1/publish?topic=a`, blind)
     // A form goes where it says, cookies and all.
     const posted = page.waitForResponse(response => response.url().startsWith(`${to}/v1/publish`))
-    await page.evaluate(action => {
+    await page.evaluate(`
+      const action = ${JSON.stringify(`${to}/v1/publish?topic=a`)}
       const form = Object.assign(document.createElement('form'), { action, method: 'post', enctype: 'text/plain' })
       document.body.append(form)
-      form.submit()
-    }, `${to}/v1/publish?topic=a`)
+      form.submit()`)
     expect((await posted).status()).toBe(403)
     const headers = bearer(await people.token()).headers ?? {}
     const events = await fetch(`${gateway.urls.http}/v1/poll?topic=%23&last=100&timeout=0`, { headers })
-    expect((await events.json()).events.filter(({ topic }: { topic: string }) => topic === 'a')).toEqual([])
+    expect((await jsonOf<Events>(events)).events.filter(({ topic }) => topic === 'a')).toEqual([])
   })
 
   it('JSONP is for any page, and gives it what those may read who are nobody', async () => {
@@ -254,16 +257,13 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
     // Somebody who is logged in there comes here.
     const page = await openPage(other.urls.https, await people.token())
     const loads = (topic: string): Promise<unknown> =>
-      page.evaluate(
-        src =>
-          new Promise(resolve => {
-            Object.assign(globalThis, { take: resolve })
-            const script = Object.assign(document.createElement('script'), { src })
-            script.onerror = () => resolve('refused')
-            document.body.append(script)
-          }),
-        `${gateway.urls.https}/v1/poll?topic=${topic}&last=10&timeout=0&callback=take`,
-      )
+      page.evaluate(`new Promise(resolve => {
+        globalThis.take = resolve
+        const src = ${JSON.stringify(`${gateway.urls.https}/v1/poll?topic=${topic}&last=10&timeout=0&callback=take`)}
+        const script = Object.assign(document.createElement('script'), { src })
+        script.onerror = () => resolve('refused')
+        document.body.append(script)
+      })`)
     expect(await loads('public')).toMatchObject({ events: [{ topic: 'public', payload: 'for all' }] })
     expect(await loads('own')).toBe('refused')
     expect(await loads('public&timeout=x')).toBe('refused')
