@@ -49,6 +49,30 @@ const commands: Record<string, CommandRow> = {
       return importLighttpdCommand
     },
   },
+  supervisor: {
+    usage: 'mqway supervisor [options]',
+    summary: 'publish the states of supervisord’s processes, as its event listener',
+    details: () =>
+      'Is started by supervisord:\n\n' +
+      '  [eventlistener:mqway]\n' +
+      '  command=mqway supervisor --url mqtt://127.0.0.1:1883\n' +
+      '  events=PROCESS_STATE\n' +
+      '  buffer_size=1000\n\n' +
+      'The state of each process is the retained message of supervisor/<group>/<process>/<state>. supervisord is told that\n' +
+      'an event is done with when the broker has acknowledged it, and sends it again otherwise.\n\n' +
+      'Options (each is also an environment variable, such as MQWAY_SUPERVISOR_URL):\n' +
+      '  --url URL              mqtt://[user@]host:port, mqtts://[user@]host:port, unix:/path; mqtt://127.0.0.1:1883\n' +
+      '  --password-file FILE   file with the password; or the password itself as MQWAY_SUPERVISOR_PASSWORD\n' +
+      '  --ca FILE              mqtts: CA certificates that may sign the broker’s certificate (PEM)\n' +
+      '  --cert FILE            mqtts: client certificate (PEM)\n' +
+      '  --key FILE             mqtts: its private key (PEM)\n' +
+      '  --topic PREFIX         what the topics begin with: supervisor. Another one for each machine of a broker\n' +
+      '  --timeout TIME         how long an event waits for the broker before supervisord has to keep it: 10s\n',
+    load: async () => {
+      const { supervisor } = await import('./commands/supervisor.js')
+      return supervisor
+    },
+  },
   passwd: {
     usage: 'mqway passwd FILE USER [-]',
     summary: 'add a user to the password file, or give them a new password',

@@ -12,10 +12,12 @@ declare -A needed=(
   [curl]=curl
   [openssl]=openssl
   [gcc]=gcc
+  [supervisord]=supervisor
 )
 # What has no command: file -> Debian package
 declare -A needed_files=(
   [/usr/lib/python3/dist-packages/paho/mqtt/client.py]=python3-paho-mqtt
+  [/usr/lib/python3/dist-packages/aiosmtpd/smtp.py]=python3-aiosmtpd
   [/usr/include/openssl/ssl.h]=libssl-dev
 )
 

@@ -92,6 +92,8 @@ export function readEnvironment(env: NodeJS.ProcessEnv): Read {
   const known = new Map(flags.map(flag => [variableOf(flag.name), flag.option]))
   for (const [source, text] of Object.entries(env)) {
     if (!source.startsWith('MQWAY_') || text === undefined || text === '') continue
+    // Those of `mqway supervisor`, where both are programs of one supervisord.
+    if (source.startsWith('MQWAY_SUPERVISOR_')) continue
     const option = known.get(source)
     if (option) settings.push({ option, text, source })
     else problems.push(`${source}: is not a variable of mqway; did you mean ${closest(source, [...known.keys()])}?`)

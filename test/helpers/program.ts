@@ -3,10 +3,10 @@ import { type RunningProgram, run } from './processes.js'
 
 const program = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
-/** `mqway`, as it was built. Nothing of this machine's environment configures it. */
-export function mqway(args: readonly string[], cwd: string): RunningProgram {
+/** `mqway`, as it was built. Nothing of this machine's environment configures it, but the `variables` of the test. */
+export function mqway(args: readonly string[], cwd: string, variables: NodeJS.ProcessEnv = {}): RunningProgram {
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MQWAY_')))
-  return run(process.execPath, [program, ...args], { cwd, env })
+  return run(process.execPath, [program, ...args], { cwd, env: { ...env, ...variables } })
 }
 
 /** A `mqway serve` that is ready. */

@@ -4,6 +4,7 @@ import { describe, it } from 'vitest'
 
 /** What is no program of its own: Debian's packages for Python, for Debian's `/usr/bin/python3`. */
 const modules: Readonly<Record<string, string>> = {
+  'python3-aiosmtpd': '/usr/lib/python3/dist-packages/aiosmtpd/smtp.py',
   'python3-paho-mqtt': '/usr/lib/python3/dist-packages/paho/mqtt/client.py',
 }
 
