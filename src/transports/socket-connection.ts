@@ -243,6 +243,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   #fail(ref: Ref, error: unknown): void {
     if (this.#closed) return
     const failure = failureOf(error)
+    if (error instanceof Ending) this.#house.metrics.refused(error.reason)
     this.#send('error', { ref, ...failure })
     // What is wrong on this side does not count.
     if (failure.status >= 500) {

@@ -83,7 +83,8 @@ export class CountingStreams {
       const data = rest ? Buffer.concat([rest, fresh]) : fresh
       const end = data.lastIndexOf(blankLine)
       const whole = end === -1 ? data.subarray(0, 0) : data.subarray(0, end + blankLine.length)
-      if (live && whole.includes('\nid: ')) {
+      // Behind all that was there; no header ends like this.
+      if (live && whole.includes('id: ')) {
         live()
         live = undefined
       }
