@@ -38,6 +38,8 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     loggerInstance,
     // Its own lines have the query in them, which may hold what is nobody's business.
     logController: new LogController({ disableRequestLogging: true }),
+    // A part of the path may be the name of a topic, and as long as a path may be.
+    routerOptions: { maxParamLength: limits.urlLength },
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
     frameworkErrors: (error, request, reply) => {
       answer(request, reply, error.statusCode ?? 400)

@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import { topicFilterProblem } from '../config/topic-filters.js'
 import { duration } from '../config/units.js'
+import { topicNameProblem } from '../delivery/topic-name.js'
 import { isUserName } from '../identity.js'
 import type { Message, QoS } from '../push/event.js'
 import type { ReceiptRequest } from '../push/receipts.js'
@@ -20,14 +20,6 @@ export interface Publication {
 const maxAsked = 1000
 
 const loneSurrogate = /\p{Cs}/u
-
-/** What is wrong with `topic` as the name of a topic to publish to, as it follows its name; if anything is. */
-export function topicNameProblem(topic: string): string | undefined {
-  if (/[+#]/.test(topic)) return 'must be the name of one topic, without the wildcards + and #' // [MQTT-3.3.2-2]
-  if (/^\$SYS(\/|$)/.test(topic)) return 'must not be below $SYS, where brokers speak of themselves'
-  if (loneSurrogate.test(topic)) return 'must be valid Unicode' // [MQTT-1.5.3-1]
-  return topicFilterProblem(topic)
-}
 
 /** The name of a topic to publish to. */
 export const topicName = z

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import { networkOf } from '../access/limits.js'
 import type { RateLimits } from '../access/rate-limits.js'
 import type { DeliveryOptions } from '../delivery/delivery.js'
 import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
+import { publisherName, spendPublishes } from '../delivery/publish-pace.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readJson, readQuery, readValue } from '../http/parameters.js'
@@ -197,12 +197,7 @@ function beginKeyed(
     const { payload, ...rest } = message
     hash.update(`${JSON.stringify([rest, receipt, payload.length])}\n`).update(payload)
   }
-  return keys.begin(`${nameOf(caller)}\n${key}`, hash.digest('base64'))
-}
-
-/** Whose keys, and whose rate, it is: of somebody who is not known, the address has to do. */
-function nameOf({ identity: { user }, client: { address } }: Caller): string {
-  return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
+  return keys.begin(`${publisherName(caller)}\n${key}`, hash.digest('base64'))
 }
 
 /**
@@ -218,11 +213,8 @@ async function publishRest(
   { push, publishes }: PublishOptions,
 ): Promise<void> {
   const left = publications.slice(progress.ids.length)
-  const who = nameOf(caller)
-  const wait = publishes?.wait(who) ?? 0
-  if (wait > 0) throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
   // A batch may be larger than the burst; those after it pay for it.
-  publishes?.spend(who, left.length)
+  spendPublishes(publishes, caller, left.length)
   for (const { message, receipt } of left) {
     const event = progress.unasked ?? (await push.publisher.publish(message))
     if (event && receipt) {

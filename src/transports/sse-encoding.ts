@@ -1,7 +1,6 @@
 import { isUtf8 } from 'node:buffer'
-import type { Ending } from '../endings.js'
 import { type Event, parseId } from '../push/event.js'
-import type { Encoder, Gap } from '../push/sink.js'
+import type { Encoder } from '../push/sink.js'
 import { eventJson } from './event-json.js'
 
 /*
@@ -73,14 +72,4 @@ export function encodeHeartbeat(cursor: string | undefined): Buffer {
 /** Nothing where there is no place yet: what a client came with may be any text, with line feeds in it. */
 function placeLine(cursor: string | undefined): string {
   return cursor !== undefined && parseId(cursor) ? `id: ${cursor}\n` : ''
-}
-
-/** Something is missing here. */
-export function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
-  return Buffer.from(`event: gap\ndata: ${JSON.stringify({ reason, cursor, resumes })}\n\n`)
-}
-
-/** The last thing that a client is told. */
-export function encodeEnd({ reason, text: detail }: Ending): Buffer {
-  return Buffer.from(`event: end\ndata: ${JSON.stringify({ reason, detail })}\n\n`)
 }

@@ -7,10 +7,11 @@ import { registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { SharedBytes } from '../delivery/shared-bytes.js'
 import { beginAnswer, wireOf } from '../delivery/stream-wire.js'
+import { namedWords } from '../delivery/stream-words.js'
 import { readQuery } from '../http/parameters.js'
 import { deviceOf } from '../push/device.js'
 import type { Operation } from './operation.js'
-import { encodeEnd, encodeGap, encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
+import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
 import { flag, longestCursor, subscribeFields } from './subscribe-query.js'
 
 const url = '/v1/events'
@@ -49,7 +50,7 @@ export function registerEvents(app: FastifyInstance, options: DeliveryOptions): 
     heartbeats: new Heartbeats(push.config.heartbeat),
     places: new SharedBytes(encodePlace),
     signs: new SharedBytes(encodeHeartbeat),
-    language: { gap: encodeGap, end: encodeEnd },
+    language: namedWords,
   }
   app.get(url, (request, reply) => openStream(request, reply, house))
   registerOtherMethods(app, {

@@ -1,15 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { namedWords } from '../../src/delivery/stream-words.js'
 import { Ending } from '../../src/endings.js'
 import { type Event, formatId } from '../../src/push/event.js'
-import {
-  encodeEnd,
-  encodeGap,
-  encodeHeartbeat,
-  encodePlace,
-  streamEncoder,
-  streamStart,
-} from '../../src/transports/sse-encoding.js'
+import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from '../../src/transports/sse-encoding.js'
 import { EventStreamParser } from './event-source.js'
 
 const id = formatId('0lm3x9k2abcdefg', 7)
@@ -121,11 +115,11 @@ describe('what an event stream says of itself', () => {
     ])
     fc.assert(
       fc.property(text, cursor => {
-        const gap = parse(encodeGap({ reason: 'unknown', cursor, resumes: id })).events
+        const gap = parse(namedWords.gap({ reason: 'unknown', cursor, resumes: id })).events
         expect(gap.map(({ type, data }) => [type, JSON.parse(data)])).toEqual([
           ['gap', { reason: 'unknown', cursor, resumes: id }],
         ])
-        const end = parse(encodeEnd(new Ending('topic-refused', { hint: cursor }))).events
+        const end = parse(namedWords.end(new Ending('topic-refused', { hint: cursor }))).events
         expect(end.map(({ type }) => type)).toEqual(['end'])
       }),
     )
