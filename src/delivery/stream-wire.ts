@@ -48,13 +48,18 @@ export function wireOf({ raw: request }: FastifyRequest, reply: FastifyReply, si
 /** A shorter time limit than that of other connections is not set. */
 const usualSilence = 60_000
 
+/** Gives an answer the headers of its reply, for one that is written without the framework. */
+export function keepHeaders(reply: FastifyReply): void {
+  const answer = answerOf(reply)
+  for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) answer.setHeader(name, value)
+}
+
 /** Takes an answer over, and sets its head. */
 export function beginAnswer(reply: FastifyReply, headers: Readonly<Record<string, string>>): Writable {
   reply.hijack()
-  const answer = answerOf(reply)
-  const all = { ...reply.getHeaders(), ...headers }
-  for (const [name, value] of Object.entries(all)) if (value !== undefined) answer.setHeader(name, value)
-  return answer.writeHead(200)
+  reply.headers(headers)
+  keepHeaders(reply)
+  return answerOf(reply).writeHead(200)
 }
 
 /**

@@ -1,20 +1,10 @@
+import { textOf } from '../delivery/payload-text.js'
 import type { Event } from '../push/event.js'
 
 /** How an event is written as JSON. */
 export interface EventJsonOptions {
   /** Whether a payload that is JSON also comes as what it says, under `json`. */
   readonly json: boolean
-}
-
-const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-/** The text that bytes are in UTF-8; `undefined` where they are none. */
-export function textOf(payload: Uint8Array): string | undefined {
-  try {
-    return strict.decode(payload)
-  } catch {
-    return undefined
-  }
 }
 
 /** An event as clients get it, on one line: the payload as text, or as base64 where it is none. */

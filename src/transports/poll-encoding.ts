@@ -1,5 +1,5 @@
+import { scriptEnd, scriptJson, scriptStart } from '../delivery/jsonp.js'
 import type { PollEnd, PollForm } from '../delivery/poll-answer.js'
-import type { Event } from '../push/event.js'
 import type { Encoder } from '../push/sink.js'
 import { eventJson } from './event-json.js'
 
@@ -24,21 +24,16 @@ export function pollEncoder({ json, callback }: PollEncoding): Encoder {
 
 const encodePlain: Encoder = event => Buffer.from(`,${eventJson(event, { json: false })}`)
 const encodeWithJson: Encoder = event => Buffer.from(`,${eventJson(event, { json: true })}`)
-const encodeScript: Encoder = event => Buffer.from(`,${scriptJson(event, false)}`)
-const encodeScriptWithJson: Encoder = event => Buffer.from(`,${scriptJson(event, true)}`)
-
-/** JSON that is a script as well: before ES2019, these two ended a line inside of a string. */
-function scriptJson(event: Event, json: boolean): string {
-  return eventJson(event, { json }).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
-}
+const encodeScript: Encoder = event => Buffer.from(`,${scriptJson(eventJson(event, { json: false }))}`)
+const encodeScriptWithJson: Encoder = event => Buffer.from(`,${scriptJson(eventJson(event, { json: true }))}`)
 
 /** JSON for everybody: the same for all polls. */
 const plainForm: PollForm = { start: '{"events":[', end: endJson }
 
-/** What is round the events. The comment keeps a script from being another kind of file by what it begins with. */
+/** What is round the events. */
 export function pollForm(callback: string | undefined): PollForm {
   if (callback === undefined) return plainForm
-  return { start: `/**/${callback}(${plainForm.start}`, end: end => `${endJson(end)});` }
+  return { start: scriptStart(callback) + plainForm.start, end: end => endJson(end) + scriptEnd }
 }
 
 function endJson({ cursor, gap, device }: PollEnd): string {

@@ -1,11 +1,12 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { DeliveryOptions } from '../delivery/delivery.js'
+import { asksForScript, callbackPattern, scriptType } from '../delivery/jsonp.js'
 import { registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { OpenPolls } from '../delivery/open-polls.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { PollAnswer } from '../delivery/poll-answer.js'
-import { answerOf } from '../delivery/stream-wire.js'
+import { answerOf, keepHeaders } from '../delivery/stream-wire.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readQuery } from '../http/parameters.js'
 import { isUserName } from '../identity.js'
@@ -31,7 +32,7 @@ const query = z.object({
     ),
   callback: z
     .string()
-    .regex(/^[A-Za-z0-9._[\]]{1,128}$/, 'must have 1 to 128 letters, digits, and . _ [ ]')
+    .regex(callbackPattern, 'must have 1 to 128 letters, digits, and . _ [ ]')
     .optional()
     .describe(
       'A function that a script calls with the answer (JSONP), where push.jsonp is on; nobody is asked who they are',
@@ -89,7 +90,7 @@ async function poll(
   requirePermitted(caller.permissions, filters)
   reply
     .header('cache-control', 'no-store')
-    .type(callback === undefined ? 'application/json; charset=utf-8' : 'application/javascript; charset=utf-8')
+    .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
   if (request.method === 'HEAD') return reply.send()
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed) return reply.hijack()
@@ -106,22 +107,11 @@ async function poll(
     over: () => polls.delete(made, key),
   })
   polls.add(made, key)
-  takeOver(reply)
-  return reply
+  keepHeaders(reply)
+  return reply.hijack()
 }
 
 /** Polls of different people never replace each other; of people who are not known, those of different addresses. */
 function keyOf({ identity, client }: Caller, handle: string): string {
   return identity.user === undefined ? `address ${client.address} ${handle}` : `user ${identity.user}\n${handle}`
-}
-
-function asksForScript({ query }: FastifyRequest): boolean {
-  return typeof query === 'object' && query !== null && 'callback' in query
-}
-
-/** From here on, the answer is written without the framework. */
-function takeOver(reply: FastifyReply): void {
-  reply.hijack()
-  const answer = answerOf(reply)
-  for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) answer.setHeader(name, value)
 }
