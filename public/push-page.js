@@ -22,6 +22,7 @@ const gapSentences = {
   evicted: 'Events are missing here: the gateway no longer keeps them.',
   'other-epoch': 'Events may be missing here: the gateway has lost its journal.',
   unknown: 'Events may be missing here: the gateway does not know where this page was.',
+  missed: 'Events are missing here: the gateway could not write them down.',
 }
 
 /**

@@ -21,6 +21,17 @@ export interface Peer {
  */
 export const ownPeer: Peer = Object.freeze({ address: 'unix', port: 0, localAddress: 'unix', localPort: 0 })
 
+/** Who keeps what comes over a connection of the program itself, and is told when the broker does not wait for it. */
+export interface Custodian {
+  /**
+   * Called before messages are acknowledged that are not kept: nothing was for too long, or the connection is over, or more
+   * waits for it than the broker keeps. The acknowledgements wait for what this returns, which must not reject.
+   */
+  lapsed(): Promise<void>
+  /** Called when all that was handed over is kept after all, or on its way with its acknowledgement waiting. */
+  restored(): void
+}
+
 /** What `Broker.open` opens: a stream, which some brokers can read with less work when nobody keeps what was read. */
 export interface BrokerStream extends Duplex {
   /** Why the broker ended the connection, where it can say more than that; known when `'end'` comes. */
@@ -30,6 +41,13 @@ export interface BrokerStream extends Duplex {
    * as with the stream: it flows until `pause()`. Call it once, before anything else reads.
    */
   deliverTo?(take: (bytes: Buffer) => void): void
+  /**
+   * Has the broker acknowledge no message that comes over this connection to its publisher before it is kept. Call it at
+   * once. Only the broker in this process can, for the program's own connections.
+   *
+   * @returns call with how many more are kept of the messages that came, in their order; retained ones count
+   */
+  takeCustody?(custodian: Custodian): (count: number) => void
 }
 
 /**

@@ -2,7 +2,8 @@ import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import { Ending } from '../endings.js'
-import { ownPeer, type Peer } from './broker.js'
+import { type BrokerStream, type Custodian, ownPeer, type Peer } from './broker.js'
+import { Custody } from './custody.js'
 import { Joiner } from './joiner.js'
 import { OwnBacklog } from './own-backlog.js'
 import { PacketGuard } from './packet-guard.js'
@@ -39,7 +40,7 @@ const ownMark = 1024 ** 2
 /** What they may publish all the same, at most: a packet or a portion each, which is on its way already. In bytes. */
 const ownQueuedBytes = 64 * 1024 ** 2
 
-/** For how long the program's own session may read nothing before nobody waits for it any more, in milliseconds. */
+/** For how long the program's own session may read, or keep, nothing before nobody waits for it any more, in milliseconds. */
 const ownPatience = 5000
 
 /** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
@@ -52,6 +53,7 @@ interface Connection {
   readonly broker: PairEnd
   readonly received: PacketGuard
   readonly sent: PacketGuard
+  custody: Custody | undefined
 }
 
 /** What connections can count. */
@@ -64,6 +66,8 @@ type Traffic = Pick<
 export class Connections {
   /** Holds those who publish back for the program's own connections. */
   readonly ownBacklog = new OwnBacklog({ mark: ownMark, patience: ownPatience })
+  /** That of the connection which took it last. */
+  custody: Custody | undefined
   readonly #options: ConnectionsOptions
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
@@ -110,16 +114,29 @@ export class Connections {
       turnEnd: this.#turnEnd,
       joiner: this.#joiner,
     })
-    const connection = { peer, client, broker, received, sent }
+    const connection: Connection = { peer, client, broker, received, sent, custody: undefined }
     this.#open.set(broker, connection)
     if (isOwn) this.ownBacklog.add(broker)
     broker.once('close', () => {
       throttle?.stop()
       if (isOwn) this.ownBacklog.remove(broker)
+      connection.custody?.end()
       this.#past = sum(this.#past, connection)
       this.#open.delete(broker)
     })
     return connection
+  }
+
+  /** Opens one of the program's own, which can take custody of what comes over it. */
+  openOwn(): { client: BrokerStream; broker: PairEnd } {
+    const connection = this.open(ownPeer)
+    const takeCustody = (custodian: Custodian): ((count: number) => void) => {
+      const custody = new Custody({ custodian, patience: ownPatience })
+      connection.custody = custody
+      this.custody = custody
+      return count => custody.keep(count)
+    }
+    return { client: Object.assign(connection.client, { takeCustody }), broker: connection.broker }
   }
 
   /**
@@ -143,6 +160,12 @@ export class Connections {
     conn.destroy(ending)
   }
 
+  /** Ends a connection; what waits for its client it may still read. */
+  end({ conn }: Client): void {
+    this.#open.get(conn)?.custody?.end()
+    conn.destroy()
+  }
+
   /** Says to the client's side why its connection is about to end, after all that was written to it. */
   explain({ conn }: Client, ending: Ending): void {
     const connection = this.#open.get(conn)
@@ -157,6 +180,10 @@ export class Connections {
   /** The broker's end of a client's connection; undefined when that is closed. */
   endOf({ conn }: Client): PairEnd | undefined {
     return this.#open.get(conn)?.broker
+  }
+
+  custodyOf({ conn }: Client): Custody | undefined {
+    return this.#open.get(conn)?.custody
   }
 
   figures(): Traffic {

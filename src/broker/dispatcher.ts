@@ -17,14 +17,19 @@ const patience = 50
 export class Dispatcher {
   readonly #filters = new FilterIndex<Deliver>()
   readonly #onEmit: () => void
+  readonly #onEmitted: () => void
   #closed = false
   #fresh = new Set<Done>()
   #stale = new Set<Done>()
   #timer: NodeJS.Timeout | undefined
 
-  /** @param onEmit called when a message leaves for its subscribers, before the first of them gets it */
-  constructor(onEmit: () => void) {
+  /**
+   * @param onEmit called when a message leaves for its subscribers, before the first of them gets it
+   * @param onEmitted called in the same turn, when each of them has been given it
+   */
+  constructor(onEmit: () => void, onEmitted: () => void) {
     this.#onEmit = onEmit
+    this.#onEmitted = onEmitted
   }
 
   on(filter: string, deliver: Deliver, done?: () => void): this {
@@ -50,6 +55,7 @@ export class Dispatcher {
     if (left === 0) {
       // Not at once: Aedes would ask for more while its parser is still at work on this packet, and parse it right there.
       setImmediate(done)
+      this.#onEmitted()
       return this
     }
     this.#fresh.add(done)
@@ -59,6 +65,7 @@ export class Dispatcher {
       if (left === 0 && (this.#fresh.delete(done) || this.#stale.delete(done))) done()
     }
     for (const deliver of subscribers) deliver(packet, delivered)
+    this.#onEmitted()
     return this
   }
 

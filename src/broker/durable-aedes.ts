@@ -18,12 +18,26 @@ type Screen = (client: Client, topic: string) => boolean | Error
 /** Calls back when a message may go on: at once, as a rule. Messages keep their order. */
 type Admit = (proceed: () => void) => void
 
+/** Holds acknowledgements back until the program's own session has kept the messages. */
+interface Acknowledgements {
+  begin(): void
+  settle(client: Client | null, release: () => void): void
+}
+
+/** What is asked about messages. */
+interface Gates {
+  readonly screen: Screen
+  readonly admit: Admit
+  /** Who holds acknowledgements back, if anybody does. */
+  readonly custody: () => Acknowledgements | undefined
+}
+
 /** One message on its way in. */
 interface Publication {
   readonly packet: PublishPacket
   readonly client: Client | null
-  /** Called when it is stored wherever it has to be, or could not be. */
-  stored: Done
+  /** Called when it is stored wherever it has to be, or could not be; without, nobody waits for that. */
+  readonly stored?: Done
   /** Called when it has been handed to the subscribers. */
   readonly done: Done
   /** Asked when its turn has come: whether it was published before, and is not to be again. */
@@ -46,29 +60,39 @@ interface Early {
  *   between, a message of QoS 2 may come twice: the lesser harm.
  * - It stores concurrently and takes a message that comes out of turn for a duplicate, which it drops. Here messages
  *   leave for the subscribers one by one, in the order in which they came.
+ * - What the program's own session keeps is acknowledged when it has. Only the acknowledgement waits.
  */
 export class DurableAedes extends Aedes {
   readonly #store: Store
-  readonly #screen: Screen
-  readonly #admit: Admit
+  readonly #gates: Gates
   readonly #early = new WeakMap<PublishPacket, Early>()
   /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
   readonly #line: Publication[] = []
   #current: Publication | undefined
+  /** The message that is being given to its subscribers, in this turn. */
+  #leaving: Publication | undefined
 
   constructor(
     store: Store,
-    { screen, admit }: { screen: Screen; admit: Admit },
+    gates: Gates,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
-    let onEmit = (): void => {}
+    let [onEmit, onEmitted] = [ignore, ignore]
     // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
-    super({ ...options, persistence: store, concurrency: 0, mq: new Dispatcher(() => onEmit()) })
+    super({
+      ...options,
+      persistence: store,
+      concurrency: 0,
+      mq: new Dispatcher(
+        () => onEmit(),
+        () => onEmitted(),
+      ),
+    })
     this.#store = store
-    this.#screen = screen
-    this.#admit = admit
+    this.#gates = gates
     onEmit = () => this.#leave()
+    onEmitted = () => this.#left()
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
 
@@ -78,7 +102,7 @@ export class DurableAedes extends Aedes {
     const client = typeof clientOrDone === 'function' ? null : (clientOrDone ?? null)
     const done = (typeof clientOrDone === 'function' ? clientOrDone : maybeDone) ?? ignore
     const early = this.#early.get(packet)
-    if (!early) this.#enqueue({ packet, client, stored: ignore, done })
+    if (!early) this.#enqueue({ packet, client, done })
     else if (early.finished) done(early.error)
     else early.waiting.push(done)
     // Aedes has stored the identifier by now.
@@ -88,19 +112,19 @@ export class DurableAedes extends Aedes {
   /** Also asked for wills; those that an earlier run left behind come without their client. */
   #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
     // A will that an earlier run left behind was screened when its CONNECT came, and is not of whoever is there now.
-    const verdict = client && !('brokerId' in packet) ? this.#screen(client, packet.topic) : true
-    if (verdict === false) this.#drop(packet, done)
-    else if (verdict === true) this.#admit(() => this.#prepare(client, packet, done))
+    const verdict = client && !('brokerId' in packet) ? this.#gates.screen(client, packet.topic) : true
+    if (verdict === false) this.#drop(client, packet, done)
+    else if (verdict === true) this.#gates.admit(() => this.#prepare(client, packet, done))
     else done(verdict)
   }
 
   /** MQTT 3.1.1 has no answer for a message that is not allowed: it is acknowledged like others [MQTT-3.3.5-2]. */
-  #drop(packet: PublishPacket, done: Done): void {
+  #drop(client: Client | null, packet: PublishPacket, done: Done): void {
     const early: Early = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
     // Not at once: see the dispatcher.
     setImmediate(finish, early)
-    done()
+    this.#settle(client, done)
   }
 
   /** Stores what has to be stored before Aedes acknowledges it. */
@@ -150,25 +174,50 @@ export class DurableAedes extends Aedes {
       this.#publish(next)
       return
     }
-    this.#leave()
+    this.#current = undefined
+    this.#settle(next.client, next.stored)
     next.done()
+    this.#advance()
   }
 
   #publish(next: Publication): void {
     super.publish(cleanCopy(next.packet), next.client, error => {
-      if (this.#current === next) this.#leave(error)
+      if (this.#current === next) this.#giveUp(next, error)
       next.done(error)
     })
   }
 
-  /** The current message is stored, and leaves; or could not be, with `error`. */
-  #leave(error?: Error): void {
+  /** The current message could not be stored. */
+  #giveUp(current: Publication, error: Error | undefined): void {
+    this.#current = undefined
+    current.stored?.(error)
+    if (this.#line.length > 0) queueMicrotask(() => this.#advance())
+  }
+
+  /** The current message is stored, and leaves. */
+  #leave(): void {
     const current = this.#current
     if (!current) return
-    current.stored(error)
+    this.#leaving = current
     this.#current = undefined
+    this.#gates.custody()?.begin()
     // Not at once, because the message that leaves is yet to be given to its subscribers.
     if (this.#line.length > 0) queueMicrotask(() => this.#advance())
+  }
+
+  /** The message that was leaving has been given to them. */
+  #left(): void {
+    const { stored, client = null } = this.#leaving ?? {}
+    this.#leaving = undefined
+    this.#settle(client, stored)
+  }
+
+  /** Has a message acknowledged, when its turn has come. */
+  #settle(client: Client | null, stored: Done | undefined): void {
+    if (!stored) return
+    const custody = this.#gates.custody()
+    if (custody) custody.settle(client, () => stored())
+    else stored()
   }
 }
 

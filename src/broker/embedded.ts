@@ -96,6 +96,7 @@ export async function createEmbedded(
     catchUps: store.catchUps,
     turnEnd,
     endOf: client => connections.endOf(client),
+    custodyOf: client => connections.custodyOf(client),
     isProtected: client => connections.ownBacklog.protects && connections.peerOf(client) === ownPeer,
     noteSent: (client, packet) => {
       store.outgoingUpdate(client, packet).catch(onError)
@@ -103,11 +104,13 @@ export async function createEmbedded(
     mayReceive: (client, topic) => admissions.mayReceive(client, topic),
     // It would read what waits for it at that pace, too.
     cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
+    end: client => connections.end(client),
     log,
   })
   const gates = {
     screen: (client: Client, topic: string) => admissions.screen(client, topic),
     admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
+    custody: () => connections.custody,
   }
   const aedes = new DurableAedes(store, gates, {
     ...limits,
@@ -174,7 +177,7 @@ export async function createEmbedded(
     figures,
     async open(peer) {
       if (aedes.closed) throw new Ending('shutting-down')
-      const { client, broker } = connections.open(peer)
+      const { client, broker } = peer === ownPeer ? connections.openOwn() : connections.open(peer)
       aedes.handle(broker)
       return client
     },

@@ -13,6 +13,11 @@ export interface ForwardingEnd {
   send(packet: Buffer): boolean
 }
 
+/** Counts what is handed over to somebody who keeps it. */
+interface ForwardingCustody {
+  handOver(): void
+}
+
 declare module 'aedes' {
   interface Client {
     /** The packet identifier of the next message to it: there is no other way to one. */
@@ -33,18 +38,23 @@ export interface ForwardingOptions {
   readonly mayReceive: (client: Client, topic: string) => boolean
   /** The client's connection, if it is open. */
   readonly endOf: (client: Client) => ForwardingEnd | undefined
+  /** Who is to be told of each message to the client, if anybody. */
+  readonly custodyOf: (client: Client) => ForwardingCustody | undefined
   /** Whether those who publish wait for this client, so that nothing has to be dropped for it. */
   readonly isProtected: (client: Client) => boolean
   /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
+  /** Ends the connection of a client, which gets what was written to it. */
+  readonly end: (client: Client) => void
   readonly log: Logger
 }
 
 /** What is known about one connection. */
 interface Outbox {
   readonly end: ForwardingEnd | undefined
+  readonly custody: ForwardingCustody | undefined
   /** Whether it has its CONNACK. */
   connected: boolean
   /** Bytes of retained and queued messages in its buffer, at most: Aedes waits with those until there is room. */
@@ -134,6 +144,7 @@ export class Forwarding {
     if (packet.qos > 0 && packet.retain && !client.clean) this.#note(client, packet)
     if (packet.qos > 0 || !this.#send(outbox, packet)) return this.#leave(outbox, packet, size)
     this.sent++
+    outbox.custody?.handOver()
     return null
   }
 
@@ -155,6 +166,7 @@ export class Forwarding {
   /** Gives the packet back to Aedes, which writes it in a `setImmediate` that it sets when it has it. */
   #leave(outbox: Outbox, packet: AedesPublishPacket, size: number): AedesPublishPacket {
     this.sent++
+    outbox.custody?.handOver()
     outbox.leaving++
     outbox.pending += size
     if (this.#leaving.push({ outbox, size }) === 1) {
@@ -169,6 +181,11 @@ export class Forwarding {
 
   #overflow(client: Client, outbox: Outbox, packet: AedesPublishPacket): void {
     this.dropped++
+    // Who keeps what it gets is to know that there is something that it does not get.
+    if (outbox.custody) {
+      this.#options.end(client)
+      return
+    }
     if (packet.qos > 0) {
       this.#options.cutOff(client)
       return
@@ -183,7 +200,8 @@ export class Forwarding {
     let outbox = this.#outboxes.get(client)
     if (!outbox) {
       const end = this.#options.endOf(client)
-      outbox = { end, connected: false, paced: 0, leaving: 0, pending: 0, full: false, warned: false }
+      const custody = this.#options.custodyOf(client)
+      outbox = { end, custody, connected: false, paced: 0, leaving: 0, pending: 0, full: false, warned: false }
       this.#outboxes.set(client, outbox)
     }
     return outbox

@@ -25,8 +25,8 @@ export interface PushEvent {
 
 /** Events that the gateway no longer has: what came between `cursor` and `resumes` is lost. */
 export interface Gap {
-  /** Too long ago, from before the journal was lost, or no cursor of this gateway at all. */
-  readonly reason: 'evicted' | 'other-epoch' | 'unknown'
+  /** Too long ago, from before the journal was lost, no cursor of this gateway at all, or never written down. */
+  readonly reason: 'evicted' | 'other-epoch' | 'unknown' | 'missed'
   readonly cursor: string
   readonly resumes: string
 }

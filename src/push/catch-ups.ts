@@ -1,4 +1,5 @@
 import type { Logger } from '../log.js'
+import { isHole } from './event.js'
 import type { Joining } from './joining.js'
 import { type Journal, locate, type Place } from './journal.js'
 import type { Recent } from './recent.js'
@@ -93,13 +94,18 @@ export class CatchUps {
     let bytes = 0
     let position = from
     while (position < end && bytes < portionBytes && data.length < subscriber.room) {
-      const event = recent.at(++position)
+      const event = recent.at(position + 1)
+      if (event && isHole(event.event)) {
+        if (position === from) subscriber.gap('missed', from, from + 1)
+        break
+      }
+      position++
       if (!event || !wants(event.event.topic)) continue
       const encoded = recent.encode(event, subscriber.encode)
       data.push(encoded)
       bytes += encoded.length
     }
-    subscriber.give(data, 'replayed', position)
+    if (position > from) subscriber.give(data, 'replayed', position)
     this.#goOn(subscriber)
     return position - from
   }
@@ -153,8 +159,12 @@ export class CatchUps {
     const through = this.#options.position()
     const portion = await this.#options.journal.read({ filters, after, through, limit, maxBytes: portionBytes })
     if (subscriber.closed) return
+    const before = portion.events.findIndex(isHole)
+    const missing = portion.events[before]
     if (portion.after > after) subscriber.gap('evicted', after, portion.after)
-    else subscriber.give(portion.events.map(encode), 'replayed', portion.position)
+    else if (!missing) subscriber.give(portion.events.map(encode), 'replayed', portion.position)
+    else if (before === 0) subscriber.gap('missed', missing.sequence - 1, missing.sequence)
+    else subscriber.give(portion.events.slice(0, before).map(encode), 'replayed', missing.sequence - 1)
   }
 
   /** Gives filters that join what is retained, and what they have missed, up to where the others are. */
@@ -162,7 +172,7 @@ export class CatchUps {
     const { position, encode } = subscriber
     const portion = await joining.read(this.#options.journal, position, portionEvents, portionBytes)
     if (subscriber.closed) return
-    if (portion.gap) subscriber.joiningGap(joining, 'evicted', subscriber.idOf(portion.gap.after))
+    if (portion.gap) subscriber.joiningGap(joining, portion.gap.reason, subscriber.idOf(portion.gap.after))
     subscriber.give(portion.events.map(encode), portion.kind, position)
     subscriber.wroteApart(portion.events)
     if (joining.isDone(position) && !subscriber.closed) subscriber.joined(joining)

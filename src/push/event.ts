@@ -11,6 +11,17 @@ export interface Message {
   readonly retain: boolean
 }
 
+/**
+ * Stands in a journal where messages are missing that nobody could write down: whoever reads past it is told. No message
+ * has this topic [MQTT-4.7.3-1].
+ */
+export const hole: Message = { topic: '', payload: Buffer.alloc(0), qos: 0, retain: false }
+
+/** Whether an event is no message, but the place of those that are missing. */
+export function isHole({ topic }: Pick<Event, 'topic'>): boolean {
+  return topic === hole.topic
+}
+
 /** A message with its place in the journal. */
 export interface Event {
   /** `<epoch>-<sequence>`. Clients keep it and hand it back, and read nothing out of it. */

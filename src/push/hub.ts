@@ -1,7 +1,7 @@
 import type { Logger } from '../log.js'
 import { CatchUps } from './catch-ups.js'
 import { Chain } from './chain.js'
-import type { Event } from './event.js'
+import { type Event, isHole } from './event.js'
 import { type Journal, locate } from './journal.js'
 import { Recent, type RecentBounds } from './recent.js'
 import type { Encoder } from './sink.js'
@@ -147,6 +147,8 @@ export class Hub {
   #dispatch(event: Event): void {
     const { sequence } = event
     if (sequence <= this.#position) return
+    // Before it is passed: as they read on, they come to it, and are told.
+    if (isHole(event)) for (const subscriber of this.#subscribers) subscriber.interrupt()
     this.#position = sequence
     const recent = this.#recent.push(event)
     const groups = this.#topics.match(event.topic)

@@ -1,13 +1,13 @@
-import type { Event } from './event.js'
-import type { Journal, Place } from './journal.js'
+import { type Event, isHole } from './event.js'
+import type { GapReason, Journal, Place } from './journal.js'
 import type { TopicPredicate } from './topics.js'
 
 /** What filters that join are given at once. */
 export interface JoiningPortion {
   readonly events: readonly Event[]
   readonly kind: 'retained' | 'replayed'
-  /** Set where what came after this place is gone. */
-  readonly gap?: { readonly after: number }
+  /** Set where what came after this place is missing. */
+  readonly gap?: { readonly after: number; readonly reason: GapReason }
 }
 
 /**
@@ -47,14 +47,19 @@ export class Joining {
     if (this.#wantsRetained) return { events: await this.#readRetained(journal), kind: 'retained' }
     const { filters, position: after } = this
     const portion = await journal.read({ filters, after, through, limit, maxBytes })
-    if (portion.after > after) {
-      this.#known = after
-      this.position = portion.after
-      this.#wantsRetained = true
-      return { events: [], kind: 'replayed', gap: { after } }
-    }
-    this.position = portion.position
-    return { events: this.#new(portion.events), kind: 'replayed' }
+    if (portion.after > after) return this.#gap('evicted', after, portion.after)
+    const before = portion.events.findIndex(isHole)
+    const missing = portion.events[before]
+    if (missing && before === 0) return this.#gap('missed', missing.sequence - 1, missing.sequence)
+    this.position = missing ? missing.sequence - 1 : portion.position
+    return { events: this.#new(missing ? portion.events.slice(0, before) : portion.events), kind: 'replayed' }
+  }
+
+  #gap(reason: GapReason, after: number, position: number): JoiningPortion {
+    this.#known = after
+    this.position = position
+    this.#wantsRetained = true
+    return { events: [], kind: 'replayed', gap: { after, reason } }
   }
 
   async #readRetained(journal: Journal): Promise<readonly Event[]> {

@@ -1,5 +1,5 @@
-import type { Event, Message } from './event.js'
-import { parseId } from './event.js'
+import { type Event, hole, type Message, parseId } from './event.js'
+import { everyTopic, type TopicPredicate, topicPredicate } from './topics.js'
 
 /** Bounds of what is kept, all of them at once; what is over them goes, the oldest first. */
 export interface JournalBounds {
@@ -60,7 +60,7 @@ export interface Journal {
   /** The sequence of the oldest event that is still there; one more than `head` where there is none. */
   readonly first: number
   /**
-   * Writes a message down, after those that came before it.
+   * Writes a message, or a hole, down, after what came before it.
    *
    * @throws {JournalRefusal} rejects where too much waits already, or it cannot be written
    */
@@ -99,6 +99,13 @@ export class JournalRefusal extends Error {
   }
 }
 
+/** Which topics a query is about, and holes, which whoever reads is to come to. */
+export function queryPredicate(filters: readonly string[] | undefined): TopicPredicate {
+  if (!filters) return everyTopic
+  const wanted = topicPredicate(filters)
+  return topic => topic === hole.topic || wanted(topic)
+}
+
 /** How many bytes of `maxBytes` a message is. */
 export function sizeOf({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
   return Buffer.byteLength(topic) + payload.length
@@ -112,6 +119,8 @@ export type GapReason =
   | 'other-epoch'
   /** This journal never gave it to anybody. */
   | 'unknown'
+  /** It could not be written down, and the broker did not wait any longer. */
+  | 'missed'
 
 /** Where a cursor is. */
 export interface Place {

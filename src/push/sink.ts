@@ -32,7 +32,7 @@ export interface Sink {
   onDrain(resume: () => void): void
   /** Events are missing here, before whatever is written next. */
   gap(gap: Gap): void
-  /** All that was there has been written; from now on it gets what comes. Again after each change of its filters. */
+  /** All that was there has been written; from now on it gets what comes. Again after each change of its filters, and after a gap. */
   live?(): void
   /**
    * The hub has let go of it.

@@ -176,7 +176,7 @@ export class Subscriber implements Subscription {
   }
 
   /** Tells the sink that all between `known` and `position` is missing, and begins with what is retained of it. */
-  gap(reason: 'evicted' | 'other-epoch' | 'unknown', known: number, position: number): void {
+  gap(reason: GapReason, known: number, position: number): void {
     const cursor = this.cursor ?? ''
     // Which is where it goes on when it ends before it has got what is retained.
     this.#cursor = cursor
@@ -192,11 +192,12 @@ export class Subscriber implements Subscription {
     if (change.add && !change.add.every(isShallow)) throw new RangeError('a topic filter has too many levels')
     if (this.closed) return
     this.#changes.push(change)
-    if (this.state === 'live') this.#interrupt()
+    this.interrupt()
   }
 
-  /** What waits for it, it will read. */
-  #interrupt(): void {
+  /** Has it read what comes, and what waits for it, where it is live. */
+  interrupt(): void {
+    if (this.state !== 'live') return
     this.flush()
     if (this.closed) return
     this.position = this.#pending ? this.#before : this.#host.position

@@ -8,7 +8,7 @@ import type { Broker } from '../../src/broker/broker.js'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createUpstream } from '../../src/broker/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
-import type { Event, Message } from '../../src/push/event.js'
+import { type Event, isHole, type Message } from '../../src/push/event.js'
 import { openLevelJournal } from '../../src/push/journal/level.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { type Journal, JournalRefusal } from '../../src/push/journal.js'
@@ -183,23 +183,33 @@ class Balking extends MemoryJournal {
   }
 }
 
+/** A session with the embedded broker and a journal that balks, and a client. */
+async function balking(more: Parameters<typeof sessionOn>[2] = {}) {
+  const broker = await createEmbedded({ data: 'none', ...limits }, log)
+  cleanup.add(() => broker.close())
+  const journal = new Balking({ bounds, log })
+  const session = await sessionOn(broker, journal, more)
+  cleanup.add(() => session.close())
+  const client = await connect(broker)
+  cleanup.add(() => client.end())
+  return { broker, journal, session, client, watched: new Watched(journal) }
+}
+
 describe('a journal that takes nothing', () => {
   it.each(['busy', 'unavailable'] as const)('gets it all in order when it takes it again: %s', async reason => {
-    const broker = await createEmbedded({ data: 'none', ...limits }, log)
-    cleanup.add(() => broker.close())
-    const journal = new Balking({ bounds, log })
-    const watched = new Watched(journal)
-    const session = await sessionOn(broker, journal)
-    cleanup.add(() => session.close())
-    const client = await connect(broker)
-    cleanup.add(() => client.end())
+    const { journal, session, client, watched } = await balking()
     journal.refuse = reason
-    const sent = Array.from({ length: 500 }, (_, index) => client.client.publishAsync('t', `${index}`, { qos: 1 }))
-    await Promise.all(sent)
+    let acknowledged = 0
+    const sent = Array.from({ length: 500 }, async (_, index) => {
+      await client.client.publishAsync('t', `${index}`, { qos: 1 })
+      expect(watched.payloads()[index]).toBe(`${index}`)
+      acknowledged++
+    })
     await delay(100)
     await expect(session.publish(message('ours', 'x'))).rejects.toMatchObject({ reason: 'journal-unavailable' })
+    expect(acknowledged).toBe(0)
     journal.refuse = undefined
-    await watched.count(500)
+    await Promise.all(sent)
     expect(watched.payloads()).toEqual(Array.from({ length: 500 }, (_, index) => `${index}`))
     await eventually(() =>
       session.publish(message('ours', 'x')).then(
@@ -209,12 +219,83 @@ describe('a journal that takes nothing', () => {
     )
   })
 
+  it('holds nobody up for long: MQTT goes on, and what was acknowledged meanwhile is there later', async () => {
+    const { journal, client, watched } = await balking()
+    await client.subscribe('t', 1)
+    journal.refuse = 'unavailable'
+    await client.publish('t', 'first', { qos: 1 })
+    expect(await client.text()).toBe('first')
+    expect(watched.events).toEqual([])
+    const since = performance.now()
+    for (let index = 0; index < 100; index++) await client.publish('t', `${index}`, { qos: index % 2 === 0 ? 1 : 2 })
+    expect(performance.now() - since).toBeLessThan(5000)
+    expect(watched.events).toEqual([])
+    journal.refuse = undefined
+    await watched.count(101)
+    expect(watched.payloads()).toEqual(['first', ...Array.from({ length: 100 }, (_, index) => `${index}`)])
+    // And acknowledgements are for what is there again.
+    await client.publish('t', 'held', { qos: 1 })
+    expect(watched.payloads().at(-1)).toBe('held')
+  }, 20_000)
+
+  it('has a hole where the broker could keep no more for it, and what was there before and after', async () => {
+    const { journal, client, watched } = await balking()
+    journal.refuse = 'unavailable'
+    const payload = Buffer.alloc(10_000, 'x')
+    // The first megabyte waits for five seconds, and so the rest does not.
+    for (let index = 0; index < 700; index++) await client.publish(`t/${index}`, payload)
+    journal.refuse = undefined
+    await eventually(() => watched.events.some(isHole))
+    await client.publish('after', '', { qos: 1 })
+    const topics = watched.events.map(({ topic }) => topic)
+    const hole = topics.indexOf('')
+    expect(topics.slice(0, hole)).toEqual(Array.from({ length: hole }, (_, index) => `t/${index}`))
+    expect(hole).toBeGreaterThan(100)
+    expect(hole).toBeLessThan(700)
+    expect(topics.slice(hole)).toEqual(['', 'after'])
+  }, 20_000)
+
+  it('leaves a hole where the gateway ends before what was acknowledged is there, and none where it ends as it should', async () => {
+    const { journal: level, data } = await levelJournal()
+    await level.append(message('earlier', ''))
+    let refuses = false
+    const journal: Journal = Object.create(level, {
+      head: { get: () => level.head },
+      retained: { value: level.retained.bind(level) },
+      append: {
+        value: (appended: Message) =>
+          refuses ? Promise.reject(new JournalRefusal('unavailable')) : level.append(appended),
+      },
+    })
+    const run = async (use: (client: Awaited<ReturnType<typeof connect>>) => Promise<unknown>): Promise<void> => {
+      const broker = await createEmbedded({ data: 'none', ...limits }, log)
+      const session = await sessionOn(broker, journal, { data })
+      const client = await connect(broker)
+      await use(client)
+      await client.end()
+      await session.close()
+      await broker.close()
+    }
+    const topics = async (): Promise<string[]> => {
+      const query = { after: 0, through: level.head, limit: 100, maxBytes: 2 ** 20 }
+      return (await level.read(query)).events.map(({ topic }) => topic)
+    }
+    // What an earlier version, or nobody, left behind says nothing of what is missing.
+    await run(client => client.publish('one', '', { qos: 1 }))
+    expect(await topics()).toEqual(['earlier', '', 'one'])
+    await run(client => client.publish('two', ''))
+    expect(await topics()).toEqual(['earlier', '', 'one', 'two'])
+    await run(async client => {
+      refuses = true
+      await client.publish('lost', '', { qos: 1 })
+    })
+    refuses = false
+    await run(client => client.publish('three', '', { qos: 1 }))
+    expect(await topics()).toEqual(['earlier', '', 'one', 'two', '', 'three'])
+  }, 20_000)
+
   it('answers a publication that it does not take in time', async () => {
-    const broker = await createEmbedded({ data: 'none', ...limits }, log)
-    cleanup.add(() => broker.close())
-    const journal = new Balking({ bounds, log })
-    const session = await sessionOn(broker, journal, { publishTimeout: 50 })
-    cleanup.add(() => session.close())
+    const { journal, session } = await balking({ publishTimeout: 50 })
     journal.refuse = 'unavailable'
     await expect(session.publish(message('ours', 'x'))).rejects.toMatchObject({ reason: 'publish-timeout' })
   })
@@ -240,7 +321,7 @@ describe('a burst of QoS 0', () => {
 const program = fileURLToPath(new URL('./fixtures/session-program.js', import.meta.url))
 
 describe('a gateway that is killed', () => {
-  it('has lost nothing that was acknowledged', { timeout: 60_000 }, async () => {
+  it('has lost nothing that was acknowledged, and has nothing twice', { timeout: 60_000 }, async () => {
     const directory = await cleanup.directory()
     const acknowledged = new Set<string>()
     let number = 0
@@ -284,6 +365,9 @@ describe('a gateway that is killed', () => {
     }
     const there = new Set(found)
     expect([...acknowledged].filter(payload => !there.has(payload))).toEqual([])
+    expect(found.length).toBe(there.size)
+    // There is no hole either: its place would be one without a payload, beside the end.
+    expect(found.filter(payload => payload === '')).toHaveLength(1)
     expect(acknowledged.size).toBeGreaterThan(1000)
   })
 })

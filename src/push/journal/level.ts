@@ -6,6 +6,7 @@ import {
   type JournalQuery,
   JournalRefusal,
   type Portion,
+  queryPredicate,
   type SequenceRange,
 } from '../journal.js'
 import { everyTopic, topicPredicate } from '../topics.js'
@@ -101,7 +102,7 @@ class LevelJournal implements Journal {
 
   async read({ filters, after, through, limit, maxBytes }: JournalQuery): Promise<Portion> {
     const view = this.#view()
-    const wanted = filters ? topicPredicate(filters) : everyTopic
+    const wanted = queryPredicate(filters)
     const from = Math.max(after, view.first - 1)
     const range = { after: from, through: Math.min(through, view.head) }
     if (from >= range.through) return { events: [], after: from, position: from }

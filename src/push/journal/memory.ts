@@ -5,10 +5,11 @@ import {
   type JournalBounds,
   type JournalQuery,
   type Portion,
+  queryPredicate,
   type SequenceRange,
   sizeOf,
 } from '../journal.js'
-import { everyTopic, topicPredicate } from '../topics.js'
+import { topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
 import { lonePayload, ownPayload } from './own-payload.js'
 import { RetainedMessages } from './retained-messages.js'
@@ -96,7 +97,7 @@ export class MemoryJournal implements Journal {
   }
 
   async read({ filters, after, through, limit, maxBytes }: JournalQuery): Promise<Portion> {
-    const wanted = filters ? topicPredicate(filters) : everyTopic
+    const wanted = queryPredicate(filters)
     const from = Math.max(after, this.#first - 1)
     const end = Math.min(through, this.head, from + stride)
     const events: Event[] = []

@@ -1,6 +1,6 @@
 import { Ending } from '../../endings.js'
 import type { Logger } from '../../log.js'
-import { type Event, parseId } from '../event.js'
+import { type Event, isHole, parseId } from '../event.js'
 import type { Journal } from '../journal.js'
 import type { Presence } from '../presence.js'
 import type { Publisher } from '../publisher.js'
@@ -174,7 +174,8 @@ class KeptReceipts implements Receipts {
     const query = { after: sequence - 1, through: sequence, limit: 1, maxBytes: 1 }
     try {
       const [event] = (await this.#options.journal.read(query)).events
-      return event && { id: event.id, sequence, topic: event.topic, time: event.time }
+      if (!event || isHole(event)) return undefined
+      return { id: event.id, sequence, topic: event.topic, time: event.time }
     } catch (error) {
       throw new Ending('journal-unavailable', { cause: error })
     }

@@ -28,6 +28,8 @@ export interface ConnectionOptions {
   readonly connectTimeout: number
   /** Called for each message, in order. Its payload may be part of a larger buffer. */
   readonly onMessage?: ((packet: IPublishPacket) => void) | undefined
+  /** Called with how many more messages are kept, where the broker waits for that. */
+  readonly onKept?: ((count: number) => void) | undefined
 }
 
 /** The broker did not let the connection in. */
@@ -137,14 +139,13 @@ export class Connection {
   }
 
   /**
-   * Subscribes at QoS 1.
-   *
+   * @param qos the highest that messages come with
    * @returns the filters that the broker did not grant
    */
-  async subscribe(filters: readonly string[]): Promise<readonly string[]> {
+  async subscribe(filters: readonly string[], qos: 0 | 1): Promise<readonly string[]> {
     const { retainAsPublished, protocolVersion } = this.#options.dialect
     const options = protocolVersion === 5 ? { nl: false, rap: retainAsPublished, rh: 0 } : {}
-    const subscriptions = filters.map(topic => ({ topic, qos: 1 as const, ...options }))
+    const subscriptions = filters.map(topic => ({ topic, qos, ...options }))
     const suback = await this.#ask(messageId => ({ cmd: 'subscribe', messageId, subscriptions }))
     const granted = (suback as ISubackPacket).granted
     return filters.filter((_, index) => Number(granted[index]) >= 0x80)
@@ -169,6 +170,11 @@ export class Connection {
       else if (this.#inFlight < this.#receiveMaximum) this.#publishAcknowledged(packet, settle)
       else this.#waiting.push(() => this.#publishAcknowledged(packet, settle))
     })
+  }
+
+  /** Tells the broker that one more of the messages that came is kept, in their order. */
+  keep(): void {
+    this.#options.onKept?.(1)
   }
 
   /** Sends PUBACK. */

@@ -1,8 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../log.js'
-import type { Message } from '../event.js'
+import { type Event, hole, type Message } from '../event.js'
 import type { Journal } from '../journal.js'
 import type { Connection } from './connection.js'
+import type { Custodian } from './custody.js'
 import { Deliveries } from './deliveries.js'
 import type { Echoes } from './echoes.js'
 import { KnownState } from './known-state.js'
@@ -14,6 +16,11 @@ export interface ReaderOptions {
   readonly journal: Journal
   readonly clientId: string
   readonly topics: readonly string[]
+  /**
+   * Whether the broker is the one inside this process. It keeps no session, and waits with its acknowledgements until what
+   * comes is in the journal; where it did not, there may be a hole.
+   */
+  readonly embedded: boolean
   readonly echoes: Echoes
   readonly remembered: RememberedSubscriptions
   readonly log: Logger
@@ -21,17 +28,27 @@ export interface ReaderOptions {
 
 type OnMessage = (packet: IPublishPacket) => void
 
+/** How long the broker in this process may take to bring what it has, when the session ends; in milliseconds. */
+const lastTimeout = 2000
+
 /** Brings what the broker sends to the journal, over one connection after the other. */
 export class Reader {
   readonly #options: ReaderOptions
   readonly #scribe: Scribe
   readonly #deliveries = new Deliveries()
   #connection: Connection | undefined
+  /** Whether it ever was subscribed. */
+  #wasSubscribed = false
+  /** Whether messages were acknowledged without being in the journal, and may not get there. */
+  #lapsed = false
+  /** Whether all that came is in the journal, and nothing more comes. */
+  #finished = false
   #known: KnownState | undefined
   #pressed = false
   #stopped = false
   #underWay = 0
   #onDrained: (() => void) | undefined
+  #onStuck: (() => void) | undefined
 
   constructor(options: ReaderOptions) {
     this.#options = options
@@ -48,17 +65,25 @@ export class Reader {
    * Makes a connection that reads, and subscribes, unless the broker still has the subscriptions: it would tell all that
    * is retained again.
    *
-   * @param connect makes the connection
+   * @param connect makes the connection; the custodian is for a broker that waits
    */
-  async start(connect: (onMessage: OnMessage) => Promise<Connection>): Promise<Connection> {
+  async start(connect: (onMessage: OnMessage, custodian: Custodian) => Promise<Connection>): Promise<Connection> {
     let connection: Connection | undefined
     // What a session has waiting may come in the same chunk as CONNACK.
     const early: IPublishPacket[] = []
-    const made = await connect(packet => {
+    const onMessage: OnMessage = packet => {
       if (connection) this.#receive(packet, connection)
       else early.push(packet)
+    }
+    const made = await connect(onMessage, {
+      lapsed: () => this.#lapse(),
+      restored: () => {
+        this.#lapsed = false
+        this.#remember(made)
+      },
     })
     connection = made
+    this.#lapsed = false
     this.#connection = made
     this.#deliveries.begin(made.sessionPresent)
     for (const packet of early) this.#receive(packet, made)
@@ -74,12 +99,30 @@ export class Reader {
 
   /** Reads no more; resolves when what has come is in the journal, or cannot be just now. */
   async stop(): Promise<void> {
+    const isLast = this.#options.embedded && (await this.#bringLast())
     this.#stopped = true
     this.#connection?.pause()
-    if (this.#underWay === 0 || this.stuck) return
-    await new Promise<void>(resolve => {
-      this.#onDrained = resolve
+    if (this.#underWay > 0 && !this.stuck) {
+      await new Promise<void>(resolve => {
+        this.#onDrained = resolve
+      })
+    }
+    this.#finished = isLast && this.#underWay === 0 && !this.#lapsed
+  }
+
+  /** Has the broker send what it has, which it will not keep, and nothing more; tells whether it has. */
+  async #bringLast(): Promise<boolean> {
+    const connection = this.#connection
+    if (!connection || this.stuck) return false
+    // Behind all that was handed over before.
+    const unsubscribed = connection.unsubscribe(this.#options.topics).then(
+      () => true,
+      () => false,
+    )
+    const stuck = new Promise<boolean>(resolve => {
+      this.#onStuck = () => resolve(false)
     })
+    return Promise.race([unsubscribed, stuck, delay(lastTimeout, false, { ref: false })])
   }
 
   close(): void {
@@ -87,10 +130,9 @@ export class Reader {
   }
 
   async #subscribe(connection: Connection): Promise<void> {
-    const { clientId, topics, remembered, journal, log } = this.#options
-    const wanted = { clientId, dialect: connection.dialect.name, topics }
+    const { clientId, topics, embedded, remembered, journal, log } = this.#options
     const last = await remembered.load()
-    const isSame = last?.clientId === clientId && last.dialect === wanted.dialect
+    const isSame = last?.clientId === clientId && last.dialect === connection.dialect.name
     const hasAll = isSame && sameSet(last.topics, topics)
     if (connection.sessionPresent && hasAll) return
     const left = last?.clientId === clientId ? last.topics.filter(topic => !topics.includes(topic)) : []
@@ -101,30 +143,66 @@ export class Reader {
     })
     // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#known = known
-    const refused = await connection.subscribe(topics)
+    const missed = this.#wasSubscribed || (last === undefined && journal.head > 0)
+    if (embedded && missed) this.#write(hole, () => {})
+    const refused = await connection.subscribe(topics, embedded ? 0 : 1)
     if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
     known?.open()
-    await remembered.save(wanted).catch(error => {
+    this.#wasSubscribed = true
+    // When the hole is in the journal, if there is one: before, the next start would not know of it.
+    this.#scribe.whenWritten(() => {
+      if (!this.#lapsed) this.#remember(connection)
+    })
+  }
+
+  #remember({ dialect }: Connection): void {
+    const { clientId, topics, remembered, log } = this.#options
+    remembered.save({ clientId, dialect: dialect.name, topics }).catch(error => {
       log.warn({ err: error }, 'what push is subscribed to cannot be written down; it subscribes anew after a restart')
+    })
+  }
+
+  /** The next start is to know that something may be missing, whatever becomes of this process. */
+  async #lapse(): Promise<void> {
+    if (this.#finished) return
+    this.#lapsed = true
+    const { remembered, log } = this.#options
+    log.warn(
+      'messages are acknowledged that are not in the journal; where that loses any, subscribers are told of a gap',
+    )
+    await remembered.forget().catch(error => {
+      log.error({ err: error }, 'that messages may be missing cannot be written down; a restart would not tell of it')
     })
   }
 
   #receive(packet: IPublishPacket, connection: Connection): void {
     let message = messageOf(packet)
-    const acknowledge = packet.qos > 0 ? this.#deliveries.receive(packet, message.payload, connection) : ignore
+    const acknowledge = this.#acknowledgement(packet, message.payload, connection)
     if (!acknowledge) return
     const { retainAsPublished } = connection.dialect
     const echo = this.#options.echoes.take(message, retainAsPublished)
     if (!echo && this.#known?.has(message)) {
-      acknowledge()
+      this.#scribe.whenWritten(acknowledge)
       return
     }
     if (echo && !retainAsPublished) message = { ...message, retain: echo.message.retain }
+    this.#write(message, event => {
+      acknowledge()
+      echo?.arrive(event)
+    })
+  }
+
+  /** What says that a message is in the journal; `undefined` where it has come before. */
+  #acknowledgement(packet: IPublishPacket, payload: Buffer, connection: Connection): (() => void) | undefined {
+    if (this.#options.embedded) return () => connection.keep()
+    return packet.qos > 0 ? this.#deliveries.receive(packet, payload, connection) : ignore
+  }
+
+  #write(message: Message, onWritten: (event: Event) => void): void {
     this.#underWay++
     this.#scribe.write(message, event => {
       this.#underWay--
-      acknowledge()
-      echo?.arrive(event)
+      onWritten(event)
       if (this.#underWay === 0) this.#onDrained?.()
     })
   }
@@ -133,7 +211,9 @@ export class Reader {
     this.#pressed = isHigh
     if (isHigh) this.#connection?.pause()
     else if (!this.#stopped) this.#connection?.resume()
-    if (this.stuck) this.#onDrained?.()
+    if (!this.stuck) return
+    this.#onDrained?.()
+    this.#onStuck?.()
   }
 }
 

@@ -1,4 +1,4 @@
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 
@@ -19,6 +19,8 @@ const form = z.object({ clientId: z.string(), dialect: z.string(), topics: z.arr
 export class RememberedSubscriptions {
   readonly #file: string | undefined
   #last: Subscriptions | undefined
+  /** Ends when what was to be written is. */
+  #writing: Promise<void> = Promise.resolve()
 
   /** @param directory where it is kept over a restart; `undefined` for nowhere */
   constructor(directory: string | undefined) {
@@ -37,8 +39,23 @@ export class RememberedSubscriptions {
 
   async save(subscriptions: Subscriptions): Promise<void> {
     this.#last = subscriptions
-    if (this.#file === undefined) return
-    await writeFile(`${this.#file}.new`, JSON.stringify(subscriptions))
-    await rename(`${this.#file}.new`, this.#file)
+    await this.#inTurn(async file => {
+      await writeFile(`${file}.new`, JSON.stringify(subscriptions))
+      await rename(`${file}.new`, file)
+    })
+  }
+
+  /** Which also works where the disk is full. */
+  async forget(): Promise<void> {
+    this.#last = undefined
+    await this.#inTurn(file => rm(file, { force: true }))
+  }
+
+  #inTurn(write: (file: string) => Promise<void>): Promise<void> {
+    const file = this.#file
+    if (file === undefined) return Promise.resolve()
+    const current = this.#writing.then(() => write(file))
+    this.#writing = current.catch(() => {})
+    return current
   }
 }

@@ -16,13 +16,14 @@ export interface ScribeOptions {
   readonly onPressure: (isHigh: boolean) => void
 }
 
-/** A message on its way to the journal. */
+/** A message on its way to the journal; without one, something to be done when those before it are there. */
 interface Entry {
-  readonly message: Message
+  readonly message: Message | undefined
   readonly size: number
   readonly onWritten: (event: Event) => void
-  state: 'writing' | 'written' | 'refused'
-  event: Event | undefined
+  isRefused: boolean
+  /** Set when it is written. */
+  tell: (() => void) | undefined
 }
 
 /**
@@ -50,12 +51,18 @@ export class Scribe {
 
   /** @param onWritten called when the message and all before it are written; not after `close` */
   write(message: Message, onWritten: (event: Event) => void): void {
-    const entry: Entry = { message, size: sizeOf(message), onWritten, state: 'refused', event: undefined }
+    const entry: Entry = { message, size: sizeOf(message), onWritten, isRefused: true, tell: undefined }
     this.#entries.push(entry)
     this.#bytes += entry.size
     // Behind what was refused, so that the order stays.
-    if (!this.#recovering) this.#append(entry)
+    if (!this.#recovering) this.#append(entry, message)
     this.#weigh()
+  }
+
+  /** @param then called when all that came before is written; not after `close` */
+  whenWritten(then: () => void): void {
+    this.#entries.push({ message: undefined, size: 0, onWritten: () => {}, isRefused: false, tell: then })
+    if (this.#entries.length === 1) this.#finish()
   }
 
   /** Gives up on what the journal has not taken. */
@@ -63,19 +70,18 @@ export class Scribe {
     this.#closing.abort()
   }
 
-  #append(entry: Entry): void {
-    entry.state = 'writing'
+  #append(entry: Entry, message: Message): void {
+    entry.isRefused = false
     this.#writing++
-    this.#options.journal.append(entry.message).then(
+    this.#options.journal.append(message).then(
       event => {
         this.#writing--
-        entry.state = 'written'
-        entry.event = event
+        entry.tell = () => entry.onWritten(event)
         this.#finish()
       },
       error => {
         this.#writing--
-        entry.state = 'refused'
+        entry.isRefused = true
         this.#refused(error)
       },
     )
@@ -84,13 +90,12 @@ export class Scribe {
   /** Tells of what is written, up to the first that is not. */
   #finish(): void {
     let count = 0
-    for (const { event, size, onWritten } of this.#entries) {
-      if (!event || this.#closing.signal.aborted) break
+    for (const { tell, size } of this.#entries) {
+      if (!tell || this.#closing.signal.aborted) break
       count++
       this.#bytes -= size
-      onWritten(event)
     }
-    if (count > 0) this.#entries.splice(0, count)
+    for (const { tell } of this.#entries.splice(0, count)) tell?.()
     this.#weigh()
   }
 
@@ -106,28 +111,29 @@ export class Scribe {
   async #recover(error: unknown): Promise<void> {
     const { log } = this.#options
     const isBusy = error instanceof JournalRefusal && error.reason === 'busy'
-    if (!isBusy) log.warn({ err: error }, 'the journal takes nothing just now; what comes waits at the broker')
+    if (!isBusy) log.warn({ err: error }, 'the journal takes nothing just now; what comes waits')
     const { signal } = this.#closing
     for (let wait = firstDelay; ; wait = Math.min(2 * wait, longestDelay)) {
       await delay(wait, undefined, { signal, ref: false })
       // Only when all that was under way is settled: none of it may come in between. Then one alone, to see if it is taken.
       if (this.#writing > 0) continue
       const [first] = this.#entries
-      if (!first || (await this.#isTaken(first))) break
+      if (!first?.message || (await this.#isTaken(first, first.message))) break
     }
     this.#recovering = false
-    for (const entry of this.#entries) if (entry.state === 'refused') this.#append(entry)
+    for (const entry of this.#entries) if (entry.isRefused && entry.message) this.#append(entry, entry.message)
     if (!isBusy) log.info('the journal takes messages again')
     this.#weigh()
   }
 
-  async #isTaken(entry: Entry): Promise<boolean> {
+  async #isTaken(entry: Entry, message: Message): Promise<boolean> {
     try {
-      entry.event = await this.#options.journal.append(entry.message)
+      const event = await this.#options.journal.append(message)
+      entry.isRefused = false
+      entry.tell = () => entry.onWritten(event)
     } catch {
       return false
     }
-    entry.state = 'written'
     this.#finish()
     return true
   }

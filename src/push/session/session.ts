@@ -1,4 +1,3 @@
-import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { PushConfig } from '../../config/push.js'
 import { Ending } from '../../endings.js'
@@ -9,6 +8,7 @@ import type { Publisher } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { makeClientId } from './client-id.js'
 import { Connection, type ConnectionOptions } from './connection.js'
+import type { Custodian, SessionStream } from './custody.js'
 import { Dialects } from './dialects.js'
 import { Echoes } from './echoes.js'
 import { Link } from './link.js'
@@ -19,7 +19,7 @@ import { RememberedSubscriptions } from './remembered-subscriptions.js'
 /** What a session needs. */
 export interface SessionOptions {
   /** Opens a stream to the broker. */
-  readonly open: () => Promise<Duplex>
+  readonly open: () => Promise<SessionStream>
   readonly config: Pick<PushConfig, 'topics' | 'journal' | 'username' | 'password' | 'clientId'>
   /** Whether the broker is the one inside this process. */
   readonly embedded: boolean
@@ -37,7 +37,10 @@ export interface SessionOptions {
 export interface Session extends Publisher {
   /** Whether messages come and go. */
   readonly ready: boolean
-  /** Ends it: what the broker has from now on, it keeps for the next start, if the journal outlives the process. Idempotent. */
+  /**
+   * Ends it: what the broker has from now on, it keeps for the next start, if the journal outlives the process; but not the
+   * broker in this process, which is to end now, too. Idempotent.
+   */
   close(): Promise<void>
 }
 
@@ -47,14 +50,15 @@ const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
 const connectTimeout = 10_000
 /** In seconds. */
 const keepAlive = 30
-/** How long a start waits for a broker at most, in milliseconds: one that is there has answered by then. */
+/** How long a start waits for a broker elsewhere, in milliseconds: one that is there has answered by then. */
 const patience = 1000
 
 /**
  * Opens the session, and keeps it: a broker that is away is tried again until it is there. Never throws for that.
  *
  * There are two connections, as a broker that tells which messages were published with RETAIN does not give a bridge back
- * what it published itself. The one that reads keeps its place at the broker where the journal outlives the process.
+ * what it published itself. The one that reads keeps its place at the broker where the journal outlives the process; the
+ * broker in this process keeps nothing for it, and waits with its acknowledgements for the journal.
  *
  * @returns as soon as the broker has been tried once
  */
@@ -94,6 +98,7 @@ class BrokerSession implements Session {
       journal,
       clientId,
       topics: config.topics,
+      embedded,
       echoes: this.#echoes,
       remembered: new RememberedSubscriptions(isKept ? data : undefined),
       log,
@@ -106,13 +111,18 @@ class BrokerSession implements Session {
       this.#update(reason)
       if (this.#ready || reason !== undefined) onTried()
     }
-    const connect = (own: Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>): Promise<Connection> =>
+    const connect = (
+      own: Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>,
+      custodian?: Custodian,
+    ): Promise<Connection> =>
       dialects.connect(async dialect => {
         const { username, password } = config
         const stream = await options.open()
+        const onKept = custodian && stream.takeCustody?.(custodian)
         // In this process, nobody can go silent.
         return Connection.connect({
           ...own,
+          onKept,
           stream,
           dialect,
           username,
@@ -122,7 +132,12 @@ class BrokerSession implements Session {
         })
       })
     this.#readLink = new Link({
-      connect: () => this.#reader.start(onMessage => connect({ clientId, clean: !isKept, onMessage })),
+      connect: () =>
+        this.#reader.start((onMessage, custodian) =>
+          embedded
+            ? connect({ clientId, clean: true, onMessage }, custodian)
+            : connect({ clientId, clean: !isKept, onMessage }),
+        ),
       onUp: () => onChange(),
       onDown: reason => onChange(reason),
     })
@@ -131,7 +146,8 @@ class BrokerSession implements Session {
       onUp: () => onChange(),
       onDown: reason => onChange(reason),
     })
-    this.tried = Promise.race([tried, delay(patience, undefined, { ref: false })])
+    // The broker in this process is there, and what is published before push is subscribed would not come to it.
+    this.tried = embedded ? tried : Promise.race([tried, delay(patience, undefined, { ref: false })])
   }
 
   get ready(): boolean {
