@@ -2,6 +2,7 @@ import type { Client } from '../access/client-address.js'
 import type { ConnectionLog } from '../connection-log.js'
 import type { Beating } from '../delivery/heartbeats.js'
 import type { ConnectionEvents, LiveConnection } from '../delivery/live-connections.js'
+import type { SocketWire, WireListener } from '../delivery/socket-wire.js'
 import { Ending, type EndingReason } from '../endings.js'
 import { ParameterError } from '../http/parameters.js'
 import type { Identity } from '../identity.js'
@@ -13,7 +14,6 @@ import { encodeEnd, encodeGap, messageFrame } from './socket-frames.js'
 import type { SocketHouse } from './socket-house.js'
 import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js'
 import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
-import type { SocketWire, WireListener } from './socket-wire.js'
 
 /** Messages of one connection that are being done at the same time; what comes besides waits, unread. */
 const maxUnderWay = 64
@@ -134,9 +134,9 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#send('error', { ...failureOf(new Ending('topic-refused')), topics: lost })
   }
 
-  received(text: string | undefined): void {
+  received(message: string | Buffer): void {
     if (this.#closed) return
-    this.#inbox.push(text)
+    this.#inbox.push(typeof message === 'string' ? message : undefined)
     this.#pump()
   }
 

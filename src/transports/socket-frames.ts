@@ -1,3 +1,4 @@
+import { textFrame } from '../delivery/web-socket-frames.js'
 import type { Ending } from '../endings.js'
 import type { Encoder, Gap } from '../push/sink.js'
 import { eventJson } from './event-json.js'
@@ -6,27 +7,6 @@ import { eventJson } from './event-json.js'
  * What a socket sends: JSON in text frames. Each is made as bytes that go to a connection as they are, so that those who
  * get the same event get the same bytes, and several events are one write.
  */
-
-/** FIN, and the opcode of text. */
-const wholeText = 0x81
-
-/** A server's text frame: whole, and not masked (RFC 6455 §5.2). */
-export function textFrame(text: string): Buffer {
-  const length = Buffer.byteLength(text)
-  const start = length < 126 ? 2 : length < 65_536 ? 4 : 10
-  const frame = Buffer.allocUnsafe(start + length)
-  frame[0] = wholeText
-  if (start === 2) frame[1] = length
-  else if (start === 4) {
-    frame[1] = 126
-    frame.writeUInt16BE(length, 2)
-  } else {
-    frame[1] = 127
-    frame.writeBigUInt64BE(BigInt(length), 2)
-  }
-  frame.write(text, start)
-  return frame
-}
 
 /** A message to a client. */
 export function messageFrame(type: string, members: object): Buffer {

@@ -1,6 +1,4 @@
 import type { IncomingMessage } from 'node:http'
-import type { Duplex } from 'node:stream'
-import { type WebSocket, WebSocketServer } from 'ws'
 import { z } from 'zod'
 import type { ClientResolver } from '../access/client-address.js'
 import type { Rate } from '../access/rate-limits.js'
@@ -8,6 +6,8 @@ import type { DeliveryOptions } from '../delivery/delivery.js'
 import { Heartbeats } from '../delivery/heartbeats.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { SharedBytes } from '../delivery/shared-bytes.js'
+import { SocketWire } from '../delivery/socket-wire.js'
+import { offeredBy, WebSockets } from '../delivery/web-sockets.js'
 import { Ending } from '../endings.js'
 import { ParameterError, readValue } from '../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
@@ -17,7 +17,6 @@ import type { Operation } from './operation.js'
 import { SocketConnection, type SocketOrder } from './socket-connection.js'
 import { encodeLive, socketEncoder } from './socket-frames.js'
 import type { SocketHouse } from './socket-house.js'
-import { SocketWire } from './socket-wire.js'
 import { subscribeFields } from './subscribe-query.js'
 
 const path = '/v1/socket'
@@ -77,13 +76,7 @@ export function createSocketRoute(options: SocketOptions): SocketRoute {
 class Route implements SocketRoute {
   readonly #house: SocketHouse
   readonly #resolveClient: ClientResolver
-  readonly #server: WebSocketServer
-  readonly #open = new Set<SocketConnection>()
-  /** What `ws` finds wrong with a handshake is said by whoever led it here. */
-  readonly #handshakes = new WeakMap<IncomingMessage, Upgrade>()
-  #closing: Promise<void> | undefined
-  /** Called when the last one has closed. */
-  #emptied: () => void = () => {}
+  readonly #sockets: WebSockets
 
   constructor({ resolveClient, publishes, closeTimeout, pingInterval, ...options }: SocketOptions) {
     this.#house = {
@@ -95,29 +88,15 @@ class Route implements SocketRoute {
       places: new SharedBytes(encodeLive),
     }
     this.#resolveClient = resolveClient
-    this.#server = new WebSocketServer({
-      noServer: true,
-      clientTracking: false,
-      // Compression would cost memory for each connection, and each would have bytes of its own.
-      perMessageDeflate: false,
-      maxPayload: options.bodies.limit,
-      // Those who ask and never read would fill the memory with answers.
-      autoPong: false,
-      handleProtocols: offered => (offered.has(subprotocol) ? subprotocol : false),
-    })
-    this.#server.on('wsClientError', (error, _socket, request) => {
-      this.#handshakes.get(request)?.refuse(new Ending('bad-handshake', { hint: error.message }))
-    })
+    this.#sockets = new WebSockets({ maxPayload: options.bodies.limit, subprotocol })
   }
 
   get size(): number {
-    return this.#open.size
+    return this.#sockets.size
   }
 
   get bufferedBytes(): number {
-    let bytes = 0
-    for (const connection of this.#open) bytes += connection.bufferedBytes
-    return bytes
+    return this.#sockets.bufferedBytes
   }
 
   matches(candidate: string): boolean {
@@ -127,16 +106,15 @@ class Route implements SocketRoute {
   check(request: IncomingMessage): void {
     // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
     if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
-    const others = offeredBy(request).filter(name => !name.startsWith('bearer.'))
-    if (others.length > 0 && !others.includes(subprotocol)) {
+    const offered = offeredBy(request)
+    if (offered.length > 0 && !offered.includes(subprotocol)) {
       throw new Ending('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
     }
     readSocketQuery(request)
   }
 
   accept(upgrade: Upgrade): void {
-    const { request, socket, head, peer, log } = upgrade
-    if (this.#closing) throw new Ending('shutting-down')
+    const { request, peer, log } = upgrade
     this.check(request)
     const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
     const identity = peer.identity ?? anonymous
@@ -149,51 +127,16 @@ class Route implements SocketRoute {
       ...(cursor !== undefined && { cursor }),
       ...(last !== undefined && { last }),
     }
-    this.#handshakes.set(request, upgrade)
-    this.#server.handleUpgrade(request, socket, head, webSocket => this.#begin(webSocket, socket, order))
-  }
-
-  #begin(webSocket: WebSocket, connection: Duplex, order: SocketOrder): void {
     const { bodies, closeTimeout } = this.#house
-    const wire = { webSocket, connection, budget: bodies.budget, closeTimeout }
-    try {
-      const opened = new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
-      this.#open.add(opened)
-      webSocket.once('close', () => {
-        this.#open.delete(opened)
-        if (this.#open.size === 0) this.#emptied()
-      })
-    } catch (error) {
-      // After the 101 there is no answer but the end.
-      const { closeCode, text, level, reason, cause } = Ending.from(error)
-      order.log[level]({ reason, err: cause }, text)
-      webSocket.close(closeCode, text)
-    }
+    this.#sockets.accept(upgrade, (webSocket, connection) => {
+      const wire = { webSocket, connection, budget: bodies.budget, closeTimeout }
+      return new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
+    })
   }
 
   close(grace: number): Promise<void> {
-    this.#closing ??= this.#endAll(grace)
-    return this.#closing
+    return this.#sockets.close(grace)
   }
-
-  async #endAll(grace: number): Promise<void> {
-    for (const connection of this.#open) connection.end(new Ending('shutting-down'))
-    if (this.#open.size === 0) return
-    const emptied = new Promise<void>(resolve => {
-      this.#emptied = resolve
-    })
-    const overdue = setTimeout(() => {
-      for (const connection of this.#open) connection.destroy()
-    }, grace)
-    await emptied
-    clearTimeout(overdue)
-  }
-}
-
-/** The subprotocols that a handshake offers. */
-function offeredBy({ headers }: IncomingMessage): string[] {
-  const header = headers['sec-websocket-protocol']
-  return header === undefined ? [] : header.split(',').map(name => name.trim())
 }
 
 /** @throws {Ending} `invalid-parameter` */

@@ -12,8 +12,8 @@ const longestReason = 123
 
 /** What somebody does with a socket. None of this may throw. */
 export interface WireListener {
-  /** A whole message; `undefined` for one that is no text. */
-  received(text: string | undefined): void
+  /** A whole message: text as a string, anything else as bytes. */
+  received(message: string | Buffer): void
   /** It has shown a sign of life: a message, a pong, or bytes that it took. */
   alive(): void
   /** There is room again after a `write` that was `false`. */
@@ -52,7 +52,7 @@ export class SocketWire {
       .on('message', (data, isBinary) => {
         this.#giveBack(this.#incoming)
         listener.alive()
-        listener.received(isBinary ? undefined : textOf(data))
+        listener.received(isBinary ? bytesOf(data) : bytesOf(data).toString())
       })
       .on('ping', (data: Buffer) => {
         this.#giveBack(data.length + controlBytes)
@@ -138,8 +138,9 @@ export class SocketWire {
   }
 }
 
-function textOf(data: RawData): string {
-  return Array.isArray(data) ? Buffer.concat(data).toString() : Buffer.from(data as Buffer).toString()
+function bytesOf(data: RawData): Buffer {
+  if (Array.isArray(data)) return Buffer.concat(data)
+  return Buffer.isBuffer(data) ? data : Buffer.from(data)
 }
 
 /** What the failures of `ws` are; it has sent the close frame. */
