@@ -50,6 +50,7 @@ describeWith('mosquitto_pub', `mosquitto_pub to ${subscribers} EventSources, ${p
       const publisher = spawn('mosquitto_pub', args, { stdio: ['pipe', 'ignore', 'inherit'] })
       onTestFinished(() => void publisher.kill())
       const before = cpuSeconds()
+      const ownBefore = process.cpuUsage()
       const begin = performance.now()
       const total = seconds * perSecond
       let sent = 0
@@ -64,6 +65,7 @@ describeWith('mosquitto_pub', `mosquitto_pub to ${subscribers} EventSources, ${p
       await streams.received(total)
       const elapsed = (performance.now() - begin) / 1000
       const cpu = cpuSeconds() - before
+      const own = process.cpuUsage(ownBefore)
       const { tally } = streams
       const { received, ...rest } = tally
       expect({ ...rest, perStream: received / subscribers }).toMatchObject({
@@ -75,6 +77,7 @@ describeWith('mosquitto_pub', `mosquitto_pub to ${subscribers} EventSources, ${p
       const figures = {
         ...{ seconds: elapsed, received, maxDelay: tally.maxDelay, p99Delay: tally.p99Delay },
         ...{ cpuPercent: (100 * cpu) / elapsed, cpuPerDelivery: (1e6 * cpu) / received, rss: residentMegabytes() },
+        clientsCpuPercent: (own.user + own.system) / 1e4 / elapsed,
       }
       process.stderr.write(`${JSON.stringify(figures)}\n`)
     },
