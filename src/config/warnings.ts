@@ -27,6 +27,7 @@ export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): 
     ...anonymousWarnings(config, open),
     ...plainTextWarnings(config, open),
     ...originWarnings(config),
+    ...jsonpWarnings(config),
     ...certificateWarnings(config, open),
     ...readableSecrets(config, file, modeOf),
   ]
@@ -73,20 +74,32 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
 }
 
 /** A browser adds cookies and certificates to what any page makes it send: where no page is kept out, they prove nothing. */
-function originWarnings({ access, tunnels }: Config): string[] {
+function originWarnings({ access, tunnels, push }: Config): string[] {
   const added = [
     ...(access?.jwt?.cookie === undefined && !access?.webhook?.headers.some(isCookie) ? [] : ['cookies']),
     ...(access?.clientCertificates === undefined ? [] : ['certificates']),
   ]
   if (added.length === 0) return []
-  return tunnels.flatMap(({ origins }, index) =>
+  const lists = [
+    ...tunnels.map(({ origins }, index) => [displayPath(['tunnels', index, 'origins']), origins] as const),
+    ...(push === 'off' ? [] : [['push.origins', push.origins] as const]),
+  ]
+  return lists.flatMap(([option, origins]) =>
     origins
       .filter(origin => origin === '*' || origin === 'null')
-      .map(origin => {
-        const option = displayPath(['tunnels', index, 'origins'])
-        return `${option}: with ${origin}, pages of any site can connect as their visitors, whose browsers add ${added.join(' and ')}`
-      }),
+      .map(
+        origin =>
+          `${option}: with ${origin}, pages of any site can connect as their visitors, whose browsers add ${added.join(' and ')}`,
+      ),
   )
+}
+
+/** A script of any page can call it, from wherever its browser gets through: also from inside a network. */
+function jsonpWarnings(config: Config): string[] {
+  const { push } = config
+  if (push === 'off' || !push.jsonp) return []
+  const isOpen = config.access === undefined || letsAnonymousIn(config)
+  return isOpen ? ['push.jsonp: pages of any site can read what those may read who are not known'] : []
 }
 
 function isCookie(header: string): boolean {
@@ -130,12 +143,13 @@ function secretFiles(config: Config, file: string | undefined): [option: string,
 }
 
 /** The secrets that the configuration file itself holds. */
-function secretsInside({ access, broker, tunnels }: Config): string[] {
+function secretsInside({ access, broker, tunnels, push }: Config): string[] {
   const hasPassword = (candidate: BrokerConfig | undefined) =>
     typeof candidate === 'object' && candidate.password !== undefined
   return [
     ...(hasPassword(broker) ? ['broker.password'] : []),
     ...tunnels.flatMap((tunnel, index) => (hasPassword(tunnel.broker) ? [`tunnels[${index}].broker.password`] : [])),
+    ...(push === 'off' || push.password === undefined ? [] : ['push.password']),
     ...(access?.jwt?.secret === undefined ? [] : ['access.jwt.secret']),
     ...(access?.webhook?.secret === undefined ? [] : ['access.webhook.secret']),
     ...(access?.webhook?.url.includes('?') ? ['access.webhook.url'] : []),

@@ -3,7 +3,7 @@ import type { ConfigInput } from '../../src/config/schema.js'
 import { ask, type Question, versions } from '../helpers/asking.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { handshake } from '../helpers/handshake.js'
-import { basic, bearer } from '../helpers/identities.js'
+import { basic, bearer, ticketOf } from '../helpers/identities.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
 
@@ -105,13 +105,15 @@ describeWith('openssl', 'a page of another origin', () => {
       { headers: { Cookie: `session=${token}`, 'Sec-Fetch-Site': 'same-origin' } },
       basic('alice:right'),
       bearer(token),
+      people.certificate('alice'),
+      { query: `&ticket=${await ticketOf(gateway.urls.http, bearer(token))}` },
     ]) {
-      const own = await ask(gateway.urls, 'http', script('own/alice'), presented)
+      const own = await ask(gateway.urls, 'https', script('own/alice'), presented)
       expect({ status: own.status, text: own.text }).toEqual({
         status: 403,
         text: expect.not.stringContaining('secret'),
       })
-      const open = await ask(gateway.urls, 'http', script('public'), presented)
+      const open = await ask(gateway.urls, 'https', script('public'), presented)
       expect(open).toMatchObject({ status: 200, headers: { 'content-type': 'application/javascript; charset=utf-8' } })
       expect(open.text).toMatch(/^\/\*\*\/take\(\{"events":\[\]/)
     }

@@ -72,6 +72,22 @@ describe('warnings of what is risky', () => {
     expect(warnings(`${tunnels}\naccess: {htpasswd: private}`)).toEqual([])
   })
 
+  test.each(['*', 'null'])('pages of any site use push as their visitors: %s', origin => {
+    const push = `push: {origins: [same-origin, "${origin}"]}`
+    expect(warnings(`${push}\naccess: {jwt: {secret: ${secret}, cookie: session}}`)).toEqual([
+      `push.origins: with ${origin}, pages of any site can connect as their visitors, whose browsers add cookies`,
+    ])
+    expect(warnings(`${push}\naccess: {htpasswd: private}`)).toEqual([])
+    expect(warnings(`push: off\naccess: {jwt: {secret: ${secret}, cookie: session}}`)).toEqual([])
+  })
+
+  test('pages of any site read what anybody may (JSONP)', () => {
+    const line = 'push.jsonp: pages of any site can read what those may read who are not known'
+    expect(warnings('push: {jsonp: true}')).toEqual([line])
+    expect(warnings('push: {jsonp: true}\naccess: {rules: [{to: anonymous, subscribe: [a]}]}')).toEqual([line])
+    expect(warnings('push: {jsonp: true}\naccess: {htpasswd: private}')).toEqual([])
+  })
+
   test('keys and verdicts come over http', () => {
     const yaml = 'access: {jwt: {jwks: "http://id/keys"}, webhook: {url: "http://app/"}}'
     expect(warnings(yaml)).toEqual([
@@ -105,6 +121,9 @@ describe('warnings of what is risky', () => {
       'broker.password, access.jwt.secret, access.webhook.secret: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
     ])
     expect(warnings(yaml, 0o600)).toEqual([])
+    expect(warnings('broker: {url: "mqtt://b"}\npush: {topics: [a], username: u, password: p}', 0o644)).toEqual([
+      'push.password: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
+    ])
     expect(warnings('access: {webhook: {url: "https://a/?key=s"}}', 0o644)).toEqual([
       'access.webhook.url: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
     ])
