@@ -53,6 +53,11 @@ export class ApiGate {
     return this.#options.allowsOrigin
   }
 
+  /** Where a request comes from, for the log. */
+  clientOf({ raw }: FastifyRequest): Client {
+    return this.#options.resolveClient(raw)
+  }
+
   /**
    * Lets a request in.
    *
@@ -60,6 +65,7 @@ export class ApiGate {
    */
   async admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Promise<Caller> {
     const client = admitOrigin(request, reply, this.#options)
+    if (admission.withoutCredentials !== true) refuseEmbedded(request)
     const wait = this.#options.requests?.take(networkOf(client.address)) ?? 0
     if (wait > 0) throw new Ending('too-many-requests', { retryAfter: Math.ceil(wait / 1000) })
     const identity = await this.#identify(request, reply, client, admission)
@@ -128,4 +134,19 @@ export class ApiGate {
 /** What is known of a request whatever it presents. */
 function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Client): Attempt {
   return { credential: undefined, transport: 'http', address, path: pathOf(url), origin }
+}
+
+/**
+ * Refuses what another site's page has put into itself as an image or a script (Fetch Metadata §2): its browser says no
+ * `Origin` then, and adds certificates and passwords that it knows. The page could not read the answer, and could yet use
+ * up the connections of its visitor.
+ *
+ * @throws {Ending} `origin-refused`
+ */
+function refuseEmbedded({ headers }: FastifyRequest): void {
+  const site = headers['sec-fetch-site']
+  const isForeign = site === 'cross-site' || site === 'same-site'
+  if (headers.origin === undefined && isForeign && headers['sec-fetch-mode'] === 'no-cors') {
+    throw new Ending('origin-refused', { cause: `Sec-Fetch-Site: ${site}` })
+  }
 }

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import type { ConfigInput } from '../../src/config/schema.js'
 import { ask, type Question, versions } from '../helpers/asking.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
-import { handshake } from '../helpers/handshake.js'
+import { handshake, type Presented } from '../helpers/handshake.js'
 import { basic, bearer, ticketOf } from '../helpers/identities.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
@@ -59,6 +59,22 @@ describeWith('openssl', 'a page of another origin', () => {
       for (const question of endpoints) {
         const answer = await ask(gateway.urls, version, question, { headers: { ...added, ...site } })
         expect({ path: question.path, status: answer.status }).toEqual({ path: question.path, status: 403 })
+      }
+    }
+  })
+
+  it('cannot use up what its visitor has by embedding it, and may link to it', async () => {
+    const gateway = await start({ access: people.access })
+    const added: readonly Presented[] = [basic('alice:right'), people.certificate('alice')]
+    for (const presented of added) {
+      for (const site of ['cross-site', 'same-site', 'same-origin', 'none']) {
+        for (const mode of ['no-cors', 'navigate']) {
+          const headers = { ...presented.headers, 'Sec-Fetch-Site': site, 'Sec-Fetch-Mode': mode }
+          const question = { path: '/v1/poll?topic=a&timeout=0' }
+          const { status } = await ask(gateway.urls, 'https', question, { ...presented, headers })
+          const isEmbedded = mode === 'no-cors' && site.endsWith('-site')
+          expect({ site, mode, status }).toEqual({ site, mode, status: isEmbedded ? 403 : 200 })
+        }
       }
     }
   })
