@@ -41,7 +41,7 @@ export function messageRow(message) {
 
 /** @param {Message} message */
 function badges({ qos, retained, duplicate, payload, label }) {
-  const all = [element('span', `badge qos-${qos}`, `QoS ${qos}`)]
+  const all = qos === undefined ? [] : [element('span', `badge qos-${qos}`, `QoS ${qos}`)]
   if (retained) all.push(element('span', 'badge retained', 'retained'))
   if (duplicate) all.push(element('span', 'badge duplicate', 'duplicate'))
   if (payload.kind === 'binary') all.push(element('span', 'badge binary', 'binary'))

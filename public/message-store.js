@@ -6,7 +6,7 @@
  * @property {Date} time when it arrived here: MQTT carries no time
  * @property {string} topic
  * @property {import('./payload.js').Payload} payload
- * @property {0 | 1 | 2} qos
+ * @property {0 | 1 | 2} [qos] left out where nobody is told
  * @property {boolean} retained
  * @property {boolean} duplicate
  * @property {number[]} hues colours of the subscriptions that it matched

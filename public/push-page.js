@@ -99,7 +99,7 @@ export function startPushPage(options) {
  * @param {PushEvent} event
  * @returns {Omit<Message, 'id'>}
  */
-export function messageOf({ topic, time, qos, retained = false, payload, payloadBase64 }) {
+export function messageOf({ topic, time, retained = false, payload, payloadBase64 }) {
   const bytes =
     payloadBase64 === undefined
       ? new TextEncoder().encode(payload)
@@ -108,7 +108,6 @@ export function messageOf({ topic, time, qos, retained = false, payload, payload
     topic,
     time: new Date(time),
     payload: describePayload(bytes),
-    qos,
     retained,
     duplicate: false,
     hues: [0],
@@ -123,5 +122,5 @@ export function messageOf({ topic, time, qos, retained = false, payload, payload
  */
 function noteOf(text) {
   const payload = describePayload(new TextEncoder().encode(text))
-  return { topic: '', time: new Date(), payload, qos: 0, retained: false, duplicate: false, hues: [], note: true }
+  return { topic: '', time: new Date(), payload, retained: false, duplicate: false, hues: [], note: true }
 }

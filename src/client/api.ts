@@ -18,7 +18,6 @@ export interface PushEvent {
   readonly payloadBase64?: string
   /** What the payload says, where it is JSON and `json` was asked for. */
   readonly json?: unknown
-  readonly qos: 0 | 1 | 2
   /** This is the state of the topic, told to a newcomer, and no news. */
   readonly retained?: boolean
 }

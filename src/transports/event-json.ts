@@ -8,7 +8,7 @@ export interface EventJsonOptions {
 }
 
 /** An event as clients get it, on one line: the payload as text, or as base64 where it is none. */
-export function eventJson({ id, topic, time, payload, qos, retained }: Event, { json }: EventJsonOptions): string {
+export function eventJson({ id, topic, time, payload, retained }: Event, { json }: EventJsonOptions): string {
   const text = textOf(payload)
   return JSON.stringify({
     id,
@@ -16,7 +16,6 @@ export function eventJson({ id, topic, time, payload, qos, retained }: Event, { 
     time: new Date(time).toISOString(),
     ...(text === undefined ? { payloadBase64: payload.toString('base64') } : { payload: text }),
     ...(json && text !== undefined && parsed(text)),
-    qos,
     ...(retained && { retained }),
   })
 }

@@ -8,6 +8,5 @@ export const eventSchema = z.object({
   payload: z.string().optional().describe('Where it is valid UTF-8'),
   payloadBase64: z.string().optional().describe('Where it is not'),
   json: z.unknown().optional().describe('What a payload that is JSON says; with json=true'),
-  qos: z.int().min(0).max(2),
   retained: z.literal(true).optional().describe('It is the state of its topic, told to a newcomer'),
 })

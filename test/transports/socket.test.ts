@@ -48,7 +48,7 @@ describe('a socket', () => {
     const event = await socket.next('event')
     expect(event).toEqual({
       ...{ type: 'event', id, topic: 'news/new', time: new Date(time).toISOString() },
-      ...{ payload: 'event', qos: 2 },
+      ...{ payload: 'event' },
     })
     expect(socket.events[0]).toMatchObject({ topic: 'news/old', payload: 'state', retained: true })
     expect(socket.events).toHaveLength(2)
