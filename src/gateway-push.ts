@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import type { ClientResolver } from './access/client-address.js'
 import { RateLimits } from './access/rate-limits.js'
 import { type Broker, ownPeer } from './broker/broker.js'
+import { registerPere } from './compat/pere.js'
 import type { CompatConfig } from './config/compat.js'
 import type { PushConfig } from './config/push.js'
 import type { LimitsConfig } from './config/schema.js'
@@ -94,7 +95,7 @@ const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
  * @throws {StartError} where the journal cannot be used; what was opened by then is closed
  */
 export async function openPush(options: PushSideOptions): Promise<PushSide> {
-  const { config, broker, embedded, data, limits, gate, resolveClient, log, metrics } = options
+  const { config, compat, broker, embedded, data, limits, gate, resolveClient, log, metrics } = options
   const closers: (() => unknown)[] = []
   const close = async (): Promise<void> => {
     for (const closer of closers.splice(0).reverse()) await closer()
@@ -155,6 +156,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
         registerReceipts(app, transport)
         registerPresence(app, transport)
         registerOpenApi(app, transport)
+        if (compat.pere !== 'off') registerPere(app, { ...transport, prefix: compat.pere.prefix, publishes })
       },
       sockets,
       endStreams: () => {

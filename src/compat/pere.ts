@@ -1,0 +1,64 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { Heartbeats } from '../delivery/heartbeats.js'
+import { registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
+import { SharedBytes } from '../delivery/shared-bytes.js'
+import { namedWords } from '../delivery/stream-words.js'
+import { listConnections, listDevices, listEvents } from './pere/admin.js'
+import { openFeed } from './pere/feed.js'
+import { takeFeedback } from './pere/feedback.js'
+import { encodePlace, encodeSign } from './pere/frames.js'
+import type { PereHouse, PereOptions } from './pere/house.js'
+import { OpenFeeds } from './pere/open-feeds.js'
+import { Publishers } from './pere/publishers.js'
+import { pushEvent } from './pere/push.js'
+import { allowedHeaders, channelReader } from './pere/requests.js'
+
+/** In milliseconds: a client gives a feed up after 60 s of silence, and heartbeats may be a fifth late. */
+const longestSilence = 30_000
+
+/** Adds the URLs of PERE, whose channels are topics: push, feed, feedback, and what its administrators ask. */
+export function registerPere(app: FastifyInstance, options: PereOptions): void {
+  const { gate, push, publishes, now = Date.now } = options
+  const house: PereHouse = {
+    ...options,
+    publishes,
+    now,
+    feeds: new OpenFeeds(),
+    publishers: new Publishers(),
+    channelOf: channelReader(push.config),
+    heartbeats: new Heartbeats(Math.min(push.config.heartbeat, longestSilence)),
+    places: new SharedBytes(encodePlace),
+    signs: new SharedBytes(encodeSign),
+    language: namedWords,
+  }
+  const base = options.prefix.replace(/\/$/, '')
+  const admitted = async (request: FastifyRequest, reply: Parameters<typeof gate.admit>[1]) => {
+    const caller = await gate.admit(request, reply)
+    return { caller, channel: house.channelOf(request) }
+  }
+
+  registerKeptBodyRoutes(app, options, (scope, whoSent) => {
+    scope.post(`${base}/push/:channel`, async (request, reply) => pushEvent(whoSent(request), reply, house))
+    scope.post(`${base}/feedback/:channel`, async (request, reply) => takeFeedback(whoSent(request), reply, house))
+  })
+  app.get(`${base}/feed/:channel`, (request, reply) => openFeed(request, reply, house))
+  app.get(`${base}/admin/connections`, async (request, reply) =>
+    listConnections(await gate.admit(request, reply), reply, house),
+  )
+  app.get(`${base}/admin/events/:channel`, async (request, reply) => {
+    const { caller, channel } = await admitted(request, reply)
+    return listEvents(caller, channel, reply, house)
+  })
+  app.get(`${base}/admin/devices/:channel`, async (request, reply) => {
+    const { caller, channel } = await admitted(request, reply)
+    return listDevices(caller, channel, reply, house)
+  })
+
+  for (const path of ['push', 'feedback']) other(`${base}/${path}/:channel`, ['POST'])
+  for (const path of ['feed/:channel', 'admin/connections', 'admin/events/:channel', 'admin/devices/:channel']) {
+    other(`${base}/${path}`, ['GET', 'HEAD'])
+  }
+  function other(url: string, allowed: string[]): void {
+    registerOtherMethods(app, { gate, url, allowed, headers: allowedHeaders })
+  }
+}

@@ -1,0 +1,64 @@
+import type { FastifyReply } from 'fastify'
+import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
+import { Ending } from '../../endings.js'
+import { deviceOf } from '../../push/device.js'
+import type { Push } from '../../push/push.js'
+import type { Receipt, ReceiptStatus } from '../../push/receipts.js'
+import type { PereHouse } from './house.js'
+import { deviceNamed, lastEventIdOf, requireListener } from './requests.js'
+
+/** Of a status, in bytes. */
+const longestStatus = 1024
+
+/** What became of a feedback, as the header `Feedback` says. */
+type Outcome = 'kept' | 'known' | 'unknown-event'
+
+/**
+ * Answers `POST /feedback/:channel`: a receipt with what the device says. Of an event that is not there any more, or of
+ * another channel, nothing is kept; the answer is 200 all the same, as PERE's clients know no other.
+ *
+ * @throws {Ending} rejects with `invalid-parameter`, `topic-refused`, and as `Receipts.record`
+ */
+export async function takeFeedback(
+  { request, caller, body }: AdmittedRequest,
+  reply: FastifyReply,
+  { push, channelOf, log }: PereHouse,
+): Promise<FastifyReply> {
+  const channel = channelOf(request)
+  requireListener(caller, channel)
+  // Under a name that is made for this one request, it would be nobody's.
+  const device = deviceOf(caller.identity, deviceNamed(request) ?? '')
+  if (device === '') throw new Ending('invalid-parameter', { hint: 'the header Device is missing' })
+  const id = lastEventIdOf(request)
+  if (id === '') throw new Ending('invalid-parameter', { hint: 'the header Last-Event-Id is missing' })
+  const outcome = await record(push, channel, id, { device, ...statusOf(body) })
+  log.debug({ channel, device, event: id, outcome }, 'There was feedback')
+  return reply.code(200).headers({ 'cache-control': 'no-store', feedback: outcome }).send()
+}
+
+/** @throws {Ending} `invalid-parameter` */
+function statusOf(form: Buffer): Pick<Receipt, 'status' | 'detail'> {
+  const text = new URLSearchParams(form.toString()).get('status')
+  if (text === null) throw new Ending('invalid-parameter', { hint: 'the form field status is missing' })
+  if (Buffer.byteLength(text) > longestStatus) {
+    throw new Ending('invalid-parameter', { hint: `status must have at most ${longestStatus} bytes` })
+  }
+  return { status: isFurther(text) ? text : 'received', ...(text !== '' && { detail: text }) }
+}
+
+/** The words for what comes after having received it; all others are a device's own. */
+function isFurther(text: string): text is ReceiptStatus {
+  return text === 'processed' || text === 'failed'
+}
+
+async function record(
+  { receipts }: Push,
+  channel: string,
+  id: string,
+  receipt: Omit<Receipt, 'time'>,
+): Promise<Outcome> {
+  if ((await receipts.topicOf(id)) !== channel) return 'unknown-event'
+  const recorded = await receipts.record(id, receipt)
+  if (!recorded) return 'unknown-event'
+  return recorded.fresh ? 'kept' : 'known'
+}

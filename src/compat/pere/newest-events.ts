@@ -1,0 +1,27 @@
+import { Ending } from '../../endings.js'
+import { type Event, isHole } from '../../push/event.js'
+import type { Journal } from '../../push/journal.js'
+
+/** What is read of the journal at once. */
+const portion = { limit: 256, maxBytes: 1024 ** 2 }
+
+/**
+ * The newest events of a channel, in their order.
+ *
+ * @param count how many at most
+ * @throws {Ending} rejects with `journal-unavailable`
+ */
+export async function* newestEvents(journal: Journal, channel: string, count: number): AsyncGenerator<Event> {
+  const filters = [channel]
+  const through = journal.head
+  try {
+    let position = await journal.latest(filters, count)
+    while (position < through) {
+      const read = await journal.read({ filters, after: position, through, ...portion })
+      for (const event of read.events) if (!isHole(event)) yield event
+      position = read.position
+    }
+  } catch (error) {
+    throw new Ending('journal-unavailable', { cause: error })
+  }
+}

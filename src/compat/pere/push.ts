@@ -1,0 +1,28 @@
+import type { FastifyReply } from 'fastify'
+import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
+import { spendPublishes } from '../../delivery/publish-pace.js'
+import { Ending } from '../../endings.js'
+import type { PereHouse } from './house.js'
+import { deviceNamed } from './requests.js'
+
+/**
+ * Answers `POST /push/:channel`: 204 once the body, whatever it is, is in the journal.
+ *
+ * @throws {Ending} rejects with `invalid-parameter`, `topic-refused`, `publishing-too-fast`, and as `Publisher.publish`
+ */
+export async function pushEvent(
+  { request, caller, body }: AdmittedRequest,
+  reply: FastifyReply,
+  { push, publishes, publishers, channelOf, log }: PereHouse,
+): Promise<FastifyReply> {
+  const topic = channelOf(request)
+  const named = deviceNamed(request)
+  if (!caller.permissions.mayPublish(topic)) throw new Ending('topic-refused')
+  spendPublishes(publishes, caller, 1)
+  const event = await push.publisher.publish({ topic, payload: body, qos: 1, retain: false })
+  const device = caller.identity.user ?? named
+  if (event && device !== undefined) publishers.note(event.id, device)
+  log.debug({ channel: topic, device, event: event?.id }, 'An event was pushed')
+  if (event) reply.header('event-id', event.id)
+  return reply.code(204).header('cache-control', 'no-store').send()
+}

@@ -1,0 +1,68 @@
+import { isUtf8 } from 'node:buffer'
+import type { FastifyRequest } from 'fastify'
+import type { PushConfig } from '../../config/push.js'
+import { topicNameProblem } from '../../delivery/topic-name.js'
+import { Ending } from '../../endings.js'
+import type { Caller } from '../../http/api-gate.js'
+import { isUserName } from '../../identity.js'
+import { isShallow, maxFilterLevels, topicPredicate } from '../../push/topics.js'
+
+/** Of what a client says it had last, so much is looked at: an id has at most 32 characters. */
+const longestId = 64
+
+/** The headers that a page of another origin may send. */
+export const allowedHeaders = 'authorization, cache-control, content-type, device, last-event-id'
+
+/** Reads the channel that a request names: a topic, in one part of the path. */
+export type ChannelReader = (request: FastifyRequest) => string
+
+/** @returns what throws an `Ending` (`invalid-parameter`) where it is no topic, or none that is pushed */
+export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelReader {
+  const isPushed = topicPredicate(topics)
+  return ({ params }) => {
+    const { channel = '' } = params as { readonly channel?: string }
+    const problem = topicNameProblem(channel) ?? shallowProblem(channel)
+    if (problem !== undefined) throw new Ending('invalid-parameter', { hint: `the channel ${problem}` })
+    if (isPushed(channel)) return channel
+    throw new Ending('invalid-parameter', { hint: 'push does not get this channel (push.topics)' })
+  }
+}
+
+function shallowProblem(channel: string): string | undefined {
+  return isShallow(channel) ? undefined : `must have at most ${maxFilterLevels} levels`
+}
+
+/** Sees to it that somebody may listen to a channel. @throws {Ending} `topic-refused`, without its name: see `answer` */
+export function requireListener({ permissions }: Caller, channel: string): void {
+  if (!permissions.maySubscribe(channel)) throw new Ending('topic-refused')
+}
+
+/**
+ * What a device calls itself: in the header `Device`, else in the query; `undefined` where it does not.
+ *
+ * @throws {Ending} `invalid-parameter` where that is no name
+ */
+export function deviceNamed({ headers, query }: FastifyRequest): string | undefined {
+  const name = utf8Of(textOf(headers['device'])) || textOf((query as Record<string, unknown>)['device'])
+  if (name === '') return undefined
+  if (isUserName(name)) return name
+  throw new Ending('invalid-parameter', { hint: 'Device must have 1 to 255 bytes, and no control characters' })
+}
+
+/** What a client says it had last, in the header `Last-Event-Id`, else in the query; empty for nothing. */
+export function lastEventIdOf({ headers, query }: FastifyRequest): string {
+  const given = textOf(headers['last-event-id']) || textOf((query as Record<string, unknown>)['last_event_id'])
+  return given.slice(0, longestId)
+}
+
+/** Of what came several times, the last one counts. */
+function textOf(value: unknown): string {
+  const last: unknown = Array.isArray(value) ? value.at(-1) : value
+  return typeof last === 'string' ? last : ''
+}
+
+/** Node takes the bytes of a header for ISO-8859-1; whoever sends others than ASCII means UTF-8. */
+function utf8Of(header: string): string {
+  const bytes = Buffer.from(header, 'latin1')
+  return isUtf8(bytes) ? bytes.toString() : header
+}
