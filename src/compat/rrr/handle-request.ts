@@ -1,0 +1,137 @@
+import type { Writable } from 'node:stream'
+import { onOver } from '../../access/expiry.js'
+import type { DeliveryOptions } from '../../delivery/delivery.js'
+import type { OpenPoll } from '../../delivery/open-polls.js'
+import { Ending } from '../../endings.js'
+import type { Caller } from '../../http/api-gate.js'
+import { parseId } from '../../push/event.js'
+import type { Subscription } from '../../push/hub.js'
+import type { Attendance } from '../../push/presence.js'
+import type { CloseReason, Sink } from '../../push/sink.js'
+import { contentOf, nothing } from './answer.js'
+import type { Handle } from './handle.js'
+
+/** Who asks for a handle. */
+export interface HandleOrder {
+  readonly handle: Handle
+  readonly caller: Caller
+  readonly device: string
+  /** What the answer is written to. */
+  readonly answer: Pick<Writable, 'once' | 'destroy'>
+  /** In milliseconds. */
+  readonly wait: number
+  /** It is over, whatever the answer. */
+  readonly over: () => void
+}
+
+/**
+ * One request for a handle: it is answered with the oldest message that waits for it, else with the next that comes, or
+ * with nothing when its time is up, when a newer request has its place, or what proved who asks holds no longer.
+ */
+export class HandleRequest implements Sink, OpenPoll {
+  /** What the answer's `content` is. Rejects with an `Ending`. */
+  readonly answered: Promise<Buffer>
+  readonly #options: DeliveryOptions
+  readonly #order: HandleOrder
+  readonly #release: () => void
+  readonly #attendance: Attendance
+  readonly #timer: NodeJS.Timeout
+  readonly #stopExpiry: () => void
+  #resolve: (content: Buffer) => void = () => {}
+  #reject: (ending: Ending) => void = () => {}
+  #subscription: Subscription | undefined
+  #content: Buffer = nothing
+  #over = false
+
+  /** @throws {Ending} as `ApiGate.hold` */
+  constructor(options: DeliveryOptions, order: HandleOrder) {
+    const { gate, push } = options
+    const { caller, device, handle, answer, wait } = order
+    this.#options = options
+    this.#order = order
+    this.answered = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+    this.#release = gate.hold(caller)
+    const { user } = caller.identity
+    this.#attendance = push.presence.enter({ device, user, transport: 'poll', topics: [handle.topic] })
+    this.#timer = setTimeout(() => this.finish(), wait).unref()
+    this.#stopExpiry = onOver(caller.identity, () => this.finish())
+    answer.once('close', () => this.finish())
+    void this.#look()
+  }
+
+  write(data: Buffer): boolean {
+    this.#content = data
+    return true
+  }
+
+  onDrain(resume: () => void): void {
+    resume()
+  }
+
+  /** The journal has let go of what comes after the handle's place: it looks for what is there. */
+  gap(): void {
+    this.#subscription?.close()
+    this.#subscription = undefined
+    void this.#look()
+  }
+
+  close(reason: CloseReason, cursor: string | undefined): void {
+    if (reason === 'complete') this.#deliver(this.#content, parseId(cursor ?? '')?.sequence ?? 0)
+    else if (reason === 'shutting-down') this.finish()
+    else this.#fail(new Ending(reason === 'too-slow' ? 'client-too-slow' : reason))
+  }
+
+  /** Answers with nothing, where there is no answer yet. */
+  finish(): void {
+    const place = parseId(this.#subscription?.cursor ?? '')
+    if (!this.#end()) return
+    if (place) this.#order.handle.advance(place.sequence)
+    this.#resolve(nothing)
+  }
+
+  async #look(): Promise<void> {
+    try {
+      const { handle } = this.#order
+      await handle.interrupt()
+      const event = await handle.next()
+      if (this.#over) return
+      if (event) this.#deliver(contentOf(event), event.sequence)
+      else this.#listen()
+    } catch (error) {
+      this.#fail(error instanceof Ending ? error : new Ending('journal-unavailable', { cause: error }))
+    }
+  }
+
+  #listen(): void {
+    const { handle, device } = this.#order
+    const { topic, cursor } = handle
+    const { hub } = this.#options.push
+    this.#subscription = hub.subscribe({ filters: [topic], encode: contentOf, cursor, limit: 1, device, sink: this })
+  }
+
+  #deliver(content: Buffer, sequence: number): void {
+    if (!this.#end()) return
+    this.#order.handle.sending(sequence, this.#order.answer)
+    this.#resolve(content)
+  }
+
+  #fail(ending: Ending): void {
+    if (this.#end()) this.#reject(ending)
+  }
+
+  /** Lets go of everything; `false` where that has been done. */
+  #end(): boolean {
+    if (this.#over) return false
+    this.#over = true
+    clearTimeout(this.#timer)
+    this.#stopExpiry()
+    this.#subscription?.close()
+    this.#attendance.leave()
+    this.#release()
+    this.#order.over()
+    return true
+  }
+}

@@ -1,0 +1,96 @@
+import type { RrrConfig } from '../../config/compat.js'
+import { Ending } from '../../endings.js'
+import type { Journal } from '../../push/journal.js'
+import { Handle, type HandleHouse } from './handle.js'
+import { RecentPlace } from './recent-place.js'
+
+export interface HandlesOptions {
+  readonly journal: Journal
+  readonly config: Pick<RrrConfig, 'maxHandles' | 'maxQueued' | 'maxAge'>
+  /** Milliseconds since 1970; the computer's clock when left out. */
+  readonly now?: (() => number) | undefined
+}
+
+/**
+ * The handles that are in use, and those that were a short while ago. One that nobody has asked for since before the oldest
+ * message that it could get is forgotten: it would begin at the same place.
+ */
+export class Handles {
+  readonly #options: HandlesOptions
+  readonly #house: HandleHouse
+  /** Those that were used last are the last. */
+  readonly #all = new Map<string, Handle>()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: HandlesOptions) {
+    const { journal, config, now = Date.now } = options
+    this.#options = options
+    const recent = new RecentPlace({ journal, maxAge: config.maxAge, now })
+    this.#house = { journal, config, recent, now }
+  }
+
+  get size(): number {
+    return this.#all.size
+  }
+
+  /**
+   * The handle of a name, for one request; give it back with `release`.
+   *
+   * @throws {Ending} `too-many-connections` where as many as there may be have a request that is open
+   */
+  take(name: string): Handle {
+    const handle = this.#all.get(name) ?? this.#make(name)
+    handle.readers++
+    this.#touch(handle)
+    return handle
+  }
+
+  release(handle: Handle): void {
+    handle.readers--
+    handle.usedAt = this.#house.now()
+    if (this.#all.get(handle.name) === handle) this.#touch(handle)
+    this.#timer ??= this.#wait(this.#options.config.maxAge)
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#all.clear()
+  }
+
+  #make(name: string): Handle {
+    if (this.#all.size >= this.#options.config.maxHandles) this.#forgetOldest()
+    return new Handle(this.#house, name)
+  }
+
+  #touch(handle: Handle): void {
+    this.#all.delete(handle.name)
+    this.#all.set(handle.name, handle)
+  }
+
+  #forgetOldest(): void {
+    for (const { name, readers } of this.#all.values()) {
+      if (readers > 0) continue
+      this.#all.delete(name)
+      return
+    }
+    throw new Ending('too-many-connections')
+  }
+
+  #wait(time: number): NodeJS.Timeout {
+    return setTimeout(() => this.#forgetOld(), time).unref()
+  }
+
+  #forgetOld(): void {
+    this.#timer = undefined
+    const oldest = this.#house.now() - this.#options.config.maxAge
+    for (const { name, readers, usedAt } of this.#all.values()) {
+      if (readers > 0) continue
+      if (usedAt > oldest) {
+        this.#timer = this.#wait(usedAt - oldest)
+        return
+      }
+      this.#all.delete(name)
+    }
+  }
+}

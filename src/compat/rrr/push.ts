@@ -1,0 +1,139 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import type { RrrConfig } from '../../config/compat.js'
+import type { DeliveryOptions } from '../../delivery/delivery.js'
+import { registerOtherMethods } from '../../delivery/kept-body-routes.js'
+import { OpenPolls } from '../../delivery/open-polls.js'
+import { requirePermitted } from '../../delivery/permitted.js'
+import { answerOf } from '../../delivery/stream-wire.js'
+import { Ending } from '../../endings.js'
+import { readQuery } from '../../http/parameters.js'
+import { answerProblem } from '../../http/problem.js'
+import { isUserName } from '../../identity.js'
+import { deviceOf } from '../../push/device.js'
+import { answerBody, nothing } from './answer.js'
+import { HandleRequest } from './handle-request.js'
+import { Handles } from './handles.js'
+
+export interface RrrOptions extends DeliveryOptions {
+  readonly config: RrrConfig
+  /** Milliseconds since 1970; the computer's clock when left out. */
+  readonly now?: () => number
+}
+
+/** RRR's push over HTTP. */
+export interface RrrPush {
+  /** Handles that are known just now. */
+  readonly handles: number
+  /** Answers the requests that wait, and refuses new ones. */
+  close(): void
+}
+
+const query = z.object({
+  handle: z
+    .string('must be there once')
+    .refine(
+      name => isUserName(name) && !/[+#/]/.test(name),
+      'must have 1 to 255 bytes, and no +, #, / or control characters',
+    ),
+})
+
+/** Under `/`, only requests with a handle are RRR's; this is what the router tells them by. */
+const constraint = 'rrrHandle'
+
+/**
+ * Adds RRR's push over HTTP: `GET <prefix>/?handle=1`, whatever the path below the prefix, is answered with the next message
+ * of `push/1`, or with an empty one after `wait`.
+ */
+export function registerRrr(app: FastifyInstance, options: RrrOptions): RrrPush {
+  const { push, config, now } = options
+  const handles = new Handles({ journal: push.journal, config, now })
+  const polls = new OpenPolls()
+  let lastId = 0
+  const ask = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+    const { name, content } = await contentFor(request, reply, options, handles, polls)
+    reply.header('cache-control', 'no-store').type('application/json; charset=utf-8')
+    return reply.send(answerBody(content, name, ++lastId))
+  }
+  if (config.prefix === '/') addConstraint(app)
+  app.register(async scope => {
+    refuseWithProblems(scope, options)
+    if (config.prefix === '/') {
+      scope.get('/*', { constraints: { [constraint]: 'given' } }, ask)
+      return
+    }
+    for (const url of [config.prefix, `${config.prefix}/*`]) {
+      scope.get(url, ask)
+      registerOtherMethods(scope, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+    }
+  })
+  return {
+    get handles() {
+      return handles.size
+    },
+    close: () => {
+      polls.close()
+      handles.close()
+    },
+  }
+}
+
+async function contentFor(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: RrrOptions,
+  handles: Handles,
+  polls: OpenPolls,
+): Promise<{ name: string; content: Buffer }> {
+  const caller = await options.gate.admit(request, reply)
+  const { handle: name } = readQuery(request, query)
+  requirePermitted(caller.permissions, [`push/${name}`])
+  // The client may have gone while it was found out who it is.
+  if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: nothing }
+  // Before the newer one counts: who may have one connection may have one request after the other.
+  polls.makeRoom(name)
+  const handle = handles.take(name)
+  try {
+    const made: HandleRequest = new HandleRequest(options, {
+      ...{ handle, caller },
+      device: deviceOf(caller.identity, name),
+      answer: answerOf(reply),
+      wait: options.config.wait,
+      over: () => {
+        polls.delete(made, name)
+      },
+    })
+    polls.add(made, name)
+    return { name, content: await made.answered }
+  } finally {
+    handles.release(handle)
+  }
+}
+
+/** Has a route say that it is for requests with `handle=` alone. */
+function addConstraint(app: FastifyInstance): void {
+  app.addConstraintStrategy({
+    name: constraint,
+    storage: () => {
+      const routes = new Map()
+      return {
+        get: key => routes.get(key) ?? null,
+        set: (key, route) => routes.set(key, route),
+      }
+    },
+    deriveConstraint: ({ url = '' }) => (/[?&]handle=/.test(url) ? 'given' : undefined),
+    validate: () => {},
+  })
+}
+
+/** What is wrong is said to programs; RRR itself says nothing. */
+function refuseWithProblems(scope: FastifyInstance, { metrics, log }: RrrOptions): void {
+  scope.setErrorHandler((error, request, reply) => {
+    if (!(error instanceof Ending)) throw error
+    const { reason, httpStatus: status, text: detail, level, cause, retryAfter } = error
+    metrics.refused(reason)
+    log[level]({ path: request.routeOptions.url, reason, status, err: cause }, detail)
+    const headers = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
+    return answerProblem(reply, { status, detail, reason }, headers as Record<string, string>)
+  })
+}

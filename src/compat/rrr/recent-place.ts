@@ -1,0 +1,55 @@
+import type { Journal } from '../../push/journal.js'
+
+/** How long a place that was found is good, as a part of the age. */
+const goodFor = 1 / 60
+
+export interface RecentPlaceOptions {
+  readonly journal: Journal
+  /** In milliseconds. */
+  readonly maxAge: number
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}
+
+/**
+ * Finds the place in a journal after which all is younger than an age; what is a little older may come with it. Looked for
+ * once in a while, by halves, whoever asks how often.
+ */
+export class RecentPlace {
+  readonly #options: RecentPlaceOptions
+  #place = 0
+  #foundAt = Number.NEGATIVE_INFINITY
+  #finding: Promise<number> | undefined
+
+  constructor(options: RecentPlaceOptions) {
+    this.#options = options
+  }
+
+  /** The sequence to read on from. Rejects as `Journal.read`. */
+  async find(): Promise<number> {
+    const { maxAge, now } = this.#options
+    const since = now() - this.#foundAt
+    if (since >= 0 && since < maxAge * goodFor) return this.#place
+    this.#finding ??= this.#find().finally(() => {
+      this.#finding = undefined
+    })
+    return this.#finding
+  }
+
+  async #find(): Promise<number> {
+    const { journal, maxAge, now } = this.#options
+    const at = now()
+    let [low, high] = [Math.max(this.#place, journal.first - 1), journal.head]
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2)
+      const query = { after: middle, through: middle + 1, limit: 1, maxBytes: 1 }
+      const [event] = (await journal.read(query)).events
+      // What has been trimmed meanwhile is old.
+      if (event && event.time >= at - maxAge) high = middle
+      else low = middle + 1
+    }
+    this.#place = low
+    this.#foundAt = at
+    return low
+  }
+}
