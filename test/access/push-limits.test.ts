@@ -176,6 +176,28 @@ describeWith('openssl', 'over push', () => {
     expect(client.readyState).toBe(WebSocket.OPEN)
   })
 
+  it('wrong passwords are looked at ten at a time of one address, wherever they are tried', async () => {
+    const people = await People.start()
+    onTestFinished(() => people.stop())
+    const gateway = await start({ access: people.access })
+    const wrong = basic('alice:wrong').headers ?? {}
+    const tries = [poll, publish, socket, source] as const
+    let tried = 0
+    await eventually(async () => {
+      const attempt = tries[tried++ % tries.length] ?? poll
+      return (await attempt(gateway, wrong)).status === 429
+    })
+    expect(tried).toBeGreaterThan(10)
+    for (const attempt of tries) {
+      const { status, headers } = await attempt(gateway, wrong)
+      expect(status).toBe(429)
+      expect(Number(headers['retry-after'])).toBeGreaterThan(0)
+    }
+    expect(await refusals(gateway, 'too-many-attempts')).toBe(tries.length + 1)
+    // Whoever comes with something else is not in the way of that.
+    expect((await poll(gateway, bearer(await people.token()).headers)).status).toBe(200)
+  })
+
   it('a batch that is larger than the burst is taken, and what comes after it waits for it', async () => {
     const gateway = await start({ limits: { publishesPerSecond: 100, publishesBurst: 10 } })
     const batch = (count: number) =>
