@@ -20,6 +20,15 @@ import { limitBodyTime } from './body-time.js'
 import { lingerTime } from './refusal.js'
 import { dropUnreadBodies } from './unread-bodies.js'
 
+/** The address of who sent a request. */
+const peer = Symbol('peer')
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [peer]: string
+  }
+}
+
 export interface AppOptions {
   readonly resolveClient: ClientResolver
   readonly limits: Pick<LimitsConfig, 'bodySize' | 'bodyTimeout' | 'urlLength'>
@@ -41,25 +50,32 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     // A part of the path may be the name of a topic, and as long as a path may be.
     routerOptions: { maxParamLength: limits.urlLength },
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
+    // Nothing is logged in the name of a request here, and a logger of its own costs more than to find its route.
+    childLoggerFactory: logger => logger,
     frameworkErrors: (error, request, reply) => {
       answer(request, reply, error.statusCode ?? 400)
     },
   })
 
-  const peers = new WeakMap<FastifyRequest, string>()
-  app.addHook('onRequest', async (request, reply) => {
+  // Hooks call back: each promise that there is nothing to wait for is a turn of its own, in every request.
+  app.decorateRequest(peer, '')
+  app.addHook('onRequest', (request, reply, done) => {
     reply.headers(securityHeaders)
     // Kept from here, because an HTTP/2 connection may be gone, and its address with it, when the answer is.
-    peers.set(request, resolveClient(request.raw).address)
+    request[peer] = resolveClient(request.raw).address
     if (request.url.length > limits.urlLength) throw new Ending('url-too-long')
+    done()
   })
   limitBodyTime(app, limits.bodyTimeout)
   discardBodies(app, limits.bodySize)
   dropUnreadBodies(app)
-  app.addHook('onResponse', async (request, reply) => {
-    const { method, path } = pathAndMethod(request)
-    const ms = Math.round(reply.elapsedTime * 10) / 10
-    log.debug({ peer: peers.get(request), method, path, status: reply.statusCode, ms }, 'request')
+  app.addHook('onResponse', (request, reply, done) => {
+    if (log.isLevelEnabled('debug')) {
+      const { method, path } = pathAndMethod(request)
+      const ms = Math.round(reply.elapsedTime * 10) / 10
+      log.debug({ peer: request[peer], method, path, status: reply.statusCode, ms }, 'request')
+    }
+    done()
   })
 
   app.setErrorHandler((error: FastifyError | Ending | ParameterError, request, reply) => {
@@ -68,7 +84,7 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
     if (error instanceof Ending) {
       metrics.refused(error.reason)
       const { reason, httpStatus: status, cause, level, text } = error
-      log[level]({ peer: peers.get(request), ...pathAndMethod(request), reason, status, err: cause }, text)
+      log[level]({ peer: request[peer], ...pathAndMethod(request), reason, status, err: cause }, text)
       if (reason === 'body-too-large') {
         // What still comes would turn the end into a reset, which can overtake the answer.
         reply.removeHeader('connection')

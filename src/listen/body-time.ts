@@ -10,16 +10,19 @@ const bodiless: ReadonlySet<string> = new Set(['GET', 'HEAD'])
  */
 export function limitBodyTime(app: FastifyInstance, milliseconds: number): void {
   const timers = new WeakMap<FastifyRequest, NodeJS.Timeout>()
-  app.addHook('preParsing', async (request, _reply, payload) => {
-    if (bodiless.has(request.method)) return payload
+  app.addHook('preParsing', (request, _reply, payload, done) => {
+    if (bodiless.has(request.method)) return done(null, payload)
     const giveUp = (): void => {
       // To whoever waits for the body it has failed; where nobody does, an error without a listener would end the process.
       if (payload.listenerCount('error') > 0) payload.emit('error', new Ending('body-timeout'))
     }
     timers.set(request, setTimeout(giveUp, milliseconds).unref())
-    return payload
+    done(null, payload)
   })
-  const stop = async (request: FastifyRequest): Promise<void> => clearTimeout(timers.get(request))
+  const stop = (request: FastifyRequest, _reply: unknown, done: () => void): void => {
+    if (!bodiless.has(request.method)) clearTimeout(timers.get(request))
+    done()
+  }
   app.addHook('preValidation', stop)
   app.addHook('onResponse', stop)
 }

@@ -12,12 +12,14 @@ const bodiless: ReadonlySet<string> = new Set(['GET', 'HEAD'])
  * HTTP/1.1 has neither streams nor windows, and Node reads on for as long as a request may take.
  */
 export function dropUnreadBodies(app: FastifyInstance): void {
-  app.addHook('onRequest', async request => {
+  app.addHook('onRequest', (request, _reply, done) => {
     const stream = openStreamOf(request)
-    if (!stream) return
-    if (isUnread(request)) stream.resume()
-    // The answer is complete, and the rest of the body no longer wanted (RFC 9113 §8.1). Not before the answer has left.
-    stream.once('finish', () => setImmediate(() => stream.close()))
+    if (stream) {
+      if (isUnread(request)) stream.resume()
+      // The answer is complete, and the rest of the body no longer wanted (RFC 9113 §8.1). Not before the answer has left.
+      stream.once('finish', () => setImmediate(() => stream.close()))
+    }
+    done()
   })
   // Node tells of no end where the headers are all there is.
   app.addHook('onSend', async request => {
