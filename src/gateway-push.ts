@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import type { ClientResolver } from './access/client-address.js'
 import { RateLimits } from './access/rate-limits.js'
 import { type Broker, ownPeer } from './broker/broker.js'
+import { registerCouchdb } from './compat/couchdb.js'
 import { registerPere } from './compat/pere.js'
 import type { CompatConfig } from './config/compat.js'
 import type { PushConfig } from './config/push.js'
@@ -143,7 +144,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const sockets: SocketEndpoint[] = [
       createSocketRoute({ ...transport, resolveClient, publishes: rate, closeTimeout }),
     ]
-    let polls: { close(): void } | undefined
+    const polls: { close(): void }[] = []
     return {
       get connected() {
         return session.ready
@@ -151,17 +152,18 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       register: app => {
         registerEvents(app, transport)
         registerConnections(app, transport)
-        polls = registerPoll(app, transport)
+        polls.push(registerPoll(app, transport))
         registerPublish(app, { ...transport, publishes })
         registerReceipts(app, transport)
         registerPresence(app, transport)
         registerOpenApi(app, transport)
+        if (compat.couchdb !== 'off') polls.push(registerCouchdb(app, transport, compat.couchdb))
         if (compat.pere !== 'off') registerPere(app, { ...transport, prefix: compat.pere.prefix, publishes })
       },
       sockets,
       endStreams: () => {
         connections.close()
-        polls?.close()
+        for (const poll of polls) poll.close()
       },
       endSockets: async grace => {
         await Promise.all(sockets.map(socket => socket.close(grace)))

@@ -18,21 +18,22 @@ const endings: Readonly<Record<CloseReason, EndingReason>> = {
   'too-slow': 'client-too-slow',
   'journal-unavailable': 'journal-unavailable',
   'shutting-down': 'shutting-down',
-  // A stream never has enough.
-  complete: 'internal-error',
+  complete: 'complete',
 }
 
 /** How a stream says what is no event. */
 export interface StreamLanguage {
   gap(gap: Gap): Buffer
-  /** The last thing that a client is told. */
-  end(ending: Ending): Buffer
+  /** The last thing that a client is told; `cursor` is where it would go on. */
+  end(ending: Ending, cursor?: string): Buffer
 }
 
 /** What all event streams of one kind share. */
 export interface StreamHouse extends DeliveryOptions {
   readonly language: StreamLanguage
   readonly heartbeats: Heartbeats
+  /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
+  readonly endsWhenSilent?: boolean
   /** What moves the place that a client comes back with. */
   readonly places: SharedBytes
   /** What shows that a stream is alive. */
@@ -41,7 +42,7 @@ export interface StreamHouse extends DeliveryOptions {
 
 /** Who wants a stream, and of what. */
 export interface StreamOrder
-  extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last'>,
+  extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last' | 'limit'>,
     Omit<StreamWire, 'begin'> {
   readonly caller: Caller
   readonly device: string
@@ -115,6 +116,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   beat(): void {
     // What waits is read before this would be, or never.
     if (this.#body.writableNeedDrain) return
+    if (this.#house.endsWhenSilent) return this.end(new Ending('complete'))
     this.write(this.#house.signs.of(this.#subscription.cursor))
     this.#attendance.seen()
   }
@@ -133,7 +135,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
 
   end(ending: Ending): void {
     if (!this.#end(ending)) return
-    const body = this.#body.end(this.#house.language.end(ending))
+    const body = this.#body.end(this.#house.language.end(ending, this.#subscription.cursor))
     const timer = setTimeout(() => body.destroy(), lingerTime).unref()
     body.once('close', () => clearTimeout(timer))
   }

@@ -18,6 +18,8 @@ export interface PollEnd {
   /** Where to go on. */
   readonly cursor: string
   readonly gap: Gap | undefined
+  /** Whether there was nothing more when it was answered; else it is full. */
+  readonly isAll: boolean
   readonly device: string
 }
 
@@ -25,6 +27,8 @@ export interface PollEnd {
 export interface PollForm {
   readonly start: string
   end(end: PollEnd): string
+  /** What is said where there can be no answer; left out for a problem (RFC 9457). */
+  readonly refusal?: (ending: Ending) => { readonly type: string; readonly body: string }
 }
 
 /** Who polls, and for what. */
@@ -35,8 +39,10 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
   readonly caller: Caller
   readonly device: string
   readonly answer: Answer
-  /** In milliseconds; 0 for an answer as soon as it is known what there is. */
+  /** In milliseconds; 0 for an answer as soon as it is known what there is, `Infinity` for as long as it takes. */
   readonly timeout: number
+  /** After how many milliseconds of waiting a line feed shows, each time, that it is alive; left out for never. */
+  readonly heartbeat?: number | undefined
   readonly form: PollForm
   /** It is over, whatever the answer. */
   readonly over: () => void
@@ -53,6 +59,7 @@ export class PollAnswer implements Sink, OpenPoll {
   readonly #attendance: Attendance
   readonly #release: () => void
   readonly #timer: NodeJS.Timeout | undefined
+  readonly #beats: NodeJS.Timeout | undefined
   readonly #stopExpiry: () => void
   readonly #parts: Buffer[] = []
   #size = 0
@@ -66,7 +73,7 @@ export class PollAnswer implements Sink, OpenPoll {
   /** @throws {Ending} as `ApiGate.hold` */
   constructor(options: DeliveryOptions, order: PollOrder) {
     const { gate, push } = options
-    const { caller, device, answer, timeout, filters, encode, cursor, last, limit } = order
+    const { caller, device, answer, timeout, heartbeat, filters, encode, cursor, last, limit } = order
     this.#options = options
     this.#order = order
     this.#isDue = timeout === 0
@@ -77,7 +84,9 @@ export class PollAnswer implements Sink, OpenPoll {
       ...(cursor !== undefined && { cursor }),
       ...(last !== undefined && { last }),
     })
-    this.#timer = timeout === 0 ? undefined : setTimeout(timeIsUp, timeout, this).unref()
+    const waits = timeout > 0 && Number.isFinite(timeout)
+    this.#timer = waits ? setTimeout(timeIsUp, timeout, this).unref() : undefined
+    this.#beats = heartbeat === undefined ? undefined : setInterval(isAlive, heartbeat, this).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
     answer.once('close', () => this.#end())
   }
@@ -119,6 +128,14 @@ export class PollAnswer implements Sink, OpenPoll {
     if (this.#isLive) this.finish()
   }
 
+  /** Shows that it is alive: what stands between two values of JSON may be any white space. */
+  beat(): void {
+    const answer: Writable = this.#order.answer
+    if (!this.#isLive || this.#parts.length > 0 || answer.writableNeedDrain) return
+    if (!this.#begun) this.#begin([])
+    answer.write('\n')
+  }
+
   close(reason: CloseReason, cursor: string | undefined): void {
     if (reason === 'complete') this.finish(cursor)
     else this.#fail(new Ending(reason === 'too-slow' ? 'client-too-slow' : reason))
@@ -128,9 +145,10 @@ export class PollAnswer implements Sink, OpenPoll {
   finish(cursor = this.#subscription.cursor): void {
     if (!this.#end()) return
     const { answer, device, form } = this.#order
-    const end = form.end({ cursor: cursor ?? '', gap: this.#gap, device })
+    const end = form.end({ cursor: cursor ?? '', gap: this.#gap, isAll: this.#isLive, device })
     if (this.#begun) {
-      answer.end(end)
+      // Of events that were there before, none is left: what there is came after a sign of life.
+      answer.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
       return
     }
     const body = Buffer.concat([Buffer.from(form.start), ...withoutComma(this.#parts), Buffer.from(end)])
@@ -149,20 +167,21 @@ export class PollAnswer implements Sink, OpenPoll {
 
   #fail(ending: Ending): void {
     if (!this.#end()) return
-    const { answer } = this.#order
+    const { answer, form } = this.#order
     const { log, metrics } = this.#options
-    const { reason, level, text: detail, httpStatus: status, retryAfter } = ending
+    const { reason, level, text, httpStatus: status, retryAfter } = ending
     metrics.refused(reason)
-    log[level]({ peer: this.#order.caller.client.address, reason, status }, detail)
+    log[level]({ peer: this.#order.caller.client.address, reason, status }, text)
     // What has begun with 200 can only be cut off.
     if (this.#begun) {
       answer.destroy()
       return
     }
     if (retryAfter !== undefined) answer.setHeader('retry-after', String(retryAfter))
-    answer.setHeader('content-type', 'application/problem+json')
+    const { type, body } = (form.refusal ?? asProblem)(ending)
+    answer.setHeader('content-type', type)
     answer.statusCode = status
-    answer.end(JSON.stringify(problemBody({ status, detail, reason })))
+    answer.end(body)
   }
 
   /** Lets go of everything but the answer; `false` where that has been done. */
@@ -170,6 +189,7 @@ export class PollAnswer implements Sink, OpenPoll {
     if (this.#over) return false
     this.#over = true
     clearTimeout(this.#timer)
+    clearInterval(this.#beats)
     this.#stopExpiry()
     this.#subscription.close()
     this.#attendance.leave()
@@ -181,6 +201,14 @@ export class PollAnswer implements Sink, OpenPoll {
 
 function timeIsUp(poll: PollAnswer): void {
   poll.due()
+}
+
+function isAlive(poll: PollAnswer): void {
+  poll.beat()
+}
+
+function asProblem({ reason, text: detail, httpStatus: status }: Ending): { type: string; body: string } {
+  return { type: 'application/problem+json', body: JSON.stringify(problemBody({ status, detail, reason })) }
 }
 
 /** Each event has a comma before it, the first one too. */

@@ -27,19 +27,19 @@ export interface StreamWire {
  *
  * @param silence for how long nothing may come in either direction, in milliseconds
  */
-export function wireOf({ raw: request }: FastifyRequest, reply: FastifyReply, silence: number): StreamWire {
+export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: number): StreamWire {
   const answer = answerOf(reply)
   if ('stream' in answer) {
     const { stream } = answer
     const begin: StreamWire['begin'] = (headers, first) => {
       beginAnswer(reply, headers).write(first)
-      if (silence > usualSilence) stream.session?.setTimeout(silence)
+      allowSilence(request, reply, silence)
     }
     return { body: stream, peer: stream, begin }
   }
-  const { socket } = request
+  const { socket } = request.raw
   if (answer.socket !== null) {
-    return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request, reply, headers, first) }
+    return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request.raw, reply, headers, first) }
   }
   // Behind an answer that is still being written (pipelining), it has no connection yet.
   return { body: answer, peer: socket, begin: (headers, first) => void beginAnswer(reply, headers).write(first) }
@@ -47,6 +47,19 @@ export function wireOf({ raw: request }: FastifyRequest, reply: FastifyReply, si
 
 /** A shorter time limit than that of other connections is not set. */
 const usualSilence = 60_000
+
+/**
+ * Lets an answer that is not yet there take longer than connections may be silent. Over HTTP/1.1, the next request has the
+ * usual limit again; over HTTP/2, this is that of the whole connection.
+ *
+ * @param silence for how long nothing may come in either direction, in milliseconds
+ */
+export function allowSilence({ raw: request }: FastifyRequest, reply: FastifyReply, silence: number): void {
+  if (silence <= usualSilence) return
+  const answer = answerOf(reply)
+  if ('stream' in answer) answer.stream.session?.setTimeout(silence)
+  else request.socket.setTimeout(silence)
+}
 
 /** Gives an answer the headers of its reply, for one that is written without the framework. */
 export function keepHeaders(reply: FastifyReply): void {

@@ -327,7 +327,7 @@ describe('JSONP', () => {
         const payload = Buffer.from(JSON.stringify(`\u2028${text}\u2029`))
         const body = pollEncoder({ json, callback: 'f' })({ ...event, payload }).subarray(1)
         const { start, end } = pollForm('f')
-        const script = `${start}${body}${end({ cursor: '', gap: undefined, device: 'd' })}`
+        const script = `${start}${body}${end({ cursor: '', gap: undefined, isAll: true, device: 'd' })}`
         expect(script).not.toMatch(/[\u2028\u2029]/)
         const expected = JSON.parse(`[${pollEncoder({ json })({ ...event, payload }).subarray(1)}]`)
         expect(runInNewContext(script, { f: (answer: PollBody) => JSON.stringify(answer.events) })).toBe(

@@ -1,0 +1,127 @@
+import { createHash } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { DeliveryOptions } from '../../delivery/delivery.js'
+import { EventStream } from '../../delivery/event-stream.js'
+import { scriptType } from '../../delivery/jsonp.js'
+import type { OpenPolls } from '../../delivery/open-polls.js'
+import { PollAnswer } from '../../delivery/poll-answer.js'
+import { allowSilence, answerOf, beginAnswer, keepHeaders, wireOf } from '../../delivery/stream-wire.js'
+import type { Caller } from '../../http/api-gate.js'
+import { ParameterError } from '../../http/parameters.js'
+import { deviceOf } from '../../push/device.js'
+import { listForm } from './forms.js'
+import { type ChangesQuery, lastEventId } from './query.js'
+import { rowEncoder } from './rows.js'
+import { cursorOf } from './sequence.js'
+import { type Silence, type StreamFeed, type StreamHouses, streamForms } from './streams.js'
+
+/** What all answers with changes are made with. */
+export interface ChangesHouse {
+  readonly options: DeliveryOptions
+  readonly polls: OpenPolls
+  readonly streams: StreamHouses
+  /** How long a feed waits for a change, at the most and by default, in milliseconds. */
+  readonly timeout: number
+}
+
+/** Who wants which changes. */
+export interface ChangesOrder {
+  readonly caller: Caller
+  readonly filters: readonly string[]
+  readonly query: ChangesQuery
+}
+
+/** Answers with a feed. */
+export function answerChanges(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  house: ChangesHouse,
+  order: ChangesOrder,
+): FastifyReply {
+  const { feed, callback } = order.query
+  if (feed === 'normal' || feed === 'longpoll') return answerOnce(request, reply, house, order)
+  if (callback !== undefined) throw new ParameterError('callback', 'callback is for feeds that are answered once')
+  return openFeed(request, reply, house, { ...order, feed })
+}
+
+/** A list of what there is; where that is nothing, and the feed is a long-poll, of what comes. */
+function answerOnce(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { options, polls, timeout: longest }: ChangesHouse,
+  { caller, filters, query }: ChangesOrder,
+): FastifyReply {
+  const { feed, callback, since, include_docs: includeDocs, timeout = longest, heartbeat } = query
+  const waits = feed === 'longpoll'
+  const beats = waits ? heartbeat : undefined
+  reply
+    .header('cache-control', 'no-store')
+    .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
+  if (request.method === 'HEAD') return reply.send()
+  // The client may have gone while it was found out who it is.
+  if (request.raw.socket.destroyed) return reply.hijack()
+  polls.makeRoom(undefined)
+  const made = new PollAnswer(options, {
+    ...{ caller, filters, last: undefined, answer: answerOf(reply) },
+    cursor: cursorOf(options.push.journal, since),
+    limit: query.limit ?? (waits && callback !== undefined ? 1 : Number.POSITIVE_INFINITY),
+    device: deviceFor(request, caller, query.device),
+    encode: rowEncoder(callback === undefined ? 'list' : 'script', includeDocs),
+    form: listForm(options.push.journal, callback),
+    timeout: !waits ? 0 : beats === undefined ? Math.min(timeout, longest) : Number.POSITIVE_INFINITY,
+    heartbeat: beats,
+    over: () => polls.delete(made, undefined),
+  })
+  polls.add(made, undefined)
+  allowSilence(request, reply, 2 * longest)
+  keepHeaders(reply)
+  return reply.hijack()
+}
+
+/** Rows as they come. */
+function openFeed(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { options, streams, timeout: longest }: ChangesHouse,
+  { caller, filters, feed, query }: ChangesOrder & { readonly feed: StreamFeed },
+): FastifyReply {
+  const { headers, first } = streamForms[feed]
+  if (request.raw.socket.destroyed || request.method === 'HEAD') {
+    beginAnswer(reply, headers).end()
+    return reply
+  }
+  const { include_docs: includeDocs, limit } = query
+  const known =
+    feed === 'eventsource' ? lastEventId(request.headers['last-event-id'], query['last-event-id']) : undefined
+  const silence = silenceOf(feed, query, { longest, usual: options.push.config.heartbeat })
+  const { body, peer, begin } = wireOf(request, reply, 2 * Math.max(silence.interval, longest))
+  new EventStream(streams.houseOf(feed, silence), {
+    ...{ caller, filters, body, peer, device: deviceFor(request, caller, query.device) },
+    cursor: cursorOf(options.push.journal, known ?? query.since),
+    encode: rowEncoder(feed === 'continuous' ? 'line' : 'message', includeDocs),
+    ...(limit !== undefined && { limit }),
+  })
+  begin(headers, first)
+  return reply
+}
+
+/** With a heartbeat, a feed has no end. So has one for an EventSource, which would only come back. */
+function silenceOf(
+  feed: StreamFeed,
+  { heartbeat, timeout }: ChangesQuery,
+  { longest, usual }: { readonly longest: number; readonly usual: number },
+): Silence {
+  if (heartbeat !== undefined) return { interval: heartbeat, ends: false }
+  if (feed === 'eventsource' && timeout === undefined) return { interval: usual, ends: false }
+  return { interval: Math.min(timeout ?? longest, longest), ends: true }
+}
+
+/**
+ * CouchDB's clients know nothing of devices, and come back all the time: those of one address that call themselves the same
+ * are one, so that presence does not count each of their requests.
+ */
+function deviceFor({ headers }: FastifyRequest, { identity, client }: Caller, named: string | undefined): string {
+  if (named !== undefined || identity.user !== undefined) return deviceOf(identity, named)
+  const key = `${client.address}\n${headers['user-agent'] ?? ''}`
+  return deviceOf(identity, `couchdb-${createHash('sha256').update(key).digest('hex').slice(0, 16)}`)
+}

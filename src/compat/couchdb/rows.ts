@@ -1,0 +1,76 @@
+import { createHash } from 'node:crypto'
+import { scriptJson } from '../../delivery/jsonp.js'
+import { textOf } from '../../delivery/payload-text.js'
+import type { Event } from '../../push/event.js'
+import type { Encoder } from '../../push/sink.js'
+
+/*
+ * Each event is a document of its own, which never changes: what its payload says, under the event's id. So what somebody
+ * was told of once is never told again as something else, and two messages on one topic are two documents.
+ */
+
+/** The feeds whose rows look different: in a list, one line each, or as messages of an event stream. */
+export type RowKind = 'list' | 'script' | 'line' | 'message'
+
+const kinds: Readonly<Record<RowKind, (row: string, event: Event) => string>> = {
+  // What puts the list together takes the comma off the first one.
+  list: row => `,${row}`,
+  script: row => `,${scriptJson(row)}`,
+  line: row => `${row}\n`,
+  message: (row, { sequence }) => `data: ${row}\nid: ${sequence}\n\n`,
+}
+
+/** The encoder of a kind of row: for each the same function. */
+export function rowEncoder(kind: RowKind, includeDocs: boolean): Encoder {
+  return (includeDocs ? withDocs : withoutDocs)[kind]
+}
+
+const withDocs = encodersOf(true)
+const withoutDocs = encodersOf(false)
+
+function encodersOf(includeDocs: boolean): Readonly<Record<RowKind, Encoder>> {
+  const encoderOf = (kind: RowKind): Encoder => {
+    return event => Buffer.from(kinds[kind](rowJson(event, includeDocs), event))
+  }
+  return {
+    list: encoderOf('list'),
+    script: encoderOf('script'),
+    line: encoderOf('line'),
+    message: encoderOf('message'),
+  }
+}
+
+/** The row of an event in a list of changes, on one line. CouchDB has no `topic` there. */
+export function rowJson(event: Event, includeDocs: boolean): string {
+  const { sequence: seq, id, topic } = event
+  const rev = revisionOf(id)
+  const row = JSON.stringify({ seq, id, changes: [{ rev }], topic })
+  return includeDocs ? `${row.slice(0, -1)},"doc":${documentJson(event, rev)}}` : row
+}
+
+/** The first revision there is, and the last one. */
+function revisionOf(id: string): string {
+  return `1-${createHash('sha256').update(id).digest('hex').slice(0, 32)}`
+}
+
+function documentJson({ id, payload }: Event, rev: string): string {
+  const own = { _id: id, _rev: rev }
+  const text = textOf(payload)
+  if (text === undefined) return JSON.stringify({ ...own, payloadBase64: payload.toString('base64') })
+  try {
+    const fields: unknown = JSON.parse(text)
+    if (isObject(fields)) return JSON.stringify({ ...own, ...withoutSpecial(fields) })
+  } catch {
+    // No JSON, or nested so deep that it cannot be written again.
+  }
+  return JSON.stringify({ ...own, msg: text })
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Names that begin with `_` are CouchDB's own. */
+function withoutSpecial(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => !name.startsWith('_')))
+}
