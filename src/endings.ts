@@ -167,6 +167,7 @@ const table = {
     level: 'warn',
     text: 'A topic has more levels, or is longer, than this broker takes',
   },
+  complete: { closeCode: 1000, level: 'info', text: 'The client has got all that it asked for' },
   'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
   'shutting-down': {
     httpStatus: 503,
