@@ -88,6 +88,8 @@ export class Connection {
   /** Publications that wait until fewer are in flight (MQTT 5 §4.9). */
   readonly #waiting: (() => void)[] = []
   #corked = false
+  /** Messages of which the broker is yet to be told that they are kept. */
+  #kept = 0
 
   private constructor(options: ConnectionOptions) {
     this.#options = options
@@ -174,7 +176,12 @@ export class Connection {
 
   /** Tells the broker that one more of the messages that came is kept, in their order. */
   keep(): void {
-    this.#options.onKept?.(1)
+    if (this.#kept++ > 0) return
+    queueMicrotask(() => {
+      const count = this.#kept
+      this.#kept = 0
+      this.#options.onKept?.(count)
+    })
   }
 
   /** Sends PUBACK. */

@@ -79,7 +79,7 @@ export class Reader {
       lapsed: () => this.#lapse(),
       restored: () => {
         this.#lapsed = false
-        this.#remember(made)
+        void this.#remember(made)
       },
     })
     connection = made
@@ -143,21 +143,25 @@ export class Reader {
     })
     // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#known = known
-    const missed = this.#wasSubscribed || (last === undefined && journal.head > 0)
-    if (embedded && missed) this.#write(hole, () => {})
+    const missed = embedded && (this.#wasSubscribed || (last === undefined && journal.head > 0))
+    if (missed) this.#write(hole, () => {})
     const refused = await connection.subscribe(topics, embedded ? 0 : 1)
     if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
     known?.open()
     this.#wasSubscribed = true
-    // When the hole is in the journal, if there is one: before, the next start would not know of it.
+    if (!missed) {
+      await this.#remember(connection)
+      return
+    }
+    // Not before the hole is in the journal: the next start would not know of it.
     this.#scribe.whenWritten(() => {
-      if (!this.#lapsed) this.#remember(connection)
+      if (!this.#lapsed) void this.#remember(connection)
     })
   }
 
-  #remember({ dialect }: Connection): void {
+  async #remember({ dialect }: Connection): Promise<void> {
     const { clientId, topics, remembered, log } = this.#options
-    remembered.save({ clientId, dialect: dialect.name, topics }).catch(error => {
+    await remembered.save({ clientId, dialect: dialect.name, topics }).catch(error => {
       log.warn({ err: error }, 'what push is subscribed to cannot be written down; it subscribes anew after a restart')
     })
   }

@@ -38,6 +38,7 @@ export class Scribe {
   #writing = 0
   #pressed = false
   #recovering = false
+  #finishing = false
   readonly #closing = new AbortController()
 
   constructor(options: ScribeOptions) {
@@ -77,7 +78,7 @@ export class Scribe {
       event => {
         this.#writing--
         entry.tell = () => entry.onWritten(event)
-        this.#finish()
+        this.#finishSoon()
       },
       error => {
         this.#writing--
@@ -85,6 +86,16 @@ export class Scribe {
         this.#refused(error)
       },
     )
+  }
+
+  /** A whole batch of the journal is written at once, and each message of it comes with a microtask of its own. */
+  #finishSoon(): void {
+    if (this.#finishing) return
+    this.#finishing = true
+    queueMicrotask(() => {
+      this.#finishing = false
+      this.#finish()
+    })
   }
 
   /** Tells of what is written, up to the first that is not. */
