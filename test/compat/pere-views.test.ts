@@ -1,0 +1,151 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { encodeEvent, encodeLater, encodePlace, feedStart } from '../../src/compat/pere/frames.js'
+import { OpenFeeds } from '../../src/compat/pere/open-feeds.js'
+import { Publishers } from '../../src/compat/pere/publishers.js'
+import { eventView, laidOut } from '../../src/compat/pere/views.js'
+import type { Event } from '../../src/push/event.js'
+import { SseParser, type StreamMessage } from '../helpers/sse-parser.js'
+
+const id = 'mi95vp7k1q3x8za-1'
+
+const eventOf = (payload: Buffer | string): Event => ({
+  ...{ id, sequence: 1, topic: 'CHANNEL_1', time: 0, qos: 1, retained: false },
+  payload: Buffer.from(payload),
+})
+
+function parse(stream: Buffer | string): StreamMessage[] {
+  const messages: StreamMessage[] = []
+  new SseParser(message => messages.push(message)).push(Buffer.from(stream))
+  return messages
+}
+
+describe('a frame of a feed', () => {
+  it('is any text, but for the kind of its line breaks', () => {
+    fc.assert(
+      fc.property(
+        fc.string({ unit: fc.oneof(fc.constantFrom('\n', '\r', ':', ' '), fc.string({ maxLength: 2 })) }),
+        text => {
+          const [message, ...more] = parse(encodeEvent(eventOf(text)))
+          expect(more).toEqual([])
+          expect(message).toEqual({
+            event: 'message',
+            data: Buffer.from(text)
+              .toString()
+              .replaceAll(/\r\n|\r/g, '\n'),
+            lastEventId: id,
+          })
+        },
+      ),
+    )
+  })
+
+  it('is any JSON with the same meaning, however it is written', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.constantFrom('\n', '\r\n', '\r'), (value, lineBreak) => {
+        const body = JSON.stringify(value, null, 2).replaceAll('\n', lineBreak)
+        const [message] = parse(encodeEvent(eventOf(body)))
+        expect(JSON.parse(message?.data ?? '')).toEqual(JSON.parse(body))
+      }),
+    )
+  })
+
+  it('is bytes that are no text as base64, under a name', () => {
+    const bytes = Buffer.from([0xc3, 0x28, 0x0a])
+    expect(parse(encodeEvent(eventOf(bytes)))).toEqual([
+      { event: 'base64', data: bytes.toString('base64'), lastEventId: id },
+    ])
+  })
+
+  it('has a client come back after a second at the soonest', () => {
+    for (const text of [feedStart('H1'), encodeLater(0), encodeLater(0.2), encodeLater(10)]) {
+      expect(Number(/^retry: (\d+)$/m.exec(text)?.[1])).toBeGreaterThanOrEqual(1000)
+    }
+  })
+
+  it('has no place that is none: what a client came with may have line breaks in it', () => {
+    for (const cursor of [undefined, 'x', 'x\n\ndata: y\n\n', '2014-12-01T15:01:45.025Z']) {
+      expect(encodePlace(cursor).toString()).toBe(':\n\n')
+    }
+    expect(encodePlace(id).toString()).toBe(`id: ${id}\n\n`)
+  })
+})
+
+describe('an event as an administrator sees it', () => {
+  it('has the members of its body, whatever they are called, behind those that PERE shows', () => {
+    fc.assert(
+      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), members => {
+        const body: object = JSON.parse(JSON.stringify(members))
+        const view = eventView(eventOf(JSON.stringify(body)), 'P1')
+        expect(view).toEqual({ device: 'P1', time: '1970-01-01T00:00:00.000Z', id, ...body })
+        // Of an object's members, those that are numbers come first in any case.
+        expect(
+          Object.keys(view)
+            .filter(name => !/^\d+$/.test(name))
+            .slice(0, 3),
+        ).toEqual(['device', 'time', 'id'])
+      }),
+    )
+  })
+
+  it('shows a channel only where it is another one than that of the event', () => {
+    expect(eventView(eventOf('{"channel":"CHANNEL_1"}'), 'P1')).not.toHaveProperty('channel')
+    expect(eventView(eventOf('{"channel":"CHANNEL_2"}'), 'P1')).toHaveProperty('channel', 'CHANNEL_2')
+  })
+
+  it.each([
+    { what: 'a number', body: '1', data: 1 },
+    { what: 'a list', body: '[1,{"a":2}]', data: [1, { a: 2 }] },
+    { what: 'null', body: 'null', data: null },
+    { what: 'a text', body: 'on', data: 'on' },
+    { what: 'nothing', body: '', data: '' },
+    { what: 'what is nested too deeply', body: '['.repeat(100_000) + ']'.repeat(100_000), data: expect.any(String) },
+  ])('is $what under data', ({ body, data }) => {
+    expect(eventView(eventOf(body), undefined)).toMatchObject({ device: null, data })
+  })
+})
+
+describe('what administrators are shown', () => {
+  it('is JSON, laid out down to a level', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.nat(3), (value, levels) => {
+        expect(JSON.parse(laidOut(value, levels))).toEqual(JSON.parse(JSON.stringify(value)))
+      }),
+    )
+    expect(laidOut({ a: [], b: {}, c: [{ d: [1, 2] }] }, 2)).toBe(
+      '{\n  "a":[],\n  "b":{},\n  "c":[\n    {"d":[1,2]}\n  ]\n}',
+    )
+  })
+
+  it('takes no more room than its bodies, however deep they are', () => {
+    const deep = JSON.parse(`${'[1,'.repeat(1000)}1${']'.repeat(1000)}`)
+    expect(laidOut([{ data: deep }], 2).length).toBeLessThan(5000)
+  })
+})
+
+describe('what is kept', () => {
+  it('of feeds is nothing when they have ended', () => {
+    const feeds = new OpenFeeds()
+    const feed = { channel: 'CHANNEL_1', device: 'H1', at: 0, lastEventId: '' }
+    const ends = [feeds.add(feed), feeds.add({ ...feed }), feeds.add({ ...feed, channel: 'CHANNEL_2' })]
+    expect([...feeds.counts()]).toEqual([
+      ['CHANNEL_1', 2],
+      ['CHANNEL_2', 1],
+    ])
+    ends[0]?.()
+    ends[0]?.()
+    expect([...feeds.on('CHANNEL_1')]).toHaveLength(1)
+    for (const end of ends) end()
+    expect([...feeds.counts()]).toEqual([])
+    const again = feeds.add(feed)
+    ends[0]?.()
+    expect([...feeds.on('CHANNEL_1')]).toEqual([feed])
+    again()
+  })
+
+  it('of who published is about the newest ten thousand events', () => {
+    const publishers = new Publishers()
+    for (let event = 0; event < 10_001; event++) publishers.note(String(event), 'P1')
+    expect([publishers.of('0'), publishers.of('1'), publishers.of('10000')]).toEqual([undefined, 'P1', 'P1'])
+  })
+})
