@@ -86,12 +86,14 @@ const table = {
   'broker-away': {
     httpStatus: 503,
     retryAfter: 5,
+    closeCode: 1013,
     level: 'info',
     text: 'The MQTT broker cannot be reached just now',
   },
   'publish-timeout': {
     httpStatus: 504,
     retryAfter: 5,
+    closeCode: 1013,
     level: 'warn',
     text: 'The MQTT broker took the message and has not passed it on in time; it may yet come',
   },
@@ -152,6 +154,7 @@ const table = {
   'protocol-error': { closeCode: 1002, level: 'warn', text: 'The frames break RFC 6455' },
   'invalid-utf8': { closeCode: 1007, level: 'warn', text: 'The close reason is not valid UTF-8' },
   'text-frame': { closeCode: 1003, level: 'warn', text: 'MQTT travels in binary frames; this was a text frame' },
+  'binary-frame': { closeCode: 1003, level: 'warn', text: 'Only text is taken here; this was a binary frame' },
   'not-mqtt': { closeCode: 1002, level: 'warn', text: 'The first packet must be a valid MQTT CONNECT' },
   'connect-too-large': { closeCode: 1009, level: 'warn', text: 'The MQTT CONNECT packet is too large' },
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },

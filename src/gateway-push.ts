@@ -5,6 +5,8 @@ import { RateLimits } from './access/rate-limits.js'
 import { type Broker, ownPeer } from './broker/broker.js'
 import { registerCouchdb } from './compat/couchdb.js'
 import { registerPere } from './compat/pere.js'
+import { registerRrr } from './compat/rrr/push.js'
+import { createRrrSocketRoute } from './compat/rrr/socket.js'
 import type { CompatConfig } from './config/compat.js'
 import type { PushConfig } from './config/push.js'
 import type { LimitsConfig } from './config/schema.js'
@@ -39,6 +41,8 @@ export interface PushSideOptions {
   readonly broker: Broker
   /** Whether that is the one inside this process. */
   readonly embedded: boolean
+  /** The largest MQTT packet that it takes, in bytes; left out where nobody knows. */
+  readonly packetSize?: number | undefined
   /** Where the journal and what belongs to it are kept; `undefined` for memory only. */
   readonly data: string | undefined
   /** Who listens with MQTT, at the embedded broker. */
@@ -144,6 +148,11 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const sockets: SocketEndpoint[] = [
       createSocketRoute({ ...transport, resolveClient, publishes: rate, closeTimeout }),
     ]
+    // The last, as its prefix may be /.
+    if (compat.rrr !== 'off') {
+      const own = { config: compat.rrr, topic: { levels, length }, packetSize: options.packetSize }
+      sockets.push(createRrrSocketRoute({ ...transport, ...own, publishes: rate, closeTimeout }))
+    }
     const polls: { close(): void }[] = []
     return {
       get connected() {
@@ -157,6 +166,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
         registerReceipts(app, transport)
         registerPresence(app, transport)
         registerOpenApi(app, transport)
+        if (compat.rrr !== 'off') polls.push(registerRrr(app, { ...transport, config: compat.rrr }))
         if (compat.couchdb !== 'off') polls.push(registerCouchdb(app, transport, compat.couchdb))
         if (compat.pere !== 'off') registerPere(app, { ...transport, prefix: compat.pere.prefix, publishes })
       },

@@ -320,6 +320,7 @@ async function openPushSide(
     compat,
     broker: await brokers.get(broker),
     embedded: broker === 'embedded',
+    packetSize: broker === 'embedded' ? config.mqtt.maxPacketSize : undefined,
     data,
     limits,
   }

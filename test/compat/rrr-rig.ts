@@ -1,6 +1,13 @@
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
+import { type ClientOptions, WebSocket } from 'ws'
+import { compileClientResolver } from '../../src/access/client-address.js'
+import { ConnectionLimits } from '../../src/access/limits.js'
+import { UserLimits } from '../../src/access/user-limits.js'
 import { type RrrOptions, type RrrPush, registerRrr } from '../../src/compat/rrr/push.js'
+import { createRrrSocketRoute, type RrrSocketOptions, type RrrSocketRoute } from '../../src/compat/rrr/socket.js'
 import type { RrrConfig } from '../../src/config/compat.js'
+import { UpgradeRouter } from '../../src/listen/upgrade.js'
+import type { Message } from '../../src/push/event.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from '../transports/rig.js'
 
@@ -53,5 +60,96 @@ export async function startRrrRig(
       await eventually(() => rig.attendances.length > length && rig.hub.counters.subscribers > 0)
       return { answer }
     },
+  }
+}
+
+export interface RrrSocketRig extends Rig {
+  readonly route: RrrSocketRoute
+  /** What was published, by whomever. */
+  readonly published: Message[]
+  /** Connects; not open yet. */
+  connect(path: string, options?: ClientOptions): RrrClient
+}
+
+/** A plain client that keeps what it is sent. */
+export class RrrClient extends WebSocket {
+  readonly texts: string[] = []
+  readonly blobs: Buffer[] = []
+  closedWith: { readonly code: number; readonly reason: string } | undefined
+  /** The status of a refused handshake. */
+  refusedWith: number | undefined
+
+  constructor(url: string, options: ClientOptions & { readonly protocols?: string[] } = {}) {
+    super(url, options.protocols ?? [], options)
+    this.on('message', (data: Buffer, isBinary) => {
+      if (isBinary) this.blobs.push(data)
+      else this.texts.push(data.toString())
+    })
+    this.on('close', (code, reason) => {
+      this.closedWith = { code, reason: reason.toString() }
+    })
+    this.on('unexpected-response', (_request, response) => {
+      this.refusedWith = response.statusCode
+      response.resume()
+    })
+    this.on('error', () => {})
+    onTestFinished(() => this.terminate())
+  }
+
+  async opened(): Promise<this> {
+    await eventually(() => this.readyState !== WebSocket.CONNECTING)
+    expect(this.readyState).toBe(WebSocket.OPEN)
+    return this
+  }
+}
+
+/** A rig with the endpoint of RRR's WebSockets; it is closed with the test. */
+export async function startRrrSocketRig(
+  config: Partial<RrrConfig> = {},
+  options: Partial<RigOptions> & { readonly socket?: Partial<RrrSocketOptions> } = {},
+): Promise<RrrSocketRig> {
+  const resolveClient = compileClientResolver([])
+  const published: Message[] = []
+  let made: RrrSocketRoute | undefined
+  const rig = await startRig({
+    register: () => {},
+    ...options,
+    onUpgrade: delivery => {
+      const { publisher } = delivery.push
+      const push = {
+        ...delivery.push,
+        publisher: {
+          connected: true,
+          publish: (sent: Message) => {
+            published.push(sent)
+            return publisher.publish(sent)
+          },
+        },
+      }
+      const route = createRrrSocketRoute({
+        ...{ ...delivery, push, closeTimeout: 500, topic: { levels: 32, length: 1024 } },
+        ...options.socket,
+        config: { ...rrrDefaults, ...config },
+      })
+      made = route
+      const { log, metrics } = delivery
+      const router = new UpgradeRouter({
+        routes: [{ ...route, allowsOrigin: () => true }],
+        limits: new ConnectionLimits({ connections: 1000, connectionsPerAddress: 1000 }),
+        users: new UserLimits('off'),
+        ...{ urlLength: 8192, resolveClient, log, metrics },
+        nextId: () => '1',
+      })
+      return (request, socket, head) => router.handle(request, socket, head)
+    },
+  })
+  if (!made) throw new Error('there is no endpoint')
+  const route = made
+  onTestFinished(async () => {
+    await Promise.all([route.close(100), rig.close()])
+  })
+  return {
+    ...{ ...rig, route, published },
+    connect: (path, more) => new RrrClient(`ws://127.0.0.1:${rig.port}${path}`, more),
   }
 }

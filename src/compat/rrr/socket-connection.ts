@@ -1,0 +1,242 @@
+import { type Rate, TokenBucket } from '../../access/rate-limits.js'
+import type { ConnectionLog } from '../../connection-log.js'
+import type { DeliveryOptions } from '../../delivery/delivery.js'
+import type { Beating, Heartbeats } from '../../delivery/heartbeats.js'
+import type { ConnectionEvents, LiveConnection } from '../../delivery/live-connections.js'
+import type { SocketWire, WireListener } from '../../delivery/socket-wire.js'
+import type { OpenSocket } from '../../delivery/web-sockets.js'
+import { Ending, type EndingReason } from '../../endings.js'
+import type { Identity } from '../../identity.js'
+import { deviceOf } from '../../push/device.js'
+import { parseId } from '../../push/event.js'
+import type { Subscription } from '../../push/hub.js'
+import type { Attendance } from '../../push/presence.js'
+import type { CloseReason, Gap, Sink } from '../../push/sink.js'
+import { recordEncoder, recordsIn } from './socket-records.js'
+import { topicRoot } from './socket-topic.js'
+
+/** Messages of one connection that are on their way to the broker; what comes besides waits, unread. */
+const maxUnderWay = 64
+/** Their bytes together; one may have more. */
+const maxUnderWayBytes = 1024 ** 2
+
+const endings: Readonly<Record<CloseReason, EndingReason>> = {
+  'too-slow': 'client-too-slow',
+  'journal-unavailable': 'journal-unavailable',
+  'shutting-down': 'shutting-down',
+  // A socket never has enough.
+  complete: 'internal-error',
+}
+
+/** What all of RRR's WebSockets share. */
+export interface RrrSocketHouse extends DeliveryOptions {
+  /** Has those that were silent for a while asked whether they are there. */
+  readonly pings: Heartbeats
+  /** Messages that one connection may publish; `undefined` for any number. */
+  readonly publishes: Rate | undefined
+  /** Whether frames of bytes are taken and sent. */
+  readonly binary: boolean
+}
+
+/** Who is connected, and for which topic. */
+export interface RrrSocketOrder {
+  readonly identity: Identity
+  readonly topic: string
+  readonly log: ConnectionLog
+}
+
+/**
+ * One WebSocket of RRR's: what the client sends is published on `httpserver/websocket/<connection>/<topic>`, and what
+ * anybody else publishes below `httpserver/websocket/<connection>/` is sent to it. It ends when its client goes or is silent
+ * for two pings' time, when something that it said could not be published, or as any other push connection.
+ */
+export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, WireListener, OpenSocket {
+  wroteAt = 0
+  readonly #house: RrrSocketHouse
+  readonly #wire: SocketWire
+  readonly #log: ConnectionLog
+  readonly #topic: string
+  readonly #connection: LiveConnection
+  readonly #attendance: Attendance
+  readonly #subscription: Subscription
+  readonly #bucket: TokenBucket | undefined
+  /** What has been read and waits until less is under way. */
+  readonly #inbox: Buffer[] = []
+  readonly #underWay = new Set<Promise<void>>()
+  #underWayBytes = 0
+  /** The sequences of what it published itself, until they have come by. */
+  readonly #own = new Set<number>()
+  #pause: NodeJS.Timeout | undefined
+  #isAsked = false
+  #resume: (() => void) | undefined
+  #closed = false
+
+  /**
+   * @param makeWire puts it on its WebSocket; nothing may have been read from that
+   * @throws {Ending} `shutting-down`
+   */
+  constructor(
+    house: RrrSocketHouse,
+    { identity, topic, log }: RrrSocketOrder,
+    makeWire: (listener: WireListener) => SocketWire,
+  ) {
+    const { push, connections, pings, binary, publishes } = house
+    this.#house = house
+    this.#log = log
+    this.#connection = connections.open(identity, this)
+    const { id } = this.#connection
+    this.#topic = `${topicRoot}${id}/${topic}`
+    this.#bucket = publishes && new TokenBucket(publishes)
+    const filters = [`${topicRoot}${id}/#`]
+    const device = deviceOf(identity, id)
+    this.#attendance = push.presence.enter({ device, user: identity.user, transport: 'socket', topics: filters })
+    this.#subscription = push.hub.subscribe({ filters, encode: recordEncoder(binary), device, sink: this })
+    this.#wire = makeWire(this)
+    pings.add(this)
+  }
+
+  get bufferedBytes(): number {
+    return this.#wire.bufferedBytes
+  }
+
+  write(data: Buffer): boolean {
+    if (this.#underWay.size === 0) return this.#pass(data)
+    // Some of it may be its own, which is known as soon as what is under way now has arrived.
+    void Promise.all(this.#underWay).then(() => {
+      if (this.#pass(data)) this.#goOn()
+    })
+    return false
+  }
+
+  onDrain(resume: () => void): void {
+    this.#resume = resume
+  }
+
+  /** There is no word for it here. */
+  gap({ reason, resumes }: Gap): void {
+    this.#log.warn({ reason }, 'messages for a WebSocket are missing')
+    const { sequence = 0 } = parseId(resumes) ?? {}
+    for (const own of this.#own) if (own <= sequence) this.#own.delete(own)
+  }
+
+  close(reason: CloseReason): void {
+    this.end(new Ending(endings[reason]))
+  }
+
+  /** Its own topics need no rule. */
+  renewed(): void {}
+
+  received(message: string | Buffer): void {
+    if (this.#closed) return
+    if (typeof message !== 'string' && !this.#house.binary) return this.end(new Ending('binary-frame'))
+    this.#inbox.push(Buffer.from(message))
+    this.#pump()
+  }
+
+  alive(): void {
+    if (this.#closed) return
+    this.#attendance.seen()
+    this.#isAsked = false
+    this.wroteAt = this.#house.pings.tick
+  }
+
+  drained(): void {
+    if (!this.#closed) this.#goOn()
+  }
+
+  over(ending: Ending): void {
+    this.end(ending)
+  }
+
+  beat(): void {
+    // Its pong would not be read.
+    if (this.#wire.isPaused && !this.#wire.isFull) return
+    if (this.#isAsked) return this.end(new Ending('ping-timeout'))
+    this.#isAsked = true
+    this.#wire.ping()
+  }
+
+  end(ending: Ending): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { pings, metrics } = this.#house
+    clearTimeout(this.#pause)
+    pings.delete(this)
+    this.#subscription.close()
+    this.#attendance.leave()
+    this.#connection.close()
+    this.#inbox.length = 0
+    this.#wire.finish(ending)
+    const { reason, level, text, cause } = ending
+    metrics.ended(reason)
+    this.#log[level]({ reason, err: cause }, text)
+  }
+
+  destroy(): void {
+    this.#wire.destroy()
+  }
+
+  /** Sends what is not its own; `false` where no more should come. */
+  #pass(data: Buffer): boolean {
+    if (this.#closed) return true
+    const frames: Buffer[] = []
+    for (const { sequence, frame } of recordsIn(data)) {
+      if (this.#own.delete(sequence)) continue
+      if (frame.length === 0) this.#log.info('a message for a WebSocket is no text, and is left out')
+      else frames.push(frame)
+    }
+    return frames.length === 0 || this.#wire.write(Buffer.concat(frames))
+  }
+
+  #goOn(): void {
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
+  }
+
+  /** Publishes what has been read, as far as there is room for it; else, nothing more is read. */
+  #pump(): void {
+    while (!this.#isBusy()) {
+      const payload = this.#inbox.shift()
+      if (!payload) break
+      this.#publish(payload)
+    }
+    if (this.#closed) return
+    const waits = this.#inbox.length > 0
+    if (waits && !this.#wire.isPaused) this.#wire.pause()
+    else if (!waits && this.#wire.isPaused) this.#wire.resume()
+  }
+
+  #isBusy(): boolean {
+    if (this.#closed || this.#inbox.length === 0 || this.#pause) return true
+    if (this.#underWay.size >= maxUnderWay || this.#underWayBytes > maxUnderWayBytes) return true
+    if (!this.#bucket || this.#bucket.take()) return false
+    // There is no word for “too fast” either: it is read more slowly.
+    const wait = this.#bucket.wait()
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined
+      this.#pump()
+    }, wait).unref()
+    return true
+  }
+
+  #publish(payload: Buffer): void {
+    const { publisher } = this.#house.push
+    this.#underWayBytes += payload.length
+    const published = publisher
+      .publish({ topic: this.#topic, payload, qos: 1, retain: false })
+      .then(
+        event => {
+          if (event && !this.#closed) this.#own.add(event.sequence)
+        },
+        // What a client said must not get lost without a word: it comes back, and says it again.
+        error => this.end(Ending.from(error)),
+      )
+      .finally(() => {
+        this.#underWay.delete(published)
+        this.#underWayBytes -= payload.length
+        this.#pump()
+      })
+    this.#underWay.add(published)
+  }
+}

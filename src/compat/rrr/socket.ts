@@ -1,0 +1,86 @@
+import type { IncomingMessage } from 'node:http'
+import type { Rate } from '../../access/rate-limits.js'
+import type { TopicBounds } from '../../access/topics.js'
+import type { RrrConfig } from '../../config/compat.js'
+import type { DeliveryOptions } from '../../delivery/delivery.js'
+import { Heartbeats } from '../../delivery/heartbeats.js'
+import { SocketWire } from '../../delivery/socket-wire.js'
+import { offeredBy, WebSockets } from '../../delivery/web-sockets.js'
+import { Ending } from '../../endings.js'
+import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
+import { anonymous } from '../../identity.js'
+import { topicPredicate } from '../../push/topics.js'
+import { RrrSocketConnection, type RrrSocketHouse } from './socket-connection.js'
+import { isBelow, type SocketTopics, topicOf } from './socket-topic.js'
+
+/** Milliseconds of silence after which a client is asked whether it is there, and as long again until it is taken for gone. */
+const defaultPingInterval = 5000
+
+/** The largest message, in bytes. */
+const largest = 16 * 1024 ** 2
+
+export interface RrrSocketOptions extends DeliveryOptions {
+  readonly config: RrrConfig
+  /** How large topics may be. */
+  readonly topic: TopicBounds
+  /** The largest MQTT packet that the broker takes, in bytes; left out for any. */
+  readonly packetSize?: number | undefined
+  /** Messages that one connection may publish; left out for any number. */
+  readonly publishes?: Rate | undefined
+  /** How long a client may take to answer a close frame, in milliseconds. */
+  readonly closeTimeout: number
+  /** Milliseconds; default: 5,000. */
+  readonly pingInterval?: number
+}
+
+/** The endpoint of RRR's WebSockets. */
+export interface RrrSocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
+  /** How many are open. */
+  readonly size: number
+  check(request: IncomingMessage): void
+  /**
+   * Ends all that are open. Idempotent.
+   *
+   * @param grace milliseconds after which those that have not closed are cut off
+   */
+  close(grace: number): Promise<void>
+}
+
+/**
+ * Makes `<prefix>/<topic>`: WebSockets without a subprotocol whose messages are those of MQTT topics. Whoever leads
+ * handshakes here has let them in, and asks all other endpoints first.
+ */
+export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute {
+  const { config, topic: bounds, packetSize = Number.POSITIVE_INFINITY, publishes, closeTimeout } = options
+  const { prefix, binary } = config
+  const pings = new Heartbeats(options.pingInterval ?? defaultPingInterval)
+  const house: RrrSocketHouse = { ...options, pings, publishes, binary }
+  const topics: SocketTopics = { prefix, bounds, isOpen: topicPredicate(config.websocketTopicFilters) }
+  // The head of a packet is less than 16 bytes; and 0 would be no bound.
+  const sockets = new WebSockets({ maxPayload: Math.max(1, Math.min(largest, packetSize - bounds.length - 16)) })
+
+  const check = (request: IncomingMessage): void => {
+    // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
+    if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
+    if (offeredBy(request).length > 0) throw new Ending('unsupported-subprotocol', { hint: 'offer none' })
+    topicOf(request.url, topics)
+  }
+  const accept = (upgrade: Upgrade): void => {
+    const { request, peer, log } = upgrade
+    check(request)
+    const order = { identity: peer.identity ?? anonymous, topic: topicOf(request.url, topics), log }
+    sockets.accept(upgrade, (webSocket, connection) => {
+      const wire = { webSocket, connection, budget: options.bodies.budget, closeTimeout }
+      return new RrrSocketConnection(house, order, listener => new SocketWire(wire, listener))
+    })
+  }
+  return {
+    get size() {
+      return sockets.size
+    },
+    matches: path => isBelow(prefix, path),
+    check,
+    accept,
+    close: grace => sockets.close(grace),
+  }
+}
