@@ -42,14 +42,13 @@ export function compileClientResolver(trustedProxies: readonly string[]): Client
   const trusted = compileAddresses(trustedProxies)
   return request => {
     const { headers, socket } = request
-    const direct = {
-      address: socket.remoteAddress === undefined ? unixAddress : normalizeAddress(socket.remoteAddress),
-      port: socket.remotePort ?? 0,
-      secure: 'encrypted' in socket && socket.encrypted === true,
-      host: hostOf(headers),
-    }
-    if (!trusted(direct.address)) return { ...direct, viaUnknownProxy: isForwarded(headers) }
+    const address = socket.remoteAddress === undefined ? unixAddress : normalizeAddress(socket.remoteAddress)
+    const port = socket.remotePort ?? 0
+    const secure = 'encrypted' in socket && socket.encrypted === true
+    if (!trusted(address))
+      return { address, port, secure, host: hostOf(headers), viaUnknownProxy: isForwarded(headers) }
 
+    const direct = { address, port, secure, host: hostOf(headers) }
     const host = lastValue(headers['x-forwarded-host'])
     return {
       ...nearestUntrusted(direct, lastValues(headers['x-forwarded-for']), trusted),

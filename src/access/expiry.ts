@@ -17,6 +17,7 @@ export function isOver({ expires, revocation }: Bounds, now = Date.now()): boole
  * @returns what takes it back; calling it again does nothing
  */
 export function onOver({ expires, revocation }: Bounds, over: (ending: Ending) => void): () => void {
+  if (expires === undefined && revocation === undefined) return nothing
   const stopWaiting = onExpiry(expires, () => over(new Ending('identity-expired')))
   const stopWatching = revocation?.watch(() => over(new Ending('identity-expired', { hint: passwordGone })))
   return () => {
@@ -35,7 +36,7 @@ const longestWait = 2 ** 31 - 1
  * @returns what takes it back; calling it again does nothing
  */
 export function onExpiry(expires: number | undefined, expired: () => void): () => void {
-  if (expires === undefined) return () => {}
+  if (expires === undefined) return nothing
   let timer: NodeJS.Timeout
   const wait = (): void => {
     const left = expires - Date.now()
@@ -45,3 +46,5 @@ export function onExpiry(expires: number | undefined, expired: () => void): () =
   wait()
   return () => clearTimeout(timer)
 }
+
+function nothing(): void {}

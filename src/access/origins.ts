@@ -113,7 +113,9 @@ function isSameOrigin({ parsed, host, secure }: OriginRequest, loopbackOnly: boo
  * origin” to its browser, which sends no `Origin` with a GET then.
  */
 export function isForeignName(host: string | undefined): boolean {
-  const parsed = host === undefined ? undefined : parseHost(host)
+  // What most ask for, every time, is seen without the URL parser.
+  if (host === undefined || /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/.test(host)) return false
+  const parsed = parseHost(host)
   return parsed !== undefined && !cannotBeRebound(parsed.host)
 }
 

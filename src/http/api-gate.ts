@@ -59,17 +59,18 @@ export class ApiGate {
   }
 
   /**
-   * Lets a request in.
+   * Lets a request in: at once where nobody is asked who they are.
    *
    * @throws {Ending} `origin-refused`, `too-many-requests`, and as `readCredential` and `Authenticator.authenticate`
    */
-  async admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Promise<Caller> {
+  admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Caller | Promise<Caller> {
     const client = admitOrigin(request, reply, this.#options)
     if (admission.withoutCredentials !== true) refuseEmbedded(request)
     const wait = this.#options.requests?.take(networkOf(client.address)) ?? 0
     if (wait > 0) throw new Ending('too-many-requests', { retryAfter: Math.ceil(wait / 1000) })
-    const identity = await this.#identify(request, reply, client, admission)
-    return { client, identity, permissions: this.#options.rules.for(identity) }
+    const { authenticator } = this.#options
+    if (authenticator === undefined) return this.#callerOf(client, anonymous)
+    return this.#identify(authenticator, request, reply, client, admission)
   }
 
   /** Answers a preflight. */
@@ -111,18 +112,23 @@ export class ApiGate {
     return this.#options.rules.for(identity)
   }
 
+  #callerOf(client: Client, identity: Identity): Caller {
+    return { client, identity, permissions: this.#options.rules.for(identity) }
+  }
+
   async #identify(
+    authenticator: Authenticator,
     request: FastifyRequest,
     reply: FastifyReply,
     client: Client,
     { withoutCredentials = false }: Admission,
-  ): Promise<Identity> {
-    const { authenticator, places } = this.#options
-    if (authenticator === undefined) return anonymous
+  ): Promise<Caller> {
+    const { places } = this.#options
     try {
-      return await authenticator.authenticate(
+      const identity = await authenticator.authenticate(
         withoutCredentials ? nobodys(request, client) : attemptOf(request.raw, client, 'http', places),
       )
+      return this.#callerOf(client, identity)
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)
       if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)

@@ -123,11 +123,14 @@ function http1Settings({ limits }: WebServerOptions) {
 function serveRequests(server: Server | Http2SecureServer, options: WebServerOptions): () => void {
   const { app, log, metrics } = options
   let closing = false
+  function endWhenClosing(this: ServerResponse): void {
+    if (closing) this.req.socket.end()
+  }
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     if (request.httpVersionMajor === 1) {
       if (closing) response.setHeader('Connection', 'close')
       // An answer that began before the close leaves its connection waiting for the next request.
-      else response.once('close', () => closing && request.socket.end())
+      else response.on('close', endWhenClosing)
     }
     app.routing(request, response)
   })

@@ -87,8 +87,12 @@ export class CatchUps {
   /** Gives a portion of what is in memory, and tells how many events that took to look at. */
   #giveRecent(subscriber: Subscriber): number {
     const { recent } = this.#options
-    const wants = subscriber.wants()
     const from = subscriber.position
+    if (from >= this.#options.position()) {
+      this.#goOn(subscriber)
+      return 0
+    }
+    const wants = subscriber.wants()
     const end = Math.min(this.#options.position(), from + portionEvents)
     const data: Buffer[] = []
     let bytes = 0

@@ -2,7 +2,7 @@ import type { Logger } from '../log.js'
 import { CatchUps } from './catch-ups.js'
 import { Chain } from './chain.js'
 import { type Event, isHole } from './event.js'
-import { type Journal, locate } from './journal.js'
+import { type Journal, locate, type Place } from './journal.js'
 import { Recent, type RecentBounds } from './recent.js'
 import type { Encoder } from './sink.js'
 import {
@@ -66,6 +66,8 @@ export class Hub {
   readonly #host: SubscriberHost
   readonly #catchUps: CatchUps
   readonly #subscribers = new Set<Subscriber>()
+  /** Those who have come in this turn of the event loop. */
+  readonly #newcomers: { readonly subscriber: Subscriber; readonly place: Place }[] = []
   /** Those who are live. */
   readonly #topics = new TopicIndex<Subscriber>()
   readonly #unwatch: () => void
@@ -114,13 +116,19 @@ export class Hub {
     this.#subscribers.add(subscriber)
     this.counters.subscribers++
     this.counters.catchingUp++
-    setImmediate(() => {
+    this.#newcomers.push({ subscriber, place })
+    // One for all who come in this turn: who polls comes anew with each event.
+    if (this.#newcomers.length === 1) setImmediate(this.#welcome)
+    return subscriber
+  }
+
+  readonly #welcome = (): void => {
+    for (const { subscriber, place } of this.#newcomers.splice(0)) {
       if (this.#closed) subscriber.end('shutting-down')
-      if (subscriber.closed) return
+      if (subscriber.closed) continue
       if (place.gap) subscriber.gap(place.gap, place.known, place.after)
       this.#catchUps.add(subscriber)
-    })
-    return subscriber
+    }
   }
 
   #join(subscriber: Subscriber): void {

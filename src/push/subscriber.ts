@@ -133,7 +133,7 @@ export class Subscriber implements Subscription {
     this.#host = host
     this.#sink = sink
     this.#device = device
-    this.filters = [...new Set(filters)]
+    this.filters = filters.length === 1 ? filters : [...new Set(filters)]
     this.encode = encode
     this.#cursor = cursor
     this.#left = limit ?? Number.POSITIVE_INFINITY

@@ -8,14 +8,15 @@ import { requirePermitted } from '../delivery/permitted.js'
 import { PollAnswer } from '../delivery/poll-answer.js'
 import { answerOf, keepHeaders } from '../delivery/stream-wire.js'
 import type { Caller } from '../http/api-gate.js'
-import { ParameterError, readQuery } from '../http/parameters.js'
+import { KnownQueries } from '../http/known-queries.js'
+import { ParameterError } from '../http/parameters.js'
 import { isUserName } from '../identity.js'
 import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
 import { eventSchema } from './event-schema.js'
 import type { Operation } from './operation.js'
 import { pollEncoder, pollForm } from './poll-encoding.js'
-import { count, subscribeFields } from './subscribe-query.js'
+import { count, longestCursor, subscribeFields } from './subscribe-query.js'
 
 const url = '/v1/poll'
 
@@ -67,23 +68,38 @@ export const pollOperations: readonly Operation[] = [
  */
 export function registerPoll(app: FastifyInstance, options: DeliveryOptions): { close(): void } {
   const polls = new OpenPolls()
-  app.get(url, (request, reply) => poll(request, reply, options, polls))
+  const queries = new KnownQueries(query, { longestCursor })
+  const house: PollHouse = { options, polls, queries }
+  app.get(url, (request, reply) => {
+    const { gate, push } = options
+    // What any page can read is nobody's in particular.
+    const withoutCredentials = push.config.jsonp && asksForScript(request)
+    const caller = gate.admit(request, reply, { withoutCredentials })
+    // Where nobody has to be asked, there is nothing to wait for.
+    return caller instanceof Promise
+      ? caller.then(known => poll(request, reply, house, known))
+      : poll(request, reply, house, caller)
+  })
   registerOtherMethods(app, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
   return polls
 }
 
-async function poll(
+/** What all polls share. */
+interface PollHouse {
+  readonly options: DeliveryOptions
+  readonly polls: OpenPolls
+  readonly queries: KnownQueries<z.output<typeof query>>
+}
+
+function poll(
   request: FastifyRequest,
   reply: FastifyReply,
-  options: DeliveryOptions,
-  polls: OpenPolls,
-): Promise<FastifyReply> {
-  const { gate, push } = options
-  const { jsonp } = push.config
-  // What any page can read is nobody's in particular.
-  const caller = await gate.admit(request, reply, { withoutCredentials: jsonp && asksForScript(request) })
-  const { topic: filters, timeout, json, cursor, last, limit, handle, callback, ...given } = readQuery(request, query)
-  if (callback !== undefined && !jsonp)
+  { options, polls, queries }: PollHouse,
+  caller: Caller,
+): void {
+  const given = queries.read(request)
+  const { topic: filters, timeout, json, cursor, last, limit, handle, callback } = given
+  if (callback !== undefined && !options.push.config.jsonp)
     throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
   if (cursor !== undefined && !parseId(cursor))
     throw new ParameterError('cursor', 'cursor must be one that was given here')
@@ -91,14 +107,24 @@ async function poll(
   reply
     .header('cache-control', 'no-store')
     .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
-  if (request.method === 'HEAD') return reply.send()
+  if (request.method === 'HEAD') {
+    reply.send()
+    return
+  }
   // The client may have gone while it was found out who it is.
-  if (request.raw.socket.destroyed) return reply.hijack()
+  if (request.raw.socket.destroyed) {
+    reply.hijack()
+    return
+  }
   const key = handle === undefined ? undefined : keyOf(caller, handle)
   // Before the newer one counts: who may have one connection may have one poll after the other.
   polls.makeRoom(key)
   const made = new PollAnswer(options, {
-    ...{ caller, filters, cursor, last, limit },
+    caller,
+    filters,
+    cursor,
+    last,
+    limit,
     form: pollForm(callback),
     answer: answerOf(reply),
     device: deviceOf(caller.identity, given.device),
@@ -108,7 +134,7 @@ async function poll(
   })
   polls.add(made, key)
   keepHeaders(reply)
-  return reply.hijack()
+  reply.hijack()
 }
 
 /** Polls of different people never replace each other; of people who are not known, those of different addresses. */

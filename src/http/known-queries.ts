@@ -1,0 +1,67 @@
+import type { FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import { readQuery } from './parameters.js'
+
+/** A longer target is read anew each time: it would take the place of many others. */
+const longestTarget = 256
+
+const name = 'cursor='
+
+export interface KnownQueriesOptions {
+  /** Up to how many characters the schema takes a cursor as it is, where it has lower case letters, digits and `-`. */
+  readonly longestCursor: number
+  /** How many queries are remembered, at least; up to twice as many, of some 500 bytes each. Default: 4096. */
+  readonly remembered?: number
+}
+
+/**
+ * Reads queries as `readQuery` does, and remembers those that were right: who polls asks for the same each time, but for
+ * the cursor. To read one anew takes ten times as long as to find it here.
+ */
+export class KnownQueries<Query extends { readonly cursor?: string | undefined }> {
+  readonly #schema: z.ZodType<Query>
+  readonly #longestCursor: number
+  readonly #remembered: number
+  #recent = new Map<string, Query>()
+  /** What was remembered before those; what of it is asked for again stays. */
+  #older: ReadonlyMap<string, Query> = new Map()
+
+  constructor(schema: z.ZodType<Query>, { longestCursor, remembered = 4096 }: KnownQueriesOptions) {
+    this.#schema = schema
+    this.#longestCursor = longestCursor
+    this.#remembered = remembered
+  }
+
+  /** @throws {ParameterError} for the first parameter that is wrong */
+  read(request: FastifyRequest): Query {
+    const { url } = request
+    const cursor = url.length > longestTarget ? undefined : this.#cursorIn(url)
+    if (cursor === undefined) return readQuery(request, this.#schema)
+    const others = url.slice(0, cursor.start) + url.slice(cursor.end)
+    const known = this.#recent.get(others) ?? this.#older.get(others)
+    const query = known ?? readQuery(request, this.#schema)
+    this.#keep(others, query)
+    return known ? { ...known, cursor: url.slice(cursor.start + name.length, cursor.end) } : query
+  }
+
+  /** Where a target has its only cursor, written so that there is nothing to be decoded. */
+  #cursorIn(url: string): { readonly start: number; readonly end: number } | undefined {
+    const query = url.search(/[?;#]/) + 1
+    const start = url.indexOf(name, query)
+    if (query === 0 || start === -1 || url.includes(name, start + 1)) return undefined
+    if (start !== query && url[start - 1] !== '&') return undefined
+    const next = url.indexOf('&', start)
+    const end = next === -1 ? url.length : next
+    const value = url.slice(start + name.length, end)
+    return value.length <= this.#longestCursor && /^[0-9a-z-]+$/.test(value) ? { start, end } : undefined
+  }
+
+  #keep(others: string, query: Query): void {
+    if (this.#recent.has(others)) return
+    if (this.#recent.size >= this.#remembered) {
+      this.#older = this.#recent
+      this.#recent = new Map()
+    }
+    this.#recent.set(others, query)
+  }
+}
