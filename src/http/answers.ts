@@ -26,7 +26,7 @@ const sentences: Readonly<Record<number, string>> = {
 /**
  * Answers with a status and a sentence: as a page to a browser, as plain text to everybody else.
  *
- * @param sentence ours, with nothing of the request in it
+ * @param sentence may have in it what was asked for, such as a topic
  */
 export function answer(
   request: FastifyRequest,
@@ -44,7 +44,6 @@ export function answer(
     .send(wantsPage ? page(status, title, sentence) : `${sentence}\n`)
 }
 
-/** Nothing of the request is in it, so there is nothing to escape. */
 function page(status: number, title: string, sentence: string): string {
   return `<!doctype html>
 <html lang="en">
@@ -53,8 +52,13 @@ function page(status: number, title: string, sentence: string): string {
 <meta name="color-scheme" content="light dark">
 <title>${status} ${title}</title>
 <h1>${title}</h1>
-<p>${sentence}</p>
+<p>${escaped(sentence)}</p>
 <p><a href="/">Start page</a></p>
 </html>
 `
+}
+
+/** As text of HTML (HTML Living Standard §13.3). */
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
 }
