@@ -197,6 +197,13 @@ describe('PERE', () => {
     expect((await fetch(`${pere.url}/nothing`)).status).toBe(404)
   })
 
+  it('answers HEAD for whoever wants to know whether there is a feed', async () => {
+    const pere = await startPere()
+    const answer = await fetch(`${pere.url}/feed/${channel}`, { method: 'HEAD' })
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([200, 'text/event-stream'])
+    expect(await pere.admin('connections')).toEqual({ 'total number': 0 })
+  })
+
   it('refuses a body that is too large', async () => {
     const pere = await startPere({ limits: { bodySize: '1KiB' } })
     const answer = await fetch(`${pere.url}/push/${channel}`, { method: 'POST', body: 'x'.repeat(2000) })

@@ -47,7 +47,10 @@ async function open(request: FastifyRequest, reply: FastifyReply, house: PereHou
     ...{ caller, device, filters: [channel], encode: encodeEvent, body, peer },
     ...(lastEventId !== '' && { cursor: lastEventId }),
   })
-  peer.once('close', feeds.add({ channel, device, at: house.now(), lastEventId }))
+  const gone = feeds.add({ channel, device, at: house.now(), lastEventId })
+  peer.once('close', gone)
+  // Behind another answer (pipelining), it ends before its connection does.
+  if (body !== peer) body.once('close', gone)
   begin(headers, feedStart(device))
   return reply
 }
