@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -69,9 +69,13 @@ describe('the examples for PERE', () => {
     expect(publisher.errors()).toMatch(/^PUSH EVT> failed: 400: .*without the wildcards/)
   })
 
-  it('are told about with commands that name them', () => {
+  it('are there under the names that their README’s commands have', () => {
     const text = readFileSync(`${directory}/README.md`, 'utf8')
-    for (const file of ['subscriber.js', 'publisher.js', 'subscriber.html']) expect(text).toContain(file)
+    const named = [...text.matchAll(/node examples\/pere\/(\S+)|8080\/(\w+\.html)/g)].map(
+      ([, script, page]) => script ?? page,
+    )
+    expect(new Set(named)).toEqual(new Set(['subscriber.js', 'publisher.js', 'subscriber.html']))
+    for (const name of named) expect(existsSync(`${directory}/${name}`)).toBe(true)
   })
 })
 

@@ -2,6 +2,7 @@ import type { FastifyReply } from 'fastify'
 import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
 import { spendPublishes } from '../../delivery/publish-pace.js'
 import { Ending } from '../../endings.js'
+import { deviceOf } from '../../push/device.js'
 import type { PereHouse } from './house.js'
 import { deviceNamed } from './requests.js'
 
@@ -20,8 +21,8 @@ export async function pushEvent(
   if (!caller.permissions.mayPublish(topic)) throw new Ending('topic-refused')
   spendPublishes(publishes, caller, 1)
   const event = await push.publisher.publish({ topic, payload: body, qos: 1, retain: false })
-  const device = caller.identity.user ?? named
-  if (event && device !== undefined) publishers.note(event.id, device)
+  const device = deviceOf(caller.identity, named ?? '')
+  if (event && device !== '') publishers.note(event.id, device)
   log.debug({ channel: topic, device, event: event?.id }, 'An event was pushed')
   if (event) reply.header('event-id', event.id)
   return reply.code(204).header('cache-control', 'no-store').send()
