@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { request as requestHttp1 } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import mqtt from 'mqtt'
+import { onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { SseParser } from './sse-parser.js'
 
@@ -76,7 +77,7 @@ type OpenStream = (urls: Urls, path: string) => Promise<Streaming>
 
 const overHttp1: OpenStream = async (urls, path) => {
   const request = requestHttp1(`${urls.http}${path}`)
-  request.end()
+  request.on('error', () => {}).end()
   const [response] = await once(request, 'response')
   if (response.statusCode !== 200) throw new Error(`answered ${response.statusCode}`)
   response.on('error', () => {})
@@ -214,6 +215,8 @@ const listenByMqtt: Listen = async (urls, { topics }) => {
 export interface LastingClient {
   /** Of all connections. */
   readonly events: readonly ReceivedEvent[]
+  /** The newest of them. */
+  readonly latest: ReceivedEvent | undefined
   readonly gaps: readonly string[]
   /** How often it has had to come back. */
   readonly returns: number
@@ -247,6 +250,9 @@ export async function listenLasting(
   return {
     get events() {
       return all().flatMap(({ events }) => events)
+    },
+    get latest() {
+      return current.events.at(-1)
     },
     get gaps() {
       return all().flatMap(({ gaps }) => gaps)
@@ -282,3 +288,21 @@ export const pushTransports: Readonly<Record<string, Listen>> = {
 
 /** Every transport there is. */
 export const allTransports: Readonly<Record<string, Listen>> = { 'MQTT over /mqtt': listenByMqtt, ...pushTransports }
+
+/** One client on each transport that comes back whenever it has to; closed with the test. */
+export async function listenEverywhere(
+  urls: () => Urls,
+  topics: readonly string[],
+): Promise<Map<string, LastingClient>> {
+  const clients = new Map<string, LastingClient>()
+  for (const [name, listen] of Object.entries(pushTransports)) {
+    clients.set(name, await listenLasting(listen, urls, topics))
+  }
+  onTestFinished(async () => {
+    await Promise.all([...clients.values()].map(client => client.close()))
+  })
+  return clients
+}
+
+/** What a client got, as text. */
+export const payloadsOf = ({ events }: LastingClient): string[] => events.map(({ payload }) => payload.toString())

@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
-import { monitorEventLoopDelay } from 'node:perf_hooks'
 import mqtt, { type MqttClient } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -194,9 +193,8 @@ describe('a WebSocket', () => {
 })
 
 describe('a thousand wrong passwords from one address', () => {
-  /** The return code of one CONNECT from an address of loopback, and how long it took in milliseconds. */
-  async function attempt(localAddress: string, password: string) {
-    const begin = performance.now()
+  /** The return code of one CONNECT from an address of loopback; `undefined` where there was none. */
+  async function attempt(localAddress: string, password: string): Promise<number | undefined> {
     const socket = connectTcp({ port: gateway.mqttPort, host: '127.0.0.1', localAddress })
     const packets = parser()
     const answer = new Promise<number | undefined>(resolve => {
@@ -217,25 +215,26 @@ describe('a thousand wrong passwords from one address', () => {
     )
     const code = await answer
     socket.destroy()
-    return { code, took: performance.now() - begin }
+    return code
   }
 
   it('are few that are looked at, and another client gets in meanwhile', async () => {
-    const delay = monitorEventLoopDelay({ resolution: 10 })
-    delay.enable()
-    const flood = Array.from({ length: 1000 }, (_, index) => attempt('127.0.0.2', `wrong ${index}`))
-    const other = await attempt('127.0.0.3', 'right')
-    const codes = (await Promise.all(flood)).map(({ code }) => code)
-    delay.disable()
-    expect(other.code).toBe(0)
-    expect(other.took).toBeLessThan(5000)
+    let answered = 0
+    const flood = Array.from({ length: 1000 }, async (_, index) => {
+      const code = await attempt('127.0.0.2', `wrong ${index}`)
+      answered++
+      return code
+    })
+    expect(await attempt('127.0.0.3', 'right')).toBe(0)
+    // Those of the flood that wait for their turn still do.
+    expect(answered).toBeLessThan(1000)
+    const codes = await Promise.all(flood)
     expect(codes.filter(code => code === 0)).toEqual([])
     // Ten at once; one more for each ten seconds that this took.
     const looked = codes.filter(code => code === 4).length
     expect(looked).toBeGreaterThanOrEqual(10)
     expect(looked).toBeLessThan(15)
     expect(codes.filter(code => code === 3)).toHaveLength(1000 - looked)
-    expect(delay.max / 1e6).toBeLessThan(1000)
     await expect.poll(() => metric('mqway_endings_total{reason="too-many-attempts"}')).toBe(1000 - looked)
   })
 })
