@@ -8,6 +8,7 @@ import { registerPere } from './compat/pere.js'
 import { registerRrr } from './compat/rrr/push.js'
 import { createRrrSocketRoute } from './compat/rrr/socket.js'
 import type { CompatConfig } from './config/compat.js'
+import type { NotifyConfig } from './config/notify.js'
 import type { PushConfig } from './config/push.js'
 import type { LimitsConfig } from './config/schema.js'
 import type { DeliveryOptions } from './delivery/delivery.js'
@@ -17,6 +18,7 @@ import { BodyBudget } from './http/kept-bodies.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import type { Logger } from './log.js'
 import type { Metrics } from './metrics.js'
+import type { Notify, NotifyOptions } from './notify/notify.js'
 import { openHub } from './push/hub.js'
 import type { Journal, JournalBounds } from './push/journal.js'
 import type { MqttListeners } from './push/mqtt-listeners.js'
@@ -41,6 +43,10 @@ export interface PushSideOptions {
   readonly broker: Broker
   /** Whether that is the one inside this process. */
   readonly embedded: boolean
+  /** What mails are sent of; `undefined` for nothing. */
+  readonly notify: NotifyConfig | undefined
+  /** Relative paths of the configuration begin here. */
+  readonly cwd: string
   /** The largest MQTT packet that it takes, in bytes; left out where nobody knows. */
   readonly packetSize?: number | undefined
   /** Where the journal and what belongs to it are kept; `undefined` for memory only. */
@@ -129,6 +135,11 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       bounds: { maxReceipts: config.maxReceipts, topic: { levels, length } },
     })
     closers.push(() => receipts.close())
+    if (options.notify) {
+      const parts = { config: options.notify, hub, journal, data, cwd: options.cwd, log }
+      const mails = await openMails({ ...parts, isConnected: () => session.ready })
+      closers.push(() => mails.close())
+    }
     metrics.watchPush(() => ({
       ...hub.counters,
       connected: session.ready,
@@ -184,6 +195,12 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     await close()
     throw error
   }
+}
+
+/** Loaded where mails are sent. */
+async function openMails(options: NotifyOptions): Promise<Notify> {
+  const { openNotify } = await import('./notify/notify.js')
+  return openNotify(options)
 }
 
 /** Both kinds are loaded where they are wanted: the one on disk has a database with it. */

@@ -321,6 +321,8 @@ async function openPushSide(
     broker: await brokers.get(broker),
     embedded: broker === 'embedded',
     packetSize: broker === 'embedded' ? config.mqtt.maxPacketSize : undefined,
+    notify: config.notify,
+    cwd,
     data,
     limits,
   }

@@ -2,7 +2,9 @@ import { resolve } from 'node:path'
 import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
 import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
+import { checkNotify } from './notify.js'
 import type { Problem } from './problems.js'
+import { pushOf } from './push.js'
 import { readingProblem } from './reading.js'
 import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
 
@@ -21,6 +23,7 @@ export function checkConfig(config: Config, cwd: string): Problem[] {
     ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream, cwd)),
     ...checkOwnPort(config),
     ...checkAccess(config, cwd),
+    ...checkNotify({ notify: config.notify, pushed: pushOf(config) !== undefined }, cwd),
   ]
 }
 

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { access } from './access.js'
 import { compat } from './compat.js'
 import { isAddressRange, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
+import { notify } from './notify.js'
 import { pushSection } from './push.js'
 import { duration, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
@@ -209,6 +210,7 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
   compat: compat.prefault({}).describe('URLs of other systems, whose clients run unchanged; where push is on'),
+  notify: notify.optional().describe('Mails about messages, and about the broker; where push is on'),
   trustedProxies: z
     .array(addressRange)
     .default([])

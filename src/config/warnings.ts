@@ -2,6 +2,7 @@ import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isWebUrl, letsAnonymousIn } from './access.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
+import { parseSmtpUrl } from './notify.js'
 import { displayPath } from './options.js'
 import type { BrokerConfig, Config } from './schema.js'
 
@@ -27,6 +28,7 @@ export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): 
     ...anonymousWarnings(config, open),
     ...plainTextWarnings(config, open),
     ...originWarnings(config),
+    ...mailWarnings(config),
     ...jsonpWarnings(config),
     ...certificateWarnings(config, open),
     ...readableSecrets(config, file, modeOf),
@@ -102,6 +104,15 @@ function jsonpWarnings(config: Config): string[] {
   return isOpen ? ['push.jsonp: pages of any site can read what those may read who are not known'] : []
 }
 
+/** A mail server elsewhere gets a password, or mails, that anybody on the way can read. */
+function mailWarnings({ notify }: Config): string[] {
+  const { smtp } = notify?.mail ?? {}
+  const address = smtp && parseSmtpUrl(smtp.url)
+  if (!smtp || !address || address.secure || smtp.startTLS === 'required' || isLoopback(address.host)) return []
+  const what = smtp.password === undefined ? 'mails' : 'mails, and the password for them,'
+  return [`notify.mail.smtp.startTLS: ${what} may go unencrypted to ${address.host}; use required`]
+}
+
 function isCookie(header: string): boolean {
   return header.toLowerCase() === 'cookie'
 }
@@ -143,13 +154,14 @@ function secretFiles(config: Config, file: string | undefined): [option: string,
 }
 
 /** The secrets that the configuration file itself holds. */
-function secretsInside({ access, broker, tunnels, push }: Config): string[] {
+function secretsInside({ access, broker, tunnels, notify, push }: Config): string[] {
   const hasPassword = (candidate: BrokerConfig | undefined) =>
     typeof candidate === 'object' && candidate.password !== undefined
   return [
     ...(hasPassword(broker) ? ['broker.password'] : []),
     ...tunnels.flatMap((tunnel, index) => (hasPassword(tunnel.broker) ? [`tunnels[${index}].broker.password`] : [])),
     ...(push === 'off' || push.password === undefined ? [] : ['push.password']),
+    ...(notify?.mail.smtp?.password === undefined ? [] : ['notify.mail.smtp.password']),
     ...(access?.jwt?.secret === undefined ? [] : ['access.jwt.secret']),
     ...(access?.webhook?.secret === undefined ? [] : ['access.webhook.secret']),
     ...(access?.webhook?.url.includes('?') ? ['access.webhook.url'] : []),

@@ -64,5 +64,6 @@ test('passwords and shared secrets are never shown, and nothing else is hidden',
     'broker.password',
     'tunnels[].broker.password',
     'push.password',
+    'notify.mail.smtp.password',
   ])
 })

@@ -9,6 +9,8 @@ import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 export interface LevelReceiptStoreOptions {
   /** Its own directory, made if it is not there. */
   readonly directory: string
+  /** What it holds, in the plural, as a person is told; `receipts` when left out. */
+  readonly holds?: string
   readonly log: Logger
   /** Milliseconds since 1970. */
   readonly clock?: () => number
@@ -25,7 +27,7 @@ type Database = LevelDatabase<string, string>
  * @throws {StartError} where another process has it open, or it cannot be made
  */
 export async function openLevelReceiptStore(options: LevelReceiptStoreOptions): Promise<ReceiptStore> {
-  const { directory, log, clock = Date.now } = options
+  const { directory, holds = 'receipts', log, clock = Date.now } = options
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 })
     try {
@@ -33,11 +35,11 @@ export async function openLevelReceiptStore(options: LevelReceiptStoreOptions): 
     } catch (error) {
       if (!isDamage(error)) throw error
       const aside = await moveAside({ directory, clock })
-      log.error({ err: error }, `the receipts in ${directory} are damaged and were moved to ${aside}; new ones begin`)
+      log.error({ err: error }, `the ${holds} in ${directory} are damaged and were moved to ${aside}; new ones begin`)
       return new LevelReceiptStore(directory, await openDatabase(directory))
     }
   } catch (error) {
-    throw startError(directory, error)
+    throw startError(directory, holds, error)
   }
 }
 
@@ -91,7 +93,7 @@ class LevelReceiptStore implements ReceiptStore {
    * written after that may not be read again: opening it anew begins a new log.
    */
   async #open(): Promise<Database> {
-    if (this.#closed) throw new Error('the store of receipts is closed')
+    if (this.#closed) throw new Error('the store is closed')
     if (this.#failed) {
       await this.#database.close()
       this.#database = await openDatabase(this.#directory)
@@ -107,12 +109,12 @@ class LevelReceiptStore implements ReceiptStore {
   }
 }
 
-function startError(directory: string, error: unknown): StartError {
+function startError(directory: string, holds: string, error: unknown): StartError {
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const message = reason instanceof Error ? reason.message : String(reason)
   const text =
     reason instanceof Error && 'code' in reason && reason.code === 'LEVEL_LOCKED'
-      ? `Another mqway has the receipts in ${directory} open: end it, or give this one a directory of its own with --data DIR`
-      : `Cannot keep the receipts in ${directory} (${message}): choose another directory with --data DIR, or --data none`
+      ? `Another mqway has the ${holds} in ${directory} open: end it, or give this one a directory of its own with --data DIR`
+      : `Cannot keep the ${holds} in ${directory} (${message}): choose another directory with --data DIR, or --data none`
   return new StartError(text, { cause: error })
 }

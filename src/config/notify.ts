@@ -1,0 +1,180 @@
+import { resolve } from 'node:path'
+import { z } from 'zod'
+import type { Problem } from './problems.js'
+import { readingProblem } from './reading.js'
+import { parseTemplate, templateNames } from './templates.js'
+import { topicFilterProblem } from './topic-filters.js'
+import { duration } from './units.js'
+import { file, secret, wholeNumber } from './values.js'
+
+/*
+ * The part of the table of options that says of what a mail is sent, and how.
+ */
+
+const noControls = /^\P{Cc}*$/u
+const addressForm = /^(?:[^<>,@]*<[^\s<>,;:"()]+@[^\s<>,;:"()]+>|[^\s<>,;:"()]+@[^\s<>,;:"()]+)$/
+
+const address = z.string().refine(text => addressForm.test(text) && noControls.test(text) && text.length <= 320, {
+  error: 'must be one address, such as ops@example.org or Ops <ops@example.org>',
+})
+
+const filter = z.string().superRefine((text, context) => {
+  const problem = topicFilterProblem(text)
+  if (problem !== undefined) context.addIssue(problem)
+  else if (text.split('/').length > 100) context.addIssue('must have at most 100 levels')
+})
+
+const places = `${templateNames.map(name => `{${name}}`).join(', ')} and {json.member}`
+const template = (max: number) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .refine(text => parseTemplate(text) !== undefined, {
+      error: `must have no other places than ${places}; a { itself is {{`,
+    })
+
+const smtp = z.strictObject({
+  url: z
+    .string()
+    .refine(text => parseSmtpUrl(text) !== undefined, {
+      error: 'must be smtp://host:port or smtps://host:port, without a user name or a password in it',
+    })
+    .describe('smtp://host (port 587) or smtps://host (port 465: TLS from the start)'),
+  username: z.string().min(1).optional().describe('User name to log in with'),
+  password: secret('password').optional().describe('Its password').meta({ writeOnly: true }),
+  startTLS: z
+    .enum(['required', 'opportunistic', 'off'])
+    .default('required')
+    .describe(
+      'With smtp://, whether to go on in TLS (STARTTLS): no mail without it, where the server has it, or never',
+    ),
+  ca: file.optional().describe('File with the CA certificates that may sign the server’s certificate (PEM)'),
+})
+
+const mail = z
+  .strictObject({
+    from: address.describe('Who the mails are from'),
+    smtp: smtp.optional().describe('A mail server to hand them to'),
+    sendmail: file.optional().describe('Or a program that takes them, such as /usr/sbin/sendmail'),
+    subjectPrefix: z
+      .string()
+      .regex(noControls, { error: 'must be without control characters' })
+      .max(100)
+      .optional()
+      .describe('What each subject begins with; a colon follows'),
+    giveUpAfter: duration({ min: '1m' })
+      .prefault('2d')
+      .describe('How long a mail that cannot be sent is tried, 30 s to 1 h apart; then it is an error in the log'),
+    maxQueued: wholeNumber(1, 100_000)
+      .default(1000)
+      .describe('Mails that wait to be sent, one for each recipient; beyond, what happens waits for its mail'),
+  })
+  .superRefine(({ smtp: server, sendmail }, context) => {
+    if (context.issues.length > 0) return
+    if ((server === undefined) === (sendmail === undefined)) context.addIssue('needs exactly one of smtp and sendmail')
+    if (server?.password !== undefined && server.username === undefined)
+      context.addIssue('smtp.password: needs username beside it')
+  })
+
+const memberValue = z.union([z.string(), z.number(), z.boolean()], { error: 'must be a text, a number, true or false' })
+
+const rule = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[\w.-][\w .-]{0,63}$/, { error: 'must have 1 to 64 letters, digits, spaces and any of . - _' })
+      .optional()
+      .describe('What the log calls it; rule-1 and so on when left out. What it waits for is kept by its name'),
+    topics: z.array(filter).default([]).describe('Topic filters of the messages that it is about'),
+    events: z
+      .array(z.enum(['broker-away', 'broker-back']))
+      .default([])
+      .describe('What is no message: the broker is away for 30 s, or is back after that'),
+    when: z
+      .record(z.string().min(1), z.union([memberValue, z.array(memberValue).min(1)]))
+      .default({})
+      .describe(
+        'Members of the JSON payload (a.b for one inside another) with the value that they must have, or several of which one is enough; all members count',
+      ),
+    processes: z
+      .array(z.string().regex(/^[^:]+(:[^:]+)?$/, { error: 'must be name, group:name or group:*' }))
+      .min(1)
+      .optional()
+      .describe('Only these processes of supervisord: name, group:name or group:*'),
+    to: z.array(address).min(1).max(100).describe('Who gets a mail'),
+    subject: template(500).optional().describe(`Its subject, with ${places}; what fits the message when left out`),
+    text: template(16_384).optional().describe('Its text, in the same form'),
+    collect: duration({ min: '0ms', max: '1d' })
+      .prefault('10s')
+      .describe('How long after the first message what else comes goes into the same mail'),
+    atMost: z
+      .strictObject({
+        count: wholeNumber(1, 1000).default(20).describe('So many mails'),
+        per: duration({ min: '1s', max: '24d' }).prefault('1h').describe('in any such time'),
+      })
+      .prefault({})
+      .describe('How many mails; what comes beyond waits, and goes into the next one together'),
+  })
+  .superRefine(({ topics, events }, context) => {
+    if (topics.length + events.length === 0) context.addIssue('is about nothing: needs topics or events')
+  })
+
+/** `notify:`, the mails. */
+export const notify = z.strictObject({
+  mail: mail.describe('How mails are sent'),
+  rules: z.array(rule).min(1).max(1000).describe('What mails are sent of'),
+})
+
+/** `notify:` as the program uses it. */
+export type NotifyConfig = z.output<typeof notify>
+export type MailConfig = NotifyConfig['mail']
+export type RuleConfig = NotifyConfig['rules'][number]
+
+/** What a rule is called: each has another name. */
+export function ruleName({ name }: RuleConfig, index: number): string {
+  return name ?? `rule-${index + 1}`
+}
+
+/** Where a mail server is. */
+export interface SmtpAddress {
+  readonly host: string
+  readonly port: number
+  /** Whether TLS is spoken from the start. */
+  readonly secure: boolean
+}
+
+/** Reads `smtp://host[:587]` or `smtps://host[:465]`; `undefined` for anything else. */
+export function parseSmtpUrl(text: string): SmtpAddress | undefined {
+  if (!/^smtps?:\/\/[^/?#@\s]+\/?$/.test(text) || !URL.canParse(text)) return undefined
+  const { protocol, hostname, port } = new URL(text)
+  if (hostname === '' || port === '0') return undefined
+  const secure = protocol === 'smtps:'
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? (secure ? 465 : 587) : Number(port),
+    secure,
+  }
+}
+
+/** What one option of `notify:` cannot know about another. */
+export function checkNotify(config: { notify?: NotifyConfig | undefined; pushed: boolean }, cwd: string): Problem[] {
+  const { notify: section, pushed } = config
+  if (section === undefined) return []
+  const ca = section.mail.smtp?.ca
+  const names = section.rules.map(ruleName)
+  const reading = ca === undefined ? undefined : readingProblem(resolve(cwd, ca), 'file')
+  return [
+    ...(pushed
+      ? []
+      : [
+          { path: ['notify'], message: 'needs push: what mails are about comes from there', reads: ['push', 'broker'] },
+        ]),
+    ...(reading === undefined ? [] : [{ path: ['notify', 'mail', 'smtp', 'ca'], message: reading }]),
+    ...names.flatMap((name, index) =>
+      names.indexOf(name) === index
+        ? []
+        : [{ path: ['notify', 'rules', index, 'name'], message: 'is the name of an earlier rule, too' }],
+    ),
+  ]
+}

@@ -1,0 +1,201 @@
+import type { ReceiptStore, StoreChange } from '../push/receipts/store.js'
+import type { Entry } from './rules.js'
+
+/** A mail to one recipient that is to be sent. */
+export interface QueuedMail {
+  /** Grows from mail to mail. */
+  readonly sequence: number
+  readonly rule: string
+  /** Who gets this copy. */
+  readonly recipient: string
+  /** Everybody who gets one, as the header says. */
+  readonly to: readonly string[]
+  readonly subject: string
+  readonly text: string
+  /** The same for all attempts, so that a mail that was sent twice is known as one. */
+  readonly messageId: string
+  /** Milliseconds since 1970. */
+  readonly created: number
+}
+
+/** What a rule has collected for its next mail. */
+export interface Batch {
+  readonly entries: readonly Entry[]
+  /** How many more there were. */
+  readonly more: number
+  /** When the first came, in milliseconds since 1970. */
+  readonly first: number
+}
+
+/** What a rule has besides what it has collected. */
+interface RuleState {
+  readonly more: number
+  readonly first: number
+  /** When its last mails were made, the oldest first. */
+  readonly sent: readonly number[]
+}
+
+interface RuleBook {
+  state: RuleState
+  readonly entries: Map<string, Entry>
+}
+
+/** A rule's entries that a mail shows; of further ones, it says how many. */
+const maxEntries = 100
+
+const none: RuleState = { more: 0, first: 0, sent: [] }
+
+/**
+ * What is known of mails to be sent, in memory, and in a store as soon as anybody counts on it. Calls come one after
+ * the other; one that rejects has changed nothing.
+ */
+export class NotifyBook {
+  readonly #store: ReceiptStore
+  readonly #rules = new Map<string, RuleBook>()
+  readonly #mails = new Map<number, QueuedMail>()
+  #cursor: string | undefined
+  #last = 0
+
+  private constructor(store: ReceiptStore) {
+    this.#store = store
+  }
+
+  /** Reads a store. */
+  static async open(store: ReceiptStore): Promise<NotifyBook> {
+    const book = new NotifyBook(store)
+    book.#cursor = await store.get('cursor')
+    for await (const [key, value] of allOf(store, 'rule/')) {
+      book.#ruleOf(key.slice('rule/'.length)).state = JSON.parse(value)
+    }
+    for await (const [key, value] of allOf(store, 'entry/')) {
+      const [, rule = '', sequence] = key.split('/')
+      book.#ruleOf(rule).entries.set(key, JSON.parse(value))
+      book.#last = Math.max(book.#last, Number(sequence))
+    }
+    for await (const [, value] of allOf(store, 'mail/')) {
+      const mail: QueuedMail = JSON.parse(value)
+      book.#mails.set(mail.sequence, mail)
+      book.#last = Math.max(book.#last, mail.sequence)
+    }
+    return book
+  }
+
+  /** Where to go on listening; `undefined` before there was anything. */
+  get cursor(): string | undefined {
+    return this.#cursor
+  }
+
+  /** The rules of which something is kept. */
+  get rules(): readonly string[] {
+    return [...this.#rules.keys()]
+  }
+
+  /** The mails to be sent, the oldest first. */
+  get mails(): readonly QueuedMail[] {
+    return [...this.#mails.values()]
+  }
+
+  /** What a rule has collected; `undefined` for nothing. */
+  batchOf(rule: string): Batch | undefined {
+    const { entries, state } = this.#ruleOf(rule)
+    if (entries.size + state.more === 0) return undefined
+    return { entries: [...entries.values()], more: state.more, first: state.first }
+  }
+
+  /** When a rule's last mails were made, the oldest first. */
+  sentOf(rule: string): readonly number[] {
+    return this.#ruleOf(rule).state.sent
+  }
+
+  /** Collects what happened, and goes on from `cursor`, in one step. */
+  async take(
+    found: readonly { readonly rule: string; readonly entry: Entry }[],
+    cursor: string | undefined,
+    now: number,
+  ): Promise<void> {
+    const changes: StoreChange[] = []
+    const added: [RuleBook, string, Entry][] = []
+    const states = new Map<string, RuleState>()
+    let last = this.#last
+    for (const { rule, entry } of found) {
+      const book = this.#ruleOf(rule)
+      const before = states.get(rule) ?? book.state
+      const size = book.entries.size + added.filter(([other]) => other === book).length
+      const first = size + before.more === 0 ? now : before.first
+      if (size >= maxEntries) states.set(rule, { ...before, first, more: before.more + 1 })
+      else {
+        const key = `entry/${rule}/${padded(++last)}`
+        states.set(rule, { ...before, first })
+        added.push([book, key, entry])
+        changes.push({ type: 'put', key, value: JSON.stringify(entry) })
+      }
+    }
+    for (const [rule, state] of states) changes.push({ type: 'put', key: `rule/${rule}`, value: JSON.stringify(state) })
+    if (cursor !== undefined && cursor !== this.#cursor) changes.push({ type: 'put', key: 'cursor', value: cursor })
+    if (changes.length === 0) return
+    await this.#store.batch(changes)
+    this.#last = last
+    this.#cursor = cursor ?? this.#cursor
+    for (const [book, key, entry] of added) book.entries.set(key, entry)
+    for (const [rule, state] of states) this.#ruleOf(rule).state = state
+  }
+
+  /** Makes mails of all that a rule has collected, in one step. @param keep how many times of mails to remember */
+  async post(rule: string, mails: readonly Omit<QueuedMail, 'sequence'>[], now: number, keep: number): Promise<void> {
+    const book = this.#ruleOf(rule)
+    const queued = mails.map((mail, index) => ({ ...mail, sequence: this.#last + 1 + index }))
+    const state = { more: 0, first: 0, sent: [...book.state.sent, now].slice(-keep) }
+    await this.#store.batch([
+      ...[...book.entries.keys()].map(key => ({ type: 'del' as const, key })),
+      ...queued.map(mail => ({ type: 'put' as const, key: mailKey(mail.sequence), value: JSON.stringify(mail) })),
+      { type: 'put', key: `rule/${rule}`, value: JSON.stringify(state) },
+    ])
+    this.#last += queued.length
+    book.entries.clear()
+    book.state = state
+    for (const mail of queued) this.#mails.set(mail.sequence, mail)
+  }
+
+  /** Is done with a mail, for better or worse. */
+  async done({ sequence }: QueuedMail): Promise<void> {
+    await this.#store.batch([{ type: 'del', key: mailKey(sequence) }])
+    this.#mails.delete(sequence)
+  }
+
+  /** Forgets a rule, with what it has collected. */
+  async forget(rule: string): Promise<void> {
+    const keys = [...this.#ruleOf(rule).entries.keys(), `rule/${rule}`]
+    await this.#store.batch(keys.map(key => ({ type: 'del', key })))
+    this.#rules.delete(rule)
+  }
+
+  #ruleOf(name: string): RuleBook {
+    let book = this.#rules.get(name)
+    if (!book) {
+      book = { state: none, entries: new Map() }
+      this.#rules.set(name, book)
+    }
+    return book
+  }
+}
+
+function padded(sequence: number): string {
+  return String(sequence).padStart(16, '0')
+}
+
+function mailKey(sequence: number): string {
+  return `mail/${padded(sequence)}`
+}
+
+const portion = 256
+
+async function* allOf(store: ReceiptStore, prefix: string): AsyncGenerator<readonly [string, string], void, void> {
+  const lt = `${prefix}\x7f`
+  for (let gte = prefix; ; ) {
+    const found = await store.range({ gte, lt }, portion)
+    yield* found
+    const last = found.at(-1)
+    if (!last || found.length < portion) return
+    gte = `${last[0]}\0`
+  }
+}

@@ -1,0 +1,33 @@
+import { type Entry, oneLine } from './rules.js'
+import { whenOf } from './wording.js'
+
+/** Characters that a mail has at most, from its entries. */
+const maxLength = 262_144
+
+/**
+ * What a mail says of what was collected.
+ *
+ * @param more how many there were besides, of which nothing but their number is known
+ */
+export function letterOf(
+  entries: readonly Entry[],
+  more: number,
+  prefix: string | undefined,
+): { readonly subject: string; readonly text: string } {
+  const [first] = entries
+  const all = entries.length + more
+  const head = `${prefix === undefined ? '' : `${prefix}: `}${first?.subject ?? `${more} events`}`
+  const subject = oneLine(all > 1 && first ? `${head} (and ${all - 1} more)` : head)
+  if (first && all === 1) return { subject, text: `${first.text}\n` }
+  const parts: string[] = []
+  let length = 0
+  for (const { time, topic, subject: title, text } of entries) {
+    const part = `${whenOf(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`
+    length += part.length
+    if (length > maxLength) break
+    parts.push(part)
+  }
+  const left = all - parts.length
+  if (left > 0) parts.push(`${left} more ${left === 1 ? 'is' : 'are'} not shown.\n`)
+  return { subject, text: parts.join(`\n${'-'.repeat(60)}\n\n`) }
+}

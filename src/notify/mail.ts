@@ -1,0 +1,145 @@
+import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { SendMailOptions } from 'nodemailer'
+import { type MailConfig, parseSmtpUrl } from '../config/notify.js'
+import { StartError } from '../start-error.js'
+import type { QueuedMail } from './book.js'
+
+/** A mail was not taken. */
+export class MailError extends Error {
+  override readonly name = 'MailError'
+  /** Whether it never will be. */
+  readonly permanent: boolean
+
+  constructor(text: string, permanent: boolean, cause?: unknown) {
+    super(text, cause === undefined ? undefined : { cause })
+    this.permanent = permanent
+  }
+}
+
+/** What takes mails. */
+export interface Mailer {
+  /** @throws {MailError} rejects where it was not taken */
+  send(mail: QueuedMail): Promise<void>
+  /** Ends what is under way. Idempotent. */
+  close(): void
+}
+
+/** How long each step of SMTP may take, and all of a sendmail; in milliseconds. */
+const [connectTime, silence, sendmailTime] = [15_000, 60_000, 60_000]
+
+/**
+ * Opens what the configuration names.
+ *
+ * @throws {StartError} where a file cannot be used
+ */
+export async function openMailer(config: MailConfig, cwd: string): Promise<Mailer> {
+  // Loaded where mails are sent.
+  const { default: nodemailer } = await import('nodemailer')
+  const common = { disableFileAccess: true, disableUrlAccess: true }
+  const message = (mail: QueuedMail): SendMailOptions => ({
+    from: config.from,
+    to: [...mail.to],
+    envelope: { from: addressOf(config.from), to: [addressOf(mail.recipient)] },
+    subject: mail.subject,
+    text: mail.text,
+    messageId: mail.messageId,
+    date: new Date(mail.created),
+    // RFC 3834 §5: nobody on holiday answers it.
+    headers: { 'Auto-Submitted': 'auto-generated' },
+    xMailer: false,
+  })
+  const { smtp, sendmail = '' } = config
+  if (smtp === undefined) {
+    const composer = nodemailer.createTransport({ ...common, streamTransport: true, buffer: true, newline: 'unix' })
+    const running = new AbortController()
+    return {
+      send: async mail => {
+        const { message: bytes } = await composer.sendMail(message(mail))
+        if (!Buffer.isBuffer(bytes)) throw new MailError('it was not made', true)
+        const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
+        await runSendmail(resolve(cwd, sendmail), args, bytes, running.signal)
+      },
+      close: () => running.abort(),
+    }
+  }
+  const { username, password, startTLS } = smtp
+  const address = parseSmtpUrl(smtp.url)
+  if (!address) throw new StartError('notify.mail.smtp.url: must be smtp://host:port or smtps://host:port')
+  const transport = nodemailer.createTransport({
+    ...common,
+    ...address,
+    requireTLS: startTLS === 'required',
+    ignoreTLS: startTLS === 'off',
+    opportunisticTLS: startTLS === 'opportunistic',
+    ...(username === undefined ? {} : { auth: { user: username, pass: password ?? '' } }),
+    tls: smtp.ca === undefined ? {} : { ca: readCa(resolve(cwd, smtp.ca)) },
+    connectionTimeout: connectTime,
+    greetingTimeout: connectTime,
+    socketTimeout: silence,
+  })
+  return {
+    send: async mail => {
+      try {
+        await transport.sendMail(message(mail))
+      } catch (error) {
+        throw smtpError(error)
+      }
+    },
+    close: () => transport.close(),
+  }
+}
+
+function readCa(path: string): Buffer {
+  try {
+    return readFileSync(path)
+  } catch (error) {
+    throw new StartError(`notify.mail.smtp.ca: cannot read ${path}`, { cause: error })
+  }
+}
+
+/**
+ * What the server refuses for good (5yz, RFC 5321 §4.2.1) is not tried again; a login that failed is, as the password may
+ * be put right.
+ */
+function smtpError(error: unknown): MailError {
+  const text = error instanceof Error ? error.message : String(error)
+  const code = error instanceof Error && 'responseCode' in error ? Number(error.responseCode) : 0
+  const isOfMail =
+    error instanceof Error && 'code' in error && (error.code === 'EENVELOPE' || error.code === 'EMESSAGE')
+  return new MailError(text, isOfMail && code >= 500 && code < 600, error)
+}
+
+/** The address alone, of `Name <address>`. */
+function addressOf(text: string): string {
+  return /<([^<>]*)>$/.exec(text)?.[1] ?? text
+}
+
+/** EX_USAGE, EX_DATAERR and EX_NOUSER of sysexits.h: the same mail is refused again. */
+const permanentExits = [64, 65, 67]
+
+function runSendmail(path: string, args: readonly string[], input: Buffer, signal: AbortSignal): Promise<void> {
+  return new Promise((done, fail) => {
+    const child = spawn(path, args, {
+      stdio: ['pipe', 'ignore', 'pipe'],
+      signal: AbortSignal.any([signal, AbortSignal.timeout(sendmailTime)]),
+      killSignal: 'SIGKILL',
+    })
+    let errors = ''
+    child.stderr.on('data', (chunk: Buffer) => {
+      if (errors.length < 1000) errors += chunk
+    })
+    child.on('error', error => fail(new MailError(`${path}: ${error.message}`, false, error)))
+    child.on('close', code => {
+      if (code === 0) done()
+      else {
+        const text = `${path} ended with ${code}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
+        fail(new MailError(text, permanentExits.includes(code ?? 0)))
+      }
+    })
+    // One that reads nothing says why with its exit code.
+    child.stdin.on('error', () => {})
+    child.stdin.end(input)
+  })
+}

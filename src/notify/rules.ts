@@ -1,0 +1,93 @@
+import { type RuleConfig, ruleName } from '../config/notify.js'
+import { parseTemplate, type TemplateName, type TemplatePart } from '../config/templates.js'
+import { type TopicPredicate, topicPredicate } from '../push/topics.js'
+import { memberOf, type Occurrence } from './occurrence.js'
+import { whenOf, wordingOf } from './wording.js'
+
+/** What a mail says of one occurrence. */
+export interface Entry {
+  readonly subject: string
+  readonly text: string
+  readonly topic: string
+  /** Milliseconds since 1970. */
+  readonly time: number
+}
+
+/** One rule, ready for use. */
+export interface Rule {
+  readonly name: string
+  readonly config: RuleConfig
+  readonly wantsTopic: TopicPredicate
+  /** What a mail says of an occurrence; `undefined` where the rule is not about it. */
+  entryOf(occurrence: Occurrence): Entry | undefined
+}
+
+/** Characters of a subject, and of what a mail says of one occurrence. */
+const [maxSubject, maxText] = [200, 32_768]
+
+/** Makes the rules of the configuration ready, which is valid. */
+export function compileRules(configs: readonly RuleConfig[]): readonly Rule[] {
+  return configs.map((config, index) => {
+    const name = ruleName(config, index)
+    const conditions = Object.entries(config.when).map(([member, wanted]) => {
+      const values: readonly unknown[] = [wanted].flat()
+      const path = member.split('.')
+      return (json: unknown) => values.includes(memberOf(json, path))
+    })
+    const wantsProcess = processPredicate(config.processes)
+    const subject = config.subject === undefined ? undefined : (parseTemplate(config.subject) ?? [])
+    const text = config.text === undefined ? undefined : (parseTemplate(config.text) ?? [])
+    return {
+      name,
+      config,
+      wantsTopic: config.topics.length === 0 ? () => false : topicPredicate(config.topics),
+      entryOf: occurrence => {
+        if (!conditions.every(holds => holds(occurrence.json)) || !wantsProcess(occurrence.json)) return undefined
+        const usual = wordingOf(occurrence)
+        return {
+          subject: oneLine(subject ? fill(subject, occurrence, name) : usual.subject).slice(0, maxSubject),
+          text: (text ? fill(text, occurrence, name) : usual.text).slice(0, maxText),
+          topic: occurrence.topic.slice(0, maxSubject),
+          time: occurrence.time,
+        }
+      },
+    }
+  })
+}
+
+/** `name`, `group:name`, `group:*`, as supervisorctl names processes. */
+function processPredicate(processes: readonly string[] | undefined): (json: unknown) => boolean {
+  if (processes === undefined) return () => true
+  const wanted = new Set(processes)
+  return json => {
+    const name = memberOf(json, ['processname'])
+    const group = memberOf(json, ['groupname'])
+    return [name, `${group}:${name}`, `${group}:*`].some(form => typeof form === 'string' && wanted.has(form))
+  }
+}
+
+function fill(parts: readonly TemplatePart[], occurrence: Occurrence, rule: string): string {
+  const values: Record<TemplateName, () => string> = {
+    topic: () => occurrence.topic,
+    payload: () => occurrence.text,
+    time: () => whenOf(occurrence.time),
+    id: () => occurrence.id,
+    rule: () => rule,
+  }
+  return parts
+    .map(part => {
+      if ('text' in part) return part.text
+      return 'name' in part ? values[part.name]() : textOf(memberOf(occurrence.json, part.member))
+    })
+    .join('')
+}
+
+function textOf(value: unknown): string {
+  if (value === undefined) return ''
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+/** A subject is one header: what would end its line is a space (RFC 5322 §2.2). */
+export function oneLine(text: string): string {
+  return text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim()
+}

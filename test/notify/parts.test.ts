@@ -1,0 +1,98 @@
+import fc from 'fast-check'
+import { describe, expect, it, test } from 'vitest'
+import { parseSmtpUrl } from '../../src/config/notify.js'
+import { parseTemplate } from '../../src/config/templates.js'
+import { NotifyBook } from '../../src/notify/book.js'
+import { oneLine } from '../../src/notify/rules.js'
+import { nextMailAt, retryDelay } from '../../src/notify/schedule.js'
+import { MemoryReceiptStore } from '../../src/push/receipts/memory-store.js'
+
+describe('a template', () => {
+  it.each([
+    ['plain', [{ text: 'plain' }]],
+    ['{topic}: {json.a.b}', [{ name: 'topic' }, { text: ': ' }, { member: ['a', 'b'] }]],
+    ['{{x}}', [{ text: '{' }, { text: 'x' }, { text: '}' }]],
+    ['{unknown}', undefined],
+    ['{topic', undefined],
+    ['a}', undefined],
+    ['{}', undefined],
+  ])('%j is %j', (text, parts) => {
+    expect(parseTemplate(text)).toEqual(parts)
+  })
+
+  it('gives any text back in which each brace is there twice', () => {
+    fc.assert(
+      fc.property(fc.string(), text => {
+        const parts = parseTemplate(text.replaceAll('{', '{{').replaceAll('}', '}}'))
+        expect(parts?.map(part => ('text' in part ? part.text : '?')).join('')).toBe(text)
+      }),
+    )
+  })
+})
+
+test('a subject is one line, whatever comes', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: fc.constantFrom('a', '\r', '\n', '\u2028', '\u0085', '\0', '\t', '😀') }), text => {
+      expect(oneLine(text)).not.toMatch(/[\p{Cc}\u2028\u2029]/u)
+    }),
+  )
+})
+
+test('no time has more mails than there may be', () => {
+  const steps = fc.array(fc.integer({ min: 0, max: 50 }), { maxLength: 50 })
+  const rate = fc.record({ count: fc.integer({ min: 1, max: 4 }), per: fc.integer({ min: 1, max: 100 }) })
+  fc.assert(
+    fc.property(steps, rate, fc.integer({ min: 0, max: 30 }), (waits, { count, per }, collect) => {
+      const sent: number[] = []
+      let now = 0
+      for (const wait of waits) {
+        now += wait
+        const at = nextMailAt(now, collect, sent, { count, per })
+        expect(at).toBeGreaterThanOrEqual(now + collect)
+        now = at
+        sent.push(at)
+      }
+      for (const at of sent)
+        expect(sent.filter(other => other >= at && other < at + per).length).toBeLessThanOrEqual(count)
+    }),
+  )
+})
+
+test('attempts become rarer, and never rarer than one in an hour', () => {
+  const waits = Array.from({ length: 100 }, (_, index) => retryDelay(index + 1))
+  expect(waits.slice(0, 3)).toEqual([30_000, 60_000, 120_000])
+  expect(new Set(waits.slice(10))).toEqual(new Set([3_600_000]))
+})
+
+test('what a book knows is in its store, after each step', async () => {
+  const store = new MemoryReceiptStore()
+  const book = await NotifyBook.open(store)
+  const entry = (subject: string) => ({ rule: 'a', entry: { subject, text: '', topic: 't', time: 1 } })
+  await book.take([entry('1'), entry('2')], 'cursor', 5)
+  for (let index = 0; index < 120; index++) await book.take([entry(`more ${index}`)], undefined, 6)
+  const mail = { rule: 'a', recipient: 'x@y', to: ['x@y'], subject: 's', text: 't', messageId: '<1@y>', created: 9 }
+  await book.take([{ ...entry('other'), rule: 'b' }], undefined, 7)
+  await book.post('b', [mail, { ...mail, recipient: 'z@y' }], 8, 3)
+  const [done] = book.mails
+  if (done) await book.done(done)
+  const again = await NotifyBook.open(store)
+  for (const rule of ['a', 'b']) {
+    expect(again.batchOf(rule)).toEqual(book.batchOf(rule))
+    expect(again.sentOf(rule)).toEqual(book.sentOf(rule))
+  }
+  expect(again.batchOf('a')).toMatchObject({ more: 22, first: 5 })
+  expect(again.mails).toEqual(book.mails)
+  expect(again.mails.map(({ recipient }) => recipient)).toEqual(['z@y'])
+  expect(again.cursor).toBe('cursor')
+})
+
+test.each([
+  ['smtp://mail.example.org', { host: 'mail.example.org', port: 587, secure: false }],
+  ['smtps://[::1]', { host: '::1', port: 465, secure: true }],
+  ['smtp://localhost:25/', { host: 'localhost', port: 25, secure: false }],
+  ['smtp://user@host', undefined],
+  ['http://host', undefined],
+  ['smtp://host/path', undefined],
+])('%s is a mail server: %j', (url, address) => {
+  expect(parseSmtpUrl(url)).toEqual(address)
+})

@@ -1,0 +1,110 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
+import { describeWith } from '../helpers/requires.js'
+import { eventually } from '../helpers/wait.js'
+import { type MailServer, type MailServerOptions, startMailServer } from './mail-server.js'
+import { makeCertificate, NotifyRig } from './rig.js'
+
+let directory: string
+let files: { readonly cert: string; readonly key: string }
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'mqway-smtp-'))
+  files = makeCertificate(directory)
+})
+afterAll(() => rmSync(directory, { recursive: true }))
+
+async function server(options: Partial<MailServerOptions> = {}): Promise<MailServer> {
+  const started = await startMailServer({ ...files, ...options })
+  onTestFinished(() => started.stop())
+  return started
+}
+
+const ops = 'Ops <ops@example.org>'
+
+async function started(port: number, to: string[] = [ops], smtp: object = {}): Promise<NotifyRig> {
+  const login = { username: 'mqway', password: 'right', ca: files.cert }
+  const rig = await NotifyRig.start([{ topics: ['#'], to }], {
+    smtp: { url: `smtp://127.0.0.1:${port}`, ...login, ...smtp },
+  })
+  onTestFinished(() => rig.close())
+  return rig
+}
+
+describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
+  it('go to a real server with STARTTLS and a login', async () => {
+    const { port, mails } = await server()
+    const rig = await started(port)
+    await rig.publish('t', '.\nünï 😀')
+    await rig.pass(10_000)
+    await rig.told('a mail was sent')
+    expect(mails).toEqual([
+      expect.objectContaining({
+        sender: 'mqway@example.org',
+        recipients: ['ops@example.org'],
+        user: 'mqway',
+        tls: true,
+      }),
+    ])
+    expect(mails[0]?.headers.get('to')).toBe(ops)
+    expect(mails[0]?.text.trimEnd()).toBe('.\nünï 😀')
+  })
+
+  it('arrive once when the server is down, up and without room, and then well', async () => {
+    const first = await server()
+    const { port } = first
+    await first.stop()
+    const rig = await started(port)
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('the next attempt is in 30 s')
+    const full = await server({ port, mode: 'refuse' })
+    await rig.pass(30_000)
+    await rig.told('the next attempt is in 60 s')
+    expect(full.refused()).toBe(1)
+    await full.stop()
+    const { mails } = await server({ port })
+    await rig.pass(60_000)
+    await rig.told('a mail was sent')
+    await rig.pass(86_400_000)
+    expect(mails).toHaveLength(1)
+  })
+
+  it('go to the others when one of the recipients is refused for good, or just now', async () => {
+    const { port, mails } = await server()
+    const rig = await started(port, ['nobody@example.org', 'later@example.org', ops])
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('a mail was sent')
+    expect(rig.logged.find(({ msg }) => String(msg).includes('given up'))).toMatchObject({
+      recipient: 'nobody@example.org',
+    })
+    await rig.pass(30_000)
+    await rig.told('the next attempt is in 60 s')
+    expect(mails.map(({ recipients }) => recipients)).toEqual([['ops@example.org']])
+  })
+
+  it.each([
+    ['a wrong password', { password: 'wrong' }, 'take'],
+    ['a certificate of nobody known', { ca: undefined }, 'take'],
+    ['no STARTTLS', { username: undefined, password: undefined }, 'plain'],
+  ] as const)('wait while there is %s', async (_, smtp, mode) => {
+    const { port, mails } = await server({ mode })
+    const rig = await started(port, [ops], smtp)
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('the next attempt is in 30 s')
+    expect(mails).toEqual([])
+    expect(JSON.stringify(rig.logged)).not.toContain('wrong')
+  })
+
+  it('go without TLS where the configuration says so', async () => {
+    const { port, mails } = await server({ mode: 'plain' })
+    const rig = await started(port, [ops], { username: undefined, password: undefined, startTLS: 'off' })
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await eventually(() => mails.length === 1)
+    expect(mails[0]?.tls).toBe(false)
+  })
+})
