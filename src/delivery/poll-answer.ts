@@ -92,6 +92,7 @@ export class PollAnswer implements Sink, OpenPoll {
   }
 
   write(data: Buffer): boolean {
+    if (data.length === 0) return true
     this.#size += data.length
     if (this.#isLive) {
       this.#parts.push(data)

@@ -43,6 +43,10 @@ describe('a row', () => {
     )
   })
 
+  it('is no state that is told to somebody who comes later', () => {
+    expect(rowEncoder('list', true)({ ...eventOf('x'), retained: true })).toHaveLength(0)
+  })
+
   it('in a script has no line separator of an old one', () => {
     const text = rowEncoder('script', true)(eventOf('a\u2028b\u2029c')).toString()
     expect(text).not.toMatch(/[\u2028\u2029]/)

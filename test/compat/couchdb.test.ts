@@ -1,11 +1,16 @@
 import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { get } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { runInNewContext } from 'node:vm'
 import mqtt from 'mqtt'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { registerCouchdb } from '../../src/compat/couchdb.js'
 import type { OpenPolls } from '../../src/delivery/open-polls.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { basic, bearer } from '../helpers/identities.js'
+import { People } from '../helpers/people.js'
 import { SseParser, type StreamMessage } from '../helpers/sse-parser.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from '../transports/rig.js'
@@ -178,6 +183,23 @@ describe('the normal feed', () => {
     await rig.journal.trim()
     const { results } = await changes('since=1')
     expect(results.map(({ seq }) => seq)).toEqual([3, 4, 5])
+  })
+
+  it('has changes alone, and none twice, where the journal lets go of some while they are read', async () => {
+    await start({ maxEvents: 3, recent: { maxEvents: 0, maxBytes: 0 } })
+    await rig.publish('notifications/state', 'state', { retain: true })
+    for (const text of ['2', '3']) await rig.publish('notifications', text)
+    const { journal } = rig
+    const readPortion = journal.read.bind(journal)
+    journal.read = async query => {
+      journal.read = readPortion
+      for (const text of ['4', '5']) await rig.publish('notifications', text)
+      await journal.trim()
+      return readPortion(query)
+    }
+    const { results, last_seq: since } = await changes('since=0')
+    const rest = await changes(`since=${since}`)
+    expect(messages({ results: [...results, ...rest.results] })).toEqual(['3', '4', '5'])
   })
 
   it('of a place in another journal, which had come farther, begins at the start', async () => {
@@ -485,6 +507,40 @@ describe('the feed for EventSource', () => {
   })
 })
 
+describe('over HTTP/2', () => {
+  afterEach(() => rig.close())
+
+  const open = async (query: string) => {
+    const stream = rig.http2().request({ ':path': `/couchdb/notifications/_changes?include_docs=true&${query}` })
+    const feed = { text: '', ended: false, close: () => stream.close() }
+    stream.setEncoding('utf8')
+    stream.on('data', (chunk: string) => (feed.text += chunk))
+    stream.on('end', () => (feed.ended = true))
+    return feed
+  }
+
+  it('a long-poll with heartbeats is answered', async () => {
+    await start()
+    const feed = await open('feed=longpoll&heartbeat=1000')
+    await eventually(() => feed.text.endsWith('\n\n'))
+    await rig.publish('notifications', 'one')
+    await eventually(() => feed.ended)
+    expect(messages(JSON.parse(feed.text))).toEqual(['one'])
+  })
+
+  it('a continuous feed has its lines, and its end', async () => {
+    await start()
+    const feed = await open('feed=continuous&limit=2')
+    await waiting()
+    await rig.publish('notifications', 'one')
+    await eventually(() => rowsOf(feed).length === 1)
+    await rig.publish('notifications', 'two')
+    await eventually(() => feed.ended)
+    expect(messages({ results: rowsOf(feed) })).toEqual(['one', 'two', undefined])
+    expect(rowsOf(feed).at(-1)).toEqual({ last_seq: 2, pending: 0 })
+  })
+})
+
 describe('what is wrong', () => {
   afterEach(() => rig.close())
 
@@ -584,6 +640,58 @@ describe('CouchDB’s URLs of a whole gateway', () => {
     expect((await fetch(`${http}/index.html`)).headers.get('content-type')).toContain('text/html')
     expect(await (await fetch(`${http}/healthz`)).json()).toMatchObject({ status: 'ok' })
     expect(((await (await fetch(`${http}/v1/openapi.json`)).json()) as { openapi: string }).openapi).toMatch(/^3/)
+  })
+
+  it('can begin at / together with those of the other systems', async () => {
+    const at = { prefix: '/' }
+    const gateway = await open({ compat: { couchdb: at, pere: at, rrr: at } })
+    const { http } = gateway.urls
+    await fetch(`${http}/v1/publish?topic=notifications`, { method: 'POST', body: 'hello' })
+    expect(messages(await read(gateway, '/notifications/_changes?include_docs=true'))).toEqual(['hello'])
+    expect((await fetch(`${http}/push/notifications`, { method: 'POST', body: 'pere' })).status).toBe(204)
+    expect((await read(gateway, '/notifications/_changes')).results).toHaveLength(2)
+  })
+
+  it('go on with the same numbers after a restart', async () => {
+    const data = await mkdtemp(join(tmpdir(), 'mqway-couchdb-'))
+    onTestFinished(() => rm(data, { recursive: true }))
+    const first = await open({ data })
+    for (const text of ['1', '2']) {
+      await fetch(`${first.urls.http}/v1/publish?topic=notifications`, { method: 'POST', body: text })
+    }
+    const before = await read(first, '/couchdb/notifications/_changes?include_docs=true')
+    await first.close()
+    const second = await open({ data })
+    expect((await read(second, '/couchdb/notifications/_changes?include_docs=true')).results).toEqual(before.results)
+    await fetch(`${second.urls.http}/v1/publish?topic=notifications`, { method: 'POST', body: '3' })
+    const since = before.results[1]?.seq
+    expect(messages(await read(second, `/couchdb/notifications/_changes?include_docs=true&since=${since}`))).toEqual([
+      '3',
+    ])
+  })
+
+  it('are for those who may subscribe, and as a script for those who are anonymous', async () => {
+    const people = await People.start()
+    onTestFinished(() => people.stop())
+    const rules = [
+      { to: 'anonymous' as const, subscribe: ['public/#'] },
+      { to: 'authenticated' as const, subscribe: ['own/#'], publish: ['own/#', 'public/#'] },
+    ]
+    const access = { ...people.access, webhook: undefined, clientCertificates: undefined, rules }
+    const gateway = await open({ access, push: { jsonp: true } })
+    const { headers = {} } = bearer(await people.token())
+    const asked = async (path: string, init: RequestInit = {}) => {
+      const answer = await fetch(`${gateway.urls.http}/couchdb/${path}`, init)
+      return [answer.status, answer.status === 200 || ((await answer.json()) as { error: string }).error]
+    }
+    for (const path of ['', '/_changes']) {
+      expect(await asked(`public${path}`)).toEqual([200, true])
+      expect(await asked(`own${path}`)).toEqual([403, 'forbidden'])
+      expect(await asked(`own${path}`, { headers })).toEqual([200, true])
+      expect(await asked(`own${path}?callback=C`, { headers })).toEqual([403, 'forbidden'])
+      expect(await asked(`public${path}?callback=C`, { headers })).toEqual([200, true])
+      expect(await asked(`own${path}`, { headers: basic('alice:wrong').headers ?? {} })).toEqual([401, 'unauthorized'])
+    }
   })
 
   it('can be off', async () => {

@@ -25,12 +25,15 @@ export function rowEncoder(kind: RowKind, includeDocs: boolean): Encoder {
   return (includeDocs ? withDocs : withoutDocs)[kind]
 }
 
+/** The state of a topic whose event has gone is no change, and would come out of its order. */
+const nothing = Buffer.alloc(0)
+
 const withDocs = encodersOf(true)
 const withoutDocs = encodersOf(false)
 
 function encodersOf(includeDocs: boolean): Readonly<Record<RowKind, Encoder>> {
   const encoderOf = (kind: RowKind): Encoder => {
-    return event => Buffer.from(kinds[kind](rowJson(event, includeDocs), event))
+    return event => (event.retained ? nothing : Buffer.from(kinds[kind](rowJson(event, includeDocs), event)))
   }
   return {
     list: encoderOf('list'),
