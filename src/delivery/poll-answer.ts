@@ -13,6 +13,9 @@ import type { Answer } from './stream-wire.js'
 /** What is kept of an answer before it goes out in parts, in bytes. */
 const mostKept = 256 * 1024
 
+/** Events of an answer that is written as a text, in bytes. */
+const longestText = 8 * 1024
+
 /** What goes round the events of an answer. */
 export interface PollEnd {
   /** Where to go on. */
@@ -79,16 +82,12 @@ export class PollAnswer implements Sink, OpenPoll {
     this.#isDue = timeout === 0
     this.#release = gate.hold(caller)
     this.#attendance = push.presence.enter({ device, user: caller.identity.user, transport: 'poll', topics: filters })
-    this.#subscription = push.hub.subscribe({
-      ...{ filters, encode, limit, device, sink: this },
-      ...(cursor !== undefined && { cursor }),
-      ...(last !== undefined && { last }),
-    })
+    this.#subscription = push.hub.subscribe({ filters, encode, limit, device, cursor, last, sink: this })
     const waits = timeout > 0 && Number.isFinite(timeout)
     this.#timer = waits ? setTimeout(timeIsUp, timeout, this).unref() : undefined
     this.#beats = heartbeat === undefined ? undefined : setInterval(isAlive, heartbeat, this).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
-    answer.once('close', () => this.#end())
+    answer.on('close', () => this.#end())
   }
 
   write(data: Buffer): boolean {
@@ -152,9 +151,18 @@ export class PollAnswer implements Sink, OpenPoll {
       answer.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
       return
     }
-    const body = Buffer.concat([Buffer.from(form.start), ...withoutComma(this.#parts), Buffer.from(end)])
-    answer.setHeader('content-length', body.length)
+    const body = this.#body(form.start, end)
+    answer.setHeader('content-length', Buffer.byteLength(body))
     answer.end(body)
+  }
+
+  /** A short one as a text, which leaves together with the head; to copy that is not worth it where there is much. */
+  #body(start: string, end: string): string | Buffer {
+    const parts = withoutComma(this.#parts)
+    if (this.#size > longestText) return Buffer.concat([Buffer.from(start), ...parts, Buffer.from(end)])
+    let text = start
+    for (const part of parts) text += part.toString()
+    return text + end
   }
 
   /** Writes what has been kept, and whatever comes from now on at once. */

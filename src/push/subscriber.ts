@@ -14,9 +14,9 @@ export interface SubscribeOptions {
   readonly encode: Encoder
   readonly sink: Sink
   /** Where it was the last time, in whatever text it has kept. Without it, it first gets what is retained. */
-  readonly cursor?: string
+  readonly cursor?: string | undefined
   /** Without a cursor: how many of the newest events it first gets besides. */
-  readonly last?: number
+  readonly last?: number | undefined
   /** After how many events it is done; what is retained does not count. */
   readonly limit?: number
   /** Whose it is, where that is to be known of what is written to it. */
