@@ -10,20 +10,20 @@ export interface EventJsonOptions {
 /** An event as clients get it, on one line: the payload as text, or as base64 where it is none. */
 export function eventJson({ id, topic, time, payload, retained }: Event, { json }: EventJsonOptions): string {
   const text = textOf(payload)
-  return JSON.stringify({
-    id,
-    topic,
-    time: new Date(time).toISOString(),
-    ...(text === undefined ? { payloadBase64: payload.toString('base64') } : { payload: text }),
-    ...(json && text !== undefined && parsed(text)),
-    ...(retained && { retained }),
-  })
-}
-
-function parsed(text: string): { json: unknown } | undefined {
+  const write = (more: object = {}): string =>
+    JSON.stringify({
+      id,
+      topic,
+      time: new Date(time).toISOString(),
+      ...(text === undefined ? { payloadBase64: payload.toString('base64') } : { payload: text }),
+      ...more,
+      ...(retained && { retained }),
+    })
+  if (!json || text === undefined) return write()
   try {
-    return { json: JSON.parse(text) }
+    return write({ json: JSON.parse(text) })
   } catch {
-    return undefined
+    // No JSON, or nested so deep that it can be read and not be written again (RangeError).
+    return write()
   }
 }
