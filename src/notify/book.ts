@@ -18,6 +18,12 @@ export interface QueuedMail {
   readonly created: number
 }
 
+/** What a rule has found to say. */
+export interface FoundEntry {
+  readonly rule: string
+  readonly entry: Entry
+}
+
 /** What a rule has collected for its next mail. */
 export interface Batch {
   readonly entries: readonly Entry[]
@@ -108,11 +114,7 @@ export class NotifyBook {
   }
 
   /** Collects what happened, and goes on from `cursor`, in one step. */
-  async take(
-    found: readonly { readonly rule: string; readonly entry: Entry }[],
-    cursor: string | undefined,
-    now: number,
-  ): Promise<void> {
+  async take(found: readonly FoundEntry[], cursor: string | undefined, now: number): Promise<void> {
     const changes: StoreChange[] = []
     const added: [RuleBook, string, Entry][] = []
     const states = new Map<string, RuleState>()

@@ -2,17 +2,18 @@ import type { Logger } from '../log.js'
 import type { Event } from '../push/event.js'
 import type { Hub, Subscription } from '../push/hub.js'
 import type { Clock } from '../push/receipts/clock.js'
-import type { CloseReason, Sink } from '../push/sink.js'
-import { type Occurrence, occurrenceOf } from './occurrence.js'
+import type { CloseReason, Encoder, Sink } from '../push/sink.js'
 
-/** What a listener needs. */
-export interface ListenerOptions {
+/** What a listener needs. `T` is what is wanted of events; it is the same after a way through JSON. */
+export interface ListenerOptions<T> {
   readonly hub: Hub
   readonly filters: readonly string[]
   /** Where to begin. */
   readonly cursor: string
+  /** What is wanted of an event. It must not throw. */
+  readonly read: (event: Event) => readonly T[]
   /** Takes what has come, in order, and the place after it. Where it rejects, it is called again with the same. */
-  readonly take: (occurrences: readonly Occurrence[], cursor: string | undefined) => Promise<void>
+  readonly take: (found: readonly T[], cursor: string | undefined) => Promise<void>
   readonly clock: Clock
   readonly log: Logger
 }
@@ -24,16 +25,18 @@ const retryDelay = 1000
  * Listens through the hub, one portion at a time: the hub keeps what comes while one is being taken, and what it cannot
  * keep is read from the journal afterwards.
  */
-export class Listener implements Sink {
-  readonly #options: ListenerOptions
+export class Listener<T> implements Sink {
+  readonly #options: ListenerOptions<T>
+  readonly #encode: Encoder
   #subscription: Subscription | undefined
   #taking: Promise<void> = Promise.resolve()
   #resume: (() => void) | undefined
   #stopTimer: (() => void) | undefined
   #closed = false
 
-  constructor(options: ListenerOptions) {
+  constructor(options: ListenerOptions<T>) {
     this.#options = options
+    this.#encode = encoder(options.read)
     this.#subscribe(options.cursor)
   }
 
@@ -44,13 +47,19 @@ export class Listener implements Sink {
 
   #subscribe(cursor: string | undefined): void {
     const { hub, filters } = this.#options
-    this.#subscription = hub.subscribe({ filters, encode, sink: this, ...(cursor === undefined ? {} : { cursor }) })
+    this.#subscription = hub.subscribe({
+      filters,
+      encode: this.#encode,
+      sink: this,
+      ...(cursor === undefined ? {} : { cursor }),
+    })
   }
 
   write(data: Buffer): boolean {
-    const occurrences = decode(data)
+    // Nothing is written down for what nobody wants; after a crash, it is looked through once more.
+    if (data.length === 0) return true
     const cursor = this.#subscription?.cursor
-    this.#taking = this.#take(occurrences, cursor).then(() => {
+    this.#taking = this.#take(decode(data), cursor).then(() => {
       const resume = this.#resume
       this.#resume = undefined
       if (!this.#closed) resume?.()
@@ -76,10 +85,10 @@ export class Listener implements Sink {
     })
   }
 
-  async #take(occurrences: readonly Occurrence[], cursor: string | undefined): Promise<void> {
+  async #take(found: readonly T[], cursor: string | undefined): Promise<void> {
     while (!this.#closed) {
       try {
-        await this.#options.take(occurrences, cursor)
+        await this.#options.take(found, cursor)
         return
       } catch (error) {
         this.#options.log.error({ err: error }, 'what mails are to be sent of could not be written down')
@@ -101,14 +110,15 @@ export class Listener implements Sink {
 }
 
 /** What is retained is no news, and an empty message says that something is over. */
-function encode(event: Event): Buffer {
-  if (event.retained || event.payload.length === 0) return Buffer.alloc(0)
-  return Buffer.from(`${JSON.stringify(occurrenceOf(event))}\n`)
+function encoder<T>(read: (event: Event) => readonly T[]): Encoder {
+  return event => {
+    const found = event.retained || event.payload.length === 0 ? [] : read(event)
+    return Buffer.from(found.map(one => `${JSON.stringify(one)}\n`).join(''))
+  }
 }
 
-function decode(data: Buffer): Occurrence[] {
-  if (data.length === 0) return []
-  return data
+function decode<T>(lines: Buffer): T[] {
+  return lines
     .toString()
     .trimEnd()
     .split('\n')

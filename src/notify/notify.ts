@@ -7,12 +7,12 @@ import type { Hub } from '../push/hub.js'
 import type { Journal } from '../push/journal.js'
 import { type Clock, systemClock } from '../push/receipts/clock.js'
 import type { ReceiptStore } from '../push/receipts/store.js'
-import { NotifyBook, type QueuedMail } from './book.js'
+import { type FoundEntry, NotifyBook, type QueuedMail } from './book.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
 import { letterOf } from './letter.js'
 import { Listener } from './listener.js'
 import { openMailer } from './mail.js'
-import type { Occurrence } from './occurrence.js'
+import { type Occurrence, occurrenceOf } from './occurrence.js'
 import { compileRules, type Rule } from './rules.js'
 import { nextMailAt } from './schedule.js'
 import { Sender } from './sender.js'
@@ -80,7 +80,7 @@ class MailNotify implements Notify {
   readonly #book: NotifyBook
   readonly #rules: readonly Rule[]
   readonly #sender: Sender
-  readonly #listener: Listener | undefined
+  readonly #listener: Listener<FoundEntry> | undefined
   readonly #watch: BrokerWatch | undefined
   /** Ends when all that was begun with the book is done. */
   #turn: Promise<unknown> = Promise.resolve()
@@ -115,7 +115,11 @@ class MailNotify implements Notify {
       const cursor = book.cursor ?? formatId(journal.epoch, journal.head)
       this.#listener = new Listener({
         ...{ hub, filters, cursor, clock, log },
-        take: (occurrences, place) => this.#take(occurrences, place),
+        read: event => {
+          const occurrence = occurrenceOf(event)
+          return this.#entries(occurrence, rule => rule.wantsTopic(occurrence.topic))
+        },
+        take: (found, place) => this.#take(found, place),
       })
       this.#keepCursor()
     }
@@ -135,15 +139,12 @@ class MailNotify implements Notify {
     return result
   }
 
-  async #take(occurrences: readonly Occurrence[], cursor: string | undefined): Promise<void> {
-    const found = occurrences.flatMap(occurrence =>
-      this.#entries(occurrence, rule => rule.wantsTopic(occurrence.topic)),
-    )
+  async #take(found: readonly FoundEntry[], cursor: string | undefined): Promise<void> {
     await this.#inTurn(() => this.#book.take(found, cursor, this.#clock.now()))
-    if (found.length > 0) this.#postSoon()
+    this.#postSoon()
   }
 
-  #entries(occurrence: Occurrence, isAbout: (rule: Rule) => boolean) {
+  #entries(occurrence: Occurrence, isAbout: (rule: Rule) => boolean): FoundEntry[] {
     return this.#rules.flatMap(rule => {
       const entry = isAbout(rule) ? rule.entryOf(occurrence) : undefined
       return entry ? [{ rule: rule.name, entry }] : []
