@@ -36,8 +36,8 @@ const renew = (connection: string, ticket: string): Promise<Response> =>
 
 describe('fresh credentials for a connection', () => {
   it('keep it open beyond those it began with', async () => {
-    const { source, connection } = await open(ticketOf('ada', 300))
-    const other = await open(ticketOf('ada', 600))
+    const { source, connection } = await open(ticketOf('ada', 2500))
+    const other = await open(ticketOf('ada', 2800))
     expect((await renew(connection, ticketOf('ada', 60_000))).status).toBe(204)
     await other.source.end()
     expect(source.ended).toBe(false)
