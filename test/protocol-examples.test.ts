@@ -131,7 +131,7 @@ describeWith(['curl'], 'the examples of PROTOCOL.md', () => {
       })
     })
 
-  const examples = examplesBelow('Push over HTTP')
+  const examples = ['Push over HTTP', 'RRR'].flatMap(examplesBelow)
 
   it.each(examples)('are true: line $line', async example => {
     const isStream = / -\w*N/.test(example.command)

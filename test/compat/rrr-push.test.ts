@@ -50,6 +50,24 @@ describe('a request for a handle', () => {
     expect(await json(second.answer)).toMatchObject({ content: 'for the newer one' })
   })
 
+  it('does not chase another one with the same handle, where both ask again at once', async () => {
+    const rig = await startRrrRig()
+    let asked = 0
+    const until = performance.now() + 1500
+    const askAgain = async (): Promise<void> => {
+      while (performance.now() < until) {
+        asked++
+        await rig.ask('/rrr/?handle=1').then(answer => answer.text())
+      }
+    }
+    const both = Promise.all([askAgain(), askAgain()])
+    await eventually(() => performance.now() >= until)
+    expect(asked).toBeGreaterThanOrEqual(4)
+    expect(asked).toBeLessThan(10)
+    rig.rrr.close()
+    await both
+  })
+
   it('has a number for digits that are one, and a text for everything else', async () => {
     const rig = await startRrrRig({ wait: 100 })
     const handles = [
@@ -160,18 +178,19 @@ describe('a request for a handle', () => {
   })
 
   it.each([
-    { what: 'is missing', target: '/rrr/' },
+    { what: 'is missing', target: '/rrr/', detail: 'handle is missing' },
     { what: 'is empty', target: '/rrr/?handle=' },
-    { what: 'is there twice', target: '/rrr/?handle=1&handle=2' },
+    { what: 'is there twice', target: '/rrr/?handle=1&handle=2', detail: 'handle must be there once' },
     { what: 'has a level too many', target: '/rrr/?handle=a%2Fb' },
     { what: 'is a wildcard', target: '/rrr/?handle=%2B' },
     { what: 'has a line break', target: '/rrr/?handle=a%0Ab' },
     { what: 'is too long', target: `/rrr/?handle=${'x'.repeat(256)}` },
-  ])('is refused where the handle $what', async ({ target }) => {
+  ])('is refused where the handle $what', async ({ target, detail = 'handle must have' }) => {
     const rig = await startRrrRig()
     const answer = await rig.ask(target)
     expect(answer.status).toBe(400)
-    expect(await answer.json()).toMatchObject({ status: 400, reason: 'invalid-parameter', parameter: 'handle' })
+    const problem = { status: 400, reason: 'invalid-parameter', parameter: 'handle' }
+    expect(await answer.json()).toMatchObject({ ...problem, detail: expect.stringContaining(detail) })
   })
 
   it('is refused where the topic is not open, in JSON', async () => {

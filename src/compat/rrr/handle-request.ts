@@ -54,6 +54,7 @@ export class HandleRequest implements Sink, OpenPoll {
       this.#reject = reject
     })
     this.#release = gate.hold(caller)
+    handle.reader = this
     const { user } = caller.identity
     this.#attendance = push.presence.enter({ device, user, transport: 'poll', topics: [handle.topic] })
     this.#timer = setTimeout(() => this.finish(), wait).unref()
@@ -92,6 +93,13 @@ export class HandleRequest implements Sink, OpenPoll {
     this.#resolve(nothing)
   }
 
+  /** Makes room for a newer one: it is answered with nothing at once, or soon. */
+  replace(): void {
+    const wait = this.#order.handle.replaced()
+    if (wait === 0) this.finish()
+    else if (this.#end()) setTimeout(() => this.#resolve(nothing), wait).unref()
+  }
+
   async #look(): Promise<void> {
     try {
       const { handle } = this.#order
@@ -126,6 +134,8 @@ export class HandleRequest implements Sink, OpenPoll {
   #end(): boolean {
     if (this.#over) return false
     this.#over = true
+    const { handle } = this.#order
+    if (handle.reader === this) handle.reader = undefined
     clearTimeout(this.#timer)
     this.#stopExpiry()
     this.#subscription?.close()

@@ -7,6 +7,9 @@ import type { RecentPlace } from './recent-place.js'
 /** What is read of the journal in one go. */
 const portion = { limit: 256, maxBytes: 256 * 1024 }
 
+/** How often one request may take another's place with an answer at once, in milliseconds. */
+const replacePause = 1000
+
 /** What all handles share. */
 export interface HandleHouse {
   readonly journal: Journal
@@ -32,6 +35,8 @@ export class Handle {
   readonly topic: string
   /** Requests that are open for it. */
   readers = 0
+  /** The one that gets what comes. */
+  reader: { replace(): void } | undefined
   /** When the last one was over. */
   usedAt = 0
   readonly #house: HandleHouse
@@ -40,6 +45,7 @@ export class Handle {
   #waiting: number[] = []
   #looking: Promise<void> | undefined
   #sending: Sending | undefined
+  #replacedAt = Number.NEGATIVE_INFINITY
 
   constructor(house: HandleHouse, name: string) {
     this.#house = house
@@ -66,6 +72,19 @@ export class Handle {
       if (event && event.sequence === sequence && this.#isFresh(event)) return event
       if (this.#waiting[0] === sequence) this.#waiting.shift()
     }
+  }
+
+  /**
+   * A request has taken the place of another.
+   *
+   * @returns milliseconds to wait with the other's answer: two pages with one handle would chase each other as fast as they
+   *   can, as each asks again at once
+   */
+  replaced(): number {
+    const now = performance.now()
+    const wait = Math.max(0, this.#replacedAt + replacePause - now)
+    if (wait === 0) this.#replacedAt = now
+    return wait
   }
 
   /** Nothing for it is before this place. */

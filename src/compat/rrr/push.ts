@@ -31,7 +31,7 @@ export interface RrrPush {
 
 const query = z.object({
   handle: z
-    .string('must be there once')
+    .string({ error: ({ input }) => (input === undefined ? 'is missing' : 'must be there once') })
     .refine(
       name => isUserName(name) && !/[+#/]/.test(name),
       'must have 1 to 255 bytes, and no +, #, / or control characters',
@@ -90,20 +90,19 @@ async function contentFor(
   requirePermitted(caller.permissions, [`push/${name}`])
   // The client may have gone while it was found out who it is.
   if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: nothing }
-  // Before the newer one counts: who may have one connection may have one request after the other.
-  polls.makeRoom(name)
+  polls.makeRoom(undefined)
   const handle = handles.take(name)
   try {
+    // Before the newer one counts: who may have one connection may have one request after the other.
+    handle.reader?.replace()
     const made: HandleRequest = new HandleRequest(options, {
       ...{ handle, caller },
       device: deviceOf(caller.identity, name),
       answer: answerOf(reply),
       wait: options.config.wait,
-      over: () => {
-        polls.delete(made, name)
-      },
+      over: () => polls.delete(made, undefined),
     })
-    polls.add(made, name)
+    polls.add(made, undefined)
     return { name, content: await made.answered }
   } finally {
     handles.release(handle)
