@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { request as requestHttp1 } from 'node:http'
-import { connect as connectHttp2 } from 'node:http2'
+import { connect as connectHttp2, type IncomingHttpHeaders, type IncomingHttpStatusHeader } from 'node:http2'
 import mqtt from 'mqtt'
 import { onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
@@ -92,9 +92,16 @@ const overHttp2: OpenStream = async (urls, path) => {
   const session = connectHttp2(urls.https, { rejectUnauthorized: false })
   session.on('error', () => {})
   const stream = session.request({ ':path': path })
-  stream.on('error', () => {})
-  const [headers] = await once(stream, 'response')
-  if (headers[':status'] !== 200) throw new Error(`answered ${headers[':status']}`)
+  // It may be closed without an error, when the connection is.
+  const headers = await new Promise<IncomingHttpHeaders & IncomingHttpStatusHeader>((resolve, reject) => {
+    stream.on('error', reject)
+    stream.on('close', () => reject(new Error('closed without an answer')))
+    stream.on('response', resolve)
+  })
+  if (headers[':status'] !== 200) {
+    session.destroy()
+    throw new Error(`answered ${headers[':status']}`)
+  }
   return {
     onData: take => stream.on('data', take),
     onEnd: ended => stream.on('close', ended),
