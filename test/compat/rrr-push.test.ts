@@ -150,6 +150,24 @@ describe('a request for a handle', () => {
     expect(await json(rig.ask('/rrr/?handle=1'))).toMatchObject({ content: 'the next' })
   })
 
+  it('works over HTTP/2, and a stream that is broken off leaves the message there', async () => {
+    const rig = await startRrrRig()
+    const session = rig.http2()
+    const lazy = session.request({ ':path': '/rrr/?handle=1' })
+    await once(lazy, 'ready')
+    await eventually(() => rig.hub.counters.subscribers === 1)
+    lazy.close()
+    await eventually(() => rig.hub.counters.subscribers === 0)
+    await rig.publish('push/1', 'one')
+    await rig.publish('push/1', 'two')
+    for (const content of ['one', 'two']) {
+      let text = ''
+      const stream = session.request({ ':path': '/rrr/?handle=1' })
+      for await (const chunk of stream.setEncoding('utf8')) text += chunk
+      expect(JSON.parse(text)).toMatchObject({ content })
+    }
+  })
+
   it('goes on with what is there when the journal has let go of the rest', async () => {
     const rig = await startRrrRig({ wait: 200 }, { maxEvents: 2000, recent: { maxEvents: 10, maxBytes: 1024 } })
     expect(await json(rig.ask('/rrr/?handle=1'))).toMatchObject({ content: '' })

@@ -1,7 +1,11 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import mqtt from 'mqtt'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Ending } from '../../src/endings.js'
 import { startTestGateway } from '../helpers/gateway.js'
+import { People } from '../helpers/people.js'
 import { eventually, settled } from '../helpers/wait.js'
 import { RrrClient, startRrrSocketRig } from './rrr-rig.js'
 
@@ -220,15 +224,68 @@ describe('RRR on a whole gateway', () => {
   })
 
   it('has connections use their own topics without a rule, and nobody else', async () => {
-    const config = { access: { rules: [{ to: 'anonymous' as const, subscribe: ['news/#'] }] } }
-    const gateway = await startTestGateway({ ...config, https: { port: 'off' } })
+    const people = await People.start()
+    onTestFinished(() => people.stop())
+    const rules = [{ to: { user: 'backend' }, publish: [`${root}+/re`], subscribe: [`${root}+/#`] }]
+    const gateway = await startTestGateway({ access: { ...people.access, rules } })
     onTestFinished(() => gateway.close())
-    const client = await new RrrClient(`${gateway.urls.http.replace('http', 'ws')}/rrr/chat`).opened()
-    client.send('hello')
-    const stranger = await mqtt.connectAsync(gateway.urls.mqtt)
-    onTestFinished(() => stranger.endAsync(true))
+    const connectAs = async (sub: string): Promise<mqtt.MqttClient> => {
+      const password = await people.token({ sub })
+      const client = await mqtt.connectAsync(gateway.urls.mqtt, { username: sub, password, reconnectPeriod: 0 })
+      onTestFinished(() => client.endAsync(true))
+      return client
+    }
+    const backend = await connectAs('backend')
+    backend.on('message', (topic, payload) => {
+      if (!topic.endsWith('/re')) backend.publish(topic.replace(/[^/]+$/, 're'), `re: ${payload}`, { qos: 1 })
+    })
+    await backend.subscribeAsync(`${root}+/#`, { qos: 1 })
+    const stranger = await connectAs('alice')
     await expect(stranger.subscribeAsync(`${root}#`)).rejects.toThrow()
-    expect((await fetch(`${gateway.urls.http}/rrr/?handle=1`)).status).toBe(403)
-    expect(client.readyState).toBe(client.OPEN)
+
+    const url = `${gateway.urls.http.replace('http', 'ws')}/rrr/chat`
+    const nobody = new RrrClient(url)
+    await eventually(() => nobody.refusedWith === 401)
+    const headers = { authorization: `Bearer ${await people.token()}` }
+    const client = await new RrrClient(url, { headers }).opened()
+    client.send('hello')
+    await eventually(() => client.texts.length === 1)
+    expect(client.texts).toEqual(['re: hello'])
+    expect((await fetch(`${gateway.urls.http}/rrr/?handle=1`, { headers })).status).toBe(403)
+  })
+
+  it('carries 15 MiB in both directions through the built-in broker', async () => {
+    const gateway = await startTestGateway({ https: { port: 'off' } })
+    onTestFinished(() => gateway.close())
+    const backend = await mqtt.connectAsync(gateway.urls.mqtt)
+    onTestFinished(() => backend.endAsync(true))
+    backend.on('message', (topic, payload) => {
+      if (!topic.endsWith('/re')) backend.publish(topic.replace(/[^/]+$/, 're'), payload, { qos: 1 })
+    })
+    await backend.subscribeAsync(`${root}+/#`, { qos: 1 })
+    const client = await new RrrClient(`${gateway.urls.http.replace('http', 'ws')}/rrr/chat`).opened()
+    const text = 'x\u00e9'.repeat(5 * 1024 ** 2)
+    client.send(text)
+    await eventually(() => client.texts.length === 1 || client.closedWith !== undefined)
+    expect(client.texts[0] === text).toBe(true)
+    client.send('small')
+    await eventually(() => client.texts.length === 2)
+  })
+
+  it('keeps what waits for a handle over a new start', async () => {
+    const data = await mkdtemp(join(tmpdir(), 'mqway-rrr-'))
+    onTestFinished(() => rm(data, { recursive: true, force: true }))
+    const config = { data, https: { port: 'off' as const }, compat: { rrr: { wait: '100ms' } } }
+    const before = await startTestGateway(config)
+    for (const payload of ['one', 'two']) {
+      const answer = await fetch(`${before.urls.http}/v1/publish?topic=push/1`, { method: 'POST', body: payload })
+      expect(answer.status).toBe(201)
+    }
+    await before.close()
+    const gateway = await startTestGateway(config)
+    onTestFinished(() => gateway.close())
+    for (const content of ['one', 'two', '']) {
+      expect(await (await fetch(`${gateway.urls.http}/rrr/?handle=1`)).json()).toMatchObject({ content })
+    }
   })
 })

@@ -1,0 +1,56 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { answerBody, contentOf } from '../../src/compat/rrr/answer.js'
+import { recordEncoder, recordsIn } from '../../src/compat/rrr/socket-records.js'
+import { topicOf } from '../../src/compat/rrr/socket-topic.js'
+import type { Event } from '../../src/push/event.js'
+
+const payloads = fc.oneof(
+  fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.from(bytes)),
+  fc.string({ unit: 'binary', maxLength: 100 }).map(text => Buffer.from(text)),
+)
+const eventOf = (payload: Buffer, sequence: number): Event => {
+  return { id: '', sequence, topic: 't', time: 0, payload, qos: 0, retained: false }
+}
+
+describe('what RRR’s clients get', () => {
+  it('is JSON that says the payload and the handle, whatever they are', () => {
+    fc.assert(
+      fc.property(payloads, fc.string({ unit: 'binary', minLength: 1 }), fc.nat(), (payload, handle, id) => {
+        const answer = JSON.parse(answerBody(contentOf({ payload }), handle, id).toString())
+        expect(String(answer.handle)).toBe(Buffer.from(handle).toString())
+        expect(answer.id).toBe(id)
+        expect(Buffer.from(answer.content, answer.encoding ?? 'utf8')).toEqual(payload)
+      }),
+    )
+  })
+
+  it('is, over a WebSocket, each event’s sequence and frame, however many come together', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(payloads, fc.maxSafeNat())), fc.boolean(), (events, binary) => {
+        const encode = recordEncoder(binary)
+        const data = Buffer.concat(events.map(([payload, sequence]) => encode(eventOf(payload, sequence))))
+        const records = [...recordsIn(data)]
+        expect(records.map(({ sequence }) => sequence)).toEqual(events.map(([, sequence]) => sequence))
+        for (const [index, { frame }] of records.entries()) {
+          const payload = events[index]?.[0] ?? Buffer.alloc(0)
+          const isText = Buffer.from(payload.toString()).equals(payload)
+          if (!isText && !binary) expect(frame).toHaveLength(0)
+          else
+            expect([frame[0], frame.subarray(-payload.length || frame.length)]).toEqual([isText ? 0x81 : 0x82, payload])
+        }
+      }),
+    )
+  })
+
+  it('is of the topic that the path names', () => {
+    const options = { prefix: '/rrr', bounds: { levels: 100, length: 65_535 }, isOpen: () => true }
+    const topics = fc.string({ unit: 'grapheme', minLength: 1 }).filter(topic => !/[+#\0]/.test(topic))
+    fc.assert(
+      fc.property(topics, topic => {
+        expect(topicOf(`/rrr/${encodeURIComponent(topic)}?x=y`, options)).toBe(topic)
+        expect(topicOf(`/${encodeURIComponent(topic)}`, { ...options, prefix: '/' })).toBe(topic)
+      }),
+    )
+  })
+})
