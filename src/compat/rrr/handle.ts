@@ -133,6 +133,8 @@ export class Handle {
       }
       if (this.#waiting.length > config.maxQueued) this.#waiting = this.#waiting.slice(-config.maxQueued)
       this.advance(position)
+      // A journal in memory answers in the same turn of the event loop.
+      await new Promise(setImmediate)
     }
   }
 

@@ -48,7 +48,9 @@ export class Handles {
   release(handle: Handle): void {
     handle.readers--
     handle.usedAt = this.#house.now()
-    if (this.#all.get(handle.name) === handle) this.#touch(handle)
+    // It was forgotten, as all are at the end.
+    if (this.#all.get(handle.name) !== handle) return
+    this.#touch(handle)
     this.#timer ??= this.#wait(this.#options.config.maxAge)
   }
 
