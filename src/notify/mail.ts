@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { resolve } from 'node:path'
 import type { SendMailOptions } from 'nodemailer'
-import { type MailConfig, parseSmtpUrl } from '../config/notify.js'
+import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../config/notify.js'
 import { StartError } from '../start-error.js'
 import type { QueuedMail } from './book.js'
 
@@ -67,6 +68,7 @@ export async function openMailer(config: MailConfig, cwd: string): Promise<Maile
   const { username, password, startTLS } = smtp
   const address = parseSmtpUrl(smtp.url)
   if (!address) throw new StartError('notify.mail.smtp.url: must be smtp://host:port or smtps://host:port')
+  const sockets = new Sockets()
   const transport = nodemailer.createTransport({
     ...common,
     ...address,
@@ -75,7 +77,9 @@ export async function openMailer(config: MailConfig, cwd: string): Promise<Maile
     opportunisticTLS: startTLS === 'opportunistic',
     ...(username === undefined ? {} : { auth: { user: username, pass: password ?? '' } }),
     tls: smtp.ca === undefined ? {} : { ca: readCa(resolve(cwd, smtp.ca)) },
-    connectionTimeout: connectTime,
+    getSocket: (_options, opened) => {
+      sockets.open(address, opened)
+    },
     greetingTimeout: connectTime,
     socketTimeout: silence,
   })
@@ -87,7 +91,36 @@ export async function openMailer(config: MailConfig, cwd: string): Promise<Maile
         throw smtpError(error)
       }
     },
-    close: () => transport.close(),
+    close: () => sockets.close(),
+  }
+}
+
+/** The connections to a mail server: nodemailer does not end those that are under way. */
+class Sockets {
+  readonly #open = new Set<Socket>()
+
+  open(
+    { host, port }: SmtpAddress,
+    opened: (error: Error | null, options: { readonly connection: Socket } | false) => void,
+  ): void {
+    const socket = connect({ host, port })
+    this.#open.add(socket)
+    const tooLate = setTimeout(() => socket.destroy(new Error(`no connection within ${connectTime} ms`)), connectTime)
+    const onError = (error: Error): void => opened(error, false)
+    socket.once('error', onError)
+    socket.once('close', () => {
+      clearTimeout(tooLate)
+      this.#open.delete(socket)
+    })
+    socket.once('connect', () => {
+      clearTimeout(tooLate)
+      socket.off('error', onError)
+      opened(null, { connection: socket })
+    })
+  }
+
+  close(): void {
+    for (const socket of this.#open) socket.destroy(new Error('mqway ends'))
   }
 }
 

@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
@@ -106,5 +108,31 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     await rig.pass(10_000)
     await eventually(() => mails.length === 1)
     expect(mails[0]?.tls).toBe(false)
+  })
+
+  it('go to a server that speaks TLS from the start', async () => {
+    const { port, mails } = await server({ mode: 'tls' })
+    const url = `smtps://127.0.0.1:${port}`
+    const rig = await started(port, [ops], { url, username: undefined, password: undefined })
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await eventually(() => mails.length === 1)
+  })
+
+  it('do not keep anybody who stops waiting for a server that says nothing', async () => {
+    const silent = createServer(socket => socket.on('error', () => {})).listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    onTestFinished(() => {
+      silent.close()
+    })
+    const rig = await started((silent.address() as AddressInfo).port)
+    const connected = once(silent, 'connection')
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    const [socket] = await connected
+    const ended = once(socket, 'close')
+    socket.resume()
+    await rig.stop()
+    await ended
   })
 })

@@ -1,8 +1,9 @@
 """A mail server for tests, which tells of each mail that it takes with a line of JSON.
 
-usage: smtp_server.py HOST PORT CERT KEY take|refuse|plain
+usage: smtp_server.py HOST PORT CERT KEY take|refuse|plain|tls
 
-It requires STARTTLS and a login; `refuse` takes no mail, `plain` has neither STARTTLS nor a login.
+It requires STARTTLS and a login; `refuse` takes no mail, `plain` has neither STARTTLS nor a login,
+and `tls` speaks TLS from the start.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ class Handler:
             recipients=envelope.rcpt_tos,
             data=envelope.content.decode("latin-1"),
             user=session.auth_data,
-            tls=session.ssl is not None,
+            tls=mode == "tls" or session.ssl is not None,
         )
         return "250 OK"
 
@@ -54,7 +55,7 @@ async def main():
     loop = asyncio.get_running_loop()
 
     def protocol():
-        if mode == "plain":
+        if mode in ("plain", "tls"):
             return SMTP(Handler(), hostname="localhost", loop=loop)
         return SMTP(
             Handler(),
@@ -66,7 +67,7 @@ async def main():
             loop=loop,
         )
 
-    server = await loop.create_server(protocol, host, port)
+    server = await loop.create_server(protocol, host, port, ssl=context if mode == "tls" else None)
     tell(port=server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
