@@ -11,7 +11,7 @@ import type { OpenPolls } from '../../src/delivery/open-polls.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { basic, bearer } from '../helpers/identities.js'
 import { People } from '../helpers/people.js'
-import { SseParser, type StreamMessage } from '../helpers/sse-parser.js'
+import { EventStreamParser } from '../helpers/sse-parser.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from '../transports/rig.js'
 
@@ -463,10 +463,9 @@ describe('the feed for EventSource', () => {
     const feed = await listen(`feed=eventsource&${query}`, headers)
     expect(feed.headers['content-type']).toBe('text/event-stream; charset=utf-8')
     return () => {
-      const got: StreamMessage[] = []
-      const parser = new SseParser(message => got.push(message))
+      const parser = new EventStreamParser()
       parser.push(Buffer.from(feed.text))
-      return { got, parser, ended: feed.ended }
+      return { got: parser.events, parser, ended: feed.ended }
     }
   }
 
@@ -502,7 +501,7 @@ describe('the feed for EventSource', () => {
     await rig.publish('other', 'x')
     const read = await source('since=now')
     await eventually(() => read().got.length === 2)
-    expect(read().got).toEqual(Array(2).fill({ event: 'heartbeat', data: '', lastEventId: '1' }))
+    expect(read().got).toEqual(Array(2).fill({ type: 'heartbeat', data: '', lastEventId: '1' }))
     expect(read().ended).toBe(false)
   })
 })

@@ -5,7 +5,7 @@ import { OpenFeeds } from '../../src/compat/pere/open-feeds.js'
 import { Publishers } from '../../src/compat/pere/publishers.js'
 import { eventView, laidOut } from '../../src/compat/pere/views.js'
 import type { Event } from '../../src/push/event.js'
-import { SseParser, type StreamMessage } from '../helpers/sse-parser.js'
+import { type Dispatched, EventStreamParser } from '../helpers/sse-parser.js'
 
 const id = 'mi95vp7k1q3x8za-1'
 
@@ -14,10 +14,10 @@ const eventOf = (payload: Buffer | string): Event => ({
   payload: Buffer.from(payload),
 })
 
-function parse(stream: Buffer | string): StreamMessage[] {
-  const messages: StreamMessage[] = []
-  new SseParser(message => messages.push(message)).push(Buffer.from(stream))
-  return messages
+function parse(stream: Buffer | string): Dispatched[] {
+  const parser = new EventStreamParser()
+  parser.push(Buffer.from(stream))
+  return parser.events
 }
 
 describe('a frame of a feed', () => {
@@ -29,7 +29,7 @@ describe('a frame of a feed', () => {
           const [message, ...more] = parse(encodeEvent(eventOf(text)))
           expect(more).toEqual([])
           expect(message).toEqual({
-            event: 'message',
+            type: 'message',
             data: Buffer.from(text)
               .toString()
               .replaceAll(/\r\n|\r/g, '\n'),
@@ -53,7 +53,7 @@ describe('a frame of a feed', () => {
   it('is bytes that are no text as base64, under a name', () => {
     const bytes = Buffer.from([0xc3, 0x28, 0x0a])
     expect(parse(encodeEvent(eventOf(bytes)))).toEqual([
-      { event: 'base64', data: bytes.toString('base64'), lastEventId: id },
+      { type: 'base64', data: bytes.toString('base64'), lastEventId: id },
     ])
   })
 

@@ -4,7 +4,7 @@ import { connect as connectHttp2, type IncomingHttpHeaders, type IncomingHttpSta
 import mqtt from 'mqtt'
 import { onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
-import { SseParser } from './sse-parser.js'
+import { EventStreamParser } from './sse-parser.js'
 
 /** An event as a client got it. */
 export interface ReceivedEvent {
@@ -113,10 +113,11 @@ function listenToStream(open: OpenStream): Listen {
   return async (urls, listening) => {
     const events: ReceivedEvent[] = []
     const gaps: string[] = []
-    const parser = new SseParser(({ event, data }) => {
-      if (event === 'message') events.push(received(JSON.parse(data)))
-      else if (event === 'gap') gaps.push(JSON.parse(data).reason)
-    })
+    const parser = new EventStreamParser()
+    parser.onEvent = ({ type, data }) => {
+      if (type === 'message') events.push(received(JSON.parse(data)))
+      else if (type === 'gap') gaps.push(JSON.parse(data).reason)
+    }
     const stream = await open(urls, `/v1/events?${queryOf(listening)}`)
     const ended = new Promise<void>(resolve => stream.onEnd(resolve))
     await new Promise<void>((resolve, reject) => {

@@ -1,85 +1,81 @@
-/** A message of an event stream. */
-export interface StreamMessage {
-  readonly event: string
+/** An event as an EventSource hands it to a page. */
+export interface Dispatched {
+  readonly type: string
   readonly data: string
-  /** The last event id at that point: what a client would come back with. */
   readonly lastEventId: string
 }
 
 /**
- * Reads an event stream as the HTML standard says (§9.2.6, “Interpreting an event stream”): what a browser makes of it.
- * Written from the standard, and not from what the gateway writes.
+ * Reads an event stream as the HTML Living Standard §9.2.6 says, step by step; it knows nothing of how ours is written.
+ * Bytes may come in any pieces.
  */
-export class SseParser {
+export class EventStreamParser {
+  readonly events: Dispatched[] = []
+  /** Called for each event. */
+  onEvent: (event: Dispatched) => void = () => {}
+  /** Called for each block that moves the last event id and has no data. */
+  onPlace: () => void = () => {}
+  /** What a client would come back with. */
   lastEventId = ''
   retry: number | undefined
-  readonly comments: string[] = []
-  /** Called for each block that moves the last event id and has no data. */
-  onPlace: (id: string) => void = () => {}
-  readonly #onMessage: (message: StreamMessage) => void
-  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
-  #started = false
-  #rest = ''
-  #data: string[] = []
-  #event = ''
-  #idBuffer = ''
+  comments = 0
+  readonly #decoder = new TextDecoder('utf-8')
+  #buffer = ''
+  /** The last piece ended in a CR, and a LF at the start of the next one belongs to it. */
+  #afterCarriageReturn = false
+  #data = ''
+  #type = ''
+  #id = ''
   #named = false
 
-  constructor(onMessage: (message: StreamMessage) => void) {
-    this.#onMessage = onMessage
-  }
-
-  push(chunk: Uint8Array): void {
-    let text = this.#rest + this.#decoder.decode(chunk, { stream: true })
-    if (!this.#started && text.length > 0) {
-      this.#started = true
-      if (text.startsWith('\uFEFF')) text = text.slice(1)
-    }
-    let start = 0
+  push(bytes: Uint8Array): void {
+    this.#buffer += this.#decoder.decode(bytes, { stream: true })
     for (;;) {
-      const end = text.slice(start).search(/[\r\n]/)
-      if (end === -1) break
-      const at = start + end
-      // A CR at the end may be half of a CRLF.
-      if (text[at] === '\r' && at + 1 === text.length) break
-      this.#line(text.slice(start, at))
-      start = at + (text.startsWith('\r\n', at) ? 2 : 1)
+      if (this.#afterCarriageReturn && this.#buffer.startsWith('\n')) this.#buffer = this.#buffer.slice(1)
+      if (this.#buffer !== '') this.#afterCarriageReturn = false
+      const end = this.#buffer.search(/[\r\n]/)
+      if (end === -1) return
+      const line = this.#buffer.slice(0, end)
+      this.#afterCarriageReturn = this.#buffer[end] === '\r'
+      this.#buffer = this.#buffer.slice(end + 1)
+      this.#line(line)
     }
-    this.#rest = text.slice(start)
   }
 
   #line(line: string): void {
-    if (line === '') {
-      this.#dispatch()
+    if (line === '') return this.#dispatch()
+    if (line.startsWith(':')) {
+      this.comments++
       return
     }
     const colon = line.indexOf(':')
-    if (colon === 0) {
-      this.comments.push(line.slice(1))
-      return
-    }
     const field = colon === -1 ? line : line.slice(0, colon)
-    const value = colon === -1 ? '' : line.slice(colon + 1).replace(/^ /, '')
-    if (field === 'event') this.#event = value
-    else if (field === 'data') this.#data.push(value)
+    const rest = colon === -1 ? '' : line.slice(colon + 1)
+    this.#field(field, rest.startsWith(' ') ? rest.slice(1) : rest)
+  }
+
+  #field(field: string, value: string): void {
+    if (field === 'event') this.#type = value
+    else if (field === 'data') this.#data += `${value}\n`
     else if (field === 'id' && !value.includes('\0')) {
-      this.#idBuffer = value
+      this.#id = value
       this.#named = true
-    }
-    if (field === 'retry' && /^[0-9]+$/.test(value)) this.retry = Number(value)
+    } else if (field === 'retry' && /^\d+$/.test(value)) this.retry = Number(value)
   }
 
   #dispatch(): void {
-    this.lastEventId = this.#idBuffer
-    const [event, data] = [this.#event, this.#data]
-    this.#event = ''
-    this.#data = []
-    const named = this.#named
+    this.lastEventId = this.#id
+    const [data, type, named] = [this.#data, this.#type, this.#named]
+    this.#data = ''
+    this.#type = ''
     this.#named = false
-    if (data.length === 0) {
-      if (named) this.onPlace(this.lastEventId)
+    if (data === '') {
+      if (named) this.onPlace()
       return
     }
-    this.#onMessage({ event: event === '' ? 'message' : event, data: data.join('\n'), lastEventId: this.lastEventId })
+    const { lastEventId } = this
+    const event = { type: type === '' ? 'message' : type, data: data.slice(0, -1), lastEventId }
+    this.events.push(event)
+    this.onEvent(event)
   }
 }

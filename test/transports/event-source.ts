@@ -3,75 +3,8 @@ import { request as requestPlainly } from 'node:http'
 import type { ClientHttp2Session, IncomingHttpHeaders as Http2Headers } from 'node:http2'
 import { request as requestSecurely } from 'node:https'
 import type { Readable } from 'node:stream'
+import { EventStreamParser } from '../helpers/sse-parser.js'
 import { eventually } from '../helpers/wait.js'
-
-/** An event as an EventSource hands it to a page. */
-export interface Dispatched {
-  readonly type: string
-  readonly data: string
-  readonly lastEventId: string
-}
-
-/**
- * Reads an event stream as the HTML Living Standard §9.2.6 says, step by step; it knows nothing of how ours is written.
- * Bytes may come in any pieces.
- */
-export class EventStreamParser {
-  readonly events: Dispatched[] = []
-  /** What a client would come back with. */
-  lastEventId = ''
-  retry: number | undefined
-  comments = 0
-  readonly #decoder = new TextDecoder('utf-8')
-  #buffer = ''
-  /** The last piece ended in a CR, and a LF at the start of the next one belongs to it. */
-  #afterCarriageReturn = false
-  #data = ''
-  #type = ''
-  #id = ''
-
-  push(bytes: Uint8Array): void {
-    this.#buffer += this.#decoder.decode(bytes, { stream: true })
-    for (;;) {
-      if (this.#afterCarriageReturn && this.#buffer.startsWith('\n')) this.#buffer = this.#buffer.slice(1)
-      if (this.#buffer !== '') this.#afterCarriageReturn = false
-      const end = this.#buffer.search(/[\r\n]/)
-      if (end === -1) return
-      const line = this.#buffer.slice(0, end)
-      this.#afterCarriageReturn = this.#buffer[end] === '\r'
-      this.#buffer = this.#buffer.slice(end + 1)
-      this.#line(line)
-    }
-  }
-
-  #line(line: string): void {
-    if (line === '') return this.#dispatch()
-    if (line.startsWith(':')) {
-      this.comments++
-      return
-    }
-    const colon = line.indexOf(':')
-    const field = colon === -1 ? line : line.slice(0, colon)
-    const rest = colon === -1 ? '' : line.slice(colon + 1)
-    this.#field(field, rest.startsWith(' ') ? rest.slice(1) : rest)
-  }
-
-  #field(field: string, value: string): void {
-    if (field === 'event') this.#type = value
-    else if (field === 'data') this.#data += `${value}\n`
-    else if (field === 'id' && !value.includes('\0')) this.#id = value
-    else if (field === 'retry' && /^\d+$/.test(value)) this.retry = Number(value)
-  }
-
-  #dispatch(): void {
-    this.lastEventId = this.#id
-    const [data, type] = [this.#data, this.#type]
-    this.#data = ''
-    this.#type = ''
-    if (data === '') return
-    this.events.push({ type: type === '' ? 'message' : type, data: data.slice(0, -1), lastEventId: this.lastEventId })
-  }
-}
 
 /** A stream that is being read, or was. */
 export class TestSource {

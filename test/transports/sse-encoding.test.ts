@@ -4,7 +4,7 @@ import { namedWords } from '../../src/delivery/stream-words.js'
 import { Ending } from '../../src/endings.js'
 import { type Event, formatId } from '../../src/push/event.js'
 import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from '../../src/transports/sse-encoding.js'
-import { EventStreamParser } from './event-source.js'
+import { EventStreamParser } from '../helpers/sse-parser.js'
 
 const id = formatId('0lm3x9k2abcdefg', 7)
 const event = (payload: Buffer, more: Partial<Event> = {}): Event => ({

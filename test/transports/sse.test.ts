@@ -4,8 +4,9 @@ import { knownAs } from '../../src/identity.js'
 import { formatId } from '../../src/push/event.js'
 import { registerEvents } from '../../src/transports/sse.js'
 import { startTestGateway } from '../helpers/gateway.js'
+import { EventStreamParser } from '../helpers/sse-parser.js'
 import { eventually, settled } from '../helpers/wait.js'
-import { EventStreamParser, openSource, openSource2, type TestSource } from './event-source.js'
+import { openSource, openSource2, type TestSource } from './event-source.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
 
 let rig: Rig
