@@ -106,6 +106,8 @@ class Sockets {
     const socket = connect({ host, port })
     this.#open.add(socket)
     const tooLate = setTimeout(() => socket.destroy(new Error(`no connection within ${connectTime} ms`)), connectTime)
+    // For good: below TLS, nodemailer does not listen to it any more.
+    socket.on('error', () => {})
     const onError = (error: Error): void => opened(error, false)
     socket.once('error', onError)
     socket.once('close', () => {
@@ -120,7 +122,7 @@ class Sockets {
   }
 
   close(): void {
-    for (const socket of this.#open) socket.destroy(new Error('mqway ends'))
+    for (const socket of this.#open) socket.destroy()
   }
 }
 

@@ -176,11 +176,14 @@ name=$(ls | grep -c 'mail$')
   }
 }
 
-/** A certificate for 127.0.0.1, signed by itself. */
-export function makeCertificate(directory: string): { readonly cert: string; readonly key: string } {
+/** A certificate, signed by itself. */
+export function makeCertificate(
+  directory: string,
+  altNames = 'DNS:localhost,IP:127.0.0.1',
+): { readonly cert: string; readonly key: string } {
   const [cert, key] = [join(directory, 'cert.pem'), join(directory, 'key.pem')]
   const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
-  const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
+  const names = ['-subj', '/CN=localhost', '-addext', `subjectAltName=${altNames}`]
   execFileSync('openssl', [...request, ...names, '-keyout', key, '-out', cert], { stdio: 'pipe' })
   return { cert, key }
 }

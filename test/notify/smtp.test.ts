@@ -101,6 +101,17 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     expect(JSON.stringify(rig.logged)).not.toContain('wrong')
   })
 
+  it.each(['smtp', 'smtps'])('wait while %s:// leads to a server with the certificate of another', async scheme => {
+    const other = makeCertificate(mkdtempSync(join(directory, 'other-')), 'DNS:localhost,DNS:other.example')
+    const { port, mails } = await server({ ...other, mode: scheme === 'smtp' ? 'take' : 'tls' })
+    const rig = await started(port, [ops], { url: `${scheme}://127.0.0.1:${port}`, ca: other.cert })
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('the next attempt is in 30 s')
+    expect(JSON.stringify(rig.logged)).toContain('127.0.0.1 is not in the cert')
+    expect(mails).toEqual([])
+  })
+
   it('go without TLS where the configuration says so', async () => {
     const { port, mails } = await server({ mode: 'plain' })
     const rig = await started(port, [ops], { username: undefined, password: undefined, startTLS: 'off' })
@@ -134,5 +145,6 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     socket.resume()
     await rig.stop()
     await ended
+    expect(rig.logged.filter(({ level }) => level === 50)).toEqual([])
   })
 })
