@@ -42,6 +42,8 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
   readonly caller: Caller
   readonly device: string
   readonly answer: Answer
+  /** Gives the answer its headers, when it is written: while it waits, they are not kept twice. Left out where it has them. */
+  readonly head?: () => void
   /** In milliseconds; 0 for an answer as soon as it is known what there is, `Infinity` for as long as it takes. */
   readonly timeout: number
   /** After how many milliseconds of waiting a line feed shows, each time, that it is alive; left out for never. */
@@ -151,6 +153,7 @@ export class PollAnswer implements Sink, OpenPoll {
       answer.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
       return
     }
+    this.#order.head?.()
     const body = this.#body(form.start, end)
     answer.setHeader('content-length', Buffer.byteLength(body))
     answer.end(body)
@@ -170,6 +173,7 @@ export class PollAnswer implements Sink, OpenPoll {
     this.#begun = true
     const { form } = this.#order
     const answer: Writable = this.#order.answer
+    this.#order.head?.()
     answer.write(form.start)
     for (const part of withoutComma(parts)) answer.write(part)
   }
@@ -186,6 +190,7 @@ export class PollAnswer implements Sink, OpenPoll {
       answer.destroy()
       return
     }
+    this.#order.head?.()
     if (retryAfter !== undefined) answer.setHeader('retry-after', String(retryAfter))
     const { type, body } = (form.refusal ?? asProblem)(ending)
     answer.setHeader('content-type', type)

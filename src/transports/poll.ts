@@ -127,13 +127,13 @@ function poll(
     limit,
     form: pollForm(callback),
     answer: answerOf(reply),
+    head: () => keepHeaders(reply),
     device: deviceOf(caller.identity, given.device),
     encode: pollEncoder({ json, callback }),
     timeout: timeout * 1000,
     over: () => polls.delete(made, key),
   })
   polls.add(made, key)
-  keepHeaders(reply)
   reply.hijack()
 }
 
