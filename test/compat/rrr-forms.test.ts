@@ -9,8 +9,8 @@ const payloads = fc.oneof(
   fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.from(bytes)),
   fc.string({ unit: 'binary', maxLength: 100 }).map(text => Buffer.from(text)),
 )
-const eventOf = (payload: Buffer, sequence: number): Event => {
-  return { id: '', sequence, topic: 't', time: 0, payload, qos: 0, retained: false }
+const eventOf = (payload: Buffer, topic: string): Event => {
+  return { id: '', sequence: 1, topic, time: 0, payload, qos: 0, retained: false }
 }
 
 describe('what RRR’s clients get', () => {
@@ -25,16 +25,18 @@ describe('what RRR’s clients get', () => {
     )
   })
 
-  it('is, over a WebSocket, each event’s sequence and frame, however many come together', () => {
+  it('is, over a WebSocket, each event’s topic, payload and frame, however many come together', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(payloads, fc.maxSafeNat())), fc.boolean(), (events, binary) => {
+      fc.property(fc.array(fc.tuple(payloads, fc.string({ unit: 'grapheme' }))), fc.boolean(), (events, binary) => {
         const encode = recordEncoder(binary)
-        const data = Buffer.concat(events.map(([payload, sequence]) => encode(eventOf(payload, sequence))))
+        const data = Buffer.concat(events.map(([payload, topic]) => encode(eventOf(payload, topic))))
         const records = [...recordsIn(data)]
-        expect(records.map(({ sequence }) => sequence)).toEqual(events.map(([, sequence]) => sequence))
-        for (const [index, { frame }] of records.entries()) {
+        expect(records.map(({ topic }) => topic)).toEqual(events.map(([, topic]) => topic))
+        for (const [index, record] of records.entries()) {
+          const { frame } = record
           const payload = events[index]?.[0] ?? Buffer.alloc(0)
           const isText = Buffer.from(payload.toString()).equals(payload)
+          if (isText || binary) expect(record.payload).toEqual(payload)
           if (!isText && !binary) expect(frame).toHaveLength(0)
           else
             expect([frame[0], frame.subarray(-payload.length || frame.length)]).toEqual([isText ? 0x81 : 0x82, payload])

@@ -272,6 +272,26 @@ describe('RRR on a whole gateway', () => {
     await eventually(() => client.texts.length === 2)
   })
 
+  it('takes many large messages in a row, none of which come back', async () => {
+    const gateway = await startTestGateway({ https: { port: 'off' }, mqtt: { maxQueuedBytes: '64MiB' } })
+    onTestFinished(() => gateway.close())
+    const backend = await mqtt.connectAsync(gateway.urls.mqtt)
+    onTestFinished(() => backend.endAsync(true))
+    let heard = 0
+    backend.on('message', (topic, payload) => {
+      if (topic.endsWith('/re')) return
+      heard++
+      backend.publish(topic.replace(/[^/]+$/, 're'), String(payload.length), { qos: 1 })
+    })
+    await backend.subscribeAsync(`${root}+/#`, { qos: 1 })
+    const client = await new RrrClient(`${gateway.urls.http.replace('http', 'ws')}/rrr/chat`).opened()
+    const sizes = Array.from({ length: 20 }, (_, index) => 2 * 1024 ** 2 + index)
+    for (const size of sizes) client.send('x'.repeat(size))
+    await eventually(() => client.texts.length === sizes.length || client.closedWith !== undefined)
+    expect(client.closedWith).toBeUndefined()
+    expect([heard, client.texts]).toEqual([sizes.length, sizes.map(String)])
+  })
+
   it('keeps what waits for a handle over a new start', async () => {
     const data = await mkdtemp(join(tmpdir(), 'mqway-rrr-'))
     onTestFinished(() => rm(data, { recursive: true, force: true }))

@@ -8,11 +8,10 @@ import type { OpenSocket } from '../../delivery/web-sockets.js'
 import { Ending, type EndingReason } from '../../endings.js'
 import type { Identity } from '../../identity.js'
 import { deviceOf } from '../../push/device.js'
-import { parseId } from '../../push/event.js'
 import type { Subscription } from '../../push/hub.js'
 import type { Attendance } from '../../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../../push/sink.js'
-import { recordEncoder, recordsIn } from './socket-records.js'
+import { recordEncoder, recordsIn, type SocketRecord } from './socket-records.js'
 import { topicRoot } from './socket-topic.js'
 
 /** Messages of one connection that are on their way to the broker; what comes besides waits, unread. */
@@ -62,10 +61,10 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   readonly #bucket: TokenBucket | undefined
   /** What has been read and waits until less is under way. */
   readonly #inbox: Buffer[] = []
-  readonly #underWay = new Set<Promise<void>>()
+  #underWay = 0
   #underWayBytes = 0
-  /** The sequences of what it published itself, until they have come by. */
-  readonly #own = new Set<number>()
+  /** What it published itself and what has not come by, in order. */
+  #own: Buffer[] = []
   #pause: NodeJS.Timeout | undefined
   #isAsked = false
   #resume: (() => void) | undefined
@@ -100,12 +99,13 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   }
 
   write(data: Buffer): boolean {
-    if (this.#underWay.size === 0) return this.#pass(data)
-    // Some of it may be its own, which is known as soon as what is under way now has arrived.
-    void Promise.all(this.#underWay).then(() => {
-      if (this.#pass(data)) this.#goOn()
-    })
-    return false
+    const frames: Buffer[] = []
+    for (const record of recordsIn(data)) {
+      if (this.#isOwn(record)) continue
+      if (record.frame.length === 0) this.#log.info('a message for a WebSocket is no text, and is left out')
+      else frames.push(record.frame)
+    }
+    return frames.length === 0 || this.#wire.write(Buffer.concat(frames))
   }
 
   onDrain(resume: () => void): void {
@@ -113,10 +113,9 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   }
 
   /** There is no word for it here. */
-  gap({ reason, resumes }: Gap): void {
+  gap({ reason }: Gap): void {
     this.#log.warn({ reason }, 'messages for a WebSocket are missing')
-    const { sequence = 0 } = parseId(resumes) ?? {}
-    for (const own of this.#own) if (own <= sequence) this.#own.delete(own)
+    this.#own = []
   }
 
   close(reason: CloseReason): void {
@@ -141,7 +140,11 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   }
 
   drained(): void {
-    if (!this.#closed) this.#goOn()
+    if (this.#closed) return
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
+    this.#pump()
   }
 
   over(ending: Ending): void {
@@ -176,22 +179,15 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#wire.destroy()
   }
 
-  /** Sends what is not its own; `false` where no more should come. */
-  #pass(data: Buffer): boolean {
-    if (this.#closed) return true
-    const frames: Buffer[] = []
-    for (const { sequence, frame } of recordsIn(data)) {
-      if (this.#own.delete(sequence)) continue
-      if (frame.length === 0) this.#log.info('a message for a WebSocket is no text, and is left out')
-      else frames.push(frame)
-    }
-    return frames.length === 0 || this.#wire.write(Buffer.concat(frames))
-  }
-
-  #goOn(): void {
-    const resume = this.#resume
-    this.#resume = undefined
-    resume?.()
+  /**
+   * Whether it is what it published itself. MQTT 3.1.1 has nothing else to know a message by; where somebody publishes the
+   * very same on the very topic at the same time, one of the two is taken for its own, which makes no difference.
+   */
+  #isOwn({ topic, payload }: SocketRecord): boolean {
+    if (this.#own.length === 0 || topic !== this.#topic) return false
+    const at = this.#own.findIndex(own => own.equals(payload))
+    if (at !== -1) this.#own.splice(at, 1)
+    return at !== -1
   }
 
   /** Publishes what has been read, as far as there is room for it; else, nothing more is read. */
@@ -209,7 +205,9 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
 
   #isBusy(): boolean {
     if (this.#closed || this.#inbox.length === 0 || this.#pause) return true
-    if (this.#underWay.size >= maxUnderWay || this.#underWayBytes > maxUnderWayBytes) return true
+    const isMuch = this.#underWay >= maxUnderWay || this.#underWayBytes > maxUnderWayBytes
+    // Its own messages wait there as well until they come by.
+    if (isMuch || this.#wire.isFull) return true
     if (!this.#bucket || this.#bucket.take()) return false
     // There is no word for “too fast” either: it is read more slowly.
     const wait = this.#bucket.wait()
@@ -222,21 +220,23 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
 
   #publish(payload: Buffer): void {
     const { publisher } = this.#house.push
+    this.#underWay++
     this.#underWayBytes += payload.length
-    const published = publisher
+    this.#own.push(payload)
+    publisher
       .publish({ topic: this.#topic, payload, qos: 1, retain: false })
       .then(
         event => {
-          if (event && !this.#closed) this.#own.add(event.sequence)
+          // It does not come by, as push does not get its topic.
+          if (!event) this.#own = this.#own.filter(own => own !== payload)
         },
         // What a client said must not get lost without a word: it comes back, and says it again.
         error => this.end(Ending.from(error)),
       )
       .finally(() => {
-        this.#underWay.delete(published)
+        this.#underWay--
         this.#underWayBytes -= payload.length
         this.#pump()
       })
-    this.#underWay.add(published)
   }
 }

@@ -4,18 +4,20 @@ import type { Event } from '../../push/event.js'
 import type { Encoder } from '../../push/sink.js'
 
 /*
- * An event as the hub brings it to a WebSocket: its sequence, so that a connection knows what it published itself, and the
- * frame that the client gets.
+ * An event as the hub brings it to a WebSocket: the frame that the client gets, and before it the topic, by which and by the
+ * payload a connection knows what it published itself.
  */
 
-/** Bytes before the frame: the sequence, and the frame's length. */
-const headLength = 12
+/** Bytes before the topic: its length, the frame's, and that of the frame's own head. */
+const headLength = 7
 
 /** One event of what the hub brought. */
 export interface SocketRecord {
-  readonly sequence: number
+  readonly topic: string
   /** Empty for what cannot be sent: bytes that are no text, where only text is. */
   readonly frame: Buffer
+  /** What is in the frame. */
+  readonly payload: Buffer
 }
 
 const encodeText: Encoder = event => record(event, isUtf8(event.payload) ? 'text' : undefined)
@@ -26,20 +28,24 @@ export function recordEncoder(binary: boolean): Encoder {
   return binary ? encodeBoth : encodeText
 }
 
-function record({ sequence, payload }: Event, kind: 'text' | 'binary' | undefined): Buffer {
+function record({ topic: name, payload }: Event, kind: 'text' | 'binary' | undefined): Buffer {
+  const topic = Buffer.from(name)
   const frame = kind === undefined ? Buffer.alloc(0) : payloadFrame(payload, kind)
   const head = Buffer.allocUnsafe(headLength)
-  head.writeBigUInt64BE(BigInt(sequence))
-  head.writeUInt32BE(frame.length, 8)
-  return Buffer.concat([head, frame])
+  head.writeUInt16BE(topic.length)
+  head.writeUInt32BE(frame.length, 2)
+  head.writeUInt8(kind === undefined ? 0 : frame.length - payload.length, 6)
+  return Buffer.concat([head, topic, frame])
 }
 
 /** Takes apart what `recordEncoder` made of one or several events. */
 export function* recordsIn(data: Buffer): Generator<SocketRecord, void, void> {
   for (let at = 0; at < data.length; ) {
-    const sequence = Number(data.readBigUInt64BE(at))
-    const end = at + headLength + data.readUInt32BE(at + 8)
-    yield { sequence, frame: data.subarray(at + headLength, end) }
+    const topicAt = at + headLength
+    const frameAt = topicAt + data.readUInt16BE(at)
+    const end = frameAt + data.readUInt32BE(at + 2)
+    const payload = data.subarray(frameAt + data.readUInt8(at + 6), end)
+    yield { topic: data.toString('utf8', topicAt, frameAt), frame: data.subarray(frameAt, end), payload }
     at = end
   }
 }
