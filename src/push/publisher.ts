@@ -8,8 +8,8 @@ export interface Publisher {
    * Publishes a message, and waits until it has come back and is in the journal.
    *
    * @returns its event; `undefined` where push does not get its topic, and the broker has it
-   * @throws {Ending} rejects with `broker-away`, `publish-timeout`, `journal-unavailable` or `topic-refused` (the broker's
-   *   own rules); it was not published, except after `publish-timeout`, where nobody knows
+   * @throws {Ending} rejects with `broker-away`, `publish-timeout`, `journal-unavailable`, or `topic-refused` and
+   *   `body-too-large` (the broker's own rules); it was not published, except after `publish-timeout`, where nobody knows
    */
   publish(message: Message): Promise<Event | undefined>
 }

@@ -1,4 +1,4 @@
-import { Ending } from '../../endings.js'
+import { Ending, type EndingReason } from '../../endings.js'
 import type { Logger } from '../../log.js'
 import type { Publisher } from '../publisher.js'
 import type { WaitingMessage } from './book.js'
@@ -8,6 +8,8 @@ import type { Clock } from './clock.js'
 const atOnce = 32
 /** How long to wait after a failure, at first and at most; in milliseconds. */
 const [firstDelay, longestDelay] = [250, 5000]
+/** What another attempt would end with as well. */
+const refusedForGood: ReadonlySet<EndingReason> = new Set(['topic-refused', 'body-too-large'])
 /** What is under way has this long when it is closed; in milliseconds. */
 const closeTime = 1000
 
@@ -78,7 +80,7 @@ export class Outbox {
       await this.#options.publisher.publish({ topic, payload: Buffer.from(payload), qos: 1, retain: false })
       return true
     } catch (error) {
-      if (Ending.from(error).reason !== 'topic-refused') return false
+      if (!refusedForGood.has(Ending.from(error).reason)) return false
       this.#options.log.warn({ topic }, 'the broker does not take what there is to tell of receipts on this topic')
       return true
     }

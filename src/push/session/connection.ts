@@ -9,7 +9,7 @@ import {
   parser,
 } from 'mqtt-packet'
 import { Ending } from '../../endings.js'
-import type { Message } from '../event.js'
+import type { Message, QoS } from '../event.js'
 import type { Dialect } from './dialect.js'
 import { KeepAlive } from './keep-alive.js'
 
@@ -49,6 +49,9 @@ const sessionExpiryInterval = 0xffff_ffff
 
 /** Packet identifiers have 16 bits [MQTT-2.3.1-1]. */
 const maxInFlight = 65_535
+
+/** Bytes of a PUBLISH packet beside its topic and payload: its head, the topic's length, an identifier, no properties. */
+const publishOverhead = 5 + 2 + 2 + 1
 
 /** MQTT 3.1.1, table 3.1, and what MQTT 5 has in its place (§3.2.2.2). */
 const refusals: Readonly<Record<number, string>> = {
@@ -158,12 +161,30 @@ export class Connection {
   }
 
   /**
-   * Publishes; resolves when the broker has the message as surely as its QoS says, and for QoS 0 when it has been written.
+   * Sees to it that the broker has not said that it does not take `message`: it would end the connection for it.
    *
-   * @throws {Ending} rejects with `topic-refused` where the broker says so (MQTT 5 only)
+   * @throws {Ending} `body-too-large`, `topic-refused` (MQTT 5 only)
+   */
+  requireTakes({ topic, payload, retain }: Message): void {
+    const { maximumPacketSize, retainAvailable } = this.#connack?.properties ?? {}
+    const size = Buffer.byteLength(topic) + payload.length + publishOverhead
+    if (maximumPacketSize !== undefined && size > maximumPacketSize) {
+      throw new Ending('body-too-large', { hint: `the broker takes packets of ${maximumPacketSize} bytes` })
+    }
+    if (retain && retainAvailable === false) {
+      throw new Ending('topic-refused', { hint: 'the broker keeps no retained messages' })
+    }
+  }
+
+  /**
+   * Publishes; resolves when the broker has the message as surely as its QoS says, and for QoS 0 when it has been written.
+   * A QoS that the broker does not take becomes the highest that it does (MQTT 5 §3.2.2.3.4).
+   *
+   * @throws {Ending} rejects with what the broker said against it (MQTT 5 only)
    * @throws {Error} rejects when the connection ends before
    */
-  publish({ topic, payload, qos, retain }: Message): Promise<void> {
+  publish({ topic, payload, qos: wanted, retain }: Message): Promise<void> {
+    const qos = lowerQos(wanted, this.#connack?.properties?.maximumQoS)
     const packet = { cmd: 'publish' as const, topic, payload, qos, retain, dup: false }
     return new Promise((resolve, reject) => {
       const settle: Settle = error => (error ? reject(error) : resolve())
@@ -272,7 +293,8 @@ export class Connection {
       return
     }
     this.#connack = packet
-    this.#keepAlive.start()
+    // MQTT 5 §3.2.2.3.14: the broker's own counts.
+    this.#keepAlive.start(packet.properties?.serverKeepAlive)
     this.#onConnack?.(undefined)
   }
 
@@ -373,8 +395,12 @@ function disconnectText(code: number | undefined): string {
   return taken ? 'another session has the same client id' : `the broker ended the session (reason code ${code ?? 0})`
 }
 
-/** MQTT 5 §2.4: not authorized, topic name invalid. */
+function lowerQos(wanted: QoS, maximum = 2): QoS {
+  return wanted <= maximum ? wanted : maximum === 0 ? 0 : 1
+}
+
+/** MQTT 5 §2.4: not authorized, topic name invalid; any other. */
 function answerError(code: number): Error {
   if (code === 0x87 || code === 0x90) return new Ending('topic-refused', { hint: 'the broker does not accept it' })
-  return new Error(`the broker answered with reason code ${code}`)
+  return new Ending('broker-away', { hint: `it answered with reason code ${code}` })
 }

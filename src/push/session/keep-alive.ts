@@ -12,7 +12,7 @@ export interface KeepAliveActions {
  */
 export class KeepAlive {
   readonly #actions: KeepAliveActions
-  readonly #interval: number
+  #interval: number
   #timer: NodeJS.Timeout | undefined
   #sent = false
   #received = false
@@ -26,7 +26,9 @@ export class KeepAlive {
     this.#actions = actions
   }
 
-  start(): void {
+  /** @param interval in seconds, where it is not what was asked for */
+  start(interval = this.#interval): void {
+    this.#interval = interval
     if (this.#interval > 0) this.#timer = setInterval(() => this.#look(), (this.#interval * 1000) / 2)
   }
 

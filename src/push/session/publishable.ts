@@ -8,3 +8,11 @@ export function isPublishable(topic: string): boolean {
   // §4.7.2: topics that begin with $ are what brokers make of them.
   return !/^\$(SYS|share)(\/|$)/.test(topic)
 }
+
+/**
+ * Whether no broker may take `topic` for malformed: with control characters or non-characters in it, one MAY close the
+ * connection [MQTT-1.5.4-2] (MQTT 5; MQTT 3.1.1 §1.5.3 says the same), as mosquitto does.
+ */
+export function isHarmless(topic: string): boolean {
+  return !/[\p{Cc}\p{Noncharacter_Code_Point}]/u.test(topic)
+}

@@ -12,7 +12,7 @@ import type { Custodian, SessionStream } from './custody.js'
 import { Dialects } from './dialects.js'
 import { Echoes } from './echoes.js'
 import { Link } from './link.js'
-import { isPublishable } from './publishable.js'
+import { isHarmless, isPublishable } from './publishable.js'
 import { Reader } from './reader.js'
 import { RememberedSubscriptions } from './remembered-subscriptions.js'
 
@@ -160,8 +160,13 @@ class BrokerSession implements Session {
 
   async publish(message: Message): Promise<Event | undefined> {
     if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
+    // It would end the connection that everybody publishes with.
+    if (!this.#options.embedded && !isHarmless(message.topic)) {
+      throw new Ending('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
+    }
     const { connection } = this.#writeLink
     if (!this.#ready || !connection) throw new Ending('broker-away')
+    connection.requireTakes(message)
     if (!this.#matches(message.topic)) {
       await connection.publish(message).catch(error => {
         throw publishEnding(error)

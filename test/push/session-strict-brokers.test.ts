@@ -1,0 +1,106 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { generate, type Packet, parser } from 'mqtt-packet'
+import { afterEach, describe, expect, it } from 'vitest'
+import { createUpstream } from '../../src/broker/upstream.js'
+import { upstreamAt } from '../../src/config/schema.js'
+import type { Message } from '../../src/push/event.js'
+import { MemoryJournal } from '../../src/push/journal/memory.js'
+import { Connection } from '../../src/push/session/connection.js'
+import { mqtt5 } from '../../src/push/session/dialect.js'
+import { startMosquitto } from '../helpers/mosquitto.js'
+import { bounds, Cleanup, log, sessionOn } from './session-rig.js'
+
+const cleanup = new Cleanup()
+afterEach(() => cleanup.run())
+
+const message = (topic: string, payload: string, more: Partial<Message> = {}): Message => ({
+  topic,
+  payload: Buffer.from(payload),
+  qos: 1,
+  retain: false,
+  ...more,
+})
+
+/** A session with a mosquitto that has its own rules, and what became of its state. */
+async function start(rule?: string) {
+  const rules = rule === undefined ? [] : [rule]
+  const mosquitto = await startMosquitto({ kind: 'tcp' }, ['allow_anonymous true', ...rules])
+  cleanup.add(() => mosquitto.stop())
+  const broker = createUpstream(upstreamAt(`mqtt://127.0.0.1:${mosquitto.port}`), log)
+  cleanup.add(() => broker.close())
+  const journal = new MemoryJournal({ bounds, log })
+  cleanup.add(() => journal.close())
+  const states: boolean[] = []
+  const session = await sessionOn(broker, journal, { onStateChange: ready => states.push(ready) })
+  cleanup.add(() => session.close())
+  return { session, states }
+}
+
+describe('a session with a broker that ends connections for what it does not take', () => {
+  it.each([
+    { what: 'a control character in a topic', bad: message('a\u0001b', 'x'), reason: 'topic-refused' },
+    { what: 'a line feed in a topic', bad: message('a\nb', 'x', { qos: 0 }), reason: 'topic-refused' },
+    { what: 'U+0085 in a topic', bad: message('a\u0085b', 'x'), reason: 'topic-refused' },
+    { what: 'a non-character in a topic', bad: message('a\uffffb', 'x'), reason: 'topic-refused' },
+    {
+      what: 'a packet that is too large',
+      rule: 'max_packet_size 2000',
+      bad: message('a', 'x'.repeat(1990)),
+      reason: 'body-too-large',
+    },
+    {
+      what: 'a retained message where it keeps none',
+      rule: 'retain_available false',
+      bad: message('a', 'x', { retain: true }),
+      reason: 'topic-refused',
+    },
+  ])('refuses $what at once, and goes on for everybody else', async ({ rule, bad, reason }) => {
+    const { session, states } = await start(rule)
+    await expect(session.publish(bad)).rejects.toMatchObject({ reason })
+    expect(await session.publish(message('fine', 'x'))).toMatchObject({ topic: 'fine' })
+    expect(states).toEqual([true])
+  })
+
+  it.each([
+    ['max_packet_size 2000', 1980],
+    ['message_size_limit 2000', 2000],
+  ])('publishes what is as large as it takes: %s', async (rule, length) => {
+    const { session, states } = await start(rule)
+    expect(await session.publish(message('a', 'x'.repeat(length)))).toMatchObject({ topic: 'a' })
+    expect(states).toEqual([true])
+  })
+
+  it('publishes as surely as it takes it', async () => {
+    const { session, states } = await start('max_qos 1')
+    expect(await session.publish(message('a', 'x', { qos: 2 }))).toMatchObject({ topic: 'a' })
+    expect(states).toEqual([true])
+  })
+})
+
+it('a connection is alive in the time that the broker asks for, and not in its own', async () => {
+  const commands: string[] = []
+  let onPing = (): void => {}
+  const pinged = new Promise<void>(resolve => {
+    onPing = resolve
+  })
+  const server = createServer(socket => {
+    const incoming = parser({ protocolVersion: 5 })
+    const answer = (packet: Packet) => socket.write(generate(packet, { protocolVersion: 5 }))
+    incoming.on('packet', ({ cmd }) => {
+      commands.push(cmd)
+      if (cmd === 'pingreq') onPing()
+      if (cmd !== 'connect') return
+      answer({ cmd: 'connack', reasonCode: 0, sessionPresent: false, properties: { serverKeepAlive: 1 } })
+    })
+    socket.on('data', chunk => incoming.parse(chunk)).on('error', () => {})
+  }).listen(0, '127.0.0.1')
+  cleanup.add(() => server.close())
+  await once(server, 'listening')
+  const stream = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  cleanup.add(() => stream.destroy())
+  const own = { clientId: 'c', clean: true, keepAlive: 3600, connectTimeout: 5000 }
+  await Connection.connect({ ...own, stream, dialect: mqtt5 })
+  await pinged
+  expect(commands).toEqual(['connect', 'pingreq'])
+})
