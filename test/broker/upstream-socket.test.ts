@@ -14,13 +14,19 @@ afterEach(() => {
 async function connect(shared = new ReadBuffer()): Promise<{ socket: UpstreamSocket; server: net.Socket }> {
   const listener = net.createServer({ allowHalfOpen: true })
   await once(listener.listen(0, '127.0.0.1'), 'listening')
-  const accepted = once(listener, 'connection')
   const options = { port: (listener.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true }
   const socket = new UpstreamSocket(options, shared).connect(options)
-  const [server]: net.Socket[] = await accepted
+  // Somebody may come who looks for another program that had this port.
+  const server = await new Promise<net.Socket>((resolve, reject) => {
+    socket.once('error', reject)
+    listener.on('connection', candidate => {
+      sockets.push(candidate)
+      if (socket.localPort === undefined) socket.once('connect', () => listener.emit('connection', candidate))
+      else if (candidate.remotePort === socket.localPort) resolve(candidate)
+    })
+  })
   listener.close()
-  if (!server) throw new Error('no connection')
-  sockets.push(socket, server)
+  sockets.push(socket)
   return { socket, server }
 }
 
