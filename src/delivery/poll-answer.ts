@@ -41,6 +41,11 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
   readonly limit: number
   readonly caller: Caller
   readonly device: string
+  /**
+   * Whether the device has a name that it may come back with; one that was only made for this answer is nobody's whom others
+   * should be told of, with each poll again. Default: true.
+   */
+  readonly isNamed?: boolean
   readonly answer: Answer
   /** Gives the answer its headers, when it is written: while it waits, they are not kept twice. Left out where it has them. */
   readonly head?: () => void
@@ -61,7 +66,7 @@ export class PollAnswer implements Sink, OpenPoll {
   readonly #options: DeliveryOptions
   readonly #order: PollOrder
   readonly #subscription: Subscription
-  readonly #attendance: Attendance
+  readonly #attendance: Attendance | undefined
   readonly #release: () => void
   readonly #timer: NodeJS.Timeout | undefined
   readonly #beats: NodeJS.Timeout | undefined
@@ -83,7 +88,9 @@ export class PollAnswer implements Sink, OpenPoll {
     this.#order = order
     this.#isDue = timeout === 0
     this.#release = gate.hold(caller)
-    this.#attendance = push.presence.enter({ device, user: caller.identity.user, transport: 'poll', topics: filters })
+    const { user } = caller.identity
+    this.#attendance =
+      order.isNamed === false ? undefined : push.presence.enter({ device, user, transport: 'poll', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, limit, device, cursor, last, sink: this })
     const waits = timeout > 0 && Number.isFinite(timeout)
     this.#timer = waits ? setTimeout(timeIsUp, timeout, this).unref() : undefined
@@ -206,7 +213,7 @@ export class PollAnswer implements Sink, OpenPoll {
     clearInterval(this.#beats)
     this.#stopExpiry()
     this.#subscription.close()
-    this.#attendance.leave()
+    this.#attendance?.leave()
     this.#release()
     this.#order.over()
     return true

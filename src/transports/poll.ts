@@ -129,6 +129,7 @@ function poll(
     answer: answerOf(reply),
     head: () => keepHeaders(reply),
     device: deviceOf(caller.identity, given.device),
+    isNamed: caller.identity.user !== undefined || given.device !== undefined,
     encode: pollEncoder({ json, callback }),
     timeout: timeout * 1000,
     over: () => polls.delete(made, key),

@@ -187,6 +187,15 @@ describe('a long-poll', () => {
     expect([rig.limits.open, rig.attendances.every(({ left }) => left)]).toEqual([0, true])
   })
 
+  it('is not told of to others while its device has no name to come back with', async () => {
+    await start()
+    const answer = await ask('topic=a&timeout=0')
+    const { device } = JSON.parse(await answer.text())
+    expect(rig.attendances).toEqual([])
+    await ask(`topic=a&timeout=0&device=${device}`)
+    expect(rig.attendances).toMatchObject([{ device, left: true }])
+  })
+
   it('is present while it waits', async () => {
     await start()
     const asked = poll('topic=a&device=kitchen')
