@@ -9,8 +9,11 @@ import type { Subscriber } from './subscriber.js'
 const [portionEvents, portionBytes] = [256, 256 * 1024]
 /** Portions that are read from the journal at the same time. */
 const readsAtOnce = 4
-/** Events that are looked at in memory in one turn of the event loop, and as many for each subscriber. */
-const [turnEvents, turnSubscriber] = [8192, 16]
+/**
+ * How often an event in memory is held against a filter in one turn of the event loop, some 3 ms at the worst; and what
+ * each subscriber counts besides.
+ */
+const [turnTests, turnSubscriber] = [8192, 16]
 
 /** What catching up needs. */
 export interface CatchUpOptions {
@@ -58,7 +61,7 @@ export class CatchUps {
 
   readonly #run = (): void => {
     this.#scheduled = false
-    let left = turnEvents
+    let left = turnTests
     for (const subscriber of this.#ready) {
       if (left <= 0) {
         this.add(subscriber)
@@ -84,7 +87,7 @@ export class CatchUps {
     return recent.covers(position) && position >= journal.first - 1
   }
 
-  /** Gives a portion of what is in memory, and tells how many events that took to look at. */
+  /** Gives a portion of what is in memory, and tells how many tests that took. */
   #giveRecent(subscriber: Subscriber): number {
     const { recent } = this.#options
     const from = subscriber.position
@@ -93,7 +96,10 @@ export class CatchUps {
       return 0
     }
     const wants = subscriber.wants()
-    const end = Math.min(this.#options.position(), from + portionEvents)
+    const filters = subscriber.filters.length
+    // A socket may have a thousand filters, and nobody else has a turn meanwhile.
+    const events = Math.min(portionEvents, Math.ceil(turnTests / filters))
+    const end = Math.min(this.#options.position(), from + events)
     const data: Buffer[] = []
     let bytes = 0
     let position = from
@@ -111,7 +117,7 @@ export class CatchUps {
     }
     if (position > from) subscriber.give(data, 'replayed', position)
     this.#goOn(subscriber)
-    return position - from
+    return (position - from) * filters
   }
 
   #read(): void {

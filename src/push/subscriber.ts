@@ -125,6 +125,7 @@ export class Subscriber implements Subscription {
   #blocked = false
   /** Whether it gets what is retained, and has no place until it has got all of it. */
   #unplaced: boolean
+  #wants: { readonly filters: readonly string[]; readonly predicate: TopicPredicate } | undefined
   /** Changes of its filters that wait for their turn. */
   readonly #changes: FilterChange[] = []
 
@@ -171,8 +172,12 @@ export class Subscriber implements Subscription {
     return this.joining !== undefined || this.#changes.length > 0
   }
 
+  /** What it wants; kept for as long as it is not live. */
   wants(): TopicPredicate {
-    return topicPredicate(this.filters)
+    if (this.#wants?.filters !== this.filters) {
+      this.#wants = { filters: this.filters, predicate: topicPredicate(this.filters) }
+    }
+    return this.#wants.predicate
   }
 
   /** Tells the sink that all between `known` and `position` is missing, and begins with what is retained of it. */
@@ -258,6 +263,7 @@ export class Subscriber implements Subscription {
   /** It has got everything there is. */
   join(): void {
     this.state = 'live'
+    this.#wants = undefined
     this.offered = this.position
     this.#sink.live?.()
   }

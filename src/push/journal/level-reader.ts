@@ -9,6 +9,8 @@ type Snapshot = ReturnType<Database['snapshot']>
 
 /** Segments that one read looks through at most: some milliseconds. */
 const scanBudget = 64
+/** After how many milliseconds of looking others have a turn: a thousand filters take a hundred times longer than one. */
+const longestLook = 3
 /** Segments that are fetched at a time. */
 const segmentsAtOnce = 32
 const iteratorBytes = 256 * 1024
@@ -30,6 +32,18 @@ interface Found {
   readonly position: number
   /** Set where the segment that begins after `position` cannot be read. */
   readonly damage?: unknown
+}
+
+/** The turns of the event loop that something takes which may be long. */
+class Turns {
+  #since = performance.now()
+
+  /** Ends the turn where it has been long. */
+  async due(): Promise<void> {
+    if (performance.now() - this.#since < longestLook) return
+    await new Promise(setImmediate)
+    this.#since = performance.now()
+  }
 }
 
 /** What was read, up to `position`. With `damage`, what follows cannot be read, up to `resume`. */
@@ -73,6 +87,7 @@ async function find(
   limit: number,
 ): Promise<Found> {
   const scan = new SegmentScan(wanted)
+  const turns = new Turns()
   const sequences: number[] = []
   /** Takes the places of one segment, and tells whether there are enough. */
   const take = (start: number, places: readonly number[]): boolean => {
@@ -90,6 +105,7 @@ async function find(
   let position = after
   try {
     for await (const [number, record] of segments(database, snapshot, from, until)) {
+      await turns.due()
       scan.learn(record, number)
       if (number < from) continue
       if (take(segmentStart(number), scan.places(record))) return { sequences, position: sequences.at(-1) ?? position }
@@ -185,6 +201,7 @@ export async function findLatest(
   count: number,
 ): Promise<number> {
   const scan = new SegmentScan(wanted)
+  const turns = new Turns()
   let left = count
   /** The place before the last wanted one, where this segment has enough. */
   const take = (start: number, places: readonly number[]): number | undefined => {
@@ -200,7 +217,10 @@ export async function findLatest(
   if (inTail !== undefined) return inTail
   try {
     for await (const run of runs(database, segmentOf(first), tailSegment)) {
-      for (const [number, record] of run) scan.learn(record, number)
+      for (const [number, record] of run) {
+        await turns.due()
+        scan.learn(record, number)
+      }
       for (const [number, record] of run.toReversed()) {
         const place = take(segmentStart(number), scan.places(record))
         if (place !== undefined) return place

@@ -175,7 +175,13 @@ export class SegmentScan {
   /** The wanted places of the segment that is being filled. */
   placesOf({ topics }: Segment): number[] {
     const found: number[] = []
-    for (const [place, topic] of topics.entries()) if (topic !== undefined && this.#wanted(topic)) found.push(place)
+    const known = new Map<string, boolean>()
+    for (const [place, topic] of topics.entries()) {
+      if (topic === undefined) continue
+      const wanted = known.get(topic) ?? this.#wanted(topic)
+      known.set(topic, wanted)
+      if (wanted) found.push(place)
+    }
     return found
   }
 }
