@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
+import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
@@ -7,8 +8,16 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 export type Answer = ServerResponse | Http2ServerResponse
 
 /** What there is behind a reply; the framework's types know of HTTP/1.1 alone. */
-export function answerOf({ raw }: FastifyReply): Answer {
+export function answerOf({ raw, request }: FastifyReply): Answer {
+  if (raw.socket === null && !raw.closed) closeWith(request.raw.socket, raw)
   return raw
+}
+
+/** Has an answer that waits for those before it (pipelining) closed with its connection: Node only tells the first. */
+function closeWith(socket: Socket, answer: ServerResponse): void {
+  const close = (): void => void answer.emit('close')
+  socket.setMaxListeners(socket.getMaxListeners() + 1).once('close', close)
+  answer.once('close', () => socket.off('close', close))
 }
 
 /** Where the bytes of an answer go that has no end until somebody goes. */
