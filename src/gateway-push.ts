@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { ClientResolver } from './access/client-address.js'
-import { RateLimits } from './access/rate-limits.js'
+import { RateLimits, TokenBucket } from './access/rate-limits.js'
 import { type Broker, ownPeer } from './broker/broker.js'
 import { registerCouchdb } from './compat/couchdb.js'
 import { registerPere } from './compat/pere.js'
@@ -43,12 +43,12 @@ export interface PushSideOptions {
   readonly broker: Broker
   /** Whether that is the one inside this process. */
   readonly embedded: boolean
+  /** The largest MQTT packet that it takes, in bytes; left out where nobody knows. */
+  readonly packetSize?: number | undefined
   /** What mails are sent of; `undefined` for nothing. */
   readonly notify: NotifyConfig | undefined
   /** Relative paths of the configuration begin here. */
   readonly cwd: string
-  /** The largest MQTT packet that it takes, in bytes; left out where nobody knows. */
-  readonly packetSize?: number | undefined
   /** Where the journal and what belongs to it are kept; `undefined` for memory only. */
   readonly data: string | undefined
   /** Who listens with MQTT, at the embedded broker. */
@@ -96,6 +96,9 @@ const waiting = { maxWaiting: 100_000, maxWaitingBytes: 64 * 1024 ** 2 }
 /** The newest events, which those who come back after a moment get from memory. */
 const recent = { maxEvents: 10_000, maxBytes: 32 * 1024 ** 2 }
 
+/** Messages of who comes and goes that may come at once: when ten thousand browsers come back, say. */
+const presenceBurst = 20_000
+
 /** Bodies of requests that may be on their way together, in bytes, or as many of the largest size. */
 const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
 
@@ -119,7 +122,13 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const session = await openSession({ open: () => broker.open(ownPeer), config, embedded, data, journal, log })
     closers.push(() => session.close())
     const { topicLevels: levels, topicLength: length } = limits
-    const messages = new PresenceMessages({ publisher: session, bounds: { levels, length }, log })
+    const { messagesPerSecond } = config.presence
+    const changes =
+      messagesPerSecond === 'off' ? undefined : new TokenBucket({ perSecond: messagesPerSecond, burst: presenceBurst })
+    const messages = new PresenceMessages({
+      ...{ publisher: session, bounds: { levels, length }, log },
+      mayTell: changes && (() => changes.take()),
+    })
     closers.push(() => messages.close())
     const { grace } = config.presence
     const presence = new PresenceRegistry({ grace, messages: config.presence.messages ? messages : undefined })

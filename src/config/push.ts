@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { topicFilterProblem } from './topic-filters.js'
 import { duration, size } from './units.js'
-import { secret, wholeNumber } from './values.js'
+import { secret, wholeNumber, wholeNumberOrOff } from './values.js'
 
 /*
  * The part of the table of options that says what goes to browsers without MQTT, and how much of it is kept.
@@ -62,6 +62,11 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
     presence: z
       .strictObject({
         messages: z.boolean().default(true).describe('Publish who comes and goes on presence/<topic>'),
+        messagesPerSecond: wholeNumberOrOff(1, 100_000)
+          .default(100)
+          .describe(
+            'Messages of who comes and goes, on average; 20,000 may come at once; those beyond are dropped, and counted',
+          ),
         grace: duration({ min: '0ms', max: '1h' })
           .prefault('10s')
           .describe('For how long somebody who left is still there: between two long-polls, or two connections'),

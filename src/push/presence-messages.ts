@@ -20,7 +20,7 @@ export interface PresenceChange {
 /** What is told of them. Plain numbers, summed up by whoever reads the metrics. */
 export interface PresenceCounters {
   published: number
-  /** Not told, because the broker was away, or too many waited. */
+  /** Not told, because the broker was away, too many waited, or they came too fast. */
   dropped: number
   /** Not told, because the topic would have been too large. */
   skipped: number
@@ -31,6 +31,11 @@ export interface PresenceMessagesOptions {
   /** How large a topic the broker takes: a larger one could end the session that all publish with. */
   readonly bounds: { readonly levels: number; readonly length: number }
   readonly log: Logger
+  /**
+   * Whether one more may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
+   * journal. Left out for any number.
+   */
+  readonly mayTell?: (() => boolean) | undefined
   /**
    * Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: when ten thousand who listen
    * with ten filters each are cut off, all are told.
@@ -71,7 +76,9 @@ export class PresenceMessages {
   tell(change: PresenceChange): void {
     const { filter } = change
     if (this.#closed || filter.startsWith(prefix) || filter.startsWith('$')) return
-    if (!this.#options.publisher.connected || this.#waiting.length - this.#next >= this.#maxWaiting) {
+    const { publisher, mayTell } = this.#options
+    const isFull = this.#waiting.length - this.#next >= this.#maxWaiting
+    if (!publisher.connected || isFull || mayTell?.() === false) {
       this.counters.dropped++
       return
     }

@@ -47,6 +47,15 @@ describe('messages of who comes and goes', () => {
   beforeEach(() => start())
   const turn = () => new Promise(resolve => setImmediate(resolve))
 
+  it('are dropped, and counted, beyond what may be told', async () => {
+    let left = 2
+    start({ mayTell: () => left-- > 0 })
+    for (let index = 0; index < 5; index++) messages.tell(change({ device: `device ${index}` }))
+    await eventually(() => publisher.messages.length === 2)
+    await turn()
+    expect([publisher.messages.length, messages.counters.dropped]).toEqual([2, 3])
+  })
+
   it('are published on a topic of their own', async () => {
     messages.tell(change())
     await eventually(() => messages.counters.published === 1)
