@@ -5,7 +5,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     testTimeout: 30_000,
     hookTimeout: 30_000,
-    maxWorkers: 2,
+    // One more than there are cores: many tests wait for a time or for another program.
+    maxWorkers: 3,
     reporters: ['default'],
   },
 })
