@@ -75,7 +75,8 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
 
   it.each(proxies)('hears everything once and in order behind a proxy that $what, over $transport', async proxy => {
     const gateway = await startRestartable(proxy.meddling)
-    const listening = await listen(gateway, { patience: 700 })
+    // Longer than a busy machine takes for a first byte.
+    const listening = await listen(gateway, { patience: 2500 })
     await listening.open(proxy.transport)
     for (const number of numbers(10)) await gateway.publish('news/eu', number)
     await listening.has(10)
@@ -91,7 +92,8 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
 
   it.each(proxies)('is accounted for when connections are cut at random, over $transport', async proxy => {
     const gateway = await startRestartable(proxy.meddling)
-    const listening = await listen(gateway, { patience: 700 })
+    // Longer than a busy machine takes for a first byte.
+    const listening = await listen(gateway, { patience: 2500 })
     await listening.open(proxy.transport)
     const before = gateway.proxy.requests.length
     const end = Date.now() + 4000
