@@ -82,28 +82,22 @@ describe.each(['memory', 'level'] as const)('the hub on a journal in %s', kind =
     for (const { sink } of sinks) expect(sink.writes[0]).toBe(first)
   })
 
-  it.each([
-    ['from memory', 10_000],
-    ['from the journal', 1],
-  ])('lets others have a turn while somebody with a thousand filters reads on %s', async (_, maxEvents) => {
-    await start({}, { recent: { maxEvents, maxBytes: 2 ** 28 } })
+  it('lets others have a turn while somebody with a thousand filters reads on', async () => {
+    await start({}, { recent: { maxEvents: 10_000, maxBytes: 2 ** 28 } })
     for (let from = 0; from < 6000; from += 1000) {
       await Promise.all(Array.from({ length: 1000 }, (_, index) => publish(`some/where/${from + index}/x`)))
     }
     const filters = Array.from({ length: 1000 }, (_, index) => `+/+/+/y${index}`)
-    const began = performance.now()
-    let [since, longest, watches] = [began, 0, true]
+    let [turns, watches] = [0, true]
     const look = (): void => {
-      const now = performance.now()
-      longest = Math.max(longest, now - since)
-      since = now
+      turns++
       if (watches) setImmediate(look)
     }
     setImmediate(look)
     await Promise.all([0, 1500, 3000, 4500].map(from => live(filters, { cursor: at(from) })))
     watches = false
-    const now = performance.now()
-    expect(Math.max(longest, now - since) / (now - began)).toBeLessThan(0.3)
+    // It took three turns when only events were counted, and not what each is compared with.
+    expect(turns).toBeGreaterThan(100)
   })
 
   it('makes one write of what comes in one turn, and the same bytes for those who get the same', async () => {
