@@ -1,18 +1,12 @@
 import { z } from 'zod'
-import { topicFilterProblem } from './topic-filters.js'
 import { duration } from './units.js'
-import { wholeNumber } from './values.js'
+import { topicFilter, wholeNumber } from './values.js'
 
 /*
  * The part of the table of options that has the clients of other systems run unchanged.
  */
 
 const prefix = z.string().regex(/^\/([\w.~-]+(\/[\w.~-]+)*)?$/, { error: 'must be a path such as /pere, or /' })
-
-const filter = z.string().superRefine((text, context) => {
-  const problem = topicFilterProblem(text)
-  if (problem !== undefined) context.addIssue(problem)
-})
 
 const pere = z.strictObject({
   prefix: prefix.default('/pere').describe('Where its URLs begin'),
@@ -27,7 +21,7 @@ const rrr = z.strictObject({
   maxQueued: wholeNumber(1, 100_000).default(100).describe('Messages that wait for one handle; the oldest go first'),
   maxAge: duration({ min: '1s', max: '1d' }).prefault('1m').describe('How long a message waits for its handle'),
   websocketTopicFilters: z
-    .array(filter)
+    .array(topicFilter)
     .min(1)
     .default(['#'])
     .describe('Topics that a WebSocket may be opened for; beyond: 404'),

@@ -1,22 +1,16 @@
 import { z } from 'zod'
-import { topicFilterProblem } from './topic-filters.js'
 import { duration, size } from './units.js'
-import { secret, wholeNumber, wholeNumberOrOff } from './values.js'
+import { secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
 
 /*
  * The part of the table of options that says what goes to browsers without MQTT, and how much of it is kept.
  */
 
-const filter = z.string().superRefine((text, context) => {
-  const problem = topicFilterProblem(text)
-  if (problem !== undefined) context.addIssue(problem)
-})
-
 /** @param origin the form of an entry of a list of origins */
 export const pushSection = (origin: z.ZodType<string, string>) =>
   z.strictObject({
     topics: z
-      .array(filter)
+      .array(topicFilter)
       .min(1)
       .optional()
       .describe(

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { topicFilterProblem } from './topic-filters.js'
 
 /*
  * The forms of values that several parts of the table of options share.
@@ -38,3 +39,9 @@ export function withoutQueryValues(url: string): string {
     .map(pair => (pair === '' ? '' : pair.replace(/^([^=]*=)?.*$/s, `$1${redacted}`)))
   return `${url.slice(0, query)}?${pairs.join('&')}`
 }
+
+/** A topic filter, as MQTT has it. */
+export const topicFilter = z.string().superRefine((text, context) => {
+  const problem = topicFilterProblem(text)
+  if (problem !== undefined) context.addIssue(problem)
+})
