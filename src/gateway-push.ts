@@ -119,7 +119,10 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     closers.push(() => journal.close())
     const hub = await openHub({ journal, bounds: { ...config, recent }, log })
     closers.push(() => hub.close())
-    const session = await openSession({ open: () => broker.open(ownPeer), config, embedded, data, journal, log })
+    const { packetSize } = options
+    const session = await openSession({
+      ...{ open: () => broker.open(ownPeer), config, embedded, packetSize, data, journal, log },
+    })
     closers.push(() => session.close())
     const { topicLevels: levels, topicLength: length } = limits
     const { messagesPerSecond } = config.presence
@@ -170,7 +173,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     ]
     // The last, as its prefix may be /.
     if (compat.rrr !== 'off') {
-      const own = { config: compat.rrr, topic: { levels, length }, packetSize: options.packetSize }
+      const own = { config: compat.rrr, topic: { levels, length }, packetSize }
       sockets.push(createRrrSocketRoute({ ...transport, ...own, publishes: rate, closeTimeout }))
     }
     const polls: { close(): void }[] = []

@@ -3,9 +3,8 @@ import { z } from 'zod'
 import type { Problem } from './problems.js'
 import { readingProblem } from './reading.js'
 import { parseTemplate, templateNames } from './templates.js'
-import { topicFilterProblem } from './topic-filters.js'
 import { duration } from './units.js'
-import { file, secret, wholeNumber } from './values.js'
+import { file, secret, topicFilter, wholeNumber } from './values.js'
 
 /*
  * The part of the table of options that says of what a mail is sent, and how.
@@ -16,12 +15,6 @@ const addressForm = /^(?:[^<>,@]*<[^\s<>,;:"()]+@[^\s<>,;:"()]+>|[^\s<>,;:"()]+@
 
 const address = z.string().refine(text => addressForm.test(text) && noControls.test(text) && text.length <= 320, {
   error: 'must be one address, such as ops@example.org or Ops <ops@example.org>',
-})
-
-const filter = z.string().superRefine((text, context) => {
-  const problem = topicFilterProblem(text)
-  if (problem !== undefined) context.addIssue(problem)
-  else if (text.split('/').length > 100) context.addIssue('must have at most 100 levels')
 })
 
 const places = `${templateNames.map(name => `{${name}}`).join(', ')} and {json.member}`
@@ -86,7 +79,7 @@ const rule = z
       .regex(/^[\w.-][\w .-]{0,63}$/, { error: 'must have 1 to 64 letters, digits, spaces and any of . - _' })
       .optional()
       .describe('What the log calls it; rule-1 and so on when left out. What it waits for is kept by its name'),
-    topics: z.array(filter).default([]).describe('Topic filters of the messages that it is about'),
+    topics: z.array(topicFilter).default([]).describe('Topic filters of the messages that it is about'),
     events: z
       .array(z.enum(['broker-away', 'broker-back']))
       .default([])

@@ -40,8 +40,12 @@ export function withoutQueryValues(url: string): string {
   return `${url.slice(0, query)}?${pairs.join('&')}`
 }
 
+/** More levels than anybody's filter has; what finds the filters of a topic goes as deep as they are long. */
+const maxFilterLevels = 100
+
 /** A topic filter, as MQTT has it. */
 export const topicFilter = z.string().superRefine((text, context) => {
   const problem = topicFilterProblem(text)
   if (problem !== undefined) context.addIssue(problem)
+  else if (text.split('/').length > maxFilterLevels) context.addIssue(`must have at most ${maxFilterLevels} levels`)
 })

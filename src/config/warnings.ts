@@ -4,6 +4,7 @@ import { isWebUrl, letsAnonymousIn } from './access.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
 import { parseSmtpUrl } from './notify.js'
 import { displayPath } from './options.js'
+import { pushOf } from './push.js'
 import type { BrokerConfig, Config } from './schema.js'
 
 /** What the warnings are about. */
@@ -21,7 +22,7 @@ export function fileModes(cwd: string): FileMode {
   return file => statSync(resolve(cwd, file), { throwIfNoEntry: false })?.mode
 }
 
-/** What is allowed and risky, one line each: the option, and what somebody could do. */
+/** What is allowed and risky, one line each: the option, and what somebody could do, or what will not work. */
 export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): string[] {
   const open = publicListeners(config)
   return [
@@ -30,6 +31,7 @@ export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): 
     ...originWarnings(config),
     ...mailWarnings(config),
     ...jsonpWarnings(config),
+    ...unheardWarnings(config),
     ...certificateWarnings(config, open),
     ...readableSecrets(config, file, modeOf),
   ]
@@ -102,6 +104,33 @@ function jsonpWarnings(config: Config): string[] {
   if (push === 'off' || !push.jsonp) return []
   const isOpen = config.access === undefined || letsAnonymousIn(config)
   return isOpen ? ['push.jsonp: pages of any site can read what those may read who are not known'] : []
+}
+
+/** Topics of single connections, whose clients would wait in silence for what push does not get. */
+function unheardWarnings(config: Config): string[] {
+  const push = pushOf(config)
+  if (push === undefined) return []
+  const lacks = (topic: string): boolean => !push.topics.some(filter => matchesTopic(filter, topic))
+  // A filter that matches the topic of a connection that nobody has matches those of all.
+  const rrr = [
+    ...(lacks('push/?') ? ['push/+'] : []),
+    ...(lacks('httpserver/websocket/?/topic') ? ['httpserver/websocket/#'] : []),
+  ]
+  return [
+    ...(lacks('socket/?/out')
+      ? ['push.topics: without socket/#, what is for one socket (socket/<connection>/out) does not reach it']
+      : []),
+    ...(config.compat.rrr !== 'off' && rrr.length > 0
+      ? [`push.topics: without ${rrr.join(' and ')}, clients of RRR get nothing; compat.rrr: off where there are none`]
+      : []),
+  ]
+}
+
+/** As in MQTT 3.1.1 §4.7, for a topic that does not begin with `$`. */
+function matchesTopic(filter: string, topic: string): boolean {
+  const [levels, names] = [filter.split('/'), topic.split('/')]
+  const isLong = levels.at(-1) === '#' || levels.length === names.length
+  return isLong && levels.every((level, at) => level === '#' || level === names[at] || (level === '+' && at in names))
 }
 
 /** A mail server elsewhere gets a password, or mails, that anybody on the way can read. */

@@ -197,6 +197,15 @@ describe('what is wrong', () => {
     expect(problems({ yaml })[0]).toContain(problem)
   })
 
+  test('a filter of what is pushed that has more than 100 levels is refused', () => {
+    const filter = (levels: number) => Array(levels).fill('+').join('/')
+    const yaml = (levels: number) => `push: {topics: [${filter(levels)}]}`
+    expect(problems({ yaml: yaml(101) })).toEqual([
+      expect.stringMatching(/^mqway\.yaml:1: push\.topics\[0\]: .* must have at most 100 levels$/),
+    ])
+    expect(problems({ yaml: yaml(100) })).toEqual([])
+  })
+
   test('aliases that multiply without bound are refused', () => {
     const levels = Array.from({ length: 9 }, (_, level) => {
       const inner = level === 0 ? 'x' : `*a${level - 1}`

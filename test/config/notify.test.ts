@@ -39,6 +39,7 @@ test.each([
   ],
   [{ notify: { mail, rules: [{ to: ['a@b'] }] } }, 'notify.rules[0]: this mapping is about nothing'],
   [{ notify: { mail, rules: [{ ...rule, topics: ['a#'] }] } }, 'must have # alone in its level'],
+  [{ notify: { mail, rules: [{ ...rule, topics: ['/'.repeat(100)] }] } }, 'must have at most 100 levels'],
   [
     { notify: { mail, rules: [{ ...rule, text: '{name}' }] } },
     'must have no other places than {topic}, {payload}, {time}, {id}, {rule} and {json.member}',

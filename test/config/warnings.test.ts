@@ -88,6 +88,23 @@ describe('warnings of what is risky', () => {
     expect(warnings('push: {jsonp: true}\naccess: {htpasswd: private}')).toEqual([])
   })
 
+  test.each([
+    ['news/#', 'socket/#', 'push/+ and httpserver/websocket/#'],
+    ['socket/+/out, push/#', undefined, 'httpserver/websocket/#'],
+    ['+/1/out, push/1, httpserver/+/a/b', 'socket/#', 'push/+ and httpserver/websocket/#'],
+    ['socket/#, httpserver/websocket/#, push/+', undefined, undefined],
+    ['+/#', undefined, undefined],
+  ])('sockets get no answers from another broker: %s', (topics, socket, rrr) => {
+    const yaml = `broker: mqtt://b\npush: {topics: [${topics.replaceAll(/[^ ,]+/g, '"$&"')}]}`
+    const lines = [
+      `push.topics: without ${socket}, what is for one socket (socket/<connection>/out) does not reach it`,
+      `push.topics: without ${rrr}, clients of RRR get nothing; compat.rrr: off where there are none`,
+    ]
+    expect(warnings(yaml)).toEqual(lines.filter(line => !line.includes('undefined')))
+    expect(warnings(`${yaml}\ncompat: {rrr: off}`)).toEqual(socket === undefined ? [] : lines.slice(0, 1))
+    expect(warnings('broker: mqtt://b')).toEqual([])
+  })
+
   test('keys and verdicts come over http', () => {
     const yaml = 'access: {jwt: {jwks: "http://id/keys"}, webhook: {url: "http://app/"}}'
     expect(warnings(yaml)).toEqual([
@@ -121,7 +138,7 @@ describe('warnings of what is risky', () => {
       'broker.password, access.jwt.secret, access.webhook.secret: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
     ])
     expect(warnings(yaml, 0o600)).toEqual([])
-    expect(warnings('broker: {url: "mqtt://b"}\npush: {topics: [a], username: u, password: p}', 0o644)).toEqual([
+    expect(warnings('broker: {url: "mqtt://b"}\npush: {topics: ["#"], username: u, password: p}', 0o644)).toEqual([
       'push.password: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
     ])
     expect(warnings('access: {webhook: {url: "https://a/?key=s"}}', 0o644)).toEqual([

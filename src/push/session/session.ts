@@ -29,6 +29,8 @@ export interface SessionOptions {
   readonly log: Logger
   /** Called when `ready` changes. */
   readonly onStateChange?: ((ready: boolean) => void) | undefined
+  /** The largest MQTT packet that the broker takes, in bytes; left out where it says so itself, or nobody knows. */
+  readonly packetSize?: number | undefined
   /** How long a publication may take until it is in the journal, in milliseconds; 10,000 when left out. */
   readonly publishTimeout?: number
 }
@@ -46,6 +48,8 @@ export interface Session extends Publisher {
 
 /** Publications under way at once, and their bytes. */
 const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
+/** Bytes of a PUBLISH packet beside its topic and payload: its head, the topic's length, an identifier. */
+const publishOverhead = 5 + 2 + 2
 /** How long a broker may take for CONNACK, in milliseconds. */
 const connectTimeout = 10_000
 /** In seconds. */
@@ -164,6 +168,7 @@ class BrokerSession implements Session {
     if (!this.#options.embedded && !isHarmless(message.topic)) {
       throw new Ending('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
     }
+    requireFits(message, this.#options.packetSize)
     const { connection } = this.#writeLink
     if (!this.#ready || !connection) throw new Ending('broker-away')
     connection.requireTakes(message)
@@ -214,6 +219,16 @@ class BrokerSession implements Session {
     this.#ready = ready
     onStateChange?.(ready)
   }
+}
+
+/**
+ * The broker would end the connection that everybody publishes with.
+ *
+ * @throws {Ending} `body-too-large`
+ */
+function requireFits({ topic, payload }: Message, packetSize = Number.POSITIVE_INFINITY): void {
+  if (Buffer.byteLength(topic) + payload.length + publishOverhead <= packetSize) return
+  throw new Ending('body-too-large', { hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)` })
 }
 
 function publishEnding(error: unknown): Ending {
