@@ -4,16 +4,17 @@ import type { Joining } from './joining.js'
 import { type Journal, locate, type Place } from './journal.js'
 import type { Recent } from './recent.js'
 import type { Subscriber } from './subscriber.js'
+import { matchCost } from './topics.js'
 
 /** What one subscriber is given before it is the next one's turn; one event may have more bytes. */
 const [portionEvents, portionBytes] = [256, 256 * 1024]
 /** Portions that are read from the journal at the same time. */
 const readsAtOnce = 4
 /**
- * How often an event in memory is held against a filter in one turn of the event loop, some 3 ms at the worst; and what
- * each subscriber counts besides.
+ * How often an event in memory is held against a filter in one turn of the event loop, some 3 ms at the worst; what each
+ * subscriber counts besides; and each of its filters with which the hub does not find it yet.
  */
-const [turnTests, turnSubscriber] = [8192, 16]
+const [turnTests, turnSubscriber, turnFilter] = [8192, 16, 4]
 
 /** What catching up needs. */
 export interface CatchUpOptions {
@@ -69,7 +70,8 @@ export class CatchUps {
       }
       this.#ready.delete(subscriber)
       subscriber.applyChanges(this.#locate)
-      if (this.#isRecent(subscriber)) left -= turnSubscriber + this.#giveRecent(subscriber)
+      left -= turnSubscriber + turnFilter * subscriber.unlisted
+      if (this.#isRecent(subscriber)) left -= this.#giveRecent(subscriber)
       else this.#waiting.add(subscriber)
     }
     this.#read()
@@ -96,9 +98,9 @@ export class CatchUps {
       return 0
     }
     const wants = subscriber.wants()
-    const filters = subscriber.filters.length
+    const cost = matchCost(subscriber.filters)
     // A socket may have a thousand filters, and nobody else has a turn meanwhile.
-    const events = Math.min(portionEvents, Math.ceil(turnTests / filters))
+    const events = Math.min(portionEvents, Math.ceil(turnTests / cost))
     const end = Math.min(this.#options.position(), from + events)
     const data: Buffer[] = []
     let bytes = 0
@@ -117,7 +119,7 @@ export class CatchUps {
     }
     if (position > from) subscriber.give(data, 'replayed', position)
     this.#goOn(subscriber)
-    return (position - from) * filters
+    return (position - from) * cost
   }
 
   #read(): void {
@@ -167,7 +169,8 @@ export class CatchUps {
     const { filters, position: after, room, encode } = subscriber
     const limit = Math.min(portionEvents, room)
     const through = this.#options.position()
-    const portion = await this.#options.journal.read({ filters, after, through, limit, maxBytes: portionBytes })
+    const query = { filters, wanted: subscriber.wants(), after, through, limit, maxBytes: portionBytes }
+    const portion = await this.#options.journal.read(query)
     if (subscriber.closed) return
     const before = portion.events.findIndex(isHole)
     const missing = portion.events[before]

@@ -13,7 +13,8 @@ import {
   type SubscriberHost,
   type Subscription,
 } from './subscriber.js'
-import { isShallow, TopicIndex } from './topics.js'
+import { TopicIndex } from './topic-index.js'
+import { isShallow } from './topics.js'
 import { WriteQueue } from './write-queue.js'
 import { WriteTracking } from './written.js'
 
@@ -68,7 +69,7 @@ export class Hub {
   readonly #subscribers = new Set<Subscriber>()
   /** Those who have come in this turn of the event loop. */
   readonly #newcomers: { readonly subscriber: Subscriber; readonly place: Place }[] = []
-  /** Those who are live. */
+  /** Those who are live, or were. */
   readonly #topics = new TopicIndex<Subscriber>()
   readonly #unwatch: () => void
   #position: number
@@ -89,7 +90,9 @@ export class Hub {
       counters: this.counters,
       bounds,
       tracking: this.tracking,
-      interrupted: subscriber => this.#interrupt(subscriber),
+      interrupted: () => {
+        this.counters.catchingUp++
+      },
       resumed: subscriber => this.#catchUps.add(subscriber),
       waits: subscriber => this.#writeQueue.add(subscriber),
       left: subscriber => this.#leave(subscriber),
@@ -133,20 +136,23 @@ export class Hub {
 
   #join(subscriber: Subscriber): void {
     this.counters.catchingUp--
-    for (const filter of subscriber.filters) this.#topics.add(filter, subscriber)
+    if (subscriber.unlisted > 0) this.#list(subscriber, subscriber.filters)
     subscriber.join()
   }
 
-  #interrupt(subscriber: Subscriber): void {
-    this.counters.catchingUp++
-    for (const filter of subscriber.filters) this.#topics.remove(filter, subscriber)
+  /** Changes with which filters a subscriber is found: by those that come and go, which may be one of a thousand. */
+  #list(subscriber: Subscriber, filters: readonly string[]): void {
+    const [before, after] = [new Set(subscriber.listed), new Set(filters)]
+    for (const filter of before) if (!after.has(filter)) this.#topics.remove(filter, subscriber)
+    for (const filter of after) if (!before.has(filter)) this.#topics.add(filter, subscriber)
+    subscriber.listed = filters
   }
 
   #leave(subscriber: Subscriber): void {
     this.#subscribers.delete(subscriber)
     this.counters.subscribers--
-    if (subscriber.state === 'live') for (const filter of subscriber.filters) this.#topics.remove(filter, subscriber)
-    else {
+    this.#list(subscriber, [])
+    if (subscriber.state !== 'live') {
       this.counters.catchingUp--
       this.#catchUps.delete(subscriber)
     }
@@ -164,7 +170,7 @@ export class Hub {
     const starts = new Map<Encoder, Chain>()
     for (const subscribers of groups) {
       for (const subscriber of subscribers) {
-        // By another of its filters, or before it joined.
+        // By another of its filters, before it joined, or it is not live.
         if (subscriber.offered >= sequence) continue
         const { encode } = subscriber
         let start = starts.get(encode)

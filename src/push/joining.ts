@@ -1,6 +1,6 @@
 import { type Event, isHole } from './event.js'
 import type { GapReason, Journal, Place } from './journal.js'
-import type { TopicPredicate } from './topics.js'
+import { type TopicPredicate, topicPredicate } from './topics.js'
 
 /** What filters that join are given at once. */
 export interface JoiningPortion {
@@ -18,6 +18,7 @@ export class Joining {
   readonly filters: readonly string[]
   /** The place up to which these filters have everything. */
   position: number
+  readonly #wanted: TopicPredicate
   readonly #given: TopicPredicate
   #known: number
   /** Whether what is retained, written after `#known` and up to `position`, is yet to be given. */
@@ -31,6 +32,7 @@ export class Joining {
    */
   constructor(filters: readonly string[], given: TopicPredicate, place: Place, cursor: string | undefined) {
     this.filters = filters
+    this.#wanted = topicPredicate(filters)
     this.#given = given
     this.position = place.after
     this.#known = place.known
@@ -46,7 +48,7 @@ export class Joining {
   async read(journal: Journal, through: number, limit: number, maxBytes: number): Promise<JoiningPortion> {
     if (this.#wantsRetained) return { events: await this.#readRetained(journal), kind: 'retained' }
     const { filters, position: after } = this
-    const portion = await journal.read({ filters, after, through, limit, maxBytes })
+    const portion = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes })
     if (portion.after > after) return this.#gap('evicted', after, portion.after)
     const before = portion.events.findIndex(isHole)
     const missing = portion.events[before]

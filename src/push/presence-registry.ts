@@ -1,6 +1,6 @@
 import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
-import { TopicIndex } from './topics.js'
+import { TopicIndex } from './topic-index.js'
 
 /** What tells the time. */
 export interface PresenceClock {

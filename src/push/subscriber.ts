@@ -100,6 +100,8 @@ export interface SubscriberHost {
  */
 export class Subscriber implements Subscription {
   filters: readonly string[]
+  /** Those with which the hub finds it: what it had when it was live last. */
+  listed: readonly string[] = []
   /** Filters that are on their way to join those. */
   joining: Joining | undefined
   readonly encode: Encoder
@@ -110,8 +112,8 @@ export class Subscriber implements Subscription {
   /** The retained messages that it gets, while it does: those written after `known`. */
   retained: AsyncGenerator<readonly Event[], void, void> | undefined
   known: number
-  /** The newest event that was offered to it. */
-  offered = 0
+  /** The newest event that was offered to it; while it is not live, it is offered none. */
+  offered = Number.POSITIVE_INFINITY
   readonly #host: SubscriberHost
   readonly #sink: Sink
   readonly #device: string | undefined
@@ -167,6 +169,11 @@ export class Subscriber implements Subscription {
     return this.state === 'closed'
   }
 
+  /** How many filters the hub does not find it with yet, at the most. */
+  get unlisted(): number {
+    return this.filters === this.listed ? 0 : this.filters.length
+  }
+
   /** Whether its filters are not yet what they are to be. */
   get changing(): boolean {
     return this.joining !== undefined || this.#changes.length > 0
@@ -207,6 +214,7 @@ export class Subscriber implements Subscription {
     if (this.closed) return
     this.position = this.#pending ? this.#before : this.#host.position
     this.#pending = undefined
+    this.offered = Number.POSITIVE_INFINITY
     this.#host.interrupted(this)
     this.state = 'replay'
     if (!this.#blocked) this.#host.resumed(this)

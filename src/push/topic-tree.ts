@@ -1,3 +1,5 @@
+import { FilterSet } from './filter-set.js'
+
 /** One level of the topics that begin alike. */
 interface Level<T> {
   readonly children: Map<string, Level<T>>
@@ -5,7 +7,7 @@ interface Level<T> {
 }
 
 /**
- * Values by topic name: finds those that a filter matches, in time that depends on how many those are and not on how many
+ * Values by topic name: finds those that filters match, in time that depends on how many those are and not on how many
  * there are. Wildcards as in `topics.ts`.
  */
 export class TopicTree<T> {
@@ -54,41 +56,23 @@ export class TopicTree<T> {
     }
   }
 
-  /** The topics that any of `filters` matches, each once. The filters are valid and shallow. */
-  match(filters: readonly string[]): string[] {
-    const found = new Set<string>()
-    for (const filter of filters) {
-      if (!filter.includes('+') && !filter.includes('#')) {
-        if (this.#values.has(filter)) found.add(filter)
-      } else collect(this.#root, filter.split('/'), 0, found)
+  /**
+   * Looks for the topics that any of `filters` matches, which are valid: each step takes one level further, and has its
+   * topic where that matches. What is set meanwhile may be found or not.
+   */
+  *match(filters: readonly string[]): Generator<string | undefined, void, void> {
+    const { topics, patterns } = new FilterSet(filters)
+    for (const topic of topics) yield this.#values.has(topic) ? topic : undefined
+    // Not by recursion: a topic may have more levels than there is stack.
+    const path = [patterns.among(this.#root.children)[Symbol.iterator]()]
+    for (let level = path.at(-1); level; level = path.at(-1)) {
+      const { value, done } = level.next()
+      if (done === true) path.pop()
+      else {
+        const [{ value: topic, children }, match] = value
+        yield topic !== undefined && match.isWhole && !topics.has(topic) ? topic : undefined
+        if (children.size > 0) path.push(match.among(children)[Symbol.iterator]())
+      }
     }
-    return [...found]
-  }
-}
-
-function collect(level: Level<string>, words: readonly string[], depth: number, found: Set<string>): void {
-  const word = words[depth]
-  if (word === undefined) {
-    if (level.value !== undefined) found.add(level.value)
-  } else if (word === '#') {
-    collectAll(level, depth === 0, found)
-  } else if (word === '+') {
-    for (const [name, child] of level.children) {
-      if (!(depth === 0 && name.startsWith('$'))) collect(child, words, depth + 1, found)
-    }
-  } else {
-    const child = level.children.get(word)
-    if (child) collect(child, words, depth + 1, found)
-  }
-}
-
-/** Not by recursion: a topic may have more levels than there is stack. */
-function collectAll(from: Level<string>, withoutSystem: boolean, found: Set<string>): void {
-  const levels: Level<string>[] = []
-  if (from.value !== undefined) found.add(from.value)
-  for (const [name, child] of from.children) if (!(withoutSystem && name.startsWith('$'))) levels.push(child)
-  for (let level = levels.pop(); level; level = levels.pop()) {
-    if (level.value !== undefined) found.add(level.value)
-    for (const child of level.children.values()) levels.push(child)
   }
 }

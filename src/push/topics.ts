@@ -1,17 +1,9 @@
-import { Qlobber } from 'qlobber'
+import { FilterSet } from './filter-set.js'
 
 /*
  * Topic filters as in MQTT 3.1.1 §4.7: `+` takes one level, also an empty one; `#` takes the rest, the parent level
  * included; neither, at the start of a filter, matches a topic that begins with `$` [MQTT-4.7.2-1].
  */
-
-/** The values of one filter. */
-interface Group<T> {
-  readonly filter: string
-  /** Whether the filter leaves out topics that begin with `$`. */
-  readonly plain: boolean
-  readonly values: Set<T>
-}
 
 /** More levels than anybody's filter has; Aedes takes as many. What walks the trie goes as deep as filters are long. */
 export const maxFilterLevels = 100
@@ -28,74 +20,36 @@ export function isShallow(filter: string): boolean {
   return levelsOf(filter) <= maxFilterLevels
 }
 
-/**
- * Values by topic filter: finds all whose filter matches a topic.
- *
- * The trie holds one group for each different filter, so that the time to find what wants a topic depends on the topic's
- * levels alone, and somebody can leave a filter that ten thousand have in the same time as any other.
- */
-export class TopicIndex<T> {
-  readonly #groups = new Map<string, Group<T>>()
-  readonly #trie = new Qlobber<Group<T>>({
-    separator: '/',
-    wildcard_one: '+',
-    wildcard_some: '#',
-    match_empty_levels: true,
-    // A topic may have as many as it has bytes, which is no reason to throw; filters are bounded where they come in.
-    max_words: Number.POSITIVE_INFINITY,
-  })
-
-  /** @param filter a valid one (`topicFilterProblem`) that is shallow (`isShallow`) */
-  add(filter: string, value: T): void {
-    let group = this.#groups.get(filter)
-    if (!group) {
-      group = { filter, plain: startsWithWildcard(filter), values: new Set() }
-      this.#groups.set(filter, group)
-      this.#trie.add(filter, group)
-    }
-    group.values.add(value)
-  }
-
-  /** Forgets `value` under `filter`; nothing happens where it is not there. */
-  remove(filter: string, value: T): void {
-    const group = this.#groups.get(filter)
-    if (!group?.values.delete(value) || group.values.size > 0) return
-    this.#groups.delete(filter)
-    this.#trie.remove(filter, group)
-  }
-
-  /** The values under exactly this filter; `undefined` where there is none. */
-  get(filter: string): ReadonlySet<T> | undefined {
-    return this.#groups.get(filter)?.values
-  }
-
-  /** All filters, with their values. */
-  filters(): Iterable<{ readonly filter: string; readonly values: ReadonlySet<T> }> {
-    return this.#groups.values()
-  }
-
-  /** The values of each filter that matches; what was added under several of them comes several times. */
-  match(topic: string): ReadonlySet<T>[] {
-    const found: ReadonlySet<T>[] = []
-    if (this.#groups.size === 0) return found
-    const system = topic.startsWith('$')
-    for (const { plain, values } of this.#trie.match(topic)) if (!(system && plain)) found.push(values)
-    return found
-  }
-}
-
 /** Whether a topic is wanted. */
 export type TopicPredicate = (topic: string) => boolean
 
 /** All topics, as no filter has them. */
 export const everyTopic: TopicPredicate = () => true
 
-/** A predicate for the topics that any of `filters` matches, which are valid. */
+/** As many filters are matched one after the other; more are faster together. */
+const few = 4
+
+/**
+ * A predicate for the topics that any of `filters` matches, which are valid. It is made when it is first asked: who has
+ * a thousand filters waits for nothing that nobody wants to know.
+ */
 export function topicPredicate(filters: readonly string[]): TopicPredicate {
+  if (filters.length > few) {
+    let set: FilterSet | undefined
+    return topic => {
+      set ??= new FilterSet(filters)
+      return set.has(topic)
+    }
+  }
   const predicates = filters.map(filterPredicate)
   const [only] = predicates
   if (only && predicates.length === 1) return only
   return topic => predicates.some(predicate => predicate(topic))
+}
+
+/** How many filters by themselves take as long to match as all of these, at the worst; at least 1. */
+export function matchCost({ length }: readonly string[]): number {
+  return length > few ? few + length / 32 : Math.max(1, length)
 }
 
 function filterPredicate(filter: string): TopicPredicate {
@@ -125,6 +79,7 @@ function matchesLevels(levels: readonly string[], topic: string): boolean {
   return start > topic.length
 }
 
-function startsWithWildcard(filter: string): boolean {
+/** Whether a filter leaves out topics that begin with `$`. */
+export function startsWithWildcard(filter: string): boolean {
   return filter.startsWith('+') || filter.startsWith('#')
 }

@@ -302,6 +302,16 @@ export function describeJournal(makePlace: () => Promise<JournalPlace>, { durabl
     expect(portions).toBeGreaterThan(10)
   })
 
+  it('looks through thousands of retained messages in portions, also for what is not there', async () => {
+    const topics = Array.from({ length: 10_000 }, (_, index) => `state/${index}/x`)
+    await Promise.all(topics.map(topic => journal.append(message(topic, topic, { retain: true }))))
+    const sizes: number[] = []
+    const filters = ['state/+/y', ...Array.from({ length: 999 }, (_, index) => `state/+/z${index}`)]
+    for await (const events of journal.retained(filters, { after: 0, through: journal.head })) sizes.push(events.length)
+    expect(sizes.every(size => size === 0)).toBe(true)
+    expect(sizes.length).toBeGreaterThan(2)
+  })
+
   it('refuses what is too much to wait, and takes more when that is written', async () => {
     await reopen({ maxWaiting: 10, maxWaitingBytes: 1000 })
     const outcome = (promise: Promise<Event>) =>

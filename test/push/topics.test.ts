@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { topicFilterProblem } from '../../src/config/topic-filters.js'
+import { TopicIndex } from '../../src/push/topic-index.js'
 import { TopicTree } from '../../src/push/topic-tree.js'
-import { isShallow, TopicIndex, topicPredicate } from '../../src/push/topics.js'
+import { isShallow, topicPredicate } from '../../src/push/topics.js'
 
 /** MQTT 3.1.1 §4.7, word by word and without a thought for time. */
 function matches(filter: string, topic: string): boolean {
@@ -24,10 +25,14 @@ const filter = levels(['', 'a', 'b', 'ab', '$x', '+', '#'])
   .map(words => words.join('/'))
   .filter(text => topicFilterProblem(text) === undefined)
 
+/** What is found in a tree, in however many steps. */
+const found = (tree: TopicTree<unknown>, filters: readonly string[]) =>
+  [...tree.match(filters)].filter(name => name !== undefined)
+
 describe('topic filters', () => {
   it('match by predicate as MQTT says', () => {
     fc.assert(
-      fc.property(fc.array(filter, { maxLength: 3 }), topic, (filters, name) => {
+      fc.property(fc.array(filter, { maxLength: 40 }), topic, (filters, name) => {
         expect(topicPredicate(filters)(name)).toBe(filters.some(each => matches(each, name)))
       }),
       { numRuns: 5000 },
@@ -68,7 +73,7 @@ describe('topic filters', () => {
         const left = new Set(added.filter(name => !deleted.includes(name)))
         expect(tree.size).toBe(left.size)
         const expected = [...left].filter(name => filters.some(each => matches(each, name)))
-        expect(tree.match(filters).sort()).toEqual(expected.sort())
+        expect(found(tree, filters).sort()).toEqual(expected.sort())
       }),
       { numRuns: 2000 },
     )
@@ -89,8 +94,8 @@ describe('topic filters', () => {
     ).toEqual(['a', 'all'])
     const tree = new TopicTree<number>()
     tree.set(deep, 1)
-    expect(tree.match(['a/#'])).toEqual([deep])
+    expect(found(tree, ['a/#'])).toEqual([deep])
     tree.delete(deep)
-    expect(tree.match(['#'])).toEqual([])
+    expect(found(tree, ['#'])).toEqual([])
   })
 })

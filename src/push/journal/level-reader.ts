@@ -38,11 +38,15 @@ interface Found {
 class Turns {
   #since = performance.now()
 
-  /** Ends the turn where it has been long. */
-  async due(): Promise<void> {
-    if (performance.now() - this.#since < longestLook) return
-    await new Promise(setImmediate)
-    this.#since = performance.now()
+  /** Takes all steps, and ends the turn after one where it has been long. */
+  async take<T>(steps: Generator<void, T, void>): Promise<T> {
+    for (;;) {
+      const { value, done } = steps.next()
+      if (done === true) return value
+      if (performance.now() - this.#since < longestLook) continue
+      await new Promise(setImmediate)
+      this.#since = performance.now()
+    }
   }
 }
 
@@ -105,8 +109,7 @@ async function find(
   let position = after
   try {
     for await (const [number, record] of segments(database, snapshot, from, until)) {
-      await turns.due()
-      scan.learn(record, number)
+      await turns.take(scan.learn(record, number))
       if (number < from) continue
       if (take(segmentStart(number), scan.places(record))) return { sequences, position: sequences.at(-1) ?? position }
       position = Math.min(through, segmentStart(number + 1) - 1)
@@ -116,7 +119,8 @@ async function find(
     return { sequences, position, damage: error }
   }
   if (until < tailSegment || position >= through) return { sequences, position }
-  if (take(segmentStart(tailSegment), scan.placesOf(tail))) return { sequences, position: sequences.at(-1) ?? position }
+  const places = await turns.take(scan.placesOf(tail))
+  if (take(segmentStart(tailSegment), places)) return { sequences, position: sequences.at(-1) ?? position }
   return { sequences, position: through }
 }
 
@@ -213,13 +217,12 @@ export async function findLatest(
     return undefined
   }
   const tailSegment = segmentOf(head + 1)
-  const inTail = take(segmentStart(tailSegment), scan.placesOf(tail))
+  const inTail = take(segmentStart(tailSegment), await turns.take(scan.placesOf(tail)))
   if (inTail !== undefined) return inTail
   try {
     for await (const run of runs(database, segmentOf(first), tailSegment)) {
       for (const [number, record] of run) {
-        await turns.due()
-        scan.learn(record, number)
+        await turns.take(scan.learn(record, number))
       }
       for (const [number, record] of run.toReversed()) {
         const place = take(segmentStart(number), scan.places(record))

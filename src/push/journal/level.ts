@@ -31,8 +31,8 @@ const trimInterval = 10_000
 const [firstDelay, longestDelay] = [1000, 30_000]
 /** How often the log says that something cannot be read, at most; in milliseconds. */
 const damageInterval = 60_000
-/** Bounds of a portion of retained messages; one message may have more bytes. */
-const [retainedPortion, retainedBytes] = [64, 1024 ** 2]
+/** Bounds of a portion of retained messages. */
+const retainedPortion = { messages: 64, bytes: 1024 ** 2 }
 
 /** What a journal on disk needs. */
 export interface LevelJournalOptions {
@@ -100,9 +100,10 @@ class LevelJournal implements Journal {
     return this.#commit.watch(listener)
   }
 
-  async read({ filters, after, through, limit, maxBytes }: JournalQuery): Promise<Portion> {
+  async read(query: JournalQuery): Promise<Portion> {
+    const { after, through, limit, maxBytes } = query
     const view = this.#view()
-    const wanted = queryPredicate(filters)
+    const wanted = queryPredicate(query)
     const from = Math.max(after, view.first - 1)
     const range = { after: from, through: Math.min(through, view.head) }
     if (from >= range.through) return { events: [], after: from, position: from }
@@ -118,17 +119,8 @@ class LevelJournal implements Journal {
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
-    const { retained } = this.#ledger
-    const topics = retained.match(filters, range)
-    let at = 0
-    while (at < topics.length) {
-      const portion: string[] = []
-      for (let bytes = 0; at < topics.length && portion.length < retainedPortion && bytes < retainedBytes; at++) {
-        const topic = topics[at] ?? ''
-        bytes += retained.sizeOf(topic)
-        portion.push(topic)
-      }
-      yield await readRetainedMessages(this.#view(), portion, range.through, error => this.#reportDamage(error))
+    for (const topics of this.#ledger.retained.match(filters, range, retainedPortion)) {
+      yield await readRetainedMessages(this.#view(), topics, range.through, error => this.#reportDamage(error))
     }
   }
 

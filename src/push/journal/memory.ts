@@ -9,15 +9,15 @@ import {
   type SequenceRange,
   sizeOf,
 } from '../journal.js'
-import { topicPredicate } from '../topics.js'
+import { matchCost, topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
 import { lonePayload, ownPayload } from './own-payload.js'
 import { RetainedMessages } from './retained-messages.js'
 
-/** How often an event is held against a filter in one go, some 3 ms at the worst; and how many are let go of. */
+/** How often an event is held against one filter in one go, some 3 ms at the worst; and how many are let go of. */
 const stride = 8192
-/** Events of a portion of retained messages. */
-const retainedPortion = 256
+/** Bounds of a portion of retained messages, which are in memory. */
+const retainedPortion = { messages: 256, bytes: Number.POSITIVE_INFINITY }
 /** How often old events are looked for; in milliseconds. */
 const trimInterval = 10_000
 
@@ -96,8 +96,9 @@ export class MemoryJournal implements Journal {
     return events
   }
 
-  async read({ filters, after, through, limit, maxBytes }: JournalQuery): Promise<Portion> {
-    const wanted = queryPredicate(filters)
+  async read(query: JournalQuery): Promise<Portion> {
+    const { filters = [], after, through, limit, maxBytes } = query
+    const wanted = queryPredicate(query)
     const from = Math.max(after, this.#first - 1)
     const end = Math.min(through, this.head, from + strideOf(filters))
     const events: Event[] = []
@@ -125,12 +126,11 @@ export class MemoryJournal implements Journal {
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
-    const topics = this.#retained.match(filters, range)
-    for (let at = 0; at < topics.length; at += retainedPortion) {
+    for (const topics of this.#retained.match(filters, range, retainedPortion)) {
       const events: Event[] = []
-      for (const topic of topics.slice(at, at + retainedPortion)) {
+      for (const topic of topics) {
         const event = this.#retainedEvents.get(topic)
-        if (event && event.sequence <= range.through) events.push(event)
+        if (event) events.push(event)
       }
       yield events
     }
@@ -180,7 +180,7 @@ export class MemoryJournal implements Journal {
   }
 }
 
-/** Events that are held against so many filters in one go. */
-function strideOf(filters: readonly string[] = []): number {
-  return Math.ceil(stride / Math.max(1, filters.length))
+/** Events that are held against these filters in one go. */
+function strideOf(filters: readonly string[]): number {
+  return Math.ceil(stride / matchCost(filters))
 }

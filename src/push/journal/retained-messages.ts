@@ -6,6 +6,16 @@ import { TopicTree } from '../topic-tree.js'
 /** How often the log says that there are too many, at most; in milliseconds. */
 const warningInterval = 60_000
 
+/** How many levels of topics are looked at in one go, some 2 ms at the worst. */
+const stepsAtOnce = 4096
+
+/** How much one portion of retained messages has at most. */
+export interface PortionBounds {
+  readonly messages: number
+  /** Of topics and payloads; one message may have more. */
+  readonly bytes: number
+}
+
 /** What is known of a topic's retained message without reading it. */
 export interface RetainedEntry {
   readonly sequence: number
@@ -60,16 +70,25 @@ export class RetainedMessages {
     this.#entries.set(topic, entry)
   }
 
-  /** The topics that `filters` match and whose message was written in `range`. */
-  match(filters: readonly string[], { after, through }: SequenceRange): string[] {
-    return this.#entries.match(filters).filter(topic => {
-      const sequence = this.#entries.get(topic)?.sequence ?? 0
-      return sequence > after && sequence <= through
-    })
-  }
-
-  sizeOf(topic: string): number {
-    return this.#entries.get(topic)?.size ?? 0
+  /**
+   * Looks for the topics that `filters` match and whose message was written in `range`. A portion is what a few
+   * milliseconds find, which may be nothing; its messages are within `bounds`, but for one that is larger by itself.
+   */
+  *match(filters: readonly string[], range: SequenceRange, bounds: PortionBounds): Generator<readonly string[]> {
+    let portion: string[] = []
+    let [bytes, steps] = [0, 0]
+    for (const topic of this.#entries.match(filters)) {
+      const entry = topic === undefined ? undefined : this.#entries.get(topic)
+      if (topic !== undefined && entry && entry.sequence > range.after && entry.sequence <= range.through) {
+        portion.push(topic)
+        bytes += entry.size
+      }
+      if (++steps < stepsAtOnce && portion.length < bounds.messages && bytes < bounds.bytes) continue
+      yield portion
+      portion = []
+      bytes = steps = 0
+    }
+    yield portion
   }
 
   #warn(): void {
