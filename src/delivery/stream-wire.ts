@@ -3,6 +3,7 @@ import type { Http2ServerResponse } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { isOnlyAnswer } from '../http/last-answer.js'
 
 /** An answer of either version of HTTP. */
 export type Answer = ServerResponse | Http2ServerResponse
@@ -32,7 +33,10 @@ export interface StreamWire {
 
 /**
  * Gets at the wire of an answer. In HTTP/1.1 that is the connection itself, and the answer ends with it: nothing has to be
- * put around the bytes, and the same ones go to everybody, whatever the version.
+ * put around the bytes, and the same ones go to everybody, whatever the version. Where the client did not wait for the
+ * answers before it, or sent more requests behind it, the bytes go in chunks, in their turn.
+ *
+ * Nothing that comes after it on a connection of HTTP/1.1 is answered (RFC 9112 §9.6).
  *
  * @param silence for how long nothing may come in either direction, in milliseconds
  */
@@ -47,11 +51,16 @@ export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: nu
     return { body: stream, peer: stream, begin }
   }
   const { socket } = request.raw
-  if (answer.socket !== null) {
+  if (isOnlyAnswer(answer)) {
     return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request.raw, reply, headers, first) }
   }
-  // Behind an answer that is still being written (pipelining), it has no connection yet.
-  return { body: answer, peer: socket, begin: (headers, first) => void beginAnswer(reply, headers).write(first) }
+  // Behind one that is not complete, or in front of one that is not wanted any more.
+  const begin: StreamWire['begin'] = (headers, first) => {
+    beginAnswer(reply, { ...headers, connection: 'close' }).write(first)
+    ignoreInput(socket)
+    allowSilence(request, reply, silence)
+  }
+  return { body: answer, peer: socket, begin }
 }
 
 /** A shorter time limit than that of other connections is not set. */
@@ -88,8 +97,6 @@ export function beginAnswer(reply: FastifyReply, headers: Readonly<Record<string
  * Writes an answer of which nothing but the connection is left then: everybody else is told that it is complete, so that
  * the request, the answer, and all that the framework keeps for them can go. Of ten thousand streams, that is half of the
  * memory.
- *
- * What else the client sends is thrown away: there can be no further answer on this connection (RFC 9112 §9.6).
  */
 function takeConnection(
   request: IncomingMessage,
@@ -103,13 +110,18 @@ function takeConnection(
   reply.hijack()
   const head = Buffer.from(`HTTP/1.1 200 OK\r\n${lines.join('')}\r\n`, 'latin1')
   socket.write(Buffer.concat([head, Buffer.from(first)]))
+  ignoreInput(socket)
+  reply.raw.emit('finish')
+  // By now it waits for the next request, and that has a time limit.
+  socket.setTimeout(0)
+}
+
+/** Has what else a client sends thrown away. */
+function ignoreInput(socket: Socket): void {
   const listeners = socket.listeners('data')
   // To be told of its bytes takes them away from the parser of requests; whose own listener goes as well.
   socket.on('data', ignore)
   for (const listener of listeners) socket.removeListener('data', listener as () => void)
-  reply.raw.emit('finish')
-  // By now it waits for the next request, and that has a time limit.
-  socket.setTimeout(0)
 }
 
 function ignore(): void {}

@@ -11,6 +11,7 @@ import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
+import { forgetAnswer, noteAnswer, owesAnswer } from '../http/last-answer.js'
 import { answerClientError } from './client-errors.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import { endGently, writeRefusal } from './refusal.js'
@@ -123,19 +124,23 @@ function http1Settings({ limits }: WebServerOptions) {
 function serveRequests(server: Server | Http2SecureServer, options: WebServerOptions): () => void {
   const { app, log, metrics } = options
   let closing = false
-  function endWhenClosing(this: ServerResponse): void {
+  function answered(this: ServerResponse): void {
+    forgetAnswer(this)
+    // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     if (request.httpVersionMajor === 1) {
+      noteAnswer(response)
       if (closing) response.setHeader('Connection', 'close')
-      // An answer that began before the close leaves its connection waiting for the next request.
-      else response.on('close', endWhenClosing)
+      response.on('close', answered)
     }
     app.routing(request, response)
   })
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    if (wantsWebSocket(request)) options.onUpgrade(request, socket, head)
+    // What is written for it would be in front of the answers before it, or within one.
+    if (owesAnswer(request.socket)) refuseUpgradeBehind(socket, options)
+    else if (wantsWebSocket(request)) options.onUpgrade(request, socket, head)
     else answerWithoutUpgrade(request, socket, options)
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
@@ -144,6 +149,15 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
   return () => {
     closing = true
   }
+}
+
+/** There is no way to answer: whoever asks for an upgrade and has not waited for the answers before it gets none of all. */
+function refuseUpgradeBehind(socket: Duplex, { log, metrics }: WebServerOptions): void {
+  const { reason, text } = new Ending('bad-handshake')
+  metrics.refused(reason)
+  log.debug({ reason, detail: 'behind a request that is not answered' }, text)
+  socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
+  socket.destroy()
 }
 
 function wantsWebSocket(request: IncomingMessage): boolean {

@@ -1,0 +1,40 @@
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+
+/*
+ * Requests of HTTP/1.1 may come before the answers to those before them have gone (pipelining, RFC 9112 §9.3.2). Node keeps
+ * those answers in order, unless somebody else writes to the connection: so who does has to know whether it is theirs.
+ */
+
+/** The answer to the newest request of a connection, while that is open. */
+const last = Symbol('last answer')
+
+declare module 'node:net' {
+  interface Socket {
+    [last]?: ServerResponse | undefined
+  }
+}
+
+/** A request has come. To be told of each one of HTTP/1.1, before it is answered. */
+export function noteAnswer(answer: ServerResponse): void {
+  answer.req.socket[last] = answer
+}
+
+/** An answer is closed. */
+export function forgetAnswer(answer: ServerResponse): void {
+  const { socket } = answer.req
+  if (socket[last] === answer) socket[last] = undefined
+}
+
+/** Whether a connection has this answer to give and no other. */
+export function isOnlyAnswer(answer: ServerResponse): boolean {
+  const { socket } = answer.req
+  // Those that wait for the ones before them have no connection yet.
+  return answer.socket !== null && (socket[last] ?? answer) === answer
+}
+
+/** Whether there is a request on a connection whose answer is not all there. */
+export function owesAnswer(socket: Socket): boolean {
+  const answer = socket[last]
+  return answer !== undefined && !(answer.writableEnded && answer.socket !== null)
+}
