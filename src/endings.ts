@@ -115,6 +115,12 @@ const table = {
     level: 'warn',
     text: 'Delivery receipts of too many devices are waited for',
   },
+  'too-many-receipts': {
+    httpStatus: 429,
+    retryAfter: 10,
+    level: 'info',
+    text: 'You wait for the receipts of too many devices',
+  },
   'journal-unavailable': {
     httpStatus: 503,
     retryAfter: 5,

@@ -52,7 +52,9 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .describe('After how much silence an event stream or a socket is told that it is alive, and where it is'),
     maxReceipts: wholeNumber(1, 100_000_000)
       .default(100_000)
-      .describe('Delivery receipts to keep; the oldest go first'),
+      .describe(
+        'Delivery receipts to keep, the oldest go first; and devices whose receipts may be waited for, of which one user or address has half at most',
+      ),
     presence: z
       .strictObject({
         messages: z.boolean().default(true).describe('Publish who comes and goes on presence/<topic>'),

@@ -4,7 +4,10 @@ import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 
 /** Whose messages it is that count together: of somebody who is not known, the address has to do. */
-export function publisherName({ identity: { user }, client: { address } }: Caller): string {
+export function publisherName({
+  identity: { user },
+  client: { address },
+}: Pick<Caller, 'identity' | 'client'>): string {
   return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
 }
 

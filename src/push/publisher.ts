@@ -11,5 +11,13 @@ export interface Publisher {
    * @throws {Ending} rejects with `broker-away`, `publish-timeout`, `journal-unavailable`, or `topic-refused` and
    *   `body-too-large` (the broker's own rules); it was not published, except after `publish-timeout`, where nobody knows
    */
-  publish(message: Message): Promise<Event | undefined>
+  publish(message: Message, options?: PublishOptions): Promise<Event | undefined>
+}
+
+export interface PublishOptions {
+  /**
+   * How long to wait for the message, in milliseconds, beyond the time that everybody waits: until it has come back; from
+   * then on, for as long as the journal takes. Of such publications, there may be so many; the oldest are given up.
+   */
+  readonly patience?: number
 }

@@ -11,11 +11,13 @@ export interface Receipt {
   readonly time: number
   /** At most 1 KiB of text. */
   readonly detail?: string | undefined
+  /** Who it is from, where that was proven: anybody may give a device any name. */
+  readonly user?: string | undefined
 }
 
 /** Whose receipts a publisher wants. */
 export interface ReceiptRequest {
-  /** Names of devices, or all that are present on the event's topic when it is published. */
+  /** Names of devices, or all that are present on the event's topic when it is published; as a name, too. */
   readonly from: readonly string[] | 'present'
   /** In milliseconds. */
   readonly within: number
@@ -27,10 +29,12 @@ export interface ReceiptReport {
   readonly requested:
     | {
         readonly from: readonly string[] | 'present'
+        /** How many devices were asked, however many are listed. */
+        readonly count: number
         readonly devices: readonly string[]
         /** In milliseconds since 1970. */
         readonly deadline: number
-        /** Devices without a receipt at the deadline; `undefined` before it. */
+        /** Those of the listed devices without a receipt at the deadline; `undefined` before it. */
         readonly missed: readonly string[] | undefined
       }
     | undefined
@@ -40,12 +44,27 @@ export interface ReceiptReport {
   readonly receipts: readonly Receipt[]
 }
 
-/** Which receipts a report has. */
+/** Which devices each list of a report has; all lists are in the same order. */
 export interface ReportOptions {
   /** How many at most. Default: 1000 */
   readonly limit?: number | undefined
-  /** The last device of the report before it. */
+  /** Those after this one. */
   readonly after?: string | undefined
+  /** UTF-16 units that a list may have, but for one device. Default: any number */
+  readonly maxText?: number | undefined
+}
+
+/** Room for the receipts of a message that is about to be published. */
+export interface ReceiptReservation {
+  /**
+   * Wants the receipts from now on. To be called once, as soon as the message is an event, so that it is known to whom it
+   * is written; nothing happens where they are wanted already.
+   *
+   * @throws {Ending} rejects with `journal-unavailable`; the room is given back
+   */
+  confirm(event: Event): Promise<void>
+  /** Gives the room back, unless it is confirmed. Idempotent. */
+  cancel(): void
 }
 
 /** Keeps receipts, asks for them, and notices what is missing. */
@@ -61,12 +80,12 @@ export interface Receipts {
     receipt: Omit<Receipt, 'time'>,
   ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean } | undefined>
   /**
-   * Wants receipts of an event from now on. To be called as soon as it is published, so that it is known to whom it is
-   * written.
+   * Makes room for the receipts of a message that is to be published; those that are present are so now.
    *
-   * @throws {Ending} rejects with `receipts-full` where too many are waited for
+   * @param by whose room it is, such as a user or an address: nobody gets all of it
+   * @throws {Ending} `too-many-receipts` where these have too many, `receipts-full` where all together have
    */
-  request(event: Event, request: ReceiptRequest): Promise<void>
+  reserve(topic: string, request: ReceiptRequest, by: string): ReceiptReservation
   /**
    * What is known of an event; `undefined` where there is no such event.
    *

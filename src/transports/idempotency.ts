@@ -1,5 +1,5 @@
 import { Ending } from '../endings.js'
-import type { Event } from '../push/event.js'
+import type { Event, Message } from '../push/event.js'
 
 /** Bounds of what is remembered of requests with an `Idempotency-Key`. */
 export interface IdempotencyBounds {
@@ -13,6 +13,8 @@ export interface IdempotencyBounds {
 /** What has been done of a request: the id of each message, `null` where the journal does not have its topic. */
 export interface Progress {
   readonly ids: (string | null)[]
+  /** The message after those, while nobody knows what becomes of it; `settled` rejects where that is nothing. */
+  underWay: { readonly message: Message; readonly settled: Promise<void> } | undefined
   /** The event of the message after those, where it is published and its receipts have yet to be asked for. */
   unasked: Event | undefined
   /** Whether that is all of it. */
@@ -21,7 +23,12 @@ export interface Progress {
 
 /** Of a request of which nothing has been done. */
 export function newProgress(): Progress {
-  return { ids: [], unasked: undefined, done: false }
+  return { ids: [], underWay: undefined, unasked: undefined, done: false }
+}
+
+/** Whether anything was done, or may have been. */
+function isBegun({ ids, underWay, unasked }: Progress): boolean {
+  return ids.length > 0 || underWay !== undefined || unasked !== undefined
 }
 
 /** A request with a key, while it is being answered. */
@@ -75,7 +82,10 @@ export class IdempotencyKeys {
    */
   begin(key: string, fingerprint: string): KeyedRequest {
     this.#forget()
-    const known = this.#entries.get(key)
+    const kept = this.#entries.get(key)
+    // What was under way may have come to nothing.
+    const known = kept && (kept.busy || isBegun(kept.progress)) ? kept : undefined
+    if (kept && !known) this.#drop(key, kept)
     if (known && known.fingerprint !== fingerprint) throw new Ending('idempotency-mismatch')
     if (known?.busy) throw new Ending('idempotency-busy')
     const entry = known ?? { fingerprint, progress: newProgress(), busy: true, bytes: 0, time: 0 }
@@ -87,14 +97,12 @@ export class IdempotencyKeys {
   #end(key: string, entry: Entry): void {
     if (!entry.busy) return
     entry.busy = false
-    this.#entries.delete(key)
-    this.#bytes -= entry.bytes
-    entry.bytes = 0
-    const { ids, unasked } = entry.progress
+    this.#drop(key, entry)
     // Of what did nothing, nothing need be known.
-    if (ids.length === 0 && !unasked) return
-    entry.bytes =
-      entryBytes + key.length + entry.fingerprint.length + ids.length * idBytes + (unasked?.payload.length ?? 0)
+    if (!isBegun(entry.progress)) return
+    const { ids, underWay, unasked } = entry.progress
+    const payload = (unasked ?? underWay?.message)?.payload.length ?? 0
+    entry.bytes = entryBytes + key.length + entry.fingerprint.length + ids.length * idBytes + payload
     entry.time = this.#now()
     this.#bytes += entry.bytes
     this.#entries.set(key, entry)
@@ -107,8 +115,13 @@ export class IdempotencyKeys {
     for (const [key, entry] of this.#entries) {
       if (entry.busy) continue
       if (entry.time >= oldest && this.#entries.size <= maxKeys && this.#bytes <= maxBytes) return
-      this.#bytes -= entry.bytes
-      this.#entries.delete(key)
+      this.#drop(key, entry)
     }
+  }
+
+  #drop(key: string, entry: Entry): void {
+    this.#entries.delete(key)
+    this.#bytes -= entry.bytes
+    entry.bytes = 0
   }
 }

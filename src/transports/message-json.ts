@@ -33,7 +33,7 @@ export const topicName = z
 /** The names of devices that are asked for receipts. */
 export const askedDevices = z
   .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
-  .min(1, 'must name a device, or be present')
+  .min(1, 'must name a device, or present')
   .max(maxAsked, `must name at most ${maxAsked} devices`)
   .transform(names => [...new Set(names)])
 
@@ -44,7 +44,7 @@ const receiptRequest = z
   .strictObject({
     from: z
       .union([z.literal('present'), askedDevices], { error: 'must be a list of devices, or present' })
-      .describe('Names of devices, or present for all that listen to the topic now'),
+      .describe('Names of devices, or present for all that listen to the topic now; or both, in a list'),
     within: receiptTime,
   })
   .describe('Whose receipts are wanted; those that are missing then are told on receipts/<topic>')

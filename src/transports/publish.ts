@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RateLimits } from '../access/rate-limits.js'
@@ -9,6 +10,7 @@ import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readJson, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
+import type { PublishOptions as PublisherOptions } from '../push/publisher.js'
 import type { Push } from '../push/push.js'
 import { topicPredicate } from '../push/topics.js'
 import {
@@ -29,12 +31,15 @@ import {
 } from './message-json.js'
 import type { Operation } from './operation.js'
 import { flag } from './subscribe-query.js'
+import { withReceipts } from './with-receipts.js'
 
 export interface PublishOptions extends DeliveryOptions {
   /** Messages of each user, or of each address where there is none; left out for any number. */
   readonly publishes?: RateLimits | undefined
   /** What is remembered of requests with an `Idempotency-Key`. */
   readonly idempotency?: Partial<IdempotencyBounds>
+  /** How long a request with an `Idempotency-Key` waits for a message, in milliseconds. Default: 10,000. */
+  readonly answerTime?: number
   /** Milliseconds, from any start, never going back. */
   readonly now?: () => number
 }
@@ -45,6 +50,12 @@ const url = '/v1/publish'
 const maxMessages = 1000
 
 const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 10_000, maxBytes: 16 * 1024 ** 2 }
+
+/** As long as the session with the broker waits for those without a key; in milliseconds. */
+const defaultAnswerTime = 10_000
+
+/** How long a message with a key is waited for after that, until it is taken for lost; in milliseconds. */
+const patience = 60_000
 
 const keyForm = /^[\x20-\x7e]{1,255}$/
 
@@ -59,7 +70,7 @@ const query = z.object({
   receiptFrom: z
     .preprocess(value => (typeof value === 'string' ? [value] : value), askedDevices)
     .optional()
-    .describe('Names of devices whose receipts are wanted, one in each parameter, or present'),
+    .describe('Devices whose receipts are wanted, one in each parameter; present is all that listen to the topic now'),
   receiptWithin: receiptTime.optional(),
 })
 
@@ -89,7 +100,7 @@ export const publishOperations: readonly Operation[] = [
       409: { description: 'The first request with this Idempotency-Key is under way' },
       413: { description: 'The body is too large' },
       422: { description: 'The Idempotency-Key was used for another request' },
-      429: { description: 'Too many messages per second' },
+      429: { description: 'Too many messages per second, or receipts of too many devices are waited for' },
       503: { description: 'The broker or the journal is away; ids has what of a batch was published before' },
       504: { description: 'The broker took the message that parameter names, and has not passed it on in time' },
     },
@@ -134,12 +145,16 @@ async function publish(
   const progress: Progress = keyed?.progress ?? newProgress()
   try {
     if (progress.done) reply.header('idempotency-replayed', 'true')
-    else await publishRest(wanted, progress, caller, options)
+    else await publishRest(wanted, progress, caller, { ...options, isKeyed: keyed !== undefined })
     return answerIds(reply, wanted, progress.ids)
   } catch (error) {
-    if (wanted.single) throw error
+    const ending = Ending.from(error)
     const { ids } = progress
-    return refuse(reply, Ending.from(error), options, { parameter: `messages[${ids.length}]`, ids })
+    const isOfReceipts = ending.reason === 'too-many-receipts'
+    const parameter = isOfReceipts ? wanted.nameOf(ids.length, 'receipt') : `messages[${ids.length}]`
+    if (!wanted.single) return refuse(reply, ending, options, { parameter, ids })
+    if (isOfReceipts) return refuse(reply, ending, options, { parameter })
+    throw error
   } finally {
     keyed?.end()
   }
@@ -204,27 +219,69 @@ function beginKeyed(
  * Publishes what is left, one after the other: so they come in this order whatever their QoS, and what fails is followed
  * by nothing.
  *
- * @throws {Ending} `publishing-too-fast`, and as `Publisher.publish` and `Receipts.request`
+ * @throws {Ending} `publishing-too-fast`, and as `withReceipts`
  */
 async function publishRest(
   { publications }: PublishRequest,
   progress: Progress,
   caller: Caller,
-  { push, publishes }: PublishOptions,
+  {
+    push,
+    publishes,
+    isKeyed,
+    answerTime = defaultAnswerTime,
+  }: Pick<PublishOptions, 'push' | 'publishes' | 'answerTime'> & { readonly isKeyed: boolean },
 ): Promise<void> {
+  // What an earlier request began is the first that this one waits for.
+  if (progress.underWay) await inTime(progress.underWay.settled, answerTime)
   const left = publications.slice(progress.ids.length)
   // A batch may be larger than the burst; those after it pay for it.
   spendPublishes(publishes, caller, left.length)
-  for (const { message, receipt } of left) {
-    const event = progress.unasked ?? (await push.publisher.publish(message))
-    if (event && receipt) {
-      progress.unasked = event
-      await push.receipts.request(event, receipt)
-    }
-    progress.unasked = undefined
-    progress.ids.push(event?.id ?? null)
+  const by = publisherName(caller)
+  for (const publication of left) {
+    if (isKeyed) await inTime(begin(push, publication, by, progress), answerTime)
+    else await publishNext(push, publication, by, progress, {})
   }
   progress.done = true
+}
+
+/** Publishes a message that goes on also when nobody waits for it any more. */
+function begin(push: Push, publication: Publication, by: string, progress: Progress): Promise<void> {
+  const settled = publishNext(push, publication, by, progress, { patience }).finally(() => {
+    progress.underWay = undefined
+  })
+  settled.catch(() => {})
+  progress.underWay = { message: publication.message, settled }
+  return settled
+}
+
+/** Publishes the message that comes next, and notes what has been done. */
+async function publishNext(
+  push: Push,
+  publication: Publication,
+  by: string,
+  progress: Progress,
+  options: PublisherOptions,
+): Promise<void> {
+  const event = await withReceipts(push.receipts, publication, by, async () => {
+    progress.unasked ??= await push.publisher.publish(publication.message, options)
+    return progress.unasked
+  })
+  progress.unasked = undefined
+  progress.ids.push(event?.id ?? null)
+}
+
+/** @throws {Ending} rejects with `publish-timeout` where it takes longer, and as `promise` */
+async function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
+  const answered = new AbortController()
+  const late = delay(milliseconds, undefined, { signal: answered.signal }).then(() => {
+    throw new Ending('publish-timeout')
+  })
+  try {
+    await Promise.race([promise, late])
+  } finally {
+    answered.abort()
+  }
 }
 
 function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonly (string | null)[]): FastifyReply {

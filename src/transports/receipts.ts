@@ -19,6 +19,8 @@ const url = '/v1/receipts'
 const maxReceipts = 1000
 /** Receipts of one report. */
 const maxListed = 10_000
+/** UTF-16 units that a list of a report has at most, or the answer could be 40 MB. */
+const longestList = 2 ** 18
 /** In bytes. */
 const longestDetail = 1024
 
@@ -51,13 +53,14 @@ const query = z.object({ device: deviceName.optional() })
 
 const reportQuery = z.object({
   id: eventId,
-  limit: count(1, maxListed).default(1000).describe('How many receipts are listed'),
-  after: z.string().optional().describe('Lists those of the devices after this one, in the order of the list'),
+  limit: count(1, maxListed).default(1000).describe('How many devices each list has at most'),
+  after: z.string().optional().describe('Lists what is of the devices after this one, in the order of all lists'),
 })
 
 const recorded = z.object({
   id: z.string(),
   device: z.string(),
+  user: z.string().optional().describe('Who says so; left out where nobody knows'),
   status: z.enum(statuses),
   time: z.iso.datetime(),
   detail: z.string().optional(),
@@ -78,9 +81,13 @@ const report = z.object({
   requested: z
     .object({
       from: z.union([z.literal('present'), z.array(z.string())]),
+      count: z.int().min(0).describe('How many devices were asked, however many are listed'),
       devices: z.array(z.string()),
       deadline: z.iso.datetime(),
-      missed: z.array(z.string()).optional().describe('Devices without a receipt at the deadline; not there before it'),
+      missed: z
+        .array(z.string())
+        .optional()
+        .describe('Those of the devices without a receipt at the deadline; not there before it'),
     })
     .nullable(),
   written: z.array(z.string()).describe('Devices to whose connection the event was written, of those that were asked'),
@@ -162,7 +169,8 @@ async function record(
   const device = deviceOf(caller.identity, named)
   const outcomes: Outcome[] = []
   // In their order: of one event, several may be said.
-  for (const { id, ...rest } of said) outcomes.push(await recordOne(id, { ...rest, device }, caller, push))
+  const { user } = caller.identity
+  for (const { id, ...rest } of said) outcomes.push(await recordOne(id, { ...rest, device, user }, caller, push))
   const isFresh = outcomes.some(outcome => 'fresh' in outcome && outcome.fresh)
   reply.code(isFresh ? 201 : 200).header('cache-control', 'no-store')
   if (several) return reply.send({ receipts: outcomes.map((outcome, index) => itemOf(said[index]?.id ?? '', outcome)) })
@@ -192,8 +200,8 @@ function itemOf(id: string, outcome: Outcome): object {
 }
 
 /** A receipt as clients get it. */
-export function receiptJson({ device, status, time, detail }: Receipt): object {
-  return { device, status, time: iso(time), ...(detail !== undefined && { detail }) }
+export function receiptJson({ device, user, status, time, detail }: Receipt): object {
+  return { device, user, status, time: iso(time), detail }
 }
 
 async function tell(
@@ -203,7 +211,7 @@ async function tell(
   { receipts }: Push,
 ): Promise<FastifyReply> {
   const { id, limit, after } = readQuery(request, reportQuery)
-  const found = await receipts.report(id, { limit, after })
+  const found = await receipts.report(id, { limit, after, maxText: longestList })
   if (!found) return answerProblem(reply, { ...unknownEvent, parameter: 'id' })
   const { topic } = found.event
   if (!permissions.mayRead(topic) && !permissions.mayRead(`receipts/${topic}`)) {

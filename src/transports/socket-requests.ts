@@ -2,6 +2,7 @@ import type { Client } from '../access/client-address.js'
 import { TokenBucket } from '../access/rate-limits.js'
 import type { Permissions } from '../access/topic-rules.js'
 import type { LiveConnection } from '../delivery/live-connections.js'
+import { publisherName } from '../delivery/publish-pace.js'
 import { Ending } from '../endings.js'
 import { ParameterError } from '../http/parameters.js'
 import type { Identity } from '../identity.js'
@@ -13,6 +14,7 @@ import { receiptJson, refusedTopic, unknownEvent } from './receipts.js'
 import { RequestRefusal } from './socket-errors.js'
 import type { SocketHouse } from './socket-house.js'
 import type { ClientMessage, MessageOf } from './socket-messages.js'
+import { withReceipts } from './with-receipts.js'
 
 /** Filters that one connection may have, its own topic not counted. */
 const maxFilters = 1000
@@ -137,13 +139,14 @@ export class SocketRequests {
     if (topic !== this.#asking.topics.in && !this.#permissions.mayPublish(topic)) {
       throw RequestRefusal.ofTopic('topic', topic)
     }
-    const { receipts, config } = this.#house.push
+    const { receipts, config, publisher } = this.#house.push
     if (receipt && !topicPredicate(config.topics)(topic)) {
       throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
     }
     this.#pace()
-    const event = await this.#house.push.publisher.publish(message)
-    if (event && receipt) await receipts.request(event, receipt)
+    const { connection, client } = this.#asking
+    const by = publisherName({ identity: connection.identity, client })
+    const event = await withReceipts(receipts, { message, receipt }, by, () => publisher.publish(message))
     return { id: event?.id ?? null }
   }
 
@@ -162,13 +165,14 @@ export class SocketRequests {
 
   async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {
     const { receipts } = this.#house.push
-    const { device, topics } = this.#asking
+    const { device, topics, connection } = this.#asking
     const topic = await receipts.topicOf(id)
     if (topic === undefined) throw new RequestRefusal('id', unknownEvent)
     if (topic !== topics.out && !this.#permissions.mayRead(topic)) {
       throw new RequestRefusal('id', refusedTopic)
     }
-    const recorded = await receipts.record(id, { device, status, ...(detail !== undefined && { detail }) })
+    const { user } = connection.identity
+    const recorded = await receipts.record(id, { device, status, detail, user })
     if (!recorded) throw new RequestRefusal('id', unknownEvent)
     return { id, ...receiptJson(recorded.receipt) }
   }

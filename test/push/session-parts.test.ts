@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { Event, Message } from '../../src/push/event.js'
 import { backoff } from '../../src/push/session/backoff.js'
 import { makeClientId } from '../../src/push/session/client-id.js'
-import { Echoes } from '../../src/push/session/echoes.js'
+import { type Echo, Echoes } from '../../src/push/session/echoes.js'
 
 describe('the wait before the next attempt', () => {
   it('is short at first, never over 30 s, and at random no less than half', () => {
@@ -30,9 +31,21 @@ describe('the client id', () => {
 describe('publications under way', () => {
   const message = (payload: string, retain = false) =>
     ({ topic: 't', payload: Buffer.from(payload), qos: 1, retain }) as const
+  const late = { maxLate: 2, maxLateBytes: 1000 }
+  const event = { id: 'e' } as Event
+  /** As soon as there is room. */
+  const expectLater = async (echoes: Echoes, sent: Message): Promise<Echo> => {
+    for (;;) {
+      try {
+        return echoes.expect(sent)
+      } catch {
+        await new Promise(setImmediate)
+      }
+    }
+  }
 
   it('are taken in order, by payload and RETAIN', () => {
-    const echoes = new Echoes({ maxCount: 10, maxBytes: 1000, timeout: 10_000 })
+    const echoes = new Echoes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
     const [first, second, retained] = [message('a'), message('a'), message('a', true)].map(m => echoes.expect(m))
     expect(echoes.take(message('b'), true)).toBeUndefined()
     expect(echoes.take(message('a', true), true)).toBe(retained)
@@ -43,7 +56,7 @@ describe('publications under way', () => {
   })
 
   it('are bounded in number and bytes', () => {
-    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 10_000 })
+    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 10_000, ...late })
     const large = echoes.expect(message('x'.repeat(500)))
     expect(() => echoes.expect(message('a'))).toThrow(expect.objectContaining({ reason: 'broker-away' }))
     large.fail(new Error('the end'))
@@ -53,8 +66,47 @@ describe('publications under way', () => {
   })
 
   it('fail when their time is over, and are taken for nothing afterwards', async () => {
-    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 5 })
+    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 5, ...late })
     await expect(echoes.expect(message('a')).event).rejects.toMatchObject({ reason: 'publish-timeout' })
     expect(echoes.take(message('a'), true)).toBeUndefined()
+  })
+
+  it('are waited for beyond their time by those with patience, and keep nobody else from publishing', async () => {
+    const echoes = new Echoes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
+    const patient = echoes.expect(message('a'), 60_000)
+    await expectLater(echoes, message('b'))
+    expect(echoes.take(message('a'), true)).toBe(patient)
+    patient.arrive(event)
+    expect(await patient.event).toBe(event)
+    echoes.close(new Error('the end'))
+  })
+
+  it('that are late are taken only where no other may be meant', async () => {
+    const echoes = new Echoes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
+    const lost = echoes.expect(message('a'), 60_000)
+    const next = await expectLater(echoes, message('a'))
+    expect(echoes.take(message('a'), true)).toBe(next)
+    expect(echoes.take(message('a'), true)).toBe(lost)
+    for (const echo of [lost, next]) echo.arrive(event)
+  })
+
+  it('are given up when patience ends, unless they are on their way to the journal', async () => {
+    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 1, ...late })
+    const [lost, back] = [echoes.expect(message('a'), 5), echoes.expect(message('b'), 1)]
+    expect(echoes.take(message('b'), true)).toBe(back)
+    await expect(lost.event).rejects.toMatchObject({ reason: 'publish-timeout' })
+    back.arrive(event)
+    expect(await back.event).toBe(event)
+  })
+
+  it('that are late are bounded: the oldest are given up', async () => {
+    const echoes = new Echoes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
+    const many = ['a', 'b', 'c', 'd'].map(payload => echoes.expect(message(payload), 60_000))
+    const reason = { reason: 'publish-timeout' }
+    await expect(many[0]?.event).rejects.toMatchObject(reason)
+    await expect(many[1]?.event).rejects.toMatchObject(reason)
+    expect(echoes.take(message('a'), true)).toBeUndefined()
+    expect(echoes.take(message('d'), true)).toBe(many[3])
+    echoes.close(new Error('the end'))
   })
 })

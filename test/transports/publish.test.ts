@@ -7,6 +7,7 @@ import type { Publisher } from '../../src/push/publisher.js'
 import type { ReceiptRequest, Receipts } from '../../src/push/receipts.js'
 import { type PublishOptions, registerPublish } from '../../src/transports/publish.js'
 import { readAll } from '../contracts/journal.js'
+import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
 
 let rig: Rig
@@ -33,13 +34,18 @@ class TestPublisher implements Publisher {
 interface StartOptions extends Partial<RigOptions> {
   readonly publish?: Partial<PublishOptions>
   readonly asked?: { id: string; request: ReceiptRequest }[]
+  /** Throws where there is none. */
+  readonly receiptRoom?: (topic: string, by: string) => void
 }
 
-async function start({ publish, asked, ...options }: StartOptions = {}): Promise<TestPublisher> {
+async function start({ publish, asked, receiptRoom, ...options }: StartOptions = {}): Promise<TestPublisher> {
   const publisher = new TestPublisher(message => rig.journal.append(message))
   const receipts: Receipts = {
     record: async () => undefined,
-    request: async ({ id }, request) => void asked?.push({ id, request }),
+    reserve: (topic, request, by) => {
+      receiptRoom?.(topic, by)
+      return { confirm: async ({ id }) => void asked?.push({ id, request }), cancel: () => {} }
+    },
     report: async () => undefined,
     topicOf: async () => undefined,
     close: async () => {},
@@ -86,10 +92,14 @@ describe('a message', () => {
     await start()
     await post('?topic=state&qos=2&retain=true', 'up')
     expect(await journaled()).toMatchObject([{ qos: 2 }])
-    const retained = () => rig.journal.retained(['#'], { after: 0, through: rig.journal.head }).next()
-    expect((await retained()).value).toMatchObject([{ topic: 'state' }])
+    const retained = async (): Promise<Event[]> => {
+      const all: Event[] = []
+      for await (const some of rig.journal.retained(['#'], { after: 0, through: rig.journal.head })) all.push(...some)
+      return all
+    }
+    expect(await retained()).toMatchObject([{ topic: 'state' }])
     expect((await post('?topic=state&retain=true')).status).toBe(201)
-    expect((await retained()).done).toBe(true)
+    expect(await retained()).toEqual([])
   })
 
   it('can be JSON that says its topic, with text, bytes or JSON as the payload', async () => {
@@ -347,6 +357,29 @@ describe('who publishes', () => {
     expect((await post('?topic=a', 'x')).status).toBe(201)
   })
 
+  it.each([
+    ['too-many-receipts', 429, 'receiptFrom', 'messages[1].receipt'],
+    ['receipts-full', 503, undefined, 'messages[1]'],
+  ] as const)('is not published where its receipts cannot be waited for: %s', async (reason, status, single, part) => {
+    const by: string[] = []
+    await start({
+      receiptRoom: (topic, name) => {
+        by.push(name)
+        if (topic === 'full') throw new Ending(reason)
+      },
+    })
+    const first = await post('?topic=full&receiptFrom=b&receiptWithin=1m', 'x')
+    expect(first).toMatchObject({ status, body: { reason, ...(single && { parameter: single }) } })
+    expect(first.headers.get('retry-after')).toBe('10')
+    const receipt = { from: ['b'], within: '1m' }
+    const messages = ['room', 'full', 'room'].map(topic => ({ topic, payload: topic, receipt }))
+    const second = await json({ messages })
+    expect(second).toMatchObject({ status, body: { reason, parameter: part } })
+    expect(second.body.ids).toHaveLength(1)
+    expect(await payloads()).toEqual(['room'])
+    expect(new Set(by)).toEqual(new Set(['address 127.0.0.1']))
+  })
+
   it('may ask for receipts', async () => {
     const asked: { id: string; request: ReceiptRequest }[] = []
     await start({ asked })
@@ -407,6 +440,62 @@ describe('a request with an Idempotency-Key', () => {
     go()
     expect((await first).status).toBe(201)
     expect(await payloads()).toEqual(['x'])
+  })
+
+  it('waits for what is under way, however often it is sent again, and publishes it once', async () => {
+    const publisher = await start({ publish: { answerTime: 20 } })
+    let arrive = (): void => {}
+    publisher.before = () =>
+      new Promise(resolve => {
+        arrive = resolve
+      })
+    const late = { status: 504, body: { reason: 'publish-timeout' } }
+    expect(await post('?topic=a', 'x', key)).toMatchObject(late)
+    expect(await post('?topic=a', 'x', key)).toMatchObject(late)
+    expect(await post('?topic=a', 'y', key)).toMatchObject({ status: 422 })
+    arrive()
+    const answer = await post('?topic=a', 'x', key)
+    expect(answer).toMatchObject({ status: 201, body: { id: (await journaled())[0]?.id } })
+    expect((await post('?topic=a', 'x', key)).body).toEqual(answer.body)
+    expect(await payloads()).toEqual(['x'])
+  })
+
+  it('asks for receipts of what comes late, and goes on with the batch when it is sent again', async () => {
+    const asked: { id: string; request: ReceiptRequest }[] = []
+    const publisher = await start({ asked, publish: { answerTime: 20 } })
+    let arrive = (): void => {}
+    publisher.before = ({ payload }) =>
+      payload.toString() === '1'
+        ? new Promise(resolve => {
+            arrive = resolve
+          })
+        : Promise.resolve()
+    const receipt = { from: ['b'], within: '1m' }
+    const messages = ['0', '1', '2'].map(payload => ({ topic: 't', payload, receipt }))
+    const broken = await json({ messages }, key)
+    expect(broken).toMatchObject({ status: 504, body: { parameter: 'messages[1]' } })
+    arrive()
+    await eventually(() => asked.length === 2)
+    expect(await payloads()).toEqual(['0', '1'])
+    const whole = await json({ messages }, key)
+    expect(whole.body.ids).toEqual((await journaled()).map(({ id }) => id))
+    expect(asked.map(({ id }) => id)).toEqual(whole.body.ids)
+    expect(await payloads()).toEqual(['0', '1', '2'])
+  })
+
+  it('publishes again what was under way and came to nothing', async () => {
+    const publisher = await start({ publish: { answerTime: 20 } })
+    let fail = (_error: Error): void => {}
+    publisher.before = () =>
+      new Promise((_, reject) => {
+        fail = reject
+      })
+    expect((await post('?topic=a', 'x', key)).status).toBe(504)
+    fail(new Ending('publish-timeout'))
+    publisher.before = async () => {}
+    // As after any other failure, it may be another message.
+    expect((await post('?topic=a', 'y', key)).status).toBe(201)
+    expect(await payloads()).toEqual(['y'])
   })
 
   it('goes on with a batch where that broke off', async () => {

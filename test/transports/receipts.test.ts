@@ -22,7 +22,7 @@ afterEach(async () => {
 async function start(config: ConfigInput = {}, more: RigOptions['register'] = () => {}): Promise<void> {
   const later: Receipts = {
     record: (...args) => receipts.record(...args),
-    request: (...args) => receipts.request(...args),
+    reserve: (...args) => receipts.reserve(...args),
     report: (...args) => receipts.report(...args),
     topicOf: id => receipts.topicOf(id),
     close: async () => {},
@@ -118,7 +118,7 @@ describe('a report', () => {
   it('says who was asked, to whom it was written, and who has said what', async () => {
     await start()
     const event = await rig.publish('news', 'x')
-    await receipts.request(event, { from: ['a', 'b'], within: 60_000 })
+    await receipts.reserve(event.topic, { from: ['a', 'b'], within: 60_000 }, 'somebody').confirm(event)
     rig.hub.tracking.wroteOne('a', event.sequence)
     await ask('POST', '?device=a', { id: event.id, status: 'processed', detail: 'printed' })
     const answer = await ask('GET', `?id=${event.id}`)
@@ -127,7 +127,7 @@ describe('a report', () => {
       id: event.id,
       topic: 'news',
       time: new Date(event.time).toISOString(),
-      requested: { from: ['a', 'b'], devices: ['a', 'b'], deadline: expect.stringMatching(/Z$/) },
+      requested: { from: ['a', 'b'], count: 2, devices: ['a', 'b'], deadline: expect.stringMatching(/Z$/) },
       written: ['a'],
       receipts: [{ device: 'a', status: 'processed', time: expect.stringMatching(/Z$/), detail: 'printed' }],
     })
@@ -146,7 +146,7 @@ describe('a report', () => {
     const listening = fetch(rig.url + path)
     await eventually(() => rig.hub.counters.subscribers === 1 && rig.hub.counters.catchingUp === 0)
     const event = await rig.publish('news', 'x')
-    await receipts.request(event, { from: ['d', 'e'], within: 60_000 })
+    await receipts.reserve(event.topic, { from: ['d', 'e'], within: 60_000 }, 'somebody').confirm(event)
     await eventually(async () => (await receipts.report(event.id))?.written.length === 1)
     expect((await ask('GET', `?id=${event.id}`)).body.written).toEqual(['d'])
     await (await listening).body?.cancel()

@@ -80,7 +80,7 @@ class AttendanceList implements Presence {
 /** Where nobody asks for receipts. */
 const noReceipts: Receipts = {
   record: async () => undefined,
-  request: async () => {},
+  reserve: () => ({ confirm: async () => {}, cancel: () => {} }),
   report: async () => undefined,
   topicOf: async () => undefined,
   close: async () => {},

@@ -35,7 +35,10 @@ function receiptsOf(topics: Map<string, string>) {
       recorded.set(id, receipt)
       return { receipt: { ...receipt, time: 0 }, fresh: true }
     },
-    request: async ({ id }, request) => void requested.push([id, request]),
+    reserve: (_topic, request) => ({
+      confirm: async ({ id }) => void requested.push([id, request]),
+      cancel: () => {},
+    }),
     report: async () => undefined,
     topicOf: async id => topics.get(id),
     close: async () => {},
@@ -239,10 +242,10 @@ describe('receipts of a socket', () => {
     const socket = await rig.connect('', await bearer({ ...rights(['mine/#']), device: 'tablet' }))
     const receipt = { type: 'receipt', id: id(1), status: 'failed', detail: 'no paper' }
     expect(await socket.ask(receipt)).toEqual({
-      ...{ type: 'ok', ref: 1, id: id(1), device: 'tablet', status: 'failed', detail: 'no paper' },
+      ...{ type: 'ok', ref: 1, id: id(1), device: 'tablet', user: 'alice', status: 'failed', detail: 'no paper' },
       time: '1970-01-01T00:00:00.000Z',
     })
-    expect(recorded.get(id(1))).toEqual({ device: 'tablet', status: 'failed', detail: 'no paper' })
+    expect(recorded.get(id(1))).toEqual({ device: 'tablet', user: 'alice', status: 'failed', detail: 'no paper' })
     expect(await socket.ask({ ...receipt, id: id(2) })).toMatchObject({ status: 403, parameter: 'id' })
     expect(await socket.ask({ ...receipt, id: id(3) })).toMatchObject({ status: 404, parameter: 'id' })
     expect(await socket.ask({ ...receipt, id: 'x' })).toMatchObject({ status: 400, parameter: 'id' })

@@ -1,7 +1,8 @@
-import { Ending } from '../../endings.js'
-import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from '../receipts.js'
+import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus, ReportOptions } from '../receipts.js'
 import { levelsOf } from '../topics.js'
+import { Awaited, type AwaitedEvent } from './awaited.js'
 import {
+  type AskedRecord,
   allOf,
   type BookState,
   before,
@@ -44,13 +45,22 @@ export interface WaitingMessage extends MessageRecord {
 
 /** What is read, or let go of, in one go. */
 const portion = 256
-/** Devices that one message names, so that it stays far below what brokers take: a name has up to 255 bytes. */
-const devicesPerMessage = 500
+/** Devices that one message names, and UTF-16 units of theirs, so that it stays far below what brokers take. */
+const [devicesPerMessage, textPerMessage] = [500, 32 * 1024]
+/** Changes of one batch when what is old is forgotten: they are written in one go. */
+const enoughChanges = 5000
 
 const topicPrefix = 'receipts/'
 
 /** How far a status is. */
 const ranks: Readonly<Record<ReceiptStatus, number>> = { received: 0, processed: 1, failed: 1 }
+
+/** Whether what is said adds to what is known: it goes further, or is proven where that was not, and is not less so. */
+function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: ReceiptRecord): boolean {
+  const isProven = user !== undefined
+  if (isProven !== (known.user !== undefined)) return isProven
+  return ranks[status] > ranks[known.status]
+}
 
 /**
  * All that is known of receipts, in a store. One call after the other: none of them may be made while another runs. What
@@ -62,9 +72,11 @@ export class ReceiptBook {
   readonly #bounds: ReceiptBounds
   /** How many messages were let go of because too many waited. */
   dropped = 0
+  /** What is waited for; whoever makes room for more counts it here until it is in the book. */
+  readonly awaited: Awaited
   #state: BookState
   /** Events whose deadline is to come. */
-  readonly #pending = new Set<number>()
+  readonly #pending = new Map<number, AwaitedEvent>()
   /** Changes of the batch that is being made. */
   #changes: StoreChange[] = []
 
@@ -72,6 +84,7 @@ export class ReceiptBook {
     this.#store = store
     this.#epoch = epoch
     this.#bounds = bounds
+    this.awaited = new Awaited(bounds)
     this.#state = emptyState(epoch)
   }
 
@@ -92,18 +105,28 @@ export class ReceiptBook {
    */
   async load(): Promise<number> {
     this.#changes = []
-    this.#pending.clear()
+    this.#forgetPending()
     const text = await this.#store.get(stateKey)
     const state: BookState = text === undefined ? emptyState(this.#epoch) : JSON.parse(text)
     this.#state = state
-    for await (const [key] of this.#all(allOf('d'))) this.#pending.add(Number(secondOf(key)))
+    for await (const [key, value] of this.#all(allOf('d'))) this.#await(Number(secondOf(key)), JSON.parse(value))
     if (state.epoch === this.#epoch) return 0
     for (const kind of eventKinds) await this.#store.clear(allOf(kind))
     const lost = this.#pending.size
-    this.#pending.clear()
+    this.#forgetPending()
     const { messages, message } = state
     await this.#commit({ ...emptyState(this.#epoch), messages, message })
     return lost
+  }
+
+  #await(sequence: number, event: AwaitedEvent): void {
+    this.#pending.set(sequence, event)
+    this.awaited.add(event)
+  }
+
+  #forgetPending(): void {
+    for (const event of this.#pending.values()) this.awaited.remove(event)
+    this.#pending.clear()
   }
 
   /** The requests whose deadline is to come, each with the devices to which its event has not been written. */
@@ -112,11 +135,12 @@ export class ReceiptBook {
     readonly sequence: number
     unwritten: string[]
   }> {
-    for (const sequence of this.#pending) {
+    for (const sequence of this.#pending.keys()) {
       const request = await this.requestOf(sequence)
       if (!request) continue
       const written = new Set(await this.#devices('w', sequence))
-      yield { request, sequence, unwritten: request.devices.filter(device => !written.has(device)) }
+      const asked = await this.#devices('k', sequence)
+      yield { request, sequence, unwritten: asked.filter(device => !written.has(device)) }
     }
   }
 
@@ -127,14 +151,15 @@ export class ReceiptBook {
   /** Notes what a device says of an event, as `Receipts.record`. */
   async record(
     event: ReceiptEvent,
-    { device, status, detail }: Omit<Receipt, 'time'>,
+    said: Omit<Receipt, 'time'>,
     time: number,
   ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean }> {
+    const { device, status, detail, user } = said
     const key = keyOf('r', event.sequence, device)
     const known = await this.#read<ReceiptRecord>(key)
-    if (known && ranks[status] <= ranks[known.status]) return { receipt: receiptOf(device, known), fresh: false }
+    if (known && !isFurther(said, known)) return { receipt: receiptOf(device, known), fresh: false }
     let state = this.#state
-    const record: ReceiptRecord = { order: known?.order ?? state.order, status, time, detail }
+    const record: ReceiptRecord = { order: known?.order ?? state.order, status, time, detail, user }
     this.#put(key, record)
     if (!known) {
       this.#put(keyOf('o', record.order), [event.sequence, device] satisfies OrderRecord)
@@ -142,16 +167,8 @@ export class ReceiptBook {
       state = await this.#dropOldest(state)
     }
     const { id, topic } = event
-    const said = {
-      type: 'receipt',
-      id,
-      topic,
-      device,
-      status,
-      time: iso(time),
-      ...(detail !== undefined && { detail }),
-    }
-    state = this.#tell(state, topic, said, `${id} ${device}`)
+    const told = { type: 'receipt', id, topic, device, user, status, time: iso(time), detail }
+    state = this.#tell(state, topic, told, `${id} ${device}`)
     await this.#commit(await this.#dropMessages(state))
     return { receipt: receiptOf(device, record), fresh: true }
   }
@@ -164,7 +181,9 @@ export class ReceiptBook {
       const [sequence, device]: OrderRecord = JSON.parse(value)
       this.#delete(key)
       this.#delete(keyOf('r', sequence, device))
-      if (this.#pending.has(sequence)) this.#put(keyOf('a', sequence, device), '')
+      const asked = keyOf('k', sequence, device)
+      const isAwaited = this.#pending.has(sequence) && (await this.#store.get(asked)) !== undefined
+      if (isAwaited) this.#put(asked, true satisfies AskedRecord)
       state = { ...state, receipts: state.receipts - 1 }
     }
     return state
@@ -174,38 +193,32 @@ export class ReceiptBook {
    * Wants receipts of an event from now on; nothing happens where that is so already.
    *
    * @returns whether it was new
-   * @throws {Ending} rejects with `receipts-full`
    */
-  async request(
-    event: ReceiptEvent,
-    { from }: Pick<ReceiptRequest, 'from'>,
-    devices: readonly string[],
-    deadline: number,
-  ): Promise<boolean> {
+  async request(event: ReceiptEvent, { from, by, devices, deadline }: NewRequest): Promise<boolean> {
     const { id, sequence, topic, time } = event
     if (await this.requestOf(sequence)) return false
-    const state = await this.#makeRoom(devices.length)
-    this.#put(keyOf('q', sequence), { id, topic, time, from, devices, deadline } satisfies RequestRecord)
-    this.#put(keyOf('d', deadline, sequence), '')
-    await this.#commit({ ...state, requests: state.requests + 1, asked: state.asked + devices.length })
-    this.#pending.add(sequence)
+    const asked = devices.length
+    const state = await this.#makeRoom(asked)
+    const awaited: AwaitedEvent = { by, devices: asked }
+    this.#put(keyOf('q', sequence), { id, topic, time, from, asked, deadline, closed: false } satisfies RequestRecord)
+    this.#put(keyOf('d', deadline, sequence), awaited)
+    for (const device of devices) this.#put(keyOf('k', sequence, device), false satisfies AskedRecord)
+    await this.#commit({ ...state, requests: state.requests + 1, asked: state.asked + asked })
+    this.#await(sequence, awaited)
     return true
   }
 
-  /** Forgets the oldest requests of which all is known, where there are too many. */
+  /** Forgets the oldest requests of which all is known, where there are too many; those that are awaited leave room. */
   async #makeRoom(devices: number): Promise<BookState> {
     const { maxRequests, maxReceipts } = this.#bounds
     let state = this.#state
     const isFull = (): boolean => state.requests >= maxRequests || state.asked + devices > maxReceipts
-    if (isFull()) {
-      for await (const [key] of this.#all(allOf('f'))) {
-        state = await this.#dropRequest(state, key)
-        if (!isFull()) break
-      }
-    }
     if (!isFull()) return state
-    this.#changes = []
-    throw new Ending('receipts-full')
+    for await (const [key] of this.#all(allOf('f'))) {
+      state = await this.#dropRequest(state, key)
+      if (!isFull()) break
+    }
+    return state
   }
 
   /** @param key of the kind `f` */
@@ -214,8 +227,10 @@ export class ReceiptBook {
     const request = await this.requestOf(sequence)
     this.#delete(key)
     this.#delete(keyOf('q', sequence))
-    for (const device of await this.#devices('w', sequence)) this.#delete(keyOf('w', sequence, device))
-    return { ...state, requests: state.requests - 1, asked: state.asked - (request?.devices.length ?? 0) }
+    for (const kind of ['k', 'w'] as const) {
+      for await (const [device] of this.#all(allOf(kind, sequence))) this.#delete(device)
+    }
+    return { ...state, requests: state.requests - 1, asked: state.asked - (request?.asked ?? 0) }
   }
 
   /** Notes that an event was written to the connections of devices that were asked. */
@@ -243,26 +258,38 @@ export class ReceiptBook {
     this.#delete(key)
     let state = this.#state
     if (request) {
-      const answered = await this.#devices('a', sequence)
-      const missing = new Set(request.devices)
-      for (const device of answered) this.#delete(keyOf('a', sequence, device))
-      for (const device of answered) missing.delete(device)
-      for (const device of await this.#devices('r', sequence)) missing.delete(device)
-      const missed = [...missing]
-      this.#put(keyOf('q', sequence), { ...request, missed } satisfies RequestRecord)
+      const missed = await this.#closeAsked(sequence)
+      this.#put(keyOf('q', sequence), { ...request, closed: true } satisfies RequestRecord)
       this.#put(keyOf('f', request.deadline, sequence), '')
       state = await this.#dropMessages(this.#tellMissed(state, request, missed))
     }
     await this.#commit(state)
+    const awaited = this.#pending.get(sequence)
     this.#pending.delete(sequence)
+    if (awaited) this.awaited.remove(awaited)
     return sequence
+  }
+
+  /** Writes down who of those that were asked has answered, and returns the others. */
+  async #closeAsked(sequence: number): Promise<string[]> {
+    const missed: string[] = []
+    for await (const entries of this.#portions(allOf('k', sequence))) {
+      const devices = entries.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
+      const receipts = await Promise.all(devices.map(device => this.#store.get(keyOf('r', sequence, device))))
+      for (const [index, device] of devices.entries()) {
+        if (receipts[index] === undefined) missed.push(device)
+        else this.#put(keyOf('k', sequence, device), true satisfies AskedRecord)
+      }
+    }
+    return missed
   }
 
   #tellMissed(state: BookState, request: RequestRecord, missed: readonly string[]): BookState {
     const { id, topic, deadline } = request
-    for (let at = 0; at < missed.length; at += devicesPerMessage) {
-      const devices = missed.slice(at, at + devicesPerMessage)
+    for (let at = 0; at < missed.length; ) {
+      const devices = upTo(missed.slice(at, at + devicesPerMessage), textPerMessage, device => device.length)
       state = this.#tell(state, topic, { type: 'missed', id, topic, devices, deadline: iso(deadline) }, id)
+      at += devices.length
     }
     return state
   }
@@ -305,25 +332,39 @@ export class ReceiptBook {
   }
 
   /** What is known of an event. */
-  async report(event: ReceiptEvent, { limit, after }: ReportRange): Promise<ReceiptReport> {
+  async report(event: ReceiptEvent, options: ReportRange): Promise<ReceiptReport> {
     const { id, sequence, topic, time } = event
     const request = await this.requestOf(sequence)
-    const all = allOf('r', sequence)
-    // The name with a character that no name has comes right after it.
-    const range = after === undefined ? all : { ...all, gte: `${keyOf('r', sequence, after)}\0` }
-    const receipts = await this.#store.range(range, limit)
+    const asked = request ? await this.#page('k', sequence, options) : []
     const requested = request && {
       from: request.from,
-      devices: request.devices,
+      count: request.asked,
+      devices: asked.map(([key]) => secondOf(key)),
       deadline: request.deadline,
-      missed: request.missed,
+      missed: request.closed
+        ? asked.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
+        : undefined,
     }
+    const receipts = await this.#page('r', sequence, options)
     return {
       event: { id, topic, time },
       requested,
-      written: await this.#devices('w', sequence),
+      written: (await this.#page('w', sequence, options)).map(([key]) => secondOf(key)),
       receipts: receipts.map(([key, value]) => receiptOf(secondOf(key), JSON.parse(value))),
     }
+  }
+
+  /** Entries of a kind about an event, of the devices that a report lists. */
+  async #page(
+    kind: 'k' | 'w' | 'r',
+    sequence: number,
+    { limit, after, maxText = Number.POSITIVE_INFINITY }: ReportRange,
+  ): Promise<Entry[]> {
+    const all = allOf(kind, sequence)
+    // The name with a character that no name has comes right after it.
+    const range = after === undefined ? all : { ...all, gte: `${keyOf(kind, sequence, after)}\0` }
+    const entries = await this.#store.range(range, limit)
+    return upTo(entries, maxText, ([key, value]) => secondOf(key).length + value.length)
   }
 
   /**
@@ -336,7 +377,7 @@ export class ReceiptBook {
     const until = (kind: 'r' | 'q') => ({ gte: keyOf(kind, from), lt: keyOf(kind, first) })
     const receipts = await this.#store.range(until('r'), portion)
     const requests = await this.#store.range(until('q'), portion)
-    const end = Math.min(this.#endOf(receipts, first), this.#endOf(requests, first))
+    let end = Math.min(this.#endOf(receipts, first), this.#endOf(requests, first))
     let state = this.#state
     for (const [key, value] of receipts) {
       if (this.#pending.has(firstOf(key))) continue
@@ -349,6 +390,9 @@ export class ReceiptBook {
       if (this.#pending.has(sequence)) continue
       const { deadline } = JSON.parse(value) as RequestRecord
       state = await this.#dropRequest(state, keyOf('f', deadline, sequence))
+      if (this.#changes.length < enoughChanges) continue
+      end = Math.min(end, sequence + 1)
+      break
     }
     if (this.#changes.length > 0) await this.#commit(state)
     return end < first ? end : undefined
@@ -363,17 +407,21 @@ export class ReceiptBook {
   }
 
   /** The devices of the keys of a kind and an event. */
-  async #devices(kind: 'r' | 'w' | 'a', sequence: number): Promise<string[]> {
+  async #devices(kind: 'k' | 'w', sequence: number): Promise<string[]> {
     const devices: string[] = []
     for await (const [key] of this.#all(allOf(kind, sequence))) devices.push(secondOf(key))
     return devices
   }
 
   /** All of a range, read in portions. */
-  async *#all({ gte, lt }: KeyRange): AsyncGenerator<readonly [string, string]> {
+  async *#all(range: KeyRange): AsyncGenerator<Entry> {
+    for await (const entries of this.#portions(range)) yield* entries
+  }
+
+  async *#portions({ gte, lt }: KeyRange): AsyncGenerator<readonly Entry[]> {
     for (;;) {
       const entries = await this.#store.range({ gte, lt }, portion)
-      yield* entries
+      yield entries
       if (entries.length < portion) return
       gte = `${entries.at(-1)?.[0]}\0`
     }
@@ -401,18 +449,36 @@ export class ReceiptBook {
   }
 }
 
-/** Which receipts a report has: at most `limit`, of the devices after one in the order of the store. */
-export interface ReportRange {
-  readonly limit: number
-  readonly after?: string | undefined
+/** Which devices each list of a report has: at most `limit`, after one in the order of the store. */
+export type ReportRange = ReportOptions & { readonly limit: number }
+
+/** A request for receipts that is new. */
+export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
+  /** On whose behalf. */
+  readonly by: string
+  /** Each once. */
+  readonly devices: readonly string[]
+  readonly deadline: number
+}
+
+type Entry = readonly [key: string, value: string]
+
+/** The first of a list that are together no larger than `most`; one at least, where there is one. */
+function upTo<T>(list: readonly T[], most: number, sizeOf: (item: T) => number): T[] {
+  let size = 0
+  const end = list.findIndex((item, index) => {
+    size += sizeOf(item)
+    return size > most && index > 0
+  })
+  return list.slice(0, end === -1 ? list.length : end)
 }
 
 function emptyState(epoch: string): BookState {
   return { epoch, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
 }
 
-function receiptOf(device: string, { status, time, detail }: ReceiptRecord): Receipt {
-  return { device, status, time, ...(detail !== undefined && { detail }) }
+function receiptOf(device: string, { status, time, detail, user }: ReceiptRecord): Receipt {
+  return { device, status, time, ...(detail !== undefined && { detail }), ...(user !== undefined && { user }) }
 }
 
 function iso(time: number): string {

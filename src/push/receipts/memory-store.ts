@@ -1,9 +1,12 @@
 import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
+/** Changes of a batch for each of which the list of keys may be moved. */
+const fewChanges = 16
+
 /** A store that ends with the process. */
 export class MemoryReceiptStore implements ReceiptStore {
   readonly #values = new Map<string, string>()
-  /** In order. Most new ones come last in their kind, and moving the rest is one copy of memory. */
+  /** In order. Of a few that come or go, moving the rest is a copy of memory each. */
   readonly #keys: string[] = []
   #closed = false
 
@@ -25,17 +28,36 @@ export class MemoryReceiptStore implements ReceiptStore {
 
   async batch(changes: readonly StoreChange[]): Promise<void> {
     this.#checkOpen()
+    const wasKnown = new Map<string, boolean>()
+    for (const { key } of changes) wasKnown.set(key, this.#values.has(key))
     for (const change of changes) {
-      const { key } = change
-      const isKnown = this.#values.has(key)
-      if (change.type === 'put') {
-        if (!isKnown) this.#keys.splice(this.#place(key), 0, key)
-        this.#values.set(key, change.value)
-      } else if (isKnown) {
-        this.#keys.splice(this.#place(key), 1)
-        this.#values.delete(key)
-      }
+      if (change.type === 'put') this.#values.set(change.key, change.value)
+      else this.#values.delete(change.key)
     }
+    const changed = [...wasKnown].filter(([key, was]) => this.#values.has(key) !== was).map(([key]) => key)
+    if (changed.length > fewChanges) this.#merge(changed)
+    else for (const key of changed) this.#toggle(key)
+  }
+
+  /** Adds a key to the list, or takes it away where it is there. */
+  #toggle(key: string): void {
+    const place = this.#place(key)
+    const isListed = this.#keys[place] === key
+    if (isListed) this.#keys.splice(place, 1)
+    else this.#keys.splice(place, 0, key)
+  }
+
+  /** The same for many, in one pass over those from the first of them on. */
+  #merge(changed: string[]): void {
+    changed.sort()
+    const rest = this.#keys.splice(this.#place(changed[0] ?? ''))
+    let at = 0
+    for (const key of changed) {
+      for (; at < rest.length && (rest[at] ?? '') < key; at++) this.#keys.push(rest[at] ?? '')
+      if (rest[at] === key) at++
+      else this.#keys.push(key)
+    }
+    for (; at < rest.length; at++) this.#keys.push(rest[at] ?? '')
   }
 
   async clear({ gte, lt }: KeyRange): Promise<void> {

@@ -4,9 +4,16 @@ import { type Event, isHole, parseId } from '../event.js'
 import type { Journal } from '../journal.js'
 import type { Presence } from '../presence.js'
 import type { Publisher } from '../publisher.js'
-import type { Receipt, ReceiptReport, ReceiptRequest, Receipts, ReportOptions } from '../receipts.js'
+import type {
+  Receipt,
+  ReceiptReport,
+  ReceiptRequest,
+  ReceiptReservation,
+  Receipts,
+  ReportOptions,
+} from '../receipts.js'
 import type { WriteTracking } from '../written.js'
-import { ReceiptBook, type ReceiptBounds, type ReceiptEvent } from './book.js'
+import { type NewRequest, ReceiptBook, type ReceiptBounds, type ReceiptEvent } from './book.js'
 import { type Clock, systemClock } from './clock.js'
 import { Outbox } from './outbox.js'
 import type { ReceiptStore } from './store.js'
@@ -114,20 +121,37 @@ class KeptReceipts implements Receipts {
     return recorded
   }
 
-  async request(event: Event, request: ReceiptRequest): Promise<void> {
-    const { sequence, topic, id, time } = event
-    const { presence, tracking, bounds } = this.#options
-    const { from, within } = request
-    // One more than may be asked is too many, and refused.
-    const devices = from === 'present' ? presence.devicesAt(topic, bounds.maxReceipts + 1) : [...new Set(from)]
-    const deadline = this.#clock.now() + within
+  reserve(topic: string, { from, within }: ReceiptRequest, by: string): ReceiptReservation {
+    const { presence, bounds } = this.#options
+    const { awaited } = this.#book
+    const devices = new Set(from === 'present' ? [] : from)
+    if (from === 'present' || devices.delete('present')) {
+      // One more than there may be is too many, and refused.
+      for (const device of presence.devicesAt(topic, bounds.maxReceipts + 1)) devices.add(device)
+    }
+    const wanted = { by, devices: devices.size }
+    awaited.require(wanted)
+    awaited.add(wanted)
+    let isTaken = true
+    const cancel = (): void => {
+      if (isTaken) awaited.remove(wanted)
+      isTaken = false
+    }
+    const confirm = (event: Event): Promise<void> =>
+      this.#request(event, { from, by, devices: [...devices], deadline: this.#clock.now() + within }).finally(cancel)
+    return { confirm, cancel }
+  }
+
+  async #request({ id, sequence, topic, time }: Event, request: NewRequest): Promise<void> {
+    const { tracking } = this.#options
+    const { devices, deadline } = request
     // Before anything is waited for: at the end of this turn of the event loop, the event is written.
     const isTracked = tracking.track(sequence, topic, devices)
     let isNew = false
     try {
       isNew = await this.#inTurn(async () => {
         await this.#trimStep()
-        return this.#book.request({ id, sequence, topic, time }, request, devices, deadline)
+        return this.#book.request({ id, sequence, topic, time }, request)
       })
     } finally {
       if (isTracked && !isNew) tracking.untrack(sequence)
@@ -135,9 +159,9 @@ class KeptReceipts implements Receipts {
     if (isNew && deadline < this.#deadline) this.#arm(deadline)
   }
 
-  async report(id: string, { limit = reportLimit, after }: ReportOptions = {}): Promise<ReceiptReport | undefined> {
+  async report(id: string, options: ReportOptions = {}): Promise<ReceiptReport | undefined> {
     const event = await this.#find(id)
-    return event && this.#inTurn(() => this.#book.report(event, { limit, after }))
+    return event && this.#inTurn(() => this.#book.report(event, { ...options, limit: options.limit ?? reportLimit }))
   }
 
   async topicOf(id: string): Promise<string | undefined> {

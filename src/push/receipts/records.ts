@@ -8,10 +8,10 @@ import type { KeyRange } from './store.js'
  *   r/<sequence>/<device>   a receipt
  *   o/<order>               the event and the device of a receipt, in the order in which receipts first came
  *   q/<sequence>            whose receipts of an event are wanted
- *   d/<deadline>/<sequence> such an event whose deadline is to come
+ *   k/<sequence>/<device>   a device of those, and whether it had answered at the deadline
+ *   d/<deadline>/<sequence> such an event whose deadline is to come, with who waits for how many
  *   f/<deadline>/<sequence> such an event whose deadline has passed
  *   w/<sequence>/<device>   a device of those to which the event has been written
- *   a/<sequence>/<device>   a device of those that has answered before the deadline, and whose receipt had to go
  *   m/<number>              a message to be published
  *   s                       the state
  */
@@ -19,7 +19,7 @@ import type { KeyRange } from './store.js'
 export const stateKey = 's'
 
 /** Kinds of keys that are about events. */
-export const eventKinds = ['r', 'o', 'q', 'd', 'f', 'w', 'a'] as const
+export const eventKinds = ['r', 'o', 'q', 'k', 'd', 'f', 'w'] as const
 
 export type Kind = (typeof eventKinds)[number] | 'm'
 
@@ -79,6 +79,8 @@ export interface ReceiptRecord {
   readonly status: ReceiptStatus
   readonly time: number
   readonly detail?: string | undefined
+  /** Who it is from, where that was proven. */
+  readonly user?: string | undefined
 }
 
 /** Where a receipt is. */
@@ -90,11 +92,15 @@ export interface RequestRecord {
   /** When the event was written down. */
   readonly time: number
   readonly from: readonly string[] | 'present'
-  readonly devices: readonly string[]
+  /** How many devices were asked. */
+  readonly asked: number
   readonly deadline: number
-  /** Devices without a receipt at the deadline, from then on. */
-  readonly missed?: readonly string[]
+  /** Whether the deadline has passed. */
+  readonly closed: boolean
 }
+
+/** Whether a device that was asked has answered: before the deadline, only where its receipt had to go since. */
+export type AskedRecord = boolean
 
 export interface MessageRecord {
   readonly topic: string

@@ -9,6 +9,9 @@ export interface EchoesOptions {
   readonly maxBytes: number
   /** How long one may take to come back, in milliseconds. */
   readonly timeout: number
+  /** Those that are waited for beyond that, and their bytes; the oldest are given up. */
+  readonly maxLate: number
+  readonly maxLateBytes: number
 }
 
 /** A publication that is under way. */
@@ -22,6 +25,16 @@ export interface Echo {
   fail(error: unknown): void
 }
 
+/** What is under way, as its keeper sees it. */
+interface Awaited extends Echo {
+  readonly size: number
+  /** In milliseconds. */
+  readonly patience: number
+  timer: NodeJS.Timeout
+  /** Whether it has come back, and is on its way to the journal. */
+  isBack: boolean
+}
+
 /**
  * What was published from here and is yet to come back from the broker.
  *
@@ -30,16 +43,22 @@ export interface Echo {
  */
 export class Echoes {
   readonly #options: EchoesOptions
-  readonly #byTopic = new Map<string, Echo[]>()
+  readonly #byTopic = new Map<string, Awaited[]>()
   #count = 0
   #bytes = 0
+  /** Those whose time is over, and that somebody waits for all the same; the oldest first. */
+  readonly #late = new Set<Awaited>()
+  #lateBytes = 0
 
   constructor(options: EchoesOptions) {
     this.#options = options
   }
 
-  /** @throws {Ending} `broker-away` when too many are under way, so that the broker can be said to be stuck */
-  expect(message: Message): Echo {
+  /**
+   * @param patience how long to wait after the time that everybody has, in milliseconds
+   * @throws {Ending} `broker-away` when too many are under way, so that the broker can be said to be stuck
+   */
+  expect(message: Message, patience = 0): Echo {
     const { maxCount, maxBytes, timeout } = this.#options
     const size = sizeOf(message)
     if (this.#count > 0 && (this.#count >= maxCount || this.#bytes + size > maxBytes)) {
@@ -52,14 +71,16 @@ export class Echoes {
     const settle = (): boolean => {
       if (settled) return false
       settled = true
-      clearTimeout(timer)
-      this.#count--
-      this.#bytes -= size
+      clearTimeout(echo.timer)
+      this.#release(echo)
       return true
     }
-    const echo: Echo = {
+    const echo: Awaited = {
       message,
       event: promise,
+      size,
+      patience,
+      isBack: false,
       arrive: event => {
         if (settle()) resolve(event)
       },
@@ -68,8 +89,8 @@ export class Echoes {
         this.#forget(echo)
         reject(error)
       },
+      timer: setTimeout(() => this.#overdue(echo), timeout),
     }
-    const timer = setTimeout(() => echo.fail(new Ending('publish-timeout')), timeout)
     this.#count++
     this.#bytes += size
     const others = this.#byTopic.get(message.topic)
@@ -79,23 +100,56 @@ export class Echoes {
   }
 
   /**
-   * Takes the oldest publication that `message` may be.
+   * Takes the oldest publication that `message` may be; one whose time is over only where there is no other: it may never
+   * come.
    *
    * @param retainKnown whether `message` tells if it was published with RETAIN
    */
   take(message: Message, retainKnown: boolean): Echo | undefined {
-    const echoes = this.#count === 0 ? undefined : this.#byTopic.get(message.topic)
-    const echo = echoes?.find(
-      ({ message: { payload, retain } }) =>
-        (!retainKnown || retain === message.retain) && payload.equals(message.payload),
-    )
-    if (echo) this.#forget(echo)
+    const mayBe = ({ message: { payload, retain } }: Awaited): boolean =>
+      (!retainKnown || retain === message.retain) && payload.equals(message.payload)
+    const echoes = this.#byTopic.get(message.topic)
+    const inTime = echoes?.find(each => !this.#late.has(each) && mayBe(each))
+    const echo = inTime ?? (this.#late.size > 0 ? echoes?.find(mayBe) : undefined)
+    if (echo) {
+      echo.isBack = true
+      this.#forget(echo)
+    }
     return echo
   }
 
   /** Fails all that are left. */
   close(error: unknown): void {
     for (const echoes of [...this.#byTopic.values()]) for (const echo of [...echoes]) echo.fail(error)
+  }
+
+  /** Somebody with patience goes on waiting, in a place of their own: what may never come keeps nobody from publishing. */
+  #overdue(echo: Awaited): void {
+    if (echo.patience === 0) {
+      echo.fail(new Ending('publish-timeout'))
+      return
+    }
+    this.#release(echo)
+    this.#late.add(echo)
+    this.#lateBytes += echo.size
+    echo.timer = setTimeout(() => {
+      if (!echo.isBack) echo.fail(new Ending('publish-timeout'))
+    }, echo.patience).unref()
+    const { maxLate, maxLateBytes } = this.#options
+    for (const oldest of this.#late) {
+      if (this.#late.size <= maxLate && this.#lateBytes <= maxLateBytes) break
+      oldest.fail(new Ending('publish-timeout'))
+    }
+  }
+
+  /** Gives back the place that it has. */
+  #release(echo: Awaited): void {
+    if (this.#late.delete(echo)) {
+      this.#lateBytes -= echo.size
+      return
+    }
+    this.#count--
+    this.#bytes -= echo.size
   }
 
   #forget(echo: Echo): void {

@@ -4,7 +4,7 @@ import { Ending } from '../../endings.js'
 import type { Logger } from '../../log.js'
 import type { Event, Message } from '../event.js'
 import type { Journal } from '../journal.js'
-import type { Publisher } from '../publisher.js'
+import type { Publisher, PublishOptions } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { makeClientId } from './client-id.js'
 import { Connection, type ConnectionOptions } from './connection.js'
@@ -48,6 +48,8 @@ export interface Session extends Publisher {
 
 /** Publications under way at once, and their bytes. */
 const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
+/** Those that somebody goes on waiting for after that, and their bytes. */
+const [maxLate, maxLateBytes] = [1000, 16 * 1024 ** 2]
 /** Bytes of a PUBLISH packet beside its topic and payload: its head, the topic's length, an identifier. */
 const publishOverhead = 5 + 2 + 2
 /** How long a broker may take for CONNACK, in milliseconds. */
@@ -93,6 +95,8 @@ class BrokerSession implements Session {
     this.#echoes = new Echoes({
       maxCount: maxUnderWay,
       maxBytes: maxUnderWayBytes,
+      maxLate,
+      maxLateBytes,
       timeout: options.publishTimeout ?? 10_000,
     })
     const dialects = new Dialects(embedded, log)
@@ -162,7 +166,7 @@ class BrokerSession implements Session {
     return this.#ready
   }
 
-  async publish(message: Message): Promise<Event | undefined> {
+  async publish(message: Message, { patience = 0 }: PublishOptions = {}): Promise<Event | undefined> {
     if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
     // It would end the connection that everybody publishes with.
     if (!this.#options.embedded && !isHarmless(message.topic)) {
@@ -179,7 +183,7 @@ class BrokerSession implements Session {
       return undefined
     }
     if (this.#reader.stuck) throw new Ending('journal-unavailable')
-    const echo = this.#echoes.expect(message)
+    const echo = this.#echoes.expect(message, patience)
     // A connection that is lost says nothing of what became of the message: it may be on its way here.
     connection.publish(message).catch(error => {
       if (error instanceof Ending) echo.fail(error)

@@ -8,12 +8,14 @@ import { ReceiptRig } from './rig.js'
 
 const devices = ['a', 'b', 'c', 'd']
 /** As many events as the journal has, and as many receipts and requests as there may be. */
-const [maxEvents, maxReceipts, maxRequests] = [4, 6, 2]
+const [maxEvents, maxReceipts, maxRequests] = [5, 8, 4]
+const publishers = ['p', 'q', 'r']
 /** How long what goes on by itself may take, on a machine with other things to do; in milliseconds. */
 const patience = 5000
 
 interface Asked {
   readonly event: Event
+  readonly by: string
   readonly from: readonly string[] | 'present'
   readonly devices: readonly string[]
   readonly deadline: number
@@ -77,25 +79,31 @@ class Model {
   }
 
   /** Whether it is taken. */
-  request(event: Event, from: readonly string[] | 'present', within: number): boolean {
+  request(event: Event, by: string, from: readonly string[] | 'present', within: number): boolean {
+    const names = from === 'present' ? ['present'] : from
+    const asked = [...new Set(names.flatMap(name => (name === 'present' ? this.present : [name])))].sort()
+    const awaited = this.#requests.filter(({ missed }) => missed === undefined)
+    const fits = (amount: number, most: number, count: (request: Asked) => number): boolean => {
+      const sum = (requests: readonly Asked[]): number => requests.reduce((all, each) => all + count(each), amount)
+      const [own, all] = [sum(awaited.filter(request => request.by === by)), sum(awaited)]
+      return amount === 0 || (all <= most && own <= Math.max(1, most - all))
+    }
+    if (!fits(asked.length, maxReceipts, request => request.devices.length)) return false
+    if (!fits(1, maxRequests, () => 1)) return false
     if (this.#requests.some(request => request.event === event)) return true
-    const asked = from === 'present' ? this.present : [...new Set(from)]
     const isFull = (): boolean => {
       const all = this.#requests.reduce((sum, request) => sum + request.devices.length, asked.length)
       return this.#requests.length >= maxRequests || all > maxReceipts
     }
-    const before = [...this.#requests]
-    const done = before.filter(({ missed }) => missed).sort((a, b) => a.deadline - b.deadline || byPlace(a, b))
+    const done = [...this.#requests]
+      .filter(({ missed }) => missed)
+      .sort((a, b) => a.deadline - b.deadline || byPlace(a, b))
     for (const request of done) {
       if (isFull()) this.#requests.splice(this.#requests.indexOf(request), 1)
     }
-    if (isFull()) {
-      this.#requests = before
-      return false
-    }
     const deadline = this.#now + within
     const [answered, written] = [new Set<string>(), new Set<string>()]
-    this.#requests.push({ event, from, devices: asked, deadline, answered, written, missed: undefined })
+    this.#requests.push({ event, by, from, devices: asked, deadline, answered, written, missed: undefined })
     return true
   }
 
@@ -129,6 +137,7 @@ class Model {
     const request = this.#requests.find(each => each.event === event)
     const requested = request && {
       from: request.from,
+      count: request.devices.length,
       devices: request.devices,
       deadline: request.deadline,
       missed: request.missed,
@@ -173,8 +182,9 @@ const command = fc.oneof(
       which,
       from: fc.oneof(
         fc.constant('present' as const),
-        fc.array(fc.constantFrom(...devices), { minLength: 1, maxLength: 4 }),
+        fc.array(fc.constantFrom(...devices, 'present'), { minLength: 1, maxLength: 4 }),
       ),
+      by: fc.constantFrom(...publishers),
       within: fc.constantFrom(100, 300, 1000),
     }),
   },
@@ -240,12 +250,12 @@ class Comparison {
       if (!wanted) this.seen.gone++
       // What is asked for is published just now.
     } else if (this.model.isThere(event)) {
-      const { from, within } = each
-      const isTaken = await receipts.request(event, { from, within }).then(
+      const { from, within, by } = each
+      const isTaken = await this.#rig.ask(event, { from, within }, by).then(
         () => true,
         () => false,
       )
-      expect(isTaken).toBe(this.model.request(event, from, within))
+      expect(isTaken).toBe(this.model.request(event, by, from, within))
       if (!isTaken) this.seen.full++
     }
   }

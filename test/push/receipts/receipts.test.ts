@@ -134,6 +134,48 @@ describe.each([
     })
   })
 
+  it('are listed in parts, of which none is larger than is asked for', async () => {
+    rig.present = Array.from({ length: 300 }, (_, index) => `d${index}`)
+    const event = await rig.publish()
+    await rig.ask(event, { from: 'present', within: 1000 })
+    for (const device of rig.present) {
+      rig.tracking.wroteOne(device, event.sequence)
+      await rig.receipts.record(event.id, { device, status: 'failed', detail: 'x'.repeat(100) })
+    }
+    await eventually(async () => (await rig.receipts.report(event.id))?.written.length === 300)
+    const parts = { devices: [] as string[], written: [] as string[], receipts: [] as string[] }
+    const next = { ...parts }
+    const page = async (after: string | undefined) =>
+      rig.receipts.report(event.id, { limit: 100, after, maxText: 2000 })
+    for (const list of ['devices', 'written', 'receipts'] as const) {
+      for (;;) {
+        const report = await page(parts[list].at(-1))
+        next.devices = [...(report?.requested?.devices ?? [])]
+        next.written = [...(report?.written ?? [])]
+        next.receipts = (report?.receipts ?? []).map(({ device }) => device)
+        expect(next.receipts.length).toBeLessThan(20)
+        if (next[list].length === 0) break
+        parts[list].push(...next[list])
+      }
+    }
+    const all = [...rig.present].sort()
+    expect(parts).toEqual({ devices: all, written: all, receipts: all })
+    expect((await page(undefined))?.requested?.count).toBe(300)
+  })
+
+  it('of somebody who proves who they are go before those of anybody who says so', async () => {
+    const { id } = await rig.publish()
+    const say = async (status: 'received' | 'processed' | 'failed', user?: string) => {
+      const said = await rig.receipts.record(id, { device: 'alice', status, user })
+      return [said?.receipt.status, said?.receipt.user, said?.fresh]
+    }
+    expect(await say('failed')).toEqual(['failed', undefined, true])
+    expect(await say('received', 'alice')).toEqual(['received', 'alice', true])
+    expect(await say('failed')).toEqual(['received', 'alice', false])
+    expect(await say('processed', 'alice')).toEqual(['processed', 'alice', true])
+    expect((await told(3)).map(({ user }) => user)).toEqual([undefined, 'alice', 'alice'])
+  })
+
   describe('are bounded', () => {
     it('in number: the oldest go, whatever event they are of', async () => {
       await restart({ maxReceipts: 3 })
@@ -176,13 +218,14 @@ describe.each([
   describe('that a publisher asks for', () => {
     it('and that are missing at the deadline are told, once', async () => {
       const event = await rig.publish('news')
-      await rig.receipts.request(event, { from: ['a', 'b', 'c', 'a'], within: 1000 })
+      await rig.ask(event, { from: ['a', 'b', 'c', 'a'], within: 1000 })
       await rig.receipts.record(event.id, { device: 'b', status: 'failed' })
       await told(1)
       rig.clock.pass(999)
       const deadline = rig.clock.now() + 1
       expect((await rig.receipts.report(event.id))?.requested).toEqual({
         from: ['a', 'b', 'c', 'a'],
+        count: 3,
         devices: ['a', 'b', 'c'],
         deadline,
         missed: undefined,
@@ -208,12 +251,12 @@ describe.each([
     it('are those of all who are present', async () => {
       rig.present = ['x', 'y']
       const event = await rig.publish()
-      await rig.receipts.request(event, { from: 'present', within: 500 })
+      await rig.ask(event, { from: 'present', within: 500 })
       rig.present = []
       rig.clock.pass(500)
       expect((await told(1))[0]).toMatchObject({ type: 'missed', devices: ['x', 'y'] })
       const nobody = await rig.publish()
-      await rig.receipts.request(nobody, { from: 'present', within: 500 })
+      await rig.ask(nobody, { from: 'present', within: 500 })
       rig.clock.pass(500)
       await eventually(async () => (await rig.receipts.report(nobody.id))?.requested?.missed !== undefined)
       expect((await rig.receipts.report(nobody.id))?.requested).toMatchObject({
@@ -225,9 +268,10 @@ describe.each([
     })
 
     it('are told in several messages where very many are missing', async () => {
-      rig.present = Array.from({ length: 1000 }, (_, index) => `device-${index}`)
+      await restart({ maxReceipts: 2000 })
+      rig.present = Array.from({ length: 1000 }, (_, index) => `device-${index + 1000}`)
       const event = await rig.publish()
-      await rig.receipts.request(event, { from: 'present', within: 500 })
+      await rig.ask(event, { from: 'present', within: 500 })
       rig.clock.pass(500)
       const messages = await told(2)
       expect(messages.flatMap(({ devices }) => devices)).toEqual(rig.present)
@@ -235,7 +279,7 @@ describe.each([
 
     it('have one timer, for the nearest deadline', async () => {
       for (const within of [5000, 3000, 4000]) {
-        await rig.receipts.request(await rig.publish(String(within)), { from: ['a'], within })
+        await rig.ask(await rig.publish(String(within)), { from: ['a'], within })
         expect(rig.clock.timers).toBe(1)
       }
       for (const [pass, topic] of [
@@ -252,8 +296,8 @@ describe.each([
 
     it('are waited for over a restart, and told at the start where the deadline was meanwhile', async () => {
       const [early, late] = [await rig.publish('early'), await rig.publish('late')]
-      await rig.receipts.request(early, { from: ['a'], within: 1000 })
-      await rig.receipts.request(late, { from: ['a'], within: 10_000 })
+      await rig.ask(early, { from: ['a'], within: 1000 })
+      await rig.ask(late, { from: ['a'], within: 10_000 })
       await rig.receipts.close()
       rig.clock.pass(2000)
       expect(rig.publisher.messages).toEqual([])
@@ -269,7 +313,7 @@ describe.each([
     it('can come until the deadline when the journal has let go of the event', async () => {
       await restart({ maxEvents: 2 })
       const event = await rig.publish('gone')
-      await rig.receipts.request(event, { from: ['a', 'b'], within: 1000 })
+      await rig.ask(event, { from: ['a', 'b'], within: 1000 })
       for (let index = 0; index < 5; index++) await rig.publish()
       expect(await rig.receipts.record(event.id, { device: 'a', status: 'processed' })).toMatchObject({ fresh: true })
       await rig.restart()
@@ -286,7 +330,7 @@ describe.each([
     it('are no fewer because they had to go: who has answered has not missed the deadline', async () => {
       await restart({ maxReceipts: 4 })
       const event = await rig.publish('asked')
-      await rig.receipts.request(event, { from: ['a', 'b'], within: 1000 })
+      await rig.ask(event, { from: ['a', 'b'], within: 1000 })
       await rig.receipts.record(event.id, { device: 'a', status: 'received' })
       const other = await rig.publish('other')
       for (const device of ['1', '2', '3', '4']) await rig.receipts.record(other.id, { device, status: 'received' })
@@ -295,34 +339,94 @@ describe.each([
       expect((await told(6)).at(-1)).toMatchObject({ type: 'missed', devices: ['b'] })
     })
 
+    it('leave nothing behind of those who were not asked, however many answer until the deadline', async () => {
+      await restart({ maxReceipts: 4 })
+      const event = await rig.publish('asked')
+      await rig.ask(event, { from: ['a'], within: 1000 })
+      for (let index = 0; index < 50; index++) {
+        await rig.receipts.record(event.id, { device: `d${index}`, status: 'received' })
+      }
+      await told(50)
+      await eventually(async () => (await rig.entries()) <= 12)
+    })
+
+    it('are told in messages that brokers take, however long the names are', async () => {
+      rig.present = Array.from({ length: 300 }, (_, index) => `${index + 1000}`.padStart(255, 'x'))
+      const event = await rig.publish()
+      await rig.ask(event, { from: 'present', within: 500 })
+      rig.clock.pass(500)
+      const messages = await told(3)
+      expect(messages.flatMap(({ devices }) => devices)).toEqual(rig.present)
+      for (const { payload } of rig.publisher.messages) expect(payload.length).toBeLessThan(64 * 1024)
+    })
+
     it('are refused where too many are waited for, and again taken when some have come or are missing', async () => {
-      await restart({ maxReceipts: 5, maxRequests: 3 })
-      const ask = async (count: number, within = 1000) => {
+      await restart({ maxReceipts: 10, maxRequests: 8 })
+      const ask = async (by: string, count: number, within = 1000): Promise<string> => {
         const from = Array.from({ length: count }, (_, index) => `d${index}`)
-        return rig.receipts.request(await rig.publish(), { from, within }).then(
+        const asked = async () => rig.ask(await rig.publish(), { from, within }, by)
+        return asked().then(
           () => 'ok',
           (error: Ending) => error.reason,
         )
       }
-      expect([await ask(3), await ask(3), await ask(1, 500), await ask(1, 2000)]).toEqual([
+      // One alone has half of them; others find room all the same, and no more than is left for others again.
+      expect([await ask('a', 6), await ask('a', 4), await ask('a', 2), await ask('a', 1, 500)]).toEqual([
+        'too-many-receipts',
+        'ok',
+        'too-many-receipts',
+        'ok',
+      ])
+      expect([await ask('b', 3), await ask('b', 2), await ask('c', 2), await ask('c', 1)]).toEqual([
+        'receipts-full',
         'ok',
         'receipts-full',
         'ok',
-        'ok',
       ])
-      expect(await ask(0)).toBe('receipts-full')
+      // Of nobody at all, events may be waited for, too.
+      expect([await ask('a', 0), await ask('a', 0)]).toEqual(['ok', 'receipts-full'])
       rig.clock.pass(500)
       await told(1)
-      expect([await ask(2), await ask(1), await ask(1)]).toEqual(['receipts-full', 'ok', 'receipts-full'])
+      expect([await ask('d', 1), await ask('d', 1)]).toEqual(['ok', 'receipts-full'])
       rig.clock.pass(1000)
-      await told(3)
-      expect(await ask(4)).toBe('ok')
+      await told(5)
+      expect(await ask('a', 5)).toBe('ok')
+    })
+
+    it('are counted for whoever asked also after a restart, and while they are about to be asked for', async () => {
+      await restart({ maxReceipts: 10 })
+      const request = (...from: string[]) => ({ from, within: 1000 })
+      await rig.ask(await rig.publish(), request('d', 'e', 'f'), 'a')
+      await rig.restart()
+      const tooMany = expect.objectContaining({ reason: 'too-many-receipts' })
+      expect(() => rig.receipts.reserve('news', request('d', 'e', 'f'), 'a')).toThrow(tooMany)
+      const reservation = rig.receipts.reserve('news', request('d', 'e'), 'a')
+      expect(() => rig.receipts.reserve('news', request('d'), 'a')).toThrow(tooMany)
+      reservation.cancel()
+      reservation.cancel()
+      const again = rig.receipts.reserve('news', request('d', 'e'), 'a')
+      rig.diskIsFull = true
+      await expect(again.confirm(await rig.publish())).rejects.toMatchObject({ reason: 'journal-unavailable' })
+      rig.diskIsFull = false
+      await rig.ask(await rig.publish(), request('d', 'e'), 'a')
+      expect(() => rig.receipts.reserve('news', request('d'), 'a')).toThrow(tooMany)
+    })
+
+    it('are those of all who are present and of others besides', async () => {
+      rig.present = ['x', 'y']
+      const event = await rig.publish()
+      await rig.ask(event, { from: ['present', 'z', 'x'], within: 500 })
+      expect((await rig.receipts.report(event.id))?.requested).toMatchObject({
+        from: ['present', 'z', 'x'],
+        count: 3,
+        devices: ['x', 'y', 'z'],
+      })
     })
 
     it('are forgotten with a journal that is lost, and what was to be told is not', async () => {
       const event = await rig.publish('news')
       rig.publisher.connected = false
-      await rig.receipts.request(event, { from: ['a'], within: 1000 })
+      await rig.ask(event, { from: ['a'], within: 1000 })
       await rig.receipts.record(event.id, { device: 'b', status: 'received' })
       await rig.receipts.close()
       const another = new MemoryJournal({ bounds: wide, log, clock: () => rig.clock.now() + 1 })
@@ -384,12 +488,12 @@ describe.each([
 
   it('are refused while they cannot be written down, and nothing that was taken is lost', async () => {
     const event = await rig.publish('news')
-    await rig.receipts.request(event, { from: ['a', 'b'], within: 1000 })
+    await rig.ask(event, { from: ['a', 'b'], within: 1000 })
     rig.diskIsFull = true
     const refused = { reason: 'journal-unavailable' }
     await expect(rig.receipts.record(event.id, { device: 'a', status: 'received' })).rejects.toMatchObject(refused)
     const other = await rig.publish('other')
-    await expect(rig.receipts.request(other, { from: ['a'], within: 1000 })).rejects.toMatchObject(refused)
+    await expect(rig.ask(other, { from: ['a'], within: 1000 })).rejects.toMatchObject(refused)
     expect(rig.tracking.size).toBe(1)
     // Its deadline cannot be dealt with either, for a while.
     rig.clock.pass(1000)
@@ -405,8 +509,8 @@ describe.each([
 
   it('are asked for once, whoever asks again', async () => {
     const event = await rig.publish('news')
-    await rig.receipts.request(event, { from: ['a'], within: 1000 })
-    await rig.receipts.request(event, { from: ['b', 'c'], within: 10 })
+    await rig.ask(event, { from: ['a'], within: 1000 })
+    await rig.ask(event, { from: ['b', 'c'], within: 10 })
     expect((await rig.receipts.report(event.id))?.requested?.devices).toEqual(['a'])
     rig.clock.pass(1000)
     expect((await told(1))[0]).toMatchObject({ devices: ['a'] })
@@ -438,7 +542,9 @@ describe.each([
     await eventually(() => live.isLive)
     const event = await rig.publish('news/eu')
     // As soon as it is published, and so before it is written.
-    await receipts.request(event, { from: ['live', 'late', 'other', 'away'], within: 60_000 })
+    await receipts
+      .reserve('news', { from: ['live', 'late', 'other', 'away'], within: 60_000 }, 'somebody')
+      .confirm(event)
     const written = async () => [...((await receipts.report(event.id))?.written ?? [])].sort()
     await eventually(async () => (await written()).length > 0)
     expect(await written()).toEqual(['live'])

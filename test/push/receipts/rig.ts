@@ -8,7 +8,7 @@ import type { ReceiptBounds } from '../../../src/push/receipts/book.js'
 import type { Clock } from '../../../src/push/receipts/clock.js'
 import { openReceipts } from '../../../src/push/receipts/open-receipts.js'
 import type { KeyRange, ReceiptStore, StoreChange } from '../../../src/push/receipts/store.js'
-import type { Receipts } from '../../../src/push/receipts.js'
+import type { ReceiptRequest, Receipts } from '../../../src/push/receipts.js'
 import { WriteTracking } from '../../../src/push/written.js'
 import { message, wide } from '../../contracts/journal.js'
 import type { ReceiptStorePlace } from '../../contracts/receipt-store.js'
@@ -182,9 +182,19 @@ export class ReceiptRig {
     await this.#place.crash(this.#store.inner)
   }
 
+  /** How many texts are kept. */
+  async entries(): Promise<number> {
+    return (await this.#store.range({ gte: '', lt: '~' }, 1000)).length
+  }
+
   async restart(): Promise<void> {
     await this.receipts.close()
     await this.open()
+  }
+
+  /** Asks for receipts of an event that is just published. */
+  async ask(event: Event, request: ReceiptRequest, by = 'somebody'): Promise<void> {
+    await this.receipts.reserve(event.topic, request, by).confirm(event)
   }
 
   publish(topic = 'news', payload = ''): Promise<Event> {

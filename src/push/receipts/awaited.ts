@@ -1,0 +1,43 @@
+import { Ending } from '../../endings.js'
+import { Shares } from './shares.js'
+
+/** On whose behalf receipts of an event are waited for, and of how many devices. */
+export interface AwaitedEvent {
+  readonly by: string
+  readonly devices: number
+}
+
+/** Counts the receipts that are waited for, and the events that they are of, so that nobody takes all the room for them. */
+export class Awaited {
+  readonly #devices: Shares
+  readonly #events: Shares
+
+  constructor({ maxReceipts, maxRequests }: { readonly maxReceipts: number; readonly maxRequests: number }) {
+    this.#devices = new Shares(maxReceipts)
+    this.#events = new Shares(maxRequests)
+  }
+
+  /** @throws {Ending} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
+  require({ by, devices }: AwaitedEvent): void {
+    for (const [shares, amount, things] of [
+      [this.#devices, devices, 'devices'],
+      [this.#events, 1, 'messages'],
+    ] as const) {
+      const limit = shares.limit(by, amount)
+      if (limit === 'all') throw new Ending('receipts-full')
+      if (limit === undefined) continue
+      const hint = `of ${shares.of(by)} ${things}, and ${amount} more; one user or address may wait for ${shares.half}`
+      throw new Ending('too-many-receipts', { hint })
+    }
+  }
+
+  add({ by, devices }: AwaitedEvent): void {
+    this.#devices.take(by, devices)
+    this.#events.take(by, 1)
+  }
+
+  remove({ by, devices }: AwaitedEvent): void {
+    this.#devices.giveBack(by, devices)
+    this.#events.giveBack(by, 1)
+  }
+}
