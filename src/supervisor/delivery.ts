@@ -8,6 +8,8 @@ import { Link } from '../push/session/link.js'
 export interface DeliveryOptions {
   /** Makes a connection to the broker. */
   readonly connect: () => Promise<Connection>
+  /** Called with each new connection: the broker that is there may not have what the last one had. */
+  readonly onConnected: () => void
   /** How long the broker may be away, or be silent, before a delivery has failed; in milliseconds. */
   readonly timeout: number
   readonly log: Logger
@@ -32,26 +34,30 @@ export class Delivery {
   }
 
   /**
-   * Resolves with whether the broker has acknowledged all of them. It waits for one that is away, and tries again when the
+   * Resolves with whether the broker has acknowledged all messages, which are made anew for each attempt. It waits for one that is away, and tries again when the
    * connection is lost, as long as there is time; what it refuses takes as long, as it will be refused again.
    */
-  async deliver(messages: readonly Message[]): Promise<boolean> {
+  async deliver(make: () => readonly Message[]): Promise<boolean> {
     const signal = AbortSignal.any([AbortSignal.timeout(this.#options.timeout), this.#closing.signal])
     const overdue = new Promise<false>(resolve => {
       if (signal.aborted) resolve(false)
       signal.addEventListener('abort', () => resolve(false), { once: true })
     })
-    return await Promise.race([this.#try(messages, signal, overdue), overdue])
+    return await Promise.race([this.#try(make, signal, overdue), overdue])
   }
 
-  async #try(messages: readonly Message[], signal: AbortSignal, overdue: Promise<false>): Promise<boolean> {
+  async #try(make: () => readonly Message[], signal: AbortSignal, overdue: Promise<false>): Promise<boolean> {
     while (!signal.aborted) {
       const connection = this.#link.connection
       if (!connection || connection.closed) {
         await this.#change(signal)
         continue
       }
+      const messages = make()
       try {
+        for (const message of messages) connection.requireTakes(message)
+        // What is published with QoS 0 may get lost, and nobody would know.
+        if (!connection.acknowledges) throw new Ending('topic-refused', { hint: 'the broker takes QoS 0 alone' })
         await Promise.all(messages.map(message => connection.publish(message)))
         return true
       } catch (error) {
@@ -78,6 +84,7 @@ export class Delivery {
   #onUp(): void {
     this.#away = undefined
     this.#options.log.info('connected to the broker')
+    this.#options.onConnected()
     for (const proceed of [...this.#waiting]) proceed()
   }
 

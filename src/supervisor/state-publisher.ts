@@ -1,14 +1,21 @@
 import type { Message } from '../push/event.js'
 import { levelsOf } from '../push/topics.js'
 import type { ListenerEvent } from './event-reader.js'
-import { isProcessState, type ProcessState, processStates, readProcessState, stateMessages } from './process-state.js'
+import {
+  isProcessState,
+  type ProcessState,
+  processStates,
+  readProcessState,
+  stateMessages,
+  stateTopic,
+} from './process-state.js'
 
 /** What a publisher of states needs. */
 export interface StatePublisherOptions {
   /** What the topics begin with. */
   readonly prefix: string
-  /** Hands messages to the broker, in this order; says whether it has acknowledged all of them. */
-  readonly deliver: (messages: readonly Message[]) => Promise<boolean>
+  /** Has messages made for each attempt to hand them to the broker, in this order; says whether it has acknowledged all. */
+  readonly deliver: (make: () => readonly Message[]) => Promise<boolean>
   readonly warn: (text: string) => void
   /** Milliseconds since 1970. */
   readonly now?: () => number
@@ -45,23 +52,32 @@ export class StatePublisher {
       return true
     }
     const key = `${change.group}/${change.process}`
-    const before = this.#retained.get(key)
-    const others = before === undefined ? processStates : [before]
     const first = `${event.header.get('server')} ${event.header.get('serial')}`
     const time = this.#times.get(first) ?? now()
-    const cleared = others.filter(state => state !== change.state)
-    const messages = stateMessages(prefix, change, time, cleared)
-    if (messages.some(({ topic }) => isTooLarge(topic))) {
+    if ([change.state, ...processStates].some(state => isTooLarge(stateTopic(prefix, change, state)))) {
       warn(`the topic of the process ${JSON.stringify(nameOf(change))} would be too long: it is not published`)
       return true
     }
-    const delivered = await deliver(messages)
+    const delivered = await deliver(() => {
+      const before = this.#retained.get(key)
+      const others = before === undefined ? processStates : [before]
+      const cleared = others.filter(state => state !== change.state)
+      return stateMessages(prefix, change, time, cleared)
+    })
     if (delivered) this.#times.delete(first)
     else remember(this.#times, first, time)
     // After a failure, nobody knows what the broker has.
     if (delivered) remember(this.#retained, key, change.state)
     else this.#retained.delete(key)
     return delivered
+  }
+
+  /**
+   * Forgets which states are retained: a broker that was started anew may have those of long ago. Each process's next event
+   * clears all of its others.
+   */
+  forgetRetained(): void {
+    this.#retained.clear()
   }
 
   #ignore(eventname: string): void {

@@ -23,11 +23,13 @@ class Rig {
   readonly batches: (readonly Message[])[] = []
   readonly warnings: string[] = []
   acknowledges = true
+  onDeliver = (): void => {}
   time = Date.UTC(2030, 0, 1)
   readonly publisher = new StatePublisher({
     prefix: 'supervisor',
-    deliver: async messages => {
-      this.batches.push(messages)
+    deliver: async make => {
+      this.onDeliver()
+      this.batches.push(make())
       return this.acknowledges
     },
     warn: text => this.warnings.push(text),
@@ -88,6 +90,20 @@ describe('the states of processes', () => {
     expect(await rig.publisher.publish(exited)).toBe(true)
     expect(rig.topics).toHaveLength(8)
     expect(JSON.parse(String(rig.last.at(-1)?.payload)).time).toBe('2030-01-01T00:00:00.000Z')
+  })
+
+  it('are all cleared again at a broker that may be another one, or the same with what it had long ago', async () => {
+    const rig = new Rig()
+    await rig.publisher.publish(event('STARTING', 'pid:1'))
+    rig.publisher.forgetRetained()
+    await rig.publisher.publish(event('RUNNING', 'pid:1'))
+    expect(rig.topics).toHaveLength(8)
+    rig.onDeliver = () => rig.publisher.forgetRetained()
+    await rig.publisher.publish(event('STOPPED', 'pid:1'))
+    expect(rig.topics).toHaveLength(8)
+    rig.onDeliver = () => {}
+    await rig.publisher.publish(event('STARTING', 'pid:1'))
+    expect(rig.topics).toHaveLength(2)
   })
 
   it.each([

@@ -137,6 +137,11 @@ export class Connection {
     return this.#closed !== undefined
   }
 
+  /** Whether the broker takes more than QoS 0 (MQTT 5 §3.2.2.3.4), and so says that it has a message. */
+  get acknowledges(): boolean {
+    return this.#connack?.properties?.maximumQoS !== 0
+  }
+
   /** Has `listener` told when the connection is over, and why; soon, where it is already. */
   onClosed(listener: (reason: Error) => void): void {
     if (this.#closed) queueMicrotask(() => listener(this.#closed ?? new Error()))
