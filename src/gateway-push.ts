@@ -151,6 +151,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       const parts = { config: options.notify, hub, journal, data, cwd: options.cwd, log }
       const mails = await openMails({ ...parts, isConnected: () => session.ready })
       closers.push(() => mails.close())
+      metrics.watchMails(() => mails.figures)
     }
     metrics.watchPush(() => ({
       ...hub.counters,

@@ -50,6 +50,19 @@ export interface PushFigures {
   readonly presenceDropped: number
 }
 
+/** What has become of mails since the start. */
+export interface MailFigures {
+  /** Mails that were taken, one for each recipient; those that were given up; and attempts that come again. */
+  readonly sent: number
+  readonly failed: number
+  readonly retried: number
+  /** Mails that wait to be sent, just now. */
+  readonly waiting: number
+  /** Messages and events that rules were about; and of them, those that a mail only counts. */
+  readonly collected: number
+  readonly dropped: number
+}
+
 /** The program's metrics, on a registry of their own. */
 export interface Metrics {
   readonly registry: Registry
@@ -71,6 +84,8 @@ export interface Metrics {
   watchBuffers(read: () => number): void
   /** Where to ask how push is. */
   watchPush(read: () => PushFigures): void
+  /** Where to ask what has become of mails. */
+  watchMails(read: () => MailFigures): void
   /** When the served certificate expires (milliseconds since 1970). */
   certificateExpires(time: number): void
   /** Stops what the metrics themselves run. */
@@ -221,34 +236,57 @@ export function createMetrics(): Metrics {
       })
     },
     watchPush: read => watchPush(registry, read),
+    watchMails: read => watchMails(registry, read),
     certificateExpires: time => expiry.set(time / 1000),
     close: () => registry.clear(),
   }
 }
 
+type Series<T> = (name: string, help: string, value: (figures: T) => number) => void
+
+/** What makes series of figures that are asked for when somebody reads them. */
+function seriesOf<T>(registry: Registry, read: () => T): { readonly gauge: Series<T>; readonly counter: Series<T> } {
+  const registers = [registry]
+  return {
+    gauge: (name, help, value) => {
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect() {
+          this.set(value(read()))
+        },
+      })
+    },
+    counter: (name, help, value) => {
+      new Counter({
+        name,
+        help,
+        registers,
+        collect() {
+          this.reset()
+          this.inc(value(read()))
+        },
+      })
+    },
+  }
+}
+
+function watchMails(registry: Registry, read: () => MailFigures): void {
+  const { gauge, counter } = seriesOf(registry, read)
+  counter('mqway_mails_sent_total', 'Mails that were taken, one for each recipient', ({ sent }) => sent)
+  counter('mqway_mails_failed_total', 'Mails that could not be sent and were given up', ({ failed }) => failed)
+  counter('mqway_mail_retries_total', 'Attempts to send a mail that failed and come again', ({ retried }) => retried)
+  gauge('mqway_mails_waiting', 'Mails that wait to be sent', ({ waiting }) => waiting)
+  const collected = 'Messages and events that rules of mails were about, once for each rule'
+  counter('mqway_mail_events_total', collected, figures => figures.collected)
+  const dropped = 'Of these, those of which a mail says only how many there were'
+  counter('mqway_mail_events_dropped_total', dropped, figures => figures.dropped)
+}
+
 function watchPush(registry: Registry, read: () => PushFigures): void {
   const registers = [registry]
-  const gauge = (name: string, help: string, value: (figures: PushFigures) => number): void => {
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(value(read()))
-      },
-    })
-  }
-  const counter = (name: string, help: string, value: (figures: PushFigures) => number): void => {
-    new Counter({
-      name,
-      help,
-      registers,
-      collect() {
-        this.reset()
-        this.inc(value(read()))
-      },
-    })
-  }
+  const { gauge, counter } = seriesOf(registry, read)
   gauge('mqway_push_connected', '1 while push has its session with the broker', ({ connected }) => Number(connected))
   gauge(
     'mqway_push_catching_up',

@@ -51,6 +51,21 @@ describe('the metrics', () => {
   })
 })
 
+it('tells what has become of mails', async () => {
+  const metrics = createMetrics()
+  metrics.watchMails(() => ({ sent: 1, failed: 2, retried: 3, waiting: 4, collected: 6, dropped: 5 }))
+  const text = await metrics.registry.metrics()
+  expect(text.split('\n').filter(line => line.startsWith('mqway_mail'))).toEqual([
+    'mqway_mails_sent_total 1',
+    'mqway_mails_failed_total 2',
+    'mqway_mail_retries_total 3',
+    'mqway_mails_waiting 4',
+    'mqway_mail_events_total 6',
+    'mqway_mail_events_dropped_total 5',
+  ])
+  metrics.close()
+})
+
 it('counts for push what was delivered how, who listens, and what is in the journal', async () => {
   const metrics = createMetrics()
   const none = {

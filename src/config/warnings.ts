@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isWebUrl, letsAnonymousIn } from './access.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
-import { parseSmtpUrl } from './notify.js'
+import { notifyWarnings } from './notify-warnings.js'
 import { displayPath } from './options.js'
 import { pushOf } from './push.js'
 import type { BrokerConfig, Config } from './schema.js'
@@ -29,7 +29,7 @@ export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): 
     ...anonymousWarnings(config, open),
     ...plainTextWarnings(config, open),
     ...originWarnings(config),
-    ...mailWarnings(config),
+    ...notifyWarnings(config, modeOf),
     ...jsonpWarnings(config),
     ...unheardWarnings(config),
     ...certificateWarnings(config, open),
@@ -131,15 +131,6 @@ function matchesTopic(filter: string, topic: string): boolean {
   const [levels, names] = [filter.split('/'), topic.split('/')]
   const isLong = levels.at(-1) === '#' || levels.length === names.length
   return isLong && levels.every((level, at) => level === '#' || level === names[at] || (level === '+' && at in names))
-}
-
-/** A mail server elsewhere gets a password, or mails, that anybody on the way can read. */
-function mailWarnings({ notify }: Config): string[] {
-  const { smtp } = notify?.mail ?? {}
-  const address = smtp && parseSmtpUrl(smtp.url)
-  if (!smtp || !address || address.secure || smtp.startTLS === 'required' || isLoopback(address.host)) return []
-  const what = smtp.password === undefined ? 'mails' : 'mails, and the password for them,'
-  return [`notify.mail.smtp.startTLS: ${what} may go unencrypted to ${address.host}; use required`]
 }
 
 function isCookie(header: string): boolean {

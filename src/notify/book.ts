@@ -1,3 +1,4 @@
+import type { Logger } from '../log.js'
 import type { ReceiptStore, StoreChange } from '../push/receipts/store.js'
 import type { Entry } from './rules.js'
 
@@ -44,10 +45,12 @@ interface RuleState {
 interface RuleBook {
   state: RuleState
   readonly entries: Map<string, Entry>
+  /** Characters of their texts. */
+  length: number
 }
 
-/** A rule's entries that a mail shows; of further ones, it says how many. */
-const maxEntries = 100
+/** A rule's entries that a mail shows, and the characters of their texts after which it has no more; it says how many came. */
+const [maxEntries, maxLength] = [100, 262_144]
 
 const none: RuleState = { more: 0, first: 0, sent: [] }
 
@@ -56,31 +59,37 @@ const none: RuleState = { more: 0, first: 0, sent: [] }
  * the other; one that rejects has changed nothing.
  */
 export class NotifyBook {
+  /** What rules have found since the start, and of that, what a mail has only the number of. */
+  readonly counters = { collected: 0, dropped: 0 }
   readonly #store: ReceiptStore
+  readonly #log: Logger
   readonly #rules = new Map<string, RuleBook>()
   readonly #mails = new Map<number, QueuedMail>()
   #cursor: string | undefined
   #last = 0
+  #mailLength = 0
+  #isFailing = false
 
-  private constructor(store: ReceiptStore) {
+  private constructor(store: ReceiptStore, log: Logger) {
     this.#store = store
+    this.#log = log
   }
 
   /** Reads a store. */
-  static async open(store: ReceiptStore): Promise<NotifyBook> {
-    const book = new NotifyBook(store)
+  static async open(store: ReceiptStore, log: Logger): Promise<NotifyBook> {
+    const book = new NotifyBook(store, log)
     book.#cursor = await store.get('cursor')
     for await (const [key, value] of allOf(store, 'rule/')) {
       book.#ruleOf(key.slice('rule/'.length)).state = JSON.parse(value)
     }
     for await (const [key, value] of allOf(store, 'entry/')) {
       const [, rule = '', sequence] = key.split('/')
-      book.#ruleOf(rule).entries.set(key, JSON.parse(value))
+      book.#keep(book.#ruleOf(rule), key, JSON.parse(value))
       book.#last = Math.max(book.#last, Number(sequence))
     }
     for await (const [, value] of allOf(store, 'mail/')) {
       const mail: QueuedMail = JSON.parse(value)
-      book.#mails.set(mail.sequence, mail)
+      book.#queue(mail)
       book.#last = Math.max(book.#last, mail.sequence)
     }
     return book
@@ -101,6 +110,11 @@ export class NotifyBook {
     return [...this.#mails.values()]
   }
 
+  /** Characters of their texts, together. */
+  get mailLength(): number {
+    return this.#mailLength
+  }
+
   /** What a rule has collected; `undefined` for nothing. */
   batchOf(rule: string): Batch | undefined {
     const { entries, state } = this.#ruleOf(rule)
@@ -117,29 +131,33 @@ export class NotifyBook {
   async take(found: readonly FoundEntry[], cursor: string | undefined, now: number): Promise<void> {
     const changes: StoreChange[] = []
     const added: [RuleBook, string, Entry][] = []
-    const states = new Map<string, RuleState>()
+    const rules = new Map<string, { readonly count: number; readonly length: number; readonly state: RuleState }>()
     let last = this.#last
     for (const { rule, entry } of found) {
       const book = this.#ruleOf(rule)
-      const before = states.get(rule) ?? book.state
-      const size = book.entries.size + added.filter(([other]) => other === book).length
-      const first = size + before.more === 0 ? now : before.first
-      if (size >= maxEntries) states.set(rule, { ...before, first, more: before.more + 1 })
-      else {
-        const key = `entry/${rule}/${padded(++last)}`
-        states.set(rule, { ...before, first })
-        added.push([book, key, entry])
-        changes.push({ type: 'put', key, value: JSON.stringify(entry) })
+      const { count, length, state } = rules.get(rule) ?? { ...book, count: book.entries.size }
+      const first = count + state.more === 0 ? now : state.first
+      if (count >= maxEntries || length >= maxLength) {
+        rules.set(rule, { count, length, state: { ...state, first, more: state.more + 1 } })
+        continue
       }
+      const key = `entry/${rule}/${padded(++last)}`
+      rules.set(rule, { count: count + 1, length: length + entry.text.length, state: { ...state, first } })
+      added.push([book, key, entry])
+      changes.push({ type: 'put', key, value: JSON.stringify(entry) })
     }
-    for (const [rule, state] of states) changes.push({ type: 'put', key: `rule/${rule}`, value: JSON.stringify(state) })
+    for (const [rule, { state }] of rules) {
+      changes.push({ type: 'put', key: `rule/${rule}`, value: JSON.stringify(state) })
+    }
     if (cursor !== undefined && cursor !== this.#cursor) changes.push({ type: 'put', key: 'cursor', value: cursor })
     if (changes.length === 0) return
-    await this.#store.batch(changes)
+    await this.#write(changes)
     this.#last = last
     this.#cursor = cursor ?? this.#cursor
-    for (const [book, key, entry] of added) book.entries.set(key, entry)
-    for (const [rule, state] of states) this.#ruleOf(rule).state = state
+    for (const [book, key, entry] of added) this.#keep(book, key, entry)
+    for (const [rule, { state }] of rules) this.#ruleOf(rule).state = state
+    this.counters.collected += found.length
+    this.counters.dropped += found.length - added.length
   }
 
   /** Makes mails of all that a rule has collected, in one step. @param keep how many times of mails to remember */
@@ -147,34 +165,58 @@ export class NotifyBook {
     const book = this.#ruleOf(rule)
     const queued = mails.map((mail, index) => ({ ...mail, sequence: this.#last + 1 + index }))
     const state = { more: 0, first: 0, sent: [...book.state.sent, now].slice(-keep) }
-    await this.#store.batch([
+    await this.#write([
       ...[...book.entries.keys()].map(key => ({ type: 'del' as const, key })),
       ...queued.map(mail => ({ type: 'put' as const, key: mailKey(mail.sequence), value: JSON.stringify(mail) })),
       { type: 'put', key: `rule/${rule}`, value: JSON.stringify(state) },
     ])
     this.#last += queued.length
     book.entries.clear()
+    book.length = 0
     book.state = state
-    for (const mail of queued) this.#mails.set(mail.sequence, mail)
+    for (const mail of queued) this.#queue(mail)
   }
 
   /** Is done with a mail, for better or worse. */
-  async done({ sequence }: QueuedMail): Promise<void> {
-    await this.#store.batch([{ type: 'del', key: mailKey(sequence) }])
-    this.#mails.delete(sequence)
+  async done({ sequence, text }: QueuedMail): Promise<void> {
+    await this.#write([{ type: 'del', key: mailKey(sequence) }])
+    if (this.#mails.delete(sequence)) this.#mailLength -= text.length
   }
 
   /** Forgets a rule, with what it has collected. */
   async forget(rule: string): Promise<void> {
     const keys = [...this.#ruleOf(rule).entries.keys(), `rule/${rule}`]
-    await this.#store.batch(keys.map(key => ({ type: 'del', key })))
+    await this.#write(keys.map(key => ({ type: 'del', key })))
     this.#rules.delete(rule)
+  }
+
+  #keep(book: RuleBook, key: string, entry: Entry): void {
+    book.entries.set(key, entry)
+    book.length += entry.text.length
+  }
+
+  #queue(mail: QueuedMail): void {
+    this.#mails.set(mail.sequence, mail)
+    this.#mailLength += mail.text.length
+  }
+
+  /** Says once that it does not work, however often it is tried. */
+  async #write(changes: readonly StoreChange[]): Promise<void> {
+    try {
+      await this.#store.batch(changes)
+    } catch (error) {
+      if (!this.#isFailing) this.#log.error({ err: error }, 'what mails are to be sent of cannot be written down')
+      this.#isFailing = true
+      throw error
+    }
+    if (this.#isFailing) this.#log.info('what mails are to be sent of can be written down again')
+    this.#isFailing = false
   }
 
   #ruleOf(name: string): RuleBook {
     let book = this.#rules.get(name)
     if (!book) {
-      book = { state: none, entries: new Map() }
+      book = { state: none, entries: new Map(), length: 0 }
       this.#rules.set(name, book)
     }
     return book

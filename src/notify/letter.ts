@@ -1,9 +1,6 @@
 import { type Entry, oneLine } from './rules.js'
 import { whenOf } from './wording.js'
 
-/** Characters that a mail has at most, from its entries. */
-const maxLength = 262_144
-
 /**
  * What a mail says of what was collected.
  *
@@ -19,15 +16,9 @@ export function letterOf(
   const head = `${prefix === undefined ? '' : `${prefix}: `}${first?.subject ?? `${more} events`}`
   const subject = oneLine(all > 1 && first ? `${head} (and ${all - 1} more)` : head)
   if (first && all === 1) return { subject, text: `${first.text}\n` }
-  const parts: string[] = []
-  let length = 0
-  for (const { time, topic, subject: title, text } of entries) {
-    const part = `${whenOf(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`
-    length += part.length
-    if (length > maxLength) break
-    parts.push(part)
-  }
-  const left = all - parts.length
-  if (left > 0) parts.push(`${left} more ${left === 1 ? 'is' : 'are'} not shown.\n`)
+  const parts = entries.map(
+    ({ time, topic, subject: title, text }) => `${whenOf(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`,
+  )
+  if (more > 0) parts.push(`${more} more ${more === 1 ? 'is' : 'are'} not shown.\n`)
   return { subject, text: parts.join(`\n${'-'.repeat(60)}\n\n`) }
 }

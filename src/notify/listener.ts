@@ -12,7 +12,10 @@ export interface ListenerOptions<T> {
   readonly cursor: string
   /** What is wanted of an event. It must not throw. */
   readonly read: (event: Event) => readonly T[]
-  /** Takes what has come, in order, and the place after it. Where it rejects, it is called again with the same. */
+  /**
+   * Takes what has come, in order, and the place after it. Where it rejects, having said why, it is called again with the
+   * same.
+   */
   readonly take: (found: readonly T[], cursor: string | undefined) => Promise<void>
   readonly clock: Clock
   readonly log: Logger
@@ -90,8 +93,7 @@ export class Listener<T> implements Sink {
       try {
         await this.#options.take(found, cursor)
         return
-      } catch (error) {
-        this.#options.log.error({ err: error }, 'what mails are to be sent of could not be written down')
+      } catch {
         await new Promise<void>(resolve => {
           this.#stopTimer = this.#options.clock.after(retryDelay, resolve)
         })

@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { resolve } from 'node:path'
 import type { SendMailOptions } from 'nodemailer'
 import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../config/notify.js'
+import type { Clock } from '../push/receipts/clock.js'
 import { StartError } from '../start-error.js'
 import type { QueuedMail } from './book.js'
 
@@ -27,15 +28,15 @@ export interface Mailer {
   close(): void
 }
 
-/** How long each step of SMTP may take, and all of a sendmail; in milliseconds. */
-const [connectTime, silence, sendmailTime] = [15_000, 60_000, 60_000]
+/** How long each step of SMTP may take, all of them together, and a sendmail; in milliseconds. */
+const [connectTime, silence, smtpTime, sendmailTime] = [15_000, 60_000, 300_000, 60_000]
 
 /**
  * Opens what the configuration names.
  *
  * @throws {StartError} where a file cannot be used
  */
-export async function openMailer(config: MailConfig, cwd: string): Promise<Mailer> {
+export async function openMailer(config: MailConfig, cwd: string, clock: Clock): Promise<Mailer> {
   // Loaded where mails are sent.
   const { default: nodemailer } = await import('nodemailer')
   const common = { disableFileAccess: true, disableUrlAccess: true }
@@ -85,10 +86,14 @@ export async function openMailer(config: MailConfig, cwd: string): Promise<Maile
   })
   return {
     send: async mail => {
+      // One mail at a time: a server that says a word a minute would keep all others.
+      const inTime = clock.after(smtpTime, () => sockets.close(`not done within ${smtpTime} ms`))
       try {
         await transport.sendMail(message(mail))
       } catch (error) {
         throw smtpError(error)
+      } finally {
+        inTime()
       }
     },
     close: () => sockets.close(),
@@ -121,8 +126,8 @@ class Sockets {
     })
   }
 
-  close(): void {
-    for (const socket of this.#open) socket.destroy()
+  close(why?: string): void {
+    for (const socket of this.#open) socket.destroy(why === undefined ? undefined : new Error(why))
   }
 }
 
@@ -134,16 +139,18 @@ function readCa(path: string): Buffer {
   }
 }
 
+/** RFC 4954 §6: who sends has to say who they are. */
+const loginCodes = [530, 534, 535, 538]
+
 /**
- * What the server refuses for good (5yz, RFC 5321 §4.2.1) is not tried again; a login that failed is, as the password may
- * be put right.
+ * What the server refuses for good (5yz, RFC 5321 §4.2.1), of a recipient or of the mail, is not tried again. A login and
+ * a sender are, as those of the configuration may be put right.
  */
 function smtpError(error: unknown): MailError {
-  const text = error instanceof Error ? error.message : String(error)
-  const code = error instanceof Error && 'responseCode' in error ? Number(error.responseCode) : 0
-  const isOfMail =
-    error instanceof Error && 'code' in error && (error.code === 'EENVELOPE' || error.code === 'EMESSAGE')
-  return new MailError(text, isOfMail && code >= 500 && code < 600, error)
+  if (!(error instanceof Error)) return new MailError(String(error), false)
+  const code = 'responseCode' in error ? Number(error.responseCode) : 0
+  const isOfMail = 'command' in error && (error.command === 'RCPT TO' || error.command === 'DATA')
+  return new MailError(error.message, isOfMail && code >= 500 && code < 600 && !loginCodes.includes(code), error)
 }
 
 /** The address alone, of `Name <address>`. */
@@ -166,10 +173,10 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       if (errors.length < 1000) errors += chunk
     })
     child.on('error', error => fail(new MailError(`${path}: ${error.message}`, false, error)))
-    child.on('close', code => {
+    child.on('close', (code, signalName) => {
       if (code === 0) done()
       else {
-        const text = `${path} ended with ${code}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
+        const text = `${path} ended with ${code ?? signalName}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
         fail(new MailError(text, permanentExits.includes(code ?? 0)))
       }
     })

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { NotifyConfig } from '../config/notify.js'
 import type { Logger } from '../log.js'
+import type { MailFigures } from '../metrics.js'
 import { formatId } from '../push/event.js'
 import type { Hub } from '../push/hub.js'
 import type { Journal } from '../push/journal.js'
@@ -19,6 +20,7 @@ import { Sender } from './sender.js'
 
 /** What sends mails. */
 export interface Notify {
+  readonly figures: MailFigures
   /** Stops. What has not been sent is there at the next start, where it is kept at all. Idempotent. */
   close(): Promise<void>
 }
@@ -35,6 +37,8 @@ export interface NotifyOptions {
   /** Relative paths of the configuration begin here. */
   readonly cwd: string
   readonly clock?: Clock
+  /** How many characters the texts of mails have that wait, together; 32 Mi when left out. */
+  readonly maxQueuedLength?: number
   readonly log: Logger
 }
 
@@ -51,11 +55,11 @@ const storeDelay = 1000
  * @throws {StartError} where its store or a file cannot be used
  */
 export async function openNotify(options: NotifyOptions): Promise<Notify> {
-  const { config, data, cwd, log } = options
-  const mailer = await openMailer(config.mail, cwd)
+  const { config, data, cwd, clock = systemClock, log } = options
+  const mailer = await openMailer(config.mail, cwd, clock)
   const store = await openStore(data, log)
   try {
-    const book = await NotifyBook.open(store)
+    const book = await NotifyBook.open(store, log)
     return new MailNotify(options, store, book, mailer)
   } catch (error) {
     mailer.close()
@@ -132,6 +136,10 @@ class MailNotify implements Notify {
     this.#sender.wake()
   }
 
+  get figures(): MailFigures {
+    return { ...this.#sender.counters, ...this.#book.counters, waiting: this.#book.mails.length }
+  }
+
   /** One after the other. */
   #inTurn<T>(run: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(run)
@@ -155,7 +163,7 @@ class MailNotify implements Notify {
     const found = this.#entries(occurrence, rule => rule.config.events.includes(event))
     this.#inTurn(() => this.#book.take(found, undefined, this.#clock.now())).then(
       () => this.#postSoon(),
-      error => this.#options.log.error({ err: error }, `no mail can be sent of ${event}`),
+      () => this.#options.log.error(`no mail is sent of ${event}`),
     )
   }
 
@@ -166,10 +174,8 @@ class MailNotify implements Notify {
     this.#stopTimer = this.#clock.after(delay, () => {
       this.#inTurn(() => this.#post()).then(
         next => this.#postAt(next),
-        error => {
-          this.#options.log.error({ err: error }, 'a mail could not be written down')
-          this.#postSoon(storeDelay)
-        },
+        // The book has said so.
+        () => this.#postSoon(storeDelay),
       )
     })
   }
@@ -193,17 +199,25 @@ class MailNotify implements Notify {
     for (const rule of this.#rules) {
       const batch = this.#book.batchOf(rule.name)
       if (!batch) continue
-      const { collect, atMost, to } = rule.config
-      const due = nextMailAt(batch.first, collect, this.#book.sentOf(rule.name), atMost)
+      const { collect, atMost } = rule.config
       const now = this.#clock.now()
+      const due = nextMailAt(now, { ...batch, collect, sent: this.#book.sentOf(rule.name), atMost })
       if (due > now) next = Math.min(next, due)
-      // With none waiting, also more than may wait: otherwise nobody would ever get one.
-      else if (this.#book.mails.length === 0 || this.#book.mails.length + to.length <= config.mail.maxQueued) {
+      else {
         const mails = this.#mailsOf(rule, letterOf(batch.entries, batch.more, config.mail.subjectPrefix), now)
-        await this.#book.post(rule.name, mails, now, atMost.count)
+        if (this.#hasRoom(mails)) await this.#book.post(rule.name, mails, now, atMost.count)
       }
     }
     return next
+  }
+
+  #hasRoom(mails: readonly Omit<QueuedMail, 'sequence'>[]): boolean {
+    const { config, maxQueuedLength = 32 * 1024 ** 2 } = this.#options
+    const { maxQueued } = config.mail
+    const queued = this.#book.mails.length
+    const length = mails.reduce((sum, { text }) => sum + text.length, this.#book.mailLength)
+    // With none waiting, also more than may wait: otherwise nobody would ever get one.
+    return queued === 0 || (queued + mails.length <= maxQueued && length <= maxQueuedLength)
   }
 
   #mailsOf(
@@ -227,8 +241,8 @@ class MailNotify implements Notify {
   async #writeCursor(): Promise<void> {
     try {
       await this.#inTurn(async () => this.#book.take([], this.#listener?.cursor, this.#clock.now()))
-    } catch (error) {
-      this.#options.log.error({ err: error }, 'the place up to which mails are sent could not be written down')
+    } catch {
+      // The book has said so; after a crash, more is looked through once more.
     }
   }
 

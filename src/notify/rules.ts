@@ -45,9 +45,9 @@ export function compileRules(configs: readonly RuleConfig[]): readonly Rule[] {
         if (!conditions.every(holds => holds(occurrence.json)) || !wantsProcess(occurrence.json)) return undefined
         const usual = wordingOf(occurrence)
         return {
-          subject: oneLine(subject ? fill(subject, occurrence, name) : usual.subject).slice(0, maxSubject),
-          text: (text ? fill(text, occurrence, name) : usual.text).slice(0, maxText),
-          topic: occurrence.topic.slice(0, maxSubject),
+          subject: cut(oneLine(subject ? fill(subject, occurrence, name) : usual.subject), maxSubject),
+          text: cut(legible(text ? fill(text, occurrence, name) : usual.text), maxText),
+          topic: cut(occurrence.topic, maxSubject),
           time: occurrence.time,
         }
       },
@@ -87,7 +87,23 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
+/** Not in the middle of a character. */
+function cut(text: string, length: number): string {
+  const isWithin = /[\ud800-\udbff]/.test(text.charAt(length - 1))
+  return text.slice(0, text.length > length && isWithin ? length - 1 : length)
+}
+
+/** What no text has, and what a terminal would take for orders, is a space. */
+function legible(text: string): string {
+  return whole(text.replace(/[^\P{Cc}\t\n\r]/gu, ' '))
+}
+
+/** JSON may have half a character, which no mail may. */
+function whole(text: string): string {
+  return text.replace(/\p{Cs}/gu, '\ufffd')
+}
+
 /** A subject is one header: what would end its line is a space (RFC 5322 §2.2). */
 export function oneLine(text: string): string {
-  return text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim()
+  return whole(text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim())
 }

@@ -3,7 +3,7 @@ import type { Logger } from '../log.js'
 import type { Clock } from '../push/receipts/clock.js'
 import type { NotifyBook, QueuedMail } from './book.js'
 import { MailError, type Mailer } from './mail.js'
-import { retryDelay } from './schedule.js'
+import { isDue, retryDelay } from './schedule.js'
 
 /** What a sender needs. */
 export interface SenderOptions {
@@ -32,6 +32,8 @@ const closeTime = 2000
 
 /** Sends the mails of the book, one at a time. */
 export class Sender {
+  /** Mails since the start: those that were taken, those that were given up, and attempts that were not the last. */
+  readonly counters = { sent: 0, failed: 0, retried: 0 }
   readonly #options: SenderOptions
   readonly #attempts = new Map<number, Attempts>()
   /** Those that are done with, although the store may not know yet. */
@@ -63,17 +65,24 @@ export class Sender {
     }
   }
 
+  /** The one that has waited longest for its turn: of many that cannot be sent, none keeps the others waiting. */
   #due(): QueuedMail | undefined {
     const now = this.#options.clock.now()
-    return this.#options.book.mails.find(({ sequence }) => (this.#attempts.get(sequence)?.next ?? 0) <= now)
+    let due: { readonly mail: QueuedMail; readonly next: number } | undefined
+    for (const mail of this.#options.book.mails) {
+      const next = this.#attempts.get(mail.sequence)?.next ?? 0
+      if (isDue(next, now) && (due === undefined || next < due.next)) due = { mail, next }
+    }
+    return due?.mail
   }
 
   #arm(): void {
     if (this.#closed) return
     const { book, clock } = this.#options
-    const times = book.mails.map(({ sequence }) => this.#attempts.get(sequence)?.next ?? 0)
-    if (times.length === 0) return
-    const wait = Math.max(storeDelay, Math.min(...times) - clock.now())
+    let next = Number.POSITIVE_INFINITY
+    for (const { sequence } of book.mails) next = Math.min(next, this.#attempts.get(sequence)?.next ?? 0)
+    if (next === Number.POSITIVE_INFINITY) return
+    const wait = Math.max(storeDelay, next - clock.now())
     this.#stopTimer = clock.after(wait, () => this.wake())
   }
 
@@ -83,6 +92,7 @@ export class Sender {
     const about = { rule: mail.rule, recipient: mail.recipient, messageId: mail.messageId }
     try {
       await mailer.send(mail)
+      this.counters.sent++
       log.info(about, 'a mail was sent')
       return true
     } catch (error) {
@@ -91,10 +101,12 @@ export class Sender {
       const count = (this.#attempts.get(mail.sequence)?.count ?? 0) + 1
       const next = now + retryDelay(count)
       if ((error instanceof MailError && error.permanent) || next > mail.created + giveUpAfter) {
+        this.counters.failed++
         log.error({ ...about, err: error, subject: mail.subject }, 'a mail could not be sent and is given up')
         return true
       }
       this.#attempts.set(mail.sequence, { count, next })
+      this.counters.retried++
       const seconds = Math.round((next - now) / 1000)
       log.warn({ ...about, err: error }, `a mail could not be sent; the next attempt is in ${seconds} s`)
       return false
@@ -102,11 +114,11 @@ export class Sender {
   }
 
   async #forget(mail: QueuedMail): Promise<boolean> {
-    const { book, inTurn, onDone, log } = this.#options
+    const { book, inTurn, onDone } = this.#options
     try {
       await inTurn(() => book.done(mail))
-    } catch (error) {
-      log.error({ err: error }, 'it could not be written down that a mail was sent')
+    } catch {
+      // The book has said so.
       return false
     }
     this.#attempts.delete(mail.sequence)

@@ -41,9 +41,10 @@ describeWith(['supervisord', 'supervisorctl', 'openssl', 'python3-aiosmtpd'], 'a
     onTestFinished(() => stream?.close())
     const program = (name: string, code: number) => [
       `[program:${name}]`,
-      `command=/bin/sh -c "sleep 1.2; exit ${code}"`,
+      `command=/bin/sh -c "exit ${code}"`,
       'autostart=false',
       'autorestart=false',
+      'startsecs=0',
     ]
     const supervisord = await startSupervisord({
       args: ['--url', gateway.url('mqtt')],
@@ -70,6 +71,9 @@ describeWith(['supervisord', 'supervisorctl', 'openssl', 'python3-aiosmtpd'], 'a
     const retained = await listen?.(urls, { topics: ['supervisor/cat/#'] })
     onTestFinished(() => retained?.close())
     expect(retained?.events.map(({ topic }) => topic)).toEqual(['supervisor/cat/cat/EXITED'])
+    for (let sent = 0; sent < 2; sent++) await gateway.logged('a mail was sent')
+    const metrics = await (await fetch(`${gateway.url('http')}/metrics`)).text()
+    expect(metrics).toContain('\nmqway_mails_sent_total 2\n')
   })
 
   it('is a mail also when the mail server is down and mqway is started anew meanwhile', async () => {

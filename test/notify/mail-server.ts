@@ -28,8 +28,8 @@ export interface MailServerOptions {
   readonly port?: number
   readonly cert: string
   readonly key: string
-  /** `refuse` for one that takes nothing just now, `plain` for one without STARTTLS, `tls` for TLS from the start. */
-  readonly mode?: 'take' | 'refuse' | 'plain' | 'tls'
+  /** `refuse` for one that takes nothing just now, `stranger` for one that does not know the sender, `plain` for one without STARTTLS, `tls` for TLS from the start. */
+  readonly mode?: 'take' | 'refuse' | 'stranger' | 'plain' | 'tls'
 }
 
 export async function startMailServer(options: MailServerOptions): Promise<MailServer> {

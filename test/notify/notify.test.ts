@@ -81,6 +81,15 @@ describe('mails', () => {
     expect(mail?.text.trimEnd()).toBe('{mine} t/1 ünï [1,"x"] |{"a":{"b":"ünï"},"list":[1,"x"]}')
   })
 
+  it('have no orders for a terminal in them, and no half characters', async () => {
+    const rig = await started([{ topics: ['#'], to: [ops], subject: '{json.a}', text: '{json.a}' }])
+    await rig.publish('t', `{"a":"x\\u001b[31m\\u0000\\ud800\\ny${'😀'.repeat(100)}"}`)
+    await rig.pass(10_000)
+    const [mail] = await rig.sent(1)
+    expect(mail?.text.trimEnd()).toBe(`x [31m \ufffd\ny${'😀'.repeat(100)}`)
+    expect(mail?.headers.get('subject')).toBe(`x [31m \ufffd y${'😀'.repeat(95)}`)
+  })
+
   it('tell of a burst together, of no more than a hundred in full', async () => {
     const rig = await started([{ topics: exits, to: [ops], collect: '30s' }])
     for (let index = 0; index < 150; index++) await rig.exit(`cat${index}`)
@@ -153,6 +162,24 @@ describe('mails', () => {
     rig.isAway = false
     await rig.pass(24 * hour)
     expect(rig.mails).toEqual([])
+  })
+
+  it('wait for room where the texts of those that wait are large, and then come together', async () => {
+    const rig = await started([{ topics: ['#'], to: [ops], collect: '1s' }])
+    await rig.stop()
+    rig.maxQueuedLength = 20_000
+    await rig.open()
+    rig.isAway = true
+    for (const letter of ['a', 'b', 'c']) {
+      await rig.publish('t', letter.repeat(15_000))
+      await rig.pass(1000)
+    }
+    await rig.told('the next attempt is in', 1)
+    expect(rig.figures).toMatchObject({ waiting: 1, retried: 1 })
+    rig.isAway = false
+    await rig.passUntil('a mail was sent', 2)
+    expect(rig.mails.map(({ text }) => [...new Set(text.match(/a{9}|b{9}|c{9}/g))].length)).toEqual([1, 2])
+    expect(rig.figures).toEqual({ sent: 2, failed: 0, retried: 1, waiting: 0, collected: 3, dropped: 0 })
   })
 
   it('are told of nothing twice and of nothing not at all when mqway is started anew', async () => {

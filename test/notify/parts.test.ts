@@ -2,9 +2,10 @@ import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
 import { parseSmtpUrl } from '../../src/config/notify.js'
 import { parseTemplate } from '../../src/config/templates.js'
+import { createLog } from '../../src/log.js'
 import { NotifyBook } from '../../src/notify/book.js'
 import { oneLine } from '../../src/notify/rules.js'
-import { nextMailAt, retryDelay } from '../../src/notify/schedule.js'
+import { isDue, nextMailAt, retryDelay } from '../../src/notify/schedule.js'
 import { MemoryReceiptStore } from '../../src/push/receipts/memory-store.js'
 
 describe('a template', () => {
@@ -38,6 +39,23 @@ test('a subject is one line, whatever comes', () => {
   )
 })
 
+test('a mail is made after it was collected for, and not because of a clock that was put right since', () => {
+  const pace = { first: 1000, collect: 10, sent: [], atMost: { count: 2, per: 100 } }
+  expect(nextMailAt(1005, pace)).toBe(1010)
+  expect(nextMailAt(1005, { ...pace, sent: [900, 950] })).toBe(1010)
+  expect(nextMailAt(1005, { ...pace, sent: [950, 990] })).toBe(1050)
+  expect(nextMailAt(500, pace)).toBe(500)
+  expect(nextMailAt(500, { ...pace, sent: [499, 9_000_000, 9_000_001] })).toBe(500)
+  expect(nextMailAt(500, { ...pace, sent: [490, 499, 9_000_000] })).toBe(590)
+})
+
+test('an attempt is due at its time, and where that is further away than any attempt is put off', () => {
+  expect(isDue(1000, 999)).toBe(false)
+  expect(isDue(1000, 1000)).toBe(true)
+  expect(isDue(3_600_999, 999)).toBe(false)
+  expect(isDue(3_601_000, 999)).toBe(true)
+})
+
 test('no time has more mails than there may be', () => {
   const steps = fc.array(fc.integer({ min: 0, max: 50 }), { maxLength: 50 })
   const rate = fc.record({ count: fc.integer({ min: 1, max: 4 }), per: fc.integer({ min: 1, max: 100 }) })
@@ -47,7 +65,7 @@ test('no time has more mails than there may be', () => {
       let now = 0
       for (const wait of waits) {
         now += wait
-        const at = nextMailAt(now, collect, sent, { count, per })
+        const at = nextMailAt(now, { first: now, collect, sent, atMost: { count, per } })
         expect(at).toBeGreaterThanOrEqual(now + collect)
         now = at
         sent.push(at)
@@ -64,9 +82,24 @@ test('attempts become rarer, and never rarer than one in an hour', () => {
   expect(new Set(waits.slice(10))).toEqual(new Set([3_600_000]))
 })
 
+const log = createLog({ level: 'silent', format: 'json' })
+
+test('a rule keeps no more text than a mail may have, and counts the rest', async () => {
+  const book = await NotifyBook.open(new MemoryReceiptStore(), log)
+  const entry = { rule: 'a', entry: { subject: 's', text: 'x'.repeat(30_000), topic: 't', time: 1 } }
+  await book.take(Array(5).fill(entry), undefined, 1)
+  await book.take(Array(15).fill(entry), undefined, 1)
+  expect(book.batchOf('a')?.entries).toHaveLength(9)
+  expect(book.batchOf('a')?.more).toBe(11)
+  expect(book.counters).toEqual({ collected: 20, dropped: 11 })
+  await book.post('a', [], 2, 1)
+  await book.take([entry], undefined, 3)
+  expect(book.batchOf('a')).toMatchObject({ entries: [entry.entry], more: 0, first: 3 })
+})
+
 test('what a book knows is in its store, after each step', async () => {
   const store = new MemoryReceiptStore()
-  const book = await NotifyBook.open(store)
+  const book = await NotifyBook.open(store, log)
   const entry = (subject: string) => ({ rule: 'a', entry: { subject, text: '', topic: 't', time: 1 } })
   await book.take([entry('1'), entry('2')], 'cursor', 5)
   for (let index = 0; index < 120; index++) await book.take([entry(`more ${index}`)], undefined, 6)
@@ -75,7 +108,8 @@ test('what a book knows is in its store, after each step', async () => {
   await book.post('b', [mail, { ...mail, recipient: 'z@y' }], 8, 3)
   const [done] = book.mails
   if (done) await book.done(done)
-  const again = await NotifyBook.open(store)
+  const again = await NotifyBook.open(store, log)
+  expect(again.mailLength).toBe(book.mailLength)
   for (const rule of ['a', 'b']) {
     expect(again.batchOf(rule)).toEqual(book.batchOf(rule))
     expect(again.sentOf(rule)).toEqual(book.sentOf(rule))

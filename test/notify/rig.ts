@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import { notify as notifySection } from '../../src/config/notify.js'
 import { createLog } from '../../src/log.js'
+import type { MailFigures } from '../../src/metrics.js'
 import { type Notify, openNotify } from '../../src/notify/notify.js'
 import type { Event } from '../../src/push/event.js'
 import { type Hub, openHub } from '../../src/push/hub.js'
@@ -32,6 +33,7 @@ export class NotifyRig {
   connected = true
   /** Whether what it knows outlives it. What is written to disk takes its time, whatever the clock says. */
   durable = false
+  maxQueuedLength: number | undefined
   #hub!: Hub
   #notify: Notify | undefined
   readonly #rules: Input['rules']
@@ -82,7 +84,9 @@ name=$(ls | grep -c 'mail$')
     const log = this.#log
     const hub = this.#hub
     const data = this.durable ? directory : undefined
-    this.#notify = await openNotify({ config, hub, journal, isConnected, data, cwd: directory, clock, log })
+    const { maxQueuedLength } = this
+    const bound = maxQueuedLength === undefined ? {} : { maxQueuedLength }
+    this.#notify = await openNotify({ config, hub, journal, isConnected, data, cwd: directory, clock, log, ...bound })
   }
 
   /** Ends it, as a stop of the gateway does; `open` starts it again. */
@@ -137,6 +141,11 @@ name=$(ls | grep -c 'mail$')
     const file = join(this.directory, 'away')
     if (away) writeFileSync(file, '')
     else rmSync(file)
+  }
+
+  /** What has become of mails since it was opened. */
+  get figures(): MailFigures | undefined {
+    return this.#notify?.figures
   }
 
   /** How often sendmail has failed. */

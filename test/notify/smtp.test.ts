@@ -89,6 +89,8 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
 
   it.each([
     ['a wrong password', { password: 'wrong' }, 'take'],
+    ['no login', { username: undefined, password: undefined }, 'take'],
+    ['a sender that the server does not take', {}, 'stranger'],
     ['a certificate of nobody known', { ca: undefined }, 'take'],
     ['no STARTTLS', { username: undefined, password: undefined }, 'plain'],
   ] as const)('wait while there is %s', async (_, smtp, mode) => {
@@ -128,6 +130,30 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     await rig.publish('t', 'x')
     await rig.pass(10_000)
     await eventually(() => mails.length === 1)
+  })
+
+  it('wait while a server does not come to an end for minutes', async () => {
+    let isAsked = false
+    const talkative = createServer(socket => {
+      socket.on('error', () => {})
+      socket.on('data', () => {
+        isAsked = true
+        socket.write('250-mail.example.org\r\n')
+      })
+      socket.write('220 mail.example.org\r\n')
+    })
+    talkative.listen(0, '127.0.0.1')
+    await once(talkative, 'listening')
+    onTestFinished(() => {
+      talkative.close()
+    })
+    const rig = await started((talkative.address() as AddressInfo).port)
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await eventually(() => isAsked)
+    await rig.pass(300_000)
+    await rig.told('the next attempt is in 30 s')
+    expect(JSON.stringify(rig.logged)).toContain('not done within 300000 ms')
   })
 
   it('do not keep anybody who stops waiting for a server that says nothing', async () => {

@@ -1,8 +1,8 @@
 """A mail server for tests, which tells of each mail that it takes with a line of JSON.
 
-usage: smtp_server.py HOST PORT CERT KEY take|refuse|plain|tls
+usage: smtp_server.py HOST PORT CERT KEY take|refuse|stranger|plain|tls
 
-It requires STARTTLS and a login; `refuse` takes no mail, `plain` has neither STARTTLS nor a login,
+It requires STARTTLS and a login; `refuse` takes no mail, `stranger` does not know who sends, `plain` has neither STARTTLS nor a login,
 and `tls` speaks TLS from the start.
 """
 
@@ -21,6 +21,13 @@ def tell(**said):
 
 
 class Handler:
+    async def handle_MAIL(self, server, session, envelope, address, options):
+        if mode == "stranger":
+            return "553 This is not your address"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
     async def handle_RCPT(self, server, session, envelope, address, options):
         if address.startswith("nobody@"):
             return "550 There is no such mailbox"

@@ -1,0 +1,24 @@
+/**
+ * Whether there is a topic that two valid topic filters both match (MQTT 3.1.1 §4.7).
+ */
+export function filtersOverlap(one: string, other: string): boolean {
+  const [ones, others] = [one.split('/'), other.split('/')]
+  for (let index = 0; ; index++) {
+    const [a, b] = [ones[index], others[index]]
+    if (a === '#' || b === '#') {
+      const rest = a === '#' ? b : a
+      if (index === 0) return !takesSystemOnly(rest)
+      // It takes also the level above it alone, which is no topic where it is empty.
+      return rest !== undefined || index > 1 || (ones[0] !== '' && others[0] !== '')
+    }
+    if (a === undefined || b === undefined) return a === b
+    if (a === '+' || b === '+') {
+      if (index === 0 && takesSystemOnly(a === '+' ? b : a)) return false
+    } else if (a !== b) return false
+  }
+}
+
+/** Wildcards at the start of a filter leave out what begins with `$` [MQTT-4.7.2-1]. */
+function takesSystemOnly(first: string | undefined): boolean {
+  return first?.startsWith('$') === true
+}
