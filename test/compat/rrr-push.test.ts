@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { PassThrough } from 'node:stream'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Handles } from '../../src/compat/rrr/handles.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
@@ -335,5 +336,63 @@ describe('handles', () => {
     time += 500
     await handles.take('later').next()
     expect(reads).toBeLessThanOrEqual(17 + 5 + 17 + 1)
+  })
+
+  /** A journal whose reads are counted, with handles of it. */
+  const counting = (config: Partial<typeof rrrDefaults>) => {
+    const journal = openJournal()
+    const read = vi.spyOn(journal, 'read')
+    const handles = new Handles({ journal, config: { ...rrrDefaults, ...config } })
+    onTestFinished(() => handles.close())
+    return { journal, read, handles }
+  }
+
+  it('that come all at once look through what is young together, and each finds its own', async () => {
+    const { journal, read, handles } = counting({ maxHandles: 1000 })
+    for (let count = 0; count < 3000; count++)
+      await journal.append(message(`push/${count % 1000}`, String(Math.floor(count / 1000))))
+    const all = Array.from({ length: 1000 }, (_, count) => handles.take(String(count)))
+    const found = await Promise.all(all.map(handle => handle.next()))
+    expect(found.map(event => event?.topic)).toEqual(all.map(({ topic }) => topic))
+    expect(new Set(found.map(event => event?.payload.toString()))).toEqual(new Set(['0']))
+    // Each has read its own message then; beside that, once through all.
+    expect(read.mock.calls.length - all.length).toBeLessThan(100)
+  })
+
+  it('that are asked for again at once read nothing, as the hub has what comes', async () => {
+    const { journal, read, handles } = counting({})
+    await journal.append(message('other', ''))
+    const handle = handles.take('1')
+    await handle.next()
+    handles.release(handle)
+    const before = read.mock.calls.length
+    for (let count = 0; count < 100; count++) await journal.append(message('push/1', String(count)))
+    expect(await handles.take('1').next()).toBeUndefined()
+    expect(read.mock.calls.length).toBe(before)
+    // One more, and the oldest has to go.
+    await journal.append(message('push/1', '100'))
+    expect((await handle.next())?.payload.toString()).toBe('1')
+  })
+
+  it('have each message once, in order, also where the journal could not be read half-way', async () => {
+    const { journal, read, handles } = counting({ maxQueued: 1000 })
+    for (let count = 0; count < 600; count++) await journal.append(message('push/1', String(count)))
+    const handle = handles.take('1')
+    let portions = 0
+    read.mockImplementation(query => {
+      if (query.limit > 1 && ++portions === 2) return Promise.reject(new Error('no'))
+      return MemoryJournal.prototype.read.call(journal, query)
+    })
+    await expect(handle.next()).rejects.toThrow('no')
+    const texts: string[] = []
+    for (;;) {
+      const event = await handle.next(false)
+      if (!event) break
+      texts.push(event.payload.toString())
+      const answer = new PassThrough()
+      handle.sending(event.sequence, answer)
+      await once(answer.end(), 'finish')
+    }
+    expect(texts).toEqual(Array.from({ length: 600 }, (_, count) => String(count)))
   })
 })

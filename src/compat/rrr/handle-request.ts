@@ -60,7 +60,7 @@ export class HandleRequest implements Sink, OpenPoll {
     this.#timer = setTimeout(() => this.finish(), wait).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
     answer.once('close', () => this.finish())
-    void this.#look()
+    void this.#look(true)
   }
 
   write(data: Buffer): boolean {
@@ -76,7 +76,7 @@ export class HandleRequest implements Sink, OpenPoll {
   gap(): void {
     this.#subscription?.close()
     this.#subscription = undefined
-    void this.#look()
+    void this.#look(false)
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {
@@ -85,26 +85,29 @@ export class HandleRequest implements Sink, OpenPoll {
     else this.#fail(new Ending(reason === 'too-slow' ? 'client-too-slow' : reason))
   }
 
-  /** Answers with nothing, where there is no answer yet. */
-  finish(): void {
+  /**
+   * Answers with nothing, where there is no answer yet.
+   *
+   * @param wait milliseconds until then; it does not listen meanwhile
+   */
+  finish(wait = 0): void {
     const place = parseId(this.#subscription?.cursor ?? '')
     if (!this.#end()) return
     if (place) this.#order.handle.advance(place.sequence)
-    this.#resolve(nothing)
+    if (wait === 0) this.#resolve(nothing)
+    else setTimeout(() => this.#resolve(nothing), wait).unref()
   }
 
   /** Makes room for a newer one: it is answered with nothing at once, or soon. */
   replace(): void {
-    const wait = this.#order.handle.replaced()
-    if (wait === 0) this.finish()
-    else if (this.#end()) setTimeout(() => this.#resolve(nothing), wait).unref()
+    this.finish(this.#order.handle.replaced())
   }
 
-  async #look(): Promise<void> {
+  async #look(isHubsPlace: boolean): Promise<void> {
     try {
       const { handle } = this.#order
       await handle.interrupt()
-      const event = await handle.next()
+      const event = await handle.next(isHubsPlace)
       if (this.#over) return
       if (event) this.#deliver(contentOf(event), event.sequence)
       else this.#listen()

@@ -1,11 +1,12 @@
 import type { Writable } from 'node:stream'
 import type { RrrConfig } from '../../config/compat.js'
-import { type Event, formatId, isHole } from '../../push/event.js'
+import { type Event, formatId } from '../../push/event.js'
 import type { Journal } from '../../push/journal.js'
 import type { RecentPlace } from './recent-place.js'
+import type { Looking, SharedLooks } from './shared-looks.js'
 
-/** What is read of the journal in one go. */
-const portion = { limit: 256, maxBytes: 256 * 1024 }
+/** More events than these are much to look through. */
+const farAway = 4096
 
 /** How often one request may take another's place with an answer at once, in milliseconds. */
 const replacePause = 1000
@@ -16,6 +17,9 @@ export interface HandleHouse {
   readonly config: Pick<RrrConfig, 'maxQueued' | 'maxAge'>
   /** Where a handle begins that is asked for the first time. */
   readonly recent: RecentPlace
+  /** Those who have little to look through do not wait for those who have much. */
+  readonly near: SharedLooks
+  readonly far: SharedLooks
   /** Milliseconds since 1970. */
   readonly now: () => number
 }
@@ -30,7 +34,7 @@ interface Sending {
  * What waits for one handle: a place in the journal up to which it has been looked through, and the sequences of what was
  * found there and is not delivered. Messages themselves are in the journal alone.
  */
-export class Handle {
+export class Handle implements Looking {
   readonly name: string
   readonly topic: string
   /** Requests that are open for it. */
@@ -40,6 +44,7 @@ export class Handle {
   /** When the last one was over. */
   usedAt = 0
   readonly #house: HandleHouse
+  /** Unknown until it is looked for. */
   #position: number | undefined
   /** In order. */
   #waiting: number[] = []
@@ -53,13 +58,23 @@ export class Handle {
     this.topic = `push/${name}`
   }
 
-  /** The place up to which it has been looked through. */
-  get cursor(): string {
-    return formatId(this.#house.journal.epoch, this.#position ?? 0)
+  /** The place up to which the journal has been looked through. */
+  get position(): number {
+    return this.#position ?? 0
   }
 
-  /** The oldest message that waits; `undefined` for none. Rejects as `Journal.read`. */
-  async next(): Promise<Event | undefined> {
+  get cursor(): string {
+    return formatId(this.#house.journal.epoch, this.position)
+  }
+
+  /**
+   * The oldest message that waits; `undefined` where there is none but those after `cursor`, which the hub has. Rejects as
+   * `Journal.read`.
+   *
+   * @param isHubsPlace whether the hub may have what comes after `cursor`; else the journal is looked through to its end
+   */
+  async next(isHubsPlace = true): Promise<Event | undefined> {
+    if (isHubsPlace && this.#isNear()) return undefined
     this.#looking ??= this.#look().finally(() => {
       this.#looking = undefined
     })
@@ -67,7 +82,7 @@ export class Handle {
     for (;;) {
       const [sequence] = this.#waiting
       if (sequence === undefined) return undefined
-      const query = { filters: [this.topic], after: sequence - 1, through: sequence, ...portion }
+      const query = { filters: [this.topic], after: sequence - 1, through: sequence, limit: 1, maxBytes: 1 }
       const [event] = (await this.#house.journal.read(query)).events
       if (event && event.sequence === sequence && this.#isFresh(event)) return event
       if (this.#waiting[0] === sequence) this.#waiting.shift()
@@ -119,23 +134,29 @@ export class Handle {
     this.advance(sequence)
   }
 
+  found(event: Event): void {
+    const { sequence } = event
+    if (sequence <= this.position || !this.#isFresh(event)) return
+    this.#waiting.push(sequence)
+    if (this.#waiting.length > this.#house.config.maxQueued) this.#waiting.shift()
+  }
+
+  /**
+   * Whether so little has come since it was asked for last that none of it would have to go, for its number or for its age:
+   * so it is with whoever asks again at once.
+   */
+  #isNear(): boolean {
+    const { journal, config, now } = this.#house
+    if (this.#waiting.length > 0 || this.#position === undefined || this.#looking) return false
+    return now() - this.usedAt < config.maxAge && journal.head - this.#position <= config.maxQueued
+  }
+
   /** Looks through what has come since the last time. */
   async #look(): Promise<void> {
-    const { journal, recent, config } = this.#house
+    const { journal, recent, near, far } = this.#house
     this.#position ??= await recent.find()
-    const through = journal.head
-    while (this.#position < through) {
-      const query = { filters: [this.topic], after: this.#position, through, ...portion }
-      const { events, position } = await journal.read(query)
-      for (const event of events) {
-        if (event.sequence > this.#position && !isHole(event) && this.#isFresh(event))
-          this.#waiting.push(event.sequence)
-      }
-      if (this.#waiting.length > config.maxQueued) this.#waiting = this.#waiting.slice(-config.maxQueued)
-      this.advance(position)
-      // A journal in memory answers in the same turn of the event loop.
-      await new Promise(setImmediate)
-    }
+    const distance = journal.head - this.#position
+    if (distance > 0) await (distance > farAway ? far : near).join(this)
   }
 
   #isFresh({ time }: Event): boolean {

@@ -3,6 +3,7 @@ import { Ending } from '../../endings.js'
 import type { Journal } from '../../push/journal.js'
 import { Handle, type HandleHouse } from './handle.js'
 import { RecentPlace } from './recent-place.js'
+import { SharedLooks } from './shared-looks.js'
 
 export interface HandlesOptions {
   readonly journal: Journal
@@ -26,7 +27,7 @@ export class Handles {
     const { journal, config, now = Date.now } = options
     this.#options = options
     const recent = new RecentPlace({ journal, maxAge: config.maxAge, now })
-    this.#house = { journal, config, recent, now }
+    this.#house = { journal, config, recent, near: new SharedLooks(journal), far: new SharedLooks(journal), now }
   }
 
   get size(): number {
