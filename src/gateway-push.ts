@@ -61,7 +61,7 @@ export interface PushSideOptions {
 }
 
 /** An endpoint of WebSockets. Whoever leads handshakes there has let them in. */
-export interface SocketEndpoint extends Pick<UpgradeRoute, 'matches' | 'check' | 'accept'> {
+export interface SocketEndpoint extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'check' | 'accept'> {
   /**
    * Ends all that are open. Idempotent.
    *

@@ -358,6 +358,7 @@ function embeddedHooks(
 function socketRoute(socket: SocketEndpoint, gate: ApiGate, config: Config, { authenticator }: Access): UpgradeRoute {
   return {
     matches: path => socket.matches(path),
+    isEverywhere: socket.isEverywhere,
     check: request => socket.check?.(request),
     accept: upgrade => socket.accept(upgrade),
     allowsOrigin: gate.allowsOrigin,

@@ -13,6 +13,9 @@ import { changesQuery, databaseQuery } from './couchdb/query.js'
 import { refuse, refuseInCouchdb } from './couchdb/refusals.js'
 import { StreamHouses } from './couchdb/streams.js'
 
+/** The headers that a page of another origin may send; jQuery.couch names the type of a body that it does not send. */
+const allowedHeaders = 'authorization, cache-control, content-type, last-event-id, x-requested-with'
+
 /** Somebody who was let in, and may listen to a database. */
 interface Reader<Query> {
   readonly caller: Caller
@@ -50,6 +53,12 @@ export function registerCouchdb(
       answerChanges(request, reply, house, await read(request, reply, options, changesQuery)),
     )
     for (const url of [...databases, changes]) registerOthers(scope, options, url)
+    if (prefix === '/') return
+    // Documents, views and all else that a CouchDB has.
+    scope.get(`${prefix}/:db/*`, async (request, reply) => {
+      await options.gate.admit(request, reply)
+      return refuse(reply, 404, 'not_found', 'missing')
+    })
   })
   return polls
 }
@@ -93,7 +102,7 @@ function send(reply: FastifyReply, value: object, callback: string | undefined):
 
 /** There is nothing to write here; pages of other origins may ask what they may send. */
 function registerOthers(scope: FastifyInstance, { gate }: DeliveryOptions, url: string): void {
-  const preflight = { methods: 'GET, HEAD', headers: 'authorization, cache-control, last-event-id, x-requested-with' }
+  const preflight = { methods: 'GET, HEAD', headers: allowedHeaders }
   scope.options(url, async (request, reply) => gate.preflight(request, reply, preflight))
   scope.route({
     method: ['POST', 'PUT', 'PATCH', 'DELETE'],

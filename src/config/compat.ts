@@ -6,7 +6,15 @@ import { topicFilter, wholeNumber } from './values.js'
  * The part of the table of options that has the clients of other systems run unchanged.
  */
 
-const prefix = z.string().regex(/^\/([\w.~-]+(\/[\w.~-]+)*)?$/, { error: 'must be a path such as /pere, or /' })
+/** What mqway has at its root itself. */
+const ownPaths = /^\/(v1|healthz|readyz|metrics)(\/|$)/
+
+const prefix = z
+  .string()
+  .regex(/^\/([\w.~-]+(\/[\w.~-]+)*)?$/, { error: 'must be a path such as /pere, or /' })
+  // Clients take those out of a path before they ask.
+  .refine(path => !/\/\.\.?(\/|$)/.test(path), { error: 'must not have . or .. between its slashes' })
+  .refine(path => !ownPaths.test(path), { error: 'must not be one of mqway’s own paths, as /v1 and /healthz are' })
 
 const pere = z.strictObject({
   prefix: prefix.default('/pere').describe('Where its URLs begin'),
@@ -39,11 +47,26 @@ const orOff = <T extends z.ZodType>(section: T) =>
   z.union([z.literal('off'), section], { error: 'must be off, or a mapping' })
 
 /** `compat:`, the URLs of other systems, on the same topics. */
-export const compat = z.strictObject({
-  pere: orOff(pere).prefault({}).describe('PERE: events with return receipts; or off'),
-  rrr: orOff(rrr).prefault({}).describe('RRR: HTTP push by handle, and plain WebSockets; or off'),
-  couchdb: orOff(couchdb).prefault({}).describe('CouchDB’s _changes; or off'),
-})
+export const compat = z
+  .strictObject({
+    pere: orOff(pere).prefault({}).describe('PERE: events with return receipts; or off'),
+    rrr: orOff(rrr).prefault({}).describe('RRR: HTTP push by handle, and plain WebSockets; or off'),
+    couchdb: orOff(couchdb).prefault({}).describe('CouchDB’s _changes; or off'),
+  })
+  .superRefine(({ pere, rrr, couchdb }, context) => {
+    if (pere === 'off') return
+    for (const [name, other] of Object.entries({ rrr, couchdb })) {
+      if (other === 'off' || !isWithinPere(pere.prefix, other.prefix)) continue
+      const path = [name, 'prefix']
+      context.addIssue({ code: 'custom', path, message: `must not be among the paths of compat.pere (${pere.prefix})` })
+    }
+  })
+
+/** Whether the URLs of another system would begin with a word that PERE has. */
+function isWithinPere(pere: string, path: string): boolean {
+  const base = pere === '/' ? '' : pere
+  return ['feed', 'push', 'feedback', 'admin'].some(word => `${path}/`.startsWith(`${base}/${word}/`))
+}
 
 /** `compat:` as the program uses it. */
 export type CompatConfig = z.output<typeof compat>

@@ -142,17 +142,21 @@ function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Clie
   return { credential: undefined, transport: 'http', address, path: pathOf(url), origin }
 }
 
+/** What a page is for that another one has put into itself (Fetch §2.2.5). */
+const frames: ReadonlySet<unknown> = new Set(['iframe', 'frame', 'embed', 'object', 'fencedframe'])
+
 /**
- * Refuses what another site's page has put into itself as an image or a script (Fetch Metadata §2): its browser says no
- * `Origin` then, and adds certificates and passwords that it knows. The page could not read the answer, and could yet use
- * up the connections of its visitor.
+ * Refuses what another site's page has put into itself as an image, a script or a frame (Fetch Metadata §2): its browser
+ * says no `Origin` then, and adds certificates and passwords that it knows. The page could not read the answer, and could
+ * yet use up the connections of its visitor, or a message that is told once.
  *
  * @throws {Ending} `origin-refused`
  */
 function refuseEmbedded({ headers }: FastifyRequest): void {
   const site = headers['sec-fetch-site']
   const isForeign = site === 'cross-site' || site === 'same-site'
-  if (headers.origin === undefined && isForeign && headers['sec-fetch-mode'] === 'no-cors') {
+  const isEmbedded = headers['sec-fetch-mode'] === 'no-cors' || frames.has(headers['sec-fetch-dest'])
+  if (headers.origin === undefined && isForeign && isEmbedded) {
     throw new Ending('origin-refused', { cause: `Sec-Fetch-Site: ${site}` })
   }
 }

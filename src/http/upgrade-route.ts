@@ -37,6 +37,8 @@ export interface UpgradeIdentity {
 /** One WebSocket endpoint. */
 export interface UpgradeRoute {
   matches(path: string): boolean
+  /** Whether it has every path there is, so that a request without a handshake is for something else. Default: false. */
+  readonly isEverywhere?: boolean | undefined
   /** Which pages may connect. */
   readonly allowsOrigin: OriginPolicy
   /**

@@ -37,9 +37,9 @@ export class UpgradeRouter {
     this.#options = options
   }
 
-  /** Whether there is a WebSocket endpoint at this path. */
+  /** Whether there is a WebSocket endpoint at this path, that is not everywhere. */
   matches(path: string): boolean {
-    return this.#options.routes.some(route => route.matches(path))
+    return this.#options.routes.some(route => route.isEverywhere !== true && route.matches(path))
   }
 
   /** From now on every handshake is refused with `shutting-down`. */

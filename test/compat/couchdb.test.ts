@@ -567,6 +567,30 @@ describe('what is wrong', () => {
     expect(messages(await changes(query))).toEqual(['1'])
   })
 
+  it('documents, and all else that is not here, are missing', async () => {
+    await start()
+    for (const path of ['notifications/some-id', 'notifications/_design/a/_view/b', 'notifications/_changes/']) {
+      const answer = await ask(path)
+      expect([path, answer.status, await answer.text()]).toEqual([
+        path,
+        404,
+        '{"error":"not_found","reason":"missing"}\n',
+      ])
+    }
+  })
+
+  it('pages of other origins may ask with the headers that jQuery.couch sends', async () => {
+    await start({ push: { origins: ['https://app.example'] } })
+    const headers = {
+      origin: 'https://app.example',
+      'access-control-request-method': 'GET',
+      'access-control-request-headers': 'content-type',
+    }
+    const { headers: said } = await ask('notifications/', { method: 'OPTIONS', headers })
+    expect(said.get('access-control-allow-origin')).toBe('https://app.example')
+    expect(said.get('access-control-allow-headers')?.split(', ')).toContain('content-type')
+  })
+
   it('says so when the journal cannot be read', async () => {
     await start({ recent: { maxEvents: 0, maxBytes: 0 } })
     await rig.publish('notifications', '1')
@@ -648,6 +672,7 @@ describe('CouchDB’s URLs of a whole gateway', () => {
     await fetch(`${http}/v1/publish?topic=notifications`, { method: 'POST', body: 'hello' })
     expect(messages(await read(gateway, '/notifications/_changes?include_docs=true'))).toEqual(['hello'])
     expect((await fetch(`${http}/push/notifications`, { method: 'POST', body: 'pere' })).status).toBe(204)
+    expect((await fetch(`${http}/no/such/page.html`)).status).toBe(404)
     expect((await read(gateway, '/notifications/_changes')).results).toHaveLength(2)
   })
 

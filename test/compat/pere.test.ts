@@ -338,6 +338,29 @@ describe('the feedback of PERE', () => {
     expect(await pere.admin('devices/CHANNEL_2')).toEqual({})
   })
 
+  it('is a form of any kind that a page or curl sends', async () => {
+    const pere = await startPere()
+    const id = (await pere.push(channel, 'one')).headers.get('event-id') ?? ''
+    const post = async (device: string, body: BodyInit, type: Record<string, string> = {}) => {
+      const headers = { Device: device, 'Last-Event-Id': id, ...type }
+      const answer = await fetch(`${pere.url}/feedback/${channel}`, { method: 'POST', headers, body })
+      return answer.headers.get('feedback') ?? answer.status
+    }
+    const form = new FormData()
+    form.set('other', 'x')
+    form.set('status', 'rx "ok" é\r\n--x')
+    expect(await post('H1', form)).toBe('kept')
+    expect(await post('H2', 'status=rx+ok', { 'Content-Type': 'text/plain' })).toBe('kept')
+    const report = await (await fetch(`${pere.gateway.urls.http}/v1/receipts?id=${id}`)).json()
+    expect(report).toMatchObject({ receipts: [{ detail: 'rx "ok" é\r\n--x' }, { detail: 'rx ok' }] })
+    const multipart = { 'Content-Type': 'multipart/form-data; boundary=x' }
+    expect(await post('H3', '--x\r\nnonsense', multipart)).toBe(400)
+    const file = new FormData()
+    file.set('status', new Blob(['rx ok']), 'status.txt')
+    expect(await post('H3', file)).toBe(400)
+    expect(await post('H3', `status=ok&x=${'x'.repeat(16 * 1024)}`)).toBe(400)
+  })
+
   it('has at most 1 KiB of status', async () => {
     const pere = await startPere()
     const id = (await pere.push(channel, 'one')).headers.get('event-id') ?? ''

@@ -300,6 +300,28 @@ describe('options that do not fit each other', () => {
     ).toEqual([origin])
   })
 
+  test.each([
+    ['{rrr: {prefix: /v1/events}}', 'compat.rrr.prefix: "/v1/events" must not be one of mqway’s own paths'],
+    ['{couchdb: {prefix: /healthz}}', 'compat.couchdb.prefix: "/healthz" must not be one of mqway’s own paths'],
+    ['{pere: {prefix: /a/..}}', 'compat.pere.prefix: "/a/.." must not have . or .. between its slashes'],
+    [
+      '{couchdb: {prefix: /pere/feed}}',
+      'compat.couchdb.prefix: "/pere/feed" must not be among the paths of compat.pere',
+    ],
+    ['{pere: {prefix: /}, rrr: {prefix: /admin/connections}}', 'must not be among the paths of compat.pere (/)'],
+  ])('compat: %s would be two things at one path', (compat, problem) => {
+    expect(problems({ yaml: `compat: ${compat}` })[0]).toContain(problem)
+  })
+
+  test.each([
+    '{rrr: {prefix: /v10}, couchdb: {prefix: /metrics-of}}',
+    '{pere: {prefix: /}, rrr: {prefix: /}, couchdb: {prefix: /}}',
+    '{pere: {prefix: /x}, rrr: {prefix: /x}, couchdb: {prefix: /x}}',
+    '{pere: off, rrr: {prefix: /pere/feed}}',
+  ])('compat: %s is fine', compat => {
+    expect(problems({ yaml: `compat: ${compat}` })).toEqual([])
+  })
+
   test.each(['', 'https://a b', 'https://', 'https://a.example/page', '/(/', '**', 'https://a:99999'])(
     'the origin %j is refused',
     origin => {

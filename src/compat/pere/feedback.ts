@@ -1,4 +1,4 @@
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
 import { Ending } from '../../endings.js'
 import { deviceOf } from '../../push/device.js'
@@ -9,6 +9,8 @@ import { deviceNamed, lastEventIdOf, requireListener } from './requests.js'
 
 /** Of a status, in bytes. */
 const longestStatus = 1024
+/** Of the form that it is in: what is longer is something else, and takes long to read. */
+const longestForm = 16 * 1024
 
 /** What became of a feedback, as the header `Feedback` says. */
 type Outcome = 'kept' | 'known' | 'unknown-event'
@@ -31,19 +33,35 @@ export async function takeFeedback(
   if (device === '') throw new Ending('invalid-parameter', { hint: 'the header Device is missing' })
   const id = lastEventIdOf(request)
   if (id === '') throw new Ending('invalid-parameter', { hint: 'the header Last-Event-Id is missing' })
-  const outcome = await record(push, channel, id, { device, ...statusOf(body) })
+  const outcome = await record(push, channel, id, { device, ...(await statusOf(request, body)) })
   log.debug({ channel, device, event: id, outcome }, 'There was feedback')
   return reply.code(200).headers({ 'cache-control': 'no-store', feedback: outcome }).send()
 }
 
-/** @throws {Ending} `invalid-parameter` */
-function statusOf(form: Buffer): Pick<Receipt, 'status' | 'detail'> {
-  const text = new URLSearchParams(form.toString()).get('status')
-  if (text === null) throw new Ending('invalid-parameter', { hint: 'the form field status is missing' })
+/** @throws {Ending} rejects with `invalid-parameter` */
+async function statusOf({ headers }: FastifyRequest, body: Buffer): Promise<Pick<Receipt, 'status' | 'detail'>> {
+  if (body.length > longestForm) {
+    throw new Ending('invalid-parameter', { hint: `the form must have at most ${longestForm} bytes` })
+  }
+  const text = await formField(headers['content-type'], body, 'status')
+  if (text === undefined) throw new Ending('invalid-parameter', { hint: 'the form field status is missing' })
   if (Buffer.byteLength(text) > longestStatus) {
     throw new Ending('invalid-parameter', { hint: `status must have at most ${longestStatus} bytes` })
   }
   return { status: isFurther(text) ? text : 'received', ...(text !== '' && { detail: text }) }
+}
+
+/** A field of a form, as any kind that browsers send (HTML Living Standard §4.10.21.8). */
+async function formField(type: string | undefined, body: Buffer, name: string): Promise<string | undefined> {
+  // Whoever names no type, or another one, means the usual one.
+  if (!type?.startsWith('multipart/form-data')) return new URLSearchParams(body.toString()).get(name) ?? undefined
+  try {
+    const form = await new Response(new Uint8Array(body), { headers: { 'content-type': type } }).formData()
+    const value = form.get(name)
+    return typeof value === 'string' ? value : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** The words for what comes after having received it; all others are a device's own. */

@@ -34,7 +34,7 @@ export interface RrrSocketOptions extends DeliveryOptions {
 }
 
 /** The endpoint of RRR's WebSockets. */
-export interface RrrSocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
+export interface RrrSocketRoute extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'accept'> {
   /** How many are open. */
   readonly size: number
   check(request: IncomingMessage): void
@@ -79,6 +79,7 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
       return sockets.size
     },
     matches: path => isBelow(prefix, path),
+    isEverywhere: prefix === '/',
     check,
     accept,
     close: grace => sockets.close(grace),
