@@ -4,6 +4,7 @@ import {
   type Http2SecureServer,
   type Http2ServerRequest,
   type Http2ServerResponse,
+  type Http2Stream,
   type ServerHttp2Session,
 } from 'node:http2'
 import type { Server } from 'node:net'
@@ -129,8 +130,10 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
     // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
-  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    if (request.httpVersionMajor === 1) {
+  server.on('request', (request: IncomingMessage | Http2ServerRequest, response: ServerResponse) => {
+    if ('stream' in request) {
+      request.stream.once('aborted', destroyStream)
+    } else {
       noteAnswer(response)
       if (closing) response.setHeader('Connection', 'close')
       response.on('close', answered)
@@ -149,6 +152,14 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
   return () => {
     closing = true
   }
+}
+
+/**
+ * A client has reset a stream of HTTP/2. Where it did so without an error, while something was being written, Node would
+ * keep the stream until its connection ends, and tell nobody that it is closed.
+ */
+function destroyStream(this: Http2Stream): void {
+  this.destroy()
 }
 
 /** There is no way to answer: whoever asks for an upgrade and has not waited for the answers before it gets none of all. */
