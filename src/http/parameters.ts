@@ -61,9 +61,20 @@ export function readValue<Schema extends z.ZodType>(
   throw new ParameterError(parameter, parameter === '' ? `${whole} ${message}` : `${parameter} ${message}`)
 }
 
+/** What the types of JSON are called. */
+const kinds: Readonly<Record<string, string>> = {
+  object: 'a JSON object',
+  array: 'a list',
+  string: 'a string',
+  number: 'a number',
+  boolean: 'true or false',
+}
+
 /** What is not said by the schema itself; each message follows the parameter's name. */
 function describe(issue: z.core.$ZodRawIssue): string | undefined {
-  if (issue.code === 'invalid_type' && issue.input === undefined) return 'is missing'
+  if (issue.code === 'invalid_type') {
+    return issue.input === undefined ? 'is missing' : `must be ${kinds[issue.expected] ?? issue.expected}`
+  }
   if (issue.code === 'unrecognized_keys') return `has no member ${issue.keys.join(', ')}`
   return undefined
 }

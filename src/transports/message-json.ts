@@ -43,7 +43,9 @@ export const receiptTime = duration({ min: '100ms', max: '1d' }).describe('For h
 const receiptRequest = z
   .strictObject({
     from: z
-      .union([z.literal('present'), askedDevices], { error: 'must be a list of devices, or present' })
+      .union([z.literal('present'), askedDevices], {
+        error: `must be present, or a list of 1 to ${maxAsked} devices with names of at most 255 bytes`,
+      })
       .describe('Names of devices, or present for all that listen to the topic now; or both, in a list'),
     within: receiptTime,
   })

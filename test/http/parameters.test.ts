@@ -54,6 +54,9 @@ describe('a body', () => {
     ['"\xff"', { parameter: '', message: 'The body must be JSON, in UTF-8' }],
     ['{}', { parameter: 'messages', message: 'messages is missing' }],
     ['{"messages":[{"topic":"a"},{}]}', { parameter: 'messages[1].topic', message: 'messages[1].topic is missing' }],
+    ['null', { parameter: '', message: 'The body must be a JSON object' }],
+    ['{"messages":{}}', { parameter: 'messages', message: 'messages must be a list' }],
+    ['{"messages":[{"topic":1}]}', { parameter: 'messages[0].topic', message: 'messages[0].topic must be a string' }],
     ['{"messages":[],"x":1}', { parameter: '', message: 'The body has no member x' }],
   ])('that is %s is refused with what is wrong', (text, problem) => {
     expect(problemOf(() => readJson(Buffer.from(text, 'latin1'), body))).toEqual(problem)

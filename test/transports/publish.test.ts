@@ -204,6 +204,7 @@ describe('what is wrong is refused with its name, and nothing is published', () 
     [{ ...good, receipt: { from: ['a'] } }, 'receipt.within'],
     [{ ...good, receipt: { from: 'all', within: '1s' } }, 'receipt.from'],
     [{ ...good, receipt: { from: [], within: '1s' } }, 'receipt.from'],
+    [{ ...good, receipt: { from: Array(1001).fill('a'), within: '1s' } }, 'receipt.from'],
     [{ ...good, receipt: { from: 'present', within: '30d' } }, 'receipt.within'],
     [{ messages: [] }, 'messages'],
     [{ messages: good }, 'messages'],

@@ -242,6 +242,10 @@ describe('who may', () => {
       200, 200, 403,
     ])
     expect([await report('ada', secretEvent.id), await report('auditor', secretEvent.id)]).toEqual([403, 200])
+    expect((await ask('GET', `?id=${news.id}`, undefined, await as('ada'))).body.receipts).toMatchObject([
+      { device: 'ada', user: 'ada' },
+      { device: 'ada-phone', user: 'ada' },
+    ])
     const nobody = [await ask('GET', `?id=${news.id}`), await ask('POST', '', '{'.repeat(2 ** 21))]
     expect(nobody.map(({ status }) => status)).toEqual([401, 401])
   })

@@ -363,8 +363,15 @@ export class ReceiptBook {
     const all = allOf(kind, sequence)
     // The name with a character that no name has comes right after it.
     const range = after === undefined ? all : { ...all, gte: `${keyOf(kind, sequence, after)}\0` }
-    const entries = await this.#store.range(range, limit)
-    return upTo(entries, maxText, ([key, value]) => secondOf(key).length + value.length)
+    const sizeOf = ([key, value]: Entry): number => secondOf(key).length + value.length
+    const page: Entry[] = []
+    let left = maxText
+    for await (const entries of this.#portions(range)) {
+      page.push(...entries)
+      left -= entries.reduce((size, entry) => size + sizeOf(entry), 0)
+      if (page.length >= limit || left < 0) break
+    }
+    return upTo(page.slice(0, limit), maxText, sizeOf)
   }
 
   /**
