@@ -83,6 +83,26 @@ describeWith(['/usr/bin/chromium', 'mosquitto_pub'], 'RRR’s pages in Chromium'
     },
   )
 
+  it('the one for CouchDB’s changes shows each, once and in order, and is linked from the first page', async () => {
+    const gateway = await start({ compat: { rrr: { wait: '200ms' } } })
+    await publish(gateway, 'notifications', 'before')
+    const page = await open(gateway.urls.http)
+    await page.getByRole('link', { name: 'CouchDB’s changes' }).click()
+    await page.locator('#state').getByText('Connected').waitFor()
+    const texts = ['hello', '"quotes" \\ \u{1f600} </script>']
+    for (const msg of texts) await publish(gateway, 'notifications/europe', JSON.stringify({ msg }))
+    await publish(gateway, 'notifications', '{"a":1}')
+    const shown = page.locator('#messages .content')
+    await eventually(async () => (await shown.count()) > texts.length)
+    const [newest, ...others] = await shown.allTextContents()
+    expect(JSON.parse(newest ?? '')).toMatchObject({ a: 1 })
+    expect(others).toEqual([...texts].reverse())
+    expect(await page.locator('#sequence').textContent()).toMatch(/^[1-9]/)
+
+    await page.getByRole('link', { name: 'RRR', exact: true }).click()
+    await page.locator('#state').getByText('Connected').waitFor()
+  })
+
   it('push says so where the gateway does not let it in', async () => {
     const gateway = await start({})
     const context = await browser.newContext()

@@ -1,0 +1,74 @@
+/*
+ * CouchDB's changes as its own clients listen to them: the place of the last change, and then one long-poll after the other
+ * from there.
+ */
+;(() => {
+  /** How long to wait after a request that failed, in milliseconds. */
+  const pause = 1_000
+
+  const { byId, add, show, command, addressOf } = compatPage
+  const query = new URLSearchParams(location.search)
+  const urlField = byId('url', HTMLInputElement)
+  const databaseField = byId('database', HTMLInputElement)
+  let listening = new AbortController()
+
+  urlField.value = query.get('url') ?? addressOf('/couchdb')
+  databaseField.value = query.get('database') ?? 'notifications'
+  byId('form', HTMLFormElement).addEventListener('submit', event => {
+    event.preventDefault()
+    listen()
+  })
+  listen()
+
+  function listen() {
+    const database = databaseField.value
+    byId('topic', HTMLElement).textContent = `${database}/#`
+    byId('command', HTMLElement).textContent = command(`${database}/europe`, `'{"msg":"hello"}'`)
+    listening.abort()
+    listening = new AbortController()
+    void follow(`${urlField.value.replace(/\/$/, '')}/${encodeURIComponent(database)}`, listening.signal)
+  }
+
+  /**
+   * @param {string} url of the database
+   * @param {AbortSignal} signal
+   */
+  async function follow(url, signal) {
+    /** Where to go on; -1 until it is known. */
+    let since = -1
+    while (!signal.aborted) {
+      try {
+        if (since < 0) since = Number((await ask(url, signal)).update_seq)
+        reached(since)
+        const changes = await ask(`${url}/_changes?feed=longpoll&include_docs=true&since=${since}`, signal)
+        for (const { doc } of changes.results) add(typeof doc.msg === 'string' ? doc.msg : JSON.stringify(doc))
+        since = changes.last_seq
+      } catch (error) {
+        if (signal.aborted) return
+        show('waiting', `${error instanceof Refusal ? error.message : unreachable}. Trying again …`)
+        await new Promise(resolve => setTimeout(resolve, pause))
+      }
+    }
+  }
+
+  const unreachable = 'The gateway cannot be reached, or does not let this page in (push.origins)'
+
+  /** @param {number} sequence */
+  function reached(sequence) {
+    byId('sequence', HTMLElement).textContent = String(sequence)
+    show('connected', 'Connected')
+  }
+
+  class Refusal extends Error {}
+
+  /**
+   * @param {string} url
+   * @param {AbortSignal} signal
+   */
+  async function ask(url, signal) {
+    const answer = await fetch(url, { signal })
+    const value = await answer.json().catch(() => ({}))
+    if (answer.ok) return value
+    throw new Refusal(value.reason?.replace(/\.$/, '') ?? `Something else answers there (status ${answer.status})`)
+  }
+})()
