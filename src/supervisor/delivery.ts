@@ -89,8 +89,10 @@ export class Delivery {
   }
 
   #onDown(reason: unknown): void {
-    const text = reason instanceof Error ? reason.message : String(reason)
-    if (text !== this.#away) this.#options.log.warn({ err: reason }, `the broker is away: ${text}`)
+    // An Ending is what a client would be told; its cause says which broker, and why.
+    const told = reason instanceof Ending ? (reason.cause ?? reason) : reason
+    const text = told instanceof Error ? told.message : String(told)
+    if (text !== this.#away) this.#options.log.warn(`the broker is away: ${text}`)
     this.#away = text
   }
 

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
@@ -24,6 +24,28 @@ async function server(options: Partial<MailServerOptions> = {}): Promise<MailSer
 }
 
 const ops = 'Ops <ops@example.org>'
+
+/** A mail server that has an answer to what begins so, and is gone for what it has none. */
+async function scripted(greeting: string, answers: Readonly<Record<string, string>>): Promise<AddressInfo> {
+  const sockets = new Set<Socket>()
+  const listening = createServer(socket => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.on('data', data => {
+      const [, answer] = Object.entries(answers).find(([word]) => data.toString('latin1').startsWith(word)) ?? []
+      if (answer === undefined) socket.destroy()
+      else if (answer !== '') socket.write(`${answer}\r\n`)
+    })
+    socket.write(`${greeting}\r\n`)
+  })
+  listening.listen(0, '127.0.0.1')
+  await once(listening, 'listening')
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+    listening.close()
+  })
+  return listening.address() as AddressInfo
+}
 
 async function started(port: number, to: string[] = [ops], smtp: object = {}): Promise<NotifyRig> {
   const login = { username: 'mqway', password: 'right', ca: files.cert }
@@ -130,6 +152,34 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     await rig.publish('t', 'x')
     await rig.pass(10_000)
     await eventually(() => mails.length === 1)
+  })
+
+  it.each([
+    ['says nothing else than good-bye', '421 Too busy', {}],
+    ['is no mail server', 'HTTP/1.1 400 Bad Request', {}],
+    ['is gone at STARTTLS', '220 hello', { EHLO: '250 STARTTLS' }],
+    ['goes on without TLS', '220 hello', { EHLO: '250 STARTTLS', STARTTLS: '220 go on', '\u0016': '250 OK' }],
+    ['cannot do TLS just now', '220 hello', { EHLO: '250 STARTTLS', STARTTLS: '454 not now' }],
+  ])('wait while the server %s', async (_, greeting, answers) => {
+    const { port } = await scripted(greeting, answers)
+    const rig = await started(port)
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('the next attempt is in 30 s')
+  })
+
+  it.each([
+    ['is gone with the first word of the mail', { DATA: '354 go on' }],
+    ['is gone when it has the mail', { DATA: '354 go on', From: '' }],
+    ['has no room for the mail', { DATA: '452 no room' }],
+  ])('wait while the server, without TLS, %s', async (_, answers) => {
+    const taken = { EHLO: '250 hello', MAIL: '250 OK', RCPT: '250 OK' }
+    const { port } = await scripted('220 hello', { ...taken, ...answers })
+    const rig = await started(port, [ops], { username: undefined, password: undefined, startTLS: 'off' })
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('the next attempt is in 30 s')
+    expect(rig.figures).toMatchObject({ sent: 0, failed: 0, retried: 1, waiting: 1 })
   })
 
   it('wait while a server does not come to an end for minutes', async () => {
