@@ -22,7 +22,7 @@ export class UserLimits {
    * @throws {Ending} `too-many-from-user`
    */
   admit(user: string | undefined): () => void {
-    if (user === undefined) return () => {}
+    if (user === undefined) return nothing
     const count = this.#open.get(user) ?? 0
     if (count >= this.#max) throw new Ending('too-many-from-user')
     this.#open.set(user, count + 1)
@@ -37,3 +37,5 @@ export class UserLimits {
     }
   }
 }
+
+function nothing(): void {}

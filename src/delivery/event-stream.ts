@@ -69,12 +69,13 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
    *
    * @throws {Ending} as `ApiGate.hold`, and `shutting-down`
    */
-  constructor(house: StreamHouse, { caller, device, body, peer, ...wanted }: StreamOrder) {
+  constructor(house: StreamHouse, order: StreamOrder) {
+    const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
     const { gate, connections, push, heartbeats } = house
     const { user } = caller.identity
     this.#house = house
     this.#body = body
-    this.#filters = wanted.filters
+    this.#filters = filters
     this.#address = caller.client.address
     this.#release = gate.hold(caller)
     try {
@@ -83,10 +84,10 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
       this.#release()
       throw error
     }
-    this.#attendance = push.presence.enter({ device, user, transport: 'sse', topics: wanted.filters })
-    this.#subscription = push.hub.subscribe({ ...wanted, device, sink: this })
+    this.#attendance = push.presence.enter({ device, user, transport: 'sse', topics: filters })
+    this.#subscription = push.hub.subscribe({ filters, encode, cursor, last, limit, device, sink: this })
     heartbeats.add(this)
-    peer.once('close', () => this.#end(new Ending('client-closed')))
+    peer.on('close', () => this.#end(new Ending('client-closed')))
   }
 
   /** What a client names it by. */

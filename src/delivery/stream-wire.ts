@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isOnlyAnswer } from '../http/last-answer.js'
+import { leaveServer } from './lone-connection.js'
 
 /** An answer of either version of HTTP. */
 export type Answer = ServerResponse | Http2ServerResponse
@@ -26,7 +27,7 @@ export interface StreamWire {
   /** Takes the bytes, and ends the answer. */
   readonly body: Writable
   /** What closes when the client is gone. */
-  readonly peer: Pick<Writable, 'once'>
+  readonly peer: Pick<Writable, 'on' | 'once'>
   /** Writes the head and the first bytes; call it once, before anything is written to `body`. */
   begin(headers: Readonly<Record<string, string>>, first: string): void
 }
@@ -105,13 +106,13 @@ function takeConnection(
   first: string,
 ): void {
   const { socket } = request
-  const own = { ...headers, connection: 'close', date: new Date().toUTCString() }
-  const lines = Object.entries({ ...reply.getHeaders(), ...own }).map(([name, value]) => `${name}: ${value}\r\n`)
+  reply.headers(headers).header('connection', 'close').header('date', new Date().toUTCString())
+  let head = 'HTTP/1.1 200 OK\r\n'
+  for (const [name, value] of Object.entries(reply.getHeaders())) head += `${name}: ${value}\r\n`
   reply.hijack()
-  const head = Buffer.from(`HTTP/1.1 200 OK\r\n${lines.join('')}\r\n`, 'latin1')
-  socket.write(Buffer.concat([head, Buffer.from(first)]))
-  ignoreInput(socket)
+  socket.write(Buffer.concat([Buffer.from(`${head}\r\n`, 'latin1'), Buffer.from(first)]))
   reply.raw.emit('finish')
+  leaveServer(socket)
   // By now it waits for the next request, and that has a time limit.
   socket.setTimeout(0)
 }

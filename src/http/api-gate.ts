@@ -87,6 +87,8 @@ export class ApiGate {
   hold({ client, identity }: Caller): () => void {
     const { connections, users } = this.#options
     const release = connections.hold(client.address)
+    // Most are not known, and there may be ten thousand: 250 bytes less for each.
+    if (identity.user === undefined) return release
     try {
       const leave = users.admit(identity.user)
       return () => {

@@ -161,15 +161,19 @@ async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
 
 /** Keeps track of the sockets of a server that listens, so that it can be ended for good. */
 function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
-  const sockets = new Set<Socket>()
+  /** With what is to be released for each. */
+  const sockets = new Map<Socket, string | undefined>()
   const dropped = countDrops(options)
+  // One for all of them, and not by `once`: 200 bytes less for each.
+  function forget(this: Socket): void {
+    const network = sockets.get(this)
+    sockets.delete(this)
+    if (network !== undefined) options.sockets?.release(network)
+  }
   server.on('connection', socket => {
-    sockets.add(socket)
     const network = options.sockets?.admit(socket.remoteAddress)
-    socket.once('close', () => {
-      sockets.delete(socket)
-      if (network !== undefined) options.sockets?.release(network)
-    })
+    sockets.set(socket, network)
+    socket.on('close', forget)
     if (network !== undefined || !options.sockets) return
     dropped('too-many-from-address', socket.remoteAddress)
     socket.destroy()
@@ -185,7 +189,7 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
       return closed
     },
     destroyConnections: () => {
-      for (const socket of sockets) socket.destroy()
+      for (const socket of sockets.keys()) socket.destroy()
     },
   }
 }

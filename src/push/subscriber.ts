@@ -18,7 +18,7 @@ export interface SubscribeOptions {
   /** Without a cursor: how many of the newest events it first gets besides. */
   readonly last?: number | undefined
   /** After how many events it is done; what is retained does not count. */
-  readonly limit?: number
+  readonly limit?: number | undefined
   /** Whose it is, where that is to be known of what is written to it. */
   readonly device?: string | undefined
 }
