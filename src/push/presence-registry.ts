@@ -1,5 +1,6 @@
 import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
+import { SmallMap } from './small-map.js'
 import { TopicIndex } from './topic-index.js'
 
 /** What tells the time. */
@@ -49,7 +50,8 @@ interface Party {
   readonly device: string
   readonly user: string | undefined
   readonly transport: ListenerTransport
-  readonly interests: Map<string, Interest>
+  /** By filter. */
+  readonly interests: SmallMap<string, Interest>
   connections: number
   since: number
   lastSeen: number
@@ -70,19 +72,19 @@ interface Interest {
 /** What an attendance needs of the registry. */
 interface AttendanceHost {
   time(): number
-  /** `false` where there is no room for it. */
-  join(party: Party, filter: string): boolean
+  /** `undefined` where there is no room for it. */
+  join(party: Party, filter: string): Interest | undefined
   /** At once. */
-  part(party: Party, filter: string): void
+  part(interest: Interest): void
   /** After the grace time. */
-  left(party: Party, filters: Iterable<string>): void
+  left(party: Party, interests: Iterable<Interest>): void
 }
 
 /** One connection of a listener. */
 class Attending implements Attendance {
   readonly #host: AttendanceHost
   readonly #party: Party
-  readonly #filters = new Set<string>()
+  readonly #interests = new SmallMap<string, Interest>()
   #left = false
 
   constructor(host: AttendanceHost, party: Party) {
@@ -96,27 +98,33 @@ class Attending implements Attendance {
 
   add(topics: Iterable<string>): void {
     for (const filter of topics) {
-      if (this.#left || this.#filters.has(filter)) continue
-      if (this.#host.join(this.#party, filter)) this.#filters.add(filter)
+      if (this.#left || this.#interests.has(filter)) continue
+      const interest = this.#host.join(this.#party, filter)
+      if (interest) this.#interests.set(filter, interest)
     }
   }
 
   remove(topics: Iterable<string>): void {
-    for (const filter of topics) if (this.#filters.delete(filter)) this.#host.part(this.#party, filter)
+    for (const filter of topics) {
+      const interest = this.#interests.get(filter)
+      if (!interest) continue
+      this.#interests.delete(filter)
+      this.#host.part(interest)
+    }
   }
 
   change(topics: readonly string[]): void {
     const wanted = new Set(topics)
     this.add(wanted)
-    this.remove([...this.#filters].filter(filter => !wanted.has(filter)))
+    this.remove([...this.#interests.keys()].filter(filter => !wanted.has(filter)))
   }
 
   leave(): void {
     if (this.#left) return
     this.#left = true
     this.seen()
-    this.#host.left(this.#party, this.#filters)
-    this.#filters.clear()
+    this.#host.left(this.#party, this.#interests.values())
+    this.#interests.clear()
   }
 }
 
@@ -125,8 +133,8 @@ const portion = 500
 
 /**
  * Who listens, by filter. What one connection changes costs as much as it has filters; grace times are all equally long, so
- * that one queue and one timer serve everybody. A listener takes some 700 bytes with one filter that others have too,
- * and twice that with one of its own.
+ * that one queue and one timer serve everybody. A listener takes some 450 bytes with one filter that others have too,
+ * and three times that with one of its own.
  */
 export class PresenceRegistry implements Presence {
   readonly #grace: number
@@ -135,7 +143,12 @@ export class PresenceRegistry implements Presence {
   readonly #maxLingering: number
   readonly #maxInterests: number
   readonly #host: AttendanceHost
-  readonly #parties = new Map<string, Party>()
+  readonly #parties: Readonly<Record<ListenerTransport, Map<string, Party>>> = {
+    sse: new Map(),
+    poll: new Map(),
+    socket: new Map(),
+    mqtt: new Map(),
+  }
   readonly #index = new TopicIndex<Interest>()
   /** In the order in which their grace time is over. */
   readonly #lingering = new Set<Interest>()
@@ -156,8 +169,8 @@ export class PresenceRegistry implements Presence {
     this.#host = {
       time: () => clock.time(),
       join: (party, filter) => this.#join(party, filter),
-      part: (party, filter) => this.#part(party, filter, 0),
-      left: (party, filters) => this.#left(party, filters),
+      part: interest => this.#part(interest, 0),
+      left: (party, interests) => this.#left(party, interests),
     }
   }
 
@@ -172,12 +185,14 @@ export class PresenceRegistry implements Presence {
   }
 
   enter({ device, user, transport, topics }: Listener): Attendance {
-    // Neither a transport nor a user's name holds a line feed.
-    const key = `${transport}\n${user ?? ''}\n${device}`
-    let party = this.#parties.get(key)
+    // No user's name and no device's holds a line feed.
+    const key = user === undefined ? device : `${user}\n${device}`
+    const parties = this.#parties[transport]
+    let party = parties.get(key)
     if (!party) {
-      party = { key, device, user, transport, interests: new Map(), connections: 0, since: 0, lastSeen: 0, walk: 0 }
-      this.#parties.set(key, party)
+      const interests = new SmallMap<string, Interest>()
+      party = { key, device, user, transport, interests, connections: 0, since: 0, lastSeen: 0, walk: 0 }
+      parties.set(key, party)
     }
     party.connections++
     const attending = new Attending(this.#host, party)
@@ -186,16 +201,16 @@ export class PresenceRegistry implements Presence {
     return attending
   }
 
-  #join(party: Party, filter: string): boolean {
+  #join(party: Party, filter: string): Interest | undefined {
     let interest = party.interests.get(filter)
     if (interest) {
       if (interest.connections === 0) this.#lingering.delete(interest)
       interest.connections++
-      return true
+      return interest
     }
     if (this.#interests >= this.#maxInterests) {
       this.#unseen++
-      return false
+      return undefined
     }
     this.#interests++
     interest = { filter, party, connections: 1, due: 0 }
@@ -206,12 +221,11 @@ export class PresenceRegistry implements Presence {
     party.interests.set(filter, interest)
     this.#index.add(filter, interest)
     this.#tell('join', interest)
-    return true
+    return interest
   }
 
-  #part(party: Party, filter: string, grace: number): void {
-    const interest = party.interests.get(filter)
-    if (!interest || --interest.connections > 0) return
+  #part(interest: Interest, grace: number): void {
+    if (--interest.connections > 0) return
     if (grace === 0 || this.#closed) {
       this.#remove(interest)
       return
@@ -231,9 +245,9 @@ export class PresenceRegistry implements Presence {
     }
   }
 
-  #left(party: Party, filters: Iterable<string>): void {
+  #left(party: Party, interests: Iterable<Interest>): void {
     party.connections--
-    for (const filter of filters) this.#part(party, filter, this.#grace)
+    for (const interest of interests) this.#part(interest, this.#grace)
     this.#forget(party)
   }
 
@@ -268,8 +282,8 @@ export class PresenceRegistry implements Presence {
     this.#tell('leave', interest)
   }
 
-  #forget({ key, connections, interests }: Party): void {
-    if (connections === 0 && interests.size === 0) this.#parties.delete(key)
+  #forget({ key, transport, connections, interests }: Party): void {
+    if (connections === 0 && interests.size === 0) this.#parties[transport].delete(key)
   }
 
   #tell(event: 'join' | 'leave', { filter, party: { device, user, transport } }: Interest): void {
@@ -353,7 +367,7 @@ export class PresenceRegistry implements Presence {
 }
 
 /** What both have. It costs as much as the smaller one is large: either may have very many. */
-function common(interests: ReadonlyMap<string, Interest>, filters: ReadonlySet<string>): string[] {
+function common(interests: SmallMap<string, Interest>, filters: ReadonlySet<string>): string[] {
   return interests.size < filters.size
     ? [...interests.keys()].filter(filter => filters.has(filter))
     : [...filters].filter(filter => interests.has(filter))

@@ -22,7 +22,7 @@ import {
   segmentOf,
   segmentStart,
 } from './level-segment.js'
-import { ownPayload } from './own-payload.js'
+import { OwnPayloads } from './own-payload.js'
 import type { RetainedMessages } from './retained-messages.js'
 
 /** One change of the database. */
@@ -60,6 +60,7 @@ export class Ledger {
   /** The first segment of which there may be the topics. */
   #topicsFrom: number | undefined
   #operations: Operation[] = []
+  readonly #payloads = new OwnPayloads()
 
   constructor(opened: OpenedDatabase, options: LedgerOptions) {
     this.#opened = opened
@@ -91,7 +92,7 @@ export class Ledger {
   put(message: Message, time: number): Event {
     const sequence = ++this.#last
     const { topic, qos } = message
-    const payload = ownPayload(message.payload)
+    const payload = this.#payloads.of(message.payload)
     const id = formatId(this.#opened.state.epoch, sequence)
     const event: Event = { id, sequence, topic, time, payload, qos, retained: false }
     const record = encodeEvent(event)

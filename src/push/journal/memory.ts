@@ -11,7 +11,7 @@ import {
 } from '../journal.js'
 import { matchCost, topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
-import { lonePayload, ownPayload } from './own-payload.js'
+import { lonePayload, OwnPayloads } from './own-payload.js'
 import { RetainedMessages } from './retained-messages.js'
 
 /** How often an event is held against one filter in one go, some 3 ms at the worst; and how many are let go of. */
@@ -36,6 +36,7 @@ export class MemoryJournal implements Journal {
   readonly #clock: () => number
   readonly #commit: GroupCommit
   readonly #retained: RetainedMessages
+  readonly #payloads = new OwnPayloads()
   readonly #retainedEvents = new Map<string, Event>()
   readonly #timer: NodeJS.Timeout
   /** The events, and before them the places of some that are gone. */
@@ -75,7 +76,7 @@ export class MemoryJournal implements Journal {
   #write(message: Message): Event {
     const sequence = this.head + 1
     const { topic, qos } = message
-    const payload = ownPayload(message.payload)
+    const payload = this.#payloads.of(message.payload)
     const id = formatId(this.epoch, sequence)
     const event: Event = { id, sequence, topic, time: this.#clock(), payload, qos, retained: false }
     const change = this.#retained.note(message, sequence)
