@@ -8,7 +8,7 @@ import { requirePermitted } from '../delivery/permitted.js'
 import { SharedBytes } from '../delivery/shared-bytes.js'
 import { beginAnswer, wireOf } from '../delivery/stream-wire.js'
 import { namedWords } from '../delivery/stream-words.js'
-import { readQuery } from '../http/parameters.js'
+import { KnownQueries } from '../http/known-queries.js'
 import { deviceOf } from '../push/device.js'
 import type { Operation } from './operation.js'
 import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
@@ -21,6 +21,10 @@ const query = z.object({
   last_event_id: subscribeFields.cursor.describe('The same as cursor; the header Last-Event-ID comes before both'),
   enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
 })
+
+interface EventsHouse extends StreamHouse {
+  readonly queries: KnownQueries<z.output<typeof query>>
+}
 
 /** `GET /v1/events` */
 export const eventsOperations: readonly Operation[] = [
@@ -45,8 +49,9 @@ const streamHeaders = {
 /** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
 export function registerEvents(app: FastifyInstance, options: DeliveryOptions): void {
   const { gate, push } = options
-  const house: StreamHouse = {
+  const house: EventsHouse = {
     ...options,
+    queries: new KnownQueries(query, { longestCursor, remembered: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
     places: new SharedBytes(encodePlace),
     signs: new SharedBytes(encodeHeartbeat),
@@ -61,11 +66,11 @@ export function registerEvents(app: FastifyInstance, options: DeliveryOptions): 
   })
 }
 
-async function openStream(request: FastifyRequest, reply: FastifyReply, house: StreamHouse): Promise<FastifyReply> {
+async function openStream(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
   const { gate, push } = house
   const { heartbeat } = push.config
   const caller = await gate.admit(request, reply)
-  const { topic: filters, enveloped, json, last, ...given } = readQuery(request, query)
+  const { topic: filters, enveloped, json, last, ...given } = house.queries.read(request)
   requirePermitted(caller.permissions, filters)
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
@@ -76,9 +81,14 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, house: S
   const device = deviceOf(caller.identity, given.device)
   const { body, peer, begin } = wireOf(request, reply, 2 * heartbeat)
   const stream = new EventStream(house, {
-    ...{ caller, device, filters, encode: streamEncoder({ enveloped, json }), body, peer },
-    ...(cursor !== undefined && { cursor }),
-    ...(last !== undefined && { last }),
+    caller,
+    device,
+    filters,
+    encode: streamEncoder({ enveloped, json }),
+    cursor,
+    last,
+    body,
+    peer,
   })
   begin(streamHeaders, streamStart({ connection: stream.id, device, heartbeat: heartbeat / 1000 }))
   return reply

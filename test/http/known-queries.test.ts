@@ -64,7 +64,13 @@ describe('a query that was read before', () => {
     )
   })
 
-  it('is not read again for another cursor', async () => {
+  it('is not taken for the one that has a cursor besides', async () => {
+    const url = await start()
+    await ask(url, 'topic=a&cursor=ab-1')
+    expect(await ask(url, 'topic=a&')).toEqual({ known: { topic: 'a', limit: 5 }, anew: { topic: 'a', limit: 5 } })
+  })
+
+  it('is not read again for another cursor, or without one', async () => {
     const url = await start()
     const readOnce = async (query: string): Promise<number> => {
       const before = reads
@@ -76,6 +82,10 @@ describe('a query that was read before', () => {
     expect(await readOnce('topic=a&cursor=ab-2&limit=3')).toBe(0)
     expect(await readOnce('topic=a&cursor=ab-3&limit=4')).toBe(1)
     expect(await readOnce('topic=a&cursor=AB&limit=3')).toBe(1)
+    expect(await readOnce('topic=a&limit=3')).toBe(1)
+    expect(await readOnce('topic=a&limit=3')).toBe(0)
+    expect(await readOnce('topic=b&limit=3')).toBe(1)
+    expect(await readOnce('topic=b&limit=3')).toBe(0)
   })
 
   it('is forgotten when there have been very many others, unless it was asked for again', async () => {
