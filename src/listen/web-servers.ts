@@ -16,6 +16,7 @@ import { forgetAnswer, noteAnswer, owesAnswer } from '../http/last-answer.js'
 import { answerClientError } from './client-errors.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import { endGently, writeRefusal } from './refusal.js'
+import { type Answer, UntakenAnswers } from './untaken-answers.js'
 
 /** What answers requests: a Fastify app after `ready()`. Its router takes requests of HTTP/1.1 and of HTTP/2 alike. */
 export interface WebApp {
@@ -27,6 +28,8 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   /** Takes every request for a WebSocket, also from the TLS port. */
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
+  /** Bytes of complete answers that wait for their clients together. Default: 64 MiB. */
+  readonly maxUntaken?: number
   /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
   readonly idleTimeout?: number
 }
@@ -124,15 +127,22 @@ function http1Settings({ limits }: WebServerOptions) {
 /** Leads what comes in to the app and the upgrade handler. Returns what makes connections end after their answer. */
 function serveRequests(server: Server | Http2SecureServer, options: WebServerOptions): () => void {
   const { app, log, metrics } = options
+  const untaken = new UntakenAnswers(options)
   let closing = false
+  function over(this: Answer): void {
+    untaken.delete(this)
+  }
   function answered(this: ServerResponse): void {
+    untaken.delete(this)
     forgetAnswer(this)
     // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
-  server.on('request', (request: IncomingMessage | Http2ServerRequest, response: ServerResponse) => {
-    if ('stream' in request) {
-      request.stream.once('aborted', destroyStream)
+  server.on('request', (request: IncomingMessage | Http2ServerRequest, response: Answer) => {
+    untaken.add(response)
+    if ('stream' in response) {
+      response.stream.once('aborted', destroyStream)
+      response.on('close', over)
     } else {
       noteAnswer(response)
       if (closing) response.setHeader('Connection', 'close')

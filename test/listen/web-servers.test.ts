@@ -14,6 +14,7 @@ import { compileOrigins } from '../../src/access/origins.js'
 import { createApp } from '../../src/listen/app.js'
 import { registerEndpointHints } from '../../src/listen/pages.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
+import type { Metrics } from '../../src/metrics.js'
 import { eventually } from '../helpers/wait.js'
 import {
   closing,
@@ -57,6 +58,10 @@ async function start(changed: Partial<WebServerOptions> = {}) {
   registerEndpointHints(app, path => rig.router.matches(path))
   app.get('/hello', async request => `hello over ${request.raw.httpVersion}\n`)
   app.get('/stall', () => new Promise(() => {}))
+  app.get('/large', (_request, reply) => {
+    reply.hijack()
+    reply.raw.end(Buffer.alloc(500_000))
+  })
   await app.ready()
   onTestFinished(() => app.close())
   const options: WebServerOptions = {
@@ -356,6 +361,40 @@ describe('the plain port', () => {
     const { httpPort } = await start()
     const answer = await exchange(httpPort, `${get('/hello')}garbage\r\n\r\n`)
     expect(answer.match(/HTTP\/1\.1/g)).toHaveLength(1)
+  })
+})
+
+describe('answers that their clients do not take', () => {
+  const cutOff = async ({ registry }: Metrics): Promise<number | undefined> => {
+    const metric = await registry.getSingleMetric('mqway_endings_total')?.get()
+    return metric?.values.find(({ labels }) => labels['reason'] === 'client-too-slow')?.value
+  }
+
+  it('are cut off over HTTP/2, the oldest first, where all together are too much', async () => {
+    const { httpsPort, metrics } = await start({ maxUntaken: 2_250_000 })
+    const session = connectHttp2(`https://localhost:${httpsPort}`, {
+      ca: pem.cert,
+      settings: { initialWindowSize: 0 },
+    })
+    onTestFinished(() => session.destroy())
+    const streams = Array.from({ length: 10 }, () => session.request({ ':path': '/large' }))
+    await Promise.all(streams.slice(0, 6).map(stream => once(stream, 'close')))
+    expect(streams.map(({ closed }) => closed)).toEqual([...Array(6).fill(true), ...Array(4).fill(false)])
+    expect(await ask(http2(httpsPort), '/hello')).toMatchObject({ status: 200 })
+    expect(await cutOff(metrics)).toBe(6)
+  })
+
+  it('are cut off with their connection over HTTP/1.1, also where a client did not wait for those before', async () => {
+    const { httpPort, metrics } = await start({ maxUntaken: 2_250_000 })
+    const [greedy, modest] = [await connected(httpPort), await connected(httpPort)]
+    greedy.pause().write(get('/large').repeat(50))
+    modest.pause().write(get('/large'))
+    await eventually(async () => ((await cutOff(metrics)) ?? 0) > 0)
+    const [cut, whole] = [received(greedy.resume()), received(modest.resume())]
+    greedy.end()
+    modest.end()
+    expect((await cut).length).toBeLessThan(50 * 500_000)
+    expect((await whole).length).toBeGreaterThan(500_000)
   })
 })
 
