@@ -59,6 +59,22 @@ export function describeReceiptStore(
     expect((await store.range(everything, 10)).map(([key]) => key)).toEqual(['b/1', 'c'])
   })
 
+  it('lets others have their turn, however much is asked of it', async () => {
+    await store.batch([put('a')])
+    let turns = 0
+    let next = setImmediate(function count() {
+      turns++
+      next = setImmediate(count)
+    })
+    for (let index = 0; index < 500; index++) {
+      await store.get('a')
+      await store.range(everything, 1)
+      await store.batch([put('a')])
+    }
+    clearImmediate(next)
+    expect(turns).toBeGreaterThanOrEqual(10)
+  })
+
   it('refuses everything when it is closed', async () => {
     await store.close()
     await store.close()

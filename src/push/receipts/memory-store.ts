@@ -3,16 +3,22 @@ import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 /** Changes of a batch for each of which the list of keys may be moved. */
 const fewChanges = 16
 
+/** Calls after which others have a turn: all that is kept in memory would else be done in one, however much it is. */
+const callsPerTurn = 50
+
 /** A store that ends with the process. */
 export class MemoryReceiptStore implements ReceiptStore {
   readonly #values = new Map<string, string>()
   /** In order. Of a few that come or go, moving the rest is a copy of memory each. */
   readonly #keys: string[] = []
+  #calls = 0
   #closed = false
 
   async get(key: string): Promise<string | undefined> {
     this.#checkOpen()
-    return this.#values.get(key)
+    const value = this.#values.get(key)
+    await this.#rest()
+    return value
   }
 
   async range({ gte, lt }: KeyRange, limit: number): Promise<[string, string][]> {
@@ -23,6 +29,7 @@ export class MemoryReceiptStore implements ReceiptStore {
       if (key >= lt) break
       found.push([key, this.#values.get(key) ?? ''])
     }
+    await this.#rest()
     return found
   }
 
@@ -37,6 +44,7 @@ export class MemoryReceiptStore implements ReceiptStore {
     const changed = [...wasKnown].filter(([key, was]) => this.#values.has(key) !== was).map(([key]) => key)
     if (changed.length > fewChanges) this.#merge(changed)
     else for (const key of changed) this.#toggle(key)
+    await this.#rest()
   }
 
   /** Adds a key to the list, or takes it away where it is there. */
@@ -75,6 +83,11 @@ export class MemoryReceiptStore implements ReceiptStore {
       else high = middle
     }
     return low
+  }
+
+  /** To be waited for when a call has done what it does, so that calls come in their order. */
+  async #rest(): Promise<void> {
+    if (++this.#calls % callsPerTurn === 0) await new Promise(setImmediate)
   }
 
   #checkOpen(): void {
