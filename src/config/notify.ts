@@ -61,7 +61,9 @@ const mail = z
       .describe('How long a mail that cannot be sent is tried, 30 s to 1 h apart; then it is an error in the log'),
     maxQueued: wholeNumber(1, 100_000)
       .default(1000)
-      .describe('Mails that wait to be sent, one for each recipient; beyond, what happens waits for its mail'),
+      .describe(
+        'Mails that wait to be sent, one for each recipient, and 32 MiB of text at most; beyond, what happens waits for its mail',
+      ),
   })
   .superRefine(({ smtp: server, sendmail }, context) => {
     if (context.issues.length > 0) return

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Takes a mail as sendmail does, and puts it into a file.
+{
+  cat
+  echo
+} >> mails.txt
