@@ -1,5 +1,6 @@
 import type { Event } from './event.js'
 import type { Encoder } from './sink.js'
+import { SmallMap } from './small-map.js'
 
 /** Bounds of what is kept in memory. */
 export interface RecentBounds {
@@ -11,7 +12,7 @@ export interface RecentBounds {
 /** An event with what it has been encoded to. */
 export interface RecentEvent {
   readonly event: Event
-  readonly encoded: Map<Encoder, Buffer>
+  readonly encoded: SmallMap<Encoder, Buffer>
 }
 
 /**
@@ -47,7 +48,7 @@ export class Recent {
     const { sequence } = event
     if (sequence !== this.#last + 1) while (this.#first <= this.#last) this.#drop()
     if (this.#first > this.#last) this.#first = sequence
-    const recent = { event, encoded: new Map() }
+    const recent = { event, encoded: new SmallMap<Encoder, Buffer>() }
     this.#last = sequence
     if (this.#last - this.#first >= this.#ring.length) this.#drop()
     this.#ring[sequence % this.#ring.length] = recent
