@@ -66,11 +66,22 @@ export class ApiGate {
   admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Caller | Promise<Caller> {
     const client = admitOrigin(request, reply, this.#options)
     if (admission.withoutCredentials !== true) refuseEmbedded(request)
-    const wait = this.#options.requests?.take(networkOf(client.address)) ?? 0
-    if (wait > 0) throw new Ending('too-many-requests', { retryAfter: Math.ceil(wait / 1000) })
+    requireNoWait(this.#options.requests?.take(networkOf(client.address)))
     const { authenticator } = this.#options
     if (authenticator === undefined) return this.#callerOf(client, anonymous)
     return this.#identify(authenticator, request, reply, client, admission)
+  }
+
+  /**
+   * Counts what somebody asks for over a connection that is open already.
+   *
+   * @param requests how many of them it is like; more than are left leave their address in debt
+   * @throws {Ending} `too-many-requests`
+   */
+  spend({ address }: Client, requests: number): void {
+    const who = networkOf(address)
+    requireNoWait(this.#options.requests?.wait(who))
+    this.#options.requests?.spend(who, requests)
   }
 
   /** Answers a preflight. */
@@ -137,6 +148,11 @@ export class ApiGate {
       throw error
     }
   }
+}
+
+/** @throws {Ending} `too-many-requests`, with how long that will be so */
+function requireNoWait(milliseconds = 0): void {
+  if (milliseconds > 0) throw new Ending('too-many-requests', { retryAfter: Math.ceil(milliseconds / 1000) })
 }
 
 /** What is known of a request whatever it presents. */

@@ -9,15 +9,17 @@ import type { Identity } from '../identity.js'
 import type { Message } from '../push/event.js'
 import type { Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
-import { topicPredicate } from '../push/topics.js'
+import { levelsOf, topicPredicate } from '../push/topics.js'
 import { receiptJson, refusedTopic, unknownEvent } from './receipts.js'
 import { RequestRefusal } from './socket-errors.js'
 import type { SocketHouse } from './socket-house.js'
 import type { ClientMessage, MessageOf } from './socket-messages.js'
 import { withReceipts } from './with-receipts.js'
 
-/** Filters that one connection may have, its own topic not counted. */
-const maxFilters = 1000
+/** Filters that one connection may have, its own topic not counted; their levels, and their UTF-16 units, together. */
+const [maxFilters, maxLevels, maxLength] = [1000, 10_000, 256 * 1024]
+/** A change is like one request, and like one more for each so many filters there are then: all are looked through. */
+const filtersPerRequest = 100
 
 /** The topics of one connection, for which it needs no rule. */
 export interface OwnTopics {
@@ -95,23 +97,28 @@ export class SocketRequests {
   }
 
   #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: Answer) => void): Promise<void> {
+    this.#spend(topics.length)
     const { subscription, attendance, topics: own } = this.#asking
     const refused = topics.findIndex(filter => filter !== own.out && !this.#permissions.maySubscribe(filter))
     if (refused !== -1) throw RequestRefusal.ofTopic(`topics[${refused}]`, topics[refused] ?? '')
     const added = new Set(topics.filter(filter => filter !== own.out && !this.#filters.has(filter)))
-    if (this.#filters.size + added.size > maxFilters) {
-      throw new ParameterError('topics', `topics must not become more than ${maxFilters} in all`)
-    }
+    requireRoom([...this.#filters, ...added])
     for (const filter of added) this.#filters.add(filter)
     if (added.size > 0) attendance.add([...added])
     return this.#change(applied => subscription.change({ add: [...added], cursor, applied }), done)
   }
 
   #unsubscribe({ topics }: MessageOf<'unsubscribe'>, done: (answer: Answer) => void): Promise<void> {
+    this.#spend(0)
     return this.#remove(
       topics.filter(filter => this.#filters.has(filter)),
       done,
     )
+  }
+
+  /** Counts a change. @throws {Ending} `too-many-requests` */
+  #spend(added: number): void {
+    this.#house.gate.spend(this.#asking.client, 1 + (this.#filters.size + added) / filtersPerRequest)
   }
 
   #remove(filters: readonly string[], done: (answer: Answer) => void): Promise<void> {
@@ -180,8 +187,27 @@ export class SocketRequests {
   async #authenticate({ token }: MessageOf<'authenticate'>): Promise<Answer> {
     const { gate, connections } = this.#house
     const { connection, client } = this.#asking
+    gate.spend(client, 1)
     const identity = await gate.identifyToken(token, client)
     connections.renew(connection.id, identity)
     return { expires: identity.expires === undefined ? null : new Date(identity.expires).toISOString() }
   }
+}
+
+/** Sees to it that one connection does not have too many filters. @throws {ParameterError} */
+function requireRoom(filters: readonly string[]): void {
+  let [levels, length] = [0, 0]
+  for (const filter of filters) {
+    levels += levelsOf(filter)
+    length += filter.length
+  }
+  const problem =
+    filters.length > maxFilters
+      ? `become more than ${maxFilters}`
+      : levels > maxLevels
+        ? `have more than ${maxLevels} levels`
+        : length > maxLength
+          ? `have more than ${maxLength} characters`
+          : undefined
+  if (problem !== undefined) throw new ParameterError('topics', `topics must not ${problem} in all`)
 }

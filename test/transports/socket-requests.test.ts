@@ -52,6 +52,44 @@ const live = async (socket: TestSocket): Promise<TestSocket> => {
 }
 
 describe('filters of a socket', () => {
+  it('are counted in levels and characters, too, and what is too much changes nothing', async () => {
+    const rig = await startSocketRig({ config: { limits: { topicLevels: 100, topicLength: '60KiB' } } })
+    const socket = await live(await rig.connect())
+    const deep = (from: number) => Array.from({ length: 100 }, (_, index) => `${from + index}${'/a'.repeat(99)}`)
+    expect(await socket.ask({ type: 'subscribe', topics: deep(0) })).toMatchObject({ type: 'ok' })
+    expect(await socket.ask({ type: 'subscribe', topics: ['one'] })).toMatchObject({
+      ...{ type: 'error', status: 400, parameter: 'topics' },
+      detail: 'topics must not have more than 10000 levels in all',
+    })
+    expect(await socket.ask({ type: 'unsubscribe', topics: deep(0) })).toMatchObject({ topics: [] })
+    const long = Array.from({ length: 5 }, (_, index) => `${index}${'x'.repeat(60_000)}`)
+    expect(await socket.ask({ type: 'subscribe', topics: long })).toMatchObject({
+      detail: 'topics must not have more than 262144 characters in all',
+    })
+    expect(await socket.ask({ type: 'subscribe', topics: long.slice(1) })).toMatchObject({ topics: long.slice(1) })
+  })
+
+  it('change as fast as requests may come, and not faster; nobody else loses anything', async () => {
+    const rig = await startSocketRig({ config: { limits: { requestsPerSecond: 1, requestsBurst: 20 } } })
+    const [greedy, other] = [await live(await rig.connect()), await live(await rig.connect('?topic=a'))]
+    const many = Array.from({ length: 100 }, (_, index) => `many/${index}`)
+    const answers = []
+    for (let round = 0; round < 20; round++) {
+      answers.push(await greedy.ask({ type: 'subscribe', topics: many }))
+      answers.push(await greedy.ask({ type: 'unsubscribe', topics: many }))
+      await rig.publish('a', String(round))
+    }
+    const done = answers.filter(({ type }) => type === 'ok').length
+    // Each is like two of twenty.
+    expect(done).toBeGreaterThan(9)
+    const refused = answers.filter(({ type }) => type === 'error')
+    expect([refused.length, refused.length > 0]).toEqual([40 - done, true])
+    expect(refused[0]).toMatchObject({ status: 429, reason: 'too-many-requests', retryAfter: expect.any(Number) })
+    await other.next('event')
+    await eventually(() => other.events.length === 20)
+    expect(other.payloads()).toEqual(Array.from({ length: 20 }, (_, index) => String(index)))
+  })
+
   it('come, with what is retained on them, and go', async () => {
     const rig = await startSocketRig()
     await rig.publish('a/1', 'state a', { retain: true })
