@@ -30,6 +30,8 @@ export interface Custodian {
   lapsed(): Promise<void>
   /** Called when all that was handed over is kept after all, or on its way with its acknowledgement waiting. */
   restored(): void
+  /** Called when a publisher waits until so many of the messages that were handed over are kept, from the first on. */
+  awaited(count: number): void
 }
 
 /** What `Broker.open` opens: a stream, which some brokers can read with less work when nobody keeps what was read. */

@@ -66,6 +66,7 @@ export class Custody {
     }
     if (client) this.#last.set(client, this.#handed)
     this.#held.push({ until: this.#handed, release })
+    this.#options.custodian.awaited(this.#handed)
     this.#timer ??= setTimeout(() => this.#lapse(), this.#options.patience).unref()
   }
 

@@ -107,12 +107,12 @@ export class CatchUps {
     let position = from
     while (position < end && bytes < portionBytes && data.length < subscriber.room) {
       const event = recent.at(position + 1)
-      if (event && isHole(event.event)) {
+      if (event && isHole(event)) {
         if (position === from) subscriber.gap('missed', from, from + 1)
         break
       }
       position++
-      if (!event || !wants(event.event.topic)) continue
+      if (!event || !wants(event.topic)) continue
       const encoded = recent.encode(event, subscriber.encode)
       data.push(encoded)
       bytes += encoded.length

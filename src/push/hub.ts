@@ -99,9 +99,12 @@ export class Hub {
     }
     const position = (): number => this.#position
     this.#catchUps = new CatchUps({ journal, recent, log, position, join: subscriber => this.#join(subscriber) })
-    this.#unwatch = journal.watch(events => {
-      for (const event of events) this.#dispatch(event)
-    })
+    this.#unwatch = journal.watch(
+      events => {
+        for (const event of events) this.#dispatch(event)
+      },
+      topic => this.counters.catchingUp > 0 || this.#topics.match(topic).length > 0,
+    )
   }
 
   /**
@@ -164,7 +167,7 @@ export class Hub {
     // Before it is passed: as they read on, they come to it, and are told.
     if (isHole(event)) for (const subscriber of this.#subscribers) subscriber.interrupt()
     this.#position = sequence
-    const recent = this.#recent.push(event)
+    this.#recent.push(event)
     const groups = this.#topics.match(event.topic)
     if (groups.length === 0) return
     const starts = new Map<Encoder, Chain>()
@@ -175,7 +178,7 @@ export class Hub {
         const { encode } = subscriber
         let start = starts.get(encode)
         if (!start) {
-          start = new Chain(this.#recent.encode(recent, encode))
+          start = new Chain(this.#recent.encode(event, encode))
           starts.set(encode, start)
         }
         subscriber.offer(start, sequence)

@@ -50,6 +50,12 @@ export interface SequenceRange {
 }
 
 /**
+ * When a message is written: `now`, with what came in the same turn of the event loop, or `at leisure`, with others, within
+ * some milliseconds, where nobody waits for it and no watcher wants its topic.
+ */
+export type Urgency = 'now' | 'at leisure'
+
+/**
  * All that was published, in one order, within bounds.
  *
  * What has been told to anybody, by `append`, `watch` or `read`, survives `kill -9` where the journal is durable at all.
@@ -64,11 +70,16 @@ export interface Journal {
   /**
    * Writes a message, or a hole, down, after what came before it.
    *
+   * @param urgency `now`, where it is left out
    * @throws {JournalRefusal} rejects where too much waits already, or it cannot be written
    */
-  append(message: Message): Promise<Event>
-  /** Has `listener` told of all events from now on, in order, in the batches that they are written in. It must not throw. */
-  watch(listener: (events: readonly Event[]) => void): () => void
+  append(message: Message, urgency?: Urgency): Promise<Event>
+  /**
+   * Has `listener` told of all events from now on, in order, in the batches that they are written in. It must not throw.
+   *
+   * @param wants of which topics it is to be told without delay; of all, where this is left out
+   */
+  watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void
   /** Reads a portion, in bounded time. It may have no events and yet a later position: then there is more to look through. */
   read(query: JournalQuery): Promise<Portion>
   /** The place from which on there are no more than the `count` newest events that `filters` match. */

@@ -5,14 +5,8 @@ import { SmallMap } from './small-map.js'
 /** Bounds of what is kept in memory. */
 export interface RecentBounds {
   readonly maxEvents: number
-  /** Of payloads, and of what they were encoded to. */
+  /** Of topics and payloads, and of what they were encoded to. */
   readonly maxBytes: number
-}
-
-/** An event with what it has been encoded to. */
-export interface RecentEvent {
-  readonly event: Event
-  readonly encoded: SmallMap<Encoder, Buffer>
 }
 
 /**
@@ -21,7 +15,9 @@ export interface RecentEvent {
  */
 export class Recent {
   readonly #bounds: RecentBounds
-  readonly #ring: (RecentEvent | undefined)[]
+  readonly #ring: (Event | undefined)[]
+  /** By sequence. Beside the events, because most are of topics that nobody wants, and each object here grows old. */
+  readonly #encoded = new Map<number, SmallMap<Encoder, Buffer>>()
   /** The sequences of the oldest and of the newest event; there is none where the oldest is later. */
   #first: number
   #last: number
@@ -30,7 +26,7 @@ export class Recent {
   /** @param last the sequence after which events come */
   constructor(bounds: RecentBounds, last: number) {
     this.#bounds = bounds
-    this.#ring = new Array<RecentEvent | undefined>(bounds.maxEvents).fill(undefined)
+    this.#ring = new Array<Event | undefined>(bounds.maxEvents).fill(undefined)
     this.#first = last + 1
     this.#last = last
   }
@@ -40,41 +36,50 @@ export class Recent {
     return sequence >= this.#first - 1
   }
 
-  at(sequence: number): RecentEvent | undefined {
+  at(sequence: number): Event | undefined {
     return sequence >= this.#first && sequence <= this.#last ? this.#ring[sequence % this.#ring.length] : undefined
   }
 
-  push(event: Event): RecentEvent {
+  push(event: Event): void {
     const { sequence } = event
     if (sequence !== this.#last + 1) while (this.#first <= this.#last) this.#drop()
     if (this.#first > this.#last) this.#first = sequence
-    const recent = { event, encoded: new SmallMap<Encoder, Buffer>() }
     this.#last = sequence
     if (this.#last - this.#first >= this.#ring.length) this.#drop()
-    this.#ring[sequence % this.#ring.length] = recent
-    this.#bytes += event.payload.length
+    this.#ring[sequence % this.#ring.length] = event
+    this.#bytes += bytesOf(event)
     while (this.#bytes > this.#bounds.maxBytes && this.#first <= this.#last) this.#drop()
-    return recent
   }
 
-  /** What `encode` makes of an event, which it is asked for once. */
-  encode(recent: RecentEvent, encode: Encoder): Buffer {
-    let data = recent.encoded.get(encode)
-    if (!data) {
-      data = encode(recent.event)
-      recent.encoded.set(encode, data)
-      if (this.at(recent.event.sequence) === recent) this.#bytes += data.length
+  /** What `encode` makes of an event, which it is asked for once as long as the event is here. */
+  encode(event: Event, encode: Encoder): Buffer {
+    let encoded = this.#encoded.get(event.sequence)
+    let data = encoded?.get(encode)
+    if (data) return data
+    data = encode(event)
+    if (this.at(event.sequence) !== event) return data
+    if (!encoded) {
+      encoded = new SmallMap()
+      this.#encoded.set(event.sequence, encoded)
     }
+    encoded.set(encode, data)
+    this.#bytes += data.length
     return data
   }
 
   #drop(): void {
-    const place = this.#first % this.#ring.length
-    const recent = this.#ring[place]
+    const sequence = this.#first++
+    const place = sequence % this.#ring.length
+    const event = this.#ring[place]
     this.#ring[place] = undefined
-    this.#first++
-    if (!recent) return
-    this.#bytes -= recent.event.payload.length
-    for (const data of recent.encoded.values()) this.#bytes -= data.length
+    if (!event) return
+    this.#bytes -= bytesOf(event)
+    for (const data of this.#encoded.get(sequence)?.values() ?? []) this.#bytes -= data.length
+    this.#encoded.delete(sequence)
   }
+}
+
+/** Characters of the topic, which may be the greater part. */
+function bytesOf({ topic, payload }: Event): number {
+  return topic.length + payload.length
 }

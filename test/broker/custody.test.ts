@@ -20,6 +20,7 @@ async function keeper(broker: EmbeddedBroker, filter: string) {
       told.push('lapsed')
     },
     restored: () => told.push('restored'),
+    awaited: () => {},
   })
   if (!keep) throw new Error('it takes no custody')
   const session = new Session(stream, { clientId: 'keeper' })
@@ -112,6 +113,7 @@ describe('a message that the program’s own session keeps', () => {
 describe('a custody', () => {
   const start = (patience: number) => {
     const told: string[] = []
+    const awaited: number[] = []
     let permit: () => void = () => {}
     const custodian = {
       lapsed: () => {
@@ -121,6 +123,7 @@ describe('a custody', () => {
         })
       },
       restored: () => told.push('restored'),
+      awaited: (count: number) => awaited.push(count),
     }
     const custody = new Custody({ custodian, patience })
     const given: number[] = []
@@ -129,8 +132,19 @@ describe('a custody', () => {
       custody.handOver()
       custody.settle(client, () => given.push(id))
     }
-    return { custody, told, given, publish, permit: () => permit() }
+    return { custody, told, awaited, given, publish, permit: () => permit() }
   }
+
+  it('says until which message a publisher waits, and nothing where nobody does', () => {
+    const { custody, awaited, publish } = start(1000)
+    custody.begin()
+    custody.handOver()
+    expect(awaited).toEqual([])
+    publish(1)
+    publish(2)
+    expect(awaited).toEqual([2, 3])
+    custody.keep(3)
+  })
 
   it('lapses where nothing is kept for too long: after it has said so, all is acknowledged, and at once', async () => {
     const { told, given, publish, permit } = start(20)

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createLog } from '../../src/log.js'
 import { formatId } from '../../src/push/event.js'
 import { type Hub, type HubOptions, openHub, type SubscribeOptions } from '../../src/push/hub.js'
@@ -9,7 +9,7 @@ import { openLevelJournal } from '../../src/push/journal/level.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import type { Journal, JournalBounds } from '../../src/push/journal.js'
 import { message, wide } from '../contracts/journal.js'
-import { eventually } from '../helpers/wait.js'
+import { eventually, settled } from '../helpers/wait.js'
 import { lineEncoder, TestSink } from './rig.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
@@ -52,6 +52,7 @@ describe.each(['memory', 'level'] as const)('the hub on a journal in %s', kind =
     await start()
   })
   afterEach(async () => {
+    vi.useRealTimers()
     hub.close()
     await journal.close()
     await rm(directory, { recursive: true })
@@ -67,6 +68,20 @@ describe.each(['memory', 'level'] as const)('the hub on a journal in %s', kind =
     expect(a.sink.lines()).toEqual([{ id: at(1), topic: 'a/b', payload: 'one', retained: false }])
     expect(b.sink.payloads()).toEqual(['three'])
     expect(hub.counters).toMatchObject({ subscribers: 2, catchingUp: 0, delivered: 2 })
+  })
+
+  it('has the journal write without delay what somebody wants, or may want, and nothing else', async () => {
+    const { subscription } = await live(['a/+'])
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const atLeisure = (topic: string) => journal.append(message(topic), 'at leisure')
+    const unwanted = atLeisure('b')
+    await settled(() => journal.head)
+    expect(journal.head).toBe(0)
+    await Promise.all([unwanted, atLeisure('a/1')])
+    subscription.close()
+    subscribe(['c'])
+    await atLeisure('d')
+    expect(journal.head).toBe(3)
   })
 
   it('encodes an event once, whoever wants it, and never for nobody', async () => {

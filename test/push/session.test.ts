@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { type Broker, ownPeer } from '../../src/broker/broker.js'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createUpstream } from '../../src/broker/upstream.js'
@@ -9,6 +9,7 @@ import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { limits } from '../broker/limits.js'
 import { connect } from '../broker/mqtt-session.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
+import { settled } from '../helpers/wait.js'
 import { bounds, Cleanup, log, sessionOn, Watched } from './session-rig.js'
 
 const cleanup = new Cleanup()
@@ -107,6 +108,30 @@ describe.each(Object.keys(brokers))('a session with %s', name => {
     )
     expect(events.map(event => event?.sequence)).toEqual(Array.from({ length: 1000 }, (_, index) => index + 1))
     expect(watched.payloads()).toEqual(Array.from({ length: 1000 }, (_, index) => String(index % 10)))
+  })
+})
+
+describe('a session with the broker in this process', () => {
+  it('has what somebody waits for written without delay, and what nobody waits for with it', async () => {
+    const broker = await createEmbedded({ data: 'none', ...limits }, log)
+    cleanup.add(() => broker.close())
+    const journal = new MemoryJournal({ bounds, log })
+    cleanup.add(() => journal.close())
+    const session = await sessionOn(broker, journal)
+    cleanup.add(() => session.close())
+    const client = await connect(broker)
+    cleanup.add(() => client.end())
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    cleanup.add(() => vi.useRealTimers())
+    await client.publish('t', 'QoS 0')
+    await settled(() => journal.head)
+    expect(journal.head).toBe(0)
+    await client.publish('t', 'QoS 1', { qos: 1 })
+    expect(journal.head).toBe(2)
+    await client.publish('t', 'QoS 0')
+    await settled(() => journal.head)
+    expect(journal.head).toBe(2)
+    expect(await session.publish(message('t', 'of its own'))).toMatchObject({ sequence: 4 })
   })
 })
 

@@ -30,7 +30,9 @@ export const openedKey = Buffer.from('o')
 export function numberKey(kind: 'e' | 'p' | 't' | 'm', number: number): Buffer {
   const key = Buffer.allocUnsafe(9)
   key.write(kind, 0, 'latin1')
-  key.writeBigUInt64BE(BigInt(number), 1)
+  // Without a BigInt: this is called for each event.
+  key.writeUInt32BE(Math.floor(number / 2 ** 32), 1)
+  key.writeUInt32BE(number % 2 ** 32, 5)
   return key
 }
 

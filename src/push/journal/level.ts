@@ -8,8 +8,9 @@ import {
   type Portion,
   queryPredicate,
   type SequenceRange,
+  type Urgency,
 } from '../journal.js'
-import { everyTopic, topicPredicate } from '../topics.js'
+import { everyTopic, type TopicPredicate, topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
 import {
   closeDatabase,
@@ -92,12 +93,12 @@ class LevelJournal implements Journal {
     return this.#ledger.first
   }
 
-  append(message: Message): Promise<Event> {
-    return this.#commit.append(message)
+  append(message: Message, urgency?: Urgency): Promise<Event> {
+    return this.#commit.append(message, urgency)
   }
 
-  watch(listener: (events: readonly Event[]) => void): () => void {
-    return this.#commit.watch(listener)
+  watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void {
+    return this.#commit.watch(listener, wants)
   }
 
   async read(query: JournalQuery): Promise<Portion> {
@@ -140,10 +141,11 @@ class LevelJournal implements Journal {
       const oldest = await this.#ledger.readOldest()
       const time = this.#options.clock()
       const events = messages.map(message => this.#ledger.put(message, time))
-      this.#ledger.evict(oldest)
+      const evicted = this.#ledger.evict(oldest)
       await this.#database.batch(this.#ledger.take())
       this.#ledger.written()
-      this.#trimSoon()
+      // There may be more, in the next segment.
+      if (evicted) this.#trimSoon()
       return events
     })
   }

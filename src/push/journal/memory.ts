@@ -8,8 +8,9 @@ import {
   queryPredicate,
   type SequenceRange,
   sizeOf,
+  type Urgency,
 } from '../journal.js'
-import { matchCost, topicPredicate } from '../topics.js'
+import { matchCost, type TopicPredicate, topicPredicate } from '../topics.js'
 import { GroupCommit } from './group-commit.js'
 import { lonePayload, OwnPayloads } from './own-payload.js'
 import { RetainedMessages } from './retained-messages.js'
@@ -65,12 +66,12 @@ export class MemoryJournal implements Journal {
     return this.#first
   }
 
-  append(message: Message): Promise<Event> {
-    return this.#commit.append(message)
+  append(message: Message, urgency?: Urgency): Promise<Event> {
+    return this.#commit.append(message, urgency)
   }
 
-  watch(listener: (events: readonly Event[]) => void): () => void {
-    return this.#commit.watch(listener)
+  watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void {
+    return this.#commit.watch(listener, wants)
   }
 
   #write(message: Message): Event {

@@ -6,6 +6,8 @@ export interface Custodian {
   lapsed(): Promise<void>
   /** Called when none is left of those. */
   restored(): void
+  /** Called when a publisher waits until so many of the messages that came are kept, from the first on. */
+  awaited(count: number): void
 }
 
 /** A stream to a broker; that in this process can wait with its acknowledgements until what comes over the stream is kept. */

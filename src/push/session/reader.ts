@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../log.js'
-import { type Event, hole, type Message } from '../event.js'
-import type { Journal } from '../journal.js'
+import { hole, type Message } from '../event.js'
+import type { Journal, Urgency } from '../journal.js'
 import type { Connection } from './connection.js'
 import type { Custodian } from './custody.js'
 import { Deliveries } from './deliveries.js'
@@ -46,14 +46,23 @@ export class Reader {
   #known: KnownState | undefined
   #pressed = false
   #stopped = false
-  #underWay = 0
+  /** Messages that came over the connection, and up to which of them somebody waits for it to be written. */
+  #received = 0
+  #awaited = 0
+  /** Tells the broker in this process that one more is in the journal. */
+  #keep: () => void = ignore
   #onDrained: (() => void) | undefined
   #onStuck: (() => void) | undefined
 
   constructor(options: ReaderOptions) {
     this.#options = options
     const { journal, log } = options
-    this.#scribe = new Scribe({ journal, log, onPressure: isHigh => this.#onPressure(isHigh) })
+    this.#scribe = new Scribe({
+      journal,
+      log,
+      onPressure: isHigh => this.#onPressure(isHigh),
+      onDrained: () => this.#onDrained?.(),
+    })
   }
 
   /** Whether the journal takes nothing just now. */
@@ -69,6 +78,8 @@ export class Reader {
    */
   async start(connect: (onMessage: OnMessage, custodian: Custodian) => Promise<Connection>): Promise<Connection> {
     let connection: Connection | undefined
+    this.#received = 0
+    this.#awaited = 0
     // What a session has waiting may come in the same chunk as CONNACK.
     const early: IPublishPacket[] = []
     const onMessage: OnMessage = packet => {
@@ -81,8 +92,12 @@ export class Reader {
         this.#lapsed = false
         void this.#remember(made)
       },
+      awaited: count => {
+        this.#awaited = count
+      },
     })
     connection = made
+    this.#keep = () => made.keep()
     this.#lapsed = false
     this.#connection = made
     this.#deliveries.begin(made.sessionPresent)
@@ -102,12 +117,12 @@ export class Reader {
     const isLast = this.#options.embedded && (await this.#bringLast())
     this.#stopped = true
     this.#connection?.pause()
-    if (this.#underWay > 0 && !this.stuck) {
+    if (!this.#scribe.drained && !this.stuck) {
       await new Promise<void>(resolve => {
         this.#onDrained = resolve
       })
     }
-    this.#finished = isLast && this.#underWay === 0 && !this.#lapsed
+    this.#finished = isLast && this.#scribe.drained && !this.#lapsed
   }
 
   /** Has the broker send what it has, which it will not keep, and nothing more; tells whether it has. */
@@ -144,7 +159,7 @@ export class Reader {
     // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#known = known
     const missed = embedded && (this.#wasSubscribed || (last === undefined && journal.head > 0))
-    if (missed) this.#write(hole, () => {})
+    if (missed) this.#scribe.write(hole, 'now', ignore)
     const refused = await connection.subscribe(topics, embedded ? 0 : 1)
     if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
     known?.open()
@@ -180,6 +195,7 @@ export class Reader {
   }
 
   #receive(packet: IPublishPacket, connection: Connection): void {
+    this.#received++
     let message = messageOf(packet)
     const acknowledge = this.#acknowledgement(packet, message.payload, connection)
     if (!acknowledge) return
@@ -190,25 +206,25 @@ export class Reader {
       return
     }
     if (echo && !retainAsPublished) message = { ...message, retain: echo.message.retain }
-    this.#write(message, event => {
+    if (!echo) {
+      this.#scribe.write(message, this.#urgency(), acknowledge)
+      return
+    }
+    this.#scribe.write(message, 'now', event => {
       acknowledge()
-      echo?.arrive(event)
+      echo.arrive(event)
     })
+  }
+
+  /** Another broker sends no more than some number of messages that are not acknowledged. */
+  #urgency(): Urgency {
+    return this.#options.embedded && this.#received > this.#awaited ? 'at leisure' : 'now'
   }
 
   /** What says that a message is in the journal; `undefined` where it has come before. */
   #acknowledgement(packet: IPublishPacket, payload: Buffer, connection: Connection): (() => void) | undefined {
-    if (this.#options.embedded) return () => connection.keep()
+    if (this.#options.embedded) return this.#keep
     return packet.qos > 0 ? this.#deliveries.receive(packet, payload, connection) : ignore
-  }
-
-  #write(message: Message, onWritten: (event: Event) => void): void {
-    this.#underWay++
-    this.#scribe.write(message, event => {
-      this.#underWay--
-      onWritten(event)
-      if (this.#underWay === 0) this.#onDrained?.()
-    })
   }
 
   #onPressure(isHigh: boolean): void {

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../log.js'
 import type { Event, Message } from '../event.js'
-import { type Journal, JournalRefusal, sizeOf } from '../journal.js'
+import { type Journal, JournalRefusal, sizeOf, type Urgency } from '../journal.js'
 
 /** How much may be on its way to the journal before reading stops, and when it goes on. */
 const [mostCount, mostBytes] = [4096, 4 * 1024 ** 2]
@@ -14,16 +14,23 @@ export interface ScribeOptions {
   readonly log: Logger
   /** Called when there is enough on its way to the journal, and when there is room again. */
   readonly onPressure: (isHigh: boolean) => void
+  /** Called when nothing is on its way any more. */
+  readonly onDrained: () => void
 }
 
-/** A message on its way to the journal; without one, something to be done when those before it are there. */
+/** A message on its way to the journal. There is one for each, so that it has no functions of its own. */
 interface Entry {
-  readonly message: Message | undefined
+  readonly message: Message
   readonly size: number
   readonly onWritten: (event: Event) => void
   isRefused: boolean
   /** Set when it is written. */
-  tell: (() => void) | undefined
+  event: Event | undefined
+}
+
+/** Something to be done when the messages before it are in the journal. */
+interface Task {
+  readonly run: () => void
 }
 
 /**
@@ -33,7 +40,9 @@ interface Entry {
 export class Scribe {
   readonly #options: ScribeOptions
   /** In order; from the first that is not written on. */
-  #entries: Entry[] = []
+  #entries: (Entry | Task)[] = []
+  /** Messages among them, and their bytes. */
+  #underWay = 0
   #bytes = 0
   #writing = 0
   #pressed = false
@@ -50,19 +59,25 @@ export class Scribe {
     return this.#recovering
   }
 
+  /** Whether nothing is on its way to the journal. */
+  get drained(): boolean {
+    return this.#underWay === 0
+  }
+
   /** @param onWritten called when the message and all before it are written; not after `close` */
-  write(message: Message, onWritten: (event: Event) => void): void {
-    const entry: Entry = { message, size: sizeOf(message), onWritten, isRefused: true, tell: undefined }
+  write(message: Message, urgency: Urgency, onWritten: (event: Event) => void): void {
+    const entry: Entry = { message, size: sizeOf(message), onWritten, isRefused: true, event: undefined }
     this.#entries.push(entry)
+    this.#underWay++
     this.#bytes += entry.size
     // Behind what was refused, so that the order stays.
-    if (!this.#recovering) this.#append(entry, message)
+    if (!this.#recovering) this.#append(entry, urgency)
     this.#weigh()
   }
 
   /** @param then called when all that came before is written; not after `close` */
   whenWritten(then: () => void): void {
-    this.#entries.push({ message: undefined, size: 0, onWritten: () => {}, isRefused: false, tell: then })
+    this.#entries.push({ run: then })
     if (this.#entries.length === 1) this.#finish()
   }
 
@@ -71,13 +86,13 @@ export class Scribe {
     this.#closing.abort()
   }
 
-  #append(entry: Entry, message: Message): void {
+  #append(entry: Entry, urgency: Urgency): void {
     entry.isRefused = false
     this.#writing++
-    this.#options.journal.append(message).then(
+    this.#options.journal.append(entry.message, urgency).then(
       event => {
         this.#writing--
-        entry.tell = () => entry.onWritten(event)
+        entry.event = event
         this.#finishSoon()
       },
       error => {
@@ -101,13 +116,24 @@ export class Scribe {
   /** Tells of what is written, up to the first that is not. */
   #finish(): void {
     let count = 0
-    for (const { tell, size } of this.#entries) {
-      if (!tell || this.#closing.signal.aborted) break
+    for (const entry of this.#entries) {
+      const isDue = 'run' in entry || entry.event !== undefined
+      if (!isDue || this.#closing.signal.aborted) break
       count++
-      this.#bytes -= size
     }
-    for (const { tell } of this.#entries.splice(0, count)) tell?.()
+    for (const entry of this.#entries.splice(0, count)) {
+      if ('run' in entry) entry.run()
+      else this.#told(entry)
+    }
     this.#weigh()
+  }
+
+  #told({ event, size, onWritten }: Entry): void {
+    if (!event) return
+    this.#underWay--
+    this.#bytes -= size
+    onWritten(event)
+    if (this.#underWay === 0) this.#options.onDrained()
   }
 
   #refused(error: unknown): void {
@@ -129,19 +155,18 @@ export class Scribe {
       // Only when all that was under way is settled: none of it may come in between. Then one alone, to see if it is taken.
       if (this.#writing > 0) continue
       const [first] = this.#entries
-      if (!first?.message || (await this.#isTaken(first, first.message))) break
+      if (!first || 'run' in first || (await this.#isTaken(first))) break
     }
     this.#recovering = false
-    for (const entry of this.#entries) if (entry.isRefused && entry.message) this.#append(entry, entry.message)
+    for (const entry of this.#entries) if (!('run' in entry) && entry.isRefused) this.#append(entry, 'now')
     if (!isBusy) log.info('the journal takes messages again')
     this.#weigh()
   }
 
-  async #isTaken(entry: Entry, message: Message): Promise<boolean> {
+  async #isTaken(entry: Entry): Promise<boolean> {
     try {
-      const event = await this.#options.journal.append(message)
+      entry.event = await this.#options.journal.append(entry.message)
       entry.isRefused = false
-      entry.tell = () => entry.onWritten(event)
     } catch {
       return false
     }
