@@ -10,7 +10,7 @@ export interface ListenerOptions<T> {
   readonly filters: readonly string[]
   /** Where to begin. */
   readonly cursor: string
-  /** What is wanted of an event. It must not throw. */
+  /** What is wanted of an event. */
   readonly read: (event: Event) => readonly T[]
   /**
    * Takes what has come, in order, and the place after it. Where it rejects, having said why, it is called again with the
@@ -39,7 +39,7 @@ export class Listener<T> implements Sink {
 
   constructor(options: ListenerOptions<T>) {
     this.#options = options
-    this.#encode = encoder(options.read)
+    this.#encode = encoder(options)
     this.#subscribe(options.cursor)
   }
 
@@ -111,11 +111,23 @@ export class Listener<T> implements Sink {
   }
 }
 
+const nothing = Buffer.alloc(0)
+
 /** What is retained is no news, and an empty message says that something is over. */
-function encoder<T>(read: (event: Event) => readonly T[]): Encoder {
+function encoder<T>({ read, log }: Pick<ListenerOptions<T>, 'read' | 'log'>): Encoder {
   return event => {
-    const found = event.retained || event.payload.length === 0 ? [] : read(event)
-    return Buffer.from(found.map(one => `${JSON.stringify(one)}\n`).join(''))
+    if (event.retained || event.payload.length === 0) return nothing
+    try {
+      return Buffer.from(
+        read(event)
+          .map(one => `${JSON.stringify(one)}\n`)
+          .join(''),
+      )
+    } catch (error) {
+      // Everybody who gets events would wait for it.
+      log.error({ err: error, topic: event.topic }, 'no mail is sent of a message')
+      return nothing
+    }
   }
 }
 

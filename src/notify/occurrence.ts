@@ -22,13 +22,13 @@ const maxParsed = 1024 ** 2
 /** What a mail says of an event. */
 export function occurrenceOf({ id, topic, time, payload }: Event): Occurrence {
   const isCut = payload.length > maxShown
-  const shown = textOf(isCut ? payload.subarray(0, wholeCharacters(payload, maxShown)) : payload)
+  const whole = textOf(isCut ? payload.subarray(0, wholeCharacters(payload, maxShown)) : payload)
   const text =
-    shown === undefined
+    whole === undefined
       ? `(${payload.length} bytes that are no text)`
       : isCut
-        ? `${shown}… (${payload.length} bytes)`
-        : shown
+        ? `${whole}… (${payload.length} bytes)`
+        : whole
   return { id, topic, time, text, json: payload.length <= maxParsed ? parse(payload) : undefined }
 }
 
@@ -54,6 +54,18 @@ function parse(payload: Buffer): unknown {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(payload))
   } catch {
     return undefined
+  }
+}
+
+/** A JSON value as a mail shows it: a text as it is, nothing for what is not there. */
+export function shown(value: unknown): string {
+  if (value === undefined) return ''
+  if (typeof value === 'string') return value
+  try {
+    return JSON.stringify(value)
+  } catch {
+    // Deeper than the stack is; it was read without one.
+    return '…'
   }
 }
 

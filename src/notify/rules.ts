@@ -1,7 +1,7 @@
 import { type RuleConfig, ruleName } from '../config/notify.js'
 import { parseTemplate, type TemplateName, type TemplatePart } from '../config/templates.js'
 import { type TopicPredicate, topicPredicate } from '../push/topics.js'
-import { memberOf, type Occurrence } from './occurrence.js'
+import { memberOf, type Occurrence, shown } from './occurrence.js'
 import { whenOf, wordingOf } from './wording.js'
 
 /** What a mail says of one occurrence. */
@@ -62,7 +62,10 @@ function processPredicate(processes: readonly string[] | undefined): (json: unkn
   return json => {
     const name = memberOf(json, ['processname'])
     const group = memberOf(json, ['groupname'])
-    return [name, `${group}:${name}`, `${group}:*`].some(form => typeof form === 'string' && wanted.has(form))
+    if (typeof name !== 'string') return false
+    return [name, ...(typeof group === 'string' ? [`${group}:${name}`, `${group}:*`] : [])].some(form =>
+      wanted.has(form),
+    )
   }
 }
 
@@ -77,14 +80,9 @@ function fill(parts: readonly TemplatePart[], occurrence: Occurrence, rule: stri
   return parts
     .map(part => {
       if ('text' in part) return part.text
-      return 'name' in part ? values[part.name]() : textOf(memberOf(occurrence.json, part.member))
+      return 'name' in part ? values[part.name]() : shown(memberOf(occurrence.json, part.member))
     })
     .join('')
-}
-
-function textOf(value: unknown): string {
-  if (value === undefined) return ''
-  return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
 /** Not in the middle of a character. */

@@ -1,4 +1,4 @@
-import { memberOf, type Occurrence } from './occurrence.js'
+import { memberOf, type Occurrence, shown } from './occurrence.js'
 
 /** What is said where a rule does not say it. */
 export interface Wording {
@@ -27,7 +27,7 @@ function processWording({ json, time }: Occurrence): Wording | undefined {
   const at = timeAt(json, 'time') ?? whenOf(time)
   const which = `Process ${name} in group ${textAt(json, 'groupname')}`
   const pid = memberOf(json, ['pid'])
-  const details = `${pid === undefined ? '' : ` (pid ${pid})`} from state ${textAt(json, 'from_state')}`
+  const details = `${pid === undefined ? '' : ` (pid ${shown(pid)})`} from state ${textAt(json, 'from_state')}`
   if (state === 'EXITED' && memberOf(json, ['expected']) === false) {
     return { subject: `${name} crashed at ${at}`, text: `${which} exited unexpectedly${details}` }
   }
@@ -45,7 +45,7 @@ function receiptWording({ topic, json }: Occurrence): Wording | undefined {
   const text = [
     `No receipt for the message ${textAt(json, 'id')} on ${about} came by ${timeAt(json, 'deadline')} from:`,
     '',
-    ...devices.map(device => `  ${String(device)}`),
+    ...devices.map(device => `  ${shown(device)}`),
   ]
   const count = devices.length === 1 ? '1 receipt is' : `${devices.length} receipts are`
   return { subject: `${count} missing for ${about}`, text: text.join('\n') }

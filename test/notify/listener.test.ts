@@ -21,7 +21,10 @@ async function started({ maxQueuedEvents = 1000 } = {}) {
   let proceed: ((failure?: Error) => void) | undefined
   const listener = new Listener<string>({
     ...{ hub, filters: ['t/#'], cursor: formatId(journal.epoch, 0), clock, log },
-    read: ({ payload }) => (payload.toString().startsWith('no') ? [] : [payload.toString()]),
+    read: ({ payload }) => {
+      if (payload.toString() === 'broken') throw new Error('a mistake')
+      return payload.toString().startsWith('no') ? [] : [payload.toString()]
+    },
     take: async found => {
       offered.push([...found])
       await new Promise<void>((resolve, reject) => {
@@ -81,6 +84,17 @@ it('a listener that is cut off because it takes too long gets the rest from the 
   })
   expect(taken).toEqual(texts)
   expect(hub.counters.cutOff).toBeGreaterThan(0)
+})
+
+it('a message that cannot be read keeps nobody else waiting', async () => {
+  const { taken, publish, go } = await started()
+  await publish('broken')
+  await publish('a')
+  await eventually(() => {
+    go()
+    return taken.length > 0
+  })
+  expect(taken).toEqual(['a'])
 })
 
 it('of what nobody wants, nothing is written down', async () => {

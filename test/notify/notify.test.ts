@@ -81,6 +81,29 @@ describe('mails', () => {
     expect(mail?.text.trimEnd()).toBe('{mine} t/1 ünï [1,"x"] |{"a":{"b":"ünï"},"list":[1,"x"]}')
   })
 
+  it.each([
+    ['deeper than any stack', `{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`],
+    ['with members that are no texts', '{"a":{"toString":1}}'],
+    [
+      'that looks like a process',
+      '{"processname":"a","state":"FATAL","eventname":"PROCESS_STATE_","pid":{"toString":1}}',
+    ],
+    ['with a name that is none', '{"processname":{"toString":1},"groupname":{"toString":1}}'],
+    ['that looks like missing receipts', '{"type":"missed","devices":[{"toString":1}],"id":{},"topic":{}}'],
+  ])('are sent of JSON %s, and of what comes after it', async (_, payload) => {
+    const rig = await started([
+      { name: 'usual', topics: ['#'], to: [ops], collect: '0ms' },
+      { name: 'own', topics: ['#'], to: [ops], collect: '0ms', text: '{json.a}' },
+      { name: 'processes', topics: ['#'], to: [ops], collect: '0ms', processes: ['x'] },
+    ])
+    await rig.publish('receipts/t', payload)
+    await rig.pass(1)
+    await rig.publish('t', { processname: 'x' })
+    await rig.pass(1)
+    await rig.sent(5)
+    expect(rig.logged.filter(({ level }) => level === 50)).toEqual([])
+  })
+
   it('have no orders for a terminal in them, and no half characters', async () => {
     const rig = await started([{ topics: ['#'], to: [ops], subject: '{json.a}', text: '{json.a}' }])
     await rig.publish('t', `{"a":"x\\u001b[31m\\u0000\\ud800\\ny${'😀'.repeat(100)}"}`)
