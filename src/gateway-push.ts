@@ -96,8 +96,8 @@ const waiting = { maxWaiting: 100_000, maxWaitingBytes: 64 * 1024 ** 2 }
 /** The newest events, which those who come back after a moment get from memory. */
 const recent = { maxEvents: 10_000, maxBytes: 32 * 1024 ** 2 }
 
-/** Messages of who comes and goes that may come at once: when ten thousand browsers come back, say. */
-const presenceBurst = 20_000
+/** Messages of mqway's own that may come at once: when ten thousand browsers come back, say. */
+const ownBurst = 20_000
 
 /** Bodies of requests that may be on their way together, in bytes, or as many of the largest size. */
 const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
@@ -125,12 +125,9 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     })
     closers.push(() => session.close())
     const { topicLevels: levels, topicLength: length } = limits
-    const { messagesPerSecond } = config.presence
-    const changes =
-      messagesPerSecond === 'off' ? undefined : new TokenBucket({ perSecond: messagesPerSecond, burst: presenceBurst })
     const messages = new PresenceMessages({
       ...{ publisher: session, bounds: { levels, length }, log },
-      mayTell: changes && (() => changes.take()),
+      mayTell: paceOf(config.presence.messagesPerSecond),
     })
     closers.push(() => messages.close())
     const { grace } = config.presence
@@ -144,7 +141,11 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       store: await openReceiptStore(config, data, log),
       ...{ journal, publisher: session, presence, log },
       tracking: hub.tracking,
-      bounds: { maxReceipts: config.maxReceipts, topic: { levels, length } },
+      bounds: {
+        maxReceipts: config.maxReceipts,
+        topic: { levels, length },
+        mayTell: paceOf(config.receiptMessagesPerSecond),
+      },
     })
     closers.push(() => receipts.close())
     if (options.notify) {
@@ -208,6 +209,13 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     await close()
     throw error
   }
+}
+
+/** Tells whether one more of mqway's own messages may come: without end, they would evict everybody's events. */
+function paceOf(perSecond: number | 'off'): (() => boolean) | undefined {
+  if (perSecond === 'off') return undefined
+  const bucket = new TokenBucket({ perSecond, burst: ownBurst })
+  return () => bucket.take()
 }
 
 /** Loaded where mails are sent. */

@@ -55,6 +55,11 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .describe(
         'Delivery receipts to keep, the oldest go first; and devices whose receipts may be waited for, of which one user or address has half at most',
       ),
+    receiptMessagesPerSecond: wholeNumberOrOff(1, 100_000)
+      .default(100)
+      .describe(
+        'Messages on receipts/<topic> of receipts that nobody waits for, on average; 20,000 may come at once; those beyond are kept and not told',
+      ),
     presence: z
       .strictObject({
         messages: z.boolean().default(true).describe('Publish who comes and goes on presence/<topic>'),

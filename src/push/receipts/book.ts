@@ -26,6 +26,8 @@ export interface ReceiptBounds {
   readonly maxRequests: number
   /** Messages that may wait for the broker; the oldest go first. */
   readonly maxMessages: number
+  /** Asked before each message about a receipt that nobody waits for; there are any number where it is left out. */
+  readonly mayTell?: (() => boolean) | undefined
   /** How large a topic the broker takes: a larger one could end the session that all publish with. In bytes. */
   readonly topic: { readonly levels: number; readonly length: number }
 }
@@ -72,6 +74,8 @@ export class ReceiptBook {
   readonly #bounds: ReceiptBounds
   /** How many messages were let go of because too many waited. */
   dropped = 0
+  /** How many receipts that nobody waits for were not told, as there were too many. */
+  untold = 0
   /** What is waited for; whoever makes room for more counts it here until it is in the book. */
   readonly awaited: Awaited
   #state: BookState
@@ -168,9 +172,22 @@ export class ReceiptBook {
     }
     const { id, topic } = event
     const told = { type: 'receipt', id, topic, device, user, status, time: iso(time), detail }
-    state = this.#tell(state, topic, told, `${id} ${device}`)
+    const isAwaited = await this.#isAwaited(event.sequence, device)
+    if (isAwaited || this.#mayTell(state)) state = this.#tell(state, topic, told, `${id} ${device}`)
+    else this.untold++
     await this.#commit(await this.#dropMessages(state))
     return { receipt: receiptOf(device, record), fresh: true }
+  }
+
+  /** Whether somebody waits for a device's receipt. */
+  async #isAwaited(sequence: number, device: string): Promise<boolean> {
+    return this.#pending.has(sequence) && (await this.#store.get(keyOf('k', sequence, device))) !== undefined
+  }
+
+  /** Whether a receipt that nobody waits for is told: those that are waited for find room among the messages. */
+  #mayTell({ messages }: BookState): boolean {
+    const { maxMessages, mayTell } = this.#bounds
+    return messages < maxMessages / 2 && mayTell?.() !== false
   }
 
   /** Lets go of the oldest receipts, where there are too many. Who has answered before the deadline is remembered. */
@@ -181,9 +198,9 @@ export class ReceiptBook {
       const [sequence, device]: OrderRecord = JSON.parse(value)
       this.#delete(key)
       this.#delete(keyOf('r', sequence, device))
-      const asked = keyOf('k', sequence, device)
-      const isAwaited = this.#pending.has(sequence) && (await this.#store.get(asked)) !== undefined
-      if (isAwaited) this.#put(asked, true satisfies AskedRecord)
+      if (await this.#isAwaited(sequence, device)) {
+        this.#put(keyOf('k', sequence, device), true satisfies AskedRecord)
+      }
       state = { ...state, receipts: state.receipts - 1 }
     }
     return state

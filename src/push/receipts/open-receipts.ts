@@ -78,8 +78,8 @@ class KeptReceipts implements Receipts {
   /** Events before this one have been forgotten. */
   #trimmed = 0
   #trimming = false
-  #dropped = 0
-  #warned = Number.NEGATIVE_INFINITY
+  /** Of how many messages and receipts the log has said that they were not told, and when. */
+  #said = { dropped: 0, untold: 0, time: Number.NEGATIVE_INFINITY }
   #closing: Promise<void> | undefined
 
   constructor(book: ReceiptBook, options: ReceiptsOptions) {
@@ -209,12 +209,14 @@ class KeptReceipts implements Receipts {
   #wrote(): void {
     this.#outbox.wake()
     this.#trimSoon()
-    const { dropped } = this.#book
-    const now = this.#clock.now()
-    if (dropped === this.#dropped || now - this.#warned < warningInterval) return
-    this.#warned = now
-    this.#options.log.warn(`${dropped - this.#dropped} messages on receipts/# could not wait for the broker any longer`)
-    this.#dropped = dropped
+    const { dropped, untold } = this.#book
+    const time = this.#clock.now()
+    const news = { dropped: dropped - this.#said.dropped, untold: untold - this.#said.untold }
+    if (news.dropped + news.untold === 0 || time - this.#said.time < warningInterval) return
+    this.#said = { dropped, untold, time }
+    const { log } = this.#options
+    if (news.dropped > 0) log.warn(`${news.dropped} messages on receipts/# could not wait for the broker any longer`)
+    if (news.untold > 0) log.warn(`${news.untold} receipts that nobody waits for are kept, and too many to be told of`)
   }
 
   /** Notes that an event was written to a device; what comes in one turn of the event loop is noted at once. */

@@ -438,6 +438,24 @@ describe.each([
     })
   })
 
+  it('that nobody waits for are told no faster than is allowed; all are kept', async () => {
+    let room = 1
+    await restart({ mayTell: () => room-- > 0, maxMessages: 6 })
+    const event = await rig.publish('news')
+    await rig.ask(event, { from: ['asked', 'other'], within: 1000 })
+    for (const device of ['a', 'b', 'asked']) await rig.receipts.record(event.id, { device, status: 'received' })
+    expect((await told(2)).map(({ device }) => device)).toEqual(['a', 'asked'])
+    expect((await rig.receipts.report(event.id))?.receipts).toHaveLength(3)
+    // They leave room to those that are waited for, also where the broker is away.
+    room = 100
+    rig.publisher.connected = false
+    for (const device of ['c', 'd', 'e', 'f', 'other']) {
+      await rig.receipts.record(event.id, { device, status: 'received' })
+    }
+    rig.publisher.connected = true
+    expect((await told(6, 100)).slice(2).map(({ device }) => device)).toEqual(['c', 'd', 'e', 'other'])
+  })
+
   describe('that cannot be told just now', () => {
     it('are kept, and told when the broker is back, in their order', async () => {
       const { id } = await rig.publish()
@@ -478,7 +496,9 @@ describe.each([
     it('are let go of, the oldest first, where too many wait', async () => {
       await restart({ maxMessages: 3 })
       rig.publisher.connected = false
-      const { id } = await rig.publish()
+      const event = await rig.publish()
+      await rig.ask(event, { from: ['1', '2', '3', '4', '5'], within: 60_000 })
+      const { id } = event
       for (const device of ['1', '2', '3', '4', '5']) await rig.receipts.record(id, { device, status: 'received' })
       rig.publisher.connected = true
       expect((await told(3, 100)).map(({ device }) => device)).toEqual(['3', '4', '5'])
