@@ -1,4 +1,3 @@
-import type { Writable } from 'node:stream'
 import { onOver } from '../access/expiry.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
@@ -8,7 +7,7 @@ import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
 import type { DeliveryOptions } from './delivery.js'
 import type { OpenPoll } from './open-polls.js'
-import type { Answer } from './stream-wire.js'
+import type { PollWire } from './poll-wire.js'
 
 /** What is kept of an answer before it goes out in parts, in bytes. */
 const mostKept = 256 * 1024
@@ -46,9 +45,7 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
    * should be told of, with each poll again. Default: true.
    */
   readonly isNamed?: boolean
-  readonly answer: Answer
-  /** Gives the answer its headers, when it is written: while it waits, they are not kept twice. Left out where it has them. */
-  readonly head?: () => void
+  readonly wire: PollWire
   /** In milliseconds; 0 for an answer as soon as it is known what there is, `Infinity` for as long as it takes. */
   readonly timeout: number
   /** After how many milliseconds of waiting a line feed shows, each time, that it is alive; left out for never. */
@@ -83,7 +80,7 @@ export class PollAnswer implements Sink, OpenPoll {
   /** @throws {Ending} as `ApiGate.hold` */
   constructor(options: DeliveryOptions, order: PollOrder) {
     const { gate, push } = options
-    const { caller, device, answer, timeout, heartbeat, filters, encode, cursor, last, limit } = order
+    const { caller, device, wire, timeout, heartbeat, filters, encode, cursor, last, limit } = order
     this.#options = options
     this.#order = order
     this.#isDue = timeout === 0
@@ -96,7 +93,7 @@ export class PollAnswer implements Sink, OpenPoll {
     this.#timer = waits ? setTimeout(timeIsUp, timeout, this).unref() : undefined
     this.#beats = heartbeat === undefined ? undefined : setInterval(isAlive, heartbeat, this).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
-    answer.on('close', () => this.#end())
+    wire.onClose(() => this.#end())
   }
 
   write(data: Buffer): boolean {
@@ -112,14 +109,14 @@ export class PollAnswer implements Sink, OpenPoll {
       this.#parts.push(data)
       return true
     }
-    const answer: Writable = this.#order.answer
+    const { body } = this.#order.wire
     if (!this.#begun) this.#begin([...this.#parts.splice(0), data])
-    else answer.write(data)
-    return answer.writableLength <= answer.writableHighWaterMark
+    else body.write(data)
+    return body.writableLength <= body.writableHighWaterMark
   }
 
   onDrain(resume: () => void): void {
-    this.#order.answer.once('drain', resume)
+    this.#order.wire.body.once('drain', resume)
   }
 
   gap(gap: Gap): void {
@@ -139,10 +136,10 @@ export class PollAnswer implements Sink, OpenPoll {
 
   /** Shows that it is alive: what stands between two values of JSON may be any white space. */
   beat(): void {
-    const answer: Writable = this.#order.answer
-    if (!this.#isLive || this.#parts.length > 0 || answer.writableNeedDrain) return
+    const { body } = this.#order.wire
+    if (!this.#isLive || this.#parts.length > 0 || body.writableNeedDrain) return
     if (!this.#begun) this.#begin([])
-    answer.write('\n')
+    body.write('\n')
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {
@@ -153,17 +150,14 @@ export class PollAnswer implements Sink, OpenPoll {
   /** Answers with what there is; another answer changes nothing. */
   finish(cursor = this.#subscription.cursor): void {
     if (!this.#end()) return
-    const { answer, device, form } = this.#order
+    const { wire, device, form } = this.#order
     const end = form.end({ cursor: cursor ?? '', gap: this.#gap, isAll: this.#isLive, device })
     if (this.#begun) {
       // Of events that were there before, none is left: what there is came after a sign of life.
-      answer.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
-      return
+      wire.body.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
+    } else {
+      wire.send({ body: this.#body(form.start, end) })
     }
-    this.#order.head?.()
-    const body = this.#body(form.start, end)
-    answer.setHeader('content-length', Buffer.byteLength(body))
-    answer.end(body)
   }
 
   /** A short one as a text, which leaves together with the head; to copy that is not worth it where there is much. */
@@ -178,31 +172,27 @@ export class PollAnswer implements Sink, OpenPoll {
   /** Writes what has been kept, and whatever comes from now on at once. */
   #begin(parts: readonly Buffer[]): void {
     this.#begun = true
-    const { form } = this.#order
-    const answer: Writable = this.#order.answer
-    this.#order.head?.()
-    answer.write(form.start)
-    for (const part of withoutComma(parts)) answer.write(part)
+    const { form, wire } = this.#order
+    wire.begin()
+    wire.body.write(form.start)
+    for (const part of withoutComma(parts)) wire.body.write(part)
   }
 
   #fail(ending: Ending): void {
     if (!this.#end()) return
-    const { answer, form } = this.#order
+    const { wire, form } = this.#order
     const { log, metrics } = this.#options
     const { reason, level, text, httpStatus: status, retryAfter } = ending
     metrics.refused(reason)
     log[level]({ peer: this.#order.caller.client.address, reason, status }, text)
     // What has begun with 200 can only be cut off.
     if (this.#begun) {
-      answer.destroy()
+      wire.body.destroy()
       return
     }
-    this.#order.head?.()
-    if (retryAfter !== undefined) answer.setHeader('retry-after', String(retryAfter))
     const { type, body } = (form.refusal ?? asProblem)(ending)
-    answer.setHeader('content-type', type)
-    answer.statusCode = status
-    answer.end(body)
+    const wait = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
+    wire.send({ status, headers: { 'content-type': type, ...wait }, body })
   }
 
   /** Lets go of everything but the answer; `false` where that has been done. */

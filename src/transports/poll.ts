@@ -6,7 +6,7 @@ import { registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { OpenPolls } from '../delivery/open-polls.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { PollAnswer } from '../delivery/poll-answer.js'
-import { answerOf, keepHeaders } from '../delivery/stream-wire.js'
+import { ReplyWire } from '../delivery/poll-wire.js'
 import type { Caller } from '../http/api-gate.js'
 import { KnownQueries } from '../http/known-queries.js'
 import { ParameterError } from '../http/parameters.js'
@@ -126,8 +126,7 @@ function poll(
     last,
     limit,
     form: pollForm(callback),
-    answer: answerOf(reply),
-    head: () => keepHeaders(reply),
+    wire: new ReplyWire(reply),
     device: deviceOf(caller.identity, given.device),
     isNamed: caller.identity.user !== undefined || given.device !== undefined,
     encode: pollEncoder({ json, callback }),

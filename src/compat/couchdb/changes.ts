@@ -5,7 +5,8 @@ import { EventStream } from '../../delivery/event-stream.js'
 import { scriptType } from '../../delivery/jsonp.js'
 import type { OpenPolls } from '../../delivery/open-polls.js'
 import { PollAnswer } from '../../delivery/poll-answer.js'
-import { allowSilence, answerOf, beginAnswer, keepHeaders, wireOf } from '../../delivery/stream-wire.js'
+import { ReplyWire } from '../../delivery/poll-wire.js'
+import { allowSilence, beginAnswer, wireOf } from '../../delivery/stream-wire.js'
 import type { Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
 import { deviceOf } from '../../push/device.js'
@@ -62,7 +63,7 @@ function answerOnce(
   if (request.raw.socket.destroyed) return reply.hijack()
   polls.makeRoom(undefined)
   const made = new PollAnswer(options, {
-    ...{ caller, filters, last: undefined, answer: answerOf(reply) },
+    ...{ caller, filters, last: undefined, wire: new ReplyWire(reply) },
     cursor: cursorOf(options.push.journal, since),
     limit: query.limit ?? (waits && callback !== undefined ? 1 : Number.POSITIVE_INFINITY),
     device: deviceFor(request, caller, query.device),
@@ -74,7 +75,6 @@ function answerOnce(
   })
   polls.add(made, undefined)
   allowSilence(request, reply, 2 * longest)
-  keepHeaders(reply)
   return reply.hijack()
 }
 
