@@ -66,10 +66,25 @@ export class ApiGate {
   admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Caller | Promise<Caller> {
     const client = admitOrigin(request, reply, this.#options)
     if (admission.withoutCredentials !== true) refuseEmbedded(request)
-    requireNoWait(this.#options.requests?.take(networkOf(client.address)))
+    this.#count(client)
     const { authenticator } = this.#options
     if (authenticator === undefined) return this.#callerOf(client, anonymous)
     return this.#identify(authenticator, request, reply, client, admission)
+  }
+
+  /**
+   * What lets a request in that says the same as one that was let in: it counts, and who asks is found out anew.
+   *
+   * @returns throws as `admit`
+   */
+  readmission(request: FastifyRequest, { client }: Caller, admission: Admission = {}): () => Caller | Promise<Caller> {
+    const { authenticator } = this.#options
+    const attempt = authenticator && this.#attemptOf(request, client, admission)
+    return () => {
+      this.#count(client)
+      if (!attempt) return this.#callerOf(client, anonymous)
+      return authenticator.authenticate(attempt).then(identity => this.#callerOf(client, identity))
+    }
   }
 
   /**
@@ -129,18 +144,23 @@ export class ApiGate {
     return { client, identity, permissions: this.#options.rules.for(identity) }
   }
 
+  #count({ address }: Client): void {
+    requireNoWait(this.#options.requests?.take(networkOf(address)))
+  }
+
+  #attemptOf(request: FastifyRequest, client: Client, { withoutCredentials = false }: Admission): Attempt {
+    return withoutCredentials ? nobodys(request, client) : attemptOf(request.raw, client, 'http', this.#options.places)
+  }
+
   async #identify(
     authenticator: Authenticator,
     request: FastifyRequest,
     reply: FastifyReply,
     client: Client,
-    { withoutCredentials = false }: Admission,
+    admission: Admission,
   ): Promise<Caller> {
-    const { places } = this.#options
     try {
-      const identity = await authenticator.authenticate(
-        withoutCredentials ? nobodys(request, client) : attemptOf(request.raw, client, 'http', places),
-      )
+      const identity = await authenticator.authenticate(this.#attemptOf(request, client, admission))
       return this.#callerOf(client, identity)
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)

@@ -1,11 +1,10 @@
 import type { FastifyRequest } from 'fastify'
 import type { z } from 'zod'
+import { cursorIn, cursorName } from './cursor-place.js'
 import { readQuery } from './parameters.js'
 
 /** A longer target is read anew each time: it would take the place of many others. */
 const longestTarget = 256
-
-const name = 'cursor='
 
 export interface KnownQueriesOptions {
   /** Up to how many characters the schema takes a cursor as it is, where it has lower case letters, digits and `-`. */
@@ -36,27 +35,14 @@ export class KnownQueries<Query extends { readonly cursor?: string | undefined }
   read(request: FastifyRequest): Query {
     const { url } = request
     if (url.length > longestTarget) return readQuery(request, this.#schema)
-    const cursor = this.#cursorIn(url)
-    if (!cursor && url.includes(name)) return readQuery(request, this.#schema)
+    const place = cursorIn(url, this.#longestCursor)
+    if (!place && url.includes(cursorName)) return readQuery(request, this.#schema)
     // With the cursor's name, which no target without one has.
-    const others = cursor ? url.slice(0, cursor.start) + url.slice(cursor.end) : url
+    const others = place ? url.slice(0, place.start) + url.slice(place.end) : url
     const known = this.#recent.get(others) ?? this.#older.get(others)
     const query = known ?? readQuery(request, this.#schema)
     this.#keep(others, query)
-    return known && cursor ? { ...known, cursor: url.slice(cursor.start, cursor.end) } : query
-  }
-
-  /** Where a target has its only cursor's value, written so that there is nothing to be decoded. */
-  #cursorIn(url: string): { readonly start: number; readonly end: number } | undefined {
-    const query = url.search(/[?;#]/) + 1
-    const at = url.indexOf(name, query)
-    if (query === 0 || at === -1 || url.includes(name, at + 1)) return undefined
-    if (at !== query && url[at - 1] !== '&') return undefined
-    const start = at + name.length
-    const next = url.indexOf('&', start)
-    const end = next === -1 ? url.length : next
-    const value = url.slice(start, end)
-    return value.length <= this.#longestCursor && /^[0-9a-z-]+$/.test(value) ? { start, end } : undefined
+    return known && place ? { ...known, cursor: url.slice(place.start, place.end) } : query
   }
 
   #keep(others: string, query: Query): void {

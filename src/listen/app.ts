@@ -9,6 +9,7 @@ import {
 import type { ClientResolver } from '../access/client-address.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
+import { logRequest } from '../http/access-line.js'
 import { answer, securityHeaders } from '../http/answers.js'
 import { ParameterError } from '../http/parameters.js'
 import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
@@ -70,11 +71,8 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
   discardBodies(app, limits.bodySize)
   dropUnreadBodies(app)
   app.addHook('onResponse', (request, reply, done) => {
-    if (log.isLevelEnabled('debug')) {
-      const { method, path } = pathAndMethod(request)
-      const ms = Math.round(reply.elapsedTime * 10) / 10
-      log.debug({ peer: request[peer], method, path, status: reply.statusCode, ms }, 'request')
-    }
+    const { method, url } = request
+    logRequest(log, { peer: request[peer], method, path: pathOf(url), status: reply.statusCode, ms: reply.elapsedTime })
     done()
   })
 

@@ -6,8 +6,9 @@ import { registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { OpenPolls } from '../delivery/open-polls.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { PollAnswer } from '../delivery/poll-answer.js'
-import { ReplyWire } from '../delivery/poll-wire.js'
-import type { Caller } from '../http/api-gate.js'
+import { type PollWire, ReplyWire } from '../delivery/poll-wire.js'
+import { RepeatedRequests, type Repetition } from '../delivery/repeated-requests.js'
+import type { Admission, Caller } from '../http/api-gate.js'
 import { KnownQueries } from '../http/known-queries.js'
 import { ParameterError } from '../http/parameters.js'
 import { isUserName } from '../identity.js'
@@ -69,44 +70,44 @@ export const pollOperations: readonly Operation[] = [
 export function registerPoll(app: FastifyInstance, options: DeliveryOptions): { close(): void } {
   const polls = new OpenPolls()
   const queries = new KnownQueries(query, { longestCursor })
-  const house: PollHouse = { options, polls, queries }
+  const repeated = new RepeatedRequests(options.log)
+  const house: PollHouse = { options, polls, queries, repeated }
   app.get(url, (request, reply) => {
     const { gate, push } = options
     // What any page can read is nobody's in particular.
-    const withoutCredentials = push.config.jsonp && asksForScript(request)
-    const caller = gate.admit(request, reply, { withoutCredentials })
+    const admission = { withoutCredentials: push.config.jsonp && asksForScript(request) }
+    const caller = gate.admit(request, reply, admission)
     // Where nobody has to be asked, there is nothing to wait for.
     return caller instanceof Promise
-      ? caller.then(known => poll(request, reply, house, known))
-      : poll(request, reply, house, caller)
+      ? caller.then(known => poll(request, reply, house, admission, known))
+      : poll(request, reply, house, admission, caller)
   })
   registerOtherMethods(app, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
   return polls
 }
 
+type PollQuery = z.output<typeof query>
+
 /** What all polls share. */
 interface PollHouse {
   readonly options: DeliveryOptions
   readonly polls: OpenPolls
-  readonly queries: KnownQueries<z.output<typeof query>>
+  readonly queries: KnownQueries<PollQuery>
+  readonly repeated: RepeatedRequests
 }
 
 function poll(
   request: FastifyRequest,
   reply: FastifyReply,
-  { options, polls, queries }: PollHouse,
+  house: PollHouse,
+  admission: Admission,
   caller: Caller,
 ): void {
-  const given = queries.read(request)
-  const { topic: filters, timeout, json, cursor, last, limit, handle, callback } = given
-  if (callback !== undefined && !options.push.config.jsonp)
-    throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
-  if (cursor !== undefined && !parseId(cursor))
-    throw new ParameterError('cursor', 'cursor must be one that was given here')
-  requirePermitted(caller.permissions, filters)
+  const given = house.queries.read(request)
+  check(house, caller, given)
   reply
     .header('cache-control', 'no-store')
-    .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
+    .type(given.callback === undefined ? 'application/json; charset=utf-8' : scriptType)
   if (request.method === 'HEAD') {
     reply.send()
     return
@@ -116,6 +117,27 @@ function poll(
     reply.hijack()
     return
   }
+  begin(house, caller, given, new ReplyWire(reply))
+  house.repeated.expect(request, reply, caller.client.address, {
+    timeout: given.timeout * 1000,
+    longestCursor,
+    ask: askAgain(house, given, house.options.gate.readmission(request, caller, admission)),
+  })
+  reply.hijack()
+}
+
+/** @throws {ParameterError} @throws {Ending} `topic-not-permitted` */
+function check({ options }: PollHouse, { permissions }: Caller, { topic: filters, cursor, callback }: PollQuery): void {
+  if (callback !== undefined && !options.push.config.jsonp)
+    throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
+  if (cursor !== undefined && !parseId(cursor))
+    throw new ParameterError('cursor', 'cursor must be one that was given here')
+  requirePermitted(permissions, filters)
+}
+
+/** @throws {Ending} as `ApiGate.hold`, and `shutting-down` */
+function begin({ options, polls }: PollHouse, caller: Caller, given: PollQuery, wire: PollWire): void {
+  const { topic: filters, timeout, json, cursor, last, limit, handle, callback, device } = given
   const key = handle === undefined ? undefined : keyOf(caller, handle)
   // Before the newer one counts: who may have one connection may have one poll after the other.
   polls.makeRoom(key)
@@ -126,15 +148,34 @@ function poll(
     last,
     limit,
     form: pollForm(callback),
-    wire: new ReplyWire(reply),
-    device: deviceOf(caller.identity, given.device),
-    isNamed: caller.identity.user !== undefined || given.device !== undefined,
+    wire,
+    device: deviceOf(caller.identity, device),
+    isNamed: caller.identity.user !== undefined || device !== undefined,
     encode: pollEncoder({ json, callback }),
     timeout: timeout * 1000,
     over: () => polls.delete(made, key),
   })
   polls.add(made, key)
-  reply.hijack()
+}
+
+/** Answers a poll that came once more, with another cursor; what is wrong is said by `poll`. */
+function askAgain(house: PollHouse, given: PollQuery, readmit: () => Caller | Promise<Caller>): Repetition['ask'] {
+  return (cursor, wire) => {
+    const answer = (caller: Caller): boolean => {
+      // The client may have gone while it was found out who it is.
+      if (wire.body.destroyed) return true
+      const query = { ...given, cursor }
+      check(house, caller, query)
+      begin(house, caller, query, wire)
+      return true
+    }
+    try {
+      const caller = readmit()
+      return caller instanceof Promise ? caller.then(answer).catch(() => false) : answer(caller)
+    } catch {
+      return false
+    }
+  }
 }
 
 /** Polls of different people never replace each other; of people who are not known, those of different addresses. */
