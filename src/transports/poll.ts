@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import type { Permissions } from '../access/topic-rules.js'
 import type { DeliveryOptions } from '../delivery/delivery.js'
 import { asksForScript, callbackPattern, scriptType } from '../delivery/jsonp.js'
 import { registerOtherMethods } from '../delivery/kept-body-routes.js'
@@ -104,10 +105,15 @@ function poll(
   caller: Caller,
 ): void {
   const given = house.queries.read(request)
-  check(house, caller, given)
+  const { topic: filters, cursor, callback, timeout } = given
+  if (callback !== undefined && !house.options.push.config.jsonp)
+    throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
+  if (cursor !== undefined && !parseId(cursor))
+    throw new ParameterError('cursor', 'cursor must be one that was given here')
+  requirePermitted(caller.permissions, filters)
   reply
     .header('cache-control', 'no-store')
-    .type(given.callback === undefined ? 'application/json; charset=utf-8' : scriptType)
+    .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
   if (request.method === 'HEAD') {
     reply.send()
     return
@@ -117,27 +123,22 @@ function poll(
     reply.hijack()
     return
   }
-  begin(house, caller, given, new ReplyWire(reply))
-  house.repeated.expect(request, reply, caller.client.address, {
-    timeout: given.timeout * 1000,
-    longestCursor,
-    ask: askAgain(house, given, house.options.gate.readmission(request, caller, admission)),
-  })
+  begin(house, caller, given, cursor, new ReplyWire(reply))
+  const readmit = house.options.gate.readmission(request, caller, admission)
+  const ask = askAgain(house, given, readmit, caller.permissions)
+  house.repeated.expect(request, reply, caller.client.address, { timeout: timeout * 1000, longestCursor, ask })
   reply.hijack()
 }
 
-/** @throws {ParameterError} @throws {Ending} `topic-not-permitted` */
-function check({ options }: PollHouse, { permissions }: Caller, { topic: filters, cursor, callback }: PollQuery): void {
-  if (callback !== undefined && !options.push.config.jsonp)
-    throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
-  if (cursor !== undefined && !parseId(cursor))
-    throw new ParameterError('cursor', 'cursor must be one that was given here')
-  requirePermitted(permissions, filters)
-}
-
 /** @throws {Ending} as `ApiGate.hold`, and `shutting-down` */
-function begin({ options, polls }: PollHouse, caller: Caller, given: PollQuery, wire: PollWire): void {
-  const { topic: filters, timeout, json, cursor, last, limit, handle, callback, device } = given
+function begin(
+  { options, polls }: PollHouse,
+  caller: Caller,
+  given: PollQuery,
+  cursor: string | undefined,
+  wire: PollWire,
+): void {
+  const { topic: filters, timeout, json, last, limit, handle, callback, device } = given
   const key = handle === undefined ? undefined : keyOf(caller, handle)
   // Before the newer one counts: who may have one connection may have one poll after the other.
   polls.makeRoom(key)
@@ -158,20 +159,27 @@ function begin({ options, polls }: PollHouse, caller: Caller, given: PollQuery, 
   polls.add(made, key)
 }
 
-/** Answers a poll that came once more, with another cursor; what is wrong is said by `poll`. */
-function askAgain(house: PollHouse, given: PollQuery, readmit: () => Caller | Promise<Caller>): Repetition['ask'] {
+/** Answers a poll that came once more, with another cursor. What is wrong with it is said by `poll`. */
+function askAgain(
+  house: PollHouse,
+  given: PollQuery,
+  readmit: () => Caller | Promise<Caller>,
+  permissions: Permissions,
+): Repetition['ask'] {
+  const answer = (caller: Caller, cursor: string, wire: PollWire): boolean => {
+    // The client may have gone while it was found out who it is.
+    if (wire.body.destroyed) return true
+    if (!parseId(cursor)) return false
+    // Those who may do the same have one object, and may as before.
+    if (caller.permissions !== permissions) requirePermitted(caller.permissions, given.topic)
+    begin(house, caller, given, cursor, wire)
+    return true
+  }
   return (cursor, wire) => {
-    const answer = (caller: Caller): boolean => {
-      // The client may have gone while it was found out who it is.
-      if (wire.body.destroyed) return true
-      const query = { ...given, cursor }
-      check(house, caller, query)
-      begin(house, caller, query, wire)
-      return true
-    }
     try {
       const caller = readmit()
-      return caller instanceof Promise ? caller.then(answer).catch(() => false) : answer(caller)
+      if (!(caller instanceof Promise)) return answer(caller, cursor, wire)
+      return caller.then(known => answer(known, cursor, wire)).catch(() => false)
     } catch {
       return false
     }
