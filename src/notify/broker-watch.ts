@@ -14,11 +14,11 @@ export interface BrokerWatchOptions {
 /** How often it is looked, and how long the broker may be away without a word; in milliseconds. */
 const [interval, patience] = [5000, 30_000]
 
-/** Notices that the broker is away for long, and that it is back. */
+/** Notices that the broker is away for long, and that it is back; by its looks, as clocks are put right. */
 export class BrokerWatch {
   readonly #options: BrokerWatchOptions
-  /** When it was missed first; `undefined` while it is there. */
-  #missed: number | undefined
+  /** How often in a row it was missed. */
+  #missed = 0
   #isTold = false
   #stopTimer: () => void
 
@@ -29,16 +29,15 @@ export class BrokerWatch {
 
   readonly #look = (): void => {
     const { isConnected, clock } = this.#options
-    const now = clock.now()
     if (isConnected()) {
-      if (this.#isTold) this.#tell('broker-back', `The broker is back after ${seconds(now - (this.#missed ?? now))}.`)
-      this.#missed = undefined
+      if (this.#isTold) this.#tell('broker-back', `The broker is back after ${seconds(this.#missed * interval)}.`)
+      this.#missed = 0
       this.#isTold = false
     } else {
-      this.#missed ??= now
-      if (!this.#isTold && now - this.#missed >= patience) {
+      const silence = this.#missed++ * interval
+      if (!this.#isTold && silence >= patience) {
         this.#isTold = true
-        this.#tell('broker-away', `The broker has not been there for ${seconds(now - this.#missed)}.`)
+        this.#tell('broker-away', `The broker has not been there for ${seconds(silence)}.`)
       }
     }
     this.#stopTimer = clock.after(interval, this.#look)

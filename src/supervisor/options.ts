@@ -6,7 +6,7 @@ import { parseBrokerUrl } from '../config/forms.js'
 import { readingProblem } from '../config/reading.js'
 import { topicFilterProblem } from '../config/topic-filters.js'
 import { formatDuration, parseDuration } from '../config/units.js'
-import { isPublishable } from '../push/session/publishable.js'
+import { isHarmless, isPublishable } from '../push/session/publishable.js'
 
 /*
  * What `mqway supervisor` is told on its command line and in its environment.
@@ -148,8 +148,10 @@ function readFiles(url: string, find: (name: FlagName) => Given | undefined, cwd
 }
 
 function readTopic({ text, source }: Given): string {
-  if (topicFilterProblem(text) === undefined && isPublishable(text) && !text.startsWith('$')) return text
-  throw new UsageError(`${source}: ${JSON.stringify(text)} must be a topic, without +, # and $`)
+  if (topicFilterProblem(text) === undefined && isPublishable(text) && isHarmless(text) && !text.startsWith('$')) {
+    return text
+  }
+  throw new UsageError(`${source}: ${JSON.stringify(text)} must be a topic, without +, #, $ and control characters`)
 }
 
 function readTimeout({ text, source }: Given): number {

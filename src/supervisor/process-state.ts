@@ -70,9 +70,12 @@ export function stateTopic(prefix: string, { group, process }: ProcessState, sta
   return [prefix, level(group), level(process), state].join('/')
 }
 
-/** A name as one level of a topic: `%`, `/`, `+`, `#` and control characters as in a URL. */
+/**
+ * A name as one level of a topic: `%`, `/`, `+`, `#`, and what a broker may end the connection for (`isHarmless`), as in a
+ * URL. supervisord would send it again and again, and nothing of what comes after it.
+ */
 function level(name: string): string {
-  return name.replace(/[%/+#\p{Cc}]/gu, character => encodeURIComponent(character))
+  return name.replace(/[%/+#\p{Cc}\p{Noncharacter_Code_Point}]/gu, character => encodeURIComponent(character))
 }
 
 /**

@@ -109,6 +109,7 @@ describe('the states of processes', () => {
   it.each([
     ['processname:a/b groupname:+', 'supervisor/%2B/a%2Fb/FATAL'],
     ['processname:#1 groupname:100%', 'supervisor/100%25/%231/FATAL'],
+    ['processname:x\uffff groupname:\ufdd0', 'supervisor/%EF%B7%90/x%EF%BF%BF/FATAL'],
     ['processname:😀 groupname:tab\there', 'supervisor/tab%09here/😀/FATAL'],
   ])('of %s are on %s', async (names, topic) => {
     const rig = new Rig()
