@@ -112,7 +112,7 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
 
   let shuttingDown = false
   const app = opened.add(createApp({ resolveClient, limits: config.limits, log, metrics }))
-  registerEndpointHints(app, path => router.matches(path))
+  registerEndpointHints(app, path => router.matches(path), push ? undefined : pushIsOff)
   registerHealth(app, {
     brokers: brokers.probed,
     isPushing: push && (() => push.connected),
@@ -194,6 +194,9 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
     },
   }
 }
+
+const pushIsOff =
+  'Nothing is pushed here: push is off, or it stands before another broker and push.topics does not say what of it is pushed'
 
 /** What was opened so far, to be closed in the opposite order. */
 class Opened {

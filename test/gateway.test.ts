@@ -245,4 +245,18 @@ describe('a gateway that cannot start', () => {
     await expect(startTestGateway({ mqtt: { port } })).rejects.toMatchObject({ name: 'StartError', exitCode: 69 })
     await eventually(() => process.getActiveResourcesInfo().length <= before)
   })
+
+  it.each([{ push: 'off' as const }, { broker: 'mqtt://127.0.0.1:9' }])(
+    'says to who looks for the HTTP API why there is none: %j',
+    async config => {
+      const gateway = await start(config)
+      const answer = await fetch(`${gateway.urls.http}/v1/events?topic=a`)
+      expect([answer.status, answer.headers.get('content-type')]).toEqual([404, 'application/problem+json'])
+      expect(await answer.json()).toMatchObject({
+        detail: expect.stringMatching(/^Nothing is pushed here: .*push\.topics/),
+      })
+      const pushing = await start()
+      expect(await (await fetch(`${pushing.urls.http}/v1/nothing`)).json()).not.toHaveProperty('detail')
+    },
+  )
 })

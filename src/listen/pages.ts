@@ -95,11 +95,16 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
  * may be a prefix or a pattern, so what there is to read below it is still served.
  *
  * @param matches whether there is an endpoint at a path; see `UpgradeRouter.matches`
+ * @param apiHint what whoever looks for the HTTP API in vain should know
  */
-export function registerEndpointHints(app: FastifyInstance, matches: (path: string) => boolean): void {
+export function registerEndpointHints(
+  app: FastifyInstance,
+  matches: (path: string) => boolean,
+  apiHint?: string,
+): void {
   app.setNotFoundHandler((request, reply) => {
     if (matches(pathOf(request.url))) answer(request, reply, 426, upgradeHeaders(request))
-    else if (isForApi(request)) answerProblem(reply, { status: 404 })
+    else if (isForApi(request)) answerProblem(reply, { status: 404, ...(apiHint !== undefined && { detail: apiHint }) })
     else if (request.method === 'GET' || request.method === 'HEAD') answer(request, reply, 404)
     else answer(request, reply, 405, { allow: 'GET, HEAD' })
   })
