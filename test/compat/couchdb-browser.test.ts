@@ -167,8 +167,8 @@ describeWith(['/usr/bin/chromium'], 'CouchDB’s clients in a browser', () => {
     await page.evaluate(url => {
       const scope = globalThis as unknown as { got: string[] }
       scope.got = []
-      // Each of its streams ends after two rows.
-      const source = new EventSource(`${url}/couchdb/notifications/_changes?feed=eventsource&include_docs=true&limit=2`)
+      // The first of its streams ends half-way.
+      const source = new EventSource(`${url}/couchdb/notifications/_changes?feed=eventsource&include_docs=true&limit=4`)
       source.onmessage = ({ data, lastEventId }) => {
         const { seq, doc } = JSON.parse(data)
         scope.got.push(String(seq) === lastEventId ? doc.msg : `${seq} is not ${lastEventId}`)

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runInNewContext } from 'node:vm'
 import mqtt from 'mqtt'
-import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { registerCouchdb } from '../../src/compat/couchdb.js'
 import type { OpenPolls } from '../../src/delivery/open-polls.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
@@ -59,6 +59,13 @@ const script = async (path: string): Promise<Changes> => {
   expect(answer.status).toBe(200)
   return calledWith(await answer.text()) as Changes
 }
+/** From now on, time passes with `pass` alone. */
+const stopTime = (): void => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval'] })
+  onTestFinished(() => void vi.useRealTimers())
+}
+const pass = (milliseconds: number): void => void vi.advanceTimersByTime(milliseconds)
+
 const waiting = (count = 1) =>
   eventually(() => rig.hub.counters.subscribers === count && rig.hub.counters.catchingUp === 0)
 
@@ -241,19 +248,31 @@ describe('a long-poll', () => {
   it('is answered with nothing when its time is up: what it asks for, and the configured one at the most', async () => {
     await start({}, 300)
     await rig.publish('other', 'x')
-    for (const query of ['timeout=100', 'timeout=100000', '']) {
-      const begin = performance.now()
-      expect(await changes(`feed=longpoll&since=0&${query}`)).toEqual({ results: [], last_seq: 1, pending: 0 })
-      const least = query === 'timeout=100' ? 90 : 290
-      expect(performance.now() - begin).toBeGreaterThan(least)
+    stopTime()
+    for (const [query, time] of [
+      ['timeout=100', 100],
+      ['timeout=100000', 300],
+      ['', 300],
+    ] as const) {
+      const answer = changes(`feed=longpoll&since=0&${query}`)
+      await waiting()
+      pass(time - 1)
+      expect(rig.hub.counters.subscribers).toBe(1)
+      pass(1)
+      expect(await answer).toEqual({ results: [], last_seq: 1, pending: 0 })
     }
   })
 
   it('with a heartbeat waits without an end, and shows that it is alive with line feeds', async () => {
     await start({}, 100)
-    const feed = await listen('feed=longpoll&since=now&include_docs=true&heartbeat=1000')
-    await eventually(() => feed.text.endsWith('\n\n'))
-    expect(feed.ended).toBe(false)
+    stopTime()
+    const asked = listen('feed=longpoll&since=now&include_docs=true&heartbeat=1000')
+    await waiting()
+    pass(1000)
+    const feed = await asked
+    for (let beats = 2; beats < 100; beats++) pass(1000)
+    await eventually(() => feed.text.length >= '{"results":['.length + 99)
+    expect([feed.text.endsWith('[\n'.padEnd(100, '\n')), feed.ended]).toEqual([true, false])
     await Promise.all([rig.publish('notifications', 'one'), rig.publish('notifications', 'two')])
     await eventually(() => feed.ended)
     expect(feed.text).toMatch(/^\{"results":\[\n\n+\{"seq":1,/)
@@ -294,7 +313,7 @@ describe('a long-poll', () => {
 
   it('misses nothing and gets nothing twice while much comes', async () => {
     await start()
-    const texts = Array.from({ length: 500 }, (_, index) => String(index))
+    const texts = Array.from({ length: 200 }, (_, index) => String(index))
     const got: unknown[] = []
     const asking = (async () => {
       let since: number | 'now' = 0
@@ -360,7 +379,11 @@ describe('JSONP', () => {
 
   it('with a heartbeat is still one script', async () => {
     await start(withJsonp)
-    const feed = await listen('feed=longpoll&since=now&include_docs=true&heartbeat=1000&callback=C')
+    stopTime()
+    const asked = listen('feed=longpoll&since=now&include_docs=true&heartbeat=1000&callback=C')
+    await waiting()
+    pass(2000)
+    const feed = await asked
     await eventually(() => feed.text.endsWith('\n\n'))
     await rig.publish('notifications', 'one')
     await eventually(() => feed.ended)
@@ -419,7 +442,12 @@ describe('the continuous feed', () => {
     await start()
     await rig.publish('notifications', '1')
     await rig.publish('other', 'x')
+    stopTime()
     const feed = await listen('feed=continuous&timeout=1000')
+    await waiting()
+    pass(900)
+    expect(rig.hub.counters.subscribers).toBe(1)
+    pass(300)
     await eventually(() => feed.ended)
     expect(rowsOf(feed)).toEqual([expect.objectContaining({ seq: 1 }), { last_seq: 2, pending: 0 }])
   })
@@ -438,10 +466,14 @@ describe('the continuous feed', () => {
 
   it('with a heartbeat goes on, and has empty lines', async () => {
     await start()
+    stopTime()
     const feed = await listen('feed=continuous&heartbeat=1000&timeout=10')
     await waiting()
-    const before = feed.text
-    await eventually(() => feed.text.length >= before.length + 2)
+    await eventually(() => feed.text === '\n\n')
+    for (const lines of [3, 4]) {
+      pass(1200)
+      await eventually(() => feed.text.length === lines)
+    }
     expect([feed.text.trim(), feed.ended]).toEqual(['', false])
   })
 
@@ -497,10 +529,15 @@ describe('the feed for EventSource', () => {
   })
 
   it('has heartbeats with the place, and no end', async () => {
-    await start({ push: { heartbeat: 200 } })
+    await start({ push: { heartbeat: 20_000 } })
     await rig.publish('other', 'x')
+    stopTime()
     const read = await source('since=now')
-    await eventually(() => read().got.length === 2)
+    await waiting()
+    for (const beats of [1, 2]) {
+      pass(24_000)
+      await eventually(() => read().got.length === beats)
+    }
     expect(read().got).toEqual(Array(2).fill({ type: 'heartbeat', data: '', lastEventId: '1' }))
     expect(read().ended).toBe(false)
   })
@@ -520,7 +557,10 @@ describe('over HTTP/2', () => {
 
   it('a long-poll with heartbeats is answered', async () => {
     await start()
+    stopTime()
     const feed = await open('feed=longpoll&heartbeat=1000')
+    await waiting()
+    pass(2000)
     await eventually(() => feed.text.endsWith('\n\n'))
     await rig.publish('notifications', 'one')
     await eventually(() => feed.ended)
