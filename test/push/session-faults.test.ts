@@ -17,7 +17,7 @@ import { connect } from '../broker/mqtt-session.js'
 import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { run } from '../helpers/processes.js'
 import { eventually } from '../helpers/wait.js'
-import { bounds, Cleanup, log, sessionOn, Watched } from './session-rig.js'
+import { bounds, Cleanup, log, retainedOf, sessionOn, Watched } from './session-rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
@@ -143,10 +143,11 @@ describe('a broker that is away', () => {
     const watched = new Watched(journal)
     const second = await sessionOn(broker, journal, { data, config: { clientId: 'two' } })
     cleanup.add(() => second.close())
-    await watched.count(2)
+    // The first is the hole: what was published meanwhile and is not retained was for the session that is lost.
+    await watched.count(3)
     await second.publish(message('end', 'end'))
     const topics = watched.events.map(({ topic }) => topic)
-    expect(topics.sort()).toEqual(['changed', 'end', 'new'])
+    expect(topics.sort()).toEqual(['', 'changed', 'end', 'new'])
     expect(await retainedOf(journal)).toEqual({ same: 'on', changed: 'off', new: 'on' })
   })
 
@@ -165,14 +166,6 @@ describe('a broker that is away', () => {
     expect(watched.payloads()).toEqual(['b', 'c'])
   })
 })
-
-async function retainedOf(journal: Journal): Promise<Record<string, string>> {
-  const found: Record<string, string> = {}
-  for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) {
-    for (const { topic, payload } of events) found[topic] = payload.toString()
-  }
-  return found
-}
 
 /** A journal that refuses as the test says. */
 class Balking extends MemoryJournal {

@@ -3,7 +3,10 @@ import { describe, expect, it } from 'vitest'
 import type { Event, Message } from '../../src/push/event.js'
 import { backoff } from '../../src/push/session/backoff.js'
 import { makeClientId } from '../../src/push/session/client-id.js'
+import { TakenOver } from '../../src/push/session/connection.js'
 import { type Echo, Echoes } from '../../src/push/session/echoes.js'
+import { Rivals } from '../../src/push/session/rivals.js'
+import { SizeSuspicion } from '../../src/push/session/size-suspicion.js'
 
 describe('the wait before the next attempt', () => {
   it('is short at first, never over 30 s, and at random no less than half', () => {
@@ -108,5 +111,57 @@ describe('publications under way', () => {
     expect(echoes.take(message('a'), true)).toBeUndefined()
     expect(echoes.take(message('d'), true)).toBe(many[3])
     echoes.close(new Error('the end'))
+  })
+})
+
+describe('a size that a broker seems to end connections for', () => {
+  const refused = expect.objectContaining({ reason: 'body-too-large' })
+
+  it('is none where as much has come through', () => {
+    const sizes = new SizeSuspicion()
+    sizes.passed(100)
+    expect([sizes.lost(100), sizes.lost(100), sizes.lost(50)]).toEqual([undefined, undefined, undefined])
+    sizes.require(1000)
+  })
+
+  it('is refused from the second time on, for ten minutes', () => {
+    let now = 0
+    const sizes = new SizeSuspicion(() => now)
+    sizes.passed(100)
+    expect(sizes.lost(300)).toMatchObject({ reason: 'publish-timeout' })
+    sizes.require(300)
+    expect(sizes.lost(200)).toMatchObject({ reason: 'body-too-large' })
+    expect(() => sizes.require(200)).toThrow(refused)
+    sizes.require(199)
+    now += 600_000
+    sizes.require(200)
+    expect(sizes.lost(200)).toMatchObject({ reason: 'publish-timeout' })
+  })
+})
+
+describe('somebody else with the session’s client id', () => {
+  const rivals = () => {
+    const errors: string[] = []
+    const clock = { now: 0 }
+    const log = { error: (text: unknown) => errors.push(String(text)) }
+    return { errors, clock, rivals: new Rivals({ clientId: 'c', log, now: () => clock.now }) }
+  }
+
+  it('is told of at once where the broker says so, and again after a while', () => {
+    const { errors, clock, rivals: subject } = rivals()
+    for (let count = 0; count < 3; count++) subject.ended(new TakenOver(), 100)
+    expect(errors).toHaveLength(1)
+    clock.now += 300_000
+    subject.ended(new TakenOver(), 60_000)
+    expect(errors).toHaveLength(2)
+  })
+
+  it('is guessed where four connections in a row end soon, with the broker there all the time', () => {
+    const { errors, rivals: subject } = rivals()
+    const lost = new Error('lost')
+    for (const lasted of [1, 1, 1, undefined, 1, 1, 1, 10_000, 1, 1, 1]) subject.ended(lost, lasted)
+    expect(errors).toEqual([])
+    subject.ended(lost, 1)
+    expect(errors).toEqual([expect.stringContaining('push.clientId')])
   })
 })

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { type Broker, ownPeer } from '../../src/broker/broker.js'
 import { createLog } from '../../src/log.js'
 import type { Event } from '../../src/push/event.js'
@@ -89,4 +90,31 @@ export function sessionOn(
     ...more,
     config,
   })
+}
+
+/** A connection to `broker` that ends where its CONNECT is of one of these versions (MQTT 3.1.1 §3.1.2.2). */
+export async function openWithout(broker: Broker, versions: readonly number[]): Promise<Duplex> {
+  const stream = await broker.open(ownPeer)
+  const write = stream.write.bind(stream)
+  // The byte behind the protocol name.
+  const isRefused = (chunk: Buffer): boolean => chunk[0] === 0x10 && versions.includes(chunk[8] ?? 0)
+  return Object.assign(stream, {
+    write: (chunk: Buffer, ...more: []) => {
+      if (!isRefused(chunk)) return write(chunk, ...more)
+      stream.destroy()
+      return false
+    },
+  })
+}
+
+/** The versions that a broker is not to take, by the form of MQTT that is left. */
+export const refusedVersions = { 'MQTT 5': [], 'MQTT 3.1.1 as a bridge': [5], 'MQTT 3.1.1': [5, 0x84] } as const
+
+/** What `journal` has as retained. */
+export async function retainedOf(journal: Journal): Promise<Record<string, string>> {
+  const found: Record<string, string> = {}
+  for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) {
+    for (const { topic, payload } of events) found[topic] = payload.toString()
+  }
+  return found
 }

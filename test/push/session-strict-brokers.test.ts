@@ -9,7 +9,8 @@ import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { Connection } from '../../src/push/session/connection.js'
 import { mqtt5 } from '../../src/push/session/dialect.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
-import { bounds, Cleanup, log, sessionOn } from './session-rig.js'
+import { eventually } from '../helpers/wait.js'
+import { bounds, Cleanup, log, openWithout, refusedVersions, sessionOn } from './session-rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
@@ -23,7 +24,7 @@ const message = (topic: string, payload: string, more: Partial<Message> = {}): M
 })
 
 /** A session with a mosquitto that has its own rules, and what became of its state. */
-async function start(rule?: string) {
+async function start(rule?: string, dialect: keyof typeof refusedVersions = 'MQTT 5', publishTimeout = 10_000) {
   const rules = rule === undefined ? [] : [rule]
   const mosquitto = await startMosquitto({ kind: 'tcp' }, ['allow_anonymous true', ...rules])
   cleanup.add(() => mosquitto.stop())
@@ -32,7 +33,11 @@ async function start(rule?: string) {
   const journal = new MemoryJournal({ bounds, log })
   cleanup.add(() => journal.close())
   const states: boolean[] = []
-  const session = await sessionOn(broker, journal, { onStateChange: ready => states.push(ready) })
+  const session = await sessionOn(broker, journal, {
+    open: () => openWithout(broker, refusedVersions[dialect]),
+    onStateChange: ready => states.push(ready),
+    publishTimeout,
+  })
   cleanup.add(() => session.close())
   return { session, states }
 }
@@ -47,6 +52,18 @@ describe('a session with a broker that ends connections for what it does not tak
       what: 'a packet that is too large',
       rule: 'max_packet_size 2000',
       bad: message('a', 'x'.repeat(1990)),
+      reason: 'body-too-large',
+    },
+    {
+      what: 'a payload that is too large, of QoS 1,',
+      rule: 'message_size_limit 2000',
+      bad: message('a', 'x'.repeat(2001)),
+      reason: 'body-too-large',
+    },
+    {
+      what: 'a payload that is too large, of QoS 2,',
+      rule: 'message_size_limit 2000',
+      bad: message('a', 'x'.repeat(2001), { qos: 2 }),
       reason: 'body-too-large',
     },
     {
@@ -69,6 +86,35 @@ describe('a session with a broker that ends connections for what it does not tak
     const { session, states } = await start(rule)
     expect(await session.publish(message('a', 'x'.repeat(length)))).toMatchObject({ topic: 'a' })
     expect(states).toEqual([true])
+  })
+
+  it.each(['MQTT 5', 'MQTT 3.1.1'] as const)(
+    'waits for what it drops without a word, and nobody else does: %s',
+    async dialect => {
+      const { session, states } = await start('message_size_limit 2000', dialect, 1000)
+      const qos = dialect === 'MQTT 5' ? 0 : 1
+      const dropped = session.publish(message('a', 'x'.repeat(2001), { qos }))
+      expect(await session.publish(message('fine', 'x'))).toMatchObject({ topic: 'fine' })
+      await expect(dropped).rejects.toMatchObject({ reason: 'publish-timeout' })
+      expect(states).toEqual([true])
+    },
+  )
+
+  it('with MQTT 3.1.1 loses two connections for what is too large, and no third: it is known then', async () => {
+    const { session, states } = await start('max_packet_size 2000', 'MQTT 3.1.1')
+    const large = message('a', 'x'.repeat(3000))
+    for (const reason of ['publish-timeout', 'body-too-large']) {
+      expect(await session.publish(message('fine', 'x'))).toMatchObject({ topic: 'fine' })
+      await expect(session.publish(large)).rejects.toMatchObject({ reason })
+      await eventually(() => states.at(-1) === false)
+      await eventually(() => session.ready)
+    }
+    for (const length of [3000, 5000]) {
+      const refusal = { reason: 'body-too-large', text: expect.stringContaining('3001 bytes') }
+      await expect(session.publish(message('a', 'x'.repeat(length)))).rejects.toMatchObject(refusal)
+    }
+    expect(await session.publish(message('a', 'x'.repeat(1900)))).toMatchObject({ topic: 'a' })
+    expect(states).toEqual([true, false, true, false, true])
   })
 
   it('publishes as surely as it takes it', async () => {
@@ -103,4 +149,28 @@ it('a connection is alive in the time that the broker asks for, and not in its o
   await Connection.connect({ ...own, stream, dialect: mqtt5 })
   await pinged
   expect(commands).toEqual(['connect', 'pingreq'])
+})
+
+it('a connection has ended when the broker has heard all that it said', async () => {
+  const commands: string[] = []
+  const server = createServer(socket => {
+    const incoming = parser({ protocolVersion: 5 })
+    incoming.on('packet', ({ cmd }) => {
+      commands.push(cmd)
+      const connack = { cmd: 'connack' as const, reasonCode: 0, sessionPresent: false }
+      if (cmd === 'connect') socket.write(generate(connack, { protocolVersion: 5 }))
+      if (cmd === 'disconnect') socket.end()
+    })
+    socket.on('data', chunk => incoming.parse(chunk)).on('error', () => {})
+  }).listen(0, '127.0.0.1')
+  cleanup.add(() => server.close())
+  await once(server, 'listening')
+  const stream = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  cleanup.add(() => stream.destroy())
+  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000 }
+  const connection = await Connection.connect({ ...own, stream, dialect: mqtt5 })
+  connection.pause()
+  connection.acknowledge(1)
+  await connection.end()
+  expect(commands).toEqual(['connect', 'puback', 'disconnect'])
 })

@@ -12,6 +12,7 @@ import { Ending } from '../../endings.js'
 import type { Message, QoS } from '../event.js'
 import type { Dialect } from './dialect.js'
 import { KeepAlive } from './keep-alive.js'
+import { packetTooLarge } from './packet-too-large.js'
 
 /** What one connection needs. */
 export interface ConnectionOptions {
@@ -47,8 +48,21 @@ export class ConnectionRefusal extends Error {
 /** For how long a broker keeps a session, in seconds: as MQTT 3.1.1 has it, until it is told otherwise (MQTT 5 §3.1.2.11.2). */
 const sessionExpiryInterval = 0xffff_ffff
 
-/** Packet identifiers have 16 bits [MQTT-2.3.1-1]. */
+/** Packet identifiers have 16 bits [MQTT-2.3.1-1]; so many may be in flight where a broker of MQTT 5 does not say less. */
 const maxInFlight = 65_535
+/**
+ * How many are where the broker cannot say: Aedes ends a connection with more than 1000 of QoS 2, and mosquitto drops what
+ * is beyond 1020.
+ */
+const maxUntold = 500
+
+/** How long a broker that has been told good-bye may take to close the connection, in milliseconds. */
+const lingering = 250
+
+/** Another connection has taken the place of this one: it has the same client id (MQTT 5 §4.13, reason code 0x8E). */
+export class TakenOver extends Error {
+  override readonly name = 'TakenOver'
+}
 
 /** Bytes of a PUBLISH packet beside its topic and payload: its head, the topic's length, an identifier, no properties. */
 const publishOverhead = 5 + 2 + 2 + 1
@@ -83,6 +97,7 @@ export class Connection {
   #connack: IConnackPacket | undefined
   #onConnack: Settle | undefined
   #closed: Error | undefined
+  #isLeaving = false
   readonly #onClosed: ((reason: Error) => void)[] = []
   #lastId = 0
   /** What waits for an answer, by packet identifier. */
@@ -90,6 +105,8 @@ export class Connection {
   #inFlight = 0
   /** Publications that wait until fewer are in flight (MQTT 5 §4.9). */
   readonly #waiting: (() => void)[] = []
+  /** What waits for a PINGRESP, in order. */
+  #pings: Settle[] = []
   #corked = false
   /** Messages of which the broker is yet to be told that they are kept. */
   #kept = 0
@@ -98,7 +115,7 @@ export class Connection {
     this.#options = options
     this.#stream = options.stream
     this.#keepAlive = new KeepAlive(options.keepAlive, {
-      ping: () => this.#write({ cmd: 'pingreq' }),
+      ping: () => void this.ping().catch(() => {}),
       lost: () => this.destroy(new Error('the broker has gone silent')),
     })
     const incoming = parser({ protocolVersion: options.dialect.protocolVersion })
@@ -150,11 +167,13 @@ export class Connection {
 
   /**
    * @param qos the highest that messages come with
+   * @param retained whether what is retained is to come; with MQTT 3.1.1 it does in any case
    * @returns the filters that the broker did not grant
    */
-  async subscribe(filters: readonly string[], qos: 0 | 1): Promise<readonly string[]> {
+  async subscribe(filters: readonly string[], qos: 0 | 1, retained = true): Promise<readonly string[]> {
     const { retainAsPublished, protocolVersion } = this.#options.dialect
-    const options = protocolVersion === 5 ? { nl: false, rap: retainAsPublished, rh: 0 } : {}
+    // MQTT 5 §3.8.3.1.
+    const options = protocolVersion === 5 ? { nl: false, rap: retainAsPublished, rh: retained ? 0 : 2 } : {}
     const subscriptions = filters.map(topic => ({ topic, qos, ...options }))
     const suback = await this.#ask(messageId => ({ cmd: 'subscribe', messageId, subscriptions }))
     const granted = (suback as ISubackPacket).granted
@@ -163,6 +182,18 @@ export class Connection {
 
   async unsubscribe(filters: readonly string[]): Promise<void> {
     await this.#ask(messageId => ({ cmd: 'unsubscribe', messageId, unsubscriptions: [...filters] }))
+  }
+
+  /** Resolves when the broker has answered; what it had sent before has come by then. */
+  ping(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed) {
+        reject(this.#closed)
+        return
+      }
+      this.#pings.push(error => (error ? reject(error) : resolve()))
+      this.#write({ cmd: 'pingreq' })
+    })
   }
 
   /**
@@ -227,9 +258,10 @@ export class Connection {
     if (!this.#closed) this.#stream.resume()
   }
 
-  /** Says good-bye, and waits until what was written is on its way, or for a second. */
+  /** Says good-bye, and waits until the broker has heard it, or for a second. Messages that come meanwhile are not taken. */
   async end(): Promise<void> {
     if (this.#closed) return
+    this.#isLeaving = true
     await new Promise<void>(resolve => {
       const overdue = setTimeout(resolve, 1000)
       const done = (): void => {
@@ -238,7 +270,9 @@ export class Connection {
       }
       this.onClosed(done)
       this.#write({ cmd: 'disconnect' })
-      this.#stream.end(done)
+      // With something unread the end would be a reset, and what was acknowledged might be sent again to the next session.
+      this.resume()
+      this.#stream.end(() => setTimeout(done, lingering))
     })
     this.destroy(new Error('the session was closed'))
   }
@@ -282,8 +316,9 @@ export class Connection {
     if (!this.#connack) this.#receiveConnack(packet)
     else if (packet.cmd === 'publish') this.#receivePublish(packet)
     else if (packet.cmd === 'pubrec') this.#receivePubrec(packet)
-    else if (packet.cmd === 'disconnect') this.destroy(new Error(disconnectText(packet.reasonCode)))
-    else if (packet.cmd !== 'pingresp' && packet.messageId !== undefined) this.#settle(packet.messageId, packet)
+    else if (packet.cmd === 'pingresp') this.#pings.shift()?.(undefined)
+    else if (packet.cmd === 'disconnect') this.destroy(disconnection(packet.reasonCode))
+    else if (packet.messageId !== undefined) this.#settle(packet.messageId, packet)
   }
 
   #receiveConnack(packet: Packet): void {
@@ -305,7 +340,7 @@ export class Connection {
 
   #receivePublish(packet: IPublishPacket): void {
     if (packet.qos === 2) this.destroy(new Error('the broker sent QoS 2 for a subscription of QoS 1'))
-    else this.#options.onMessage?.(packet)
+    else if (!this.#isLeaving) this.#options.onMessage?.(packet)
   }
 
   #receivePubrec(packet: IPubrecPacket): void {
@@ -323,6 +358,7 @@ export class Connection {
   }
 
   get #receiveMaximum(): number {
+    if (this.#options.dialect.protocolVersion !== 5) return maxUntold
     return this.#connack?.properties?.receiveMaximum ?? maxInFlight
   }
 
@@ -388,24 +424,28 @@ export class Connection {
     // A broker that does not know what it reads may as well just close.
     const refusal = reason instanceof ConnectionRefusal ? reason : new ConnectionRefusal(reason.message, true, reason)
     this.#onConnack?.(refusal)
-    for (const settle of this.#pending.values()) settle(reason)
+    for (const settle of [...this.#pending.values(), ...this.#pings.splice(0)]) settle(reason)
     this.#pending.clear()
     for (const proceed of this.#waiting.splice(0)) proceed()
     for (const listener of this.#onClosed.splice(0)) listener(reason)
   }
 }
 
-function disconnectText(code: number | undefined): string {
-  const taken = code === 0x8e
-  return taken ? 'another session has the same client id' : `the broker ended the session (reason code ${code ?? 0})`
+function disconnection(code: number | undefined): Error {
+  if (code === 0x8e) return new TakenOver('another session has the same client id')
+  return new Error(`the broker ended the session (reason code ${code ?? 0})`)
 }
 
 function lowerQos(wanted: QoS, maximum = 2): QoS {
   return wanted <= maximum ? wanted : maximum === 0 ? 0 : 1
 }
 
-/** MQTT 5 §2.4: not authorized, topic name invalid; any other. */
+/** MQTT 5 §2.4: not authorized, topic name invalid; too large; any other. */
 function answerError(code: number): Error {
+  // mosquitto's message_size_limit, which it does not tell in CONNACK.
+  if (code === packetTooLarge) {
+    return new Ending('body-too-large', { hint: 'the broker does not take a message of this size' })
+  }
   if (code === 0x87 || code === 0x90) return new Ending('topic-refused', { hint: 'the broker does not accept it' })
   return new Ending('broker-away', { hint: `it answered with reason code ${code}` })
 }

@@ -22,6 +22,13 @@ export class Deliveries {
   readonly #open = new Set<Delivery>()
   /** How many came over a connection that is lost. */
   #lost = 0
+  #onAcknowledged: (() => void)[] = []
+
+  /** Resolves as soon as one is acknowledged, or at once where there is none. */
+  acknowledged(): Promise<void> {
+    if (this.#open.size === 0) return Promise.resolve()
+    return new Promise(resolve => this.#onAcknowledged.push(resolve))
+  }
 
   /** Call when a connection begins, with whether the broker still has the session. */
   begin(sessionPresent: boolean): void {
@@ -67,6 +74,7 @@ export class Deliveries {
     if (connection.closed) return
     this.#open.delete(delivery)
     connection.acknowledge(messageId)
+    for (const resolve of this.#onAcknowledged.splice(0)) resolve()
   }
 
   #forgetLost(connection: Connection): void {

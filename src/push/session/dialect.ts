@@ -26,3 +26,8 @@ export const bridge: Dialect = {
 }
 
 export const plain: Dialect = { name: 'MQTT 3.1.1', protocolVersion: 4, bridgeMode: false, retainAsPublished: false }
+
+/** The form of the same version in which RETAIN says of a message that it is state, and nothing else [MQTT-3.3.1-9]. */
+export function tellingState({ protocolVersion }: Dialect): Dialect {
+  return protocolVersion === 5 ? { ...mqtt5, retainAsPublished: false } : plain
+}

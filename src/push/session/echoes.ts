@@ -118,6 +118,15 @@ export class Echoes {
     return echo
   }
 
+  /** The one with the most bytes. */
+  largest(): Echo | undefined {
+    let largest: Echo | undefined
+    for (const echoes of this.#byTopic.values()) {
+      for (const echo of echoes) if (!largest || sizeOf(echo.message) > sizeOf(largest.message)) largest = echo
+    }
+    return largest
+  }
+
   /** Fails all that are left. */
   close(error: unknown): void {
     for (const echoes of [...this.#byTopic.values()]) for (const echo of [...echoes]) echo.fail(error)

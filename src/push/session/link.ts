@@ -5,14 +5,32 @@ import type { Connection } from './connection.js'
 /** How long a close waits for an attempt to connect, in milliseconds. */
 const closeTimeout = 500
 
+/** A connection that lasted so long was no mere attempt, in milliseconds. */
+export const steady = 10_000
+
+/** What a link needs of time. */
+export interface LinkClock {
+  /** In milliseconds, since any moment. */
+  now(): number
+  /** Resolves, or rejects, at once when `signal` is aborted. */
+  wait(milliseconds: number, signal: AbortSignal): Promise<void>
+}
+
 /** What a link needs. */
 export interface LinkOptions {
   /** Makes a connection that is ready for use. */
   readonly connect: () => Promise<Connection>
   /** Called when it is there. */
   readonly onUp: (connection: Connection) => void
-  /** Called when it is not: after a loss, and after each attempt that failed. */
-  readonly onDown: (reason: unknown) => void
+  /** Called when it is not: after a loss, with how many milliseconds it lasted, and after each attempt that failed. */
+  readonly onDown: (reason: unknown, lasted?: number) => void
+  /** The machine's when left out. */
+  readonly clock?: LinkClock
+}
+
+const machineClock: LinkClock = {
+  now: () => performance.now(),
+  wait: (milliseconds, signal) => delay(milliseconds, undefined, { signal }),
 }
 
 /** Keeps one connection, over and over again, until it is closed. */
@@ -41,18 +59,22 @@ export class Link {
 
   async #run(): Promise<void> {
     const { signal } = this.#closing
+    const { connect, onDown, clock = machineClock } = this.#options
     let attempts = 0
     while (!signal.aborted) {
+      let since: number | undefined
       try {
-        const connection = await this.#options.connect()
-        attempts = 0
+        const connection = await connect()
+        since = clock.now()
         if (signal.aborted) await connection.end()
         else await this.#hold(connection)
       } catch (error) {
-        if (!signal.aborted) this.#options.onDown(error)
+        const lasted = since === undefined ? undefined : clock.now() - since
+        // A connection that was soon lost is one more attempt: it may be one that the broker ends each time.
+        if (lasted !== undefined && lasted >= steady) attempts = 0
+        if (!signal.aborted) onDown(error, lasted)
       }
-      // A connection that was lost counts as an attempt: it may be one that the broker ends each time.
-      await delay(backoff(++attempts, Math.random()), undefined, { signal }).catch(() => {})
+      await clock.wait(backoff(++attempts, Math.random()), signal).catch(() => {})
     }
   }
 

@@ -1,15 +1,18 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../log.js'
-import { hole, type Message } from '../event.js'
+import { hole } from '../event.js'
 import type { Journal, Urgency } from '../journal.js'
 import type { Connection } from './connection.js'
 import type { Custodian } from './custody.js'
 import { Deliveries } from './deliveries.js'
+import type { Dialect } from './dialect.js'
 import type { Echoes } from './echoes.js'
 import { KnownState } from './known-state.js'
-import type { RememberedSubscriptions } from './remembered-subscriptions.js'
+import { messageOf } from './message-of.js'
+import type { RememberedSubscriptions, Subscriptions } from './remembered-subscriptions.js'
 import { Scribe } from './scribe.js'
+import { StateCheck } from './state-check.js'
 
 /** What a reader needs. */
 export interface ReaderOptions {
@@ -23,11 +26,17 @@ export interface ReaderOptions {
   readonly embedded: boolean
   readonly echoes: Echoes
   readonly remembered: RememberedSubscriptions
+  /** Makes a connection that is not the session's; its messages tell what the broker retains, and what it does not. */
+  readonly openProbe: (dialect: Dialect, onMessage: OnMessage) => Promise<Connection>
   readonly log: Logger
 }
 
 type OnMessage = (packet: IPublishPacket) => void
 
+/** How long what a broker kept may take to come before its state is looked at all the same; in milliseconds. */
+const longestCatchUp = 5000
+/** How often that is looked at, in milliseconds. */
+const catchUpInterval = 50
 /** How long the broker in this process may take to bring what it has, when the session ends; in milliseconds. */
 const lastTimeout = 2000
 
@@ -44,6 +53,7 @@ export class Reader {
   /** Whether all that came is in the journal, and nothing more comes. */
   #finished = false
   #known: KnownState | undefined
+  #check: StateCheck | undefined
   #pressed = false
   #stopped = false
   /** Messages that came over the connection, and up to which of them somebody waits for it to be written. */
@@ -71,8 +81,8 @@ export class Reader {
   }
 
   /**
-   * Makes a connection that reads, and subscribes, unless the broker still has the subscriptions: it would tell all that
-   * is retained again.
+   * Makes a connection that reads, and subscribes, unless the broker still has the subscriptions. What a broker elsewhere
+   * retains is compared with the journal afterwards.
    *
    * @param connect makes the connection; the custodian is for a broker that waits
    */
@@ -109,6 +119,7 @@ export class Reader {
       made.destroy(error instanceof Error ? error : new Error(String(error)))
       throw error
     }
+    if (!this.#options.embedded) void this.#compareState(made)
     return made
   }
 
@@ -116,6 +127,7 @@ export class Reader {
   async stop(): Promise<void> {
     const isLast = this.#options.embedded && (await this.#bringLast())
     this.#stopped = true
+    this.#check?.stop()
     this.#connection?.pause()
     if (!this.#scribe.drained && !this.stuck) {
       await new Promise<void>(resolve => {
@@ -145,22 +157,21 @@ export class Reader {
   }
 
   async #subscribe(connection: Connection): Promise<void> {
-    const { clientId, topics, embedded, remembered, journal, log } = this.#options
+    const { clientId, topics, embedded, remembered } = this.#options
     const last = await remembered.load()
     const isSame = last?.clientId === clientId && last.dialect === connection.dialect.name
     const hasAll = isSame && sameSet(last.topics, topics)
     if (connection.sessionPresent && hasAll) return
     const left = last?.clientId === clientId ? last.topics.filter(topic => !topics.includes(topic)) : []
     if (connection.sessionPresent && left.length > 0) await connection.unsubscribe(left)
-    const known = await KnownState.read(journal, topics).catch(error => {
-      log.warn({ err: error }, 'the journal cannot tell what is retained; all of it becomes events once more')
-      return undefined
-    })
+    // MQTT 5 does not tell it here; others cannot leave it out.
+    const tellsState = connection.dialect.protocolVersion !== 5
+    const known = tellsState ? await this.#knownState() : undefined
     // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#known = known
-    const missed = embedded && (this.#wasSubscribed || (last === undefined && journal.head > 0))
+    const missed = this.#hasMissed(connection, last)
     if (missed) this.#scribe.write(hole, 'now', ignore)
-    const refused = await connection.subscribe(topics, embedded ? 0 : 1)
+    const refused = await connection.subscribe(topics, embedded ? 0 : 1, tellsState)
     if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
     known?.open()
     this.#wasSubscribed = true
@@ -172,6 +183,55 @@ export class Reader {
     this.#scribe.whenWritten(() => {
       if (!this.#lapsed) void this.#remember(connection)
     })
+  }
+
+  /** Whether messages may have been published between what is in the journal and this subscription. */
+  #hasMissed({ sessionPresent }: Connection, last: Subscriptions | undefined): boolean {
+    const { embedded, journal } = this.#options
+    if (sessionPresent) return false
+    return this.#wasSubscribed || (journal.head > 0 && !(embedded && last !== undefined))
+  }
+
+  async #knownState(): Promise<KnownState | undefined> {
+    const { journal, topics, log } = this.#options
+    return KnownState.read(journal, topics).catch(error => {
+      log.warn({ err: error }, 'the journal cannot tell what is retained; all of it becomes events once more')
+      return undefined
+    })
+  }
+
+  /** Has what was published while nobody read, and made a state that the broker kept, become events. */
+  async #compareState(connection: Connection): Promise<void> {
+    const { journal, topics, openProbe, log } = this.#options
+    const check = new StateCheck({
+      ...{ journal, topics, reading: connection },
+      open: onMessage => openProbe(connection.dialect, onMessage),
+      onMissed: message => this.#scribe.write(message, 'now', ignore),
+    })
+    try {
+      await this.#caughtUp(connection)
+      this.#check = check
+      await new Promise<void>(resolve => this.#scribe.whenWritten(resolve))
+      if (!this.#stopped && !connection.closed) await check.run()
+    } catch (error) {
+      if (this.#stopped || connection.closed) return
+      log.warn({ err: error }, 'push cannot compare what the broker retains; newcomers may get a state that has passed')
+    } finally {
+      if (this.#check === check) this.#check = undefined
+    }
+  }
+
+  /** Resolves when the broker has brought what it kept, as far as that can be told. */
+  async #caughtUp(connection: Connection): Promise<void> {
+    const until = performance.now() + longestCatchUp
+    while (performance.now() < until) {
+      // For what is acknowledged just before a ping, one that has more sends that before it answers the ping.
+      await this.#deliveries.acknowledged()
+      const before = this.#received
+      await connection.ping()
+      if (this.#received === before) return
+      await delay(catchUpInterval, undefined, { ref: false })
+    }
   }
 
   async #remember({ dialect }: Connection): Promise<void> {
@@ -205,6 +265,7 @@ export class Reader {
       this.#scribe.whenWritten(acknowledge)
       return
     }
+    if (message.retain || !retainAsPublished) this.#check?.changed(message.topic)
     if (echo && !retainAsPublished) message = { ...message, retain: echo.message.retain }
     if (!echo) {
       this.#scribe.write(message, this.#urgency(), acknowledge)
@@ -235,10 +296,6 @@ export class Reader {
     this.#onDrained?.()
     this.#onStuck?.()
   }
-}
-
-function messageOf({ topic, payload, qos, retain }: IPublishPacket): Message {
-  return { topic, payload: typeof payload === 'string' ? Buffer.from(payload) : payload, qos, retain }
 }
 
 function sameSet(some: readonly string[], others: readonly string[]): boolean {

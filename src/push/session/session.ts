@@ -3,18 +3,21 @@ import type { PushConfig } from '../../config/push.js'
 import { Ending } from '../../endings.js'
 import type { Logger } from '../../log.js'
 import type { Event, Message } from '../event.js'
-import type { Journal } from '../journal.js'
+import { type Journal, sizeOf } from '../journal.js'
 import type { Publisher, PublishOptions } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { makeClientId } from './client-id.js'
-import { Connection, type ConnectionOptions } from './connection.js'
+import { Connection, type ConnectionOptions, TakenOver } from './connection.js'
 import type { Custodian, SessionStream } from './custody.js'
+import { type Dialect, tellingState } from './dialect.js'
 import { Dialects } from './dialects.js'
 import { Echoes } from './echoes.js'
 import { Link } from './link.js'
 import { isHarmless, isPublishable } from './publishable.js'
 import { Reader } from './reader.js'
 import { RememberedSubscriptions } from './remembered-subscriptions.js'
+import { Rivals } from './rivals.js'
+import { SizeSuspicion } from './size-suspicion.js'
 
 /** What a session needs. */
 export interface SessionOptions {
@@ -45,6 +48,9 @@ export interface Session extends Publisher {
    */
   close(): Promise<void>
 }
+
+/** In what the connections of one session differ. */
+type OwnOptions = Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>
 
 /** Publications under way at once, and their bytes. */
 const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
@@ -79,6 +85,7 @@ class BrokerSession implements Session {
   readonly #options: SessionOptions
   readonly #matches: (topic: string) => boolean
   readonly #echoes: Echoes
+  readonly #sizes = new SizeSuspicion()
   readonly #reader: Reader
   readonly #readLink: Link
   readonly #writeLink: Link
@@ -100,6 +107,14 @@ class BrokerSession implements Session {
       timeout: options.publishTimeout ?? 10_000,
     })
     const dialects = new Dialects(embedded, log)
+    const open = async (dialect: Dialect, own: OwnOptions, custodian?: Custodian): Promise<Connection> => {
+      const { username, password } = config
+      const stream = await options.open()
+      const onKept = custodian && stream.takeCustody?.(custodian)
+      // In this process, nobody can go silent.
+      const rest = { username, password, keepAlive: embedded ? 0 : keepAlive, connectTimeout }
+      return Connection.connect({ ...own, ...rest, onKept, stream, dialect })
+    }
     const clientId = config.clientId ?? makeClientId(config.journal === 'level' ? data : undefined)
     const isKept = config.journal === 'level'
     this.#reader = new Reader({
@@ -109,6 +124,8 @@ class BrokerSession implements Session {
       embedded,
       echoes: this.#echoes,
       remembered: new RememberedSubscriptions(isKept ? data : undefined),
+      openProbe: (dialect, onMessage) =>
+        open(tellingState(dialect), { clientId: `${clientId}-state`, clean: true, onMessage }),
       log,
     })
     let onTried = ignore
@@ -119,26 +136,9 @@ class BrokerSession implements Session {
       this.#update(reason)
       if (this.#ready || reason !== undefined) onTried()
     }
-    const connect = (
-      own: Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>,
-      custodian?: Custodian,
-    ): Promise<Connection> =>
-      dialects.connect(async dialect => {
-        const { username, password } = config
-        const stream = await options.open()
-        const onKept = custodian && stream.takeCustody?.(custodian)
-        // In this process, nobody can go silent.
-        return Connection.connect({
-          ...own,
-          onKept,
-          stream,
-          dialect,
-          username,
-          password,
-          keepAlive: embedded ? 0 : keepAlive,
-          connectTimeout,
-        })
-      })
+    const connect = (own: OwnOptions, custodian?: Custodian): Promise<Connection> =>
+      dialects.connect(dialect => open(dialect, own, custodian))
+    const rivals = new Rivals({ clientId, log })
     this.#readLink = new Link({
       connect: () =>
         this.#reader.start((onMessage, custodian) =>
@@ -147,12 +147,18 @@ class BrokerSession implements Session {
             : connect({ clientId, clean: !isKept, onMessage }),
         ),
       onUp: () => onChange(),
-      onDown: reason => onChange(reason),
+      onDown: (reason, lasted) => {
+        if (!this.#closed) rivals.ended(reason, lasted)
+        onChange(reason)
+      },
     })
     this.#writeLink = new Link({
       connect: () => connect({ clientId: `${clientId}-out`, clean: true }),
       onUp: () => onChange(),
-      onDown: reason => onChange(reason),
+      onDown: (reason, lasted) => {
+        if (lasted !== undefined && !(reason instanceof TakenOver)) void this.#suspectSize()
+        onChange(reason)
+      },
     })
     // The broker in this process is there, and what is published before push is subscribed would not come to it.
     this.tried = embedded ? tried : Promise.race([tried, delay(patience, undefined, { ref: false })])
@@ -176,6 +182,7 @@ class BrokerSession implements Session {
     const { connection } = this.#writeLink
     if (!this.#ready || !connection) throw new Ending('broker-away')
     connection.requireTakes(message)
+    this.#sizes.require(sizeOf(message))
     if (!this.#matches(message.topic)) {
       await connection.publish(message).catch(error => {
         throw publishEnding(error)
@@ -188,7 +195,25 @@ class BrokerSession implements Session {
     connection.publish(message).catch(error => {
       if (error instanceof Ending) echo.fail(error)
     })
-    return echo.event
+    const event = await echo.event
+    this.#sizes.passed(sizeOf(message))
+    return event
+  }
+
+  /** Looks for a publication for which the broker may have ended the connection: one of several that were on their way. */
+  async #suspectSize(): Promise<void> {
+    const largest = this.#echoes.largest()
+    const reading = this.#readLink.connection
+    if (!largest || !reading) return
+    try {
+      // So it is there, and what it has passed on has come.
+      await reading.ping()
+    } catch {
+      return
+    }
+    if (this.#closed || this.#echoes.largest() !== largest) return
+    const ending = this.#sizes.lost(sizeOf(largest.message))
+    if (ending) largest.fail(ending)
   }
 
   close(): Promise<void> {
