@@ -74,12 +74,16 @@ async function run(wanted: SupervisorOptions): Promise<void> {
   }
 }
 
-/** Notices, once, that it is over: a signal has come, or nobody reads what supervisord should. */
+/**
+ * Notices, once, that it is over: a signal has come, supervisord has closed its side, or nobody reads what it should. It
+ * is noticed while an event waits for the broker, too: its state may be another one under the next supervisord.
+ */
 function watchStop(log: Logger, onStop: () => void): { readonly stopped: boolean; close(): void } {
   const watch = {
     stopped: false,
     close: () => {
       process.off('SIGTERM', stop).off('SIGINT', stop)
+      process.stdin.off('readable', onReadable).off('end', onEnd)
       process.stdout.off('error', onUnread)
     },
   }
@@ -91,7 +95,13 @@ function watchStop(log: Logger, onStop: () => void): { readonly stopped: boolean
   }
   const stop = (signal: NodeJS.Signals): void => end(signal)
   const onUnread = (error: Error): void => end(`nobody reads the answers (${error.message})`)
+  const onEnd = (): void => end('supervisord has closed its side')
+  // With nothing to read, it is the end: `end` itself waits until somebody reads.
+  const onReadable = (): void => {
+    if (process.stdin.readableLength === 0) onEnd()
+  }
   process.on('SIGTERM', stop).on('SIGINT', stop)
+  process.stdin.on('readable', onReadable).on('end', onEnd)
   process.stdout.on('error', onUnread)
   return watch
 }

@@ -257,6 +257,15 @@ describe.concurrent('mqway supervisor', () => {
     expect(await rest).toBe('nothing')
   })
 
+  it('ends when supervisord is gone, although the broker is away', async test => {
+    const listener = started(test, ['--url', 'mqtt://127.0.0.1:1', '--timeout', '1h'])
+    listener.child.stdin.write(event('EXITED'))
+    await eventually(() => listener.errors().includes('the broker is away'))
+    listener.child.stdin.end()
+    expect(await listener.exited()).toBe(0)
+    expect(listener.errors()).toContain('supervisord has closed its side')
+  })
+
   it('answers FAIL when the broker has not answered in time, and ends when nobody reads that', async test => {
     const listener = started(test, ['--url', 'mqtt://127.0.0.1:1', '--timeout', '100ms'])
     listener.child.stdin.write(event('EXITED'))
