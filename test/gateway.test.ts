@@ -235,16 +235,6 @@ describe('a gateway on Unix sockets', () => {
     closers.push(() => client.end(true))
     await client.publishAsync('x', 'y', { qos: 1 })
   })
-})
-
-describe('a gateway that cannot start', () => {
-  it('leaves nothing open', async () => {
-    const first = await start()
-    const port = first.mqttPort
-    const before = process.getActiveResourcesInfo().length
-    await expect(startTestGateway({ mqtt: { port } })).rejects.toMatchObject({ name: 'StartError', exitCode: 69 })
-    await eventually(() => process.getActiveResourcesInfo().length <= before)
-  })
 
   it.each([{ push: 'off' as const }, { broker: 'mqtt://127.0.0.1:9' }])(
     'says to who looks for the HTTP API why there is none: %j',
@@ -259,4 +249,14 @@ describe('a gateway that cannot start', () => {
       expect(await (await fetch(`${pushing.urls.http}/v1/nothing`)).json()).not.toHaveProperty('detail')
     },
   )
+})
+
+describe('a gateway that cannot start', () => {
+  it('leaves nothing open', async () => {
+    const first = await start()
+    const port = first.mqttPort
+    const before = process.getActiveResourcesInfo().length
+    await expect(startTestGateway({ mqtt: { port } })).rejects.toMatchObject({ name: 'StartError', exitCode: 69 })
+    await eventually(() => process.getActiveResourcesInfo().length <= before)
+  })
 })

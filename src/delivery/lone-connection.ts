@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 
 /** What Node's server listens to on a connection of HTTP/1.1, and lets go of where it hands one over as an upgrade. */
-const events = ['data', 'end', 'close', 'drain', 'error', 'timeout'] as const
+const events = ['end', 'close', 'drain', 'error', 'timeout'] as const
 
 /**
  * Takes a connection away from Node's HTTP server, which will get no further request from it: its parser, which it
@@ -12,8 +12,7 @@ const events = ['data', 'end', 'close', 'drain', 'error', 'timeout'] as const
  * thrown away, errors too, of which the connection closes; and so is its end answered.
  */
 export function leaveServer(socket: Socket): void {
-  // To be told of its bytes takes them away from the parser.
-  socket.on('data', ignore)
+  ignoreInput(socket)
   for (const event of events) {
     const listeners = socket.rawListeners(event) as (() => void)[]
     // All, so that those that stay get a list that has no room for twenty.
@@ -24,6 +23,14 @@ export function leaveServer(socket: Socket): void {
     }
   }
   socket.on('error', ignore).on('end', endToo)
+}
+
+/** Has what else a client sends thrown away, whoever has listened for it: the parser may be another connection's soon. */
+export function ignoreInput(socket: Socket): void {
+  const listeners = socket.listeners('data')
+  // To be told of its bytes takes them away from the parser of requests; whose own listener goes as well.
+  socket.on('data', ignore)
+  for (const listener of listeners) socket.removeListener('data', listener as () => void)
 }
 
 function isServers({ name }: { readonly name: string }): boolean {

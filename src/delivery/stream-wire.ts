@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isOnlyAnswer } from '../http/last-answer.js'
-import { leaveServer } from './lone-connection.js'
+import { ignoreInput, leaveServer } from './lone-connection.js'
 
 /** An answer of either version of HTTP. */
 export type Answer = ServerResponse | Http2ServerResponse
@@ -116,13 +116,3 @@ function takeConnection(
   // By now it waits for the next request, and that has a time limit.
   socket.setTimeout(0)
 }
-
-/** Has what else a client sends thrown away. */
-function ignoreInput(socket: Socket): void {
-  const listeners = socket.listeners('data')
-  // To be told of its bytes takes them away from the parser of requests; whose own listener goes as well.
-  socket.on('data', ignore)
-  for (const listener of listeners) socket.removeListener('data', listener as () => void)
-}
-
-function ignore(): void {}

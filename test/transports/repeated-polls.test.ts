@@ -220,6 +220,12 @@ describe('a poll that is asked again on its connection', () => {
     await rig.publish('a', 'x')
     await eventually(() => rest.join('').includes('"payload":"x"'))
     expect(rest.join('')).not.toContain('HTTP/1.1')
+    // Nor is it one of whoever has its parser next.
+    const next = await openRaw(rig.tcp())
+    expect((await next.ask(get('/nothing'))).status).toBe(404)
+    connection.write(poll(at(0)))
+    await fetch(rig.url)
+    expect((await next.ask(get('/nothing'))).status).toBe(404)
   })
 
   it('leaves its connection to what it is upgraded to', async () => {
