@@ -55,7 +55,7 @@ export function keepBodies(scope: FastifyInstance, { limit, budget }: BodyLimits
     }
     const keep = (chunk: Buffer): void => {
       try {
-        if (size + chunk.length > limit) throw new Ending('body-too-large')
+        if (size + chunk.length > limit) throw tooLarge(limit)
         budget.take(chunk.length)
         size += chunk.length
         chunks.push(chunk)
@@ -69,8 +69,12 @@ export function keepBodies(scope: FastifyInstance, { limit, budget }: BodyLimits
     const fail = (error: Error): void =>
       settle(error instanceof Ending ? error : Object.assign(error, { statusCode: 400 }))
 
-    if (Number(request.headers['content-length']) > limit) return done(new Ending('body-too-large'))
+    if (Number(request.headers['content-length']) > limit) return done(tooLarge(limit))
     request.raw.once('close', () => budget.giveBack(size))
     payload.on('data', keep).on('end', succeed).on('error', fail)
   })
+}
+
+function tooLarge(limit: number): Ending {
+  return new Ending('body-too-large', { hint: `it may have ${limit} bytes (limits.bodySize)` })
 }

@@ -22,7 +22,35 @@ export class ParameterError extends Error {
  * @throws {ParameterError} for the first parameter that is wrong
  */
 export function readQuery<Schema extends z.ZodType>(request: FastifyRequest, schema: Schema): z.output<Schema> {
-  return readValue(schema, request.query)
+  const data = readValue(schema, request.query)
+  if (typeof data === 'object' && data !== null) requireUtf8(request.url, data)
+  return data
+}
+
+/**
+ * Bytes that are no UTF-8 would be taken for the percent signs that they are written with.
+ *
+ * @param known whose names are looked at
+ * @throws {ParameterError}
+ */
+function requireUtf8(url: string, known: object): void {
+  if (!url.includes('%') || isUtf8(url)) return
+  for (const pair of url.slice(url.indexOf('?') + 1).split('&')) {
+    const [name = ''] = pair.split('=', 1)
+    if (Object.hasOwn(known, name) && !isUtf8(pair)) {
+      throw new ParameterError(name, `${name} must be UTF-8, percent-encoded`)
+    }
+  }
+}
+
+/** A percent sign that encodes nothing is one. */
+function isUtf8(encoded: string): boolean {
+  try {
+    decodeURIComponent(encoded.replaceAll(/%(?![0-9a-f]{2})/gi, ''))
+    return true
+  } catch {
+    return false
+  }
 }
 
 /**

@@ -26,9 +26,11 @@ const longestDetail = 1024
 
 const statuses = ['received', 'processed', 'failed'] as const
 
+const isNoId = 'must be the id of an event'
+
 const eventId = z
-  .string()
-  .refine(text => parseId(text) !== undefined, 'must be the id of an event')
+  .string({ error: ({ input }) => (input === undefined ? 'is missing' : isNoId) })
+  .refine(text => parseId(text) !== undefined, isNoId)
   .describe('The id of an event')
 
 const detail = z

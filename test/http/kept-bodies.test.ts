@@ -35,7 +35,7 @@ describe('a body that is kept', () => {
     const response = await fetch(`${url}/v1/echo`, { method: 'POST', body, duplex: 'half' } as object)
     expect([response.status, await response.json()]).toEqual([
       413,
-      expect.objectContaining({ reason: 'body-too-large' }),
+      expect.objectContaining({ reason: 'body-too-large', detail: expect.stringContaining('(limits.bodySize)') }),
     ])
   })
 

@@ -39,6 +39,24 @@ describe('a query', () => {
     expect(await (await fetch(`${url}/v1/x`)).json()).toMatchObject({ detail: 'topic is missing', parameter: 'topic' })
   })
 
+  it.each([
+    ['topic=%FF', 'topic'],
+    ['topic=a&topic=%ED%A0%80', 'topic'],
+    ['limit=1&topic=a%2F%C3', 'topic'],
+  ])('that is no UTF-8 is refused: %s', async (query, parameter) => {
+    const url = await serve(app => {
+      app.get('/v1/x', async request =>
+        readQuery(request, z.object({ topic: z.any().optional(), limit: z.any().optional() })),
+      )
+    })
+    const response = await fetch(`${url}/v1/x?${query}`)
+    expect([response.status, await response.json()]).toMatchObject([
+      400,
+      { parameter, detail: expect.stringContaining('UTF-8') },
+    ])
+    expect((await fetch(`${url}/v1/x?topic=%C3%A4%2F100%&other=%FF`)).status).toBe(200)
+  })
+
   it('may have what is not known', async () => {
     const url = await serve(app => {
       app.get('/v1/x', async request => readQuery(request, schema))

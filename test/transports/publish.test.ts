@@ -169,6 +169,8 @@ describe('what is wrong is refused with its name, and nothing is published', () 
     ['?topic=a%2Bb', 'topic'],
     ['?topic=$SYS/uptime', 'topic'],
     ['?topic=$SYS', 'topic'],
+    ['?topic=$share/a/b', 'topic'],
+    ['?topic=a%FF', 'topic'],
     ['?topic=', 'topic'],
     ['?topic=a%00b', 'topic'],
     ['?topic=a&topic=b', 'topic'],
