@@ -341,7 +341,7 @@ describe('the feedback of PERE', () => {
   it('is a form of any kind that a page or curl sends', async () => {
     const pere = await startPere()
     const id = (await pere.push(channel, 'one')).headers.get('event-id') ?? ''
-    const post = async (device: string, body: BodyInit, type: Record<string, string> = {}) => {
+    const post = async (device: string, body: string | FormData, type: Record<string, string> = {}) => {
       const headers = { Device: device, 'Last-Event-Id': id, ...type }
       const answer = await fetch(`${pere.url}/feedback/${channel}`, { method: 'POST', headers, body })
       return answer.headers.get('feedback') ?? answer.status
