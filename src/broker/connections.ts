@@ -18,6 +18,11 @@ export interface ConnectionLimits {
   readonly maxPacketSize: number
   /** How much may wait for a client that reads slowly, in bytes. */
   readonly maxQueuedBytes: number
+  /**
+   * For how long the program's own session may read, or keep, nothing before nobody waits for it any more, in
+   * milliseconds; 5000 when left out.
+   */
+  readonly ownPatience?: number
 }
 
 /** What connections are made with. */
@@ -39,9 +44,6 @@ const ownMark = 1024 ** 2
 
 /** What they may publish all the same, at most: a packet or a portion each, which is on its way already. In bytes. */
 const ownQueuedBytes = 64 * 1024 ** 2
-
-/** For how long the program's own session may read, or keep, nothing before nobody waits for it any more, in milliseconds. */
-const ownPatience = 5000
 
 /** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
 const portion = 128
@@ -65,10 +67,11 @@ type Traffic = Pick<
 /** The open connections, with what passes on them. */
 export class Connections {
   /** Holds those who publish back for the program's own connections. */
-  readonly ownBacklog = new OwnBacklog({ mark: ownMark, patience: ownPatience })
+  readonly ownBacklog: OwnBacklog
   /** That of the connection which took it last. */
   custody: Custody | undefined
   readonly #options: ConnectionsOptions
+  readonly #ownPatience: number
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
   readonly #open = new Map<Duplex, Connection>()
@@ -78,7 +81,10 @@ export class Connections {
 
   /** @param turnEnd when clients get what was written to them */
   constructor(options: ConnectionsOptions, turnEnd: TurnEnd) {
+    const { ownPatience = 5000 } = options
     this.#options = options
+    this.#ownPatience = ownPatience
+    this.ownBacklog = new OwnBacklog({ mark: ownMark, patience: ownPatience })
     this.#turnEnd = turnEnd
     this.#joiner = new Joiner(turnEnd)
   }
@@ -131,7 +137,7 @@ export class Connections {
   openOwn(): { client: BrokerStream; broker: PairEnd } {
     const connection = this.open(ownPeer)
     const takeCustody = (custodian: Custodian): ((count: number) => void) => {
-      const custody = new Custody({ custodian, patience: ownPatience })
+      const custody = new Custody({ custodian, patience: this.#ownPatience })
       connection.custody = custody
       this.custody = custody
       return count => custody.keep(count)
