@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import { connect, Socket } from 'node:net'
 import { resolve } from 'node:path'
 import type { SendMailOptions } from 'nodemailer'
 import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../config/notify.js'
@@ -61,7 +61,10 @@ export async function openMailer(config: MailConfig, cwd: string, clock: Clock):
         const { message: bytes } = await composer.sendMail(message(mail))
         if (!Buffer.isBuffer(bytes)) throw new MailError('it was not made', true)
         const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
-        await runSendmail(resolve(cwd, sendmail), args, bytes, running.signal)
+        const overdue = new AbortController()
+        const inTime = clock.after(sendmailTime, () => overdue.abort(new Error(`not done within ${sendmailTime} ms`)))
+        const signal = AbortSignal.any([running.signal, overdue.signal])
+        await runSendmail(resolve(cwd, sendmail), args, bytes, signal).finally(inTime)
       },
       close: () => running.abort(),
     }
@@ -165,20 +168,25 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
   return new Promise((done, fail) => {
     const child = spawn(path, args, {
       stdio: ['pipe', 'ignore', 'pipe'],
-      signal: AbortSignal.any([signal, AbortSignal.timeout(sendmailTime)]),
+      signal,
       killSignal: 'SIGKILL',
     })
     let errors = ''
     child.stderr.on('data', (chunk: Buffer) => {
       if (errors.length < 1000) errors += chunk
     })
-    child.on('error', error => fail(new MailError(`${path}: ${error.message}`, false, error)))
-    child.on('close', (code, signalName) => {
+    child.on('error', error => {
+      const { message } = signal.aborted && signal.reason instanceof Error ? signal.reason : error
+      fail(new MailError(`${path}: ${message}`, false, error))
+    })
+    // What it leaves behind, to deliver the mail, may keep standard error.
+    child.on('exit', code => {
+      if (child.stderr instanceof Socket) child.stderr.unref()
       if (code === 0) done()
-      else {
-        const text = `${path} ended with ${code ?? signalName}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
-        fail(new MailError(text, permanentExits.includes(code ?? 0)))
-      }
+    })
+    child.on('close', (code, killedBy) => {
+      const text = `${path} ended with ${code ?? killedBy}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
+      if (code !== 0) fail(new MailError(text, permanentExits.includes(code ?? 0)))
     })
     // One that reads nothing says why with its exit code.
     child.stdin.on('error', () => {})

@@ -1,4 +1,7 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { eventually } from '../helpers/wait.js'
 import { NotifyRig } from './rig.js'
 
 const minute = 60_000
@@ -130,12 +133,12 @@ describe('mails', () => {
 
   it('are no more in any time than atMost says; the rest comes together when it may', async () => {
     const rig = await started([{ topics: ['#'], to: [ops], collect: '1s', atMost: { count: 2, per: '1h' } }])
-    for (const payload of ['a', 'b', 'c', 'd']) {
+    for (const [index, payload] of ['a', 'b', 'c', 'd'].entries()) {
       await rig.publish('t', payload)
       await rig.pass(1000)
+      await rig.sent(Math.min(index + 1, 2))
       await rig.pass(10 * minute - 1000)
     }
-    await rig.sent(2)
     // The first was made 1 s after the beginning, and now is 40 minutes after it.
     await rig.pass(20 * minute)
     expect(rig.mails).toHaveLength(2)
@@ -171,6 +174,32 @@ describe('mails', () => {
     await rig.pass(24 * hour)
     expect(rig.mails).toHaveLength(1)
     expect(JSON.stringify(rig.logged)).toContain('The queue is full')
+  })
+
+  it('wait for a sendmail that is not there, or comes to no end', async () => {
+    const rig = await started([{ topics: ['#'], to: [ops] }])
+    rig.program = undefined
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('the next attempt is in 30 s')
+    rig.program = 'echo x >> attempts\nexec cat <&2'
+    await rig.pass(30_000)
+    await eventually(() => rig.attempts === 1)
+    await rig.pass(60_000)
+    await rig.told('the next attempt is in 60 s')
+    expect(JSON.stringify(rig.logged)).toContain('not done within 60000 ms')
+    rig.program = NotifyRig.taking
+    await rig.pass(60_000)
+    await rig.sent(1)
+  })
+
+  it('are sent when sendmail has ended, whatever it leaves behind', async () => {
+    const rig = await started([{ topics: ['#'], to: [ops] }])
+    rig.program = 'cat <&2 &\necho $! > attempts'
+    await rig.publish('t', 'x')
+    await rig.pass(10_000)
+    await rig.told('a mail was sent')
+    process.kill(Number(readFileSync(join(rig.directory, 'attempts'), 'utf8')), 'SIGKILL')
   })
 
   it('that cannot be sent for too long are given up, with an error in the log', async () => {

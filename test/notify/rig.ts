@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
@@ -52,16 +52,19 @@ export class NotifyRig {
     this.#rules = rules
     this.#mail = mail
     this.journal = new MemoryJournal({ bounds: wide, log: this.#log, clock: this.clock.now })
-    writeFileSync(
-      join(this.directory, 'sendmail'),
-      `#!/bin/sh
-cd ${this.directory}
-if [ -e away ]; then echo x >> attempts; echo "The queue is full" >&2; exit 75; fi
+    this.program = NotifyRig.taking
+  }
+
+  /** What takes mails, or fails when it is told to. */
+  static readonly taking = `if [ -e away ]; then echo x >> attempts; echo "The queue is full" >&2; exit 75; fi
 name=$(ls | grep -c 'mail$')
-{ echo "$*"; cat; } > "$name.part" && mv "$name.part" "$name.mail"
-`,
-    )
-    chmodSync(join(this.directory, 'sendmail'), 0o755)
+{ echo "$*"; cat; } > "$name.part" && mv "$name.part" "$name.mail"`
+
+  /** What stands in the place of sendmail, as a script of sh; `undefined` for nothing. */
+  set program(script: string | undefined) {
+    const file = join(this.directory, 'sendmail')
+    rmSync(file, { force: true })
+    if (script !== undefined) writeFileSync(file, `#!/bin/sh\ncd ${this.directory}\n${script}\n`, { mode: 0o755 })
   }
 
   /** @param mail instead of the program */
