@@ -1,4 +1,4 @@
-import { Ending, type EndingReason } from '../endings.js'
+import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import type { Identity } from '../identity.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
@@ -6,6 +6,7 @@ import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
 import type { DeliveryOptions } from './delivery.js'
 import type { Beating, Heartbeats } from './heartbeats.js'
+import { hubEnding } from './hub-endings.js'
 import type { ConnectionEvents, LiveConnection } from './live-connections.js'
 import { requirePermitted } from './permitted.js'
 import type { SharedBytes } from './shared-bytes.js'
@@ -13,13 +14,6 @@ import type { StreamWire } from './stream-wire.js'
 
 /** How long a client has to take its last bytes, in milliseconds. */
 const lingerTime = 2000
-
-const endings: Readonly<Record<CloseReason, EndingReason>> = {
-  'too-slow': 'client-too-slow',
-  'journal-unavailable': 'journal-unavailable',
-  'shutting-down': 'shutting-down',
-  complete: 'complete',
-}
 
 /** How a stream says what is no event. */
 export interface StreamLanguage {
@@ -123,7 +117,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   }
 
   close(reason: CloseReason): void {
-    this.end(new Ending(endings[reason]))
+    this.end(hubEnding(reason))
   }
 
   renewed(identity: Identity): void {

@@ -1,9 +1,11 @@
 import type { Client } from '../access/client-address.js'
 import type { ConnectionLog } from '../connection-log.js'
 import type { Beating } from '../delivery/heartbeats.js'
+import { hubEnding } from '../delivery/hub-endings.js'
 import type { ConnectionEvents, LiveConnection } from '../delivery/live-connections.js'
+import { SocketInbox } from '../delivery/socket-inbox.js'
 import type { SocketWire, WireListener } from '../delivery/socket-wire.js'
-import { Ending, type EndingReason } from '../endings.js'
+import { Ending } from '../endings.js'
 import { ParameterError } from '../http/parameters.js'
 import type { Identity } from '../identity.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
@@ -15,22 +17,12 @@ import type { SocketHouse } from './socket-house.js'
 import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js'
 import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
 
-/** Messages of one connection that are being done at the same time; what comes besides waits, unread. */
-const maxUnderWay = 64
-/** Their length together, in UTF-16 units; one may be longer. */
-const maxUnderWayLength = 256 * 1024
+/** Length of the messages of one connection that are being done at the same time, in UTF-16 units. */
+const maxUnderWay = 256 * 1024
 /** Wrong messages in a row that end a connection. */
 const maxErrors = 100
 /** Pings without an answer that end it. */
 const maxUnanswered = 2
-
-const endings: Readonly<Record<CloseReason, EndingReason>> = {
-  'too-slow': 'client-too-slow',
-  'journal-unavailable': 'journal-unavailable',
-  'shutting-down': 'shutting-down',
-  // A socket never has enough.
-  complete: 'internal-error',
-}
 
 /** Who is connected, and what they want at first. */
 export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
@@ -57,10 +49,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   readonly #requests: SocketRequests
   readonly #pings: Beating
   #unanswered = 0
-  /** What has been read and waits until less is under way. */
-  readonly #inbox: (string | undefined)[] = []
-  #underWay = 0
-  #underWayLength = 0
+  readonly #inbox: SocketInbox<string | undefined>
   /** Whether what comes next depends on what is under way. */
   #exclusive = false
   #errors = 0
@@ -88,6 +77,11 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })
     this.#pings = { wroteAt: 0, beat: () => this.#ping() }
     this.#wire = makeWire(this)
+    this.#inbox = new SocketInbox({
+      ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      isReady: () => !this.#exclusive,
+      take: text => this.#do(text),
+    })
     heartbeats.add(this)
     pings.add(this.#pings)
     this.#send('welcome', { connection: id, device, topics, heartbeat: push.config.heartbeat / 1000 })
@@ -116,7 +110,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   }
 
   close(reason: CloseReason): void {
-    this.end(new Ending(endings[reason]))
+    this.end(hubEnding(reason))
   }
 
   beat(): void {
@@ -135,9 +129,8 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   }
 
   received(message: string | Buffer): void {
-    if (this.#closed) return
-    this.#inbox.push(typeof message === 'string' ? message : undefined)
-    this.#pump()
+    const text = typeof message === 'string' ? message : undefined
+    this.#inbox.push(text, text?.length ?? 0)
   }
 
   alive(): void {
@@ -152,7 +145,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     const resume = this.#resume
     this.#resume = undefined
     resume?.()
-    this.#pump()
+    this.#inbox.goOn()
   }
 
   over(ending: Ending): void {
@@ -169,7 +162,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#subscription.close()
     this.#attendance.leave()
     this.#connection.close()
-    this.#inbox.length = 0
+    this.#inbox.close()
     this.#wire.write(encodeEnd(ending, cursor))
     this.#wire.finish(ending)
     const { reason, level, text, cause } = ending
@@ -190,49 +183,24 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#wire.ping()
   }
 
-  /** Does what has been read, as far as there is room for it and for its answers; else, nothing more is read. */
-  #pump(): void {
-    while (this.#inbox.length > 0 && !this.#closed && !this.#isBusy()) this.#do(this.#inbox.shift())
-    if (this.#closed) return
-    const waits = this.#inbox.length > 0
-    if (waits && !this.#wire.isPaused) this.#wire.pause()
-    else if (!waits && this.#wire.isPaused) this.#wire.resume()
-  }
-
-  #isBusy(): boolean {
-    const isMuch = this.#underWay >= maxUnderWay || this.#underWayLength > maxUnderWayLength
-    return isMuch || this.#exclusive || this.#wire.isFull
-  }
-
-  #do(text: string | undefined): void {
+  #do(text: string | undefined): Promise<void> | undefined {
     let ref: Ref
     try {
       if (text === undefined) throw new ParameterError('', 'The message must be text')
       const value = parseMessage(text)
       ref = refOf(value)
       const message = readMessage(value)
-      const exclusive = message.type === 'authenticate'
-      this.#begin(text.length, exclusive)
-      this.#requests
+      this.#exclusive = message.type === 'authenticate'
+      return this.#requests
         .do(message, answer => this.#succeed(ref, answer))
         .catch(error => this.#fail(ref, error))
-        .finally(() => this.#finish(text.length, exclusive))
+        .finally(() => {
+          if (message.type === 'authenticate') this.#exclusive = false
+        })
     } catch (error) {
       this.#fail(ref, error)
+      return undefined
     }
-  }
-
-  #begin(length: number, exclusive: boolean): void {
-    this.#underWay++
-    this.#underWayLength += length
-    if (exclusive) this.#exclusive = true
-  }
-
-  #finish(length: number, exclusive: boolean): void {
-    this.#underWay--
-    this.#underWayLength -= length
-    if (exclusive) this.#exclusive = false
-    this.#pump()
   }
 
   #succeed(ref: Ref, answer: Answer): void {

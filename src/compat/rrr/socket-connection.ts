@@ -2,10 +2,13 @@ import { type Rate, TokenBucket } from '../../access/rate-limits.js'
 import type { ConnectionLog } from '../../connection-log.js'
 import type { DeliveryOptions } from '../../delivery/delivery.js'
 import type { Beating, Heartbeats } from '../../delivery/heartbeats.js'
+import { hubEnding } from '../../delivery/hub-endings.js'
 import type { ConnectionEvents, LiveConnection } from '../../delivery/live-connections.js'
+import { SocketInbox } from '../../delivery/socket-inbox.js'
 import type { SocketWire, WireListener } from '../../delivery/socket-wire.js'
 import type { OpenSocket } from '../../delivery/web-sockets.js'
-import { Ending, type EndingReason } from '../../endings.js'
+import type { WorkQueue } from '../../delivery/work-queue.js'
+import { Ending } from '../../endings.js'
 import type { Identity } from '../../identity.js'
 import { deviceOf } from '../../push/device.js'
 import type { Subscription } from '../../push/hub.js'
@@ -14,23 +17,15 @@ import type { CloseReason, Gap, Sink } from '../../push/sink.js'
 import { recordEncoder, recordsIn, type SocketRecord } from './socket-records.js'
 import { topicRoot } from './socket-topic.js'
 
-/** Messages of one connection that are on their way to the broker; what comes besides waits, unread. */
-const maxUnderWay = 64
-/** Their bytes together; one may have more. */
-const maxUnderWayBytes = 1024 ** 2
-
-const endings: Readonly<Record<CloseReason, EndingReason>> = {
-  'too-slow': 'client-too-slow',
-  'journal-unavailable': 'journal-unavailable',
-  'shutting-down': 'shutting-down',
-  // A socket never has enough.
-  complete: 'internal-error',
-}
+/** Bytes of the messages of one connection that are on their way to the broker. */
+const maxUnderWay = 1024 ** 2
 
 /** What all of RRR's WebSockets share. */
 export interface RrrSocketHouse extends DeliveryOptions {
   /** Has those that were silent for a while asked whether they are there. */
   readonly pings: Heartbeats
+  /** Has what clients say published in turns. */
+  readonly queue: WorkQueue
   /** Messages that one connection may publish; `undefined` for any number. */
   readonly publishes: Rate | undefined
   /** Whether frames of bytes are taken and sent. */
@@ -59,10 +54,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   readonly #attendance: Attendance
   readonly #subscription: Subscription
   readonly #bucket: TokenBucket | undefined
-  /** What has been read and waits until less is under way. */
-  readonly #inbox: Buffer[] = []
-  #underWay = 0
-  #underWayBytes = 0
+  readonly #inbox: SocketInbox<Buffer>
   /** What it published itself and what has not come by, in order. */
   #own: Buffer[] = []
   #pause: NodeJS.Timeout | undefined
@@ -91,6 +83,11 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#attendance = push.presence.enter({ device, user: identity.user, transport: 'socket', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode: recordEncoder(binary), device, sink: this })
     this.#wire = makeWire(this)
+    this.#inbox = new SocketInbox({
+      ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      isReady: () => this.#mayPublish(),
+      take: payload => this.#publish(payload),
+    })
     pings.add(this)
   }
 
@@ -119,7 +116,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   }
 
   close(reason: CloseReason): void {
-    this.end(new Ending(endings[reason]))
+    this.end(hubEnding(reason))
   }
 
   /** Its own topics need no rule. */
@@ -128,8 +125,8 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   received(message: string | Buffer): void {
     if (this.#closed) return
     if (typeof message !== 'string' && !this.#house.binary) return this.end(new Ending('binary-frame'))
-    this.#inbox.push(Buffer.from(message))
-    this.#pump()
+    const payload = Buffer.from(message)
+    this.#inbox.push(payload, payload.length)
   }
 
   alive(): void {
@@ -144,7 +141,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     const resume = this.#resume
     this.#resume = undefined
     resume?.()
-    this.#pump()
+    this.#inbox.goOn()
   }
 
   over(ending: Ending): void {
@@ -168,7 +165,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#subscription.close()
     this.#attendance.leave()
     this.#connection.close()
-    this.#inbox.length = 0
+    this.#inbox.close()
     this.#wire.finish(ending)
     const { reason, level, text, cause } = ending
     metrics.ended(reason)
@@ -190,53 +187,27 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     return at !== -1
   }
 
-  /** Publishes what has been read, as far as there is room for it; else, nothing more is read. */
-  #pump(): void {
-    while (!this.#isBusy()) {
-      const payload = this.#inbox.shift()
-      if (!payload) break
-      this.#publish(payload)
-    }
-    if (this.#closed) return
-    const waits = this.#inbox.length > 0
-    if (waits && !this.#wire.isPaused) this.#wire.pause()
-    else if (!waits && this.#wire.isPaused) this.#wire.resume()
-  }
-
-  #isBusy(): boolean {
-    if (this.#closed || this.#inbox.length === 0 || this.#pause) return true
-    const isMuch = this.#underWay >= maxUnderWay || this.#underWayBytes > maxUnderWayBytes
-    // Its own messages wait there as well until they come by.
-    if (isMuch || this.#wire.isFull) return true
-    if (!this.#bucket || this.#bucket.take()) return false
-    // There is no word for “too fast” either: it is read more slowly.
-    const wait = this.#bucket.wait()
-    this.#pause = setTimeout(() => {
+  /** There is no word for “too fast” either: it is read more slowly. */
+  #mayPublish(): boolean {
+    const wait = this.#bucket?.wait() ?? 0
+    if (wait === 0) return true
+    this.#pause ??= setTimeout(() => {
       this.#pause = undefined
-      this.#pump()
+      this.#inbox.goOn()
     }, wait).unref()
-    return true
+    return false
   }
 
-  #publish(payload: Buffer): void {
-    const { publisher } = this.#house.push
-    this.#underWay++
-    this.#underWayBytes += payload.length
+  #publish(payload: Buffer): Promise<void> {
+    this.#bucket?.take()
     this.#own.push(payload)
-    publisher
-      .publish({ topic: this.#topic, payload, qos: 1, retain: false })
-      .then(
-        event => {
-          // It does not come by, as push does not get its topic.
-          if (!event) this.#own = this.#own.filter(own => own !== payload)
-        },
-        // What a client said must not get lost without a word: it comes back, and says it again.
-        error => this.end(Ending.from(error)),
-      )
-      .finally(() => {
-        this.#underWay--
-        this.#underWayBytes -= payload.length
-        this.#pump()
-      })
+    return this.#house.push.publisher.publish({ topic: this.#topic, payload, qos: 1, retain: false }).then(
+      event => {
+        // It does not come by, as push does not get its topic.
+        if (!event) this.#own = this.#own.filter(own => own !== payload)
+      },
+      // What a client said must not get lost without a word: it comes back, and says it again.
+      error => this.end(Ending.from(error)),
+    )
   }
 }

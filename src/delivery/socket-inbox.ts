@@ -1,0 +1,82 @@
+import type { SocketWire } from './socket-wire.js'
+import type { Worker, WorkQueue } from './work-queue.js'
+
+/** Messages of one connection that are being done at the same time. */
+const maxUnderWay = 64
+/** How many may wait before no more are read, if they are not larger than what may be under way; the rest of a read waits, too. */
+const maxWaiting = 16
+
+export interface InboxOptions<Message> {
+  readonly wire: Pick<SocketWire, 'isFull' | 'isPaused' | 'pause' | 'resume'>
+  /** Of all connections of an endpoint. */
+  readonly queue: WorkQueue
+  /** How large those that are being done may be together; one may be larger. */
+  readonly maxSize: number
+  /** Does what a message asks for. It must not throw, nor reject. */
+  readonly take: (message: Message) => Promise<unknown> | undefined
+  /** Whether the next one can be begun; left out for whenever there is room. */
+  readonly isReady?: () => boolean
+}
+
+/** What has been read of one connection, and is done in its order: as far as there is room for it, and for its answers. */
+export class SocketInbox<Message> implements Worker {
+  readonly #options: InboxOptions<Message>
+  readonly #waiting: { readonly message: Message; readonly size: number }[] = []
+  #waitingSize = 0
+  #underWay = 0
+  #size = 0
+  #isClosed = false
+
+  constructor(options: InboxOptions<Message>) {
+    this.#options = options
+  }
+
+  /** @param size in whatever `maxSize` is in */
+  push(message: Message, size: number): void {
+    if (this.#isClosed) return
+    this.#waiting.push({ message, size })
+    this.#waitingSize += size
+    this.goOn()
+  }
+
+  /** Goes on where there may be room again. */
+  goOn(): void {
+    if (this.#isClosed) return
+    const { wire, queue, maxSize } = this.#options
+    if (this.#isNextReady) queue.add(this)
+    const isMuch = this.#waiting.length > maxWaiting || this.#waitingSize > maxSize
+    if (isMuch && !wire.isPaused) wire.pause()
+    if (this.#waiting.length === 0 && wire.isPaused) wire.resume()
+  }
+
+  get #isNextReady(): boolean {
+    const { wire, maxSize, isReady } = this.#options
+    if (this.#waiting.length === 0 || wire.isFull) return false
+    return this.#underWay < maxUnderWay && this.#size <= maxSize && (isReady?.() ?? true)
+  }
+
+  work(): boolean {
+    const next = this.#isNextReady ? this.#waiting.shift() : undefined
+    if (!next) return false
+    this.#waitingSize -= next.size
+    const done = this.#options.take(next.message)
+    if (done) {
+      this.#underWay++
+      this.#size += next.size
+      void done.finally(() => {
+        this.#underWay--
+        this.#size -= next.size
+        this.goOn()
+      })
+    }
+    this.goOn()
+    return this.#isNextReady
+  }
+
+  /** Forgets what waits. */
+  close(): void {
+    this.#isClosed = true
+    this.#waiting.length = 0
+    this.#options.queue.delete(this)
+  }
+}
