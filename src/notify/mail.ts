@@ -28,15 +28,23 @@ export interface Mailer {
   close(): void
 }
 
-/** How long each step of SMTP may take, all of them together, and a sendmail; in milliseconds. */
-const [connectTime, silence, smtpTime, sendmailTime] = [15_000, 60_000, 300_000, 60_000]
+/** How long each step of SMTP may take, and all of them together; in milliseconds. */
+const [connectTime, silence, smtpTime] = [15_000, 60_000, 300_000]
+
+/** How a mailer measures time. */
+export interface MailerTimes {
+  readonly clock: Clock
+  /** How long a sendmail may take, in milliseconds; a minute when left out. */
+  readonly sendmailTime?: number | undefined
+}
 
 /**
  * Opens what the configuration names.
  *
  * @throws {StartError} where a file cannot be used
  */
-export async function openMailer(config: MailConfig, cwd: string, clock: Clock): Promise<Mailer> {
+export async function openMailer(config: MailConfig, cwd: string, times: MailerTimes): Promise<Mailer> {
+  const { clock, sendmailTime = 60_000 } = times
   // Loaded where mails are sent.
   const { default: nodemailer } = await import('nodemailer')
   const common = { disableFileAccess: true, disableUrlAccess: true }
@@ -61,10 +69,8 @@ export async function openMailer(config: MailConfig, cwd: string, clock: Clock):
         const { message: bytes } = await composer.sendMail(message(mail))
         if (!Buffer.isBuffer(bytes)) throw new MailError('it was not made', true)
         const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
-        const overdue = new AbortController()
-        const inTime = clock.after(sendmailTime, () => overdue.abort(new Error(`not done within ${sendmailTime} ms`)))
-        const signal = AbortSignal.any([running.signal, overdue.signal])
-        await runSendmail(resolve(cwd, sendmail), args, bytes, signal).finally(inTime)
+        const signal = AbortSignal.any([running.signal, AbortSignal.timeout(sendmailTime)])
+        await runSendmail(resolve(cwd, sendmail), args, bytes, signal)
       },
       close: () => running.abort(),
     }
@@ -176,7 +182,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       if (errors.length < 1000) errors += chunk
     })
     child.on('error', error => {
-      const { message } = signal.aborted && signal.reason instanceof Error ? signal.reason : error
+      const message = signal.aborted ? 'it came to no end' : error.message
       fail(new MailError(`${path}: ${message}`, false, error))
     })
     // What it leaves behind, to deliver the mail, may keep standard error.

@@ -38,7 +38,9 @@ export interface NotifyOptions {
   readonly cwd: string
   readonly clock?: Clock
   /** How many characters the texts of mails have that wait, together; 32 Mi when left out. */
-  readonly maxQueuedLength?: number
+  readonly maxQueuedLength?: number | undefined
+  /** How long a sendmail may take, in milliseconds; a minute when left out. */
+  readonly sendmailTime?: number | undefined
   readonly log: Logger
 }
 
@@ -55,8 +57,8 @@ const storeDelay = 1000
  * @throws {StartError} where its store or a file cannot be used
  */
 export async function openNotify(options: NotifyOptions): Promise<Notify> {
-  const { config, data, cwd, clock = systemClock, log } = options
-  const mailer = await openMailer(config.mail, cwd, clock)
+  const { config, data, cwd, clock = systemClock, sendmailTime, log } = options
+  const mailer = await openMailer(config.mail, cwd, { clock, sendmailTime })
   const store = await openStore(data, log)
   try {
     const book = await NotifyBook.open(store, log)

@@ -34,6 +34,7 @@ export class NotifyRig {
   /** Whether what it knows outlives it. What is written to disk takes its time, whatever the clock says. */
   durable = false
   maxQueuedLength: number | undefined
+  sendmailTime: number | undefined
   #hub!: Hub
   #notify: Notify | undefined
   readonly #rules: Input['rules']
@@ -87,9 +88,9 @@ name=$(ls | grep -c 'mail$')
     const log = this.#log
     const hub = this.#hub
     const data = this.durable ? directory : undefined
-    const { maxQueuedLength } = this
-    const bound = maxQueuedLength === undefined ? {} : { maxQueuedLength }
-    this.#notify = await openNotify({ config, hub, journal, isConnected, data, cwd: directory, clock, log, ...bound })
+    const { maxQueuedLength, sendmailTime } = this
+    const own = { hub, journal, isConnected, data, cwd: directory, clock, log }
+    this.#notify = await openNotify({ config, maxQueuedLength, sendmailTime, ...own })
   }
 
   /** Ends it, as a stop of the gateway does; `open` starts it again. */
