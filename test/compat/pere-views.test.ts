@@ -1,11 +1,14 @@
 import * as fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeEvent, encodeLater, encodePlace, feedStart } from '../../src/compat/pere/frames.js'
 import { OpenFeeds } from '../../src/compat/pere/open-feeds.js'
 import { Publishers } from '../../src/compat/pere/publishers.js'
 import { eventView, laidOut } from '../../src/compat/pere/views.js'
+import { registerPere } from '../../src/compat/pere.js'
 import type { Event } from '../../src/push/event.js'
+import type { Receipt, Receipts } from '../../src/push/receipts.js'
 import { type Dispatched, EventStreamParser } from '../helpers/sse-parser.js'
+import { noReceipts, startRig } from '../transports/rig.js'
 
 const id = 'mi95vp7k1q3x8za-1'
 
@@ -120,6 +123,31 @@ describe('what administrators are shown', () => {
   it('takes no more room than its bodies, however deep they are', () => {
     const deep = JSON.parse(`${'[1,'.repeat(1000)}1${']'.repeat(1000)}`)
     expect(laidOut([{ data: deep }], 2).length).toBeLessThan(5000)
+  })
+})
+
+describe('the list of devices', () => {
+  it('has the feedback to the newest events, and looks at ten thousand of them', async () => {
+    let looked = 0
+    const report: Receipts['report'] = async (id, { limit = 0 } = {}) => {
+      const length = Math.min(limit, 4000)
+      looked += length
+      const receiptOf = (_: unknown, at: number): Receipt => ({ device: `${id}-${at}`, status: 'processed', time: 1 })
+      const receipts = Array.from({ length }, receiptOf)
+      return { event: { id, topic: 'c', time: 0 }, requested: undefined, written: [], receipts }
+    }
+    const receipts = { ...noReceipts, report }
+    const rig = await startRig({
+      register: (app, options) => registerPere(app, { ...options, prefix: '/pere' }),
+      parts: { receipts },
+    })
+    onTestFinished(() => rig.close())
+    const ids: string[] = []
+    for (const text of ['1', '2', '3', '4', '5']) ids.push((await rig.publish('c', text)).id)
+    const devices = Object.keys((await (await fetch(`${rig.url}/pere/admin/devices/c`)).json()) as object)
+    expect(looked).toBe(10_000)
+    const count = (id: string): number => devices.filter(device => device.startsWith(`${id}-`)).length
+    expect(ids.map(count)).toEqual([0, 0, 2000, 4000, 4000])
   })
 })
 

@@ -10,7 +10,7 @@ import { type DeviceState, deviceView, eventView, laidOut } from './views.js'
 const mostEvents = 100
 /** Bytes of their payloads; the newest one is listed however large it is. */
 const mostBytes = 4 * 1024 ** 2
-/** Devices that are listed. */
+/** Devices that are listed, and feedback that is looked at for it. */
 const mostDevices = 10_000
 
 /** Answers `GET /admin/connections`: how many feeds are open, on the channels that the caller may listen to. */
@@ -43,7 +43,7 @@ export async function listEvents(
 
 /**
  * Answers `GET /admin/devices/:channel`: who listens, and who has given feedback to one of the newest events, with what they
- * did last.
+ * did last. Newest first, as all feedback to all of them would be too much for one answer.
  *
  * @throws {Ending} rejects as `newestEvents` and `Receipts.report`
  */
@@ -63,9 +63,14 @@ export async function listDevices(
     add(device, { op: 'feed', at: since, lastEventId: '' })
   }
   for (const { device, at, lastEventId } of feeds.on(channel)) add(device, { op: 'feed', at, lastEventId })
-  for await (const { id } of newestEvents(push.journal, channel, mostEvents)) {
-    const report = await push.receipts.report(id, { limit: mostDevices })
-    for (const { device, time } of report?.receipts ?? []) add(device, { op: 'feedback', at: time, lastEventId: id })
+  const ids: string[] = []
+  for await (const { id } of newestEvents(push.journal, channel, mostEvents)) ids.unshift(id)
+  let left = mostDevices
+  for (const id of ids) {
+    if (left === 0) break
+    const { receipts = [] } = (await push.receipts.report(id, { limit: left })) ?? {}
+    left -= receipts.length
+    for (const { device, time } of receipts) add(device, { op: 'feedback', at: time, lastEventId: id })
   }
   return answer(reply, Object.fromEntries([...devices].map(([device, state]) => [device, deviceView(state)])))
 }
