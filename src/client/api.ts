@@ -116,6 +116,8 @@ export type ReceiptStatus = 'received' | 'processed' | 'failed'
 export interface Receipt {
   readonly id: string
   readonly device: string
+  /** Who it is from, where that is known. */
+  readonly user?: string
   readonly status: ReceiptStatus
   readonly time: string
   readonly detail?: string

@@ -33,7 +33,8 @@ export async function takeFeedback(
   if (device === '') throw new Ending('invalid-parameter', { hint: 'the header Device is missing' })
   const id = lastEventIdOf(request)
   if (id === '') throw new Ending('invalid-parameter', { hint: 'the header Last-Event-Id is missing' })
-  const outcome = await record(push, channel, id, { device, ...(await statusOf(request, body)) })
+  const { user } = caller.identity
+  const outcome = await record(push, channel, id, { device, user, ...(await statusOf(request, body)) })
   log.debug({ channel, device, event: id, outcome }, 'There was feedback')
   return reply.code(200).headers({ 'cache-control': 'no-store', feedback: outcome }).send()
 }
