@@ -30,6 +30,8 @@ export interface Batch {
   readonly entries: readonly Entry[]
   /** How many more there were. */
   readonly more: number
+  /** Characters of the texts of `entries`. */
+  readonly length: number
   /** When the first came, in milliseconds since 1970. */
   readonly first: number
 }
@@ -117,9 +119,9 @@ export class NotifyBook {
 
   /** What a rule has collected; `undefined` for nothing. */
   batchOf(rule: string): Batch | undefined {
-    const { entries, state } = this.#ruleOf(rule)
+    const { entries, length, state } = this.#ruleOf(rule)
     if (entries.size + state.more === 0) return undefined
-    return { entries: [...entries.values()], more: state.more, first: state.first }
+    return { entries: [...entries.values()], more: state.more, length, first: state.first }
   }
 
   /** When a rule's last mails were made, the oldest first. */

@@ -186,13 +186,15 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       fail(new MailError(`${path}: ${message}`, false, error))
     })
     // What it leaves behind, to deliver the mail, may keep standard error.
-    child.on('exit', code => {
+    child.on('exit', (code, killedBy) => {
       if (child.stderr instanceof Socket) child.stderr.unref()
       if (code === 0) done()
-    })
-    child.on('close', (code, killedBy) => {
-      const text = `${path} ended with ${code ?? killedBy}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
-      if (code !== 0) fail(new MailError(text, permanentExits.includes(code ?? 0)))
+      const refuse = (): void => {
+        const text = `${path} ended with ${code ?? killedBy}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
+        fail(new MailError(text, permanentExits.includes(code ?? 0)))
+      }
+      child.on('close', refuse)
+      signal.addEventListener('abort', refuse, { once: true })
     })
     // One that reads nothing says why with its exit code.
     child.stdin.on('error', () => {})

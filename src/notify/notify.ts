@@ -20,6 +20,7 @@ import { Sender } from './sender.js'
 
 /** What sends mails. */
 export interface Notify {
+  /** What has become of mails since the start. */
   readonly figures: MailFigures
   /** Stops. What has not been sent is there at the next start, where it is kept at all. Idempotent. */
   close(): Promise<void>
@@ -201,25 +202,25 @@ class MailNotify implements Notify {
     for (const rule of this.#rules) {
       const batch = this.#book.batchOf(rule.name)
       if (!batch) continue
-      const { collect, atMost } = rule.config
+      const { collect, atMost, to } = rule.config
       const now = this.#clock.now()
       const due = nextMailAt(now, { ...batch, collect, sent: this.#book.sentOf(rule.name), atMost })
       if (due > now) next = Math.min(next, due)
-      else {
+      else if (this.#hasRoom(to.length, batch.length)) {
         const mails = this.#mailsOf(rule, letterOf(batch.entries, batch.more, config.mail.subjectPrefix), now)
-        if (this.#hasRoom(mails)) await this.#book.post(rule.name, mails, now, atMost.count)
+        await this.#book.post(rule.name, mails, now, atMost.count)
       }
     }
     return next
   }
 
-  #hasRoom(mails: readonly Omit<QueuedMail, 'sequence'>[]): boolean {
+  /** Whether so many mails more may wait, each with a text of about so many characters. */
+  #hasRoom(count: number, length: number): boolean {
     const { config, maxQueuedLength = 32 * 1024 ** 2 } = this.#options
-    const { maxQueued } = config.mail
-    const queued = this.#book.mails.length
-    const length = mails.reduce((sum, { text }) => sum + text.length, this.#book.mailLength)
+    const { mails, mailLength } = this.#book
     // With none waiting, also more than may wait: otherwise nobody would ever get one.
-    return queued === 0 || (queued + mails.length <= maxQueued && length <= maxQueuedLength)
+    if (mails.length === 0) return true
+    return mails.length + count <= config.mail.maxQueued && mailLength + count * length <= maxQueuedLength
   }
 
   #mailsOf(

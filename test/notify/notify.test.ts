@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { NotifyRig } from './rig.js'
 
@@ -186,16 +184,20 @@ describe('mails', () => {
     await rig.sent(1)
   })
 
-  it('wait for a sendmail that comes to no end', async () => {
+  it.each([
+    ['comes to no end', 'echo $$ > attempts; exec cat <&2', 'it came to no end'],
+    ['fails, and leaves something behind', 'cat <&2 &\necho $! > attempts; exit 75', 'ended with 75'],
+  ])('wait for a sendmail that %s', async (_, program, reason) => {
     const rig = await started([{ topics: ['#'], to: [ops] }])
     await rig.stop()
-    rig.sendmailTime = 100
-    rig.program = 'exec cat <&2'
+    rig.sendmailTime = 1500
+    rig.program = program
     await rig.open()
     await rig.publish('t', 'x')
     await rig.pass(10_000)
     await rig.told('the next attempt is in 30 s')
-    expect(JSON.stringify(rig.logged)).toContain('it came to no end')
+    expect(JSON.stringify(rig.logged)).toContain(reason)
+    rig.killLeftover()
   })
 
   it('are sent when sendmail has ended, whatever it leaves behind', async () => {
@@ -204,7 +206,7 @@ describe('mails', () => {
     await rig.publish('t', 'x')
     await rig.pass(10_000)
     await rig.told('a mail was sent')
-    process.kill(Number(readFileSync(join(rig.directory, 'attempts'), 'utf8')), 'SIGKILL')
+    rig.killLeftover()
   })
 
   it('that cannot be sent for too long are given up, with an error in the log', async () => {

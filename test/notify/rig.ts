@@ -147,6 +147,16 @@ name=$(ls | grep -c 'mail$')
     else rmSync(file)
   }
 
+  /** Ends the process whose id sendmail has written into `attempts`, if it has not been ended. */
+  killLeftover(): void {
+    try {
+      process.kill(Number(readFileSync(join(this.directory, 'attempts'), 'utf8')), 'SIGKILL')
+    } catch (error) {
+      // It is gone, or has not come so far.
+      if (!(error instanceof Error && 'code' in error && /ESRCH|ENOENT/.test(String(error.code)))) throw error
+    }
+  }
+
   /** What has become of mails since it was opened. */
   get figures(): MailFigures | undefined {
     return this.#notify?.figures
