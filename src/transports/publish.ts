@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RateLimits } from '../access/rate-limits.js'
@@ -38,7 +37,7 @@ export interface PublishOptions extends DeliveryOptions {
   readonly publishes?: RateLimits | undefined
   /** What is remembered of requests with an `Idempotency-Key`. */
   readonly idempotency?: Partial<IdempotencyBounds>
-  /** How long a request with an `Idempotency-Key` waits for a message, in milliseconds. Default: 10,000. */
+  /** How long a request waits for a message, in milliseconds. Default: 10,000. */
   readonly answerTime?: number
   /** Milliseconds, from any start, never going back. */
   readonly now?: () => number
@@ -51,7 +50,7 @@ const maxMessages = 1000
 
 const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 10_000, maxBytes: 16 * 1024 ** 2 }
 
-/** As long as the session with the broker waits for those without a key; in milliseconds. */
+/** As long as the session with the broker waits for what comes back; in milliseconds. */
 const defaultAnswerTime = 10_000
 
 /** How long a message with a key is waited for after that, until it is taken for lost; in milliseconds. */
@@ -239,15 +238,20 @@ async function publishRest(
   spendPublishes(publishes, caller, left.length)
   const by = publisherName(caller)
   for (const publication of left) {
-    if (isKeyed) await inTime(begin(push, publication, by, progress), answerTime)
-    else await publishNext(push, publication, by, progress, {})
+    await inTime(begin(push, publication, by, progress, isKeyed ? { patience } : {}), answerTime)
   }
   progress.done = true
 }
 
-/** Publishes a message that goes on also when nobody waits for it any more. */
-function begin(push: Push, publication: Publication, by: string, progress: Progress): Promise<void> {
-  const settled = publishNext(push, publication, by, progress, { patience }).finally(() => {
+/** Begins to publish the message that comes next, which goes on also when nobody waits for it any more. */
+function begin(
+  push: Push,
+  publication: Publication,
+  by: string,
+  progress: Progress,
+  options: PublisherOptions,
+): Promise<void> {
+  const settled = publishNext(push, publication, by, progress, options).finally(() => {
     progress.underWay = undefined
   })
   settled.catch(() => {})
@@ -272,16 +276,11 @@ async function publishNext(
 }
 
 /** @throws {Ending} rejects with `publish-timeout` where it takes longer, and as `promise` */
-async function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
-  const answered = new AbortController()
-  const late = delay(milliseconds, undefined, { signal: answered.signal }).then(() => {
-    throw new Ending('publish-timeout')
+function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Ending('publish-timeout')), milliseconds)
+    promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
-  try {
-    await Promise.race([promise, late])
-  } finally {
-    answered.abort()
-  }
 }
 
 function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonly (string | null)[]): FastifyReply {

@@ -6,8 +6,9 @@ import {
   allOf,
   type BookState,
   before,
-  eventKinds,
+  currentForm,
   firstOf,
+  forgottenKinds,
   keyOf,
   type MessageRecord,
   type OrderRecord,
@@ -103,7 +104,8 @@ export class ReceiptBook {
   }
 
   /**
-   * Reads what is in the store. What is of another epoch is forgotten with its events; messages that wait are not.
+   * Reads what is in the store. What is of another epoch is forgotten with its events, and so is what has another form;
+   * messages that wait are not.
    *
    * @returns how many events whose deadline was to come were forgotten
    */
@@ -113,11 +115,14 @@ export class ReceiptBook {
     const text = await this.#store.get(stateKey)
     const state: BookState = text === undefined ? emptyState(this.#epoch) : JSON.parse(text)
     this.#state = state
-    for await (const [key, value] of this.#all(allOf('d'))) this.#await(Number(secondOf(key)), JSON.parse(value))
-    if (state.epoch === this.#epoch) return 0
-    for (const kind of eventKinds) await this.#store.clear(allOf(kind))
-    const lost = this.#pending.size
-    this.#forgetPending()
+    const isKnown = state.epoch === this.#epoch && state.form === currentForm
+    let lost = 0
+    for await (const [key, value] of this.#all(allOf('d'))) {
+      if (isKnown) this.#await(Number(secondOf(key)), JSON.parse(value))
+      else lost++
+    }
+    if (isKnown) return 0
+    for (const kind of forgottenKinds) await this.#store.clear(allOf(kind))
     const { messages, message } = state
     await this.#commit({ ...emptyState(this.#epoch), messages, message })
     return lost
@@ -498,7 +503,7 @@ function upTo<T>(list: readonly T[], most: number, sizeOf: (item: T) => number):
 }
 
 function emptyState(epoch: string): BookState {
-  return { epoch, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
+  return { epoch, form: currentForm, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
 }
 
 function receiptOf(device: string, { status, time, detail, user }: ReceiptRecord): Receipt {

@@ -19,9 +19,15 @@ import type { KeyRange } from './store.js'
 export const stateKey = 's'
 
 /** Kinds of keys that are about events. */
-export const eventKinds = ['r', 'o', 'q', 'k', 'd', 'f', 'w'] as const
+const eventKinds = ['r', 'o', 'q', 'k', 'd', 'f', 'w'] as const
 
-export type Kind = (typeof eventKinds)[number] | 'm'
+/** Kinds that are forgotten with the events; one of them is of an earlier form. */
+export const forgottenKinds = [...eventKinds, 'a'] as const
+
+export type Kind = (typeof forgottenKinds)[number] | 'm'
+
+/** Changes with what is written of an event; what was written in another form is forgotten. */
+export const currentForm = 2
 
 const digits = 16
 
@@ -62,6 +68,7 @@ export function secondOf(key: string): string {
 export interface BookState {
   /** Of the journal whose events these are. */
   readonly epoch: string
+  readonly form?: number
   /** How many receipts there are. */
   readonly receipts: number
   /** The number of the next one. */
