@@ -6,12 +6,12 @@ import {
   type IPubrecPacket,
   type ISubackPacket,
   type Packet,
-  parser,
 } from 'mqtt-packet'
 import { Ending } from '../../endings.js'
 import type { Message, QoS } from '../event.js'
 import type { Dialect } from './dialect.js'
 import { KeepAlive } from './keep-alive.js'
+import { PacketReader } from './packet-reader.js'
 import { packetTooLarge } from './packet-too-large.js'
 
 /** What one connection needs. */
@@ -118,13 +118,15 @@ export class Connection {
       ping: () => void this.ping().catch(() => {}),
       lost: () => this.destroy(new Error('the broker has gone silent')),
     })
-    const incoming = parser({ protocolVersion: options.dialect.protocolVersion })
-    incoming.on('packet', packet => this.#receive(packet))
-    incoming.on('error', error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })))
+    const incoming = new PacketReader({
+      protocolVersion: options.dialect.protocolVersion,
+      onPacket: packet => this.#receive(packet),
+      onError: error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })),
+    })
     this.#stream.on('error', error => this.#close(error))
     this.#stream.on('data', (chunk: Buffer) => {
       this.#keepAlive.received()
-      if (!this.#closed) incoming.parse(chunk)
+      if (!this.#closed) incoming.read(chunk)
     })
     this.#stream.on('end', () => this.destroy(new Error('the broker closed the connection')))
     this.#stream.on('close', () => this.#close(new Error('the connection was lost')))
