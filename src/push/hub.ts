@@ -28,6 +28,9 @@ export interface HubOptions {
   readonly log: Logger
 }
 
+/** Filters of those who have left that are forgotten in one turn of the event loop: some 2 ms. */
+const forgottenAtOnce = 1000
+
 /** Opens a hub on a journal, and reads the newest events, for those who were there a moment ago. */
 export async function openHub(options: HubOptions): Promise<Hub> {
   const { journal, bounds } = options
@@ -69,6 +72,8 @@ export class Hub {
   readonly #subscribers = new Set<Subscriber>()
   /** Those who have come in this turn of the event loop. */
   readonly #newcomers: { readonly subscriber: Subscriber; readonly place: Place }[] = []
+  /** Those who have left, and have yet to be forgotten. */
+  readonly #gone: Subscriber[] = []
   /** Those who are live, or were. */
   readonly #topics = new TopicIndex<Subscriber>()
   readonly #unwatch: () => void
@@ -154,11 +159,28 @@ export class Hub {
   #leave(subscriber: Subscriber): void {
     this.#subscribers.delete(subscriber)
     this.counters.subscribers--
-    this.#list(subscriber, [])
+    if (subscriber.listed.length > 0) this.#forgetLater(subscriber)
     if (subscriber.state !== 'live') {
       this.counters.catchingUp--
       this.#catchUps.delete(subscriber)
     }
+  }
+
+  /** In turns: a hundred sockets of a thousand filters may go at the same time. */
+  #forgetLater(subscriber: Subscriber): void {
+    this.#gone.push(subscriber)
+    if (this.#gone.length === 1) setImmediate(this.#forgetSome)
+  }
+
+  readonly #forgetSome = (): void => {
+    let left = forgottenAtOnce
+    while (left > 0) {
+      const subscriber = this.#gone.pop()
+      if (!subscriber) return
+      left -= subscriber.listed.length
+      this.#list(subscriber, [])
+    }
+    if (this.#gone.length > 0) setImmediate(this.#forgetSome)
   }
 
   #dispatch(event: Event): void {

@@ -372,6 +372,7 @@ export class Subscriber implements Subscription {
     this.#host.left(this)
     this.#cursor = cursor
     this.#pending = undefined
+    this.offered = Number.POSITIVE_INFINITY
     this.state = 'closed'
     // What is not read to its end is let go of; where it was being read, that is after this.
     void this.retained?.return().catch(() => {})

@@ -155,12 +155,18 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   end(ending: Ending): void {
     if (this.#closed) return
     this.#closed = true
-    const { heartbeats, pings, metrics } = this.#house
+    const { heartbeats, pings, metrics, queue } = this.#house
     const { cursor } = this.#subscription
     heartbeats.delete(this)
     pings.delete(this.#pings)
     this.#subscription.close()
-    this.#attendance.leave()
+    // With a thousand filters, that takes some milliseconds; and a hundred may go at the same time.
+    queue.add({
+      work: () => {
+        this.#attendance.leave()
+        return false
+      },
+    })
     this.#connection.close()
     this.#inbox.close()
     this.#wire.write(encodeEnd(ending, cursor))
