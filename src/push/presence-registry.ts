@@ -143,12 +143,9 @@ export class PresenceRegistry implements Presence {
   readonly #maxLingering: number
   readonly #maxInterests: number
   readonly #host: AttendanceHost
-  readonly #parties: Readonly<Record<ListenerTransport, Map<string, Party>>> = {
-    sse: new Map(),
-    poll: new Map(),
-    socket: new Map(),
-    mqtt: new Map(),
-  }
+  readonly #users = byTransport<Party>()
+  /** Those whose user is not known, by device alone: most, and their keys are no further strings then. */
+  readonly #strangers = byTransport<Party>()
   readonly #index = new TopicIndex<Interest>()
   /** In the order in which their grace time is over. */
   readonly #lingering = new Set<Interest>()
@@ -185,9 +182,9 @@ export class PresenceRegistry implements Presence {
   }
 
   enter({ device, user, transport, topics }: Listener): Attendance {
-    // No user's name and no device's holds a line feed.
+    // No user's name holds a line feed.
     const key = user === undefined ? device : `${user}\n${device}`
-    const parties = this.#parties[transport]
+    const parties = this.#partiesLike({ user, transport })
     let party = parties.get(key)
     if (!party) {
       const interests = new SmallMap<string, Interest>()
@@ -282,8 +279,12 @@ export class PresenceRegistry implements Presence {
     this.#tell('leave', interest)
   }
 
-  #forget({ key, transport, connections, interests }: Party): void {
-    if (connections === 0 && interests.size === 0) this.#parties[transport].delete(key)
+  #partiesLike({ user, transport }: Pick<Party, 'user' | 'transport'>): Map<string, Party> {
+    return (user === undefined ? this.#strangers : this.#users)[transport]
+  }
+
+  #forget(party: Party): void {
+    if (party.connections === 0 && party.interests.size === 0) this.#partiesLike(party).delete(party.key)
   }
 
   #tell(event: 'join' | 'leave', { filter, party: { device, user, transport } }: Interest): void {
@@ -364,6 +365,10 @@ export class PresenceRegistry implements Presence {
     this.#stopTimer = undefined
     this.#lingering.clear()
   }
+}
+
+function byTransport<T>(): Readonly<Record<ListenerTransport, Map<string, T>>> {
+  return { sse: new Map(), poll: new Map(), socket: new Map(), mqtt: new Map() }
 }
 
 /** What both have. It costs as much as the smaller one is large: either may have very many. */

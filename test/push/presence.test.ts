@@ -137,6 +137,12 @@ describe('presence', () => {
     expect(presence.at('x', 10).listeners).toMatchObject([{ user: 'alice' }])
   })
 
+  it('takes nobody for a user because of what they call themselves', () => {
+    enter('phone', ['news'], { user: 'alice', transport: 'mqtt' })
+    enter('alice\nphone', ['news'], { transport: 'mqtt' })
+    expect(devices('news')).toEqual(['phone', 'alice\nphone'])
+  })
+
   it('counts by filter, those with the most listeners first', () => {
     enter('a', ['x', 'y', 'z'])
     enter('b', ['x', 'y'])
