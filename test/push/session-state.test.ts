@@ -1,4 +1,7 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { join } from 'node:path'
+import { generate, type IPublishPacket, type Packet, parser } from 'mqtt-packet'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Broker } from '../../src/broker/broker.js'
 import { createUpstream } from '../../src/broker/upstream.js'
@@ -6,7 +9,10 @@ import { upstreamAt } from '../../src/config/schema.js'
 import { openLevelJournal } from '../../src/push/journal/level.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import type { Journal } from '../../src/push/journal.js'
+import { Connection } from '../../src/push/session/connection.js'
+import { plain } from '../../src/push/session/dialect.js'
 import type { Session } from '../../src/push/session/session.js'
+import { StateCheck } from '../../src/push/session/state-check.js'
 import { connect, type Session as MqttSession } from '../broker/mqtt-session.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { eventually } from '../helpers/wait.js'
@@ -156,4 +162,50 @@ it('a session that a broker has forgotten leaves a hole, as what was published m
   await eventually(() => session.ready)
   await session.publish({ topic: 'after', payload: Buffer.from(''), qos: 1, retain: false })
   expect(watched.events.map(({ topic }) => topic)).toEqual(['before', '', 'after'])
+})
+
+/** A broker that leaves out some of what it retains where it is asked for all. */
+async function forgetfulBroker(all: readonly string[], retained: readonly string[]): Promise<number> {
+  const server = createServer(socket => {
+    const incoming = parser({ protocolVersion: 4 })
+    const answer = (packet: Packet) => socket.write(generate(packet))
+    const tell = (topic: string) =>
+      answer({ cmd: 'publish', topic, payload: Buffer.from('on'), qos: 0, dup: false, retain: true })
+    incoming.on('packet', packet => {
+      const { cmd, messageId = 0 } = packet
+      if (cmd === 'connect') answer({ cmd: 'connack', returnCode: 0, sessionPresent: false })
+      if (cmd === 'pingreq') answer({ cmd: 'pingresp' })
+      if (cmd === 'unsubscribe') answer({ cmd: 'unsuback', messageId, granted: [] })
+      if (cmd !== 'subscribe') return
+      const filters = packet.subscriptions.map(({ topic }) => topic)
+      answer({ cmd: 'suback', messageId, granted: filters.map(() => 0) })
+      for (const topic of filters.includes('#') ? all : filters.filter(filter => retained.includes(filter))) tell(topic)
+    })
+    socket.on('data', chunk => incoming.parse(chunk)).on('error', () => {})
+  }).listen(0, '127.0.0.1')
+  cleanup.add(() => server.close())
+  await once(server, 'listening')
+  return (server.address() as AddressInfo).port
+}
+
+it('what a broker leaves out is asked for by its name before it is taken for gone', async () => {
+  const port = await forgetfulBroker(['told'], ['told', 'left-out'])
+  const journal = new MemoryJournal({ bounds, log })
+  cleanup.add(() => journal.close())
+  for (const topic of ['told', 'left-out', 'gone']) {
+    await journal.append({ topic, payload: Buffer.from('on'), qos: 0, retain: true })
+  }
+  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, dialect: plain }
+  const open = async (onMessage: (packet: IPublishPacket) => void) => {
+    const connection = await Connection.connect({ ...own, onMessage, stream: connectTcp(port, '127.0.0.1') })
+    cleanup.add(() => connection.end())
+    return connection
+  }
+  const missed: string[] = []
+  const check = new StateCheck({
+    ...{ topics: ['#'], journal, open, reading: await open(() => {}) },
+    onMissed: ({ topic, payload }) => missed.push(`${topic}=${payload}`),
+  })
+  await check.run()
+  expect(missed).toEqual(['gone='])
 })

@@ -120,9 +120,9 @@ export class Echoes {
 
   /** The one with the most bytes. */
   largest(): Echo | undefined {
-    let largest: Echo | undefined
+    let largest: Awaited | undefined
     for (const echoes of this.#byTopic.values()) {
-      for (const echo of echoes) if (!largest || sizeOf(echo.message) > sizeOf(largest.message)) largest = echo
+      for (const echo of echoes) if (!largest || echo.size > largest.size) largest = echo
     }
     return largest
   }

@@ -3,6 +3,7 @@ import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../log.js'
 import { hole } from '../event.js'
 import type { Journal, Urgency } from '../journal.js'
+import { caughtUp } from './caught-up.js'
 import type { Connection } from './connection.js'
 import type { Custodian } from './custody.js'
 import { Deliveries } from './deliveries.js'
@@ -33,10 +34,6 @@ export interface ReaderOptions {
 
 type OnMessage = (packet: IPublishPacket) => void
 
-/** How long what a broker kept may take to come before its state is looked at all the same; in milliseconds. */
-const longestCatchUp = 5000
-/** How often that is looked at, in milliseconds. */
-const catchUpInterval = 50
 /** How long the broker in this process may take to bring what it has, when the session ends; in milliseconds. */
 const lastTimeout = 2000
 
@@ -209,7 +206,7 @@ export class Reader {
       onMissed: message => this.#scribe.write(message, 'now', ignore),
     })
     try {
-      await this.#caughtUp(connection)
+      await caughtUp(connection, this.#deliveries, () => this.#received)
       this.#check = check
       await new Promise<void>(resolve => this.#scribe.whenWritten(resolve))
       if (!this.#stopped && !connection.closed) await check.run()
@@ -218,19 +215,6 @@ export class Reader {
       log.warn({ err: error }, 'push cannot compare what the broker retains; newcomers may get a state that has passed')
     } finally {
       if (this.#check === check) this.#check = undefined
-    }
-  }
-
-  /** Resolves when the broker has brought what it kept, as far as that can be told. */
-  async #caughtUp(connection: Connection): Promise<void> {
-    const until = performance.now() + longestCatchUp
-    while (performance.now() < until) {
-      // For what is acknowledged just before a ping, one that has more sends that before it answers the ping.
-      await this.#deliveries.acknowledged()
-      const before = this.#received
-      await connection.ping()
-      if (this.#received === before) return
-      await delay(catchUpInterval, undefined, { ref: false })
     }
   }
 
