@@ -104,12 +104,16 @@ describe('publications under way', () => {
 
   it('that are late are bounded: the oldest are given up', async () => {
     const echoes = new Echoes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
+    const back = echoes.expect(message('back'), 60_000)
+    echoes.take(message('back'), true)
     const many = ['a', 'b', 'c', 'd'].map(payload => echoes.expect(message(payload), 60_000))
     const reason = { reason: 'publish-timeout' }
     await expect(many[0]?.event).rejects.toMatchObject(reason)
     await expect(many[1]?.event).rejects.toMatchObject(reason)
     expect(echoes.take(message('a'), true)).toBeUndefined()
     expect(echoes.take(message('d'), true)).toBe(many[3])
+    back.arrive(event)
+    expect(await back.event).toBe(event)
     echoes.close(new Error('the end'))
   })
 })

@@ -147,7 +147,8 @@ export class Echoes {
     const { maxLate, maxLateBytes } = this.#options
     for (const oldest of this.#late) {
       if (this.#late.size <= maxLate && this.#lateBytes <= maxLateBytes) break
-      oldest.fail(new Ending('publish-timeout'))
+      // What has come back will be in the journal, and there is no more of it than reading takes at once.
+      if (!oldest.isBack) oldest.fail(new Ending('publish-timeout'))
     }
   }
 
