@@ -5,7 +5,7 @@ import type { Journal } from '../../push/journal.js'
 const portion = { limit: 256, maxBytes: 256 * 1024 }
 
 /** Who names as many topics gets those; for more, all handles' events are read, and the others' left. */
-const mostTopics = 16
+const mostTopics = 100
 const everyHandle = 'push/+'
 
 /** Somebody who wants to know what has come for a topic. */
