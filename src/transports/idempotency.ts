@@ -5,8 +5,9 @@ import type { Event, Message } from '../push/event.js'
 export interface IdempotencyBounds {
   /** How long a key is remembered, from its last request on; in milliseconds. */
   readonly maxAge: number
+  /** Of all; those of one owner are half as many. */
   readonly maxKeys: number
-  /** Of keys and answers, about. */
+  /** Of keys and answers, about; of one owner half of it. */
   readonly maxBytes: number
 }
 
@@ -40,6 +41,7 @@ export interface KeyedRequest {
 }
 
 interface Entry {
+  readonly owner: string
   readonly fingerprint: string
   readonly progress: Progress
   busy: boolean
@@ -53,13 +55,15 @@ const [entryBytes, idBytes] = [400, 48]
 
 /**
  * What was done for requests with an `Idempotency-Key`, so that the same request again does what is left of it, and
- * nothing twice. Beyond its bounds, the oldest is forgotten. It ends with the process.
+ * nothing twice. Beyond its bounds, the oldest is forgotten: of whoever has half of them, first. It ends with the process.
  */
 export class IdempotencyKeys {
   readonly #bounds: IdempotencyBounds
   readonly #now: () => number
   /** Those whose last request was answered longest ago first; with those that are being answered in between. */
   readonly #entries = new Map<string, Entry>()
+  /** What is remembered of each owner, in the same order. */
+  readonly #owners = new Map<string, { readonly keys: Set<string>; bytes: number }>()
   #bytes = 0
 
   /** @param now milliseconds, from any start, never going back */
@@ -76,11 +80,13 @@ export class IdempotencyKeys {
   /**
    * Begins to answer a request.
    *
-   * @param key of whoever asks, and of the request
+   * @param owner whoever asks
+   * @param name of the request; others may have the same
    * @param fingerprint the same for the same request alone
    * @throws {Ending} `idempotency-mismatch`, `idempotency-busy`
    */
-  begin(key: string, fingerprint: string): KeyedRequest {
+  begin(owner: string, name: string, fingerprint: string): KeyedRequest {
+    const key = `${owner}\n${name}`
     this.#forget()
     const kept = this.#entries.get(key)
     // What was under way may have come to nothing.
@@ -88,7 +94,7 @@ export class IdempotencyKeys {
     if (kept && !known) this.#drop(key, kept)
     if (known && known.fingerprint !== fingerprint) throw new Ending('idempotency-mismatch')
     if (known?.busy) throw new Ending('idempotency-busy')
-    const entry = known ?? { fingerprint, progress: newProgress(), busy: true, bytes: 0, time: 0 }
+    const entry = known ?? { owner, fingerprint, progress: newProgress(), busy: true, bytes: 0, time: 0 }
     entry.busy = true
     this.#entries.set(key, entry)
     return { progress: entry.progress, end: () => this.#end(key, entry) }
@@ -104,9 +110,24 @@ export class IdempotencyKeys {
     const payload = (unasked ?? underWay?.message)?.payload.length ?? 0
     entry.bytes = entryBytes + key.length + entry.fingerprint.length + ids.length * idBytes + payload
     entry.time = this.#now()
-    this.#bytes += entry.bytes
-    this.#entries.set(key, entry)
+    this.#keep(key, entry)
     this.#forget()
+  }
+
+  #keep(key: string, entry: Entry): void {
+    const { owner, bytes } = entry
+    const own = this.#owners.get(owner) ?? { keys: new Set(), bytes: 0 }
+    this.#owners.set(owner, own)
+    own.keys.add(key)
+    own.bytes += bytes
+    this.#bytes += bytes
+    this.#entries.set(key, entry)
+    const { maxKeys, maxBytes } = this.#bounds
+    for (const oldest of own.keys) {
+      if (own.keys.size <= maxKeys / 2 && own.bytes <= maxBytes / 2) break
+      const found = this.#entries.get(oldest)
+      if (found && !found.busy) this.#drop(oldest, found)
+    }
   }
 
   #forget(): void {
@@ -122,6 +143,9 @@ export class IdempotencyKeys {
   #drop(key: string, entry: Entry): void {
     this.#entries.delete(key)
     this.#bytes -= entry.bytes
+    const own = this.#owners.get(entry.owner)
+    if (own?.keys.delete(key)) own.bytes -= entry.bytes
+    if (own?.keys.size === 0) this.#owners.delete(entry.owner)
     entry.bytes = 0
   }
 }

@@ -48,7 +48,7 @@ const url = '/v1/publish'
 /** Messages of one batch. */
 const maxMessages = 1000
 
-const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 10_000, maxBytes: 16 * 1024 ** 2 }
+const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 20_000, maxBytes: 32 * 1024 ** 2 }
 
 /** As long as the session with the broker waits for what comes back; in milliseconds. */
 const defaultAnswerTime = 10_000
@@ -211,7 +211,7 @@ function beginKeyed(
     const { payload, ...rest } = message
     hash.update(`${JSON.stringify([rest, receipt, payload.length])}\n`).update(payload)
   }
-  return keys.begin(`${publisherName(caller)}\n${key}`, hash.digest('base64'))
+  return keys.begin(publisherName(caller), key, hash.digest('base64'))
 }
 
 /**

@@ -4,8 +4,8 @@ import { IdempotencyKeys } from '../../src/transports/idempotency.js'
 function keysOf(bounds: { maxAge?: number; maxKeys?: number; maxBytes?: number }) {
   let now = 0
   const keys = new IdempotencyKeys({ maxAge: 1000, maxKeys: 100, maxBytes: 1_000_000, ...bounds }, () => now)
-  const answer = (key: string, ids = 1): void => {
-    const request = keys.begin(key, 'f')
+  const answer = (key: string, ids = 1, owner = key): void => {
+    const request = keys.begin(owner, key, 'f')
     for (let id = 0; id < ids; id++) request.progress.ids.push(`id-${id}`)
     request.progress.done = true
     request.end()
@@ -17,8 +17,8 @@ function keysOf(bounds: { maxAge?: number; maxKeys?: number; maxBytes?: number }
 }
 
 /** Whether a key is remembered. */
-function knows(keys: IdempotencyKeys, key: string): boolean {
-  const request = keys.begin(key, 'f')
+function knows(keys: IdempotencyKeys, key: string, owner = key): boolean {
+  const request = keys.begin(owner, key, 'f')
   const { done } = request.progress
   request.end()
   return done
@@ -50,15 +50,34 @@ describe('keys of requests', () => {
     expect([keys.size, knows(keys, '9'), knows(keys, '7')]).toEqual([2, true, false])
   })
 
+  it('of one owner are half of them at most, and take nobody else’s place', () => {
+    const { keys, answer } = keysOf({ maxKeys: 10 })
+    for (const key of ['a', 'b', 'c', 'd']) answer(key)
+    for (let key = 0; key < 100; key++) answer(`many-${key}`, 1, 'one')
+    expect(keys.size).toBe(9)
+    expect(['a', 'b', 'c', 'd'].map(key => knows(keys, key))).toEqual([true, true, true, true])
+    expect([94, 95, 99].map(key => knows(keys, `many-${key}`, 'one'))).toEqual([false, true, true])
+    expect(knows(keys, 'a', 'one')).toBe(false)
+  })
+
+  it('of one owner take half of the bytes at most', () => {
+    const { keys, answer } = keysOf({ maxBytes: 200_000 })
+    answer('a')
+    for (let key = 0; key < 10; key++) answer(String(key), 1000, 'one')
+    expect([keys.size, knows(keys, 'a'), knows(keys, '8', 'one')]).toEqual([3, true, true])
+  })
+
   it('stay while their request is being answered, however many come', () => {
     const { keys, answer, pass } = keysOf({ maxKeys: 2 })
-    const slow = keys.begin('slow', 'f')
+    const slow = keys.begin('somebody', 'slow', 'f')
     pass(5000)
     for (let key = 0; key < 10; key++) answer(String(key))
-    expect(() => keys.begin('slow', 'f')).toThrow(expect.objectContaining({ reason: 'idempotency-busy' }))
-    expect(() => keys.begin('slow', 'other')).toThrow(expect.objectContaining({ reason: 'idempotency-mismatch' }))
+    expect(() => keys.begin('somebody', 'slow', 'f')).toThrow(expect.objectContaining({ reason: 'idempotency-busy' }))
+    expect(() => keys.begin('somebody', 'slow', 'other')).toThrow(
+      expect.objectContaining({ reason: 'idempotency-mismatch' }),
+    )
     slow.end()
     slow.end()
-    expect(knows(keys, 'slow')).toBe(false)
+    expect(knows(keys, 'slow', 'somebody')).toBe(false)
   })
 })
