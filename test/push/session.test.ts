@@ -138,6 +138,22 @@ describe('a session with the broker in this process', () => {
   })
 })
 
+describe.each(Object.keys(brokers))('a session with %s that is closed', name => {
+  it.each([0, 1, 2] as const)('answers what was published with QoS %i before', async qos => {
+    for (const topics of [['#'], ['other/#']]) {
+      const broker = await (brokers[name] as () => Promise<Broker>)()
+      const journal = new MemoryJournal({ bounds, log })
+      const session = await sessionOn(broker, journal, { config: { topics } })
+      const events = Array.from({ length: 200 }, (_, index) => session.publish(message('t', `${index}`, { qos })))
+      await session.close()
+      const published = (await Promise.all(events)).map(event => event?.sequence)
+      expect(published).toEqual(published.map((_, index) => (topics[0] === '#' ? index + 1 : undefined)))
+      await expect(session.publish(message('t', 'late'))).rejects.toMatchObject({ reason: 'broker-away' })
+      await journal.close()
+    }
+  })
+})
+
 describe('a session with a broker elsewhere', () => {
   it('that speaks no MQTT 5 takes MQTT 3.1.1, and knows what is retained all the same', async () => {
     const broker = await createEmbedded({ data: 'none', ...limits }, log)

@@ -103,6 +103,7 @@ export class Connection {
   /** What waits for an answer, by packet identifier. */
   readonly #pending = new Map<number, Settle>()
   #inFlight = 0
+  #onIdle: (() => void) | undefined
   /** Publications that wait until fewer are in flight (MQTT 5 §4.9). */
   readonly #waiting: (() => void)[] = []
   /** What waits for a PINGRESP, in order. */
@@ -227,6 +228,7 @@ export class Connection {
     return new Promise((resolve, reject) => {
       const settle: Settle = error => (error ? reject(error) : resolve())
       if (this.#closed) settle(this.#closed)
+      else if (this.#isLeaving) settle(new Error('the session is being closed'))
       else if (qos === 0) this.#write(packet, settle)
       else if (this.#inFlight < this.#receiveMaximum) this.#publishAcknowledged(packet, settle)
       else this.#waiting.push(() => this.#publishAcknowledged(packet, settle))
@@ -260,7 +262,10 @@ export class Connection {
     if (!this.#closed) this.#stream.resume()
   }
 
-  /** Says good-bye, and waits until the broker has heard it, or for a second. Messages that come meanwhile are not taken. */
+  /**
+   * Says good-bye when what is being published is acknowledged, and waits until the broker has heard it; or for a second.
+   * Messages that come meanwhile are not taken.
+   */
   async end(): Promise<void> {
     if (this.#closed) return
     this.#isLeaving = true
@@ -271,10 +276,13 @@ export class Connection {
         resolve()
       }
       this.onClosed(done)
-      this.#write({ cmd: 'disconnect' })
       // With something unread the end would be a reset, and what was acknowledged might be sent again to the next session.
       this.resume()
-      this.#stream.end(() => setTimeout(done, lingering))
+      this.#whenIdle(() => {
+        if (this.#closed) return
+        this.#write({ cmd: 'disconnect' })
+        this.#stream.end(() => setTimeout(done, lingering))
+      })
     })
     this.destroy(new Error('the session was closed'))
   }
@@ -374,8 +382,14 @@ export class Connection {
       this.#inFlight--
       settle(error, answer)
       if (!this.#closed) this.#waiting.shift()?.()
+      if (this.#inFlight === 0) this.#onIdle?.()
     })
     this.#write({ ...packet, messageId })
+  }
+
+  #whenIdle(then: () => void): void {
+    if (this.#inFlight === 0) then()
+    else this.#onIdle = then
   }
 
   #ask(packet: (messageId: number) => Packet): Promise<Packet> {

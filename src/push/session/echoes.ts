@@ -49,6 +49,7 @@ export class Echoes {
   /** Those whose time is over, and that somebody waits for all the same; the oldest first. */
   readonly #late = new Set<Awaited>()
   #lateBytes = 0
+  readonly #onIdle: (() => void)[] = []
 
   constructor(options: EchoesOptions) {
     this.#options = options
@@ -118,6 +119,12 @@ export class Echoes {
     return echo
   }
 
+  /** Resolves when all have come back, or are given up. */
+  idle(): Promise<void> {
+    if (this.#byTopic.size === 0) return Promise.resolve()
+    return new Promise(resolve => this.#onIdle.push(resolve))
+  }
+
   /** The one with the most bytes. */
   largest(): Echo | undefined {
     let largest: Awaited | undefined
@@ -165,8 +172,9 @@ export class Echoes {
   #forget(echo: Echo): void {
     const { topic } = echo.message
     const left = this.#byTopic.get(topic)?.filter(other => other !== echo) ?? []
-    if (left.length === 0) this.#byTopic.delete(topic)
-    else this.#byTopic.set(topic, left)
+    if (left.length > 0) this.#byTopic.set(topic, left)
+    else this.#byTopic.delete(topic)
+    if (this.#byTopic.size === 0) for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 }
 

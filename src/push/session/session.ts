@@ -62,6 +62,8 @@ const publishOverhead = 5 + 2 + 2
 const connectTimeout = 10_000
 /** In seconds. */
 const keepAlive = 30
+/** How long what is under way at the end may take to come back, in milliseconds. */
+const lastPatience = 1000
 /** How long a start waits for a broker elsewhere, in milliseconds: one that is there has answered by then. */
 const patience = 1000
 
@@ -224,6 +226,9 @@ class BrokerSession implements Session {
   async #close(): Promise<void> {
     this.#closed = true
     this.#update()
+    // Whoever has just published gets an answer, where the broker gives one.
+    const isThere = this.#readLink.connection && this.#writeLink.connection
+    if (isThere) await Promise.race([this.#echoes.idle(), delay(lastPatience, undefined, { ref: false })])
     await this.#writeLink.close()
     await this.#reader.stop()
     await this.#readLink.close()
