@@ -19,15 +19,17 @@ export class Awaited {
 
   /** @throws {Ending} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
   require({ by, devices }: AwaitedEvent): void {
-    for (const [shares, amount, things] of [
-      [this.#devices, devices, 'devices'],
-      [this.#events, 1, 'messages'],
+    for (const [shares, amount, things, option] of [
+      [this.#devices, devices, 'devices', ' (half of push.maxReceipts)'],
+      [this.#events, 1, 'messages', ''],
     ] as const) {
       const limit = shares.limit(by, amount)
       if (limit === 'all') throw new Ending('receipts-full')
       if (limit === undefined) continue
-      const hint = `of ${shares.of(by)} ${things}, and ${amount} more; one user or address may wait for ${shares.half}`
-      throw new Ending('too-many-receipts', { hint })
+      const own = `of ${shares.of(by)} ${things}, and ${amount} more`
+      throw new Ending('too-many-receipts', {
+        hint: `${own}; one user or address may wait for ${shares.half}${option}`,
+      })
     }
   }
 

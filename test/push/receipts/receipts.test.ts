@@ -398,7 +398,10 @@ describe.each([
       const request = (...from: string[]) => ({ from, within: 1000 })
       await rig.ask(await rig.publish(), request('d', 'e', 'f'), 'a')
       await rig.restart()
-      const tooMany = expect.objectContaining({ reason: 'too-many-receipts' })
+      const tooMany = expect.objectContaining({
+        reason: 'too-many-receipts',
+        text: expect.stringContaining('may wait for 5 (half of push.maxReceipts)'),
+      })
       expect(() => rig.receipts.reserve('news', request('d', 'e', 'f'), 'a')).toThrow(tooMany)
       const reservation = rig.receipts.reserve('news', request('d', 'e'), 'a')
       expect(() => rig.receipts.reserve('news', request('d'), 'a')).toThrow(tooMany)
