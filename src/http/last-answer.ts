@@ -33,8 +33,13 @@ export function isOnlyAnswer(answer: ServerResponse): boolean {
   return answer.socket !== null && (socket[last] ?? answer) === answer
 }
 
-/** Whether there is a request on a connection whose answer is not all there. */
+/** Whether there is a request on a connection whose answer is not all there: what is written now would come before it. */
 export function owesAnswer(socket: Socket): boolean {
   const answer = socket[last]
   return answer !== undefined && !(answer.writableEnded && answer.socket !== null)
+}
+
+/** Whether Node has a use for a connection: an answer that is all there may be on its way, and keep others off. */
+export function isAnswering(socket: Socket): boolean {
+  return socket[last] !== undefined
 }

@@ -12,7 +12,7 @@ import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
-import { forgetAnswer, noteAnswer, owesAnswer } from '../http/last-answer.js'
+import { forgetAnswer, isAnswering, noteAnswer, owesAnswer } from '../http/last-answer.js'
 import { answerClientError } from './client-errors.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import { endGently, writeRefusal } from './refusal.js'
@@ -151,9 +151,9 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
     app.routing(request, response)
   })
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // What is written for it would be in front of the answers before it, or within one.
-    if (owesAnswer(request.socket)) refuseUpgradeBehind(socket, options)
-    else if (wantsWebSocket(request)) options.onUpgrade(request, socket, head)
+    const isWanted = wantsWebSocket(request)
+    if (isWanted ? owesAnswer(request.socket) : isAnswering(request.socket)) refuseUpgradeBehind(socket, options)
+    else if (isWanted) options.onUpgrade(request, socket, head)
     else answerWithoutUpgrade(request, socket, options)
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>

@@ -114,10 +114,13 @@ it.each([
   ['websocket', events],
   ['h2c', poll],
   ['h2c', events],
+  ['h2c', get('/%')],
+  ['h2c', get(`/${'x'.repeat(9000)}`)],
 ])('an upgrade (to %s) that did not wait for its turn ends the connection', async (protocol, before) => {
-  const { socket, text } = send(before + upgradeTo(protocol))
+  const { socket, answers } = send(before + upgradeTo(protocol))
   await once(socket, 'close')
-  expect(text()).toBe('')
+  // What was complete by then may have left.
+  expect(['', '400']).toContain(answers().join())
   await expectNothingLeft()
   // The gateway is there for others.
   const other = send(wrong)
