@@ -13,10 +13,16 @@ export class MailError extends Error {
   override readonly name = 'MailError'
   /** Whether it never will be. */
   readonly permanent: boolean
+  /** Whether another mail would not have been taken either, as far as anybody knows. */
+  readonly isShared: boolean
 
-  constructor(text: string, permanent: boolean, cause?: unknown) {
-    super(text, cause === undefined ? undefined : { cause })
-    this.permanent = permanent
+  constructor(
+    text: string,
+    about: { readonly permanent?: boolean; readonly isShared?: boolean; readonly cause?: unknown },
+  ) {
+    super(text, about.cause === undefined ? undefined : { cause: about.cause })
+    this.permanent = about.permanent ?? false
+    this.isShared = about.isShared ?? false
   }
 }
 
@@ -67,7 +73,7 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
     return {
       send: async mail => {
         const { message: bytes } = await composer.sendMail(message(mail))
-        if (!Buffer.isBuffer(bytes)) throw new MailError('it was not made', true)
+        if (!Buffer.isBuffer(bytes)) throw new MailError('it was not made', { permanent: true })
         const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
         const signal = AbortSignal.any([running.signal, AbortSignal.timeout(sendmailTime)])
         await runSendmail(resolve(cwd, sendmail), args, bytes, signal)
@@ -156,10 +162,12 @@ const loginCodes = [530, 534, 535, 538]
  * a sender are, as those of the configuration may be put right.
  */
 function smtpError(error: unknown): MailError {
-  if (!(error instanceof Error)) return new MailError(String(error), false)
+  if (!(error instanceof Error)) return new MailError(String(error), { isShared: true })
   const code = 'responseCode' in error ? Number(error.responseCode) : 0
-  const isOfMail = 'command' in error && (error.command === 'RCPT TO' || error.command === 'DATA')
-  return new MailError(error.message, isOfMail && code >= 500 && code < 600 && !loginCodes.includes(code), error)
+  const isOfMail =
+    'command' in error && (error.command === 'RCPT TO' || error.command === 'DATA') && !loginCodes.includes(code)
+  const permanent = isOfMail && code >= 500 && code < 600
+  return new MailError(error.message, { permanent, isShared: !isOfMail, cause: error })
 }
 
 /** The address alone, of `Name <address>`. */
@@ -183,7 +191,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
     })
     child.on('error', error => {
       const message = signal.aborted ? 'it came to no end' : error.message
-      fail(new MailError(`${path}: ${message}`, false, error))
+      fail(new MailError(`${path}: ${message}`, { isShared: true, cause: error }))
     })
     // What it leaves behind, to deliver the mail, may keep standard error.
     child.on('exit', (code, killedBy) => {
@@ -191,7 +199,8 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       if (code === 0) done()
       const refuse = (): void => {
         const text = `${path} ended with ${code ?? killedBy}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
-        fail(new MailError(text, permanentExits.includes(code ?? 0)))
+        const permanent = permanentExits.includes(code ?? 0)
+        fail(new MailError(text, { permanent, isShared: !permanent }))
       }
       child.on('close', refuse)
       signal.addEventListener('abort', refuse, { once: true })

@@ -25,6 +25,15 @@ interface Attempts {
   next: number
 }
 
+/** No mail is taken just now. */
+interface Away {
+  readonly error: unknown
+  /** How many attempts in a row have failed, of whatever mail. */
+  readonly failures: number
+  /** When the next one may be, in milliseconds since 1970. */
+  readonly until: number
+}
+
 /** How long to wait after the store did not do what it should, in milliseconds. */
 const storeDelay = 1000
 /** How long a close waits for a mail that is under way, in milliseconds. */
@@ -38,6 +47,7 @@ export class Sender {
   readonly #attempts = new Map<number, Attempts>()
   /** Those that are done with, although the store may not know yet. */
   readonly #done = new Set<number>()
+  #away: Away | undefined
   #running: Promise<void> | undefined
   #stopTimer: (() => void) | undefined
   #closed = false
@@ -59,17 +69,30 @@ export class Sender {
   async #run(): Promise<void> {
     for (let mail = this.#due(); mail && !this.#closed; mail = this.#due()) {
       const isDone = this.#done.has(mail.sequence) || (await this.#send(mail))
-      if (!isDone) continue
-      this.#done.add(mail.sequence)
-      if (!(await this.#forget(mail))) return
+      if (isDone && !(await this.#finish(mail))) return
+    }
+    if (this.#away && !this.#closed) await this.#giveUpOverdue(this.#away)
+  }
+
+  /** While none is taken, only one is tried; the others do not wait longer than they may for that. */
+  async #giveUpOverdue({ error }: Away): Promise<void> {
+    const { book, giveUpAfter, clock } = this.#options
+    const overdue = book.mails.filter(
+      ({ sequence, created }) => clock.now() > created + giveUpAfter && !this.#done.has(sequence),
+    )
+    for (const mail of overdue) {
+      this.#giveUp(mail, error)
+      if (!(await this.#finish(mail))) return
     }
   }
 
   /** The one that has waited longest for its turn: of many that cannot be sent, none keeps the others waiting. */
   #due(): QueuedMail | undefined {
     const now = this.#options.clock.now()
+    const isPaused = this.#away !== undefined && !isDue(this.#away.until, now)
     let due: { readonly mail: QueuedMail; readonly next: number } | undefined
     for (const mail of this.#options.book.mails) {
+      if (isPaused && !this.#done.has(mail.sequence)) continue
       const next = this.#attempts.get(mail.sequence)?.next ?? 0
       if (isDue(next, now) && (due === undefined || next < due.next)) due = { mail, next }
     }
@@ -82,35 +105,50 @@ export class Sender {
     let next = Number.POSITIVE_INFINITY
     for (const { sequence } of book.mails) next = Math.min(next, this.#attempts.get(sequence)?.next ?? 0)
     if (next === Number.POSITIVE_INFINITY) return
-    const wait = Math.max(storeDelay, next - clock.now())
-    this.#stopTimer = clock.after(wait, () => this.wake())
+    const wait = Math.max(next, this.#away?.until ?? 0) - clock.now()
+    this.#stopTimer = clock.after(this.#done.size > 0 ? storeDelay : Math.max(storeDelay, wait), () => this.wake())
   }
 
   /** Whether it is done with: sent, or given up. */
   async #send(mail: QueuedMail): Promise<boolean> {
     const { mailer, clock, log, giveUpAfter } = this.#options
-    const about = { rule: mail.rule, recipient: mail.recipient, messageId: mail.messageId }
     try {
       await mailer.send(mail)
-      this.counters.sent++
-      log.info(about, 'a mail was sent')
-      return true
     } catch (error) {
       if (this.#closed) return false
       const now = clock.now()
       const count = (this.#attempts.get(mail.sequence)?.count ?? 0) + 1
-      const next = now + retryDelay(count)
+      const isShared = !(error instanceof MailError) || error.isShared
+      const failures = (this.#away?.failures ?? 0) + 1
+      const pause = Math.min(retryDelay(failures), giveUpAfter)
+      this.#away = isShared ? { error, failures, until: now + pause } : undefined
+      const next = Math.max(now + retryDelay(count), this.#away?.until ?? 0)
       if ((error instanceof MailError && error.permanent) || next > mail.created + giveUpAfter) {
-        this.counters.failed++
-        log.error({ ...about, err: error, subject: mail.subject }, 'a mail could not be sent and is given up')
+        this.#giveUp(mail, error)
         return true
       }
       this.#attempts.set(mail.sequence, { count, next })
       this.counters.retried++
       const seconds = Math.round((next - now) / 1000)
-      log.warn({ ...about, err: error }, `a mail could not be sent; the next attempt is in ${seconds} s`)
+      log.warn({ ...aboutOf(mail), err: error }, `a mail could not be sent; the next attempt is in ${seconds} s`)
       return false
     }
+    this.#away = undefined
+    this.counters.sent++
+    log.info(aboutOf(mail), 'a mail was sent')
+    return true
+  }
+
+  #giveUp(mail: QueuedMail, error: unknown): void {
+    this.counters.failed++
+    const about = { ...aboutOf(mail), err: error, subject: mail.subject }
+    this.#options.log.error(about, 'a mail could not be sent and is given up')
+  }
+
+  /** Whether it is written down that a mail is done with. It is not tried again in any case. */
+  async #finish(mail: QueuedMail): Promise<boolean> {
+    this.#done.add(mail.sequence)
+    return this.#forget(mail)
   }
 
   async #forget(mail: QueuedMail): Promise<boolean> {
@@ -135,4 +173,9 @@ export class Sender {
     await Promise.race([this.#running, overdue])
     this.#options.mailer.close()
   }
+}
+
+/** What the log says of a mail. */
+function aboutOf({ rule, recipient, messageId }: QueuedMail): object {
+  return { rule, recipient, messageId }
 }

@@ -20,7 +20,7 @@ class FullStore extends MemoryReceiptStore {
 }
 
 /** What sends the mails of a book, of which each attempt takes a minute and `isTaken` says what becomes of it. */
-async function started(recipients: readonly string[], isTaken: (recipient: string) => boolean) {
+async function started(recipients: readonly string[], isTaken: (recipient: string) => boolean, isShared = false) {
   const clock = new TestClock()
   const store = new FullStore()
   const logged: string[] = []
@@ -44,7 +44,7 @@ async function started(recipients: readonly string[], isTaken: (recipient: strin
     send: async ({ recipient }: { readonly recipient: string }) => {
       attempts.push(recipient)
       clock.pass(60_000)
-      if (!isTaken(recipient)) throw new MailError('no answer', false)
+      if (!isTaken(recipient)) throw new MailError('no answer', { isShared })
     },
     close: () => {},
   }
@@ -58,6 +58,54 @@ it('mails that take long and fail keep no others waiting', async () => {
   sender.wake()
   await eventually(() => sender.counters.sent === 1)
   expect(attempts.slice(0, 3)).toEqual(['a', 'b', 'c'])
+  await sender.close()
+})
+
+it('while none is taken one is tried for all, and then all go at once', async () => {
+  let isThere = false
+  const { sender, clock, attempts } = await started(['a', 'b', 'c', 'd'], () => isThere, true)
+  sender.wake()
+  await eventually(() => clock.timers === 1)
+  expect(attempts).toEqual(['a'])
+  clock.pass(29_999)
+  expect(attempts).toEqual(['a'])
+  clock.pass(1)
+  await eventually(() => clock.timers === 1)
+  expect(attempts).toEqual(['a', 'b'])
+  isThere = true
+  clock.pass(60_000)
+  await eventually(() => sender.counters.sent === 4)
+  expect(attempts.slice(2).sort()).toEqual(['a', 'b', 'c', 'd'])
+  await sender.close()
+})
+
+it('a mail that was taken is not given up, although that cannot be written down and no other is taken', async () => {
+  const { sender, store, clock, attempts, logged } = await started(['a', 'b'], recipient => recipient === 'a', true)
+  store.isFull = true
+  sender.wake()
+  await eventually(() => clock.timers === 1)
+  store.isFull = false
+  for (let hour = 0; hour < 30; hour++) {
+    await eventually(() => clock.timers <= 1)
+    clock.pass(3_600_000)
+  }
+  await eventually(() => sender.counters.failed === 1)
+  expect(sender.counters.sent).toBe(1)
+  expect(attempts.filter(recipient => recipient === 'a')).toHaveLength(1)
+  expect(logged.filter(text => text.includes('given up'))).toHaveLength(1)
+  await sender.close()
+})
+
+it('while none is taken, no mail waits for longer than it may', async () => {
+  const { sender, book, clock, attempts } = await started(['a', 'b', 'c'], () => false, true)
+  sender.wake()
+  for (let hour = 0; hour < 30 && book.mails.length > 0; hour++) {
+    await eventually(() => clock.timers === 1 || book.mails.length === 0)
+    clock.pass(3_600_000)
+  }
+  await eventually(() => book.mails.length === 0)
+  expect(sender.counters.failed).toBe(3)
+  expect(attempts.length).toBeLessThan(40)
   await sender.close()
 })
 
