@@ -65,7 +65,7 @@ export class RepeatedRequests {
     const place = cursorIn(request.url, repetition.longestCursor)
     if (!place) return
     const line = { peer, method: 'GET', path: pathOf(request.url) }
-    const told = (status: number, ms: number): void => logRequest(this.#log, { ...line, status, ms })
+    const told = (status: number, ms: number): void => logRequest(this.#log, line, status, ms)
     connection.expect(head, place, reply, { ...repetition, date: this.#now, told })
   }
 

@@ -72,7 +72,7 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
   dropUnreadBodies(app)
   app.addHook('onResponse', (request, reply, done) => {
     const { method, url } = request
-    logRequest(log, { peer: request[peer], method, path: pathOf(url), status: reply.statusCode, ms: reply.elapsedTime })
+    logRequest(log, { peer: request[peer], method, path: pathOf(url) }, reply.statusCode, reply.elapsedTime)
     done()
   })
 
