@@ -1,6 +1,17 @@
-/** Resolves once `condition` holds, looking again each time the event loop has turned. */
+/** What tests that simulate time do not replace. */
+const { setImmediate: nextTurn, setTimeout: after } = globalThis
+
+/**
+ * Resolves once `condition` holds: looked at each time the event loop has turned, and, where that takes long, every few
+ * milliseconds, as it may be another process that needs the processor.
+ */
 export async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise(resolve => setImmediate(resolve))
+  for (let turns = 0; !(await condition()); turns++) {
+    await new Promise<void>(resolve => {
+      if (turns < 1000) nextTurn(resolve)
+      else after(resolve, 2)
+    })
+  }
 }
 
 /** Resolves once `value()` has stayed the same for so many turns of the event loop that everything could have moved. */
