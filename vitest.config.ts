@@ -1,11 +1,28 @@
 import { defineConfig } from 'vitest/config'
 
+/** Directories whose files share a process: nothing in `src/` has state of its module, so that each may load it once. */
+const shared =
+  'test/{access,broker,client,config,delivery,end-to-end,http,listen,notify,push,transports,tunnel}/**/*.test.ts'
+
+/** These look at their process itself, at what it holds or at what it costs; nobody else may have been in it. */
+const alone = [
+  'test/access/passwords.test.ts',
+  'test/client/gateway.test.ts',
+  'test/listen/limits.test.ts',
+  'test/tunnel/paced-client.test.ts',
+  'test/tunnel/tunnel.test.ts',
+]
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     testTimeout: 30_000,
     hookTimeout: 30_000,
     maxWorkers: 2,
     reporters: ['default'],
+    projects: [
+      { extends: true, test: { name: 'together', include: [shared], exclude: alone, isolate: false } },
+      { extends: true, test: { name: 'apart', include: ['test/**/*.test.ts'], exclude: [shared], isolate: true } },
+      { extends: true, test: { name: 'looking', include: alone } },
+    ],
   },
 })

@@ -114,10 +114,10 @@ describeWith(['/usr/bin/chromium', 'mosquitto_pub'], 'RRR’s pages in Chromium'
 
   it('the one for WebSockets is answered by an MQTT client until it has been silent', async () => {
     const gateway = await start({ push: { origins: ['null'] } })
-    const responder = await startResponder({ url: gateway.urls.mqtt, every: 100, silence: 1500 })
+    const responder = await startResponder({ url: gateway.urls.mqtt, every: 100, silence: 3000 })
     onTestFinished(() => responder.close())
     const url = `${gateway.urls.http.replace('http', 'ws')}/rrr/example`
-    const page = await open(`${fileOf('examples/rrr/websocket.html')}?url=${url}&alive=500`)
+    const page = await open(`${fileOf('examples/rrr/websocket.html')}?url=${url}&alive=1500`)
     const shown = page.locator('#messages li')
     const msg = (text: string): string => `{"msg":"Hello! Last message received was '${text}'"}`
     await shown.getByText(msg('connected')).first().waitFor()
