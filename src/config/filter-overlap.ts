@@ -1,6 +1,4 @@
-/**
- * Whether there is a topic that two valid topic filters both match (MQTT 3.1.1 §4.7).
- */
+/** Whether there is a topic that two valid topic filters both match (MQTT 3.1.1 §4.7); a topic is a filter of its own. */
 export function filtersOverlap(one: string, other: string): boolean {
   const [ones, others] = [one.split('/'), other.split('/')]
   for (let index = 0; ; index++) {

@@ -21,6 +21,14 @@ export function topicFilterProblem(filter: string): string | undefined {
   return undefined
 }
 
+/** More levels than anybody's filter has; Aedes takes as many. What finds a topic's filters goes as deep as they are long. */
+export const maxFilterLevels = 100
+
+/** What is wrong with how many levels `filter` has, as it follows the filter; if anything is. */
+export function filterDepthProblem(filter: string): string | undefined {
+  return filter.split('/').length > maxFilterLevels ? `must have at most ${maxFilterLevels} levels` : undefined
+}
+
 /** What a rule's filter is made of: text, and places for who it is. `%%` is a `%`. */
 export type RulePart = { readonly text: string } | { readonly placeholder: 'user' | 'client' }
 

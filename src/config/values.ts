@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { topicFilterProblem } from './topic-filters.js'
+import { filterDepthProblem, topicFilterProblem } from './topic-filters.js'
 
 /*
  * The forms of values that several parts of the table of options share.
@@ -40,12 +40,8 @@ export function withoutQueryValues(url: string): string {
   return `${url.slice(0, query)}?${pairs.join('&')}`
 }
 
-/** More levels than anybody's filter has; what finds the filters of a topic goes as deep as they are long. */
-const maxFilterLevels = 100
-
-/** A topic filter, as MQTT has it. */
+/** A topic filter, as MQTT has it, that can be listened to. */
 export const topicFilter = z.string().superRefine((text, context) => {
-  const problem = topicFilterProblem(text)
+  const problem = topicFilterProblem(text) ?? filterDepthProblem(text)
   if (problem !== undefined) context.addIssue(problem)
-  else if (text.split('/').length > maxFilterLevels) context.addIssue(`must have at most ${maxFilterLevels} levels`)
 })

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isWebUrl, letsAnonymousIn } from './access.js'
+import { filtersOverlap } from './filter-overlap.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
 import { notifyWarnings } from './notify-warnings.js'
 import { displayPath } from './options.js'
@@ -110,7 +111,7 @@ function jsonpWarnings(config: Config): string[] {
 function unheardWarnings(config: Config): string[] {
   const push = pushOf(config)
   if (push === undefined) return []
-  const lacks = (topic: string): boolean => !push.topics.some(filter => matchesTopic(filter, topic))
+  const lacks = (topic: string): boolean => !push.topics.some(filter => filtersOverlap(filter, topic))
   // A filter that matches the topic of a connection that nobody has matches those of all.
   const rrr = [
     ...(lacks('push/?') ? ['push/+'] : []),
@@ -124,13 +125,6 @@ function unheardWarnings(config: Config): string[] {
       ? [`push.topics: without ${rrr.join(' and ')}, clients of RRR get nothing; compat.rrr: off where there are none`]
       : []),
   ]
-}
-
-/** As in MQTT 3.1.1 §4.7, for a topic that does not begin with `$`. */
-function matchesTopic(filter: string, topic: string): boolean {
-  const [levels, names] = [filter.split('/'), topic.split('/')]
-  const isLong = levels.at(-1) === '#' || levels.length === names.length
-  return isLong && levels.every((level, at) => level === '#' || level === names[at] || (level === '+' && at in names))
 }
 
 function isCookie(header: string): boolean {

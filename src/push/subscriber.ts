@@ -84,7 +84,7 @@ export interface SubscriberHost {
   readonly bounds: QueueBounds
   readonly tracking: WriteTracking
   /** It is not live any more, and has something to catch up with. */
-  interrupted(subscriber: Subscriber): void
+  interrupted(): void
   /** Its sink has room again, and it is not live. */
   resumed(subscriber: Subscriber): void
   /** There is something to be written at the end of this turn of the event loop. */
@@ -215,7 +215,7 @@ export class Subscriber implements Subscription {
     this.position = this.#pending ? this.#before : this.#host.position
     this.#pending = undefined
     this.offered = Number.POSITIVE_INFINITY
-    this.#host.interrupted(this)
+    this.#host.interrupted()
     this.state = 'replay'
     if (!this.#blocked) this.#host.resumed(this)
   }

@@ -22,7 +22,7 @@ interface Branch<T> {
  *
  * There is one entry for each different filter, so that somebody can leave a filter that ten thousand have in the same
  * time as any other. Levels at which filters do not part take one branch together: a thousand filters of a hundred levels
- * each, half of them `+`, all matching, are found in 0.5 ms, where a trie with a map for each level took 16.
+ * each, half of them `+`, all matching, are found in 0.6 ms, where a trie with a map for each level took 16.
  */
 export class TopicIndex<T> {
   readonly #groups = new Map<string, Group<T>>()

@@ -1,12 +1,10 @@
+import { maxFilterLevels } from '../config/topic-filters.js'
 import { FilterSet } from './filter-set.js'
 
 /*
  * Topic filters as in MQTT 3.1.1 §4.7: `+` takes one level, also an empty one; `#` takes the rest, the parent level
  * included; neither, at the start of a filter, matches a topic that begins with `$` [MQTT-4.7.2-1].
  */
-
-/** More levels than anybody's filter has; Aedes takes as many. What walks the trie goes as deep as filters are long. */
-export const maxFilterLevels = 100
 
 /** How many levels a topic or a filter has. */
 export function levelsOf(topic: string): number {

@@ -1,7 +1,6 @@
 import { z } from 'zod'
-import { topicFilterProblem } from '../config/topic-filters.js'
+import { filterDepthProblem, topicFilterProblem } from '../config/topic-filters.js'
 import { isUserName } from '../identity.js'
-import { isShallow, maxFilterLevels } from '../push/topics.js'
 
 /*
  * What a query says of a subscription, for all transports. Messages follow the parameter's name: `topic must …`.
@@ -18,7 +17,7 @@ export const longestCursor = 64
 
 /** What is wrong with a topic filter that somebody wants to listen to, as it follows its name; if anything is. */
 export function listenFilterProblem(filter: string): string | undefined {
-  return topicFilterProblem(filter) ?? (isShallow(filter) ? undefined : `must have at most ${maxFilterLevels} levels`)
+  return topicFilterProblem(filter) ?? filterDepthProblem(filter)
 }
 
 /** A topic filter that can be listened to, as a member of a body. */

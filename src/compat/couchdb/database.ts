@@ -1,6 +1,5 @@
-import { topicFilterProblem } from '../../config/topic-filters.js'
+import { filterDepthProblem, maxFilterLevels, topicFilterProblem } from '../../config/topic-filters.js'
 import { ParameterError } from '../../http/parameters.js'
-import { isShallow, maxFilterLevels } from '../../push/topics.js'
 
 /**
  * The topics that are a database: the topic of its name, and all below it.
@@ -12,8 +11,10 @@ export function topicsOf(name: string): string {
   const filter = `${name}/#`
   const problem = problemOf(name) ?? topicFilterProblem(filter)
   if (problem !== undefined) throw new ParameterError('database', `The name of a database ${problem}`)
-  if (!isShallow(filter))
+  // The name has one level less than the filter.
+  if (filterDepthProblem(filter) !== undefined) {
     throw new ParameterError('database', `The name of a database is a topic of at most ${maxFilterLevels - 1} levels`)
+  }
   return filter
 }
 

@@ -1,11 +1,12 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
 import type { PushConfig } from '../../config/push.js'
+import { filterDepthProblem } from '../../config/topic-filters.js'
 import { topicNameProblem } from '../../delivery/topic-name.js'
 import { Ending } from '../../endings.js'
 import type { Caller } from '../../http/api-gate.js'
 import { isUserName } from '../../identity.js'
-import { isShallow, maxFilterLevels, topicPredicate } from '../../push/topics.js'
+import { topicPredicate } from '../../push/topics.js'
 
 /** Of what a client says it had last, so much is looked at: an id has at most 32 characters. */
 const longestId = 64
@@ -21,15 +22,11 @@ export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelRe
   const isPushed = topicPredicate(topics)
   return ({ params }) => {
     const { channel = '' } = params as { readonly channel?: string }
-    const problem = topicNameProblem(channel) ?? shallowProblem(channel)
+    const problem = topicNameProblem(channel) ?? filterDepthProblem(channel)
     if (problem !== undefined) throw new Ending('invalid-parameter', { hint: `the channel ${problem}` })
     if (isPushed(channel)) return channel
     throw new Ending('invalid-parameter', { hint: 'push does not get this channel (push.topics)' })
   }
-}
-
-function shallowProblem(channel: string): string | undefined {
-  return isShallow(channel) ? undefined : `must have at most ${maxFilterLevels} levels`
 }
 
 /** Sees to it that somebody may listen to a channel. @throws {Ending} `topic-refused`, without its name: see `answer` */
