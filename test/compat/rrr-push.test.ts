@@ -375,7 +375,7 @@ describe('handles', () => {
   })
 
   it('have each message once, in order, also where the journal could not be read half-way', async () => {
-    const { journal, read, handles } = counting({ maxQueued: 1000 })
+    const { journal, read, handles } = counting({ maxQueued: 700 })
     for (let count = 0; count < 600; count++) await journal.append(message('push/1', String(count)))
     const handle = handles.take('1')
     let portions = 0

@@ -136,6 +136,8 @@ export class Handle implements Looking {
 
   found(event: Event): void {
     const { sequence } = event
+    // Again, after a look that failed.
+    if (sequence <= (this.#waiting.at(-1) ?? 0)) return
     if (sequence <= this.position || !this.#isFresh(event)) return
     this.#waiting.push(sequence)
     if (this.#waiting.length > this.#house.config.maxQueued) this.#waiting.shift()
