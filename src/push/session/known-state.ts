@@ -1,30 +1,13 @@
-import { createHash } from 'node:crypto'
 import type { Message } from '../event.js'
 import type { Journal } from '../journal.js'
 import { topicPredicate } from '../topics.js'
+import { type Digests, digest, readDigests } from './state-digests.js'
 
-/** How long after the last one a retained message may still be one of those that come with a subscription; in milliseconds. */
+/** How long nothing that is retained has to come until all has that comes with a subscription; in milliseconds. */
 const patience = 5000
 
-/** Digests of payloads, by topic. */
-export type Digests = Map<string, string>
-
-/** The retained messages that the journal has. A digest of each is kept, and so there are as many as it has topics with state. */
-export async function readDigests(
-  journal: Pick<Journal, 'retained' | 'head'>,
-  topics: readonly string[],
-): Promise<Digests> {
-  const digests: Digests = new Map()
-  for await (const events of journal.retained(topics, { after: 0, through: journal.head })) {
-    for (const { topic, payload } of events) digests.set(topic, digest(payload))
-  }
-  return digests
-}
-
-/** What is the same for the same payloads, and for no others. */
-export function digest(payload: Buffer): string {
-  return createHash('sha256').update(payload).digest('base64')
-}
+/** Topics of which the state is known although the journal does not have it: each may come again for another filter. */
+const mostNew = 100_000
 
 /**
  * The retained messages that the journal has, from before a subscription: the broker tells all that it has once more, and
@@ -37,10 +20,12 @@ export class KnownState {
   readonly #filters: readonly ((topic: string) => boolean)[]
   /** The state of each topic, and how many times it is yet to come. */
   readonly #states = new Map<string, { readonly digest: string | undefined; readonly left: number }>()
+  readonly #most: number
   #isOver = false
   #timer: NodeJS.Timeout | undefined
 
   private constructor(digests: Digests, topics: readonly string[]) {
+    this.#most = digests.size + mostNew
     this.#filters = topics.map(topic => topicPredicate([topic]))
     for (const [topic, known] of digests) this.#states.set(topic, { digest: known, left: this.#timesOf(topic) })
   }
@@ -62,6 +47,8 @@ export class KnownState {
   has({ topic, payload, retain }: Message): boolean {
     if (!retain || this.#isOver) return false
     const known = this.#states.get(topic)
+    // Else who publishes state on new topics without end would be remembered without end.
+    if (!known && this.#states.size >= this.#most) return false
     const left = known?.left ?? this.#timesOf(topic)
     if (left === 0) return false
     this.#timer?.refresh()

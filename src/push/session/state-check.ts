@@ -3,8 +3,8 @@ import type { IPublishPacket } from 'mqtt-packet'
 import type { Message } from '../event.js'
 import { type Journal, sizeOf } from '../journal.js'
 import type { Connection } from './connection.js'
-import { type Digests, digest, readDigests } from './known-state.js'
 import { messageOf } from './message-of.js'
+import { type Digests, digest, readDigests } from './state-digests.js'
 
 /**
  * How long nothing more has to come until all has, in milliseconds: mosquitto answers a ping behind all of it, and others
