@@ -120,9 +120,8 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const hub = await openHub({ journal, bounds: { ...config, recent }, log })
     closers.push(() => hub.close())
     const { packetSize } = options
-    const session = await openSession({
-      ...{ open: () => broker.open(ownPeer), config, embedded, packetSize, data, journal, log },
-    })
+    const sessionParts = { config, embedded, packetSize, data, journal, log }
+    const session = await openSession({ open: () => broker.open(ownPeer), ...sessionParts })
     closers.push(() => session.close())
     const { topicLevels: levels, topicLength: length } = limits
     const messages = new PresenceMessages({

@@ -3,9 +3,13 @@ import type { Worker, WorkQueue } from './work-queue.js'
 
 /** Messages of one connection that are being done at the same time. */
 const maxUnderWay = 64
-/** How many may wait before no more are read, if they are not larger than what may be under way; the rest of a read waits, too. */
+/**
+ * How many may wait before no more are read, if they are not larger than what may be under way; the rest of a read waits,
+ * too.
+ */
 const maxWaiting = 16
 
+/** What the inbox of one connection needs. */
 export interface InboxOptions<Message> {
   readonly wire: Pick<SocketWire, 'isFull' | 'isPaused' | 'pause' | 'resume'>
   /** Of all connections of an endpoint. */

@@ -10,6 +10,7 @@ export type Answer = ServerResponse | Http2ServerResponse
 /** How often it is looked at what waits, in milliseconds; and how much may wait by default, in bytes. */
 const [interval, defaultMax] = [250, 64 * 1024 ** 2]
 
+/** What bounds answers that are not taken. */
 export interface UntakenOptions {
   readonly log: Logger
   readonly metrics: Metrics

@@ -102,13 +102,13 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
   return {
     send: async mail => {
       // One mail at a time: a server that says a word a minute would keep all others.
-      const inTime = clock.after(smtpTime, () => sockets.close(`not done within ${smtpTime} ms`))
+      const stopTimer = clock.after(smtpTime, () => sockets.close(`not done within ${smtpTime} ms`))
       try {
         await transport.sendMail(message(mail))
       } catch (error) {
         throw smtpError(error)
       } finally {
-        inTime()
+        stopTimer()
       }
     },
     close: () => sockets.close(),

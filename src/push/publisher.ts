@@ -14,10 +14,11 @@ export interface Publisher {
   publish(message: Message, options?: PublishOptions): Promise<Event | undefined>
 }
 
+/** How a message is published, where that is not as usual. */
 export interface PublishOptions {
   /**
    * How long to wait for the message, in milliseconds, beyond the time that everybody waits: until it has come back; from
-   * then on, for as long as the journal takes. Of such publications, there may be so many; the oldest are given up.
+   * then on, for as long as the journal takes. Where too many are waited for so, the oldest are given up.
    */
   readonly patience?: number
 }

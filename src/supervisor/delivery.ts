@@ -34,8 +34,9 @@ export class Delivery {
   }
 
   /**
-   * Resolves with whether the broker has acknowledged all messages, which are made anew for each attempt. It waits for one that is away, and tries again when the
-   * connection is lost, as long as there is time; what it refuses takes as long, as it will be refused again.
+   * Resolves with whether the broker has acknowledged all messages, which are made anew for each attempt. It waits for
+   * one that is away, and tries again when the connection is lost, as long as there is time; what it refuses takes as
+   * long, as it will be refused again.
    */
   async deliver(make: () => readonly Message[]): Promise<boolean> {
     const signal = AbortSignal.any([AbortSignal.timeout(this.#options.timeout), this.#closing.signal])

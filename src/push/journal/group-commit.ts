@@ -7,8 +7,8 @@ const batchMessages = 1024
 const batchBytes = 4 * 1024 ** 2
 
 /**
- * For how long messages that nobody waits for are collected, in milliseconds. A batch of one message costs 25 to 50 µs, and one
- * of a hundred 2 µs for each.
+ * For how long messages that nobody waits for are collected, in milliseconds. A batch of one message costs 25 to 50 µs, and
+ * one of a hundred 2 µs for each.
  */
 const leisure = 10
 /** How many messages, and bytes of them, wait for that at most: half a millisecond's work. */

@@ -54,8 +54,9 @@ export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> 
   const { store, journal, log } = options
   const book = new ReceiptBook(store, journal.epoch, { ...defaultBounds, ...options.bounds })
   const lost = await book.load()
-  if (lost > 0)
+  if (lost > 0) {
     log.warn(`${lost} events whose receipts were waited for are lost with the journal, or are from an older mqway`)
+  }
   const receipts = new KeptReceipts(book, options)
   await receipts.start()
   return receipts

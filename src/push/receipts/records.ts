@@ -68,6 +68,7 @@ export function secondOf(key: string): string {
 export interface BookState {
   /** Of the journal whose events these are. */
   readonly epoch: string
+  /** Of what is written (`currentForm`); the first one is not named. */
   readonly form?: number
   /** How many receipts there are. */
   readonly receipts: number

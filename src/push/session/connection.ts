@@ -64,8 +64,10 @@ export class TakenOver extends Error {
   override readonly name = 'TakenOver'
 }
 
-/** Bytes of a PUBLISH packet beside its topic and payload: its head, the topic's length, an identifier, no properties. */
-const publishOverhead = 5 + 2 + 2 + 1
+/** Bytes of the PUBLISH packet of a message in MQTT 3.1.1, at most: its head, the topic with its length, an identifier. */
+export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
+  return 5 + 2 + Buffer.byteLength(topic) + 2 + payload.length
+}
 
 /** MQTT 3.1.1, table 3.1, and what MQTT 5 has in its place (§3.2.2.2). */
 const refusals: Readonly<Record<number, string>> = {
@@ -204,13 +206,13 @@ export class Connection {
    *
    * @throws {Ending} `body-too-large`, `topic-refused` (MQTT 5 only)
    */
-  requireTakes({ topic, payload, retain }: Message): void {
+  requireTakes(message: Message): void {
     const { maximumPacketSize, retainAvailable } = this.#connack?.properties ?? {}
-    const size = Buffer.byteLength(topic) + payload.length + publishOverhead
-    if (maximumPacketSize !== undefined && size > maximumPacketSize) {
+    // MQTT 5 has one byte more, which says that there are no properties.
+    if (maximumPacketSize !== undefined && publishSize(message) + 1 > maximumPacketSize) {
       throw new Ending('body-too-large', { hint: `the broker takes packets of ${maximumPacketSize} bytes` })
     }
-    if (retain && retainAvailable === false) {
+    if (message.retain && retainAvailable === false) {
       throw new Ending('topic-refused', { hint: 'the broker keeps no retained messages' })
     }
   }

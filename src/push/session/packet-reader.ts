@@ -47,7 +47,9 @@ export class PacketReader {
   }
 }
 
-/** Where the packet that begins at `at` ends, which may be behind the chunk; infinite where its length is cut off, or none. */
+/**
+ * Where the packet that begins at `at` ends, which may be behind the chunk; infinite where its length is cut off, or none.
+ */
 function endOf(chunk: Buffer, at: number): number {
   let length = 0
   // MQTT 3.1.1 §2.2.3: seven bits each, least significant first; four bytes at most.

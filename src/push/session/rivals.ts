@@ -7,7 +7,7 @@ const interval = 300_000
 /** So many connections that ended soon, one after the other, are no chance. */
 const tooMany = 4
 
-/** What it needs. */
+/** What it takes to find out about rivals. */
 export interface RivalsOptions {
   readonly clientId: string
   readonly log: Pick<Logger, 'error'>
@@ -32,7 +32,8 @@ export class Rivals {
   /**
    * Call when a connection has ended, or could not be made.
    *
-   * @param lasted in milliseconds; `undefined` for one that could not be made: the broker is away, and that is another matter
+   * @param lasted in milliseconds; `undefined` for one that could not be made: the broker is away, and that is another
+   *   matter
    */
   ended(reason: unknown, lasted: number | undefined): void {
     this.#brief = lasted !== undefined && lasted < steady ? this.#brief + 1 : 0

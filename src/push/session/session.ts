@@ -7,7 +7,7 @@ import { type Journal, sizeOf } from '../journal.js'
 import type { Publisher, PublishOptions } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { makeClientId } from './client-id.js'
-import { Connection, type ConnectionOptions, TakenOver } from './connection.js'
+import { Connection, type ConnectionOptions, publishSize, TakenOver } from './connection.js'
 import type { Custodian, SessionStream } from './custody.js'
 import { type Dialect, tellingState } from './dialect.js'
 import { Dialects } from './dialects.js'
@@ -56,8 +56,6 @@ type OwnOptions = Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>
 const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
 /** Those that somebody goes on waiting for after that, and their bytes. */
 const [maxLate, maxLateBytes] = [1000, 16 * 1024 ** 2]
-/** Bytes of a PUBLISH packet beside its topic and payload: its head, the topic's length, an identifier. */
-const publishOverhead = 5 + 2 + 2
 /** How long a broker may take for CONNACK, in milliseconds. */
 const connectTimeout = 10_000
 /** In seconds. */
@@ -260,8 +258,8 @@ class BrokerSession implements Session {
  *
  * @throws {Ending} `body-too-large`
  */
-function requireFits({ topic, payload }: Message, packetSize = Number.POSITIVE_INFINITY): void {
-  if (Buffer.byteLength(topic) + payload.length + publishOverhead <= packetSize) return
+function requireFits(message: Message, packetSize = Number.POSITIVE_INFINITY): void {
+  if (publishSize(message) <= packetSize) return
   throw new Ending('body-too-large', { hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)` })
 }
 
