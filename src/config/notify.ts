@@ -62,7 +62,7 @@ const mail = z
     maxQueued: wholeNumber(1, 100_000)
       .default(1000)
       .describe(
-        'Mails that wait to be sent, one for each recipient, and 32 MiB of text at most; beyond, what happens waits for its mail',
+        'Mails that wait to be sent, one for each recipient, and 32 Mi characters of text at most; beyond, what happens waits for its mail',
       ),
   })
   .superRefine(({ smtp: server, sendmail }, context) => {
