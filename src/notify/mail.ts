@@ -196,7 +196,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
     // What it leaves behind, to deliver the mail, may keep standard error.
     child.on('exit', (code, killedBy) => {
       if (child.stderr instanceof Socket) child.stderr.unref()
-      if (code === 0) done()
+      if (code === 0) return done()
       const refuse = (): void => {
         const text = `${path} ended with ${code ?? killedBy}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
         const permanent = permanentExits.includes(code ?? 0)

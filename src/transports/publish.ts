@@ -238,41 +238,33 @@ async function publishRest(
   spendPublishes(publishes, caller, left.length)
   const by = publisherName(caller)
   for (const publication of left) {
-    await inTime(begin(push, publication, by, progress, isKeyed ? { patience } : {}), answerTime)
+    await inTime(publishNext(push, publication, by, progress, isKeyed ? { patience } : {}), answerTime)
   }
   progress.done = true
 }
 
-/** Begins to publish the message that comes next, which goes on also when nobody waits for it any more. */
-function begin(
+/** Publishes the message that comes next, and notes what has been done, also when nobody waits for it any more. */
+function publishNext(
   push: Push,
   publication: Publication,
   by: string,
   progress: Progress,
   options: PublisherOptions,
 ): Promise<void> {
-  const settled = publishNext(push, publication, by, progress, options).finally(() => {
-    progress.underWay = undefined
-  })
-  settled.catch(() => {})
-  progress.underWay = { message: publication.message, settled }
-  return settled
-}
-
-/** Publishes the message that comes next, and notes what has been done. */
-async function publishNext(
-  push: Push,
-  publication: Publication,
-  by: string,
-  progress: Progress,
-  options: PublisherOptions,
-): Promise<void> {
-  const event = await withReceipts(push.receipts, publication, by, async () => {
+  const settled = withReceipts(push.receipts, publication, by, async () => {
     progress.unasked ??= await push.publisher.publish(publication.message, options)
     return progress.unasked
   })
-  progress.unasked = undefined
-  progress.ids.push(event?.id ?? null)
+    .then(event => {
+      progress.unasked = undefined
+      progress.ids.push(event?.id ?? null)
+    })
+    .finally(() => {
+      progress.underWay = undefined
+    })
+  settled.catch(() => {})
+  progress.underWay = { message: publication.message, settled }
+  return settled
 }
 
 /** @throws {Ending} rejects with `publish-timeout` where it takes longer, and as `promise` */
