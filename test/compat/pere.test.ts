@@ -355,6 +355,8 @@ describe('the feedback of PERE', () => {
     expect(report).toMatchObject({ receipts: [{ detail: 'rx "ok" é\r\n--x' }, { detail: 'rx ok' }] })
     const multipart = { 'Content-Type': 'multipart/form-data; boundary=x' }
     expect(await post('H3', '--x\r\nnonsense', multipart)).toBe(400)
+    const written = '--x\r\nContent-Disposition: form-data; name="status"\r\n\r\nok\r\n--x--\r\n'
+    expect(await post('H4', written, { 'Content-Type': 'Multipart/Form-Data; boundary=x' })).toBe('kept')
     const file = new FormData()
     file.set('status', new Blob(['rx ok']), 'status.txt')
     expect(await post('H3', file)).toBe(400)

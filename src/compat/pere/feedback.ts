@@ -53,9 +53,9 @@ async function statusOf({ headers }: FastifyRequest, body: Buffer): Promise<Pick
 }
 
 /** A field of a form, as any kind that browsers send (HTML Living Standard §4.10.21.8). */
-async function formField(type: string | undefined, body: Buffer, name: string): Promise<string | undefined> {
-  // Whoever names no type, or another one, means the usual one.
-  if (!type?.startsWith('multipart/form-data')) return new URLSearchParams(body.toString()).get(name) ?? undefined
+async function formField(type = '', body: Buffer, name: string): Promise<string | undefined> {
+  // Whoever names no type, or another one, means the usual one. In any case of letters (RFC 9110 §8.3.1).
+  if (!/^multipart\/form-data/i.test(type)) return new URLSearchParams(body.toString()).get(name) ?? undefined
   try {
     const form = await new Response(new Uint8Array(body), { headers: { 'content-type': type } }).formData()
     const value = form.get(name)
