@@ -1,8 +1,9 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { logRequest } from '../http/access-line.js'
 import { type CursorPlace, cursorIn, isPlainCursor } from '../http/cursor-place.js'
+import { newestAnswer } from '../http/last-answer.js'
 import { pathOf } from '../http/request-target.js'
 import type { Logger } from '../log.js'
 import { type ConnectionAnswer, ConnectionWire } from './connection-wire.js'
@@ -114,8 +115,8 @@ interface Expected extends Answering {
 class Connection {
   readonly #socket: Socket
   readonly #parsers: readonly DataListener[]
-  /** What the parser was given last, if it may be the whole of a request. */
-  #parsed: Buffer | undefined
+  /** What the parser was given last, if it may be the whole of a request; and the answer to the newest one before it. */
+  #parsed: { readonly chunk: Buffer; readonly before: ServerResponse | undefined } | undefined
   #expected: Expected | undefined
   /** Whether what was expected has been answered, so that it may come again. */
   #isReady = false
@@ -137,7 +138,9 @@ class Connection {
   expect(head: string, { start, end }: CursorPlace, reply: FastifyReply, answering: Answering): void {
     const parsed = this.#parsed
     this.#parsed = undefined
-    if (parsed?.toString('latin1') !== head) return
+    // Who asks may take long to find out. What has come since may look the same, and be the body of something else.
+    if (!parsed || parsed.before === reply.raw || newestAnswer(this.#socket) !== reply.raw) return
+    if (parsed.chunk.toString('latin1') !== head) return
     const target = head.indexOf(' ') + 1
     const silence = answering.timeout + keepAlive
     const lines = Object.entries(reply.getHeaders()).map(([name, value]) => `${name}: ${value}\r\n`)
@@ -178,7 +181,6 @@ class Connection {
 
   #askInFull(chunk: Buffer): void {
     this.#isAnswering = false
-    if (this.#socket.destroyed) return
     this.#parse(chunk)
     this.#release()
   }
@@ -198,7 +200,10 @@ class Connection {
   #parse(chunk: Buffer): void {
     this.#expected = undefined
     this.#isReady = false
-    this.#parsed = chunk.length <= longestHead ? chunk : undefined
+    // By then, the parser may be another connection's.
+    if (this.#socket.destroyed) return
+    const before = newestAnswer(this.#socket)
+    this.#parsed = chunk.length <= longestHead ? { chunk, before } : undefined
     this.#stepOut()
     for (const parse of this.#parsers) parse.call(this.#socket, chunk)
     // What has been upgraded, or taken over, is nobody's else from now on.

@@ -26,6 +26,11 @@ export function forgetAnswer(answer: ServerResponse): void {
   if (socket[last] === answer) socket[last] = undefined
 }
 
+/** The answer to the newest request of a connection, while that is open. */
+export function newestAnswer(socket: Socket): ServerResponse | undefined {
+  return socket[last]
+}
+
 /** Whether a connection has this answer to give and no other. */
 export function isOnlyAnswer(answer: ServerResponse): boolean {
   const { socket } = answer.req

@@ -1,14 +1,16 @@
 import { once } from 'node:events'
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import fc from 'fast-check'
 import { SignJWT } from 'jose'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { answerProblem } from '../../src/http/problem.js'
 import { knownAs } from '../../src/identity.js'
 import { formatId } from '../../src/push/event.js'
 import { registerPoll } from '../../src/transports/poll.js'
 import { registerEvents } from '../../src/transports/sse.js'
-import { eventually } from '../helpers/wait.js'
+import { eventually, settled } from '../helpers/wait.js'
 import { openRaw, type RawAnswer, RawConnection } from './raw-connection.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
 
@@ -38,6 +40,19 @@ async function become(connection: RawConnection, more = '&timeout=60', headers =
     await rig.publish('a', 'x')
     expect(isRepeated(await connection.next())).toBe(false)
   }
+}
+
+/** A connection to where a web service says who may come in: it is asked about each request, and answered by hand. */
+async function startAsking(): Promise<{ connection: RawConnection; asked: ServerResponse[] }> {
+  const asked: ServerResponse[] = []
+  const webhook = createServer((_request, response) => asked.push(response)).listen(0, '127.0.0.1')
+  onTestFinished(() => {
+    webhook.closeAllConnections()
+    webhook.close()
+  })
+  await once(webhook, 'listening')
+  const url = `http://127.0.0.1:${(webhook.address() as AddressInfo).port}/`
+  return { connection: await start({ config: { access: { webhook: { url } } } }), asked }
 }
 
 describe('a poll that is asked again on its connection', () => {
@@ -256,6 +271,31 @@ describe('a poll that is asked again on its connection', () => {
       connection.write(text)
       await fetch(rig.url)
     }
+    expect((await connection.ask(get('/nothing'))).status).toBe(404)
+  })
+
+  it('is not taken for one in a body that came while it was found out who asked', async () => {
+    const { connection, asked } = await startAsking()
+    const text = poll(at(0), '&timeout=60')
+    const admit = () => asked.splice(0).map(answer => answer.end('{"allow":true}'))
+    await rig.publish('a', 'x')
+    connection.write(text)
+    await eventually(() => asked.length === 1)
+    admit()
+    await connection.next()
+    connection.write(text)
+    await eventually(() => asked.length === 1)
+    // What it expects is not there, and so it is answered before its body is.
+    const more = `Host: localhost\r\nExpect: nothing\r\nContent-Length: ${2 * text.length}\r\n`
+    connection.write(`POST /nothing HTTP/1.1\r\n${more}\r\n`)
+    await fetch(`${rig.url}/nothing`)
+    connection.write(text)
+    await fetch(`${rig.url}/nothing`)
+    admit()
+    expect([(await connection.next()).status, (await connection.next()).status]).toEqual([200, 417])
+    connection.write(text)
+    await settled(() => asked.length)
+    expect(asked).toEqual([])
     expect((await connection.ask(get('/nothing'))).status).toBe(404)
   })
 
