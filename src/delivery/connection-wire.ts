@@ -49,8 +49,7 @@ export class ConnectionWire implements PollWire {
       socket.write(body)
       socket.uncork()
     }
-    if (socket.writableNeedDrain) socket.once('drain', () => answered(status))
-    else answered(status)
+    whenThereIsRoom(socket, () => answered(status))
   }
 
   onClose(gone: () => void): void {
@@ -88,18 +87,23 @@ class ChunkedBody extends Writable {
     socket.write(chunk)
     socket.write('\r\n')
     socket.uncork()
-    if (socket.writableNeedDrain) socket.once('drain', written)
-    else written()
+    whenThereIsRoom(socket, written)
   }
 
   override _final(done: () => void): void {
     this.#socket.write('0\r\n\r\n')
     done()
-    this.#answered()
+    // Node's server does not expect a request while it has stopped reading for want of room.
+    whenThereIsRoom(this.#socket, this.#answered)
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     if (!this.writableFinished) this.#socket.destroy()
     done(error)
   }
+}
+
+function whenThereIsRoom(socket: Socket, then: () => void): void {
+  if (socket.writableNeedDrain) socket.once('drain', then)
+  else then()
 }
