@@ -113,7 +113,7 @@ const table = {
     httpStatus: 503,
     retryAfter: 10,
     level: 'warn',
-    text: 'Delivery receipts of too many devices are waited for',
+    text: 'Too many delivery receipts are waited for',
   },
   'too-many-receipts': {
     httpStatus: 429,

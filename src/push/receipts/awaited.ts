@@ -20,16 +20,17 @@ export class Awaited {
   /** @throws {Ending} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
   require({ by, devices }: AwaitedEvent): void {
     for (const [shares, amount, things, option] of [
-      [this.#devices, devices, 'devices', ' (half of push.maxReceipts)'],
-      [this.#events, 1, 'messages', ''],
+      [this.#devices, devices, 'devices', 'push.maxReceipts'],
+      [this.#events, 1, 'messages', undefined],
     ] as const) {
       const limit = shares.limit(by, amount)
-      if (limit === 'all') throw new Ending('receipts-full')
       if (limit === undefined) continue
-      const own = `of ${shares.of(by)} ${things}, and ${amount} more`
-      throw new Ending('too-many-receipts', {
-        hint: `${own}; one user or address may wait for ${shares.half}${option}`,
-      })
+      if (limit === 'all') {
+        const room = `there is room for ${shares.most} ${things} in all`
+        throw new Ending('receipts-full', { hint: option === undefined ? room : `${room} (${option})` })
+      }
+      const own = `of ${shares.of(by)} ${things}, and ${amount} more; one user or address may wait for ${shares.half}`
+      throw new Ending('too-many-receipts', { hint: option === undefined ? own : `${own} (half of ${option})` })
     }
   }
 

@@ -7,17 +7,17 @@ export type Limit = 'own' | 'all'
  */
 export class Shares {
   /** How many places there are. */
-  readonly #most: number
+  readonly most: number
   readonly #taken = new Map<string, number>()
   #total = 0
 
   constructor(most: number) {
-    this.#most = most
+    this.most = most
   }
 
   /** How many one may have. */
   get half(): number {
-    return Math.max(1, Math.floor(this.#most / 2))
+    return Math.max(1, Math.floor(this.most / 2))
   }
 
   /** How many somebody has. */
@@ -28,7 +28,7 @@ export class Shares {
   /** Why somebody cannot have so many more; `undefined` where they can. */
   limit(name: string, amount: number): Limit | undefined {
     const own = this.of(name) + amount
-    const left = this.#most - this.#total - amount
+    const left = this.most - this.#total - amount
     // One place is no share: it is there for whoever comes first.
     const fits = amount === 0 || (left >= 0 && own <= Math.max(1, left))
     if (fits) return undefined

@@ -362,12 +362,16 @@ describe.each([
 
     it('are refused where too many are waited for, and again taken when some have come or are missing', async () => {
       await restart({ maxReceipts: 10, maxRequests: 8 })
+      let said = ''
       const ask = async (by: string, count: number, within = 1000): Promise<string> => {
         const from = Array.from({ length: count }, (_, index) => `d${index}`)
         const asked = async () => rig.ask(await rig.publish(), { from, within }, by)
         return asked().then(
           () => 'ok',
-          (error: Ending) => error.reason,
+          (error: Ending) => {
+            said = error.text
+            return error.reason
+          },
         )
       }
       // One alone has half of them; others find room all the same, and no more than is left for others again.
@@ -383,8 +387,10 @@ describe.each([
         'receipts-full',
         'ok',
       ])
+      expect(said).toContain('there is room for 10 devices in all (push.maxReceipts)')
       // Of nobody at all, events may be waited for, too.
       expect([await ask('a', 0), await ask('a', 0)]).toEqual(['ok', 'receipts-full'])
+      expect(said).toContain('there is room for 8 messages in all')
       rig.clock.pass(500)
       await told(1)
       expect([await ask('d', 1), await ask('d', 1)]).toEqual(['ok', 'receipts-full'])
