@@ -119,7 +119,7 @@ const table = {
     httpStatus: 429,
     retryAfter: 10,
     level: 'info',
-    text: 'You wait for the receipts of too many devices',
+    text: 'You wait for too many delivery receipts',
   },
   'journal-unavailable': {
     httpStatus: 503,
