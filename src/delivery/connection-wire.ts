@@ -2,6 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
 import type { PollWire, WholeAnswer } from './poll-wire.js'
+import type { SlowReaders } from './slow-readers.js'
 
 /** What an answer that is written without Node's HTTP needs beside its own. */
 export interface ConnectionAnswer {
@@ -12,6 +13,8 @@ export interface ConnectionAnswer {
   date(): string
   /** The answer has been written, and there is room for another one. */
   readonly answered: (status: number) => void
+  /** Bounds what is held of answers meanwhile. */
+  readonly slow: SlowReaders
 }
 
 /** Answers on a connection of HTTP/1.1, one after the other, written to that itself. */
@@ -38,7 +41,7 @@ export class ConnectionWire implements PollWire {
   }
 
   send({ status = 200, headers = {}, body }: WholeAnswer): void {
-    const { socket, answered } = this.#options
+    const { socket, answered, slow } = this.#options
     let own = ''
     for (const [name, value] of Object.entries(headers)) own += `${name}: ${value}\r\n`
     const head = this.#head(status, `${own}content-length: ${Buffer.byteLength(body)}\r\n`)
@@ -49,7 +52,8 @@ export class ConnectionWire implements PollWire {
       socket.write(body)
       socket.uncork()
     }
-    whenThereIsRoom(socket, () => answered(status))
+    if (socket.writableNeedDrain) slow.wait(socket, () => answered(status))
+    else answered(status)
   }
 
   onClose(gone: () => void): void {

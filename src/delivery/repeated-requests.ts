@@ -6,8 +6,10 @@ import { type CursorPlace, cursorIn, isPlainCursor } from '../http/cursor-place.
 import { newestAnswer } from '../http/last-answer.js'
 import { pathOf } from '../http/request-target.js'
 import type { Logger } from '../log.js'
+import type { Metrics } from '../metrics.js'
 import { type ConnectionAnswer, ConnectionWire } from './connection-wire.js'
 import type { PollWire } from './poll-wire.js'
+import { SlowReaders } from './slow-readers.js'
 
 /** A longer head is read anew each time, as each connection keeps its own; a browser's has some 700 bytes. */
 const longestHead = 4096
@@ -40,12 +42,14 @@ export interface Repetition {
  */
 export class RepeatedRequests {
   readonly #log: Logger
+  readonly #slow: SlowReaders
   readonly #connections = new WeakMap<Socket, Connection>()
   #date = ''
   #dateFrom = 0
 
-  constructor(log: Logger) {
-    this.#log = log
+  constructor(options: { readonly log: Logger; readonly metrics: Metrics }) {
+    this.#log = options.log
+    this.#slow = new SlowReaders(options)
   }
 
   /**
@@ -67,7 +71,7 @@ export class RepeatedRequests {
     if (!place) return
     const line = { peer, method: 'GET', path: pathOf(request.url) }
     const told = (status: number, ms: number): void => logRequest(this.#log, line, status, ms)
-    connection.expect(head, place, reply, { ...repetition, date: this.#now, told })
+    connection.expect(head, place, reply, { ...repetition, date: this.#now, told, slow: this.#slow })
   }
 
   /** The time as HTTP says it, which changes once in a second. */
@@ -98,7 +102,7 @@ function headOf({ method, url, rawHeaders }: IncomingMessage): string {
 type DataListener = (chunk: Buffer) => void
 
 /** What is needed to answer it. */
-interface Answering extends Repetition, Pick<ConnectionAnswer, 'date'> {
+interface Answering extends Repetition, Pick<ConnectionAnswer, 'date' | 'slow'> {
   /** It has been answered, after so many milliseconds. */
   told(status: number, ms: number): void
 }
@@ -145,8 +149,9 @@ class Connection {
     const silence = answering.timeout + keepAlive
     const lines = Object.entries(reply.getHeaders()).map(([name, value]) => `${name}: ${value}\r\n`)
     lines.push(`Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(silence / 1000)}\r\n`)
-    const { date } = answering
-    const wire = new ConnectionWire({ socket: this.#socket, headers: lines.join(''), date, answered: this.#answered })
+    const { date, slow } = answering
+    const [headers, answered] = [lines.join(''), this.#answered]
+    const wire = new ConnectionWire({ socket: this.#socket, headers, date, answered, slow })
     const [before, after] = [head.slice(0, target + start), head.slice(target + end)]
     const expected: Expected = { ...answering, before, after, wire }
     this.#expected = expected

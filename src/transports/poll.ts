@@ -71,7 +71,7 @@ export const pollOperations: readonly Operation[] = [
 export function registerPoll(app: FastifyInstance, options: DeliveryOptions): { close(): void } {
   const polls = new OpenPolls()
   const queries = new KnownQueries(query, { longestCursor })
-  const repeated = new RepeatedRequests(options.log)
+  const repeated = new RepeatedRequests(options)
   const house: PollHouse = { options, polls, queries, repeated }
   app.get(url, (request, reply) => {
     const { gate, push } = options
