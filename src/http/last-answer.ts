@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http'
+import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 /*
@@ -15,15 +15,21 @@ declare module 'node:net' {
   }
 }
 
-/** A request has come. To be told of each one of HTTP/1.1, before it is answered. */
-export function noteAnswer(answer: ServerResponse): void {
-  answer.req.socket[last] = answer
+/**
+ * An answer of HTTP/1.1 that its connection knows of from its request on: also one that Node's server gives without asking
+ * anybody, as to a request without `Host`.
+ */
+export class NotedAnswer extends ServerResponse {
+  constructor(...given: ConstructorParameters<typeof ServerResponse>) {
+    super(...given)
+    this.req.socket[last] = this
+    this.on('close', forget)
+  }
 }
 
-/** An answer is closed. */
-export function forgetAnswer(answer: ServerResponse): void {
-  const { socket } = answer.req
-  if (socket[last] === answer) socket[last] = undefined
+function forget(this: ServerResponse): void {
+  const { socket } = this.req
+  if (socket[last] === this) socket[last] = undefined
 }
 
 /** The answer to the newest request of a connection, while that is open. */

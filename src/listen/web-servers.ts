@@ -12,7 +12,7 @@ import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
-import { forgetAnswer, isAnswering, noteAnswer, owesAnswer } from '../http/last-answer.js'
+import { isAnswering, NotedAnswer, owesAnswer } from '../http/last-answer.js'
 import { answerClientError } from './client-errors.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import { endGently, writeRefusal } from './refusal.js'
@@ -64,7 +64,7 @@ const defaultIdleTimeout = 120_000
 export async function startHttp(options: WebServerOptions): Promise<Listener> {
   const closers: (() => void)[] = []
   const makeServer = (): Server => {
-    const server = createServer(http1Settings(options))
+    const server = createServer({ ...http1Settings(options), ServerResponse: NotedAnswer })
     server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
     closers.push(serveRequests(server, options))
     return server
@@ -91,6 +91,7 @@ export async function startHttps(
       // Whether it is valid is for access/ to say, in an answer that can be read.
       ...(certificates.asksClients && { requestCert: true, rejectUnauthorized: false }),
       allowHTTP1: true,
+      Http1ServerResponse: NotedAnswer,
       // The end of one direction of a tunnel must not end the other, as on the plain server.
       allowHalfOpen: true,
       handshakeTimeout: limits.handshakeTimeout,
@@ -134,7 +135,6 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
   }
   function answered(this: ServerResponse): void {
     untaken.delete(this)
-    forgetAnswer(this)
     // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
@@ -144,7 +144,6 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
       response.stream.once('aborted', destroyStream)
       response.on('close', over)
     } else {
-      noteAnswer(response)
       if (closing) response.setHeader('Connection', 'close')
       response.on('close', answered)
     }

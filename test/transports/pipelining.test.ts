@@ -66,6 +66,8 @@ it.each([
   ['a poll', poll],
   ['many of them', (poll + events + wrong).repeat(5)],
   ['half a request', wrong.slice(0, 20)],
+  ['what Node answers itself', get('/', 'Expect: nothing\r\n')],
+  ['what Node answers itself, and closes', 'GET / HTTP/1.1\r\n\r\n'],
 ])('what follows an event stream is not answered within it: %s', async (_, more) => {
   const { socket, text, answers } = send(events + more)
   await eventually(() => text().includes('\nid: '))
