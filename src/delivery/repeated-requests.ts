@@ -159,7 +159,8 @@ class Connection {
       // Something else came in between.
       if (this.#expected !== expected) return
       this.#isReady = true
-      this.#socket.setTimeout(silence)
+      // Later than is said, as Node does: what is asked at the last moment is not cut off.
+      this.#socket.setTimeout(silence + 1000)
     })
   }
 
