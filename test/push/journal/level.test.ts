@@ -1,10 +1,11 @@
-import { cp, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { createLog } from '../../../src/log.js'
 import { openLevelJournal } from '../../../src/push/journal/level.js'
 import { describeJournal, type JournalPlace } from '../../contracts/journal.js'
+import { copyLive } from '../../helpers/copy-live.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -16,7 +17,7 @@ async function makePlace(): Promise<JournalPlace> {
     // What is in its files at this moment is what the next one finds.
     crash: async journal => {
       const next = join(root, String((await readdir(root)).length))
-      await cp(directory, next, { recursive: true })
+      await copyLive(directory, next)
       await journal.close()
       directory = next
     },

@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLog } from '../../../src/log.js'
@@ -6,6 +6,7 @@ import { openLevelReceiptStore } from '../../../src/push/receipts/level-store.js
 import { MemoryReceiptStore } from '../../../src/push/receipts/memory-store.js'
 import type { ReceiptStore } from '../../../src/push/receipts/store.js'
 import type { ReceiptStorePlace } from '../../contracts/receipt-store.js'
+import { copyLive } from '../../helpers/copy-live.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -18,7 +19,7 @@ export async function makeLevelPlace(): Promise<ReceiptStorePlace> {
     // What is in its files at this moment is what the next one finds.
     crash: async store => {
       const next = join(root, String((await readdir(root)).length))
-      await cp(directory, next, { recursive: true })
+      await copyLive(directory, next)
       await store.close()
       directory = next
     },
