@@ -73,6 +73,8 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     },
   ]
 
+  const all = ['socket', 'sse', 'poll']
+
   it.each(proxies)('hears everything once and in order behind a proxy that $what, over $transport', async proxy => {
     const gateway = await startRestartable(proxy.meddling)
     // Longer than a busy machine takes for a first byte.
@@ -87,7 +89,10 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     const { payloads, gaps, transports } = await listening.heard()
     expect(payloads).toEqual(numbers(20))
     expect(gaps).toEqual([])
-    expect(new Set(transports)).toEqual(new Set([proxy.transport]))
+    expect(transports[0]).toBe(proxy.transport)
+    // While the gateway was away, it may have gone on to the next; never to one that does not get through.
+    const through = all.slice(all.indexOf(proxy.transport))
+    expect(through).toEqual(expect.arrayContaining([...new Set(transports)]))
   })
 
   it.each(proxies)('is accounted for when connections are cut at random, over $transport', async proxy => {
