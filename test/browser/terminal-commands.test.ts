@@ -29,7 +29,8 @@ async function tryProgram(name: string): Promise<void> {
     code
       .replaceAll('1883', String(gateway.mqttPort))
       .replaceAll('certs/localhost.crt', join(gateway.directory, 'certs/localhost.crt'))
-      .replaceAll(/(mosquitto_\w+)/g, `$1 -h 127.0.0.1 -p ${gateway.mqttPort}`)
+      // In the place of the shell: to stop that would leave it running.
+      .replaceAll(/(mosquitto_\w+)/g, `exec $1 -h 127.0.0.1 -p ${gateway.mqttPort}`)
   const [publish] = terminalPrograms(place)[0]?.snippets ?? []
   const start = (interpreter: string, code: string) => {
     const [command = '', ...args] = interpreters[interpreter] ?? []
