@@ -32,7 +32,7 @@ function forget(this: ServerResponse): void {
   if (socket[last] === this) socket[last] = undefined
 }
 
-/** The answer to the newest request of a connection, while that is open. */
+/** What a connection knows of its answers; `undefined` where there is none to be given. */
 export function newestAnswer(socket: Socket): ServerResponse | undefined {
   return socket[last]
 }
