@@ -1,5 +1,8 @@
 import type { Event, Message } from './event.js'
 
+/** How long a publication may take until it is in the journal, where nothing else is said; in milliseconds. */
+export const usualPublishTime = 10_000
+
 /** What publishes: to the broker, and so to everybody, MQTT clients too. */
 export interface Publisher {
   /** Whether the broker can be reached just now. */

@@ -9,7 +9,7 @@ import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readJson, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
-import type { PublishOptions as PublisherOptions } from '../push/publisher.js'
+import { type PublishOptions, usualPublishTime } from '../push/publisher.js'
 import type { Push } from '../push/push.js'
 import { topicPredicate } from '../push/topics.js'
 import {
@@ -32,12 +32,13 @@ import type { Operation } from './operation.js'
 import { flag } from './subscribe-query.js'
 import { withReceipts } from './with-receipts.js'
 
-export interface PublishOptions extends DeliveryOptions {
+/** What the route needs. */
+export interface PublishRouteOptions extends DeliveryOptions {
   /** Messages of each user, or of each address where there is none; left out for any number. */
   readonly publishes?: RateLimits | undefined
   /** What is remembered of requests with an `Idempotency-Key`. */
   readonly idempotency?: Partial<IdempotencyBounds>
-  /** How long a request waits for a message, in milliseconds. Default: 10,000. */
+  /** How long a request waits for a message, in milliseconds. Default: `usualPublishTime`. */
   readonly answerTime?: number
   /** Milliseconds, from any start, never going back. */
   readonly now?: () => number
@@ -49,9 +50,6 @@ const url = '/v1/publish'
 const maxMessages = 1000
 
 const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 20_000, maxBytes: 32 * 1024 ** 2 }
-
-/** As long as the session with the broker waits for what comes back; in milliseconds. */
-const defaultAnswerTime = 10_000
 
 /** How long a message with a key is waited for after that, until it is taken for lost; in milliseconds. */
 const patience = 60_000
@@ -107,7 +105,7 @@ export const publishOperations: readonly Operation[] = [
 ]
 
 /** Adds `POST /v1/publish`: one message as it is, or up to a thousand as JSON. */
-export function registerPublish(app: FastifyInstance, options: PublishOptions): void {
+export function registerPublish(app: FastifyInstance, options: PublishRouteOptions): void {
   const keys = new IdempotencyKeys({ ...defaultIdempotency, ...options.idempotency }, options.now)
   const { gate } = options
   registerKeptBodyRoutes(app, options, (scope, admitted) => {
@@ -128,7 +126,7 @@ interface PublishRequest {
 async function publish(
   admitted: AdmittedRequest,
   reply: FastifyReply,
-  options: PublishOptions,
+  options: PublishRouteOptions,
   keys: IdempotencyKeys,
 ): Promise<FastifyReply> {
   const { request, caller } = admitted
@@ -228,8 +226,8 @@ async function publishRest(
     push,
     publishes,
     isKeyed,
-    answerTime = defaultAnswerTime,
-  }: Pick<PublishOptions, 'push' | 'publishes' | 'answerTime'> & { readonly isKeyed: boolean },
+    answerTime = usualPublishTime,
+  }: Pick<PublishRouteOptions, 'push' | 'publishes' | 'answerTime'> & { readonly isKeyed: boolean },
 ): Promise<void> {
   // What an earlier request began is the first that this one waits for.
   if (progress.underWay) await inTime(progress.underWay.settled, answerTime)
@@ -249,7 +247,7 @@ function publishNext(
   publication: Publication,
   by: string,
   progress: Progress,
-  options: PublisherOptions,
+  options: PublishOptions,
 ): Promise<void> {
   const settled = withReceipts(push.receipts, publication, by, async () => {
     progress.unasked ??= await push.publisher.publish(publication.message, options)

@@ -5,7 +5,7 @@ import { Ending } from '../../src/endings.js'
 import type { Event, Message } from '../../src/push/event.js'
 import type { Publisher } from '../../src/push/publisher.js'
 import type { ReceiptRequest, Receipts } from '../../src/push/receipts.js'
-import { type PublishOptions, registerPublish } from '../../src/transports/publish.js'
+import { type PublishRouteOptions, registerPublish } from '../../src/transports/publish.js'
 import { readAll } from '../contracts/journal.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
@@ -32,7 +32,7 @@ class TestPublisher implements Publisher {
 }
 
 interface StartOptions extends Partial<RigOptions> {
-  readonly publish?: Partial<PublishOptions>
+  readonly publish?: Partial<PublishRouteOptions>
   readonly asked?: { id: string; request: ReceiptRequest }[]
   /** Throws where there is none. */
   readonly receiptRoom?: (topic: string, by: string) => void
@@ -298,7 +298,7 @@ describe('who publishes', () => {
     const token = new SignJWT({ sub: user, exp }).setProtectedHeader({ alg: 'HS256' })
     return { authorization: `Bearer ${await token.sign(Buffer.from(secret))}` }
   }
-  const startClosed = (publish: Partial<PublishOptions> = {}): Promise<TestPublisher> => {
+  const startClosed = (publish: Partial<PublishRouteOptions> = {}): Promise<TestPublisher> => {
     const rules = [{ to: 'authenticated' as const, publish: ['%u/#'], subscribe: [] }]
     return start({ publish, config: { access: { jwt: { secret }, rules } } })
   }

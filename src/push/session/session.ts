@@ -4,7 +4,7 @@ import { Ending } from '../../endings.js'
 import type { Logger } from '../../log.js'
 import type { Event, Message } from '../event.js'
 import { type Journal, sizeOf } from '../journal.js'
-import type { Publisher, PublishOptions } from '../publisher.js'
+import { type Publisher, type PublishOptions, usualPublishTime } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { makeClientId } from './client-id.js'
 import { Connection, type ConnectionOptions, publishSize, TakenOver } from './connection.js'
@@ -34,7 +34,7 @@ export interface SessionOptions {
   readonly onStateChange?: ((ready: boolean) => void) | undefined
   /** The largest MQTT packet that the broker takes, in bytes; left out where it says so itself, or nobody knows. */
   readonly packetSize?: number | undefined
-  /** How long a publication may take until it is in the journal, in milliseconds; 10,000 when left out. */
+  /** How long a publication may take until it is in the journal, in milliseconds; `usualPublishTime` when left out. */
   readonly publishTimeout?: number
 }
 
@@ -104,7 +104,7 @@ class BrokerSession implements Session {
       maxBytes: maxUnderWayBytes,
       maxLate,
       maxLateBytes,
-      timeout: options.publishTimeout ?? 10_000,
+      timeout: options.publishTimeout ?? usualPublishTime,
     })
     const dialects = new Dialects(embedded, log)
     const open = async (dialect: Dialect, own: OwnOptions, custodian?: Custodian): Promise<Connection> => {
