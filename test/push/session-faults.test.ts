@@ -16,18 +16,10 @@ import { connect } from '../broker/mqtt-session.js'
 import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { run } from '../helpers/processes.js'
 import { eventually } from '../helpers/wait.js'
-import { bounds, Cleanup, log, retainedOf, sessionOn, Watched } from './session-rig.js'
+import { bounds, Cleanup, log, message, retainedOf, sessionOn, Watched } from './session-rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
-
-const message = (topic: string, payload: string, more: Partial<Message> = {}): Message => ({
-  topic,
-  payload: Buffer.from(payload),
-  qos: 1,
-  retain: false,
-  ...more,
-})
 
 async function levelJournal(): Promise<{ journal: Journal; data: string }> {
   const data = await cleanup.directory()

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { type Broker, ownPeer } from '../../src/broker/broker.js'
 import { createLog } from '../../src/log.js'
-import type { Event } from '../../src/push/event.js'
+import type { Event, Message } from '../../src/push/event.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import type { Journal, JournalBounds } from '../../src/push/journal.js'
 import { openSession, type Session, type SessionOptions } from '../../src/push/session/session.js'
@@ -20,6 +20,15 @@ export const bounds: JournalBounds = {
   maxWaiting: 10_000,
   maxWaitingBytes: 2 ** 26,
 }
+
+/** A message of QoS 1, unless it says otherwise. */
+export const message = (topic: string, payload: string, more: Partial<Message> = {}): Message => ({
+  topic,
+  payload: Buffer.from(payload),
+  qos: 1,
+  retain: false,
+  ...more,
+})
 
 /** What a journal got, in order, to be waited for. */
 export class Watched {

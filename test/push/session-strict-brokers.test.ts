@@ -1,27 +1,18 @@
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createUpstream } from '../../src/broker/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
-import type { Message } from '../../src/push/event.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { Connection } from '../../src/push/session/connection.js'
 import { mqtt5 } from '../../src/push/session/dialect.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { eventually } from '../helpers/wait.js'
-import { bounds, Cleanup, log, openWithout, refusedVersions, sessionOn } from './session-rig.js'
+import { bounds, Cleanup, log, message, openWithout, refusedVersions, sessionOn } from './session-rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
-
-const message = (topic: string, payload: string, more: Partial<Message> = {}): Message => ({
-  topic,
-  payload: Buffer.from(payload),
-  qos: 1,
-  retain: false,
-  ...more,
-})
 
 /** A session with a mosquitto that has its own rules, and what became of its state. */
 async function start(rule?: string, dialect: keyof typeof refusedVersions = 'MQTT 5', publishTimeout = 10_000) {
@@ -124,20 +115,14 @@ describe('a session with a broker that ends connections for what it does not tak
   })
 })
 
-it('a connection is alive in the time that the broker asks for, and not in its own', async () => {
+/** A stream to a broker that does what a test says with each packet of MQTT 5, and what it got. */
+async function scriptedBroker(onPacket: (packet: Packet, socket: Socket) => void) {
   const commands: string[] = []
-  let onPing = (): void => {}
-  const pinged = new Promise<void>(resolve => {
-    onPing = resolve
-  })
   const server = createServer(socket => {
     const incoming = parser({ protocolVersion: 5 })
-    const answer = (packet: Packet) => socket.write(generate(packet, { protocolVersion: 5 }))
-    incoming.on('packet', ({ cmd }) => {
-      commands.push(cmd)
-      if (cmd === 'pingreq') onPing()
-      if (cmd !== 'connect') return
-      answer({ cmd: 'connack', reasonCode: 0, sessionPresent: false, properties: { serverKeepAlive: 1 } })
+    incoming.on('packet', packet => {
+      commands.push(packet.cmd)
+      onPacket(packet, socket)
     })
     socket.on('data', chunk => incoming.parse(chunk)).on('error', () => {})
   }).listen(0, '127.0.0.1')
@@ -145,6 +130,21 @@ it('a connection is alive in the time that the broker asks for, and not in its o
   await once(server, 'listening')
   const stream = connect((server.address() as AddressInfo).port, '127.0.0.1')
   cleanup.add(() => stream.destroy())
+  return { stream, commands }
+}
+
+const connack = (properties = {}): Buffer =>
+  generate({ cmd: 'connack', reasonCode: 0, sessionPresent: false, properties }, { protocolVersion: 5 })
+
+it('a connection is alive in the time that the broker asks for, and not in its own', async () => {
+  let onPing = (): void => {}
+  const pinged = new Promise<void>(resolve => {
+    onPing = resolve
+  })
+  const { stream, commands } = await scriptedBroker(({ cmd }, socket) => {
+    if (cmd === 'pingreq') onPing()
+    if (cmd === 'connect') socket.write(connack({ serverKeepAlive: 1 }))
+  })
   const own = { clientId: 'c', clean: true, keepAlive: 3600, connectTimeout: 5000 }
   await Connection.connect({ ...own, stream, dialect: mqtt5 })
   await pinged
@@ -152,21 +152,10 @@ it('a connection is alive in the time that the broker asks for, and not in its o
 })
 
 it('a connection has ended when the broker has heard all that it said', async () => {
-  const commands: string[] = []
-  const server = createServer(socket => {
-    const incoming = parser({ protocolVersion: 5 })
-    incoming.on('packet', ({ cmd }) => {
-      commands.push(cmd)
-      const connack = { cmd: 'connack' as const, reasonCode: 0, sessionPresent: false }
-      if (cmd === 'connect') socket.write(generate(connack, { protocolVersion: 5 }))
-      if (cmd === 'disconnect') socket.end()
-    })
-    socket.on('data', chunk => incoming.parse(chunk)).on('error', () => {})
-  }).listen(0, '127.0.0.1')
-  cleanup.add(() => server.close())
-  await once(server, 'listening')
-  const stream = connect((server.address() as AddressInfo).port, '127.0.0.1')
-  cleanup.add(() => stream.destroy())
+  const { stream, commands } = await scriptedBroker(({ cmd }, socket) => {
+    if (cmd === 'connect') socket.write(connack())
+    if (cmd === 'disconnect') socket.end()
+  })
   const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000 }
   const connection = await Connection.connect({ ...own, stream, dialect: mqtt5 })
   connection.pause()

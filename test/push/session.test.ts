@@ -3,24 +3,15 @@ import type { Broker } from '../../src/broker/broker.js'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createUpstream } from '../../src/broker/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
-import type { Message } from '../../src/push/event.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { limits } from '../broker/limits.js'
 import { connect } from '../broker/mqtt-session.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { settled } from '../helpers/wait.js'
-import { bounds, Cleanup, log, openWithout, refusedVersions, sessionOn, Watched } from './session-rig.js'
+import { bounds, Cleanup, log, message, openWithout, refusedVersions, sessionOn, Watched } from './session-rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
-
-const message = (topic: string, payload: string, more: Partial<Message> = {}): Message => ({
-  topic,
-  payload: Buffer.from(payload),
-  qos: 1,
-  retain: false,
-  ...more,
-})
 
 const brokers: Record<string, () => Promise<Broker>> = {
   'the embedded broker': async () => {
