@@ -199,6 +199,16 @@ export type EndingReason = keyof typeof table
 /** Every reason, for metrics that start at zero and for tests that walk the table. */
 export const endingReasons = Object.keys(table) as readonly EndingReason[]
 
+/** What one case adds to its row. */
+export interface EndingOptions {
+  /** Shown to the peer after the row's text. */
+  readonly hint?: string
+  /** Stands for the row's; in seconds. */
+  readonly retryAfter?: number
+  /** Goes to the log alone. */
+  readonly cause?: unknown
+}
+
 /** One way in which a connection ended or was refused. An error, so that it can be thrown and carries its cause. */
 export class Ending extends Error {
   override readonly name = 'Ending'
@@ -213,12 +223,8 @@ export class Ending extends Error {
   /** What is safe to tell the peer: the row's text and, where given, what this case adds to it. */
   readonly text: string
 
-  /**
-   * @param reason a row of the table
-   * @param options `hint` is shown to the peer after the row's text; `retryAfter`, in seconds, stands for the row's;
-   *   `cause` goes to the log alone
-   */
-  constructor(reason: EndingReason, options: { hint?: string; retryAfter?: number; cause?: unknown } = {}) {
+  /** @param reason a row of the table */
+  constructor(reason: EndingReason, options: EndingOptions = {}) {
     const row: EndingRow = table[reason]
     const text = options.hint === undefined ? row.text : `${row.text}: ${options.hint}`
     // Every connection ends, and where in the program that was noticed helps nobody: without the search for it, a new

@@ -105,7 +105,7 @@ export class Tunnel implements ClientListener {
     if (broker.deliverTo) broker.deliverTo(this.#onBrokerData)
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
-    broker.on('end', () => this.#onBrokerEnd(broker.ending ?? new Ending('broker-closed')))
+    broker.on('end', () => this.#onBrokerEnd('broker-closed'))
     broker.on('error', error =>
       this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
     )
@@ -135,7 +135,7 @@ export class Tunnel implements ClientListener {
   }
 
   clientClosed(): void {
-    this.#begin(new Ending('client-reset'))
+    this.#beginFor('client-reset')
     // Ended twice, a stream makes an error with a stack, which was 4 % of what a new connection costs.
     if (!this.#broker.writableEnded) this.#broker.end()
     this.#cutDown()
@@ -148,14 +148,15 @@ export class Tunnel implements ClientListener {
     if (!this.#client.write(chunk)) this.#broker.pause()
   }
 
-  #onBrokerEnd(ending: Ending): void {
-    this.#begin(ending)
+  #onBrokerEnd(reason: EndingReason): void {
+    const { ending } = this.#broker
+    if (ending) this.#begin(ending)
     // The first ending is the one that the client is told.
-    this.#client.finish(this.#ending ?? ending)
+    this.#client.finish(this.#beginFor(reason))
   }
 
   #onBrokerClose(): void {
-    this.#onBrokerEnd(new Ending('broker-lost'))
+    this.#onBrokerEnd('broker-lost')
     this.#stopReadingClient()
     this.#onSideClosed()
   }
@@ -219,14 +220,20 @@ export class Tunnel implements ClientListener {
     }, interval)
   }
 
-  /** The first ending is the one that counts; from then on, the rest has `closeTimeout` to follow. */
-  #begin(ending: Ending): void {
-    if (this.#ending) return
+  /** The first ending is the one that counts, and is given back; from then on, the rest has `closeTimeout` to follow. */
+  #begin(ending: Ending): Ending {
+    if (this.#ending) return this.#ending
     this.#ending = ending
     this.#parts.setState('closing')
     clearTimeout(this.#connectTimer)
     clearInterval(this.#pingTimer)
     this.#closeTimer = setTimeout(() => this.#giveUp(), this.#parts.options.closeTimeout)
+    return ending
+  }
+
+  /** As `#begin`, with an ending that is not made where another one counts: every connection has four of those. */
+  #beginFor(reason: EndingReason): Ending {
+    return this.#ending ?? this.#begin(new Ending(reason))
   }
 
   /** A side did not end in time: the broker is let go, the client gets one more moment to take its ending. */

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { Ending } from '../endings.js'
+import { Ending, type EndingOptions, type EndingReason } from '../endings.js'
 import type { Traffic } from '../metrics.js'
 import type { Client, ClientListener } from './client.js'
 import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder } from './frame-codec.js'
@@ -21,8 +21,8 @@ export class WebSocketClient implements Client, ControlFrames {
   readonly #traffic: Traffic
   readonly #decoder: FrameDecoder
   #tunnel: ClientListener | undefined
-  /** Why the client sends no more. */
-  #clientEnding: Ending | undefined
+  /** Whether the client sends no more. */
+  #hasEnded = false
   #finished = false
   #dueAnswer: Buffer | undefined
 
@@ -49,10 +49,10 @@ export class WebSocketClient implements Client, ControlFrames {
     this.#socket
       .on('data', (chunk: Buffer) => this.#onData(chunk, tunnel))
       .on('drain', () => this.#onDrain(tunnel))
-      .on('end', () => this.#endReading(new Ending('client-gone')))
-      .on('error', (error: Error) => this.#endReading(new Ending('client-reset', { cause: error })))
+      .on('end', () => this.#endReading('client-gone'))
+      .on('error', (error: Error) => this.#endReading('client-reset', { cause: error }))
       .on('close', () => {
-        this.#endReading(new Ending('client-reset'))
+        this.#endReading('client-reset')
         tunnel.clientClosed()
       })
   }
@@ -102,25 +102,22 @@ export class WebSocketClient implements Client, ControlFrames {
 
   #onData(chunk: Buffer, tunnel: ClientListener): void {
     this.signsOfLife++
-    if (this.#clientEnding) return
+    if (this.#hasEnded) return
     const decoder = this.#decoder
     const { length } = chunk
     const payload = decoder.decode(chunk)
     this.#traffic.framesIn = decoder.frames
     tunnel.clientSentOther?.(length - payload.length)
     if (payload.length > 0) tunnel.clientSent(payload)
-    if (decoder.end === undefined) return
-    const ending =
-      decoder.end.kind === 'close'
-        ? new Ending('client-closed')
-        : new Ending(decoder.end.reason, { hint: decoder.end.hint })
-    this.#endReading(ending)
+    const { end } = decoder
+    if (end?.kind === 'close') this.#endReading('client-closed')
+    else if (end) this.#endReading(end.reason, { hint: end.hint })
   }
 
-  #endReading(ending: Ending): void {
-    if (this.#clientEnding) return
-    this.#clientEnding = ending
-    this.#tunnel?.clientEnded(ending)
+  #endReading(reason: EndingReason, options: EndingOptions = {}): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    this.#tunnel?.clientEnded(new Ending(reason, options))
     // Read on, into nothing: only so is the FIN seen that lets the socket go.
     this.#socket.resume()
   }
