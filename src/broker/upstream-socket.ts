@@ -20,8 +20,11 @@ export class UpstreamSocket extends Socket implements BrokerStream {
 
   constructor(options: SocketConstructorOpts, { bytes }: ReadBuffer) {
     // An option of `net.connect`, which gives it to the constructor.
-    const onread: SocketConnectOpts['onread'] = { buffer: bytes, callback: length => this.#onRead(bytes, length) }
-    super({ ...options, ...{ onread } })
+    const withOnread: SocketConstructorOpts & Pick<SocketConnectOpts, 'onread'> = {
+      ...options,
+      onread: { buffer: bytes, callback: length => this.#onRead(bytes, length) },
+    }
+    super(withOnread)
   }
 
   deliverTo(take: (bytes: Buffer) => void): void {

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { connect, isIP, type Socket } from 'node:net'
+import { isIP, Socket } from 'node:net'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import type { UpstreamConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
@@ -81,6 +81,9 @@ interface ConnectionParts {
   readonly peer: Peer
 }
 
+/** Half-open, so that one side's FIN passes through and the other side may still finish. */
+const socketOptions = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay, highWaterMark }
+
 /**
  * One connection to one address, from the attempt to the end.
  *
@@ -100,13 +103,9 @@ class Connection {
     this.#parts = parts
     const { address, readBuffer } = parts
     const target = address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
-    // Half-open, so that one side's FIN passes through and the other side may still finish.
-    const common = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay, highWaterMark }
     // TLS reads from the kernel itself.
-    this.#raw =
-      address.kind === 'tls'
-        ? connect({ ...target, ...common })
-        : new UpstreamSocket(common, readBuffer).connect({ ...target, ...common })
+    const socket = address.kind === 'tls' ? new Socket(socketOptions) : new UpstreamSocket(socketOptions, readBuffer)
+    this.#raw = socket.connect(target)
     // For good: an error may come when the attempt has been settled, such as that of a failed write.
     this.#raw.on('error', error => (this.#secure ? this.#secure.destroy(error) : this.#settle?.(error)))
     this.#raw.on('close', () => {
