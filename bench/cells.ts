@@ -53,7 +53,13 @@ export interface Cell {
 const tunnels: readonly System[] = [mqway, lighttpd, websocketStream, wsStream, haproxy, direct]
 const inFrontOfMosquitto = beforeMosquitto(mqway)
 const lighttpdMosquitto = beforeMosquitto(lighttpd)
-const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdMosquitto, mosquitto]
+const brokers: readonly System[] = [
+  mqwayEmbedded,
+  inFrontOfMosquitto,
+  lighttpdMosquitto,
+  beforeMosquitto(mqway, 'unix'),
+  mosquitto,
+]
 
 const pushers: readonly System[] = [mqwayPush, mqwayPushMemory, mqwayPushJson, nchan, nchanWorkers]
 

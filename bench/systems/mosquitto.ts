@@ -19,17 +19,19 @@ export const mosquitto: System = {
     ]),
 }
 
-/** `front` before a mosquitto; the processor time of both counts. */
-export function beforeMosquitto(front: System): System {
+/** `front` before a mosquitto, over TCP or a Unix socket; the processor time of both counts. */
+export function beforeMosquitto(front: System, by: 'tcp' | 'unix' = 'tcp'): System {
   return {
-    name: `${front.name} + mosquitto`,
+    name: `${front.name} + mosquitto${by === 'unix' ? ' (Unix socket)' : ''}`,
     speaks: front.speaks,
     hasTls: front.hasTls,
     missing: () => front.missing() ?? mosquitto.missing(),
     async start(setup) {
-      const broker = await startMosquitto(setup.directory, [])
+      const upstreamSocket = join(setup.directory, 'broker.sock')
+      const broker = await startMosquitto(setup.directory, by === 'unix' ? [`listener 0 ${upstreamSocket}`] : [])
       try {
-        const running = await front.start({ ...setup, upstreamPort: broker.port })
+        const upstream = by === 'unix' ? { upstreamSocket } : { upstreamPort: broker.port }
+        const running = await front.start({ ...setup, ...upstream })
         const stop = async (): Promise<void> => {
           await running.stop()
           await broker.stop()

@@ -11,7 +11,11 @@ export const mqway: System = {
   speaks: 'websocket',
   hasTls: true,
   missing: () => missingOf(mqwayProgram),
-  start: setup => startMqway(setup, { broker: `mqtt://127.0.0.1:${setup.upstreamPort}` }),
+  start: setup => {
+    const { upstreamPort, upstreamSocket } = setup
+    const broker = upstreamSocket === undefined ? `mqtt://127.0.0.1:${upstreamPort}` : `unix:${upstreamSocket}`
+    return startMqway(setup, { broker })
+  },
 }
 
 /** mqway with the broker inside, and nothing but that. */

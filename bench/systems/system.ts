@@ -10,6 +10,8 @@ export interface Setup {
   readonly certificate: { readonly cert: string; readonly key: string }
   /** Port of loopback to lead to; brokers have none. */
   readonly upstreamPort: number
+  /** A Unix socket to lead to instead. */
+  readonly upstreamSocket?: string
   /** Whether MQTT is spoken, or just bytes. */
   readonly speaksMqtt: boolean
 }

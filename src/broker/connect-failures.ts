@@ -28,6 +28,7 @@ const explanations: Readonly<Record<string, string>> = {
   ENETUNREACH: 'the network is not reachable',
   ENOENT: 'there is no such socket',
   EACCES: 'access is denied',
+  EAGAIN: 'more connections wait there than it has places for',
   ECONNRESET: 'it reset the connection',
   EPIPE: 'it closed the connection at once',
   EPROTO: 'it does not speak TLS as expected',
@@ -43,9 +44,13 @@ const explanations: Readonly<Record<string, string>> = {
 /** What went wrong, for a person, with the system's own words in brackets. */
 function explain(error: unknown): string {
   const first = error instanceof AggregateError ? (error.errors[0] ?? error) : error
-  const code = first instanceof Error && 'code' in first ? String(first.code) : ''
-  const explanation = explanations[code]
+  const explanation = explanations[codeOf(first)]
   return explanation === undefined ? messageOf(first) : `${explanation} (${messageOf(first)})`
+}
+
+/** The system's name for an error; empty where it has none. */
+export function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : ''
 }
 
 export function messageOf(error: unknown): string {

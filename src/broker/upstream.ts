@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isIP, Socket } from 'node:net'
+import { setTimeout as wait } from 'node:timers/promises'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import type { UpstreamConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
@@ -7,7 +8,7 @@ import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
 import type { Broker, BrokerStream, Peer } from './broker.js'
-import { endingOf, type Failure, messageOf, Silence } from './connect-failures.js'
+import { codeOf, endingOf, type Failure, messageOf, Silence } from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
 import { ReadBuffer, UpstreamSocket } from './upstream-socket.js'
 
@@ -16,6 +17,9 @@ export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
 
 /** How much of a broker's answer is buffered while the client reads slowly, in bytes. */
 const highWaterMark = 64 * 1024
+
+/** How long a broker has to take the connections that wait at its Unix socket, before the next attempt; in milliseconds. */
+const busyDelay = 10
 
 /** Dead peers are found by the kernel after this much silence, in milliseconds; MQTT's own keep-alive comes sooner. */
 const keepAliveInitialDelay = 60_000
@@ -36,6 +40,33 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   const connections = new Set<Connection>()
   let closing = false
 
+  async function connect(address: Address, peer: Peer, timeout: number): Promise<BrokerStream> {
+    const connection = new Connection({ address, options, secureContext, readBuffer, peer })
+    connections.add(connection)
+    let countDown = ignore
+    connection.onClosed = () => {
+      connections.delete(connection)
+      countDown()
+    }
+    const stream = await connection.open(timeout)
+    countDown = book.connected(address)
+    return stream
+  }
+
+  /** Tries again while the broker has more new connections waiting than its Unix socket has places for. */
+  async function connectInTurn(address: Address, peer: Peer, timeout: number): Promise<BrokerStream> {
+    const deadline = performance.now() + timeout
+    for (;;) {
+      if (closing) throw new Ending('shutting-down')
+      try {
+        return await connect(address, peer, Math.max(1, deadline - performance.now()))
+      } catch (error) {
+        if (codeOf(error) !== 'EAGAIN' || performance.now() + busyDelay >= deadline) throw error
+      }
+      await wait(busyDelay)
+    }
+  }
+
   return {
     name: addresses.map(address => address.name).join(', '),
 
@@ -44,20 +75,11 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
       const failures: Failure[] = []
       const order = book.order()
       for (const [index, address] of order.entries()) {
-        if (closing) throw new Ending('shutting-down')
         const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
-        const connection = new Connection({ address, options, secureContext, readBuffer, peer })
-        connections.add(connection)
-        let countDown = ignore
-        connection.onClosed = () => {
-          connections.delete(connection)
-          countDown()
-        }
         try {
-          const stream = await connection.open(timeout)
-          countDown = book.connected(address)
-          return stream
+          return await connectInTurn(address, peer, timeout)
         } catch (error) {
+          if (closing) throw new Ending('shutting-down')
           book.failed(address)
           failures.push({ address, error })
           log.debug({ err: error, broker: address.name }, 'a broker address failed')

@@ -88,6 +88,21 @@ describe('an upstream broker', () => {
     expect((await endingOf(upstream({ url: 'unix:/nowhere/broker.sock' }))).why).toContain('no such socket')
   })
 
+  it('waits for a place where a Unix socket has room for a few new connections only', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
+    const path = join(directory, 'broker.sock')
+    const server = createServer().listen({ path, backlog: 1 })
+    await once(server, 'listening')
+    const broker = upstream({ url: `unix:${path}` })
+    // Nobody takes them in between.
+    const streams = await Promise.all(Array.from({ length: 20 }, () => broker.open(somePeer)))
+    expect(streams).toHaveLength(20)
+    for (const stream of streams) stream.destroy()
+    server.close()
+    await once(server, 'close')
+    rmSync(directory, { recursive: true })
+  })
+
   it.each(['v1', 'v2'] as const)(
     'fails alone when the broker closes before it has the PROXY header (%s)',
     async proxyProtocol => {
