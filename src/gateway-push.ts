@@ -15,6 +15,7 @@ import type { DeliveryOptions } from './delivery/delivery.js'
 import { LiveConnections } from './delivery/live-connections.js'
 import type { ApiGate } from './http/api-gate.js'
 import { BodyBudget } from './http/kept-bodies.js'
+import type { UntakenAnswers } from './http/untaken-answers.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import type { Logger } from './log.js'
 import type { Metrics } from './metrics.js'
@@ -56,6 +57,7 @@ export interface PushSideOptions {
   readonly limits: LimitsConfig
   readonly gate: ApiGate
   readonly resolveClient: ClientResolver
+  readonly untaken: UntakenAnswers
   readonly log: Logger
   readonly metrics: Metrics
 }
@@ -109,7 +111,7 @@ const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
  * @throws {StartError} where the journal cannot be used; what was opened by then is closed
  */
 export async function openPush(options: PushSideOptions): Promise<PushSide> {
-  const { config, compat, broker, embedded, data, limits, gate, resolveClient, log, metrics } = options
+  const { config, compat, broker, embedded, data, limits, gate, resolveClient, untaken, log, metrics } = options
   const closers: (() => unknown)[] = []
   const close = async (): Promise<void> => {
     for (const closer of closers.splice(0).reverse()) await closer()
@@ -165,7 +167,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
     const bodies = { limit: limits.bodySize, budget }
-    const transport: DeliveryOptions = { push, gate, connections, bodies, log, metrics }
+    const transport: DeliveryOptions = { push, gate, connections, bodies, untaken, log, metrics }
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
     const publishes = rate && new RateLimits(rate)

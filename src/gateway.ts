@@ -15,6 +15,7 @@ import { pushOf } from './config/push.js'
 import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
 import type { PushSide, PushSideOptions, SocketEndpoint } from './gateway-push.js'
 import { ApiGate, type ApiGateOptions } from './http/api-gate.js'
+import { UntakenAnswers } from './http/untaken-answers.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import { createApp } from './listen/app.js'
 import type { CertificateFiles } from './listen/certificate.js'
@@ -105,7 +106,9 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   )
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
   const gate = apiGate(config, access, { resolveClient, connections: limits, users })
-  const push = await openPushSide(config, cwd, { brokers, mqttListeners, gate, resolveClient, log, metrics }, opened)
+  const untaken = new UntakenAnswers({ log, metrics })
+  const pushParts = { brokers, mqttListeners, gate, resolveClient, untaken, log, metrics }
+  const push = await openPushSide(config, cwd, pushParts, opened)
   if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
   const router = new UpgradeRouter({ routes, limits, users, urlLength, resolveClient, nextId, log, metrics })
@@ -145,7 +148,7 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
   const onUpgrade: UpgradeRouter['handle'] = (request, socket, head) => router.handle(request, socket, head)
   const perAddress = socketsPerConnection * config.limits.connectionsPerAddress
   const sockets = new SocketLimits({ perAddress, trustedProxies: config.trustedProxies })
-  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, log, metrics }
+  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, untaken, log, metrics }
   const { http, https, mqtt } = config
   if (http.port !== 'off') {
     listening('http', await startHttp({ ...web, port: http.port, host: http.host ?? config.host }))
@@ -310,7 +313,10 @@ async function openPushSide(
   {
     brokers,
     ...parts
-  }: { brokers: Brokers } & Pick<PushSideOptions, 'mqttListeners' | 'gate' | 'resolveClient' | 'log' | 'metrics'>,
+  }: { brokers: Brokers } & Pick<
+    PushSideOptions,
+    'mqttListeners' | 'gate' | 'resolveClient' | 'untaken' | 'log' | 'metrics'
+  >,
   opened: Opened,
 ): Promise<PushSide | undefined> {
   const push = pushOf(config)

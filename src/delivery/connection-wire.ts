@@ -1,8 +1,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
+import type { UntakenAnswers } from '../http/untaken-answers.js'
 import type { PollWire, WholeAnswer } from './poll-wire.js'
-import type { SlowReaders } from './slow-readers.js'
 
 /** What an answer that is written without Node's HTTP needs beside its own. */
 export interface ConnectionAnswer {
@@ -13,8 +13,8 @@ export interface ConnectionAnswer {
   date(): string
   /** The answer has been written, and there is room for another one. */
   readonly answered: (status: number) => void
-  /** Bounds what is held of answers meanwhile. */
-  readonly slow: SlowReaders
+  /** Bounds what is held of answers meanwhile: Node's server knows nothing of these. */
+  readonly untaken: UntakenAnswers
 }
 
 /** Answers on a connection of HTTP/1.1, one after the other, written to that itself. */
@@ -41,7 +41,7 @@ export class ConnectionWire implements PollWire {
   }
 
   send({ status = 200, headers = {}, body }: WholeAnswer): void {
-    const { socket, answered, slow } = this.#options
+    const { socket, answered, untaken } = this.#options
     let own = ''
     for (const [name, value] of Object.entries(headers)) own += `${name}: ${value}\r\n`
     const head = this.#head(status, `${own}content-length: ${Buffer.byteLength(body)}\r\n`)
@@ -52,8 +52,12 @@ export class ConnectionWire implements PollWire {
       socket.write(body)
       socket.uncork()
     }
-    if (socket.writableNeedDrain) slow.wait(socket, () => answered(status))
-    else answered(status)
+    if (!socket.writableNeedDrain) return answered(status)
+    untaken.add(socket)
+    socket.once('drain', () => {
+      untaken.delete(socket)
+      answered(status)
+    })
   }
 
   onClose(gone: () => void): void {

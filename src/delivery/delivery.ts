@@ -1,5 +1,6 @@
 import type { ApiGate } from '../http/api-gate.js'
 import type { BodyLimits } from '../http/kept-bodies.js'
+import type { UntakenAnswers } from '../http/untaken-answers.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import type { Push } from '../push/push.js'
@@ -11,6 +12,8 @@ export interface DeliveryOptions {
   readonly gate: ApiGate
   readonly connections: LiveConnections
   readonly bodies: BodyLimits
+  /** Bounds what complete answers hold. */
+  readonly untaken: UntakenAnswers
   readonly log: Logger
   readonly metrics: Metrics
 }

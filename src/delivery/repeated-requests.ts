@@ -5,11 +5,10 @@ import { logRequest } from '../http/access-line.js'
 import { type CursorPlace, cursorIn, isPlainCursor } from '../http/cursor-place.js'
 import { newestAnswer } from '../http/last-answer.js'
 import { pathOf } from '../http/request-target.js'
+import type { UntakenAnswers } from '../http/untaken-answers.js'
 import type { Logger } from '../log.js'
-import type { Metrics } from '../metrics.js'
 import { type ConnectionAnswer, ConnectionWire } from './connection-wire.js'
 import type { PollWire } from './poll-wire.js'
-import { SlowReaders } from './slow-readers.js'
 
 /** A longer head is read anew each time, as each connection keeps its own; a browser's has some 700 bytes. */
 const longestHead = 4096
@@ -42,14 +41,14 @@ export interface Repetition {
  */
 export class RepeatedRequests {
   readonly #log: Logger
-  readonly #slow: SlowReaders
+  readonly #untaken: UntakenAnswers
   readonly #connections = new WeakMap<Socket, Connection>()
   #date = ''
   #dateFrom = 0
 
-  constructor(options: { readonly log: Logger; readonly metrics: Metrics }) {
-    this.#log = options.log
-    this.#slow = new SlowReaders(options)
+  constructor({ log, untaken }: { readonly log: Logger; readonly untaken: UntakenAnswers }) {
+    this.#log = log
+    this.#untaken = untaken
   }
 
   /**
@@ -71,7 +70,7 @@ export class RepeatedRequests {
     if (!place) return
     const line = { peer, method: 'GET', path: pathOf(request.url) }
     const told = (status: number, ms: number): void => logRequest(this.#log, line, status, ms)
-    connection.expect(head, place, reply, { ...repetition, date: this.#now, told, slow: this.#slow })
+    connection.expect(head, place, reply, { ...repetition, date: this.#now, told, untaken: this.#untaken })
   }
 
   /** The time as HTTP says it, which changes once in a second. */
@@ -102,7 +101,7 @@ function headOf({ method, url, rawHeaders }: IncomingMessage): string {
 type DataListener = (chunk: Buffer) => void
 
 /** What is needed to answer it. */
-interface Answering extends Repetition, Pick<ConnectionAnswer, 'date' | 'slow'> {
+interface Answering extends Repetition, Pick<ConnectionAnswer, 'date' | 'untaken'> {
   /** It has been answered, after so many milliseconds. */
   told(status: number, ms: number): void
 }
@@ -147,9 +146,9 @@ class Connection {
     const silence = answering.timeout + keepAlive
     const lines = Object.entries(reply.getHeaders()).map(([name, value]) => `${name}: ${value}\r\n`)
     lines.push(`Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(silence / 1000)}\r\n`)
-    const { date, slow } = answering
+    const { date, untaken } = answering
     const [headers, answered] = [lines.join(''), this.#answered]
-    const wire = new ConnectionWire({ socket: this.#socket, headers, date, answered, slow })
+    const wire = new ConnectionWire({ socket: this.#socket, headers, date, answered, untaken })
     const [before, after] = [head.slice(0, target + start), head.slice(target + end)]
     const expected: Expected = { ...answering, before, after, wire }
     this.#expected = expected

@@ -13,10 +13,10 @@ import type { SecureContextOptions } from 'node:tls'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import { isAnswering, NotedAnswer, owesAnswer } from '../http/last-answer.js'
+import type { Answer, UntakenAnswers } from '../http/untaken-answers.js'
 import { answerClientError } from './client-errors.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import { endGently, writeRefusal } from './refusal.js'
-import { type Answer, UntakenAnswers } from './untaken-answers.js'
 
 /** What answers requests: a Fastify app after `ready()`. Its router takes requests of HTTP/1.1 and of HTTP/2 alike. */
 export interface WebApp {
@@ -28,8 +28,8 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   /** Takes every request for a WebSocket, also from the TLS port. */
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
-  /** Bytes of complete answers that wait for their clients together. Default: 64 MiB. */
-  readonly maxUntaken?: number
+  /** Bounds what complete answers hold. */
+  readonly untaken: UntakenAnswers
   /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
   readonly idleTimeout?: number
 }
@@ -127,8 +127,7 @@ function http1Settings({ limits }: WebServerOptions) {
 
 /** Leads what comes in to the app and the upgrade handler. Returns what makes connections end after their answer. */
 function serveRequests(server: Server | Http2SecureServer, options: WebServerOptions): () => void {
-  const { app, log, metrics } = options
-  const untaken = new UntakenAnswers(options)
+  const { app, untaken, log, metrics } = options
   let closing = false
   function over(this: Answer): void {
     untaken.delete(this)

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
+import { createServer as createHttpServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Socket } from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
 import { ConnectionWire } from '../../src/delivery/connection-wire.js'
-import { SlowReaders } from '../../src/delivery/slow-readers.js'
+import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { createMetrics } from '../../src/metrics.js'
 import { eventually } from '../helpers/wait.js'
 import { recordingLog } from '../listen/rig.js'
@@ -24,18 +25,18 @@ async function connection(): Promise<{ socket: Socket; client: Socket }> {
 }
 
 /** Cuts clients off where they leave more than `max` bytes together; and what it says of them. */
-function slowReaders(max: number): { slow: SlowReaders; lines: readonly unknown[] } {
+function untakenAnswers(max: number): { untaken: UntakenAnswers; lines: readonly unknown[] } {
   const metrics = createMetrics()
   onTestFinished(() => metrics.close())
   const { log, lines } = recordingLog()
-  return { slow: new SlowReaders({ log, metrics, max }), lines }
+  return { untaken: new UntakenAnswers({ log, metrics, max }), lines }
 }
 
 it('an answer in parts is over when there is room for the next, though it is its end that fills the connection', async () => {
   const { socket, client } = await connection()
   let answered = 0
-  const { slow } = slowReaders(0)
-  const wire = new ConnectionWire({ socket, headers: '', date: () => '', answered: () => answered++, slow })
+  const { untaken } = untakenAnswers(0)
+  const wire = new ConnectionWire({ socket, headers: '', date: () => '', answered: () => answered++, untaken })
   wire.begin()
   const part = Buffer.alloc(1000)
   while (socket.writableLength === 0) wire.body.write(part)
@@ -50,31 +51,46 @@ it('an answer in parts is over when there is room for the next, though it is its
   expect(answered).toBe(1)
 })
 
-it('whole answers that are not taken are bounded together, and the one that waits longest is cut off', async () => {
+it('whole answers that are not taken are bounded together with those of a server, and the longest wait is cut off', async () => {
   const size = 20_000_000
-  const { slow, lines } = slowReaders(2.5 * size)
-  const connections = await Promise.all([connection(), connection(), connection(), connection()])
+  const { untaken, lines } = untakenAnswers(2.5 * size)
+  const connections = await Promise.all(Array.from({ length: 4 }, () => connection()))
   const answered: number[] = []
   const answer = (index: number): void => {
     const { socket } = connections[index] as (typeof connections)[number]
-    const given = { headers: '', date: () => '', answered: () => answered.push(index), slow }
+    const given = { headers: '', date: () => '', answered: () => answered.push(index), untaken }
     new ConnectionWire({ socket, ...given }).send({ body: Buffer.alloc(size) })
   }
   const destroyed = () => connections.map(({ socket }) => socket.destroyed)
+  const server = createHttpServer((_request, response) => {
+    untaken.add(response)
+    response.end(Buffer.alloc(size))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = connect((server.address() as AddressInfo).port, '127.0.0.1').on('error', () => {})
+  onTestFinished(() => {
+    client.destroy()
+    server.close()
+  })
+  const asked = once(server, 'request')
+  client.pause().write('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+  const [{ socket }] = (await asked) as [IncomingMessage]
   answer(0)
   answer(1)
+  await eventually(() => socket.destroyed)
   expect(destroyed()).toEqual([false, false, false, false])
-  answer(2)
-  expect(destroyed()).toEqual([true, false, false, false])
   // Whoever has taken it, or has gone, does not count.
-  connections[1]?.client.resume()
+  connections[0]?.client.resume()
   await eventually(() => answered.length === 1)
-  answer(3)
-  const gone = new Promise(resolve => connections[2]?.socket.once('close', resolve))
-  connections[2]?.client.destroy()
+  const gone = new Promise(resolve => connections[1]?.socket.once('close', resolve))
+  connections[1]?.client.destroy()
   await gone
-  connections[1]?.client.pause()
-  answer(1)
-  expect(answered).toEqual([1])
-  expect(lines).toEqual([expect.objectContaining({ reason: 'client-too-slow' })])
+  answer(2)
+  connections[0]?.client.pause()
+  answer(0)
+  answer(3)
+  await eventually(() => lines.length > 1)
+  expect(destroyed()).toEqual([false, true, true, false])
+  expect(answered).toEqual([0])
+  expect(lines).toEqual(Array(2).fill(expect.objectContaining({ reason: 'client-too-slow' })))
 })

@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { loadCertificate } from '../../src/listen/certificate.js'
 import { Certificates } from '../../src/listen/certificates.js'
 import { developmentCertificate } from '../../src/listen/development-certificate.js'
@@ -28,11 +29,13 @@ async function start(
   const recording = recordingLog()
   const metrics = testMetrics()
   const parts = { log: recording.log, metrics }
+  const untaken = new UntakenAnswers(parts)
   const certificates = await Certificates.start({ files, minVersion: 'TLSv1.2', pollInterval: 10, ...parts })
   onTestFinished(() => certificates.close())
   const listener = closing(
     await startHttps({
       ...parts,
+      untaken,
       app: { routing: (_request, response) => void response.end() },
       onUpgrade: (_request, socket) => void socket.on('data', chunk => socket.write(chunk)).resume(),
       host: '127.0.0.1',

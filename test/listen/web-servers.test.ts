@@ -11,6 +11,7 @@ import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { compileOrigins } from '../../src/access/origins.js'
+import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { createApp } from '../../src/listen/app.js'
 import { registerEndpointHints } from '../../src/listen/pages.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
@@ -36,7 +37,8 @@ beforeAll(async () => {
 })
 
 /** Both web servers with one app, and a WebSocket endpoint at /mqtt that echoes. */
-async function start(changed: Partial<WebServerOptions> = {}) {
+/** @param maxUntaken of complete answers, in bytes */
+async function start({ maxUntaken, ...changed }: Partial<WebServerOptions> & { maxUntaken?: number } = {}) {
   const endpoint = new WebSocketServer({ noServer: true })
   endpoint.on('connection', socket => socket.on('message', data => socket.send(data)))
   const rig = testRouter({
@@ -71,6 +73,7 @@ async function start(changed: Partial<WebServerOptions> = {}) {
     port: 0,
     maxConnections: 100,
     limits: requestLimits,
+    untaken: new UntakenAnswers({ ...rig, ...(maxUntaken !== undefined && { max: maxUntaken }) }),
     log: rig.log,
     metrics: rig.metrics,
     ...changed,

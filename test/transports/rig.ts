@@ -17,6 +17,7 @@ import type { DeliveryOptions } from '../../src/delivery/delivery.js'
 import { LiveConnections } from '../../src/delivery/live-connections.js'
 import { ApiGate } from '../../src/http/api-gate.js'
 import { BodyBudget } from '../../src/http/kept-bodies.js'
+import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { createApp } from '../../src/listen/app.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
 import { createMetrics } from '../../src/metrics.js'
@@ -151,16 +152,18 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   })
   const connections = new LiveConnections()
   const bodies = { limit: config.limits.bodySize, budget: new BodyBudget(16 * config.limits.bodySize) }
-  const transport: DeliveryOptions = { push, gate, connections, bodies, log: log.log, metrics }
+  const untaken = new UntakenAnswers({ log: log.log, metrics })
+  const transport: DeliveryOptions = { push, gate, connections, bodies, untaken, log: log.log, metrics }
 
   const app = createApp({ resolveClient, limits: config.limits, log: log.log, metrics })
   await options.register(app, transport)
   await app.ready()
   const onUpgrade = options.onUpgrade?.(transport) ?? ((_request, socket) => void socket.destroy())
-  const web = { app, onUpgrade, limits: config.limits, maxConnections: 100_000, host: '127.0.0.1', port: 0, metrics }
-  const http = await startHttp({ ...web, log: log.log })
+  const where = { maxConnections: 100_000, host: '127.0.0.1', port: 0 }
+  const web = { app, onUpgrade, limits: config.limits, ...where, untaken, log: log.log, metrics }
+  const http = await startHttp(web)
   const { pem } = await writeCertificate(directory)
-  const https = await startHttps({ ...web, log: log.log, certificates: { secureContext: pem, serve: () => {} } })
+  const https = await startHttps({ ...web, certificates: { secureContext: pem, serve: () => {} } })
 
   const port = portOf(http)
   const secureUrl = `https://127.0.0.1:${portOf(https)}`

@@ -1,0 +1,93 @@
+import type { ServerResponse } from 'node:http'
+import { constants, type Http2ServerResponse } from 'node:http2'
+import { Socket } from 'node:net'
+import { Ending } from '../endings.js'
+import type { Logger } from '../log.js'
+import type { Metrics } from '../metrics.js'
+
+/** An answer of Node's server, of either version of HTTP. */
+export type Answer = ServerResponse | Http2ServerResponse
+
+/** What holds bytes of an answer; a connection where the answer was written to that itself. */
+type Holder = Answer | Socket
+
+/** How often it is looked at what waits, in milliseconds; and how much may wait by default, in bytes. */
+const [interval, defaultMax] = [250, 64 * 1024 ** 2]
+
+/** What bounds answers that are not taken. */
+export interface UntakenOptions {
+  readonly log: Logger
+  readonly metrics: Metrics
+  /** Bytes of complete answers that their clients have not taken yet, together. Default: 64 MiB. */
+  readonly max?: number
+}
+
+/**
+ * Bounds what answers that are complete hold while their clients do not read. Whoever makes an answer is done with it by
+ * then, and counts it no more; and one connection may have a hundred of them in streams of HTTP/2, or pipelined: twenty
+ * connections came to 1 GB. Beyond the bound, those that have waited longest are cut off.
+ */
+export class UntakenAnswers {
+  readonly #options: UntakenOptions
+  /** In the order in which they came. */
+  readonly #open = new Set<Holder>()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: UntakenOptions) {
+    this.#options = options
+  }
+
+  /** An answer will be made, or has been written to its connection, which has not taken all of it. */
+  add(holder: Holder): void {
+    this.#open.add(holder)
+    this.#timer ??= setInterval(() => this.#look(), interval).unref()
+  }
+
+  /** It is over, or taken. Who holds something and is gone needs not be deleted. */
+  delete(holder: Holder): void {
+    this.#open.delete(holder)
+  }
+
+  #look(): void {
+    let sum = 0
+    const untaken: Holder[] = []
+    for (const holder of this.#open) {
+      // One that waited for others on its connection (pipelining) is not told of its end.
+      if (wireOf(holder).destroyed) this.#open.delete(holder)
+      else if (holder.writableLength > 0 && isComplete(holder)) {
+        untaken.push(holder)
+        sum += holder.writableLength
+      }
+    }
+    const { max = defaultMax } = this.#options
+    for (const holder of untaken) {
+      if (sum <= max) break
+      sum -= holder.writableLength
+      this.#cutOff(holder)
+    }
+    if (this.#open.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  #cutOff(holder: Holder): void {
+    const { log, metrics } = this.#options
+    const { reason, level, text } = new Ending('client-too-slow')
+    const { remoteAddress: peer } = holder instanceof Socket ? holder : holder.req.socket
+    metrics.ended(reason)
+    log[level]({ peer, reason, bytes: holder.writableLength }, text)
+    const wire = wireOf(holder)
+    if ('close' in wire) wire.close(constants.NGHTTP2_CANCEL)
+    else wire.destroy()
+  }
+}
+
+function isComplete(holder: Holder): boolean {
+  return holder instanceof Socket || holder.writableEnded
+}
+
+/** What the bytes of an answer go over: of HTTP/2, its stream. */
+function wireOf(holder: Holder): Socket | Http2ServerResponse['stream'] {
+  if (holder instanceof Socket) return holder
+  return 'stream' in holder ? holder.stream : holder.req.socket
+}
