@@ -1,6 +1,7 @@
-import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus, ReportOptions } from '../receipts.js'
-import { levelsOf } from '../topics.js'
+import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from '../receipts.js'
 import { Awaited, type AwaitedEvent } from './awaited.js'
+import { BatchedStore, portion } from './batched-store.js'
+import { type MessageBounds, Messages, type WaitingMessage } from './messages.js'
 import {
   type AskedRecord,
   allOf,
@@ -10,50 +11,27 @@ import {
   firstOf,
   forgottenKinds,
   keyOf,
-  type MessageRecord,
   type OrderRecord,
+  type ReceiptEvent,
   type ReceiptRecord,
   type RequestRecord,
   secondOf,
   stateKey,
 } from './records.js'
-import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
+import { type ReportRange, readReport, receiptOf } from './report.js'
+import type { ReceiptStore } from './store.js'
+import { iso } from './wording.js'
 
 /** Bounds of what is kept. */
-export interface ReceiptBounds {
+export interface ReceiptBounds extends MessageBounds {
   /** How many receipts there may be, and how many may be wanted; the oldest receipts go first. */
   readonly maxReceipts: number
   /** Of how many events receipts may be wanted. */
   readonly maxRequests: number
-  /** Messages that may wait for the broker; the oldest go first. */
-  readonly maxMessages: number
-  /** Asked before each message about a receipt that nobody waits for; there are any number where it is left out. */
-  readonly mayTell?: (() => boolean) | undefined
-  /** How large a topic the broker takes: a larger one could end the session that all publish with. In bytes. */
-  readonly topic: { readonly levels: number; readonly length: number }
 }
 
-/** An event, as far as receipts are about it. */
-export interface ReceiptEvent {
-  readonly id: string
-  readonly sequence: number
-  readonly topic: string
-  readonly time: number
-}
-
-/** A message that waits to be published. */
-export interface WaitingMessage extends MessageRecord {
-  readonly key: string
-}
-
-/** What is read, or let go of, in one go. */
-const portion = 256
-/** Devices that one message names, and UTF-16 units of theirs, so that it stays far below what brokers take. */
-const [devicesPerMessage, textPerMessage] = [500, 32 * 1024]
 /** Changes of one batch when what is old is forgotten: they are written in one go. */
 const enoughChanges = 5000
-
-const topicPrefix = 'receipts/'
 
 /** How far a status is. */
 const ranks: Readonly<Record<ReceiptStatus, number>> = { received: 0, processed: 1, failed: 1 }
@@ -70,11 +48,10 @@ function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: Re
  * a call that rejects has changed is not known, until `load` is called.
  */
 export class ReceiptBook {
-  readonly #store: ReceiptStore
+  readonly #store: BatchedStore
+  readonly #messages: Messages
   readonly #epoch: string
   readonly #bounds: ReceiptBounds
-  /** How many messages were let go of because too many waited. */
-  dropped = 0
   /** How many receipts that nobody waits for were not told, as there were too many. */
   untold = 0
   /** What is waited for; whoever makes room for more counts it here until it is in the book. */
@@ -82,11 +59,10 @@ export class ReceiptBook {
   #state: BookState
   /** Events whose deadline is to come. */
   readonly #pending = new Map<number, AwaitedEvent>()
-  /** Changes of the batch that is being made. */
-  #changes: StoreChange[] = []
 
   constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
-    this.#store = store
+    this.#store = new BatchedStore(store)
+    this.#messages = new Messages(this.#store, bounds)
     this.#epoch = epoch
     this.#bounds = bounds
     this.awaited = new Awaited(bounds)
@@ -96,6 +72,11 @@ export class ReceiptBook {
   /** How many messages wait to be published. */
   get messages(): number {
     return this.#state.messages
+  }
+
+  /** How many were let go of because too many waited. */
+  get dropped(): number {
+    return this.#messages.dropped
   }
 
   /** Whether the deadline of an event is to come. */
@@ -110,14 +91,13 @@ export class ReceiptBook {
    * @returns how many events whose deadline was to come were forgotten
    */
   async load(): Promise<number> {
-    this.#changes = []
+    this.#store.discard()
     this.#forgetPending()
-    const text = await this.#store.get(stateKey)
-    const state: BookState = text === undefined ? emptyState(this.#epoch) : JSON.parse(text)
+    const state = (await this.#store.read<BookState>(stateKey)) ?? emptyState(this.#epoch)
     this.#state = state
     const isKnown = state.epoch === this.#epoch && state.form === currentForm
     let lost = 0
-    for await (const [key, value] of this.#all(allOf('d'))) {
+    for await (const [key, value] of this.#store.all(allOf('d'))) {
       if (isKnown) this.#await(Number(secondOf(key)), JSON.parse(value))
       else lost++
     }
@@ -154,7 +134,7 @@ export class ReceiptBook {
   }
 
   async requestOf(sequence: number): Promise<RequestRecord | undefined> {
-    return this.#read<RequestRecord>(keyOf('q', sequence))
+    return this.#store.read<RequestRecord>(keyOf('q', sequence))
   }
 
   /** Notes what a device says of an event, as `Receipts.record`. */
@@ -165,34 +145,28 @@ export class ReceiptBook {
   ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean }> {
     const { device, status, detail, user } = said
     const key = keyOf('r', event.sequence, device)
-    const known = await this.#read<ReceiptRecord>(key)
+    const known = await this.#store.read<ReceiptRecord>(key)
     if (known && !isFurther(said, known)) return { receipt: receiptOf(device, known), fresh: false }
     let state = this.#state
     const record: ReceiptRecord = { order: known?.order ?? state.order, status, time, detail, user }
-    this.#put(key, record)
+    this.#store.put(key, record)
     if (!known) {
-      this.#put(keyOf('o', record.order), [event.sequence, device] satisfies OrderRecord)
+      this.#store.put(keyOf('o', record.order), [event.sequence, device] satisfies OrderRecord)
       state = { ...state, receipts: state.receipts + 1, order: state.order + 1 }
       state = await this.#dropOldest(state)
     }
     const { id, topic } = event
     const told = { type: 'receipt', id, topic, device, user, status, time: iso(time), detail }
     const isAwaited = await this.#isAwaited(event.sequence, device)
-    if (isAwaited || this.#mayTell(state)) state = this.#tell(state, topic, told, `${id} ${device}`)
+    if (isAwaited || this.#messages.mayTell(state)) state = this.#messages.tell(state, topic, told, `${id} ${device}`)
     else this.untold++
-    await this.#commit(await this.#dropMessages(state))
+    await this.#commit(await this.#messages.dropOldest(state))
     return { receipt: receiptOf(device, record), fresh: true }
   }
 
   /** Whether somebody waits for a device's receipt. */
   async #isAwaited(sequence: number, device: string): Promise<boolean> {
-    return this.#pending.has(sequence) && (await this.#store.get(keyOf('k', sequence, device))) !== undefined
-  }
-
-  /** Whether a receipt that nobody waits for is told: those that are waited for find room among the messages. */
-  #mayTell({ messages }: BookState): boolean {
-    const { maxMessages, mayTell } = this.#bounds
-    return messages < maxMessages / 2 && mayTell?.() !== false
+    return this.#pending.has(sequence) && (await this.#store.has(keyOf('k', sequence, device)))
   }
 
   /** Lets go of the oldest receipts, where there are too many. Who has answered before the deadline is remembered. */
@@ -201,10 +175,10 @@ export class ReceiptBook {
     if (over <= 0) return state
     for (const [key, value] of await this.#store.range(allOf('o'), Math.min(over, portion))) {
       const [sequence, device]: OrderRecord = JSON.parse(value)
-      this.#delete(key)
-      this.#delete(keyOf('r', sequence, device))
+      this.#store.delete(key)
+      this.#store.delete(keyOf('r', sequence, device))
       if (await this.#isAwaited(sequence, device)) {
-        this.#put(keyOf('k', sequence, device), true satisfies AskedRecord)
+        this.#store.put(keyOf('k', sequence, device), true satisfies AskedRecord)
       }
       state = { ...state, receipts: state.receipts - 1 }
     }
@@ -222,9 +196,17 @@ export class ReceiptBook {
     const asked = devices.length
     const state = await this.#makeRoom(asked)
     const awaited: AwaitedEvent = { by, devices: asked }
-    this.#put(keyOf('q', sequence), { id, topic, time, from, asked, deadline, closed: false } satisfies RequestRecord)
-    this.#put(keyOf('d', deadline, sequence), awaited)
-    for (const device of devices) this.#put(keyOf('k', sequence, device), false satisfies AskedRecord)
+    this.#store.put(keyOf('q', sequence), {
+      id,
+      topic,
+      time,
+      from,
+      asked,
+      deadline,
+      closed: false,
+    } satisfies RequestRecord)
+    this.#store.put(keyOf('d', deadline, sequence), awaited)
+    for (const device of devices) this.#store.put(keyOf('k', sequence, device), false satisfies AskedRecord)
     await this.#commit({ ...state, requests: state.requests + 1, asked: state.asked + asked })
     this.#await(sequence, awaited)
     return true
@@ -236,7 +218,7 @@ export class ReceiptBook {
     let state = this.#state
     const isFull = (): boolean => state.requests >= maxRequests || state.asked + devices > maxReceipts
     if (!isFull()) return state
-    for await (const [key] of this.#all(allOf('f'))) {
+    for await (const [key] of this.#store.all(allOf('f'))) {
       state = await this.#dropRequest(state, key)
       if (!isFull()) break
     }
@@ -247,10 +229,10 @@ export class ReceiptBook {
   async #dropRequest(state: BookState, key: string): Promise<BookState> {
     const sequence = Number(secondOf(key))
     const request = await this.requestOf(sequence)
-    this.#delete(key)
-    this.#delete(keyOf('q', sequence))
+    this.#store.delete(key)
+    this.#store.delete(keyOf('q', sequence))
     for (const kind of ['k', 'w'] as const) {
-      for await (const [device] of this.#all(allOf(kind, sequence))) this.#delete(device)
+      for await (const [device] of this.#store.all(allOf(kind, sequence))) this.#store.delete(device)
     }
     return { ...state, requests: state.requests - 1, asked: state.asked - (request?.asked ?? 0) }
   }
@@ -259,9 +241,9 @@ export class ReceiptBook {
   async wrote(written: ReadonlyMap<number, Iterable<string>>): Promise<void> {
     for (const [sequence, devices] of written) {
       if (!this.#pending.has(sequence)) continue
-      for (const device of devices) this.#put(keyOf('w', sequence, device), '')
+      for (const device of devices) this.#store.put(keyOf('w', sequence, device), '')
     }
-    if (this.#changes.length > 0) await this.#commit(this.#state)
+    if (this.#store.collected > 0) await this.#commit(this.#state)
   }
 
   /** The nearest deadline that is to come. */
@@ -277,13 +259,13 @@ export class ReceiptBook {
     const [key] = first
     const sequence = Number(secondOf(key))
     const request = await this.requestOf(sequence)
-    this.#delete(key)
+    this.#store.delete(key)
     let state = this.#state
     if (request) {
       const missed = await this.#closeAsked(sequence)
-      this.#put(keyOf('q', sequence), { ...request, closed: true } satisfies RequestRecord)
-      this.#put(keyOf('f', request.deadline, sequence), '')
-      state = await this.#dropMessages(this.#tellMissed(state, request, missed))
+      this.#store.put(keyOf('q', sequence), { ...request, closed: true } satisfies RequestRecord)
+      this.#store.put(keyOf('f', request.deadline, sequence), '')
+      state = await this.#messages.dropOldest(this.#messages.tellMissed(state, request, missed))
     }
     await this.#commit(state)
     const awaited = this.#pending.get(sequence)
@@ -295,105 +277,30 @@ export class ReceiptBook {
   /** Writes down who of those that were asked has answered, and returns the others. */
   async #closeAsked(sequence: number): Promise<string[]> {
     const missed: string[] = []
-    for await (const entries of this.#portions(allOf('k', sequence))) {
+    for await (const entries of this.#store.portions(allOf('k', sequence))) {
       const devices = entries.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
-      const receipts = await Promise.all(devices.map(device => this.#store.get(keyOf('r', sequence, device))))
+      const answered = await Promise.all(devices.map(device => this.#store.has(keyOf('r', sequence, device))))
       for (const [index, device] of devices.entries()) {
-        if (receipts[index] === undefined) missed.push(device)
-        else this.#put(keyOf('k', sequence, device), true satisfies AskedRecord)
+        if (!answered[index]) missed.push(device)
+        else this.#store.put(keyOf('k', sequence, device), true satisfies AskedRecord)
       }
     }
     return missed
   }
 
-  #tellMissed(state: BookState, request: RequestRecord, missed: readonly string[]): BookState {
-    const { id, topic, deadline } = request
-    for (let at = 0; at < missed.length; ) {
-      const devices = upTo(missed.slice(at, at + devicesPerMessage), textPerMessage, device => device.length)
-      state = this.#tell(state, topic, { type: 'missed', id, topic, devices, deadline: iso(deadline) }, id)
-      at += devices.length
-    }
-    return state
-  }
-
-  /** Adds a message about an event on `topic`. About messages on receipts there are none, or there would be no end. */
-  #tell(state: BookState, topic: string, what: object, group: string): BookState {
-    if (topic.startsWith(topicPrefix)) return state
-    const { levels, length } = this.#bounds.topic
-    if (levelsOf(topic) >= levels || Buffer.byteLength(topic) + topicPrefix.length > length) return state
-    const message: MessageRecord = { topic: topicPrefix + topic, payload: JSON.stringify(what), group }
-    this.#put(keyOf('m', state.message), message)
-    return { ...state, messages: state.messages + 1, message: state.message + 1 }
-  }
-
-  /** Lets go of the messages that have waited longest, where there are too many. */
-  async #dropMessages(state: BookState): Promise<BookState> {
-    const over = state.messages - this.#bounds.maxMessages
-    if (over <= 0) return state
-    const oldest = await this.#store.range(allOf('m'), over)
-    for (const [key] of oldest) this.#delete(key)
-    this.dropped += oldest.length
-    return { ...state, messages: state.messages - oldest.length }
-  }
-
   /** The messages that have waited longest. */
-  async waitingMessages(limit: number): Promise<WaitingMessage[]> {
-    const entries = await this.#store.range(allOf('m'), limit)
-    return entries.map(([key, value]) => ({ key, ...(JSON.parse(value) as MessageRecord) }))
+  waitingMessages(limit: number): Promise<WaitingMessage[]> {
+    return this.#messages.waiting(limit)
   }
 
   /** Forgets messages that are published. */
   async sent(keys: readonly string[]): Promise<void> {
-    let { messages } = this.#state
-    for (const key of keys) {
-      if ((await this.#store.get(key)) === undefined) continue
-      this.#delete(key)
-      messages--
-    }
-    await this.#commit({ ...this.#state, messages })
+    await this.#commit(await this.#messages.sent(this.#state, keys))
   }
 
   /** What is known of an event. */
-  async report(event: ReceiptEvent, options: ReportRange): Promise<ReceiptReport> {
-    const { id, sequence, topic, time } = event
-    const request = await this.requestOf(sequence)
-    const asked = request ? await this.#page('k', sequence, options) : []
-    const requested = request && {
-      from: request.from,
-      count: request.asked,
-      devices: asked.map(([key]) => secondOf(key)),
-      deadline: request.deadline,
-      missed: request.closed
-        ? asked.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
-        : undefined,
-    }
-    const receipts = await this.#page('r', sequence, options)
-    return {
-      event: { id, topic, time },
-      requested,
-      written: (await this.#page('w', sequence, options)).map(([key]) => secondOf(key)),
-      receipts: receipts.map(([key, value]) => receiptOf(secondOf(key), JSON.parse(value))),
-    }
-  }
-
-  /** Entries of a kind about an event, of the devices that a report lists. */
-  async #page(
-    kind: 'k' | 'w' | 'r',
-    sequence: number,
-    { limit, after, maxText = Number.POSITIVE_INFINITY }: ReportRange,
-  ): Promise<Entry[]> {
-    const all = allOf(kind, sequence)
-    // The name with a character that no name has comes right after it.
-    const range = after === undefined ? all : { ...all, gte: `${keyOf(kind, sequence, after)}\0` }
-    const sizeOf = ([key, value]: Entry): number => secondOf(key).length + value.length
-    const page: Entry[] = []
-    let left = maxText
-    for await (const entries of this.#portions(range)) {
-      page.push(...entries)
-      left -= entries.reduce((size, entry) => size + sizeOf(entry), 0)
-      if (page.length >= limit || left < 0) break
-    }
-    return upTo(page.slice(0, limit), maxText, sizeOf)
+  report(event: ReceiptEvent, range: ReportRange): Promise<ReceiptReport> {
+    return readReport(this.#store, event, range)
   }
 
   /**
@@ -404,14 +311,14 @@ export class ReceiptBook {
    */
   async trim(first: number, from: number): Promise<number | undefined> {
     const until = (kind: 'r' | 'q') => ({ gte: keyOf(kind, from), lt: keyOf(kind, first) })
-    const receipts = await this.#store.range(until('r'), portion)
-    const requests = await this.#store.range(until('q'), portion)
+    const receipts = await this.#store.range(until('r'))
+    const requests = await this.#store.range(until('q'))
     let end = Math.min(this.#endOf(receipts, first), this.#endOf(requests, first))
     let state = this.#state
     for (const [key, value] of receipts) {
       if (this.#pending.has(firstOf(key))) continue
-      this.#delete(key)
-      this.#delete(keyOf('o', (JSON.parse(value) as ReceiptRecord).order))
+      this.#store.delete(key)
+      this.#store.delete(keyOf('o', (JSON.parse(value) as ReceiptRecord).order))
       state = { ...state, receipts: state.receipts - 1 }
     }
     for (const [key, value] of requests) {
@@ -419,11 +326,11 @@ export class ReceiptBook {
       if (this.#pending.has(sequence)) continue
       const { deadline } = JSON.parse(value) as RequestRecord
       state = await this.#dropRequest(state, keyOf('f', deadline, sequence))
-      if (this.#changes.length < enoughChanges) continue
+      if (this.#store.collected < enoughChanges) continue
       end = Math.min(end, sequence + 1)
       break
     }
-    if (this.#changes.length > 0) await this.#commit(state)
+    if (this.#store.collected > 0) await this.#commit(state)
     return end < first ? end : undefined
   }
 
@@ -438,48 +345,15 @@ export class ReceiptBook {
   /** The devices of the keys of a kind and an event. */
   async #devices(kind: 'k' | 'w', sequence: number): Promise<string[]> {
     const devices: string[] = []
-    for await (const [key] of this.#all(allOf(kind, sequence))) devices.push(secondOf(key))
+    for await (const [key] of this.#store.all(allOf(kind, sequence))) devices.push(secondOf(key))
     return devices
   }
 
-  /** All of a range, read in portions. */
-  async *#all(range: KeyRange): AsyncGenerator<Entry> {
-    for await (const entries of this.#portions(range)) yield* entries
-  }
-
-  async *#portions({ gte, lt }: KeyRange): AsyncGenerator<readonly Entry[]> {
-    for (;;) {
-      const entries = await this.#store.range({ gte, lt }, portion)
-      yield entries
-      if (entries.length < portion) return
-      gte = `${entries.at(-1)?.[0]}\0`
-    }
-  }
-
-  async #read<T>(key: string): Promise<T | undefined> {
-    const text = await this.#store.get(key)
-    return text === undefined ? undefined : JSON.parse(text)
-  }
-
-  #put(key: string, value: unknown): void {
-    this.#changes.push({ type: 'put', key, value: JSON.stringify(value) })
-  }
-
-  #delete(key: string): void {
-    this.#changes.push({ type: 'del', key })
-  }
-
   async #commit(state: BookState): Promise<void> {
-    const changes = this.#changes
-    this.#changes = []
-    this.#put(stateKey, state)
-    await this.#store.batch([...changes, ...this.#changes.splice(0)])
+    await this.#store.commit(state)
     this.#state = state
   }
 }
-
-/** Which devices each list of a report has: at most `limit`, after one in the order of the store. */
-export type ReportRange = ReportOptions & { readonly limit: number }
 
 /** A request for receipts that is new. */
 export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
@@ -490,26 +364,6 @@ export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
   readonly deadline: number
 }
 
-type Entry = readonly [key: string, value: string]
-
-/** The first of a list that are together no larger than `most`; one at least, where there is one. */
-function upTo<T>(list: readonly T[], most: number, sizeOf: (item: T) => number): T[] {
-  let size = 0
-  const end = list.findIndex((item, index) => {
-    size += sizeOf(item)
-    return size > most && index > 0
-  })
-  return list.slice(0, end === -1 ? list.length : end)
-}
-
 function emptyState(epoch: string): BookState {
   return { epoch, form: currentForm, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
-}
-
-function receiptOf(device: string, { status, time, detail, user }: ReceiptRecord): Receipt {
-  return { device, status, time, ...(detail !== undefined && { detail }), ...(user !== undefined && { user }) }
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString()
 }

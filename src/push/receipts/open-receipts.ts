@@ -13,9 +13,10 @@ import type {
   ReportOptions,
 } from '../receipts.js'
 import type { WriteTracking } from '../written.js'
-import { type NewRequest, ReceiptBook, type ReceiptBounds, type ReceiptEvent } from './book.js'
+import { type NewRequest, ReceiptBook, type ReceiptBounds } from './book.js'
 import { type Clock, systemClock } from './clock.js'
 import { Outbox } from './outbox.js'
+import type { ReceiptEvent } from './records.js'
 import type { ReceiptStore } from './store.js'
 
 /** Bounds that nobody needs to change. */

@@ -1,8 +1,8 @@
 import { Ending, type EndingReason } from '../../endings.js'
 import type { Logger } from '../../log.js'
 import type { Publisher } from '../publisher.js'
-import type { WaitingMessage } from './book.js'
 import type { Clock } from './clock.js'
+import type { WaitingMessage } from './messages.js'
 
 /** Messages that are published at the same time. */
 const atOnce = 32

@@ -64,6 +64,14 @@ export function secondOf(key: string): string {
   return key.slice(3 + digits)
 }
 
+/** An event, as far as receipts are about it. */
+export interface ReceiptEvent {
+  readonly id: string
+  readonly sequence: number
+  readonly topic: string
+  readonly time: number
+}
+
 /** What the book knows of itself; changed with each batch. */
 export interface BookState {
   /** Of the journal whose events these are. */
