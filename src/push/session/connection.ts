@@ -9,10 +9,11 @@ import {
 } from 'mqtt-packet'
 import { Ending } from '../../endings.js'
 import type { Message, QoS } from '../event.js'
+import { answerError, ConnectionRefusal, disconnection, refusalOf } from './broker-answers.js'
 import type { Dialect } from './dialect.js'
+import { InFlight, maxInFlight, type Settle } from './in-flight.js'
 import { KeepAlive } from './keep-alive.js'
 import { PacketReader } from './packet-reader.js'
-import { packetTooLarge } from './packet-too-large.js'
 
 /** What one connection needs. */
 export interface ConnectionOptions {
@@ -33,25 +34,11 @@ export interface ConnectionOptions {
   readonly onKept?: ((count: number) => void) | undefined
 }
 
-/** The broker did not let the connection in. */
-export class ConnectionRefusal extends Error {
-  override readonly name = 'ConnectionRefusal'
-  /** Whether it may be that the broker does not speak the dialect. */
-  readonly mayBeDialect: boolean
-
-  constructor(text: string, mayBeDialect: boolean, cause?: unknown) {
-    super(text, cause === undefined ? undefined : { cause })
-    this.mayBeDialect = mayBeDialect
-  }
-}
-
 /** For how long a broker keeps a session, in seconds: as MQTT 3.1.1 has it, until it is told otherwise (MQTT 5 §3.1.2.11.2). */
 const sessionExpiryInterval = 0xffff_ffff
 
-/** Packet identifiers have 16 bits [MQTT-2.3.1-1]; so many may be in flight where a broker of MQTT 5 does not say less. */
-const maxInFlight = 65_535
 /**
- * How many are where the broker cannot say: Aedes ends a connection with more than 1000 of QoS 2, and mosquitto drops what
+ * How many publications are in flight where the broker cannot say: Aedes ends a connection with more than 1000 of QoS 2, and mosquitto drops what
  * is beyond 1020.
  */
 const maxUntold = 500
@@ -59,33 +46,10 @@ const maxUntold = 500
 /** How long a broker that has been told good-bye may take to close the connection, in milliseconds. */
 const lingering = 250
 
-/** Another connection has taken the place of this one: it has the same client id (MQTT 5 §4.13, reason code 0x8E). */
-export class TakenOver extends Error {
-  override readonly name = 'TakenOver'
-}
-
 /** Bytes of the PUBLISH packet of a message in MQTT 3.1.1, at most: its head, the topic with its length, an identifier. */
 export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
   return 5 + 2 + Buffer.byteLength(topic) + 2 + payload.length
 }
-
-/** MQTT 3.1.1, table 3.1, and what MQTT 5 has in its place (§3.2.2.2). */
-const refusals: Readonly<Record<number, string>> = {
-  1: 'it does not speak this version of MQTT',
-  2: 'it does not accept the client id',
-  3: 'it says that its service is unavailable',
-  4: 'it does not accept the user name or password',
-  5: 'it does not authorize the session',
-  132: 'it does not speak this version of MQTT',
-  133: 'it does not accept the client id',
-  134: 'it does not accept the user name or password',
-  135: 'it does not authorize the session',
-  136: 'it says that its service is unavailable',
-  137: 'it is busy',
-  138: 'it has banned the session',
-}
-
-type Settle = (error: Error | undefined, packet?: Packet) => void
 
 /**
  * One MQTT connection as a client, from CONNECT to its end.
@@ -101,13 +65,7 @@ export class Connection {
   #closed: Error | undefined
   #isLeaving = false
   readonly #onClosed: ((reason: Error) => void)[] = []
-  #lastId = 0
-  /** What waits for an answer, by packet identifier. */
-  readonly #pending = new Map<number, Settle>()
-  #inFlight = 0
-  #onIdle: (() => void) | undefined
-  /** Publications that wait until fewer are in flight (MQTT 5 §4.9). */
-  readonly #waiting: (() => void)[] = []
+  readonly #inFlight = new InFlight()
   /** What waits for a PINGRESP, in order. */
   #pings: Settle[] = []
   #corked = false
@@ -232,8 +190,7 @@ export class Connection {
       if (this.#closed) settle(this.#closed)
       else if (this.#isLeaving) settle(new Error('the session is being closed'))
       else if (qos === 0) this.#write(packet, settle)
-      else if (this.#inFlight < this.#receiveMaximum) this.#publishAcknowledged(packet, settle)
-      else this.#waiting.push(() => this.#publishAcknowledged(packet, settle))
+      else this.#inFlight.publish(this.#receiveMaximum, messageId => this.#write({ ...packet, messageId }), settle)
     })
   }
 
@@ -280,7 +237,7 @@ export class Connection {
       this.onClosed(done)
       // With something unread the end would be a reset, and what was acknowledged might be sent again to the next session.
       this.resume()
-      this.#whenIdle(() => {
+      this.#inFlight.whenIdle(() => {
         if (this.#closed) return
         this.#write({ cmd: 'disconnect' })
         this.#stream.end(() => setTimeout(done, lingering))
@@ -340,8 +297,7 @@ export class Connection {
     }
     const code = packet.returnCode || packet.reasonCode || 0
     if (code !== 0) {
-      const text = refusals[code] ?? `return code ${code}`
-      this.destroy(new ConnectionRefusal(text, code === 1 || code === 0x84))
+      this.destroy(refusalOf(code))
       return
     }
     this.#connack = packet
@@ -362,36 +318,13 @@ export class Connection {
   }
 
   #settle(messageId: number, packet: Packet): void {
-    const settle = this.#pending.get(messageId)
-    if (!settle) return
-    this.#pending.delete(messageId)
     const code = 'reasonCode' in packet ? (packet.reasonCode ?? 0) : 0
-    settle(code >= 0x80 ? answerError(code) : undefined, packet)
+    this.#inFlight.answer(messageId, answerError(code), packet)
   }
 
   get #receiveMaximum(): number {
     if (this.#options.dialect.protocolVersion !== 5) return maxUntold
     return this.#connack?.properties?.receiveMaximum ?? maxInFlight
-  }
-
-  #publishAcknowledged(packet: IPublishPacket, settle: Settle): void {
-    if (this.#closed) {
-      settle(this.#closed)
-      return
-    }
-    this.#inFlight++
-    const messageId = this.#take((error, answer) => {
-      this.#inFlight--
-      settle(error, answer)
-      if (!this.#closed) this.#waiting.shift()?.()
-      if (this.#inFlight === 0) this.#onIdle?.()
-    })
-    this.#write({ ...packet, messageId })
-  }
-
-  #whenIdle(then: () => void): void {
-    if (this.#inFlight === 0) then()
-    else this.#onIdle = then
   }
 
   #ask(packet: (messageId: number) => Packet): Promise<Packet> {
@@ -400,20 +333,12 @@ export class Connection {
         reject(this.#closed)
         return
       }
-      const messageId = this.#take((error, answer) => {
+      const messageId = this.#inFlight.take((error, answer) => {
         if (error || !answer) reject(error)
         else resolve(answer)
       })
       this.#write(packet(messageId))
     })
-  }
-
-  #take(settle: Settle): number {
-    do {
-      this.#lastId = (this.#lastId % maxInFlight) + 1
-    } while (this.#pending.has(this.#lastId))
-    this.#pending.set(this.#lastId, settle)
-    return this.#lastId
   }
 
   #write(packet: Packet, done?: Settle): void {
@@ -442,28 +367,12 @@ export class Connection {
     // A broker that does not know what it reads may as well just close.
     const refusal = reason instanceof ConnectionRefusal ? reason : new ConnectionRefusal(reason.message, true, reason)
     this.#onConnack?.(refusal)
-    for (const settle of [...this.#pending.values(), ...this.#pings.splice(0)]) settle(reason)
-    this.#pending.clear()
-    for (const proceed of this.#waiting.splice(0)) proceed()
+    this.#inFlight.close(reason)
+    for (const settle of this.#pings.splice(0)) settle(reason)
     for (const listener of this.#onClosed.splice(0)) listener(reason)
   }
 }
 
-function disconnection(code: number | undefined): Error {
-  if (code === 0x8e) return new TakenOver('another session has the same client id')
-  return new Error(`the broker ended the session (reason code ${code ?? 0})`)
-}
-
 function lowerQos(wanted: QoS, maximum = 2): QoS {
   return wanted <= maximum ? wanted : maximum === 0 ? 0 : 1
-}
-
-/** MQTT 5 §2.4: not authorized, topic name invalid; too large; any other. */
-function answerError(code: number): Error {
-  // mosquitto's message_size_limit, which it does not tell in CONNACK.
-  if (code === packetTooLarge) {
-    return new Ending('body-too-large', { hint: 'the broker does not take a message of this size' })
-  }
-  if (code === 0x87 || code === 0x90) return new Ending('topic-refused', { hint: 'the broker does not accept it' })
-  return new Ending('broker-away', { hint: `it answered with reason code ${code}` })
 }

@@ -1,5 +1,6 @@
 import type { Logger } from '../../log.js'
-import { type Connection, ConnectionRefusal } from './connection.js'
+import { ConnectionRefusal } from './broker-answers.js'
+import type { Connection } from './connection.js'
 import { bridge, type Dialect, mqtt5, plain } from './dialect.js'
 
 /** Finds out which form of MQTT a broker speaks: the one that says most comes first. What worked is tried first again. */

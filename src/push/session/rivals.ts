@@ -1,5 +1,5 @@
 import type { Logger } from '../../log.js'
-import { TakenOver } from './connection.js'
+import { TakenOver } from './broker-answers.js'
 import { steady } from './link.js'
 
 /** How often the log says it, at most; in milliseconds. */
