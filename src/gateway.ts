@@ -2,17 +2,14 @@ import { resolve } from 'node:path'
 import { type Access, openAccess } from './access/access.js'
 import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
-import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { compileOrigins, type OriginPolicy } from './access/origins.js'
-import { RateLimits, TokenBucket } from './access/rate-limits.js'
+import { RateLimits } from './access/rate-limits.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
 import type { Broker } from './broker/broker.js'
-import type { EmbeddedHooks } from './broker/embedded.js'
-import type { ProbeOptions } from './broker/probe.js'
-import { createUpstream } from './broker/upstream.js'
 import { pushOf } from './config/push.js'
-import { type BrokerConfig, type Config, type TunnelConfig, upstreamAt } from './config/schema.js'
+import type { Config, TunnelConfig } from './config/schema.js'
+import { Brokers, embeddedHooks } from './gateway-brokers.js'
 import type { PushSide, PushSideOptions, SocketEndpoint } from './gateway-push.js'
 import { ApiGate, type ApiGateOptions } from './http/api-gate.js'
 import { UntakenAnswers } from './http/untaken-answers.js'
@@ -24,7 +21,6 @@ import { registerHealth } from './listen/health.js'
 import { formatUrl, type Listener } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
 import { registerEndpointHints, registerPages } from './listen/pages.js'
-import type { ProbedBroker } from './listen/readiness.js'
 import { registerTickets } from './listen/tickets.js'
 import { UpgradeRouter } from './listen/upgrade.js'
 import { createUpgradeIdentity } from './listen/upgrade-identity.js'
@@ -223,65 +219,6 @@ class Opened {
   }
 }
 
-/** The brokers that the configuration names, each made once. */
-class Brokers {
-  /** Every broker, with what its readiness probe needs. */
-  readonly probed: ProbedBroker[] = []
-  readonly #config: Config
-  readonly #cwd: string
-  readonly #log: Logger
-  readonly #hooks: EmbeddedHooks
-  readonly #made = new Map<string, Promise<Broker>>()
-
-  constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
-    this.#config = config
-    this.#cwd = cwd
-    this.#log = log
-    this.#hooks = hooks
-  }
-
-  /** @throws {StartError} when its files or its data directory cannot be used */
-  get(wanted: BrokerConfig): Promise<Broker> {
-    const key = JSON.stringify(wanted)
-    const made = this.#made.get(key) ?? this.#make(wanted)
-    this.#made.set(key, made)
-    return made
-  }
-
-  async #make(wanted: BrokerConfig): Promise<Broker> {
-    if (wanted === 'embedded') return this.#probe(await this.#makeEmbedded(), {})
-    const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
-    return this.#probe(createUpstream(upstream, this.#log), { username, password })
-  }
-
-  async #makeEmbedded(): Promise<Broker> {
-    const { data, mqtt, limits } = this.#config
-    // Loaded where it is wanted: a plain tunnel starts without a broker inside.
-    const { createEmbedded } = await import('./broker/embedded.js')
-    const { topicLevels, topicLength } = limits
-    const directory = data === 'none' ? data : resolve(this.#cwd, data)
-    // The tunnel's own limit comes first, and tells the client why.
-    const connectTimeout = limits.connectTimeout + 1000
-    const options = { ...mqtt, topicLevels, topicLength, connectTimeout, data: directory }
-    return createEmbedded(options, this.#log, this.#hooks)
-  }
-
-  #probe(broker: Broker, credentials: ProbeOptions): Broker {
-    const probe = async (): Promise<number> => {
-      // Loaded with the first question for readiness: it reads MQTT packets, which a plain tunnel does not.
-      const { probeBroker } = await import('./broker/probe.js')
-      return probeBroker(broker, credentials)
-    }
-    this.probed.push({ name: broker.name, probe })
-    return broker
-  }
-
-  async close(): Promise<void> {
-    const made = await Promise.allSettled(this.#made.values())
-    await Promise.allSettled(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
-  }
-}
-
 /** What every request to the API passes. */
 function apiGate(
   config: Config,
@@ -336,31 +273,6 @@ async function openPushSide(
     limits,
   }
   return opened.add(await openPush({ ...options, ...parts }))
-}
-
-/** What the embedded broker asks access/, and tells the metrics. */
-function embeddedHooks(
-  config: Config,
-  access: Access,
-  users: UserLimits,
-  metrics: Metrics,
-  subscriptions: MqttListeners,
-): EmbeddedHooks {
-  const { authenticator, rules } = access
-  const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
-  return {
-    gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
-    newPace:
-      perSecond === 'off'
-        ? undefined
-        : () => {
-            const bucket = new TokenBucket({ perSecond, burst })
-            return { portion: perSecond, spend: messages => bucket.spend(messages) }
-          },
-    onDelay: metrics.delayed,
-    onDenied: metrics.denied,
-    subscriptions,
-  }
 }
 
 /** Plain WebSockets, for those who may use the rest of the API. */

@@ -1,0 +1,98 @@
+import { resolve } from 'node:path'
+import type { Access } from './access/access.js'
+import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
+import { TokenBucket } from './access/rate-limits.js'
+import type { UserLimits } from './access/user-limits.js'
+import type { Broker } from './broker/broker.js'
+import type { EmbeddedHooks } from './broker/embedded.js'
+import type { ProbeOptions } from './broker/probe.js'
+import { createUpstream } from './broker/upstream.js'
+import { type BrokerConfig, type Config, upstreamAt } from './config/schema.js'
+import type { ProbedBroker } from './listen/readiness.js'
+import type { Logger } from './log.js'
+import type { Metrics } from './metrics.js'
+import type { MqttListeners } from './push/mqtt-listeners.js'
+
+/** The part of the composition root that makes brokers: those that the configuration names, each made once. */
+export class Brokers {
+  /** Every broker, with what its readiness probe needs. */
+  readonly probed: ProbedBroker[] = []
+  readonly #config: Config
+  readonly #cwd: string
+  readonly #log: Logger
+  readonly #hooks: EmbeddedHooks
+  readonly #made = new Map<string, Promise<Broker>>()
+
+  constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
+    this.#config = config
+    this.#cwd = cwd
+    this.#log = log
+    this.#hooks = hooks
+  }
+
+  /** @throws {StartError} when its files or its data directory cannot be used */
+  get(wanted: BrokerConfig): Promise<Broker> {
+    const key = JSON.stringify(wanted)
+    const made = this.#made.get(key) ?? this.#make(wanted)
+    this.#made.set(key, made)
+    return made
+  }
+
+  async #make(wanted: BrokerConfig): Promise<Broker> {
+    if (wanted === 'embedded') return this.#probe(await this.#makeEmbedded(), {})
+    const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
+    return this.#probe(createUpstream(upstream, this.#log), { username, password })
+  }
+
+  async #makeEmbedded(): Promise<Broker> {
+    const { data, mqtt, limits } = this.#config
+    // Loaded where it is wanted: a plain tunnel starts without a broker inside.
+    const { createEmbedded } = await import('./broker/embedded.js')
+    const { topicLevels, topicLength } = limits
+    const directory = data === 'none' ? data : resolve(this.#cwd, data)
+    // The tunnel's own limit comes first, and tells the client why.
+    const connectTimeout = limits.connectTimeout + 1000
+    const options = { ...mqtt, topicLevels, topicLength, connectTimeout, data: directory }
+    return createEmbedded(options, this.#log, this.#hooks)
+  }
+
+  #probe(broker: Broker, credentials: ProbeOptions): Broker {
+    const probe = async (): Promise<number> => {
+      // Loaded with the first question for readiness: it reads MQTT packets, which a plain tunnel does not.
+      const { probeBroker } = await import('./broker/probe.js')
+      return probeBroker(broker, credentials)
+    }
+    this.probed.push({ name: broker.name, probe })
+    return broker
+  }
+
+  async close(): Promise<void> {
+    const made = await Promise.allSettled(this.#made.values())
+    await Promise.allSettled(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+  }
+}
+
+/** What the embedded broker asks access/, and tells the metrics. */
+export function embeddedHooks(
+  config: Config,
+  access: Access,
+  users: UserLimits,
+  metrics: Metrics,
+  subscriptions: MqttListeners,
+): EmbeddedHooks {
+  const { authenticator, rules } = access
+  const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
+  return {
+    gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
+    newPace:
+      perSecond === 'off'
+        ? undefined
+        : () => {
+            const bucket = new TokenBucket({ perSecond, burst })
+            return { portion: perSecond, spend: messages => bucket.spend(messages) }
+          },
+    onDelay: metrics.delayed,
+    onDenied: metrics.denied,
+    subscriptions,
+  }
+}
