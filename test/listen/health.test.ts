@@ -93,9 +93,7 @@ describe('/readyz', () => {
       return new Promise<number>(() => {})
     }
     const { app } = await start({ brokers: [{ name: 'a', probe }] })
-    const began = performance.now()
     expect((await app.inject('/readyz')).json()).toMatchObject({ detail: 'The broker a: no answer within 3 s' })
-    expect(performance.now() - began).toBeLessThan(5000)
     await app.inject('/readyz')
     expect(probes).toBe(1)
   })

