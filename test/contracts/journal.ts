@@ -219,14 +219,16 @@ export function describeJournal(makePlace: () => Promise<JournalPlace>, { durabl
     await reopen({ maxEvents: durable ? 10 : 60_000 })
     if (!durable) await fill(60_000)
     now += wide.maxAge + 1
-    const trimmed = journal.trim()
-    let longest = 0
+    let isTrimming = true
+    const trimmed = journal.trim().then(() => {
+      isTrimming = false
+    })
+    let meanwhile = 0
     for (let index = 0; index < 20; index++) {
-      const start = performance.now()
       await journal.append(message('t'))
-      longest = Math.max(longest, performance.now() - start)
+      if (isTrimming) meanwhile++
     }
-    expect(longest).toBeLessThan(500)
+    expect(meanwhile).toBeGreaterThan(0)
     await trimmed
     await journal.trim()
     expect(journal.head - journal.first + 1).toBeLessThanOrEqual(20)
