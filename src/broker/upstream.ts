@@ -18,8 +18,11 @@ export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
 /** How much of a broker's answer is buffered while the client reads slowly, in bytes. */
 const highWaterMark = 64 * 1024
 
-/** How long a broker has to take the connections that wait at its Unix socket, before the next attempt; in milliseconds. */
-const busyDelay = 10
+/**
+ * How long a broker whose Unix socket has no place for one more connection has to take some of those that wait there, before
+ * the next attempt; in milliseconds, at first and at most.
+ */
+const [firstPause, longestPause] = [10, 500]
 
 /** Dead peers are found by the kernel after this much silence, in milliseconds; MQTT's own keep-alive comes sooner. */
 const keepAliveInitialDelay = 60_000
@@ -53,18 +56,22 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
     return stream
   }
 
-  /** Tries again while the broker has more new connections waiting than its Unix socket has places for. */
-  async function connectInTurn(address: Address, peer: Peer, timeout: number): Promise<BrokerStream> {
-    const deadline = performance.now() + timeout
-    for (;;) {
+  /** Tries one address after the other, each with its share of the time that is left. */
+  async function connectToAny(peer: Peer, deadline: number): Promise<BrokerStream | readonly Failure[]> {
+    const failures: Failure[] = []
+    const order = book.order()
+    for (const [index, address] of order.entries()) {
       if (closing) throw new Ending('shutting-down')
+      const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
       try {
-        return await connect(address, peer, Math.max(1, deadline - performance.now()))
+        return await connect(address, peer, timeout)
       } catch (error) {
-        if (codeOf(error) !== 'EAGAIN' || performance.now() + busyDelay >= deadline) throw error
+        book.failed(address)
+        failures.push({ address, error })
+        log.debug({ err: error, broker: address.name }, 'a broker address failed')
       }
-      await wait(busyDelay)
     }
+    return failures
   }
 
   return {
@@ -72,20 +79,14 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
 
     async open(peer: Peer): Promise<BrokerStream> {
       const deadline = performance.now() + options.connectTimeout
-      const failures: Failure[] = []
-      const order = book.order()
-      for (const [index, address] of order.entries()) {
-        const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
-        try {
-          return await connectInTurn(address, peer, timeout)
-        } catch (error) {
-          if (closing) throw new Ending('shutting-down')
-          book.failed(address)
-          failures.push({ address, error })
-          log.debug({ err: error, broker: address.name }, 'a broker address failed')
-        }
+      for (let pause = firstPause; ; pause = Math.min(2 * pause, longestPause)) {
+        const opened = await connectToAny(peer, deadline)
+        if (!isFailed(opened)) return opened
+        if (!opened.some(isFull) || performance.now() + pause > deadline) throw endingOf(opened)
+        await wait(pause * (1 - Math.random() / 2))
+        // What is left is not enough to find out anything else.
+        if (performance.now() + firstPause > deadline) throw endingOf(opened)
       }
-      throw endingOf(failures)
     },
 
     async close(): Promise<void> {
@@ -93,6 +94,15 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
       await Promise.all([...connections].map(connection => connection.close()))
     },
   }
+}
+
+function isFailed(opened: BrokerStream | readonly Failure[]): opened is readonly Failure[] {
+  return Array.isArray(opened)
+}
+
+/** Whether nothing is wrong but that too many came at once. */
+function isFull({ error }: Failure): boolean {
+  return codeOf(error) === 'EAGAIN'
 }
 
 interface ConnectionParts {

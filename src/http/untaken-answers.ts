@@ -25,12 +25,14 @@ export interface UntakenOptions {
 /**
  * Bounds what answers that are complete hold while their clients do not read. Whoever makes an answer is done with it by
  * then, and counts it no more; and one connection may have a hundred of them in streams of HTTP/2, or pipelined: twenty
- * connections came to 1 GB. Beyond the bound, those that have waited longest are cut off.
+ * connections came to 1 GB. It is looked at every 250 ms what waits; beyond the bound, those that have waited longest are
+ * cut off. Until then there may be more: who reads has the time to do so.
  */
 export class UntakenAnswers {
   readonly #options: UntakenOptions
-  /** In the order in which they came. */
   readonly #open = new Set<Holder>()
+  /** Of those, the ones that are complete and wait for their clients; the longest wait first. */
+  readonly #waiting = new Set<Holder>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: UntakenOptions) {
@@ -40,27 +42,28 @@ export class UntakenAnswers {
   /** An answer will be made, or has been written to its connection, which has not taken all of it. */
   add(holder: Holder): void {
     this.#open.add(holder)
+    if (holder instanceof Socket) this.#waiting.add(holder)
     this.#timer ??= setInterval(() => this.#look(), interval).unref()
   }
 
-  /** It is over, or taken. Who holds something and is gone needs not be deleted. */
+  /** It is over, or taken. What is destroyed need not be deleted: it is found so. */
   delete(holder: Holder): void {
     this.#open.delete(holder)
+    this.#waiting.delete(holder)
   }
 
   #look(): void {
     let sum = 0
-    const untaken: Holder[] = []
     for (const holder of this.#open) {
       // One that waited for others on its connection (pipelining) is not told of its end.
-      if (wireOf(holder).destroyed) this.#open.delete(holder)
+      if (wireOf(holder).destroyed) this.delete(holder)
       else if (holder.writableLength > 0 && isComplete(holder)) {
-        untaken.push(holder)
+        this.#waiting.add(holder)
         sum += holder.writableLength
       }
     }
     const { max = defaultMax } = this.#options
-    for (const holder of untaken) {
+    for (const holder of this.#waiting) {
       if (sum <= max) break
       sum -= holder.writableLength
       this.#cutOff(holder)

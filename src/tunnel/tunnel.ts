@@ -105,7 +105,7 @@ export class Tunnel implements ClientListener {
     if (broker.deliverTo) broker.deliverTo(this.#onBrokerData)
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
-    broker.on('end', () => this.#onBrokerEnd('broker-closed'))
+    broker.on('end', () => this.#onBrokerEnd('broker-closed', broker.ending))
     broker.on('error', error =>
       this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
     )
@@ -148,11 +148,9 @@ export class Tunnel implements ClientListener {
     if (!this.#client.write(chunk)) this.#broker.pause()
   }
 
-  #onBrokerEnd(reason: EndingReason): void {
-    const { ending } = this.#broker
-    if (ending) this.#begin(ending)
+  #onBrokerEnd(reason: EndingReason, ending?: Ending): void {
     // The first ending is the one that the client is told.
-    this.#client.finish(this.#beginFor(reason))
+    this.#client.finish(ending ? this.#begin(ending) : this.#beginFor(reason))
   }
 
   #onBrokerClose(): void {
@@ -231,7 +229,7 @@ export class Tunnel implements ClientListener {
     return ending
   }
 
-  /** As `#begin`, with an ending that is not made where another one counts: every connection has four of those. */
+  /** As `#begin`, with an ending that is not made where another one counts, as most do not. */
   #beginFor(reason: EndingReason): Ending {
     return this.#ending ?? this.#begin(new Ending(reason))
   }

@@ -1,5 +1,6 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +13,7 @@ import { createUpstream, type UpstreamOptions } from '../../src/broker/upstream.
 import { Ending } from '../../src/endings.js'
 import { createLog } from '../../src/log.js'
 import { describeWith } from '../helpers/requires.js'
+import { eventually } from '../helpers/wait.js'
 import { makeCertificates, type TestCa } from './certificates.js'
 import { somePeer } from './mqtt-session.js'
 
@@ -99,6 +101,39 @@ describe('an upstream broker', () => {
     expect(streams).toHaveLength(20)
     for (const stream of streams) stream.destroy()
     server.close()
+    await once(server, 'close')
+    rmSync(directory, { recursive: true })
+  })
+
+  it('goes on to the second address at once where the first has no place for one more', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
+    const path = join(directory, 'broker.sock')
+    const first = createServer().listen({ path, backlog: 1 })
+    await once(first, 'listening')
+    const second = await serve(createServer())
+    const broker = upstream({ url: [`unix:${path}`, `mqtt://127.0.0.1:${second.port}`] })
+    const streams = await Promise.all(Array.from({ length: 20 }, () => broker.open(somePeer)))
+    await eventually(() => second.sockets.length > 10)
+    for (const stream of streams) stream.destroy()
+    first.close()
+    await once(first, 'close')
+    rmSync(directory, { recursive: true })
+  })
+
+  it('says that there is no place where that stays so, however many try', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
+    const path = join(directory, 'broker.sock')
+    // Stopped, it takes no connection.
+    const server = spawn(process.execPath, ['-e', `net.createServer().listen({ path: '${path}', backlog: 1 })`])
+    await eventually(() => existsSync(path))
+    server.kill('SIGSTOP')
+    const broker = upstream({ url: `unix:${path}`, connectTimeout: 300 })
+    const opened = await Promise.allSettled(Array.from({ length: 200 }, () => broker.open(somePeer)))
+    const failed = opened.flatMap(result => (result.status === 'rejected' ? [result.reason] : []))
+    expect(failed.length).toBeGreaterThan(150)
+    expect(new Set(failed.map(ending => ending.reason))).toEqual(new Set(['broker-refused']))
+    expect(failed[0].cause.message).toContain('more connections wait there than it has places for')
+    server.kill('SIGKILL')
     await once(server, 'close')
     rmSync(directory, { recursive: true })
   })

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer as createHttpServer, type IncomingMessage } from 'node:http'
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Socket } from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
@@ -54,7 +54,7 @@ it('an answer in parts is over when there is room for the next, though it is its
 it('whole answers that are not taken are bounded together with those of a server, and the longest wait is cut off', async () => {
   const size = 20_000_000
   const { untaken, lines } = untakenAnswers(2.5 * size)
-  const connections = await Promise.all(Array.from({ length: 4 }, () => connection()))
+  const connections = await Promise.all(Array.from({ length: 5 }, () => connection()))
   const answered: number[] = []
   const answer = (index: number): void => {
     const { socket } = connections[index] as (typeof connections)[number]
@@ -62,10 +62,7 @@ it('whole answers that are not taken are bounded together with those of a server
     new ConnectionWire({ socket, ...given }).send({ body: Buffer.alloc(size) })
   }
   const destroyed = () => connections.map(({ socket }) => socket.destroyed)
-  const server = createHttpServer((_request, response) => {
-    untaken.add(response)
-    response.end(Buffer.alloc(size))
-  }).listen(0, '127.0.0.1')
+  const server = createHttpServer((_request, response) => untaken.add(response)).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const client = connect((server.address() as AddressInfo).port, '127.0.0.1').on('error', () => {})
   onTestFinished(() => {
@@ -74,23 +71,26 @@ it('whole answers that are not taken are bounded together with those of a server
   })
   const asked = once(server, 'request')
   client.pause().write('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
-  const [{ socket }] = (await asked) as [IncomingMessage]
+  const [, response] = (await asked) as [IncomingMessage, ServerResponse]
   answer(0)
+  // It was asked for first, and has waited less.
+  response.end(Buffer.alloc(size))
   answer(1)
-  await eventually(() => socket.destroyed)
-  expect(destroyed()).toEqual([false, false, false, false])
+  await eventually(() => lines.length > 0)
+  expect([...destroyed(), response.destroyed]).toEqual([true, false, false, false, false, false])
   // Whoever has taken it, or has gone, does not count.
-  connections[0]?.client.resume()
-  await eventually(() => answered.length === 1)
+  const taken = once(response, 'close')
+  client.resume()
+  await taken
   const gone = new Promise(resolve => connections[1]?.socket.once('close', resolve))
   connections[1]?.client.destroy()
   await gone
-  answer(2)
-  connections[0]?.client.pause()
-  answer(0)
-  answer(3)
+  untaken.delete(response)
+  for (const index of [2, 3, 4]) answer(index)
   await eventually(() => lines.length > 1)
-  expect(destroyed()).toEqual([false, true, true, false])
-  expect(answered).toEqual([0])
+  expect(destroyed()).toEqual([true, true, true, false, false])
+  connections[3]?.client.resume()
+  await eventually(() => answered.length > 0)
+  expect(answered).toEqual([3])
   expect(lines).toEqual(Array(2).fill(expect.objectContaining({ reason: 'client-too-slow' })))
 })

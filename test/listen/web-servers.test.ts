@@ -36,8 +36,11 @@ beforeAll(async () => {
   await rm(directory, { recursive: true })
 })
 
-/** Both web servers with one app, and a WebSocket endpoint at /mqtt that echoes. */
-/** @param maxUntaken of complete answers, in bytes */
+/**
+ * Both web servers with one app, and a WebSocket endpoint at /mqtt that echoes.
+ *
+ * @param maxUntaken of complete answers, in bytes
+ */
 async function start({ maxUntaken, ...changed }: Partial<WebServerOptions> & { maxUntaken?: number } = {}) {
   const endpoint = new WebSocketServer({ noServer: true })
   endpoint.on('connection', socket => socket.on('message', data => socket.send(data)))

@@ -4,7 +4,7 @@ import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 /** A record as it is written. */
 export type Entry = readonly [key: string, value: string]
 
-/** What is read in one go. */
+/** How many records are read in one go. */
 export const portion = 256
 
 /**
@@ -34,7 +34,7 @@ export class BatchedStore {
   }
 
   /** The first entries of a range. */
-  range(range: KeyRange, limit = portion): Promise<Entry[]> {
+  range(range: KeyRange, limit: number): Promise<Entry[]> {
     return this.#store.range(range, limit)
   }
 

@@ -2,6 +2,7 @@ import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from '../r
 import { Awaited, type AwaitedEvent } from './awaited.js'
 import { BatchedStore, portion } from './batched-store.js'
 import { type MessageBounds, Messages, type WaitingMessage } from './messages.js'
+import { iso } from './parts.js'
 import {
   type AskedRecord,
   allOf,
@@ -20,7 +21,6 @@ import {
 } from './records.js'
 import { type ReportRange, readReport, receiptOf } from './report.js'
 import type { ReceiptStore } from './store.js'
-import { iso } from './wording.js'
 
 /** Bounds of what is kept. */
 export interface ReceiptBounds extends MessageBounds {
@@ -311,8 +311,8 @@ export class ReceiptBook {
    */
   async trim(first: number, from: number): Promise<number | undefined> {
     const until = (kind: 'r' | 'q') => ({ gte: keyOf(kind, from), lt: keyOf(kind, first) })
-    const receipts = await this.#store.range(until('r'))
-    const requests = await this.#store.range(until('q'))
+    const receipts = await this.#store.range(until('r'), portion)
+    const requests = await this.#store.range(until('q'), portion)
     let end = Math.min(this.#endOf(receipts, first), this.#endOf(requests, first))
     let state = this.#state
     for (const [key, value] of receipts) {

@@ -1,7 +1,7 @@
 import { levelsOf } from '../topics.js'
 import type { BatchedStore } from './batched-store.js'
+import { iso, upTo } from './parts.js'
 import { allOf, type BookState, keyOf, type MessageRecord, type RequestRecord } from './records.js'
-import { iso, upTo } from './wording.js'
 
 /** Bounds of the messages about receipts. */
 export interface MessageBounds {

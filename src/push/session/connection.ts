@@ -38,8 +38,8 @@ export interface ConnectionOptions {
 const sessionExpiryInterval = 0xffff_ffff
 
 /**
- * How many publications are in flight where the broker cannot say: Aedes ends a connection with more than 1000 of QoS 2, and mosquitto drops what
- * is beyond 1020.
+ * How many publications are in flight where the broker cannot say: Aedes ends a connection with more than 1000 of QoS 2, and
+ * mosquitto drops what is beyond 1020.
  */
 const maxUntold = 500
 
