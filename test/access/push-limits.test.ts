@@ -41,7 +41,8 @@ const publish = ({ urls }: TestGateway, headers: Headers = {}, more = '') =>
 const refusals = (gateway: TestGateway, reason: string) => figure(gateway, `mqway_refusals_total{reason="${reason}"}`)
 
 async function figure({ urls }: TestGateway, name: string): Promise<number> {
-  const text = await (await fetch(`${urls.http}/metrics`)).text()
+  // Not by `fetch`, which keeps its connection: it would be one of those that are counted.
+  const { text } = await ask(urls, 'http', { path: '/metrics' })
   const line = text.split('\n').find(candidate => candidate.startsWith(`${name} `))
   return Number(line?.slice(name.length))
 }
