@@ -53,13 +53,8 @@ export interface Cell {
 const tunnels: readonly System[] = [mqway, lighttpd, websocketStream, wsStream, haproxy, direct]
 const inFrontOfMosquitto = beforeMosquitto(mqway)
 const lighttpdMosquitto = beforeMosquitto(lighttpd)
-const brokers: readonly System[] = [
-  mqwayEmbedded,
-  inFrontOfMosquitto,
-  lighttpdMosquitto,
-  beforeMosquitto(mqway, 'unix'),
-  mosquitto,
-]
+const overUnixSocket = beforeMosquitto(mqway, 'unix')
+const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdMosquitto, overUnixSocket, mosquitto]
 
 const pushers: readonly System[] = [mqwayPush, mqwayPushMemory, mqwayPushJson, nchan, nchanWorkers]
 
@@ -283,7 +278,8 @@ const quickNames = [
   ...['sse-20', 'long-poll-1', 'replay-10000'],
 ]
 /** Those that are no peers are shown to work once. */
-const others: readonly System[] = tunnels.filter(system => system !== mqway && system !== lighttpd)
+const others: readonly System[] = [...tunnels.filter(it => it !== mqway && it !== lighttpd), overUnixSocket]
+const shownIn: readonly string[] = ['flood', 'fan-out-100-20-64']
 export const quickCells: readonly Cell[] = [
   ...tunnelCells(small, false),
   ...tunnelCells(small, true),
@@ -291,7 +287,9 @@ export const quickCells: readonly Cell[] = [
   ...pushCells(small),
 ]
   .filter(cell => quickNames.includes(cell.name))
-  .map(cell => (cell.name === 'flood' ? cell : { ...cell, systems: cell.systems.filter(it => !others.includes(it)) }))
+  .map(cell =>
+    shownIn.includes(cell.name) ? cell : { ...cell, systems: cell.systems.filter(it => !others.includes(it)) },
+  )
 
 /** What is to be reached, as ratios in one run. */
 export interface Target {

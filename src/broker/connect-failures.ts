@@ -1,4 +1,5 @@
 import { Ending } from '../endings.js'
+import { codeOf } from '../error-code.js'
 import type { Address } from './addresses.js'
 
 /** No answer in time, of any kind. */
@@ -46,11 +47,6 @@ function explain(error: unknown): string {
   const first = error instanceof AggregateError ? (error.errors[0] ?? error) : error
   const explanation = explanations[codeOf(first)]
   return explanation === undefined ? messageOf(first) : `${explanation} (${messageOf(first)})`
-}
-
-/** The system's name for an error; empty where it has none. */
-export function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : ''
 }
 
 export function messageOf(error: unknown): string {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { AedesPublishPacket } from 'aedes'
 import type LevelPersistenceClass from 'aedes-persistence-level/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
+import { codeOf } from '../error-code.js'
 import { StartError } from '../start-error.js'
 import type { Base, StoredSession } from './base.js'
 import { topicRanges } from './retained-ranges.js'
@@ -101,10 +102,9 @@ async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
 
 function startError(data: string, directory: string, error: unknown): StartError {
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  const code = reason instanceof Error && 'code' in reason ? reason.code : undefined
   const message = reason instanceof Error ? reason.message : String(reason)
   const text =
-    code === 'LEVEL_LOCKED'
+    codeOf(reason) === 'LEVEL_LOCKED'
       ? `Another mqway uses ${data}: end it, or give this one a directory of its own with --data DIR, or --data none`
       : `Cannot keep the broker's state in ${directory} (${message}): choose another directory with --data DIR, or --data none`
   return new StartError(text, { cause: error })

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { codeOf } from '../error-code.js'
 
 /** A file that is not there yet is for its owner alone. */
 const newMode = 0o600
@@ -41,5 +42,5 @@ async function syncDirectory(path: string): Promise<void> {
 
 /** Whether it says that there is no such file. */
 export function isMissing(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ENOENT'
+  return codeOf(error) === 'ENOENT'
 }

@@ -1,4 +1,5 @@
 import { accessSync, constants, statSync } from 'node:fs'
+import { codeOf } from '../error-code.js'
 
 /** What is wrong with something that is to be read, as it follows its name: `must be …`; if anything is. */
 export function readingProblem(path: string, kind: 'file' | 'directory'): string | undefined {
@@ -8,7 +9,7 @@ export function readingProblem(path: string, kind: 'file' | 'directory'): string
     accessSync(path, constants.R_OK)
     return undefined
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    const code = codeOf(error)
     return code === 'ENOENT' ? `must be a ${kind} that exists` : `must be a ${kind} that mqway may read (${code})`
   }
 }

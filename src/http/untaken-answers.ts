@@ -79,9 +79,8 @@ export class UntakenAnswers {
     const { remoteAddress: peer } = holder instanceof Socket ? holder : holder.req.socket
     metrics.ended(reason)
     log[level]({ peer, reason, bytes: holder.writableLength }, text)
-    const wire = wireOf(holder)
-    if ('close' in wire) wire.close(constants.NGHTTP2_CANCEL)
-    else wire.destroy()
+    if ('stream' in holder) holder.stream.close(constants.NGHTTP2_CANCEL)
+    else wireOf(holder).destroy()
   }
 }
 

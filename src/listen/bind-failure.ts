@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { dirname } from 'node:path'
 import { formatHost } from '../access/addresses.js'
+import { codeOf } from '../error-code.js'
 import { StartError } from '../start-error.js'
 
 /** What a listener is for. */
@@ -20,7 +21,7 @@ const portsToTry = 20
 
 /** Turns what `listen` failed with into a sentence that says what to do. */
 export async function bindFailure(error: unknown, wanted: WantedAddress): Promise<StartError> {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  const code = codeOf(error)
   const reason =
     'path' in wanted
       ? await pathFailure(code, wanted.path, wanted.purpose)

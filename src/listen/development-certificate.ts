@@ -3,6 +3,7 @@ import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
+import { codeOf } from '../error-code.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
@@ -63,7 +64,7 @@ async function isOurs(file: string): Promise<boolean> {
   try {
     return new X509Certificate(await readFile(file)).subject.includes(organization)
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    return codeOf(error) === 'ENOENT'
   }
 }
 

@@ -5,6 +5,7 @@ import { hostname } from 'node:os'
 import { formatHost } from '../access/addresses.js'
 import type { SocketLimits } from '../access/socket-limits.js'
 import type { EndingReason } from '../endings.js'
+import { codeOf } from '../error-code.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
@@ -146,14 +147,14 @@ async function started(server: Server, where: { host: string; port: number } | {
 }
 
 async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
-  if (!(error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')) return false
+  if (codeOf(error) !== 'EADDRINUSE') return false
   if (!(await lstat(path)).isSocket()) return false
   const probe = createConnection(path)
   try {
     await once(probe, 'connect')
     return false
   } catch (refusal) {
-    return refusal instanceof Error && 'code' in refusal && refusal.code === 'ECONNREFUSED'
+    return codeOf(refusal) === 'ECONNREFUSED'
   } finally {
     probe.destroy()
   }

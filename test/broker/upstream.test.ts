@@ -48,6 +48,20 @@ async function serve(server: Server): Promise<{ port: number; sockets: Socket[];
   return { port: (server.address() as AddressInfo).port, sockets, close }
 }
 
+/** The path of a Unix socket with room for two new connections at a time. */
+async function crowdedSocket(): Promise<string> {
+  const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
+  const path = join(directory, 'broker.sock')
+  const server = createServer().listen({ path, backlog: 1 })
+  await once(server, 'listening')
+  closing.push(async () => {
+    server.close()
+    await once(server, 'close')
+    rmSync(directory, { recursive: true })
+  })
+  return path
+}
+
 /** A port at which nothing listens. */
 async function deadPort(): Promise<number> {
   const server = await serve(createServer())
@@ -91,33 +105,19 @@ describe('an upstream broker', () => {
   })
 
   it('waits for a place where a Unix socket has room for a few new connections only', async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
-    const path = join(directory, 'broker.sock')
-    const server = createServer().listen({ path, backlog: 1 })
-    await once(server, 'listening')
-    const broker = upstream({ url: `unix:${path}` })
+    const broker = upstream({ url: `unix:${await crowdedSocket()}` })
     // Nobody takes them in between.
     const streams = await Promise.all(Array.from({ length: 20 }, () => broker.open(somePeer)))
     expect(streams).toHaveLength(20)
     for (const stream of streams) stream.destroy()
-    server.close()
-    await once(server, 'close')
-    rmSync(directory, { recursive: true })
   })
 
   it('goes on to the second address at once where the first has no place for one more', async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
-    const path = join(directory, 'broker.sock')
-    const first = createServer().listen({ path, backlog: 1 })
-    await once(first, 'listening')
     const second = await serve(createServer())
-    const broker = upstream({ url: [`unix:${path}`, `mqtt://127.0.0.1:${second.port}`] })
+    const broker = upstream({ url: [`unix:${await crowdedSocket()}`, `mqtt://127.0.0.1:${second.port}`] })
     const streams = await Promise.all(Array.from({ length: 20 }, () => broker.open(somePeer)))
     await eventually(() => second.sockets.length > 10)
     for (const stream of streams) stream.destroy()
-    first.close()
-    await once(first, 'close')
-    rmSync(directory, { recursive: true })
   })
 
   it('says that there is no place where that stays so, however many try', async () => {

@@ -1,5 +1,6 @@
 import { mkdir, readFile, rename } from 'node:fs/promises'
 import type { Level as LevelDatabase } from 'level'
+import { codeOf } from '../../error-code.js'
 import type { Logger } from '../../log.js'
 import { StartError } from '../../start-error.js'
 import { newEpoch } from '../event.js'
@@ -181,10 +182,9 @@ async function readRetained(database: Database, { bounds, log }: OpenOptions): P
 
 function startError(directory: string, error: unknown): StartError {
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  const code = reason instanceof Error && 'code' in reason ? reason.code : undefined
   const message = reason instanceof Error ? reason.message : String(reason)
   const text =
-    code === 'LEVEL_LOCKED'
+    codeOf(reason) === 'LEVEL_LOCKED'
       ? `Another mqway has the journal in ${directory} open: end it, or give this one a directory of its own with --data DIR, or --data none`
       : `Cannot keep the journal in ${directory} (${message}): choose another directory with --data DIR, or --data none`
   return new StartError(text, { cause: error })

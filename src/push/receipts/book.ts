@@ -299,8 +299,8 @@ export class ReceiptBook {
   }
 
   /** What is known of an event. */
-  report(event: ReceiptEvent, range: ReportRange): Promise<ReceiptReport> {
-    return readReport(this.#store, event, range)
+  async report(event: ReceiptEvent, range: ReportRange): Promise<ReceiptReport> {
+    return readReport(this.#store, event, await this.requestOf(event.sequence), range)
   }
 
   /**

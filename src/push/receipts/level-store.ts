@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import type { Level as LevelDatabase } from 'level'
+import { codeOf } from '../../error-code.js'
 import type { Logger } from '../../log.js'
 import { StartError } from '../../start-error.js'
 import { isDamage, moveAside } from '../journal/level-database.js'
@@ -113,7 +114,7 @@ function startError(directory: string, holds: string, error: unknown): StartErro
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const message = reason instanceof Error ? reason.message : String(reason)
   const text =
-    reason instanceof Error && 'code' in reason && reason.code === 'LEVEL_LOCKED'
+    codeOf(reason) === 'LEVEL_LOCKED'
       ? `Another mqway has the ${holds} in ${directory} open: end it, or give this one a directory of its own with --data DIR`
       : `Cannot keep the ${holds} in ${directory} (${message}): choose another directory with --data DIR, or --data none`
   return new StartError(text, { cause: error })

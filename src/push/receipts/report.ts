@@ -6,10 +6,18 @@ import { allOf, keyOf, type ReceiptEvent, type ReceiptRecord, type RequestRecord
 /** Which devices each list of a report has: at most `limit`, after one in the order of the store. */
 export type ReportRange = ReportOptions & { readonly limit: number }
 
-/** What a store knows of an event, as `Receipts.report`. */
-export async function readReport(store: BatchedStore, event: ReceiptEvent, range: ReportRange): Promise<ReceiptReport> {
+/**
+ * What a store knows of an event, as `Receipts.report`.
+ *
+ * @param request where receipts of it were wanted
+ */
+export async function readReport(
+  store: BatchedStore,
+  event: ReceiptEvent,
+  request: RequestRecord | undefined,
+  range: ReportRange,
+): Promise<ReceiptReport> {
   const { id, sequence, topic, time } = event
-  const request = await store.read<RequestRecord>(keyOf('q', sequence))
   const asked = request ? await readPage(store, 'k', sequence, range) : []
   const requested = request && {
     from: request.from,
