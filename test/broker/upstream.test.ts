@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -124,8 +124,15 @@ describe('an upstream broker', () => {
     const directory = mkdtempSync(join(tmpdir(), 'mqway-'))
     const path = join(directory, 'broker.sock')
     // Stopped, it takes no connection.
-    const server = spawn(process.execPath, ['-e', `net.createServer().listen({ path: '${path}', backlog: 1 })`])
-    await eventually(() => existsSync(path))
+    const listening = `net.createServer().listen({ path: '${path}', backlog: 1 }, () => console.log('listening'))`
+    const server = spawn(process.execPath, ['-e', listening])
+    closing.push(async () => {
+      const ended = once(server, 'close')
+      server.kill('SIGKILL')
+      await ended
+      rmSync(directory, { recursive: true })
+    })
+    await once(server.stdout, 'data')
     server.kill('SIGSTOP')
     const broker = upstream({ url: `unix:${path}`, connectTimeout: 300 })
     const opened = await Promise.allSettled(Array.from({ length: 200 }, () => broker.open(somePeer)))
@@ -133,9 +140,6 @@ describe('an upstream broker', () => {
     expect(failed.length).toBeGreaterThan(150)
     expect(new Set(failed.map(ending => ending.reason))).toEqual(new Set(['broker-refused']))
     expect(failed[0].cause.message).toContain('more connections wait there than it has places for')
-    server.kill('SIGKILL')
-    await once(server, 'close')
-    rmSync(directory, { recursive: true })
   })
 
   it.each(['v1', 'v2'] as const)(
