@@ -1,0 +1,50 @@
+/** The longest that one task runs before others have their turn, in milliseconds. */
+const sliceLength = 4
+
+/**
+ * Shares the event loop among long tasks (scans, bulk deliveries, big documents): one slice of one task in each turn of the loop, in the
+ * order in which the tasks asked, with input and output of all clients between two slices. However many tasks there are, a turn gets no
+ * longer than one slice.
+ *
+ *     await slicer.next()
+ *     for (const entry of entries) {
+ *       if (slicer.isOver) await slicer.next()
+ *       …
+ *     }
+ */
+export class TimeSlicer {
+  readonly #length: number
+  readonly #now: () => number
+  readonly #waiting: (() => void)[] = []
+  #end = Number.NEGATIVE_INFINITY
+
+  /** @param length of one slice, in milliseconds */
+  constructor(length: number = sliceLength, now: () => number = () => performance.now()) {
+    this.#length = length
+    this.#now = now
+  }
+
+  /** Tasks that wait for a slice. */
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  /** Whether the running slice is used up. A task that began without `next` has none. */
+  get isOver(): boolean {
+    return this.#now() >= this.#end
+  }
+
+  /** Resolves when a slice begins for the caller. Never rejects. */
+  next(): Promise<void> {
+    return new Promise(resolve => {
+      if (this.#waiting.push(resolve) === 1) setImmediate(this.#run)
+    })
+  }
+
+  readonly #run = (): void => {
+    const begin = this.#waiting.shift()
+    this.#end = this.#now() + this.#length
+    begin?.()
+    if (this.#waiting.length > 0) setImmediate(this.#run)
+  }
+}

@@ -1,0 +1,177 @@
+// A bystander of an attack, in a process of its own: clients of other addresses, whose round trips it measures until it is told to
+// stop. Arguments: one JSON object (BystanderOptions). Messages to the parent: 'ready', then the report.
+import { once } from 'node:events'
+import { Agent, request } from 'node:http'
+import { connect } from 'node:net'
+import { MqttClient } from 'mqtt'
+
+const options = JSON.parse(process.argv[2])
+const { mqttPort, httpUrl, echoPort, mqttAddress, httpAddress, interval, username, password, headers } = options
+
+/** Round trips of one kind: what was sent, what came back, and how long it took in milliseconds. */
+class RoundTrips {
+  #sent = new Map()
+  #times = []
+  #count = 0
+  #repeated = 0
+  errors = []
+
+  begin() {
+    const id = this.#count++
+    this.#sent.set(id, performance.now())
+    return id
+  }
+
+  end(id) {
+    const begun = this.#sent.get(id)
+    if (begun === undefined) this.#repeated++
+    else this.#times.push(performance.now() - begun)
+    this.#sent.delete(id)
+  }
+
+  get sent() {
+    return this.#count
+  }
+
+  get open() {
+    return this.#sent.size
+  }
+
+  get done() {
+    return this.#times.length
+  }
+
+  report() {
+    const sorted = [...this.#times].sort((a, b) => a - b)
+    const at = part => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? 0
+    return {
+      sent: this.#count,
+      lost: this.#sent.size,
+      repeated: this.#repeated,
+      p50: at(0.5),
+      p99: at(0.99),
+      max: at(1),
+      errors: this.errors.slice(0, 10),
+    }
+  }
+}
+
+const kinds = { mqtt: new RoundTrips(), http: new RoundTrips(), push: new RoundTrips(), control: new RoundTrips() }
+const name = `bystander/${process.pid}`
+const closers = []
+const starts = []
+
+if (mqttPort) {
+  starts.push(async () => {
+    const client = new MqttClient(
+      () => connect({ port: mqttPort, host: '127.0.0.1', localAddress: mqttAddress }).setNoDelay(),
+      { clientId: `bystander-${process.pid}`, username, password, reconnectPeriod: 50, clean: true },
+    )
+    client.on('error', error => kinds.mqtt.errors.push(String(error)))
+    client.on('close', () => kinds.mqtt.errors.push('the MQTT connection was closed'))
+    client.on('message', (_topic, payload) => kinds.mqtt.end(Number(payload)))
+    closers.push(() => client.removeAllListeners('close').end(true))
+    await once(client, 'connect')
+    await client.subscribeAsync(`${name}/mqtt`, { qos: 1 })
+    return () => client.publish(`${name}/mqtt`, String(kinds.mqtt.begin()), { qos: 1 })
+  })
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: 4 })
+closers.push(() => agent.destroy())
+function ask(kind, path, { method = 'GET', body, onBody } = {}) {
+  const asked = request(
+    new URL(path, httpUrl),
+    { agent: onBody ? false : agent, localAddress: httpAddress, headers, method },
+    response => {
+      if (response.statusCode >= 300) kinds[kind].errors.push(`${method} ${path}: ${response.statusCode}`)
+      if (onBody) onBody(response)
+      else response.resume()
+    },
+  )
+  asked.on('error', error => kinds[kind].errors.push(`${method} ${path}: ${error}`))
+  asked.end(body)
+  return asked
+}
+
+if (httpUrl) {
+  starts.push(async () => () => {
+    const id = kinds.http.begin()
+    ask('http', '/healthz').on('response', response => {
+      if (response.statusCode === 200) response.on('end', () => kinds.http.end(id))
+    })
+  })
+}
+
+if (httpUrl && options.push !== false) {
+  starts.push(async () => {
+    const stream = ask('push', `/v1/events?topic=${name}/push`, {
+      onBody: response => {
+        let text = ''
+        response.setEncoding('utf8').on('data', chunk => {
+          text += chunk
+          const lines = text.split('\n')
+          text = lines.pop()
+          for (const line of lines) {
+            if (!line.startsWith('data:')) continue
+            const payload = JSON.parse(line.slice(5)).payload
+            if (payload !== undefined) kinds.push.end(Number(payload))
+          }
+        })
+        response.on('close', () => kinds.push.errors.push('the event stream was closed'))
+      },
+    })
+    closers.push(() =>
+      stream
+        .removeAllListeners()
+        .on('error', () => {})
+        .destroy(),
+    )
+    await once(stream, 'response')
+    return () => ask('push', `/v1/publish?topic=${name}/push`, { method: 'POST', body: String(kinds.push.begin()) })
+  })
+}
+
+if (echoPort) {
+  starts.push(async () => {
+    const socket = connect({ port: echoPort, host: '127.0.0.1' }).setNoDelay()
+    socket.on('error', error => kinds.control.errors.push(String(error)))
+    closers.push(() => socket.destroy())
+    await once(socket, 'connect')
+    let text = ''
+    socket.setEncoding('utf8').on('data', chunk => {
+      text += chunk
+      const lines = text.split('\n')
+      text = lines.pop()
+      for (const line of lines) kinds.control.end(Number(line))
+    })
+    return () => socket.write(`${kinds.control.begin()}\n`)
+  })
+}
+
+const sends = await Promise.all(starts.map(start => start()))
+for (const kind of Object.values(kinds)) kind.errors.length = 0
+const timer = setInterval(() => {
+  for (const send of sends) send()
+}, interval)
+process.send('ready')
+process.once('disconnect', () => process.exit(1))
+process.on('message', async message => {
+  if (message.rounds !== undefined) {
+    while (Object.values(kinds).some(kind => kind.sent > 0 && kind.done < message.rounds)) {
+      await new Promise(resolve => setTimeout(resolve, 5))
+    }
+    process.send('seen')
+    return
+  }
+  clearInterval(timer)
+  const end = performance.now() + options.patience
+  while (Object.values(kinds).some(kind => kind.open > 0) && performance.now() < end) {
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+  const report = Object.fromEntries(Object.entries(kinds).map(([kind, trips]) => [kind, trips.report()]))
+  process.send(report, () => {
+    for (const close of closers) close()
+    process.exit(0)
+  })
+})
