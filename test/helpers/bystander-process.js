@@ -29,9 +29,7 @@ class RoundTrips {
     this.#sent.delete(id)
   }
 
-  get sent() {
-    return this.#count
-  }
+  isUsed = false
 
   get open() {
     return this.#sent.size
@@ -62,6 +60,7 @@ const closers = []
 const starts = []
 
 if (mqttPort) {
+  kinds.mqtt.isUsed = true
   starts.push(async () => {
     const client = new MqttClient(
       () => connect({ port: mqttPort, host: '127.0.0.1', localAddress: mqttAddress }).setNoDelay(),
@@ -95,6 +94,7 @@ function ask(kind, path, { method = 'GET', body, onBody } = {}) {
 }
 
 if (httpUrl) {
+  kinds.http.isUsed = true
   starts.push(async () => () => {
     const id = kinds.http.begin()
     ask('http', '/healthz').on('response', response => {
@@ -104,6 +104,7 @@ if (httpUrl) {
 }
 
 if (httpUrl && options.push !== false) {
+  kinds.push.isUsed = true
   starts.push(async () => {
     const stream = ask('push', `/v1/events?topic=${name}/push`, {
       onBody: response => {
@@ -158,7 +159,7 @@ process.send('ready')
 process.once('disconnect', () => process.exit(1))
 process.on('message', async message => {
   if (message.rounds !== undefined) {
-    while (Object.values(kinds).some(kind => kind.sent > 0 && kind.done < message.rounds)) {
+    while (Object.values(kinds).some(kind => kind.isUsed && kind.done < message.rounds)) {
       await new Promise(resolve => setTimeout(resolve, 5))
     }
     process.send('seen')
