@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 import type { Writable } from 'node:stream'
-import { type Logger, type LoggerOptions, pino, stdSerializers, stdTimeFunctions } from 'pino'
+import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
 
 export type { Logger } from 'pino'
 
@@ -14,44 +14,75 @@ export interface LogOptions {
 /** Fields that never reach a log, however they got into one. */
 const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
 
-/** What clients name themselves and what they ask for, for a terminal: JSON escapes only what is below U+0020. */
-const printable = (text: unknown): unknown =>
-  typeof text === 'string'
-    ? text.replace(/[\x7f-\x9f\u2028\u2029]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
-    : text
+/** Longest string in a line, in UTF-16 code units: topics, client ids and errors of brokers have no bound of their own here. */
+const maxLength = 1000
+/** Longest message and longest stack, which hold several strings. */
+const maxTextLength = 4000
 
-/** A cause may be a sentence with a header in it, which is no error to look into. */
-const printableError = (error: unknown): unknown =>
-  typeof error === 'string' ? printable(error) : error instanceof Error ? stdSerializers.err(error) : error
+/** String literals of a line of JSON, with the name of those that may be longer. */
+const stringLiterals = /("(?:msg|stack)":)?("[^"\\]*(?:\\.[^"\\]*)*")/g
 
-/** What clients have a say in. */
-const serializers = {
-  clientId: printable,
-  username: printable,
-  topic: printable,
-  filter: printable,
-  path: printable,
-  err: printableError,
+/** Characters that end a line, are invisible, or give a terminal orders: control and format characters (bidi overrides), separators. */
+const unprintable = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
+
+/** What a string literal has where an unprintable character may be in it: the character or its JSON escape. */
+const suspicious = /\\[^"\\]|[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u
+
+/**
+ * Makes every string of a line printable and bounds its length, wherever it stands: message, field, nested object, stack.
+ *
+ * @param line an object as JSON
+ */
+function printable(line: string): string {
+  return line.replace(stringLiterals, (whole, name: string | undefined, literal: string) => {
+    const max = name === undefined ? maxLength : maxTextLength
+    if (literal.length <= max && !suspicious.test(literal)) return whole
+    return (
+      (name ?? '') + JSON.stringify(shorten(String(JSON.parse(literal)), max).replace(unprintable, escapeCharacter))
+    )
+  })
+}
+
+function shorten(text: string, max: number): string {
+  return text.length <= max ? text : `${text.slice(0, max)}… (${text.length} characters)`
+}
+
+/** As in JavaScript: `\u000a`, and `\u{e0001}` beyond U+FFFF. */
+function escapeCharacter(character: string): string {
+  const code = (character.codePointAt(0) ?? 0).toString(16)
+  return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`
 }
 
 /**
- * Makes the program's logger: pino, to standard output or to `destination`.
+ * Makes the program's logger: pino, to standard output or to `destination`. Each call writes exactly one line, and that is
+ * printable, in both formats.
  *
  * A connection gets a child of it with who it is (peer, path, client id, …); never a password, never a payload.
  */
 export function createLog(options: LogOptions, destination?: Writable): Logger {
+  const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
+  const render = format === 'json' ? printable : prettyRenderer()
   const settings: LoggerOptions = {
     level: options.level,
     base: null,
     timestamp: stdTimeFunctions.isoTime,
-    serializers,
+    hooks: { streamWrite: render },
     redact: { paths: redact, censor: '[redacted]' },
   }
-  const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
-  if (format === 'json') return destination ? pino(settings, destination) : pino(settings)
-  // Loaded where a person reads along: a service starts without.
-  const pretty: typeof import('pino-pretty') = createRequire(import.meta.url)('pino-pretty')
-  // `urls` repeats for programs what the message says to a person.
-  const look = { colorize: process.stdout.isTTY, translateTime: 'SYS:HH:MM:ss.l', singleLine: true, ignore: 'urls' }
-  return pino(settings, pretty({ ...look, sync: true, ...(destination && { destination }) }))
+  return destination ? pino(settings, destination) : pino(settings)
+}
+
+/** Makes the function that turns a line of JSON into one for a person. Loaded where a person reads along. */
+function prettyRenderer(): (line: string) => string {
+  const { prettyFactory }: typeof import('pino-pretty') = createRequire(import.meta.url)('pino-pretty')
+  const prettify = prettyFactory({
+    colorize: process.stdout.isTTY,
+    translateTime: 'SYS:HH:MM:ss.l',
+    singleLine: true,
+    // `urls` repeats for programs what the message says to a person.
+    ignore: 'urls',
+    // An error is in the line as any other field.
+    errorLikeObjectKeys: [],
+  })
+  return line => String(prettify(printable(line)) ?? '')
 }
