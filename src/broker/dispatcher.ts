@@ -1,5 +1,5 @@
 import type { AedesPublishPacket } from 'aedes'
-import { FilterIndex } from './filter-index.js'
+import { FilterIndex } from '../topics/filter-index.js'
 
 type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 type Done = (error?: Error) => void
@@ -50,7 +50,8 @@ export class Dispatcher {
       return this
     }
     this.#onEmit()
-    const subscribers = this.#filters.match(packet.topic)
+    const subscribers: Deliver[] = []
+    for (const values of this.#filters.match(packet.topic)) for (const deliver of values) subscribers.push(deliver)
     let left = subscribers.length
     if (left === 0) {
       // Not at once: Aedes would ask for more while its parser is still at work on this packet, and parse it right there.

@@ -1,5 +1,5 @@
 import type { Subscription } from 'aedes'
-import { FilterIndex } from './filter-index.js'
+import { FilterIndex } from '../topics/filter-index.js'
 
 type QoS = Subscription['qos']
 
@@ -43,7 +43,9 @@ export class GrantedQos {
     const { index, only } = granted.found
     if (only !== undefined) return only
     let highest: QoS | undefined
-    for (const qos of index.match(topic)) if (highest === undefined || qos > highest) highest = qos
+    for (const values of index.match(topic)) {
+      for (const qos of values) if (highest === undefined || qos > highest) highest = qos
+    }
     return highest
   }
 }

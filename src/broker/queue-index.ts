@@ -1,6 +1,6 @@
 import type { Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
-import { FilterIndex } from './filter-index.js'
+import { FilterIndex } from '../topics/filter-index.js'
 
 type QueueSubscription = Persistence.QueueSubscription
 
@@ -41,9 +41,11 @@ export class QueueIndex {
   /** Each session with a filter that matches, once, with the highest QoS of those filters. */
   match(topic: string): QueueSubscription[] {
     const bySession = new Map<string, QueueSubscription>()
-    for (const subscription of this.#filters.match(topic)) {
-      const other = bySession.get(subscription.clientId)
-      if (!other || other.qos < subscription.qos) bySession.set(subscription.clientId, subscription)
+    for (const values of this.#filters.match(topic)) {
+      for (const subscription of values) {
+        const other = bySession.get(subscription.clientId)
+        if (!other || other.qos < subscription.qos) bySession.set(subscription.clientId, subscription)
+      }
     }
     return [...bySession.values()]
   }

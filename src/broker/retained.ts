@@ -1,7 +1,7 @@
 import type { AedesPublishPacket } from 'aedes'
 import type { Logger } from '../log.js'
+import { FilterIndex } from '../topics/filter-index.js'
 import type { Base } from './base.js'
-import { FilterIndex } from './filter-index.js'
 
 /** How often the log says that there are too many, at most; in milliseconds. */
 const warningInterval = 60_000

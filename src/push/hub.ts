@@ -1,4 +1,5 @@
 import type { Logger } from '../log.js'
+import { FilterIndex } from '../topics/filter-index.js'
 import { CatchUps } from './catch-ups.js'
 import { Chain } from './chain.js'
 import { type Event, isHole } from './event.js'
@@ -13,7 +14,6 @@ import {
   type SubscriberHost,
   type Subscription,
 } from './subscriber.js'
-import { TopicIndex } from './topic-index.js'
 import { isShallow } from './topics.js'
 import { WriteQueue } from './write-queue.js'
 import { WriteTracking } from './written.js'
@@ -75,7 +75,7 @@ export class Hub {
   /** Those who have left, and have yet to be forgotten. */
   readonly #gone: Subscriber[] = []
   /** Those who are live, or were. */
-  readonly #topics = new TopicIndex<Subscriber>()
+  readonly #topics = new FilterIndex<Subscriber>()
   readonly #unwatch: () => void
   #position: number
   readonly #writeQueue = new WriteQueue()

@@ -1,7 +1,8 @@
+import { FilterIndex } from '../topics/filter-index.js'
+import type { FilterValues } from '../topics/filter-values.js'
 import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
 import { SmallMap } from './small-map.js'
-import { TopicIndex } from './topic-index.js'
 
 /** What tells the time. */
 export interface PresenceClock {
@@ -146,7 +147,7 @@ export class PresenceRegistry implements Presence {
   readonly #users = byTransport<Party>()
   /** Those whose user is not known, by device alone: most, and their keys are no further strings then. */
   readonly #strangers = byTransport<Party>()
-  readonly #index = new TopicIndex<Interest>()
+  readonly #index = new FilterIndex<Interest>()
   /** In the order in which their grace time is over. */
   readonly #lingering = new Set<Interest>()
   /** Listeners that listen to anything. */
@@ -318,14 +319,14 @@ export class PresenceRegistry implements Presence {
   }
 
   /** The listeners of each filter that matches a topic name, or of the one filter that this is. */
-  #groupsAt(topic: string): ReadonlySet<Interest>[] {
+  #groupsAt(topic: string): FilterValues<Interest>[] {
     if (!isFilter(topic)) return this.#index.match(topic)
     const group = this.#index.get(topic)
     return group ? [group] : []
   }
 
   /** Visits each listener of `groups` once. @returns how many there are */
-  #walk(groups: readonly ReadonlySet<Interest>[], visit: (party: Party) => void): number {
+  #walk(groups: readonly FilterValues<Interest>[], visit: (party: Party) => void): number {
     const walk = ++this.#walks
     let count = 0
     for (const group of groups) {
@@ -342,7 +343,7 @@ export class PresenceRegistry implements Presence {
   counts(limit: number): { readonly count: number; readonly topics: ReadonlyMap<string, number> } {
     // Not by sorting all, of which there may be a hundred thousand: how many there are of each size says where to cut.
     const sizes = new Map<number, number>()
-    for (const { values } of this.#index.filters()) sizes.set(values.size, (sizes.get(values.size) ?? 0) + 1)
+    for (const { size } of this.#index.filters()) sizes.set(size, (sizes.get(size) ?? 0) + 1)
     let [least, room] = [Number.POSITIVE_INFINITY, limit]
     for (const [size, filters] of [...sizes].sort(([a], [b]) => b - a)) {
       if (room <= 0) break
@@ -352,8 +353,8 @@ export class PresenceRegistry implements Presence {
     // Of those with just that many, as many as there is room for.
     let spare = room + (sizes.get(least) ?? 0)
     const topics: [string, number][] = []
-    for (const { filter, values } of this.#index.filters()) {
-      if (values.size > least || (values.size === least && spare-- > 0)) topics.push([filter, values.size])
+    for (const { filter, size } of this.#index.filters()) {
+      if (size > least || (size === least && spare-- > 0)) topics.push([filter, size])
     }
     return { count: this.#present, topics: new Map(topics.sort(([, a], [, b]) => b - a)) }
   }

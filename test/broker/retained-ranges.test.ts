@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { FilterIndex } from '../../src/broker/filter-index.js'
 import { type LevelBase, openLevel } from '../../src/broker/level-store.js'
 import { topicRanges } from '../../src/broker/retained-ranges.js'
+import { FilterIndex } from '../../src/topics/filter-index.js'
 
 const word = fc.constantFrom('', 'a', 'b', 'a!', 'a0', '0', 'ü', '\u{1f600}', '\uffee')
 const topic = fc.array(word, { minLength: 1, maxLength: 4 }).map(words => words.join('/'))

@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { topicFilterProblem } from '../../src/config/topic-filters.js'
-import { TopicIndex } from '../../src/push/topic-index.js'
 import { TopicTree } from '../../src/push/topic-tree.js'
 import { isShallow, topicPredicate } from '../../src/push/topics.js'
 
@@ -39,31 +38,6 @@ describe('topic filters', () => {
     )
   })
 
-  it('find values in the index as MQTT says, also after some were removed', () => {
-    const entries = fc.array(fc.tuple(filter, fc.nat(5)), { maxLength: 12 })
-    fc.assert(
-      fc.property(entries, fc.array(fc.nat(11)), fc.array(topic, { minLength: 1 }), (added, removed, names) => {
-        const index = new TopicIndex<number>()
-        for (const [each, value] of added) index.add(each, value)
-        const left = new Set(added.map(([each, value]) => `${each} ${value}`))
-        for (const at of removed) {
-          const [each, value] = added[at] ?? ['never/added', 0]
-          index.remove(each, value)
-          left.delete(`${each} ${value}`)
-        }
-        for (const name of names) {
-          const found = index
-            .match(name)
-            .flatMap(values => [...values])
-            .sort()
-          const expected = [...left].filter(text => matches(text.split(' ')[0] ?? '', name))
-          expect(found).toEqual(expected.map(text => Number(text.split(' ')[1])).sort())
-        }
-      }),
-      { numRuns: 2000 },
-    )
-  })
-
   it('find topics in the tree as MQTT says, also after some were deleted', () => {
     fc.assert(
       fc.property(fc.array(topic), fc.array(topic), fc.array(filter), (added, deleted, filters) => {
@@ -83,15 +57,6 @@ describe('topic filters', () => {
     expect(isShallow('a/'.repeat(99))).toBe(true)
     expect(isShallow('a/'.repeat(100))).toBe(false)
     const deep = 'a/'.repeat(32_000)
-    const index = new TopicIndex<string>()
-    index.add('#', 'all')
-    index.add('a/+/#', 'a')
-    expect(
-      index
-        .match(deep)
-        .flatMap(values => [...values])
-        .sort(),
-    ).toEqual(['a', 'all'])
     const tree = new TopicTree<number>()
     tree.set(deep, 1)
     expect(found(tree, ['a/#'])).toEqual([deep])
