@@ -1,13 +1,13 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import bcrypt from 'bcrypt'
+import { NoTurnError, Turns } from '../base/turns.js'
 import { Ending } from '../endings.js'
 import { type Identity, knownAs } from '../identity.js'
 import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
 import { networkOf } from './limits.js'
 import type { Clock } from './rate-limits.js'
 import { Revocable } from './revocable.js'
-import { NoTurnError, Turns } from './turns.js'
 
 /** What was found out about a user and a password: who it is, or why not. */
 export type PasswordVerdict = Identity | 'wrong' | 'unknown-user'

@@ -1,5 +1,5 @@
 import { maxFilterLevels } from '../config/topic-filters.js'
-import { FilterSet } from './filter-set.js'
+import { FilterSet } from '../topics/filter-set.js'
 
 /*
  * Topic filters as in MQTT 3.1.1 §4.7: `+` takes one level, also an empty one; `#` takes the rest, the parent level

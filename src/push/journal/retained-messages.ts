@@ -1,13 +1,13 @@
 import type { Logger } from '../../log.js'
+import { TopicTree } from '../../topics/topic-tree.js'
 import type { Message } from '../event.js'
 import { type JournalBounds, type SequenceRange, sizeOf } from '../journal.js'
-import { TopicTree } from '../topic-tree.js'
 
 /** How often the log says that there are too many, at most; in milliseconds. */
 const warningInterval = 60_000
 
-/** How many levels of topics are looked at in one go, some 2 ms at the worst. */
-const stepsAtOnce = 4096
+/** How long topics are looked at in one go, in milliseconds. */
+const portionTime = 2
 
 /** How much one portion of retained messages has at most. */
 export interface PortionBounds {
@@ -76,17 +76,19 @@ export class RetainedMessages {
    */
   *match(filters: readonly string[], range: SequenceRange, bounds: PortionBounds): Generator<readonly string[]> {
     let portion: string[] = []
-    let [bytes, steps] = [0, 0]
+    let bytes = 0
+    let end = performance.now() + portionTime
     for (const topic of this.#entries.match(filters)) {
       const entry = topic === undefined ? undefined : this.#entries.get(topic)
       if (topic !== undefined && entry && entry.sequence > range.after && entry.sequence <= range.through) {
         portion.push(topic)
         bytes += entry.size
       }
-      if (++steps < stepsAtOnce && portion.length < bounds.messages && bytes < bounds.bytes) continue
+      if (portion.length < bounds.messages && bytes < bounds.bytes && performance.now() < end) continue
       yield portion
       portion = []
-      bytes = steps = 0
+      bytes = 0
+      end = performance.now() + portionTime
     }
     yield portion
   }

@@ -101,17 +101,20 @@ class PatternLevel {
   }
 }
 
-/** What the first levels of topics match, for who walks over topics that begin alike. */
+/** Filters that the first levels of a topic match so far: for walking over topics that begin alike. */
 export interface PartMatch {
   /** Whether a topic matches that has these levels and no more. */
   readonly isWhole: boolean
-  /** Of what follows, by the word of its level, what may match. */
-  among<T>(next: ReadonlyMap<string, T>): Iterable<[T, PartMatch]>
+  /** The match after the levels of `label` that follow its first one; `undefined` where no filter is left. */
+  afterRest(label: string): PartMatch | undefined
+  /** The entries of `next`, by the word of the next level, that may match; `undefined` for each that was looked at and does not. */
+  among<T>(next: ReadonlyMap<string, T>): Iterable<[T, PartMatch] | undefined>
 }
 
-/** Everything that begins so matches. */
+/** All topics that begin so match. */
 const everything: PartMatch = {
   isWhole: true,
+  afterRest: () => everything,
   *among(next) {
     for (const one of next.values()) yield [one, everything]
   },
@@ -133,14 +136,30 @@ class PatternMatch implements PartMatch {
     return level !== undefined && (level.takesEnd(this.#active) || level.takesRest(this.#active))
   }
 
-  *among<T>(next: ReadonlyMap<string, T>): Generator<[T, PartMatch], void, void> {
+  afterRest(label: string): PartMatch | undefined {
+    let end = label.indexOf('/')
+    if (end === -1) return this
+    const active = this.#active.slice()
+    let depth = this.#depth
+    while (end !== -1) {
+      const start = end + 1
+      end = label.indexOf('/', start)
+      const word = label.slice(start, end === -1 ? label.length : end)
+      const level = this.#levels[depth++]
+      if (level?.takesRest(active, word)) return everything
+      if (!level?.narrow(active, word)) return undefined
+    }
+    return new PatternMatch(this.#levels, depth, active)
+  }
+
+  *among<T>(next: ReadonlyMap<string, T>): Generator<[T, PartMatch] | undefined, void, void> {
     const level = this.#levels[this.#depth]
     if (!level) return
     const isOpen = level.takesOthers(this.#active) || next.size <= level.words.size
     for (const word of isOpen ? next.keys() : level.words.keys()) {
       const one = next.get(word)
       const match = one && this.#with(level, word)
-      if (match) yield [one, match]
+      yield match ? [one, match] : undefined
     }
   }
 

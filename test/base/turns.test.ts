@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { NoTurnError, Turns } from '../../src/access/turns.js'
+import { NoTurnError, Turns } from '../../src/base/turns.js'
 
 /** Work that ends when it is told to, and notes that it began. */
 function workshop(turns: Turns) {
