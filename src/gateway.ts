@@ -7,6 +7,7 @@ import { RateLimits } from './access/rate-limits.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
 import type { Broker } from './broker/broker.js'
+import { developmentCertificates, listOwnFiles } from './config/own-files.js'
 import { pushOf } from './config/push.js'
 import type { Config, TunnelConfig } from './config/schema.js'
 import { Brokers, embeddedHooks } from './gateway-brokers.js'
@@ -53,6 +54,8 @@ export interface Gateway {
 export interface GatewayOptions {
   /** Relative paths of the configuration begin here, and the development certificate is made here. */
   readonly cwd?: string
+  /** The configuration file, which is never served. */
+  readonly file?: string | undefined
 }
 
 /** Parts of the grace time: for the connections, and for answers that are on their way; the rest is the store's. */
@@ -73,14 +76,19 @@ const socketsPerConnection = 2
 export async function startGateway(config: Config, log: Logger, options: GatewayOptions = {}): Promise<Gateway> {
   const opened = new Opened(log)
   try {
-    return await assemble(config, log, options.cwd ?? process.cwd(), opened)
+    return await assemble(config, log, options, opened)
   } catch (error) {
     await opened.close()
     throw error
   }
 }
 
-async function assemble(config: Config, log: Logger, cwd: string, opened: Opened): Promise<Gateway> {
+async function assemble(
+  config: Config,
+  log: Logger,
+  { cwd = process.cwd(), file }: GatewayOptions,
+  opened: Opened,
+): Promise<Gateway> {
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
@@ -127,7 +135,8 @@ async function assemble(config: Config, log: Logger, cwd: string, opened: Opened
     registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient })
   }
   push?.register(app)
-  await registerPages(app, { directory: config.public === undefined ? undefined : resolve(cwd, config.public), log })
+  const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
+  await registerPages(app, { directory, ownFiles: listOwnFiles(config, file, cwd), log })
   await app.ready()
 
   const listeners: Listener[] = []
@@ -342,7 +351,7 @@ async function startCertificates(config: Config, cwd: string, log: Logger, metri
 /** Loaded where it is wanted: the library that signs certificates is the largest of all. */
 async function makeDevelopmentFiles(cwd: string, log: Logger): Promise<CertificateFiles> {
   const { developmentCertificate } = await import('./listen/development-certificate.js')
-  return developmentCertificate({ directory: resolve(cwd, 'certs'), log })
+  return developmentCertificate({ directory: resolve(cwd, developmentCertificates), log })
 }
 
 /** Short names for connections in the log, unique for as long as the process runs. */

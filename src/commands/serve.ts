@@ -24,7 +24,7 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   for (const warning of riskWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   try {
-    const gateway = await startGateway(config, log)
+    const gateway = await startGateway(config, log, { cwd, file: loaded.file })
     log.info({ urls: gateway.urls }, `mqway is ready: ${gateway.urls.join('  ')}`)
     signals.onReload = () => gateway.reload()
     const signal = await signals.stop

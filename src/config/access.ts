@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ruleFilterProblem } from './topic-filters.js'
 import { duration } from './units.js'
-import { file, redacted, secret, wholeNumber } from './values.js'
+import { file, fileFormat, redacted, secret, wholeNumber } from './values.js'
 
 /*
  * The part of the table of options that says who may do what.
@@ -58,6 +58,7 @@ const jwks = z
     abort: true,
   })
   .refine(isUnredacted, { error: wholeUrl })
+  .meta({ format: fileFormat })
 
 /** A token of RFC 9110 §5.6.2: the name of a header, and that of a cookie (RFC 6265 §4.1.1). */
 const tokenForm = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/

@@ -1,8 +1,9 @@
-import { resolve } from 'node:path'
+import { relative, resolve } from 'node:path'
 import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
 import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
 import { checkNotify } from './notify.js'
+import { listOwnFiles, ownFilesInside } from './own-files.js'
 import type { Problem } from './problems.js'
 import { pushOf } from './push.js'
 import { readingProblem } from './reading.js'
@@ -12,14 +13,19 @@ import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
  * What one option cannot know about another. Each check returns what it finds; none of them looks at another's result.
  */
 
-/** All problems of a configuration that the schema has no objection to. Relative paths of files begin at `cwd`. */
-export function checkConfig(config: Config, cwd: string): Problem[] {
+/**
+ * All problems of a configuration that the schema has no objection to.
+ *
+ * @param file the configuration file, where there is one
+ * @param cwd where relative paths begin
+ */
+export function checkConfig(config: Config, file: string | undefined, cwd: string): Problem[] {
   return [
     ...checkListeners(config),
     ...checkExposure(config),
     ...checkTunnels(config),
     ...checkHttps(config, cwd),
-    ...checkPublic(config, cwd),
+    ...checkPublic(config, file, cwd),
     ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream, cwd)),
     ...checkOwnPort(config),
     ...checkAccess(config, cwd),
@@ -127,9 +133,18 @@ function checkFiles(
   })
 }
 
-function checkPublic(config: Config, cwd: string): Problem[] {
-  const problem = config.public === undefined ? undefined : readingProblem(resolve(cwd, config.public), 'directory')
-  return problem === undefined ? [] : [{ path: ['public'], message: problem }]
+function checkPublic(config: Config, file: string | undefined, cwd: string): Problem[] {
+  if (config.public === undefined) return []
+  const path = ['public']
+  const directory = resolve(cwd, config.public)
+  const problem = readingProblem(directory, 'directory')
+  if (problem !== undefined) return [{ path, message: problem }]
+  const own = ownFilesInside(directory, listOwnFiles(config, file, cwd))
+  if (own.length === 0) return []
+  const names = own.map(({ name, path: ownPath }) => `${relative(cwd, ownPath) || '.'} (${name})`).join(', ')
+  const message = `must be a directory without files of mqway itself, which anybody could read: ${names}. Move them, or what is to be served`
+  const reads = ['access', 'broker', 'data', 'http', 'https', 'mqtt', 'notify', 'tunnels']
+  return [{ path, message, reads }]
 }
 
 /** Every broker with where it stands, that of the configuration and those of its tunnels. */

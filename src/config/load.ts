@@ -42,7 +42,7 @@ export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
 
   const { input, sources } = applySettings(file.input, settings)
   const locate = (path: readonly PropertyKey[]) => sourceOf(path, sources, name === undefined ? undefined : file)
-  const { config, problems } = validate(input, cwd)
+  const { config, problems } = validate(input, name, cwd)
   const lines = problems.map(({ problem, value }) => formatProblem(problem, value, locate(problem.path)))
   const all = [...fromFlags.problems, ...fromEnvironment.problems, ...file.problems, ...lines]
   if (all.length > 0) throw new ConfigError(all)
@@ -97,14 +97,14 @@ interface FoundProblem {
 }
 
 /** The configuration, and what is wrong with it; worth using only where nothing is. */
-function validate(input: Mapping, cwd: string): { config: Config; problems: FoundProblem[] } {
+function validate(input: Mapping, file: string | undefined, cwd: string): { config: Config; problems: FoundProblem[] } {
   const result = configSchema.safeParse(input, { error: describeIssue })
   const wrong = result.success ? [] : schemaProblems(result.error.issues, input)
   // What the schema refuses takes its default, so that the other options can still be checked with each other.
   const bad = new Set(wrong.map(problem => String(problem.path[0])))
   const rest = Object.fromEntries(Object.entries(input).filter(([key]) => !bad.has(key)))
   const config = resolveMqttPort(result.success ? result.data : configSchema.parse(rest))
-  const unfit = checkConfig(config, cwd).filter(
+  const unfit = checkConfig(config, file, cwd).filter(
     ({ path, reads = [] }) => ![path[0], ...reads].some(key => bad.has(String(key))),
   )
   const problems = [

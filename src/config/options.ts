@@ -1,6 +1,7 @@
 import { closest } from 'fastest-levenshtein'
 import { z } from 'zod'
 import { configSchema } from './schema.js'
+import { fileFormat } from './values.js'
 
 /** One row of the table of options, as the documentation and the error messages need it. */
 export interface Option {
@@ -11,6 +12,8 @@ export interface Option {
   readonly default: unknown
   /** Never shown: not by `mqway check`, not in an error. */
   readonly secret: boolean
+  /** The name of a file or a directory. */
+  readonly file: boolean
 }
 
 type Node = z.core.JSONSchema.JSONSchema
@@ -30,13 +33,19 @@ function below(node: Node, path: string): Option[] {
   const children = Object.entries(node.properties ?? {}).flatMap(([key, child]) => {
     if (typeof child === 'boolean') return []
     const name = path === '' ? key : `${path}.${key}`
-    const { description = '', writeOnly = false } = child
-    return [{ path: name, description, default: child.default, secret: writeOnly }, ...below(child, name)]
+    const { description = '', writeOnly = false, format } = child
+    const option = { path: name, description, default: child.default, secret: writeOnly, file: format === fileFormat }
+    return [option, ...below(child, name)]
   })
   const items = typeof node.items === 'object' && !Array.isArray(node.items) ? below(node.items, `${path}[]`) : []
   const branches = (node.anyOf ?? []).flatMap(branch => (typeof branch === 'boolean' ? [] : below(branch, path)))
   for (const option of [...children, ...items, ...branches]) found.set(option.path, option)
   return [...found.values()]
+}
+
+/** The paths of the options that name a file or a directory; some of them may be something else, such as a URL. */
+export function fileOptions(): ReadonlySet<string> {
+  return new Set(listOptions().flatMap(option => (option.file ? [option.path] : [])))
 }
 
 /** The paths of the options that are never shown. */

@@ -17,8 +17,11 @@ export const wholeNumberOrOff = (min: number, max: number) =>
     error: `must be off, or a whole number from ${min} to ${max}`,
   })
 
+/** The format of an option that names a file or a directory, in the JSON Schema: none of them is served (see own-files.ts). */
+export const fileFormat = 'file'
+
 /** The name of a file; relative ones begin at the working directory. */
-export const file = z.string().min(1)
+export const file = z.string().min(1).meta({ format: fileFormat })
 
 /** What `mqway check` prints in the place of a secret. As a secret it is refused: it would be a wrong one, silently. */
 export const redacted = '[redacted]'

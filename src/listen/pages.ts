@@ -1,19 +1,23 @@
 import type { Stats } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { dirname, join, resolve, sep } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { isInside, type OwnFile } from '../config/own-files.js'
 import { answer } from '../http/answers.js'
 import { answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
+import { OwnFileGuard } from './own-file-guard.js'
 
 export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */
   readonly directory?: string | undefined
+  /** The program's own files, none of which is served, by whatever link. */
+  readonly ownFiles?: readonly OwnFile[]
   readonly log: Logger
 }
 
@@ -54,7 +58,8 @@ class HiddenFile extends Error {
 /**
  * Serves static files: the built-in pages, or a directory of the user's, and the browser clients under `/vendor/`.
  *
- * Files whose name begins with a dot, links that lead out of the directory, and what is no regular file do not exist.
+ * Files whose name begins with a dot, links that lead out of the directory, the program's own files, and what is no regular file
+ * do not exist.
  * Browsers may keep what they got, but ask each time whether it is still the same (ETag).
  *
  * @throws {StartError} when the directory is none
@@ -63,11 +68,14 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   const { log } = options
   const root = resolve(options.directory ?? builtInDirectory)
   const realRoot = await directoryAt(root)
+  const guard = new OwnFileGuard(options.ownFiles ?? [])
   const onlyInside = (inside: string) => async (path: string, stats: Stats) => {
     const real = await realpath(path)
-    if (stats.isFile() && real.startsWith(inside.endsWith(sep) ? inside : inside + sep)) return
-    log.debug({ path, real }, 'Not served: it is no file, or outside of the directory')
-    throw new HiddenFile('outside of the directory')
+    const isOwn = await guard.isOwn(real, stats)
+    if (stats.isFile() && isInside(real, inside) && !isOwn) return
+    const reason = isOwn ? 'a file of mqway itself' : 'no file, or outside of the directory'
+    log[isOwn ? 'warn' : 'debug']({ path, real }, `Not served: it is ${reason}`)
+    throw new HiddenFile(reason)
   }
 
   await app.register(fastifyStatic, {

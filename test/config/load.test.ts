@@ -1,6 +1,6 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
 import { writeConfig } from '../../src/config/write.js'
@@ -15,7 +15,10 @@ function directory(yaml?: string, files: Record<string, string> = {}): string {
   const path = join(root, String(directories))
   mkdirSync(path)
   const all = yaml === undefined ? files : { 'mqway.yaml': yaml, ...files }
-  for (const [name, text] of Object.entries(all)) writeFileSync(join(path, name), text)
+  for (const [name, text] of Object.entries(all)) {
+    mkdirSync(dirname(join(path, name)), { recursive: true })
+    writeFileSync(join(path, name), text)
+  }
   return path
 }
 
@@ -60,7 +63,7 @@ describe('where a value comes from', () => {
   })
 
   test('every flag and its variable set the same option', () => {
-    const files = { c: '', k: '' }
+    const files = { c: '', k: '', 'site/index.html': '' }
     const values: Record<string, string> = {
       broker: 'mqtt://b:1',
       host: '::1',
@@ -69,7 +72,7 @@ describe('where a value comes from', () => {
       'mqtt-port': 'unix:/run/m',
       cert: 'c',
       key: 'k',
-      public: '.',
+      public: 'site',
       data: 'none',
       'log-level': 'warn',
       'log-format': 'json',
@@ -86,7 +89,7 @@ describe('where a value comes from', () => {
       http: { port: 81 },
       https: { port: 'off', cert: 'c', key: 'k' },
       mqtt: { port: 'unix:/run/m' },
-      public: '.',
+      public: 'site',
       data: 'none',
       log: { level: 'warn', format: 'json' },
     })
