@@ -1,5 +1,6 @@
 import type { AedesPublishPacket } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import { MemorySubscriptions, type StoredSubscriptions } from './stored-subscriptions.js'
 
 /** A session of an earlier run. */
 export interface StoredSession {
@@ -14,7 +15,9 @@ export interface StoredSession {
 
 /** A place where sessions and retained messages are kept: in memory or on disk. */
 export interface Base {
+  /** Not asked for subscriptions. */
   readonly persistence: Persistence
+  readonly subscriptions: StoredSubscriptions
   /** What was there when it was opened. */
   readonly sessions: readonly StoredSession[]
   readonly retainedTopics: readonly string[]
@@ -29,6 +32,7 @@ export interface Base {
 export function memoryBase(persistence: Persistence): Base {
   return {
     persistence,
+    subscriptions: new MemorySubscriptions(),
     sessions: [],
     retainedTopics: [],
     keepSession: async () => {},

@@ -1,12 +1,14 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { AedesPublishPacket } from 'aedes'
+import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type LevelPersistenceClass from 'aedes-persistence-level/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
 import { codeOf } from '../error-code.js'
 import { StartError } from '../start-error.js'
 import type { Base, StoredSession } from './base.js'
 import { topicRanges } from './retained-ranges.js'
+import type { StoredSubscriptions } from './stored-subscriptions.js'
 
 /** What is opened on disk. */
 export interface LevelBase extends Base {
@@ -15,6 +17,8 @@ export interface LevelBase extends Base {
   close(): Promise<void>
 }
 
+/** Under which `aedes-persistence-level` keeps subscriptions. */
+const subscriptionsKey = 'subscriptions'
 /** Keys of our own, beside those of `aedes-persistence-level`. */
 const runKey = 'mqway:run'
 const sessionKey = (id: string): string => `mqway:session:${encodeURIComponent(id)}`
@@ -46,9 +50,9 @@ export async function openLevel(data: string): Promise<LevelBase> {
   await database.put(runKey, String(run))
   const retainedTopics: string[] = []
   for await (const key of keys(database, 'retained')) retainedTopics.push(key.slice('retained:'.length))
-  const persistence = new LevelPersistence(database)
   return {
-    persistence,
+    persistence: new LevelPersistence(withoutSubscriptions(database)),
+    subscriptions: storedSubscriptions(() => new LevelPersistence(database)),
     sessions: await readSessions(database),
     retainedTopics,
     run,
@@ -78,6 +82,31 @@ async function* readRetained(
   }
 }
 
+/** The database with no subscriptions to be read: `LevelPersistence` would load all of them at its start into a trie of its own. */
+function withoutSubscriptions(database: LevelDatabase): object {
+  return {
+    get: database.get.bind(database),
+    put: database.put.bind(database),
+    del: database.del.bind(database),
+    batch: database.batch.bind(database),
+    clear: database.clear.bind(database),
+    values: (range: { readonly gte: string }) =>
+      range.gte === `${subscriptionsKey}:`
+        ? []
+        : database.values<string, Buffer>({ ...range, valueEncoding: 'buffer' }),
+  }
+}
+
+/** @param open makes a persistence that is asked one thing, so that the trie that it keeps besides goes with it */
+function storedSubscriptions(open: () => Persistence): StoredSubscriptions {
+  return {
+    add: (session, subscriptions) => open().addSubscriptions(session, subscriptions),
+    remove: (session, filters) => open().removeSubscriptions(session, filters),
+    clear: session => open().cleanSubscriptions(session),
+    read: session => open().subscriptionsByClient(session),
+  }
+}
+
 /** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
 function keys(database: LevelDatabase, prefix: string): AsyncIterable<string> {
   return database.keys({ gte: `${prefix}:`, lt: `${prefix};` })
@@ -86,7 +115,7 @@ function keys(database: LevelDatabase, prefix: string): AsyncIterable<string> {
 /** The sessions that anything is kept for. Those of a version that did not note when were seen now. */
 async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
   const queued = new Map<string, number>()
-  for (const kind of ['subscriptions', 'incoming', 'outgoing', 'mqway:session']) {
+  for (const kind of [subscriptionsKey, 'incoming', 'outgoing', 'mqway:session']) {
     for await (const key of keys(database, kind)) {
       const id = decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
       queued.set(id, (queued.get(id) ?? 0) + (kind === 'outgoing' ? 1 : 0))

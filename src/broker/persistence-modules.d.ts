@@ -48,11 +48,10 @@ declare module 'aedes-persistence/asyncPersistence.js' {
 
 declare module 'aedes-persistence-level/asyncPersistence.js' {
   import Persistence from 'aedes-persistence/asyncPersistence.js'
-  import type { Level } from 'level'
 
   class LevelPersistence extends Persistence {
-    /** @param database of which `createRetainedStream` asks nothing but the values in a range */
-    constructor(database: Level | { values(): AsyncIterable<Buffer> })
+    /** @param database a `Level`, or what it is asked of one: `createRetainedStream` nothing but the values in a range */
+    constructor(database: object)
   }
   export = LevelPersistence
 }

@@ -51,6 +51,7 @@ export class Store {
   readonly #limits: StoreLimits
   readonly #stored: Base['sessions']
   readonly #base: Persistence
+  readonly #subscriptions: Base['subscriptions']
   readonly #onError: (error: unknown) => void
   readonly #index = new QueueIndex()
   readonly #retained: Retained
@@ -67,13 +68,14 @@ export class Store {
     this.#limits = limits
     this.#stored = base.sessions
     this.#base = base.persistence
+    this.#subscriptions = base.subscriptions
     this.#onError = onError
     this.catchUps = new CatchUps(client => this.#base.outgoingStream(client))
   }
 
   async setup(broker: Aedes): Promise<void> {
     await this.#base.setup(broker)
-    for (const session of this.#stored) this.#index.add(session.id, await this.#subscriptions(session))
+    for (const session of this.#stored) this.#index.add(session.id, await this.#readSubscriptions(session))
   }
 
   /** Ends the sessions that have been without their client for too long. */
@@ -109,7 +111,7 @@ export class Store {
     if (!stored) {
       const granted = subscriptions.filter(({ topic }) => this.grants.grant(client, topic))
       stored = this.#inTurn(client, async () => {
-        await this.#base.addSubscriptions(client, granted)
+        await this.#subscriptions.add(client, granted)
         this.#index.add(client.id, granted)
       })
       this.#written.set(subscriptions, stored)
@@ -120,7 +122,7 @@ export class Store {
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
     return this.#inTurn(client, async () => {
       this.#index.remove(client.id, filters)
-      await this.#base.removeSubscriptions(client, filters)
+      await this.#subscriptions.remove(client, filters)
     })
   }
 
@@ -129,7 +131,7 @@ export class Store {
     return this.#inTurn(client, async () => {
       this.#index.removeAll(client.id)
       await this.sessions.remove(client.id)
-      await this.#base.cleanSubscriptions(client)
+      await this.#subscriptions.clear(client)
       for await (const packet of this.#base.outgoingStream(client)) {
         // The base clears by packet identifier, which what was never sent has not got.
         const named = { ...packet, messageId: packet.messageId || 1 }
@@ -143,13 +145,13 @@ export class Store {
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
     const known = this.sessions.has(client.id)
     this.sessions.open(client.id)
-    const subscriptions = await this.#subscriptions(client)
+    const subscriptions = await this.#readSubscriptions(client)
     return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
   }
 
   /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
-  async #subscriptions(client: Session): Promise<Subscription[]> {
-    const stored = await this.#base.subscriptionsByClient(client)
+  async #readSubscriptions(client: Session): Promise<Subscription[]> {
+    const stored = await this.#subscriptions.read(client)
     return stored.filter(({ topic }) => isTopicFilter(topic, this.#limits)).slice(0, this.#limits.maxSubscriptions)
   }
 

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { memoryBase } from '../../src/broker/base.js'
 import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded.js'
 import { Store } from '../../src/broker/store.js'
+import { MemorySubscriptions, type StoredSubscriptions } from '../../src/broker/stored-subscriptions.js'
 import { createLog } from '../../src/log.js'
 import { limits } from './limits.js'
 import { connect } from './mqtt-session.js'
@@ -87,15 +88,17 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
 
 describe('the store', () => {
   const client = { id: 'client' }
-  const storeOn = (base: MemoryPersistence) =>
-    new Store({ base: memoryBase(base), limits, log, onError: error => expect.unreachable(String(error)) })
+  const storeOn = (subscriptions: StoredSubscriptions) => {
+    const base = { ...memoryBase(new MemoryPersistence()), subscriptions }
+    return new Store({ base, limits, log, onError: error => expect.unreachable(String(error)) })
+  }
 
   it('writes the filters of one SUBSCRIBE once, though it is asked once for each of them', async () => {
     let writes = 0
-    class Counting extends MemoryPersistence {
-      override addSubscriptions(...args: Parameters<MemoryPersistence['addSubscriptions']>): Promise<void> {
+    class Counting extends MemorySubscriptions {
+      override add(...args: Parameters<MemorySubscriptions['add']>): Promise<void> {
         writes++
-        return super.addSubscriptions(...args)
+        return super.add(...args)
       }
     }
     const store = storeOn(new Counting())
@@ -106,8 +109,8 @@ describe('the store', () => {
   })
 
   it('queues for nothing that could not be stored', async () => {
-    class Full extends MemoryPersistence {
-      override addSubscriptions(): Promise<void> {
+    class Full extends MemorySubscriptions {
+      override add(): Promise<void> {
         return Promise.reject(new Error('disk full'))
       }
     }
@@ -117,17 +120,17 @@ describe('the store', () => {
   })
 
   it('skips what an earlier version stored and nobody can subscribe to', async () => {
-    const base = new MemoryPersistence()
-    await base.addSubscriptions(client, [
+    const stored = new MemorySubscriptions()
+    await stored.add(client, [
       { topic: 'a/#/b', qos: 1 },
       { topic: 'fine', qos: 1 },
     ])
-    const store = storeOn(base)
+    const store = storeOn(stored)
     expect(await store.subscriptionsByClient(client)).toMatchObject([{ topic: 'fine' }])
   })
 
   it('does not queue for a filter that was unsubscribed right after', async () => {
-    const store = storeOn(new MemoryPersistence())
+    const store = storeOn(new MemorySubscriptions())
     await Promise.all([
       store.addSubscriptions(client, [{ topic: 'a', qos: 1 }]),
       store.removeSubscriptions(client, ['a']),
