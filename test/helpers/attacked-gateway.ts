@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { type RunningProgram, run } from './processes.js'
 
-const program = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
+/** The build of this working tree; `ATTACKED_PROGRAM` names another one, to compare. */
+const program = process.env['ATTACKED_PROGRAM'] ?? fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
 /** A `mqway serve` in a process of its own with little memory and few descriptors, to be attacked. */
 export interface AttackedGateway {

@@ -14,6 +14,7 @@ class RoundTrips {
   #times = []
   #count = 0
   #repeated = 0
+  #windowBegin = { times: 0, errors: 0 }
   errors = []
 
   begin() {
@@ -39,8 +40,11 @@ class RoundTrips {
     return this.#times.length
   }
 
-  report() {
-    const sorted = [...this.#times].sort((a, b) => a - b)
+  /** Everything, or the round trips that came back since the last window. */
+  report({ isWindow = false } = {}) {
+    const begin = isWindow ? this.#windowBegin : { times: 0, errors: 0 }
+    this.#windowBegin = { times: this.#times.length, errors: this.errors.length }
+    const sorted = this.#times.slice(begin.times).sort((a, b) => a - b)
     const at = part => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? 0
     return {
       sent: this.#count,
@@ -49,7 +53,7 @@ class RoundTrips {
       p50: at(0.5),
       p99: at(0.99),
       max: at(1),
-      errors: this.errors.slice(0, 10),
+      errors: this.errors.slice(begin.errors, begin.errors + 10),
     }
   }
 }
@@ -150,6 +154,9 @@ if (echoPort) {
   })
 }
 
+const reportOf = options =>
+  Object.fromEntries(Object.entries(kinds).map(([kind, trips]) => [kind, trips.report(options)]))
+
 const sends = await Promise.all(starts.map(start => start()))
 for (const kind of Object.values(kinds)) kind.errors.length = 0
 const timer = setInterval(() => {
@@ -165,13 +172,16 @@ process.on('message', async message => {
     process.send('seen')
     return
   }
+  if (message.window) {
+    process.send(reportOf({ isWindow: true }))
+    return
+  }
   clearInterval(timer)
   const end = performance.now() + options.patience
   while (Object.values(kinds).some(kind => kind.open > 0) && performance.now() < end) {
     await new Promise(resolve => setTimeout(resolve, 10))
   }
-  const report = Object.fromEntries(Object.entries(kinds).map(([kind, trips]) => [kind, trips.report()]))
-  process.send(report, () => {
+  process.send(reportOf(), () => {
     for (const close of closers) close()
     process.exit(0)
   })

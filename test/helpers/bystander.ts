@@ -39,6 +39,8 @@ export interface BystanderOptions {
 export interface Bystander {
   /** Resolves when it has seen so many round trips of every kind since its start. */
   rounds(count: number): Promise<void>
+  /** The figures since the last window; round trips that are still under way count as lost in it. */
+  window(): Promise<BystanderReport>
   /** Ends it, when its last messages have arrived or had their time. */
   stop(): Promise<BystanderReport>
 }
@@ -57,6 +59,12 @@ export async function startBystander(options: BystanderOptions): Promise<Bystand
       const seen = once(child, 'message')
       child.send({ rounds: count })
       await Promise.race([seen, died])
+    },
+    window: async () => {
+      const reported = once(child, 'message')
+      child.send({ window: true })
+      const [report] = await Promise.race([reported, died])
+      return report
     },
     stop: async () => {
       const reported = once(child, 'message')

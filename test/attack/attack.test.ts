@@ -1,0 +1,82 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { AttackedGateway } from '../helpers/attacked-gateway.js'
+import { startAttackers } from '../helpers/attackers.js'
+import { type BystanderOptions, expectUndisturbed, startBystander } from '../helpers/bystander.js'
+import { attackOnce, type CampaignOptions, formatRow, type Row, tableHead } from './campaign.js'
+import { attackerLogin, bystanderLogin, startDefaultGateway, startHardenedGateway } from './gateways.js'
+import { scenarios } from './scenarios/index.js'
+
+/** Seconds of attack on each gateway; `npm run attack` sets it. Left out: every scenario once, two seconds. */
+const seconds = Number(process.env['ATTACK_SECONDS'] ?? 0)
+const only = process.env['ATTACK_ONLY']?.split(',')
+const together = 10
+const chosen = scenarios.filter(({ name }) => only?.includes(name) ?? true)
+const basic = ({ username, password }: typeof bystanderLogin) => ({
+  Authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
+})
+
+const gateways = [
+  { name: 'a default gateway', start: startDefaultGateway, own: {}, login: undefined },
+  {
+    name: 'a hardened gateway',
+    start: startHardenedGateway,
+    own: { ...bystanderLogin, headers: basic(bystanderLogin) },
+    login: attackerLogin,
+  },
+]
+
+/** The table is for whoever waits for `npm run attack`. */
+function print(line: string): void {
+  if (seconds > 0) process.stdout.write(`${line}\n`)
+}
+
+/** Each scenario alone for a third of the time, then groups of ten, others each time. */
+async function attack(campaign: Omit<CampaignOptions, 'together' | 'milliseconds'>): Promise<void> {
+  if (seconds === 0) {
+    await attackOnce({ ...campaign, together, milliseconds: 2000 })
+    return
+  }
+  const end = Date.now() + seconds * 1000
+  const alone = Math.min(5000, Math.round((seconds * 1000) / 3 / chosen.length))
+  await attackOnce({ ...campaign, together: 1, milliseconds: alone })
+  for (let pass = 0; Date.now() < end && campaign.gateway.isAlive(); pass++) {
+    const shift = (pass * 3) % chosen.length
+    const group = [...chosen.slice(shift), ...chosen.slice(0, shift)].slice(0, together)
+    await attackOnce({ ...campaign, scenarios: group, together, milliseconds: 10_000 })
+  }
+}
+
+/** Memory and descriptors after clients have come and gone and messages have passed. */
+async function startFigures(gateway: AttackedGateway): Promise<{ memory: number; descriptors: number }> {
+  return { memory: await gateway.memory(), descriptors: await gateway.descriptors() }
+}
+
+describe.skipIf(seconds === 0).each(gateways)('every attack on $name, ten at a time', ({ name, start, own, login }) => {
+  it(
+    'leaves it alive and its other clients undisturbed, and takes no memory and no descriptors for good',
+    async () => {
+      const gateway = await start()
+      onTestFinished(() => gateway.close())
+      const attackers = await startAttackers(together)
+      onTestFinished(() => attackers.close())
+      const options: BystanderOptions = { mqttPort: gateway.mqttPort, httpUrl: gateway.http, ...own }
+      const bystander = await startBystander(options)
+      const before = await startFigures(gateway)
+      print(`\n${name}\n\n${tableHead}`)
+      const onRow = (row: Row): void => print(formatRow(row))
+      await attack({ gateway, attackers, bystander, scenarios: chosen, onRow, ...(login && { login }) })
+      expect(gateway.isAlive(), gateway.running.errors().slice(-2000)).toBe(true)
+      const report = await bystander.stop()
+      print(JSON.stringify(report))
+      expectUndisturbed(report)
+      if (seconds === 0) return
+      await wait(60_000)
+      const after = await startFigures(gateway)
+      print(`before and a minute after: ${JSON.stringify({ before, after })}`)
+      expect(after.memory).toBeLessThan(1.2 * before.memory)
+      expect(after.descriptors).toBeLessThanOrEqual(before.descriptors + 10)
+    },
+    (2 * seconds + 240) * 1000,
+  )
+})

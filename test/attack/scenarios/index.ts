@@ -1,0 +1,19 @@
+import * as gatewayIds from './gateway-ids.js'
+import * as httpRequests from './http-requests.js'
+import * as neighbours from './neighbours.js'
+import * as persistentSessions from './persistent-sessions.js'
+import * as retainedMessages from './retained-messages.js'
+import type { Scenario } from './scenario.js'
+import * as subscriptions from './subscriptions.js'
+import * as webSockets from './web-sockets.js'
+
+/** Every attack. */
+export const scenarios: readonly Scenario[] = [
+  ...Object.values(subscriptions),
+  ...Object.values(retainedMessages),
+  ...Object.values(persistentSessions),
+  ...Object.values(gatewayIds),
+  ...Object.values(httpRequests),
+  ...Object.values(webSockets),
+  ...Object.values(neighbours),
+]
