@@ -82,6 +82,8 @@ export interface Metrics {
   upstreamConnected(seconds: number): void
   /** Where to ask how many bytes wait in memory for all connections together. */
   watchBuffers(read: () => number): void
+  /** Where to ask how many bytes of bodies and WebSocket messages are held that are not done with. */
+  watchBodies(read: () => number): void
   /** Where to ask how push is. */
   watchPush(read: () => PushFigures): void
   /** Where to ask what has become of mails. */
@@ -229,6 +231,16 @@ export function createMetrics(): Metrics {
       new Gauge({
         name: 'mqway_buffered_bytes',
         help: 'Bytes that wait in memory for clients and brokers that are slower than the other side',
+        registers: [registry],
+        collect() {
+          this.set(read())
+        },
+      })
+    },
+    watchBodies: read => {
+      new Gauge({
+        name: 'mqway_body_bytes',
+        help: 'Bytes of request bodies and WebSocket messages that are held until they are complete and done with',
         registers: [registry],
         collect() {
           this.set(read())

@@ -256,7 +256,9 @@ export const configSchema = z.strictObject({
         .describe('Requests to /v1/ from one address, on average; beyond: 429'),
       requestsBurst: wholeNumber(1, 10_000_000).default(5000).describe('How many of them may come at once'),
       bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
-      bodyTimeout: duration({ min: '1s', max: '1h' }).prefault('30s').describe('For that body to arrive; beyond: 408'),
+      bodyTimeout: duration({ min: '1s', max: '1h' })
+        .prefault('30s')
+        .describe('For that body, or a message of a plain WebSocket, to arrive; beyond: 408, or 1008'),
       urlLength: size({ min: '256B', max: '64KiB' })
         .prefault('8KiB')
         .describe('The URL of one request with its query; beyond: 414'),
