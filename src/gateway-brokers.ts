@@ -1,8 +1,10 @@
 import { resolve } from 'node:path'
 import type { Access } from './access/access.js'
+import { networkOf } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { TokenBucket } from './access/rate-limits.js'
 import type { UserLimits } from './access/user-limits.js'
+import type { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import type { EmbeddedHooks } from './broker/embedded.js'
 import type { ProbeOptions } from './broker/probe.js'
@@ -79,6 +81,7 @@ export function embeddedHooks(
   users: UserLimits,
   metrics: Metrics,
   subscriptions: MqttListeners,
+  slicer: TimeSlicer,
 ): EmbeddedHooks {
   const { authenticator, rules } = access
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
@@ -94,5 +97,8 @@ export function embeddedHooks(
     onDelay: metrics.delayed,
     onDenied: metrics.denied,
     subscriptions,
+    sessions: metrics.sessions,
+    slicer,
+    networkOf,
   }
 }

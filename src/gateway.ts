@@ -6,6 +6,7 @@ import { compileOrigins, type OriginPolicy } from './access/origins.js'
 import { RateLimits } from './access/rate-limits.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
+import { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import { developmentCertificates, listOwnFiles } from './config/own-files.js'
 import { pushOf } from './config/push.js'
@@ -92,9 +93,10 @@ async function assemble(
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
+  const slicer = new TimeSlicer()
   const mqttListeners = new MqttListeners()
   const brokers = opened.add(
-    new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics, mqttListeners)),
+    new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics, mqttListeners, slicer)),
   )
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)

@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { type EndingReason, endingReasons } from './endings.js'
+import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
 import { version } from './version.js'
 
 /** How a client came in: what `transport` says in the metrics and the log. */
@@ -66,6 +67,7 @@ export interface MailFigures {
 /** The program's metrics, on a registry of their own. */
 export interface Metrics {
   readonly registry: Registry
+  readonly sessions: SessionMetrics
   /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
   trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
   /** One refusal before a connection was open. */
@@ -82,8 +84,6 @@ export interface Metrics {
   upstreamConnected(seconds: number): void
   /** Where to ask how many bytes wait in memory for all connections together. */
   watchBuffers(read: () => number): void
-  /** Where to ask how many bytes of bodies and WebSocket messages are held that are not done with. */
-  watchBodies(read: () => number): void
   /** Where to ask how push is. */
   watchPush(read: () => PushFigures): void
   /** Where to ask what has become of mails. */
@@ -221,6 +221,7 @@ export function createMetrics(): Metrics {
     },
     refused: countRefused,
     ended: countEnded,
+    sessions: sessionMetrics(registry),
     denied: action => {
       denied[action]++
     },
@@ -231,16 +232,6 @@ export function createMetrics(): Metrics {
       new Gauge({
         name: 'mqway_buffered_bytes',
         help: 'Bytes that wait in memory for clients and brokers that are slower than the other side',
-        registers: [registry],
-        collect() {
-          this.set(read())
-        },
-      })
-    },
-    watchBodies: read => {
-      new Gauge({
-        name: 'mqway_body_bytes',
-        help: 'Bytes of request bodies and WebSocket messages that are held until they are complete and done with',
         registers: [registry],
         collect() {
           this.set(read())

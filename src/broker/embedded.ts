@@ -1,7 +1,9 @@
 import type { AedesOptions, Client } from 'aedes'
+import type { TimeSlicer } from '../base/time-slicer.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { DeniedAction } from '../metrics.js'
+import type { SessionMetrics } from '../session-metrics.js'
 import { version } from '../version.js'
 import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
@@ -12,6 +14,7 @@ import { Forwarding } from './forwarding.js'
 import type { Gatekeeper } from './gatekeeper.js'
 import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
+import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
@@ -38,6 +41,11 @@ export interface EmbeddedHooks {
   readonly onDenied?: ((action: DeniedAction) => void) | undefined
   /** Told who subscribes to what; of the program's own connections it is not. */
   readonly subscriptions?: SubscriptionWatcher | undefined
+  readonly sessions?: SessionMetrics | undefined
+  /** The gateway's; left out for one of its own. */
+  readonly slicer?: TimeSlicer | undefined
+  /** The network of an address, whose clients without a name count together. Left out: each address by itself. */
+  readonly networkOf?: ((address: string) => string) | undefined
 }
 
 /** The broker inside this process. */
@@ -77,7 +85,18 @@ export async function createEmbedded(
   const base = disk ?? (await inMemory())
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
   const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
-  const store = new Store({ base, limits: options, maySubscribe, log, onError })
+  const { sessions: metrics, slicer, networkOf = address => address } = hooks
+  const store = new Store({
+    base,
+    limits: options,
+    maySubscribe,
+    slicer,
+    onEnded: metrics?.ended,
+    onDropped: metrics?.dropped,
+    log,
+    onError,
+  })
+  metrics?.watch(() => store.sessions.figures)
   const turnEnd = new TurnEnd()
   const { gatekeeper, newPace, onDelay, onDenied = () => {} } = hooks
   const connections = new Connections({ ...options, newPace, onDelay }, turnEnd)
@@ -85,6 +104,8 @@ export async function createEmbedded(
     gatekeeper,
     bounds: options,
     owners: store.owners,
+    sessions: store.sessions,
+    networkOf,
     peerOf: client => connections.peerOf(client),
     explain: (client, ending) => connections.explain(client, ending),
     end: (client, ending) => connections.cutOff(client, ending),
@@ -110,6 +131,7 @@ export async function createEmbedded(
   const gates = {
     screen: (client: Client, topic: string) => admissions.screen(client, topic),
     admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
+    holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
   }
   const aedes = new DurableAedes(store, gates, {

@@ -1,7 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
-import type { BodySender } from '../http/body-budget.js'
 import { keepBodies } from '../http/kept-bodies.js'
 import { answerProblem } from '../http/problem.js'
 import type { DeliveryOptions } from './delivery.js'
@@ -28,21 +27,12 @@ export function registerKeptBodyRoutes(
     scope.addHook('onRequest', async (request, reply) => {
       callers.set(request, await gate.admit(request, reply))
     })
-    const callerOf = (request: FastifyRequest): Caller => {
+    keepBodies(scope, bodies)
+    routes(scope, request => {
       const caller = callers.get(request)
       if (!caller) throw new Ending('internal-error')
-      return caller
-    }
-    const senderOf = (request: FastifyRequest): BodySender => {
-      const { client, identity } = callerOf(request)
-      return { address: client.address, user: identity.user }
-    }
-    keepBodies(scope, { ...bodies, senderOf })
-    routes(scope, request => ({
-      request,
-      caller: callerOf(request),
-      body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0),
-    }))
+      return { request, caller, body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0) }
+    })
   })
 }
 

@@ -8,6 +8,7 @@ import { requirePermitted } from '../delivery/permitted.js'
 import { SharedBytes } from '../delivery/shared-bytes.js'
 import { SocketWire } from '../delivery/socket-wire.js'
 import { offeredBy, WebSockets } from '../delivery/web-sockets.js'
+import { WorkQueue } from '../delivery/work-queue.js'
 import { Ending } from '../endings.js'
 import { ParameterError, readValue } from '../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
@@ -85,6 +86,7 @@ class Route implements SocketRoute {
       closeTimeout,
       heartbeats: new Heartbeats(options.push.config.heartbeat),
       pings: new Heartbeats(pingInterval ?? defaultPingInterval),
+      queue: new WorkQueue(),
       places: new SharedBytes(encodeLive),
     }
     this.#resolveClient = resolveClient
@@ -129,8 +131,7 @@ class Route implements SocketRoute {
     }
     const { bodies, closeTimeout } = this.#house
     this.#sockets.accept(upgrade, (webSocket, connection) => {
-      const held = bodies.budget.open({ address: order.client.address, user: identity.user })
-      const wire = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
+      const wire = { webSocket, connection, budget: bodies.budget, closeTimeout }
       return new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
     })
   }
