@@ -82,6 +82,20 @@ const table = {
     level: 'warn',
     text: 'Too many bytes of request bodies are on their way',
   },
+  'bodies-too-many-from-address': {
+    httpStatus: 429,
+    retryAfter: 1,
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Too many bytes of request bodies from your address are on their way',
+  },
+  'bodies-too-many-from-user': {
+    httpStatus: 429,
+    retryAfter: 1,
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Too many bytes of request bodies of this user are on their way',
+  },
   'topic-refused': { httpStatus: 403, closeCode: 1008, level: 'info', text: 'This topic is not open to you' },
   'broker-away': {
     httpStatus: 503,
@@ -166,11 +180,11 @@ const table = {
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
   'message-too-large': { closeCode: 1009, level: 'warn', text: 'A message is larger than this endpoint takes' },
+  'message-timeout': { closeCode: 1008, level: 'info', text: 'A message did not arrive in time' },
   'too-many-errors': { closeCode: 1008, level: 'warn', text: 'Too many messages in a row were not right' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
   'identity-expired': { closeCode: 1008, level: 'info', text: 'What proved who you are has expired' },
   'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },
-  'too-many-sessions': { closeCode: 1008, level: 'warn', text: 'All sessions that you may have are in use' },
   'will-refused': { closeCode: 1008, level: 'warn', text: 'The will has a topic that you may not publish to' },
   'topic-too-large': {
     closeCode: 1008,

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Access } from './access/access.js'
-import { networkOf } from './access/limits.js'
+import { accountOf } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { TokenBucket } from './access/rate-limits.js'
 import type { UserLimits } from './access/user-limits.js'
@@ -96,9 +96,9 @@ export function embeddedHooks(
           },
     onDelay: metrics.delayed,
     onDenied: metrics.denied,
-    subscriptions,
-    sessions: metrics.sessions,
     slicer,
-    networkOf,
+    accountOf,
+    watchRetained: metrics.watchRetained,
+    subscriptions,
   }
 }

@@ -13,8 +13,9 @@ import type { PushConfig } from './config/push.js'
 import type { LimitsConfig } from './config/schema.js'
 import type { DeliveryOptions } from './delivery/delivery.js'
 import { LiveConnections } from './delivery/live-connections.js'
+import { WorkQueue } from './delivery/work-queue.js'
 import type { ApiGate } from './http/api-gate.js'
-import { BodyBudget } from './http/kept-bodies.js'
+import { BodyBudget } from './http/body-budget.js'
 import type { UntakenAnswers } from './http/untaken-answers.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import type { Logger } from './log.js'
@@ -166,8 +167,10 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     }))
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
-    const bodies = { limit: limits.bodySize, budget }
-    const transport: DeliveryOptions = { push, gate, connections, bodies, untaken, log, metrics }
+    const bodies = { limit: limits.bodySize, budget, timeout: limits.bodyTimeout }
+    metrics.watchBodies(() => budget.used)
+    const queue = new WorkQueue()
+    const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log, metrics }
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
     const publishes = rate && new RateLimits(rate)

@@ -93,8 +93,8 @@ async function assemble(
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
-  const slicer = new TimeSlicer()
   const mqttListeners = new MqttListeners()
+  const slicer = new TimeSlicer()
   const brokers = opened.add(
     new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics, mqttListeners, slicer)),
   )

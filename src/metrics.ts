@@ -1,6 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { type EndingReason, endingReasons } from './endings.js'
-import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
 import { version } from './version.js'
 
 /** How a client came in: what `transport` says in the metrics and the log. */
@@ -64,10 +63,20 @@ export interface MailFigures {
   readonly dropped: number
 }
 
+/** Figures of the embedded broker's retained messages. */
+export interface RetainedFigures {
+  readonly messages: number
+  /** Of their topics and payloads. */
+  readonly bytes: number
+  /** Messages that were not stored, because there was no room. */
+  readonly refused: number
+  /** Clients that are being sent the retained messages of their new subscriptions. */
+  readonly scans: number
+}
+
 /** The program's metrics, on a registry of their own. */
 export interface Metrics {
   readonly registry: Registry
-  readonly sessions: SessionMetrics
   /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
   trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
   /** One refusal before a connection was open. */
@@ -84,10 +93,14 @@ export interface Metrics {
   upstreamConnected(seconds: number): void
   /** Where to ask how many bytes wait in memory for all connections together. */
   watchBuffers(read: () => number): void
+  /** Where to ask how many bytes of bodies and WebSocket messages are held that are not done with. */
+  watchBodies(read: () => number): void
   /** Where to ask how push is. */
   watchPush(read: () => PushFigures): void
   /** Where to ask what has become of mails. */
   watchMails(read: () => MailFigures): void
+  /** Where to ask about the embedded broker's retained messages. */
+  watchRetained(read: () => RetainedFigures): void
   /** When the served certificate expires (milliseconds since 1970). */
   certificateExpires(time: number): void
   /** Stops what the metrics themselves run. */
@@ -221,7 +234,6 @@ export function createMetrics(): Metrics {
     },
     refused: countRefused,
     ended: countEnded,
-    sessions: sessionMetrics(registry),
     denied: action => {
       denied[action]++
     },
@@ -238,6 +250,17 @@ export function createMetrics(): Metrics {
         },
       })
     },
+    watchBodies: read => {
+      new Gauge({
+        name: 'mqway_body_bytes',
+        help: 'Bytes of request bodies and WebSocket messages that are held until they are complete and done with',
+        registers: [registry],
+        collect() {
+          this.set(read())
+        },
+      })
+    },
+    watchRetained: read => watchRetained(registry, read),
     watchPush: read => watchPush(registry, read),
     watchMails: read => watchMails(registry, read),
     certificateExpires: time => expiry.set(time / 1000),
@@ -285,6 +308,22 @@ function watchMails(registry: Registry, read: () => MailFigures): void {
   counter('mqway_mail_events_total', collected, figures => figures.collected)
   const dropped = 'Of these, those of which a mail says only how many there were'
   counter('mqway_mail_events_dropped_total', dropped, figures => figures.dropped)
+}
+
+function watchRetained(registry: Registry, read: () => RetainedFigures): void {
+  const { gauge, counter } = seriesOf(registry, read)
+  gauge('mqway_retained_messages', 'Topics with a retained message in the embedded broker', ({ messages }) => messages)
+  gauge('mqway_retained_bytes', 'Bytes of their topics and payloads', ({ bytes }) => bytes)
+  counter(
+    'mqway_retained_refused_total',
+    'Retained messages that were delivered and not stored, because their publisher had no room',
+    ({ refused }) => refused,
+  )
+  gauge(
+    'mqway_retained_scans',
+    'Clients that are being sent the retained messages of their new subscriptions',
+    ({ scans }) => scans,
+  )
 }
 
 function watchPush(registry: Registry, read: () => PushFigures): void {

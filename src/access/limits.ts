@@ -84,6 +84,11 @@ export class ConnectionLimits {
   }
 }
 
+/** The key by which clients share what is bounded for all: their user, or else their network. */
+export function accountOf(user: string | undefined, address: string): string {
+  return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
+}
+
 /** What one customer holds: an IPv4 address, or the first four groups of an IPv6 address. */
 export function networkOf(address: string): string {
   const normal = normalizeAddress(address)

@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { AedesPublishPacket, Client } from 'aedes'
 
@@ -23,10 +24,10 @@ interface CatchUp {
  */
 export class CatchUps {
   readonly #catchUps = new WeakMap<object, CatchUp>()
-  readonly #read: (client: Client) => AsyncIterable<AedesPublishPacket>
+  readonly #read: (client: Client) => Readable
 
   /** @param read the session's queue as it is now */
-  constructor(read: (client: Client) => AsyncIterable<AedesPublishPacket>) {
+  constructor(read: (client: Client) => Readable) {
     this.#read = read
   }
 

@@ -1,9 +1,8 @@
 import type { AedesOptions, Client } from 'aedes'
-import type { TimeSlicer } from '../base/time-slicer.js'
+import { TimeSlicer } from '../base/time-slicer.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
-import type { DeniedAction } from '../metrics.js'
-import type { SessionMetrics } from '../session-metrics.js'
+import type { DeniedAction, RetainedFigures } from '../metrics.js'
 import { version } from '../version.js'
 import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
@@ -14,7 +13,7 @@ import { Forwarding } from './forwarding.js'
 import type { Gatekeeper } from './gatekeeper.js'
 import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
-import { holderKey } from './session-holders.js'
+import { RetainedDelivery } from './retained-delivery.js'
 import { Store, type StoreLimits } from './store.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
@@ -39,13 +38,14 @@ export interface EmbeddedHooks {
   readonly onDelay?: (() => void) | undefined
   /** Called for each message and each filter that is refused. */
   readonly onDenied?: ((action: DeniedAction) => void) | undefined
+  /** Takes turns with the program's other long tasks. */
+  readonly slicer?: TimeSlicer | undefined
+  /** The key by which clients share what is bounded for all: their user, or else their network. Left out: user or address. */
+  readonly accountOf?: ((user: string | undefined, address: string) => string) | undefined
+  /** Given the function that reads the figures of retained messages. */
+  readonly watchRetained?: ((read: () => RetainedFigures) => void) | undefined
   /** Told who subscribes to what; of the program's own connections it is not. */
   readonly subscriptions?: SubscriptionWatcher | undefined
-  readonly sessions?: SessionMetrics | undefined
-  /** The gateway's; left out for one of its own. */
-  readonly slicer?: TimeSlicer | undefined
-  /** The network of an address, whose clients without a name count together. Left out: each address by itself. */
-  readonly networkOf?: ((address: string) => string) | undefined
 }
 
 /** The broker inside this process. */
@@ -53,6 +53,9 @@ export interface EmbeddedBroker extends Broker {
   /** What it counts, as it is now. */
   figures(): BrokerFigures
 }
+
+/** The quota key of the program itself. */
+const ownAccount = 'mqway'
 
 /** How often sessions without a client are looked for, in milliseconds. */
 const expiryInterval = 3_600_000
@@ -85,18 +88,7 @@ export async function createEmbedded(
   const base = disk ?? (await inMemory())
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
   const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
-  const { sessions: metrics, slicer, networkOf = address => address } = hooks
-  const store = new Store({
-    base,
-    limits: options,
-    maySubscribe,
-    slicer,
-    onEnded: metrics?.ended,
-    onDropped: metrics?.dropped,
-    log,
-    onError,
-  })
-  metrics?.watch(() => store.sessions.figures)
+  const store = new Store({ base, limits: options, maySubscribe, log, onError })
   const turnEnd = new TurnEnd()
   const { gatekeeper, newPace, onDelay, onDenied = () => {} } = hooks
   const connections = new Connections({ ...options, newPace, onDelay }, turnEnd)
@@ -104,8 +96,6 @@ export async function createEmbedded(
     gatekeeper,
     bounds: options,
     owners: store.owners,
-    sessions: store.sessions,
-    networkOf,
     peerOf: client => connections.peerOf(client),
     explain: (client, ending) => connections.explain(client, ending),
     end: (client, ending) => connections.cutOff(client, ending),
@@ -128,10 +118,12 @@ export async function createEmbedded(
     end: client => connections.end(client),
     log,
   })
+  const accounts = new WeakMap<Client, string>()
+  const accountOf = (client: Client | null): string => (client && accounts.get(client)) ?? ownAccount
   const gates = {
+    accountOf,
     screen: (client: Client, topic: string) => admissions.screen(client, topic),
     admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
-    holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
   }
   const aedes = new DurableAedes(store, gates, {
@@ -160,6 +152,30 @@ export async function createEmbedded(
   aedes.on('connectionError', onClientError)
   aedes.on('client', client => store.sessions.connected(client))
   aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
+  // A will is published when its connection is gone.
+  aedes.on('client', client => {
+    const peer = connections.peerOf(client)
+    if (!peer || peer === ownPeer) return
+    const { user } = admissions.identityOf(client)
+    accounts.set(client, hooks.accountOf?.(user, peer.address) ?? user ?? peer.address)
+  })
+  const retained = new RetainedDelivery({
+    retained: store.retained,
+    slicer: hooks.slicer ?? new TimeSlicer(),
+    endOf: client => connections.endOf(client),
+    accountOf,
+    cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
+    onError,
+  })
+  aedes.on('subscribe', (subscriptions, client) => {
+    const granted = subscriptions.filter(({ qos }) => qos <= 2)
+    retained.subscribed(
+      client,
+      granted.map(({ topic }) => topic),
+    )
+  })
+  aedes.on('unsubscribe', (filters, client) => retained.unsubscribed(client, filters))
+  hooks.watchRetained?.(() => ({ ...store.retained.figures(), scans: retained.scans }))
   const own = new WeakSet<Client>()
   let ownConnected = 0
   aedes.on('client', client => {

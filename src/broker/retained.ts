@@ -1,63 +1,141 @@
 import type { AedesPublishPacket } from 'aedes'
 import type { Logger } from '../log.js'
-import { FilterIndex } from '../topics/filter-index.js'
-import type { Base } from './base.js'
+import type { RetainedFigures } from '../metrics.js'
+import { TopicTree } from '../topics/topic-tree.js'
+import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quota.js'
+import { RetainedScan } from './retained-scan.js'
+import type { RetainedStorage } from './retained-storage.js'
 
-/** How often the log says that there are too many, at most; in milliseconds. */
+/** The log names a publisher whose messages are not stored once in this time, in milliseconds. */
 const warningInterval = 60_000
+/** Publishers of whom the time of the last warning is known. */
+const maxWarned = 1000
+/** Topics that the log names where a data directory has more than fits. */
+const namedTopics = 3
 
-/** What retained messages need. */
+/** Dependencies of retained messages. */
 export interface RetainedOptions {
-  readonly base: Base
-  /** How many topics may have one; what is published to a further topic is delivered and not retained. */
-  readonly max: number
+  readonly storage: RetainedStorage
+  readonly bounds: RetainedBounds
   readonly log: Logger
 }
 
-/** The retained messages: `$SYS` in memory, the others in the base, and no more than a number of them. */
+/** The retained messages: their topics are in memory; payloads of `$SYS` as well, the others in the storage. */
 export class Retained {
   readonly #options: RetainedOptions
-  readonly #topics: Set<string>
-  readonly #system = new Map<string, AedesPublishPacket>()
-  #warned = Number.NEGATIVE_INFINITY
+  readonly #quota: RetainedQuota
+  readonly #system = new TopicTree<AedesPublishPacket>()
+  readonly #warned = new Map<string, number>()
+  /** Whether the storage has messages that did not fit when it was loaded. */
+  #hasMore = false
+  #refused = 0
 
   constructor(options: RetainedOptions) {
     this.#options = options
-    this.#topics = new Set(options.base.retainedTopics)
+    this.#quota = new RetainedQuota(options.bounds)
   }
 
-  /** Stores `packet` as its topic's message; without a payload, removes that [MQTT-3.3.1-10]. */
-  async store(packet: AedesPublishPacket): Promise<void> {
+  /** Its figures as they are now, without `$SYS`. */
+  figures(): Omit<RetainedFigures, 'scans'> {
+    return { messages: this.#quota.entries.size, bytes: this.#quota.bytes, refused: this.#refused }
+  }
+
+  /** Whether payloads that are read are in memory anyway. */
+  get isMemory(): boolean {
+    return this.#options.storage.isMemory
+  }
+
+  /** Finds the topics that the storage has, as many as fit. Call once, before anything else. */
+  async load(): Promise<void> {
+    const { storage, bounds, log } = this.#options
+    const leftOut: string[] = []
+    let [count, bytes] = [0, 0]
+    for await (const packet of storage.load()) {
+      const size = retainedSize(packet)
+      if (this.#quota.load(packet.topic, size)) continue
+      count++
+      bytes += size
+      if (count <= namedTopics) leftOut.push(packet.topic)
+      // The start would take for ever where there is a hundred times as much.
+      if (bytes > bounds.maxRetainedBytes) break
+    }
+    if (count === 0) return
+    this.#hasMore = true
+    log.warn(
+      { topics: leftOut, count, complete: bytes <= bounds.maxRetainedBytes },
+      `the data directory has more retained messages than ${describe(bounds)}: these are not loaded, and stay on disk`,
+    )
+  }
+
+  /**
+   * Stores `packet` as its topic's message; without a payload, removes that [MQTT-3.3.1-10]. One that does not fit takes the earlier one
+   * away, because no state is better than one that is out of date.
+   *
+   * @param publisher quota key
+   * @returns false where there is no room for it, and the topic had no message before
+   */
+  async store(packet: AedesPublishPacket, publisher: string): Promise<boolean> {
+    const { storage } = this.#options
     const { topic, payload } = packet
     if (topic.startsWith('$SYS/')) {
       this.#system.set(topic, packet)
-      return
+      return true
     }
-    if (payload.length === 0) this.#topics.delete(topic)
-    else if (this.#topics.has(topic) || this.#topics.size < this.#options.max) this.#topics.add(topic)
-    else {
-      this.#warn()
-      return
+    if (payload.length > 0) {
+      const isNew = this.#quota.entries.get(topic) === undefined
+      if (this.#quota.replace(topic, retainedSize(packet), publisher)) {
+        await storage.put(packet)
+        return true
+      }
+      this.#warn(publisher)
+      if (isNew && !this.#hasMore) return false
+      await storage.remove(topic)
+      return !isNew
     }
-    await this.#options.base.persistence.storeRetained(packet)
+    if (this.#quota.remove(topic) || this.#hasMore) await storage.remove(topic)
+    return true
   }
 
-  /** The messages that one of `filters` matches, each once. */
-  async *read(filters: readonly string[]): AsyncGenerator<AedesPublishPacket> {
-    const wanted = new FilterIndex<true>()
-    for (const filter of filters) wanted.add(filter, true)
-    const matches = (topic: string): boolean => wanted.match(topic).length > 0
-    for (const packet of this.#system.values()) if (matches(packet.topic)) yield packet
-    const others = filters.filter(filter => !filter.startsWith('$SYS/'))
-    if (others.length === 0) return
-    for await (const packet of this.#options.base.readRetained(others)) if (matches(packet.topic)) yield packet
+  /** Begins to look for the messages that one of `filters` matches, each once. */
+  scan(filters: readonly string[]): RetainedScan {
+    const sizeOf = (topic: string): number | undefined => {
+      const system = this.#system.get(topic)
+      return system ? retainedSize(system) : this.#quota.entries.get(topic)?.size
+    }
+    return new RetainedScan(this.#match(filters), sizeOf)
   }
 
-  #warn(): void {
+  *#match(filters: readonly string[]): Generator<string | undefined> {
+    const system = filters.filter(isSystem)
+    if (system.length > 0) yield* this.#system.match(system)
+    if (system.length < filters.length) yield* this.#quota.entries.match(filters.filter(filter => !isSystem(filter)))
+  }
+
+  /** The messages of `topics`, without those that have none any more. */
+  async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
+    const system = topics.map(topic => this.#system.get(topic)).filter(packet => packet !== undefined)
+    if (system.length === topics.length) return system
+    return [...system, ...(await this.#options.storage.read(topics.filter(topic => !isSystem(topic))))]
+  }
+
+  #warn(publisher: string): void {
+    const { log, bounds } = this.#options
+    this.#refused++
     const now = Date.now()
-    if (now - this.#warned < warningInterval) return
-    this.#warned = now
-    const { max, log } = this.#options
-    log.warn(`there are ${max} retained messages (mqtt.maxRetainedMessages); those of further topics are not stored`)
+    if (now - (this.#warned.get(publisher) ?? Number.NEGATIVE_INFINITY) < warningInterval) return
+    if (this.#warned.size >= maxWarned) this.#warned.clear()
+    this.#warned.set(publisher, now)
+    log.warn(
+      { publisher },
+      `a retained message is delivered but not stored: one publisher may have half of ${describe(bounds)}, or what others leave`,
+    )
   }
+}
+
+function isSystem(topic: string): boolean {
+  return topic.startsWith('$SYS/')
+}
+
+function describe({ maxRetainedMessages, maxRetainedBytes }: RetainedBounds): string {
+  return `${maxRetainedMessages} messages (mqtt.maxRetainedMessages) and ${maxRetainedBytes} bytes (mqtt.maxRetainedBytes)`
 }

@@ -190,30 +190,16 @@ export const configSchema = z.strictObject({
         })
         .prefault('7d')
         .describe('After how long without its client the embedded broker ends a session, with all that waits in it'),
-      maxSessions: wholeNumber(1, 1_000_000)
-        .default(10_000)
-        .describe(
-          'Sessions that the embedded broker keeps without their client; beyond, the longest absent of the user or address with most ends',
-        ),
-      maxSessionsPerUser: wholeNumber(1, 1_000_000)
-        .default(100)
-        .describe('Sessions of one user that the embedded broker keeps; beyond, the longest absent of that user ends'),
-      maxAnonymousSessions: wholeNumber(0, 1_000_000)
-        .default(0)
-        .describe(
-          'Sessions that the embedded broker keeps for clients without a name of one network address; 0: their sessions end with their connections',
-        ),
-      maxSessionBytes: size({ min: '1KiB' })
-        .prefault('16MiB')
-        .describe('Bytes of the messages that wait in one session of the embedded broker; new ones beyond are dropped'),
-      maxSessionsBytes: size({ min: '1MiB' })
-        .prefault('256MiB')
-        .describe(
-          'Bytes of all sessions of the embedded broker, in memory or on disk; no user or address gets more than half of what is left for others',
-        ),
       maxRetainedMessages: wholeNumber(1, 10_000_000)
         .default(100_000)
-        .describe('Topics with a retained message in the embedded broker; those of further topics are not stored'),
+        .describe(
+          'Topics with a retained message in the embedded broker, half of them of one user or address at most; those of further topics are delivered and not stored',
+        ),
+      maxRetainedBytes: size({ min: '64KiB' })
+        .prefault('256MiB')
+        .describe(
+          'Bytes of their topics and payloads, half of them of one user or address at most; with data: none they are in memory',
+        ),
     })
     .prefault({})
     .describe('The plain MQTT port, and the embedded broker’s limits'),
@@ -277,7 +263,9 @@ export const configSchema = z.strictObject({
         .describe('Requests to /v1/ from one address, on average; beyond: 429'),
       requestsBurst: wholeNumber(1, 10_000_000).default(5000).describe('How many of them may come at once'),
       bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
-      bodyTimeout: duration({ min: '1s', max: '1h' }).prefault('30s').describe('For that body to arrive; beyond: 408'),
+      bodyTimeout: duration({ min: '1s', max: '1h' })
+        .prefault('30s')
+        .describe('For that body, or a message of a plain WebSocket, to arrive; beyond: 408, or 1008'),
       urlLength: size({ min: '256B', max: '64KiB' })
         .prefault('8KiB')
         .describe('The URL of one request with its query; beyond: 414'),

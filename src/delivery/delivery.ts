@@ -5,6 +5,7 @@ import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import type { Push } from '../push/push.js'
 import type { LiveConnections } from './live-connections.js'
+import type { WorkQueue } from './work-queue.js'
 
 /** What every transport and compatible endpoint is made with. */
 export interface DeliveryOptions {
@@ -12,6 +13,8 @@ export interface DeliveryOptions {
   readonly gate: ApiGate
   readonly connections: LiveConnections
   readonly bodies: BodyLimits
+  /** Has work for clients done in turns, a network after the other. */
+  readonly queue: WorkQueue
   /** Bounds what complete answers hold. */
   readonly untaken: UntakenAnswers
   readonly log: Logger

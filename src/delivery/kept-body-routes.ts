@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
+import type { BodySender } from '../http/body-budget.js'
 import { keepBodies } from '../http/kept-bodies.js'
 import { answerProblem } from '../http/problem.js'
 import type { DeliveryOptions } from './delivery.js'
@@ -27,12 +28,21 @@ export function registerKeptBodyRoutes(
     scope.addHook('onRequest', async (request, reply) => {
       callers.set(request, await gate.admit(request, reply))
     })
-    keepBodies(scope, bodies)
-    routes(scope, request => {
+    const callerOf = (request: FastifyRequest): Caller => {
       const caller = callers.get(request)
       if (!caller) throw new Ending('internal-error')
-      return { request, caller, body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0) }
-    })
+      return caller
+    }
+    const senderOf = (request: FastifyRequest): BodySender => {
+      const { client, identity } = callerOf(request)
+      return { address: client.address, user: identity.user }
+    }
+    keepBodies(scope, { ...bodies, senderOf })
+    routes(scope, request => ({
+      request,
+      caller: callerOf(request),
+      body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0),
+    }))
   })
 }
 

@@ -1,4 +1,4 @@
-import { networkOf } from '../access/limits.js'
+import { accountOf } from '../access/limits.js'
 import type { RateLimits } from '../access/rate-limits.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
@@ -8,7 +8,7 @@ export function publisherName({
   identity: { user },
   client: { address },
 }: Pick<Caller, 'identity' | 'client'>): string {
-  return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
+  return accountOf(user, address)
 }
 
 /**

@@ -1,3 +1,5 @@
+import { Ending } from '../endings.js'
+import type { HeldBytes } from '../http/body-budget.js'
 import type { SocketWire } from './socket-wire.js'
 import type { Worker, WorkQueue } from './work-queue.js'
 
@@ -8,12 +10,22 @@ const maxUnderWay = 64
  * too.
  */
 const maxWaiting = 16
+/** Bytes that one of them takes beside its text, about. */
+const messageBytes = 128
+/** Bytes that are nobody's budget: the number of connections bounds them. */
+const freeBytes = 8192
 
 /** What the inbox of one connection needs. */
 export interface InboxOptions<Message> {
   readonly wire: Pick<SocketWire, 'isFull' | 'isPaused' | 'pause' | 'resume'>
   /** Of all connections of an endpoint. */
   readonly queue: WorkQueue
+  /** The network of the client; those of one network share their turns. */
+  readonly network: string
+  /** Bounds what the messages of all connections hold until they are done. */
+  readonly held: HeldBytes
+  /** Called where there is no room for a message, which is forgotten. */
+  readonly refuse: (ending: Ending) => void
   /** How large those that are being done may be together; one may be larger. */
   readonly maxSize: number
   /** Does what a message asks for. It must not throw, nor reject. */
@@ -31,8 +43,11 @@ export class SocketInbox<Message> implements Worker {
   #size = 0
   #isClosed = false
 
+  readonly sharesTurnWith: string
+
   constructor(options: InboxOptions<Message>) {
     this.#options = options
+    this.sharesTurnWith = options.network
   }
 
   /** @param size in whatever `maxSize` is in */
@@ -40,6 +55,11 @@ export class SocketInbox<Message> implements Worker {
     if (this.#isClosed) return
     this.#waiting.push({ message, size })
     this.#waitingSize += size
+    try {
+      this.#hold()
+    } catch (error) {
+      return this.#options.refuse(Ending.from(error))
+    }
     this.goOn()
   }
 
@@ -70,8 +90,11 @@ export class SocketInbox<Message> implements Worker {
       void done.finally(() => {
         this.#underWay--
         this.#size -= next.size
+        this.#hold()
         this.goOn()
       })
+    } else {
+      this.#hold()
     }
     this.goOn()
     return this.#isNextReady
@@ -82,5 +105,14 @@ export class SocketInbox<Message> implements Worker {
     this.#isClosed = true
     this.#waiting.length = 0
     this.#options.queue.delete(this)
+    this.#options.held.resize(0)
+  }
+
+  /** @throws {Ending} as `HeldBytes.resize`; not where it is less than before */
+  #hold(): void {
+    if (this.#isClosed) return
+    const count = this.#waiting.length + this.#underWay
+    const bytes = this.#waitingSize + this.#size + messageBytes * count
+    this.#options.held.resize(bytes > freeBytes ? bytes : 0)
   }
 }

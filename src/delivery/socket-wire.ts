@@ -1,12 +1,13 @@
 import type { Duplex } from 'node:stream'
 import type { RawData, WebSocket } from 'ws'
 import { Ending } from '../endings.js'
-import type { BodyBudget } from '../http/kept-bodies.js'
+import type { HeldBytes } from '../http/body-budget.js'
+import { UnfinishedMessage } from './unfinished-message.js'
 
 /** A pong is left out while more than this waits for the client: it could be flooding us with pings. */
 const answerBelow = 64 * 1024
-/** Bytes of a client's frame of control, without what it carries. */
-const controlBytes = 6
+/** Bytes of an unfinished message that are nobody's budget: the number of connections bounds them. */
+const freeBytes = 4096
 /** What a close frame has room for beside its code (RFC 6455 §5.5). */
 const longestReason = 123
 
@@ -26,8 +27,10 @@ export interface WireOptions {
   readonly webSocket: WebSocket
   /** What that stands on: frames that are ready go there as they are, between those that it writes itself. */
   readonly connection: Duplex
-  /** Bounds what has come of messages that are not complete, of all connections together. */
-  readonly budget: BodyBudget
+  /** Bounds the unfinished messages of all connections together. */
+  readonly held: HeldBytes
+  /** How long a message may take from its first byte to its last, in milliseconds. */
+  readonly messageTimeout: number
   /** How long a client may take to answer a close frame, in milliseconds. */
   readonly closeTimeout: number
 }
@@ -35,37 +38,31 @@ export interface WireOptions {
 /** One WebSocket that takes frames which are the same for many: `ws` does the protocol, and no more of the data's way. */
 export class SocketWire {
   readonly #options: WireOptions
-  /** Bytes that have come since the last message was complete. */
-  #incoming = 0
+  readonly #unfinished = new UnfinishedMessage()
+  #timer: NodeJS.Timeout | undefined
   #finished = false
 
   constructor(options: WireOptions, listener: WireListener) {
     this.#options = options
-    const { webSocket, connection, budget } = options
-    // Before those of `ws` have made messages of it, it is in none.
-    connection.prependListener('data', (chunk: Buffer) => this.#count(chunk.length, listener))
+    const { webSocket, connection } = options
+    // Before those of `ws`, which hand a complete message on at once.
+    connection.prependListener('data', (chunk: Buffer) => this.#count(chunk, listener))
     connection.on('drain', () => {
       listener.alive()
       listener.drained()
     })
     webSocket
       .on('message', (data, isBinary) => {
-        this.#giveBack(this.#incoming)
         listener.alive()
         listener.received(isBinary ? bytesOf(data) : bytesOf(data).toString())
       })
       .on('ping', (data: Buffer) => {
-        this.#giveBack(data.length + controlBytes)
         if (connection.writableLength < answerBelow) webSocket.pong(data)
       })
-      .on('pong', (data: Buffer) => {
-        this.#giveBack(data.length + controlBytes)
-        listener.alive()
-      })
+      .on('pong', () => listener.alive())
       .on('error', (error: Error) => listener.over(failureOf(error)))
       .on('close', code => {
-        budget.giveBack(this.#incoming)
-        this.#incoming = 0
+        this.#forget()
         listener.over(new Ending(code === 1006 ? 'client-gone' : 'client-closed'))
       })
   }
@@ -110,6 +107,7 @@ export class SocketWire {
     const { webSocket, closeTimeout } = this.#options
     if (this.#finished || webSocket.readyState === webSocket.CLOSED) return
     this.#finished = true
+    this.#forget()
     // What still comes is read into nothing, up to the client's close frame.
     webSocket.resume()
     webSocket.close(closeCode, cut(text))
@@ -121,20 +119,32 @@ export class SocketWire {
     this.#options.webSocket.terminate()
   }
 
-  #count(bytes: number, listener: WireListener): void {
+  #count(chunk: Buffer, listener: WireListener): void {
     if (this.#finished) return
+    const { held, messageTimeout } = this.#options
+    this.#unfinished.read(chunk)
+    const { held: bytes } = this.#unfinished
+    if (bytes === 0) return this.#forget()
     try {
-      this.#options.budget.take(bytes)
-      this.#incoming += bytes
+      held.resize(bytes > freeBytes ? bytes : 0)
+      this.#timer ??= setTimeout(() => this.#giveUp(listener), messageTimeout).unref()
     } catch (error) {
       listener.over(Ending.from(error))
     }
   }
 
-  #giveBack(bytes: number): void {
-    const given = Math.min(bytes, this.#incoming)
-    this.#incoming -= given
-    this.#options.budget.giveBack(given)
+  #giveUp(listener: WireListener): void {
+    // The rest cannot come while nothing is read.
+    if (this.isPaused) this.#timer?.refresh()
+    else listener.over(new Ending('message-timeout'))
+  }
+
+  /** Holds nothing of a message any more. */
+  #forget(): void {
+    if (this.#timer === undefined) return
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#options.held.resize(0)
   }
 }
 

@@ -1,5 +1,7 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Ending } from '../endings.js'
+import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
+import { CollectedChunks } from './collected-chunks.js'
 
 /** Bounds on the bodies of requests. */
 export interface BodyLimits {
@@ -7,70 +9,60 @@ export interface BodyLimits {
   readonly limit: number
   /** Of all that are being received, together. */
   readonly budget: BodyBudget
+  /** Until one has to be complete, in milliseconds; of a message over a WebSocket too. */
+  readonly timeout: number
 }
 
-/**
- * Bytes of bodies that have begun to come and are not complete: one for the whole gateway, because a thousand streams of
- * one HTTP/2 connection may each have begun one.
- */
-export class BodyBudget {
-  readonly #most: number
-  #used = 0
-
-  /** @param most in bytes */
-  constructor(most: number) {
-    this.#most = most
-  }
-
-  get used(): number {
-    return this.#used
-  }
-
-  /** @throws {Ending} `bodies-too-many` */
-  take(bytes: number): void {
-    if (this.#used + bytes > this.#most) throw new Ending('bodies-too-many')
-    this.#used += bytes
-  }
-
-  giveBack(bytes: number): void {
-    this.#used -= bytes
-  }
+/** Bounds on the bodies of one scope. */
+export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget'> {
+  readonly senderOf: (request: FastifyRequest) => BodySender
 }
 
 /**
  * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
- * that ask who sends one before any of it is kept.
+ * that ask who sends one before any of it is kept. They count until the request is answered.
  */
-export function keepBodies(scope: FastifyInstance, { limit, budget }: BodyLimits): void {
+export function keepBodies(scope: FastifyInstance, { limit, budget, senderOf }: KeptBodiesOptions): void {
+  const accounts = new WeakMap<FastifyRequest, HeldBytes>()
+  const closed = new WeakSet<FastifyRequest>()
+  scope.addHook('onRequest', (request, reply, done) => {
+    // Not that of the request: Node does not tell it of a client that leaves in the middle when it has its answer.
+    reply.raw.once('close', () => {
+      closed.add(request)
+      accounts.get(request)?.resize(0)
+    })
+    done()
+  })
   scope.removeAllContentTypeParsers()
   scope.addContentTypeParser('*', (request, payload, done) => {
-    const chunks: Buffer[] = []
-    let size = 0
+    const chunks = new CollectedChunks()
+    const held = budget.open(senderOf(request))
+    accounts.set(request, held)
     let settled = false
     const settle = (error: Error | null, body?: Buffer): void => {
       if (settled) return
       settled = true
+      if (error) held.resize(0)
       payload.off('data', keep).off('end', succeed).off('error', fail)
       done(error, body)
     }
     const keep = (chunk: Buffer): void => {
       try {
-        if (size + chunk.length > limit) throw tooLarge(limit)
-        budget.take(chunk.length)
-        size += chunk.length
+        if (chunks.size + chunk.length > limit) throw tooLarge(limit)
+        held.resize(chunks.size + chunk.length)
         chunks.push(chunk)
       } catch (error) {
-        chunks.length = 0
+        chunks.clear()
         settle(Ending.from(error))
       }
     }
-    const succeed = (): void => settle(null, Buffer.concat(chunks, size))
+    const succeed = (): void => settle(null, chunks.take())
     // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
     const fail = (error: Error): void =>
       settle(error instanceof Ending ? error : Object.assign(error, { statusCode: 400 }))
 
+    if (closed.has(request)) return fail(new Error('The client has left'))
     if (Number(request.headers['content-length']) > limit) return done(tooLarge(limit))
-    request.raw.once('close', () => budget.giveBack(size))
     payload.on('data', keep).on('end', succeed).on('error', fail)
   })
 }

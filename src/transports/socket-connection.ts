@@ -1,4 +1,5 @@
 import type { Client } from '../access/client-address.js'
+import { networkOf } from '../access/limits.js'
 import type { ConnectionLog } from '../connection-log.js'
 import type { Beating } from '../delivery/heartbeats.js'
 import { hubEnding } from '../delivery/hub-endings.js'
@@ -79,6 +80,9 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#wire = makeWire(this)
     this.#inbox = new SocketInbox({
       ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      network: networkOf(client.address),
+      held: house.bodies.budget.open({ address: client.address, user: identity.user }),
+      refuse: ending => this.end(ending),
       isReady: () => !this.#exclusive,
       take: text => this.#do(text),
     })

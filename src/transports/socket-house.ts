@@ -2,7 +2,6 @@ import type { Rate } from '../access/rate-limits.js'
 import type { DeliveryOptions } from '../delivery/delivery.js'
 import type { Heartbeats } from '../delivery/heartbeats.js'
 import type { SharedBytes } from '../delivery/shared-bytes.js'
-import type { WorkQueue } from '../delivery/work-queue.js'
 
 /** What all sockets of a gateway share. */
 export interface SocketHouse extends DeliveryOptions {
@@ -10,8 +9,6 @@ export interface SocketHouse extends DeliveryOptions {
   readonly heartbeats: Heartbeats
   /** Has those that sent nothing for a while asked whether they are there. */
   readonly pings: Heartbeats
-  /** Has what clients ask for done in turns. */
-  readonly queue: WorkQueue
   /** What tells a client its place. */
   readonly places: SharedBytes
   /** Messages that one connection may publish; `undefined` for any number. */

@@ -8,7 +8,6 @@ import { requirePermitted } from '../delivery/permitted.js'
 import { SharedBytes } from '../delivery/shared-bytes.js'
 import { SocketWire } from '../delivery/socket-wire.js'
 import { offeredBy, WebSockets } from '../delivery/web-sockets.js'
-import { WorkQueue } from '../delivery/work-queue.js'
 import { Ending } from '../endings.js'
 import { ParameterError, readValue } from '../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
@@ -86,7 +85,6 @@ class Route implements SocketRoute {
       closeTimeout,
       heartbeats: new Heartbeats(options.push.config.heartbeat),
       pings: new Heartbeats(pingInterval ?? defaultPingInterval),
-      queue: new WorkQueue(),
       places: new SharedBytes(encodeLive),
     }
     this.#resolveClient = resolveClient
@@ -131,7 +129,8 @@ class Route implements SocketRoute {
     }
     const { bodies, closeTimeout } = this.#house
     this.#sockets.accept(upgrade, (webSocket, connection) => {
-      const wire = { webSocket, connection, budget: bodies.budget, closeTimeout }
+      const held = bodies.budget.open({ address: order.client.address, user: identity.user })
+      const wire = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
       return new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
     })
   }

@@ -99,7 +99,7 @@ describe('a WebSocket of RRR’s', () => {
   })
 
   it('takes and gets text of any kind, up to 16 MiB', async () => {
-    const rig = await startRrrSocketRig()
+    const rig = await startRrrSocketRig({}, { config: { limits: { bodySize: '4MiB' } } })
     const client = await rig.connect('/rrr/chat').opened()
     const texts = ['"\\\r\n\u0000', '\u{1f600}</script>', '', 'x'.repeat(16 * 1024 ** 2)]
     for (const text of texts) client.send(text)

@@ -45,3 +45,30 @@ it('forgets who has gone', async () => {
   await eventually(() => pieces > 0)
   expect(pieces).toBe(10)
 })
+
+it('takes one piece of each network in turn, however many connections it has', async () => {
+  const queue = new WorkQueue()
+  const order: string[] = []
+  const add = (sharesTurnWith: string): void => {
+    queue.add({ ...worker(10, 0.1, () => order.push(sharesTurnWith)), sharesTurnWith })
+  }
+  for (let left = 10; left > 0; left--) add('many')
+  add('one')
+  await eventually(() => order.length === 110)
+  expect(order.slice(0, 20).filter(name => name === 'one')).toHaveLength(10)
+})
+
+it('does steps as pieces, and tells what they come to', async () => {
+  const queue = new WorkQueue()
+  const steps = function* (): Generator<undefined, string> {
+    yield undefined
+    yield undefined
+    return 'done'
+  }
+  expect(await queue.run('', steps())).toBe('done')
+  const failing = function* (): Generator<undefined, never> {
+    yield undefined
+    throw new TypeError('no')
+  }
+  await expect(queue.run('', failing())).rejects.toThrow(TypeError)
+})

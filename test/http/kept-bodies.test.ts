@@ -1,8 +1,10 @@
 import { once } from 'node:events'
 import net from 'node:net'
+import type { FastifyRequest } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Ending } from '../../src/endings.js'
-import { BodyBudget, keepBodies } from '../../src/http/kept-bodies.js'
+import { BodyBudget, type BodySender } from '../../src/http/body-budget.js'
+import { keepBodies } from '../../src/http/kept-bodies.js'
 import { eventually } from '../helpers/wait.js'
 import { serve } from './rig.js'
 
@@ -10,7 +12,10 @@ async function serveEcho(budget = new BodyBudget(1_000_000), admit: () => void =
   return serve(app => {
     app.register(async scope => {
       scope.addHook('onRequest', async () => admit())
-      keepBodies(scope, { limit: 1000, budget })
+      const senderOf = ({ headers }: FastifyRequest): BodySender => ({
+        address: String(headers['x-from'] ?? '192.0.2.1'),
+      })
+      keepBodies(scope, { limit: 1000, budget, senderOf })
       scope.post('/v1/echo', async (request, reply) => reply.type('application/octet-stream').send(request.body))
     })
   })
@@ -39,8 +44,8 @@ describe('a body that is kept', () => {
     ])
   })
 
-  it('counts to all that come at the same time, until it is there or its client has left', async () => {
-    const budget = new BodyBudget(1200)
+  it('counts until it is there or its client has left; a network has half of all, and others find room', async () => {
+    const budget = new BodyBudget(2000)
     const url = await serveEcho(budget)
     const slow = net.connect(Number(new URL(url).port), '127.0.0.1')
     onTestFinished(() => void slow.destroy())
@@ -48,13 +53,16 @@ describe('a body that is kept', () => {
     slow.write('POST /v1/echo HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 999\r\n\r\n')
     slow.write('x'.repeat(500))
     await eventually(() => budget.used === 500)
-    const refused = await fetch(`${url}/v1/echo`, { method: 'POST', body: 'x'.repeat(900) })
-    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
-    expect(await refused.json()).toMatchObject({ reason: 'bodies-too-many' })
+    const post = (from: string): Promise<Response> =>
+      fetch(`${url}/v1/echo`, { method: 'POST', body: 'x'.repeat(700), headers: { 'x-from': from } })
+    const refused = await post('192.0.2.1')
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([429, '1'])
+    expect(await refused.json()).toMatchObject({ reason: 'bodies-too-many-from-address' })
+    expect((await post('192.0.2.2')).status).toBe(200)
+    await eventually(() => budget.used === 500)
     slow.destroy()
     await eventually(() => budget.used === 0)
-    const taken = await fetch(`${url}/v1/echo`, { method: 'POST', body: 'x'.repeat(900) })
-    expect(taken.status).toBe(200)
+    expect((await post('192.0.2.1')).status).toBe(200)
     await eventually(() => budget.used === 0)
   })
 

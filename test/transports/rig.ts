@@ -15,8 +15,9 @@ import { type PushConfig, pushOf } from '../../src/config/push.js'
 import type { Config, ConfigInput } from '../../src/config/schema.js'
 import type { DeliveryOptions } from '../../src/delivery/delivery.js'
 import { LiveConnections } from '../../src/delivery/live-connections.js'
+import { WorkQueue } from '../../src/delivery/work-queue.js'
 import { ApiGate } from '../../src/http/api-gate.js'
-import { BodyBudget } from '../../src/http/kept-bodies.js'
+import { BodyBudget } from '../../src/http/body-budget.js'
 import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { createApp } from '../../src/listen/app.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
@@ -151,9 +152,11 @@ export async function startRig(options: RigOptions): Promise<Rig> {
     users: new UserLimits(config.limits.connectionsPerUser),
   })
   const connections = new LiveConnections()
-  const bodies = { limit: config.limits.bodySize, budget: new BodyBudget(16 * config.limits.bodySize) }
+  const { bodySize: limit, bodyTimeout: timeout } = config.limits
+  const bodies = { limit, budget: new BodyBudget(16 * limit), timeout }
+  const queue = new WorkQueue()
   const untaken = new UntakenAnswers({ log: log.log, metrics })
-  const transport: DeliveryOptions = { push, gate, connections, bodies, untaken, log: log.log, metrics }
+  const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log: log.log, metrics }
 
   const app = createApp({ resolveClient, limits: config.limits, log: log.log, metrics })
   await options.register(app, transport)

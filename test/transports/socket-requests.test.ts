@@ -471,7 +471,7 @@ describe('messages that are not right', () => {
     expect(rig.options.bodies.budget.used).toBe(0)
   })
 
-  it('are more than all may have on their way together', async () => {
+  it('are more than one address may have on their way together', async () => {
     const rig = await startSocketRig({ config: { limits: { bodySize: '64KiB' } } })
     // Frames that say that they are long, and never end.
     const begun = Buffer.concat([Buffer.from([0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0]), Buffer.alloc(60_000, 'x')])
@@ -480,12 +480,24 @@ describe('messages that are not right', () => {
       const { _socket: raw } = webSocket as unknown as { _socket: NodeJS.WritableStream }
       raw.write(begun)
     }
-    await eventually(() => sockets.filter(({ closed }) => closed !== undefined).length >= 10)
+    await eventually(() => sockets.filter(({ closed }) => closed !== undefined).length >= 20)
     const ended = sockets.filter(({ closed }) => closed !== undefined)
-    for (const socket of ended) expect(socket.told.at(-1)).toMatchObject({ type: 'end', reason: 'bodies-too-many' })
-    expect(ended.length).toBeLessThan(20)
+    for (const { told, closed } of ended) {
+      expect(closed?.code).toBe(1013)
+      expect(told.at(-1)).toMatchObject({ type: 'end', reason: 'bodies-too-many-from-address' })
+    }
+    expect(ended.length).toBeLessThan(25)
     for (const { webSocket } of sockets) webSocket.terminate()
     await eventually(() => rig.options.bodies.budget.used === 0)
+  })
+
+  it('are not complete in time', async () => {
+    const rig = await startSocketRig({ config: { limits: { bodyTimeout: '1s' } } })
+    const socket = await rig.connect()
+    socket.webSocket.send('{"type":', { fin: false })
+    await eventually(() => socket.closed !== undefined)
+    expect(socket.closed?.code).toBe(1008)
+    expect(socket.told.at(-1)).toMatchObject({ type: 'end', reason: 'message-timeout' })
   })
 
   it('whatever they are, are answered one by one, and nobody else loses anything', async () => {

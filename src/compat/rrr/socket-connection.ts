@@ -1,3 +1,4 @@
+import { networkOf } from '../../access/limits.js'
 import { type Rate, TokenBucket } from '../../access/rate-limits.js'
 import type { ConnectionLog } from '../../connection-log.js'
 import type { DeliveryOptions } from '../../delivery/delivery.js'
@@ -7,7 +8,6 @@ import type { ConnectionEvents, LiveConnection } from '../../delivery/live-conne
 import { SocketInbox } from '../../delivery/socket-inbox.js'
 import type { SocketWire, WireListener } from '../../delivery/socket-wire.js'
 import type { OpenSocket } from '../../delivery/web-sockets.js'
-import type { WorkQueue } from '../../delivery/work-queue.js'
 import { Ending } from '../../endings.js'
 import type { Identity } from '../../identity.js'
 import { deviceOf } from '../../push/device.js'
@@ -24,8 +24,6 @@ const maxUnderWay = 1024 ** 2
 export interface RrrSocketHouse extends DeliveryOptions {
   /** Has those that were silent for a while asked whether they are there. */
   readonly pings: Heartbeats
-  /** Has what clients say published in turns. */
-  readonly queue: WorkQueue
   /** Messages that one connection may publish; `undefined` for any number. */
   readonly publishes: Rate | undefined
   /** Whether frames of bytes are taken and sent. */
@@ -35,6 +33,8 @@ export interface RrrSocketHouse extends DeliveryOptions {
 /** Who is connected, and for which topic. */
 export interface RrrSocketOrder {
   readonly identity: Identity
+  /** Address of the client. */
+  readonly address: string
   readonly topic: string
   readonly log: ConnectionLog
 }
@@ -68,7 +68,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
    */
   constructor(
     house: RrrSocketHouse,
-    { identity, topic, log }: RrrSocketOrder,
+    { identity, address, topic, log }: RrrSocketOrder,
     makeWire: (listener: WireListener) => SocketWire,
   ) {
     const { push, connections, pings, binary, publishes } = house
@@ -85,6 +85,9 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#wire = makeWire(this)
     this.#inbox = new SocketInbox({
       ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      network: networkOf(address),
+      held: house.bodies.budget.open({ address, user: identity.user }),
+      refuse: ending => this.end(ending),
       isReady: () => this.#mayPublish(),
       take: payload => this.#publish(payload),
     })

@@ -6,7 +6,6 @@ import type { DeliveryOptions } from '../../delivery/delivery.js'
 import { Heartbeats } from '../../delivery/heartbeats.js'
 import { SocketWire } from '../../delivery/socket-wire.js'
 import { offeredBy, WebSockets } from '../../delivery/web-sockets.js'
-import { WorkQueue } from '../../delivery/work-queue.js'
 import { Ending } from '../../endings.js'
 import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
 import { anonymous } from '../../identity.js'
@@ -55,7 +54,7 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
   const { config, topic: bounds, packetSize = Number.POSITIVE_INFINITY, publishes, closeTimeout } = options
   const { prefix, binary } = config
   const pings = new Heartbeats(options.pingInterval ?? defaultPingInterval)
-  const house: RrrSocketHouse = { ...options, pings, publishes, binary, queue: new WorkQueue() }
+  const house: RrrSocketHouse = { ...options, pings, publishes, binary }
   const topics: SocketTopics = { prefix, bounds, isOpen: topicPredicate(config.websocketTopicFilters) }
   // The head of a packet is less than 16 bytes; and 0 would be no bound.
   const sockets = new WebSockets({ maxPayload: Math.max(1, Math.min(largest, packetSize - bounds.length - 16)) })
@@ -69,9 +68,12 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
   const accept = (upgrade: Upgrade): void => {
     const { request, peer, log } = upgrade
     check(request)
-    const order = { identity: peer.identity ?? anonymous, topic: topicOf(request.url, topics), log }
+    const { address, identity = anonymous } = peer
+    const order = { identity, address, topic: topicOf(request.url, topics), log }
+    const { budget, timeout: messageTimeout } = options.bodies
     sockets.accept(upgrade, (webSocket, connection) => {
-      const wire = { webSocket, connection, budget: options.bodies.budget, closeTimeout }
+      const held = budget.open({ address, user: identity.user })
+      const wire = { webSocket, connection, held, messageTimeout, closeTimeout }
       return new RrrSocketConnection(house, order, listener => new SocketWire(wire, listener))
     })
   }

@@ -1,0 +1,82 @@
+/** Bytes that an object for one chunk, or for one frame of a message in fragments, takes beside its data; about. */
+const objectBytes = 128
+/** The lowest opcode of a control frame (RFC 6455 §5.5). */
+const firstControl = 8
+
+/**
+ * Follows the frames of one WebSocket client by their headers (RFC 6455 §5.2), and tells how much memory the message takes that has
+ * begun and not ended. Frames that are not valid are for the decoder to refuse; after them, nothing here means anything.
+ */
+export class UnfinishedMessage {
+  /** Bytes that the chunks of it take, with their objects; 0 where the last message is complete. */
+  held = 0
+  /** Bytes of the header so far, and of the whole header. */
+  #header = 0
+  #headerLength = 2
+  #first = 0
+  #lengthBytes = 0
+  /** Bytes of the payload, as far as the header is read. */
+  #length = 0
+  /** Bytes of the payload that are still to come, while the header is complete. */
+  #left = 0
+  #isInMessage = false
+  /** Frames of the message in the current chunk. */
+  #frames = 0
+
+  /** Takes the next bytes of the connection. */
+  read(chunk: Buffer): void {
+    const { length } = chunk
+    this.#frames = 0
+    let at = 0
+    while (at < length) {
+      if (this.#left > 0) {
+        const run = Math.min(this.#left, length - at)
+        this.#left -= run
+        at += run
+        if (this.#left === 0) this.#endFrame()
+      } else {
+        this.#readHeader(chunk[at] ?? 0)
+        at += 1
+      }
+    }
+    const isUnfinished = this.#isInMessage || this.#header > 0 || this.#left > 0
+    // A piece of a chunk keeps all of it in memory.
+    this.held = isUnfinished ? this.held + length + objectBytes * (1 + this.#frames) : 0
+  }
+
+  #readHeader(byte: number): void {
+    const at = this.#header++
+    if (at === 0) {
+      this.#first = byte
+      this.#headerLength = 2
+      return
+    }
+    if (at === 1) {
+      const length = byte & 0x7f
+      this.#lengthBytes = length === 126 ? 2 : length === 127 ? 8 : 0
+      this.#length = this.#lengthBytes === 0 ? length : 0
+      this.#headerLength = 2 + this.#lengthBytes + (byte > 0x7f ? 4 : 0)
+    } else if (at < 2 + this.#lengthBytes) {
+      this.#length = this.#length * 256 + byte
+    }
+    if (this.#header === this.#headerLength) this.#beginFrame()
+  }
+
+  #beginFrame(): void {
+    this.#header = 0
+    if ((this.#first & 0x0f) < firstControl) {
+      this.#isInMessage = true
+      this.#frames += 1
+    }
+    this.#left = this.#length
+    if (this.#left === 0) this.#endFrame()
+  }
+
+  #endFrame(): void {
+    const isLast = this.#first > 0x7f && (this.#first & 0x0f) < firstControl
+    if (!isLast) return
+    this.#isInMessage = false
+    this.#frames = 0
+    this.held = 0
+  }
+}

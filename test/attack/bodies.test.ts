@@ -1,0 +1,29 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { startAttackedGateway } from '../helpers/attacked-gateway.js'
+import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
+import type { AttackTarget, Scenario } from './scenarios/scenario.js'
+import { slowBodies, unfinishedMessages } from './scenarios/unfinished-bodies.js'
+
+describe('bodies that one address never ends', () => {
+  it.each([unfinishedMessages, slowBodies])('($name) take no room of anybody else', async ({ run }: Scenario) => {
+    const gateway = await startAttackedGateway({ data: 'none' })
+    onTestFinished(() => gateway.close())
+    const { mqttPort, http, https } = gateway
+    const target: AttackTarget = { mqttPort, http, https, address: '127.0.0.4' }
+    const attack = new AbortController()
+    const attacked = run(target, attack.signal)
+    const refusals = (): number =>
+      gateway.log.filter(({ reason }) => String(reason).startsWith('bodies-too-many')).length
+    await expect.poll(refusals, { timeout: 10_000 }).toBeGreaterThan(10)
+    const bystander = await startBystander({ mqttPort, httpUrl: http })
+    await bystander.rounds(60)
+    const held = (): Promise<number> => gateway.metric('mqway_body_bytes')
+    expect(await held()).toBeGreaterThan(25 * 2 ** 20)
+    expect(await held()).toBeLessThan(36 * 2 ** 20)
+    const report = await bystander.stop()
+    attack.abort()
+    await attacked
+    expectUndisturbed(report)
+    await expect.poll(held, { timeout: 5000 }).toBe(0)
+  })
+})
