@@ -19,6 +19,7 @@ import type { UpgradeRoute } from './http/upgrade-route.js'
 import { createApp } from './listen/app.js'
 import type { CertificateFiles } from './listen/certificate.js'
 import { Certificates } from './listen/certificates.js'
+import { descriptorLimit, socketsWithin } from './listen/descriptors.js'
 import { registerHealth } from './listen/health.js'
 import { formatUrl, type Listener } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
@@ -154,7 +155,7 @@ async function assemble(
   const maxConnections = socketsPerConnection * config.limits.connections
   const onUpgrade: UpgradeRouter['handle'] = (request, socket, head) => router.handle(request, socket, head)
   const perAddress = socketsPerConnection * config.limits.connectionsPerAddress
-  const sockets = new SocketLimits({ perAddress, trustedProxies: config.trustedProxies })
+  const sockets = new SocketLimits({ perAddress, max: maxSockets(config, log), trustedProxies: config.trustedProxies })
   const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, untaken, log, metrics }
   const { http, https, mqtt } = config
   if (http.port !== 'off') {
@@ -169,7 +170,10 @@ async function assemble(
     const endpoint = new MqttEndpoint(mqttBroker, options, tunnels)
     const accept: MqttListenerOptions['accept'] = (socket, peer, child) => endpoint.accept(socket, peer, child)
     const where = { port: mqtt.port, host: mqtt.host ?? config.host }
-    listening('mqtt', await startMqttListener({ ...where, accept, limits, nextId, maxConnections, log, metrics }))
+    listening(
+      'mqtt',
+      await startMqttListener({ ...where, accept, limits, nextId, maxConnections, sockets, log, metrics }),
+    )
   }
 
   let closing: Promise<void> | undefined
@@ -228,6 +232,16 @@ class Opened {
       await Promise.resolve(part.close()).catch(error => this.#log.error({ err: error }, 'a part did not close'))
     }
   }
+}
+
+/** Clients' sockets that the file descriptors of the process allow. */
+function maxSockets({ broker, tunnels, limits: { connections } }: Config, log: Logger): number {
+  const isEmbedded = [broker, ...tunnels.map(tunnel => tunnel.broker ?? broker)].every(one => one === 'embedded')
+  const max = socketsWithin(descriptorLimit(), isEmbedded ? 1 : 2)
+  if (max < connections) {
+    log.warn({ sockets: max, connections }, 'The limit of open files (ulimit -n) is below limits.connections')
+  }
+  return max
 }
 
 /** What every request to the API passes. */

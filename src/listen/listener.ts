@@ -20,7 +20,7 @@ export interface ListenOptions {
   readonly port: number | string
   /** Sockets that one bound address holds at most: those of pages, probes and refusals beside the tunnels. */
   readonly maxConnections: number
-  /** Sockets that one address holds at most, over all listeners; left out where each of them is counted anyway. */
+  /** Sockets of one address and of all, over all listeners. */
   readonly sockets?: SocketLimits
   readonly log: Logger
   readonly metrics: Metrics
@@ -162,7 +162,7 @@ async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
 
 /** Keeps track of the sockets of a server that listens, so that it can be ended for good. */
 function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
-  /** With what is to be released for each. */
+  /** With the network that is to be released for each. */
   const sockets = new Map<Socket, string | undefined>()
   const dropped = countDrops(options)
   // One for all of them, and not by `once`: 200 bytes less for each.
@@ -172,11 +172,11 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
     if (network !== undefined) options.sockets?.release(network)
   }
   server.on('connection', socket => {
-    const network = options.sockets?.admit(socket.remoteAddress)
-    sockets.set(socket, network)
+    const admitted = options.sockets?.admit(socket.remoteAddress) ?? { network: undefined }
+    sockets.set(socket, 'network' in admitted ? admitted.network : undefined)
     socket.on('close', forget)
-    if (network !== undefined || !options.sockets) return
-    dropped('too-many-from-address', socket.remoteAddress)
+    if ('network' in admitted) return
+    dropped(admitted.refusal, socket.remoteAddress)
     socket.destroy()
   })
   server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
