@@ -4,6 +4,7 @@ import { accountOf } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { TokenBucket } from './access/rate-limits.js'
 import type { UserLimits } from './access/user-limits.js'
+import type { ReservedClientIds } from './base/reserved-client-ids.js'
 import type { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import type { EmbeddedHooks } from './broker/embedded.js'
@@ -74,19 +75,24 @@ export class Brokers {
   }
 }
 
+/** Parts of the gateway that the embedded broker works with. */
+export interface EmbeddedParts {
+  readonly access: Access
+  readonly users: UserLimits
+  readonly metrics: Metrics
+  readonly mqttListeners: MqttListeners
+  readonly slicer: TimeSlicer
+  readonly reservedClientIds: ReservedClientIds
+}
+
 /** What the embedded broker asks access/, and tells the metrics. */
-export function embeddedHooks(
-  config: Config,
-  access: Access,
-  users: UserLimits,
-  metrics: Metrics,
-  subscriptions: MqttListeners,
-  slicer: TimeSlicer,
-): EmbeddedHooks {
+export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHooks {
+  const { access, users, metrics, mqttListeners, slicer, reservedClientIds } = parts
   const { authenticator, rules } = access
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
   return {
     gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
+    reservedClientIds,
     newPace:
       perSecond === 'off'
         ? undefined
@@ -99,6 +105,6 @@ export function embeddedHooks(
     slicer,
     accountOf,
     watchRetained: metrics.watchRetained,
-    subscriptions,
+    subscriptions: mqttListeners,
   }
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { ClientResolver } from './access/client-address.js'
 import { RateLimits, TokenBucket } from './access/rate-limits.js'
+import type { ReservedClientIds } from './base/reserved-client-ids.js'
 import { type Broker, ownPeer } from './broker/broker.js'
 import { registerCouchdb } from './compat/couchdb.js'
 import { registerPere } from './compat/pere.js'
@@ -55,6 +56,8 @@ export interface PushSideOptions {
   readonly data: string | undefined
   /** Who listens with MQTT, at the embedded broker. */
   readonly mqttListeners: MqttListeners
+  /** Gets the client ids of the session with the broker. */
+  readonly reservedClientIds: ReservedClientIds
   readonly limits: LimitsConfig
   readonly gate: ApiGate
   readonly resolveClient: ClientResolver
@@ -122,8 +125,8 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     closers.push(() => journal.close())
     const hub = await openHub({ journal, bounds: { ...config, recent }, log })
     closers.push(() => hub.close())
-    const { packetSize } = options
-    const sessionParts = { config, embedded, packetSize, data, journal, log }
+    const { packetSize, reservedClientIds } = options
+    const sessionParts = { config, embedded, packetSize, data, journal, reservedClientIds, log }
     const session = await openSession({ open: () => broker.open(ownPeer), ...sessionParts })
     closers.push(() => session.close())
     const { topicLevels: levels, topicLength: length } = limits

@@ -6,6 +6,7 @@ import { compileOrigins, type OriginPolicy } from './access/origins.js'
 import { RateLimits } from './access/rate-limits.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
+import { ReservedClientIds } from './base/reserved-client-ids.js'
 import { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import { developmentCertificates, listOwnFiles } from './config/own-files.js'
@@ -96,9 +97,9 @@ async function assemble(
   const users = new UserLimits(config.limits.connectionsPerUser)
   const mqttListeners = new MqttListeners()
   const slicer = new TimeSlicer()
-  const brokers = opened.add(
-    new Brokers(config, cwd, log, embeddedHooks(config, access, users, metrics, mqttListeners, slicer)),
-  )
+  const reservedClientIds = new ReservedClientIds()
+  const hooks = embeddedHooks(config, { access, users, metrics, mqttListeners, slicer, reservedClientIds })
+  const brokers = opened.add(new Brokers(config, cwd, log, hooks))
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   const limits = new ConnectionLimits(config.limits)
@@ -108,13 +109,13 @@ async function assemble(
   const routes = await Promise.all(
     config.tunnels.map(async tunnel => {
       const broker = await brokers.get(tunnel.broker ?? config.broker)
-      return upgradeRoute(tunnel, broker, config, access, tunnels)
+      return upgradeRoute(tunnel, broker, tunnelOptions(config, tunnel, reservedClientIds), config, access, tunnels)
     }),
   )
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
   const gate = apiGate(config, access, { resolveClient, connections: limits, users })
   const untaken = new UntakenAnswers({ log, metrics })
-  const pushParts = { brokers, mqttListeners, gate, resolveClient, untaken, log, metrics }
+  const pushParts = { brokers, mqttListeners, reservedClientIds, gate, resolveClient, untaken, log, metrics }
   const push = await openPushSide(config, cwd, pushParts, opened)
   if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
@@ -166,7 +167,7 @@ async function assemble(
     listening('https', await startHttps({ ...web, certificates, port: https.port, host: https.host ?? config.host }))
   }
   if (mqtt.port !== 'off' && mqttBroker) {
-    const options = tunnelOptions(config, { inspectConnect: true, pingInterval: 'off' })
+    const options = tunnelOptions(config, { inspectConnect: true, pingInterval: 'off' }, reservedClientIds)
     const endpoint = new MqttEndpoint(mqttBroker, options, tunnels)
     const accept: MqttListenerOptions['accept'] = (socket, peer, child) => endpoint.accept(socket, peer, child)
     const where = { port: mqtt.port, host: mqtt.host ?? config.host }
@@ -277,7 +278,7 @@ async function openPushSide(
     ...parts
   }: { brokers: Brokers } & Pick<
     PushSideOptions,
-    'mqttListeners' | 'gate' | 'resolveClient' | 'untaken' | 'log' | 'metrics'
+    'mqttListeners' | 'reservedClientIds' | 'gate' | 'resolveClient' | 'untaken' | 'log' | 'metrics'
   >,
   opened: Opened,
 ): Promise<PushSide | undefined> {
@@ -315,12 +316,13 @@ function socketRoute(socket: SocketEndpoint, gate: ApiGate, config: Config, { au
 function upgradeRoute(
   tunnel: TunnelConfig,
   broker: Broker,
+  own: TunnelOptions,
   config: Config,
   { authenticator }: Access,
   tunnels: Tunnels,
 ): UpgradeRoute {
   const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin, requireIdentity } = tunnel
-  const options = { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...tunnelOptions(config, tunnel) }
+  const options = { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...own }
   const endpoint = new WebSocketEndpoint(options, tunnels)
   return {
     matches: pathMatcher(tunnel),
@@ -332,12 +334,17 @@ function upgradeRoute(
   }
 }
 
-function tunnelOptions(config: Config, own: Pick<TunnelOptions, 'inspectConnect' | 'pingInterval'>): TunnelOptions {
+function tunnelOptions(
+  config: Config,
+  own: Pick<TunnelOptions, 'inspectConnect' | 'pingInterval'>,
+  reservedClientIds: ReservedClientIds,
+): TunnelOptions {
   const { connectTimeout, connectSize, closeTimeout } = config.limits
   return {
     connectTimeout,
     connectSize,
     closeTimeout,
+    reservedClientIds,
     inspectConnect: own.inspectConnect,
     pingInterval: own.pingInterval,
   }

@@ -1,4 +1,5 @@
 import type { Client, ConnectPacket } from 'aedes'
+import type { ReservedClientIds } from '../base/reserved-client-ids.js'
 import { Ending, type EndingReason } from '../endings.js'
 import { anonymous, type Identity } from '../identity.js'
 import type { Logger } from '../log.js'
@@ -12,6 +13,8 @@ import { isWithin, type TopicBounds } from './topic-filter.js'
 export interface AdmissionsOptions {
   /** Left out: everybody may do everything. */
   readonly gatekeeper: Gatekeeper | undefined
+  /** Of the program itself; left out for none. */
+  readonly reservedClientIds?: ReservedClientIds | undefined
   readonly bounds: TopicBounds
   readonly owners: Owners
   readonly peerOf: (client: Client) => Peer | undefined
@@ -37,6 +40,7 @@ interface Admission {
 /** MQTT 3.1.1, table 3.1: 2 identifier rejected, 3 unavailable, 4 bad user name or password, 5 not authorized. */
 const returnCodes: Partial<Record<EndingReason, 2 | 3 | 4 | 5>> = {
   'client-id-taken': 2,
+  'client-id-reserved': 2,
   'identity-refused': 4,
   'identity-required': 5,
   'identity-expired': 5,
@@ -84,6 +88,7 @@ export class Admissions {
       done(Object.assign(new Error(ending.text, { cause: error }), { returnCode }))
     }
     try {
+      this.#checkClientId(client)
       this.#checkWill(client)
       if (this.#options.gatekeeper) this.#admit(client, this.#options.gatekeeper).then(() => done(), refuse)
       else done()
@@ -135,6 +140,11 @@ export class Admissions {
   #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Gatekeeper): Promise<Rights> {
     const { clientId, username, password } = connect
     return gatekeeper.admit({ clientId, username, password }, peer, ending => this.#options.end(client, ending))
+  }
+
+  #checkClientId(client: Client): void {
+    const { reservedClientIds, peerOf } = this.#options
+    if (reservedClientIds?.has(client.id) && peerOf(client) !== ownPeer) throw new Ending('client-id-reserved')
   }
 
   /** A will that is too large could not be published when its time comes, and nobody would know. */

@@ -1,4 +1,5 @@
 import type { AedesOptions, Client } from 'aedes'
+import type { ReservedClientIds } from '../base/reserved-client-ids.js'
 import { TimeSlicer } from '../base/time-slicer.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
@@ -32,6 +33,8 @@ export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
 export interface EmbeddedHooks {
   /** Who may connect, and do what. Left out: everybody, everything. */
   readonly gatekeeper?: Gatekeeper | undefined
+  /** Client ids that nobody but the program itself gets. */
+  readonly reservedClientIds?: ReservedClientIds | undefined
   /** How fast one connection may publish. Left out: as fast as it can. */
   readonly newPace?: (() => Pace) | undefined
   /** Called when a connection has to wait for its pace. */
@@ -90,10 +93,11 @@ export async function createEmbedded(
   const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
   const store = new Store({ base, limits: options, maySubscribe, log, onError })
   const turnEnd = new TurnEnd()
-  const { gatekeeper, newPace, onDelay, onDenied = () => {} } = hooks
+  const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
   const connections = new Connections({ ...options, newPace, onDelay }, turnEnd)
   const admissions = new Admissions({
     gatekeeper,
+    reservedClientIds,
     bounds: options,
     owners: store.owners,
     peerOf: client => connections.peerOf(client),

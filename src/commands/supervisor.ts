@@ -1,10 +1,9 @@
-import { randomBytes } from 'node:crypto'
 import { ownPeer } from '../broker/broker.js'
 import { createUpstream } from '../broker/upstream.js'
 import { upstreamAt } from '../config/schema.js'
 import { createLog, type Logger } from '../log.js'
 import { ConnectionRefusal } from '../push/session/broker-answers.js'
-import { makeClientId } from '../push/session/client-id.js'
+import { randomClientId } from '../push/session/client-id.js'
 import { Connection } from '../push/session/connection.js'
 import { type Dialect, mqtt5, plain } from '../push/session/dialect.js'
 import { StartError } from '../start-error.js'
@@ -113,7 +112,7 @@ function connector(
   open: () => ReturnType<ReturnType<typeof createUpstream>['open']>,
 ): () => Promise<Connection> {
   // supervisord may have several of its kind.
-  const clientId = `${makeClientId(undefined)}-${randomBytes(2).toString('hex')}`
+  const clientId = randomClientId()
   const attempt = async (dialect: Dialect): Promise<Connection> => {
     const stream = await open()
     return Connection.connect({ stream, dialect, clientId, clean: true, username, password, keepAlive, connectTimeout })

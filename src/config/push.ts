@@ -23,7 +23,9 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .min(1)
       .max(64)
       .optional()
-      .describe('Client id of the session that gets the messages; made from the machine’s name and data when left out'),
+      .describe(
+        'Client id of the session that gets the messages; random and kept in data when left out. Clients are refused it',
+      ),
     journal: z
       .enum(['level', 'memory'])
       .optional()

@@ -122,7 +122,10 @@ const tunnel = z
       .describe(
         'Refuse an upgrade without a token, a ticket, Basic or a certificate: nobody unknown reaches the broker',
       ),
-    inspectConnect: z.boolean().default(true).describe('Insist on an MQTT CONNECT first, and log who it is'),
+    inspectConnect: z
+      .boolean()
+      .default(true)
+      .describe('Insist on an MQTT CONNECT first, log who it is, and refuse the client ids of the gateway itself'),
     pingInterval: z
       .union([z.literal('off'), duration({ min: '1s' })], {
         error: 'must be off, or a time such as 30s, from 1s to 24d',

@@ -1,10 +1,12 @@
 import type { Writable } from 'node:stream'
+import type { ReservedClientIds } from '../base/reserved-client-ids.js'
 import type { BrokerStream } from '../broker/broker.js'
 import type { ConnectionLog } from '../connection-log.js'
 import { Ending, type EndingReason } from '../endings.js'
 import type { Metrics, Traffic } from '../metrics.js'
 import type { Client, ClientListener } from './client.js'
 import { ConnectInspector } from './connect-inspector.js'
+import type { ConnectFacts } from './connect-packet.js'
 
 /** How a tunnel behaves. All times in milliseconds, sizes in bytes. */
 export interface TunnelOptions {
@@ -12,6 +14,8 @@ export interface TunnelOptions {
   readonly inspectConnect: boolean
   readonly connectTimeout: number
   readonly connectSize: number
+  /** Refused in a CONNECT that is inspected. */
+  readonly reservedClientIds?: ReservedClientIds | undefined
   /** Silence of the client after which it is pinged; `off` for never. */
   readonly pingInterval: number | 'off'
   /** From one side's end to the other's. */
@@ -37,6 +41,10 @@ export interface TunnelParts {
 
 /** The endings in which the client left by itself. */
 const departures: ReadonlySet<EndingReason> = new Set(['client-closed', 'client-gone', 'client-reset'])
+
+/** CONNACK "identifier rejected": return code 2 (MQTT 3.1.1 §3.2.2.3), and reason code 0x85 without properties (MQTT 5 §3.2.2.2). */
+const identifierRejected = Buffer.from([0x20, 2, 0, 2])
+const identifierRejected5 = Buffer.from([0x20, 3, 0, 0x85, 0])
 
 /** Pings that may go unanswered before the connection counts as dead. */
 const patience = 2
@@ -191,12 +199,20 @@ export class Tunnel implements ClientListener {
       clearTimeout(this.#connectTimer)
       this.#inspector = undefined
       this.#log.setBindings({ ...inspector.facts })
+      if (inspector.facts) this.#requireFree(inspector.facts)
       this.#log.info('connected')
       return bytes
     } catch (error) {
       this.end(Ending.from(error))
       return undefined
     }
+  }
+
+  /** @throws {Ending} `client-id-reserved`, when CONNACK has said the same. */
+  #requireFree({ clientId, protocolVersion }: ConnectFacts): void {
+    if (!this.#parts.options.reservedClientIds?.has(clientId)) return
+    this.#client.write(protocolVersion === 5 ? identifierRejected5 : identifierRejected)
+    throw new Ending('client-id-reserved')
   }
 
   /** Pings after each `interval` without a sign of life. One that takes a long download lives, if it says nothing. */

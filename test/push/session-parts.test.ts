@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest'
 import type { Event, Message } from '../../src/push/event.js'
 import { backoff } from '../../src/push/session/backoff.js'
 import { TakenOver } from '../../src/push/session/broker-answers.js'
-import { makeClientId } from '../../src/push/session/client-id.js'
 import { type Echo, Echoes } from '../../src/push/session/echoes.js'
 import { Rivals } from '../../src/push/session/rivals.js'
 import { SizeSuspicion } from '../../src/push/session/size-suspicion.js'
@@ -19,15 +18,6 @@ describe('the wait before the next attempt', () => {
       }),
     )
     expect([1, 2, 3, 7, 8].map(attempts => backoff(attempts, 0))).toEqual([200, 1000, 2000, 30_000, 30_000])
-  })
-})
-
-describe('the client id', () => {
-  it('is the same for the same data, and another for other data, and without', () => {
-    expect(makeClientId('/a')).toBe(makeClientId('/a'))
-    expect(makeClientId('/a')).not.toBe(makeClientId('/b'))
-    expect(makeClientId(undefined)).not.toBe(makeClientId(undefined))
-    expect(makeClientId('/a')).toMatch(/^mqway-[0-9a-zA-Z-]*-[0-9a-f]{10}$/)
   })
 })
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../log.js'
-import { hole } from '../event.js'
+import { hole, type Message } from '../event.js'
 import type { Journal, Urgency } from '../journal.js'
 import { caughtUp } from './caught-up.js'
 import type { Connection } from './connection.js'
@@ -82,8 +82,12 @@ export class Reader {
    * retains is compared with the journal afterwards.
    *
    * @param connect makes the connection; the custodian is for a broker that waits
+   * @param hasAll whether every message up to this subscription comes to the journal otherwise
    */
-  async start(connect: (onMessage: OnMessage, custodian: Custodian) => Promise<Connection>): Promise<Connection> {
+  async start(
+    connect: (onMessage: OnMessage, custodian: Custodian) => Promise<Connection>,
+    hasAll = false,
+  ): Promise<Connection> {
     let connection: Connection | undefined
     this.#received = 0
     this.#awaited = 0
@@ -111,7 +115,7 @@ export class Reader {
     for (const packet of early) this.#receive(packet, made)
     if (this.#pressed) made.pause()
     try {
-      await this.#subscribe(made)
+      await this.#subscribe(made, hasAll)
     } catch (error) {
       made.destroy(error instanceof Error ? error : new Error(String(error)))
       throw error
@@ -149,16 +153,21 @@ export class Reader {
     return Promise.race([unsubscribed, stuck, delay(lastTimeout, false, { ref: false })])
   }
 
+  /** Has a message that came otherwise written to the journal, in its order. */
+  write(message: Message, onWritten: () => void): void {
+    this.#scribe.write(message, 'now', onWritten)
+  }
+
   close(): void {
     this.#scribe.close()
   }
 
-  async #subscribe(connection: Connection): Promise<void> {
+  async #subscribe(connection: Connection, hasAll: boolean): Promise<void> {
     const { clientId, topics, embedded, remembered } = this.#options
     const last = await remembered.load()
     const isSame = last?.clientId === clientId && last.dialect === connection.dialect.name
-    const hasAll = isSame && sameSet(last.topics, topics)
-    if (connection.sessionPresent && hasAll) return
+    const isSubscribed = isSame && sameSet(last.topics, topics)
+    if (connection.sessionPresent && isSubscribed) return
     const left = last?.clientId === clientId ? last.topics.filter(topic => !topics.includes(topic)) : []
     if (connection.sessionPresent && left.length > 0) await connection.unsubscribe(left)
     // MQTT 5 does not tell it here; others cannot leave it out.
@@ -166,7 +175,7 @@ export class Reader {
     const known = tellsState ? await this.#knownState() : undefined
     // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#known = known
-    const missed = this.#hasMissed(connection, last)
+    const missed = !hasAll && this.#hasMissed(connection, last)
     if (missed) this.#scribe.write(hole, 'now', ignore)
     const refused = await connection.subscribe(topics, embedded ? 0 : 1, tellsState)
     if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)

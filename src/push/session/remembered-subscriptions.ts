@@ -40,7 +40,8 @@ export class RememberedSubscriptions {
   async save(subscriptions: Subscriptions): Promise<void> {
     this.#last = subscriptions
     await this.#inTurn(async file => {
-      await writeFile(`${file}.new`, JSON.stringify(subscriptions))
+      // Whoever knows the client id can end the session.
+      await writeFile(`${file}.new`, JSON.stringify(subscriptions), { mode: 0o600 })
       await rename(`${file}.new`, file)
     })
   }

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import type { ReservedClientIds } from '../../base/reserved-client-ids.js'
 import type { PushConfig } from '../../config/push.js'
 import { Ending } from '../../endings.js'
 import type { Logger } from '../../log.js'
@@ -7,12 +8,13 @@ import { type Journal, sizeOf } from '../journal.js'
 import { type Publisher, type PublishOptions, usualPublishTime } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { TakenOver } from './broker-answers.js'
-import { makeClientId } from './client-id.js'
+import { openClientId, type SessionClientId } from './client-id.js'
 import { Connection, type ConnectionOptions, publishSize } from './connection.js'
 import type { Custodian, SessionStream } from './custody.js'
 import { type Dialect, tellingState } from './dialect.js'
 import { Dialects } from './dialects.js'
 import { Echoes } from './echoes.js'
+import { FormerSession } from './former-session.js'
 import { Link } from './link.js'
 import { isHarmless, isPublishable } from './publishable.js'
 import { Reader } from './reader.js'
@@ -31,6 +33,8 @@ export interface SessionOptions {
   readonly data: string | undefined
   readonly journal: Journal
   readonly log: Logger
+  /** Gets the client ids that the session uses. */
+  readonly reservedClientIds?: ReservedClientIds | undefined
   /** Called when `ready` changes. */
   readonly onStateChange?: ((ready: boolean) => void) | undefined
   /** The largest MQTT packet that the broker takes, in bytes; left out where it says so itself, or nobody knows. */
@@ -76,9 +80,23 @@ const patience = 1000
  * @returns as soon as the broker has been tried once
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
-  const session = new BrokerSession(options)
+  const { config, embedded, data, reservedClientIds } = options
+  const own =
+    config.clientId === undefined
+      ? await openClientId(config.journal === 'level' ? data : undefined)
+      : fixed(config.clientId)
+  // The broker in this process keeps no session of push.
+  const id = embedded ? { ...own, former: undefined } : own
+  const { clientId, former } = id
+  reservedClientIds?.add(clientId, `${clientId}-state`, `${clientId}-out`, ...(former === undefined ? [] : [former]))
+  const session = new BrokerSession(options, id)
   await session.tried
   return session
+}
+
+/** A client id of the configuration. */
+function fixed(clientId: string): SessionClientId {
+  return { clientId, forgetFormer: async () => {} }
 }
 
 class BrokerSession implements Session {
@@ -88,6 +106,7 @@ class BrokerSession implements Session {
   readonly #echoes: Echoes
   readonly #sizes = new SizeSuspicion()
   readonly #reader: Reader
+  readonly #former: FormerSession | undefined
   readonly #readLink: Link
   readonly #writeLink: Link
   #ready = false
@@ -96,7 +115,7 @@ class BrokerSession implements Session {
   #closed = false
   #closing: Promise<void> | undefined
 
-  constructor(options: SessionOptions) {
+  constructor(options: SessionOptions, { clientId, former, forgetFormer }: SessionClientId) {
     this.#options = options
     const { config, embedded, data, journal, log } = options
     this.#matches = topicPredicate(config.topics)
@@ -116,15 +135,15 @@ class BrokerSession implements Session {
       const rest = { username, password, keepAlive: embedded ? 0 : keepAlive, connectTimeout }
       return Connection.connect({ ...own, ...rest, onKept, stream, dialect })
     }
-    const clientId = config.clientId ?? makeClientId(config.journal === 'level' ? data : undefined)
     const isKept = config.journal === 'level'
+    const remembered = new RememberedSubscriptions(isKept ? data : undefined)
     this.#reader = new Reader({
       journal,
       clientId,
       topics: config.topics,
       embedded,
       echoes: this.#echoes,
-      remembered: new RememberedSubscriptions(isKept ? data : undefined),
+      remembered,
       openProbe: (dialect, onMessage) =>
         open(tellingState(dialect), { clientId: `${clientId}-state`, clean: true, onMessage }),
       log,
@@ -139,14 +158,27 @@ class BrokerSession implements Session {
     }
     const connect = (own: OwnOptions, custodian?: Custodian): Promise<Connection> =>
       dialects.connect(dialect => open(dialect, own, custodian))
+    if (former !== undefined) {
+      this.#former = new FormerSession({
+        ...{ clientId: former, topics: config.topics, remembered, connect, log },
+        write: (message, onWritten) => this.#reader.write(message, onWritten),
+        forget: forgetFormer,
+      })
+    }
     const rivals = new Rivals({ clientId, log })
     this.#readLink = new Link({
-      connect: () =>
-        this.#reader.start((onMessage, custodian) =>
-          embedded
-            ? connect({ clientId, clean: true, onMessage }, custodian)
-            : connect({ clientId, clean: !isKept, onMessage }),
-        ),
+      connect: async () => {
+        const hasAll = await this.#former?.resume()
+        const connection = await this.#reader.start(
+          (onMessage, custodian) =>
+            embedded
+              ? connect({ clientId, clean: true, onMessage }, custodian)
+              : connect({ clientId, clean: !isKept, onMessage }),
+          hasAll,
+        )
+        await this.#former?.end()
+        return connection
+      },
       onUp: () => onChange(),
       onDown: (reason, lasted) => {
         if (!this.#closed) rivals.ended(reason, lasted)
@@ -231,6 +263,7 @@ class BrokerSession implements Session {
     await this.#writeLink.close()
     await this.#reader.stop()
     await this.#readLink.close()
+    this.#former?.close()
     this.#reader.close()
     this.#echoes.close(new Ending('publish-timeout'))
   }
