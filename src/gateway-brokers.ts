@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Access } from './access/access.js'
-import { accountOf } from './access/limits.js'
+import { accountOf, networkOf } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { TokenBucket } from './access/rate-limits.js'
 import type { UserLimits } from './access/user-limits.js'
@@ -106,5 +106,7 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
     accountOf,
     watchRetained: metrics.watchRetained,
     subscriptions: mqttListeners,
+    sessions: metrics.sessions,
+    networkOf,
   }
 }

@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { type EndingReason, endingReasons } from './endings.js'
+import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
 import { version } from './version.js'
 
 /** How a client came in: what `transport` says in the metrics and the log. */
@@ -77,6 +78,7 @@ export interface RetainedFigures {
 /** The program's metrics, on a registry of their own. */
 export interface Metrics {
   readonly registry: Registry
+  readonly sessions: SessionMetrics
   /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
   trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
   /** One refusal before a connection was open. */
@@ -234,6 +236,7 @@ export function createMetrics(): Metrics {
     },
     refused: countRefused,
     ended: countEnded,
+    sessions: sessionMetrics(registry),
     denied: action => {
       denied[action]++
     },

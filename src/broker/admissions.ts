@@ -7,6 +7,8 @@ import type { DeniedAction } from '../metrics.js'
 import { ownPeer, type Peer } from './broker.js'
 import type { Gatekeeper, Rights } from './gatekeeper.js'
 import { type Owners, ownerOf, ownOwner } from './owners.js'
+import { type Holder, isAnonymous } from './session-holders.js'
+import type { Sessions } from './sessions.js'
 import { isWithin, type TopicBounds } from './topic-filter.js'
 
 /** What admissions need. */
@@ -17,6 +19,9 @@ export interface AdmissionsOptions {
   readonly reservedClientIds?: ReservedClientIds | undefined
   readonly bounds: TopicBounds
   readonly owners: Owners
+  readonly sessions: Pick<Sessions, 'admit' | 'abandon'>
+  /** The network of an address, whose clients without a name count together. */
+  readonly networkOf: (address: string) => string
   readonly peerOf: (client: Client) => Peer | undefined
   /** Says to the client's side why its connection is about to end. */
   readonly explain: (client: Client, ending: Ending) => void
@@ -41,16 +46,22 @@ interface Admission {
 const returnCodes: Partial<Record<EndingReason, 2 | 3 | 4 | 5>> = {
   'client-id-taken': 2,
   'client-id-reserved': 2,
+  'too-many-sessions': 3,
   'identity-refused': 4,
   'identity-required': 5,
   'identity-expired': 5,
   'will-refused': 5,
 }
 
+/** Networks that are remembered as told in the log that they have no sessions. */
+const maxTold = 10_000
+
 /** Lets clients in, or not, and knows of each what it may do from then on. */
 export class Admissions {
   readonly #options: AdmissionsOptions
   readonly #admissions = new WeakMap<object, Admission>()
+  /** The networks of which the log has said that their clients have no sessions. */
+  readonly #told = new Set<string>()
 
   constructor(options: AdmissionsOptions) {
     this.#options = options
@@ -90,8 +101,13 @@ export class Admissions {
     try {
       this.#checkClientId(client)
       this.#checkWill(client)
-      if (this.#options.gatekeeper) this.#admit(client, this.#options.gatekeeper).then(() => done(), refuse)
-      else done()
+      if (this.#options.gatekeeper) {
+        const admitted = this.#admit(client, this.#options.gatekeeper)
+        admitted.then(() => this.#admitSession(client)).then(() => done(), refuse)
+        return
+      }
+      this.#admitSession(client)
+      done()
     } catch (error) {
       refuse(error)
     }
@@ -121,6 +137,45 @@ export class Admissions {
     // It may have left meanwhile.
     if (client.conn.closed) release()
     else client.conn.once('close', release)
+  }
+
+  /** The user of `client`, or else its network: the key of what all of its connections have together. */
+  holderOf(client: Client): Holder {
+    const { peerOf, networkOf, gatekeeper } = this.#options
+    const peer = peerOf(client)
+    if (peer === ownPeer) return { owner: ownOwner, network: undefined }
+    const owner = gatekeeper && ownerOf(this.identityOf(client))
+    return { owner, network: isAnonymous(owner) ? networkOf(peer?.address ?? '') : undefined }
+  }
+
+  /**
+   * Finds room for the session of a client that wants one. Where its holder may have none, the client is served as if it wanted none: its
+   * CONNACK says that there was no session, as for one that is new [MQTT-3.2.2-3].
+   */
+  #admitSession(client: Client): void {
+    const { sessions } = this.#options
+    const connect = this.#admissions.get(client)?.connect
+    if (!connect || connect.clean) return
+    const holder = this.holderOf(client)
+    if (sessions.admit(client.id, holder)) {
+      if (client.conn.closed) sessions.abandon(client.id)
+      else client.conn.once('close', () => sessions.abandon(client.id))
+      return
+    }
+    connect.clean = true
+    Object.assign(client, { clean: true })
+    this.#tellOfNoSession(client, holder)
+  }
+
+  /** Once for each network, as far as they are remembered. */
+  #tellOfNoSession(client: Client, { network = '' }: Holder): void {
+    if (this.#told.has(network)) return
+    if (this.#told.size >= maxTold) this.#told.clear()
+    this.#told.add(network)
+    this.#options.log.info(
+      { clientId: client.id, network },
+      'the session of a client without a name ends with its connection: mqtt.maxAnonymousSessions is 0',
+    )
   }
 
   /** Ends a connection whose client id goes to somebody else; resolves when the broker has forgotten it. */

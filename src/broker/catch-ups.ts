@@ -1,4 +1,3 @@
-import type { Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { AedesPublishPacket, Client } from 'aedes'
 
@@ -24,10 +23,10 @@ interface CatchUp {
  */
 export class CatchUps {
   readonly #catchUps = new WeakMap<object, CatchUp>()
-  readonly #read: (client: Client) => Readable
+  readonly #read: (client: Client) => AsyncIterable<AedesPublishPacket>
 
   /** @param read the session's queue as it is now */
-  constructor(read: (client: Client) => Readable) {
+  constructor(read: (client: Client) => AsyncIterable<AedesPublishPacket>) {
     this.#read = read
   }
 

@@ -12,6 +12,9 @@ declare module 'aedes' {
 
 type Done = (error?: Error) => void
 
+/** Messages of the program's own (what is published over HTTP) that are queued for many sessions at a time, before the next ones wait. */
+const maxUnheld = 8
+
 /** Whether a client's message goes on; if not, it is acknowledged and dropped, or ends the connection with the error. */
 type Screen = (client: Client, topic: string) => boolean | Error
 
@@ -30,6 +33,10 @@ interface Gates {
   readonly accountOf: (client: Client | null) => string
   readonly screen: Screen
   readonly admit: Admit
+  /**
+   * The key of those whose messages wait for each other where one of them is queued for many sessions; `undefined` for those that never wait.
+   */
+  readonly holder: (client: Client) => string | undefined
   /** Who holds acknowledgements back, if anybody does. */
   readonly custody: () => Acknowledgements | undefined
 }
@@ -42,6 +49,8 @@ interface Publication {
   readonly stored?: Done
   /** Called when it has been handed to the subscribers. */
   readonly done: Done
+  /** Resolves when it is queued for all sessions, where that takes longer than until it leaves. */
+  rest?: Promise<void> | undefined
   /** Asked when its turn has come: whether it was published before, and is not to be again. */
   readonly isRepeated?: () => Promise<boolean>
 }
@@ -61,7 +70,8 @@ interface Early {
  *   are published while they are being authorized, which is the step before, and not again after it. After a crash in
  *   between, a message of QoS 2 may come twice: the lesser harm.
  * - It stores concurrently and takes a message that comes out of turn for a duplicate, which it drops. Here messages
- *   leave for the subscribers one by one, in the order in which they came.
+ *   leave for the subscribers one by one, in the order in which they came. Only one that is queued for many sessions without their client
+ *   leaves before that is done: it is acknowledged then, and the next messages of the same user or network wait for that, and nobody else's.
  * - What the program's own session keeps is acknowledged when it has. Only the acknowledgement waits.
  */
 export class DurableAedes extends Aedes {
@@ -70,7 +80,12 @@ export class DurableAedes extends Aedes {
   readonly #early = new WeakMap<PublishPacket, Early>()
   /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
-  readonly #line: Publication[] = []
+  #line: Publication[] = []
+  /** By holder: what waits until a message of the same holder is queued for all sessions. */
+  readonly #behind = new Map<string, Publication[]>()
+  /** Messages of the program's own that are being queued for many sessions. */
+  #unheld = 0
+  #pausing = false
   #current: Publication | undefined
   /** The message that is being given to its subscribers, in this turn. */
   #leaving: Publication | undefined
@@ -162,13 +177,51 @@ export class DurableAedes extends Aedes {
   }
 
   #advance(): void {
-    while (!this.#current) {
+    while (!this.#current && !this.#pausing) {
       const next = this.#line.shift()
       if (!next) return
+      if (this.#isBehind(next)) continue
       this.#current = next
       if (next.isRepeated) void this.#publishOnce(next, next.isRepeated)
       else this.#publish(next)
     }
+  }
+
+  /** Whether it waits behind a message of the same holder. */
+  #isBehind(next: Publication): boolean {
+    if (this.#behind.size === 0 || !next.client) return false
+    const behind = this.#behind.get(this.#gates.holder(next.client) ?? '')
+    behind?.push(next)
+    return behind !== undefined
+  }
+
+  /** The current message leaves before it is queued for all sessions. */
+  #leaveBefore(rest: Promise<void>, client: Client | null): void {
+    // To match so many sessions takes a while: the next message does so in another turn of the event loop.
+    this.#pausing = true
+    setImmediate(() => {
+      this.#pausing = false
+      this.#advance()
+    })
+    const named = client ? this.#gates.holder(client) : undefined
+    if (named === undefined) {
+      this.#unheld++
+      const finished = (): void => void this.#unheld--
+      rest.then(finished, finished)
+      if (this.#unheld < maxUnheld) return
+    }
+    const holder = named ?? ''
+    this.#behind.set(holder, [])
+    const goOn = (): void => {
+      this.#line = [...(this.#behind.get(holder) ?? []), ...this.#line]
+      this.#behind.delete(holder)
+      this.#advance()
+    }
+    // After it has been acknowledged: in the order in which they came [MQTT-4.6.0-2].
+    rest.then(
+      () => setImmediate(goOn),
+      () => setImmediate(goOn),
+    )
   }
 
   async #publishOnce(next: Publication, isRepeated: () => Promise<boolean>): Promise<void> {
@@ -192,6 +245,7 @@ export class DurableAedes extends Aedes {
 
   /** The current message could not be stored. */
   #giveUp(current: Publication, error: Error | undefined): void {
+    this.#store.takeRest()
     this.#current = undefined
     current.stored?.(error)
     if (this.#line.length > 0) queueMicrotask(() => this.#advance())
@@ -203,6 +257,8 @@ export class DurableAedes extends Aedes {
     if (!current) return
     this.#leaving = current
     this.#current = undefined
+    current.rest = this.#store.takeRest()
+    if (current.rest) this.#leaveBefore(current.rest, current.client)
     this.#gates.custody()?.begin()
     // Not at once, because the message that leaves is yet to be given to its subscribers.
     if (this.#line.length > 0) queueMicrotask(() => this.#advance())
@@ -210,9 +266,9 @@ export class DurableAedes extends Aedes {
 
   /** The message that was leaving has been given to them. */
   #left(): void {
-    const { stored, client = null } = this.#leaving ?? {}
+    const { stored, client = null, rest } = this.#leaving ?? {}
     this.#leaving = undefined
-    this.#settle(client, stored)
+    this.#settle(client, rest && stored ? after(rest, stored) : stored)
   }
 
   /** Has a message acknowledged, when its turn has come. */
@@ -221,6 +277,22 @@ export class DurableAedes extends Aedes {
     const custody = this.#gates.custody()
     if (custody) custody.settle(client, () => stored())
     else stored()
+  }
+}
+
+/** Calls `done` when `rest` is done, too; at once where it is. */
+function after(rest: Promise<void>, done: Done): Done {
+  let result: { readonly error?: Error } | undefined
+  let waiting: (() => void) | undefined
+  const settle = (error?: Error): void => {
+    result = error ? { error } : {}
+    waiting?.()
+  }
+  rest.then(() => settle(), settle)
+  return error => {
+    const settled = (): void => done(error ?? result?.error)
+    if (result) settled()
+    else waiting = settled
   }
 }
 

@@ -4,6 +4,7 @@ import { TimeSlicer } from '../base/time-slicer.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { DeniedAction, RetainedFigures } from '../metrics.js'
+import type { SessionMetrics } from '../session-metrics.js'
 import { version } from '../version.js'
 import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
@@ -15,6 +16,7 @@ import type { Gatekeeper } from './gatekeeper.js'
 import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
 import { RetainedDelivery } from './retained-delivery.js'
+import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
@@ -49,6 +51,9 @@ export interface EmbeddedHooks {
   readonly watchRetained?: ((read: () => RetainedFigures) => void) | undefined
   /** Told who subscribes to what; of the program's own connections it is not. */
   readonly subscriptions?: SubscriptionWatcher | undefined
+  readonly sessions?: SessionMetrics | undefined
+  /** The network of an address, whose clients without a name count together. Left out: each address by itself. */
+  readonly networkOf?: ((address: string) => string) | undefined
 }
 
 /** The broker inside this process. */
@@ -91,7 +96,18 @@ export async function createEmbedded(
   const base = disk ?? (await inMemory())
   const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
   const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
-  const store = new Store({ base, limits: options, maySubscribe, log, onError })
+  const { sessions: metrics, slicer = new TimeSlicer(), networkOf = address => address } = hooks
+  const store = new Store({
+    base,
+    limits: options,
+    maySubscribe,
+    slicer,
+    onEnded: metrics?.ended,
+    onDropped: metrics?.dropped,
+    log,
+    onError,
+  })
+  metrics?.watch(() => store.sessions.figures)
   const turnEnd = new TurnEnd()
   const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
   const connections = new Connections({ ...options, newPace, onDelay }, turnEnd)
@@ -100,6 +116,8 @@ export async function createEmbedded(
     reservedClientIds,
     bounds: options,
     owners: store.owners,
+    sessions: store.sessions,
+    networkOf,
     peerOf: client => connections.peerOf(client),
     explain: (client, ending) => connections.explain(client, ending),
     end: (client, ending) => connections.cutOff(client, ending),
@@ -128,6 +146,7 @@ export async function createEmbedded(
     accountOf,
     screen: (client: Client, topic: string) => admissions.screen(client, topic),
     admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
+    holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
   }
   const aedes = new DurableAedes(store, gates, {
@@ -165,7 +184,7 @@ export async function createEmbedded(
   })
   const retained = new RetainedDelivery({
     retained: store.retained,
-    slicer: hooks.slicer ?? new TimeSlicer(),
+    slicer,
     endOf: client => connections.endOf(client),
     accountOf,
     cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),

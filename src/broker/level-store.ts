@@ -5,6 +5,7 @@ import type { Level as LevelDatabase } from 'level'
 import { codeOf } from '../error-code.js'
 import { StartError } from '../start-error.js'
 import type { Base, StoredSession } from './base.js'
+import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
 import { LevelRetained } from './level-retained.js'
 import type { StoredSubscriptions } from './stored-subscriptions.js'
 
@@ -47,15 +48,23 @@ export async function openLevel(data: string): Promise<LevelBase> {
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
   const persistence = new LevelPersistence(withoutSubscriptions(database))
+  const queues = new LevelQueues(database)
   return {
     persistence,
     subscriptions: storedSubscriptions(() => new LevelPersistence(database)),
+    queues,
     retained: new LevelRetained(database, persistence, LevelPersistence),
     sessions: await readSessions(database),
     run,
-    keepSession: (id, { seen, owner }) =>
-      database.put(sessionKey(id), owner === undefined ? String(seen) : `${seen}:${owner}`),
-    forgetSession: id => database.del(sessionKey(id)),
+    keepSession: (id, session) => database.put(sessionKey(id), sessionRecord(session)),
+    removeSession: async id => {
+      await Promise.all([
+        database.clear(rangeOf(`${subscriptionsKey}:${encodeURIComponent(id)}`)),
+        persistence.cleanIncoming({ id }),
+        queues.remove(id),
+      ])
+      await database.del(sessionKey(id))
+    },
     close: () => database.close(),
   }
 }
@@ -85,26 +94,46 @@ function storedSubscriptions(open: () => Persistence): StoredSubscriptions {
   }
 }
 
-/** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
-function keys(database: LevelDatabase, prefix: string): AsyncIterable<string> {
-  return database.keys({ gte: `${prefix}:`, lt: `${prefix};` })
+/** The form in which a session is stored: `<seen>`, `<seen>:<owner>` or `<seen>@<network>:<owner>`. */
+function sessionRecord({ seen, owner, network }: Pick<StoredSession, 'seen' | 'owner' | 'network'>): string {
+  const from = network === undefined ? '' : `@${encodeURIComponent(network)}`
+  return `${seen}${from}${owner === undefined ? '' : `:${owner}`}`
 }
 
-/** The sessions that anything is kept for. Those of a version that did not note when were seen now. */
+/** A record of a version that did not store when the client was there counts as of now. */
+function parseRecord(id: string, record: string | undefined): Pick<StoredSession, 'id' | 'seen' | 'owner' | 'network'> {
+  const [, seen, network, owner] = /^(\d+)(?:@([^:]*))?(?::(.*))?$/s.exec(record ?? '') ?? []
+  return {
+    id,
+    owner,
+    network: network === undefined ? undefined : decodeURIComponent(network),
+    seen: Number(seen ?? Date.now()),
+  }
+}
+
+/** The sessions that anything is kept for. */
 async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
-  const queued = new Map<string, number>()
-  for (const kind of [subscriptionsKey, 'incoming', 'outgoing', 'mqway:session']) {
-    for await (const key of keys(database, kind)) {
-      const id = decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
-      queued.set(id, (queued.get(id) ?? 0) + (kind === 'outgoing' ? 1 : 0))
-    }
+  const queues = new Map<string, { queued: number; bytes: number }>()
+  const queueOf = (key: string, kind: string): { queued: number; bytes: number } => {
+    const id = decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
+    const queue = queues.get(id) ?? { queued: 0, bytes: 0 }
+    queues.set(id, queue)
+    return queue
   }
-  const now = Date.now()
-  const read = async ([id, count]: [string, number]): Promise<StoredSession> => {
-    const [, seen, owner] = /^(\d+)(?::(.*))?$/s.exec((await database.get(sessionKey(id))) ?? '') ?? []
-    return { id, owner, seen: Number(seen ?? now), queued: count }
+  for (const kind of [subscriptionsKey, 'incoming', 'mqway:session']) {
+    for await (const key of database.keys(rangeOf(kind))) queueOf(key, kind)
   }
-  return Promise.all([...queued].map(read))
+  const messages = database.iterator<string, Buffer>({ ...rangeOf('outgoing'), valueEncoding: 'buffer' })
+  for await (const [key, value] of messages) {
+    const queue = queueOf(key, 'outgoing')
+    queue.queued++
+    queue.bytes += storedBytes(value)
+  }
+  const sessions: StoredSession[] = []
+  for (const [id, queue] of queues) {
+    sessions.push({ ...parseRecord(id, await database.get(sessionKey(id))), ...queue })
+  }
+  return sessions
 }
 
 function startError(data: string, directory: string, error: unknown): StartError {

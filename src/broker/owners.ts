@@ -8,7 +8,7 @@ export type Owner = string
 export const ownOwner: Owner = 'mqway'
 
 /** Whom what belongs to nobody in particular belongs to. */
-const anonymousOwner: Owner = 'anonymous'
+export const anonymousOwner = 'anonymous'
 
 /** A user, or everybody without a name together. */
 export function ownerOf({ user }: Identity): Owner {

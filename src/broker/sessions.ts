@@ -1,124 +1,311 @@
+import { FairQuota } from '../base/fair-quota.js'
+import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
-import type { Base } from './base.js'
-import type { Owner, Owners } from './owners.js'
+import type { SessionBound, SessionEndReason } from '../session-metrics.js'
+import type { Base, StoredSession } from './base.js'
+import type { Owner } from './owners.js'
+import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders } from './session-holders.js'
 
 /** As many messages as can be under way to a client that is connected: packet identifiers have 16 bits [MQTT-2.3.1-1]. */
 const maxUnacknowledged = 65_535
 
+/** Bytes that a session takes beyond its filters and messages, about. */
+const sessionOverhead = 1000
+
+/** How often the log names the sessions of one holder that end at a bound, in milliseconds; and how many holders it remembers. */
+const warningInterval = 60_000
+const maxWarned = 1000
+
 /** Bounds of the sessions. */
-export interface SessionLimits {
-  /** How many messages may wait for a client that is not connected. */
+export interface SessionLimits extends SessionCounts {
+  /** Messages that may wait for a client that is not connected. */
   readonly maxQueuedMessages: number
+  /** Bytes of the messages that wait in one session. */
+  readonly maxSessionBytes: number
+  /** Bytes of all sessions together, shared among users and networks. */
+  readonly maxSessionsBytes: number
   /** After how long without its client a session ends, in milliseconds. */
   readonly sessionExpiry: number | 'off'
 }
 
 interface Session {
-  owner: Owner | undefined
+  readonly id: string
+  holder: Holder
   seen: number
   queued: number
+  /** Of the queued messages, its filters, and itself. */
+  bytes: number
+  /** Whether its client is yet to take it up for the first time. */
+  isNew: boolean
   warned: boolean
 }
 
-/** What sessions need. */
+/** Storage, bounds and callbacks of the sessions. */
 export interface SessionsOptions {
   readonly base: Base
   readonly limits: SessionLimits
-  readonly owners: Pick<Owners, 'of'>
+  /** Ends a session that is not among these any more: removes it from the base, with all that is in it. */
+  readonly end: (id: string) => Promise<void>
+  readonly onEnded?: ((reason: SessionEndReason) => void) | undefined
+  readonly onDropped?: ((bound: SessionBound) => void) | undefined
   readonly log: Logger
   readonly onError: (error: unknown) => void
 }
 
-/** Which sessions there are, since when each is without its client, and how many messages wait for it. */
+/**
+ * The sessions that there are: since when each is without its client, how many messages wait for it, and what all of them take. Each has a
+ * holder, and no holder takes what the others need.
+ */
 export class Sessions {
-  /** Messages that were not queued because the queue was full. */
+  /** Messages that were not queued because there was no room for them. */
   dropped = 0
   readonly #options: SessionsOptions
   readonly #sessions = new Map<string, Session>()
+  readonly #holders: SessionHolders
+  readonly #quota: FairQuota
   readonly #connected = new Map<string, object>()
+  /** By holder: when the log named it last. */
+  readonly #warned = new Map<string, number>()
 
   constructor(options: SessionsOptions) {
     this.#options = options
-    for (const { id, ...stored } of options.base.sessions) this.#sessions.set(id, { ...stored, warned: false })
+    this.#holders = new SessionHolders(options.limits)
+    this.#quota = new FairQuota(options.limits.maxSessionsBytes)
+  }
+
+  /** Sessions, and the bytes that they take. */
+  get figures(): { readonly sessions: number; readonly bytes: number } {
+    return { sessions: this.#holders.total, bytes: this.#quota.total }
+  }
+
+  /**
+   * Takes up the sessions of an earlier run, as far as the bounds allow: those whose client was there last.
+   *
+   * @returns those that are left out
+   */
+  restore(stored: Iterable<StoredSession>): StoredSession[] {
+    const leftOut: StoredSession[] = []
+    const restored: Session[] = []
+    for (const one of [...stored].sort((a, b) => b.seen - a.seen)) {
+      const { id, owner, network, seen, queued, bytes } = one
+      const fresh = newSession(id, { owner, network })
+      const session = { ...fresh, seen, queued, bytes: fresh.bytes + bytes, isNew: false }
+      if (this.#holders.boundOf(session.holder) || this.#exceededBy(session.holder, session.bytes)) leftOut.push(one)
+      else restored.push(this.#add(session))
+    }
+    // In the order in which they lost their clients.
+    for (const session of restored.reverse()) this.#holders.absent(session)
+    return leftOut
   }
 
   has(id: string): boolean {
     return this.#sessions.has(id)
   }
 
-  /** Whose session it is; `undefined` where there is none, and where nobody asked when it was made. */
-  ownerOf(id: string): Owner | undefined {
-    return this.#sessions.get(id)?.owner
+  /** Whether the client of a session is connected now. */
+  isConnected(id: string): boolean {
+    return this.#connected.has(id)
   }
 
-  /** Call when a client wants its session; makes it where there is none. */
-  open(id: string): void {
-    const session = this.#sessions.get(id) ?? { owner: undefined, seen: 0, queued: 0, warned: false }
-    session.owner ??= this.#options.owners.of(id)
-    this.#sessions.set(id, session)
-    this.#touch(id)
+  /** The owner of a session; `undefined` where there is none, and where nobody asked when it was made. */
+  ownerOf(id: string): Owner | undefined {
+    return this.#sessions.get(id)?.holder.owner
+  }
+
+  /**
+   * Makes a session where there is none. At a bound another one ends for it: the longest absent of the same holder, or at the bound in all,
+   * of the holder that has most.
+   *
+   * @returns whether the holder may have sessions at all; if not, there is none
+   * @throws {Ending} `too-many-sessions` where each session that could end has its client
+   */
+  admit(id: string, holder: Holder): boolean {
+    const known = this.#sessions.get(id)
+    if (!known && this.#holders.maxOf(holder) === 0) return false
+    // A session of nobody in particular goes to the user who takes it up.
+    const isOther = known?.holder.owner === undefined && holder.owner !== undefined
+    if (!known || isOther) this.#make({ ...(known ?? newSession(id, holder)), holder }, known)
+    this.#holders.present(known && !isOther ? known : { id, holder })
+    return true
+  }
+
+  #make(session: Session, instead: Session | undefined): void {
+    if (instead) this.#drop(instead)
+    try {
+      this.#makeRoom(session.holder)
+    } catch (error) {
+      if (instead) this.#add(instead)
+      throw error
+    }
+    this.#add(session)
+  }
+
+  /** Call when a connection is closed for which a session was admitted. */
+  abandon(id: string): void {
+    const session = this.#sessions.get(id)
+    if (session && !this.#connected.has(id)) this.#holders.absent(session)
+  }
+
+  /** Call when a client takes its session up; makes it where there is none. Returns whether there was one. */
+  open(id: string): boolean {
+    const session = this.#sessions.get(id) ?? newSession(id, { owner: undefined, network: undefined })
+    if (!this.#sessions.has(id)) this.#add(session)
+    const known = !session.isNew
+    session.isNew = false
+    this.#touch(session)
+    return known
   }
 
   /** Call when `client` is connected, with a session or without. */
   connected(client: { readonly id: string }): void {
     this.#connected.set(client.id, client)
+    const session = this.#sessions.get(client.id)
+    if (session) this.#holders.present(session)
   }
 
   /** Call when `client` is no longer connected; nothing happens where another one has taken its place. */
   disconnected(client: { readonly id: string }): void {
     if (this.#connected.get(client.id) !== client) return
     this.#connected.delete(client.id)
-    this.#touch(client.id)
+    const session = this.#sessions.get(client.id)
+    if (!session) return
+    this.#holders.absent(session)
+    this.#touch(session)
   }
 
-  async remove(id: string): Promise<void> {
-    if (this.#sessions.delete(id)) await this.#options.base.forgetSession(id)
+  /** Forgets a session; its storage is the caller's business. */
+  remove(id: string): void {
+    const session = this.#sessions.get(id)
+    if (session) this.#drop(session)
   }
 
-  /** The sessions that have been without their client for too long. To be asked every hour or so; each as it is then. */
+  /** Stores that the clients that are connected are so now; in a step for each. To be called every hour or so. */
+  *touch(): Generator<void> {
+    for (const id of this.#connected.keys()) {
+      const session = this.#sessions.get(id)
+      if (session) yield this.#touch(session)
+    }
+  }
+
+  /** The sessions that have been without their client for too long, each as it is then. */
   *expired(): Generator<string> {
-    for (const id of this.#connected.keys()) this.#touch(id)
     const { sessionExpiry } = this.#options.limits
     if (sessionExpiry === 'off') return
-    for (const [id, { seen }] of this.#sessions) {
+    for (const { id, seen } of this.#sessions.values()) {
       if (!this.#connected.has(id) && seen + sessionExpiry <= Date.now()) yield id
     }
   }
 
   /**
-   * Whether one more message may be queued for the session; if so, it counts until `release`. As in mosquitto, it is the
-   * new message that is dropped.
+   * Whether one more message of so many bytes may be queued for the session; if so, it counts until `release`. As in mosquitto, it is the
+   * new message that is dropped. A queue that is empty takes a message of any size.
    */
-  admit(id: string): boolean {
+  admitMessage(id: string, bytes: number): boolean {
     const session = this.#sessions.get(id)
-    if (!session) return true
-    const { maxQueuedMessages } = this.#options.limits
-    const limit = this.#connected.has(id) ? Math.max(maxQueuedMessages, maxUnacknowledged) : maxQueuedMessages
-    if (session.queued < limit) {
+    if (!session) return false
+    const bound = this.#exceeded(session, bytes)
+    if (bound === undefined) {
       session.queued++
+      this.#grow(session, bytes)
       return true
     }
     this.dropped++
+    this.#options.onDropped?.(bound)
     if (!session.warned) {
       session.warned = true
-      this.#options.log.warn(
-        { clientId: id },
-        `${limit} messages wait for the session; further ones for it are dropped`,
-      )
+      const reason = `${session.queued} messages wait for the session (mqtt.${bound})`
+      this.#options.log.warn({ clientId: id }, `${reason}; further ones for it are dropped`)
     }
     return false
   }
 
-  /** Call when a message has left the session's queue. */
-  release(id: string): void {
-    const session = this.#sessions.get(id)
-    if (session && session.queued > 0) session.queued--
+  #exceeded(session: Session, bytes: number): SessionBound | undefined {
+    const { maxQueuedMessages, maxSessionBytes } = this.#options.limits
+    const limit = this.#connected.has(session.id) ? Math.max(maxQueuedMessages, maxUnacknowledged) : maxQueuedMessages
+    if (session.queued >= limit) return 'maxQueuedMessages'
+    if (session.queued > 0 && session.bytes + bytes > maxSessionBytes + sessionOverhead) return 'maxSessionBytes'
+    return this.#exceededBy(session.holder, bytes) ? 'maxSessionsBytes' : undefined
   }
 
-  #touch(id: string): void {
+  /** Call when a message of so many bytes has left the session's queue. */
+  release(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (!session) return
-    session.seen = Date.now()
-    this.#options.base.keepSession(id, session).catch(this.#options.onError)
+    if (session.queued > 0) session.queued--
+    this.#grow(session, -bytes)
   }
+
+  /** Call when the messages of a session take so many bytes more. */
+  grow(id: string, bytes: number): void {
+    const session = this.#sessions.get(id)
+    if (session) this.#grow(session, bytes)
+  }
+
+  #grow(session: Session, bytes: number): void {
+    const change = Math.max(bytes, sessionOverhead - session.bytes)
+    session.bytes += change
+    const key = holderKey(session.holder)
+    if (key === undefined) return
+    if (change > 0) this.#quota.take(key, change)
+    else this.#quota.giveBack(key, -change)
+  }
+
+  #exceededBy(holder: Holder, bytes: number): boolean {
+    const key = holderKey(holder)
+    return key !== undefined && this.#quota.exceededBy(key, bytes) !== undefined
+  }
+
+  #add(session: Session): Session {
+    this.#sessions.set(session.id, session)
+    this.#holders.add(session)
+    const key = holderKey(session.holder)
+    if (key !== undefined) this.#quota.take(key, session.bytes)
+    return session
+  }
+
+  #drop(session: Session): void {
+    this.#sessions.delete(session.id)
+    this.#holders.remove(session)
+    const key = holderKey(session.holder)
+    if (key !== undefined) this.#quota.giveBack(key, session.bytes)
+  }
+
+  #makeRoom(holder: Holder): void {
+    for (let bound = this.#holders.boundOf(holder); bound; bound = this.#holders.boundOf(holder)) {
+      const victim = this.#holders.victim(holder, bound)
+      if (!victim) throw new Ending('too-many-sessions')
+      this.remove(victim.id)
+      this.#options.end(victim.id).catch(this.#options.onError)
+      this.#options.onEnded?.(bound)
+      this.#warn(victim.id, victim.holder, bound)
+    }
+  }
+
+  /** Once a minute for each holder, as each new session may end another one. */
+  #warn(clientId: string, holder: Holder, bound: SessionEndReason): void {
+    const key = holderKey(holder) ?? ''
+    const now = Date.now()
+    if (now - (this.#warned.get(key) ?? Number.NEGATIVE_INFINITY) < warningInterval) return
+    if (this.#warned.size >= maxWarned) this.#warned.clear()
+    this.#warned.set(key, now)
+    const { owner, network } = holder
+    this.#options.log.warn({ clientId, ...(isAnonymous(owner) ? { network } : { owner }) }, endings[bound])
+  }
+
+  #touch(session: Session): void {
+    session.seen = Date.now()
+    this.#options.base.keepSession(session.id, { ...session.holder, seen: session.seen }).catch(this.#options.onError)
+  }
+}
+
+const endings: Readonly<Record<SessionEndReason, string>> = {
+  'user-limit': 'ended a session without its client, because its user makes more sessions than mqtt.maxSessionsPerUser',
+  'anonymous-limit':
+    'ended a session without its client, because its network makes more sessions than mqtt.maxAnonymousSessions',
+  'total-limit': 'ended a session without its client, because there are mqtt.maxSessions of them',
+  expired: 'ended a session without its client, because of mqtt.sessionExpiry',
+}
+
+function newSession(id: string, holder: Holder): Session {
+  return { id, holder, seen: Date.now(), queued: 0, bytes: sessionOverhead, isNew: true, warned: false }
 }

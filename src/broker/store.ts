@@ -1,6 +1,8 @@
 import { Readable } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import { TimeSlicer } from '../base/time-slicer.js'
 import type { Logger } from '../log.js'
 import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
@@ -9,7 +11,9 @@ import { Owners } from './owners.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import type { RetainedBounds } from './retained-quota.js'
-import { type SessionLimits, Sessions } from './sessions.js'
+import { ownPayload, SessionEnqueuer } from './session-enqueuer.js'
+import { noSuchPacket, type SessionQueues } from './session-queues.js'
+import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
 import { isTopicFilter, type TopicBounds } from './topic-filter.js'
 
 type Session = Persistence.Session
@@ -22,11 +26,13 @@ export interface StoreLimits extends SessionLimits, TopicBounds, RetainedBounds 
   readonly maxSubscriptions: number
 }
 
-/** What a store is made of. */
-export interface StoreOptions {
+/** Storage, bounds and callbacks of a store. */
+export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropped'> {
   readonly base: Base
   readonly limits: StoreLimits
   readonly maySubscribe?: NonNullable<GrantsOptions['maySubscribe']>
+  /** The gateway's; left out for one of its own. */
+  readonly slicer?: TimeSlicer | undefined
   readonly log: Logger
   readonly onError: (error: unknown) => void
 }
@@ -54,6 +60,12 @@ export class Store {
   readonly #stored: Base['sessions']
   readonly #base: Persistence
   readonly #subscriptions: Base['subscriptions']
+  readonly #queues: SessionQueues
+  readonly #enqueuer: SessionEnqueuer
+  readonly #removeSession: Base['removeSession']
+  readonly #slicer: TimeSlicer
+  readonly #onEnded: SessionsOptions['onEnded']
+  readonly #log: Logger
   readonly #onError: (error: unknown) => void
   readonly #index = new QueueIndex()
   /** The arrays of filters that are stored, or about to be. */
@@ -61,34 +73,60 @@ export class Store {
   /** The last write to each session that has not finished. */
   readonly #tails = new Map<string, Promise<unknown>>()
 
-  constructor({ base, limits, maySubscribe, log, onError }: StoreOptions) {
+  constructor({ base, limits, maySubscribe, slicer = new TimeSlicer(), log, onError, ...hooks }: StoreOptions) {
     this.grants = new Grants({ ...limits, ...(maySubscribe && { maySubscribe }) })
     this.owners = new Owners({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
-    this.sessions = new Sessions({ base, limits, owners: this.owners, log, onError })
+    this.sessions = new Sessions({ base, limits, end: id => this.#end(id), log, onError, ...hooks })
     this.retained = new Retained({ storage: base.retained, bounds: limits, log })
     this.#limits = limits
     this.#stored = base.sessions
     this.#base = base.persistence
     this.#subscriptions = base.subscriptions
+    this.#queues = base.queues
+    this.#enqueuer = new SessionEnqueuer({ queues: base.queues, sessions: this.sessions, slicer })
+    this.#removeSession = id => base.removeSession(id)
+    this.#slicer = slicer
+    this.#onEnded = hooks.onEnded
+    this.#log = log
     this.#onError = onError
-    this.catchUps = new CatchUps(client => this.#base.outgoingStream(client))
+    this.catchUps = new CatchUps(client => this.#readQueue(client))
   }
 
   async setup(broker: Aedes): Promise<void> {
     await this.#base.setup(broker)
     await this.retained.load()
-    for (const session of this.#stored) this.#index.add(session.id, await this.#readSubscriptions(session))
+    const leftOut = this.sessions.restore(this.#stored)
+    for (const { id } of leftOut) await this.#removeSession(id)
+    if (leftOut.length > 0) this.#warnOfLeftOut(leftOut.map(({ id }) => id))
+    for (const session of this.#stored) {
+      if (this.sessions.has(session.id)) this.#index.add(session.id, await this.#readSubscriptions(session))
+    }
+  }
+
+  #warnOfLeftOut(ids: readonly string[]): void {
+    const options = 'mqtt.maxSessions, mqtt.maxSessionsPerUser and mqtt.maxAnonymousSessions'
+    const count = `${ids.length} stored ${ids.length === 1 ? 'session' : 'sessions'}`
+    this.#log.warn({ clientIds: ids.slice(0, 5) }, `removed ${count} beyond the bounds (${options})`)
   }
 
   /** Ends the sessions that have been without their client for too long. */
   async expire(): Promise<void> {
-    for (const id of this.sessions.expired()) await this.#end(id)
+    await this.#slicer.next()
+    for (const _ of this.sessions.touch()) if (this.#slicer.isOver) await this.#slicer.next()
+    for (const id of this.sessions.expired()) {
+      this.#onEnded?.('expired')
+      await this.#end(id)
+      await this.#slicer.next()
+    }
   }
 
-  /** Ends a session that has no client. */
+  /** Ends a session, with all that waits in it. */
   async #end(id: string): Promise<void> {
-    await this.cleanSubscriptions({ id })
-    await this.#base.cleanIncoming({ id })
+    this.sessions.remove(id)
+    await this.#inTurn({ id }, async () => {
+      this.#index.removeAll(id)
+      await this.#removeSession(id)
+    })
   }
 
   /** Clears RETAIN of a message that is not stored: push and bridges, which get it as it was published, take it for no state either. */
@@ -123,25 +161,16 @@ export class Store {
   }
 
   /** Ends the session, with all that waits in it: Aedes calls this for a client that wants none [MQTT-3.1.2-6]. */
-  cleanSubscriptions(client: Session): Promise<void> {
-    return this.#inTurn(client, async () => {
-      this.#index.removeAll(client.id)
-      await this.sessions.remove(client.id)
-      await this.#subscriptions.clear(client)
-      for await (const packet of this.#base.outgoingStream(client)) {
-        // The base clears by packet identifier, which what was never sent has not got.
-        const named = { ...packet, messageId: packet.messageId || 1 }
-        await this.#base.outgoingUpdate(client, named)
-        await this.#base.outgoingClearMessageId(client, named)
-      }
-    })
+  async cleanSubscriptions({ id }: Session): Promise<void> {
+    if (this.sessions.has(id)) await this.#end(id)
+    // One after the other, so that each of several connections with the same client id gets its CONNACK before the next one ends it.
+    else await this.#inTurn({ id }, () => turn())
   }
 
   /** Asked by Aedes when a client wants its session, which is made where there is none. */
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
-    const known = this.sessions.has(client.id)
-    this.sessions.open(client.id)
-    const subscriptions = await this.#readSubscriptions(client)
+    const known = this.sessions.open(client.id)
+    const subscriptions = await this.#inTurn(client, () => this.#readSubscriptions(client))
     return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
   }
 
@@ -155,20 +184,20 @@ export class Store {
     return this.#index.match(topic)
   }
 
-  async outgoingEnqueueCombi(subscriptions: readonly QueueSubscription[], packet: AedesPublishPacket): Promise<void> {
-    await Promise.all(subscriptions.map(subscription => this.outgoingEnqueue(subscription, packet)))
+  outgoingEnqueueCombi(subscriptions: readonly QueueSubscription[], packet: AedesPublishPacket): Promise<void> {
+    return this.#enqueuer.enqueue(subscriptions, packet)
   }
 
-  async outgoingEnqueue(
+  outgoingEnqueue(
     subscription: { clientId: string; qos?: QoS; rap?: boolean },
     packet: AedesPublishPacket,
   ): Promise<void> {
-    // The lower of what was published and what was subscribed to [MQTT-3.8.4-6]; not as a retained message, because the
-    // subscription was there first [MQTT-3.3.1-9], except for a bridge.
-    const qos = lower(packet.qos, subscription.qos ?? 2)
-    const retain = packet.retain && subscription.rap === true
-    if (!this.sessions.admit(subscription.clientId)) return
-    await this.#base.outgoingEnqueue(subscription, { ...ownPayload(packet), qos, retain })
+    return this.#enqueuer.enqueue([subscription], packet)
+  }
+
+  /** What is left to do for the message that was enqueued last, once: it may leave, and is acknowledged when this resolves. */
+  takeRest(): Promise<void> | undefined {
+    return this.#enqueuer.takeRest()
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
@@ -179,15 +208,17 @@ export class Store {
 
   async #update(client: Session, packet: AedesPublishPacket): Promise<void> {
     try {
-      await this.#base.outgoingUpdate(client, packet)
+      this.sessions.grow(client.id, await this.#queues.update(client.id, packet))
     } catch (error) {
-      if (!(error instanceof Error && error.message === 'no such packet')) throw error
+      if (!(error instanceof Error && error.message === noSuchPacket().message)) throw error
       // A PUBREC for what is not in the queue, such as a retained message: PUBREL is the answer all the same.
       if (!packet.brokerId) return
       // The subscription is younger than the message, which therefore was not queued for it; or there was no room.
-      if (!this.sessions.admit(client.id)) throw new Error('too many messages wait for their acknowledgement')
-      await this.#base.outgoingEnqueue({ clientId: client.id }, packet)
-      await this.#base.outgoingUpdate(client, packet)
+      const message = this.#queues.prepare(ownPayload(packet))
+      if (!this.sessions.admitMessage(client.id, message.bytes))
+        throw new Error('too many messages wait for their acknowledgement')
+      await message.add([client.id])
+      this.sessions.grow(client.id, await this.#queues.update(client.id, packet))
     }
   }
 
@@ -204,11 +235,16 @@ export class Store {
   }
 
   async outgoingClearMessageId(client: Session, packet: AedesPublishPacket): Promise<AedesPublishPacket | undefined> {
-    // Without an id there is nothing to clear; in memory it would be the first message that has none yet.
-    if (packet.messageId === undefined) return undefined
-    const cleared = await this.#inTurn(client, () => this.#base.outgoingClearMessageId(client, packet))
-    if (cleared) this.sessions.release(client.id)
-    return cleared
+    const { messageId } = packet
+    if (messageId === undefined) return undefined
+    const cleared = await this.#inTurn(client, () => this.#queues.clear(client.id, messageId))
+    if (cleared) this.sessions.release(client.id, cleared.bytes)
+    return cleared?.packet
+  }
+
+  async *#readQueue({ id }: Client): AsyncGenerator<AedesPublishPacket> {
+    await this.#enqueuer.bringForward(id)
+    yield* this.#queues.read(id)
   }
 
   outgoingStream(client: Client): Readable {
@@ -256,15 +292,4 @@ export class Store {
   streamWill(brokers: { readonly [id: string]: number }): Readable {
     return this.#base.streamWill(brokers)
   }
-}
-
-function lower(a: QoS, b: QoS): QoS {
-  return a < b ? a : b
-}
-
-/** With a payload of its own: as it comes, it may be a slice that keeps a whole 64 KiB read in memory. */
-function ownPayload(packet: AedesPublishPacket): AedesPublishPacket {
-  const { payload } = packet
-  if (typeof payload === 'string' || payload.buffer.byteLength <= 2 * payload.length) return packet
-  return { ...packet, payload: Buffer.from(payload) }
 }

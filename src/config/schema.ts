@@ -193,6 +193,27 @@ export const configSchema = z.strictObject({
         })
         .prefault('7d')
         .describe('After how long without its client the embedded broker ends a session, with all that waits in it'),
+      maxSessions: wholeNumber(1, 1_000_000)
+        .default(10_000)
+        .describe(
+          'Sessions that the embedded broker keeps without their client; beyond, the longest absent of the user or address with most ends',
+        ),
+      maxSessionsPerUser: wholeNumber(1, 1_000_000)
+        .default(100)
+        .describe('Sessions of one user that the embedded broker keeps; beyond, the longest absent of that user ends'),
+      maxAnonymousSessions: wholeNumber(0, 1_000_000)
+        .default(0)
+        .describe(
+          'Sessions that the embedded broker keeps for clients without a name of one network address; 0: their sessions end with their connections',
+        ),
+      maxSessionBytes: size({ min: '1KiB' })
+        .prefault('16MiB')
+        .describe('Bytes of the messages that wait in one session of the embedded broker; new ones beyond are dropped'),
+      maxSessionsBytes: size({ min: '1MiB' })
+        .prefault('256MiB')
+        .describe(
+          'Bytes of all sessions of the embedded broker, in memory or on disk; no user or address gets more than half of what is left for others',
+        ),
       maxRetainedMessages: wholeNumber(1, 10_000_000)
         .default(100_000)
         .describe(

@@ -70,7 +70,9 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
     await fallAsleep()
     await publish('1', '2', '3', '4', '5')
     expect(broker.figures().publishesDropped).toBe(2)
-    expect(warnings).toEqual(['3 messages wait for the session; further ones for it are dropped'])
+    expect(warnings).toEqual([
+      '3 messages wait for the session (mqtt.maxQueuedMessages); further ones for it are dropped',
+    ])
     expect(await wake()).toEqual(['1', '2', '3'])
     await publish('6', '7', '8', '9')
     expect(await wake()).toEqual(['6', '7', '8'])
@@ -142,7 +144,7 @@ describe('sessions', () => {
     const sessions = new Sessions({
       base,
       limits: { ...limits, sessionExpiry: 0 },
-      owners: { of: () => undefined },
+      end: async () => {},
       log,
       onError,
     })

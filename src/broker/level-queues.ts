@@ -1,0 +1,115 @@
+import type { AedesPublishPacket } from 'aedes'
+import type { Level } from 'level'
+import { decode, encode } from 'msgpack-lite'
+import { type ClearedMessage, noSuchPacket, type QueuedMessage, type SessionQueues } from './session-queues.js'
+
+/** Bytes that a stored message takes beyond its value, about. */
+const messageOverhead = 100
+
+/** Bytes that one write holds at most, where one message is queued for many sessions; more, where the message alone has more. */
+const maxBatchBytes = 1024 ** 2
+
+const valueEncoding = 'buffer'
+
+/**
+ * Queues on disk, in the form of `aedes-persistence-level`, so that either reads what the other has written: under `outgoing:` by client id,
+ * broker id and counter; and once more under `outgoing-id:` by client id and packet identifier, as soon as it has one. Its own way to write them
+ * encodes a message anew for each session.
+ */
+export class LevelQueues implements SessionQueues {
+  readonly #database: Level
+
+  constructor(database: Level) {
+    this.#database = database
+  }
+
+  prepare(packet: AedesPublishPacket): QueuedMessage {
+    const value = encode(storedForm(packet))
+    return { bytes: storedBytes(value), add: clientIds => this.#add(clientIds, packet, value) }
+  }
+
+  async #add(clientIds: readonly string[], packet: AedesPublishPacket, value: Buffer): Promise<void> {
+    const put = (id: string) => ({ type: 'put' as const, key: messageKey(id, packet), value })
+    const portion = Math.max(1, Math.floor(maxBatchBytes / value.length))
+    for (let from = 0; from < clientIds.length; from += portion) {
+      await this.#database.batch(clientIds.slice(from, from + portion).map(put), { valueEncoding })
+    }
+  }
+
+  async update(clientId: string, packet: AedesPublishPacket): Promise<number> {
+    const key = packet.brokerId ? messageKey(clientId, packet) : await this.#keyOf(clientId, packet.messageId)
+    const before = key && (await this.#get(key))
+    if (!before) throw noSuchPacket()
+    const { brokerId, brokerCounter, messageId } = decodeMessage(before)
+    const value = encode(storedForm({ ...packet, brokerId, brokerCounter }))
+    const byId = idKey(clientId, packet.messageId)
+    const batch = this.#database.batch()
+    if (messageId && messageId !== packet.messageId) batch.del(idKey(clientId, messageId))
+    await batch.put(byId, value, { valueEncoding }).put(key, value, { valueEncoding }).write()
+    return value.length - before.length
+  }
+
+  async #keyOf(clientId: string, messageId: number | undefined): Promise<string | undefined> {
+    const value = await this.#get(idKey(clientId, messageId))
+    return value && messageKey(clientId, decodeMessage(value))
+  }
+
+  async clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined> {
+    const byId = idKey(clientId, messageId)
+    const value = await this.#get(byId)
+    if (!value) return undefined
+    const packet = decodeMessage(value)
+    await this.#database.batch().del(byId).del(messageKey(clientId, packet)).write()
+    return { packet, bytes: storedBytes(value) }
+  }
+
+  async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {
+    const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
+    for await (const value of this.#database.values<string, Buffer>({ ...range, valueEncoding })) {
+      yield decodeMessage(value)
+    }
+  }
+
+  async remove(clientId: string): Promise<void> {
+    const id = encodeURIComponent(clientId)
+    await Promise.all(['outgoing', 'outgoing-id'].map(kind => this.#database.clear(rangeOf(`${kind}:${id}`))))
+  }
+
+  #get(key: string): Promise<Buffer | undefined> {
+    return this.#database.get<string, Buffer>(key, { valueEncoding })
+  }
+}
+
+/** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
+export function rangeOf(prefix: string): { gte: string; lt: string } {
+  return { gte: `${prefix}:`, lt: `${prefix};` }
+}
+
+/** Bytes that a queued message takes, from the value that is stored for it. */
+export function storedBytes(value: Buffer): number {
+  return value.length + messageOverhead
+}
+
+function messageKey(clientId: string, { brokerId, brokerCounter }: AedesPublishPacket): string {
+  return `outgoing:${encodeURIComponent(clientId)}:${brokerId}:${padded(brokerCounter)}`
+}
+
+function idKey(clientId: string, messageId: number | undefined): string {
+  return `outgoing-id:${encodeURIComponent(clientId)}:${padded(messageId)}`
+}
+
+/** So that keys are in the order of the numbers. */
+function padded(number: number | undefined): string {
+  return String(number).padStart(16, '0')
+}
+
+/** The fields that are stored: not those that a packet has on its way, such as callbacks. */
+function storedForm(packet: AedesPublishPacket): object {
+  const { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId } = packet
+  return { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId }
+}
+
+/** Decodes what `prepare` or `update` has encoded. */
+export function decodeMessage(value: Buffer): AedesPublishPacket {
+  return decode(value)
+}
