@@ -96,6 +96,11 @@ const table = {
     level: 'warn',
     text: 'Too many bytes of request bodies of this user are on their way',
   },
+  'packets-too-many-from-address': {
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Too many bytes of unfinished MQTT packets from your address (mqtt.maxBufferedBytes)',
+  },
   'topic-refused': { httpStatus: 403, closeCode: 1008, level: 'info', text: 'This topic is not open to you' },
   'broker-away': {
     httpStatus: 503,

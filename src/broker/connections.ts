@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import { Ending } from '../endings.js'
 import { type BrokerStream, type Custodian, ownPeer, type Peer } from './broker.js'
+import { BufferedBytes } from './buffered-bytes.js'
 import { Custody } from './custody.js'
 import { Joiner } from './joiner.js'
 import { OwnBacklog } from './own-backlog.js'
@@ -18,6 +19,8 @@ export interface ConnectionLimits {
   readonly maxPacketSize: number
   /** How much may wait for a client that reads slowly, in bytes. */
   readonly maxQueuedBytes: number
+  /** Bytes that all connections hold, see `BufferedBytes`. Default: 256 MiB, or four of the largest packets where that is more. */
+  readonly maxBufferedBytes?: number
   /**
    * For how long the program's own session may read, or keep, nothing before nobody waits for it any more, in
    * milliseconds; 5000 when left out.
@@ -31,6 +34,8 @@ export interface ConnectionsOptions extends ConnectionLimits {
   readonly newPace?: (() => Pace) | undefined
   /** Called for each time that a connection has to wait for its pace. */
   readonly onDelay?: (() => void) | undefined
+  /** The quota key of a client's connections. */
+  readonly accountOf: (peer: Peer) => string
 }
 
 /** How much the broker reads ahead of one client, and the client's side of one connection, in bytes. */
@@ -44,6 +49,9 @@ const ownMark = 1024 ** 2
 
 /** What they may publish all the same, at most: a packet or a portion each, which is on its way already. In bytes. */
 const ownQueuedBytes = 64 * 1024 ** 2
+
+/** What all connections may hold together by default, in bytes. */
+const defaultBufferedBytes = 256 * 1024 ** 2
 
 /** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
 const portion = 128
@@ -71,6 +79,7 @@ export class Connections {
   /** That of the connection which took it last. */
   custody: Custody | undefined
   readonly #options: ConnectionsOptions
+  readonly #buffered: BufferedBytes
   readonly #ownPatience: number
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
@@ -81,8 +90,9 @@ export class Connections {
 
   /** @param turnEnd when clients get what was written to them */
   constructor(options: ConnectionsOptions, turnEnd: TurnEnd) {
-    const { ownPatience = 5000 } = options
+    const { ownPatience = 5000, maxBufferedBytes = defaultBufferedBytes, maxPacketSize } = options
     this.#options = options
+    this.#buffered = new BufferedBytes(Math.max(maxBufferedBytes, 4 * maxPacketSize))
     this.#ownPatience = ownPatience
     this.ownBacklog = new OwnBacklog({ mark: ownMark, patience: ownPatience })
     this.#turnEnd = turnEnd
@@ -92,6 +102,8 @@ export class Connections {
   open(peer: Peer): Connection {
     const { newPace, onDelay = () => {}, maxQueuedBytes } = this.#options
     const isOwn = peer === ownPeer
+    const account = isOwn ? '' : this.#options.accountOf(peer)
+    let held = 0
     const pace = isOwn ? undefined : newPace?.()
     const throttle = pace && new Throttle(pace, onDelay, () => client.pass())
     const most = Math.min(portion, pace?.portion ?? portion)
@@ -107,7 +119,14 @@ export class Connections {
         const published = received.publishes
         const finding = received.scan(chunk, most)
         throttle?.spend(received.publishes - published)
-        return finding === undefined ? received.bytes - before : new Ending(finding)
+        if (finding !== undefined) return new Ending(finding)
+        const size = received.unfinished
+        if (size !== held && !isOwn) {
+          const holds = this.#buffered.hold(account, held, size)
+          if (holds === undefined) return new Ending('packets-too-many-from-address')
+          held = holds
+        }
+        return received.bytes - before
       },
       // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
       holdIn: () => written.answerBytes - sent.answerBytes >= answersMark || throttle?.pausing === true,
@@ -123,7 +142,17 @@ export class Connections {
     const connection: Connection = { peer, client, broker, received, sent, custody: undefined }
     this.#open.set(broker, connection)
     if (isOwn) this.ownBacklog.add(broker)
+    const buffering = {
+      account,
+      get waitingBytes() {
+        return broker.waitingBytes
+      },
+      cutOff: () => this.#cutOff(connection, new Ending('client-too-slow')),
+    }
+    if (!isOwn) this.#buffered.add(buffering)
     broker.once('close', () => {
+      this.#buffered.hold(account, held, 0)
+      this.#buffered.delete(buffering)
       throttle?.stop()
       if (isOwn) this.ownBacklog.remove(broker)
       connection.custody?.end()
@@ -162,8 +191,14 @@ export class Connections {
 
   /** Ends a connection at once, and drops what waits for its client. */
   cutOff({ conn }: Client, ending: Ending): void {
-    this.#open.get(conn)?.client.destroy(ending)
-    conn.destroy(ending)
+    const connection = this.#open.get(conn)
+    if (connection) this.#cutOff(connection, ending)
+    else conn.destroy(ending)
+  }
+
+  #cutOff({ client, broker }: Connection, ending: Ending): void {
+    client.destroy(ending)
+    broker.destroy(ending)
   }
 
   /** Ends a connection; what waits for its client it may still read. */

@@ -110,7 +110,10 @@ export async function createEmbedded(
   metrics?.watch(() => store.sessions.figures)
   const turnEnd = new TurnEnd()
   const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
-  const connections = new Connections({ ...options, newPace, onDelay }, turnEnd)
+  const connections = new Connections(
+    { ...options, newPace, onDelay, accountOf: ({ address }) => hooks.accountOf?.(undefined, address) ?? address },
+    turnEnd,
+  )
   const admissions = new Admissions({
     gatekeeper,
     reservedClientIds,

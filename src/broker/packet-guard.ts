@@ -40,6 +40,11 @@ export class PacketGuard {
     this.#limit = limit
   }
 
+  /** Size of the packet that is not complete, once its length is known; else 0. In bytes. */
+  get unfinished(): number {
+    return this.#body > 0 ? 1 + this.#lengthBytes + this.#length : 0
+  }
+
   /**
    * Takes the stream's next bytes, to the end of the `most`-th packet that ends in them: `bytes` tells how many those
    * were. Once it has found something, it finds that for ever.

@@ -179,6 +179,11 @@ export const configSchema = z.strictObject({
         .describe(
           'What the embedded broker keeps in memory for a client that reads too slowly, before it drops QoS 0 messages and ends the connection at QoS 1 and 2',
         ),
+      maxBufferedBytes: size({ min: '1MiB' })
+        .prefault('256MiB')
+        .describe(
+          'Bytes of packets that are not complete, and bytes that wait for clients who read slowly, of all clients of the embedded broker; one address has half of each at most; beyond, connections end',
+        ),
       maxSubscriptions: wholeNumber(1, 1_000_000)
         .default(1000)
         .describe('Topic filters that one client of the embedded broker may have; beyond: 0x80 in SUBACK'),

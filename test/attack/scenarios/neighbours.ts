@@ -66,6 +66,24 @@ export const manyDeafSubscribers: Scenario = {
   },
 }
 
+/** PUBLISH packets of almost 16 MiB that lack their last bytes. */
+export const unfinishedPackets: Scenario = {
+  name: 'unfinished-packets',
+  run: async (target, signal) => {
+    const bytes = publishPacket('unfinished', Buffer.alloc(16 * 2 ** 20 - 100)).subarray(0, -100)
+    const sockets: Socket[] = []
+    const sent = await repeat(signal, 20, async () => {
+      const socket = await openMqtt(target, signal)
+      sockets.push(socket)
+      await send(socket, bytes, signal)
+      while (sockets.length > 100) sockets.shift()?.destroy()
+      return 1
+    })
+    for (const socket of sockets) socket.destroy()
+    return sent
+  },
+}
+
 /** CONNECTs with wills of 60 KB, from clients that stay. */
 export const bigWills: Scenario = {
   name: 'big-wills',
