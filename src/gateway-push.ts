@@ -23,6 +23,7 @@ import type { Logger } from './log.js'
 import type { Metrics } from './metrics.js'
 import type { Notify, NotifyOptions } from './notify/notify.js'
 import { openHub } from './push/hub.js'
+import { reservedRules } from './push/journal/reserved-topics.js'
 import type { Journal, JournalBounds } from './push/journal.js'
 import type { MqttListeners } from './push/mqtt-listeners.js'
 import { PresenceMessages } from './push/presence-messages.js'
@@ -162,7 +163,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     metrics.watchPush(() => ({
       ...hub.counters,
       connected: session.ready,
-      journalEvents: journal.head - journal.first + 1,
+      journalEvents: journal.size,
       newest: journal.head,
       listeners: presence.size,
       presencePublished: messages.counters.published,
@@ -233,7 +234,8 @@ async function openMails(options: NotifyOptions): Promise<Notify> {
 
 /** Both kinds are loaded where they are wanted: the one on disk has a database with it. */
 async function openJournal(config: PushConfig, data: string | undefined, log: Logger): Promise<Journal> {
-  const bounds: JournalBounds = { ...config, ...waiting }
+  const rules = [...config.rules, ...reservedRules(config)]
+  const bounds: JournalBounds = { ...config, ...waiting, rules }
   if (config.journal === 'memory' || data === undefined) {
     const { MemoryJournal } = await import('./push/journal/memory.js')
     return new MemoryJournal({ bounds, log })

@@ -20,3 +20,17 @@ export function filtersOverlap(one: string, other: string): boolean {
 function takesSystemOnly(first: string | undefined): boolean {
   return first?.startsWith('$') === true
 }
+
+/** Whether `outer` matches every topic that `inner` matches; both are valid. Exact but for `+/#`, which covers less than `#`. */
+export function filterCovers(outer: string, inner: string): boolean {
+  const [outers, inners] = [outer.split('/'), inner.split('/')]
+  for (const [index, level] of outers.entries()) {
+    const other = inners[index]
+    const isSystem = index === 0 && takesSystemOnly(other)
+    // At the end of `inners` it is the parent level that `#` includes.
+    if (level === '#') return !isSystem
+    if (other === undefined || other === '#') return false
+    if (level === '+' ? isSystem : level !== other) return false
+  }
+  return inners.length === outers.length
+}

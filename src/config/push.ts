@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { filterCovers } from './filter-overlap.js'
 import { duration, size } from './units.js'
 import { secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
 
@@ -6,15 +7,40 @@ import { secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
  * The part of the table of options that says what goes to browsers without MQTT, and how much of it is kept.
  */
 
+const maxEvents = wholeNumber(1, 1_000_000_000)
+const maxBytes = size({ min: '64KiB' })
+const maxAge = duration({ min: '1s' })
+
+/** Topics of which as much is kept as this says, beside the others. */
+const boundedTopics = z.strictObject({
+  filter: topicFilter.describe('Its topic filter'),
+  maxEvents: maxEvents.optional().describe('Events of these topics to keep; that of push when left out'),
+  maxBytes: maxBytes.optional().describe('Bytes of their topics and payloads'),
+  maxAge: maxAge.optional().describe('How old they get'),
+})
+
+const topicsEntry = z
+  .union([z.string(), boundedTopics], { error: 'must be a topic filter, or have filter and what to keep of it' })
+  .superRefine((entry, context) => {
+    const { error } = typeof entry === 'string' ? topicFilter.safeParse(entry) : {}
+    for (const { message } of error?.issues ?? []) context.addIssue(message)
+  })
+
+/** Each has a part of the journal on disk and in memory of its own, which each subscriber is held against. */
+const maxBoundedTopics = 100
+
 /** @param origin the form of an entry of a list of origins */
 export const pushSection = (origin: z.ZodType<string, string>) =>
   z.strictObject({
     topics: z
-      .array(topicFilter)
+      .array(topicsEntry)
       .min(1)
+      .refine(entries => entries.filter(entry => typeof entry !== 'string').length <= maxBoundedTopics, {
+        error: `must have at most ${maxBoundedTopics} entries with bounds of their own`,
+      })
       .optional()
       .describe(
-        'Topic filters of what is pushed: # (all but $SYS) with the embedded broker; with another one, nothing is unless this says so',
+        'Topic filters of what is pushed: # (all but $SYS) with the embedded broker; with another one, nothing is unless this says so. With filter, maxEvents, maxBytes and maxAge, the events of a filter are kept apart from those of the others, which then evict none of them',
       ),
     username: z.string().optional().describe('User name of push’s own sessions with a broker that is not embedded'),
     password: secret('password').optional().describe('Its password').meta({ writeOnly: true }),
@@ -30,9 +56,9 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .enum(['level', 'memory'])
       .optional()
       .describe('Where events are kept for those who come back: level (under data), or memory; memory with data: none'),
-    maxEvents: wholeNumber(1, 1_000_000_000).default(1_000_000).describe('Events to keep; the oldest go first'),
-    maxBytes: size({ min: '64KiB' }).prefault('1GiB').describe('Bytes of topics and payloads to keep'),
-    maxAge: duration({ min: '1s' }).prefault('7d').describe('How old an event gets'),
+    maxEvents: maxEvents.default(1_000_000).describe('Events to keep; the oldest go first'),
+    maxBytes: maxBytes.prefault('1GiB').describe('Bytes of topics and payloads to keep'),
+    maxAge: maxAge.prefault('7d').describe('How old an event gets'),
     maxRetained: wholeNumber(1, 10_000_000)
       .default(100_000)
       .describe('Topics with a retained message for newcomers; those of further topics are not kept'),
@@ -80,8 +106,21 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
 
 type PushSection = z.output<ReturnType<typeof pushSection>>
 
+/** Bounds of the events of some topics, beside those of the others. */
+export interface TopicBoundsRule {
+  readonly filters: readonly string[]
+  readonly maxEvents: number
+  readonly maxBytes: number
+  readonly maxAge: number
+}
+
 /** `push:` as the program uses it. */
-export type PushConfig = PushSection & { readonly topics: readonly string[]; readonly journal: 'level' | 'memory' }
+export type PushConfig = Omit<PushSection, 'topics'> & {
+  readonly topics: readonly string[]
+  /** Of `topics` with bounds of their own; the first that matches a topic is its own. */
+  readonly rules: readonly TopicBoundsRule[]
+  readonly journal: 'level' | 'memory'
+}
 
 /**
  * What is pushed, and how: everything of the embedded broker, and of another one only what the configuration names.
@@ -97,6 +136,29 @@ export function pushOf({
   readonly data: string
 }): PushConfig | undefined {
   if (push === 'off') return undefined
-  const topics = push.topics ?? (broker === 'embedded' ? ['#'] : undefined)
-  return topics && { ...push, topics, journal: push.journal ?? (data === 'none' ? 'memory' : 'level') }
+  const entries = push.topics ?? (broker === 'embedded' ? ['#'] : undefined)
+  if (!entries) return undefined
+  const { maxEvents, maxBytes, maxAge } = push
+  const rules = entries.flatMap(entry => {
+    if (typeof entry === 'string') return []
+    const own = {
+      maxEvents: entry.maxEvents ?? maxEvents,
+      maxBytes: entry.maxBytes ?? maxBytes,
+      maxAge: entry.maxAge ?? maxAge,
+    }
+    return [{ ...own, filters: [entry.filter] }]
+  })
+  const journal = push.journal ?? (data === 'none' ? 'memory' : 'level')
+  return { ...push, topics: filtersOf(entries), rules, journal }
+}
+
+type TopicsEntry = string | z.output<typeof boundedTopics>
+
+/** The filters to subscribe to. One that only has bounds, below another, would bring its messages twice. */
+function filtersOf(entries: readonly TopicsEntry[]): string[] {
+  const filters = entries.map(entry => (typeof entry === 'string' ? entry : entry.filter))
+  return filters.filter((filter, index) => {
+    if (typeof entries[index] === 'string') return true
+    return !filters.some((other, at) => filterCovers(other, filter) && (other !== filter || at < index))
+  })
 }

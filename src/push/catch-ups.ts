@@ -77,16 +77,15 @@ export class CatchUps {
     this.#read()
   }
 
-  readonly #locate = (cursor: string): Place => {
-    const { first, head, epoch } = this.#options.journal
-    return locate({ first, head, epoch }, cursor)
+  readonly #locate = (cursor: string, filters: readonly string[]): Place => {
+    return locate(this.#options.journal, cursor, filters)
   }
 
   /** Whether it can do with what is in memory. What the journal has let go of is not given to anybody from there. */
-  #isRecent({ state, position, last, joining }: Subscriber): boolean {
+  #isRecent({ state, position, last, joining, filters }: Subscriber): boolean {
     const { recent, journal } = this.#options
     if (state !== 'replay' || last !== undefined || joining) return false
-    return recent.covers(position) && position >= journal.first - 1
+    return recent.covers(position) && !journal.lost(filters, position)
   }
 
   /** Gives a portion of what is in memory, and tells how many tests that took. */
@@ -150,6 +149,8 @@ export class CatchUps {
   async #place(subscriber: Subscriber, last: number): Promise<void> {
     const place = await this.#options.journal.latest(subscriber.filters, last)
     subscriber.position = Math.min(place, this.#options.position())
+    // It has no cursor: nothing that is gone is missing.
+    subscriber.told = this.#options.journal.lost(subscriber.filters, subscriber.position)?.told
     subscriber.last = undefined
   }
 
@@ -166,15 +167,15 @@ export class CatchUps {
   }
 
   async #giveReplay(subscriber: Subscriber): Promise<void> {
-    const { filters, position: after, room, encode } = subscriber
+    const { filters, position: after, room, encode, told } = subscriber
     const limit = Math.min(portionEvents, room)
     const through = this.#options.position()
-    const query = { filters, wanted: subscriber.wants(), after, through, limit, maxBytes: portionBytes }
+    const query = { filters, wanted: subscriber.wants(), after, through, limit, maxBytes: portionBytes, told }
     const portion = await this.#options.journal.read(query)
     if (subscriber.closed) return
     const before = portion.events.findIndex(isHole)
     const missing = portion.events[before]
-    if (portion.after > after) subscriber.gap('evicted', after, portion.after)
+    if (portion.lost) subscriber.gap('evicted', after, portion.after, portion.lost)
     else if (!missing) subscriber.give(portion.events.map(encode), 'replayed', portion.position)
     else if (before === 0) subscriber.gap('missed', missing.sequence - 1, missing.sequence)
     else subscriber.give(portion.events.slice(0, before).map(encode), 'replayed', missing.sequence - 1)

@@ -121,8 +121,7 @@ export class Hub {
     const { filters, cursor } = options
     if (filters.length === 0) throw new RangeError('there must be a topic filter')
     if (!filters.every(isShallow)) throw new RangeError('a topic filter has too many levels')
-    const { first, head, epoch } = this.#journal
-    const place = cursor === undefined ? { after: this.#position, known: 0 } : locate({ first, head, epoch }, cursor)
+    const place = cursor === undefined ? { after: this.#position, known: 0 } : locate(this.#journal, cursor, filters)
     const subscriber = new Subscriber(this.#host, options, place)
     this.#subscribers.add(subscriber)
     this.counters.subscribers++
@@ -137,7 +136,7 @@ export class Hub {
     for (const { subscriber, place } of this.#newcomers.splice(0)) {
       if (this.#closed) subscriber.end('shutting-down')
       if (subscriber.closed) continue
-      if (place.gap) subscriber.gap(place.gap, place.known, place.after)
+      if (place.gap) subscriber.gap(place.gap, place.known, place.after, place.lost)
       this.#catchUps.add(subscriber)
     }
   }

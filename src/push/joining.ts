@@ -1,5 +1,5 @@
 import { type Event, isHole } from './event.js'
-import type { GapReason, Journal, Place } from './journal.js'
+import type { GapReason, Journal, Loss, Place } from './journal.js'
 import { type TopicPredicate, topicPredicate } from './topics.js'
 
 /** What filters that join are given at once. */
@@ -18,9 +18,12 @@ export class Joining {
   readonly filters: readonly string[]
   /** The place up to which these filters have everything. */
   position: number
+  /** The place after which nothing is gone, of what they have been told is. */
+  resumes: number
   readonly #wanted: TopicPredicate
   readonly #given: TopicPredicate
   #known: number
+  #told: readonly number[] | undefined
   /** Whether what is retained, written after `#known` and up to `position`, is yet to be given. */
   #wantsRetained: boolean
   #retained: AsyncGenerator<readonly Event[], void, void> | undefined
@@ -35,7 +38,9 @@ export class Joining {
     this.#wanted = topicPredicate(filters)
     this.#given = given
     this.position = place.after
+    this.resumes = Math.max(place.after, place.lost?.through ?? 0)
     this.#known = place.known
+    this.#told = place.lost?.told
     this.#wantsRetained = cursor === undefined || place.gap !== undefined
   }
 
@@ -48,8 +53,9 @@ export class Joining {
   async read(journal: Journal, through: number, limit: number, maxBytes: number): Promise<JoiningPortion> {
     if (this.#wantsRetained) return { events: await this.#readRetained(journal), kind: 'retained' }
     const { filters, position: after } = this
-    const portion = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes })
-    if (portion.after > after) return this.#gap('evicted', after, portion.after)
+    const told = this.#told
+    const portion = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes, told })
+    if (portion.lost) return this.#gap('evicted', after, portion.after, portion.lost)
     const before = portion.events.findIndex(isHole)
     const missing = portion.events[before]
     if (missing && before === 0) return this.#gap('missed', missing.sequence - 1, missing.sequence)
@@ -57,9 +63,11 @@ export class Joining {
     return { events: this.#new(missing ? portion.events.slice(0, before) : portion.events), kind: 'replayed' }
   }
 
-  #gap(reason: GapReason, after: number, position: number): JoiningPortion {
+  #gap(reason: GapReason, after: number, position: number, lost?: Loss): JoiningPortion {
     this.#known = after
     this.position = position
+    this.resumes = Math.max(position, lost?.through ?? 0)
+    this.#told = lost?.told ?? this.#told
     this.#wantsRetained = true
     return { events: [], kind: 'replayed', gap: { after, reason } }
   }

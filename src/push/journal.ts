@@ -1,13 +1,25 @@
 import { type Event, hole, type Message, parseId } from './event.js'
 import { everyTopic, type TopicPredicate, topicPredicate } from './topics.js'
 
-/** Bounds of what is kept, all of them at once; what is over them goes, the oldest first. */
-export interface JournalBounds {
+/** Bounds of the events of a share of a journal, all of them at once; what is over them goes, the oldest first. */
+export interface ShareBounds {
   readonly maxEvents: number
   /** Bytes of topics and payloads. */
   readonly maxBytes: number
   /** In milliseconds. */
   readonly maxAge: number
+}
+
+/** Topics whose events have bounds of their own. */
+export interface ShareRule extends ShareBounds {
+  /** Valid topic filters, at least one. */
+  readonly filters: readonly string[]
+}
+
+/** Bounds of what is kept; `maxEvents`, `maxBytes` and `maxAge` are those of all topics that have none of their own. */
+export interface JournalBounds extends ShareBounds {
+  /** Bounds of topics, beside those of the others; a topic has those of the first rule that matches it. */
+  readonly rules?: readonly ShareRule[]
   /** How many topics may have a retained message; that of a further topic is an event and is not retained. */
   readonly maxRetained: number
   /** Bytes of the topics and payloads of retained messages; what does not fit is an event and is not retained. */
@@ -32,12 +44,28 @@ export interface JournalQuery {
   readonly limit: number
   /** Once the payloads have this many bytes, no more events come. */
   readonly maxBytes: number
+  /** `Loss.told` of the last loss that the subscriber knows of. */
+  readonly told?: readonly number[] | undefined
+}
+
+/** Tells that events which some filters may match are gone. */
+export interface Loss {
+  /** The sequence to read on from; what is left between it and `through` is still there to be read. */
+  readonly resume: number
+  /** After this sequence, nothing is gone. */
+  readonly through: number
+  /** Up to this sequence, nothing is gone that the subscriber has not been told of. */
+  readonly complete: number
+  /** By share of the journal, the sequence up to which its events are gone. */
+  readonly told: readonly number[]
 }
 
 /** A part of a journal, in order. */
 export interface Portion {
   readonly events: readonly Event[]
-  /** The place that the portion begins at. Later than what was asked for where what lay between is lost. */
+  /** Set where something after the place that was asked for is gone, and the subscriber does not know it yet. */
+  readonly lost?: Loss
+  /** The place that the portion begins at. Later than what was asked for where all that lay between is lost. */
   readonly after: number
   /** The place to read on from. Later than the last event where what follows it is of other topics. */
   readonly position: number
@@ -67,6 +95,14 @@ export interface Journal {
   readonly head: number
   /** The sequence of the oldest event that is still there; one more than `head` where there is none. */
   readonly first: number
+  /** The number of events that are there. */
+  readonly size: number
+  /**
+   * Tells whether an event after `after` is gone that one of `filters` may match.
+   *
+   * @param told `Loss.told` of the last loss that the subscriber knows of
+   */
+  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined
   /**
    * Writes a message, or a hole, down, after what came before it.
    *
@@ -84,7 +120,10 @@ export interface Journal {
   read(query: JournalQuery): Promise<Portion>
   /** The place from which on there are no more than the `count` newest events that `filters` match. */
   latest(filters: readonly string[], count: number): Promise<number>
-  /** The retained messages that `filters` match and that were written in `range`, in portions, in any order. */
+  /**
+   * The retained messages that `filters` match and that were written in `range`, or after it where their event is gone, in
+   * portions, in any order.
+   */
   retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void>
   /** Lets go of what is over the bounds now. The journal does it by itself; this waits until it is done. */
   trim(): Promise<void>
@@ -143,15 +182,30 @@ export interface Place {
   readonly known: number
   /** Left out where nothing is missing between the two. */
   readonly gap?: GapReason
+  /** The events that are gone after `known`; left out where there are none. */
+  readonly lost?: Loss
 }
 
-/** Finds the place of a cursor, whatever its text; where that is not there any more, the oldest place that is. */
-export function locate({ epoch, first, head }: Pick<Journal, 'epoch' | 'first' | 'head'>, cursor: string): Place {
+/**
+ * Finds the place of a cursor, whatever its text; where that is not there any more, the oldest place that is.
+ *
+ * @param filters of the subscriber; left out for all topics
+ */
+export function locate(
+  journal: Pick<Journal, 'epoch' | 'head' | 'lost'>,
+  cursor: string,
+  filters?: readonly string[],
+): Place {
   const id = parseId(cursor)
-  const oldest = first - 1
-  if (!id) return { after: oldest, known: 0, gap: 'unknown' }
-  if (id.epoch !== epoch) return { after: oldest, known: 0, gap: 'other-epoch' }
-  if (id.sequence > head) return { after: oldest, known: 0, gap: 'unknown' }
-  if (id.sequence < oldest) return { after: oldest, known: id.sequence, gap: 'evicted' }
+  if (!id) return oldestPlace(journal, 'unknown', filters)
+  if (id.epoch !== journal.epoch) return oldestPlace(journal, 'other-epoch', filters)
+  if (id.sequence > journal.head) return oldestPlace(journal, 'unknown', filters)
+  const lost = journal.lost(filters, id.sequence)
+  if (lost) return { after: lost.resume, known: id.sequence, gap: 'evicted', lost }
   return { after: id.sequence, known: id.sequence }
+}
+
+function oldestPlace(journal: Pick<Journal, 'lost'>, gap: GapReason, filters: readonly string[] | undefined): Place {
+  const lost = journal.lost(filters, 0)
+  return lost ? { after: lost.resume, known: 0, gap, lost } : { after: 0, known: 0, gap }
 }

@@ -2,7 +2,7 @@ import type { Chain } from './chain.js'
 import type { Event } from './event.js'
 import { formatId } from './event.js'
 import { Joining } from './joining.js'
-import type { GapReason, Place } from './journal.js'
+import type { GapReason, Loss, Place } from './journal.js'
 import type { CloseReason, Encoder, Sink } from './sink.js'
 import { isShallow, type TopicPredicate, topicPredicate } from './topics.js'
 import type { WriteTracking } from './written.js'
@@ -112,6 +112,8 @@ export class Subscriber implements Subscription {
   /** The retained messages that it gets, while it does: those written after `known`. */
   retained: AsyncGenerator<readonly Event[], void, void> | undefined
   known: number
+  /** `Loss.told` of the last loss that the sink was told of. */
+  told: readonly number[] | undefined
   /** The newest event that was offered to it; while it is not live, it is offered none. */
   offered = Number.POSITIVE_INFINITY
   readonly #host: SubscriberHost
@@ -143,6 +145,7 @@ export class Subscriber implements Subscription {
     this.last = cursor === undefined ? last : undefined
     this.position = place.after
     this.known = place.known
+    this.told = place.lost?.told
     this.#unplaced = cursor === undefined || place.gap !== undefined
     if (this.#unplaced) this.state = 'retained'
   }
@@ -187,8 +190,12 @@ export class Subscriber implements Subscription {
     return this.#wants.predicate
   }
 
-  /** Tells the sink that all between `known` and `position` is missing, and begins with what is retained of it. */
-  gap(reason: GapReason, known: number, position: number): void {
+  /**
+   * Tells the sink that events between `known` and `position` are missing, and begins with what is retained of them.
+   *
+   * @param lost events that are missing after `position`, while others are there
+   */
+  gap(reason: GapReason, known: number, position: number, lost?: Loss): void {
     const cursor = this.cursor ?? ''
     // Which is where it goes on when it ends before it has got what is retained.
     this.#cursor = cursor
@@ -196,8 +203,9 @@ export class Subscriber implements Subscription {
     this.state = 'retained'
     this.known = known
     this.position = position
+    this.told = lost?.told ?? this.told
     this.#host.counters.gaps++
-    this.#sink.gap({ reason, cursor, resumes: this.idOf(position) })
+    this.#sink.gap({ reason, cursor, resumes: this.idOf(Math.max(position, lost?.through ?? 0)) })
   }
 
   change(change: FilterChange): void {
@@ -225,12 +233,12 @@ export class Subscriber implements Subscription {
    *
    * @param locate finds the place of a cursor
    */
-  applyChanges(locate: (cursor: string) => Place): void {
+  applyChanges(locate: (cursor: string, filters: readonly string[]) => Place): void {
     while (this.state === 'replay' && this.last === undefined && !this.joining) {
       const [change] = this.#changes
       if (!change) return
-      const { cursor } = change
-      const place = cursor === undefined ? { after: this.position, known: 0 } : locate(cursor)
+      const { add = [], cursor } = change
+      const place = cursor === undefined ? { after: this.position, known: 0 } : locate(cursor, add)
       // What the new filters have beyond that would come again.
       if (Math.min(place.after, this.#host.position) > this.position) return
       this.#changes.shift()
@@ -249,10 +257,10 @@ export class Subscriber implements Subscription {
   }
 
   /** Tells the sink that something is missing of filters that join. */
-  joiningGap({ filters, position }: Joining, reason: GapReason, cursor: string): void {
+  joiningGap({ filters, resumes }: Joining, reason: GapReason, cursor: string): void {
     if (this.closed) return
     this.#host.counters.gaps++
-    this.#sink.gap({ reason, cursor, resumes: this.idOf(position), filters })
+    this.#sink.gap({ reason, cursor, resumes: this.idOf(resumes), filters })
   }
 
   /** The filters that joined have got what the others have. */

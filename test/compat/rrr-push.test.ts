@@ -311,6 +311,8 @@ describe('handles', () => {
       get first() {
         return 1
       },
+      size: 100_000,
+      lost: () => undefined,
       append: m => journal.append(m),
       watch: listener => journal.watch(listener),
       read: async ({ after, through }) => {

@@ -1,3 +1,4 @@
+import type { Event } from '../../push/event.js'
 import type { Journal } from '../../push/journal.js'
 
 /** How long a place that was found is good, as a part of the age. */
@@ -42,14 +43,24 @@ export class RecentPlace {
     let [low, high] = [Math.max(this.#place, journal.first - 1), journal.head]
     while (low < high) {
       const middle = Math.floor((low + high) / 2)
-      const query = { after: middle, through: middle + 1, limit: 1, maxBytes: 1 }
-      const [event] = (await journal.read(query)).events
-      // What has been trimmed meanwhile is old.
-      if (event && event.time >= at - maxAge) high = middle
-      else low = middle + 1
+      const event = await this.#nextAfter(middle, high)
+      if (!event || event.time >= at - maxAge) high = middle
+      else low = event.sequence
     }
     this.#place = low
     this.#foundAt = at
     return low
+  }
+
+  /** The oldest event after a sequence that is still there; `undefined` where there is none up to `through`. */
+  async #nextAfter(sequence: number, through: number): Promise<Event | undefined> {
+    const { journal } = this.#options
+    // It is there as a rule; where it is not, the next may be far.
+    for (let [after, end] = [sequence, sequence + 1]; after < through; end = through) {
+      const { events, position } = await journal.read({ after, through: end, limit: 1, maxBytes: 1 })
+      if (events[0]) return events[0]
+      after = position
+    }
+    return undefined
   }
 }

@@ -1,5 +1,6 @@
 import { mkdir, readFile, rename } from 'node:fs/promises'
 import type { Level as LevelDatabase } from 'level'
+import { z } from 'zod'
 import { codeOf } from '../../error-code.js'
 import type { Logger } from '../../log.js'
 import { StartError } from '../../start-error.js'
@@ -10,16 +11,20 @@ import {
   decodeEvent,
   decodeRetainedEntry,
   decodeState,
+  emptyShare,
   encodeState,
   type JournalState,
-  numberKey,
   openedKey,
-  readNumberKey,
+  readSequence,
   readTopicKey,
+  sequenceKey,
+  sharesKey,
   stateKey,
 } from './level-records.js'
-import { Segment, segmentOf, segmentStart } from './level-segment.js'
+import { Segment } from './level-segment.js'
+import { upgradeDatabase } from './level-upgrade.js'
 import { RetainedMessages } from './retained-messages.js'
+import { Shares, type ShareTopics } from './shares.js'
 
 /** Keys and values as bytes. */
 export type Database = LevelDatabase<Buffer, Buffer>
@@ -34,8 +39,9 @@ const maxOpenFiles = 64
 export interface OpenedDatabase {
   readonly database: Database
   readonly state: JournalState
-  /** The segment that is being filled. */
-  readonly tail: Segment
+  readonly shares: Shares
+  /** The segments that are being filled, by share. */
+  readonly tails: readonly Segment[]
   readonly retained: RetainedMessages
 }
 
@@ -104,7 +110,10 @@ export async function load(options: OpenOptions): Promise<OpenedDatabase> {
   await database.open()
   try {
     const state = await openState(database, options)
-    return { database, state, tail: await readTail(database, state), retained: await readRetained(database, options) }
+    const shares = await openShares(database, options, state)
+    const tails: Segment[] = []
+    for (let share = 0; share < shares.count; share++) tails.push(await readTail(database, state, share))
+    return { database, state, shares, tails, retained: await readRetained(database, options) }
   } catch (error) {
     await database.close()
     throw error
@@ -142,10 +151,11 @@ export async function closeDatabase(database: Database): Promise<void> {
 }
 
 async function readState(database: Database, now: number): Promise<JournalState> {
+  await upgradeDatabase(database)
   const record = await database.get(stateKey)
   if (record) return decodeState(record)
   if ((await database.keys({ limit: 1 }).all()).length > 0) throw new DamagedRecord('there is no state')
-  return { epoch: newEpoch(now), first: 1, head: 0, bytes: 0 }
+  return { epoch: newEpoch(now), head: 0, shares: [emptyShare] }
 }
 
 /** Changes with each start of the machine; `undefined` where the system has none (it is Linux's). */
@@ -156,20 +166,41 @@ async function bootId(): Promise<string | undefined> {
   )
 }
 
-/** Fills the newest segment with what is known of its events. Also a look at the place where damage is most likely. */
-async function readTail(database: Database, { epoch, first, head }: JournalState): Promise<Segment> {
-  const start = segmentStart(segmentOf(head + 1))
-  const from = Math.max(first, start)
-  const tail = new Segment(from - start)
-  const range = { gte: numberKey('e', from), lte: numberKey('e', head) }
-  for await (const [key, value] of database.iterator(head < from ? { limit: 0 } : range)) {
-    const { event, large } = decodeEvent(epoch, value, false)
-    const expected = start + tail.length
-    if (readNumberKey(key) !== expected || event.sequence !== expected) throw new DamagedRecord('events are missing')
-    tail.push(event.topic, sizeOf(event) + (large ?? 0), event.time)
+const storedShares = z.array(z.strictObject({ filters: z.array(z.string()), since: z.number() }))
+
+/** Reads which shares there are, and adds those of rules that are new. */
+async function openShares(database: Database, { bounds }: OpenOptions, { head }: JournalState): Promise<Shares> {
+  const record = await database.get(sharesKey)
+  const shares = new Shares(bounds, record ? decodeShares(record) : [], head)
+  if (shares.topics.length > 0) await database.put(sharesKey, Buffer.from(JSON.stringify(shares.topics)))
+  return shares
+}
+
+/** @throws {DamagedRecord} */
+function decodeShares(record: Buffer): ShareTopics[] {
+  try {
+    return storedShares.parse(JSON.parse(record.toString()))
+  } catch {
+    throw new DamagedRecord('not the topics of shares')
   }
-  if (start + tail.length !== head + 1) throw new DamagedRecord('events are missing')
-  return tail
+}
+
+/** Fills the newest segment of a share with its events. Also a look at the place where damage is most likely. */
+async function readTail(database: Database, { epoch, head, shares }: JournalState, share: number): Promise<Segment> {
+  const segment = new Segment()
+  const { evicted, sealed, tail } = shares[share] ?? emptyShare
+  const range = {
+    gte: sequenceKey('e', share, Math.max(evicted, sealed) + 1),
+    lte: sequenceKey('e', share, head),
+    ...(tail === 0 && { limit: 0 }),
+  }
+  for await (const [key, value] of database.iterator(range)) {
+    const { event, large } = decodeEvent(epoch, value, false)
+    if (readSequence(key) !== event.sequence) throw new DamagedRecord('events are missing')
+    segment.push(event.topic, sizeOf(event) + (large ?? 0), event.time, event.sequence)
+  }
+  if (segment.length !== tail) throw new DamagedRecord('events are missing')
+  return segment
 }
 
 async function readRetained(database: Database, { bounds, log }: OpenOptions): Promise<RetainedMessages> {

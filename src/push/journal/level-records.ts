@@ -1,18 +1,21 @@
 import { type Event, formatId, type QoS } from '../event.js'
 
 /*
- * What the journal writes in LevelDB. A key is one letter for the kind, and then a number of eight bytes, the highest
- * first, or a topic: so that keys sort as sequences do.
+ * What the journal writes in LevelDB. A key is one letter for the kind, and then the number of a share (two bytes) and a
+ * sequence (six), the highest byte first, or a topic: so that the keys of a share sort as sequences do.
  *
- *   e <sequence>  an event, with its payload unless that is large
- *   p <sequence>  a large payload
- *   t <segment>   the topics of a segment (see level-segment.ts)
- *   m <segment>   the sizes and times of its events
- *   r <topic>     a topic's retained message, with its payload unless that is large
- *   q <topic>     its large payload
- *   n <topic>     its sequence and size
- *   s             the state: epoch, bounds, bytes
- *   o             by whom it was opened last, and whether that ended well
+ *   e <share> <sequence>  an event, with its payload unless that is large
+ *   p <share> <sequence>  a large payload
+ *   i <share> <sequence>  the topics of the segment with this last event (see level-segment.ts)
+ *   l <share> <sequence>  the sizes and times of its events
+ *   r <topic>             a topic's retained message, with its payload unless that is large
+ *   q <topic>             its large payload
+ *   n <topic>             its sequence and size
+ *   s                     the state: epoch, head, and the extent of each share
+ *   c                     the topics of the shares that have rules (see shares.ts)
+ *   o                     by whom it was opened last, and whether that ended well
+ *
+ * Versions without shares had segments under t and m instead (see level-upgrade.ts).
  */
 
 /** What is read is not what was written. */
@@ -26,18 +29,22 @@ export const largePayload = 16 * 1024
 export const stateKey = Buffer.from('s')
 export const openedKey = Buffer.from('o')
 
-/** The key of an event (`e`), a payload (`p`) or a segment (`t`, `m`). */
-export function numberKey(kind: 'e' | 'p' | 't' | 'm', number: number): Buffer {
+/** The key of the topics of shares. */
+export const sharesKey = Buffer.from('c')
+
+/** The key of an event (`e`), a payload (`p`) or a segment (`i`, `l`). */
+export function sequenceKey(kind: 'e' | 'p' | 'i' | 'l', share: number, sequence: number): Buffer {
   const key = Buffer.allocUnsafe(9)
   key.write(kind, 0, 'latin1')
+  key.writeUInt16BE(share, 1)
   // Without a BigInt: this is called for each event.
-  key.writeUInt32BE(Math.floor(number / 2 ** 32), 1)
-  key.writeUInt32BE(number % 2 ** 32, 5)
+  key.writeUIntBE(sequence, 3, 6)
   return key
 }
 
-export function readNumberKey(key: Buffer): number {
-  return Number(key.readBigUInt64BE(1))
+/** The sequence in a key that `sequenceKey` made. */
+export function readSequence(key: Buffer): number {
+  return key.readUIntBE(3, 6)
 }
 
 export function topicKey(kind: 'r' | 'q' | 'n', topic: string): Buffer {
@@ -95,34 +102,66 @@ function isQos(value: number): value is QoS {
   return value <= 2
 }
 
-/** What the journal knows of itself; changed with each batch. */
-export interface JournalState {
-  readonly epoch: string
-  readonly first: number
-  readonly head: number
-  /** Of the events from `first` to `head`, as `sizeOf` has it. */
+/** The extent of one share, as it is written. */
+export interface ShareState {
+  /** The sequence of the newest event that was evicted; 0 for none. */
+  readonly evicted: number
+  /** The number of events that are there. */
+  readonly size: number
+  /** Their bytes, as `sizeOf` has it. */
   readonly bytes: number
+  /** The sequence of the last event of the newest segment that is full; 0 for none. */
+  readonly sealed: number
+  /** The number of events after that which are there. */
+  readonly tail: number
 }
 
-const stateForm = /^[0-9a-z]{15}$/
+export const emptyShare: ShareState = { evicted: 0, size: 0, bytes: 0, sealed: 0, tail: 0 }
 
-export function encodeState({ epoch, first, head, bytes }: JournalState): Buffer {
-  const record = Buffer.allocUnsafe(15 + 3 * 8)
+/** The state of the journal; changed with each batch. */
+export interface JournalState {
+  readonly epoch: string
+  readonly head: number
+  /** By share. */
+  readonly shares: readonly ShareState[]
+}
+
+const epochForm = /^[0-9a-z]{15}$/
+const [epochLength, shareLength] = [15, 5 * 8]
+
+export function encodeState({ epoch, head, shares }: JournalState): Buffer {
+  const record = Buffer.allocUnsafe(epochLength + 8 + shares.length * shareLength)
   record.write(epoch, 0, 'latin1')
-  record.writeDoubleBE(first, 15)
-  record.writeDoubleBE(head, 23)
-  record.writeDoubleBE(bytes, 31)
+  record.writeDoubleBE(head, epochLength)
+  let at = epochLength + 8
+  for (const { evicted, size, bytes, sealed, tail } of shares) {
+    for (const number of [evicted, size, bytes, sealed, tail]) at = record.writeDoubleBE(number, at)
+  }
   return record
 }
 
 /** @throws {DamagedRecord} */
 export function decodeState(record: Buffer): JournalState {
-  if (record.length !== 15 + 3 * 8) throw new DamagedRecord('the state has another length')
-  const epoch = record.toString('latin1', 0, 15)
-  const [first, head, bytes] = [record.readDoubleBE(15), record.readDoubleBE(23), record.readDoubleBE(31)]
-  const whole = [first, head, bytes].every(Number.isSafeInteger)
-  if (!stateForm.test(epoch) || !whole || first < 1 || head < first - 1) throw new DamagedRecord('not a state')
-  return { epoch, first, head, bytes }
+  const length = record.length - epochLength - 8
+  if (length < shareLength || length % shareLength !== 0) throw new DamagedRecord('the state has another length')
+  const epoch = record.toString('latin1', 0, epochLength)
+  const [head = -1, ...numbers] = doublesOf(record.subarray(epochLength))
+  const sound = head >= 0 && numbers.every(number => number >= 0)
+  if (!epochForm.test(epoch) || !sound) throw new DamagedRecord('not a state')
+  const shares: ShareState[] = []
+  for (let at = 0; at < numbers.length; at += 5) {
+    const [evicted = 0, size = 0, bytes = 0, sealed = 0, tail = 0] = numbers.slice(at, at + 5)
+    if (Math.max(evicted, sealed) > head || tail > size) throw new DamagedRecord('not the state of a share')
+    shares.push({ evicted, size, bytes, sealed, tail })
+  }
+  return { epoch, head, shares }
+}
+
+/** @throws {DamagedRecord} where one is no whole number */
+function doublesOf(bytes: Buffer): number[] {
+  const numbers = Array.from({ length: bytes.length / 8 }, (_, index) => bytes.readDoubleBE(index * 8))
+  if (!numbers.every(Number.isSafeInteger)) throw new DamagedRecord('not a whole number')
+  return numbers
 }
 
 export function encodeRetainedEntry(sequence: number, size: number): Buffer {

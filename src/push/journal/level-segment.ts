@@ -17,74 +17,81 @@ export const segmentLength = 1024
 /** Bounds of a run: segments, and bytes of topics, of which those who write and read keep all in memory. */
 const [runSegments, runBytes] = [32, 1024 ** 2]
 
-/** The number of an event that was gone before its segment was full. */
+/** The number of an event without a topic. */
 const noTopic = 0xffff
 
-const headerLength = 8
+/** The run and the previous segment, by their last sequence, and the first sequence. */
+const headerLength = 3 * 8
 const numbersEnd = headerLength + segmentLength * 2
 
-/** The number of the segment that an event is in; sequences begin at 1. */
-export function segmentOf(sequence: number): number {
-  return Math.floor((sequence - 1) / segmentLength)
-}
-
-/** The sequence of the first event of a segment. */
-export function segmentStart(segment: number): number {
-  return segment * segmentLength + 1
-}
-
 /**
- * What is known of the events of one segment: in memory for the newest, which is filled, and for the oldest, which is
- * trimmed. A place is `sequence - segmentStart`.
+ * The events of one segment of a share: in memory for the newest, which is filled, and for the oldest, which is trimmed.
+ * A place is an index from 0 on.
  */
 export class Segment {
   readonly topics: (string | undefined)[] = []
   readonly sizes: number[] = []
   readonly times: number[] = []
+  readonly sequences: number[] = []
 
-  /** @param gone how many places at its start are of events that are gone */
-  constructor(gone = 0) {
-    for (let place = 0; place < gone; place++) this.push(undefined, 0, 0)
-  }
-
-  push(topic: string | undefined, size: number, time: number): void {
+  push(topic: string | undefined, size: number, time: number, sequence: number): void {
     this.topics.push(topic)
     this.sizes.push(size)
     this.times.push(time)
+    this.sequences.push(sequence)
   }
 
   get length(): number {
-    return this.topics.length
+    return this.sequences.length
+  }
+
+  /** The first place of an event after `sequence`; `length` where there is none. */
+  placeAfter(sequence: number): number {
+    let [low, high] = [0, this.length]
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((this.sequences[middle] ?? 0) > sequence) high = middle
+      else low = middle + 1
+    }
+    return low
   }
 }
 
 /** The numbers that topics have in the run that is being written. */
 export class Numbering {
-  /** The first segment of the run. */
-  #start = Number.NEGATIVE_INFINITY
+  /** The last sequence of the run's first segment. */
+  #start = 0
+  #segments = Number.POSITIVE_INFINITY
   #numbers = new Map<string, number>()
   #bytes = 0
 
-  /** What a full segment says of its topics, as the next of this run, or the first of another. */
-  encode(number: number, { topics }: Segment): Buffer {
+  /**
+   * The record of a full segment's topics, as the next of this run, or the first of another.
+   *
+   * @param previous the last sequence of the segment before it; 0 for none
+   */
+  encode(segment: Segment, previous: number): Buffer {
+    const { topics, sequences } = segment
     const full = this.#bytes > runBytes || this.#numbers.size + segmentLength > noTopic
-    if (full || number >= this.#start + runSegments) this.#begin(number)
+    if (full || this.#segments >= runSegments) this.#begin(sequences.at(-1) ?? 0)
+    this.#segments++
     const parts: Buffer[] = []
     const numbers = new Uint16Array(topics.length)
     for (const [place, topic] of topics.entries()) {
       numbers[place] = topic === undefined ? noTopic : (this.#numbers.get(topic) ?? this.#add(topic, parts))
     }
-    const header = Buffer.allocUnsafe(headerLength)
-    header.writeDoubleLE(this.#start, 0)
-    return Buffer.concat([header, Buffer.from(numbers.buffer), ...parts])
+    const header = encodeHeader(this.#start, previous, sequences[0] ?? 0)
+    return Buffer.concat([header, Buffer.from(numbers.buffer), encodeSequences(sequences), ...parts])
   }
 
+  /** The last sequence of the run's first segment. */
   get start(): number {
     return this.#start
   }
 
-  #begin(number: number): void {
-    this.#start = number
+  #begin(start: number): void {
+    this.#start = start
+    this.#segments = 0
     this.#numbers = new Map()
     this.#bytes = 0
   }
@@ -102,23 +109,63 @@ export class Numbering {
   }
 }
 
-/** What a segment says of its topics. */
+/** The topics of a segment. */
 export interface TopicsRecord {
-  /** The first segment of its run. */
+  /** The last sequence of the first segment of its run. */
   readonly run: number
+  /** The last sequence of the segment before it; 0 for none. */
+  readonly previous: number
   /** The topics that come here for the first time in the run. */
   readonly topics: Buffer
   /** The number of each event's topic. */
   readonly numbers: Uint16Array
+  /** The first sequence, and those of all where they do not follow each other. */
+  readonly first: number
+  readonly sequences: Buffer | undefined
 }
 
-/** @throws {DamagedRecord} where this is not what segment `number` says */
-export function readTopics(record: Buffer, number: number): TopicsRecord {
+/** The sequence of the event at a place. */
+export function sequenceAt({ first, sequences }: Pick<TopicsRecord, 'first' | 'sequences'>, place: number): number {
+  return sequences ? sequences.readDoubleLE(place * 8) : first + place
+}
+
+/** @throws {DamagedRecord} where this is not the record of the segment whose last sequence is `last` */
+export function readTopics(record: Buffer, last: number): TopicsRecord {
   if (record.length < numbersEnd) throw new DamagedRecord('a segment is cut off')
-  const run = record.readDoubleLE(0)
-  const sound = Number.isSafeInteger(run) && run <= number && run > number - runSegments
-  if (!sound) throw new DamagedRecord('a segment of no run')
-  return { run, numbers: wordsOf(record.subarray(headerLength, numbersEnd)), topics: record.subarray(numbersEnd) }
+  const { run, previous, first } = decodeHeader(record)
+  if (!Number.isSafeInteger(run) || run > last || previous >= first) throw new DamagedRecord('a segment of no run')
+  const sequencesEnd = numbersEnd + sequencesLength(first, last)
+  if (record.length < sequencesEnd) throw new DamagedRecord('a segment is cut off')
+  return {
+    ...{ run, previous, first },
+    numbers: wordsOf(record.subarray(headerLength, numbersEnd)),
+    sequences: sequencesEnd > numbersEnd ? record.subarray(numbersEnd, sequencesEnd) : undefined,
+    topics: record.subarray(sequencesEnd),
+  }
+}
+
+/** The header of the records of a segment. */
+export function encodeHeader(run: number, previous: number, first: number): Buffer {
+  const header = Buffer.allocUnsafe(headerLength)
+  header.writeDoubleLE(run, 0)
+  header.writeDoubleLE(previous, 8)
+  header.writeDoubleLE(first, 16)
+  return header
+}
+
+function decodeHeader(record: Buffer): { run: number; previous: number; first: number } {
+  return { run: record.readDoubleLE(0), previous: record.readDoubleLE(8), first: record.readDoubleLE(16) }
+}
+
+/** Nothing for sequences that follow each other: so it is where nothing is written to other shares. */
+function encodeSequences(sequences: readonly number[]): Buffer {
+  const bytes = Buffer.allocUnsafe(sequencesLength(sequences[0] ?? 0, sequences.at(-1) ?? 0))
+  if (bytes.length > 0) for (const [place, sequence] of sequences.entries()) bytes.writeDoubleLE(sequence, place * 8)
+  return bytes
+}
+
+function sequencesLength(first: number, last: number): number {
+  return last - first === segmentLength - 1 ? 0 : segmentLength * 8
 }
 
 /** Numbers of two bytes, in this machine's order, as they are written: to read them one by one took a third of a search. */
@@ -150,8 +197,8 @@ export class SegmentScan {
    *
    * @throws {DamagedRecord}
    */
-  *learn({ run, topics }: TopicsRecord, number: number): Generator<void, void, void> {
-    if (run === number) {
+  *learn({ run, topics }: TopicsRecord, last: number): Generator<void, void, void> {
+    if (run === last) {
       this.#flags.fill(0, 0, this.#known)
       this.#known = 0
       this.#any = false
@@ -198,23 +245,35 @@ export class SegmentScan {
   }
 }
 
-/** What a segment says of the sizes and times of its events, and where its run begins. */
-export function encodeMeters({ sizes, times }: Segment, run: number): Buffer {
-  const record = Buffer.allocUnsafe(8 + sizes.length * 12)
-  record.writeDoubleLE(run, 0)
+/** The record of the sizes and times of a full segment's events. */
+export function encodeMeters({ sizes, times, sequences }: Segment, run: number, previous: number): Buffer {
+  const meters = Buffer.allocUnsafe(sizes.length * 12)
   for (const [place, size] of sizes.entries()) {
-    record.writeUInt32LE(size, 8 + place * 12)
-    record.writeDoubleLE(times[place] ?? 0, 8 + place * 12 + 4)
+    meters.writeUInt32LE(size, place * 12)
+    meters.writeDoubleLE(times[place] ?? 0, place * 12 + 4)
   }
-  return record
+  return Buffer.concat([encodeHeader(run, previous, sequences[0] ?? 0), meters, encodeSequences(sequences)])
 }
 
-/** What `encodeMeters` wrote of a full segment; `undefined` for anything else. */
-export function decodeMeters(record: Buffer | undefined): { segment: Segment; run: number } | undefined {
-  if (record?.length !== 8 + segmentLength * 12) return undefined
+/** The segment of which `encodeMeters` made a record; `undefined` for anything else. */
+export function decodeMeters(
+  record: Buffer | undefined,
+  last: number,
+): { segment: Segment; run: number; previous: number } | undefined {
+  const metersEnd = headerLength + segmentLength * 12
+  if (!record || record.length < metersEnd) return undefined
+  const { run, previous, first } = decodeHeader(record)
+  if (record.length !== metersEnd + sequencesLength(first, last)) return undefined
+  const sequences = record.length > metersEnd ? record.subarray(metersEnd) : undefined
   const segment = new Segment()
-  for (let at = 8; at < record.length; at += 12) {
-    segment.push(undefined, record.readUInt32LE(at), record.readDoubleLE(at + 4))
+  for (let place = 0; place < segmentLength; place++) {
+    const at = headerLength + place * 12
+    segment.push(
+      undefined,
+      record.readUInt32LE(at),
+      record.readDoubleLE(at + 4),
+      sequenceAt({ first, sequences }, place),
+    )
   }
-  return { segment, run: record.readDoubleLE(0) }
+  return { segment, run, previous }
 }

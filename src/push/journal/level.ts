@@ -5,6 +5,7 @@ import {
   type JournalBounds,
   type JournalQuery,
   JournalRefusal,
+  type Loss,
   type Portion,
   queryPredicate,
   type SequenceRange,
@@ -23,8 +24,9 @@ import {
   openDatabase,
 } from './level-database.js'
 import { Ledger } from './level-ledger.js'
-import { findLatest, readEvents, readRetainedMessages, type View } from './level-reader.js'
+import { findLatest, readEvents, readRetainedMessages } from './level-reader.js'
 import { DamagedRecord } from './level-records.js'
+import type { IsGone } from './retained-messages.js'
 
 /** How often old events are looked for; in milliseconds. */
 const trimInterval = 10_000
@@ -93,6 +95,14 @@ class LevelJournal implements Journal {
     return this.#ledger.first
   }
 
+  get size(): number {
+    return this.#ledger.size
+  }
+
+  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
+    return this.#ledger.lost(filters, after, told)
+  }
+
   append(message: Message, urgency?: Urgency): Promise<Event> {
     return this.#commit.append(message, urgency)
   }
@@ -102,33 +112,40 @@ class LevelJournal implements Journal {
   }
 
   async read(query: JournalQuery): Promise<Portion> {
-    const { after, through, limit, maxBytes } = query
-    const view = this.#view()
-    const wanted = queryPredicate(query)
-    const from = Math.max(after, view.first - 1)
-    const range = { after: from, through: Math.min(through, view.head) }
-    if (from >= range.through) return { events: [], after: from, position: from }
-    const { events, position, damage } = await readEvents(view, wanted, range, { limit, maxBytes })
-    if (!damage || position > from) return { events, after: from, position }
+    const { filters, after, told, limit, maxBytes } = query
+    this.#checkOpen()
+    const lost = this.#ledger.lost(filters, after, told)
+    const isTold = lost === undefined || lost.complete > after
+    const from = isTold ? after : lost.resume
+    const view = this.#ledger.view(filters, from)
+    const through = Math.min(query.through, view.head, isTold && lost ? lost.complete : view.head)
+    const portion = isTold ? { after: from } : { after: from, lost }
+    if (from >= through) return { ...portion, events: [], position: from }
+    const range = { after: from, through }
+    const { events, position, damage } = await readEvents(view, queryPredicate(query), range, { limit, maxBytes })
+    if (!damage || position > from) return { ...portion, events, position }
     this.#reportDamage(damage.error)
-    // As if it had been trimmed: whoever reads is told of a gap, and goes on behind it.
-    return { events: [], after: damage.resume, position: damage.resume }
+    // As if it had been evicted: the subscriber is told of a gap, and goes on behind it.
+    const { resume } = damage
+    const all = { resume, through: resume, complete: after, told: told ?? lost?.told ?? [] }
+    return { events: [], after: resume, position: resume, lost: all }
   }
 
   async latest(filters: readonly string[], count: number): Promise<number> {
-    return findLatest(this.#view(), topicPredicate(filters), count)
+    this.#checkOpen()
+    const place = await findLatest(this.#ledger.view(filters, 0), topicPredicate(filters), count)
+    return place ?? this.#ledger.lost(filters, 0)?.resume ?? 0
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
-    for (const topics of this.#ledger.retained.match(filters, range, retainedPortion)) {
-      yield await readRetainedMessages(this.#view(), topics, range.through, error => this.#reportDamage(error))
+    const { after, through } = range
+    const isGone: IsGone = (topic, sequence) => (this.#ledger.lost([topic], after)?.through ?? 0) >= sequence
+    const isWanted = (topic: string, sequence: number) => sequence <= through || isGone(topic, sequence)
+    for (const topics of this.#ledger.retained.match(filters, range, retainedPortion, isGone)) {
+      this.#checkOpen()
+      const view = this.#ledger.view([], this.head)
+      yield await readRetainedMessages(view, topics, isWanted, error => this.#reportDamage(error))
     }
-  }
-
-  /** @throws {JournalRefusal} */
-  #view(): View {
-    this.#checkOpen()
-    return this.#ledger.view()
   }
 
   /** @throws {JournalRefusal} */
@@ -138,10 +155,10 @@ class LevelJournal implements Journal {
 
   #write(messages: readonly Message[]): Promise<readonly Event[]> {
     return this.#inTurn(async () => {
-      const oldest = await this.#ledger.readOldest()
+      await this.#ledger.prepare()
       const time = this.#options.clock()
       const events = messages.map(message => this.#ledger.put(message, time))
-      const evicted = this.#ledger.evict(oldest)
+      const evicted = this.#ledger.evict()
       await this.#database.batch(this.#ledger.take())
       this.#ledger.written()
       // There may be more, in the next segment.
@@ -156,7 +173,8 @@ class LevelJournal implements Journal {
   }
 
   async #trimStep(): Promise<boolean> {
-    if (!this.#ledger.evict(await this.#ledger.readOldest())) return false
+    await this.#ledger.prepare()
+    if (!this.#ledger.evict()) return false
     await this.#database.batch(this.#ledger.take())
     return true
   }
@@ -228,15 +246,15 @@ class LevelJournal implements Journal {
     const range = { after: before, through: state.head }
     const limits = { limit: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY }
     if (range.after < range.through) {
-      const { events } = await readEvents(this.#ledger.view(), everyTopic, range, limits)
+      const { events } = await readEvents(this.#ledger.view(undefined, before), everyTopic, range, limits)
       this.#commit.announce(events)
     }
     if (this.#state === 'failed') this.#state = 'open'
   }
 
   #newLedger(opened: OpenedDatabase): Ledger {
-    const { bounds, clock } = this.#options
-    return new Ledger(opened, { bounds, clock, onDamage: error => this.#reportDamage(error) })
+    const { clock } = this.#options
+    return new Ledger(opened, { clock, onDamage: error => this.#reportDamage(error) })
   }
 
   #wait(delay: number): Promise<void> {

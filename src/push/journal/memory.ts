@@ -4,16 +4,18 @@ import {
   type Journal,
   type JournalBounds,
   type JournalQuery,
+  type Loss,
   type Portion,
   queryPredicate,
   type SequenceRange,
-  sizeOf,
   type Urgency,
 } from '../journal.js'
 import { matchCost, type TopicPredicate, topicPredicate } from '../topics.js'
+import { EventLog } from './event-log.js'
 import { GroupCommit } from './group-commit.js'
 import { lonePayload, OwnPayloads } from './own-payload.js'
-import { RetainedMessages } from './retained-messages.js'
+import { type IsGone, RetainedMessages } from './retained-messages.js'
+import { Shares } from './shares.js'
 
 /** How often an event is held against one filter in one go, some 3 ms at the worst; and how many are let go of. */
 const stride = 8192
@@ -33,24 +35,22 @@ export interface MemoryJournalOptions {
 /** A journal that ends with the process. */
 export class MemoryJournal implements Journal {
   readonly epoch: string
-  readonly #bounds: JournalBounds
   readonly #clock: () => number
   readonly #commit: GroupCommit
   readonly #retained: RetainedMessages
   readonly #payloads = new OwnPayloads()
   readonly #retainedEvents = new Map<string, Event>()
   readonly #timer: NodeJS.Timeout
-  /** The events, and before them the places of some that are gone. */
-  #events: (Event | undefined)[] = []
-  /** The sequence of the first place. */
-  #base = 1
-  #first = 1
-  #bytes = 0
+  readonly #shares: Shares
+  /** By share. */
+  readonly #logs: readonly EventLog[]
+  #head = 0
   /** What goes on while there is more over the bounds than goes in one turn of the event loop. */
   #trimming: Promise<void> | undefined
 
   constructor({ bounds, log, clock = Date.now }: MemoryJournalOptions) {
-    this.#bounds = bounds
+    this.#shares = new Shares(bounds)
+    this.#logs = Array.from({ length: this.#shares.count }, (_, share) => new EventLog(this.#shares.boundsOf(share)))
     this.#clock = clock
     this.epoch = newEpoch(clock())
     this.#retained = new RetainedMessages(bounds, log)
@@ -59,11 +59,19 @@ export class MemoryJournal implements Journal {
   }
 
   get head(): number {
-    return this.#base + this.#events.length - 1
+    return this.#head
   }
 
   get first(): number {
-    return this.#first
+    return Math.min(this.#head + 1, ...this.#logs.map(({ oldest }) => oldest))
+  }
+
+  get size(): number {
+    return this.#logs.reduce((sum, { size }) => sum + size, 0)
+  }
+
+  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
+    return this.#shares.lost(this.#logs, filters, after, told)
   }
 
   append(message: Message, urgency?: Urgency): Promise<Event> {
@@ -75,7 +83,7 @@ export class MemoryJournal implements Journal {
   }
 
   #write(message: Message): Event {
-    const sequence = this.head + 1
+    const sequence = ++this.#head
     const { topic, qos } = message
     const payload = this.#payloads.of(message.payload)
     const id = formatId(this.epoch, sequence)
@@ -85,8 +93,7 @@ export class MemoryJournal implements Journal {
       this.#retainedEvents.set(topic, { ...event, payload: lonePayload(payload), retained: true })
     }
     if (change === 'remove') this.#retainedEvents.delete(topic)
-    this.#events.push(event)
-    this.#bytes += sizeOf(message)
+    this.#logs[this.#shares.shareOf(topic)]?.push(event)
     return event
   }
 
@@ -99,36 +106,58 @@ export class MemoryJournal implements Journal {
   }
 
   async read(query: JournalQuery): Promise<Portion> {
-    const { filters = [], after, through, limit, maxBytes } = query
+    const { filters, after, told, limit, maxBytes } = query
     const wanted = queryPredicate(query)
-    const from = Math.max(after, this.#first - 1)
-    const end = Math.min(through, this.head, from + strideOf(filters))
+    const lost = this.lost(filters, after, told)
+    const isTold = lost === undefined || lost.complete > after
+    const from = isTold ? after : lost.resume
+    const through = Math.max(from, Math.min(query.through, this.#head, isTold && lost ? lost.complete : this.#head))
+    const portion = isTold ? { after: from } : { after: from, lost }
     const events: Event[] = []
-    let bytes = 0
-    for (let sequence = from + 1; sequence <= end; sequence++) {
-      const event = this.#events[sequence - this.#base]
-      if (!event || !wanted(event.topic)) continue
-      events.push(event)
-      bytes += event.payload.length
-      if (events.length >= limit || bytes >= maxBytes) return { events, after: from, position: sequence }
+    let [bytes, position, left] = [0, from, strideOf(filters ?? [])]
+    for (const event of mergeAfter(this.#logsOf(filters, from), from)) {
+      if (event.sequence > through) break
+      position = event.sequence
+      if (wanted(event.topic)) {
+        events.push(event)
+        bytes += event.payload.length
+      }
+      if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...portion, events, position }
     }
-    return { events, after: from, position: Math.max(from, end) }
+    return { ...portion, events, position: through }
+  }
+
+  #logsOf(filters: readonly string[] | undefined, after: number): EventLog[] {
+    const logs: EventLog[] = []
+    for (const share of this.#shares.relevant(filters, after)) {
+      const log = this.#logs[share]
+      if (log && log.size > 0) logs.push(log)
+    }
+    return logs
   }
 
   async latest(filters: readonly string[], count: number): Promise<number> {
     const wanted = topicPredicate(filters)
     const turn = strideOf(filters)
-    let left = count
-    for (let sequence = this.head; sequence >= this.#first; sequence--) {
-      const event = this.#events[sequence - this.#base]
-      if (event && wanted(event.topic) && --left < 0) return sequence
-      if (sequence % turn === 0) await new Promise(setImmediate)
+    let [left, position, isPaused] = [count, this.#head, true]
+    while (isPaused) {
+      isPaused = false
+      let looked = 0
+      for (const { topic, sequence } of mergeBefore(this.#logsOf(filters, 0), position)) {
+        if (wanted(topic) && --left < 0) return sequence
+        position = sequence - 1
+        isPaused = ++looked === turn
+        if (isPaused) break
+      }
+      // Evicted meanwhile or not: it goes on with what is there then.
+      if (isPaused) await new Promise(setImmediate)
     }
-    return this.#first - 1
+    return this.lost(filters, 0)?.resume ?? 0
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
-    for (const topics of this.#retained.match(filters, range, retainedPortion)) {
+    const isGone: IsGone = (topic, sequence) => (this.lost([topic], range.after)?.through ?? 0) >= sequence
+    for (const topics of this.#retained.match(filters, range, retainedPortion, isGone)) {
       const events: Event[] = []
       for (const topic of topics) {
         const event = this.#retainedEvents.get(topic)
@@ -147,33 +176,11 @@ export class MemoryJournal implements Journal {
   }
 
   #trimStep(): void {
-    for (let left = stride; left > 0 && this.#isOver(); left--) this.#dropFirst()
-    this.#compact()
+    for (const log of this.#logs) log.evict(stride, this.#clock())
   }
 
   #isOver(): boolean {
-    const oldest = this.#events[this.#first - this.#base]
-    if (!oldest) return false
-    const { maxEvents, maxBytes, maxAge } = this.#bounds
-    const count = this.head - this.#first + 1
-    return count > maxEvents || this.#bytes > maxBytes || oldest.time < this.#clock() - maxAge
-  }
-
-  #dropFirst(): void {
-    const at = this.#first - this.#base
-    const event = this.#events[at]
-    if (!event) return
-    this.#bytes -= sizeOf(event)
-    this.#events[at] = undefined
-    this.#first++
-  }
-
-  /** Gives the places of what is gone back, when they are half of all: so each is moved once, on average. */
-  #compact(): void {
-    const gone = this.#first - this.#base
-    if (gone < 1024 || gone * 2 < this.#events.length) return
-    this.#events = this.#events.slice(gone)
-    this.#base = this.#first
+    return this.#logs.some(log => log.isOver(this.#clock()))
   }
 
   async close(): Promise<void> {
@@ -185,4 +192,40 @@ export class MemoryJournal implements Journal {
 /** Events that are held against these filters in one go. */
 function strideOf(filters: readonly string[]): number {
   return Math.ceil(stride / matchCost(filters))
+}
+
+/** The events of `logs` after `sequence`, in order. */
+function* mergeAfter(logs: readonly EventLog[], sequence: number): Generator<Event> {
+  const heads = logs.map(log => ({ log, index: log.indexAfter(sequence) }))
+  for (;;) {
+    let next: { readonly log: EventLog; index: number } | undefined
+    let found: Event | undefined
+    for (const head of heads) {
+      const event = head.log.at(head.index)
+      if (!event || (found && found.sequence < event.sequence)) continue
+      next = head
+      found = event
+    }
+    if (!next || !found) return
+    next.index++
+    yield found
+  }
+}
+
+/** The events of `logs` up to `sequence`, the newest first. */
+function* mergeBefore(logs: readonly EventLog[], sequence: number): Generator<Event> {
+  const heads = logs.map(log => ({ log, index: log.indexAfter(sequence) - 1 }))
+  for (;;) {
+    let next: { readonly log: EventLog; index: number } | undefined
+    let found: Event | undefined
+    for (const head of heads) {
+      const event = head.index < 0 ? undefined : head.log.at(head.index)
+      if (!event || (found && found.sequence > event.sequence)) continue
+      next = head
+      found = event
+    }
+    if (!next || !found) return
+    next.index--
+    yield found
+  }
 }

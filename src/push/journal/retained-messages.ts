@@ -23,6 +23,9 @@ export interface RetainedEntry {
   readonly size: number
 }
 
+/** Tells whether the event of a topic with this sequence has been evicted. */
+export type IsGone = (topic: string, sequence: number) => boolean
+
 /** What becomes of a topic's retained message with a message: `keep` it instead, `remove` what was there, or nothing. */
 export type RetainedChange = 'keep' | 'remove' | undefined
 
@@ -71,16 +74,23 @@ export class RetainedMessages {
   }
 
   /**
-   * Looks for the topics that `filters` match and whose message was written in `range`. A portion is what a few
-   * milliseconds find, which may be nothing; its messages are within `bounds`, but for one that is larger by itself.
+   * Looks for the topics that `filters` match and whose message was written in `range`, or after it where `isGone` says
+   * that its event is gone. A portion is what a few milliseconds find, which may be nothing; its messages are within
+   * `bounds`, but for one that is larger by itself.
    */
-  *match(filters: readonly string[], range: SequenceRange, bounds: PortionBounds): Generator<readonly string[]> {
+  *match(
+    filters: readonly string[],
+    { after, through }: SequenceRange,
+    bounds: PortionBounds,
+    isGone: IsGone = () => false,
+  ): Generator<readonly string[]> {
     let portion: string[] = []
     let bytes = 0
     let end = performance.now() + portionTime
     for (const topic of this.#entries.match(filters)) {
       const entry = topic === undefined ? undefined : this.#entries.get(topic)
-      if (topic !== undefined && entry && entry.sequence > range.after && entry.sequence <= range.through) {
+      const sequence = entry?.sequence ?? 0
+      if (topic !== undefined && entry && sequence > after && (sequence <= through || isGone(topic, sequence))) {
         portion.push(topic)
         bytes += entry.size
       }

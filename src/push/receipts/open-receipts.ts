@@ -178,7 +178,8 @@ class KeptReceipts implements Receipts {
     if (epoch !== journal.epoch || sequence < 1 || sequence > journal.head || this.#isGone(sequence)) return undefined
     const known = this.#known.get(sequence)
     if (known) return known
-    const found = sequence < journal.first ? await this.#findAsked(sequence) : await this.#findJournaled(sequence)
+    const journaled = sequence < journal.first ? undefined : await this.#findJournaled(sequence)
+    const found = journaled ?? (await this.#findAsked(sequence))
     if (!found) return undefined
     if (this.#known.size >= maxKnown) {
       const [oldest] = this.#known.keys()

@@ -13,7 +13,7 @@ function walk<T>(steps: Generator<void, T, void>): { readonly count: number; rea
 describe('the search in a segment', () => {
   const filled = (topicOf: (place: number) => string): Segment => {
     const segment = new Segment()
-    for (let place = 0; place < segmentLength; place++) segment.push(topicOf(place), 1, 0)
+    for (let place = 0; place < segmentLength; place++) segment.push(topicOf(place), 1, 0, place + 1)
     return segment
   }
   const filters = Array.from({ length: 1000 }, (_, index) => `+/x/${index}`)
@@ -22,8 +22,8 @@ describe('the search in a segment', () => {
   it('is divided where the topics are many, so that others have a turn', () => {
     const segment = filled(place => `a/x/${place}`)
     const scan = new SegmentScan(topicPredicate(filters))
-    const record = readTopics(new Numbering().encode(0, segment), 0)
-    expect(walk(scan.learn(record, 0)).count).toBeGreaterThan(7)
+    const record = readTopics(new Numbering().encode(segment, 0), segmentLength)
+    expect(walk(scan.learn(record, segmentLength)).count).toBeGreaterThan(7)
     expect(scan.places(record)).toEqual(wanted)
     const newest = walk(scan.placesOf(segment))
     expect(newest.count).toBeGreaterThan(6)
@@ -32,10 +32,10 @@ describe('the search in a segment', () => {
 
   it('finds what is in the newest segment when it begins, whatever comes meanwhile', () => {
     const segment = new Segment()
-    for (let place = 0; place < 500; place++) segment.push(`a/x/${place}`, 1, 0)
+    for (let place = 0; place < 500; place++) segment.push(`a/x/${place}`, 1, 0, place + 1)
     const steps = new SegmentScan(topicPredicate(filters)).placesOf(segment)
     steps.next()
-    segment.push('a/x/0', 1, 0)
+    segment.push('a/x/0', 1, 0, 501)
     expect(walk(steps).result).toEqual(wanted.slice(0, 500))
   })
 })

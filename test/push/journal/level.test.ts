@@ -5,6 +5,7 @@ import { describe } from 'vitest'
 import { createLog } from '../../../src/log.js'
 import { openLevelJournal } from '../../../src/push/journal/level.js'
 import { describeJournal, type JournalPlace } from '../../contracts/journal.js'
+import { describeJournalShares } from '../../contracts/journal-shares.js'
 import { copyLive } from '../../helpers/copy-live.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
@@ -27,4 +28,5 @@ async function makePlace(): Promise<JournalPlace> {
 
 describe('a journal on disk', () => {
   describeJournal(makePlace, { durable: true })
+  describe('with shares', () => describeJournalShares(makePlace, { durable: true }))
 })

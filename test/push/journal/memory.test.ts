@@ -2,6 +2,7 @@ import { describe } from 'vitest'
 import { createLog } from '../../../src/log.js'
 import { MemoryJournal } from '../../../src/push/journal/memory.js'
 import { describeJournal, type JournalPlace } from '../../contracts/journal.js'
+import { describeJournalShares } from '../../contracts/journal-shares.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -12,4 +13,5 @@ describe('a journal in memory', () => {
     dispose: async () => {},
   }
   describeJournal(async () => place, { durable: false })
+  describe('with shares', () => describeJournalShares(async () => place, { durable: false }))
 })
