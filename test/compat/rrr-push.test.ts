@@ -299,6 +299,16 @@ describe('handles', () => {
     expect(handles.take('two')).toBe(two)
   })
 
+  it('that one address asks for are forgotten before those of others, when there are too many', () => {
+    const handles = new Handles({ journal: openJournal(), config: { ...rrrDefaults, maxHandles: 10 } })
+    onTestFinished(() => handles.close())
+    const one = handles.take('one', 'address 192.0.2.1')
+    handles.release(one)
+    for (let count = 0; count < 100; count++) handles.release(handles.take(`other-${count}`, 'address 192.0.2.2'))
+    expect(handles.size).toBe(10)
+    expect(handles.take('one', 'address 192.0.2.1')).toBe(one)
+  })
+
   it('begin where all is younger than the age: found with few reads, and not for each', async () => {
     let time = 1_000_000
     const journal = openJournal()

@@ -43,6 +43,8 @@ export class Handle implements Looking {
   reader: { replace(): void } | undefined
   /** When the last one was over. */
   usedAt = 0
+  /** The user or address that asked last. */
+  account = ''
   readonly #house: HandleHouse
   /** Unknown until it is looked for. */
   #position: number | undefined

@@ -21,6 +21,8 @@ export class Handles {
   readonly #house: HandleHouse
   /** Those that were used last are the last. */
   readonly #all = new Map<string, Handle>()
+  /** The same, by the user or address that asked last. */
+  readonly #byAccount = new Map<string, Set<Handle>>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: HandlesOptions) {
@@ -35,14 +37,18 @@ export class Handles {
   }
 
   /**
-   * The handle of a name, for one request; give it back with `release`.
+   * The handle of a name, for one request; give it back with `release`. Where there are as many as there may be, the account with the
+   * most handles loses its oldest one: nobody who asks for ever new handles has those of others forgotten.
    *
+   * @param account the user or address that asks
    * @throws {Ending} `too-many-connections` where as many as there may be have a request that is open
    */
-  take(name: string): Handle {
+  take(name: string, account = ''): Handle {
     const handle = this.#all.get(name) ?? this.#make(name)
     handle.readers++
-    this.#touch(handle)
+    this.#drop(handle)
+    handle.account = account
+    this.#add(handle)
     return handle
   }
 
@@ -51,7 +57,8 @@ export class Handles {
     handle.usedAt = this.#house.now()
     // It was forgotten, as all are at the end.
     if (this.#all.get(handle.name) !== handle) return
-    this.#touch(handle)
+    this.#drop(handle)
+    this.#add(handle)
     this.#timer ??= this.#wait(this.#options.config.maxAge)
   }
 
@@ -59,6 +66,7 @@ export class Handles {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#all.clear()
+    this.#byAccount.clear()
   }
 
   #make(name: string): Handle {
@@ -66,18 +74,25 @@ export class Handles {
     return new Handle(this.#house, name)
   }
 
-  #touch(handle: Handle): void {
-    this.#all.delete(handle.name)
+  #add(handle: Handle): void {
     this.#all.set(handle.name, handle)
+    const own = this.#byAccount.get(handle.account) ?? new Set()
+    this.#byAccount.set(handle.account, own.add(handle))
+  }
+
+  #drop(handle: Handle): void {
+    this.#all.delete(handle.name)
+    const own = this.#byAccount.get(handle.account)
+    own?.delete(handle)
+    if (own?.size === 0) this.#byAccount.delete(handle.account)
   }
 
   #forgetOldest(): void {
-    for (const { name, readers } of this.#all.values()) {
-      if (readers > 0) continue
-      this.#all.delete(name)
-      return
-    }
-    throw new Ending('too-many-connections')
+    let largest: ReadonlySet<Handle> = new Set()
+    for (const own of this.#byAccount.values()) if (own.size > largest.size) largest = own
+    const oldest = firstUnused(largest) ?? firstUnused(this.#all.values())
+    if (oldest === undefined) throw new Ending('too-many-connections')
+    this.#drop(oldest)
   }
 
   #wait(time: number): NodeJS.Timeout {
@@ -87,13 +102,19 @@ export class Handles {
   #forgetOld(): void {
     this.#timer = undefined
     const oldest = this.#house.now() - this.#options.config.maxAge
-    for (const { name, readers, usedAt } of this.#all.values()) {
+    for (const handle of this.#all.values()) {
+      const { readers, usedAt } = handle
       if (readers > 0) continue
       if (usedAt > oldest) {
         this.#timer = this.#wait(usedAt - oldest)
         return
       }
-      this.#all.delete(name)
+      this.#drop(handle)
     }
   }
+}
+
+function firstUnused(handles: Iterable<Handle>): Handle | undefined {
+  for (const handle of handles) if (handle.readers === 0) return handle
+  return undefined
 }

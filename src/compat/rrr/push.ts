@@ -5,6 +5,7 @@ import type { DeliveryOptions } from '../../delivery/delivery.js'
 import { registerOtherMethods } from '../../delivery/kept-body-routes.js'
 import { OpenPolls } from '../../delivery/open-polls.js'
 import { requirePermitted } from '../../delivery/permitted.js'
+import { publisherName } from '../../delivery/publish-pace.js'
 import { answerOf } from '../../delivery/stream-wire.js'
 import { Ending } from '../../endings.js'
 import { readQuery } from '../../http/parameters.js'
@@ -91,7 +92,7 @@ async function contentFor(
   // The client may have gone while it was found out who it is.
   if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: nothing }
   polls.makeRoom(undefined)
-  const handle = handles.take(name)
+  const handle = handles.take(name, publisherName(caller))
   try {
     // Before the newer one counts: who may have one connection may have one request after the other.
     handle.reader?.replace()
