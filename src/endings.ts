@@ -6,6 +6,8 @@
  * dashboard tell the same story.
  */
 
+import { shortened } from './base/shortened.js'
+
 /** How loudly an ending is logged: what is part of a normal day is `debug` or `info`. */
 export type EndingLevel = 'debug' | 'info' | 'warn' | 'error'
 
@@ -221,6 +223,9 @@ export type EndingReason = keyof typeof table
 /** Every reason, for metrics that start at zero and for tests that walk the table. */
 export const endingReasons = Object.keys(table) as readonly EndingReason[]
 
+/** UTF-16 code units of a hint, which may have in it what a client sent. */
+const longestHint = 256
+
 /** What one case adds to its row. */
 export interface EndingOptions {
   /** Shown to the peer after the row's text. */
@@ -248,7 +253,7 @@ export class Ending extends Error {
   /** @param reason a row of the table */
   constructor(reason: EndingReason, options: EndingOptions = {}) {
     const row: EndingRow = table[reason]
-    const text = options.hint === undefined ? row.text : `${row.text}: ${options.hint}`
+    const text = options.hint === undefined ? row.text : `${row.text}: ${shortened(options.hint, longestHint)}`
     // Every connection ends, and where in the program that was noticed helps nobody: without the search for it, a new
     // connection costs 7 % less. A cause keeps its stack.
     const { stackTraceLimit } = Error

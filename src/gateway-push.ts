@@ -171,7 +171,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     }))
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
-    const bodies = { limit: limits.bodySize, budget, timeout: limits.bodyTimeout }
+    const bodies = { limit: limits.bodySize, budget, timeout: limits.bodyTimeout, jsonValues: limits.jsonValues }
     metrics.watchBodies(() => budget.used)
     const queue = new WorkQueue()
     const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log, metrics }

@@ -295,6 +295,11 @@ export const configSchema = z.strictObject({
       bodyTimeout: duration({ min: '1s', max: '1h' })
         .prefault('30s')
         .describe('For that body, or a message of a plain WebSocket, to arrive; beyond: 408, or 1008'),
+      jsonValues: wholeNumber(100, 10_000_000)
+        .default(50_000)
+        .describe(
+          'Members and elements (commas, colons and opening brackets) of one JSON document that a client sends; beyond: 400',
+        ),
       urlLength: size({ min: '256B', max: '64KiB' })
         .prefault('8KiB')
         .describe('The URL of one request with its query; beyond: 414'),

@@ -1,3 +1,20 @@
+import { Ending } from '../endings.js'
+
+/** So many chunks may have any size; with more, this is the least that they have on average, in bytes. */
+const [fewChunks, leastAverage] = [1000, 64]
+
+/**
+ * Refuses a body in a multitude of tiny chunks: each costs as much time as a large one, and one read of a connection has ten thousand of
+ * one byte.
+ *
+ * @param size of all of them, in bytes
+ * @throws {Ending} `bad-request`
+ */
+export function requireLargeChunks(chunks: number, size: number): void {
+  if (chunks <= fewChunks || size >= chunks * leastAverage) return
+  throw new Ending('bad-request', { hint: `the body comes in chunks of less than ${leastAverage} bytes` })
+}
+
 /** A chunk of at least so many bytes is kept as it is; smaller ones are copied together into pieces of at most `pieceSize`. */
 const [largeChunk, pieceSize] = [4096, 16 * 1024]
 /** Bytes that the first piece has room for; it doubles as long as it is needed. */
@@ -12,14 +29,18 @@ export class CollectedChunks {
   #piece = Buffer.alloc(0)
   #filled = 0
   #size = 0
+  #count = 0
 
   /** Bytes of all chunks. */
   get size(): number {
     return this.#size
   }
 
+  /** @throws {Ending} as `requireLargeChunks` */
   push(chunk: Buffer): void {
     this.#size += chunk.length
+    this.#count += 1
+    requireLargeChunks(this.#count, this.#size)
     if (chunk.length >= largeChunk || (this.#size === chunk.length && chunk.length > 0)) {
       this.#endPiece()
       this.#chunks.push(chunk)

@@ -11,6 +11,8 @@ export interface BodyLimits {
   readonly budget: BodyBudget
   /** Until one has to be complete, in milliseconds; of a message over a WebSocket too. */
   readonly timeout: number
+  /** Of JSON, as for `exceededJsonBound`. */
+  readonly jsonValues: number
 }
 
 /** Bounds on the bodies of one scope. */

@@ -1,6 +1,13 @@
 import type { FastifyRequest } from 'fastify'
 import type { z } from 'zod'
+import { exceededJsonBound, maxJsonLevels } from '../base/json-bounds.js'
+import { shortened } from '../base/shortened.js'
 import { displayPath } from '../config/options.js'
+
+/** UTF-16 code units of a `ParameterError`'s message and parameter; names that somebody chose are in both. */
+const [longestMessage, longestParameter] = [300, 100]
+/** Unknown members that are named, and the length of each name. */
+const [maxNamed, longestName] = [3, 32]
 
 /** A part of a request that is not right: a parameter of the query, a header, or a member of the body. */
 export class ParameterError extends Error {
@@ -11,8 +18,8 @@ export class ParameterError extends Error {
 
   /** @param message a sentence that says what would be right, without what was sent */
   constructor(parameter: string, message: string) {
-    super(message)
-    this.parameter = parameter
+    super(shortened(message, longestMessage))
+    this.parameter = shortened(parameter, longestParameter)
   }
 }
 
@@ -54,19 +61,37 @@ function isUtf8(encoded: string): boolean {
 }
 
 /**
- * Reads a body as JSON.
+ * Parses a body as JSON.
  *
- * @throws {ParameterError} where it is none, or for the first member that is wrong
+ * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
+ * @throws {ParameterError} where it is none, or exceeds a bound
  */
-export function readJson<Schema extends z.ZodType>(body: Buffer, schema: Schema): z.output<Schema> {
-  return readValue(schema, parseJson(body))
-}
-
-function parseJson(body: Buffer): unknown {
+export function parseJsonBody(body: Buffer, maxValues: number): unknown {
+  let text: string
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+    text = new TextDecoder('utf-8', { fatal: true }).decode(body)
   } catch {
     throw new ParameterError('', 'The body must be JSON, in UTF-8')
+  }
+  return parseJsonText(text, maxValues, 'The body must be JSON, in UTF-8')
+}
+
+/**
+ * Parses JSON that a client sent.
+ *
+ * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
+ * @param otherwise what is said of a text that is none
+ * @throws {ParameterError} where it is none, or exceeds a bound
+ */
+export function parseJsonText(text: string, maxValues: number, otherwise: string): unknown {
+  const exceeded = exceededJsonBound(text, maxValues)
+  if (exceeded === 'levels')
+    throw new ParameterError('', `The JSON must not be nested deeper than ${maxJsonLevels} levels`)
+  if (exceeded) throw new ParameterError('', `The JSON must have at most ${maxValues} values (limits.jsonValues)`)
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new ParameterError('', otherwise)
   }
 }
 
@@ -74,17 +99,19 @@ function parseJson(body: Buffer): unknown {
  * Reads a value that came as JSON.
  *
  * @param whole what it is called where no member of it is wrong, but all of it
+ * @param path where it is in what was sent
  * @throws {ParameterError} for the first member that is wrong
  */
 export function readValue<Schema extends z.ZodType>(
   schema: Schema,
   value: unknown,
   whole = 'The body',
+  path: readonly PropertyKey[] = [],
 ): z.output<Schema> {
   const result = schema.safeParse(value, { error: describe })
   if (result.success) return result.data
   const [issue] = result.error.issues
-  const parameter = displayPath(issue?.path ?? [])
+  const parameter = displayPath([...path, ...(issue?.path ?? [])])
   const message = issue?.message ?? 'is not right'
   throw new ParameterError(parameter, parameter === '' ? `${whole} ${message}` : `${parameter} ${message}`)
 }
@@ -103,6 +130,13 @@ function describe(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.code === 'invalid_type') {
     return issue.input === undefined ? 'is missing' : `must be ${kinds[issue.expected] ?? issue.expected}`
   }
-  if (issue.code === 'unrecognized_keys') return `has no member ${issue.keys.join(', ')}`
+  if (issue.code === 'unrecognized_keys') return `has no member ${namesOf(issue.keys)}`
   return undefined
+}
+
+/** The first of them, however many there are. */
+function namesOf(keys: readonly string[]): string {
+  const named = keys.slice(0, maxNamed).map(key => shortened(key, longestName))
+  const more = keys.length - named.length
+  return more === 0 ? named.join(', ') : `${named.join(', ')} and ${more} more`
 }

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { Ending } from '../endings.js'
+import { requireLargeChunks } from '../http/collected-chunks.js'
 
 /**
  * Has every body read to its end and thrown away, whatever its type, as no route has a use for one: a body that was kept
@@ -9,14 +10,20 @@ import { Ending } from '../endings.js'
 export function discardBodies(app: FastifyInstance, limit: number): void {
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (request, payload, done) => {
-    let size = 0
+    let [size, chunks] = [0, 0]
     const settle = (error: Error | null): void => {
       payload.off('data', count).off('end', succeed).off('error', fail)
       done(error)
     }
     const count = (chunk: Buffer): void => {
       size += chunk.length
-      if (size > limit) settle(new Ending('body-too-large'))
+      chunks += 1
+      try {
+        if (size > limit) throw new Ending('body-too-large')
+        requireLargeChunks(chunks, size)
+      } catch (error) {
+        settle(Ending.from(error))
+      }
     }
     const succeed = (): void => settle(null)
     // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.

@@ -1,3 +1,4 @@
+import { parsePayload } from '../base/json-bounds.js'
 import type { Event } from '../push/event.js'
 
 /** Something that a mail may be about. */
@@ -51,7 +52,7 @@ function textOf(bytes: Buffer): string | undefined {
 
 function parse(payload: Buffer): unknown {
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(payload))
+    return parsePayload(new TextDecoder('utf-8', { fatal: true }).decode(payload))
   } catch {
     return undefined
   }

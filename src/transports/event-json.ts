@@ -1,3 +1,4 @@
+import { parsePayload } from '../base/json-bounds.js'
 import { textOf } from '../delivery/payload-text.js'
 import type { Event } from '../push/event.js'
 
@@ -21,9 +22,9 @@ export function eventJson({ id, topic, time, payload, retained }: Event, { json 
     })
   if (!json || text === undefined) return write()
   try {
-    return write({ json: JSON.parse(text) })
+    return write({ json: parsePayload(text) })
   } catch {
-    // No JSON, or nested so deep that it can be read and not be written again (RangeError).
+    // No JSON, or more than is looked into.
     return write()
   }
 }

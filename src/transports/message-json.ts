@@ -4,6 +4,7 @@ import { topicNameProblem } from '../delivery/topic-name.js'
 import { isUserName } from '../identity.js'
 import type { Message, QoS } from '../push/event.js'
 import type { ReceiptRequest } from '../push/receipts.js'
+import { boundedList } from './bounded-list.js'
 
 /*
  * What somebody says of a message that they publish, for all transports. What is wrong follows the member's name:
@@ -31,11 +32,15 @@ export const topicName = z
   .describe('The name of a topic, without wildcards')
 
 /** The names of devices that are asked for receipts. */
-export const askedDevices = z
-  .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
-  .min(1, 'must name a device, or present')
-  .max(maxAsked, `must name at most ${maxAsked} devices`)
-  .transform(names => [...new Set(names)])
+export const askedDevices = boundedList(
+  z
+    .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
+    .min(1, 'must name a device, or present')
+    .max(maxAsked)
+    .transform(names => [...new Set(names)]),
+  maxAsked,
+  `must name at most ${maxAsked} devices`,
+)
 
 /** Until when receipts are waited for. */
 export const receiptTime = duration({ min: '100ms', max: '1d' }).describe('For how long, such as 10s; at most a day')
@@ -92,13 +97,7 @@ function payloadOf({ payload, payloadBase64, json }: MessageMembers, context: z.
   }
   if (payload !== undefined) return Buffer.from(payload)
   if (payloadBase64 !== undefined) return Buffer.from(payloadBase64, 'base64')
-  try {
-    return Buffer.from(JSON.stringify(json))
-  } catch {
-    // What can be read at any depth is written by recursion.
-    context.addIssue({ code: 'custom', path: ['json'], message: 'is nested too deeply' })
-    return z.NEVER
-  }
+  return Buffer.from(JSON.stringify(json))
 }
 
 /** @param value 0, 1 or 2 */

@@ -3,11 +3,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RateLimits } from '../access/rate-limits.js'
 import type { DeliveryOptions } from '../delivery/delivery.js'
+import { readInTurns } from '../delivery/json-bodies.js'
 import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { publisherName, spendPublishes } from '../delivery/publish-pace.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
-import { ParameterError, readJson, readQuery, readValue } from '../http/parameters.js'
+import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
 import { type PublishOptions, usualPublishTime } from '../push/publisher.js'
 import type { Push } from '../push/push.js'
@@ -72,8 +73,8 @@ const query = z.object({
 })
 
 const count = `must have 1 to ${maxMessages} messages`
-// Counted before each of them is looked at.
-const messages = z.array(z.unknown()).min(1, count).max(maxMessages, count).pipe(z.array(publicationJson))
+// Each of them is looked at later, one after the other.
+const messages = z.array(z.unknown()).min(1, count).max(maxMessages, count)
 const batch = z.strictObject({ messages })
 
 const id = z.string().nullable().describe('null where push does not get the topic')
@@ -130,7 +131,7 @@ async function publish(
   keys: IdempotencyKeys,
 ): Promise<FastifyReply> {
   const { request, caller } = admitted
-  const wanted = readPublications(admitted)
+  const wanted = await readPublications(admitted, options)
   checkReceipts(wanted, options.push)
   const refused = wanted.publications.findIndex(({ message }) => !caller.permissions.mayPublish(message.topic))
   if (refused !== -1) {
@@ -157,21 +158,32 @@ async function publish(
   }
 }
 
-/** @throws {ParameterError} */
-function readPublications({ request, body }: AdmittedRequest): PublishRequest {
+/** @throws {ParameterError}, or rejects with it */
+function readPublications(
+  { request, body, caller }: AdmittedRequest,
+  { queue, bodies }: Pick<DeliveryOptions, 'queue' | 'bodies'>,
+): PublishRequest | Promise<PublishRequest> {
   const { topic, qos, retain, receiptFrom, receiptWithin } = readQuery(request, query)
-  if (topic !== undefined) {
-    const receipt = receiptOf(receiptFrom, receiptWithin)
-    const publication = { message: { topic, payload: body, qos, retain }, receipt }
-    const nameOf = (_: number, member: string): string => (member === 'receipt' ? 'receiptFrom' : member)
-    return { publications: [publication], nameOf, single: true }
+  if (topic === undefined) return readInTurns(body, caller, queue, readJsonPublications(body, bodies.jsonValues))
+  const receipt = receiptOf(receiptFrom, receiptWithin)
+  const publication = { message: { topic, payload: body, qos, retain }, receipt }
+  const nameOf = (_: number, member: string): string => (member === 'receipt' ? 'receiptFrom' : member)
+  return { publications: [publication], nameOf, single: true }
+}
+
+/** Reads one message after the other. @throws {ParameterError} */
+function* readJsonPublications(body: Buffer, maxValues: number): Generator<undefined, PublishRequest> {
+  const value = parseJsonBody(body, maxValues)
+  if (typeof value !== 'object' || value === null || !('messages' in value)) {
+    return { publications: [readValue(publicationJson, value)], nameOf: (_, member) => member, single: true }
   }
-  const value = readJson(body, z.unknown())
-  if (typeof value === 'object' && value !== null && 'messages' in value) {
-    const nameOf = (index: number, member: string): string => `messages[${index}].${member}`
-    return { publications: readValue(batch, value).messages, nameOf, single: false }
+  const publications: Publication[] = []
+  for (const [index, message] of readValue(batch, value).messages.entries()) {
+    yield undefined
+    publications.push(readValue(publicationJson, message, undefined, ['messages', index]))
   }
-  return { publications: [readValue(publicationJson, value)], nameOf: (_, member) => member, single: true }
+  const nameOf = (index: number, member: string): string => `messages[${index}].${member}`
+  return { publications, nameOf, single: false }
 }
 
 /** @throws {ParameterError} */

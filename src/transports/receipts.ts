@@ -1,10 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { DeliveryOptions } from '../delivery/delivery.js'
+import { readInTurns } from '../delivery/json-bodies.js'
 import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
 import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
-import { readJson, readQuery, readValue } from '../http/parameters.js'
+import { parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem, type Problem, problemBody } from '../http/problem.js'
 import { deviceOf } from '../push/device.js'
 import { parseId } from '../push/event.js'
@@ -47,8 +48,8 @@ export const receiptMembers = {
 
 const receipt = z.strictObject(receiptMembers)
 const receiptCount = `must have 1 to ${maxReceipts} receipts`
-// Counted before each of them is looked at.
-const receipts = z.array(z.unknown()).min(1, receiptCount).max(maxReceipts, receiptCount).pipe(z.array(receipt))
+// Each of them is looked at later, one after the other.
+const receipts = z.array(z.unknown()).min(1, receiptCount).max(maxReceipts, receiptCount)
 const batch = z.strictObject({ receipts })
 
 const query = z.object({ device: deviceName.optional() })
@@ -138,7 +139,7 @@ export const receiptOperations: readonly Operation[] = [
 export function registerReceipts(app: FastifyInstance, options: DeliveryOptions): void {
   const { gate, push } = options
   registerKeptBodyRoutes(app, options, (scope, admitted) => {
-    scope.post(url, async (request, reply) => record(admitted(request), reply, push))
+    scope.post(url, async (request, reply) => record(admitted(request), reply, options))
   })
   app.get(url, async (request, reply) => tell(request, reply, await gate.admit(request, reply), push))
   registerOtherMethods(app, { gate, url, allowed: ['GET', 'POST'], headers: 'authorization, content-type' })
@@ -162,12 +163,10 @@ export const refusedTopic = {
 async function record(
   { request, caller, body }: AdmittedRequest,
   reply: FastifyReply,
-  push: Push,
+  { push, queue, bodies }: Pick<DeliveryOptions, 'push' | 'queue' | 'bodies'>,
 ): Promise<FastifyReply> {
   const { device: named } = readQuery(request, query)
-  const value = readJson(body, z.unknown())
-  const several = typeof value === 'object' && value !== null && 'receipts' in value
-  const said = several ? readValue(batch, value).receipts : [readValue(receipt, value)]
+  const { said, several } = await readInTurns(body, caller, queue, readReceipts(body, bodies.jsonValues))
   const device = deviceOf(caller.identity, named)
   const outcomes: Outcome[] = []
   // In their order: of one event, several may be said.
@@ -180,6 +179,26 @@ async function record(
   if (!outcome) throw new Ending('internal-error')
   if ('status' in outcome) return answerProblem(reply, { ...outcome, parameter: 'id' })
   return reply.send(itemOf(said[0]?.id ?? '', outcome))
+}
+
+/** The receipts of a body, and whether it has a list of them. */
+interface ReceiptsRequest {
+  readonly said: readonly z.output<typeof receipt>[]
+  readonly several: boolean
+}
+
+/** Reads one receipt after the other. @throws {ParameterError} */
+function* readReceipts(body: Buffer, maxValues: number): Generator<undefined, ReceiptsRequest> {
+  const value = parseJsonBody(body, maxValues)
+  if (typeof value !== 'object' || value === null || !('receipts' in value)) {
+    return { said: [readValue(receipt, value)], several: false }
+  }
+  const said: z.output<typeof receipt>[] = []
+  for (const [index, one] of readValue(batch, value).receipts.entries()) {
+    yield undefined
+    said.push(readValue(receipt, one, undefined, ['receipts', index]))
+  }
+  return { said, several: true }
 }
 
 type Outcome = Problem | { readonly receipt: Receipt; readonly fresh: boolean }

@@ -197,7 +197,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     let ref: Ref
     try {
       if (text === undefined) throw new ParameterError('', 'The message must be text')
-      const value = parseMessage(text)
+      const value = parseMessage(text, this.#house.bodies.jsonValues)
       ref = refOf(value)
       const message = readMessage(value)
       this.#exclusive = message.type === 'authenticate'

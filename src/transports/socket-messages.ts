@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { ParameterError, readValue } from '../http/parameters.js'
+import { parseJsonText, readValue } from '../http/parameters.js'
+import { boundedList } from './bounded-list.js'
 import { messageMembers, toPublication } from './message-json.js'
 import { receiptMembers } from './receipts.js'
 import { maxTopics, topicFilter } from './subscribe-query.js'
@@ -23,17 +24,25 @@ export type Ref = string | number | undefined
 
 const topicsError = `must be a list of 1 to ${maxTopics} topic filters`
 
+function listOfTopics<T extends z.ZodType>(topic: T) {
+  return boundedList(
+    z.array(topic, topicsError).min(1, topicsError).max(maxTopics, topicsError),
+    maxTopics,
+    topicsError,
+  )
+}
+
 const subscribe = z.strictObject({
   type: z.literal('subscribe'),
   ref,
-  topics: z.array(topicFilter, topicsError).min(1, topicsError).max(maxTopics, topicsError),
+  topics: listOfTopics(topicFilter),
   cursor: z.string().max(64).optional().describe('Where these were the last time'),
 })
 
 const unsubscribe = z.strictObject({
   type: z.literal('unsubscribe'),
   ref,
-  topics: z.array(z.string(), topicsError).min(1, topicsError).max(maxTopics, topicsError),
+  topics: listOfTopics(z.string()),
 })
 
 const publish = z
@@ -74,14 +83,11 @@ export type MessageOf<Type extends ClientMessage['type']> = Extract<ClientMessag
 /**
  * Reads what a client sent as text.
  *
- * @throws {ParameterError} where it is no JSON
+ * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
+ * @throws {ParameterError} where it is no JSON, or exceeds a bound
  */
-export function parseMessage(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw new ParameterError('', 'The message must be JSON')
-  }
+export function parseMessage(text: string, maxValues: number): unknown {
+  return parseJsonText(text, maxValues, 'The message must be JSON')
 }
 
 /** What an answer names a message by, if that can be read whatever else is wrong with it. */

@@ -144,7 +144,9 @@ class Route implements SocketRoute {
 function readSocketQuery({ url = '' }: IncomingMessage): z.output<typeof query> {
   const given = new Map<string, string[]>()
   for (const [name, value] of new URLSearchParams(url.split('?').slice(1).join('?'))) {
-    given.set(name, [...(given.get(name) ?? []), value])
+    const values = given.get(name)
+    if (values) values.push(value)
+    else given.set(name, [value])
   }
   const entries = [...given].map(([name, values]) => [name, values.length === 1 ? values[0] : values])
   try {

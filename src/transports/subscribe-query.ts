@@ -78,6 +78,7 @@ export const subscribeFields = {
       .min(1, 'must not be empty')
       .max(maxTopics, `must come at most ${maxTopics} times`)
       .superRefine((filters, context) => {
+        if (filters.length > maxTopics) return
         const problem = filters.map(listenFilterProblem).find(found => found !== undefined)
         if (problem !== undefined) context.addIssue(problem)
       }),

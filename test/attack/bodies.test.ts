@@ -2,7 +2,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import type { AttackTarget, Scenario } from './scenarios/scenario.js'
-import { slowBodies, unfinishedMessages } from './scenarios/unfinished-bodies.js'
+import { slowBodies, tinyChunks, unfinishedMessages } from './scenarios/unfinished-bodies.js'
 
 describe('bodies that one address never ends', () => {
   it.each([unfinishedMessages, slowBodies])('($name) take no room of anybody else', async ({ run }: Scenario) => {
@@ -26,4 +26,19 @@ describe('bodies that one address never ends', () => {
     expectUndisturbed(report)
     await expect.poll(held, { timeout: 5000 }).toBe(0)
   })
+})
+
+it('(tiny-chunks) take no more memory than they are long', async () => {
+  const gateway = await startAttackedGateway({ data: 'none' })
+  onTestFinished(() => gateway.close())
+  const { mqttPort, http, https } = gateway
+  const bystander = await startBystander({ mqttPort, httpUrl: http })
+  const attack = new AbortController()
+  const attacked = tinyChunks.run({ mqttPort, http, https, address: '127.0.0.4' }, attack.signal)
+  await bystander.rounds(40)
+  const report = await bystander.stop()
+  attack.abort()
+  await attacked
+  expectUndisturbed(report)
+  expect(await gateway.memory()).toBeLessThan(400 * 2 ** 20)
 })

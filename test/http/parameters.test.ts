@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { ParameterError, readJson, readQuery } from '../../src/http/parameters.js'
+import { ParameterError, parseJsonBody, readQuery, readValue } from '../../src/http/parameters.js'
 import { serve } from './rig.js'
 
 const schema = z.object({
@@ -67,6 +67,7 @@ describe('a query', () => {
 
 describe('a body', () => {
   const body = z.strictObject({ messages: z.array(z.strictObject({ topic: z.string() })) })
+  const read = (bytes: Buffer): unknown => readValue(body, parseJsonBody(bytes, 50_000))
   it.each([
     ['{', { parameter: '', message: 'The body must be JSON, in UTF-8' }],
     ['"\xff"', { parameter: '', message: 'The body must be JSON, in UTF-8' }],
@@ -77,10 +78,24 @@ describe('a body', () => {
     ['{"messages":[{"topic":1}]}', { parameter: 'messages[0].topic', message: 'messages[0].topic must be a string' }],
     ['{"messages":[],"x":1}', { parameter: '', message: 'The body has no member x' }],
   ])('that is %s is refused with what is wrong', (text, problem) => {
-    expect(problemOf(() => readJson(Buffer.from(text, 'latin1'), body))).toEqual(problem)
+    expect(problemOf(() => read(Buffer.from(text, 'latin1')))).toEqual(problem)
+  })
+
+  it('is refused in a few words, however many and however long its members are', () => {
+    const names = Array.from({ length: 15_000 }, (_, index) => `${index}${'x'.repeat(50)}`)
+    const message = problemOf(() => read(Buffer.from(`{"messages":[],${names.map(name => `"${name}":0`).join()}}`)))
+    expect(message.message).toMatch(/^The body has no member 0x{31}…, 1x{31}…, 2x{31}… and 14997 more$/)
+    expect(new ParameterError('a'.repeat(1000), 'b'.repeat(1000)).message).toHaveLength(301)
+  })
+
+  it.each([
+    ['values', `[${'0,'.repeat(50_000)}0]`, /at most 50000 values \(limits\.jsonValues\)/],
+    ['levels', '['.repeat(101) + ']'.repeat(101), /nested deeper than 100 levels/],
+  ])('with too many %s is not parsed', (_what, text, message) => {
+    expect(problemOf(() => read(Buffer.from(text)))).toEqual({ parameter: '', message: expect.stringMatching(message) })
   })
 
   it('is what the schema makes of it', () => {
-    expect(readJson(Buffer.from('{"messages":[{"topic":"ä"}]}'), body)).toEqual({ messages: [{ topic: 'ä' }] })
+    expect(read(Buffer.from('{"messages":[{"topic":"ä"}]}'))).toEqual({ messages: [{ topic: 'ä' }] })
   })
 })

@@ -188,9 +188,12 @@ describe('what is wrong is refused with its name', () => {
 
   it('too many at once, before each is looked at', async () => {
     await start()
-    for (const more of [1000, 300_000]) {
+    for (const [more, parameter] of [
+      [1000, 'receipts'],
+      [300_000, ''],
+    ] as const) {
       const body = `{"receipts":[${'{},'.repeat(more)}{}]}`
-      expect(await ask('POST', '', body)).toMatchObject({ status: 400, body: { parameter: 'receipts' } })
+      expect(await ask('POST', '', body)).toMatchObject({ status: 400, body: { parameter } })
     }
   })
 

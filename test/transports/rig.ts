@@ -152,8 +152,8 @@ export async function startRig(options: RigOptions): Promise<Rig> {
     users: new UserLimits(config.limits.connectionsPerUser),
   })
   const connections = new LiveConnections()
-  const { bodySize: limit, bodyTimeout: timeout } = config.limits
-  const bodies = { limit, budget: new BodyBudget(16 * limit), timeout }
+  const { bodySize: limit, bodyTimeout: timeout, jsonValues } = config.limits
+  const bodies = { limit, budget: new BodyBudget(16 * limit), timeout, jsonValues }
   const queue = new WorkQueue()
   const untaken = new UntakenAnswers({ log: log.log, metrics })
   const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log: log.log, metrics }

@@ -424,18 +424,17 @@ describe('messages that are not right', () => {
   })
 
   it.each([
-    ['json', 'json is nested too deeply', '{"type":"publish","topic":"a","json":'],
-    ['topics[0]', undefined, '{"type":"subscribe","topics":['],
-    ['ref', 'ref must be a string of at most 256 characters, or a number', '{"type":"send","payload":"","ref":'],
-  ])('have no bottom in %s', async (parameter, detail, begin) => {
+    ['json', '{"type":"publish","topic":"a","json":'],
+    ['topics[0]', '{"type":"subscribe","topics":['],
+    ['ref', '{"type":"send","payload":"","ref":'],
+  ])('have no bottom in %s', async (where, begin) => {
     const rig = await startSocketRig()
     const socket = await rig.connect()
     const depth = 200_000
-    const end = parameter === 'topics[0]' ? ']}' : '}'
+    const end = where === 'topics[0]' ? ']}' : '}'
     socket.send(`${begin}${'['.repeat(depth)}${']'.repeat(depth)}${end}`)
-    const error = await socket.next('error')
-    expect(error).toMatchObject({ status: 400, parameter })
-    if (detail !== undefined) expect(error['detail']).toBe(detail)
+    const detail = 'The JSON must not be nested deeper than 100 levels'
+    expect(await socket.next('error')).toMatchObject({ status: 400, parameter: '', detail })
     expect(await socket.ask({ type: 'send', payload: '' })).toMatchObject({ type: 'ok' })
   })
 

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { parsePayload } from '../../base/json-bounds.js'
 import { scriptJson } from '../../delivery/jsonp.js'
 import { textOf } from '../../delivery/payload-text.js'
 import type { Event } from '../../push/event.js'
@@ -61,10 +62,10 @@ function documentJson({ id, payload }: Event, rev: string): string {
   const text = textOf(payload)
   if (text === undefined) return JSON.stringify({ ...own, payloadBase64: payload.toString('base64') })
   try {
-    const fields: unknown = JSON.parse(text)
+    const fields = parsePayload(text)
     if (isObject(fields)) return JSON.stringify({ ...own, ...withoutSpecial(fields) })
   } catch {
-    // No JSON, or nested so deep that it cannot be written again.
+    // No JSON, or more than is looked into.
   }
   return JSON.stringify({ ...own, msg: text })
 }

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { parsePayload } from '../../base/json-bounds.js'
 import type { Event } from '../../push/event.js'
 
 /**
@@ -28,12 +29,10 @@ function bodyOf(payload: Buffer): Readonly<Record<string, unknown>> {
   return isObject ? (value as Record<string, unknown>) : { data: value }
 }
 
-/** What is no JSON is a text, and so is what is too deep to be written again. */
+/** What is no JSON is a text, and so is more than is looked into. */
 function jsonOrText(text: string): unknown {
   try {
-    const value: unknown = JSON.parse(text)
-    JSON.stringify(value)
-    return value
+    return parsePayload(text)
   } catch {
     return text
   }

@@ -13,6 +13,8 @@ export interface RawConnection {
   until(text: string): Promise<void>
   /** Resolves when the connection has ended. */
   ended(): Promise<void>
+  /** Cuts it off. */
+  end(): Promise<void>
 }
 
 /** Connects to the HTTP port of the target; it ends with `signal`. One that is refused is not open. */
@@ -51,6 +53,10 @@ export async function connectRaw({ http, address }: AttackTarget, signal: AbortS
       }
     },
     ended: () => closed,
+    end: () => {
+      destroy()
+      return closed
+    },
   }
 }
 
@@ -99,7 +105,7 @@ export function pause(milliseconds: number, signal: AbortSignal): Promise<void> 
 export async function repeat(
   times: number,
   signal: AbortSignal,
-  attack: (signal: AbortSignal) => Promise<number>,
+  attack: (index: number) => Promise<number>,
   wait = 50,
 ): Promise<number> {
   setMaxListeners(0, signal)
@@ -107,7 +113,7 @@ export async function repeat(
     await pause((index * wait) / times, signal)
     let sent = 0
     while (!signal.aborted) {
-      sent += await attack(signal)
+      sent += await attack(index)
       await pause(wait, signal)
     }
     return sent

@@ -6,7 +6,7 @@ const bodySize = 1_000_000
 /** As many as use up a budget of 64 MiB. */
 const bodies = 80
 /** Milliseconds: with fewer, this would be a flood of bytes, and no question of room. */
-const betweenTries = 1000
+const betweenTries = 2000
 
 /** WebSockets with a message in fragments each, of which the last one never comes. */
 export const unfinishedMessages: Scenario = {
@@ -48,13 +48,18 @@ export const slowBodies: Scenario = {
 export const tinyChunks: Scenario = {
   name: 'tiny-chunks',
   run: (target, signal) =>
-    repeat(10, signal, async () => {
-      const connection = await connectRaw(target, signal)
-      const headers = 'Host: localhost\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked'
-      await connection.write(`POST /v1/publish?topic=attack/chunks HTTP/1.1\r\n${headers}\r\n\r\n`)
-      const chunks = '1\r\nx\r\n'.repeat(10_000)
-      for (let sent = 0; sent < 900_000 && connection.isOpen; sent += 10_000) await connection.write(chunks)
-      await Promise.race([connection.ended(), pause(1000, signal)])
-      return 1
-    }),
+    repeat(
+      10,
+      signal,
+      async () => {
+        const connection = await connectRaw(target, signal)
+        const headers = 'Host: localhost\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked'
+        await connection.write(`POST /v1/publish?topic=attack/chunks HTTP/1.1\r\n${headers}\r\n\r\n`)
+        const chunks = '1\r\nx\r\n'.repeat(10_000)
+        for (let sent = 0; sent < 900_000 && connection.isOpen; sent += 10_000) await connection.write(chunks)
+        await Promise.race([connection.ended(), pause(1000, signal)])
+        return 1
+      },
+      betweenTries,
+    ),
 }
