@@ -1,7 +1,6 @@
 import type { AedesPublishPacket } from 'aedes'
-import { FilterIndex } from '../topics/filter-index.js'
+import type { Deliver, LiveSubscriptions } from './live-subscriptions.js'
 
-type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 type Done = (error?: Error) => void
 
 /** How long a publisher waits for subscribers that read slowly, in milliseconds: from one of these to two. */
@@ -15,7 +14,7 @@ const patience = 50
  * the slowest has taken it, and then lets at most 100 messages wait in the whole broker.
  */
 export class Dispatcher {
-  readonly #filters = new FilterIndex<Deliver>()
+  readonly #subscriptions: LiveSubscriptions
   readonly #onEmit: () => void
   readonly #onEmitted: () => void
   #closed = false
@@ -24,22 +23,24 @@ export class Dispatcher {
   #timer: NodeJS.Timeout | undefined
 
   /**
+   * @param subscriptions finds the subscribers of a message
    * @param onEmit called when a message leaves for its subscribers, before the first of them gets it
    * @param onEmitted called in the same turn, when each of them has been given it
    */
-  constructor(onEmit: () => void, onEmitted: () => void) {
+  constructor(subscriptions: LiveSubscriptions, onEmit: () => void, onEmitted: () => void) {
+    this.#subscriptions = subscriptions
     this.#onEmit = onEmit
     this.#onEmitted = onEmitted
   }
 
   on(filter: string, deliver: Deliver, done?: () => void): this {
-    this.#filters.add(filter, deliver)
+    this.#subscriptions.listen(filter, deliver)
     if (done) setImmediate(done)
     return this
   }
 
   removeListener(filter: string, deliver: Deliver, done?: () => void): this {
-    this.#filters.remove(filter, deliver)
+    this.#subscriptions.unlisten(filter, deliver)
     if (done) setImmediate(done)
     return this
   }
@@ -50,8 +51,7 @@ export class Dispatcher {
       return this
     }
     this.#onEmit()
-    const subscribers: Deliver[] = []
-    for (const values of this.#filters.match(packet.topic)) for (const deliver of values) subscribers.push(deliver)
+    const subscribers = this.#subscriptions.match(packet.topic)
     let left = subscribers.length
     if (left === 0) {
       // Not at once: Aedes would ask for more while its parser is still at work on this packet, and parse it right there.
@@ -65,7 +65,10 @@ export class Dispatcher {
       left--
       if (left === 0 && (this.#fresh.delete(done) || this.#stale.delete(done))) done()
     }
-    for (const deliver of subscribers) deliver(packet, delivered)
+    for (const { deliver } of subscribers) {
+      if (deliver) deliver(packet, delivered)
+      else delivered()
+    }
     this.#onEmitted()
     return this
   }

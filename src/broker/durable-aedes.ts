@@ -1,5 +1,6 @@
 import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes'
 import { Dispatcher } from './dispatcher.js'
+import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { Store } from './store.js'
 
 declare module 'aedes' {
@@ -93,6 +94,7 @@ export class DurableAedes extends Aedes {
   constructor(
     store: Store,
     gates: Gates,
+    subscriptions: LiveSubscriptions,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let [onEmit, onEmitted] = [ignore, ignore]
@@ -102,6 +104,7 @@ export class DurableAedes extends Aedes {
       persistence: store,
       concurrency: 0,
       mq: new Dispatcher(
+        subscriptions,
         () => onEmit(),
         () => onEmitted(),
       ),

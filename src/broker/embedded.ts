@@ -15,6 +15,7 @@ import { Forwarding } from './forwarding.js'
 import type { Gatekeeper } from './gatekeeper.js'
 import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
+import { LiveSubscriptions } from './live-subscriptions.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
@@ -127,7 +128,9 @@ export async function createEmbedded(
     onDenied,
     log,
   })
+  const subscriptions = new LiveSubscriptions(slicer)
   const forwarding = new Forwarding({
+    subscriptions,
     maxQueuedBytes: options.maxQueuedBytes,
     catchUps: store.catchUps,
     turnEnd,
@@ -152,10 +155,10 @@ export async function createEmbedded(
     holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
   }
-  const aedes = new DurableAedes(store, gates, {
+  const aedes = new DurableAedes(store, gates, subscriptions, {
     ...limits,
     connectTimeout: options.connectTimeout,
-    ...handlers(forwarding, store, admissions, onError),
+    ...handlers(subscriptions, store, admissions, onError),
     id: brokerId(disk),
   })
   const announcements = `$SYS/${aedes.id}/`
@@ -168,7 +171,7 @@ export async function createEmbedded(
   })
   aedes.on('clientReady', client => connections.ready(client))
   aedes.on('unsubscribe', (filters, client) => store.grants.release(client, filters))
-  aedes.on('unsubscribe', (filters, client) => forwarding.unsubscribed(client, filters))
+  aedes.on('unsubscribe', (filters, client) => subscriptions.unsubscribe(client, filters))
   aedes.on('error', onError)
   const onClientError = (client: Client, error: Error): void => {
     if (error instanceof Ending) connections.explain(client, error)
@@ -288,7 +291,7 @@ function brokerId(disk: LevelBase | undefined): string {
 
 /** Aedes' other questions. */
 function handlers(
-  forwarding: Forwarding,
+  subscriptions: LiveSubscriptions,
   store: Store,
   admissions: Admissions,
   onError: (error: unknown) => void,
@@ -308,7 +311,7 @@ function handlers(
     authorizeSubscribe(client, subscription, done) {
       const { topic } = subscription
       if (store.grants.grant(client, topic)) {
-        done(null, forwarding.subscribed(client, subscription))
+        done(null, subscriptions.subscribe(client, subscription))
         return
       }
       if (topic !== noSubscription) admissions.notGranted(client, topic)

@@ -1,7 +1,7 @@
-import type { AedesPublishPacket, Client, Subscription } from 'aedes'
+import type { AedesPublishPacket, Client } from 'aedes'
 import type { Logger } from '../log.js'
 import type { CatchUps } from './catch-ups.js'
-import { GrantedQos } from './granted-qos.js'
+import type { LiveSubscriptions } from './live-subscriptions.js'
 import { PublishEncoder } from './publish-encoding.js'
 import type { TurnEnd } from './turn-end.js'
 
@@ -33,6 +33,7 @@ export interface ForwardingOptions {
   /** How much may wait for one client, in bytes, before live messages no longer join it. */
   readonly maxQueuedBytes: number
   readonly catchUps: CatchUps
+  readonly subscriptions: Pick<LiveSubscriptions, 'qosOf'>
   readonly turnEnd: TurnEnd
   /** Whether a client may get a message that waited in its session, or a retained one. */
   readonly mayReceive: (client: Client, topic: string) => boolean
@@ -85,7 +86,6 @@ export class Forwarding {
   dropped = 0
   readonly #options: ForwardingOptions
   readonly #encoder: PublishEncoder
-  readonly #granted = new GrantedQos()
   readonly #outboxes = new WeakMap<Client, Outbox>()
   #leaving: { outbox: Outbox; size: number }[] = []
 
@@ -99,23 +99,10 @@ export class Forwarding {
     this.#outboxOf(client).connected = true
   }
 
-  /**
-   * Call for each subscription, also a restored one. Returns it as Aedes is to have it: with QoS 2, because Aedes knows
-   * a message's QoS by one filter of several that match. Here the highest of them counts [MQTT-3.3.5-1].
-   */
-  subscribed(client: Client, subscription: Subscription): Subscription {
-    this.#granted.grant(client, subscription)
-    return { ...subscription, qos: 2 }
-  }
-
-  unsubscribed(client: Client, filters: readonly string[]): void {
-    this.#granted.release(client, filters)
-  }
-
   /** Aedes' `authorizeForward`: the packet as Aedes is to send it, or null when that is done already, or not to be. */
   authorize(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
     if (packet.qos > 0) {
-      const granted = this.#granted.of(client, packet.topic) ?? packet.qos
+      const granted = this.#options.subscriptions.qosOf(client, packet.topic) ?? packet.qos
       if (granted === 0 && !client.clean && isLive(packet)) {
         // On the way that this one takes, Aedes would put it into the session's queue.
         client.publish(asQos0(packet), ignore)
