@@ -9,6 +9,7 @@ import { Joiner } from './joiner.js'
 import { OwnBacklog } from './own-backlog.js'
 import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
+import { SubscribeGate } from './subscribe-gate.js'
 import type { BrokerFigures } from './sys-topics.js'
 import { type Pace, Throttle } from './throttle.js'
 import type { TurnEnd } from './turn-end.js'
@@ -83,6 +84,7 @@ export class Connections {
   readonly #ownPatience: number
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
+  readonly #subscribeGate = new SubscribeGate()
   readonly #open = new Map<Duplex, Connection>()
   readonly #ready = new WeakSet<Duplex>()
   readonly #held = new WeakMap<Duplex, () => void>()
@@ -110,6 +112,17 @@ export class Connections {
     const received = new PacketGuard(this.#options.maxPacketSize)
     const sent = new PacketGuard(Number.POSITIVE_INFINITY)
     const written = new PacketGuard(Number.POSITIVE_INFINITY)
+    let [isWaiting, isGranted] = [false, false]
+    const grant = (): void => {
+      isWaiting = false
+      isGranted = true
+      client.pass()
+    }
+    const mayComplete = (bytes: number): boolean => {
+      if (!isGranted && !isOwn) isWaiting = !this.#subscribeGate.request(account, bytes, grant)
+      isGranted = false
+      return !isWaiting
+    }
     const { client, broker } = createStreamPair({
       readableHighWaterMark: highWaterMark,
       clientHighWaterMark: highWaterMark,
@@ -117,7 +130,7 @@ export class Connections {
       inspectIn: chunk => {
         const before = received.bytes
         const published = received.publishes
-        const finding = received.scan(chunk, most)
+        const finding = received.scan(chunk, most, mayComplete)
         throttle?.spend(received.publishes - published)
         if (finding !== undefined) return new Ending(finding)
         const size = received.unfinished
@@ -129,7 +142,7 @@ export class Connections {
         return received.bytes - before
       },
       // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
-      holdIn: () => written.answerBytes - sent.answerBytes >= answersMark || throttle?.pausing === true,
+      holdIn: () => written.answerBytes - sent.answerBytes >= answersMark || throttle?.pausing === true || isWaiting,
       holdEnd: release => this.#holdEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
       onSent: chunk => {

@@ -1,7 +1,9 @@
 import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes'
+import { FairQueue } from '../base/fair-queue.js'
 import { Dispatcher } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { Store } from './store.js'
+import { TurnSlice } from './turn-slice.js'
 
 declare module 'aedes' {
   interface Aedes {
@@ -74,6 +76,7 @@ interface Early {
  *   leave for the subscribers one by one, in the order in which they came. Only one that is queued for many sessions without their client
  *   leaves before that is done: it is acknowledged then, and the next messages of the same user or network wait for that, and nobody else's.
  * - What the program's own session keeps is acknowledged when it has. Only the acknowledgement waits.
+ * - Messages that many filters match take their time: they leave in slices, and the users and networks that publish take turns.
  */
 export class DurableAedes extends Aedes {
   readonly #store: Store
@@ -81,7 +84,8 @@ export class DurableAedes extends Aedes {
   readonly #early = new WeakMap<PublishPacket, Early>()
   /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
-  #line: Publication[] = []
+  readonly #line = new FairQueue<Publication>()
+  readonly #slice = new TurnSlice(() => this.#advance())
   /** By holder: what waits until a message of the same holder is queued for all sessions. */
   readonly #behind = new Map<string, Publication[]>()
   /** Messages of the program's own that are being queued for many sessions. */
@@ -175,19 +179,31 @@ export class DurableAedes extends Aedes {
   }
 
   #enqueue(publication: Publication): void {
-    this.#line.push(publication)
-    this.#advance()
+    if (this.#line.size === 0 && this.#mayBegin()) this.#begin(publication)
+    else this.#line.push(this.#holderOf(publication.client) ?? '', publication)
+  }
+
+  /** Whether a message may be published now. If not, `#advance` is called when one may. */
+  #mayBegin(): boolean {
+    return !this.#current && !this.#pausing && !this.#slice.isOver
+  }
+
+  #begin(next: Publication): void {
+    if (this.#isBehind(next)) return
+    this.#current = next
+    if (next.isRepeated) void this.#publishOnce(next, next.isRepeated)
+    else this.#publish(next)
   }
 
   #advance(): void {
-    while (!this.#current && !this.#pausing) {
+    while (this.#line.size > 0 && this.#mayBegin()) {
       const next = this.#line.shift()
-      if (!next) return
-      if (this.#isBehind(next)) continue
-      this.#current = next
-      if (next.isRepeated) void this.#publishOnce(next, next.isRepeated)
-      else this.#publish(next)
+      if (next) this.#begin(next)
     }
+  }
+
+  #holderOf(client: Client | null): string | undefined {
+    return client ? this.#gates.holder(client) : undefined
   }
 
   /** Whether it waits behind a message of the same holder. */
@@ -206,7 +222,7 @@ export class DurableAedes extends Aedes {
       this.#pausing = false
       this.#advance()
     })
-    const named = client ? this.#gates.holder(client) : undefined
+    const named = this.#holderOf(client)
     if (named === undefined) {
       this.#unheld++
       const finished = (): void => void this.#unheld--
@@ -216,7 +232,7 @@ export class DurableAedes extends Aedes {
     const holder = named ?? ''
     this.#behind.set(holder, [])
     const goOn = (): void => {
-      this.#line = [...(this.#behind.get(holder) ?? []), ...this.#line]
+      this.#line.unshift(holder, this.#behind.get(holder) ?? [])
       this.#behind.delete(holder)
       this.#advance()
     }
@@ -251,7 +267,7 @@ export class DurableAedes extends Aedes {
     this.#store.takeRest()
     this.#current = undefined
     current.stored?.(error)
-    if (this.#line.length > 0) queueMicrotask(() => this.#advance())
+    if (this.#line.size > 0) queueMicrotask(() => this.#advance())
   }
 
   /** The current message is stored, and leaves. */
@@ -264,7 +280,7 @@ export class DurableAedes extends Aedes {
     if (current.rest) this.#leaveBefore(current.rest, current.client)
     this.#gates.custody()?.begin()
     // Not at once, because the message that leaves is yet to be given to its subscribers.
-    if (this.#line.length > 0) queueMicrotask(() => this.#advance())
+    if (this.#line.size > 0) queueMicrotask(() => this.#advance())
   }
 
   /** The message that was leaving has been given to them. */

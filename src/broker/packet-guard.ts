@@ -42,25 +42,35 @@ export class PacketGuard {
 
   /** Size of the packet that is not complete, once its length is known; else 0. In bytes. */
   get unfinished(): number {
-    return this.#body > 0 ? 1 + this.#lengthBytes + this.#length : 0
+    return this.#body > 0 ? this.#size : 0
   }
 
   /**
    * Takes the stream's next bytes, to the end of the `most`-th packet that ends in them: `bytes` tells how many those
    * were. Once it has found something, it finds that for ever.
+   *
+   * @param mayComplete asked for each SUBSCRIBE and UNSUBSCRIBE of so many bytes: if it says no, this stops before the packet's last byte
    */
-  scan(chunk: Uint8Array, most = Number.POSITIVE_INFINITY): GuardFinding | undefined {
-    if (!this.#finding) this.bytes += this.#walk(chunk, this.packets + most)
+  scan(
+    chunk: Uint8Array,
+    most = Number.POSITIVE_INFINITY,
+    mayComplete?: (bytes: number) => boolean,
+  ): GuardFinding | undefined {
+    if (!this.#finding) this.bytes += this.#walk(chunk, this.packets + most, mayComplete)
     return this.#finding
   }
 
   /** Goes over the chunk until `last` packets are complete; returns how far it came. */
-  #walk(chunk: Uint8Array, last: number): number {
+  #walk(chunk: Uint8Array, last: number, mayComplete?: (bytes: number) => boolean): number {
     const end = chunk.length
     let at = 0
     while (at < end && this.packets < last) {
       if (this.#body > 0) {
         const skipped = Math.min(this.#body, end - at)
+        if (mayComplete && skipped === this.#body && hasFilters(this.#first >> 4) && !mayComplete(this.#size)) {
+          this.#body = 1
+          return at + skipped - 1
+        }
         this.#body -= skipped
         at += skipped
         if (this.#body === 0) this.#complete()
@@ -81,7 +91,7 @@ export class PacketGuard {
         }
         continue
       }
-      if (1 + this.#lengthBytes + this.#length > this.#limitOf(this.#first >> 4)) {
+      if (this.#size > this.#limitOf(this.#first >> 4)) {
         this.#finding = 'packet-too-large'
         return at
       }
@@ -91,17 +101,25 @@ export class PacketGuard {
     return at
   }
 
+  /** Bytes of the current packet. */
+  get #size(): number {
+    return 1 + this.#lengthBytes + this.#length
+  }
+
   #limitOf(type: number): number {
-    const named = type === subscribeType || type === unsubscribeType
-    return named ? Math.min(this.#limit, largestSubscribe) : this.#limit
+    return hasFilters(type) ? Math.min(this.#limit, largestSubscribe) : this.#limit
   }
 
   #complete(): void {
     this.packets++
     if (this.#first >> 4 === publishType) this.publishes++
-    else this.answerBytes += 1 + this.#lengthBytes + this.#length
+    else this.answerBytes += this.#size
     this.#first = -1
     this.#length = 0
     this.#lengthBytes = 0
   }
+}
+
+function hasFilters(type: number): boolean {
+  return type === subscribeType || type === unsubscribeType
 }

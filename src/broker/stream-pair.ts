@@ -215,6 +215,7 @@ export class PairEnd extends Duplex {
         return
       }
       if (size < chunk.length) this.#queue.unshift(chunk.subarray(size))
+      if (size === 0) break
       this.#other?.receive(size < chunk.length ? chunk.subarray(0, size) : chunk)
     }
     if (this.#closing || this.#queue.bytes < this.#options.queueMark) this.#completeWrite()

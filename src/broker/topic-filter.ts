@@ -11,14 +11,19 @@ export interface TopicBounds {
  * its level [MQTT-4.7.1-3], no U+0000 [MQTT-4.7.3-2]; and within bounds.
  */
 export function isTopicFilter(text: string, bounds: TopicBounds): boolean {
-  if (text === '' || text.includes('\0') || !isWithin(text, bounds)) return false
-  return text
-    .split('/')
-    .every(
-      (level, index, { length }) =>
-        level === '+' || (level === '#' && index === length - 1) || !(level.includes('+') || level.includes('#')),
-    )
+  if (text === '' || !isWithin(text, bounds)) return false
+  const last = text.length - 1
+  for (let at = 0; at <= last; at++) {
+    const code = text.charCodeAt(at)
+    if (code === nul) return false
+    if (code !== plus && code !== hash) continue
+    if (at > 0 && text.charCodeAt(at - 1) !== slash) return false
+    if (at < last && (code === hash || text.charCodeAt(at + 1) !== slash)) return false
+  }
+  return true
 }
+
+const [nul, hash, plus, slash] = [0, 35, 43, 47]
 
 /** Whether a topic or a filter is no larger than `bounds`. Asked for each message that comes in: nothing is allocated. */
 export function isWithin(topic: string, { topicLevels, topicLength }: TopicBounds): boolean {

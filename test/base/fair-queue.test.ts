@@ -1,0 +1,37 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { FairQueue } from '../../src/base/fair-queue.js'
+
+describe('a fair queue', () => {
+  it('keeps the order of each key, and takes from one key after the other', () => {
+    const keys = fc.array(fc.constantFrom('a', 'b', 'c'), { maxLength: 30 })
+    fc.assert(
+      fc.property(keys, pushed => {
+        const queue = new FairQueue<string>()
+        for (const [index, key] of pushed.entries()) queue.push(key, `${key}${index}`)
+        expect(queue.size).toBe(pushed.length)
+        const taken = Array.from(pushed, () => queue.shift() ?? '')
+        for (const key of ['a', 'b', 'c']) {
+          const own = taken.filter(item => item.startsWith(key))
+          expect(own).toEqual(pushed.map((each, index) => `${each}${index}`).filter(item => item.startsWith(key)))
+          // The n-th of one key is never behind more than n of another one.
+          for (const [n, item] of own.entries()) {
+            const before = taken.slice(0, taken.indexOf(item))
+            for (const other of ['a', 'b', 'c']) {
+              expect(before.filter(each => each.startsWith(other)).length).toBeLessThanOrEqual(n + 1)
+            }
+          }
+        }
+        expect([queue.size, queue.shift()]).toEqual([0, undefined])
+      }),
+    )
+  })
+
+  it('takes what was put first before the others of its key', () => {
+    const queue = new FairQueue<number>()
+    queue.push('a', 3)
+    queue.push('b', 10)
+    queue.unshift('a', [1, 2])
+    expect([queue.size, queue.shift(), queue.shift(), queue.shift(), queue.shift()]).toEqual([4, 1, 10, 2, 3])
+  })
+})
