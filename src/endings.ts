@@ -77,6 +77,14 @@ const table = {
     level: 'warn',
     text: 'Too many requests per second from your address',
   },
+  'too-many-pipelined': {
+    httpStatus: 503,
+    retryAfter: 1,
+    level: 'info',
+    text: 'Too many requests from your address wait for the responses before theirs',
+  },
+  'too-many-cancelled': { level: 'info', text: 'The client cancels too many requests on this connection' },
+  'files-too-many': { httpStatus: 503, retryAfter: 1, level: 'info', text: 'Too many files are being sent' },
   'bodies-too-many': {
     httpStatus: 503,
     retryAfter: 1,

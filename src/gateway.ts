@@ -25,6 +25,8 @@ import { registerHealth } from './listen/health.js'
 import { formatUrl, type Listener } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
 import { registerEndpointHints, registerPages } from './listen/pages.js'
+import { PipelinedRequests } from './listen/pipelined-requests.js'
+import { StreamQueue } from './listen/stream-queue.js'
 import { registerTickets } from './listen/tickets.js'
 import { UpgradeRouter } from './listen/upgrade.js'
 import { createUpgradeIdentity } from './listen/upgrade-identity.js'
@@ -140,7 +142,7 @@ async function assemble(
   }
   push?.register(app)
   const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
-  await registerPages(app, { directory, ownFiles: listOwnFiles(config, file, cwd), log })
+  await registerPages(app, { directory, ownFiles: listOwnFiles(config, file, cwd), resolveClient, log })
   await app.ready()
 
   const listeners: Listener[] = []
@@ -157,7 +159,8 @@ async function assemble(
   const onUpgrade: UpgradeRouter['handle'] = (request, socket, head) => router.handle(request, socket, head)
   const perAddress = socketsPerConnection * config.limits.connectionsPerAddress
   const sockets = new SocketLimits({ perAddress, max: maxSockets(config, log), trustedProxies: config.trustedProxies })
-  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, untaken, log, metrics }
+  const requests = { untaken, pipelined: new PipelinedRequests({ log, metrics }), streams: new StreamQueue() }
+  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, ...requests, log, metrics }
   const { http, https, mqtt } = config
   if (http.port !== 'off') {
     listening('http', await startHttp({ ...web, port: http.port, host: http.host ?? config.host }))

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { ignoreInput } from '../http/ignore-input.js'
 
 /** What Node's server listens to on a connection of HTTP/1.1, and lets go of where it hands one over as an upgrade. */
 const events = ['end', 'close', 'drain', 'error', 'timeout'] as const
@@ -24,14 +25,6 @@ export function leaveServer(socket: Socket): void {
     }
   }
   socket.on('error', ignore).on('end', endToo)
-}
-
-/** Has what else a client sends thrown away, whoever has listened for it: the parser may be another connection's soon. */
-export function ignoreInput(socket: Socket): void {
-  const listeners = socket.listeners('data')
-  // To be told of its bytes takes them away from the parser of requests; whose own listener goes as well.
-  socket.on('data', ignore)
-  for (const listener of listeners) socket.removeListener('data', listener as () => void)
 }
 
 function isServers({ name }: { readonly name: string }): boolean {

@@ -1,25 +1,17 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
-import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { ignoreInput } from '../http/ignore-input.js'
 import { isOnlyAnswer } from '../http/last-answer.js'
-import { ignoreInput, leaveServer } from './lone-connection.js'
+import { leaveServer } from './lone-connection.js'
 
 /** An answer of either version of HTTP. */
 export type Answer = ServerResponse | Http2ServerResponse
 
 /** What there is behind a reply; the framework's types know of HTTP/1.1 alone. */
-export function answerOf({ raw, request }: FastifyReply): Answer {
-  if (raw.socket === null && !raw.closed) closeWith(request.raw.socket, raw)
+export function answerOf({ raw }: FastifyReply): Answer {
   return raw
-}
-
-/** Has an answer that waits for those before it (pipelining) closed with its connection: Node only tells the first. */
-function closeWith(socket: Socket, answer: ServerResponse): void {
-  const close = (): void => void answer.emit('close')
-  socket.setMaxListeners(socket.getMaxListeners() + 1).once('close', close)
-  answer.once('close', () => socket.off('close', close))
 }
 
 /** Where the bytes of an answer go that has no end until somebody goes. */
@@ -34,8 +26,8 @@ export interface StreamWire {
 
 /**
  * Gets at the wire of an answer. In HTTP/1.1 that is the connection itself, and the answer ends with it: nothing has to be
- * put around the bytes, and the same ones go to everybody, whatever the version. Where the client did not wait for the
- * answers before it, or sent more requests behind it, the bytes go in chunks, in their turn.
+ * put around the bytes, and the same ones go to everybody, whatever the version. Where the client sent more requests behind it,
+ * the bytes go in chunks.
  *
  * Nothing that comes after it on a connection of HTTP/1.1 is answered (RFC 9112 §9.6).
  *
@@ -55,7 +47,7 @@ export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: nu
   if (isOnlyAnswer(answer)) {
     return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request.raw, reply, headers, first) }
   }
-  // Behind one that is not complete, or in front of one that is not wanted any more.
+  // In front of one that is not wanted any more.
   const begin: StreamWire['begin'] = (headers, first) => {
     beginAnswer(reply, { ...headers, connection: 'close' }).write(first)
     ignoreInput(socket)

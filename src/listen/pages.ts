@@ -5,7 +5,11 @@ import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { ClientResolver } from '../access/client-address.js'
+import { networkOf } from '../access/limits.js'
+import { FairQuota } from '../base/fair-quota.js'
 import { isInside, type OwnFile } from '../config/own-files.js'
+import { Ending } from '../endings.js'
 import { answer } from '../http/answers.js'
 import { answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
@@ -16,6 +20,7 @@ import { OwnFileGuard } from './own-file-guard.js'
 export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */
   readonly directory?: string | undefined
+  readonly resolveClient: ClientResolver
   /** The program's own files, none of which is served, by whatever link. */
   readonly ownFiles?: readonly OwnFile[]
   readonly log: Logger
@@ -50,6 +55,9 @@ const builtInPolicy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
+/** Responses with a file at a time: each holds a descriptor and up to 64 KiB that were read ahead. */
+const maxOpenFiles = 256
+
 /** A file that is not to be served, told apart from one that is not there by the log alone. */
 class HiddenFile extends Error {
   readonly statusCode = 404
@@ -78,24 +86,47 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     throw new HiddenFile(reason)
   }
 
-  await app.register(fastifyStatic, {
-    root,
-    dotfiles: 'ignore',
-    cacheControl: false,
-    onFile: onlyInside(realRoot),
-    setHeaders: reply => {
-      reply.header('cache-control', 'no-cache')
-      if (options.directory === undefined) reply.header('content-security-policy', builtInPolicy)
-    },
+  await app.register(async scope => {
+    boundOpenFiles(scope, options)
+    await scope.register(fastifyStatic, {
+      root,
+      dotfiles: 'ignore',
+      cacheControl: false,
+      onFile: onlyInside(realRoot),
+      setHeaders: reply => {
+        reply.header('cache-control', 'no-cache')
+        if (options.directory === undefined) reply.header('content-security-policy', builtInPolicy)
+      },
+    })
+    for (const { name, file, directory } of clients) {
+      const own = join('vendor', name)
+      const onFile = onlyInside(await realpath(directory))
+      scope.get(`/vendor/${name}`, async (_request, reply) =>
+        (await isThere(join(root, own))) ? reply.sendFile(own) : reply.sendFile(file, directory, { onFile }),
+      )
+    }
   })
+}
 
-  for (const { name, file, directory } of clients) {
-    const own = join('vendor', name)
-    const onFile = onlyInside(await realpath(directory))
-    app.get(`/vendor/${name}`, async (_request, reply) =>
-      (await isThere(join(root, own))) ? reply.sendFile(own) : reply.sendFile(file, directory, { onFile }),
-    )
-  }
+/**
+ * Bounds the files that are being sent to clients, however slowly those read: 256 in all, shared fairly by address. A request beyond is
+ * answered 503.
+ */
+function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOptions, 'resolveClient'>): void {
+  const quota = new FairQuota(maxOpenFiles)
+  scope.addHook('onRequest', (request, reply, done) => {
+    const key = networkOf(resolveClient(request.raw).address)
+    if (quota.exceededBy(key, 1) !== undefined) throw new Ending('files-too-many')
+    quota.take(key, 1)
+    let isOpen = true
+    const release = (): void => {
+      if (isOpen) quota.giveBack(key, 1)
+      isOpen = false
+    }
+    // Without Node's server (see answerWithoutUpgrade) a response that is complete is not closed.
+    reply.raw.once('finish', release).once('close', release)
+    done()
+  })
 }
 
 /**

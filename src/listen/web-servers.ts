@@ -4,8 +4,8 @@ import {
   type Http2SecureServer,
   type Http2ServerRequest,
   type Http2ServerResponse,
-  type Http2Stream,
-  type ServerHttp2Session,
+  type Http2Session,
+  type ServerHttp2Stream,
 } from 'node:http2'
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -15,8 +15,11 @@ import { Ending } from '../endings.js'
 import { isAnswering, NotedAnswer, owesAnswer } from '../http/last-answer.js'
 import type { Answer, UntakenAnswers } from '../http/untaken-answers.js'
 import { answerClientError } from './client-errors.js'
+import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
+import type { PipelinedRequests } from './pipelined-requests.js'
 import { endGently, writeRefusal } from './refusal.js'
+import type { StreamQueue } from './stream-queue.js'
 
 /** What answers requests: a Fastify app after `ready()`. Its router takes requests of HTTP/1.1 and of HTTP/2 alike. */
 export interface WebApp {
@@ -30,6 +33,10 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
   /** Bounds what complete answers hold. */
   readonly untaken: UntakenAnswers
+  /** Requests of HTTP/1.1 that wait for the responses before theirs. */
+  readonly pipelined: PipelinedRequests
+  /** Requests of HTTP/2 that have just come. */
+  readonly streams: StreamQueue
   /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
   readonly idleTimeout?: number
 }
@@ -65,6 +72,7 @@ export async function startHttp(options: WebServerOptions): Promise<Listener> {
   const closers: (() => void)[] = []
   const makeServer = (): Server => {
     const server = createServer({ ...http1Settings(options), ServerResponse: NotedAnswer })
+    server.on('connection', socket => options.pipelined.read(socket))
     server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
     closers.push(serveRequests(server, options))
     return server
@@ -103,8 +111,13 @@ export async function startHttps(
     // Node reads these from the server for its HTTP/1.1 connections, but takes none of them as an option here.
     Object.assign(server, http1Settings(options))
     server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
+    server.on('secureConnection', socket => {
+      if (socket.alpnProtocol !== 'h2') options.pipelined.read(socket)
+    })
     certificates.serve(server)
-    closers.push(serveRequests(server, options), watchSessions(server, options))
+    const { log, metrics } = options
+    const sessions = watchSessions(server, { log, metrics, handshakeTimeout: limits.handshakeTimeout })
+    closers.push(serveRequests(server, options, sessions.cancelled), sessions.close)
     return server
   }
   return draining(await listen(makeServer, { ...options, purpose: 'https' }), closers)
@@ -125,9 +138,17 @@ function http1Settings({ limits }: WebServerOptions) {
   }
 }
 
-/** Leads what comes in to the app and the upgrade handler. Returns what makes connections end after their answer. */
-function serveRequests(server: Server | Http2SecureServer, options: WebServerOptions): () => void {
-  const { app, untaken, log, metrics } = options
+/**
+ * Gives requests to the app and upgrades to their handler. Returns a function that makes connections end after their response.
+ *
+ * @param cancelled counts a stream of HTTP/2 that its client has reset before the response was complete
+ */
+function serveRequests(
+  server: Server | Http2SecureServer,
+  options: WebServerOptions,
+  cancelled: (session: Http2Session) => void = () => {},
+): () => void {
+  const { app, untaken, pipelined, streams, log, metrics } = options
   let closing = false
   function over(this: Answer): void {
     untaken.delete(this)
@@ -137,18 +158,31 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
     // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
+  // Without an error, while something is being written, Node would keep the stream until its connection ends, and tell nobody
+  // that it is closed.
+  function aborted(this: ServerHttp2Stream): void {
+    if (this.session) cancelled(this.session)
+    this.destroy()
+  }
   server.on('request', (request: IncomingMessage | Http2ServerRequest, response: Answer) => {
-    untaken.add(response)
-    if ('stream' in response) {
-      response.stream.once('aborted', destroyStream)
-      response.on('close', over)
-    } else {
-      if (closing) response.setHeader('Connection', 'close')
-      response.on('close', answered)
+    const handle = (): void => {
+      untaken.add(response)
+      app.routing(request, response)
     }
-    app.routing(request, response)
+    if ('stream' in response) {
+      response.stream.once('aborted', aborted)
+      response.on('close', over)
+      streams.add(response.stream, handle)
+    } else {
+      response.on('close', answered)
+      pipelined.handle(response.req, response, () => {
+        if (closing) response.setHeader('Connection', 'close')
+        handle()
+      })
+    }
   })
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, first: Buffer) => {
+    const head = pipelined.release(request.socket, first)
     const isWanted = wantsWebSocket(request)
     if (isWanted ? owesAnswer(request.socket) : isAnswering(request.socket)) refuseUpgradeBehind(socket, options)
     else if (isWanted) options.onUpgrade(request, socket, head)
@@ -160,14 +194,6 @@ function serveRequests(server: Server | Http2SecureServer, options: WebServerOpt
   return () => {
     closing = true
   }
-}
-
-/**
- * A client has reset a stream of HTTP/2. Where it did so without an error, while something was being written, Node would
- * keep the stream until its connection ends, and tell nobody that it is closed.
- */
-function destroyStream(this: Http2Stream): void {
-  this.destroy()
 }
 
 /** There is no way to answer: whoever asks for an upgrade and has not waited for the answers before it gets none of all. */
@@ -205,21 +231,6 @@ function answerWithoutUpgrade(request: IncomingMessage, socket: Duplex, options:
     endGently(socket)
   })
   app.routing(request, response)
-}
-
-/** Keeps track of the HTTP/2 connections. Returns what lets the open ones finish and end. */
-function watchSessions(server: Http2SecureServer, { log }: WebServerOptions): () => void {
-  const sessions = new Set<ServerHttp2Session>()
-  server.on('session', session => {
-    sessions.add(session)
-    session.once('close', () => sessions.delete(session))
-    // With allowHalfOpen the end of the client's side would leave the session open; HTTP/2 has no use for half of one.
-    session.socket.once('end', () => session.destroy())
-  })
-  server.on('sessionError', error => log.debug({ err: error }, 'An HTTP/2 connection failed'))
-  return () => {
-    for (const session of sessions) session.close()
-  }
 }
 
 /** A listener whose connections are told to finish when it closes. */

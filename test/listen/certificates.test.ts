@@ -8,6 +8,8 @@ import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { loadCertificate } from '../../src/listen/certificate.js'
 import { Certificates } from '../../src/listen/certificates.js'
 import { developmentCertificate } from '../../src/listen/development-certificate.js'
+import { PipelinedRequests } from '../../src/listen/pipelined-requests.js'
+import { StreamQueue } from '../../src/listen/stream-queue.js'
 import { startHttps } from '../../src/listen/web-servers.js'
 import {
   closing,
@@ -36,6 +38,8 @@ async function start(
     await startHttps({
       ...parts,
       untaken,
+      pipelined: new PipelinedRequests(parts),
+      streams: new StreamQueue(),
       app: { routing: (_request, response) => void response.end() },
       onUpgrade: (_request, socket) => void socket.on('data', chunk => socket.write(chunk)).resume(),
       host: '127.0.0.1',

@@ -17,7 +17,7 @@ async function start(directory?: string) {
     log,
     metrics: testMetrics(),
   })
-  await registerPages(app, { directory, log })
+  await registerPages(app, { directory, resolveClient: compileClientResolver([]), log })
   registerEndpointHints(app, path => path.startsWith('/sub/page') || path.startsWith('/sub/mqtt'))
   app.get('/broken', () => {
     throw new Error('secret detail')
@@ -221,7 +221,9 @@ describe('a directory', () => {
       metrics: testMetrics(),
     })
     const directory = await path(await site())
-    await expect(registerPages(app, { directory, log })).rejects.toMatchObject({
+    await expect(
+      registerPages(app, { directory, resolveClient: compileClientResolver([]), log }),
+    ).rejects.toMatchObject({
       name: 'StartError',
       message: expect.stringMatching(message),
     })

@@ -20,6 +20,8 @@ import { ApiGate } from '../../src/http/api-gate.js'
 import { BodyBudget } from '../../src/http/body-budget.js'
 import { UntakenAnswers } from '../../src/http/untaken-answers.js'
 import { createApp } from '../../src/listen/app.js'
+import { PipelinedRequests } from '../../src/listen/pipelined-requests.js'
+import { StreamQueue } from '../../src/listen/stream-queue.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
 import { createMetrics } from '../../src/metrics.js'
 import type { Event, Message } from '../../src/push/event.js'
@@ -163,7 +165,9 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   await app.ready()
   const onUpgrade = options.onUpgrade?.(transport) ?? ((_request, socket) => void socket.destroy())
   const where = { maxConnections: 100_000, host: '127.0.0.1', port: 0 }
-  const web = { app, onUpgrade, limits: config.limits, ...where, untaken, log: log.log, metrics }
+  const pipelined = new PipelinedRequests({ log: log.log, metrics })
+  const requests = { untaken, pipelined, streams: new StreamQueue() }
+  const web = { app, onUpgrade, limits: config.limits, ...where, ...requests, log: log.log, metrics }
   const http = await startHttp(web)
   const { pem } = await writeCertificate(directory)
   const https = await startHttps({ ...web, certificates: { secureContext: pem, serve: () => {} } })
