@@ -23,6 +23,8 @@ export interface AttackedGateway {
   memory(): Promise<number>
   /** Open file descriptors. */
   descriptors(): Promise<number>
+  /** Milliseconds that its main thread has run, and that it has waited for a core, since its start. Linux only. */
+  scheduling(): Promise<{ readonly run: number; readonly waited: number }>
   isAlive(): boolean
   /** The lines of its log so far, JSON. */
   readonly log: readonly Record<string, unknown>[]
@@ -92,6 +94,12 @@ export async function startAttackedGateway(
       return 1024 * Number(/VmRSS:\s+(\d+)/.exec(status)?.[1])
     },
     descriptors: async () => (await readdir(`/proc/${pid}/fd`)).length,
+    scheduling: async () => {
+      const [run = 0, waited = 0] = (await readFile(`/proc/${pid}/task/${pid}/schedstat`, 'utf8'))
+        .split(' ')
+        .map(Number)
+      return { run: run / 1e6, waited: waited / 1e6 }
+    },
     isAlive: () => running.child.exitCode === null && running.child.signalCode === null,
     stop: signal => running.stop(signal),
     close: async () => {
