@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { ClientResolver } from './access/client-address.js'
+import { accountOf } from './access/limits.js'
 import { RateLimits, TokenBucket } from './access/rate-limits.js'
 import type { ReservedClientIds } from './base/reserved-client-ids.js'
 import { type Broker, ownPeer } from './broker/broker.js'
@@ -137,7 +138,10 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     })
     closers.push(() => messages.close())
     const { grace } = config.presence
-    const presence = new PresenceRegistry({ grace, messages: config.presence.messages ? messages : undefined })
+    const presence = new PresenceRegistry({
+      ...{ grace, accountOf },
+      messages: config.presence.messages ? messages : undefined,
+    })
     closers.push(() => presence.close())
     options.mqttListeners.attach(presence)
     const connections = new LiveConnections()

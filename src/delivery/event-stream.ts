@@ -78,7 +78,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
       this.#release()
       throw error
     }
-    this.#attendance = push.presence.enter({ device, user, transport: 'sse', topics: filters })
+    this.#attendance = push.presence.enter({ device, user, address: this.#address, transport: 'sse', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, cursor, last, limit, device, sink: this })
     heartbeats.add(this)
     peer.on('close', () => this.#end(new Ending('client-closed')))

@@ -86,8 +86,11 @@ export class PollAnswer implements Sink, OpenPoll {
     this.#isDue = timeout === 0
     this.#release = gate.hold(caller)
     const { user } = caller.identity
+    const { address } = caller.client
     this.#attendance =
-      order.isNamed === false ? undefined : push.presence.enter({ device, user, transport: 'poll', topics: filters })
+      order.isNamed === false
+        ? undefined
+        : push.presence.enter({ device, user, address, transport: 'poll', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, limit, device, cursor, last, sink: this })
     const waits = timeout > 0 && Number.isFinite(timeout)
     this.#timer = waits ? setTimeout(timeIsUp, timeout, this).unref() : undefined

@@ -4,6 +4,7 @@ import type { Attendance, Presence } from './presence.js'
 export interface MqttListener {
   readonly clientId: string
   readonly user: string | undefined
+  readonly address?: string
 }
 
 /** Client ids may have 64 KiB; as the name of a device, they have what other names may have. */
@@ -30,9 +31,12 @@ export class MqttListeners {
       attendance.add(filters)
       return
     }
-    const { user, clientId } = client
+    const { user, address, clientId } = client
     const device = user ?? clientId.slice(0, longestDevice)
-    const entered = this.#presence?.enter({ device, user, transport: 'mqtt', topics: filters })
+    const entered = this.#presence?.enter({
+      ...{ device, user, transport: 'mqtt', topics: filters },
+      ...(address !== undefined && { address }),
+    })
     if (entered) this.#attendances.set(client, entered)
   }
 

@@ -1,3 +1,4 @@
+import { FairQuota } from '../base/fair-quota.js'
 import { FilterIndex } from '../topics/filter-index.js'
 import type { FilterValues } from '../topics/filter-values.js'
 import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
@@ -33,13 +34,15 @@ export interface PresenceRegistryOptions {
   /** Tells who comes and goes; left out for nobody. */
   readonly messages?: Pick<PresenceMessages, 'tell'> | undefined
   readonly clock?: PresenceClock
+  /** The key by which listeners share both bounds: their user, or else their network. Default: user or address. */
+  readonly accountOf?: (user: string | undefined, address: string) => string
   /**
-   * Listeners in their grace time, each counted for each of its filters; beyond, the first of them are gone at once: who
-   * polls under a new name each time would otherwise fill the memory. Default: 50,000.
+   * Listeners in their grace time, each counted for each of its filters, shared as `FairQuota` does; beyond, those who leave are gone
+   * at once: who polls under a new name each time would otherwise fill the memory. Default: 50,000.
    */
   readonly maxLingering?: number
   /**
-   * Listeners in all, each counted for each of its filters; beyond, nobody is told of further ones. A client may have a
+   * Listeners in all, each counted for each of its filters, shared in the same way; beyond, nobody is told of further ones. A client may have a
    * thousand filters of its own, and each takes about 1 KB here. Default: 500,000.
    */
   readonly maxInterests?: number
@@ -50,6 +53,8 @@ interface Party {
   readonly key: string
   readonly device: string
   readonly user: string | undefined
+  /** The quota key of its first connection. */
+  readonly account: string
   readonly transport: ListenerTransport
   /** By filter. */
   readonly interests: SmallMap<string, Interest>
@@ -141,8 +146,7 @@ export class PresenceRegistry implements Presence {
   readonly #grace: number
   readonly #messages: Pick<PresenceMessages, 'tell'> | undefined
   readonly #clock: PresenceClock
-  readonly #maxLingering: number
-  readonly #maxInterests: number
+  readonly #accountOf: (user: string | undefined, address: string) => string
   readonly #host: AttendanceHost
   readonly #users = byTransport<Party>()
   /** Those whose user is not known, by device alone: most, and their keys are no further strings then. */
@@ -150,9 +154,10 @@ export class PresenceRegistry implements Presence {
   readonly #index = new FilterIndex<Interest>()
   /** In the order in which their grace time is over. */
   readonly #lingering = new Set<Interest>()
+  readonly #lingeringQuota: FairQuota
+  readonly #interestQuota: FairQuota
   /** Listeners that listen to anything. */
   #present = 0
-  #interests = 0
   #unseen = 0
   #walks = 0
   #stopTimer: (() => void) | undefined
@@ -162,8 +167,9 @@ export class PresenceRegistry implements Presence {
     this.#grace = grace
     this.#messages = messages
     this.#clock = clock
-    this.#maxLingering = bounds.maxLingering ?? 50_000
-    this.#maxInterests = bounds.maxInterests ?? 500_000
+    this.#accountOf = bounds.accountOf ?? ((user, address) => user ?? address)
+    this.#lingeringQuota = new FairQuota(bounds.maxLingering ?? 50_000)
+    this.#interestQuota = new FairQuota(bounds.maxInterests ?? 500_000)
     this.#host = {
       time: () => clock.time(),
       join: (party, filter) => this.#join(party, filter),
@@ -182,14 +188,15 @@ export class PresenceRegistry implements Presence {
     return this.#unseen
   }
 
-  enter({ device, user, transport, topics }: Listener): Attendance {
+  enter({ device, user, address = '', transport, topics }: Listener): Attendance {
     // No user's name holds a line feed.
     const key = user === undefined ? device : `${user}\n${device}`
     const parties = this.#partiesLike({ user, transport })
     let party = parties.get(key)
     if (!party) {
       const interests = new SmallMap<string, Interest>()
-      party = { key, device, user, transport, interests, connections: 0, since: 0, lastSeen: 0, walk: 0 }
+      const account = this.#accountOf(user, address)
+      party = { key, device, user, account, transport, interests, connections: 0, since: 0, lastSeen: 0, walk: 0 }
       parties.set(key, party)
     }
     party.connections++
@@ -202,15 +209,15 @@ export class PresenceRegistry implements Presence {
   #join(party: Party, filter: string): Interest | undefined {
     let interest = party.interests.get(filter)
     if (interest) {
-      if (interest.connections === 0) this.#lingering.delete(interest)
+      if (interest.connections === 0) this.#lingersNoMore(interest)
       interest.connections++
       return interest
     }
-    if (this.#interests >= this.#maxInterests) {
+    if (this.#interestQuota.exceededBy(party.account, 1)) {
       this.#unseen++
       return undefined
     }
-    this.#interests++
+    this.#interestQuota.take(party.account, 1)
     interest = { filter, party, connections: 1, due: 0 }
     if (party.interests.size === 0) {
       this.#present++
@@ -224,23 +231,19 @@ export class PresenceRegistry implements Presence {
 
   #part(interest: Interest, grace: number): void {
     if (--interest.connections > 0) return
-    if (grace === 0 || this.#closed) {
+    const { account } = interest.party
+    if (grace === 0 || this.#closed || this.#lingeringQuota.exceededBy(account, 1)) {
       this.#remove(interest)
       return
     }
     interest.due = this.#clock.monotonic() + grace
     this.#lingering.add(interest)
+    this.#lingeringQuota.take(account, 1)
     this.#stopTimer ??= this.#clock.after(grace, this.#releaseDue)
-    if (this.#lingering.size > this.#maxLingering) this.#releaseFirst()
   }
 
-  /** Several at a time: a set is slow to find its first entry where many before it were deleted. */
-  #releaseFirst(): void {
-    let left = Math.ceil(this.#maxLingering / 64)
-    for (const interest of this.#lingering) {
-      if (left-- === 0) return
-      this.#release(interest)
-    }
+  #lingersNoMore(interest: Interest): void {
+    if (this.#lingering.delete(interest)) this.#lingeringQuota.giveBack(interest.party.account, 1)
   }
 
   #left(party: Party, interests: Iterable<Interest>): void {
@@ -266,7 +269,7 @@ export class PresenceRegistry implements Presence {
   }
 
   #release(interest: Interest): void {
-    this.#lingering.delete(interest)
+    this.#lingersNoMore(interest)
     this.#remove(interest)
     this.#forget(interest.party)
   }
@@ -274,7 +277,7 @@ export class PresenceRegistry implements Presence {
   #remove(interest: Interest): void {
     const { party, filter } = interest
     party.interests.delete(filter)
-    this.#interests--
+    this.#interestQuota.giveBack(party.account, 1)
     if (party.interests.size === 0) this.#present--
     this.#index.remove(filter, interest)
     this.#tell('leave', interest)

@@ -11,6 +11,8 @@ export interface Listener {
   readonly device: string
   /** Left out where nobody knows. */
   readonly user?: string | undefined
+  /** The client's IP address, or `unix`; left out where it does not matter. */
+  readonly address?: string
   readonly transport: ListenerTransport
   /** Valid and shallow topic filters (`topicFilterProblem`, `isShallow`); one that is there twice counts once. */
   readonly topics: readonly string[]

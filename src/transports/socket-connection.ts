@@ -72,7 +72,10 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     const { id } = this.#connection
     const topics: OwnTopics = { in: `socket/${id}/in`, out: `socket/${id}/out` }
     const all = [...new Set([topics.out, ...filters])]
-    this.#attendance = push.presence.enter({ device, user: identity.user, transport: 'socket', topics: all })
+    this.#attendance = push.presence.enter({
+      ...{ device, user: identity.user, address: client.address },
+      ...{ transport: 'socket', topics: all },
+    })
     this.#subscription = push.hub.subscribe({ ...wanted, filters: all, device, sink: this })
     const parts = { connection: this.#connection, subscription: this.#subscription, attendance: this.#attendance }
     this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })

@@ -287,16 +287,29 @@ describe('presence', () => {
     expect(most).toBeLessThanOrEqual(500)
   })
 
-  it('has the first of too many that are in their grace time gone before it is over', () => {
-    start({ maxLingering: 3 })
+  it('has those who leave gone at once where too many of their address are in their grace time', () => {
+    start({ maxLingering: 4 })
     for (const device of ['a', 'b', 'c', 'd', 'e']) enter(device, ['x']).leave()
-    expect(news().filter(text => text.startsWith('-'))).toEqual(['-a x 3', '-b x 3'])
+    expect(news().filter(text => text.startsWith('-'))).toEqual(['-c x 2', '-d x 2', '-e x 2'])
     clock.pass(10_000)
     expect(presence.size).toBe(0)
   })
 
+  it('has room for others, however many filters one address listens to, and in however many grace times', () => {
+    start({ maxLingering: 10, maxInterests: 20 })
+    const all = Array.from({ length: 100 }, (_, index) => `flood/${index}`)
+    presence.enter({ device: 'a', address: '192.0.2.1', transport: 'poll', topics: all }).leave()
+    presence.enter({ device: 'b', address: '192.0.2.1', transport: 'poll', topics: all })
+    const other = presence.enter({ device: 'c', address: '192.0.2.2', transport: 'poll', topics: ['x'] })
+    expect(presence.at('x', 10).count).toBe(1)
+    other.leave()
+    expect(presence.at('x', 10).count).toBe(1)
+    clock.pass(10_000)
+    expect(presence.at('x', 10).count).toBe(0)
+  })
+
   it('does not see those for whose filters there is no room, and goes wrong with nobody for it', () => {
-    start({ grace: 0, maxInterests: 3 })
+    start({ grace: 0, maxInterests: 6 })
     const a = enter('a', ['x', 'y', 'z', 'w'])
     const b = enter('b', ['x'])
     expect([news(), presence.unseen, presence.size]).toEqual([['+a x 1', '+a y 1', '+a z 1'], 2, 1])

@@ -56,7 +56,10 @@ export class HandleRequest implements Sink, OpenPoll {
     this.#release = gate.hold(caller)
     handle.reader = this
     const { user } = caller.identity
-    this.#attendance = push.presence.enter({ device, user, transport: 'poll', topics: [handle.topic] })
+    this.#attendance = push.presence.enter({
+      ...{ device, user, address: caller.client.address },
+      ...{ transport: 'poll', topics: [handle.topic] },
+    })
     this.#timer = setTimeout(() => this.finish(), wait).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
     answer.once('close', () => this.finish())

@@ -80,7 +80,10 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#bucket = publishes && new TokenBucket(publishes)
     const filters = [`${topicRoot}${id}/#`]
     const device = deviceOf(identity, id)
-    this.#attendance = push.presence.enter({ device, user: identity.user, transport: 'socket', topics: filters })
+    this.#attendance = push.presence.enter({
+      ...{ device, user: identity.user, address },
+      ...{ transport: 'socket', topics: filters },
+    })
     this.#subscription = push.hub.subscribe({ filters, encode: recordEncoder(binary), device, sink: this })
     this.#wire = makeWire(this)
     this.#inbox = new SocketInbox({
