@@ -107,6 +107,7 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
     watchRetained: metrics.watchRetained,
     subscriptions: mqttListeners,
     sessions: metrics.sessions,
+    filters: metrics.filters,
     networkOf,
   }
 }

@@ -1,6 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { type EndingReason, endingReasons } from './endings.js'
 import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
+import { type SubscriptionMetrics, subscriptionMetrics } from './subscription-metrics.js'
 import { version } from './version.js'
 
 /** How a client came in: what `transport` says in the metrics and the log. */
@@ -79,6 +80,7 @@ export interface RetainedFigures {
 export interface Metrics {
   readonly registry: Registry
   readonly sessions: SessionMetrics
+  readonly filters: SubscriptionMetrics
   /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
   trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
   /** One refusal before a connection was open. */
@@ -237,6 +239,7 @@ export function createMetrics(): Metrics {
     refused: countRefused,
     ended: countEnded,
     sessions: sessionMetrics(registry),
+    filters: subscriptionMetrics(registry),
     denied: action => {
       denied[action]++
     },

@@ -6,8 +6,9 @@ import type { Logger } from '../log.js'
 import type { DeniedAction } from '../metrics.js'
 import { ownPeer, type Peer } from './broker.js'
 import type { Gatekeeper, Rights } from './gatekeeper.js'
+import type { GrantRefusal } from './grants.js'
 import { type Owners, ownerOf, ownOwner } from './owners.js'
-import { type Holder, isAnonymous } from './session-holders.js'
+import { type Holder, holderKey, isAnonymous } from './session-holders.js'
 import type { Sessions } from './sessions.js'
 import { isWithin, type TopicBounds } from './topic-filter.js'
 
@@ -33,6 +34,7 @@ export interface AdmissionsOptions {
 
 /** One connection: what its CONNECT says, then what it may do. */
 interface Admission {
+  readonly client: Client
   readonly connect: ConnectPacket
   rights: Rights | undefined
   /** Whether it still gets back what its session has, before CONNACK. */
@@ -69,7 +71,7 @@ export class Admissions {
 
   /** Call with each CONNECT. */
   received(client: Client, connect: ConnectPacket): void {
-    const admission = { connect, rights: undefined, restoring: true, warned: false, onSettled: () => {} }
+    const admission = { client, connect, rights: undefined, restoring: true, warned: false, onSettled: () => {} }
     this.#admissions.set(client, admission)
   }
 
@@ -221,9 +223,15 @@ export class Admissions {
     return this.#rightsOf(client).maySubscribe(filter)
   }
 
-  /** Call when a filter was not granted, for whatever reason. */
-  notGranted(client: Client, filter: string): void {
-    this.#deny('subscribe', client, filter)
+  /** Call when a filter was not granted. */
+  notGranted(client: Client, filter: string, refusal: GrantRefusal): void {
+    this.#deny('subscribe', client, filter, refusals[refusal])
+  }
+
+  /** The user or network whose quotas the subscriptions of `client` count for; `undefined` for the program's own. */
+  quotaKeyOf(client: object): string | undefined {
+    const known = this.#admissions.get(client)?.client
+    return known && holderKey(this.holderOf(known))
   }
 
   /** Whether `client` may get a message that waited in its session, or a retained one. */
@@ -244,13 +252,13 @@ export class Admissions {
   }
 
   /** The first time on a connection it is worth a warning, as somebody has to change the client or the rules. */
-  #deny(action: DeniedAction, client: Client, topic: string): void {
+  #deny(action: DeniedAction, client: Client, topic: string, text = denials[action]): void {
     const { log, onDenied } = this.#options
     onDenied(action)
     const admission = this.#admissions.get(client)
     const level = admission?.warned === true ? 'debug' : 'warn'
     if (admission) admission.warned = true
-    log[level]({ clientId: client.id, user: admission?.rights?.identity.user, topic }, denials[action])
+    log[level]({ clientId: client.id, user: admission?.rights?.identity.user, topic }, text)
   }
 }
 
@@ -258,6 +266,18 @@ const denials: Readonly<Record<DeniedAction, string>> = {
   publish: 'a message was dropped: this client may not publish to its topic',
   subscribe: 'a subscription was refused: this client may not have its filter',
   receive: 'a message was dropped: this client may no longer get what waited for it',
+}
+
+/** Texts of `refusals` begin so. */
+const refused = 'a subscription was refused:'
+
+const refusals: Readonly<Record<GrantRefusal, string>> = {
+  rules: denials.subscribe,
+  invalid: `${refused} this is no topic filter, or larger than limits.topicLevels or limits.topicLength`,
+  maxSubscriptions: `${refused} the client has as many topic filters as it may (mqtt.maxSubscriptions)`,
+  maxSubscriptionBytes: `${refused} the client's topic filters have as many bytes as they may (mqtt.maxSubscriptionBytes)`,
+  maxSubscriptionsBytes: `${refused} the user or network has its share of the topic filters of all (mqtt.maxSubscriptionsBytes)`,
+  maxSessionsBytes: `${refused} the user or network has its share of the sessions of all (mqtt.maxSessionsBytes)`,
 }
 
 const everything: Rights = {

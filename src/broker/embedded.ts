@@ -5,6 +5,7 @@ import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { DeniedAction, RetainedFigures } from '../metrics.js'
 import type { SessionMetrics } from '../session-metrics.js'
+import type { SubscriptionBound, SubscriptionMetrics } from '../subscription-metrics.js'
 import { version } from '../version.js'
 import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
@@ -53,6 +54,7 @@ export interface EmbeddedHooks {
   /** Told who subscribes to what; of the program's own connections it is not. */
   readonly subscriptions?: SubscriptionWatcher | undefined
   readonly sessions?: SessionMetrics | undefined
+  readonly filters?: SubscriptionMetrics | undefined
   /** The network of an address, whose clients without a name count together. Left out: each address by itself. */
   readonly networkOf?: ((address: string) => string) | undefined
 }
@@ -102,6 +104,7 @@ export async function createEmbedded(
     base,
     limits: options,
     maySubscribe,
+    holderOf: client => admissions.quotaKeyOf(client),
     slicer,
     onEnded: metrics?.ended,
     onDropped: metrics?.dropped,
@@ -109,6 +112,7 @@ export async function createEmbedded(
     onError,
   })
   metrics?.watch(() => store.sessions.figures)
+  hooks.filters?.watch(() => store.grants.figures)
   const turnEnd = new TurnEnd()
   const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
   const connections = new Connections(
@@ -158,7 +162,7 @@ export async function createEmbedded(
   const aedes = new DurableAedes(store, gates, subscriptions, {
     ...limits,
     connectTimeout: options.connectTimeout,
-    ...handlers(subscriptions, store, admissions, onError),
+    ...handlers(subscriptions, store, admissions, onError, hooks.filters?.refused),
     id: brokerId(disk),
   })
   const announcements = `$SYS/${aedes.id}/`
@@ -295,12 +299,14 @@ function handlers(
   store: Store,
   admissions: Admissions,
   onError: (error: unknown) => void,
+  onRefused: (bound: SubscriptionBound) => void = () => {},
 ): AedesOptions {
   const nameless = new WeakSet<Client>()
   return {
     preConnect(client, packet, done) {
       if (packet.clientId === '' && packet.clean === false) nameless.add(client)
       admissions.received(client, packet)
+      client.conn.once('close', () => store.grants.left(client))
       done(null, true)
     },
     authenticate(client, _username, _password, done) {
@@ -310,13 +316,16 @@ function handlers(
     },
     authorizeSubscribe(client, subscription, done) {
       const { topic } = subscription
-      if (store.grants.grant(client, topic)) {
+      const isRestored = admissions.isRestoring(client)
+      const refusal = store.grants.refusal(client, topic, isRestored)
+      if (refusal === undefined) {
         done(null, subscriptions.subscribe(client, subscription))
         return
       }
-      if (topic !== noSubscription) admissions.notGranted(client, topic)
+      if (refusal !== 'rules' && refusal !== 'invalid') onRefused(refusal)
+      if (topic !== noSubscription) admissions.notGranted(client, topic, refusal)
       // It was granted under other rules.
-      if (admissions.isRestoring(client)) store.removeSubscriptions(client, [topic]).catch(onError)
+      if (isRestored) store.removeSubscriptions(client, [topic]).catch(onError)
       // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
       done(null, null)
     },

@@ -1,6 +1,7 @@
 import type { Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import { FilterIndex } from '../topics/filter-index.js'
+import { filterOverhead } from './grants.js'
 
 type QueueSubscription = Persistence.QueueSubscription
 
@@ -9,29 +10,35 @@ export class QueueIndex {
   readonly #filters = new FilterIndex<QueueSubscription>()
   readonly #sessions = new Map<string, Map<string, QueueSubscription>>()
 
-  add(clientId: string, subscriptions: readonly Subscription[]): void {
-    this.remove(
+  /** @returns how many bytes more the session's filters take */
+  add(clientId: string, subscriptions: readonly Subscription[]): number {
+    let bytes = -this.remove(
       clientId,
       subscriptions.map(({ topic }) => topic),
     )
     for (const { topic, qos, rap } of subscriptions) {
-      if (qos === 0) continue
       const own = this.#sessions.get(clientId) ?? new Map<string, QueueSubscription>()
       const subscription = { clientId, topic, qos, rap: rap === true }
       this.#sessions.set(clientId, own.set(topic, subscription))
-      this.#filters.add(topic, subscription)
+      if (qos > 0) this.#filters.add(topic, subscription)
+      bytes += sizeOf(topic)
     }
+    return bytes
   }
 
-  remove(clientId: string, filters: readonly string[]): void {
+  /** @returns how many bytes fewer the session's filters take */
+  remove(clientId: string, filters: readonly string[]): number {
+    let bytes = 0
     const own = this.#sessions.get(clientId)
-    if (!own) return
+    if (!own) return 0
     for (const filter of filters) {
       const subscription = own.get(filter)
-      if (subscription) this.#filters.remove(filter, subscription)
-      own.delete(filter)
+      if (!own.delete(filter) || !subscription) continue
+      if (subscription.qos > 0) this.#filters.remove(filter, subscription)
+      bytes += sizeOf(filter)
     }
     if (own.size === 0) this.#sessions.delete(clientId)
+    return bytes
   }
 
   removeAll(clientId: string): void {
@@ -49,4 +56,8 @@ export class QueueIndex {
     }
     return [...bySession.values()]
   }
+}
+
+function sizeOf(filter: string): number {
+  return Buffer.byteLength(filter) + filterOverhead
 }

@@ -235,7 +235,13 @@ export class Sessions {
     this.#grow(session, -bytes)
   }
 
-  /** Call when the messages of a session take so many bytes more. */
+  /** Whether the session, if there is one, may take so many bytes more. */
+  fits(id: string, bytes: number): boolean {
+    const session = this.#sessions.get(id)
+    return session === undefined || !this.#exceededBy(session.holder, bytes)
+  }
+
+  /** Call when the messages or filters of a session take so many bytes more. */
   grow(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (session) this.#grow(session, bytes)

@@ -6,7 +6,7 @@ import { TimeSlicer } from '../base/time-slicer.js'
 import type { Logger } from '../log.js'
 import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
-import { Grants, type GrantsOptions, noSubscription } from './grants.js'
+import { type FilterBounds, Grants, type GrantsOptions, noSubscription } from './grants.js'
 import { Owners } from './owners.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
@@ -14,23 +14,21 @@ import type { RetainedBounds } from './retained-quota.js'
 import { ownPayload, SessionEnqueuer } from './session-enqueuer.js'
 import { noSuchPacket, type SessionQueues } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
-import { isTopicFilter, type TopicBounds } from './topic-filter.js'
+import { isTopicFilter } from './topic-filter.js'
 
 type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
 type QoS = QueueSubscription['qos']
 
 /** Bounds of what is kept. */
-export interface StoreLimits extends SessionLimits, TopicBounds, RetainedBounds {
-  /** How many topic filters one client may be subscribed to at a time. */
-  readonly maxSubscriptions: number
-}
+export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds {}
 
 /** Storage, bounds and callbacks of a store. */
 export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropped'> {
   readonly base: Base
   readonly limits: StoreLimits
-  readonly maySubscribe?: NonNullable<GrantsOptions['maySubscribe']>
+  readonly maySubscribe?: GrantsOptions['maySubscribe']
+  readonly holderOf?: GrantsOptions['holderOf']
   /** The gateway's; left out for one of its own. */
   readonly slicer?: TimeSlicer | undefined
   readonly log: Logger
@@ -73,8 +71,22 @@ export class Store {
   /** The last write to each session that has not finished. */
   readonly #tails = new Map<string, Promise<unknown>>()
 
-  constructor({ base, limits, maySubscribe, slicer = new TimeSlicer(), log, onError, ...hooks }: StoreOptions) {
-    this.grants = new Grants({ ...limits, ...(maySubscribe && { maySubscribe }) })
+  constructor({
+    base,
+    limits,
+    maySubscribe,
+    holderOf,
+    slicer = new TimeSlicer(),
+    log,
+    onError,
+    ...hooks
+  }: StoreOptions) {
+    this.grants = new Grants({
+      ...limits,
+      maySubscribe,
+      holderOf,
+      fitsSession: ({ id }, bytes) => this.sessions.fits(id, bytes),
+    })
     this.owners = new Owners({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
     this.sessions = new Sessions({ base, limits, end: id => this.#end(id), log, onError, ...hooks })
     this.retained = new Retained({ storage: base.retained, bounds: limits, log })
@@ -95,16 +107,27 @@ export class Store {
   async setup(broker: Aedes): Promise<void> {
     await this.#base.setup(broker)
     await this.retained.load()
-    const leftOut = this.sessions.restore(this.#stored)
-    for (const { id } of leftOut) await this.#removeSession(id)
-    if (leftOut.length > 0) this.#warnOfLeftOut(leftOut.map(({ id }) => id))
-    for (const session of this.#stored) {
-      if (this.sessions.has(session.id)) this.#index.add(session.id, await this.#readSubscriptions(session))
+    const leftOut = this.sessions.restore(this.#stored).map(({ id }) => id)
+    for (const { id } of this.#stored) {
+      if (!this.sessions.has(id) || (await this.#restoreFilters(id))) continue
+      this.sessions.remove(id)
+      leftOut.push(id)
     }
+    for (const id of leftOut) await this.#removeSession(id)
+    if (leftOut.length > 0) this.#warnOfLeftOut(leftOut)
+  }
+
+  /** Loads the filters of a stored session. @returns whether they are within the bounds; if not, they are not loaded */
+  async #restoreFilters(id: string): Promise<boolean> {
+    const bytes = this.#index.add(id, await this.#readSubscriptions({ id }))
+    const fits = this.sessions.fits(id, bytes)
+    if (fits) this.sessions.grow(id, bytes)
+    else this.#index.removeAll(id)
+    return fits
   }
 
   #warnOfLeftOut(ids: readonly string[]): void {
-    const options = 'mqtt.maxSessions, mqtt.maxSessionsPerUser and mqtt.maxAnonymousSessions'
+    const options = 'mqtt.maxSessions, mqtt.maxSessionsPerUser, mqtt.maxAnonymousSessions and mqtt.maxSessionsBytes'
     const count = `${ids.length} stored ${ids.length === 1 ? 'session' : 'sessions'}`
     this.#log.warn({ clientIds: ids.slice(0, 5) }, `removed ${count} beyond the bounds (${options})`)
   }
@@ -146,7 +169,7 @@ export class Store {
       const granted = subscriptions.filter(({ topic }) => this.grants.grant(client, topic))
       stored = this.#inTurn(client, async () => {
         await this.#subscriptions.add(client, granted)
-        this.#index.add(client.id, granted)
+        this.sessions.grow(client.id, this.#index.add(client.id, granted))
       })
       this.#written.set(subscriptions, stored)
     }
@@ -155,7 +178,7 @@ export class Store {
 
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
     return this.#inTurn(client, async () => {
-      this.#index.remove(client.id, filters)
+      this.sessions.grow(client.id, -this.#index.remove(client.id, filters))
       await this.#subscriptions.remove(client, filters)
     })
   }
@@ -177,7 +200,15 @@ export class Store {
   /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
   async #readSubscriptions(client: Session): Promise<Subscription[]> {
     const stored = await this.#subscriptions.read(client)
-    return stored.filter(({ topic }) => isTopicFilter(topic, this.#limits)).slice(0, this.#limits.maxSubscriptions)
+    const { maxSubscriptions, maxSubscriptionBytes } = this.#limits
+    let bytes = 0
+    return stored
+      .filter(({ topic }) => isTopicFilter(topic, this.#limits))
+      .slice(0, maxSubscriptions)
+      .filter(({ topic }) => {
+        bytes += Buffer.byteLength(topic)
+        return bytes <= maxSubscriptionBytes
+      })
   }
 
   async subscriptionsByTopic(topic: string): Promise<QueueSubscription[]> {

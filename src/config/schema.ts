@@ -187,6 +187,14 @@ export const configSchema = z.strictObject({
       maxSubscriptions: wholeNumber(1, 1_000_000)
         .default(1000)
         .describe('Topic filters that one client of the embedded broker may have; beyond: 0x80 in SUBACK'),
+      maxSubscriptionBytes: size({ min: '1KiB' })
+        .prefault('256KiB')
+        .describe('Bytes of all topic filters of one client of the embedded broker; beyond: 0x80 in SUBACK'),
+      maxSubscriptionsBytes: size({ min: '1MiB' })
+        .prefault('128MiB')
+        .describe(
+          'Bytes of the topic filters of all clients of the embedded broker, with 512 for each; no user or address gets more than half of what is left for others; beyond: 0x80 in SUBACK',
+        ),
       maxQueuedMessages: wholeNumber(1, 1_000_000)
         .default(1000)
         .describe(

@@ -3,6 +3,8 @@ export const limits = {
   maxPacketSize: 2 ** 24,
   maxQueuedBytes: 2 ** 20,
   maxSubscriptions: 1000,
+  maxSubscriptionBytes: 2 ** 18,
+  maxSubscriptionsBytes: 2 ** 27,
   maxQueuedMessages: 10_000,
   maxSessions: 100_000,
   maxSessionsPerUser: 100_000,
