@@ -186,12 +186,7 @@ export async function createEmbedded(
   aedes.on('client', client => store.sessions.connected(client))
   aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
   // A will is published when its connection is gone.
-  aedes.on('client', client => {
-    const peer = connections.peerOf(client)
-    if (!peer || peer === ownPeer) return
-    const { user } = admissions.identityOf(client)
-    accounts.set(client, hooks.accountOf?.(user, peer.address) ?? user ?? peer.address)
-  })
+  aedes.on('client', client => accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount))
   const retained = new RetainedDelivery({
     retained: store.retained,
     slicer,

@@ -18,7 +18,7 @@ const immediateSteps = 128
 const immediateMessages = 8
 /** Batches that are looked for and read at the same time. */
 const concurrentBatches = 2
-/** Bytes of messages larger than a batch that are read from disk and not yet taken by their clients. */
+/** Bytes of messages larger than a batch that are on their way to clients. */
 const maxLargeBytes = 64 * 1024 ** 2
 /** A client that holds such a message and reads nothing of it for so long is cut off where others wait, in milliseconds. */
 const stallTimeout = 10_000
@@ -122,8 +122,8 @@ export class RetainedDelivery {
   }
 
   async #send(client: Client, account: string, batch: RetainedBatch): Promise<void> {
-    const { retained } = this.#options
-    if (retained.isMemory || batch.bytes <= batchBytes) {
+    // Not only where they are read from disk: a connection keeps a copy of what it cannot write yet.
+    if (batch.bytes <= batchBytes) {
       await this.#write(client, await this.#read(client, account, batch))
       return
     }

@@ -1,32 +1,22 @@
-import { ask, openMqtt, publishPacket, repeat, send, sleep, subscribePacket } from './attacker.js'
-import type { AttackTarget, Scenario } from './scenario.js'
+import { ask, openMqtt, publishPacket, repeat, send, sleep } from './attacker.js'
+import { scan, storeMany, subscribeOften } from './retained-subscribers.js'
+import type { Scenario } from './scenario.js'
 
-/** Stores `count` retained messages on topics of the attacker, in writes of a few hundred. */
-async function store(target: AttackTarget, signal: AbortSignal, count: number): Promise<void> {
-  const publisher = await openMqtt(target, signal)
-  for (let index = 0; index < count && !signal.aborted; index += 500) {
-    const burst = Array.from({ length: 500 }, (_, one) =>
-      publishPacket(`retained/${target.address}/${index + one}`, 'x', { retain: true }),
-    )
-    await send(publisher, Buffer.concat(burst), signal)
-    await sleep(5, signal)
-  }
-  publisher.destroy()
-}
-
-/** Point 3: filters that match nothing and everything, against many retained messages; the client leaves at once. */
+/** Point 3: SUBSCRIBEs of many filters against many retained messages. */
 export const scansOfRetainedMessages: Scenario = {
   name: 'scans-of-retained-messages',
   run: async (target, signal) => {
-    await store(target, signal, 20_000)
-    return repeat(signal, 200, async () => {
-      const socket = await openMqtt(target, signal)
-      const filters = Array.from({ length: 25 }, (_, index) => [`+/+/${index}x`, `retained/+/+/${index}`, '#']).flat()
-      await send(socket, subscribePacket(filters), signal)
-      await sleep(20, signal)
-      socket.destroy()
-      return filters.length
-    })
+    await storeMany(target, signal, 20_000)
+    return scan(target, signal)
+  },
+}
+
+/** Point 3: many small SUBSCRIBEs against many retained messages. */
+export const subscribesOfRetainedMessages: Scenario = {
+  name: 'subscribes-of-retained-messages',
+  run: async (target, signal) => {
+    await storeMany(target, signal, 20_000)
+    return subscribeOften(target, signal)
   },
 }
 
@@ -50,7 +40,7 @@ export const bigRetainedMessages: Scenario = {
 export const retainedForStreams: Scenario = {
   name: 'retained-for-streams',
   run: async (target, signal) => {
-    await store(target, signal, 5000)
+    await storeMany(target, signal, 5000)
     return repeat(signal, 20, async () => {
       await ask(target, signal, 'GET', '/v1/poll?topic=%23&timeout=0')
       return 1
