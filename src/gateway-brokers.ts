@@ -5,6 +5,7 @@ import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
 import { TokenBucket } from './access/rate-limits.js'
 import type { UserLimits } from './access/user-limits.js'
 import type { ReservedClientIds } from './base/reserved-client-ids.js'
+import type { SliceMonitor } from './base/slice-monitor.js'
 import type { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import type { EmbeddedHooks } from './broker/embedded.js'
@@ -82,12 +83,13 @@ export interface EmbeddedParts {
   readonly metrics: Metrics
   readonly mqttListeners: MqttListeners
   readonly slicer: TimeSlicer
+  readonly slices: SliceMonitor
   readonly reservedClientIds: ReservedClientIds
 }
 
 /** What the embedded broker asks access/, and tells the metrics. */
 export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHooks {
-  const { access, users, metrics, mqttListeners, slicer, reservedClientIds } = parts
+  const { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds } = parts
   const { authenticator, rules } = access
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
   return {
@@ -103,6 +105,7 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
     onDelay: metrics.delayed,
     onDenied: metrics.denied,
     slicer,
+    slices,
     accountOf,
     watchRetained: metrics.watchRetained,
     subscriptions: mqttListeners,

@@ -4,6 +4,7 @@ import type { ClientResolver } from './access/client-address.js'
 import { accountOf } from './access/limits.js'
 import { RateLimits, TokenBucket } from './access/rate-limits.js'
 import type { ReservedClientIds } from './base/reserved-client-ids.js'
+import type { SliceMonitor } from './base/slice-monitor.js'
 import { type Broker, ownPeer } from './broker/broker.js'
 import { registerCouchdb } from './compat/couchdb.js'
 import { registerPere } from './compat/pere.js'
@@ -58,6 +59,7 @@ export interface PushSideOptions {
   readonly data: string | undefined
   /** Who listens with MQTT, at the embedded broker. */
   readonly mqttListeners: MqttListeners
+  readonly slices: SliceMonitor
   /** Gets the client ids of the session with the broker. */
   readonly reservedClientIds: ReservedClientIds
   readonly limits: LimitsConfig
@@ -117,15 +119,15 @@ const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
  * @throws {StartError} where the journal cannot be used; what was opened by then is closed
  */
 export async function openPush(options: PushSideOptions): Promise<PushSide> {
-  const { config, compat, broker, embedded, data, limits, gate, resolveClient, untaken, log, metrics } = options
+  const { config, compat, broker, embedded, data, limits, gate, resolveClient, untaken, log, metrics, slices } = options
   const closers: (() => unknown)[] = []
   const close = async (): Promise<void> => {
     for (const closer of closers.splice(0).reverse()) await closer()
   }
   try {
-    const journal = await openJournal(config, data, log)
+    const journal = await openJournal(config, data, slices, log)
     closers.push(() => journal.close())
-    const hub = await openHub({ journal, bounds: { ...config, recent }, log })
+    const hub = await openHub({ journal, bounds: { ...config, recent }, slices, log })
     closers.push(() => hub.close())
     const { packetSize, reservedClientIds } = options
     const sessionParts = { config, embedded, packetSize, data, journal, reservedClientIds, log }
@@ -175,9 +177,15 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     }))
     const push = { hub, journal, publisher: session, presence, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
-    const bodies = { limit: limits.bodySize, budget, timeout: limits.bodyTimeout, jsonValues: limits.jsonValues }
+    const bodies = {
+      limit: limits.bodySize,
+      budget,
+      timeout: limits.bodyTimeout,
+      jsonValues: limits.jsonValues,
+      slices,
+    }
     metrics.watchBodies(() => budget.used)
-    const queue = new WorkQueue()
+    const queue = new WorkQueue(slices)
     const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log, metrics }
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
@@ -237,15 +245,20 @@ async function openMails(options: NotifyOptions): Promise<Notify> {
 }
 
 /** Both kinds are loaded where they are wanted: the one on disk has a database with it. */
-async function openJournal(config: PushConfig, data: string | undefined, log: Logger): Promise<Journal> {
+async function openJournal(
+  config: PushConfig,
+  data: string | undefined,
+  slices: SliceMonitor,
+  log: Logger,
+): Promise<Journal> {
   const rules = [...config.rules, ...reservedRules(config)]
   const bounds: JournalBounds = { ...config, ...waiting, rules }
   if (config.journal === 'memory' || data === undefined) {
     const { MemoryJournal } = await import('./push/journal/memory.js')
-    return new MemoryJournal({ bounds, log })
+    return new MemoryJournal({ bounds, slices, log })
   }
   const { openLevelJournal } = await import('./push/journal/level.js')
-  return openLevelJournal({ directory: join(data, 'journal'), bounds, log })
+  return openLevelJournal({ directory: join(data, 'journal'), bounds, slices, log })
 }
 
 /** As the journal: what is known of an event is worth nothing without it. */

@@ -7,6 +7,7 @@ import { RateLimits } from './access/rate-limits.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { UserLimits } from './access/user-limits.js'
 import { ReservedClientIds } from './base/reserved-client-ids.js'
+import { SliceMonitor } from './base/slice-monitor.js'
 import { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import { developmentCertificates, listOwnFiles } from './config/own-files.js'
@@ -98,9 +99,13 @@ async function assemble(
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
   const mqttListeners = new MqttListeners()
-  const slicer = new TimeSlicer()
+  const slices = opened.add(
+    new SliceMonitor({ onSlow: slice => log.debug(slice, 'the event loop was busy with one thing for long') }),
+  )
+  metrics.watchSlices(() => slices.figures)
+  const slicer = new TimeSlicer(undefined, undefined, slices)
   const reservedClientIds = new ReservedClientIds()
-  const hooks = embeddedHooks(config, { access, users, metrics, mqttListeners, slicer, reservedClientIds })
+  const hooks = embeddedHooks(config, { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds })
   const brokers = opened.add(new Brokers(config, cwd, log, hooks))
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
@@ -117,7 +122,7 @@ async function assemble(
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
   const gate = apiGate(config, access, { resolveClient, connections: limits, users })
   const untaken = new UntakenAnswers({ log, metrics })
-  const pushParts = { brokers, mqttListeners, reservedClientIds, gate, resolveClient, untaken, log, metrics }
+  const pushParts = { brokers, mqttListeners, reservedClientIds, slices, gate, resolveClient, untaken, log, metrics }
   const push = await openPushSide(config, cwd, pushParts, opened)
   if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
@@ -160,7 +165,7 @@ async function assemble(
   const perAddress = socketsPerConnection * config.limits.connectionsPerAddress
   const sockets = new SocketLimits({ perAddress, max: maxSockets(config, log), trustedProxies: config.trustedProxies })
   const requests = { untaken, pipelined: new PipelinedRequests({ log, metrics }), streams: new StreamQueue() }
-  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, ...requests, log, metrics }
+  const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, ...requests, slices, log, metrics }
   const { http, https, mqtt } = config
   if (http.port !== 'off') {
     listening('http', await startHttp({ ...web, port: http.port, host: http.host ?? config.host }))
@@ -281,7 +286,7 @@ async function openPushSide(
     ...parts
   }: { brokers: Brokers } & Pick<
     PushSideOptions,
-    'mqttListeners' | 'reservedClientIds' | 'gate' | 'resolveClient' | 'untaken' | 'log' | 'metrics'
+    'mqttListeners' | 'reservedClientIds' | 'slices' | 'gate' | 'resolveClient' | 'untaken' | 'log' | 'metrics'
   >,
   opened: Opened,
 ): Promise<PushSide | undefined> {

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { SliceCause, SliceFigures } from './base/slice-monitor.js'
 import { type EndingReason, endingReasons } from './endings.js'
 import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
 import { type SubscriptionMetrics, subscriptionMetrics } from './subscription-metrics.js'
@@ -105,6 +106,8 @@ export interface Metrics {
   watchMails(read: () => MailFigures): void
   /** Where to ask about the embedded broker's retained messages. */
   watchRetained(read: () => RetainedFigures): void
+  /** Where to ask for which causes the event loop was busy for long. */
+  watchSlices(read: () => ReadonlyMap<SliceCause, SliceFigures>): void
   /** When the served certificate expires (milliseconds since 1970). */
   certificateExpires(time: number): void
   /** Stops what the metrics themselves run. */
@@ -266,6 +269,7 @@ export function createMetrics(): Metrics {
         },
       })
     },
+    watchSlices: read => watchSlices(registry, read),
     watchRetained: read => watchRetained(registry, read),
     watchPush: read => watchPush(registry, read),
     watchMails: read => watchMails(registry, read),
@@ -314,6 +318,31 @@ function watchMails(registry: Registry, read: () => MailFigures): void {
   counter('mqway_mail_events_total', collected, figures => figures.collected)
   const dropped = 'Of these, those of which a mail says only how many there were'
   counter('mqway_mail_events_dropped_total', dropped, figures => figures.dropped)
+}
+
+function watchSlices(registry: Registry, read: () => ReadonlyMap<SliceCause, SliceFigures>): void {
+  const settings = { labelNames: ['cause'], registers: [registry] }
+  const counter = (name: string, help: string, value: (figures: SliceFigures) => number): void => {
+    new Counter({
+      ...{ name, help, ...settings },
+      collect() {
+        this.reset()
+        for (const [cause, figures] of read()) this.inc({ cause }, value(figures))
+      },
+    })
+  }
+  counter(
+    'mqway_slow_slices_total',
+    'Times that the event loop was busy with one thing for 20 ms or more',
+    ({ count }) => count,
+  )
+  counter('mqway_slow_slices_seconds_total', 'How long these were, together', ({ seconds }) => seconds)
+  new Gauge({
+    ...{ name: 'mqway_longest_slice_seconds', help: 'The longest of these since the start', ...settings },
+    collect() {
+      for (const [cause, { longest }] of read()) this.set({ cause }, longest)
+    },
+  })
 }
 
 function watchRetained(registry: Registry, read: () => RetainedFigures): void {

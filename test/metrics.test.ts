@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { SliceMonitor, sliceCauses } from '../src/base/slice-monitor.js'
 import { endingReasons } from '../src/endings.js'
 import { createMetrics, type Metrics, noTraffic } from '../src/metrics.js'
 
@@ -95,5 +96,26 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     'mqway_push_presence_messages_total 7',
     'mqway_push_presence_dropped_total 8',
   ])
+  metrics.close()
+})
+
+it('of slow slices of the event loop have every cause', async () => {
+  const metrics = createMetrics()
+  const slices = new SliceMonitor({ onSlow: () => {}, threshold: 0, now: () => now })
+  let now = 0
+  metrics.watchSlices(() => slices.figures)
+  slices.begin('journal')
+  now = 250
+  slices.begin('replay')
+  slices.close()
+  const series = (name: string, value: number) =>
+    sliceCauses.map(cause => `${name}{cause="${cause}"} ${cause === 'journal' ? value : 0}`)
+  for (const [name, value] of Object.entries({
+    mqway_slow_slices_total: 1,
+    mqway_slow_slices_seconds_total: 0.25,
+    mqway_longest_slice_seconds: 0.25,
+  })) {
+    expect(await read(metrics, name)).toEqual(series(name, value))
+  }
   metrics.close()
 })

@@ -1,3 +1,5 @@
+import type { SliceCause, SliceMonitor } from './slice-monitor.js'
+
 /** The longest that one task runs before others have their turn, in milliseconds. */
 const sliceLength = 4
 
@@ -15,13 +17,18 @@ const sliceLength = 4
 export class TimeSlicer {
   readonly #length: number
   readonly #now: () => number
+  readonly #slices: SliceMonitor | undefined
   readonly #waiting: (() => void)[] = []
   #end = Number.NEGATIVE_INFINITY
 
-  /** @param length of one slice, in milliseconds */
-  constructor(length: number = sliceLength, now: () => number = () => performance.now()) {
+  /**
+   * @param length of one slice, in milliseconds
+   * @param slices gets the cause of each slice
+   */
+  constructor(length: number = sliceLength, now: () => number = () => performance.now(), slices?: SliceMonitor) {
     this.#length = length
     this.#now = now
+    this.#slices = slices
   }
 
   /** Tasks that wait for a slice. */
@@ -35,9 +42,13 @@ export class TimeSlicer {
   }
 
   /** Resolves when a slice begins for the caller. Never rejects. */
-  next(): Promise<void> {
+  next(cause: SliceCause = 'other task'): Promise<void> {
     return new Promise(resolve => {
-      if (this.#waiting.push(resolve) === 1) setImmediate(this.#run)
+      const begin = (): void => {
+        this.#slices?.begin(cause)
+        resolve()
+      }
+      if (this.#waiting.push(begin) === 1) setImmediate(this.#run)
     })
   }
 

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
+import type { SliceMonitor } from '../base/slice-monitor.js'
 import { Ending } from '../endings.js'
 import { type BrokerStream, type Custodian, ownPeer, type Peer } from './broker.js'
 import { BufferedBytes } from './buffered-bytes.js'
@@ -37,6 +38,8 @@ export interface ConnectionsOptions extends ConnectionLimits {
   readonly onDelay?: (() => void) | undefined
   /** The quota key of a client's connections. */
   readonly accountOf: (peer: Peer) => string
+  /** Told of each portion that is read. */
+  readonly slices?: SliceMonitor | undefined
 }
 
 /** How much the broker reads ahead of one client, and the client's side of one connection, in bytes. */
@@ -60,6 +63,8 @@ const portion = 128
 /** One connection: its two ends, and what has passed on it. */
 interface Connection {
   readonly peer: Peer
+  /** Known when Aedes is ready for what comes after CONNECT. */
+  clientId: string | undefined
   readonly client: PairEnd
   readonly broker: PairEnd
   readonly received: PacketGuard
@@ -102,7 +107,7 @@ export class Connections {
   }
 
   open(peer: Peer): Connection {
-    const { newPace, onDelay = () => {}, maxQueuedBytes } = this.#options
+    const { newPace, onDelay = () => {}, maxQueuedBytes, slices } = this.#options
     const isOwn = peer === ownPeer
     const account = isOwn ? '' : this.#options.accountOf(peer)
     let held = 0
@@ -128,6 +133,7 @@ export class Connections {
       clientHighWaterMark: highWaterMark,
       brokerHighWaterMark: isOwn ? Math.max(ownQueuedBytes, maxQueuedBytes) : maxQueuedBytes,
       inspectIn: chunk => {
+        slices?.begin('mqtt packets', connection)
         const before = received.bytes
         const published = received.publishes
         const finding = received.scan(chunk, most, mayComplete)
@@ -152,7 +158,7 @@ export class Connections {
       turnEnd: this.#turnEnd,
       joiner: this.#joiner,
     })
-    const connection: Connection = { peer, client, broker, received, sent, custody: undefined }
+    const connection: Connection = { peer, clientId: undefined, client, broker, received, sent, custody: undefined }
     this.#open.set(broker, connection)
     if (isOwn) this.ownBacklog.add(broker)
     const buffering = {
@@ -197,8 +203,10 @@ export class Connections {
   }
 
   /** Call when Aedes is ready for what comes after CONNECT. */
-  ready({ conn }: Client): void {
+  ready({ conn, id }: Client): void {
     this.#ready.add(conn)
+    const connection = this.#open.get(conn)
+    if (connection) connection.clientId = id
     this.#held.get(conn)?.()
   }
 

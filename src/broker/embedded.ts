@@ -1,5 +1,6 @@
 import type { AedesOptions, Client } from 'aedes'
 import type { ReservedClientIds } from '../base/reserved-client-ids.js'
+import type { SliceMonitor } from '../base/slice-monitor.js'
 import { TimeSlicer } from '../base/time-slicer.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
@@ -37,6 +38,8 @@ export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
 export interface EmbeddedHooks {
   /** Who may connect, and do what. Left out: everybody, everything. */
   readonly gatekeeper?: Gatekeeper | undefined
+  /** Told what the event loop works on. */
+  readonly slices?: SliceMonitor | undefined
   /** Client ids that nobody but the program itself gets. */
   readonly reservedClientIds?: ReservedClientIds | undefined
   /** How fast one connection may publish. Left out: as fast as it can. */
@@ -116,7 +119,13 @@ export async function createEmbedded(
   const turnEnd = new TurnEnd()
   const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
   const connections = new Connections(
-    { ...options, newPace, onDelay, accountOf: ({ address }) => hooks.accountOf?.(undefined, address) ?? address },
+    {
+      ...options,
+      newPace,
+      onDelay,
+      slices: hooks.slices,
+      accountOf: ({ address }) => hooks.accountOf?.(undefined, address) ?? address,
+    },
     turnEnd,
   )
   const admissions = new Admissions({

@@ -121,9 +121,9 @@ export class LiveSubscriptions {
 
   async #removeAll(subscriber: Subscriber): Promise<void> {
     const isLong = subscriber.filters.size > fewFilters
-    if (isLong) await this.#slicer.next()
+    if (isLong) await this.#slicer.next('subscriptions')
     for (const filter of subscriber.filters.keys()) {
-      if (isLong && this.#slicer.isOver) await this.#slicer.next()
+      if (isLong && this.#slicer.isOver) await this.#slicer.next('subscriptions')
       this.#remove(subscriber, filter)
     }
   }

@@ -110,12 +110,12 @@ export class RetainedDelivery {
     const scan = retained.scan(filters)
     let steps = 0
     let batch = scan.next(() => ++steps >= immediateSteps)
-    if (batch.topics.length > immediateMessages) await this.#turns.run(account, () => slicer.next())
+    if (batch.topics.length > immediateMessages) await this.#turns.run(account, () => slicer.next('retained messages'))
     for (;;) {
       if (batch.topics.length > 0) await this.#send(client, account, batch)
       if (scan.isDone || !this.#isOpen(client)) return
       batch = await this.#turns.run(account, async () => {
-        await slicer.next()
+        await slicer.next('retained messages')
         return this.#isOpen(client) ? scan.next(() => slicer.isOver) : { topics: [], bytes: 0 }
       })
     }

@@ -85,7 +85,7 @@ export class SessionEnqueuer {
     const { slicer } = this.#options
     try {
       while (job.position < job.subscribers.length) {
-        await slicer.next()
+        await slicer.next('sessions')
         const writes: Promise<void>[] = []
         do {
           const next = job.subscribers.slice(job.position, job.position + batch)

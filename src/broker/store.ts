@@ -134,12 +134,12 @@ export class Store {
 
   /** Ends the sessions that have been without their client for too long. */
   async expire(): Promise<void> {
-    await this.#slicer.next()
-    for (const _ of this.sessions.touch()) if (this.#slicer.isOver) await this.#slicer.next()
+    await this.#slicer.next('sessions')
+    for (const _ of this.sessions.touch()) if (this.#slicer.isOver) await this.#slicer.next('sessions')
     for (const id of this.sessions.expired()) {
       this.#onEnded?.('expired')
       await this.#end(id)
-      await this.#slicer.next()
+      await this.#slicer.next('sessions')
     }
   }
 

@@ -1,3 +1,5 @@
+import type { SliceMonitor } from '../base/slice-monitor.js'
+
 /** Somebody who has something to do, piece by piece. */
 export interface Worker {
   /** Those of the same name share one turn: a network, so that a client with a hundred connections waits for itself. */
@@ -17,7 +19,13 @@ const longestTurn = 2
 export class WorkQueue {
   /** By what they share a turn with; the next one first, among those and in each. */
   readonly #waiting = new Map<string, Set<Worker>>()
+  readonly #slices: SliceMonitor | undefined
   #isScheduled = false
+
+  /** @param slices told of each piece */
+  constructor(slices?: SliceMonitor) {
+    this.#slices = slices
+  }
 
   /** Has it work in one of the next turns; nothing happens where it waits already. */
   add(worker: Worker): void {
@@ -77,6 +85,7 @@ export class WorkQueue {
     // Behind all others that wait.
     this.#waiting.delete(name)
     if (group.size > 0) this.#waiting.set(name, group)
+    this.#slices?.begin('web socket', worker)
     if (worker.work()) this.add(worker)
   }
 }

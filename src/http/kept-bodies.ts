@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { SliceMonitor } from '../base/slice-monitor.js'
 import { Ending } from '../endings.js'
 import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
 import { CollectedChunks } from './collected-chunks.js'
@@ -13,10 +14,12 @@ export interface BodyLimits {
   readonly timeout: number
   /** Of JSON, as for `exceededJsonBound`. */
   readonly jsonValues: number
+  /** Told when one is complete. */
+  readonly slices?: SliceMonitor | undefined
 }
 
 /** Bounds on the bodies of one scope. */
-export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget'> {
+export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' | 'slices'> {
   readonly senderOf: (request: FastifyRequest) => BodySender
 }
 
@@ -24,7 +27,7 @@ export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget'> 
  * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
  * that ask who sends one before any of it is kept. They count until the request is answered.
  */
-export function keepBodies(scope: FastifyInstance, { limit, budget, senderOf }: KeptBodiesOptions): void {
+export function keepBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: KeptBodiesOptions): void {
   const accounts = new WeakMap<FastifyRequest, HeldBytes>()
   const closed = new WeakSet<FastifyRequest>()
   scope.addHook('onRequest', (request, reply, done) => {
@@ -58,7 +61,10 @@ export function keepBodies(scope: FastifyInstance, { limit, budget, senderOf }: 
         settle(Ending.from(error))
       }
     }
-    const succeed = (): void => settle(null, chunks.take())
+    const succeed = (): void => {
+      slices?.begin('http body', request.raw)
+      settle(null, chunks.take())
+    }
     // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
     const fail = (error: Error): void =>
       settle(error instanceof Ending ? error : Object.assign(error, { statusCode: 400 }))

@@ -10,6 +10,7 @@ import {
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
+import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import { isAnswering, NotedAnswer, owesAnswer } from '../http/last-answer.js'
@@ -37,6 +38,8 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly pipelined: PipelinedRequests
   /** Requests of HTTP/2 that have just come. */
   readonly streams: StreamQueue
+  /** Told of each request. */
+  readonly slices?: SliceMonitor | undefined
   /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
   readonly idleTimeout?: number
 }
@@ -148,7 +151,7 @@ function serveRequests(
   options: WebServerOptions,
   cancelled: (session: Http2Session) => void = () => {},
 ): () => void {
-  const { app, untaken, pipelined, streams, log, metrics } = options
+  const { app, untaken, pipelined, streams, slices, log, metrics } = options
   let closing = false
   function over(this: Answer): void {
     untaken.delete(this)
@@ -166,6 +169,7 @@ function serveRequests(
   }
   server.on('request', (request: IncomingMessage | Http2ServerRequest, response: Answer) => {
     const handle = (): void => {
+      slices?.begin('http request', request)
       untaken.add(response)
       app.routing(request, response)
     }

@@ -1,3 +1,4 @@
+import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Logger } from '../log.js'
 import { isHole } from './event.js'
 import type { Joining } from './joining.js'
@@ -21,6 +22,7 @@ export interface CatchUpOptions {
   readonly journal: Journal
   readonly recent: Recent
   readonly log: Logger
+  readonly slices?: SliceMonitor | undefined
   /** The newest event of which everybody who is live was told. */
   readonly position: () => number
   /** Has a subscriber told of what comes from now on. */
@@ -61,6 +63,7 @@ export class CatchUps {
   }
 
   readonly #run = (): void => {
+    this.#options.slices?.begin('replay')
     this.#scheduled = false
     let left = turnTests
     for (const subscriber of this.#ready) {

@@ -1,3 +1,4 @@
+import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Logger } from '../log.js'
 import { FilterIndex } from '../topics/filter-index.js'
 import { CatchUps } from './catch-ups.js'
@@ -26,6 +27,8 @@ export interface HubOptions {
   readonly journal: Journal
   readonly bounds: QueueBounds & { readonly recent: RecentBounds }
   readonly log: Logger
+  /** Told what the event loop works on. */
+  readonly slices?: SliceMonitor | undefined
 }
 
 /** Filters of those who have left that are forgotten in one turn of the event loop: some 2 ms. */
@@ -78,11 +81,12 @@ export class Hub {
   readonly #topics = new FilterIndex<Subscriber>()
   readonly #unwatch: () => void
   #position: number
-  readonly #writeQueue = new WriteQueue()
+  readonly #writeQueue: WriteQueue
   #closed = false
 
   /** @param recent the newest events of the journal, up to its head */
-  constructor({ journal, bounds, log }: HubOptions, recent: Recent) {
+  constructor({ journal, bounds, log, slices }: HubOptions, recent: Recent) {
+    this.#writeQueue = new WriteQueue(slices)
     this.#journal = journal
     this.#recent = recent
     this.#position = journal.head
@@ -103,9 +107,17 @@ export class Hub {
       left: subscriber => this.#leave(subscriber),
     }
     const position = (): number => this.#position
-    this.#catchUps = new CatchUps({ journal, recent, log, position, join: subscriber => this.#join(subscriber) })
+    this.#catchUps = new CatchUps({
+      journal,
+      recent,
+      log,
+      slices,
+      position,
+      join: subscriber => this.#join(subscriber),
+    })
     this.#unwatch = journal.watch(
       events => {
+        slices?.begin('push events')
         for (const event of events) this.#dispatch(event)
       },
       topic => this.counters.catchingUp > 0 || this.#topics.match(topic).length > 0,

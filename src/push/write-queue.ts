@@ -1,3 +1,5 @@
+import type { SliceMonitor } from '../base/slice-monitor.js'
+
 /** Somebody for whom something waits to be written. */
 export interface Writer {
   flush(): void
@@ -18,11 +20,17 @@ const mostWritten = 4096
  * each turn, took 9.4 µs each with all of them in one turn, and take 2.4 µs so.
  */
 export class WriteQueue {
+  readonly #slices: SliceMonitor | undefined
   #waiting: Writer[] = []
   #next = 0
   #running = false
   /** When the turn's other work began, in milliseconds. */
   #since = 0
+
+  /** @param slices told of each turn */
+  constructor(slices?: SliceMonitor) {
+    this.#slices = slices
+  }
 
   /** Has it write in this turn of the event loop, or in one of the next. */
   add(writer: Writer): void {
@@ -34,6 +42,7 @@ export class WriteQueue {
   }
 
   readonly #run = (): void => {
+    this.#slices?.begin('push writes')
     const began = performance.now()
     const until = began + share * (began - this.#since)
     let time = began

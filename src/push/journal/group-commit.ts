@@ -1,3 +1,4 @@
+import type { SliceMonitor } from '../../base/slice-monitor.js'
 import type { Event, Message } from '../event.js'
 import { type JournalBounds, JournalRefusal, sizeOf, type Urgency } from '../journal.js'
 import { everyTopic, type TopicPredicate } from '../topics.js'
@@ -26,6 +27,8 @@ export interface GroupCommitOptions {
   readonly bounds: Pick<JournalBounds, 'maxWaiting' | 'maxWaitingBytes'>
   /** Writes messages down, in order: all of them, or none, and then it rejects. */
   readonly write: (messages: readonly Message[]) => Promise<readonly Event[]>
+  /** Told of each batch. */
+  readonly slices?: SliceMonitor | undefined
 }
 
 /**
@@ -108,6 +111,7 @@ export class GroupCommit {
   async #run(): Promise<void> {
     await new Promise(setImmediate)
     while (this.#due) {
+      this.#options.slices?.begin('journal')
       const batch = this.#take()
       try {
         const events = await this.#options.write(batch.map(({ message }) => message))

@@ -1,3 +1,4 @@
+import type { SliceMonitor } from '../../base/slice-monitor.js'
 import type { Logger } from '../../log.js'
 import type { Event, Message } from '../event.js'
 import {
@@ -45,6 +46,7 @@ export interface LevelJournalOptions {
   readonly log: Logger
   /** Milliseconds since 1970. */
   readonly clock?: () => number
+  readonly slices?: SliceMonitor | undefined
 }
 
 /**
@@ -77,12 +79,13 @@ class LevelJournal implements Journal {
   #closing: Promise<void> | undefined
   #warned = Number.NEGATIVE_INFINITY
 
-  constructor(options: OpenOptions, opened: OpenedDatabase) {
+  constructor(options: OpenOptions & Pick<LevelJournalOptions, 'slices'>, opened: OpenedDatabase) {
     this.#options = options
     this.epoch = opened.state.epoch
     this.#database = opened.database
     this.#ledger = this.#newLedger(opened)
-    this.#commit = new GroupCommit({ bounds: options.bounds, write: messages => this.#write(messages) })
+    const { bounds, slices } = options
+    this.#commit = new GroupCommit({ bounds, slices, write: messages => this.#write(messages) })
     this.#timer = setInterval(() => this.#trimSoon(), trimInterval).unref()
     this.#trimSoon()
   }

@@ -1,3 +1,4 @@
+import type { SliceMonitor } from '../../base/slice-monitor.js'
 import type { Logger } from '../../log.js'
 import { type Event, formatId, type Message, newEpoch } from '../event.js'
 import {
@@ -30,6 +31,7 @@ export interface MemoryJournalOptions {
   readonly log: Logger
   /** Milliseconds since 1970. */
   readonly clock?: () => number
+  readonly slices?: SliceMonitor | undefined
 }
 
 /** A journal that ends with the process. */
@@ -48,13 +50,13 @@ export class MemoryJournal implements Journal {
   /** What goes on while there is more over the bounds than goes in one turn of the event loop. */
   #trimming: Promise<void> | undefined
 
-  constructor({ bounds, log, clock = Date.now }: MemoryJournalOptions) {
+  constructor({ bounds, log, clock = Date.now, slices }: MemoryJournalOptions) {
     this.#shares = new Shares(bounds)
     this.#logs = Array.from({ length: this.#shares.count }, (_, share) => new EventLog(this.#shares.boundsOf(share)))
     this.#clock = clock
     this.epoch = newEpoch(clock())
     this.#retained = new RetainedMessages(bounds, log)
-    this.#commit = new GroupCommit({ bounds, write: messages => this.#writeAll(messages) })
+    this.#commit = new GroupCommit({ bounds, slices, write: messages => this.#writeAll(messages) })
     this.#timer = setInterval(() => this.trim(), trimInterval).unref()
   }
 
