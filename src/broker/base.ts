@@ -1,3 +1,4 @@
+import type { Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import { RetainedMemory, type RetainedStorage } from './retained-storage.js'
 import { MemoryQueues, type SessionQueues } from './session-queues.js'
@@ -29,6 +30,10 @@ export interface Base {
   readonly sessions: readonly StoredSession[]
   /** Stores the user of a session, and when its client was connected. */
   keepSession(id: string, session: Pick<StoredSession, 'owner' | 'network' | 'seen'>): Promise<void>
+  /** The subscriptions that were there when it was opened, a session after the other. */
+  allSubscriptions(): AsyncIterable<readonly [id: string, subscriptions: readonly Subscription[]]>
+  /** Removes many sessions, which nobody uses yet. */
+  removeSessions(ids: ReadonlySet<string>): Promise<void>
   /** Removes a session, with all that is in it. */
   removeSession(id: string): Promise<void>
 }
@@ -44,6 +49,8 @@ export function memoryBase(persistence: Persistence): Base {
     retained: new RetainedMemory(),
     sessions: [],
     keepSession: async () => {},
+    allSubscriptions: async function* () {},
+    removeSessions: async () => {},
     removeSession: async id => {
       await Promise.all([subscriptions.clear({ id }), persistence.cleanIncoming({ id }), queues.remove(id)])
     },

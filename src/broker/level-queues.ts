@@ -1,7 +1,13 @@
 import type { AedesPublishPacket } from 'aedes'
 import type { Level } from 'level'
 import { decode, encode } from 'msgpack-lite'
-import { type ClearedMessage, noSuchPacket, type QueuedMessage, type SessionQueues } from './session-queues.js'
+import {
+  type ClearedMessage,
+  noSuchPacket,
+  type QueuedMessage,
+  type QueueSize,
+  type SessionQueues,
+} from './session-queues.js'
 
 /** Bytes that a stored message takes beyond its value, about. */
 const messageOverhead = 100
@@ -68,6 +74,29 @@ export class LevelQueues implements SessionQueues {
     for await (const value of this.#database.values<string, Buffer>({ ...range, valueEncoding })) {
       yield decodeMessage(value)
     }
+  }
+
+  async trim(clientId: string, maxBytes: number): Promise<QueueSize> {
+    const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
+    let [queued, bytes] = [0, 0]
+    for await (const [key, value] of this.#database.iterator<string, Buffer>({ ...range, valueEncoding })) {
+      if (bytes + storedBytes(value) > maxBytes) {
+        await this.#removeFrom(clientId, key, range.lt)
+        break
+      }
+      bytes += storedBytes(value)
+      queued++
+    }
+    return { queued, bytes }
+  }
+
+  /** Removes the messages from `key` on; those that have been sent are found by their identifier, too. */
+  async #removeFrom(clientId: string, key: string, lt: string): Promise<void> {
+    for await (const value of this.#database.values<string, Buffer>({ gte: key, lt, valueEncoding })) {
+      const { messageId } = decodeMessage(value)
+      if (messageId) await this.#database.del(idKey(clientId, messageId))
+    }
+    await this.#database.clear({ gte: key, lt })
   }
 
   async remove(clientId: string): Promise<void> {

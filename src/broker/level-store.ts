@@ -1,7 +1,9 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
+import { decode } from 'msgpack-lite'
 import { codeOf } from '../error-code.js'
 import { StartError } from '../start-error.js'
 import type { Base, StoredSession } from './base.js'
@@ -18,9 +20,13 @@ export interface LevelBase extends Base {
 
 /** Under which `aedes-persistence-level` keeps subscriptions. */
 const subscriptionsKey = 'subscriptions'
+/** Keys that one write removes. */
+const removedAtOnce = 1000
+
 /** Keys of our own, beside those of `aedes-persistence-level`. */
 const runKey = 'mqway:run'
-const sessionKey = (id: string): string => `mqway:session:${encodeURIComponent(id)}`
+const sessionKind = 'mqway:session'
+const sessionKey = (id: string): string => `${sessionKind}:${encodeURIComponent(id)}`
 
 /**
  * Opens, or makes, the database under `<data>/broker`.
@@ -57,6 +63,8 @@ export async function openLevel(data: string): Promise<LevelBase> {
     sessions: await readSessions(database),
     run,
     keepSession: (id, session) => database.put(sessionKey(id), sessionRecord(session)),
+    allSubscriptions: () => allSubscriptions(database),
+    removeSessions: ids => removeSessions(database, ids),
     removeSession: async id => {
       await Promise.all([
         database.clear(rangeOf(`${subscriptionsKey}:${encodeURIComponent(id)}`)),
@@ -111,29 +119,67 @@ function parseRecord(id: string, record: string | undefined): Pick<StoredSession
   }
 }
 
-/** The sessions that anything is kept for. */
+/** The subscriptions of all sessions; keys are in the order of client ids. */
+async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readonly [string, readonly Subscription[]]> {
+  let current = ''
+  let subscriptions: Subscription[] = []
+  const values = database.values<string, Buffer>({ ...rangeOf(subscriptionsKey), valueEncoding: 'buffer' })
+  for await (const value of values) {
+    const { clientId, ...subscription } = decode<Subscription & { clientId: string }>(value)
+    if (clientId !== current) {
+      if (subscriptions.length > 0) yield [current, subscriptions]
+      current = clientId
+      subscriptions = []
+    }
+    subscriptions.push(subscription)
+  }
+  if (subscriptions.length > 0) yield [current, subscriptions]
+}
+
+/** Removes all keys of these sessions, in bounded writes; the records go last, so that a start that is interrupted finds the rest again. */
+async function removeSessions(database: LevelDatabase, ids: ReadonlySet<string>): Promise<void> {
+  for (const kind of [subscriptionsKey, 'outgoing', 'outgoing-id', 'incoming', sessionKind]) {
+    let keys: string[] = []
+    const removeKeys = (): Promise<void> => database.batch(keys.map(key => ({ type: 'del', key })))
+    for await (const key of database.keys(rangeOf(kind))) {
+      if (!ids.has(idOf(key, kind))) continue
+      if (keys.push(key) < removedAtOnce) continue
+      await removeKeys()
+      keys = []
+    }
+    await removeKeys()
+  }
+}
+
+/** The client id in a key. */
+function idOf(key: string, kind: string): string {
+  return decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
+}
+
+/** The sessions that anything is kept for; one key at a time, and a message at a time, is in memory. */
 async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
-  const queues = new Map<string, { queued: number; bytes: number }>()
-  const queueOf = (key: string, kind: string): { queued: number; bytes: number } => {
-    const id = decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
-    const queue = queues.get(id) ?? { queued: 0, bytes: 0 }
-    queues.set(id, queue)
-    return queue
+  const sessions = new Map<string, { queued: number; bytes: number; record?: string }>()
+  const sessionOf = (key: string, kind: string): { queued: number; bytes: number; record?: string } => {
+    const id = idOf(key, kind)
+    const session = sessions.get(id) ?? { queued: 0, bytes: 0 }
+    sessions.set(id, session)
+    return session
   }
-  for (const kind of [subscriptionsKey, 'incoming', 'mqway:session']) {
-    for await (const key of database.keys(rangeOf(kind))) queueOf(key, kind)
+  for await (const [key, record] of database.iterator(rangeOf(sessionKind))) {
+    sessionOf(key, sessionKind).record = record
   }
+  for await (const key of database.keys(rangeOf(subscriptionsKey))) sessionOf(key, subscriptionsKey)
   const messages = database.iterator<string, Buffer>({ ...rangeOf('outgoing'), valueEncoding: 'buffer' })
   for await (const [key, value] of messages) {
-    const queue = queueOf(key, 'outgoing')
-    queue.queued++
-    queue.bytes += storedBytes(value)
+    const session = sessionOf(key, 'outgoing')
+    session.queued++
+    session.bytes += storedBytes(value)
   }
-  const sessions: StoredSession[] = []
-  for (const [id, queue] of queues) {
-    sessions.push({ ...parseRecord(id, await database.get(sessionKey(id))), ...queue })
+  // Identifiers of a client that had no session, and was connected when the last run was killed.
+  for await (const key of database.keys(rangeOf('incoming'))) {
+    if (!sessions.has(idOf(key, 'incoming'))) await database.del(key)
   }
-  return sessions
+  return Array.from(sessions, ([id, { record, ...queue }]) => ({ ...parseRecord(id, record), ...queue }))
 }
 
 function startError(data: string, directory: string, error: unknown): StartError {

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import type { AedesPublishPacket } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { TimeSlicer } from '../base/time-slicer.js'
@@ -94,6 +95,9 @@ export class SessionEnqueuer {
         } while (job.position < job.subscribers.length && !slicer.isOver)
         job.writing = Promise.all(writes)
         await job.writing
+        // Two turns of the event loop without a slice: a round trip of others takes several.
+        await turn()
+        await turn()
       }
     } finally {
       this.#jobs.delete(job)

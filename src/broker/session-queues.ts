@@ -11,6 +11,12 @@ export interface QueuedMessage {
   add(clientIds: readonly string[]): Promise<void>
 }
 
+/** Messages in a queue, and the bytes that they take. */
+export interface QueueSize {
+  readonly queued: number
+  readonly bytes: number
+}
+
 /** A message that has left a queue. */
 export interface ClearedMessage {
   readonly packet: AedesPublishPacket
@@ -35,6 +41,8 @@ export interface SessionQueues {
   clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined>
   /** The messages as they are now. */
   read(clientId: string): AsyncIterable<AedesPublishPacket>
+  /** Removes the newest messages until the others take no more than so many bytes. */
+  trim(clientId: string, maxBytes: number): Promise<QueueSize>
   /** Removes the whole queue. */
   remove(clientId: string): Promise<void>
 }
@@ -101,6 +109,18 @@ export class MemoryQueues implements SessionQueues {
 
   async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {
     for (const entry of [...(this.#queues.get(clientId) ?? [])]) yield withId(entry)
+  }
+
+  async trim(clientId: string, maxBytes: number): Promise<QueueSize> {
+    const queue = this.#queues.get(clientId) ?? []
+    let [queued, bytes] = [0, 0]
+    for (const { packet } of queue) {
+      if (bytes + messageBytes(packet) > maxBytes) break
+      bytes += messageBytes(packet)
+      queued++
+    }
+    queue.length = queued
+    return { queued, bytes }
   }
 
   async remove(clientId: string): Promise<void> {

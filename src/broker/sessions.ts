@@ -5,6 +5,7 @@ import type { SessionBound, SessionEndReason } from '../session-metrics.js'
 import type { Base, StoredSession } from './base.js'
 import type { Owner } from './owners.js'
 import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders } from './session-holders.js'
+import type { QueueSize } from './session-queues.js'
 
 /** As many messages as can be under way to a client that is connected: packet identifiers have 16 bits [MQTT-2.3.1-1]. */
 const maxUnacknowledged = 65_535
@@ -35,6 +36,8 @@ interface Session {
   queued: number
   /** Of the queued messages, its filters, and itself. */
   bytes: number
+  /** Of the queued messages alone. */
+  queueBytes: number
   /** Whether its client is yet to take it up for the first time. */
   isNew: boolean
   warned: boolean
@@ -87,15 +90,36 @@ export class Sessions {
     const leftOut: StoredSession[] = []
     const restored: Session[] = []
     for (const one of [...stored].sort((a, b) => b.seen - a.seen)) {
-      const { id, owner, network, seen, queued, bytes } = one
-      const fresh = newSession(id, { owner, network })
-      const session = { ...fresh, seen, queued, bytes: fresh.bytes + bytes, isNew: false }
+      const { id, owner, network, seen } = one
+      const session = { ...newSession(id, { owner, network }), seen, isNew: false }
       if (this.#holders.boundOf(session.holder) || this.#exceededBy(session.holder, session.bytes)) leftOut.push(one)
       else restored.push(this.#add(session))
     }
     // In the order in which they lost their clients.
     for (const session of restored.reverse()) this.#holders.absent(session)
     return leftOut
+  }
+
+  /** Bytes that a session may take beyond those that it takes. */
+  roomOf(id: string): number {
+    const session = this.#sessions.get(id)
+    const key = session && holderKey(session.holder)
+    if (key === undefined) return Number.POSITIVE_INFINITY
+    return Math.max(0, Math.floor((this.#quota.max - this.#quota.total - this.#quota.of(key)) / 2))
+  }
+
+  /** Bytes that the messages of a session may take beyond those that they take. */
+  queueRoomOf(id: string): number {
+    const { queueBytes = 0 } = this.#sessions.get(id) ?? {}
+    return Math.max(0, Math.min(this.#options.limits.maxSessionBytes - queueBytes, this.roomOf(id)))
+  }
+
+  /** Counts the queue of a restored session. */
+  restoreQueue(id: string, { queued, bytes }: QueueSize): void {
+    const session = this.#sessions.get(id)
+    if (!session) return
+    session.queued = queued
+    this.#growQueue(session, bytes)
   }
 
   has(id: string): boolean {
@@ -206,7 +230,7 @@ export class Sessions {
     const bound = this.#exceeded(session, bytes)
     if (bound === undefined) {
       session.queued++
-      this.#grow(session, bytes)
+      this.#growQueue(session, bytes)
       return true
     }
     this.dropped++
@@ -223,7 +247,7 @@ export class Sessions {
     const { maxQueuedMessages, maxSessionBytes } = this.#options.limits
     const limit = this.#connected.has(session.id) ? Math.max(maxQueuedMessages, maxUnacknowledged) : maxQueuedMessages
     if (session.queued >= limit) return 'maxQueuedMessages'
-    if (session.queued > 0 && session.bytes + bytes > maxSessionBytes + sessionOverhead) return 'maxSessionBytes'
+    if (session.queued > 0 && session.queueBytes + bytes > maxSessionBytes) return 'maxSessionBytes'
     return this.#exceededBy(session.holder, bytes) ? 'maxSessionsBytes' : undefined
   }
 
@@ -232,7 +256,19 @@ export class Sessions {
     const session = this.#sessions.get(id)
     if (!session) return
     if (session.queued > 0) session.queued--
-    this.#grow(session, -bytes)
+    this.#growQueue(session, -bytes)
+  }
+
+  /** Call when the messages of a session take so many bytes more. */
+  growQueue(id: string, bytes: number): void {
+    const session = this.#sessions.get(id)
+    if (session) this.#growQueue(session, bytes)
+  }
+
+  #growQueue(session: Session, bytes: number): void {
+    const change = Math.max(bytes, -session.queueBytes)
+    session.queueBytes += change
+    this.#grow(session, change)
   }
 
   /** Whether the session, if there is one, may take so many bytes more. */
@@ -241,7 +277,7 @@ export class Sessions {
     return session === undefined || !this.#exceededBy(session.holder, bytes)
   }
 
-  /** Call when the messages or filters of a session take so many bytes more. */
+  /** Call when the filters of a session take so many bytes more. */
   grow(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (session) this.#grow(session, bytes)
@@ -313,5 +349,5 @@ const endings: Readonly<Record<SessionEndReason, string>> = {
 }
 
 function newSession(id: string, holder: Holder): Session {
-  return { id, holder, seen: Date.now(), queued: 0, bytes: sessionOverhead, isNew: true, warned: false }
+  return { id, holder, seen: Date.now(), queued: 0, bytes: sessionOverhead, queueBytes: 0, isNew: true, warned: false }
 }

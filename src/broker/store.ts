@@ -12,6 +12,7 @@ import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import type { RetainedBounds } from './retained-quota.js'
 import { ownPayload, SessionEnqueuer } from './session-enqueuer.js'
+import { loadSessions } from './session-loader.js'
 import { noSuchPacket, type SessionQueues } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
 import { isTopicFilter } from './topic-filter.js'
@@ -55,7 +56,7 @@ export class Store {
   /** The quota key of the message that is being published. */
   publisher = ''
   readonly #limits: StoreLimits
-  readonly #stored: Base['sessions']
+  readonly #stored: Base
   readonly #base: Persistence
   readonly #subscriptions: Base['subscriptions']
   readonly #queues: SessionQueues
@@ -91,7 +92,7 @@ export class Store {
     this.sessions = new Sessions({ base, limits, end: id => this.#end(id), log, onError, ...hooks })
     this.retained = new Retained({ storage: base.retained, bounds: limits, log })
     this.#limits = limits
-    this.#stored = base.sessions
+    this.#stored = base
     this.#base = base.persistence
     this.#subscriptions = base.subscriptions
     this.#queues = base.queues
@@ -107,29 +108,14 @@ export class Store {
   async setup(broker: Aedes): Promise<void> {
     await this.#base.setup(broker)
     await this.retained.load()
-    const leftOut = this.sessions.restore(this.#stored).map(({ id }) => id)
-    for (const { id } of this.#stored) {
-      if (!this.sessions.has(id) || (await this.#restoreFilters(id))) continue
-      this.sessions.remove(id)
-      leftOut.push(id)
-    }
-    for (const id of leftOut) await this.#removeSession(id)
-    if (leftOut.length > 0) this.#warnOfLeftOut(leftOut)
-  }
-
-  /** Loads the filters of a stored session. @returns whether they are within the bounds; if not, they are not loaded */
-  async #restoreFilters(id: string): Promise<boolean> {
-    const bytes = this.#index.add(id, await this.#readSubscriptions({ id }))
-    const fits = this.sessions.fits(id, bytes)
-    if (fits) this.sessions.grow(id, bytes)
-    else this.#index.removeAll(id)
-    return fits
-  }
-
-  #warnOfLeftOut(ids: readonly string[]): void {
-    const options = 'mqtt.maxSessions, mqtt.maxSessionsPerUser, mqtt.maxAnonymousSessions and mqtt.maxSessionsBytes'
-    const count = `${ids.length} stored ${ids.length === 1 ? 'session' : 'sessions'}`
-    this.#log.warn({ clientIds: ids.slice(0, 5) }, `removed ${count} beyond the bounds (${options})`)
+    await loadSessions({
+      base: this.#stored,
+      sessions: this.sessions,
+      index: this.#index,
+      slicer: this.#slicer,
+      withinBounds: subscriptions => this.#withinBounds(subscriptions),
+      log: this.#log,
+    })
   }
 
   /** Ends the sessions that have been without their client for too long. */
@@ -200,9 +186,13 @@ export class Store {
   /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
   async #readSubscriptions(client: Session): Promise<Subscription[]> {
     const stored = await this.#subscriptions.read(client)
+    return this.#withinBounds(stored)
+  }
+
+  #withinBounds(subscriptions: readonly Subscription[]): Subscription[] {
     const { maxSubscriptions, maxSubscriptionBytes } = this.#limits
     let bytes = 0
-    return stored
+    return subscriptions
       .filter(({ topic }) => isTopicFilter(topic, this.#limits))
       .slice(0, maxSubscriptions)
       .filter(({ topic }) => {
@@ -239,7 +229,7 @@ export class Store {
 
   async #update(client: Session, packet: AedesPublishPacket): Promise<void> {
     try {
-      this.sessions.grow(client.id, await this.#queues.update(client.id, packet))
+      this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))
     } catch (error) {
       if (!(error instanceof Error && error.message === noSuchPacket().message)) throw error
       // A PUBREC for what is not in the queue, such as a retained message: PUBREL is the answer all the same.
@@ -249,7 +239,7 @@ export class Store {
       if (!this.sessions.admitMessage(client.id, message.bytes))
         throw new Error('too many messages wait for their acknowledgement')
       await message.add([client.id])
-      this.sessions.grow(client.id, await this.#queues.update(client.id, packet))
+      this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))
     }
   }
 
