@@ -1,8 +1,9 @@
 import { resolve } from 'node:path'
 import type { Access } from './access/access.js'
+import type { AnonymousPublishes } from './access/anonymous-publishes.js'
 import { accountOf, networkOf } from './access/limits.js'
 import { MqttGatekeeper } from './access/mqtt-gatekeeper.js'
-import { TokenBucket } from './access/rate-limits.js'
+import { type Rate, TokenBucket } from './access/rate-limits.js'
 import type { UserLimits } from './access/user-limits.js'
 import type { ReservedClientIds } from './base/reserved-client-ids.js'
 import type { SliceMonitor } from './base/slice-monitor.js'
@@ -10,6 +11,7 @@ import type { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
 import type { EmbeddedHooks } from './broker/embedded.js'
 import type { ProbeOptions } from './broker/probe.js'
+import type { NewPace } from './broker/throttle.js'
 import { createUpstream } from './broker/upstream.js'
 import { type BrokerConfig, type Config, upstreamAt } from './config/schema.js'
 import type { ProbedBroker } from './listen/readiness.js'
@@ -85,6 +87,8 @@ export interface EmbeddedParts {
   readonly slicer: TimeSlicer
   readonly slices: SliceMonitor
   readonly reservedClientIds: ReservedClientIds
+  /** Rates of clients without a user name; `undefined` for any. */
+  readonly anonymousPublishes: AnonymousPublishes | undefined
 }
 
 /** What the embedded broker asks access/, and tells the metrics. */
@@ -92,16 +96,11 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
   const { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds } = parts
   const { authenticator, rules } = access
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
+  const rate = perSecond === 'off' ? undefined : { perSecond, burst }
   return {
     gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
     reservedClientIds,
-    newPace:
-      perSecond === 'off'
-        ? undefined
-        : () => {
-            const bucket = new TokenBucket({ perSecond, burst })
-            return { portion: perSecond, spend: messages => bucket.spend(messages) }
-          },
+    newPace: newPaceOf(rate, parts.anonymousPublishes),
     onDelay: metrics.delayed,
     onDenied: metrics.denied,
     slicer,
@@ -112,5 +111,20 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
     sessions: metrics.sessions,
     filters: metrics.filters,
     networkOf,
+  }
+}
+
+/** Makes paces: by the rate of each connection, and by that of addresses for clients without a user name. */
+function newPaceOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): NewPace | undefined {
+  if (!rate && !anonymous) return undefined
+  return ({ address }, isNamed) => {
+    const bucket = rate && new TokenBucket(rate)
+    return {
+      portion: rate?.perSecond ?? Number.POSITIVE_INFINITY,
+      spend: (messages, bytes) => {
+        const owed = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
+        return Math.max(bucket?.spend(messages) ?? 0, owed)
+      },
+    }
   }
 }

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
+import type { AnonymousPublishes } from './access/anonymous-publishes.js'
 import type { ClientResolver } from './access/client-address.js'
 import { accountOf } from './access/limits.js'
 import { RateLimits, TokenBucket } from './access/rate-limits.js'
@@ -65,6 +66,8 @@ export interface PushSideOptions {
   readonly limits: LimitsConfig
   readonly gate: ApiGate
   readonly resolveClient: ClientResolver
+  /** Rates of clients without a user name; `undefined` for any. */
+  readonly anonymousPublishes: AnonymousPublishes | undefined
   readonly untaken: UntakenAnswers
   readonly log: Logger
   readonly metrics: Metrics
@@ -185,8 +188,10 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       slices,
     }
     metrics.watchBodies(() => budget.used)
+    const { anonymousPublishes } = options
     const queue = new WorkQueue(slices)
-    const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log, metrics }
+    const shared = { gate, bodies, queue, untaken, anonymousPublishes, log, metrics }
+    const transport: DeliveryOptions = { push, connections, ...shared }
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
     const publishes = rate && new RateLimits(rate)

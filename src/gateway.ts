@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { type Access, openAccess } from './access/access.js'
+import { anonymousPublishesOf } from './access/anonymous-publishes.js'
 import { compileClientResolver } from './access/client-address.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins, type OriginPolicy } from './access/origins.js'
@@ -105,7 +106,9 @@ async function assemble(
   metrics.watchSlices(() => slices.figures)
   const slicer = new TimeSlicer(undefined, undefined, slices)
   const reservedClientIds = new ReservedClientIds()
-  const hooks = embeddedHooks(config, { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds })
+  const anonymousPublishes = isForLoopback(config) ? undefined : anonymousPublishesOf(config.limits)
+  const brokerParts = { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds, anonymousPublishes }
+  const hooks = embeddedHooks(config, brokerParts)
   const brokers = opened.add(new Brokers(config, cwd, log, hooks))
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
@@ -122,7 +125,8 @@ async function assemble(
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
   const gate = apiGate(config, access, { resolveClient, connections: limits, users })
   const untaken = new UntakenAnswers({ log, metrics })
-  const pushParts = { brokers, mqttListeners, reservedClientIds, slices, gate, resolveClient, untaken, log, metrics }
+  const parts = { brokers, mqttListeners, reservedClientIds, anonymousPublishes, slices }
+  const pushParts = { ...parts, gate, resolveClient, untaken, log, metrics }
   const push = await openPushSide(config, cwd, pushParts, opened)
   if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
@@ -286,7 +290,15 @@ async function openPushSide(
     ...parts
   }: { brokers: Brokers } & Pick<
     PushSideOptions,
-    'mqttListeners' | 'reservedClientIds' | 'slices' | 'gate' | 'resolveClient' | 'untaken' | 'log' | 'metrics'
+    | 'mqttListeners'
+    | 'reservedClientIds'
+    | 'anonymousPublishes'
+    | 'slices'
+    | 'gate'
+    | 'resolveClient'
+    | 'untaken'
+    | 'log'
+    | 'metrics'
   >,
   opened: Opened,
 ): Promise<PushSide | undefined> {

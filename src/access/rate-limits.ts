@@ -98,8 +98,8 @@ export class RateLimits {
   }
 
   /** Takes `amount` for `key`, also where it is not there; see `TokenBucket.spend`. */
-  spend(key: string, amount: number): void {
-    this.#bucketOf(key).spend(amount)
+  spend(key: string, amount: number): number {
+    return this.#bucketOf(key).spend(amount)
   }
 
   /** Milliseconds until `key` can take `amount`, which is at most the burst; 0 for now. */

@@ -12,7 +12,7 @@ import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
 import { SubscribeGate } from './subscribe-gate.js'
 import type { BrokerFigures } from './sys-topics.js'
-import { type Pace, Throttle } from './throttle.js'
+import { type NewPace, Throttle } from './throttle.js'
 import type { TurnEnd } from './turn-end.js'
 
 /** Bounds of one connection. */
@@ -33,7 +33,7 @@ export interface ConnectionLimits {
 /** What connections are made with. */
 export interface ConnectionsOptions extends ConnectionLimits {
   /** How fast one connection may publish; left out for as fast as it can. */
-  readonly newPace?: (() => Pace) | undefined
+  readonly newPace?: NewPace | undefined
   /** Called for each time that a connection has to wait for its pace. */
   readonly onDelay?: (() => void) | undefined
   /** The quota key of a client's connections. */
@@ -70,6 +70,8 @@ interface Connection {
   readonly received: PacketGuard
   readonly sent: PacketGuard
   custody: Custody | undefined
+  /** Whether its client has a user name. */
+  isNamed: boolean
 }
 
 /** What connections can count. */
@@ -111,7 +113,7 @@ export class Connections {
     const isOwn = peer === ownPeer
     const account = isOwn ? '' : this.#options.accountOf(peer)
     let held = 0
-    const pace = isOwn ? undefined : newPace?.()
+    const pace = isOwn ? undefined : newPace?.(peer, () => connection.isNamed)
     const throttle = pace && new Throttle(pace, onDelay, () => client.pass())
     const most = Math.min(portion, pace?.portion ?? portion)
     const received = new PacketGuard(this.#options.maxPacketSize)
@@ -137,7 +139,7 @@ export class Connections {
         const before = received.bytes
         const published = received.publishes
         const finding = received.scan(chunk, most, mayComplete)
-        throttle?.spend(received.publishes - published)
+        throttle?.spend(received.publishes - published, received.bytes - before)
         if (finding !== undefined) return new Ending(finding)
         const size = received.unfinished
         if (size !== held && !isOwn) {
@@ -158,7 +160,8 @@ export class Connections {
       turnEnd: this.#turnEnd,
       joiner: this.#joiner,
     })
-    const connection: Connection = { peer, clientId: undefined, client, broker, received, sent, custody: undefined }
+    const state = { clientId: undefined, custody: undefined, isNamed: false }
+    const connection: Connection = { peer, client, broker, received, sent, ...state }
     this.#open.set(broker, connection)
     if (isOwn) this.ownBacklog.add(broker)
     const buffering = {
@@ -235,6 +238,12 @@ export class Connections {
   }
 
   /** Who is at the other end; undefined when the connection is closed. */
+  /** Notes that a client has a user name. */
+  named({ conn }: Client): void {
+    const connection = this.#open.get(conn)
+    if (connection) connection.isNamed = true
+  }
+
   peerOf({ conn }: Client): Peer | undefined {
     return this.#open.get(conn)?.peer
   }

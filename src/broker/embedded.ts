@@ -23,7 +23,7 @@ import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
-import type { Pace } from './throttle.js'
+import type { NewPace } from './throttle.js'
 import { TurnEnd } from './turn-end.js'
 
 /** What the embedded broker needs of the configuration. */
@@ -43,7 +43,7 @@ export interface EmbeddedHooks {
   /** Client ids that nobody but the program itself gets. */
   readonly reservedClientIds?: ReservedClientIds | undefined
   /** How fast one connection may publish. Left out: as fast as it can. */
-  readonly newPace?: (() => Pace) | undefined
+  readonly newPace?: NewPace | undefined
   /** Called when a connection has to wait for its pace. */
   readonly onDelay?: (() => void) | undefined
   /** Called for each message and each filter that is refused. */
@@ -195,7 +195,10 @@ export async function createEmbedded(
   aedes.on('client', client => store.sessions.connected(client))
   aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
   // A will is published when its connection is gone.
-  aedes.on('client', client => accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount))
+  aedes.on('client', client => {
+    accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount)
+    if (admissions.identityOf(client).user !== undefined) connections.named(client)
+  })
   const retained = new RetainedDelivery({
     retained: store.retained,
     slicer,

@@ -1,10 +1,19 @@
+import type { Peer } from './broker.js'
+
 /** How fast one connection may publish. */
 export interface Pace {
   /** So many packets are looked at in one go, at most: what comes behind them is heard soon enough. */
   readonly portion: number
-  /** Notes `amount` more messages; returns for how many milliseconds nothing more is to be read. */
-  spend(amount: number): number
+  /** Notes more messages, and bytes that came with them; returns for how many milliseconds nothing more is to be read. */
+  spend(messages: number, bytes: number): number
 }
+
+/**
+ * Makes the pace of one connection.
+ *
+ * @param isNamed tells whether its client has shown to have a user name by now
+ */
+export type NewPace = (peer: Peer, isNamed: () => boolean) => Pace | undefined
 
 /** Makes one connection wait when it publishes too fast: it is not read for a while, and nothing is lost. */
 export class Throttle {
@@ -12,6 +21,8 @@ export class Throttle {
   readonly #onDelay: () => void
   readonly #resume: () => void
   #timer: NodeJS.Timeout | undefined
+  /** Bytes that came since the last message was counted. */
+  #bytes = 0
 
   /**
    * @param onDelay called for each pause
@@ -28,9 +39,12 @@ export class Throttle {
     return this.#timer !== undefined
   }
 
-  /** Call with how many messages were read. */
-  spend(messages: number): void {
-    const delay = messages === 0 ? 0 : this.#pace.spend(messages)
+  /** Call with how many messages, and bytes, were read. */
+  spend(messages: number, bytes: number): void {
+    this.#bytes += bytes
+    if (messages === 0) return
+    const delay = this.#pace.spend(messages, this.#bytes)
+    this.#bytes = 0
     if (delay <= 0) return
     this.#onDelay()
     this.#timer = setTimeout(() => this.stop(), delay)

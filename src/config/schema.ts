@@ -289,6 +289,18 @@ export const configSchema = z.strictObject({
           'Messages that one connection publishes through mqway itself, on average; beyond: read more slowly, and 429 over HTTP',
         ),
       publishesBurst: wholeNumber(1, 1_000_000).default(100).describe('How many of them may come at once'),
+      anonymousPublishesPerSecond: wholeNumberOrOff(1, 1_000_000)
+        .default(100)
+        .describe(
+          'Messages that clients without a user name publish through mqway itself from one address, on average, where others than this machine may connect (access, or anonymous: true); beyond: read more slowly, and 429 over HTTP and sockets',
+        ),
+      anonymousPublishesBurst: wholeNumber(1, 1_000_000).default(1000).describe('How many of them may come at once'),
+      anonymousPublishBytesPerSecond: z
+        .union([z.literal('off'), size({ min: '1KiB' })], {
+          error: 'must be off, or a size with its unit, such as 256KiB or 1MiB, from 1KiB to 1024GiB',
+        })
+        .prefault('1MiB')
+        .describe('Bytes of these messages, on average; those of 16 seconds may come at once'),
       bytesPerSecond: z
         .union([z.literal('off'), size({ min: '1KiB' })], {
           error: 'must be off, or a size with its unit, such as 256KiB or 1MiB, from 1KiB to 1024GiB',

@@ -1,3 +1,4 @@
+import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
 import type { ApiGate } from '../http/api-gate.js'
 import type { BodyLimits } from '../http/kept-bodies.js'
 import type { UntakenAnswers } from '../http/untaken-answers.js'
@@ -17,6 +18,8 @@ export interface DeliveryOptions {
   readonly queue: WorkQueue
   /** Bounds what complete answers hold. */
   readonly untaken: UntakenAnswers
+  /** Rates of callers without a user name; left out for any. */
+  readonly anonymousPublishes?: AnonymousPublishes | undefined
   readonly log: Logger
   readonly metrics: Metrics
 }

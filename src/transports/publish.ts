@@ -10,6 +10,7 @@ import { Ending } from '../endings.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
+import { sizeOf } from '../push/journal.js'
 import { type PublishOptions, usualPublishTime } from '../push/publisher.js'
 import type { Push } from '../push/push.js'
 import { topicPredicate } from '../push/topics.js'
@@ -237,15 +238,19 @@ async function publishRest(
   {
     push,
     publishes,
+    anonymousPublishes,
     isKeyed,
     answerTime = usualPublishTime,
-  }: Pick<PublishRouteOptions, 'push' | 'publishes' | 'answerTime'> & { readonly isKeyed: boolean },
+  }: Pick<PublishRouteOptions, 'push' | 'publishes' | 'anonymousPublishes' | 'answerTime'> & {
+    readonly isKeyed: boolean
+  },
 ): Promise<void> {
   // What an earlier request began is the first that this one waits for.
   if (progress.underWay) await inTime(progress.underWay.settled, answerTime)
   const left = publications.slice(progress.ids.length)
   // A batch may be larger than the burst; those after it pay for it.
-  spendPublishes(publishes, caller, left.length)
+  const bytes = left.reduce((sum, { message }) => sum + sizeOf(message), 0)
+  spendPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
   const by = publisherName(caller)
   for (const publication of left) {
     await inTime(publishNext(push, publication, by, progress, isKeyed ? { patience } : {}), answerTime)

@@ -2,12 +2,13 @@ import type { Client } from '../access/client-address.js'
 import { TokenBucket } from '../access/rate-limits.js'
 import type { Permissions } from '../access/topic-rules.js'
 import type { LiveConnection } from '../delivery/live-connections.js'
-import { publisherName } from '../delivery/publish-pace.js'
+import { anonymousWait, publisherName, spendAnonymous } from '../delivery/publish-pace.js'
 import { Ending } from '../endings.js'
 import { ParameterError } from '../http/parameters.js'
 import type { Identity } from '../identity.js'
 import type { Message } from '../push/event.js'
 import type { Subscription } from '../push/hub.js'
+import { sizeOf } from '../push/journal.js'
 import type { Attendance } from '../push/presence.js'
 import { levelsOf, topicPredicate } from '../push/topics.js'
 import { receiptJson, refusedTopic, unknownEvent } from './receipts.js'
@@ -150,7 +151,7 @@ export class SocketRequests {
     if (receipt && !topicPredicate(config.topics)(topic)) {
       throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
     }
-    this.#pace()
+    this.#pace(message)
     const { connection, client } = this.#asking
     const by = publisherName({ identity: connection.identity, client })
     const event = await withReceipts(receipts, { message, receipt }, by, () => publisher.publish(message))
@@ -158,16 +159,21 @@ export class SocketRequests {
   }
 
   async #send(message: Message): Promise<Answer> {
-    this.#pace()
+    this.#pace(message)
     const event = await this.#house.push.publisher.publish(message)
     return { id: event?.id ?? null }
   }
 
   /** @throws {Ending} `publishing-too-fast` */
-  #pace(): void {
+  #pace(message: Message): void {
+    const { connection, client } = this.#asking
+    const { anonymousPublishes } = this.#house
+    const caller = { identity: connection.identity, client }
     const bucket = this.#bucket
-    if (!bucket || bucket.take()) return
-    throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(bucket.wait() / 1000) })
+    const wait = Math.max(bucket?.wait() ?? 0, anonymousWait(anonymousPublishes, caller))
+    if (wait > 0) throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+    bucket?.take()
+    spendAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
   }
 
   async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {

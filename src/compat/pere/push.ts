@@ -3,6 +3,7 @@ import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
 import { spendPublishes } from '../../delivery/publish-pace.js'
 import { Ending } from '../../endings.js'
 import { deviceOf } from '../../push/device.js'
+import { sizeOf } from '../../push/journal.js'
 import type { PereHouse } from './house.js'
 import { deviceNamed } from './requests.js'
 
@@ -14,12 +15,12 @@ import { deviceNamed } from './requests.js'
 export async function pushEvent(
   { request, caller, body }: AdmittedRequest,
   reply: FastifyReply,
-  { push, publishes, publishers, channelOf, log }: PereHouse,
+  { push, publishes, anonymousPublishes, publishers, channelOf, log }: PereHouse,
 ): Promise<FastifyReply> {
   const topic = channelOf(request)
   const named = deviceNamed(request)
   if (!caller.permissions.mayPublish(topic)) throw new Ending('topic-refused')
-  spendPublishes(publishes, caller, 1)
+  spendPublishes({ publishes, anonymousPublishes }, caller, 1, sizeOf({ topic, payload: body }))
   const event = await push.publisher.publish({ topic, payload: body, qos: 1, retain: false })
   const device = deviceOf(caller.identity, named ?? '')
   if (event && device !== '') publishers.note(event.id, device)

@@ -5,6 +5,7 @@ import type { DeliveryOptions } from '../../delivery/delivery.js'
 import type { Beating, Heartbeats } from '../../delivery/heartbeats.js'
 import { hubEnding } from '../../delivery/hub-endings.js'
 import type { ConnectionEvents, LiveConnection } from '../../delivery/live-connections.js'
+import { anonymousWait, type PublishingCaller, spendAnonymous } from '../../delivery/publish-pace.js'
 import { SocketInbox } from '../../delivery/socket-inbox.js'
 import type { SocketWire, WireListener } from '../../delivery/socket-wire.js'
 import type { OpenSocket } from '../../delivery/web-sockets.js'
@@ -12,6 +13,7 @@ import { Ending } from '../../endings.js'
 import type { Identity } from '../../identity.js'
 import { deviceOf } from '../../push/device.js'
 import type { Subscription } from '../../push/hub.js'
+import { sizeOf } from '../../push/journal.js'
 import type { Attendance } from '../../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../../push/sink.js'
 import { recordEncoder, recordsIn, type SocketRecord } from './socket-records.js'
@@ -54,6 +56,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
   readonly #attendance: Attendance
   readonly #subscription: Subscription
   readonly #bucket: TokenBucket | undefined
+  readonly #caller: PublishingCaller
   readonly #inbox: SocketInbox<Buffer>
   /** What it published itself and what has not come by, in order. */
   #own: Buffer[] = []
@@ -78,6 +81,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     const { id } = this.#connection
     this.#topic = `${topicRoot}${id}/${topic}`
     this.#bucket = publishes && new TokenBucket(publishes)
+    this.#caller = { identity, client: { address } }
     const filters = [`${topicRoot}${id}/#`]
     const device = deviceOf(identity, id)
     this.#attendance = push.presence.enter({
@@ -195,7 +199,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
 
   /** There is no word for “too fast” either: it is read more slowly. */
   #mayPublish(): boolean {
-    const wait = this.#bucket?.wait() ?? 0
+    const wait = Math.max(this.#bucket?.wait() ?? 0, anonymousWait(this.#house.anonymousPublishes, this.#caller))
     if (wait === 0) return true
     this.#pause ??= setTimeout(() => {
       this.#pause = undefined
@@ -206,6 +210,8 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
 
   #publish(payload: Buffer): Promise<void> {
     this.#bucket?.take()
+    const size = sizeOf({ topic: this.#topic, payload })
+    spendAnonymous(this.#house.anonymousPublishes, this.#caller, 1, size)
     this.#own.push(payload)
     return this.#house.push.publisher.publish({ topic: this.#topic, payload, qos: 1, retain: false }).then(
       event => {

@@ -1,0 +1,53 @@
+import type { LimitsConfig } from '../config/schema.js'
+import { unixAddress } from './addresses.js'
+import { networkOf } from './limits.js'
+import { type Clock, type Rate, RateLimits } from './rate-limits.js'
+
+export interface AnonymousPublishesOptions {
+  /** Left out for any number. */
+  readonly messages?: Rate | undefined
+  /** Left out for any number. */
+  readonly bytes?: Rate | undefined
+  readonly now?: Clock
+}
+
+/**
+ * Rates of messages, and of their bytes, that clients without a user name publish from one address (IPv6: one /64),
+ * whatever they publish with. Peers on a Unix socket, a reverse proxy as a rule, are not counted.
+ */
+export class AnonymousPublishes {
+  readonly #messages: RateLimits | undefined
+  readonly #bytes: RateLimits | undefined
+
+  constructor({ messages, bytes, now }: AnonymousPublishesOptions) {
+    this.#messages = messages && new RateLimits({ ...messages, ...(now && { now }) })
+    this.#bytes = bytes && new RateLimits({ ...bytes, ...(now && { now }) })
+  }
+
+  /** Milliseconds until the address may publish again; 0 for now. */
+  wait(address: string): number {
+    const key = networkOf(address)
+    // A message may have more bytes than the burst: it is taken where nothing is owed, and paid for afterwards.
+    return Math.max(this.#messages?.wait(key) ?? 0, this.#bytes?.wait(key, 0) ?? 0)
+  }
+
+  /** Counts messages that were published. Returns milliseconds until they are paid for; 0 where they are. */
+  spend(address: string, messages: number, bytes: number): number {
+    const key = networkOf(address)
+    if (key === unixAddress) return 0
+    return Math.max(this.#messages?.spend(key, messages) ?? 0, this.#bytes?.spend(key, bytes) ?? 0)
+  }
+}
+
+/** Bytes that may come at once, in seconds of their rate. */
+const bytesBurst = 16
+
+/** The rates that the configuration says. */
+export function anonymousPublishesOf(limits: LimitsConfig): AnonymousPublishes {
+  const { anonymousPublishesPerSecond, anonymousPublishesBurst, anonymousPublishBytesPerSecond } = limits
+  const [messages, bytes] = [anonymousPublishesPerSecond, anonymousPublishBytesPerSecond]
+  return new AnonymousPublishes({
+    messages: messages === 'off' ? undefined : { perSecond: messages, burst: anonymousPublishesBurst },
+    bytes: bytes === 'off' ? undefined : { perSecond: bytes, burst: bytesBurst * bytes },
+  })
+}
