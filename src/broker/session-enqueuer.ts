@@ -46,6 +46,7 @@ export class SessionEnqueuer {
 
   /** Resolves when the message may leave. See `takeRest` for the acknowledgement. */
   async enqueue(subscribers: readonly Subscriber[], packet: AedesPublishPacket): Promise<void> {
+    if (subscribers.length === 0) return
     const message = new Variants(packet, this.#options.queues)
     const absent = subscribers.filter(({ clientId }) => !this.#options.sessions.isConnected(clientId))
     if (absent.length <= maxAtOnce) {
