@@ -248,6 +248,20 @@ describe.each(['memory', 'level'] as const)('the hub on a journal in %s', kind =
     expect(sink.payloads()).toEqual(['one'])
   })
 
+  it('tells of a gap where some topics with bounds of their own are gone, then what is left of the others', async () => {
+    await start({ rules: [{ filters: ['noisy/#'], maxEvents: 2, maxBytes: wide.maxBytes, maxAge: wide.maxAge }] })
+    await publish('quiet', 'one')
+    await publish('noisy/x', 'state', true)
+    await publishMany(9, 'noisy/y')
+    await publish('quiet', 'two')
+    await journal.trim()
+    const { sink } = await live(['#'], { cursor: at(0) })
+    expect(sink.gaps).toEqual([{ reason: 'evicted', cursor: at(0), resumes: at(9) }])
+    expect(sink.payloads()).toEqual(['state', 'one', '7', '8', 'two'])
+    const { sink: quiet } = await live(['quiet'], { cursor: at(0) })
+    expect([quiet.gaps, quiet.payloads()]).toEqual([[], ['one', 'two']])
+  })
+
   it('tells of a gap in the middle of a replay that is overtaken by the bounds of the journal', async () => {
     await start({ maxEvents: 2000 })
     await publishMany(2000)

@@ -76,3 +76,28 @@ export class EventLog implements ShareExtent {
     this.#gone = 0
   }
 }
+
+/** The events of several logs after a sequence, in order. */
+export class MergedLogs {
+  readonly #heads: { readonly log: EventLog; index: number }[]
+
+  constructor(logs: readonly EventLog[], sequence: number) {
+    this.#heads = logs.map(log => ({ log, index: log.indexAfter(sequence) }))
+  }
+
+  /** Takes the next event; `undefined` where there is none. */
+  next(): Event | undefined {
+    let next = this.#heads[0]
+    if (!next) return undefined
+    let found = next.log.at(next.index)
+    for (let at = 1; at < this.#heads.length; at++) {
+      const head = this.#heads[at]
+      const event = head?.log.at(head.index)
+      if (!head || !event || (found && found.sequence < event.sequence)) continue
+      next = head
+      found = event
+    }
+    if (found) next.index++
+    return found
+  }
+}

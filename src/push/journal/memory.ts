@@ -12,7 +12,7 @@ import {
   type Urgency,
 } from '../journal.js'
 import { matchCost, type TopicPredicate, topicPredicate } from '../topics.js'
-import { EventLog } from './event-log.js'
+import { EventLog, MergedLogs } from './event-log.js'
 import { GroupCommit } from './group-commit.js'
 import { lonePayload, OwnPayloads } from './own-payload.js'
 import { type IsGone, RetainedMessages } from './retained-messages.js'
@@ -117,8 +117,8 @@ export class MemoryJournal implements Journal {
     const portion = isTold ? { after: from } : { after: from, lost }
     const events: Event[] = []
     let [bytes, position, left] = [0, from, strideOf(filters ?? [])]
-    for (const event of mergeAfter(this.#logsOf(filters, from), from)) {
-      if (event.sequence > through) break
+    const merged = new MergedLogs(this.#logsOf(filters, from), from)
+    for (let event = merged.next(); event && event.sequence <= through; event = merged.next()) {
       position = event.sequence
       if (wanted(event.topic)) {
         events.push(event)
@@ -194,24 +194,6 @@ export class MemoryJournal implements Journal {
 /** Events that are held against these filters in one go. */
 function strideOf(filters: readonly string[]): number {
   return Math.ceil(stride / matchCost(filters))
-}
-
-/** The events of `logs` after `sequence`, in order. */
-function* mergeAfter(logs: readonly EventLog[], sequence: number): Generator<Event> {
-  const heads = logs.map(log => ({ log, index: log.indexAfter(sequence) }))
-  for (;;) {
-    let next: { readonly log: EventLog; index: number } | undefined
-    let found: Event | undefined
-    for (const head of heads) {
-      const event = head.log.at(head.index)
-      if (!event || (found && found.sequence < event.sequence)) continue
-      next = head
-      found = event
-    }
-    if (!next || !found) return
-    next.index++
-    yield found
-  }
 }
 
 /** The events of `logs` up to `sequence`, the newest first. */
