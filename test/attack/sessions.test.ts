@@ -49,7 +49,7 @@ describe('sessions whose clients do not come back', () => {
   }, 20_000)
 
   const deep = Array.from({ length: 1000 }, (_, index) =>
-    Array.from({ length: 32 }, (__, level) => `${index}.${level}`).join('/'),
+    ['%c', ...Array.from({ length: 31 }, (__, level) => `${index}.${level}`)].join('/'),
   )
   const few = { count: 40, prefix: 'deep', filters: deep }
   const many = { count: 20_000, prefix: 'absent', filters: ['absent/#'] }

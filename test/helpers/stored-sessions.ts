@@ -8,7 +8,7 @@ export interface StoredSessions {
   readonly count: number
   /** Begins their client ids. */
   readonly prefix: string
-  /** The topic filters of each, at QoS 1. */
+  /** The topic filters of each, at QoS 1; `%c` is its client id. */
   readonly filters: readonly string[]
   /** As in the session's record: `<seen>@<network>:<owner>`, in earlier versions `<seen>` and `<seen>:<owner>`. */
   readonly record: string
@@ -24,11 +24,13 @@ export async function storeSessions(data: string, ...groups: readonly StoredSess
       const ids = Array.from({ length: Math.min(100, count - from) }, (_, index) => `${prefix}-${from + index}`)
       const puts = ids.flatMap(clientId => [
         { type: 'put' as const, key: `mqway:session:${clientId}`, value: Buffer.from(record) },
-        ...filters.map(topic => ({
-          type: 'put' as const,
-          key: `subscriptions:${clientId}:${topic}`,
-          value: encode({ topic, qos: 1, clientId }),
-        })),
+        ...filters
+          .map(filter => filter.replace('%c', clientId))
+          .map(topic => ({
+            type: 'put' as const,
+            key: `subscriptions:${clientId}:${topic}`,
+            value: encode({ topic, qos: 1, clientId }),
+          })),
       ])
       await database.batch(puts)
     }
