@@ -41,6 +41,11 @@ const table = {
     text: 'None of the offered subprotocols is spoken here',
   },
   'subprotocol-required': { httpStatus: 400, level: 'info', text: 'Sec-WebSocket-Protocol is required here' },
+  'host-refused': {
+    httpStatus: 421,
+    level: 'warn',
+    text: 'The host of this request is not served here (the option hosts names those that are)',
+  },
   'origin-refused': { httpStatus: 403, level: 'warn', text: 'Pages of this origin may not connect' },
   'too-many-connections': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'All connections are taken' },
   'too-many-from-address': {

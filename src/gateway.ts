@@ -1,7 +1,8 @@
 import { resolve } from 'node:path'
 import { type Access, openAccess } from './access/access.js'
 import { anonymousPublishesOf } from './access/anonymous-publishes.js'
-import { compileClientResolver } from './access/client-address.js'
+import { type Client, compileClientResolver } from './access/client-address.js'
+import { compileHosts } from './access/hosts.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins, type OriginPolicy } from './access/origins.js'
 import { RateLimits } from './access/rate-limits.js'
@@ -11,6 +12,7 @@ import { ReservedClientIds } from './base/reserved-client-ids.js'
 import { SliceMonitor } from './base/slice-monitor.js'
 import { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
+import { isWebOnLoopback } from './config/listeners.js'
 import { developmentCertificates, listOwnFiles } from './config/own-files.js'
 import { pushOf } from './config/push.js'
 import type { Config, TunnelConfig } from './config/schema.js'
@@ -114,6 +116,11 @@ async function assemble(
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   const limits = new ConnectionLimits(config.limits)
   const resolveClient = compileClientResolver(config.trustedProxies)
+  const servesHost = compileHosts({
+    names: config.hosts,
+    tcp: isWebOnLoopback(config) ? 'loopback' : 'any',
+    unix: isForLoopback(config) ? 'loopback' : 'any',
+  })
   const nextId = connectionIds()
 
   const routes = await Promise.all(
@@ -130,10 +137,20 @@ async function assemble(
   const push = await openPushSide(config, cwd, pushParts, opened)
   if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
-  const router = new UpgradeRouter({ routes, limits, users, urlLength, resolveClient, nextId, log, metrics })
+  const router = new UpgradeRouter({
+    routes,
+    limits,
+    users,
+    urlLength,
+    resolveClient,
+    servesHost,
+    nextId,
+    log,
+    metrics,
+  })
 
   let shuttingDown = false
-  const app = opened.add(createApp({ resolveClient, limits: config.limits, log, metrics }))
+  const app = opened.add(createApp({ resolveClient, servesHost, limits: config.limits, log, metrics }))
   registerEndpointHints(app, path => router.matches(path), push ? undefined : pushIsOff)
   registerHealth(app, {
     brokers: brokers.probed,
@@ -147,7 +164,8 @@ async function assemble(
   const { authenticator, tickets } = access
   if (authenticator) {
     const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
-    registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient })
+    const count = (client: Client): void => gate.spend(client, 1)
+    registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient, count })
   }
   push?.register(app)
   const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
@@ -264,14 +282,12 @@ function apiGate(
   shared: Pick<ApiGateOptions, 'resolveClient' | 'connections' | 'users'>,
 ): ApiGate {
   const { requestsPerSecond: perSecond, requestsBurst: burst } = config.limits
-  const loopbackOnly = isForLoopback(config)
   return new ApiGate({
     ...shared,
     authenticator,
     rules,
     places: config.access ?? {},
-    allowsOrigin: compileOrigins(config.push === 'off' ? [] : config.push.origins, { loopbackOnly }),
-    loopbackOnly,
+    allowsOrigin: compileOrigins(config.push === 'off' ? [] : config.push.origins),
     requests: perSecond === 'off' ? undefined : new RateLimits({ perSecond, burst }),
   })
 }
@@ -346,7 +362,7 @@ function upgradeRoute(
   const endpoint = new WebSocketEndpoint(options, tunnels)
   return {
     matches: pathMatcher(tunnel),
-    allowsOrigin: compileOrigins(origins, { requireOrigin, loopbackOnly: isForLoopback(config) }),
+    allowsOrigin: compileOrigins(origins, { requireOrigin }),
     identity:
       authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, requireIdentity ? 'user' : 'anybody'),
     check: request => endpoint.check(request),

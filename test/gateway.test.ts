@@ -127,7 +127,7 @@ describe('who may connect', () => {
     })
     // A name that was rebound to this machine is no protection (DNS rebinding).
     expect(await attempt(ws(gateway), { Origin: 'http://evil.example', Host: 'evil.example' })).toMatchObject({
-      status: 403,
+      status: 421,
     })
   })
 

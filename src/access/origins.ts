@@ -1,5 +1,3 @@
-import { isIP } from 'node:net'
-
 /**
  * Whether a page of this origin may connect.
  *
@@ -12,11 +10,6 @@ export type OriginPolicy = (origin: string | undefined, host: string | undefined
 export interface OriginOptions {
   /** Refuse a request without `Origin`, which is one that no browser made. Default: false. */
   readonly requireOrigin?: boolean
-  /**
-   * The gateway is open to anybody who reaches it, and only loopback should. A page whose own name was rebound to
-   * 127.0.0.1 is then "same origin" by its Host header, so a Host with such a name never counts. Default: false.
-   */
-  readonly loopbackOnly?: boolean
 }
 
 /** A longer `Origin` is no origin: a host name has at most 253 characters. Also what a configured pattern has to read. */
@@ -41,8 +34,8 @@ const forms =
  * @throws {TypeError} naming the first entry that has none of these forms
  */
 export function compileOrigins(list: readonly string[], options: OriginOptions = {}): OriginPolicy {
-  const { requireOrigin = false, loopbackOnly = false } = options
-  const entries = list.map(entry => compileEntry(entry, loopbackOnly))
+  const { requireOrigin = false } = options
+  const entries = list.map(compileEntry)
   return (origin, host, secure) => {
     if (origin === undefined) return !requireOrigin
     if (origin.length > longestOrigin) return false
@@ -66,10 +59,10 @@ interface OriginRequest {
 
 type EntryPolicy = (request: OriginRequest) => boolean
 
-function compileEntry(entry: string, loopbackOnly: boolean): EntryPolicy {
+function compileEntry(entry: string): EntryPolicy {
   if (entry === '*') return () => true
   if (entry === 'null') return request => request.text === 'null'
-  if (entry === 'same-origin') return request => isSameOrigin(request, loopbackOnly)
+  if (entry === 'same-origin') return isSameOrigin
   if (entry.length > 2 && entry.startsWith('/') && entry.endsWith('/')) {
     const pattern = compilePattern(entry)
     return request => pattern.test(request.text)
@@ -100,28 +93,11 @@ function compilePattern(entry: string): RegExp {
  * A plain connection may have come through a proxy that ended TLS and that nobody listed as trusted, so there the page's
  * own scheme says which port a `Host` without one means; an encrypted connection is never the same origin as http.
  */
-function isSameOrigin({ parsed, host, secure }: OriginRequest, loopbackOnly: boolean): boolean {
+function isSameOrigin({ parsed, host, secure }: OriginRequest): boolean {
   if (parsed === undefined || host === undefined) return false
   if (parsed.scheme !== 'https' && (secure || parsed.scheme !== 'http')) return false
   const own = parseHost(host, parsed.scheme)
-  if (own === undefined || (loopbackOnly && !cannotBeRebound(own.host))) return false
-  return own.host === parsed.host && own.port === parsed.port
-}
-
-/**
- * Whether `host`, as in `Host`, is a name that a foreign DNS server could have led here. A page of such a name is “same
- * origin” to its browser, which sends no `Origin` with a GET then.
- */
-export function isForeignName(host: string | undefined): boolean {
-  // What most ask for, every time, is seen without the URL parser.
-  if (host === undefined || /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/.test(host)) return false
-  const parsed = parseHost(host)
-  return parsed !== undefined && !cannotBeRebound(parsed.host)
-}
-
-/** Names that no foreign DNS server answers for (RFC 6761 §6.3), and addresses, which need no answer. */
-function cannotBeRebound(host: string): boolean {
-  return host === 'localhost' || host.endsWith('.localhost') || isIP(host.replace(/^\[|\]$/g, '')) !== 0
+  return own?.host === parsed.host && own.port === parsed.port
 }
 
 /**

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import proxyAddr from 'proxy-addr'
 
 /*
@@ -37,6 +38,12 @@ const originForm =
   /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:\*\.)?([\p{L}\p{N}_-][\p{L}\p{N}_.-]*(?::\d+)?|\[[0-9a-f:.]+\](?::\d+)?)$/iu
 
 /** Whether `text` is one of the forms of `origins`. */
+/** Whether it is a host name or an address without a port, or `*.` and a host name. */
+export function isHostName(text: string): boolean {
+  if (isIP(text) !== 0) return true
+  return /^(?:\*\.)?[^\s/\\?#@:*[\]]+$/.test(text) && URL.canParse(`http://${text.replace('*.', '')}`)
+}
+
 export function isOriginPattern(text: string): boolean {
   if (text === 'same-origin' || text === 'null' || text === '*') return true
   const expression = /^\/(.+)\/$/.exec(text)?.[1]

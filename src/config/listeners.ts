@@ -30,6 +30,11 @@ export function publicListeners(config: Config): Listener[] {
   return listeners(config).filter(({ port, hosts }) => typeof port === 'number' && !hosts.every(isLoopback))
 }
 
+/** Whether all TCP ports of the web servers can be reached from this machine alone. */
+export function isWebOnLoopback(config: Config): boolean {
+  return publicListeners(config).every(({ name }) => name === 'mqtt')
+}
+
 const loopbackRange = new BlockList()
 loopbackRange.addSubnet('127.0.0.0', 8, 'ipv4')
 loopbackRange.addAddress('::1', 'ipv6')

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { access } from './access.js'
 import { compat } from './compat.js'
-import { isAddressRange, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
+import { isAddressRange, isHostName, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
 import { notify } from './notify.js'
 import { pushSection } from './push.js'
 import { duration, size } from './units.js'
@@ -76,6 +76,10 @@ const origin = z.string().refine(isOriginPattern, {
 const addressRange = z.string().refine(isAddressRange, {
   error: 'must be an address, a CIDR range such as 10.0.0.0/8, or one of loopback, linklocal and uniquelocal',
 })
+
+const hostEntry = z
+  .string()
+  .refine(isHostName, { error: 'must be a host name without a port: a.example or *.a.example' })
 
 const pathPattern = z
   .string()
@@ -255,6 +259,12 @@ export const configSchema = z.strictObject({
     .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
   compat: compat.prefault({}).describe('URLs of other systems, whose clients run unchanged; where push is on'),
   notify: notify.optional().describe('Mails about messages, and about the broker; where push is on'),
+  hosts: z
+    .array(hostEntry)
+    .optional()
+    .describe(
+      'Host names that are served, such as a.example and *.a.example, besides localhost and loopback addresses; beyond: 421. Any when left out, or none where the web servers listen on loopback only',
+    ),
   trustedProxies: z
     .array(addressRange)
     .default([])
@@ -332,7 +342,10 @@ export const configSchema = z.strictObject({
     .describe('Bounds on what others can make the gateway do'),
   metrics: z
     .strictObject({
-      allow: z.array(addressRange).default(['loopback']).describe('Addresses or CIDR ranges that may read /metrics'),
+      allow: z
+        .array(addressRange)
+        .default(['loopback'])
+        .describe('Addresses or CIDR ranges that may read /metrics, and the address of the broker at /readyz'),
     })
     .prefault({})
     .describe('/metrics, for Prometheus'),

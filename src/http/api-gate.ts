@@ -38,6 +38,8 @@ export interface Admission {
    * page can read, whoever's browser it runs in.
    */
   readonly withoutCredentials?: boolean
+  /** Whether a GET takes something away, such as a message that is delivered once: no other site may lead its visitors there. */
+  readonly takesAway?: boolean
 }
 
 /** What every request to the API passes, before anything of it is done: origin, rate, identity. */
@@ -65,7 +67,7 @@ export class ApiGate {
    */
   admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Caller | Promise<Caller> {
     const client = admitOrigin(request, reply, this.#options)
-    if (admission.withoutCredentials !== true) refuseEmbedded(request)
+    if (admission.withoutCredentials !== true) refuseEmbedded(request, admission)
     this.#count(client)
     const { authenticator } = this.#options
     if (authenticator === undefined) return this.#callerOf(client, anonymous)
@@ -184,17 +186,22 @@ function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Clie
 const frames: ReadonlySet<unknown> = new Set(['iframe', 'frame', 'embed', 'object', 'fencedframe'])
 
 /**
- * Refuses what another site's page has put into itself as an image, a script or a frame (Fetch Metadata §2): its browser
- * says no `Origin` then, and adds certificates and passwords that it knows. The page could not read the answer, and could
- * yet use up the connections of its visitor, or a message that is told once.
+ * Refuses what another site's page has put into itself as an image, a script or a frame (Fetch Metadata §2), and, where something is taken
+ * away, what it has led its visitor to by a link, a form or `window.open`: its browser says no `Origin` then, or for a form an opaque one, and adds certificates and passwords
+ * that it knows. The page could not read the answer, and could yet use up the connections of its visitor, or a message that is told once.
+ *
+ * A page from a file asks with `fetch` (`cors`), which says `Origin: null`. Browsers leave these headers out towards hosts that are neither
+ * loopback nor HTTPS.
  *
  * @throws {Ending} `origin-refused`
  */
-function refuseEmbedded({ headers }: FastifyRequest): void {
-  const site = headers['sec-fetch-site']
+function refuseEmbedded({ headers }: FastifyRequest, { takesAway = false }: Admission): void {
+  const { 'sec-fetch-site': site, 'sec-fetch-mode': mode } = headers
   const isForeign = site === 'cross-site' || site === 'same-site'
-  const isEmbedded = headers['sec-fetch-mode'] === 'no-cors' || frames.has(headers['sec-fetch-dest'])
-  if (headers.origin === undefined && isForeign && isEmbedded) {
-    throw new Ending('origin-refused', { cause: `Sec-Fetch-Site: ${site}` })
+  if (!isForeign) return
+  const isLed = takesAway && mode === 'navigate'
+  const isEmbedded = mode === 'no-cors' || frames.has(headers['sec-fetch-dest'])
+  if (isLed || (isEmbedded && headers.origin === undefined)) {
+    throw new Ending('origin-refused', { cause: `Sec-Fetch-Site: ${site}; Sec-Fetch-Mode: ${mode}` })
   }
 }

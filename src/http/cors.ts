@@ -1,14 +1,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Client, ClientResolver } from '../access/client-address.js'
-import { isForeignName, type OriginPolicy } from '../access/origins.js'
+import type { OriginPolicy } from '../access/origins.js'
 import { Ending } from '../endings.js'
 
 /** Which pages may ask, and how it is found out who asks. */
 export interface OriginAdmission {
   readonly allowsOrigin: OriginPolicy
   readonly resolveClient: ClientResolver
-  /** The gateway is open to anybody who reaches it, and only loopback should: see `OriginOptions`. Default: false. */
-  readonly loopbackOnly?: boolean
 }
 
 /** Headers of answers that scripts of other origins may read (Fetch §4.10). */
@@ -24,10 +22,8 @@ const exposedHeaders = 'retry-after, location, idempotency-replayed'
 export function admitOrigin(request: FastifyRequest, reply: FastifyReply, options: OriginAdmission): Client {
   const client = options.resolveClient(request.raw)
   const { origin } = request.headers
-  const { allowsOrigin, loopbackOnly = false } = options
   reply.header('vary', 'origin')
-  const foreign = loopbackOnly && origin === undefined && isForeignName(client.host)
-  if (foreign || !allowsOrigin(origin, client.host, client.secure)) {
+  if (!options.allowsOrigin(origin, client.host, client.secure)) {
     throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
   }
   if (origin === undefined) return client

@@ -7,10 +7,12 @@ import {
   LogController,
 } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
+import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import { logRequest } from '../http/access-line.js'
 import { answer, securityHeaders } from '../http/answers.js'
+import { requireServedHost } from '../http/host-header.js'
 import { ParameterError } from '../http/parameters.js'
 import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
@@ -32,6 +34,8 @@ declare module 'fastify' {
 
 export interface AppOptions {
   readonly resolveClient: ClientResolver
+  /** Default: every host. */
+  readonly servesHost?: HostPolicy
   readonly limits: Pick<LimitsConfig, 'bodySize' | 'bodyTimeout' | 'urlLength'>
   readonly log: Logger
   readonly metrics: Metrics
@@ -42,7 +46,7 @@ export interface AppOptions {
  * answers that a person can read for what is wrong. Routes are added by `registerPages`, `registerHealth` and the like; `registerEndpointHints` deals
  * with what none of them answers.
  */
-export function createApp({ resolveClient, limits, log, metrics }: AppOptions): FastifyInstance {
+export function createApp({ resolveClient, servesHost = anyHost, limits, log, metrics }: AppOptions): FastifyInstance {
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
   const app = fastify({
     loggerInstance,
@@ -63,7 +67,9 @@ export function createApp({ resolveClient, limits, log, metrics }: AppOptions): 
   app.addHook('onRequest', (request, reply, done) => {
     reply.headers(securityHeaders)
     // Kept from here, because an HTTP/2 connection may be gone, and its address with it, when the answer is.
-    request[peer] = resolveClient(request.raw).address
+    const client = resolveClient(request.raw)
+    request[peer] = client.address
+    requireServedHost(request.raw, client.host, servesHost)
     if (request.url.length > limits.urlLength) throw new Ending('url-too-long')
     done()
   })

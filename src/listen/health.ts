@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { Registry } from 'prom-client'
 import { compileAddresses } from '../access/addresses.js'
-import type { ClientResolver } from '../access/client-address.js'
+import type { Client, ClientResolver } from '../access/client-address.js'
 import type { Logger } from '../log.js'
 import { version } from '../version.js'
 import { type ProbedBroker, ReadinessCheck } from './readiness.js'
@@ -13,7 +13,7 @@ export interface HealthOptions {
   readonly isPushing?: (() => boolean) | undefined
   readonly isShuttingDown: () => boolean
   readonly registry: Registry
-  /** Who may read `/metrics`: addresses, CIDR ranges, `loopback` and the like. */
+  /** Who may read `/metrics`, and the brokers' addresses at `/readyz`: addresses, CIDR ranges, `loopback` and the like. */
   readonly metricsAllow: readonly string[]
   readonly resolveClient: ClientResolver
   readonly log: Logger
@@ -35,34 +35,37 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
     return { status: 'ok', version }
   })
 
-  app.get('/readyz', async (_request, reply) => {
+  const isInRange = compileAddresses(options.metricsAllow)
+  const mayRead = ({ address, viaUnknownProxy }: Client): boolean => !viaUnknownProxy && isInRange(address)
+  app.get('/readyz', async (request, reply) => {
+    const told = mayRead(options.resolveClient(request.raw))
     if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
     const brokers = await Promise.all(checks.map(check => check.run()))
     const failed = brokers.find(({ detail }) => detail !== undefined)
     const report = brokers.length === 1 ? brokers[0] : { brokers }
-    if (failed) return unavailable(reply, { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
+    if (failed)
+      return unavailable(reply, told && { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
     if (options.isPushing?.() === false) {
-      return unavailable(reply, { ...report, detail: 'Push has no session with the broker' })
+      return unavailable(reply, told && { ...report, detail: 'Push has no session with the broker' })
     }
     reply.header('cache-control', 'no-store')
-    return { status: 'ready', ...report }
+    return { status: 'ready', ...(told && report) }
   })
 
-  const mayRead = compileAddresses(options.metricsAllow)
   app.get('/metrics', async (request, reply) => {
     const client = options.resolveClient(request.raw)
     reply.type('text/plain; charset=utf-8').header('cache-control', 'no-store')
     if (client.viaUnknownProxy) {
       return reply.code(403).send('Not through a proxy that the option trustedProxies does not name.\n')
     }
-    if (!mayRead(client.address)) {
+    if (!mayRead(client)) {
       return reply.code(403).send(`The option metrics.allow does not name ${client.address}.\n`)
     }
     return reply.type(options.registry.contentType).send(await options.registry.metrics())
   })
 }
 
-function unavailable(reply: FastifyReply, report: object): FastifyReply {
+function unavailable(reply: FastifyReply, report: object | false): FastifyReply {
   return reply
     .code(503)
     .headers({ 'retry-after': String(retryAfter), 'cache-control': 'no-store' })

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Authenticator } from '../access/authenticator.js'
+import type { Client } from '../access/client-address.js'
 import type { Tickets } from '../access/tickets.js'
 import { Ending } from '../endings.js'
 import { admitOrigin, answerPreflight, type OriginAdmission } from '../http/cors.js'
@@ -10,6 +11,8 @@ export interface TicketRouteOptions extends OriginAdmission {
   readonly authenticator: Authenticator
   readonly tickets: Tickets
   readonly places: CredentialPlaces
+  /** Counts a request of a client. @throws {Ending} `too-many-requests` */
+  readonly count: (client: Client) => void
 }
 
 const url = '/v1/tickets'
@@ -46,6 +49,7 @@ async function issueTicket(
 ): Promise<FastifyReply> {
   const { authenticator, tickets, places } = options
   const client = admitOrigin(request, reply, options)
+  options.count(client)
   try {
     const attempt = attemptOf(request.raw, client, 'http', places)
     if (attempt.credential?.kind === 'ticket') throw new Ending('identity-refused', { hint: 'a ticket gets no ticket' })

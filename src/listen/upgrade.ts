@@ -1,10 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Client, ClientResolver } from '../access/client-address.js'
+import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
+import { requireServedHost } from '../http/host-header.js'
 import { pathOf } from '../http/request-target.js'
 import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
 import type { Logger } from '../log.js'
@@ -22,6 +24,8 @@ export interface UpgradeRouterOptions {
   /** The longest request target, in bytes. */
   readonly urlLength: number
   readonly resolveClient: ClientResolver
+  /** Default: every host. */
+  readonly servesHost?: HostPolicy
   /** Names one connection in the log. */
   readonly nextId: () => string
   readonly log: Logger
@@ -98,6 +102,7 @@ export class UpgradeRouter {
   /** The endpoint, once every guard has let the request through, and what gives the connection's place back. */
   #admit(request: IncomingMessage, path: string, client: Client): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new Ending('shutting-down')
+    requireServedHost(request, client.host, this.#options.servesHost ?? anyHost)
     // Before a pattern of the configuration has to read it.
     if ((request.url?.length ?? 0) > this.#options.urlLength) throw new Ending('url-too-long')
 

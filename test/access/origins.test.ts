@@ -93,21 +93,6 @@ describe('the same origin', () => {
   ])('page %s, host %s, encrypted %s: %s', (origin, host, secure, expected) => {
     expect(sameOrigin(origin, host, secure)).toBe(expected)
   })
-
-  it.each([
-    ['localhost', true],
-    ['app.localhost', true],
-    ['127.0.0.1', true],
-    ['[::1]', true],
-    ['192.168.1.7', true],
-    ['evil.example', false],
-    ['localhost.evil.example', false],
-    ['127.0.0.1.evil.example', false],
-    ['localhost.', false],
-  ])('on a gateway that is open on loopback only, Host: %s counts: %s', (host, expected) => {
-    const policy = compileOrigins(['same-origin'], { loopbackOnly: true })
-    expect(policy(`http://${host}:8080`, `${host}:8080`, false)).toBe(expected)
-  })
 })
 
 describe('a request without Origin', () => {

@@ -194,14 +194,14 @@ describe('a gateway that lets in whoever reaches it, on loopback', () => {
         const { status, text } = await ask(gateway.urls, 'http', { ...question, headers })
         expect({ path: question.path, status, reason: JSON.parse(text).reason }).toEqual({
           path: question.path,
-          status: 403,
-          reason: 'origin-refused',
+          status: 421,
+          reason: 'host-refused',
         })
       }
     }
     // With a WebSocket there always is one.
     const headers = { Host, Origin: `http://${Host}` }
-    expect((await handshake(socketAt(gateway), { headers, protocol: 'mqway' })).status).toBe(403)
+    expect((await handshake(socketAt(gateway), { headers, protocol: 'mqway' })).status).toBe(421)
   })
 
   it('is there for programs and pages of its own', async () => {

@@ -86,7 +86,7 @@ async function contentFor(
   handles: Handles,
   polls: OpenPolls,
 ): Promise<{ name: string; content: Buffer }> {
-  const caller = await options.gate.admit(request, reply)
+  const caller = await options.gate.admit(request, reply, { takesAway: true })
   const { handle: name } = readQuery(request, query)
   requirePermitted(caller.permissions, [`push/${name}`])
   // The client may have gone while it was found out who it is.

@@ -1,0 +1,77 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { BlockList, isIP } from 'node:net'
+import { parseHost } from './origins.js'
+
+/** Whether a request for this host is served. */
+export type HostPolicy = (request: HostedRequest, host: string | undefined) => boolean
+
+/** The parts of a request that a `HostPolicy` reads, HTTP/1.1 or HTTP/2. */
+export interface HostedRequest {
+  readonly headers: IncomingHttpHeaders
+  readonly socket: { readonly remoteAddress?: string | undefined }
+}
+
+/** Serves every host. */
+export const anyHost: HostPolicy = () => true
+
+export interface HostOptions {
+  /** Host names without ports; `*.a.example` for all below `a.example`. Left out: see `tcp` and `unix`. */
+  readonly names?: readonly string[] | undefined
+  /** Hosts that TCP connections may ask for besides `names`, where there are none. */
+  readonly tcp: 'loopback' | 'any'
+  /** The same for Unix sockets, at which there is a reverse proxy as a rule. */
+  readonly unix: 'loopback' | 'any'
+}
+
+/**
+ * Compiles the hosts that are served, against DNS rebinding: a page of another site whose name leads to this machine asks with its own
+ * name, and is “same origin” to its browser. Loopback names (RFC 6761 §6.3) and addresses always pass, as no foreign DNS server
+ * answers for them; so does a request without `Host` (HTTP/1.0), which no browser makes.
+ *
+ * Both `Host` and the host that a trusted proxy forwards have to pass: a rebound page can send any `X-Forwarded-Host`.
+ *
+ * @throws {TypeError} naming the first entry of `names` that is no host name
+ */
+export function compileHosts({ names, tcp, unix }: HostOptions): HostPolicy {
+  const listed = new Set(names?.map(compileName))
+  const wildcards = [...listed].filter(name => name.startsWith('*.')).map(name => name.slice(1))
+  const passes = (host: string | undefined): boolean => {
+    if (host === undefined || isUsualLoopback.test(host)) return true
+    const name = parseHost(host)?.host
+    if (name === undefined) return false
+    return listed.has(name) || wildcards.some(end => name.endsWith(end)) || isLoopbackName(name)
+  }
+  return ({ headers, socket }, host) => {
+    if (names === undefined && (socket.remoteAddress === undefined ? unix : tcp) === 'any') return true
+    const own = headers[':authority'] ?? headers.host
+    return passes(typeof own === 'string' ? own : undefined) && (host === own || passes(host))
+  }
+}
+
+function compileName(entry: string): string {
+  const name = hostOf(entry)
+  if (name === undefined) throw new TypeError(`host ${JSON.stringify(entry)} must be a.example or *.a.example`)
+  return name
+}
+
+function hostOf(entry: string): string | undefined {
+  const wildcard = entry.startsWith('*.') ? '*.' : ''
+  const name = entry.slice(wildcard.length)
+  const address = isIP(name) === 6 ? `[${name}]` : name
+  const host = parseHost(address)?.host
+  return host === undefined ? undefined : wildcard + host
+}
+
+/** Most requests to a loopback gateway, without the URL parser. */
+const isUsualLoopback = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/
+
+const loopbackAddresses = new BlockList()
+loopbackAddresses.addSubnet('127.0.0.0', 8, 'ipv4')
+loopbackAddresses.addAddress('::1', 'ipv6')
+
+function isLoopbackName(host: string): boolean {
+  if (host === 'localhost' || host.endsWith('.localhost')) return true
+  const address = host.replace(/^\[|\]$/g, '')
+  const family = isIP(address)
+  return family !== 0 && loopbackAddresses.check(address, family === 4 ? 'ipv4' : 'ipv6')
+}

@@ -1,0 +1,32 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { HostPolicy } from '../access/hosts.js'
+import { Ending } from '../endings.js'
+
+/** The parts of a request, HTTP/1.1 or HTTP/2, that say which host it is for. */
+export interface RequestForHost {
+  readonly headers: IncomingHttpHeaders
+  readonly rawHeaders: readonly string[]
+  readonly socket: { readonly remoteAddress?: string | undefined }
+}
+
+/**
+ * Requires that a request is for a host that is served.
+ *
+ * @param host as `Client.host`
+ * @throws {Ending} `bad-request` for more than one `Host` (RFC 9112 §3.2), or one that is not `:authority` (RFC 9113 §8.3.1);
+ *   `host-refused`
+ */
+export function requireServedHost(request: RequestForHost, host: string | undefined, serves: HostPolicy): void {
+  const { headers, rawHeaders } = request
+  let count = 0
+  for (let index = 0; index < rawHeaders.length; index += 2) if (isHost(rawHeaders[index])) count += 1
+  const authority = headers[':authority']
+  if (count > 1 || (count === 1 && authority !== undefined && authority !== headers.host)) {
+    throw new Ending('bad-request', { hint: 'it has more than one Host' })
+  }
+  if (!serves(request, host)) throw new Ending('host-refused', { cause: `Host: ${host}` })
+}
+
+function isHost(name: string | undefined): boolean {
+  return name?.length === 4 && name.toLowerCase() === 'host'
+}
