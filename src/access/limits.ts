@@ -36,6 +36,16 @@ export class ConnectionLimits {
     return this.#open
   }
 
+  /**
+   * Connections that one address may have now: not more than are left for all others, so that ten addresses with all that they may have
+   * keep nobody out. Not where one address may have all of them: then it stands for many.
+   */
+  get #most(): number {
+    const { connections, connectionsPerAddress } = this.#options
+    if (connectionsPerAddress >= connections) return connectionsPerAddress
+    return Math.min(connectionsPerAddress, Math.max(leastPerAddress, connections - this.#open - 1))
+  }
+
   /** Different addresses (IPv6: /64 networks) among them. */
   get addresses(): number {
     return this.#perAddress.size
@@ -68,7 +78,7 @@ export class ConnectionLimits {
     const key = networkOf(address)
     if (this.#open >= this.#options.connections) throw new Ending('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
-    if (key !== unixAddress && count >= this.#options.connectionsPerAddress) throw new Ending('too-many-from-address')
+    if (key !== unixAddress && count >= this.#most) throw new Ending('too-many-from-address')
     this.#open += 1
     this.#perAddress.set(key, count + 1)
 
@@ -88,6 +98,9 @@ export class ConnectionLimits {
 export function accountOf(user: string | undefined, address: string): string {
   return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
 }
+
+/** Connections that one address may have, however few are left for all. */
+const leastPerAddress = 16
 
 /** What one customer holds: an IPv4 address, or the first four groups of an IPv6 address. */
 export function networkOf(address: string): string {

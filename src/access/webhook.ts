@@ -1,5 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { z } from 'zod'
+import { FairCache } from '../base/fair-cache.js'
+import { FairQuota } from '../base/fair-quota.js'
 import type { WebhookConfig } from '../config/access.js'
 import { Ending } from '../endings.js'
 import { anonymous, type Identity, isUserName } from '../identity.js'
@@ -57,9 +59,9 @@ export class Webhook {
   readonly #config: WebhookConfig
   readonly #now: Clock
   /** By `#digest`, the oldest first. */
-  readonly #remembered = new Map<string, { readonly answer: Answer; readonly until: number }>()
+  readonly #remembered = new FairCache<{ readonly answer: Answer; readonly until: number }>(maxRemembered)
   readonly #asking = new Map<string, Promise<Answer>>()
-  readonly #askingPerAddress = new Map<string, number>()
+  readonly #askingPerAddress = new FairQuota(maxAsking)
   readonly #closing = new AbortController()
   /** Questions hold passwords; what they are remembered by does not. */
   readonly #key = randomBytes(32)
@@ -101,11 +103,12 @@ export class Webhook {
     const asked = this.#asking.get(digest)
     if (asked !== undefined) return asked
     if (this.#asking.size >= maxAsking) throw unavailable(`${maxAsking} questions wait for an answer`)
-    const own = this.#askingPerAddress.get(network) ?? 0
-    if (own >= maxAskingPerAddress) throw new Ending('too-many-attempts', { retryAfter: 1 })
-    this.#askingPerAddress.set(network, own + 1)
+    const isMost = this.#askingPerAddress.of(network) >= maxAskingPerAddress
+    if (isMost || this.#askingPerAddress.exceededBy(network, 1))
+      throw new Ending('too-many-attempts', { retryAfter: 1 })
+    this.#askingPerAddress.take(network, 1)
     const asking = this.#ask(body)
-      .then(answer => this.#remember(digest, answer))
+      .then(answer => this.#remember(digest, network, answer))
       .finally(() => this.#settled(digest, network))
     this.#asking.set(digest, asking)
     return asking
@@ -113,20 +116,13 @@ export class Webhook {
 
   #settled(digest: string, network: string): void {
     this.#asking.delete(digest)
-    const left = (this.#askingPerAddress.get(network) ?? 1) - 1
-    if (left === 0) this.#askingPerAddress.delete(network)
-    else this.#askingPerAddress.set(network, left)
+    this.#askingPerAddress.giveBack(network, 1)
   }
 
-  #remember(digest: string, answer: Answer): Answer {
-    const now = this.#now()
+  #remember(digest: string, network: string, answer: Answer): Answer {
     this.#remembered.delete(digest)
     if (answer.ttl === 0) return answer
-    for (const [known, { until }] of this.#remembered) {
-      if (until > now && this.#remembered.size < maxRemembered) break
-      this.#remembered.delete(known)
-    }
-    this.#remembered.set(digest, { answer, until: now + answer.ttl * 1000 })
+    this.#remembered.set(digest, network, { answer, until: this.#now() + answer.ttl * 1000 })
     return answer
   }
 

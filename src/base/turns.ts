@@ -1,3 +1,5 @@
+import { FairQuota } from './fair-quota.js'
+
 /** There is no place left to wait in. */
 export class NoTurnError extends Error {
   override readonly name = 'NoTurnError'
@@ -6,7 +8,7 @@ export class NoTurnError extends Error {
 export interface TurnsOptions {
   /** How many work at once. */
   readonly concurrent: number
-  /** How many may wait in all. */
+  /** How many may wait in all; a new key finds room, however many others there are. */
   readonly waiting: number
   /** How many may wait of one key. */
   readonly waitingPerKey: number
@@ -20,16 +22,17 @@ export class Turns {
   readonly #options: TurnsOptions
   /** Those who wait, by key, the key whose turn is next first. */
   readonly #queues = new Map<string, (() => void)[]>()
-  #waiting = 0
+  readonly #waiting: FairQuota
   #working = 0
 
   constructor(options: TurnsOptions) {
     this.#options = options
+    this.#waiting = new FairQuota(options.waiting)
   }
 
   /** How many wait. */
   get waiting(): number {
-    return this.#waiting
+    return this.#waiting.total
   }
 
   /**
@@ -49,8 +52,8 @@ export class Turns {
 
   #wait(key: string): Promise<void> {
     const queue = this.#queues.get(key) ?? []
-    if (this.#waiting >= this.#options.waiting || queue.length >= this.#options.waitingPerKey) throw new NoTurnError()
-    this.#waiting += 1
+    if (queue.length >= this.#options.waitingPerKey || this.#waiting.exceededBy(key, 1)) throw new NoTurnError()
+    this.#waiting.take(key, 1)
     this.#queues.set(key, queue)
     return new Promise(resolve => queue.push(resolve))
   }
@@ -62,7 +65,7 @@ export class Turns {
       const start = queue.shift()
       if (queue.length > 0) this.#queues.set(key, queue)
       if (start === undefined) continue
-      this.#waiting -= 1
+      this.#waiting.giveBack(key, 1)
       start()
       return
     }

@@ -1,6 +1,8 @@
 import type { ServerResponse } from 'node:http'
 import { constants, type Http2ServerResponse } from 'node:http2'
 import { Socket } from 'node:net'
+import { unixAddress } from '../access/addresses.js'
+import { networkOf } from '../access/limits.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
@@ -26,7 +28,7 @@ export interface UntakenOptions {
  * Bounds what answers that are complete hold while their clients do not read. Whoever makes an answer is done with it by
  * then, and counts it no more; and one connection may have a hundred of them in streams of HTTP/2, or pipelined: twenty
  * connections came to 1 GB. It is looked at every 250 ms what waits; beyond the bound, those that have waited longest are
- * cut off. Until then there may be more: who reads has the time to do so.
+ * cut off, of the network that has most. Until then there may be more: who reads has the time to do so.
  */
 export class UntakenAnswers {
   readonly #options: UntakenOptions
@@ -63,20 +65,36 @@ export class UntakenAnswers {
       }
     }
     const { max = defaultMax } = this.#options
-    for (const holder of this.#waiting) {
-      if (sum <= max) break
-      sum -= holder.writableLength
-      this.#cutOff(holder)
-    }
+    if (sum > max) this.#cutOffSome(sum - max)
     if (this.#open.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
+  /** Cuts off answers of the network that has most bytes waiting, the longest wait first, until it has less than others. */
+  #cutOffSome(excess: number): void {
+    const networks = new Map<string, { bytes: number; readonly holders: Holder[] }>()
+    for (const holder of this.#waiting) {
+      const name = networkOf(socketOf(holder).remoteAddress ?? unixAddress)
+      const network = networks.get(name) ?? { bytes: 0, holders: [] }
+      networks.set(name, network)
+      network.bytes += holder.writableLength
+      network.holders.push(holder)
+    }
+    for (let left = excess; left > 0; ) {
+      const most = [...networks.values()].reduce((a, b) => (b.bytes > a.bytes ? b : a))
+      const holder = most.holders.shift()
+      if (!holder) return
+      most.bytes -= holder.writableLength
+      left -= holder.writableLength
+      this.#cutOff(holder)
+    }
+  }
+
   #cutOff(holder: Holder): void {
     const { log, metrics } = this.#options
     const { reason, level, text } = new Ending('client-too-slow')
-    const { remoteAddress: peer } = holder instanceof Socket ? holder : holder.req.socket
+    const { remoteAddress: peer } = socketOf(holder)
     metrics.ended(reason)
     log[level]({ peer, reason, bytes: holder.writableLength }, text)
     if ('stream' in holder) holder.stream.close(constants.NGHTTP2_CANCEL)
@@ -86,6 +104,11 @@ export class UntakenAnswers {
 
 function isComplete(holder: Holder): boolean {
   return holder instanceof Socket || holder.writableEnded
+}
+
+/** The connection of an answer. */
+function socketOf(holder: Holder): Socket {
+  return holder instanceof Socket ? holder : holder.req.socket
 }
 
 /** What the bytes of an answer go over: of HTTP/2, its stream. */

@@ -19,6 +19,8 @@ export interface Publisher {
 
 /** How a message is published, where that is not as usual. */
 export interface PublishOptions {
+  /** The user or address that publishes; left out for mqway itself. Each has a share of what may be on its way to the broker. */
+  readonly by?: string
   /**
    * How long to wait for the message, in milliseconds, beyond the time that everybody waits: until it has come back; from
    * then on, for as long as the journal takes. Where too many are waited for so, the oldest are given up.

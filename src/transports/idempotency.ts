@@ -50,12 +50,18 @@ interface Entry {
   time: number
 }
 
+/** What is remembered of one owner. */
+interface Owner {
+  readonly keys: Set<string>
+  bytes: number
+}
+
 /** What an entry takes beside its texts, and an id. */
 const [entryBytes, idBytes] = [400, 48]
 
 /**
  * What was done for requests with an `Idempotency-Key`, so that the same request again does what is left of it, and
- * nothing twice. Beyond its bounds, the oldest is forgotten: of whoever has half of them, first. It ends with the process.
+ * nothing twice. Beyond its bounds, the oldest of whoever has most is forgotten. It ends with the process.
  */
 export class IdempotencyKeys {
   readonly #bounds: IdempotencyBounds
@@ -63,7 +69,7 @@ export class IdempotencyKeys {
   /** Those whose last request was answered longest ago first; with those that are being answered in between. */
   readonly #entries = new Map<string, Entry>()
   /** What is remembered of each owner, in the same order. */
-  readonly #owners = new Map<string, { readonly keys: Set<string>; bytes: number }>()
+  readonly #owners = new Map<string, Owner>()
   #bytes = 0
 
   /** @param now milliseconds, from any start, never going back */
@@ -135,9 +141,26 @@ export class IdempotencyKeys {
     const oldest = this.#now() - maxAge
     for (const [key, entry] of this.#entries) {
       if (entry.busy) continue
-      if (entry.time >= oldest && this.#entries.size <= maxKeys && this.#bytes <= maxBytes) return
+      if (entry.time >= oldest) break
       this.#drop(key, entry)
     }
+    while (this.#entries.size > maxKeys && this.#dropOldestOf(({ keys }) => keys.size)) {}
+    while (this.#bytes > maxBytes && this.#dropOldestOf(({ bytes }) => bytes)) {}
+  }
+
+  /** @returns whether there was one to drop, of the owner with most of what `sizeOf` tells */
+  #dropOldestOf(sizeOf: (owner: Owner) => number): boolean {
+    let [most, size]: [Owner | undefined, number] = [undefined, 0]
+    for (const owner of this.#owners.values()) {
+      if (sizeOf(owner) > size) [most, size] = [owner, sizeOf(owner)]
+    }
+    for (const key of most?.keys ?? []) {
+      const entry = this.#entries.get(key)
+      if (!entry || entry.busy) continue
+      this.#drop(key, entry)
+      return true
+    }
+    return false
   }
 
   #drop(key: string, entry: Entry): void {

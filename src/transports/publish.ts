@@ -253,7 +253,7 @@ async function publishRest(
   spendPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
   const by = publisherName(caller)
   for (const publication of left) {
-    await inTime(publishNext(push, publication, by, progress, isKeyed ? { patience } : {}), answerTime)
+    await inTime(publishNext(push, publication, progress, isKeyed ? { by, patience } : { by }), answerTime)
   }
   progress.done = true
 }
@@ -262,11 +262,10 @@ async function publishRest(
 function publishNext(
   push: Push,
   publication: Publication,
-  by: string,
   progress: Progress,
-  options: PublishOptions,
+  options: PublishOptions & { readonly by: string },
 ): Promise<void> {
-  const settled = withReceipts(push.receipts, publication, by, async () => {
+  const settled = withReceipts(push.receipts, publication, options.by, async () => {
     progress.unasked ??= await push.publisher.publish(publication.message, options)
     return progress.unasked
   })

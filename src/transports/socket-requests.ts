@@ -152,16 +152,21 @@ export class SocketRequests {
       throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
     }
     this.#pace(message)
-    const { connection, client } = this.#asking
-    const by = publisherName({ identity: connection.identity, client })
-    const event = await withReceipts(receipts, { message, receipt }, by, () => publisher.publish(message))
+    const by = this.#name
+    const event = await withReceipts(receipts, { message, receipt }, by, () => publisher.publish(message, { by }))
     return { id: event?.id ?? null }
   }
 
   async #send(message: Message): Promise<Answer> {
     this.#pace(message)
-    const event = await this.#house.push.publisher.publish(message)
+    const event = await this.#house.push.publisher.publish(message, { by: this.#name })
     return { id: event?.id ?? null }
+  }
+
+  /** What its messages are counted by. */
+  get #name(): string {
+    const { connection, client } = this.#asking
+    return publisherName({ identity: connection.identity, client })
   }
 
   /** @throws {Ending} `publishing-too-fast` */

@@ -42,6 +42,15 @@ describe('the limits', () => {
     expect(reasonOf(() => limits.admit(second))).toBe(same ? 'too-many-from-address' : undefined)
   })
 
+  it('leave room for others, however many addresses take what they can get', () => {
+    const limits = new ConnectionLimits({ connections: 1000, connectionsPerAddress: 200 })
+    for (let address = 0; address < 5; address++) {
+      for (let left = 200; left > 0; left--) reasonOf(() => limits.admit(`192.0.2.${address}`))
+    }
+    expect(limits.open).toBe(900)
+    for (let left = 16; left > 0; left--) expect(reasonOf(() => limits.admit('192.0.2.99'))).toBeUndefined()
+  })
+
   it('count what is open, and remember nothing else', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.oneof(fc.ipV4(), fc.ipV6()), fc.nat(3))), steps => {

@@ -1,8 +1,10 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
+import { slowBodies } from './scenarios/http-requests.js'
+import { tinyChunks } from './scenarios/json-floods.js'
 import type { AttackTarget, Scenario } from './scenarios/scenario.js'
-import { slowBodies, tinyChunks, unfinishedMessages } from './scenarios/unfinished-bodies.js'
+import { unfinishedMessages } from './scenarios/web-sockets.js'
 
 describe('bodies that one address never ends', () => {
   it.each([unfinishedMessages, slowBodies])('($name) take no room of anybody else', async ({ run }: Scenario) => {

@@ -44,12 +44,12 @@ describe('turns', () => {
   })
 
   it('are refused where too many wait, of one key and in all', async () => {
-    const turns = new Turns({ concurrent: 1, waiting: 3, waitingPerKey: 2 })
+    const turns = new Turns({ concurrent: 1, waiting: 4, waitingPerKey: 2 })
     const { start, end } = workshop(turns)
-    const taken = ['a1', 'a2', 'a3', 'b1'].map(start)
+    const taken = ['a1', 'a2', 'a3', 'b1', 'c1'].map(start)
     await expect(turns.run('a', async () => {})).rejects.toThrow(NoTurnError)
-    await expect(turns.run('c', async () => {})).rejects.toThrow(NoTurnError)
-    for (const name of ['a1', 'a2', 'b1', 'a3']) await end(name)
+    await expect(turns.run('d', async () => {})).rejects.toThrow(NoTurnError)
+    for (const name of ['a1', 'a2', 'b1', 'c1', 'a3']) await end(name)
     await Promise.all(taken)
     await expect(turns.run('c', async () => 'done')).resolves.toBe('done')
   })

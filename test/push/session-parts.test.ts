@@ -58,6 +58,17 @@ describe('publications under way', () => {
     for (const echo of both) echo.fail(new Error('the end'))
   })
 
+  it('leave room for those of others, however many somebody has', () => {
+    const echoes = new Echoes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
+    const all = Array.from({ length: 5 }, () => echoes.expect(message('a'), { by: 'one' }))
+    const tooFast = expect.objectContaining({ reason: 'publishing-too-fast' })
+    expect(() => echoes.expect(message('a'), { by: 'one' })).toThrow(tooFast)
+    all.push(echoes.expect(message('x'.repeat(800)), { by: 'two' }), echoes.expect(message('a')))
+    expect(() => echoes.expect(message('a'), { by: 'two' })).toThrow(tooFast)
+    for (const echo of all) echo.fail(new Error('the end'))
+    echoes.expect(message('a'), { by: 'one' }).fail(new Error('the end'))
+  })
+
   it('fail when their time is over, and are taken for nothing afterwards', async () => {
     const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 5, ...late })
     await expect(echoes.expect(message('a')).event).rejects.toMatchObject({ reason: 'publish-timeout' })
@@ -66,7 +77,7 @@ describe('publications under way', () => {
 
   it('are waited for beyond their time by those with patience, and keep nobody else from publishing', async () => {
     const echoes = new Echoes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
-    const patient = echoes.expect(message('a'), 60_000)
+    const patient = echoes.expect(message('a'), { patience: 60_000 })
     await expectLater(echoes, message('b'))
     expect(echoes.take(message('a'), true)).toBe(patient)
     patient.arrive(event)
@@ -76,7 +87,7 @@ describe('publications under way', () => {
 
   it('that are late are taken only where no other may be meant', async () => {
     const echoes = new Echoes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
-    const lost = echoes.expect(message('a'), 60_000)
+    const lost = echoes.expect(message('a'), { patience: 60_000 })
     const next = await expectLater(echoes, message('a'))
     expect(echoes.take(message('a'), true)).toBe(next)
     expect(echoes.take(message('a'), true)).toBe(lost)
@@ -85,7 +96,7 @@ describe('publications under way', () => {
 
   it('are given up when patience ends, unless they are on their way to the journal', async () => {
     const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 1, ...late })
-    const [lost, back] = [echoes.expect(message('a'), 5), echoes.expect(message('b'), 1)]
+    const [lost, back] = [echoes.expect(message('a'), { patience: 5 }), echoes.expect(message('b'), { patience: 1 })]
     expect(echoes.take(message('b'), true)).toBe(back)
     await expect(lost.event).rejects.toMatchObject({ reason: 'publish-timeout' })
     back.arrive(event)
@@ -94,9 +105,9 @@ describe('publications under way', () => {
 
   it('that are late are bounded: the oldest are given up', async () => {
     const echoes = new Echoes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
-    const back = echoes.expect(message('back'), 60_000)
+    const back = echoes.expect(message('back'), { patience: 60_000 })
     echoes.take(message('back'), true)
-    const many = ['a', 'b', 'c', 'd'].map(payload => echoes.expect(message(payload), 60_000))
+    const many = ['a', 'b', 'c', 'd'].map(payload => echoes.expect(message(payload), { patience: 60_000 }))
     const reason = { reason: 'publish-timeout' }
     await expect(many[0]?.event).rejects.toMatchObject(reason)
     await expect(many[1]?.event).rejects.toMatchObject(reason)

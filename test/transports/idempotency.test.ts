@@ -60,6 +60,13 @@ describe('keys of requests', () => {
     expect(knows(keys, 'a', 'one')).toBe(false)
   })
 
+  it('of somebody with few stay, however many others take what they can get', () => {
+    const { keys, answer } = keysOf({ maxKeys: 10 })
+    answer('a')
+    for (const owner of ['one', 'two', 'three']) for (let key = 0; key < 100; key++) answer(`${key}`, 1, owner)
+    expect([keys.size, knows(keys, 'a')]).toEqual([10, true])
+  })
+
   it('of one owner take half of the bytes at most', () => {
     const { keys, answer } = keysOf({ maxBytes: 200_000 })
     answer('a')

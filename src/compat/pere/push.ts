@@ -1,6 +1,6 @@
 import type { FastifyReply } from 'fastify'
 import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
-import { spendPublishes } from '../../delivery/publish-pace.js'
+import { publisherName, spendPublishes } from '../../delivery/publish-pace.js'
 import { Ending } from '../../endings.js'
 import { deviceOf } from '../../push/device.js'
 import { sizeOf } from '../../push/journal.js'
@@ -21,7 +21,10 @@ export async function pushEvent(
   const named = deviceNamed(request)
   if (!caller.permissions.mayPublish(topic)) throw new Ending('topic-refused')
   spendPublishes({ publishes, anonymousPublishes }, caller, 1, sizeOf({ topic, payload: body }))
-  const event = await push.publisher.publish({ topic, payload: body, qos: 1, retain: false })
+  const event = await push.publisher.publish(
+    { topic, payload: body, qos: 1, retain: false },
+    { by: publisherName(caller) },
+  )
   const device = deviceOf(caller.identity, named ?? '')
   if (event && device !== '') publishers.note(event.id, device)
   log.debug({ channel: topic, device, event: event?.id }, 'An event was pushed')

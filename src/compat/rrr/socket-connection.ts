@@ -5,7 +5,7 @@ import type { DeliveryOptions } from '../../delivery/delivery.js'
 import type { Beating, Heartbeats } from '../../delivery/heartbeats.js'
 import { hubEnding } from '../../delivery/hub-endings.js'
 import type { ConnectionEvents, LiveConnection } from '../../delivery/live-connections.js'
-import { anonymousWait, type PublishingCaller, spendAnonymous } from '../../delivery/publish-pace.js'
+import { anonymousWait, type PublishingCaller, publisherName, spendAnonymous } from '../../delivery/publish-pace.js'
 import { SocketInbox } from '../../delivery/socket-inbox.js'
 import type { SocketWire, WireListener } from '../../delivery/socket-wire.js'
 import type { OpenSocket } from '../../delivery/web-sockets.js'
@@ -213,13 +213,15 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     const size = sizeOf({ topic: this.#topic, payload })
     spendAnonymous(this.#house.anonymousPublishes, this.#caller, 1, size)
     this.#own.push(payload)
-    return this.#house.push.publisher.publish({ topic: this.#topic, payload, qos: 1, retain: false }).then(
-      event => {
-        // It does not come by, as push does not get its topic.
-        if (!event) this.#own = this.#own.filter(own => own !== payload)
-      },
-      // What a client said must not get lost without a word: it comes back, and says it again.
-      error => this.end(Ending.from(error)),
-    )
+    return this.#house.push.publisher
+      .publish({ topic: this.#topic, payload, qos: 1, retain: false }, { by: publisherName(this.#caller) })
+      .then(
+        event => {
+          // It does not come by, as push does not get its topic.
+          if (!event) this.#own = this.#own.filter(own => own !== payload)
+        },
+        // What a client said must not get lost without a word: it comes back, and says it again.
+        error => this.end(Ending.from(error)),
+      )
   }
 }

@@ -1,6 +1,8 @@
+import { FairQuota } from '../../base/fair-quota.js'
 import { Ending } from '../../endings.js'
 import type { Event, Message } from '../event.js'
 import { sizeOf } from '../journal.js'
+import type { PublishOptions } from '../publisher.js'
 
 /** Bounds of the publications that are under way. */
 export interface EchoesOptions {
@@ -27,6 +29,8 @@ export interface Echo {
 
 /** What is under way, as its keeper sees it. */
 interface Awaited extends Echo {
+  /** Whoever published it. */
+  readonly by: string | undefined
   readonly size: number
   /** In milliseconds. */
   readonly patience: number
@@ -44,8 +48,8 @@ interface Awaited extends Echo {
 export class Echoes {
   readonly #options: EchoesOptions
   readonly #byTopic = new Map<string, Awaited[]>()
-  #count = 0
-  #bytes = 0
+  readonly #counts: FairQuota
+  readonly #sizes: FairQuota
   /** Those whose time is over, and that somebody waits for all the same; the oldest first. */
   readonly #late = new Set<Awaited>()
   #lateBytes = 0
@@ -53,18 +57,20 @@ export class Echoes {
 
   constructor(options: EchoesOptions) {
     this.#options = options
+    this.#counts = new FairQuota(options.maxCount)
+    this.#sizes = new FairQuota(options.maxBytes)
   }
 
   /**
    * @param patience how long to wait after the time that everybody has, in milliseconds
-   * @throws {Ending} `broker-away` when too many are under way, so that the broker can be said to be stuck
+   * @param by whoever publishes; each has half of the room at most, and leaves some for others. Left out for mqway itself
+   * @throws {Ending} `publishing-too-fast` when too many of theirs are under way, `broker-away` when too many of all are, so that the
+   *   broker can be said to be stuck
    */
-  expect(message: Message, patience = 0): Echo {
-    const { maxCount, maxBytes, timeout } = this.#options
+  expect(message: Message, { patience = 0, by }: PublishOptions = {}): Echo {
+    const { timeout } = this.#options
     const size = sizeOf(message)
-    if (this.#count > 0 && (this.#count >= maxCount || this.#bytes + size > maxBytes)) {
-      throw new Ending('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
-    }
+    this.#requireRoom(by, size)
     const { promise, resolve, reject } = promiseOf<Event>()
     // It may fail before anybody waits for it.
     promise.catch(() => {})
@@ -78,6 +84,7 @@ export class Echoes {
     }
     const echo: Awaited = {
       message,
+      by,
       event: promise,
       size,
       patience,
@@ -92,8 +99,8 @@ export class Echoes {
       },
       timer: setTimeout(() => this.#overdue(echo), timeout),
     }
-    this.#count++
-    this.#bytes += size
+    this.#counts.take(by ?? '', 1)
+    this.#sizes.take(by ?? '', size)
     const others = this.#byTopic.get(message.topic)
     if (others) others.push(echo)
     else this.#byTopic.set(message.topic, [echo])
@@ -159,21 +166,36 @@ export class Echoes {
     }
   }
 
+  #requireRoom(by: string | undefined, size: number): void {
+    const [counts, sizes] = [this.#counts, this.#sizes]
+    // One that is alone may have any size.
+    if (counts.total === 0) return
+    if (counts.total >= counts.max || sizes.total + size > sizes.max) {
+      throw new Ending('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
+    }
+    // One message of everybody may have any size for which there is room.
+    if (by === undefined || counts.of(by) === 0) return
+    if (!counts.exceededBy(by, 1) && !sizes.exceededBy(by, size)) return
+    throw new Ending('publishing-too-fast', { hint: 'too many of your messages are on their way to the broker' })
+  }
+
   /** Gives back the place that it has. */
   #release(echo: Awaited): void {
     if (this.#late.delete(echo)) {
       this.#lateBytes -= echo.size
       return
     }
-    this.#count--
-    this.#bytes -= echo.size
+    this.#counts.giveBack(echo.by ?? '', 1)
+    this.#sizes.giveBack(echo.by ?? '', echo.size)
   }
 
-  #forget(echo: Echo): void {
+  #forget(echo: Awaited): void {
     const { topic } = echo.message
-    const left = this.#byTopic.get(topic)?.filter(other => other !== echo) ?? []
-    if (left.length > 0) this.#byTopic.set(topic, left)
-    else this.#byTopic.delete(topic)
+    const left = this.#byTopic.get(topic) ?? []
+    // Mostly the first: a copy without it would take long where thousands are on one topic.
+    const at = left.indexOf(echo)
+    if (at !== -1) left.splice(at, 1)
+    if (left.length === 0) this.#byTopic.delete(topic)
     if (this.#byTopic.size === 0) for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 }

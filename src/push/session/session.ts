@@ -205,7 +205,7 @@ class BrokerSession implements Session {
     return this.#ready
   }
 
-  async publish(message: Message, { patience = 0 }: PublishOptions = {}): Promise<Event | undefined> {
+  async publish(message: Message, options: PublishOptions = {}): Promise<Event | undefined> {
     if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
     // It would end the connection that everybody publishes with.
     if (!this.#options.embedded && !isHarmless(message.topic)) {
@@ -223,7 +223,7 @@ class BrokerSession implements Session {
       return undefined
     }
     if (this.#reader.stuck) throw new Ending('journal-unavailable')
-    const echo = this.#echoes.expect(message, patience)
+    const echo = this.#echoes.expect(message, options)
     // A connection that is lost says nothing of what became of the message: it may be on its way here.
     connection.publish(message).catch(error => {
       if (error instanceof Ending) echo.fail(error)

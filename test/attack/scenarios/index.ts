@@ -1,5 +1,6 @@
 import * as gatewayIds from './gateway-ids.js'
 import * as httpRequests from './http-requests.js'
+import * as jsonFloods from './json-floods.js'
 import * as neighbours from './neighbours.js'
 import * as persistentSessions from './persistent-sessions.js'
 import * as retainedMessages from './retained-messages.js'
@@ -15,5 +16,6 @@ export const scenarios: readonly Scenario[] = [
   ...Object.values(gatewayIds),
   ...Object.values(httpRequests),
   ...Object.values(webSockets),
+  ...Object.values(jsonFloods),
   ...Object.values(neighbours),
 ]
