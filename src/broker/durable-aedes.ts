@@ -3,6 +3,7 @@ import { FairQueue } from '../base/fair-queue.js'
 import { Dispatcher } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { Store } from './store.js'
+import type { TurnEnd } from './turn-end.js'
 import { TurnSlice } from './turn-slice.js'
 
 declare module 'aedes' {
@@ -85,7 +86,7 @@ export class DurableAedes extends Aedes {
   /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
   readonly #line = new FairQueue<Publication>()
-  readonly #slice = new TurnSlice(() => this.#advance())
+  readonly #slice: TurnSlice
   /** By holder: what waits until a message of the same holder is queued for all sessions. */
   readonly #behind = new Map<string, Publication[]>()
   /** Messages of the program's own that are being queued for many sessions. */
@@ -99,6 +100,7 @@ export class DurableAedes extends Aedes {
     store: Store,
     gates: Gates,
     subscriptions: LiveSubscriptions,
+    turnEnd: TurnEnd,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let [onEmit, onEmitted] = [ignore, ignore]
@@ -115,6 +117,7 @@ export class DurableAedes extends Aedes {
     })
     this.#store = store
     this.#gates = gates
+    this.#slice = new TurnSlice(turnEnd, () => this.#advance())
     onEmit = () => this.#leave()
     onEmitted = () => this.#left()
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)

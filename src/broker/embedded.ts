@@ -168,7 +168,7 @@ export async function createEmbedded(
     holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
   }
-  const aedes = new DurableAedes(store, gates, subscriptions, {
+  const aedes = new DurableAedes(store, gates, subscriptions, turnEnd, {
     ...limits,
     connectTimeout: options.connectTimeout,
     ...handlers(subscriptions, store, admissions, onError, hooks.filters?.refused),

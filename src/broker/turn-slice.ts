@@ -1,15 +1,19 @@
+import type { TurnEnd } from './turn-end.js'
+
 /** How long messages are handed to subscribers in one turn of the event loop, in milliseconds, besides the one that is over it. */
 const sliceLength = 5
 
 /** The share of each turn of the event loop that one kind of work has. */
 export class TurnSlice {
-  readonly #length: number
+  readonly #turnEnd: TurnEnd
   readonly #onTurn: () => void
+  readonly #length: number
   /** When it is over; `undefined` where this turn's has not begun. */
   #end: number | undefined
 
-  /** @param onTurn called in the turn after each in which work was done */
-  constructor(onTurn: () => void, length: number = sliceLength) {
+  /** @param onTurn called at the end of each turn in which work was done: the next slice may begin */
+  constructor(turnEnd: TurnEnd, onTurn: () => void, length: number = sliceLength) {
+    this.#turnEnd = turnEnd
     this.#onTurn = onTurn
     this.#length = length
   }
@@ -19,7 +23,7 @@ export class TurnSlice {
     const now = performance.now()
     if (this.#end !== undefined) return now >= this.#end
     this.#end = now + this.#length
-    setImmediate(this.#turn)
+    this.#turnEnd.add(this.#turn)
     return false
   }
 
