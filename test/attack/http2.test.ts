@@ -7,6 +7,7 @@ import { eventually } from '../helpers/wait.js'
 import { flood, floodKinds, readNothing, resetRapidly } from './scenarios/http2.js'
 import { flags, frame, getBlock, preface } from './scenarios/http2-frames.js'
 import { answered, openHttp2Socket } from './scenarios/sockets.js'
+import { boundSince } from './scheduling.js'
 
 async function attacked(limits = {}): Promise<AttackedGateway> {
   const gateway = await startAttackedGateway({ data: 'none', https: { port: 0 }, limits })
@@ -23,8 +24,9 @@ describe('a client of HTTP/2', () => {
     const target = { ...gateway, address: '127.0.0.4' }
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     await bystander.rounds(2)
+    const began = await gateway.scheduling()
     for (let round = 0; round < 5; round++) await resetRapidly(target, 1000)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
     expect(await gateway.metric('mqway_push_subscribers')).toBe(0)
   })
 
@@ -33,8 +35,9 @@ describe('a client of HTTP/2', () => {
     const target = { ...gateway, address: '127.0.0.4' }
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     await bystander.rounds(2)
+    const began = await gateway.scheduling()
     for (const kind of floodKinds) await flood(target, kind)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
   })
 
   it('that cancels many requests is disconnected', async () => {
@@ -63,6 +66,7 @@ describe('a client of HTTP/2', () => {
     const target = { ...gateway, address: '127.0.0.4' }
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     await bystander.rounds(2)
+    const began = await gateway.scheduling()
     const before = await gateway.descriptors()
     const attack = times(5, () => readNothing(target, 1000))
     await eventually(async () => (await gateway.metric('mqway_refusals_total{reason="files-too-many"}')) > 0)
@@ -71,7 +75,7 @@ describe('a client of HTTP/2', () => {
     expect([file.status, (await file.text()).length]).toEqual([200, expect.any(Number)])
     await attack
     await eventually(async () => (await gateway.descriptors()) <= before + 5)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
   })
 
   it.each([

@@ -3,6 +3,7 @@ import { type AttackedGateway, startAttackedGateway } from '../helpers/attacked-
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { eventually } from '../helpers/wait.js'
 import { pipelineAndLeave, pipelinedRequests } from './scenarios/pipelined-requests.js'
+import { boundSince } from './scheduling.js'
 
 async function attacked(): Promise<AttackedGateway> {
   const gateway = await startAttackedGateway({ data: 'none' })
@@ -15,12 +16,13 @@ describe('requests that are sent before the responses to those before them', () 
     const gateway = await attacked()
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     await bystander.rounds(2)
+    const began = await gateway.scheduling()
     const before = await gateway.descriptors()
     const target = { ...gateway, address: '127.0.0.4' }
     const file = pipelinedRequests['file'] ?? ''
     await Promise.all(Array.from({ length: 14 }, () => pipelineAndLeave(target, file, 1500)))
     await eventually(async () => (await gateway.descriptors()) <= before + 5)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
     expect((await fetch(new URL('/healthz', gateway.http))).status).toBe(200)
   })
 
