@@ -46,6 +46,9 @@ const table = {
     level: 'warn',
     text: 'The host of this request is not served here (the option hosts names those that are)',
   },
+  'address-refused': { httpStatus: 403, closeCode: 1008, level: 'info', text: 'Your address may not connect here' },
+  'path-refused': { httpStatus: 403, level: 'info', text: 'This path is not served' },
+  'https-required': { httpStatus: 308, level: 'info', text: 'This is served over https alone' },
   'origin-refused': { httpStatus: 403, level: 'warn', text: 'Pages of this origin may not connect' },
   'too-many-connections': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'All connections are taken' },
   'too-many-from-address': {

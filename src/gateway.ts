@@ -6,13 +6,15 @@ import { compileHosts } from './access/hosts.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins, type OriginPolicy } from './access/origins.js'
 import { RateLimits } from './access/rate-limits.js'
+import { SiteRules } from './access/site-rules.js'
 import { SocketLimits } from './access/socket-limits.js'
+import { compileTunnelConditions } from './access/tunnel-conditions.js'
 import { UserLimits } from './access/user-limits.js'
 import { ReservedClientIds } from './base/reserved-client-ids.js'
 import { SliceMonitor } from './base/slice-monitor.js'
 import { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
-import { isWebOnLoopback } from './config/listeners.js'
+import { isWebOnLoopback, portsOf } from './config/listeners.js'
 import { developmentCertificates, listOwnFiles } from './config/own-files.js'
 import { pushOf } from './config/push.js'
 import type { Config, TunnelConfig } from './config/schema.js'
@@ -26,6 +28,7 @@ import type { CertificateFiles } from './listen/certificate.js'
 import { Certificates } from './listen/certificates.js'
 import { descriptorLimit, socketsWithin } from './listen/descriptors.js'
 import { registerHealth } from './listen/health.js'
+import { compileHttpsLocation, registerHttpsRedirect } from './listen/https-redirect.js'
 import { formatUrl, type Listener } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
 import { registerEndpointHints, registerPages } from './listen/pages.js'
@@ -137,20 +140,15 @@ async function assemble(
   const push = await openPushSide(config, cwd, pushParts, opened)
   if (push) routes.push(...push.sockets.map(socket => socketRoute(socket, gate, config, access)))
   const { urlLength } = config.limits
-  const router = new UpgradeRouter({
-    routes,
-    limits,
-    users,
-    urlLength,
-    resolveClient,
-    servesHost,
-    nextId,
-    log,
-    metrics,
-  })
+  const site = new SiteRules({ allow: config.limits.allow, deny: config.deny })
+  let httpsPort: number | undefined
+  const httpsLocation = config.http.redirect ? compileHttpsLocation(() => httpsPort) : undefined
+  const screens = { site, httpsLocation, servesHost, resolveClient, limits, users, urlLength }
+  const router = new UpgradeRouter({ routes, ...screens, nextId, log, metrics })
 
   let shuttingDown = false
-  const app = opened.add(createApp({ resolveClient, servesHost, limits: config.limits, log, metrics }))
+  const app = opened.add(createApp({ site, servesHost, resolveClient, limits: config.limits, log, metrics }))
+  if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), push ? undefined : pushIsOff)
   registerHealth(app, {
     brokers: brokers.probed,
@@ -168,8 +166,12 @@ async function assemble(
     registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient, count })
   }
   push?.register(app)
-  const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
-  await registerPages(app, { directory, ownFiles: listOwnFiles(config, file, cwd), resolveClient, log })
+  if (config.public !== 'off') {
+    const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
+    const { index } = config
+    const ownFiles = listOwnFiles(config, file, cwd)
+    await registerPages(app, { directory, index, site, ownFiles, resolveClient, log })
+  }
   await app.ready()
 
   const listeners: Listener[] = []
@@ -189,12 +191,17 @@ async function assemble(
   const requests = { untaken, pipelined: new PipelinedRequests({ log, metrics }), streams: new StreamQueue() }
   const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, ...requests, slices, log, metrics }
   const { http, https, mqtt } = config
-  if (http.port !== 'off') {
-    listening('http', await startHttp({ ...web, port: http.port, host: http.host ?? config.host }))
+  for (const port of portsOf(http.port)) {
+    listening('http', await startHttp({ ...web, port, host: http.host ?? config.host }))
   }
-  const certificates = https.port === 'off' ? undefined : opened.add(await startCertificates(config, cwd, log, metrics))
-  if (https.port !== 'off' && certificates) {
-    listening('https', await startHttps({ ...web, certificates, port: https.port, host: https.host ?? config.host }))
+  const httpsPorts = portsOf(https.port)
+  const certificates =
+    httpsPorts.length > 0 ? opened.add(await startCertificates(config, cwd, log, metrics)) : undefined
+  for (const port of httpsPorts) {
+    if (!certificates) break
+    const listener = await startHttps({ ...web, certificates, port, host: https.host ?? config.host })
+    httpsPort ??= listener.addresses.flatMap(address => ('port' in address ? address.port : []))[0]
+    listening('https', listener)
   }
   if (mqtt.port !== 'off' && mqttBroker) {
     const options = tunnelOptions(config, { inspectConnect: true, pingInterval: 'off' }, reservedClientIds)
@@ -203,7 +210,7 @@ async function assemble(
     const where = { port: mqtt.port, host: mqtt.host ?? config.host }
     listening(
       'mqtt',
-      await startMqttListener({ ...where, accept, limits, nextId, maxConnections, sockets, log, metrics }),
+      await startMqttListener({ ...where, accept, site, limits, nextId, maxConnections, sockets, log, metrics }),
     )
   }
 
@@ -363,6 +370,7 @@ function upgradeRoute(
   return {
     matches: pathMatcher(tunnel),
     allowsOrigin: compileOrigins(origins, { requireOrigin }),
+    ...compileTunnelConditions(tunnel),
     identity:
       authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, requireIdentity ? 'user' : 'anybody'),
     check: request => endpoint.check(request),
@@ -399,10 +407,12 @@ function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig
 }
 
 async function startCertificates(config: Config, cwd: string, log: Logger, metrics: Metrics): Promise<Certificates> {
-  const { cert, key, minVersion } = config.https
+  const { cert, key, chain, minVersion } = config.https
   const { ca, crl } = config.access?.clientCertificates ?? {}
   const given = cert !== undefined && key !== undefined
-  const own = given ? { cert: resolve(cwd, cert), key: resolve(cwd, key) } : await makeDevelopmentFiles(cwd, log)
+  const own = given
+    ? { cert: resolve(cwd, cert), key: resolve(cwd, key), chain: chain && resolve(cwd, chain) }
+    : await makeDevelopmentFiles(cwd, log)
   const clients = ca === undefined ? undefined : { ca: resolve(cwd, ca), crl: crl && resolve(cwd, crl) }
   return Certificates.start({ files: { ...own, clients }, minVersion, log, metrics })
 }

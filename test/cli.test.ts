@@ -142,7 +142,7 @@ describe('mqway import', () => {
     const pem = file('both.pem', '')
     const conf = file(
       'local.conf',
-      `server.document-root = "${directory}"\n$SERVER["socket"] == ":8443" { ssl.engine = "enable" ssl.pemfile = "${pem}" }
+      `server.document-root = "${fixtures}"\n$SERVER["socket"] == ":8443" { ssl.engine = "enable" ssl.pemfile = "${pem}" }
       websocket.server = ( "/mqtt" => ( "host" => "127.0.0.1", "port" => "1883", "type" => "bin" ) )`,
     )
     const { stdout } = await mqway(['import', conf])
@@ -158,18 +158,25 @@ describe('mqway import', () => {
 
   test('reads the files that are included from beside the file, by pattern', async () => {
     const { code, stdout, stderr } = await mqway(['import', 'wstunnel.conf'], {}, fixtures)
-    expect(code).toBe(0)
+    expect(code).toBe(3)
+    expect(stderr).toContain('wstunnel.server "/web": this does not look like an MQTT broker')
     expect(stderr).toContain('conf.d/10-wstunnel.conf:4: wstunnel.balance = "sticky" is not carried over')
     const config = parse(stdout)
     expect(config).toMatchObject({
       host: '127.0.0.1',
       http: { port: 8000 },
       https: { port: 8443, cert: '/etc/ssl/site.crt', key: '/etc/ssl/site.key' },
-      broker: { url: ['mqtt://10.0.0.1:1883', 'mqtt://[::1]:1883'], balance: 'least-connections' },
       public: '/srv/www',
     })
     expect(config.tunnels).toMatchObject([
-      { pathPrefix: '/mqtt', pingInterval: '15s', forceSubprotocol: 'mqtt' },
+      { pathPrefix: '/old', hosts: ['old.example'] },
+      {
+        pathPrefix: '/mqtt',
+        hosts: ['/^(?!(?!old\\.example$)(?!www\\.))(?!old\\.example$)/'],
+        broker: { url: ['mqtt://10.0.0.1:1883', 'mqtt://[::1]:1883'], balance: 'least-connections' },
+        pingInterval: '15s',
+        forceSubprotocol: 'mqtt',
+      },
       { pathSuffix: '.sock', broker: { url: 'unix:/run/mosquitto.sock' } },
       { pathPrefix: '/local', broker: { url: 'unix:/run/other.sock' } },
       { pathPrefix: '/web', broker: { url: 'mqtt://127.0.0.1:80' } },

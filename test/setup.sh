@@ -13,6 +13,7 @@ declare -A needed=(
   [openssl]=openssl
   [gcc]=gcc
   [supervisord]=supervisor
+  [lighttpd]=lighttpd
 )
 # What has no command: file -> Debian package
 declare -A needed_files=(

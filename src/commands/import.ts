@@ -1,15 +1,18 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { basename, dirname, isAbsolute, join } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { dirname, isAbsolute, join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
+import { escapePath, globSync } from 'tinyglobby'
 import { type IncludedFile, importLighttpd, LighttpdError } from '../config/lighttpd.js'
 
+/** Exit code of an import that left something out, or did something else than lighttpd, for a person to look at. */
+const needsDecision = 3
+
 /**
- * `mqway import LIGHTTPD.CONF`: prints the configuration file that does the same; what it cannot carry over goes to
- * standard error, one line each.
+ * `mqway import LIGHTTPD.CONF`: prints the configuration file that does the same; every difference goes to standard error, one line each.
  *
- * @returns exit code 0, or 2 when the file cannot be read or parsed
+ * @returns exit code 0; 3 where a person has to look at one of the lines; 2 when a file cannot be read or parsed, or has no tunnel
  */
-export async function importLighttpdCommand(argv: readonly string[], _env: NodeJS.ProcessEnv): Promise<number> {
+export async function importLighttpdCommand(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const { values, positionals } = parseArgs({ args: [...argv], strict: false, allowPositionals: true })
   const [fileName] = positionals
   if (fileName === undefined || positionals.length > 1 || Object.keys(values).length > 0) {
@@ -18,12 +21,13 @@ export async function importLighttpdCommand(argv: readonly string[], _env: NodeJ
   }
   try {
     // Relative to the file that was named, as in lighttpd; and shown as short as it was named.
-    const place = (path: string) => (isAbsolute(path) ? path : join(dirname(fileName), path))
-    const readInclude = (pattern: string) => readFiles(place(pattern))
-    const { yaml, warnings } = importLighttpd(readFileSync(fileName, 'utf8'), { fileName, readInclude })
-    for (const { file, line, message } of warnings) process.stderr.write(`${file}:${line}: ${message}\n`)
+    const directory = dirname(fileName)
+    const readInclude = (pattern: string) => readFiles(pattern, directory)
+    const text = readFileSync(fileName, 'utf8')
+    const { yaml, findings } = importLighttpd(text, { fileName, readInclude, env, cwd: process.cwd() })
+    for (const { file, line, message } of findings) process.stderr.write(`${file}:${line}: ${message}\n`)
     process.stdout.write(yaml)
-    return 0
+    return findings.some(finding => finding.needsDecision) ? needsDecision : 0
   } catch (error) {
     if (!(error instanceof LighttpdError) && !isSystemError(error)) throw error
     process.stderr.write(`${error.message}\n`)
@@ -31,42 +35,28 @@ export async function importLighttpdCommand(argv: readonly string[], _env: NodeJ
   }
 }
 
-/** The files of an `include`: one, or those that a pattern in the last part of the path names, by name, as in lighttpd. */
-function readFiles(pattern: string): IncludedFile[] {
-  const directory = dirname(pattern)
-  const name = basename(pattern)
-  const names = /[*?]/.test(name)
-    ? filesIn(directory)
-        .filter(file => globRegex(name).test(file))
-        .sort()
-    : [name]
-  return names.flatMap(file => {
-    const fileName = join(directory, file)
+/**
+ * The files of an `include`: one, or those that a pattern names, by name. As in lighttpd (glob(3) with braces), `*` stands for no dot at the
+ * beginning of a name, and a directory is an error.
+ */
+function readFiles(pattern: string, directory: string): IncludedFile[] {
+  const names = /[*?[{]/.test(pattern)
+    ? globSync(isAbsolute(pattern) ? pattern : join(escapePath(directory), pattern), {
+        onlyFiles: false,
+        expandDirectories: false,
+        absolute: true,
+      }).sort()
+    : [isAbsolute(pattern) ? pattern : join(directory, pattern)]
+  return names.flatMap(path => {
+    const fileName = isAbsolute(pattern) || isAbsolute(directory) ? path : relative(process.cwd(), path) || path
     try {
-      return [{ fileName, text: readFileSync(fileName, 'utf8') }]
+      return [{ fileName, text: readFileSync(path, 'utf8') }]
     } catch (error) {
-      // A file that is missing is a warning of the importer, with the line of its include.
+      // The importer says in which line a file is named that is missing.
       if (isSystemError(error) && error.code === 'ENOENT') return []
       throw error
     }
   })
-}
-
-function filesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory)
-  } catch (error) {
-    if (isSystemError(error) && error.code === 'ENOENT') return []
-    throw error
-  }
-}
-
-function globRegex(pattern: string): RegExp {
-  const source = pattern
-    .replaceAll(/[$()+.[\\\]^{|}]/g, '\\$&')
-    .replaceAll('*', '.*')
-    .replaceAll('?', '.')
-  return new RegExp(`^${source}$`, 'u')
 }
 
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {

@@ -88,8 +88,8 @@ function checkThroughTraffic(config: Config): Problem[] {
 function checkTunnels(config: Config): Problem[] {
   const seen = new Map<string, number>()
   return config.tunnels.flatMap((tunnel, index) => {
-    const { path, pathPrefix, pathSuffix, pathPattern } = tunnel
-    const key = JSON.stringify([path?.replace(/(?<=.)\/$/, ''), pathPrefix, pathSuffix, pathPattern])
+    const { path, pathPrefix, pathSuffix, pathPattern, hosts, ports } = tunnel
+    const key = JSON.stringify([path?.replace(/(?<=.)\/$/, ''), pathPrefix, pathSuffix, pathPattern, hosts, ports])
     const earlier = seen.get(key)
     if (earlier === undefined) {
       seen.set(key, index)
@@ -101,10 +101,17 @@ function checkTunnels(config: Config): Problem[] {
 }
 
 function checkHttps(config: Config, cwd: string): Problem[] {
-  return [...checkPair(['https'], config.https), ...checkFiles(['https'], config.https, ['cert', 'key'], cwd)]
+  const { chain, cert } = config.https
+  const alone: Problem[] =
+    chain !== undefined && cert === undefined
+      ? [{ path: ['https', 'chain'], message: 'needs cert beside it: the certificate that it leads on from' }]
+      : []
+  const files = checkFiles(['https'], config.https, ['cert', 'key', 'chain'], cwd)
+  return [...checkPair(['https'], config.https), ...alone, ...files]
 }
 
 interface Credentials {
+  readonly chain?: string | undefined
   readonly ca?: string | undefined
   readonly cert?: string | undefined
   readonly key?: string | undefined
@@ -134,7 +141,7 @@ function checkFiles(
 }
 
 function checkPublic(config: Config, file: string | undefined, cwd: string): Problem[] {
-  if (config.public === undefined) return []
+  if (config.public === undefined || config.public === 'off') return []
   const path = ['public']
   const directory = resolve(cwd, config.public)
   const problem = readingProblem(directory, 'directory')

@@ -52,6 +52,24 @@ export function isOriginPattern(text: string): boolean {
   return authority !== undefined && URL.canParse(`http://${authority}`)
 }
 
+/** The expression of a text `/…/`; `undefined` for any other text. */
+export function expressionOf(text: string): string | undefined {
+  return /^\/(.+)\/$/s.exec(text)?.[1]
+}
+
+/** Whether `text` is one of the forms of a tunnel's `hosts`. */
+export function isHostPattern(text: string): boolean {
+  const expression = expressionOf(text)
+  if (expression !== undefined) return regexProblem(expression) === undefined
+  return /^(?:\*\.)?(?:[\p{L}\p{N}_-][\p{L}\p{N}_.-]*|\[[0-9a-f:.]+\])$/iu.test(text)
+}
+
+/** Whether `text` is one of the forms of `deny`. */
+export function isDeniedPath(text: string): boolean {
+  const expression = expressionOf(text)
+  return expression === undefined || regexProblem(expression) === undefined
+}
+
 /** What is wrong with a regular expression (compiled with the `u` flag, as mqway does everywhere), if anything is. */
 export function regexProblem(source: string): string | undefined {
   try {

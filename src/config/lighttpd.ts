@@ -1,27 +1,25 @@
 import { isDeepStrictEqual } from 'node:util'
-import { Document, isMap, isScalar } from 'yaml'
-import { collectWarnings, Directives, textOf, type Warn } from './lighttpd/directives.js'
-import { evaluate, List, type ReadInclude, type Setting, type Warning } from './lighttpd/evaluate.js'
-import { translateListeners } from './lighttpd/listeners.js'
-import type { Position } from './lighttpd/tokens.js'
-import {
-  type Lookup,
-  type Translated,
-  type TunnelInput,
-  translateWebsocket,
-  translateWstunnel,
-} from './lighttpd/tunnels.js'
+import { conditionText } from './lighttpd/conditions.js'
+import { evaluate, List, type Scope, type Setting, type Surroundings, textOf, textsOf } from './lighttpd/evaluate.js'
+import { readFiles } from './lighttpd/files.js'
+import { chooseListeners, isForLoopback, minVersionOf, readSockets, type Socket } from './lighttpd/listeners.js'
+import { readProtections } from './lighttpd/protections.js'
+import { redirectsToHttps } from './lighttpd/redirects.js'
+import { type Finding, Report } from './lighttpd/report.js'
+import { LighttpdError, type Position } from './lighttpd/tokens.js'
+import { readTunnels, type Tunnel, type TunnelsInput } from './lighttpd/tunnels.js'
+import type { View } from './lighttpd/view.js'
+import { type LeftOut, write } from './lighttpd/write.js'
 import { formatProblem, schemaProblems, valueAt } from './problems.js'
 import { type ConfigInput, configSchema } from './schema.js'
 
-export type { IncludedFile, ReadInclude, Warning } from './lighttpd/evaluate.js'
+export type { IncludedFile, ReadInclude, Surroundings } from './lighttpd/evaluate.js'
+export type { Finding } from './lighttpd/report.js'
 export { LighttpdError } from './lighttpd/tokens.js'
 
-/** What lighttpd needed and mqway does not, so that leaving it out changes nothing for a client. */
+/** Directives of lighttpd that mqway does without, and clients see no difference. */
 const needless = new Set([
   'server.pid-file',
-  'server.username',
-  'server.groupname',
   'server.errorlog',
   'server.breakagelog',
   'server.upload-dirs',
@@ -34,120 +32,166 @@ const needless = new Set([
   'server.max-keep-alive-idle',
   'server.max-keep-alive-requests',
   'server.max-fds',
+  'server.max-worker',
   'server.feature-flags',
+  'server.http-parseopts',
+  'server.compat-module-load',
+  'server.stream-request-body',
+  'server.stream-response-body',
+  'server.systemd-socket-activation',
+  'server.core-files',
+  'server.follow-symlink',
   'mimetype.assign',
   'mimetype.use-xattr',
-  'index-file.names',
+  'etag.use-inode',
+  'etag.use-mtime',
+  'etag.use-size',
   'websocket.debug',
   'wstunnel.debug',
   'ssl.use-sslv2',
   'ssl.use-sslv3',
 ])
 
+/** Families of directives whose absence makes less available than lighttpd did, and nothing more. */
+const lessAvailable = /^(dir-listing|dirlisting|deflate|compress|status|accesslog|expire|rrdtool|cml|trigger-b4-dl)\./
+
 /** Modules whose directives are read here, or that add nothing to be missed. */
-const knownModules = new Set([
-  'mod_websocket',
-  'mod_wstunnel',
-  'mod_openssl',
-  'mod_setenv',
-  'mod_indexfile',
-  'mod_staticfile',
-])
+const knownModules = new Set(
+  'websocket wstunnel openssl setenv indexfile staticfile access auth authn_file redirect extforward alias cgi fastcgi scgi proxy'
+    .split(' ')
+    .map(name => `mod_${name}`),
+)
 
 /** The mqway configuration that does what a lighttpd configuration did. */
 export interface Imported {
   /** A complete configuration file. */
   readonly yaml: string
-  /** Everything that could not be carried over, in the order of the lines. */
-  readonly warnings: readonly Warning[]
+  /** Every difference, in the order of the lines. */
+  readonly findings: readonly Finding[]
 }
 
 /**
- * Translates a `lighttpd.conf` with mod_websocket or mod_wstunnel into mqway's configuration file.
+ * Translates a `lighttpd.conf` with mod_websocket or mod_wstunnel into mqway's configuration file. The result is never more open than what it
+ * replaces: whatever mqway has no words for is left out, with the reason beside it.
  *
- * Pure: `readInclude` is asked for the files that an `include` names.
+ * Pure: `surroundings` has the files that an `include` names, the environment and the working directory.
  *
- * @throws {LighttpdError} for a text that is not a lighttpd configuration, with file, line and column
+ * @throws {LighttpdError} for a text that lighttpd would not take, and for one without a tunnel, with file, line and column
  */
 export function importLighttpd(
   text: string,
-  { fileName, readInclude }: { readonly fileName: string; readonly readInclude: ReadInclude },
+  { fileName, ...surroundings }: { readonly fileName: string } & Surroundings,
 ): Imported {
-  const evaluated = evaluate(text, fileName, readInclude)
-  const { warnings, warn } = collectWarnings()
-  const global = new Directives(evaluated.global, warn)
-  const blocks = new Map(
-    [...evaluated.sockets].map(([address, { settings }]) => [address, new Directives(settings, warn)]),
+  const report = new Report()
+  const evaluated = evaluate(text, fileName, surroundings, report)
+  const taken = new Set<Setting>()
+  const all = readSockets(evaluated, fileName, taken, report)
+  const read = new Map(all.map(socket => [socket, readTunnels(socket.view, report)]))
+  if ([...read.values()].every(tunnels => tunnels.length === 0)) throw noTunnel(fileName)
+
+  const redirecting = all.filter(({ tls }) => !tls).filter(({ view }) => redirectsToHttps(view, report))
+  const { sockets, options } = chooseListeners(all, socket => (read.get(socket)?.length ?? 0) > 0, report)
+  const isRedirecting = sockets.some(socket => redirecting.includes(socket))
+  const listening = new Map(
+    sockets.map(socket => [socket, redirecting.includes(socket) ? [] : (read.get(socket) ?? [])]),
   )
+  for (const socket of sockets) if (!redirecting.includes(socket)) warnOfRedirects(socket.view, report)
+  const protections = readProtections(listening, report)
+  const files = readFiles(sockets, protections.filesRefusal, report)
+  const { tunnels, leftOut } = joinSockets(protections.tunnels, report)
+  const [secure] = sockets.filter(({ tls }) => tls)
+  const isOpen = !isForLoopback(sockets) && !protections.access && tunnels.length > 0
   const config: ConfigInput = {
-    ...translateListeners(evaluated, global, blocks, fileName, warn),
+    ...options,
+    // lighttpd let everybody in, so the file has to say so.
+    ...(isOpen ? { anonymous: true } : {}),
+    ...(options.http?.port === 'off' || !isRedirecting ? {} : { http: { ...options.http, redirect: true } }),
+    ...(secure ? { https: { ...options.https, ...tlsOptions(secure, protections.access !== undefined, report) } } : {}),
+    ...(protections.access ? { access: protections.access } : {}),
     mqtt: { port: 'off' },
-    ...withBroker(translateTunnels(global, [...blocks.values()], fileName, warn)),
-    ...publicDirectory(global),
+    ...withBroker(tunnels, leftOut),
+    ...files.options,
+    ...(protections.deny.length > 0 ? { deny: [...protections.deny] } : {}),
+    ...limitsOf(sockets, protections.allow),
+    ...proxiesOf(sockets, report),
   }
-  warnOfModules(global.take('server.modules'), warn)
-  for (const directives of [global, ...blocks.values()]) for (const setting of directives.rest()) warnOf(setting, warn)
-  for (const { setting, condition } of evaluated.conditional) {
-    if (!setting.name.startsWith('var.')) {
-      warn(setting.at, `${setting.name} is not carried over: it stands under the condition ${condition}`)
-    }
-  }
-  if (config.anonymous) {
-    warn(startOf(fileName), 'anybody can connect, as with lighttpd: see anonymous and host')
-  }
+  tellTheRest([evaluated.global, ...evaluated.blocks], taken, report)
+  for (const { reason, at } of leftOut) report.warn(at, `this tunnel is left out: ${reason}`)
+  if (files.leftOut) report.warn(startOf(fileName), `${files.leftOut.directory} is not served: ${files.leftOut.reason}`)
+  if (isOpen) report.note(startOf(fileName), 'anybody can connect, as with lighttpd: see anonymous and host')
   for (const problem of schemaProblems(configSchema.safeParse(config).error?.issues ?? [], config)) {
-    warn(
-      startOf(fileName),
-      `the result needs a correction: ${formatProblem(problem, valueAt(config, problem.path), undefined)}`,
-    )
+    const shown = formatProblem(problem, valueAt(config, problem.path), undefined)
+    report.warn(startOf(fileName), `the result needs a correction: ${shown}`)
   }
-  return { yaml: write(config, fileName), warnings: inOrder([...evaluated.warnings, ...warnings]) }
+  return { yaml: write(config, fileName, leftOut, files.leftOut), findings: report.inOrder() }
+}
+
+function warnOfRedirects(view: View, report: Report): void {
+  for (const { scope, setting } of view.takeAll('url.redirect')) {
+    const condition = scope.tests.length === 0 ? '' : `: it stands under ${conditionText(scope.tests)}`
+    report.warn(setting.at, `url.redirect is not carried over${condition}`)
+  }
 }
 
 function startOf(file: string): Position {
   return { file, line: 1, column: 1 }
 }
 
-/** The tunnels for all sockets; where there are none, those of the first block that has any. */
-function translateTunnels(
-  global: Directives,
-  blocks: readonly Directives[],
-  fileName: string,
-  warn: Warn,
-): readonly TunnelInput[] {
-  const read = (take: Lookup) => [...translateWebsocket(take, warn), ...translateWstunnel(take, warn)]
-  const everywhere = read(name => global.take(name))
-  if (everywhere.length > 0) return withoutRepeats(everywhere, warn)
-  for (const block of blocks) {
-    const server = block.get('websocket.server') ?? block.get('wstunnel.server')
-    const tunnels = server ? read(name => block.take(name) ?? global.take(name)) : []
-    if (server && tunnels.length > 0) {
-      warn(server.at, 'these tunnels are served on every port now: mqway does not tie them to one')
-      return withoutRepeats(tunnels, warn)
-    }
-  }
-  warn(startOf(fileName), 'there is no tunnel to carry over: mqway serves /mqtt with its own broker')
-  return []
+function noTunnel(fileName: string): LighttpdError {
+  return new LighttpdError(
+    startOf(fileName),
+    'there is no tunnel in it (websocket.server of mod_websocket, wstunnel.server of mod_wstunnel): mqway has nothing to replace here',
+  )
 }
 
-/** Two keys of lighttpd may say the same (`/mqtt` and `^/mqtt`); the first tunnel is the one that counts. */
-function withoutRepeats(translated: readonly Translated[], warn: Warn): TunnelInput[] {
-  const seen = new Set<string>()
-  return translated.flatMap(({ tunnel, at }) => {
-    const key = JSON.stringify([tunnel.pathPrefix, tunnel.pathSuffix, tunnel.pathPattern])
-    if (seen.has(key)) {
-      warn(at, 'this tunnel is left out: another one takes all of its connections')
-      return []
+/** One list for all sockets: a tunnel that is not at every one of them says at which ports it is. */
+function joinSockets(
+  perSocket: ReadonlyMap<Socket, readonly Tunnel[]>,
+  report: Report,
+): { tunnels: TunnelsInput; leftOut: LeftOut[] } {
+  const kept: { tunnel: Tunnel; sockets: Socket[] }[] = []
+  const leftOut: LeftOut[] = []
+  for (const [socket, tunnels] of perSocket) {
+    for (const tunnel of tunnels) {
+      const { refusal } = tunnel
+      if (refusal !== undefined) {
+        const isKnown = leftOut.some(
+          ({ input, reason }) => reason === refusal && isDeepStrictEqual(input, tunnel.input),
+        )
+        if (!isKnown) leftOut.push({ input: tunnel.input, reason: refusal, at: tunnel.at })
+        continue
+      }
+      const same = kept.find(other => isDeepStrictEqual(other.tunnel.input, tunnel.input))
+      if (hidden(tunnel, kept, socket)) {
+        report.note(tunnel.at, 'this tunnel is left out: another one takes all of its connections')
+      } else if (same) same.sockets.push(socket)
+      else kept.push({ tunnel, sockets: [socket] })
     }
-    seen.add(key)
-    return [tunnel]
+  }
+  const tunnels = kept.map(({ tunnel, sockets }) => {
+    if (sockets.length === perSocket.size) return tunnel.input
+    const ports = [...new Set(sockets.map(({ port }) => port))]
+    return { ...tunnel.input, ports }
   })
+  return { tunnels, leftOut }
+}
+
+/** Whether an earlier tunnel of the same socket takes all that this one would. */
+function hidden(
+  tunnel: Tunnel,
+  kept: readonly { tunnel: Tunnel; sockets: readonly Socket[] }[],
+  socket: Socket,
+): boolean {
+  const pathOf = ({ input }: Tunnel) =>
+    JSON.stringify([input.pathPrefix, input.pathSuffix, input.pathPattern, input.hosts])
+  return kept.some(other => other.sockets.includes(socket) && pathOf(other.tunnel) === pathOf(tunnel))
 }
 
 /** The first tunnel's broker is the top-level one, which the other tunnels to it need not repeat. */
-function withBroker(tunnels: readonly TunnelInput[]): Pick<ConfigInput, 'broker' | 'tunnels'> {
-  const broker = tunnels[0]?.broker
+function withBroker(tunnels: TunnelsInput, leftOut: readonly LeftOut[]): Pick<ConfigInput, 'broker' | 'tunnels'> {
+  const broker = tunnels[0]?.broker ?? leftOut[0]?.input.broker
   if (broker === undefined) return {}
+  if (tunnels.length === 0) return { broker, tunnels: [] }
   return {
     broker,
     tunnels: tunnels.map(({ broker: own, ...tunnel }) =>
@@ -156,45 +200,70 @@ function withBroker(tunnels: readonly TunnelInput[]): Pick<ConfigInput, 'broker'
   }
 }
 
-function publicDirectory(global: Directives): Pick<ConfigInput, 'public'> {
-  const directory = global.takeText('server.document-root')
-  return directory ? { public: directory } : {}
+function tlsOptions(
+  { view }: Socket,
+  asksForCertificates: boolean,
+  report: Report,
+): Pick<NonNullable<ConfigInput['https']>, 'chain' | 'minVersion'> {
+  const minVersion = minVersionOf(view, report)
+  const chain = view.takeText('ssl.ca-file')
+  return {
+    ...(chain === undefined || asksForCertificates ? {} : { chain }),
+    ...(minVersion === undefined ? {} : { minVersion }),
+  }
 }
 
-function warnOfModules(setting: Setting | undefined, warn: Warn): void {
-  if (!(setting?.value instanceof List)) return
-  const others = setting.value.entries
-    .flatMap(({ value }) => textOf(value) ?? [])
-    .filter(name => !knownModules.has(name))
-  if (others.length > 0) warn(setting.at, `server.modules: mqway has nothing in the place of ${others.join(', ')}`)
+function limitsOf(sockets: readonly Socket[], allow: readonly string[] | undefined): Pick<ConfigInput, 'limits'> {
+  const connections = sockets
+    .map(({ view }) => Number(view.takeText('server.max-connections')))
+    .find(count => count > 0)
+  const limits = { ...(connections === undefined ? {} : { connections }), ...(allow ? { allow: [...allow] } : {}) }
+  return Object.keys(limits).length > 0 ? { limits } : {}
 }
 
-function warnOf({ name, at }: Setting, warn: Warn): void {
-  warn(at, needless.has(name) ? `${name} is left out: mqway does without it` : `${name} is not carried over`)
+/** mod_extforward: the proxies whose word on a client's address counts. */
+function proxiesOf(sockets: readonly Socket[], report: Report): Pick<ConfigInput, 'trustedProxies'> {
+  const settings = sockets.flatMap(({ view }) => view.take('extforward.forwarder') ?? [])
+  const [setting] = settings
+  if (!(setting?.value instanceof List)) return {}
+  const trusted = setting.value.entries.filter(({ value }) => /^(trust|1)$/.test(textOf(value) ?? ''))
+  const names = trusted.flatMap(({ key }) => (key === undefined ? [] : [key]))
+  if (names.includes('all')) {
+    report.warn(setting.at, 'extforward.forwarder: "all" is not carried over: anybody could claim any address')
+  }
+  const trustedProxies = names.filter(name => name !== 'all')
+  return trustedProxies.length > 0 ? { trustedProxies } : {}
 }
 
-/** By line within each file; files in the order in which they first turn up. */
-function inOrder(warnings: readonly Warning[]): Warning[] {
-  const files = [...new Set(warnings.map(warning => warning.file))]
-  return warnings.toSorted((a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line)
+/** Names every directive that nothing was made of, at each of its lines. */
+function tellTheRest(scopes: readonly Scope[], taken: ReadonlySet<Setting>, report: Report): void {
+  for (const { settings, tests } of scopes) {
+    const condition = tests.length === 0 ? '' : `: it stands under the condition ${conditionText(tests)}`
+    for (const setting of settings.values()) {
+      const { name, lines } = setting
+      if (/^(var|env)\./.test(name) || (taken.has(setting) && !needless.has(name))) continue
+      for (const at of lines) {
+        if (name === 'server.modules') tellOfModules(setting, report)
+        else if (name === 'server.username' || name === 'server.groupname' || name === 'server.chroot')
+          tellOfUser(name, setting, at, report)
+        else if (needless.has(name)) report.note(at, `${name} is left out: mqway does without it${condition}`)
+        else if (lessAvailable.test(name)) report.note(at, `${name} is left out: mqway has nothing like it${condition}`)
+        else report.warn(at, `${name} is not carried over${condition}`)
+      }
+    }
+  }
 }
 
-const everybodyComment =
-  ' lighttpd let everybody in, and so does this. Behind a firewall or a login, keep it;\n else listen on 127.0.0.1.'
-const subprotocolComment =
-  ' Sent whatever the client offers, as lighttpd did. Without this line a client gets the one it offers.'
-
-function write(config: ConfigInput, fileName: string): string {
-  const document = new Document(config, { aliasDuplicateObjects: false })
-  document.commentBefore =
-    ` Made by mqway import from ${fileName.replaceAll(/[^\x20-\x7e]/g, '?')}\n` +
-    ' yaml-language-server: $schema=./node_modules/mqway/mqway.schema.json'
-  comment(document.contents, 'anonymous', everybodyComment)
-  comment(document.getIn(['tunnels', 0]), 'forceSubprotocol', subprotocolComment)
-  return document.toString({ lineWidth: 0 })
+function tellOfModules({ value, at }: Setting, report: Report): void {
+  const others = textsOf(value).filter(name => !knownModules.has(name))
+  if (others.length > 0) report.note(at, `server.modules: mqway has nothing in the place of ${others.join(', ')}`)
 }
 
-function comment(map: unknown, key: string, text: string): void {
-  const pair = isMap(map) ? map.items.find(item => isScalar(item.key) && item.key.value === key) : undefined
-  if (isScalar(pair?.key)) pair.key.commentBefore = text
+function tellOfUser(name: string, { value }: Setting, at: Position, report: Report): void {
+  const who = JSON.stringify(textsOf(value).join())
+  const advice =
+    name === 'server.chroot'
+      ? 'mqway changes no root directory; systemd does (RootDirectory=)'
+      : `mqway does not change its user: start it as ${who} (systemd: User=, Group=, and AmbientCapabilities=CAP_NET_BIND_SERVICE for ports below 1024)`
+  report.note(at, `${name} is left out: ${advice}`)
 }

@@ -4,7 +4,7 @@ import type { Config } from './schema.js'
 type ListenerName = 'http' | 'https' | 'mqtt'
 const listenerNames = ['http', 'https', 'mqtt'] as const satisfies readonly ListenerName[]
 
-/** Where the gateway listens for one protocol. */
+/** One port on which the gateway listens. */
 export interface Listener {
   readonly name: ListenerName
   /** A port, or `unix:` and a path. */
@@ -18,11 +18,20 @@ export interface Listener {
 export function listeners(config: Config): Listener[] {
   return listenerNames.flatMap(name => {
     const { port, host } = config[name]
-    if (port === 'off') return []
     const hosts = host ?? config.host
     const hostPath = host === undefined ? ['host'] : [name, 'host']
-    return [{ name, port, hosts: typeof hosts === 'string' ? [hosts] : hosts, hostPath }]
+    return portsOf(port).map(each => ({
+      name,
+      port: each,
+      hosts: typeof hosts === 'string' ? [hosts] : hosts,
+      hostPath,
+    }))
   })
+}
+
+/** The ports of a listener; none where it is off. */
+export function portsOf(port: number | string | readonly (number | string)[]): (number | string)[] {
+  return [port].flat().filter(each => each !== 'off')
 }
 
 /** Those that other machines can reach. */

@@ -1,7 +1,15 @@
 import { z } from 'zod'
 import { access } from './access.js'
 import { compat } from './compat.js'
-import { isAddressRange, isHostName, isOriginPattern, parseBrokerUrl, regexProblem } from './forms.js'
+import {
+  isAddressRange,
+  isDeniedPath,
+  isHostName,
+  isHostPattern,
+  isOriginPattern,
+  parseBrokerUrl,
+  regexProblem,
+} from './forms.js'
 import { notify } from './notify.js'
 import { pushSection } from './push.js'
 import { duration, size } from './units.js'
@@ -23,7 +31,12 @@ const port = z.union(
   { error: 'must be a port from 0 (any free one) to 65535, unix:/path/to/socket, or off' },
 )
 
+const webPort = z.union([port, z.array(port).min(1)], {
+  error: 'must be a port from 0 (any free one) to 65535, unix:/path/to/socket, off, or a list of ports',
+})
+
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
+const webPortDescription = `${portDescription}; or a list of ports`
 const listenerHost = host.optional().describe('Where this listener listens; as the top-level host when left out')
 
 const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
@@ -80,6 +93,14 @@ const addressRange = z.string().refine(isAddressRange, {
 const hostEntry = z
   .string()
   .refine(isHostName, { error: 'must be a host name without a port: a.example or *.a.example' })
+const hostPattern = z
+  .string()
+  .refine(isHostPattern, { error: 'must be a.example, *.a.example or /regular expression/' })
+
+const deniedPath = z
+  .string()
+  .min(1)
+  .refine(isDeniedPath, { error: 'must be the end of a path, or /regular expression/' })
 
 const pathPattern = z
   .string()
@@ -103,6 +124,19 @@ const tunnel = z
       .describe('Any path that begins so, as lighttpd matches'),
     pathSuffix: z.string().min(1).optional().describe('Any path that ends so'),
     pathPattern: pathPattern.optional().describe('Any path that this JavaScript regular expression matches'),
+    hosts: z
+      .array(hostPattern)
+      .min(1)
+      .optional()
+      .describe('Host names at which it is: a.example, *.a.example or /regular expression/; any when left out'),
+    ports: z
+      .array(
+        z.union([z.int().min(1).max(65535), z.string().regex(/^unix:.+/)], { error: 'must be a port or unix:/path' }),
+      )
+      .min(1)
+      .optional()
+      .describe('Ports at which it is, of those that are listened on; all when left out'),
+    allow: z.array(addressRange).min(1).optional().describe('Addresses or CIDR ranges that may connect; others: 403'),
     broker: broker.optional().describe('Where this tunnel leads; as the top-level broker when left out'),
     subprotocols: z
       .array(subprotocol)
@@ -156,15 +190,22 @@ export const configSchema = z.strictObject({
     .prefault('embedded')
     .describe('The broker: embedded, mqtt://host:port, mqtts://host:port or unix:/path'),
   http: z
-    .strictObject({ port: port.default(8080).describe(portDescription), host: listenerHost })
+    .strictObject({
+      port: webPort.default(8080).describe(webPortDescription),
+      host: listenerHost,
+      redirect: z.boolean().default(false).describe('Send every request on to https, at the same host'),
+    })
     .prefault({})
     .describe('The plain web server'),
   https: z
     .strictObject({
-      port: port.default(8443).describe(portDescription),
+      port: webPort.default(8443).describe(webPortDescription),
       host: listenerHost,
       cert: file.optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
       key: file.optional().describe('Its private key (PEM); may be the same file as cert'),
+      chain: file
+        .optional()
+        .describe('Certificates of CAs between cert and a browser’s own, where cert has it alone (PEM)'),
       minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest TLS version to speak'),
     })
     .prefault({})
@@ -246,10 +287,20 @@ export const configSchema = z.strictObject({
     .describe('The plain MQTT port, and the embedded broker’s limits'),
   tunnels: z
     .array(tunnel)
-    .min(1, { error: 'must have at least one tunnel; leave it out for /mqtt alone' })
     .prefault([{ path: '/mqtt' }])
-    .describe('The WebSocket endpoints; the first that matches is taken'),
-  public: file.optional().describe('Directory to serve instead of the built-in pages'),
+    .describe('The WebSocket endpoints, of which the first that matches is taken; an empty list for none'),
+  public: file.optional().describe('Directory to serve instead of the built-in pages; off for no pages at all'),
+  index: z
+    .array(z.string().regex(/^[^/]+$/, { error: 'must be a file name' }))
+    .min(1)
+    .default(['index.html'])
+    .describe('Files that stand for their directory, the first that is there'),
+  deny: z
+    .array(deniedPath)
+    .default([])
+    .describe(
+      'Paths of pages and tunnels that are refused (403): ends of paths such as ~ or .inc, or /regular expression/',
+    ),
   data: file
     .default('./data')
     .describe('Where the embedded broker keeps sessions and retained messages; none for memory only'),
@@ -273,6 +324,11 @@ export const configSchema = z.strictObject({
     ),
   limits: z
     .strictObject({
+      allow: z
+        .array(addressRange)
+        .min(1)
+        .optional()
+        .describe('Addresses or CIDR ranges that may connect at all; others: 403; everybody when left out'),
       connections: wholeNumber(1, 1_000_000)
         .default(10_000)
         .describe('Open tunnels and MQTT connections in all; beyond: 503'),

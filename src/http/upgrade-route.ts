@@ -39,6 +39,15 @@ export interface UpgradeRoute {
   matches(path: string): boolean
   /** Whether it has every path there is, so that a request without a handshake is for something else. Default: false. */
   readonly isEverywhere?: boolean | undefined
+  /**
+   * Whether the endpoint is at this host and port; at all of them when left out.
+   *
+   * @param host as in the request, with its port
+   * @param port on which the connection came in; `undefined` for a Unix socket
+   */
+  isAt?(host: string | undefined, port: number | undefined): boolean
+  /** Whether a client of this address may connect; everybody when left out. */
+  allowsAddress?(address: string): boolean
   /** Which pages may connect. */
   readonly allowsOrigin: OriginPolicy
   /**

@@ -8,6 +8,7 @@ import {
 } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
 import { anyHost, type HostPolicy } from '../access/hosts.js'
+import type { SiteRules } from '../access/site-rules.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import { logRequest } from '../http/access-line.js'
@@ -33,6 +34,7 @@ declare module 'fastify' {
 }
 
 export interface AppOptions {
+  readonly site?: SiteRules | undefined
   readonly resolveClient: ClientResolver
   /** Default: every host. */
   readonly servesHost?: HostPolicy
@@ -46,7 +48,8 @@ export interface AppOptions {
  * answers that a person can read for what is wrong. Routes are added by `registerPages`, `registerHealth` and the like; `registerEndpointHints` deals
  * with what none of them answers.
  */
-export function createApp({ resolveClient, servesHost = anyHost, limits, log, metrics }: AppOptions): FastifyInstance {
+export function createApp(options: AppOptions): FastifyInstance {
+  const { site, resolveClient, servesHost = anyHost, limits, log, metrics } = options
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
   const app = fastify({
     loggerInstance,
@@ -71,6 +74,8 @@ export function createApp({ resolveClient, servesHost = anyHost, limits, log, me
     request[peer] = client.address
     requireServedHost(request.raw, client.host, servesHost)
     if (request.url.length > limits.urlLength) throw new Ending('url-too-long')
+    site?.checkAddress(request[peer])
+    site?.checkPath(pathOf(request.url))
     done()
   })
   limitBodyTime(app, limits.bodyTimeout)

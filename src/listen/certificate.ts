@@ -9,6 +9,8 @@ export interface CertificateFiles {
   readonly cert: string
   /** The private key, not encrypted (PEM). */
   readonly key: string
+  /** Certificates of CAs that follow the server's, where `cert` has that one alone (PEM). */
+  readonly chain?: string | undefined
   /** Who may sign the certificates of clients, and which of them are revoked (PEM); clients are asked for none without. */
   readonly clients?: { readonly ca: string; readonly crl?: string | undefined } | undefined
 }
@@ -46,10 +48,9 @@ const encryptedKey = /-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPT
  * @throws {CertificateError}
  */
 export async function loadCertificate(files: CertificateFiles): Promise<Certificate> {
-  const cert = await readPem(files.cert, 'certificate')
-  const key = files.key === files.cert ? cert : await readPem(files.key, 'key')
-  const chain = parseChain(files.cert, cert)
-  const [own] = chain
+  const first = await readPem(files.cert, 'certificate')
+  const key = files.key === files.cert ? first : await readPem(files.key, 'key')
+  const [own] = parseChain(files.cert, first)
   if (own === undefined) {
     throw new CertificateError(`${files.cert} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)`)
   }
@@ -59,6 +60,7 @@ export async function loadCertificate(files: CertificateFiles): Promise<Certific
     )
   }
   const clients = files.clients && (await loadClientFiles(files.clients))
+  const cert = files.chain === undefined ? first : `${first}\n${await readChain(files.chain)}`
   tryContext({ cert, key }, files.cert)
   return {
     cert,
@@ -69,6 +71,15 @@ export async function loadCertificate(files: CertificateFiles): Promise<Certific
     validFrom: Date.parse(own.validFrom),
     validTo: Date.parse(own.validTo),
   }
+}
+
+/** The certificates of a file, without whatever else is in it. */
+async function readChain(file: string): Promise<string> {
+  const pem = await readPem(file, 'chain')
+  if (parseChain(file, pem).length === 0) {
+    throw new CertificateError(`${file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)`)
+  }
+  return (pem.match(certificateBlock) ?? []).join('\n')
 }
 
 /** TLS reads one revocation list of each text that it is given, and of none that is damaged does it say so. */

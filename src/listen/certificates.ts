@@ -134,6 +134,6 @@ export class Certificates {
   }
 }
 
-function pathsOf({ cert, key, clients }: CertificateFiles): string[] {
-  return [cert, key, clients?.ca, clients?.crl].flatMap(file => file ?? [])
+function pathsOf({ cert, key, chain, clients }: CertificateFiles): string[] {
+  return [cert, key, chain, clients?.ca, clients?.crl].flatMap(file => file ?? [])
 }

@@ -1,6 +1,7 @@
 import { createServer, type Socket } from 'node:net'
 import { normalizeAddress, unixAddress } from '../access/addresses.js'
 import type { ConnectionLimits } from '../access/limits.js'
+import type { SiteRules } from '../access/site-rules.js'
 import type { Peer } from '../broker/broker.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
@@ -8,6 +9,7 @@ import { takeOverWhileCounted } from './admission.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 
 export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
+  readonly site?: SiteRules | undefined
   readonly limits: ConnectionLimits
   /** Names one connection in the log. */
   readonly nextId: () => string
@@ -24,7 +26,7 @@ const tcpKeepAliveDelay = 60_000
  * @throws {StartError} when an address cannot be bound
  */
 export function startMqttListener(options: MqttListenerOptions): Promise<Listener> {
-  const { limits, nextId, metrics, accept } = options
+  const { site, limits, nextId, metrics, accept } = options
   const onConnection = (socket: Socket): void => {
     const peer: Peer = {
       address: socket.remoteAddress === undefined ? unixAddress : normalizeAddress(socket.remoteAddress),
@@ -41,6 +43,7 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
       socket.destroy()
     }
     try {
+      site?.checkAddress(peer.address)
       const release = limits.admit(peer.address)
       takeOverWhileCounted(socket, release, () => accept(socket, peer, log)).catch(refuse)
     } catch (error) {

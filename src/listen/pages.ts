@@ -1,12 +1,13 @@
 import type { Stats } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
 import { networkOf } from '../access/limits.js'
+import type { SiteRules } from '../access/site-rules.js'
 import { FairQuota } from '../base/fair-quota.js'
 import { isInside, type OwnFile } from '../config/own-files.js'
 import { Ending } from '../endings.js'
@@ -21,6 +22,10 @@ export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */
   readonly directory?: string | undefined
   readonly resolveClient: ClientResolver
+  /** Files that stand for their directory, the first that is there. Default: `index.html`. */
+  readonly index?: readonly string[] | undefined
+  /** Rules for the path of a file, however it was asked for. */
+  readonly site?: SiteRules | undefined
   /** The program's own files, none of which is served, by whatever link. */
   readonly ownFiles?: readonly OwnFile[]
   readonly log: Logger
@@ -79,6 +84,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   const guard = new OwnFileGuard(options.ownFiles ?? [])
   const onlyInside = (inside: string) => async (path: string, stats: Stats) => {
     const real = await realpath(path)
+    options.site?.checkPath(`/${relative(root, path)}`)
     const isOwn = await guard.isOwn(real, stats)
     if (stats.isFile() && isInside(real, inside) && !isOwn) return
     const reason = isOwn ? 'a file of mqway itself' : 'no file, or outside of the directory'
@@ -90,7 +96,11 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     boundOpenFiles(scope, options)
     await scope.register(fastifyStatic, {
       root,
-      dotfiles: 'ignore',
+      // A directory without a slash at its end is 301 to the one with it, so that relative links in its page hold.
+      redirect: true,
+      index: [...(options.index ?? ['index.html'])],
+      dotfiles: 'allow',
+      allowedPath: path => !isHidden(path),
       cacheControl: false,
       onFile: onlyInside(realRoot),
       setHeaders: reply => {
@@ -127,6 +137,11 @@ function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOpt
     reply.raw.once('finish', release).once('close', release)
     done()
   })
+}
+
+/** Whether a part of the path begins with a dot; `/.well-known/` is for everybody (RFC 8615). */
+function isHidden(path: string): boolean {
+  return path.split('/').some((part, index) => part.startsWith('.') && !(index === 1 && part === '.well-known'))
 }
 
 /**

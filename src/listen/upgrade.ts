@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Client, ClientResolver } from '../access/client-address.js'
 import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { ConnectionLimits } from '../access/limits.js'
+import type { SiteRules } from '../access/site-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
@@ -13,11 +14,15 @@ import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { takeOverWhileCounted } from './admission.js'
 import { checkHandshake } from './handshake.js'
+import type { HttpsLocation } from './https-redirect.js'
 import { writeRefusal } from './refusal.js'
 
 export interface UpgradeRouterOptions {
   /** The first that matches is taken. */
   readonly routes: readonly UpgradeRoute[]
+  readonly site?: SiteRules | undefined
+  /** Where plain requests are sent on to; left out where they are served. */
+  readonly httpsLocation?: HttpsLocation | undefined
   readonly limits: ConnectionLimits
   /** Counts the connections of those who are known. */
   readonly users: UserLimits
@@ -70,6 +75,11 @@ export class UpgradeRouter {
     }
     const refuse = this.#refuser(socket, log)
     try {
+      const location = this.#options.httpsLocation?.(client, request.url ?? '/')
+      if (location !== undefined) {
+        refuse(new Ending('https-required'), { Location: location })
+        return
+      }
       const { route, release } = this.#admit(request, path, client)
       const upgrade = { request, socket, head, peer, path, log, refuse }
       const { identity } = route
@@ -106,8 +116,13 @@ export class UpgradeRouter {
     // Before a pattern of the configuration has to read it.
     if ((request.url?.length ?? 0) > this.#options.urlLength) throw new Ending('url-too-long')
 
-    const route = this.#options.routes.find(candidate => candidate.matches(path))
+    const { site, routes } = this.#options
+    site?.checkAddress(client.address)
+    site?.checkPath(path)
+    const port = request.socket.localPort
+    const route = routes.find(candidate => candidate.matches(path) && candidate.isAt?.(client.host, port) !== false)
     if (route === undefined) throw new Ending('unknown-path')
+    if (route.allowsAddress?.(client.address) === false) throw new Ending('address-refused')
 
     const origin = request.headers.origin
     if (!route.allowsOrigin(origin, client.host, client.secure)) {

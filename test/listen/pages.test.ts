@@ -152,7 +152,7 @@ describe('a directory', () => {
     '/sub/../.env',
     '/out.txt',
     '/up/secret.txt',
-    '/up',
+    '/up/',
     '/../secret.txt',
     '/..%2fsecret.txt',
     '/%2e%2e/secret.txt',

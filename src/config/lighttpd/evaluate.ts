@@ -1,7 +1,10 @@
+import { conditionText, negated, type Test } from './conditions.js'
 import { type Expression, parse, type Statement } from './parser.js'
+import type { Report } from './report.js'
+import { shellIncludes } from './shell-includes.js'
 import { LighttpdError, type Position } from './tokens.js'
 
-/** What a directive is set to. */
+/** The value of a directive. */
 export type Value = string | number | List
 
 /** An array of the language: a list, a mapping, or both at once. */
@@ -24,31 +27,31 @@ export interface Entry {
   readonly at: Position
 }
 
-/** One directive with its value, and where it was said last. */
+/** One directive with its value. */
 export interface Setting {
   readonly name: string
   readonly value: Value
+  /** The line that set it last. */
   readonly at: Position
+  /** Every line that had a part in it: the first one, and each `+=`. */
+  readonly lines: readonly Position[]
 }
 
 /** The settings of the whole server, or of one block. */
 export type Settings = ReadonlyMap<string, Setting>
 
-/** A configuration with everything computed that can be, before anything is made of it. */
-export interface Evaluated {
-  readonly global: Settings
-  /** The blocks `$SERVER["socket"] == "…"`, by that address. */
-  readonly sockets: ReadonlyMap<string, { readonly settings: Settings; readonly at: Position }>
-  /** Directives under any other condition. */
-  readonly conditional: readonly { readonly setting: Setting; readonly condition: string }[]
-  readonly warnings: readonly Warning[]
+/** The directives that hold where all `tests` are true; none for the whole server. */
+export interface Scope {
+  readonly tests: readonly Test[]
+  readonly settings: Settings
+  readonly at: Position
 }
 
-/** Something that a person should know about, with its line. */
-export interface Warning {
-  readonly file: string
-  readonly line: number
-  readonly message: string
+/** A configuration with everything computed that can be, before anything is made of it. */
+export interface Evaluated {
+  readonly global: Scope
+  /** The blocks, in the order in which lighttpd merges them: of two that hold for a request, the later one counts. */
+  readonly blocks: readonly Scope[]
 }
 
 /** One file that an `include` names. */
@@ -60,115 +63,150 @@ export interface IncludedFile {
 /** The files that `include "pattern"` names, in order; none where there are none. */
 export type ReadInclude = (pattern: string) => readonly IncludedFile[]
 
-/** Includes of includes, and files in all: a file that includes itself ends here. */
-const deepestInclude = 16
-const mostIncludes = 256
-
-interface Scope {
-  /** How errors and warnings name the block; `undefined` for the whole server. */
-  readonly condition: string | undefined
-  /** The address, in a block `$SERVER["socket"] == "…"` that stands on its own. */
-  readonly socket: string | undefined
-  readonly settings: Map<string, Setting>
-  readonly parent: Scope | undefined
-  readonly at: Position
+/** Everything that a configuration reads besides its own text. */
+export interface Surroundings {
+  readonly readInclude: ReadInclude
+  /** Variables of the environment (`env.NAME`). */
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** The working directory (`var.CWD`). */
+  readonly cwd: string
 }
+
+/** Includes of includes, and files in all: a file that includes itself ends here. */
+const maxDepth = 16
+const maxIncludes = 256
+
+interface Block extends Scope {
+  readonly settings: Map<string, Setting>
+  readonly parent: Block | undefined
+}
+
+/** The conditions of a chain `… else …` so far, in one body. */
+type Chain = readonly Test[]
 
 /**
  * Parses and computes a configuration, with its includes.
  *
- * @throws {LighttpdError} for a text that lighttpd could not make sense of either
+ * @throws {LighttpdError} for a text that lighttpd could not make sense of either, and for files that cannot be had
  */
-export function evaluate(text: string, fileName: string, readInclude: ReadInclude): Evaluated {
-  return new Evaluation(readInclude).run(text, fileName)
+export function evaluate(text: string, fileName: string, surroundings: Surroundings, report: Report): Evaluated {
+  return new Evaluation(surroundings, report).run(text, fileName)
 }
 
 class Evaluation {
-  readonly #readInclude: ReadInclude
-  readonly #warnings: Warning[] = []
+  readonly #surroundings: Surroundings
+  readonly #report: Report
   /** By condition: a block that stands twice is one block, as in lighttpd. */
-  readonly #scopes = new Map<string, Scope>()
+  readonly #blocks = new Map<string, Block>()
   #included = 0
 
-  constructor(readInclude: ReadInclude) {
-    this.#readInclude = readInclude
+  constructor(surroundings: Surroundings, report: Report) {
+    this.#surroundings = surroundings
+    this.#report = report
   }
 
   run(text: string, fileName: string): Evaluated {
     const at = { file: fileName, line: 1, column: 1 }
-    const global: Scope = { condition: undefined, socket: undefined, settings: new Map(), parent: undefined, at }
+    const global: Block = { tests: [], settings: new Map(), parent: undefined, at }
     this.#execute(parse(text, fileName), global, 0)
-    const scopes = [...this.#scopes.values()]
-    return {
-      global: global.settings,
-      sockets: new Map(scopes.flatMap(scope => (scope.socket === undefined ? [] : [[scope.socket, scope]]))),
-      conditional: scopes.flatMap(({ socket, condition, settings }) => {
-        if (socket !== undefined || condition === undefined) return []
-        return [...settings.values()].map(setting => ({ setting, condition }))
-      }),
-      warnings: this.#warnings,
-    }
+    return { global, blocks: [...this.#blocks.values()] }
   }
 
-  #execute(statements: readonly Statement[], scope: Scope, depth: number): void {
+  #execute(statements: readonly Statement[], scope: Block, depth: number): void {
+    let chain: Chain = []
     for (const statement of statements) {
+      if (statement.kind === 'block') {
+        chain = this.#block(statement, statement.isElse ? chain : [], scope, depth)
+        continue
+      }
+      chain = []
       switch (statement.kind) {
         case 'assign':
           this.#assign(statement, scope)
           break
         case 'include':
-          this.#include(statement, scope, depth)
+          this.#include(
+            this.#text(statement.path, scope, 'include needs the name of a file'),
+            statement.at,
+            scope,
+            depth,
+          )
           break
         case 'include_shell':
-          this.#warn(statement.at, 'include_shell is not carried over: mqway runs no programs to be configured')
+          this.#includeShell(statement, scope, depth)
           break
         case 'global':
           this.#execute(statement.body, rootOf(scope), depth)
           break
-        case 'block':
-          this.#execute(statement.body, this.#enter(statement, scope), depth)
+        case 'stray':
+          this.#report.note(statement.at, 'this } closes nothing: it is ignored, as in lighttpd')
           break
       }
     }
   }
 
-  #assign({ name, operator, value, at }: Statement & { kind: 'assign' }, scope: Scope): void {
+  #assign({ name, operator, value, at }: Statement & { kind: 'assign' }, scope: Block): void {
     const own = scope.settings.get(name)
-    if (operator === '=' && own) {
+    // `lighttpd -p` prints the variables that it sets itself.
+    if (operator === '=' && own && !isBuiltIn(name)) {
       throw new LighttpdError(at, `${name} is set already, in line ${own.at.line}; to replace it, write :=`)
     }
     const right = this.#value(value, scope)
-    const left = operator === '+=' ? lookUp(scope, name)?.value : undefined
-    scope.settings.set(name, { name, value: left === undefined ? right : add(left, right, at), at })
+    const left = operator === '+=' ? lookUp(scope, name) : undefined
+    const sum = left === undefined ? right : add(left.value, right, at)
+    scope.settings.set(name, { name, value: sum, at, lines: [...(left?.lines ?? []), at] })
   }
 
-  #include({ path, at }: Statement & { kind: 'include' }, scope: Scope, depth: number): void {
-    const pattern = this.#value(path, scope)
-    if (typeof pattern !== 'string') throw new LighttpdError(at, 'include needs the name of a file')
-    if (depth >= deepestInclude) throw new LighttpdError(at, `more than ${deepestInclude} includes inside each other`)
-    const files = this.#readInclude(pattern)
-    if (files.length === 0) this.#warn(at, `include "${pattern}" is not carried over: there is no such file`)
+  #include(pattern: string, at: Position, scope: Block, depth: number): void {
+    if (depth >= maxDepth) throw new LighttpdError(at, `more than ${maxDepth} includes inside each other`)
+    const files = this.#surroundings.readInclude(pattern)
+    if (files.length === 0 && !/[*?[{]/.test(pattern)) {
+      throw new LighttpdError(at, `include "${pattern}": there is no such file, and it may deny what this one allows`)
+    }
     for (const { fileName, text } of files) {
       this.#included += 1
-      if (this.#included > mostIncludes) throw new LighttpdError(at, `more than ${mostIncludes} files are included`)
+      if (this.#included > maxIncludes) throw new LighttpdError(at, `more than ${maxIncludes} files are included`)
       this.#execute(parse(text, fileName), scope, depth + 1)
     }
   }
 
-  #enter({ condition, at }: Statement & { kind: 'block' }, parent: Scope): Scope {
-    const value = condition && this.#value(condition.value, parent)
-    const head = condition ? `${condition.subject} ${condition.operator} "${value}"` : 'else'
-    const path = parent.condition === undefined ? head : `${parent.condition} and ${head}`
-    // Every else is a block of its own, as it belongs to the blocks before it.
-    const key = condition ? path : `${path} ${at.file}:${at.line}:${at.column}`
-    const isSocket = condition?.subject === '$SERVER["socket"]' && condition.operator === '=='
-    const socket = isSocket && parent.parent === undefined && typeof value === 'string' ? value : undefined
-    const scope = this.#scopes.get(key) ?? { condition: path, socket, settings: new Map(), parent, at }
-    this.#scopes.set(key, scope)
-    return scope
+  #includeShell({ command, at }: Statement & { kind: 'include_shell' }, scope: Block, depth: number): void {
+    const text = this.#text(command, scope, 'include_shell needs a command')
+    const known = shellIncludes(text)
+    if (known === undefined) {
+      throw new LighttpdError(
+        at,
+        `include_shell ${JSON.stringify(text)}: mqway runs no programs to be configured, and this one may deny what the file allows; ` +
+          'run lighttpd -p -f on the file that is named here, and import what it prints',
+      )
+    }
+    for (const pattern of known.files) this.#include(pattern, at, scope, depth)
+    if (known.text !== undefined) this.#execute(parse(known.text, at.file), rootOf(scope), depth + 1)
   }
 
-  #value(expression: Expression, scope: Scope): Value {
+  /** Returns the chain with this block's condition, for an `else` that follows. */
+  #block({ condition, body, at }: Statement & { kind: 'block' }, chain: Chain, parent: Block, depth: number): Chain {
+    const test = condition && {
+      subject: condition.subject,
+      operator: condition.operator,
+      value: this.#text(condition.value, parent, 'a condition compares with a text'),
+    }
+    const own = [...chain.map(negated), ...(test ? [test] : [])]
+    const tests = [...parent.tests, ...own]
+    const key = conditionText(tests)
+    const block = this.#blocks.get(key) ?? { tests, settings: new Map<string, Setting>(), parent, at }
+    this.#blocks.set(key, block)
+    this.#execute(body, block, depth)
+    return test ? [...chain, test] : []
+  }
+
+  #text(expression: Expression, scope: Block, problem: string): string {
+    const value = this.#value(expression, scope)
+    if (value instanceof List) throw new LighttpdError(expression.at, problem)
+    return String(value)
+  }
+
+  #value(expression: Expression, scope: Block): Value {
     switch (expression.kind) {
       case 'string':
       case 'integer':
@@ -184,7 +222,7 @@ class Evaluation {
     }
   }
 
-  #list(elements: Extract<Expression, { kind: 'array' }>['elements'], scope: Scope): List {
+  #list(elements: Extract<Expression, { kind: 'array' }>['elements'], scope: Block): List {
     const entries = elements.map(({ key, value }): Entry => {
       const name = key && this.#value(key, scope)
       if (key && typeof name !== 'string') throw new LighttpdError(key.at, 'a key must be text')
@@ -197,28 +235,32 @@ class Evaluation {
     return makeList(entries)
   }
 
-  #variable(name: string, at: Position, scope: Scope): Value {
+  #variable(name: string, at: Position, scope: Block): Value {
     const known = lookUp(scope, name)
     if (known) return known.value
-    this.#warn(at, `${name} is not known here: it counts as empty`)
-    return ''
-  }
-
-  #warn(at: Position, message: string): void {
-    this.#warnings.push({ file: at.file, line: at.line, message })
+    if (name === 'var.CWD') return this.#surroundings.cwd
+    // A number that no configuration can know beforehand.
+    if (name === 'var.PID') return 0
+    const fromEnvironment = name.startsWith('env.') ? this.#surroundings.env[name.slice('env.'.length)] : undefined
+    if (fromEnvironment !== undefined) return fromEnvironment
+    throw new LighttpdError(at, `${name} is not set; lighttpd would not start either`)
   }
 }
 
-function rootOf(scope: Scope): Scope {
+function isBuiltIn(name: string): boolean {
+  return name === 'var.CWD' || name === 'var.PID'
+}
+
+function rootOf(scope: Block): Block {
   return scope.parent ? rootOf(scope.parent) : scope
 }
 
-function lookUp(scope: Scope | undefined, name: string): Setting | undefined {
+function lookUp(scope: Block | undefined, name: string): Setting | undefined {
   return scope && (scope.settings.get(name) ?? lookUp(scope.parent, name))
 }
 
 /** How large a value may grow, in characters or entries: `x := x + x` doubles with every line. */
-const largestValue = 65_536
+const maxValue = 65_536
 
 /** `+`: texts and numbers are joined, two numbers are added, lists are joined too. */
 function add(left: Value, right: Value, at: Position): Value {
@@ -226,17 +268,27 @@ function add(left: Value, right: Value, at: Position): Value {
   if (left instanceof List || right instanceof List) throw new LighttpdError(at, 'a list can only be added to a list')
   if (typeof left === 'number' && typeof right === 'number') return left + right
   const text = `${left}${right}`
-  if (text.length > largestValue) throw new LighttpdError(at, `a text of more than ${largestValue} characters`)
+  if (text.length > maxValue) throw new LighttpdError(at, `a text of more than ${maxValue} characters`)
   return text
 }
 
 function makeList(entries: readonly Entry[]): List {
   const keys = new Set<string>()
   for (const [index, { key, at }] of entries.entries()) {
-    if (index >= largestValue) throw new LighttpdError(at, `a list of more than ${largestValue} entries`)
+    if (index >= maxValue) throw new LighttpdError(at, `a list of more than ${maxValue} entries`)
     if (key === undefined) continue
     if (keys.has(key)) throw new LighttpdError(at, `the key ${JSON.stringify(key)} stands twice in this list`)
     keys.add(key)
   }
   return new List(entries)
+}
+
+/** A text or a number as text; `undefined` for a list. */
+export function textOf(value: Value | undefined): string | undefined {
+  return value === undefined || value instanceof List ? undefined : String(value)
+}
+
+/** The texts of a list; the value itself where it is none. */
+export function textsOf(value: Value): string[] {
+  return value instanceof List ? value.entries.flatMap(entry => textOf(entry.value) ?? []) : [String(value)]
 }

@@ -1,91 +1,54 @@
 import type { ConfigInput } from '../schema.js'
-import type { Directives, Warn } from './directives.js'
-import type { Evaluated } from './evaluate.js'
+import type { Evaluated, Setting } from './evaluate.js'
+import { List, textOf } from './evaluate.js'
+import type { Report } from './report.js'
 import type { Position } from './tokens.js'
+import { socketAddresses, View } from './view.js'
 
 /** One socket that lighttpd listened on. */
-interface Socket {
+export interface Socket {
   readonly host: string
   readonly port: number | string
   readonly tls: boolean
-  readonly cert: string | undefined
-  readonly key: string | undefined
+  readonly files: { readonly cert?: string; readonly key?: string }
   readonly at: Position
+  /** The configuration as it holds there. */
+  readonly view: View
 }
-
-type ListenerOptions = Pick<ConfigInput, 'host' | 'anonymous' | 'http' | 'https'>
-
-const start = (file: string): Position => ({ file, line: 1, column: 1 })
 
 /**
- * What lighttpd listened on, as mqway's two listeners.
+ * The sockets that lighttpd listened on: the server's own, and one for each block `$SERVER["socket"] == "…"`.
  *
- * @param blocks the directives of each `$SERVER["socket"]` block, by its address
+ * @param taken settings that something was made of
  */
-export function translateListeners(
-  evaluated: Evaluated,
-  global: Directives,
-  blocks: ReadonlyMap<string, Directives>,
-  fileName: string,
-  warn: Warn,
-): ListenerOptions {
-  const sockets = readSockets(evaluated, global, blocks, fileName, warn)
-  const plain = sockets.filter(socket => !socket.tls)
-  const secure = sockets.filter(socket => socket.tls)
-  const http = merge(plain, warn)
-  const https = merge(secure, warn)
-  const hosts = [http?.hosts, https?.hosts].filter(list => list !== undefined)
-  const common = hosts.every(list => String(list) === String(hosts[0]))
-  const own = (list: readonly string[] | undefined) => (common || list === undefined ? {} : { host: hostOption(list) })
-  return {
-    ...(common ? { host: hostOption(hosts[0] ?? []) } : {}),
-    // lighttpd let everybody in, so the file has to say so.
-    ...(hosts.flat().every(isLoopback) ? {} : { anonymous: true }),
-    http: http ? { port: http.port, ...own(http.hosts) } : { port: 'off' },
-    https: https ? { port: https.port, ...own(https.hosts), ...https.files } : { port: 'off' },
-  }
-}
-
-function hostOption(hosts: readonly string[]): string | string[] {
-  const [first = '127.0.0.1', ...others] = hosts
-  return others.length === 0 ? first : [first, ...others]
-}
-
-function isLoopback(host: string): boolean {
-  return /^(127\.[\d.]+|::1|localhost)$/.test(host)
-}
-
-function readSockets(
-  evaluated: Evaluated,
-  global: Directives,
-  blocks: ReadonlyMap<string, Directives>,
-  fileName: string,
-  warn: Warn,
-): Socket[] {
-  const tls = global.takeSwitch('ssl.engine') ?? false
-  const pemfile = global.takeText('ssl.pemfile')
-  const privkey = global.takeText('ssl.privkey')
-  const anyHost = global.takeSwitch('server.use-ipv6') ? '::' : '0.0.0.0'
-  const bind = global.takeText('server.bind') ?? anyHost
-  const portSetting = global.take('server.port')
-  const port = Number(global.takeText('server.port') ?? (tls ? 443 : 80))
-  const mainAt = portSetting?.at ?? start(fileName)
-  const main = {
-    ...(bind.startsWith('/') ? address(bind, anyHost) : { host: hostOf(bind, anyHost), port }),
-    at: mainAt,
-  }
+export function readSockets(evaluated: Evaluated, fileName: string, taken: Set<Setting>, report: Report): Socket[] {
+  const own = new View(evaluated, { address: undefined, tls: undefined }, taken)
+  const anyHost = own.takeSwitch('server.use-ipv6') ? '::' : '0.0.0.0'
+  const bind = own.takeText('server.bind') ?? anyHost
+  const portSetting = own.take('server.port')
+  const port = Number(textOf(portSetting?.value) ?? (own.takeSwitch('ssl.engine') ? 443 : 80))
+  const main = bind.startsWith('/') ? addressOf(bind, anyHost) : { host: hostOf(bind, anyHost), port }
 
   const found = new Map<string, Socket>()
-  const add = (place: { host: string; port: number | string; at: Position }, own: Directives | undefined) => {
-    const cert = own?.takeText('ssl.pemfile') ?? pemfile
-    const key = own?.takeText('ssl.privkey') ?? (cert === pemfile ? privkey : undefined)
-    const socket = { ...place, tls: own?.takeSwitch('ssl.engine') ?? tls, cert, key }
-    if (!isPort(socket.port)) warn(socket.at, 'this is not a port from 1 to 65535: it is not listened on')
-    else found.set(`${socket.host} ${socket.port}`, socket)
+  const add = (place: { host: string; port: number | string }, at: Position, address: string | undefined): void => {
+    if (!isPort(place.port)) {
+      report.warn(at, 'this is not a port from 1 to 65535: it is not listened on')
+      return
+    }
+    const tls = new View(evaluated, { address, tls: undefined }, taken).takeSwitch('ssl.engine') ?? false
+    const view = new View(evaluated, { address, tls }, taken)
+    found.set(`${place.host} ${place.port}`, { ...place, tls, files: tls ? certificateOf(view) : {}, at, view })
   }
-  add(main, undefined)
-  for (const [text, { at }] of evaluated.sockets) add({ ...address(text, anyHost), at }, blocks.get(text))
+  add(main, portSetting?.at ?? { file: fileName, line: 1, column: 1 }, undefined)
+  for (const { address, at } of socketAddresses(evaluated)) add(addressOf(address, anyHost), at, address)
   return [...found.values()]
+}
+
+/** lighttpd reads the private key from the same file when nothing else is said. */
+function certificateOf(view: View): Socket['files'] {
+  const cert = view.takeText('ssl.pemfile')
+  const privkey = view.takeText('ssl.privkey')
+  return cert === undefined ? {} : { cert, key: privkey ?? cert }
 }
 
 function hostOf(text: string, anyHost: string): string {
@@ -97,39 +60,115 @@ function isPort(port: number | string): boolean {
 }
 
 /** The address of a block: `:443`, `0.0.0.0:443`, `[::]:443`, or the file of a Unix socket. */
-function address(text: string, anyHost: string): { host: string; port: number | string } {
+function addressOf(text: string, anyHost: string): { host: string; port: number | string } {
   const path = /^(?:unix:)?(\/.*)$/.exec(text)?.[1]
   if (path !== undefined) return { host: '127.0.0.1', port: `unix:${path}` }
   const colon = text.lastIndexOf(':')
   const port = text.slice(colon + 1)
-  if (!/^\d+$/.test(port)) return { host: hostOf(text, anyHost), port: 80 }
+  if (!/^\d+$/.test(port) || (text.startsWith('[') && text.endsWith(']')))
+    return { host: hostOf(text, anyHost), port: 80 }
   return { host: hostOf(text.slice(0, Math.max(0, colon)), anyHost), port: Number(port) }
 }
 
-interface Merged {
-  readonly port: number | string
-  readonly hosts: readonly string[]
-  readonly files: { cert?: string; key?: string }
+/** The sockets that mqway can listen on as well, and its options for them. */
+export interface Listening {
+  readonly sockets: readonly Socket[]
+  readonly options: Pick<ConfigInput, 'host' | 'http' | 'https'>
 }
 
-/** mqway has one plain and one TLS port, each on any number of addresses: the first port is taken. */
-function merge(sockets: readonly Socket[], warn: Warn): Merged | undefined {
-  const [first, ...others] = sockets
-  if (!first) return undefined
-  const hosts = [first.host]
-  for (const other of others) {
-    if (other.port !== first.port) {
-      warn(other.at, `port ${other.port} is not carried over: mqway has one plain and one TLS port`)
-    } else if (first.tls && other.cert !== first.cert) {
-      warn(other.at, `${other.host} is not listened on: mqway has one certificate, that of ${first.host}`)
-    } else hosts.push(other.host)
+/**
+ * The two listeners of mqway: each has any number of addresses and ports, and listens on every port at every address. Sockets for which that
+ * would open a port that lighttpd did not have, or that need another certificate, are left out; those with tunnels come first.
+ *
+ * @param hasTunnels whether something is tunnelled at a socket
+ */
+export function chooseListeners(
+  sockets: readonly Socket[],
+  hasTunnels: (socket: Socket) => boolean,
+  report: Report,
+): Listening {
+  const ordered = [...sockets.filter(hasTunnels), ...sockets.filter(socket => !hasTunnels(socket))]
+  const plain = combine(
+    ordered.filter(({ tls }) => !tls),
+    report,
+  )
+  const secure = combine(
+    ordered.filter(({ tls }) => tls),
+    report,
+  )
+  const chosen = new Set([...plain, ...secure])
+  const common = new Set([...chosen].map(({ host }) => host))
+  const inOrder = (list: readonly Socket[]) => sockets.filter(socket => list.includes(socket))
+  const hostsOf = (list: readonly Socket[]) => [...new Set(inOrder(list).map(({ host }) => host))]
+  const isCommon = [plain, secure].every(list => list.length === 0 || hostsOf(list).length === common.size)
+  const own = (list: readonly Socket[]) => (isCommon ? {} : { host: oneOrMany(hostsOf(list)) })
+  const ports = (list: readonly Socket[]) => oneOrMany([...new Set(inOrder(list).map(({ port }) => port))])
+  return {
+    sockets: sockets.filter(socket => chosen.has(socket)),
+    options: {
+      ...(isCommon ? { host: oneOrMany(hostsOf([...chosen])) } : {}),
+      http: plain.length > 0 ? { port: ports(plain), ...own(plain) } : { port: 'off' },
+      https: secure.length > 0 ? { port: ports(secure), ...own(secure), ...secure[0]?.files } : { port: 'off' },
+    },
   }
-  if (!first.tls) return { port: first.port, hosts, files: {} }
-  const { cert } = first
-  if (cert === undefined) {
-    warn(first.at, 'TLS without ssl.pemfile: mqway makes a development certificate, which browsers warn of')
-    return { port: first.port, hosts, files: {} }
+}
+
+function oneOrMany<T>(list: readonly T[]): T | T[] {
+  const [first] = list
+  return list.length === 1 && first !== undefined ? first : [...list]
+}
+
+/** As many of `sockets`, the first ones first, as make a full product of addresses and ports, with one certificate. */
+function combine(sockets: readonly Socket[], report: Report): Socket[] {
+  const all = largestProduct(sockets)
+  const [first] = all
+  const chosen = first ? all.filter(({ files }) => files.cert === first.files.cert) : []
+  for (const socket of sockets) {
+    if (chosen.includes(socket)) continue
+    const name = typeof socket.port === 'string' ? socket.port : `${socket.host}:${socket.port}`
+    const reason = all.includes(socket)
+      ? `mqway has one certificate, that of ${first?.host}:${first?.port}`
+      : 'mqway would listen on this port at addresses where lighttpd did not'
+    report.warn(socket.at, `${name} is not listened on: ${reason}`)
   }
-  // lighttpd reads the private key from the same file when nothing else is said.
-  return { port: first.port, hosts, files: { cert, key: first.key ?? cert } }
+  if (first?.tls && first.files.cert === undefined) {
+    report.warn(first.at, 'TLS without ssl.pemfile: mqway makes a development certificate, which browsers warn of')
+  }
+  return chosen
+}
+
+function largestProduct(sockets: readonly Socket[]): Socket[] {
+  if (isProduct(sockets)) return [...sockets]
+  const [first] = sockets
+  const sameHost = sockets.filter(({ host }) => host === first?.host)
+  const samePort = sockets.filter(({ port }) => port === first?.port)
+  return sameHost.length >= samePort.length ? sameHost : samePort
+}
+
+function isProduct(sockets: readonly Socket[]): boolean {
+  // The address of a Unix socket's listener means nothing.
+  const tcp = sockets.filter(({ port }) => typeof port === 'number')
+  const hosts = new Set(tcp.map(({ host }) => host))
+  const ports = new Set(tcp.map(({ port }) => port))
+  return hosts.size * ports.size === tcp.length
+}
+
+/** Whether nobody from another machine reaches any of `sockets`. */
+export function isForLoopback(sockets: readonly Socket[]): boolean {
+  return sockets.every(({ host }) => /^(127\.[\d.]+|::1|localhost)$/.test(host))
+}
+
+/** The oldest TLS version that `ssl.openssl.ssl-conf-cmd` allows, as `https.minVersion` names it; commands besides are warned of. */
+export function minVersionOf(view: View, report: Report): 'TLSv1.2' | 'TLSv1.3' | undefined {
+  const setting = view.take('ssl.openssl.ssl-conf-cmd')
+  let version: 'TLSv1.2' | 'TLSv1.3' | undefined
+  if (!(setting?.value instanceof List)) return undefined
+  for (const { key = '', value, at } of setting.value.entries) {
+    const text = textOf(value) ?? ''
+    if (key === 'MinProtocol') version = text === 'TLSv1.3' ? 'TLSv1.3' : 'TLSv1.2'
+    else if (key === 'Protocol' && !/TLSv1\.2/.test(text) && /TLSv1\.3/.test(text)) version = 'TLSv1.3'
+    else if (key === 'Options') report.note(at, `ssl.openssl.ssl-conf-cmd: ${key} is left out: mqway has OpenSSL's own`)
+    else report.warn(at, `ssl.openssl.ssl-conf-cmd: ${key} = ${JSON.stringify(text)} is not carried over`)
+  }
+  return version
 }

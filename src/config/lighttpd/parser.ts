@@ -19,7 +19,7 @@ export interface Element {
 export interface Condition {
   /** `$SERVER["socket"]` */
   readonly subject: string
-  readonly operator: string
+  readonly operator: Comparison
   readonly value: Expression
 }
 
@@ -31,17 +31,25 @@ export type Statement = { readonly at: Position } & (
       readonly value: Expression
     }
   | { readonly kind: 'include'; readonly path: Expression }
-  | { readonly kind: 'include_shell' }
-  /** `condition` is missing in an `else` without one. */
-  | { readonly kind: 'block'; readonly condition: Condition | undefined; readonly body: readonly Statement[] }
+  | { readonly kind: 'include_shell'; readonly command: Expression }
+  /** `condition` is missing in an `else` without one; `isElse`: the block continues the chain of the block before it. */
+  | {
+      readonly kind: 'block'
+      readonly condition: Condition | undefined
+      readonly isElse: boolean
+      readonly body: readonly Statement[]
+    }
   | { readonly kind: 'global'; readonly body: readonly Statement[] }
+  /** A `}` that closes nothing: lighttpd 1.4.69 takes it at the top level, and goes on. */
+  | { readonly kind: 'stray' }
 )
 
 /** How deep arrays and blocks may be nested. Real files stay below 5; the limit keeps the recursion harmless. */
 const deepest = 64
 
 const assignments = ['=', '+=', ':='] as const
-const comparisons = ['==', '!=', '=~', '!~', '=^', '=$']
+const comparisons = ['==', '!=', '=~', '!~', '=^', '=$'] as const
+export type Comparison = (typeof comparisons)[number]
 
 /**
  * Parses the configuration language of lighttpd 1.4.
@@ -63,13 +71,17 @@ class Parser {
 
   file(): Statement[] {
     const statements: Statement[] = []
-    while (this.#peek().kind !== 'end') statements.push(this.#statement())
+    while (this.#peek().kind !== 'end') statements.push(this.#is('}') ? this.#stray() : this.#statement())
     return statements
+  }
+
+  #stray(): Statement {
+    return { kind: 'stray', at: this.#take().at }
   }
 
   #statement(): Statement {
     const token = this.#peek()
-    if (this.#is('$')) return this.#block()
+    if (this.#is('$')) return this.#block(token.at, false)
     if (token.kind !== 'name') this.#fail('a directive such as server.port')
     this.#take()
     const { at } = token
@@ -77,16 +89,18 @@ class Parser {
       case 'include':
         return { kind: 'include', path: this.#expression(), at }
       case 'include_shell':
-        this.#expression()
-        return { kind: 'include_shell', at }
+        return { kind: 'include_shell', command: this.#expression(), at }
       case 'if':
+        return this.#block(at, false)
       case 'else':
       case 'elif':
       case 'elsif':
       case 'elseif':
-        return this.#block(at)
+        return this.#block(at, true)
     }
-    if (token.text === 'global' && this.#is('{')) return { kind: 'global', body: this.#body(), at }
+    // `lighttpd -p` prints the whole configuration as one block `config { … }`.
+    if ((token.text === 'global' || token.text === 'config') && this.#is('{'))
+      return { kind: 'global', body: this.#body(), at }
     const operator = assignments.find(symbol => this.#is(symbol)) ?? this.#fail(`= after ${token.text}`)
     this.#take()
     // A name without a dot is a variable: x is var.x.
@@ -95,10 +109,10 @@ class Parser {
   }
 
   /** A condition and its body, or the body of a plain `else`; `at` is where the keyword in front of it stands. */
-  #block(at = this.#peek().at): Statement {
+  #block(at: Position, isElse: boolean): Statement {
     if (this.#peek().kind === 'name' && this.#peek().text === 'if') this.#take()
     const condition = this.#is('$') ? this.#condition() : undefined
-    return { kind: 'block', condition, body: this.#body(), at }
+    return { kind: 'block', condition, isElse, body: this.#body(), at }
   }
 
   #condition(): Condition {

@@ -1,0 +1,96 @@
+import { isNegative, passes, simplified, type Test } from './conditions.js'
+import { type Evaluated, type Scope, type Setting, textOf } from './evaluate.js'
+
+/** A scope as it looks from one socket: without the conditions that the socket decides. */
+export interface ViewScope extends Scope {
+  readonly tests: readonly Test[]
+  /** Whether it is the same at every socket. */
+  readonly isEverywhere: boolean
+}
+
+/** The socket that a request comes in at. */
+export interface SocketFacts {
+  /** The text of its block, `:443`; `undefined` for the server's own. */
+  readonly address: string | undefined
+  readonly tls: boolean | undefined
+}
+
+const socketSubject = '$SERVER["socket"]'
+const schemeSubject = '$HTTP["scheme"]'
+
+/** The configuration as it holds for requests at one socket. */
+export class View {
+  /** The whole server first; of two that hold for a request, the later one counts. */
+  readonly scopes: readonly ViewScope[]
+  readonly #taken: Set<Setting>
+
+  /** @param taken settings that something was made of, of all views together */
+  constructor({ global, blocks }: Evaluated, facts: SocketFacts, taken: Set<Setting>) {
+    this.scopes = [global, ...blocks].flatMap(scope => {
+      const tests = residualTests(scope.tests, facts)
+      if (!tests) return []
+      return [{ ...scope, tests: tests.map(simplified), isEverywhere: tests.length === scope.tests.length }]
+    })
+    this.#taken = taken
+  }
+
+  /** The setting for every request, which counts as carried over from now on. */
+  take(name: string): Setting | undefined {
+    const setting = this.scopes
+      .findLast(({ tests, settings }) => tests.length === 0 && settings.has(name))
+      ?.settings.get(name)
+    if (setting) this.#taken.add(setting)
+    return setting
+  }
+
+  /** The text or number of such a setting. */
+  takeText(name: string): string | undefined {
+    return textOf(this.take(name)?.value)
+  }
+
+  /** Whether such a setting is `"enable"`; `undefined` where it is not set. */
+  takeSwitch(name: string): boolean | undefined {
+    const text = this.takeText(name)
+    return text === undefined ? undefined : text === 'enable'
+  }
+
+  /** All settings of this name with their conditions, in order; they count as carried over from now on. */
+  takeAll(name: string): { readonly scope: ViewScope; readonly setting: Setting }[] {
+    return this.scopes.flatMap(scope => {
+      const setting = scope.settings.get(name)
+      if (!setting) return []
+      this.#taken.add(setting)
+      return [{ scope, setting }]
+    })
+  }
+}
+
+/** The tests that the socket leaves open; `undefined` where one is false at this socket. */
+function residualTests(tests: readonly Test[], facts: SocketFacts): Test[] | undefined {
+  const open: Test[] = []
+  for (const test of tests) {
+    const known = decided(test, facts)
+    if (known === false) return undefined
+    if (known === undefined) open.push(test)
+  }
+  return open
+}
+
+function decided(test: Test, { address, tls }: SocketFacts): boolean | undefined {
+  if (test.subject === socketSubject) {
+    return address === undefined ? isNegative(test) : passes(test, address)
+  }
+  if (test.subject === schemeSubject && tls !== undefined) return passes(test, tls ? 'https' : 'http')
+  return undefined
+}
+
+/** The addresses of all blocks `$SERVER["socket"] == "…"`, in order: lighttpd listens on each. */
+export function socketAddresses({ blocks }: Evaluated): { readonly address: string; readonly at: Scope['at'] }[] {
+  const found = new Map<string, Scope['at']>()
+  for (const { tests, at } of blocks) {
+    for (const { subject, operator, value } of tests) {
+      if (subject === socketSubject && operator === '==' && !found.has(value)) found.set(value, at)
+    }
+  }
+  return [...found].map(([address, at]) => ({ address, at }))
+}
