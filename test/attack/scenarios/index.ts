@@ -1,11 +1,14 @@
 import * as gatewayIds from './gateway-ids.js'
 import * as httpRequests from './http-requests.js'
+import { http2Scenarios } from './http2.js'
 import * as jsonFloods from './json-floods.js'
 import * as neighbours from './neighbours.js'
 import * as persistentSessions from './persistent-sessions.js'
+import { pipelinedRequestsScenario } from './pipelined-requests.js'
 import * as retainedMessages from './retained-messages.js'
 import type { Scenario } from './scenario.js'
 import * as subscriptions from './subscriptions.js'
+import * as unfinishedBodies from './unfinished-bodies.js'
 import * as webSockets from './web-sockets.js'
 
 /** Every attack. */
@@ -15,7 +18,10 @@ export const scenarios: readonly Scenario[] = [
   ...Object.values(persistentSessions),
   ...Object.values(gatewayIds),
   ...Object.values(httpRequests),
-  ...Object.values(webSockets),
+  pipelinedRequestsScenario,
+  ...http2Scenarios,
+  ...Object.values(unfinishedBodies),
   ...Object.values(jsonFloods),
+  ...Object.values(webSockets),
   ...Object.values(neighbours),
 ]

@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net'
 import {
   openMqtt,
   openRawWebSocket,
@@ -10,24 +9,6 @@ import {
   webSocketFrame,
 } from './attacker.js'
 import type { Scenario } from './scenario.js'
-
-/** Point 4: eighty sockets with a fragmented message that does not come to its end. */
-export const unfinishedMessages: Scenario = {
-  name: 'unfinished-messages',
-  run: async (target, signal) => {
-    const sockets: Socket[] = []
-    const begin = webSocketFrame(Buffer.alloc(2 ** 20 - 100, 'x'), { isFinal: false })
-    const sent = await repeat(signal, 20, async () => {
-      const socket = await openRawWebSocket(target, '/v1/socket', signal)
-      await send(socket, begin, signal)
-      sockets.push(socket)
-      if (sockets.length > 80) sockets.shift()?.destroy()
-      return 1
-    })
-    for (const socket of sockets) socket.destroy()
-    return sent
-  },
-}
 
 /** Point 5: `send` to the connection's own topic, which needs no right to publish. */
 export const ownTopicFlood: Scenario = {
@@ -61,29 +42,6 @@ export const rrrFlood: Scenario = {
       }
       socket.destroy()
       return 40
-    })
-  },
-}
-
-/** Point 14: deeply nested JSON, 1 MiB on each of twenty sockets at once; and tens of thousands of unknown members. */
-export const bigJson: Scenario = {
-  name: 'big-json',
-  run: (target, signal) => {
-    const nested = webSocketFrame(Buffer.from('['.repeat(2 ** 19 - 50) + ']'.repeat(2 ** 19 - 50)))
-    const json = JSON.stringify({ type: 'publish', topic: 'a', json: JSON.parse(`[${'[],'.repeat(300_000)}0]`) })
-    const wide = webSocketFrame(Buffer.from(json))
-    const members = Array.from({ length: 90_000 }, (_, index) => `"m${index}":0`).join(',')
-    const unknown = webSocketFrame(Buffer.from(`{"type":"subscribe",${members}}`))
-    return repeat(signal, 300, async () => {
-      const sockets = await Promise.all(
-        Array.from({ length: 20 }, () => openRawWebSocket(target, '/v1/socket', signal)),
-      )
-      await Promise.all(
-        sockets.map((socket, index) => send(socket, [nested, wide, unknown][index % 3] ?? nested, signal)),
-      )
-      await sleep(300, signal)
-      for (const socket of sockets) socket.destroy()
-      return sockets.length
     })
   },
 }
