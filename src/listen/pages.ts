@@ -2,6 +2,7 @@ import type { Stats } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
+import { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
@@ -14,6 +15,7 @@ import { Ending } from '../endings.js'
 import { answer } from '../http/answers.js'
 import { answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
+import type { Answer } from '../http/untaken-answers.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { OwnFileGuard } from './own-file-guard.js'
@@ -94,6 +96,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
 
   await app.register(async scope => {
     boundOpenFiles(scope, options)
+    closeUnsentFiles(scope)
     await scope.register(fastifyStatic, {
       root,
       // A directory without a slash at its end is 301 to the one with it, so that relative links in its page hold.
@@ -142,6 +145,21 @@ function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOpt
 /** Whether a part of the path begins with a dot; `/.well-known/` is for everybody (RFC 8615). */
 function isHidden(path: string): boolean {
   return path.split('/').some((part, index) => part.startsWith('.') && !(index === 1 && part === '.well-known'))
+}
+
+/** Closes the file of a response whose client has left before anything was sent of it; Fastify sees only those that leave later. */
+function closeUnsentFiles(scope: FastifyInstance): void {
+  scope.addHook('onSend', (_request, reply, payload, done) => {
+    if (payload instanceof Readable) {
+      if (isGone(reply.raw)) payload.destroy()
+      else reply.raw.once('close', () => payload.destroy())
+    }
+    done(null, payload)
+  })
+}
+
+function isGone(response: Answer): boolean {
+  return 'stream' in response ? response.stream.destroyed : response.destroyed
 }
 
 /**

@@ -6,6 +6,7 @@ import { type BystanderOptions, expectUndisturbed, startBystander } from '../hel
 import { attackOnce, type CampaignOptions, formatRow, type Row, tableHead } from './campaign.js'
 import { attackerLogin, bystanderLogin, startDefaultGateway, startHardenedGateway } from './gateways.js'
 import { scenarios } from './scenarios/index.js'
+import { boundSince } from './scheduling.js'
 
 /** Seconds of attack on each gateway; `npm run attack` sets it. Left out: every scenario once, two seconds. */
 const seconds = Number(process.env['ATTACK_SECONDS'] ?? 0)
@@ -49,12 +50,6 @@ async function attack(campaign: Omit<CampaignOptions, 'together' | 'milliseconds
   }
 }
 
-/** How many times longer everything took the gateway because it had to wait for a core: what the machine's other work does to it. */
-async function slowdownOf(gateway: AttackedGateway): Promise<number> {
-  const { run, waited } = await gateway.scheduling()
-  return (run + waited) / run
-}
-
 /**
  * Runs every attack once and waits for a minute. A process keeps some of the memory that it once had: V8's heap, the arenas of the C
  * library, caches up to their bounds. If it has more after further attacks, it loses some with each.
@@ -85,20 +80,21 @@ describe.skipIf(seconds === 0).each(gateways)('every attack on $name, ten at a t
       const fresh = await figuresOf(gateway)
       if (seconds > 0) await warmUp({ gateway, attackers, scenarios: chosen, ...(login && { login }) }, options)
       const before = await figuresOf(gateway)
+      const began = await gateway.scheduling()
       const bystander = await startBystander(options)
       print(`\n${name}\n\n${tableHead}`)
       const onRow = (row: Row): void => print(formatRow(row))
       await attack({ gateway, attackers, bystander, scenarios: chosen, onRow, ...(login && { login }) })
       expect(gateway.isAlive(), gateway.running.errors().slice(-2000)).toBe(true)
       const report = await bystander.stop()
-      const slowdown = await slowdownOf(gateway)
-      print(`\nslowed down by other processes: × ${slowdown.toFixed(2)}\n${JSON.stringify(report)}`)
+      const bound = await boundSince(gateway, began)
+      print(`\nbound of p99 beside the control’s: ${Math.round(bound)} ms\n${JSON.stringify(report)}`)
       if (seconds > 0) await wait(rest)
       const after = await figuresOf(gateway)
       print(
         `at the start, after a first pass, and a minute after the attack: ${JSON.stringify({ fresh, before, after })}`,
       )
-      expectUndisturbed(report, 100 * slowdown)
+      expectUndisturbed(report, bound)
       if (seconds === 0) return
       expect(after.memory).toBeLessThan(1.2 * before.memory)
       expect(after.descriptors).toBeLessThanOrEqual(before.descriptors + 10)

@@ -3,6 +3,7 @@ import { startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { ask } from './scenarios/attacker.js'
 import { idleSockets } from './scenarios/neighbours.js'
+import { boundSince } from './scheduling.js'
 
 describe('sockets on which nothing is sent', () => {
   it('leave descriptors for everybody else, though two addresses open as many as they can', async () => {
@@ -11,6 +12,7 @@ describe('sockets on which nothing is sent', () => {
     const target = { mqttPort: gateway.mqttPort, http: gateway.http, https: '' }
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     const end = new AbortController()
+    const began = await gateway.scheduling()
     const attacks = ['127.0.0.4', '127.0.0.5'].map(address => idleSockets.run({ ...target, address }, end.signal))
     await bystander.rounds(40)
     expect(await gateway.descriptors()).toBeLessThan(1024 - 100)
@@ -18,6 +20,6 @@ describe('sockets on which nothing is sent', () => {
     expect(await ask(other, AbortSignal.timeout(5000), 'GET', '/vendor/paho-mqtt.js')).toBe(200)
     end.abort()
     await Promise.all(attacks)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
   })
 })

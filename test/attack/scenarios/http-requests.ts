@@ -39,6 +39,24 @@ export const manyTickets: Scenario = {
     }),
 }
 
+/** Point 4 over HTTP: bodies that do not come to their end. */
+export const slowBodies: Scenario = {
+  name: 'slow-bodies',
+  run: async (target, signal) => {
+    const sockets: Socket[] = []
+    const head = requestText(target, 'POST', '/v1/publish?topic=slow', { 'Content-Length': String(2 ** 20) })
+    const sent = await repeat(signal, 20, async () => {
+      const socket = await openTcp(target, httpPort(target))
+      await send(socket, head + 'x'.repeat(2 ** 20 - 1000), signal)
+      sockets.push(socket)
+      while (sockets.length > 120) sockets.shift()?.destroy()
+      return 1
+    })
+    for (const socket of sockets) socket.destroy()
+    return sent
+  },
+}
+
 /** Neighbour: wrong passwords, each of which would cost a hash. */
 export const wrongPasswords: Scenario = {
   name: 'wrong-passwords',

@@ -1,3 +1,4 @@
+import * as absentSessions from './absent-sessions.js'
 import * as gatewayIds from './gateway-ids.js'
 import * as httpRequests from './http-requests.js'
 import { http2Scenarios } from './http2.js'
@@ -8,7 +9,6 @@ import { pipelinedRequestsScenario } from './pipelined-requests.js'
 import * as retainedMessages from './retained-messages.js'
 import type { Scenario } from './scenario.js'
 import * as subscriptions from './subscriptions.js'
-import * as unfinishedBodies from './unfinished-bodies.js'
 import * as webSockets from './web-sockets.js'
 
 /** Every attack. */
@@ -16,11 +16,11 @@ export const scenarios: readonly Scenario[] = [
   ...Object.values(subscriptions),
   ...Object.values(retainedMessages),
   ...Object.values(persistentSessions),
+  absentSessions.messagesForAbsentSessions,
   ...Object.values(gatewayIds),
   ...Object.values(httpRequests),
   pipelinedRequestsScenario,
   ...http2Scenarios,
-  ...Object.values(unfinishedBodies),
   ...Object.values(jsonFloods),
   ...Object.values(webSockets),
   ...Object.values(neighbours),

