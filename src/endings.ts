@@ -209,6 +209,11 @@ const table = {
   'identity-expired': { closeCode: 1008, level: 'info', text: 'What proved who you are has expired' },
   'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },
   'client-id-reserved': { closeCode: 1008, level: 'warn', text: 'This client id is the gateway’s own' },
+  'session-taken-over': {
+    closeCode: 1008,
+    level: 'info',
+    text: 'The same client id connected from another connection',
+  },
   'too-many-sessions': { closeCode: 1008, level: 'warn', text: 'All sessions that you may have are in use' },
   'will-refused': { closeCode: 1008, level: 'warn', text: 'The will has a topic that you may not publish to' },
   'topic-too-large': {

@@ -23,6 +23,7 @@ import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
+import { Takeovers } from './takeovers.js'
 import type { NewPace } from './throttle.js'
 import { TurnEnd } from './turn-end.js'
 
@@ -141,6 +142,11 @@ export async function createEmbedded(
     onDenied,
     log,
   })
+  const takeovers = new Takeovers({
+    peerOf: client => connections.peerOf(client),
+    explain: (client, ending) => connections.explain(client, ending),
+    log,
+  })
   const subscriptions = new LiveSubscriptions(slicer)
   const forwarding = new Forwarding({
     subscriptions,
@@ -171,7 +177,7 @@ export async function createEmbedded(
   const aedes = new DurableAedes(store, gates, subscriptions, turnEnd, {
     ...limits,
     connectTimeout: options.connectTimeout,
-    ...handlers(subscriptions, store, admissions, onError, hooks.filters?.refused),
+    ...handlers({ subscriptions, store, admissions, takeovers, onError, onRefused: hooks.filters?.refused }),
     id: brokerId(disk),
   })
   const announcements = `$SYS/${aedes.id}/`
@@ -193,7 +199,9 @@ export async function createEmbedded(
   aedes.on('clientError', onClientError)
   aedes.on('connectionError', onClientError)
   aedes.on('client', client => store.sessions.connected(client))
+  aedes.on('client', client => takeovers.connected(client))
   aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
+  aedes.on('clientDisconnect', client => takeovers.disconnected(client))
   // A will is published when its connection is gone.
   aedes.on('client', client => {
     accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount)
@@ -300,14 +308,24 @@ function brokerId(disk: LevelBase | undefined): string {
   return `mqway-${String(disk?.run ?? 1).padStart(10, '0')}`
 }
 
+interface HandlerParts {
+  readonly subscriptions: LiveSubscriptions
+  readonly store: Store
+  readonly admissions: Admissions
+  readonly takeovers: Takeovers
+  readonly onError: (error: unknown) => void
+  readonly onRefused: ((bound: SubscriptionBound) => void) | undefined
+}
+
 /** Aedes' other questions. */
-function handlers(
-  subscriptions: LiveSubscriptions,
-  store: Store,
-  admissions: Admissions,
-  onError: (error: unknown) => void,
-  onRefused: (bound: SubscriptionBound) => void = () => {},
-): AedesOptions {
+function handlers({
+  subscriptions,
+  store,
+  admissions,
+  takeovers,
+  onError,
+  onRefused = () => {},
+}: HandlerParts): AedesOptions {
   const nameless = new WeakSet<Client>()
   return {
     preConnect(client, packet, done) {
@@ -319,7 +337,13 @@ function handlers(
     authenticate(client, _username, _password, done) {
       // [MQTT-3.1.3-8]: a session that nobody could ever come back to. Return code 2: identifier rejected.
       if (nameless.has(client)) done(Object.assign(new Error('a session needs a client id'), { returnCode: 2 }), false)
-      else admissions.judge(client, error => (error ? done(error, false) : done(null, true)))
+      else {
+        admissions.judge(client, error => {
+          if (error) return done(error, false)
+          takeovers.accepted(client)
+          done(null, true)
+        })
+      }
     },
     authorizeSubscribe(client, subscription, done) {
       const { topic } = subscription

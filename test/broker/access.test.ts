@@ -284,7 +284,7 @@ describe('a client id', () => {
     expect(await topics(first)).toEqual([])
     const third = await enter(broker, 'alice', { clientId: 'phone' })
     expect(third.returnCode).toBe(0)
-    expect((await ended(first))?.reason).toBe(undefined)
+    expect((await ended(first))?.reason).toBe('session-taken-over')
     await third.end()
     expect((await enter(broker, 'bob', { clientId: 'phone' })).returnCode).toBe(0)
   })
