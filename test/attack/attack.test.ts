@@ -8,7 +8,7 @@ import { attackerLogin, bystanderLogin, startDefaultGateway, startHardenedGatewa
 import { scenarios } from './scenarios/index.js'
 import { boundSince } from './scheduling.js'
 
-/** Seconds of attack on each gateway; `npm run attack` sets it. Left out: every scenario once, two seconds. */
+/** Seconds of attack on each gateway; `npm run attack` sets it. Left out: every scenario once, one and a half seconds. */
 const seconds = Number(process.env['ATTACK_SECONDS'] ?? 0)
 const only = process.env['ATTACK_ONLY']?.split(',')
 const together = 10
@@ -37,7 +37,7 @@ function print(line: string): void {
 /** Each scenario alone for a third of the time, then groups of ten, others each time. */
 async function attack(campaign: Omit<CampaignOptions, 'together' | 'milliseconds'>): Promise<void> {
   if (seconds === 0) {
-    await attackOnce({ ...campaign, together, milliseconds: 2000 })
+    await attackOnce({ ...campaign, together, milliseconds: 1500 })
     return
   }
   const end = Date.now() + seconds * 1000
@@ -68,7 +68,7 @@ async function figuresOf(gateway: AttackedGateway): Promise<{ memory: number; de
   return { memory: await gateway.memory(), descriptors: await gateway.descriptors() }
 }
 
-describe.skipIf(seconds === 0).each(gateways)('every attack on $name, ten at a time', ({ name, start, own, login }) => {
+describe.each(gateways)('every attack on $name, ten at a time', ({ name, start, own, login }) => {
   it(
     'leaves it alive and its other clients undisturbed, and takes no memory and no descriptors for good',
     async () => {
@@ -76,7 +76,7 @@ describe.skipIf(seconds === 0).each(gateways)('every attack on $name, ten at a t
       onTestFinished(() => gateway.close())
       const attackers = await startAttackers(together)
       onTestFinished(() => attackers.close())
-      const options: BystanderOptions = { mqttPort: gateway.mqttPort, httpUrl: gateway.http, ...own }
+      const options: BystanderOptions = { mqttPort: gateway.mqttPort, httpUrl: gateway.http, patience: 30_000, ...own }
       const fresh = await figuresOf(gateway)
       if (seconds > 0) await warmUp({ gateway, attackers, scenarios: chosen, ...(login && { login }) }, options)
       const before = await figuresOf(gateway)
@@ -94,7 +94,8 @@ describe.skipIf(seconds === 0).each(gateways)('every attack on $name, ten at a t
       print(
         `at the start, after a first pass, and a minute after the attack: ${JSON.stringify({ fresh, before, after })}`,
       )
-      expectUndisturbed(report, bound)
+      // Beside other tests on the same cores, only what lasts seconds can be told from their work.
+      expectUndisturbed(report, seconds > 0 ? bound : 10 * bound)
       if (seconds === 0) return
       expect(after.memory).toBeLessThan(1.2 * before.memory)
       expect(after.descriptors).toBeLessThanOrEqual(before.descriptors + 10)
