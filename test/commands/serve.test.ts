@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -273,11 +273,12 @@ describeWith('mosquitto', 'moving from lighttpd', () => {
       .replace('"1883"', `"${mosquitto.port}"`)
       .replace(/= 80$/m, `= ${httpPort.port}`)
       .replace(':443"', `:${httpsPort.port}"`)
-      .replace('/var/www', directory)
+      .replace('/var/www', join(directory, 'www'))
       .replace('/etc/lighttpd/certs', directory)
     for (const { server } of [httpPort, httpsPort]) server.close()
     writeFileSync(join(directory, 'lighttpd.conf'), article)
-    writeFileSync(join(directory, 'index.html'), '<h1>my page</h1>')
+    mkdirSync(join(directory, 'www'))
+    writeFileSync(join(directory, 'www', 'index.html'), '<h1>my page</h1>')
 
     const importer = start('import', 'lighttpd.conf')
     const yaml: string[] = []

@@ -220,7 +220,7 @@ function websocketTunnel(entry: Entry, ping: Partial<TunnelInput>, report: Repor
     broker,
     ...(subproto === undefined ? {} : { forceSubprotocol: subproto }),
     ...websocketOrigins(first.get('origins'), name, report),
-    ...protocolOf([broker], entry.at, name, report),
+    ...protocolOf([broker], [entry.key, subproto], { at: entry.at, name }, report),
     ...ping,
   }
   const test = 'prefix' in path ? urlTest('=^', path.prefix || '/') : urlTest('=~', path.source)
@@ -284,7 +284,7 @@ function wstunnelTunnel(entry: Entry, scope: ViewScope, view: View, report: Repo
     ...(forced || !isBinary ? {} : { subprotocols: ['mqtt', 'mqttv3.1', 'binary'] }),
     ...forced,
     ...wstunnelOrigins(origins.setting),
-    ...protocolOf(urls, entry.at, name, report),
+    ...protocolOf(urls, [...facts.map(fact => fact.value), forced?.forceSubprotocol], { at: entry.at, name }, report),
     ...pingInterval(settingFor(view, 'wstunnel.ping-interval', facts).setting, report),
   }
   const refusal = origins.isSure ? undefined : 'a block changes wstunnel.origins for a part of its connections'
@@ -309,12 +309,24 @@ function limitOf(hosts: readonly List[]): string {
 const mqttPort = /^(?:\d?[18]88[3-9])$/
 const mqttSocket = /mqtt|mosquitto|emqx|vernemq|hivemq|rabbit|nanomq|broker/i
 
-/** A backend that is no MQTT broker, by its port or its name, gets through where nobody insists on a CONNECT. */
-function protocolOf(urls: readonly string[], at: Position, name: string, report: Report): Partial<TunnelInput> {
-  const isMqtt = urls.every(url => {
-    const address = parseBrokerUrl(url)
-    return address?.protocol === 'unix' ? mqttSocket.test(address.host) : mqttPort.test(String(address?.port))
-  })
+/**
+ * A backend that is no MQTT broker, by its port or its name, gets through where nobody insists on a CONNECT.
+ *
+ * @param hints the path of the tunnel and its subprotocol: those that name MQTT are believed
+ */
+function protocolOf(
+  urls: readonly string[],
+  hints: readonly (string | undefined)[],
+  { at, name }: { readonly at: Position; readonly name: string },
+  report: Report,
+): Partial<TunnelInput> {
+  const isNamed = hints.some(hint => hint !== undefined && /mqtt/i.test(hint))
+  const isMqtt =
+    isNamed ||
+    urls.every(url => {
+      const address = parseBrokerUrl(url)
+      return address?.protocol === 'unix' ? mqttSocket.test(address.host) : mqttPort.test(String(address?.port))
+    })
   if (isMqtt) return {}
   report.warn(
     at,
