@@ -5,13 +5,14 @@ import type { DeliveryOptions } from '../delivery/delivery.js'
 import { asksForScript, scriptEnd, scriptJson, scriptStart, scriptType } from '../delivery/jsonp.js'
 import { OpenPolls } from '../delivery/open-polls.js'
 import { requirePermitted } from '../delivery/permitted.js'
+import { answerPassingRefusal, asksForEventStream } from '../delivery/stream-form.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, readQuery } from '../http/parameters.js'
 import { answerChanges } from './couchdb/changes.js'
 import { topicsOf } from './couchdb/database.js'
 import { changesQuery, databaseQuery } from './couchdb/query.js'
 import { refuse, refuseInCouchdb } from './couchdb/refusals.js'
-import { StreamHouses } from './couchdb/streams.js'
+import { StreamHouses, streamForms } from './couchdb/streams.js'
 
 /** The headers that a page of another origin may send; jQuery.couch names the type of a body that it does not send. */
 const allowedHeaders = 'authorization, cache-control, content-type, last-event-id, x-requested-with'
@@ -49,9 +50,15 @@ export function registerCouchdb(
         return send(reply, { db_name: name, update_seq: head, committed_update_seq: head }, query.callback)
       })
     }
-    scope.get(changes, async (request, reply) =>
-      answerChanges(request, reply, house, await read(request, reply, options, changesQuery)),
-    )
+    scope.get(changes, async (request, reply) => {
+      try {
+        return answerChanges(request, reply, house, await read(request, reply, options, changesQuery))
+      } catch (error) {
+        if (!isEventSource(request) || !asksForEventStream(request)) throw error
+        const { headers, language } = streamForms.eventsource
+        return answerPassingRefusal(request, reply, error, { ...options, headers, language: language(options) })
+      }
+    })
     for (const url of [...databases, changes]) registerOthers(scope, options, url)
     if (prefix === '/') return
     // Documents, views and all else that a CouchDB has.
@@ -66,6 +73,12 @@ export function registerCouchdb(
 /** Where pages are served beside it, what has a dot in its name is a file, and what has a slash at its end a directory. */
 function databaseUrls(prefix: string): string[] {
   return prefix === '/' ? ['/:db(^[^.]+$)'] : [`${prefix}/:db`, `${prefix}/:db/`]
+}
+
+/** Whether the feed that is asked for is one for an EventSource. */
+function isEventSource({ query }: FastifyRequest): boolean {
+  const feed: unknown = typeof query === 'object' && query !== null && 'feed' in query ? query.feed : undefined
+  return (Array.isArray(feed) ? feed.at(-1) : feed) === 'eventsource'
 }
 
 /** Lets somebody in who may listen to what they ask for. */

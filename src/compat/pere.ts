@@ -6,7 +6,7 @@ import { namedWords } from '../delivery/stream-words.js'
 import { listConnections, listDevices, listEvents } from './pere/admin.js'
 import { openFeed } from './pere/feed.js'
 import { takeFeedback } from './pere/feedback.js'
-import { encodePlace, encodeSign } from './pere/frames.js'
+import { encodePlace, heartbeat } from './pere/frames.js'
 import type { PereHouse, PereOptions } from './pere/house.js'
 import { OpenFeeds } from './pere/open-feeds.js'
 import { Publishers } from './pere/publishers.js'
@@ -28,7 +28,7 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     channelOf: channelReader(push.config),
     heartbeats: new Heartbeats(Math.min(push.config.heartbeat, longestSilence)),
     places: new SharedBytes(encodePlace),
-    signs: new SharedBytes(encodeSign),
+    heartbeat,
     language: namedWords,
   }
   const base = options.prefix.replace(/\/$/, '')

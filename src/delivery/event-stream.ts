@@ -28,10 +28,12 @@ export interface StreamHouse extends DeliveryOptions {
   readonly heartbeats: Heartbeats
   /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
   readonly endsWhenSilent?: boolean
-  /** What moves the place that a client comes back with. */
+  /** The event that moves the id that a client comes back with. */
   readonly places: SharedBytes
-  /** What shows that a stream is alive. */
-  readonly signs: SharedBytes
+  /** The bytes that show that a stream is alive. */
+  readonly heartbeat: Buffer
+  /** Whether `places` come in silence, too, where the id has moved. Default: false. */
+  readonly tellsPlaceInSilence?: boolean
 }
 
 /** Who wants a stream, and of what. */
@@ -56,6 +58,8 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   readonly #connection: LiveConnection
   readonly #attendance: Attendance
   readonly #subscription: Subscription
+  /** The cursor that its client was last told of in an event of its own. */
+  #told: string | undefined
   #closed = false
 
   /**
@@ -105,14 +109,18 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   }
 
   live(): void {
-    this.write(this.#house.places.of(this.#subscription.cursor))
+    this.#told = this.#subscription.cursor
+    this.write(this.#house.places.of(this.#told))
   }
 
   beat(): void {
     // What waits is read before this would be, or never.
     if (this.#body.writableNeedDrain) return
-    if (this.#house.endsWhenSilent) return this.end(new Ending('complete'))
-    this.write(this.#house.signs.of(this.#subscription.cursor))
+    const { endsWhenSilent, heartbeat, tellsPlaceInSilence } = this.#house
+    if (endsWhenSilent) return this.end(new Ending('complete'))
+    this.write(heartbeat)
+    const { cursor } = this.#subscription
+    if (tellsPlaceInSilence && cursor !== undefined && cursor !== this.#told) this.live()
     this.#attendance.seen()
   }
 

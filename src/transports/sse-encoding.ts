@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { commentLine, firstEvent, liveEvent } from '../delivery/stream-form.js'
 import { type Event, parseId } from '../push/event.js'
 import type { Encoder } from '../push/sink.js'
 import { eventJson } from './event-json.js'
@@ -14,9 +15,6 @@ export interface StreamForm {
   /** As in `EventJsonOptions`; enveloped ones only. */
   readonly json: boolean
 }
-
-/** How soon an EventSource comes back, in milliseconds. */
-const retry = 2000
 
 const [lineFeed, carriageReturn] = [0x0a, 0x0d]
 
@@ -54,22 +52,15 @@ export interface Welcome {
   readonly heartbeat: number
 }
 
-/** How each stream begins. The comment is for those who wait for a first byte. */
+/** The first event of each stream. */
 export function streamStart(welcome: Welcome): string {
-  return `:\nretry: ${retry}\n\nevent: welcome\ndata: ${JSON.stringify(welcome)}\n\n`
+  return firstEvent('welcome', JSON.stringify(welcome))
 }
 
-/** Moves the place that a client comes back with, and tells it nothing else: an event without data is none. */
+/**
+ * Tells the cursor that a client comes back with. A comment where there is none yet: the cursor that a client came with may be any text, with line
+ * feeds in it.
+ */
 export function encodePlace(cursor: string | undefined): Buffer {
-  return Buffer.from(`${placeLine(cursor)}\n`)
-}
-
-/** A sign of life, with the place. */
-export function encodeHeartbeat(cursor: string | undefined): Buffer {
-  return Buffer.from(`:\n${placeLine(cursor)}\n`)
-}
-
-/** Nothing where there is no place yet: what a client came with may be any text, with line feeds in it. */
-function placeLine(cursor: string | undefined): string {
-  return cursor !== undefined && parseId(cursor) ? `id: ${cursor}\n` : ''
+  return Buffer.from(cursor !== undefined && parseId(cursor) ? liveEvent(cursor, { cursor }) : commentLine)
 }

@@ -4,21 +4,25 @@ import type { DeliveryOptions } from '../delivery/delivery.js'
 import { EventStream, type StreamHouse } from '../delivery/event-stream.js'
 import { Heartbeats } from '../delivery/heartbeats.js'
 import { registerOtherMethods } from '../delivery/kept-body-routes.js'
+import { lastEventIdsOf, newestCursor } from '../delivery/last-event-id.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { SharedBytes } from '../delivery/shared-bytes.js'
+import { answerPassingRefusal, asksForEventStream, commentLine, streamHeaders } from '../delivery/stream-form.js'
 import { beginAnswer, wireOf } from '../delivery/stream-wire.js'
 import { namedWords } from '../delivery/stream-words.js'
 import { KnownQueries } from '../http/known-queries.js'
 import { deviceOf } from '../push/device.js'
 import type { Operation } from './operation.js'
-import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
+import { encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
 import { flag, longestCursor, subscribeFields } from './subscribe-query.js'
 
 const url = '/v1/events'
 
 const query = z.object({
   ...subscribeFields,
-  last_event_id: subscribeFields.cursor.describe('The same as cursor; the header Last-Event-ID comes before both'),
+  last_event_id: subscribeFields.cursor.describe(
+    'The same as cursor; also lastEventId, and the header Last-Event-ID: the newest counts',
+  ),
   enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
 })
 
@@ -39,12 +43,7 @@ export const eventsOperations: readonly Operation[] = [
   },
 ]
 
-const streamHeaders = {
-  'content-type': 'text/event-stream; charset=utf-8',
-  'cache-control': 'no-store',
-  // nginx would otherwise keep events back until they fill a page.
-  'x-accel-buffering': 'no',
-}
+const eventsHeaders = { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' }
 
 /** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
 export function registerEvents(app: FastifyInstance, options: DeliveryOptions): void {
@@ -54,16 +53,27 @@ export function registerEvents(app: FastifyInstance, options: DeliveryOptions): 
     queries: new KnownQueries(query, { longestCursor, remembered: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
     places: new SharedBytes(encodePlace),
-    signs: new SharedBytes(encodeHeartbeat),
+    heartbeat: Buffer.from(commentLine),
+    tellsPlaceInSilence: true,
     language: namedWords,
   }
-  app.get(url, (request, reply) => openStream(request, reply, house))
+  app.get(url, (request, reply) => answerEvents(request, reply, house))
   registerOtherMethods(app, {
     gate,
     url,
     allowed: ['GET', 'HEAD'],
     headers: 'authorization, cache-control, last-event-id',
   })
+}
+
+/** Opens a stream. Clients that ask for an event stream get refusals that will pass as one that ends at once. */
+async function answerEvents(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
+  try {
+    return await openStream(request, reply, house)
+  } catch (error) {
+    if (!asksForEventStream(request)) throw error
+    return answerPassingRefusal(request, reply, error, { ...house, headers: eventsHeaders })
+  }
 }
 
 async function openStream(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
@@ -74,10 +84,11 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, house: E
   requirePermitted(caller.permissions, filters)
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
-    beginAnswer(reply, streamHeaders).end()
+    beginAnswer(reply, eventsHeaders).end()
     return reply
   }
-  const cursor = headerOf(request) ?? given.cursor ?? given.last_event_id
+  const lastEventIds = lastEventIdsOf(request, longestCursor)
+  const cursor = newestCursor([...lastEventIds, ...(given.cursor === undefined ? [] : [given.cursor])], push.journal)
   const device = deviceOf(caller.identity, given.device)
   const { body, peer, begin } = wireOf(request, reply, 2 * heartbeat)
   const stream = new EventStream(house, {
@@ -90,12 +101,6 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, house: E
     body,
     peer,
   })
-  begin(streamHeaders, streamStart({ connection: stream.id, device, heartbeat: heartbeat / 1000 }))
+  begin(eventsHeaders, streamStart({ connection: stream.id, device, heartbeat: heartbeat / 1000 }))
   return reply
-}
-
-/** What an EventSource that comes back had last; an empty one is none. */
-function headerOf({ headers }: FastifyRequest): string | undefined {
-  const id = headers['last-event-id']
-  return typeof id === 'string' && id !== '' ? id.slice(0, longestCursor) : undefined
 }

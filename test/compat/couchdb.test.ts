@@ -497,7 +497,8 @@ describe('the feed for EventSource', () => {
     return () => {
       const parser = new EventStreamParser()
       parser.push(Buffer.from(feed.text))
-      return { got: parser.events, parser, ended: feed.ended }
+      const got = parser.events.filter(({ type }) => type === 'message' || type === 'heartbeat')
+      return { got, parser, ended: feed.ended }
     }
   }
 
@@ -512,12 +513,41 @@ describe('the feed for EventSource', () => {
     await eventually(() => read().got.length === 2)
     expect(read().got.map(({ lastEventId }) => lastEventId)).toEqual(['1', '3'])
     expect(messages({ results: read().got.map(({ data }) => JSON.parse(data)) })).toEqual(['1', 'a\r\nb'])
-    expect(read().parser.retry).toBe(2000)
+    expect(read().parser).toMatchObject({ retry: 2000, emptyBlocks: 0 })
+  })
+
+  it('tells its number in an event with a name and data', async () => {
+    await start()
+    await rig.publish('other', 'x')
+    const read = await source('since=now')
+    await eventually(() => read().parser.lastEventId !== '')
+    expect(read().parser.events).toEqual([
+      { type: 'welcome', data: '{}', lastEventId: '' },
+      { type: 'live', data: '{"last_seq":1}', lastEventId: '1' },
+    ])
+  })
+
+  it('gives clients of event streams a reason that will pass with 200, the time to come back after and the event end', async () => {
+    await start({ config: { limits: { connectionsPerAddress: 1 } } })
+    await source('since=now')
+    await waiting()
+    const url = `${rig.url}/couchdb/notifications/_changes?feed=eventsource`
+    const { status } = await fetch(url)
+    const answer = await fetch(url, { headers: { accept: 'text/event-stream' } })
+    expect([status, answer.status, answer.headers.get('content-type')]).toEqual([
+      ...[429, 200, 'text/event-stream; charset=utf-8'],
+    ])
+    expect(await answer.text()).toMatch(/^retry: 10000\nevent: end\ndata: {"reason":"too-many-from-address",.*}\n\n$/)
   })
 
   it.each([
     { 'last-event-id': '2' },
     { query: 'last-event-id=2' },
+    { query: 'lastEventId=2&since=1' },
+    { query: 'last_event_id=1&Last-Event-ID=2' },
+    { query: 'since=2', 'last-event-id': '1' },
+    // Of a journal that was lost.
+    { query: 'since=2', 'last-event-id': '900' },
     // Of somebody else, who has other ids.
     { query: 'since=2', 'last-event-id': 'mi95vp7k1q3x8za-5' },
   ])('goes on after %o', async ({ query = 'since=0', ...headers }) => {

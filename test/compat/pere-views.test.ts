@@ -1,10 +1,11 @@
 import * as fc from 'fast-check'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { encodeEvent, encodeLater, encodePlace, feedStart } from '../../src/compat/pere/frames.js'
+import { encodeEvent, encodePlace, feedStart } from '../../src/compat/pere/frames.js'
 import { OpenFeeds } from '../../src/compat/pere/open-feeds.js'
 import { Publishers } from '../../src/compat/pere/publishers.js'
 import { eventView, laidOut } from '../../src/compat/pere/views.js'
 import { registerPere } from '../../src/compat/pere.js'
+import { retryLine } from '../../src/delivery/stream-form.js'
 import type { Event } from '../../src/push/event.js'
 import type { Receipt, Receipts } from '../../src/push/receipts.js'
 import { type Dispatched, EventStreamParser } from '../helpers/sse-parser.js'
@@ -61,7 +62,7 @@ describe('a frame of a feed', () => {
   })
 
   it('has a client come back after a second at the soonest', () => {
-    for (const text of [feedStart('H1'), encodeLater(0), encodeLater(0.2), encodeLater(10)]) {
+    for (const text of [feedStart('H1'), retryLine(0), retryLine(0.2), retryLine(10)]) {
       expect(Number(/^retry: (\d+)$/m.exec(text)?.[1])).toBeGreaterThanOrEqual(1000)
     }
   })
@@ -70,7 +71,7 @@ describe('a frame of a feed', () => {
     for (const cursor of [undefined, 'x', 'x\n\ndata: y\n\n', '2014-12-01T15:01:45.025Z']) {
       expect(encodePlace(cursor).toString()).toBe(':\n\n')
     }
-    expect(encodePlace(id).toString()).toBe(`id: ${id}\n\n`)
+    expect(encodePlace(id).toString()).toBe(`event: live\ndata: {"cursor":"${id}"}\nid: ${id}\n\n`)
   })
 })
 

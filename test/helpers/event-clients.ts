@@ -114,16 +114,18 @@ function listenToStream(open: OpenStream): Listen {
     const events: ReceivedEvent[] = []
     const gaps: string[] = []
     const parser = new EventStreamParser()
+    let placed = (): void => {}
     parser.onEvent = ({ type, data }) => {
       if (type === 'message') events.push(received(JSON.parse(data)))
       else if (type === 'gap') gaps.push(JSON.parse(data).reason)
+      else if (type === 'live') placed()
     }
     const stream = await open(urls, `/v1/events?${queryOf(listening)}`)
     const ended = new Promise<void>(resolve => stream.onEnd(resolve))
     await new Promise<void>((resolve, reject) => {
       stream.onEnd(() => reject(new Error('the stream ended')))
       // The first one is behind everything that was there.
-      parser.onPlace = () => resolve()
+      placed = resolve
       stream.onData(chunk => parser.push(chunk))
     })
     return {

@@ -13,8 +13,8 @@ export class EventStreamParser {
   readonly events: Dispatched[] = []
   /** Called for each event. */
   onEvent: (event: Dispatched) => void = () => {}
-  /** Called for each block that moves the last event id and has no data. */
-  onPlace: () => void = () => {}
+  /** Blocks without data: several clients fail on them, also where there is a comment in them. */
+  emptyBlocks = 0
   /** What a client would come back with. */
   lastEventId = ''
   retry: number | undefined
@@ -26,7 +26,6 @@ export class EventStreamParser {
   #data = ''
   #type = ''
   #id = ''
-  #named = false
 
   push(bytes: Uint8Array): void {
     this.#buffer += this.#decoder.decode(bytes, { stream: true })
@@ -57,20 +56,17 @@ export class EventStreamParser {
   #field(field: string, value: string): void {
     if (field === 'event') this.#type = value
     else if (field === 'data') this.#data += `${value}\n`
-    else if (field === 'id' && !value.includes('\0')) {
-      this.#id = value
-      this.#named = true
-    } else if (field === 'retry' && /^\d+$/.test(value)) this.retry = Number(value)
+    else if (field === 'id' && !value.includes('\0')) this.#id = value
+    else if (field === 'retry' && /^\d+$/.test(value)) this.retry = Number(value)
   }
 
   #dispatch(): void {
     this.lastEventId = this.#id
-    const [data, type, named] = [this.#data, this.#type, this.#named]
+    const [data, type] = [this.#data, this.#type]
     this.#data = ''
     this.#type = ''
-    this.#named = false
     if (data === '') {
-      if (named) this.onPlace()
+      this.emptyBlocks++
       return
     }
     const { lastEventId } = this

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { namedWords } from '../../src/delivery/stream-words.js'
 import { Ending } from '../../src/endings.js'
 import { type Event, formatId } from '../../src/push/event.js'
-import { encodeHeartbeat, encodePlace, streamEncoder, streamStart } from '../../src/transports/sse-encoding.js'
+import { encodePlace, streamEncoder, streamStart } from '../../src/transports/sse-encoding.js'
 import { EventStreamParser } from '../helpers/sse-parser.js'
 
 const id = formatId('0lm3x9k2abcdefg', 7)
@@ -125,12 +125,15 @@ describe('what an event stream says of itself', () => {
     )
   })
 
-  it('is its place without any event, and nothing where there is none yet', () => {
-    expect(parse(encodePlace(id))).toMatchObject({ events: [], lastEventId: id, comments: 0 })
-    expect(parse(encodeHeartbeat(id))).toMatchObject({ events: [], lastEventId: id, comments: 1 })
+  it('is its place in an event that has data, and a comment alone where there is none yet', () => {
+    const { events, lastEventId } = parse(encodePlace(id))
+    expect([events, lastEventId]).toEqual([[{ type: 'live', data: `{"cursor":"${id}"}`, lastEventId: id }], id])
     fc.assert(
       fc.property(fc.option(text, { nil: undefined }), cursor => {
-        expect(parse(encodeHeartbeat(cursor))).toMatchObject({ events: [], lastEventId: '', comments: 1 })
+        const { events, lastEventId, comments, emptyBlocks } = parse(encodePlace(cursor))
+        expect({ events, lastEventId, comments, emptyBlocks }).toEqual({
+          ...{ events: [], lastEventId: '', comments: 1, emptyBlocks: 0 },
+        })
       }),
     )
   })

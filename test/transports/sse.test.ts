@@ -41,7 +41,7 @@ describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
     expect(source.status).toBe(200)
     expect(source.headers).toMatchObject({
       'content-type': 'text/event-stream; charset=utf-8',
-      'cache-control': 'no-store',
+      'cache-control': 'no-store, no-transform',
       'x-accel-buffering': 'no',
       'x-content-type-options': 'nosniff',
       vary: 'origin',
@@ -61,8 +61,15 @@ describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
     const source = await open('topic=a/%2B')
     await source.live()
     expect(source.of('message')).toMatchObject([{ topic: 'a/b', payload: 'state', retained: true }])
-    expect(source.parser.events.at(-1)?.lastEventId).toBe('')
-    expect(source.parser.lastEventId).toBe(at(2))
+    const { events, lastEventId, emptyBlocks } = source.parser
+    expect(events.map(({ type, lastEventId }) => [type, lastEventId])).toEqual([
+      ...[
+        ['welcome', ''],
+        ['message', ''],
+        ['live', at(2)],
+      ],
+    ])
+    expect([source.of('live'), lastEventId, emptyBlocks]).toEqual([[{ cursor: at(2) }], at(2), 0])
     await rig.publish('a/d', 'more')
     await source.messages(2)
     expect(source.of('message')[1]).toMatchObject({ id: at(3), topic: 'a/d', payload: 'more' })
@@ -87,6 +94,25 @@ describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
     ])
   })
 
+  it.each(['lastEventId', 'lastEventID', 'Last-Event-ID', 'Last-Event-Id', 'last-event-id', 'last_event_id'])(
+    'takes %s in the query for Last-Event-ID, and the newest of all',
+    async name => {
+      await start()
+      await publishMany(6, 'a')
+      const strange = formatId('zzzzzzzzzzzzzzz', 9)
+      const sources = [
+        await open(`topic=a&${name}=${at(4)}&cursor=${at(1)}`),
+        await open(`topic=a&cursor=${at(4)}&${name}=${at(1)}`, { 'last-event-id': at(2) }),
+        await open(`topic=a&${name}=${at(1)}&${name}=${at(4)}`, { 'last-event-id': at(3) }),
+        await open(`topic=a&${name}=&cursor=${at(4)}`, { 'last-event-id': strange }),
+        await open(`topic=a&${name}=${at(4)}`, { 'last-event-id': 'nonsense' }),
+        await open(`topic=a&${name}=${at(4)}&cursor=${at(900)}`),
+      ]
+      for (const source of sources) await source.live()
+      expect(sources.map(source => [source.payloads(), source.of('gap')])).toEqual(Array(6).fill([['4', '5'], []]))
+    },
+  )
+
   it.each(['nonsense', 'a\r\nid: evil', 'x'.repeat(3000), '999999999999999-5'])(
     'takes a cursor that it cannot read for a gap, and goes on (%#)',
     async cursor => {
@@ -107,7 +133,7 @@ describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
     await publishMany(5, 'a', 1)
     const source = await open('topic=a', { 'last-event-id': before.id })
     await source.live()
-    expect(source.parser.events.map(({ type }) => type)).toEqual(['welcome', 'gap', 'message', 'message'])
+    expect(source.parser.events.map(({ type }) => type)).toEqual(['welcome', 'gap', 'message', 'message', 'live'])
     expect(source.of('gap')).toEqual([{ reason: 'evicted', cursor: before.id, resumes: at(4) }])
     expect(source.payloads()).toEqual(['4', '5'])
   })
@@ -120,6 +146,11 @@ describe.each(['HTTP/1.1', 'HTTP/2'])('an event stream over %s', version => {
     await rig.publish('elsewhere')
     await eventually(() => source.parser.lastEventId === at(1))
     expect(source.parser.comments).toBeGreaterThanOrEqual(2)
+    expect(source.of('live')).toEqual([{ cursor: at(0) }, { cursor: at(1) }])
+    const { comments } = source.parser
+    await eventually(() => source.parser.comments >= comments + 2)
+    // Where it has not moved, a heartbeat is a comment alone.
+    expect([source.of('live').length, source.parser.emptyBlocks]).toEqual([2, 0])
     expect(source.of('message')).toEqual([])
     await eventually(() => (rig.attendances[0]?.signs ?? 0) > 0)
   })
@@ -244,6 +275,42 @@ describe('event streams', () => {
     first.leave()
     await eventually(() => rig.limits.open === 1)
     expect((await openIn1('topic=a')).status).toBe(200)
+  })
+
+  it('are answered with 200, the time to come back after and the event end where a client of event streams cannot have one just now', async () => {
+    await start({ config: { limits: { connectionsPerAddress: 1 } } })
+    const first = await openIn1('topic=a')
+    const refused = await openIn1('topic=a', { accept: 'text/event-stream' })
+    await refused.end()
+    expect([refused.status, refused.headers['content-type'], refused.headers['retry-after']]).toEqual([
+      ...[200, 'text/event-stream; charset=utf-8', '10'],
+    ])
+    expect(refused.parser).toMatchObject({ retry: 10_000, emptyBlocks: 0 })
+    const detail = 'Too many connections from your address'
+    expect(refused.of('end')).toEqual([{ reason: 'too-many-from-address', detail }])
+    expect((await openIn1('topic=a', { accept: 'text/html, */*' })).status).toBe(429)
+    first.leave()
+    await eventually(() => rig.limits.open === 0)
+    const later = await openIn1('topic=a', { accept: 'text/event-stream' })
+    await later.live()
+    expect(later.parser.retry).toBe(2000)
+  })
+
+  it('are answered with 200 and the event end where it cannot be found out just now who asks', async () => {
+    await start({ config: { access: { webhook: { url: 'http://127.0.0.1:9/' } } } })
+    const headers = { accept: 'text/event-stream', authorization: `Basic ${btoa('ada:secret')}` }
+    const refused = await openIn1('topic=a', headers)
+    await refused.end()
+    expect([refused.status, refused.of('end')]).toMatchObject([200, [{ reason: 'identity-unavailable' }]])
+    expect((await openIn1('topic=a', { authorization: headers.authorization })).status).toBe(503)
+  })
+
+  it.each([
+    { status: 400, query: 'topic=%23%23' },
+    { status: 403, query: 'topic=closed' },
+  ])('are refused with $status for good', async ({ status, query }) => {
+    await start({ config: { access: { rules: [{ to: 'anonymous', subscribe: ['open'] }] }, anonymous: true } })
+    expect((await openIn1(query, { accept: 'text/event-stream' })).status).toBe(status)
   })
 
   it('tell a page of another origin what it may know', async () => {

@@ -11,7 +11,7 @@ import type { Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
 import { deviceOf } from '../../push/device.js'
 import { listForm } from './forms.js'
-import { type ChangesQuery, lastEventId } from './query.js'
+import { type ChangesQuery, newestSince } from './query.js'
 import { rowEncoder } from './rows.js'
 import { cursorOf } from './sequence.js'
 import { type Silence, type StreamFeed, type StreamHouses, streamForms } from './streams.js'
@@ -91,13 +91,13 @@ function openFeed(
     return reply
   }
   const { include_docs: includeDocs, limit } = query
-  const known =
-    feed === 'eventsource' ? lastEventId(request.headers['last-event-id'], query['last-event-id']) : undefined
+  const { journal } = options.push
+  const since = feed === 'eventsource' ? newestSince(request, query.since, journal.head) : query.since
   const silence = silenceOf(feed, query, { longest, usual: options.push.config.heartbeat })
   const { body, peer, begin } = wireOf(request, reply, 2 * Math.max(silence.interval, longest))
   new EventStream(streams.houseOf(feed, silence), {
     ...{ caller, filters, body, peer, device: deviceFor(request, caller, query.device) },
-    cursor: cursorOf(options.push.journal, known ?? query.since),
+    cursor: cursorOf(journal, since),
     encode: rowEncoder(feed === 'continuous' ? 'line' : 'message', includeDocs),
     ...(limit !== undefined && { limit }),
   })

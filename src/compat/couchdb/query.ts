@@ -1,5 +1,7 @@
+import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { callbackPattern } from '../../delivery/jsonp.js'
+import { lastEventIdsOf } from '../../delivery/last-event-id.js'
 import { isUserName } from '../../identity.js'
 import type { Since } from './sequence.js'
 
@@ -67,7 +69,6 @@ export const changesQuery = z.object({
   callback: callbackField,
   feed,
   since,
-  'last-event-id': last(z.string().optional()),
   include_docs: flag,
   /** CouchDB takes 0 for 1. */
   limit: last(wholeNumber.optional()).transform(most => (most === 0 ? 1 : most)),
@@ -82,8 +83,19 @@ export const changesQuery = z.object({
 
 export type ChangesQuery = z.output<typeof changesQuery>
 
-/** Where an EventSource was that comes back; what is no number, it has from somebody else. */
-export function lastEventId(header: unknown, parameter: string | undefined): number | undefined {
-  const text = typeof header === 'string' && header !== '' ? header : parameter
-  return text !== undefined && wholeNumber.safeParse(text).success ? Number(text) : undefined
+/** Characters of a number that a client says it had last. */
+const longestNumber = 16
+
+/**
+ * Where an EventSource goes on that comes back: after the newest of the numbers that it says it had last, and of `since`. A number that the journal has
+ * not come to is from another one, and counts only where there is no other; a text that is none does not.
+ *
+ * @param head the newest number of the journal
+ */
+export function newestSince(request: FastifyRequest, since: Since, head: number): Since {
+  const ids = lastEventIdsOf(request, longestNumber + 1).filter(id => wholeNumber.safeParse(id).success)
+  if (ids.length === 0) return since
+  const all = [...ids.map(Number), ...(since === 'now' ? [] : [since])]
+  const reached = all.filter(number => number <= head)
+  return Math.max(...(reached.length > 0 ? reached : all))
 }

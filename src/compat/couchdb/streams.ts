@@ -2,6 +2,9 @@ import type { DeliveryOptions } from '../../delivery/delivery.js'
 import type { StreamHouse, StreamLanguage } from '../../delivery/event-stream.js'
 import { Heartbeats } from '../../delivery/heartbeats.js'
 import { SharedBytes } from '../../delivery/shared-bytes.js'
+import { firstEvent, liveEvent, streamHeaders } from '../../delivery/stream-form.js'
+import { namedWords } from '../../delivery/stream-words.js'
+import type { Ending } from '../../endings.js'
 import { lastWords, mostAfter } from './forms.js'
 import { sequenceOf } from './sequence.js'
 
@@ -20,43 +23,47 @@ interface Form {
   readonly headers: Readonly<Record<string, string>>
   readonly first: string
   readonly language: (options: DeliveryOptions) => StreamLanguage
-  /** What moves the place that a client comes back with. */
+  /** The bytes that tell the number that a client comes back with. */
   readonly place: (cursor: string | undefined) => string
-  readonly sign: (cursor: string | undefined) => string
-}
-
-const headers = {
-  'cache-control': 'no-store',
-  // nginx would otherwise keep rows back until they fill a page.
-  'x-accel-buffering': 'no',
+  readonly heartbeat: string
+  /** As `StreamHouse.tellsPlaceInSilence`. */
+  readonly tellsPlaceInSilence: boolean
 }
 
 const nothing = Buffer.alloc(0)
 
 /** One row a line; empty lines are signs of life. */
 const continuous: Form = {
-  headers: { ...headers, 'content-type': 'application/json; charset=utf-8' },
+  headers: { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' },
   first: '\n',
   language: ({ push }) => ({
     gap: () => nothing,
     end: (_ending, cursor) => Buffer.from(`{${lastWords(cursor, mostAfter(push.journal, cursor))}\n`),
   }),
   place: () => '\n',
-  sign: () => '\n',
+  heartbeat: '\n',
+  tellsPlaceInSilence: false,
 }
 
-/** How soon an EventSource comes back, in milliseconds. */
-const retry = 2000
+function placeOf(cursor: string | undefined): string {
+  const sequence = sequenceOf(cursor) ?? 0
+  return liveEvent(String(sequence), { last_seq: sequence })
+}
 
-const placeOf = (cursor: string | undefined): string => `id: ${sequenceOf(cursor) ?? 0}\n\n`
-
-/** One row a message; the place alone is none. */
+/** One row a message; all else are events with names. The heartbeat is that of CouchDB. */
 const eventsource: Form = {
-  headers: { ...headers, 'content-type': 'text/event-stream; charset=utf-8' },
-  first: `:\nretry: ${retry}\n\n`,
-  language: () => ({ gap: () => nothing, end: (_ending, cursor) => Buffer.from(placeOf(cursor)) }),
+  headers: { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' },
+  first: firstEvent('welcome', '{}'),
+  language: () => ({ gap: () => nothing, end: encodeEnd }),
   place: placeOf,
-  sign: cursor => `event: heartbeat\ndata: \n${placeOf(cursor)}`,
+  heartbeat: 'event: heartbeat\ndata: \n\n',
+  tellsPlaceInSilence: true,
+}
+
+/** The reason of the end, with the number to come back with, where there is one. */
+function encodeEnd(ending: Ending, cursor?: string): Buffer {
+  const end = namedWords.end(ending)
+  return cursor === undefined ? end : Buffer.concat([Buffer.from(placeOf(cursor)), end])
 }
 
 export const streamForms: Readonly<Record<StreamFeed, Form>> = { continuous, eventsource }
@@ -76,13 +83,14 @@ export class StreamHouses {
     const key = `${feed} ${seconds} ${ends}`
     const known = this.#houses.get(key)
     if (known) return known
-    const { language, place, sign } = streamForms[feed]
+    const { language, place, heartbeat, tellsPlaceInSilence } = streamForms[feed]
     const made: StreamHouse = {
       ...this.#options,
       heartbeats: new Heartbeats(seconds * 1000),
       endsWhenSilent: ends,
       places: new SharedBytes(cursor => Buffer.from(place(cursor))),
-      signs: new SharedBytes(cursor => Buffer.from(sign(cursor))),
+      heartbeat: Buffer.from(heartbeat),
+      tellsPlaceInSilence,
       language: language(this.#options),
     }
     this.#houses.set(key, made)

@@ -1,17 +1,17 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { EventStream } from '../../delivery/event-stream.js'
+import { newestCursor } from '../../delivery/last-event-id.js'
+import { answerPassingRefusal, streamHeaders } from '../../delivery/stream-form.js'
 import { beginAnswer, wireOf } from '../../delivery/stream-wire.js'
-import { Ending } from '../../endings.js'
 import { deviceOf } from '../../push/device.js'
-import { encodeEvent, encodeLater, feedStart } from './frames.js'
+import { encodeEvent, feedStart } from './frames.js'
 import type { PereHouse } from './house.js'
-import { deviceNamed, lastEventIdOf, requireListener } from './requests.js'
+import { deviceNamed, lastEventIds, requireListener } from './requests.js'
 
-const streamHeaders = {
+const feedHeaders = {
+  ...streamHeaders,
   'content-type': 'text/event-stream',
-  'cache-control': 'no-cache',
-  // nginx would otherwise keep events back until they fill a page.
-  'x-accel-buffering': 'no',
+  'cache-control': 'no-cache, no-transform',
 }
 
 /**
@@ -24,8 +24,7 @@ export async function openFeed(request: FastifyRequest, reply: FastifyReply, hou
   try {
     return await open(request, reply, house)
   } catch (error) {
-    if (!(error instanceof Ending) || error.retryAfter === undefined) throw error
-    return answerLater(request, reply, error, error.retryAfter, house)
+    return answerPassingRefusal(request, reply, error, { ...house, headers: feedHeaders })
   }
 }
 
@@ -35,19 +34,19 @@ async function open(request: FastifyRequest, reply: FastifyReply, house: PereHou
   const channel = house.channelOf(request)
   requireListener(caller, channel)
   const device = deviceOf(caller.identity, deviceNamed(request))
-  const headers = { ...streamHeaders, ...(isPlain(device) && { device }) }
+  const headers = { ...feedHeaders, ...(isPlain(device) && { device }) }
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
     beginAnswer(reply, headers).end()
     return reply
   }
-  const lastEventId = lastEventIdOf(request)
+  const lastEventId = newestCursor(lastEventIds(request), push.journal)
   const { body, peer, begin } = wireOf(request, reply, 2 * push.config.heartbeat)
   new EventStream(house, {
     ...{ caller, device, filters: [channel], encode: encodeEvent, body, peer },
-    ...(lastEventId !== '' && { cursor: lastEventId }),
+    cursor: lastEventId,
   })
-  const gone = feeds.add({ channel, device, at: house.now(), lastEventId })
+  const gone = feeds.add({ channel, device, at: house.now(), lastEventId: lastEventId ?? '' })
   peer.once('close', gone)
   // Behind another answer (pipelining), it ends before its connection does.
   if (body !== peer) body.once('close', gone)
@@ -58,18 +57,4 @@ async function open(request: FastifyRequest, reply: FastifyReply, house: PereHou
 /** Whether a header can carry it. */
 function isPlain(device: string): boolean {
   return /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(device)
-}
-
-function answerLater(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  ending: Ending,
-  seconds: number,
-  { metrics, log, language }: PereHouse,
-): FastifyReply {
-  const { reason, level, text, cause } = ending
-  metrics.refused(reason)
-  log[level]({ peer: request.ip, reason, status: 200, err: cause }, text)
-  reply.headers({ ...streamHeaders, 'retry-after': String(seconds) })
-  return reply.send(Buffer.concat([Buffer.from(encodeLater(seconds)), language.end(ending)]))
 }

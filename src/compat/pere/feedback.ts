@@ -5,7 +5,7 @@ import { deviceOf } from '../../push/device.js'
 import type { Push } from '../../push/push.js'
 import type { Receipt, ReceiptStatus } from '../../push/receipts.js'
 import type { PereHouse } from './house.js'
-import { deviceNamed, lastEventIdOf, requireListener } from './requests.js'
+import { deviceNamed, lastEventIds, requireListener } from './requests.js'
 
 /** Of a status, in bytes. */
 const longestStatus = 1024
@@ -31,7 +31,7 @@ export async function takeFeedback(
   // Under a name that is made for this one request, it would be nobody's.
   const device = deviceOf(caller.identity, deviceNamed(request) ?? '')
   if (device === '') throw new Ending('invalid-parameter', { hint: 'the header Device is missing' })
-  const id = lastEventIdOf(request)
+  const [id = ''] = lastEventIds(request)
   if (id === '') throw new Ending('invalid-parameter', { hint: 'the header Last-Event-Id is missing' })
   const { user } = caller.identity
   const outcome = await record(push, channel, id, { device, user, ...(await statusOf(request, body)) })

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { firstEvent, liveEvent } from '../../delivery/stream-form.js'
 import { parseId } from '../../push/event.js'
 import type { Encoder } from '../../push/sink.js'
 
@@ -6,10 +7,6 @@ import type { Encoder } from '../../push/sink.js'
  * What a feed looks like (HTML Living Standard §9.2). PERE's clients know `id`, `data` and `retry`: what has a name is
  * nothing to them.
  */
-
-/** How soon a client comes back, in milliseconds. Less than 1000 is at once for em-eventsource. */
-const retry = 2000
-const leastRetry = 1000
 
 /**
  * An event with the body that was published: a `data` line for each of its lines, and each kind of line break becomes LF,
@@ -23,25 +20,18 @@ export const encodeEvent: Encoder = ({ id, payload }) => {
   return Buffer.from(`id: ${id}\ndata: ${data}\n\n`)
 }
 
-/** How each feed begins: the comment is for those who wait for a first byte, the name for those who gave none. */
+/** The first event of each feed: the name of the device, for those who gave none. */
 export function feedStart(device: string): string {
-  return `:\nretry: ${retry}\n\nevent: device\ndata: ${device}\n\n`
+  return firstEvent('device', device)
 }
 
-/** Moves the place that a client comes back with: somebody who has not got anything yet has one, too. */
-export function encodePlace(cursor: string | undefined): Buffer {
-  return cursor !== undefined && parseId(cursor) ? Buffer.from(`id: ${cursor}\n\n`) : encodeSign()
-}
+/** A sign of life. The empty line is for clients that cut the stream at empty lines, and would keep each comment until the next event. */
+export const heartbeat = Buffer.from(':\n\n')
 
 /**
- * A sign of life. It moves nothing: some clients read the last id when they have dealt with an event, and send it as that
- * event's.
+ * Tells the id that a client comes back with: one that has not got anything yet has one, too. Heartbeats do not tell it: some clients read the last id
+ * when they have dealt with an event, and send it as that event's.
  */
-export function encodeSign(): Buffer {
-  return Buffer.from(':\n\n')
-}
-
-/** What somebody is told who should come back later. @param seconds from now */
-export function encodeLater(seconds: number): string {
-  return `retry: ${Math.max(leastRetry, Math.ceil(seconds * 1000))}\n\n`
+export function encodePlace(cursor: string | undefined): Buffer {
+  return cursor !== undefined && parseId(cursor) ? Buffer.from(liveEvent(cursor, { cursor })) : heartbeat
 }

@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
 import type { PushConfig } from '../../config/push.js'
 import { filterDepthProblem } from '../../config/topic-filters.js'
+import { lastEventIdsOf } from '../../delivery/last-event-id.js'
 import { topicNameProblem } from '../../delivery/topic-name.js'
 import { Ending } from '../../endings.js'
 import type { Caller } from '../../http/api-gate.js'
@@ -46,10 +47,9 @@ export function deviceNamed({ headers, query }: FastifyRequest): string | undefi
   throw new Ending('invalid-parameter', { hint: 'Device must have 1 to 255 bytes, and no control characters' })
 }
 
-/** What a client says it had last, in the header `Last-Event-Id`, else in the query; empty for nothing. */
-export function lastEventIdOf({ headers, query }: FastifyRequest): string {
-  const given = textOf(headers['last-event-id']) || textOf((query as Record<string, unknown>)['last_event_id'])
-  return given.slice(0, longestId)
+/** The ids that a client says it had last, in the header `Last-Event-Id` and in the query. */
+export function lastEventIds(request: FastifyRequest): string[] {
+  return lastEventIdsOf(request, longestId)
 }
 
 /** Of what came several times, the last one counts. */
