@@ -12,6 +12,8 @@ export interface BufferingConnection {
   readonly account: string
   /** Bytes that were written and the client has not read. */
   readonly waitingBytes: number
+  /** Bytes that the client has read since it connected. */
+  readonly takenBytes: number
   /** Ends the connection at once, because its client reads too slowly. */
   cutOff(): void
 }
@@ -27,6 +29,8 @@ export class BufferedBytes {
   readonly #max: number
   readonly #incoming: FairQuota
   readonly #connections = new Set<BufferingConnection>()
+  /** What they had read at the last look, in bytes. */
+  readonly #taken = new WeakMap<BufferingConnection, number>()
   #timer: NodeJS.Timeout | undefined
 
   /** @param max in bytes; two of the largest packets at least, as a packet larger than half of it would never fit */
@@ -42,6 +46,7 @@ export class BufferedBytes {
 
   add(connection: BufferingConnection): void {
     this.#connections.add(connection)
+    this.#taken.set(connection, connection.takenBytes)
     this.#timer ??= setInterval(() => this.#look(), interval).unref()
   }
 
@@ -65,30 +70,49 @@ export class BufferedBytes {
     return fits ? wanted : undefined
   }
 
-  /** Ends connections of the account that most waits for, the slowest first, until everybody has no more than their share. */
+  /**
+   * Ends connections of the account that most waits for, the slowest first, until everybody has no more than their share: those that have
+   * read nothing since the last look, and others only where more than `max` waits.
+   */
   #look(): void {
-    const waiting = new Map<string, { bytes: number; readonly connections: BufferingConnection[] }>()
     let total = 0
+    const waiting = new Map<string, Waiting>()
     for (const connection of this.#connections) {
-      const { account, waitingBytes } = connection
+      const { account, waitingBytes, takenBytes } = connection
+      const isIdle = this.#taken.get(connection) === takenBytes
+      this.#taken.set(connection, takenBytes)
       if (waitingBytes === 0) continue
       total += waitingBytes
-      const entry = waiting.get(account) ?? { bytes: 0, connections: [] }
+      const entry = waiting.get(account) ?? { bytes: 0, idle: [], busy: [] }
       entry.bytes += waitingBytes
-      entry.connections.push(connection)
+      entry[isIdle ? 'idle' : 'busy'].push(connection)
       waiting.set(account, entry)
     }
     if (total <= this.#max / 2) return
-    for (const { bytes, connections } of [...waiting.values()].sort((a, b) => b.bytes - a.bytes)) {
-      let own = bytes
-      for (const connection of connections.sort((a, b) => b.waitingBytes - a.waitingBytes)) {
-        if (own <= this.#max - total) break
-        const { waitingBytes } = connection
-        own -= waitingBytes
-        total -= waitingBytes
-        this.cutOffs++
-        connection.cutOff()
-      }
-    }
+    const most = [...waiting.values()].sort((a, b) => b.bytes - a.bytes)
+    for (const entry of most) total -= this.#cutOff(entry, entry.idle, this.#max - total)
+    if (total > this.#max) for (const entry of most) total -= this.#cutOff(entry, entry.busy, this.#max - total)
   }
+
+  /** Ends connections of one account until it holds no more than is left for others; returns the bytes that waited for them. */
+  #cutOff(account: Waiting, connections: BufferingConnection[], left: number): number {
+    let bytes = 0
+    for (const connection of connections.sort((a, b) => b.waitingBytes - a.waitingBytes)) {
+      if (account.bytes <= left + bytes) break
+      const { waitingBytes } = connection
+      account.bytes -= waitingBytes
+      bytes += waitingBytes
+      this.cutOffs++
+      connection.cutOff()
+    }
+    return bytes
+  }
+}
+
+/** What waits for the connections of one account. */
+interface Waiting {
+  bytes: number
+  /** Those that have read nothing since the last look, and the others. */
+  readonly idle: BufferingConnection[]
+  readonly busy: BufferingConnection[]
 }

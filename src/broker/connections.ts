@@ -169,6 +169,9 @@ export class Connections {
       get waitingBytes() {
         return broker.waitingBytes
       },
+      get takenBytes() {
+        return broker.takenBytes
+      },
       cutOff: () => this.#cutOff(connection, new Ending('client-too-slow')),
     }
     if (!isOwn) this.#buffered.add(buffering)

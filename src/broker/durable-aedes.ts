@@ -1,6 +1,6 @@
 import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes'
 import { FairQueue } from '../base/fair-queue.js'
-import { Dispatcher } from './dispatcher.js'
+import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { Store } from './store.js'
 import type { TurnEnd } from './turn-end.js'
@@ -43,6 +43,8 @@ interface Gates {
   readonly holder: (client: Client) => string | undefined
   /** Who holds acknowledgements back, if anybody does. */
   readonly custody: () => Acknowledgements | undefined
+  /** For which subscribers publishers wait. */
+  readonly patience: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
 }
 
 /** One message on its way in. */
@@ -104,22 +106,25 @@ export class DurableAedes extends Aedes {
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let [onEmit, onEmitted] = [ignore, ignore]
+    let publisher: () => Client | undefined = () => undefined
     // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
     super({
       ...options,
       persistence: store,
       concurrency: 0,
-      mq: new Dispatcher(
-        subscriptions,
-        () => onEmit(),
-        () => onEmitted(),
-      ),
+      mq: new Dispatcher(subscriptions, {
+        onEmit: () => onEmit(),
+        onEmitted: () => onEmitted(),
+        publisher: () => publisher(),
+        ...gates.patience,
+      }),
     })
     this.#store = store
     this.#gates = gates
     this.#slice = new TurnSlice(turnEnd, () => this.#advance())
     onEmit = () => this.#leave()
     onEmitted = () => this.#left()
+    publisher = () => this.#leaving?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
 

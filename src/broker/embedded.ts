@@ -11,6 +11,7 @@ import { version } from '../version.js'
 import { Admissions } from './admissions.js'
 import { type Base, memoryBase } from './base.js'
 import { type Broker, ownPeer } from './broker.js'
+import { Congestion } from './congestion.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DurableAedes } from './durable-aedes.js'
 import { Forwarding } from './forwarding.js'
@@ -63,6 +64,12 @@ export interface EmbeddedHooks {
   readonly networkOf?: ((address: string) => string) | undefined
 }
 
+declare module 'aedes' {
+  interface Client {
+    _keepaliveTimer: NodeJS.Timeout | null
+  }
+}
+
 /** The broker inside this process. */
 export interface EmbeddedBroker extends Broker {
   /** What it counts, as it is now. */
@@ -71,6 +78,10 @@ export interface EmbeddedBroker extends Broker {
 
 /** The quota key of the program itself. */
 const ownAccount = 'mqway'
+
+/** How much may wait for a client for which publishers wait: so many times `maxQueuedBytes`, or so many of the largest packets. */
+const mostQueued = 16
+const mostQueuedPackets = 2
 
 /** How often sessions without a client are looked for, in milliseconds. */
 const expiryInterval = 3_600_000
@@ -84,9 +95,9 @@ const limits = {
   // Packet identifiers of QoS 2 that wait for PUBREL. One takes some 100 bytes here, without its payload; so this is for the
   // time they take, and no client that means well has so many under way.
   maxInflightInbound: 1000,
-  // Off. It would end a client that takes longer than that for one large retained message; one that reads nothing is
-  // bounded by maxQueuedBytes, and found by its keep-alive.
-  drainTimeout: 0,
+  // As good as off. It would end a client that takes longer than that for one large retained message; one that reads nothing is found
+  // otherwise (see `Congestion`). With 0, each message that waits would be a listener of its own, which take a time that grows with the square.
+  drainTimeout: 2 ** 31 - 1,
 } satisfies AedesOptions
 
 /**
@@ -148,8 +159,16 @@ export async function createEmbedded(
     log,
   })
   const subscriptions = new LiveSubscriptions(slicer)
+  const accounts = new WeakMap<Client, string>()
+  const accountOf = (client: Client | null): string => (client && accounts.get(client)) ?? ownAccount
+  const congestion = new Congestion<Client>({
+    mark: options.maxQueuedBytes,
+    most: Math.max(mostQueued * options.maxQueuedBytes, mostQueuedPackets * options.maxPacketSize),
+    accountOf,
+  })
   const forwarding = new Forwarding({
     subscriptions,
+    congestion,
     maxQueuedBytes: options.maxQueuedBytes,
     catchUps: store.catchUps,
     turnEnd,
@@ -165,14 +184,21 @@ export async function createEmbedded(
     end: client => connections.end(client),
     log,
   })
-  const accounts = new WeakMap<Client, string>()
-  const accountOf = (client: Client | null): string => (client && accounts.get(client)) ?? ownAccount
   const gates = {
     accountOf,
     screen: (client: Client, topic: string) => admissions.screen(client, topic),
     admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
     holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
+    patience: {
+      isAnyCongested: () => congestion.size > 0,
+      isStalled: (subscriber: Client) => congestion.isStalled(subscriber),
+      // What is published over HTTP comes over the program's own connection, for which others wait.
+      isWaitedFor: (subscriber: Client, publisher: Client) =>
+        accountOf(publisher) !== ownAccount && congestion.isWaitedFor(subscriber, publisher),
+      // It may be sending, and is not read.
+      onWait: (publisher: Client) => void publisher._keepaliveTimer?.refresh(),
+    },
   }
   const aedes = new DurableAedes(store, gates, subscriptions, turnEnd, {
     ...limits,
@@ -193,6 +219,8 @@ export async function createEmbedded(
   aedes.on('unsubscribe', (filters, client) => subscriptions.unsubscribe(client, filters))
   aedes.on('error', onError)
   const onClientError = (client: Client, error: Error): void => {
+    // Told for each message that waited when the connection was closed.
+    if (error.message === 'connection closed') return
     if (error instanceof Ending) connections.explain(client, error)
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
   }

@@ -18,6 +18,8 @@ interface LiveSubscription {
 export interface Subscriber {
   /** The filter that Aedes has for it. */
   readonly key: string
+  /** Whose connection it is; none for a function of Aedes' own. */
+  readonly client: Client | undefined
   /** Set while it listens. */
   deliver: Deliver | undefined
   readonly filters: Map<string, LiveSubscription>
@@ -88,7 +90,7 @@ export class LiveSubscriptions {
     }
     let subscriber = subscribers.get(options)
     if (!subscriber) {
-      subscriber = newSubscriber(`$mqway/subscriber/${++this.#lastSubscriber}`)
+      subscriber = newSubscriber(`$mqway/subscriber/${++this.#lastSubscriber}`, client)
       subscribers.set(options, subscriber)
       this.#byKey.set(subscriber.key, subscriber)
     }
@@ -174,8 +176,8 @@ export class LiveSubscriptions {
   }
 }
 
-function newSubscriber(key: string): Subscriber {
-  return { key, deliver: undefined, filters: new Map(), counts: [0, 0, 0], message: 0, qos: 0 }
+function newSubscriber(key: string, client?: Client): Subscriber {
+  return { key, client, deliver: undefined, filters: new Map(), counts: [0, 0, 0], message: 0, qos: 0 }
 }
 
 const qualities = [0, 1, 2] as const

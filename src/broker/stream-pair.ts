@@ -7,6 +7,9 @@ import { TurnEnd } from './turn-end.js'
 /** How much the broker's end takes in one turn of the event loop before `write` says false, at most, in bytes. */
 const turnHighWaterMark = 64 * 1024
 
+/** How much of what the broker wrote is handed to the client's end in one piece, in bytes: so it shows that it takes a large message. */
+const largestPiece = 64 * 1024
+
 /** One end of a pair, as its maker sees it. */
 export interface StreamPairOptions {
   /** How much is buffered for the client's end to read, in bytes. The broker's end gets one portion at a time. */
@@ -61,8 +64,9 @@ export function createStreamPair(options: StreamPairOptions): { client: PairEnd;
     joiner,
     onWritten: options.onWritten,
     inspect: chunk => {
-      onSent?.(chunk)
-      return chunk.length
+      const size = Math.min(chunk.length, largestPiece)
+      onSent?.(size < chunk.length ? chunk.subarray(0, size) : chunk)
+      return size
     },
   })
   client.join(broker)
@@ -90,6 +94,8 @@ interface PairEndOptions {
 export class PairEnd extends Duplex {
   /** Why the other end ends, where it can say more than that. */
   ending: Ending | undefined
+  /** What was written at this end and handed over, in bytes. */
+  takenBytes = 0
   readonly #options: PairEndOptions
   #other: PairEnd | undefined
   /** What was written and waits for room at the other end. */
@@ -119,6 +125,11 @@ export class PairEnd extends Duplex {
   /** What was written at this end and not handed over, in bytes. */
   get waitingBytes(): number {
     return this.writableLength - this.#taken + this.#queue.bytes
+  }
+
+  /** Those of the waiting bytes that wait in the stream's own buffer, write by write. */
+  get unwrittenBytes(): number {
+    return this.writableLength - this.#taken
   }
 
   /** What waits in both directions and at both ends, in bytes. */
@@ -216,6 +227,7 @@ export class PairEnd extends Duplex {
       }
       if (size < chunk.length) this.#queue.unshift(chunk.subarray(size))
       if (size === 0) break
+      this.takenBytes += size
       this.#other?.receive(size < chunk.length ? chunk.subarray(0, size) : chunk)
     }
     if (this.#closing || this.#queue.bytes < this.#options.queueMark) this.#completeWrite()

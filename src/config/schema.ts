@@ -222,7 +222,7 @@ export const configSchema = z.strictObject({
       maxQueuedBytes: size({ min: '64KiB' })
         .prefault('1MiB')
         .describe(
-          'What the embedded broker keeps in memory for a client that reads too slowly, before it drops QoS 0 messages and ends the connection at QoS 1 and 2',
+          'What may wait for a client of the embedded broker before those who publish to it wait, as long as it takes bytes; 16 times as much, or two of the largest packets, at most: then, or when the client is slow, QoS 0 is dropped, and QoS 1 and 2 end its connection',
         ),
       maxBufferedBytes: size({ min: '1MiB' })
         .prefault('256MiB')

@@ -53,8 +53,8 @@ describe('the program’s own session, when it reads slowly', () => {
     await slow.subscribe('#', 0)
     slow.stream.pause()
     const publisher = await connect(broker)
-    const flooded = flood(publisher, 5000)
-    for (let index = 0; index < 5000; index++) await reader.next()
+    const flooded = flood(publisher, 20_000)
+    for (let index = 0; index < 20_000; index++) await reader.next()
     await flooded
     expect(broker.figures().publishesDropped).toBeGreaterThan(0)
     await Promise.all([reader.end(), publisher.end()])
