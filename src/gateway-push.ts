@@ -74,7 +74,8 @@ export interface PushSideOptions {
 }
 
 /** An endpoint of WebSockets. Whoever leads handshakes there has let them in. */
-export interface SocketEndpoint extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'check' | 'accept'> {
+export interface SocketEndpoint
+  extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'check' | 'checkQuery' | 'accept'> {
   /**
    * Ends all that are open. Idempotent.
    *

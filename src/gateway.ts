@@ -149,7 +149,11 @@ async function assemble(
   let shuttingDown = false
   const app = opened.add(createApp({ site, servesHost, resolveClient, limits: config.limits, log, metrics }))
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
-  registerEndpointHints(app, path => router.matches(path), push ? undefined : pushIsOff)
+  registerEndpointHints(app, path => router.matches(path), {
+    refusalOf: request => router.refusalOf(request),
+    noPush: push ? undefined : { sentence: pushIsOff, isAt: path => isPushPath(path, config) },
+  })
+  if (!push && config.push !== 'off') log.info(pushIsOff)
   registerHealth(app, {
     brokers: brokers.probed,
     isPushing: push && (() => push.connected),
@@ -249,6 +253,15 @@ async function assemble(
 
 const pushIsOff =
   'Nothing is pushed here: push is off, or it stands before another broker and push.topics does not say what of it is pushed'
+
+/** Whether clients look for push at a path: the HTTP API, and the endpoints for clients of other systems. */
+function isPushPath(path: string, { compat }: Config): boolean {
+  const prefixes = [
+    '/v1',
+    ...[compat.pere, compat.rrr, compat.couchdb].flatMap(own => (own === 'off' ? [] : own.prefix)),
+  ]
+  return prefixes.some(prefix => path === prefix || path.startsWith(`${prefix}/`))
+}
 
 /** What was opened so far, to be closed in the opposite order. */
 class Opened {
@@ -350,6 +363,7 @@ function socketRoute(socket: SocketEndpoint, gate: ApiGate, config: Config, { au
     matches: path => socket.matches(path),
     isEverywhere: socket.isEverywhere,
     check: request => socket.check?.(request),
+    checkQuery: (request, identity) => socket.checkQuery?.(request, identity),
     accept: upgrade => socket.accept(upgrade),
     allowsOrigin: gate.allowsOrigin,
     identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, 'admitted'),

@@ -57,6 +57,12 @@ export interface UpgradeRoute {
    * @throws {Ending} such as `unsupported-subprotocol`
    */
   check?(request: IncomingMessage): void
+  /**
+   * Checks the URL's query, and that the client may have what it asks for; left out where nothing in a URL can be refused.
+   *
+   * @throws {Ending} such as `invalid-parameter`, `topic-refused`
+   */
+  checkQuery?(request: IncomingMessage, identity: Identity): void
   /** Finds out who somebody is; left out where nobody is asked. */
   readonly identity?: UpgradeIdentity | undefined
   /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */

@@ -1,5 +1,6 @@
 import type { Stats } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
 import { createRequire } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
 import { Readable } from 'node:stream'
@@ -13,12 +14,13 @@ import { FairQuota } from '../base/fair-quota.js'
 import { isInside, type OwnFile } from '../config/own-files.js'
 import { Ending } from '../endings.js'
 import { answer } from '../http/answers.js'
-import { answerProblem, isForApi } from '../http/problem.js'
+import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import type { Answer } from '../http/untaken-answers.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { OwnFileGuard } from './own-file-guard.js'
+import type { UpgradeRefusal } from './upgrade.js'
 
 export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */
@@ -162,23 +164,41 @@ function isGone(response: Answer): boolean {
   return 'stream' in response ? response.stream.destroyed : response.destroyed
 }
 
+/** What `registerEndpointHints` may say besides. */
+export interface EndpointHints {
+  /** The refusal that a handshake at an endpoint would get; `undefined` for none. */
+  readonly refusalOf?: (request: IncomingMessage) => Promise<UpgradeRefusal | undefined>
+  /** Where there is no push: the reason, in a sentence, and the paths at which its clients look for it. */
+  readonly noPush?: { readonly sentence: string; isAt(path: string): boolean } | undefined
+}
+
 /**
- * Answers what no route answers: 426 and a sentence at the paths of WebSocket endpoints, 404 or 405 elsewhere. An endpoint
- * may be a prefix or a pattern, so what there is to read below it is still served.
+ * Answers what no route answers: at the paths of WebSocket endpoints the refusal of a handshake, or 426 and a sentence; 404 or 405
+ * elsewhere. An endpoint may be a prefix or a pattern, so what there is to read below it is still served.
  *
  * @param matches whether there is an endpoint at a path; see `UpgradeRouter.matches`
- * @param apiHint what whoever looks for the HTTP API in vain should know
  */
 export function registerEndpointHints(
   app: FastifyInstance,
   matches: (path: string) => boolean,
-  apiHint?: string,
+  { refusalOf = async () => undefined, noPush }: EndpointHints = {},
 ): void {
-  app.setNotFoundHandler((request, reply) => {
-    if (matches(pathOf(request.url))) answer(request, reply, 426, upgradeHeaders(request))
-    else if (isForApi(request)) answerProblem(reply, { status: 404, ...(apiHint !== undefined && { detail: apiHint }) })
-    else if (request.method === 'GET' || request.method === 'HEAD') answer(request, reply, 404)
-    else answer(request, reply, 405, { allow: 'GET, HEAD' })
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = pathOf(request.url)
+    if (matches(path)) {
+      const refusal = await refusalOf(request.raw)
+      if (refusal)
+        return answerEnding(request, reply, refusal.ending, { 'cache-control': 'no-store', ...refusal.headers })
+      return answer(request, reply, 426, upgradeHeaders(request))
+    }
+    const noPushHere = noPush?.isAt(path) ? noPush.sentence : undefined
+    if (isForApi(request)) {
+      const why = noPushHere !== undefined && { detail: noPushHere, reason: 'push-off' }
+      return answerProblem(reply, { status: 404, ...why })
+    }
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      return answer(request, reply, 405, { allow: 'GET, HEAD' })
+    return answer(request, reply, 404, {}, noPushHere && `${noPushHere}.`)
   })
 }
 

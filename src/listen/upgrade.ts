@@ -10,6 +10,7 @@ import { Ending } from '../endings.js'
 import { requireServedHost } from '../http/host-header.js'
 import { pathOf } from '../http/request-target.js'
 import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
+import { anonymous } from '../identity.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { takeOverWhileCounted } from './admission.js'
@@ -37,6 +38,12 @@ export interface UpgradeRouterOptions {
   readonly metrics: Metrics
 }
 
+/** Why a handshake would be refused, and the headers of the response. */
+export interface UpgradeRefusal {
+  readonly ending: Ending
+  readonly headers: Readonly<Record<string, string>>
+}
+
 /** Leads WebSocket handshakes to their endpoint, or refuses them. */
 export class UpgradeRouter {
   readonly #options: UpgradeRouterOptions
@@ -49,6 +56,32 @@ export class UpgradeRouter {
   /** Whether there is a WebSocket endpoint at this path, that is not everywhere. */
   matches(path: string): boolean {
     return this.#options.routes.some(route => route.isEverywhere !== true && route.matches(path))
+  }
+
+  /**
+   * The refusal that a handshake would get that has the URL, page and credentials of this plain request: a browser does not show
+   * a page why its handshake was refused, so pages ask once more, without one. Counts as a new connection of its address.
+   *
+   * @returns `undefined` where nothing that a plain request has is against it
+   */
+  async refusalOf(request: IncomingMessage): Promise<UpgradeRefusal | undefined> {
+    const client = this.#options.resolveClient(request)
+    const origin = originOf(request, client)
+    let identity: UpgradeIdentity | undefined
+    try {
+      const { route, release } = this.#admit(request, pathOf(request.url), client, origin)
+      release()
+      identity = route.identity
+      const found = await identity?.find(request, client)
+      if (found !== undefined) this.#options.users.admit(found.user)()
+      route.checkQuery?.(request, found ?? anonymous)
+      return undefined
+    } catch (error) {
+      const ending = Ending.from(error)
+      // Browsers send no Origin with a page's GET, so this says nothing of its handshake.
+      if (ending.reason === 'origin-refused' && origin === undefined) return undefined
+      return { ending, headers: headersOf(ending, identity) }
+    }
   }
 
   /** From now on every handshake is refused with `shutting-down`. */
@@ -80,7 +113,7 @@ export class UpgradeRouter {
         refuse(new Ending('https-required'), { Location: location })
         return
       }
-      const { route, release } = this.#admit(request, path, client)
+      const { route, release } = this.#admit(request, path, client, request.headers.origin)
       const upgrade = { request, socket, head, peer, path, log, refuse }
       const { identity } = route
       const takeOver = (): void | Promise<void> => {
@@ -110,7 +143,12 @@ export class UpgradeRouter {
   }
 
   /** The endpoint, once every guard has let the request through, and what gives the connection's place back. */
-  #admit(request: IncomingMessage, path: string, client: Client): { route: UpgradeRoute; release: () => void } {
+  #admit(
+    request: IncomingMessage,
+    path: string,
+    client: Client,
+    origin: string | undefined,
+  ): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new Ending('shutting-down')
     requireServedHost(request, client.host, this.#options.servesHost ?? anyHost)
     // Before a pattern of the configuration has to read it.
@@ -124,7 +162,6 @@ export class UpgradeRouter {
     if (route === undefined) throw new Ending('unknown-path')
     if (route.allowsAddress?.(client.address) === false) throw new Ending('address-refused')
 
-    const origin = request.headers.origin
     if (!route.allowsOrigin(origin, client.host, client.secure)) {
       throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
     }
@@ -142,6 +179,12 @@ export class UpgradeRouter {
       writeRefusal(socket, ending, headers)
     }
   }
+}
+
+/** The page that a plain request is of: browsers say so in another header where it is one of this origin (Fetch Metadata). */
+function originOf({ headers }: IncomingMessage, { host, secure }: Client): string | undefined {
+  if (headers.origin !== undefined || headers['sec-fetch-site'] !== 'same-origin') return headers.origin
+  return `${secure ? 'https' : 'http'}://${host ?? ''}`
 }
 
 /** What a refusal has to say besides: what is to be presented (RFC 9110 §15.5.2), or which version (RFC 6455 §4.4). */

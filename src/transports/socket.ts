@@ -11,7 +11,7 @@ import { offeredBy, WebSockets } from '../delivery/web-sockets.js'
 import { Ending } from '../endings.js'
 import { ParameterError, readValue } from '../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../http/upgrade-route.js'
-import { anonymous } from '../identity.js'
+import { anonymous, type Identity } from '../identity.js'
 import { deviceOf } from '../push/device.js'
 import type { Operation } from './operation.js'
 import { SocketConnection, type SocketOrder } from './socket-connection.js'
@@ -60,6 +60,8 @@ export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
   /** Bytes that wait for clients. */
   readonly bufferedBytes: number
   check(request: IncomingMessage): void
+  /** @throws {Ending} `invalid-parameter`, `topic-refused` */
+  checkQuery(request: IncomingMessage, identity: Identity): void
   /**
    * Ends all that are open, each with its cursor. Idempotent.
    *
@@ -111,6 +113,11 @@ class Route implements SocketRoute {
       throw new Ending('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
     }
     readSocketQuery(request)
+  }
+
+  checkQuery(request: IncomingMessage, identity: Identity): void {
+    const { topic: filters = [] } = readSocketQuery(request)
+    requirePermitted(this.#house.gate.permissionsOf(identity), filters)
   }
 
   accept(upgrade: Upgrade): void {
