@@ -190,6 +190,7 @@ const table = {
 
   // After the upgrade: a close frame.
   'client-closed': { closeCode: 1000, level: 'info', text: 'The client closed the connection' },
+  'client-disconnected': { closeCode: 1000, level: 'info', text: 'The client disconnected' },
   'client-gone': { closeCode: 1002, level: 'info', text: 'The client ended the connection without a close frame' },
   'client-reset': { closeCode: 1002, level: 'info', text: 'The connection to the client was lost' },
   'broker-closed': { closeCode: 1000, level: 'info', text: 'The MQTT broker closed the connection' },
@@ -251,6 +252,8 @@ const longestHint = 256
 export interface EndingOptions {
   /** Shown to the peer after the row's text. */
   readonly hint?: string
+  /** In place of `hint` in the log, and for clients that may read `/metrics`: names addresses and options of the gateway. */
+  readonly detail?: string
   /** Stands for the row's; in seconds. */
   readonly retryAfter?: number
   /** Goes to the log alone. */
@@ -270,6 +273,10 @@ export class Ending extends Error {
   readonly retryAfter: number | undefined
   /** What is safe to tell the peer: the row's text and, where given, what this case adds to it. */
   readonly text: string
+  /** What `EndingOptions.detail` was. */
+  readonly detail: string | undefined
+  /** The text for the log and for clients that may read `/metrics`: with addresses and options where `detail` named them. */
+  readonly detailedText: string
 
   /** @param reason a row of the table */
   constructor(reason: EndingReason, options: EndingOptions = {}) {
@@ -283,10 +290,19 @@ export class Ending extends Error {
     Error.stackTraceLimit = stackTraceLimit
     this.reason = reason
     this.text = text
+    this.detail = options.detail
+    this.detailedText = options.detail === undefined ? text : `${row.text}: ${options.detail}`
     this.closeCode = row.closeCode ?? 1011
     this.httpStatus = row.httpStatus ?? 500
     this.level = row.level
     this.retryAfter = options.retryAfter ?? row.retryAfter
+  }
+
+  /** Fields of its log line. The cause is one text; only an error of the program itself has its stack in the log. */
+  get logFields(): { reason: EndingReason; err?: unknown } {
+    const { reason, cause } = this
+    if (cause === undefined || this.detail !== undefined) return { reason }
+    return { reason, err: cause instanceof Error && reason !== 'internal-error' ? cause.message : cause }
   }
 
   /** The ending that `error` already is, or `internal-error` with it as its cause. */

@@ -86,8 +86,8 @@ export interface SocketEndpoint
 
 /** The push side of a gateway. */
 export interface PushSide {
-  /** Whether it has its session with the broker. */
-  readonly connected: boolean
+  /** Why it has no session with the broker; `undefined` while it has one. */
+  readonly failure: string | undefined
   /** Adds the routes of the HTTP API. */
   register(app: FastifyInstance): void
   /** The endpoints of plain WebSockets; the first that matches is taken. */
@@ -135,7 +135,8 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     closers.push(() => hub.close())
     const { packetSize, reservedClientIds } = options
     const sessionParts = { config, embedded, packetSize, data, journal, reservedClientIds, log }
-    const session = await openSession({ open: () => broker.open(ownPeer), ...sessionParts })
+    const brokerName = embedded ? {} : { brokerName: broker.name }
+    const session = await openSession({ open: () => broker.open(ownPeer), ...brokerName, ...sessionParts })
     closers.push(() => session.close())
     const { topicLevels: levels, topicLength: length } = limits
     const messages = new PresenceMessages({
@@ -206,8 +207,8 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     }
     const polls: { close(): void }[] = []
     return {
-      get connected() {
-        return session.ready
+      get failure() {
+        return session.failure
       },
       register: app => {
         registerEvents(app, transport)

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { type Access, openAccess } from './access/access.js'
 import { anonymousPublishesOf } from './access/anonymous-publishes.js'
 import { type Client, compileClientResolver } from './access/client-address.js'
+import { compileDetailReaders } from './access/detail-readers.js'
 import { compileHosts } from './access/hosts.js'
 import { ConnectionLimits } from './access/limits.js'
 import { compileOrigins, type OriginPolicy } from './access/origins.js'
@@ -144,10 +145,13 @@ async function assemble(
   let httpsPort: number | undefined
   const httpsLocation = config.http.redirect ? compileHttpsLocation(() => httpsPort) : undefined
   const screens = { site, httpsLocation, servesHost, resolveClient, limits, users, urlLength }
-  const router = new UpgradeRouter({ routes, ...screens, nextId, log, metrics })
+  const seesDetails = compileDetailReaders(config.metrics.allow)
+  const router = new UpgradeRouter({ routes, ...screens, seesDetails, nextId, log, metrics })
 
   let shuttingDown = false
-  const app = opened.add(createApp({ site, servesHost, resolveClient, limits: config.limits, log, metrics }))
+  const app = opened.add(
+    createApp({ site, servesHost, resolveClient, seesDetails, limits: config.limits, log, metrics }),
+  )
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), {
     refusalOf: request => router.refusalOf(request),
@@ -156,10 +160,10 @@ async function assemble(
   if (!push && config.push !== 'off') log.info(pushIsOff)
   registerHealth(app, {
     brokers: brokers.probed,
-    isPushing: push && (() => push.connected),
+    pushFailure: push && (() => push.failure),
     isShuttingDown: () => shuttingDown,
     registry: metrics.registry,
-    metricsAllow: config.metrics.allow,
+    seesDetails,
     resolveClient,
     log,
   })

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { type Broker, ownPeer } from './broker.js'
+import { explainConnectError } from './connect-failures.js'
 
 /** What the probe needs to know. */
 export interface ProbeOptions {
@@ -18,8 +19,8 @@ const refusals: Readonly<Record<number, string>> = {
   1: 'it does not speak MQTT 3.1.1',
   2: 'it does not accept the client id',
   3: 'it says that its service is unavailable',
-  4: 'it does not accept the user name or password',
-  5: 'it does not authorize the probe',
+  4: 'it does not accept the user name or password (broker.username, broker.password)',
+  5: 'it does not authorize the probe (broker.username, broker.password)',
 }
 
 /**
@@ -67,9 +68,21 @@ async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSign
       }
     })
     incoming.on('error', error => reject(new Error('What answers does not speak MQTT', { cause: error })))
-    stream.on('data', (chunk: Buffer) => incoming.parse(chunk))
-    stream.on('error', error => reject(new Error('The connection to the broker was lost', { cause: error })))
-    stream.on('end', () => reject(new Error('The broker closed the connection without an answer')))
+    stream.on('data', (chunk: Buffer) => {
+      if (isTlsAlert(chunk)) reject(new Error(`What answers speaks TLS: ${tlsHint}`))
+      else incoming.parse(chunk)
+    })
+    let hint = `; ${tlsHint}`
+    stream.once('data', () => {
+      hint = ''
+    })
+    stream.on('error', error => {
+      const text = `The connection to the broker was lost: ${explainConnectError(error)}${hint}`
+      reject(new Error(text, { cause: error }))
+    })
+    stream.on('end', () => {
+      reject(new Error(`The broker closed the connection without an answer; ${tlsHint}`))
+    })
   })
   stream.write(
     generate({
@@ -82,6 +95,13 @@ async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSign
     }),
   )
   await orAbort(answered, signal)
+}
+
+const tlsHint = 'the address of a broker with TLS begins with mqtts://'
+
+/** Whether bytes are an alert of TLS (RFC 8446 §5.1): the answer of a TLS server to other bytes. MQTT servers send no packets of type 1. */
+function isTlsAlert(chunk: Buffer): boolean {
+  return chunk[0] === 21 && chunk[1] === 3
 }
 
 /** What `promise` settles to, or the signal's reason when that comes first. */

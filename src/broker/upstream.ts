@@ -9,7 +9,14 @@ import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
 import type { Broker, BrokerStream, Peer } from './broker.js'
-import { endingOf, type Failure, messageOf, Silence } from './connect-failures.js'
+import {
+  endingOf,
+  explainConnectError,
+  type Failure,
+  messageOf,
+  Silence,
+  TlsHandshakeEnded,
+} from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
 import { ReadBuffer, UpstreamSocket } from './upstream-socket.js'
 
@@ -69,7 +76,7 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
       } catch (error) {
         book.failed(address)
         failures.push({ address, error })
-        log.debug({ err: error, broker: address.name }, 'a broker address failed')
+        log.debug({ broker: address.name, err: explainConnectError(error) }, 'a broker address failed')
       }
     }
     return failures
@@ -95,6 +102,11 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
       await Promise.all([...connections].map(connection => connection.close()))
     },
   }
+}
+
+/** Whether the connection ended, and not TLS failed: Node.js then has no code of OpenSSL. */
+function isEndOfStream(error: Error): boolean {
+  return ['ECONNRESET', 'EPIPE'].includes(codeOf(error))
 }
 
 function isFailed(opened: BrokerStream | readonly Failure[]): opened is readonly Failure[] {
@@ -142,7 +154,8 @@ class Connection {
     // For good: an error may come when the attempt has been settled, such as that of a failed write.
     this.#raw.on('error', error => (this.#secure ? this.#secure.destroy(error) : this.#settle?.(error)))
     this.#raw.on('close', () => {
-      this.#settle?.(new Error('it closed the connection at once'))
+      const text = 'it closed the connection at once'
+      this.#settle?.(this.#secure ? new TlsHandshakeEnded(text) : new Error(text))
       this.onClosed()
     })
   }
@@ -150,7 +163,7 @@ class Connection {
   /** Resolves with the stream to speak MQTT on. Whatever goes wrong, the socket is gone. */
   open(timeout: number): Promise<Socket> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#settle?.(new Silence(`no answer within ${Math.round(timeout)} ms`)), timeout)
+      const timer = setTimeout(() => this.#settle?.(this.#silence(timeout)), timeout)
       this.#settle = error => {
         clearTimeout(timer)
         this.#settle = undefined
@@ -163,6 +176,12 @@ class Connection {
       }
       this.#raw.once('connect', () => this.#writeProxyHeader(error => this.#onPrepared(error)))
     })
+  }
+
+  /** @param timeout in milliseconds; rounded, so that the text is the same for every connection */
+  #silence(timeout: number): Silence {
+    const time = timeout < 1000 ? `${Math.round(timeout / 10) * 10} ms` : `${Math.round(timeout / 1000)} s`
+    return new Silence(`no answer within ${time}`, this.#secure !== undefined)
   }
 
   /** Fails the attempt, or cuts the connection; resolves when the socket is closed. */
@@ -203,7 +222,9 @@ class Connection {
       ...(isIP(name) ? {} : { servername: name }),
       ...(secureContext ? { secureContext } : {}),
     })
-    this.#secure.on('error', error => this.#settle?.(error))
+    this.#secure.on('error', error =>
+      this.#settle?.(isEndOfStream(error) ? new TlsHandshakeEnded(error.message) : error),
+    )
     this.#secure.once('secureConnect', () => this.#settle?.())
   }
 }

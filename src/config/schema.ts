@@ -401,7 +401,9 @@ export const configSchema = z.strictObject({
       allow: z
         .array(addressRange)
         .default(['loopback'])
-        .describe('Addresses or CIDR ranges that may read /metrics, and the address of the broker at /readyz'),
+        .describe(
+          'Addresses or CIDR ranges that may read /metrics, and the addresses of brokers at /readyz and in refusals (502, 503, 504)',
+        ),
     })
     .prefault({})
     .describe('/metrics, for Prometheus'),

@@ -75,8 +75,8 @@ export class WebSockets {
         this.#keep(webSocket, make(webSocket, socket))
       } catch (error) {
         // After the 101 there is no answer but the end.
-        const { closeCode, text, level, reason, cause } = Ending.from(error)
-        log[level]({ reason, err: cause }, text)
+        const { closeCode, text, level, logFields, detailedText } = Ending.from(error)
+        log[level](logFields, detailedText)
         webSocket.close(closeCode, text)
       }
     })

@@ -16,14 +16,16 @@ export function isForApi(request: FastifyRequest): boolean {
  * Answers with what an ending says: as `application/problem+json` (RFC 9457) where programs ask, else with a sentence.
  *
  * @param headers beside those that follow from the ending
+ * @param text default: the ending's for any client
  */
 export function answerEnding(
   request: FastifyRequest,
   reply: FastifyReply,
   ending: Ending,
   headers: Readonly<Record<string, string>> = {},
+  text = ending.text,
 ): FastifyReply {
-  const { httpStatus: status, reason, text, retryAfter } = ending
+  const { httpStatus: status, reason, retryAfter } = ending
   const all = { ...(retryAfter !== undefined && { 'retry-after': String(retryAfter) }), ...headers }
   if (!isForApi(request)) return answer(request, reply, status, all, `${text}.`)
   return answerProblem(reply, { status, detail: text, reason }, all)

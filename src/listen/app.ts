@@ -7,6 +7,7 @@ import {
   LogController,
 } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
+import type { DetailReaders } from '../access/detail-readers.js'
 import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { SiteRules } from '../access/site-rules.js'
 import type { LimitsConfig } from '../config/schema.js'
@@ -22,6 +23,7 @@ import type { Metrics } from '../metrics.js'
 import { discardBodies } from './bodies.js'
 import { limitBodyTime } from './body-time.js'
 import { lingerTime } from './refusal.js'
+import { RefusalLog } from './refusal-log.js'
 import { dropUnreadBodies } from './unread-bodies.js'
 
 /** The address of who sent a request. */
@@ -36,6 +38,8 @@ declare module 'fastify' {
 export interface AppOptions {
   readonly site?: SiteRules | undefined
   readonly resolveClient: ClientResolver
+  /** Clients that are told addresses and options of the gateway in refusals; left out for none. */
+  readonly seesDetails?: DetailReaders
   /** Default: every host. */
   readonly servesHost?: HostPolicy
   readonly limits: Pick<LimitsConfig, 'bodySize' | 'bodyTimeout' | 'urlLength'>
@@ -49,7 +53,8 @@ export interface AppOptions {
  * with what none of them answers.
  */
 export function createApp(options: AppOptions): FastifyInstance {
-  const { site, resolveClient, servesHost = anyHost, limits, log, metrics } = options
+  const { site, resolveClient, seesDetails, servesHost = anyHost, limits, log, metrics } = options
+  const refusals = new RefusalLog()
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
   const app = fastify({
     loggerInstance,
@@ -92,14 +97,15 @@ export function createApp(options: AppOptions): FastifyInstance {
     if (request.raw.httpVersionMajor > 1) reply.removeHeader('connection')
     if (error instanceof Ending) {
       metrics.refused(error.reason)
-      const { reason, httpStatus: status, cause, level, text } = error
-      log[level]({ peer: request[peer], ...pathAndMethod(request), reason, status, err: cause }, text)
+      const { reason, httpStatus: status, detailedText } = error
+      refusals.write(log, error, { peer: request[peer], ...pathAndMethod(request), status })
       if (reason === 'body-too-large') {
         // What still comes would turn the end into a reset, which can overtake the answer.
         reply.removeHeader('connection')
         lingerOver(request.raw)
       }
-      return answerEnding(request, reply, error)
+      const tells = detailedText !== error.text && seesDetails?.(resolveClient(request.raw)) === true
+      return answerEnding(request, reply, error, {}, tells ? detailedText : error.text)
     }
     if (error instanceof ParameterError) {
       const { statusCode: status, message: detail, parameter } = error

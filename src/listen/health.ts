@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { Registry } from 'prom-client'
-import { compileAddresses } from '../access/addresses.js'
-import type { Client, ClientResolver } from '../access/client-address.js'
+import type { ClientResolver } from '../access/client-address.js'
+import type { DetailReaders } from '../access/detail-readers.js'
 import type { Logger } from '../log.js'
 import { version } from '../version.js'
 import { type ProbedBroker, ReadinessCheck } from './readiness.js'
@@ -9,12 +9,12 @@ import { type ProbedBroker, ReadinessCheck } from './readiness.js'
 export interface HealthOptions {
   /** Every distinct broker; the gateway is ready when all of them answer. */
   readonly brokers: readonly ProbedBroker[]
-  /** Whether push has its session with the broker; left out where nothing is pushed. */
-  readonly isPushing?: (() => boolean) | undefined
+  /** Why push has no session with the broker, `undefined` while it has one; left out where nothing is pushed. */
+  readonly pushFailure?: (() => string | undefined) | undefined
   readonly isShuttingDown: () => boolean
   readonly registry: Registry
-  /** Who may read `/metrics`, and the brokers' addresses at `/readyz`: addresses, CIDR ranges, `loopback` and the like. */
-  readonly metricsAllow: readonly string[]
+  /** Who may read `/metrics`, and the brokers' addresses at `/readyz`. */
+  readonly seesDetails: DetailReaders
   readonly resolveClient: ClientResolver
   readonly log: Logger
 }
@@ -24,8 +24,6 @@ const retryAfter = 5
 
 /**
  * Adds `/healthz` (the process answers), `/readyz` (its brokers answer, and push has its session) and `/metrics` (for Prometheus).
- *
- * @throws {TypeError} when `metricsAllow` has an entry that is no address
  */
 export function registerHealth(app: FastifyInstance, options: HealthOptions): void {
   const checks = options.brokers.map(broker => new ReadinessCheck(broker, options.log))
@@ -35,18 +33,17 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
     return { status: 'ok', version }
   })
 
-  const isInRange = compileAddresses(options.metricsAllow)
-  const mayRead = ({ address, viaUnknownProxy }: Client): boolean => !viaUnknownProxy && isInRange(address)
   app.get('/readyz', async (request, reply) => {
-    const told = mayRead(options.resolveClient(request.raw))
+    const told = options.seesDetails(options.resolveClient(request.raw))
     if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
     const brokers = await Promise.all(checks.map(check => check.run()))
     const failed = brokers.find(({ detail }) => detail !== undefined)
     const report = brokers.length === 1 ? brokers[0] : { brokers }
     if (failed)
       return unavailable(reply, told && { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
-    if (options.isPushing?.() === false) {
-      return unavailable(reply, told && { ...report, detail: 'Push has no session with the broker' })
+    const pushFailure = options.pushFailure?.()
+    if (pushFailure !== undefined) {
+      return unavailable(reply, told && { ...report, detail: `Push has no session with the broker: ${pushFailure}` })
     }
     reply.header('cache-control', 'no-store')
     return { status: 'ready', ...(told && report) }
@@ -58,7 +55,7 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
     if (client.viaUnknownProxy) {
       return reply.code(403).send('Not through a proxy that the option trustedProxies does not name.\n')
     }
-    if (!mayRead(client)) {
+    if (!options.seesDetails(client)) {
       return reply.code(403).send(`The option metrics.allow does not name ${client.address}.\n`)
     }
     return reply.type(options.registry.contentType).send(await options.registry.metrics())

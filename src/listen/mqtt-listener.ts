@@ -7,6 +7,7 @@ import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
 import { takeOverWhileCounted } from './admission.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
+import { RefusalLog } from './refusal-log.js'
 
 export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly site?: SiteRules | undefined
@@ -27,6 +28,7 @@ const tcpKeepAliveDelay = 60_000
  */
 export function startMqttListener(options: MqttListenerOptions): Promise<Listener> {
   const { site, limits, nextId, metrics, accept } = options
+  const refusals = new RefusalLog()
   const onConnection = (socket: Socket): void => {
     const peer: Peer = {
       address: socket.remoteAddress === undefined ? unixAddress : normalizeAddress(socket.remoteAddress),
@@ -39,7 +41,7 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
     const refuse = (error: unknown): void => {
       const ending = Ending.from(error)
       metrics.refused(ending.reason)
-      log[ending.level]({ reason: ending.reason, err: ending.cause }, ending.text)
+      refusals.write(log, ending)
       socket.destroy()
     }
     try {

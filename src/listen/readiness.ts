@@ -55,8 +55,8 @@ export class ReadinessCheck {
       const roundTripMs = await this.#broker.probe()
       return { broker, roundTripMs: Math.round(roundTripMs * 10) / 10 }
     } catch (error) {
-      this.#log.debug({ broker, err: error }, 'The readiness probe failed')
-      return { broker, detail: detailOf(error) }
+      this.#log.debug({ broker, detail: detailOf(error, broker) }, 'The readiness probe failed')
+      return { broker, detail: detailOf(error, broker) }
     }
   }
 
@@ -64,14 +64,15 @@ export class ReadinessCheck {
     this.#last = { report, at: performance.now() }
     const ready = report.detail === undefined
     if (ready === this.#wasReady) return
-    if (!ready) this.#log.warn(report, 'The broker is not ready')
+    if (!ready) this.#log.warn(report, `The broker is not ready: ${report.detail}`)
     else if (this.#wasReady === false) this.#log.info(report, 'The broker is ready again')
     this.#wasReady = ready
   }
 }
 
-function detailOf(error: unknown): string {
-  if (error instanceof Ending) return error.text
+/** Why the probe failed; the broker's only address, which stands beside it, is left out. */
+function detailOf(error: unknown, broker: string): string {
+  if (error instanceof Ending) return error.detailedText.replace(`${broker}: `, '')
   return error instanceof Error ? error.message : String(error)
 }
 

@@ -9,9 +9,15 @@ export const lingerTime = 2000
  * Answers a request on its bare socket with what an ending says, and ends the connection.
  *
  * @param headers added to, or instead of, those that every refusal has
+ * @param text default: the ending's for any client
  */
-export function writeRefusal(socket: Duplex, ending: Ending, headers: Readonly<Record<string, string>> = {}): void {
-  const body = `${ending.text}\n`
+export function writeRefusal(
+  socket: Duplex,
+  ending: Ending,
+  headers: Readonly<Record<string, string>> = {},
+  text = ending.text,
+): void {
+  const body = `${text}\n`
   const all: Record<string, string> = {
     Connection: 'close',
     'Content-Type': 'text/plain; charset=utf-8',

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Client, ClientResolver } from '../access/client-address.js'
+import type { DetailReaders } from '../access/detail-readers.js'
 import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { SiteRules } from '../access/site-rules.js'
@@ -17,6 +18,7 @@ import { takeOverWhileCounted } from './admission.js'
 import { checkHandshake } from './handshake.js'
 import type { HttpsLocation } from './https-redirect.js'
 import { writeRefusal } from './refusal.js'
+import { RefusalLog } from './refusal-log.js'
 
 export interface UpgradeRouterOptions {
   /** The first that matches is taken. */
@@ -30,6 +32,8 @@ export interface UpgradeRouterOptions {
   /** The longest request target, in bytes. */
   readonly urlLength: number
   readonly resolveClient: ClientResolver
+  /** Clients that are told the addresses of brokers; left out for none. */
+  readonly seesDetails?: DetailReaders
   /** Default: every host. */
   readonly servesHost?: HostPolicy
   /** Names one connection in the log. */
@@ -47,6 +51,7 @@ export interface UpgradeRefusal {
 /** Leads WebSocket handshakes to their endpoint, or refuses them. */
 export class UpgradeRouter {
   readonly #options: UpgradeRouterOptions
+  readonly #refusals = new RefusalLog()
   #shuttingDown = false
 
   constructor(options: UpgradeRouterOptions) {
@@ -106,7 +111,7 @@ export class UpgradeRouter {
       localAddress: request.socket.localAddress ?? '',
       localPort: request.socket.localPort ?? 0,
     }
-    const refuse = this.#refuser(socket, log)
+    const refuse = this.#refuser(socket, client, log)
     try {
       const location = this.#options.httpsLocation?.(client, request.url ?? '/')
       if (location !== undefined) {
@@ -169,14 +174,15 @@ export class UpgradeRouter {
     return { route, release: this.#options.limits.admit(client.address) }
   }
 
-  #refuser(socket: Duplex, log: ConnectionLog): Upgrade['refuse'] {
+  #refuser(socket: Duplex, client: Client, log: ConnectionLog): Upgrade['refuse'] {
     let refused = false
     return (ending, headers) => {
       if (refused) return
       refused = true
       this.#options.metrics.refused(ending.reason)
-      log[ending.level]({ reason: ending.reason, status: ending.httpStatus, err: ending.cause }, ending.text)
-      writeRefusal(socket, ending, headers)
+      this.#refusals.write(log, ending, { status: ending.httpStatus })
+      const seesDetails = this.#options.seesDetails?.(client) === true
+      writeRefusal(socket, ending, headers, seesDetails ? ending.detailedText : ending.text)
     }
   }
 }

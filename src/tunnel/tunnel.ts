@@ -27,6 +27,8 @@ export interface TunnelParts {
   readonly client: Client
   /** The broker's side: a half-open-capable stream. */
   readonly broker: BrokerStream
+  /** The broker's address, for the log. */
+  readonly brokerName: string
   readonly options: TunnelOptions
   /** Where bytes are counted. */
   readonly traffic: Traffic
@@ -73,6 +75,8 @@ export class Tunnel implements ClientListener {
   /** Whatever the broker still sends is dropped. */
   #downIsCut = false
   #openSides = 2
+  /** Whether the last bytes of the client were a DISCONNECT. */
+  #hasDisconnected = false
 
   /** Starts carrying at once. The tunnel owns both streams from now on. */
   constructor(parts: TunnelParts) {
@@ -114,9 +118,7 @@ export class Tunnel implements ClientListener {
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
     broker.on('end', () => this.#onBrokerEnd('broker-closed', broker.ending))
-    broker.on('error', error =>
-      this.#begin(error instanceof Ending ? error : new Ending('broker-lost', { cause: error })),
-    )
+    broker.on('error', error => this.#begin(error instanceof Ending ? error : this.#brokerLost(error)))
     broker.on('close', () => this.#onBrokerClose())
     // It may have been lost while the client's handshake was answered.
     if (broker.closed) this.#onBrokerClose()
@@ -127,6 +129,7 @@ export class Tunnel implements ClientListener {
     this.#traffic.bytesIn += chunk.length
     const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
     if (!bytes) return
+    this.#hasDisconnected = endsWithDisconnect(bytes)
     if (isOneOfSeveral(bytes)) corkForThisTurn(this.#broker)
     if (!this.#broker.write(bytes)) this.#client.pause()
   }
@@ -158,13 +161,33 @@ export class Tunnel implements ClientListener {
 
   #onBrokerEnd(reason: EndingReason, ending?: Ending): void {
     // The first ending is the one that the client is told.
-    this.#client.finish(ending ? this.#begin(ending) : this.#beginFor(reason))
+    this.#client.finish(ending ? this.#begin(ending) : this.#beginForBroker(reason))
+  }
+
+  #beginForBroker(reason: EndingReason): Ending {
+    if (this.#ending) return this.#ending
+    if (this.#hasDisconnected) return this.#begin(new Ending('client-disconnected'))
+    const detail = this.#silence()
+    return this.#begin(new Ending(reason, detail === undefined ? {} : { detail }))
   }
 
   #onBrokerClose(): void {
     this.#onBrokerEnd('broker-lost')
     this.#stopReadingClient()
     this.#onSideClosed()
+  }
+
+  #brokerLost(error: Error): Ending {
+    const { brokerName } = this.#parts
+    const silence = this.#silence()
+    return new Ending('broker-lost', { cause: error, detail: silence ?? `${brokerName}: ${error.message}` })
+  }
+
+  /** The cause, for the log, of an end before the broker's first byte: a broker with TLS ends connections without it so. */
+  #silence(): string | undefined {
+    const { brokerName } = this.#parts
+    if (this.#traffic.bytesOut > 0 || !brokerName.includes('mqtt://')) return undefined
+    return `${brokerName} sent nothing; the address of a broker with TLS begins with mqtts://`
   }
 
   /** Nothing more goes from the broker to the client but what is already written, and the reason. */
@@ -265,10 +288,23 @@ export class Tunnel implements ClientListener {
     const { setState, metrics, onEnded } = this.#parts
     setState('ended')
     metrics.ended(ending.reason)
-    const facts = { reason: ending.reason, seconds: seconds(performance.now() - this.#startedAt), ...this.#traffic }
-    this.#log[ending.level](ending.cause === undefined ? facts : { ...facts, err: ending.cause }, ending.text)
+    const facts = { ...ending.logFields, seconds: seconds(performance.now() - this.#startedAt), ...this.#traffic }
+    this.#log[ending.level](facts, ending.detailedText)
     onEnded()
   }
+}
+
+/**
+ * Whether bytes end as a DISCONNECT does, with which an MQTT client leaves: without properties (MQTT 3.1.1 §3.14), or with a reason code
+ * of 0 or 4 and no properties (MQTT 5 §3.14.2.2). A payload may end so as well: only the reason in the log depends on it.
+ */
+function endsWithDisconnect(bytes: Buffer): boolean {
+  const { length } = bytes
+  const last = bytes[length - 1]
+  if (last !== 0 && last !== 4) return false
+  if (last === 0 && bytes[length - 2] === 0xe0) return true
+  if (bytes[length - 3] === 0xe0 && bytes[length - 2] === 1) return true
+  return last === 0 && bytes[length - 4] === 0xe0 && bytes[length - 3] === 2
 }
 
 /**

@@ -81,6 +81,7 @@ export class Tunnels {
         const tunnel = new Tunnel({
           client: this.#paced(makeClient(traffic)),
           broker: stream,
+          brokerName: broker.name,
           options,
           traffic,
           metrics: this.#metrics,

@@ -1,5 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
+import { compileDetailReaders } from '../../src/access/detail-readers.js'
 import { Ending } from '../../src/endings.js'
 import { createApp } from '../../src/listen/app.js'
 import { type HealthOptions, registerHealth } from '../../src/listen/health.js'
@@ -14,7 +15,7 @@ async function start(options: Partial<HealthOptions> = {}, trustedProxies: reado
     brokers: [{ name: 'embedded', probe: async () => 1.23 }],
     isShuttingDown: () => false,
     registry: testMetrics().registry,
-    metricsAllow: ['loopback'],
+    seesDetails: compileDetailReaders(['loopback']),
     resolveClient,
     log: recording.log,
     ...options,
@@ -122,7 +123,7 @@ describe('/metrics', () => {
   })
 
   it('goes by the client’s address behind a trusted proxy', async () => {
-    const { app } = await start({ metricsAllow: ['192.0.2.0/24'] }, ['loopback'])
+    const { app } = await start({ seesDetails: compileDetailReaders(['192.0.2.0/24']) }, ['loopback'])
     const ask = (address: string) => app.inject({ url: '/metrics', headers: { 'x-forwarded-for': address } })
     expect((await ask('192.0.2.1')).statusCode).toBe(200)
     expect((await ask('198.51.100.1')).statusCode).toBe(403)

@@ -18,31 +18,67 @@ export class TakenOver extends Error {
   override readonly name = 'TakenOver'
 }
 
-/** MQTT 3.1.1, table 3.1, and what MQTT 5 has in its place (§3.2.2.2). */
+const [wrongVersion, wrongClientId, unavailable, wrongPassword, unauthorized] = [
+  'it does not speak this version of MQTT',
+  'it does not accept the client id (push.clientId)',
+  'it says that its service is unavailable',
+  'it does not accept the user name or password (push.username, push.password)',
+  'it does not authorize the session (push.username, push.password)',
+]
+
+/** Return codes of MQTT 3.1.1 (table 3.1), and reason codes of MQTT 5 in CONNACK and DISCONNECT (§3.2.2.2, §3.14.2.1). */
 const refusals: Readonly<Record<number, string>> = {
-  1: 'it does not speak this version of MQTT',
-  2: 'it does not accept the client id',
-  3: 'it says that its service is unavailable',
-  4: 'it does not accept the user name or password',
-  5: 'it does not authorize the session',
-  132: 'it does not speak this version of MQTT',
-  133: 'it does not accept the client id',
-  134: 'it does not accept the user name or password',
-  135: 'it does not authorize the session',
-  136: 'it says that its service is unavailable',
+  1: wrongVersion,
+  2: wrongClientId,
+  3: unavailable,
+  4: wrongPassword,
+  5: unauthorized,
+  128: 'it gives no reason',
+  129: 'it could not read the packet',
+  130: 'it says that the packet breaks the protocol',
+  131: 'it does not take the packet, though it is right',
+  132: wrongVersion,
+  133: wrongClientId,
+  134: wrongPassword,
+  135: unauthorized,
+  136: unavailable,
   137: 'it is busy',
   138: 'it has banned the session',
+  139: 'it is shutting down',
+  140: 'it asks for another way to log in (an authentication method of MQTT 5)',
+  141: 'it has got no packet within the keep-alive time',
+  142: 'another session has the same client id (push.clientId)',
+  144: 'it does not accept a topic',
+  147: 'it has got more messages at once than it takes',
+  149: 'it does not take packets of this size',
+  150: 'it does not take so many messages in that time',
+  151: 'a quota of it is used up',
+  152: 'an administrator has ended the session',
+  153: 'it does not accept the format of a payload',
+  154: 'it takes no retained messages',
+  155: 'it does not take this QoS',
+  156: 'it names another server',
+  157: 'it has moved to another server',
+  159: 'it does not take so many connections in that time',
+  160: 'the session has lasted as long as it may',
 }
 
-/** What a code of CONNACK other than 0 means. */
-export function refusalOf(code: number): ConnectionRefusal {
-  return new ConnectionRefusal(refusals[code] ?? `return code ${code}`, code === 1 || code === 0x84)
+/** @param reasonString the broker's own words (MQTT 5 §3.2.2.3.9) */
+function describe(code: number, reasonString: string | undefined): string {
+  const text = refusals[code] ?? 'the specification does not name the reason'
+  return `${text}${reasonString === undefined ? '' : `: ${reasonString}`} (code ${code})`
 }
 
-/** What the code of a DISCONNECT means. */
-export function disconnection(code: number | undefined): Error {
+/** The refusal of a code of CONNACK other than 0. */
+export function refusalOf(code: number, reasonString?: string): ConnectionRefusal {
+  return new ConnectionRefusal(describe(code, reasonString), code === 1 || code === 0x84)
+}
+
+/** The error of a DISCONNECT from the broker. */
+export function disconnection(code = 0, reasonString?: string): Error {
   if (code === 0x8e) return new TakenOver('another session has the same client id')
-  return new Error(`the broker ended the session (reason code ${code ?? 0})`)
+  if (code < 0x80) return new Error(`the broker ended the session (reason code ${code})`)
+  return new Error(`the broker ended the session: ${describe(code, reasonString)}`)
 }
 
 /** What the code of an answer to a packet means, where it is an error (MQTT 5 §2.4). */

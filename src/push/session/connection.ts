@@ -43,6 +43,9 @@ const sessionExpiryInterval = 0xffff_ffff
  */
 const maxUntold = 500
 
+const closedWithoutConnack =
+  'the broker closed the connection without CONNACK; the address of a broker with TLS begins with mqtts://'
+
 /** How long a broker that has been told good-bye may take to close the connection, in milliseconds. */
 const lingering = 250
 
@@ -89,7 +92,9 @@ export class Connection {
       this.#keepAlive.received()
       if (!this.#closed) incoming.read(chunk)
     })
-    this.#stream.on('end', () => this.destroy(new Error('the broker closed the connection')))
+    this.#stream.on('end', () =>
+      this.destroy(new Error(this.#connack ? 'the broker closed the connection' : closedWithoutConnack)),
+    )
     this.#stream.on('close', () => this.#close(new Error('the connection was lost')))
   }
 
@@ -286,7 +291,8 @@ export class Connection {
     else if (packet.cmd === 'publish') this.#receivePublish(packet)
     else if (packet.cmd === 'pubrec') this.#receivePubrec(packet)
     else if (packet.cmd === 'pingresp') this.#pings.shift()?.(undefined)
-    else if (packet.cmd === 'disconnect') this.destroy(disconnection(packet.reasonCode))
+    else if (packet.cmd === 'disconnect')
+      this.destroy(disconnection(packet.reasonCode, packet.properties?.reasonString))
     else if (packet.messageId !== undefined) this.#settle(packet.messageId, packet)
   }
 
@@ -297,7 +303,7 @@ export class Connection {
     }
     const code = packet.returnCode || packet.reasonCode || 0
     if (code !== 0) {
-      this.destroy(refusalOf(code))
+      this.destroy(refusalOf(code, packet.properties?.reasonString))
       return
     }
     this.#connack = packet

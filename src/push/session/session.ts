@@ -24,6 +24,8 @@ import { SizeSuspicion } from './size-suspicion.js'
 
 /** What a session needs. */
 export interface SessionOptions {
+  /** The broker's address, for the log; left out for the one inside this process. */
+  readonly brokerName?: string
   /** Opens a stream to the broker. */
   readonly open: () => Promise<SessionStream>
   readonly config: Pick<PushConfig, 'topics' | 'journal' | 'username' | 'password' | 'clientId'>
@@ -47,6 +49,8 @@ export interface SessionOptions {
 export interface Session extends Publisher {
   /** Whether messages come and go. */
   readonly ready: boolean
+  /** Why it is not ready, with the broker's address; `undefined` while it is. */
+  readonly failure: string | undefined
   /**
    * Ends it: what the broker has from now on, it keeps for the next start, if the journal outlives the process; but not the
    * broker in this process, which is to end now, too. Idempotent.
@@ -65,6 +69,8 @@ const [maxLate, maxLateBytes] = [1000, 16 * 1024 ** 2]
 const connectTimeout = 10_000
 /** In seconds. */
 const keepAlive = 30
+/** Different reasons in the log of one absence of the broker. */
+const maxLoggedFailures = 10
 /** How long what is under way at the end may take to come back, in milliseconds. */
 const lastPatience = 1000
 /** How long a start waits for a broker elsewhere, in milliseconds: one that is there has answered by then. */
@@ -110,8 +116,10 @@ class BrokerSession implements Session {
   readonly #readLink: Link
   readonly #writeLink: Link
   #ready = false
-  /** Why the broker is away, as it was last said. */
-  #away: string | undefined
+  /** Why the broker is away; empty before the first attempt has failed. */
+  #failure = ''
+  /** Reasons that the log has since the session was last ready. */
+  readonly #loggedFailures = new Set<string>()
   #closed = false
   #closing: Promise<void> | undefined
 
@@ -201,6 +209,10 @@ class BrokerSession implements Session {
     return this.#ready
   }
 
+  get failure(): string | undefined {
+    return this.#ready ? undefined : this.#failure || 'it is being connected'
+  }
+
   get connected(): boolean {
     return this.#ready
   }
@@ -213,7 +225,7 @@ class BrokerSession implements Session {
     }
     requireFits(message, this.#options.packetSize)
     const { connection } = this.#writeLink
-    if (!this.#ready || !connection) throw new Ending('broker-away')
+    if (!this.#ready || !connection) throw new Ending('broker-away', this.#failure ? { detail: this.#failure } : {})
     connection.requireTakes(message)
     this.#sizes.require(sizeOf(message))
     if (!this.#matches(message.topic)) {
@@ -268,23 +280,36 @@ class BrokerSession implements Session {
     this.#echoes.close(new Ending('publish-timeout'))
   }
 
-  /** One line in the log for each change, however many attempts there are. */
+  /** One line in the log for each change and each new reason, however many attempts there are. */
   #update(reason?: unknown): void {
     const { log, onStateChange } = this.#options
     const closed = this.#closed
     const ready = !closed && this.#readLink.connection !== undefined && this.#writeLink.connection !== undefined
-    const text = reason instanceof Error ? reason.message : undefined
     if (ready && !this.#ready) {
-      this.#away = undefined
+      this.#failure = ''
+      this.#loggedFailures.clear()
       log.info('push is connected with the broker')
-    } else if (!ready && !closed && text !== undefined && this.#away === undefined) {
-      this.#away = text
-      log.warn({ err: reason }, 'push has no connection with the broker; it is tried again until there is one')
+    } else if (!ready && !closed && reason instanceof Error) {
+      this.#failed(describeFailure(reason, this.#options.brokerName))
     }
     if (ready === this.#ready) return
     this.#ready = ready
     onStateChange?.(ready)
   }
+
+  #failed(failure: string): void {
+    this.#failure = failure
+    if (this.#loggedFailures.has(failure) || this.#loggedFailures.size >= maxLoggedFailures) return
+    this.#loggedFailures.add(failure)
+    const text = 'push has no connection with the broker; it is tried again until there is one'
+    this.#options.log.warn({ reason: failure }, `${text}: ${failure}`)
+  }
+}
+
+/** Why there is no session, with the broker's address. */
+function describeFailure(reason: Error, brokerName = 'the broker in this process'): string {
+  const text = reason instanceof Ending ? (reason.detail ?? reason.text) : reason.message
+  return text.startsWith(`${brokerName}: `) ? text : `${brokerName}: ${text}`
 }
 
 /**
