@@ -110,6 +110,7 @@ export class PairEnd extends Duplex {
   /** Set when this end is being destroyed: its writes are complete at once, and what waits is handed over all the same. */
   #closing = false
   #room = true
+  #readingRest = false
   #endReceived = false
 
   constructor(options: PairEndOptions) {
@@ -159,7 +160,30 @@ export class PairEnd extends Duplex {
     this.#take(join(writes.map(({ chunk }) => chunk)), done)
   }
 
+  /**
+   * As `Duplex#read` of Node 20: without `size`, all that is buffered. As of Node 26 that returns one buffer at a time
+   * (nodejs/node#60441), and a reader that reads once for each `'readable'`, as Aedes does, waits for the others in vain.
+   */
+  override read(size?: number): Buffer | null {
+    const first: Buffer | null = super.read(size)
+    const isAll = first === null || typeof size === 'number' || this.readableLength === 0 || this.readableFlowing
+    return isAll ? first : this.#readRest(first)
+  }
+
+  #readRest(first: Buffer): Buffer {
+    const chunks = [first]
+    this.#readingRest = true
+    while (this.readableLength > 0) chunks.push(super.read())
+    this.#readingRest = false
+    return Buffer.concat(chunks)
+  }
+
   override _read(): void {
+    // One call of `read` takes one portion from the other end; an empty chunk makes the stream ask again in a tick.
+    if (this.#readingRest) {
+      this.push('')
+      return
+    }
     this.#room = true
     this.#other?.pass()
     // What was held until there is something read here.

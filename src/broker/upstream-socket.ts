@@ -28,10 +28,16 @@ export class UpstreamSocket extends Socket implements BrokerStream {
   }
 
   deliverTo(take: (bytes: Buffer) => void): void {
-    const before: Buffer | null = this.read()
+    // As of Node 26, `read` returns one buffer at a time (nodejs/node#60441).
+    const buffered: Buffer[] = []
+    for (let bytes = this.#readBuffer(); bytes; bytes = this.#readBuffer()) buffered.push(bytes)
     this.#take = take
-    if (before) take(before)
+    for (const bytes of buffered) take(bytes)
     this.resume()
+  }
+
+  #readBuffer(): Buffer | null {
+    return this.read()
   }
 
   /** Says whether more is wanted; if not, `read`, `resume` and `pause` are what Node goes by. */

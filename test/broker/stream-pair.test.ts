@@ -106,6 +106,29 @@ describe('a pair of streams', () => {
     broker.destroy()
   })
 
+  it('gives all of it to a reader that reads once for each “readable”, in any chunks and portions', async () => {
+    const chunks = fc.array(fc.uint8Array({ minLength: 1, maxLength: 3000 }), { minLength: 1, maxLength: 20 })
+    await fc.assert(
+      fc.asyncProperty(chunks, fc.integer({ min: 1, max: 2000 }), async (given, portion) => {
+        const { client, broker } = createStreamPair({
+          ...marks,
+          inspectIn: chunk => Math.min(chunk.length, portion),
+        })
+        const got: Buffer[] = []
+        broker.on('readable', () => {
+          const chunk = broker.read()
+          if (chunk) got.push(chunk)
+        })
+        for (const chunk of given) client.write(chunk)
+        client.end()
+        await once(broker, 'end')
+        expect(Buffer.concat(got)).toEqual(Buffer.concat(given))
+        broker.destroy()
+      }),
+      { numRuns: 50 },
+    )
+  })
+
   it('ends one direction and keeps the other', async () => {
     const { client, broker } = createStreamPair(marks)
     client.end('question')

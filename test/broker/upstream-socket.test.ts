@@ -55,6 +55,22 @@ describe('a connection to a broker', () => {
     expect(Buffer.concat(parts).equals(sent)).toBe(true)
   })
 
+  it('hands over first what came in several reads before anybody asked', async () => {
+    const { socket, server } = await connect()
+    // Begins to read.
+    socket.read(0)
+    for (const [index, letter] of ['a', 'b', 'c'].entries()) {
+      server.write(letter)
+      await eventually(() => socket.readableLength === index + 1)
+    }
+    let got = ''
+    socket.deliverTo(bytes => (got += bytes))
+    expect(got).toBe('abc')
+    server.end('d')
+    await once(socket, 'end')
+    expect(got).toBe('abcd')
+  })
+
   it('hands over nothing while it is paused, also when it is paused in the middle', async () => {
     const { socket, server } = await connect()
     const sent = randomBytes(8 * 1024 ** 2)

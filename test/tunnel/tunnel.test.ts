@@ -318,6 +318,7 @@ describe('a tunnel ends', () => {
     client.on('ping', () => pings++)
     expect((await closed(client)).code).toBe(1011)
     expect(pings).toBe(2)
+    await eventually(() => rig.tunnels.size === 0)
     expect(await rig.count('mqway_endings_total', { reason: 'ping-timeout' })).toBe(1)
   })
 
