@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { seriesOf } from './base/metric-series.js'
 import type { SliceCause, SliceFigures } from './base/slice-monitor.js'
 import { type EndingReason, endingReasons } from './endings.js'
 import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
@@ -275,36 +276,6 @@ export function createMetrics(): Metrics {
     watchMails: read => watchMails(registry, read),
     certificateExpires: time => expiry.set(time / 1000),
     close: () => registry.clear(),
-  }
-}
-
-type Series<T> = (name: string, help: string, value: (figures: T) => number) => void
-
-/** What makes series of figures that are asked for when somebody reads them. */
-function seriesOf<T>(registry: Registry, read: () => T): { readonly gauge: Series<T>; readonly counter: Series<T> } {
-  const registers = [registry]
-  return {
-    gauge: (name, help, value) => {
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(value(read()))
-        },
-      })
-    },
-    counter: (name, help, value) => {
-      new Counter({
-        name,
-        help,
-        registers,
-        collect() {
-          this.reset()
-          this.inc(value(read()))
-        },
-      })
-    },
   }
 }
 

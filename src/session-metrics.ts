@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client'
+import { Counter, type Registry } from 'prom-client'
+import { seriesOf } from './base/metric-series.js'
 
 const endReasons = ['user-limit', 'anonymous-limit', 'total-limit', 'expired'] as const
 const bounds = ['maxQueuedMessages', 'maxSessionBytes', 'maxSessionsBytes'] as const
@@ -40,16 +41,7 @@ export function sessionMetrics(registry: Registry): SessionMetrics {
     ended: reason => ended.inc({ reason }),
     dropped,
     watch: read => {
-      const gauge = (name: string, help: string, value: (figures: SessionFigures) => number): void => {
-        new Gauge({
-          name,
-          help,
-          registers,
-          collect() {
-            this.set(value(read()))
-          },
-        })
-      }
+      const { gauge } = seriesOf(registry, read)
       gauge('mqway_sessions', 'Persistent sessions of the embedded broker', figures => figures.sessions)
       gauge('mqway_session_bytes', 'Bytes of queued messages and filters of these sessions', figures => figures.bytes)
     },

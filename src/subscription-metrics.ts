@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client'
+import { Counter, type Registry } from 'prom-client'
+import { seriesOf } from './base/metric-series.js'
 
 const bounds = ['maxSubscriptions', 'maxSubscriptionBytes', 'maxSubscriptionsBytes', 'maxSessionsBytes'] as const
 
@@ -32,16 +33,7 @@ export function subscriptionMetrics(registry: Registry): SubscriptionMetrics {
   return {
     refused: bound => refused.inc({ option: `mqtt.${bound}` }),
     watch: read => {
-      const gauge = (name: string, help: string, value: (figures: SubscriptionFigures) => number): void => {
-        new Gauge({
-          name,
-          help,
-          registers,
-          collect() {
-            this.set(value(read()))
-          },
-        })
-      }
+      const { gauge } = seriesOf(registry, read)
       gauge('mqway_subscriptions', 'Topic filters of the embedded broker’s connected clients', ({ filters }) => filters)
       gauge('mqway_subscription_bytes', 'Bytes that these take', ({ bytes }) => bytes)
     },
