@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { closest } from 'fastest-levenshtein'
+import { nearestName, suggestion } from './base/suggestion.js'
 import { flags, variableOf } from './config/flags.js'
 import { ConfigError } from './config/problems.js'
 import { version } from './version.js'
@@ -110,26 +110,26 @@ const commands: Record<string, CommandRow> = {
  * Runs the program.
  *
  * @param args the command line without the interpreter and the program
- * @returns the exit code: 0 clean, 1 failed while running, 2 usage or configuration, 69 could not bind or reach what
- *   it needs at start
+ * @returns the exit code: 0 clean, 1 failed while running, 2 usage or configuration, 69 an address could not be bound, or a file or
+ *   directory that `serve` needs could not be used
  */
 export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
-  const [first] = args
-  const named = first !== undefined && !first.startsWith('-')
-  const name = named ? first : 'serve'
-  const command = Object.hasOwn(commands, name) ? commands[name] : undefined
-  const argv = named ? args.slice(1) : args
-  if (command === undefined) {
-    const nearest = closest(name, Object.keys(commands))
-    process.stderr.write(`mqway: ${name} is not a command; did you mean ${nearest}? See mqway --help\n`)
-    return 2
-  }
-  if (argv.includes('--help') || argv.includes('-h')) {
-    process.stdout.write(named ? commandHelp(command) : programHelp())
+  const { name, argv } = splitCommand(args)
+  if (name === 'version' || (name === undefined && argv[0] === '-v') || argv.includes('--version')) {
+    process.stdout.write(`${version}\n`)
     return 0
   }
-  if (argv.includes('--version')) {
-    process.stdout.write(`${version}\n`)
+  const wantsHelp = name === 'help' || argv.includes('--help') || argv.includes('-h')
+  const about = name === 'help' ? argv.find(arg => !arg.startsWith('-')) : name
+  const command = commandOf(about ?? 'serve')
+  if (command === undefined) {
+    const nearest = nearestName(about ?? '', [...Object.keys(commands), 'help', 'version'])
+    const text = `mqway: ${about} is not a command${suggestion(nearest, '.')} See mqway --help`
+    process.stderr.write(`${text}\n`)
+    return 2
+  }
+  if (wantsHelp) {
+    process.stdout.write(about === undefined ? programHelp() : commandHelp(command))
     return 0
   }
   try {
@@ -145,9 +145,32 @@ export async function main(args: readonly string[], env: NodeJS.ProcessEnv): Pro
   }
 }
 
+function commandOf(name: string): CommandRow | undefined {
+  return Object.hasOwn(commands, name) ? commands[name] : undefined
+}
+
+/**
+ * Finds the command: the first argument, or what follows the flags of `serve` and their values, as in `mqway --data none serve`.
+ *
+ * @returns what is left belongs to the command; without a name where there is none
+ */
+function splitCommand(args: readonly string[]): { name: string | undefined; argv: readonly string[] } {
+  let at = 0
+  while (flags.some(({ name }) => args[at] === `--${name}` || args[at]?.startsWith(`--${name}=`))) {
+    at += args[at]?.includes('=') ? 1 : 2
+  }
+  const name = args[at]
+  const isName = name !== undefined && !name.startsWith('-') && (at === 0 || commandOf(name) !== undefined)
+  return isName ? { name, argv: [...args.slice(0, at), ...args.slice(at + 1)] } : { name: undefined, argv: args }
+}
+
+const moreHelp = `  ${'mqway help [COMMAND]'.padEnd(28)} this text, or that of a command; also -h, --help
+  ${'mqway version'.padEnd(28)} print the version; also -v, --version
+`
+
 function programHelp(): string {
   const rows = Object.values(commands).map(({ usage, summary }) => `  ${usage.padEnd(28)} ${summary}`)
-  return `mqway ${version}: MQTT topics in the browser\n\n${rows.join('\n')}\n\n${optionHelp()}`
+  return `mqway ${version}: MQTT topics in the browser\n\n${rows.join('\n')}\n${moreHelp}\n${optionHelp()}`
 }
 
 function commandHelp({ usage, summary, details }: CommandRow): string {

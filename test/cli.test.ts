@@ -73,6 +73,45 @@ describe('mqway', () => {
     expect(stderr).toContain(message)
   })
 
+  test.each([['help'], ['-h']])('%s is --help', async name => {
+    expect(await mqway([name])).toEqual(await mqway(['--help']))
+  })
+
+  test('help CHECK is check --help', async () => {
+    expect(await mqway(['help', 'check'])).toEqual(await mqway(['check', '--help']))
+  })
+
+  test.each([['version'], ['-v']])('%s is --version', async name => {
+    expect(await mqway([name])).toEqual(await mqway(['--version']))
+  })
+
+  test.each(['foo', 'xyzzy', 'status'])('%s is like no command, and none is suggested', async name => {
+    const { code, stderr } = await mqway([name])
+    expect([code, stderr]).toEqual([2, `mqway: ${name} is not a command. See mqway --help\n`])
+  })
+
+  test('options may stand before the command', async () => {
+    const { code, stdout } = await mqway(['--data', 'none', '--log-level=warn', 'check', '--http-port', '81'])
+    expect(code).toBe(0)
+    expect(parse(stdout)).toMatchObject({ http: { port: 81 }, data: 'none', log: { level: 'warn' } })
+    expect(await mqway(['--data', 'none', 'serve', '--http-port', 'no'])).toEqual(
+      await mqway(['serve', '--data', 'none', '--http-port', 'no']),
+    )
+  })
+
+  test('a port beyond 65535 is refused in our words', async () => {
+    const { code, stderr } = await mqway(['check', '--http-port', '70000'])
+    expect(code).toBe(2)
+    expect(stderr).not.toMatch(/Too big|expected/)
+    expect(stderr).toContain('65535')
+  })
+
+  test('import says that a file is missing, or a directory', async () => {
+    const missing = await mqway(['import', '/nonexist'])
+    expect([missing.code, missing.stderr]).toEqual([2, 'mqway import: /nonexist: there is no such file\n'])
+    expect((await mqway(['import', directory])).stderr).toContain('this is a directory')
+  })
+
   test('serve is the command when there is none, and refuses a wrong configuration', async () => {
     const { code, stdout, stderr } = await mqway(['--http-prot', '80', '--log-level', 'loud'])
     expect(code).toBe(2)
@@ -193,6 +232,6 @@ describe('mqway import', () => {
   test.each([[[]], [['a', 'b']], [['--config', 'a']], [['no-such-file']]])('%j is exit code 2', async args => {
     const { code, stderr } = await mqway(['import', ...args])
     expect(code).toBe(2)
-    expect(stderr).toMatch(/^(mqway import: needs one lighttpd\.conf|ENOENT)/)
+    expect(stderr).toMatch(/^mqway import: (needs one lighttpd\.conf|no-such-file: there is no such file)/)
   })
 })

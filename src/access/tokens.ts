@@ -1,5 +1,6 @@
 import { errors, type JWTPayload, jwtVerify } from 'jose'
 import { z } from 'zod'
+import { describeBounds } from '../base/schema-issues.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
 import { Ending } from '../endings.js'
 import { type Identity, isUserName, knownAs, type OwnRules } from '../identity.js'
@@ -103,7 +104,7 @@ function rolesOf(claim: unknown, name: string): readonly string[] {
 /** Rules that cannot be read are not the same as none: without, a token might be for everything. */
 function rulesOf(claim: unknown): OwnRules | undefined {
   if (claim === undefined) return undefined
-  const result = mqttClaim.safeParse(claim)
+  const result = mqttClaim.safeParse(claim, { error: describeBounds })
   if (!result.success) throw refused(`the token's mqtt is not right: ${firstProblem(result.error)}`)
   return result.data
 }

@@ -30,7 +30,9 @@ export async function importLighttpdCommand(argv: readonly string[], env: NodeJS
     return findings.some(finding => finding.needsDecision) ? needsDecision : 0
   } catch (error) {
     if (!(error instanceof LighttpdError) && !isSystemError(error)) throw error
-    process.stderr.write(`${error.message}\n`)
+    process.stderr.write(
+      isSystemError(error) ? `mqway import: ${explainFileError(error, fileName)}\n` : `${error.message}\n`,
+    )
     return 2
   }
 }
@@ -57,6 +59,22 @@ function readFiles(pattern: string, directory: string): IncludedFile[] {
       throw error
     }
   })
+}
+
+const fileErrors: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  ENOTDIR: 'there is no such file',
+  EISDIR: 'this is a directory; name the lighttpd.conf in it',
+  EACCES: 'this user may not read it',
+}
+
+/**
+ * The file and the cause; the system's own words where no others are known.
+ *
+ * @param fileName where the error has no path, as that of a directory that is read
+ */
+function explainFileError({ path, code = '', message }: NodeJS.ErrnoException, fileName: string): string {
+  return `${path ?? fileName}: ${fileErrors[code] ?? message}`
 }
 
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {

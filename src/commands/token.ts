@@ -1,8 +1,8 @@
 import { parseArgs } from 'node:util'
-import { closest } from 'fastest-levenshtein'
 import { type JWTPayload, SignJWT } from 'jose'
 import { readSecret } from '../access/token-keys.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
+import { suggestFlag } from '../config/flags.js'
 import { loadConfig } from '../config/load.js'
 import { ruleFilterProblem } from '../config/topic-filters.js'
 import { formatDuration, parseDuration } from '../config/units.js'
@@ -80,7 +80,7 @@ function readWanted(argv: readonly string[]): Wanted {
     if (part.kind === 'positional') throw new UsageError(`${part.value}: is not expected here; options begin with --`)
     if (part.kind !== 'option') continue
     if (!names.includes(part.name)) {
-      throw new UsageError(`${part.rawName}: is not an option; did you mean --${closest(part.name, names)}?`)
+      throw new UsageError(`${part.rawName}: is not an option${suggestFlag(part.name, names)}`)
     }
     if (part.value === undefined || (!part.inlineValue && /^-./.test(part.value))) {
       throw new UsageError(`${part.rawName}: needs a value`)

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { closest } from 'fastest-levenshtein'
+import { nearestName, suggestion } from '../base/suggestion.js'
 
 /** One flag of the command line and its environment variable. */
 interface Flag {
@@ -36,9 +36,11 @@ export const flags: readonly Flag[] = [
   { name: 'log-format', option: ['log', 'format'], value: 'FORMAT', help: 'auto, pretty, json' },
 ]
 
+const prefix = 'MQWAY_'
+
 /** The environment variable of a flag: `MQWAY_HTTP_PORT` of `http-port`. */
 export function variableOf(flag: string): string {
-  return `MQWAY_${flag.toUpperCase().replaceAll('-', '_')}`
+  return `${prefix}${flag.toUpperCase().replaceAll('-', '_')}`
 }
 
 /** What a flag or an environment variable said. */
@@ -69,11 +71,8 @@ export function readFlags(argv: readonly string[]): Read {
       const flag = flags.find(candidate => candidate.name === token.name)
       const source = token.rawName
       if (flag === undefined) {
-        const nearest = closest(
-          token.name,
-          flags.map(candidate => candidate.name),
-        )
-        problems.push(`${source}: is not an option; did you mean --${nearest}?`)
+        const names = flags.map(candidate => candidate.name)
+        problems.push(`${source}: is not an option${suggestFlag(token.name, names)}`)
         afterUnknown = token.index + 1
       } else if (token.value === undefined || (!token.inlineValue && /^-./.test(token.value))) {
         problems.push(`${source}: needs a value: ${source} ${flag.value}`)
@@ -91,12 +90,28 @@ export function readEnvironment(env: NodeJS.ProcessEnv): Read {
   const problems: string[] = []
   const known = new Map(flags.map(flag => [variableOf(flag.name), flag.option]))
   for (const [source, text] of Object.entries(env)) {
-    if (!source.startsWith('MQWAY_') || text === undefined || text === '') continue
+    if (!source.startsWith(prefix) || text === undefined || text === '') continue
     // Those of `mqway supervisor`, where both are programs of one supervisord.
     if (source.startsWith('MQWAY_SUPERVISOR_')) continue
     const option = known.get(source)
     if (option) settings.push({ option, text, source })
-    else problems.push(`${source}: is not a variable of mqway; did you mean ${closest(source, [...known.keys()])}?`)
+    else problems.push(`${source}: is not a variable of mqway${suggestVariable(source)}`)
   }
   return { settings, problems }
+}
+
+/** The end of “--x: is not an option”. */
+export function suggestFlag(written: string, names: readonly string[]): string {
+  const nearest = nearestName(written, names)
+  return suggestion(nearest && `--${nearest}`, '; see mqway --help')
+}
+
+/** Compares what follows `MQWAY_`: that is the same in all of them. */
+function suggestVariable(source: string): string {
+  const written = source.slice(prefix.length)
+  const nearest = nearestName(
+    written,
+    flags.map(flag => variableOf(flag.name).slice(prefix.length)),
+  )
+  return suggestion(nearest && `${prefix}${nearest}`, '; see mqway --help')
 }

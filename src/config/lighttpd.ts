@@ -10,7 +10,7 @@ import { LighttpdError, type Position } from './lighttpd/tokens.js'
 import { readTunnels, type Tunnel, type TunnelsInput } from './lighttpd/tunnels.js'
 import type { View } from './lighttpd/view.js'
 import { type LeftOut, write } from './lighttpd/write.js'
-import { formatProblem, schemaProblems, valueAt } from './problems.js'
+import { describeIssue, formatProblem, schemaProblems, valueAt } from './problems.js'
 import { type ConfigInput, configSchema } from './schema.js'
 
 export type { IncludedFile, ReadInclude, Surroundings } from './lighttpd/evaluate.js'
@@ -119,7 +119,10 @@ export function importLighttpd(
   for (const { reason, at } of leftOut) report.warn(at, `this tunnel is left out: ${reason}`)
   if (files.leftOut) report.warn(startOf(fileName), `${files.leftOut.directory} is not served: ${files.leftOut.reason}`)
   if (isOpen) report.note(startOf(fileName), 'anybody can connect, as with lighttpd: see anonymous and host')
-  for (const problem of schemaProblems(configSchema.safeParse(config).error?.issues ?? [], config)) {
+  for (const problem of schemaProblems(
+    configSchema.safeParse(config, { error: describeIssue }).error?.issues ?? [],
+    config,
+  )) {
     const shown = formatProblem(problem, valueAt(config, problem.path), undefined)
     report.warn(startOf(fileName), `the result needs a correction: ${shown}`)
   }

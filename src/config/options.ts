@@ -1,5 +1,5 @@
-import { closest } from 'fastest-levenshtein'
 import { z } from 'zod'
+import { nearestName } from '../base/suggestion.js'
 import { configSchema } from './schema.js'
 import { fileFormat } from './values.js'
 
@@ -66,12 +66,13 @@ export function displayPath(path: readonly PropertyKey[]): string {
   }, '')
 }
 
-/** The known option nearest to the unknown `key` in the mapping at `path`. */
-export function nearestOption(path: readonly PropertyKey[], key: string): string {
+/** The known option nearest to the unknown `key` in the mapping at `path`; `undefined` where none is near. */
+export function nearestOption(path: readonly PropertyKey[], key: string): string | undefined {
   const prefix = path.length === 0 ? '' : `${optionPath(path)}.`
   const names = listOptions()
     .filter(option => option.path.startsWith(prefix))
     .map(option => option.path.slice(prefix.length))
     .filter(name => !/[.[]/.test(name))
-  return displayPath([...path, closest(key, names)])
+  const nearest = nearestName(key, names)
+  return nearest === undefined ? undefined : displayPath([...path, nearest])
 }

@@ -1,4 +1,6 @@
 import type { z } from 'zod'
+import { describeBounds } from '../base/schema-issues.js'
+import { suggestion } from '../base/suggestion.js'
 import { displayPath, nearestOption, optionPath, secretOptions } from './options.js'
 import { redacted } from './schema.js'
 import { withoutQueryValues } from './values.js'
@@ -71,7 +73,7 @@ function problemsOf(issue: Issue, base: readonly PropertyKey[], input: unknown):
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map(key => ({
       path: [...path, key],
-      message: `is not an option; did you mean ${nearestOption(path, key)}?`,
+      message: `is not an option${suggestion(nearestOption(path, key))}`,
       hidesValue: true,
     }))
   }
@@ -106,15 +108,15 @@ const kinds: Record<string, string> = {
 }
 
 /** What would be right, for the rules of the schema that do not say it themselves. */
-export function describeIssue(issue: z.core.$ZodRawIssue): string | undefined {
+export function describeIssue(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {
     case 'invalid_type':
       return `${issue.input === undefined ? 'is missing and ' : ''}must be ${kinds[issue.expected] ?? issue.expected}`
     case 'invalid_value':
       return `must be ${issue.values.length === 1 ? '' : 'one of '}${issue.values.join(', ')}`
     case 'too_small':
-      return 'must not be empty'
+      return issue.minimum === 1 && issue.origin !== 'number' ? 'must not be empty' : describeBounds(issue)
     default:
-      return undefined
+      return describeBounds(issue)
   }
 }

@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { exceededJsonBound, maxJsonLevels } from '../base/json-bounds.js'
+import { describeBounds } from '../base/schema-issues.js'
 import { shortened } from '../base/shortened.js'
 import { displayPath } from '../config/options.js'
 
@@ -126,12 +127,12 @@ const kinds: Readonly<Record<string, string>> = {
 }
 
 /** What is not said by the schema itself; each message follows the parameter's name. */
-function describe(issue: z.core.$ZodRawIssue): string | undefined {
+function describe(issue: z.core.$ZodRawIssue): string {
   if (issue.code === 'invalid_type') {
     return issue.input === undefined ? 'is missing' : `must be ${kinds[issue.expected] ?? issue.expected}`
   }
   if (issue.code === 'unrecognized_keys') return `has no member ${namesOf(issue.keys)}`
-  return undefined
+  return describeBounds(issue)
 }
 
 /** The first of them, however many there are. */

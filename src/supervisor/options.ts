@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { closest } from 'fastest-levenshtein'
+import { suggestFlag } from '../config/flags.js'
 import { parseBrokerUrl } from '../config/forms.js'
 import { readingProblem } from '../config/reading.js'
 import { topicFilterProblem } from '../config/topic-filters.js'
@@ -93,7 +93,7 @@ function readFlags(argv: readonly string[]): Map<string, string> {
       throw new UsageError('--password: is not an option; use --password-file or MQWAY_SUPERVISOR_PASSWORD')
     }
     if (!flagNames.some(name => name === token.name)) {
-      throw new UsageError(`${token.rawName}: is not an option; did you mean --${closest(token.name, flagNames)}?`)
+      throw new UsageError(`${token.rawName}: is not an option${suggestFlag(token.name, flagNames)}`)
     }
     if (!token.value || (!token.inlineValue && /^-./.test(token.value))) {
       throw new UsageError(`${token.rawName}: needs a value`)

@@ -233,7 +233,7 @@ describe('what is wrong', () => {
     [['--key'], '--key: needs a value: --key FILE'],
     [['--key', '--cert', 'x'], '--key: needs a value: --key FILE'],
     [['serve'], 'serve: is not expected here; options begin with --'],
-    [['--no-such', '8'], '--no-such: is not an option; did you mean --host?'],
+    [['--no-such', '8'], '--no-such: is not an option; see mqway --help'],
   ])('the command line %j is refused', (argv, problem) => {
     expect(problems({ argv })[0]).toBe(problem)
   })
