@@ -22,6 +22,7 @@ import type { Config, TunnelConfig } from './config/schema.js'
 import { Brokers, embeddedHooks } from './gateway-brokers.js'
 import type { PushSide, PushSideOptions, SocketEndpoint } from './gateway-push.js'
 import { ApiGate, type ApiGateOptions } from './http/api-gate.js'
+import { normalizePath } from './http/request-target.js'
 import { UntakenAnswers } from './http/untaken-answers.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import { createApp } from './listen/app.js'
@@ -30,7 +31,7 @@ import { Certificates } from './listen/certificates.js'
 import { descriptorLimit, socketsWithin } from './listen/descriptors.js'
 import { registerHealth } from './listen/health.js'
 import { compileHttpsLocation, registerHttpsRedirect } from './listen/https-redirect.js'
-import { formatUrl, type Listener } from './listen/listener.js'
+import { formatUrl, type Listener, type ListenOptions } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
 import { registerEndpointHints, registerPages } from './listen/pages.js'
 import { PipelinedRequests } from './listen/pipelined-requests.js'
@@ -200,14 +201,14 @@ async function assemble(
   const web = { app, onUpgrade, limits: config.limits, maxConnections, sockets, ...requests, slices, log, metrics }
   const { http, https, mqtt } = config
   for (const port of portsOf(http.port)) {
-    listening('http', await startHttp({ ...web, port, host: http.host ?? config.host }))
+    listening('http', await startHttp({ ...web, ...whereOf(http, config), port }))
   }
   const httpsPorts = portsOf(https.port)
   const certificates =
     httpsPorts.length > 0 ? opened.add(await startCertificates(config, cwd, log, metrics)) : undefined
   for (const port of httpsPorts) {
     if (!certificates) break
-    const listener = await startHttps({ ...web, certificates, port, host: https.host ?? config.host })
+    const listener = await startHttps({ ...web, certificates, ...whereOf(https, config), port })
     httpsPort ??= listener.addresses.flatMap(address => ('port' in address ? address.port : []))[0]
     listening('https', listener)
   }
@@ -215,7 +216,7 @@ async function assemble(
     const options = tunnelOptions(config, { inspectConnect: true, pingInterval: 'off' }, reservedClientIds)
     const endpoint = new MqttEndpoint(mqttBroker, options, tunnels)
     const accept: MqttListenerOptions['accept'] = (socket, peer, child) => endpoint.accept(socket, peer, child)
-    const where = { port: mqtt.port, host: mqtt.host ?? config.host }
+    const where = { ...whereOf(mqtt, config), port: mqtt.port }
     listening(
       'mqtt',
       await startMqttListener({ ...where, accept, site, limits, nextId, maxConnections, sockets, log, metrics }),
@@ -412,15 +413,25 @@ function tunnelOptions(
   }
 }
 
+/** The options of a listener that do not depend on its port. */
+function whereOf(
+  { host, unixSocketMode }: Pick<Config['http'], 'host' | 'unixSocketMode'>,
+  config: Config,
+): Pick<ListenOptions, 'host' | 'unixSocketMode'> {
+  return { host: host ?? config.host, unixSocketMode }
+}
+
 /** Exactly one of the four is there, which the schema sees to. */
 function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig): (path: string) => boolean {
-  if (pathPrefix !== undefined) return candidate => candidate.startsWith(pathPrefix)
-  if (pathSuffix !== undefined) return candidate => candidate.endsWith(pathSuffix)
+  // The paths of requests are normalized, too.
+  const [prefix, suffix, whole] = [pathPrefix, pathSuffix, path].map(each => each && normalizePath(each))
+  if (prefix !== undefined) return candidate => candidate.startsWith(prefix)
+  if (suffix !== undefined) return candidate => candidate.endsWith(suffix)
   if (pathPattern !== undefined) {
     const pattern = new RegExp(pathPattern, 'u')
     return candidate => pattern.test(candidate)
   }
-  const trimmed = path?.replace(/\/$/, '')
+  const trimmed = whole?.replace(/\/$/, '')
   return candidate => candidate.replace(/\/$/, '') === trimmed
 }
 

@@ -37,6 +37,20 @@ const webPort = z.union([port, z.array(port).min(1)], {
 
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
 const webPortDescription = `${portDescription}; or a list of ports`
+const unixSocketMode = z
+  .union([z.string(), z.int()])
+  // In YAML 1.2, 0660 without quotes is the number 660.
+  .transform(String)
+  .pipe(
+    z
+      .string()
+      .regex(/^0?[67][0-7]{2}$/, {
+        error: 'must be octal digits with which its owner may connect, such as 0660 or 0666',
+      }),
+  )
+  .transform(digits => Number.parseInt(digits, 8))
+  .prefault('0660')
+  .describe('The mode of the file where port is unix:/path; who connects needs the right to write')
 const listenerHost = host.optional().describe('Where this listener listens; as the top-level host when left out')
 
 const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
@@ -193,6 +207,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       port: webPort.default(8080).describe(webPortDescription),
       host: listenerHost,
+      unixSocketMode,
       redirect: z.boolean().default(false).describe('Send every request on to https, at the same host'),
     })
     .prefault({})
@@ -201,6 +216,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       port: webPort.default(8443).describe(webPortDescription),
       host: listenerHost,
+      unixSocketMode,
       cert: file.optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
       key: file.optional().describe('Its private key (PEM); may be the same file as cert'),
       chain: file
@@ -216,6 +232,7 @@ export const configSchema = z.strictObject({
         .optional()
         .describe('The plain MQTT port: 1883 when left out, or off where the broker itself is at that address'),
       host: listenerHost,
+      unixSocketMode,
       maxPacketSize: size({ min: '1KiB', max: '256MiB' })
         .prefault('16MiB')
         .describe('The largest MQTT packet that the embedded broker takes'),

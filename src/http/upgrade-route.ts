@@ -14,7 +14,7 @@ export interface Upgrade {
   /** What the client sent after the request's headers already. */
   readonly head: Buffer
   readonly peer: Peer
-  /** The path of the request, as it was sent, without the query. */
+  /** The path of the request, as `pathOf`. */
   readonly path: string
   /** Carries the connection's id, peer and path. */
   readonly log: ConnectionLog

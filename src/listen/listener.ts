@@ -18,6 +18,8 @@ export interface ListenOptions {
   readonly host: string | readonly string[]
   /** A port, 0 for any free one (the same for every host), or `unix:/path`. */
   readonly port: number | string
+  /** The mode of the file of a Unix socket. Default: 0660, so that a reverse proxy gets in through the group. */
+  readonly unixSocketMode?: number | undefined
   /** Sockets that one bound address holds at most: those of pages, probes and refusals beside the tunnels. */
   readonly maxConnections: number
   /** Sockets of one address and of all, over all listeners. */
@@ -38,8 +40,7 @@ export interface Listener {
   destroyConnections(): void
 }
 
-/** Owner and group may connect: a reverse proxy gets in through the group. */
-const unixSocketMode = 0o660
+const defaultUnixSocketMode = 0o660
 
 /** Bytes of `sun_path` in `struct sockaddr_un`, less the NUL at its end. */
 const longestSocketPath = process.platform === 'linux' ? 107 : 103
@@ -132,7 +133,7 @@ async function bindPath(server: Server, path: string, options: ListenOptions): P
       await unlink(path)
       await started(server, { path })
     })
-    await chmod(path, unixSocketMode)
+    await chmod(path, options.unixSocketMode ?? defaultUnixSocketMode)
   } catch (error) {
     server.close()
     throw await bindFailure(error, { path, purpose: options.purpose })

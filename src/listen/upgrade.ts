@@ -15,7 +15,7 @@ import { anonymous } from '../identity.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import { takeOverWhileCounted } from './admission.js'
-import { checkHandshake } from './handshake.js'
+import { checkHandshake, checkUpgradeRequest } from './handshake.js'
 import type { HttpsLocation } from './https-redirect.js'
 import { writeRefusal } from './refusal.js'
 import { RefusalLog } from './refusal-log.js'
@@ -155,6 +155,7 @@ export class UpgradeRouter {
     origin: string | undefined,
   ): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new Ending('shutting-down')
+    checkUpgradeRequest(request)
     requireServedHost(request, client.host, this.#options.servesHost ?? anyHost)
     // Before a pattern of the configuration has to read it.
     if ((request.url?.length ?? 0) > this.#options.urlLength) throw new Ending('url-too-long')

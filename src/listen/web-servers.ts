@@ -221,9 +221,13 @@ function wantsWebSocket(request: IncomingMessage): boolean {
 function answerWithoutUpgrade(request: IncomingMessage, socket: Duplex, options: WebServerOptions): void {
   const { app, log, metrics, idleTimeout = defaultIdleTimeout } = options
   socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
-  if (request.method !== 'GET' && request.method !== 'HEAD') {
+  const isRead = request.method === 'GET' || request.method === 'HEAD'
+  // Node checks this only of requests without an upgrade.
+  const lacksHost = request.headers.host === undefined && request.httpVersionMinor > 0
+  if (!isRead || lacksHost) {
     metrics.refused('bad-request')
-    writeRefusal(socket, new Ending('bad-request', { hint: 'the only upgrade there is here is websocket' }))
+    const hint = lacksHost ? 'Host is missing' : 'the only upgrade there is here is websocket'
+    writeRefusal(socket, new Ending('bad-request', { hint }))
     return
   }
   request.socket.setTimeout(idleTimeout, () => socket.destroy())
