@@ -42,11 +42,9 @@ const unixSocketMode = z
   // In YAML 1.2, 0660 without quotes is the number 660.
   .transform(String)
   .pipe(
-    z
-      .string()
-      .regex(/^0?[67][0-7]{2}$/, {
-        error: 'must be octal digits with which its owner may connect, such as 0660 or 0666',
-      }),
+    z.string().regex(/^0?[67][0-7]{2}$/, {
+      error: 'must be octal digits with which its owner may connect, such as 0660 or 0666',
+    }),
   )
   .transform(digits => Number.parseInt(digits, 8))
   .prefault('0660')
