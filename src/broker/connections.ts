@@ -133,6 +133,7 @@ export class Connections {
     const { client, broker } = createStreamPair({
       readableHighWaterMark: highWaterMark,
       clientHighWaterMark: highWaterMark,
+      ...(isOwn && { largestPiece: Number.POSITIVE_INFINITY }),
       brokerHighWaterMark: isOwn ? Math.max(ownQueuedBytes, maxQueuedBytes) : maxQueuedBytes,
       inspectIn: chunk => {
         slices?.begin('mqtt packets', connection)

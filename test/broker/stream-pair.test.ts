@@ -15,6 +15,14 @@ async function bytesOf(stream: Duplex): Promise<Buffer> {
 }
 
 describe('a pair of streams', () => {
+  it('hands a large chunk over by reference, where its pieces may be as large', async () => {
+    const { client, broker } = createStreamPair({ ...marks, largestPiece: Number.POSITIVE_INFINITY })
+    const chunk = Buffer.allocUnsafeSlow(1024 ** 2)
+    broker.write(chunk)
+    const [got] = await once(client, 'data')
+    expect(got).toBe(chunk)
+  })
+
   it('carries any bytes, in any chunks, both ways at once', async () => {
     const chunks = fc.array(fc.uint8Array({ maxLength: 3000 }), { maxLength: 20 })
     await fc.assert(

@@ -13,6 +13,15 @@ describe('the state that push knows', () => {
     expect([known.has(state('b/1', 'on')), known.has(state('b/1', 'on'))]).toEqual([false, false])
   })
 
+  it('does not read payloads of new topics, where they come once', async () => {
+    const known = await KnownState.read({ head: 0, retained: nothing }, ['#'])
+    const payload = Buffer.alloc(15 * 1024 ** 2)
+    const before = process.cpuUsage()
+    for (let count = 0; count < 100; count++) known.has({ ...state(`a/${count}`, ''), payload })
+    // To hash them would take more than a second.
+    expect(process.cpuUsage(before).user).toBeLessThan(200_000)
+  })
+
   it('has an end, whoever publishes on new topics without one', async () => {
     const known = await open()
     for (let count = 0; count < 100_000; count++) known.has(state(`a/${count}`, ''))

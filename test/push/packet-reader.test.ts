@@ -49,6 +49,18 @@ const packet = fc.oneof(
 const sizes = fc.array(fc.oneof(fc.integer({ min: 1, max: 10 }), fc.integer({ min: 1, max: 70_000 })), { minLength: 1 })
 
 describe('a reader of packets', () => {
+  it('takes a payload that comes in one chunk by reference', () => {
+    const payload = Buffer.allocUnsafeSlow(1024 ** 2).fill('x')
+    const bytes = generate({ cmd: 'publish', topic: 't', payload, qos: 0, dup: false, retain: true })
+    const packets: Packet[] = []
+    const onError = (error: Error): void => void expect(error).toBeUndefined()
+    const reader = new PacketReader({ protocolVersion: 4, onPacket: packet => packets.push(packet), onError })
+    reader.read(bytes.subarray(0, -payload.length))
+    reader.read(payload)
+    const [packet] = packets
+    expect(packet?.cmd === 'publish' && Buffer.isBuffer(packet.payload) && packet.payload.buffer).toBe(payload.buffer)
+  })
+
   it.each([4, 5])('reads what was written (MQTT version %i), in whatever chunks it comes', protocolVersion => {
     fc.assert(
       fc.property(fc.array(packet, { minLength: 1, maxLength: 20 }), sizes, (sent, chunks) => {

@@ -14,6 +14,7 @@ import {
   emptyShare,
   encodeState,
   type JournalState,
+  maxSequence,
   openedKey,
   readSequence,
   readTopicKey,
@@ -112,7 +113,11 @@ export async function load(options: OpenOptions): Promise<OpenedDatabase> {
     const state = await openState(database, options)
     const shares = await openShares(database, options, state)
     const tails: Segment[] = []
-    for (let share = 0; share < shares.count; share++) tails.push(await readTail(database, state, share))
+    for (let share = 0; share < shares.count; share++) {
+      tails.push(await readTail(database, state, share))
+      // Payloads that were written ahead of a batch that was not.
+      await database.clear({ gt: sequenceKey('p', share, state.head), lte: sequenceKey('p', share, maxSequence) })
+    }
     return { database, state, shares, tails, retained: await readRetained(database, options) }
   } catch (error) {
     await database.close()

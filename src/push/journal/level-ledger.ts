@@ -17,6 +17,9 @@ import { type Operation, ShareLedger } from './level-share.js'
 import { OwnPayloads } from './own-payload.js'
 import type { RetainedMessages } from './retained-messages.js'
 
+/** Payloads of events with more bytes are written before their batch. */
+const aheadPayload = 256 * 1024
+
 /** What a ledger needs besides what is in the database. */
 export interface LedgerOptions {
   readonly clock: () => number
@@ -38,6 +41,7 @@ export class Ledger {
   /** The newest event, with those of the batch that is being made. */
   #last: number
   #operations: Operation[] = []
+  #ahead: (readonly [Buffer, Buffer])[] = []
   readonly #payloads = new OwnPayloads()
 
   constructor(opened: OpenedDatabase, options: LedgerOptions) {
@@ -99,7 +103,8 @@ export class Ledger {
     const size = sizeOf(message)
     const share = this.#opened.shares.shareOf(topic)
     this.#put(sequenceKey('e', share, sequence), record)
-    if (payload.length > largePayload) this.#put(sequenceKey('p', share, sequence), payload)
+    if (payload.length > aheadPayload) this.#ahead.push([sequenceKey('p', share, sequence), payload])
+    else if (payload.length > largePayload) this.#put(sequenceKey('p', share, sequence), payload)
     this.#retain(message, event, record, size)
     this.#shares[share]?.push(topic, size, time, sequence)
     return event
@@ -130,6 +135,16 @@ export class Ledger {
     let evicted = false
     for (const share of this.#shares) evicted = share.evict() || evicted
     return evicted
+  }
+
+  /**
+   * Keys and values of the largest payloads of events, to be written before the batch and one by one. Nobody finds them without it; in it
+   * they would be copied in one go on the event loop, more than once while it grows.
+   */
+  takeAhead(): readonly (readonly [Buffer, Buffer])[] {
+    const ahead = this.#ahead
+    this.#ahead = []
+    return ahead
   }
 
   /** The batch, to be written all or nothing. */

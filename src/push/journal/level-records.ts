@@ -32,6 +32,9 @@ export const openedKey = Buffer.from('o')
 /** The key of the topics of shares. */
 export const sharesKey = Buffer.from('c')
 
+/** The largest sequence that a key can have. */
+export const maxSequence = 2 ** 48 - 1
+
 /** The key of an event (`e`), a payload (`p`) or a segment (`i`, `l`). */
 export function sequenceKey(kind: 'e' | 'p' | 'i' | 'l', share: number, sequence: number): Buffer {
   const key = Buffer.allocUnsafe(9)

@@ -162,7 +162,9 @@ class LevelJournal implements Journal {
       const time = this.#options.clock()
       const events = messages.map(message => this.#ledger.put(message, time))
       const evicted = this.#ledger.evict()
-      await this.#database.batch(this.#ledger.take())
+      const operations = this.#ledger.take()
+      for (const [key, payload] of this.#ledger.takeAhead()) await this.#database.put(key, payload)
+      await this.#database.batch(operations)
       this.#ledger.written()
       // There may be more, in the next segment.
       if (evicted) this.#trimSoon()

@@ -28,8 +28,9 @@ export class OwnPayloads {
   }
 }
 
-/** A copy that shares nothing: for what stays when its neighbours go. */
+/** A payload that shares nothing, for what stays when its neighbours go: a copy, unless it shares nothing already. */
 export function lonePayload(payload: Buffer): Buffer {
+  if (payload.length === payload.buffer.byteLength) return payload
   const own = Buffer.allocUnsafeSlow(payload.length)
   payload.copy(own)
   return own

@@ -1,10 +1,16 @@
 import type { Message } from '../event.js'
 import type { Journal } from '../journal.js'
 import { topicPredicate } from '../topics.js'
-import { type Digests, digest, readDigests } from './state-digests.js'
+import { type Digests, digest, isDigestOf, readDigests } from './state-digests.js'
 
 /** How long nothing that is retained has to come until all has that comes with a subscription; in milliseconds. */
 const patience = 5000
+
+/** When all has come in any case: who publishes state all the time could have each message of it looked at for ever. In milliseconds. */
+const longest = 60_000
+
+/** Bytes of payloads of new topics that are compared, in all: only where filters overlap, so that a topic comes more than once. */
+const mostNewBytes = 64 * 1024 ** 2
 
 /** Topics of which the state is known although the journal does not have it: each may come again for another filter. */
 const mostNew = 100_000
@@ -21,6 +27,7 @@ export class KnownState {
   /** The state of each topic, and how many times it is yet to come. */
   readonly #states = new Map<string, { readonly digest: string | undefined; readonly left: number }>()
   readonly #most: number
+  #newBytes = 0
   #isOver = false
   #timer: NodeJS.Timeout | undefined
 
@@ -37,24 +44,35 @@ export class KnownState {
 
   /** Call when the broker has the subscription: from now on, they come. */
   open(): void {
-    this.#timer = setTimeout(() => {
-      this.#isOver = true
-      this.#states.clear()
-    }, patience).unref()
+    this.#timer = setTimeout(() => this.#end(), patience).unref()
+    setTimeout(() => this.#end(), longest).unref()
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#states.clear()
+    clearTimeout(this.#timer)
   }
 
   /** Whether `message` tells a state that is known. One that tells another is known from then on. */
   has({ topic, payload, retain }: Message): boolean {
     if (!retain || this.#isOver) return false
-    const known = this.#states.get(topic)
-    // Else who publishes state on new topics without end would be remembered without end.
-    if (!known && this.#states.size >= this.#most) return false
-    const left = known?.left ?? this.#timesOf(topic)
-    if (left === 0) return false
     this.#timer?.refresh()
-    const now = digest(payload)
+    const known = this.#states.get(topic)
+    const left = known?.left ?? this.#timesOf(topic)
+    if (left === 0 || (!known && !this.#mayRemember(left, payload))) return false
+    // A payload that is not compared is not read: it may have megabytes.
+    const isKnown = known !== undefined && isDigestOf(known.digest, payload)
+    const now = left > 1 && !isKnown ? digest(payload) : known?.digest
     this.#states.set(topic, { digest: now, left: left - 1 })
-    return now === known?.digest
+    return isKnown
+  }
+
+  /** Whether the state of a new topic is kept: who publishes on new topics without end would else be remembered without end. */
+  #mayRemember(left: number, payload: Buffer): boolean {
+    if (left <= 1 || this.#states.size >= this.#most || this.#newBytes + payload.length > mostNewBytes) return false
+    this.#newBytes += payload.length
+    return true
   }
 
   #timesOf(topic: string): number {

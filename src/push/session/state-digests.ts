@@ -16,7 +16,12 @@ export async function readDigests(
   return digests
 }
 
-/** What is the same for the same payloads, and for no others. */
+/** Length and hash of a payload: the same for the same payloads, and for no others. */
 export function digest(payload: Buffer): string {
-  return createHash('sha256').update(payload).digest('base64')
+  return `${payload.length}:${createHash('sha256').update(payload).digest('base64')}`
+}
+
+/** Whether `known` is the digest of `payload`, which is read only where the length is the same. */
+export function isDigestOf(known: string | undefined, payload: Buffer): boolean {
+  return known?.startsWith(`${payload.length}:`) === true && known === digest(payload)
 }

@@ -8,6 +8,7 @@ import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Event, parseId } from '../../../src/push/event.js'
 import { openLevelJournal } from '../../../src/push/journal/level.js'
+import { sequenceKey } from '../../../src/push/journal/level-records.js'
 import type { Journal } from '../../../src/push/journal.js'
 import { message, readAll, wide } from '../../contracts/journal.js'
 import { type RunningProgram, run } from '../../helpers/processes.js'
@@ -36,6 +37,24 @@ describe('the journal on disk', () => {
     await journal?.close()
     journal = undefined
     await rm(root, { recursive: true })
+  })
+
+  it('removes the payload of an event that was not written any more', async () => {
+    await reopen()
+    await journal?.append(message('first', '1'))
+    await journal?.close()
+    journal = undefined
+    const orphan = sequenceKey('p', 0, 2)
+    const options = { keyEncoding: 'buffer', valueEncoding: 'buffer' }
+    const before = new Level<Buffer, Buffer>(directory, options)
+    await before.put(orphan, Buffer.alloc(300_000))
+    await before.close()
+    await reopen()
+    await journal?.close()
+    journal = undefined
+    const after = new Level<Buffer, Buffer>(directory, options)
+    expect(await after.get(orphan)).toBeUndefined()
+    await after.close()
   })
 
   describe('of a process that ends suddenly', () => {

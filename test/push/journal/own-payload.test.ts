@@ -30,4 +30,9 @@ describe('a payload that is kept', () => {
     expect(new OwnPayloads().of(large).buffer.byteLength).toBe(4000)
     expect(lonePayload(large).buffer.byteLength).toBe(4000)
   })
+
+  it('is not copied again where it shares its memory with nothing', () => {
+    expect(lonePayload(read)).toBe(read)
+    expect(new OwnPayloads().of(read)).toBe(read)
+  })
 })
