@@ -40,18 +40,14 @@ describe('the journal on disk', () => {
   })
 
   it('removes the payload of an event that was not written any more', async () => {
-    await reopen()
-    await journal?.append(message('first', '1'))
+    await (await reopen()).append(message('first', '1'))
     await journal?.close()
-    journal = undefined
     const orphan = sequenceKey('p', 0, 2)
     const options = { keyEncoding: 'buffer', valueEncoding: 'buffer' }
     const before = new Level<Buffer, Buffer>(directory, options)
     await before.put(orphan, Buffer.alloc(300_000))
     await before.close()
-    await reopen()
-    await journal?.close()
-    journal = undefined
+    await (await reopen()).close()
     const after = new Level<Buffer, Buffer>(directory, options)
     expect(await after.get(orphan)).toBeUndefined()
     await after.close()
