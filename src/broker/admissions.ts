@@ -258,7 +258,14 @@ export class Admissions {
     const admission = this.#admissions.get(client)
     const level = admission?.warned === true ? 'debug' : 'warn'
     if (admission) admission.warned = true
-    log[level]({ clientId: client.id, user: admission?.rights?.identity.user, topic }, text)
+    log[level]({ ...this.logFieldsOf(client), topic }, text)
+  }
+
+  /** Fields of a log line about a client, which its other lines have, too. */
+  logFieldsOf(client: Client): object {
+    const peer = this.#options.peerOf(client)
+    const user = this.#admissions.get(client)?.rights?.identity.user
+    return { connection: peer?.connection, peer: peer?.address, clientId: client.id, user }
   }
 }
 

@@ -11,6 +11,8 @@ export interface Peer {
   /** The address and port that the client connected to, for the PROXY protocol. */
   readonly localAddress: string
   readonly localPort: number
+  /** The connection's id in the log; absent for the program itself. */
+  readonly connection?: string
   /** Who it was found to be at the upgrade; absent where nobody asked, and where nothing was presented. */
   readonly identity?: Identity
 }

@@ -182,6 +182,7 @@ export async function createEmbedded(
     // It would read what waits for it at that pace, too.
     cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
     end: client => connections.end(client),
+    logFieldsOf: client => admissions.logFieldsOf(client),
     log,
   })
   const gates = {

@@ -50,6 +50,8 @@ export interface ForwardingOptions {
   readonly cutOff: (client: Client) => void
   /** Ends the connection of a client, which gets what was written to it. */
   readonly end: (client: Client) => void
+  /** Fields of a log line about a client. */
+  readonly logFieldsOf?: (client: Client) => object
   readonly log: Logger
 }
 
@@ -189,7 +191,9 @@ export class Forwarding {
     outbox.full = true
     if (outbox.warned) return
     outbox.warned = true
-    this.#options.log.warn({ clientId: client.id }, 'the client reads too slowly; messages of QoS 0 to it are dropped')
+    const { logFieldsOf, log } = this.#options
+    const fields = logFieldsOf?.(client) ?? { clientId: client.id }
+    log.warn({ ...fields, topic: packet.topic }, 'the client reads too slowly; messages of QoS 0 to it are dropped')
   }
 
   #outboxOf(client: Client): Outbox {

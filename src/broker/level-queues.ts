@@ -31,7 +31,7 @@ export class LevelQueues implements SessionQueues {
 
   prepare(packet: AedesPublishPacket): QueuedMessage {
     const value = encode(storedForm(packet))
-    return { bytes: storedBytes(value), add: clientIds => this.#add(clientIds, packet, value) }
+    return { bytes: storedBytes(value), topic: packet.topic, add: clientIds => this.#add(clientIds, packet, value) }
   }
 
   async #add(clientIds: readonly string[], packet: AedesPublishPacket, value: Buffer): Promise<void> {

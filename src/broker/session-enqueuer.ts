@@ -111,7 +111,7 @@ export class SessionEnqueuer {
     for (const subscriber of subscribers) {
       if (!subscriber) continue
       const variant = message.for(subscriber)
-      if (!sessions.admitMessage(subscriber.clientId, variant.bytes)) continue
+      if (!sessions.admitMessage(subscriber.clientId, variant.bytes, variant.topic)) continue
       const clientIds = admitted.get(variant)
       if (clientIds) clientIds.push(subscriber.clientId)
       else admitted.set(variant, [subscriber.clientId])

@@ -7,6 +7,7 @@ const messageOverhead = 200
 export interface QueuedMessage {
   /** Bytes that it takes in each queue. */
   readonly bytes: number
+  readonly topic: string
   /** Adds it to the queues of these sessions, in one write. */
   add(clientIds: readonly string[]): Promise<void>
 }
@@ -65,6 +66,7 @@ export class MemoryQueues implements SessionQueues {
   prepare(packet: AedesPublishPacket): QueuedMessage {
     return {
       bytes: messageBytes(packet),
+      topic: packet.topic,
       add: async clientIds => {
         for (const clientId of clientIds) this.#insert(clientId, { packet, messageId: undefined })
       },

@@ -223,8 +223,10 @@ export class Sessions {
   /**
    * Whether one more message of so many bytes may be queued for the session; if so, it counts until `release`. As in mosquitto, it is the
    * new message that is dropped. A queue that is empty takes a message of any size.
+   *
+   * @param topic of the message, for the log
    */
-  admitMessage(id: string, bytes: number): boolean {
+  admitMessage(id: string, bytes: number, topic?: string): boolean {
     const session = this.#sessions.get(id)
     if (!session) return false
     const bound = this.#exceeded(session, bytes)
@@ -238,7 +240,8 @@ export class Sessions {
     if (!session.warned) {
       session.warned = true
       const reason = `${session.queued} messages wait for the session (mqtt.${bound})`
-      this.#options.log.warn({ clientId: id }, `${reason}; further ones for it are dropped`)
+      const fields = { clientId: id, ...logFieldsOf(session.holder), topic }
+      this.#options.log.warn(fields, `${reason}; further ones for it are dropped`)
     }
     return false
   }
@@ -330,8 +333,7 @@ export class Sessions {
     if (now - (this.#warned.get(key) ?? Number.NEGATIVE_INFINITY) < warningInterval) return
     if (this.#warned.size >= maxWarned) this.#warned.clear()
     this.#warned.set(key, now)
-    const { owner, network } = holder
-    this.#options.log.warn({ clientId, ...(isAnonymous(owner) ? { network } : { owner }) }, endings[bound])
+    this.#options.log.warn({ clientId, ...logFieldsOf(holder) }, endings[bound])
   }
 
   #touch(session: Session): void {
@@ -350,4 +352,9 @@ const endings: Readonly<Record<SessionEndReason, string>> = {
 
 function newSession(id: string, holder: Holder): Session {
   return { id, holder, seen: Date.now(), queued: 0, bytes: sessionOverhead, queueBytes: 0, isNew: true, warned: false }
+}
+
+/** The user of a session, or the network of a client without a name. */
+function logFieldsOf({ owner, network }: Holder): object {
+  return isAnonymous(owner) ? { network } : { owner }
 }

@@ -236,7 +236,7 @@ export class Store {
       if (!packet.brokerId) return
       // The subscription is younger than the message, which therefore was not queued for it; or there was no room.
       const message = this.#queues.prepare(ownPayload(packet))
-      if (!this.sessions.admitMessage(client.id, message.bytes))
+      if (!this.sessions.admitMessage(client.id, message.bytes, message.topic))
         throw new Error('too many messages wait for their acknowledgement')
       await message.add([client.id])
       this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))

@@ -1,5 +1,5 @@
 import { loadConfig } from '../config/load.js'
-import { fileModes, riskWarnings } from '../config/warnings.js'
+import { fileModes, startWarnings } from '../config/warnings.js'
 import { startGateway } from '../gateway.js'
 import { createLog, type Logger } from '../log.js'
 import { StartError } from '../start-error.js'
@@ -21,7 +21,7 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   const loaded = loadConfig({ argv, env, cwd })
   const { config } = loaded
   const log = createLog(config.log)
-  for (const warning of riskWarnings(loaded, fileModes(cwd))) log.warn(warning)
+  for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   try {
     const gateway = await startGateway(config, log, { cwd, file: loaded.file })

@@ -24,7 +24,12 @@ export function fileModes(cwd: string): FileMode {
 }
 
 /** What is allowed and risky, one line each: the option, and what somebody could do, or what will not work. */
-export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): string[] {
+export function riskWarnings(warned: WarnedConfig, modeOf: FileMode): string[] {
+  return [...startWarnings(warned, modeOf), ...missingTopics(warned.config)]
+}
+
+/** Those of each start: without the features that a list of push.topics leaves out, in front of a broker whose topics are listed on purpose. */
+export function startWarnings({ config, file }: WarnedConfig, modeOf: FileMode): string[] {
   const open = publicListeners(config)
   return [
     ...anonymousWarnings(config, open),
@@ -32,7 +37,6 @@ export function riskWarnings({ config, file }: WarnedConfig, modeOf: FileMode): 
     ...originWarnings(config),
     ...notifyWarnings(config, modeOf),
     ...jsonpWarnings(config),
-    ...unheardWarnings(config),
     ...certificateWarnings(config, open),
     ...readableSecrets(config, file, modeOf),
   ]
@@ -108,7 +112,7 @@ function jsonpWarnings(config: Config): string[] {
 }
 
 /** Topics of single connections, whose clients would wait in silence for what push does not get. */
-function unheardWarnings(config: Config): string[] {
+function missingTopics(config: Config): string[] {
   const push = pushOf(config)
   if (push === undefined) return []
   const lacks = (topic: string): boolean => !push.topics.some(filter => filtersOverlap(filter, topic))

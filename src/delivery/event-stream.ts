@@ -15,6 +15,9 @@ import type { StreamWire } from './stream-wire.js'
 /** How long a client has to take its last bytes, in milliseconds. */
 const lingerTime = 2000
 
+/** Topic filters in the log line of a stream. */
+const maxLoggedFilters = 10
+
 /** How a stream says what is no event. */
 export interface StreamLanguage {
   gap(gap: Gap): Buffer
@@ -60,6 +63,8 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   readonly #subscription: Subscription
   /** The cursor that its client was last told of in an event of its own. */
   #told: string | undefined
+  readonly #startedAt = performance.now()
+  #bytesOut = 0
   #closed = false
 
   /**
@@ -86,6 +91,8 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
     this.#subscription = push.hub.subscribe({ filters, encode, cursor, last, limit, device, sink: this })
     heartbeats.add(this)
     peer.on('close', () => this.#end(new Ending('client-closed')))
+    const fields = { device, topics: filters.slice(0, maxLoggedFilters) }
+    house.log.info({ ...this.#logFields, ...fields }, 'an event stream connected')
   }
 
   /** What a client names it by. */
@@ -96,6 +103,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   write(data: Buffer): boolean {
     const body = this.#body
     this.wroteAt = this.#house.heartbeats.tick
+    this.#bytesOut += data.length
     body.write(data)
     return body.writableLength <= body.writableHighWaterMark
   }
@@ -144,7 +152,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   }
 
   /** Lets go of everything but the wire; `false` where that has been done. */
-  #end({ reason, level, text }: Ending): boolean {
+  #end({ reason, level, logFields, detailedText }: Ending): boolean {
     if (this.#closed) return false
     this.#closed = true
     const { heartbeats, metrics, log } = this.#house
@@ -154,8 +162,13 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
     this.#connection.close()
     this.#release()
     metrics.ended(reason)
-    const { id, identity } = this.#connection
-    log[level]({ peer: this.#address, stream: id, user: identity.user, reason }, text)
+    const seconds = Math.round(performance.now() - this.#startedAt) / 1000
+    log[level]({ ...this.#logFields, ...logFields, seconds, bytesOut: this.#bytesOut }, detailedText)
     return true
+  }
+
+  get #logFields(): { peer: string; stream: string; user: string | undefined } {
+    const { id, identity } = this.#connection
+    return { peer: this.#address, stream: id, user: identity.user }
   }
 }

@@ -41,12 +41,18 @@ export class SocketWire {
   readonly #unfinished = new UnfinishedMessage()
   #timer: NodeJS.Timeout | undefined
   #finished = false
+  readonly #startedAt = performance.now()
+  #bytesIn = 0
+  #bytesOut = 0
 
   constructor(options: WireOptions, listener: WireListener) {
     this.#options = options
     const { webSocket, connection } = options
     // Before those of `ws`, which hand a complete message on at once.
-    connection.prependListener('data', (chunk: Buffer) => this.#count(chunk, listener))
+    connection.prependListener('data', (chunk: Buffer) => {
+      this.#bytesIn += chunk.length
+      this.#count(chunk, listener)
+    })
     connection.on('drain', () => {
       listener.alive()
       listener.drained()
@@ -72,6 +78,12 @@ export class SocketWire {
     return this.#options.connection.writableNeedDrain
   }
 
+  /** Fields of the log line about its end: how long it was open, and the bytes of frames each way. */
+  get logFields(): { readonly seconds: number; readonly bytesIn: number; readonly bytesOut: number } {
+    const seconds = Math.round(performance.now() - this.#startedAt) / 1000
+    return { seconds, bytesIn: this.#bytesIn, bytesOut: this.#bytesOut }
+  }
+
   /** Bytes that wait. */
   get bufferedBytes(): number {
     return this.#options.connection.writableLength
@@ -82,6 +94,7 @@ export class SocketWire {
     const { webSocket, connection } = this.#options
     // After the close frame, no other may follow (RFC 6455 §5.5.1).
     if (webSocket.readyState !== webSocket.OPEN) return true
+    this.#bytesOut += frames.length
     return connection.write(frames)
   }
 

@@ -30,13 +30,15 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
   const { site, limits, nextId, metrics, accept } = options
   const refusals = new RefusalLog()
   const onConnection = (socket: Socket): void => {
+    const connection = nextId()
     const peer: Peer = {
+      connection,
       address: socket.remoteAddress === undefined ? unixAddress : normalizeAddress(socket.remoteAddress),
       port: socket.remotePort ?? 0,
       localAddress: socket.localAddress ?? '',
       localPort: socket.localPort ?? 0,
     }
-    const log = new LateLog(options.log, { connection: nextId(), peer: peer.address })
+    const log = new LateLog(options.log, { connection, peer: peer.address })
     socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
     const refuse = (error: unknown): void => {
       const ending = Ending.from(error)

@@ -104,8 +104,10 @@ export class UpgradeRouter {
 
     const client = resolveClient(request)
     const path = pathOf(request.url)
-    const log = new LateLog(parentLog, { connection: nextId(), peer: client.address, path })
+    const connection = nextId()
+    const log = new LateLog(parentLog, { connection, peer: client.address, path })
     const peer = {
+      connection,
       address: client.address,
       port: client.port,
       localAddress: request.socket.localAddress ?? '',

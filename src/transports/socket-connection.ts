@@ -25,6 +25,9 @@ const maxErrors = 100
 /** Pings without an answer that end it. */
 const maxUnanswered = 2
 
+/** Topic filters in the log line of a socket. */
+const maxLoggedFilters = 10
+
 /** Who is connected, and what they want at first. */
 export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
   readonly identity: Identity
@@ -91,6 +94,8 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     })
     heartbeats.add(this)
     pings.add(this.#pings)
+    log.setBindings({ socket: id, device })
+    log.info({ topics: filters.slice(0, maxLoggedFilters) }, 'connected')
     this.#send('welcome', { connection: id, device, topics, heartbeat: push.config.heartbeat / 1000 })
   }
 
@@ -178,9 +183,8 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#inbox.close()
     this.#wire.write(encodeEnd(ending, cursor))
     this.#wire.finish(ending)
-    const { reason, level, text, cause } = ending
-    metrics.ended(reason)
-    this.#log[level]({ reason, err: cause }, text)
+    metrics.ended(ending.reason)
+    this.#log[ending.level]({ ...ending.logFields, ...this.#wire.logFields }, ending.detailedText)
   }
 
   /** Cuts it off. */

@@ -64,6 +64,7 @@ describe('a handshake', () => {
     expect(upgrade?.head.toString()).toBe('early')
     expect(upgrade?.path).toBe('/mqtt')
     expect(upgrade?.peer).toEqual({
+      connection: '1',
       address: '127.0.0.1',
       port: socket.localPort,
       localAddress: '127.0.0.1',

@@ -99,6 +99,8 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
       take: payload => this.#publish(payload),
     })
     pings.add(this)
+    log.setBindings({ socket: id, device })
+    log.info('connected')
   }
 
   get bufferedBytes(): number {
@@ -177,9 +179,8 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#connection.close()
     this.#inbox.close()
     this.#wire.finish(ending)
-    const { reason, level, text, cause } = ending
-    metrics.ended(reason)
-    this.#log[level]({ reason, err: cause }, text)
+    metrics.ended(ending.reason)
+    this.#log[ending.level]({ ...ending.logFields, ...this.#wire.logFields }, ending.detailedText)
   }
 
   destroy(): void {
