@@ -15,6 +15,7 @@ import { ReservedClientIds } from './base/reserved-client-ids.js'
 import { SliceMonitor } from './base/slice-monitor.js'
 import { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
+import { addedByBrowsers, isOfNamedSites } from './config/browser-credentials.js'
 import { isWebOnLoopback, portsOf } from './config/listeners.js'
 import { developmentCertificates, listOwnFiles } from './config/own-files.js'
 import { pushOf } from './config/push.js'
@@ -156,6 +157,7 @@ async function assemble(
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), {
     refusalOf: request => router.refusalOf(request),
+    setOriginHeaders: (request, reply) => gate.setOriginHeaders(request, reply),
     noPush: push ? undefined : { sentence: pushIsOff, isAt: path => isPushPath(path, config) },
   })
   if (!push && config.push !== 'off') log.info(pushIsOff)
@@ -307,12 +309,15 @@ function apiGate(
   shared: Pick<ApiGateOptions, 'resolveClient' | 'connections' | 'users'>,
 ): ApiGate {
   const { requestsPerSecond: perSecond, requestsBurst: burst } = config.limits
+  const origins = config.push === 'off' ? [] : config.push.origins
   return new ApiGate({
     ...shared,
     authenticator,
     rules,
     places: config.access ?? {},
-    allowsOrigin: compileOrigins(config.push === 'off' ? [] : config.push.origins),
+    allowsOrigin: compileOrigins(origins),
+    allowsCredentials:
+      addedByBrowsers(config.access).length > 0 ? compileOrigins(origins.filter(isOfNamedSites)) : undefined,
     requests: perSecond === 'off' ? undefined : new RateLimits({ perSecond, burst }),
   })
 }

@@ -120,7 +120,9 @@ function registerOthers(scope: FastifyInstance, { gate }: DeliveryOptions, url: 
   scope.route({
     method: ['POST', 'PUT', 'PATCH', 'DELETE'],
     url,
-    handler: async (_request, reply) =>
-      refuse(reply.header('allow', 'GET, HEAD, OPTIONS'), 405, 'method_not_allowed', 'Only GET,HEAD allowed'),
+    handler: async (request, reply) => {
+      gate.setOriginHeaders(request, reply)
+      return refuse(reply.header('allow', 'GET, HEAD, OPTIONS'), 405, 'method_not_allowed', 'Only GET,HEAD allowed')
+    },
   })
 }

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isWebUrl, letsAnonymousIn } from './access.js'
+import { addedByBrowsers, isOfNamedSites } from './browser-credentials.js'
 import { filtersOverlap } from './filter-overlap.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
 import { notifyWarnings } from './notify-warnings.js'
@@ -83,11 +84,9 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
 }
 
 /** A browser adds cookies and certificates to what any page makes it send: where no page is kept out, they prove nothing. */
-function originWarnings({ access, tunnels, push }: Config): string[] {
-  const added = [
-    ...(access?.jwt?.cookie === undefined && !access?.webhook?.headers.some(isCookie) ? [] : ['cookies']),
-    ...(access?.clientCertificates === undefined ? [] : ['certificates']),
-  ]
+function originWarnings(config: Config): string[] {
+  const { tunnels, push } = config
+  const added = addedByBrowsers(config.access)
   if (added.length === 0) return []
   const lists = [
     ...tunnels.map(({ origins }, index) => [displayPath(['tunnels', index, 'origins']), origins] as const),
@@ -95,7 +94,7 @@ function originWarnings({ access, tunnels, push }: Config): string[] {
   ]
   return lists.flatMap(([option, origins]) =>
     origins
-      .filter(origin => origin === '*' || origin === 'null')
+      .filter(origin => !isOfNamedSites(origin))
       .map(
         origin =>
           `${option}: with ${origin}, pages of any site can connect as their visitors, whose browsers add ${added.join(' and ')}`,

@@ -60,6 +60,9 @@ export function registerOtherMethods(
   app.route({
     method: methods.filter(method => !allowed.includes(method) && !(method === 'HEAD' && allowed.includes('GET'))),
     url,
-    handler: async (_request, reply) => answerProblem(reply, { status: 405 }, { allow }),
+    handler: async (request, reply) => {
+      gate.setOriginHeaders(request, reply)
+      return answerProblem(reply, { status: 405 }, { allow })
+    },
   })
 }

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { addVary } from './vary.js'
 
 /** On every answer: the content type is what we say it is, and where a person came from is not passed on. */
 export const securityHeaders = {
@@ -35,11 +36,12 @@ export function answer(
   headers: Readonly<Record<string, string>> = {},
   sentence: string = sentences[status] ?? STATUS_CODES[status] ?? 'Error',
 ): FastifyReply {
+  addVary(reply, 'accept')
   const title = STATUS_CODES[status] ?? 'Error'
   const wantsPage = request.headers.accept?.includes('text/html') ?? false
   return reply
     .code(status)
-    .headers({ ...securityHeaders, 'content-security-policy': errorPagePolicy, vary: 'accept', ...headers })
+    .headers({ ...securityHeaders, 'content-security-policy': errorPagePolicy, ...headers })
     .type(`${wantsPage ? 'text/html' : 'text/plain'}; charset=utf-8`)
     .send(wantsPage ? page(status, title, sentence) : `${sentence}\n`)
 }

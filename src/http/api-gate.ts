@@ -8,7 +8,7 @@ import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { Ending } from '../endings.js'
 import { anonymous, type Identity } from '../identity.js'
-import { admitOrigin, answerPreflight, type OriginAdmission, type Preflight } from './cors.js'
+import { admitOrigin, answerPreflight, type OriginAdmission, type Preflight, setOriginHeaders } from './cors.js'
 import { attemptOf, type CredentialPlaces } from './request-identity.js'
 import { pathOf } from './request-target.js'
 
@@ -99,6 +99,11 @@ export class ApiGate {
     const who = networkOf(address)
     requireNoWait(this.#options.requests?.wait(who))
     this.#options.requests?.spend(who, requests)
+  }
+
+  /** Tells a browser whether its page may read an answer that nothing else is asked for: a 404, a 405. */
+  setOriginHeaders(request: FastifyRequest, reply: FastifyReply): void {
+    setOriginHeaders(request, reply, this.clientOf(request), this.#options)
   }
 
   /** Answers a preflight. */

@@ -6,7 +6,7 @@ import { dirname, join, relative, resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
 import { networkOf } from '../access/limits.js'
 import type { SiteRules } from '../access/site-rules.js'
@@ -168,6 +168,8 @@ function isGone(response: Answer): boolean {
 export interface EndpointHints {
   /** The refusal that a handshake at an endpoint would get; `undefined` for none. */
   readonly refusalOf?: (request: IncomingMessage) => Promise<UpgradeRefusal | undefined>
+  /** Tells a browser whether its page may read a 404 or 405; left out for pages of the same origin alone. */
+  readonly setOriginHeaders?: (request: FastifyRequest, reply: FastifyReply) => void
   /** Where there is no push: the reason, in a sentence, and the paths at which its clients look for it. */
   readonly noPush?: { readonly sentence: string; isAt(path: string): boolean } | undefined
 }
@@ -181,7 +183,7 @@ export interface EndpointHints {
 export function registerEndpointHints(
   app: FastifyInstance,
   matches: (path: string) => boolean,
-  { refusalOf = async () => undefined, noPush }: EndpointHints = {},
+  { refusalOf = async () => undefined, setOriginHeaders = () => {}, noPush }: EndpointHints = {},
 ): void {
   app.setNotFoundHandler(async (request, reply) => {
     const path = pathOf(request.url)
@@ -191,6 +193,7 @@ export function registerEndpointHints(
         return answerEnding(request, reply, refusal.ending, { 'cache-control': 'no-store', ...refusal.headers })
       return answer(request, reply, 426, upgradeHeaders(request))
     }
+    setOriginHeaders(request, reply)
     const noPushHere = noPush?.isAt(path) ? noPush.sentence : undefined
     if (isForApi(request)) {
       const why = noPushHere !== undefined && { detail: noPushHere, reason: 'push-off' }

@@ -3,7 +3,7 @@ import type { Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import type { Tickets } from '../access/tickets.js'
 import { Ending } from '../endings.js'
-import { admitOrigin, answerPreflight, type OriginAdmission } from '../http/cors.js'
+import { admitOrigin, answerPreflight, type OriginAdmission, setOriginHeaders } from '../http/cors.js'
 import { answerProblem } from '../http/problem.js'
 import { attemptOf, type CredentialPlaces } from '../http/request-identity.js'
 
@@ -32,7 +32,10 @@ export function registerTickets(app: FastifyInstance, options: TicketRouteOption
   app.route({
     method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
     url,
-    handler: async (_request, reply) => answerProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' }),
+    handler: async (request, reply) => {
+      setOriginHeaders(request, reply, options.resolveClient(request.raw), options)
+      return answerProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' })
+    },
   })
 }
 

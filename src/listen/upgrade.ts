@@ -120,6 +120,7 @@ export class UpgradeRouter {
         refuse(new Ending('https-required'), { Location: location })
         return
       }
+      checkUpgradeRequest(request)
       const { route, release } = this.#admit(request, path, client, request.headers.origin)
       const upgrade = { request, socket, head, peer, path, log, refuse }
       const { identity } = route
@@ -157,7 +158,6 @@ export class UpgradeRouter {
     origin: string | undefined,
   ): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new Ending('shutting-down')
-    checkUpgradeRequest(request)
     requireServedHost(request, client.host, this.#options.servesHost ?? anyHost)
     // Before a pattern of the configuration has to read it.
     if ((request.url?.length ?? 0) > this.#options.urlLength) throw new Ending('url-too-long')

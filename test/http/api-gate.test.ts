@@ -69,6 +69,18 @@ describe('the gate', () => {
     expect([answer.status, answer.headers.get('access-control-allow-methods')]).toEqual([204, 'GET'])
   })
 
+  it('lets the browser of listed pages add what it has, and no other', async () => {
+    const allowsOrigin = compileOrigins(['*'])
+    const url = await serveGate(gateOf({ allowsOrigin, allowsCredentials: compileOrigins(['https://a.example']) }))
+    const said = async (origin: string, method = 'GET') => {
+      const { headers } = await fetch(`${url}/v1/who`, { method, headers: { origin } })
+      return [headers.get('access-control-allow-origin'), headers.get('access-control-allow-credentials')]
+    }
+    expect(await said('https://a.example')).toEqual(['https://a.example', 'true'])
+    expect(await said('https://a.example', 'OPTIONS')).toEqual(['https://a.example', 'true'])
+    for (const origin of ['https://b.example', 'null']) expect(await said(origin)).toEqual([origin, null])
+  })
+
   it('says when to come again to whoever asks too often', async () => {
     const url = await serveGate(gateOf({ requests: new RateLimits({ perSecond: 0.01, burst: 2 }) }))
     const answers = [await fetch(`${url}/v1/who`), await fetch(`${url}/v1/who`), await fetch(`${url}/v1/who`)]
