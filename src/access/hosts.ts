@@ -15,7 +15,7 @@ export interface HostedRequest {
 export const anyHost: HostPolicy = () => true
 
 export interface HostOptions {
-  /** Host names without ports; `*.a.example` for all below `a.example`. Left out: see `tcp` and `unix`. */
+  /** Host names without ports; `*.a.example` for all below `a.example`, `*` for every one. Left out: see `tcp` and `unix`. */
   readonly names?: readonly string[] | undefined
   /** Hosts that TCP connections may ask for besides `names`, where there are none. */
   readonly tcp: 'loopback' | 'any'
@@ -33,6 +33,7 @@ export interface HostOptions {
  * @throws {TypeError} naming the first entry of `names` that is no host name
  */
 export function compileHosts({ names, tcp, unix }: HostOptions): HostPolicy {
+  if (names?.includes('*')) return anyHost
   const listed = new Set(names?.map(compileName))
   const wildcards = [...listed].filter(name => name.startsWith('*.')).map(name => name.slice(1))
   const passes = (host: string | undefined): boolean => {

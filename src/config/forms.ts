@@ -40,7 +40,7 @@ const originForm =
 /** Whether `text` is one of the forms of `origins`. */
 /** Whether it is a host name or an address without a port, or `*.` and a host name. */
 export function isHostName(text: string): boolean {
-  if (isIP(text) !== 0) return true
+  if (text === '*' || isIP(text) !== 0) return true
   return /^(?:\*\.)?[^\s/\\?#@:*[\]]+$/.test(text) && URL.canParse(`http://${text.replace('*.', '')}`)
 }
 

@@ -108,6 +108,8 @@ export function importLighttpd(
     ...(options.http?.port === 'off' || !isRedirecting ? {} : { http: { ...options.http, redirect: true } }),
     ...(secure ? { https: { ...options.https, ...tlsOptions(secure, protections.access !== undefined, report) } } : {}),
     ...(protections.access ? { access: protections.access } : {}),
+    // On loopback, mqway serves no other name by itself.
+    ...(isForLoopback(sockets) ? { hosts: ['*'] } : {}),
     mqtt: { port: 'off' },
     ...withBroker(tunnels, leftOut),
     ...files.options,

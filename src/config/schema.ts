@@ -12,7 +12,7 @@ import {
 } from './forms.js'
 import { notify } from './notify.js'
 import { pushSection } from './push.js'
-import { duration, size } from './units.js'
+import { duration, fileMode, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
 
 export { redacted } from './values.js'
@@ -37,16 +37,7 @@ const webPort = z.union([port, z.array(port).min(1)], {
 
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
 const webPortDescription = `${portDescription}; or a list of ports`
-const unixSocketMode = z
-  .union([z.string(), z.int()])
-  // In YAML 1.2, 0660 without quotes is the number 660.
-  .transform(String)
-  .pipe(
-    z.string().regex(/^0?[67][0-7]{2}$/, {
-      error: 'must be octal digits with which its owner may connect, such as 0660 or 0666',
-    }),
-  )
-  .transform(digits => Number.parseInt(digits, 8))
+const unixSocketMode = fileMode()
   .prefault('0660')
   .describe('The mode of the file where port is unix:/path; who connects needs the right to write')
 const listenerHost = host.optional().describe('Where this listener listens; as the top-level host when left out')
@@ -104,7 +95,7 @@ const addressRange = z.string().refine(isAddressRange, {
 
 const hostEntry = z
   .string()
-  .refine(isHostName, { error: 'must be a host name without a port: a.example or *.a.example' })
+  .refine(isHostName, { error: 'must be a host name without a port: a.example or *.a.example, or * for every one' })
 const hostPattern = z
   .string()
   .refine(isHostPattern, { error: 'must be a.example, *.a.example or /regular expression/' })
@@ -329,7 +320,7 @@ export const configSchema = z.strictObject({
     .array(hostEntry)
     .optional()
     .describe(
-      'Host names that are served, such as a.example and *.a.example, besides localhost and loopback addresses; beyond: 421. Any when left out, or none where the web servers listen on loopback only',
+      'Host names that are served, such as a.example and *.a.example, or * for every one, besides localhost and loopback addresses; beyond: 421. Any when left out, or none where the web servers listen on loopback only',
     ),
   trustedProxies: z
     .array(addressRange)

@@ -103,3 +103,17 @@ export function size(bounds: { min?: string; max?: string } = {}) {
     format: formatSize,
   })
 }
+
+/** An option that is the mode of a file with which its owner may read and write: written as octal digits, read as a number. */
+export function fileMode() {
+  const error = 'must be octal digits with which its owner may connect, such as 0660 or 0666'
+  // In YAML 1.2, 0660 without quotes is the number 660.
+  return z.codec(z.union([z.string(), z.int()], { error }), z.int(), {
+    decode: (value, context) => {
+      if (/^0?[67][0-7]{2}$/.test(String(value))) return Number.parseInt(String(value), 8)
+      context.issues.push({ code: 'custom', message: error, input: value })
+      return z.NEVER
+    },
+    encode: mode => `0${mode.toString(8)}`,
+  })
+}

@@ -185,6 +185,8 @@ static-file.exclude-extensions = ( ".php" )
 $HTTP["url"] =~ "^/private/" { url.access-deny = ( "" ) }`),
     )
     expect(await answersOf(pair.mqway)).toEqual(await answersOf(pair.lighttpd))
+    const host = { host: 'www.example' }
+    expect(await get(pair.mqway, '/', host)).toBe(await get(pair.lighttpd, '/', host))
     expect(pair.needsDecision).toBe(false)
   })
 

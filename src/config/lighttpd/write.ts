@@ -12,6 +12,8 @@ export interface LeftOut {
 
 const everybodyComment =
   ' lighttpd let everybody in, and so does this. Behind a firewall or a login, keep it;\n else listen on 127.0.0.1.'
+const hostsComment =
+  ' lighttpd served every host name. With a list of yours, no page of another site reaches this through a name of its own.'
 const subprotocolComment =
   ' Sent whatever the client offers, as lighttpd did. Without this line a client gets the one it offers.'
 
@@ -27,6 +29,7 @@ export function write(
     ` Made by mqway import from ${printable(fileName)}\n` +
     ' yaml-language-server: $schema=./node_modules/mqway/mqway.schema.json'
   comment(document.contents, 'anonymous', everybodyComment)
+  comment(document.contents, 'hosts', hostsComment)
   comment(document.getIn(['tunnels', 0]), 'forceSubprotocol', subprotocolComment)
   if (directory)
     comment(
