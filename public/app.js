@@ -3,6 +3,7 @@
 import { Connection } from './connection.js'
 import { renderConnection, showParcel, wireConnection } from './connection-view.js'
 import { byId, copyable, oncePerFrame } from './dom.js'
+import { Echoes } from './echoes.js'
 import { wireLog } from './message-log.js'
 import { MessageStore } from './message-store.js'
 import { describePayload } from './payload.js'
@@ -17,6 +18,7 @@ import { neighbourhood } from './topic-filter.js'
 const memory = remembered()
 const clientId = await claimClientId()
 const store = new MessageStore()
+const echoes = new Echoes()
 const drawMessages = wireLog(store)
 
 const connection = new Connection({
@@ -27,6 +29,7 @@ const connection = new Connection({
   },
   onMessage({ bytes, ...message }) {
     const hues = subscriptions.count(message.topic)
+    echoes.arrived(message.topic, bytes)
     store.add({ ...message, time: new Date(), payload: describePayload(bytes), hues })
     showParcel('in')
     drawMessages()
@@ -100,8 +103,12 @@ wireSubscriptions({
 })
 wirePublish({
   async publish(outgoing) {
+    const { topic, payload } = outgoing
+    const published = connection.publish(outgoing)
+    const seen = subscriptions.covers(topic) ? echoes.await(topic, payload) : Promise.resolve(false)
     showParcel('out')
-    await connection.publish(outgoing)
+    await published
+    return { seen }
   },
   onDraft: oncePerFrame(renderCommands),
 })

@@ -5,6 +5,7 @@
  * @property {string} sentence what happened
  * @property {string} [detail] what a person would search for: a code and its meaning
  * @property {boolean} [final] trying again would fail in the same way until a person changes something
+ * @property {boolean} [login] another user name or password may help
  * @property {number} [retryAfter] seconds that the gateway asks to wait
  */
 
@@ -35,6 +36,8 @@ const connackCodes = new Map([
   [5, 'The broker does not let you in. Does it want a user name and a password?'],
 ])
 const PASSES_BY_ITSELF = 3
+/** Those that another user name or password may change. */
+const OF_LOGIN = [4, 5]
 
 /**
  * The end of a WebSocket that was open.
@@ -64,6 +67,7 @@ export function explainConnack(pahoMessage) {
     sentence: connackCodes.get(code) ?? 'The broker refused the connection.',
     detail: Number.isNaN(code) ? pahoMessage : `MQTT CONNACK return code ${code}`,
     final: connackCodes.has(code) && code !== PASSES_BY_ITSELF,
+    ...(OF_LOGIN.includes(code) && { login: true }),
   }
 }
 

@@ -40,7 +40,27 @@ export function renderConnection(connection) {
   tryNow.hidden = connection.phase !== 'waiting' && connection.phase !== 'stopped'
   tryNow.textContent = connection.phase === 'stopped' ? 'Connect' : 'Try now'
   disconnect.disabled = connection.phase === 'stopped'
+  renderLogin(connection, reason)
   renderCountdown(connection)
+}
+
+/** Whether another user name or password may help: then the settings stay open until somebody is let in. */
+let wantsLogin = false
+/** Whether the settings were sent, and there is no connection yet. */
+let isSent = false
+
+/**
+ * @param {ConnectionState} connection
+ * @param {import('./close-reasons.js').Reason | undefined} reason
+ */
+function renderLogin(connection, reason) {
+  if (connection.phase === 'connecting') return
+  wantsLogin = reason?.login === true
+  if (connection.phase === 'connected' && isSent) showSettings(false)
+  // The sentence is in sight, in the head above.
+  if (wantsLogin && isSent) byId('password', HTMLInputElement).setAttribute('aria-invalid', 'true')
+  else byId('password', HTMLInputElement).removeAttribute('aria-invalid')
+  if (wantsLogin && settings.hidden) showSettings(true, false)
 }
 
 /** @param {ConnectionState} connection */
@@ -103,7 +123,8 @@ export function wireConnection(initial, clientId, actions) {
   byId('gateway-host', HTMLElement).textContent = location.host
   showPath(initial.path)
 
-  settingsToggle.addEventListener('click', () => showSettings(settings.hidden === true))
+  // Somebody who is refused wants to change them, also where the form is open already.
+  settingsToggle.addEventListener('click', () => showSettings(settings.hidden === true || wantsLogin || isSent))
   tryNow.addEventListener('click', actions.onTryNow)
   disconnect.addEventListener('click', actions.onDisconnect)
   settings.addEventListener('submit', event => {
@@ -112,7 +133,7 @@ export function wireConnection(initial, clientId, actions) {
     byId('settings-objection', HTMLElement).textContent = objection ?? ''
     if (objection !== undefined) return
     showPath(path.value)
-    showSettings(false)
+    isSent = true
     actions.onConnect({ path: path.value, userName: userName.value, password: password.value })
   })
   settings.addEventListener('keydown', event => {
@@ -133,10 +154,14 @@ function objectionToPath(path) {
   return undefined
 }
 
-/** @param {boolean} open */
-function showSettings(open) {
+/**
+ * @param {boolean} open
+ * @param {boolean} [focus]
+ */
+function showSettings(open, focus = true) {
   settings.hidden = !open
   settingsToggle.setAttribute('aria-expanded', String(open))
-  if (open) byId('path', HTMLInputElement).focus()
-  else if (settings.contains(document.activeElement)) settingsToggle.focus()
+  if (!open) isSent = false
+  if (open && focus) byId(wantsLogin ? 'user-name' : 'path', HTMLInputElement).focus()
+  if (!open && settings.contains(document.activeElement)) settingsToggle.focus()
 }

@@ -30,16 +30,15 @@
  */
 
 import { backoff } from './backoff.js'
-import { explainClose, explainPaho } from './close-reasons.js'
-import { probeGateway } from './gateway-probe.js'
+import { explainPaho } from './close-reasons.js'
+import { explainSocket } from './gateway-probe.js'
+import { requestTicket } from './login.js'
 import { recordSockets } from './socket-recorder.js'
 
 const CONNECT_TIMEOUT_S = 10
 const KEEP_ALIVE_S = 30
 /** A connection that lived this long was a good one: the next failure counts from one again. */
 const GOOD_AFTER_MS = 5_000
-/** `error` comes before `close`, and Paho tells on `error`: how long the CloseEvent may take after that. */
-const CLOSE_EVENT_MS = 500
 
 export class Connection {
   #handlers
@@ -51,6 +50,8 @@ export class Connection {
   /** @type {ConnectionState} */
   #state = { phase: 'stopped' }
   #failures = 0
+  /** Whether the handshake has to say who it is from, and not only CONNECT. */
+  #needsTicket = false
   /** Why the last good connection ended: the tries that fail after it have other reasons. @type {Reason | undefined} */
   #loss
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -80,6 +81,7 @@ export class Connection {
     this.#abandon()
     this.#settings = settings
     this.#failures = 0
+    this.#needsTicket = false
     this.#loss = undefined
     this.#open()
   }
@@ -143,9 +145,45 @@ export class Connection {
     const settings = this.#settings
     if (settings === undefined) return
     clearTimeout(this.#timer)
-    const client = new Paho.Client(settings.url, settings.clientId)
-    this.#client = client
     this.#setState({ phase: 'connecting', failures: this.#failures })
+    if (this.#needsTicket) this.#openWithTicket(settings)
+    else this.#openAt(settings.url, settings)
+  }
+
+  /**
+   * A browser sends no password with a handshake: it is exchanged for a ticket.
+   *
+   * @param {Settings} settings
+   */
+  async #openWithTicket(settings) {
+    const before = this.#state
+    try {
+      const ticket = await requestTicket(settings)
+      if (this.#state !== before) return
+      const url = new URL(settings.url)
+      url.searchParams.set('ticket', ticket)
+      this.#openAt(url.href, settings)
+    } catch (error) {
+      if (this.#state !== before) return
+      const isAway = error instanceof TypeError || !(error instanceof Error)
+      if (isAway) this.#retry({ sentence: 'Nothing answers at this address. Is the gateway running?' })
+      else this.#setState({ phase: 'stopped', reason: { sentence: error.message, login: true, final: true } })
+    }
+  }
+
+  /** @param {Reason} reason */
+  #retry(reason) {
+    this.#failures += 1
+    this.#wait(reason)
+  }
+
+  /**
+   * @param {string} url
+   * @param {Settings} settings
+   */
+  #openAt(url, settings) {
+    const client = new Paho.Client(url, settings.clientId)
+    this.#client = client
     client.onMessageArrived = message => this.#arrived(message)
     client.onMessageDelivered = message => {
       this.#unacknowledged.get(message)?.resolve()
@@ -197,10 +235,9 @@ export class Connection {
     }
     const wasConnected = before.phase === 'connected'
     if (wasConnected && Date.now() - before.since > GOOD_AFTER_MS) this.#failures = 0
-    this.#failures += 1
     const reason = known ?? { sentence: wasConnected ? 'The connection was lost.' : 'No connection.' }
     if (wasConnected) this.#loss = reason
-    this.#wait(reason)
+    this.#retry(reason)
     if (known === undefined) this.#findReason(record)
   }
 
@@ -229,7 +266,10 @@ export class Connection {
     const reason = await explainSocket(record, this.#settings?.path ?? '/')
     if (this.#state !== waiting || waiting.phase !== 'waiting') return
     if (waiting.loss === waiting.reason) this.#loss = reason
-    if (reason.final) {
+    if (reason.login && !this.#needsTicket && this.#settings?.userName) {
+      this.#needsTicket = true
+      this.tryNow()
+    } else if (reason.final) {
       clearTimeout(this.#timer)
       this.#setState({ phase: 'stopped', reason })
     } else if (reason.retryAfter === undefined) {
@@ -259,17 +299,4 @@ export class Connection {
     this.#state = state
     this.#handlers.onState(state)
   }
-}
-
-/**
- * @param {import('./socket-recorder.js').SocketRecord | undefined} record
- * @param {string} path
- * @returns {Promise<Reason>}
- */
-async function explainSocket(record, path) {
-  if (record === undefined || !record.opened) return probeGateway(path)
-  /** @type {Promise<undefined>} */
-  const late = new Promise(resolve => setTimeout(resolve, CLOSE_EVENT_MS))
-  const event = await Promise.race([record.closed, late])
-  return explainClose(event ?? { code: 1006, reason: '' })
 }

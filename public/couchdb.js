@@ -6,7 +6,7 @@
   /** How long to wait after a request that failed, in milliseconds. */
   const pause = 1_000
 
-  const { byId, add, show, command, addressOf } = compatPage
+  const { byId, add, show, command, addressOf, refusalOf, authorization } = compatPage
   const query = new URLSearchParams(location.search)
   const urlField = byId('url', HTMLInputElement)
   const databaseField = byId('database', HTMLInputElement)
@@ -41,7 +41,7 @@
         if (since < 0) since = Number((await ask(url, signal)).update_seq)
         reached(since)
         const changes = await ask(`${url}/_changes?feed=longpoll&include_docs=true&since=${since}`, signal)
-        for (const { doc } of changes.results) add(typeof doc.msg === 'string' ? doc.msg : JSON.stringify(doc))
+        for (const { doc } of changes.results) addDocument(doc)
         since = changes.last_seq
       } catch (error) {
         if (signal.aborted) return
@@ -49,6 +49,13 @@
         await new Promise(resolve => setTimeout(resolve, pause))
       }
     }
+  }
+
+  /** @param {{ msg?: unknown, payloadBase64?: string }} doc */
+  function addDocument(doc) {
+    if (typeof doc.msg === 'string') add(doc.msg)
+    else if (typeof doc.payloadBase64 === 'string') add(doc.payloadBase64, 'base64')
+    else add(JSON.stringify(doc))
   }
 
   const unreachable = 'The gateway cannot be reached, or does not let this page in (push.origins)'
@@ -66,9 +73,14 @@
    * @param {AbortSignal} signal
    */
   async function ask(url, signal) {
-    const answer = await fetch(url, { signal })
-    const value = await answer.json().catch(() => ({}))
-    if (answer.ok) return value
-    throw new Refusal(value.reason?.replace(/\.$/, '') ?? `Something else answers there (status ${answer.status})`)
+    const header = authorization()
+    const answer = await fetch(url, { signal, ...(header !== undefined && { headers: { authorization: header } }) })
+    const body = await answer.text()
+    if (!answer.ok) throw new Refusal(refusalOf(answer.status, body))
+    try {
+      return JSON.parse(body)
+    } catch {
+      throw new Refusal(`Something else answers there (status ${answer.status})`)
+    }
   }
 })()

@@ -5,10 +5,27 @@
  * @typedef {import('./close-reasons.js').Reason} Reason
  */
 
-import { asSentence } from './close-reasons.js'
+import { asSentence, explainClose } from './close-reasons.js'
 
 const TIME_LIMIT_MS = 4_000
 const LONGEST_SENTENCE = 300
+/** `error` comes before `close`, and Paho tells on `error`: how long the CloseEvent may take after that. */
+const CLOSE_EVENT_MS = 500
+
+/**
+ * Why a WebSocket ended: by its close event, or, where it never opened, by asking again.
+ *
+ * @param {import('./socket-recorder.js').SocketRecord | undefined} record
+ * @param {string} path
+ * @returns {Promise<Reason>}
+ */
+export async function explainSocket(record, path) {
+  if (record === undefined || !record.opened) return probeGateway(path)
+  /** @type {Promise<undefined>} */
+  const late = new Promise(resolve => setTimeout(resolve, CLOSE_EVENT_MS))
+  const event = await Promise.race([record.closed, late])
+  return explainClose(event ?? { code: 1006, reason: '' })
+}
 
 /**
  * @param {string} path the path of the WebSocket endpoint
@@ -17,13 +34,15 @@ const LONGEST_SENTENCE = 300
 export async function probeGateway(path) {
   const endpoint = await ask(path)
   if (endpoint === undefined) {
-    return navigator.onLine
+    // The way to this very device is there without any network.
+    return navigator.onLine || isLoopback(location.hostname)
       ? { sentence: 'Nothing answers at this address. Is the gateway running?', detail: 'the handshake failed' }
       : { sentence: 'This device is offline.', detail: 'the browser reports no network' }
   }
   if (endpoint.status === 404) {
     return { sentence: `There is no WebSocket endpoint at ${path}.`, detail: 'HTTP 404', final: true }
   }
+  if (endpoint.status === 401) return { ...endpoint.reason, login: true }
   // Whatever a plain GET is told here, 426 Upgrade Required among others, only a real refusal speaks of this moment.
   if ([401, 403, 429, 500, 502, 503, 504].includes(endpoint.status)) return endpoint.reason
   const readiness = await ask('/readyz')
@@ -38,6 +57,15 @@ export async function probeGateway(path) {
     sentence: 'The gateway answers, but refused the WebSocket handshake.',
     detail: `a plain request to ${path} is answered with HTTP ${endpoint.status}`,
   }
+}
+
+/**
+ * Whether a host is this device (RFC 6761 §6.3, RFC 1122 §3.2.1.3).
+ *
+ * @param {string} hostname as in a URL
+ */
+export function isLoopback(hostname) {
+  return /^(localhost|.+\.localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { byId, copyable, element } from './dom.js'
 import { draft } from './publish-view.js'
-import { startPushPage } from './push-page.js'
+import { PushPage } from './push-page.js'
 import { shellQuote } from './terminal-commands.js'
 
 function renderCommands() {
@@ -19,5 +19,5 @@ function renderCommands() {
   byId('first-command', HTMLElement).replaceChildren(copyable(publish, 'Publish'))
 }
 
-startPushPage({ transport: 'poll', path: '/v1/poll', topics: ['/news/+/sport'], onDraft: renderCommands })
+new PushPage({ transport: 'poll', path: '/v1/poll', topics: ['/news/+/sport'], onDraft: renderCommands })
 renderCommands()

@@ -1,6 +1,6 @@
 /** How one message looks in the log. */
 
-import { button, element } from './dom.js'
+import { button, element, foreign } from './dom.js'
 import { formatSize, KEPT_BYTES, prettyJson } from './payload.js'
 
 /** @typedef {import('./message-store.js').Message} Message */
@@ -18,7 +18,7 @@ const clock = new Intl.DateTimeFormat('en-GB', {
 /** @param {Message} message */
 export function messageRow(message) {
   const { payload, topic, time } = message
-  const shown = element('pre', `payload payload-${payload.kind}`, previewOf(payload))
+  const shown = foreign('pre', `payload payload-${payload.kind}`, previewOf(payload))
   const facts = element('p', 'facts', ...badges(message), element('span', 'size', formatSize(payload.size)))
   if (payload.kind === 'json') facts.append(toggle('Pretty', 'As sent', shown, () => prettyJson(payload.text), payload))
   else if (payload.text.length > PREVIEW_CHARACTERS)
@@ -33,7 +33,7 @@ export function messageRow(message) {
     'message',
     element('span', 'stripes', ...message.hues.map(hue => element('i', `hue-${hue}`))),
     when,
-    element('span', 'topic mono', topic),
+    foreign('span', 'topic mono', topic),
     facts,
     shown,
   )

@@ -1,5 +1,6 @@
 /** The panel that publishes. */
 
+import { asSentence } from './close-reasons.js'
 import { byId, chosenQos, showObjection } from './dom.js'
 import { objectionToTopic } from './topic-filter.js'
 
@@ -17,7 +18,14 @@ export function draft() {
   return { topic: topic.value, payload: payload.value }
 }
 
-/** @param {{ publish: (outgoing: Outgoing) => Promise<void>, onDraft: () => void }} actions */
+/**
+ * @callback Publish resolves with the acknowledgement; with a promise where an acknowledgement does not say that it was
+ *   published: of whether it was seen
+ * @param {Outgoing} outgoing
+ * @returns {Promise<{ seen: Promise<boolean> } | void>}
+ */
+
+/** @param {{ publish: Publish, onDraft: () => void }} actions */
 export function wirePublish({ publish, onDraft }) {
   /** @param {Omit<Outgoing, 'topic' | 'qos'>} what */
   const send = async what => {
@@ -46,23 +54,38 @@ export function wirePublish({ publish, onDraft }) {
   })
 }
 
+/** Of the latest publish: an earlier one has nothing to say any more. */
+let latest = 0
+
 /**
- * @param {(outgoing: Outgoing) => Promise<void>} publish
+ * @param {Publish} publish
  * @param {Outgoing} outgoing
  */
 async function report(publish, outgoing) {
   const { qos, retain, payload } = outgoing
   const what = retain && payload === '' ? 'Retained message cleared' : retain ? 'Published and retained' : 'Published'
   const since = performance.now()
-  show('pending', qos === 0 ? 'Sending …' : 'Waiting for the acknowledgement …')
+  const number = ++latest
+  const say = (/** @type {Parameters<typeof show>} */ ...args) => number === latest && show(...args)
+  say('pending', qos === 0 ? 'Sending …' : 'Waiting for the acknowledgement …')
   try {
-    await publish(outgoing)
-    if (qos === 0) show('done', `${what}. At QoS 0 nobody acknowledges.`)
-    else show('done', `${what}, acknowledged after ${Math.round(performance.now() - since)} ms (QoS ${qos}).`)
+    const result = await publish(outgoing)
+    const acknowledged = `acknowledged after ${Math.round(performance.now() - since)} ms (QoS ${qos})`
+    const done = qos === 0 ? `${what}. At QoS 0 nobody acknowledges.` : `${what}, ${acknowledged}.`
+    if (!result) {
+      say('done', done)
+      return
+    }
+    say('pending', qos === 0 ? 'Sent. At QoS 0 nobody acknowledges.' : `Sent, ${acknowledged}.`)
+    if (await result.seen) say('done', done)
+    else say('done', `Sent${qos === 0 ? '' : `, ${acknowledged}`}. ${untold}`)
   } catch (error) {
-    show('failed', error instanceof Error ? error.message : String(error))
+    say('failed', error instanceof Error ? asSentence(error.message) : String(error))
   }
 }
+
+/** MQTT 3.1.1 §3.3.5: a broker that does not allow a PUBLISH acknowledges it all the same, or ends the connection. */
+const untold = 'MQTT does not say whether the broker’s rules let it through: no subscription of this page has seen it.'
 
 /**
  * @param {'pending' | 'done' | 'failed'} state

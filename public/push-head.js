@@ -1,5 +1,6 @@
 /** The head of a page that gets its events over HTTP: the way between this page and the gateway, whole or broken. */
 
+import { asSentence } from './close-reasons.js'
 import { byId } from './dom.js'
 
 /** @typedef {import('./mqway.js').ClientState} ClientState */
@@ -22,6 +23,7 @@ const sentences = {
   network: 'The gateway cannot be reached.',
   silent: 'Nothing was heard from the gateway for too long.',
   'shutting-down': 'The gateway is shutting down or starting anew.',
+  'no-credentials': 'No ticket could be had for this login.',
   'client-too-slow': 'This page did not read fast enough. It gets the rest now.',
 }
 
@@ -53,7 +55,9 @@ export function renderHead(state) {
   reasonLine.hidden = reason.sentence === ''
   byId('reason-sentence', HTMLElement).textContent = reason.sentence
   byId('reason-detail', HTMLElement).textContent = reason.detail
-  tryNow.hidden = state.phase !== 'waiting'
+  const isRefused = state.phase === 'closed' && state.error !== undefined
+  tryNow.hidden = state.phase !== 'waiting' && !isRefused
+  tryNow.textContent = isRefused ? 'Try again' : 'Try now'
   renderCountdown(state)
 }
 
@@ -91,11 +95,25 @@ function titleOf({ phase }) {
 /** @param {ClientState} state */
 function reasonOf(state) {
   if (state.phase === 'waiting') {
-    const sentence = sentences[state.reason] ?? state.detail ?? 'The gateway does not let this page in just now.'
-    return { sentence, detail: `(${state.reason})` }
+    return { sentence: sentenceOf(state.reason, state.detail), detail: `(${state.reason})` }
   }
   if (state.phase !== 'closed' || state.error === undefined) return { sentence: '', detail: '' }
-  return { sentence: `${state.error.message}.`, detail: `(${state.error.reason}, status ${state.error.status})` }
+  return {
+    sentence: sentenceOf(state.error.reason, state.error.message),
+    detail: `(${state.error.reason}, status ${state.error.status})`,
+  }
+}
+
+/**
+ * @param {string} reason
+ * @param {string | undefined} detail what the gateway says
+ */
+function sentenceOf(reason, detail) {
+  const [, status] = /^http-(\d+)$/.exec(reason) ?? []
+  const own = sentences[reason] ?? detail
+  if (own !== undefined && own !== reason) return asSentence(own)
+  if (status !== undefined) return `Something in between answers, and not the gateway (status ${status}).`
+  return 'The gateway does not let this page in just now.'
 }
 
 /** @param {ClientState} state */

@@ -1,6 +1,8 @@
 /** What the pages for event streams, long-polls and sockets share: head, topics, log and publishing. */
 
 import { byId, oncePerFrame } from './dom.js'
+import { helpsLogin } from './login.js'
+import { LoginView } from './login-view.js'
 import { wireLog } from './message-log.js'
 import { MessageStore } from './message-store.js'
 import { connect } from './mqway.js'
@@ -26,28 +28,186 @@ const gapSentences = {
 }
 
 /**
- * @typedef {object} PushPage
- * @property {Client} client
- * @property {(message: Omit<Message, 'id'>) => void} show adds a line to the log
+ * @typedef {object} PushPageOptions
+ * @property {import('./mqway.js').Transport} transport the only one that this page uses
+ * @property {string} path its endpoint
+ * @property {string[]} topics what is listened to at first
+ * @property {(topic: string) => string} [beside] what is subscribed to with a topic, and is no news; left out where it is refused
+ * @property {(topic: string) => void} [onBesideRefused] told of a topic whose `beside` is refused
+ * @property {(event: PushEvent) => Partial<Message> | undefined} [onEvent] what else the log shows of it; `undefined` where it
+ *   does not belong there
+ * @property {(state: ClientState) => void} [onState]
+ * @property {() => import('./mqway.js').PublishOptions} [publishOptions]
+ * @property {() => void} [onDraft] what is about to be published has changed
  */
 
-/**
- * @param {object} options
- * @param {import('./mqway.js').Transport} options.transport the only one that this page uses
- * @param {string} options.path its endpoint
- * @param {string[]} options.topics what is listened to at first
- * @param {(topics: string[]) => string[]} [options.beside] what is subscribed to with these topics, and is no news
- * @param {(event: PushEvent, client: Client) => Partial<Message> | undefined} [options.onEvent] what else the log shows of it;
- *   `undefined` where it does not belong there
- * @param {(state: ClientState, client: Client) => void} [options.onState]
- * @param {(client: Client) => import('./mqway.js').PublishOptions} [options.publishOptions]
- * @param {() => void} [options.onDraft] what is about to be published has changed
- * @returns {PushPage}
- */
-export function startPushPage(options) {
-  const { transport, path, topics, beside = () => [], onEvent = () => ({}), onState, publishOptions, onDraft } = options
-  const store = new MessageStore()
-  const draw = wireLog(store)
+/** A page's client, and what is shown of it: after a refusal another client takes its place. */
+export class PushPage {
+  #options
+  #store = new MessageStore()
+  #draw = wireLog(this.#store)
+  #login = new LoginView(() => this.#reopen())
+  /** Topics whose `beside` is refused. @type {Set<string>} */
+  #alone = new Set()
+  /** @type {Set<string>} */
+  #topics
+  /** @type {Client} */
+  #client
+
+  /** @param {PushPageOptions} options */
+  constructor(options) {
+    this.#options = options
+    const { path, topics, publishOptions, onDraft } = options
+    this.#topics = new Set(topics)
+    reportFaults()
+    this.#client = this.#open()
+    wireHead(path, () => {
+      if (this.#client.state.phase === 'closed') this.#reopen()
+      else this.#client.tryNow()
+    })
+    wireTopics(topics, { onAdd: topic => this.#listen(topic), onRemove: topic => this.#leave(topic) })
+    wirePublish({
+      publish: async ({ topic, payload, qos, retain }) => {
+        showParcel('out')
+        await this.#request(client => client.publish(topic, payload, { qos, retain, ...publishOptions?.() }))
+      },
+      onDraft: oncePerFrame(() => onDraft?.()),
+    })
+  }
+
+  /**
+   * Adds a line to the log.
+   *
+   * @param {Omit<Message, 'id'>} message
+   */
+  show(message) {
+    this.#store.add(message)
+    this.#draw()
+  }
+
+  /**
+   * @param {string} id
+   * @param {import('./mqway.js').ReceiptStatus} status
+   * @param {string} [detail]
+   */
+  async receipt(id, status, detail) {
+    await this.#request(client => client.receipt(id, status, detail))
+  }
+
+  /** @param {string} payload */
+  async send(payload) {
+    await this.#client.send(payload)
+  }
+
+  /**
+   * Makes a request, also where the gateway refuses what this page listens to; offers to log in where that may help.
+   *
+   * @template T
+   * @param {(client: Client) => Promise<T>} request
+   */
+  async #request(request) {
+    const { ticket } = this.#login
+    const isRefused = this.#client.state.phase === 'closed'
+    const client = isRefused ? connect(ticket && { ticket }) : this.#client
+    try {
+      return await request(client)
+    } catch (error) {
+      if (helpsLogin(error)) this.#login.offer(false)
+      throw error
+    } finally {
+      if (isRefused) client.close()
+    }
+  }
+
+  /** @param {string} [cursor] */
+  #open(cursor) {
+    const { transport } = this.#options
+    const { ticket } = this.#login
+    return connect({
+      topics: [...this.#topics].flatMap(topic => this.#withBeside(topic)),
+      transports: [transport],
+      cursor,
+      ...(ticket && { ticket }),
+      onEvent: event => this.#took(event),
+      onGap: ({ reason }) => {
+        const sentence = gapSentences[reason] ?? ''
+        renderLoss(sentence)
+        this.show(noteOf(sentence))
+      },
+      onState: (state, client) => {
+        if (client === this.#client) this.#became(state)
+      },
+    })
+  }
+
+  /** Connects anew, from where the last client was. */
+  #reopen() {
+    const former = this.#client
+    this.#client = this.#open(former.cursor)
+    // It is not this page's any more: nobody hears of its end.
+    former.close()
+    renderHead(this.#client.state)
+  }
+
+  /** @param {ClientState} state */
+  #became(state) {
+    const error = state.phase === 'closed' ? state.error : undefined
+    if (error && this.#leaveOutBeside(error.message)) return
+    renderHead(state)
+    if (error && helpsLogin(error)) this.#login.offer(error.status === 401)
+    this.#options.onState?.(state)
+  }
+
+  /**
+   * Where what is refused is only beside a topic, the topic alone may be open.
+   *
+   * @param {string} refusal ends with the filter that it is about
+   */
+  #leaveOutBeside(refusal) {
+    const { beside, onBesideRefused } = this.#options
+    const topic = [...this.#topics].find(
+      each => !this.#alone.has(each) && beside && refusal.endsWith(`: ${beside(each)}`),
+    )
+    if (topic === undefined) return false
+    this.#alone.add(topic)
+    onBesideRefused?.(topic)
+    this.#reopen()
+    return true
+  }
+
+  /** @param {PushEvent} event */
+  #took(event) {
+    const more = this.#options.onEvent ? this.#options.onEvent(event) : {}
+    if (more === undefined) return
+    showParcel('in')
+    this.show({ ...messageOf(event), ...more })
+  }
+
+  /** @param {string} topic */
+  #withBeside(topic) {
+    const { beside } = this.#options
+    return beside && !this.#alone.has(topic) ? [topic, beside(topic)] : [topic]
+  }
+
+  /** @param {string} topic */
+  #listen(topic) {
+    this.#topics.add(topic)
+    if (this.#client.state.phase === 'closed') this.#reopen()
+    else this.#client.subscribe(...this.#withBeside(topic))
+  }
+
+  /** @param {string} topic */
+  #leave(topic) {
+    const gone = this.#withBeside(topic)
+    this.#topics.delete(topic)
+    this.#alone.delete(topic)
+    if (this.#client.state.phase === 'closed') this.#reopen()
+    else this.#client.unsubscribe(...gone)
+  }
+}
+
+/** Says what goes wrong in the page itself. */
+function reportFaults() {
   const notice = byId('notice', HTMLElement)
   const showFault = (/** @type {unknown} */ error) => {
     notice.hidden = false
@@ -55,44 +215,6 @@ export function startPushPage(options) {
   }
   window.addEventListener('error', ({ error, message }) => showFault(error ?? message))
   window.addEventListener('unhandledrejection', ({ reason }) => showFault(reason))
-
-  /** @param {Omit<Message, 'id'>} message */
-  const show = message => {
-    store.add(message)
-    draw()
-  }
-  const client = connect({
-    topics: [...topics, ...beside(topics)],
-    transports: [transport],
-    onEvent(event) {
-      const more = onEvent(event, client)
-      if (more === undefined) return
-      showParcel('in')
-      show({ ...messageOf(event), ...more })
-    },
-    onGap({ reason }) {
-      const sentence = gapSentences[reason] ?? ''
-      renderLoss(sentence)
-      show(noteOf(sentence))
-    },
-    onState(state) {
-      renderHead(state)
-      onState?.(state, client)
-    },
-  })
-  wireHead(path, () => client.tryNow())
-  wireTopics(topics, {
-    onAdd: topic => client.subscribe(topic, ...beside([topic])),
-    onRemove: topic => client.unsubscribe(topic, ...beside([topic])),
-  })
-  wirePublish({
-    async publish({ topic, payload, qos, retain }) {
-      showParcel('out')
-      await client.publish(topic, payload, { qos, retain, ...publishOptions?.(client) })
-    },
-    onDraft: oncePerFrame(() => onDraft?.()),
-  })
-  return { client, show }
 }
 
 /**

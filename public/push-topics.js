@@ -1,6 +1,6 @@
 /** The panel with what is listened to. */
 
-import { button, byId, element, showObjection } from './dom.js'
+import { button, byId, element, foreign, showObjection } from './dom.js'
 import { objectionToFilter } from './topic-filter.js'
 
 const form = byId('subscribe-form', HTMLFormElement)
@@ -24,7 +24,7 @@ export function wireTopics(initial, { onAdd, onRemove }) {
           onRemove(topic)
         })
         remove.setAttribute('aria-label', `Stop listening to ${topic}`)
-        return element('li', 'listened hue-0', element('span', 'swatch'), element('code', '', topic), remove)
+        return element('li', 'listened hue-0', element('span', 'swatch'), foreign('code', '', topic), remove)
       }),
     )
   }

@@ -1,6 +1,6 @@
 /** Who acknowledged what: a block for each event, newest first, and in it a line for each device. */
 
-import { byId, element, oncePerFrame } from './dom.js'
+import { byId, element, foreign, oncePerFrame } from './dom.js'
 
 /**
  * @typedef {'received' | 'processed' | 'failed' | 'missed'} Outcome
@@ -70,7 +70,7 @@ export class ReceiptsView {
  * @param {Acknowledged} event
  */
 function block(id, { topic, text, answers }) {
-  const head = element('p', 'ack-event', element('span', 'topic mono', topic), element('span', 'ack-text mono', text))
+  const head = element('p', 'ack-event', foreign('span', 'topic mono', topic), foreign('span', 'ack-text mono', text))
   head.title = id
   return element('li', 'ack', head, element('ul', 'ack-devices', ...[...answers].map(line)))
 }
@@ -80,7 +80,7 @@ function line([device, { outcome, time, detail }]) {
   const when = element('time', 'ack-when mono', clock.format(time))
   when.dateTime = time.toISOString()
   const status = element('span', `ack-status ack-${outcome}`, words[outcome])
-  const facts = [when, element('span', 'ack-device mono', device), status]
-  if (detail !== '') facts.push(element('span', 'ack-detail', detail))
+  const facts = [when, foreign('span', 'ack-device mono', device), status]
+  if (detail !== '') facts.push(foreign('span', 'ack-detail', detail))
   return element('li', 'ack-line', ...facts)
 }

@@ -7,7 +7,7 @@
   /** How long to wait after a request that failed, in milliseconds. */
   const pause = 1_000
 
-  const { byId, add, show, command, addressOf } = compatPage
+  const { byId, add, show, command, addressOf, refusalOf, authorization } = compatPage
   const query = new URLSearchParams(location.search)
   const urlField = byId('url', HTMLInputElement)
   const handleField = byId('handle', HTMLInputElement)
@@ -42,6 +42,9 @@
       const url = new URL(urlField.value, location.href)
       url.searchParams.set('handle', handleField.value)
       request.open('GET', url)
+      const header = authorization()
+      if (header !== undefined) request.setRequestHeader('authorization', header)
+      if (connections === 1) awaitFirst(request, url)
     } catch {
       show('stopped', 'This is no address to listen at')
       return
@@ -53,9 +56,22 @@
     request.send()
   }
 
+  /**
+   * The first answer may take five seconds. A refusal takes none: where the gateway answers meanwhile, the request is waited on.
+   *
+   * @param {XMLHttpRequest} request
+   * @param {URL} url
+   */
+  async function awaitFirst(request, url) {
+    show('connecting', 'Asked: the first answer comes within five seconds')
+    if (url.origin !== location.origin) return
+    const health = await fetch('/healthz').catch(() => undefined)
+    if (health?.ok && asking === request && request.readyState < XMLHttpRequest.DONE) show('connected', 'Connected')
+  }
+
   /** @param {XMLHttpRequest} request */
   function answered({ status, responseText }) {
-    /** @type {{ content?: string, detail?: string }} */
+    /** @type {{ content?: string, encoding?: string }} */
     let answer
     try {
       answer = JSON.parse(responseText)
@@ -63,11 +79,11 @@
       answer = {}
     }
     if (status !== 200 || typeof answer.content !== 'string') {
-      again(answer.detail ?? `Something else answers there (status ${status})`)
+      again(refusalOf(status, responseText))
       return
     }
     show('connected', 'Connected')
-    if (answer.content !== '') add(answer.content)
+    if (answer.content !== '') add(answer.content, answer.encoding)
     ask()
   }
 

@@ -2,7 +2,7 @@
 
 import { byId, copyable, element } from './dom.js'
 import { draft } from './publish-view.js'
-import { messageOf, startPushPage } from './push-page.js'
+import { messageOf, PushPage } from './push-page.js'
 import { hostOption, shellQuote } from './terminal-commands.js'
 import { showParcel } from './way-parcel.js'
 
@@ -30,7 +30,7 @@ function renderCommands() {
   byId('own-out', HTMLElement).textContent = out
 }
 
-const { client, show } = startPushPage({
+const page = new PushPage({
   transport: 'socket',
   path: '/v1/socket',
   topics: ['/news/+/sport'],
@@ -48,7 +48,7 @@ form.addEventListener('submit', async event => {
   try {
     outcome.dataset['state'] = 'pending'
     outcome.textContent = 'Sending …'
-    await client.send(payload)
+    await page.send(payload)
     showParcel('out')
     const sent = {
       id: '',
@@ -57,7 +57,7 @@ form.addEventListener('submit', async event => {
       payload,
       qos: /** @type {const} */ (1),
     }
-    show({ ...messageOf(sent), hues: [2], label: 'sent' })
+    page.show({ ...messageOf(sent), hues: [2], label: 'sent' })
     outcome.dataset['state'] = 'done'
     outcome.textContent = 'Sent, and taken by the gateway.'
   } catch (error) {

@@ -1,7 +1,7 @@
 /** The page for event streams, with receipts: what was sent on one side, who acknowledged what on the other. */
 
 import { button, byId, element } from './dom.js'
-import { startPushPage } from './push-page.js'
+import { PushPage } from './push-page.js'
 import { ReceiptsView } from './receipts-view.js'
 
 /** @typedef {import('./mqway.js').ReceiptStatus} ReceiptStatus */
@@ -10,17 +10,21 @@ const automatic = byId('acknowledge', HTMLInputElement)
 const ask = byId('ask', HTMLInputElement)
 const within = byId('within', HTMLSelectElement)
 const view = new ReceiptsView()
+const outcome = byId('receipt-outcome', HTMLElement)
 
 const PREFIX = 'receipts/'
 
 /** What is drawn of a payload beside its receipts. */
 const EXCERPT = 80
 
-const { client } = startPushPage({
+const page = new PushPage({
   transport: 'sse',
   path: '/v1/events',
   topics: ['/news/+/sport'],
-  beside: topics => topics.map(topic => PREFIX + topic),
+  beside: topic => PREFIX + topic,
+  onBesideRefused: topic => {
+    outcome.textContent = `Receipts of ${topic} are not open to you.`
+  },
   onEvent({ id, topic, payload, payloadBase64, retained }) {
     if (topic.startsWith(PREFIX)) {
       takeReceipt(payload)
@@ -51,9 +55,8 @@ function takeReceipt(payload) {
  */
 async function acknowledge(id, status, detail) {
   try {
-    await client.receipt(id, status, detail)
+    await page.receipt(id, status, detail)
   } catch (error) {
-    const outcome = byId('receipt-outcome', HTMLElement)
     outcome.textContent = `Not acknowledged: ${error instanceof Error ? error.message : String(error)}`
   }
 }

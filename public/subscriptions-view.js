@@ -1,6 +1,6 @@
 /** The panel of subscriptions: the form, the patterns that one click subscribes to, and the list. */
 
-import { button, byId, chosenQos, element, showObjection } from './dom.js'
+import { button, byId, chosenQos, element, foreign, showObjection } from './dom.js'
 import { objectionToFilter } from './topic-filter.js'
 
 /** @typedef {import('./subscriptions.js').Subscription} Subscription */
@@ -79,7 +79,7 @@ function createRow(filter, hue, onRemove) {
     'li',
     `subscription hue-${hue}`,
     element('span', 'swatch'),
-    element('span', 'subscription-filter mono', filter),
+    foreign('span', 'subscription-filter mono', filter),
     element('span', 'subscription-facts', status, ' · ', count),
     remove,
   )

@@ -102,6 +102,15 @@ export class Subscriptions {
     return hues
   }
 
+  /**
+   * Whether what is published on a topic comes to this page.
+   *
+   * @param {string} topic
+   */
+  covers(topic) {
+    return this.list.some(({ state, filter }) => state === 'granted' && matches(filter, topic))
+  }
+
   /** @param {Subscription} subscription */
   async #ask(subscription) {
     if (!this.#connection.connected) {

@@ -38,6 +38,9 @@ export class Failure extends Error implements PushError {
   }
 }
 
+/** The reason of a gateway where nothing is pushed: it passes once the configuration is changed, and not within a request's time. */
+export const pushOff = 'push-off'
+
 /** Any error as a failure: what is none comes from the network, or from something in between that speaks otherwise. */
 export function failureFrom(error: unknown): Failure {
   return error instanceof Failure ? error : new Failure('blocked', undefined, { cause: error })
@@ -55,8 +58,11 @@ export function failureOf(problem: Problem, retryAfter = 0): Failure {
 export async function failureOfResponse(response: Response): Promise<Failure> {
   const { status, headers } = response
   const retryAfter = (Number(headers.get('retry-after')) || 0) * 1000
-  if (headers.get('content-type')?.includes('problem+json') && status !== 404) {
-    return failureOf({ ...(await response.json()), status }, retryAfter)
+  if (headers.get('content-type')?.includes('problem+json')) {
+    const problem: Problem = await response.json()
+    // A gateway that pushes nothing may be configured to; any other 404 is not of the API.
+    if (problem.reason === pushOff) return new Failure('busy', pushOff, { ...problem, retryAfter })
+    if (status !== 404) return failureOf({ ...problem, status }, retryAfter)
   }
   return new Failure('blocked', `http-${status}`, { status, retryAfter })
 }

@@ -1,5 +1,5 @@
 import type { Client, Receipt } from './api.js'
-import { Failure, failureFrom } from './failure.js'
+import { Failure, failureFrom, pushOff } from './failure.js'
 import type { Ask } from './link.js'
 
 /** For so long a publish is tried, in milliseconds; the gateway knows its key for 10 minutes. */
@@ -31,7 +31,7 @@ export function createRequests({
         const failure = failureFrom(error)
         const wait = delay(failures, failure)
         if (closed.aborted) throw new Failure('refused', 'closed')
-        if (failure.kind === 'refused' || Date.now() + wait > until) throw failure
+        if (failure.kind === 'refused' || failure.reason === pushOff || Date.now() + wait > until) throw failure
         await new Promise(resolve => setTimeout(resolve, wait))
       }
     }

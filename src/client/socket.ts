@@ -11,6 +11,7 @@ export const carryBySocket: Carrier = async link => {
   const socket = new WebSocket(await link.socketUrl('v1/socket', link.query()))
   const waiting = new Map<number, Waiting>()
   const lost = new Failure()
+  let opened = false
   let last = 0
   const ask: Ask = message =>
     new Promise((resolve, reject) => {
@@ -19,6 +20,9 @@ export const carryBySocket: Carrier = async link => {
     })
   try {
     return await new Promise<never>((_resolve, reject) => {
+      socket.onopen = () => {
+        opened = true
+      }
       socket.onclose = socket.onerror = link.signal.onabort = () => reject(lost)
       if (link.signal.aborted) reject(lost)
       socket.onmessage = ({ data }) => {
@@ -34,9 +38,17 @@ export const carryBySocket: Carrier = async link => {
         }
       }
     })
+  } catch (failure) {
+    // A browser does not show why a handshake is refused; asked again without one, the gateway says it (426: it would not be).
+    if (!opened) await link.fetch('v1/socket', link.query()).catch(refusal => throwUnless(426, refusal))
+    throw failure
   } finally {
     socket.onmessage = null
     socket.close()
     for (const { reject } of waiting.values()) reject(lost)
   }
+}
+
+function throwUnless(status: number, failure: Failure): void {
+  if (failure.status !== status) throw failure
 }

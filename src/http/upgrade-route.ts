@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Client } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
@@ -26,6 +26,8 @@ export interface Upgrade {
 export interface UpgradeIdentity {
   /** What a 401 says in `WWW-Authenticate`; empty for nothing. */
   readonly challenge: string
+  /** The same for a plain request, which may be a script's; left out where it is the same. */
+  challengeFor?(headers: IncomingHttpHeaders): string
   /**
    * Who it is; `undefined` where they present nothing and need not: a broker asks with the CONNECT, or lets anybody in.
    *
@@ -60,7 +62,7 @@ export interface UpgradeRoute {
   /**
    * Checks the URL's query, and that the client may have what it asks for; left out where nothing in a URL can be refused.
    *
-   * @throws {Ending} such as `invalid-parameter`, `topic-refused`
+   * @throws {ParameterError | Ending} such as `topic-refused`
    */
   checkQuery?(request: IncomingMessage, identity: Identity): void
   /** Finds out who somebody is; left out where nobody is asked. */

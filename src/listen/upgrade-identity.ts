@@ -16,6 +16,7 @@ export function createUpgradeIdentity(
 ): UpgradeIdentity {
   return {
     challenge: authenticator.challenge,
+    challengeFor: headers => authenticator.challengeFor(headers),
     find: (request, client) => {
       const attempt = attemptOf(request, client, 'websocket', places)
       if (wanted !== 'anybody') return authenticator.authenticate(attempt, { requireUser: wanted === 'user' })

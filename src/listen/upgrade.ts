@@ -9,6 +9,7 @@ import type { UserLimits } from '../access/user-limits.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
 import { requireServedHost } from '../http/host-header.js'
+import { ParameterError } from '../http/parameters.js'
 import { pathOf } from '../http/request-target.js'
 import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
 import { anonymous } from '../identity.js'
@@ -68,6 +69,7 @@ export class UpgradeRouter {
    * a page why its handshake was refused, so pages ask once more, without one. Counts as a new connection of its address.
    *
    * @returns `undefined` where nothing that a plain request has is against it
+   * @throws {ParameterError} for a query that is not right
    */
   async refusalOf(request: IncomingMessage): Promise<UpgradeRefusal | undefined> {
     const client = this.#options.resolveClient(request)
@@ -82,10 +84,12 @@ export class UpgradeRouter {
       route.checkQuery?.(request, found ?? anonymous)
       return undefined
     } catch (error) {
+      if (error instanceof ParameterError) throw error
       const ending = Ending.from(error)
       // Browsers send no Origin with a page's GET, so this says nothing of its handshake.
       if (ending.reason === 'origin-refused' && origin === undefined) return undefined
-      return { ending, headers: headersOf(ending, identity) }
+      const challenge = identity?.challengeFor?.(request.headers)
+      return { ending, headers: headersOf(ending, challenge === undefined ? identity : { challenge }) }
     }
   }
 
@@ -197,7 +201,10 @@ function originOf({ headers }: IncomingMessage, { host, secure }: Client): strin
 }
 
 /** What a refusal has to say besides: what is to be presented (RFC 9110 §15.5.2), or which version (RFC 6455 §4.4). */
-function headersOf({ httpStatus, reason }: Ending, identity: UpgradeIdentity | undefined): Record<string, string> {
+function headersOf(
+  { httpStatus, reason }: Ending,
+  identity: Pick<UpgradeIdentity, 'challenge'> | undefined,
+): Record<string, string> {
   if (reason === 'unsupported-version') return { 'Sec-WebSocket-Version': '13' }
   const challenge = httpStatus === 401 ? (identity?.challenge ?? '') : ''
   return challenge === '' ? {} : { 'WWW-Authenticate': challenge }

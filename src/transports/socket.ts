@@ -60,7 +60,7 @@ export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
   /** Bytes that wait for clients. */
   readonly bufferedBytes: number
   check(request: IncomingMessage): void
-  /** @throws {Ending} `invalid-parameter`, `topic-refused` */
+  /** @throws {ParameterError | Ending} `topic-refused` */
   checkQuery(request: IncomingMessage, identity: Identity): void
   /**
    * Ends all that are open, each with its cursor. Idempotent.
@@ -116,7 +116,7 @@ class Route implements SocketRoute {
   }
 
   checkQuery(request: IncomingMessage, identity: Identity): void {
-    const { topic: filters = [] } = readSocketQuery(request)
+    const { topic: filters = [] } = parseSocketQuery(request)
     requirePermitted(this.#house.gate.permissionsOf(identity), filters)
   }
 
@@ -148,7 +148,17 @@ class Route implements SocketRoute {
 }
 
 /** @throws {Ending} `invalid-parameter` */
-function readSocketQuery({ url = '' }: IncomingMessage): z.output<typeof query> {
+function readSocketQuery(request: IncomingMessage): z.output<typeof query> {
+  try {
+    return parseSocketQuery(request)
+  } catch (error) {
+    if (error instanceof ParameterError) throw new Ending('invalid-parameter', { hint: error.message })
+    throw error
+  }
+}
+
+/** @throws {ParameterError} */
+function parseSocketQuery({ url = '' }: IncomingMessage): z.output<typeof query> {
   const given = new Map<string, string[]>()
   for (const [name, value] of new URLSearchParams(url.split('?').slice(1).join('?'))) {
     const values = given.get(name)
@@ -156,10 +166,5 @@ function readSocketQuery({ url = '' }: IncomingMessage): z.output<typeof query> 
     else given.set(name, [value])
   }
   const entries = [...given].map(([name, values]) => [name, values.length === 1 ? values[0] : values])
-  try {
-    return readValue(query, Object.fromEntries(entries))
-  } catch (error) {
-    if (error instanceof ParameterError) throw new Ending('invalid-parameter', { hint: error.message })
-    throw error
-  }
+  return readValue(query, Object.fromEntries(entries))
 }

@@ -1,0 +1,98 @@
+/** The form with which a page that is refused something logs in, and the button that opens it. */
+
+import { byId, element } from './dom.js'
+import { requestTicket } from './login.js'
+
+/** @typedef {import('./login.js').Credentials} Credentials */
+
+export class LoginView {
+  /** @type {Credentials | undefined} */
+  #credentials
+  /** The ticket that showed that the credentials are right: the first request takes it. @type {string | undefined} */
+  #ticket
+  #toggle = byId('login-toggle', HTMLButtonElement)
+  #form = byId('login', HTMLFormElement)
+  #userName = byId('login-user', HTMLInputElement)
+  #password = byId('login-password', HTMLInputElement)
+  #logOut = byId('log-out', HTMLButtonElement)
+  #objection = byId('login-objection', HTMLElement)
+  #onChange
+
+  /** @param {() => void} onChange called when somebody has logged in or out */
+  constructor(onChange) {
+    this.#onChange = onChange
+    this.#toggle.addEventListener('click', () => this.#show(this.#form.hidden === true, true))
+    this.#form.addEventListener('submit', event => {
+      event.preventDefault()
+      this.#logIn({ userName: this.#userName.value, password: this.#password.value })
+    })
+    this.#form.addEventListener('keydown', event => {
+      if (event.key === 'Escape') this.#show(false)
+    })
+    this.#logOut.addEventListener('click', () => this.#become(undefined))
+  }
+
+  /** Gets a ticket for the next request; left out where nobody has logged in. */
+  get ticket() {
+    const credentials = this.#credentials
+    if (credentials === undefined) return undefined
+    return async () => {
+      const first = this.#ticket
+      this.#ticket = undefined
+      return first ?? (await requestTicket(credentials))
+    }
+  }
+
+  /**
+   * Offers to log in.
+   *
+   * @param {boolean} open whether without it nothing works: then the form is open at once
+   */
+  offer(open) {
+    this.#toggle.hidden = false
+    if (open) this.#show(true)
+  }
+
+  /** @param {Credentials} credentials */
+  async #logIn(credentials) {
+    this.#objection.textContent = ''
+    this.#form.setAttribute('aria-busy', 'true')
+    try {
+      this.#ticket = await requestTicket(credentials)
+      this.#become(credentials)
+    } catch (error) {
+      this.#objection.textContent =
+        error instanceof TypeError ? 'The gateway cannot be reached.' : error instanceof Error ? error.message : ''
+      this.#password.select()
+    } finally {
+      this.#form.removeAttribute('aria-busy')
+    }
+  }
+
+  /** @param {Credentials | undefined} credentials */
+  #become(credentials) {
+    this.#credentials = credentials
+    if (credentials === undefined) this.#ticket = undefined
+    const name = credentials?.userName || 'token'
+    this.#toggle.replaceChildren(
+      ...(credentials === undefined ? ['Log in'] : ['Logged in: ', element('bdi', '', name)]),
+    )
+    this.#logOut.hidden = credentials === undefined
+    this.#password.value = ''
+    this.#objection.textContent = ''
+    this.#show(false)
+    this.#onChange()
+  }
+
+  /**
+   * @param {boolean} open
+   * @param {boolean} [focus]
+   */
+  #show(open, focus = false) {
+    const hadFocus = this.#form.contains(document.activeElement)
+    this.#form.hidden = !open
+    this.#toggle.setAttribute('aria-expanded', String(open))
+    if (open && focus) this.#userName.focus()
+    else if (!open && hadFocus) this.#toggle.focus()
+  }
+}

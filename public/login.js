@@ -1,0 +1,44 @@
+/**
+ * Logging in from a page: user name and password, or a token, are exchanged for the single-use tickets that URLs carry
+ * (`POST /v1/tickets`). Knows no DOM, and keeps nothing beyond the page.
+ *
+ * @typedef {object} Credentials
+ * @property {string} userName empty where `password` is a token
+ * @property {string} password
+ */
+
+import { asSentence } from './close-reasons.js'
+
+/** Reasons of the gateway's that other credentials may change. */
+const helped = new Set(['identity-required', 'identity-refused', 'identity-expired', 'topic-refused'])
+
+/**
+ * Whether other credentials may help against a refusal.
+ *
+ * @param {unknown} error
+ */
+export function helpsLogin(error) {
+  if (!(error instanceof Error)) return false
+  const status = 'status' in error ? error.status : undefined
+  const reason = 'reason' in error ? String(error.reason) : ''
+  return status === 401 || helped.has(reason)
+}
+
+/**
+ * @param {Credentials} credentials
+ * @returns {Promise<string>} a ticket
+ * @throws {Error} with the gateway's sentence, where it gives none
+ */
+export async function requestTicket({ userName, password }) {
+  const authorization = userName === '' ? `Bearer ${password}` : `Basic ${base64(`${userName}:${password}`)}`
+  const response = await fetch('/v1/tickets', { method: 'POST', headers: { authorization }, cache: 'no-store' })
+  const answer = await response.json().catch(() => ({}))
+  if (response.ok && typeof answer.ticket === 'string') return answer.ticket
+  if (response.status === 404) throw new Error('This gateway knows no users: there is nobody to log in as.')
+  throw new Error(asSentence(answer.detail ?? `The gateway answered ${response.status} ${response.statusText}`.trim()))
+}
+
+/** @param {string} text */
+function base64(text) {
+  return btoa(Array.from(new TextEncoder().encode(text), byte => String.fromCharCode(byte)).join(''))
+}
