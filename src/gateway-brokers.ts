@@ -13,6 +13,7 @@ import type { EmbeddedHooks } from './broker/embedded.js'
 import type { ProbeOptions } from './broker/probe.js'
 import type { NewPace } from './broker/throttle.js'
 import { createUpstream } from './broker/upstream.js'
+import { retainedBytesOf } from './config/retained-bytes.js'
 import { type BrokerConfig, type Config, upstreamAt } from './config/schema.js'
 import type { ProbedBroker } from './listen/readiness.js'
 import type { Logger } from './log.js'
@@ -58,7 +59,8 @@ export class Brokers {
     const directory = data === 'none' ? data : resolve(this.#cwd, data)
     // The tunnel's own limit comes first, and tells the client why.
     const connectTimeout = limits.connectTimeout + 1000
-    const options = { ...mqtt, topicLevels, topicLength, connectTimeout, data: directory }
+    const maxRetainedBytes = retainedBytesOf(this.#config)
+    const options = { ...mqtt, maxRetainedBytes, topicLevels, topicLength, connectTimeout, data: directory }
     return createEmbedded(options, this.#log, this.#hooks)
   }
 

@@ -141,7 +141,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const { topicLevels: levels, topicLength: length } = limits
     const messages = new PresenceMessages({
       ...{ publisher: session, bounds: { levels, length }, log },
-      mayTell: paceOf(config.presence.messagesPerSecond),
+      mayTell: fairPaceOf(config.presence.messagesPerSecond),
     })
     closers.push(() => messages.close())
     const { grace } = config.presence
@@ -243,6 +243,14 @@ function paceOf(perSecond: number | 'off'): (() => boolean) | undefined {
   if (perSecond === 'off') return undefined
   const bucket = new TokenBucket({ perSecond, burst: ownBurst })
   return () => bucket.take()
+}
+
+/** As `paceOf`; one account may have half of it. */
+function fairPaceOf(perSecond: number | 'off'): ((account: string) => boolean) | undefined {
+  const pace = paceOf(perSecond)
+  if (perSecond === 'off' || !pace) return undefined
+  const shares = new RateLimits({ perSecond: Math.max(1, perSecond / 2), burst: ownBurst / 2 })
+  return account => shares.take(account) === 0 && pace()
 }
 
 /** Loaded where mails are sent. */

@@ -56,8 +56,12 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .enum(['level', 'memory'])
       .optional()
       .describe('Where events are kept for those who come back: level (under data), or memory; memory with data: none'),
-    maxEvents: maxEvents.default(1_000_000).describe('Events to keep; the oldest go first'),
-    maxBytes: maxBytes.prefault('1GiB').describe('Bytes of topics and payloads to keep'),
+    maxEvents: maxEvents
+      .optional()
+      .describe('Events to keep; the oldest go first. 1,000,000 when left out; 100,000 with the journal in memory'),
+    maxBytes: maxBytes
+      .optional()
+      .describe('Bytes of topics and payloads to keep. 1 GiB when left out; 128 MiB with the journal in memory'),
     maxAge: maxAge.prefault('7d').describe('How old an event gets'),
     maxRetained: wholeNumber(1, 10_000_000)
       .default(100_000)
@@ -115,12 +119,21 @@ export interface TopicBoundsRule {
 }
 
 /** `push:` as the program uses it. */
-export type PushConfig = Omit<PushSection, 'topics'> & {
+export type PushConfig = Omit<PushSection, 'topics' | 'maxEvents' | 'maxBytes'> & {
   readonly topics: readonly string[]
+  /** Of topics without bounds of their own. */
+  readonly maxEvents: number
+  readonly maxBytes: number
   /** Of `topics` with bounds of their own; the first that matches a topic is its own. */
   readonly rules: readonly TopicBoundsRule[]
   readonly journal: 'level' | 'memory'
 }
+
+/** Bounds of a journal where the configuration has none: in memory, it shares a heap with everything else. */
+const defaultsOf = {
+  level: { maxEvents: 1_000_000, maxBytes: 1024 ** 3 },
+  memory: { maxEvents: 100_000, maxBytes: 128 * 1024 ** 2 },
+} as const
 
 /**
  * What is pushed, and how: everything of the embedded broker, and of another one only what the configuration names.
@@ -138,7 +151,9 @@ export function pushOf({
   if (push === 'off') return undefined
   const entries = push.topics ?? (broker === 'embedded' ? ['#'] : undefined)
   if (!entries) return undefined
-  const { maxEvents, maxBytes, maxAge } = push
+  const journal = push.journal ?? (data === 'none' ? 'memory' : 'level')
+  const kept = defaultsOf[journal]
+  const { maxEvents = kept.maxEvents, maxBytes = kept.maxBytes, maxAge } = push
   const rules = entries.flatMap(entry => {
     if (typeof entry === 'string') return []
     const own = {
@@ -148,8 +163,7 @@ export function pushOf({
     }
     return [{ ...own, filters: [entry.filter] }]
   })
-  const journal = push.journal ?? (data === 'none' ? 'memory' : 'level')
-  return { ...push, topics: filtersOf(entries), rules, journal }
+  return { ...push, topics: filtersOf(entries), maxEvents, maxBytes, rules, journal }
 }
 
 type TopicsEntry = string | z.output<typeof boundedTopics>

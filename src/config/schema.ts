@@ -284,9 +284,9 @@ export const configSchema = z.strictObject({
           'Topics with a retained message in the embedded broker, half of them of one user or address at most; those of further topics are delivered and not stored',
         ),
       maxRetainedBytes: size({ min: '64KiB' })
-        .prefault('256MiB')
+        .optional()
         .describe(
-          'Bytes of their topics and payloads, half of them of one user or address at most; with data: none they are in memory',
+          'Bytes of their topics and payloads, half of them of one user or address at most. 256 MiB when left out; 128 MiB with data: none, where they are in memory',
         ),
     })
     .prefault({})

@@ -1,3 +1,4 @@
+import { FairQuota } from '../base/fair-quota.js'
 import { Ending } from '../endings.js'
 import type { Logger } from '../log.js'
 import type { ListenerTransport } from './presence.js'
@@ -15,6 +16,8 @@ export interface PresenceChange {
   readonly time: number
   /** How many listen with this filter now. */
   readonly count: number
+  /** The quota key of whoever came or left. */
+  readonly account?: string
 }
 
 /** What is told of them. Plain numbers, summed up by whoever reads the metrics. */
@@ -32,10 +35,10 @@ export interface PresenceMessagesOptions {
   readonly bounds: { readonly levels: number; readonly length: number }
   readonly log: Logger
   /**
-   * Whether one more may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
+   * Whether one more of an account may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
    * journal. Left out for any number.
    */
-  readonly mayTell?: (() => boolean) | undefined
+  readonly mayTell?: ((account: string) => boolean) | undefined
   /**
    * Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: when ten thousand who listen
    * with ten filters each are cut off, all are told.
@@ -43,11 +46,17 @@ export interface PresenceMessagesOptions {
   readonly maxWaiting?: number
 }
 
-/** So many are published in one turn of the event loop: some 2 ms. */
-const portion = 100
+/**
+ * So many may be on their way to the broker, its subscribers and the journal: some 5 ms of work, which is done in the same turns of the event
+ * loop as everybody's messages.
+ */
+const maxUnderWay = 32
 
-/** So many may be on their way to the broker and back. */
-const maxUnderWay = 1000
+/** Bytes of changes that wait: beyond, they are dropped. They are shared by accounts, as `FairQuota` does. */
+const maxWaitingBytes = 16 * 1024 ** 2
+
+/** Bytes that one takes besides its filter. */
+const overhead = 200
 
 const prefix = 'presence/'
 
@@ -61,6 +70,7 @@ export class PresenceMessages {
   readonly counters: PresenceCounters = { published: 0, dropped: 0, skipped: 0 }
   readonly #options: PresenceMessagesOptions
   readonly #maxWaiting: number
+  readonly #bytes = new FairQuota(maxWaitingBytes)
   #waiting: PresenceChange[] = []
   #next = 0
   #underWay = 0
@@ -74,14 +84,17 @@ export class PresenceMessages {
 
   /** Tells nothing of those who listen to `presence/…` itself, and to topics that begin with `$`. */
   tell(change: PresenceChange): void {
-    const { filter } = change
+    const { filter, account = '' } = change
     if (this.#closed || filter.startsWith(prefix) || filter.startsWith('$')) return
     const { publisher, mayTell } = this.#options
-    const isFull = this.#waiting.length - this.#next >= this.#maxWaiting
-    if (!publisher.connected || isFull || mayTell?.() === false) {
+    const isFull =
+      this.#waiting.length - this.#next >= this.#maxWaiting ||
+      this.#bytes.exceededBy(account, sizeOf(change)) !== undefined
+    if (!publisher.connected || isFull || mayTell?.(account) === false) {
       this.counters.dropped++
       return
     }
+    this.#bytes.take(account, sizeOf(change))
     this.#waiting.push(change)
     this.#schedule()
   }
@@ -96,13 +109,14 @@ export class PresenceMessages {
     this.#scheduled = undefined
     if (!this.#options.publisher.connected) {
       this.counters.dropped += this.#waiting.length - this.#next
-      this.#keep([])
+      this.#dropWaiting()
       return
     }
-    for (let left = portion; left > 0 && this.#underWay < maxUnderWay; left--) {
+    while (this.#underWay < maxUnderWay) {
       const change = this.#waiting[this.#next]
       if (change === undefined) break
       this.#next++
+      this.#bytes.giveBack(change.account ?? '', sizeOf(change))
       const topic = presenceTopic(change.filter)
       if (this.#isTooLarge(topic)) this.counters.skipped++
       else this.#publish(topic, change)
@@ -139,6 +153,11 @@ export class PresenceMessages {
   close(): void {
     this.#closed = true
     if (this.#scheduled) clearImmediate(this.#scheduled)
+    this.#dropWaiting()
+  }
+
+  #dropWaiting(): void {
+    for (const change of this.#waiting.slice(this.#next)) this.#bytes.giveBack(change.account ?? '', sizeOf(change))
     this.#keep([])
   }
 
@@ -146,6 +165,10 @@ export class PresenceMessages {
     this.#waiting = waiting
     this.#next = 0
   }
+}
+
+function sizeOf({ filter }: PresenceChange): number {
+  return overhead + filter.length
 }
 
 function encode({ event, device, user, transport, filter, time, count }: PresenceChange): Buffer {

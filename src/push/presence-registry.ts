@@ -3,6 +3,7 @@ import { FilterIndex } from '../topics/filter-index.js'
 import type { FilterValues } from '../topics/filter-values.js'
 import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
+import { SizeRanks } from './size-ranks.js'
 import { SmallMap } from './small-map.js'
 
 /** What tells the time. */
@@ -152,6 +153,7 @@ export class PresenceRegistry implements Presence {
   /** Those whose user is not known, by device alone: most, and their keys are no further strings then. */
   readonly #strangers = byTransport<Party>()
   readonly #index = new FilterIndex<Interest>()
+  readonly #sizes = new SizeRanks()
   /** In the order in which their grace time is over. */
   readonly #lingering = new Set<Interest>()
   readonly #lingeringQuota: FairQuota
@@ -225,6 +227,7 @@ export class PresenceRegistry implements Presence {
     }
     party.interests.set(filter, interest)
     this.#index.add(filter, interest)
+    this.#sizes.change(filter, this.#index.get(filter)?.size ?? 0, 1)
     this.#tell('join', interest)
     return interest
   }
@@ -280,6 +283,7 @@ export class PresenceRegistry implements Presence {
     this.#interestQuota.giveBack(party.account, 1)
     if (party.interests.size === 0) this.#present--
     this.#index.remove(filter, interest)
+    this.#sizes.change(filter, this.#index.get(filter)?.size ?? 0, -1)
     this.#tell('leave', interest)
   }
 
@@ -291,18 +295,17 @@ export class PresenceRegistry implements Presence {
     if (party.connections === 0 && party.interests.size === 0) this.#partiesLike(party).delete(party.key)
   }
 
-  #tell(event: 'join' | 'leave', { filter, party: { device, user, transport } }: Interest): void {
+  #tell(event: 'join' | 'leave', { filter, party: { device, user, transport, account } }: Interest): void {
     if (!this.#messages || this.#closed) return
     const count = this.#index.get(filter)?.size ?? 0
-    this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.time(), count })
+    this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.time(), count, account })
   }
 
   at(topic: string, limit: number): { readonly count: number; readonly listeners: readonly PresentListener[] } {
     const groups = this.#groupsAt(topic)
-    const matching = new Set(groups.flatMap(([interest]) => interest?.filter ?? []))
+    const matching = new Set(groups.map(({ filter }) => filter))
     const listeners: PresentListener[] = []
-    const count = this.#walk(groups, party => {
-      if (listeners.length >= limit) return
+    const count = this.#walk(groups, limit, party => {
       const { device, user, transport, connections, since, lastSeen, interests } = party
       const topics = common(interests, matching)
       listeners.push({ device, user, transport, topics, connections, since, lastSeen })
@@ -328,38 +331,31 @@ export class PresenceRegistry implements Presence {
     return group ? [group] : []
   }
 
-  /** Visits each listener of `groups` once. @returns how many there are */
-  #walk(groups: readonly FilterValues<Interest>[], visit: (party: Party) => void): number {
+  /** Visits each listener of `groups` once, up to `limit` of them. @returns how many there are */
+  #walk(groups: readonly FilterValues<Interest>[], limit: number, visit: (party: Party) => void): number {
     const walk = ++this.#walks
+    const [only] = groups
     let count = 0
     for (const group of groups) {
       for (const { party } of group) {
         if (party.walk === walk) continue
         party.walk = walk
+        if (count < limit) visit(party)
         count++
-        visit(party)
+        // Each listener is once in a group.
+        if (count >= limit && groups.length === 1) return only?.size ?? count
       }
     }
     return count
   }
 
   counts(limit: number): { readonly count: number; readonly topics: ReadonlyMap<string, number> } {
-    // Not by sorting all, of which there may be a hundred thousand: how many there are of each size says where to cut.
-    const sizes = new Map<number, number>()
-    for (const { size } of this.#index.filters()) sizes.set(size, (sizes.get(size) ?? 0) + 1)
-    let [least, room] = [Number.POSITIVE_INFINITY, limit]
-    for (const [size, filters] of [...sizes].sort(([a], [b]) => b - a)) {
-      if (room <= 0) break
-      least = size
-      room -= filters
+    const topics = new Map<string, number>()
+    for (const [size, filter] of this.#sizes.largest()) {
+      if (topics.size >= limit) break
+      topics.set(filter, size)
     }
-    // Of those with just that many, as many as there is room for.
-    let spare = room + (sizes.get(least) ?? 0)
-    const topics: [string, number][] = []
-    for (const { filter, size } of this.#index.filters()) {
-      if (size > least || (size === least && spare-- > 0)) topics.push([filter, size])
-    }
-    return { count: this.#present, topics: new Map(topics.sort(([, a], [, b]) => b - a)) }
+    return { count: this.#present, topics }
   }
 
   /** Forgets the grace times, and tells nothing any more. */

@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
+import { pushOf } from '../../src/config/push.js'
+import { retainedBytesOf } from '../../src/config/retained-bytes.js'
 import { writeConfig } from '../../src/config/write.js'
 
 const root = mkdtempSync(join(tmpdir(), 'mqway-config-'))
@@ -390,4 +392,18 @@ describe('written down again', () => {
     expect(text).not.toContain('hush')
     expect(text.match(/password: "\[redacted\]"/g)).toHaveLength(2)
   })
+})
+
+test('a journal in memory keeps less by default, and what is configured counts', () => {
+  const push = (text: string) => {
+    const { maxEvents, maxBytes } = pushOf(load({ yaml: text })) ?? {}
+    return [maxEvents, maxBytes]
+  }
+  expect(push('data: none')).toEqual([100_000, 128 * 1024 ** 2])
+  expect(push('push: { journal: memory }')).toEqual([100_000, 128 * 1024 ** 2])
+  expect(push('{}')).toEqual([1_000_000, 1024 ** 3])
+  expect(push('{ data: none, push: { maxEvents: 1000000, maxBytes: 1GiB } }')).toEqual([1_000_000, 1024 ** 3])
+  expect(retainedBytesOf(load({ yaml: 'data: none' }))).toBe(128 * 1024 ** 2)
+  expect(retainedBytesOf(load({ yaml: '{}' }))).toBe(256 * 1024 ** 2)
+  expect(retainedBytesOf(load({ yaml: '{ data: none, mqtt: { maxRetainedBytes: 1MiB } }' }))).toBe(1024 ** 2)
 })
