@@ -376,6 +376,7 @@ function socketRoute(socket: SocketEndpoint, gate: ApiGate, config: Config, { au
     checkQuery: (request, identity) => socket.checkQuery?.(request, identity),
     accept: upgrade => socket.accept(upgrade),
     allowsOrigin: gate.allowsOrigin,
+    originsOption: 'push.origins',
     identity: authenticator && createUpgradeIdentity(authenticator, config.access ?? {}, 'admitted'),
   }
 }

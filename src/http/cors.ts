@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Client, ClientResolver } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
-import { Ending } from '../endings.js'
+import { originRefusal } from './origin-refusal.js'
 import { addVary } from './vary.js'
 
 /** Which pages may ask, and how it is found out who asks. */
@@ -46,8 +46,7 @@ export function setOriginHeaders(
 export function admitOrigin(request: FastifyRequest, reply: FastifyReply, options: OriginAdmission): Client {
   const client = options.resolveClient(request.raw)
   if (setOriginHeaders(request, reply, client, options)) return client
-  const { origin } = request.headers
-  throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
+  throw originRefusal(request.headers.origin, client.host, 'push.origins')
 }
 
 /** What a page of another origin may send. */

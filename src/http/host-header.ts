@@ -24,7 +24,9 @@ export function requireServedHost(request: RequestForHost, host: string | undefi
   if (count > 1 || (count === 1 && authority !== undefined && authority !== headers.host)) {
     throw new Ending('bad-request', { hint: 'it has more than one Host' })
   }
-  if (!serves(request, host)) throw new Ending('host-refused', { cause: `Host: ${host}` })
+  if (serves(request, host)) return
+  const hint = `Host is ${host ?? 'missing'}; a proxy in front has to pass on the Host of the address bar`
+  throw new Ending('host-refused', { hint, cause: `Host: ${host}` })
 }
 
 function isHost(name: string | undefined): boolean {

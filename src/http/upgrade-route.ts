@@ -6,6 +6,7 @@ import type { Peer } from '../broker/broker.js'
 import type { ConnectionLog } from '../connection-log.js'
 import type { Ending } from '../endings.js'
 import type { Identity } from '../identity.js'
+import type { OriginsOption } from './origin-refusal.js'
 
 /** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
 export interface Upgrade {
@@ -52,6 +53,8 @@ export interface UpgradeRoute {
   allowsAddress?(address: string): boolean
   /** Which pages may connect. */
   readonly allowsOrigin: OriginPolicy
+  /** The option that lists them, for refusals; `tunnels.origins` when left out. */
+  readonly originsOption?: OriginsOption
   /**
    * Whether the endpoint can take the handshake, as far as it says: asked before who it is from. Left out where a valid
    * handshake is enough.

@@ -17,7 +17,8 @@ export type UpgradeRequest = Pick<IncomingMessage, 'method' | 'headers' | 'httpV
  * @throws {Ending} `bad-handshake`
  */
 export function checkUpgradeRequest({ headers, httpVersionMajor, httpVersionMinor }: UpgradeRequest): void {
-  if (httpVersionMajor !== 1 || httpVersionMinor < 1) throw invalid('the version must be HTTP/1.1')
+  if (httpVersionMajor !== 1 || httpVersionMinor < 1)
+    throw invalid('the version must be HTTP/1.1 (nginx: proxy_http_version 1.1)')
   if (headers.host === undefined) throw invalid('Host is missing')
   if (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0) {
     throw invalid('it must have no body')

@@ -191,7 +191,7 @@ export function registerEndpointHints(
       const refusal = await refusalOf(request.raw)
       if (refusal)
         return answerEnding(request, reply, refusal.ending, { 'cache-control': 'no-store', ...refusal.headers })
-      return answer(request, reply, 426, upgradeHeaders(request))
+      return answer(request, reply, 426, upgradeHeaders(request), hopSentence(request))
     }
     setOriginHeaders(request, reply)
     const noPushHere = noPush?.isAt(path) ? noPush.sentence : undefined
@@ -203,6 +203,15 @@ export function registerEndpointHints(
       return answer(request, reply, 405, { allow: 'GET, HEAD' })
     return answer(request, reply, 404, {}, noPushHere && `${noPushHere}.`)
   })
+}
+
+/** The cause where the other headers of a handshake are there: a proxy passes only `Upgrade` and `Connection` on when it is told to. */
+function hopSentence({ headers }: FastifyRequest): string | undefined {
+  if (headers['sec-websocket-key'] === undefined) return undefined
+  return (
+    'A WebSocket handshake came here without Upgrade and Connection: a proxy in front has to pass both on, over HTTP/1.1 ' +
+    '(nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade").'
+  )
 }
 
 /** RFC 9110 §15.5.22 asks for these; HTTP/2 has none like them (RFC 9113 §8.2.2). */

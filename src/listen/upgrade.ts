@@ -9,6 +9,7 @@ import type { UserLimits } from '../access/user-limits.js'
 import { type ConnectionLog, LateLog } from '../connection-log.js'
 import { Ending } from '../endings.js'
 import { requireServedHost } from '../http/host-header.js'
+import { originRefusal } from '../http/origin-refusal.js'
 import { ParameterError } from '../http/parameters.js'
 import { pathOf } from '../http/request-target.js'
 import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
@@ -175,7 +176,7 @@ export class UpgradeRouter {
     if (route.allowsAddress?.(client.address) === false) throw new Ending('address-refused')
 
     if (!route.allowsOrigin(origin, client.host, client.secure)) {
-      throw new Ending('origin-refused', { cause: `Origin: ${origin ?? 'none'}; Host: ${client.host ?? 'none'}` })
+      throw originRefusal(origin, client.host, route.originsOption ?? 'tunnels.origins')
     }
 
     return { route, release: this.#options.limits.admit(client.address) }
