@@ -1,3 +1,4 @@
+import { hasForbiddenCharacter } from '../base/mqtt-text.js'
 import { topicFilterProblem } from '../config/topic-filters.js'
 
 /** How large topics and filters may be. */
@@ -12,16 +13,16 @@ const slash = '/'.charCodeAt(0)
 const plus = '+'.charCodeAt(0)
 const hash = '#'.charCodeAt(0)
 
-/** Whether one may publish to `topic`: not empty, no wildcard, no U+0000 (MQTT 3.1.1 §4.7), and within bounds. */
+/** Whether one may publish to `topic`: not empty, no wildcard, no forbidden character (MQTT 3.1.1 §4.7, §1.5.3), and within bounds. */
 export function isTopicName(topic: string, bounds: TopicBounds): boolean {
   if (topic === '') return false
   let levels = 1
   for (let index = 0; index < topic.length; index++) {
     const code = topic.charCodeAt(index)
     if (code === slash) levels += 1
-    else if (code === plus || code === hash || code === 0) return false
+    else if (code === plus || code === hash) return false
   }
-  return levels <= bounds.levels && isWithinLength(topic, bounds.length)
+  return levels <= bounds.levels && isWithinLength(topic, bounds.length) && !hasForbiddenCharacter(topic)
 }
 
 /** Whether `filter` is a topic filter (MQTT 3.1.1 §4.7) within bounds. */

@@ -22,6 +22,7 @@ import { LiveSubscriptions } from './live-subscriptions.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
+import { type PacketParser, readStrictly } from './strict-packets.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 import { Takeovers } from './takeovers.js'
@@ -67,6 +68,7 @@ export interface EmbeddedHooks {
 declare module 'aedes' {
   interface Client {
     _keepaliveTimer: NodeJS.Timeout | null
+    readonly _parser: PacketParser
   }
 }
 
@@ -293,7 +295,7 @@ export async function createEmbedded(
     async open(peer) {
       if (aedes.closed) throw new Ending('shutting-down')
       const { client, broker } = peer === ownPeer ? connections.openOwn() : connections.open(peer)
-      aedes.handle(broker)
+      readStrictly(aedes.handle(broker)._parser)
       return client
     },
     close() {
@@ -358,13 +360,13 @@ function handlers({
   const nameless = new WeakSet<Client>()
   return {
     preConnect(client, packet, done) {
-      if (packet.clientId === '' && packet.clean === false) nameless.add(client)
+      if (packet.clientId === '' && (packet.clean === false || packet.protocolVersion === 3)) nameless.add(client)
       admissions.received(client, packet)
       client.conn.once('close', () => store.grants.left(client))
       done(null, true)
     },
     authenticate(client, _username, _password, done) {
-      // [MQTT-3.1.3-8]: a session that nobody could ever come back to. Return code 2: identifier rejected.
+      // [MQTT-3.1.3-8]: a session that nobody could ever come back to. MQTT 3.1 has no empty client id. Return code 2: identifier rejected.
       if (nameless.has(client)) done(Object.assign(new Error('a session needs a client id'), { returnCode: 2 }), false)
       else {
         admissions.judge(client, error => {

@@ -1,3 +1,5 @@
+import { hasForbiddenCharacter } from '../base/mqtt-text.js'
+
 /** How large topics and filters may be. */
 export interface TopicBounds {
   /** Levels, that is: one more than there are slashes. Aedes takes no more than 100. */
@@ -8,14 +10,13 @@ export interface TopicBounds {
 
 /**
  * Whether `text` is a topic filter: not empty [MQTT-4.7.3-1], `#` alone in the last level [MQTT-4.7.1-2], `+` alone in
- * its level [MQTT-4.7.1-3], no U+0000 [MQTT-4.7.3-2]; and within bounds.
+ * its level [MQTT-4.7.1-3], no forbidden character [MQTT-4.7.3-2]; and within bounds.
  */
 export function isTopicFilter(text: string, bounds: TopicBounds): boolean {
-  if (text === '' || !isWithin(text, bounds)) return false
+  if (text === '' || !isWithin(text, bounds) || hasForbiddenCharacter(text)) return false
   const last = text.length - 1
   for (let at = 0; at <= last; at++) {
     const code = text.charCodeAt(at)
-    if (code === nul) return false
     if (code !== plus && code !== hash) continue
     if (at > 0 && text.charCodeAt(at - 1) !== slash) return false
     if (at < last && (code === hash || text.charCodeAt(at + 1) !== slash)) return false
@@ -23,7 +24,7 @@ export function isTopicFilter(text: string, bounds: TopicBounds): boolean {
   return true
 }
 
-const [nul, hash, plus, slash] = [0, 35, 43, 47]
+const [hash, plus, slash] = [35, 43, 47]
 
 /** Whether a topic or a filter is no larger than `bounds`. Asked for each message that comes in: nothing is allocated. */
 export function isWithin(topic: string, { topicLevels, topicLength }: TopicBounds): boolean {

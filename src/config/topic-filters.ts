@@ -1,3 +1,5 @@
+import { hasForbiddenCharacter } from '../base/mqtt-text.js'
+
 /*
  * What a topic filter looks like in the configuration, in a token and in a webhook's answer.
  */
@@ -9,6 +11,7 @@ const maxBytes = 65_535
 export function topicFilterProblem(filter: string): string | undefined {
   if (filter === '') return 'must not be empty'
   if (filter.includes('\0')) return 'must not hold U+0000' // [MQTT-4.7.3-2]
+  if (hasForbiddenCharacter(filter)) return 'must not hold control characters, or what is no character' // [MQTT-1.5.3-1]
   if (Buffer.byteLength(filter) > maxBytes) return `must have at most ${maxBytes} bytes`
   const levels = filter.split('/')
   for (const [index, level] of levels.entries()) {

@@ -1,14 +1,14 @@
 import { Ending } from '../endings.js'
-import { type ConnectFacts, MalformedConnect, readConnect } from './connect-packet.js'
+import { type ConnectFacts, readConnect } from './connect-packet.js'
 
-/** CONNECT's packet type with its reserved flags [MQTT-2.2.2-1]. */
-const connectByte = 0x10
+/** CONNECT's packet type, in the upper four bits (MQTT 3.1.1 §2.2.1). The flags in the others are for the broker to judge. */
+const connectType = 1
 /** A remaining length has at most four bytes (MQTT 3.1.1 §2.2.3). */
 const longestRemainingLength = 4
 
 /**
- * Looks at the beginning of a client's bytes, which has to be an MQTT CONNECT (versions 3.1, 3.1.1 and 5), and holds
- * them back until it is complete. It changes nothing and drops nothing.
+ * Looks at the beginning of a client's bytes, which has to be an MQTT CONNECT of any version, and holds
+ * them back until it is complete. It changes nothing, drops nothing, and judges nothing but the packet's type and size.
  */
 export class ConnectInspector {
   /** Set as soon as the CONNECT is complete. */
@@ -41,7 +41,7 @@ export class ConnectInspector {
     const size = header.length + header.remaining
     if (size > this.#limit) throw new Ending('connect-too-large', { hint: `over ${this.#limit} bytes` })
     if (size > bytes.length) return undefined
-    this.facts = factsOf(bytes.subarray(header.length, size))
+    this.facts = readConnect(bytes.subarray(header.length, size))
     this.#held = undefined
     return bytes
   }
@@ -49,7 +49,7 @@ export class ConnectInspector {
 
 /** The fixed header that `bytes` begin with and how much follows it, once it is there. */
 function readFixedHeader(bytes: Buffer): { length: number; remaining: number } | undefined {
-  if (bytes.length > 0 && bytes[0] !== connectByte) {
+  if (bytes.length > 0 && bytes[0]! >> 4 !== connectType) {
     throw new Ending('not-mqtt', { hint: `the first byte is 0x${bytes.toString('hex', 0, 1)}, not 0x10` })
   }
   let remaining = 0
@@ -60,13 +60,4 @@ function readFixedHeader(bytes: Buffer): { length: number; remaining: number } |
     if ((byte & 0x80) === 0) return { length: 2 + i, remaining }
   }
   throw new Ending('not-mqtt', { hint: 'its remaining length has more than four bytes' })
-}
-
-function factsOf(body: Buffer): ConnectFacts {
-  try {
-    return readConnect(body)
-  } catch (error) {
-    if (!(error instanceof MalformedConnect)) throw error
-    throw new Ending('not-mqtt', { hint: error.message })
-  }
 }

@@ -233,7 +233,7 @@ export class Tunnel implements ClientListener {
 
   /** @throws {Ending} `client-id-reserved`, when CONNACK has said the same. */
   #requireFree({ clientId, protocolVersion }: ConnectFacts): void {
-    if (!this.#parts.options.reservedClientIds?.has(clientId)) return
+    if (clientId === undefined || !this.#parts.options.reservedClientIds?.has(clientId)) return
     this.#client.write(protocolVersion === 5 ? identifierRejected5 : identifierRejected)
     throw new Ending('client-id-reserved')
   }

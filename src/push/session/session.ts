@@ -220,7 +220,7 @@ class BrokerSession implements Session {
   async publish(message: Message, options: PublishOptions = {}): Promise<Event | undefined> {
     if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
     // It would end the connection that everybody publishes with.
-    if (!this.#options.embedded && !isHarmless(message.topic)) {
+    if (!isHarmless(message.topic)) {
       throw new Ending('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
     }
     requireFits(message, this.#options.packetSize)

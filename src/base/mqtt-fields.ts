@@ -1,0 +1,54 @@
+/** The bytes of an MQTT packet are not what they have to be; the message says why, and repeats nothing of them. */
+export class MalformedPacket extends Error {}
+
+/** Reads the fields of one MQTT packet, one after the other and never past its end. Each method throws `MalformedPacket` there. */
+export class MqttFields {
+  /** Where the next field begins. */
+  position = 0
+  readonly #bytes: Buffer
+
+  /** @param bytes the packet without its fixed header */
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes
+  }
+
+  /** Bytes that are left. */
+  get left(): number {
+    return this.#bytes.length - this.position
+  }
+
+  /** Passes over `count` bytes and returns where they begin. */
+  skip(count: number): number {
+    const start = this.position
+    if (start + count > this.#bytes.length) throw new MalformedPacket('it is cut short')
+    this.position += count
+    return start
+  }
+
+  byte(): number {
+    return this.#bytes.readUInt8(this.skip(1))
+  }
+
+  /** A two-byte integer, the high byte first (MQTT 3.1.1 §1.5.2). */
+  integer(): number {
+    return this.#bytes.readUInt16BE(this.skip(2))
+  }
+
+  /** Two bytes of length, then as many bytes (MQTT 3.1.1 §1.5.3); not copied. */
+  binary(): Buffer {
+    const length = this.integer()
+    const start = this.skip(length)
+    return this.#bytes.subarray(start, start + length)
+  }
+
+  /** Seven bits per byte, the lowest first, at most four bytes (MQTT 5 §1.5.5). */
+  variableByteInteger(): number {
+    let value = 0
+    for (let shift = 0; shift < 28; shift += 7) {
+      const byte = this.byte()
+      value += (byte & 0x7f) << shift
+      if ((byte & 0x80) === 0) return value
+    }
+    throw new MalformedPacket('a length has more than four bytes')
+  }
+}
