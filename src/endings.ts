@@ -201,6 +201,7 @@ const table = {
   'binary-frame': { closeCode: 1003, level: 'warn', text: 'Only text is taken here; this was a binary frame' },
   'not-mqtt': { closeCode: 1002, level: 'warn', text: 'The first packet must be a valid MQTT CONNECT' },
   'malformed-packet': { closeCode: 1002, level: 'warn', text: 'An MQTT packet is not valid' },
+  'identifiers-too-many': { closeCode: 1013, level: 'warn', text: 'Too many messages of QoS 2 wait for their PUBREL' },
   'connect-too-large': { closeCode: 1009, level: 'warn', text: 'The MQTT CONNECT packet is too large' },
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },

@@ -40,6 +40,8 @@ interface Admission {
   /** Whether it still gets back what its session has, before CONNACK. */
   restoring: boolean
   warned: boolean
+  /** Whether the log has said that its messages to `$SYS` go to nobody. */
+  toldOfSys: boolean
   /** Call when it has its CONNACK, or is closed. */
   onSettled: () => void
 }
@@ -71,7 +73,15 @@ export class Admissions {
 
   /** Call with each CONNECT. */
   received(client: Client, connect: ConnectPacket): void {
-    const admission = { client, connect, rights: undefined, restoring: true, warned: false, onSettled: () => {} }
+    const admission = {
+      client,
+      connect,
+      rights: undefined,
+      restoring: true,
+      warned: false,
+      toldOfSys: false,
+      onSettled: () => {},
+    }
     this.#admissions.set(client, admission)
   }
 
@@ -128,7 +138,8 @@ export class Admissions {
     }
     try {
       const { will } = admission.connect
-      if (will && !rights.mayPublish(will.topic)) throw new Ending('will-refused')
+      // A bridge's will says in $SYS that it is gone: it is taken, and goes to nobody.
+      if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic)) throw new Ending('will-refused')
       const owner = isOwn ? ownOwner : ownerOf(rights.identity)
       releases.push(await owners.claim(client.id, owner, () => this.#giveWay(client)))
     } catch (error) {
@@ -218,6 +229,17 @@ export class Admissions {
     return false
   }
 
+  /** Call when a message of `client` was taken that goes to nobody, as its topic is of `$SYS`. */
+  ignored(client: Client, topic: string): void {
+    const admission = this.#admissions.get(client)
+    if (!admission || admission.toldOfSys) return
+    admission.toldOfSys = true
+    this.#options.log.info(
+      { clientId: client.id, topic },
+      'messages of this client to $SYS go to nobody: the broker tells of itself there',
+    )
+  }
+
   /** Whether the rules allow `client` to subscribe to `filter`. May be asked twice. */
   maySubscribe(client: object, filter: string): boolean {
     return this.#rightsOf(client).maySubscribe(filter)
@@ -280,6 +302,7 @@ const refused = 'a subscription was refused:'
 
 const refusals: Readonly<Record<GrantRefusal, string>> = {
   rules: denials.subscribe,
+  shared: `${refused} the built-in broker has no shared subscriptions ($share/)`,
   invalid: `${refused} this is no topic filter, or larger than limits.topicLevels or limits.topicLength`,
   maxSubscriptions: `${refused} the client has as many topic filters as it may (mqtt.maxSubscriptions)`,
   maxSubscriptionBytes: `${refused} the client's topic filters have as many bytes as they may (mqtt.maxSubscriptionBytes)`,

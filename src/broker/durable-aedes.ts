@@ -2,6 +2,7 @@ import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes
 import { FairQueue } from '../base/fair-queue.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
+import { SessionMaps } from './session-maps.js'
 import type { Store } from './store.js'
 import type { TurnEnd } from './turn-end.js'
 import { TurnSlice } from './turn-slice.js'
@@ -43,6 +44,10 @@ interface Gates {
   readonly holder: (client: Client) => string | undefined
   /** Who holds acknowledgements back, if anybody does. */
   readonly custody: () => Acknowledgements | undefined
+  /** Told of a message of a client to a topic of `$SYS`, which is acknowledged and goes to nobody. */
+  readonly ignored: (client: Client, topic: string) => void
+  /** Notes a packet identifier of QoS 2; returns an error where the client may not have one more before its PUBREL. */
+  readonly holdIdentifier: (client: Client, id: number) => Error | undefined
   /** For which subscribers publishers wait. */
   readonly patience: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
 }
@@ -85,8 +90,8 @@ export class DurableAedes extends Aedes {
   readonly #store: Store
   readonly #gates: Gates
   readonly #early = new WeakMap<PublishPacket, Early>()
-  /** By client and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
-  readonly #exactlyOnce = new WeakMap<Client, Map<number, Early>>()
+  /** By session and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
+  readonly #exactlyOnce = new SessionMaps<Early>()
   readonly #line = new FairQueue<Publication>()
   readonly #slice: TurnSlice
   /** By holder: what waits until a message of the same holder is queued for all sessions. */
@@ -138,14 +143,16 @@ export class DurableAedes extends Aedes {
     else if (early.finished) done(early.error)
     else early.waiting.push(done)
     // Aedes has stored the identifier by now.
-    if (client && packet.messageId !== undefined) this.#exactlyOnce.get(client)?.delete(packet.messageId)
+    if (client && packet.messageId !== undefined) this.#exactlyOnce.delete(client, packet.messageId)
   }
 
   /** Also asked for wills; those that an earlier run left behind come without their client. */
   #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
     // A will that an earlier run left behind was screened when its CONNECT came, and is not of whoever is there now.
     const verdict = client && !('brokerId' in packet) ? this.#gates.screen(client, packet.topic) : true
-    if (verdict === false) this.#drop(client, packet, done)
+    const isIgnored = verdict === true && isOfBrokers(packet.topic)
+    if (isIgnored && client) this.#gates.ignored(client, packet.topic)
+    if (verdict === false || isIgnored) this.#drop(client, packet, done)
     else if (verdict === true) this.#gates.admit(() => this.#prepare(client, packet, done))
     else done(verdict)
   }
@@ -161,28 +168,30 @@ export class DurableAedes extends Aedes {
 
   /** Stores what has to be stored before Aedes acknowledges it. */
   #prepare(client: Client | null, packet: PublishPacket, done: Done): void {
-    if (packet.topic.startsWith('$SYS/')) {
-      done(new Error('$SYS belongs to the broker'))
-      return
-    }
     if (packet.qos === 0) {
       done()
+      return
+    }
+    const isTwo = packet.qos === 2 && client !== null && packet.messageId !== undefined
+    // Before it is published: a message that the client has to send again must not have been passed on.
+    const refusal = isTwo ? this.#gates.holdIdentifier(client, packet.messageId ?? 0) : undefined
+    if (refusal) {
+      done(refusal)
       return
     }
     const early: Early = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
     const publication = { packet, client, stored: done, done: (error?: Error) => finish(early, error) }
     // A will has no identifier.
-    if (packet.qos === 1 || !client || packet.messageId === undefined) this.#enqueue(publication)
+    if (!isTwo) this.#enqueue(publication)
     else this.#enqueue({ ...publication, isRepeated: () => this.#isRepeated(client, packet, early) })
   }
 
   /** Whether `packet` of QoS 2 has come before under its identifier, which PUBREL has not released since. */
   async #isRepeated(client: Client, packet: PublishPacket, early: Early): Promise<boolean> {
     const id = packet.messageId ?? 0
-    const onTheWay = this.#exactlyOnce.get(client) ?? new Map<number, Early>()
-    if (onTheWay.has(id) || (await this.#store.hasIncoming(client, packet))) return true
-    this.#exactlyOnce.set(client, onTheWay.set(id, early))
+    if (this.#exactlyOnce.has(client, id) || (await this.#store.hasIncoming(client, packet))) return true
+    this.#exactlyOnce.set(client, id, early)
     return false
   }
 
@@ -335,6 +344,11 @@ function finish(early: Early, error?: Error): void {
  */
 function cleanCopy({ topic, payload, qos, retain }: PublishPacket): PublishPacket {
   return { cmd: 'publish', topic, payload, qos, retain, dup: false }
+}
+
+/** Whether a topic is one under which brokers tell of themselves. */
+function isOfBrokers(topic: string): boolean {
+  return topic.startsWith('$SYS/') || topic === '$SYS'
 }
 
 function ignore(): void {}

@@ -1,4 +1,5 @@
 import type { AedesOptions, Client } from 'aedes'
+import { FairQuota } from '../base/fair-quota.js'
 import type { ReservedClientIds } from '../base/reserved-client-ids.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import { TimeSlicer } from '../base/time-slicer.js'
@@ -28,6 +29,7 @@ import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 import { Takeovers } from './takeovers.js'
 import type { NewPace } from './throttle.js'
 import { TurnEnd } from './turn-end.js'
+import { maxUnreleased, UnreleasedIds } from './unreleased-ids.js'
 
 /** What the embedded broker needs of the configuration. */
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
@@ -69,6 +71,7 @@ declare module 'aedes' {
   interface Client {
     _keepaliveTimer: NodeJS.Timeout | null
     readonly _parser: PacketParser
+    _inboundInflight: Set<number>
   }
 }
 
@@ -94,9 +97,8 @@ const limits = {
   // Packets that came in the same read as CONNECT; bytes bound them already (see `connections.ts`). 42 would end the
   // connection of a client that comes back and repeats what was in flight without waiting for CONNACK, as it may.
   queueLimit: 65_535,
-  // Packet identifiers of QoS 2 that wait for PUBREL. One takes some 100 bytes here, without its payload; so this is for the
-  // time they take, and no client that means well has so many under way.
-  maxInflightInbound: 1000,
+  // Packet identifiers of QoS 2 that wait for PUBREL are bounded before they get there (`UnreleasedIds`).
+  maxInflightInbound: 0,
   // As good as off. It would end a client that takes longer than that for one large retained message; one that reads nothing is found
   // otherwise (see `Congestion`). With 0, each message that waits would be a listener of its own, which take a time that grows with the square.
   drainTimeout: 2 ** 31 - 1,
@@ -163,6 +165,7 @@ export async function createEmbedded(
   const subscriptions = new LiveSubscriptions(slicer)
   const accounts = new WeakMap<Client, string>()
   const accountOf = (client: Client | null): string => (client && accounts.get(client)) ?? ownAccount
+  const unreleased = new FairQuota(maxUnreleased)
   const congestion = new Congestion<Client>({
     mark: options.maxQueuedBytes,
     most: Math.max(mostQueued * options.maxQueuedBytes, mostQueuedPackets * options.maxPacketSize),
@@ -193,6 +196,13 @@ export async function createEmbedded(
     admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
     holder: (client: Client) => holderKey(admissions.holderOf(client)),
     custody: () => connections.custody,
+    ignored: (client: Client, topic: string) => admissions.ignored(client, topic),
+    holdIdentifier: (client: Client, id: number) => {
+      const ids = client._inboundInflight
+      if (ids instanceof UnreleasedIds && !ids.fits(id)) return new Ending('identifiers-too-many')
+      ids.add(id)
+      return undefined
+    },
     patience: {
       isAnyCongested: () => congestion.size > 0,
       isStalled: (subscriber: Client) => congestion.isStalled(subscriber),
@@ -236,6 +246,9 @@ export async function createEmbedded(
   // A will is published when its connection is gone.
   aedes.on('client', client => {
     accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount)
+    const ids = new UnreleasedIds(unreleased, accountOf(client))
+    client._inboundInflight = ids
+    client.conn.once('close', () => ids.clear())
     if (admissions.identityOf(client).user !== undefined) connections.named(client)
   })
   const retained = new RetainedDelivery({
@@ -384,7 +397,7 @@ function handlers({
         done(null, subscriptions.subscribe(client, subscription))
         return
       }
-      if (refusal !== 'rules' && refusal !== 'invalid') onRefused(refusal)
+      if (refusal !== 'rules' && refusal !== 'invalid' && refusal !== 'shared') onRefused(refusal)
       if (topic !== noSubscription) admissions.notGranted(client, topic, refusal)
       // It was granted under other rules.
       if (isRestored) store.removeSubscriptions(client, [topic]).catch(onError)

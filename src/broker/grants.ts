@@ -36,8 +36,8 @@ interface GrantedClient {
   readonly id: string
 }
 
-/** Why a filter was not granted: the rules do not allow it, it is none, or the option that bounds it. */
-export type GrantRefusal = 'rules' | 'invalid' | SubscriptionBound
+/** Why a filter was not granted: the rules do not allow it, it is none, it is of a shared subscription, or the option that bounds it. */
+export type GrantRefusal = 'rules' | 'invalid' | 'shared' | SubscriptionBound
 
 /** The filters of one connection. */
 interface Granted {
@@ -85,6 +85,7 @@ export class Grants {
     if (granted.filters.has(filter)) return undefined
     const { maxSubscriptions, maxSubscriptionBytes, maySubscribe } = this.#options
     if (filter === noSubscription || !isTopicFilter(filter, this.#options)) return 'invalid'
+    if (filter.startsWith('$share/')) return 'shared'
     if (granted.filters.size >= maxSubscriptions) return 'maxSubscriptions'
     const bytes = Buffer.byteLength(filter)
     if (granted.bytes + bytes > maxSubscriptionBytes) return 'maxSubscriptionBytes'

@@ -6,8 +6,10 @@ import { Credentials, enter, startGuarded } from './access-rig.js'
 const credentials = new Credentials()
 afterAll(() => credentials.remove())
 
-/** What could begin a line of its own, or give a terminal orders. */
-const hostile = 'a\n{"level":60,"msg":"forged"}\r\n\u001b[31mred\u001b[0m\u0085\u2028\u2029\u009b31m\u0000\u007fz'
+/** What could begin a line of its own, or give a terminal orders: refused as no text of MQTT. */
+const forbidden = 'a\n{"level":60,"msg":"forged"}\r\n\u001b[31mred\u001b[0m\u0085\u2028\u2029\u009b31m\u0000\u007fz'
+/** The same as far as MQTT allows it. */
+const hostile = 'a {"level":60,"msg":"forged"}\u2028\u2029\u200ez'
 
 describe.each(['json', 'pretty'] as const)('the log as %s', format => {
   it('has one line for each event, whatever clients call themselves and their topics', async () => {
@@ -22,7 +24,8 @@ describe.each(['json', 'pretty'] as const)('the log as %s', format => {
       access: { ...credentials.access, rules: [{ to: 'anonymous', subscribe: ['x'] }] },
       log: createLog({ level: 'trace', format }, destination),
     })
-    const topic = hostile.replace('\u0000', '')
+    const topic = hostile
+    expect((await enter(broker, undefined, { clientId: forbidden, username: forbidden })).returnCode).toBeUndefined()
     const token = await credentials.token('someone')
     const guest = await enter(broker, undefined, {
       clientId: hostile,

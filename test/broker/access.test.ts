@@ -68,7 +68,12 @@ async function ended(guest: Guest): Promise<Ending | undefined> {
 }
 
 describe('CONNECT', () => {
-  const cases: [string, Partial<IConnectPacket> | (() => Promise<Partial<IConnectPacket>>), number?, string?][] = [
+  const cases: [
+    string,
+    Partial<IConnectPacket> | (() => Promise<Partial<IConnectPacket>>),
+    number | undefined,
+    string?,
+  ][] = [
     ['the right password', { username: 'alice', password: Buffer.from('right') }, 0],
     ['a wrong password', { username: 'alice', password: Buffer.from('wrong') }, 4, 'identity-refused'],
     ['no password', { username: 'alice' }, 4, 'identity-refused'],

@@ -119,9 +119,7 @@ describe('malformed packets', () => {
   it('what a client publishes to $SYS reaches nobody', async () => {
     const [watcher, liar] = [await connect(broker), await connect(broker)]
     await watcher.subscribe('$SYS/#')
-    const closed = liar.closed()
-    liar.client.publish('$SYS/broker/version', 'nonsense')
-    await closed
+    await liar.publish('$SYS/broker/version', 'nonsense', { qos: 1 })
     const probe = await connect(broker)
     await probe.subscribe('$SYS/broker/version')
     expect(await probe.text()).toMatch(/^mqway version /)
