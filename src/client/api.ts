@@ -82,7 +82,7 @@ export interface ConnectOptions {
   readonly json?: boolean
   /** A name for this device, where the credentials say none. Default: one that the gateway gives, kept while this client lives. */
   readonly device?: string
-  /** Which transports may be used, best first. Default: all. */
+  /** Which transports may be used, best first: `socket`, `sse`, `poll`. Default: all. `connect` throws a `TypeError` for any other. */
   readonly transports?: readonly Transport[]
   /** A JWT; a function is asked for it again whenever one is needed. */
   readonly token?: string | (() => string | Promise<string>)

@@ -40,6 +40,7 @@ const queueBound = 1000
 export function connect(options: ConnectOptions = {}): Client {
   // One function, because it is one machine: everything in here shares the state that follows.
   const { transports = ['socket', 'sse', 'poll'], patience = 5000, upgradeAfter = 10_000, last, json } = options
+  if (transports.some(each => !carriers[each])) throw new TypeError(`transports: ${transports}`)
   const { min = 500, max = 30_000 } = options.retry ?? {}
   const base = new URL(`${options.url ?? location.origin}`.replace(/\/*$/, '/'))
   const requester = createRequester(base, options)

@@ -1,8 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
+import { oneLineJson } from '../base/one-line-json.js'
 import type { CouchdbConfig } from '../config/compat.js'
 import type { DeliveryOptions } from '../delivery/delivery.js'
-import { asksForScript, scriptEnd, scriptJson, scriptStart, scriptType } from '../delivery/jsonp.js'
+import { asksForScript, scriptEnd, scriptStart, scriptType } from '../delivery/jsonp.js'
 import { OpenPolls } from '../delivery/open-polls.js'
 import { requirePermitted } from '../delivery/permitted.js'
 import { answerPassingRefusal, asksForEventStream } from '../delivery/stream-form.js'
@@ -105,8 +106,8 @@ function nameIn({ params }: FastifyRequest): string {
 }
 
 function send(reply: FastifyReply, value: object, callback: string | undefined): FastifyReply {
-  const json = JSON.stringify(value)
-  const body = callback === undefined ? json : scriptStart(callback) + scriptJson(json) + scriptEnd
+  const json = oneLineJson(value)
+  const body = callback === undefined ? json : scriptStart(callback) + json + scriptEnd
   return reply
     .header('cache-control', 'no-store')
     .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)

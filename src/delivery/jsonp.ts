@@ -1,7 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 
 /*
- * JSON as a script that any page can load, whatever its origin: what a query names is called with it.
+ * JSON as a script that any page can load, whatever its origin: what a query names is called with it. The JSON is on one line (`oneLineJson`), because
+ * before ES2019 U+2028 and U+2029 ended a line inside of a string.
  */
 
 export const scriptType = 'application/javascript; charset=utf-8'
@@ -16,11 +17,6 @@ export function scriptStart(callback: string): string {
 
 /** What is behind the JSON. */
 export const scriptEnd = ');'
-
-/** JSON that is a script as well: before ES2019, these two ended a line inside of a string. */
-export function scriptJson(json: string): string {
-  return json.replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
-}
 
 /** Whether a request wants a script, right or wrong. */
 export function asksForScript({ query }: FastifyRequest): boolean {

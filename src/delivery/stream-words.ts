@@ -1,15 +1,16 @@
+import { oneLineJson } from '../base/one-line-json.js'
 import type { Ending } from '../endings.js'
 import type { Gap } from '../push/sink.js'
 import type { StreamLanguage } from './event-stream.js'
 
 /** Something is missing here. */
 function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
-  return Buffer.from(`event: gap\ndata: ${JSON.stringify({ reason, cursor, resumes })}\n\n`)
+  return Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`)
 }
 
 /** The last thing that a client is told. */
 function encodeEnd({ reason, text: detail }: Ending): Buffer {
-  return Buffer.from(`event: end\ndata: ${JSON.stringify({ reason, detail })}\n\n`)
+  return Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`)
 }
 
 /** As events with names of their own: whoever listens to nothing but messages does not hear of them. */

@@ -38,13 +38,14 @@ export interface Problem {
   readonly detail?: string
   /** What the log and the metrics call it. */
   readonly reason?: string
-  /** The part of the request that is not right, as in `ParameterError`. */
+  /** The part of the request that is not right, as in `ParameterError`; not told where it is empty. */
   readonly parameter?: string
 }
 
 /** What `application/problem+json` says of a problem. */
-export function problemBody({ status, ...more }: Problem): object {
-  return { type: 'about:blank', title: STATUS_CODES[status] ?? 'Error', status, ...more }
+export function problemBody({ status, parameter = '', ...more }: Problem): object {
+  const title = STATUS_CODES[status] ?? 'Error'
+  return { type: 'about:blank', title, status, ...more, ...(parameter !== '' && { parameter }) }
 }
 
 /** Answers with a problem; one may have nothing to say but its status. */

@@ -1,4 +1,5 @@
 import { parsePayload } from '../base/json-bounds.js'
+import { oneLineJson } from '../base/one-line-json.js'
 import { textOf } from '../delivery/payload-text.js'
 import type { Event } from '../push/event.js'
 
@@ -12,7 +13,7 @@ export interface EventJsonOptions {
 export function eventJson({ id, topic, time, payload, retained }: Event, { json }: EventJsonOptions): string {
   const text = textOf(payload)
   const write = (more: object = {}): string =>
-    JSON.stringify({
+    oneLineJson({
       id,
       topic,
       time: new Date(time).toISOString(),

@@ -1,4 +1,5 @@
-import { scriptEnd, scriptJson, scriptStart } from '../delivery/jsonp.js'
+import { oneLineJson } from '../base/one-line-json.js'
+import { scriptEnd, scriptStart } from '../delivery/jsonp.js'
 import type { PollEnd, PollForm } from '../delivery/poll-answer.js'
 import type { Encoder } from '../push/sink.js'
 import { eventJson } from './event-json.js'
@@ -17,15 +18,12 @@ export interface PollEncoding {
 }
 
 /** The encoder of a form: for each the same function. */
-export function pollEncoder({ json, callback }: PollEncoding): Encoder {
-  if (callback === undefined) return json ? encodeWithJson : encodePlain
-  return json ? encodeScriptWithJson : encodeScript
+export function pollEncoder({ json }: PollEncoding): Encoder {
+  return json ? encodeWithJson : encodePlain
 }
 
 const encodePlain: Encoder = event => Buffer.from(`,${eventJson(event, { json: false })}`)
 const encodeWithJson: Encoder = event => Buffer.from(`,${eventJson(event, { json: true })}`)
-const encodeScript: Encoder = event => Buffer.from(`,${scriptJson(eventJson(event, { json: false }))}`)
-const encodeScriptWithJson: Encoder = event => Buffer.from(`,${scriptJson(eventJson(event, { json: true }))}`)
 
 /** JSON for everybody: the same for all polls. */
 const plainForm: PollForm = { start: '{"events":[', end: endJson }
@@ -37,5 +35,5 @@ export function pollForm(callback: string | undefined): PollForm {
 }
 
 function endJson({ cursor, gap, device }: PollEnd): string {
-  return `],"cursor":"${cursor}","gap":${gap === undefined ? 'null' : JSON.stringify(gap)},"device":${JSON.stringify(device)}}`
+  return `],"cursor":"${cursor}","gap":${gap === undefined ? 'null' : oneLineJson(gap)},"device":${oneLineJson(device)}}`
 }

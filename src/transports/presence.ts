@@ -6,7 +6,7 @@ import { requirePermitted } from '../delivery/permitted.js'
 import { readQuery } from '../http/parameters.js'
 import { listenerTransports, type PresentListener } from '../push/presence.js'
 import type { Operation } from './operation.js'
-import { count, listenFilterProblem } from './subscribe-query.js'
+import { count, listenFilterProblem, unescapedPlusProblem } from './subscribe-query.js'
 
 const url = '/v1/presence'
 
@@ -20,7 +20,7 @@ const query = z.object({
   topic: z
     .string({ error: 'must come once' })
     .superRefine((filter, context) => {
-      const problem = listenFilterProblem(filter)
+      const problem = listenFilterProblem(filter) ?? unescapedPlusProblem(filter)
       if (problem !== undefined) context.addIssue(problem)
     })
     .optional()

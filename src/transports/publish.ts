@@ -31,7 +31,7 @@ import {
   toQos,
 } from './message-json.js'
 import type { Operation } from './operation.js'
-import { flag } from './subscribe-query.js'
+import { flag, unescapedPlusProblem } from './subscribe-query.js'
 import { withReceipts } from './with-receipts.js'
 
 /** What the route needs. */
@@ -59,7 +59,12 @@ const patience = 60_000
 const keyForm = /^[\x20-\x7e]{1,255}$/
 
 const query = z.object({
-  topic: topicName.optional(),
+  topic: topicName
+    .superRefine((topic, context) => {
+      const problem = unescapedPlusProblem(topic)
+      if (problem !== undefined) context.addIssue(problem)
+    })
+    .optional(),
   qos: z
     .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
     .default('1')

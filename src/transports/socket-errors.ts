@@ -8,7 +8,7 @@ export interface Failure {
   readonly title: string
   readonly detail: string
   readonly reason: string
-  /** The member that it is about; empty for the whole message. */
+  /** The member that it is about; left out for the whole message. */
   readonly parameter?: string
   /** In seconds. */
   readonly retryAfter?: number
@@ -39,11 +39,17 @@ export class RequestRefusal extends Error {
 export function failureOf(error: unknown): Failure {
   if (error instanceof ParameterError) {
     const { statusCode: status, message: detail, parameter } = error
-    return { status, title: titleOf(status), detail, reason: 'invalid-parameter', parameter }
+    return {
+      status,
+      title: titleOf(status),
+      detail,
+      reason: 'invalid-parameter',
+      ...(parameter !== '' && { parameter }),
+    }
   }
   if (error instanceof RequestRefusal) {
     const { status, message: detail, reason, parameter } = error
-    return { status, title: titleOf(status), detail, reason, parameter }
+    return { status, title: titleOf(status), detail, reason, ...(parameter !== '' && { parameter }) }
   }
   const { httpStatus: status, text: detail, reason, retryAfter } = Ending.from(error)
   return { status, title: titleOf(status), detail, reason, ...(retryAfter !== undefined && { retryAfter }) }

@@ -1,3 +1,4 @@
+import { oneLineJson } from '../base/one-line-json.js'
 import { textFrame } from '../delivery/web-socket-frames.js'
 import type { Ending } from '../endings.js'
 import type { Encoder, Gap } from '../push/sink.js'
@@ -10,7 +11,7 @@ import { eventJson } from './event-json.js'
 
 /** A message to a client. */
 export function messageFrame(type: string, members: object): Buffer {
-  return textFrame(JSON.stringify({ type, ...members }))
+  return textFrame(oneLineJson({ type, ...members }))
 }
 
 const encodePlain: Encoder = event => textFrame(`{"type":"event",${eventJson(event, { json: false }).slice(1)}`)

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { oneLineJson } from '../base/one-line-json.js'
 import { commentLine, firstEvent, liveEvent } from '../delivery/stream-form.js'
 import { type Event, parseId } from '../push/event.js'
 import type { Encoder } from '../push/sink.js'
@@ -54,7 +55,7 @@ export interface Welcome {
 
 /** The first event of each stream. */
 export function streamStart(welcome: Welcome): string {
-  return firstEvent('welcome', JSON.stringify(welcome))
+  return firstEvent('welcome', oneLineJson(welcome))
 }
 
 /**

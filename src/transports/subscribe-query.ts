@@ -20,6 +20,15 @@ export function listenFilterProblem(filter: string): string | undefined {
   return topicFilterProblem(filter) ?? filterDepthProblem(filter)
 }
 
+/**
+ * A level that is one space comes of a `+` in a URL that is not encoded: the wildcard would be lost without a word.
+ *
+ * @returns what is wrong with a topic, or a filter, in a query, as it follows its name; if anything is
+ */
+export function unescapedPlusProblem(topic: string): string | undefined {
+  return topic.split('/').includes(' ') ? 'must not have a level that is one space: + is %2B in a URL' : undefined
+}
+
 /** A topic filter that can be listened to, as a member of a body. */
 export const topicFilter = z
   .string()
@@ -79,7 +88,9 @@ export const subscribeFields = {
       .max(maxTopics, `must come at most ${maxTopics} times`)
       .superRefine((filters, context) => {
         if (filters.length > maxTopics) return
-        const problem = filters.map(listenFilterProblem).find(found => found !== undefined)
+        const problem = filters
+          .map(filter => listenFilterProblem(filter) ?? unescapedPlusProblem(filter))
+          .find(found => found !== undefined)
         if (problem !== undefined) context.addIssue(problem)
       }),
   ).describe('Topic filters as in MQTT, one in each parameter; + is %2B and # is %23 in a URL'),

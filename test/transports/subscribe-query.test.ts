@@ -28,6 +28,8 @@ describe('the query of a subscription', () => {
     [{}, /^topic /],
     [{ topic: '' }, /^topic must not be empty/],
     [{ topic: ['a', 'b#'] }, /^topic must have # alone/],
+    [{ topic: 'news/ /sport' }, /^topic must not have a level that is one space: \+ is %2B in a URL/],
+    [{ topic: ['a', ' '] }, /%2B/],
     [{ topic: 'a\0b' }, /^topic must not hold U\+0000/],
     [{ topic: 'a/'.repeat(100) }, /^topic must have at most 100 levels/],
     [{ topic: Array.from({ length: 101 }, (_, index) => `t${index}`) }, /^topic must come at most 100 times/],

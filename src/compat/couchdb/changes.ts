@@ -67,7 +67,7 @@ function answerOnce(
     cursor: cursorOf(options.push.journal, since),
     limit: query.limit ?? (waits && callback !== undefined ? 1 : Number.POSITIVE_INFINITY),
     device: deviceFor(request, caller, query.device),
-    encode: rowEncoder(callback === undefined ? 'list' : 'script', includeDocs),
+    encode: rowEncoder('list', includeDocs),
     form: listForm(options.push.journal, callback),
     timeout: !waits ? 0 : beats === undefined ? Math.min(timeout, longest) : Number.POSITIVE_INFINITY,
     heartbeat: beats,

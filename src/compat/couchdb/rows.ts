@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { parsePayload } from '../../base/json-bounds.js'
-import { scriptJson } from '../../delivery/jsonp.js'
+import { oneLineJson } from '../../base/one-line-json.js'
 import { textOf } from '../../delivery/payload-text.js'
 import type { Event } from '../../push/event.js'
 import type { Encoder } from '../../push/sink.js'
@@ -11,12 +11,11 @@ import type { Encoder } from '../../push/sink.js'
  */
 
 /** The feeds whose rows look different: in a list, one line each, or as messages of an event stream. */
-export type RowKind = 'list' | 'script' | 'line' | 'message'
+export type RowKind = 'list' | 'line' | 'message'
 
 const kinds: Readonly<Record<RowKind, (row: string, event: Event) => string>> = {
   // What puts the list together takes the comma off the first one.
   list: row => `,${row}`,
-  script: row => `,${scriptJson(row)}`,
   line: row => `${row}\n`,
   message: (row, { sequence }) => `data: ${row}\nid: ${sequence}\n\n`,
 }
@@ -38,7 +37,6 @@ function encodersOf(includeDocs: boolean): Readonly<Record<RowKind, Encoder>> {
   }
   return {
     list: encoderOf('list'),
-    script: encoderOf('script'),
     line: encoderOf('line'),
     message: encoderOf('message'),
   }
@@ -48,7 +46,7 @@ function encodersOf(includeDocs: boolean): Readonly<Record<RowKind, Encoder>> {
 export function rowJson(event: Event, includeDocs: boolean): string {
   const { sequence: seq, id, topic } = event
   const rev = revisionOf(id)
-  const row = JSON.stringify({ seq, id, changes: [{ rev }], topic })
+  const row = oneLineJson({ seq, id, changes: [{ rev }], topic })
   return includeDocs ? `${row.slice(0, -1)},"doc":${documentJson(event, rev)}}` : row
 }
 
@@ -60,14 +58,14 @@ function revisionOf(id: string): string {
 function documentJson({ id, payload }: Event, rev: string): string {
   const own = { _id: id, _rev: rev }
   const text = textOf(payload)
-  if (text === undefined) return JSON.stringify({ ...own, payloadBase64: payload.toString('base64') })
+  if (text === undefined) return oneLineJson({ ...own, payloadBase64: payload.toString('base64') })
   try {
     const fields = parsePayload(text)
-    if (isObject(fields)) return JSON.stringify({ ...own, ...withoutSpecial(fields) })
+    if (isObject(fields)) return oneLineJson({ ...own, ...withoutSpecial(fields) })
   } catch {
     // No JSON, or more than is looked into.
   }
-  return JSON.stringify({ ...own, msg: text })
+  return oneLineJson({ ...own, msg: text })
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { escapeLineEnds } from '../../base/one-line-json.js'
 import type { Event } from '../../push/event.js'
 
 /*
@@ -14,7 +15,7 @@ export const nothing = Buffer.from('""')
  */
 export function contentOf({ payload }: Pick<Event, 'payload'>): Buffer {
   const json = isUtf8(payload)
-    ? JSON.stringify(payload.toString())
+    ? escapeLineEnds(JSON.stringify(payload.toString()))
     : `${JSON.stringify(payload.toString('base64'))},"encoding":"base64"`
   return Buffer.from(json)
 }
