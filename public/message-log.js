@@ -20,6 +20,9 @@ const announcer = byId('log-announcer', HTMLElement)
 /** A screen reader cannot follow a thousand messages a second: it gets a summary, at most this often. */
 const ANNOUNCE_EVERY_MS = 4_000
 
+/** So many rows are made in one frame, at 0.1 ms or so each with their layout: no frame takes so long that a person would notice. */
+const ROWS_PER_FRAME = 40
+
 /**
  * @param {import('./message-store.js').MessageStore} store
  * @returns {() => void} to be called after messages were added to the store; draws with the next frame
@@ -28,39 +31,41 @@ export function wireLog(store) {
   /** The newest message that was looked at for drawing. */
   let drawn = 0
   let paused = false
+  /** How many had arrived at the pause. */
+  let held = 0
 
   const draw = () => {
-    if (!paused) {
-      const fresh = store.newest(drawn)
-      drawn = store.received
-      prepend(fresh.filter(wanted(search.value)))
-    }
-    renderCount(store, paused ? store.received - drawn : 0)
+    const limit = paused ? held : store.received
+    const fresh = store.newest(drawn).filter(({ id }) => id <= limit)
+    // The oldest first, so that the order holds; those that wait too long are not drawn at all.
+    const portion = fresh.slice(-ROWS_PER_FRAME)
+    drawn = portion[0]?.id ?? drawn
+    prepend(portion.filter(wanted(search.value)))
+    renderCount(store, store.received - limit)
     renderEmpty(store.received)
+    if (portion.length < fresh.length) schedule()
   }
+  const schedule = oncePerFrame(draw)
   const redraw = () => {
     list.replaceChildren()
-    const visible = store.newest().filter(message => message.id <= drawn || !paused)
-    if (!paused) drawn = store.received
-    prepend(visible.filter(wanted(search.value)))
-    renderCount(store, paused ? store.received - drawn : 0)
-    renderEmpty(store.received)
+    drawn = 0
+    draw()
   }
 
   search.addEventListener('input', oncePerFrame(redraw))
   pause.addEventListener('click', () => {
     paused = !paused
+    held = store.received
     pause.setAttribute('aria-pressed', String(paused))
     pause.textContent = paused ? 'Resume' : 'Pause'
     draw()
   })
   byId('clear', HTMLButtonElement).addEventListener('click', () => {
     store.clear()
-    drawn = 0
+    held = 0
     redraw()
   })
 
-  const schedule = oncePerFrame(draw)
   const announce = announcements(store)
   return () => {
     schedule()

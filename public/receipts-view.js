@@ -5,11 +5,20 @@ import { byId, element, foreign, oncePerFrame } from './dom.js'
 /**
  * @typedef {'received' | 'processed' | 'failed' | 'missed'} Outcome
  * @typedef {{ outcome: Outcome, time: Date, detail: string }} Answer
- * @typedef {{ topic: string, text: string, answers: Map<string, Answer> }} Acknowledged
+ * @typedef {{ order: number, topic: string, text: string, answers: Map<string, Answer> }} Acknowledged
  */
 
 /** So many events are kept in sight. */
 const KEPT_EVENTS = 100
+
+/** Of so many events it is known what they said: in a burst, receipts come long after their events. */
+const KEPT_TEXTS = 5_000
+
+/** So many devices are in sight of one event, the latest. */
+const SHOWN_ANSWERS = 50
+
+/** After so many lines, the next frame goes on. */
+const LINES_PER_FRAME = 40
 
 const list = byId('acks', HTMLOListElement)
 const empty = byId('acks-empty', HTMLElement)
@@ -21,8 +30,15 @@ const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-dig
 const words = { received: 'received', processed: '✓ processed', failed: '✗ failed', missed: 'no receipt in time' }
 
 export class ReceiptsView {
-  /** @type {Map<string, Acknowledged>} oldest first */
+  /** Excerpts, and the order in which their events came. @type {Map<string, { order: number, text: string }>} */
+  #texts = new Map()
+  #known = 0
+  /** Those that somebody acknowledged. @type {Map<string, Acknowledged>} */
   #events = new Map()
+  /** What is in sight. @type {Map<string, HTMLElement>} */
+  #blocks = new Map()
+  /** Events whose block is not what it should be. @type {Set<string>} */
+  #changed = new Set()
   #receipts = 0
   #draw = oncePerFrame(() => this.#render())
 
@@ -30,17 +46,16 @@ export class ReceiptsView {
    * What an event is called when somebody acknowledges it.
    *
    * @param {string} id
-   * @param {string} topic
    * @param {string} text
    */
-  know(id, topic, text) {
-    const known = this.#events.get(id)
-    if (known === undefined) this.#events.set(id, { topic, text, answers: new Map() })
-    else known.text = text
-    for (const oldest of this.#events.keys()) {
-      if (this.#events.size <= KEPT_EVENTS) break
-      this.#events.delete(oldest)
-    }
+  know(id, text) {
+    const order = ++this.#known
+    this.#texts.set(id, { order, text })
+    keepNewest(this.#texts, KEPT_TEXTS)
+    const event = this.#events.get(id)
+    if (event === undefined) return
+    event.text = text
+    this.#changed.add(id)
     this.#draw()
   }
 
@@ -51,28 +66,101 @@ export class ReceiptsView {
    * @param {Answer} answer
    */
   answer(id, topic, device, answer) {
-    if (!this.#events.has(id)) this.know(id, topic, '')
-    this.#events.get(id)?.answers.set(device, answer)
+    const event = this.#events.get(id) ?? this.#newEvent(id, topic)
+    event.answers.set(device, answer)
+    this.#changed.add(id)
     this.#receipts += 1
     this.#draw()
   }
 
-  #render() {
-    const answered = [...this.#events].filter(([, { answers }]) => answers.size > 0).reverse()
-    empty.hidden = answered.length > 0
-    count.textContent = this.#receipts === 0 ? 'none yet' : `${this.#receipts.toLocaleString('en')} so far`
-    list.replaceChildren(...answered.map(([id, event]) => block(id, event)))
+  /**
+   * @param {string} id
+   * @param {string} topic
+   */
+  #newEvent(id, topic) {
+    const { order, text } = this.#texts.get(id) ?? { order: ++this.#known, text: '' }
+    /** @type {Acknowledged} */
+    const event = { order, topic, text, answers: new Map() }
+    this.#events.set(id, event)
+    for (const gone of keepNewest(this.#events, KEPT_EVENTS)) this.#changed.add(gone)
+    return event
   }
+
+  #render() {
+    count.textContent = this.#receipts === 0 ? 'none yet' : `${this.#receipts.toLocaleString('en')} so far`
+    let lines = 0
+    for (const id of this.#changed) {
+      if (lines >= LINES_PER_FRAME) {
+        this.#draw()
+        break
+      }
+      this.#changed.delete(id)
+      lines += this.#renderBlock(id)
+    }
+    empty.hidden = this.#blocks.size > 0
+  }
+
+  /**
+   * @param {string} id
+   * @returns {number} how many lines were made
+   */
+  #renderBlock(id) {
+    const event = this.#events.get(id)
+    const before = this.#blocks.get(id)
+    if (event === undefined) {
+      before?.remove()
+      this.#blocks.delete(id)
+      return 0
+    }
+    const made = block(id, event)
+    this.#blocks.set(id, made)
+    if (before) before.replaceWith(made)
+    else list.insertBefore(made, this.#nextOlder(event.order))
+    return 1 + Math.min(event.answers.size, SHOWN_ANSWERS)
+  }
+
+  /**
+   * The block before which one belongs: the newest event is the first.
+   *
+   * @param {number} order
+   */
+  #nextOlder(order) {
+    for (const made of list.children) {
+      if (made instanceof HTMLElement && Number(made.dataset['order']) < order) return made
+    }
+    return null
+  }
+}
+
+/**
+ * @template V
+ * @param {Map<string, V>} map
+ * @param {number} bound
+ * @returns {string[]} the keys that had to go
+ */
+function keepNewest(map, bound) {
+  const gone = []
+  for (const key of map.keys()) {
+    if (map.size <= bound) break
+    map.delete(key)
+    gone.push(key)
+  }
+  return gone
 }
 
 /**
  * @param {string} id
  * @param {Acknowledged} event
  */
-function block(id, { topic, text, answers }) {
+function block(id, { order, topic, text, answers }) {
   const head = element('p', 'ack-event', foreign('span', 'topic mono', topic), foreign('span', 'ack-text mono', text))
   head.title = id
-  return element('li', 'ack', head, element('ul', 'ack-devices', ...[...answers].map(line)))
+  const lines = [...answers].slice(-SHOWN_ANSWERS).map(line)
+  const more = answers.size - lines.length
+  if (more > 0) lines.push(element('li', 'ack-line', `… and ${more.toLocaleString('en')} more`))
+  const made = element('li', 'ack', head, element('ul', 'ack-devices', ...lines))
+  made.dataset['order'] = String(order)
+  return made
 }
 
 /** @param {[string, Answer]} entry */

@@ -31,7 +31,7 @@ const page = new PushPage({
       return undefined
     }
     if (retained) return {}
-    view.know(id, topic, payloadBase64 === undefined ? (payload ?? '').slice(0, EXCERPT) : 'binary')
+    view.know(id, payloadBase64 === undefined ? (payload ?? '').slice(0, EXCERPT) : 'binary')
     if (automatic.checked) acknowledge(id, 'received')
     return { actions: () => [action(id, 'processed', 'Processed'), action(id, 'failed', 'Failed')] }
   },

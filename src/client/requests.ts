@@ -1,6 +1,7 @@
 import type { Client, Receipt } from './api.js'
 import { Failure, failureFrom, pushOff } from './failure.js'
 import type { Ask } from './link.js'
+import { createReceipts } from './receipts.js'
 
 /** For so long a publish is tried, in milliseconds; the gateway knows its key for 10 minutes. */
 const publishFor = 30_000
@@ -37,6 +38,8 @@ export function createRequests({
     }
   }
 
+  const overHttp = createReceipts(post)
+
   return {
     // Over HTTP, where the key makes one message of many tries.
     publish: (topic, payload, options) => {
@@ -49,7 +52,7 @@ export function createRequests({
       const receipt = { id, status, detail }
       return insist(() => {
         const answer = ask()?.({ type: 'receipt', ...receipt }) as Promise<Receipt> | undefined
-        return answer ?? post('v1/receipts', receipt)
+        return answer ?? overHttp(receipt)
       })
     },
     send: async payload => {
