@@ -70,7 +70,7 @@ export interface PushError extends Error {
 }
 
 export interface ConnectOptions {
-  /** Where the gateway is. Default: where the page came from. */
+  /** Where the gateway is. Default: where the page came from; required where there is no page. */
   readonly url?: string | URL
   /** MQTT topic filters, at most 100: `/news/+/sport`, `news/#`. */
   readonly topics?: readonly string[]

@@ -7,7 +7,7 @@ import { createRequester } from './credentials.js'
 import { Failure, type Problem } from './failure.js'
 import { createLadder } from './ladder.js'
 import type { Carrier, Messages } from './link.js'
-import { tabMemory, watchPage } from './page.js'
+import { gatewayUrl, tabMemory, watchPage } from './page.js'
 import { carryByPoll, type PollAnswer } from './poll.js'
 import { createPosition } from './position.js'
 import { createRequests, newKey } from './requests.js'
@@ -42,7 +42,7 @@ export function connect(options: ConnectOptions = {}): Client {
   const { transports = ['socket', 'sse', 'poll'], patience = 5000, upgradeAfter = 10_000, last, json } = options
   if (transports.some(each => !carriers[each])) throw new TypeError(`transports: ${transports}`)
   const { min = 500, max = 30_000 } = options.retry ?? {}
-  const base = new URL(`${options.url ?? location.origin}`.replace(/\/*$/, '/'))
+  const base = gatewayUrl(options.url)
   const requester = createRequester(base, options)
   const memory = `mqway ${base}`
   let ladder = createLadder(transports, tabMemory(memory))

@@ -26,3 +26,17 @@ export function tabMemory(key: string, value?: string): string | null {
     return null
   }
 }
+
+/**
+ * The gateway's address, with a slash at its end.
+ *
+ * @param url default: the origin of the page
+ * @throws {TypeError} without `url` where there is no page, or one from a file; and for a `url` that is none
+ */
+export function gatewayUrl(url: string | URL | undefined): URL {
+  try {
+    return new URL(`${url ?? location.origin}`.replace(/\/*$/, '/'))
+  } catch {
+    throw new TypeError('connect needs the option url: the address of the gateway, such as https://example.org')
+  }
+}

@@ -5,7 +5,6 @@ import { createRequire } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import fastifyStatic from '@fastify/static'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
 import { networkOf } from '../access/limits.js'
@@ -20,6 +19,7 @@ import type { Answer } from '../http/untaken-answers.js'
 import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { OwnFileGuard } from './own-file-guard.js'
+import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
 import type { UpgradeRefusal } from './upgrade.js'
 
 export interface PagesOptions {
@@ -99,25 +99,21 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   await app.register(async scope => {
     boundOpenFiles(scope, options)
     closeUnsentFiles(scope)
-    await scope.register(fastifyStatic, {
+    const policy = options.directory === undefined && { 'content-security-policy': builtInPolicy }
+    const files: StaticFilesOptions = {
       root,
-      // A directory without a slash at its end is 301 to the one with it, so that relative links in its page hold.
-      redirect: true,
-      index: [...(options.index ?? ['index.html'])],
-      dotfiles: 'allow',
-      allowedPath: path => !isHidden(path),
-      cacheControl: false,
+      index: options.index ?? ['index.html'],
       onFile: onlyInside(realRoot),
-      setHeaders: reply => {
-        reply.header('cache-control', 'no-cache')
-        if (options.directory === undefined) reply.header('content-security-policy', builtInPolicy)
-      },
-    })
+      headers: { 'cache-control': 'no-cache', ...policy },
+    }
+    scope.route({ method: ['GET', 'HEAD'], url: '/*', handler: (...asked) => serveFile(...asked, files) })
     for (const { name, file, directory } of clients) {
-      const own = join('vendor', name)
-      const onFile = onlyInside(await realpath(directory))
-      scope.get(`/vendor/${name}`, async (_request, reply) =>
-        (await isThere(join(root, own))) ? reply.sendFile(own) : reply.sendFile(file, directory, { onFile }),
+      const own = ['vendor', name]
+      const bundled = { ...files, root: directory, onFile: onlyInside(await realpath(directory)) }
+      scope.get(`/vendor/${name}`, async (request, reply) =>
+        (await isThere(join(root, ...own)))
+          ? sendFile(request, reply, own, files)
+          : sendFile(request, reply, [file], bundled),
       )
     }
   })
@@ -142,11 +138,6 @@ function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOpt
     reply.raw.once('finish', release).once('close', release)
     done()
   })
-}
-
-/** Whether a part of the path begins with a dot; `/.well-known/` is for everybody (RFC 8615). */
-function isHidden(path: string): boolean {
-  return path.split('/').some((part, index) => part.startsWith('.') && !(index === 1 && part === '.well-known'))
 }
 
 /** Closes the file of a response whose client has left before anything was sent of it; Fastify sees only those that leave later. */

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { clientCode, clientTypes } from '../../scripts/build-client.js'
 
 describe('public/mqway.js', () => {
@@ -17,6 +17,14 @@ describe('public/mqway.js', () => {
     const client = connect({ url: 'http://127.0.0.1:1' })
     expect(client.state).toEqual({ phase: 'idle' })
     client.close()
+  })
+
+  it('asks for the gateway’s address where there is no page, or one from a file', async () => {
+    const { connect } = await import('mqway/client')
+    expect(() => connect({ topics: ['#'] })).toThrow(/^connect needs the option url: /)
+    vi.stubGlobal('location', { origin: 'null' })
+    expect(() => connect({ topics: ['#'] })).toThrow(/^connect needs the option url: /)
+    vi.unstubAllGlobals()
   })
 
   it('has declarations of its own, in one file', async () => {

@@ -1,0 +1,86 @@
+import type { Stats } from 'node:fs'
+import send from '@fastify/send'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { pathOf } from '../http/request-target.js'
+
+/** The files of a directory, and how they are served. */
+export interface StaticFilesOptions {
+  /** The directory's path. */
+  readonly root: string
+  /** Names of files that stand for their directory, the first that is there. */
+  readonly index: readonly string[]
+  /** Called with the path of each file before it is opened; throws for one that is not served. */
+  readonly onFile: (path: string, stats: Stats) => Promise<void>
+  /** Headers of every file. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/**
+ * Answers GET and HEAD with the file that the request names: ranges and conditions (RFC 9110 §13, §14), an index file for a directory,
+ * and 301 from a directory's path without a slash at the end to the one with it, so that relative links in its page hold.
+ */
+export async function serveFile(request: FastifyRequest, reply: FastifyReply, options: StaticFilesOptions) {
+  const segments = segmentsOf(pathOf(request.url))
+  if (!segments || isHidden(segments)) return notFound(reply)
+  return sendFile(request, reply, segments, options)
+}
+
+/** Answers with the file at `segments`, names that are decoded, below the directory. */
+export async function sendFile(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  segments: readonly string[],
+  { root, index, onFile, headers }: StaticFilesOptions,
+) {
+  // `send` decodes it.
+  const path = `/${segments.map(encodeURIComponent).join('/')}`
+  const result = await send(request.raw, path, {
+    root,
+    index: index.filter(name => !isHidden([name])),
+    dotfiles: 'allow',
+    cacheControl: false,
+    onFile,
+  })
+  if (result.type === 'directory') return reply.redirect(`${path}/${queryOf(request.url)}`, 301)
+  if (result.type === 'error') return isAbsence(result.metadata.error) ? notFound(reply) : result.metadata.error
+  // Otherwise Fastify says so of a stream itself, but not of one that has a length.
+  reply.code(result.statusCode).type('application/octet-stream').headers(result.headers).headers(headers)
+  return reply.send(result.stream)
+}
+
+/**
+ * Decodes the names in a path. `undefined` for a path in which two spellings could mean the same file (`.`, `..`, `//`, an encoded
+ * slash, a backslash): rules for one would not hold for the other.
+ */
+function segmentsOf(path: string): string[] | undefined {
+  try {
+    const segments = path.slice(1).split('/').map(decodeURIComponent)
+    const isClear = segments.every((name, at) => isName(name) || (name === '' && at === segments.length - 1))
+    return isClear ? segments : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isName(segment: string): boolean {
+  return segment !== '' && segment !== '.' && segment !== '..' && !/[/\\\0]/.test(segment)
+}
+
+/** Whether a part of the path begins with a dot; `/.well-known/` is for everybody (RFC 8615). */
+function isHidden(segments: readonly string[]): boolean {
+  return segments.some((name, at) => name.startsWith('.') && !(at === 0 && name === '.well-known'))
+}
+
+function queryOf(target: string): string {
+  const at = target.indexOf('?')
+  return at === -1 ? '' : target.slice(at)
+}
+
+function isAbsence(error: Error & { code?: string; status?: number }): boolean {
+  return error.code === 'ENOENT' || error.status === 404
+}
+
+function notFound(reply: FastifyReply): FastifyReply {
+  reply.callNotFound()
+  return reply
+}
