@@ -31,6 +31,11 @@ const table = {
   'headers-too-large': { httpStatus: 431, level: 'info', text: 'The request headers are too large' },
   'url-too-long': { httpStatus: 414, level: 'info', text: 'The URL is too long' },
   'body-too-large': { httpStatus: 413, level: 'info', text: 'The body of the request is too large' },
+  'unsupported-encoding': {
+    httpStatus: 415,
+    level: 'info',
+    text: 'Content-Encoding may be gzip, deflate or br here, or left out',
+  },
   'body-timeout': { httpStatus: 408, level: 'info', text: 'The body of the request did not arrive in time' },
   'handshake-timeout': { httpStatus: 408, level: 'info', text: 'The request did not arrive in time' },
   'unknown-path': { httpStatus: 404, level: 'info', text: 'There is no WebSocket endpoint at this path' },

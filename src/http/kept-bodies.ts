@@ -3,6 +3,7 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import { Ending } from '../endings.js'
 import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
 import { CollectedChunks } from './collected-chunks.js'
+import { acceptedEncodings, BodyDecoder, contentEncodingOf } from './content-encoding.js'
 
 /** Bounds on the bodies of requests. */
 export interface BodyLimits {
@@ -25,12 +26,16 @@ export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' |
 
 /**
  * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
- * that ask who sends one before any of it is kept. They count until the request is answered.
+ * that ask who sends one before any of it is kept. They count until the request is answered. What is compressed is decoded.
  */
 export function keepBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: KeptBodiesOptions): void {
   const accounts = new WeakMap<FastifyRequest, HeldBytes>()
   const closed = new WeakSet<FastifyRequest>()
+  const decoder = new BodyDecoder()
   scope.addHook('onRequest', (request, reply, done) => {
+    reply.header('accept-encoding', acceptedEncodings)
+    contentEncodingOf(request.headers['content-encoding'])
+    reply.removeHeader('accept-encoding')
     // Not that of the request: Node does not tell it of a client that leaves in the middle when it has its answer.
     reply.raw.once('close', () => {
       closed.add(request)
@@ -63,7 +68,15 @@ export function keepBodies(scope: FastifyInstance, { limit, budget, slices, send
     }
     const succeed = (): void => {
       slices?.begin('http body', request.raw)
-      settle(null, chunks.take())
+      const encoding = contentEncodingOf(request.headers['content-encoding'])
+      const body = chunks.take()
+      if (encoding === undefined) settle(null, body)
+      else decoder.decode(body, encoding, limit).then(keepDecoded).catch(fail)
+    }
+    const keepDecoded = (body: Buffer): void => {
+      if (closed.has(request)) return fail(new Error('The client has left'))
+      held.resize(body.length)
+      settle(null, body)
     }
     // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
     const fail = (error: Error): void =>

@@ -118,7 +118,12 @@ export function registerPublish(app: FastifyInstance, options: PublishRouteOptio
   registerKeptBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => publish(admitted(request), reply, options, keys))
   })
-  registerOtherMethods(app, { gate, url, allowed: ['POST'], headers: 'authorization, content-type, idempotency-key' })
+  registerOtherMethods(app, {
+    gate,
+    url,
+    allowed: ['POST'],
+    headers: 'authorization, content-encoding, content-type, idempotency-key',
+  })
 }
 
 /** What a request publishes. */

@@ -142,7 +142,12 @@ export function registerReceipts(app: FastifyInstance, options: DeliveryOptions)
     scope.post(url, async (request, reply) => record(admitted(request), reply, options))
   })
   app.get(url, async (request, reply) => tell(request, reply, await gate.admit(request, reply), push))
-  registerOtherMethods(app, { gate, url, allowed: ['GET', 'POST'], headers: 'authorization, content-type' })
+  registerOtherMethods(app, {
+    gate,
+    url,
+    allowed: ['GET', 'POST'],
+    headers: 'authorization, content-encoding, content-type',
+  })
 }
 
 /** Of an id that nobody has, or not any more. */

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import net from 'node:net'
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import type { FastifyRequest } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Ending } from '../../src/endings.js'
@@ -42,6 +43,52 @@ describe('a body that is kept', () => {
       413,
       expect.objectContaining({ reason: 'body-too-large', detail: expect.stringContaining('(limits.bodySize)') }),
     ])
+  })
+
+  it.each([
+    ['gzip', gzipSync],
+    ['x-gzip', gzipSync],
+    ['GZIP', gzipSync],
+    ['deflate', deflateSync],
+    ['br', brotliCompressSync],
+    ['identity', (bytes: Buffer) => bytes],
+  ])('is decoded where it is encoded: %s', async (encoding, encode) => {
+    const budget = new BodyBudget(2000)
+    const url = await serveEcho(budget)
+    const bytes = Buffer.from('x'.repeat(999))
+    const headers = { 'content-encoding': encoding }
+    const response = await fetch(`${url}/v1/echo`, { method: 'POST', body: encode(bytes), headers })
+    expect(Buffer.from(await response.arrayBuffer()).equals(bytes)).toBe(true)
+    await eventually(() => budget.used === 0)
+  })
+
+  it.each([
+    ['compress', 'x'],
+    ['zstd', 'x'],
+    ['gzip, br', gzipSync('x')],
+    ['toString', 'x'],
+  ])('is refused with 415 where nobody can decode it: %s', async (encoding, body) => {
+    const url = await serveEcho()
+    const headers = { 'content-encoding': encoding }
+    const response = await fetch(`${url}/v1/echo`, { method: 'POST', body, headers })
+    expect([response.status, response.headers.get('accept-encoding')]).toEqual([415, 'gzip, deflate, br'])
+    expect(await response.json()).toMatchObject({ reason: 'unsupported-encoding' })
+  })
+
+  it.each([
+    ['no gzip', 'gzip', Buffer.from('no gzip'), 400, 'bad-request'],
+    ['half of it', 'gzip', gzipSync('x'.repeat(500)).subarray(0, 15), 400, 'bad-request'],
+    ['no brotli', 'br', Buffer.from('no brotli'), 400, 'bad-request'],
+    ['too much when it is decoded', 'gzip', gzipSync(Buffer.alloc(1001)), 413, 'body-too-large'],
+    ['a bomb', 'gzip', gzipSync(Buffer.alloc(500_000)), 413, 'body-too-large'],
+    ['a bomb of brotli', 'br', brotliCompressSync(Buffer.alloc(50_000_000)), 413, 'body-too-large'],
+  ])('is refused where it is %s', async (_what, encoding, body, status, reason) => {
+    const budget = new BodyBudget(2000)
+    const url = await serveEcho(budget)
+    const headers = { 'content-encoding': encoding }
+    const response = await fetch(`${url}/v1/echo`, { method: 'POST', body, headers })
+    expect([response.status, await response.json()]).toMatchObject([status, { reason }])
+    await eventually(() => budget.used === 0)
   })
 
   it('counts until it is there or its client has left; a network has half of all, and others find room', async () => {

@@ -1,0 +1,59 @@
+import { promisify } from 'node:util'
+import { brotliDecompress, gunzip, inflate } from 'node:zlib'
+import { Ending } from '../endings.js'
+import { codeOf } from '../error-code.js'
+
+type Decode = (body: Buffer, options: { readonly maxOutputLength: number }) => Promise<Buffer>
+
+const decoders: ReadonlyMap<string, Decode> = new Map<string, Decode>([
+  ['gzip', promisify(gunzip)],
+  ['x-gzip', promisify(gunzip)],
+  ['deflate', promisify(inflate)],
+  ['br', promisify(brotliDecompress)],
+])
+
+/** The content codings of bodies that are decoded, as in `Accept-Encoding` (RFC 9110 §12.5.3). */
+export const acceptedEncodings = 'gzip, deflate, br'
+
+/**
+ * The content coding of a body (RFC 9110 §8.4); `undefined` where there is none.
+ *
+ * @throws {Ending} `unsupported-encoding` for any other than gzip, deflate and br, or several
+ */
+export function contentEncodingOf(header: string | undefined): string | undefined {
+  const name = header?.trim().toLowerCase() ?? ''
+  if (name === '' || name === 'identity') return undefined
+  if (decoders.has(name)) return name
+  throw new Ending('unsupported-encoding')
+}
+
+/** Decodes bodies one after the other, so that no more than one of them is in memory beside its own bytes. */
+export class BodyDecoder {
+  #last: Promise<unknown> = Promise.resolve()
+
+  /**
+   * Decodes a body.
+   *
+   * @param encoding as from `contentEncodingOf`
+   * @param limit bytes of what comes of it
+   * @throws {Ending} rejects with `bad-request` for what is not so encoded, and `body-too-large`
+   */
+  decode(body: Buffer, encoding: string, limit: number): Promise<Buffer> {
+    const decoded = this.#last.then(() => decode(body, encoding, limit))
+    this.#last = decoded.catch(() => {})
+    return decoded
+  }
+}
+
+async function decode(body: Buffer, encoding: string, limit: number): Promise<Buffer> {
+  const decoder = decoders.get(encoding)
+  if (!decoder) throw new Ending('unsupported-encoding')
+  try {
+    return await decoder(body, { maxOutputLength: limit })
+  } catch (error) {
+    if (codeOf(error) === 'ERR_BUFFER_TOO_LARGE') {
+      throw new Ending('body-too-large', { hint: `decoded, it may have ${limit} bytes (limits.bodySize)` })
+    }
+    throw new Ending('bad-request', { hint: `the body is not ${encoding}, as Content-Encoding says` })
+  }
+}
