@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { generate, type Packet, parser } from 'mqtt-packet'
+import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import { type Broker, ownPeer } from './broker.js'
-import { explainConnectError } from './connect-failures.js'
 
 /** What the probe needs to know. */
 export interface ProbeOptions {
@@ -69,10 +69,10 @@ async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSign
     })
     incoming.on('error', error => reject(new Error('What answers does not speak MQTT', { cause: error })))
     stream.on('data', (chunk: Buffer) => {
-      if (isTlsAlert(chunk)) reject(new Error(`What answers speaks TLS: ${tlsHint}`))
+      if (isTlsAlert(chunk)) reject(new Error(`What answers speaks TLS: ${silenceHint(false)}`))
       else incoming.parse(chunk)
     })
-    let hint = `; ${tlsHint}`
+    let hint = `; ${silenceHint('encrypted' in stream)}`
     stream.once('data', () => {
       hint = ''
     })
@@ -81,7 +81,7 @@ async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSign
       reject(new Error(text, { cause: error }))
     })
     stream.on('end', () => {
-      reject(new Error(`The broker closed the connection without an answer; ${tlsHint}`))
+      reject(new Error(`The broker closed the connection without an answer; ${silenceHint('encrypted' in stream)}`))
     })
   })
   stream.write(
@@ -96,8 +96,6 @@ async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSign
   )
   await orAbort(answered, signal)
 }
-
-const tlsHint = 'the address of a broker with TLS begins with mqtts://'
 
 /** Whether bytes are an alert of TLS (RFC 8446 §5.1): the answer of a TLS server to other bytes. MQTT servers send no packets of type 1. */
 function isTlsAlert(chunk: Buffer): boolean {

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { isIP, Socket } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
+import { explainConnectError, messageOf } from '../base/connect-errors.js'
 import type { UpstreamConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
 import { codeOf } from '../error-code.js'
@@ -9,14 +10,7 @@ import type { Logger } from '../log.js'
 import { StartError } from '../start-error.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
 import type { Broker, BrokerStream, Peer } from './broker.js'
-import {
-  endingOf,
-  explainConnectError,
-  type Failure,
-  messageOf,
-  Silence,
-  TlsHandshakeEnded,
-} from './connect-failures.js'
+import { endingOf, type Failure, Silence, TlsHandshakeEnded } from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
 import { ReadBuffer, UpstreamSocket } from './upstream-socket.js'
 

@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream'
+import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import type { ReservedClientIds } from '../base/reserved-client-ids.js'
 import type { BrokerStream } from '../broker/broker.js'
 import type { ConnectionLog } from '../connection-log.js'
@@ -180,14 +181,17 @@ export class Tunnel implements ClientListener {
   #brokerLost(error: Error): Ending {
     const { brokerName } = this.#parts
     const silence = this.#silence()
-    return new Ending('broker-lost', { cause: error, detail: silence ?? `${brokerName}: ${error.message}` })
+    return new Ending('broker-lost', {
+      cause: error,
+      detail: silence ?? `${brokerName}: ${explainConnectError(error)}`,
+    })
   }
 
   /** The cause, for the log, of an end before the broker's first byte: a broker with TLS ends connections without it so. */
   #silence(): string | undefined {
     const { brokerName } = this.#parts
-    if (this.#traffic.bytesOut > 0 || !brokerName.includes('mqtt://')) return undefined
-    return `${brokerName} sent nothing; the address of a broker with TLS begins with mqtts://`
+    if (this.#traffic.bytesOut > 0 || !/mqtts?:/.test(brokerName)) return undefined
+    return `${brokerName} sent nothing; ${silenceHint('encrypted' in this.#broker)}`
   }
 
   /** Nothing more goes from the broker to the client but what is already written, and the reason. */

@@ -6,7 +6,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { makeCertificates } from '../broker/certificates.js'
 import { handshake } from '../helpers/handshake.js'
 import { type MosquittoListener, startMosquitto } from '../helpers/mosquitto.js'
-import { type ServingProgram, serving } from '../helpers/program.js'
+import { mqway, type ServingProgram, serving } from '../helpers/program.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
 
@@ -104,6 +104,37 @@ describeWith(['mosquitto', 'openssl'], 'a broker that cannot be reached', () => 
     const gateway = await gatewayTo(`mqtt://127.0.0.1:${port}`, { push: { topics: ['a/#'] } })
     const detail: string = JSON.parse(await readiness(gateway)).detail
     expect(detail).toMatch(new RegExp(`mqtt://127.0.0.1:${port}: .*begins with mqtts://`))
+    const ended = gateway.logged('The connection to the MQTT broker')
+    const { client } = await handshake(gateway.url('ws'))
+    client.send(Buffer.from('100c00044d5154540402000a0000', 'hex'))
+    expect((await ended)['msg']).toMatch(new RegExp(`mqtt://127.0.0.1:${port} sent nothing; .*begins with mqtts://`))
+  })
+
+  it('is named with its cause where push connects without TLS to a port with it, or without the certificate that is asked for', async () => {
+    const certificates = makeCertificates()
+    onTestFinished(() => rmSync(certificates.directory, { recursive: true }))
+    const { port } = await broker({ kind: 'tls', ...certificates.server, clientCa: certificates.ca })
+    const failureOf = async (broker: object | string): Promise<unknown> => {
+      const cwd = directory()
+      const config = { http: { port: 0 }, https: { port: 'off' }, mqtt: { port: 'off' }, data: 'none' }
+      writeFileSync(join(cwd, 'mqway.yaml'), JSON.stringify({ ...config, broker, push: { topics: ['a/#'] } }))
+      const gateway = mqway(['--log-format', 'json'], cwd)
+      onTestFinished(async () => {
+        gateway.child.kill('SIGKILL')
+        await gateway.exited()
+      })
+      for (;;) {
+        const { msg } = JSON.parse(await gateway.line())
+        if (String(msg).includes('push has no connection')) return msg
+      }
+    }
+    expect(await failureOf(`mqtt://127.0.0.1:${port}`)).toMatch(
+      new RegExp(`mqtt://127.0.0.1:${port}: .*begins with mqtts://`),
+    )
+    const url = `mqtts://127.0.0.1:${port}`
+    expect(await failureOf({ url, ca: certificates.ca, servername: 'broker.test' })).toMatch(
+      new RegExp(`${url}: .*broker\\.cert and broker\\.key`),
+    )
   })
 
   it('tells addresses only to those that metrics.allow names', async () => {

@@ -7,6 +7,7 @@ import {
   type ISubackPacket,
   type Packet,
 } from 'mqtt-packet'
+import { explainConnectError, silenceHint } from '../../base/connect-errors.js'
 import { Ending } from '../../endings.js'
 import type { Message, QoS } from '../event.js'
 import { answerError, ConnectionRefusal, disconnection, refusalOf } from './broker-answers.js'
@@ -42,9 +43,6 @@ const sessionExpiryInterval = 0xffff_ffff
  * mosquitto drops what is beyond 1020.
  */
 const maxUntold = 500
-
-const closedWithoutConnack =
-  'the broker closed the connection without CONNACK; the address of a broker with TLS begins with mqtts://'
 
 /** How long a broker that has been told good-bye may take to close the connection, in milliseconds. */
 const lingering = 250
@@ -87,13 +85,19 @@ export class Connection {
       onPacket: packet => this.#receive(packet),
       onError: error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })),
     })
-    this.#stream.on('error', error => this.#close(error))
+    this.#stream.on('error', error => this.#close(this.#explain(error)))
     this.#stream.on('data', (chunk: Buffer) => {
       this.#keepAlive.received()
       if (!this.#closed) incoming.read(chunk)
     })
     this.#stream.on('end', () =>
-      this.destroy(new Error(this.#connack ? 'the broker closed the connection' : closedWithoutConnack)),
+      this.destroy(
+        new Error(
+          this.#connack
+            ? 'the broker closed the connection'
+            : `it closed the connection without CONNACK${this.#tlsHint}`,
+        ),
+      ),
     )
     this.#stream.on('close', () => this.#close(new Error('the connection was lost')))
   }
@@ -254,6 +258,16 @@ export class Connection {
   destroy(reason: Error): void {
     this.#close(reason)
     this.#stream.destroy()
+  }
+
+  /** An error before CONNACK is the cause that there is no session, and is told to a person. */
+  #explain(error: Error): Error {
+    if (this.#connack) return error
+    return new Error(`${explainConnectError(error)}${this.#tlsHint}`, { cause: error })
+  }
+
+  get #tlsHint(): string {
+    return `; ${silenceHint('encrypted' in this.#stream)}`
   }
 
   #handshake(): Promise<void> {
