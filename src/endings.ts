@@ -157,6 +157,13 @@ const table = {
     level: 'warn',
     text: 'Too many delivery receipts are waited for',
   },
+  'filters-too-many': {
+    httpStatus: 503,
+    retryAfter: 10,
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Your user or address has its share of the topic filters of all subscribers (push.maxSubscriptionsBytes)',
+  },
   'too-many-receipts': {
     httpStatus: 429,
     retryAfter: 10,

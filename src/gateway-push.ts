@@ -25,6 +25,7 @@ import type { UpgradeRoute } from './http/upgrade-route.js'
 import type { Logger } from './log.js'
 import type { Metrics } from './metrics.js'
 import type { Notify, NotifyOptions } from './notify/notify.js'
+import { FilterQuota } from './push/filter-quota.js'
 import { openHub } from './push/hub.js'
 import { reservedRules } from './push/journal/reserved-topics.js'
 import type { Journal, JournalBounds } from './push/journal.js'
@@ -152,6 +153,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     closers.push(() => presence.close())
     options.mqttListeners.attach(presence)
     const connections = new LiveConnections()
+    const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
     closers.push(() => connections.close())
 
     const receipts = await openReceipts({
@@ -177,10 +179,12 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       journalEvents: journal.size,
       newest: journal.head,
       listeners: presence.size,
+      filterBytes: filterQuota.figures.bytes,
+      filtersRefused: filterQuota.figures.refused,
       presencePublished: messages.counters.published,
       presenceDropped: messages.counters.dropped,
     }))
-    const push = { hub, journal, publisher: session, presence, receipts, config }
+    const push = { hub, journal, publisher: session, presence, filterQuota, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
     const bodies = {
       limit: limits.bodySize,

@@ -49,6 +49,9 @@ export interface PushFigures {
   readonly cutOff: number
   /** Devices that listen, on any transport; MQTT clients of the embedded broker too. */
   readonly listeners: number
+  /** Bytes of the filters of subscribers, and subscriptions that were refused at their bound. */
+  readonly filterBytes: number
+  readonly filtersRefused: number
   /** Messages of who comes and goes, and those that could not be published. */
   readonly presencePublished: number
   readonly presenceDropped: number
@@ -346,6 +349,12 @@ function watchPush(registry: Registry, read: () => PushFigures): void {
     'mqway_push_listeners',
     'Devices that listen, MQTT clients of the embedded broker too',
     figures => figures.listeners,
+  )
+  gauge('mqway_push_filter_bytes', 'Bytes of the topic filters of subscribers', ({ filterBytes }) => filterBytes)
+  counter(
+    'mqway_push_filters_refused_total',
+    'Subscriptions that were refused at push.maxSubscriptionsBytes',
+    ({ filtersRefused }) => filtersRefused,
   )
   gauge('mqway_push_journal_events', 'Events in the journal', ({ journalEvents }) => journalEvents)
   gauge('mqway_push_newest_event', 'The number of the newest event in its epoch', ({ newest }) => newest)

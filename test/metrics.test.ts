@@ -76,6 +76,8 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     gaps: 2,
     cutOff: 3,
     listeners: 6,
+    filterBytes: 11,
+    filtersRefused: 12,
     presencePublished: 7,
     presenceDropped: 8,
   }
@@ -86,6 +88,8 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     'mqway_push_catching_up 1',
     'mqway_push_subscribers 4',
     'mqway_push_listeners 6',
+    'mqway_push_filter_bytes 11',
+    'mqway_push_filters_refused_total 12',
     'mqway_push_journal_events 5',
     'mqway_push_newest_event 9',
     'mqway_push_deliveries_total{kind="live"} 5',

@@ -14,6 +14,8 @@ declare module 'aedes' {
 
 /** Steps of a scan that are done at once; more of them wait for a time slice. */
 const immediateSteps = 128
+/** Filters that are looked for without waiting for a time slice. */
+const immediateFilters = 64
 /** Messages that are sent without waiting for a time slice. */
 const immediateMessages = 8
 /** Batches that are looked for and read at the same time. */
@@ -107,6 +109,8 @@ export class RetainedDelivery {
   async #deliver(client: Client, filters: readonly string[]): Promise<void> {
     const { retained, slicer, accountOf } = this.#options
     const account = accountOf(client)
+    // Its first step takes as long as there are filters.
+    if (filters.length > immediateFilters) await slicer.next('retained messages')
     const scan = retained.scan(filters)
     let steps = 0
     let batch = scan.next(() => ++steps >= immediateSteps)

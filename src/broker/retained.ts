@@ -108,6 +108,8 @@ export class Retained {
   *#match(filters: readonly string[]): Generator<string | undefined> {
     const system = filters.filter(isSystem)
     if (system.length > 0) yield* this.#system.match(system)
+    // To match filters is work before the first topic is found: a thousand of them take milliseconds.
+    if (this.#quota.entries.size === 0) return
     if (system.length < filters.length) yield* this.#quota.entries.match(filters.filter(filter => !isSystem(filter)))
   }
 

@@ -63,6 +63,11 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .optional()
       .describe('Bytes of topics and payloads to keep. 1 GiB when left out; 128 MiB with the journal in memory'),
     maxAge: maxAge.prefault('7d').describe('How old an event gets'),
+    maxSubscriptionsBytes: size({ min: '1MiB' })
+      .prefault('128MiB')
+      .describe(
+        'Bytes of the topic filters of all event streams, polls and sockets, with 512 for each; no user or address gets more than half of what is left for others',
+      ),
     maxRetained: wholeNumber(1, 10_000_000)
       .default(100_000)
       .describe('Topics with a retained message for newcomers; those of further topics are not kept'),

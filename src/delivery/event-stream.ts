@@ -6,6 +6,7 @@ import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
 import type { DeliveryOptions } from './delivery.js'
 import type { Beating, Heartbeats } from './heartbeats.js'
+import { holdSubscriber } from './hold-subscriber.js'
 import { hubEnding } from './hub-endings.js'
 import type { ConnectionEvents, LiveConnection } from './live-connections.js'
 import { requirePermitted } from './permitted.js'
@@ -70,17 +71,17 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   /**
    * Nothing is written to it before this turn of the event loop is over.
    *
-   * @throws {Ending} as `ApiGate.hold`, and `shutting-down`
+   * @throws {Ending} as `holdSubscriber`, and `shutting-down`
    */
   constructor(house: StreamHouse, order: StreamOrder) {
     const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
-    const { gate, connections, push, heartbeats } = house
+    const { connections, push, heartbeats } = house
     const { user } = caller.identity
     this.#house = house
     this.#body = body
     this.#filters = filters
     this.#address = caller.client.address
-    this.#release = gate.hold(caller)
+    this.#release = holdSubscriber(house, caller, filters)
     try {
       this.#connection = connections.open(caller.identity, this)
     } catch (error) {

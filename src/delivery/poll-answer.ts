@@ -6,6 +6,7 @@ import type { SubscribeOptions, Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
 import type { DeliveryOptions } from './delivery.js'
+import { holdSubscriber } from './hold-subscriber.js'
 import type { OpenPoll } from './open-polls.js'
 import type { PollWire } from './poll-wire.js'
 
@@ -77,14 +78,14 @@ export class PollAnswer implements Sink, OpenPoll {
   #begun = false
   #over = false
 
-  /** @throws {Ending} as `ApiGate.hold` */
+  /** @throws {Ending} as `holdSubscriber` */
   constructor(options: DeliveryOptions, order: PollOrder) {
-    const { gate, push } = options
+    const { push } = options
     const { caller, device, wire, timeout, heartbeat, filters, encode, cursor, last, limit } = order
     this.#options = options
     this.#order = order
     this.#isDue = timeout === 0
-    this.#release = gate.hold(caller)
+    this.#release = holdSubscriber(options, caller, filters)
     const { user } = caller.identity
     const { address } = caller.client
     this.#attendance =

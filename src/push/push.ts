@@ -1,4 +1,5 @@
 import type { PushConfig } from '../config/push.js'
+import type { FilterQuota } from './filter-quota.js'
 import type { Hub } from './hub.js'
 import type { Journal } from './journal.js'
 import type { Presence } from './presence.js'
@@ -12,5 +13,7 @@ export interface Push {
   readonly publisher: Publisher
   readonly receipts: Receipts
   readonly presence: Presence
+  /** Counts the filters of subscribers. */
+  readonly filterQuota: FilterQuota
   readonly config: PushConfig
 }

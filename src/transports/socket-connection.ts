@@ -1,5 +1,5 @@
 import type { Client } from '../access/client-address.js'
-import { networkOf } from '../access/limits.js'
+import { accountOf, networkOf } from '../access/limits.js'
 import type { ConnectionLog } from '../connection-log.js'
 import type { Beating } from '../delivery/heartbeats.js'
 import { hubEnding } from '../delivery/hub-endings.js'
@@ -9,6 +9,7 @@ import type { SocketWire, WireListener } from '../delivery/socket-wire.js'
 import { Ending } from '../endings.js'
 import { ParameterError } from '../http/parameters.js'
 import type { Identity } from '../identity.js'
+import type { HeldFilters } from '../push/filter-quota.js'
 import type { SubscribeOptions, Subscription } from '../push/hub.js'
 import type { Attendance } from '../push/presence.js'
 import type { CloseReason, Gap, Sink } from '../push/sink.js'
@@ -47,6 +48,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   readonly #house: SocketHouse
   readonly #wire: SocketWire
   readonly #log: ConnectionLog
+  readonly #held: HeldFilters
   readonly #connection: LiveConnection
   readonly #attendance: Attendance
   readonly #subscription: Subscription
@@ -64,14 +66,15 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
    * Nothing but the welcome is written before this turn of the event loop is over.
    *
    * @param makeWire puts it on its WebSocket; nothing may have been read from that
-   * @throws {Ending} `shutting-down`
+   * @throws {Ending} `shutting-down`, `filters-too-many`
    */
   constructor(house: SocketHouse, order: SocketOrder, makeWire: (listener: WireListener) => SocketWire) {
     const { push, connections, heartbeats, pings } = house
     const { identity, client, device, filters, log, ...wanted } = order
     this.#house = house
     this.#log = log
-    this.#connection = connections.open(identity, this)
+    this.#held = push.filterQuota.hold(accountOf(identity.user, client.address), filters)
+    this.#connection = this.#open(connections, identity)
     const { id } = this.#connection
     const topics: OwnTopics = { in: `socket/${id}/in`, out: `socket/${id}/out` }
     const all = [...new Set([topics.out, ...filters])]
@@ -80,7 +83,12 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
       ...{ transport: 'socket', topics: all },
     })
     this.#subscription = push.hub.subscribe({ ...wanted, filters: all, device, sink: this })
-    const parts = { connection: this.#connection, subscription: this.#subscription, attendance: this.#attendance }
+    const parts = {
+      connection: this.#connection,
+      subscription: this.#subscription,
+      attendance: this.#attendance,
+      held: this.#held,
+    }
     this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })
     this.#pings = { wroteAt: 0, beat: () => this.#ping() }
     this.#wire = makeWire(this)
@@ -97,6 +105,15 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     log.setBindings({ socket: id, device })
     log.info({ topics: filters.slice(0, maxLoggedFilters) }, 'connected')
     this.#send('welcome', { connection: id, device, topics, heartbeat: push.config.heartbeat / 1000 })
+  }
+
+  #open(connections: SocketHouse['connections'], identity: Identity): LiveConnection {
+    try {
+      return connections.open(identity, this)
+    } catch (error) {
+      this.#held.release()
+      throw error
+    }
   }
 
   /** Bytes that wait for the client. */
@@ -172,6 +189,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     heartbeats.delete(this)
     pings.delete(this.#pings)
     this.#subscription.close()
+    this.#held.release()
     // With a thousand filters, that takes some milliseconds; and a hundred may go at the same time.
     queue.add({
       work: () => {

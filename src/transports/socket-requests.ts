@@ -7,6 +7,7 @@ import { Ending } from '../endings.js'
 import { ParameterError } from '../http/parameters.js'
 import type { Identity } from '../identity.js'
 import type { Message } from '../push/event.js'
+import type { HeldFilters } from '../push/filter-quota.js'
 import type { Subscription } from '../push/hub.js'
 import { sizeOf } from '../push/journal.js'
 import type { Attendance } from '../push/presence.js'
@@ -38,6 +39,8 @@ export interface Asking {
   readonly topics: OwnTopics
   readonly subscription: Subscription
   readonly attendance: Attendance
+  /** What counts its filters. */
+  readonly held: HeldFilters
   /** The filters that it begins with, without its own topic. */
   readonly filters: readonly string[]
 }
@@ -99,11 +102,13 @@ export class SocketRequests {
 
   #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: Answer) => void): Promise<void> {
     this.#spend(topics.length)
-    const { subscription, attendance, topics: own } = this.#asking
+    const { subscription, attendance, held, topics: own } = this.#asking
     const refused = topics.findIndex(filter => filter !== own.out && !this.#permissions.maySubscribe(filter))
     if (refused !== -1) throw RequestRefusal.ofTopic(`topics[${refused}]`, topics[refused] ?? '')
     const added = new Set(topics.filter(filter => filter !== own.out && !this.#filters.has(filter)))
-    requireRoom([...this.#filters, ...added])
+    const all = [...this.#filters, ...added]
+    requireRoom(all)
+    held.change(all)
     for (const filter of added) this.#filters.add(filter)
     if (added.size > 0) attendance.add([...added])
     return this.#change(applied => subscription.change({ add: [...added], cursor, applied }), done)
@@ -123,8 +128,9 @@ export class SocketRequests {
   }
 
   #remove(filters: readonly string[], done: (answer: Answer) => void): Promise<void> {
-    const { subscription, attendance } = this.#asking
+    const { subscription, attendance, held } = this.#asking
     for (const filter of filters) this.#filters.delete(filter)
+    held.change(this.#filters)
     if (filters.length > 0) attendance.remove(filters)
     return this.#change(applied => subscription.change({ remove: filters, applied }), done)
   }

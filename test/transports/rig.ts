@@ -25,6 +25,7 @@ import { StreamQueue } from '../../src/listen/stream-queue.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/listen/web-servers.js'
 import { createMetrics } from '../../src/metrics.js'
 import type { Event, Message } from '../../src/push/event.js'
+import { FilterQuota } from '../../src/push/filter-quota.js'
 import { type Hub, openHub } from '../../src/push/hub.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import type { Attendance, Listener, Presence } from '../../src/push/presence.js'
@@ -238,5 +239,6 @@ async function openPush(config: Config, options: RigOptions, log: DeliveryOption
   const hub = await openHub({ journal, bounds: { ...settings, recent }, log })
   const presence: Presence = new AttendanceList()
   const publisher = { connected: true, publish: (sent: Message) => journal.append(sent) }
-  return { journal, hub, presence, receipts: noReceipts, publisher, ...options.parts, config: settings }
+  const filterQuota = new FilterQuota(settings.maxSubscriptionsBytes)
+  return { journal, hub, presence, filterQuota, receipts: noReceipts, publisher, ...options.parts, config: settings }
 }

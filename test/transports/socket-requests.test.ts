@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { Ending } from '../../src/endings.js'
 import { formatId } from '../../src/push/event.js'
+import { FilterQuota } from '../../src/push/filter-quota.js'
 import type { Receipt, ReceiptRequest, Receipts } from '../../src/push/receipts.js'
 import { People } from '../helpers/people.js'
 import { eventually } from '../helpers/wait.js'
@@ -52,6 +53,16 @@ const live = async (socket: TestSocket): Promise<TestSocket> => {
 }
 
 describe('filters of a socket', () => {
+  it('are refused where its user or address has its share of all, which it has until it unsubscribes', async () => {
+    const rig = await startSocketRig({ parts: { filterQuota: new FilterQuota(4000) } })
+    const socket = await live(await rig.connect())
+    const other = await live(await rig.connect())
+    expect(await socket.ask({ type: 'subscribe', topics: ['a', 'b', 'c'] })).toMatchObject({ type: 'ok' })
+    expect(await other.ask({ type: 'subscribe', topics: ['d'] })).toMatchObject({ reason: 'filters-too-many' })
+    expect(await socket.ask({ type: 'unsubscribe', topics: ['a', 'b'] })).toMatchObject({ type: 'ok' })
+    expect(await other.ask({ type: 'subscribe', topics: ['d'] })).toMatchObject({ type: 'ok', topics: ['d'] })
+  })
+
   it('are counted in levels and characters, too, and what is too much changes nothing', async () => {
     const rig = await startSocketRig({ config: { limits: { topicLevels: 100, topicLength: '60KiB' } } })
     const socket = await live(await rig.connect())

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { afterEach, describe, expect, it } from 'vitest'
 import { knownAs } from '../../src/identity.js'
 import { formatId } from '../../src/push/event.js'
+import { FilterQuota } from '../../src/push/filter-quota.js'
 import { registerEvents } from '../../src/transports/sse.js'
 import { startTestGateway } from '../helpers/gateway.js'
 import { EventStreamParser } from '../helpers/sse-parser.js'
@@ -294,6 +295,15 @@ describe('event streams', () => {
     const later = await openIn1('topic=a', { accept: 'text/event-stream' })
     await later.live()
     expect(later.parser.retry).toBe(2000)
+  })
+
+  it('are refused where the user or address has its share of all topic filters, until it has fewer', async () => {
+    await start({ parts: { filterQuota: new FilterQuota(2000) } })
+    const first = await openIn1('topic=a')
+    expect((await openIn1('topic=a')).status).toBe(503)
+    first.leave()
+    await eventually(() => rig.limits.open === 0)
+    expect((await openIn1('topic=a')).status).toBe(200)
   })
 
   it('are answered with 200 and the event end where it cannot be found out just now who asks', async () => {
