@@ -99,7 +99,7 @@ export interface RigOptions {
   /** Over what the configuration says; times in milliseconds. */
   readonly push?: Partial<PushConfig>
   /** Instead of parts that only write down what they are asked. */
-  readonly parts?: Partial<Pick<Push, 'publisher' | 'receipts' | 'presence'>>
+  readonly parts?: Partial<Pick<Push, 'publisher' | 'receipts' | 'presence' | 'filterQuota'>>
   /** Bounds of what the hub keeps in memory. */
   readonly recent?: { readonly maxEvents: number; readonly maxBytes: number }
   /** How many events the journal keeps. */
