@@ -93,11 +93,11 @@ export function describeApi(operations: readonly Operation[]): object {
   }
 }
 
-function describeOperation({ method, path, summary, query, body, rawBody, responses }: Operation): object {
-  const parameters = [...pathParameters(path), ...queryParameters(query)]
+function describeOperation({ method, path, summary, query, headers, body, rawBody, responses }: Operation): object {
+  const parameters = [...pathParameters(path), ...queryParameters(query), ...headerParameters(headers)]
   const content = {
     ...(body && { 'application/json': { schema: toSchema(body) } }),
-    ...(rawBody !== undefined && { '*/*': { schema: { description: rawBody } } }),
+    ...(rawBody !== undefined && rawContent(rawBody)),
   }
   return {
     operationId: operationId(method, path),
@@ -143,7 +143,35 @@ function queryParameters(query: z.ZodType | undefined): object[] {
   })
 }
 
-function describeResponse(status: number, { description, type, schema }: OperationResponse): object {
+function headerParameters(headers: Operation['headers'] = {}): object[] {
+  return Object.entries(headers).map(([name, description]) => ({
+    name,
+    in: 'header',
+    required: false,
+    description,
+    schema: { type: 'string' },
+  }))
+}
+
+/** A body of any type. The types have names, because generated clients write whatever has none as JSON: a text in quotes. */
+function rawContent(description: string): object {
+  return {
+    'text/plain': { schema: { type: 'string', description } },
+    'application/octet-stream': { schema: { type: 'string', format: 'binary', description } },
+  }
+}
+
+function describeResponse(status: number, { headers, ...response }: OperationResponse): object {
+  const described = describeContent(status, response)
+  if (!headers) return described
+  const named = Object.entries(headers).map(([name, description]) => [
+    name,
+    { description, schema: { type: 'string' } },
+  ])
+  return { ...described, headers: Object.fromEntries(named) }
+}
+
+function describeContent(status: number, { description, type, schema }: OperationResponse): object {
   if (schema) return { description, content: { [type ?? 'application/json']: { schema: toSchema(schema) } } }
   if (status >= 400 && type !== 'text/plain')
     return { description, content: { 'application/problem+json': { schema: problemReference } } }

@@ -8,6 +8,8 @@ export interface Operation {
   /** One sentence. */
   readonly summary: string
   readonly query?: z.ZodType
+  /** Descriptions of request headers, by name; none of them is required. */
+  readonly headers?: Readonly<Record<string, string>>
   readonly body?: z.ZodType
   /** What a body of any other type is, where one is taken too. */
   readonly rawBody?: string
@@ -20,4 +22,6 @@ export interface OperationResponse {
   /** Default: `application/json` where there is a schema. */
   readonly type?: string
   readonly schema?: z.ZodType
+  /** Descriptions of headers, by name. */
+  readonly headers?: Readonly<Record<string, string>>
 }

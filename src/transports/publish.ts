@@ -92,17 +92,25 @@ export const publishOperations: readonly Operation[] = [
     path: url,
     summary: 'Publishes the body as a message on topic, or, without topic, what the body says as JSON.',
     query,
+    headers: {
+      'Idempotency-Key':
+        'Makes one message of several tries: the same key with the same request is published once, for 10 minutes',
+    },
     body: z.union([z.strictObject({ messages: z.array(messageJson).min(1).max(maxMessages) }), messageJson]),
     rawBody: 'With topic: the payload, whatever its type',
     responses: {
       201: {
         description: 'Published, and in the journal',
         schema: z.union([z.object({ id }), z.object({ ids: z.array(id) })]),
+        headers: {
+          'Idempotency-Replayed': 'true where this is the answer to an earlier request with this Idempotency-Key',
+        },
       },
       400: { description: 'A parameter, or a member of the body, is wrong; nothing is published' },
       403: { description: 'A topic is not open to the caller; nothing is published' },
       409: { description: 'The first request with this Idempotency-Key is under way' },
-      413: { description: 'The body is too large' },
+      413: { description: 'The body is too large, as it comes or decoded' },
+      415: { description: 'The Content-Encoding of the body is not gzip, deflate or br' },
       422: { description: 'The Idempotency-Key was used for another request' },
       429: { description: 'Too many messages per second, or receipts of too many devices are waited for' },
       503: { description: 'The broker or the journal is away; ids has what of a batch was published before' },
@@ -122,7 +130,7 @@ export function registerPublish(app: FastifyInstance, options: PublishRouteOptio
     gate,
     url,
     allowed: ['POST'],
-    headers: 'authorization, content-encoding, content-type, idempotency-key',
+    headers: 'authorization, content-type, idempotency-key',
   })
 }
 

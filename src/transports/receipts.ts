@@ -146,7 +146,7 @@ export function registerReceipts(app: FastifyInstance, options: DeliveryOptions)
     gate,
     url,
     allowed: ['GET', 'POST'],
-    headers: 'authorization, content-encoding, content-type',
+    headers: 'authorization, content-type',
   })
 }
 

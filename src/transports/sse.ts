@@ -20,9 +20,10 @@ const url = '/v1/events'
 
 const query = z.object({
   ...subscribeFields,
-  last_event_id: subscribeFields.cursor.describe(
-    'The same as cursor; also lastEventId, and the header Last-Event-ID: the newest counts',
+  lastEventId: subscribeFields.cursor.describe(
+    'The same as cursor, and as the header Last-Event-ID: the newest counts',
   ),
+  last_event_id: subscribeFields.cursor.describe('The same as lastEventId'),
   enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
 })
 
@@ -37,6 +38,9 @@ export const eventsOperations: readonly Operation[] = [
     path: url,
     summary: 'An event stream for EventSource (text/event-stream): what is there, and then what comes',
     query,
+    headers: {
+      'Last-Event-ID': 'The id of the last event that is known; of this and those in the query, the newest counts',
+    },
     responses: {
       200: { description: 'The stream; it ends when the gateway or the client says so', type: 'text/event-stream' },
     },

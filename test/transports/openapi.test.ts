@@ -125,6 +125,20 @@ describe('GET /v1/openapi.json', () => {
     })
   })
 
+  it('describes headers of requests and responses', () => {
+    const names = (method: string, path: string) =>
+      operationIn(document, method, path).parameters?.flatMap(each => (each.in === 'header' ? each.name : []))
+    expect(names('post', '/v1/publish')).toEqual(['Idempotency-Key'])
+    expect(names('get', '/v1/events')).toEqual(['Last-Event-ID'])
+    expect(operationIn(document, 'post', '/v1/publish').responses['201']).toHaveProperty('headers.Idempotency-Replayed')
+  })
+
+  it('says that a body of text is text: clients write what is typed as nothing as JSON, in quotes', () => {
+    const { content } = operationIn(document, 'post', '/v1/publish').requestBody ?? {}
+    expect(content?.['text/plain']).toMatchObject({ schema: { type: 'string' } })
+    expect(Object.keys(content ?? {})).toEqual(['application/json', 'text/plain', 'application/octet-stream'])
+  })
+
   it('describes methods that are answered', async () => {
     for (const { path, method } of operations().filter(each => each.path !== '/v1/socket')) {
       const url = `${rig.url}${path.replace(/\{\w+\}/, 'nobody')}`

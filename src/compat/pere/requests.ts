@@ -13,7 +13,7 @@ import { topicPredicate } from '../../push/topics.js'
 const longestId = 64
 
 /** The headers that a page of another origin may send. */
-export const allowedHeaders = 'authorization, cache-control, content-encoding, content-type, device, last-event-id'
+export const allowedHeaders = 'authorization, cache-control, content-type, device, last-event-id'
 
 /** Reads the channel that a request names: a topic, in one part of the path. */
 export type ChannelReader = (request: FastifyRequest) => string
