@@ -1,0 +1,35 @@
+import { describe, expect, it } from 'vitest'
+import { disconnection, refusalOf, TakenOver } from '../../src/push/session/broker-answers.js'
+
+describe('the refusal of a CONNECT', () => {
+  it.each([
+    [4, /user name or password \(push\.username, push\.password\)/],
+    [5, /not authorize .*push\.username/],
+    [2, /client id \(push\.clientId\)/],
+    [134, /push\.username/],
+    [135, /push\.username/],
+    [133, /push\.clientId/],
+    [137, /busy/],
+    [159, /so many connections/],
+    [200, /does not name the reason \(code 200\)/],
+  ])('%d is said in words, with the option and the code', (code, text) => {
+    expect(refusalOf(code).message).toMatch(text)
+    expect(refusalOf(code).message).toContain(`code ${code}`)
+  })
+
+  it('has the broker’s own words', () => {
+    expect(refusalOf(135, 'bad tenant').message).toContain(': bad tenant (code 135)')
+  })
+
+  it('may come from the version of MQTT, and is tried again with another one then', () => {
+    expect([1, 132, 134].map(code => refusalOf(code).mayBeDialect)).toEqual([true, true, false])
+  })
+})
+
+describe('a DISCONNECT of the broker', () => {
+  it('is said in words', () => {
+    expect(disconnection(0x8e)).toBeInstanceOf(TakenOver)
+    expect(disconnection(0x8b).message).toContain('it is shutting down (code 139)')
+    expect(disconnection(undefined).message).toContain('reason code 0')
+  })
+})
