@@ -10,10 +10,12 @@ export const withoutTls = 'the address of a broker without TLS begins with mqtt:
  * @param isTls whether the connection has TLS
  */
 export function silenceHint(isTls: boolean): string {
-  return isTls ? 'does it ask for broker.cert and broker.key?' : 'the address of a broker with TLS begins with mqtts://'
+  return isTls
+    ? 'does it ask for a client certificate (cert, key)?'
+    : 'the address of a broker with TLS begins with mqtts://'
 }
 
-const unknownCa = 'its certificate comes from an unknown CA; name that as broker.ca'
+const unknownCa = 'its certificate comes from an unknown CA; name that as ca'
 
 const explanations: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'nothing listens there',
@@ -40,12 +42,13 @@ const explanations: Readonly<Record<string, string>> = {
   ERR_SSL_PACKET_LENGTH_TOO_LONG: `it does not speak TLS; ${withoutTls}`,
   ERR_SSL_UNSUPPORTED_PROTOCOL: 'it speaks no TLS version that is supported here',
   ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: 'it does not take the TLS versions that are spoken here',
-  ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE: 'it refused the TLS handshake; it may ask for broker.cert and broker.key',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name; see broker.servername',
+  ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE:
+    'it refused the TLS handshake; it may ask for a client certificate (cert, key)',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name; see servername',
   CERT_HAS_EXPIRED: 'its certificate has expired',
   CERT_NOT_YET_VALID: 'its certificate is not valid yet; is the clock right?',
   CERT_REVOKED: 'its certificate was revoked',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed; name it, or its CA, as broker.ca',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed; name it, or its CA, as ca',
   SELF_SIGNED_CERT_IN_CHAIN: unknownCa,
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: unknownCa,
   UNABLE_TO_GET_ISSUER_CERT: unknownCa,
@@ -67,7 +70,7 @@ export function explainConnectError(error: unknown): string {
 /** @param error of a connection attempt; `undefined` where nothing is known of it but its own message */
 export function connectErrorCause(error: unknown): string | undefined {
   const code = codeOf(firstOf(error))
-  if (certificateAlert.test(code)) return 'it asks for another client certificate; see broker.cert and broker.key'
+  if (certificateAlert.test(code)) return 'it asks for another client certificate (cert, key)'
   return explanations[code]
 }
 

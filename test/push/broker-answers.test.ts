@@ -3,22 +3,33 @@ import { disconnection, refusalOf, TakenOver } from '../../src/push/session/brok
 
 describe('the refusal of a CONNECT', () => {
   it.each([
-    [4, /user name or password \(push\.username, push\.password\)/],
-    [5, /not authorize .*push\.username/],
-    [2, /client id \(push\.clientId\)/],
-    [134, /push\.username/],
-    [135, /push\.username/],
-    [133, /push\.clientId/],
+    [4, /user name or password/],
+    [5, /not authorize/],
+    [2, /client id/],
+    [134, /user name or password/],
+    [135, /not authorize/],
+    [133, /client id/],
     [137, /busy/],
     [159, /so many connections/],
     [200, /does not name the reason \(code 200\)/],
-  ])('%d is said in words, with the option and the code', (code, text) => {
+  ])('%d is said in words, with the code', (code, text) => {
     expect(refusalOf(code).message).toMatch(text)
     expect(refusalOf(code).message).toContain(`code ${code}`)
   })
 
   it('has the broker’s own words', () => {
     expect(refusalOf(135, 'bad tenant').message).toContain(': bad tenant (code 135)')
+  })
+
+  it('may be for the login', () => {
+    expect([4, 5, 134, 135, 3, 133].map(code => refusalOf(code).isOfLogin)).toEqual([
+      true,
+      true,
+      true,
+      true,
+      false,
+      false,
+    ])
   })
 
   it('may come from the version of MQTT, and is tried again with another one then', () => {

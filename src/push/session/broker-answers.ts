@@ -1,15 +1,26 @@
 import { Ending } from '../../endings.js'
 import { packetTooLarge } from './packet-too-large.js'
 
+/** Bad user name or password, not authorized (MQTT 3.1.1 table 3.1, MQTT 5 §3.2.2.2). */
+const loginCodes: ReadonlySet<number> = new Set([4, 5, 134, 135])
+
 /** The broker did not let the connection in. */
 export class ConnectionRefusal extends Error {
   override readonly name = 'ConnectionRefusal'
   /** Whether it may be that the broker does not speak the dialect. */
   readonly mayBeDialect: boolean
+  /** Of CONNACK, where there was one. */
+  readonly code: number | undefined
 
-  constructor(text: string, mayBeDialect: boolean, cause?: unknown) {
+  constructor(text: string, mayBeDialect: boolean, { cause, code }: { cause?: unknown; code?: number } = {}) {
     super(text, cause === undefined ? undefined : { cause })
     this.mayBeDialect = mayBeDialect
+    this.code = code
+  }
+
+  /** Whether the broker refuses the user name, the password, or that user. */
+  get isOfLogin(): boolean {
+    return this.code !== undefined && loginCodes.has(this.code)
   }
 }
 
@@ -20,10 +31,10 @@ export class TakenOver extends Error {
 
 const [wrongVersion, wrongClientId, unavailable, wrongPassword, unauthorized] = [
   'it does not speak this version of MQTT',
-  'it does not accept the client id (push.clientId)',
+  'it does not accept the client id',
   'it says that its service is unavailable',
-  'it does not accept the user name or password (push.username, push.password)',
-  'it does not authorize the session (push.username, push.password)',
+  'it does not accept the user name or password',
+  'it does not authorize the session',
 ]
 
 /** Return codes of MQTT 3.1.1 (table 3.1), and reason codes of MQTT 5 in CONNACK and DISCONNECT (§3.2.2.2, §3.14.2.1). */
@@ -47,7 +58,7 @@ const refusals: Readonly<Record<number, string>> = {
   139: 'it is shutting down',
   140: 'it asks for another way to log in (an authentication method of MQTT 5)',
   141: 'it has got no packet within the keep-alive time',
-  142: 'another session has the same client id (push.clientId)',
+  142: 'another session has the same client id',
   144: 'it does not accept a topic',
   147: 'it has got more messages at once than it takes',
   149: 'it does not take packets of this size',
@@ -71,7 +82,7 @@ function describe(code: number, reasonString: string | undefined): string {
 
 /** The refusal of a code of CONNACK other than 0. */
 export function refusalOf(code: number, reasonString?: string): ConnectionRefusal {
-  return new ConnectionRefusal(describe(code, reasonString), code === 1 || code === 0x84)
+  return new ConnectionRefusal(describe(code, reasonString), code === 1 || code === 0x84, { code })
 }
 
 /** The error of a DISCONNECT from the broker. */

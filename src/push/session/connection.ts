@@ -385,7 +385,8 @@ export class Connection {
     this.#closed = reason
     this.#keepAlive.stop()
     // A broker that does not know what it reads may as well just close.
-    const refusal = reason instanceof ConnectionRefusal ? reason : new ConnectionRefusal(reason.message, true, reason)
+    const refusal =
+      reason instanceof ConnectionRefusal ? reason : new ConnectionRefusal(reason.message, true, { cause: reason })
     this.#onConnack?.(refusal)
     this.#inFlight.close(reason)
     for (const settle of this.#pings.splice(0)) settle(reason)

@@ -7,7 +7,7 @@ import type { Event, Message } from '../event.js'
 import { type Journal, sizeOf } from '../journal.js'
 import { type Publisher, type PublishOptions, usualPublishTime } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
-import { TakenOver } from './broker-answers.js'
+import { ConnectionRefusal, TakenOver } from './broker-answers.js'
 import { openClientId, type SessionClientId } from './client-id.js'
 import { Connection, type ConnectionOptions, publishSize } from './connection.js'
 import type { Custodian, SessionStream } from './custody.js'
@@ -309,7 +309,8 @@ class BrokerSession implements Session {
 /** Why there is no session, with the broker's address. */
 function describeFailure(reason: Error, brokerName = 'the broker in this process'): string {
   const text = reason instanceof Ending ? (reason.detail ?? reason.text) : reason.message
-  return text.startsWith(`${brokerName}: `) ? text : `${brokerName}: ${text}`
+  const login = reason instanceof ConnectionRefusal && reason.isOfLogin ? ': see push.username and push.password' : ''
+  return (text.startsWith(`${brokerName}: `) ? text : `${brokerName}: ${text}`) + login
 }
 
 /**
