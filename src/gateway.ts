@@ -11,6 +11,7 @@ import { SiteRules } from './access/site-rules.js'
 import { SocketLimits } from './access/socket-limits.js'
 import { compileTunnelConditions } from './access/tunnel-conditions.js'
 import { UserLimits } from './access/user-limits.js'
+import { spellingsOf } from './base/path-spellings.js'
 import { ReservedClientIds } from './base/reserved-client-ids.js'
 import { SliceMonitor } from './base/slice-monitor.js'
 import { TimeSlicer } from './base/time-slicer.js'
@@ -427,15 +428,26 @@ function whereOf(
   return { host: host ?? config.host, unixSocketMode }
 }
 
-/** Exactly one of the four is there, which the schema sees to. */
+/**
+ * Exactly one of the four is there, which the schema sees to. A prefix, suffix or pattern has to match every spelling of a path: `//a` and
+ * `/b/../a` are `/a`, too.
+ */
 function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig): (path: string) => boolean {
   // The paths of requests are normalized, too.
   const [prefix, suffix, whole] = [pathPrefix, pathSuffix, path].map(each => each && normalizePath(each))
-  if (prefix !== undefined) return candidate => candidate.startsWith(prefix)
-  if (suffix !== undefined) return candidate => candidate.endsWith(suffix)
+  if (prefix !== undefined) {
+    const prefixes = spellingsOf(prefix)
+    return candidate => spellingsOf(candidate).every(spelling => prefixes.some(own => spelling.startsWith(own)))
+  }
+  if (suffix !== undefined) {
+    const suffixes = spellingsOf(suffix)
+    return candidate => spellingsOf(candidate).every(spelling => suffixes.some(own => spelling.endsWith(own)))
+  }
   if (pathPattern !== undefined) {
     const pattern = new RegExp(pathPattern, 'u')
-    return candidate => pattern.test(candidate)
+    // A pattern with an escape is about the path as it is sent.
+    if (pathPattern.includes('%')) return candidate => pattern.test(candidate)
+    return candidate => spellingsOf(candidate).every(spelling => pattern.test(spelling))
   }
   const trimmed = whole?.replace(/\/$/, '')
   return candidate => candidate.replace(/\/$/, '') === trimmed

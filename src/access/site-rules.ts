@@ -1,4 +1,4 @@
-import { posix } from 'node:path'
+import { spellingsOf } from '../base/path-spellings.js'
 import { Ending } from '../endings.js'
 import { compileAddresses } from './addresses.js'
 
@@ -35,20 +35,10 @@ export class SiteRules {
    */
   checkPath(path: string): void {
     if (this.#ends.length === 0 && this.#patterns.length === 0) return
-    const decoded = decode(path)
-    for (const spelling of new Set([path, decoded, posix.normalize(decoded)])) {
+    for (const spelling of spellingsOf(path)) {
       const isDenied =
         this.#ends.some(end => spelling.endsWith(end)) || this.#patterns.some(rule => rule.test(spelling))
       if (isDenied) throw new Ending('path-refused')
     }
-  }
-}
-
-/** A path that is not well encoded leads nowhere. */
-function decode(path: string): string {
-  try {
-    return decodeURIComponent(path)
-  } catch {
-    return path
   }
 }

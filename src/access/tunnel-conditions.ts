@@ -28,19 +28,28 @@ export function compileTunnelConditions({ hosts, ports, allow }: TunnelCondition
   }
 }
 
-/** A request without a host is at none. */
+/**
+ * A request without a host is at none. A regular expression with a colon in it is about the host with its port, where the client sends one
+ * that is not 80 or 443.
+ */
 function compileHosts(patterns: readonly string[]): (host: string | undefined) => boolean {
-  const tests = patterns.map((pattern): ((name: string) => boolean) => {
+  const tests = patterns.map((pattern): ((name: string, withPort: string) => boolean) => {
     const source = /^\/(.+)\/$/s.exec(pattern)?.[1]
     if (source !== undefined) {
       const expression = new RegExp(source, 'u')
-      return name => expression.test(name)
+      // Neither the colon of a group nor those of an IPv6 address.
+      const isAboutPort = source.replaceAll(/\(\?:|\\\[.*?\\\]/g, '').includes(':')
+      return (name, withPort) => expression.test(isAboutPort ? withPort : name)
     }
     const lower = pattern.toLowerCase()
     return lower.startsWith('*.') ? name => name.endsWith(lower.slice(1)) : name => name === lower
   })
   return host => {
-    const name = host === undefined ? undefined : parseHost(host)?.host
-    return name !== undefined && tests.some(matches => matches(name))
+    const parsed = host === undefined ? undefined : parseHost(host)
+    if (parsed === undefined) return false
+    // `a.example.` is the same host (RFC 3986 §3.2.2).
+    const name = parsed.host.replace(/\.$/, '')
+    const withPort = ['80', '443'].includes(parsed.port) ? name : `${name}:${parsed.port}`
+    return tests.some(matches => matches(name, withPort))
   }
 }

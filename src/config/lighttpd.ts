@@ -1,66 +1,25 @@
 import { isDeepStrictEqual } from 'node:util'
 import { conditionText } from './lighttpd/conditions.js'
-import { evaluate, List, type Scope, type Setting, type Surroundings, textOf, textsOf } from './lighttpd/evaluate.js'
+import { evaluate, type Setting, type Surroundings } from './lighttpd/evaluate.js'
 import { readFiles } from './lighttpd/files.js'
+import { joinSockets } from './lighttpd/joined.js'
 import { chooseListeners, isForLoopback, minVersionOf, readSockets, type Socket } from './lighttpd/listeners.js'
-import { readProtections } from './lighttpd/protections.js'
+import { Modules } from './lighttpd/modules.js'
+import { type Protections, readProtections } from './lighttpd/protections.js'
+import { readProxies } from './lighttpd/proxies.js'
 import { redirectsToHttps } from './lighttpd/redirects.js'
 import { type Finding, Report } from './lighttpd/report.js'
 import { LighttpdError, type Position } from './lighttpd/tokens.js'
-import { readTunnels, type Tunnel, type TunnelsInput } from './lighttpd/tunnels.js'
+import { readTunnels, refused, type Tunnel, type TunnelBroker, type TunnelsInput } from './lighttpd/tunnels.js'
+import { tellTheRest } from './lighttpd/untranslated.js'
 import type { View } from './lighttpd/view.js'
-import { type LeftOut, write } from './lighttpd/write.js'
+import { write } from './lighttpd/write.js'
 import { describeIssue, formatProblem, schemaProblems, valueAt } from './problems.js'
 import { type ConfigInput, configSchema } from './schema.js'
 
 export type { IncludedFile, ReadInclude, Surroundings } from './lighttpd/evaluate.js'
 export type { Finding } from './lighttpd/report.js'
 export { LighttpdError } from './lighttpd/tokens.js'
-
-/** Directives of lighttpd that mqway does without, and clients see no difference. */
-const needless = new Set([
-  'server.pid-file',
-  'server.errorlog',
-  'server.breakagelog',
-  'server.upload-dirs',
-  'server.name',
-  'server.tag',
-  'server.event-handler',
-  'server.network-backend',
-  'server.max-read-idle',
-  'server.max-write-idle',
-  'server.max-keep-alive-idle',
-  'server.max-keep-alive-requests',
-  'server.max-fds',
-  'server.max-worker',
-  'server.feature-flags',
-  'server.http-parseopts',
-  'server.compat-module-load',
-  'server.stream-request-body',
-  'server.stream-response-body',
-  'server.systemd-socket-activation',
-  'server.core-files',
-  'server.follow-symlink',
-  'mimetype.assign',
-  'mimetype.use-xattr',
-  'etag.use-inode',
-  'etag.use-mtime',
-  'etag.use-size',
-  'websocket.debug',
-  'wstunnel.debug',
-  'ssl.use-sslv2',
-  'ssl.use-sslv3',
-])
-
-/** Families of directives whose absence makes less available than lighttpd did, and nothing more. */
-const lessAvailable = /^(dir-listing|dirlisting|deflate|compress|status|accesslog|expire|rrdtool|cml|trigger-b4-dl)\./
-
-/** Modules whose directives are read here, or that add nothing to be missed. */
-const knownModules = new Set(
-  'websocket wstunnel openssl setenv indexfile staticfile access auth authn_file redirect extforward alias cgi fastcgi scgi proxy'
-    .split(' ')
-    .map(name => `mod_${name}`),
-)
 
 /** The mqway configuration that does what a lighttpd configuration did. */
 export interface Imported {
@@ -84,40 +43,42 @@ export function importLighttpd(
 ): Imported {
   const report = new Report()
   const evaluated = evaluate(text, fileName, surroundings, report)
+  const modules = new Modules(evaluated)
   const taken = new Set<Setting>()
   const all = readSockets(evaluated, fileName, taken, report)
-  const read = new Map(all.map(socket => [socket, readTunnels(socket.view, report)]))
-  if ([...read.values()].every(tunnels => tunnels.length === 0)) throw noTunnel(fileName)
+  const read = new Map(all.map(socket => [socket, readTunnels(socket.view, modules, report)]))
+  const [first] = [...read.values()].flat()
+  if (!first) throw noTunnel(fileName)
 
-  const redirecting = all.filter(({ tls }) => !tls).filter(({ view }) => redirectsToHttps(view, report))
   const { sockets, options } = chooseListeners(all, socket => (read.get(socket)?.length ?? 0) > 0, report)
-  const isRedirecting = sockets.some(socket => redirecting.includes(socket))
-  const listening = new Map(
-    sockets.map(socket => [socket, redirecting.includes(socket) ? [] : (read.get(socket) ?? [])]),
-  )
-  for (const socket of sockets) if (!redirecting.includes(socket)) warnOfRedirects(socket.view, report)
-  const protections = readProtections(listening, report)
+  const redirecting = redirectingSockets(sockets, report)
+  const protections = readProtections(tunnelsToListenFor(sockets, redirecting, read), report)
+  const proxies = readProxies(sockets, modules.has('mod_extforward'), report)
   const files = readFiles(sockets, protections.filesRefusal, report)
-  const { tunnels, leftOut } = joinSockets(protections.tunnels, report)
+  const { tunnels, leftOut } = joinSockets(
+    proxies.areSame ? protections.tunnels : withoutAddresses(protections),
+    report,
+  )
   const [secure] = sockets.filter(({ tls }) => tls)
-  const isOpen = !isForLoopback(sockets) && !protections.access && tunnels.length > 0
+  const isOpen = !isForLoopback(sockets) && tunnels.some(({ requireIdentity }) => requireIdentity !== true)
   const config: ConfigInput = {
     ...options,
     // lighttpd let everybody in, so the file has to say so.
     ...(isOpen ? { anonymous: true } : {}),
-    ...(options.http?.port === 'off' || !isRedirecting ? {} : { http: { ...options.http, redirect: true } }),
+    ...(redirecting.length > 0 ? { http: { ...options.http, redirect: true } } : {}),
     ...(secure ? { https: { ...options.https, ...tlsOptions(secure, protections.access !== undefined, report) } } : {}),
     ...(protections.access ? { access: protections.access } : {}),
     // On loopback, mqway serves no other name by itself.
     ...(isForLoopback(sockets) ? { hosts: ['*'] } : {}),
     mqtt: { port: 'off' },
-    ...withBroker(tunnels, leftOut),
+    ...withBroker(tunnels, leftOut[0]?.input.broker ?? first.input.broker),
     ...files.options,
     ...(protections.deny.length > 0 ? { deny: [...protections.deny] } : {}),
     ...limitsOf(sockets, protections.allow),
-    ...proxiesOf(sockets, report),
+    ...proxies.options,
   }
   tellTheRest([evaluated.global, ...evaluated.blocks], taken, report)
+  modules.warnOfIgnored(evaluated, report)
   for (const { reason, at } of leftOut) report.warn(at, `this tunnel is left out: ${reason}`)
   if (files.leftOut) report.warn(startOf(fileName), `${files.leftOut.directory} is not served: ${files.leftOut.reason}`)
   if (isOpen) report.note(startOf(fileName), 'anybody can connect, as with lighttpd: see anonymous and host')
@@ -129,6 +90,43 @@ export function importLighttpd(
     report.warn(startOf(fileName), `the result needs a correction: ${shown}`)
   }
   return { yaml: write(config, fileName, leftOut, files.leftOut), findings: report.inOrder() }
+}
+
+/** The plain sockets, where each of them sends everybody on to https: mqway does that at all or at none. */
+function redirectingSockets(sockets: readonly Socket[], report: Report): readonly Socket[] {
+  const plain = sockets.filter(({ tls }) => !tls)
+  const redirecting = plain.filter(({ view }) => redirectsToHttps(view, report))
+  const taken = redirecting.length === plain.length ? redirecting : []
+  for (const socket of sockets) if (!taken.includes(socket)) warnOfRedirects(socket.view, report)
+  return taken
+}
+
+/** The tunnels of each socket. Those that a redirect hides, and that are at another socket as well, are no loss. */
+function tunnelsToListenFor(
+  sockets: readonly Socket[],
+  redirecting: readonly Socket[],
+  read: ReadonlyMap<Socket, readonly Tunnel[]>,
+): Map<Socket, readonly Tunnel[]> {
+  const own = (socket: Socket): readonly Tunnel[] => read.get(socket) ?? []
+  const served = sockets.filter(socket => !redirecting.includes(socket)).flatMap(own)
+  const isServed = ({ at }: Tunnel): boolean => served.some(other => isDeepStrictEqual(other.at, at))
+  return new Map(
+    sockets.map(socket => [
+      socket,
+      redirecting.includes(socket) ? own(socket).filter(tunnel => !isServed(tunnel)) : own(socket),
+    ]),
+  )
+}
+
+/** Leaves tunnels out that depend on addresses, of which mqway would see others. */
+function withoutAddresses({ tunnels, allow }: Protections): ReadonlyMap<Socket, readonly Tunnel[]> {
+  const reason = 'it is for some addresses, and extforward.forwarder, which tells them, is not carried over'
+  return new Map(
+    [...tunnels].map(([socket, own]) => [
+      socket,
+      own.map(tunnel => (allow || tunnel.input.allow ? refused(tunnel, reason) : tunnel)),
+    ]),
+  )
 }
 
 function warnOfRedirects(view: View, report: Report): void {
@@ -149,56 +147,11 @@ function noTunnel(fileName: string): LighttpdError {
   )
 }
 
-/** One list for all sockets: a tunnel that is not at every one of them says at which ports it is. */
-function joinSockets(
-  perSocket: ReadonlyMap<Socket, readonly Tunnel[]>,
-  report: Report,
-): { tunnels: TunnelsInput; leftOut: LeftOut[] } {
-  const kept: { tunnel: Tunnel; sockets: Socket[] }[] = []
-  const leftOut: LeftOut[] = []
-  for (const [socket, tunnels] of perSocket) {
-    for (const tunnel of tunnels) {
-      const { refusal } = tunnel
-      if (refusal !== undefined) {
-        const isKnown = leftOut.some(
-          ({ input, reason }) => reason === refusal && isDeepStrictEqual(input, tunnel.input),
-        )
-        if (!isKnown) leftOut.push({ input: tunnel.input, reason: refusal, at: tunnel.at })
-        continue
-      }
-      const same = kept.find(other => isDeepStrictEqual(other.tunnel.input, tunnel.input))
-      if (hidden(tunnel, kept, socket)) {
-        report.note(tunnel.at, 'this tunnel is left out: another one takes all of its connections')
-      } else if (same) same.sockets.push(socket)
-      else kept.push({ tunnel, sockets: [socket] })
-    }
-  }
-  const tunnels = kept.map(({ tunnel, sockets }) => {
-    if (sockets.length === perSocket.size) return tunnel.input
-    const ports = [...new Set(sockets.map(({ port }) => port))]
-    return { ...tunnel.input, ports }
-  })
-  return { tunnels, leftOut }
-}
-
-/** Whether an earlier tunnel of the same socket takes all that this one would. */
-function hidden(
-  tunnel: Tunnel,
-  kept: readonly { tunnel: Tunnel; sockets: readonly Socket[] }[],
-  socket: Socket,
-): boolean {
-  const pathOf = ({ input }: Tunnel) =>
-    JSON.stringify([input.pathPrefix, input.pathSuffix, input.pathPattern, input.hosts])
-  return kept.some(other => other.sockets.includes(socket) && pathOf(other.tunnel) === pathOf(tunnel))
-}
-
-/** The first tunnel's broker is the top-level one, which the other tunnels to it need not repeat. */
-function withBroker(tunnels: TunnelsInput, leftOut: readonly LeftOut[]): Pick<ConfigInput, 'broker' | 'tunnels'> {
-  const broker = tunnels[0]?.broker ?? leftOut[0]?.input.broker
-  if (broker === undefined) return {}
-  if (tunnels.length === 0) return { broker, tunnels: [] }
+/** The first tunnel's broker is the top-level one, which the other tunnels to it need not repeat; `other` where there is none. */
+function withBroker(tunnels: TunnelsInput, other: TunnelBroker | undefined): Pick<ConfigInput, 'broker' | 'tunnels'> {
+  const broker = tunnels[0]?.broker ?? other
   return {
-    broker,
+    ...(broker === undefined ? {} : { broker }),
     tunnels: tunnels.map(({ broker: own, ...tunnel }) =>
       isDeepStrictEqual(own, broker) || own === undefined ? tunnel : { ...tunnel, broker: own },
     ),
@@ -224,51 +177,4 @@ function limitsOf(sockets: readonly Socket[], allow: readonly string[] | undefin
     .find(count => count > 0)
   const limits = { ...(connections === undefined ? {} : { connections }), ...(allow ? { allow: [...allow] } : {}) }
   return Object.keys(limits).length > 0 ? { limits } : {}
-}
-
-/** mod_extforward: the proxies whose word on a client's address counts. */
-function proxiesOf(sockets: readonly Socket[], report: Report): Pick<ConfigInput, 'trustedProxies'> {
-  const settings = sockets.flatMap(({ view }) => view.take('extforward.forwarder') ?? [])
-  const [setting] = settings
-  if (!(setting?.value instanceof List)) return {}
-  const trusted = setting.value.entries.filter(({ value }) => /^(trust|1)$/.test(textOf(value) ?? ''))
-  const names = trusted.flatMap(({ key }) => (key === undefined ? [] : [key]))
-  if (names.includes('all')) {
-    report.warn(setting.at, 'extforward.forwarder: "all" is not carried over: anybody could claim any address')
-  }
-  const trustedProxies = names.filter(name => name !== 'all')
-  return trustedProxies.length > 0 ? { trustedProxies } : {}
-}
-
-/** Names every directive that nothing was made of, at each of its lines. */
-function tellTheRest(scopes: readonly Scope[], taken: ReadonlySet<Setting>, report: Report): void {
-  for (const { settings, tests } of scopes) {
-    const condition = tests.length === 0 ? '' : `: it stands under the condition ${conditionText(tests)}`
-    for (const setting of settings.values()) {
-      const { name, lines } = setting
-      if (/^(var|env)\./.test(name) || (taken.has(setting) && !needless.has(name))) continue
-      for (const at of lines) {
-        if (name === 'server.modules') tellOfModules(setting, report)
-        else if (name === 'server.username' || name === 'server.groupname' || name === 'server.chroot')
-          tellOfUser(name, setting, at, report)
-        else if (needless.has(name)) report.note(at, `${name} is left out: mqway does without it${condition}`)
-        else if (lessAvailable.test(name)) report.note(at, `${name} is left out: mqway has nothing like it${condition}`)
-        else report.warn(at, `${name} is not carried over${condition}`)
-      }
-    }
-  }
-}
-
-function tellOfModules({ value, at }: Setting, report: Report): void {
-  const others = textsOf(value).filter(name => !knownModules.has(name))
-  if (others.length > 0) report.note(at, `server.modules: mqway has nothing in the place of ${others.join(', ')}`)
-}
-
-function tellOfUser(name: string, { value }: Setting, at: Position, report: Report): void {
-  const who = JSON.stringify(textsOf(value).join())
-  const advice =
-    name === 'server.chroot'
-      ? 'mqway changes no root directory; systemd does (RootDirectory=)'
-      : `mqway does not change its user: start it as ${who} (systemd: User=, Group=, and AmbientCapabilities=CAP_NET_BIND_SERVICE for ports below 1024)`
-  report.note(at, `${name} is left out: ${advice}`)
 }

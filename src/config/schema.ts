@@ -131,7 +131,9 @@ const tunnel = z
       .array(hostPattern)
       .min(1)
       .optional()
-      .describe('Host names at which it is: a.example, *.a.example or /regular expression/; any when left out'),
+      .describe(
+        'Host names at which it is: a.example, *.a.example or /regular expression/ (with a colon in it: of the host with its port, but 80 and 443); any when left out',
+      ),
     ports: z
       .array(
         z.union([z.int().min(1).max(65535), z.string().regex(/^unix:.+/)], { error: 'must be a port or unix:/path' }),

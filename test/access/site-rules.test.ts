@@ -17,6 +17,9 @@ describe('denied paths', () => {
     '//private/a',
     '/%70rivate/a',
     '/a/../private/a',
+    '/private/%zz',
+    '/%70rivate/%zz',
+    '/%70rivate/%ff',
   ])('%s is refused', path => expect(() => site.checkPath(path)).toThrow('This path is not served'))
 
   it.each(['/', '/x.php.html', '/x.phpx', '/privately', '/a/private/a', '/%', '/~user'])('%s is not', path => {
@@ -71,5 +74,22 @@ describe('a tunnel’s host and port', () => {
     expect(allowsAddress).toBeUndefined()
     expect(compileTunnelConditions({})).toEqual({})
     expect(compileTunnelConditions({ allow: ['10.0.0.0/8'] }).allowsAddress?.('10.1.1.1')).toBe(true)
+  })
+})
+
+describe('hosts of a tunnel', () => {
+  it.each([
+    ['a.example', 'a.example:81', true],
+    ['a.example', 'A.example.', true],
+    ['/^a/', 'a.example:81', true],
+    ['/^a\\.example$/', 'a.example:81', true],
+    ['/(?!:)^a\\.example$/', 'a.example:81', false],
+    ['/(?!:)^a\\.example$/', 'a.example:80', true],
+    ['/:81$/', 'a.example:81', true],
+    ['/:81$/', 'a.example', false],
+    ['/^(?:a|b)\\.example$/', 'b.example:81', true],
+    ['/^\\[::1\\]$/', '[::1]:81', true],
+  ])('%s at %s: %s', (pattern, host, expected) => {
+    expect(compileTunnelConditions({ hosts: [pattern] }).isAt?.(host, 80)).toBe(expected)
   })
 })

@@ -1,15 +1,9 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
-import { request } from 'node:http'
-import { createServer } from 'node:net'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
-import { importLighttpd } from '../../src/config/lighttpd.js'
-import { loadConfig } from '../../src/config/load.js'
-import { startGateway } from '../../src/gateway.js'
-import { createLog } from '../../src/log.js'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { handshake, mqttThrough } from '../helpers/handshake.js'
-import { startLighttpd } from '../helpers/lighttpd.js'
+import { get, makeRoot, type Pair, startPair as startPairAt } from '../helpers/lighttpd-pair.js'
 import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { describeWith } from '../helpers/requires.js'
 
@@ -40,22 +34,7 @@ let root: string
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'mqway-lighttpd-'))
   root = join(directory, 'www')
-  for (const inside of ['dir', 'htm', 'private', '.well-known/acme-challenge']) {
-    await mkdir(join(root, inside), { recursive: true })
-  }
-  const files = [
-    'index.html',
-    'page.html',
-    'page.html~',
-    'x.php',
-    'db.inc',
-    'dir/index.html',
-    'htm/index.htm',
-    'private/x.html',
-  ]
-  for (const file of [...files, '.well-known/acme-challenge/token'])
-    await writeFile(join(root, file), `this is ${file}`)
-  await symlink(join(root, 'page.html'), join(root, 'link.html'))
+  await makeRoot(root)
   mosquitto = await startMosquitto()
 })
 
@@ -64,85 +43,8 @@ afterAll(async () => {
   await rm(directory, { recursive: true, force: true })
 })
 
-/** Both servers with one configuration, each on ports of its own. */
-interface Pair {
-  readonly lighttpd: string
-  readonly mqway: string
-  /** A second port of each, for a socket block. */
-  readonly others: { readonly lighttpd: string; readonly mqway: string }
-  readonly needsDecision: boolean
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer()
-      await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-      return server
-    }),
-  )
-  return Promise.all(
-    servers.map(async server => {
-      const address = server.address()
-      await new Promise(resolve => server.close(resolve))
-      return typeof address === 'object' && address ? address.port : 0
-    }),
-  )
-}
-
-/** @param text with PORT, OTHER, BROKER and ROOT for what a test makes */
-async function startPair(text: string, files: Record<string, string> = {}): Promise<Pair> {
-  const own = await mkdtemp(join(directory, 'pair-'))
-  const [a = 0, b = 0, c = 0, d = 0] = await freePorts(4)
-  const fill = (source: string, port: number, other: number): string =>
-    source
-      .replaceAll('PORT', String(port))
-      .replaceAll('OTHER', String(other))
-      .replaceAll('BROKER', String(mosquitto.port))
-      .replaceAll('ROOT', root)
-      .replaceAll('HERE', own)
-  for (const [name, content] of Object.entries(files)) await writeFile(join(own, name), fill(content, 0, 0))
-  const lighttpd = `http://127.0.0.1:${a}`
-  const stop = await startLighttpd(fill(text, a, b), own, lighttpd)
-  onTestFinished(stop)
-
-  const { yaml, findings } = importLighttpd(fill(text, c, d), {
-    fileName: 'l.conf',
-    readInclude: pattern =>
-      Object.entries(files)
-        .filter(([name]) => pattern.includes('*') || pattern.endsWith(name))
-        .map(([fileName, content]) => ({ fileName, text: fill(content, 0, 0) })),
-    env: {},
-    cwd: own,
-  })
-  const file = join(own, 'mqway.yaml')
-  await writeFile(file, `${yaml}data: none\nlog: { level: silent }\n`)
-  const { config } = loadConfig({ argv: ['--config', file], env: {}, cwd: own })
-  const gateway = await startGateway(config, createLog(config.log), { cwd: own })
-  onTestFinished(() => gateway.close(500))
-  return {
-    lighttpd,
-    mqway: `http://127.0.0.1:${c}`,
-    others: { lighttpd: `http://127.0.0.1:${b}`, mqway: `http://127.0.0.1:${d}` },
-    // The port of this broker is any free one.
-    needsDecision: findings.some(
-      ({ needsDecision, message }) => needsDecision && !message.includes('look like an MQTT broker'),
-    ),
-  }
-}
-
-/** Status and body, of the path as it is written here. */
-function get(url: string, path: string, headers: Record<string, string> = {}): Promise<string> {
-  const { hostname, port } = new URL(url)
-  return new Promise((resolve, reject) => {
-    const asked = request({ hostname, port, path, headers, agent: false }, async response => {
-      let body = ''
-      for await (const chunk of response) body += chunk
-      const { statusCode = 0 } = response
-      resolve(statusCode === 200 ? `200 ${body}` : String(statusCode))
-    })
-    asked.on('error', reject).end()
-  })
+function startPair(text: string, files: Record<string, string> = {}): Promise<Pair> {
+  return startPairAt(text, { directory, root, brokerPort: mosquitto.port }, files)
 }
 
 async function answersOf(url: string): Promise<Record<string, string>> {
@@ -185,7 +87,7 @@ static-file.exclude-extensions = ( ".php" )
 $HTTP["url"] =~ "^/private/" { url.access-deny = ( "" ) }`),
     )
     expect(await answersOf(pair.mqway)).toEqual(await answersOf(pair.lighttpd))
-    const host = { host: 'www.example' }
+    const host = { headers: { host: 'www.example' } }
     expect(await get(pair.mqway, '/', host)).toBe(await get(pair.lighttpd, '/', host))
     expect(pair.needsDecision).toBe(false)
   })

@@ -28,8 +28,12 @@ export function negated(test: Test): Test {
   return { ...test, operator: opposites[test.operator] }
 }
 
-/** A regular expression that is nothing but an anchored text, as the comparison that says so: `=~ "^/mqtt"` is `=^ "/mqtt"`. */
+/**
+ * A regular expression that is nothing but an anchored text, as the comparison that says so: `=~ "^/mqtt"` is `=^ "/mqtt"`. Not of a host, of
+ * which a regular expression sees the port, and `==` does not.
+ */
 export function simplified(test: Test): Test {
+  if (test.subject === '$HTTP["host"]') return test
   if (!test.operator.endsWith('~') || !test.value.startsWith('^')) return test
   const not = isNegative(test)
   const isWhole = /[^\\]\$$/.test(test.value)
@@ -86,7 +90,7 @@ export function conjunction(tests: readonly Test[]): string | undefined {
     const source = positiveSource(test)
     if (source === undefined) return undefined
     const isAnchored = source.startsWith('^') && !hasAlternatives(source)
-    return `(?${isNegative(test) ? '!' : '='}${isAnchored ? source.slice(1) : `.*(?:${source})`})`
+    return `(?${isNegative(test) ? '!' : '='}${isAnchored ? source.slice(1) : `[^]*(?:${source})`})`
   })
   return parts.includes(undefined) ? undefined : `^${parts.join('')}`
 }
@@ -111,6 +115,7 @@ function verdictOfPair(test: Test, fact: Test): Verdict {
   if (test.value === fact.value && test.operator === fact.operator) return 'always'
   if (test.value === fact.value && opposites[test.operator] === fact.operator) return 'never'
   if (isNegative(test)) return opposite(verdictOfPair(negated(test), fact))
+  if (test.subject !== '$HTTP["url"]') return verdictOfNames(test, fact)
   if (fact.operator === '==') {
     const passed = passes(test, fact.value)
     return passed === undefined ? 'sometimes' : passed ? 'always' : 'never'
@@ -120,6 +125,17 @@ function verdictOfPair(test: Test, fact: Test): Verdict {
   if (test.operator === '=^') return isInside ? 'always' : test.value.startsWith(fact.value) ? 'sometimes' : 'never'
   if (test.operator === '==') return test.value.startsWith(fact.value) ? 'sometimes' : 'never'
   return 'sometimes'
+}
+
+/**
+ * Of hosts and addresses: lighttpd compares a host with and without its port, and `10.0.0.1` is in `10.0.0.0/8`, so that only two plain names
+ * exclude each other for sure.
+ */
+function verdictOfNames(test: Test, fact: Test): Verdict {
+  const areHosts = [test, fact].every(
+    ({ subject, operator, value }) => subject === '$HTTP["host"]' && operator === '==' && !value.includes(':'),
+  )
+  return areHosts ? 'never' : 'sometimes'
 }
 
 function opposite(verdict: Verdict): Verdict {

@@ -238,9 +238,9 @@ class Evaluation {
   #variable(name: string, at: Position, scope: Block): Value {
     const known = lookUp(scope, name)
     if (known) return known.value
-    if (name === 'var.CWD') return this.#surroundings.cwd
+    if (name === 'var.cwd') return this.#surroundings.cwd
     // A number that no configuration can know beforehand.
-    if (name === 'var.PID') return 0
+    if (name === 'var.pid') return 0
     const fromEnvironment = name.startsWith('env.') ? this.#surroundings.env[name.slice('env.'.length)] : undefined
     if (fromEnvironment !== undefined) return fromEnvironment
     throw new LighttpdError(at, `${name} is not set; lighttpd would not start either`)
@@ -248,7 +248,7 @@ class Evaluation {
 }
 
 function isBuiltIn(name: string): boolean {
-  return name === 'var.CWD' || name === 'var.PID'
+  return name === 'var.cwd' || name === 'var.pid'
 }
 
 function rootOf(scope: Block): Block {

@@ -22,7 +22,8 @@ export interface Socket {
  * @param taken settings that something was made of
  */
 export function readSockets(evaluated: Evaluated, fileName: string, taken: Set<Setting>, report: Report): Socket[] {
-  const own = new View(evaluated, { address: undefined, tls: undefined }, taken)
+  const nowhere = { isAt: () => false, tls: undefined, hasDefaultPort: false }
+  const own = new View(evaluated, nowhere, taken)
   const anyHost = own.takeSwitch('server.use-ipv6') ? '::' : '0.0.0.0'
   const bind = own.takeText('server.bind') ?? anyHost
   const portSetting = own.take('server.port')
@@ -30,18 +31,37 @@ export function readSockets(evaluated: Evaluated, fileName: string, taken: Set<S
   const main = bind.startsWith('/') ? addressOf(bind, anyHost) : { host: hostOf(bind, anyHost), port }
 
   const found = new Map<string, Socket>()
-  const add = (place: { host: string; port: number | string }, at: Position, address: string | undefined): void => {
+  const nameOf = ({ host, port }: Address): string => `${host === 'localhost' ? '127.0.0.1' : host} ${port}`
+  const add = (place: Address, at: Position): void => {
     if (!isPort(place.port)) {
       report.warn(at, 'this is not a port from 1 to 65535: it is not listened on')
       return
     }
-    const tls = new View(evaluated, { address, tls: undefined }, taken).takeSwitch('ssl.engine') ?? false
-    const view = new View(evaluated, { address, tls }, taken)
-    found.set(`${place.host} ${place.port}`, { ...place, tls, files: tls ? certificateOf(view) : {}, at, view })
+    const facts = {
+      isAt: (address: string) => nameOf(addressOf(address, anyHost)) === nameOf(place),
+      hasDefaultPort: false,
+    }
+    const tls = new View(evaluated, { ...facts, tls: undefined }, taken).takeSwitch('ssl.engine') ?? false
+    const hasDefaultPort = place.port === (tls ? 443 : 80)
+    const view = new View(evaluated, { ...facts, tls, hasDefaultPort }, taken)
+    found.set(nameOf(place), { ...place, tls, files: tls ? certificateOf(view) : {}, at, view })
   }
-  add(main, portSetting?.at ?? { file: fileName, line: 1, column: 1 }, undefined)
-  for (const { address, at } of socketAddresses(evaluated)) add(addressOf(address, anyHost), at, address)
-  return [...found.values()]
+  const start = { file: fileName, line: 1, column: 1 }
+  add(main, portSetting?.at ?? start)
+  for (const { address, at } of socketAddresses(evaluated)) add(addressOf(address, anyHost), at)
+  const sockets = [...found.values()]
+  if (sockets.every(({ host }) => host === '::') && own.takeText('server.set-v6only') !== 'disable') {
+    report.warn(
+      portSetting?.at ?? start,
+      'mqway takes connections over IPv4 at this address, too, which lighttpd did not',
+    )
+  }
+  return sockets
+}
+
+interface Address {
+  readonly host: string
+  readonly port: number | string
 }
 
 /** lighttpd reads the private key from the same file when nothing else is said. */
@@ -60,7 +80,7 @@ function isPort(port: number | string): boolean {
 }
 
 /** The address of a block: `:443`, `0.0.0.0:443`, `[::]:443`, or the file of a Unix socket. */
-function addressOf(text: string, anyHost: string): { host: string; port: number | string } {
+function addressOf(text: string, anyHost: string): Address {
   const path = /^(?:unix:)?(\/.*)$/.exec(text)?.[1]
   if (path !== undefined) return { host: '127.0.0.1', port: `unix:${path}` }
   const colon = text.lastIndexOf(':')

@@ -103,9 +103,7 @@ class Parser {
       return { kind: 'global', body: this.#body(), at }
     const operator = assignments.find(symbol => this.#is(symbol)) ?? this.#fail(`= after ${token.text}`)
     this.#take()
-    // A name without a dot is a variable: x is var.x.
-    const name = token.text.includes('.') ? token.text : `var.${token.text}`
-    return { kind: 'assign', name, operator, value: this.#expression(), at }
+    return { kind: 'assign', name: nameOf(token.text), operator, value: this.#expression(), at }
   }
 
   /** A condition and its body, or the body of a plain `else`; `at` is where the keyword in front of it stands. */
@@ -156,7 +154,7 @@ class Parser {
     this.#take()
     if (kind === 'string') return { kind, value: text, at }
     if (kind === 'integer') return { kind, value: Number(text), at }
-    return { kind: 'variable', name: text.includes('.') ? text : `var.${text}`, at }
+    return { kind: 'variable', name: nameOf(text), at }
   }
 
   #elements(): Element[] {
@@ -217,4 +215,11 @@ class Parser {
     const found = kind === 'end' ? 'the end of the file' : kind === 'string' ? JSON.stringify(text) : text
     throw new LighttpdError(at, `expected ${expected}, found ${found}`)
   }
+}
+
+/** Names are the same in upper and lower case, but those of the environment; one without a dot is a variable: `x` is `var.x`. */
+function nameOf(text: string): string {
+  if (text.startsWith('env.')) return text
+  const name = text.toLowerCase()
+  return name.includes('.') ? name : `var.${name}`
 }

@@ -1,13 +1,12 @@
 import type { ConfigInput } from '../schema.js'
 import { conditionText, conjunction, type Test, verdictOf } from './conditions.js'
-import { List, type Setting, textOf, textsOf } from './evaluate.js'
+import { List, type Setting, textsOf } from './evaluate.js'
+import { type Change, Identities } from './identities.js'
 import type { Socket } from './listeners.js'
 import type { Report } from './report.js'
-import { type Tunnel, testsOf, urlTest } from './tunnels.js'
-import type { View, ViewScope } from './view.js'
-
-/** Applies a change to every tunnel of a socket. */
-type Change = (alter: (tunnel: Tunnel) => Tunnel) => void
+import { testsOf, urlTest } from './subjects.js'
+import { refused, type Tunnel } from './tunnels.js'
+import { isEnabled, type View, type ViewScope } from './view.js'
 
 type AccessInput = NonNullable<ConfigInput['access']>
 
@@ -26,7 +25,7 @@ export interface Protections {
 
 /** Directives that may close something in a way that mqway has no words for. */
 const unknownProtections =
-  /^(magnet\.attract|secdownload\.|evasive\.|extforward\.hap-|geoip\.|maxminddb\.|auth\.extern)/
+  /^(magnet\.attract|secdownload\.|trigger-b4-dl\.|evasive\.|extforward\.hap-|geoip\.|maxminddb\.|auth\.extern)/
 
 /** Handlers of paths or suffixes: the files behind them are programs, whose source is nobody's to read. */
 const handlers = [
@@ -42,6 +41,9 @@ const handlers = [
   'alias.url',
 ] as const
 
+/** Directives with ends of paths that are not served. */
+const denials = ['url.access-deny', 'static-file.exclude-extensions', 'ssi.extension'] as const
+
 /** Directives that decide which file a path is, so that files become readable which were not. */
 const rewriting = /^(url\.rewrite|simple-vhost\.|evhost\.|vhostdb\.|userdir\.|webdav\.)/
 
@@ -55,19 +57,25 @@ export function readProtections(tunnels: ReadonlyMap<Socket, readonly Tunnel[]>,
 class Reading {
   readonly #report: Report
   readonly #deny = new Set<string>()
-  readonly #access: { htpasswd?: string; clientCertificates?: { ca: string; crl?: string } } = {}
+  readonly #identities: Identities
   #allow: string | undefined
   #filesRefusal: string | undefined
+  /** Changes the tunnels of the socket that is being read. */
+  #change: Change = () => {}
 
   constructor(report: Report) {
     this.#report = report
+    this.#identities = new Identities(report, {
+      closeFiles: reason => this.#closeFiles(reason),
+      denyPaths: (tests, setting) => this.#denyPaths(tests, setting),
+    })
   }
 
   result(): Omit<Protections, 'tunnels'> {
     return {
       deny: [...this.#deny],
       allow: this.#allow === undefined ? undefined : [this.#allow],
-      access: Object.keys(this.#access).length > 0 ? this.#access : undefined,
+      access: this.#identities.access,
       filesRefusal: this.#filesRefusal,
     }
   }
@@ -77,16 +85,23 @@ class Reading {
     const change: Change = alter => {
       kept = kept.map(alter)
     }
-    for (const { scope, setting } of view.takeAll('url.access-deny')) this.#denied(scope, setting, change)
+    this.#change = change
+    for (const name of denials) {
+      warnOfReplaced(view, name, this.#report)
+      for (const { scope, setting } of view.takeAll(name)) this.#denied(scope, setting, change)
+    }
+    warnOfReplaced(view, 'url.access-allow', this.#report)
+    const allowed = view.takeAll('url.access-allow').at(-1)
+    if (allowed && view.takeAll('url.access-deny').length > 0) {
+      const message = 'url.access-allow: lighttpd served these, also where url.access-deny refuses them; mqway does not'
+      this.#report.warn(allowed.setting.at, message)
+    }
     for (const { scope, setting } of view.takeAll('url.access-allow')) this.#allowed(scope, setting)
-    for (const { scope, setting } of view.takeAll('static-file.exclude-extensions'))
-      this.#denied(scope, setting, change)
-    for (const { scope, setting } of view.takeAll('ssi.extension')) this.#denied(scope, setting, change)
     for (const name of handlers) {
       for (const { scope, setting } of view.takeAll(name)) this.#handled(scope, setting)
     }
-    this.#login(view, tunnels, change)
-    if (tls) this.#certificates(view, change)
+    this.#identities.readLogins(view, tunnels, change)
+    if (tls) this.#identities.readCertificates(view, change)
     this.#unknown(view, change)
     return kept
   }
@@ -97,19 +112,24 @@ class Reading {
 
   /** `url.access-deny`: the ends of paths that are refused; the empty one refuses all. */
   #denied(scope: ViewScope, setting: Setting, change: Change): void {
+    const isAboutAccess = setting.name === 'url.access-deny'
     const ends = textsOf(setting.value)
+    if (ends.includes('') && !isAboutAccess) {
+      this.#closeFiles(`${setting.name} in line ${setting.at.line} serves no file at all`)
+      return
+    }
     if (ends.includes('')) {
       this.#allDenied(scope, setting, change)
       return
     }
     const tests = testsOf('url', scope.tests)
-    if (tests.length < scope.tests.length) {
-      this.#report.warn(
-        setting.at,
-        `${setting.name}: mqway refuses these paths to everybody, not only under ${conditionText(scope.tests)}`,
-      )
-    }
+    if (tests.length < scope.tests.length) this.#warnOfEverybody(scope, setting)
     for (const end of ends) this.#denyPaths([...tests, urlTest('=$', end)], setting)
+  }
+
+  #warnOfEverybody({ tests }: ViewScope, { name, at }: Setting): void {
+    const message = `${name}: mqway refuses these paths to everybody, not only under ${conditionText(tests)}`
+    this.#report.warn(at, message)
   }
 
   #denyPaths(tests: readonly Test[], { name, at }: Pick<Setting, 'name' | 'at'>): void {
@@ -118,6 +138,8 @@ class Reading {
     if (tests.length === 1 && only?.operator === '=$' && !/^\/.*\/$/.test(only.value)) this.#deny.add(only.value)
     else if (source !== undefined) this.#deny.add(`/${source}/`)
     else {
+      const reason = `${name} in line ${at.line} may refuse it: mqway cannot say ${conditionText(tests)}`
+      this.#change(tunnel => (verdictOf(tests, tunnel.facts) === 'never' ? tunnel : refused(tunnel, reason)))
       this.#closeFiles(`${name} in line ${at.line}: JavaScript has no regular expression for its condition`)
       this.#report.warn(
         at,
@@ -136,12 +158,12 @@ class Reading {
       this.#denyPaths(urls, { name, at })
       return
     }
-    const range = onlyOpposite(addresses)
+    const range = onlyOpposite(addresses)?.replace(/^\/.*/, '') || undefined
     if (range !== undefined && isOnly(addresses) && scope.isEverywhere && (this.#allow ?? range) === range) {
       this.#allow = range
       return
     }
-    const host = onlyOpposite(names)
+    const host = plainHost(onlyOpposite(names))
     const reason = `${name} in line ${at.line} refuses it ${scope.tests.length > 0 ? `under ${conditionText(scope.tests)}` : 'everywhere'}`
     this.#closeFiles(reason)
     const certain = scope.tests.filter(test => !addresses?.includes(test))
@@ -154,8 +176,11 @@ class Reading {
 
   /** `url.access-allow`: the only ends of paths that are served. */
   #allowed(scope: ViewScope, setting: Setting): void {
-    const tests = [...testsOf('url', scope.tests), ...textsOf(setting.value).map(end => urlTest('!$', end))]
-    this.#denyPaths(tests, setting)
+    const ends = textsOf(setting.value)
+    if (ends.length === 0) return
+    const urls = testsOf('url', scope.tests)
+    if (urls.length < scope.tests.length) this.#warnOfEverybody(scope, setting)
+    this.#denyPaths([...urls, ...ends.map(end => urlTest('!$', end))], setting)
   }
 
   /** Programs behind paths and suffixes. */
@@ -174,79 +199,6 @@ class Reading {
     }
   }
 
-  /** `auth.require`: mqway asks for a login on tunnels; pages that need one are refused. */
-  #login(view: View, tunnels: readonly Tunnel[], change: Change): void {
-    const backend = view.takeText('auth.backend')
-    const file = view.takeText('auth.backend.htpasswd.userfile')
-    view.takeAll('auth.cache')
-    for (const { scope, setting } of view.takeAll('auth.require')) {
-      if (!(setting.value instanceof List)) continue
-      for (const { key = '', value, at } of setting.value.entries) {
-        const options = value instanceof List ? value : undefined
-        const method = textOf(options?.get('method')?.value)
-        const require = textOf(options?.get('require')?.value)
-        const canSay = backend === 'htpasswd' && file !== undefined && method === 'basic' && require === 'valid-user'
-        const tests = [...scope.tests, ...(key === '' ? [] : [urlTest('=^', key)])]
-        const isForAll = tests.length === 0 || conditionText(tests) === conditionText([urlTest('=^', '/')])
-        // `deny` is for pages and tunnels alike.
-        const isForTunnels = tunnels.some(tunnel => verdictOf(tests, tunnel.facts) !== 'never')
-        if (isForAll || isForTunnels) {
-          this.#closeFiles(`auth.require in line ${at.line} asks for a login, and mqway has none for pages`)
-        } else {
-          this.#denyPaths(testsOf('url', tests), setting)
-          this.#report.warn(
-            at,
-            `auth.require: the pages under ${JSON.stringify(key)} are refused to everybody: mqway has no login for pages`,
-          )
-        }
-        change(tunnel => {
-          if (verdictOf(tests, tunnel.facts) === 'never') return tunnel
-          if (!canSay) {
-            return refused(
-              tunnel,
-              `auth.require in line ${at.line} asks for a login of the kind ${method ?? ''} ${backend ?? ''} (${require ?? ''}); mqway has htpasswd with bcrypt (mqway passwd) and access.jwt`,
-            )
-          }
-          this.#access.htpasswd = file
-          this.#report.warn(
-            at,
-            `access.htpasswd is ${file}: mqway takes its lines with bcrypt alone; make others anew with mqway passwd`,
-          )
-          return { ...tunnel, input: { ...tunnel.input, requireIdentity: true } }
-        })
-      }
-    }
-  }
-
-  /** `ssl.verifyclient.*`: nobody gets in without a certificate. */
-  #certificates(view: View, change: Change): void {
-    const activate = view.take('ssl.verifyclient.activate')
-    const isEnforced = view.takeSwitch('ssl.verifyclient.enforce') ?? true
-    const chain = view.take('ssl.ca-file')
-    const ca = view.takeText('ssl.verifyclient.ca-file') ?? textOf(chain?.value)
-    const crl = view.takeText('ssl.verifyclient.ca-crl-file') ?? view.takeText('ssl.ca-crl-file')
-    for (const name of ['depth', 'username', 'exportcert', 'ca-dn-file']) view.take(`ssl.verifyclient.${name}`)
-    if (textOf(activate?.value) !== 'enable' || !activate) return
-    if (!isEnforced) {
-      this.#report.warn(
-        activate.at,
-        'ssl.verifyclient without enforce asks for certificates and lets everybody in: it is left out',
-      )
-      return
-    }
-    this.#closeFiles(
-      `ssl.verifyclient.enforce in line ${activate.at.line} asks for a certificate, and mqway asks for none on pages`,
-    )
-    if (ca !== undefined) this.#access.clientCertificates = { ca, ...(crl === undefined ? {} : { crl }) }
-    change(tunnel => {
-      if (ca === undefined)
-        return refused(tunnel, 'ssl.verifyclient asks for certificates, and no file names who signs them')
-      if (tunnel.input.requireIdentity)
-        return refused(tunnel, 'it needs a certificate and a login, and mqway is content with one of them')
-      return { ...tunnel, input: { ...tunnel.input, requireIdentity: true } }
-    })
-  }
-
   /** Directives that may close something, or change which file a path is, in a way that mqway has no words for. */
   #unknown(view: View, change: Change): void {
     const found = view.scopes.flatMap(scope => [...scope.settings.values()].map(setting => ({ scope, setting })))
@@ -257,7 +209,8 @@ class Reading {
         this.#closeFiles(`${name} in line ${at.line} decides what is read there`)
         this.#report.warn(at, `${name} is not carried over: what depends on it is left out`)
       }
-      if (name === 'server.follow-symlink' && textOf(setting.value) === 'disable') {
+      if (name === 'server.chroot') this.#closeFiles(`${name} in line ${at.line} is where its paths begin`)
+      if (name === 'server.follow-symlink' && !isEnabled(setting)) {
         view.takeAll(name)
         this.#closeFiles(`${name} in line ${at.line} refuses links, which mqway follows inside of the directory`)
       }
@@ -271,14 +224,32 @@ class Reading {
   }
 }
 
-function refused(tunnel: Tunnel, refusal: string): Tunnel {
-  return { ...tunnel, refusal: tunnel.refusal ?? refusal }
+/**
+ * In lighttpd, a list under a condition stands for the list before it, so that it may also open something. Here both count, as mqway has one
+ * list for all.
+ */
+function warnOfReplaced(view: View, name: string, report: Report): void {
+  const found = view.takeAll(name)
+  for (const [index, { setting }] of found.entries()) {
+    const own = textsOf(setting.value)
+    const lost = found.slice(0, index).flatMap(({ setting: earlier }) => textsOf(earlier.value))
+    if (own.includes('') || lost.every(end => own.includes(end))) continue
+    report.warn(
+      setting.at,
+      `${name}: in lighttpd this list replaces the one before it; mqway refuses what either refuses`,
+    )
+  }
 }
 
 /** The value of the only test, where that is one with `!=`. */
 function onlyOpposite(tests: readonly Test[] | undefined): string | undefined {
   const [only, ...more] = tests ?? []
   return more.length === 0 && only?.operator === '!=' ? only.value : undefined
+}
+
+/** A host that lighttpd compares as mqway does: without a port, and in lower case. */
+function plainHost(host: string | undefined): string | undefined {
+  return host !== undefined && /^[^:A-Z]+$/.test(host) ? host : undefined
 }
 
 /** Has a tunnel at one host only. */

@@ -10,9 +10,11 @@ export interface ViewScope extends Scope {
 
 /** The socket that a request comes in at. */
 export interface SocketFacts {
-  /** The text of its block, `:443`; `undefined` for the server's own. */
-  readonly address: string | undefined
+  /** Whether `:443`, the text of a block, is its address. */
+  readonly isAt: (address: string) => boolean
   readonly tls: boolean | undefined
+  /** Whether clients leave its port out of the Host header. */
+  readonly hasDefaultPort: boolean
 }
 
 const socketSubject = '$SERVER["socket"]'
@@ -22,6 +24,7 @@ const schemeSubject = '$HTTP["scheme"]'
 export class View {
   /** The whole server first; of two that hold for a request, the later one counts. */
   readonly scopes: readonly ViewScope[]
+  readonly hasDefaultPort: boolean
   readonly #taken: Set<Setting>
 
   /** @param taken settings that something was made of, of all views together */
@@ -31,6 +34,7 @@ export class View {
       if (!tests) return []
       return [{ ...scope, tests: tests.map(simplified), isEverywhere: tests.length === scope.tests.length }]
     })
+    this.hasDefaultPort = facts.hasDefaultPort
     this.#taken = taken
   }
 
@@ -50,8 +54,8 @@ export class View {
 
   /** Whether such a setting is `"enable"`; `undefined` where it is not set. */
   takeSwitch(name: string): boolean | undefined {
-    const text = this.takeText(name)
-    return text === undefined ? undefined : text === 'enable'
+    const setting = this.take(name)
+    return setting && isEnabled(setting)
   }
 
   /** All settings of this name with their conditions, in order; they count as carried over from now on. */
@@ -76,12 +80,18 @@ function residualTests(tests: readonly Test[], facts: SocketFacts): Test[] | und
   return open
 }
 
-function decided(test: Test, { address, tls }: SocketFacts): boolean | undefined {
+/** A regular expression about a socket is not decided here: lighttpd compares it with an address in a form of its own. */
+function decided(test: Test, { isAt, tls }: SocketFacts): boolean | undefined {
   if (test.subject === socketSubject) {
-    return address === undefined ? isNegative(test) : passes(test, address)
+    return /^[!=]=$/.test(test.operator) ? isAt(test.value) !== isNegative(test) : undefined
   }
   if (test.subject === schemeSubject && tls !== undefined) return passes(test, tls ? 'https' : 'http')
   return undefined
+}
+
+/** Whether a switch is on: `"enable"`, `"true"`, `1` and the like, as lighttpd takes them. */
+export function isEnabled({ value }: Setting): boolean {
+  return /^(enabled?|true|1)$/i.test(textOf(value) ?? '')
 }
 
 /** The addresses of all blocks `$SERVER["socket"] == "…"`, in order: lighttpd listens on each. */

@@ -1,0 +1,14 @@
+import { expect, it } from 'vitest'
+import { spellingsOf } from '../../src/base/path-spellings.js'
+
+it.each([
+  ['/mqtt', ['/mqtt']],
+  ['//a', ['//a', '/a']],
+  ['/b/../a', ['/b/../a', '/a']],
+  ['/%61/%zz', ['/%61/%zz', '/a/%zz']],
+  ['/b%2f..%2fa', ['/b%2f..%2fa', '/b/../a', '/a']],
+  ['/caf%c3%a9', ['/caf%c3%a9', '/café']],
+  ['/%61%ff', ['/%61%ff', '/a\u{fffd}']],
+])('%s is compared as %j', (path, spellings) => {
+  expect(spellingsOf(path)).toEqual(spellings)
+})

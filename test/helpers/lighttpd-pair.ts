@@ -1,0 +1,157 @@
+import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
+import { request } from 'node:http'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { importLighttpd } from '../../src/config/lighttpd.js'
+import { loadConfig } from '../../src/config/load.js'
+import { startGateway } from '../../src/gateway.js'
+import { createLog } from '../../src/log.js'
+import type { Presented } from './handshake.js'
+import { startLighttpd } from './lighttpd.js'
+
+/** Both servers with one configuration, each on ports of its own. */
+export interface Pair {
+  readonly lighttpd: string
+  readonly mqway: string
+  /** A second port of each, for a socket block. */
+  readonly others: { readonly lighttpd: string; readonly mqway: string }
+  readonly needsDecision: boolean
+  readonly yaml: string
+}
+
+/** What the configurations of a test name. */
+export interface PairPlaces {
+  /** Where directories for the pairs are made. */
+  readonly directory: string
+  /** ROOT */
+  readonly root: string
+  /** BROKER */
+  readonly brokerPort: number
+}
+
+/** Makes a document root with files of the kinds that servers keep closed. */
+export async function makeRoot(root: string): Promise<void> {
+  for (const inside of ['dir', 'htm', 'private', '.well-known/acme-challenge']) {
+    await mkdir(join(root, inside), { recursive: true })
+  }
+  const files = ['index.html', 'page.html', 'page.html~', 'x.php', 'db.inc', 'dir/index.html', 'htm/index.htm']
+  for (const file of [...files, 'private/x.html', '.well-known/acme-challenge/token'])
+    await writeFile(join(root, file), `this is ${file}`)
+  await symlink(join(root, 'page.html'), join(root, 'link.html'))
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer()
+      await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+      return server
+    }),
+  )
+  return Promise.all(
+    servers.map(async server => {
+      const address = server.address()
+      await new Promise(resolve => server.close(resolve))
+      return typeof address === 'object' && address ? address.port : 0
+    }),
+  )
+}
+
+/**
+ * Starts lighttpd and the mqway that is imported from its configuration; both end with the test.
+ *
+ * @param text with PORT, OTHER, BROKER, ROOT and HERE for what is made
+ * @param files that the text includes, by name
+ */
+export async function startPair(
+  text: string,
+  { directory, root, brokerPort }: PairPlaces,
+  files: Record<string, string> = {},
+): Promise<Pair> {
+  const own = await mkdtemp(join(directory, 'pair-'))
+  const [a = 0, b = 0, c = 0, d = 0] = await freePorts(4)
+  const fill = (source: string, port: number, other: number): string =>
+    source
+      .replaceAll('PORT', String(port))
+      .replaceAll('OTHER', String(other))
+      .replaceAll('BROKER', String(brokerPort))
+      .replaceAll('ROOT', root)
+      .replaceAll('HERE', own)
+  for (const [name, content] of Object.entries(files)) await writeFile(join(own, name), fill(content, 0, 0))
+  const lighttpd = `http://127.0.0.1:${a}`
+  const stop = await startLighttpd(fill(text, a, b), own, lighttpd)
+  onTestFinished(stop)
+
+  const { yaml, findings } = importLighttpd(fill(text, c, d), {
+    fileName: 'l.conf',
+    readInclude: pattern =>
+      Object.entries(files)
+        .filter(([name]) => pattern.includes('*') || pattern.endsWith(name))
+        .map(([fileName, content]) => ({ fileName, text: fill(content, 0, 0) })),
+    env: {},
+    cwd: own,
+  })
+  const file = join(own, 'mqway.yaml')
+  await writeFile(file, `${yaml}data: none\nlog: { level: silent }\n`)
+  const { config } = loadConfig({ argv: ['--config', file], env: {}, cwd: own })
+  const gateway = await startGateway(config, createLog(config.log), { cwd: own })
+  onTestFinished(() => gateway.close(500))
+  return {
+    lighttpd,
+    mqway: `http://127.0.0.1:${c}`,
+    others: { lighttpd: `http://127.0.0.1:${b}`, mqway: `http://127.0.0.1:${d}` },
+    yaml,
+    // The port of this broker is any free one.
+    needsDecision: findings.some(
+      ({ needsDecision, message }) => needsDecision && !message.includes('look like an MQTT broker'),
+    ),
+  }
+}
+
+/** Status and body, of the path as it is written here. */
+export function get(
+  url: string,
+  path: string,
+  { headers = {}, localAddress }: Pick<Presented, 'headers' | 'localAddress'> = {},
+): Promise<string> {
+  const { hostname, port } = new URL(url)
+  const from = localAddress === undefined ? {} : { localAddress }
+  return new Promise((resolve, reject) => {
+    const asked = request({ hostname, port, path, headers, agent: false, ...from }, async response => {
+      let body = ''
+      for await (const chunk of response) body += chunk
+      const { statusCode = 0 } = response
+      resolve(statusCode === 200 ? `200 ${body}` : String(statusCode))
+    })
+    asked.on('error', reject).end()
+  })
+}
+
+/** Status of a handshake, with the path as it is written here. */
+export function upgradeStatus(
+  url: string,
+  path: string,
+  { headers = {}, localAddress, protocol = 'binary' }: Presented = {},
+): Promise<number> {
+  const { hostname, port } = new URL(url)
+  const from = localAddress === undefined ? {} : { localAddress }
+  const own = {
+    connection: 'Upgrade',
+    upgrade: 'websocket',
+    'sec-websocket-version': '13',
+    'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+    'sec-websocket-protocol': protocol,
+  }
+  return new Promise((resolve, reject) => {
+    const asked = request({ hostname, port, path, headers: { ...own, ...headers }, agent: false, ...from })
+    asked.on('upgrade', ({ statusCode = 0 }, socket) => {
+      socket.destroy()
+      resolve(statusCode)
+    })
+    asked.on('response', response => {
+      response.resume().on('end', () => resolve(response.statusCode ?? 0))
+    })
+    asked.on('error', reject).end()
+  })
+}
