@@ -86,6 +86,12 @@ export interface ConnectOptions {
   readonly transports?: readonly Transport[]
   /** A JWT; a function is asked for it again whenever one is needed. */
   readonly token?: string | (() => string | Promise<string>)
+  /**
+   * Whether tabs of this browser share one event stream or poll, of which browsers open six over plain HTTP: then they are one device.
+   * Set it where the tabs' tokens are the same person's. Works where there are Web Locks, over plain HTTP on localhost alone.
+   * Default: true without `token`, `ticket` and `device`.
+   */
+  readonly share?: boolean
   /** Gets a single-use ticket from the page's own back end, where the page has no token. Asked again for each connection. */
   readonly ticket?: () => string | Promise<string>
   /** Each event once, in order. Without it, iterate over the client: it is connected while somebody does. */

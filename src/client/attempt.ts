@@ -55,8 +55,8 @@ export function startAttempt(transport: Transport, carrier: Carrier, host: Attem
   carrier({
     ...host,
     signal,
-    fetch: (path, query, init) => host.fetch(path, query, { ...init, signal }),
-    json: (path, query) => host.json(path, query, { signal }),
+    fetch: (path, query, init) => host.fetch(path, query, { signal, ...init }),
+    json: (path, query, init) => host.json(path, query, { signal, ...init }),
     said: (type, message, ask) => {
       if (signal.aborted) return
       heardAt = Date.now()

@@ -13,6 +13,7 @@ import { createPosition } from './position.js'
 import { createRequests, newKey } from './requests.js'
 import { carryBySocket } from './socket.js'
 import { carryBySse } from './sse.js'
+import { canShare, shareBetweenTabs } from './tabs.js'
 
 export type * from './api.js'
 
@@ -44,6 +45,8 @@ export function connect(options: ConnectOptions = {}): Client {
   const { min = 500, max = 30_000 } = options.retry ?? {}
   const base = gatewayUrl(options.url)
   const requester = createRequester(base, options)
+  const { share = !options.token && !options.ticket && !options.device } = options
+  const isShared = share && base.protocol === 'http:' && canShare()
   const memory = `mqway ${base}`
   let ladder = createLadder(transports, tabMemory(memory))
   let position = createPosition(options.cursor)
@@ -141,7 +144,10 @@ export function connect(options: ConnectOptions = {}): Client {
         for (const event of states.events) if (event.retained) link.said('event', event)
       }
       fresh.clear()
-      return carriers[transport](link)
+      const carry = carriers[transport]
+      // Sockets do not count among the six connections.
+      if (!isShared || transport === 'socket') return carry(link)
+      return shareBetweenTabs(carry, `${memory} ${transport} ${json}`)(link)
     }
 
   const planUpgrade = (): void => {
