@@ -89,8 +89,12 @@ export interface SocketEndpoint
 export interface PushSide {
   /** Why it has no session with the broker; `undefined` while it has one. */
   readonly failure: string | undefined
-  /** Adds the routes of the HTTP API. */
-  register(app: FastifyInstance): void
+  /**
+   * Adds the routes of the HTTP API.
+   *
+   * @param directories names of those that pages are served of, which are no databases of CouchDB's
+   */
+  register(app: FastifyInstance, directories: ReadonlySet<string>): void
   /** The endpoints of plain WebSockets; the first that matches is taken. */
   readonly sockets: readonly SocketEndpoint[]
   /** Ends all event streams and polls, each with its reason. */
@@ -214,7 +218,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       get failure() {
         return session.failure
       },
-      register: app => {
+      register: (app, directories) => {
         registerEvents(app, transport)
         registerConnections(app, transport)
         polls.push(registerPoll(app, transport))
@@ -223,7 +227,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
         registerPresence(app, transport)
         registerOpenApi(app, transport)
         if (compat.rrr !== 'off') polls.push(registerRrr(app, { ...transport, config: compat.rrr }))
-        if (compat.couchdb !== 'off') polls.push(registerCouchdb(app, transport, compat.couchdb))
+        if (compat.couchdb !== 'off') polls.push(registerCouchdb(app, transport, { ...compat.couchdb, directories }))
         if (compat.pere !== 'off') registerPere(app, { ...transport, prefix: compat.pere.prefix, publishes })
       },
       sockets,

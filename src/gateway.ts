@@ -35,7 +35,7 @@ import { registerHealth } from './listen/health.js'
 import { compileHttpsLocation, registerHttpsRedirect } from './listen/https-redirect.js'
 import { formatUrl, type Listener, type ListenOptions } from './listen/listener.js'
 import { type MqttListenerOptions, startMqttListener } from './listen/mqtt-listener.js'
-import { registerEndpointHints, registerPages } from './listen/pages.js'
+import { listPageDirectories, registerEndpointHints, registerPages } from './listen/pages.js'
 import { PipelinedRequests } from './listen/pipelined-requests.js'
 import { StreamQueue } from './listen/stream-queue.js'
 import { registerTickets } from './listen/tickets.js'
@@ -177,9 +177,9 @@ async function assemble(
     const count = (client: Client): void => gate.spend(client, 1)
     registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient, count })
   }
-  push?.register(app)
+  const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
+  push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
   if (config.public !== 'off') {
-    const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
     const { index } = config
     const ownFiles = listOwnFiles(config, file, cwd)
     await registerPages(app, { directory, index, site, ownFiles, resolveClient, log })

@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs'
-import { realpath, stat } from 'node:fs/promises'
+import { readdir, realpath, stat } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { createRequire } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
@@ -211,6 +211,17 @@ function upgradeHeaders(request: FastifyRequest): Record<string, string> {
   return request.raw.httpVersionMajor === 1
     ? { ...caching, upgrade: 'websocket', connection: 'upgrade, close' }
     : caching
+}
+
+/**
+ * The names of the directories that pages are served of, at the top.
+ *
+ * @param directory as in `PagesOptions`
+ */
+export async function listPageDirectories(directory = builtInDirectory): Promise<ReadonlySet<string>> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => [])
+  // A link may be one to a directory.
+  return new Set(entries.filter(entry => !entry.isFile()).map(({ name }) => name))
 }
 
 async function directoryAt(path: string): Promise<string> {

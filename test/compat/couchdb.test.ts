@@ -101,7 +101,9 @@ describe('a database', () => {
       'content-type': 'application/json; charset=utf-8',
       'cache-control': 'no-store',
     })
-    expect(await answer.json()).toEqual({ db_name: 'notifications', update_seq: 2, committed_update_seq: 2 })
+    expect(await answer.json()).toEqual({
+      ...{ db_name: 'notifications', update_seq: 2, committed_update_seq: 2, instance_start_time: '0' },
+    })
     expect(await (await ask('notifications/')).json()).toMatchObject({ update_seq: 2 })
   })
 
@@ -128,10 +130,15 @@ describe('a database', () => {
 
   it('cannot be written to', async () => {
     await start()
-    for (const path of ['notifications', 'notifications/_changes']) {
-      const answer = await ask(path, { method: 'POST', body: '{}' })
-      expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'GET, HEAD, OPTIONS'])
-      expect(await answer.json()).toEqual({ error: 'method_not_allowed', reason: 'Only GET,HEAD allowed' })
+    for (const [path, method, allowed] of [
+      ['notifications', 'POST', 'GET, HEAD'],
+      ['notifications/', 'PUT', 'GET, HEAD'],
+      ['notifications/_changes', 'PUT', 'GET, HEAD, POST'],
+    ] as const) {
+      const answer = await ask(path, { method, body: '{}' })
+      expect([answer.status, answer.headers.get('allow')]).toEqual([405, `${allowed}, OPTIONS`])
+      const reason = `Only ${allowed.replaceAll(', ', ',')} allowed`
+      expect(await answer.json()).toEqual({ error: 'method_not_allowed', reason })
     }
   })
 
@@ -488,6 +495,47 @@ describe('the continuous feed', () => {
   })
 })
 
+describe('changes that are asked for with POST', () => {
+  afterEach(() => rig.close())
+
+  const post = (query: string, body?: string) =>
+    ask(`notifications/_changes?include_docs=true&${query}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      ...(body !== undefined && { body }),
+    })
+
+  it.each(['{}', '{"limit":1}', ''])('are those for GET: %j', async body => {
+    await start()
+    await rig.publish('notifications', 'one')
+    const answer = await post('feed=longpoll&since=0', body)
+    expect(answer.status).toBe(200)
+    expect(messages((await answer.json()) as Changes)).toEqual(['one'])
+  })
+
+  it('come when there are some', async () => {
+    await start()
+    const answer = post('feed=longpoll&since=now', '{}')
+    await waiting()
+    await rig.publish('notifications', 'one')
+    expect(messages((await (await answer).json()) as Changes)).toEqual(['one'])
+  })
+
+  it.each([
+    ['', '{"doc_ids":["a"]}', 'doc_ids is not available here.'],
+    ['filter=_doc_ids', '{"doc_ids":["a"]}', /is not available here\.$/],
+    ['', '{"selector":{}}', 'selector is not available here.'],
+    ['callback=C', '{}', 'callback is not available here.'],
+    ['', '[', 'The body must be JSON, in UTF-8.'],
+    ['', 'null', 'The body must be a JSON object.'],
+  ])('are refused where only some are wanted, or with what is not right (%s %s)', async (query, body, reason) => {
+    await start(withJsonp)
+    const answer = await post(query, body)
+    expect(answer.status).toBe(400)
+    expect(await answer.json()).toMatchObject({ reason: expect.stringMatching(reason) })
+  })
+})
+
 describe('the feed for EventSource', () => {
   afterEach(() => rig.close())
 
@@ -649,6 +697,19 @@ describe('what is wrong', () => {
     }
   })
 
+  it.each([
+    ['notifications/_bulk_get?revs=true', 'POST'],
+    ['notifications/_revs_diff', 'POST'],
+    ['notifications/_local/abc', 'PUT'],
+    ['notifications/id?revs=true&open_revs=%5B%221-a%22%5D', 'GET'],
+  ])('replication (%s) is told what is not there', async (path, method) => {
+    await start()
+    const answer = await ask(path, { method, ...(method !== 'GET' && { body: '{}' }) })
+    const { error, reason } = (await answer.json()) as { error: string; reason: string }
+    expect([answer.status, error]).toEqual([404, 'not_found'])
+    expect(reason).toMatch(/no replication: read GET .*_changes/)
+  })
+
   it('pages of other origins may ask with the headers that jQuery.couch sends', async () => {
     await start({ push: { origins: ['https://app.example'] } })
     const headers = {
@@ -726,6 +787,11 @@ describe('CouchDB’s URLs of a whole gateway', () => {
     await fetch(`${http}/v1/publish?topic=notifications`, { method: 'POST', body: 'hello' })
     expect(await read(gateway, '/notifications')).toMatchObject({ db_name: 'notifications' })
     expect(messages(await read(gateway, '/notifications/_changes?include_docs=true'))).toEqual(['hello'])
+    // With a slash, as jQuery.couch and PouchDB ask; a browser that opens it gets a page, and a directory of pages is one.
+    expect(await read(gateway, '/notifications/')).toMatchObject({ db_name: 'notifications', instance_start_time: '0' })
+    expect((await fetch(`${http}/notifications/`, { method: 'HEAD' })).status).toBe(200)
+    const opened = await fetch(`${http}/notifications/`, { headers: { accept: 'text/html,*/*;q=0.8' } })
+    expect([opened.status, opened.headers.get('content-type')]).toEqual([404, 'text/html; charset=utf-8'])
     for (const path of ['/', '/index.html', '/app.js', '/styles/']) {
       const answer = await fetch(http + path)
       expect([path, answer.headers.get('content-type')]).not.toEqual([path, 'application/json; charset=utf-8'])

@@ -81,6 +81,9 @@ export const changesQuery = z.object({
   descending: last(z.literal('false', { error: 'is not available here' }).optional()),
 })
 
+/** The same with a body, whose answer is no script that any page can load. */
+export const postedChangesQuery = changesQuery.extend({ callback: notHere })
+
 export type ChangesQuery = z.output<typeof changesQuery>
 
 /** Characters of a number that a client says it had last. */
