@@ -105,6 +105,14 @@ describe('a person has to look at', () => {
   })
 })
 
+test('a list of subprotocols is none that can be forced', () => {
+  const { config, decisions } = imported(
+    `${tunnel}setenv.set-response-header = ( "Sec-WebSocket-Protocol" => "binary, base64" )`,
+  )
+  expect(config.tunnels?.[0]?.forceSubprotocol).toBeUndefined()
+  expect(decisions.join()).toContain('the header Sec-WebSocket-Protocol is not carried over')
+})
+
 test('names are the same in upper and lower case', () => {
   const { config } = imported(
     `Var.Path = "/mqtt"\nWStunnel.Server = ( var.path => ${host} )\nURL.access-DENY = ( "~" )`,
@@ -115,6 +123,7 @@ test('names are the same in upper and lower case', () => {
 
 test.each([
   ['$HTTP["host"] =~ "^a\\.example$"', '/(?!:)^a\\.example$/'],
+  ['$HTTP["host"] == "[::1]"', '/^\\[::1\\]$/'],
   ['$HTTP["host"] == "a.example:8080"', '/(?!:)^a\\.example(?::8080)?$/'],
   ['$HTTP["host"] != "a.example:8080"', '/(?!:)^(?!a\\.example(?::8080)?$)/'],
 ])('%s is about the port where clients send one', (condition, pattern) => {

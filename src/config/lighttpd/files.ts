@@ -26,9 +26,14 @@ export function readFiles(sockets: readonly Socket[], refusal: string | undefine
     const directory = [...roots.keys()].find(candidate => candidate !== undefined) ?? ''
     return { options: { public: 'off' }, leftOut: { directory, reason } }
   }
+  const [setting] = [...roots.values()].flatMap(view => view.take('server.document-root') ?? [])
+  if (setting) report.note(setting.at, hiddenFiles)
   const index = indexOf([...roots.values()], report)
   return { options: { ...(root === undefined ? {} : { public: root }), ...(index ? { index } : {}) } }
 }
+
+const hiddenFiles =
+  'server.document-root: not served are names that begin with a dot, but those below /.well-known/, and links that lead out of the directory'
 
 function indexOf(views: readonly View[], report: Report): string[] | undefined {
   const [setting] = views.flatMap(view => view.take('index-file.names') ?? view.take('server.indexfiles') ?? [])

@@ -67,7 +67,8 @@ function hostOf(tests: readonly Test[], hasDefaultPort: boolean): Match {
   if (never) return { input: {}, refusal: `${conditionText([never])} is never true: lighttpd has hosts in lower case` }
   const [only] = tests
   const isAboutPort = tests.some(test => namesPort(test) || (!hasDefaultPort && looksAtPort(test)))
-  if (tests.length === 1 && only?.operator === '==' && !isAboutPort) return { input: { hosts: [only.value] } }
+  const isName = tests.length === 1 && only?.operator === '==' && /^[a-z0-9_.-]+$/.test(only.value)
+  if (isName && !isAboutPort) return { input: { hosts: [only.value] } }
   const source = conjunction(isAboutPort ? tests.map(withPort) : tests)
   if (source === undefined) return { input: {}, refusal: noExpression }
   // The colon has mqway compare with the port as well.

@@ -249,7 +249,7 @@ function onlyOpposite(tests: readonly Test[] | undefined): string | undefined {
 
 /** A host that lighttpd compares as mqway does: without a port, and in lower case. */
 function plainHost(host: string | undefined): string | undefined {
-  return host !== undefined && /^[^:A-Z]+$/.test(host) ? host : undefined
+  return host !== undefined && /^[a-z0-9_.-]+$/.test(host) ? host : undefined
 }
 
 /** Has a tunnel at one host only. */

@@ -98,6 +98,9 @@ function wstunnelOrigins(setting: Setting | undefined): Partial<TunnelInput> {
   return { origins, requireOrigin: true }
 }
 
+/** One subprotocol (RFC 6455 §4.1): mqway answers none of the lists that some configurations have. */
+const isToken = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
 /** mod_wstunnel sends no subprotocol itself; configurations add the header with mod_setenv. */
 function subprotocolHeader(view: View, facts: readonly Test[], report: Report): Partial<TunnelInput> | undefined {
   let forced: string | undefined
@@ -107,8 +110,8 @@ function subprotocolHeader(view: View, facts: readonly Test[], report: Report): 
       const entries = setting.value instanceof List ? setting.value.entries : []
       for (const { key = '', value, at } of entries) {
         const isSubprotocol = key.toLowerCase() === 'sec-websocket-protocol'
-        if (isSubprotocol && setting === own) forced = textOf(value)
-        else if (!isSubprotocol || verdictOf(scope.tests, facts) === 'sometimes')
+        if (isSubprotocol && setting === own && isToken.test(textOf(value) ?? '')) forced = textOf(value)
+        else if (!isSubprotocol || verdictOf(scope.tests, facts) !== 'never')
           report.warn(at, `${name}: the header ${key} is not carried over`)
       }
     }
