@@ -3,6 +3,7 @@ import type { Logger } from '../log.js'
 import type { CatchUps } from './catch-ups.js'
 import type { CongestedEnd, Congestion } from './congestion.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
+import { maxPacketId } from './packet-ids.js'
 import { PublishEncoder } from './publish-encoding.js'
 import type { TurnEnd } from './turn-end.js'
 
@@ -24,9 +25,6 @@ declare module 'aedes' {
   }
 }
 
-/** [MQTT-2.3.1-1] */
-const maxPacketId = 65_535
-
 /** What forwarding needs. */
 export interface ForwardingOptions {
   /** How much may wait for one client, in bytes, before those who publish to it wait. */
@@ -44,6 +42,8 @@ export interface ForwardingOptions {
   readonly custodyOf: (client: Client) => ForwardingCustody | undefined
   /** Whether those who publish wait for this client, so that nothing has to be dropped for it. */
   readonly isProtected: (client: Client) => boolean
+  /** How many packet identifiers of a client are in use. */
+  readonly identifiersOf: (client: Client) => number
   /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
@@ -131,6 +131,11 @@ export class Forwarding {
       this.#overflow(client, outbox, packet)
       return null
     }
+    // Each message that leaves takes one [MQTT-2.3.1-4].
+    if (packet.qos > 0 && this.#options.identifiersOf(client) + outbox.leaving >= maxPacketId) {
+      this.#overflow(client, outbox, packet)
+      return null
+    }
     if (packet.qos > 0 && packet.retain && !client.clean) this.#note(client, packet)
     if (packet.qos > 0 || !this.#send(outbox, packet)) return this.#leave(outbox, packet, size)
     this.sent++
@@ -211,7 +216,7 @@ export class Forwarding {
 /** Takes the next packet identifier of a connection, which Aedes gives to each message that comes without one. */
 function nextId(client: Client): number {
   const id = client._nextId
-  client._nextId = id >= maxPacketId ? 1 : id + 1
+  client._nextId = id + 1
   return id
 }
 

@@ -8,6 +8,7 @@ import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
 import { type FilterBounds, Grants, type GrantsOptions, noSubscription } from './grants.js'
 import { Owners } from './owners.js'
+import type { PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import type { RetainedBounds } from './retained-quota.js'
@@ -53,6 +54,8 @@ export class Store {
   readonly owners: Owners
   readonly sessions: Sessions
   readonly retained: Retained
+  /** By client: the packet identifiers of messages to it that are in use. */
+  readonly packetIds = new WeakMap<object, Pick<PacketIds, 'take' | 'release' | 'used'>>()
   /** The quota key of the message that is being published. */
   publisher = ''
   readonly #limits: StoreLimits
@@ -222,6 +225,8 @@ export class Store {
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
+    // Also those of messages that waited in the session, and of their PUBREL.
+    if (packet.messageId !== undefined) this.packetIds.get(client)?.take(packet.messageId)
     const updated = this.#inTurn(client, () => this.#update(client, packet))
     // A PUBREC brings a PUBREL here that has no broker id, and does not come from the queue.
     return packet.brokerId ? updated.finally(() => this.catchUps.updated(client)) : updated
@@ -258,6 +263,7 @@ export class Store {
   async outgoingClearMessageId(client: Session, packet: AedesPublishPacket): Promise<AedesPublishPacket | undefined> {
     const { messageId } = packet
     if (messageId === undefined) return undefined
+    this.packetIds.get(client)?.release(messageId)
     const cleared = await this.#inTurn(client, () => this.#queues.clear(client.id, messageId))
     if (cleared) this.sessions.release(client.id, cleared.bytes)
     return cleared?.packet

@@ -12,8 +12,8 @@ interface ParsedPacket {
   readonly qos?: number
   readonly dup?: boolean
   readonly messageId?: number
-  readonly subscriptions?: readonly unknown[]
-  readonly unsubscriptions?: readonly unknown[]
+  readonly subscriptions?: readonly { readonly topic: string }[]
+  readonly unsubscriptions?: readonly string[]
 }
 
 /** Aedes' parser (mqtt-packet's), as far as it is made strict here. */
@@ -98,9 +98,14 @@ function problemOf(packet: ParsedPacket, end: number): string | undefined {
   if (messageId <= 0) return noIdentifier
   if (cmd === 'subscribe' || cmd === 'unsubscribe') {
     const filters = subscriptions ?? unsubscriptions ?? []
-    return filters.length === 0 ? 'it has no topic filter' : undefined // [MQTT-3.8.3-3], [MQTT-3.10.3-2]
+    if (filters.length === 0) return 'it has no topic filter' // [MQTT-3.8.3-3], [MQTT-3.10.3-2]
+    return filters.some(isEmpty) ? 'a topic filter is empty' : undefined // [MQTT-4.7.3-1]
   }
   return length > 2 ? tooLong : undefined
+}
+
+function isEmpty(filter: string | { readonly topic: string }): boolean {
+  return (typeof filter === 'string' ? filter : filter.topic) === ''
 }
 
 // [MQTT-2.3.1-1]
