@@ -15,6 +15,8 @@ import { WrongPasswords } from './wrong-passwords.js'
 export interface Attempt extends Omit<WebhookQuestion, 'user' | 'password' | 'token'> {
   /** What they present; `undefined` for nothing. */
   readonly credential: Credential | undefined
+  /** Whether whoever asks has left meanwhile; left out where that is not known. */
+  readonly isGone?: (() => boolean) | undefined
 }
 
 export interface AuthenticatorOptions {
@@ -104,7 +106,7 @@ export class Authenticator {
   }
 
   #judge(attempt: Attempt): Identity | Promise<Identity> {
-    const { credential, ...question } = attempt
+    const { credential, isGone, ...question } = attempt
     switch (credential?.kind) {
       case undefined:
         return this.#options.webhook?.ask(question) ?? anonymous
@@ -113,7 +115,7 @@ export class Authenticator {
       case 'token':
         return this.#judgeToken(credential.token, question)
       case 'password':
-        return this.#judgePassword(credential, question)
+        return this.#judgePassword(credential, question, isGone)
       case 'certificate':
         return this.#judgeCertificate(credential.certificate)
     }
@@ -126,7 +128,11 @@ export class Authenticator {
     throw refused('tokens are not accepted here')
   }
 
-  async #judgePassword(given: { user: string; password: string }, question: WebhookQuestion): Promise<Identity> {
+  async #judgePassword(
+    given: { user: string; password: string },
+    question: WebhookQuestion,
+    isGone: Attempt['isGone'],
+  ): Promise<Identity> {
     const { passwords, tokens, webhook } = this.#options
     const { user, password } = given
     // The user name beside a token is what a client library insists on; who it is, the token says.
@@ -135,12 +141,13 @@ export class Authenticator {
     const recalled = passwords?.recall(user, password)
     if (recalled !== undefined) return recalled
 
-    return this.#wrong.judge(question.address, async () => {
+    const judge = async (): Promise<Identity> => {
       const verdict = (await passwords?.verify(user, password, question.address)) ?? 'unknown-user'
       if (typeof verdict === 'object') return verdict
       if (verdict === 'wrong' || webhook === undefined) throw refused('wrong user name or password')
       return webhook.ask({ ...question, user, password })
-    })
+    }
+    return this.#wrong.judge(question.address, judge, isGone)
   }
 
   #judgeCertificate({ user, problem, expires }: ClientCertificate): Identity {

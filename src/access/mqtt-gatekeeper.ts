@@ -11,6 +11,8 @@ export interface ConnectRequest {
   readonly clientId: string
   readonly username: string | undefined
   readonly password: Uint8Array | undefined
+  /** Whether the client has left meanwhile. */
+  readonly isGone?: (() => boolean) | undefined
 }
 
 /** Where a connection comes from. */
@@ -63,14 +65,17 @@ export class MqttGatekeeper {
     return { ...rules.for(identity, connect.clientId), identity, release }
   }
 
-  #identify({ clientId, username, password }: ConnectRequest, from: ConnectOrigin): Identity | Promise<Identity> {
+  #identify(
+    { clientId, username, password, isGone }: ConnectRequest,
+    from: ConnectOrigin,
+  ): Identity | Promise<Identity> {
     const credential = mqttCredential(username, password)
     const { identity } = from
     if (credential === undefined && identity !== undefined && identity.source !== 'none') {
       if (isOver(identity)) throw new Ending('identity-expired')
       return identity
     }
-    const attempt = { credential, transport: 'mqtt', address: from.address, clientId } as const
+    const attempt = { credential, transport: 'mqtt', address: from.address, clientId, isGone } as const
     return this.#options.authenticator.authenticate(attempt)
   }
 }

@@ -9,16 +9,26 @@ const rate = { perSecond: 0.1, burst: 10 }
 const maxWaiting = 100
 const patience = 10_000
 
+/** A password that waits to be judged. */
+interface Waiter {
+  /** Tries again whether there is room. */
+  tryAgain(): void
+  /** Whether nobody waits for the answer any more. */
+  isGone(): boolean
+  refuse(error: Ending): void
+}
+
 /** The passwords of one address. */
 interface Line {
   judging: number
-  /** What tries again whether there is room, the one that came first first. */
-  readonly waiting: Set<() => void>
+  /** In the order in which they came. */
+  readonly waiting: Set<Waiter>
 }
 
 /**
  * Bounds the wrong passwords of each address, whoever finds them wrong. As many are judged at once as may be wrong, the
- * others wait: a judge that takes its time is asked about no more guesses than a quick one.
+ * others wait: a judge that takes its time is asked about no more guesses than a quick one. It is asked for those who are still there
+ * alone, and for the newest first: who has waited for long is the next to give up.
  */
 export class WrongPasswords {
   readonly #limits: RateLimits
@@ -32,12 +42,13 @@ export class WrongPasswords {
   /**
    * Has one password judged when its turn comes. It was wrong if `judge` rejects with `identity-refused`.
    *
-   * @throws {Ending} `too-many-attempts`, with the seconds after which trying again makes sense; else what `judge` throws
+   * @param isGone whether the client has left, so that nobody waits for the answer
+   * @throws {Ending} `client-gone`; `too-many-attempts`, with the seconds after which trying again makes sense; else what `judge` throws
    */
-  async judge<T>(address: string, judge: () => Promise<T>): Promise<T> {
+  async judge<T>(address: string, judge: () => Promise<T>, isGone: () => boolean = isNeverGone): Promise<T> {
     const network = networkOf(address)
     const line = this.#lines.get(network) ?? { judging: 0, waiting: new Set() }
-    await this.#enter(network, line)
+    await this.#enter(network, line, isGone)
     try {
       return await judge()
     } catch (error) {
@@ -45,34 +56,37 @@ export class WrongPasswords {
       throw error
     } finally {
       line.judging -= 1
-      for (const tryAgain of line.waiting) tryAgain()
+      for (const waiter of [...line.waiting].reverse()) waiter.tryAgain()
       if (line.judging === 0) this.#lines.delete(network)
     }
   }
 
-  async #enter(network: string, line: Line): Promise<void> {
+  async #enter(network: string, line: Line, isGone: () => boolean): Promise<void> {
     if (this.#admits(network, line)) return
+    if (line.waiting.size >= maxWaiting) for (const waiter of line.waiting) refuseGone(waiter)
     if (line.waiting.size >= maxWaiting) throw new Ending('too-many-attempts')
     await new Promise<void>((resolve, reject) => {
       const leave = (): void => {
         clearTimeout(timer)
-        line.waiting.delete(tryAgain)
+        line.waiting.delete(waiter)
+      }
+      const refuse = (error: unknown): void => {
+        leave()
+        reject(error)
       }
       const tryAgain = (): void => {
+        if (refuseGone(waiter)) return
         try {
           if (!this.#admits(network, line)) return
           leave()
           resolve()
         } catch (error) {
-          leave()
-          reject(error)
+          refuse(error)
         }
       }
-      const timer = setTimeout(() => {
-        leave()
-        reject(new Ending('too-many-attempts'))
-      }, patience)
-      line.waiting.add(tryAgain)
+      const timer = setTimeout(() => refuse(new Ending('too-many-attempts')), patience)
+      const waiter: Waiter = { tryAgain, isGone, refuse }
+      line.waiting.add(waiter)
     })
   }
 
@@ -85,4 +99,15 @@ export class WrongPasswords {
     this.#lines.set(network, line)
     return true
   }
+}
+
+function isNeverGone(): boolean {
+  return false
+}
+
+/** Lets one go for whom nobody waits any more; returns whether it is one. */
+function refuseGone(waiter: Waiter): boolean {
+  const isGone = waiter.isGone()
+  if (isGone) waiter.refuse(new Ending('client-gone'))
+  return isGone
 }

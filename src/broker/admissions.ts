@@ -24,6 +24,8 @@ export interface AdmissionsOptions {
   /** The network of an address, whose clients without a name count together. */
   readonly networkOf: (address: string) => string
   readonly peerOf: (client: Client) => Peer | undefined
+  /** Whether a client has ended its connection, which the broker learns after CONNACK. */
+  readonly isGone: (client: Client) => boolean
   /** Says to the client's side why its connection is about to end. */
   readonly explain: (client: Client, ending: Ending) => void
   /** Ends a connection at once. */
@@ -207,7 +209,8 @@ export class Admissions {
 
   #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Gatekeeper): Promise<Rights> {
     const { clientId, username, password } = connect
-    return gatekeeper.admit({ clientId, username, password }, peer, ending => this.#options.end(client, ending))
+    const isGone = (): boolean => this.#options.isGone(client)
+    return gatekeeper.admit({ clientId, username, password, isGone }, peer, ending => this.#options.end(client, ending))
   }
 
   #checkClientId(client: Client): void {

@@ -252,6 +252,12 @@ export class Connections {
     return this.#open.get(conn)?.peer
   }
 
+  /** Whether a client has ended its connection, or it is closed. */
+  isGone({ conn }: Client): boolean {
+    const client = this.#open.get(conn)?.client
+    return client === undefined || client.destroyed || client.writableEnded
+  }
+
   /** The broker's end of a client's connection; undefined when that is closed. */
   endOf({ conn }: Client): PairEnd | undefined {
     return this.#open.get(conn)?.broker

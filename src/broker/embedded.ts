@@ -153,6 +153,7 @@ export async function createEmbedded(
     sessions: store.sessions,
     networkOf,
     peerOf: client => connections.peerOf(client),
+    isGone: client => connections.isGone(client),
     explain: (client, ending) => connections.explain(client, ending),
     end: (client, ending) => connections.cutOff(client, ending),
     onDenied,

@@ -8,6 +8,8 @@ export interface ConnectRequest {
   readonly clientId: string
   readonly username: string | undefined
   readonly password: Uint8Array | undefined
+  /** Whether the client has left meanwhile. */
+  readonly isGone?: (() => boolean) | undefined
 }
 
 /** Who was let in, and what they may do on this connection. */

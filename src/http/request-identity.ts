@@ -11,7 +11,7 @@ import { pathOf } from './request-target.js'
 export interface PresentingRequest {
   readonly headers: IncomingHttpHeaders
   readonly url?: string | undefined
-  readonly socket: { readonly remoteAddress?: string | undefined }
+  readonly socket: { readonly remoteAddress?: string | undefined; readonly destroyed?: boolean }
 }
 
 /** What of `access:` says where credentials are; without `jwt`, no cookie is looked at. */
@@ -39,6 +39,7 @@ export function attemptOf(
     path: pathOf(url),
     origin: headers.origin,
     headers: Object.keys(shown).length === 0 ? undefined : shown,
+    isGone: () => request.socket.destroyed === true,
   }
 }
 

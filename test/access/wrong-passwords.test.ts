@@ -57,6 +57,48 @@ const passwordsOf = (users: Record<string, string>, concurrent = 1): Passwords =
   return new Passwords({ users: () => map, concurrent })
 }
 
+describe('those who wait', () => {
+  it('are judged while they are there, the newest first', async () => {
+    const wrong = new WrongPasswords()
+    const ends: (() => void)[] = []
+    const judged: number[] = []
+    const gone = new Set<number>()
+    const all = Array.from({ length: 30 }, (_, index) =>
+      wrong.judge(
+        '192.0.2.1',
+        () => {
+          judged.push(index)
+          return new Promise<void>(resolve => ends.push(resolve))
+        },
+        () => gone.has(index),
+      ),
+    )
+    const results = Promise.allSettled(all)
+    await eventually(() => judged.length === 10)
+    for (let index = 10; index < 28; index += 2) gone.add(index)
+    for (let end = ends.shift(); end; end = ends.shift()) {
+      end()
+      await new Promise(setImmediate)
+    }
+    expect(judged.slice(10)).toEqual([29, 28, 27, 25, 23, 21, 19, 17, 15, 13, 11])
+    expect((await results).filter(({ status }) => status === 'rejected').map(reasonOf)).toEqual(
+      Array.from({ length: 9 }, () => 'client-gone'),
+    )
+  })
+
+  it('leave room for others when they are gone', async () => {
+    const wrong = new WrongPasswords()
+    let isGone = false
+    const first = Array.from({ length: 10 }, () => wrong.judge('192.0.2.1', () => new Promise(() => {})))
+    const others = Array.from({ length: 100 }, () => wrong.judge('192.0.2.1', refused, () => isGone))
+    const results = Promise.allSettled(others)
+    isGone = true
+    void wrong.judge('192.0.2.1', async () => 'right').catch(() => {})
+    expect((await results).map(reasonOf)).toEqual(others.map(() => 'client-gone'))
+    expect(first).toHaveLength(10)
+  })
+})
+
 describe('an address', () => {
   it('has ten wrong passwords, and one more every ten seconds; another one has its own', async () => {
     let now = 0
@@ -106,7 +148,7 @@ describe('an address', () => {
 })
 
 describe('passwords of one address', () => {
-  it('that are right take no place of wrong ones, and those that wait get in as others leave', async () => {
+  it('that are right take no place of wrong ones, and those that wait get in as others leave, the newest first', async () => {
     const wrong = new WrongPasswords()
     let judging = 0
     let most = 0
@@ -119,7 +161,8 @@ describe('passwords of one address', () => {
       })
     const order: number[] = []
     await Promise.all(Array.from({ length: 100 }, async (_, index) => order.push(await right(index))))
-    expect(order).toEqual(Array.from({ length: 100 }, (_, index) => index))
+    const indices = Array.from({ length: 100 }, (_, index) => index)
+    expect(order).toEqual([...indices.slice(0, 10), ...indices.slice(10).reverse()])
     expect(most).toBe(10)
   })
 
