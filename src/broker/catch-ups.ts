@@ -1,5 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { AedesPublishPacket, Client } from 'aedes'
+import type { PacketIds } from './packet-ids.js'
 
 /** One connection on its way through its session's queue. */
 interface CatchUp {
@@ -24,10 +25,18 @@ interface CatchUp {
 export class CatchUps {
   readonly #catchUps = new WeakMap<object, CatchUp>()
   readonly #read: (client: Client) => AsyncIterable<AedesPublishPacket>
+  readonly #idsOf: (client: Client) => Pick<PacketIds, 'take' | 'takeNext'>
 
-  /** @param read the session's queue as it is now */
-  constructor(read: (client: Client) => AsyncIterable<AedesPublishPacket>) {
+  /**
+   * @param read the session's queue as it is now
+   * @param idsOf the packet identifiers of messages to a client
+   */
+  constructor(
+    read: (client: Client) => AsyncIterable<AedesPublishPacket>,
+    idsOf: (client: Client) => Pick<PacketIds, 'take' | 'takeNext'>,
+  ) {
     this.#read = read
+    this.#idsOf = idsOf
   }
 
   /** The queue for `client`, and what is added to it while it is being sent. */
@@ -47,12 +56,19 @@ export class CatchUps {
         if (isSent(catchUp, packet)) continue
         if (packet.brokerId) catchUp.last = { brokerId: packet.brokerId, brokerCounter: packet.brokerCounter }
         catchUp.handedOut++
-        // It has a packet identifier if it was sent on an earlier connection [MQTT-3.3.1-1].
-        yield packet.cmd === 'publish' && packet.messageId ? { ...packet, dup: true } : packet
+        yield this.#identified(client, packet)
       }
       await written(catchUp)
     } while (catchUp.missed)
     catchUp.done = true
+  }
+
+  /** A message with a packet identifier, which it has from an earlier connection if it was sent on that [MQTT-3.3.1-1]; or a PUBREL. */
+  #identified(client: Client, packet: AedesPublishPacket): AedesPublishPacket {
+    const ids = this.#idsOf(client)
+    if (!packet.messageId) return { ...packet, messageId: ids.takeNext() }
+    ids.take(packet.messageId)
+    return packet.cmd === 'publish' ? { ...packet, dup: true } : packet
   }
 
   /** Call when one of the session's messages has been noted as sent, right before it is written. */

@@ -20,7 +20,6 @@ import type { Gatekeeper } from './gatekeeper.js'
 import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
-import { identify, PacketIds } from './packet-ids.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { holderKey } from './session-holders.js'
 import { Store, type StoreLimits } from './store.js'
@@ -182,7 +181,7 @@ export async function createEmbedded(
     endOf: client => connections.endOf(client),
     custodyOf: client => connections.custodyOf(client),
     isProtected: client => connections.ownBacklog.protects && connections.peerOf(client) === ownPeer,
-    identifiersOf: client => store.packetIds.get(client)?.used ?? 0,
+    identifiersOf: client => store.packetIdsOf(client),
     noteSent: (client, packet) => {
       store.outgoingUpdate(client, packet).catch(onError)
     },
@@ -249,9 +248,6 @@ export async function createEmbedded(
   // A will is published when its connection is gone.
   aedes.on('client', client => {
     accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount)
-    const packetIds = new PacketIds(client._nextId)
-    store.packetIds.set(client, packetIds)
-    identify(client, packetIds)
     const ids = new UnreleasedIds(unreleased, accountOf(client))
     client._inboundInflight = ids
     client.conn.once('close', () => ids.clear())

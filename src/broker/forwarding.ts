@@ -3,7 +3,7 @@ import type { Logger } from '../log.js'
 import type { CatchUps } from './catch-ups.js'
 import type { CongestedEnd, Congestion } from './congestion.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
-import { maxPacketId } from './packet-ids.js'
+import { maxPacketId, type PacketIds } from './packet-ids.js'
 import { PublishEncoder } from './publish-encoding.js'
 import type { TurnEnd } from './turn-end.js'
 
@@ -16,13 +16,6 @@ export interface ForwardingEnd extends CongestedEnd {
 /** Counts what is handed over to somebody who keeps it. */
 interface ForwardingCustody {
   handOver(): void
-}
-
-declare module 'aedes' {
-  interface Client {
-    /** The packet identifier of the next message to it: there is no other way to one. */
-    _nextId: number
-  }
 }
 
 /** What forwarding needs. */
@@ -42,8 +35,8 @@ export interface ForwardingOptions {
   readonly custodyOf: (client: Client) => ForwardingCustody | undefined
   /** Whether those who publish wait for this client, so that nothing has to be dropped for it. */
   readonly isProtected: (client: Client) => boolean
-  /** How many packet identifiers of a client are in use. */
-  readonly identifiersOf: (client: Client) => number
+  /** The packet identifiers of messages to a client. */
+  readonly identifiersOf: (client: Client) => Pick<PacketIds, 'used' | 'takeNext'>
   /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
@@ -121,6 +114,7 @@ export class Forwarding {
     if (!isLive(packet)) {
       if (!this.#options.mayReceive(client, packet.topic)) return null
       outbox.paced += size
+      if (packet.qos > 0 && packet.messageId === undefined && !this.#identify(client, packet)) return null
       return this.#leave(outbox, packet, 0)
     }
     if (packet.qos === 0 ? !outbox.connected : !this.#options.catchUps.mayPass(client, packet)) return null
@@ -131,12 +125,13 @@ export class Forwarding {
       this.#overflow(client, outbox, packet)
       return null
     }
-    // Each message that leaves takes one [MQTT-2.3.1-4].
-    if (packet.qos > 0 && this.#options.identifiersOf(client) + outbox.leaving >= maxPacketId) {
-      this.#overflow(client, outbox, packet)
-      return null
+    if (packet.qos > 0) {
+      if (!this.#identify(client, packet)) {
+        this.#overflow(client, outbox, packet)
+        return null
+      }
+      if (packet.retain && !client.clean) this.#options.noteSent(client, { ...packet })
     }
-    if (packet.qos > 0 && packet.retain && !client.clean) this.#note(client, packet)
     if (packet.qos > 0 || !this.#send(outbox, packet)) return this.#leave(outbox, packet, size)
     this.sent++
     outbox.custody?.handOver()
@@ -158,12 +153,16 @@ export class Forwarding {
   }
 
   /**
-   * Aedes takes what has RETAIN for a retained message, which is in no queue; but this one is, for a session that gets it
-   * as it was published, and would never leave it.
+   * Gives a message an identifier that is not in use [MQTT-2.3.1-4]; Aedes itself would count on. Returns whether there was one.
+   *
+   * A message that is published with RETAIN to a session is noted under it as sent: Aedes takes it for a retained message, which is in no
+   * queue, and it would never leave the queue.
    */
-  #note(client: Client, packet: AedesPublishPacket): void {
-    packet.messageId = nextId(client)
-    this.#options.noteSent(client, { ...packet })
+  #identify(client: Client, packet: AedesPublishPacket): boolean {
+    const ids = this.#options.identifiersOf(client)
+    if (ids.used >= maxPacketId) return false
+    packet.messageId = ids.takeNext()
+    return true
   }
 
   /** Gives the packet back to Aedes, which writes it in a `setImmediate` that it sets when it has it. */
@@ -211,13 +210,6 @@ export class Forwarding {
     }
     return outbox
   }
-}
-
-/** Takes the next packet identifier of a connection, which Aedes gives to each message that comes without one. */
-function nextId(client: Client): number {
-  const id = client._nextId
-  client._nextId = id + 1
-  return id
 }
 
 function hasLeft(left: readonly { outbox: Outbox; size: number }[]): void {

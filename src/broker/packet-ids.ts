@@ -16,7 +16,7 @@ export class PacketIds {
   #used = 0
 
   /** @param first the identifier that is tried first */
-  constructor(first = 1) {
+  constructor(first: number) {
     this.#next = first
   }
 
@@ -29,6 +29,13 @@ export class PacketIds {
   get next(): number {
     for (let tries = 0; tries < maxPacketId && this.#has(this.#next); tries++) this.#next = after(this.#next)
     return this.#next
+  }
+
+  /** Takes the next one that is free. */
+  takeNext(): number {
+    const id = this.next
+    this.take(id)
+    return id
   }
 
   /** Puts an identifier into use. */
@@ -75,18 +82,4 @@ function placeOf(id: number): readonly [at: number, mask: number] {
 
 function after(id: number): number {
   return id >= maxPacketId ? 1 : id + 1
-}
-
-/** A client as Aedes takes identifiers from it: it reads `_nextId`, and sets it to the one that follows. */
-interface IdentifiedClient {
-  _nextId: number
-}
-
-/** Has a client take its packet identifiers from `ids`. */
-export function identify(client: IdentifiedClient, ids: PacketIds): void {
-  Object.defineProperty(client, '_nextId', {
-    get: () => ids.next,
-    set: () => ids.take(ids.next),
-    configurable: true,
-  })
 }

@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
@@ -8,7 +9,7 @@ import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
 import { type FilterBounds, Grants, type GrantsOptions, noSubscription } from './grants.js'
 import { Owners } from './owners.js'
-import type { PacketIds } from './packet-ids.js'
+import { maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import type { RetainedBounds } from './retained-quota.js'
@@ -55,7 +56,7 @@ export class Store {
   readonly sessions: Sessions
   readonly retained: Retained
   /** By client: the packet identifiers of messages to it that are in use. */
-  readonly packetIds = new WeakMap<object, Pick<PacketIds, 'take' | 'release' | 'used'>>()
+  readonly #packetIds = new WeakMap<object, PacketIds>()
   /** The quota key of the message that is being published. */
   publisher = ''
   readonly #limits: StoreLimits
@@ -105,7 +106,10 @@ export class Store {
     this.#onEnded = hooks.onEnded
     this.#log = log
     this.#onError = onError
-    this.catchUps = new CatchUps(client => this.#readQueue(client))
+    this.catchUps = new CatchUps(
+      client => this.#readQueue(client),
+      client => this.packetIdsOf(client),
+    )
   }
 
   async setup(broker: Aedes): Promise<void> {
@@ -224,9 +228,17 @@ export class Store {
     return this.#enqueuer.takeRest()
   }
 
+  /** The packet identifiers of messages to a client. */
+  packetIdsOf(client: object): PacketIds {
+    let ids = this.#packetIds.get(client)
+    if (!ids) {
+      ids = new PacketIds(randomInt(1, maxPacketId + 1))
+      this.#packetIds.set(client, ids)
+    }
+    return ids
+  }
+
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
-    // Also those of messages that waited in the session, and of their PUBREL.
-    if (packet.messageId !== undefined) this.packetIds.get(client)?.take(packet.messageId)
     const updated = this.#inTurn(client, () => this.#update(client, packet))
     // A PUBREC brings a PUBREL here that has no broker id, and does not come from the queue.
     return packet.brokerId ? updated.finally(() => this.catchUps.updated(client)) : updated
@@ -263,7 +275,7 @@ export class Store {
   async outgoingClearMessageId(client: Session, packet: AedesPublishPacket): Promise<AedesPublishPacket | undefined> {
     const { messageId } = packet
     if (messageId === undefined) return undefined
-    this.packetIds.get(client)?.release(messageId)
+    this.#packetIds.get(client)?.release(messageId)
     const cleared = await this.#inTurn(client, () => this.#queues.clear(client.id, messageId))
     if (cleared) this.sessions.release(client.id, cleared.bytes)
     return cleared?.packet

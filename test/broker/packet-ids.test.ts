@@ -1,10 +1,10 @@
 import fc from 'fast-check'
+import { generate } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { createEmbedded } from '../../src/broker/embedded.js'
-import { identify, maxPacketId, PacketIds } from '../../src/broker/packet-ids.js'
+import { maxPacketId, PacketIds } from '../../src/broker/packet-ids.js'
 import { createLog } from '../../src/log.js'
 import { limits } from './limits.js'
-import { connect } from './mqtt-session.js'
 import { connectRaw } from './raw-session.js'
 
 describe('packet identifiers of messages to a client', () => {
@@ -22,10 +22,9 @@ describe('packet identifiers of messages to a client', () => {
             used.delete(command)
             continue
           }
-          const id = ids.next
+          const id = ids.takeNext()
           expect(used.has(id)).toBe(false)
           expect(id >= 1 && id <= maxPacketId).toBe(true)
-          ids.take(id)
           used.add(id)
         }
         expect(ids.used).toBe(used.size)
@@ -34,42 +33,46 @@ describe('packet identifiers of messages to a client', () => {
   })
 
   it('are all that there are', () => {
-    const client = { _nextId: 1 }
-    const ids = new PacketIds()
-    identify(client, ids)
+    const ids = new PacketIds(1)
     const given = new Set<number>()
-    for (let count = 0; count < maxPacketId; count++) {
-      given.add(client._nextId)
-      client._nextId++
-    }
+    for (let count = 0; count < maxPacketId; count++) given.add(ids.takeNext())
     expect([given.size, ids.used]).toEqual([maxPacketId, maxPacketId])
     ids.release(4096)
-    expect(client._nextId).toBe(4096)
+    expect(ids.takeNext()).toBe(4096)
   })
 
-  it('are not given to another message while the client has not acknowledged the first [MQTT-2.3.1-4]', async () => {
+  it('are not given to another message while the client has not acknowledged the first [MQTT-2.3.1-4]', {
+    timeout: 60_000,
+  }, async () => {
     const broker = await createEmbedded({ data: 'none', ...limits }, createLog({ level: 'silent', format: 'json' }))
-    const publisher = await connect(broker)
+    const { session: publisher } = await connectRaw(broker, { clientId: 'publisher', clean: true })
     const { session } = await connectRaw(broker, { clientId: 'slow', clean: true })
     await session.subscribe(['t'], 1)
     const count = maxPacketId + 100
     let first: number | undefined
     const ids: number[] = []
-    const flood = (async () => {
-      for (let index = 0; index < count; index += 100)
-        await Promise.all(Array.from({ length: 100 }, () => publisher.publish('t', '', { qos: 1 })))
-    })()
+    const message = {
+      cmd: 'publish',
+      topic: 't',
+      payload: '',
+      qos: 1,
+      dup: false,
+      retain: false,
+      messageId: 1,
+    } as const
+    const burst = Buffer.concat(Array.from({ length: 1000 }, () => generate(message)))
+    let sent = 0
     while (ids.length < count) {
+      for (; sent < count && sent - ids.length < 2000; sent += 1000) publisher.stream.write(burst)
       const packet = await session.next()
       if (packet?.cmd !== 'publish' || packet.messageId === undefined) throw new Error('no message came')
       first ??= packet.messageId
       ids.push(packet.messageId)
       if (packet.messageId !== first) session.send({ cmd: 'puback', messageId: packet.messageId })
     }
-    await flood
     expect(ids.filter(id => id === first)).toHaveLength(1)
     session.stream.destroy()
-    await publisher.end()
+    publisher.stream.destroy()
     await broker.close()
   })
 })
