@@ -13,6 +13,9 @@ const alone = [
   'test/tunnel/tunnel.test.ts',
 ]
 
+/** Attacks on a gateway, with clients beside them. */
+const attacks = 'test/attack/**/*.test.ts'
+
 export default defineConfig({
   test: {
     testTimeout: 30_000,
@@ -21,8 +24,10 @@ export default defineConfig({
     reporters: ['default'],
     projects: [
       { extends: true, test: { name: 'together', include: [shared], exclude: alone, isolate: false } },
-      { extends: true, test: { name: 'apart', include: ['test/**/*.test.ts'], exclude: [shared], isolate: true } },
+      { extends: true, test: { name: 'apart', include: ['test/**/*.test.ts'], exclude: [shared, attacks] } },
       { extends: true, test: { name: 'looking', include: alone } },
+      // After all others and one at a time: these look at how long others wait.
+      { extends: true, test: { name: 'attacks', include: [attacks], maxWorkers: 1, sequence: { groupOrder: 1 } } },
     ],
   },
 })

@@ -88,7 +88,7 @@ describe('the gateway’s own client ids', () => {
       await bystander.rounds(3)
     }
     // It takes no time from anybody: a push that is taken down would lose messages and answer 503.
-    expectUndisturbed(await bystander.stop(), 5000)
+    expectUndisturbed(await bystander.stop())
     expect(await gateway.metric('mqway_push_connected')).toBe(1)
     expect(gateway.log.filter(line => String(line['msg']).includes('push has no connection'))).toEqual([])
   })

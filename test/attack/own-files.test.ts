@@ -104,7 +104,7 @@ describe('the program’s own files', () => {
     expect(await get(gateway.http, '/again.html')).toEqual({ status: 200, body: 'twice' })
     await bystander.rounds(5)
     // The attack takes no time from anybody: nothing is lost.
-    expectUndisturbed(await bystander.stop(), 5000)
+    expectUndisturbed(await bystander.stop())
     expect(gateway.log.some(line => String(line['msg']).includes('a file of mqway itself'))).toBe(true)
   })
 })
