@@ -9,6 +9,9 @@ import { eventually } from '../helpers/wait.js'
 /** A line feed with a line as the program writes it, terminal sequences, overrides of the direction of text. */
 const hostile = 'a\n[12:00:00.000] ERROR: forged\r\n\u001b[2J\u009b31m\u2028\u202e\u2066b'
 
+/** The same without control characters, with which an MQTT packet is malformed. */
+const inMqtt = hostile.replaceAll(/\p{Cc}/gu, ' ')
+
 describe.each(['pretty', 'json'] as const)('the log as %s', format => {
   it('has one printable line for each call, whatever somebody puts into topics, names and headers', async () => {
     let written = ''
@@ -26,12 +29,14 @@ describe.each(['pretty', 'json'] as const)('the log as %s', format => {
     onTestFinished(() => gateway.close())
     const socket = connect({ port: gateway.mqttPort, host: '127.0.0.1', localAddress: '127.0.0.4' })
     const send = (packet: Packet) => socket.write(generate(packet))
-    send({ cmd: 'connect', clientId: hostile, clean: true, keepalive: 60 })
-    send({ cmd: 'publish', topic: hostile, payload: 'x', qos: 0, dup: false, retain: false })
-    send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: hostile, qos: 0 }] })
+    send({ cmd: 'connect', clientId: inMqtt, clean: true, keepalive: 60 })
+    send({ cmd: 'publish', topic: inMqtt, payload: 'x', qos: 0, dup: false, retain: false })
+    send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: inMqtt, qos: 0 }] })
     const topic = encodeURIComponent(hostile)
     const headers = { authorization: `Basic ${Buffer.from(`${hostile}:x`).toString('base64')}` }
-    await fetch(new URL(`/v1/events?topic=${topic}`, gateway.urls.http))
+    for (const each of [topic, encodeURIComponent(inMqtt)]) {
+      await fetch(new URL(`/v1/events?topic=${each}`, gateway.urls.http))
+    }
     await fetch(new URL(`/v1/events?topic=x&${topic}=1`, gateway.urls.http), { headers })
     await fetch(new URL(`/${topic}?${topic}`, gateway.urls.http), { headers: { 'user-agent': 'a\u009bb' } })
     const body = JSON.stringify({ topic: hostile, payload: 'x' })
