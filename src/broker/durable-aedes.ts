@@ -17,6 +17,9 @@ declare module 'aedes' {
 
 type Done = (error?: Error) => void
 
+/** Messages with more payload than this, in bytes, count towards the time in which their publisher lets others wait. */
+const largeMessage = 16 * 1024
+
 /** Messages of the program's own (what is published over HTTP) that are queued for many sessions at a time, before the next ones wait. */
 const maxUnheld = 8
 
@@ -207,6 +210,9 @@ export class DurableAedes extends Aedes {
 
   #begin(next: Publication): void {
     if (this.#isBehind(next)) return
+    const { length } = next.packet.payload
+    // All others wait while it is stored.
+    if (length > largeMessage) this.#line.charge(this.#holderOf(next.client) ?? '', length)
     this.#current = next
     if (next.isRepeated) void this.#publishOnce(next, next.isRepeated)
     else this.#publish(next)

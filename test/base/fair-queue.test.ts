@@ -34,4 +34,17 @@ describe('a fair queue', () => {
     queue.unshift('a', [1, 2])
     expect([queue.size, queue.shift(), queue.shift(), queue.shift(), queue.shift()]).toEqual([4, 1, 10, 2, 3])
   })
+
+  it('takes lines of keys that were charged much after the others, and one of eight items all the same', () => {
+    let now = 0
+    const queue = new FairQueue<string>(() => now)
+    queue.push('a', 'a0')
+    queue.charge('a', 2 ** 20)
+    for (let i = 1; i < 3; i++) queue.push('a', `a${i}`)
+    for (let i = 0; i < 12; i++) queue.push('b', `b${i}`)
+    const taken = Array.from({ length: 9 }, () => queue.shift())
+    expect(taken).toEqual(['b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'a0', 'b7'])
+    now = 2000
+    expect([queue.shift(), queue.shift(), queue.shift(), queue.size]).toEqual(['b8', 'a1', 'b9', 3])
+  })
 })

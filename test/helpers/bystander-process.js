@@ -80,7 +80,7 @@ if (mqttPort) {
   })
 }
 
-const agent = new Agent({ keepAlive: true, maxSockets: 4 })
+const agent = new Agent({ keepAlive: true, maxSockets: 64 })
 closers.push(() => agent.destroy())
 function ask(kind, path, { method = 'GET', body, onBody } = {}) {
   const asked = request(
