@@ -36,7 +36,8 @@ describe('topic filters', () => {
     ['connected clients', true],
     ['sessions', false],
   ])('of many levels take little memory: those of %s', async (_, clean) => {
-    expect(await heapOfOne(clean)).toBeLessThan(5 * 2 ** 20)
+    // With what the collector has not come to yet: it took 16 to 24 MiB without the common index.
+    expect(await heapOfOne(clean)).toBeLessThan(10 * 2 ** 20)
   })
 
   it('that all match one topic stop the others only for slices', async () => {
