@@ -15,7 +15,7 @@ interface Told {
 describe('presence in a gateway', () => {
   let gateway: TestGateway
   beforeEach(async () => {
-    gateway = await startTestGateway({ push: { presence: { grace: '1s' } } })
+    gateway = await startTestGateway({ limits: { requestsPerSecond: 'off' }, push: { presence: { grace: '1s' } } })
     onTestFinished(() => gateway.close())
   })
   const connect = async (clientId: string): Promise<MqttClient> => {
