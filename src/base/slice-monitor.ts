@@ -30,7 +30,7 @@ export interface SliceFigures {
   readonly longest: number
 }
 
-/** What a slice monitor needs. */
+/** Collaborators of a slice monitor. */
 export interface SliceMonitorOptions {
   /** Called with each slow slice that is to be logged: the longest since the last call, at most one per second. */
   readonly onSlow: (fields: Readonly<Record<string, unknown>>) => void

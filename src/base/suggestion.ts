@@ -18,7 +18,7 @@ export function nearestName(written: string, names: readonly string[]): string |
   return nearest
 }
 
-/** What an error says after “is not an option”. */
+/** The end of an error that begins with “is not an option”. */
 export function suggestion(nearest: string | undefined, otherwise = ''): string {
   return nearest === undefined ? otherwise : `; did you mean ${nearest}?`
 }
