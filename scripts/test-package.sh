@@ -12,4 +12,8 @@ echo '{ "private": true, "type": "module" }' >package.json
 npm install --silent --no-audit --no-fund --ignore-scripts --engine-strict ./mqway-*.tgz
 npx --no-install mqway --version
 node --input-type=module -e 'import { connect } from "mqway/client"; connect({ url: "http://127.0.0.1:1" }).close()'
-node --input-type=module -e 'import "mqway"' 2>&1 | grep -q '^Error: mqway is a program'
+if message=$(node --input-type=module -e 'import "mqway"' 2>&1); then
+  echo "import 'mqway' must throw" >&2
+  exit 1
+fi
+grep -q '^Error: mqway is a program' <<<"$message"
