@@ -14,6 +14,7 @@ declare -A needed=(
   [gcc]=gcc
   [supervisord]=supervisor
   [lighttpd]=lighttpd
+  [nginx]=nginx-light
 )
 # What has no command: file -> Debian package
 declare -A needed_files=(

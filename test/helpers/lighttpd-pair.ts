@@ -1,12 +1,12 @@
 import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
 import { request } from 'node:http'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { importLighttpd } from '../../src/config/lighttpd.js'
 import { loadConfig } from '../../src/config/load.js'
 import { startGateway } from '../../src/gateway.js'
 import { createLog } from '../../src/log.js'
+import { freePorts } from './free-ports.js'
 import type { Presented } from './handshake.js'
 import { startLighttpd } from './lighttpd.js'
 
@@ -39,23 +39,6 @@ export async function makeRoot(root: string): Promise<void> {
   for (const file of [...files, 'private/x.html', '.well-known/acme-challenge/token'])
     await writeFile(join(root, file), `this is ${file}`)
   await symlink(join(root, 'page.html'), join(root, 'link.html'))
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer()
-      await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-      return server
-    }),
-  )
-  return Promise.all(
-    servers.map(async server => {
-      const address = server.address()
-      await new Promise(resolve => server.close(resolve))
-      return typeof address === 'object' && address ? address.port : 0
-    }),
-  )
 }
 
 /**
