@@ -15,6 +15,7 @@ declare -A needed=(
   [supervisord]=supervisor
   [lighttpd]=lighttpd
   [nginx]=nginx-light
+  [systemd-analyze]=systemd
 )
 # What has no command: file -> Debian package
 declare -A needed_files=(
