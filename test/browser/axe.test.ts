@@ -1,0 +1,98 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import type { Browser, Page } from 'playwright-core'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
+import { launchChromium } from '../helpers/chromium.js'
+import { startTestGateway } from '../helpers/gateway.js'
+import { People } from '../helpers/people.js'
+import { describeWith } from '../helpers/requires.js'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const pages = ['', 'sse.html', 'long-poll.html', 'socket.html', 'couchdb.html', 'rrr-push.html']
+const [wide, narrow] = [
+  { width: 1280, height: 900 },
+  { width: 360, height: 740 },
+]
+const all = [
+  { colorScheme: 'light', viewport: wide },
+  { colorScheme: 'dark', viewport: wide },
+  { colorScheme: 'light', viewport: narrow },
+  { colorScheme: 'dark', viewport: narrow },
+] as const
+/** Each color scheme and each width once. */
+const two: readonly (typeof all)[number][] = [all[0], all[3]]
+
+/** One line for each element that breaks a rule of axe, with what axe says about it. */
+const violations = `axe.run({ resultTypes: ['violations'] }).then(({ violations }) =>
+  violations.flatMap(({ id, nodes }) =>
+    nodes.map(({ target, failureSummary }) => id + ' ' + target + ': ' + failureSummary.replace(/\\s+/g, ' '))))`
+
+let browser: Browser
+let people: People
+const cleanups: (() => Promise<void>)[] = []
+
+async function violationsOf(page: Page, looks: typeof two = two): Promise<string[]> {
+  const found: string[] = []
+  for (const { colorScheme, viewport } of looks) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
+    await page.setViewportSize(viewport)
+    const lines = await page.evaluate<string[]>(violations)
+    found.push(...lines.map(line => `${colorScheme}, ${viewport.width}: ${line}`))
+  }
+  return found
+}
+
+describeWith(['/usr/bin/chromium', 'openssl'], 'axe finds nothing wrong with', () => {
+  beforeAll(async () => {
+    people = await People.start()
+    cleanups.push(() => people.stop())
+    browser = await launchChromium(close => cleanups.push(close))
+  })
+  afterAll(async () => {
+    for (const cleanup of cleanups) await cleanup()
+  })
+
+  async function open(url: string): Promise<Page> {
+    const context = await browser.newContext()
+    onTestFinished(() => context.close())
+    const page = await context.newPage()
+    page.setDefaultTimeout(15_000)
+    await page.goto(url)
+    await page.evaluate(axe)
+    return page
+  }
+
+  it.each(pages)('/%s with messages, everything unfolded, and then without its gateway', async name => {
+    const gateway = await startTestGateway({ https: { port: 'off' } })
+    onTestFinished(() => gateway.close())
+    const page = await open(`${gateway.urls.http}/${name}`)
+    await page.locator('#state', { hasText: 'Connected' }).waitFor()
+    for (const topic of ['/news/europe/sport', 'push/1', 'notifications/a']) {
+      for (const body of [Uint8Array.of(0xff), '{"msg":"one"}']) {
+        const url = `${gateway.urls.http}/v1/publish?topic=${topic}&retain=true`
+        expect((await fetch(url, { method: 'POST', body })).status).toBe(201)
+      }
+    }
+    await page.getByLabel('Messages, newest first').getByText('one').first().waitFor()
+    await page.evaluate(`for (const each of document.querySelectorAll('details')) each.open = true`)
+    expect(await violationsOf(page, all)).toEqual([])
+    await gateway.close()
+    await page.locator('#state').getByText('Connected').waitFor({ state: 'hidden' })
+    expect(await violationsOf(page)).toEqual([])
+  })
+
+  it.each(pages)('/%s where one has to log in', async name => {
+    const rules = [{ to: 'authenticated' as const, publish: ['#'], subscribe: ['#'] }]
+    const access = { htpasswd: people.file('users'), rules }
+    const tunnels = [{ path: '/mqtt', requireIdentity: true }]
+    const gateway = await startTestGateway({ https: { port: 'off' }, access, tunnels })
+    onTestFinished(() => gateway.close())
+    const page = await open(`${gateway.urls.http}/${name}`)
+    await page.getByText('You have to say who you are').first().waitFor()
+    await page.getByLabel('User name').fill('alice')
+    await page.getByLabel('Password').fill('wrong')
+    await page.getByLabel('Password').press('Enter')
+    await page.getByText('credentials are not accepted').first().waitFor()
+    expect(await violationsOf(page)).toEqual([])
+  })
+})
