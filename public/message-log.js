@@ -23,6 +23,9 @@ const ANNOUNCE_EVERY_MS = 4_000
 /** So many rows are made in one frame, at 0.1 ms or so each with their layout: no frame takes so long that a person would notice. */
 const ROWS_PER_FRAME = 40
 
+/** Rows of a frame with more than these are not highlighted: in a burst hundreds would be, and each frame would compute the style of all of them. */
+const HIGHLIGHTED_PER_FRAME = 2
+
 /**
  * @param {import('./message-store.js').MessageStore} store
  * @returns {() => void} to be called after messages were added to the store; draws with the next frame
@@ -76,7 +79,11 @@ export function wireLog(store) {
 /** @param {Message[]} messages newest first */
 function prepend(messages) {
   const rows = document.createDocumentFragment()
-  for (const message of messages) rows.append(messageRow(message))
+  for (const message of messages) {
+    const row = messageRow(message)
+    row.classList.toggle('arriving', messages.length <= HIGHLIGHTED_PER_FRAME)
+    rows.append(row)
+  }
   list.prepend(rows)
   while (list.children.length > KEPT_MESSAGES) list.lastElementChild?.remove()
 }

@@ -7,9 +7,13 @@ import { describeWith } from '../helpers/requires.js'
 let browser: Browser
 const cleanups: (() => Promise<void>)[] = []
 
-/** Counts the elements that come into the page between two frames; the most is in `mostPerFrame`. */
+/**
+ * Counts the elements that come into the page between two frames, and the rows that are highlighted at once; the most of
+ * each is in `mostPerFrame` and `mostHighlighted`.
+ */
 const countWork = `
   globalThis.mostPerFrame = 0
+  globalThis.mostHighlighted = 0
   let made = 0
   new MutationObserver(records => {
     for (const { addedNodes } of records)
@@ -17,6 +21,8 @@ const countWork = `
   }).observe(document, { childList: true, subtree: true })
   const next = () => {
     mostPerFrame = Math.max(mostPerFrame, made)
+    const highlighted = document.getAnimations().filter(({ animationName }) => animationName === 'arrive')
+    mostHighlighted = Math.max(mostHighlighted, highlighted.length)
     made = 0
     requestAnimationFrame(next)
   }
@@ -59,16 +65,20 @@ describeWith(['/usr/bin/chromium'], 'the page for event streams, when thousands 
     })
     await page.goto(`${gateway.urls.http}/sse.html`)
     await page.locator('#state', { hasText: 'Connected' }).waitFor()
+    await publishBatch(gateway.urls.http, 1, -1)
+    await page.waitForFunction('mostHighlighted > 0')
     const [total, batch] = [1500, 500]
     for (let sent = 0; sent < total; sent += batch) await publishBatch(gateway.urls.http, batch, sent)
-    await page.locator('#log-count', { hasText: '1,500 received' }).waitFor()
-    await page.locator('#acks-count', { hasText: '1,500 so far' }).waitFor()
+    await page.locator('#log-count', { hasText: '1,501 received' }).waitFor()
+    await page.locator('#acks-count', { hasText: '1,501 so far' }).waitFor()
     // The newest is drawn last, so everything that was to be drawn is.
     await page.locator('#messages li').first().getByText('{"number":1499}', { exact: true }).waitFor()
     await page.locator('#acks li').first().getByText('{"number":1499}', { exact: true }).waitFor()
     expect(await page.locator('#messages > li').count()).toBe(500)
     expect(await page.locator('#acks > li').count()).toBe(100)
     expect(await mostPerFrame(page)).toBeLessThan(1000)
+    // Each frame computes the style of all of them: with hundreds, none is in time.
+    expect(await page.evaluate<number>('mostHighlighted')).toBeLessThan(100)
     expect(requests).toBeLessThan(total / 5)
   }, 60_000)
 
