@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { AedesPublishPacket, Client } from 'aedes'
-import type { PacketIds } from './packet-ids.js'
+import { firstAcknowledgement, type PacketIds } from './packet-ids.js'
 
 /** One connection on its way through its session's queue. */
 interface CatchUp {
@@ -66,8 +66,9 @@ export class CatchUps {
   /** A message with a packet identifier, which it has from an earlier connection if it was sent on that [MQTT-3.3.1-1]; or a PUBREL. */
   #identified(client: Client, packet: AedesPublishPacket): AedesPublishPacket {
     const ids = this.#idsOf(client)
-    if (!packet.messageId) return { ...packet, messageId: ids.takeNext() }
-    ids.take(packet.messageId)
+    const awaited = packet.cmd === 'publish' ? firstAcknowledgement(packet.qos) : 'pubcomp'
+    if (!packet.messageId) return { ...packet, messageId: ids.takeNext(awaited) }
+    ids.take(packet.messageId, awaited)
     return packet.cmd === 'publish' ? { ...packet, dup: true } : packet
   }
 

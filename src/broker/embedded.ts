@@ -22,6 +22,7 @@ import { type LevelBase, openLevel } from './level-store.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { holderKey } from './session-holders.js'
+import { clearSessionPresent } from './session-present.js'
 import { Store, type StoreLimits } from './store.js'
 import { type PacketParser, readStrictly } from './strict-packets.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
@@ -310,7 +311,8 @@ export async function createEmbedded(
     async open(peer) {
       if (aedes.closed) throw new Ending('shutting-down')
       const { client, broker } = peer === ownPeer ? connections.openOwn() : connections.open(peer)
-      readStrictly(aedes.handle(broker)._parser)
+      const handled = aedes.handle(broker)
+      readStrictly(handled._parser, (id, acknowledgement) => store.acknowledge(handled, id, acknowledgement))
       return client
     },
     close() {
@@ -376,6 +378,7 @@ function handlers({
   return {
     preConnect(client, packet, done) {
       if (packet.clientId === '' && (packet.clean === false || packet.protocolVersion === 3)) nameless.add(client)
+      if (packet.protocolVersion === 3) clearSessionPresent(client.conn)
       admissions.received(client, packet)
       client.conn.once('close', () => store.grants.left(client))
       done(null, true)

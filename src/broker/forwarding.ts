@@ -3,7 +3,7 @@ import type { Logger } from '../log.js'
 import type { CatchUps } from './catch-ups.js'
 import type { CongestedEnd, Congestion } from './congestion.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
-import { maxPacketId, type PacketIds } from './packet-ids.js'
+import { firstAcknowledgement, maxPacketId, type PacketIds } from './packet-ids.js'
 import { PublishEncoder } from './publish-encoding.js'
 import type { TurnEnd } from './turn-end.js'
 
@@ -36,7 +36,7 @@ export interface ForwardingOptions {
   /** Whether those who publish wait for this client, so that nothing has to be dropped for it. */
   readonly isProtected: (client: Client) => boolean
   /** The packet identifiers of messages to a client. */
-  readonly identifiersOf: (client: Client) => Pick<PacketIds, 'used' | 'takeNext'>
+  readonly identifiersOf: (client: Client) => Pick<PacketIds, 'used' | 'take' | 'takeNext'>
   /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
@@ -114,7 +114,7 @@ export class Forwarding {
     if (!isLive(packet)) {
       if (!this.#options.mayReceive(client, packet.topic)) return null
       outbox.paced += size
-      if (packet.qos > 0 && packet.messageId === undefined && !this.#identify(client, packet)) return null
+      if (packet.qos > 0 && !this.#identify(client, packet)) return null
       return this.#leave(outbox, packet, 0)
     }
     if (packet.qos === 0 ? !outbox.connected : !this.#options.catchUps.mayPass(client, packet)) return null
@@ -153,15 +153,18 @@ export class Forwarding {
   }
 
   /**
-   * Gives a message an identifier that is not in use [MQTT-2.3.1-4]; Aedes itself would count on. Returns whether there was one.
+   * Gives a message an identifier that is not in use [MQTT-2.3.1-4], unless it has one; Aedes itself would count on. Returns whether there was
+   * one.
    *
    * A message that is published with RETAIN to a session is noted under it as sent: Aedes takes it for a retained message, which is in no
    * queue, and it would never leave the queue.
    */
   #identify(client: Client, packet: AedesPublishPacket): boolean {
     const ids = this.#options.identifiersOf(client)
-    if (ids.used >= maxPacketId) return false
-    packet.messageId = ids.takeNext()
+    const awaited = firstAcknowledgement(packet.qos)
+    if (packet.messageId !== undefined) ids.take(packet.messageId, awaited)
+    else if (ids.used >= maxPacketId) return false
+    else packet.messageId = ids.takeNext(awaited)
     return true
   }
 

@@ -2,14 +2,28 @@
 export const maxPacketId = 65_535
 
 /** Identifiers of one page; pages without any in use are not kept: a client that acknowledges has one or two, of 512 bytes. */
-const pageSize = 4096
+const pageSize = 2048
+
+/** By the acknowledgement that an identifier waits for: its state, in two bits; 0 is free. */
+const states = { puback: 1, pubrec: 2, pubcomp: 3 } as const
+
+/** What a client acknowledges a message with. */
+export type Acknowledgement = keyof typeof states
+
+/** What a message of QoS 1 or 2 waits for first. */
+export function firstAcknowledgement(qos: number): Acknowledgement {
+  return qos === 2 ? 'pubrec' : 'puback'
+}
 
 interface Page {
   readonly bits: Uint8Array
   used: number
 }
 
-/** The packet identifiers of messages to one client: none is given to another message before it is acknowledged [MQTT-2.3.1-4]. */
+/**
+ * The packet identifiers of messages to one client, and the acknowledgement that each waits for: none is given to another message before it is
+ * acknowledged [MQTT-2.3.1-4].
+ */
 export class PacketIds {
   readonly #pages: (Page | undefined)[] = new Array(Math.ceil((maxPacketId + 1) / pageSize)).fill(undefined)
   #next: number
@@ -27,57 +41,74 @@ export class PacketIds {
 
   /** The next one that is free; where none is, one in use. */
   get next(): number {
-    for (let tries = 0; tries < maxPacketId && this.#has(this.#next); tries++) this.#next = after(this.#next)
+    for (let tries = 0; tries < maxPacketId && this.#stateOf(this.#next) !== 0; tries++) this.#next = after(this.#next)
     return this.#next
   }
 
   /** Takes the next one that is free. */
-  takeNext(): number {
+  takeNext(awaited: Acknowledgement): number {
     const id = this.next
-    this.take(id)
+    this.take(id, awaited)
     return id
   }
 
-  /** Puts an identifier into use. */
-  take(id: number): void {
+  /** Puts an identifier into use, or sets what it waits for. */
+  take(id: number, awaited: Acknowledgement): void {
     const index = Math.floor(id / pageSize)
     let page = this.#pages[index]
     if (!page) {
-      page = { bits: new Uint8Array(pageSize / 8), used: 0 }
+      page = { bits: new Uint8Array(pageSize / 4), used: 0 }
       this.#pages[index] = page
     }
-    const [at, mask] = placeOf(id)
-    const byte = page.bits[at] ?? 0
-    if ((byte & mask) !== 0) return
-    page.bits[at] = byte | mask
-    page.used++
-    this.#used++
+    if (this.#stateOf(id) === 0) {
+      page.used++
+      this.#used++
+    }
+    set(page, id, states[awaited])
+  }
+
+  /**
+   * Notes what a client acknowledges; the identifier stays in use until `release`.
+   *
+   * @returns whether the message waits for that, or none has the identifier: a client may repeat itself
+   */
+  acknowledge(id: number, acknowledgement: Acknowledgement): boolean {
+    const state = this.#stateOf(id)
+    if (state === 0 || state === states[acknowledgement]) {
+      if (acknowledgement === 'pubrec' && state !== 0) this.take(id, 'pubcomp')
+      return true
+    }
+    return acknowledgement === 'pubrec' && state === states.pubcomp
   }
 
   /** Gives an identifier free, whether it is in use or not. */
   release(id: number): void {
     const index = Math.floor(id / pageSize)
     const page = this.#pages[index]
-    if (!page || !this.#has(id)) return
-    const [at, mask] = placeOf(id)
-    page.bits[at] = (page.bits[at] ?? 0) & ~mask
+    if (!page || this.#stateOf(id) === 0) return
+    set(page, id, 0)
     this.#used--
     page.used--
     // The one that is filled now stays.
     if (page.used === 0 && index !== Math.floor(this.#next / pageSize)) this.#pages[index] = undefined
   }
 
-  #has(id: number): boolean {
+  #stateOf(id: number): number {
     const page = this.#pages[Math.floor(id / pageSize)]
-    if (!page) return false
-    const [at, mask] = placeOf(id)
-    return ((page.bits[at] ?? 0) & mask) !== 0
+    if (!page) return 0
+    const [at, shift] = placeOf(id)
+    return ((page.bits[at] ?? 0) >> shift) & 3
   }
 }
 
-function placeOf(id: number): readonly [at: number, mask: number] {
-  const bit = id % pageSize
-  return [bit >> 3, 1 << (bit & 7)]
+function set(page: Page, id: number, state: number): void {
+  const [at, shift] = placeOf(id)
+  page.bits[at] = ((page.bits[at] ?? 0) & ~(3 << shift)) | (state << shift)
+}
+
+function placeOf(id: number): readonly [at: number, shift: number] {
+  const position = id % pageSize
+  return [position >> 2, (position & 3) << 1]
 }
 
 function after(id: number): number {

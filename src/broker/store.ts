@@ -9,7 +9,7 @@ import type { Base } from './base.js'
 import { CatchUps } from './catch-ups.js'
 import { type FilterBounds, Grants, type GrantsOptions, noSubscription } from './grants.js'
 import { Owners } from './owners.js'
-import { maxPacketId, PacketIds } from './packet-ids.js'
+import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import type { RetainedBounds } from './retained-quota.js'
@@ -228,14 +228,22 @@ export class Store {
     return this.#enqueuer.takeRest()
   }
 
-  /** The packet identifiers of messages to a client. */
-  packetIdsOf(client: object): PacketIds {
+  /**
+   * The packet identifiers of messages to a client. Without a session they begin with 1; with one, anywhere: a client that comes back may still
+   * hold identifiers of retained messages of QoS 2, which are in no queue, and would take another message for a repetition.
+   */
+  packetIdsOf(client: Pick<Client, 'clean'>): PacketIds {
     let ids = this.#packetIds.get(client)
     if (!ids) {
-      ids = new PacketIds(randomInt(1, maxPacketId + 1))
+      ids = new PacketIds(client.clean ? 1 : randomInt(1, maxPacketId + 1))
       this.#packetIds.set(client, ids)
     }
     return ids
+  }
+
+  /** Notes an acknowledgement of a client; returns whether it is that for which the message waits. */
+  acknowledge(client: object, id: number, acknowledgement: Acknowledgement): boolean {
+    return this.#packetIds.get(client)?.acknowledge(id, acknowledgement) ?? true
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {

@@ -3,6 +3,7 @@ import type { ConnectPacket } from 'aedes'
 import { MalformedPacket, MqttFields } from '../base/mqtt-fields.js'
 import { hasForbiddenCharacter } from '../base/mqtt-text.js'
 import { Ending } from '../endings.js'
+import type { Acknowledgement } from './packet-ids.js'
 
 /** A packet as Aedes' parser makes it, as far as it is looked at here. */
 interface ParsedPacket {
@@ -38,8 +39,13 @@ export interface PacketParser {
  * Makes a connection's parser take no packet that MQTT forbids: it ends with `malformed-packet` [MQTT-4.8.0-1]. By itself, the parser
  * replaces what is no UTF-8, and takes identifiers of 0, packets with bytes behind their last field, and other things that would come out
  * at other clients, who end their connections for them.
+ *
+ * @param acknowledge notes the acknowledgement of a message to the client; returns whether it is that for which the message waits
  */
-export function readStrictly(parser: PacketParser): void {
+export function readStrictly(
+  parser: PacketParser,
+  acknowledge: (id: number, acknowledgement: Acknowledgement) => boolean,
+): void {
   const { _parseHeader, _parseString, _newPacket, _emitError } = parser
   let connectFlags = 0
   parser._emitError = error =>
@@ -69,7 +75,7 @@ export function readStrictly(parser: PacketParser): void {
     }
   }
   parser._newPacket = () => {
-    const problem = problemOf(parser.packet, parser._pos)
+    const problem = problemOf(parser.packet, parser._pos) ?? problemOfAcknowledgement(parser.packet, acknowledge)
     if (problem === undefined) return _newPacket.call(parser)
     parser._emitError(new MalformedPacket(problem))
     return false
@@ -102,6 +108,15 @@ function problemOf(packet: ParsedPacket, end: number): string | undefined {
     return filters.some(isEmpty) ? 'a topic filter is empty' : undefined // [MQTT-4.7.3-1]
   }
   return length > 2 ? tooLong : undefined
+}
+
+/** MQTT 3.1.1 §4.3. */
+function problemOfAcknowledgement(
+  { cmd, messageId = 0 }: ParsedPacket,
+  acknowledge: (id: number, acknowledgement: Acknowledgement) => boolean,
+): string | undefined {
+  if (cmd !== 'puback' && cmd !== 'pubrec' && cmd !== 'pubcomp') return undefined
+  return acknowledge(messageId, cmd) ? undefined : 'it is not the acknowledgement for which the message waits'
 }
 
 function isEmpty(filter: string | { readonly topic: string }): boolean {

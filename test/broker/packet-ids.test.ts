@@ -22,7 +22,7 @@ describe('packet identifiers of messages to a client', () => {
             used.delete(command)
             continue
           }
-          const id = ids.takeNext()
+          const id = ids.takeNext('puback')
           expect(used.has(id)).toBe(false)
           expect(id >= 1 && id <= maxPacketId).toBe(true)
           used.add(id)
@@ -35,10 +35,23 @@ describe('packet identifiers of messages to a client', () => {
   it('are all that there are', () => {
     const ids = new PacketIds(1)
     const given = new Set<number>()
-    for (let count = 0; count < maxPacketId; count++) given.add(ids.takeNext())
+    for (let count = 0; count < maxPacketId; count++) given.add(ids.takeNext('puback'))
     expect([given.size, ids.used]).toEqual([maxPacketId, maxPacketId])
     ids.release(4096)
-    expect(ids.takeNext()).toBe(4096)
+    expect(ids.takeNext('puback')).toBe(4096)
+  })
+
+  it('wait for one acknowledgement each, which may come twice', () => {
+    const ids = new PacketIds(1)
+    const [one, two] = [ids.takeNext('puback'), ids.takeNext('pubrec')]
+    const taken = (id: number) => (['pubrec', 'pubcomp', 'puback'] as const).map(each => ids.acknowledge(id, each))
+    expect(taken(one)).toEqual([false, false, true])
+    expect([ids.acknowledge(two, 'puback'), ids.acknowledge(two, 'pubcomp')]).toEqual([false, false])
+    expect([ids.acknowledge(two, 'pubrec'), ids.acknowledge(two, 'pubrec')]).toEqual([true, true])
+    expect([ids.acknowledge(two, 'puback'), ids.acknowledge(two, 'pubcomp')]).toEqual([false, true])
+    expect(ids.used).toBe(2)
+    for (const id of [one, two]) ids.release(id)
+    expect([taken(one), taken(two), ids.used]).toEqual([[true, true, true], [true, true, true], 0])
   })
 
   it('are not given to another message while the client has not acknowledged the first [MQTT-2.3.1-4]', {
