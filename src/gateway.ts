@@ -29,7 +29,7 @@ import { UntakenAnswers } from './http/untaken-answers.js'
 import type { UpgradeRoute } from './http/upgrade-route.js'
 import { createApp } from './listen/app.js'
 import type { CertificateFiles } from './listen/certificate.js'
-import { Certificates } from './listen/certificates.js'
+import { CertificateSet } from './listen/certificate-set.js'
 import { descriptorLimit, socketsWithin } from './listen/descriptors.js'
 import { registerHealth } from './listen/health.js'
 import { compileHttpsLocation, registerHttpsRedirect } from './listen/https-redirect.js'
@@ -453,15 +453,24 @@ function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig
   return candidate => candidate.replace(/\/$/, '') === trimmed
 }
 
-async function startCertificates(config: Config, cwd: string, log: Logger, metrics: Metrics): Promise<Certificates> {
-  const { cert, key, chain, minVersion } = config.https
+async function startCertificates(config: Config, cwd: string, log: Logger, metrics: Metrics): Promise<CertificateSet> {
+  const { cert, key, chain, certificates, minVersion } = config.https
   const { ca, crl } = config.access?.clientCertificates ?? {}
   const given = cert !== undefined && key !== undefined
   const own = given
     ? { cert: resolve(cwd, cert), key: resolve(cwd, key), chain: chain && resolve(cwd, chain) }
     : await makeDevelopmentFiles(cwd, log)
   const clients = ca === undefined ? undefined : { ca: resolve(cwd, ca), crl: crl && resolve(cwd, crl) }
-  return Certificates.start({ files: { ...own, clients }, minVersion, log, metrics })
+  const named = certificates.map(({ hosts, ...files }) => ({
+    hosts,
+    files: {
+      cert: resolve(cwd, files.cert),
+      key: resolve(cwd, files.key),
+      chain: files.chain && resolve(cwd, files.chain),
+      clients,
+    },
+  }))
+  return CertificateSet.start({ files: { ...own, clients }, named, minVersion, log, metrics })
 }
 
 /** Loaded where it is wanted: the library that signs certificates is the largest of all. */

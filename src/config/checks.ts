@@ -106,8 +106,12 @@ function checkHttps(config: Config, cwd: string): Problem[] {
     chain !== undefined && cert === undefined
       ? [{ path: ['https', 'chain'], message: 'needs cert beside it: the certificate that it leads on from' }]
       : []
-  const files = checkFiles(['https'], config.https, ['cert', 'key', 'chain'], cwd)
-  return [...checkPair(['https'], config.https), ...alone, ...files]
+  const names = ['cert', 'key', 'chain'] as const
+  const files = checkFiles(['https'], config.https, names, cwd)
+  const named = config.https.certificates.flatMap((own, index) =>
+    checkFiles(['https', 'certificates', index], own, names, cwd),
+  )
+  return [...checkPair(['https'], config.https), ...alone, ...files, ...named]
 }
 
 interface Credentials {

@@ -100,6 +100,13 @@ const hostPattern = z
   .string()
   .refine(isHostPattern, { error: 'must be a.example, *.a.example or /regular expression/' })
 
+const namedCertificate = z.strictObject({
+  hosts: z.array(hostPattern).min(1).describe('a.example, *.a.example or /regular expression/'),
+  cert: file.describe('Certificate chain (PEM)'),
+  key: file.describe('Its private key (PEM); may be the same file as cert'),
+  chain: file.optional().describe('Certificates of CAs behind it, where cert has it alone (PEM)'),
+})
+
 const deniedPath = z
   .string()
   .min(1)
@@ -213,6 +220,12 @@ export const configSchema = z.strictObject({
       chain: file
         .optional()
         .describe('Certificates of CAs between cert and a browser’s own, where cert has it alone (PEM)'),
+      certificates: z
+        .array(namedCertificate)
+        .default([])
+        .describe(
+          'Certificates for clients that ask for certain names (SNI): hosts as those of a tunnel, cert, key and chain; of two that have the name the first one',
+        ),
       minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest TLS version to speak'),
     })
     .prefault({})

@@ -164,6 +164,7 @@ function secretFiles(config: Config, file: string | undefined): [option: string,
   return [
     ...(inside.length === 0 ? [] : [[inside.join(', '), file] satisfies [string, string | undefined]]),
     ['https.key', https.key],
+    ...https.certificates.map(({ key }) => ['https.certificates', key] satisfies [string, string]),
     ...[...new Set(keys)].map(key => ['broker.key', key] satisfies [string, string]),
     ['access.htpasswd', access?.htpasswd],
     ['access.jwt.secretFile', access?.jwt?.secretFile],

@@ -1,5 +1,5 @@
 import { constants } from 'node:crypto'
-import type { SecureContextOptions, SecureVersion } from 'node:tls'
+import { createSecureContext, type SecureContext, type SecureContextOptions, type SecureVersion } from 'node:tls'
 import { FilePoller, stampOf } from '../file-poller.js'
 import type { Logger } from '../log.js'
 import type { Metrics } from '../metrics.js'
@@ -11,7 +11,7 @@ export interface CertificatesOptions {
   /** The oldest TLS version to speak. */
   readonly minVersion: SecureVersion
   readonly log: Logger
-  readonly metrics: Metrics
+  readonly metrics: Pick<Metrics, 'certificateExpires'>
   /** How often the files are looked at, in milliseconds. Default: 2 s. */
   readonly pollInterval?: number
 }
@@ -37,6 +37,8 @@ export class Certificates {
   readonly #servers: SecureServer[] = []
   readonly #poller: FilePoller
   #current: Certificate
+  /** Of the current one; made where it is asked for. */
+  #context: SecureContext | undefined
   #lastWarning = Number.NEGATIVE_INFINITY
 
   private constructor(options: CertificatesOptions, current: Certificate, stamp: string) {
@@ -78,6 +80,12 @@ export class Certificates {
     return this.#contextOf(this.#current)
   }
 
+  /** What a TLS server shows in place of its own certificate, at names of its choice. */
+  get context(): SecureContext {
+    this.#context ??= createSecureContext(this.secureContext)
+    return this.#context
+  }
+
   /** Gives `server` every later certificate; connections that are open keep theirs. */
   serve(server: SecureServer): void {
     this.#servers.push(server)
@@ -98,6 +106,7 @@ export class Certificates {
       const next = await loadCertificate(this.#options.files)
       for (const server of this.#servers) server.setSecureContext(this.#contextOf(next))
       this.#current = next
+      this.#context = undefined
       this.#lastWarning = Number.NEGATIVE_INFINITY
       this.#announce('The certificate was replaced')
     } catch (error) {

@@ -9,7 +9,7 @@ import {
 } from 'node:http2'
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { SecureContextOptions } from 'node:tls'
+import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { Ending } from '../endings.js'
@@ -46,7 +46,7 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
 
 /** Gives a TLS server its certificate, now and whenever there is a new one; see `Certificates`. */
 export interface CertificateSource {
-  readonly secureContext: SecureContextOptions
+  readonly secureContext: SecureContextOptions & Pick<TlsOptions, 'SNICallback'>
   /** Whether clients are asked for a certificate of theirs. Whoever has none, or one that is not valid, gets in all the same. */
   readonly asksClients?: boolean
   serve(server: { setSecureContext(options: SecureContextOptions): void }): void

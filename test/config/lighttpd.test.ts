@@ -299,6 +299,22 @@ describe('listening', () => {
     expect(files('ssl.pemfile = "c"\nssl.privkey = "k"')).toMatchObject({ cert: 'c', key: 'k' })
     expect(files('$SERVER["socket"] == ":1" { ssl.pemfile = "d" }')).not.toHaveProperty('cert')
   })
+
+  test('certificates of hosts are those of names that clients ask for, the last one first', () => {
+    const { config, decisions } = beside(`ssl.engine = "enable"
+ssl.pemfile = "a"
+$HTTP["host"] =~ "(^|\\.)b\\.example$" { ssl.pemfile = "b" ssl.ca-file = "chain" }
+$HTTP["host"] == "c.example" { ssl.pemfile = "c" ssl.privkey = "k" }
+$HTTP["useragent"] == "x" { ssl.pemfile = "d" }`)
+    expect(config.https).toMatchObject({
+      cert: 'a',
+      certificates: [
+        { hosts: ['c.example'], cert: 'c', key: 'k' },
+        { hosts: ['/(^|\\.)b\\.example$/'], cert: 'b', key: 'b', chain: 'chain' },
+      ],
+    })
+    expect(decisions).toEqual([expect.stringContaining('5: ssl.pemfile is not carried over')])
+  })
 })
 
 describe('the language', () => {

@@ -1,6 +1,8 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { ConfigInput } from '../schema.js'
 import type { Evaluated, Setting } from './evaluate.js'
 import { List, textOf } from './evaluate.js'
+import { matchFacts } from './matches.js'
 import type { Report } from './report.js'
 import type { Position } from './tokens.js'
 import { socketAddresses, View } from './view.js'
@@ -10,7 +12,7 @@ export interface Socket {
   readonly host: string
   readonly port: number | string
   readonly tls: boolean
-  readonly files: { readonly cert?: string; readonly key?: string }
+  readonly files: Pick<NonNullable<ConfigInput['https']>, 'cert' | 'key' | 'certificates'>
   readonly at: Position
   /** The configuration as it holds there. */
   readonly view: View
@@ -68,7 +70,29 @@ interface Address {
 function certificateOf(view: View): Socket['files'] {
   const cert = view.takeText('ssl.pemfile')
   const privkey = view.takeText('ssl.privkey')
-  return cert === undefined ? {} : { cert, key: privkey ?? cert }
+  const certificates = namedCertificates(view)
+  return {
+    ...(cert === undefined ? {} : { cert, key: privkey ?? cert }),
+    ...(certificates.length === 0 ? {} : { certificates }),
+  }
+}
+
+/**
+ * The certificates of hosts. While it chooses one, lighttpd knows the name that a client asks for and nothing else of the request; of two the later one counts.
+ */
+function namedCertificates(view: View): NonNullable<Socket['files']['certificates']> {
+  return view.scopes
+    .flatMap(scope => {
+      const isAboutHost = scope.tests.length > 0 && scope.tests.every(({ subject }) => subject === '$HTTP["host"]')
+      if (!isAboutHost || !scope.settings.has('ssl.pemfile')) return []
+      const { input, refusal } = matchFacts(scope.tests, true)
+      const cert = refusal === undefined ? view.takeTextIn(scope, 'ssl.pemfile') : undefined
+      if (cert === undefined || input.hosts === undefined) return []
+      const key = view.takeTextIn(scope, 'ssl.privkey') ?? cert
+      const chain = view.takeTextIn(scope, 'ssl.ca-file')
+      return [{ hosts: input.hosts, cert, key, ...(chain === undefined ? {} : { chain }) }]
+    })
+    .reverse()
 }
 
 function hostOf(text: string, anyHost: string): string {
@@ -138,16 +162,16 @@ function oneOrMany<T>(list: readonly T[]): T | T[] {
   return list.length === 1 && first !== undefined ? first : [...list]
 }
 
-/** As many of `sockets`, the first ones first, as make a full product of addresses and ports, with one certificate. */
+/** As many of `sockets`, the first ones first, as make a full product of addresses and ports, with the same certificates. */
 function combine(sockets: readonly Socket[], report: Report): Socket[] {
   const all = largestProduct(sockets)
   const [first] = all
-  const chosen = first ? all.filter(({ files }) => files.cert === first.files.cert) : []
+  const chosen = first ? all.filter(({ files }) => isDeepStrictEqual(files, first.files)) : []
   for (const socket of sockets) {
     if (chosen.includes(socket)) continue
     const name = typeof socket.port === 'string' ? socket.port : `${socket.host}:${socket.port}`
     const reason = all.includes(socket)
-      ? `mqway has one certificate, that of ${first?.host}:${first?.port}`
+      ? `mqway has the same certificates at all ports, those of ${first?.host}:${first?.port}`
       : 'mqway would listen on this port at addresses where lighttpd did not'
     report.warn(socket.at, `${name} is not listened on: ${reason}`)
   }

@@ -58,6 +58,13 @@ export class View {
     return setting && isEnabled(setting)
   }
 
+  /** The text of a setting of `scope` alone, which counts as carried over from now on. */
+  takeTextIn({ settings }: ViewScope, name: string): string | undefined {
+    const setting = settings.get(name)
+    if (setting) this.#taken.add(setting)
+    return textOf(setting?.value)
+  }
+
   /** All settings of this name with their conditions, in order; they count as carried over from now on. */
   takeAll(name: string): { readonly scope: ViewScope; readonly setting: Setting }[] {
     return this.scopes.flatMap(scope => {
