@@ -9,7 +9,7 @@ import type { ReservedClientIds } from './base/reserved-client-ids.js'
 import type { SliceMonitor } from './base/slice-monitor.js'
 import type { TimeSlicer } from './base/time-slicer.js'
 import type { Broker } from './broker/broker.js'
-import type { EmbeddedHooks } from './broker/embedded.js'
+import type { EmbeddedBroker, EmbeddedHooks } from './broker/embedded.js'
 import type { ProbeOptions } from './broker/probe.js'
 import type { NewPace } from './broker/throttle.js'
 import { createUpstream } from './broker/upstream.js'
@@ -29,6 +29,7 @@ export class Brokers {
   readonly #log: Logger
   readonly #hooks: EmbeddedHooks
   readonly #made = new Map<string, Promise<Broker>>()
+  #embedded: Promise<EmbeddedBroker> | undefined
 
   constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
     this.#config = config
@@ -45,13 +46,19 @@ export class Brokers {
     return made
   }
 
+  /** The one inside this process. */
+  embedded(): Promise<EmbeddedBroker> {
+    this.#embedded ??= this.#makeEmbedded()
+    return this.#embedded
+  }
+
   async #make(wanted: BrokerConfig): Promise<Broker> {
-    if (wanted === 'embedded') return this.#probe(await this.#makeEmbedded(), {})
+    if (wanted === 'embedded') return this.#probe(await this.embedded(), {})
     const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
     return this.#probe(createUpstream(upstream, this.#log), { username, password })
   }
 
-  async #makeEmbedded(): Promise<Broker> {
+  async #makeEmbedded(): Promise<EmbeddedBroker> {
     const { data, mqtt, limits } = this.#config
     // Loaded where it is wanted: a plain tunnel starts without a broker inside.
     const { createEmbedded } = await import('./broker/embedded.js')

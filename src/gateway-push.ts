@@ -7,6 +7,7 @@ import { RateLimits, TokenBucket } from './access/rate-limits.js'
 import type { ReservedClientIds } from './base/reserved-client-ids.js'
 import type { SliceMonitor } from './base/slice-monitor.js'
 import { type Broker, ownPeer } from './broker/broker.js'
+import type { EmbeddedBroker } from './broker/embedded.js'
 import { registerCouchdb } from './compat/couchdb.js'
 import { registerPere } from './compat/pere.js'
 import { registerRrr } from './compat/rrr/push.js'
@@ -34,7 +35,10 @@ import { PresenceMessages } from './push/presence-messages.js'
 import { PresenceRegistry } from './push/presence-registry.js'
 import { openReceipts } from './push/receipts/open-receipts.js'
 import type { ReceiptStore } from './push/receipts/store.js'
+import { RememberedSubscriptions } from './push/session/remembered-subscriptions.js'
 import { openSession } from './push/session/session.js'
+import { type EmbeddedSourceOptions, openEmbeddedSource } from './sources/embedded.js'
+import type { Source } from './sources/source.js'
 import { registerConnections } from './transports/connections.js'
 import { registerOpenApi } from './transports/openapi.js'
 import { registerPoll } from './transports/poll.js'
@@ -49,8 +53,8 @@ export interface PushSideOptions {
   readonly config: PushConfig
   readonly compat: CompatConfig
   readonly broker: Broker
-  /** Whether that is the one inside this process. */
-  readonly embedded: boolean
+  /** The same, where it is the one inside this process. */
+  readonly embedded: EmbeddedBroker | undefined
   /** The largest MQTT packet that it takes, in bytes; left out where nobody knows. */
   readonly packetSize?: number | undefined
   /** What mails are sent of; `undefined` for nothing. */
@@ -62,7 +66,7 @@ export interface PushSideOptions {
   /** Who listens with MQTT, at the embedded broker. */
   readonly mqttListeners: MqttListeners
   readonly slices: SliceMonitor
-  /** Gets the client ids of the session with the broker. */
+  /** Gets the client ids of the session with a broker elsewhere. */
   readonly reservedClientIds: ReservedClientIds
   readonly limits: LimitsConfig
   readonly gate: ApiGate
@@ -139,13 +143,16 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const hub = await openHub({ journal, bounds: { ...config, recent }, slices, log })
     closers.push(() => hub.close())
     const { packetSize, reservedClientIds } = options
-    const sessionParts = { config, embedded, packetSize, data, journal, reservedClientIds, log }
-    const brokerName = embedded ? {} : { brokerName: broker.name }
-    const session = await openSession({ open: () => broker.open(ownPeer), ...brokerName, ...sessionParts })
-    closers.push(() => session.close())
+    const source = embedded
+      ? await openEmbedded({ broker: embedded, packetSize, config, data, journal, log })
+      : await openSession({
+          ...{ brokerName: broker.name, open: () => broker.open(ownPeer) },
+          ...{ config, data, journal, reservedClientIds, log },
+        })
+    closers.push(() => source.close())
     const { topicLevels: levels, topicLength: length } = limits
     const messages = new PresenceMessages({
-      ...{ publisher: session, bounds: { levels, length }, log },
+      ...{ publisher: source, bounds: { levels, length }, log },
       mayTell: fairPaceOf(config.presence.messagesPerSecond),
     })
     closers.push(() => messages.close())
@@ -162,7 +169,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
 
     const receipts = await openReceipts({
       store: await openReceiptStore(config, data, log),
-      ...{ journal, publisher: session, presence, log },
+      ...{ journal, publisher: source, presence, log },
       tracking: hub.tracking,
       bounds: {
         maxReceipts: config.maxReceipts,
@@ -173,13 +180,13 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     closers.push(() => receipts.close())
     if (options.notify) {
       const parts = { config: options.notify, hub, journal, data, cwd: options.cwd, log }
-      const mails = await openMails({ ...parts, isConnected: () => session.ready })
+      const mails = await openMails({ ...parts, isConnected: () => source.ready })
       closers.push(() => mails.close())
       metrics.watchMails(() => mails.figures)
     }
     metrics.watchPush(() => ({
       ...hub.counters,
-      connected: session.ready,
+      connected: source.ready,
       journalEvents: journal.size,
       newest: journal.head,
       listeners: presence.size,
@@ -188,7 +195,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       presencePublished: messages.counters.published,
       presenceDropped: messages.counters.dropped,
     }))
-    const push = { hub, journal, publisher: session, presence, filterQuota, receipts, config }
+    const push = { hub, journal, publisher: source, presence, filterQuota, receipts, config }
     const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * limits.bodySize))
     const bodies = {
       limit: limits.bodySize,
@@ -216,7 +223,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const polls: { close(): void }[] = []
     return {
       get failure() {
-        return session.failure
+        return source.failure
       },
       register: (app, directories) => {
         registerEvents(app, transport)
@@ -259,6 +266,19 @@ function fairPaceOf(perSecond: number | 'off'): ((account: string) => boolean) |
   if (perSecond === 'off' || !pace) return undefined
   const shares = new RateLimits({ perSecond: Math.max(1, perSecond / 2), burst: ownBurst / 2 })
   return account => shares.take(account) === 0 && pace()
+}
+
+/** The source of the broker inside this process. */
+function openEmbedded({
+  config,
+  data,
+  ...parts
+}: Omit<EmbeddedSourceOptions, 'topics' | 'remembered'> & {
+  readonly config: PushConfig
+  readonly data: string | undefined
+}): Promise<Source> {
+  const remembered = new RememberedSubscriptions(config.journal === 'level' ? data : undefined)
+  return openEmbeddedSource({ ...parts, topics: config.topics, remembered })
 }
 
 /** Loaded where mails are sent. */

@@ -358,7 +358,7 @@ async function openPushSide(
     config: push,
     compat,
     broker: await brokers.get(broker),
-    embedded: broker === 'embedded',
+    embedded: broker === 'embedded' ? await brokers.embedded() : undefined,
     packetSize: broker === 'embedded' ? config.mqtt.maxPacketSize : undefined,
     notify: config.notify,
     cwd,

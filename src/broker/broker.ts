@@ -18,23 +18,10 @@ export interface Peer {
 }
 
 /**
- * The program itself, which a gatekeeper does not ask: the readiness probe, the session of the push side. It is known by
+ * The program itself, which a gatekeeper does not ask: the readiness probe, the session of the push side with another broker. It is known by
  * being this very object, so that no client can pass for it. With the PROXY protocol it is a LOCAL connection.
  */
 export const ownPeer: Peer = Object.freeze({ address: 'unix', port: 0, localAddress: 'unix', localPort: 0 })
-
-/** Who keeps what comes over a connection of the program itself, and is told when the broker does not wait for it. */
-export interface Custodian {
-  /**
-   * Called before messages are acknowledged that are not kept: nothing was for too long, or the connection is over, or more
-   * waits for it than the broker keeps. The acknowledgements wait for what this returns, which must not reject.
-   */
-  lapsed(): Promise<void>
-  /** Called when all that was handed over is kept after all, or on its way with its acknowledgement waiting. */
-  restored(): void
-  /** Called when a publisher waits until so many of the messages that were handed over are kept, from the first on. */
-  awaited(count: number): void
-}
 
 /** What `Broker.open` opens: a stream, which some brokers can read with less work when nobody keeps what was read. */
 export interface BrokerStream extends Duplex {
@@ -45,13 +32,6 @@ export interface BrokerStream extends Duplex {
    * as with the stream: it flows until `pause()`. Call it once, before anything else reads.
    */
   deliverTo?(take: (bytes: Buffer) => void): void
-  /**
-   * Has the broker acknowledge no message that comes over this connection to its publisher before it is kept. Call it at
-   * once. Only the broker in this process can, for the program's own connections.
-   *
-   * @returns call with how many more are kept of the messages that came, in their order; retained ones count
-   */
-  takeCustody?(custodian: Custodian): (count: number) => void
 }
 
 /**

@@ -3,11 +3,9 @@ import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import { Ending } from '../endings.js'
-import { type BrokerStream, type Custodian, ownPeer, type Peer } from './broker.js'
+import { ownPeer, type Peer } from './broker.js'
 import { BufferedBytes } from './buffered-bytes.js'
-import { Custody } from './custody.js'
 import { Joiner } from './joiner.js'
-import { OwnBacklog } from './own-backlog.js'
 import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
 import { SubscribeGate } from './subscribe-gate.js'
@@ -23,11 +21,6 @@ export interface ConnectionLimits {
   readonly maxQueuedBytes: number
   /** Bytes that all connections hold, see `BufferedBytes`. Default: 256 MiB, or four of the largest packets where that is more. */
   readonly maxBufferedBytes?: number
-  /**
-   * For how long the program's own session may read, or keep, nothing before nobody waits for it any more, in
-   * milliseconds; 5000 when left out.
-   */
-  readonly ownPatience?: number
 }
 
 /** What connections are made with. */
@@ -48,14 +41,11 @@ const highWaterMark = 64 * 1024
 /** What a client may leave unread of acknowledgements and other answers before it is not read itself, in bytes. */
 const answersMark = 64 * 1024
 
-/** How much may wait for one of the program's own connections, in bytes, before those who publish are held back. */
-const ownMark = 1024 ** 2
-
-/** What they may publish all the same, at most: a packet or a portion each, which is on its way already. In bytes. */
-const ownQueuedBytes = 64 * 1024 ** 2
-
 /** What all connections may hold together by default, in bytes. */
 const defaultBufferedBytes = 256 * 1024 ** 2
+
+/** Bytes of a client's large messages that may wait to be published before it is not read: Aedes would read on for each of them. */
+const publishingMark = 256 * 1024
 
 /** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
 const portion = 128
@@ -69,9 +59,10 @@ interface Connection {
   readonly broker: PairEnd
   readonly received: PacketGuard
   readonly sent: PacketGuard
-  custody: Custody | undefined
   /** Whether its client has a user name. */
   isNamed: boolean
+  /** Bytes of large messages that wait to be published. */
+  publishing: number
 }
 
 /** What connections can count. */
@@ -82,13 +73,8 @@ type Traffic = Pick<
 
 /** The open connections, with what passes on them. */
 export class Connections {
-  /** Holds those who publish back for the program's own connections. */
-  readonly ownBacklog: OwnBacklog
-  /** That of the connection which took it last. */
-  custody: Custody | undefined
   readonly #options: ConnectionsOptions
   readonly #buffered: BufferedBytes
-  readonly #ownPatience: number
   readonly #turnEnd: TurnEnd
   readonly #joiner: Joiner
   readonly #subscribeGate = new SubscribeGate()
@@ -99,11 +85,9 @@ export class Connections {
 
   /** @param turnEnd when clients get what was written to them */
   constructor(options: ConnectionsOptions, turnEnd: TurnEnd) {
-    const { ownPatience = 5000, maxBufferedBytes = defaultBufferedBytes, maxPacketSize } = options
+    const { maxBufferedBytes = defaultBufferedBytes, maxPacketSize } = options
     this.#options = options
     this.#buffered = new BufferedBytes(Math.max(maxBufferedBytes, 4 * maxPacketSize))
-    this.#ownPatience = ownPatience
-    this.ownBacklog = new OwnBacklog({ mark: ownMark, patience: ownPatience })
     this.#turnEnd = turnEnd
     this.#joiner = new Joiner(turnEnd)
   }
@@ -133,8 +117,7 @@ export class Connections {
     const { client, broker } = createStreamPair({
       readableHighWaterMark: highWaterMark,
       clientHighWaterMark: highWaterMark,
-      ...(isOwn && { largestPiece: Number.POSITIVE_INFINITY }),
-      brokerHighWaterMark: isOwn ? Math.max(ownQueuedBytes, maxQueuedBytes) : maxQueuedBytes,
+      brokerHighWaterMark: maxQueuedBytes,
       inspectIn: chunk => {
         slices?.begin('mqtt packets', connection)
         const before = received.bytes
@@ -151,20 +134,20 @@ export class Connections {
         return received.bytes - before
       },
       // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
-      holdIn: () => written.answerBytes - sent.answerBytes >= answersMark || throttle?.pausing === true || isWaiting,
+      holdIn: () =>
+        written.answerBytes - sent.answerBytes >= answersMark ||
+        throttle?.pausing === true ||
+        isWaiting ||
+        connection.publishing >= publishingMark,
       holdEnd: release => this.#holdEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
-      onSent: chunk => {
-        sent.scan(chunk)
-        if (isOwn) this.ownBacklog.progressed()
-      },
+      onSent: chunk => sent.scan(chunk),
       turnEnd: this.#turnEnd,
       joiner: this.#joiner,
     })
-    const state = { clientId: undefined, custody: undefined, isNamed: false }
+    const state = { clientId: undefined, isNamed: false, publishing: 0 }
     const connection: Connection = { peer, client, broker, received, sent, ...state }
     this.#open.set(broker, connection)
-    if (isOwn) this.ownBacklog.add(broker)
     const buffering = {
       account,
       get waitingBytes() {
@@ -180,24 +163,10 @@ export class Connections {
       this.#buffered.hold(account, held, 0)
       this.#buffered.delete(buffering)
       throttle?.stop()
-      if (isOwn) this.ownBacklog.remove(broker)
-      connection.custody?.end()
       this.#past = sum(this.#past, connection)
       this.#open.delete(broker)
     })
     return connection
-  }
-
-  /** Opens one of the program's own, which can take custody of what comes over it. */
-  openOwn(): { client: BrokerStream; broker: PairEnd } {
-    const connection = this.open(ownPeer)
-    const takeCustody = (custodian: Custodian): ((count: number) => void) => {
-      const custody = new Custody({ custodian, patience: this.#ownPatience })
-      connection.custody = custody
-      this.custody = custody
-      return count => custody.keep(count)
-    }
-    return { client: Object.assign(connection.client, { takeCustody }), broker: connection.broker }
   }
 
   /**
@@ -229,25 +198,27 @@ export class Connections {
     broker.destroy(ending)
   }
 
-  /** Ends a connection; what waits for its client it may still read. */
-  end({ conn }: Client): void {
-    this.#open.get(conn)?.custody?.end()
-    conn.destroy()
-  }
-
   /** Says to the client's side why its connection is about to end, after all that was written to it. */
   explain({ conn }: Client, ending: Ending): void {
     const connection = this.#open.get(conn)
     if (connection) connection.client.ending = ending
   }
 
-  /** Who is at the other end; undefined when the connection is closed. */
+  /** Counts bytes of a client's large messages that wait to be published; it is not read while there are many. */
+  publishing({ conn }: Client, bytes: number): void {
+    const connection = this.#open.get(conn)
+    if (!connection) return
+    connection.publishing += bytes
+    if (bytes < 0 && connection.publishing < publishingMark) connection.client.pass()
+  }
+
   /** Notes that a client has a user name. */
   named({ conn }: Client): void {
     const connection = this.#open.get(conn)
     if (connection) connection.isNamed = true
   }
 
+  /** Who is at the other end; undefined when the connection is closed. */
   peerOf({ conn }: Client): Peer | undefined {
     return this.#open.get(conn)?.peer
   }
@@ -261,10 +232,6 @@ export class Connections {
   /** The broker's end of a client's connection; undefined when that is closed. */
   endOf({ conn }: Client): PairEnd | undefined {
     return this.#open.get(conn)?.broker
-  }
-
-  custodyOf({ conn }: Client): Custody | undefined {
-    return this.#open.get(conn)?.custody
   }
 
   figures(): Traffic {

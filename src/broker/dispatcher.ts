@@ -12,7 +12,7 @@ const looking = 2
 /** Called about messages. */
 export interface DispatcherHooks {
   /** A message leaves for its subscribers, before the first of them gets it. */
-  readonly onEmit: () => void
+  readonly onEmit: (packet: AedesPublishPacket) => void
   /** In the same turn: each of them has been given it. */
   readonly onEmitted: () => void
   /** Who has published the message that leaves; nobody where they are not to wait longer. */
@@ -72,7 +72,7 @@ export class Dispatcher {
       done(new Error('The broker is closed'))
       return this
     }
-    this.#hooks.onEmit()
+    this.#hooks.onEmit(packet)
     const subscribers = this.#subscriptions.match(packet.topic)
     let left = subscribers.length
     if (left === 0) {
@@ -84,9 +84,13 @@ export class Dispatcher {
     const emission = { subscribers, publisher: this.#hooks.publisher(), done }
     this.#fresh.add(emission)
     this.#timer ??= setInterval(() => this.#letGo(), patience).unref()
+    let isEmitting = true
     const delivered = (): void => {
       left--
-      if (left === 0 && (this.#fresh.delete(emission) || this.#stale.delete(emission))) done()
+      if (left > 0 || !(this.#fresh.delete(emission) || this.#stale.delete(emission))) return
+      // As above.
+      if (isEmitting) setImmediate(done)
+      else done()
     }
     const isAnyCongested = this.#hooks.isAnyCongested()
     for (const { deliver, client } of subscribers) {
@@ -94,6 +98,7 @@ export class Dispatcher {
       deliver?.(packet, isAwaited ? delivered : ignore)
       if (!isAwaited) delivered()
     }
+    isEmitting = false
     this.#hooks.onEmitted()
     return this
   }

@@ -1,11 +1,13 @@
-import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes'
+import { Aedes, type AedesOptions, type AedesPublishPacket, type Client, type PublishPacket } from 'aedes'
 import { FairQueue } from '../base/fair-queue.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
+import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import { SessionMaps } from './session-maps.js'
 import type { Store } from './store.js'
 import type { TurnEnd } from './turn-end.js'
 import { TurnSlice } from './turn-slice.js'
+import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
 
 declare module 'aedes' {
   interface Aedes {
@@ -20,37 +22,20 @@ type Done = (error?: Error) => void
 /** Messages with more payload than this, in bytes, count towards the time in which their publisher lets others wait. */
 const largeMessage = 16 * 1024
 
-/** Messages of the program's own (what is published over HTTP) that are queued for many sessions at a time, before the next ones wait. */
-const maxUnheld = 8
-
 /** Whether a client's message goes on; if not, it is acknowledged and dropped, or ends the connection with the error. */
 type Screen = (client: Client, topic: string) => boolean | Error
-
-/** Calls back when a message may go on: at once, as a rule. Messages keep their order. */
-type Admit = (proceed: () => void) => void
-
-/** Holds acknowledgements back until the program's own session has kept the messages. */
-interface Acknowledgements {
-  begin(): void
-  settle(client: Client | null, release: () => void): void
-}
 
 /** What is asked about messages. */
 interface Gates {
   /** The quota key of a publisher; `null` is the broker, or a client of an earlier run. */
   readonly accountOf: (client: Client | null) => string
   readonly screen: Screen
-  readonly admit: Admit
-  /**
-   * The key of those whose messages wait for each other where one of them is queued for many sessions; `undefined` for those that never wait.
-   */
-  readonly holder: (client: Client) => string | undefined
-  /** Who holds acknowledgements back, if anybody does. */
-  readonly custody: () => Acknowledgements | undefined
   /** Told of a message of a client to a topic of `$SYS`, which is acknowledged and goes to nobody. */
   readonly ignored: (client: Client, topic: string) => void
   /** Notes a packet identifier of QoS 2; returns an error where the client may not have one more before its PUBREL. */
   readonly holdIdentifier: (client: Client, id: number) => Error | undefined
+  /** Told of the payloads of a client's large messages, in bytes: when one waits to be published, and, negative, when it has been. */
+  readonly onProgress: (client: Client, bytes: number) => void
   /** For which subscribers publishers wait. */
   readonly patience: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
 }
@@ -59,14 +44,31 @@ interface Gates {
 interface Publication {
   readonly packet: PublishPacket
   readonly client: Client | null
+  /** Quota key of its publisher, each of which has a queue of its own; that of the client where it is left out. */
+  readonly account?: string | undefined
+  /** Appends it to the journal, in place of the sink's `append`. */
+  readonly append?: MessageSink['append'] | undefined
+  /** Resolves when its acknowledgement may be sent; `undefined` where that need not wait for the journal. */
+  appended?: Promise<void> | undefined
   /** Called when it is stored wherever it has to be, or could not be; without, nobody waits for that. */
   readonly stored?: Done
   /** Called when it has been handed to the subscribers. */
   readonly done: Done
-  /** Resolves when it is queued for all sessions, where that takes longer than until it leaves. */
-  rest?: Promise<void> | undefined
+  /** What has to be written before its acknowledgement. */
+  written?: Promise<void> | undefined
+  /** Whether it is acknowledged in its turn, and goes to nobody. */
+  readonly isDropped?: boolean
   /** Asked when its turn has come: whether it was published before, and is not to be again. */
-  readonly isRepeated?: () => Promise<boolean>
+  readonly isRepeated?: (() => Promise<boolean>) | undefined
+}
+
+/** A message of the program itself: one that was published over HTTP, say. */
+export interface OwnPublication {
+  readonly packet: PublishPacket
+  /** Quota key of whoever publishes it; left out for the program itself. */
+  readonly account: string | undefined
+  /** Appends it to the journal, in place of the sink's `append`. */
+  readonly append: MessageSink['append']
 }
 
 /** A message that was published before its acknowledgement: what became of it, for the publish that follows. */
@@ -84,9 +86,9 @@ interface Early {
  *   are published while they are being authorized, which is the step before, and not again after it. After a crash in
  *   between, a message of QoS 2 may come twice: the lesser harm.
  * - It stores concurrently and takes a message that comes out of turn for a duplicate, which it drops. Here messages
- *   leave for the subscribers one by one, in the order in which they came. Only one that is queued for many sessions without their client
- *   leaves before that is done: it is acknowledged then, and the next messages of the same user or network wait for that, and nobody else's.
- * - What the program's own session keeps is acknowledged when it has. Only the acknowledgement waits.
+ *   leave for the subscribers one by one, in the order in which they came, and do not wait for the disk.
+ * - A message is acknowledged when it is written wherever it has to be: in sessions' queues, as a retained message, in the journal. An account
+ *   of which much waits to be written waits with its further messages, and no other account does.
  * - Messages that many filters match take their time: they leave in slices, and the users and networks that publish take turns.
  */
 export class DurableAedes extends Aedes {
@@ -97,10 +99,15 @@ export class DurableAedes extends Aedes {
   readonly #exactlyOnce = new SessionMaps<Early>()
   readonly #line = new FairQueue<Publication>()
   readonly #slice: TurnSlice
-  /** By holder: what waits until a message of the same holder is queued for all sessions. */
-  readonly #behind = new Map<string, Publication[]>()
-  /** Messages of the program's own that are being queued for many sessions. */
-  #unheld = 0
+  readonly #unwritten: UnwrittenMessages<Publication>
+  #sink: MessageSink | undefined
+  /** By client: resolves when its last acknowledgement that had to wait is given. */
+  readonly #acknowledging = new WeakMap<Client, Promise<void>>()
+  /** Messages that have not left for their subscribers. */
+  #inProgress = 0
+  readonly #onIdle: (() => void)[] = []
+  /** Whether any acknowledgement ever had to wait. */
+  #hasWaited = false
   #pausing = false
   #current: Publication | undefined
   /** The message that is being given to its subscribers, in this turn. */
@@ -113,7 +120,8 @@ export class DurableAedes extends Aedes {
     turnEnd: TurnEnd,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
-    let [onEmit, onEmitted] = [ignore, ignore]
+    let onEmit: DispatcherHooks['onEmit'] = ignore
+    let onEmitted = ignore
     let publisher: () => Client | undefined = () => undefined
     // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
     super({
@@ -121,7 +129,7 @@ export class DurableAedes extends Aedes {
       persistence: store,
       concurrency: 0,
       mq: new Dispatcher(subscriptions, {
-        onEmit: () => onEmit(),
+        onEmit: packet => onEmit(packet),
         onEmitted: () => onEmitted(),
         publisher: () => publisher(),
         ...gates.patience,
@@ -129,9 +137,20 @@ export class DurableAedes extends Aedes {
     })
     this.#store = store
     this.#gates = gates
+    this.#unwritten = new UnwrittenMessages({
+      release: (account, publications) => {
+        this.#line.unshift(account, publications)
+        this.#advance()
+      },
+      ownAccount: gates.accountOf(null),
+    })
     this.#slice = new TurnSlice(turnEnd, () => this.#advance())
-    onEmit = () => this.#leave()
-    onEmitted = () => this.#left()
+    onEmit = packet => this.#leave(packet)
+    onEmitted = () => {
+      const leaving = this.#leaving
+      this.#leaving = undefined
+      if (leaving) this.#left(leaving)
+    }
     publisher = () => this.#leaving?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
@@ -156,7 +175,7 @@ export class DurableAedes extends Aedes {
     const isIgnored = verdict === true && isOfBrokers(packet.topic)
     if (isIgnored && client) this.#gates.ignored(client, packet.topic)
     if (verdict === false || isIgnored) this.#drop(client, packet, done)
-    else if (verdict === true) this.#gates.admit(() => this.#prepare(client, packet, done))
+    else if (verdict === true) this.#prepare(client, packet, done)
     else done(verdict)
   }
 
@@ -166,7 +185,7 @@ export class DurableAedes extends Aedes {
     this.#early.set(packet, early)
     // Not at once: see the dispatcher.
     setImmediate(finish, early)
-    this.#settle(client, done)
+    this.#enqueue({ packet, client, isDropped: true, stored: done, done: ignore })
   }
 
   /** Stores what has to be stored before Aedes acknowledges it. */
@@ -184,7 +203,8 @@ export class DurableAedes extends Aedes {
     }
     const early: Early = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
-    const publication = { packet, client, stored: done, done: (error?: Error) => finish(early, error) }
+    const onDone = (error?: Error): void => finish(early, error)
+    const publication = { packet, client, stored: done, done: onDone }
     // A will has no identifier.
     if (!isTwo) this.#enqueue(publication)
     else this.#enqueue({ ...publication, isRepeated: () => this.#isRepeated(client, packet, early) })
@@ -198,24 +218,84 @@ export class DurableAedes extends Aedes {
     return false
   }
 
+  /**
+   * Publishes a message of the program itself.
+   *
+   * @returns resolves when the message is stored and its acknowledgement could be sent
+   * @throws {Error} rejects where it cannot be stored
+   */
+  publishOwn({ packet, account, append }: OwnPublication): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#enqueue({
+        packet,
+        client: null,
+        account,
+        append,
+        stored: error => (error ? reject(error) : resolve()),
+        done: ignore,
+      })
+    })
+  }
+
+  /**
+   * Has each message appended to a journal when it leaves for its subscribers: acknowledgements wait for that, and further messages wait
+   * while the sink is full.
+   */
+  setSink(sink: MessageSink): void {
+    this.#sink = sink
+  }
+
+  /** Publishes what waits for room in the sink. */
+  resume(): void {
+    if (this.#line.size > 0) queueMicrotask(() => this.#advance())
+  }
+
+  #accountOf({ account, client }: Publication): string {
+    return account ?? this.#gates.accountOf(client)
+  }
+
+  /** Resolves when no message is on its way to its subscribers. */
+  idle(): Promise<void> {
+    if (this.#inProgress === 0) return Promise.resolve()
+    return new Promise(resolve => this.#onIdle.push(resolve))
+  }
+
+  #finished(client: Client | null, { payload }: PublishPacket): void {
+    if (client && payload.length > largeMessage) this.#gates.onProgress(client, -payload.length)
+    if (--this.#inProgress > 0) return
+    for (const listener of this.#onIdle.splice(0)) listener()
+  }
+
   #enqueue(publication: Publication): void {
+    const { client, packet } = publication
+    this.#inProgress++
+    if (client && packet.payload.length > largeMessage) this.#gates.onProgress(client, packet.payload.length)
     if (this.#line.size === 0 && this.#mayBegin()) this.#begin(publication)
-    else this.#line.push(this.#holderOf(publication.client) ?? '', publication)
+    else this.#line.push(this.#accountOf(publication), publication)
   }
 
   /** Whether a message may be published now. If not, `#advance` is called when one may. */
   #mayBegin(): boolean {
-    return !this.#current && !this.#pausing && !this.#slice.isOver
+    // The slice last: it calls back when it is over.
+    return !this.#current && !this.#pausing && !this.#sink?.isFull && !this.#slice.isOver
   }
 
   #begin(next: Publication): void {
-    if (this.#isBehind(next)) return
-    const { length } = next.packet.payload
-    // All others wait while it is stored.
-    if (length > largeMessage) this.#line.charge(this.#holderOf(next.client) ?? '', length)
+    const { isRepeated, packet } = next
+    if (this.#unwritten.size > 0 && this.#unwritten.holdBack(this.#accountOf(next), next)) return
+    if (next.isDropped) {
+      this.#left(next)
+      return
+    }
+    if (isRepeated) {
+      this.#unwritten.waitFor(this.#accountOf(next), this.#leaveOutRepeated(next, isRepeated))
+      return
+    }
+    const { length } = packet.payload
+    // It takes as much of the journal's time, and of the subscribers'.
+    if (length > largeMessage) this.#line.charge(this.#accountOf(next), length)
     this.#current = next
-    if (next.isRepeated) void this.#publishOnce(next, next.isRepeated)
-    else this.#publish(next)
+    this.#publish(next)
   }
 
   #advance(): void {
@@ -225,60 +305,16 @@ export class DurableAedes extends Aedes {
     }
   }
 
-  #holderOf(client: Client | null): string | undefined {
-    return client ? this.#gates.holder(client) : undefined
-  }
-
-  /** Whether it waits behind a message of the same holder. */
-  #isBehind(next: Publication): boolean {
-    if (this.#behind.size === 0 || !next.client) return false
-    const behind = this.#behind.get(this.#gates.holder(next.client) ?? '')
-    behind?.push(next)
-    return behind !== undefined
-  }
-
-  /** The current message leaves before it is queued for all sessions. */
-  #leaveBefore(rest: Promise<void>, client: Client | null): void {
-    // To match so many sessions takes a while: the next message does so in another turn of the event loop.
-    this.#pausing = true
-    setImmediate(() => {
-      this.#pausing = false
-      this.#advance()
-    })
-    const named = this.#holderOf(client)
-    if (named === undefined) {
-      this.#unheld++
-      const finished = (): void => void this.#unheld--
-      rest.then(finished, finished)
-      if (this.#unheld < maxUnheld) return
-    }
-    const holder = named ?? ''
-    this.#behind.set(holder, [])
-    const goOn = (): void => {
-      this.#line.unshift(holder, this.#behind.get(holder) ?? [])
-      this.#behind.delete(holder)
-      this.#advance()
-    }
-    // After it has been acknowledged: in the order in which they came [MQTT-4.6.0-2].
-    rest.then(
-      () => setImmediate(goOn),
-      () => setImmediate(goOn),
-    )
-  }
-
-  async #publishOnce(next: Publication, isRepeated: () => Promise<boolean>): Promise<void> {
-    if (!(await isRepeated())) {
-      this.#publish(next)
-      return
-    }
-    this.#current = undefined
-    this.#settle(next.client, next.stored)
+  /** Has a message acknowledged that was published before; returns one that was not. */
+  async #leaveOutRepeated(next: Publication, isRepeated: () => Promise<boolean>): Promise<Publication | undefined> {
+    if (!(await isRepeated())) return { ...next, isRepeated: undefined }
+    this.#left(next)
     next.done()
-    this.#advance()
+    return undefined
   }
 
   #publish(next: Publication): void {
-    if (next.packet.retain) this.#store.publisher = this.#gates.accountOf(next.client)
+    if (next.packet.retain) this.#store.publisher = this.#accountOf(next)
     super.publish(cleanCopy(next.packet), next.client, error => {
       if (this.#current === next) this.#giveUp(next, error)
       next.done(error)
@@ -287,54 +323,62 @@ export class DurableAedes extends Aedes {
 
   /** The current message could not be stored. */
   #giveUp(current: Publication, error: Error | undefined): void {
-    this.#store.takeRest()
+    this.#store.takeWrites()
     this.#current = undefined
+    this.#finished(current.client, current.packet)
     current.stored?.(error)
     if (this.#line.size > 0) queueMicrotask(() => this.#advance())
   }
 
   /** The current message is stored, and leaves. */
-  #leave(): void {
+  #leave(packet: AedesPublishPacket): void {
     const current = this.#current
     if (!current) return
     this.#leaving = current
     this.#current = undefined
-    current.rest = this.#store.takeRest()
-    if (current.rest) this.#leaveBefore(current.rest, current.client)
-    this.#gates.custody()?.begin()
+    const write = this.#store.takeWrites()
+    if (write) this.#track(current, write)
+    if (this.#sink) {
+      const append = current.append ?? ((message, isAwaited) => this.#sink?.append(message, isAwaited))
+      current.appended = append(acceptedMessage(packet), current.stored !== undefined)
+    }
     // Not at once, because the message that leaves is yet to be given to its subscribers.
     if (this.#line.size > 0) queueMicrotask(() => this.#advance())
   }
 
-  /** The message that was leaving has been given to them. */
-  #left(): void {
-    const { stored, client = null, rest } = this.#leaving ?? {}
-    this.#leaving = undefined
-    this.#settle(client, rest && stored ? after(rest, stored) : stored)
+  /** A message has been given to its subscribers, or goes to nobody. */
+  #left({ packet, stored, client, written, appended }: Publication): void {
+    this.#finished(client, packet)
+    this.#settle(client, stored, appended && written ? Promise.all([appended, written]) : (appended ?? written))
   }
 
-  /** Has a message acknowledged, when its turn has come. */
-  #settle(client: Client | null, stored: Done | undefined): void {
+  #track(current: Publication, write: PendingWrite): void {
+    current.written = write.written
+    this.#unwritten.add(this.#accountOf(current), write)
+    // Those who wait for the acknowledgement get the error otherwise.
+    if (!current.stored) write.written.catch(error => this.emit('error', error))
+    if (!write.isForMany) return
+    // To match so many sessions takes a while: the next message does so in another turn of the event loop.
+    this.#pausing = true
+    setImmediate(() => {
+      this.#pausing = false
+      this.#advance()
+    })
+  }
+
+  /** Has a message acknowledged when it is written, and those of its client before it are acknowledged [MQTT-4.6.0-2]. */
+  #settle(client: Client | null, stored: Done | undefined, written: Promise<unknown> | undefined): void {
     if (!stored) return
-    const custody = this.#gates.custody()
-    if (custody) custody.settle(client, () => stored())
-    else stored()
-  }
-}
-
-/** Calls `done` when `rest` is done, too; at once where it is. */
-function after(rest: Promise<void>, done: Done): Done {
-  let result: { readonly error?: Error } | undefined
-  let waiting: (() => void) | undefined
-  const settle = (error?: Error): void => {
-    result = error ? { error } : {}
-    waiting?.()
-  }
-  rest.then(() => settle(), settle)
-  return error => {
-    const settled = (): void => done(error ?? result?.error)
-    if (result) settled()
-    else waiting = settled
+    const earlier = client && this.#hasWaited ? this.#acknowledging.get(client) : undefined
+    const due = earlier ? earlier.then(() => written) : written
+    if (!due) {
+      stored()
+      return
+    }
+    const acknowledged = due.then(() => stored(), stored)
+    if (!client) return
+    this.#hasWaited = true
+    this.#acknowledging.set(client, acknowledged)
   }
 }
 
@@ -342,6 +386,10 @@ function finish(early: Early, error?: Error): void {
   early.finished = true
   early.error = error
   for (const waiting of early.waiting) waiting(error)
+}
+
+function acceptedMessage({ topic, payload, qos, retain }: AedesPublishPacket): AcceptedMessage {
+  return { topic, payload: typeof payload === 'string' ? Buffer.from(payload) : payload, qos, retain }
 }
 
 /**

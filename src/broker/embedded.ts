@@ -1,4 +1,5 @@
 import type { AedesOptions, Client } from 'aedes'
+import { ErrorLog } from '../base/error-log.js'
 import { FairQuota } from '../base/fair-quota.js'
 import type { ReservedClientIds } from '../base/reserved-client-ids.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
@@ -20,8 +21,9 @@ import type { Gatekeeper } from './gatekeeper.js'
 import { type Grants, noSubscription } from './grants.js'
 import { type LevelBase, openLevel } from './level-store.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
+import type { AcceptedMessage, MessageSink } from './message-sink.js'
+import type { Retained } from './retained.js'
 import { RetainedDelivery } from './retained-delivery.js'
-import { holderKey } from './session-holders.js'
 import { clearSessionPresent } from './session-present.js'
 import { Store, type StoreLimits } from './store.js'
 import { type PacketParser, readStrictly } from './strict-packets.js'
@@ -80,6 +82,24 @@ declare module 'aedes' {
 export interface EmbeddedBroker extends Broker {
   /** What it counts, as it is now. */
   figures(): BrokerFigures
+  /**
+   * Has each message appended to a journal: once, when it leaves for its subscribers. One sink at a time.
+   *
+   * @returns `resume` is to be called when the sink is not full any more; `idle` resolves when the broker has no message that is still to
+   *   be appended
+   */
+  attach(sink: MessageSink): { readonly resume: () => void; readonly idle: () => Promise<void> }
+  /**
+   * Publishes a message of the program itself.
+   *
+   * @param account quota key of whoever publishes it; left out for the program itself
+   * @param append appends it, in place of the sink's `append`, where a sink is attached
+   * @returns resolves when the message is stored and `append` says that it may be acknowledged
+   * @throws {Error} rejects where the message cannot be stored
+   */
+  publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void>
+  /** The retained messages that one of `filters` matches, each once, in any order, a few at a time. */
+  retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void>
 }
 
 /** The quota key of the program itself. */
@@ -117,7 +137,8 @@ export async function createEmbedded(
 ): Promise<EmbeddedBroker> {
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)
   const base = disk ?? (await inMemory())
-  const onError = (error: unknown): void => log.error({ err: error }, 'the broker could not store or load something')
+  const errors = new ErrorLog(log, 'the broker could not store or load something')
+  const onError = (error: unknown): void => errors.write(error)
   const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
   const { sessions: metrics, slicer = new TimeSlicer(), networkOf = address => address } = hooks
   const store = new Store({
@@ -135,13 +156,14 @@ export async function createEmbedded(
   hooks.filters?.watch(() => store.grants.figures)
   const turnEnd = new TurnEnd()
   const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
+  const { accountOf: nameAccount = (user, address) => user ?? address } = hooks
   const connections = new Connections(
     {
       ...options,
       newPace,
       onDelay,
       slices: hooks.slices,
-      accountOf: ({ address }) => hooks.accountOf?.(undefined, address) ?? address,
+      accountOf: ({ address }) => nameAccount(undefined, address),
     },
     turnEnd,
   )
@@ -180,8 +202,6 @@ export async function createEmbedded(
     catchUps: store.catchUps,
     turnEnd,
     endOf: client => connections.endOf(client),
-    custodyOf: client => connections.custodyOf(client),
-    isProtected: client => connections.ownBacklog.protects && connections.peerOf(client) === ownPeer,
     identifiersOf: client => store.packetIdsOf(client),
     noteSent: (client, packet) => {
       store.outgoingUpdate(client, packet).catch(onError)
@@ -189,17 +209,14 @@ export async function createEmbedded(
     mayReceive: (client, topic) => admissions.mayReceive(client, topic),
     // It would read what waits for it at that pace, too.
     cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
-    end: client => connections.end(client),
     logFieldsOf: client => admissions.logFieldsOf(client),
     log,
   })
   const gates = {
     accountOf,
     screen: (client: Client, topic: string) => admissions.screen(client, topic),
-    admit: (proceed: () => void) => connections.ownBacklog.admit(proceed),
-    holder: (client: Client) => holderKey(admissions.holderOf(client)),
-    custody: () => connections.custody,
     ignored: (client: Client, topic: string) => admissions.ignored(client, topic),
+    onProgress: (client: Client, bytes: number) => connections.publishing(client, bytes),
     holdIdentifier: (client: Client, id: number) => {
       const ids = client._inboundInflight
       if (ids instanceof UnreleasedIds && !ids.fits(id)) return new Ending('identifiers-too-many')
@@ -209,9 +226,7 @@ export async function createEmbedded(
     patience: {
       isAnyCongested: () => congestion.size > 0,
       isStalled: (subscriber: Client) => congestion.isStalled(subscriber),
-      // What is published over HTTP comes over the program's own connection, for which others wait.
-      isWaitedFor: (subscriber: Client, publisher: Client) =>
-        accountOf(publisher) !== ownAccount && congestion.isWaitedFor(subscriber, publisher),
+      isWaitedFor: (subscriber: Client, publisher: Client) => congestion.isWaitedFor(subscriber, publisher),
       // It may be sending, and is not read.
       onWait: (publisher: Client) => void publisher._keepaliveTimer?.refresh(),
     },
@@ -248,11 +263,13 @@ export async function createEmbedded(
   aedes.on('clientDisconnect', client => takeovers.disconnected(client))
   // A will is published when its connection is gone.
   aedes.on('client', client => {
-    accounts.set(client, holderKey(admissions.holderOf(client)) ?? ownAccount)
+    const peer = connections.peerOf(client)
+    const { user } = admissions.identityOf(client)
+    if (peer && peer !== ownPeer) accounts.set(client, nameAccount(user, peer.address))
     const ids = new UnreleasedIds(unreleased, accountOf(client))
     client._inboundInflight = ids
     client.conn.once('close', () => ids.clear())
-    if (admissions.identityOf(client).user !== undefined) connections.named(client)
+    if (user !== undefined) connections.named(client)
   })
   const retained = new RetainedDelivery({
     retained: store.retained,
@@ -287,8 +304,9 @@ export async function createEmbedded(
   await store.expire()
   const expiry = setInterval(() => store.expire().catch(onError), expiryInterval).unref()
 
+  let ownPublishes = 0
   const figures = (): BrokerFigures => ({
-    ...connections.figures(),
+    ...addPublishes(connections.figures(), ownPublishes),
     connected: aedes.connectedClients - ownConnected,
     publishesSent: forwarding.sent,
     publishesDropped: forwarding.dropped + store.sessions.dropped,
@@ -308,9 +326,24 @@ export async function createEmbedded(
   return {
     name: 'embedded',
     figures,
+    attach: sink => {
+      aedes.setSink({
+        get isFull() {
+          return sink.isFull
+        },
+        append: (message, isAwaited) =>
+          message.topic.startsWith(announcements) ? undefined : sink.append(message, isAwaited),
+      })
+      return { resume: () => aedes.resume(), idle: () => aedes.idle() }
+    },
+    publish: (message, account, append) => {
+      ownPublishes++
+      return aedes.publishOwn({ packet: { cmd: 'publish', dup: false, ...message }, account, append })
+    },
+    retained: filters => readRetained(store.retained, filters, slicer),
     async open(peer) {
       if (aedes.closed) throw new Ending('shutting-down')
-      const { client, broker } = peer === ownPeer ? connections.openOwn() : connections.open(peer)
+      const { client, broker } = connections.open(peer)
       const handled = aedes.handle(broker)
       readStrictly(handled._parser, (id, acknowledgement) => store.acknowledge(handled, id, acknowledgement))
       return client
@@ -320,6 +353,28 @@ export async function createEmbedded(
       return shutting
     },
   }
+}
+
+/** Counts what was published over HTTP beside what came over connections. */
+function addPublishes<T extends { publishesReceived: number }>(traffic: T, count: number): T {
+  return { ...traffic, publishesReceived: traffic.publishesReceived + count }
+}
+
+async function* readRetained(
+  retained: Retained,
+  filters: readonly string[],
+  slicer: TimeSlicer,
+): AsyncGenerator<readonly AcceptedMessage[], void, void> {
+  const scan = retained.scan(filters)
+  while (!scan.isDone) {
+    await slicer.next('retained messages')
+    const packets = await retained.read(scan.next(() => slicer.isOver).topics)
+    yield packets.map(({ topic, payload, qos }) => ({ topic, payload: asBuffer(payload), qos, retain: true }))
+  }
+}
+
+function asBuffer(payload: string | Buffer): Buffer {
+  return typeof payload === 'string' ? Buffer.from(payload) : payload
 }
 
 function watchSubscriptions(

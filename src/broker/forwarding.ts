@@ -13,11 +13,6 @@ export interface ForwardingEnd extends CongestedEnd {
   send(packet: Buffer): boolean
 }
 
-/** Counts what is handed over to somebody who keeps it. */
-interface ForwardingCustody {
-  handOver(): void
-}
-
 /** What forwarding needs. */
 export interface ForwardingOptions {
   /** How much may wait for one client, in bytes, before those who publish to it wait. */
@@ -31,18 +26,12 @@ export interface ForwardingOptions {
   readonly mayReceive: (client: Client, topic: string) => boolean
   /** The client's connection, if it is open. */
   readonly endOf: (client: Client) => ForwardingEnd | undefined
-  /** Who is to be told of each message to the client, if anybody. */
-  readonly custodyOf: (client: Client) => ForwardingCustody | undefined
-  /** Whether those who publish wait for this client, so that nothing has to be dropped for it. */
-  readonly isProtected: (client: Client) => boolean
   /** The packet identifiers of messages to a client. */
   readonly identifiersOf: (client: Client) => Pick<PacketIds, 'used' | 'take' | 'takeNext'>
   /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
-  /** Ends the connection of a client, which gets what was written to it. */
-  readonly end: (client: Client) => void
   /** Fields of a log line about a client. */
   readonly logFieldsOf?: (client: Client) => object
   readonly log: Logger
@@ -51,7 +40,6 @@ export interface ForwardingOptions {
 /** What is known about one connection. */
 interface Outbox {
   readonly end: ForwardingEnd | undefined
-  readonly custody: ForwardingCustody | undefined
   /** Whether it has its CONNACK. */
   connected: boolean
   /** Bytes of retained and queued messages in its buffer, at most: Aedes waits with those until there is room. */
@@ -134,15 +122,13 @@ export class Forwarding {
     }
     if (packet.qos > 0 || !this.#send(outbox, packet)) return this.#leave(outbox, packet, size)
     this.sent++
-    outbox.custody?.handOver()
     return null
   }
 
   /** Whether a message may be written to a client to which no more should be without a second thought. */
   #mayJoin(client: Client, outbox: Outbox, packet: AedesPublishPacket, waiting: number): boolean {
-    const { congestion, isProtected, maxQueuedBytes } = this.#options
-    if (isProtected(client)) return true
-    if (!outbox.end || outbox.custody) return waiting < maxQueuedBytes && !outbox.full
+    const { congestion, maxQueuedBytes } = this.#options
+    if (!outbox.end) return waiting < maxQueuedBytes && !outbox.full
     return !(outbox.full && packet.qos === 0) && congestion.mayJoin(client, outbox.end, waiting)
   }
 
@@ -171,7 +157,6 @@ export class Forwarding {
   /** Gives the packet back to Aedes, which writes it in a `setImmediate` that it sets when it has it. */
   #leave(outbox: Outbox, packet: AedesPublishPacket, size: number): AedesPublishPacket {
     this.sent++
-    outbox.custody?.handOver()
     outbox.leaving++
     outbox.pending += size
     if (this.#leaving.push({ outbox, size }) === 1) {
@@ -186,11 +171,6 @@ export class Forwarding {
 
   #overflow(client: Client, outbox: Outbox, packet: AedesPublishPacket): void {
     this.dropped++
-    // Who keeps what it gets is to know that there is something that it does not get.
-    if (outbox.custody) {
-      this.#options.end(client)
-      return
-    }
     if (packet.qos > 0) {
       this.#options.cutOff(client)
       return
@@ -207,8 +187,7 @@ export class Forwarding {
     let outbox = this.#outboxes.get(client)
     if (!outbox) {
       const end = this.#options.endOf(client)
-      const custody = this.#options.custodyOf(client)
-      outbox = { end, custody, connected: false, paced: 0, leaving: 0, pending: 0, full: false, warned: false }
+      outbox = { end, connected: false, paced: 0, leaving: 0, pending: 0, full: false, warned: false }
       this.#outboxes.set(client, outbox)
     }
     return outbox

@@ -1,6 +1,6 @@
 import type { AedesPublishPacket } from 'aedes'
-import type { Level } from 'level'
 import { decode, encode } from 'msgpack-lite'
+import type { BatchedLevel, KeyRange } from './batched-level.js'
 import {
   type ClearedMessage,
   noSuchPacket,
@@ -12,20 +12,16 @@ import {
 /** Bytes that a stored message takes beyond its value, about. */
 const messageOverhead = 100
 
-/** Bytes that one write holds at most, where one message is queued for many sessions; more, where the message alone has more. */
-const maxBatchBytes = 1024 ** 2
-
-const valueEncoding = 'buffer'
-
 /**
  * Queues on disk, in the form of `aedes-persistence-level`, so that either reads what the other has written: under `outgoing:` by client id,
  * broker id and counter; and once more under `outgoing-id:` by client id and packet identifier, as soon as it has one. Its own way to write them
  * encodes a message anew for each session.
  */
 export class LevelQueues implements SessionQueues {
-  readonly #database: Level
+  readonly isMemory = false
+  readonly #database: BatchedLevel
 
-  constructor(database: Level) {
+  constructor(database: BatchedLevel) {
     this.#database = database
   }
 
@@ -34,12 +30,8 @@ export class LevelQueues implements SessionQueues {
     return { bytes: storedBytes(value), topic: packet.topic, add: clientIds => this.#add(clientIds, packet, value) }
   }
 
-  async #add(clientIds: readonly string[], packet: AedesPublishPacket, value: Buffer): Promise<void> {
-    const put = (id: string) => ({ type: 'put' as const, key: messageKey(id, packet), value })
-    const portion = Math.max(1, Math.floor(maxBatchBytes / value.length))
-    for (let from = 0; from < clientIds.length; from += portion) {
-      await this.#database.batch(clientIds.slice(from, from + portion).map(put), { valueEncoding })
-    }
+  #add(clientIds: readonly string[], packet: AedesPublishPacket, value: Buffer): Promise<void> {
+    return this.#database.write(clientIds.map(id => ({ key: messageKey(id, packet), value })))
   }
 
   async update(clientId: string, packet: AedesPublishPacket): Promise<number> {
@@ -49,9 +41,12 @@ export class LevelQueues implements SessionQueues {
     const { brokerId, brokerCounter, messageId } = decodeMessage(before)
     const value = encode(storedForm({ ...packet, brokerId, brokerCounter }))
     const byId = idKey(clientId, packet.messageId)
-    const batch = this.#database.batch()
-    if (messageId && messageId !== packet.messageId) batch.del(idKey(clientId, messageId))
-    await batch.put(byId, value, { valueEncoding }).put(key, value, { valueEncoding }).write()
+    const isRenumbered = messageId && messageId !== packet.messageId
+    await this.#database.write([
+      ...(isRenumbered ? [{ key: idKey(clientId, messageId) }] : []),
+      { key: byId, value },
+      { key, value },
+    ])
     return value.length - before.length
   }
 
@@ -65,21 +60,19 @@ export class LevelQueues implements SessionQueues {
     const value = await this.#get(byId)
     if (!value) return undefined
     const packet = decodeMessage(value)
-    await this.#database.batch().del(byId).del(messageKey(clientId, packet)).write()
+    await this.#database.write([{ key: byId }, { key: messageKey(clientId, packet) }])
     return { packet, bytes: storedBytes(value) }
   }
 
   async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {
     const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
-    for await (const value of this.#database.values<string, Buffer>({ ...range, valueEncoding })) {
-      yield decodeMessage(value)
-    }
+    for await (const value of this.#database.values(range)) yield decodeMessage(value)
   }
 
   async trim(clientId: string, maxBytes: number): Promise<QueueSize> {
     const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
     let [queued, bytes] = [0, 0]
-    for await (const [key, value] of this.#database.iterator<string, Buffer>({ ...range, valueEncoding })) {
+    for await (const [key, value] of this.#database.entries(range)) {
       if (bytes + storedBytes(value) > maxBytes) {
         await this.#removeFrom(clientId, key, range.lt)
         break
@@ -92,7 +85,7 @@ export class LevelQueues implements SessionQueues {
 
   /** Removes the messages from `key` on; those that have been sent are found by their identifier, too. */
   async #removeFrom(clientId: string, key: string, lt: string): Promise<void> {
-    for await (const value of this.#database.values<string, Buffer>({ gte: key, lt, valueEncoding })) {
+    for await (const value of this.#database.values({ gte: key, lt })) {
       const { messageId } = decodeMessage(value)
       if (messageId) await this.#database.del(idKey(clientId, messageId))
     }
@@ -105,12 +98,12 @@ export class LevelQueues implements SessionQueues {
   }
 
   #get(key: string): Promise<Buffer | undefined> {
-    return this.#database.get<string, Buffer>(key, { valueEncoding })
+    return this.#database.get(key, { valueEncoding: 'buffer' })
   }
 }
 
 /** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
-export function rangeOf(prefix: string): { gte: string; lt: string } {
+export function rangeOf(prefix: string): KeyRange {
   return { gte: `${prefix}:`, lt: `${prefix};` }
 }
 

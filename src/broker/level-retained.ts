@@ -1,6 +1,6 @@
 import type { AedesPublishPacket } from 'aedes'
 import type LevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
-import type { Level } from 'level'
+import type { BatchedLevel } from './batched-level.js'
 import type { RetainedStorage } from './retained-storage.js'
 
 /** `aedes-persistence-level` keeps a retained message under this and its topic. */
@@ -9,11 +9,11 @@ const prefix = 'retained:'
 /** Retained messages on disk, as `aedes-persistence-level` keeps them. */
 export class LevelRetained implements RetainedStorage {
   readonly isMemory = false
-  readonly #database: Level
+  readonly #database: BatchedLevel
   readonly #persistence: LevelPersistence
   readonly #Persistence: typeof LevelPersistence
 
-  constructor(database: Level, persistence: LevelPersistence, Persistence: typeof LevelPersistence) {
+  constructor(database: BatchedLevel, persistence: LevelPersistence, Persistence: typeof LevelPersistence) {
     this.#database = database
     this.#persistence = persistence
     this.#Persistence = Persistence
@@ -33,7 +33,7 @@ export class LevelRetained implements RetainedStorage {
 
   async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
     const keys = topics.map(topic => prefix + topic)
-    const values = await this.#database.getMany<string, Buffer | undefined>(keys, { valueEncoding: 'buffer' })
+    const values = await this.#database.getMany(keys)
     const packets: AedesPublishPacket[] = []
     // The library is the one that knows the encoding: it is given a view of the database that has no other values.
     const view = new this.#Persistence({ values: () => present(values) })

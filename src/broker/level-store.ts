@@ -7,6 +7,7 @@ import { decode } from 'msgpack-lite'
 import { codeOf } from '../error-code.js'
 import { StartError } from '../start-error.js'
 import type { Base, StoredSession } from './base.js'
+import { BatchedLevel, type Change, type KeyRange } from './batched-level.js'
 import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
 import { LevelRetained } from './level-retained.js'
 import type { StoredSubscriptions } from './stored-subscriptions.js'
@@ -53,42 +54,54 @@ export async function openLevel(data: string): Promise<LevelBase> {
   }
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
-  const persistence = new LevelPersistence(withoutSubscriptions(database))
-  const queues = new LevelQueues(database)
+  const batched = new BatchedLevel(database)
+  const withIncoming = new Set<string>()
+  for await (const key of database.keys(rangeOf('incoming'))) withIncoming.add(idOf(key, 'incoming'))
+  const persistence = new LevelPersistence(persistenceView(batched, { withIncoming }))
+  const queues = new LevelQueues(batched)
   return {
     persistence,
-    subscriptions: storedSubscriptions(() => new LevelPersistence(database)),
+    subscriptions: storedSubscriptions(() => new LevelPersistence(persistenceView(batched, { subscriptions: true }))),
     queues,
-    retained: new LevelRetained(database, persistence, LevelPersistence),
+    retained: new LevelRetained(batched, persistence, LevelPersistence),
     sessions: await readSessions(database),
     run,
-    keepSession: (id, session) => database.put(sessionKey(id), sessionRecord(session)),
+    keepSession: (id, session) => batched.put(sessionKey(id), sessionRecord(session)),
     allSubscriptions: () => allSubscriptions(database),
     removeSessions: ids => removeSessions(database, ids),
     removeSession: async id => {
       await Promise.all([
-        database.clear(rangeOf(`${subscriptionsKey}:${encodeURIComponent(id)}`)),
+        batched.clear(rangeOf(`${subscriptionsKey}:${encodeURIComponent(id)}`)),
         persistence.cleanIncoming({ id }),
         queues.remove(id),
       ])
-      await database.del(sessionKey(id))
+      await batched.del(sessionKey(id))
     },
-    close: () => database.close(),
+    close: () => batched.close(),
   }
 }
 
-/** The database with no subscriptions to be read: `LevelPersistence` would load all of them at its start into a trie of its own. */
-function withoutSubscriptions(database: LevelDatabase): object {
+interface ViewOptions {
+  /** Whether it is to read subscriptions: `LevelPersistence` would load all of them at its start into a trie of its own. */
+  readonly subscriptions?: boolean
+  /** Client ids that packet identifiers of QoS 2 may be stored for: only theirs are removed, as each removal is a write. */
+  readonly withIncoming?: Set<string>
+}
+
+/** The database as `LevelPersistence` uses it. */
+function persistenceView(database: BatchedLevel, { subscriptions = false, withIncoming }: ViewOptions): object {
   return {
-    get: database.get.bind(database),
-    put: database.put.bind(database),
-    del: database.del.bind(database),
-    batch: database.batch.bind(database),
-    clear: database.clear.bind(database),
-    values: (range: { readonly gte: string }) =>
-      range.gte === `${subscriptionsKey}:`
-        ? []
-        : database.values<string, Buffer>({ ...range, valueEncoding: 'buffer' }),
+    get: (key: string) => database.get(key, { valueEncoding: 'buffer' }),
+    put: (key: string, value: Buffer) => {
+      if (key.startsWith('incoming:')) withIncoming?.add(idOf(key, 'incoming'))
+      return database.put(key, value)
+    },
+    del: (key: string) => database.del(key),
+    batch: (changes: readonly Change[]) => database.write(changes),
+    clear: async (range: KeyRange) => {
+      if (!withIncoming || withIncoming.delete(idOf(range.gte, 'incoming'))) await database.clear(range)
+    },
+    values: (range: KeyRange) => (!subscriptions && range.gte === `${subscriptionsKey}:` ? [] : database.values(range)),
   }
 }
 

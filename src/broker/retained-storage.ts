@@ -6,8 +6,9 @@ export interface RetainedStorage {
   readonly isMemory: boolean
   /** All messages, one after the other. */
   load(): AsyncIterable<AedesPublishPacket>
-  put(packet: AedesPublishPacket): Promise<void>
-  remove(topic: string): Promise<void>
+  /** `read` returns it at once; resolves when it is on disk, and is `undefined` where there is none. */
+  put(packet: AedesPublishPacket): Promise<void> | undefined
+  remove(topic: string): Promise<void> | undefined
   /** The messages of `topics`, in their order, without those that have none. */
   read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]>
 }
@@ -21,11 +22,11 @@ export class RetainedMemory implements RetainedStorage {
     yield* this.#packets.values()
   }
 
-  async put(packet: AedesPublishPacket): Promise<void> {
+  put(packet: AedesPublishPacket): undefined {
     this.#packets.set(packet.topic, packet)
   }
 
-  async remove(topic: string): Promise<void> {
+  remove(topic: string): undefined {
     this.#packets.delete(topic)
   }
 

@@ -71,29 +71,29 @@ export class Retained {
    * Stores `packet` as its topic's message; without a payload, removes that [MQTT-3.3.1-10]. One that does not fit takes the earlier one
    * away, because no state is better than one that is out of date.
    *
+   * `read` returns it from now on.
+   *
    * @param publisher quota key
-   * @returns false where there is no room for it, and the topic had no message before
+   * @returns `isKept`: false where there is no room for it, and the topic had no message before; `written`: resolves when it is on disk
    */
-  async store(packet: AedesPublishPacket, publisher: string): Promise<boolean> {
+  store(packet: AedesPublishPacket, publisher: string): { isKept: boolean; written?: Promise<void> | undefined } {
     const { storage } = this.#options
     const { topic, payload } = packet
     if (topic.startsWith('$SYS/')) {
       this.#system.set(topic, packet)
-      return true
+      return { isKept: true }
     }
     if (payload.length > 0) {
       const isNew = this.#quota.entries.get(topic) === undefined
       if (this.#quota.replace(topic, retainedSize(packet), publisher)) {
-        await storage.put(packet)
-        return true
+        return { isKept: true, written: storage.put(packet) }
       }
       this.#warn(publisher)
-      if (isNew && !this.#hasMore) return false
-      await storage.remove(topic)
-      return !isNew
+      if (isNew && !this.#hasMore) return { isKept: false }
+      return { isKept: !isNew, written: storage.remove(topic) }
     }
-    if (this.#quota.remove(topic) || this.#hasMore) await storage.remove(topic)
-    return true
+    if (this.#quota.remove(topic) || this.#hasMore) return { isKept: true, written: storage.remove(topic) }
+    return { isKept: true }
   }
 
   /** Begins to look for the messages that one of `filters` matches, each once. */

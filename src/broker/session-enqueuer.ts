@@ -4,6 +4,7 @@ import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { TimeSlicer } from '../base/time-slicer.js'
 import type { QueuedMessage, SessionQueues } from './session-queues.js'
 import type { Sessions } from './sessions.js'
+import type { PendingWrite } from './unwritten-messages.js'
 
 type QueueSubscription = Persistence.QueueSubscription
 type Subscriber = Pick<QueueSubscription, 'clientId'> & Partial<QueueSubscription>
@@ -32,38 +33,57 @@ export interface SessionEnqueuerOptions {
 }
 
 /**
- * Queues messages for sessions: for those whose client is connected before the message leaves for the subscribers, and for many without
- * their client meanwhile, in slices of the event loop. A client that comes back finds in its queue all that left before, in its order.
+ * Queues messages for sessions before they leave for the subscribers; for many sessions without their client meanwhile, in slices of the
+ * event loop. A client that comes back finds in its queue all that left before, in its order.
  */
 export class SessionEnqueuer {
   readonly #options: SessionEnqueuerOptions
   readonly #jobs = new Set<Job>()
-  #latest: Promise<void> | undefined
+  #latest: PendingWrite | undefined
 
   constructor(options: SessionEnqueuerOptions) {
     this.#options = options
   }
 
-  /** Resolves when the message may leave. See `takeRest` for the acknowledgement. */
+  /** Queues a message; it may leave when this resolves. See `takeWrites` for the acknowledgement. */
   async enqueue(subscribers: readonly Subscriber[], packet: AedesPublishPacket): Promise<void> {
     if (subscribers.length === 0) return
-    const message = new Variants(packet, this.#options.queues)
-    const absent = subscribers.filter(({ clientId }) => !this.#options.sessions.isConnected(clientId))
+    const { queues, sessions } = this.#options
+    const message = new Variants(packet, queues)
+    const absent = subscribers.filter(({ clientId }) => !sessions.isConnected(clientId))
     if (absent.length <= maxAtOnce) {
-      await this.#add(subscribers, message)
+      await this.#addNow(subscribers, message, undefined)
       return
     }
     const job: Job = { message, subscribers: absent, position: 0, writing: Promise.resolve() }
     this.#jobs.add(job)
-    this.#latest = this.#run(job)
-    // An error is for those who wait for it.
-    this.#latest.catch(() => {})
-    const present = subscribers.filter(({ clientId }) => this.#options.sessions.isConnected(clientId))
-    await this.#add(present, message)
+    const running = this.#run(job)
+    // An error is for those who wait for the acknowledgement.
+    running.catch(() => {})
+    const present = subscribers.filter(({ clientId }) => sessions.isConnected(clientId))
+    await this.#addNow(present, message, running)
   }
 
-  /** What is left to do for the message that was enqueued last, once: it may leave, and is acknowledged when this resolves. */
-  takeRest(): Promise<void> | undefined {
+  /** In memory, all of it is done; on disk, the queues have it for those who read them, and it is written meanwhile. */
+  async #addNow(
+    subscribers: readonly Subscriber[],
+    message: Variants,
+    running: Promise<void> | undefined,
+  ): Promise<void> {
+    const adding = this.#add(subscribers, message)
+    if (this.#options.queues.isMemory) {
+      await adding
+      if (running) this.#latest = { written: running, bytes: 0, isForMany: true }
+      return
+    }
+    adding.catch(() => {})
+    const written = running ? Promise.all([adding, running]).then(() => {}) : adding
+    written.catch(() => {})
+    this.#latest = { written, bytes: message.bytes * subscribers.length, isForMany: running !== undefined }
+  }
+
+  /** Writes of the message that was enqueued last, once. */
+  takeWrites(): PendingWrite | undefined {
     const latest = this.#latest
     this.#latest = undefined
     return latest
@@ -135,8 +155,12 @@ class Variants {
   readonly #queues: SessionQueues
   readonly #made = new Map<number, QueuedMessage>()
 
+  /** Bytes of its payload, which all forms share. */
+  readonly bytes: number
+
   constructor(packet: AedesPublishPacket, queues: SessionQueues) {
     this.#packet = ownPayload(packet)
+    this.bytes = packet.payload.length
     this.#queues = queues
   }
 

@@ -8,7 +8,7 @@ export interface QueuedMessage {
   /** Bytes that it takes in each queue. */
   readonly bytes: number
   readonly topic: string
-  /** Adds it to the queues of these sessions, in one write. */
+  /** Adds it to the queues of these sessions: `update`, `clear` and `read` have it at once. Resolves when it is written. */
   add(clientIds: readonly string[]): Promise<void>
 }
 
@@ -29,6 +29,8 @@ export interface ClearedMessage {
  * whatever the order in which they are added.
  */
 export interface SessionQueues {
+  /** Whether nothing is written to disk. */
+  readonly isMemory: boolean
   prepare(packet: AedesPublishPacket): QueuedMessage
   /**
    * Stores the packet identifier under which a message is sent; or for a PUBREL, which has no broker id, that PUBREC has come for its
@@ -61,6 +63,7 @@ interface Entry {
 
 /** Queues in memory. A message that is queued for many sessions is kept once. */
 export class MemoryQueues implements SessionQueues {
+  readonly isMemory = true
   readonly #queues = new Map<string, Entry[]>()
 
   prepare(packet: AedesPublishPacket): QueuedMessage {

@@ -12,12 +12,13 @@ import { Owners } from './owners.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
-import type { RetainedBounds } from './retained-quota.js'
+import { type RetainedBounds, retainedSize } from './retained-quota.js'
 import { ownPayload, SessionEnqueuer } from './session-enqueuer.js'
 import { loadSessions } from './session-loader.js'
 import { noSuchPacket, type SessionQueues } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
 import { isTopicFilter } from './topic-filter.js'
+import type { PendingWrite } from './unwritten-messages.js'
 
 type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
@@ -59,6 +60,7 @@ export class Store {
   readonly #packetIds = new WeakMap<object, PacketIds>()
   /** The quota key of the message that is being published. */
   publisher = ''
+  #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
   readonly #stored: Base
   readonly #base: Persistence
@@ -147,7 +149,9 @@ export class Store {
 
   /** Clears RETAIN of a message that is not stored: push and bridges, which get it as it was published, take it for no state either. */
   async storeRetained(packet: AedesPublishPacket): Promise<void> {
-    if (!(await this.retained.store(ownPayload(packet), this.publisher))) packet.retain = false
+    const { isKept, written } = this.retained.store(ownPayload(packet), this.publisher)
+    if (!isKept) packet.retain = false
+    if (written) this.#retainedWrite = { written, bytes: retainedSize(packet) }
   }
 
   /** Nothing: subscribers get retained messages from `RetainedDelivery`. */
@@ -223,9 +227,15 @@ export class Store {
     return this.#enqueuer.enqueue([subscription], packet)
   }
 
-  /** What is left to do for the message that was enqueued last, once: it may leave, and is acknowledged when this resolves. */
-  takeRest(): Promise<void> | undefined {
-    return this.#enqueuer.takeRest()
+  /** Writes of the message that was stored last, once: it may leave, and is acknowledged when they are done. */
+  takeWrites(): PendingWrite | undefined {
+    const queued = this.#enqueuer.takeWrites()
+    const retained = this.#retainedWrite
+    this.#retainedWrite = undefined
+    if (!retained) return queued
+    if (!queued) return { ...retained, isForMany: false }
+    const written = Promise.all([queued.written, retained.written]).then(() => {})
+    return { written, bytes: queued.bytes + retained.bytes, isForMany: queued.isForMany }
   }
 
   /**

@@ -1,4 +1,7 @@
 import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { generate, type IPublishPacket, parser } from 'mqtt-packet'
 import { expect, it } from 'vitest'
@@ -6,6 +9,7 @@ import { createEmbedded } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
 import { limits } from './limits.js'
 import { connect, somePeer } from './mqtt-session.js'
+import { connectRaw } from './raw-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -41,3 +45,34 @@ it('a message that was sent before comes again as a duplicate, and one that was 
   await publisher.end()
   await broker.close()
 })
+
+it.each([1, 2] as const)(
+  'a session that gets RETAIN as it was published is rid of a live message of QoS %i with it when it has acknowledged it',
+  async qos => {
+    const directory = await mkdtemp(join(tmpdir(), 'mqway-'))
+    const broker = await createEmbedded({ ...limits, data: directory }, log)
+    const connectOptions = { clientId: 'bridge', clean: false, protocolVersion: 4 as const, bridgeMode: true }
+    const first = await connectRaw(broker, connectOptions)
+    await first.session.subscribe(['#'])
+    const publisher = await connect(broker)
+    await publisher.publish('state', 'on', { qos, retain: true })
+    const got = await first.session.next()
+    expect(got).toMatchObject({ cmd: 'publish', topic: 'state', retain: true, qos: 1 })
+    first.session.send({ cmd: 'puback', messageId: got?.messageId ?? 0 })
+    await publisher.publish('news', 'x', { qos })
+    const next = await first.session.next()
+    expect(next).toMatchObject({ topic: 'news', retain: false })
+    first.session.send({ cmd: 'puback', messageId: next?.messageId ?? 0 })
+    await first.session.end()
+
+    await publisher.publish('state', 'off', { qos, retain: true })
+    await publisher.publish('news', 'y', { qos })
+    const again = await connectRaw(broker, connectOptions)
+    expect(again.sessionPresent).toBe(true)
+    expect(await again.session.next()).toMatchObject({ topic: 'state', payload: Buffer.from('off'), retain: true })
+    expect(await again.session.next()).toMatchObject({ topic: 'news', payload: Buffer.from('y'), retain: false })
+    await Promise.all([again.session.end(), publisher.end()])
+    await broker.close()
+    await rm(directory, { recursive: true })
+  },
+)

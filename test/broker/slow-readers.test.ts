@@ -120,3 +120,17 @@ describe('a subscriber that does not read', () => {
     expect(stalled.closed).toBe(false)
   })
 })
+
+it('a subscriber that reads nothing, and is the only one, holds its publisher up for a while and not for good', async () => {
+  const log = createLog({ level: 'silent', format: 'json' })
+  const broker = await createEmbedded({ data: 'none', ...limits, maxQueuedBytes: 64 * 1024 }, log)
+  const subscriber = await connect(broker)
+  await subscriber.subscribe('flood', 0)
+  subscriber.stream.pause()
+  const publisher = await connect(broker)
+  for (let index = 0; index < 5000; index++) publisher.client.publish('flood', payload)
+  await publisher.publish('flood', payload, { qos: 1 })
+  subscriber.stream.destroy()
+  await publisher.end()
+  await broker.close()
+})

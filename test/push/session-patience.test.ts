@@ -3,11 +3,11 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createUpstream } from '../../src/broker/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
-import type { Event, Message } from '../../src/push/event.js'
+import type { Message } from '../../src/push/event.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { eventually } from '../helpers/wait.js'
-import { bounds, Cleanup, log, sessionOn, Watched } from './session-rig.js'
+import { bounds, Cleanup, log, SlowJournal, sessionOn, Watched } from './session-rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
@@ -39,30 +39,6 @@ async function heldBroker() {
     letGo: () => {
       for (let index = 1; index < open.length; index += 2) open[index]?.pipe(open[index - 1] as Socket)
     },
-  }
-}
-
-/** A journal whose disk takes its time. */
-class SlowJournal extends MemoryJournal {
-  /** How many messages it was to take. */
-  asked = 0
-  #gate = Promise.resolve()
-  #open = (): void => {}
-
-  hold(): void {
-    this.#gate = new Promise(resolve => {
-      this.#open = resolve
-    })
-  }
-
-  letGo(): void {
-    this.#open()
-  }
-
-  override async append(appended: Message): Promise<Event> {
-    this.asked++
-    await this.#gate
-    return super.append(appended)
   }
 }
 

@@ -3,11 +3,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { type Broker, ownPeer } from '../../src/broker/broker.js'
+import type { EmbeddedBroker } from '../../src/broker/embedded.js'
 import { createLog } from '../../src/log.js'
 import type { Event, Message } from '../../src/push/event.js'
 import { MemoryJournal } from '../../src/push/journal/memory.js'
-import type { Journal, JournalBounds } from '../../src/push/journal.js'
-import { openSession, type Session, type SessionOptions } from '../../src/push/session/session.js'
+import { type Journal, type JournalBounds, JournalRefusal, type Urgency } from '../../src/push/journal.js'
+import { RememberedSubscriptions } from '../../src/push/session/remembered-subscriptions.js'
+import { openSession, type SessionOptions } from '../../src/push/session/session.js'
+import { type EmbeddedSourceOptions, openEmbeddedSource } from '../../src/sources/embedded.js'
+import type { Source } from '../../src/sources/source.js'
 
 export const log = createLog({ level: 'silent', format: 'json' })
 
@@ -57,6 +61,43 @@ export class Watched {
   }
 }
 
+/** A journal that refuses as the test says. */
+export class Balking extends MemoryJournal {
+  refuse: 'unavailable' | 'busy' | undefined
+  /** How often it has refused. */
+  refused = 0
+
+  override append(appended: Message, urgency?: Urgency): Promise<Event> {
+    if (!this.refuse) return super.append(appended, urgency)
+    this.refused++
+    return Promise.reject(new JournalRefusal(this.refuse))
+  }
+}
+
+/** A journal whose disk takes its time. */
+export class SlowJournal extends MemoryJournal {
+  /** How many messages it was to take. */
+  asked = 0
+  #gate = Promise.resolve()
+  #open = (): void => {}
+
+  hold(): void {
+    this.#gate = new Promise(resolve => {
+      this.#open = resolve
+    })
+  }
+
+  letGo(): void {
+    this.#open()
+  }
+
+  override async append(appended: Message): Promise<Event> {
+    this.asked++
+    await this.#gate
+    return super.append(appended)
+  }
+}
+
 /** Takes down what a test made, the last first. */
 export class Cleanup {
   readonly #steps: (() => unknown)[] = []
@@ -76,29 +117,48 @@ export class Cleanup {
   }
 }
 
-/** Opens a session on `broker` with what a test does not care about. */
-export function sessionOn(
-  broker: Broker,
-  journal: Journal,
-  more: Partial<Omit<SessionOptions, 'config'>> & { config?: Partial<SessionOptions['config']> } = {},
-): Promise<Session> {
+/** Where a source on a broker differs from the usual. */
+export interface SourceOptions extends Partial<Omit<SessionOptions, 'config'>> {
+  readonly config?: Partial<SessionOptions['config']>
+  /** Treats the built-in broker as one elsewhere: opens an MQTT session with it. */
+  readonly asUpstream?: boolean
+  /** Only for the built-in broker. */
+  readonly packetSize?: EmbeddedSourceOptions['packetSize']
+  /** Only for the built-in broker. */
+  readonly patience?: EmbeddedSourceOptions['patience']
+}
+
+/** Opens the source that suits `broker`, with what a test does not care about: its own for the built-in one, else an MQTT session. */
+export function sessionOn(broker: Broker, journal: Journal, options: SourceOptions = {}): Promise<Source> {
+  const { asUpstream = false, packetSize, patience, config: given, ...more } = options
+  const isInMemory = journal instanceof MemoryJournal
   const config = {
     topics: ['#'],
-    journal: journal instanceof MemoryJournal ? ('memory' as const) : ('level' as const),
+    journal: isInMemory ? ('memory' as const) : ('level' as const),
     username: undefined,
     password: undefined,
     clientId: undefined,
-    ...more.config,
+    ...given,
+  }
+  if (isEmbedded(broker) && !asUpstream) {
+    const { topics } = config
+    const { data, publishTimeout } = more
+    const remembered = new RememberedSubscriptions(isInMemory ? undefined : data)
+    return openEmbeddedSource({ broker, journal, topics, remembered, packetSize, patience, publishTimeout, log })
   }
   return openSession({
+    brokerName: broker.name,
     open: () => broker.open(ownPeer),
-    embedded: broker.name === 'embedded',
     data: undefined,
     journal,
     log,
     ...more,
     config,
   })
+}
+
+function isEmbedded(broker: Broker): broker is EmbeddedBroker {
+  return broker.name === 'embedded'
 }
 
 /** A connection to `broker` that ends where its CONNECT is of one of these versions (MQTT 3.1.1 §3.1.2.2). */
@@ -120,9 +180,12 @@ export async function openWithout(broker: Broker, versions: readonly number[]): 
 export const refusedVersions = { 'MQTT 5': [], 'MQTT 3.1.1 as a bridge': [5], 'MQTT 3.1.1': [5, 0x84] } as const
 
 /** What `journal` has as retained. */
-export async function retainedOf(journal: Journal): Promise<Record<string, string>> {
+export async function retainedOf(
+  journal: Journal,
+  filters: readonly string[] = ['#'],
+): Promise<Record<string, string>> {
   const found: Record<string, string> = {}
-  for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) {
+  for await (const events of journal.retained(filters, { after: 0, through: journal.head })) {
     for (const { topic, payload } of events) found[topic] = payload.toString()
   }
   return found

@@ -11,9 +11,9 @@ import { MemoryJournal } from '../../src/push/journal/memory.js'
 import type { Journal } from '../../src/push/journal.js'
 import { Connection } from '../../src/push/session/connection.js'
 import { plain } from '../../src/push/session/dialect.js'
-import type { Session } from '../../src/push/session/session.js'
 import { StateCheck } from '../../src/push/session/state-check.js'
-import { connect, type Session as MqttSession } from '../broker/mqtt-session.js'
+import type { Source } from '../../src/sources/source.js'
+import { connect, type Session } from '../broker/mqtt-session.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { eventually } from '../helpers/wait.js'
 import { bounds, Cleanup, log, openWithout, refusedVersions, retainedOf, sessionOn, Watched } from './session-rig.js'
@@ -29,7 +29,7 @@ async function mosquitto(): Promise<Broker> {
   return broker
 }
 
-async function clientOf(broker: Broker): Promise<MqttSession> {
+async function clientOf(broker: Broker): Promise<Session> {
   const client = await connect(broker)
   cleanup.add(() => client.end())
   return client
@@ -45,7 +45,7 @@ describe.each(['MQTT 5', 'MQTT 3.1.1 as a bridge', 'MQTT 3.1.1'] as const)(
       const journal = await openLevelJournal({ directory: join(data, 'journal'), bounds, log })
       cleanup.add(() => journal.close())
       const client = await clientOf(broker)
-      const start = async (): Promise<Session> => {
+      const start = async (): Promise<Source> => {
         const open = () => openWithout(broker, refusedVersions[dialect])
         const session = await sessionOn(broker, journal, { data, open, config: { topics } })
         cleanup.add(() => session.close())
@@ -56,7 +56,7 @@ describe.each(['MQTT 5', 'MQTT 3.1.1 as a bridge', 'MQTT 3.1.1'] as const)(
     }
 
     /** The events that `watched` got, behind which all others have come. */
-    const all = async (watched: Watched, session: Session): Promise<string[]> => {
+    const all = async (watched: Watched, session: Source): Promise<string[]> => {
       await eventually(() => watched.events.some(({ topic }) => topic === 'last'))
       await session.publish({ topic: 'end', payload: Buffer.from('end'), qos: 1, retain: false })
       return watched.events.map(({ topic, payload }) => `${topic}=${payload}`)

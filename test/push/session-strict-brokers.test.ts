@@ -151,6 +151,26 @@ it('a connection is alive in the time that the broker asks for, and not in its o
   expect(commands).toEqual(['connect', 'pingreq'])
 })
 
+it.each([
+  ['a topic that is longer than its packet', [0x30, 3, 0, 2, 0x61]],
+  ['a PUBLISH without a topic', [0x30, 0]],
+  ['a length of five bytes', [0x30, 0xff, 0xff, 0xff, 0xff, 0x01]],
+  ['a type that there is not', [0x00, 0]],
+])('a connection on which the broker sends %s ends, and says why', async (_, bytes) => {
+  const { stream } = await scriptedBroker(({ cmd }, socket) => {
+    if (cmd === 'connect') socket.write(Buffer.concat([connack(), Buffer.from(bytes)]))
+  })
+  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000 }
+  const messages: unknown[] = []
+  const onMessage = (packet: unknown): unknown => messages.push(packet)
+  const reason = await Connection.connect({ ...own, stream, dialect: mqtt5, onMessage }).then(
+    connection => new Promise<Error>(resolve => connection.onClosed(resolve)),
+    (error: Error) => error,
+  )
+  expect(reason.message).toContain('what the broker sends is no MQTT')
+  expect(messages).toEqual([])
+})
+
 it('a connection has ended when the broker has heard all that it said', async () => {
   const { stream, commands } = await scriptedBroker(({ cmd }, socket) => {
     if (cmd === 'connect') socket.write(connack())

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, describe, expect, it } from 'vitest'
 import type { Broker } from '../../src/broker/broker.js'
 import { createEmbedded } from '../../src/broker/embedded.js'
 import { createUpstream } from '../../src/broker/upstream.js'
@@ -7,7 +7,6 @@ import { MemoryJournal } from '../../src/push/journal/memory.js'
 import { limits } from '../broker/limits.js'
 import { connect } from '../broker/mqtt-session.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
-import { settled } from '../helpers/wait.js'
 import { bounds, Cleanup, log, message, openWithout, refusedVersions, sessionOn, Watched } from './session-rig.js'
 
 const cleanup = new Cleanup()
@@ -105,30 +104,6 @@ describe.each(Object.keys(brokers))('a session with %s', name => {
   })
 })
 
-describe('a session with the broker in this process', () => {
-  it('has what somebody waits for written without delay, and what nobody waits for with it', async () => {
-    const broker = await createEmbedded({ data: 'none', ...limits }, log)
-    cleanup.add(() => broker.close())
-    const journal = new MemoryJournal({ bounds, log })
-    cleanup.add(() => journal.close())
-    const session = await sessionOn(broker, journal)
-    cleanup.add(() => session.close())
-    const client = await connect(broker)
-    cleanup.add(() => client.end())
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
-    cleanup.add(() => vi.useRealTimers())
-    await client.publish('t', 'QoS 0')
-    await settled(() => journal.head)
-    expect(journal.head).toBe(0)
-    await client.publish('t', 'QoS 1', { qos: 1 })
-    expect(journal.head).toBe(2)
-    await client.publish('t', 'QoS 0')
-    await settled(() => journal.head)
-    expect(journal.head).toBe(2)
-    expect(await session.publish(message('t', 'of its own'))).toMatchObject({ sequence: 4 })
-  })
-})
-
 describe.each(Object.keys(brokers))('a session with %s that is closed', name => {
   it.each([0, 1, 2] as const)('answers what was published with QoS %i before', async qos => {
     for (const topics of [['#'], ['other/#']]) {
@@ -150,7 +125,7 @@ describe('a session with a broker elsewhere', () => {
     const broker = await createEmbedded({ data: 'none', ...limits }, log)
     cleanup.add(() => broker.close())
     const journal = new MemoryJournal({ bounds, log })
-    const session = await sessionOn(broker, journal, { embedded: false })
+    const session = await sessionOn(broker, journal, { asUpstream: true })
     cleanup.add(() => session.close())
     expect(session.ready).toBe(true)
     await session.publish(message('state', 'on', { retain: true }))
@@ -164,7 +139,7 @@ describe('a session with a broker elsewhere', () => {
     cleanup.add(() => embedded.close())
     const journal = new MemoryJournal({ bounds, log })
     const session = await sessionOn(embedded, journal, {
-      embedded: false,
+      asUpstream: true,
       open: () => openWithout(embedded, refusedVersions['MQTT 3.1.1']),
     })
     cleanup.add(() => session.close())

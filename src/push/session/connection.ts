@@ -6,6 +6,7 @@ import {
   type IPubrecPacket,
   type ISubackPacket,
   type Packet,
+  parser,
 } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../../base/connect-errors.js'
 import { Ending } from '../../endings.js'
@@ -14,7 +15,7 @@ import { answerError, ConnectionRefusal, disconnection, refusalOf } from './brok
 import type { Dialect } from './dialect.js'
 import { InFlight, maxInFlight, type Settle } from './in-flight.js'
 import { KeepAlive } from './keep-alive.js'
-import { PacketReader } from './packet-reader.js'
+import { publishSize } from './publishable.js'
 
 /** What one connection needs. */
 export interface ConnectionOptions {
@@ -31,8 +32,6 @@ export interface ConnectionOptions {
   readonly connectTimeout: number
   /** Called for each message, in order. Its payload may be part of a larger buffer. */
   readonly onMessage?: ((packet: IPublishPacket) => void) | undefined
-  /** Called with how many more messages are kept, where the broker waits for that. */
-  readonly onKept?: ((count: number) => void) | undefined
 }
 
 /** For how long a broker keeps a session, in seconds: as MQTT 3.1.1 has it, until it is told otherwise (MQTT 5 §3.1.2.11.2). */
@@ -46,11 +45,6 @@ const maxUntold = 500
 
 /** How long a broker that has been told good-bye may take to close the connection, in milliseconds. */
 const lingering = 250
-
-/** Bytes of the PUBLISH packet of a message in MQTT 3.1.1, at most: its head, the topic with its length, an identifier. */
-export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
-  return 5 + 2 + Buffer.byteLength(topic) + 2 + payload.length
-}
 
 /**
  * One MQTT connection as a client, from CONNECT to its end.
@@ -70,8 +64,6 @@ export class Connection {
   /** What waits for a PINGRESP, in order. */
   #pings: Settle[] = []
   #corked = false
-  /** Messages of which the broker is yet to be told that they are kept. */
-  #kept = 0
 
   private constructor(options: ConnectionOptions) {
     this.#options = options
@@ -80,15 +72,13 @@ export class Connection {
       ping: () => void this.ping().catch(() => {}),
       lost: () => this.destroy(new Error('the broker has gone silent')),
     })
-    const incoming = new PacketReader({
-      protocolVersion: options.dialect.protocolVersion,
-      onPacket: packet => this.#receive(packet),
-      onError: error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })),
-    })
+    const incoming = parser({ protocolVersion: options.dialect.protocolVersion })
+    incoming.on('packet', packet => this.#receive(packet))
+    incoming.on('error', error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })))
     this.#stream.on('error', error => this.#close(this.#explain(error)))
     this.#stream.on('data', (chunk: Buffer) => {
       this.#keepAlive.received()
-      if (!this.#closed) incoming.read(chunk)
+      if (!this.#closed) incoming.parse(chunk)
     })
     this.#stream.on('end', () =>
       this.destroy(
@@ -200,16 +190,6 @@ export class Connection {
       else if (this.#isLeaving) settle(new Error('the session is being closed'))
       else if (qos === 0) this.#write(packet, settle)
       else this.#inFlight.publish(this.#receiveMaximum, messageId => this.#write({ ...packet, messageId }), settle)
-    })
-  }
-
-  /** Tells the broker that one more of the messages that came is kept, in their order. */
-  keep(): void {
-    if (this.#kept++ > 0) return
-    queueMicrotask(() => {
-      const count = this.#kept
-      this.#kept = 0
-      this.#options.onKept?.(count)
     })
   }
 

@@ -5,14 +5,12 @@ import { bridge, type Dialect, mqtt5, plain } from './dialect.js'
 
 /** Finds out which form of MQTT a broker speaks: the one that says most comes first. What worked is tried first again. */
 export class Dialects {
-  readonly #dialects: readonly Dialect[]
+  readonly #dialects: readonly Dialect[] = [mqtt5, bridge, plain]
   readonly #log: Logger
   #at = 0
   #told = false
 
-  /** @param embedded whether it is the broker in this process, of which it is known */
-  constructor(embedded: boolean, log: Logger) {
-    this.#dialects = embedded ? [bridge] : [mqtt5, bridge, plain]
+  constructor(log: Logger) {
     this.#log = log
   }
 

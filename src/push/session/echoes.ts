@@ -1,14 +1,11 @@
-import { FairQuota } from '../../base/fair-quota.js'
 import { Ending } from '../../endings.js'
 import type { Event, Message } from '../event.js'
 import { sizeOf } from '../journal.js'
+import { PublishQuota, type PublishQuotaOptions } from '../publish-quota.js'
 import type { PublishOptions } from '../publisher.js'
 
 /** Bounds of the publications that are under way. */
-export interface EchoesOptions {
-  readonly maxCount: number
-  /** Bytes of topics and payloads; a publication when none is under way is taken whatever its size. */
-  readonly maxBytes: number
+export interface EchoesOptions extends PublishQuotaOptions {
   /** How long one may take to come back, in milliseconds. */
   readonly timeout: number
   /** Those that are waited for beyond that, and their bytes; the oldest are given up. */
@@ -48,8 +45,7 @@ interface Awaited extends Echo {
 export class Echoes {
   readonly #options: EchoesOptions
   readonly #byTopic = new Map<string, Awaited[]>()
-  readonly #counts: FairQuota
-  readonly #sizes: FairQuota
+  readonly #quota: PublishQuota
   /** Those whose time is over, and that somebody waits for all the same; the oldest first. */
   readonly #late = new Set<Awaited>()
   #lateBytes = 0
@@ -57,8 +53,7 @@ export class Echoes {
 
   constructor(options: EchoesOptions) {
     this.#options = options
-    this.#counts = new FairQuota(options.maxCount)
-    this.#sizes = new FairQuota(options.maxBytes)
+    this.#quota = new PublishQuota(options)
   }
 
   /**
@@ -70,7 +65,7 @@ export class Echoes {
   expect(message: Message, { patience = 0, by }: PublishOptions = {}): Echo {
     const { timeout } = this.#options
     const size = sizeOf(message)
-    this.#requireRoom(by, size)
+    this.#quota.take(by, size)
     const { promise, resolve, reject } = promiseOf<Event>()
     // It may fail before anybody waits for it.
     promise.catch(() => {})
@@ -99,8 +94,6 @@ export class Echoes {
       },
       timer: setTimeout(() => this.#overdue(echo), timeout),
     }
-    this.#counts.take(by ?? '', 1)
-    this.#sizes.take(by ?? '', size)
     const others = this.#byTopic.get(message.topic)
     if (others) others.push(echo)
     else this.#byTopic.set(message.topic, [echo])
@@ -166,27 +159,13 @@ export class Echoes {
     }
   }
 
-  #requireRoom(by: string | undefined, size: number): void {
-    const [counts, sizes] = [this.#counts, this.#sizes]
-    // One that is alone may have any size.
-    if (counts.total === 0) return
-    if (counts.total >= counts.max || sizes.total + size > sizes.max) {
-      throw new Ending('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
-    }
-    // One message of everybody may have any size for which there is room.
-    if (by === undefined || counts.of(by) === 0) return
-    if (!counts.exceededBy(by, 1) && !sizes.exceededBy(by, size)) return
-    throw new Ending('publishing-too-fast', { hint: 'too many of your messages are on their way to the broker' })
-  }
-
   /** Gives back the place that it has. */
   #release(echo: Awaited): void {
     if (this.#late.delete(echo)) {
       this.#lateBytes -= echo.size
       return
     }
-    this.#counts.giveBack(echo.by ?? '', 1)
-    this.#sizes.giveBack(echo.by ?? '', echo.size)
+    this.#quota.giveBack(echo.by, echo.size)
   }
 
   #forget(echo: Awaited): void {

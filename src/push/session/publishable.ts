@@ -1,3 +1,6 @@
+import { Ending } from '../../endings.js'
+import type { Message } from '../event.js'
+
 /** A length of two bytes is before each string (MQTT 3.1.1 §1.5.3). */
 const maxBytes = 65_535
 
@@ -15,4 +18,24 @@ export function isPublishable(topic: string): boolean {
  */
 export function isHarmless(topic: string): boolean {
   return !/[\p{Cc}\p{Noncharacter_Code_Point}]/u.test(topic)
+}
+
+/** Bytes of the PUBLISH packet of a message in MQTT 3.1.1, at most: its head, the topic with its length, an identifier. */
+export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
+  return 5 + 2 + Buffer.byteLength(topic) + 2 + payload.length
+}
+
+/**
+ * Sees to it that a message may be published: a broker would end the connection for others.
+ *
+ * @param packetSize the largest packet that the broker takes, in bytes
+ * @throws {Ending} `topic-refused`, `body-too-large`
+ */
+export function requirePublishable(message: Message, packetSize = Number.POSITIVE_INFINITY): void {
+  if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
+  if (!isHarmless(message.topic)) {
+    throw new Ending('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
+  }
+  if (publishSize(message) <= packetSize) return
+  throw new Ending('body-too-large', { hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)` })
 }

@@ -1,22 +1,23 @@
+import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ReservedClientIds } from '../../base/reserved-client-ids.js'
 import type { PushConfig } from '../../config/push.js'
 import { Ending } from '../../endings.js'
 import type { Logger } from '../../log.js'
+import type { Source } from '../../sources/source.js'
 import type { Event, Message } from '../event.js'
 import { type Journal, sizeOf } from '../journal.js'
-import { type Publisher, type PublishOptions, usualPublishTime } from '../publisher.js'
+import { type PublishOptions, usualPublishTime } from '../publisher.js'
 import { topicPredicate } from '../topics.js'
 import { ConnectionRefusal, TakenOver } from './broker-answers.js'
 import { openClientId, type SessionClientId } from './client-id.js'
-import { Connection, type ConnectionOptions, publishSize } from './connection.js'
-import type { Custodian, SessionStream } from './custody.js'
+import { Connection, type ConnectionOptions } from './connection.js'
 import { type Dialect, tellingState } from './dialect.js'
 import { Dialects } from './dialects.js'
 import { Echoes } from './echoes.js'
 import { FormerSession } from './former-session.js'
 import { Link } from './link.js'
-import { isHarmless, isPublishable } from './publishable.js'
+import { requirePublishable } from './publishable.js'
 import { Reader } from './reader.js'
 import { RememberedSubscriptions } from './remembered-subscriptions.js'
 import { Rivals } from './rivals.js'
@@ -24,13 +25,11 @@ import { SizeSuspicion } from './size-suspicion.js'
 
 /** What a session needs. */
 export interface SessionOptions {
-  /** The broker's address, for the log; left out for the one inside this process. */
-  readonly brokerName?: string
+  /** The broker's address, for the log. */
+  readonly brokerName: string
   /** Opens a stream to the broker. */
-  readonly open: () => Promise<SessionStream>
+  readonly open: () => Promise<Duplex>
   readonly config: Pick<PushConfig, 'topics' | 'journal' | 'username' | 'password' | 'clientId'>
-  /** Whether the broker is the one inside this process. */
-  readonly embedded: boolean
   /** Where the gateway keeps its data; `undefined` for nowhere. Sessions of gateways on one machine are told apart by it. */
   readonly data: string | undefined
   readonly journal: Journal
@@ -39,23 +38,8 @@ export interface SessionOptions {
   readonly reservedClientIds?: ReservedClientIds | undefined
   /** Called when `ready` changes. */
   readonly onStateChange?: ((ready: boolean) => void) | undefined
-  /** The largest MQTT packet that the broker takes, in bytes; left out where it says so itself, or nobody knows. */
-  readonly packetSize?: number | undefined
   /** How long a publication may take until it is in the journal, in milliseconds; `usualPublishTime` when left out. */
   readonly publishTimeout?: number
-}
-
-/** Push's session with the broker: what is published there goes to the journal, and what is published here goes there. */
-export interface Session extends Publisher {
-  /** Whether messages come and go. */
-  readonly ready: boolean
-  /** Why it is not ready, with the broker's address; `undefined` while it is. */
-  readonly failure: string | undefined
-  /**
-   * Ends it: what the broker has from now on, it keeps for the next start, if the journal outlives the process; but not the
-   * broker in this process, which is to end now, too. Idempotent.
-   */
-  close(): Promise<void>
 }
 
 /** In what the connections of one session differ. */
@@ -80,19 +64,16 @@ const patience = 1000
  * Opens the session, and keeps it: a broker that is away is tried again until it is there. Never throws for that.
  *
  * There are two connections, as a broker that tells which messages were published with RETAIN does not give a bridge back
- * what it published itself. The one that reads keeps its place at the broker where the journal outlives the process; the
- * broker in this process keeps nothing for it, and waits with its acknowledgements for the journal.
+ * what it published itself. The one that reads keeps its place at the broker where the journal outlives the process.
  *
  * @returns as soon as the broker has been tried once
  */
-export async function openSession(options: SessionOptions): Promise<Session> {
-  const { config, embedded, data, reservedClientIds } = options
-  const own =
+export async function openSession(options: SessionOptions): Promise<Source> {
+  const { config, data, reservedClientIds } = options
+  const id =
     config.clientId === undefined
       ? await openClientId(config.journal === 'level' ? data : undefined)
       : fixed(config.clientId)
-  // The broker in this process keeps no session of push.
-  const id = embedded ? { ...own, former: undefined } : own
   const { clientId, former } = id
   reservedClientIds?.add(clientId, `${clientId}-state`, `${clientId}-out`, ...(former === undefined ? [] : [former]))
   const session = new BrokerSession(options, id)
@@ -105,7 +86,7 @@ function fixed(clientId: string): SessionClientId {
   return { clientId, forgetFormer: async () => {} }
 }
 
-class BrokerSession implements Session {
+class BrokerSession implements Source {
   readonly tried: Promise<void>
   readonly #options: SessionOptions
   readonly #matches: (topic: string) => boolean
@@ -125,7 +106,7 @@ class BrokerSession implements Session {
 
   constructor(options: SessionOptions, { clientId, former, forgetFormer }: SessionClientId) {
     this.#options = options
-    const { config, embedded, data, journal, log } = options
+    const { config, data, journal, log } = options
     this.#matches = topicPredicate(config.topics)
     this.#echoes = new Echoes({
       maxCount: maxUnderWay,
@@ -134,14 +115,11 @@ class BrokerSession implements Session {
       maxLateBytes,
       timeout: options.publishTimeout ?? usualPublishTime,
     })
-    const dialects = new Dialects(embedded, log)
-    const open = async (dialect: Dialect, own: OwnOptions, custodian?: Custodian): Promise<Connection> => {
+    const dialects = new Dialects(log)
+    const open = async (dialect: Dialect, own: OwnOptions): Promise<Connection> => {
       const { username, password } = config
       const stream = await options.open()
-      const onKept = custodian && stream.takeCustody?.(custodian)
-      // In this process, nobody can go silent.
-      const rest = { username, password, keepAlive: embedded ? 0 : keepAlive, connectTimeout }
-      return Connection.connect({ ...own, ...rest, onKept, stream, dialect })
+      return Connection.connect({ ...own, username, password, keepAlive, connectTimeout, stream, dialect })
     }
     const isKept = config.journal === 'level'
     const remembered = new RememberedSubscriptions(isKept ? data : undefined)
@@ -149,7 +127,6 @@ class BrokerSession implements Session {
       journal,
       clientId,
       topics: config.topics,
-      embedded,
       echoes: this.#echoes,
       remembered,
       openProbe: (dialect, onMessage) =>
@@ -164,8 +141,7 @@ class BrokerSession implements Session {
       this.#update(reason)
       if (this.#ready || reason !== undefined) onTried()
     }
-    const connect = (own: OwnOptions, custodian?: Custodian): Promise<Connection> =>
-      dialects.connect(dialect => open(dialect, own, custodian))
+    const connect = (own: OwnOptions): Promise<Connection> => dialects.connect(dialect => open(dialect, own))
     if (former !== undefined) {
       this.#former = new FormerSession({
         ...{ clientId: former, topics: config.topics, remembered, connect, log },
@@ -178,10 +154,7 @@ class BrokerSession implements Session {
       connect: async () => {
         const hasAll = await this.#former?.resume()
         const connection = await this.#reader.start(
-          (onMessage, custodian) =>
-            embedded
-              ? connect({ clientId, clean: true, onMessage }, custodian)
-              : connect({ clientId, clean: !isKept, onMessage }),
+          onMessage => connect({ clientId, clean: !isKept, onMessage }),
           hasAll,
         )
         await this.#former?.end()
@@ -201,8 +174,7 @@ class BrokerSession implements Session {
         onChange(reason)
       },
     })
-    // The broker in this process is there, and what is published before push is subscribed would not come to it.
-    this.tried = embedded ? tried : Promise.race([tried, delay(patience, undefined, { ref: false })])
+    this.tried = Promise.race([tried, delay(patience, undefined, { ref: false })])
   }
 
   get ready(): boolean {
@@ -218,12 +190,7 @@ class BrokerSession implements Session {
   }
 
   async publish(message: Message, options: PublishOptions = {}): Promise<Event | undefined> {
-    if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
-    // It would end the connection that everybody publishes with.
-    if (!isHarmless(message.topic)) {
-      throw new Ending('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
-    }
-    requireFits(message, this.#options.packetSize)
+    requirePublishable(message)
     const { connection } = this.#writeLink
     if (!this.#ready || !connection) throw new Ending('broker-away', this.#failure ? { detail: this.#failure } : {})
     connection.requireTakes(message)
@@ -307,20 +274,10 @@ class BrokerSession implements Session {
 }
 
 /** Why there is no session, with the broker's address. */
-function describeFailure(reason: Error, brokerName = 'the broker in this process'): string {
+function describeFailure(reason: Error, brokerName: string): string {
   const text = reason instanceof Ending ? (reason.detail ?? reason.text) : reason.message
   const login = reason instanceof ConnectionRefusal && reason.isOfLogin ? ': see push.username and push.password' : ''
   return (text.startsWith(`${brokerName}: `) ? text : `${brokerName}: ${text}`) + login
-}
-
-/**
- * The broker would end the connection that everybody publishes with.
- *
- * @throws {Ending} `body-too-large`
- */
-function requireFits(message: Message, packetSize = Number.POSITIVE_INFINITY): void {
-  if (publishSize(message) <= packetSize) return
-  throw new Ending('body-too-large', { hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)` })
 }
 
 function publishEnding(error: unknown): Ending {

@@ -1,0 +1,21 @@
+/** A message that the broker has accepted and stored, as its subscribers get it. */
+export interface AcceptedMessage {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: 0 | 1 | 2
+  /** Whether it is its topic's retained message from now on. */
+  readonly retain: boolean
+}
+
+/** Appends accepted messages to a journal. */
+export interface MessageSink {
+  /** Whether messages have to wait; whoever attached the sink says when they may go on. */
+  readonly isFull: boolean
+  /**
+   * Appends a message, in the order of the calls.
+   *
+   * @param isAwaited whether a publisher waits for its acknowledgement
+   * @returns resolves when the message may be acknowledged, and never rejects; `undefined` where that need not wait
+   */
+  append(message: AcceptedMessage, isAwaited: boolean): Promise<void> | undefined
+}
