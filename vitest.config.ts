@@ -2,13 +2,13 @@ import { defineConfig } from 'vitest/config'
 
 /** Directories whose files share a process: nothing in `src/` has state of its module, so that each may load it once. */
 const shared =
-  'test/{access,broker,browser,client,commands,compat,config,delivery,end-to-end,examples,http,interop,listen,notify,push,sources,supervisor,transports,tunnel}/**/*.test.ts'
+  'test/{access,broker,browser,client,commands,compat,config,end-to-end,examples,http,hub,import,integrations,interop,journal,mqtt,presence,receipts,server,sources,transports,tunnel,websocket}/**/*.test.ts'
 
 /** These look at their process itself, at what it holds or at what it costs; nobody else may have been in it. */
 const alone = [
   'test/access/passwords.test.ts',
   'test/client/gateway.test.ts',
-  'test/listen/limits.test.ts',
+  'test/server/limits.test.ts',
   'test/tunnel/paced-client.test.ts',
   'test/tunnel/tunnel.test.ts',
 ]

@@ -21,6 +21,6 @@ for version in "${versions[@]}"; do
   bin="$directory/$version/node_modules/node-$platform/bin"
   echo "Node.js $("$bin/node" --version)"
   PATH="$bin:$PATH" "$bin/node" node_modules/vitest/vitest.mjs run \
-    test/end-to-end/ test/tunnel/ test/broker/ test/push/ "$@" || failed+=("$version")
+    test/end-to-end/ test/tunnel/ test/websocket/ test/mqtt/ test/broker/ test/sources/ test/journal/ test/hub/ test/presence/ test/receipts/ "$@" || failed+=("$version")
 done
 [ ${#failed[@]} -eq 0 ] || { echo "scripts/test-nodes.sh: failed on Node.js ${failed[*]}" >&2; exit 1; }

@@ -2,9 +2,9 @@
 import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { nearestName, suggestion } from './base/suggestion.js'
+import { version } from './base/version.js'
 import { flags, variableOf } from './config/flags.js'
 import { ConfigError } from './config/problems.js'
-import { version } from './version.js'
 
 /** Runs one command and returns the program's exit code. `argv` is what follows the command. */
 type Command = (argv: readonly string[], env: NodeJS.ProcessEnv) => Promise<number>

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
+import type { Logger } from '../base/log.js'
 import { letsAnonymousIn } from '../config/access.js'
 import type { Config } from '../config/schema.js'
-import type { Logger } from '../log.js'
 import { Authenticator } from './authenticator.js'
 import { parseHtpasswd } from './htpasswd.js'
 import type { Passwords } from './passwords.js'

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { Ending } from '../endings.js'
-import { anonymous, type Identity, isUserName, knownAs } from '../identity.js'
+import { Ending } from '../base/errors.js'
+import { anonymous, type Identity, isUserName, knownAs } from '../base/identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
 import { isOver } from './expiry.js'

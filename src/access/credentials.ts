@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { Ending } from '../endings.js'
-import { isUserName } from '../identity.js'
+import { Ending } from '../base/errors.js'
+import { isUserName } from '../base/identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 
 /** What somebody presents to show who they are. */

@@ -1,5 +1,5 @@
-import { Ending } from '../endings.js'
-import type { Identity } from '../identity.js'
+import { Ending } from '../base/errors.js'
+import type { Identity } from '../base/identity.js'
 
 /** What can end an identity. */
 type Bounds = Pick<Identity, 'expires' | 'revocation'>

@@ -1,4 +1,4 @@
-import { isUserName } from '../identity.js'
+import { isUserName } from '../base/identity.js'
 
 /** User names and bcrypt hashes. */
 export type Users = ReadonlyMap<string, string>

@@ -1,5 +1,5 @@
 import { isIPv6 } from 'node:net'
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
 import { type Clock, RateLimits } from './rate-limits.js'
 

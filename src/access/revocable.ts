@@ -1,4 +1,4 @@
-import type { Revocation } from '../identity.js'
+import type { Revocation } from '../base/identity.js'
 
 /** What can be taken back, once. */
 export class Revocable implements Revocation {

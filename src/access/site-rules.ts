@@ -1,5 +1,5 @@
+import { Ending } from '../base/errors.js'
 import { spellingsOf } from '../base/path-spellings.js'
-import { Ending } from '../endings.js'
 import { compileAddresses } from './addresses.js'
 
 export interface SiteRulesOptions {

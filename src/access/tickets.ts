@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { Ending } from '../endings.js'
-import type { Identity } from '../identity.js'
+import { Ending } from '../base/errors.js'
+import type { Identity } from '../base/identity.js'
 import { isOver } from './expiry.js'
 
 export interface TicketsOptions {

@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { createLocalJWKSet, createRemoteJWKSet, type JWTVerifyGetKey } from 'jose'
+import type { Logger } from '../base/log.js'
 import { isWebUrl, type JwtConfig } from '../config/access.js'
 import { secretProblem } from '../config/access-checks.js'
-import type { Logger } from '../log.js'
 import { WatchedFile } from './watched-file.js'
 
 /** What signatures are verified with. */

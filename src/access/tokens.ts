@@ -1,9 +1,9 @@
 import { errors, type JWTPayload, jwtVerify } from 'jose'
 import { z } from 'zod'
+import { Ending } from '../base/errors.js'
+import { type Identity, isUserName, knownAs, type OwnRules } from '../base/identity.js'
 import { describeBounds } from '../base/schema-issues.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
-import { Ending } from '../endings.js'
-import { type Identity, isUserName, knownAs, type OwnRules } from '../identity.js'
 import { firstProblem, ownFilters } from './own-rules.js'
 import type { TokenKeys } from './token-keys.js'
 

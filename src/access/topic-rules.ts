@@ -1,8 +1,8 @@
+import type { Identity } from '../base/identity.js'
 import type { AccessConfig, AccessRule } from '../config/access.js'
-import { parseRuleFilter, type RulePart, topicFilterProblem } from '../config/topic-filters.js'
-import type { Identity } from '../identity.js'
-import { TopicSet } from './topic-set.js'
-import { isTopicFilter, isTopicName, type TopicBounds } from './topics.js'
+import { parseRuleFilter, type RulePart, topicFilterProblem } from '../topics/filter-problems.js'
+import { isTopicFilter, isTopicName, type TopicBounds } from '../topics/rule-filters.js'
+import { TopicSet } from '../topics/topic-set.js'
 
 /** What one connection may do. Asked for every message and every subscription. */
 export interface Permissions {

@@ -1,4 +1,4 @@
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 
 /** Counts the connections of each user that are open. What it remembers is bounded by what is open. */
 export class UserLimits {

@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
-import { FilePoller, stampOf } from '../file-poller.js'
-import type { Logger } from '../log.js'
-import { StartError } from '../start-error.js'
+import { FilePoller, stampOf } from '../base/file-poller.js'
+import type { Logger } from '../base/log.js'
+import { StartError } from '../base/start-error.js'
 
 export interface WatchedFileOptions<T> {
   readonly path: string

@@ -1,4 +1,4 @@
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 import { networkOf } from './limits.js'
 import { type Clock, RateLimits } from './rate-limits.js'
 

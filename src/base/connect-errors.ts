@@ -1,4 +1,4 @@
-import { codeOf } from '../error-code.js'
+import { codeOf } from './error-code.js'
 
 /** Follows what a broker did that TLS was tried with in vain. */
 export const withoutTls = 'the address of a broker without TLS begins with mqtt://'

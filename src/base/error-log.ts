@@ -1,4 +1,4 @@
-import type { Logger } from '../log.js'
+import type { Logger } from './log.js'
 
 /** Time in which further errors are counted instead of logged, in milliseconds. */
 const interval = 10_000

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
-import type { Ending } from '../endings.js'
-import type { Identity } from '../identity.js'
+import type { Ending } from '../base/errors.js'
+import type { Identity } from '../base/identity.js'
 
 /** Who is at the other end of a client's connection, as far as the network tells. */
 export interface Peer {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { escapePath, globSync } from 'tinyglobby'
-import { type IncludedFile, importLighttpd, LighttpdError } from '../config/lighttpd.js'
+import { type IncludedFile, importLighttpd, LighttpdError } from '../import/lighttpd/lighttpd.js'
 
 /** Exit code of an import that left something out, or did something else than lighttpd, for a person to look at. */
 const needsDecision = 3

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { codeOf } from '../error-code.js'
+import { codeOf } from '../base/error-code.js'
 
 /** A file that is not there yet is for its owner alone. */
 const newMode = 0o600

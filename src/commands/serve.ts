@@ -1,9 +1,9 @@
+import { createLog, type Logger } from '../base/log.js'
+import { StartError } from '../base/start-error.js'
 import { loadConfig } from '../config/load.js'
 import { fileModes, startWarnings } from '../config/warnings.js'
-import { startGateway } from '../gateway.js'
-import { createLog, type Logger } from '../log.js'
-import { StartError } from '../start-error.js'
-import { raiseTrimThreshold } from '../trim-threshold.js'
+import { startGateway } from '../gateway/gateway.js'
+import { raiseTrimThreshold } from './trim-threshold.js'
 
 type StopSignal = 'SIGTERM' | 'SIGINT'
 

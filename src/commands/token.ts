@@ -1,12 +1,12 @@
 import { parseArgs } from 'node:util'
 import { type JWTPayload, SignJWT } from 'jose'
 import { readSecret } from '../access/token-keys.js'
+import { isUserName } from '../base/identity.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
 import { suggestFlag } from '../config/flags.js'
 import { loadConfig } from '../config/load.js'
-import { ruleFilterProblem } from '../config/topic-filters.js'
 import { formatDuration, parseDuration } from '../config/units.js'
-import { isUserName } from '../identity.js'
+import { ruleFilterProblem } from '../topics/filter-problems.js'
 
 const flags = {
   user: { type: 'string' },

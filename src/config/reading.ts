@@ -1,5 +1,5 @@
 import { accessSync, constants, statSync } from 'node:fs'
-import { codeOf } from '../error-code.js'
+import { codeOf } from '../base/error-code.js'
 
 /** What is wrong with something that is to be read, as it follows its name: `must be …`; if anything is. */
 export function readingProblem(path: string, kind: 'file' | 'directory'): string | undefined {

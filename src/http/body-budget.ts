@@ -1,6 +1,6 @@
 import { networkOf } from '../access/limits.js'
+import { Ending } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
-import { Ending } from '../endings.js'
 
 /** The sender of a body or a message. */
 export interface BodySender {

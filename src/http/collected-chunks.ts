@@ -1,4 +1,4 @@
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 
 /** So many chunks may have any size; with more, this is the least that they have on average, in bytes. */
 const [fewChunks, leastAverage] = [1000, 64]

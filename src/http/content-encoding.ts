@@ -1,7 +1,7 @@
 import { promisify } from 'node:util'
 import { brotliDecompress, gunzip, inflate } from 'node:zlib'
-import { Ending } from '../endings.js'
-import { codeOf } from '../error-code.js'
+import { codeOf } from '../base/error-code.js'
+import { Ending } from '../base/errors.js'
 
 type Decode = (body: Buffer, options: { readonly maxOutputLength: number }) => Promise<Buffer>
 

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { HostPolicy } from '../access/hosts.js'
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 
 /** The parts of a request, HTTP/1.1 or HTTP/2, that say which host it is for. */
 export interface RequestForHost {

@@ -1,5 +1,5 @@
 import { parseHost } from '../access/origins.js'
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 
 /** The option that lists the origins of an endpoint's pages. */
 export type OriginsOption = 'tunnels.origins' | 'push.origins'

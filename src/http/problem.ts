@@ -1,8 +1,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Ending } from '../endings.js'
-import { answer } from './answers.js'
+import type { Ending } from '../base/errors.js'
 import { pathOf } from './request-target.js'
+import { answer } from './responses.js'
 
 /** Where programs ask, and so get answers for programs. */
 const apiPrefix = '/v1/'

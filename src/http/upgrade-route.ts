@@ -2,10 +2,10 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Client } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
+import type { ConnectionLog } from '../base/connection-log.js'
+import type { Ending } from '../base/errors.js'
+import type { Identity } from '../base/identity.js'
 import type { Peer } from '../broker/broker.js'
-import type { ConnectionLog } from '../connection-log.js'
-import type { Ending } from '../endings.js'
-import type { Identity } from '../identity.js'
 import type { OriginsOption } from './origin-refusal.js'
 
 /** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */

@@ -1,4 +1,4 @@
-import type { Publisher } from '../push/publisher.js'
+import type { Publisher } from './publisher.js'
 
 /** Where the journal's messages come from: what is published at the broker is appended to the journal, and `publish` publishes there. */
 export interface Source extends Publisher {

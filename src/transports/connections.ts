@@ -1,9 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { DeliveryOptions } from '../delivery/delivery.js'
-import { registerOtherMethods } from '../delivery/kept-body-routes.js'
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 import { answerProblem } from '../http/problem.js'
+import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
+import type { DeliveryOptions } from './transport-context.js'
 
 const url = '/v1/connections/:connection'
 

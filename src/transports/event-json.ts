@@ -1,7 +1,7 @@
 import { parsePayload } from '../base/json-bounds.js'
 import { oneLineJson } from '../base/one-line-json.js'
-import { textOf } from '../delivery/payload-text.js'
-import type { Event } from '../push/event.js'
+import type { Event } from '../journal/event.js'
+import { textOf } from './payload-text.js'
 
 /** How an event is written as JSON. */
 export interface EventJsonOptions {

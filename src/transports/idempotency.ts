@@ -1,5 +1,6 @@
-import { Ending } from '../endings.js'
-import type { Event, Message } from '../push/event.js'
+import { Ending } from '../base/errors.js'
+import type { Event } from '../journal/event.js'
+import type { Message } from '../mqtt/message.js'
 
 /** Bounds of what is remembered of requests with an `Idempotency-Key`. */
 export interface IdempotencyBounds {

@@ -1,9 +1,9 @@
 import { z } from 'zod'
+import { isUserName } from '../base/identity.js'
 import { duration } from '../config/units.js'
-import { topicNameProblem } from '../delivery/topic-name.js'
-import { isUserName } from '../identity.js'
-import type { Message, QoS } from '../push/event.js'
-import type { ReceiptRequest } from '../push/receipts.js'
+import type { Message, QoS } from '../mqtt/message.js'
+import type { ReceiptRequest } from '../receipts/receipts.js'
+import { topicNameProblem } from '../topics/topic-name.js'
 import { boundedList } from './bounded-list.js'
 
 /*

@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import type { DeliveryOptions } from '../delivery/delivery.js'
-import { registerOtherMethods } from '../delivery/kept-body-routes.js'
-import { version } from '../version.js'
+import { version } from '../base/version.js'
+import { registerOtherMethods } from './buffered-body-routes.js'
 import { eventSchema } from './event-schema.js'
 import type { Operation, OperationResponse } from './operation.js'
 import { operations } from './operations.js'
+import type { DeliveryOptions } from './transport-context.js'
 
 const url = '/v1/openapi.json'
 

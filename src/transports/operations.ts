@@ -1,11 +1,11 @@
 import { connectionsOperations } from './connections.js'
 import type { Operation } from './operation.js'
-import { pollOperations } from './poll.js'
+import { pollOperations } from './poll/poll.js'
 import { presenceOperations } from './presence.js'
 import { publishOperations } from './publish.js'
 import { receiptOperations } from './receipts.js'
-import { socketOperations } from './socket.js'
-import { eventsOperations } from './sse.js'
+import { socketOperations } from './socket/socket.js'
+import { eventsOperations } from './sse/sse.js'
 
 /** What the routes of the API take and answer, in the order in which a person would read it. */
 export const operations: readonly Operation[] = [

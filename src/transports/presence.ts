@@ -1,12 +1,12 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
-import type { DeliveryOptions } from '../delivery/delivery.js'
-import { registerOtherMethods } from '../delivery/kept-body-routes.js'
-import { requirePermitted } from '../delivery/permitted.js'
 import { readQuery } from '../http/parameters.js'
-import { listenerTransports, type PresentListener } from '../push/presence.js'
+import { listenerTransports, type PresentListener } from '../presence/presence.js'
+import { requirePermitted } from './authorize-subscribe.js'
+import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import { count, listenFilterProblem, unescapedPlusProblem } from './subscribe-query.js'
+import type { DeliveryOptions } from './transport-context.js'
 
 const url = '/v1/presence'
 

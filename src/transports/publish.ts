@@ -2,18 +2,14 @@ import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RateLimits } from '../access/rate-limits.js'
-import type { DeliveryOptions } from '../delivery/delivery.js'
-import { readInTurns } from '../delivery/json-bodies.js'
-import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from '../delivery/kept-body-routes.js'
-import { publisherName, spendPublishes } from '../delivery/publish-pace.js'
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
-import { sizeOf } from '../push/journal.js'
-import { type PublishOptions, usualPublishTime } from '../push/publisher.js'
-import type { Push } from '../push/push.js'
-import { topicPredicate } from '../push/topics.js'
+import { sizeOf } from '../journal/journal.js'
+import { type PublishOptions, usualPublishTime } from '../sources/publisher.js'
+import { topicPredicate } from '../topics/topic-predicate.js'
+import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
 import {
   type IdempotencyBounds,
   IdempotencyKeys,
@@ -21,6 +17,7 @@ import {
   newProgress,
   type Progress,
 } from './idempotency.js'
+import { readInTurns } from './json-bodies.js'
 import {
   askedDevices,
   messageJson,
@@ -31,7 +28,10 @@ import {
   toQos,
 } from './message-json.js'
 import type { Operation } from './operation.js'
+import { publisherName, spendPublishes } from './publish-pace.js'
+import type { Push } from './push.js'
 import { flag, unescapedPlusProblem } from './subscribe-query.js'
+import type { DeliveryOptions } from './transport-context.js'
 import { withReceipts } from './with-receipts.js'
 
 /** What the route needs. */

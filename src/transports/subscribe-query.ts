@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import { filterDepthProblem, topicFilterProblem } from '../config/topic-filters.js'
-import { isUserName } from '../identity.js'
+import { isUserName } from '../base/identity.js'
+import { filterDepthProblem, topicFilterProblem } from '../topics/filter-problems.js'
 
 /*
  * What a query says of a subscription, for all transports. Messages follow the parameter's name: `topic must …`.

@@ -1,5 +1,5 @@
-import type { Event } from '../push/event.js'
-import type { Receipts } from '../push/receipts.js'
+import type { Event } from '../journal/event.js'
+import type { Receipts } from '../receipts/receipts.js'
 import type { Publication } from './message-json.js'
 
 /**

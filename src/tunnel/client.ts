@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
-import { Ending } from '../endings.js'
-import type { Transport } from '../metrics.js'
+import { Ending } from '../base/errors.js'
+import type { Transport } from '../base/metrics.js'
 
 /**
  * The client's side of a tunnel: MQTT bytes both ways, why the client left, and a way to say why the gateway leaves.

@@ -1,4 +1,4 @@
-import { Ending } from '../endings.js'
+import { Ending } from '../base/errors.js'
 import { type ConnectFacts, readConnect } from './connect-packet.js'
 
 /** CONNECT's packet type, in the upper four bits (MQTT 3.1.1 §2.2.1). The flags in the others are for the broker to judge. */

@@ -1,4 +1,4 @@
-import { MalformedPacket, MqttFields } from '../base/mqtt-fields.js'
+import { MalformedPacket, MqttFields } from '../mqtt/fields.js'
 
 /*
  * MQTT's CONNECT, of any version, as far as it tells who connects. `mqtt-packet` could read it as well, with

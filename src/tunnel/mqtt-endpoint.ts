@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
+import type { ConnectionLog } from '../base/connection-log.js'
 import type { Broker, Peer } from '../broker/broker.js'
-import type { ConnectionLog } from '../connection-log.js'
 import { TcpClient } from './client.js'
 import type { TunnelOptions } from './tunnel.js'
 import type { Tunnels } from './tunnels.js'

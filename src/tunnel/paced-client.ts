@@ -1,6 +1,6 @@
 import { type Clock, TokenBucket } from '../access/rate-limits.js'
-import type { Ending } from '../endings.js'
-import type { Transport } from '../metrics.js'
+import type { Ending } from '../base/errors.js'
+import type { Transport } from '../base/metrics.js'
 import type { Client, ClientListener } from './client.js'
 
 /** The way that bytes go: from the client, or to it. */

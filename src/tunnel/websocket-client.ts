@@ -1,8 +1,8 @@
 import type { Duplex } from 'node:stream'
-import { Ending, type EndingOptions, type EndingReason } from '../endings.js'
-import type { Traffic } from '../metrics.js'
+import { Ending, type EndingOptions, type EndingReason } from '../base/errors.js'
+import type { Traffic } from '../base/metrics.js'
+import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder } from '../websocket/frame-codec.js'
 import type { Client, ClientListener } from './client.js'
-import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder } from './frame-codec.js'
 
 /** A pong (or any other answer) is put off while more than this waits for the client: it could be flooding us with pings. */
 const answerBelow = 64 * 1024

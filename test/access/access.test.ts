@@ -12,9 +12,9 @@ import { type Access, openAccess } from '../../src/access/access.js'
 import type { Attempt } from '../../src/access/authenticator.js'
 import type { Credential } from '../../src/access/credentials.js'
 import { onExpiry } from '../../src/access/expiry.js'
+import { Ending } from '../../src/base/errors.js'
+import { anonymous, knownAs } from '../../src/base/identity.js'
 import { loadConfig } from '../../src/config/load.js'
-import { Ending } from '../../src/endings.js'
-import { anonymous, knownAs } from '../../src/identity.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-access-'))
 const log = pino({ level: 'silent' })

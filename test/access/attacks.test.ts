@@ -9,7 +9,7 @@ import { closeOf, handshake, mqttThrough } from '../helpers/handshake.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
-import { recordingLog } from '../listen/rig.js'
+import { recordingLog } from '../server/rig.js'
 
 /*
  * Attacks on a whole gateway, through its sockets. Those of a browser on a person are in test/browser/access.test.ts,

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { forwardedHeaders, mqttCredential, readCredential, withoutTicket } from '../../src/access/credentials.js'
-import { Ending } from '../../src/endings.js'
+import { Ending } from '../../src/base/errors.js'
 
 const basic = (text: string | Buffer): string => `Basic ${Buffer.from(text).toString('base64')}`
 const token = (text: string) => ({ kind: 'token', token: text })

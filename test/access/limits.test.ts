@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ConnectionLimits } from '../../src/access/limits.js'
-import { Ending } from '../../src/endings.js'
+import { Ending } from '../../src/base/errors.js'
 
 function reasonOf(work: () => unknown): string | undefined {
   try {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Tickets } from '../../src/access/tickets.js'
-import { anonymous, knownAs } from '../../src/identity.js'
+import { anonymous, knownAs } from '../../src/base/identity.js'
 
 const alice = knownAs('alice', 'password', { roles: ['editor'] })
 const refused = expect.objectContaining({ reason: 'identity-refused' })

@@ -11,8 +11,8 @@ import { pino } from 'pino'
 import { afterAll, describe, expect, it, vi } from 'vitest'
 import { openTokenKeys, readSecret } from '../../src/access/token-keys.js'
 import { Tokens } from '../../src/access/tokens.js'
+import { Ending } from '../../src/base/errors.js'
 import { access, type JwtConfig } from '../../src/config/access.js'
-import { Ending } from '../../src/endings.js'
 import { eventually } from '../helpers/wait.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-tokens-'))

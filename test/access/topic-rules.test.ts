@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { TopicRules } from '../../src/access/topic-rules.js'
+import { anonymous, type Identity, knownAs } from '../../src/base/identity.js'
 import type { AccessRule } from '../../src/config/access.js'
-import { anonymous, type Identity, knownAs } from '../../src/identity.js'
 
 const bounds = { levels: 32, length: 1024 }
 const alice = knownAs('alice', 'password')

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import { afterAll, describe, expect, it } from 'vitest'
 import { WatchedFile } from '../../src/access/watched-file.js'
-import { StartError } from '../../src/start-error.js'
+import { StartError } from '../../src/base/start-error.js'
 import { eventually } from '../helpers/wait.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-watched-'))

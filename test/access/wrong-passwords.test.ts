@@ -8,8 +8,8 @@ import { Passwords } from '../../src/access/passwords.js'
 import { Tickets } from '../../src/access/tickets.js'
 import { Webhook } from '../../src/access/webhook.js'
 import { WrongPasswords } from '../../src/access/wrong-passwords.js'
+import { Ending } from '../../src/base/errors.js'
 import { access } from '../../src/config/access.js'
-import { Ending } from '../../src/endings.js'
 import { eventually } from '../helpers/wait.js'
 
 const refused = async (): Promise<never> => {

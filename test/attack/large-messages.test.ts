@@ -7,9 +7,9 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { generate } from 'mqtt-packet'
 import { expect, it, onTestFinished } from 'vitest'
+import { createLog } from '../../src/base/log.js'
 import { loadConfig } from '../../src/config/load.js'
-import { startGateway } from '../../src/gateway.js'
-import { createLog } from '../../src/log.js'
+import { startGateway } from '../../src/gateway/gateway.js'
 
 const size = 8 * 1024 ** 2
 const count = 6

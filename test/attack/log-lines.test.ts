@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 import { Writable } from 'node:stream'
 import { generate, type Packet } from 'mqtt-packet'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { createLog } from '../../src/log.js'
+import { createLog } from '../../src/base/log.js'
 import { startTestGateway } from '../helpers/gateway.js'
 import { eventually } from '../helpers/wait.js'
 

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { createEmbedded } from '../../src/broker/embedded.js'
-import { createLog } from '../../src/log.js'
-import { limits } from '../broker/limits.js'
+import { createLog } from '../../src/base/log.js'
+import { createEmbedded } from '../../src/broker/embedded/embedded.js'
+import { limits } from '../broker/embedded/limits.js'
 import { startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { either, openMqtt, packet, publishPacket, send, subscribePacket } from './scenarios/attacker.js'
 

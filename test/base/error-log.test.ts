@@ -1,6 +1,6 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { ErrorLog } from '../../src/base/error-log.js'
-import type { Logger } from '../../src/log.js'
+import type { Logger } from '../../src/base/log.js'
 
 afterEach(() => {
   vi.useRealTimers()

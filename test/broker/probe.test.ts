@@ -1,14 +1,14 @@
 import { type Duplex, PassThrough } from 'node:stream'
 import { afterEach, describe, expect, it } from 'vitest'
+import { createLog } from '../../src/base/log.js'
 import type { Broker } from '../../src/broker/broker.js'
-import { createEmbedded } from '../../src/broker/embedded.js'
+import { createEmbedded } from '../../src/broker/embedded/embedded.js'
+import { createStreamPair } from '../../src/broker/embedded/stream-pair.js'
 import { probeBroker } from '../../src/broker/probe.js'
-import { createStreamPair } from '../../src/broker/stream-pair.js'
-import { createUpstream } from '../../src/broker/upstream.js'
-import { createLog } from '../../src/log.js'
+import { createUpstream } from '../../src/broker/upstream/upstream.js'
 import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { describeWith } from '../helpers/requires.js'
-import { limits } from './limits.js'
+import { limits } from './embedded/limits.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 

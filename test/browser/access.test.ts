@@ -9,7 +9,7 @@ import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { startMosquitto } from '../helpers/mosquitto.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
-import { recordingLog } from '../listen/rig.js'
+import { recordingLog } from '../server/rig.js'
 
 let browser: Browser
 let people: People

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import { afterAll, describe, expect, it } from 'vitest'
 import { openAccess } from '../../src/access/access.js'
+import type { Identity } from '../../src/base/identity.js'
 import { loadConfig } from '../../src/config/load.js'
-import type { Identity } from '../../src/identity.js'
 import { mqway } from '../helpers/program.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-token-'))

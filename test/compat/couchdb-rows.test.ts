@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { rowEncoder, rowJson } from '../../src/compat/couchdb/rows.js'
 import { cursorOf, sequenceOf } from '../../src/compat/couchdb/sequence.js'
-import { type Event, formatId } from '../../src/push/event.js'
+import { type Event, formatId } from '../../src/journal/event.js'
 
 const epoch = 'mi95vp7k1q3x8za'
 

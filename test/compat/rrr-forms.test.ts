@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { answerBody, contentOf } from '../../src/compat/rrr/answer.js'
+import { answerBody, contentOf } from '../../src/compat/rrr/response.js'
 import { recordEncoder, recordsIn } from '../../src/compat/rrr/socket-records.js'
 import { topicOf } from '../../src/compat/rrr/socket-topic.js'
-import type { Event } from '../../src/push/event.js'
+import type { Event } from '../../src/journal/event.js'
 
 const payloads = fc.oneof(
   fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.from(bytes)),

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { generate, type IConnectPacket } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Broker } from '../../src/broker/broker.js'
-import { connect, type Session, somePeer } from '../broker/mqtt-session.js'
+import { connect, type Session, somePeer } from '../broker/embedded/mqtt-session.js'
 
 /** One broker under test. */
 export interface BrokerUnderTest {

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { filterCovers, filtersOverlap } from '../../src/config/filter-overlap.js'
-import { type Event, formatId, hole } from '../../src/push/event.js'
-import { type Journal, type JournalBounds, locate, type ShareRule, sizeOf } from '../../src/push/journal.js'
-import { topicPredicate } from '../../src/push/topics.js'
+import { type Event, formatId, hole } from '../../src/journal/event.js'
+import { type Journal, type JournalBounds, locate, type ShareRule, sizeOf } from '../../src/journal/journal.js'
+import { filterCovers, filtersOverlap } from '../../src/topics/filter-overlap.js'
+import { topicPredicate } from '../../src/topics/topic-predicate.js'
 import { type JournalPlace, message, readAll, wide } from './journal.js'
 
 const small = (filters: readonly string[], bounds: Partial<ShareRule> = {}): ShareRule => ({

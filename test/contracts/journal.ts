@@ -1,9 +1,10 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Event, Message } from '../../src/push/event.js'
-import { formatId } from '../../src/push/event.js'
-import { type Journal, type JournalBounds, locate, sizeOf } from '../../src/push/journal.js'
-import { topicPredicate } from '../../src/push/topics.js'
+import type { Event } from '../../src/journal/event.js'
+import { formatId } from '../../src/journal/event.js'
+import { type Journal, type JournalBounds, locate, sizeOf } from '../../src/journal/journal.js'
+import type { Message } from '../../src/mqtt/message.js'
+import { topicPredicate } from '../../src/topics/topic-predicate.js'
 
 /** A place where a journal can be. */
 export interface JournalPlace {

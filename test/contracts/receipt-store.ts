@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import type { ReceiptStore, StoreChange } from '../../src/push/receipts/store.js'
+import type { ReceiptStore, StoreChange } from '../../src/receipts/store.js'
 
 /** A place where a store can be. */
 export interface ReceiptStorePlace {

@@ -7,7 +7,7 @@ import { connect as connectTls } from 'node:tls'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { makeRoot, type Pair, startPair } from '../helpers/lighttpd-pair.js'
 import { describeWith } from '../helpers/requires.js'
-import { writeCertificate } from '../listen/rig.js'
+import { writeCertificate } from '../server/rig.js'
 
 let directory: string
 let root: string

@@ -1,10 +1,10 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createLog, type Logger } from '../../src/base/log.js'
 import { loadConfig } from '../../src/config/load.js'
 import type { ConfigInput } from '../../src/config/schema.js'
-import { type Gateway, startGateway } from '../../src/gateway.js'
-import { createLog, type Logger } from '../../src/log.js'
+import { type Gateway, startGateway } from '../../src/gateway/gateway.js'
 
 /** A whole gateway, as `mqway serve` would start it, for one test. */
 export interface TestGateway {

@@ -7,8 +7,8 @@ import { RateLimits } from '../../src/access/rate-limits.js'
 import { Tickets } from '../../src/access/tickets.js'
 import { TopicRules } from '../../src/access/topic-rules.js'
 import { UserLimits } from '../../src/access/user-limits.js'
+import { anonymous, knownAs } from '../../src/base/identity.js'
 import { ApiGate, type ApiGateOptions } from '../../src/http/api-gate.js'
-import { anonymous, knownAs } from '../../src/identity.js'
 import { serve } from './rig.js'
 
 const tickets = new Tickets({ expires: 30_000, max: 100 })

@@ -2,9 +2,9 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { onTestFinished } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
-import { createApp } from '../../src/listen/app.js'
-import { createLog } from '../../src/log.js'
-import { createMetrics } from '../../src/metrics.js'
+import { createLog } from '../../src/base/log.js'
+import { createMetrics } from '../../src/base/metrics.js'
+import { createApp } from '../../src/server/app.js'
 
 /** The gateway's app, with the routes of a test, on a port of loopback. */
 export async function serve(

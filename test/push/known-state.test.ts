@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { KnownState } from '../../src/push/session/known-state.js'
+import { KnownState } from '../../src/sources/mqtt/retained-deduplicator.js'
 
 async function* nothing(): AsyncGenerator<never, void, void> {}
 

@@ -3,15 +3,16 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { createEmbedded, type EmbeddedBroker, type EmbeddedOptions } from '../../src/broker/embedded.js'
-import { isHole, type Message } from '../../src/push/event.js'
-import { openLevelJournal } from '../../src/push/journal/level.js'
-import { MemoryJournal } from '../../src/push/journal/memory.js'
-import { type Journal, JournalRefusal } from '../../src/push/journal.js'
+import { createEmbedded, type EmbeddedBroker, type EmbeddedOptions } from '../../src/broker/embedded/embedded.js'
+import { isHole } from '../../src/journal/event.js'
+import { type Journal, JournalRefusal } from '../../src/journal/journal.js'
+import { openLevelJournal } from '../../src/journal/level-journal.js'
+import { MemoryJournal } from '../../src/journal/memory-journal.js'
+import type { Message } from '../../src/mqtt/message.js'
 import type { Source } from '../../src/sources/source.js'
-import { limits } from '../broker/limits.js'
-import { connect, type Session } from '../broker/mqtt-session.js'
-import { connectRaw } from '../broker/raw-session.js'
+import { limits } from '../broker/embedded/limits.js'
+import { connect, type Session } from '../broker/embedded/mqtt-session.js'
+import { connectRaw } from '../broker/embedded/raw-session.js'
 import { run } from '../helpers/processes.js'
 import { eventually, settled } from '../helpers/wait.js'
 import {
@@ -25,7 +26,7 @@ import {
   type SourceOptions,
   sessionOn,
   Watched,
-} from '../push/session-rig.js'
+} from './rig.js'
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { topicFilterProblem } from '../../src/config/topic-filters.js'
+import { topicFilterProblem } from '../../src/topics/filter-problems.js'
 
 /** MQTT 3.1.1 §4.7, word by word and without a thought for time. */
 export function naiveMatch(filter: string, topic: string): boolean {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { formatId } from '../../src/push/event.js'
+import { formatId } from '../../src/journal/event.js'
 import { eventJson } from '../../src/transports/event-json.js'
 
 describe('an event as JSON', () => {

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { registerPoll } from '../../src/transports/poll.js'
-import { registerEvents } from '../../src/transports/sse.js'
+import { registerPoll } from '../../src/transports/poll/poll.js'
+import { registerEvents } from '../../src/transports/sse/sse.js'
 import { eventually, settled } from '../helpers/wait.js'
 import { type Rig, startRig } from './rig.js'
 

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
-import type { Attendance, Listener } from '../../src/push/presence.js'
-import { PresenceRegistry } from '../../src/push/presence-registry.js'
+import type { Attendance, Listener } from '../../src/presence/presence.js'
+import { PresenceRegistry } from '../../src/presence/presence-registry.js'
 import { registerPresence } from '../../src/transports/presence.js'
 import { type Rig, startRig } from './rig.js'
 

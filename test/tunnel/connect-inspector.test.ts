@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { generate } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { Ending } from '../../src/endings.js'
+import { Ending } from '../../src/base/errors.js'
 import { ConnectInspector } from '../../src/tunnel/connect-inspector.js'
 
 const limit = 64 * 1024

@@ -1,6 +1,6 @@
-import { scriptEnd, scriptStart } from '../../delivery/jsonp.js'
-import type { PollForm } from '../../delivery/poll-answer.js'
-import type { Journal } from '../../push/journal.js'
+import type { Journal } from '../../journal/journal.js'
+import { scriptEnd, scriptStart } from '../../transports/jsonp.js'
+import type { PollForm } from '../../transports/poll/poll-response.js'
 import { endingRefusal } from './refusals.js'
 import { sequenceOf } from './sequence.js'
 

@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import { callbackPattern } from '../../delivery/jsonp.js'
-import { lastEventIdsOf } from '../../delivery/last-event-id.js'
-import { isUserName } from '../../identity.js'
+import { isUserName } from '../../base/identity.js'
+import { callbackPattern } from '../../transports/jsonp.js'
+import { lastEventIdsOf } from '../../transports/last-event-id.js'
 import type { Since } from './sequence.js'
 
 /*

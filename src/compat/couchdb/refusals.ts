@@ -1,7 +1,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply } from 'fastify'
-import type { DeliveryOptions } from '../../delivery/delivery.js'
-import { Ending } from '../../endings.js'
+import { Ending } from '../../base/errors.js'
 import { ParameterError } from '../../http/parameters.js'
+import type { DeliveryOptions } from '../../transports/transport-context.js'
 
 /*
  * What cannot be done, as CouchDB says it: {"error":…,"reason":…}.

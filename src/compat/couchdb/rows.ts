@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { parsePayload } from '../../base/json-bounds.js'
 import { oneLineJson } from '../../base/one-line-json.js'
-import { textOf } from '../../delivery/payload-text.js'
-import type { Event } from '../../push/event.js'
-import type { Encoder } from '../../push/sink.js'
+import type { Encoder } from '../../hub/event-sink.js'
+import type { Event } from '../../journal/event.js'
+import { textOf } from '../../transports/payload-text.js'
 
 /*
  * Each event is a document of its own, which never changes: what its payload says, under the event's id. So what somebody

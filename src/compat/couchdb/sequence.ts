@@ -1,5 +1,5 @@
-import { formatId, parseId } from '../../push/event.js'
-import type { Journal } from '../../push/journal.js'
+import { formatId, parseId } from '../../journal/event.js'
+import type { Journal } from '../../journal/journal.js'
 
 /** A place in the changes of a database, or after the last one. */
 export type Since = number | 'now'

@@ -1,11 +1,11 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { EventStream } from '../../delivery/event-stream.js'
-import { newestCursor } from '../../delivery/last-event-id.js'
-import { answerPassingRefusal, streamHeaders } from '../../delivery/stream-form.js'
-import { beginAnswer, wireOf } from '../../delivery/stream-wire.js'
-import { deviceOf } from '../../push/device.js'
+import { deviceOf } from '../../transports/device.js'
+import { newestCursor } from '../../transports/last-event-id.js'
+import { EventStream } from '../../transports/sse/event-stream.js'
+import { answerPassingRefusal, streamHeaders } from '../../transports/sse/stream-form.js'
+import { beginAnswer, wireOf } from '../../transports/stream-writer.js'
+import type { PereHouse } from './context.js'
 import { encodeEvent, feedStart } from './frames.js'
-import type { PereHouse } from './house.js'
 import { deviceNamed, lastEventIds, requireListener } from './requests.js'
 
 const feedHeaders = {

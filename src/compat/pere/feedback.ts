@@ -1,10 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
-import { Ending } from '../../endings.js'
-import { deviceOf } from '../../push/device.js'
-import type { Push } from '../../push/push.js'
-import type { Receipt, ReceiptStatus } from '../../push/receipts.js'
-import type { PereHouse } from './house.js'
+import { Ending } from '../../base/errors.js'
+import type { Receipt, ReceiptStatus } from '../../receipts/receipts.js'
+import type { AdmittedRequest } from '../../transports/buffered-body-routes.js'
+import { deviceOf } from '../../transports/device.js'
+import type { Push } from '../../transports/push.js'
+import type { PereHouse } from './context.js'
 import { deviceNamed, lastEventIds, requireListener } from './requests.js'
 
 /** Of a status, in bytes. */

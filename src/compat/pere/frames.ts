@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
-import { firstEvent, liveEvent } from '../../delivery/stream-form.js'
-import { parseId } from '../../push/event.js'
-import type { Encoder } from '../../push/sink.js'
+import type { Encoder } from '../../hub/event-sink.js'
+import { parseId } from '../../journal/event.js'
+import { firstEvent, liveEvent } from '../../transports/sse/stream-form.js'
 
 /*
  * What a feed looks like (HTML Living Standard §9.2). PERE's clients know `id`, `data` and `retry`: what has a name is

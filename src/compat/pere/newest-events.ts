@@ -1,6 +1,6 @@
-import { Ending } from '../../endings.js'
-import { type Event, isHole } from '../../push/event.js'
-import type { Journal } from '../../push/journal.js'
+import { Ending } from '../../base/errors.js'
+import { type Event, isHole } from '../../journal/event.js'
+import type { Journal } from '../../journal/journal.js'
 
 /** What is read of the journal at once. */
 const portion = { limit: 256, maxBytes: 1024 ** 2 }

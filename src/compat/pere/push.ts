@@ -1,10 +1,10 @@
 import type { FastifyReply } from 'fastify'
-import type { AdmittedRequest } from '../../delivery/kept-body-routes.js'
-import { publisherName, spendPublishes } from '../../delivery/publish-pace.js'
-import { Ending } from '../../endings.js'
-import { deviceOf } from '../../push/device.js'
-import { sizeOf } from '../../push/journal.js'
-import type { PereHouse } from './house.js'
+import { Ending } from '../../base/errors.js'
+import { sizeOf } from '../../journal/journal.js'
+import type { AdmittedRequest } from '../../transports/buffered-body-routes.js'
+import { deviceOf } from '../../transports/device.js'
+import { publisherName, spendPublishes } from '../../transports/publish-pace.js'
+import type { PereHouse } from './context.js'
 import { deviceNamed } from './requests.js'
 
 /**

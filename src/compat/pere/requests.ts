@@ -1,13 +1,13 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
+import { Ending } from '../../base/errors.js'
+import { isUserName } from '../../base/identity.js'
 import type { PushConfig } from '../../config/push.js'
-import { filterDepthProblem } from '../../config/topic-filters.js'
-import { lastEventIdsOf } from '../../delivery/last-event-id.js'
-import { topicNameProblem } from '../../delivery/topic-name.js'
-import { Ending } from '../../endings.js'
 import type { Caller } from '../../http/api-gate.js'
-import { isUserName } from '../../identity.js'
-import { topicPredicate } from '../../push/topics.js'
+import { filterDepthProblem } from '../../topics/filter-problems.js'
+import { topicNameProblem } from '../../topics/topic-name.js'
+import { topicPredicate } from '../../topics/topic-predicate.js'
+import { lastEventIdsOf } from '../../transports/last-event-id.js'
 
 /** Of what a client says it had last, so much is looked at: an id has at most 32 characters. */
 const longestId = 64

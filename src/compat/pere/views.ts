@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { parsePayload } from '../../base/json-bounds.js'
-import type { Event } from '../../push/event.js'
+import type { Event } from '../../journal/event.js'
 
 /**
  * An event as `/admin/events/:channel` shows it: the members of its body, of which PERE's `device`, `time`, `id` and `data`

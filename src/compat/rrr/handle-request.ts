@@ -1,15 +1,15 @@
 import type { Writable } from 'node:stream'
 import { onOver } from '../../access/expiry.js'
-import type { DeliveryOptions } from '../../delivery/delivery.js'
-import type { OpenPoll } from '../../delivery/open-polls.js'
-import { Ending } from '../../endings.js'
+import { Ending } from '../../base/errors.js'
 import type { Caller } from '../../http/api-gate.js'
-import { parseId } from '../../push/event.js'
-import type { Subscription } from '../../push/hub.js'
-import type { Attendance } from '../../push/presence.js'
-import type { CloseReason, Sink } from '../../push/sink.js'
-import { contentOf, nothing } from './answer.js'
+import type { CloseReason, Sink } from '../../hub/event-sink.js'
+import type { Subscription } from '../../hub/hub.js'
+import { parseId } from '../../journal/event.js'
+import type { Attendance } from '../../presence/presence.js'
+import type { OpenPoll } from '../../transports/poll/open-polls.js'
+import type { DeliveryOptions } from '../../transports/transport-context.js'
 import type { Handle } from './handle.js'
+import { contentOf, nothing } from './response.js'
 
 /** Who asks for a handle. */
 export interface HandleOrder {

@@ -1,9 +1,9 @@
 import type { Writable } from 'node:stream'
 import type { RrrConfig } from '../../config/compat.js'
-import { type Event, formatId } from '../../push/event.js'
-import type { Journal } from '../../push/journal.js'
-import type { RecentPlace } from './recent-place.js'
-import type { Looking, SharedLooks } from './shared-looks.js'
+import { type Event, formatId } from '../../journal/event.js'
+import type { Journal } from '../../journal/journal.js'
+import type { Looking, SharedLooks } from './batched-scan.js'
+import type { RecentPlace } from './recent-position.js'
 
 /** More events than these are much to look through. */
 const farAway = 4096

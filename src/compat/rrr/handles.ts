@@ -1,9 +1,9 @@
+import { Ending } from '../../base/errors.js'
 import type { RrrConfig } from '../../config/compat.js'
-import { Ending } from '../../endings.js'
-import type { Journal } from '../../push/journal.js'
+import type { Journal } from '../../journal/journal.js'
+import { SharedLooks } from './batched-scan.js'
 import { Handle, type HandleHouse } from './handle.js'
-import { RecentPlace } from './recent-place.js'
-import { SharedLooks } from './shared-looks.js'
+import { RecentPlace } from './recent-position.js'
 
 export interface HandlesOptions {
   readonly journal: Journal

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
-import { payloadFrame } from '../../delivery/web-socket-frames.js'
-import type { Event } from '../../push/event.js'
-import type { Encoder } from '../../push/sink.js'
+import type { Encoder } from '../../hub/event-sink.js'
+import type { Event } from '../../journal/event.js'
+import { payloadFrame } from '../../websocket/frame-writer.js'
 
 /*
  * An event as the hub brings it to a WebSocket: the frame that the client gets, and before it the topic, by which and by the

@@ -1,7 +1,7 @@
-import { isTopicName, type TopicBounds } from '../../access/topics.js'
-import { Ending } from '../../endings.js'
+import { Ending } from '../../base/errors.js'
 import { pathOf } from '../../http/request-target.js'
-import type { TopicPredicate } from '../../push/topics.js'
+import { isTopicName, type TopicBounds } from '../../topics/rule-filters.js'
+import type { TopicPredicate } from '../../topics/topic-predicate.js'
 
 /** What is before the name of a connection in its topics. */
 export const topicRoot = 'httpserver/websocket/'

@@ -1,0 +1,329 @@
+import type { Client, ConnectPacket } from 'aedes'
+import { Ending, type EndingReason } from '../../base/errors.js'
+import { anonymous, type Identity } from '../../base/identity.js'
+import type { Logger } from '../../base/log.js'
+import type { DeniedAction } from '../../base/metrics.js'
+import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
+import { isWithin, type TopicBounds } from '../../topics/topic-filter.js'
+import { ownPeer, type Peer } from '../broker.js'
+import type { Gatekeeper, Rights } from './authorizer.js'
+import { type Owners, ownerOf, ownOwner } from './client-id-registry.js'
+import { type Holder, holderKey, isAnonymous } from './session-holders.js'
+import type { Sessions } from './sessions.js'
+import type { GrantRefusal } from './subscription-limits.js'
+
+/** What admissions need. */
+export interface AdmissionsOptions {
+  /** Left out: everybody may do everything. */
+  readonly gatekeeper: Gatekeeper | undefined
+  /** Of the program itself; left out for none. */
+  readonly reservedClientIds?: ReservedClientIds | undefined
+  readonly bounds: TopicBounds
+  readonly owners: Owners
+  readonly sessions: Pick<Sessions, 'admit' | 'abandon'>
+  /** The network of an address, whose clients without a name count together. */
+  readonly networkOf: (address: string) => string
+  readonly peerOf: (client: Client) => Peer | undefined
+  /** Whether a client has ended its connection, which the broker learns after CONNACK. */
+  readonly isGone: (client: Client) => boolean
+  /** Says to the client's side why its connection is about to end. */
+  readonly explain: (client: Client, ending: Ending) => void
+  /** Ends a connection at once. */
+  readonly end: (client: Client, ending: Ending) => void
+  readonly onDenied: (action: DeniedAction) => void
+  readonly log: Logger
+}
+
+/** One connection: what its CONNECT says, then what it may do. */
+interface Admission {
+  readonly client: Client
+  readonly connect: ConnectPacket
+  rights: Rights | undefined
+  /** Whether it still gets back what its session has, before CONNACK. */
+  restoring: boolean
+  warned: boolean
+  /** Whether the log has said that its messages to `$SYS` go to nobody. */
+  toldOfSys: boolean
+  /** Call when it has its CONNACK, or is closed. */
+  onSettled: () => void
+}
+
+/** MQTT 3.1.1, table 3.1: 2 identifier rejected, 3 unavailable, 4 bad user name or password, 5 not authorized. */
+const returnCodes: Partial<Record<EndingReason, 2 | 3 | 4 | 5>> = {
+  'client-id-taken': 2,
+  'client-id-reserved': 2,
+  'too-many-sessions': 3,
+  'identity-refused': 4,
+  'identity-required': 5,
+  'identity-expired': 5,
+  'will-refused': 5,
+}
+
+/** Networks that are remembered as told in the log that they have no sessions. */
+const maxTold = 10_000
+
+/** Lets clients in, or not, and knows of each what it may do from then on. */
+export class Admissions {
+  readonly #options: AdmissionsOptions
+  readonly #admissions = new WeakMap<object, Admission>()
+  /** The networks of which the log has said that their clients have no sessions. */
+  readonly #told = new Set<string>()
+
+  constructor(options: AdmissionsOptions) {
+    this.#options = options
+  }
+
+  /** Call with each CONNECT. */
+  received(client: Client, connect: ConnectPacket): void {
+    const admission = {
+      client,
+      connect,
+      rights: undefined,
+      restoring: true,
+      warned: false,
+      toldOfSys: false,
+      onSettled: () => {},
+    }
+    this.#admissions.set(client, admission)
+  }
+
+  /** Call when `client` has its CONNACK. */
+  connected(client: Client): void {
+    const admission = this.#admissions.get(client)
+    if (!admission) return
+    admission.restoring = false
+    admission.onSettled()
+  }
+
+  /** Whether `client` is yet to get its CONNACK, so that what it subscribes to is what its session has. */
+  isRestoring(client: Client): boolean {
+    return this.#admissions.get(client)?.restoring === true
+  }
+
+  /**
+   * Judges the CONNECT of `client`. Without a gatekeeper it is done when this returns.
+   *
+   * @param done called with an error that has the return code for CONNACK, or without
+   */
+  judge(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
+    const refuse = (error: unknown): void => {
+      const ending = Ending.from(error)
+      this.#options.explain(client, ending)
+      const returnCode = returnCodes[ending.reason] ?? 3
+      done(Object.assign(new Error(ending.text, { cause: error }), { returnCode }))
+    }
+    try {
+      this.#checkClientId(client)
+      this.#checkWill(client)
+      if (this.#options.gatekeeper) {
+        const admitted = this.#admit(client, this.#options.gatekeeper)
+        admitted.then(() => this.#admitSession(client)).then(() => done(), refuse)
+        return
+      }
+      this.#admitSession(client)
+      done()
+    } catch (error) {
+      refuse(error)
+    }
+  }
+
+  async #admit(client: Client, gatekeeper: Gatekeeper): Promise<void> {
+    const { owners, peerOf } = this.#options
+    const admission = this.#admissions.get(client)
+    const peer = peerOf(client)
+    if (!admission || !peer) return
+    const isOwn = peer === ownPeer
+    const rights = isOwn ? everything : await this.#ask(client, admission.connect, peer, gatekeeper)
+    const releases = [rights.release]
+    const release = (): void => {
+      for (const part of releases) part()
+    }
+    try {
+      const { will } = admission.connect
+      // A bridge's will says in $SYS that it is gone: it is taken, and goes to nobody.
+      if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic)) throw new Ending('will-refused')
+      const owner = isOwn ? ownOwner : ownerOf(rights.identity)
+      releases.push(await owners.claim(client.id, owner, () => this.#giveWay(client)))
+    } catch (error) {
+      release()
+      throw error
+    }
+    admission.rights = rights
+    // It may have left meanwhile.
+    if (client.conn.closed) release()
+    else client.conn.once('close', release)
+  }
+
+  /** The user of `client`, or else its network: the key of what all of its connections have together. */
+  holderOf(client: Client): Holder {
+    const { peerOf, networkOf, gatekeeper } = this.#options
+    const peer = peerOf(client)
+    if (peer === ownPeer) return { owner: ownOwner, network: undefined }
+    const owner = gatekeeper && ownerOf(this.identityOf(client))
+    return { owner, network: isAnonymous(owner) ? networkOf(peer?.address ?? '') : undefined }
+  }
+
+  /**
+   * Finds room for the session of a client that wants one. Where its holder may have none, the client is served as if it wanted none: its
+   * CONNACK says that there was no session, as for one that is new [MQTT-3.2.2-3].
+   */
+  #admitSession(client: Client): void {
+    const { sessions } = this.#options
+    const connect = this.#admissions.get(client)?.connect
+    if (!connect || connect.clean) return
+    const holder = this.holderOf(client)
+    if (sessions.admit(client.id, holder)) {
+      if (client.conn.closed) sessions.abandon(client.id)
+      else client.conn.once('close', () => sessions.abandon(client.id))
+      return
+    }
+    connect.clean = true
+    Object.assign(client, { clean: true })
+    this.#tellOfNoSession(client, holder)
+  }
+
+  /** Once for each network, as far as they are remembered. */
+  #tellOfNoSession(client: Client, { network = '' }: Holder): void {
+    if (this.#told.has(network)) return
+    if (this.#told.size >= maxTold) this.#told.clear()
+    this.#told.add(network)
+    this.#options.log.info(
+      { clientId: client.id, network },
+      'the session of a client without a name ends with its connection: mqtt.maxAnonymousSessions is 0',
+    )
+  }
+
+  /** Ends a connection whose client id goes to somebody else; resolves when the broker has forgotten it. */
+  async #giveWay(client: Client): Promise<void> {
+    const admission = this.#admissions.get(client)
+    // Aedes goes on with a CONNECT whatever becomes of its connection, and would take the place of who comes after.
+    if (admission?.restoring && !client.conn.closed) {
+      await new Promise<void>(resolve => {
+        admission.onSettled = resolve
+        client.conn.once('close', resolve)
+      })
+    }
+    this.#options.explain(client, new Ending('client-id-taken'))
+    await new Promise<void>(resolve => client.close(resolve))
+  }
+
+  #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Gatekeeper): Promise<Rights> {
+    const { clientId, username, password } = connect
+    const isGone = (): boolean => this.#options.isGone(client)
+    return gatekeeper.admit({ clientId, username, password, isGone }, peer, ending => this.#options.end(client, ending))
+  }
+
+  #checkClientId(client: Client): void {
+    const { reservedClientIds, peerOf } = this.#options
+    if (reservedClientIds?.has(client.id) && peerOf(client) !== ownPeer) throw new Ending('client-id-reserved')
+  }
+
+  /** A will that is too large could not be published when its time comes, and nobody would know. */
+  #checkWill(client: Client): void {
+    const will = this.#admissions.get(client)?.connect.will
+    if (will && !isWithin(will.topic, this.#options.bounds)) throw new Ending('topic-too-large')
+  }
+
+  /** Whether a message of `client` goes on: if not, it is dropped, or with an ending the connection is. */
+  screen(client: Client, topic: string): boolean | Ending {
+    if (!isWithin(topic, this.#options.bounds)) return new Ending('topic-too-large')
+    if (this.#rightsOf(client).mayPublish(topic)) return true
+    this.#deny('publish', client, topic)
+    return false
+  }
+
+  /** Call when a message of `client` was taken that goes to nobody, as its topic is of `$SYS`. */
+  ignored(client: Client, topic: string): void {
+    const admission = this.#admissions.get(client)
+    if (!admission || admission.toldOfSys) return
+    admission.toldOfSys = true
+    this.#options.log.info(
+      { clientId: client.id, topic },
+      'messages of this client to $SYS go to nobody: the broker tells of itself there',
+    )
+  }
+
+  /** Whether the rules allow `client` to subscribe to `filter`. May be asked twice. */
+  maySubscribe(client: object, filter: string): boolean {
+    return this.#rightsOf(client).maySubscribe(filter)
+  }
+
+  /** Call when a filter was not granted. */
+  notGranted(client: Client, filter: string, refusal: GrantRefusal): void {
+    this.#deny('subscribe', client, filter, refusals[refusal])
+  }
+
+  /** The user or network whose quotas the subscriptions of `client` count for; `undefined` for the program's own. */
+  quotaKeyOf(client: object): string | undefined {
+    const known = this.#admissions.get(client)?.client
+    return known && holderKey(this.holderOf(known))
+  }
+
+  /** Whether `client` may get a message that waited in its session, or a retained one. */
+  mayReceive(client: Client, topic: string): boolean {
+    if (this.#rightsOf(client).mayRead(topic)) return true
+    this.#deny('receive', client, topic)
+    return false
+  }
+
+  /** Who `client` was found to be; `anonymous` where nobody asked. */
+  identityOf(client: object): Identity {
+    return this.#rightsOf(client).identity
+  }
+
+  #rightsOf(client: object): Rights {
+    if (!this.#options.gatekeeper) return everything
+    return this.#admissions.get(client)?.rights ?? nothing
+  }
+
+  /** The first time on a connection it is worth a warning, as somebody has to change the client or the rules. */
+  #deny(action: DeniedAction, client: Client, topic: string, text = denials[action]): void {
+    const { log, onDenied } = this.#options
+    onDenied(action)
+    const admission = this.#admissions.get(client)
+    const level = admission?.warned === true ? 'debug' : 'warn'
+    if (admission) admission.warned = true
+    log[level]({ ...this.logFieldsOf(client), topic }, text)
+  }
+
+  /** Fields of a log line about a client, which its other lines have, too. */
+  logFieldsOf(client: Client): object {
+    const peer = this.#options.peerOf(client)
+    const user = this.#admissions.get(client)?.rights?.identity.user
+    return { connection: peer?.connection, peer: peer?.address, clientId: client.id, user }
+  }
+}
+
+const denials: Readonly<Record<DeniedAction, string>> = {
+  publish: 'a message was dropped: this client may not publish to its topic',
+  subscribe: 'a subscription was refused: this client may not have its filter',
+  receive: 'a message was dropped: this client may no longer get what waited for it',
+}
+
+/** Texts of `refusals` begin so. */
+const refused = 'a subscription was refused:'
+
+const refusals: Readonly<Record<GrantRefusal, string>> = {
+  rules: denials.subscribe,
+  shared: `${refused} the built-in broker has no shared subscriptions ($share/)`,
+  invalid: `${refused} this is no topic filter, or larger than limits.topicLevels or limits.topicLength`,
+  maxSubscriptions: `${refused} the client has as many topic filters as it may (mqtt.maxSubscriptions)`,
+  maxSubscriptionBytes: `${refused} the client's topic filters have as many bytes as they may (mqtt.maxSubscriptionBytes)`,
+  maxSubscriptionsBytes: `${refused} the user or network has its share of the topic filters of all (mqtt.maxSubscriptionsBytes)`,
+  maxSessionsBytes: `${refused} the user or network has its share of the sessions of all (mqtt.maxSessionsBytes)`,
+}
+
+const everything: Rights = {
+  identity: anonymous,
+  mayPublish: () => true,
+  maySubscribe: () => true,
+  mayRead: () => true,
+  release: () => {},
+}
+
+const nothing: Rights = {
+  ...everything,
+  mayPublish: () => false,
+  maySubscribe: () => false,
+  mayRead: () => false,
+}

@@ -1,0 +1,137 @@
+import type { AedesPublishPacket } from 'aedes'
+import { decode, encode } from 'msgpack-lite'
+import type { BatchedLevel, KeyRange } from '../../storage/batched-level.js'
+import {
+  type ClearedMessage,
+  noSuchPacket,
+  type QueuedMessage,
+  type QueueSize,
+  type SessionQueues,
+} from './session-queues.js'
+
+/** Bytes that a stored message takes beyond its value, about. */
+const messageOverhead = 100
+
+/**
+ * Queues on disk, in the form of `aedes-persistence-level`, so that either reads what the other has written: under `outgoing:` by client id,
+ * broker id and counter; and once more under `outgoing-id:` by client id and packet identifier, as soon as it has one. Its own way to write them
+ * encodes a message anew for each session.
+ */
+export class LevelQueues implements SessionQueues {
+  readonly isMemory = false
+  readonly #database: BatchedLevel
+
+  constructor(database: BatchedLevel) {
+    this.#database = database
+  }
+
+  prepare(packet: AedesPublishPacket): QueuedMessage {
+    const value = encode(storedForm(packet))
+    return { bytes: storedBytes(value), topic: packet.topic, add: clientIds => this.#add(clientIds, packet, value) }
+  }
+
+  #add(clientIds: readonly string[], packet: AedesPublishPacket, value: Buffer): Promise<void> {
+    return this.#database.write(clientIds.map(id => ({ key: messageKey(id, packet), value })))
+  }
+
+  async update(clientId: string, packet: AedesPublishPacket): Promise<number> {
+    const key = packet.brokerId ? messageKey(clientId, packet) : await this.#keyOf(clientId, packet.messageId)
+    const before = key && (await this.#get(key))
+    if (!before) throw noSuchPacket()
+    const { brokerId, brokerCounter, messageId } = decodeMessage(before)
+    const value = encode(storedForm({ ...packet, brokerId, brokerCounter }))
+    const byId = idKey(clientId, packet.messageId)
+    const isRenumbered = messageId && messageId !== packet.messageId
+    await this.#database.write([
+      ...(isRenumbered ? [{ key: idKey(clientId, messageId) }] : []),
+      { key: byId, value },
+      { key, value },
+    ])
+    return value.length - before.length
+  }
+
+  async #keyOf(clientId: string, messageId: number | undefined): Promise<string | undefined> {
+    const value = await this.#get(idKey(clientId, messageId))
+    return value && messageKey(clientId, decodeMessage(value))
+  }
+
+  async clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined> {
+    const byId = idKey(clientId, messageId)
+    const value = await this.#get(byId)
+    if (!value) return undefined
+    const packet = decodeMessage(value)
+    await this.#database.write([{ key: byId }, { key: messageKey(clientId, packet) }])
+    return { packet, bytes: storedBytes(value) }
+  }
+
+  async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {
+    const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
+    for await (const value of this.#database.values(range)) yield decodeMessage(value)
+  }
+
+  async trim(clientId: string, maxBytes: number): Promise<QueueSize> {
+    const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
+    let [queued, bytes] = [0, 0]
+    for await (const [key, value] of this.#database.entries(range)) {
+      if (bytes + storedBytes(value) > maxBytes) {
+        await this.#removeFrom(clientId, key, range.lt)
+        break
+      }
+      bytes += storedBytes(value)
+      queued++
+    }
+    return { queued, bytes }
+  }
+
+  /** Removes the messages from `key` on; those that have been sent are found by their identifier, too. */
+  async #removeFrom(clientId: string, key: string, lt: string): Promise<void> {
+    for await (const value of this.#database.values({ gte: key, lt })) {
+      const { messageId } = decodeMessage(value)
+      if (messageId) await this.#database.del(idKey(clientId, messageId))
+    }
+    await this.#database.clear({ gte: key, lt })
+  }
+
+  async remove(clientId: string): Promise<void> {
+    const id = encodeURIComponent(clientId)
+    await Promise.all(['outgoing', 'outgoing-id'].map(kind => this.#database.clear(rangeOf(`${kind}:${id}`))))
+  }
+
+  #get(key: string): Promise<Buffer | undefined> {
+    return this.#database.get(key, { valueEncoding: 'buffer' })
+  }
+}
+
+/** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
+export function rangeOf(prefix: string): KeyRange {
+  return { gte: `${prefix}:`, lt: `${prefix};` }
+}
+
+/** Bytes that a queued message takes, from the value that is stored for it. */
+export function storedBytes(value: Buffer): number {
+  return value.length + messageOverhead
+}
+
+function messageKey(clientId: string, { brokerId, brokerCounter }: AedesPublishPacket): string {
+  return `outgoing:${encodeURIComponent(clientId)}:${brokerId}:${padded(brokerCounter)}`
+}
+
+function idKey(clientId: string, messageId: number | undefined): string {
+  return `outgoing-id:${encodeURIComponent(clientId)}:${padded(messageId)}`
+}
+
+/** So that keys are in the order of the numbers. */
+function padded(number: number | undefined): string {
+  return String(number).padStart(16, '0')
+}
+
+/** The fields that are stored: not those that a packet has on its way, such as callbacks. */
+function storedForm(packet: AedesPublishPacket): object {
+  const { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId } = packet
+  return { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId }
+}
+
+/** Decodes what `prepare` or `update` has encoded. */
+export function decodeMessage(value: Buffer): AedesPublishPacket {
+  return decode(value)
+}

@@ -1,0 +1,189 @@
+import type { AedesPublishPacket, Client } from 'aedes'
+import { Turns } from '../../base/task-queue.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
+import { ByteBudget } from './byte-budget.js'
+import type { Retained } from './retained.js'
+import { batchBytes, type RetainedBatch } from './retained-scan.js'
+
+declare module 'aedes' {
+  interface Client {
+    /** Writes a message, unless `authorizeForward` has it otherwise. Calls back when there is room for more. */
+    deliverQoS(packet: AedesPublishPacket, done: () => void): void
+  }
+}
+
+/** Steps of a scan that are done at once; more of them wait for a time slice. */
+const immediateSteps = 128
+/** Filters that are looked for without waiting for a time slice. */
+const immediateFilters = 64
+/** Messages that are sent without waiting for a time slice. */
+const immediateMessages = 8
+/** Batches that are looked for and read at the same time. */
+const concurrentBatches = 2
+/** Bytes of messages larger than a batch that are on their way to clients. */
+const maxLargeBytes = 64 * 1024 ** 2
+/** A client that holds such a message and reads nothing of it for so long is cut off where others wait, in milliseconds. */
+const stallTimeout = 10_000
+
+/** The broker's end of a connection. */
+interface DeliveryEnd {
+  /** Bytes that were written and that the client has not read. */
+  readonly waitingBytes: number
+}
+
+/** Dependencies of the delivery. */
+export interface RetainedDeliveryOptions {
+  readonly retained: Retained
+  readonly slicer: TimeSlicer
+  /** A client's connection; `undefined` where it is closed. */
+  readonly endOf: (client: Client) => DeliveryEnd | undefined
+  /** The key by which clients share: their user, or their network. */
+  readonly accountOf: (client: Client) => string
+  /** Ends the connection of a client that reads too slowly. */
+  readonly cutOff: (client: Client) => void
+  readonly onError: (error: unknown) => void
+}
+
+/**
+ * Sends subscribers the retained messages that their filters match [MQTT-3.8.4-3].
+ *
+ * A client has one scan at a time; filters that it subscribes to meanwhile wait, and make up the next one. Scans work in time slices,
+ * which accounts take one after the other, and read on when the client has taken the batch before. A scan ends with its client's connection.
+ */
+export class RetainedDelivery {
+  readonly #options: RetainedDeliveryOptions
+  /** Filters that wait, of clients with a scan. */
+  readonly #waiting = new WeakMap<Client, Set<string>>()
+  readonly #turns = new Turns({
+    concurrent: concurrentBatches,
+    // One of each connection, of which there are `limits.connections`.
+    waiting: Number.POSITIVE_INFINITY,
+    waitingPerKey: Number.POSITIVE_INFINITY,
+  })
+  readonly #large = new ByteBudget(maxLargeBytes)
+  #scans = 0
+
+  constructor(options: RetainedDeliveryOptions) {
+    this.#options = options
+  }
+
+  /** Scans that run. */
+  get scans(): number {
+    return this.#scans
+  }
+
+  /** Call with the granted filters of a SUBSCRIBE, when its SUBACK is written. */
+  subscribed(client: Client, filters: readonly string[]): void {
+    if (filters.length === 0) return
+    const waiting = this.#waiting.get(client)
+    if (waiting) {
+      for (const filter of filters) waiting.add(filter)
+      return
+    }
+    void this.#run(client, filters)
+  }
+
+  unsubscribed(client: Client, filters: readonly string[]): void {
+    const waiting = this.#waiting.get(client)
+    if (waiting) for (const filter of filters) waiting.delete(filter)
+  }
+
+  async #run(client: Client, filters: readonly string[]): Promise<void> {
+    const waiting = new Set(filters)
+    this.#waiting.set(client, waiting)
+    this.#scans++
+    try {
+      while (waiting.size > 0 && this.#isOpen(client)) {
+        const next = [...waiting]
+        waiting.clear()
+        await this.#deliver(client, next)
+      }
+    } catch (error) {
+      this.#options.onError(error)
+    } finally {
+      this.#scans--
+      this.#waiting.delete(client)
+    }
+  }
+
+  async #deliver(client: Client, filters: readonly string[]): Promise<void> {
+    const { retained, slicer, accountOf } = this.#options
+    const account = accountOf(client)
+    // Its first step takes as long as there are filters.
+    if (filters.length > immediateFilters) await slicer.next('retained messages')
+    const scan = retained.scan(filters)
+    let steps = 0
+    let batch = scan.next(() => ++steps >= immediateSteps)
+    if (batch.topics.length > immediateMessages) await this.#turns.run(account, () => slicer.next('retained messages'))
+    for (;;) {
+      if (batch.topics.length > 0) await this.#send(client, account, batch)
+      if (scan.isDone || !this.#isOpen(client)) return
+      batch = await this.#turns.run(account, async () => {
+        await slicer.next('retained messages')
+        return this.#isOpen(client) ? scan.next(() => slicer.isOver) : { topics: [], bytes: 0 }
+      })
+    }
+  }
+
+  async #send(client: Client, account: string, batch: RetainedBatch): Promise<void> {
+    // Not only where they are read from disk: a connection keeps a copy of what it cannot write yet.
+    if (batch.bytes <= batchBytes) {
+      await this.#write(client, await this.#read(client, account, batch))
+      return
+    }
+    const giveBack = await this.#large.reserve(account, batch.bytes)
+    const watch = this.#watch(client)
+    try {
+      await this.#write(client, await this.#read(client, account, batch))
+    } finally {
+      clearInterval(watch)
+      giveBack()
+    }
+  }
+
+  async #read(client: Client, account: string, { topics }: RetainedBatch): Promise<readonly AedesPublishPacket[]> {
+    if (!this.#isOpen(client)) return []
+    const { retained } = this.#options
+    return retained.isMemory ? retained.read(topics) : this.#turns.run(account, () => retained.read(topics))
+  }
+
+  /** Resolves when the client has room for more, or is gone. */
+  #write(client: Client, packets: readonly AedesPublishPacket[]): Promise<void> {
+    return new Promise(resolve => {
+      let left = packets.length
+      if (left === 0 || !this.#isOpen(client)) {
+        resolve()
+        return
+      }
+      const finish = (): void => {
+        client.conn.removeListener('close', finish)
+        resolve()
+      }
+      const done = (): void => {
+        if (--left === 0) finish()
+      }
+      client.conn.once('close', finish)
+      for (const packet of packets) client.deliverQoS(asRetained(packet), done)
+    })
+  }
+
+  #isOpen(client: Client): boolean {
+    return !client.closed && this.#options.endOf(client) !== undefined
+  }
+
+  /** Cuts a client off that takes nothing while others wait for the memory that its message takes. */
+  #watch(client: Client): NodeJS.Timeout {
+    const { endOf, cutOff } = this.#options
+    let before = Number.POSITIVE_INFINITY
+    return setInterval(() => {
+      const now = endOf(client)?.waitingBytes ?? 0
+      if (now > 0 && now >= before && this.#large.waiting > 0) cutOff(client)
+      before = now
+    }, stallTimeout).unref()
+  }
+}
+
+/** Without a broker id, by which Aedes knows messages that it has sent before. */
+function asRetained({ topic, payload, qos }: AedesPublishPacket): AedesPublishPacket {
+  return { cmd: 'publish', topic, payload, qos, retain: true, dup: false, brokerId: '', brokerCounter: 0 }
+}

@@ -1,0 +1,192 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import type { AedesPublishPacket } from 'aedes'
+import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
+import type { QueuedMessage, SessionQueues } from './session-queues.js'
+import type { Sessions } from './sessions.js'
+import type { PendingWrite } from './unwritten-messages.js'
+
+type QueueSubscription = Persistence.QueueSubscription
+type Subscriber = Pick<QueueSubscription, 'clientId'> & Partial<QueueSubscription>
+
+/** Sessions without their client for which a message is queued at once; for more of them, it is queued in slices of the event loop. */
+const maxAtOnce = 100
+
+/** Sessions for which a message is queued between two looks at the clock. */
+const batch = 64
+
+/** A message that is being queued for many sessions without their client. */
+interface Job {
+  readonly message: Variants
+  /** Without those for which it was brought forward. */
+  readonly subscribers: (Subscriber | undefined)[]
+  position: number
+  /** The last write. */
+  writing: Promise<unknown>
+}
+
+/** Collaborators of the enqueuer. */
+export interface SessionEnqueuerOptions {
+  readonly queues: SessionQueues
+  readonly sessions: Pick<Sessions, 'isConnected' | 'admitMessage' | 'release'>
+  readonly slicer: TimeSlicer
+}
+
+/**
+ * Queues messages for sessions before they leave for the subscribers; for many sessions without their client meanwhile, in slices of the
+ * event loop. A client that comes back finds in its queue all that left before, in its order.
+ */
+export class SessionEnqueuer {
+  readonly #options: SessionEnqueuerOptions
+  readonly #jobs = new Set<Job>()
+  #latest: PendingWrite | undefined
+
+  constructor(options: SessionEnqueuerOptions) {
+    this.#options = options
+  }
+
+  /** Queues a message; it may leave when this resolves. See `takeWrites` for the acknowledgement. */
+  async enqueue(subscribers: readonly Subscriber[], packet: AedesPublishPacket): Promise<void> {
+    if (subscribers.length === 0) return
+    const { queues, sessions } = this.#options
+    const message = new Variants(packet, queues)
+    const absent = subscribers.filter(({ clientId }) => !sessions.isConnected(clientId))
+    if (absent.length <= maxAtOnce) {
+      await this.#addNow(subscribers, message, undefined)
+      return
+    }
+    const job: Job = { message, subscribers: absent, position: 0, writing: Promise.resolve() }
+    this.#jobs.add(job)
+    const running = this.#run(job)
+    // An error is for those who wait for the acknowledgement.
+    running.catch(() => {})
+    const present = subscribers.filter(({ clientId }) => sessions.isConnected(clientId))
+    await this.#addNow(present, message, running)
+  }
+
+  /** In memory, all of it is done; on disk, the queues have it for those who read them, and it is written meanwhile. */
+  async #addNow(
+    subscribers: readonly Subscriber[],
+    message: Variants,
+    running: Promise<void> | undefined,
+  ): Promise<void> {
+    const adding = this.#add(subscribers, message)
+    if (this.#options.queues.isMemory) {
+      await adding
+      if (running) this.#latest = { written: running, bytes: 0, isForMany: true }
+      return
+    }
+    adding.catch(() => {})
+    const written = running ? Promise.all([adding, running]).then(() => {}) : adding
+    written.catch(() => {})
+    this.#latest = { written, bytes: message.bytes * subscribers.length, isForMany: running !== undefined }
+  }
+
+  /** Writes of the message that was enqueued last, once. */
+  takeWrites(): PendingWrite | undefined {
+    const latest = this.#latest
+    this.#latest = undefined
+    return latest
+  }
+
+  /** Queues for one session, whose client is back, what has left and is still to be queued for it. */
+  async bringForward(clientId: string): Promise<void> {
+    for (const job of [...this.#jobs]) {
+      const index = job.subscribers.findIndex(subscriber => subscriber?.clientId === clientId)
+      const subscriber = job.subscribers[index]
+      if (index < job.position || !subscriber) {
+        await job.writing.catch(() => {})
+        continue
+      }
+      job.subscribers[index] = undefined
+      await this.#add([subscriber], job.message)
+    }
+  }
+
+  async #run(job: Job): Promise<void> {
+    const { slicer } = this.#options
+    try {
+      while (job.position < job.subscribers.length) {
+        await slicer.next('sessions')
+        const writes: Promise<void>[] = []
+        do {
+          const next = job.subscribers.slice(job.position, job.position + batch)
+          job.position += batch
+          writes.push(this.#add(next, job.message))
+        } while (job.position < job.subscribers.length && !slicer.isOver)
+        job.writing = Promise.all(writes)
+        await job.writing
+        // Two turns of the event loop without a slice: a round trip of others takes several.
+        await turn()
+        await turn()
+      }
+    } finally {
+      this.#jobs.delete(job)
+    }
+  }
+
+  async #add(subscribers: readonly (Subscriber | undefined)[], message: Variants): Promise<void> {
+    const { sessions } = this.#options
+    const admitted = new Map<QueuedMessage, string[]>()
+    for (const subscriber of subscribers) {
+      if (!subscriber) continue
+      const variant = message.for(subscriber)
+      if (!sessions.admitMessage(subscriber.clientId, variant.bytes, variant.topic)) continue
+      const clientIds = admitted.get(variant)
+      if (clientIds) clientIds.push(subscriber.clientId)
+      else admitted.set(variant, [subscriber.clientId])
+    }
+    await Promise.all([...admitted].map(([variant, clientIds]) => this.#write(variant, clientIds)))
+  }
+
+  async #write(variant: QueuedMessage, clientIds: readonly string[]): Promise<void> {
+    try {
+      await variant.add(clientIds)
+    } catch (error) {
+      for (const clientId of clientIds) this.#options.sessions.release(clientId, variant.bytes)
+      throw error
+    }
+  }
+}
+
+/** One message as different subscribers get it, each form made once. */
+class Variants {
+  readonly #packet: AedesPublishPacket
+  readonly #queues: SessionQueues
+  readonly #made = new Map<number, QueuedMessage>()
+
+  /** Bytes of its payload, which all forms share. */
+  readonly bytes: number
+
+  constructor(packet: AedesPublishPacket, queues: SessionQueues) {
+    this.#packet = ownPayload(packet)
+    this.bytes = packet.payload.length
+    this.#queues = queues
+  }
+
+  /**
+   * With the lower QoS of what was published and what was subscribed to [MQTT-3.8.4-6]; not as a retained message, because the subscription
+   * was there first [MQTT-3.3.1-9], except for a bridge.
+   */
+  for(subscriber: Subscriber): QueuedMessage {
+    const qos = lower(this.#packet.qos, subscriber.qos ?? 2)
+    const retain = this.#packet.retain && subscriber.rap === true
+    const key = retain ? qos + 3 : qos
+    const known = this.#made.get(key)
+    if (known) return known
+    const made = this.#queues.prepare({ ...this.#packet, qos, retain })
+    this.#made.set(key, made)
+    return made
+  }
+}
+
+function lower<QoS extends 0 | 1 | 2>(a: QoS, b: QoS): QoS {
+  return a < b ? a : b
+}
+
+/** With a payload of its own: as it comes, it may be a slice that keeps a whole 64 KiB read in memory. */
+export function ownPayload(packet: AedesPublishPacket): AedesPublishPacket {
+  const { payload } = packet
+  if (typeof payload === 'string' || payload.buffer.byteLength <= 2 * payload.length) return packet
+  return { ...packet, payload: Buffer.from(payload) }
+}

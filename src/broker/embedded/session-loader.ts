@@ -1,0 +1,99 @@
+import type { Subscription } from 'aedes'
+import type { Logger } from '../../base/log.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
+import type { QueueIndex } from './queue-index.js'
+import type { Sessions } from './sessions.js'
+import type { Base, StoredSession } from './storage-backend.js'
+
+/** Client ids that the log names. */
+const namedIds = 5
+
+/** Storage and bounds of the sessions of an earlier run. */
+export interface SessionLoaderOptions {
+  readonly base: Base
+  readonly sessions: Sessions
+  readonly index: QueueIndex
+  readonly slicer: TimeSlicer
+  /** Those of a session's subscriptions that one client may have. */
+  readonly withinBounds: (subscriptions: readonly Subscription[]) => Subscription[]
+  readonly log: Logger
+}
+
+/** Stored things that are beyond the bounds. */
+interface LeftOut {
+  sessions: number
+  filters: number
+  messages: number
+  readonly clientIds: Set<string>
+}
+
+/**
+ * Takes up the sessions of an earlier run as far as the bounds of the configuration allow, one session in memory at a time. The rest (sessions
+ * beyond their number, topic filters, and the newest messages of a queue) is removed from the base and named in the log.
+ */
+export async function loadSessions(options: SessionLoaderOptions): Promise<void> {
+  const { base, sessions, slicer, log } = options
+  const left: LeftOut = { sessions: 0, filters: 0, messages: 0, clientIds: new Set() }
+  const beyond = sessions.restore(base.sessions)
+  for (const { id } of beyond) note(left, id)
+  left.sessions = beyond.length
+  if (beyond.length > 0) await base.removeSessions(new Set(beyond.map(({ id }) => id)))
+  await slicer.next()
+  for await (const [id, subscriptions] of base.allSubscriptions()) {
+    if (sessions.has(id)) await loadFilters(id, subscriptions, options, left)
+    if (slicer.isOver) await slicer.next()
+  }
+  for (const stored of base.sessions) {
+    if (stored.queued > 0 && sessions.has(stored.id)) await loadQueue(stored, options, left)
+    if (slicer.isOver) await slicer.next()
+  }
+  if (left.clientIds.size === 0) return
+  const { clientIds, ...counts } = left
+  const named = [...clientIds].slice(0, namedIds)
+  log.warn(
+    { ...counts, clientIds: named },
+    `removed ${counts.sessions} stored sessions, ${counts.filters} filters and ${counts.messages} queued messages beyond the bounds of mqtt (maxSessions, maxSessionsPerUser, maxAnonymousSessions, maxSubscriptions, maxSubscriptionBytes, maxSessionBytes, maxSessionsBytes)`,
+  )
+}
+
+async function loadFilters(
+  id: string,
+  stored: readonly Subscription[],
+  { base, sessions, index, withinBounds }: SessionLoaderOptions,
+  left: LeftOut,
+): Promise<void> {
+  const kept: Subscription[] = []
+  for (const subscription of withinBounds(stored)) {
+    const bytes = index.add(id, [subscription])
+    if (sessions.fits(id, bytes)) {
+      sessions.grow(id, bytes)
+      kept.push(subscription)
+    } else index.remove(id, [subscription.topic])
+  }
+  if (kept.length === stored.length) return
+  const filters = new Set(kept.map(({ topic }) => topic))
+  const beyond = stored.map(({ topic }) => topic).filter(topic => !filters.has(topic))
+  await base.subscriptions.remove({ id }, beyond)
+  left.filters += beyond.length
+  note(left, id)
+}
+
+async function loadQueue(
+  { id, queued, bytes }: StoredSession,
+  { base, sessions }: SessionLoaderOptions,
+  left: LeftOut,
+): Promise<void> {
+  const room = sessions.queueRoomOf(id)
+  if (bytes <= room) {
+    sessions.restoreQueue(id, { queued, bytes })
+    return
+  }
+  const trimmed = await base.queues.trim(id, room)
+  sessions.restoreQueue(id, trimmed)
+  left.messages += queued - trimmed.queued
+  note(left, id)
+}
+
+function note({ clientIds }: LeftOut, id: string): void {
+  if (clientIds.size < namedIds) clientIds.add(id)
+}

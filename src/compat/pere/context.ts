@@ -1,0 +1,24 @@
+import type { RateLimits } from '../../access/rate-limits.js'
+import type { StreamHouse } from '../../transports/sse/event-stream.js'
+import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { OpenFeeds } from './open-feeds.js'
+import type { Publishers } from './publishers.js'
+import type { ChannelReader } from './requests.js'
+
+export interface PereOptions extends DeliveryOptions {
+  /** Where its URLs begin: `/pere`, or `/`. */
+  readonly prefix: string
+  /** Messages of each user, or of each address where there is none; left out for any number. */
+  readonly publishes?: RateLimits | undefined
+  /** Milliseconds since 1970. */
+  readonly now?: () => number
+}
+
+/** What PERE's routes share. */
+export interface PereHouse extends StreamHouse {
+  readonly feeds: OpenFeeds
+  readonly publishers: Publishers
+  readonly publishes: RateLimits | undefined
+  readonly channelOf: ChannelReader
+  readonly now: () => number
+}

@@ -1,0 +1,139 @@
+import { resolve } from 'node:path'
+import type { Access } from '../access/access.js'
+import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
+import { accountOf, networkOf } from '../access/limits.js'
+import { MqttGatekeeper } from '../access/mqtt-authorizer.js'
+import { type Rate, TokenBucket } from '../access/rate-limits.js'
+import type { UserLimits } from '../access/user-limits.js'
+import type { Logger } from '../base/log.js'
+import type { Metrics } from '../base/metrics.js'
+import type { SliceMonitor } from '../base/slice-monitor.js'
+import type { TimeSlicer } from '../base/time-slicer.js'
+import type { Broker } from '../broker/broker.js'
+import type { EmbeddedBroker, EmbeddedHooks } from '../broker/embedded/embedded.js'
+import type { NewPace } from '../broker/embedded/throttle.js'
+import type { ProbeOptions } from '../broker/probe.js'
+import { createUpstream } from '../broker/upstream/upstream.js'
+import { retainedBytesOf } from '../config/retained-bytes.js'
+import { type BrokerConfig, type Config, upstreamAt } from '../config/schema.js'
+import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
+import type { MqttListeners } from '../presence/mqtt-subscribers.js'
+import type { ProbedBroker } from '../server/readiness.js'
+
+/** The part of the composition root that makes brokers: those that the configuration names, each made once. */
+export class Brokers {
+  /** Every broker, with what its readiness probe needs. */
+  readonly probed: ProbedBroker[] = []
+  readonly #config: Config
+  readonly #cwd: string
+  readonly #log: Logger
+  readonly #hooks: EmbeddedHooks
+  readonly #made = new Map<string, Promise<Broker>>()
+  #embedded: Promise<EmbeddedBroker> | undefined
+
+  constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
+    this.#config = config
+    this.#cwd = cwd
+    this.#log = log
+    this.#hooks = hooks
+  }
+
+  /** @throws {StartError} when its files or its data directory cannot be used */
+  get(wanted: BrokerConfig): Promise<Broker> {
+    const key = JSON.stringify(wanted)
+    const made = this.#made.get(key) ?? this.#make(wanted)
+    this.#made.set(key, made)
+    return made
+  }
+
+  /** The one inside this process. */
+  embedded(): Promise<EmbeddedBroker> {
+    this.#embedded ??= this.#makeEmbedded()
+    return this.#embedded
+  }
+
+  async #make(wanted: BrokerConfig): Promise<Broker> {
+    if (wanted === 'embedded') return this.#probe(await this.embedded(), {})
+    const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
+    return this.#probe(createUpstream(upstream, this.#log), { username, password })
+  }
+
+  async #makeEmbedded(): Promise<EmbeddedBroker> {
+    const { data, mqtt, limits } = this.#config
+    // Loaded where it is wanted: a plain tunnel starts without a broker inside.
+    const { createEmbedded } = await import('../broker/embedded/embedded.js')
+    const { topicLevels, topicLength } = limits
+    const directory = data === 'none' ? data : resolve(this.#cwd, data)
+    // The tunnel's own limit comes first, and tells the client why.
+    const connectTimeout = limits.connectTimeout + 1000
+    const maxRetainedBytes = retainedBytesOf(this.#config)
+    const options = { ...mqtt, maxRetainedBytes, topicLevels, topicLength, connectTimeout, data: directory }
+    return createEmbedded(options, this.#log, this.#hooks)
+  }
+
+  #probe(broker: Broker, credentials: ProbeOptions): Broker {
+    const probe = async (): Promise<number> => {
+      // Loaded with the first question for readiness: it reads MQTT packets, which a plain tunnel does not.
+      const { probeBroker } = await import('../broker/probe.js')
+      return probeBroker(broker, credentials)
+    }
+    this.probed.push({ name: broker.name, probe })
+    return broker
+  }
+
+  async close(): Promise<void> {
+    const made = await Promise.allSettled(this.#made.values())
+    await Promise.allSettled(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+  }
+}
+
+/** Parts of the gateway that the embedded broker works with. */
+export interface EmbeddedParts {
+  readonly access: Access
+  readonly users: UserLimits
+  readonly metrics: Metrics
+  readonly mqttListeners: MqttListeners
+  readonly slicer: TimeSlicer
+  readonly slices: SliceMonitor
+  readonly reservedClientIds: ReservedClientIds
+  /** Rates of clients without a user name; `undefined` for any. */
+  readonly anonymousPublishes: AnonymousPublishes | undefined
+}
+
+/** What the embedded broker asks access/, and tells the metrics. */
+export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHooks {
+  const { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds } = parts
+  const { authenticator, rules } = access
+  const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
+  const rate = perSecond === 'off' ? undefined : { perSecond, burst }
+  return {
+    gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
+    reservedClientIds,
+    newPace: newPaceOf(rate, parts.anonymousPublishes),
+    onDelay: metrics.delayed,
+    onDenied: metrics.denied,
+    slicer,
+    slices,
+    accountOf,
+    watchRetained: metrics.watchRetained,
+    subscriptions: mqttListeners,
+    sessions: metrics.sessions,
+    filters: metrics.filters,
+    networkOf,
+  }
+}
+
+/** Makes paces: by the rate of each connection, and by that of addresses for clients without a user name. */
+function newPaceOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): NewPace | undefined {
+  if (!rate && !anonymous) return undefined
+  return ({ address }, isNamed) => {
+    const bucket = rate && new TokenBucket(rate)
+    return {
+      portion: rate?.perSecond ?? Number.POSITIVE_INFINITY,
+      spend: (messages, bytes) => {
+        const owed = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
+        return Math.max(bucket?.spend(messages) ?? 0, owed)
+      },
+    }
+  }
+}

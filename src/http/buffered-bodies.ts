@@ -1,0 +1,93 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { Ending } from '../base/errors.js'
+import type { SliceMonitor } from '../base/slice-monitor.js'
+import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
+import { CollectedChunks } from './collected-chunks.js'
+import { acceptedEncodings, BodyDecoder, contentEncodingOf } from './content-encoding.js'
+
+/** Bounds on the bodies of requests. */
+export interface BodyLimits {
+  /** Of one, in bytes. */
+  readonly limit: number
+  /** Of all that are being received, together. */
+  readonly budget: BodyBudget
+  /** Until one has to be complete, in milliseconds; of a message over a WebSocket too. */
+  readonly timeout: number
+  /** Of JSON, as for `exceededJsonBound`. */
+  readonly jsonValues: number
+  /** Told when one is complete. */
+  readonly slices?: SliceMonitor | undefined
+}
+
+/** Bounds on the bodies of one scope. */
+export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' | 'slices'> {
+  readonly senderOf: (request: FastifyRequest) => BodySender
+}
+
+/**
+ * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
+ * that ask who sends one before any of it is kept. They count until the request is answered. What is compressed is decoded.
+ */
+export function keepBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: KeptBodiesOptions): void {
+  const accounts = new WeakMap<FastifyRequest, HeldBytes>()
+  const closed = new WeakSet<FastifyRequest>()
+  const decoder = new BodyDecoder()
+  scope.addHook('onRequest', (request, reply, done) => {
+    reply.header('accept-encoding', acceptedEncodings)
+    contentEncodingOf(request.headers['content-encoding'])
+    reply.removeHeader('accept-encoding')
+    // Not that of the request: Node does not tell it of a client that leaves in the middle when it has its answer.
+    reply.raw.once('close', () => {
+      closed.add(request)
+      accounts.get(request)?.resize(0)
+    })
+    done()
+  })
+  scope.removeAllContentTypeParsers()
+  scope.addContentTypeParser('*', (request, payload, done) => {
+    const chunks = new CollectedChunks()
+    const held = budget.open(senderOf(request))
+    accounts.set(request, held)
+    let settled = false
+    const settle = (error: Error | null, body?: Buffer): void => {
+      if (settled) return
+      settled = true
+      if (error) held.resize(0)
+      payload.off('data', keep).off('end', succeed).off('error', fail)
+      done(error, body)
+    }
+    const keep = (chunk: Buffer): void => {
+      try {
+        if (chunks.size + chunk.length > limit) throw tooLarge(limit)
+        held.resize(chunks.size + chunk.length)
+        chunks.push(chunk)
+      } catch (error) {
+        chunks.clear()
+        settle(Ending.from(error))
+      }
+    }
+    const succeed = (): void => {
+      slices?.begin('http body', request.raw)
+      const encoding = contentEncodingOf(request.headers['content-encoding'])
+      const body = chunks.take()
+      if (encoding === undefined) settle(null, body)
+      else decoder.decode(body, encoding, limit).then(keepDecoded).catch(fail)
+    }
+    const keepDecoded = (body: Buffer): void => {
+      if (closed.has(request)) return fail(new Error('The client has left'))
+      held.resize(body.length)
+      settle(null, body)
+    }
+    // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
+    const fail = (error: Error): void =>
+      settle(error instanceof Ending ? error : Object.assign(error, { statusCode: 400 }))
+
+    if (closed.has(request)) return fail(new Error('The client has left'))
+    if (Number(request.headers['content-length']) > limit) return done(tooLarge(limit))
+    payload.on('data', keep).on('end', succeed).on('error', fail)
+  })
+}
+
+function tooLarge(limit: number): Ending {
+  return new Ending('body-too-large', { hint: `it may have ${limit} bytes (limits.bodySize)` })
+}

@@ -1,0 +1,85 @@
+import { SmallMap } from '../base/small-map.js'
+import type { Event } from '../journal/event.js'
+import type { Encoder } from './event-sink.js'
+
+/** Bounds of what is kept in memory. */
+export interface RecentBounds {
+  readonly maxEvents: number
+  /** Of topics and payloads, and of what they were encoded to. */
+  readonly maxBytes: number
+}
+
+/**
+ * The newest events, without holes, and what they were encoded to. Whoever comes back after a moment, as each long-poll
+ * does after each answer, gets what it has missed from here and not from disk.
+ */
+export class Recent {
+  readonly #bounds: RecentBounds
+  readonly #ring: (Event | undefined)[]
+  /** By sequence. Beside the events, because most are of topics that nobody wants, and each object here grows old. */
+  readonly #encoded = new Map<number, SmallMap<Encoder, Buffer>>()
+  /** The sequences of the oldest and of the newest event; there is none where the oldest is later. */
+  #first: number
+  #last: number
+  #bytes = 0
+
+  /** @param last the sequence after which events come */
+  constructor(bounds: RecentBounds, last: number) {
+    this.#bounds = bounds
+    this.#ring = new Array<Event | undefined>(bounds.maxEvents).fill(undefined)
+    this.#first = last + 1
+    this.#last = last
+  }
+
+  /** Whether all events after `sequence` are here. */
+  covers(sequence: number): boolean {
+    return sequence >= this.#first - 1
+  }
+
+  at(sequence: number): Event | undefined {
+    return sequence >= this.#first && sequence <= this.#last ? this.#ring[sequence % this.#ring.length] : undefined
+  }
+
+  push(event: Event): void {
+    const { sequence } = event
+    if (sequence !== this.#last + 1) while (this.#first <= this.#last) this.#drop()
+    if (this.#first > this.#last) this.#first = sequence
+    this.#last = sequence
+    if (this.#last - this.#first >= this.#ring.length) this.#drop()
+    this.#ring[sequence % this.#ring.length] = event
+    this.#bytes += bytesOf(event)
+    while (this.#bytes > this.#bounds.maxBytes && this.#first <= this.#last) this.#drop()
+  }
+
+  /** What `encode` makes of an event, which it is asked for once as long as the event is here. */
+  encode(event: Event, encode: Encoder): Buffer {
+    let encoded = this.#encoded.get(event.sequence)
+    let data = encoded?.get(encode)
+    if (data) return data
+    data = encode(event)
+    if (this.at(event.sequence) !== event) return data
+    if (!encoded) {
+      encoded = new SmallMap()
+      this.#encoded.set(event.sequence, encoded)
+    }
+    encoded.set(encode, data)
+    this.#bytes += data.length
+    return data
+  }
+
+  #drop(): void {
+    const sequence = this.#first++
+    const place = sequence % this.#ring.length
+    const event = this.#ring[place]
+    this.#ring[place] = undefined
+    if (!event) return
+    this.#bytes -= bytesOf(event)
+    for (const data of this.#encoded.get(sequence)?.values() ?? []) this.#bytes -= data.length
+    this.#encoded.delete(sequence)
+  }
+}
+
+/** Characters of the topic, which may be the greater part. */
+function bytesOf({ topic, payload }: Event): number {
+  return topic.length + payload.length
+}

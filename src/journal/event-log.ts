@@ -1,0 +1,103 @@
+import type { Event } from './event.js'
+import { type ShareBounds, sizeOf } from './journal.js'
+import type { ShareExtent } from './shares.js'
+
+/** The events of one share of a journal in memory, the oldest first. */
+export class EventLog implements ShareExtent {
+  readonly #bounds: ShareBounds
+  /** The events, and before them the places of some that are gone. */
+  #events: (Event | undefined)[] = []
+  #gone = 0
+  #bytes = 0
+  #evicted = 0
+
+  constructor(bounds: ShareBounds) {
+    this.#bounds = bounds
+  }
+
+  get evicted(): number {
+    return this.#evicted
+  }
+
+  get oldest(): number {
+    return this.#events[this.#gone]?.sequence ?? Number.POSITIVE_INFINITY
+  }
+
+  /** The number of events. */
+  get size(): number {
+    return this.#events.length - this.#gone
+  }
+
+  /** @param index from 0, the oldest, to below `size` */
+  at(index: number): Event | undefined {
+    return this.#events[this.#gone + index]
+  }
+
+  push(event: Event): void {
+    this.#events.push(event)
+    this.#bytes += sizeOf(event)
+  }
+
+  /** The index of the first event after `sequence`; `size` where there is none. */
+  indexAfter(sequence: number): number {
+    let [low, high] = [this.#gone, this.#events.length]
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((this.#events[middle]?.sequence ?? 0) > sequence) high = middle
+      else low = middle + 1
+    }
+    return low - this.#gone
+  }
+
+  /** Whether there is more than the bounds allow, at the time `now`. */
+  isOver(now: number): boolean {
+    const oldest = this.#events[this.#gone]
+    if (!oldest) return false
+    const { maxEvents, maxBytes, maxAge } = this.#bounds
+    return this.size > maxEvents || this.#bytes > maxBytes || oldest.time < now - maxAge
+  }
+
+  /** Evicts up to `count` of the oldest events that are over the bounds. */
+  evict(count: number, now: number): void {
+    for (let left = count; left > 0 && this.isOver(now); left--) {
+      const event = this.#events[this.#gone]
+      if (!event) break
+      this.#bytes -= sizeOf(event)
+      this.#events[this.#gone++] = undefined
+      this.#evicted = event.sequence
+    }
+    this.#compact()
+  }
+
+  /** Gives the places of what is gone back, when they are half of all: so each is moved once, on average. */
+  #compact(): void {
+    if (this.#gone < 1024 || this.#gone * 2 < this.#events.length) return
+    this.#events = this.#events.slice(this.#gone)
+    this.#gone = 0
+  }
+}
+
+/** The events of several logs after a sequence, in order. */
+export class MergedLogs {
+  readonly #heads: { readonly log: EventLog; index: number }[]
+
+  constructor(logs: readonly EventLog[], sequence: number) {
+    this.#heads = logs.map(log => ({ log, index: log.indexAfter(sequence) }))
+  }
+
+  /** Takes the next event; `undefined` where there is none. */
+  next(): Event | undefined {
+    let next = this.#heads[0]
+    if (!next) return undefined
+    let found = next.log.at(next.index)
+    for (let at = 1; at < this.#heads.length; at++) {
+      const head = this.#heads[at]
+      const event = head?.log.at(head.index)
+      if (!head || !event || (found && found.sequence < event.sequence)) continue
+      next = head
+      found = event
+    }
+    if (found) next.index++
+    return found
+  }
+}

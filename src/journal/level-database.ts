@@ -1,0 +1,227 @@
+import { mkdir, readFile, rename } from 'node:fs/promises'
+import type { Level as LevelDatabase } from 'level'
+import { z } from 'zod'
+import { codeOf } from '../base/error-code.js'
+import type { Logger } from '../base/log.js'
+import { StartError } from '../base/start-error.js'
+import { newEpoch } from './event.js'
+import { type JournalBounds, sizeOf } from './journal.js'
+import {
+  DamagedRecord,
+  decodeEvent,
+  decodeRetainedEntry,
+  decodeState,
+  emptyShare,
+  encodeState,
+  type JournalState,
+  maxSequence,
+  openedKey,
+  readSequence,
+  readTopicKey,
+  sequenceKey,
+  sharesKey,
+  stateKey,
+} from './level-records.js'
+import { Segment } from './level-segment.js'
+import { upgradeDatabase } from './level-upgrade.js'
+import { RetainedMessages } from './retained-messages.js'
+import { Shares, type ShareTopics } from './shares.js'
+
+/** Keys and values as bytes. */
+export type Database = LevelDatabase<Buffer, Buffer>
+
+/**
+ * LevelDB maps each open file of 2 MiB into memory, a thousand of them by default: so that a large journal would be in
+ * memory as a whole.
+ */
+const maxOpenFiles = 64
+
+/** What is in a database that has been opened. */
+export interface OpenedDatabase {
+  readonly database: Database
+  readonly state: JournalState
+  readonly shares: Shares
+  /** The segments that are being filled, by share. */
+  readonly tails: readonly Segment[]
+  readonly retained: RetainedMessages
+}
+
+/** What opening needs. */
+export interface OpenOptions {
+  /** Where the database is, or will be. */
+  readonly directory: string
+  readonly bounds: JournalBounds
+  readonly log: Logger
+  readonly clock: () => number
+}
+
+/**
+ * Opens, or makes, the database of a journal. One that is damaged is moved aside, and a new one made.
+ *
+ * @throws {StartError} where another process has it open, or it cannot be made
+ */
+export async function openDatabase(options: OpenOptions): Promise<OpenedDatabase> {
+  const { directory, log } = options
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    try {
+      return await load(options)
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      const aside = await moveAside(options)
+      log.error(
+        { err: error },
+        `the journal in ${directory} is damaged and was moved to ${aside}; a new one begins, and subscribers who come back are told of a gap`,
+      )
+      return await load(options)
+    }
+  } catch (error) {
+    throw startError(directory, error)
+  }
+}
+
+/** Moves the database of a journal away, and tells where it is. */
+export async function moveAside({ directory, clock }: Pick<OpenOptions, 'directory' | 'clock'>): Promise<string> {
+  // A colon would be no file name on Windows.
+  const aside = `${directory}.damaged-${new Date(clock()).toISOString().replaceAll(':', '-')}`
+  await rename(directory, aside)
+  return aside
+}
+
+/** Whether an error says that what is on disk is not what was written. */
+export function isDamage(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof DamagedRecord) return true
+    const code = 'code' in cause ? cause.code : undefined
+    if (code === 'LEVEL_CORRUPTION') return true
+    // One of its files is gone, where the directory is there; or shorter than it was.
+    if (code === 'LEVEL_IO_ERROR' && /No such file|Invalid argument/.test(cause.message)) return true
+  }
+  return false
+}
+
+/** Opens and reads a database; rejects where it is damaged. */
+export async function load(options: OpenOptions): Promise<OpenedDatabase> {
+  const { Level } = await import('level')
+  const database: Database = new Level<Buffer, Buffer>(options.directory, {
+    keyEncoding: 'buffer',
+    valueEncoding: 'buffer',
+    maxOpenFiles,
+  })
+  await database.open()
+  try {
+    const state = await openState(database, options)
+    const shares = await openShares(database, options, state)
+    const tails: Segment[] = []
+    for (let share = 0; share < shares.count; share++) {
+      tails.push(await readTail(database, state, share))
+      // Payloads that were written ahead of a batch that was not.
+      await database.clear({ gt: sequenceKey('p', share, state.head), lte: sequenceKey('p', share, maxSequence) })
+    }
+    return { database, state, shares, tails, retained: await readRetained(database, options) }
+  } catch (error) {
+    await database.close()
+    throw error
+  }
+}
+
+/** Reads the state, and notes that the database is open. */
+async function openState(database: Database, { clock, log, directory }: OpenOptions): Promise<JournalState> {
+  const boot = await bootId()
+  let state = await readState(database, clock())
+  const opened = await database.get(openedKey)
+  if (opened && !(isClean(opened) || (boot !== undefined && opened.toString() === boot))) {
+    // What was written last may be lost with the machine, and its ids would come again for other events.
+    log.warn(`the machine stopped with the journal in ${directory} open; subscribers who come back are told of a gap`)
+    state = { ...state, epoch: newEpoch(clock()) }
+  }
+  const marks = [
+    { type: 'put', key: stateKey, value: encodeState(state) },
+    { type: 'put', key: openedKey, value: Buffer.from(boot ?? 'unknown') },
+  ] as const
+  await database.batch([...marks], { sync: true })
+  return state
+}
+
+const clean = 'closed'
+
+function isClean(opened: Buffer): boolean {
+  return opened.toString() === clean
+}
+
+/** Closes a database so that the next one who opens it knows that nothing is missing. */
+export async function closeDatabase(database: Database): Promise<void> {
+  await database.batch([{ type: 'put', key: openedKey, value: Buffer.from(clean) }], { sync: true })
+  await database.close()
+}
+
+async function readState(database: Database, now: number): Promise<JournalState> {
+  await upgradeDatabase(database)
+  const record = await database.get(stateKey)
+  if (record) return decodeState(record)
+  if ((await database.keys({ limit: 1 }).all()).length > 0) throw new DamagedRecord('there is no state')
+  return { epoch: newEpoch(now), head: 0, shares: [emptyShare] }
+}
+
+/** Changes with each start of the machine; `undefined` where the system has none (it is Linux's). */
+async function bootId(): Promise<string | undefined> {
+  return readFile('/proc/sys/kernel/random/boot_id', 'utf8').then(
+    text => text.trim(),
+    () => undefined,
+  )
+}
+
+const storedShares = z.array(z.strictObject({ filters: z.array(z.string()), since: z.number() }))
+
+/** Reads which shares there are, and adds those of rules that are new. */
+async function openShares(database: Database, { bounds }: OpenOptions, { head }: JournalState): Promise<Shares> {
+  const record = await database.get(sharesKey)
+  const shares = new Shares(bounds, record ? decodeShares(record) : [], head)
+  if (shares.topics.length > 0) await database.put(sharesKey, Buffer.from(JSON.stringify(shares.topics)))
+  return shares
+}
+
+/** @throws {DamagedRecord} */
+function decodeShares(record: Buffer): ShareTopics[] {
+  try {
+    return storedShares.parse(JSON.parse(record.toString()))
+  } catch {
+    throw new DamagedRecord('not the topics of shares')
+  }
+}
+
+/** Fills the newest segment of a share with its events. Also a look at the place where damage is most likely. */
+async function readTail(database: Database, { epoch, head, shares }: JournalState, share: number): Promise<Segment> {
+  const segment = new Segment()
+  const { evicted, sealed, tail } = shares[share] ?? emptyShare
+  const range = {
+    gte: sequenceKey('e', share, Math.max(evicted, sealed) + 1),
+    lte: sequenceKey('e', share, head),
+    ...(tail === 0 && { limit: 0 }),
+  }
+  for await (const [key, value] of database.iterator(range)) {
+    const { event, large } = decodeEvent(epoch, value, false)
+    if (readSequence(key) !== event.sequence) throw new DamagedRecord('events are missing')
+    segment.push(event.topic, sizeOf(event) + (large ?? 0), event.time, event.sequence)
+  }
+  if (segment.length !== tail) throw new DamagedRecord('events are missing')
+  return segment
+}
+
+async function readRetained(database: Database, { bounds, log }: OpenOptions): Promise<RetainedMessages> {
+  const retained = new RetainedMessages(bounds, log)
+  for await (const [key, value] of database.iterator({ gte: Buffer.from('n'), lt: Buffer.from('o') })) {
+    retained.load(readTopicKey(key), decodeRetainedEntry(value))
+  }
+  return retained
+}
+
+function startError(directory: string, error: unknown): StartError {
+  const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
+  const message = reason instanceof Error ? reason.message : String(reason)
+  const text =
+    codeOf(reason) === 'LEVEL_LOCKED'
+      ? `Another mqway has the journal in ${directory} open: end it, or give this one a directory of its own with --data DIR, or --data none`
+      : `Cannot keep the journal in ${directory} (${message}): choose another directory with --data DIR, or --data none`
+  return new StartError(text, { cause: error })
+}

@@ -1,0 +1,354 @@
+import type { TopicPredicate } from '../topics/topic-predicate.js'
+import type { Event } from './event.js'
+import type { SequenceRange } from './journal.js'
+import { type Database, isDamage } from './level-database.js'
+import { DamagedRecord, decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
+import { readTopics, type Segment, SegmentScan, segmentLength, sequenceAt, type TopicsRecord } from './level-segment.js'
+
+type Snapshot = ReturnType<Database['snapshot']>
+
+/** Segments that one read looks through at most: some milliseconds. */
+const scanBudget = 64
+/** After how many milliseconds of looking others have a turn: a thousand filters take a hundred times longer than one. */
+const longestLook = 3
+/** Segments that are fetched at a time. */
+const segmentsAtOnce = 32
+const iteratorBytes = 256 * 1024
+/** Events that are fetched at a time; each has at most `largePayload` bytes besides its topic. */
+const eventsAtOnce = 32
+
+/** A share of a journal at one moment. */
+export interface ShareView {
+  readonly share: number
+  /** The sequence of the newest event that was evicted. */
+  readonly evicted: number
+  /** The sequence of the newest event. */
+  readonly newest: number
+  /** The last sequence of the newest full segment; 0 for none. */
+  readonly sealed: number
+  /** The segment after that. */
+  readonly tail: Segment
+}
+
+/** A journal at one moment. */
+export interface View {
+  readonly database: Database
+  readonly epoch: string
+  readonly head: number
+  /** Those that are of concern. */
+  readonly shares: readonly ShareView[]
+}
+
+/** The place of an event in the database. */
+interface FoundEvent {
+  readonly share: number
+  readonly sequence: number
+}
+
+/** Wanted events, in order, and how far was looked. */
+interface Found {
+  readonly events: readonly FoundEvent[]
+  readonly position: number
+  /** Set where a segment that begins after `position` cannot be read. */
+  readonly damage?: unknown
+}
+
+/** The turns of the event loop that something takes which may be long. */
+class Turns {
+  #since = performance.now()
+
+  /** Takes all steps, and ends the turn after one where it has been long. */
+  async take<T>(steps: Generator<void, T, void>): Promise<T> {
+    for (;;) {
+      const { value, done } = steps.next()
+      if (done === true) return value
+      if (performance.now() - this.#since < longestLook) continue
+      await new Promise(setImmediate)
+      this.#since = performance.now()
+    }
+  }
+}
+
+/** What was read, up to `position`. With `damage`, what follows cannot be read, up to `resume`. */
+export interface Read {
+  readonly events: readonly Event[]
+  readonly position: number
+  readonly damage?: { readonly error: unknown; readonly resume: number }
+}
+
+interface ReadLimits {
+  readonly limit: number
+  readonly maxBytes: number
+}
+
+/** Reads the events in `range` that are wanted, of what there is at this moment. */
+export async function readEvents(
+  view: View,
+  wanted: TopicPredicate,
+  range: SequenceRange,
+  limits: ReadLimits,
+): Promise<Read> {
+  // Made before anything is awaited: trimming goes on, and this reads what was there.
+  const snapshot = view.database.snapshot()
+  try {
+    const founds: Found[] = []
+    for (const share of view.shares) founds.push(await findIn(view, share, snapshot, wanted, range, limits.limit))
+    const found = merge(founds, range.through, limits.limit)
+    const read = await fetch(view, snapshot, found, limits.maxBytes)
+    if (found.damage === undefined || read.position < found.position) return read
+    const resume = Math.min(range.through, found.position + segmentLength)
+    return { ...read, damage: { error: found.damage, resume } }
+  } finally {
+    await snapshot.close()
+  }
+}
+
+/** Brings the events of several shares in order, up to the place to which all were looked through. */
+function merge(founds: readonly Found[], through: number, limit: number): Found {
+  const [only] = founds
+  if (only && founds.length === 1) return only
+  const position = founds.reduce((least, found) => Math.min(least, found.position), through)
+  const events = founds
+    .flatMap(found => found.events)
+    .filter(({ sequence }) => sequence <= position)
+    .sort((one, other) => one.sequence - other.sequence)
+    .slice(0, limit)
+  if (events.length === limit) return { events, position: events.at(-1)?.sequence ?? position }
+  const damaged = founds.find(found => found.damage !== undefined && found.position === position)
+  return { events, position, damage: damaged?.damage }
+}
+
+/** Looks for up to `limit` wanted events of one share, without reading one. */
+async function findIn(
+  { database }: View,
+  view: ShareView,
+  snapshot: Snapshot,
+  wanted: TopicPredicate,
+  { after, through }: SequenceRange,
+  limit: number,
+): Promise<Found> {
+  const { share, evicted, sealed, tail } = view
+  const scan = new SegmentScan(wanted)
+  const turns = new Turns()
+  const events: FoundEvent[] = []
+  /** Takes events of one segment, and tells whether there are enough. */
+  const take = (places: readonly number[], sequenceOf: (place: number) => number): boolean => {
+    for (const place of places) {
+      const sequence = sequenceOf(place)
+      if (sequence <= after || sequence <= evicted) continue
+      if (sequence > through) return false
+      events.push({ share, sequence })
+      if (events.length === limit) return true
+    }
+    return false
+  }
+  let position = after
+  try {
+    let looked = 0
+    for await (const [last, record] of segments(database, snapshot, view, after)) {
+      await turns.take(scan.learn(record, last))
+      if (last <= after) continue
+      const isEnough = take(scan.places(record), place => sequenceAt(record, place))
+      if (isEnough) return { events, position: events.at(-1)?.sequence ?? position }
+      position = Math.min(through, last)
+      if (position === through || ++looked === scanBudget) return { events, position }
+    }
+  } catch (error) {
+    if (!isDamage(error)) throw error
+    return { events, position, damage: error }
+  }
+  // One that has been filled meanwhile is not read twice.
+  if (sealed > through) return { events, position: through }
+  const places = await turns.take(scan.placesOf(tail))
+  if (take(places, place => tail.sequences[place] ?? 0))
+    return { events, position: events.at(-1)?.sequence ?? position }
+  return { events, position: through }
+}
+
+/**
+ * The topics of the full segments of a share that have events after a place, and before them those of the same run.
+ *
+ * @throws {DamagedRecord}
+ */
+async function* segments(
+  database: Database,
+  snapshot: Snapshot,
+  { share, sealed, evicted }: ShareView,
+  after: number,
+): AsyncGenerator<[last: number, record: TopicsRecord], void, void> {
+  if (sealed <= after) return
+  const through = { lte: sequenceKey('i', share, sealed), snapshot }
+  const begin = { gte: sequenceKey('i', share, Math.max(after, evicted) + 1), ...through, limit: 1 }
+  const [entry] = await database.iterator(begin).all()
+  if (!entry) {
+    if (sealed <= evicted) return
+    throw new DamagedRecord('a segment is missing')
+  }
+  const first = readTopics(entry[1], readSequence(entry[0]))
+  if (first.previous > Math.max(after, evicted)) throw new DamagedRecord('a segment is missing')
+  const range = { gte: sequenceKey('i', share, first.run), ...through }
+  const iterator = database.iterator({ ...range, highWaterMarkBytes: iteratorBytes })
+  let last = 0
+  try {
+    while (last < sealed) {
+      const entries = await iterator.nextv(segmentsAtOnce)
+      if (entries.length === 0) throw new DamagedRecord('a segment is missing')
+      for (const [key, value] of entries) {
+        const number = readSequence(key)
+        const record = readTopics(value, number)
+        const follows = last === 0 ? number === first.run : record.previous === last
+        if (!follows) throw new DamagedRecord('a segment is missing')
+        last = number
+        yield [number, record]
+      }
+    }
+  } finally {
+    await iterator.close()
+  }
+}
+
+/** Reads what was found, until it has `maxBytes`. */
+async function fetch(view: View, snapshot: Snapshot, found: Found, maxBytes: number): Promise<Read> {
+  const events: Event[] = []
+  let bytes = 0
+  for (let at = 0; at < found.events.length; at += eventsAtOnce) {
+    const batch = found.events.slice(at, at + eventsAtOnce)
+    let current = batch[0]?.sequence ?? 0
+    let resume = batch.at(-1)?.sequence ?? current
+    try {
+      const keys = batch.map(({ share, sequence }) => sequenceKey('e', share, sequence))
+      const records = await view.database.getMany(keys, { snapshot })
+      for (const [index, record] of records.entries()) {
+        const { share, sequence } = batch[index] ?? { share: 0, sequence: current }
+        current = resume = sequence
+        if (!record) throw new DamagedRecord('an event is missing')
+        const stored = decodeEvent(view.epoch, record, false)
+        if (stored.event.sequence !== current) throw new DamagedRecord('an event is at the place of another')
+        const event = await withPayload(view.database, snapshot, stored, sequenceKey('p', share, current))
+        events.push(event)
+        bytes += event.payload.length
+        if (bytes >= maxBytes) return { events, position: current }
+      }
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      return { events, position: current - 1, damage: { error, resume } }
+    }
+  }
+  return { events, position: found.position }
+}
+
+async function withPayload(
+  database: Database,
+  snapshot: Snapshot,
+  { event, large }: StoredEvent,
+  key: Buffer,
+): Promise<Event> {
+  if (large === undefined) return event
+  const payload = await database.get(key, { snapshot })
+  if (payload?.length !== large) throw new DamagedRecord('a payload is missing')
+  return { ...event, payload }
+}
+
+/** The place from which on there are no more than the `count` newest wanted events; `undefined` where there are no more. */
+export async function findLatest(view: View, wanted: TopicPredicate, count: number): Promise<number | undefined> {
+  const sequences: number[] = []
+  for (const share of view.shares) sequences.push(...(await findNewest(view, share, wanted, count + 1)))
+  return sequences.sort((one, other) => other - one)[count]
+}
+
+/** The sequences of the newest wanted events of one share. */
+async function findNewest(
+  { database, head }: View,
+  view: ShareView,
+  wanted: TopicPredicate,
+  count: number,
+): Promise<number[]> {
+  const { evicted, tail } = view
+  const scan = new SegmentScan(wanted)
+  const turns = new Turns()
+  const sequences: number[] = []
+  /** Takes events of one segment, the newest first, and tells whether there are enough. */
+  const take = (places: readonly number[], sequenceOf: (place: number) => number): boolean => {
+    for (const place of places.toReversed()) {
+      const sequence = sequenceOf(place)
+      if (sequence <= head && sequence > evicted) sequences.push(sequence)
+      if (sequences.length === count) return true
+    }
+    return false
+  }
+  if (take(await turns.take(scan.placesOf(tail)), place => tail.sequences[place] ?? 0)) return sequences
+  try {
+    for await (const run of runs(database, view)) {
+      for (const [last, record] of run) await turns.take(scan.learn(record, last))
+      for (const [, record] of run.toReversed()) {
+        if (take(scan.places(record), place => sequenceAt(record, place))) return sequences
+      }
+    }
+  } catch (error) {
+    // Whoever reads from there finds the damage, and is told.
+    if (!isDamage(error)) throw error
+  }
+  return sequences
+}
+
+/**
+ * The topics of the full segments of a share, run by run, the newest first, until that of the oldest event.
+ *
+ * @throws {DamagedRecord}
+ */
+async function* runs(
+  database: Database,
+  { share, sealed, evicted }: ShareView,
+): AsyncGenerator<[last: number, record: TopicsRecord][], void, void> {
+  const range = { gte: sequenceKey('i', share, 0), lte: sequenceKey('i', share, sealed) }
+  const iterator = database.iterator({ ...range, reverse: true, highWaterMarkBytes: iteratorBytes })
+  let run: [last: number, record: TopicsRecord][] = []
+  let expected = sealed
+  try {
+    while (expected > evicted || run.length > 0) {
+      const entries = await iterator.nextv(segmentsAtOnce)
+      if (entries.length === 0) throw new DamagedRecord('a segment is missing')
+      for (const [key, value] of entries) {
+        if (readSequence(key) !== expected) throw new DamagedRecord('a segment is missing')
+        const record = readTopics(value, expected)
+        run.unshift([expected, record])
+        expected = record.previous
+        if (record.run !== readSequence(key)) continue
+        yield run
+        run = []
+        if (expected <= evicted) return
+      }
+    }
+  } finally {
+    await iterator.close()
+  }
+}
+
+/** Reads the retained messages of `topics` that are wanted; leaves out what cannot be read. */
+export async function readRetainedMessages(
+  { database, epoch }: Pick<View, 'database' | 'epoch'>,
+  topics: readonly string[],
+  isWanted: (topic: string, sequence: number) => boolean,
+  onDamage: (error: unknown) => void,
+): Promise<Event[]> {
+  const snapshot = database.snapshot()
+  try {
+    const events: Event[] = []
+    for (const topic of topics) {
+      try {
+        const record = await database.get(topicKey('r', topic), { snapshot })
+        // Deleted, or replaced, since it was asked for: then what did that is news.
+        if (!record) continue
+        const stored = decodeEvent(epoch, record, true)
+        if (!isWanted(topic, stored.event.sequence)) continue
+        events.push(await withPayload(database, snapshot, stored, topicKey('q', topic)))
+      } catch (error) {
+        if (!isDamage(error)) throw error
+        onDamage(error)
+      }
+    }
+    return events
+  } finally {
+    await snapshot.close()
+  }
+}

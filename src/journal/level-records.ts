@@ -1,0 +1,184 @@
+import type { QoS } from '../mqtt/message.js'
+import { type Event, formatId } from './event.js'
+
+/*
+ * What the journal writes in LevelDB. A key is one letter for the kind, and then the number of a share (two bytes) and a
+ * sequence (six), the highest byte first, or a topic: so that the keys of a share sort as sequences do.
+ *
+ *   e <share> <sequence>  an event, with its payload unless that is large
+ *   p <share> <sequence>  a large payload
+ *   i <share> <sequence>  the topics of the segment with this last event (see level-segment.ts)
+ *   l <share> <sequence>  the sizes and times of its events
+ *   r <topic>             a topic's retained message, with its payload unless that is large
+ *   q <topic>             its large payload
+ *   n <topic>             its sequence and size
+ *   s                     the state: epoch, head, and the extent of each share
+ *   c                     the topics of the shares that have rules (see shares.ts)
+ *   o                     by whom it was opened last, and whether that ended well
+ *
+ * Versions without shares had segments under t and m instead (see level-upgrade.ts).
+ */
+
+/** What is read is not what was written. */
+export class DamagedRecord extends Error {
+  override readonly name = 'DamagedRecord'
+}
+
+/** Payloads of more bytes are beside their events, so that those can be read one after the other without them. */
+export const largePayload = 16 * 1024
+
+export const stateKey = Buffer.from('s')
+export const openedKey = Buffer.from('o')
+
+/** The key of the topics of shares. */
+export const sharesKey = Buffer.from('c')
+
+/** The largest sequence that a key can have. */
+export const maxSequence = 2 ** 48 - 1
+
+/** The key of an event (`e`), a payload (`p`) or a segment (`i`, `l`). */
+export function sequenceKey(kind: 'e' | 'p' | 'i' | 'l', share: number, sequence: number): Buffer {
+  const key = Buffer.allocUnsafe(9)
+  key.write(kind, 0, 'latin1')
+  key.writeUInt16BE(share, 1)
+  // Without a BigInt: this is called for each event.
+  key.writeUIntBE(sequence, 3, 6)
+  return key
+}
+
+/** The sequence in a key that `sequenceKey` made. */
+export function readSequence(key: Buffer): number {
+  return key.readUIntBE(3, 6)
+}
+
+export function topicKey(kind: 'r' | 'q' | 'n', topic: string): Buffer {
+  return Buffer.from(kind + topic)
+}
+
+export function readTopicKey(key: Buffer): string {
+  return key.toString('utf8', 1)
+}
+
+const headerLength = 1 + 8 + 8 + 2 + 4
+const largeFlag = 4
+
+/** An event as it is read: a large payload has yet to be. */
+export interface StoredEvent {
+  readonly event: Event
+  /** The length of the payload that is beside it, or `undefined`. */
+  readonly large: number | undefined
+}
+
+/** Flags, sequence, time, length of topic and payload; the topic; the payload unless it is large. */
+export function encodeEvent({ sequence, topic, time, payload, qos }: Event): Buffer {
+  const large = payload.length > largePayload
+  const topicLength = Buffer.byteLength(topic)
+  const record = Buffer.allocUnsafe(headerLength + topicLength + (large ? 0 : payload.length))
+  record.writeUInt8(qos | (large ? largeFlag : 0), 0)
+  record.writeDoubleBE(sequence, 1)
+  record.writeDoubleBE(time, 9)
+  record.writeUInt16BE(topicLength, 17)
+  record.writeUInt32BE(payload.length, 19)
+  record.write(topic, headerLength)
+  if (!large) payload.copy(record, headerLength + topicLength)
+  return record
+}
+
+/** @throws {DamagedRecord} */
+export function decodeEvent(epoch: string, record: Buffer, retained: boolean): StoredEvent {
+  const [flags = 0xff] = record
+  const qos = flags & 3
+  if (record.length < headerLength || flags > 7 || !isQos(qos)) throw new DamagedRecord('not an event')
+  const large = (flags & largeFlag) !== 0
+  const sequence = record.readDoubleBE(1)
+  const topicEnd = headerLength + record.readUInt16BE(17)
+  const length = record.readUInt32BE(19)
+  if (!Number.isSafeInteger(sequence) || topicEnd + (large ? 0 : length) !== record.length) {
+    throw new DamagedRecord('an event of another length')
+  }
+  const topic = record.toString('utf8', headerLength, topicEnd)
+  const payload = record.subarray(topicEnd)
+  const event = { id: formatId(epoch, sequence), sequence, topic, time: record.readDoubleBE(9), payload, qos, retained }
+  return { event, large: large ? length : undefined }
+}
+
+function isQos(value: number): value is QoS {
+  return value <= 2
+}
+
+/** The extent of one share, as it is written. */
+export interface ShareState {
+  /** The sequence of the newest event that was evicted; 0 for none. */
+  readonly evicted: number
+  /** The number of events that are there. */
+  readonly size: number
+  /** Their bytes, as `sizeOf` has it. */
+  readonly bytes: number
+  /** The sequence of the last event of the newest segment that is full; 0 for none. */
+  readonly sealed: number
+  /** The number of events after that which are there. */
+  readonly tail: number
+}
+
+export const emptyShare: ShareState = { evicted: 0, size: 0, bytes: 0, sealed: 0, tail: 0 }
+
+/** The state of the journal; changed with each batch. */
+export interface JournalState {
+  readonly epoch: string
+  readonly head: number
+  /** By share. */
+  readonly shares: readonly ShareState[]
+}
+
+const epochForm = /^[0-9a-z]{15}$/
+const [epochLength, shareLength] = [15, 5 * 8]
+
+export function encodeState({ epoch, head, shares }: JournalState): Buffer {
+  const record = Buffer.allocUnsafe(epochLength + 8 + shares.length * shareLength)
+  record.write(epoch, 0, 'latin1')
+  record.writeDoubleBE(head, epochLength)
+  let at = epochLength + 8
+  for (const { evicted, size, bytes, sealed, tail } of shares) {
+    for (const number of [evicted, size, bytes, sealed, tail]) at = record.writeDoubleBE(number, at)
+  }
+  return record
+}
+
+/** @throws {DamagedRecord} */
+export function decodeState(record: Buffer): JournalState {
+  const length = record.length - epochLength - 8
+  if (length < shareLength || length % shareLength !== 0) throw new DamagedRecord('the state has another length')
+  const epoch = record.toString('latin1', 0, epochLength)
+  const [head = -1, ...numbers] = doublesOf(record.subarray(epochLength))
+  const sound = head >= 0 && numbers.every(number => number >= 0)
+  if (!epochForm.test(epoch) || !sound) throw new DamagedRecord('not a state')
+  const shares: ShareState[] = []
+  for (let at = 0; at < numbers.length; at += 5) {
+    const [evicted = 0, size = 0, bytes = 0, sealed = 0, tail = 0] = numbers.slice(at, at + 5)
+    if (Math.max(evicted, sealed) > head || tail > size) throw new DamagedRecord('not the state of a share')
+    shares.push({ evicted, size, bytes, sealed, tail })
+  }
+  return { epoch, head, shares }
+}
+
+/** @throws {DamagedRecord} where one is no whole number */
+function doublesOf(bytes: Buffer): number[] {
+  const numbers = Array.from({ length: bytes.length / 8 }, (_, index) => bytes.readDoubleBE(index * 8))
+  if (!numbers.every(Number.isSafeInteger)) throw new DamagedRecord('not a whole number')
+  return numbers
+}
+
+export function encodeRetainedEntry(sequence: number, size: number): Buffer {
+  const record = Buffer.allocUnsafe(16)
+  record.writeDoubleBE(sequence, 0)
+  record.writeDoubleBE(size, 8)
+  return record
+}
+
+/** @throws {DamagedRecord} */
+export function decodeRetainedEntry(record: Buffer): { sequence: number; size: number } {
+  if (record.length !== 16) throw new DamagedRecord('a retained entry has another length')
+  const [sequence, size] = [record.readDoubleBE(0), record.readDoubleBE(8)]
+  if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(size)) throw new DamagedRecord('not a retained entry')
+  return { sequence, size }
+}

@@ -1,0 +1,174 @@
+import type { Message } from '../mqtt/message.js'
+import { type Event, formatId } from './event.js'
+import { type Loss, sizeOf } from './journal.js'
+import type { OpenedDatabase } from './level-database.js'
+import type { ShareView, View } from './level-reader.js'
+import {
+  emptyShare,
+  encodeEvent,
+  encodeRetainedEntry,
+  encodeState,
+  largePayload,
+  sequenceKey,
+  stateKey,
+  topicKey,
+} from './level-records.js'
+import { Segment } from './level-segment.js'
+import { type Operation, ShareLedger } from './level-share.js'
+import { OwnPayloads } from './own-payload.js'
+import type { RetainedMessages } from './retained-messages.js'
+
+/** Payloads of events with more bytes are written before their batch. */
+const aheadPayload = 256 * 1024
+
+/** What a ledger needs besides what is in the database. */
+export interface LedgerOptions {
+  readonly clock: () => number
+  /** Told of what cannot be read. */
+  readonly onDamage: (error: unknown) => void
+}
+
+/**
+ * Turns messages into batches for the database, and knows what is in it: as it is written (`view`), and as it will be
+ * with the batch that is being made. Where a batch is not written after all, the ledger is of no more use.
+ */
+export class Ledger {
+  readonly retained: RetainedMessages
+  readonly #opened: OpenedDatabase
+  /** By share. */
+  readonly #shares: readonly ShareLedger[]
+  /** The newest event that is written. */
+  #head: number
+  /** The newest event, with those of the batch that is being made. */
+  #last: number
+  #operations: Operation[] = []
+  #ahead: (readonly [Buffer, Buffer])[] = []
+  readonly #payloads = new OwnPayloads()
+
+  constructor(opened: OpenedDatabase, options: LedgerOptions) {
+    const { database, state, tails, shares } = opened
+    this.#opened = opened
+    this.retained = opened.retained
+    this.#head = state.head
+    this.#last = state.head
+    const write = (operation: Operation): void => {
+      this.#operations.push(operation)
+    }
+    this.#shares = Array.from({ length: shares.count }, (_, share) => {
+      const parts = { share, state: state.shares[share] ?? emptyShare, tail: tails[share] ?? new Segment() }
+      return new ShareLedger({ ...parts, bounds: shares.boundsOf(share), database, write, ...options })
+    })
+  }
+
+  /** The oldest event that is there. */
+  get first(): number {
+    return Math.min(this.#head + 1, ...this.#shares.map(({ oldest }) => oldest))
+  }
+
+  get head(): number {
+    return this.#head
+  }
+
+  /** The number of events that are there. */
+  get size(): number {
+    return this.#shares.reduce((sum, { size }) => sum + size, 0)
+  }
+
+  /** See `Journal.lost`. */
+  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
+    return this.#opened.shares.lost(this.#shares, filters, after, told)
+  }
+
+  /**
+   * The shares as they are written that may have topics of `filters` after a place. A tail grows while it is read; events
+   * after the head are not for the reader.
+   */
+  view(filters: readonly string[] | undefined, after: number): View {
+    const { database, state } = this.#opened
+    const shares: ShareView[] = []
+    for (const share of this.#opened.shares.relevant(filters, after)) {
+      const view = this.#shares[share]?.view()
+      if (view && view.newest > Math.max(after, view.evicted)) shares.push(view)
+    }
+    return { database, epoch: state.epoch, head: this.#head, shares }
+  }
+
+  /** Adds a message to the batch. */
+  put(message: Message, time: number): Event {
+    const sequence = ++this.#last
+    const { topic, qos } = message
+    const payload = this.#payloads.of(message.payload)
+    const id = formatId(this.#opened.state.epoch, sequence)
+    const event: Event = { id, sequence, topic, time, payload, qos, retained: false }
+    const record = encodeEvent(event)
+    const size = sizeOf(message)
+    const share = this.#opened.shares.shareOf(topic)
+    this.#put(sequenceKey('e', share, sequence), record)
+    if (payload.length > aheadPayload) this.#ahead.push([sequenceKey('p', share, sequence), payload])
+    else if (payload.length > largePayload) this.#put(sequenceKey('p', share, sequence), payload)
+    this.#retain(message, event, record, size)
+    this.#shares[share]?.push(topic, size, time, sequence)
+    return event
+  }
+
+  #retain(message: Message, { sequence, topic, payload }: Event, record: Buffer, size: number): void {
+    const change = this.retained.note(message, sequence)
+    if (change === 'keep') {
+      this.#put(topicKey('r', topic), record)
+      this.#put(topicKey('n', topic), encodeRetainedEntry(sequence, size))
+      if (payload.length > largePayload) this.#put(topicKey('q', topic), payload)
+      else this.#delete(topicKey('q', topic))
+    } else if (change === 'remove') {
+      for (const kind of ['r', 'n', 'q'] as const) this.#delete(topicKey(kind, topic))
+    }
+  }
+
+  /** Reads what `evict` has to know, and what is added to it later. */
+  async prepare(): Promise<void> {
+    for (const share of this.#shares) await share.prepare()
+  }
+
+  /**
+   * Has the batch delete what is over the bounds, in the oldest segment of each share alone. Tells whether there was
+   * anything.
+   */
+  evict(): boolean {
+    let evicted = false
+    for (const share of this.#shares) evicted = share.evict() || evicted
+    return evicted
+  }
+
+  /**
+   * Keys and values of the largest payloads of events, to be written before the batch and one by one. Nobody finds them without it; in it
+   * they would be copied in one go on the event loop, more than once while it grows.
+   */
+  takeAhead(): readonly (readonly [Buffer, Buffer])[] {
+    const ahead = this.#ahead
+    this.#ahead = []
+    return ahead
+  }
+
+  /** The batch, to be written all or nothing. */
+  take(): Operation[] {
+    const { epoch } = this.#opened.state
+    const shares = this.#shares.map(({ state }) => state)
+    this.#put(stateKey, encodeState({ epoch, head: this.#last, shares }))
+    const operations = this.#operations
+    this.#operations = []
+    return operations
+  }
+
+  /** The batch is written. */
+  written(): void {
+    this.#head = this.#last
+    for (const share of this.#shares) share.written()
+  }
+
+  #put(key: Buffer, value: Buffer): void {
+    this.#operations.push({ type: 'put', key, value })
+  }
+
+  #delete(key: Buffer): void {
+    this.#operations.push({ type: 'del', key })
+  }
+}

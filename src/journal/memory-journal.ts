@@ -1,0 +1,216 @@
+import type { Logger } from '../base/log.js'
+import type { SliceMonitor } from '../base/slice-monitor.js'
+import type { Message } from '../mqtt/message.js'
+import { matchCost, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { type Event, formatId, newEpoch } from './event.js'
+import { EventLog, MergedLogs } from './event-log.js'
+import { GroupCommit } from './group-commit.js'
+import {
+  type Journal,
+  type JournalBounds,
+  type JournalQuery,
+  type Loss,
+  type Portion,
+  queryPredicate,
+  type SequenceRange,
+  type Urgency,
+} from './journal.js'
+import { lonePayload, OwnPayloads } from './own-payload.js'
+import { type IsGone, RetainedMessages } from './retained-messages.js'
+import { Shares } from './shares.js'
+
+/** How often an event is held against one filter in one go, some 3 ms at the worst; and how many are let go of. */
+const stride = 8192
+/** Bounds of a portion of retained messages, which are in memory. */
+const retainedPortion = { messages: 256, bytes: Number.POSITIVE_INFINITY }
+/** How often old events are looked for; in milliseconds. */
+const trimInterval = 10_000
+
+/** What a journal in memory needs. */
+export interface MemoryJournalOptions {
+  readonly bounds: JournalBounds
+  readonly log: Logger
+  /** Milliseconds since 1970. */
+  readonly clock?: () => number
+  readonly slices?: SliceMonitor | undefined
+}
+
+/** A journal that ends with the process. */
+export class MemoryJournal implements Journal {
+  readonly epoch: string
+  readonly #clock: () => number
+  readonly #commit: GroupCommit
+  readonly #retained: RetainedMessages
+  readonly #payloads = new OwnPayloads()
+  readonly #retainedEvents = new Map<string, Event>()
+  readonly #timer: NodeJS.Timeout
+  readonly #shares: Shares
+  /** By share. */
+  readonly #logs: readonly EventLog[]
+  #head = 0
+  /** What goes on while there is more over the bounds than goes in one turn of the event loop. */
+  #trimming: Promise<void> | undefined
+
+  constructor({ bounds, log, clock = Date.now, slices }: MemoryJournalOptions) {
+    this.#shares = new Shares(bounds)
+    this.#logs = Array.from({ length: this.#shares.count }, (_, share) => new EventLog(this.#shares.boundsOf(share)))
+    this.#clock = clock
+    this.epoch = newEpoch(clock())
+    this.#retained = new RetainedMessages(bounds, log)
+    this.#commit = new GroupCommit({ bounds, slices, write: messages => this.#writeAll(messages) })
+    this.#timer = setInterval(() => this.trim(), trimInterval).unref()
+  }
+
+  get head(): number {
+    return this.#head
+  }
+
+  get first(): number {
+    return Math.min(this.#head + 1, ...this.#logs.map(({ oldest }) => oldest))
+  }
+
+  get size(): number {
+    return this.#logs.reduce((sum, { size }) => sum + size, 0)
+  }
+
+  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
+    return this.#shares.lost(this.#logs, filters, after, told)
+  }
+
+  append(message: Message, urgency?: Urgency): Promise<Event> {
+    return this.#commit.append(message, urgency)
+  }
+
+  watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void {
+    return this.#commit.watch(listener, wants)
+  }
+
+  #write(message: Message): Event {
+    const sequence = ++this.#head
+    const { topic, qos } = message
+    const payload = this.#payloads.of(message.payload)
+    const id = formatId(this.epoch, sequence)
+    const event: Event = { id, sequence, topic, time: this.#clock(), payload, qos, retained: false }
+    const change = this.#retained.note(message, sequence)
+    if (change === 'keep') {
+      this.#retainedEvents.set(topic, { ...event, payload: lonePayload(payload), retained: true })
+    }
+    if (change === 'remove') this.#retainedEvents.delete(topic)
+    this.#logs[this.#shares.shareOf(topic)]?.push(event)
+    return event
+  }
+
+  async #writeAll(messages: readonly Message[]): Promise<readonly Event[]> {
+    const events = messages.map(message => this.#write(message))
+    // More than a batch has, so that the journal does not grow however much comes.
+    this.#trimStep()
+    if (this.#isOver()) this.#trimming ??= this.trim()
+    return events
+  }
+
+  async read(query: JournalQuery): Promise<Portion> {
+    const { filters, after, told, limit, maxBytes } = query
+    const wanted = queryPredicate(query)
+    const lost = this.lost(filters, after, told)
+    const isTold = lost === undefined || lost.complete > after
+    const from = isTold ? after : lost.resume
+    const through = Math.max(from, Math.min(query.through, this.#head, isTold && lost ? lost.complete : this.#head))
+    const portion = isTold ? { after: from } : { after: from, lost }
+    const events: Event[] = []
+    let [bytes, position, left] = [0, from, strideOf(filters ?? [])]
+    const merged = new MergedLogs(this.#logsOf(filters, from), from)
+    for (let event = merged.next(); event && event.sequence <= through; event = merged.next()) {
+      position = event.sequence
+      if (wanted(event.topic)) {
+        events.push(event)
+        bytes += event.payload.length
+      }
+      if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...portion, events, position }
+    }
+    return { ...portion, events, position: through }
+  }
+
+  #logsOf(filters: readonly string[] | undefined, after: number): EventLog[] {
+    const logs: EventLog[] = []
+    for (const share of this.#shares.relevant(filters, after)) {
+      const log = this.#logs[share]
+      if (log && log.size > 0) logs.push(log)
+    }
+    return logs
+  }
+
+  async latest(filters: readonly string[], count: number): Promise<number> {
+    const wanted = topicPredicate(filters)
+    const turn = strideOf(filters)
+    let [left, position, isPaused] = [count, this.#head, true]
+    while (isPaused) {
+      isPaused = false
+      let looked = 0
+      for (const { topic, sequence } of mergeBefore(this.#logsOf(filters, 0), position)) {
+        if (wanted(topic) && --left < 0) return sequence
+        position = sequence - 1
+        isPaused = ++looked === turn
+        if (isPaused) break
+      }
+      // Evicted meanwhile or not: it goes on with what is there then.
+      if (isPaused) await new Promise(setImmediate)
+    }
+    return this.lost(filters, 0)?.resume ?? 0
+  }
+
+  async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
+    const isGone: IsGone = (topic, sequence) => (this.lost([topic], range.after)?.through ?? 0) >= sequence
+    for (const topics of this.#retained.match(filters, range, retainedPortion, isGone)) {
+      const events: Event[] = []
+      for (const topic of topics) {
+        const event = this.#retainedEvents.get(topic)
+        if (event) events.push(event)
+      }
+      yield events
+    }
+  }
+
+  async trim(): Promise<void> {
+    while (this.#isOver()) {
+      this.#trimStep()
+      if (this.#isOver()) await new Promise(setImmediate)
+    }
+    this.#trimming = undefined
+  }
+
+  #trimStep(): void {
+    for (const log of this.#logs) log.evict(stride, this.#clock())
+  }
+
+  #isOver(): boolean {
+    return this.#logs.some(log => log.isOver(this.#clock()))
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer)
+    await this.#commit.close()
+  }
+}
+
+/** Events that are held against these filters in one go. */
+function strideOf(filters: readonly string[]): number {
+  return Math.ceil(stride / matchCost(filters))
+}
+
+/** The events of `logs` up to `sequence`, the newest first. */
+function* mergeBefore(logs: readonly EventLog[], sequence: number): Generator<Event> {
+  const heads = logs.map(log => ({ log, index: log.indexAfter(sequence) - 1 }))
+  for (;;) {
+    let next: { readonly log: EventLog; index: number } | undefined
+    let found: Event | undefined
+    for (const head of heads) {
+      const event = head.index < 0 ? undefined : head.log.at(head.index)
+      if (!event || (found && found.sequence > event.sequence)) continue
+      next = head
+      found = event
+    }
+    if (!next || !found) return
+    next.index--
+    yield found
+  }
+}

@@ -1,0 +1,177 @@
+import { Ending } from '../base/errors.js'
+import { FairQuota } from '../base/fair-quota.js'
+import type { Logger } from '../base/log.js'
+import type { Publisher } from '../sources/publisher.js'
+import { levelsOf } from '../topics/topic-predicate.js'
+import type { ListenerTransport } from './presence.js'
+
+/** Somebody has come to a filter, or left it. */
+export interface PresenceChange {
+  readonly event: 'join' | 'leave'
+  readonly device: string
+  readonly user: string | undefined
+  readonly transport: ListenerTransport
+  readonly filter: string
+  /** In milliseconds since 1970. */
+  readonly time: number
+  /** How many listen with this filter now. */
+  readonly count: number
+  /** The quota key of whoever came or left. */
+  readonly account?: string
+}
+
+/** What is told of them. Plain numbers, summed up by whoever reads the metrics. */
+export interface PresenceCounters {
+  published: number
+  /** Not told, because the broker was away, too many waited, or they came too fast. */
+  dropped: number
+  /** Not told, because the topic would have been too large. */
+  skipped: number
+}
+
+export interface PresenceMessagesOptions {
+  readonly publisher: Publisher
+  /** How large a topic the broker takes: a larger one could end the session that all publish with. */
+  readonly bounds: { readonly levels: number; readonly length: number }
+  readonly log: Logger
+  /**
+   * Whether one more of an account may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
+   * journal. Left out for any number.
+   */
+  readonly mayTell?: ((account: string) => boolean) | undefined
+  /**
+   * Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: when ten thousand who listen
+   * with ten filters each are cut off, all are told.
+   */
+  readonly maxWaiting?: number
+}
+
+/**
+ * So many may be on their way to the broker, its subscribers and the journal: some 5 ms of work, which is done in the same turns of the event
+ * loop as everybody's messages.
+ */
+const maxUnderWay = 32
+
+/** Bytes of changes that wait: beyond, they are dropped. They are shared by accounts, as `FairQuota` does. */
+const maxWaitingBytes = 16 * 1024 ** 2
+
+/** Bytes that one takes besides its filter. */
+const overhead = 200
+
+const prefix = 'presence/'
+
+/** The topic on which it is told who comes to a filter: `presence/` and the filter, with `%`, `+` and `#` as in a URL. */
+export function presenceTopic(filter: string): string {
+  return prefix + filter.replaceAll('%', '%25').replaceAll('+', '%2B').replaceAll('#', '%23')
+}
+
+/** Tells who comes and goes, as MQTT messages of QoS 0: in order, and what cannot be told now is not told later. */
+export class PresenceMessages {
+  readonly counters: PresenceCounters = { published: 0, dropped: 0, skipped: 0 }
+  readonly #options: PresenceMessagesOptions
+  readonly #maxWaiting: number
+  readonly #bytes = new FairQuota(maxWaitingBytes)
+  #waiting: PresenceChange[] = []
+  #next = 0
+  #underWay = 0
+  #scheduled: NodeJS.Immediate | undefined
+  #closed = false
+
+  constructor(options: PresenceMessagesOptions) {
+    this.#options = options
+    this.#maxWaiting = options.maxWaiting ?? 100_000
+  }
+
+  /** Tells nothing of those who listen to `presence/…` itself, and to topics that begin with `$`. */
+  tell(change: PresenceChange): void {
+    const { filter, account = '' } = change
+    if (this.#closed || filter.startsWith(prefix) || filter.startsWith('$')) return
+    const { publisher, mayTell } = this.#options
+    const isFull =
+      this.#waiting.length - this.#next >= this.#maxWaiting ||
+      this.#bytes.exceededBy(account, sizeOf(change)) !== undefined
+    if (!publisher.connected || isFull || mayTell?.(account) === false) {
+      this.counters.dropped++
+      return
+    }
+    this.#bytes.take(account, sizeOf(change))
+    this.#waiting.push(change)
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#scheduled === undefined && !this.#closed && this.#underWay < maxUnderWay) {
+      this.#scheduled = setImmediate(this.#publishSome)
+    }
+  }
+
+  readonly #publishSome = (): void => {
+    this.#scheduled = undefined
+    if (!this.#options.publisher.connected) {
+      this.counters.dropped += this.#waiting.length - this.#next
+      this.#dropWaiting()
+      return
+    }
+    while (this.#underWay < maxUnderWay) {
+      const change = this.#waiting[this.#next]
+      if (change === undefined) break
+      this.#next++
+      this.#bytes.giveBack(change.account ?? '', sizeOf(change))
+      const topic = presenceTopic(change.filter)
+      if (this.#isTooLarge(topic)) this.counters.skipped++
+      else this.#publish(topic, change)
+    }
+    if (this.#next < this.#waiting.length) {
+      // What is done is let go of now and then, and not each time, which would be quadratic.
+      if (this.#next > this.#maxWaiting) this.#keep(this.#waiting.slice(this.#next))
+      this.#schedule()
+    } else this.#keep([])
+  }
+
+  async #publish(topic: string, change: PresenceChange): Promise<void> {
+    const { publisher, log } = this.#options
+    this.#underWay++
+    try {
+      await publisher.publish({ topic, payload: encode(change), qos: 0, retain: false })
+      this.counters.published++
+    } catch (error) {
+      this.counters.dropped++
+      const level = error instanceof Ending ? 'debug' : 'error'
+      log[level]({ err: error, topic }, 'who came or left could not be published')
+    } finally {
+      this.#underWay--
+      if (this.#next < this.#waiting.length) this.#schedule()
+    }
+  }
+
+  #isTooLarge(topic: string): boolean {
+    const { levels, length } = this.#options.bounds
+    return Buffer.byteLength(topic) > length || levelsOf(topic) > levels
+  }
+
+  /** Tells nothing any more; what waits is dropped. */
+  close(): void {
+    this.#closed = true
+    if (this.#scheduled) clearImmediate(this.#scheduled)
+    this.#dropWaiting()
+  }
+
+  #dropWaiting(): void {
+    for (const change of this.#waiting.slice(this.#next)) this.#bytes.giveBack(change.account ?? '', sizeOf(change))
+    this.#keep([])
+  }
+
+  #keep(waiting: PresenceChange[]): void {
+    this.#waiting = waiting
+    this.#next = 0
+  }
+}
+
+function sizeOf({ filter }: PresenceChange): number {
+  return overhead + filter.length
+}
+
+function encode({ event, device, user, transport, filter, time, count }: PresenceChange): Buffer {
+  const at = new Date(time).toISOString()
+  return Buffer.from(JSON.stringify({ event, device, user, transport, topic: filter, time: at, count }))
+}

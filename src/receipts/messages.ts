@@ -1,0 +1,90 @@
+import { levelsOf } from '../topics/topic-predicate.js'
+import type { BatchedStore } from './batched-store.js'
+import { iso, upTo } from './parts.js'
+import { allOf, type BookState, keyOf, type MessageRecord, type RequestRecord } from './records.js'
+
+/** Bounds of the messages about receipts. */
+export interface MessageBounds {
+  /** Messages that may wait for the broker; the oldest go first. */
+  readonly maxMessages: number
+  /** Asked before each message about a receipt that nobody waits for; there are any number where it is left out. */
+  readonly mayTell?: (() => boolean) | undefined
+  /** How large a topic the broker takes: a larger one could end the session that all publish with. In bytes. */
+  readonly topic: { readonly levels: number; readonly length: number }
+}
+
+/** A message that waits to be published. */
+export interface WaitingMessage extends MessageRecord {
+  readonly key: string
+}
+
+/** Devices that one message names, and UTF-16 units of theirs, so that it stays far below what brokers take. */
+const [devicesPerMessage, textPerMessage] = [500, 32 * 1024]
+
+const topicPrefix = 'receipts/'
+
+/** The messages about receipts that wait to be published. Each change is collected, and of the state that is given back. */
+export class Messages {
+  readonly #store: BatchedStore
+  readonly #bounds: MessageBounds
+  /** How many were let go of because too many waited. */
+  dropped = 0
+
+  constructor(store: BatchedStore, bounds: MessageBounds) {
+    this.#store = store
+    this.#bounds = bounds
+  }
+
+  /** Whether a receipt that nobody waits for is told: those that are waited for find room among the messages. */
+  mayTell({ messages }: BookState): boolean {
+    const { maxMessages, mayTell } = this.#bounds
+    return messages < maxMessages / 2 && mayTell?.() !== false
+  }
+
+  /** Adds a message about an event on `topic`. About messages on receipts there are none, or there would be no end. */
+  tell(state: BookState, topic: string, what: object, group: string): BookState {
+    if (topic.startsWith(topicPrefix)) return state
+    const { levels, length } = this.#bounds.topic
+    if (levelsOf(topic) >= levels || Buffer.byteLength(topic) + topicPrefix.length > length) return state
+    const message: MessageRecord = { topic: topicPrefix + topic, payload: JSON.stringify(what), group }
+    this.#store.put(keyOf('m', state.message), message)
+    return { ...state, messages: state.messages + 1, message: state.message + 1 }
+  }
+
+  /** Adds messages about those that have missed a deadline. */
+  tellMissed(state: BookState, { id, topic, deadline }: RequestRecord, missed: readonly string[]): BookState {
+    for (let at = 0; at < missed.length; ) {
+      const devices = upTo(missed.slice(at, at + devicesPerMessage), textPerMessage, device => device.length)
+      state = this.tell(state, topic, { type: 'missed', id, topic, devices, deadline: iso(deadline) }, id)
+      at += devices.length
+    }
+    return state
+  }
+
+  /** Lets go of those that have waited longest, where there are too many. */
+  async dropOldest(state: BookState): Promise<BookState> {
+    const over = state.messages - this.#bounds.maxMessages
+    if (over <= 0) return state
+    const oldest = await this.#store.range(allOf('m'), over)
+    for (const [key] of oldest) this.#store.delete(key)
+    this.dropped += oldest.length
+    return { ...state, messages: state.messages - oldest.length }
+  }
+
+  /** Those that have waited longest. */
+  async waiting(limit: number): Promise<WaitingMessage[]> {
+    const entries = await this.#store.range(allOf('m'), limit)
+    return entries.map(([key, value]) => ({ key, ...(JSON.parse(value) as MessageRecord) }))
+  }
+
+  /** Lets go of those that are published. */
+  async sent(state: BookState, keys: readonly string[]): Promise<BookState> {
+    let { messages } = state
+    for (const key of keys) {
+      if (!(await this.#store.has(key))) continue
+      this.#store.delete(key)
+      messages--
+    }
+    return { ...state, messages }
+  }
+}

@@ -1,0 +1,128 @@
+import { Ending, type EndingReason } from '../base/errors.js'
+import type { Logger } from '../base/log.js'
+import type { Publisher } from '../sources/publisher.js'
+import type { Clock } from '../storage/clock.js'
+import type { WaitingMessage } from './messages.js'
+
+/** Messages that are published at the same time. */
+const atOnce = 32
+/** How long to wait after a failure, at first and at most; in milliseconds. */
+const [firstDelay, longestDelay] = [250, 5000]
+/** What another attempt would end with as well. */
+const refusedForGood: ReadonlySet<EndingReason> = new Set(['topic-refused', 'body-too-large'])
+/** What is under way has this long when it is closed; in milliseconds. */
+const closeTime = 1000
+
+export interface OutboxOptions {
+  /** The messages that have waited longest. */
+  readonly waiting: (limit: number) => Promise<WaitingMessage[]>
+  /** Forgets those that are published. */
+  readonly sent: (keys: readonly string[]) => Promise<void>
+  readonly publisher: Publisher
+  readonly clock: Clock
+  readonly log: Logger
+}
+
+/** Publishes messages that are kept until that is done: however long the broker is away, and after a restart. */
+export class Outbox {
+  readonly #options: OutboxOptions
+  #running: Promise<void> | undefined
+  /** Whether there is something that came since it was looked for the last time. */
+  #isNew = false
+  #closed = false
+  #stopWaiting: (() => void) | undefined
+
+  constructor(options: OutboxOptions) {
+    this.#options = options
+  }
+
+  /** There is something to be published. */
+  wake(): void {
+    this.#isNew = true
+    if (this.#closed) return
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined
+    })
+  }
+
+  async #run(): Promise<void> {
+    let delay = firstDelay
+    while (!this.#closed) {
+      const outcome = await this.#publishSome()
+      if (outcome === 'all' && !this.#isNew) return
+      if (outcome !== 'failed') delay = firstDelay
+      else {
+        await this.#wait(delay)
+        delay = Math.min(delay * 2, longestDelay)
+      }
+    }
+  }
+
+  async #publishSome(): Promise<'all' | 'some' | 'failed'> {
+    const { waiting, sent, publisher, log } = this.#options
+    try {
+      this.#isNew = false
+      const messages = firstOfGroups(await waiting(atOnce))
+      if (messages.length === 0) return 'all'
+      if (!publisher.connected) return 'failed'
+      const done = await Promise.all(messages.map(message => this.#publish(message)))
+      await sent(messages.filter((_, index) => done[index]).map(({ key }) => key))
+      return done.includes(false) ? 'failed' : 'some'
+    } catch (error) {
+      if (!this.#closed) log.warn({ err: error }, 'what there is to tell of receipts has to wait')
+      return 'failed'
+    }
+  }
+
+  /** Tells whether it is done with: published, or refused for good. */
+  async #publish({ topic, payload }: WaitingMessage): Promise<boolean> {
+    try {
+      await this.#options.publisher.publish({ topic, payload: Buffer.from(payload), qos: 1, retain: false })
+      return true
+    } catch (error) {
+      if (!refusedForGood.has(Ending.from(error).reason)) return false
+      this.#options.log.warn({ topic }, 'the broker does not take what there is to tell of receipts on this topic')
+      return true
+    }
+  }
+
+  #wait(delay: number): Promise<void> {
+    return new Promise(resolve => {
+      const cancel = this.#options.clock.after(delay, resolve)
+      this.#stopWaiting = () => {
+        cancel()
+        resolve()
+      }
+      if (this.#closed) this.#stopWaiting()
+    })
+  }
+
+  /** Stops; what is not published stays where it is kept. */
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#stopWaiting?.()
+    if (!this.#running) return
+    const { promise, cancel } = timeout(closeTime)
+    await Promise.race([this.#running, promise])
+    cancel()
+  }
+}
+
+function timeout(milliseconds: number): { promise: Promise<void>; cancel: () => void } {
+  let cancel = (): void => {}
+  const promise = new Promise<void>(resolve => {
+    const timer = setTimeout(resolve, milliseconds)
+    cancel = () => clearTimeout(timer)
+  })
+  return { promise, cancel }
+}
+
+/** The messages before the first that is of the same group as one of them: its turn is when that is published. */
+function firstOfGroups(messages: readonly WaitingMessage[]): WaitingMessage[] {
+  const groups = new Set<string>()
+  for (const [index, { group }] of messages.entries()) {
+    if (groups.has(group)) return messages.slice(0, index)
+    groups.add(group)
+  }
+  return [...messages]
+}

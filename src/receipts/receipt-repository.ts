@@ -1,0 +1,369 @@
+import { BatchedStore, portion } from './batched-store.js'
+import { type MessageBounds, Messages, type WaitingMessage } from './messages.js'
+import { iso } from './parts.js'
+import { Awaited, type AwaitedEvent } from './receipt-quota.js'
+import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from './receipts.js'
+import {
+  type AskedRecord,
+  allOf,
+  type BookState,
+  before,
+  currentForm,
+  firstOf,
+  forgottenKinds,
+  keyOf,
+  type OrderRecord,
+  type ReceiptEvent,
+  type ReceiptRecord,
+  type RequestRecord,
+  secondOf,
+  stateKey,
+} from './records.js'
+import { type ReportRange, readReport, receiptOf } from './report.js'
+import type { ReceiptStore } from './store.js'
+
+/** Bounds of what is kept. */
+export interface ReceiptBounds extends MessageBounds {
+  /** How many receipts there may be, and how many may be wanted; the oldest receipts go first. */
+  readonly maxReceipts: number
+  /** Of how many events receipts may be wanted. */
+  readonly maxRequests: number
+}
+
+/** Changes of one batch when what is old is forgotten: they are written in one go. */
+const enoughChanges = 5000
+
+/** How far a status is. */
+const ranks: Readonly<Record<ReceiptStatus, number>> = { received: 0, processed: 1, failed: 1 }
+
+/** Whether what is said adds to what is known: it goes further, or is proven where that was not, and is not less so. */
+function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: ReceiptRecord): boolean {
+  const isProven = user !== undefined
+  if (isProven !== (known.user !== undefined)) return isProven
+  return ranks[status] > ranks[known.status]
+}
+
+/**
+ * All that is known of receipts, in a store. One call after the other: none of them may be made while another runs. What
+ * a call that rejects has changed is not known, until `load` is called.
+ */
+export class ReceiptBook {
+  readonly #store: BatchedStore
+  readonly #messages: Messages
+  readonly #epoch: string
+  readonly #bounds: ReceiptBounds
+  /** How many receipts that nobody waits for were not told, as there were too many. */
+  untold = 0
+  /** What is waited for; whoever makes room for more counts it here until it is in the book. */
+  readonly awaited: Awaited
+  #state: BookState
+  /** Events whose deadline is to come. */
+  readonly #pending = new Map<number, AwaitedEvent>()
+
+  constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
+    this.#store = new BatchedStore(store)
+    this.#messages = new Messages(this.#store, bounds)
+    this.#epoch = epoch
+    this.#bounds = bounds
+    this.awaited = new Awaited(bounds)
+    this.#state = emptyState(epoch)
+  }
+
+  /** How many messages wait to be published. */
+  get messages(): number {
+    return this.#state.messages
+  }
+
+  /** How many were let go of because too many waited. */
+  get dropped(): number {
+    return this.#messages.dropped
+  }
+
+  /** Whether the deadline of an event is to come. */
+  isPending(sequence: number): boolean {
+    return this.#pending.has(sequence)
+  }
+
+  /**
+   * Reads what is in the store. What is of another epoch is forgotten with its events, and so is what has another form;
+   * messages that wait are not.
+   *
+   * @returns how many events whose deadline was to come were forgotten
+   */
+  async load(): Promise<number> {
+    this.#store.discard()
+    this.#forgetPending()
+    const state = (await this.#store.read<BookState>(stateKey)) ?? emptyState(this.#epoch)
+    this.#state = state
+    const isKnown = state.epoch === this.#epoch && state.form === currentForm
+    let lost = 0
+    for await (const [key, value] of this.#store.all(allOf('d'))) {
+      if (isKnown) this.#await(Number(secondOf(key)), JSON.parse(value))
+      else lost++
+    }
+    if (isKnown) return 0
+    for (const kind of forgottenKinds) await this.#store.clear(allOf(kind))
+    const { messages, message } = state
+    await this.#commit({ ...emptyState(this.#epoch), messages, message })
+    return lost
+  }
+
+  #await(sequence: number, event: AwaitedEvent): void {
+    this.#pending.set(sequence, event)
+    this.awaited.add(event)
+  }
+
+  #forgetPending(): void {
+    for (const event of this.#pending.values()) this.awaited.remove(event)
+    this.#pending.clear()
+  }
+
+  /** The requests whose deadline is to come, each with the devices to which its event has not been written. */
+  async *pending(): AsyncGenerator<{
+    readonly request: RequestRecord
+    readonly sequence: number
+    unwritten: string[]
+  }> {
+    for (const sequence of this.#pending.keys()) {
+      const request = await this.requestOf(sequence)
+      if (!request) continue
+      const written = new Set(await this.#devices('w', sequence))
+      const asked = await this.#devices('k', sequence)
+      yield { request, sequence, unwritten: asked.filter(device => !written.has(device)) }
+    }
+  }
+
+  async requestOf(sequence: number): Promise<RequestRecord | undefined> {
+    return this.#store.read<RequestRecord>(keyOf('q', sequence))
+  }
+
+  /** Notes what a device says of an event, as `Receipts.record`. */
+  async record(
+    event: ReceiptEvent,
+    said: Omit<Receipt, 'time'>,
+    time: number,
+  ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean }> {
+    const { device, status, detail, user } = said
+    const key = keyOf('r', event.sequence, device)
+    const known = await this.#store.read<ReceiptRecord>(key)
+    if (known && !isFurther(said, known)) return { receipt: receiptOf(device, known), fresh: false }
+    let state = this.#state
+    const record: ReceiptRecord = { order: known?.order ?? state.order, status, time, detail, user }
+    this.#store.put(key, record)
+    if (!known) {
+      this.#store.put(keyOf('o', record.order), [event.sequence, device] satisfies OrderRecord)
+      state = { ...state, receipts: state.receipts + 1, order: state.order + 1 }
+      state = await this.#dropOldest(state)
+    }
+    const { id, topic } = event
+    const told = { type: 'receipt', id, topic, device, user, status, time: iso(time), detail }
+    const isAwaited = await this.#isAwaited(event.sequence, device)
+    if (isAwaited || this.#messages.mayTell(state)) state = this.#messages.tell(state, topic, told, `${id} ${device}`)
+    else this.untold++
+    await this.#commit(await this.#messages.dropOldest(state))
+    return { receipt: receiptOf(device, record), fresh: true }
+  }
+
+  /** Whether somebody waits for a device's receipt. */
+  async #isAwaited(sequence: number, device: string): Promise<boolean> {
+    return this.#pending.has(sequence) && (await this.#store.has(keyOf('k', sequence, device)))
+  }
+
+  /** Lets go of the oldest receipts, where there are too many. Who has answered before the deadline is remembered. */
+  async #dropOldest(state: BookState): Promise<BookState> {
+    const over = state.receipts - this.#bounds.maxReceipts
+    if (over <= 0) return state
+    for (const [key, value] of await this.#store.range(allOf('o'), Math.min(over, portion))) {
+      const [sequence, device]: OrderRecord = JSON.parse(value)
+      this.#store.delete(key)
+      this.#store.delete(keyOf('r', sequence, device))
+      if (await this.#isAwaited(sequence, device)) {
+        this.#store.put(keyOf('k', sequence, device), true satisfies AskedRecord)
+      }
+      state = { ...state, receipts: state.receipts - 1 }
+    }
+    return state
+  }
+
+  /**
+   * Wants receipts of an event from now on; nothing happens where that is so already.
+   *
+   * @returns whether it was new
+   */
+  async request(event: ReceiptEvent, { from, by, devices, deadline }: NewRequest): Promise<boolean> {
+    const { id, sequence, topic, time } = event
+    if (await this.requestOf(sequence)) return false
+    const asked = devices.length
+    const state = await this.#makeRoom(asked)
+    const awaited: AwaitedEvent = { by, devices: asked }
+    this.#store.put(keyOf('q', sequence), {
+      id,
+      topic,
+      time,
+      from,
+      asked,
+      deadline,
+      closed: false,
+    } satisfies RequestRecord)
+    this.#store.put(keyOf('d', deadline, sequence), awaited)
+    for (const device of devices) this.#store.put(keyOf('k', sequence, device), false satisfies AskedRecord)
+    await this.#commit({ ...state, requests: state.requests + 1, asked: state.asked + asked })
+    this.#await(sequence, awaited)
+    return true
+  }
+
+  /** Forgets the oldest requests of which all is known, where there are too many; those that are awaited leave room. */
+  async #makeRoom(devices: number): Promise<BookState> {
+    const { maxRequests, maxReceipts } = this.#bounds
+    let state = this.#state
+    const isFull = (): boolean => state.requests >= maxRequests || state.asked + devices > maxReceipts
+    if (!isFull()) return state
+    for await (const [key] of this.#store.all(allOf('f'))) {
+      state = await this.#dropRequest(state, key)
+      if (!isFull()) break
+    }
+    return state
+  }
+
+  /** @param key of the kind `f` */
+  async #dropRequest(state: BookState, key: string): Promise<BookState> {
+    const sequence = Number(secondOf(key))
+    const request = await this.requestOf(sequence)
+    this.#store.delete(key)
+    this.#store.delete(keyOf('q', sequence))
+    for (const kind of ['k', 'w'] as const) {
+      for await (const [device] of this.#store.all(allOf(kind, sequence))) this.#store.delete(device)
+    }
+    return { ...state, requests: state.requests - 1, asked: state.asked - (request?.asked ?? 0) }
+  }
+
+  /** Notes that an event was written to the connections of devices that were asked. */
+  async wrote(written: ReadonlyMap<number, Iterable<string>>): Promise<void> {
+    for (const [sequence, devices] of written) {
+      if (!this.#pending.has(sequence)) continue
+      for (const device of devices) this.#store.put(keyOf('w', sequence, device), '')
+    }
+    if (this.#store.collected > 0) await this.#commit(this.#state)
+  }
+
+  /** The nearest deadline that is to come. */
+  async nextDeadline(): Promise<number | undefined> {
+    const [first] = await this.#store.range(allOf('d'), 1)
+    return first && firstOf(first[0])
+  }
+
+  /** Notes who has missed a deadline that is not after `now`, and returns the event; `undefined` where there is none. */
+  async expireNext(now: number): Promise<number | undefined> {
+    const [first] = await this.#store.range(before('d', now + 1), 1)
+    if (!first) return undefined
+    const [key] = first
+    const sequence = Number(secondOf(key))
+    const request = await this.requestOf(sequence)
+    this.#store.delete(key)
+    let state = this.#state
+    if (request) {
+      const missed = await this.#closeAsked(sequence)
+      this.#store.put(keyOf('q', sequence), { ...request, closed: true } satisfies RequestRecord)
+      this.#store.put(keyOf('f', request.deadline, sequence), '')
+      state = await this.#messages.dropOldest(this.#messages.tellMissed(state, request, missed))
+    }
+    await this.#commit(state)
+    const awaited = this.#pending.get(sequence)
+    this.#pending.delete(sequence)
+    if (awaited) this.awaited.remove(awaited)
+    return sequence
+  }
+
+  /** Writes down who of those that were asked has answered, and returns the others. */
+  async #closeAsked(sequence: number): Promise<string[]> {
+    const missed: string[] = []
+    for await (const entries of this.#store.portions(allOf('k', sequence))) {
+      const devices = entries.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
+      const answered = await Promise.all(devices.map(device => this.#store.has(keyOf('r', sequence, device))))
+      for (const [index, device] of devices.entries()) {
+        if (!answered[index]) missed.push(device)
+        else this.#store.put(keyOf('k', sequence, device), true satisfies AskedRecord)
+      }
+    }
+    return missed
+  }
+
+  /** The messages that have waited longest. */
+  waitingMessages(limit: number): Promise<WaitingMessage[]> {
+    return this.#messages.waiting(limit)
+  }
+
+  /** Forgets messages that are published. */
+  async sent(keys: readonly string[]): Promise<void> {
+    await this.#commit(await this.#messages.sent(this.#state, keys))
+  }
+
+  /** What is known of an event. */
+  async report(event: ReceiptEvent, range: ReportRange): Promise<ReceiptReport> {
+    return readReport(this.#store, event, await this.requestOf(event.sequence), range)
+  }
+
+  /**
+   * Forgets a portion of what is known of events before `first`, unless their deadline is to come.
+   *
+   * @param from the place that it begins at: what is before that has been forgotten
+   * @returns the place to go on from; `undefined` where that was all
+   */
+  async trim(first: number, from: number): Promise<number | undefined> {
+    const until = (kind: 'r' | 'q') => ({ gte: keyOf(kind, from), lt: keyOf(kind, first) })
+    const receipts = await this.#store.range(until('r'), portion)
+    const requests = await this.#store.range(until('q'), portion)
+    let end = Math.min(this.#endOf(receipts, first), this.#endOf(requests, first))
+    let state = this.#state
+    for (const [key, value] of receipts) {
+      if (this.#pending.has(firstOf(key))) continue
+      this.#store.delete(key)
+      this.#store.delete(keyOf('o', (JSON.parse(value) as ReceiptRecord).order))
+      state = { ...state, receipts: state.receipts - 1 }
+    }
+    for (const [key, value] of requests) {
+      const sequence = firstOf(key)
+      if (this.#pending.has(sequence)) continue
+      const { deadline } = JSON.parse(value) as RequestRecord
+      state = await this.#dropRequest(state, keyOf('f', deadline, sequence))
+      if (this.#store.collected < enoughChanges) continue
+      end = Math.min(end, sequence + 1)
+      break
+    }
+    if (this.#store.collected > 0) await this.#commit(state)
+    return end < first ? end : undefined
+  }
+
+  /** Up to where all was looked at that a portion is of; more of its last event may be there. */
+  #endOf(entries: readonly (readonly [string, string])[], first: number): number {
+    const [key] = entries.at(-1) ?? []
+    if (key === undefined || entries.length < portion) return first
+    const sequence = firstOf(key)
+    return this.#pending.has(sequence) ? sequence + 1 : sequence
+  }
+
+  /** The devices of the keys of a kind and an event. */
+  async #devices(kind: 'k' | 'w', sequence: number): Promise<string[]> {
+    const devices: string[] = []
+    for await (const [key] of this.#store.all(allOf(kind, sequence))) devices.push(secondOf(key))
+    return devices
+  }
+
+  async #commit(state: BookState): Promise<void> {
+    await this.#store.commit(state)
+    this.#state = state
+  }
+}
+
+/** A request for receipts that is new. */
+export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
+  /** On whose behalf. */
+  readonly by: string
+  /** Each once. */
+  readonly devices: readonly string[]
+  readonly deadline: number
+}
+
+function emptyState(epoch: string): BookState {
+  return { epoch, form: currentForm, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
+}

@@ -1,0 +1,64 @@
+import type { BatchedStore, Entry } from './batched-store.js'
+import { upTo } from './parts.js'
+import type { Receipt, ReceiptReport, ReportOptions } from './receipts.js'
+import { allOf, keyOf, type ReceiptEvent, type ReceiptRecord, type RequestRecord, secondOf } from './records.js'
+
+/** Which devices each list of a report has: at most `limit`, after one in the order of the store. */
+export type ReportRange = ReportOptions & { readonly limit: number }
+
+/**
+ * What a store knows of an event, as `Receipts.report`.
+ *
+ * @param request where receipts of it were wanted
+ */
+export async function readReport(
+  store: BatchedStore,
+  event: ReceiptEvent,
+  request: RequestRecord | undefined,
+  range: ReportRange,
+): Promise<ReceiptReport> {
+  const { id, sequence, topic, time } = event
+  const asked = request ? await readPage(store, 'k', sequence, range) : []
+  const requested = request && {
+    from: request.from,
+    count: request.asked,
+    devices: asked.map(([key]) => secondOf(key)),
+    deadline: request.deadline,
+    missed: request.closed
+      ? asked.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
+      : undefined,
+  }
+  const receipts = await readPage(store, 'r', sequence, range)
+  return {
+    event: { id, topic, time },
+    requested,
+    written: (await readPage(store, 'w', sequence, range)).map(([key]) => secondOf(key)),
+    receipts: receipts.map(([key, value]) => receiptOf(secondOf(key), JSON.parse(value))),
+  }
+}
+
+/** Entries of a kind about an event, of the devices that a report lists. */
+async function readPage(
+  store: BatchedStore,
+  kind: 'k' | 'w' | 'r',
+  sequence: number,
+  { limit, after, maxText = Number.POSITIVE_INFINITY }: ReportRange,
+): Promise<Entry[]> {
+  const all = allOf(kind, sequence)
+  // The name with a character that no name has comes right after it.
+  const range = after === undefined ? all : { ...all, gte: `${keyOf(kind, sequence, after)}\0` }
+  const sizeOf = ([key, value]: Entry): number => secondOf(key).length + value.length
+  const page: Entry[] = []
+  let left = maxText
+  for await (const entries of store.portions(range)) {
+    page.push(...entries)
+    left -= entries.reduce((size, entry) => size + sizeOf(entry), 0)
+    if (page.length >= limit || left < 0) break
+  }
+  return upTo(page.slice(0, limit), maxText, sizeOf)
+}
+
+/** A receipt as others are told. */
+export function receiptOf(device: string, { status, time, detail, user }: ReceiptRecord): Receipt {
+  return { device, status, time, ...(detail !== undefined && { detail }), ...(user !== undefined && { user }) }
+}

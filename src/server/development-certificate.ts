@@ -1,0 +1,133 @@
+import { X509Certificate } from 'node:crypto'
+import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { generate } from 'selfsigned'
+import { codeOf } from '../base/error-code.js'
+import type { Logger } from '../base/log.js'
+import { StartError } from '../base/start-error.js'
+import { CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
+
+export interface DevelopmentCertificateOptions {
+  /** Where it is kept; made when it is missing. */
+  readonly directory: string
+  readonly log: Logger
+}
+
+/** Marks what this program made, and may therefore replace. */
+const organization = 'mqway development certificate'
+const day = 24 * 60 * 60 * 1000
+/** Apple's systems trust no server certificate for longer than 825 days, and Chromium's limit for public ones is 398. */
+const lifetime = 397 * day
+/** Replaced this long before its end, so that nobody is warned of a certificate that renews itself. */
+const renewBefore = 15 * day
+
+/**
+ * The certificate for trying things out: for localhost, 127.0.0.1, ::1 and this machine's name, signed by itself.
+ *
+ * It is made once and kept, so that what a person told the browser to trust stays trusted; near its end, or when it is
+ * damaged, a new one takes its place.
+ *
+ * @throws {StartError} when the directory cannot be written to, or holds somebody else's certificate that cannot be used
+ */
+export async function developmentCertificate(options: DevelopmentCertificateOptions): Promise<CertificateFiles> {
+  const { directory, log } = options
+  const files = { cert: join(directory, 'localhost.crt'), key: join(directory, 'localhost.key') }
+  try {
+    if (!(await isUsable(files))) {
+      await mkdir(directory, { recursive: true })
+      await make(files)
+      await writeFile(join(directory, 'README.md'), readme, { flag: 'wx' }).catch(ignoreExisting)
+      log.info({ directory }, 'Made a development certificate')
+    }
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    const advice = 'give your own with --cert and --key, or turn TLS off with --https-port off'
+    throw new StartError(`no development certificate in ${directory}: ${reason}; ${advice}`, { cause })
+  }
+  return files
+}
+
+async function isUsable(files: CertificateFiles): Promise<boolean> {
+  const ours = await isOurs(files.cert)
+  try {
+    const certificate = await loadCertificate(files)
+    return !ours || certificate.validTo - Date.now() > renewBefore
+  } catch (error) {
+    if (ours && error instanceof CertificateError) return false
+    throw error
+  }
+}
+
+/** Whether this program made what is there. Nothing there may be made; what does not parse is somebody's, and stays. */
+async function isOurs(file: string): Promise<boolean> {
+  try {
+    return new X509Certificate(await readFile(file)).subject.includes(organization)
+  } catch (error) {
+    return codeOf(error) === 'ENOENT'
+  }
+}
+
+async function make(files: CertificateFiles): Promise<void> {
+  const notBefore = Date.now()
+  const made = await generate(
+    [
+      { name: 'commonName', value: 'localhost' },
+      { name: 'organizationName', value: organization },
+    ],
+    {
+      keyType: 'ec',
+      curve: 'P-256',
+      algorithm: 'sha256',
+      // An hour back, for a clock that is a little behind.
+      notBeforeDate: new Date(notBefore - 60 * 60 * 1000),
+      notAfterDate: new Date(notBefore + lifetime),
+      extensions: [
+        { name: 'basicConstraints', cA: false, critical: true },
+        { name: 'keyUsage', digitalSignature: true, critical: true },
+        { name: 'extKeyUsage', serverAuth: true },
+        {
+          name: 'subjectAltName',
+          altNames: [
+            ...[...new Set(['localhost', hostname()])].map(value => ({ type: 2 as const, value })),
+            { type: 7, ip: '127.0.0.1' },
+            { type: 7, ip: '::1' },
+          ],
+        },
+      ],
+    },
+  )
+  await replaceFile(files.key, made.private, 0o600)
+  await replaceFile(files.cert, `${made.cert}\n`, 0o644)
+}
+
+/** Writes beside and renames, so that nobody reads half a file and an older file's mode does not stay. */
+async function replaceFile(file: string, content: string, mode: number): Promise<void> {
+  const draft = `${file}.${process.pid}.new`
+  await writeFile(draft, content, { mode })
+  await chmod(draft, mode)
+  await rename(draft, file)
+}
+
+function ignoreExisting(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EEXIST') throw error
+}
+
+const readme = `# The development certificate
+
+\`localhost.crt\` and its key \`localhost.key\` were made by mqway, because it was started without \`--cert\` and \`--key\`.
+They are for trying things out on this machine. Browsers warn of them, since nobody but mqway vouches for them.
+
+To trust the certificate:
+
+- just once: in the browser's warning, choose "Advanced", then continue. WebSockets to the same address then work as well.
+- Chromium on Linux: \`certutil -d sql:$HOME/.pki/nssdb -A -t P,, -n mqway -i localhost.crt\`
+- macOS: \`security add-trusted-cert -r trustAsRoot -k ~/Library/Keychains/login.keychain-db localhost.crt\`
+- Windows: \`certutil -user -addstore Root localhost.crt\`
+- programs: \`curl --cacert localhost.crt …\`, \`NODE_EXTRA_CA_CERTS=localhost.crt node …\`, \`mosquitto_pub --cafile localhost.crt …\`
+
+To use a real one: \`mqway serve --cert fullchain.pem --key privkey.pem\`, or \`https: { cert: …, key: … }\` in mqway.yaml.
+
+To get a new one: delete both files and start mqway again. It also makes a new one by itself shortly before this one
+expires. Never give the key to anybody, and never use it on a public server; git ignores both files.
+`

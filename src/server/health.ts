@@ -1,0 +1,70 @@
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import type { Registry } from 'prom-client'
+import type { ClientResolver } from '../access/client-address.js'
+import type { DetailReaders } from '../access/detail-readers.js'
+import type { Logger } from '../base/log.js'
+import { version } from '../base/version.js'
+import { type ProbedBroker, ReadinessCheck } from './readiness.js'
+
+export interface HealthOptions {
+  /** Every distinct broker; the gateway is ready when all of them answer. */
+  readonly brokers: readonly ProbedBroker[]
+  /** Why push has no session with the broker, `undefined` while it has one; left out where nothing is pushed. */
+  readonly pushFailure?: (() => string | undefined) | undefined
+  readonly isShuttingDown: () => boolean
+  readonly registry: Registry
+  /** Who may read `/metrics`, and the brokers' addresses at `/readyz`. */
+  readonly seesDetails: DetailReaders
+  readonly resolveClient: ClientResolver
+  readonly log: Logger
+}
+
+/** Seconds after which asking again makes sense. */
+const retryAfter = 5
+
+/**
+ * Adds `/healthz` (the process answers), `/readyz` (its brokers answer, and push has its session) and `/metrics` (for Prometheus).
+ */
+export function registerHealth(app: FastifyInstance, options: HealthOptions): void {
+  const checks = options.brokers.map(broker => new ReadinessCheck(broker, options.log))
+
+  app.get('/healthz', async (_request, reply) => {
+    reply.header('cache-control', 'no-store')
+    return { status: 'ok', version }
+  })
+
+  app.get('/readyz', async (request, reply) => {
+    const told = options.seesDetails(options.resolveClient(request.raw))
+    if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
+    const brokers = await Promise.all(checks.map(check => check.run()))
+    const failed = brokers.find(({ detail }) => detail !== undefined)
+    const report = brokers.length === 1 ? brokers[0] : { brokers }
+    if (failed)
+      return unavailable(reply, told && { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
+    const pushFailure = options.pushFailure?.()
+    if (pushFailure !== undefined) {
+      return unavailable(reply, told && { ...report, detail: `Push has no session with the broker: ${pushFailure}` })
+    }
+    reply.header('cache-control', 'no-store')
+    return { status: 'ready', ...(told && report) }
+  })
+
+  app.get('/metrics', async (request, reply) => {
+    const client = options.resolveClient(request.raw)
+    reply.type('text/plain; charset=utf-8').header('cache-control', 'no-store')
+    if (client.viaUnknownProxy) {
+      return reply.code(403).send('Not through a proxy that the option trustedProxies does not name.\n')
+    }
+    if (!options.seesDetails(client)) {
+      return reply.code(403).send(`The option metrics.allow does not name ${client.address}.\n`)
+    }
+    return reply.type(options.registry.contentType).send(await options.registry.metrics())
+  })
+}
+
+function unavailable(reply: FastifyReply, report: object | false): FastifyReply {
+  return reply
+    .code(503)
+    .headers({ 'retry-after': String(retryAfter), 'cache-control': 'no-store' })
+    .send({ status: 'unavailable', ...report })
+}

@@ -1,0 +1,65 @@
+import { constants, type Http2SecureServer, type Http2Session } from 'node:http2'
+import { TokenBucket } from '../access/rate-limits.js'
+import { Ending, type EndingReason } from '../base/errors.js'
+import type { Logger } from '../base/log.js'
+import type { Metrics } from '../base/metrics.js'
+
+/** Requests that the client of one connection may cancel before their responses are complete. A page that is left cancels 100. */
+const cancellations = { perSecond: 20, burst: 200 }
+
+export interface Http2SessionsOptions {
+  readonly log: Logger
+  readonly metrics: Metrics
+  /** Milliseconds in which the first request of a connection must come, with all its headers. */
+  readonly handshakeTimeout: number
+}
+
+/** The HTTP/2 connections of one server. */
+export interface Http2Sessions {
+  /** Counts a request that its client has cancelled. */
+  cancelled(session: Http2Session): void
+  /** Lets open requests finish, and then ends their connections. */
+  close(): void
+}
+
+/**
+ * Watches the HTTP/2 connections of a server. One ends with GOAWAY (RFC 9113 §6.8) when no complete header block has come within
+ * `handshakeTimeout`, and with ENHANCE_YOUR_CALM when its client cancels more than 20 requests per second.
+ */
+export function watchSessions(server: Http2SecureServer, options: Http2SessionsOptions): Http2Sessions {
+  const { log, metrics, handshakeTimeout } = options
+  const sessions = new Map<Http2Session, TokenBucket>()
+  const end = (session: Http2Session, because: EndingReason, code: number): void => {
+    if (session.destroyed) return
+    const ending = new Ending(because)
+    const { reason, level, text } = ending
+    metrics.refused(reason)
+    log[level]({ peer: session.socket?.remoteAddress, reason }, text)
+    session.destroy(ending, code)
+  }
+  server.on('session', session => {
+    sessions.set(session, new TokenBucket(cancellations))
+    const late = (): void => end(session, 'handshake-timeout', constants.NGHTTP2_NO_ERROR)
+    const timer = setTimeout(late, handshakeTimeout).unref()
+    session.once('stream', () => clearTimeout(timer))
+    session.once('close', () => {
+      clearTimeout(timer)
+      sessions.delete(session)
+    })
+    // With allowHalfOpen the end of the client's side would leave the session open; HTTP/2 has no use for half of one.
+    session.socket.once('end', () => session.destroy())
+  })
+  server.on('sessionError', error => log.debug({ err: error }, 'An HTTP/2 connection failed'))
+  return {
+    cancelled: session => {
+      const bucket = sessions.get(session)
+      if (bucket === undefined || bucket.take()) return
+      sessions.delete(session)
+      // Not while Node reads from it.
+      process.nextTick(end, session, 'too-many-cancelled', constants.NGHTTP2_ENHANCE_YOUR_CALM)
+    },
+    close: () => {
+      for (const session of sessions.keys()) session.close()
+    },
+  }
+}

@@ -1,0 +1,211 @@
+import { once } from 'node:events'
+import { chmod, lstat, unlink } from 'node:fs/promises'
+import { type AddressInfo, createConnection, type Server, type Socket } from 'node:net'
+import { hostname } from 'node:os'
+import { formatHost } from '../access/addresses.js'
+import type { SocketLimits } from '../access/socket-limits.js'
+import { codeOf } from '../base/error-code.js'
+import type { EndingReason } from '../base/errors.js'
+import type { Logger } from '../base/log.js'
+import type { Metrics } from '../base/metrics.js'
+import { bindFailure, type Purpose } from './bind-failure.js'
+
+/** Where to listen, and what is bounded there. */
+export interface ListenOptions {
+  /** What the listener is for: it names the flags in error messages. */
+  readonly purpose: Purpose
+  /** Addresses or names. Not used for a Unix socket. */
+  readonly host: string | readonly string[]
+  /** A port, 0 for any free one (the same for every host), or `unix:/path`. */
+  readonly port: number | string
+  /** The mode of the file of a Unix socket. Default: 0660, so that a reverse proxy gets in through the group. */
+  readonly unixSocketMode?: number | undefined
+  /** Sockets that one bound address holds at most: those of pages, probes and refusals beside the tunnels. */
+  readonly maxConnections: number
+  /** Sockets of one address and of all, over all listeners. */
+  readonly sockets?: SocketLimits
+  readonly log: Logger
+  readonly metrics: Metrics
+}
+
+/** A bound address: a TCP one, or the path of a Unix socket. */
+export type BoundAddress = { readonly host: string; readonly port: number } | { readonly path: string }
+
+/** What is listening. */
+export interface Listener {
+  readonly addresses: readonly BoundAddress[]
+  /** Stops accepting at once; resolves when the connections that are left have ended. Idempotent. */
+  close(): Promise<void>
+  /** Destroys every connection that is left. */
+  destroyConnections(): void
+}
+
+const defaultUnixSocketMode = 0o660
+
+/** Bytes of `sun_path` in `struct sockaddr_un`, less the NUL at its end. */
+const longestSocketPath = process.platform === 'linux' ? 107 : 103
+
+/** One line per so many milliseconds about connections that were dropped, however many those are. */
+const dropLogInterval = 10_000
+
+/**
+ * Binds one server per host, or one to a Unix socket.
+ *
+ * A socket file that nobody listens on is what a killed process left, and is replaced. Anything else in the way is an
+ * error, and then nothing stays bound.
+ *
+ * @param createServer called once per address
+ * @throws {StartError} saying which address, why, and what would work
+ */
+export async function listen(createServer: () => Server, options: ListenOptions): Promise<Listener> {
+  const bound: BoundServer[] = []
+  try {
+    if (typeof options.port === 'string') {
+      bound.push(await bindPath(createServer(), options.port.slice('unix:'.length), options))
+    } else {
+      const hosts = typeof options.host === 'string' ? [options.host] : options.host
+      let port = options.port
+      for (const host of hosts) {
+        // Without ipv6Only, `::` would take the port of `0.0.0.0` as well.
+        const server = await bindPort(createServer(), { host, port, ipv6Only: hosts.length > 1 }, options)
+        bound.push(server)
+        if ('port' in server.address) port = server.address.port
+      }
+    }
+  } catch (error) {
+    await Promise.all(bound.map(server => server.close()))
+    throw error
+  }
+  let closed: Promise<unknown> | undefined
+  return {
+    addresses: bound.map(({ address }) => address),
+    close: async () => {
+      closed ??= Promise.all(bound.map(server => server.close()))
+      await closed
+    },
+    destroyConnections: () => {
+      for (const server of bound) server.destroyConnections()
+    },
+  }
+}
+
+/** How a person opens or connects to an address, such as `https://localhost:8443`; `unix:/path` for a Unix socket. */
+export function formatUrl(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt', address: BoundAddress): string {
+  if ('path' in address) return `unix:${address.path}`
+  const { host, port } = address
+  const isDefault = (port === 80 && /^(http|ws)$/.test(scheme)) || (port === 443 && /^(https|wss)$/.test(scheme))
+  return `${scheme}://${nameOf(host)}${isDefault ? '' : `:${port}`}`
+}
+
+function nameOf(host: string): string {
+  if (host === '127.0.0.1' || host === '::1') return 'localhost'
+  return host === '0.0.0.0' || host === '::' ? hostname() : formatHost(host)
+}
+
+interface BoundServer {
+  readonly address: BoundAddress
+  close(): Promise<void>
+  destroyConnections(): void
+}
+
+async function bindPort(
+  server: Server,
+  where: { host: string; port: number; ipv6Only: boolean },
+  options: ListenOptions,
+): Promise<BoundServer> {
+  try {
+    await started(server, where)
+  } catch (error) {
+    throw await bindFailure(error, { ...where, purpose: options.purpose })
+  }
+  // Always an AddressInfo once a TCP server listens.
+  const { address, port } = server.address() as AddressInfo
+  return hold(server, { host: address, port }, options)
+}
+
+async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
+  try {
+    // libuv would cut a longer path off, and listen somewhere else.
+    if (Buffer.byteLength(path) > longestSocketPath)
+      throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
+    await started(server, { path }).catch(async error => {
+      if (!(await isStaleSocket(path, error))) throw error
+      await unlink(path)
+      await started(server, { path })
+    })
+    await chmod(path, options.unixSocketMode ?? defaultUnixSocketMode)
+  } catch (error) {
+    server.close()
+    throw await bindFailure(error, { path, purpose: options.purpose })
+  }
+  // libuv removes the file when the server closes.
+  return hold(server, { path }, options)
+}
+
+async function started(server: Server, where: { host: string; port: number } | { path: string }): Promise<void> {
+  server.listen(where)
+  await once(server, 'listening')
+}
+
+async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
+  if (codeOf(error) !== 'EADDRINUSE') return false
+  if (!(await lstat(path)).isSocket()) return false
+  const probe = createConnection(path)
+  try {
+    await once(probe, 'connect')
+    return false
+  } catch (refusal) {
+    return codeOf(refusal) === 'ECONNREFUSED'
+  } finally {
+    probe.destroy()
+  }
+}
+
+/** Keeps track of the sockets of a server that listens, so that it can be ended for good. */
+function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
+  /** With the network that is to be released for each. */
+  const sockets = new Map<Socket, string | undefined>()
+  const dropped = countDrops(options)
+  // One for all of them, and not by `once`: 200 bytes less for each.
+  function forget(this: Socket): void {
+    const network = sockets.get(this)
+    sockets.delete(this)
+    if (network !== undefined) options.sockets?.release(network)
+  }
+  server.on('connection', socket => {
+    const admitted = options.sockets?.admit(socket.remoteAddress) ?? { network: undefined }
+    sockets.set(socket, 'network' in admitted ? admitted.network : undefined)
+    socket.on('close', forget)
+    if ('network' in admitted) return
+    dropped(admitted.refusal, socket.remoteAddress)
+    socket.destroy()
+  })
+  server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
+  server.maxConnections = options.maxConnections
+  server.on('drop', data => dropped('too-many-connections', data?.remoteAddress))
+  let closed: Promise<void> | undefined
+  return {
+    address,
+    close: () => {
+      closed ??= new Promise(resolve => server.close(() => resolve()))
+      return closed
+    },
+    destroyConnections: () => {
+      for (const socket of sockets.keys()) socket.destroy()
+    },
+  }
+}
+
+/** Counts what is dropped before there is a request to answer. */
+function countDrops({ log, metrics, purpose }: ListenOptions): (reason: EndingReason, peer?: string) => void {
+  let dropped = 0
+  let lastLog = Number.NEGATIVE_INFINITY
+  return (reason, peer) => {
+    metrics.refused(reason)
+    dropped += 1
+    if (performance.now() - lastLog < dropLogInterval) return
+    log.warn({ purpose, reason, peer, dropped }, 'Connections were dropped: all are taken')
+    lastLog = performance.now()
+    dropped = 0
+  }
+}

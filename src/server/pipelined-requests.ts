@@ -1,0 +1,170 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { unixAddress } from '../access/addresses.js'
+import { networkOf } from '../access/limits.js'
+import { Ending } from '../base/errors.js'
+import { FairQuota } from '../base/fair-quota.js'
+import type { Logger } from '../base/log.js'
+import type { Metrics } from '../base/metrics.js'
+import { isInputIgnored } from '../http/ignore-input.js'
+import { newestAnswer } from '../http/last-response.js'
+
+/** Bytes that waiting requests of all connections may take. */
+const maxWaitingBytes = 64 * 1024 ** 2
+
+/** Bytes given to the parser at a time: no more than 18 requests; and within a body. */
+const [sliceBytes, bodySliceBytes] = [512, 4096]
+
+/** Unparsed bytes of one connection before it is paused. Until then, the gateway notices when the client leaves. */
+const maxUnparsedBytes = 16 * 1024
+
+/** Node's objects for one request without a body, measured; its URL and headers come on top. */
+const objectBytes = 4096
+
+export interface PipelinedRequestsOptions {
+  readonly log: Logger
+  readonly metrics: Metrics
+  /** Default: 64 MiB. */
+  readonly maxBytes?: number
+}
+
+type DataListener = (chunk: Buffer) => void
+
+/** A connection, with the bytes that its parser has not been given yet. */
+interface Connection {
+  readonly socket: Socket
+  readonly parse: DataListener
+  readonly rest: Buffer[]
+  /** Requests whose responses wait for others. */
+  waiting: number
+  /** Quota that those hold. */
+  bytes: number
+  /** Whether its bytes go to the parser no more. */
+  isReleased: boolean
+}
+
+/**
+ * Reads requests of HTTP/1.1 that are sent before the responses to those before them (pipelining, RFC 9112 §9.3.2). Each is handled
+ * when its response has the connection: until then it has opened no file, subscribed to nothing and holds nothing that would have to be
+ * released when the connection closes.
+ *
+ * Node parses whatever it has read, up to 2400 requests at once. So its parser is given 512 bytes at a time, and nothing while a
+ * request waits: beyond 16 KiB the connection is not read further then (backpressure). Waiting requests of all connections may take 64 MiB, shared
+ * fairly by address; a connection beyond is destroyed.
+ */
+export class PipelinedRequests {
+  readonly #options: PipelinedRequestsOptions
+  readonly #quota: FairQuota
+  /** The connection whose bytes are parsed just now. */
+  #parsing: Connection | undefined
+
+  constructor(options: PipelinedRequestsOptions) {
+    this.#options = options
+    this.#quota = new FairQuota(options.maxBytes ?? maxWaitingBytes)
+  }
+
+  /** Bytes that waiting requests take. */
+  get bytes(): number {
+    return this.#quota.total
+  }
+
+  /** Stands between a new connection and its parser. Call it when Node's HTTP/1.1 server has the connection. */
+  read(socket: Socket): void {
+    const [parse] = socket.listeners('data')
+    if (parse === undefined) return
+    const connection = { socket, parse: parse as DataListener, rest: [], waiting: 0, bytes: 0, isReleased: false }
+    socket.on('data', chunk => this.#take(connection, chunk))
+    socket.off('data', connection.parse)
+  }
+
+  /**
+   * Gives up a connection that is upgraded. Call it in the `upgrade` event, before anything listens to its bytes.
+   *
+   * @param head the bytes behind the request that the parser has had
+   * @returns all bytes behind the request
+   */
+  release(socket: Socket, head: Buffer): Buffer {
+    // Only this and RepeatedRequests listen, on behalf of the parser.
+    socket.removeAllListeners('data')
+    const connection = this.#parsing
+    if (connection?.socket !== socket) return head
+    connection.isReleased = true
+    return connection.rest.length === 0 ? head : Buffer.concat([head, ...connection.rest.splice(0)])
+  }
+
+  /** Calls `handle` when the response has the connection: at once where no other one has it. Never if the connection closes before. */
+  handle(request: IncomingMessage, response: ServerResponse, handle: () => void): void {
+    const connection = this.#parsing
+    if (response.socket !== null || connection === undefined) return handle()
+    const { socket } = request
+    // Node parses the rest of what it was given before.
+    if (socket.destroyed) return
+    const [key, bytes] = [keyOf(socket), bytesOf(request)]
+    if (this.#quota.exceededBy(key, bytes) !== undefined) return this.#refuse(socket)
+    this.#quota.take(key, bytes)
+    if (connection.bytes === 0) socket.once('close', () => this.#quota.giveBack(key, connection.bytes))
+    connection.bytes += bytes
+    connection.waiting += 1
+    response.once('socket', () => {
+      connection.waiting -= 1
+      // Node has not finished giving the connection to the response.
+      process.nextTick(() => {
+        if (!socket.writable) return
+        handle()
+        if (connection.waiting === 0) this.#resume(connection)
+      })
+    })
+  }
+
+  #take(connection: Connection, chunk: Buffer): void {
+    connection.rest.push(chunk)
+    this.#parse(connection)
+  }
+
+  #parse(connection: Connection): void {
+    const { socket, rest, parse } = connection
+    const outer = this.#parsing
+    this.#parsing = connection
+    for (;;) {
+      const chunk = rest.shift()
+      // After a takeover or an error the parser may be another connection's.
+      if (chunk === undefined || socket.destroyed || isInputIgnored(socket)) break
+      if (connection.waiting > 0) {
+        rest.unshift(chunk)
+        if (rest.reduce((sum, { length }) => sum + length, 0) > maxUnparsedBytes) socket.pause()
+        break
+      }
+      const size = newestAnswer(socket)?.req.complete === false ? bodySliceBytes : sliceBytes
+      if (chunk.length > size) rest.unshift(chunk.subarray(size))
+      parse.call(socket, chunk.length > size ? chunk.subarray(0, size) : chunk)
+      if (connection.isReleased) break
+    }
+    this.#parsing = outer
+  }
+
+  #resume(connection: Connection): void {
+    const { socket, rest, bytes } = connection
+    this.#quota.giveBack(keyOf(socket), bytes)
+    connection.bytes = 0
+    if (rest.length === 0 || isInputIgnored(socket)) return
+    socket.resume()
+    this.#parse(connection)
+  }
+
+  #refuse(socket: Socket): void {
+    const { reason, level, text } = new Ending('too-many-pipelined')
+    this.#options.metrics.refused(reason)
+    this.#options.log[level]({ peer: socket.remoteAddress, reason }, text)
+    socket.destroy()
+  }
+}
+
+function keyOf({ remoteAddress }: Socket): string {
+  return remoteAddress === undefined ? unixAddress : networkOf(remoteAddress)
+}
+
+function bytesOf({ url = '', rawHeaders }: IncomingMessage): number {
+  let bytes = objectBytes + url.length
+  for (const text of rawHeaders) bytes += text.length
+  return bytes
+}

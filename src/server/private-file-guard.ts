@@ -1,0 +1,79 @@
+import type { Stats } from 'node:fs'
+import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isInside, type OwnFile, realPathOf } from '../config/private-files.js'
+
+/** How long what was found of the program's own files counts, in milliseconds. */
+const maxAge = 1000
+
+interface Identities {
+  readonly readAt: number
+  readonly paths: readonly string[]
+  /** Device and inode of each file and directory. */
+  readonly inodes: ReadonlySet<string>
+  /** Those of the files inside of the directories, read where a file with several names asks for them. */
+  inner: Promise<ReadonlySet<string>> | undefined
+}
+
+/**
+ * Tells the program's own files from those that may be served, whatever name they are asked for by: symbolic links are followed
+ * before, hard links are known by device and inode.
+ */
+export class OwnFileGuard {
+  readonly #files: readonly OwnFile[]
+  #current: Promise<Identities> | undefined
+
+  constructor(files: readonly OwnFile[]) {
+    this.#files = files
+  }
+
+  /**
+   * Whether a file is one of the program's own, or inside of a directory of its own.
+   *
+   * @param realPath without symbolic links
+   * @param stats those of that file
+   */
+  async isOwn(realPath: string, stats: Stats): Promise<boolean> {
+    if (this.#files.length === 0) return false
+    const own = await this.#identities()
+    if (own.paths.some(path => isInside(realPath, path)) || own.inodes.has(inodeOf(stats))) return true
+    if (stats.nlink < 2) return false
+    own.inner ??= innerInodes(own.paths)
+    return (await own.inner).has(inodeOf(stats))
+  }
+
+  async #identities(): Promise<Identities> {
+    const last = await this.#current
+    if (last && performance.now() - last.readAt < maxAge) return last
+    this.#current = identify(this.#files)
+    return this.#current
+  }
+}
+
+async function identify(files: readonly OwnFile[]): Promise<Identities> {
+  const readAt = performance.now()
+  const paths = files.map(({ path }) => realPathOf(path))
+  return { readAt, paths, inodes: new Set(await Promise.all(paths.map(inodeAt))), inner: undefined }
+}
+
+async function innerInodes(directories: readonly string[]): Promise<ReadonlySet<string>> {
+  const inodes = new Set<string>()
+  for (const directory of directories) {
+    // What is no directory has nothing inside.
+    const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
+    for (const entry of entries) {
+      if (entry.isFile()) inodes.add(await inodeAt(join(entry.parentPath, entry.name)))
+    }
+  }
+  return inodes
+}
+
+/** Empty for what is not there. */
+async function inodeAt(path: string): Promise<string> {
+  const stats = await stat(path).catch(() => undefined)
+  return stats ? inodeOf(stats) : ''
+}
+
+function inodeOf({ dev, ino }: Stats): string {
+  return `${dev}:${ino}`
+}

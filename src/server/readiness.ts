@@ -1,0 +1,89 @@
+import { Ending } from '../base/errors.js'
+import type { Logger } from '../base/log.js'
+
+/** A broker that the gateway depends on. */
+export interface ProbedBroker {
+  readonly name: string
+  /** Makes one round-trip and says how long it took, in milliseconds. Rejects with a reason that may be shown. */
+  probe(): Promise<number>
+}
+
+/** How one broker is: with `roundTripMs` when it answered, with `detail` when it did not. */
+export interface BrokerReport {
+  readonly broker: string
+  readonly roundTripMs?: number
+  /** Why it is not ready, in words for anybody to read. */
+  readonly detail?: string
+}
+
+/** For how long an answer is good, in milliseconds: however many ask, a broker sees one probe in that time. */
+const freshFor = 1000
+
+/** A probe that has not ended by then counts as failed, in milliseconds; no second one is begun while it goes on. */
+const probeLimit = 3000
+
+/** Probes one broker, one probe at a time, and remembers the outcome for a second. */
+export class ReadinessCheck {
+  readonly #broker: ProbedBroker
+  readonly #log: Logger
+  #running: Promise<BrokerReport> | undefined
+  #last: { readonly report: BrokerReport; readonly at: number } | undefined
+  #wasReady: boolean | undefined
+
+  constructor(broker: ProbedBroker, log: Logger) {
+    this.#broker = broker
+    this.#log = log
+  }
+
+  /** How the broker is; never rejects, and never takes longer than 3 s. */
+  async run(): Promise<BrokerReport> {
+    if (this.#last && performance.now() - this.#last.at < freshFor) return this.#last.report
+    this.#running ??= this.#probe().finally(() => {
+      this.#running = undefined
+    })
+    const report = await within(probeLimit, this.#running, {
+      broker: this.#broker.name,
+      detail: `no answer within ${probeLimit / 1000} s`,
+    })
+    this.#remember(report)
+    return report
+  }
+
+  async #probe(): Promise<BrokerReport> {
+    const broker = this.#broker.name
+    try {
+      const roundTripMs = await this.#broker.probe()
+      return { broker, roundTripMs: Math.round(roundTripMs * 10) / 10 }
+    } catch (error) {
+      this.#log.debug({ broker, detail: detailOf(error, broker) }, 'The readiness probe failed')
+      return { broker, detail: detailOf(error, broker) }
+    }
+  }
+
+  #remember(report: BrokerReport): void {
+    this.#last = { report, at: performance.now() }
+    const ready = report.detail === undefined
+    if (ready === this.#wasReady) return
+    if (!ready) this.#log.warn(report, `The broker is not ready: ${report.detail}`)
+    else if (this.#wasReady === false) this.#log.info(report, 'The broker is ready again')
+    this.#wasReady = ready
+  }
+}
+
+/** Why the probe failed; the broker's only address, which stands beside it, is left out. */
+function detailOf(error: unknown, broker: string): string {
+  if (error instanceof Ending) return error.detailedText.replace(`${broker}: `, '')
+  return error instanceof Error ? error.message : String(error)
+}
+
+async function within<T>(milliseconds: number, work: Promise<T>, otherwise: T): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<T>(resolve => {
+    timer = setTimeout(() => resolve(otherwise), milliseconds)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

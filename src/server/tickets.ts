@@ -1,0 +1,67 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Authenticator } from '../access/authenticator.js'
+import type { Client } from '../access/client-address.js'
+import type { Tickets } from '../access/tickets.js'
+import { Ending } from '../base/errors.js'
+import { admitOrigin, answerPreflight, type OriginAdmission, setOriginHeaders } from '../http/cors.js'
+import { answerProblem } from '../http/problem.js'
+import { attemptOf, type CredentialPlaces } from '../http/request-identity.js'
+
+export interface TicketRouteOptions extends OriginAdmission {
+  readonly authenticator: Authenticator
+  readonly tickets: Tickets
+  readonly places: CredentialPlaces
+  /** Counts a request of a client. @throws {Ending} `too-many-requests` */
+  readonly count: (client: Client) => void
+}
+
+const url = '/v1/tickets'
+
+const preflight = { methods: 'POST', headers: 'authorization, content-type' }
+
+/**
+ * Adds `POST /v1/tickets`: a single-use ticket for whoever presents a token, user and password, or a certificate.
+ *
+ * A page of another origin has to send `Authorization` itself, as its browser is not told to add what it has; and the
+ * cookie with a token is not looked at. A ticket gets no ticket, so that it ends when it says.
+ */
+export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
+  const places = withoutCookies(options.places)
+  app.post(url, (request, reply) => issueTicket(request, reply, { ...options, places }))
+  app.options(url, async (request, reply) => answerPreflight(request, reply, options, preflight))
+  app.route({
+    method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
+    url,
+    handler: async (request, reply) => {
+      setOriginHeaders(request, reply, options.resolveClient(request.raw), options)
+      return answerProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' })
+    },
+  })
+}
+
+/** Neither the gateway nor a webhook sees a cookie, which a browser adds to whatever a page sends. */
+function withoutCookies({ clientCertificates, webhook }: CredentialPlaces): CredentialPlaces {
+  const headers = webhook?.headers.filter(name => name.toLowerCase() !== 'cookie') ?? []
+  return { clientCertificates, webhook: webhook && { ...webhook, headers } }
+}
+
+async function issueTicket(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: TicketRouteOptions,
+): Promise<FastifyReply> {
+  const { authenticator, tickets, places } = options
+  const client = admitOrigin(request, reply, options)
+  options.count(client)
+  try {
+    const attempt = attemptOf(request.raw, client, 'http', places)
+    if (attempt.credential?.kind === 'ticket') throw new Ending('identity-refused', { hint: 'a ticket gets no ticket' })
+    const { ticket, expires } = tickets.issue(await authenticator.authenticate(attempt, { requireUser: true }))
+    reply.code(201).header('cache-control', 'no-store')
+    return reply.send({ ticket, expires: new Date(expires).toISOString() })
+  } catch (error) {
+    const challenge = authenticator.challengeFor(request.headers)
+    if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
+    throw error
+  }
+}

@@ -1,0 +1,27 @@
+import { createHash } from 'node:crypto'
+import type { Journal } from '../journal/journal.js'
+
+/** Digests of payloads, by topic. */
+export type Digests = Map<string, string>
+
+/** Those of the retained messages that the journal has: as many as it has topics with state. */
+export async function readDigests(
+  journal: Pick<Journal, 'retained' | 'head'>,
+  topics: readonly string[],
+): Promise<Digests> {
+  const digests: Digests = new Map()
+  for await (const events of journal.retained(topics, { after: 0, through: journal.head })) {
+    for (const { topic, payload } of events) digests.set(topic, digest(payload))
+  }
+  return digests
+}
+
+/** Length and hash of a payload: the same for the same payloads, and for no others. */
+export function digest(payload: Buffer): string {
+  return `${payload.length}:${createHash('sha256').update(payload).digest('base64')}`
+}
+
+/** Whether `known` is the digest of `payload`, which is read only where the length is the same. */
+export function isDigestOf(known: string | undefined, payload: Buffer): boolean {
+  return known?.startsWith(`${payload.length}:`) === true && known === digest(payload)
+}

@@ -1,0 +1,12 @@
+import type { Permissions } from '../access/topic-rules.js'
+import { Ending } from '../base/errors.js'
+
+/**
+ * Sees to it that somebody may listen to all of `filters`.
+ *
+ * @throws {Ending} `topic-refused`, naming the first that they may not
+ */
+export function requirePermitted({ maySubscribe }: Permissions, filters: readonly string[]): void {
+  const refused = filters.find(filter => !maySubscribe(filter))
+  if (refused !== undefined) throw new Ending('topic-refused', { hint: refused })
+}

@@ -1,0 +1,14 @@
+import { Ending, type EndingReason } from '../base/errors.js'
+import type { CloseReason } from '../hub/event-sink.js'
+
+const reasons: Readonly<Record<CloseReason, EndingReason>> = {
+  'too-slow': 'client-too-slow',
+  'journal-unavailable': 'journal-unavailable',
+  'shutting-down': 'shutting-down',
+  complete: 'complete',
+}
+
+/** How a connection ends that the hub has let go of. */
+export function hubEnding(reason: CloseReason): Ending {
+  return new Ending(reasons[reason])
+}

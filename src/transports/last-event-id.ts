@@ -1,0 +1,47 @@
+import type { FastifyRequest } from 'fastify'
+import { type EventId, parseId } from '../journal/event.js'
+import type { Journal } from '../journal/journal.js'
+
+/**
+ * The ids of the last event that a request names: in the header `Last-Event-ID` (HTML Living Standard §9.2.4), and in each query parameter of that
+ * name however it is written (`lastEventId`, `Last-Event-ID`, `last_event_id`), for clients that cannot set headers. Empty ones are left out.
+ *
+ * @param longest characters of each id that are looked at
+ * @returns first that of the header, then those of the query in their order
+ */
+export function lastEventIdsOf(
+  { headers, query }: Pick<FastifyRequest, 'headers' | 'query'>,
+  longest: number,
+): string[] {
+  const parameters = Object.entries(query ?? {}).filter(([name]) => isLastEventId(name))
+  const values: unknown[] = [headers['last-event-id'], ...parameters.flatMap(([, value]) => value)]
+  return values.filter(isNonEmptyText).map(id => id.slice(0, longest))
+}
+
+function isLastEventId(name: string): boolean {
+  return name.length <= 13 && name.replaceAll(/[-_]/g, '').toLowerCase() === 'lasteventid'
+}
+
+function isNonEmptyText(value: unknown): value is string {
+  return typeof value === 'string' && value !== ''
+}
+
+/**
+ * The newest of several cursors: a client may keep an older one in its URL than in its header. Those that the journal has reached come before those
+ * of other journals, and any id before a text that is none; `undefined` where there are none.
+ */
+export function newestCursor(cursors: readonly string[], journal: Pick<Journal, 'epoch' | 'head'>): string | undefined {
+  let newest: { readonly cursor: string; readonly id: EventId | undefined } | undefined
+  for (const cursor of cursors) {
+    const id = parseId(cursor)
+    if (newest === undefined || (id && isNewer(id, newest.id, journal))) newest = { cursor, id }
+  }
+  return newest?.cursor
+}
+
+function isNewer(id: EventId, than: EventId | undefined, { epoch, head }: Pick<Journal, 'epoch' | 'head'>): boolean {
+  if (than === undefined) return true
+  const isReached = (id: EventId): boolean => id.epoch === epoch && id.sequence <= head
+  if (isReached(id) !== isReached(than)) return isReached(id)
+  return id.epoch === than.epoch ? id.sequence > than.sequence : id.epoch > than.epoch
+}

@@ -1,0 +1,36 @@
+import { Ending } from '../../base/errors.js'
+
+/** A poll that waits. */
+export interface OpenPoll {
+  /** Answers it with what there is. */
+  finish(): void
+}
+
+/** The polls that wait, of which there is one at most for each key. */
+export class OpenPolls {
+  readonly #all = new Set<OpenPoll>()
+  readonly #byKey = new Map<string, OpenPoll>()
+  #closed = false
+
+  /** Answers the poll that has the place of a new one. @throws {Ending} `shutting-down` */
+  makeRoom(key: string | undefined): void {
+    if (this.#closed) throw new Ending('shutting-down')
+    if (key !== undefined) this.#byKey.get(key)?.finish()
+  }
+
+  add(poll: OpenPoll, key: string | undefined): void {
+    this.#all.add(poll)
+    if (key !== undefined) this.#byKey.set(key, poll)
+  }
+
+  delete(poll: OpenPoll, key: string | undefined): void {
+    this.#all.delete(poll)
+    if (key !== undefined && this.#byKey.get(key) === poll) this.#byKey.delete(key)
+  }
+
+  /** Answers all, and refuses new ones. */
+  close(): void {
+    this.#closed = true
+    for (const poll of this.#all) poll.finish()
+  }
+}

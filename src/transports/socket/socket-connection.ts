@@ -1,0 +1,263 @@
+import type { Client } from '../../access/client-address.js'
+import { accountOf, networkOf } from '../../access/limits.js'
+import type { ConnectionLog } from '../../base/connection-log.js'
+import { Ending } from '../../base/errors.js'
+import type { Identity } from '../../base/identity.js'
+import { ParameterError } from '../../http/parameters.js'
+import type { CloseReason, Gap, Sink } from '../../hub/event-sink.js'
+import type { HeldFilters } from '../../hub/filter-quota.js'
+import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
+import type { Attendance } from '../../presence/presence.js'
+import type { Beating } from '../heartbeats.js'
+import { hubEnding } from '../hub-errors.js'
+import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
+import type { SocketHouse } from './socket-context.js'
+import { failureOf } from './socket-errors.js'
+import { encodeEnd, encodeGap, messageFrame } from './socket-frames.js'
+import { SocketInbox } from './socket-inbox.js'
+import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js'
+import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
+import type { SocketWire, WireListener } from './socket-writer.js'
+
+/** Length of the messages of one connection that are being done at the same time, in UTF-16 units. */
+const maxUnderWay = 256 * 1024
+/** Wrong messages in a row that end a connection. */
+const maxErrors = 100
+/** Pings without an answer that end it. */
+const maxUnanswered = 2
+
+/** Topic filters in the log line of a socket. */
+const maxLoggedFilters = 10
+
+/** Who is connected, and what they want at first. */
+export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
+  readonly identity: Identity
+  readonly client: Client
+  readonly device: string
+  /** What it listens to, besides its own topic. */
+  readonly filters: readonly string[]
+  readonly log: ConnectionLog
+}
+
+/**
+ * One plain WebSocket: events down, requests up, each answered. It is open until its client goes, or does not answer two
+ * pings, or sends nothing but nonsense; its identity expires; the hub lets go of it; or the gateway shuts down.
+ */
+export class SocketConnection implements Sink, Beating, ConnectionEvents, WireListener {
+  wroteAt = 0
+  readonly #house: SocketHouse
+  readonly #wire: SocketWire
+  readonly #log: ConnectionLog
+  readonly #held: HeldFilters
+  readonly #connection: LiveConnection
+  readonly #attendance: Attendance
+  readonly #subscription: Subscription
+  readonly #requests: SocketRequests
+  readonly #pings: Beating
+  #unanswered = 0
+  readonly #inbox: SocketInbox<string | undefined>
+  /** Whether what comes next depends on what is under way. */
+  #exclusive = false
+  #errors = 0
+  #resume: (() => void) | undefined
+  #closed = false
+
+  /**
+   * Nothing but the welcome is written before this turn of the event loop is over.
+   *
+   * @param makeWire puts it on its WebSocket; nothing may have been read from that
+   * @throws {Ending} `shutting-down`, `filters-too-many`
+   */
+  constructor(house: SocketHouse, order: SocketOrder, makeWire: (listener: WireListener) => SocketWire) {
+    const { push, connections, heartbeats, pings } = house
+    const { identity, client, device, filters, log, ...wanted } = order
+    this.#house = house
+    this.#log = log
+    this.#held = push.filterQuota.hold(accountOf(identity.user, client.address), filters)
+    this.#connection = this.#open(connections, identity)
+    const { id } = this.#connection
+    const topics: OwnTopics = { in: `socket/${id}/in`, out: `socket/${id}/out` }
+    const all = [...new Set([topics.out, ...filters])]
+    this.#attendance = push.presence.enter({
+      ...{ device, user: identity.user, address: client.address },
+      ...{ transport: 'socket', topics: all },
+    })
+    this.#subscription = push.hub.subscribe({ ...wanted, filters: all, device, sink: this })
+    const parts = {
+      connection: this.#connection,
+      subscription: this.#subscription,
+      attendance: this.#attendance,
+      held: this.#held,
+    }
+    this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })
+    this.#pings = { wroteAt: 0, beat: () => this.#ping() }
+    this.#wire = makeWire(this)
+    this.#inbox = new SocketInbox({
+      ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      network: networkOf(client.address),
+      held: house.bodies.budget.open({ address: client.address, user: identity.user }),
+      refuse: ending => this.end(ending),
+      isReady: () => !this.#exclusive,
+      take: text => this.#do(text),
+    })
+    heartbeats.add(this)
+    pings.add(this.#pings)
+    log.setBindings({ socket: id, device })
+    log.info({ topics: filters.slice(0, maxLoggedFilters) }, 'connected')
+    this.#send('welcome', { connection: id, device, topics, heartbeat: push.config.heartbeat / 1000 })
+  }
+
+  #open(connections: SocketHouse['connections'], identity: Identity): LiveConnection {
+    try {
+      return connections.open(identity, this)
+    } catch (error) {
+      this.#held.release()
+      throw error
+    }
+  }
+
+  /** Bytes that wait for the client. */
+  get bufferedBytes(): number {
+    return this.#wire.bufferedBytes
+  }
+
+  write(frames: Buffer): boolean {
+    this.wroteAt = this.#house.heartbeats.tick
+    return this.#wire.write(frames)
+  }
+
+  onDrain(resume: () => void): void {
+    this.#resume = resume
+  }
+
+  gap(gap: Gap): void {
+    this.write(encodeGap(gap))
+  }
+
+  live(): void {
+    this.write(this.#house.places.of(this.#subscription.cursor))
+  }
+
+  close(reason: CloseReason): void {
+    this.end(hubEnding(reason))
+  }
+
+  beat(): void {
+    // What waits is read before this would be, or never. While there is no place yet, there is none to tell.
+    const { cursor } = this.#subscription
+    if (!this.#wire.isFull && cursor !== undefined) this.write(this.#house.places.of(cursor))
+  }
+
+  renewed(identity: Identity): void {
+    const { isLive } = this.#subscription
+    const lost = this.#requests.renewed(identity)
+    if (lost.length === 0) return
+    // What is being read for it may be of these.
+    if (!isLive) return this.end(new Ending('topic-refused', { hint: lost[0]?.slice(0, 256) ?? '' }))
+    this.#send('error', { ...failureOf(new Ending('topic-refused')), topics: lost })
+  }
+
+  received(message: string | Buffer): void {
+    const text = typeof message === 'string' ? message : undefined
+    this.#inbox.push(text, text?.length ?? 0)
+  }
+
+  alive(): void {
+    if (this.#closed) return
+    this.#attendance.seen()
+    this.#unanswered = 0
+    this.#pings.wroteAt = this.#house.pings.tick
+  }
+
+  drained(): void {
+    if (this.#closed) return
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
+    this.#inbox.goOn()
+  }
+
+  over(ending: Ending): void {
+    this.end(ending)
+  }
+
+  end(ending: Ending): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { heartbeats, pings, metrics, queue } = this.#house
+    const { cursor } = this.#subscription
+    heartbeats.delete(this)
+    pings.delete(this.#pings)
+    this.#subscription.close()
+    this.#held.release()
+    // With a thousand filters, that takes some milliseconds; and a hundred may go at the same time.
+    queue.add({
+      work: () => {
+        this.#attendance.leave()
+        return false
+      },
+    })
+    this.#connection.close()
+    this.#inbox.close()
+    this.#wire.write(encodeEnd(ending, cursor))
+    this.#wire.finish(ending)
+    metrics.ended(ending.reason)
+    this.#log[ending.level]({ ...ending.logFields, ...this.#wire.logFields }, ending.detailedText)
+  }
+
+  /** Cuts it off. */
+  destroy(): void {
+    this.#wire.destroy()
+  }
+
+  #ping(): void {
+    // Its pong would not be read.
+    if (this.#wire.isPaused && !this.#wire.isFull) return
+    if (this.#unanswered >= maxUnanswered) return this.end(new Ending('ping-timeout'))
+    this.#unanswered++
+    this.#wire.ping()
+  }
+
+  #do(text: string | undefined): Promise<void> | undefined {
+    let ref: Ref
+    try {
+      if (text === undefined) throw new ParameterError('', 'The message must be text')
+      const value = parseMessage(text, this.#house.bodies.jsonValues)
+      ref = refOf(value)
+      const message = readMessage(value)
+      this.#exclusive = message.type === 'authenticate'
+      return this.#requests
+        .do(message, answer => this.#succeed(ref, answer))
+        .catch(error => this.#fail(ref, error))
+        .finally(() => {
+          if (message.type === 'authenticate') this.#exclusive = false
+        })
+    } catch (error) {
+      this.#fail(ref, error)
+      return undefined
+    }
+  }
+
+  #succeed(ref: Ref, answer: Answer): void {
+    this.#errors = 0
+    this.#send('ok', { ref, ...answer })
+  }
+
+  #fail(ref: Ref, error: unknown): void {
+    if (this.#closed) return
+    const failure = failureOf(error)
+    if (error instanceof Ending) this.#house.metrics.refused(error.reason)
+    this.#send('error', { ref, ...failure })
+    // What is wrong on this side does not count.
+    if (failure.status >= 500) {
+      if (failure.reason === 'internal-error') this.#log.error({ err: error }, 'a message of a socket was not done')
+      return
+    }
+    this.#errors++
+    if (this.#errors >= maxErrors) this.end(new Ending('too-many-errors'))
+  }
+
+  #send(type: string, members: object): void {
+    if (!this.#closed) this.write(messageFrame(type, members))
+  }
+}

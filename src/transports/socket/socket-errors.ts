@@ -1,0 +1,60 @@
+import { STATUS_CODES } from 'node:http'
+import { Ending } from '../../base/errors.js'
+import { ParameterError } from '../../http/parameters.js'
+
+/** What a client is told of a message that was not done: the members of a problem (RFC 9457). */
+export interface Failure {
+  readonly status: number
+  readonly title: string
+  readonly detail: string
+  readonly reason: string
+  /** The member that it is about; left out for the whole message. */
+  readonly parameter?: string
+  /** In seconds. */
+  readonly retryAfter?: number
+}
+
+/** A message that asks for something that is refused, because of one of its members. */
+export class RequestRefusal extends Error {
+  override readonly name = 'RequestRefusal'
+  readonly status: number
+  readonly reason: string
+  readonly parameter: string
+
+  constructor(parameter: string, { status, reason, detail }: Pick<Failure, 'status' | 'reason' | 'detail'>) {
+    super(detail)
+    this.status = status
+    this.reason = reason
+    this.parameter = parameter
+  }
+
+  /** A topic or a filter that is not open to whoever asks. */
+  static ofTopic(parameter: string, topic: string): RequestRefusal {
+    const { httpStatus: status, reason, text: detail } = new Ending('topic-refused', { hint: topic.slice(0, 256) })
+    return new RequestRefusal(parameter, { status, reason, detail })
+  }
+}
+
+/** What to tell a client of an error, whatever it is. */
+export function failureOf(error: unknown): Failure {
+  if (error instanceof ParameterError) {
+    const { statusCode: status, message: detail, parameter } = error
+    return {
+      status,
+      title: titleOf(status),
+      detail,
+      reason: 'invalid-parameter',
+      ...(parameter !== '' && { parameter }),
+    }
+  }
+  if (error instanceof RequestRefusal) {
+    const { status, message: detail, reason, parameter } = error
+    return { status, title: titleOf(status), detail, reason, ...(parameter !== '' && { parameter }) }
+  }
+  const { httpStatus: status, text: detail, reason, retryAfter } = Ending.from(error)
+  return { status, title: titleOf(status), detail, reason, ...(retryAfter !== undefined && { retryAfter }) }
+}
+
+function titleOf(status: number): string {
+  return STATUS_CODES[status] ?? 'Error'
+}

@@ -1,0 +1,230 @@
+import type { Client } from '../../access/client-address.js'
+import { TokenBucket } from '../../access/rate-limits.js'
+import type { Permissions } from '../../access/topic-rules.js'
+import { Ending } from '../../base/errors.js'
+import type { Identity } from '../../base/identity.js'
+import { ParameterError } from '../../http/parameters.js'
+import type { HeldFilters } from '../../hub/filter-quota.js'
+import type { Subscription } from '../../hub/hub.js'
+import { sizeOf } from '../../journal/journal.js'
+import type { Message } from '../../mqtt/message.js'
+import type { Attendance } from '../../presence/presence.js'
+import { levelsOf, topicPredicate } from '../../topics/topic-predicate.js'
+import type { LiveConnection } from '../live-connections.js'
+import { anonymousWait, publisherName, spendAnonymous } from '../publish-pace.js'
+import { receiptJson, refusedTopic, unknownEvent } from '../receipts.js'
+import { withReceipts } from '../with-receipts.js'
+import type { SocketHouse } from './socket-context.js'
+import { RequestRefusal } from './socket-errors.js'
+import type { ClientMessage, MessageOf } from './socket-messages.js'
+
+/** Filters that one connection may have, its own topic not counted; their levels, and their UTF-16 units, together. */
+const [maxFilters, maxLevels, maxLength] = [1000, 10_000, 256 * 1024]
+/** A change is like one request, and like one more for each so many filters there are then: all are looked through. */
+const filtersPerRequest = 100
+
+/** The topics of one connection, for which it needs no rule. */
+export interface OwnTopics {
+  /** What it sends. */
+  readonly in: string
+  /** What is for it. */
+  readonly out: string
+}
+
+/** The connection that asks. */
+export interface Asking {
+  readonly connection: LiveConnection
+  readonly client: Client
+  readonly device: string
+  readonly topics: OwnTopics
+  readonly subscription: Subscription
+  readonly attendance: Attendance
+  /** What counts its filters. */
+  readonly held: HeldFilters
+  /** The filters that it begins with, without its own topic. */
+  readonly filters: readonly string[]
+}
+
+/** What a request is answered with. */
+export type Answer = Readonly<Record<string, unknown>>
+
+/** Does what the messages of one connection ask for. */
+export class SocketRequests {
+  readonly #house: SocketHouse
+  readonly #asking: Asking
+  readonly #bucket: TokenBucket | undefined
+  /** What it will listen to when all changes are made, without its own topic. */
+  readonly #filters: Set<string>
+  #permissions: Permissions
+
+  constructor(house: SocketHouse, asking: Asking) {
+    this.#house = house
+    this.#asking = asking
+    this.#bucket = house.publishes && new TokenBucket(house.publishes)
+    this.#filters = new Set(asking.filters)
+    this.#permissions = house.gate.permissionsOf(asking.connection.identity)
+  }
+
+  /**
+   * Does what a message asks for.
+   *
+   * @param done called once with the answer, in the very moment from which on it is true
+   * @throws {Error} rejects with what `failureOf` reads
+   */
+  async do(message: ClientMessage, done: (answer: Answer) => void): Promise<void> {
+    switch (message.type) {
+      case 'subscribe':
+        return this.#subscribe(message, done)
+      case 'unsubscribe':
+        return this.#unsubscribe(message, done)
+      case 'publish':
+        return done(await this.#publish(message))
+      case 'send':
+        return done(await this.#send({ ...message.message, topic: this.#asking.topics.in }))
+      case 'receipt':
+        return done(await this.#record(message))
+      case 'authenticate':
+        return done(await this.#authenticate(message))
+    }
+  }
+
+  /**
+   * Goes by what a fresh identity of the same user may do.
+   *
+   * @returns the filters that it may not listen to any more, which end
+   */
+  renewed(identity: Identity): readonly string[] {
+    this.#permissions = this.#house.gate.permissionsOf(identity)
+    const lost = [...this.#filters].filter(filter => !this.#permissions.maySubscribe(filter))
+    if (lost.length > 0) void this.#remove(lost, () => {})
+    return lost
+  }
+
+  #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: Answer) => void): Promise<void> {
+    this.#spend(topics.length)
+    const { subscription, attendance, held, topics: own } = this.#asking
+    const refused = topics.findIndex(filter => filter !== own.out && !this.#permissions.maySubscribe(filter))
+    if (refused !== -1) throw RequestRefusal.ofTopic(`topics[${refused}]`, topics[refused] ?? '')
+    const added = new Set(topics.filter(filter => filter !== own.out && !this.#filters.has(filter)))
+    const all = [...this.#filters, ...added]
+    requireRoom(all)
+    held.change(all)
+    for (const filter of added) this.#filters.add(filter)
+    if (added.size > 0) attendance.add([...added])
+    return this.#change(applied => subscription.change({ add: [...added], cursor, applied }), done)
+  }
+
+  #unsubscribe({ topics }: MessageOf<'unsubscribe'>, done: (answer: Answer) => void): Promise<void> {
+    this.#spend(0)
+    return this.#remove(
+      topics.filter(filter => this.#filters.has(filter)),
+      done,
+    )
+  }
+
+  /** Counts a change. @throws {Ending} `too-many-requests` */
+  #spend(added: number): void {
+    this.#house.gate.spend(this.#asking.client, 1 + (this.#filters.size + added) / filtersPerRequest)
+  }
+
+  #remove(filters: readonly string[], done: (answer: Answer) => void): Promise<void> {
+    const { subscription, attendance, held } = this.#asking
+    for (const filter of filters) this.#filters.delete(filter)
+    held.change(this.#filters)
+    if (filters.length > 0) attendance.remove(filters)
+    return this.#change(applied => subscription.change({ remove: filters, applied }), done)
+  }
+
+  /** Resolves when the filters have changed; `done` is called before anything of the new ones comes. */
+  #change(
+    begin: (applied: (filters: readonly string[]) => void) => void,
+    done: (answer: Answer) => void,
+  ): Promise<void> {
+    return new Promise(resolve => {
+      begin(filters => {
+        done({ topics: filters.filter(filter => filter !== this.#asking.topics.out) })
+        resolve()
+      })
+    })
+  }
+
+  async #publish({ message, receipt }: MessageOf<'publish'>): Promise<Answer> {
+    const { topic } = message
+    if (topic !== this.#asking.topics.in && !this.#permissions.mayPublish(topic)) {
+      throw RequestRefusal.ofTopic('topic', topic)
+    }
+    const { receipts, config, publisher } = this.#house.push
+    if (receipt && !topicPredicate(config.topics)(topic)) {
+      throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
+    }
+    this.#pace(message)
+    const by = this.#name
+    const event = await withReceipts(receipts, { message, receipt }, by, () => publisher.publish(message, { by }))
+    return { id: event?.id ?? null }
+  }
+
+  async #send(message: Message): Promise<Answer> {
+    this.#pace(message)
+    const event = await this.#house.push.publisher.publish(message, { by: this.#name })
+    return { id: event?.id ?? null }
+  }
+
+  /** What its messages are counted by. */
+  get #name(): string {
+    const { connection, client } = this.#asking
+    return publisherName({ identity: connection.identity, client })
+  }
+
+  /** @throws {Ending} `publishing-too-fast` */
+  #pace(message: Message): void {
+    const { connection, client } = this.#asking
+    const { anonymousPublishes } = this.#house
+    const caller = { identity: connection.identity, client }
+    const bucket = this.#bucket
+    const wait = Math.max(bucket?.wait() ?? 0, anonymousWait(anonymousPublishes, caller))
+    if (wait > 0) throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+    bucket?.take()
+    spendAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
+  }
+
+  async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {
+    const { receipts } = this.#house.push
+    const { device, topics, connection } = this.#asking
+    const topic = await receipts.topicOf(id)
+    if (topic === undefined) throw new RequestRefusal('id', unknownEvent)
+    if (topic !== topics.out && !this.#permissions.mayRead(topic)) {
+      throw new RequestRefusal('id', refusedTopic)
+    }
+    const { user } = connection.identity
+    const recorded = await receipts.record(id, { device, status, detail, user })
+    if (!recorded) throw new RequestRefusal('id', unknownEvent)
+    return { id, ...receiptJson(recorded.receipt) }
+  }
+
+  async #authenticate({ token }: MessageOf<'authenticate'>): Promise<Answer> {
+    const { gate, connections } = this.#house
+    const { connection, client } = this.#asking
+    gate.spend(client, 1)
+    const identity = await gate.identifyToken(token, client)
+    connections.renew(connection.id, identity)
+    return { expires: identity.expires === undefined ? null : new Date(identity.expires).toISOString() }
+  }
+}
+
+/** Sees to it that one connection does not have too many filters. @throws {ParameterError} */
+function requireRoom(filters: readonly string[]): void {
+  let [levels, length] = [0, 0]
+  for (const filter of filters) {
+    levels += levelsOf(filter)
+    length += filter.length
+  }
+  const problem =
+    filters.length > maxFilters
+      ? `become more than ${maxFilters}`
+      : levels > maxLevels
+        ? `have more than ${maxLevels} levels`
+        : length > maxLength
+          ? `have more than ${maxLength} characters`
+          : undefined
+  if (problem !== undefined) throw new ParameterError('topics', `topics must not ${problem} in all`)
+}

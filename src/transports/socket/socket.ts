@@ -1,0 +1,170 @@
+import type { IncomingMessage } from 'node:http'
+import { z } from 'zod'
+import type { ClientResolver } from '../../access/client-address.js'
+import type { Rate } from '../../access/rate-limits.js'
+import { Ending } from '../../base/errors.js'
+import { anonymous, type Identity } from '../../base/identity.js'
+import { ParameterError, readValue } from '../../http/parameters.js'
+import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
+import { requirePermitted } from '../authorize-subscribe.js'
+import { deviceOf } from '../device.js'
+import { Heartbeats } from '../heartbeats.js'
+import { SharedBytes } from '../memoized-buffer.js'
+import type { Operation } from '../operation.js'
+import { subscribeFields } from '../subscribe-query.js'
+import type { DeliveryOptions } from '../transport-context.js'
+import { SocketConnection, type SocketOrder } from './socket-connection.js'
+import type { SocketHouse } from './socket-context.js'
+import { encodeLive, socketEncoder } from './socket-frames.js'
+import { SocketWire } from './socket-writer.js'
+import { offeredBy, WebSockets } from './web-sockets.js'
+
+const path = '/v1/socket'
+
+/** What is spoken here, where a client offers anything. */
+const subprotocol = 'mqway'
+
+/** Milliseconds of silence after which a client is asked whether it is there. */
+const defaultPingInterval = 30_000
+
+const query = z.object({ ...subscribeFields, topic: subscribeFields.topic.optional() })
+
+/** `GET /v1/socket` */
+export const socketOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path,
+    summary: 'A WebSocket with JSON in text frames, both ways (PROTOCOL.md); no subprotocol, or mqway',
+    query,
+    responses: {
+      101: { description: 'The first message is the welcome' },
+      426: { description: 'Not a handshake of WebSocket version 13', type: 'text/plain' },
+    },
+  },
+]
+
+export interface SocketOptions extends DeliveryOptions {
+  readonly resolveClient: ClientResolver
+  /** Messages that one connection may publish; left out for any number. */
+  readonly publishes?: Rate | undefined
+  /** How long a client may take to answer a close frame, in milliseconds. */
+  readonly closeTimeout: number
+  /** Milliseconds; default: 30,000. */
+  readonly pingInterval?: number
+}
+
+/** The endpoint of plain WebSockets. */
+export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
+  /** How many are open. */
+  readonly size: number
+  /** Bytes that wait for clients. */
+  readonly bufferedBytes: number
+  check(request: IncomingMessage): void
+  /** @throws {ParameterError | Ending} `topic-refused` */
+  checkQuery(request: IncomingMessage, identity: Identity): void
+  /**
+   * Ends all that are open, each with its cursor. Idempotent.
+   *
+   * @param grace milliseconds after which those that have not closed are cut off
+   */
+  close(grace: number): Promise<void>
+}
+
+/** Makes `GET /v1/socket`: plain WebSockets, with JSON in text frames. Whoever leads handshakes here has let them in. */
+export function createSocketRoute(options: SocketOptions): SocketRoute {
+  return new Route(options)
+}
+
+class Route implements SocketRoute {
+  readonly #house: SocketHouse
+  readonly #resolveClient: ClientResolver
+  readonly #sockets: WebSockets
+
+  constructor({ resolveClient, publishes, closeTimeout, pingInterval, ...options }: SocketOptions) {
+    this.#house = {
+      ...options,
+      publishes,
+      closeTimeout,
+      heartbeats: new Heartbeats(options.push.config.heartbeat),
+      pings: new Heartbeats(pingInterval ?? defaultPingInterval),
+      places: new SharedBytes(encodeLive),
+    }
+    this.#resolveClient = resolveClient
+    this.#sockets = new WebSockets({ maxPayload: options.bodies.limit, subprotocol })
+  }
+
+  get size(): number {
+    return this.#sockets.size
+  }
+
+  get bufferedBytes(): number {
+    return this.#sockets.bufferedBytes
+  }
+
+  matches(candidate: string): boolean {
+    return candidate === path || candidate === `${path}/`
+  }
+
+  check(request: IncomingMessage): void {
+    // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
+    if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
+    const offered = offeredBy(request)
+    if (offered.length > 0 && !offered.includes(subprotocol)) {
+      throw new Ending('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
+    }
+    readSocketQuery(request)
+  }
+
+  checkQuery(request: IncomingMessage, identity: Identity): void {
+    const { topic: filters = [] } = parseSocketQuery(request)
+    requirePermitted(this.#house.gate.permissionsOf(identity), filters)
+  }
+
+  accept(upgrade: Upgrade): void {
+    const { request, peer, log } = upgrade
+    this.check(request)
+    const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
+    const identity = peer.identity ?? anonymous
+    requirePermitted(this.#house.gate.permissionsOf(identity), filters)
+    const order: SocketOrder = {
+      ...{ identity, filters, log },
+      client: this.#resolveClient(request),
+      device: deviceOf(identity, device),
+      encode: socketEncoder({ json }),
+      ...(cursor !== undefined && { cursor }),
+      ...(last !== undefined && { last }),
+    }
+    const { bodies, closeTimeout } = this.#house
+    this.#sockets.accept(upgrade, (webSocket, connection) => {
+      const held = bodies.budget.open({ address: order.client.address, user: identity.user })
+      const wire = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
+      return new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
+    })
+  }
+
+  close(grace: number): Promise<void> {
+    return this.#sockets.close(grace)
+  }
+}
+
+/** @throws {Ending} `invalid-parameter` */
+function readSocketQuery(request: IncomingMessage): z.output<typeof query> {
+  try {
+    return parseSocketQuery(request)
+  } catch (error) {
+    if (error instanceof ParameterError) throw new Ending('invalid-parameter', { hint: error.message })
+    throw error
+  }
+}
+
+/** @throws {ParameterError} */
+function parseSocketQuery({ url = '' }: IncomingMessage): z.output<typeof query> {
+  const given = new Map<string, string[]>()
+  for (const [name, value] of new URLSearchParams(url.split('?').slice(1).join('?'))) {
+    const values = given.get(name)
+    if (values) values.push(value)
+    else given.set(name, [value])
+  }
+  const entries = [...given].map(([name, values]) => [name, values.length === 1 ? values[0] : values])
+  return readValue(query, Object.fromEntries(entries))
+}

@@ -1,0 +1,17 @@
+import type { Ending } from '../../base/errors.js'
+import { oneLineJson } from '../../base/one-line-json.js'
+import type { Gap } from '../../hub/event-sink.js'
+import type { StreamLanguage } from './event-stream.js'
+
+/** Something is missing here. */
+function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
+  return Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`)
+}
+
+/** The last thing that a client is told. */
+function encodeEnd({ reason, text: detail }: Ending): Buffer {
+  return Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`)
+}
+
+/** As events with names of their own: whoever listens to nothing but messages does not hear of them. */
+export const namedWords: StreamLanguage = { gap: encodeGap, end: encodeEnd }

@@ -1,0 +1,175 @@
+import { Ending } from '../../base/errors.js'
+import type { Identity } from '../../base/identity.js'
+import type { Caller } from '../../http/api-gate.js'
+import type { CloseReason, Gap, Sink } from '../../hub/event-sink.js'
+import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
+import type { Attendance } from '../../presence/presence.js'
+import { requirePermitted } from '../authorize-subscribe.js'
+import type { Beating, Heartbeats } from '../heartbeats.js'
+import { holdSubscriber } from '../hold-subscriber.js'
+import { hubEnding } from '../hub-errors.js'
+import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
+import type { SharedBytes } from '../memoized-buffer.js'
+import type { StreamWire } from '../stream-writer.js'
+import type { DeliveryOptions } from '../transport-context.js'
+
+/** How long a client has to take its last bytes, in milliseconds. */
+const lingerTime = 2000
+
+/** Topic filters in the log line of a stream. */
+const maxLoggedFilters = 10
+
+/** How a stream says what is no event. */
+export interface StreamLanguage {
+  gap(gap: Gap): Buffer
+  /** The last thing that a client is told; `cursor` is where it would go on. */
+  end(ending: Ending, cursor?: string): Buffer
+}
+
+/** What all event streams of one kind share. */
+export interface StreamHouse extends DeliveryOptions {
+  readonly language: StreamLanguage
+  readonly heartbeats: Heartbeats
+  /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
+  readonly endsWhenSilent?: boolean
+  /** The event that moves the id that a client comes back with. */
+  readonly places: SharedBytes
+  /** The bytes that show that a stream is alive. */
+  readonly heartbeat: Buffer
+  /** Whether `places` come in silence, too, where the id has moved. Default: false. */
+  readonly tellsPlaceInSilence?: boolean
+}
+
+/** Who wants a stream, and of what. */
+export interface StreamOrder
+  extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last' | 'limit'>,
+    Omit<StreamWire, 'begin'> {
+  readonly caller: Caller
+  readonly device: string
+}
+
+/**
+ * One event stream that is open. It counts as a connection and is present until it ends: when its client goes, its
+ * identity expires or may not listen any more, the hub lets go of it, or the gateway shuts down.
+ */
+export class EventStream implements Sink, Beating, ConnectionEvents {
+  wroteAt = 0
+  readonly #house: StreamHouse
+  readonly #body: StreamWire['body']
+  readonly #filters: readonly string[]
+  readonly #address: string
+  readonly #release: () => void
+  readonly #connection: LiveConnection
+  readonly #attendance: Attendance
+  readonly #subscription: Subscription
+  /** The cursor that its client was last told of in an event of its own. */
+  #told: string | undefined
+  readonly #startedAt = performance.now()
+  #bytesOut = 0
+  #closed = false
+
+  /**
+   * Nothing is written to it before this turn of the event loop is over.
+   *
+   * @throws {Ending} as `holdSubscriber`, and `shutting-down`
+   */
+  constructor(house: StreamHouse, order: StreamOrder) {
+    const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
+    const { connections, push, heartbeats } = house
+    const { user } = caller.identity
+    this.#house = house
+    this.#body = body
+    this.#filters = filters
+    this.#address = caller.client.address
+    this.#release = holdSubscriber(house, caller, filters)
+    try {
+      this.#connection = connections.open(caller.identity, this)
+    } catch (error) {
+      this.#release()
+      throw error
+    }
+    this.#attendance = push.presence.enter({ device, user, address: this.#address, transport: 'sse', topics: filters })
+    this.#subscription = push.hub.subscribe({ filters, encode, cursor, last, limit, device, sink: this })
+    heartbeats.add(this)
+    peer.on('close', () => this.#end(new Ending('client-closed')))
+    const fields = { device, topics: filters.slice(0, maxLoggedFilters) }
+    house.log.info({ ...this.#logFields, ...fields }, 'an event stream connected')
+  }
+
+  /** What a client names it by. */
+  get id(): string {
+    return this.#connection.id
+  }
+
+  write(data: Buffer): boolean {
+    const body = this.#body
+    this.wroteAt = this.#house.heartbeats.tick
+    this.#bytesOut += data.length
+    body.write(data)
+    return body.writableLength <= body.writableHighWaterMark
+  }
+
+  onDrain(resume: () => void): void {
+    this.#body.once('drain', resume)
+  }
+
+  gap(gap: Gap): void {
+    this.write(this.#house.language.gap(gap))
+  }
+
+  live(): void {
+    this.#told = this.#subscription.cursor
+    this.write(this.#house.places.of(this.#told))
+  }
+
+  beat(): void {
+    // What waits is read before this would be, or never.
+    if (this.#body.writableNeedDrain) return
+    const { endsWhenSilent, heartbeat, tellsPlaceInSilence } = this.#house
+    if (endsWhenSilent) return this.end(new Ending('complete'))
+    this.write(heartbeat)
+    const { cursor } = this.#subscription
+    if (tellsPlaceInSilence && cursor !== undefined && cursor !== this.#told) this.live()
+    this.#attendance.seen()
+  }
+
+  close(reason: CloseReason): void {
+    this.end(hubEnding(reason))
+  }
+
+  renewed(identity: Identity): void {
+    try {
+      requirePermitted(this.#house.gate.permissionsOf(identity), this.#filters)
+    } catch (error) {
+      this.end(Ending.from(error))
+    }
+  }
+
+  end(ending: Ending): void {
+    if (!this.#end(ending)) return
+    const body = this.#body.end(this.#house.language.end(ending, this.#subscription.cursor))
+    const timer = setTimeout(() => body.destroy(), lingerTime).unref()
+    body.once('close', () => clearTimeout(timer))
+  }
+
+  /** Lets go of everything but the wire; `false` where that has been done. */
+  #end({ reason, level, logFields, detailedText }: Ending): boolean {
+    if (this.#closed) return false
+    this.#closed = true
+    const { heartbeats, metrics, log } = this.#house
+    heartbeats.delete(this)
+    this.#subscription.close()
+    this.#attendance.leave()
+    this.#connection.close()
+    this.#release()
+    metrics.ended(reason)
+    const seconds = Math.round(performance.now() - this.#startedAt) / 1000
+    log[level]({ ...this.#logFields, ...logFields, seconds, bytesOut: this.#bytesOut }, detailedText)
+    return true
+  }
+
+  get #logFields(): { peer: string; stream: string; user: string | undefined } {
+    const { id, identity } = this.#connection
+    return { peer: this.#address, stream: id, user: identity.user }
+  }
+}

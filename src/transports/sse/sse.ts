@@ -1,0 +1,110 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import { KnownQueries } from '../../http/query-cache.js'
+import { requirePermitted } from '../authorize-subscribe.js'
+import { registerOtherMethods } from '../buffered-body-routes.js'
+import { deviceOf } from '../device.js'
+import { Heartbeats } from '../heartbeats.js'
+import { lastEventIdsOf, newestCursor } from '../last-event-id.js'
+import { SharedBytes } from '../memoized-buffer.js'
+import type { Operation } from '../operation.js'
+import { beginAnswer, wireOf } from '../stream-writer.js'
+import { flag, longestCursor, subscribeFields } from '../subscribe-query.js'
+import type { DeliveryOptions } from '../transport-context.js'
+import { namedWords } from './control-events.js'
+import { EventStream, type StreamHouse } from './event-stream.js'
+import { encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
+import { answerPassingRefusal, asksForEventStream, commentLine, streamHeaders } from './stream-form.js'
+
+const url = '/v1/events'
+
+const query = z.object({
+  ...subscribeFields,
+  lastEventId: subscribeFields.cursor.describe(
+    'The same as cursor, and as the header Last-Event-ID: the newest counts',
+  ),
+  last_event_id: subscribeFields.cursor.describe('The same as lastEventId'),
+  enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
+})
+
+interface EventsHouse extends StreamHouse {
+  readonly queries: KnownQueries<z.output<typeof query>>
+}
+
+/** `GET /v1/events` */
+export const eventsOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path: url,
+    summary: 'An event stream for EventSource (text/event-stream): what is there, and then what comes',
+    query,
+    headers: {
+      'Last-Event-ID': 'The id of the last event that is known; of this and those in the query, the newest counts',
+    },
+    responses: {
+      200: { description: 'The stream; it ends when the gateway or the client says so', type: 'text/event-stream' },
+    },
+  },
+]
+
+const eventsHeaders = { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' }
+
+/** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
+export function registerEvents(app: FastifyInstance, options: DeliveryOptions): void {
+  const { gate, push } = options
+  const house: EventsHouse = {
+    ...options,
+    queries: new KnownQueries(query, { longestCursor, remembered: 256 }),
+    heartbeats: new Heartbeats(push.config.heartbeat),
+    places: new SharedBytes(encodePlace),
+    heartbeat: Buffer.from(commentLine),
+    tellsPlaceInSilence: true,
+    language: namedWords,
+  }
+  app.get(url, (request, reply) => answerEvents(request, reply, house))
+  registerOtherMethods(app, {
+    gate,
+    url,
+    allowed: ['GET', 'HEAD'],
+    headers: 'authorization, cache-control, last-event-id',
+  })
+}
+
+/** Opens a stream. Clients that ask for an event stream get refusals that will pass as one that ends at once. */
+async function answerEvents(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
+  try {
+    return await openStream(request, reply, house)
+  } catch (error) {
+    if (!asksForEventStream(request)) throw error
+    return answerPassingRefusal(request, reply, error, { ...house, headers: eventsHeaders })
+  }
+}
+
+async function openStream(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
+  const { gate, push } = house
+  const { heartbeat } = push.config
+  const caller = await gate.admit(request, reply)
+  const { topic: filters, enveloped, json, last, ...given } = house.queries.read(request)
+  requirePermitted(caller.permissions, filters)
+  // The client may have gone while it was found out who it is.
+  if (request.raw.socket.destroyed || request.method === 'HEAD') {
+    beginAnswer(reply, eventsHeaders).end()
+    return reply
+  }
+  const lastEventIds = lastEventIdsOf(request, longestCursor)
+  const cursor = newestCursor([...lastEventIds, ...(given.cursor === undefined ? [] : [given.cursor])], push.journal)
+  const device = deviceOf(caller.identity, given.device)
+  const { body, peer, begin } = wireOf(request, reply, 2 * heartbeat)
+  const stream = new EventStream(house, {
+    caller,
+    device,
+    filters,
+    encode: streamEncoder({ enveloped, json }),
+    cursor,
+    last,
+    body,
+    peer,
+  })
+  begin(eventsHeaders, streamStart({ connection: stream.id, device, heartbeat: heartbeat / 1000 }))
+  return reply
+}

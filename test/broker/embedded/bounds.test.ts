@@ -1,0 +1,176 @@
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { createLog } from '../../../src/base/log.js'
+import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
+import { Store } from '../../../src/broker/embedded/persistence.js'
+import { Sessions } from '../../../src/broker/embedded/sessions.js'
+import { memoryBase } from '../../../src/broker/embedded/storage-backend.js'
+import { limits as defaults } from './limits.js'
+import { connect, type Session, somePeer } from './mqtt-session.js'
+import { connectRaw } from './raw-session.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+const warnings: string[] = []
+log.warn = (...args: unknown[]) => {
+  warnings.push(String(args.at(-1)))
+}
+const limits = { ...defaults, maxQueuedMessages: 3, maxRetainedMessages: 4 }
+const sleeper = { clientId: 'sleeper', clean: false }
+const onError = (error: unknown) => expect.unreachable(String(error))
+
+describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
+  let directory: string
+  let broker: EmbeddedBroker
+  let publisher: Session
+  const start = async (more: Partial<typeof limits> | { sessionExpiry?: number } = {}): Promise<void> => {
+    broker = await createEmbedded({ ...limits, data: kept === 'disk' ? directory : 'none', ...more }, log)
+    publisher = await connect(broker)
+  }
+  const stop = async (): Promise<void> => {
+    await publisher.end()
+    await broker.close()
+  }
+  const publish = async (...payloads: string[]): Promise<void> => {
+    for (const payload of payloads) await publisher.publish('line', payload, { qos: 1 })
+  }
+  /** Lets the sleeper subscribe, and go. */
+  const fallAsleep = async (): Promise<void> => {
+    const session = await connect(broker, sleeper)
+    await session.subscribe('line', 1)
+    await session.end()
+    // The publisher alone is left.
+    await vi.waitUntil(() => broker.figures().connected === 1)
+  }
+  /** Lets the sleeper come back, and take all there is. */
+  const wake = async (): Promise<string[]> => {
+    const session = await connect(broker, sleeper)
+    await publish('end')
+    const received: string[] = []
+    for (let text = await session.text(); text !== 'end'; text = await session.text()) received.push(text)
+    await session.end()
+    await vi.waitUntil(() => broker.figures().connected === 1)
+    return received
+  }
+
+  beforeEach(async () => {
+    warnings.length = 0
+    directory = await mkdtemp(join(tmpdir(), 'mqway-'))
+    await start()
+  })
+  afterEach(async () => {
+    await stop()
+    await rm(directory, { recursive: true })
+  })
+
+  it('a full queue keeps the old messages and drops the new ones, which is counted, and logged once', async () => {
+    await fallAsleep()
+    await publish('1', '2', '3', '4', '5')
+    expect(broker.figures().publishesDropped).toBe(2)
+    expect(warnings).toEqual([
+      '3 messages wait for the session (mqtt.maxQueuedMessages); further ones for it are dropped',
+    ])
+    expect(await wake()).toEqual(['1', '2', '3'])
+    await publish('6', '7', '8', '9')
+    expect(await wake()).toEqual(['6', '7', '8'])
+    expect(warnings).toHaveLength(1)
+  })
+
+  it('a client that is connected gets more than that at once', async () => {
+    const session = await connect(broker, sleeper)
+    await session.subscribe('line', 1)
+    await Promise.all(Array.from({ length: 100 }, (_, index) => publish(String(index))))
+    for (let index = 0; index < 100; index++) expect(await session.text()).toBe(String(index))
+    await session.end()
+  })
+
+  it('a client that wants no session has nothing left of the one it had', async () => {
+    await fallAsleep()
+    await publish('1', '2')
+    const clean = await connect(broker, { clientId: 'sleeper', clean: true })
+    await clean.end()
+    const { session, sessionPresent } = await connectRaw(broker, sleeper)
+    expect(sessionPresent).toBe(false)
+    await session.end()
+    await fallAsleep()
+    expect(await wake()).toEqual([])
+  })
+
+  it('a message for one topic too many is delivered and not retained; a topic that is cleared makes room', async () => {
+    const reader = await connect(broker)
+    await reader.subscribe('state/#', 1)
+    const retain = (topic: string, payload: string) => publisher.publish(topic, payload, { qos: 1, retain: true })
+    for (const name of ['a', 'b', 'c', 'd', 'a']) await retain(`state/${name}`, name)
+    for (const name of ['a', 'b', 'c', 'd', 'a']) expect(await reader.text()).toBe(name)
+    expect(warnings).toHaveLength(1)
+    await retain('state/b', '')
+    await retain('state/d', 'd')
+    const late = await connect(broker)
+    await late.subscribe('state/#', 1)
+    expect([await late.text(), await late.text()].sort()).toEqual(['a', 'd'])
+    await Promise.all([reader.end(), late.end()])
+  })
+
+  if (kept === 'memory') return
+
+  it('a queue that was full before a restart is full after it', async () => {
+    await fallAsleep()
+    await publish('1', '2')
+    await stop()
+    await start()
+    await publish('3', '4')
+    expect(await wake()).toEqual(['1', '2', '3'])
+  })
+
+  it('a session whose client stays away too long ends, with what waits in it', async () => {
+    await fallAsleep()
+    await publish('1')
+    await stop()
+    await start({ sessionExpiry: 0 })
+    const { session, sessionPresent } = await connectRaw(broker, sleeper)
+    expect(sessionPresent).toBe(false)
+    await session.end()
+    await fallAsleep()
+    expect(await wake()).toEqual([])
+  })
+})
+
+describe('sessions', () => {
+  it('do not end while their client is connected, also where another connection took its place', () => {
+    const base = memoryBase(new MemoryPersistence())
+    const sessions = new Sessions({
+      base,
+      limits: { ...limits, sessionExpiry: 0 },
+      end: async () => {},
+      log,
+      onError,
+    })
+    const [first, second] = [{ id: 'sleeper' }, { id: 'sleeper' }]
+    sessions.open('sleeper')
+    sessions.connected(first)
+    sessions.connected(second)
+    sessions.disconnected(first)
+    expect([...sessions.expired()]).toEqual([])
+    sessions.disconnected(second)
+    expect([...sessions.expired()]).toEqual(['sleeper'])
+  })
+})
+
+it('a message of QoS 2 that waits for PUBREL is kept without its payload', async () => {
+  const persistence = new MemoryPersistence()
+  const store = new Store({ base: memoryBase(persistence), limits, log, onError })
+  const packet = { cmd: 'publish', topic: 't', qos: 2, messageId: 7, dup: false, retain: false } as const
+  await store.incomingStorePacket({ id: 'c' }, { ...packet, payload: Buffer.alloc(1_000_000) })
+  expect((await persistence.incomingGetPacket({ id: 'c' }, { ...packet, payload: '' })).payload).toHaveLength(0)
+})
+
+it('a connection without a CONNECT ends when it was told, and not at a time of the library’s own', async () => {
+  const broker = await createEmbedded({ ...limits, connectTimeout: 50, data: 'none' }, log)
+  const stream = await broker.open(somePeer)
+  await once(stream.resume(), 'end')
+  stream.destroy()
+  await broker.close()
+})

@@ -1,0 +1,140 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createLog } from '../../../src/base/log.js'
+import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
+import { Store } from '../../../src/broker/embedded/persistence.js'
+import { memoryBase } from '../../../src/broker/embedded/storage-backend.js'
+import { MemorySubscriptions, type StoredSubscriptions } from '../../../src/broker/embedded/stored-subscriptions.js'
+import { limits } from './limits.js'
+import { connect } from './mqtt-session.js'
+import { connectRaw } from './raw-session.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+const refused = 0x80
+
+describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
+  let directory: string
+  let broker: EmbeddedBroker
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'mqway-'))
+    broker = await createEmbedded({ ...limits, data: kept === 'disk' ? directory : 'none' }, log)
+  })
+  afterEach(async () => {
+    await broker.close()
+    await rm(directory, { recursive: true })
+  })
+
+  it.each([true, false])('end at the limit, clean=%s: the rest of a packet, and later ones, get 0x80', async clean => {
+    const { session } = await connectRaw(broker, { clientId: 'greedy', clean })
+    const filters = Array.from({ length: 1500 }, (_, index) => `t/${index}`)
+    expect(await session.subscribe(filters)).toEqual(filters.map((_, index) => (index < 1000 ? 1 : refused)))
+    expect(await session.subscribe(['one/more', 't/7'])).toEqual([refused, 1])
+    session.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ['t/7'] })
+    expect(await session.next()).toMatchObject({ cmd: 'unsuback' })
+    expect(await session.subscribe(['one/more', 't/7'])).toEqual([1, refused])
+    await session.end()
+  })
+
+  it('with a wildcard in the wrong place get 0x80, the others beside them are granted and restored', async () => {
+    const { session } = await connectRaw(broker, { clientId: 'sloppy', clean: false })
+    expect(await session.subscribe(['a+', 'fine', 'a#'])).toEqual([refused, 1, refused])
+    await session.end()
+    const publisher = await connect(broker)
+    await publisher.publish('fine', 'kept', { qos: 1 })
+    const again = await connectRaw(broker, { clientId: 'sloppy', clean: false })
+    expect(again.sessionPresent).toBe(true)
+    expect(await again.session.next()).toMatchObject({ cmd: 'publish', topic: 'fine' })
+    await Promise.all([again.session.end(), publisher.end()])
+  })
+
+  it('may be none: the session is there all the same', async () => {
+    const first = await connectRaw(broker, { clientId: 'quiet', clean: false })
+    expect(first.sessionPresent).toBe(false)
+    await first.session.end()
+    const second = await connectRaw(broker, { clientId: 'quiet', clean: false })
+    expect(second.sessionPresent).toBe(true)
+    expect(await second.session.subscribe(['$mqway/none'])).toEqual([refused])
+    await second.session.end()
+  })
+
+  it('of a session bring a retained message of QoS 2 to the end of its handshake', async () => {
+    const publisher = await connect(broker)
+    await publisher.publish('state', 'kept', { qos: 2, retain: true })
+    const { session } = await connectRaw(broker, { clientId: 'reader', clean: false })
+    await session.subscribe(['state'], 2)
+    const packet = await session.next()
+    const messageId = packet?.cmd === 'publish' ? packet.messageId : undefined
+    session.send({ cmd: 'pubrec', messageId: messageId ?? 0 })
+    expect(await session.next()).toMatchObject({ cmd: 'pubrel', messageId })
+    session.send({ cmd: 'pubrec', messageId: 4711 })
+    expect(await session.next()).toMatchObject({ cmd: 'pubrel', messageId: 4711 })
+    await Promise.all([session.end(), publisher.end()])
+  })
+
+  it.each([
+    ['`#` in the middle', 'a/#/b'],
+    ['too many levels', '/'.repeat(60_000)],
+  ])('with %s end the connection; the client may come back', async (_, filter) => {
+    const { session } = await connectRaw(broker, { clientId: 'wrong', clean: false })
+    expect(await session.subscribe(['fine', filter])).toBeUndefined()
+    const again = await connectRaw(broker, { clientId: 'wrong', clean: false })
+    expect(again.sessionPresent).toBeDefined()
+    await again.session.end()
+  })
+})
+
+describe('the store', () => {
+  const client = { id: 'client' }
+  const storeOn = (subscriptions: StoredSubscriptions) => {
+    const base = { ...memoryBase(new MemoryPersistence()), subscriptions }
+    return new Store({ base, limits, log, onError: error => expect.unreachable(String(error)) })
+  }
+
+  it('writes the filters of one SUBSCRIBE once, though it is asked once for each of them', async () => {
+    let writes = 0
+    class Counting extends MemorySubscriptions {
+      override add(...args: Parameters<MemorySubscriptions['add']>): Promise<void> {
+        writes++
+        return super.add(...args)
+      }
+    }
+    const store = storeOn(new Counting())
+    const subscriptions = Array.from({ length: 100 }, (_, index) => ({ topic: `t/${index}`, qos: 1 as const }))
+    await Promise.all(subscriptions.map(() => store.addSubscriptions(client, subscriptions)))
+    expect(writes).toBe(1)
+    expect(await store.subscriptionsByTopic('t/7')).toMatchObject([{ clientId: 'client', topic: 't/7', qos: 1 }])
+  })
+
+  it('queues for nothing that could not be stored', async () => {
+    class Full extends MemorySubscriptions {
+      override add(): Promise<void> {
+        return Promise.reject(new Error('disk full'))
+      }
+    }
+    const store = storeOn(new Full())
+    await expect(store.addSubscriptions(client, [{ topic: 'a', qos: 1 }])).rejects.toThrow('disk full')
+    expect(await store.subscriptionsByTopic('a')).toEqual([])
+  })
+
+  it('skips what an earlier version stored and nobody can subscribe to', async () => {
+    const stored = new MemorySubscriptions()
+    await stored.add(client, [
+      { topic: 'a/#/b', qos: 1 },
+      { topic: 'fine', qos: 1 },
+    ])
+    const store = storeOn(stored)
+    expect(await store.subscriptionsByClient(client)).toMatchObject([{ topic: 'fine' }])
+  })
+
+  it('does not queue for a filter that was unsubscribed right after', async () => {
+    const store = storeOn(new MemorySubscriptions())
+    await Promise.all([
+      store.addSubscriptions(client, [{ topic: 'a', qos: 1 }]),
+      store.removeSubscriptions(client, ['a']),
+    ])
+    expect(await store.subscriptionsByTopic('a')).toEqual([])
+  })
+})

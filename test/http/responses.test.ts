@@ -1,0 +1,20 @@
+import { fastify } from 'fastify'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Ending } from '../../src/base/errors.js'
+import { answerEnding } from '../../src/http/problem.js'
+
+describe('an answer that says what is wrong', () => {
+  it.each([
+    { accept: 'text/html', type: 'text/html', text: 'a &lt;script&gt;&amp;amp;' },
+    { accept: '*/*', type: 'text/plain', text: 'a <script>&amp;' },
+  ])('has nothing in it that a browser would run, where it asks for $accept', async ({ accept, type, text }) => {
+    const app = fastify()
+    onTestFinished(() => app.close())
+    const ending = new Ending('topic-refused', { hint: 'a <script>&amp;' })
+    app.get('/', async (request, reply) => answerEnding(request, reply, ending))
+    const answer = await app.inject({ url: '/', headers: { accept } })
+    expect(answer.statusCode).toBe(403)
+    expect(answer.headers['content-type']).toMatch(new RegExp(`^${type}`))
+    expect(answer.body).toContain(`This topic is not open to you: ${text}.`)
+  })
+})

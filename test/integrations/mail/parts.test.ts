@@ -1,0 +1,132 @@
+import fc from 'fast-check'
+import { describe, expect, it, test } from 'vitest'
+import { createLog } from '../../../src/base/log.js'
+import { parseSmtpUrl } from '../../../src/config/notify.js'
+import { parseTemplate } from '../../../src/config/templates.js'
+import { NotifyBook } from '../../../src/integrations/mail/mail-queue.js'
+import { oneLine } from '../../../src/integrations/mail/rules.js'
+import { isDue, nextMailAt, retryDelay } from '../../../src/integrations/mail/schedule.js'
+import { MemoryReceiptStore } from '../../../src/receipts/memory-store.js'
+
+describe('a template', () => {
+  it.each([
+    ['plain', [{ text: 'plain' }]],
+    ['{topic}: {json.a.b}', [{ name: 'topic' }, { text: ': ' }, { member: ['a', 'b'] }]],
+    ['{{x}}', [{ text: '{' }, { text: 'x' }, { text: '}' }]],
+    ['{unknown}', undefined],
+    ['{topic', undefined],
+    ['a}', undefined],
+    ['{}', undefined],
+  ])('%j is %j', (text, parts) => {
+    expect(parseTemplate(text)).toEqual(parts)
+  })
+
+  it('gives any text back in which each brace is there twice', () => {
+    fc.assert(
+      fc.property(fc.string(), text => {
+        const parts = parseTemplate(text.replaceAll('{', '{{').replaceAll('}', '}}'))
+        expect(parts?.map(part => ('text' in part ? part.text : '?')).join('')).toBe(text)
+      }),
+    )
+  })
+})
+
+test('a subject is one line, whatever comes', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: fc.constantFrom('a', '\r', '\n', '\u2028', '\u0085', '\0', '\t', '😀') }), text => {
+      expect(oneLine(text)).not.toMatch(/[\p{Cc}\u2028\u2029]/u)
+    }),
+  )
+})
+
+test('a mail is made after it was collected for, and not because of a clock that was put right since', () => {
+  const pace = { first: 1000, collect: 10, sent: [], atMost: { count: 2, per: 100 } }
+  expect(nextMailAt(1005, pace)).toBe(1010)
+  expect(nextMailAt(1005, { ...pace, sent: [900, 950] })).toBe(1010)
+  expect(nextMailAt(1005, { ...pace, sent: [950, 990] })).toBe(1050)
+  expect(nextMailAt(500, pace)).toBe(500)
+  expect(nextMailAt(500, { ...pace, sent: [499, 9_000_000, 9_000_001] })).toBe(500)
+  expect(nextMailAt(500, { ...pace, sent: [490, 499, 9_000_000] })).toBe(590)
+})
+
+test('an attempt is due at its time, and where that is further away than any attempt is put off', () => {
+  expect(isDue(1000, 999)).toBe(false)
+  expect(isDue(1000, 1000)).toBe(true)
+  expect(isDue(3_600_999, 999)).toBe(false)
+  expect(isDue(3_601_000, 999)).toBe(true)
+})
+
+test('no time has more mails than there may be', () => {
+  const steps = fc.array(fc.integer({ min: 0, max: 50 }), { maxLength: 50 })
+  const rate = fc.record({ count: fc.integer({ min: 1, max: 4 }), per: fc.integer({ min: 1, max: 100 }) })
+  fc.assert(
+    fc.property(steps, rate, fc.integer({ min: 0, max: 30 }), (waits, { count, per }, collect) => {
+      const sent: number[] = []
+      let now = 0
+      for (const wait of waits) {
+        now += wait
+        const at = nextMailAt(now, { first: now, collect, sent, atMost: { count, per } })
+        expect(at).toBeGreaterThanOrEqual(now + collect)
+        now = at
+        sent.push(at)
+      }
+      for (const at of sent)
+        expect(sent.filter(other => other >= at && other < at + per).length).toBeLessThanOrEqual(count)
+    }),
+  )
+})
+
+test('attempts become rarer, and never rarer than one in an hour', () => {
+  const waits = Array.from({ length: 100 }, (_, index) => retryDelay(index + 1))
+  expect(waits.slice(0, 3)).toEqual([30_000, 60_000, 120_000])
+  expect(new Set(waits.slice(10))).toEqual(new Set([3_600_000]))
+})
+
+const log = createLog({ level: 'silent', format: 'json' })
+
+test('a rule keeps no more text than a mail may have, and counts the rest', async () => {
+  const book = await NotifyBook.open(new MemoryReceiptStore(), log)
+  const entry = { rule: 'a', entry: { subject: 's', text: 'x'.repeat(30_000), topic: 't', time: 1 } }
+  await book.take(Array(5).fill(entry), undefined, 1)
+  await book.take(Array(15).fill(entry), undefined, 1)
+  expect(book.batchOf('a')?.entries).toHaveLength(9)
+  expect(book.batchOf('a')?.more).toBe(11)
+  expect(book.counters).toEqual({ collected: 20, dropped: 11 })
+  await book.post('a', [], 2, 1)
+  await book.take([entry], undefined, 3)
+  expect(book.batchOf('a')).toMatchObject({ entries: [entry.entry], more: 0, first: 3 })
+})
+
+test('what a book knows is in its store, after each step', async () => {
+  const store = new MemoryReceiptStore()
+  const book = await NotifyBook.open(store, log)
+  const entry = (subject: string) => ({ rule: 'a', entry: { subject, text: '', topic: 't', time: 1 } })
+  await book.take([entry('1'), entry('2')], 'cursor', 5)
+  for (let index = 0; index < 120; index++) await book.take([entry(`more ${index}`)], undefined, 6)
+  const mail = { rule: 'a', recipient: 'x@y', to: ['x@y'], subject: 's', text: 't', messageId: '<1@y>', created: 9 }
+  await book.take([{ ...entry('other'), rule: 'b' }], undefined, 7)
+  await book.post('b', [mail, { ...mail, recipient: 'z@y' }], 8, 3)
+  const [done] = book.mails
+  if (done) await book.done(done)
+  const again = await NotifyBook.open(store, log)
+  expect(again.mailLength).toBe(book.mailLength)
+  for (const rule of ['a', 'b']) {
+    expect(again.batchOf(rule)).toEqual(book.batchOf(rule))
+    expect(again.sentOf(rule)).toEqual(book.sentOf(rule))
+  }
+  expect(again.batchOf('a')).toMatchObject({ more: 22, first: 5 })
+  expect(again.mails).toEqual(book.mails)
+  expect(again.mails.map(({ recipient }) => recipient)).toEqual(['z@y'])
+  expect(again.cursor).toBe('cursor')
+})
+
+test.each([
+  ['smtp://mail.example.org', { host: 'mail.example.org', port: 587, secure: false }],
+  ['smtps://[::1]', { host: '::1', port: 465, secure: true }],
+  ['smtp://localhost:25/', { host: 'localhost', port: 25, secure: false }],
+  ['smtp://user@host', undefined],
+  ['http://host', undefined],
+  ['smtp://host/path', undefined],
+])('%s is a mail server: %j', (url, address) => {
+  expect(parseSmtpUrl(url)).toEqual(address)
+})
