@@ -7,8 +7,8 @@ describe('an ending', () => {
     const ending = new Ending('broker-lost', { cause })
     expect(ending.stack).not.toContain('\n')
     expect(ending.cause).toBe(cause)
-    expect(cause.stack).toContain('endings.test')
-    expect(new Error('after').stack).toContain('endings.test')
+    expect(cause.stack).toContain('errors.test')
+    expect(new Error('after').stack).toContain('errors.test')
   })
 
   it('stays what it is, and makes anything else an internal error with that as its cause', () => {

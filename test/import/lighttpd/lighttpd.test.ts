@@ -8,7 +8,7 @@ import { type Finding, importLighttpd, LighttpdError, type ReadInclude } from '.
 const noFiles: ReadInclude = () => []
 
 function fixture(name: string): string {
-  return readFileSync(new URL(`../fixtures/lighttpd/${name}`, import.meta.url), 'utf8')
+  return readFileSync(new URL(`../../fixtures/lighttpd/${name}`, import.meta.url), 'utf8')
 }
 
 /** The imported configuration, as the schema reads it, and the warnings as `line: message`. */
