@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity, isUserName, knownAs } from '../base/identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
@@ -90,7 +90,7 @@ export class Authenticator {
     if (identity.user !== undefined) return identity
     // A webhook that lets somebody in without a name has said so.
     const admitted = identity.source === 'webhook' || this.#options.letsAnonymousIn
-    if (options.requireUser === true || !admitted) throw new Ending('identity-required')
+    if (options.requireUser === true || !admitted) throw new GatewayError('identity-required')
     return identity
   }
 
@@ -164,6 +164,6 @@ function isOfScript(headers: IncomingHttpHeaders): boolean {
   return mode === 'cors' || mode === 'same-origin' || headers['x-requested-with'] !== undefined
 }
 
-function refused(hint: string): Ending {
-  return new Ending('identity-refused', { hint })
+function refused(hint: string): GatewayError {
+  return new GatewayError('identity-refused', { hint })
 }

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { isUserName } from '../base/identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 
@@ -73,8 +73,8 @@ export function forwardedHeaders(headers: IncomingHttpHeaders, names: readonly s
   return Object.fromEntries(found)
 }
 
-function refused(hint: string): Ending {
-  return new Ending('identity-refused', { hint })
+function refused(hint: string): GatewayError {
+  return new GatewayError('identity-refused', { hint })
 }
 
 function ticketOf(url = ''): Credential | undefined {
@@ -144,7 +144,7 @@ function cookieOf(headers: IncomingHttpHeaders, name: string | undefined): Crede
   const values = new Set(cookiesOf(headers.cookie ?? '', name))
   const [value] = values
   if (value === undefined) return undefined
-  if (!isFromPage(headers)) throw new Ending('origin-refused', { hint: 'a cookie counts only with Origin' })
+  if (!isFromPage(headers)) throw new GatewayError('origin-refused', { hint: 'a cookie counts only with Origin' })
   if (values.size > 1) throw refused(`there are several cookies called ${name}`)
   return tokenOf(value, 'the cookie')
 }

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
 /** What can end an identity. */
@@ -16,10 +16,10 @@ export function isOver({ expires, revocation }: Bounds, now = Date.now()): boole
  *
  * @returns what takes it back; calling it again does nothing
  */
-export function onOver({ expires, revocation }: Bounds, over: (ending: Ending) => void): () => void {
+export function onOver({ expires, revocation }: Bounds, over: (ending: GatewayError) => void): () => void {
   if (expires === undefined && revocation === undefined) return nothing
-  const stopWaiting = onExpiry(expires, () => over(new Ending('identity-expired')))
-  const stopWatching = revocation?.watch(() => over(new Ending('identity-expired', { hint: passwordGone })))
+  const stopWaiting = onExpiry(expires, () => over(new GatewayError('identity-expired')))
+  const stopWatching = revocation?.watch(() => over(new GatewayError('identity-expired', { hint: passwordGone })))
   return () => {
     stopWaiting()
     stopWatching?.()

@@ -1,5 +1,5 @@
 import { isIPv6 } from 'node:net'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
 import { type Clock, RateLimits } from './rate-limits.js'
 
@@ -61,7 +61,7 @@ export class ConnectionLimits {
   admit(address: string): () => void {
     const key = networkOf(address)
     const wait = key === unixAddress ? 0 : (this.#rate?.take(key) ?? 0)
-    if (wait > 0) throw new Ending('connecting-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+    if (wait > 0) throw new GatewayError('connecting-too-fast', { retryAfter: Math.ceil(wait / 1000) })
     return this.hold(address)
   }
 
@@ -76,9 +76,9 @@ export class ConnectionLimits {
    */
   hold(address: string): () => void {
     const key = networkOf(address)
-    if (this.#open >= this.#options.connections) throw new Ending('too-many-connections')
+    if (this.#open >= this.#options.connections) throw new GatewayError('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
-    if (key !== unixAddress && count >= this.#most) throw new Ending('too-many-from-address')
+    if (key !== unixAddress && count >= this.#most) throw new GatewayError('too-many-from-address')
     this.#open += 1
     this.#perAddress.set(key, count + 1)
 

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 import type { Authenticator } from './authenticator.js'
 import { mqttCredential } from './credentials.js'
@@ -29,7 +29,7 @@ export interface Admitted extends Permissions {
   release(): void
 }
 
-export interface MqttGatekeeperOptions {
+export interface MqttAuthorizerOptions {
   readonly authenticator: Authenticator
   readonly rules: TopicRules
   readonly users: UserLimits
@@ -41,10 +41,10 @@ export interface MqttGatekeeperOptions {
  * User name and password in CONNECT are what counts, also where the upgrade found out who it is; where CONNECT has neither,
  * the upgrade's identity does. Where they differ in the user, the connection counts to both (`limits.connectionsPerUser`).
  */
-export class MqttGatekeeper {
-  readonly #options: MqttGatekeeperOptions
+export class MqttAuthorizer {
+  readonly #options: MqttAuthorizerOptions
 
-  constructor(options: MqttGatekeeperOptions) {
+  constructor(options: MqttAuthorizerOptions) {
     this.#options = options
   }
 
@@ -52,7 +52,7 @@ export class MqttGatekeeper {
    * @param revoke called when who it is no longer holds; not after `release`
    * @throws {Ending} as `Authenticator.authenticate`; `identity-expired`, `too-many-from-user`
    */
-  async admit(connect: ConnectRequest, from: ConnectOrigin, revoke: (ending: Ending) => void): Promise<Admitted> {
+  async admit(connect: ConnectRequest, from: ConnectOrigin, revoke: (ending: GatewayError) => void): Promise<Admitted> {
     const { rules, users } = this.#options
     const identity = await this.#identify(connect, from)
     // The upgrade has counted its own.
@@ -72,7 +72,7 @@ export class MqttGatekeeper {
     const credential = mqttCredential(username, password)
     const { identity } = from
     if (credential === undefined && identity !== undefined && identity.source !== 'none') {
-      if (isOver(identity)) throw new Ending('identity-expired')
+      if (isOver(identity)) throw new GatewayError('identity-expired')
       return identity
     }
     const attempt = { credential, transport: 'mqtt', address: from.address, clientId, isGone } as const

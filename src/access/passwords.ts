@@ -1,9 +1,9 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import bcrypt from 'bcrypt'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { type Identity, knownAs } from '../base/identity.js'
-import { NoTurnError, Turns } from '../base/task-queue.js'
+import { QueueFullError, TaskQueue } from '../base/task-queue.js'
 import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
 import { networkOf } from './limits.js'
 import type { Clock } from './rate-limits.js'
@@ -36,7 +36,7 @@ const maxRemembered = 10_000
 export class Passwords {
   readonly #users: () => Users
   readonly #now: Clock
-  readonly #turns: Turns
+  readonly #turns: TaskQueue
   /** Right answers, by `#digest`, with the time until which they count; the oldest first. */
   readonly #remembered = new Map<string, number>()
   readonly #key = randomBytes(32)
@@ -46,7 +46,7 @@ export class Passwords {
   constructor({ users, now = () => performance.now(), concurrent = hashesAtOnce() }: PasswordsOptions) {
     this.#users = users
     this.#now = now
-    this.#turns = new Turns({ ...waiting, concurrent })
+    this.#turns = new TaskQueue({ ...waiting, concurrent })
   }
 
   /** Who it is, where this password was right a short time ago. */
@@ -86,7 +86,7 @@ export class Passwords {
     try {
       return await this.#turns.run(networkOf(address), () => compare(password, hash))
     } catch (error) {
-      throw error instanceof NoTurnError ? new Ending('too-many-attempts', { cause: error }) : error
+      throw error instanceof QueueFullError ? new GatewayError('too-many-attempts', { cause: error }) : error
     }
   }
 

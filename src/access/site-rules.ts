@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { spellingsOf } from '../base/path-spellings.js'
 import { compileAddresses } from './addresses.js'
 
@@ -25,7 +25,7 @@ export class SiteRules {
 
   /** @throws {Ending} `address-refused` */
   checkAddress(address: string): void {
-    if (this.#allows?.(address) === false) throw new Ending('address-refused')
+    if (this.#allows?.(address) === false) throw new GatewayError('address-refused')
   }
 
   /**
@@ -38,7 +38,7 @@ export class SiteRules {
     for (const spelling of spellingsOf(path)) {
       const isDenied =
         this.#ends.some(end => spelling.endsWith(end)) || this.#patterns.some(rule => rule.test(spelling))
-      if (isDenied) throw new Ending('path-refused')
+      if (isDenied) throw new GatewayError('path-refused')
     }
   }
 }

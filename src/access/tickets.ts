@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 import { isOver } from './expiry.js'
 
@@ -61,12 +61,12 @@ export class Tickets {
    */
   issue(identity: Identity): Ticket {
     const { user } = identity
-    if (user === undefined) throw new Ending('identity-required', { hint: nobody })
+    if (user === undefined) throw new GatewayError('identity-required', { hint: nobody })
     this.#forgetExpired()
     const own = this.#perUser.get(user) ?? new Set()
     const [oldest] = own
     if (own.size >= maxPerUser && oldest !== undefined) this.#forget(oldest)
-    if (this.#waiting.size >= this.#options.max) throw new Ending('too-many-tickets')
+    if (this.#waiting.size >= this.#options.max) throw new GatewayError('too-many-tickets')
 
     const ticket = randomBytes(32).toString('base64url')
     const expires = this.#options.now() + this.#options.expires
@@ -88,7 +88,7 @@ export class Tickets {
     this.#forget(hash)
     const now = this.#options.now()
     if (found === undefined || found.expires <= now || isOver(found.identity, now)) {
-      throw new Ending('identity-refused', { hint: 'the ticket was used already, or has expired' })
+      throw new GatewayError('identity-refused', { hint: 'the ticket was used already, or has expired' })
     }
     return { ...found.identity, source: 'ticket' }
   }

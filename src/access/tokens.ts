@@ -1,6 +1,6 @@
 import { errors, type JWTPayload, jwtVerify } from 'jose'
 import { z } from 'zod'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { type Identity, isUserName, knownAs, type OwnRules } from '../base/identity.js'
 import { describeBounds } from '../base/schema-issues.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
@@ -80,8 +80,8 @@ export class Tokens {
   }
 }
 
-function refused(hint: string, cause?: unknown): Ending {
-  return new Ending('identity-refused', { hint, cause })
+function refused(hint: string, cause?: unknown): GatewayError {
+  return new GatewayError('identity-refused', { hint, cause })
 }
 
 /** The claim of this name; else, with dots in the name, what they lead to: `realm_access.roles`. */
@@ -127,8 +127,8 @@ const claimReasons: Readonly<Record<string, string>> = {
   aud: 'the token is for another audience',
 }
 
-function endingOf(error: unknown): Ending {
-  if (!(error instanceof errors.JOSEError)) return new Ending('identity-unavailable', { cause: error })
+function endingOf(error: unknown): GatewayError {
+  if (!(error instanceof errors.JOSEError)) return new GatewayError('identity-unavailable', { cause: error })
   if (error instanceof errors.JWTClaimValidationFailed) {
     return refused(claimReasons[error.claim] ?? `the token’s ${error.claim} is not right`, error)
   }
@@ -136,7 +136,7 @@ function endingOf(error: unknown): Ending {
   if (reason !== undefined) return refused(reason, error)
   // What is left are the issuer's keys: not to be had, or not right.
   if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid || error.code === 'ERR_JOSE_GENERIC') {
-    return new Ending('identity-unavailable', { cause: error })
+    return new GatewayError('identity-unavailable', { cause: error })
   }
   return refused('the token cannot be read', error)
 }

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /** Counts the connections of each user that are open. What it remembers is bounded by what is open. */
 export class UserLimits {
@@ -24,7 +24,7 @@ export class UserLimits {
   admit(user: string | undefined): () => void {
     if (user === undefined) return nothing
     const count = this.#open.get(user) ?? 0
-    if (count >= this.#max) throw new Ending('too-many-from-user')
+    if (count >= this.#max) throw new GatewayError('too-many-from-user')
     this.#open.set(user, count + 1)
 
     let released = false

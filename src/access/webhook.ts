@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { z } from 'zod'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairCache } from '../base/fair-cache.js'
 import { FairQuota } from '../base/fair-quota.js'
 import { anonymous, type Identity, isUserName } from '../base/identity.js'
@@ -83,7 +83,7 @@ export class Webhook {
     const digest = createHmac('sha256', this.#key).update(body).digest('base64')
     const { allow, user, roles, publish, subscribe } =
       this.#recall(digest) ?? (await this.#join(digest, body, networkOf(question.address)))
-    if (!allow) throw new Ending('identity-refused')
+    if (!allow) throw new GatewayError('identity-refused')
     const brings = publish !== undefined || subscribe !== undefined
     const rules = brings ? { publish: publish ?? [], subscribe: subscribe ?? [] } : undefined
     return { ...anonymous, user, source: 'webhook', roles, rules }
@@ -105,7 +105,7 @@ export class Webhook {
     if (this.#asking.size >= maxAsking) throw unavailable(`${maxAsking} questions wait for an answer`)
     const isMost = this.#askingPerAddress.of(network) >= maxAskingPerAddress
     if (isMost || this.#askingPerAddress.exceededBy(network, 1))
-      throw new Ending('too-many-attempts', { retryAfter: 1 })
+      throw new GatewayError('too-many-attempts', { retryAfter: 1 })
     this.#askingPerAddress.take(network, 1)
     const asking = this.#ask(body)
       .then(answer => this.#remember(digest, network, answer))
@@ -140,7 +140,7 @@ export class Webhook {
       })
       return await readAnswer(response)
     } catch (error) {
-      throw error instanceof Ending ? error : unavailable(error)
+      throw error instanceof GatewayError ? error : unavailable(error)
     }
   }
 }
@@ -148,7 +148,7 @@ export class Webhook {
 async function readAnswer(response: Response): Promise<Answer> {
   if (response.status !== 200) {
     await response.body?.cancel()
-    if (response.status === 401 || response.status === 403) throw new Ending('identity-refused')
+    if (response.status === 401 || response.status === 403) throw new GatewayError('identity-refused')
     throw unavailable(`the webhook answered with status ${response.status}`)
   }
   const result = answerForm.safeParse(JSON.parse(await readText(response)))
@@ -167,6 +167,6 @@ async function readText(response: Response): Promise<string> {
   return Buffer.concat(chunks).toString()
 }
 
-function unavailable(cause: unknown): Ending {
-  return new Ending('identity-unavailable', { cause })
+function unavailable(cause: unknown): GatewayError {
+  return new GatewayError('identity-unavailable', { cause })
 }

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { networkOf } from './limits.js'
 import { type Clock, RateLimits } from './rate-limits.js'
 
@@ -15,7 +15,7 @@ interface Waiter {
   tryAgain(): void
   /** Whether nobody waits for the answer any more. */
   isGone(): boolean
-  refuse(error: Ending): void
+  refuse(error: GatewayError): void
 }
 
 /** The passwords of one address. */
@@ -52,7 +52,7 @@ export class WrongPasswords {
     try {
       return await judge()
     } catch (error) {
-      if (error instanceof Ending && error.reason === 'identity-refused') this.#limits.take(network)
+      if (error instanceof GatewayError && error.reason === 'identity-refused') this.#limits.take(network)
       throw error
     } finally {
       line.judging -= 1
@@ -64,7 +64,7 @@ export class WrongPasswords {
   async #enter(network: string, line: Line, isGone: () => boolean): Promise<void> {
     if (this.#admits(network, line)) return
     if (line.waiting.size >= maxWaiting) for (const waiter of line.waiting) refuseGone(waiter)
-    if (line.waiting.size >= maxWaiting) throw new Ending('too-many-attempts')
+    if (line.waiting.size >= maxWaiting) throw new GatewayError('too-many-attempts')
     await new Promise<void>((resolve, reject) => {
       const leave = (): void => {
         clearTimeout(timer)
@@ -84,7 +84,7 @@ export class WrongPasswords {
           refuse(error)
         }
       }
-      const timer = setTimeout(() => refuse(new Ending('too-many-attempts')), patience)
+      const timer = setTimeout(() => refuse(new GatewayError('too-many-attempts')), patience)
       const waiter: Waiter = { tryAgain, isGone, refuse }
       line.waiting.add(waiter)
     })
@@ -93,7 +93,7 @@ export class WrongPasswords {
   /** Whether there is room for one more, which then is taken. */
   #admits(network: string, line: Line): boolean {
     const wait = this.#limits.wait(network)
-    if (wait > 0) throw new Ending('too-many-attempts', { retryAfter: Math.ceil(wait / 1000) })
+    if (wait > 0) throw new GatewayError('too-many-attempts', { retryAfter: Math.ceil(wait / 1000) })
     if (this.#limits.wait(network, line.judging + 1) > 0) return false
     line.judging += 1
     this.#lines.set(network, line)
@@ -108,6 +108,6 @@ function isNeverGone(): boolean {
 /** Lets one go for whom nobody waits any more; returns whether it is one. */
 function refuseGone(waiter: Waiter): boolean {
   const isGone = waiter.isGone()
-  if (isGone) waiter.refuse(new Ending('client-gone'))
+  if (isGone) waiter.refuse(new GatewayError('client-gone'))
   return isGone
 }

@@ -25,7 +25,7 @@ export interface ConnectionLog {
  * A child serialises what it is bound to at once, and again with all that is added to it: 4 % of what a new connection
  * costs, when nothing is written.
  */
-export class LateLog implements ConnectionLog {
+export class LazyLogger implements ConnectionLog {
   readonly #parent: Logger
   /** Merged with the first line; merged sooner, V8 gives each connection a shape of its own, at 200 bytes. */
   readonly #bindings: Bindings[]

@@ -9,12 +9,12 @@
 import { shortened } from './shortened.js'
 
 /** How loudly an ending is logged: what is part of a normal day is `debug` or `info`. */
-export type EndingLevel = 'debug' | 'info' | 'warn' | 'error'
+export type ErrorLevel = 'debug' | 'info' | 'warn' | 'error'
 
 interface EndingRow {
   /** The sentence a person reads, in the close frame (at most 123 bytes of UTF-8, RFC 6455 §5.5) or the HTTP body. */
   readonly text: string
-  readonly level: EndingLevel
+  readonly level: ErrorLevel
   /** The WebSocket close code (RFC 6455 §7.4 and the IANA registry) when it happens after the upgrade. */
   readonly closeCode?: number
   /** The HTTP status when it happens before the upgrade. */
@@ -254,16 +254,16 @@ const table = {
 } as const satisfies Record<string, EndingRow>
 
 /** The name of an ending: the label in the metrics, `reason` in the log. */
-export type EndingReason = keyof typeof table
+export type ErrorReason = keyof typeof table
 
 /** Every reason, for metrics that start at zero and for tests that walk the table. */
-export const endingReasons = Object.keys(table) as readonly EndingReason[]
+export const endingReasons = Object.keys(table) as readonly ErrorReason[]
 
 /** UTF-16 code units of a hint, which may have in it what a client sent. */
 const longestHint = 256
 
 /** What one case adds to its row. */
-export interface EndingOptions {
+export interface GatewayErrorOptions {
   /** Shown to the peer after the row's text. */
   readonly hint?: string
   /** In place of `hint` in the log, and for clients that may read `/metrics`: names addresses and options of the gateway. */
@@ -275,14 +275,14 @@ export interface EndingOptions {
 }
 
 /** One way in which a connection ended or was refused. An error, so that it can be thrown and carries its cause. */
-export class Ending extends Error {
+export class GatewayError extends Error {
   override readonly name = 'Ending'
-  readonly reason: EndingReason
+  readonly reason: ErrorReason
   /** The code for the close frame; 1011 for a reason that belongs before the upgrade. */
   readonly closeCode: number
   /** The status for the HTTP refusal; 500 for a reason that belongs after the upgrade. */
   readonly httpStatus: number
-  readonly level: EndingLevel
+  readonly level: ErrorLevel
   /** Seconds after which trying again makes sense, where it does. */
   readonly retryAfter: number | undefined
   /** What is safe to tell the peer: the row's text and, where given, what this case adds to it. */
@@ -293,7 +293,7 @@ export class Ending extends Error {
   readonly detailedText: string
 
   /** @param reason a row of the table */
-  constructor(reason: EndingReason, options: EndingOptions = {}) {
+  constructor(reason: ErrorReason, options: GatewayErrorOptions = {}) {
     const row: EndingRow = table[reason]
     const text = options.hint === undefined ? row.text : `${row.text}: ${shortened(options.hint, longestHint)}`
     // Every connection ends, and where in the program that was noticed helps nobody: without the search for it, a new
@@ -313,14 +313,14 @@ export class Ending extends Error {
   }
 
   /** Fields of its log line. The cause is one text; only an error of the program itself has its stack in the log. */
-  get logFields(): { reason: EndingReason; err?: unknown } {
+  get logFields(): { reason: ErrorReason; err?: unknown } {
     const { reason, cause } = this
     if (cause === undefined || this.detail !== undefined) return { reason }
     return { reason, err: cause instanceof Error && reason !== 'internal-error' ? cause.message : cause }
   }
 
   /** The ending that `error` already is, or `internal-error` with it as its cause. */
-  static from(error: unknown): Ending {
-    return error instanceof Ending ? error : new Ending('internal-error', { cause: error })
+  static from(error: unknown): GatewayError {
+    return error instanceof GatewayError ? error : new GatewayError('internal-error', { cause: error })
   }
 }

@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import { type EndingReason, endingReasons } from './errors.js'
+import { type ErrorReason, endingReasons } from './errors.js'
 import { seriesOf } from './metric-series.js'
 import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
 import type { SliceCause, SliceFigures } from './slice-monitor.js'
@@ -89,9 +89,9 @@ export interface Metrics {
   /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
   trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
   /** One refusal before a connection was open. */
-  refused(reason: EndingReason): void
+  refused(reason: ErrorReason): void
   /** One ending of a connection that was open. */
-  ended(reason: EndingReason): void
+  ended(reason: ErrorReason): void
   /** One message or one filter that the embedded broker refused. */
   denied(action: DeniedAction): void
   /** One time that a connection had to wait because it published too fast. */
@@ -144,8 +144,8 @@ export function createMetrics(): Metrics {
       }
     },
   })
-  const reasonCounter = (name: string, help: string): ((reason: EndingReason) => void) => {
-    const counts = new Map<EndingReason, number>(endingReasons.map(reason => [reason, 0]))
+  const reasonCounter = (name: string, help: string): ((reason: ErrorReason) => void) => {
+    const counts = new Map<ErrorReason, number>(endingReasons.map(reason => [reason, 0]))
     new Counter({
       name,
       help,

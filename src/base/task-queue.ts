@@ -1,11 +1,11 @@
 import { FairQuota } from './fair-quota.js'
 
 /** There is no place left to wait in. */
-export class NoTurnError extends Error {
+export class QueueFullError extends Error {
   override readonly name = 'NoTurnError'
 }
 
-export interface TurnsOptions {
+export interface TaskQueueOptions {
   /** How many work at once. */
   readonly concurrent: number
   /** How many may wait in all; a new key finds room, however many others there are. */
@@ -18,14 +18,14 @@ export interface TurnsOptions {
  * Bounds work that is done at once. Who has to wait comes in turn by key, such as an address: one who asks a thousand
  * times makes another one wait for one of them.
  */
-export class Turns {
-  readonly #options: TurnsOptions
+export class TaskQueue {
+  readonly #options: TaskQueueOptions
   /** Those who wait, by key, the key whose turn is next first. */
   readonly #queues = new Map<string, (() => void)[]>()
   readonly #waiting: FairQuota
   #working = 0
 
-  constructor(options: TurnsOptions) {
+  constructor(options: TaskQueueOptions) {
     this.#options = options
     this.#waiting = new FairQuota(options.waiting)
   }
@@ -52,7 +52,7 @@ export class Turns {
 
   #wait(key: string): Promise<void> {
     const queue = this.#queues.get(key) ?? []
-    if (queue.length >= this.#options.waitingPerKey || this.#waiting.exceededBy(key, 1)) throw new NoTurnError()
+    if (queue.length >= this.#options.waitingPerKey || this.#waiting.exceededBy(key, 1)) throw new QueueFullError()
     this.#waiting.take(key, 1)
     this.#queues.set(key, queue)
     return new Promise(resolve => queue.push(resolve))

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import type { Ending } from '../base/errors.js'
+import type { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
 /** Who is at the other end of a client's connection, as far as the network tells. */
@@ -21,12 +21,12 @@ export interface Peer {
  * The program itself, which a gatekeeper does not ask: the readiness probe, the session of the push side with another broker. It is known by
  * being this very object, so that no client can pass for it. With the PROXY protocol it is a LOCAL connection.
  */
-export const ownPeer: Peer = Object.freeze({ address: 'unix', port: 0, localAddress: 'unix', localPort: 0 })
+export const internalPeer: Peer = Object.freeze({ address: 'unix', port: 0, localAddress: 'unix', localPort: 0 })
 
 /** What `Broker.open` opens: a stream, which some brokers can read with less work when nobody keeps what was read. */
 export interface BrokerStream extends Duplex {
   /** Why the broker ended the connection, where it can say more than that; known when `'end'` comes. */
-  readonly ending?: Ending | undefined
+  readonly ending?: GatewayError | undefined
   /**
    * Hands over what was read and what will be, instead of `'data'`: `bytes` are only valid during the call. All else is
    * as with the stream: it flows until `pause()`. Call it once, before anything else reads.

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
-import { type Broker, ownPeer } from './broker.js'
+import { type Broker, internalPeer } from './broker.js'
 
 /** What the probe needs to know. */
 export interface ProbeOptions {
@@ -36,7 +36,7 @@ export async function probeBroker(broker: Broker, options: ProbeOptions = {}): P
   const limit = AbortSignal.timeout(timeout)
   const signal = options.signal ? AbortSignal.any([limit, options.signal]) : limit
   const start = performance.now()
-  const opening = broker.open(ownPeer)
+  const opening = broker.open(internalPeer)
   let stream: Duplex | undefined
   try {
     stream = await orAbort(opening, signal)

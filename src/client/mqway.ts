@@ -13,7 +13,7 @@ import { createRequests, newKey } from './requests.js'
 import { carryBySocket } from './socket.js'
 import { carryBySse } from './sse.js'
 import { canShare, shareBetweenTabs } from './tabs.js'
-import { createLadder } from './transport-fallback.js'
+import { createTransportFallback } from './transport-fallback.js'
 
 export type * from './api.js'
 
@@ -48,7 +48,7 @@ export function connect(options: ConnectOptions = {}): Client {
   const { share = !options.token && !options.ticket && !options.device } = options
   const isShared = share && base.protocol === 'http:' && canShare()
   const memory = `mqway ${base}`
-  let ladder = createLadder(transports, tabMemory(memory))
+  let ladder = createTransportFallback(transports, tabMemory(memory))
   let position = createPosition(options.cursor)
   const closer = new AbortController()
   const { signal } = closer
@@ -232,7 +232,7 @@ export function connect(options: ConnectOptions = {}): Client {
 
   watchPage(signal, online => {
     if (online) {
-      ladder = createLadder(transports)
+      ladder = createTransportFallback(transports)
       upgradeDelay = upgradeAfter
       failures = 0
       if (!challenger) planUpgrade()

@@ -7,7 +7,7 @@ const trustedRounds = 2
  * Which transport is tried next. All of them in a round, from the one that works best here; one that got through before is
  * first tried alone: more likely the gateway is away than that something in between has changed its mind.
  */
-export interface Ladder {
+export interface TransportFallback {
   /** The one to try now. */
   current(): Transport
   /** This one has got through. */
@@ -22,7 +22,7 @@ export interface Ladder {
 }
 
 /** @param known what has worked before */
-export function createLadder(transports: readonly Transport[], known?: string | null): Ladder {
+export function createTransportFallback(transports: readonly Transport[], known?: string | null): TransportFallback {
   const trusted = new Map<Transport, number>()
   let best = Math.max(0, transports.indexOf(known as Transport))
   let tried = 0

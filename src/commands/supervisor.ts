@@ -1,6 +1,6 @@
 import { createLog, type Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
-import { ownPeer } from '../broker/broker.js'
+import { internalPeer } from '../broker/broker.js'
 import { createUpstream } from '../broker/upstream/upstream.js'
 import { upstreamAt } from '../config/schema.js'
 import { Delivery } from '../integrations/supervisord/delivery.js'
@@ -10,7 +10,7 @@ import { readSupervisorOptions, type SupervisorOptions, UsageError } from '../in
 import { StatePublisher } from '../integrations/supervisord/state-publisher.js'
 import { ConnectionRefusal } from '../mqtt/broker-responses.js'
 import { Connection } from '../mqtt/connection.js'
-import { type Dialect, mqtt5, plain } from '../mqtt/protocol-profile.js'
+import { mqtt5, type ProtocolProfile, plain } from '../mqtt/protocol-profile.js'
 import { randomClientId } from '../sources/mqtt/client-id.js'
 
 /** How long the broker may take to open a connection, and then for CONNACK; in milliseconds. */
@@ -44,7 +44,7 @@ export async function supervisor(argv: readonly string[], env: NodeJS.ProcessEnv
 async function run(wanted: SupervisorOptions): Promise<void> {
   const log = createLog({ level: 'info', format: process.stderr.isTTY ? 'pretty' : 'json' }, process.stderr)
   const upstream = createUpstream({ ...upstreamAt(wanted.url), ...wanted.files, connectTimeout }, log)
-  const connect = connector(wanted, () => upstream.open(ownPeer))
+  const connect = connector(wanted, () => upstream.open(internalPeer))
   const states = new StatePublisher({
     prefix: wanted.topic,
     deliver: make => delivery.deliver(make),
@@ -113,7 +113,7 @@ function connector(
 ): () => Promise<Connection> {
   // supervisord may have several of its kind.
   const clientId = randomClientId()
-  const attempt = async (dialect: Dialect): Promise<Connection> => {
+  const attempt = async (dialect: ProtocolProfile): Promise<Connection> => {
     const stream = await open()
     return Connection.connect({ stream, dialect, clientId, clean: true, username, password, keepAlive, connectTimeout })
   }

@@ -9,12 +9,12 @@ import { registerKeptBodyRoutes } from '../transports/buffered-body-routes.js'
 import { asksForScript, scriptEnd, scriptStart, scriptType } from '../transports/jsonp.js'
 import { OpenPolls } from '../transports/poll/open-polls.js'
 import { answerPassingRefusal, asksForEventStream } from '../transports/sse/stream-form.js'
-import type { DeliveryOptions } from '../transports/transport-context.js'
+import type { TransportContext } from '../transports/transport-context.js'
 import { answerChanges } from './couchdb/changes.js'
 import { topicsOf } from './couchdb/database.js'
 import { changesQuery, databaseQuery, postedChangesQuery } from './couchdb/query.js'
 import { refuse, refuseInCouchdb } from './couchdb/refusals.js'
-import { StreamHouses, streamForms } from './couchdb/streams.js'
+import { StreamContexts, streamForms } from './couchdb/streams.js'
 import { addReaderStrategy, type DatabaseUrl, databaseUrls } from './couchdb/urls.js'
 
 /** The headers that a page of another origin may send; jQuery.couch names the type of a body that it does not send. */
@@ -41,11 +41,11 @@ interface Reader<Query> {
  */
 export function registerCouchdb(
   app: FastifyInstance,
-  options: DeliveryOptions,
+  options: TransportContext,
   { prefix, timeout, directories = new Set() }: CouchdbOptions,
 ): { close(): void } {
   const polls = new OpenPolls()
-  const house = { options, polls, timeout, streams: new StreamHouses(options) }
+  const house = { options, polls, timeout, streams: new StreamContexts(options) }
   const { journal } = options.push
   if (prefix === '/') addReaderStrategy(app, directories)
   app.register(async scope => {
@@ -124,7 +124,7 @@ function isEventSource({ query }: FastifyRequest): boolean {
 async function read<Schema extends z.ZodType<{ callback?: string | undefined }>>(
   request: FastifyRequest,
   reply: FastifyReply,
-  options: DeliveryOptions,
+  options: TransportContext,
   schema: Schema,
 ): Promise<Reader<z.output<Schema>>> {
   const { gate, push } = options
@@ -138,7 +138,7 @@ async function read<Schema extends z.ZodType<{ callback?: string | undefined }>>
 function readAs<Schema extends z.ZodType<{ callback?: string | undefined }>>(
   caller: Caller,
   request: FastifyRequest,
-  { push }: DeliveryOptions,
+  { push }: TransportContext,
   schema: Schema,
 ): Reader<z.output<Schema>> {
   const { jsonp } = push.config
@@ -167,7 +167,7 @@ function send(reply: FastifyReply, value: object, callback: string | undefined):
 /** There is nothing to write here; pages of other origins may ask what they may send. */
 function registerOthers(
   scope: FastifyInstance,
-  { gate }: DeliveryOptions,
+  { gate }: TransportContext,
   { url, constraints, allowed }: DatabaseUrl & { readonly allowed: string },
 ): void {
   const preflight = { methods: allowed, headers: allowedHeaders }

@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { registerKeptBodyRoutes, registerOtherMethods } from '../transports/buffered-body-routes.js'
 import { Heartbeats } from '../transports/heartbeats.js'
-import { SharedBytes } from '../transports/memoized-buffer.js'
+import { MemoizedBuffer } from '../transports/memoized-buffer.js'
 import { namedWords } from '../transports/sse/control-events.js'
 import { listConnections, listDevices, listEvents } from './pere/admin.js'
-import type { PereHouse, PereOptions } from './pere/context.js'
+import type { PereContext, PereOptions } from './pere/context.js'
 import { openFeed } from './pere/feed.js'
 import { takeFeedback } from './pere/feedback.js'
 import { encodePlace, heartbeat } from './pere/frames.js'
@@ -19,7 +19,7 @@ const longestSilence = 30_000
 /** Adds the URLs of PERE, whose channels are topics: push, feed, feedback, and what its administrators ask. */
 export function registerPere(app: FastifyInstance, options: PereOptions): void {
   const { gate, push, publishes, now = Date.now } = options
-  const house: PereHouse = {
+  const house: PereContext = {
     ...options,
     publishes,
     now,
@@ -27,7 +27,7 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     publishers: new Publishers(),
     channelOf: channelReader(push.config),
     heartbeats: new Heartbeats(Math.min(push.config.heartbeat, longestSilence)),
-    places: new SharedBytes(encodePlace),
+    places: new MemoizedBuffer(encodePlace),
     heartbeat,
     language: namedWords,
   }

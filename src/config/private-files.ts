@@ -5,7 +5,7 @@ import { displayPath, fileOptions, optionPath } from './options.js'
 import type { Config } from './schema.js'
 
 /** A file, a directory or a socket of the program itself, which is not to be served. */
-export interface OwnFile {
+export interface PrivateFile {
   /** What it is: the option that names it, or a few words. */
   readonly name: string
   /** Absolute; it may not exist (yet). */
@@ -22,7 +22,7 @@ export const developmentCertificates = 'certs'
  * @param file the configuration file, where there is one
  * @param cwd where relative paths begin
  */
-export function listOwnFiles(config: Config, file: string | undefined, cwd: string): OwnFile[] {
+export function listOwnFiles(config: Config, file: string | undefined, cwd: string): PrivateFile[] {
   const certificates = resolve(cwd, developmentCertificates)
   const isCertificateMade = config.https.port !== 'off' && config.https.cert === undefined
   const found = [
@@ -36,7 +36,7 @@ export function listOwnFiles(config: Config, file: string | undefined, cwd: stri
 }
 
 /** Those of `files` that are inside of `directory`, or have it inside of them; symbolic links are followed. */
-export function ownFilesInside(directory: string, files: readonly OwnFile[]): readonly OwnFile[] {
+export function ownFilesInside(directory: string, files: readonly PrivateFile[]): readonly PrivateFile[] {
   const root = realPathOf(directory)
   return files.filter(({ path }) => {
     const real = realPathOf(path)
@@ -60,7 +60,7 @@ export function realPathOf(path: string): string {
 }
 
 /** The values of all options that are names of files, but for the directory that is served; and of those that are Unix sockets. */
-function namedFiles(config: Config): OwnFile[] {
+function namedFiles(config: Config): PrivateFile[] {
   const options = fileOptions()
   const isFile = (option: string, value: string): boolean =>
     options.has(option) && option !== 'public' && !(option === 'data' && value === 'none') && !isWebUrl(value)

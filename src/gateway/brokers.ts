@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import type { Access } from '../access/access.js'
 import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
 import { accountOf, networkOf } from '../access/limits.js'
-import { MqttGatekeeper } from '../access/mqtt-authorizer.js'
+import { MqttAuthorizer } from '../access/mqtt-authorizer.js'
 import { type Rate, TokenBucket } from '../access/rate-limits.js'
 import type { UserLimits } from '../access/user-limits.js'
 import type { Logger } from '../base/log.js'
@@ -11,13 +11,13 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { TimeSlicer } from '../base/time-slicer.js'
 import type { Broker } from '../broker/broker.js'
 import type { EmbeddedBroker, EmbeddedHooks } from '../broker/embedded/embedded.js'
-import type { NewPace } from '../broker/embedded/throttle.js'
+import type { CreateRateLimit } from '../broker/embedded/throttle.js'
 import type { ProbeOptions } from '../broker/probe.js'
 import { createUpstream } from '../broker/upstream/upstream.js'
 import { retainedBytesOf } from '../config/retained-bytes.js'
 import { type BrokerConfig, type Config, upstreamAt } from '../config/schema.js'
 import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
-import type { MqttListeners } from '../presence/mqtt-subscribers.js'
+import type { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import type { ProbedBroker } from '../server/readiness.js'
 
 /** The part of the composition root that makes brokers: those that the configuration names, each made once. */
@@ -92,7 +92,7 @@ export interface EmbeddedParts {
   readonly access: Access
   readonly users: UserLimits
   readonly metrics: Metrics
-  readonly mqttListeners: MqttListeners
+  readonly mqttListeners: MqttSubscribers
   readonly slicer: TimeSlicer
   readonly slices: SliceMonitor
   readonly reservedClientIds: ReservedClientIds
@@ -107,7 +107,7 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
   const rate = perSecond === 'off' ? undefined : { perSecond, burst }
   return {
-    gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
+    gatekeeper: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
     reservedClientIds,
     newPace: newPaceOf(rate, parts.anonymousPublishes),
     onDelay: metrics.delayed,
@@ -124,7 +124,7 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
 }
 
 /** Makes paces: by the rate of each connection, and by that of addresses for clients without a user name. */
-function newPaceOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): NewPace | undefined {
+function newPaceOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): CreateRateLimit | undefined {
   if (!rate && !anonymous) return undefined
   return ({ address }, isNamed) => {
     const bucket = rate && new TokenBucket(rate)

@@ -24,10 +24,10 @@ import { pushOf } from '../config/push.js'
 import type { Config, TunnelConfig } from '../config/schema.js'
 import { ApiGate, type ApiGateOptions } from '../http/api-gate.js'
 import { normalizePath } from '../http/request-target.js'
-import { UntakenAnswers } from '../http/unread-responses.js'
+import { UnreadResponses } from '../http/unread-responses.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
-import { MqttListeners } from '../presence/mqtt-subscribers.js'
+import { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import { createApp } from '../server/app.js'
 import type { CertificateFiles } from '../server/certificate.js'
 import { CertificateSet } from '../server/certificate-set.js'
@@ -108,7 +108,7 @@ async function assemble(
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
-  const mqttListeners = new MqttListeners()
+  const mqttListeners = new MqttSubscribers()
   const slices = opened.add(
     new SliceMonitor({ onSlow: slice => log.debug(slice, 'the event loop was busy with one thing for long') }),
   )
@@ -138,7 +138,7 @@ async function assemble(
   )
   const mqttBroker = config.mqtt.port === 'off' ? undefined : await brokers.get(config.broker)
   const gate = apiGate(config, access, { resolveClient, connections: limits, users })
-  const untaken = new UntakenAnswers({ log, metrics })
+  const untaken = new UnreadResponses({ log, metrics })
   const parts = { brokers, mqttListeners, reservedClientIds, anonymousPublishes, slices }
   const pushParts = { ...parts, gate, resolveClient, untaken, log, metrics }
   const push = await openPushSide(config, cwd, pushParts, opened)

@@ -7,7 +7,7 @@ import { RateLimits, TokenBucket } from '../access/rate-limits.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
-import { type Broker, ownPeer } from '../broker/broker.js'
+import { type Broker, internalPeer } from '../broker/broker.js'
 import type { EmbeddedBroker } from '../broker/embedded/embedded.js'
 import { registerCouchdb } from '../compat/couchdb.js'
 import { registerPere } from '../compat/pere.js'
@@ -19,7 +19,7 @@ import type { PushConfig } from '../config/push.js'
 import type { LimitsConfig } from '../config/schema.js'
 import type { ApiGate } from '../http/api-gate.js'
 import { BodyBudget } from '../http/body-budget.js'
-import type { UntakenAnswers } from '../http/unread-responses.js'
+import type { UnreadResponses } from '../http/unread-responses.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { openHub } from '../hub/hub.js'
@@ -27,7 +27,7 @@ import type { Notify, NotifyOptions } from '../integrations/mail/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
 import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
-import type { MqttListeners } from '../presence/mqtt-subscribers.js'
+import type { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import { PresenceMessages } from '../presence/presence-messages.js'
 import { PresenceRegistry } from '../presence/presence-registry.js'
 import { openReceipts } from '../receipts/open-receipts.js'
@@ -45,7 +45,7 @@ import { registerPublish } from '../transports/publish.js'
 import { registerReceipts } from '../transports/receipts.js'
 import { createSocketRoute } from '../transports/socket/socket.js'
 import { registerEvents } from '../transports/sse/sse.js'
-import type { DeliveryOptions } from '../transports/transport-context.js'
+import type { TransportContext } from '../transports/transport-context.js'
 import { WorkQueue } from '../transports/work-queue.js'
 
 /** What the push side needs. */
@@ -64,7 +64,7 @@ export interface PushSideOptions {
   /** Where the journal and what belongs to it are kept; `undefined` for memory only. */
   readonly data: string | undefined
   /** Who listens with MQTT, at the embedded broker. */
-  readonly mqttListeners: MqttListeners
+  readonly mqttListeners: MqttSubscribers
   readonly slices: SliceMonitor
   /** Gets the client ids of the session with a broker elsewhere. */
   readonly reservedClientIds: ReservedClientIds
@@ -73,7 +73,7 @@ export interface PushSideOptions {
   readonly resolveClient: ClientResolver
   /** Rates of clients without a user name; `undefined` for any. */
   readonly anonymousPublishes: AnonymousPublishes | undefined
-  readonly untaken: UntakenAnswers
+  readonly untaken: UnreadResponses
   readonly log: Logger
   readonly metrics: Metrics
 }
@@ -146,7 +146,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const source = embedded
       ? await openEmbedded({ broker: embedded, packetSize, config, data, journal, log })
       : await openSession({
-          ...{ brokerName: broker.name, open: () => broker.open(ownPeer) },
+          ...{ brokerName: broker.name, open: () => broker.open(internalPeer) },
           ...{ config, data, journal, reservedClientIds, log },
         })
     closers.push(() => source.close())
@@ -208,7 +208,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     const { anonymousPublishes } = options
     const queue = new WorkQueue(slices)
     const shared = { gate, bodies, queue, untaken, anonymousPublishes, log, metrics }
-    const transport: DeliveryOptions = { push, connections, ...shared }
+    const transport: TransportContext = { push, connections, ...shared }
     const { publishesPerSecond: perSecond, publishesBurst: burst, closeTimeout } = limits
     const rate = perSecond === 'off' ? undefined : { perSecond, burst }
     const publishes = rate && new RateLimits(rate)

@@ -6,7 +6,7 @@ import type { OriginPolicy } from '../access/origins.js'
 import type { RateLimits } from '../access/rate-limits.js'
 import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity } from '../base/identity.js'
 import { admitOrigin, answerPreflight, type OriginAdmission, type Preflight, setOriginHeaders } from './cors.js'
 import { attemptOf, type CredentialPlaces } from './request-identity.js'
@@ -171,7 +171,7 @@ export class ApiGate {
       return this.#callerOf(client, identity)
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)
-      if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
+      if (challenge !== '' && GatewayError.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
       throw error
     }
   }
@@ -179,7 +179,7 @@ export class ApiGate {
 
 /** @throws {Ending} `too-many-requests`, with how long that will be so */
 function requireNoWait(milliseconds = 0): void {
-  if (milliseconds > 0) throw new Ending('too-many-requests', { retryAfter: Math.ceil(milliseconds / 1000) })
+  if (milliseconds > 0) throw new GatewayError('too-many-requests', { retryAfter: Math.ceil(milliseconds / 1000) })
 }
 
 /** What is known of a request whatever it presents. */
@@ -207,6 +207,6 @@ function refuseEmbedded({ headers }: FastifyRequest, { takesAway = false }: Admi
   const isLed = takesAway && mode === 'navigate'
   const isEmbedded = mode === 'no-cors' || frames.has(headers['sec-fetch-dest'])
   if (isLed || (isEmbedded && headers.origin === undefined)) {
-    throw new Ending('origin-refused', { cause: `Sec-Fetch-Site: ${site}; Sec-Fetch-Mode: ${mode}` })
+    throw new GatewayError('origin-refused', { cause: `Sec-Fetch-Site: ${site}; Sec-Fetch-Mode: ${mode}` })
   }
 }

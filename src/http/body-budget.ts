@@ -1,5 +1,5 @@
 import { networkOf } from '../access/limits.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
 /** The sender of a body or a message. */
@@ -75,8 +75,8 @@ export class HeldBytes {
   #requireRoom(more: number): void {
     const { networks, users, network, user } = this.#account
     const ofNetwork = networks.exceededBy(network, more)
-    if (ofNetwork) throw new Ending(ofNetwork === 'own' ? 'bodies-too-many-from-address' : 'bodies-too-many')
+    if (ofNetwork) throw new GatewayError(ofNetwork === 'own' ? 'bodies-too-many-from-address' : 'bodies-too-many')
     const ofUser = user === undefined ? undefined : users.exceededBy(user, more)
-    if (ofUser) throw new Ending(ofUser === 'own' ? 'bodies-too-many-from-user' : 'bodies-too-many')
+    if (ofUser) throw new GatewayError(ofUser === 'own' ? 'bodies-too-many-from-user' : 'bodies-too-many')
   }
 }

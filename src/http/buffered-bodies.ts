@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
 import { CollectedChunks } from './collected-chunks.js'
@@ -20,7 +20,7 @@ export interface BodyLimits {
 }
 
 /** Bounds on the bodies of one scope. */
-export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' | 'slices'> {
+export interface BufferedBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' | 'slices'> {
   readonly senderOf: (request: FastifyRequest) => BodySender
 }
 
@@ -28,7 +28,7 @@ export interface KeptBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' |
  * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
  * that ask who sends one before any of it is kept. They count until the request is answered. What is compressed is decoded.
  */
-export function keepBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: KeptBodiesOptions): void {
+export function keepBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: BufferedBodiesOptions): void {
   const accounts = new WeakMap<FastifyRequest, HeldBytes>()
   const closed = new WeakSet<FastifyRequest>()
   const decoder = new BodyDecoder()
@@ -63,7 +63,7 @@ export function keepBodies(scope: FastifyInstance, { limit, budget, slices, send
         chunks.push(chunk)
       } catch (error) {
         chunks.clear()
-        settle(Ending.from(error))
+        settle(GatewayError.from(error))
       }
     }
     const succeed = (): void => {
@@ -80,7 +80,7 @@ export function keepBodies(scope: FastifyInstance, { limit, budget, slices, send
     }
     // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
     const fail = (error: Error): void =>
-      settle(error instanceof Ending ? error : Object.assign(error, { statusCode: 400 }))
+      settle(error instanceof GatewayError ? error : Object.assign(error, { statusCode: 400 }))
 
     if (closed.has(request)) return fail(new Error('The client has left'))
     if (Number(request.headers['content-length']) > limit) return done(tooLarge(limit))
@@ -88,6 +88,6 @@ export function keepBodies(scope: FastifyInstance, { limit, budget, slices, send
   })
 }
 
-function tooLarge(limit: number): Ending {
-  return new Ending('body-too-large', { hint: `it may have ${limit} bytes (limits.bodySize)` })
+function tooLarge(limit: number): GatewayError {
+  return new GatewayError('body-too-large', { hint: `it may have ${limit} bytes (limits.bodySize)` })
 }

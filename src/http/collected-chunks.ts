@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /** So many chunks may have any size; with more, this is the least that they have on average, in bytes. */
 const [fewChunks, leastAverage] = [1000, 64]
@@ -12,7 +12,7 @@ const [fewChunks, leastAverage] = [1000, 64]
  */
 export function requireLargeChunks(chunks: number, size: number): void {
   if (chunks <= fewChunks || size >= chunks * leastAverage) return
-  throw new Ending('bad-request', { hint: `the body comes in chunks of less than ${leastAverage} bytes` })
+  throw new GatewayError('bad-request', { hint: `the body comes in chunks of less than ${leastAverage} bytes` })
 }
 
 /** A chunk of at least so many bytes is kept as it is; smaller ones are copied together into pieces of at most `pieceSize`. */

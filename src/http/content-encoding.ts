@@ -1,7 +1,7 @@
 import { promisify } from 'node:util'
 import { brotliDecompress, gunzip, inflate } from 'node:zlib'
 import { codeOf } from '../base/error-code.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 type Decode = (body: Buffer, options: { readonly maxOutputLength: number }) => Promise<Buffer>
 
@@ -24,7 +24,7 @@ export function contentEncodingOf(header: string | undefined): string | undefine
   const name = header?.trim().toLowerCase() ?? ''
   if (name === '' || name === 'identity') return undefined
   if (decoders.has(name)) return name
-  throw new Ending('unsupported-encoding')
+  throw new GatewayError('unsupported-encoding')
 }
 
 /** Decodes bodies one after the other, so that no more than one of them is in memory beside its own bytes. */
@@ -47,13 +47,13 @@ export class BodyDecoder {
 
 async function decode(body: Buffer, encoding: string, limit: number): Promise<Buffer> {
   const decoder = decoders.get(encoding)
-  if (!decoder) throw new Ending('unsupported-encoding')
+  if (!decoder) throw new GatewayError('unsupported-encoding')
   try {
     return await decoder(body, { maxOutputLength: limit })
   } catch (error) {
     if (codeOf(error) === 'ERR_BUFFER_TOO_LARGE') {
-      throw new Ending('body-too-large', { hint: `decoded, it may have ${limit} bytes (limits.bodySize)` })
+      throw new GatewayError('body-too-large', { hint: `decoded, it may have ${limit} bytes (limits.bodySize)` })
     }
-    throw new Ending('bad-request', { hint: `the body is not ${encoding}, as Content-Encoding says` })
+    throw new GatewayError('bad-request', { hint: `the body is not ${encoding}, as Content-Encoding says` })
   }
 }

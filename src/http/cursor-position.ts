@@ -2,7 +2,7 @@
 export const cursorName = 'cursor='
 
 /** Where a cursor is in a target: its value, from `start` to before `end`. */
-export interface CursorPlace {
+export interface CursorPosition {
   readonly start: number
   readonly end: number
 }
@@ -13,7 +13,7 @@ export function isPlainCursor(cursor: string): boolean {
 }
 
 /** Where a target has its only cursor, where that is plain and has at most `longest` characters. */
-export function cursorIn(url: string, longest: number): CursorPlace | undefined {
+export function cursorIn(url: string, longest: number): CursorPosition | undefined {
   const query = url.search(/[?;#]/) + 1
   const at = url.indexOf(cursorName, query)
   if (query === 0 || at === -1 || url.includes(cursorName, at + 1)) return undefined

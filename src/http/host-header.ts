@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { HostPolicy } from '../access/hosts.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /** The parts of a request, HTTP/1.1 or HTTP/2, that say which host it is for. */
 export interface RequestForHost {
@@ -22,11 +22,11 @@ export function requireServedHost(request: RequestForHost, host: string | undefi
   for (let index = 0; index < rawHeaders.length; index += 2) if (isHost(rawHeaders[index])) count += 1
   const authority = headers[':authority']
   if (count > 1 || (count === 1 && authority !== undefined && authority !== headers.host)) {
-    throw new Ending('bad-request', { hint: 'it has more than one Host' })
+    throw new GatewayError('bad-request', { hint: 'it has more than one Host' })
   }
   if (serves(request, host)) return
   const hint = `Host is ${host ?? 'missing'}; a proxy in front has to pass on the Host of the address bar`
-  throw new Ending('host-refused', { hint, cause: `Host: ${host}` })
+  throw new GatewayError('host-refused', { hint, cause: `Host: ${host}` })
 }
 
 function isHost(name: string | undefined): boolean {

@@ -1,5 +1,5 @@
 import { parseHost } from '../access/origins.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /** The option that lists the origins of an endpoint's pages. */
 export type OriginsOption = 'tunnels.origins' | 'push.origins'
@@ -10,11 +10,15 @@ export type OriginsOption = 'tunnels.origins' | 'push.origins'
  *
  * @param host that the client asked for, as `Client.host`
  */
-export function originRefusal(origin: string | undefined, host: string | undefined, option: OriginsOption): Ending {
+export function originRefusal(
+  origin: string | undefined,
+  host: string | undefined,
+  option: OriginsOption,
+): GatewayError {
   const cause = `Origin: ${origin ?? 'none'}; Host: ${host ?? 'none'}`
-  if (origin === undefined) return new Ending('origin-refused', { hint: 'it has no Origin', cause })
+  if (origin === undefined) return new GatewayError('origin-refused', { hint: 'it has no Origin', cause })
   const proxy = isOfHost(origin, host) ? '' : `; Host is ${host ?? 'missing'}: a proxy in front has to pass Host on`
-  return new Ending('origin-refused', { hint: `${option} does not allow ${origin}${proxy}`, cause })
+  return new GatewayError('origin-refused', { hint: `${option} does not allow ${origin}${proxy}`, cause })
 }
 
 /** Whether a page comes from the host that is asked for, on whatever port. */

@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Ending } from '../base/errors.js'
+import type { GatewayError } from '../base/errors.js'
 import { pathOf } from './request-target.js'
 import { answer } from './responses.js'
 
@@ -21,7 +21,7 @@ export function isForApi(request: FastifyRequest): boolean {
 export function answerEnding(
   request: FastifyRequest,
   reply: FastifyReply,
-  ending: Ending,
+  ending: GatewayError,
   headers: Readonly<Record<string, string>> = {},
   text = ending.text,
 ): FastifyReply {

@@ -6,7 +6,7 @@ import { readQuery } from './parameters.js'
 /** A longer target is read anew each time: it would take the place of many others. */
 const longestTarget = 256
 
-export interface KnownQueriesOptions {
+export interface QueryCacheOptions {
   /** Up to how many characters the schema takes a cursor as it is, where it has lower case letters, digits and `-`. */
   readonly longestCursor: number
   /** How many queries are remembered, at least; up to twice as many, of some 500 bytes each. Default: 4096. */
@@ -17,7 +17,7 @@ export interface KnownQueriesOptions {
  * Reads queries as `readQuery` does, and remembers those that were right: who polls asks for the same each time, but for
  * the cursor, and so do ten thousand streams of one page. To read one anew takes ten times as long as to find it here.
  */
-export class KnownQueries<Query extends { readonly cursor?: string | undefined }> {
+export class QueryCache<Query extends { readonly cursor?: string | undefined }> {
   readonly #schema: z.ZodType<Query>
   readonly #longestCursor: number
   readonly #remembered: number
@@ -25,7 +25,7 @@ export class KnownQueries<Query extends { readonly cursor?: string | undefined }
   /** What was remembered before those; what of it is asked for again stays. */
   #older: ReadonlyMap<string, Query> = new Map()
 
-  constructor(schema: z.ZodType<Query>, { longestCursor, remembered = 4096 }: KnownQueriesOptions) {
+  constructor(schema: z.ZodType<Query>, { longestCursor, remembered = 4096 }: QueryCacheOptions) {
     this.#schema = schema
     this.#longestCursor = longestCursor
     this.#remembered = remembered

@@ -3,7 +3,7 @@ import { constants, type Http2ServerResponse } from 'node:http2'
 import { Socket } from 'node:net'
 import { unixAddress } from '../access/addresses.js'
 import { networkOf } from '../access/limits.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 
@@ -17,7 +17,7 @@ type Holder = Answer | Socket
 const [interval, defaultMax] = [250, 64 * 1024 ** 2]
 
 /** What bounds answers that are not taken. */
-export interface UntakenOptions {
+export interface UnreadResponsesOptions {
   readonly log: Logger
   readonly metrics: Metrics
   /** Bytes of complete answers that their clients have not taken yet, together. Default: 64 MiB. */
@@ -30,14 +30,14 @@ export interface UntakenOptions {
  * connections came to 1 GB. It is looked at every 250 ms what waits; beyond the bound, those that have waited longest are
  * cut off, of the network that has most. Until then there may be more: who reads has the time to do so.
  */
-export class UntakenAnswers {
-  readonly #options: UntakenOptions
+export class UnreadResponses {
+  readonly #options: UnreadResponsesOptions
   readonly #open = new Set<Holder>()
   /** Of those, the ones that are complete and wait for their clients; the longest wait first. */
   readonly #waiting = new Set<Holder>()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(options: UntakenOptions) {
+  constructor(options: UnreadResponsesOptions) {
     this.#options = options
   }
 
@@ -93,7 +93,7 @@ export class UntakenAnswers {
 
   #cutOff(holder: Holder): void {
     const { log, metrics } = this.#options
-    const { reason, level, text } = new Ending('client-too-slow')
+    const { reason, level, text } = new GatewayError('client-too-slow')
     const { remoteAddress: peer } = socketOf(holder)
     metrics.ended(reason)
     log[level]({ peer, reason, bytes: holder.writableLength }, text)

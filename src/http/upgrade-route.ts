@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Client } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
 import type { ConnectionLog } from '../base/connection-log.js'
-import type { Ending } from '../base/errors.js'
+import type { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 import type { Peer } from '../broker/broker.js'
 import type { OriginsOption } from './origin-refusal.js'
@@ -20,7 +20,7 @@ export interface Upgrade {
   /** Carries the connection's id, peer and path. */
   readonly log: ConnectionLog
   /** Answers with the ending's status, counts and logs it. Not after the 101; a second call does nothing. */
-  refuse(ending: Ending, headers?: Readonly<Record<string, string>>): void
+  refuse(ending: GatewayError, headers?: Readonly<Record<string, string>>): void
 }
 
 /** Finds out who a WebSocket handshake is from. */

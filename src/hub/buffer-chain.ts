@@ -3,16 +3,16 @@
  * same chain. So to add an event costs each of them nothing but a reference, and what makes one write of several events
  * is done once for all.
  */
-export class Chain {
+export class BufferChain {
   readonly bytes: number
   readonly count: number
   readonly #data: Buffer
-  readonly #previous: Chain | undefined
+  readonly #previous: BufferChain | undefined
   /** The chain that the last event made of this one. */
-  #next: Chain | undefined
+  #next: BufferChain | undefined
   #joined: Buffer | undefined
 
-  constructor(data: Buffer, previous?: Chain) {
+  constructor(data: Buffer, previous?: BufferChain) {
     this.#data = data
     this.#previous = previous
     this.bytes = (previous?.bytes ?? 0) + data.length
@@ -20,10 +20,10 @@ export class Chain {
   }
 
   /** This chain with the event of `start`, which has no other, at its end. */
-  with(start: Chain): Chain {
+  with(start: BufferChain): BufferChain {
     let next = this.#next
     if (next === undefined || next.#data !== start.#data) {
-      next = new Chain(start.#data, this)
+      next = new BufferChain(start.#data, this)
       this.#next = next
     }
     return next
@@ -34,7 +34,7 @@ export class Chain {
     if (this.count === 1) return this.#data
     if (!this.#joined) {
       const parts: Buffer[] = []
-      for (let chain: Chain | undefined = this; chain; chain = chain.#previous) parts.push(chain.#data)
+      for (let chain: BufferChain | undefined = this; chain; chain = chain.#previous) parts.push(chain.#data)
       this.#joined = Buffer.concat(parts.reverse(), this.bytes)
     }
     return this.#joined

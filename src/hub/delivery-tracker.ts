@@ -9,7 +9,7 @@ interface Tracked {
 }
 
 /** Tells which events have been written to the connections of which devices: of those that are tracked, and no others. */
-export class WriteTracking {
+export class DeliveryTracker {
   /** In the order of their sequences. */
   readonly #events: Tracked[] = []
   /** Told of each device and event once. It must not throw. */

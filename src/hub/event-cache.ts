@@ -3,7 +3,7 @@ import type { Event } from '../journal/event.js'
 import type { Encoder } from './event-sink.js'
 
 /** Bounds of what is kept in memory. */
-export interface RecentBounds {
+export interface EventCacheBounds {
   readonly maxEvents: number
   /** Of topics and payloads, and of what they were encoded to. */
   readonly maxBytes: number
@@ -13,8 +13,8 @@ export interface RecentBounds {
  * The newest events, without holes, and what they were encoded to. Whoever comes back after a moment, as each long-poll
  * does after each answer, gets what it has missed from here and not from disk.
  */
-export class Recent {
-  readonly #bounds: RecentBounds
+export class EventCache {
+  readonly #bounds: EventCacheBounds
   readonly #ring: (Event | undefined)[]
   /** By sequence. Beside the events, because most are of topics that nobody wants, and each object here grows old. */
   readonly #encoded = new Map<number, SmallMap<Encoder, Buffer>>()
@@ -24,7 +24,7 @@ export class Recent {
   #bytes = 0
 
   /** @param last the sequence after which events come */
-  constructor(bounds: RecentBounds, last: number) {
+  constructor(bounds: EventCacheBounds, last: number) {
     this.#bounds = bounds
     this.#ring = new Array<Event | undefined>(bounds.maxEvents).fill(undefined)
     this.#first = last + 1

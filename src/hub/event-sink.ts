@@ -25,7 +25,7 @@ export interface Gap {
 export type CloseReason = 'too-slow' | 'complete' | 'journal-unavailable' | 'shutting-down'
 
 /** Where a subscription's events go: one response, or one socket. None of this may throw. */
-export interface Sink {
+export interface EventSink {
   /** Takes what one or several events were encoded to; `false` where no more should come until `onDrain`. */
   write(data: Buffer): boolean
   /** Has `resume` called once when there is room again. Asked for after each `write` that was `false`. */

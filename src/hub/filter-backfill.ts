@@ -1,9 +1,9 @@
-import { type Event, isHole } from '../journal/event.js'
-import type { GapReason, Journal, Loss, Place } from '../journal/journal.js'
+import { type Event, isGapMarker } from '../journal/event.js'
+import type { GapReason, Journal, Loss, Position } from '../journal/journal.js'
 import { type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
 
 /** What filters that join are given at once. */
-export interface JoiningPortion {
+export interface BackfillBatch {
   readonly events: readonly Event[]
   readonly kind: 'retained' | 'replayed'
   /** Set where what came after this place is missing. */
@@ -14,7 +14,7 @@ export interface JoiningPortion {
  * Filters on their way into a subscription that has others already, which wait at their place meanwhile: the new ones get
  * what is retained on them, or what came since their cursor, up to that place. What the others match has been given.
  */
-export class Joining {
+export class FilterBackfill {
   readonly filters: readonly string[]
   /** The place up to which these filters have everything. */
   position: number
@@ -33,7 +33,7 @@ export class Joining {
    * @param place where these filters are
    * @param cursor what that comes from; `undefined` for filters that begin
    */
-  constructor(filters: readonly string[], given: TopicPredicate, place: Place, cursor: string | undefined) {
+  constructor(filters: readonly string[], given: TopicPredicate, place: Position, cursor: string | undefined) {
     this.filters = filters
     this.#wanted = topicPredicate(filters)
     this.#given = given
@@ -50,20 +50,20 @@ export class Joining {
   }
 
   /** Reads the next portion of what there is up to `through`; it may have no events, and not be the last. */
-  async read(journal: Journal, through: number, limit: number, maxBytes: number): Promise<JoiningPortion> {
+  async read(journal: Journal, through: number, limit: number, maxBytes: number): Promise<BackfillBatch> {
     if (this.#wantsRetained) return { events: await this.#readRetained(journal), kind: 'retained' }
     const { filters, position: after } = this
     const told = this.#told
     const portion = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes, told })
     if (portion.lost) return this.#gap('evicted', after, portion.after, portion.lost)
-    const before = portion.events.findIndex(isHole)
+    const before = portion.events.findIndex(isGapMarker)
     const missing = portion.events[before]
     if (missing && before === 0) return this.#gap('missed', missing.sequence - 1, missing.sequence)
     this.position = missing ? missing.sequence - 1 : portion.position
     return { events: this.#new(missing ? portion.events.slice(0, before) : portion.events), kind: 'replayed' }
   }
 
-  #gap(reason: GapReason, after: number, position: number, lost?: Loss): JoiningPortion {
+  #gap(reason: GapReason, after: number, position: number, lost?: Loss): BackfillBatch {
     this.#known = after
     this.position = position
     this.resumes = Math.max(position, lost?.through ?? 0)

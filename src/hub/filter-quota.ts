@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
 /** Bytes that a filter takes besides its characters, about: in the hub's index, in that of who listens, and with its subscriber. */
@@ -49,7 +49,7 @@ export class FilterQuota {
       const size = sizeOf(wanted)
       if (size > held && this.#quota.exceededBy(account, size - held)) {
         this.#refused++
-        throw new Ending('filters-too-many')
+        throw new GatewayError('filters-too-many')
       }
       this.#quota.giveBack(account, held)
       this.#quota.take(account, size)

@@ -1,14 +1,14 @@
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
-import { type Event, isHole } from '../journal/event.js'
-import { type Journal, locate, type Place } from '../journal/journal.js'
+import { type Event, isGapMarker } from '../journal/event.js'
+import { type Journal, type Position, resolveCursor } from '../journal/journal.js'
 import { FilterIndex } from '../topics/filter-index.js'
 import { isShallow } from '../topics/topic-predicate.js'
-import { Chain } from './buffer-chain.js'
-import { WriteTracking } from './delivery-tracker.js'
-import { Recent, type RecentBounds } from './event-cache.js'
+import { BufferChain } from './buffer-chain.js'
+import { DeliveryTracker } from './delivery-tracker.js'
+import { EventCache, type EventCacheBounds } from './event-cache.js'
 import type { Encoder } from './event-sink.js'
-import { CatchUps } from './replay-scheduler.js'
+import { ReplayScheduler } from './replay-scheduler.js'
 import {
   type HubCounters,
   type QueueBounds,
@@ -25,7 +25,7 @@ export type { FilterChange, HubCounters, SubscribeOptions, Subscription } from '
 export interface HubOptions {
   /** Closed by whoever opened it, after the hub. */
   readonly journal: Journal
-  readonly bounds: QueueBounds & { readonly recent: RecentBounds }
+  readonly bounds: QueueBounds & { readonly recent: EventCacheBounds }
   readonly log: Logger
   /** Told what the event loop works on. */
   readonly slices?: SliceMonitor | undefined
@@ -38,7 +38,7 @@ const forgottenAtOnce = 1000
 export async function openHub(options: HubOptions): Promise<Hub> {
   const { journal, bounds } = options
   const oldest = Math.max(journal.first - 1, journal.head - bounds.recent.maxEvents)
-  const recent = new Recent(bounds.recent, oldest)
+  const recent = new EventCache(bounds.recent, oldest)
   for (let after = oldest; after < journal.head; ) {
     const query = { after, through: journal.head, limit: bounds.recent.maxEvents, maxBytes: bounds.recent.maxBytes }
     const portion = await journal.read(query)
@@ -67,14 +67,14 @@ export class Hub {
     dropped: 0,
   }
   /** Which events have been written to whom. */
-  readonly tracking = new WriteTracking()
+  readonly tracking = new DeliveryTracker()
   readonly #journal: Journal
-  readonly #recent: Recent
+  readonly #recent: EventCache
   readonly #host: SubscriberHost
-  readonly #catchUps: CatchUps
+  readonly #catchUps: ReplayScheduler
   readonly #subscribers = new Set<Subscriber>()
   /** Those who have come in this turn of the event loop. */
-  readonly #newcomers: { readonly subscriber: Subscriber; readonly place: Place }[] = []
+  readonly #newcomers: { readonly subscriber: Subscriber; readonly place: Position }[] = []
   /** Those who have left, and have yet to be forgotten. */
   readonly #gone: Subscriber[] = []
   /** Those who are live, or were. */
@@ -85,7 +85,7 @@ export class Hub {
   #closed = false
 
   /** @param recent the newest events of the journal, up to its head */
-  constructor({ journal, bounds, log, slices }: HubOptions, recent: Recent) {
+  constructor({ journal, bounds, log, slices }: HubOptions, recent: EventCache) {
     this.#writeQueue = new WriteQueue(slices)
     this.#journal = journal
     this.#recent = recent
@@ -107,7 +107,7 @@ export class Hub {
       left: subscriber => this.#leave(subscriber),
     }
     const position = (): number => this.#position
-    this.#catchUps = new CatchUps({
+    this.#catchUps = new ReplayScheduler({
       journal,
       recent,
       log,
@@ -133,7 +133,8 @@ export class Hub {
     const { filters, cursor } = options
     if (filters.length === 0) throw new RangeError('there must be a topic filter')
     if (!filters.every(isShallow)) throw new RangeError('a topic filter has too many levels')
-    const place = cursor === undefined ? { after: this.#position, known: 0 } : locate(this.#journal, cursor, filters)
+    const place =
+      cursor === undefined ? { after: this.#position, known: 0 } : resolveCursor(this.#journal, cursor, filters)
     const subscriber = new Subscriber(this.#host, options, place)
     this.#subscribers.add(subscriber)
     this.counters.subscribers++
@@ -198,12 +199,12 @@ export class Hub {
     const { sequence } = event
     if (sequence <= this.#position) return
     // Before it is passed: as they read on, they come to it, and are told.
-    if (isHole(event)) for (const subscriber of this.#subscribers) subscriber.interrupt()
+    if (isGapMarker(event)) for (const subscriber of this.#subscribers) subscriber.interrupt()
     this.#position = sequence
     this.#recent.push(event)
     const groups = this.#topics.match(event.topic)
     if (groups.length === 0) return
-    const starts = new Map<Encoder, Chain>()
+    const starts = new Map<Encoder, BufferChain>()
     for (const subscribers of groups) {
       for (const subscriber of subscribers) {
         // By another of its filters, before it joined, or it is not live.
@@ -211,7 +212,7 @@ export class Hub {
         const { encode } = subscriber
         let start = starts.get(encode)
         if (!start) {
-          start = new Chain(this.#recent.encode(event, encode))
+          start = new BufferChain(this.#recent.encode(event, encode))
           starts.set(encode, start)
         }
         subscriber.offer(start, sequence)

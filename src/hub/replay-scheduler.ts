@@ -1,10 +1,10 @@
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
-import { isHole } from '../journal/event.js'
-import { type Journal, locate, type Place } from '../journal/journal.js'
+import { isGapMarker } from '../journal/event.js'
+import { type Journal, type Position, resolveCursor } from '../journal/journal.js'
 import { matchCost } from '../topics/topic-predicate.js'
-import type { Recent } from './event-cache.js'
-import type { Joining } from './filter-backfill.js'
+import type { EventCache } from './event-cache.js'
+import type { FilterBackfill } from './filter-backfill.js'
 import type { Subscriber } from './subscriber.js'
 
 /** What one subscriber is given before it is the next one's turn; one event may have more bytes. */
@@ -18,9 +18,9 @@ const readsAtOnce = 4
 const [turnTests, turnSubscriber, turnFilter] = [8192, 16, 4]
 
 /** What catching up needs. */
-export interface CatchUpOptions {
+export interface ReplayOptions {
   readonly journal: Journal
-  readonly recent: Recent
+  readonly recent: EventCache
   readonly log: Logger
   readonly slices?: SliceMonitor | undefined
   /** The newest event of which everybody who is live was told. */
@@ -37,8 +37,8 @@ export interface CatchUpOptions {
  * Where a subscriber has everything up to the hub's position, it joins in the same turn of the event loop in which that
  * is seen: nothing can come in between.
  */
-export class CatchUps {
-  readonly #options: CatchUpOptions
+export class ReplayScheduler {
+  readonly #options: ReplayOptions
   /** Those who have a turn, in the order in which they came. */
   readonly #ready = new Set<Subscriber>()
   /** Those for whom something has to be read. */
@@ -46,7 +46,7 @@ export class CatchUps {
   #reading = 0
   #scheduled = false
 
-  constructor(options: CatchUpOptions) {
+  constructor(options: ReplayOptions) {
     this.#options = options
   }
 
@@ -80,8 +80,8 @@ export class CatchUps {
     this.#read()
   }
 
-  readonly #locate = (cursor: string, filters: readonly string[]): Place => {
-    return locate(this.#options.journal, cursor, filters)
+  readonly #locate = (cursor: string, filters: readonly string[]): Position => {
+    return resolveCursor(this.#options.journal, cursor, filters)
   }
 
   /** Whether it can do with what is in memory. What the journal has let go of is not given to anybody from there. */
@@ -109,7 +109,7 @@ export class CatchUps {
     let position = from
     while (position < end && bytes < portionBytes && data.length < subscriber.room) {
       const event = recent.at(position + 1)
-      if (event && isHole(event)) {
+      if (event && isGapMarker(event)) {
         if (position === from) subscriber.gap('missed', from, from + 1)
         break
       }
@@ -176,7 +176,7 @@ export class CatchUps {
     const query = { filters, wanted: subscriber.wants(), after, through, limit, maxBytes: portionBytes, told }
     const portion = await this.#options.journal.read(query)
     if (subscriber.closed) return
-    const before = portion.events.findIndex(isHole)
+    const before = portion.events.findIndex(isGapMarker)
     const missing = portion.events[before]
     if (portion.lost) subscriber.gap('evicted', after, portion.after, portion.lost)
     else if (!missing) subscriber.give(portion.events.map(encode), 'replayed', portion.position)
@@ -185,7 +185,7 @@ export class CatchUps {
   }
 
   /** Gives filters that join what is retained, and what they have missed, up to where the others are. */
-  async #giveJoining(subscriber: Subscriber, joining: Joining): Promise<void> {
+  async #giveJoining(subscriber: Subscriber, joining: FilterBackfill): Promise<void> {
     const { position, encode } = subscriber
     const portion = await joining.read(this.#options.journal, position, portionEvents, portionBytes)
     if (subscriber.closed) return

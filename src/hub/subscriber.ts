@@ -1,18 +1,18 @@
 import type { Event } from '../journal/event.js'
 import { formatId } from '../journal/event.js'
-import type { GapReason, Loss, Place } from '../journal/journal.js'
+import type { GapReason, Loss, Position } from '../journal/journal.js'
 import { isShallow, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
-import type { Chain } from './buffer-chain.js'
-import type { WriteTracking } from './delivery-tracker.js'
-import type { CloseReason, Encoder, Sink } from './event-sink.js'
-import { Joining } from './filter-backfill.js'
+import type { BufferChain } from './buffer-chain.js'
+import type { DeliveryTracker } from './delivery-tracker.js'
+import type { CloseReason, Encoder, EventSink } from './event-sink.js'
+import { FilterBackfill } from './filter-backfill.js'
 
 /** What a subscriber asks for. */
 export interface SubscribeOptions {
   /** Valid (`topicFilterProblem`) and shallow (`isShallow`) topic filters, at least one. */
   readonly filters: readonly string[]
   readonly encode: Encoder
-  readonly sink: Sink
+  readonly sink: EventSink
   /** Where it was the last time, in whatever text it has kept. Without it, it first gets what is retained. */
   readonly cursor?: string | undefined
   /** Without a cursor: how many of the newest events it first gets besides. */
@@ -82,7 +82,7 @@ export interface SubscriberHost {
   readonly position: number
   readonly counters: HubCounters
   readonly bounds: QueueBounds
-  readonly tracking: WriteTracking
+  readonly tracking: DeliveryTracker
   /** It is not live any more, and has something to catch up with. */
   interrupted(): void
   /** Its sink has room again, and it is not live. */
@@ -103,7 +103,7 @@ export class Subscriber implements Subscription {
   /** Those with which the hub finds it: what it had when it was live last. */
   listed: readonly string[] = []
   /** Filters that are on their way to join those. */
-  joining: Joining | undefined
+  joining: FilterBackfill | undefined
   readonly encode: Encoder
   /** How many of the newest events it has yet to be placed before. */
   last: number | undefined
@@ -117,13 +117,13 @@ export class Subscriber implements Subscription {
   /** The newest event that was offered to it; while it is not live, it is offered none. */
   offered = Number.POSITIVE_INFINITY
   readonly #host: SubscriberHost
-  readonly #sink: Sink
+  readonly #sink: EventSink
   readonly #device: string | undefined
   /** What it had when it came, while there is nothing better. */
   #cursor: string | undefined
   /** How many events it may yet get. */
   #left: number
-  #pending: Chain | undefined
+  #pending: BufferChain | undefined
   /** The place before the first event that waits. */
   #before = 0
   #blocked = false
@@ -133,7 +133,7 @@ export class Subscriber implements Subscription {
   /** Changes of its filters that wait for their turn. */
   readonly #changes: FilterChange[] = []
 
-  constructor(host: SubscriberHost, options: SubscribeOptions, place: Place) {
+  constructor(host: SubscriberHost, options: SubscribeOptions, place: Position) {
     const { filters, encode, sink, cursor, last, limit, device } = options
     this.#host = host
     this.#sink = sink
@@ -233,7 +233,7 @@ export class Subscriber implements Subscription {
    *
    * @param locate finds the place of a cursor
    */
-  applyChanges(locate: (cursor: string, filters: readonly string[]) => Place): void {
+  applyChanges(locate: (cursor: string, filters: readonly string[]) => Position): void {
     while (this.state === 'replay' && this.last === undefined && !this.joining) {
       const [change] = this.#changes
       if (!change) return
@@ -246,25 +246,25 @@ export class Subscriber implements Subscription {
     }
   }
 
-  #apply({ add = [], remove = [], cursor, applied }: FilterChange, place: Place): void {
+  #apply({ add = [], remove = [], cursor, applied }: FilterChange, place: Position): void {
     const removed = new Set(remove)
     const kept = new Set(this.filters.filter(filter => !removed.has(filter)))
     const added = [...new Set(add)].filter(filter => !kept.has(filter))
     this.filters = [...kept]
-    if (added.length > 0) this.joining = new Joining(added, topicPredicate(this.filters), place, cursor)
+    if (added.length > 0) this.joining = new FilterBackfill(added, topicPredicate(this.filters), place, cursor)
     applied?.([...kept, ...added])
     if (place.gap && this.joining) this.joiningGap(this.joining, place.gap, cursor ?? '')
   }
 
   /** Tells the sink that something is missing of filters that join. */
-  joiningGap({ filters, resumes }: Joining, reason: GapReason, cursor: string): void {
+  joiningGap({ filters, resumes }: FilterBackfill, reason: GapReason, cursor: string): void {
     if (this.closed) return
     this.#host.counters.gaps++
     this.#sink.gap({ reason, cursor, resumes: this.idOf(resumes), filters })
   }
 
   /** The filters that joined have got what the others have. */
-  joined({ filters }: Joining): void {
+  joined({ filters }: FilterBackfill): void {
     this.filters = [...this.filters, ...filters]
     this.joining = undefined
   }
@@ -311,7 +311,7 @@ export class Subscriber implements Subscription {
   }
 
   /** Adds a live event to what is written at the end of this turn; `start` is the chain of that event alone. */
-  offer(start: Chain, sequence: number): void {
+  offer(start: BufferChain, sequence: number): void {
     const before = this.#pending
     if (before && before.count >= this.#left) return
     this.offered = sequence
@@ -359,7 +359,7 @@ export class Subscriber implements Subscription {
     this.end('complete', this.idOf(this.position))
   }
 
-  #cutOff(pending: Chain): void {
+  #cutOff(pending: BufferChain): void {
     this.#host.counters.cutOff++
     this.#host.counters.dropped += pending.count
     this.end('too-slow')

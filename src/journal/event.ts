@@ -4,11 +4,11 @@ import type { Message, QoS } from '../mqtt/message.js'
  * Stands in a journal where messages are missing that nobody could write down: whoever reads past it is told. No message
  * has this topic [MQTT-4.7.3-1].
  */
-export const hole: Message = { topic: '', payload: Buffer.alloc(0), qos: 0, retain: false }
+export const gapMarker: Message = { topic: '', payload: Buffer.alloc(0), qos: 0, retain: false }
 
 /** Whether an event is no message, but the place of those that are missing. */
-export function isHole({ topic }: Pick<Event, 'topic'>): boolean {
-  return topic === hole.topic
+export function isGapMarker({ topic }: Pick<Event, 'topic'>): boolean {
+  return topic === gapMarker.topic
 }
 
 /** A message with its place in the journal. */

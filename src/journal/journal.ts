@@ -1,6 +1,6 @@
 import type { Message } from '../mqtt/message.js'
 import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
-import { type Event, hole, parseId } from './event.js'
+import { type Event, gapMarker, parseId } from './event.js'
 
 /** Bounds of the events of a share of a journal, all of them at once; what is over them goes, the oldest first. */
 export interface ShareBounds {
@@ -62,7 +62,7 @@ export interface Loss {
 }
 
 /** A part of a journal, in order. */
-export interface Portion {
+export interface JournalBatch {
   readonly events: readonly Event[]
   /** Set where something after the place that was asked for is gone, and the subscriber does not know it yet. */
   readonly lost?: Loss
@@ -118,7 +118,7 @@ export interface Journal {
    */
   watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void
   /** Reads a portion, in bounded time. It may have no events and yet a later position: then there is more to look through. */
-  read(query: JournalQuery): Promise<Portion>
+  read(query: JournalQuery): Promise<JournalBatch>
   /** The place from which on there are no more than the `count` newest events that `filters` match. */
   latest(filters: readonly string[], count: number): Promise<number>
   /**
@@ -156,7 +156,7 @@ export class JournalRefusal extends Error {
 export function queryPredicate({ filters, wanted }: Pick<JournalQuery, 'filters' | 'wanted'>): TopicPredicate {
   if (!filters) return everyTopic
   wanted ??= topicPredicate(filters)
-  return topic => topic === hole.topic || wanted(topic)
+  return topic => topic === gapMarker.topic || wanted(topic)
 }
 
 /** How many bytes of `maxBytes` a message is. */
@@ -176,7 +176,7 @@ export type GapReason =
   | 'missed'
 
 /** Where a cursor is. */
-export interface Place {
+export interface Position {
   /** The sequence to read on from. */
   readonly after: number
   /** The sequence up to which somebody with this cursor knows everything; 0 for nothing. */
@@ -192,11 +192,11 @@ export interface Place {
  *
  * @param filters of the subscriber; left out for all topics
  */
-export function locate(
+export function resolveCursor(
   journal: Pick<Journal, 'epoch' | 'head' | 'lost'>,
   cursor: string,
   filters?: readonly string[],
-): Place {
+): Position {
   const id = parseId(cursor)
   if (!id) return oldestPlace(journal, 'unknown', filters)
   if (id.epoch !== journal.epoch) return oldestPlace(journal, 'other-epoch', filters)
@@ -206,7 +206,7 @@ export function locate(
   return { after: id.sequence, known: id.sequence }
 }
 
-function oldestPlace(journal: Pick<Journal, 'lost'>, gap: GapReason, filters: readonly string[] | undefined): Place {
+function oldestPlace(journal: Pick<Journal, 'lost'>, gap: GapReason, filters: readonly string[] | undefined): Position {
   const lost = journal.lost(filters, 0)
   return lost ? { after: lost.resume, known: 0, gap, lost } : { after: 0, known: 0, gap }
 }

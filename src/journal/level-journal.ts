@@ -6,11 +6,11 @@ import type { Event } from './event.js'
 import { GroupCommit } from './group-commit.js'
 import {
   type Journal,
+  type JournalBatch,
   type JournalBounds,
   type JournalQuery,
   JournalRefusal,
   type Loss,
-  type Portion,
   queryPredicate,
   type SequenceRange,
   type Urgency,
@@ -27,7 +27,7 @@ import {
 } from './level-database.js'
 import { findLatest, readEvents, readRetainedMessages } from './level-reader.js'
 import { DamagedRecord } from './level-records.js'
-import { Ledger } from './level-state.js'
+import { JournalStore } from './level-state.js'
 import type { IsGone } from './retained-messages.js'
 
 /** How often old events are looked for; in milliseconds. */
@@ -69,7 +69,7 @@ class LevelJournal implements Journal {
   readonly #commit: GroupCommit
   readonly #timer: NodeJS.Timeout
   #database: Database
-  #ledger: Ledger
+  #ledger: JournalStore
   /** Ends when all writes that were begun are done. */
   #writing: Promise<unknown> = Promise.resolve()
   #trimming: Promise<void> | undefined
@@ -115,7 +115,7 @@ class LevelJournal implements Journal {
     return this.#commit.watch(listener, wants)
   }
 
-  async read(query: JournalQuery): Promise<Portion> {
+  async read(query: JournalQuery): Promise<JournalBatch> {
     const { filters, after, told, limit, maxBytes } = query
     this.#checkOpen()
     const lost = this.#ledger.lost(filters, after, told)
@@ -258,9 +258,9 @@ class LevelJournal implements Journal {
     if (this.#state === 'failed') this.#state = 'open'
   }
 
-  #newLedger(opened: OpenedDatabase): Ledger {
+  #newLedger(opened: OpenedDatabase): JournalStore {
     const { clock } = this.#options
-    return new Ledger(opened, { clock, onDamage: error => this.#reportDamage(error) })
+    return new JournalStore(opened, { clock, onDamage: error => this.#reportDamage(error) })
   }
 
   #wait(delay: number): Promise<void> {

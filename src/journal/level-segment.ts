@@ -58,7 +58,7 @@ export class Segment {
 }
 
 /** The numbers that topics have in the run that is being written. */
-export class Numbering {
+export class TopicDictionary {
   /** The last sequence of the run's first segment. */
   #start = 0
   #segments = Number.POSITIVE_INFINITY

@@ -2,14 +2,14 @@ import type { ShareBounds } from './journal.js'
 import type { Database } from './level-database.js'
 import type { ShareView } from './level-reader.js'
 import { DamagedRecord, largePayload, readSequence, type ShareState, sequenceKey } from './level-records.js'
-import { decodeMeters, encodeMeters, Numbering, Segment, segmentLength } from './level-segment.js'
+import { decodeMeters, encodeMeters, Segment, segmentLength, TopicDictionary } from './level-segment.js'
 import type { ShareExtent } from './shares.js'
 
 /** One change of the database. */
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
 /** Options of a share's ledger. */
-export interface ShareLedgerOptions {
+export interface ShareStoreOptions {
   readonly share: number
   readonly state: ShareState
   /** The events after the newest full segment. */
@@ -33,9 +33,9 @@ interface OldestSegment {
 }
 
 /** The extent of one share of a journal on disk, and its segments; with the batch that is being made. */
-export class ShareLedger implements ShareExtent {
-  readonly #options: ShareLedgerOptions
-  readonly #numbering = new Numbering()
+export class ShareStore implements ShareExtent {
+  readonly #options: ShareStoreOptions
+  readonly #numbering = new TopicDictionary()
   #evicted: number
   #size: number
   #bytes: number
@@ -49,7 +49,7 @@ export class ShareLedger implements ShareExtent {
   /** The newest segments that are written: `tail` follows `sealed`, and may have events of the batch that is being made. */
   #written: { readonly sealed: number; readonly tail: Segment }
 
-  constructor(options: ShareLedgerOptions) {
+  constructor(options: ShareStoreOptions) {
     const { state, tail } = options
     this.#options = options
     this.#evicted = state.evicted

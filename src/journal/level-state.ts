@@ -14,7 +14,7 @@ import {
   topicKey,
 } from './level-records.js'
 import { Segment } from './level-segment.js'
-import { type Operation, ShareLedger } from './level-share.js'
+import { type Operation, ShareStore } from './level-share.js'
 import { OwnPayloads } from './own-payload.js'
 import type { RetainedMessages } from './retained-messages.js'
 
@@ -22,7 +22,7 @@ import type { RetainedMessages } from './retained-messages.js'
 const aheadPayload = 256 * 1024
 
 /** What a ledger needs besides what is in the database. */
-export interface LedgerOptions {
+export interface JournalStoreOptions {
   readonly clock: () => number
   /** Told of what cannot be read. */
   readonly onDamage: (error: unknown) => void
@@ -32,11 +32,11 @@ export interface LedgerOptions {
  * Turns messages into batches for the database, and knows what is in it: as it is written (`view`), and as it will be
  * with the batch that is being made. Where a batch is not written after all, the ledger is of no more use.
  */
-export class Ledger {
+export class JournalStore {
   readonly retained: RetainedMessages
   readonly #opened: OpenedDatabase
   /** By share. */
-  readonly #shares: readonly ShareLedger[]
+  readonly #shares: readonly ShareStore[]
   /** The newest event that is written. */
   #head: number
   /** The newest event, with those of the batch that is being made. */
@@ -45,7 +45,7 @@ export class Ledger {
   #ahead: (readonly [Buffer, Buffer])[] = []
   readonly #payloads = new OwnPayloads()
 
-  constructor(opened: OpenedDatabase, options: LedgerOptions) {
+  constructor(opened: OpenedDatabase, options: JournalStoreOptions) {
     const { database, state, tails, shares } = opened
     this.#opened = opened
     this.retained = opened.retained
@@ -56,7 +56,7 @@ export class Ledger {
     }
     this.#shares = Array.from({ length: shares.count }, (_, share) => {
       const parts = { share, state: state.shares[share] ?? emptyShare, tail: tails[share] ?? new Segment() }
-      return new ShareLedger({ ...parts, bounds: shares.boundsOf(share), database, write, ...options })
+      return new ShareStore({ ...parts, bounds: shares.boundsOf(share), database, write, ...options })
     })
   }
 

@@ -7,10 +7,10 @@ import { EventLog, MergedLogs } from './event-log.js'
 import { GroupCommit } from './group-commit.js'
 import {
   type Journal,
+  type JournalBatch,
   type JournalBounds,
   type JournalQuery,
   type Loss,
-  type Portion,
   queryPredicate,
   type SequenceRange,
   type Urgency,
@@ -108,7 +108,7 @@ export class MemoryJournal implements Journal {
     return events
   }
 
-  async read(query: JournalQuery): Promise<Portion> {
+  async read(query: JournalQuery): Promise<JournalBatch> {
     const { filters, after, told, limit, maxBytes } = query
     const wanted = queryPredicate(query)
     const lost = this.lost(filters, after, told)

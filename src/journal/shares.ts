@@ -1,6 +1,6 @@
 import { filterCovers, filtersOverlap } from '../topics/filter-overlap.js'
 import { type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
-import { hole } from './event.js'
+import { gapMarker } from './event.js'
 import type { JournalBounds, Loss, ShareBounds } from './journal.js'
 
 /*
@@ -82,7 +82,7 @@ export class Shares {
 
   /** The share that a message of `topic` is written to: that of the first rule that matches. */
   shareOf(topic: string): number {
-    if (topic === hole.topic) return holeShare
+    if (topic === gapMarker.topic) return holeShare
     const end = topic.indexOf('/')
     const matchers = this.#byLevel.get(end === -1 ? topic : topic.slice(0, end)) ?? this.#anyLevel
     for (const { share, matches } of matchers) if (matches(topic)) return share

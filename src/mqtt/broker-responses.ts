@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { packetTooLarge } from './packet-too-large.js'
 
 /** Bad user name or password, not authorized (MQTT 3.1.1 table 3.1, MQTT 5 §3.2.2.2). */
@@ -97,9 +97,10 @@ export function answerError(code: number): Error | undefined {
   if (code < 0x80) return undefined
   // mosquitto's message_size_limit, which it does not tell in CONNACK.
   if (code === packetTooLarge) {
-    return new Ending('body-too-large', { hint: 'the broker does not take a message of this size' })
+    return new GatewayError('body-too-large', { hint: 'the broker does not take a message of this size' })
   }
   // Not authorized; topic name invalid.
-  if (code === 0x87 || code === 0x90) return new Ending('topic-refused', { hint: 'the broker does not accept it' })
-  return new Ending('broker-away', { hint: `it answered with reason code ${code}` })
+  if (code === 0x87 || code === 0x90)
+    return new GatewayError('topic-refused', { hint: 'the broker does not accept it' })
+  return new GatewayError('broker-away', { hint: `it answered with reason code ${code}` })
 }

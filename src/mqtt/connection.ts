@@ -9,18 +9,18 @@ import {
   parser,
 } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { answerError, ConnectionRefusal, disconnection, refusalOf } from './broker-responses.js'
 import { InFlight, maxInFlight, type Settle } from './in-flight.js'
 import { KeepAlive } from './keep-alive.js'
 import type { Message, QoS } from './message.js'
-import type { Dialect } from './protocol-profile.js'
+import type { ProtocolProfile } from './protocol-profile.js'
 import { publishSize } from './publishable.js'
 
 /** What one connection needs. */
 export interface ConnectionOptions {
   readonly stream: Duplex
-  readonly dialect: Dialect
+  readonly dialect: ProtocolProfile
   readonly clientId: string
   /** Whether the broker is to forget what it kept for this client id, and to keep nothing. */
   readonly clean: boolean
@@ -108,7 +108,7 @@ export class Connection {
     return this.#connack?.sessionPresent === true
   }
 
-  get dialect(): Dialect {
+  get dialect(): ProtocolProfile {
     return this.#options.dialect
   }
 
@@ -167,10 +167,10 @@ export class Connection {
     const { maximumPacketSize, retainAvailable } = this.#connack?.properties ?? {}
     // MQTT 5 has one byte more, which says that there are no properties.
     if (maximumPacketSize !== undefined && publishSize(message) + 1 > maximumPacketSize) {
-      throw new Ending('body-too-large', { hint: `the broker takes packets of ${maximumPacketSize} bytes` })
+      throw new GatewayError('body-too-large', { hint: `the broker takes packets of ${maximumPacketSize} bytes` })
     }
     if (message.retain && retainAvailable === false) {
-      throw new Ending('topic-refused', { hint: 'the broker keeps no retained messages' })
+      throw new GatewayError('topic-refused', { hint: 'the broker keeps no retained messages' })
     }
   }
 

@@ -1,5 +1,5 @@
 /** A form of MQTT, and how a message tells in it that it was published with RETAIN. */
-export interface Dialect {
+export interface ProtocolProfile {
   readonly name: string
   readonly protocolVersion: 4 | 5
   /** The highest bit of the protocol version, by which bridges say what they are. */
@@ -12,22 +12,27 @@ export interface Dialect {
 }
 
 /** MQTT 5 asks for it with each subscription (§3.8.3.1). */
-export const mqtt5: Dialect = { name: 'MQTT 5', protocolVersion: 5, bridgeMode: false, retainAsPublished: true }
+export const mqtt5: ProtocolProfile = { name: 'MQTT 5', protocolVersion: 5, bridgeMode: false, retainAsPublished: true }
 
 /**
  * A convention of mosquitto, which Aedes and others have: bridges get RETAIN as it was published, and never what they
  * published themselves.
  */
-export const bridge: Dialect = {
+export const bridge: ProtocolProfile = {
   name: 'MQTT 3.1.1 as a bridge',
   protocolVersion: 4,
   bridgeMode: true,
   retainAsPublished: true,
 }
 
-export const plain: Dialect = { name: 'MQTT 3.1.1', protocolVersion: 4, bridgeMode: false, retainAsPublished: false }
+export const plain: ProtocolProfile = {
+  name: 'MQTT 3.1.1',
+  protocolVersion: 4,
+  bridgeMode: false,
+  retainAsPublished: false,
+}
 
 /** The form of the same version in which RETAIN says of a message that it is state, and nothing else [MQTT-3.3.1-9]. */
-export function tellingState({ protocolVersion }: Dialect): Dialect {
+export function tellingState({ protocolVersion }: ProtocolProfile): ProtocolProfile {
   return protocolVersion === 5 ? { ...mqtt5, retainAsPublished: false } : plain
 }

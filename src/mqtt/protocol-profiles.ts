@@ -1,11 +1,11 @@
 import type { Logger } from '../base/log.js'
 import { ConnectionRefusal } from './broker-responses.js'
 import type { Connection } from './connection.js'
-import { bridge, type Dialect, mqtt5, plain } from './protocol-profile.js'
+import { bridge, mqtt5, type ProtocolProfile, plain } from './protocol-profile.js'
 
 /** Finds out which form of MQTT a broker speaks: the one that says most comes first. What worked is tried first again. */
-export class Dialects {
-  readonly #dialects: readonly Dialect[] = [mqtt5, bridge, plain]
+export class ProtocolProfiles {
+  readonly #dialects: readonly ProtocolProfile[] = [mqtt5, bridge, plain]
   readonly #log: Logger
   #at = 0
   #told = false
@@ -15,7 +15,7 @@ export class Dialects {
   }
 
   /** Makes a connection with the next dialect that may work; rejects with what the last one was refused with. */
-  async connect(attempt: (dialect: Dialect) => Promise<Connection>): Promise<Connection> {
+  async connect(attempt: (dialect: ProtocolProfile) => Promise<Connection>): Promise<Connection> {
     for (let tried = 1; ; tried++) {
       const at = this.#at
       const dialect = this.#dialects[at % this.#dialects.length] ?? plain
@@ -32,7 +32,7 @@ export class Dialects {
     }
   }
 
-  #tell({ retainAsPublished, name }: Dialect): void {
+  #tell({ retainAsPublished, name }: ProtocolProfile): void {
     if (retainAsPublished || this.#told) return
     this.#told = true
     this.#log.warn(

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Message } from './message.js'
 
 /** A length of two bytes is before each string (MQTT 3.1.1 §1.5.3). */
@@ -32,10 +32,12 @@ export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload
  * @throws {Ending} `topic-refused`, `body-too-large`
  */
 export function requirePublishable(message: Message, packetSize = Number.POSITIVE_INFINITY): void {
-  if (!isPublishable(message.topic)) throw new Ending('topic-refused', { hint: 'it is no topic to publish to' })
+  if (!isPublishable(message.topic)) throw new GatewayError('topic-refused', { hint: 'it is no topic to publish to' })
   if (!isHarmless(message.topic)) {
-    throw new Ending('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
+    throw new GatewayError('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
   }
   if (publishSize(message) <= packetSize) return
-  throw new Ending('body-too-large', { hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)` })
+  throw new GatewayError('body-too-large', {
+    hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)`,
+  })
 }

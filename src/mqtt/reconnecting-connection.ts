@@ -9,7 +9,7 @@ const closeTimeout = 500
 export const steady = 10_000
 
 /** What a link needs of time. */
-export interface LinkClock {
+export interface ReconnectClock {
   /** In milliseconds, since any moment. */
   now(): number
   /** Resolves, or rejects, at once when `signal` is aborted. */
@@ -17,7 +17,7 @@ export interface LinkClock {
 }
 
 /** What a link needs. */
-export interface LinkOptions {
+export interface ReconnectingConnectionOptions {
   /** Makes a connection that is ready for use. */
   readonly connect: () => Promise<Connection>
   /** Called when it is there. */
@@ -25,22 +25,22 @@ export interface LinkOptions {
   /** Called when it is not: after a loss, with how many milliseconds it lasted, and after each attempt that failed. */
   readonly onDown: (reason: unknown, lasted?: number) => void
   /** The machine's when left out. */
-  readonly clock?: LinkClock
+  readonly clock?: ReconnectClock
 }
 
-const machineClock: LinkClock = {
+const machineClock: ReconnectClock = {
   now: () => performance.now(),
   wait: (milliseconds, signal) => delay(milliseconds, undefined, { signal }),
 }
 
 /** Keeps one connection, over and over again, until it is closed. */
-export class Link {
-  readonly #options: LinkOptions
+export class ReconnectingConnection {
+  readonly #options: ReconnectingConnectionOptions
   readonly #closing = new AbortController()
   #connection: Connection | undefined
   readonly #running: Promise<void>
 
-  constructor(options: LinkOptions) {
+  constructor(options: ReconnectingConnectionOptions) {
     this.#options = options
     this.#running = this.#run()
   }

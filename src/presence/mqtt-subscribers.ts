@@ -1,7 +1,7 @@
-import type { Attendance, Presence } from './presence.js'
+import type { Presence, PresenceHandle } from './presence.js'
 
 /** A connection of an MQTT client: the same object for as long as it lasts. */
-export interface MqttListener {
+export interface MqttSubscriber {
   readonly clientId: string
   readonly user: string | undefined
   readonly address?: string
@@ -14,8 +14,8 @@ const longestDevice = 255
  * Has the clients of a broker present, as the broker tells of them. The device is the user, where there is one, and so all
  * clients of a user are one listener; else it is the client id.
  */
-export class MqttListeners {
-  readonly #attendances = new Map<MqttListener, Attendance>()
+export class MqttSubscribers {
+  readonly #attendances = new Map<MqttSubscriber, PresenceHandle>()
   #presence: Pick<Presence, 'enter'> | undefined
 
   /** Call before anybody connects: a broker is there before its clients can be present. */
@@ -24,7 +24,7 @@ export class MqttListeners {
   }
 
   /** It listens to these too; it may have done so before. */
-  subscribed(client: MqttListener, filters: readonly string[]): void {
+  subscribed(client: MqttSubscriber, filters: readonly string[]): void {
     const attendance = this.#attendances.get(client)
     if (attendance) {
       attendance.seen()
@@ -41,13 +41,13 @@ export class MqttListeners {
   }
 
   /** It listens to these no longer; it may not have done so. */
-  unsubscribed(client: MqttListener, filters: readonly string[]): void {
+  unsubscribed(client: MqttSubscriber, filters: readonly string[]): void {
     const attendance = this.#attendances.get(client)
     attendance?.seen()
     attendance?.remove(filters)
   }
 
-  left(client: MqttListener): void {
+  left(client: MqttSubscriber): void {
     this.#attendances.get(client)?.leave()
     this.#attendances.delete(client)
   }

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import type { Publisher } from '../sources/publisher.js'
@@ -136,7 +136,7 @@ export class PresenceMessages {
       this.counters.published++
     } catch (error) {
       this.counters.dropped++
-      const level = error instanceof Ending ? 'debug' : 'error'
+      const level = error instanceof GatewayError ? 'debug' : 'error'
       log[level]({ err: error, topic }, 'who came or left could not be published')
     } finally {
       this.#underWay--

@@ -3,7 +3,7 @@ import { SizeRanks } from '../base/size-ranks.js'
 import { SmallMap } from '../base/small-map.js'
 import { FilterIndex } from '../topics/filter-index.js'
 import type { FilterValues } from '../topics/filter-values.js'
-import type { Attendance, Listener, ListenerTransport, Presence, PresentListener } from './presence.js'
+import type { Listener, ListenerTransport, Presence, PresenceHandle, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
 
 /** What tells the time. */
@@ -88,7 +88,7 @@ interface AttendanceHost {
 }
 
 /** One connection of a listener. */
-class Attending implements Attendance {
+class Attending implements PresenceHandle {
   readonly #host: AttendanceHost
   readonly #party: Party
   readonly #interests = new SmallMap<string, Interest>()
@@ -190,7 +190,7 @@ export class PresenceRegistry implements Presence {
     return this.#unseen
   }
 
-  enter({ device, user, address = '', transport, topics }: Listener): Attendance {
+  enter({ device, user, address = '', transport, topics }: Listener): PresenceHandle {
     // No user's name holds a line feed.
     const key = user === undefined ? device : `${user}\n${device}`
     const parties = this.#partiesLike({ user, transport })

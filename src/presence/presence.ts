@@ -19,7 +19,7 @@ export interface Listener {
 }
 
 /** A listener's being there, with one connection. */
-export interface Attendance {
+export interface PresenceHandle {
   /** It has shown a sign of life. */
   seen(): void
   /** It also listens to these from now on. */
@@ -44,7 +44,7 @@ export interface PresentListener extends Listener {
 
 /** Who listens, now. All counts are of listeners: several connections of one count once. */
 export interface Presence {
-  enter(listener: Listener): Attendance
+  enter(listener: Listener): PresenceHandle
   /**
    * Those whose filters match a topic name, or who have exactly this filter; `topics` has those filters alone.
    *

@@ -1,4 +1,4 @@
-import { type BookState, stateKey } from './records.js'
+import { type RepositoryState, stateKey } from './records.js'
 import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
 /** A record as it is written. */
@@ -67,7 +67,7 @@ export class BatchedStore {
   }
 
   /** Writes what was collected, and the state, or nothing of it. */
-  async commit(state: BookState): Promise<void> {
+  async commit(state: RepositoryState): Promise<void> {
     this.put(stateKey, state)
     const changes = this.#changes
     this.#changes = []

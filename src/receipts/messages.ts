@@ -1,7 +1,7 @@
 import { levelsOf } from '../topics/topic-predicate.js'
 import type { BatchedStore } from './batched-store.js'
 import { iso, upTo } from './parts.js'
-import { allOf, type BookState, keyOf, type MessageRecord, type RequestRecord } from './records.js'
+import { allOf, keyOf, type MessageRecord, type RepositoryState, type RequestRecord } from './records.js'
 
 /** Bounds of the messages about receipts. */
 export interface MessageBounds {
@@ -36,13 +36,13 @@ export class Messages {
   }
 
   /** Whether a receipt that nobody waits for is told: those that are waited for find room among the messages. */
-  mayTell({ messages }: BookState): boolean {
+  mayTell({ messages }: RepositoryState): boolean {
     const { maxMessages, mayTell } = this.#bounds
     return messages < maxMessages / 2 && mayTell?.() !== false
   }
 
   /** Adds a message about an event on `topic`. About messages on receipts there are none, or there would be no end. */
-  tell(state: BookState, topic: string, what: object, group: string): BookState {
+  tell(state: RepositoryState, topic: string, what: object, group: string): RepositoryState {
     if (topic.startsWith(topicPrefix)) return state
     const { levels, length } = this.#bounds.topic
     if (levelsOf(topic) >= levels || Buffer.byteLength(topic) + topicPrefix.length > length) return state
@@ -52,7 +52,11 @@ export class Messages {
   }
 
   /** Adds messages about those that have missed a deadline. */
-  tellMissed(state: BookState, { id, topic, deadline }: RequestRecord, missed: readonly string[]): BookState {
+  tellMissed(
+    state: RepositoryState,
+    { id, topic, deadline }: RequestRecord,
+    missed: readonly string[],
+  ): RepositoryState {
     for (let at = 0; at < missed.length; ) {
       const devices = upTo(missed.slice(at, at + devicesPerMessage), textPerMessage, device => device.length)
       state = this.tell(state, topic, { type: 'missed', id, topic, devices, deadline: iso(deadline) }, id)
@@ -62,7 +66,7 @@ export class Messages {
   }
 
   /** Lets go of those that have waited longest, where there are too many. */
-  async dropOldest(state: BookState): Promise<BookState> {
+  async dropOldest(state: RepositoryState): Promise<RepositoryState> {
     const over = state.messages - this.#bounds.maxMessages
     if (over <= 0) return state
     const oldest = await this.#store.range(allOf('m'), over)
@@ -78,7 +82,7 @@ export class Messages {
   }
 
   /** Lets go of those that are published. */
-  async sent(state: BookState, keys: readonly string[]): Promise<BookState> {
+  async sent(state: RepositoryState, keys: readonly string[]): Promise<RepositoryState> {
     let { messages } = state
     for (const key of keys) {
       if (!(await this.#store.has(key))) continue

@@ -1,13 +1,13 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
-import type { WriteTracking } from '../hub/delivery-tracker.js'
-import { type Event, isHole, parseId } from '../journal/event.js'
+import type { DeliveryTracker } from '../hub/delivery-tracker.js'
+import { type Event, isGapMarker, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 import type { Presence } from '../presence/presence.js'
 import type { Publisher } from '../sources/publisher.js'
 import { type Clock, systemClock } from '../storage/clock.js'
 import { Outbox } from './outbox.js'
-import { type NewRequest, ReceiptBook, type ReceiptBounds } from './receipt-repository.js'
+import { type NewRequest, type ReceiptBounds, ReceiptRepository } from './receipt-repository.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptReservation, Receipts, ReportOptions } from './receipts.js'
 import type { ReceiptEvent } from './records.js'
 import type { ReceiptStore } from './store.js'
@@ -33,7 +33,7 @@ export interface ReceiptsOptions {
   readonly publisher: Publisher
   readonly presence: Presence
   /** Tells to whom events are written: the hub's. */
-  readonly tracking: WriteTracking
+  readonly tracking: DeliveryTracker
   readonly clock?: Clock
   readonly log: Logger
   readonly bounds: Pick<ReceiptBounds, 'maxReceipts'> & Partial<ReceiptBounds>
@@ -46,7 +46,7 @@ export interface ReceiptsOptions {
  */
 export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> {
   const { store, journal, log } = options
-  const book = new ReceiptBook(store, journal.epoch, { ...defaultBounds, ...options.bounds })
+  const book = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
   const lost = await book.load()
   if (lost > 0) {
     log.warn(`${lost} events whose receipts were waited for are lost with the journal, or are from an older mqway`)
@@ -57,7 +57,7 @@ export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> 
 }
 
 class KeptReceipts implements Receipts {
-  readonly #book: ReceiptBook
+  readonly #book: ReceiptRepository
   readonly #options: ReceiptsOptions
   readonly #clock: Clock
   readonly #outbox: Outbox
@@ -78,7 +78,7 @@ class KeptReceipts implements Receipts {
   #said = { dropped: 0, untold: 0, time: Number.NEGATIVE_INFINITY }
   #closing: Promise<void> | undefined
 
-  constructor(book: ReceiptBook, options: ReceiptsOptions) {
+  constructor(book: ReceiptRepository, options: ReceiptsOptions) {
     this.#book = book
     this.#options = options
     this.#clock = options.clock ?? systemClock
@@ -195,10 +195,10 @@ class KeptReceipts implements Receipts {
     const query = { after: sequence - 1, through: sequence, limit: 1, maxBytes: 1 }
     try {
       const [event] = (await this.#options.journal.read(query)).events
-      if (!event || isHole(event)) return undefined
+      if (!event || isGapMarker(event)) return undefined
       return { id: event.id, sequence, topic: event.topic, time: event.time }
     } catch (error) {
-      throw new Ending('journal-unavailable', { cause: error })
+      throw new GatewayError('journal-unavailable', { cause: error })
     }
   }
 
@@ -307,9 +307,9 @@ class KeptReceipts implements Receipts {
         this.#stale = false
         return await task()
       } catch (error) {
-        if (error instanceof Ending) throw error
+        if (error instanceof GatewayError) throw error
         this.#stale = true
-        throw new Ending('journal-unavailable', { cause: error })
+        throw new GatewayError('journal-unavailable', { cause: error })
       }
     })
     this.#turn = current.catch(() => {})

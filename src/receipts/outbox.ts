@@ -1,4 +1,4 @@
-import { Ending, type EndingReason } from '../base/errors.js'
+import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Publisher } from '../sources/publisher.js'
 import type { Clock } from '../storage/clock.js'
@@ -9,7 +9,7 @@ const atOnce = 32
 /** How long to wait after a failure, at first and at most; in milliseconds. */
 const [firstDelay, longestDelay] = [250, 5000]
 /** What another attempt would end with as well. */
-const refusedForGood: ReadonlySet<EndingReason> = new Set(['topic-refused', 'body-too-large'])
+const refusedForGood: ReadonlySet<ErrorReason> = new Set(['topic-refused', 'body-too-large'])
 /** What is under way has this long when it is closed; in milliseconds. */
 const closeTime = 1000
 
@@ -80,7 +80,7 @@ export class Outbox {
       await this.#options.publisher.publish({ topic, payload: Buffer.from(payload), qos: 1, retain: false })
       return true
     } catch (error) {
-      if (!refusedForGood.has(Ending.from(error).reason)) return false
+      if (!refusedForGood.has(GatewayError.from(error).reason)) return false
       this.#options.log.warn({ topic }, 'the broker does not take what there is to tell of receipts on this topic')
       return true
     }

@@ -1,14 +1,14 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
 /** On whose behalf receipts of an event are waited for, and of how many devices. */
-export interface AwaitedEvent {
+export interface PendingReceipts {
   readonly by: string
   readonly devices: number
 }
 
 /** Counts the receipts that are waited for, and the events that they are of, so that nobody takes all the room for them. */
-export class Awaited {
+export class ReceiptQuota {
   readonly #devices: FairQuota
   readonly #events: FairQuota
 
@@ -18,7 +18,7 @@ export class Awaited {
   }
 
   /** @throws {Ending} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
-  require({ by, devices }: AwaitedEvent): void {
+  require({ by, devices }: PendingReceipts): void {
     for (const [quota, amount, things, option] of [
       [this.#devices, devices, 'devices', 'push.maxReceipts'],
       [this.#events, 1, 'messages', undefined],
@@ -27,19 +27,19 @@ export class Awaited {
       if (exceeded === undefined) continue
       if (exceeded === 'all') {
         const room = `there is room for ${quota.max} ${things} in all`
-        throw new Ending('receipts-full', { hint: option === undefined ? room : `${room} (${option})` })
+        throw new GatewayError('receipts-full', { hint: option === undefined ? room : `${room} (${option})` })
       }
       const own = `of ${quota.of(by)} ${things}, and ${amount} more; one user or address may wait for ${quota.half}`
-      throw new Ending('too-many-receipts', { hint: option === undefined ? own : `${own} (half of ${option})` })
+      throw new GatewayError('too-many-receipts', { hint: option === undefined ? own : `${own} (half of ${option})` })
     }
   }
 
-  add({ by, devices }: AwaitedEvent): void {
+  add({ by, devices }: PendingReceipts): void {
     this.#devices.take(by, devices)
     this.#events.take(by, 1)
   }
 
-  remove({ by, devices }: AwaitedEvent): void {
+  remove({ by, devices }: PendingReceipts): void {
     this.#devices.giveBack(by, devices)
     this.#events.giveBack(by, 1)
   }

@@ -1,12 +1,11 @@
 import { BatchedStore, portion } from './batched-store.js'
 import { type MessageBounds, Messages, type WaitingMessage } from './messages.js'
 import { iso } from './parts.js'
-import { Awaited, type AwaitedEvent } from './receipt-quota.js'
+import { type PendingReceipts, ReceiptQuota } from './receipt-quota.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from './receipts.js'
 import {
   type AskedRecord,
   allOf,
-  type BookState,
   before,
   currentForm,
   firstOf,
@@ -15,6 +14,7 @@ import {
   type OrderRecord,
   type ReceiptEvent,
   type ReceiptRecord,
+  type RepositoryState,
   type RequestRecord,
   secondOf,
   stateKey,
@@ -47,7 +47,7 @@ function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: Re
  * All that is known of receipts, in a store. One call after the other: none of them may be made while another runs. What
  * a call that rejects has changed is not known, until `load` is called.
  */
-export class ReceiptBook {
+export class ReceiptRepository {
   readonly #store: BatchedStore
   readonly #messages: Messages
   readonly #epoch: string
@@ -55,17 +55,17 @@ export class ReceiptBook {
   /** How many receipts that nobody waits for were not told, as there were too many. */
   untold = 0
   /** What is waited for; whoever makes room for more counts it here until it is in the book. */
-  readonly awaited: Awaited
-  #state: BookState
+  readonly awaited: ReceiptQuota
+  #state: RepositoryState
   /** Events whose deadline is to come. */
-  readonly #pending = new Map<number, AwaitedEvent>()
+  readonly #pending = new Map<number, PendingReceipts>()
 
   constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
     this.#store = new BatchedStore(store)
     this.#messages = new Messages(this.#store, bounds)
     this.#epoch = epoch
     this.#bounds = bounds
-    this.awaited = new Awaited(bounds)
+    this.awaited = new ReceiptQuota(bounds)
     this.#state = emptyState(epoch)
   }
 
@@ -93,7 +93,7 @@ export class ReceiptBook {
   async load(): Promise<number> {
     this.#store.discard()
     this.#forgetPending()
-    const state = (await this.#store.read<BookState>(stateKey)) ?? emptyState(this.#epoch)
+    const state = (await this.#store.read<RepositoryState>(stateKey)) ?? emptyState(this.#epoch)
     this.#state = state
     const isKnown = state.epoch === this.#epoch && state.form === currentForm
     let lost = 0
@@ -108,7 +108,7 @@ export class ReceiptBook {
     return lost
   }
 
-  #await(sequence: number, event: AwaitedEvent): void {
+  #await(sequence: number, event: PendingReceipts): void {
     this.#pending.set(sequence, event)
     this.awaited.add(event)
   }
@@ -170,7 +170,7 @@ export class ReceiptBook {
   }
 
   /** Lets go of the oldest receipts, where there are too many. Who has answered before the deadline is remembered. */
-  async #dropOldest(state: BookState): Promise<BookState> {
+  async #dropOldest(state: RepositoryState): Promise<RepositoryState> {
     const over = state.receipts - this.#bounds.maxReceipts
     if (over <= 0) return state
     for (const [key, value] of await this.#store.range(allOf('o'), Math.min(over, portion))) {
@@ -195,7 +195,7 @@ export class ReceiptBook {
     if (await this.requestOf(sequence)) return false
     const asked = devices.length
     const state = await this.#makeRoom(asked)
-    const awaited: AwaitedEvent = { by, devices: asked }
+    const awaited: PendingReceipts = { by, devices: asked }
     this.#store.put(keyOf('q', sequence), {
       id,
       topic,
@@ -213,7 +213,7 @@ export class ReceiptBook {
   }
 
   /** Forgets the oldest requests of which all is known, where there are too many; those that are awaited leave room. */
-  async #makeRoom(devices: number): Promise<BookState> {
+  async #makeRoom(devices: number): Promise<RepositoryState> {
     const { maxRequests, maxReceipts } = this.#bounds
     let state = this.#state
     const isFull = (): boolean => state.requests >= maxRequests || state.asked + devices > maxReceipts
@@ -226,7 +226,7 @@ export class ReceiptBook {
   }
 
   /** @param key of the kind `f` */
-  async #dropRequest(state: BookState, key: string): Promise<BookState> {
+  async #dropRequest(state: RepositoryState, key: string): Promise<RepositoryState> {
     const sequence = Number(secondOf(key))
     const request = await this.requestOf(sequence)
     this.#store.delete(key)
@@ -349,7 +349,7 @@ export class ReceiptBook {
     return devices
   }
 
-  async #commit(state: BookState): Promise<void> {
+  async #commit(state: RepositoryState): Promise<void> {
     await this.#store.commit(state)
     this.#state = state
   }
@@ -364,6 +364,6 @@ export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
   readonly deadline: number
 }
 
-function emptyState(epoch: string): BookState {
+function emptyState(epoch: string): RepositoryState {
   return { epoch, form: currentForm, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
 }

@@ -73,7 +73,7 @@ export interface ReceiptEvent {
 }
 
 /** What the book knows of itself; changed with each batch. */
-export interface BookState {
+export interface RepositoryState {
   /** Of the journal whose events these are. */
   readonly epoch: string
   /** Of what is written (`currentForm`); the first one is not named. */

@@ -10,7 +10,7 @@ import type { ClientResolver } from '../access/client-address.js'
 import type { DetailReaders } from '../access/detail-readers.js'
 import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { SiteRules } from '../access/site-rules.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { LimitsConfig } from '../config/schema.js'
@@ -78,7 +78,7 @@ export function createApp(options: AppOptions): FastifyInstance {
     const client = resolveClient(request.raw)
     request[peer] = client.address
     requireServedHost(request.raw, client.host, servesHost)
-    if (request.url.length > limits.urlLength) throw new Ending('url-too-long')
+    if (request.url.length > limits.urlLength) throw new GatewayError('url-too-long')
     site?.checkAddress(request[peer])
     site?.checkPath(pathOf(request.url))
     done()
@@ -92,10 +92,10 @@ export function createApp(options: AppOptions): FastifyInstance {
     done()
   })
 
-  app.setErrorHandler((error: FastifyError | Ending | ParameterError, request, reply) => {
+  app.setErrorHandler((error: FastifyError | GatewayError | ParameterError, request, reply) => {
     // With a body that failed, the framework has the connection end; HTTP/2 has no header for that (RFC 9113 §8.2.2).
     if (request.raw.httpVersionMajor > 1) reply.removeHeader('connection')
-    if (error instanceof Ending) {
+    if (error instanceof GatewayError) {
       metrics.refused(error.reason)
       const { reason, httpStatus: status, detailedText } = error
       refusals.write(log, error, { peer: request[peer], ...pathAndMethod(request), status })

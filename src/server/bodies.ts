@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { requireLargeChunks } from '../http/collected-chunks.js'
 
 /**
@@ -19,18 +19,18 @@ export function discardBodies(app: FastifyInstance, limit: number): void {
       size += chunk.length
       chunks += 1
       try {
-        if (size > limit) throw new Ending('body-too-large')
+        if (size > limit) throw new GatewayError('body-too-large')
         requireLargeChunks(chunks, size)
       } catch (error) {
-        settle(Ending.from(error))
+        settle(GatewayError.from(error))
       }
     }
     const succeed = (): void => settle(null)
     // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
     const fail = (error: Error): void =>
-      settle(error instanceof Ending ? error : Object.assign(error, { statusCode: 400 }))
+      settle(error instanceof GatewayError ? error : Object.assign(error, { statusCode: 400 }))
 
-    if (Number(request.headers['content-length']) > limit) return done(new Ending('body-too-large'))
+    if (Number(request.headers['content-length']) > limit) return done(new GatewayError('body-too-large'))
     payload.on('data', count).on('end', succeed).on('error', fail)
   })
 }

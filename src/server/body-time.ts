@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /** The framework does not wait for a body of these; of all others it does, OPTIONS too. */
 const bodiless: ReadonlySet<string> = new Set(['GET', 'HEAD'])
@@ -14,7 +14,7 @@ export function limitBodyTime(app: FastifyInstance, milliseconds: number): void 
     if (bodiless.has(request.method)) return done(null, payload)
     const giveUp = (): void => {
       // To whoever waits for the body it has failed; where nobody does, an error without a listener would end the process.
-      if (payload.listenerCount('error') > 0) payload.emit('error', new Ending('body-timeout'))
+      if (payload.listenerCount('error') > 0) payload.emit('error', new GatewayError('body-timeout'))
     }
     timers.set(request, setTimeout(giveUp, milliseconds).unref())
     done(null, payload)

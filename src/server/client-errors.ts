@@ -1,10 +1,10 @@
 import type { Duplex } from 'node:stream'
-import { Ending, type EndingReason } from '../base/errors.js'
+import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import { writeRefusal } from './refusal.js'
 
-const reasons: Readonly<Record<string, EndingReason>> = {
+const reasons: Readonly<Record<string, ErrorReason>> = {
   HPE_HEADER_OVERFLOW: 'headers-too-large',
   ERR_HTTP_REQUEST_TIMEOUT: 'handshake-timeout',
   ERR_TLS_HANDSHAKE_TIMEOUT: 'handshake-timeout',
@@ -29,7 +29,7 @@ export function answerClientError(
     socket.destroy()
     return
   }
-  const ending = new Ending(reasons[code] ?? 'bad-request', { cause: error })
+  const ending = new GatewayError(reasons[code] ?? 'bad-request', { cause: error })
   metrics.refused(ending.reason)
   // The parser's errors carry the packet it failed on, so the error itself is not for the log.
   log.debug({ reason: ending.reason, code, detail: error.message }, ending.text)

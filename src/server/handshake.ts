@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /** 16 bytes in base64 (RFC 6455 §4.1). */
 const keyForm = /^[+/0-9A-Za-z]{22}==$/
@@ -38,7 +38,7 @@ export function checkHandshake({ method, headers }: UpgradeRequest): void {
   if (!keyForm.test(headers['sec-websocket-key'] ?? '')) throw invalid('Sec-WebSocket-Key is missing or invalid')
   const version = headers['sec-websocket-version']
   if (version === undefined) throw invalid('Sec-WebSocket-Version is missing')
-  if (version !== '13') throw new Ending('unsupported-version')
+  if (version !== '13') throw new GatewayError('unsupported-version')
   const offers = headers['sec-websocket-protocol']
   if (offers === undefined) return
   const names = elementsOf(offers)
@@ -55,6 +55,6 @@ function elementsOf(list: string): string[] {
     .filter(element => element !== '')
 }
 
-function invalid(hint: string): Ending {
-  return new Ending('bad-handshake', { hint })
+function invalid(hint: string): GatewayError {
+  return new GatewayError('bad-handshake', { hint })
 }

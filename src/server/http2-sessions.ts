@@ -1,6 +1,6 @@
 import { constants, type Http2SecureServer, type Http2Session } from 'node:http2'
 import { TokenBucket } from '../access/rate-limits.js'
-import { Ending, type EndingReason } from '../base/errors.js'
+import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 
@@ -29,9 +29,9 @@ export interface Http2Sessions {
 export function watchSessions(server: Http2SecureServer, options: Http2SessionsOptions): Http2Sessions {
   const { log, metrics, handshakeTimeout } = options
   const sessions = new Map<Http2Session, TokenBucket>()
-  const end = (session: Http2Session, because: EndingReason, code: number): void => {
+  const end = (session: Http2Session, because: ErrorReason, code: number): void => {
     if (session.destroyed) return
-    const ending = new Ending(because)
+    const ending = new GatewayError(because)
     const { reason, level, text } = ending
     metrics.refused(reason)
     log[level]({ peer: session.socket?.remoteAddress, reason }, text)

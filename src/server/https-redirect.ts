@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { Client, ClientResolver } from '../access/client-address.js'
 import { parseHost } from '../access/origins.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { pathOf } from '../http/request-target.js'
 
 /** The URL over https of a request that came without; `undefined` where it needs none, as it is encrypted. */
@@ -17,7 +17,7 @@ export function compileHttpsLocation(port: () => number | undefined): HttpsLocat
   return (client, target) => {
     if (client.secure) return undefined
     const host = client.host === undefined ? undefined : parseHost(client.host)
-    if (host === undefined) throw new Ending('bad-request')
+    if (host === undefined) throw new GatewayError('bad-request')
     const own = port()
     const suffix = own === undefined || own === 443 ? '' : `:${own}`
     return `https://${host.host}${suffix}${target.startsWith('/') ? target : '/'}`

@@ -5,7 +5,7 @@ import { hostname } from 'node:os'
 import { formatHost } from '../access/addresses.js'
 import type { SocketLimits } from '../access/socket-limits.js'
 import { codeOf } from '../base/error-code.js'
-import type { EndingReason } from '../base/errors.js'
+import type { ErrorReason } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
@@ -197,7 +197,7 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
 }
 
 /** Counts what is dropped before there is a request to answer. */
-function countDrops({ log, metrics, purpose }: ListenOptions): (reason: EndingReason, peer?: string) => void {
+function countDrops({ log, metrics, purpose }: ListenOptions): (reason: ErrorReason, peer?: string) => void {
   let dropped = 0
   let lastLog = Number.NEGATIVE_INFINITY
   return (reason, peer) => {

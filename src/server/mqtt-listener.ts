@@ -2,8 +2,8 @@ import { createServer, type Socket } from 'node:net'
 import { normalizeAddress, unixAddress } from '../access/addresses.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { SiteRules } from '../access/site-rules.js'
-import { type ConnectionLog, LateLog } from '../base/connection-log.js'
-import { Ending } from '../base/errors.js'
+import { type ConnectionLog, LazyLogger } from '../base/connection-log.js'
+import { GatewayError } from '../base/errors.js'
 import type { Peer } from '../broker/broker.js'
 import { takeOverWhileCounted } from './admission.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
@@ -38,10 +38,10 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
       localAddress: socket.localAddress ?? '',
       localPort: socket.localPort ?? 0,
     }
-    const log = new LateLog(options.log, { connection, peer: peer.address })
+    const log = new LazyLogger(options.log, { connection, peer: peer.address })
     socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
     const refuse = (error: unknown): void => {
-      const ending = Ending.from(error)
+      const ending = GatewayError.from(error)
       metrics.refused(ending.reason)
       refusals.write(log, ending)
       socket.destroy()

@@ -9,16 +9,16 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { ClientResolver } from '../access/client-address.js'
 import { networkOf } from '../access/limits.js'
 import type { SiteRules } from '../access/site-rules.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
-import { isInside, type OwnFile } from '../config/private-files.js'
+import { isInside, type PrivateFile } from '../config/private-files.js'
 import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import { answer } from '../http/responses.js'
 import type { Answer } from '../http/unread-responses.js'
-import { OwnFileGuard } from './private-file-guard.js'
+import { PrivateFileGuard } from './private-file-guard.js'
 import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
 import type { UpgradeRefusal } from './upgrade.js'
 
@@ -31,7 +31,7 @@ export interface PagesOptions {
   /** Rules for the path of a file, however it was asked for. */
   readonly site?: SiteRules | undefined
   /** The program's own files, none of which is served, by whatever link. */
-  readonly ownFiles?: readonly OwnFile[]
+  readonly ownFiles?: readonly PrivateFile[]
   readonly log: Logger
 }
 
@@ -85,7 +85,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   const { log } = options
   const root = resolve(options.directory ?? builtInDirectory)
   const realRoot = await directoryAt(root)
-  const guard = new OwnFileGuard(options.ownFiles ?? [])
+  const guard = new PrivateFileGuard(options.ownFiles ?? [])
   const onlyInside = (inside: string) => async (path: string, stats: Stats) => {
     const real = await realpath(path)
     options.site?.checkPath(`/${relative(root, path)}`)
@@ -127,7 +127,7 @@ function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOpt
   const quota = new FairQuota(maxOpenFiles)
   scope.addHook('onRequest', (request, reply, done) => {
     const key = networkOf(resolveClient(request.raw).address)
-    if (quota.exceededBy(key, 1) !== undefined) throw new Ending('files-too-many')
+    if (quota.exceededBy(key, 1) !== undefined) throw new GatewayError('files-too-many')
     quota.take(key, 1)
     let isOpen = true
     const release = (): void => {

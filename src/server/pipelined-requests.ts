@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { unixAddress } from '../access/addresses.js'
 import { networkOf } from '../access/limits.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
@@ -152,7 +152,7 @@ export class PipelinedRequests {
   }
 
   #refuse(socket: Socket): void {
-    const { reason, level, text } = new Ending('too-many-pipelined')
+    const { reason, level, text } = new GatewayError('too-many-pipelined')
     this.#options.metrics.refused(reason)
     this.#options.log[level]({ peer: socket.remoteAddress, reason }, text)
     socket.destroy()

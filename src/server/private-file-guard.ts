@@ -1,7 +1,7 @@
 import type { Stats } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isInside, type OwnFile, realPathOf } from '../config/private-files.js'
+import { isInside, type PrivateFile, realPathOf } from '../config/private-files.js'
 
 /** How long what was found of the program's own files counts, in milliseconds. */
 const maxAge = 1000
@@ -19,11 +19,11 @@ interface Identities {
  * Tells the program's own files from those that may be served, whatever name they are asked for by: symbolic links are followed
  * before, hard links are known by device and inode.
  */
-export class OwnFileGuard {
-  readonly #files: readonly OwnFile[]
+export class PrivateFileGuard {
+  readonly #files: readonly PrivateFile[]
   #current: Promise<Identities> | undefined
 
-  constructor(files: readonly OwnFile[]) {
+  constructor(files: readonly PrivateFile[]) {
     this.#files = files
   }
 
@@ -50,7 +50,7 @@ export class OwnFileGuard {
   }
 }
 
-async function identify(files: readonly OwnFile[]): Promise<Identities> {
+async function identify(files: readonly PrivateFile[]): Promise<Identities> {
   const readAt = performance.now()
   const paths = files.map(({ path }) => realPathOf(path))
   return { readAt, paths, inodes: new Set(await Promise.all(paths.map(inodeAt))), inner: undefined }

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 
 /** A broker that the gateway depends on. */
@@ -72,7 +72,7 @@ export class ReadinessCheck {
 
 /** Why the probe failed; the broker's only address, which stands beside it, is left out. */
 function detailOf(error: unknown, broker: string): string {
-  if (error instanceof Ending) return error.detailedText.replace(`${broker}: `, '')
+  if (error instanceof GatewayError) return error.detailedText.replace(`${broker}: `, '')
   return error instanceof Error ? error.message : String(error)
 }
 

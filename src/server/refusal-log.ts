@@ -1,5 +1,5 @@
 import type { ConnectionLog } from '../base/connection-log.js'
-import type { Ending, EndingReason } from '../base/errors.js'
+import type { ErrorReason, GatewayError } from '../base/errors.js'
 
 /** Time in which equal refusals are counted instead of logged, in milliseconds. */
 const interval = 10_000
@@ -8,11 +8,11 @@ const interval = 10_000
 const maxKinds = 100
 
 /** Endings that every client has while a broker is down. */
-const repeated: ReadonlySet<EndingReason> = new Set(['broker-refused', 'broker-timeout', 'broker-away'])
+const repeated: ReadonlySet<ErrorReason> = new Set(['broker-refused', 'broker-timeout', 'broker-away'])
 
 interface Kind {
   readonly log: ConnectionLog
-  readonly ending: Ending
+  readonly ending: GatewayError
   suppressed: number
 }
 
@@ -24,12 +24,12 @@ export class RefusalLog {
   readonly #kinds = new Map<string, Kind>()
 
   /** @param log of the connection */
-  write(log: ConnectionLog, ending: Ending, fields: object = {}): void {
+  write(log: ConnectionLog, ending: GatewayError, fields: object = {}): void {
     if (this.#isCounted(log, ending)) return
     log[ending.level]({ ...fields, ...ending.logFields }, ending.detailedText)
   }
 
-  #isCounted(log: ConnectionLog, ending: Ending): boolean {
+  #isCounted(log: ConnectionLog, ending: GatewayError): boolean {
     if (!repeated.has(ending.reason)) return false
     const key = `${ending.reason} ${ending.detailedText}`
     const known = this.#kinds.get(key)

@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Ending } from '../base/errors.js'
+import type { GatewayError } from '../base/errors.js'
 
 /** How long a client has to take an answer and to close, in milliseconds. */
 export const lingerTime = 2000
@@ -13,7 +13,7 @@ export const lingerTime = 2000
  */
 export function writeRefusal(
   socket: Duplex,
-  ending: Ending,
+  ending: GatewayError,
   headers: Readonly<Record<string, string>> = {},
   text = ending.text,
 ): void {

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import type { Tickets } from '../access/tickets.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { admitOrigin, answerPreflight, type OriginAdmission, setOriginHeaders } from '../http/cors.js'
 import { answerProblem } from '../http/problem.js'
 import { attemptOf, type CredentialPlaces } from '../http/request-identity.js'
@@ -55,13 +55,14 @@ async function issueTicket(
   options.count(client)
   try {
     const attempt = attemptOf(request.raw, client, 'http', places)
-    if (attempt.credential?.kind === 'ticket') throw new Ending('identity-refused', { hint: 'a ticket gets no ticket' })
+    if (attempt.credential?.kind === 'ticket')
+      throw new GatewayError('identity-refused', { hint: 'a ticket gets no ticket' })
     const { ticket, expires } = tickets.issue(await authenticator.authenticate(attempt, { requireUser: true }))
     reply.code(201).header('cache-control', 'no-store')
     return reply.send({ ticket, expires: new Date(expires).toISOString() })
   } catch (error) {
     const challenge = authenticator.challengeFor(request.headers)
-    if (challenge !== '' && Ending.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
+    if (challenge !== '' && GatewayError.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)
     throw error
   }
 }

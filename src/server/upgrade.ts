@@ -6,8 +6,8 @@ import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { SiteRules } from '../access/site-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
-import { type ConnectionLog, LateLog } from '../base/connection-log.js'
-import { Ending } from '../base/errors.js'
+import { type ConnectionLog, LazyLogger } from '../base/connection-log.js'
+import { GatewayError } from '../base/errors.js'
 import { anonymous } from '../base/identity.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
@@ -46,7 +46,7 @@ export interface UpgradeRouterOptions {
 
 /** Why a handshake would be refused, and the headers of the response. */
 export interface UpgradeRefusal {
-  readonly ending: Ending
+  readonly ending: GatewayError
   readonly headers: Readonly<Record<string, string>>
 }
 
@@ -86,7 +86,7 @@ export class UpgradeRouter {
       return undefined
     } catch (error) {
       if (error instanceof ParameterError) throw error
-      const ending = Ending.from(error)
+      const ending = GatewayError.from(error)
       // Browsers send no Origin with a page's GET, so this says nothing of its handshake.
       if (ending.reason === 'origin-refused' && origin === undefined) return undefined
       const challenge = identity?.challengeFor?.(request.headers)
@@ -110,7 +110,7 @@ export class UpgradeRouter {
     const client = resolveClient(request)
     const path = pathOf(request.url)
     const connection = nextId()
-    const log = new LateLog(parentLog, { connection, peer: client.address, path })
+    const log = new LazyLogger(parentLog, { connection, peer: client.address, path })
     const peer = {
       connection,
       address: client.address,
@@ -122,7 +122,7 @@ export class UpgradeRouter {
     try {
       const location = this.#options.httpsLocation?.(client, request.url ?? '/')
       if (location !== undefined) {
-        refuse(new Ending('https-required'), { Location: location })
+        refuse(new GatewayError('https-required'), { Location: location })
         return
       }
       checkUpgradeRequest(request)
@@ -135,11 +135,11 @@ export class UpgradeRouter {
         return identity ? this.#acceptKnown(route, identity, upgrade, client) : route.accept(upgrade)
       }
       takeOverWhileCounted(socket, release, takeOver).catch(error => {
-        const ending = Ending.from(error)
+        const ending = GatewayError.from(error)
         refuse(ending, headersOf(ending, identity))
       })
     } catch (error) {
-      refuse(Ending.from(error))
+      refuse(GatewayError.from(error))
     }
   }
 
@@ -162,18 +162,18 @@ export class UpgradeRouter {
     client: Client,
     origin: string | undefined,
   ): { route: UpgradeRoute; release: () => void } {
-    if (this.#shuttingDown) throw new Ending('shutting-down')
+    if (this.#shuttingDown) throw new GatewayError('shutting-down')
     requireServedHost(request, client.host, this.#options.servesHost ?? anyHost)
     // Before a pattern of the configuration has to read it.
-    if ((request.url?.length ?? 0) > this.#options.urlLength) throw new Ending('url-too-long')
+    if ((request.url?.length ?? 0) > this.#options.urlLength) throw new GatewayError('url-too-long')
 
     const { site, routes } = this.#options
     site?.checkAddress(client.address)
     site?.checkPath(path)
     const port = request.socket.localPort
     const route = routes.find(candidate => candidate.matches(path) && candidate.isAt?.(client.host, port) !== false)
-    if (route === undefined) throw new Ending('unknown-path')
-    if (route.allowsAddress?.(client.address) === false) throw new Ending('address-refused')
+    if (route === undefined) throw new GatewayError('unknown-path')
+    if (route.allowsAddress?.(client.address) === false) throw new GatewayError('address-refused')
 
     if (!route.allowsOrigin(origin, client.host, client.secure)) {
       throw originRefusal(origin, client.host, route.originsOption ?? 'tunnels.origins')
@@ -203,7 +203,7 @@ function originOf({ headers }: IncomingMessage, { host, secure }: Client): strin
 
 /** What a refusal has to say besides: what is to be presented (RFC 9110 §15.5.2), or which version (RFC 6455 §4.4). */
 function headersOf(
-  { httpStatus, reason }: Ending,
+  { httpStatus, reason }: GatewayError,
   identity: Pick<UpgradeIdentity, 'challenge'> | undefined,
 ): Record<string, string> {
   if (reason === 'unsupported-version') return { 'Sec-WebSocket-Version': '13' }

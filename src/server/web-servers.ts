@@ -10,11 +10,11 @@ import {
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions, TlsOptions } from 'node:tls'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { isAnswering, NotedAnswer, owesAnswer } from '../http/last-response.js'
-import type { Answer, UntakenAnswers } from '../http/unread-responses.js'
+import type { Answer, UnreadResponses } from '../http/unread-responses.js'
 import { answerClientError } from './client-errors.js'
 import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
@@ -33,7 +33,7 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
   /** Bounds what complete answers hold. */
-  readonly untaken: UntakenAnswers
+  readonly untaken: UnreadResponses
   /** Requests of HTTP/1.1 that wait for the responses before theirs. */
   readonly pipelined: PipelinedRequests
   /** Requests of HTTP/2 that have just come. */
@@ -202,7 +202,7 @@ function serveRequests(
 
 /** There is no way to answer: whoever asks for an upgrade and has not waited for the answers before it gets none of all. */
 function refuseUpgradeBehind(socket: Duplex, { log, metrics }: WebServerOptions): void {
-  const { reason, text } = new Ending('bad-handshake')
+  const { reason, text } = new GatewayError('bad-handshake')
   metrics.refused(reason)
   log.debug({ reason, detail: 'behind a request that is not answered' }, text)
   socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
@@ -227,7 +227,7 @@ function answerWithoutUpgrade(request: IncomingMessage, socket: Duplex, options:
   if (!isRead || lacksHost) {
     metrics.refused('bad-request')
     const hint = lacksHost ? 'Host is missing' : 'the only upgrade there is here is websocket'
-    writeRefusal(socket, new Ending('bad-request', { hint }))
+    writeRefusal(socket, new GatewayError('bad-request', { hint }))
     return
   }
   request.socket.setTimeout(idleTimeout, () => socket.destroy())

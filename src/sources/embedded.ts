@@ -1,14 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { EmbeddedBroker } from '../broker/embedded/embedded.js'
 import type { MessageSink } from '../broker/embedded/message-sink.js'
-import { type Event, hole } from '../journal/event.js'
+import { type Event, gapMarker } from '../journal/event.js'
 import { type Journal, sizeOf, type Urgency } from '../journal/journal.js'
 import type { Message } from '../mqtt/message.js'
 import { requirePublishable } from '../mqtt/publishable.js'
 import { topicPredicate } from '../topics/topic-predicate.js'
-import { Scribe } from './journal-writer.js'
+import { JournalWriter } from './journal-writer.js'
 import { PublishQuota } from './publish-quota.js'
 import { type PublishOptions, usualPublishTime } from './publisher.js'
 import type { RememberedSubscriptions } from './remembered-subscriptions.js'
@@ -57,7 +57,7 @@ export async function openEmbeddedSource(options: EmbeddedSourceOptions): Promis
 class EmbeddedSource implements Source {
   readonly #options: EmbeddedSourceOptions
   readonly #matches: (topic: string) => boolean
-  readonly #writer: Scribe
+  readonly #writer: JournalWriter
   readonly #quota = new PublishQuota(quota)
   readonly #patience: number
   readonly #sink: MessageSink
@@ -79,7 +79,7 @@ class EmbeddedSource implements Source {
   #timer: NodeJS.Timeout | undefined
   /** Topics whose retained message changed since the comparison began; `undefined` where none runs. */
   #changed: Set<string> | undefined
-  readonly #pending = new Set<(error: Ending) => void>()
+  readonly #pending = new Set<(error: GatewayError) => void>()
   readonly #onDrained: (() => void)[] = []
   readonly #onRoom: (() => void)[] = []
   #forgetting: Promise<void> | undefined
@@ -92,7 +92,7 @@ class EmbeddedSource implements Source {
     this.#patience = options.patience ?? defaultPatience
     this.#matches = topicPredicate(options.topics)
     const { journal, log } = options
-    this.#writer = new Scribe({
+    this.#writer = new JournalWriter({
       journal,
       log,
       onPressure: isHigh => this.#onPressure(isHigh),
@@ -128,7 +128,7 @@ class EmbeddedSource implements Source {
   async start(): Promise<void> {
     const { journal, remembered, broker } = this.#options
     const isWhole = journal.head === 0 || (await remembered.load()) !== undefined
-    if (!isWhole) this.#writer.write(hole, 'now', ignore)
+    if (!isWhole) this.#writer.write(gapMarker, 'now', ignore)
     this.#attached = broker.attach(this.#sink)
     await this.#compareRetained()
     this.#rememberWhenWritten()
@@ -137,22 +137,22 @@ class EmbeddedSource implements Source {
   async publish(message: Message, { by, patience = 0 }: PublishOptions = {}): Promise<Event | undefined> {
     const { broker, packetSize, publishTimeout = usualPublishTime } = this.#options
     requirePublishable(message, packetSize)
-    if (!this.ready) throw new Ending('broker-away', { hint: 'the gateway is shutting down' })
+    if (!this.ready) throw new GatewayError('broker-away', { hint: 'the gateway is shutting down' })
     const isKept = this.#matches(message.topic)
-    if (isKept && this.#writer.stuck) throw new Ending('journal-unavailable')
+    if (isKept && this.#writer.stuck) throw new GatewayError('journal-unavailable')
     const size = sizeOf(message)
     this.#quota.take(by, size)
     const published = new Promise<Event | undefined>((resolve, reject) => {
       const onAppended: OnAppended = event => {
         if (event) resolve(event)
-        else reject(new Ending('publish-timeout'))
+        else reject(new GatewayError('publish-timeout'))
       }
       const append: MessageSink['append'] = accepted => (isKept ? this.#append(accepted, 'now', onAppended) : undefined)
       broker.publish(message, by, append).then(
         () => {
           if (!isKept) resolve(undefined)
         },
-        cause => reject(new Ending('broker-away', { hint: 'it could not store the message', cause })),
+        cause => reject(new GatewayError('broker-away', { hint: 'it could not store the message', cause })),
       )
     })
     const giveBack = (): void => this.#quota.giveBack(by, size)
@@ -179,7 +179,7 @@ class EmbeddedSource implements Source {
     this.#resume()
     clearTimeout(this.#timer)
     this.#writer.close()
-    for (const fail of this.#pending) fail(new Ending('publish-timeout'))
+    for (const fail of this.#pending) fail(new GatewayError('publish-timeout'))
   }
 
   async #bringLast(): Promise<void> {
@@ -233,7 +233,7 @@ class EmbeddedSource implements Source {
     this.#state = 'holding'
     const hasDropped = this.#hasDropped
     this.#hasDropped = false
-    if (hasDropped) this.#writer.write(hole, 'now', ignore)
+    if (hasDropped) this.#writer.write(gapMarker, 'now', ignore)
     this.#rememberWhenWritten()
     if (hasDropped) void this.#compareRetained()
   }
@@ -363,7 +363,7 @@ class EmbeddedSource implements Source {
       }
       const timer = setTimeout(() => {
         settle()
-        reject(new Ending('publish-timeout'))
+        reject(new GatewayError('publish-timeout'))
       }, time)
       this.#pending.add(reject)
       promise.then(resolve, reject).finally(settle)

@@ -10,7 +10,7 @@ const [mostCount, mostBytes] = [4096, 4 * 1024 ** 2]
 const [firstDelay, longestDelay] = [50, 5000]
 
 /** What a scribe needs. */
-export interface ScribeOptions {
+export interface JournalWriterOptions {
   readonly journal: Pick<Journal, 'append'>
   readonly log: Logger
   /** Called when there is enough on its way to the journal, and when there is room again. */
@@ -38,8 +38,8 @@ interface Task {
  * Has messages written to the journal, in the order in which they come, many at a time; and those that it refuses again,
  * until it takes them. Only `close` gives up.
  */
-export class Scribe {
-  readonly #options: ScribeOptions
+export class JournalWriter {
+  readonly #options: JournalWriterOptions
   /** In order; from the first that is not written on. */
   #entries: (Entry | Task)[] = []
   /** Messages among them, and their bytes. */
@@ -51,7 +51,7 @@ export class Scribe {
   #finishing = false
   readonly #closing = new AbortController()
 
-  constructor(options: ScribeOptions) {
+  constructor(options: JournalWriterOptions) {
     this.#options = options
   }
 

@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
 /** Bounds of the publishes that are in progress. */
@@ -40,11 +40,11 @@ export class PublishQuota {
     // One that is alone may have any size.
     if (counts.total === 0) return
     if (counts.total >= counts.max || sizes.total + size > sizes.max) {
-      throw new Ending('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
+      throw new GatewayError('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
     }
     // One message of everybody may have any size for which there is room.
     if (by === undefined || counts.of(by) === 0) return
     if (!counts.exceededBy(by, 1) && !sizes.exceededBy(by, size)) return
-    throw new Ending('publishing-too-fast', { hint: 'too many of your messages are on their way to the broker' })
+    throw new GatewayError('publishing-too-fast', { hint: 'too many of your messages are on their way to the broker' })
   }
 }

@@ -1,5 +1,5 @@
 import type { Permissions } from '../access/topic-rules.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 
 /**
  * Sees to it that somebody may listen to all of `filters`.
@@ -8,5 +8,5 @@ import { Ending } from '../base/errors.js'
  */
 export function requirePermitted({ maySubscribe }: Permissions, filters: readonly string[]): void {
   const refused = filters.find(filter => !maySubscribe(filter))
-  if (refused !== undefined) throw new Ending('topic-refused', { hint: refused })
+  if (refused !== undefined) throw new GatewayError('topic-refused', { hint: refused })
 }

@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import type { BodySender } from '../http/body-budget.js'
 import { keepBodies } from '../http/buffered-bodies.js'
 import { answerProblem } from '../http/problem.js'
-import type { DeliveryOptions } from './transport-context.js'
+import type { TransportContext } from './transport-context.js'
 
 /** A request whose caller was let in, with its body. */
 export interface AdmittedRequest {
@@ -20,7 +20,7 @@ export interface AdmittedRequest {
  */
 export function registerKeptBodyRoutes(
   app: FastifyInstance,
-  { gate, bodies }: Pick<DeliveryOptions, 'gate' | 'bodies'>,
+  { gate, bodies }: Pick<TransportContext, 'gate' | 'bodies'>,
   routes: (scope: FastifyInstance, admitted: (request: FastifyRequest) => AdmittedRequest) => void,
 ): void {
   app.register(async scope => {
@@ -30,7 +30,7 @@ export function registerKeptBodyRoutes(
     })
     const callerOf = (request: FastifyRequest): Caller => {
       const caller = callers.get(request)
-      if (!caller) throw new Ending('internal-error')
+      if (!caller) throw new GatewayError('internal-error')
       return caller
     }
     const senderOf = (request: FastifyRequest): BodySender => {
@@ -52,7 +52,7 @@ const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
 /** Answers what a page of another origin may ask of `url`, and 405 to other methods. */
 export function registerOtherMethods(
   app: FastifyInstance,
-  { gate, url, allowed, headers }: Pick<DeliveryOptions, 'gate'> & { url: string; allowed: string[]; headers: string },
+  { gate, url, allowed, headers }: Pick<TransportContext, 'gate'> & { url: string; allowed: string[]; headers: string },
 ): void {
   const preflight = { methods: allowed.join(', '), headers }
   app.options(url, async (request, reply) => gate.preflight(request, reply, preflight))

@@ -1,8 +1,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
-import type { UntakenAnswers } from '../http/unread-responses.js'
-import type { PollWire, WholeAnswer } from './poll/poll-writer.js'
+import type { UnreadResponses } from '../http/unread-responses.js'
+import type { PollWriter, WholeResponse } from './poll/poll-writer.js'
 
 /** What an answer that is written without Node's HTTP needs beside its own. */
 export interface ConnectionAnswer {
@@ -14,11 +14,11 @@ export interface ConnectionAnswer {
   /** The answer has been written, and there is room for another one. */
   readonly answered: (status: number) => void
   /** Bounds what is held of answers meanwhile: Node's server knows nothing of these. */
-  readonly untaken: UntakenAnswers
+  readonly untaken: UnreadResponses
 }
 
 /** Answers on a connection of HTTP/1.1, one after the other, written to that itself. */
-export class ConnectionWire implements PollWire {
+export class ConnectionWriter implements PollWriter {
   readonly #options: ConnectionAnswer
   #body: ChunkedBody | undefined
   #gone: (() => void) | undefined
@@ -40,7 +40,7 @@ export class ConnectionWire implements PollWire {
     })
   }
 
-  send({ status = 200, headers = {}, body }: WholeAnswer): void {
+  send({ status = 200, headers = {}, body }: WholeResponse): void {
     const { socket, answered, untaken } = this.#options
     let own = ''
     for (const [name, value] of Object.entries(headers)) own += `${name}: ${value}\r\n`

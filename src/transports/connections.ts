@@ -1,9 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { answerProblem } from '../http/problem.js'
 import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
-import type { DeliveryOptions } from './transport-context.js'
+import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/connections/:connection'
 
@@ -22,7 +22,7 @@ export const connectionsOperations: readonly Operation[] = [
 ]
 
 /** Adds `POST /v1/connections/<connection>`. */
-export function registerConnections(app: FastifyInstance, options: DeliveryOptions): void {
+export function registerConnections(app: FastifyInstance, options: TransportContext): void {
   app.post<{ Params: { connection: string } }>(url, (request, reply) => renew(request, reply, options))
   registerOtherMethods(app, { gate: options.gate, url, allowed: ['POST'], headers: 'authorization, content-type' })
 }
@@ -30,7 +30,7 @@ export function registerConnections(app: FastifyInstance, options: DeliveryOptio
 async function renew(
   request: FastifyRequest<{ Params: { connection: string } }>,
   reply: FastifyReply,
-  { gate, connections }: DeliveryOptions,
+  { gate, connections }: TransportContext,
 ): Promise<FastifyReply> {
   const { identity } = await gate.admit(request, reply)
   try {
@@ -38,7 +38,7 @@ async function renew(
     return found ? reply.code(204).send() : answerProblem(reply, { status: 404, detail: 'There is no such connection' })
   } catch (error) {
     // Who asks is known, and so another try as the same user would be refused again.
-    const { text, reason } = Ending.from(error)
+    const { text, reason } = GatewayError.from(error)
     if (reason !== 'identity-refused') throw error
     return answerProblem(reply, { status: 403, detail: text, reason })
   }

@@ -1,7 +1,7 @@
-import { Ending, type EndingReason } from '../base/errors.js'
+import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { CloseReason } from '../hub/event-sink.js'
 
-const reasons: Readonly<Record<CloseReason, EndingReason>> = {
+const reasons: Readonly<Record<CloseReason, ErrorReason>> = {
   'too-slow': 'client-too-slow',
   'journal-unavailable': 'journal-unavailable',
   'shutting-down': 'shutting-down',
@@ -9,6 +9,6 @@ const reasons: Readonly<Record<CloseReason, EndingReason>> = {
 }
 
 /** How a connection ends that the hub has let go of. */
-export function hubEnding(reason: CloseReason): Ending {
-  return new Ending(reasons[reason])
+export function hubEnding(reason: CloseReason): GatewayError {
+  return new GatewayError(reasons[reason])
 }

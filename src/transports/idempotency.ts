@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Event } from '../journal/event.js'
 import type { Message } from '../mqtt/message.js'
 
@@ -99,8 +99,8 @@ export class IdempotencyKeys {
     // What was under way may have come to nothing.
     const known = kept && (kept.busy || isBegun(kept.progress)) ? kept : undefined
     if (kept && !known) this.#drop(key, kept)
-    if (known && known.fingerprint !== fingerprint) throw new Ending('idempotency-mismatch')
-    if (known?.busy) throw new Ending('idempotency-busy')
+    if (known && known.fingerprint !== fingerprint) throw new GatewayError('idempotency-mismatch')
+    if (known?.busy) throw new GatewayError('idempotency-busy')
     const entry = known ?? { owner, fingerprint, progress: newProgress(), busy: true, bytes: 0, time: 0 }
     entry.busy = true
     this.#entries.set(key, entry)

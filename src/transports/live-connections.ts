@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { onOver } from '../access/expiry.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
 /** One event stream or socket that is open. */
@@ -15,7 +15,7 @@ export interface LiveConnection {
 /** What happens to an open connection from outside. */
 export interface ConnectionEvents {
   /** It has to end, for this reason. It calls `close` then. */
-  readonly end: (ending: Ending) => void
+  readonly end: (ending: GatewayError) => void
   /** The same user has presented a fresh identity: what may be done follows from it from now on. */
   readonly renewed: (identity: Identity) => void
 }
@@ -62,7 +62,7 @@ export class LiveConnections {
 
   /** @throws {Ending} `shutting-down` */
   open(identity: Identity, events: ConnectionEvents): LiveConnection {
-    if (this.#closed) throw new Ending('shutting-down')
+    if (this.#closed) throw new GatewayError('shutting-down')
     return new Connection(this.#open, identity, events)
   }
 
@@ -76,7 +76,7 @@ export class LiveConnections {
     const connection = this.#open.get(id)
     if (!connection) return false
     if (connection.identity.user !== identity.user) {
-      throw new Ending('identity-refused', { hint: 'the connection is of another user' })
+      throw new GatewayError('identity-refused', { hint: 'the connection is of another user' })
     }
     connection.identity = identity
     connection.watch()
@@ -87,6 +87,6 @@ export class LiveConnections {
   /** Ends all that are open, and refuses new ones. */
   close(): void {
     this.#closed = true
-    for (const { events } of [...this.#open.values()]) events.end(new Ending('shutting-down'))
+    for (const { events } of [...this.#open.values()]) events.end(new GatewayError('shutting-down'))
   }
 }

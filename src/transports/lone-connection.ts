@@ -13,7 +13,7 @@ const events = ['end', 'close', 'drain', 'error', 'timeout'] as const
  * Call it when the server knows of no unanswered request on the connection: it aborts those. From then on, what comes is
  * thrown away, errors too, of which the connection closes; and so is its end answered.
  */
-export function leaveServer(socket: Socket): void {
+export function detachFromServer(socket: Socket): void {
   ignoreInput(socket)
   for (const event of events) {
     const listeners = socket.rawListeners(event) as (() => void)[]

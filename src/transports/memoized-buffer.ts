@@ -1,5 +1,5 @@
 /** Keeps what was last made of a cursor, because ten thousand in a row want the same. */
-export class SharedBytes {
+export class MemoizedBuffer {
   readonly #encode: (cursor: string | undefined) => Buffer
   #cursor: string | undefined
   #bytes: Buffer | undefined

@@ -5,7 +5,7 @@ import { registerOtherMethods } from './buffered-body-routes.js'
 import { eventSchema } from './event-schema.js'
 import type { Operation, OperationResponse } from './operation.js'
 import { operations } from './operations.js'
-import type { DeliveryOptions } from './transport-context.js'
+import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/openapi.json'
 
@@ -20,7 +20,7 @@ export const openApiOperations: readonly Operation[] = [
 ]
 
 /** Adds `GET /v1/openapi.json`. The document is made when somebody first asks: that takes some milliseconds. */
-export function registerOpenApi(app: FastifyInstance, { gate }: Pick<DeliveryOptions, 'gate'>): void {
+export function registerOpenApi(app: FastifyInstance, { gate }: Pick<TransportContext, 'gate'>): void {
   let made: Buffer | undefined
   app.get(url, async (request, reply) => {
     await gate.admit(request, reply)

@@ -6,7 +6,7 @@ import { requirePermitted } from './authorize-subscribe.js'
 import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import { count, listenFilterProblem, unescapedPlusProblem } from './subscribe-query.js'
-import type { DeliveryOptions } from './transport-context.js'
+import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/presence'
 
@@ -67,7 +67,7 @@ export const presenceOperations: readonly Operation[] = [
 ]
 
 /** Adds `GET /v1/presence`, for those who may subscribe to what they ask about. */
-export function registerPresence(app: FastifyInstance, { gate, push }: Pick<DeliveryOptions, 'gate' | 'push'>): void {
+export function registerPresence(app: FastifyInstance, { gate, push }: Pick<TransportContext, 'gate' | 'push'>): void {
   app.get(url, async (request, reply) => {
     const { permissions } = await gate.admit(request, reply)
     const { topic, limit } = readQuery(request, query)

@@ -2,7 +2,7 @@ import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
 import type { Client } from '../access/client-address.js'
 import { accountOf } from '../access/limits.js'
 import type { RateLimits } from '../access/rate-limits.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
 /** The client that publishes. */
@@ -38,7 +38,7 @@ export function spendPublishes(
 ): void {
   const who = publisherName(caller)
   const wait = Math.max(publishes?.wait(who) ?? 0, anonymousWait(anonymousPublishes, caller))
-  if (wait > 0) throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+  if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
   publishes?.spend(who, messages)
   spendAnonymous(anonymousPublishes, caller, messages, bytes)
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RateLimits } from '../access/rate-limits.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
@@ -31,11 +31,11 @@ import type { Operation } from './operation.js'
 import { publisherName, spendPublishes } from './publish-pace.js'
 import type { Push } from './push.js'
 import { flag, unescapedPlusProblem } from './subscribe-query.js'
-import type { DeliveryOptions } from './transport-context.js'
+import type { TransportContext } from './transport-context.js'
 import { withReceipts } from './with-receipts.js'
 
 /** What the route needs. */
-export interface PublishRouteOptions extends DeliveryOptions {
+export interface PublishRouteOptions extends TransportContext {
   /** Messages of each user, or of each address where there is none; left out for any number. */
   readonly publishes?: RateLimits | undefined
   /** What is remembered of requests with an `Idempotency-Key`. */
@@ -156,7 +156,7 @@ async function publish(
   if (refused !== -1) {
     const hint = wanted.publications[refused]?.message.topic.slice(0, 256) ?? ''
     const parameter = wanted.nameOf(refused, 'topic')
-    return refuse(reply, new Ending('topic-refused', { hint }), options, { parameter })
+    return refuse(reply, new GatewayError('topic-refused', { hint }), options, { parameter })
   }
   const keyed = beginKeyed(request, caller, wanted, keys)
   const progress: Progress = keyed?.progress ?? newProgress()
@@ -165,7 +165,7 @@ async function publish(
     else await publishRest(wanted, progress, caller, { ...options, isKeyed: keyed !== undefined })
     return answerIds(reply, wanted, progress.ids)
   } catch (error) {
-    const ending = Ending.from(error)
+    const ending = GatewayError.from(error)
     const { ids } = progress
     const isOfReceipts = ending.reason === 'too-many-receipts'
     const parameter = isOfReceipts ? wanted.nameOf(ids.length, 'receipt') : `messages[${ids.length}]`
@@ -180,7 +180,7 @@ async function publish(
 /** @throws {ParameterError}, or rejects with it */
 function readPublications(
   { request, body, caller }: AdmittedRequest,
-  { queue, bodies }: Pick<DeliveryOptions, 'queue' | 'bodies'>,
+  { queue, bodies }: Pick<TransportContext, 'queue' | 'bodies'>,
 ): PublishRequest | Promise<PublishRequest> {
   const { topic, qos, retain, receiptFrom, receiptWithin } = readQuery(request, query)
   if (topic === undefined) return readInTurns(body, caller, queue, readJsonPublications(body, bodies.jsonValues))
@@ -302,7 +302,7 @@ function publishNext(
 /** @throws {Ending} rejects with `publish-timeout` where it takes longer, and as `promise` */
 function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Ending('publish-timeout')), milliseconds)
+    const timer = setTimeout(() => reject(new GatewayError('publish-timeout')), milliseconds)
     promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 }
@@ -318,8 +318,8 @@ function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonl
 /** Answers with an ending and what is known besides, as the app does with what is thrown. */
 function refuse(
   reply: FastifyReply,
-  ending: Ending,
-  { log, metrics }: Pick<DeliveryOptions, 'log' | 'metrics'>,
+  ending: GatewayError,
+  { log, metrics }: Pick<TransportContext, 'log' | 'metrics'>,
   more: { readonly parameter: string; readonly ids?: readonly (string | null)[] },
 ): FastifyReply {
   const { reason, httpStatus: status, text: detail, retryAfter, level, cause } = ending

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import { parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem, type Problem, problemBody } from '../http/problem.js'
@@ -12,7 +12,7 @@ import { readInTurns } from './json-bodies.js'
 import type { Operation } from './operation.js'
 import type { Push } from './push.js'
 import { count, deviceName } from './subscribe-query.js'
-import type { DeliveryOptions } from './transport-context.js'
+import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/receipts'
 
@@ -136,7 +136,7 @@ export const receiptOperations: readonly Operation[] = [
 ]
 
 /** Adds `POST /v1/receipts` and `GET /v1/receipts`. */
-export function registerReceipts(app: FastifyInstance, options: DeliveryOptions): void {
+export function registerReceipts(app: FastifyInstance, options: TransportContext): void {
   const { gate, push } = options
   registerKeptBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => record(admitted(request), reply, options))
@@ -168,7 +168,7 @@ export const refusedTopic = {
 async function record(
   { request, caller, body }: AdmittedRequest,
   reply: FastifyReply,
-  { push, queue, bodies }: Pick<DeliveryOptions, 'push' | 'queue' | 'bodies'>,
+  { push, queue, bodies }: Pick<TransportContext, 'push' | 'queue' | 'bodies'>,
 ): Promise<FastifyReply> {
   const { device: named } = readQuery(request, query)
   const { said, several } = await readInTurns(body, caller, queue, readReceipts(body, bodies.jsonValues))
@@ -181,7 +181,7 @@ async function record(
   reply.code(isFresh ? 201 : 200).header('cache-control', 'no-store')
   if (several) return reply.send({ receipts: outcomes.map((outcome, index) => itemOf(said[index]?.id ?? '', outcome)) })
   const [outcome] = outcomes
-  if (!outcome) throw new Ending('internal-error')
+  if (!outcome) throw new GatewayError('internal-error')
   if ('status' in outcome) return answerProblem(reply, { ...outcome, parameter: 'id' })
   return reply.send(itemOf(said[0]?.id ?? '', outcome))
 }

@@ -4,7 +4,7 @@ import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ignoreInput } from '../http/ignore-input.js'
 import { isOnlyAnswer } from '../http/last-response.js'
-import { leaveServer } from './lone-connection.js'
+import { detachFromServer } from './lone-connection.js'
 
 /** An answer of either version of HTTP. */
 export type Answer = ServerResponse | Http2ServerResponse
@@ -15,7 +15,7 @@ export function answerOf({ raw }: FastifyReply): Answer {
 }
 
 /** Where the bytes of an answer go that has no end until somebody goes. */
-export interface StreamWire {
+export interface StreamWriter {
   /** Takes the bytes, and ends the answer. */
   readonly body: Writable
   /** What closes when the client is gone. */
@@ -33,11 +33,11 @@ export interface StreamWire {
  *
  * @param silence for how long nothing may come in either direction, in milliseconds
  */
-export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: number): StreamWire {
+export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: number): StreamWriter {
   const answer = answerOf(reply)
   if ('stream' in answer) {
     const { stream } = answer
-    const begin: StreamWire['begin'] = (headers, first) => {
+    const begin: StreamWriter['begin'] = (headers, first) => {
       beginAnswer(reply, headers).write(first)
       allowSilence(request, reply, silence)
     }
@@ -48,7 +48,7 @@ export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: nu
     return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request.raw, reply, headers, first) }
   }
   // In front of one that is not wanted any more.
-  const begin: StreamWire['begin'] = (headers, first) => {
+  const begin: StreamWriter['begin'] = (headers, first) => {
     beginAnswer(reply, { ...headers, connection: 'close' }).write(first)
     ignoreInput(socket)
     allowSilence(request, reply, silence)
@@ -104,7 +104,7 @@ function takeConnection(
   reply.hijack()
   socket.write(Buffer.concat([Buffer.from(`${head}\r\n`, 'latin1'), Buffer.from(first)]))
   reply.raw.emit('finish')
-  leaveServer(socket)
+  detachFromServer(socket)
   // By now it waits for the next request, and that has a time limit.
   socket.setTimeout(0)
 }

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Transport } from '../base/metrics.js'
 
 /**
@@ -25,7 +25,7 @@ export interface Client {
   pause(): void
   resume(): void
   /** What was written is flushed, then the client is told `ending`, where its transport can, and that no more comes. */
-  finish(ending: Ending): void
+  finish(ending: GatewayError): void
   /** Lets go at once of whatever is still on its way. `clientClosed` follows. */
   destroy(): void
   /** Asks the client for a sign of life, on a transport that has such a thing. */
@@ -43,7 +43,7 @@ export interface ClientListener {
   /** What `write` refused to take more of has been taken. */
   clientDrained(): void
   /** The client will send no more; all that came before has been told. May come again, the first is the reason. */
-  clientEnded(ending: Ending): void
+  clientEnded(ending: GatewayError): void
   /** The connection is gone. The last call. */
   clientClosed(): void
 }
@@ -70,8 +70,8 @@ export class TcpClient implements Client {
       .on('data', (bytes: Buffer) => tunnel.clientSent(bytes))
       .on('drain', () => tunnel.clientDrained())
       // An MQTT client's way to leave is to close the connection (MQTT 3.1.1 §3.14.4): no FIN is abnormal here.
-      .on('end', () => tunnel.clientEnded(new Ending('client-closed')))
-      .on('error', (error: Error) => tunnel.clientEnded(new Ending('client-reset', { cause: error })))
+      .on('end', () => tunnel.clientEnded(new GatewayError('client-closed')))
+      .on('error', (error: Error) => tunnel.clientEnded(new GatewayError('client-reset', { cause: error })))
       .on('close', () => tunnel.clientClosed())
   }
 

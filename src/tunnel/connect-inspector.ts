@@ -1,4 +1,4 @@
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { type ConnectFacts, readConnect } from './connect-packet.js'
 
 /** CONNECT's packet type, in the upper four bits (MQTT 3.1.1 §2.2.1). The flags in the others are for the broker to judge. */
@@ -39,7 +39,7 @@ export class ConnectInspector {
     const header = readFixedHeader(bytes)
     if (!header) return undefined
     const size = header.length + header.remaining
-    if (size > this.#limit) throw new Ending('connect-too-large', { hint: `over ${this.#limit} bytes` })
+    if (size > this.#limit) throw new GatewayError('connect-too-large', { hint: `over ${this.#limit} bytes` })
     if (size > bytes.length) return undefined
     this.facts = readConnect(bytes.subarray(header.length, size))
     this.#held = undefined
@@ -50,7 +50,7 @@ export class ConnectInspector {
 /** The fixed header that `bytes` begin with and how much follows it, once it is there. */
 function readFixedHeader(bytes: Buffer): { length: number; remaining: number } | undefined {
   if (bytes.length > 0 && bytes[0]! >> 4 !== connectType) {
-    throw new Ending('not-mqtt', { hint: `the first byte is 0x${bytes.toString('hex', 0, 1)}, not 0x10` })
+    throw new GatewayError('not-mqtt', { hint: `the first byte is 0x${bytes.toString('hex', 0, 1)}, not 0x10` })
   }
   let remaining = 0
   for (let i = 0; i < longestRemainingLength; i++) {
@@ -59,5 +59,5 @@ function readFixedHeader(bytes: Buffer): { length: number; remaining: number } |
     remaining += (byte & 0x7f) * 128 ** i
     if ((byte & 0x80) === 0) return { length: 2 + i, remaining }
   }
-  throw new Ending('not-mqtt', { hint: 'its remaining length has more than four bytes' })
+  throw new GatewayError('not-mqtt', { hint: 'its remaining length has more than four bytes' })
 }

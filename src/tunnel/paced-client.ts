@@ -1,5 +1,5 @@
 import { type Clock, TokenBucket } from '../access/rate-limits.js'
-import type { Ending } from '../base/errors.js'
+import type { GatewayError } from '../base/errors.js'
 import type { Transport } from '../base/metrics.js'
 import type { Client, ClientListener } from './client.js'
 
@@ -72,7 +72,7 @@ export class PacedClient implements Client, ClientListener {
     if (this.#in.open) this.#client.resume()
   }
 
-  finish(ending: Ending): void {
+  finish(ending: GatewayError): void {
     this.#release()
     this.#client.finish(ending)
   }
@@ -99,7 +99,7 @@ export class PacedClient implements Client, ClientListener {
     if (this.#out.open) this.#tunnel?.clientDrained()
   }
 
-  clientEnded(ending: Ending): void {
+  clientEnded(ending: GatewayError): void {
     this.#tunnel?.clientEnded(ending)
   }
 

@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import type { ConnectionLog } from '../base/connection-log.js'
-import { Ending, type EndingReason } from '../base/errors.js'
+import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Metrics, Traffic } from '../base/metrics.js'
 import type { BrokerStream } from '../broker/broker.js'
 import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
@@ -43,7 +43,7 @@ export interface TunnelParts {
 }
 
 /** The endings in which the client left by itself. */
-const departures: ReadonlySet<EndingReason> = new Set(['client-closed', 'client-gone', 'client-reset'])
+const departures: ReadonlySet<ErrorReason> = new Set(['client-closed', 'client-gone', 'client-reset'])
 
 /** CONNACK "identifier rejected": return code 2 (MQTT 3.1.1 §3.2.2.3), and reason code 0x85 without properties (MQTT 5 §3.2.2.2). */
 const identifierRejected = Buffer.from([0x20, 2, 0, 2])
@@ -70,7 +70,7 @@ export class Tunnel implements ClientListener {
   #pingTimer: NodeJS.Timeout | undefined
   #closeTimer: NodeJS.Timeout | undefined
   /** Why it ended: whatever came first. */
-  #ending: Ending | undefined
+  #ending: GatewayError | undefined
   /** Whatever the client still sends is dropped. */
   #upIsCut = false
   /** Whatever the broker still sends is dropped. */
@@ -100,14 +100,14 @@ export class Tunnel implements ClientListener {
   }
 
   /** Ends the tunnel from the gateway's side: the client is told, the broker sees the end of the stream. */
-  end(ending: Ending): void {
+  end(ending: GatewayError): void {
     this.#begin(ending)
     this.#cutDown()
     this.#cutUp()
   }
 
   /** Ends the tunnel at once, whatever is still on its way. */
-  destroy(ending: Ending): void {
+  destroy(ending: GatewayError): void {
     this.#begin(ending)
     this.#client.destroy()
     this.#broker.destroy()
@@ -119,7 +119,7 @@ export class Tunnel implements ClientListener {
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
     broker.on('end', () => this.#onBrokerEnd('broker-closed', broker.ending))
-    broker.on('error', error => this.#begin(error instanceof Ending ? error : this.#brokerLost(error)))
+    broker.on('error', error => this.#begin(error instanceof GatewayError ? error : this.#brokerLost(error)))
     broker.on('close', () => this.#onBrokerClose())
     // It may have been lost while the client's handshake was answered.
     if (broker.closed) this.#onBrokerClose()
@@ -139,7 +139,7 @@ export class Tunnel implements ClientListener {
     this.#broker.resume()
   }
 
-  clientEnded(ending: Ending): void {
+  clientEnded(ending: GatewayError): void {
     this.#begin(ending)
     this.#broker.end()
     // One that broke the rules is told so at once; one that just left still gets what the broker has for it.
@@ -160,16 +160,16 @@ export class Tunnel implements ClientListener {
     if (!this.#client.write(chunk)) this.#broker.pause()
   }
 
-  #onBrokerEnd(reason: EndingReason, ending?: Ending): void {
+  #onBrokerEnd(reason: ErrorReason, ending?: GatewayError): void {
     // The first ending is the one that the client is told.
     this.#client.finish(ending ? this.#begin(ending) : this.#beginForBroker(reason))
   }
 
-  #beginForBroker(reason: EndingReason): Ending {
+  #beginForBroker(reason: ErrorReason): GatewayError {
     if (this.#ending) return this.#ending
-    if (this.#hasDisconnected) return this.#begin(new Ending('client-disconnected'))
+    if (this.#hasDisconnected) return this.#begin(new GatewayError('client-disconnected'))
     const detail = this.#silence()
-    return this.#begin(new Ending(reason, detail === undefined ? {} : { detail }))
+    return this.#begin(new GatewayError(reason, detail === undefined ? {} : { detail }))
   }
 
   #onBrokerClose(): void {
@@ -178,10 +178,10 @@ export class Tunnel implements ClientListener {
     this.#onSideClosed()
   }
 
-  #brokerLost(error: Error): Ending {
+  #brokerLost(error: Error): GatewayError {
     const { brokerName } = this.#parts
     const silence = this.#silence()
-    return new Ending('broker-lost', {
+    return new GatewayError('broker-lost', {
       cause: error,
       detail: silence ?? `${brokerName}: ${explainConnectError(error)}`,
     })
@@ -216,7 +216,7 @@ export class Tunnel implements ClientListener {
   #expectConnect(): void {
     const { connectSize, connectTimeout } = this.#parts.options
     this.#inspector = new ConnectInspector(connectSize)
-    this.#connectTimer = setTimeout(() => this.end(new Ending('connect-timeout')), connectTimeout)
+    this.#connectTimer = setTimeout(() => this.end(new GatewayError('connect-timeout')), connectTimeout)
   }
 
   #inspect(inspector: ConnectInspector, chunk: Buffer): Buffer | undefined {
@@ -230,7 +230,7 @@ export class Tunnel implements ClientListener {
       this.#log.info('connected')
       return bytes
     } catch (error) {
-      this.end(Ending.from(error))
+      this.end(GatewayError.from(error))
       return undefined
     }
   }
@@ -239,7 +239,7 @@ export class Tunnel implements ClientListener {
   #requireFree({ clientId, protocolVersion }: ConnectFacts): void {
     if (clientId === undefined || !this.#parts.options.reservedClientIds?.has(clientId)) return
     this.#client.write(protocolVersion === 5 ? identifierRejected5 : identifierRejected)
-    throw new Ending('client-id-reserved')
+    throw new GatewayError('client-id-reserved')
   }
 
   /** Pings after each `interval` without a sign of life. One that takes a long download lives, if it says nothing. */
@@ -253,7 +253,7 @@ export class Tunnel implements ClientListener {
         seen = signs
         unanswered = 0
       } else if (unanswered === patience) {
-        this.end(new Ending('ping-timeout'))
+        this.end(new GatewayError('ping-timeout'))
       } else {
         unanswered++
         this.#client.ping?.()
@@ -262,7 +262,7 @@ export class Tunnel implements ClientListener {
   }
 
   /** The first ending is the one that counts, and is given back; from then on, the rest has `closeTimeout` to follow. */
-  #begin(ending: Ending): Ending {
+  #begin(ending: GatewayError): GatewayError {
     if (this.#ending) return this.#ending
     this.#ending = ending
     this.#parts.setState('closing')
@@ -273,8 +273,8 @@ export class Tunnel implements ClientListener {
   }
 
   /** As `#begin`, with an ending that is not made where another one counts, as most do not. */
-  #beginFor(reason: EndingReason): Ending {
-    return this.#ending ?? this.#begin(new Ending(reason))
+  #beginFor(reason: ErrorReason): GatewayError {
+    return this.#ending ?? this.#begin(new GatewayError(reason))
   }
 
   /** A side did not end in time: the broker is let go, the client gets one more moment to take its ending. */
@@ -288,7 +288,7 @@ export class Tunnel implements ClientListener {
   #onSideClosed(): void {
     if (--this.#openSides > 0) return
     clearTimeout(this.#closeTimer)
-    const ending = this.#ending ?? new Ending('internal-error')
+    const ending = this.#ending ?? new GatewayError('internal-error')
     const { setState, metrics, onEnded } = this.#parts
     setState('ended')
     metrics.ended(ending.reason)

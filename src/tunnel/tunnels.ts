@@ -1,6 +1,6 @@
 import { onOver } from '../access/expiry.js'
 import type { ConnectionLog } from '../base/connection-log.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../base/metrics.js'
 import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
 import type { Client } from './client.js'
@@ -50,7 +50,7 @@ export class Tunnels {
    * @throws {Ending} what `Broker.open` rejects with, or `shutting-down`
    */
   async dial(broker: Broker, peer: Peer, transport: Transport): Promise<Dialled> {
-    if (this.#closing) throw new Ending('shutting-down')
+    if (this.#closing) throw new GatewayError('shutting-down')
     const traffic = noTraffic()
     const setState = this.#metrics.trackConnection(transport, traffic)
     setState('opening')
@@ -61,7 +61,7 @@ export class Tunnels {
       stream = await broker.open(peer)
     } catch (error) {
       setState('ended')
-      throw Ending.from(error)
+      throw GatewayError.from(error)
     }
     this.#metrics.upstreamConnected((performance.now() - startedAt) / 1000)
     // Between here and `carry` nobody else listens, and an 'error' without a listener would end the process.
@@ -72,7 +72,7 @@ export class Tunnels {
     }
     if (this.#closing) {
       abandon()
-      throw new Ending('shutting-down')
+      throw new GatewayError('shutting-down')
     }
     return {
       abandon,
@@ -111,7 +111,7 @@ export class Tunnels {
     })
     const open = [...this.#open]
     const step = Math.min(10, (grace * staggerPart) / open.length)
-    const timers = open.map((tunnel, i) => setTimeout(() => tunnel.end(new Ending('shutting-down')), i * step))
+    const timers = open.map((tunnel, i) => setTimeout(() => tunnel.end(new GatewayError('shutting-down')), i * step))
     timers.push(setTimeout(() => this.#destroyAll(), grace))
     await idle
     for (const timer of timers) clearTimeout(timer)
@@ -124,7 +124,7 @@ export class Tunnels {
   }
 
   #destroyAll(): void {
-    for (const tunnel of this.#open) tunnel.destroy(new Ending('shutting-down'))
+    for (const tunnel of this.#open) tunnel.destroy(new GatewayError('shutting-down'))
   }
 
   #remove(tunnel: Tunnel): void {

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { Ending, type EndingOptions, type EndingReason } from '../base/errors.js'
+import { type ErrorReason, GatewayError, type GatewayErrorOptions } from '../base/errors.js'
 import type { Traffic } from '../base/metrics.js'
 import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder } from '../websocket/frame-codec.js'
 import type { Client, ClientListener } from './client.js'
@@ -76,7 +76,7 @@ export class WebSocketClient implements Client, ControlFrames {
     if (this.#socket.writableLength < answerBelow) this.#sendControl(encodeFrame('ping', Buffer.alloc(0)))
   }
 
-  finish(ending: Ending): void {
+  finish(ending: GatewayError): void {
     if (this.#finished || !this.#socket.writable) return
     this.#finished = true
     this.#traffic.framesOut++
@@ -114,10 +114,10 @@ export class WebSocketClient implements Client, ControlFrames {
     else if (end) this.#endReading(end.reason, { hint: end.hint })
   }
 
-  #endReading(reason: EndingReason, options: EndingOptions = {}): void {
+  #endReading(reason: ErrorReason, options: GatewayErrorOptions = {}): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
-    this.#tunnel?.clientEnded(new Ending(reason, options))
+    this.#tunnel?.clientEnded(new GatewayError(reason, options))
     // Read on, into nothing: only so is the FIN seen that lets the socket go.
     this.#socket.resume()
   }

@@ -3,7 +3,7 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type Server, WebSocket, WebSocketServer } from 'ws'
 import type { ConnectionLog } from '../base/connection-log.js'
-import { Ending } from '../base/errors.js'
+import { GatewayError } from '../base/errors.js'
 import type { Broker, Peer } from '../broker/broker.js'
 import type { TunnelOptions } from './tunnel.js'
 import type { Dialled, Tunnels } from './tunnels.js'
@@ -18,7 +18,7 @@ export interface UpgradeRequest {
   readonly peer: Peer
   readonly log: ConnectionLog
   /** Answers with the ending's HTTP status and ends the connection. */
-  refuse(ending: Ending, headers?: Record<string, string>): void
+  refuse(ending: GatewayError, headers?: Record<string, string>): void
 }
 
 /** What an endpoint speaks and where it leads. */
@@ -124,7 +124,7 @@ export class WebSocketEndpoint {
       handshake.subprotocol = this.#chooseSubprotocol(request)
       dialled = await this.#tunnels.dial(this.#options.broker, peer, 'websocket')
     } catch (error) {
-      const ending = Ending.from(error)
+      const ending = GatewayError.from(error)
       return refuse(ending, ending.reason === 'unsupported-version' ? { 'Sec-WebSocket-Version': '13' } : undefined)
     }
     accept(true)
@@ -143,12 +143,12 @@ export class WebSocketEndpoint {
   }
 
   #refuseInvalid(request: IncomingMessage, error: Error): void {
-    this.#handshakes.get(request)?.upgrade.refuse(new Ending('bad-handshake', { hint: error.message }))
+    this.#handshakes.get(request)?.upgrade.refuse(new GatewayError('bad-handshake', { hint: error.message }))
   }
 
   /** `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked. */
   #checkVersion(request: IncomingMessage): void {
-    if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
+    if (request.headers['sec-websocket-version'] !== '13') throw new GatewayError('unsupported-version')
   }
 
   /** What is answered: the first offer that is spoken here, or what `forceSubprotocol` says. */
@@ -159,8 +159,8 @@ export class WebSocketEndpoint {
     const chosen = offered.find(name => subprotocols.includes(name))
     if (chosen !== undefined) return chosen
     const hint = `offer ${subprotocols.join(' or ')}`
-    if (offered.length > 0) throw new Ending('unsupported-subprotocol', { hint })
-    if (requireSubprotocol) throw new Ending('subprotocol-required', { hint })
+    if (offered.length > 0) throw new GatewayError('unsupported-subprotocol', { hint })
+    if (requireSubprotocol) throw new GatewayError('subprotocol-required', { hint })
     return undefined
   }
 

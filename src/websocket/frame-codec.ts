@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { unmask } from 'bufferutil'
-import type { EndingReason } from '../base/errors.js'
+import type { ErrorReason } from '../base/errors.js'
 
 /*
  * The WebSocket frames of RFC 6455 §5, from the server's side: masked frames in, unmasked frames out. Pure: it sees
@@ -24,7 +24,7 @@ export interface ControlFrames {
 /** Why decoding is over: the client's close frame, or a violation of the protocol. */
 export type DecoderEnd =
   | { readonly kind: 'close'; readonly code: number | undefined; readonly reason: string }
-  | { readonly kind: 'violation'; readonly reason: EndingReason; readonly hint: string }
+  | { readonly kind: 'violation'; readonly reason: ErrorReason; readonly hint: string }
 
 /**
  * From this length on, a run of payload is unmasked by bufferutil's native loop: below it, the call into C++ costs more
@@ -202,7 +202,7 @@ export class FrameDecoder {
     }
   }
 
-  #violation(reason: EndingReason, hint: string): number {
+  #violation(reason: ErrorReason, hint: string): number {
     this.end = { kind: 'violation', reason, hint }
     // Any positive number: the loop sees `end` before it looks at another byte.
     return 1

@@ -12,7 +12,7 @@ import { type Access, openAccess } from '../../src/access/access.js'
 import type { Attempt } from '../../src/access/authenticator.js'
 import type { Credential } from '../../src/access/credentials.js'
 import { onExpiry } from '../../src/access/expiry.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { anonymous, knownAs } from '../../src/base/identity.js'
 import { loadConfig } from '../../src/config/load.js'
 
@@ -71,7 +71,7 @@ async function who(access: Access, credential: Credential | undefined, address =
     const { user, source } = (await access.authenticator?.authenticate(attempt)) ?? { source: 'no authenticator' }
     return `${user ?? 'somebody'} (${source})`
   } catch (error) {
-    return error instanceof Ending ? error.text : String(error)
+    return error instanceof GatewayError ? error.text : String(error)
   }
 }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { forwardedHeaders, mqttCredential, readCredential, withoutTicket } from '../../src/access/credentials.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 
 const basic = (text: string | Buffer): string => `Basic ${Buffer.from(text).toString('base64')}`
 const token = (text: string) => ({ kind: 'token', token: text })
@@ -12,7 +12,7 @@ function reasonOf(work: () => unknown): string {
   try {
     return JSON.stringify(work())
   } catch (error) {
-    return error instanceof Ending ? `${error.reason}: ${error.text.replace(/^.*?: /, '')}` : String(error)
+    return error instanceof GatewayError ? `${error.reason}: ${error.text.replace(/^.*?: /, '')}` : String(error)
   }
 }
 

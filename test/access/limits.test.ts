@@ -1,14 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ConnectionLimits } from '../../src/access/limits.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 
 function reasonOf(work: () => unknown): string | undefined {
   try {
     work()
     return undefined
   } catch (error) {
-    return error instanceof Ending ? error.reason : 'no ending'
+    return error instanceof GatewayError ? error.reason : 'no ending'
   }
 }
 

@@ -11,7 +11,7 @@ import { pino } from 'pino'
 import { afterAll, describe, expect, it, vi } from 'vitest'
 import { openTokenKeys, readSecret } from '../../src/access/token-keys.js'
 import { Tokens } from '../../src/access/tokens.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { access, type JwtConfig } from '../../src/config/access.js'
 import { eventually } from '../helpers/wait.js'
 
@@ -60,7 +60,7 @@ async function refusal(verified: Promise<unknown>): Promise<string> {
     () => 'accepted',
     (reason: unknown) => reason,
   )
-  if (!(error instanceof Ending)) return String(error)
+  if (!(error instanceof GatewayError)) return String(error)
   return error.reason === 'identity-refused'
     ? error.text.replace('The credentials are not accepted: ', '')
     : error.reason

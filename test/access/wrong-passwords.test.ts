@@ -8,12 +8,12 @@ import { Passwords } from '../../src/access/passwords.js'
 import { Tickets } from '../../src/access/tickets.js'
 import { Webhook } from '../../src/access/webhook.js'
 import { WrongPasswords } from '../../src/access/wrong-passwords.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { access } from '../../src/config/access.js'
 import { eventually } from '../helpers/wait.js'
 
 const refused = async (): Promise<never> => {
-  throw new Ending('identity-refused')
+  throw new GatewayError('identity-refused')
 }
 
 /** Who knows alice with the password `right`, and says so only when told to. */
@@ -186,7 +186,7 @@ describe('passwords of one address', () => {
 
   it('that could not be judged were not wrong', async () => {
     const wrong = new WrongPasswords()
-    const broken = () => wrong.judge('192.0.2.1', () => Promise.reject(new Ending('identity-unavailable')))
+    const broken = () => wrong.judge('192.0.2.1', () => Promise.reject(new GatewayError('identity-unavailable')))
     for (let count = 0; count < 20; count++) await expect(broken()).rejects.toMatchObject({ httpStatus: 503 })
     for (let count = 0; count < 10; count++) await expect(wrong.judge('192.0.2.1', refused)).rejects.toBeDefined()
     await expect(broken()).rejects.toMatchObject({ reason: 'too-many-attempts' })

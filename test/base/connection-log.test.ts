@@ -1,6 +1,6 @@
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
-import { LateLog } from '../../src/base/connection-log.js'
+import { LazyLogger } from '../../src/base/connection-log.js'
 
 /** A logger at `info`, and the lines that it has written. */
 function collect() {
@@ -12,7 +12,7 @@ function collect() {
 describe("a connection's log", () => {
   it('says in each line what it was bound to by then', () => {
     const { log, lines } = collect()
-    const late = new LateLog(log, { connection: 'a', peer: '192.0.2.1' })
+    const late = new LazyLogger(log, { connection: 'a', peer: '192.0.2.1' })
     late.setBindings({ subprotocol: 'mqtt' })
     late.info('first')
     late.setBindings({ clientId: 'c' })
@@ -30,7 +30,7 @@ describe("a connection's log", () => {
     const { log, lines } = collect()
     let children = 0
     log.onChild = () => children++
-    const late = new LateLog(log, { connection: 'a' })
+    const late = new LazyLogger(log, { connection: 'a' })
     late.debug({ err: new Error('reset') }, 'The socket failed')
     late.debug('nothing')
     expect(children).toBe(0)

@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { LateLog } from '../../src/base/connection-log.js'
+import { LazyLogger } from '../../src/base/connection-log.js'
 import { createLog, type Logger, type LogOptions } from '../../src/base/log.js'
 
 /** What a log writes for `write`. */
@@ -34,7 +34,7 @@ describe.each(['pretty', 'json'] as const)('a line of the log, %s', format => {
 
   it('of a connection is so, too, with what it is bound to', () => {
     const text = written(format, log => {
-      const late = new LateLog(log, { connection: '1', clientId: 'a\x9b2Jb' })
+      const late = new LazyLogger(log, { connection: '1', clientId: 'a\x9b2Jb' })
       late.setBindings({ username: 'c\u2028d', topic: 'e\x85f' })
       late.info('bound')
       late.setBindings({ filter: 'g\x1bh' })
@@ -64,7 +64,7 @@ describe.each(['pretty', 'json'] as const)('a line of the log, %s', format => {
         (log: Logger) => log.error({ err }),
         (log: Logger) => log.error(err),
         (log: Logger) => log.child({ clientId: cause, value }).debug(message),
-        (log: Logger) => new LateLog(log, { username: cause, value }).info({ err: message }, message),
+        (log: Logger) => new LazyLogger(log, { username: cause, value }).info({ err: message }, message),
       ]) {
         const line = written(format, write)
         expect(line.endsWith('\n')).toBe(true)

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import { NoTurnError, Turns } from '../../src/base/task-queue.js'
+import { QueueFullError, TaskQueue } from '../../src/base/task-queue.js'
 
 /** Work that ends when it is told to, and notes that it began. */
-function workshop(turns: Turns) {
+function workshop(turns: TaskQueue) {
   const begun: string[] = []
   const ends = new Map<string, () => void>()
   const start = (name: string): Promise<void> =>
@@ -19,7 +19,7 @@ function workshop(turns: Turns) {
 
 describe('turns', () => {
   it('let as many work as may, and the next when one is done', async () => {
-    const turns = new Turns({ concurrent: 2, waiting: 10, waitingPerKey: 10 })
+    const turns = new TaskQueue({ concurrent: 2, waiting: 10, waitingPerKey: 10 })
     const { begun, start, end } = workshop(turns)
     const all = ['a1', 'a2', 'a3', 'a4'].map(start)
     expect([begun, turns.waiting]).toEqual([['a1', 'a2'], 2])
@@ -36,7 +36,7 @@ describe('turns', () => {
   })
 
   it('come to each key in turn, however many of one wait', async () => {
-    const { begun, start, end } = workshop(new Turns({ concurrent: 1, waiting: 10, waitingPerKey: 10 }))
+    const { begun, start, end } = workshop(new TaskQueue({ concurrent: 1, waiting: 10, waitingPerKey: 10 }))
     const all = ['a1', 'a2', 'a3', 'b1', 'c1', 'b2'].map(start)
     for (const name of ['a1', 'a2', 'b1', 'c1', 'a3', 'b2']) await end(name)
     await Promise.all(all)
@@ -44,18 +44,18 @@ describe('turns', () => {
   })
 
   it('are refused where too many wait, of one key and in all', async () => {
-    const turns = new Turns({ concurrent: 1, waiting: 4, waitingPerKey: 2 })
+    const turns = new TaskQueue({ concurrent: 1, waiting: 4, waitingPerKey: 2 })
     const { start, end } = workshop(turns)
     const taken = ['a1', 'a2', 'a3', 'b1', 'c1'].map(start)
-    await expect(turns.run('a', async () => {})).rejects.toThrow(NoTurnError)
-    await expect(turns.run('d', async () => {})).rejects.toThrow(NoTurnError)
+    await expect(turns.run('a', async () => {})).rejects.toThrow(QueueFullError)
+    await expect(turns.run('d', async () => {})).rejects.toThrow(QueueFullError)
     for (const name of ['a1', 'a2', 'b1', 'c1', 'a3']) await end(name)
     await Promise.all(taken)
     await expect(turns.run('c', async () => 'done')).resolves.toBe('done')
   })
 
   it('go on after work that failed', async () => {
-    const turns = new Turns({ concurrent: 1, waiting: 1, waitingPerKey: 1 })
+    const turns = new TaskQueue({ concurrent: 1, waiting: 1, waitingPerKey: 1 })
     const failing = turns.run('a', () => Promise.reject(new Error('broken')))
     const next = turns.run('a', async () => 'done')
     await expect(failing).rejects.toThrow('broken')

@@ -1,11 +1,11 @@
 import { expect, it } from 'vitest'
 import type { Transport } from '../../src/client/api.js'
-import { createLadder } from '../../src/client/transport-fallback.js'
+import { createTransportFallback } from '../../src/client/transport-fallback.js'
 
 const all: Transport[] = ['socket', 'sse', 'poll']
 
 it('tries the best first, and all of them in a round', () => {
-  const ladder = createLadder(all)
+  const ladder = createTransportFallback(all)
   expect(ladder.current()).toBe('socket')
   expect(ladder.failed()).toBe(true)
   expect(ladder.current()).toBe('sse')
@@ -16,18 +16,18 @@ it('tries the best first, and all of them in a round', () => {
 })
 
 it('begins with what has worked before, here or on an earlier page', () => {
-  const ladder = createLadder(all, 'poll')
+  const ladder = createTransportFallback(all, 'poll')
   expect(ladder.current()).toBe('poll')
   expect(ladder.failed()).toBe(true)
   expect(ladder.current()).toBe('socket')
   ladder.worked('sse')
   expect(ladder.current()).toBe('sse')
-  expect(createLadder(all, 'pigeon').current()).toBe('socket')
-  expect(createLadder(['poll'], 'socket').current()).toBe('poll')
+  expect(createTransportFallback(all, 'pigeon').current()).toBe('socket')
+  expect(createTransportFallback(['poll'], 'socket').current()).toBe('poll')
 })
 
 it('tries one that has worked alone for two rounds, before the others', () => {
-  const ladder = createLadder(all)
+  const ladder = createTransportFallback(all)
   ladder.worked('socket')
   expect([ladder.failed(), ladder.current()]).toEqual([false, 'socket'])
   expect([ladder.failed(), ladder.current()]).toEqual([false, 'socket'])
@@ -35,7 +35,7 @@ it('tries one that has worked alone for two rounds, before the others', () => {
 })
 
 it('moves on at once from one that got through and fell silent', () => {
-  const ladder = createLadder(all)
+  const ladder = createTransportFallback(all)
   ladder.worked('sse')
   expect([ladder.failed(true), ladder.current()]).toEqual([true, 'poll'])
 })

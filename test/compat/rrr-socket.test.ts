@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import mqtt from 'mqtt'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { startTestGateway } from '../helpers/gateway.js'
 import { People } from '../helpers/people.js'
 import { eventually, settled } from '../helpers/wait.js'
@@ -157,7 +157,7 @@ describe('a WebSocket of RRR’s', () => {
 
   it('is ended when what it said could not be published, so that it is not lost without a word', async () => {
     const publish = async (): Promise<never> => {
-      throw new Ending('broker-away')
+      throw new GatewayError('broker-away')
     }
     const receipts = { connected: false, publish }
     const rig = await startRrrSocketRig({}, { parts: { publisher: receipts } })

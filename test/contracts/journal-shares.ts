@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Event, formatId, hole } from '../../src/journal/event.js'
-import { type Journal, type JournalBounds, locate, type ShareRule, sizeOf } from '../../src/journal/journal.js'
+import { type Event, formatId, gapMarker } from '../../src/journal/event.js'
+import { type Journal, type JournalBounds, resolveCursor, type ShareRule, sizeOf } from '../../src/journal/journal.js'
 import { filterCovers, filtersOverlap } from '../../src/topics/filter-overlap.js'
 import { topicPredicate } from '../../src/topics/topic-predicate.js'
 import { type JournalPlace, message, readAll, wide } from './journal.js'
@@ -27,7 +27,7 @@ export function describeJournalShares(makePlace: () => Promise<JournalPlace>, { 
   const fill = (topic: string, count: number): Promise<Event[]> =>
     Promise.all(Array.from({ length: count }, (_, index) => journal.append(message(topic, String(index)))))
   const at = (sequence: number, filters: readonly string[]) =>
-    locate(journal, formatId(journal.epoch, sequence), filters)
+    resolveCursor(journal, formatId(journal.epoch, sequence), filters)
 
   beforeEach(async () => {
     now = 1_700_000_000_000
@@ -81,7 +81,7 @@ export function describeJournalShares(makePlace: () => Promise<JournalPlace>, { 
   it('tells everybody of a hole, whatever the topics', async () => {
     await reopen({ rules: [small(['a/#'])] })
     await fill('a/x', 2)
-    await journal.append(hole)
+    await journal.append(gapMarker)
     await fill('a/x', 2)
     expect((await readAll(journal, ['a/x'], 0)).map(({ topic }) => topic)).toEqual(['a/x', 'a/x', '', 'a/x', 'a/x'])
   })

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Event } from '../../src/journal/event.js'
 import { formatId } from '../../src/journal/event.js'
-import { type Journal, type JournalBounds, locate, sizeOf } from '../../src/journal/journal.js'
+import { type Journal, type JournalBounds, resolveCursor, sizeOf } from '../../src/journal/journal.js'
 import type { Message } from '../../src/mqtt/message.js'
 import { topicPredicate } from '../../src/topics/topic-predicate.js'
 
@@ -242,15 +242,15 @@ export function describeJournal(makePlace: () => Promise<JournalPlace>, { durabl
     const query = { filters: ['t'], after: journal.first - 5, through: journal.head, limit: 3, maxBytes: 1000 }
     const oldest = journal.first
     expect(await journal.read(query)).toMatchObject({ after: oldest - 1, events: [{ sequence: oldest }, {}, {}] })
-    const at = (sequence: number) => locate(journal, formatId(journal.epoch, sequence))
+    const at = (sequence: number) => resolveCursor(journal, formatId(journal.epoch, sequence))
     expect(at(oldest - 1)).toEqual({ after: oldest - 1, known: oldest - 1 })
     expect(at(oldest - 2)).toMatchObject({ after: oldest - 1, known: oldest - 2, gap: 'evicted' })
     expect(at(journal.head)).toEqual({ after: journal.head, known: journal.head })
     expect(at(journal.head + 1)).toMatchObject({ after: oldest - 1, known: 0, gap: 'unknown' })
     const another = formatId('0'.repeat(15), oldest)
-    expect(locate(journal, another)).toMatchObject({ after: oldest - 1, known: 0, gap: 'other-epoch' })
+    expect(resolveCursor(journal, another)).toMatchObject({ after: oldest - 1, known: 0, gap: 'other-epoch' })
     for (const text of ['', 'x', '2024-01-01T00:00:00Z', `${journal.epoch}-01`, `${journal.epoch}-${2 ** 53}`]) {
-      expect(locate(journal, text).gap).toBe('unknown')
+      expect(resolveCursor(journal, text).gap).toBe('unknown')
     }
   })
 

@@ -5,7 +5,7 @@ import net, { type AddressInfo } from 'node:net'
 import { pino } from 'pino'
 import { generate } from 'selfsigned'
 import { WebSocket } from 'ws'
-import type { Ending } from '../../src/base/errors.js'
+import type { GatewayError } from '../../src/base/errors.js'
 import type { Identity } from '../../src/base/identity.js'
 import { createMetrics } from '../../src/base/metrics.js'
 import { createUpstream } from '../../src/broker/upstream/upstream.js'
@@ -20,7 +20,7 @@ export interface TunnelRig {
   readonly tunnels: Tunnels
   readonly metrics: ReturnType<typeof createMetrics>
   /** The refusals, in order. */
-  readonly refusals: Ending[]
+  readonly refusals: GatewayError[]
   /** The connections that the broker's side has accepted, newest last. */
   readonly brokerSockets: net.Socket[]
   /** Opens a WebSocket with `ws`; binary, no limit, nothing checked. */
@@ -68,7 +68,7 @@ export async function startTunnelRig(
   const broker = createUpstream(upstreamAt(`mqtt://127.0.0.1:${brokerPort}`), log)
   const metrics = createMetrics()
   const tunnels = new Tunnels(metrics, known.bytesPerSecond ?? 'off')
-  const refusals: Ending[] = []
+  const refusals: GatewayError[] = []
   const endpoint = new WebSocketEndpoint({ ...defaults, broker, ...options }, tunnels)
   const webServer = tls ? https.createServer({ ...(await certificate()), allowHalfOpen: true }) : http.createServer()
   webServer.on('upgrade', (request: http.IncomingMessage, socket: net.Socket, head: Buffer) => {
@@ -80,7 +80,7 @@ export async function startTunnelRig(
       localPort: 0,
       ...(known.identity && { identity: known.identity }),
     }
-    const refuse = (ending: Ending): void => {
+    const refuse = (ending: GatewayError): void => {
       refusals.push(ending)
       socket.end(`HTTP/1.1 ${ending.httpStatus} Refused\r\nConnection: close\r\n\r\n`)
     }

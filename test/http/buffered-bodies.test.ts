@@ -3,7 +3,7 @@ import net from 'node:net'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
 import type { FastifyRequest } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { BodyBudget, type BodySender } from '../../src/http/body-budget.js'
 import { keepBodies } from '../../src/http/buffered-bodies.js'
 import { eventually } from '../helpers/wait.js'
@@ -116,7 +116,7 @@ describe('a body that is kept', () => {
   it('of somebody who is not let in is not kept', async () => {
     const budget = new BodyBudget(1200)
     const url = await serveEcho(budget, () => {
-      throw new Ending('identity-required')
+      throw new GatewayError('identity-required')
     })
     const response = await fetch(`${url}/v1/echo`, { method: 'POST', body: 'x'.repeat(900) })
     expect([response.status, budget.used]).toEqual([401, 0])

@@ -1,6 +1,6 @@
 import { fastify } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { answerEnding } from '../../src/http/problem.js'
 
 describe('an answer that says what is wrong', () => {
@@ -10,7 +10,7 @@ describe('an answer that says what is wrong', () => {
   ])('has nothing in it that a browser would run, where it asks for $accept', async ({ accept, type, text }) => {
     const app = fastify()
     onTestFinished(() => app.close())
-    const ending = new Ending('topic-refused', { hint: 'a <script>&amp;' })
+    const ending = new GatewayError('topic-refused', { hint: 'a <script>&amp;' })
     app.get('/', async (request, reply) => answerEnding(request, reply, ending))
     const answer = await app.inject({ url: '/', headers: { accept } })
     expect(answer.statusCode).toBe(403)

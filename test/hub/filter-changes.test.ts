@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createLog } from '../../src/base/log.js'
-import type { Gap, Sink } from '../../src/hub/event-sink.js'
+import type { EventSink, Gap } from '../../src/hub/event-sink.js'
 import { type Hub, openHub, type Subscription } from '../../src/hub/hub.js'
 import { type Event, formatId, parseId } from '../../src/journal/event.js'
 import type { Journal, JournalBounds } from '../../src/journal/journal.js'
@@ -40,7 +40,7 @@ type Entry =
   | { readonly kind: 'live' }
 
 /** A sink that keeps what happens in its order, and has room as the test says. */
-class OrderedSink implements Sink {
+class OrderedSink implements EventSink {
   readonly entries: Entry[] = []
   closed: string | undefined
   hasRoom: () => boolean = () => true

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../src/base/log.js'
-import type { Gap, Sink } from '../../src/hub/event-sink.js'
+import type { EventSink, Gap } from '../../src/hub/event-sink.js'
 import { type Hub, openHub, type SubscribeOptions, type Subscription } from '../../src/hub/hub.js'
-import { formatId, hole, isHole } from '../../src/journal/event.js'
+import { formatId, gapMarker, isGapMarker } from '../../src/journal/event.js'
 import type { Journal } from '../../src/journal/journal.js'
 import { openLevelJournal } from '../../src/journal/level-journal.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
@@ -17,7 +17,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 const { encode } = lineEncoder()
 
 /** Keeps payloads and gaps in their order. */
-class Sequence implements Sink {
+class Sequence implements EventSink {
   readonly entries: (string | Gap)[] = []
   isLive = false
   hasRoom = true
@@ -81,7 +81,7 @@ describe.each(['memory', 'level'] as const)('a hole in a journal in %s', kind =>
 
   it('is told as a gap, in its place, to everybody who listens', async () => {
     const [one, other, all] = [await subscribe(['t']), await subscribe(['elsewhere']), await subscribe(['#'])]
-    await Promise.all([publish('before'), journal.append(hole), publish('after')])
+    await Promise.all([publish('before'), journal.append(gapMarker), publish('after')])
     const gap = { reason: 'missed', cursor: at(1), resumes: at(2) }
     for (const { sink } of [one, all]) {
       await eventually(() => sink.entries.length === 3)
@@ -100,7 +100,7 @@ describe.each(['memory', 'level'] as const)('a hole in a journal in %s', kind =>
     await publish('before')
     await eventually(() => sink.entries.length === 1)
     await publish('waits')
-    await journal.append(hole)
+    await journal.append(gapMarker)
     await publish('after')
     sink.drain()
     await eventually(() => sink.entries.length === 4)
@@ -110,7 +110,7 @@ describe.each(['memory', 'level'] as const)('a hole in a journal in %s', kind =>
 
   it('is told to whoever comes from before it, and to nobody who comes from behind it', async () => {
     await many(1500)
-    await journal.append(hole)
+    await journal.append(gapMarker)
     await many(1500)
     const numbers = Array.from({ length: 1500 }, (_, index) => String(index))
     const gapFrom = (cursor: number) => ({ reason: 'missed', cursor: at(cursor), resumes: at(1501) })
@@ -128,7 +128,7 @@ describe.each(['memory', 'level'] as const)('a hole in a journal in %s', kind =>
 
   it('is told of filters that join from before it', async () => {
     await publish('before', 'joins')
-    await journal.append(hole)
+    await journal.append(gapMarker)
     await publish('after', 'joins')
     const { sink, subscription } = await subscribe(['t'])
     subscription.change({ add: ['joins'], cursor: at(0) })
@@ -141,12 +141,12 @@ describe.each(['memory', 'level'] as const)('a hole in a journal in %s', kind =>
   })
 
   it('is there after a restart', async () => {
-    await journal.append(hole)
+    await journal.append(gapMarker)
     await many(1200)
     if (kind === 'level') {
       await journal.close()
       await open()
     }
-    expect((await readAll(journal, ['elsewhere'], 0)).map(isHole)).toEqual([true])
+    expect((await readAll(journal, ['elsewhere'], 0)).map(isGapMarker)).toEqual([true])
   })
 })

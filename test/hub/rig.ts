@@ -1,4 +1,4 @@
-import type { CloseReason, Gap, Sink } from '../../src/hub/event-sink.js'
+import type { CloseReason, EventSink, Gap } from '../../src/hub/event-sink.js'
 import type { Event } from '../../src/journal/event.js'
 
 /** An encoder of lines that a test can read back, which counts what it is asked for. */
@@ -22,7 +22,7 @@ export interface Line {
 }
 
 /** A sink that keeps what it gets, and has room as the test says. */
-export class TestSink implements Sink {
+export class TestSink implements EventSink {
   readonly writes: Buffer[] = []
   readonly gaps: Gap[] = []
   closed: { reason: CloseReason; cursor: string | undefined } | undefined

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Numbering, readTopics, Segment, SegmentScan, segmentLength } from '../../src/journal/level-segment.js'
+import { readTopics, Segment, SegmentScan, segmentLength, TopicDictionary } from '../../src/journal/level-segment.js'
 import { topicPredicate } from '../../src/topics/topic-predicate.js'
 
 /** Takes all steps, and tells how many those were, and what came of them. */
@@ -22,7 +22,7 @@ describe('the search in a segment', () => {
   it('is divided where the topics are many, so that others have a turn', () => {
     const segment = filled(place => `a/x/${place}`)
     const scan = new SegmentScan(topicPredicate(filters))
-    const record = readTopics(new Numbering().encode(segment, 0), segmentLength)
+    const record = readTopics(new TopicDictionary().encode(segment, 0), segmentLength)
     expect(walk(scan.learn(record, segmentLength)).count).toBeGreaterThan(7)
     expect(scan.places(record)).toEqual(wanted)
     const newest = walk(scan.placesOf(segment))

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../src/broker/embedded/embedded.js'
-import { MqttListeners } from '../../src/presence/mqtt-subscribers.js'
+import { MqttSubscribers } from '../../src/presence/mqtt-subscribers.js'
 import { PresenceRegistry } from '../../src/presence/presence-registry.js'
 import { limits } from '../broker/embedded/limits.js'
 import { connect } from '../broker/embedded/mqtt-session.js'
@@ -18,7 +18,7 @@ describe('the clients of the embedded broker', () => {
   let presence: PresenceRegistry
   beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), 'mqway-'))
-    const listeners = new MqttListeners()
+    const listeners = new MqttSubscribers()
     broker = await createEmbedded({ ...limits, data: directory }, log, { subscriptions: listeners })
     presence = new PresenceRegistry({ grace: 0 })
     listeners.attach(presence)
@@ -68,7 +68,7 @@ describe('the clients of the embedded broker', () => {
   })
 
   it('are known by their user, where there is one, and else by the first part of their client id', () => {
-    const listeners = new MqttListeners()
+    const listeners = new MqttSubscribers()
     listeners.attach(presence)
     const phone = { clientId: 'phone', user: 'alice' }
     const laptop = { clientId: 'laptop', user: 'alice' }

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log.js'
 import type { Message } from '../../src/mqtt/message.js'
 import {
@@ -128,7 +128,7 @@ describe('messages of who comes and goes', () => {
   })
 
   it('count as dropped where publishing fails, and others go on', async () => {
-    publisher.answer = () => Promise.reject(new Ending('broker-away'))
+    publisher.answer = () => Promise.reject(new GatewayError('broker-away'))
     messages.tell(change())
     await eventually(() => messages.counters.dropped === 1)
     publisher.answer = async () => undefined

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
-import type { Attendance, Listener } from '../../src/presence/presence.js'
+import type { Listener, PresenceHandle } from '../../src/presence/presence.js'
 import type { PresenceChange } from '../../src/presence/presence-messages.js'
 import {
   type PresenceClock,
@@ -67,7 +67,7 @@ describe('presence', () => {
     })
   }
   beforeEach(() => start())
-  const enter = (device: string, topics: string[], more: Partial<Listener> = {}): Attendance =>
+  const enter = (device: string, topics: string[], more: Partial<Listener> = {}): PresenceHandle =>
     presence.enter({ device, transport: 'sse', topics, ...more })
   /** What was told since the last call: `+` or `-`, device, filter, count. */
   const news = (): string[] =>
@@ -364,7 +364,7 @@ describe('presence', () => {
       fc.property(fc.array(step, { maxLength: 40 }), steps => {
         start()
         // The model: connections that are open, and when those that are not any more were last there.
-        const open: { key: string; device: string; topics: Set<string>; attendance: Attendance }[] = []
+        const open: { key: string; device: string; topics: Set<string>; attendance: PresenceHandle }[] = []
         const until = new Map<string, number>()
         const joined = new Map<string, number>()
         const isOpen = (key: string, filter: string) => open.some(each => each.key === key && each.topics.has(filter))

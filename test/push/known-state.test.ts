@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { KnownState } from '../../src/sources/mqtt/retained-deduplicator.js'
+import { RetainedDeduplicator } from '../../src/sources/mqtt/retained-deduplicator.js'
 
 async function* nothing(): AsyncGenerator<never, void, void> {}
 
 describe('the state that push knows', () => {
   const state = (topic: string, text: string) => ({ topic, payload: Buffer.from(text), qos: 0 as const, retain: true })
-  const open = () => KnownState.read({ head: 0, retained: nothing }, ['#', 'a/#'])
+  const open = () => RetainedDeduplicator.read({ head: 0, retained: nothing }, ['#', 'a/#'])
 
   it('is told once for each filter, and is news the first time', async () => {
     const known = await open()
@@ -14,7 +14,7 @@ describe('the state that push knows', () => {
   })
 
   it('does not read payloads of new topics, where they come once', async () => {
-    const known = await KnownState.read({ head: 0, retained: nothing }, ['#'])
+    const known = await RetainedDeduplicator.read({ head: 0, retained: nothing }, ['#'])
     const payload = Buffer.alloc(15 * 1024 ** 2)
     const before = process.cpuUsage()
     for (let count = 0; count < 100; count++) known.has({ ...state(`a/${count}`, ''), payload })

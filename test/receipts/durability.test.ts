@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../src/base/log.js'
-import { WriteTracking } from '../../src/hub/delivery-tracker.js'
+import { DeliveryTracker } from '../../src/hub/delivery-tracker.js'
 import { openLevelJournal } from '../../src/journal/level-journal.js'
 import { openLevelReceiptStore } from '../../src/receipts/level-store.js'
 import { openReceipts } from '../../src/receipts/open-receipts.js'
@@ -70,7 +70,7 @@ describe('receipts of a process that ends suddenly', () => {
         },
       },
       presence: presenceOf(() => []),
-      tracking: new WriteTracking(),
+      tracking: new DeliveryTracker(),
       log,
       bounds: { maxReceipts: 1_000_000 },
     })

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log.js'
 import { openHub } from '../../src/hub/hub.js'
 import { formatId } from '../../src/journal/event.js'
@@ -368,7 +368,7 @@ describe.each([
         const asked = async () => rig.ask(await rig.publish(), { from, within }, by)
         return asked().then(
           () => 'ok',
-          (error: Ending) => {
+          (error: GatewayError) => {
             said = error.text
             return error.reason
           },
@@ -495,7 +495,7 @@ describe.each([
       }
       await rig.restart()
       rig.publisher.connected = true
-      rig.publisher.failsWith = new Ending('publish-timeout')
+      rig.publisher.failsWith = new GatewayError('publish-timeout')
       await eventually(() => {
         rig.clock.pass(100)
         return rig.publisher.attempts > 20
@@ -513,7 +513,7 @@ describe.each([
 
     it('are let go of where the broker never takes them, and those after them are told', async () => {
       const { id } = await rig.publish('refused')
-      rig.publisher.failsWith = new Ending('topic-refused')
+      rig.publisher.failsWith = new GatewayError('topic-refused')
       await rig.receipts.record(id, { device: 'd', status: 'received' })
       await eventually(() => rig.publisher.attempts === 1)
       await rig.restart()

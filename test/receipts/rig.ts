@@ -1,6 +1,6 @@
-import type { Ending } from '../../src/base/errors.js'
+import type { GatewayError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log.js'
-import { WriteTracking } from '../../src/hub/delivery-tracker.js'
+import { DeliveryTracker } from '../../src/hub/delivery-tracker.js'
 import type { Event } from '../../src/journal/event.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
 import type { Message } from '../../src/mqtt/message.js'
@@ -66,7 +66,7 @@ export interface Told {
 export class TestPublisher implements Publisher {
   connected = true
   /** What each publish fails with. */
-  failsWith: Ending | undefined
+  failsWith: GatewayError | undefined
   /** How often somebody tried. */
   attempts = 0
   readonly messages: Message[] = []
@@ -137,7 +137,7 @@ export class ReceiptRig {
   /** Those who listen, to any topic. */
   present: string[] = []
   receipts!: Receipts
-  tracking = new WriteTracking()
+  tracking = new DeliveryTracker()
   readonly presence = presenceOf(() => this.present)
   readonly #place: ReceiptStorePlace
   readonly #bounds: Partial<ReceiptBounds>
@@ -161,7 +161,7 @@ export class ReceiptRig {
   /** Opens the receipts; with another journal, as after that was lost. */
   async open(journal = this.journal): Promise<void> {
     this.#store = new FailingStore(await this.#place.open(), () => this.diskIsFull)
-    this.tracking = new WriteTracking()
+    this.tracking = new DeliveryTracker()
     const { clock, publisher, presence, tracking } = this
     const bounds = { maxReceipts: 1000, ...this.#bounds }
     this.receipts = await openReceipts({

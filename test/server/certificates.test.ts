@@ -4,7 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { UntakenAnswers } from '../../src/http/unread-responses.js'
+import { UnreadResponses } from '../../src/http/unread-responses.js'
 import { loadCertificate } from '../../src/server/certificate.js'
 import { Certificates } from '../../src/server/certificates.js'
 import { developmentCertificate } from '../../src/server/development-certificate.js'
@@ -31,7 +31,7 @@ async function start(
   const recording = recordingLog()
   const metrics = testMetrics()
   const parts = { log: recording.log, metrics }
-  const untaken = new UntakenAnswers(parts)
+  const untaken = new UnreadResponses(parts)
   const certificates = await Certificates.start({ files, minVersion: 'TLSv1.2', pollInterval: 10, ...parts })
   onTestFinished(() => certificates.close())
   const listener = closing(

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { compileDetailReaders } from '../../src/access/detail-readers.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { version } from '../../src/base/version.js'
 import { createApp } from '../../src/server/app.js'
 import { type HealthOptions, registerHealth } from '../../src/server/health.js'
@@ -42,7 +42,7 @@ describe('/readyz', () => {
   })
 
   it.each([
-    [new Ending('broker-refused', { cause: 'secret' }), 'The MQTT broker does not accept connections'],
+    [new GatewayError('broker-refused', { cause: 'secret' }), 'The MQTT broker does not accept connections'],
     [new Error('The broker did not answer within 2000 ms'), 'The broker did not answer within 2000 ms'],
   ])('says why it does not answer: %s', async (error, reason) => {
     const { app, line } = await start({ brokers: [{ name: 'mqtt://b:1883', probe: () => Promise.reject(error) }] })

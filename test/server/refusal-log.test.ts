@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { RefusalLog } from '../../src/server/refusal-log.js'
 import { recordingLog } from './rig.js'
 
@@ -12,7 +12,7 @@ describe('the log of refused connections', () => {
   })
 
   const down = () =>
-    new Ending('broker-refused', { detail: 'mqtt://b:1: nothing listens there', cause: new Error('x') })
+    new GatewayError('broker-refused', { detail: 'mqtt://b:1: nothing listens there', cause: new Error('x') })
   const text = 'The MQTT broker does not accept connections: mqtt://b:1: nothing listens there'
 
   it('has one line for the first client that a broker that is down has refused, and then the number of the others', () => {
@@ -34,8 +34,9 @@ describe('the log of refused connections', () => {
     const { log, lines } = recordingLog()
     const refusals = new RefusalLog()
     refusals.write(log, down())
-    refusals.write(log, new Ending('broker-refused', { detail: 'mqtt://c:1: nothing listens there' }))
-    for (let count = 0; count < 3; count++) refusals.write(log, new Ending('origin-refused', { cause: 'Origin: x' }))
+    refusals.write(log, new GatewayError('broker-refused', { detail: 'mqtt://c:1: nothing listens there' }))
+    for (let count = 0; count < 3; count++)
+      refusals.write(log, new GatewayError('origin-refused', { cause: 'Origin: x' }))
     expect(lines.map(({ msg }) => msg)).toHaveLength(5)
     expect(lines.at(-1)).toMatchObject({ err: 'Origin: x' })
   })
@@ -43,8 +44,8 @@ describe('the log of refused connections', () => {
   it('has the stack of an error of the program itself, and of no other', () => {
     const { log, lines } = recordingLog()
     const refusals = new RefusalLog()
-    refusals.write(log, Ending.from(new Error('a mistake')))
-    refusals.write(log, new Ending('identity-unavailable', { cause: new Error('webhook: 500') }))
+    refusals.write(log, GatewayError.from(new Error('a mistake')))
+    refusals.write(log, new GatewayError('identity-unavailable', { cause: new Error('webhook: 500') }))
     expect(JSON.stringify(lines[0])).toContain('refusal-log.test')
     expect(lines[1]).toMatchObject({ err: 'webhook: 500' })
   })

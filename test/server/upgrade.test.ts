@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { ConnectionLimits } from '../../src/access/limits.js'
 import { compileOrigins } from '../../src/access/origins.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { pathOf } from '../../src/http/request-target.js'
 import type { Upgrade, UpgradeRoute } from '../../src/http/upgrade-route.js'
 import { listen } from '../../src/server/listener.js'
@@ -146,8 +146,8 @@ describe('a handshake', () => {
       routes: [
         endpoint({
           accept: ({ refuse }) => {
-            refuse(new Ending('unsupported-version'), { 'Sec-WebSocket-Version': '13' })
-            refuse(new Ending('bad-handshake'))
+            refuse(new GatewayError('unsupported-version'), { 'Sec-WebSocket-Version': '13' })
+            refuse(new GatewayError('bad-handshake'))
           },
         }).route,
       ],
@@ -189,7 +189,7 @@ describe('a handshake', () => {
     await eventually(() => upgrades.length === 1)
     socket.resetAndDestroy()
     await eventually(() => limits.open === 0)
-    upgrades[0]?.refuse(new Ending('broker-refused'))
+    upgrades[0]?.refuse(new GatewayError('broker-refused'))
   })
 })
 

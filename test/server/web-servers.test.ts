@@ -12,7 +12,7 @@ import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { compileOrigins } from '../../src/access/origins.js'
 import type { Metrics } from '../../src/base/metrics.js'
-import { UntakenAnswers } from '../../src/http/unread-responses.js'
+import { UnreadResponses } from '../../src/http/unread-responses.js'
 import { createApp } from '../../src/server/app.js'
 import { registerEndpointHints } from '../../src/server/pages.js'
 import { PipelinedRequests } from '../../src/server/pipelined-requests.js'
@@ -84,7 +84,7 @@ async function start({ maxUntaken, ...changed }: Partial<WebServerOptions> & { m
     port: 0,
     maxConnections: 100,
     limits: requestLimits,
-    untaken: new UntakenAnswers({ ...rig, ...(maxUntaken !== undefined && { max: maxUntaken }) }),
+    untaken: new UnreadResponses({ ...rig, ...(maxUntaken !== undefined && { max: maxUntaken }) }),
     pipelined: new PipelinedRequests(rig),
     streams: new StreamQueue(),
     log: rig.log,

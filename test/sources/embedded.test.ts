@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { createEmbedded, type EmbeddedBroker, type EmbeddedOptions } from '../../src/broker/embedded/embedded.js'
-import { isHole } from '../../src/journal/event.js'
+import { isGapMarker } from '../../src/journal/event.js'
 import { type Journal, JournalRefusal } from '../../src/journal/journal.js'
 import { openLevelJournal } from '../../src/journal/level-journal.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
@@ -86,7 +86,7 @@ describe('what the embedded broker retains when its source starts', () => {
     await open(broker, journal, ['#'])
     await watched.count(3)
     // What was missed while nobody wrote it down is not known: so there is a gap first.
-    expect(watched.events.map(isHole)).toEqual([true, false, false])
+    expect(watched.events.map(isGapMarker)).toEqual([true, false, false])
     expect(texts(watched).slice(1).sort()).toEqual(['changed=of', 'new=on'])
     expect(await retainedOf(journal)).toEqual({ same: 'on', changed: 'of', new: 'on' })
   })
@@ -111,7 +111,7 @@ describe('what the embedded broker retains when its source starts', () => {
     const events = [...watched.events].sort((one, other) => one.qos - other.qos)
     expect(events.map(({ topic, qos }) => [topic, qos])).toEqual([0, 1, 2].map(qos => [`t/${qos}`, qos]))
     await open(broker, journal, ['#'])
-    expect(watched.events.filter(event => !isHole(event))).toHaveLength(3)
+    expect(watched.events.filter(event => !isGapMarker(event))).toHaveLength(3)
   })
 
   it('is not told again over a live message that comes meanwhile', async () => {
@@ -407,7 +407,7 @@ describe('the source of the embedded broker that is closed', () => {
     await client.publish('end', '', { qos: 1 })
     const found = watched.events.filter(({ topic }) => topic === 't').map(({ payload }) => `${payload}`)
     // Or else there is a gap where the others are missing.
-    if (!watched.events.some(isHole)) expect(found).toEqual(numbers(200))
+    if (!watched.events.some(isGapMarker)) expect(found).toEqual(numbers(200))
   })
 
   it('has in the journal the wills of connections that were lost before', async () => {
@@ -484,9 +484,9 @@ describe('a journal that takes nothing', () => {
     await eventually(() => watched.events.length > 0)
     await client.publish('t', 'held', { qos: 1 })
     expect(watched.payloads().at(-1)).toBe('held')
-    const kept = watched.events.filter(event => !isHole(event)).map(({ payload }) => `${payload}`)
+    const kept = watched.events.filter(event => !isGapMarker(event)).map(({ payload }) => `${payload}`)
     expect(kept.slice(0, -1)).toEqual(numbers(kept.length - 1))
-    const holes = watched.events.filter(isHole).length
+    const holes = watched.events.filter(isGapMarker).length
     expect(holes).toBe(kept.length === 101 ? 0 : 1)
   }, 20_000)
 
@@ -515,7 +515,7 @@ describe('a journal that takes nothing', () => {
     // It comes when all of them were given to the journal or dropped.
     await client.publish('behind', '', { qos: 1 })
     journal.refuse = undefined
-    await eventually(() => watched.events.some(isHole))
+    await eventually(() => watched.events.some(isGapMarker))
     await client.publish('after', '', { qos: 1 })
     const topics = watched.events.map(({ topic }) => topic)
     const hole = topics.indexOf('')

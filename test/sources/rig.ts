@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { createLog } from '../../src/base/log.js'
-import { type Broker, ownPeer } from '../../src/broker/broker.js'
+import { type Broker, internalPeer } from '../../src/broker/broker.js'
 import type { EmbeddedBroker } from '../../src/broker/embedded/embedded.js'
 import type { Event } from '../../src/journal/event.js'
 import { type Journal, type JournalBounds, JournalRefusal, type Urgency } from '../../src/journal/journal.js'
@@ -149,7 +149,7 @@ export function sessionOn(broker: Broker, journal: Journal, options: SourceOptio
   }
   return openSession({
     brokerName: broker.name,
-    open: () => broker.open(ownPeer),
+    open: () => broker.open(internalPeer),
     data: undefined,
     journal,
     log,
@@ -164,7 +164,7 @@ function isEmbedded(broker: Broker): broker is EmbeddedBroker {
 
 /** A connection to `broker` that ends where its CONNECT is of one of these versions (MQTT 3.1.1 §3.1.2.2). */
 export async function openWithout(broker: Broker, versions: readonly number[]): Promise<Duplex> {
-  const stream = await broker.open(ownPeer)
+  const stream = await broker.open(internalPeer)
   const write = stream.write.bind(stream)
   // The byte behind the protocol name.
   const isRefused = (chunk: Buffer): boolean => chunk[0] === 0x10 && versions.includes(chunk[8] ?? 0)

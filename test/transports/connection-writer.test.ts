@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Socket } from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
 import { createMetrics } from '../../src/base/metrics.js'
-import { UntakenAnswers } from '../../src/http/unread-responses.js'
-import { ConnectionWire } from '../../src/transports/connection-writer.js'
+import { UnreadResponses } from '../../src/http/unread-responses.js'
+import { ConnectionWriter } from '../../src/transports/connection-writer.js'
 import { eventually } from '../helpers/wait.js'
 import { recordingLog } from '../server/rig.js'
 
@@ -25,18 +25,18 @@ async function connection(): Promise<{ socket: Socket; client: Socket }> {
 }
 
 /** Cuts clients off where they leave more than `max` bytes together; and what it says of them. */
-function untakenAnswers(max: number): { untaken: UntakenAnswers; lines: readonly unknown[] } {
+function untakenAnswers(max: number): { untaken: UnreadResponses; lines: readonly unknown[] } {
   const metrics = createMetrics()
   onTestFinished(() => metrics.close())
   const { log, lines } = recordingLog()
-  return { untaken: new UntakenAnswers({ log, metrics, max }), lines }
+  return { untaken: new UnreadResponses({ log, metrics, max }), lines }
 }
 
 it('an answer in parts is over when there is room for the next, though it is its end that fills the connection', async () => {
   const { socket, client } = await connection()
   let answered = 0
   const { untaken } = untakenAnswers(0)
-  const wire = new ConnectionWire({ socket, headers: '', date: () => '', answered: () => answered++, untaken })
+  const wire = new ConnectionWriter({ socket, headers: '', date: () => '', answered: () => answered++, untaken })
   wire.begin()
   const part = Buffer.alloc(1000)
   while (socket.writableLength === 0) wire.body.write(part)
@@ -59,7 +59,7 @@ it('whole answers that are not taken are bounded together with those of a server
   const answer = (index: number): void => {
     const { socket } = connections[index] as (typeof connections)[number]
     const given = { headers: '', date: () => '', answered: () => answered.push(index), untaken }
-    new ConnectionWire({ socket, ...given }).send({ body: Buffer.alloc(size) })
+    new ConnectionWriter({ socket, ...given }).send({ body: Buffer.alloc(size) })
   }
   const destroyed = () => connections.map(({ socket }) => socket.destroyed)
   const server = createHttpServer((_request, response) => untaken.add(response)).listen(0, '127.0.0.1')

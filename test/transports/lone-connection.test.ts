@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import { leaveServer } from '../../src/transports/lone-connection.js'
+import { detachFromServer } from '../../src/transports/lone-connection.js'
 
 let server: Server
 let client: Socket
@@ -24,7 +24,7 @@ async function leave(): Promise<Socket> {
   const [{ socket }, response] = (await once(server, 'request')) as [{ socket: Socket }, ServerResponse]
   socket.on('close', ours)
   response.emit('finish')
-  leaveServer(socket)
+  detachFromServer(socket)
   return socket
 }
 

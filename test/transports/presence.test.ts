@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
-import type { Attendance, Listener } from '../../src/presence/presence.js'
+import type { Listener, PresenceHandle } from '../../src/presence/presence.js'
 import { PresenceRegistry } from '../../src/presence/presence-registry.js'
 import { registerPresence } from '../../src/transports/presence.js'
 import { type Rig, startRig } from './rig.js'
@@ -28,7 +28,7 @@ describe('GET /v1/presence', () => {
     await rig.close()
     presence.close()
   })
-  const enter = (device: string, topics: string[], more: Partial<Listener> = {}): Attendance =>
+  const enter = (device: string, topics: string[], more: Partial<Listener> = {}): PresenceHandle =>
     presence.enter({ device, transport: 'sse', topics, ...more })
   const get = async (query: string, init: RequestInit = {}) => {
     const response = await fetch(`${rig.url}/v1/presence${query}`, init)

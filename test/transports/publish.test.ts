@@ -1,7 +1,7 @@
 import { SignJWT } from 'jose'
 import { afterEach, describe, expect, it } from 'vitest'
 import { RateLimits } from '../../src/access/rate-limits.js'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import type { Event } from '../../src/journal/event.js'
 import type { Message } from '../../src/mqtt/message.js'
 import type { ReceiptRequest, Receipts } from '../../src/receipts/receipts.js'
@@ -149,7 +149,7 @@ describe('a batch', () => {
   it('that fails in the middle says what was published, and has nothing behind that published', async () => {
     const publisher = await start()
     publisher.before = async ({ payload }) => {
-      if (payload.toString() === '2') throw new Ending('broker-away')
+      if (payload.toString() === '2') throw new GatewayError('broker-away')
     }
     const answer = await json({ messages: [0, 1, 2, 3].map(payload => ({ topic: 't', payload: String(payload) })) })
     const events = await journaled()
@@ -373,7 +373,7 @@ describe('who publishes', () => {
     await start({
       receiptRoom: (topic, name) => {
         by.push(name)
-        if (topic === 'full') throw new Ending(reason)
+        if (topic === 'full') throw new GatewayError(reason)
       },
     })
     const first = await post('?topic=full&receiptFrom=b&receiptWithin=1m', 'x')
@@ -499,7 +499,7 @@ describe('a request with an Idempotency-Key', () => {
         fail = reject
       })
     expect((await post('?topic=a', 'x', key)).status).toBe(504)
-    fail(new Ending('publish-timeout'))
+    fail(new GatewayError('publish-timeout'))
     publisher.before = async () => {}
     // As after any other failure, it may be another message.
     expect((await post('?topic=a', 'y', key)).status).toBe(201)
@@ -509,7 +509,7 @@ describe('a request with an Idempotency-Key', () => {
   it('goes on with a batch where that broke off', async () => {
     const publisher = await start()
     publisher.before = async ({ payload }) => {
-      if (payload.toString() === '2') throw new Ending('journal-unavailable')
+      if (payload.toString() === '2') throw new GatewayError('journal-unavailable')
     }
     const messages = ['0', '1', '2', '3'].map(payload => ({ topic: 't', payload }))
     const broken = await json({ messages }, key)
@@ -528,7 +528,7 @@ describe('a request with an Idempotency-Key', () => {
   it('can be sent again when nothing came of it', async () => {
     const publisher = await start()
     publisher.before = async () => {
-      throw new Ending('broker-away')
+      throw new GatewayError('broker-away')
     }
     expect(await post('?topic=a', 'x', key)).toMatchObject({ status: 503, body: { reason: 'broker-away' } })
     publisher.before = async () => {}

@@ -16,13 +16,13 @@ import { type PushConfig, pushOf } from '../../src/config/push.js'
 import type { Config, ConfigInput } from '../../src/config/schema.js'
 import { ApiGate } from '../../src/http/api-gate.js'
 import { BodyBudget } from '../../src/http/body-budget.js'
-import { UntakenAnswers } from '../../src/http/unread-responses.js'
+import { UnreadResponses } from '../../src/http/unread-responses.js'
 import { FilterQuota } from '../../src/hub/filter-quota.js'
 import { type Hub, openHub } from '../../src/hub/hub.js'
 import type { Event } from '../../src/journal/event.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
 import type { Message } from '../../src/mqtt/message.js'
-import type { Attendance, Listener, Presence } from '../../src/presence/presence.js'
+import type { Listener, Presence, PresenceHandle } from '../../src/presence/presence.js'
 import type { Receipts } from '../../src/receipts/receipts.js'
 import { createApp } from '../../src/server/app.js'
 import { PipelinedRequests } from '../../src/server/pipelined-requests.js'
@@ -30,7 +30,7 @@ import { StreamQueue } from '../../src/server/stream-queue.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/server/web-servers.js'
 import { LiveConnections } from '../../src/transports/live-connections.js'
 import type { Push } from '../../src/transports/push.js'
-import type { DeliveryOptions } from '../../src/transports/transport-context.js'
+import type { TransportContext } from '../../src/transports/transport-context.js'
 import { WorkQueue } from '../../src/transports/work-queue.js'
 import { message } from '../contracts/journal.js'
 import { portOf, recordingLog, writeCertificate } from '../server/rig.js'
@@ -46,7 +46,7 @@ export interface Attended extends Listener {
 class AttendanceList implements Presence {
   readonly all: (Attended & { topics: readonly string[]; signs: number; left: boolean })[] = []
 
-  enter(listener: Listener): Attendance {
+  enter(listener: Listener): PresenceHandle {
     const attended = { ...listener, signs: 0, left: false }
     this.all.push(attended)
     return {
@@ -94,7 +94,7 @@ export const noReceipts: Receipts = {
 
 export interface RigOptions {
   /** Adds the routes that are tested. */
-  readonly register: (app: FastifyInstance, options: DeliveryOptions) => unknown
+  readonly register: (app: FastifyInstance, options: TransportContext) => unknown
   /** As a person writes it; anonymous and open to all where it says nothing else. */
   readonly config?: ConfigInput
   /** Over what the configuration says; times in milliseconds. */
@@ -106,7 +106,7 @@ export interface RigOptions {
   /** How many events the journal keeps. */
   readonly maxEvents?: number
   /** Takes handshakes, where there are sockets. */
-  readonly onUpgrade?: (options: DeliveryOptions) => WebServerOptions['onUpgrade']
+  readonly onUpgrade?: (options: TransportContext) => WebServerOptions['onUpgrade']
 }
 
 /** A gateway's push side on ports of loopback, on a journal in memory; what is published goes straight into it. */
@@ -116,7 +116,7 @@ export interface Rig {
   /** The same over TLS, HTTP/2 and HTTP/1.1, with a certificate signed by itself. */
   readonly secureUrl: string
   readonly port: number
-  readonly options: DeliveryOptions
+  readonly options: TransportContext
   readonly journal: MemoryJournal
   readonly hub: Hub
   readonly access: Access
@@ -159,8 +159,8 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const { bodySize: limit, bodyTimeout: timeout, jsonValues } = config.limits
   const bodies = { limit, budget: new BodyBudget(16 * limit), timeout, jsonValues }
   const queue = new WorkQueue()
-  const untaken = new UntakenAnswers({ log: log.log, metrics })
-  const transport: DeliveryOptions = { push, gate, connections, bodies, queue, untaken, log: log.log, metrics }
+  const untaken = new UnreadResponses({ log: log.log, metrics })
+  const transport: TransportContext = { push, gate, connections, bodies, queue, untaken, log: log.log, metrics }
 
   const app = createApp({ resolveClient, limits: config.limits, log: log.log, metrics })
   await options.register(app, transport)
@@ -230,7 +230,7 @@ async function configOf(input: ConfigInput = {}, cwd: string): Promise<{ config:
   return { config: loadConfig({ argv: [], env: {}, cwd }).config, cwd }
 }
 
-async function openPush(config: Config, options: RigOptions, log: DeliveryOptions['log']) {
+async function openPush(config: Config, options: RigOptions, log: TransportContext['log']) {
   const ofConfig = pushOf(config)
   if (!ofConfig) throw new Error('the configuration has no push')
   const settings = { ...ofConfig, ...options.push }

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { generate } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { ConnectInspector } from '../../src/tunnel/connect-inspector.js'
 
 const limit = 64 * 1024
@@ -28,7 +28,7 @@ const refusal = (run: () => unknown): string => {
   try {
     run()
   } catch (error) {
-    if (error instanceof Ending) return error.reason
+    if (error instanceof GatewayError) return error.reason
     throw error
   }
   return 'none'

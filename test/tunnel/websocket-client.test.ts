@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import { noTraffic } from '../../src/base/metrics.js'
 import type { ClientListener } from '../../src/tunnel/client.js'
 import { WebSocketClient } from '../../src/tunnel/websocket-client.js'
@@ -26,7 +26,7 @@ class Told implements ClientListener {
   clientDrained(): void {
     this.calls.push('drained')
   }
-  clientEnded(ending: Ending): void {
+  clientEnded(ending: GatewayError): void {
     this.calls.push(`ended ${ending.reason}`)
   }
   clientClosed(): void {
@@ -71,7 +71,7 @@ describe('a WebSocket client', () => {
     await eventually(() => told.calls.length === 2)
     // Three headers of six bytes, the close frame's code, and what came after it.
     expect(told.other).toBe(6 + 8 + 6 + 4)
-    client.finish(new Ending('broker-closed'))
+    client.finish(new GatewayError('broker-closed'))
     await eventually(() => told.calls.length === 3)
     expect(told.calls).toEqual(['sent one', 'ended client-closed', 'closed'])
   })
@@ -80,8 +80,8 @@ describe('a WebSocket client', () => {
     const { client, told, browser } = await start()
     const received: Buffer[] = []
     browser.on('data', chunk => received.push(chunk))
-    client.finish(new Ending('broker-closed'))
-    client.finish(new Ending('broker-lost'))
+    client.finish(new GatewayError('broker-closed'))
+    client.finish(new GatewayError('broker-lost'))
     expect(client.write(Buffer.from('late'))).toBe(true)
     client.ping()
     browser.end()

@@ -3,7 +3,7 @@ import net from 'node:net'
 import { generate } from 'mqtt-packet'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { WebSocket } from 'ws'
-import { Ending } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import type { WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
 import { eventually } from '../helpers/wait.js'
@@ -23,7 +23,7 @@ const agreed = async (client: WebSocket): Promise<string> => {
   await once(client, 'open')
   return client.protocol
 }
-const refused = async (rig: TunnelRig, client: WebSocket): Promise<Ending | undefined> => {
+const refused = async (rig: TunnelRig, client: WebSocket): Promise<GatewayError | undefined> => {
   await expect(once(client, 'open')).rejects.toThrow(/Unexpected server response/)
   return rig.refusals.at(-1)
 }
@@ -98,7 +98,7 @@ describe('the handshake', () => {
     ['broker-refused', 502],
     ['broker-timeout', 504],
   ] as const)('is answered only when the broker is there: %s is a %i', async (reason, status) => {
-    const broker = { name: 'down', open: async () => Promise.reject(new Ending(reason)), close: async () => {} }
+    const broker = { name: 'down', open: async () => Promise.reject(new GatewayError(reason)), close: async () => {} }
     const rig = await start({ broker })
     expect(await refused(rig, rig.connect())).toMatchObject({ reason, httpStatus: status })
     expect(rig.tunnels.size).toBe(0)

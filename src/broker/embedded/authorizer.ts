@@ -1,4 +1,4 @@
-import type { Ending } from '../../base/errors.js'
+import type { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 import type { Peer } from '../broker.js'
 
@@ -26,7 +26,7 @@ export interface Rights {
 }
 
 /** Decides who may use a broker that is part of this program. */
-export interface Gatekeeper {
+export interface Authorizer {
   /**
    * Judges one CONNECT.
    *
@@ -34,5 +34,5 @@ export interface Gatekeeper {
    * @throws {Ending} `identity-required`, `identity-refused`, `identity-expired`, `identity-unavailable`,
    *   `too-many-attempts` or `too-many-from-user`
    */
-  admit(connect: ConnectRequest, peer: Peer, revoke: (ending: Ending) => void): Promise<Rights>
+  admit(connect: ConnectRequest, peer: Peer, revoke: (ending: GatewayError) => void): Promise<Rights>
 }

@@ -1,11 +1,11 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 
 /** Whom a client id belongs to. */
 export type Owner = string
 
 /** Whom what the program itself connects as belongs to. */
-export const ownOwner: Owner = 'mqway'
+export const internalOwner: Owner = 'mqway'
 
 /** Whom what belongs to nobody in particular belongs to. */
 export const anonymousOwner = 'anonymous'
@@ -38,7 +38,7 @@ export interface OwnedSessions {
  * What is anonymous gives way to whoever has a name: otherwise anybody could keep a user out by connecting with their
  * client id first. It ends with its session, so that the user gets nothing that somebody else has put there.
  */
-export class Owners {
+export class ClientIdRegistry {
   readonly #claims = new Map<string, Claim>()
   readonly #sessions: OwnedSessions
 
@@ -81,7 +81,7 @@ export class Owners {
     const sessionOwner = this.#sessions.ownerOf(clientId)
     const holder = claim?.owner ?? sessionOwner ?? owner
     if (holder === owner) return { owner, leaves: new Set(), vacated: Promise.resolve() }
-    if (holder !== anonymousOwner) throw new Ending('client-id-taken')
+    if (holder !== anonymousOwner) throw new GatewayError('client-id-taken')
     return { owner, leaves: new Set(), vacated: this.#vacate(clientId, claim) }
   }
 

@@ -1,15 +1,15 @@
-import type { TurnEnd } from './tick-scheduler.js'
+import type { TickScheduler } from './tick-scheduler.js'
 
 /**
  * Joins chunks into one, and those that it joined last only once: what is written to many in one turn of the event loop
  * is the same for most of them, chunk by chunk. A delivery of 1 KiB in a burst of 20 takes 1.0 µs instead of 1.13.
  */
-export class Joiner {
-  readonly #turnEnd: TurnEnd
+export class ConcatCache {
+  readonly #turnEnd: TickScheduler
   #chunks: readonly Buffer[] = []
   #joined: Buffer | undefined
 
-  constructor(turnEnd: TurnEnd) {
+  constructor(turnEnd: TickScheduler) {
     this.#turnEnd = turnEnd
   }
 

@@ -1,25 +1,25 @@
 import type { Client, ConnectPacket } from 'aedes'
-import { Ending, type EndingReason } from '../../base/errors.js'
+import { type ErrorReason, GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import type { Logger } from '../../base/log.js'
 import type { DeniedAction } from '../../base/metrics.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { isWithin, type TopicBounds } from '../../topics/topic-filter.js'
-import { ownPeer, type Peer } from '../broker.js'
-import type { Gatekeeper, Rights } from './authorizer.js'
-import { type Owners, ownerOf, ownOwner } from './client-id-registry.js'
+import { internalPeer, type Peer } from '../broker.js'
+import type { Authorizer, Rights } from './authorizer.js'
+import { type ClientIdRegistry, internalOwner, ownerOf } from './client-id-registry.js'
 import { type Holder, holderKey, isAnonymous } from './session-holders.js'
 import type { Sessions } from './sessions.js'
-import type { GrantRefusal } from './subscription-limits.js'
+import type { SubscriptionRefusal } from './subscription-limits.js'
 
 /** What admissions need. */
-export interface AdmissionsOptions {
+export interface ConnectAuthorizerOptions {
   /** Left out: everybody may do everything. */
-  readonly gatekeeper: Gatekeeper | undefined
+  readonly gatekeeper: Authorizer | undefined
   /** Of the program itself; left out for none. */
   readonly reservedClientIds?: ReservedClientIds | undefined
   readonly bounds: TopicBounds
-  readonly owners: Owners
+  readonly owners: ClientIdRegistry
   readonly sessions: Pick<Sessions, 'admit' | 'abandon'>
   /** The network of an address, whose clients without a name count together. */
   readonly networkOf: (address: string) => string
@@ -27,9 +27,9 @@ export interface AdmissionsOptions {
   /** Whether a client has ended its connection, which the broker learns after CONNACK. */
   readonly isGone: (client: Client) => boolean
   /** Says to the client's side why its connection is about to end. */
-  readonly explain: (client: Client, ending: Ending) => void
+  readonly explain: (client: Client, ending: GatewayError) => void
   /** Ends a connection at once. */
-  readonly end: (client: Client, ending: Ending) => void
+  readonly end: (client: Client, ending: GatewayError) => void
   readonly onDenied: (action: DeniedAction) => void
   readonly log: Logger
 }
@@ -49,7 +49,7 @@ interface Admission {
 }
 
 /** MQTT 3.1.1, table 3.1: 2 identifier rejected, 3 unavailable, 4 bad user name or password, 5 not authorized. */
-const returnCodes: Partial<Record<EndingReason, 2 | 3 | 4 | 5>> = {
+const returnCodes: Partial<Record<ErrorReason, 2 | 3 | 4 | 5>> = {
   'client-id-taken': 2,
   'client-id-reserved': 2,
   'too-many-sessions': 3,
@@ -63,13 +63,13 @@ const returnCodes: Partial<Record<EndingReason, 2 | 3 | 4 | 5>> = {
 const maxTold = 10_000
 
 /** Lets clients in, or not, and knows of each what it may do from then on. */
-export class Admissions {
-  readonly #options: AdmissionsOptions
+export class ConnectAuthorizer {
+  readonly #options: ConnectAuthorizerOptions
   readonly #admissions = new WeakMap<object, Admission>()
   /** The networks of which the log has said that their clients have no sessions. */
   readonly #told = new Set<string>()
 
-  constructor(options: AdmissionsOptions) {
+  constructor(options: ConnectAuthorizerOptions) {
     this.#options = options
   }
 
@@ -107,7 +107,7 @@ export class Admissions {
    */
   judge(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
     const refuse = (error: unknown): void => {
-      const ending = Ending.from(error)
+      const ending = GatewayError.from(error)
       this.#options.explain(client, ending)
       const returnCode = returnCodes[ending.reason] ?? 3
       done(Object.assign(new Error(ending.text, { cause: error }), { returnCode }))
@@ -127,12 +127,12 @@ export class Admissions {
     }
   }
 
-  async #admit(client: Client, gatekeeper: Gatekeeper): Promise<void> {
+  async #admit(client: Client, gatekeeper: Authorizer): Promise<void> {
     const { owners, peerOf } = this.#options
     const admission = this.#admissions.get(client)
     const peer = peerOf(client)
     if (!admission || !peer) return
-    const isOwn = peer === ownPeer
+    const isOwn = peer === internalPeer
     const rights = isOwn ? everything : await this.#ask(client, admission.connect, peer, gatekeeper)
     const releases = [rights.release]
     const release = (): void => {
@@ -141,8 +141,9 @@ export class Admissions {
     try {
       const { will } = admission.connect
       // A bridge's will says in $SYS that it is gone: it is taken, and goes to nobody.
-      if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic)) throw new Ending('will-refused')
-      const owner = isOwn ? ownOwner : ownerOf(rights.identity)
+      if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic))
+        throw new GatewayError('will-refused')
+      const owner = isOwn ? internalOwner : ownerOf(rights.identity)
       releases.push(await owners.claim(client.id, owner, () => this.#giveWay(client)))
     } catch (error) {
       release()
@@ -158,7 +159,7 @@ export class Admissions {
   holderOf(client: Client): Holder {
     const { peerOf, networkOf, gatekeeper } = this.#options
     const peer = peerOf(client)
-    if (peer === ownPeer) return { owner: ownOwner, network: undefined }
+    if (peer === internalPeer) return { owner: internalOwner, network: undefined }
     const owner = gatekeeper && ownerOf(this.identityOf(client))
     return { owner, network: isAnonymous(owner) ? networkOf(peer?.address ?? '') : undefined }
   }
@@ -203,11 +204,11 @@ export class Admissions {
         client.conn.once('close', resolve)
       })
     }
-    this.#options.explain(client, new Ending('client-id-taken'))
+    this.#options.explain(client, new GatewayError('client-id-taken'))
     await new Promise<void>(resolve => client.close(resolve))
   }
 
-  #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Gatekeeper): Promise<Rights> {
+  #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Authorizer): Promise<Rights> {
     const { clientId, username, password } = connect
     const isGone = (): boolean => this.#options.isGone(client)
     return gatekeeper.admit({ clientId, username, password, isGone }, peer, ending => this.#options.end(client, ending))
@@ -215,18 +216,19 @@ export class Admissions {
 
   #checkClientId(client: Client): void {
     const { reservedClientIds, peerOf } = this.#options
-    if (reservedClientIds?.has(client.id) && peerOf(client) !== ownPeer) throw new Ending('client-id-reserved')
+    if (reservedClientIds?.has(client.id) && peerOf(client) !== internalPeer)
+      throw new GatewayError('client-id-reserved')
   }
 
   /** A will that is too large could not be published when its time comes, and nobody would know. */
   #checkWill(client: Client): void {
     const will = this.#admissions.get(client)?.connect.will
-    if (will && !isWithin(will.topic, this.#options.bounds)) throw new Ending('topic-too-large')
+    if (will && !isWithin(will.topic, this.#options.bounds)) throw new GatewayError('topic-too-large')
   }
 
   /** Whether a message of `client` goes on: if not, it is dropped, or with an ending the connection is. */
-  screen(client: Client, topic: string): boolean | Ending {
-    if (!isWithin(topic, this.#options.bounds)) return new Ending('topic-too-large')
+  screen(client: Client, topic: string): boolean | GatewayError {
+    if (!isWithin(topic, this.#options.bounds)) return new GatewayError('topic-too-large')
     if (this.#rightsOf(client).mayPublish(topic)) return true
     this.#deny('publish', client, topic)
     return false
@@ -249,7 +251,7 @@ export class Admissions {
   }
 
   /** Call when a filter was not granted. */
-  notGranted(client: Client, filter: string, refusal: GrantRefusal): void {
+  notGranted(client: Client, filter: string, refusal: SubscriptionRefusal): void {
     this.#deny('subscribe', client, filter, refusals[refusal])
   }
 
@@ -303,7 +305,7 @@ const denials: Readonly<Record<DeniedAction, string>> = {
 /** Texts of `refusals` begin so. */
 const refused = 'a subscription was refused:'
 
-const refusals: Readonly<Record<GrantRefusal, string>> = {
+const refusals: Readonly<Record<SubscriptionRefusal, string>> = {
   rules: denials.subscribe,
   shared: `${refused} the built-in broker has no shared subscriptions ($share/)`,
   invalid: `${refused} this is no topic filter, or larger than limits.topicLevels or limits.topicLength`,

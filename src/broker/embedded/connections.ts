@@ -1,17 +1,17 @@
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { SliceMonitor } from '../../base/slice-monitor.js'
-import { ownPeer, type Peer } from '../broker.js'
+import { internalPeer, type Peer } from '../broker.js'
 import { BufferedBytes } from './buffered-bytes.js'
-import { Joiner } from './concat-cache.js'
+import { ConcatCache } from './concat-cache.js'
 import { PacketGuard } from './packet-guard.js'
 import { createStreamPair, type PairEnd } from './stream-pair.js'
 import { SubscribeGate } from './subscribe-gate.js'
 import type { BrokerFigures } from './sys-topics.js'
-import { type NewPace, Throttle } from './throttle.js'
-import type { TurnEnd } from './tick-scheduler.js'
+import { type CreateRateLimit, Throttle } from './throttle.js'
+import type { TickScheduler } from './tick-scheduler.js'
 
 /** Bounds of one connection. */
 export interface ConnectionLimits {
@@ -26,7 +26,7 @@ export interface ConnectionLimits {
 /** What connections are made with. */
 export interface ConnectionsOptions extends ConnectionLimits {
   /** How fast one connection may publish; left out for as fast as it can. */
-  readonly newPace?: NewPace | undefined
+  readonly newPace?: CreateRateLimit | undefined
   /** Called for each time that a connection has to wait for its pace. */
   readonly onDelay?: (() => void) | undefined
   /** The quota key of a client's connections. */
@@ -75,8 +75,8 @@ type Traffic = Pick<
 export class Connections {
   readonly #options: ConnectionsOptions
   readonly #buffered: BufferedBytes
-  readonly #turnEnd: TurnEnd
-  readonly #joiner: Joiner
+  readonly #turnEnd: TickScheduler
+  readonly #joiner: ConcatCache
   readonly #subscribeGate = new SubscribeGate()
   readonly #open = new Map<Duplex, Connection>()
   readonly #ready = new WeakSet<Duplex>()
@@ -84,17 +84,17 @@ export class Connections {
   #past: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
   /** @param turnEnd when clients get what was written to them */
-  constructor(options: ConnectionsOptions, turnEnd: TurnEnd) {
+  constructor(options: ConnectionsOptions, turnEnd: TickScheduler) {
     const { maxBufferedBytes = defaultBufferedBytes, maxPacketSize } = options
     this.#options = options
     this.#buffered = new BufferedBytes(Math.max(maxBufferedBytes, 4 * maxPacketSize))
     this.#turnEnd = turnEnd
-    this.#joiner = new Joiner(turnEnd)
+    this.#joiner = new ConcatCache(turnEnd)
   }
 
   open(peer: Peer): Connection {
     const { newPace, onDelay = () => {}, maxQueuedBytes, slices } = this.#options
-    const isOwn = peer === ownPeer
+    const isOwn = peer === internalPeer
     const account = isOwn ? '' : this.#options.accountOf(peer)
     let held = 0
     const pace = isOwn ? undefined : newPace?.(peer, () => connection.isNamed)
@@ -124,11 +124,11 @@ export class Connections {
         const published = received.publishes
         const finding = received.scan(chunk, most, mayComplete)
         throttle?.spend(received.publishes - published, received.bytes - before)
-        if (finding !== undefined) return new Ending(finding)
+        if (finding !== undefined) return new GatewayError(finding)
         const size = received.unfinished
         if (size !== held && !isOwn) {
           const holds = this.#buffered.hold(account, held, size)
-          if (holds === undefined) return new Ending('packets-too-many-from-address')
+          if (holds === undefined) return new GatewayError('packets-too-many-from-address')
           held = holds
         }
         return received.bytes - before
@@ -156,7 +156,7 @@ export class Connections {
       get takenBytes() {
         return broker.takenBytes
       },
-      cutOff: () => this.#cutOff(connection, new Ending('client-too-slow')),
+      cutOff: () => this.#cutOff(connection, new GatewayError('client-too-slow')),
     }
     if (!isOwn) this.#buffered.add(buffering)
     broker.once('close', () => {
@@ -187,19 +187,19 @@ export class Connections {
   }
 
   /** Ends a connection at once, and drops what waits for its client. */
-  cutOff({ conn }: Client, ending: Ending): void {
+  cutOff({ conn }: Client, ending: GatewayError): void {
     const connection = this.#open.get(conn)
     if (connection) this.#cutOff(connection, ending)
     else conn.destroy(ending)
   }
 
-  #cutOff({ client, broker }: Connection, ending: Ending): void {
+  #cutOff({ client, broker }: Connection, ending: GatewayError): void {
     client.destroy(ending)
     broker.destroy(ending)
   }
 
   /** Says to the client's side why its connection is about to end, after all that was written to it. */
-  explain({ conn }: Client, ending: Ending): void {
+  explain({ conn }: Client, ending: GatewayError): void {
     const connection = this.#open.get(conn)
     if (connection) connection.client.ending = ending
   }

@@ -5,8 +5,8 @@ import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import type { Store } from './persistence.js'
 import { SessionMaps } from './session-maps.js'
-import type { TurnEnd } from './tick-scheduler.js'
-import { TurnSlice } from './tick-slice.js'
+import type { TickScheduler } from './tick-scheduler.js'
+import { TickSlice } from './tick-slice.js'
 import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
 
 declare module 'aedes' {
@@ -98,7 +98,7 @@ export class DurableAedes extends Aedes {
   /** By session and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
   readonly #exactlyOnce = new SessionMaps<Early>()
   readonly #line = new FairQueue<Publication>()
-  readonly #slice: TurnSlice
+  readonly #slice: TickSlice
   readonly #unwritten: UnwrittenMessages<Publication>
   #sink: MessageSink | undefined
   /** By client: resolves when its last acknowledgement that had to wait is given. */
@@ -117,7 +117,7 @@ export class DurableAedes extends Aedes {
     store: Store,
     gates: Gates,
     subscriptions: LiveSubscriptions,
-    turnEnd: TurnEnd,
+    turnEnd: TickScheduler,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let onEmit: DispatcherHooks['onEmit'] = ignore
@@ -144,7 +144,7 @@ export class DurableAedes extends Aedes {
       },
       ownAccount: gates.accountOf(null),
     })
-    this.#slice = new TurnSlice(turnEnd, () => this.#advance())
+    this.#slice = new TickSlice(turnEnd, () => this.#advance())
     onEmit = packet => this.#leave(packet)
     onEmitted = () => {
       const leaving = this.#leaving

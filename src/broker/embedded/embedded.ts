@@ -1,6 +1,6 @@
 import type { AedesOptions, Client } from 'aedes'
 import { ErrorLog } from '../../base/error-log.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
 import type { Logger } from '../../base/log.js'
 import type { DeniedAction, RetainedFigures } from '../../base/metrics.js'
@@ -10,28 +10,28 @@ import type { SubscriptionBound, SubscriptionMetrics } from '../../base/subscrip
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
-import { type Broker, ownPeer } from '../broker.js'
-import type { Gatekeeper } from './authorizer.js'
+import { type Broker, internalPeer } from '../broker.js'
+import type { Authorizer } from './authorizer.js'
 import { Congestion } from './congestion.js'
-import { Admissions } from './connect-authorizer.js'
+import { ConnectAuthorizer } from './connect-authorizer.js'
 import { type ConnectionLimits, Connections } from './connections.js'
-import { Forwarding } from './delivery-policy.js'
+import { DeliveryPolicy } from './delivery-policy.js'
 import { DurableAedes } from './durable-aedes.js'
-import { type LevelBase, openLevel } from './level-backend.js'
+import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import { Store, type StoreLimits } from './persistence.js'
 import type { Retained } from './retained.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { clearSessionPresent } from './session-present.js'
-import { type Base, memoryBase } from './storage-backend.js'
+import { memoryBackend, type StorageBackend } from './storage-backend.js'
 import { type PacketParser, readStrictly } from './strict-packets.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
-import { type Grants, noSubscription } from './subscription-limits.js'
+import { noSubscription, type SubscriptionLimits } from './subscription-limits.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 import { Takeovers } from './takeovers.js'
-import type { NewPace } from './throttle.js'
-import { TurnEnd } from './tick-scheduler.js'
+import type { CreateRateLimit } from './throttle.js'
+import { TickScheduler } from './tick-scheduler.js'
 import { maxUnreleased, UnreleasedIds } from './unreleased-ids.js'
 
 /** What the embedded broker needs of the configuration. */
@@ -45,13 +45,13 @@ export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
 /** What else the embedded broker asks and tells; all of it may be left out. */
 export interface EmbeddedHooks {
   /** Who may connect, and do what. Left out: everybody, everything. */
-  readonly gatekeeper?: Gatekeeper | undefined
+  readonly gatekeeper?: Authorizer | undefined
   /** Told what the event loop works on. */
   readonly slices?: SliceMonitor | undefined
   /** Client ids that nobody but the program itself gets. */
   readonly reservedClientIds?: ReservedClientIds | undefined
   /** How fast one connection may publish. Left out: as fast as it can. */
-  readonly newPace?: NewPace | undefined
+  readonly newPace?: CreateRateLimit | undefined
   /** Called when a connection has to wait for its pace. */
   readonly onDelay?: (() => void) | undefined
   /** Called for each message and each filter that is refused. */
@@ -154,7 +154,7 @@ export async function createEmbedded(
   })
   metrics?.watch(() => store.sessions.figures)
   hooks.filters?.watch(() => store.grants.figures)
-  const turnEnd = new TurnEnd()
+  const turnEnd = new TickScheduler()
   const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
   const { accountOf: nameAccount = (user, address) => user ?? address } = hooks
   const connections = new Connections(
@@ -167,7 +167,7 @@ export async function createEmbedded(
     },
     turnEnd,
   )
-  const admissions = new Admissions({
+  const admissions = new ConnectAuthorizer({
     gatekeeper,
     reservedClientIds,
     bounds: options,
@@ -195,7 +195,7 @@ export async function createEmbedded(
     most: Math.max(mostQueued * options.maxQueuedBytes, mostQueuedPackets * options.maxPacketSize),
     accountOf,
   })
-  const forwarding = new Forwarding({
+  const forwarding = new DeliveryPolicy({
     subscriptions,
     congestion,
     maxQueuedBytes: options.maxQueuedBytes,
@@ -208,7 +208,7 @@ export async function createEmbedded(
     },
     mayReceive: (client, topic) => admissions.mayReceive(client, topic),
     // It would read what waits for it at that pace, too.
-    cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
+    cutOff: client => connections.cutOff(client, new GatewayError('client-too-slow')),
     logFieldsOf: client => admissions.logFieldsOf(client),
     log,
   })
@@ -219,7 +219,7 @@ export async function createEmbedded(
     onProgress: (client: Client, bytes: number) => connections.publishing(client, bytes),
     holdIdentifier: (client: Client, id: number) => {
       const ids = client._inboundInflight
-      if (ids instanceof UnreleasedIds && !ids.fits(id)) return new Ending('identifiers-too-many')
+      if (ids instanceof UnreleasedIds && !ids.fits(id)) return new GatewayError('identifiers-too-many')
       ids.add(id)
       return undefined
     },
@@ -252,7 +252,7 @@ export async function createEmbedded(
   const onClientError = (client: Client, error: Error): void => {
     // Told for each message that waited when the connection was closed.
     if (error.message === 'connection closed') return
-    if (error instanceof Ending) connections.explain(client, error)
+    if (error instanceof GatewayError) connections.explain(client, error)
     log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
   }
   aedes.on('clientError', onClientError)
@@ -265,7 +265,7 @@ export async function createEmbedded(
   aedes.on('client', client => {
     const peer = connections.peerOf(client)
     const { user } = admissions.identityOf(client)
-    if (peer && peer !== ownPeer) accounts.set(client, nameAccount(user, peer.address))
+    if (peer && peer !== internalPeer) accounts.set(client, nameAccount(user, peer.address))
     const ids = new UnreleasedIds(unreleased, accountOf(client))
     client._inboundInflight = ids
     client.conn.once('close', () => ids.clear())
@@ -276,7 +276,7 @@ export async function createEmbedded(
     slicer,
     endOf: client => connections.endOf(client),
     accountOf,
-    cutOff: client => connections.cutOff(client, new Ending('client-too-slow')),
+    cutOff: client => connections.cutOff(client, new GatewayError('client-too-slow')),
     onError,
   })
   aedes.on('subscribe', (subscriptions, client) => {
@@ -291,7 +291,7 @@ export async function createEmbedded(
   const own = new WeakSet<Client>()
   let ownConnected = 0
   aedes.on('client', client => {
-    if (connections.peerOf(client) !== ownPeer) return
+    if (connections.peerOf(client) !== internalPeer) return
     own.add(client)
     ownConnected++
   })
@@ -342,7 +342,7 @@ export async function createEmbedded(
     },
     retained: filters => readRetained(store.retained, filters, slicer),
     async open(peer) {
-      if (aedes.closed) throw new Ending('shutting-down')
+      if (aedes.closed) throw new GatewayError('shutting-down')
       const { client, broker } = connections.open(peer)
       const handled = aedes.handle(broker)
       readStrictly(handled._parser, (id, acknowledgement) => store.acknowledge(handled, id, acknowledgement))
@@ -380,13 +380,17 @@ function asBuffer(payload: string | Buffer): Buffer {
 function watchSubscriptions(
   aedes: DurableAedes,
   watcher: SubscriptionWatcher,
-  { connections, admissions, grants }: { connections: Connections; admissions: Admissions; grants: Grants },
+  {
+    connections,
+    admissions,
+    grants,
+  }: { connections: Connections; admissions: ConnectAuthorizer; grants: SubscriptionLimits },
 ): void {
   const subscribers = new Subscribers({
     watcher,
     describe: client => {
       const peer = connections.peerOf(client)
-      if (!peer || peer === ownPeer) return undefined
+      if (!peer || peer === internalPeer) return undefined
       return { clientId: client.id, user: admissions.identityOf(client).user, address: peer.address }
     },
   })
@@ -401,20 +405,20 @@ function watchSubscriptions(
   aedes.on('clientDisconnect', client => subscribers.left(client))
 }
 
-async function inMemory(): Promise<Base> {
+async function inMemory(): Promise<StorageBackend> {
   const { default: MemoryPersistence } = await import('aedes-persistence/asyncPersistence.js')
-  return memoryBase(new MemoryPersistence())
+  return memoryBackend(new MemoryPersistence())
 }
 
 /** Queues are ordered by it, so that it must sort by start time; messages are told apart by it, so that it is unique. */
-function brokerId(disk: LevelBase | undefined): string {
+function brokerId(disk: LevelBackend | undefined): string {
   return `mqway-${String(disk?.run ?? 1).padStart(10, '0')}`
 }
 
 interface HandlerParts {
   readonly subscriptions: LiveSubscriptions
   readonly store: Store
-  readonly admissions: Admissions
+  readonly admissions: ConnectAuthorizer
   readonly takeovers: Takeovers
   readonly onError: (error: unknown) => void
   readonly onRefused: ((bound: SubscriptionBound) => void) | undefined

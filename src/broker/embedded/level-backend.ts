@@ -9,11 +9,11 @@ import { StartError } from '../../base/start-error.js'
 import { BatchedLevel, type Change, type KeyRange } from '../../storage/batched-level.js'
 import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
 import { LevelRetained } from './level-retained.js'
-import type { Base, StoredSession } from './storage-backend.js'
+import type { StorageBackend, StoredSession } from './storage-backend.js'
 import type { StoredSubscriptions } from './stored-subscriptions.js'
 
 /** What is opened on disk. */
-export interface LevelBase extends Base {
+export interface LevelBackend extends StorageBackend {
   /** How many times this directory has been opened before, this time included. */
   readonly run: number
   close(): Promise<void>
@@ -37,7 +37,7 @@ const sessionKey = (id: string): string => `${sessionKind}:${encodeURIComponent(
  *
  * @throws {StartError} when another process has it open, or it cannot be read or made
  */
-export async function openLevel(data: string): Promise<LevelBase> {
+export async function openLevel(data: string): Promise<LevelBackend> {
   const directory = join(data, 'broker')
   // Only here, because a program without durable state needs neither.
   const [{ Level }, { default: LevelPersistence }] = await Promise.all([

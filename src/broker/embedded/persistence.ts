@@ -6,18 +6,23 @@ import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { isTopicFilter } from '../../topics/topic-filter.js'
-import { Owners } from './client-id-registry.js'
+import { ClientIdRegistry } from './client-id-registry.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import { type RetainedBounds, retainedSize } from './retained-quota.js'
 import { ownPayload, SessionEnqueuer } from './session-enqueuer.js'
 import { loadSessions } from './session-loader.js'
-import { CatchUps } from './session-queue-replay.js'
+import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket, type SessionQueues } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
-import type { Base } from './storage-backend.js'
-import { type FilterBounds, Grants, type GrantsOptions, noSubscription } from './subscription-limits.js'
+import type { StorageBackend } from './storage-backend.js'
+import {
+  type FilterBounds,
+  noSubscription,
+  SubscriptionLimits,
+  type SubscriptionLimitsOptions,
+} from './subscription-limits.js'
 import type { PendingWrite } from './unwritten-messages.js'
 
 type Session = Persistence.Session
@@ -29,10 +34,10 @@ export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds
 
 /** Storage, bounds and callbacks of a store. */
 export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropped'> {
-  readonly base: Base
+  readonly base: StorageBackend
   readonly limits: StoreLimits
-  readonly maySubscribe?: GrantsOptions['maySubscribe']
-  readonly holderOf?: GrantsOptions['holderOf']
+  readonly maySubscribe?: SubscriptionLimitsOptions['maySubscribe']
+  readonly holderOf?: SubscriptionLimitsOptions['holderOf']
   /** The gateway's; left out for one of its own. */
   readonly slicer?: TimeSlicer | undefined
   readonly log: Logger
@@ -46,14 +51,14 @@ export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropp
  * - which sessions a message is queued for is found here, because `aedes-persistence-level` forgets one of two
  *   overlapping subscriptions of a session, and queues for QoS 0;
  * - a session's messages are written one after the other, and a session that comes back gets its queue to the end before
- *   it gets anything new (see `CatchUps`);
+ *   it gets anything new (see `SessionQueueReplay`);
  * - retained messages follow MQTT's rules on `$` topics and empty levels, and `$SYS` stays in memory;
  * - an error where Aedes listens to none is told to `onError` and goes no further.
  */
 export class Store {
-  readonly catchUps: CatchUps
-  readonly grants: Grants
-  readonly owners: Owners
+  readonly catchUps: SessionQueueReplay
+  readonly grants: SubscriptionLimits
+  readonly owners: ClientIdRegistry
   readonly sessions: Sessions
   readonly retained: Retained
   /** By client: the packet identifiers of messages to it that are in use. */
@@ -62,12 +67,12 @@ export class Store {
   publisher = ''
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
-  readonly #stored: Base
+  readonly #stored: StorageBackend
   readonly #base: Persistence
-  readonly #subscriptions: Base['subscriptions']
+  readonly #subscriptions: StorageBackend['subscriptions']
   readonly #queues: SessionQueues
   readonly #enqueuer: SessionEnqueuer
-  readonly #removeSession: Base['removeSession']
+  readonly #removeSession: StorageBackend['removeSession']
   readonly #slicer: TimeSlicer
   readonly #onEnded: SessionsOptions['onEnded']
   readonly #log: Logger
@@ -88,13 +93,13 @@ export class Store {
     onError,
     ...hooks
   }: StoreOptions) {
-    this.grants = new Grants({
+    this.grants = new SubscriptionLimits({
       ...limits,
       maySubscribe,
       holderOf,
       fitsSession: ({ id }, bytes) => this.sessions.fits(id, bytes),
     })
-    this.owners = new Owners({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
+    this.owners = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
     this.sessions = new Sessions({ base, limits, end: id => this.#end(id), log, onError, ...hooks })
     this.retained = new Retained({ storage: base.retained, bounds: limits, log })
     this.#limits = limits
@@ -108,7 +113,7 @@ export class Store {
     this.#onEnded = hooks.onEnded
     this.#log = log
     this.#onError = onError
-    this.catchUps = new CatchUps(
+    this.catchUps = new SessionQueueReplay(
       client => this.#readQueue(client),
       client => this.packetIdsOf(client),
     )

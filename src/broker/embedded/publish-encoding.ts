@@ -1,18 +1,18 @@
 import type { PublishPacket } from 'aedes'
-import type { TurnEnd } from './tick-scheduler.js'
+import type { TickScheduler } from './tick-scheduler.js'
 
 /** The first byte of a PUBLISH of QoS 0 that is no duplicate, and the bit for RETAIN in it (MQTT 3.1.1 §3.3.1). */
 const [publishQos0, retainBit] = [0x30, 0x01]
 
 /** Encodes each message once, for all its subscribers, which get it one after the other. */
 export class PublishEncoder {
-  readonly #turnEnd: TurnEnd
+  readonly #turnEnd: TickScheduler
   #topic = ''
   #payload: string | Buffer = ''
   #retain = false
   #encoded: Buffer | undefined
 
-  constructor(turnEnd: TurnEnd) {
+  constructor(turnEnd: TickScheduler) {
     this.#turnEnd = turnEnd
   }
 

@@ -1,5 +1,5 @@
 import type { AedesPublishPacket, Client } from 'aedes'
-import { Turns } from '../../base/task-queue.js'
+import { TaskQueue } from '../../base/task-queue.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import { ByteBudget } from './byte-budget.js'
 import type { Retained } from './retained.js'
@@ -54,7 +54,7 @@ export class RetainedDelivery {
   readonly #options: RetainedDeliveryOptions
   /** Filters that wait, of clients with a scan. */
   readonly #waiting = new WeakMap<Client, Set<string>>()
-  readonly #turns = new Turns({
+  readonly #turns = new TaskQueue({
     concurrent: concurrentBatches,
     // One of each connection, of which there are `limits.connections`.
     waiting: Number.POSITIVE_INFINITY,

@@ -1,5 +1,5 @@
 import type { SessionEndReason } from '../../base/session-metrics.js'
-import { anonymousOwner, type Owner, ownOwner } from './client-id-registry.js'
+import { anonymousOwner, internalOwner, type Owner } from './client-id-registry.js'
 
 /** Bounds of the number of sessions. */
 export interface SessionCounts {
@@ -33,7 +33,7 @@ interface Group {
 
 /** The key under which the sessions of a holder count together; `undefined` for the program's own, which have no bound. */
 export function holderKey({ owner, network }: Holder): string | undefined {
-  if (owner === ownOwner) return undefined
+  if (owner === internalOwner) return undefined
   return isAnonymous(owner) ? `network:${network ?? ''}` : owner
 }
 
@@ -60,7 +60,7 @@ export class SessionHolders {
   /** Sessions that one holder may have. */
   maxOf({ owner }: Holder): number {
     const { maxSessions, maxSessionsPerUser, maxAnonymousSessions } = this.#counts
-    if (owner === ownOwner) return Number.POSITIVE_INFINITY
+    if (owner === internalOwner) return Number.POSITIVE_INFINITY
     return Math.min(maxSessions, isAnonymous(owner) ? maxAnonymousSessions : maxSessionsPerUser)
   }
 

@@ -3,14 +3,14 @@ import type { Logger } from '../../base/log.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import type { QueueIndex } from './queue-index.js'
 import type { Sessions } from './sessions.js'
-import type { Base, StoredSession } from './storage-backend.js'
+import type { StorageBackend, StoredSession } from './storage-backend.js'
 
 /** Client ids that the log names. */
 const namedIds = 5
 
 /** Storage and bounds of the sessions of an earlier run. */
 export interface SessionLoaderOptions {
-  readonly base: Base
+  readonly base: StorageBackend
   readonly sessions: Sessions
   readonly index: QueueIndex
   readonly slicer: TimeSlicer

@@ -22,7 +22,7 @@ interface CatchUp {
  * some come twice, and one may even come before CONNACK [MQTT-3.2.0-1]. Here a live message of QoS 1 or 2 for such a
  * client is kept back. It is in the queue already, and the queue is read again until nothing was kept back meanwhile.
  */
-export class CatchUps {
+export class SessionQueueReplay {
   readonly #catchUps = new WeakMap<object, CatchUp>()
   readonly #read: (client: Client) => AsyncIterable<AedesPublishPacket>
   readonly #idsOf: (client: Client) => Pick<PacketIds, 'take' | 'takeNext'>

@@ -1,11 +1,11 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
 import type { Logger } from '../../base/log.js'
 import type { SessionBound, SessionEndReason } from '../../base/session-metrics.js'
 import type { Owner } from './client-id-registry.js'
 import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders } from './session-holders.js'
 import type { QueueSize } from './session-queues.js'
-import type { Base, StoredSession } from './storage-backend.js'
+import type { StorageBackend, StoredSession } from './storage-backend.js'
 
 /** As many messages as can be under way to a client that is connected: packet identifiers have 16 bits [MQTT-2.3.1-1]. */
 const maxUnacknowledged = 65_535
@@ -45,7 +45,7 @@ interface Session {
 
 /** Storage, bounds and callbacks of the sessions. */
 export interface SessionsOptions {
-  readonly base: Base
+  readonly base: StorageBackend
   readonly limits: SessionLimits
   /** Ends a session that is not among these any more: removes it from the base, with all that is in it. */
   readonly end: (id: string) => Promise<void>
@@ -318,7 +318,7 @@ export class Sessions {
   #makeRoom(holder: Holder): void {
     for (let bound = this.#holders.boundOf(holder); bound; bound = this.#holders.boundOf(holder)) {
       const victim = this.#holders.victim(holder, bound)
-      if (!victim) throw new Ending('too-many-sessions')
+      if (!victim) throw new GatewayError('too-many-sessions')
       this.remove(victim.id)
       this.#options.end(victim.id).catch(this.#options.onError)
       this.#options.onEnded?.(bound)

@@ -20,7 +20,7 @@ export interface StoredSession {
 }
 
 /** A place where sessions and retained messages are kept: in memory or on disk. */
-export interface Base {
+export interface StorageBackend {
   /** Not asked for subscriptions, queues and retained messages. */
   readonly persistence: Persistence
   readonly subscriptions: StoredSubscriptions
@@ -39,7 +39,7 @@ export interface Base {
 }
 
 /** The base of a broker that keeps nothing beyond its own end. */
-export function memoryBase(persistence: Persistence): Base {
+export function memoryBackend(persistence: Persistence): StorageBackend {
   const subscriptions = new MemorySubscriptions()
   const queues = new MemoryQueues()
   return {

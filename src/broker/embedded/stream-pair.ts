@@ -1,8 +1,8 @@
 import { Duplex } from 'node:stream'
-import type { Ending } from '../../base/errors.js'
+import type { GatewayError } from '../../base/errors.js'
 import { ChunkQueue, join } from './chunk-queue.js'
-import { Joiner } from './concat-cache.js'
-import { TurnEnd } from './tick-scheduler.js'
+import { ConcatCache } from './concat-cache.js'
+import { TickScheduler } from './tick-scheduler.js'
 
 /** How much the broker's end takes in one turn of the event loop before `write` says false, at most, in bytes. */
 const turnHighWaterMark = 64 * 1024
@@ -32,9 +32,9 @@ export interface StreamPairOptions {
   /** Called when the client's end has ended its side; the broker's end learns of it when this calls back. */
   readonly holdEnd?: (release: () => void) => void
   /** When what the broker writes is handed over. */
-  readonly turnEnd?: TurnEnd
+  readonly turnEnd?: TickScheduler
   /** Makes one chunk of what the broker wrote in one turn. */
-  readonly joiner?: Joiner
+  readonly joiner?: ConcatCache
 }
 
 /**
@@ -46,8 +46,8 @@ export interface StreamPairOptions {
  * so in one frame and one system call: bursts of 20 messages to 100 subscribers take 3.5 µs per delivery instead of 10.3.
  */
 export function createStreamPair(options: StreamPairOptions): { client: PairEnd; broker: PairEnd } {
-  const { onSent, turnEnd = new TurnEnd() } = options
-  const { joiner = new Joiner(turnEnd) } = options
+  const { onSent, turnEnd = new TickScheduler() } = options
+  const { joiner = new ConcatCache(turnEnd) } = options
   const client = new PairEnd({
     readableHighWaterMark: options.readableHighWaterMark,
     writableHighWaterMark: options.clientHighWaterMark,
@@ -82,8 +82,8 @@ interface PairEndOptions {
   /** How much waits in joined form, in bytes; beyond it, writes wait one by one, up to `writableHighWaterMark`. */
   readonly queueMark: number
   /** When what is written is handed over; at once, without. */
-  readonly turnEnd?: TurnEnd
-  readonly joiner?: Joiner
+  readonly turnEnd?: TickScheduler
+  readonly joiner?: ConcatCache
   readonly onWritten?: StreamPairOptions['onWritten'] | undefined
   readonly inspect?: StreamPairOptions['inspectIn'] | undefined
   readonly hold?: StreamPairOptions['holdIn'] | undefined
@@ -93,7 +93,7 @@ interface PairEndOptions {
 /** One end of a pair. */
 export class PairEnd extends Duplex {
   /** Why the other end ends, where it can say more than that. */
-  ending: Ending | undefined
+  ending: GatewayError | undefined
   /** What was written at this end and handed over, in bytes. */
   takenBytes = 0
   readonly #options: PairEndOptions

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import type { ConnectPacket } from 'aedes'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { MalformedPacket, MqttFields } from '../../mqtt/fields.js'
 import { hasForbiddenCharacter } from '../../topics/forbidden-characters.js'
 import type { Acknowledgement } from './packet-ids.js'
@@ -49,7 +49,7 @@ export function readStrictly(
   const { _parseHeader, _parseString, _newPacket, _emitError } = parser
   let connectFlags = 0
   parser._emitError = error =>
-    _emitError.call(parser, new Ending('malformed-packet', { hint: error.message, cause: error }))
+    _emitError.call(parser, new GatewayError('malformed-packet', { hint: error.message, cause: error }))
   parser._parseHeader = () => {
     const first = parser._list.readUInt8(0)
     if (first >> 4 !== connectType) return _parseHeader.call(parser)

@@ -22,7 +22,7 @@ export interface FilterBounds extends TopicBounds {
 }
 
 /** What decides about a filter. */
-export interface GrantsOptions extends FilterBounds {
+export interface SubscriptionLimitsOptions extends FilterBounds {
   /** Whether the rules allow it; left out where there are none. */
   readonly maySubscribe?: ((client: GrantedClient, filter: string) => boolean) | undefined
   /** The user or network whose quota a client's filters count for; `undefined` for the program's own. Left out: one for all. */
@@ -37,7 +37,7 @@ interface GrantedClient {
 }
 
 /** Why a filter was not granted: the rules do not allow it, it is none, it is of a shared subscription, or the option that bounds it. */
-export type GrantRefusal = 'rules' | 'invalid' | 'shared' | SubscriptionBound
+export type SubscriptionRefusal = 'rules' | 'invalid' | 'shared' | SubscriptionBound
 
 /** The filters of one connection. */
 interface Granted {
@@ -54,13 +54,13 @@ interface Granted {
  * Aedes asks for one filter after the other, and stores all of a packet's filters when the first of them is granted. So
  * this may be asked twice, and gives the same answer.
  */
-export class Grants {
-  readonly #options: GrantsOptions
+export class SubscriptionLimits {
+  readonly #options: SubscriptionLimitsOptions
   readonly #granted = new WeakMap<object, Granted>()
   readonly #quota: FairQuota
   #filters = 0
 
-  constructor(options: GrantsOptions) {
+  constructor(options: SubscriptionLimitsOptions) {
     this.#options = options
     this.#quota = new FairQuota(options.maxSubscriptionsBytes)
   }
@@ -80,7 +80,7 @@ export class Grants {
    *
    * @param isRestored whether it is of the client's session, which has had it before: it is not lost because others have many
    */
-  refusal(client: GrantedClient, filter: string, isRestored = false): GrantRefusal | undefined {
+  refusal(client: GrantedClient, filter: string, isRestored = false): SubscriptionRefusal | undefined {
     const granted = this.#of(client)
     if (granted.filters.has(filter)) return undefined
     const { maxSubscriptions, maxSubscriptionBytes, maySubscribe } = this.#options

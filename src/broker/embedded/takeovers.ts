@@ -1,8 +1,8 @@
 import type { Client } from 'aedes'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
 import { shortened } from '../../base/shortened.js'
-import { ownPeer, type Peer } from '../broker.js'
+import { internalPeer, type Peer } from '../broker.js'
 
 /** Client ids whose takeovers are counted, at most; the one that was taken over the longest ago goes first. */
 const maxCounted = 1000
@@ -14,7 +14,7 @@ const maxLoggedId = 256
 export interface TakeoversOptions {
   peerOf(client: Client): Peer | undefined
   /** Sets the reason that a client is given when its connection ends. */
-  explain(client: Client, ending: Ending): void
+  explain(client: Client, ending: GatewayError): void
   readonly log: Pick<Logger, 'warn'>
   /** Takeovers of one client id within `windowMs` that are no coincidence. Default: 5. */
   readonly tooMany?: number
@@ -51,7 +51,7 @@ export class Takeovers {
     if (!earlier || earlier === client) return
     const { peerOf, explain } = this.#options
     const peer = peerOf(client)
-    explain(earlier, new Ending('session-taken-over', peer && { hint: describePeer(peer) }))
+    explain(earlier, new GatewayError('session-taken-over', peer && { hint: describePeer(peer) }))
     this.#count(client.id, [peerOf(earlier), peer])
   }
 
@@ -88,6 +88,6 @@ export class Takeovers {
 
 /** The end of the sentence “The same client id connected from another connection: …”. */
 function describePeer(peer: Peer): string {
-  if (peer === ownPeer) return 'the gateway itself'
+  if (peer === internalPeer) return 'the gateway itself'
   return peer.port === 0 ? peer.address : `${peer.address} port ${peer.port}`
 }

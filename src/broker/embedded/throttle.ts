@@ -13,7 +13,7 @@ export interface Pace {
  *
  * @param isNamed tells whether its client has shown to have a user name by now
  */
-export type NewPace = (peer: Peer, isNamed: () => boolean) => Pace | undefined
+export type CreateRateLimit = (peer: Peer, isNamed: () => boolean) => Pace | undefined
 
 /** Makes one connection wait when it publishes too fast: it is not read for a while, and nothing is lost. */
 export class Throttle {

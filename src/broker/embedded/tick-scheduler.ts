@@ -2,7 +2,7 @@
  * Calls functions at the end of the current turn of the event loop, in the order in which they came: one `setImmediate`
  * for all of them, after everything that was read in this turn.
  */
-export class TurnEnd {
+export class TickScheduler {
   #due: (() => void)[] = []
 
   add(task: () => void): void {

@@ -1,18 +1,18 @@
-import type { TurnEnd } from './tick-scheduler.js'
+import type { TickScheduler } from './tick-scheduler.js'
 
 /** How long messages are handed to subscribers in one turn of the event loop, in milliseconds, besides the one that is over it. */
 const sliceLength = 5
 
 /** The share of each turn of the event loop that one kind of work has. */
-export class TurnSlice {
-  readonly #turnEnd: TurnEnd
+export class TickSlice {
+  readonly #turnEnd: TickScheduler
   readonly #onTurn: () => void
   readonly #length: number
   /** When it is over; `undefined` where this turn's has not begun. */
   #end: number | undefined
 
   /** @param onTurn called at the end of each turn in which work was done: the next slice may begin */
-  constructor(turnEnd: TurnEnd, onTurn: () => void, length: number = sliceLength) {
+  constructor(turnEnd: TickScheduler, onTurn: () => void, length: number = sliceLength) {
     this.#turnEnd = turnEnd
     this.#onTurn = onTurn
     this.#length = length

@@ -4,7 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import { explainConnectError, messageOf } from '../../base/connect-errors.js'
 import { codeOf } from '../../base/error-code.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
 import { StartError } from '../../base/start-error.js'
 import type { UpstreamConfig } from '../../config/schema.js'
@@ -63,7 +63,7 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
     const failures: Failure[] = []
     const order = book.order()
     for (const [index, address] of order.entries()) {
-      if (closing) throw new Ending('shutting-down')
+      if (closing) throw new GatewayError('shutting-down')
       const timeout = Math.max(1, (deadline - performance.now()) / (order.length - index))
       try {
         return await connect(address, peer, timeout)
@@ -180,7 +180,7 @@ class Connection {
 
   /** Fails the attempt, or cuts the connection; resolves when the socket is closed. */
   close(): Promise<void> {
-    this.#settle?.(new Ending('shutting-down'))
+    this.#settle?.(new GatewayError('shutting-down'))
     this.#destroy()
     return new Promise(resolve => {
       if (this.#raw.closed) resolve()

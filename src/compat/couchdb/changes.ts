@@ -5,22 +5,22 @@ import { ParameterError } from '../../http/parameters.js'
 import { deviceOf } from '../../transports/device.js'
 import { scriptType } from '../../transports/jsonp.js'
 import type { OpenPolls } from '../../transports/poll/open-polls.js'
-import { PollAnswer } from '../../transports/poll/poll-response.js'
-import { ReplyWire } from '../../transports/poll/poll-writer.js'
+import { PollResponse } from '../../transports/poll/poll-response.js'
+import { ReplyWriter } from '../../transports/poll/poll-writer.js'
 import { EventStream } from '../../transports/sse/event-stream.js'
 import { allowSilence, beginAnswer, wireOf } from '../../transports/stream-writer.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 import { listForm } from './forms.js'
 import { type ChangesQuery, newestSince } from './query.js'
 import { rowEncoder } from './rows.js'
 import { cursorOf } from './sequence.js'
-import { type Silence, type StreamFeed, type StreamHouses, streamForms } from './streams.js'
+import { type Silence, type StreamContexts, type StreamFeed, streamForms } from './streams.js'
 
 /** What all answers with changes are made with. */
-export interface ChangesHouse {
-  readonly options: DeliveryOptions
+export interface ChangesContext {
+  readonly options: TransportContext
   readonly polls: OpenPolls
-  readonly streams: StreamHouses
+  readonly streams: StreamContexts
   /** How long a feed waits for a change, at the most and by default, in milliseconds. */
   readonly timeout: number
 }
@@ -36,7 +36,7 @@ export interface ChangesOrder {
 export function answerChanges(
   request: FastifyRequest,
   reply: FastifyReply,
-  house: ChangesHouse,
+  house: ChangesContext,
   order: ChangesOrder,
 ): FastifyReply {
   const { feed, callback } = order.query
@@ -49,7 +49,7 @@ export function answerChanges(
 function answerOnce(
   request: FastifyRequest,
   reply: FastifyReply,
-  { options, polls, timeout: longest }: ChangesHouse,
+  { options, polls, timeout: longest }: ChangesContext,
   { caller, filters, query }: ChangesOrder,
 ): FastifyReply {
   const { feed, callback, since, include_docs: includeDocs, timeout = longest, heartbeat } = query
@@ -62,8 +62,8 @@ function answerOnce(
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed) return reply.hijack()
   polls.makeRoom(undefined)
-  const made = new PollAnswer(options, {
-    ...{ caller, filters, last: undefined, wire: new ReplyWire(reply) },
+  const made = new PollResponse(options, {
+    ...{ caller, filters, last: undefined, wire: new ReplyWriter(reply) },
     cursor: cursorOf(options.push.journal, since),
     limit: query.limit ?? (waits && callback !== undefined ? 1 : Number.POSITIVE_INFINITY),
     device: deviceFor(request, caller, query.device),
@@ -82,7 +82,7 @@ function answerOnce(
 function openFeed(
   request: FastifyRequest,
   reply: FastifyReply,
-  { options, streams, timeout: longest }: ChangesHouse,
+  { options, streams, timeout: longest }: ChangesContext,
   { caller, filters, feed, query }: ChangesOrder & { readonly feed: StreamFeed },
 ): FastifyReply {
   const { headers, first } = streamForms[feed]

@@ -1,7 +1,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply } from 'fastify'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { ParameterError } from '../../http/parameters.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 
 /*
  * What cannot be done, as CouchDB says it: {"error":…,"reason":…}.
@@ -26,19 +26,22 @@ const parameterWords: Readonly<Record<string, string>> = {
 const type = 'application/json; charset=utf-8'
 
 /** What an ending says. */
-export function endingRefusal({ httpStatus, reason, text }: Ending): { readonly type: string; readonly body: string } {
+export function endingRefusal({ httpStatus, reason, text }: GatewayError): {
+  readonly type: string
+  readonly body: string
+} {
   return { type, body: refusal(words[httpStatus] ?? reason.replaceAll('-', '_'), `${text}.`) }
 }
 
 /** Answers what the routes of `scope` throw. */
-export function refuseInCouchdb(scope: FastifyInstance, { gate, log, metrics }: DeliveryOptions): void {
-  scope.setErrorHandler((error: FastifyError | Ending | ParameterError, request, reply) => {
+export function refuseInCouchdb(scope: FastifyInstance, { gate, log, metrics }: TransportContext): void {
+  scope.setErrorHandler((error: FastifyError | GatewayError | ParameterError, request, reply) => {
     if (error instanceof ParameterError) {
       const { parameter, message, statusCode } = error
       return refuse(reply, statusCode, parameterWords[parameter] ?? 'query_parse_error', `${message}.`)
     }
     // A body that is too large, or a fault of ours, is for the whole app to deal with.
-    if (!(error instanceof Ending) || error.reason === 'body-too-large') throw error
+    if (!(error instanceof GatewayError) || error.reason === 'body-too-large') throw error
     const { reason, level, httpStatus: status, retryAfter, text, cause } = error
     metrics.refused(reason)
     log[level]({ peer: gate.clientOf(request).address, reason, status, err: cause }, text)

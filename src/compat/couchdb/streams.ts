@@ -1,10 +1,10 @@
-import type { Ending } from '../../base/errors.js'
+import type { GatewayError } from '../../base/errors.js'
 import { Heartbeats } from '../../transports/heartbeats.js'
-import { SharedBytes } from '../../transports/memoized-buffer.js'
+import { MemoizedBuffer } from '../../transports/memoized-buffer.js'
 import { namedWords } from '../../transports/sse/control-events.js'
-import type { StreamHouse, StreamLanguage } from '../../transports/sse/event-stream.js'
+import type { StreamContext, StreamLanguage } from '../../transports/sse/event-stream.js'
 import { firstEvent, liveEvent, streamHeaders } from '../../transports/sse/stream-form.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 import { lastWords, mostAfter } from './forms.js'
 import { sequenceOf } from './sequence.js'
 
@@ -22,7 +22,7 @@ export interface Silence {
 interface Form {
   readonly headers: Readonly<Record<string, string>>
   readonly first: string
-  readonly language: (options: DeliveryOptions) => StreamLanguage
+  readonly language: (options: TransportContext) => StreamLanguage
   /** The bytes that tell the number that a client comes back with. */
   readonly place: (cursor: string | undefined) => string
   readonly heartbeat: string
@@ -61,7 +61,7 @@ const eventsource: Form = {
 }
 
 /** The reason of the end, with the number to come back with, where there is one. */
-function encodeEnd(ending: Ending, cursor?: string): Buffer {
+function encodeEnd(ending: GatewayError, cursor?: string): Buffer {
   const end = namedWords.end(ending)
   return cursor === undefined ? end : Buffer.concat([Buffer.from(placeOf(cursor)), end])
 }
@@ -69,26 +69,26 @@ function encodeEnd(ending: Ending, cursor?: string): Buffer {
 export const streamForms: Readonly<Record<StreamFeed, Form>> = { continuous, eventsource }
 
 /** The streams that are of one kind, and look for silence after the same time. */
-export class StreamHouses {
-  readonly #options: DeliveryOptions
-  readonly #houses = new Map<string, StreamHouse>()
+export class StreamContexts {
+  readonly #options: TransportContext
+  readonly #houses = new Map<string, StreamContext>()
 
-  constructor(options: DeliveryOptions) {
+  constructor(options: TransportContext) {
     this.#options = options
   }
 
   /** @param silence its `interval` is taken in whole seconds, so that there are not too many of them to keep */
-  houseOf(feed: StreamFeed, { interval, ends }: Silence): StreamHouse {
+  houseOf(feed: StreamFeed, { interval, ends }: Silence): StreamContext {
     const seconds = Math.max(1, Math.round(interval / 1000))
     const key = `${feed} ${seconds} ${ends}`
     const known = this.#houses.get(key)
     if (known) return known
     const { language, place, heartbeat, tellsPlaceInSilence } = streamForms[feed]
-    const made: StreamHouse = {
+    const made: StreamContext = {
       ...this.#options,
       heartbeats: new Heartbeats(seconds * 1000),
       endsWhenSilent: ends,
-      places: new SharedBytes(cursor => Buffer.from(place(cursor))),
+      places: new MemoizedBuffer(cursor => Buffer.from(place(cursor))),
       heartbeat: Buffer.from(heartbeat),
       tellsPlaceInSilence,
       language: language(this.#options),

@@ -1,7 +1,7 @@
 import type { FastifyReply } from 'fastify'
 import type { Caller } from '../../http/api-gate.js'
 import type { Event } from '../../journal/event.js'
-import type { PereHouse } from './context.js'
+import type { PereContext } from './context.js'
 import { newestEvents } from './newest-events.js'
 import { requireListener } from './requests.js'
 import { type DeviceState, deviceView, eventView, laidOut } from './views.js'
@@ -14,7 +14,7 @@ const mostBytes = 4 * 1024 ** 2
 const mostDevices = 10_000
 
 /** Answers `GET /admin/connections`: how many feeds are open, on the channels that the caller may listen to. */
-export function listConnections({ permissions }: Caller, reply: FastifyReply, { feeds }: PereHouse): FastifyReply {
+export function listConnections({ permissions }: Caller, reply: FastifyReply, { feeds }: PereContext): FastifyReply {
   const counts = [...feeds.counts()].filter(([channel]) => permissions.maySubscribe(channel))
   const total = counts.reduce((sum, [, count]) => sum + count, 0)
   return answer(reply, Object.fromEntries([...counts, ['total number', total]]))
@@ -25,7 +25,7 @@ export async function listEvents(
   caller: Caller,
   channel: string,
   reply: FastifyReply,
-  { push, publishers }: PereHouse,
+  { push, publishers }: PereContext,
 ): Promise<FastifyReply> {
   requireListener(caller, channel)
   const newest: Event[] = []
@@ -51,7 +51,7 @@ export async function listDevices(
   caller: Caller,
   channel: string,
   reply: FastifyReply,
-  { push, feeds }: PereHouse,
+  { push, feeds }: PereContext,
 ): Promise<FastifyReply> {
   requireListener(caller, channel)
   const devices = new Map<string, DeviceState>()

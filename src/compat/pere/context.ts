@@ -1,11 +1,11 @@
 import type { RateLimits } from '../../access/rate-limits.js'
-import type { StreamHouse } from '../../transports/sse/event-stream.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { StreamContext } from '../../transports/sse/event-stream.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 import type { OpenFeeds } from './open-feeds.js'
 import type { Publishers } from './publishers.js'
 import type { ChannelReader } from './requests.js'
 
-export interface PereOptions extends DeliveryOptions {
+export interface PereOptions extends TransportContext {
   /** Where its URLs begin: `/pere`, or `/`. */
   readonly prefix: string
   /** Messages of each user, or of each address where there is none; left out for any number. */
@@ -15,7 +15,7 @@ export interface PereOptions extends DeliveryOptions {
 }
 
 /** What PERE's routes share. */
-export interface PereHouse extends StreamHouse {
+export interface PereContext extends StreamContext {
   readonly feeds: OpenFeeds
   readonly publishers: Publishers
   readonly publishes: RateLimits | undefined

@@ -4,7 +4,7 @@ import { newestCursor } from '../../transports/last-event-id.js'
 import { EventStream } from '../../transports/sse/event-stream.js'
 import { answerPassingRefusal, streamHeaders } from '../../transports/sse/stream-form.js'
 import { beginAnswer, wireOf } from '../../transports/stream-writer.js'
-import type { PereHouse } from './context.js'
+import type { PereContext } from './context.js'
 import { encodeEvent, feedStart } from './frames.js'
 import { deviceNamed, lastEventIds, requireListener } from './requests.js'
 
@@ -20,7 +20,11 @@ const feedHeaders = {
  *
  * @throws {Ending} rejects with what will not pass
  */
-export async function openFeed(request: FastifyRequest, reply: FastifyReply, house: PereHouse): Promise<FastifyReply> {
+export async function openFeed(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  house: PereContext,
+): Promise<FastifyReply> {
   try {
     return await open(request, reply, house)
   } catch (error) {
@@ -28,7 +32,7 @@ export async function openFeed(request: FastifyRequest, reply: FastifyReply, hou
   }
 }
 
-async function open(request: FastifyRequest, reply: FastifyReply, house: PereHouse): Promise<FastifyReply> {
+async function open(request: FastifyRequest, reply: FastifyReply, house: PereContext): Promise<FastifyReply> {
   const { gate, push, feeds } = house
   const caller = await gate.admit(request, reply)
   const channel = house.channelOf(request)

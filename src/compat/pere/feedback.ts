@@ -1,10 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Receipt, ReceiptStatus } from '../../receipts/receipts.js'
 import type { AdmittedRequest } from '../../transports/buffered-body-routes.js'
 import { deviceOf } from '../../transports/device.js'
 import type { Push } from '../../transports/push.js'
-import type { PereHouse } from './context.js'
+import type { PereContext } from './context.js'
 import { deviceNamed, lastEventIds, requireListener } from './requests.js'
 
 /** Of a status, in bytes. */
@@ -24,15 +24,15 @@ type Outcome = 'kept' | 'known' | 'unknown-event'
 export async function takeFeedback(
   { request, caller, body }: AdmittedRequest,
   reply: FastifyReply,
-  { push, channelOf, log }: PereHouse,
+  { push, channelOf, log }: PereContext,
 ): Promise<FastifyReply> {
   const channel = channelOf(request)
   requireListener(caller, channel)
   // Under a name that is made for this one request, it would be nobody's.
   const device = deviceOf(caller.identity, deviceNamed(request) ?? '')
-  if (device === '') throw new Ending('invalid-parameter', { hint: 'the header Device is missing' })
+  if (device === '') throw new GatewayError('invalid-parameter', { hint: 'the header Device is missing' })
   const [id = ''] = lastEventIds(request)
-  if (id === '') throw new Ending('invalid-parameter', { hint: 'the header Last-Event-Id is missing' })
+  if (id === '') throw new GatewayError('invalid-parameter', { hint: 'the header Last-Event-Id is missing' })
   const { user } = caller.identity
   const outcome = await record(push, channel, id, { device, user, ...(await statusOf(request, body)) })
   log.debug({ channel, device, event: id, outcome }, 'There was feedback')
@@ -42,12 +42,12 @@ export async function takeFeedback(
 /** @throws {Ending} rejects with `invalid-parameter` */
 async function statusOf({ headers }: FastifyRequest, body: Buffer): Promise<Pick<Receipt, 'status' | 'detail'>> {
   if (body.length > longestForm) {
-    throw new Ending('invalid-parameter', { hint: `the form must have at most ${longestForm} bytes` })
+    throw new GatewayError('invalid-parameter', { hint: `the form must have at most ${longestForm} bytes` })
   }
   const text = await formField(headers['content-type'], body, 'status')
-  if (text === undefined) throw new Ending('invalid-parameter', { hint: 'the form field status is missing' })
+  if (text === undefined) throw new GatewayError('invalid-parameter', { hint: 'the form field status is missing' })
   if (Buffer.byteLength(text) > longestStatus) {
-    throw new Ending('invalid-parameter', { hint: `status must have at most ${longestStatus} bytes` })
+    throw new GatewayError('invalid-parameter', { hint: `status must have at most ${longestStatus} bytes` })
   }
   return { status: isFurther(text) ? text : 'received', ...(text !== '' && { detail: text }) }
 }

@@ -1,5 +1,5 @@
-import { Ending } from '../../base/errors.js'
-import { type Event, isHole } from '../../journal/event.js'
+import { GatewayError } from '../../base/errors.js'
+import { type Event, isGapMarker } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 
 /** What is read of the journal at once. */
@@ -18,10 +18,10 @@ export async function* newestEvents(journal: Journal, channel: string, count: nu
     let position = await journal.latest(filters, count)
     while (position < through) {
       const read = await journal.read({ filters, after: position, through, ...portion })
-      for (const event of read.events) if (!isHole(event)) yield event
+      for (const event of read.events) if (!isGapMarker(event)) yield event
       position = read.position
     }
   } catch (error) {
-    throw new Ending('journal-unavailable', { cause: error })
+    throw new GatewayError('journal-unavailable', { cause: error })
   }
 }

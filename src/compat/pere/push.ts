@@ -1,10 +1,10 @@
 import type { FastifyReply } from 'fastify'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { AdmittedRequest } from '../../transports/buffered-body-routes.js'
 import { deviceOf } from '../../transports/device.js'
 import { publisherName, spendPublishes } from '../../transports/publish-pace.js'
-import type { PereHouse } from './context.js'
+import type { PereContext } from './context.js'
 import { deviceNamed } from './requests.js'
 
 /**
@@ -15,11 +15,11 @@ import { deviceNamed } from './requests.js'
 export async function pushEvent(
   { request, caller, body }: AdmittedRequest,
   reply: FastifyReply,
-  { push, publishes, anonymousPublishes, publishers, channelOf, log }: PereHouse,
+  { push, publishes, anonymousPublishes, publishers, channelOf, log }: PereContext,
 ): Promise<FastifyReply> {
   const topic = channelOf(request)
   const named = deviceNamed(request)
-  if (!caller.permissions.mayPublish(topic)) throw new Ending('topic-refused')
+  if (!caller.permissions.mayPublish(topic)) throw new GatewayError('topic-refused')
   spendPublishes({ publishes, anonymousPublishes }, caller, 1, sizeOf({ topic, payload: body }))
   const event = await push.publisher.publish(
     { topic, payload: body, qos: 1, retain: false },

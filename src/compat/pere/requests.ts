@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { isUserName } from '../../base/identity.js'
 import type { PushConfig } from '../../config/push.js'
 import type { Caller } from '../../http/api-gate.js'
@@ -18,21 +18,21 @@ export const allowedHeaders = 'authorization, cache-control, content-type, devic
 /** Reads the channel that a request names: a topic, in one part of the path. */
 export type ChannelReader = (request: FastifyRequest) => string
 
-/** @returns what throws an `Ending` (`invalid-parameter`) where it is no topic, or none that is pushed */
+/** @returns what throws an `GatewayError` (`invalid-parameter`) where it is no topic, or none that is pushed */
 export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelReader {
   const isPushed = topicPredicate(topics)
   return ({ params }) => {
     const { channel = '' } = params as { readonly channel?: string }
     const problem = topicNameProblem(channel) ?? filterDepthProblem(channel)
-    if (problem !== undefined) throw new Ending('invalid-parameter', { hint: `the channel ${problem}` })
+    if (problem !== undefined) throw new GatewayError('invalid-parameter', { hint: `the channel ${problem}` })
     if (isPushed(channel)) return channel
-    throw new Ending('invalid-parameter', { hint: 'push does not get this channel (push.topics)' })
+    throw new GatewayError('invalid-parameter', { hint: 'push does not get this channel (push.topics)' })
   }
 }
 
 /** Sees to it that somebody may listen to a channel. @throws {Ending} `topic-refused`, without its name: see `answer` */
 export function requireListener({ permissions }: Caller, channel: string): void {
-  if (!permissions.maySubscribe(channel)) throw new Ending('topic-refused')
+  if (!permissions.maySubscribe(channel)) throw new GatewayError('topic-refused')
 }
 
 /**
@@ -44,7 +44,7 @@ export function deviceNamed({ headers, query }: FastifyRequest): string | undefi
   const name = utf8Of(textOf(headers['device'])) || textOf((query as Record<string, unknown>)['device'])
   if (name === '') return undefined
   if (isUserName(name)) return name
-  throw new Ending('invalid-parameter', { hint: 'Device must have 1 to 255 bytes, and no control characters' })
+  throw new GatewayError('invalid-parameter', { hint: 'Device must have 1 to 255 bytes, and no control characters' })
 }
 
 /** The ids that a client says it had last, in the header `Last-Event-Id` and in the query. */

@@ -9,7 +9,7 @@ const mostTopics = 100
 const everyHandle = 'push/+'
 
 /** Somebody who wants to know what has come for a topic. */
-export interface Looking {
+export interface Scanner {
   readonly topic: string
   /** The place after which they have not looked. */
   readonly position: number
@@ -23,9 +23,9 @@ export interface Looking {
  * Looks through the journal for all who ask while it still looks for others, together: when ten thousand browsers come back
  * after a restart, each of them has a minute to be looked through, and it is the same one.
  */
-export class SharedLooks {
+export class BatchedScan {
   readonly #journal: Journal
-  #next: { readonly members: Looking[]; readonly done: Promise<void> } | undefined
+  #next: { readonly members: Scanner[]; readonly done: Promise<void> } | undefined
   #last: Promise<void> = Promise.resolve()
 
   constructor(journal: Journal) {
@@ -33,14 +33,14 @@ export class SharedLooks {
   }
 
   /** Resolves when `member` has been told of all that there was when it asked. Rejects as `Journal.read`. */
-  async join(member: Looking): Promise<void> {
+  async join(member: Scanner): Promise<void> {
     this.#next ??= this.#begin()
     this.#next.members.push(member)
     await this.#next.done
   }
 
-  #begin(): { members: Looking[]; done: Promise<void> } {
-    const members: Looking[] = []
+  #begin(): { members: Scanner[]; done: Promise<void> } {
+    const members: Scanner[] = []
     const done = this.#last.then(async () => {
       this.#next = undefined
       await this.#look(members)
@@ -50,8 +50,8 @@ export class SharedLooks {
     return { members, done }
   }
 
-  async #look(members: readonly Looking[]): Promise<void> {
-    const topics = new Map<string, Looking[]>()
+  async #look(members: readonly Scanner[]): Promise<void> {
+    const topics = new Map<string, Scanner[]>()
     for (const member of members) topics.set(member.topic, [...(topics.get(member.topic) ?? []), member])
     const filters = topics.size > mostTopics ? [everyHandle] : [...topics.keys()]
     const through = this.#journal.head

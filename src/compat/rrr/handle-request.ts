@@ -1,13 +1,13 @@
 import type { Writable } from 'node:stream'
 import { onOver } from '../../access/expiry.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Caller } from '../../http/api-gate.js'
-import type { CloseReason, Sink } from '../../hub/event-sink.js'
+import type { CloseReason, EventSink } from '../../hub/event-sink.js'
 import type { Subscription } from '../../hub/hub.js'
 import { parseId } from '../../journal/event.js'
-import type { Attendance } from '../../presence/presence.js'
+import type { PresenceHandle } from '../../presence/presence.js'
 import type { OpenPoll } from '../../transports/poll/open-polls.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 import type { Handle } from './handle.js'
 import { contentOf, nothing } from './response.js'
 
@@ -28,23 +28,23 @@ export interface HandleOrder {
  * One request for a handle: it is answered with the oldest message that waits for it, else with the next that comes, or
  * with nothing when its time is up, when a newer request has its place, or what proved who asks holds no longer.
  */
-export class HandleRequest implements Sink, OpenPoll {
-  /** What the answer's `content` is. Rejects with an `Ending`. */
+export class HandleRequest implements EventSink, OpenPoll {
+  /** What the answer's `content` is. Rejects with an `GatewayError`. */
   readonly answered: Promise<Buffer>
-  readonly #options: DeliveryOptions
+  readonly #options: TransportContext
   readonly #order: HandleOrder
   readonly #release: () => void
-  readonly #attendance: Attendance
+  readonly #attendance: PresenceHandle
   readonly #timer: NodeJS.Timeout
   readonly #stopExpiry: () => void
   #resolve: (content: Buffer) => void = () => {}
-  #reject: (ending: Ending) => void = () => {}
+  #reject: (ending: GatewayError) => void = () => {}
   #subscription: Subscription | undefined
   #content: Buffer = nothing
   #over = false
 
   /** @throws {Ending} as `ApiGate.hold` */
-  constructor(options: DeliveryOptions, order: HandleOrder) {
+  constructor(options: TransportContext, order: HandleOrder) {
     const { gate, push } = options
     const { caller, device, handle, answer, wait } = order
     this.#options = options
@@ -85,7 +85,7 @@ export class HandleRequest implements Sink, OpenPoll {
   close(reason: CloseReason, cursor: string | undefined): void {
     if (reason === 'complete') this.#deliver(this.#content, parseId(cursor ?? '')?.sequence ?? 0)
     else if (reason === 'shutting-down') this.finish()
-    else this.#fail(new Ending(reason === 'too-slow' ? 'client-too-slow' : reason))
+    else this.#fail(new GatewayError(reason === 'too-slow' ? 'client-too-slow' : reason))
   }
 
   /**
@@ -115,7 +115,7 @@ export class HandleRequest implements Sink, OpenPoll {
       if (event) this.#deliver(contentOf(event), event.sequence)
       else this.#listen()
     } catch (error) {
-      this.#fail(error instanceof Ending ? error : new Ending('journal-unavailable', { cause: error }))
+      this.#fail(error instanceof GatewayError ? error : new GatewayError('journal-unavailable', { cause: error }))
     }
   }
 
@@ -132,7 +132,7 @@ export class HandleRequest implements Sink, OpenPoll {
     this.#resolve(content)
   }
 
-  #fail(ending: Ending): void {
+  #fail(ending: GatewayError): void {
     if (this.#end()) this.#reject(ending)
   }
 

@@ -2,8 +2,8 @@ import type { Writable } from 'node:stream'
 import type { RrrConfig } from '../../config/compat.js'
 import { type Event, formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
-import type { Looking, SharedLooks } from './batched-scan.js'
-import type { RecentPlace } from './recent-position.js'
+import type { BatchedScan, Scanner } from './batched-scan.js'
+import type { RecentPosition } from './recent-position.js'
 
 /** More events than these are much to look through. */
 const farAway = 4096
@@ -12,14 +12,14 @@ const farAway = 4096
 const replacePause = 1000
 
 /** What all handles share. */
-export interface HandleHouse {
+export interface HandleContext {
   readonly journal: Journal
   readonly config: Pick<RrrConfig, 'maxQueued' | 'maxAge'>
   /** Where a handle begins that is asked for the first time. */
-  readonly recent: RecentPlace
+  readonly recent: RecentPosition
   /** Those who have little to look through do not wait for those who have much. */
-  readonly near: SharedLooks
-  readonly far: SharedLooks
+  readonly near: BatchedScan
+  readonly far: BatchedScan
   /** Milliseconds since 1970. */
   readonly now: () => number
 }
@@ -34,7 +34,7 @@ interface Sending {
  * What waits for one handle: a place in the journal up to which it has been looked through, and the sequences of what was
  * found there and is not delivered. Messages themselves are in the journal alone.
  */
-export class Handle implements Looking {
+export class Handle implements Scanner {
   readonly name: string
   readonly topic: string
   /** Requests that are open for it. */
@@ -45,7 +45,7 @@ export class Handle implements Looking {
   usedAt = 0
   /** The user or address that asked last. */
   account = ''
-  readonly #house: HandleHouse
+  readonly #house: HandleContext
   /** Unknown until it is looked for. */
   #position: number | undefined
   /** In order. */
@@ -54,7 +54,7 @@ export class Handle implements Looking {
   #sending: Sending | undefined
   #replacedAt = Number.NEGATIVE_INFINITY
 
-  constructor(house: HandleHouse, name: string) {
+  constructor(house: HandleContext, name: string) {
     this.#house = house
     this.name = name
     this.topic = `push/${name}`

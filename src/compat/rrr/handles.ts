@@ -1,9 +1,9 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { RrrConfig } from '../../config/compat.js'
 import type { Journal } from '../../journal/journal.js'
-import { SharedLooks } from './batched-scan.js'
-import { Handle, type HandleHouse } from './handle.js'
-import { RecentPlace } from './recent-position.js'
+import { BatchedScan } from './batched-scan.js'
+import { Handle, type HandleContext } from './handle.js'
+import { RecentPosition } from './recent-position.js'
 
 export interface HandlesOptions {
   readonly journal: Journal
@@ -18,7 +18,7 @@ export interface HandlesOptions {
  */
 export class Handles {
   readonly #options: HandlesOptions
-  readonly #house: HandleHouse
+  readonly #house: HandleContext
   /** Those that were used last are the last. */
   readonly #all = new Map<string, Handle>()
   /** The same, by the user or address that asked last. */
@@ -28,8 +28,8 @@ export class Handles {
   constructor(options: HandlesOptions) {
     const { journal, config, now = Date.now } = options
     this.#options = options
-    const recent = new RecentPlace({ journal, maxAge: config.maxAge, now })
-    this.#house = { journal, config, recent, near: new SharedLooks(journal), far: new SharedLooks(journal), now }
+    const recent = new RecentPosition({ journal, maxAge: config.maxAge, now })
+    this.#house = { journal, config, recent, near: new BatchedScan(journal), far: new BatchedScan(journal), now }
   }
 
   get size(): number {
@@ -91,7 +91,7 @@ export class Handles {
     let largest: ReadonlySet<Handle> = new Set()
     for (const own of this.#byAccount.values()) if (own.size > largest.size) largest = own
     const oldest = firstUnused(largest) ?? firstUnused(this.#all.values())
-    if (oldest === undefined) throw new Ending('too-many-connections')
+    if (oldest === undefined) throw new GatewayError('too-many-connections')
     this.#drop(oldest)
   }
 

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { isUserName } from '../../base/identity.js'
 import type { RrrConfig } from '../../config/compat.js'
 import { readQuery } from '../../http/parameters.js'
@@ -11,12 +11,12 @@ import { deviceOf } from '../../transports/device.js'
 import { OpenPolls } from '../../transports/poll/open-polls.js'
 import { publisherName } from '../../transports/publish-pace.js'
 import { answerOf } from '../../transports/stream-writer.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 import { HandleRequest } from './handle-request.js'
 import { Handles } from './handles.js'
 import { answerBody, nothing } from './response.js'
 
-export interface RrrOptions extends DeliveryOptions {
+export interface RrrOptions extends TransportContext {
   readonly config: RrrConfig
   /** Milliseconds since 1970; the computer's clock when left out. */
   readonly now?: () => number
@@ -129,7 +129,7 @@ function addConstraint(app: FastifyInstance): void {
 /** What is wrong is said to programs; RRR itself says nothing. */
 function refuseWithProblems(scope: FastifyInstance, { metrics, log }: RrrOptions): void {
   scope.setErrorHandler((error, request, reply) => {
-    if (!(error instanceof Ending)) throw error
+    if (!(error instanceof GatewayError)) throw error
     const { reason, httpStatus: status, text: detail, level, cause, retryAfter } = error
     metrics.refused(reason)
     log[level]({ path: request.routeOptions.url, reason, status, err: cause }, detail)

@@ -4,7 +4,7 @@ import type { Journal } from '../../journal/journal.js'
 /** How long a place that was found is good, as a part of the age. */
 const goodFor = 1 / 60
 
-export interface RecentPlaceOptions {
+export interface RecentPositionOptions {
   readonly journal: Journal
   /** In milliseconds. */
   readonly maxAge: number
@@ -16,13 +16,13 @@ export interface RecentPlaceOptions {
  * Finds the place in a journal after which all is younger than an age; what is a little older may come with it. Looked for
  * once in a while, by halves, whoever asks how often.
  */
-export class RecentPlace {
-  readonly #options: RecentPlaceOptions
+export class RecentPosition {
+  readonly #options: RecentPositionOptions
   #place = 0
   #foundAt = Number.NEGATIVE_INFINITY
   #finding: Promise<number> | undefined
 
-  constructor(options: RecentPlaceOptions) {
+  constructor(options: RecentPositionOptions) {
     this.#options = options
   }
 

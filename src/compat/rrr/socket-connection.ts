@@ -1,21 +1,21 @@
 import { networkOf } from '../../access/limits.js'
 import { type Rate, TokenBucket } from '../../access/rate-limits.js'
 import type { ConnectionLog } from '../../base/connection-log.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
-import type { CloseReason, Gap, Sink } from '../../hub/event-sink.js'
+import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { Subscription } from '../../hub/hub.js'
 import { sizeOf } from '../../journal/journal.js'
-import type { Attendance } from '../../presence/presence.js'
+import type { PresenceHandle } from '../../presence/presence.js'
 import { deviceOf } from '../../transports/device.js'
 import type { Beating, Heartbeats } from '../../transports/heartbeats.js'
 import { hubEnding } from '../../transports/hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../../transports/live-connections.js'
 import { anonymousWait, type PublishingCaller, publisherName, spendAnonymous } from '../../transports/publish-pace.js'
 import { SocketInbox } from '../../transports/socket/socket-inbox.js'
-import type { SocketWire, WireListener } from '../../transports/socket/socket-writer.js'
+import type { SocketWriter, SocketWriterListener } from '../../transports/socket/socket-writer.js'
 import type { OpenSocket } from '../../transports/socket/web-sockets.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
+import type { TransportContext } from '../../transports/transport-context.js'
 import { recordEncoder, recordsIn, type SocketRecord } from './socket-records.js'
 import { topicRoot } from './socket-topic.js'
 
@@ -23,7 +23,7 @@ import { topicRoot } from './socket-topic.js'
 const maxUnderWay = 1024 ** 2
 
 /** What all of RRR's WebSockets share. */
-export interface RrrSocketHouse extends DeliveryOptions {
+export interface RrrSocketContext extends TransportContext {
   /** Has those that were silent for a while asked whether they are there. */
   readonly pings: Heartbeats
   /** Messages that one connection may publish; `undefined` for any number. */
@@ -46,14 +46,14 @@ export interface RrrSocketOrder {
  * anybody else publishes below `httpserver/websocket/<connection>/` is sent to it. It ends when its client goes or is silent
  * for two pings' time, when something that it said could not be published, or as any other push connection.
  */
-export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, WireListener, OpenSocket {
+export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents, SocketWriterListener, OpenSocket {
   wroteAt = 0
-  readonly #house: RrrSocketHouse
-  readonly #wire: SocketWire
+  readonly #house: RrrSocketContext
+  readonly #wire: SocketWriter
   readonly #log: ConnectionLog
   readonly #topic: string
   readonly #connection: LiveConnection
-  readonly #attendance: Attendance
+  readonly #attendance: PresenceHandle
   readonly #subscription: Subscription
   readonly #bucket: TokenBucket | undefined
   readonly #caller: PublishingCaller
@@ -70,9 +70,9 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
    * @throws {Ending} `shutting-down`
    */
   constructor(
-    house: RrrSocketHouse,
+    house: RrrSocketContext,
     { identity, address, topic, log }: RrrSocketOrder,
-    makeWire: (listener: WireListener) => SocketWire,
+    makeWire: (listener: SocketWriterListener) => SocketWriter,
   ) {
     const { push, connections, pings, binary, publishes } = house
     this.#house = house
@@ -136,7 +136,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
 
   received(message: string | Buffer): void {
     if (this.#closed) return
-    if (typeof message !== 'string' && !this.#house.binary) return this.end(new Ending('binary-frame'))
+    if (typeof message !== 'string' && !this.#house.binary) return this.end(new GatewayError('binary-frame'))
     const payload = Buffer.from(message)
     this.#inbox.push(payload, payload.length)
   }
@@ -156,19 +156,19 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
     this.#inbox.goOn()
   }
 
-  over(ending: Ending): void {
+  over(ending: GatewayError): void {
     this.end(ending)
   }
 
   beat(): void {
     // Its pong would not be read.
     if (this.#wire.isPaused && !this.#wire.isFull) return
-    if (this.#isAsked) return this.end(new Ending('ping-timeout'))
+    if (this.#isAsked) return this.end(new GatewayError('ping-timeout'))
     this.#isAsked = true
     this.#wire.ping()
   }
 
-  end(ending: Ending): void {
+  end(ending: GatewayError): void {
     if (this.#closed) return
     this.#closed = true
     const { pings, metrics } = this.#house
@@ -222,7 +222,7 @@ export class RrrSocketConnection implements Sink, Beating, ConnectionEvents, Wir
           if (!event) this.#own = this.#own.filter(own => own !== payload)
         },
         // What a client said must not get lost without a word: it comes back, and says it again.
-        error => this.end(Ending.from(error)),
+        error => this.end(GatewayError.from(error)),
       )
   }
 }

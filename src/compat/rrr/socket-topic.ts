@@ -1,4 +1,4 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { pathOf } from '../../http/request-target.js'
 import { isTopicName, type TopicBounds } from '../../topics/rule-filters.js'
 import type { TopicPredicate } from '../../topics/topic-predicate.js'
@@ -33,14 +33,14 @@ export function topicOf(url: string | undefined, { prefix, bounds, isOpen }: Soc
   const path = pathOf(url)
   const topic = decode(path.slice(prefix === '/' ? 1 : prefix.length + 1))
   if (topic === undefined || topic === '') {
-    throw new Ending('invalid-parameter', {
+    throw new GatewayError('invalid-parameter', {
       hint: `the path must have a topic, as in ${prefix.replace(/\/$/, '')}/news`,
     })
   }
   if (!isTopicName(`${topicRoot}${anyName}/${topic}`, bounds)) {
-    throw new Ending('invalid-parameter', { hint: 'the path must be the name of a topic, without + and #' })
+    throw new GatewayError('invalid-parameter', { hint: 'the path must be the name of a topic, without + and #' })
   }
-  if (!isOpen(topic)) throw new Ending('unknown-path')
+  if (!isOpen(topic)) throw new GatewayError('unknown-path')
   return topic
 }
 

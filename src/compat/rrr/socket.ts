@@ -1,16 +1,16 @@
 import type { IncomingMessage } from 'node:http'
 import type { Rate } from '../../access/rate-limits.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { anonymous } from '../../base/identity.js'
 import type { RrrConfig } from '../../config/compat.js'
 import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
 import type { TopicBounds } from '../../topics/rule-filters.js'
 import { topicPredicate } from '../../topics/topic-predicate.js'
 import { Heartbeats } from '../../transports/heartbeats.js'
-import { SocketWire } from '../../transports/socket/socket-writer.js'
+import { SocketWriter } from '../../transports/socket/socket-writer.js'
 import { offeredBy, WebSockets } from '../../transports/socket/web-sockets.js'
-import type { DeliveryOptions } from '../../transports/transport-context.js'
-import { RrrSocketConnection, type RrrSocketHouse } from './socket-connection.js'
+import type { TransportContext } from '../../transports/transport-context.js'
+import { RrrSocketConnection, type RrrSocketContext } from './socket-connection.js'
 import { isBelow, type SocketTopics, topicOf } from './socket-topic.js'
 
 /** Milliseconds of silence after which a client is asked whether it is there, and as long again until it is taken for gone. */
@@ -19,7 +19,7 @@ const defaultPingInterval = 5000
 /** The largest message, in bytes. */
 const largest = 16 * 1024 ** 2
 
-export interface RrrSocketOptions extends DeliveryOptions {
+export interface RrrSocketOptions extends TransportContext {
   readonly config: RrrConfig
   /** How large topics may be. */
   readonly topic: TopicBounds
@@ -54,15 +54,15 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
   const { config, topic: bounds, packetSize = Number.POSITIVE_INFINITY, publishes, closeTimeout } = options
   const { prefix, binary } = config
   const pings = new Heartbeats(options.pingInterval ?? defaultPingInterval)
-  const house: RrrSocketHouse = { ...options, pings, publishes, binary }
+  const house: RrrSocketContext = { ...options, pings, publishes, binary }
   const topics: SocketTopics = { prefix, bounds, isOpen: topicPredicate(config.websocketTopicFilters) }
   // The head of a packet is less than 16 bytes; and 0 would be no bound.
   const sockets = new WebSockets({ maxPayload: Math.max(1, Math.min(largest, packetSize - bounds.length - 16)) })
 
   const check = (request: IncomingMessage): void => {
     // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
-    if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
-    if (offeredBy(request).length > 0) throw new Ending('unsupported-subprotocol', { hint: 'offer none' })
+    if (request.headers['sec-websocket-version'] !== '13') throw new GatewayError('unsupported-version')
+    if (offeredBy(request).length > 0) throw new GatewayError('unsupported-subprotocol', { hint: 'offer none' })
     topicOf(request.url, topics)
   }
   const accept = (upgrade: Upgrade): void => {
@@ -74,7 +74,7 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
     sockets.accept(upgrade, (webSocket, connection) => {
       const held = budget.open({ address, user: identity.user })
       const wire = { webSocket, connection, held, messageTimeout, closeTimeout }
-      return new RrrSocketConnection(house, order, listener => new SocketWire(wire, listener))
+      return new RrrSocketConnection(house, order, listener => new SocketWriter(wire, listener))
     })
   }
   return {

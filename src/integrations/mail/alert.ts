@@ -2,7 +2,7 @@ import { parsePayload } from '../../base/json-bounds.js'
 import type { Event } from '../../journal/event.js'
 
 /** Something that a mail may be about. */
-export interface Occurrence {
+export interface Alert {
   /** The event's; empty for what is no message. */
   readonly id: string
   /** Empty for what is no message. */
@@ -21,7 +21,7 @@ const maxShown = 16_384
 const maxParsed = 1024 ** 2
 
 /** What a mail says of an event. */
-export function occurrenceOf({ id, topic, time, payload }: Event): Occurrence {
+export function occurrenceOf({ id, topic, time, payload }: Event): Alert {
   const isCut = payload.length > maxShown
   const whole = textOf(isCut ? payload.subarray(0, wholeCharacters(payload, maxShown)) : payload)
   const text =

@@ -1,5 +1,5 @@
 import type { Clock } from '../../storage/clock.js'
-import type { Occurrence } from './alert.js'
+import type { Alert } from './alert.js'
 
 /** What may happen to the broker. */
 export type BrokerEvent = 'broker-away' | 'broker-back'
@@ -7,7 +7,7 @@ export type BrokerEvent = 'broker-away' | 'broker-back'
 export interface BrokerWatchOptions {
   /** Whether push has its session with the broker. */
   readonly isConnected: () => boolean
-  readonly onEvent: (event: BrokerEvent, occurrence: Occurrence) => void
+  readonly onEvent: (event: BrokerEvent, occurrence: Alert) => void
   readonly clock: Clock
 }
 

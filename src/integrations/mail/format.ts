@@ -1,25 +1,25 @@
-import { memberOf, type Occurrence, shown } from './alert.js'
+import { type Alert, memberOf, shown } from './alert.js'
 
 /** What is said where a rule does not say it. */
-export interface Wording {
+export interface AlertFormat {
   readonly subject: string
   readonly text: string
 }
 
 /** What fits an occurrence: as crashmail says it for a process of supervisord, and in general. */
-export function wordingOf(occurrence: Occurrence): Wording {
+export function wordingOf(occurrence: Alert): AlertFormat {
   return (
     brokerWording(occurrence) ?? processWording(occurrence) ?? receiptWording(occurrence) ?? messageWording(occurrence)
   )
 }
 
-function brokerWording({ topic, json, text }: Occurrence): Wording | undefined {
+function brokerWording({ topic, json, text }: Alert): AlertFormat | undefined {
   const event = textAt(json, 'event')
   if (topic !== '' || event === undefined) return undefined
   return { subject: event === 'broker-away' ? 'The broker is away' : 'The broker is back', text }
 }
 
-function processWording({ json, time }: Occurrence): Wording | undefined {
+function processWording({ json, time }: Alert): AlertFormat | undefined {
   const name = textAt(json, 'processname')
   const state = textAt(json, 'state')
   if (name === undefined || state === undefined || !textAt(json, 'eventname')?.startsWith('PROCESS_STATE_'))
@@ -37,7 +37,7 @@ function processWording({ json, time }: Occurrence): Wording | undefined {
   return { subject: `${name} is ${state} at ${at}`, text: `${which} is ${state}${details}` }
 }
 
-function receiptWording({ topic, json }: Occurrence): Wording | undefined {
+function receiptWording({ topic, json }: Alert): AlertFormat | undefined {
   const devices = memberOf(json, ['devices'])
   if (!topic.startsWith('receipts/') || memberOf(json, ['type']) !== 'missed' || !Array.isArray(devices))
     return undefined
@@ -51,7 +51,7 @@ function receiptWording({ topic, json }: Occurrence): Wording | undefined {
   return { subject: `${count} missing for ${about}`, text: text.join('\n') }
 }
 
-function messageWording({ topic, text }: Occurrence): Wording {
+function messageWording({ topic, text }: Alert): AlertFormat {
   return { subject: `Message on ${topic}`, text }
 }
 

@@ -1,5 +1,5 @@
 import type { Logger } from '../../base/log.js'
-import type { CloseReason, Encoder, Sink } from '../../hub/event-sink.js'
+import type { CloseReason, Encoder, EventSink } from '../../hub/event-sink.js'
 import type { Hub, Subscription } from '../../hub/hub.js'
 import type { Event } from '../../journal/event.js'
 import type { Clock } from '../../storage/clock.js'
@@ -28,7 +28,7 @@ const retryDelay = 1000
  * Listens through the hub, one portion at a time: the hub keeps what comes while one is being taken, and what it cannot
  * keep is read from the journal afterwards.
  */
-export class Listener<T> implements Sink {
+export class Listener<T> implements EventSink {
   readonly #options: ListenerOptions<T>
   readonly #encode: Encoder
   #subscription: Subscription | undefined

@@ -60,7 +60,7 @@ const none: RuleState = { more: 0, first: 0, sent: [] }
  * What is known of mails to be sent, in memory, and in a store as soon as anybody counts on it. Calls come one after
  * the other; one that rejects has changed nothing.
  */
-export class NotifyBook {
+export class MailQueue {
   /** What rules have found since the start, and of that, what a mail has only the number of. */
   readonly counters = { collected: 0, dropped: 0 }
   readonly #store: ReceiptStore
@@ -78,8 +78,8 @@ export class NotifyBook {
   }
 
   /** Reads a store. */
-  static async open(store: ReceiptStore, log: Logger): Promise<NotifyBook> {
-    const book = new NotifyBook(store, log)
+  static async open(store: ReceiptStore, log: Logger): Promise<MailQueue> {
+    const book = new MailQueue(store, log)
     book.#cursor = await store.get('cursor')
     for await (const [key, value] of allOf(store, 'rule/')) {
       book.#ruleOf(key.slice('rule/'.length)).state = JSON.parse(value)

@@ -8,12 +8,12 @@ import { formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { ReceiptStore } from '../../receipts/store.js'
 import { type Clock, systemClock } from '../../storage/clock.js'
-import { type Occurrence, occurrenceOf } from './alert.js'
+import { type Alert, occurrenceOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
 import { letterOf } from './compose-mail.js'
 import { Listener } from './listener.js'
 import { openMailer } from './mail.js'
-import { type FoundEntry, NotifyBook, type QueuedMail } from './mail-queue.js'
+import { type FoundEntry, MailQueue, type QueuedMail } from './mail-queue.js'
 import { compileRules, type Rule } from './rules.js'
 import { nextMailAt } from './schedule.js'
 import { Sender } from './sender.js'
@@ -62,7 +62,7 @@ export async function openNotify(options: NotifyOptions): Promise<Notify> {
   const mailer = await openMailer(config.mail, cwd, { clock, sendmailTime })
   const store = await openStore(data, log)
   try {
-    const book = await NotifyBook.open(store, log)
+    const book = await MailQueue.open(store, log)
     return new MailNotify(options, store, book, mailer)
   } catch (error) {
     mailer.close()
@@ -84,7 +84,7 @@ class MailNotify implements Notify {
   readonly #options: NotifyOptions
   readonly #clock: Clock
   readonly #store: ReceiptStore
-  readonly #book: NotifyBook
+  readonly #book: MailQueue
   readonly #rules: readonly Rule[]
   readonly #sender: Sender
   readonly #listener: Listener<FoundEntry> | undefined
@@ -98,7 +98,7 @@ class MailNotify implements Notify {
   constructor(
     options: NotifyOptions,
     store: ReceiptStore,
-    book: NotifyBook,
+    book: MailQueue,
     mailer: Awaited<ReturnType<typeof openMailer>>,
   ) {
     const { config, hub, journal, isConnected, clock = systemClock, log } = options
@@ -132,7 +132,7 @@ class MailNotify implements Notify {
     }
     const watched = config.rules.some(({ events }) => events.length > 0)
     if (watched) {
-      const onEvent = (event: BrokerEvent, occurrence: Occurrence): void => this.#takeEvent(event, occurrence)
+      const onEvent = (event: BrokerEvent, occurrence: Alert): void => this.#takeEvent(event, occurrence)
       this.#watch = new BrokerWatch({ isConnected, onEvent, clock })
     }
     this.#postSoon()
@@ -155,14 +155,14 @@ class MailNotify implements Notify {
     this.#postSoon()
   }
 
-  #entries(occurrence: Occurrence, isAbout: (rule: Rule) => boolean): FoundEntry[] {
+  #entries(occurrence: Alert, isAbout: (rule: Rule) => boolean): FoundEntry[] {
     return this.#rules.flatMap(rule => {
       const entry = isAbout(rule) ? rule.entryOf(occurrence) : undefined
       return entry ? [{ rule: rule.name, entry }] : []
     })
   }
 
-  #takeEvent(event: BrokerEvent, occurrence: Occurrence): void {
+  #takeEvent(event: BrokerEvent, occurrence: Alert): void {
     const found = this.#entries(occurrence, rule => rule.config.events.includes(event))
     this.#inTurn(() => this.#book.take(found, undefined, this.#clock.now())).then(
       () => this.#postSoon(),

@@ -1,7 +1,7 @@
 import { type RuleConfig, ruleName } from '../../config/notify.js'
 import { parseTemplate, type TemplateName, type TemplatePart } from '../../config/templates.js'
 import { type TopicPredicate, topicPredicate } from '../../topics/topic-predicate.js'
-import { memberOf, type Occurrence, shown } from './alert.js'
+import { type Alert, memberOf, shown } from './alert.js'
 import { whenOf, wordingOf } from './format.js'
 
 /** What a mail says of one occurrence. */
@@ -19,7 +19,7 @@ export interface Rule {
   readonly config: RuleConfig
   readonly wantsTopic: TopicPredicate
   /** What a mail says of an occurrence; `undefined` where the rule is not about it. */
-  entryOf(occurrence: Occurrence): Entry | undefined
+  entryOf(occurrence: Alert): Entry | undefined
 }
 
 /** Characters of a subject, and of what a mail says of one occurrence. */
@@ -69,7 +69,7 @@ function processPredicate(processes: readonly string[] | undefined): (json: unkn
   }
 }
 
-function fill(parts: readonly TemplatePart[], occurrence: Occurrence, rule: string): string {
+function fill(parts: readonly TemplatePart[], occurrence: Alert, rule: string): string {
   const values: Record<TemplateName, () => string> = {
     topic: () => occurrence.topic,
     payload: () => occurrence.text,

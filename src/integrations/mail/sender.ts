@@ -2,12 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../base/log.js'
 import type { Clock } from '../../storage/clock.js'
 import { MailError, type Mailer } from './mail.js'
-import type { NotifyBook, QueuedMail } from './mail-queue.js'
+import type { MailQueue, QueuedMail } from './mail-queue.js'
 import { isDue, retryDelay } from './schedule.js'
 
 /** What a sender needs. */
 export interface SenderOptions {
-  readonly book: NotifyBook
+  readonly book: MailQueue
   readonly mailer: Mailer
   /** How long a mail is tried, in milliseconds. */
   readonly giveUpAfter: number

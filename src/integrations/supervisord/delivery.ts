@@ -1,8 +1,8 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
 import type { Connection } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
-import { Link } from '../../mqtt/reconnecting-connection.js'
+import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
 
 /** What deliveries need. */
 export interface DeliveryOptions {
@@ -18,7 +18,7 @@ export interface DeliveryOptions {
 /** Hands messages to the broker, over a connection that is kept. */
 export class Delivery {
   readonly #options: DeliveryOptions
-  readonly #link: Link
+  readonly #link: ReconnectingConnection
   readonly #closing = new AbortController()
   readonly #waiting = new Set<() => void>()
   /** Why the broker is away, as it was last said. */
@@ -26,7 +26,7 @@ export class Delivery {
 
   constructor(options: DeliveryOptions) {
     this.#options = options
-    this.#link = new Link({
+    this.#link = new ReconnectingConnection({
       connect: options.connect,
       onUp: () => this.#onUp(),
       onDown: reason => this.#onDown(reason),
@@ -58,11 +58,11 @@ export class Delivery {
       try {
         for (const message of messages) connection.requireTakes(message)
         // What is published with QoS 0 may get lost, and nobody would know.
-        if (!connection.acknowledges) throw new Ending('topic-refused', { hint: 'the broker takes QoS 0 alone' })
+        if (!connection.acknowledges) throw new GatewayError('topic-refused', { hint: 'the broker takes QoS 0 alone' })
         await Promise.all(messages.map(message => connection.publish(message)))
         return true
       } catch (error) {
-        if (!(error instanceof Ending)) continue
+        if (!(error instanceof GatewayError)) continue
         this.#options.log.error({ err: error, topic: messages.at(-1)?.topic }, 'the broker refuses the message')
         return overdue
       }
@@ -91,7 +91,7 @@ export class Delivery {
 
   #onDown(reason: unknown): void {
     // An Ending is what a client would be told; its cause says which broker, and why.
-    const told = reason instanceof Ending ? (reason.cause ?? reason) : reason
+    const told = reason instanceof GatewayError ? (reason.cause ?? reason) : reason
     const text = told instanceof Error ? told.message : String(told)
     if (text !== this.#away) this.#options.log.warn(`the broker is away: ${text}`)
     this.#away = text

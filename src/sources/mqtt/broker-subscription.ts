@@ -1,53 +1,53 @@
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../base/log.js'
-import { hole } from '../../journal/event.js'
+import { gapMarker } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { Connection } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
 import { messageOf } from '../../mqtt/message-of.js'
-import type { Dialect } from '../../mqtt/protocol-profile.js'
-import { Scribe } from '../journal-writer.js'
+import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
+import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import { caughtUp } from './caught-up.js'
 import { Deliveries } from './deliveries.js'
-import type { Echoes } from './pending-publishes.js'
-import { KnownState } from './retained-deduplicator.js'
-import { StateCheck } from './retained-reconciler.js'
+import type { PendingPublishes } from './pending-publishes.js'
+import { RetainedDeduplicator } from './retained-deduplicator.js'
+import { RetainedReconciler } from './retained-reconciler.js'
 
 /** What a reader needs. */
-export interface ReaderOptions {
+export interface BrokerSubscriptionOptions {
   readonly journal: Journal
   readonly clientId: string
   readonly topics: readonly string[]
-  readonly echoes: Echoes
+  readonly echoes: PendingPublishes
   readonly remembered: RememberedSubscriptions
   /** Makes a connection that is not the session's; its messages tell what the broker retains, and what it does not. */
-  readonly openProbe: (dialect: Dialect, onMessage: OnMessage) => Promise<Connection>
+  readonly openProbe: (dialect: ProtocolProfile, onMessage: OnMessage) => Promise<Connection>
   readonly log: Logger
 }
 
 type OnMessage = (packet: IPublishPacket) => void
 
 /** Brings what the broker sends to the journal, over one connection after the other. */
-export class Reader {
-  readonly #options: ReaderOptions
-  readonly #scribe: Scribe
+export class BrokerSubscription {
+  readonly #options: BrokerSubscriptionOptions
+  readonly #scribe: JournalWriter
   readonly #deliveries = new Deliveries()
   #connection: Connection | undefined
   /** Whether it ever was subscribed. */
   #wasSubscribed = false
-  #known: KnownState | undefined
-  #check: StateCheck | undefined
+  #known: RetainedDeduplicator | undefined
+  #check: RetainedReconciler | undefined
   #pressed = false
   #stopped = false
   /** Messages that came over the connection. */
   #received = 0
   #onDrained: (() => void) | undefined
 
-  constructor(options: ReaderOptions) {
+  constructor(options: BrokerSubscriptionOptions) {
     this.#options = options
     const { journal, log } = options
-    this.#scribe = new Scribe({
+    this.#scribe = new JournalWriter({
       journal,
       log,
       onPressure: isHigh => this.#onPressure(isHigh),
@@ -127,7 +127,7 @@ export class Reader {
     // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#known = known
     const missed = !hasAll && this.#hasMissed(connection)
-    if (missed) this.#scribe.write(hole, 'now', ignore)
+    if (missed) this.#scribe.write(gapMarker, 'now', ignore)
     const refused = await connection.subscribe(topics, 1, tellsState)
     if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
     known?.open()
@@ -145,9 +145,9 @@ export class Reader {
     return !sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
   }
 
-  async #knownState(): Promise<KnownState | undefined> {
+  async #knownState(): Promise<RetainedDeduplicator | undefined> {
     const { journal, topics, log } = this.#options
-    return KnownState.read(journal, topics).catch(error => {
+    return RetainedDeduplicator.read(journal, topics).catch(error => {
       log.warn({ err: error }, 'the journal cannot tell what is retained; all of it becomes events once more')
       return undefined
     })
@@ -156,7 +156,7 @@ export class Reader {
   /** Has what was published while nobody read, and made a state that the broker kept, become events. */
   async #compareState(connection: Connection): Promise<void> {
     const { journal, topics, openProbe, log } = this.#options
-    const check = new StateCheck({
+    const check = new RetainedReconciler({
       ...{ journal, topics, reading: connection },
       open: onMessage => openProbe(connection.dialect, onMessage),
       onMissed: message => this.#scribe.write(message, 'now', ignore),

@@ -1,4 +1,4 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 
 /** For how long a size is refused, and suspected, in milliseconds. */
 const memory = 600_000
@@ -10,7 +10,7 @@ const memory = 600_000
  * It is taken for so where a connection was lost twice, each time with a message on its way that was larger than any that
  * ever came through. Then what is as large is refused.
  */
-export class SizeSuspicion {
+export class LearnedSizeLimit {
   readonly #now: () => number
   /** The largest that came through, in bytes. */
   #largest = 0
@@ -40,18 +40,20 @@ export class SizeSuspicion {
    * @param size of the largest message that was on its way, and has not come through
    * @returns what to answer to whoever published it; `undefined` where it can hardly have been the reason
    */
-  lost(size: number): Ending | undefined {
+  lost(size: number): GatewayError | undefined {
     if (size <= this.#largest) return undefined
     const isAgain = this.#now() < this.#until
     this.#isCertain = isAgain
     this.#suspect = isAgain ? Math.min(this.#suspect, size) : size
     this.#until = this.#now() + memory
     if (isAgain) return this.#refusal()
-    return new Ending('publish-timeout', { hint: 'the broker ended the connection; perhaps it is too large for it' })
+    return new GatewayError('publish-timeout', {
+      hint: 'the broker ended the connection; perhaps it is too large for it',
+    })
   }
 
-  #refusal(): Ending {
-    return new Ending('body-too-large', {
+  #refusal(): GatewayError {
+    return new GatewayError('body-too-large', {
       hint: `the broker has ended connections for messages of ${this.#suspect} bytes`,
     })
   }

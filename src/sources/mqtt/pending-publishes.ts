@@ -1,4 +1,4 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Event } from '../../journal/event.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { Message } from '../../mqtt/message.js'
@@ -6,7 +6,7 @@ import { PublishQuota, type PublishQuotaOptions } from '../publish-quota.js'
 import type { PublishOptions } from '../publisher.js'
 
 /** Bounds of the publications that are under way. */
-export interface EchoesOptions extends PublishQuotaOptions {
+export interface PendingPublishesOptions extends PublishQuotaOptions {
   /** How long one may take to come back, in milliseconds. */
   readonly timeout: number
   /** Those that are waited for beyond that, and their bytes; the oldest are given up. */
@@ -15,7 +15,7 @@ export interface EchoesOptions extends PublishQuotaOptions {
 }
 
 /** A publication that is under way. */
-export interface Echo {
+export interface PendingPublish {
   readonly message: Message
   /** Its event, when it has come back and is in the journal. */
   readonly event: Promise<Event>
@@ -26,7 +26,7 @@ export interface Echo {
 }
 
 /** What is under way, as its keeper sees it. */
-interface Awaited extends Echo {
+interface Awaited extends PendingPublish {
   /** Whoever published it. */
   readonly by: string | undefined
   readonly size: number
@@ -43,8 +43,8 @@ interface Awaited extends Echo {
  * MQTT 3.1.1 has nothing by which to know a message again, and so the first with the same topic, payload and RETAIN is
  * taken for it. Where others publish the very same at the same time, theirs may be; nobody can tell the two apart.
  */
-export class Echoes {
-  readonly #options: EchoesOptions
+export class PendingPublishes {
+  readonly #options: PendingPublishesOptions
   readonly #byTopic = new Map<string, Awaited[]>()
   readonly #quota: PublishQuota
   /** Those whose time is over, and that somebody waits for all the same; the oldest first. */
@@ -52,7 +52,7 @@ export class Echoes {
   #lateBytes = 0
   readonly #onIdle: (() => void)[] = []
 
-  constructor(options: EchoesOptions) {
+  constructor(options: PendingPublishesOptions) {
     this.#options = options
     this.#quota = new PublishQuota(options)
   }
@@ -63,7 +63,7 @@ export class Echoes {
    * @throws {Ending} `publishing-too-fast` when too many of theirs are under way, `broker-away` when too many of all are, so that the
    *   broker can be said to be stuck
    */
-  expect(message: Message, { patience = 0, by }: PublishOptions = {}): Echo {
+  expect(message: Message, { patience = 0, by }: PublishOptions = {}): PendingPublish {
     const { timeout } = this.#options
     const size = sizeOf(message)
     this.#quota.take(by, size)
@@ -107,7 +107,7 @@ export class Echoes {
    *
    * @param retainKnown whether `message` tells if it was published with RETAIN
    */
-  take(message: Message, retainKnown: boolean): Echo | undefined {
+  take(message: Message, retainKnown: boolean): PendingPublish | undefined {
     const mayBe = ({ message: { payload, retain } }: Awaited): boolean =>
       (!retainKnown || retain === message.retain) && payload.equals(message.payload)
     const echoes = this.#byTopic.get(message.topic)
@@ -127,7 +127,7 @@ export class Echoes {
   }
 
   /** The one with the most bytes. */
-  largest(): Echo | undefined {
+  largest(): PendingPublish | undefined {
     let largest: Awaited | undefined
     for (const echoes of this.#byTopic.values()) {
       for (const echo of echoes) if (!largest || echo.size > largest.size) largest = echo
@@ -143,20 +143,20 @@ export class Echoes {
   /** Somebody with patience goes on waiting, in a place of their own: what may never come keeps nobody from publishing. */
   #overdue(echo: Awaited): void {
     if (echo.patience === 0) {
-      echo.fail(new Ending('publish-timeout'))
+      echo.fail(new GatewayError('publish-timeout'))
       return
     }
     this.#release(echo)
     this.#late.add(echo)
     this.#lateBytes += echo.size
     echo.timer = setTimeout(() => {
-      if (!echo.isBack) echo.fail(new Ending('publish-timeout'))
+      if (!echo.isBack) echo.fail(new GatewayError('publish-timeout'))
     }, echo.patience).unref()
     const { maxLate, maxLateBytes } = this.#options
     for (const oldest of this.#late) {
       if (this.#late.size <= maxLate && this.#lateBytes <= maxLateBytes) break
       // What has come back will be in the journal, and there is no more of it than reading takes at once.
-      if (!oldest.isBack) oldest.fail(new Ending('publish-timeout'))
+      if (!oldest.isBack) oldest.fail(new GatewayError('publish-timeout'))
     }
   }
 

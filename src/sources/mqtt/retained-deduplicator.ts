@@ -22,7 +22,7 @@ const mostNew = 100_000
  * A message with RETAIN may as well be live. Each topic is looked at once for each filter that matches it, as brokers send
  * it for each, and only until no more come: so what passes for state although it is news says again what was said before.
  */
-export class KnownState {
+export class RetainedDeduplicator {
   readonly #filters: readonly ((topic: string) => boolean)[]
   /** The state of each topic, and how many times it is yet to come. */
   readonly #states = new Map<string, { readonly digest: string | undefined; readonly left: number }>()
@@ -38,8 +38,11 @@ export class KnownState {
   }
 
   /** Reads them. */
-  static async read(journal: Pick<Journal, 'retained' | 'head'>, topics: readonly string[]): Promise<KnownState> {
-    return new KnownState(await readDigests(journal, topics), topics)
+  static async read(
+    journal: Pick<Journal, 'retained' | 'head'>,
+    topics: readonly string[],
+  ): Promise<RetainedDeduplicator> {
+    return new RetainedDeduplicator(await readDigests(journal, topics), topics)
   }
 
   /** Call when the broker has the subscription: from now on, they come. */

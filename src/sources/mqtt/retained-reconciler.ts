@@ -19,7 +19,7 @@ const namesAtOnce = 100
 const mostHeld = 16 * 1024 ** 2
 
 /** What a check needs. */
-export interface StateCheckOptions {
+export interface RetainedReconcilerOptions {
   readonly topics: readonly string[]
   readonly journal: Pick<Journal, 'retained' | 'head'>
   /** The connection over which push gets what is published. */
@@ -38,8 +38,8 @@ export interface StateCheckOptions {
  * it, and what is of QoS 0 before that; and mosquitto sends a subscription of QoS 1 no more than 1020 retained messages, and
  * drops what is published meanwhile for them.
  */
-export class StateCheck {
-  readonly #options: StateCheckOptions
+export class RetainedReconciler {
+  readonly #options: RetainedReconcilerOptions
   /** Topics with news, which are none of its business. */
   readonly #changed = new Set<string>()
   /** The states that the journal has, or is told of. */
@@ -52,7 +52,7 @@ export class StateCheck {
   #probe: Connection | undefined
   #stopped = false
 
-  constructor(options: StateCheckOptions) {
+  constructor(options: RetainedReconcilerOptions) {
     this.#options = options
   }
 

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
 import type { PushConfig } from '../../config/push.js'
 import type { Event } from '../../journal/event.js'
@@ -8,21 +8,21 @@ import { type Journal, sizeOf } from '../../journal/journal.js'
 import { ConnectionRefusal, TakenOver } from '../../mqtt/broker-responses.js'
 import { Connection, type ConnectionOptions } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
-import { type Dialect, tellingState } from '../../mqtt/protocol-profile.js'
-import { Dialects } from '../../mqtt/protocol-profiles.js'
+import { type ProtocolProfile, tellingState } from '../../mqtt/protocol-profile.js'
+import { ProtocolProfiles } from '../../mqtt/protocol-profiles.js'
 import { requirePublishable } from '../../mqtt/publishable.js'
-import { Link } from '../../mqtt/reconnecting-connection.js'
+import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { topicPredicate } from '../../topics/topic-predicate.js'
 import { type PublishOptions, usualPublishTime } from '../publisher.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import type { Source } from '../source.js'
-import { Reader } from './broker-subscription.js'
+import { BrokerSubscription } from './broker-subscription.js'
 import { openClientId, type SessionClientId } from './client-id.js'
 import { FormerSession } from './former-session.js'
-import { SizeSuspicion } from './learned-size-limit.js'
-import { Echoes } from './pending-publishes.js'
-import { Rivals } from './takeover-detector.js'
+import { LearnedSizeLimit } from './learned-size-limit.js'
+import { PendingPublishes } from './pending-publishes.js'
+import { TakeoverDetector } from './takeover-detector.js'
 
 /** What a session needs. */
 export interface SessionOptions {
@@ -91,12 +91,12 @@ class BrokerSession implements Source {
   readonly tried: Promise<void>
   readonly #options: SessionOptions
   readonly #matches: (topic: string) => boolean
-  readonly #echoes: Echoes
-  readonly #sizes = new SizeSuspicion()
-  readonly #reader: Reader
+  readonly #echoes: PendingPublishes
+  readonly #sizes = new LearnedSizeLimit()
+  readonly #reader: BrokerSubscription
   readonly #former: FormerSession | undefined
-  readonly #readLink: Link
-  readonly #writeLink: Link
+  readonly #readLink: ReconnectingConnection
+  readonly #writeLink: ReconnectingConnection
   #ready = false
   /** Why the broker is away; empty before the first attempt has failed. */
   #failure = ''
@@ -109,22 +109,22 @@ class BrokerSession implements Source {
     this.#options = options
     const { config, data, journal, log } = options
     this.#matches = topicPredicate(config.topics)
-    this.#echoes = new Echoes({
+    this.#echoes = new PendingPublishes({
       maxCount: maxUnderWay,
       maxBytes: maxUnderWayBytes,
       maxLate,
       maxLateBytes,
       timeout: options.publishTimeout ?? usualPublishTime,
     })
-    const dialects = new Dialects(log)
-    const open = async (dialect: Dialect, own: OwnOptions): Promise<Connection> => {
+    const dialects = new ProtocolProfiles(log)
+    const open = async (dialect: ProtocolProfile, own: OwnOptions): Promise<Connection> => {
       const { username, password } = config
       const stream = await options.open()
       return Connection.connect({ ...own, username, password, keepAlive, connectTimeout, stream, dialect })
     }
     const isKept = config.journal === 'level'
     const remembered = new RememberedSubscriptions(isKept ? data : undefined)
-    this.#reader = new Reader({
+    this.#reader = new BrokerSubscription({
       journal,
       clientId,
       topics: config.topics,
@@ -150,8 +150,8 @@ class BrokerSession implements Source {
         forget: forgetFormer,
       })
     }
-    const rivals = new Rivals({ clientId, log })
-    this.#readLink = new Link({
+    const rivals = new TakeoverDetector({ clientId, log })
+    this.#readLink = new ReconnectingConnection({
       connect: async () => {
         const hasAll = await this.#former?.resume()
         const connection = await this.#reader.start(
@@ -167,7 +167,7 @@ class BrokerSession implements Source {
         onChange(reason)
       },
     })
-    this.#writeLink = new Link({
+    this.#writeLink = new ReconnectingConnection({
       connect: () => connect({ clientId: `${clientId}-out`, clean: true }),
       onUp: () => onChange(),
       onDown: (reason, lasted) => {
@@ -193,7 +193,8 @@ class BrokerSession implements Source {
   async publish(message: Message, options: PublishOptions = {}): Promise<Event | undefined> {
     requirePublishable(message)
     const { connection } = this.#writeLink
-    if (!this.#ready || !connection) throw new Ending('broker-away', this.#failure ? { detail: this.#failure } : {})
+    if (!this.#ready || !connection)
+      throw new GatewayError('broker-away', this.#failure ? { detail: this.#failure } : {})
     connection.requireTakes(message)
     this.#sizes.require(sizeOf(message))
     if (!this.#matches(message.topic)) {
@@ -202,11 +203,11 @@ class BrokerSession implements Source {
       })
       return undefined
     }
-    if (this.#reader.stuck) throw new Ending('journal-unavailable')
+    if (this.#reader.stuck) throw new GatewayError('journal-unavailable')
     const echo = this.#echoes.expect(message, options)
     // A connection that is lost says nothing of what became of the message: it may be on its way here.
     connection.publish(message).catch(error => {
-      if (error instanceof Ending) echo.fail(error)
+      if (error instanceof GatewayError) echo.fail(error)
     })
     const event = await echo.event
     this.#sizes.passed(sizeOf(message))
@@ -245,7 +246,7 @@ class BrokerSession implements Source {
     await this.#readLink.close()
     this.#former?.close()
     this.#reader.close()
-    this.#echoes.close(new Ending('publish-timeout'))
+    this.#echoes.close(new GatewayError('publish-timeout'))
   }
 
   /** One line in the log for each change and each new reason, however many attempts there are. */
@@ -276,13 +277,13 @@ class BrokerSession implements Source {
 
 /** Why there is no session, with the broker's address. */
 function describeFailure(reason: Error, brokerName: string): string {
-  const text = reason instanceof Ending ? (reason.detail ?? reason.text) : reason.message
+  const text = reason instanceof GatewayError ? (reason.detail ?? reason.text) : reason.message
   const login = reason instanceof ConnectionRefusal && reason.isOfLogin ? ': see push.username and push.password' : ''
   return (text.startsWith(`${brokerName}: `) ? text : `${brokerName}: ${text}`) + login
 }
 
-function publishEnding(error: unknown): Ending {
-  return error instanceof Ending ? error : new Ending('publish-timeout', { cause: error })
+function publishEnding(error: unknown): GatewayError {
+  return error instanceof GatewayError ? error : new GatewayError('publish-timeout', { cause: error })
 }
 
 function ignore(): void {}

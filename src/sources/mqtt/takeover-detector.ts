@@ -8,7 +8,7 @@ const interval = 300_000
 const tooMany = 4
 
 /** What it takes to find out about rivals. */
-export interface RivalsOptions {
+export interface TakeoverDetectorOptions {
   readonly clientId: string
   readonly log: Pick<Logger, 'error'>
   /** In milliseconds, since any moment; the machine's when left out. */
@@ -19,13 +19,13 @@ export interface RivalsOptions {
  * Finds out that somebody else connects with the session's client id, for whom the broker ends the session each time: two
  * gateways with one `push.clientId` share its messages, and neither gets all.
  */
-export class Rivals {
-  readonly #options: RivalsOptions
+export class TakeoverDetector {
+  readonly #options: TakeoverDetectorOptions
   /** Connections in a row that ended soon. */
   #brief = 0
   #told = Number.NEGATIVE_INFINITY
 
-  constructor(options: RivalsOptions) {
+  constructor(options: TakeoverDetectorOptions) {
     this.#options = options
   }
 

@@ -1,4 +1,4 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 
 /** A poll that waits. */
 export interface OpenPoll {
@@ -14,7 +14,7 @@ export class OpenPolls {
 
   /** Answers the poll that has the place of a new one. @throws {Ending} `shutting-down` */
   makeRoom(key: string | undefined): void {
-    if (this.#closed) throw new Ending('shutting-down')
+    if (this.#closed) throw new GatewayError('shutting-down')
     if (key !== undefined) this.#byKey.get(key)?.finish()
   }
 

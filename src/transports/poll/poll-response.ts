@@ -1,14 +1,14 @@
 import { onOver } from '../../access/expiry.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Caller } from '../../http/api-gate.js'
 import { problemBody } from '../../http/problem.js'
-import type { CloseReason, Gap, Sink } from '../../hub/event-sink.js'
+import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
-import type { Attendance } from '../../presence/presence.js'
+import type { PresenceHandle } from '../../presence/presence.js'
 import { holdSubscriber } from '../hold-subscriber.js'
-import type { DeliveryOptions } from '../transport-context.js'
+import type { TransportContext } from '../transport-context.js'
 import type { OpenPoll } from './open-polls.js'
-import type { PollWire } from './poll-writer.js'
+import type { PollWriter } from './poll-writer.js'
 
 /** What is kept of an answer before it goes out in parts, in bytes. */
 const mostKept = 256 * 1024
@@ -31,7 +31,7 @@ export interface PollForm {
   readonly start: string
   end(end: PollEnd): string
   /** What is said where there can be no answer; left out for a problem (RFC 9457). */
-  readonly refusal?: (ending: Ending) => { readonly type: string; readonly body: string }
+  readonly refusal?: (ending: GatewayError) => { readonly type: string; readonly body: string }
 }
 
 /** Who polls, and for what. */
@@ -46,7 +46,7 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
    * should be told of, with each poll again. Default: true.
    */
   readonly isNamed?: boolean
-  readonly wire: PollWire
+  readonly wire: PollWriter
   /** In milliseconds; 0 for an answer as soon as it is known what there is, `Infinity` for as long as it takes. */
   readonly timeout: number
   /** After how many milliseconds of waiting a line feed shows, each time, that it is alive; left out for never. */
@@ -60,11 +60,11 @@ export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> 
  * One poll: it collects what there is, and is answered when that is all and not nothing, or with what comes next, or when
  * its time is up: its own, or that of what proved who asks.
  */
-export class PollAnswer implements Sink, OpenPoll {
-  readonly #options: DeliveryOptions
+export class PollResponse implements EventSink, OpenPoll {
+  readonly #options: TransportContext
   readonly #order: PollOrder
   readonly #subscription: Subscription
-  readonly #attendance: Attendance | undefined
+  readonly #attendance: PresenceHandle | undefined
   readonly #release: () => void
   readonly #timer: NodeJS.Timeout | undefined
   readonly #beats: NodeJS.Timeout | undefined
@@ -79,7 +79,7 @@ export class PollAnswer implements Sink, OpenPoll {
   #over = false
 
   /** @throws {Ending} as `holdSubscriber` */
-  constructor(options: DeliveryOptions, order: PollOrder) {
+  constructor(options: TransportContext, order: PollOrder) {
     const { push } = options
     const { caller, device, wire, timeout, heartbeat, filters, encode, cursor, last, limit } = order
     this.#options = options
@@ -148,7 +148,7 @@ export class PollAnswer implements Sink, OpenPoll {
 
   close(reason: CloseReason, cursor: string | undefined): void {
     if (reason === 'complete') this.finish(cursor)
-    else this.#fail(new Ending(reason === 'too-slow' ? 'client-too-slow' : reason))
+    else this.#fail(new GatewayError(reason === 'too-slow' ? 'client-too-slow' : reason))
   }
 
   /** Answers with what there is; another answer changes nothing. */
@@ -182,7 +182,7 @@ export class PollAnswer implements Sink, OpenPoll {
     for (const part of withoutComma(parts)) wire.body.write(part)
   }
 
-  #fail(ending: Ending): void {
+  #fail(ending: GatewayError): void {
     if (!this.#end()) return
     const { wire, form } = this.#order
     const { log, metrics } = this.#options
@@ -214,15 +214,15 @@ export class PollAnswer implements Sink, OpenPoll {
   }
 }
 
-function timeIsUp(poll: PollAnswer): void {
+function timeIsUp(poll: PollResponse): void {
   poll.due()
 }
 
-function isAlive(poll: PollAnswer): void {
+function isAlive(poll: PollResponse): void {
   poll.beat()
 }
 
-function asProblem({ reason, text: detail, httpStatus: status }: Ending): { type: string; body: string } {
+function asProblem({ reason, text: detail, httpStatus: status }: GatewayError): { type: string; body: string } {
   return { type: 'application/problem+json', body: JSON.stringify(problemBody({ status, detail, reason })) }
 }
 

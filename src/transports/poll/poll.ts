@@ -4,7 +4,7 @@ import type { Permissions } from '../../access/topic-rules.js'
 import { isUserName } from '../../base/identity.js'
 import type { Admission, Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
-import { KnownQueries } from '../../http/query-cache.js'
+import { QueryCache } from '../../http/query-cache.js'
 import { parseId } from '../../journal/event.js'
 import { requirePermitted } from '../authorize-subscribe.js'
 import { registerOtherMethods } from '../buffered-body-routes.js'
@@ -13,11 +13,11 @@ import { eventSchema } from '../event-schema.js'
 import { asksForScript, callbackPattern, scriptType } from '../jsonp.js'
 import type { Operation } from '../operation.js'
 import { count, longestCursor, subscribeFields } from '../subscribe-query.js'
-import type { DeliveryOptions } from '../transport-context.js'
+import type { TransportContext } from '../transport-context.js'
 import { OpenPolls } from './open-polls.js'
 import { pollEncoder, pollForm } from './poll-encoding.js'
-import { PollAnswer } from './poll-response.js'
-import { type PollWire, ReplyWire } from './poll-writer.js'
+import { PollResponse } from './poll-response.js'
+import { type PollWriter, ReplyWriter } from './poll-writer.js'
 import { RepeatedRequests, type Repetition } from './repeated-requests.js'
 
 const url = '/v1/poll'
@@ -68,9 +68,9 @@ export const pollOperations: readonly Operation[] = [
  *
  * @returns what answers the polls that wait, and refuses new ones
  */
-export function registerPoll(app: FastifyInstance, options: DeliveryOptions): { close(): void } {
+export function registerPoll(app: FastifyInstance, options: TransportContext): { close(): void } {
   const polls = new OpenPolls()
-  const queries = new KnownQueries(query, { longestCursor })
+  const queries = new QueryCache(query, { longestCursor })
   const repeated = new RepeatedRequests(options)
   const house: PollHouse = { options, polls, queries, repeated }
   app.get(url, (request, reply) => {
@@ -91,9 +91,9 @@ type PollQuery = z.output<typeof query>
 
 /** What all polls share. */
 interface PollHouse {
-  readonly options: DeliveryOptions
+  readonly options: TransportContext
   readonly polls: OpenPolls
-  readonly queries: KnownQueries<PollQuery>
+  readonly queries: QueryCache<PollQuery>
   readonly repeated: RepeatedRequests
 }
 
@@ -123,7 +123,7 @@ function poll(
     reply.hijack()
     return
   }
-  begin(house, caller, given, cursor, new ReplyWire(reply))
+  begin(house, caller, given, cursor, new ReplyWriter(reply))
   const readmit = house.options.gate.readmission(request, caller, admission)
   const ask = askAgain(house, given, readmit, caller.permissions)
   house.repeated.expect(request, reply, caller.client.address, { timeout: timeout * 1000, longestCursor, ask })
@@ -136,13 +136,13 @@ function begin(
   caller: Caller,
   given: PollQuery,
   cursor: string | undefined,
-  wire: PollWire,
+  wire: PollWriter,
 ): void {
   const { topic: filters, timeout, json, last, limit, handle, callback, device } = given
   const key = handle === undefined ? undefined : keyOf(caller, handle)
   // Before the newer one counts: who may have one connection may have one poll after the other.
   polls.makeRoom(key)
-  const made = new PollAnswer(options, {
+  const made = new PollResponse(options, {
     caller,
     filters,
     cursor,
@@ -166,7 +166,7 @@ function askAgain(
   readmit: () => Caller | Promise<Caller>,
   permissions: Permissions,
 ): Repetition['ask'] {
-  const answer = (caller: Caller, cursor: string, wire: PollWire): boolean => {
+  const answer = (caller: Caller, cursor: string, wire: PollWriter): boolean => {
     // The client may have gone while it was found out who it is.
     if (wire.body.destroyed) return true
     if (!parseId(cursor)) return false

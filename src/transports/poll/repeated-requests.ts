@@ -3,12 +3,12 @@ import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from '../../base/log.js'
 import { logRequest } from '../../http/access-line.js'
-import { type CursorPlace, cursorIn, isPlainCursor } from '../../http/cursor-position.js'
+import { type CursorPosition, cursorIn, isPlainCursor } from '../../http/cursor-position.js'
 import { newestAnswer } from '../../http/last-response.js'
 import { pathOf } from '../../http/request-target.js'
-import type { UntakenAnswers } from '../../http/unread-responses.js'
-import { type ConnectionAnswer, ConnectionWire } from '../connection-writer.js'
-import type { PollWire } from './poll-writer.js'
+import type { UnreadResponses } from '../../http/unread-responses.js'
+import { type ConnectionAnswer, ConnectionWriter } from '../connection-writer.js'
+import type { PollWriter } from './poll-writer.js'
 
 /** A longer head is read anew each time, as each connection keeps its own; a browser's has some 700 bytes. */
 const longestHead = 4096
@@ -26,7 +26,7 @@ export interface Repetition {
    * Answers it, with another cursor; or has written nothing and gives `false`: then it is read as any other request, which
    * says what is wrong.
    */
-  ask(cursor: string, wire: PollWire): boolean | Promise<boolean>
+  ask(cursor: string, wire: PollWriter): boolean | Promise<boolean>
 }
 
 /**
@@ -41,12 +41,12 @@ export interface Repetition {
  */
 export class RepeatedRequests {
   readonly #log: Logger
-  readonly #untaken: UntakenAnswers
+  readonly #untaken: UnreadResponses
   readonly #connections = new WeakMap<Socket, Connection>()
   #date = ''
   #dateFrom = 0
 
-  constructor({ log, untaken }: { readonly log: Logger; readonly untaken: UntakenAnswers }) {
+  constructor({ log, untaken }: { readonly log: Logger; readonly untaken: UnreadResponses }) {
     this.#log = log
     this.#untaken = untaken
   }
@@ -111,7 +111,7 @@ interface Expected extends Answering {
   /** What comes before the cursor, and after it. */
   readonly before: string
   readonly after: string
-  readonly wire: ConnectionWire
+  readonly wire: ConnectionWriter
 }
 
 /** One connection on which something may come again. It stands before the parser, and gives it what is not for itself. */
@@ -136,7 +136,7 @@ class Connection {
     })
   }
 
-  expect(head: string, { start, end }: CursorPlace, reply: FastifyReply, answering: Answering): void {
+  expect(head: string, { start, end }: CursorPosition, reply: FastifyReply, answering: Answering): void {
     const parsed = this.#parsed
     this.#parsed = undefined
     // Who asks may take long to find out. What has come since may look the same, and be the body of something else.
@@ -148,7 +148,7 @@ class Connection {
     lines.push(`Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(silence / 1000)}\r\n`)
     const { date, untaken } = answering
     const [headers, answered] = [lines.join(''), this.#answered]
-    const wire = new ConnectionWire({ socket: this.#socket, headers, date, answered, untaken })
+    const wire = new ConnectionWriter({ socket: this.#socket, headers, date, answered, untaken })
     const [before, after] = [head.slice(0, target + start), head.slice(target + end)]
     const expected: Expected = { ...answering, before, after, wire }
     this.#expected = expected

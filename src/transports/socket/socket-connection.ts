@@ -1,23 +1,23 @@
 import type { Client } from '../../access/client-address.js'
 import { accountOf, networkOf } from '../../access/limits.js'
 import type { ConnectionLog } from '../../base/connection-log.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 import { ParameterError } from '../../http/parameters.js'
-import type { CloseReason, Gap, Sink } from '../../hub/event-sink.js'
+import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { HeldFilters } from '../../hub/filter-quota.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
-import type { Attendance } from '../../presence/presence.js'
+import type { PresenceHandle } from '../../presence/presence.js'
 import type { Beating } from '../heartbeats.js'
 import { hubEnding } from '../hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
-import type { SocketHouse } from './socket-context.js'
+import type { SocketContext } from './socket-context.js'
 import { failureOf } from './socket-errors.js'
 import { encodeEnd, encodeGap, messageFrame } from './socket-frames.js'
 import { SocketInbox } from './socket-inbox.js'
 import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js'
 import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
-import type { SocketWire, WireListener } from './socket-writer.js'
+import type { SocketWriter, SocketWriterListener } from './socket-writer.js'
 
 /** Length of the messages of one connection that are being done at the same time, in UTF-16 units. */
 const maxUnderWay = 256 * 1024
@@ -43,14 +43,14 @@ export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' 
  * One plain WebSocket: events down, requests up, each answered. It is open until its client goes, or does not answer two
  * pings, or sends nothing but nonsense; its identity expires; the hub lets go of it; or the gateway shuts down.
  */
-export class SocketConnection implements Sink, Beating, ConnectionEvents, WireListener {
+export class SocketConnection implements EventSink, Beating, ConnectionEvents, SocketWriterListener {
   wroteAt = 0
-  readonly #house: SocketHouse
-  readonly #wire: SocketWire
+  readonly #house: SocketContext
+  readonly #wire: SocketWriter
   readonly #log: ConnectionLog
   readonly #held: HeldFilters
   readonly #connection: LiveConnection
-  readonly #attendance: Attendance
+  readonly #attendance: PresenceHandle
   readonly #subscription: Subscription
   readonly #requests: SocketRequests
   readonly #pings: Beating
@@ -68,7 +68,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
    * @param makeWire puts it on its WebSocket; nothing may have been read from that
    * @throws {Ending} `shutting-down`, `filters-too-many`
    */
-  constructor(house: SocketHouse, order: SocketOrder, makeWire: (listener: WireListener) => SocketWire) {
+  constructor(house: SocketContext, order: SocketOrder, makeWire: (listener: SocketWriterListener) => SocketWriter) {
     const { push, connections, heartbeats, pings } = house
     const { identity, client, device, filters, log, ...wanted } = order
     this.#house = house
@@ -107,7 +107,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#send('welcome', { connection: id, device, topics, heartbeat: push.config.heartbeat / 1000 })
   }
 
-  #open(connections: SocketHouse['connections'], identity: Identity): LiveConnection {
+  #open(connections: SocketContext['connections'], identity: Identity): LiveConnection {
     try {
       return connections.open(identity, this)
     } catch (error) {
@@ -153,8 +153,8 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     const lost = this.#requests.renewed(identity)
     if (lost.length === 0) return
     // What is being read for it may be of these.
-    if (!isLive) return this.end(new Ending('topic-refused', { hint: lost[0]?.slice(0, 256) ?? '' }))
-    this.#send('error', { ...failureOf(new Ending('topic-refused')), topics: lost })
+    if (!isLive) return this.end(new GatewayError('topic-refused', { hint: lost[0]?.slice(0, 256) ?? '' }))
+    this.#send('error', { ...failureOf(new GatewayError('topic-refused')), topics: lost })
   }
 
   received(message: string | Buffer): void {
@@ -177,11 +177,11 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
     this.#inbox.goOn()
   }
 
-  over(ending: Ending): void {
+  over(ending: GatewayError): void {
     this.end(ending)
   }
 
-  end(ending: Ending): void {
+  end(ending: GatewayError): void {
     if (this.#closed) return
     this.#closed = true
     const { heartbeats, pings, metrics, queue } = this.#house
@@ -213,7 +213,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   #ping(): void {
     // Its pong would not be read.
     if (this.#wire.isPaused && !this.#wire.isFull) return
-    if (this.#unanswered >= maxUnanswered) return this.end(new Ending('ping-timeout'))
+    if (this.#unanswered >= maxUnanswered) return this.end(new GatewayError('ping-timeout'))
     this.#unanswered++
     this.#wire.ping()
   }
@@ -246,7 +246,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
   #fail(ref: Ref, error: unknown): void {
     if (this.#closed) return
     const failure = failureOf(error)
-    if (error instanceof Ending) this.#house.metrics.refused(error.reason)
+    if (error instanceof GatewayError) this.#house.metrics.refused(error.reason)
     this.#send('error', { ref, ...failure })
     // What is wrong on this side does not count.
     if (failure.status >= 500) {
@@ -254,7 +254,7 @@ export class SocketConnection implements Sink, Beating, ConnectionEvents, WireLi
       return
     }
     this.#errors++
-    if (this.#errors >= maxErrors) this.end(new Ending('too-many-errors'))
+    if (this.#errors >= maxErrors) this.end(new GatewayError('too-many-errors'))
   }
 
   #send(type: string, members: object): void {

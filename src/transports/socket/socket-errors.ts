@@ -1,5 +1,5 @@
 import { STATUS_CODES } from 'node:http'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { ParameterError } from '../../http/parameters.js'
 
 /** What a client is told of a message that was not done: the members of a problem (RFC 9457). */
@@ -30,7 +30,11 @@ export class RequestRefusal extends Error {
 
   /** A topic or a filter that is not open to whoever asks. */
   static ofTopic(parameter: string, topic: string): RequestRefusal {
-    const { httpStatus: status, reason, text: detail } = new Ending('topic-refused', { hint: topic.slice(0, 256) })
+    const {
+      httpStatus: status,
+      reason,
+      text: detail,
+    } = new GatewayError('topic-refused', { hint: topic.slice(0, 256) })
     return new RequestRefusal(parameter, { status, reason, detail })
   }
 }
@@ -51,7 +55,7 @@ export function failureOf(error: unknown): Failure {
     const { status, message: detail, reason, parameter } = error
     return { status, title: titleOf(status), detail, reason, ...(parameter !== '' && { parameter }) }
   }
-  const { httpStatus: status, text: detail, reason, retryAfter } = Ending.from(error)
+  const { httpStatus: status, text: detail, reason, retryAfter } = GatewayError.from(error)
   return { status, title: titleOf(status), detail, reason, ...(retryAfter !== undefined && { retryAfter }) }
 }
 

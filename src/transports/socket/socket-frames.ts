@@ -1,4 +1,4 @@
-import type { Ending } from '../../base/errors.js'
+import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Encoder, Gap } from '../../hub/event-sink.js'
 import { textFrame } from '../../websocket/frame-writer.js'
@@ -34,6 +34,6 @@ export function encodeLive(cursor: string | undefined): Buffer {
 }
 
 /** The last thing that a client is told. */
-export function encodeEnd({ reason, text: detail, retryAfter }: Ending, cursor: string | undefined): Buffer {
+export function encodeEnd({ reason, text: detail, retryAfter }: GatewayError, cursor: string | undefined): Buffer {
   return messageFrame('end', { reason, detail, ...(retryAfter !== undefined && { retryAfter }), cursor })
 }

@@ -1,7 +1,7 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { HeldBytes } from '../../http/body-budget.js'
 import type { Worker, WorkQueue } from '../work-queue.js'
-import type { SocketWire } from './socket-writer.js'
+import type { SocketWriter } from './socket-writer.js'
 
 /** Messages of one connection that are being done at the same time. */
 const maxUnderWay = 64
@@ -17,7 +17,7 @@ const freeBytes = 8192
 
 /** What the inbox of one connection needs. */
 export interface InboxOptions<Message> {
-  readonly wire: Pick<SocketWire, 'isFull' | 'isPaused' | 'pause' | 'resume'>
+  readonly wire: Pick<SocketWriter, 'isFull' | 'isPaused' | 'pause' | 'resume'>
   /** Of all connections of an endpoint. */
   readonly queue: WorkQueue
   /** The network of the client; those of one network share their turns. */
@@ -25,7 +25,7 @@ export interface InboxOptions<Message> {
   /** Bounds what the messages of all connections hold until they are done. */
   readonly held: HeldBytes
   /** Called where there is no room for a message, which is forgotten. */
-  readonly refuse: (ending: Ending) => void
+  readonly refuse: (ending: GatewayError) => void
   /** How large those that are being done may be together; one may be larger. */
   readonly maxSize: number
   /** Does what a message asks for. It must not throw, nor reject. */
@@ -58,7 +58,7 @@ export class SocketInbox<Message> implements Worker {
     try {
       this.#hold()
     } catch (error) {
-      return this.#options.refuse(Ending.from(error))
+      return this.#options.refuse(GatewayError.from(error))
     }
     this.goOn()
   }

@@ -1,20 +1,20 @@
 import type { Client } from '../../access/client-address.js'
 import { TokenBucket } from '../../access/rate-limits.js'
 import type { Permissions } from '../../access/topic-rules.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 import { ParameterError } from '../../http/parameters.js'
 import type { HeldFilters } from '../../hub/filter-quota.js'
 import type { Subscription } from '../../hub/hub.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { Message } from '../../mqtt/message.js'
-import type { Attendance } from '../../presence/presence.js'
+import type { PresenceHandle } from '../../presence/presence.js'
 import { levelsOf, topicPredicate } from '../../topics/topic-predicate.js'
 import type { LiveConnection } from '../live-connections.js'
 import { anonymousWait, publisherName, spendAnonymous } from '../publish-pace.js'
 import { receiptJson, refusedTopic, unknownEvent } from '../receipts.js'
 import { withReceipts } from '../with-receipts.js'
-import type { SocketHouse } from './socket-context.js'
+import type { SocketContext } from './socket-context.js'
 import { RequestRefusal } from './socket-errors.js'
 import type { ClientMessage, MessageOf } from './socket-messages.js'
 
@@ -38,7 +38,7 @@ export interface Asking {
   readonly device: string
   readonly topics: OwnTopics
   readonly subscription: Subscription
-  readonly attendance: Attendance
+  readonly attendance: PresenceHandle
   /** What counts its filters. */
   readonly held: HeldFilters
   /** The filters that it begins with, without its own topic. */
@@ -50,14 +50,14 @@ export type Answer = Readonly<Record<string, unknown>>
 
 /** Does what the messages of one connection ask for. */
 export class SocketRequests {
-  readonly #house: SocketHouse
+  readonly #house: SocketContext
   readonly #asking: Asking
   readonly #bucket: TokenBucket | undefined
   /** What it will listen to when all changes are made, without its own topic. */
   readonly #filters: Set<string>
   #permissions: Permissions
 
-  constructor(house: SocketHouse, asking: Asking) {
+  constructor(house: SocketContext, asking: Asking) {
     this.#house = house
     this.#asking = asking
     this.#bucket = house.publishes && new TokenBucket(house.publishes)
@@ -182,7 +182,7 @@ export class SocketRequests {
     const caller = { identity: connection.identity, client }
     const bucket = this.#bucket
     const wait = Math.max(bucket?.wait() ?? 0, anonymousWait(anonymousPublishes, caller))
-    if (wait > 0) throw new Ending('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+    if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
     bucket?.take()
     spendAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
   }

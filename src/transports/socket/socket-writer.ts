@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { RawData, WebSocket } from 'ws'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { HeldBytes } from '../../http/body-budget.js'
 import { UnfinishedMessage } from './unfinished-message.js'
 
@@ -12,7 +12,7 @@ const freeBytes = 4096
 const longestReason = 123
 
 /** What somebody does with a socket. None of this may throw. */
-export interface WireListener {
+export interface SocketWriterListener {
   /** A whole message: text as a string, anything else as bytes. */
   received(message: string | Buffer): void
   /** It has shown a sign of life: a message, a pong, or bytes that it took. */
@@ -20,10 +20,10 @@ export interface WireListener {
   /** There is room again after a `write` that was `false`. */
   drained(): void
   /** It is over, or has to be. */
-  over(ending: Ending): void
+  over(ending: GatewayError): void
 }
 
-export interface WireOptions {
+export interface SocketWriterOptions {
   readonly webSocket: WebSocket
   /** What that stands on: frames that are ready go there as they are, between those that it writes itself. */
   readonly connection: Duplex
@@ -36,8 +36,8 @@ export interface WireOptions {
 }
 
 /** One WebSocket that takes frames which are the same for many: `ws` does the protocol, and no more of the data's way. */
-export class SocketWire {
-  readonly #options: WireOptions
+export class SocketWriter {
+  readonly #options: SocketWriterOptions
   readonly #unfinished = new UnfinishedMessage()
   #timer: NodeJS.Timeout | undefined
   #finished = false
@@ -45,7 +45,7 @@ export class SocketWire {
   #bytesIn = 0
   #bytesOut = 0
 
-  constructor(options: WireOptions, listener: WireListener) {
+  constructor(options: SocketWriterOptions, listener: SocketWriterListener) {
     this.#options = options
     const { webSocket, connection } = options
     // Before those of `ws`, which hand a complete message on at once.
@@ -69,7 +69,7 @@ export class SocketWire {
       .on('error', (error: Error) => listener.over(failureOf(error)))
       .on('close', code => {
         this.#forget()
-        listener.over(new Ending(code === 1006 ? 'client-gone' : 'client-closed'))
+        listener.over(new GatewayError(code === 1006 ? 'client-gone' : 'client-closed'))
       })
   }
 
@@ -116,7 +116,7 @@ export class SocketWire {
   }
 
   /** Sends the close frame, and cuts off whoever does not answer it in time. */
-  finish({ closeCode, text }: Ending): void {
+  finish({ closeCode, text }: GatewayError): void {
     const { webSocket, closeTimeout } = this.#options
     if (this.#finished || webSocket.readyState === webSocket.CLOSED) return
     this.#finished = true
@@ -132,7 +132,7 @@ export class SocketWire {
     this.#options.webSocket.terminate()
   }
 
-  #count(chunk: Buffer, listener: WireListener): void {
+  #count(chunk: Buffer, listener: SocketWriterListener): void {
     if (this.#finished) return
     const { held, messageTimeout } = this.#options
     this.#unfinished.read(chunk)
@@ -142,14 +142,14 @@ export class SocketWire {
       held.resize(bytes > freeBytes ? bytes : 0)
       this.#timer ??= setTimeout(() => this.#giveUp(listener), messageTimeout).unref()
     } catch (error) {
-      listener.over(Ending.from(error))
+      listener.over(GatewayError.from(error))
     }
   }
 
-  #giveUp(listener: WireListener): void {
+  #giveUp(listener: SocketWriterListener): void {
     // The rest cannot come while nothing is read.
     if (this.isPaused) this.#timer?.refresh()
-    else listener.over(new Ending('message-timeout'))
+    else listener.over(new GatewayError('message-timeout'))
   }
 
   /** Holds nothing of a message any more. */
@@ -167,13 +167,13 @@ function bytesOf(data: RawData): Buffer {
 }
 
 /** What the failures of `ws` are; it has sent the close frame. */
-function failureOf(error: Error): Ending {
+function failureOf(error: Error): GatewayError {
   const code = 'code' in error ? error.code : undefined
-  if (code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return new Ending('message-too-large')
+  if (code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return new GatewayError('message-too-large')
   const isProtocol = typeof code === 'string' && code.startsWith('WS_ERR_')
   return isProtocol
-    ? new Ending('protocol-error', { hint: error.message })
-    : new Ending('client-reset', { cause: error })
+    ? new GatewayError('protocol-error', { hint: error.message })
+    : new GatewayError('client-reset', { cause: error })
 }
 
 /** As much of a text as a close frame has room for. */

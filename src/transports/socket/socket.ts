@@ -2,21 +2,21 @@ import type { IncomingMessage } from 'node:http'
 import { z } from 'zod'
 import type { ClientResolver } from '../../access/client-address.js'
 import type { Rate } from '../../access/rate-limits.js'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import { ParameterError, readValue } from '../../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
 import { requirePermitted } from '../authorize-subscribe.js'
 import { deviceOf } from '../device.js'
 import { Heartbeats } from '../heartbeats.js'
-import { SharedBytes } from '../memoized-buffer.js'
+import { MemoizedBuffer } from '../memoized-buffer.js'
 import type { Operation } from '../operation.js'
 import { subscribeFields } from '../subscribe-query.js'
-import type { DeliveryOptions } from '../transport-context.js'
+import type { TransportContext } from '../transport-context.js'
 import { SocketConnection, type SocketOrder } from './socket-connection.js'
-import type { SocketHouse } from './socket-context.js'
+import type { SocketContext } from './socket-context.js'
 import { encodeLive, socketEncoder } from './socket-frames.js'
-import { SocketWire } from './socket-writer.js'
+import { SocketWriter } from './socket-writer.js'
 import { offeredBy, WebSockets } from './web-sockets.js'
 
 const path = '/v1/socket'
@@ -43,7 +43,7 @@ export const socketOperations: readonly Operation[] = [
   },
 ]
 
-export interface SocketOptions extends DeliveryOptions {
+export interface SocketOptions extends TransportContext {
   readonly resolveClient: ClientResolver
   /** Messages that one connection may publish; left out for any number. */
   readonly publishes?: Rate | undefined
@@ -76,7 +76,7 @@ export function createSocketRoute(options: SocketOptions): SocketRoute {
 }
 
 class Route implements SocketRoute {
-  readonly #house: SocketHouse
+  readonly #house: SocketContext
   readonly #resolveClient: ClientResolver
   readonly #sockets: WebSockets
 
@@ -87,7 +87,7 @@ class Route implements SocketRoute {
       closeTimeout,
       heartbeats: new Heartbeats(options.push.config.heartbeat),
       pings: new Heartbeats(pingInterval ?? defaultPingInterval),
-      places: new SharedBytes(encodeLive),
+      places: new MemoizedBuffer(encodeLive),
     }
     this.#resolveClient = resolveClient
     this.#sockets = new WebSockets({ maxPayload: options.bodies.limit, subprotocol })
@@ -107,10 +107,10 @@ class Route implements SocketRoute {
 
   check(request: IncomingMessage): void {
     // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
-    if (request.headers['sec-websocket-version'] !== '13') throw new Ending('unsupported-version')
+    if (request.headers['sec-websocket-version'] !== '13') throw new GatewayError('unsupported-version')
     const offered = offeredBy(request)
     if (offered.length > 0 && !offered.includes(subprotocol)) {
-      throw new Ending('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
+      throw new GatewayError('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
     }
     readSocketQuery(request)
   }
@@ -138,7 +138,7 @@ class Route implements SocketRoute {
     this.#sockets.accept(upgrade, (webSocket, connection) => {
       const held = bodies.budget.open({ address: order.client.address, user: identity.user })
       const wire = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
-      return new SocketConnection(this.#house, order, listener => new SocketWire(wire, listener))
+      return new SocketConnection(this.#house, order, listener => new SocketWriter(wire, listener))
     })
   }
 
@@ -152,7 +152,7 @@ function readSocketQuery(request: IncomingMessage): z.output<typeof query> {
   try {
     return parseSocketQuery(request)
   } catch (error) {
-    if (error instanceof ParameterError) throw new Ending('invalid-parameter', { hint: error.message })
+    if (error instanceof ParameterError) throw new GatewayError('invalid-parameter', { hint: error.message })
     throw error
   }
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Upgrade } from '../../http/upgrade-route.js'
 
 /** One WebSocket that is open. */
@@ -9,7 +9,7 @@ export interface OpenSocket {
   /** Bytes that wait for the client. */
   readonly bufferedBytes: number
   /** Says good-bye, and why. */
-  end(ending: Ending): void
+  end(ending: GatewayError): void
   /** Cuts it off. */
   destroy(): void
 }
@@ -43,7 +43,7 @@ export class WebSockets {
       handleProtocols: offered => (subprotocol !== undefined && offered.has(subprotocol) ? subprotocol : false),
     })
     this.#server.on('wsClientError', (error, _socket, request) => {
-      this.#handshakes.get(request)?.refuse(new Ending('bad-handshake', { hint: error.message }))
+      this.#handshakes.get(request)?.refuse(new GatewayError('bad-handshake', { hint: error.message }))
     })
   }
 
@@ -67,7 +67,7 @@ export class WebSockets {
    * @throws {Ending} `shutting-down`
    */
   accept(upgrade: Upgrade, make: (webSocket: WebSocket, connection: Duplex) => OpenSocket): void {
-    if (this.#closing) throw new Ending('shutting-down')
+    if (this.#closing) throw new GatewayError('shutting-down')
     const { request, socket, head, log } = upgrade
     this.#handshakes.set(request, upgrade)
     this.#server.handleUpgrade(request, socket, head, webSocket => {
@@ -75,7 +75,7 @@ export class WebSockets {
         this.#keep(webSocket, make(webSocket, socket))
       } catch (error) {
         // After the 101 there is no answer but the end.
-        const { closeCode, text, level, logFields, detailedText } = Ending.from(error)
+        const { closeCode, text, level, logFields, detailedText } = GatewayError.from(error)
         log[level](logFields, detailedText)
         webSocket.close(closeCode, text)
       }
@@ -101,7 +101,7 @@ export class WebSockets {
   }
 
   async #endAll(grace: number): Promise<void> {
-    for (const socket of this.#open) socket.end(new Ending('shutting-down'))
+    for (const socket of this.#open) socket.end(new GatewayError('shutting-down'))
     if (this.#open.size === 0) return
     const emptied = new Promise<void>(resolve => {
       this.#emptied = resolve

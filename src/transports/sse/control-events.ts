@@ -1,4 +1,4 @@
-import type { Ending } from '../../base/errors.js'
+import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Gap } from '../../hub/event-sink.js'
 import type { StreamLanguage } from './event-stream.js'
@@ -9,7 +9,7 @@ function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
 }
 
 /** The last thing that a client is told. */
-function encodeEnd({ reason, text: detail }: Ending): Buffer {
+function encodeEnd({ reason, text: detail }: GatewayError): Buffer {
   return Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`)
 }
 

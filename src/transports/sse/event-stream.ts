@@ -1,17 +1,17 @@
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 import type { Caller } from '../../http/api-gate.js'
-import type { CloseReason, Gap, Sink } from '../../hub/event-sink.js'
+import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
-import type { Attendance } from '../../presence/presence.js'
+import type { PresenceHandle } from '../../presence/presence.js'
 import { requirePermitted } from '../authorize-subscribe.js'
 import type { Beating, Heartbeats } from '../heartbeats.js'
 import { holdSubscriber } from '../hold-subscriber.js'
 import { hubEnding } from '../hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
-import type { SharedBytes } from '../memoized-buffer.js'
-import type { StreamWire } from '../stream-writer.js'
-import type { DeliveryOptions } from '../transport-context.js'
+import type { MemoizedBuffer } from '../memoized-buffer.js'
+import type { StreamWriter } from '../stream-writer.js'
+import type { TransportContext } from '../transport-context.js'
 
 /** How long a client has to take its last bytes, in milliseconds. */
 const lingerTime = 2000
@@ -23,17 +23,17 @@ const maxLoggedFilters = 10
 export interface StreamLanguage {
   gap(gap: Gap): Buffer
   /** The last thing that a client is told; `cursor` is where it would go on. */
-  end(ending: Ending, cursor?: string): Buffer
+  end(ending: GatewayError, cursor?: string): Buffer
 }
 
 /** What all event streams of one kind share. */
-export interface StreamHouse extends DeliveryOptions {
+export interface StreamContext extends TransportContext {
   readonly language: StreamLanguage
   readonly heartbeats: Heartbeats
   /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
   readonly endsWhenSilent?: boolean
   /** The event that moves the id that a client comes back with. */
-  readonly places: SharedBytes
+  readonly places: MemoizedBuffer
   /** The bytes that show that a stream is alive. */
   readonly heartbeat: Buffer
   /** Whether `places` come in silence, too, where the id has moved. Default: false. */
@@ -43,7 +43,7 @@ export interface StreamHouse extends DeliveryOptions {
 /** Who wants a stream, and of what. */
 export interface StreamOrder
   extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last' | 'limit'>,
-    Omit<StreamWire, 'begin'> {
+    Omit<StreamWriter, 'begin'> {
   readonly caller: Caller
   readonly device: string
 }
@@ -52,15 +52,15 @@ export interface StreamOrder
  * One event stream that is open. It counts as a connection and is present until it ends: when its client goes, its
  * identity expires or may not listen any more, the hub lets go of it, or the gateway shuts down.
  */
-export class EventStream implements Sink, Beating, ConnectionEvents {
+export class EventStream implements EventSink, Beating, ConnectionEvents {
   wroteAt = 0
-  readonly #house: StreamHouse
-  readonly #body: StreamWire['body']
+  readonly #house: StreamContext
+  readonly #body: StreamWriter['body']
   readonly #filters: readonly string[]
   readonly #address: string
   readonly #release: () => void
   readonly #connection: LiveConnection
-  readonly #attendance: Attendance
+  readonly #attendance: PresenceHandle
   readonly #subscription: Subscription
   /** The cursor that its client was last told of in an event of its own. */
   #told: string | undefined
@@ -73,7 +73,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
    *
    * @throws {Ending} as `holdSubscriber`, and `shutting-down`
    */
-  constructor(house: StreamHouse, order: StreamOrder) {
+  constructor(house: StreamContext, order: StreamOrder) {
     const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
     const { connections, push, heartbeats } = house
     const { user } = caller.identity
@@ -91,7 +91,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
     this.#attendance = push.presence.enter({ device, user, address: this.#address, transport: 'sse', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, cursor, last, limit, device, sink: this })
     heartbeats.add(this)
-    peer.on('close', () => this.#end(new Ending('client-closed')))
+    peer.on('close', () => this.#end(new GatewayError('client-closed')))
     const fields = { device, topics: filters.slice(0, maxLoggedFilters) }
     house.log.info({ ...this.#logFields, ...fields }, 'an event stream connected')
   }
@@ -126,7 +126,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
     // What waits is read before this would be, or never.
     if (this.#body.writableNeedDrain) return
     const { endsWhenSilent, heartbeat, tellsPlaceInSilence } = this.#house
-    if (endsWhenSilent) return this.end(new Ending('complete'))
+    if (endsWhenSilent) return this.end(new GatewayError('complete'))
     this.write(heartbeat)
     const { cursor } = this.#subscription
     if (tellsPlaceInSilence && cursor !== undefined && cursor !== this.#told) this.live()
@@ -141,11 +141,11 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
     try {
       requirePermitted(this.#house.gate.permissionsOf(identity), this.#filters)
     } catch (error) {
-      this.end(Ending.from(error))
+      this.end(GatewayError.from(error))
     }
   }
 
-  end(ending: Ending): void {
+  end(ending: GatewayError): void {
     if (!this.#end(ending)) return
     const body = this.#body.end(this.#house.language.end(ending, this.#subscription.cursor))
     const timer = setTimeout(() => body.destroy(), lingerTime).unref()
@@ -153,7 +153,7 @@ export class EventStream implements Sink, Beating, ConnectionEvents {
   }
 
   /** Lets go of everything but the wire; `false` where that has been done. */
-  #end({ reason, level, logFields, detailedText }: Ending): boolean {
+  #end({ reason, level, logFields, detailedText }: GatewayError): boolean {
     if (this.#closed) return false
     this.#closed = true
     const { heartbeats, metrics, log } = this.#house

@@ -1,18 +1,18 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import { KnownQueries } from '../../http/query-cache.js'
+import { QueryCache } from '../../http/query-cache.js'
 import { requirePermitted } from '../authorize-subscribe.js'
 import { registerOtherMethods } from '../buffered-body-routes.js'
 import { deviceOf } from '../device.js'
 import { Heartbeats } from '../heartbeats.js'
 import { lastEventIdsOf, newestCursor } from '../last-event-id.js'
-import { SharedBytes } from '../memoized-buffer.js'
+import { MemoizedBuffer } from '../memoized-buffer.js'
 import type { Operation } from '../operation.js'
 import { beginAnswer, wireOf } from '../stream-writer.js'
 import { flag, longestCursor, subscribeFields } from '../subscribe-query.js'
-import type { DeliveryOptions } from '../transport-context.js'
+import type { TransportContext } from '../transport-context.js'
 import { namedWords } from './control-events.js'
-import { EventStream, type StreamHouse } from './event-stream.js'
+import { EventStream, type StreamContext } from './event-stream.js'
 import { encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
 import { answerPassingRefusal, asksForEventStream, commentLine, streamHeaders } from './stream-form.js'
 
@@ -27,8 +27,8 @@ const query = z.object({
   enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
 })
 
-interface EventsHouse extends StreamHouse {
-  readonly queries: KnownQueries<z.output<typeof query>>
+interface EventsHouse extends StreamContext {
+  readonly queries: QueryCache<z.output<typeof query>>
 }
 
 /** `GET /v1/events` */
@@ -50,13 +50,13 @@ export const eventsOperations: readonly Operation[] = [
 const eventsHeaders = { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' }
 
 /** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
-export function registerEvents(app: FastifyInstance, options: DeliveryOptions): void {
+export function registerEvents(app: FastifyInstance, options: TransportContext): void {
   const { gate, push } = options
   const house: EventsHouse = {
     ...options,
-    queries: new KnownQueries(query, { longestCursor, remembered: 256 }),
+    queries: new QueryCache(query, { longestCursor, remembered: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
-    places: new SharedBytes(encodePlace),
+    places: new MemoizedBuffer(encodePlace),
     heartbeat: Buffer.from(commentLine),
     tellsPlaceInSilence: true,
     language: namedWords,

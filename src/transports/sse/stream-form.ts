@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Ending } from '../../base/errors.js'
+import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
 import type { Metrics } from '../../base/metrics.js'
 import type { ApiGate } from '../../http/api-gate.js'
@@ -61,7 +61,7 @@ export interface RefusedStreamOptions {
  * Answers a refusal that will pass with status 200, the time to come back after, and the event that ends a stream: an EventSource closes for good on
  * any other status.
  *
- * @throws what was refused, where it is no `Ending` with a `retryAfter`
+ * @throws what was refused, where it is no `GatewayError` with a `retryAfter`
  */
 export function answerPassingRefusal(
   request: FastifyRequest,
@@ -69,7 +69,7 @@ export function answerPassingRefusal(
   error: unknown,
   { gate, metrics, log, language, headers }: RefusedStreamOptions,
 ): FastifyReply {
-  if (!(error instanceof Ending) || error.retryAfter === undefined) throw error
+  if (!(error instanceof GatewayError) || error.retryAfter === undefined) throw error
   const { reason, level, text, cause, retryAfter } = error
   metrics.refused(reason)
   log[level]({ peer: gate.clientOf(request).address, reason, status: 200, err: cause }, text)

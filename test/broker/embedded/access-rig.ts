@@ -5,7 +5,7 @@ import bcrypt from 'bcrypt'
 import { SignJWT } from 'jose'
 import { generate, type IConnectPacket } from 'mqtt-packet'
 import { type Access, openAccess } from '../../../src/access/access.js'
-import { MqttGatekeeper } from '../../../src/access/mqtt-authorizer.js'
+import { MqttAuthorizer } from '../../../src/access/mqtt-authorizer.js'
 import { UserLimits } from '../../../src/access/user-limits.js'
 import { createLog, type Logger } from '../../../src/base/log.js'
 import type { DeniedAction } from '../../../src/base/metrics.js'
@@ -73,7 +73,7 @@ export async function startGuarded(options: GuardedOptions): Promise<GuardedBrok
   const users = new UserLimits(options.connectionsPerUser ?? 'off')
   const denied = { publish: 0, subscribe: 0, receive: 0 }
   const broker = await createEmbedded({ data: 'none', ...limits, ...options.limits }, log, {
-    gatekeeper: authenticator && new MqttGatekeeper({ authenticator, rules, users }),
+    gatekeeper: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
     onDenied: action => {
       denied[action]++
     },

@@ -6,9 +6,9 @@ import fc from 'fast-check'
 import type { IConnectPacket } from 'mqtt-packet'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { TokenBucket } from '../../../src/access/rate-limits.js'
-import { Ending } from '../../../src/base/errors.js'
+import { GatewayError } from '../../../src/base/errors.js'
 import { anonymous, knownAs } from '../../../src/base/identity.js'
-import { ownPeer, type Peer } from '../../../src/broker/broker.js'
+import { internalPeer, type Peer } from '../../../src/broker/broker.js'
 import { probeBroker } from '../../../src/broker/probe.js'
 import { type AccessInput, Credentials, enter, type GuardedOptions, type Guest, startGuarded } from './access-rig.js'
 import { somePeer } from './mqtt-session.js'
@@ -62,7 +62,7 @@ async function topics(guest: Guest, atLeast = 0): Promise<string[]> {
   }
 }
 
-async function ended(guest: Guest): Promise<Ending | undefined> {
+async function ended(guest: Guest): Promise<GatewayError | undefined> {
   while (await guest.next());
   return guest.stream.ending
 }
@@ -181,11 +181,11 @@ describe('CONNECT', () => {
   it('of the program itself needs nothing; somebody who looks the same does', async () => {
     const broker = await start(someRules)
     expect(await probeBroker(broker)).toBeGreaterThan(0)
-    const own = await enter(broker, undefined, {}, ownPeer)
+    const own = await enter(broker, undefined, {}, internalPeer)
     expect(own.returnCode).toBe(0)
     expect(await own.subscribe(['#', '$SYS/#'])).toEqual([1, 1])
     const strict = await start()
-    expect((await enter(strict, undefined, {}, { ...ownPeer })).returnCode).toBe(5)
+    expect((await enter(strict, undefined, {}, { ...internalPeer })).returnCode).toBe(5)
   })
 })
 
@@ -477,7 +477,7 @@ describe('an identity that expires', () => {
     const named = await enter(broker, undefined, { username: 'dave', password: Buffer.from(token) })
     expect(named.returnCode).toBe(0)
     const [error] = await once(named.stream, 'error')
-    expect(error).toBeInstanceOf(Ending)
+    expect(error).toBeInstanceOf(GatewayError)
     expect(error).toMatchObject({ reason: 'identity-expired', closeCode: 1008 })
   })
 })

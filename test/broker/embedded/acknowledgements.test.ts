@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { IPublishPacket } from 'mqtt-packet'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Ending } from '../../../src/base/errors.js'
+import type { GatewayError } from '../../../src/base/errors.js'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { limits } from './limits.js'
@@ -44,7 +44,7 @@ describe.each(['none', 'on disk'])('acknowledgements of a client with a session 
   const endOf = async (): Promise<string | undefined> => {
     const packet = await session.next()
     if (packet) throw new Error(`${packet.cmd} came instead of the end`)
-    const { ending } = session.stream as typeof session.stream & { ending?: Ending }
+    const { ending } = session.stream as typeof session.stream & { ending?: GatewayError }
     return ending?.reason
   }
 

@@ -8,7 +8,7 @@ import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { Store } from '../../../src/broker/embedded/persistence.js'
 import { Sessions } from '../../../src/broker/embedded/sessions.js'
-import { memoryBase } from '../../../src/broker/embedded/storage-backend.js'
+import { memoryBackend } from '../../../src/broker/embedded/storage-backend.js'
 import { limits as defaults } from './limits.js'
 import { connect, type Session, somePeer } from './mqtt-session.js'
 import { connectRaw } from './raw-session.js'
@@ -140,7 +140,7 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
 
 describe('sessions', () => {
   it('do not end while their client is connected, also where another connection took its place', () => {
-    const base = memoryBase(new MemoryPersistence())
+    const base = memoryBackend(new MemoryPersistence())
     const sessions = new Sessions({
       base,
       limits: { ...limits, sessionExpiry: 0 },
@@ -161,7 +161,7 @@ describe('sessions', () => {
 
 it('a message of QoS 2 that waits for PUBREL is kept without its payload', async () => {
   const persistence = new MemoryPersistence()
-  const store = new Store({ base: memoryBase(persistence), limits, log, onError })
+  const store = new Store({ base: memoryBackend(persistence), limits, log, onError })
   const packet = { cmd: 'publish', topic: 't', qos: 2, messageId: 7, dup: false, retain: false } as const
   await store.incomingStorePacket({ id: 'c' }, { ...packet, payload: Buffer.alloc(1_000_000) })
   expect((await persistence.incomingGetPacket({ id: 'c' }, { ...packet, payload: '' })).payload).toHaveLength(0)

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { generate } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { encodePublish, PublishEncoder } from '../../../src/broker/embedded/publish-encoding.js'
-import { TurnEnd } from '../../../src/broker/embedded/tick-scheduler.js'
+import { TickScheduler } from '../../../src/broker/embedded/tick-scheduler.js'
 
 const generated = (topic: string, payload: string | Buffer, protocolVersion: 3 | 4, retain = false): Buffer =>
   generate({ cmd: 'publish', topic, payload, qos: 0, retain, dup: false }, { protocolVersion })
@@ -42,7 +42,7 @@ describe('a PUBLISH that is encoded once', () => {
 
 describe('the encoder', () => {
   it('encodes one message once, and another one anew, also with the same payload or topic, or with RETAIN', () => {
-    const encoder = new PublishEncoder(new TurnEnd())
+    const encoder = new PublishEncoder(new TickScheduler())
     const [some, other] = [Buffer.from('some'), Buffer.from('other')]
     const encode = (topic: string, payload: Buffer, retain = false): Buffer =>
       encoder.encode({ topic, payload, retain })

@@ -4,7 +4,7 @@ import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { MemoryQueues } from '../../../src/broker/embedded/session-queues.js'
 import { Sessions } from '../../../src/broker/embedded/sessions.js'
-import { memoryBase } from '../../../src/broker/embedded/storage-backend.js'
+import { memoryBackend } from '../../../src/broker/embedded/storage-backend.js'
 import { limits } from './limits.js'
 import { connect } from './mqtt-session.js'
 import { connectRaw } from './raw-session.js'
@@ -14,7 +14,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 function makeSessions(bounds: Partial<typeof limits>): { sessions: Sessions; ended: string[]; dropped: string[] } {
   const [ended, dropped]: [string[], string[]] = [[], []]
   const sessions = new Sessions({
-    base: memoryBase(new MemoryPersistence()),
+    base: memoryBackend(new MemoryPersistence()),
     limits: { ...limits, ...bounds },
     end: async id => void ended.push(id),
     onDropped: bound => dropped.push(bound),

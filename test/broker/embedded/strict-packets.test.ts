@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Ending } from '../../../src/base/errors.js'
+import { GatewayError } from '../../../src/base/errors.js'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { limits } from './limits.js'
@@ -30,9 +30,9 @@ describe('packets that MQTT forbids', () => {
       stream.on('error', () => {})
       stream.once('end', () => stream.end())
       stream.once('close', () => {
-        const { ending } = stream as Duplex & { ending?: Ending }
+        const { ending } = stream as Duplex & { ending?: GatewayError }
         const error = stream.errored ?? ending
-        resolve({ answer, reason: error instanceof Ending ? error.reason : undefined })
+        resolve({ answer, reason: error instanceof GatewayError ? error.reason : undefined })
       })
       stream.write(hex(first))
     })

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
-import { type Broker, ownPeer } from '../../../src/broker/broker.js'
+import { type Broker, internalPeer } from '../../../src/broker/broker.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import type { SubscribingClient, SubscriptionWatcher } from '../../../src/broker/embedded/subscribers.js'
 import { eventually } from '../../helpers/wait.js'
@@ -100,7 +100,7 @@ describe('who subscribes to what', () => {
   })
 
   it('leaves the program itself out, which is no client in the figures either', async () => {
-    const own = await connect({ ...broker, open: () => broker.open(ownPeer) } as Broker, { clientId: 'own' })
+    const own = await connect({ ...broker, open: () => broker.open(internalPeer) } as Broker, { clientId: 'own' })
     await own.subscribe('#', 1)
     expect(notes.lines).toEqual([])
     expect(broker.figures().connected).toBe(0)

@@ -1,12 +1,17 @@
 import { describe, expect, it } from 'vitest'
-import { filterOverhead, Grants } from '../../../src/broker/embedded/subscription-limits.js'
+import { filterOverhead, SubscriptionLimits } from '../../../src/broker/embedded/subscription-limits.js'
 import { limits } from './limits.js'
 
 const size = (filter: string) => Buffer.byteLength(filter) + filterOverhead
 
 describe('the filters that clients are granted', () => {
   it('are bounded by number and by bytes, also after some have gone', () => {
-    const grants = new Grants({ ...limits, maxSubscriptions: 3, maxSubscriptionBytes: 10, holderOf: () => 'somebody' })
+    const grants = new SubscriptionLimits({
+      ...limits,
+      maxSubscriptions: 3,
+      maxSubscriptionBytes: 10,
+      holderOf: () => 'somebody',
+    })
     const client = { id: 'client' }
     expect(grants.refusal(client, 'four')).toBeUndefined()
     expect(grants.refusal(client, 'four')).toBeUndefined()
@@ -26,7 +31,11 @@ describe('the filters that clients are granted', () => {
 
   it('are shared by users and networks, of which each finds room; a session has its filters back all the same', () => {
     const max = 10 * size('f/0')
-    const grants = new Grants({ ...limits, maxSubscriptionsBytes: max, holderOf: ({ id }) => id.split(' ')[0] })
+    const grants = new SubscriptionLimits({
+      ...limits,
+      maxSubscriptionsBytes: max,
+      holderOf: ({ id }) => id.split(' ')[0],
+    })
     const count = (id: string) => {
       let granted = 0
       const client = { id }
@@ -41,7 +50,7 @@ describe('the filters that clients are granted', () => {
   })
 
   it('are without a bound for the program itself', () => {
-    const grants = new Grants({ ...limits, maxSubscriptionsBytes: 1, holderOf: () => undefined })
+    const grants = new SubscriptionLimits({ ...limits, maxSubscriptionsBytes: 1, holderOf: () => undefined })
     expect(grants.refusal({ id: 'own' }, '#')).toBeUndefined()
   })
 })

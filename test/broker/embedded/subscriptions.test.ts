@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { Store } from '../../../src/broker/embedded/persistence.js'
-import { memoryBase } from '../../../src/broker/embedded/storage-backend.js'
+import { memoryBackend } from '../../../src/broker/embedded/storage-backend.js'
 import { MemorySubscriptions, type StoredSubscriptions } from '../../../src/broker/embedded/stored-subscriptions.js'
 import { limits } from './limits.js'
 import { connect } from './mqtt-session.js'
@@ -89,7 +89,7 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
 describe('the store', () => {
   const client = { id: 'client' }
   const storeOn = (subscriptions: StoredSubscriptions) => {
-    const base = { ...memoryBase(new MemoryPersistence()), subscriptions }
+    const base = { ...memoryBackend(new MemoryPersistence()), subscriptions }
     return new Store({ base, limits, log, onError: error => expect.unreachable(String(error)) })
   }
 

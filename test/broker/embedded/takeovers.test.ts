@@ -3,7 +3,7 @@ import type { Client } from 'aedes'
 import mqtt from 'mqtt'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import WebSocket from 'ws'
-import type { Ending } from '../../../src/base/errors.js'
+import type { GatewayError } from '../../../src/base/errors.js'
 import { createLog } from '../../../src/base/log.js'
 import { Takeovers } from '../../../src/broker/embedded/takeovers.js'
 import { startTestGateway } from '../../helpers/gateway.js'
@@ -41,7 +41,7 @@ describe('a client id that connects again', () => {
 
   it('is warned of once where clients end each other’s connection again and again', async () => {
     const lines: unknown[][] = []
-    const endings: Ending[] = []
+    const endings: GatewayError[] = []
     let now = 0
     const takeovers = new Takeovers({
       peerOf: () => somePeer,

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
 import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { Ending } from '../../../src/base/errors.js'
+import { GatewayError } from '../../../src/base/errors.js'
 import { createLog } from '../../../src/base/log.js'
 import type { Broker } from '../../../src/broker/broker.js'
 import { AddressBook, parseAddress } from '../../../src/broker/upstream/addresses.js'
@@ -74,7 +74,8 @@ async function endingOf(broker: Broker): Promise<{ reason: string; why: string }
     () => undefined,
     (error: unknown) => error,
   )
-  if (!(error instanceof Ending) || !(error.cause instanceof Error)) throw new Error('it opened, or did not say why')
+  if (!(error instanceof GatewayError) || !(error.cause instanceof Error))
+    throw new Error('it opened, or did not say why')
   return { reason: error.reason, why: error.cause.message }
 }
 

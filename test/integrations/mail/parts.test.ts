@@ -3,7 +3,7 @@ import { describe, expect, it, test } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { parseSmtpUrl } from '../../../src/config/notify.js'
 import { parseTemplate } from '../../../src/config/templates.js'
-import { NotifyBook } from '../../../src/integrations/mail/mail-queue.js'
+import { MailQueue } from '../../../src/integrations/mail/mail-queue.js'
 import { oneLine } from '../../../src/integrations/mail/rules.js'
 import { isDue, nextMailAt, retryDelay } from '../../../src/integrations/mail/schedule.js'
 import { MemoryReceiptStore } from '../../../src/receipts/memory-store.js'
@@ -85,7 +85,7 @@ test('attempts become rarer, and never rarer than one in an hour', () => {
 const log = createLog({ level: 'silent', format: 'json' })
 
 test('a rule keeps no more text than a mail may have, and counts the rest', async () => {
-  const book = await NotifyBook.open(new MemoryReceiptStore(), log)
+  const book = await MailQueue.open(new MemoryReceiptStore(), log)
   const entry = { rule: 'a', entry: { subject: 's', text: 'x'.repeat(30_000), topic: 't', time: 1 } }
   await book.take(Array(5).fill(entry), undefined, 1)
   await book.take(Array(15).fill(entry), undefined, 1)
@@ -99,7 +99,7 @@ test('a rule keeps no more text than a mail may have, and counts the rest', asyn
 
 test('what a book knows is in its store, after each step', async () => {
   const store = new MemoryReceiptStore()
-  const book = await NotifyBook.open(store, log)
+  const book = await MailQueue.open(store, log)
   const entry = (subject: string) => ({ rule: 'a', entry: { subject, text: '', topic: 't', time: 1 } })
   await book.take([entry('1'), entry('2')], 'cursor', 5)
   for (let index = 0; index < 120; index++) await book.take([entry(`more ${index}`)], undefined, 6)
@@ -108,7 +108,7 @@ test('what a book knows is in its store, after each step', async () => {
   await book.post('b', [mail, { ...mail, recipient: 'z@y' }], 8, 3)
   const [done] = book.mails
   if (done) await book.done(done)
-  const again = await NotifyBook.open(store, log)
+  const again = await MailQueue.open(store, log)
   expect(again.mailLength).toBe(book.mailLength)
   for (const rule of ['a', 'b']) {
     expect(again.batchOf(rule)).toEqual(book.batchOf(rule))

@@ -2,7 +2,7 @@ import { Writable } from 'node:stream'
 import { expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { MailError } from '../../../src/integrations/mail/mail.js'
-import { NotifyBook } from '../../../src/integrations/mail/mail-queue.js'
+import { MailQueue } from '../../../src/integrations/mail/mail-queue.js'
 import { Sender } from '../../../src/integrations/mail/sender.js'
 import { MemoryReceiptStore } from '../../../src/receipts/memory-store.js'
 import type { StoreChange } from '../../../src/receipts/store.js'
@@ -31,7 +31,7 @@ async function started(recipients: readonly string[], isTaken: (recipient: strin
     },
   })
   const log = createLog({ level: 'info', format: 'json' }, destination)
-  const book = await NotifyBook.open(store, log)
+  const book = await MailQueue.open(store, log)
   const mail = { rule: 'a', to: [], subject: 's', text: 't', messageId: '<1@y>', created: clock.now() }
   await book.post(
     'a',

@@ -4,13 +4,13 @@ import { expect, it, onTestFinished } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { Delivery } from '../../../src/integrations/supervisord/delivery.js'
 import { Connection } from '../../../src/mqtt/connection.js'
-import { type Dialect, mqtt5, plain } from '../../../src/mqtt/protocol-profile.js'
+import { mqtt5, type ProtocolProfile, plain } from '../../../src/mqtt/protocol-profile.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
 import { describeWith } from '../../helpers/requires.js'
 import { eventually } from '../../helpers/wait.js'
 
 /** Deliveries to a mosquitto with these lines of configuration. */
-async function started(config: readonly string[], dialect: Dialect = mqtt5) {
+async function started(config: readonly string[], dialect: ProtocolProfile = mqtt5) {
   const { port, stop } = await startMosquitto(undefined, ['allow_anonymous true', ...config])
   onTestFinished(stop)
   let logged = ''

@@ -6,7 +6,7 @@ import mqtt, { type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createUpstream } from '../../../src/broker/upstream/upstream.js'
 import { upstreamAt } from '../../../src/config/schema.js'
-import { isHole } from '../../../src/journal/event.js'
+import { isGapMarker } from '../../../src/journal/event.js'
 import { openLevelJournal } from '../../../src/journal/level-journal.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
 import { eventually } from '../../helpers/wait.js'
@@ -81,7 +81,7 @@ describe('the session of an earlier version, under a client id that can be guess
     await eventually(() => watched.payloads().includes(`new ${published - 1}`))
 
     const got = watched.payloads()
-    expect(watched.events.some(isHole)).toBe(false)
+    expect(watched.events.some(isGapMarker)).toBe(false)
     expect(got.slice(0, count + 1)).toEqual([...Array.from({ length: count }, (_, n) => `kept ${n}`), 'last one kept'])
     expect(new Set(got.slice(count + 1))).toEqual(new Set(Array.from({ length: published }, (_, n) => `new ${n}`)))
     const old = await connect(kept)
@@ -97,7 +97,7 @@ describe('the session of an earlier version, under a client id that can be guess
     cleanup.add(() => session.close())
     await eventually(() => session.ready)
     await watched.count(1)
-    expect(watched.events.map(isHole)).toEqual([true])
+    expect(watched.events.map(isGapMarker)).toEqual([true])
     await eventually(async () => !('former' in Object(await stored())))
     expect((await connect(kept)).sessionPresent).toBe(false)
   })
@@ -109,6 +109,6 @@ describe('the session of an earlier version, under a client id that can be guess
     cleanup.add(() => session.close())
     await eventually(() => session.ready)
     await watched.count(2)
-    expect(watched.events.map(isHole)).toEqual([false, true])
+    expect(watched.events.map(isGapMarker)).toEqual([false, true])
   })
 })

@@ -9,7 +9,7 @@ import { upstreamAt } from '../../../src/config/schema.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { Connection } from '../../../src/mqtt/connection.js'
 import { plain } from '../../../src/mqtt/protocol-profile.js'
-import { Link } from '../../../src/mqtt/reconnecting-connection.js'
+import { ReconnectingConnection } from '../../../src/mqtt/reconnecting-connection.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
 import { eventually } from '../../helpers/wait.js'
 import { bounds, Cleanup, log, openWithout, refusedVersions, sessionOn } from '../rig.js'
@@ -38,7 +38,7 @@ it('a connection that the broker ends soon is tried again less and less often, u
     onWaited = resolve
   })
   const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, dialect: plain }
-  const link = new Link({
+  const link = new ReconnectingConnection({
     connect: () => Connection.connect({ ...own, stream: connectTcp(port, '127.0.0.1') }),
     onUp: () => {
       // The fifth lasts for long.

@@ -4,9 +4,9 @@ import type { Event } from '../../../src/journal/event.js'
 import { backoff } from '../../../src/mqtt/backoff.js'
 import { TakenOver } from '../../../src/mqtt/broker-responses.js'
 import type { Message } from '../../../src/mqtt/message.js'
-import { SizeSuspicion } from '../../../src/sources/mqtt/learned-size-limit.js'
-import { type Echo, Echoes } from '../../../src/sources/mqtt/pending-publishes.js'
-import { Rivals } from '../../../src/sources/mqtt/takeover-detector.js'
+import { LearnedSizeLimit } from '../../../src/sources/mqtt/learned-size-limit.js'
+import { type PendingPublish, PendingPublishes } from '../../../src/sources/mqtt/pending-publishes.js'
+import { TakeoverDetector } from '../../../src/sources/mqtt/takeover-detector.js'
 
 describe('the wait before the next attempt', () => {
   it('is short at first, never over 30 s, and at random no less than half', () => {
@@ -28,7 +28,7 @@ describe('publications under way', () => {
   const late = { maxLate: 2, maxLateBytes: 1000 }
   const event = { id: 'e' } as Event
   /** As soon as there is room. */
-  const expectLater = async (echoes: Echoes, sent: Message): Promise<Echo> => {
+  const expectLater = async (echoes: PendingPublishes, sent: Message): Promise<PendingPublish> => {
     for (;;) {
       try {
         return echoes.expect(sent)
@@ -39,7 +39,7 @@ describe('publications under way', () => {
   }
 
   it('are taken in order, by payload and RETAIN', () => {
-    const echoes = new Echoes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
+    const echoes = new PendingPublishes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
     const [first, second, retained] = [message('a'), message('a'), message('a', true)].map(m => echoes.expect(m))
     expect(echoes.take(message('b'), true)).toBeUndefined()
     expect(echoes.take(message('a', true), true)).toBe(retained)
@@ -50,7 +50,7 @@ describe('publications under way', () => {
   })
 
   it('are bounded in number and bytes', () => {
-    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 10_000, ...late })
+    const echoes = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 10_000, ...late })
     const large = echoes.expect(message('x'.repeat(500)))
     expect(() => echoes.expect(message('a'))).toThrow(expect.objectContaining({ reason: 'broker-away' }))
     large.fail(new Error('the end'))
@@ -60,7 +60,7 @@ describe('publications under way', () => {
   })
 
   it('leave room for those of others, however many somebody has', () => {
-    const echoes = new Echoes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
+    const echoes = new PendingPublishes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
     const all = Array.from({ length: 5 }, () => echoes.expect(message('a'), { by: 'one' }))
     const tooFast = expect.objectContaining({ reason: 'publishing-too-fast' })
     expect(() => echoes.expect(message('a'), { by: 'one' })).toThrow(tooFast)
@@ -71,13 +71,13 @@ describe('publications under way', () => {
   })
 
   it('fail when their time is over, and are taken for nothing afterwards', async () => {
-    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 5, ...late })
+    const echoes = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 5, ...late })
     await expect(echoes.expect(message('a')).event).rejects.toMatchObject({ reason: 'publish-timeout' })
     expect(echoes.take(message('a'), true)).toBeUndefined()
   })
 
   it('are waited for beyond their time by those with patience, and keep nobody else from publishing', async () => {
-    const echoes = new Echoes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
+    const echoes = new PendingPublishes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
     const patient = echoes.expect(message('a'), { patience: 60_000 })
     await expectLater(echoes, message('b'))
     expect(echoes.take(message('a'), true)).toBe(patient)
@@ -87,7 +87,7 @@ describe('publications under way', () => {
   })
 
   it('that are late are taken only where no other may be meant', async () => {
-    const echoes = new Echoes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
+    const echoes = new PendingPublishes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
     const lost = echoes.expect(message('a'), { patience: 60_000 })
     const next = await expectLater(echoes, message('a'))
     expect(echoes.take(message('a'), true)).toBe(next)
@@ -96,7 +96,7 @@ describe('publications under way', () => {
   })
 
   it('are given up when patience ends, unless they are on their way to the journal', async () => {
-    const echoes = new Echoes({ maxCount: 2, maxBytes: 100, timeout: 1, ...late })
+    const echoes = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 1, ...late })
     const [lost, back] = [echoes.expect(message('a'), { patience: 5 }), echoes.expect(message('b'), { patience: 1 })]
     expect(echoes.take(message('b'), true)).toBe(back)
     await expect(lost.event).rejects.toMatchObject({ reason: 'publish-timeout' })
@@ -105,7 +105,7 @@ describe('publications under way', () => {
   })
 
   it('that are late are bounded: the oldest are given up', async () => {
-    const echoes = new Echoes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
+    const echoes = new PendingPublishes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
     const back = echoes.expect(message('back'), { patience: 60_000 })
     echoes.take(message('back'), true)
     const many = ['a', 'b', 'c', 'd'].map(payload => echoes.expect(message(payload), { patience: 60_000 }))
@@ -124,7 +124,7 @@ describe('a size that a broker seems to end connections for', () => {
   const refused = expect.objectContaining({ reason: 'body-too-large' })
 
   it('is none where as much has come through', () => {
-    const sizes = new SizeSuspicion()
+    const sizes = new LearnedSizeLimit()
     sizes.passed(100)
     expect([sizes.lost(100), sizes.lost(100), sizes.lost(50)]).toEqual([undefined, undefined, undefined])
     sizes.require(1000)
@@ -132,7 +132,7 @@ describe('a size that a broker seems to end connections for', () => {
 
   it('is refused from the second time on, for ten minutes', () => {
     let now = 0
-    const sizes = new SizeSuspicion(() => now)
+    const sizes = new LearnedSizeLimit(() => now)
     sizes.passed(100)
     expect(sizes.lost(300)).toMatchObject({ reason: 'publish-timeout' })
     sizes.require(300)
@@ -150,7 +150,7 @@ describe('somebody else with the session’s client id', () => {
     const errors: string[] = []
     const clock = { now: 0 }
     const log = { error: (text: unknown) => errors.push(String(text)) }
-    return { errors, clock, rivals: new Rivals({ clientId: 'c', log, now: () => clock.now }) }
+    return { errors, clock, rivals: new TakeoverDetector({ clientId: 'c', log, now: () => clock.now }) }
   }
 
   it('is told of at once where the broker says so, and again after a while', () => {

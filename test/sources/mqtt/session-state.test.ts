@@ -11,7 +11,7 @@ import { openLevelJournal } from '../../../src/journal/level-journal.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { Connection } from '../../../src/mqtt/connection.js'
 import { plain } from '../../../src/mqtt/protocol-profile.js'
-import { StateCheck } from '../../../src/sources/mqtt/retained-reconciler.js'
+import { RetainedReconciler } from '../../../src/sources/mqtt/retained-reconciler.js'
 import type { Source } from '../../../src/sources/source.js'
 import { connect, type Session } from '../../broker/embedded/mqtt-session.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
@@ -202,7 +202,7 @@ it('what a broker leaves out is asked for by its name before it is taken for gon
     return connection
   }
   const missed: string[] = []
-  const check = new StateCheck({
+  const check = new RetainedReconciler({
     ...{ topics: ['#'], journal, open, reading: await open(() => {}) },
     onMissed: ({ topic, payload }) => missed.push(`${topic}=${payload}`),
   })

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Ending } from '../../../src/base/errors.js'
+import { GatewayError } from '../../../src/base/errors.js'
 import type { ConfigInput } from '../../../src/config/schema.js'
 import { FilterQuota } from '../../../src/hub/filter-quota.js'
 import { formatId } from '../../../src/journal/event.js'
@@ -237,7 +237,7 @@ describe('what a socket publishes', () => {
     const publisher = {
       connected: false,
       publish: async () => {
-        throw new Ending('broker-away')
+        throw new GatewayError('broker-away')
       },
     }
     const rig = await startSocketRig({ parts: { publisher } })

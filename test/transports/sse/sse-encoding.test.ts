@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Ending } from '../../../src/base/errors.js'
+import { GatewayError } from '../../../src/base/errors.js'
 import { type Event, formatId } from '../../../src/journal/event.js'
 import { namedWords } from '../../../src/transports/sse/control-events.js'
 import { encodePlace, streamEncoder, streamStart } from '../../../src/transports/sse/sse-encoding.js'
@@ -122,7 +122,7 @@ describe('what an event stream says of itself', () => {
         expect(gap.map(({ type, data }) => [type, JSON.parse(data)])).toEqual([
           ['gap', { reason: 'unknown', cursor, resumes: id }],
         ])
-        const end = parse(namedWords.end(new Ending('topic-refused', { hint: cursor }))).events
+        const end = parse(namedWords.end(new GatewayError('topic-refused', { hint: cursor }))).events
         expect(end.map(({ type }) => type)).toEqual(['end'])
       }),
     )
