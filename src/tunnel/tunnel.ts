@@ -3,7 +3,7 @@ import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import type { ConnectionLog } from '../base/connection-log.js'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Metrics, Traffic } from '../base/metrics.js'
-import type { BrokerStream } from '../broker/broker.js'
+import { type BrokerStream, isDirectReadable } from '../broker/broker.js'
 import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
 import type { Client, ClientListener } from './client.js'
 import { ConnectInspector } from './connect-inspector.js'
@@ -115,10 +115,10 @@ export class Tunnel implements ClientListener {
 
   #watchBroker(): void {
     const broker = this.#broker
-    if (broker.deliverTo) broker.deliverTo(this.#onBrokerData)
+    if (isDirectReadable(broker)) broker.readDirectly(this.#onBrokerData)
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
-    broker.on('end', () => this.#onBrokerEnd('broker-closed', broker.ending))
+    broker.on('end', () => this.#onBrokerEnd('broker-closed', broker.closeReason))
     broker.on('error', error => this.#begin(error instanceof GatewayError ? error : this.#brokerLost(error)))
     broker.on('close', () => this.#onBrokerClose())
     // It may have been lost while the client's handshake was answered.

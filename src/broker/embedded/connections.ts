@@ -201,7 +201,7 @@ export class Connections {
   /** Says to the client's side why its connection is about to end, after all that was written to it. */
   explain({ conn }: Client, ending: GatewayError): void {
     const connection = this.#open.get(conn)
-    if (connection) connection.client.ending = ending
+    if (connection) connection.client.closeReason = ending
   }
 
   /** Counts bytes of a client's large messages that wait to be published; it is not read while there are many. */

@@ -92,8 +92,8 @@ interface PairEndOptions {
 
 /** One end of a pair. */
 export class PairEnd extends Duplex {
-  /** Why the other end ends, where it can say more than that. */
-  ending: GatewayError | undefined
+  /** Why the other end closes, where it says so. */
+  closeReason: GatewayError | undefined
   /** What was written at this end and handed over, in bytes. */
   takenBytes = 0
   readonly #options: PairEndOptions

@@ -1,22 +1,20 @@
 import { Socket, type SocketConnectOpts, type SocketConstructorOpts } from 'node:net'
-import type { BrokerStream } from '../broker.js'
+import type { DirectReadable } from '../broker.js'
 
-/** As large as a read of libuv's own, in bytes. */
+/** The size of libuv's own reads, in bytes. */
 const readSize = 64 * 1024
 
-/** Memory that sockets read into, one after the other: what one has read is taken before the next one reads. */
+/** Memory that all sockets read into, one after the other: each read is consumed before the next one begins. */
 export class ReadBuffer {
   readonly bytes = Buffer.allocUnsafeSlow(readSize)
 }
 
 /**
- * A connection to a broker that can hand over what it reads at once, from memory that all of them share.
- *
- * Node otherwise allocates 64 KiB for each read, and a buffer object on top: without, a message costs 4 % less.
- * As long as nobody has called `deliverTo`, it is a stream as any other.
+ * A connection to a broker that can pass on each read at once, from memory shared by all such sockets: Node otherwise allocates 64 KiB
+ * and a buffer object for each read. Without a call of `readDirectly`, it is an ordinary stream.
  */
-export class UpstreamSocket extends Socket implements BrokerStream {
-  #take: ((bytes: Buffer) => void) | undefined
+export class UpstreamSocket extends Socket implements DirectReadable {
+  #onBytes: ((bytes: Buffer) => void) | undefined
 
   constructor(options: SocketConstructorOpts, { bytes }: ReadBuffer) {
     // An option of `net.connect`, which gives it to the constructor.
@@ -27,12 +25,12 @@ export class UpstreamSocket extends Socket implements BrokerStream {
     super(withOnread)
   }
 
-  deliverTo(take: (bytes: Buffer) => void): void {
+  readDirectly(onBytes: (bytes: Buffer) => void): void {
     // As of Node 26, `read` returns one buffer at a time (nodejs/node#60441).
     const buffered: Buffer[] = []
     for (let bytes = this.#readBuffer(); bytes; bytes = this.#readBuffer()) buffered.push(bytes)
-    this.#take = take
-    for (const bytes of buffered) take(bytes)
+    this.#onBytes = onBytes
+    for (const bytes of buffered) onBytes(bytes)
     this.resume()
   }
 
@@ -40,11 +38,11 @@ export class UpstreamSocket extends Socket implements BrokerStream {
     return this.read()
   }
 
-  /** Says whether more is wanted; if not, `read`, `resume` and `pause` are what Node goes by. */
+  /** Returns false to stop reading until Node calls `_read`. */
   #onRead(shared: Buffer, length: number): boolean {
     const bytes = shared.subarray(0, length)
-    if (!this.#take) return this.push(Buffer.from(bytes))
-    this.#take(bytes)
+    if (!this.#onBytes) return this.push(Buffer.from(bytes))
+    this.#onBytes(bytes)
     return true
   }
 }

@@ -64,7 +64,7 @@ async function topics(guest: Guest, atLeast = 0): Promise<string[]> {
 
 async function ended(guest: Guest): Promise<GatewayError | undefined> {
   while (await guest.next());
-  return guest.stream.ending
+  return guest.stream.closeReason
 }
 
 describe('CONNECT', () => {

@@ -50,7 +50,7 @@ describe('a connection to a broker', () => {
     server.end(sent)
     await eventually(() => socket.readableLength > 0)
     const parts: Buffer[] = []
-    socket.deliverTo(bytes => parts.push(Buffer.from(bytes)))
+    socket.readDirectly(bytes => parts.push(Buffer.from(bytes)))
     await once(socket, 'end')
     expect(Buffer.concat(parts).equals(sent)).toBe(true)
   })
@@ -64,7 +64,7 @@ describe('a connection to a broker', () => {
       await eventually(() => socket.readableLength === index + 1)
     }
     let got = ''
-    socket.deliverTo(bytes => (got += bytes))
+    socket.readDirectly(bytes => (got += bytes))
     expect(got).toBe('abc')
     server.end('d')
     await once(socket, 'end')
@@ -75,7 +75,7 @@ describe('a connection to a broker', () => {
     const { socket, server } = await connect()
     const sent = randomBytes(8 * 1024 ** 2)
     const parts: Buffer[] = []
-    socket.deliverTo(bytes => {
+    socket.readDirectly(bytes => {
       expect(socket.isPaused()).toBe(false)
       parts.push(Buffer.from(bytes))
       socket.pause()
@@ -92,7 +92,7 @@ describe('a connection to a broker', () => {
     const pairs = await Promise.all(Array.from({ length: 10 }, () => connect(shared)))
     const results = pairs.map(async ({ socket, server }, index) => {
       const parts: Buffer[] = []
-      socket.deliverTo(bytes => {
+      socket.readDirectly(bytes => {
         expect(bytes.buffer).toBe(shared.bytes.buffer)
         parts.push(Buffer.from(bytes))
       })
