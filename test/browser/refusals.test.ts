@@ -58,17 +58,17 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     async name => {
       const gateway = await start({ broker: 'mqtt://127.0.0.1:9' })
       const page = await openPage(browser, `${gateway.urls.http}/${name}.html`)
-      await reason(page).getByText('Nothing is pushed here: push is off, or it stands before another broker').waitFor()
+      await reason(page).getByText('Push is off: either by the option push').waitFor()
       expect(await reason(page).textContent()).toMatch(/push\.topics.*\.$/)
       await publish(page, 'a', 'x')
-      await page.locator('#publish-outcome', { hasText: 'Nothing is pushed here' }).waitFor()
+      await page.locator('#publish-outcome', { hasText: 'Push is off' }).waitFor()
     },
   )
 
   it.each(['couchdb', 'rrr-push'])('%s.html says why nothing is pushed in front of another broker', async name => {
     const gateway = await start({ broker: 'mqtt://127.0.0.1:9' })
     const page = await openPage(browser, `${gateway.urls.http}/${name}.html`)
-    await state(page).getByText('Nothing is pushed here').waitFor()
+    await state(page).getByText('Push is off').waitFor()
     expect(await state(page).textContent()).toContain('push.topics')
   })
 

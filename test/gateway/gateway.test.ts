@@ -243,7 +243,7 @@ describe('a gateway on Unix sockets', () => {
       const answer = await fetch(`${gateway.urls.http}/v1/events?topic=a`)
       expect([answer.status, answer.headers.get('content-type')]).toEqual([404, 'application/problem+json'])
       expect(await answer.json()).toMatchObject({
-        detail: expect.stringMatching(/^Nothing is pushed here: .*push\.topics/),
+        detail: expect.stringMatching(/^Push is off: .*push\.topics/),
       })
       const pushing = await start()
       expect(await (await fetch(`${pushing.urls.http}/v1/nothing`)).json()).not.toHaveProperty('detail')

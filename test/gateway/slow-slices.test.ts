@@ -26,7 +26,7 @@ it('what holds the event loop up names itself in the log, at debug', async () =>
   onTestFinished(() => void unsubscribe('http.server.response.finish', hold))
   await fetch(new URL('/healthz?ticket=secret', gateway.urls.http))
   const told = (): string | undefined =>
-    lines.find(line => /the event loop was busy/.test(line) && /"http request"/.test(line))
+    lines.find(line => /The event loop was blocked/.test(line) && /"http request"/.test(line))
   await eventually(() => told() !== undefined)
   expect(JSON.parse(told() ?? '')).toMatchObject({ peer: '127.0.0.1', path: '/healthz' })
   const metrics = await (await fetch(new URL('/metrics', gateway.urls.http))).text()

@@ -1,0 +1,157 @@
+import { resolve } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import { SocketLimits } from '../access/socket-limits.js'
+import type { Logger } from '../base/log.js'
+import type { Broker } from '../broker/broker.js'
+import { portsOf } from '../config/listeners.js'
+import { developmentCertificates } from '../config/private-files.js'
+import type { Config } from '../config/schema.js'
+import type { CertificateFiles } from '../server/certificate.js'
+import { CertificateSet } from '../server/certificate-set.js'
+import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
+import { formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
+import { startMqttListener } from '../server/mqtt-listener.js'
+import { PipelinedRequests } from '../server/pipelined-requests.js'
+import { StreamQueue } from '../server/stream-queue.js'
+import type { UpgradeRouter } from '../server/upgrade.js'
+import { startHttp, startHttps } from '../server/web-servers.js'
+import { MqttEndpoint } from '../tunnel/mqtt-endpoint.js'
+import type { CloseStack } from './close-stack.js'
+import type { GatewayContext } from './context.js'
+import { tunnelOptions } from './routes.js'
+
+/** Sockets per counted connection: page requests, and connections about to be refused with a response, come on top. */
+const socketsPerConnection = 2
+
+/** The ports that a gateway listens on. */
+export class Listeners {
+  /** Every URL that a person can open or connect to. */
+  readonly urls: string[] = []
+  readonly #context: GatewayContext
+  readonly #opened: CloseStack
+  readonly #listeners: Listener[] = []
+  readonly #maxConnections: number
+  readonly #sockets: SocketLimits
+  #certificates: CertificateSet | undefined
+  #httpsPort: number | undefined
+
+  /** @param opened closes each listener */
+  constructor(context: GatewayContext, opened: CloseStack) {
+    const { config, log } = context
+    const { connections, connectionsPerAddress } = config.limits
+    this.#context = context
+    this.#opened = opened
+    this.#maxConnections = socketsPerConnection * connections
+    this.#sockets = new SocketLimits({
+      perAddress: socketsPerConnection * connectionsPerAddress,
+      max: maxSockets(config, log),
+      trustedProxies: config.trustedProxies,
+    })
+  }
+
+  /** The first TCP port of HTTPS; `undefined` where there is none (yet). */
+  get httpsPort(): number | undefined {
+    return this.#httpsPort
+  }
+
+  /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
+  async startWeb(app: FastifyInstance, router: UpgradeRouter): Promise<void> {
+    const { config, slices, untaken, log, metrics } = this.#context
+    const { http, https, limits } = config
+    const options = {
+      ...{ app, limits, untaken, slices, log, metrics },
+      onUpgrade: (...upgrade: Parameters<UpgradeRouter['handle']>) => router.handle(...upgrade),
+      maxConnections: this.#maxConnections,
+      sockets: this.#sockets,
+      pipelined: new PipelinedRequests({ log, metrics }),
+      streams: new StreamQueue(),
+    }
+    for (const port of portsOf(http.port)) {
+      this.#add('http', await startHttp({ ...options, ...this.#locationOf(http), port }))
+    }
+    const httpsPorts = portsOf(https.port)
+    if (httpsPorts.length === 0) return
+    const certificates = this.#opened.add(await startCertificates(this.#context))
+    this.#certificates = certificates
+    for (const port of httpsPorts) {
+      const listener = await startHttps({ ...options, certificates, ...this.#locationOf(https), port })
+      this.#httpsPort ??= listener.addresses.flatMap(address => ('port' in address ? address.port : []))[0]
+      this.#add('https', listener)
+    }
+  }
+
+  /** @throws {StartError} when the address cannot be bound */
+  async startMqtt(broker: Broker): Promise<void> {
+    const { config, tunnels, site, limits, nextId, log, metrics } = this.#context
+    const { mqtt } = config
+    if (mqtt.port === 'off') return
+    const options = tunnelOptions(this.#context, { inspectConnect: true, pingInterval: 'off' })
+    const endpoint = new MqttEndpoint(broker, options, tunnels)
+    const listener = await startMqttListener({
+      ...{ ...this.#locationOf(mqtt), port: mqtt.port },
+      ...{ site, limits, nextId, log, metrics, maxConnections: this.#maxConnections, sockets: this.#sockets },
+      accept: (socket, peer, child) => endpoint.accept(socket, peer, child),
+    })
+    this.#add('mqtt', listener)
+  }
+
+  async reloadCertificates(): Promise<void> {
+    await this.#certificates?.reload()
+  }
+
+  /** Stops accepting. Resolves when every connection has ended. */
+  async close(): Promise<void> {
+    await Promise.all(this.#listeners.map(listener => listener.close()))
+  }
+
+  destroyConnections(): void {
+    for (const listener of this.#listeners) listener.destroyConnections()
+  }
+
+  #add(scheme: 'http' | 'https' | 'mqtt', listener: Listener): void {
+    this.#listeners.push(this.#opened.add(listener))
+    this.urls.push(...listener.addresses.map(address => formatUrl(scheme, address)))
+    if (scheme === 'mqtt') return
+    const paths = this.#context.config.tunnels.flatMap(({ path, pathPrefix }) => path ?? pathPrefix ?? [])
+    const bases = listener.addresses.map(address => formatUrl(scheme === 'https' ? 'wss' : 'ws', address))
+    this.urls.push(...bases.flatMap(base => (base.startsWith('unix:') ? [] : paths.map(path => base + path))))
+  }
+
+  #locationOf(
+    listener: Pick<Config['http'], 'host' | 'unixSocketMode'>,
+  ): Pick<ListenOptions, 'host' | 'unixSocketMode'> {
+    return { host: listener.host ?? this.#context.config.host, unixSocketMode: listener.unixSocketMode }
+  }
+}
+
+/** Client sockets that the process's limit of file descriptors allows. */
+function maxSockets({ broker, tunnels, limits: { connections } }: Config, log: Logger): number {
+  const isEmbedded = [broker, ...tunnels.map(tunnel => tunnel.broker ?? broker)].every(one => one === 'embedded')
+  const max = socketsWithin(descriptorLimit(), isEmbedded ? 1 : 2)
+  if (max < connections) {
+    log.warn({ sockets: max, connections }, 'The limit of open files (ulimit -n) is below limits.connections')
+  }
+  return max
+}
+
+async function startCertificates({ config, cwd, log, metrics }: GatewayContext): Promise<CertificateSet> {
+  const { cert, key, chain, certificates, minVersion } = config.https
+  const { ca, crl } = config.access?.clientCertificates ?? {}
+  const clients = ca === undefined ? undefined : { ca: resolve(cwd, ca), crl: crl && resolve(cwd, crl) }
+  const filesOf = (files: CertificateFiles): CertificateFiles => ({
+    cert: resolve(cwd, files.cert),
+    key: resolve(cwd, files.key),
+    chain: files.chain && resolve(cwd, files.chain),
+    clients,
+  })
+  const isGiven = cert !== undefined && key !== undefined
+  const files = isGiven ? filesOf({ cert, key, chain }) : { ...(await makeDevelopmentFiles(cwd, log)), clients }
+  const named = certificates.map(({ hosts, ...own }) => ({ hosts, files: filesOf(own) }))
+  return CertificateSet.start({ files, named, minVersion, log, metrics })
+}
+
+/** Imported on demand: the library that signs certificates is the largest of all. */
+async function makeDevelopmentFiles(cwd: string, log: Logger): Promise<CertificateFiles> {
+  const { developmentCertificate } = await import('../server/development-certificate.js')
+  return developmentCertificate({ directory: resolve(cwd, developmentCertificates), log })
+}

@@ -1,0 +1,88 @@
+import { compileOrigins } from '../access/origins.js'
+import { compileTunnelConditions } from '../access/tunnel-conditions.js'
+import { spellingsOf } from '../base/path-spellings.js'
+import type { Broker } from '../broker/broker.js'
+import type { TunnelConfig } from '../config/schema.js'
+import { normalizePath } from '../http/request-target.js'
+import type { UpgradeRoute } from '../http/upgrade-route.js'
+import { createUpgradeIdentity } from '../server/upgrade-identity.js'
+import type { TunnelOptions } from '../tunnel/tunnel.js'
+import { WebSocketEndpoint } from '../tunnel/websocket-endpoint.js'
+import type { GatewayContext } from './context.js'
+import type { SocketEndpoint } from './push.js'
+
+/** The routes of all configured tunnels, in the order of the configuration. */
+export function openTunnelRoutes(context: GatewayContext): Promise<UpgradeRoute[]> {
+  const { config, brokers } = context
+  return Promise.all(
+    config.tunnels.map(async tunnel => tunnelRoute(tunnel, await brokers.get(tunnel.broker ?? config.broker), context)),
+  )
+}
+
+function tunnelRoute(tunnel: TunnelConfig, broker: Broker, context: GatewayContext): UpgradeRoute {
+  const { config, access, tunnels } = context
+  const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin, requireIdentity } = tunnel
+  const own = tunnelOptions(context, tunnel)
+  const endpoint = new WebSocketEndpoint(
+    { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...own },
+    tunnels,
+  )
+  return {
+    matches: pathMatcher(tunnel),
+    allowsOrigin: compileOrigins(origins, { requireOrigin }),
+    ...compileTunnelConditions(tunnel),
+    identity:
+      access.authenticator &&
+      createUpgradeIdentity(access.authenticator, config.access ?? {}, requireIdentity ? 'user' : 'anybody'),
+    check: request => endpoint.check(request),
+    accept: upgrade => endpoint.accept(upgrade),
+  }
+}
+
+/** The route of a plain WebSocket of the push side; the rules of the HTTP API apply to it. */
+export function socketRoute(socket: SocketEndpoint, { config, access, gate }: GatewayContext): UpgradeRoute {
+  return {
+    matches: path => socket.matches(path),
+    isEverywhere: socket.isEverywhere,
+    check: request => socket.check?.(request),
+    checkQuery: (request, identity) => socket.checkQuery?.(request, identity),
+    accept: upgrade => socket.accept(upgrade),
+    allowsOrigin: gate.allowsOrigin,
+    originsOption: 'push.origins',
+    identity: access.authenticator && createUpgradeIdentity(access.authenticator, config.access ?? {}, 'admitted'),
+  }
+}
+
+/** Options that tunnels over WebSocket and over plain TCP share. */
+export function tunnelOptions(
+  { config, reservedClientIds }: GatewayContext,
+  { inspectConnect, pingInterval }: Pick<TunnelOptions, 'inspectConnect' | 'pingInterval'>,
+): TunnelOptions {
+  const { connectTimeout, connectSize, closeTimeout } = config.limits
+  return { connectTimeout, connectSize, closeTimeout, reservedClientIds, inspectConnect, pingInterval }
+}
+
+/**
+ * Matches the path of a request. The schema ensures that exactly one of the four options is given. A prefix, suffix or
+ * pattern has to match every spelling of the path: `//a` and `/b/../a` are `/a`, too.
+ */
+function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig): (path: string) => boolean {
+  // The paths of requests are normalized, too.
+  const [prefix, suffix, whole] = [pathPrefix, pathSuffix, path].map(each => each && normalizePath(each))
+  if (prefix !== undefined) {
+    const prefixes = spellingsOf(prefix)
+    return candidate => spellingsOf(candidate).every(spelling => prefixes.some(own => spelling.startsWith(own)))
+  }
+  if (suffix !== undefined) {
+    const suffixes = spellingsOf(suffix)
+    return candidate => spellingsOf(candidate).every(spelling => suffixes.some(own => spelling.endsWith(own)))
+  }
+  if (pathPattern !== undefined) {
+    const pattern = new RegExp(pathPattern, 'u')
+    // A pattern with an escape applies to the path as sent.
+    if (pathPattern.includes('%')) return candidate => pattern.test(candidate)
+    return candidate => spellingsOf(candidate).every(spelling => pattern.test(spelling))
+  }
+  const trimmed = whole?.replace(/\/$/, '')
+  return candidate => candidate.replace(/\/$/, '') === trimmed
+}

@@ -1,0 +1,85 @@
+import { resolve } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import type { Client } from '../access/client-address.js'
+import type { OriginPolicy } from '../access/origins.js'
+import { listOwnFiles } from '../config/private-files.js'
+import type { Config } from '../config/schema.js'
+import type { UpgradeRoute } from '../http/upgrade-route.js'
+import { createApp } from '../server/app.js'
+import { registerHealth } from '../server/health.js'
+import { type HttpsLocation, registerHttpsRedirect } from '../server/https-redirect.js'
+import { listPageDirectories, registerEndpointHints, registerPages } from '../server/pages.js'
+import { registerTickets } from '../server/tickets.js'
+import type { UpgradeRouter } from '../server/upgrade.js'
+import type { CloseStack } from './close-stack.js'
+import type { GatewayContext } from './context.js'
+import type { PushSide } from './push.js'
+
+export interface WebAppOptions {
+  readonly push: PushSide | undefined
+  readonly routes: readonly UpgradeRoute[]
+  readonly router: UpgradeRouter
+  readonly httpsLocation: HttpsLocation | undefined
+  readonly isShuttingDown: () => boolean
+  /** The configuration file, which is never served. */
+  readonly file: string | undefined
+}
+
+const pushIsOff =
+  'Push is off: either by the option push, or because push.topics names no topics of the broker behind this gateway'
+
+/** Makes the app that answers HTTP requests, with all routes: health, tickets, the push API and the pages. */
+export async function openWebApp(
+  context: GatewayContext,
+  options: WebAppOptions,
+  opened: CloseStack,
+): Promise<FastifyInstance> {
+  const { config, cwd, site, servesHost, resolveClient, seesDetails, gate, brokers, log, metrics } = context
+  const { push, router, httpsLocation, isShuttingDown } = options
+  const app = opened.add(
+    createApp({ site, servesHost, resolveClient, seesDetails, limits: config.limits, log, metrics }),
+  )
+  if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
+  registerEndpointHints(app, path => router.matches(path), {
+    refusalOf: request => router.refusalOf(request),
+    setOriginHeaders: (request, reply) => gate.setOriginHeaders(request, reply),
+    noPush: push ? undefined : { sentence: pushIsOff, isAt: path => isPushPath(path, config) },
+  })
+  if (!push && config.push !== 'off') log.info(pushIsOff)
+  registerHealth(app, {
+    ...{ isShuttingDown, seesDetails, resolveClient, log },
+    brokers: brokers.probed,
+    pushFailure: push && (() => push.failure),
+    registry: metrics.registry,
+  })
+  registerTicketRoute(app, context, options.routes)
+  const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
+  push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
+  if (config.public !== 'off') {
+    const { index } = config
+    const ownFiles = listOwnFiles(config, options.file, cwd)
+    await registerPages(app, { directory, index, site, ownFiles, resolveClient, log })
+  }
+  await app.ready()
+  return app
+}
+
+/** Tickets are for pages that may open at least one of the WebSockets. */
+function registerTicketRoute(
+  app: FastifyInstance,
+  { config, access, gate, resolveClient }: GatewayContext,
+  routes: readonly UpgradeRoute[],
+): void {
+  const { authenticator, tickets } = access
+  if (!authenticator) return
+  const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
+  const count = (client: Client): void => gate.spend(client, 1)
+  registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient, count })
+}
+
+/** Whether a path belongs to the push API or to a compatibility endpoint. */
+function isPushPath(path: string, { compat }: Config): boolean {
+  const endpoints = [compat.pere, compat.rrr, compat.couchdb]
+  const prefixes = ['/v1', ...endpoints.flatMap(endpoint => (endpoint === 'off' ? [] : endpoint.prefix))]
+  return prefixes.some(prefix => path === prefix || path.startsWith(`${prefix}/`))
+}
