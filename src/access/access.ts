@@ -57,7 +57,7 @@ export async function openAccess(config: Config, cwd: string, log: Logger): Prom
     return {
       authenticator: access === undefined ? undefined : new Authenticator(judges),
       tickets,
-      rules: new TopicRules(access, { levels: limits.topicLevels, length: limits.topicLength }),
+      rules: new TopicRules(access, limits),
       reload: async () => {
         await Promise.all(parts.map(part => part.reload()))
       },

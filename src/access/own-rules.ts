@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ruleFilterProblem } from '../topics/filter-problems.js'
+import { ruleFilterProblem } from '../topics/rule-filter.js'
 
 /** So many filters for each direction may somebody bring along; each is looked at for messages of theirs. */
 const maxFilters = 100

@@ -1,8 +1,8 @@
 import type { Identity } from '../base/identity.js'
 import type { AccessConfig, AccessRule } from '../config/access.js'
-import { parseRuleFilter, type RulePart, topicFilterProblem } from '../topics/filter-problems.js'
-import { isTopicFilter, isTopicName, type TopicBounds } from '../topics/rule-filters.js'
-import { TopicSet } from '../topics/topic-set.js'
+import { filterCovers, topicPredicate } from '../topics/match.js'
+import { parseRuleFilter, type RulePart } from '../topics/rule-filter.js'
+import { isTopicFilter, isTopicName, type TopicBounds, topicFilterProblem } from '../topics/topic-syntax.js'
 
 /** What one connection may do. Asked for every message and every subscription. */
 export interface Permissions {
@@ -126,13 +126,17 @@ function permissions(
       if (filter === undefined) dropped.add(template.source)
       return filter ?? []
     })
-  const topics = new TopicSet(fillAll(publish))
-  const filters = subscribe === undefined ? topics : new TopicSet(fillAll(subscribe))
+  const publishFilters = fillAll(publish)
+  const subscribeFilters = subscribe === undefined ? publishFilters : fillAll(subscribe)
+  const mayPublish = topicPredicate(publishFilters)
+  const mayRead = subscribe === undefined ? mayPublish : topicPredicate(subscribeFilters)
   const open = names.open === true
   return {
-    mayPublish: topic => isTopicName(topic, bounds) && (open || topics.has(topic)),
-    maySubscribe: filter => isTopicFilter(filter, bounds) && (open || (!isShared(filter) && filters.covers(filter))),
-    mayRead: topic => open || filters.has(topic),
+    mayPublish: topic => isTopicName(topic, bounds) && (open || mayPublish(topic)),
+    maySubscribe: filter =>
+      isTopicFilter(filter, bounds) &&
+      (open || (!isShared(filter) && subscribeFilters.some(rule => filterCovers(rule, filter)))),
+    mayRead: topic => open || mayRead(topic),
     dropped: [...dropped],
   }
 }

@@ -6,7 +6,7 @@ import { algorithmsOf, type JwtConfig } from '../config/access.js'
 import { suggestFlag } from '../config/flags.js'
 import { loadConfig } from '../config/load.js'
 import { formatDuration, parseDuration } from '../config/units.js'
-import { ruleFilterProblem } from '../topics/filter-problems.js'
+import { ruleFilterProblem } from '../topics/rule-filter.js'
 
 const flags = {
   user: { type: 'string' },

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ruleFilterProblem } from '../topics/filter-problems.js'
+import { ruleFilterProblem } from '../topics/rule-filter.js'
 import { duration } from './units.js'
 import { file, fileFormat, redacted, secret, wholeNumber } from './values.js'
 

@@ -1,4 +1,4 @@
-import { filtersOverlap } from '../topics/filter-overlap.js'
+import { filtersOverlap } from '../topics/match.js'
 import { isLoopback } from './listeners.js'
 import { parseSmtpUrl } from './notify.js'
 import { displayPath } from './options.js'

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { filterCovers } from '../topics/filter-overlap.js'
+import { filterCovers } from '../topics/match.js'
 import { duration, size } from './units.js'
 import { secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
 

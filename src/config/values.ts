@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { filterDepthProblem, topicFilterProblem } from '../topics/filter-problems.js'
+import { filterDepthProblem, topicFilterProblem } from '../topics/topic-syntax.js'
 
 /*
  * The forms of values that several parts of the table of options share.

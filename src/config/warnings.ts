@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { filtersOverlap } from '../topics/filter-overlap.js'
+import { filtersOverlap } from '../topics/match.js'
 import { isWebUrl, letsAnonymousIn } from './access.js'
 import { addedByBrowsers, isOfNamedSites } from './browser-credentials.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'

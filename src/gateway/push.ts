@@ -150,9 +150,8 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
           ...{ config, data, journal, reservedClientIds, log },
         })
     closers.push(() => source.close())
-    const { topicLevels: levels, topicLength: length } = limits
     const messages = new PresenceMessages({
-      ...{ publisher: source, bounds: { levels, length }, log },
+      ...{ publisher: source, bounds: limits, log },
       mayTell: fairPaceOf(config.presence.messagesPerSecond),
     })
     closers.push(() => messages.close())
@@ -173,7 +172,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
       tracking: hub.tracking,
       bounds: {
         maxReceipts: config.maxReceipts,
-        topic: { levels, length },
+        topic: limits,
         mayTell: paceOf(config.receiptMessagesPerSecond),
       },
     })
@@ -217,7 +216,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     ]
     // The last, as its prefix may be /.
     if (compat.rrr !== 'off') {
-      const own = { config: compat.rrr, topic: { levels, length }, packetSize }
+      const own = { config: compat.rrr, topic: limits, packetSize }
       sockets.push(createRrrSocketRoute({ ...transport, ...own, publishes: rate, closeTimeout }))
     }
     const polls: { close(): void }[] = []

@@ -1,4 +1,4 @@
-import { type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { type TopicPredicate, topicPredicate } from '../topics/match.js'
 
 /** An event of which somebody wants to know to whom it is written. */
 interface Tracked {

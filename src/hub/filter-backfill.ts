@@ -1,6 +1,6 @@
 import { type Event, isGapMarker } from '../journal/event.js'
 import type { GapReason, Journal, Loss, Position } from '../journal/journal.js'
-import { type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { type TopicPredicate, topicPredicate } from '../topics/match.js'
 
 /** What filters that join are given at once. */
 export interface BackfillBatch {

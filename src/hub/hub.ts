@@ -3,7 +3,7 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import { type Event, isGapMarker } from '../journal/event.js'
 import { type Journal, type Position, resolveCursor } from '../journal/journal.js'
 import { FilterIndex } from '../topics/filter-index.js'
-import { isShallow } from '../topics/topic-predicate.js'
+import { filterDepthProblem } from '../topics/topic-syntax.js'
 import { BufferChain } from './buffer-chain.js'
 import { DeliveryTracker } from './delivery-tracker.js'
 import { EventCache, type EventCacheBounds } from './event-cache.js'
@@ -132,7 +132,7 @@ export class Hub {
   subscribe(options: SubscribeOptions): Subscription {
     const { filters, cursor } = options
     if (filters.length === 0) throw new RangeError('there must be a topic filter')
-    if (!filters.every(isShallow)) throw new RangeError('a topic filter has too many levels')
+    if (filters.some(filterDepthProblem)) throw new RangeError('a topic filter has too many levels')
     const place =
       cursor === undefined ? { after: this.#position, known: 0 } : resolveCursor(this.#journal, cursor, filters)
     const subscriber = new Subscriber(this.#host, options, place)

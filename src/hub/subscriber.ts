@@ -1,7 +1,8 @@
 import type { Event } from '../journal/event.js'
 import { formatId } from '../journal/event.js'
 import type { GapReason, Loss, Position } from '../journal/journal.js'
-import { isShallow, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { type TopicPredicate, topicPredicate } from '../topics/match.js'
+import { filterDepthProblem } from '../topics/topic-syntax.js'
 import type { BufferChain } from './buffer-chain.js'
 import type { DeliveryTracker } from './delivery-tracker.js'
 import type { CloseReason, Encoder, EventSink } from './event-sink.js'
@@ -9,7 +10,7 @@ import { FilterBackfill } from './filter-backfill.js'
 
 /** What a subscriber asks for. */
 export interface SubscribeOptions {
-  /** Valid (`topicFilterProblem`) and shallow (`isShallow`) topic filters, at least one. */
+  /** Valid topic filters (`topicFilterProblem`, `filterDepthProblem`), at least one. */
   readonly filters: readonly string[]
   readonly encode: Encoder
   readonly sink: EventSink
@@ -209,7 +210,7 @@ export class Subscriber implements Subscription {
   }
 
   change(change: FilterChange): void {
-    if (change.add && !change.add.every(isShallow)) throw new RangeError('a topic filter has too many levels')
+    if (change.add?.some(filterDepthProblem)) throw new RangeError('a topic filter has too many levels')
     if (this.closed) return
     this.#changes.push(change)
     this.interrupt()

@@ -1,6 +1,6 @@
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
-import { everyTopic, type TopicPredicate } from '../topics/topic-predicate.js'
+import { everyTopic, type TopicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import { type JournalBounds, JournalRefusal, sizeOf, type Urgency } from './journal.js'
 

@@ -1,5 +1,5 @@
 import type { Message } from '../mqtt/message.js'
-import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import { type Event, gapMarker, parseId } from './event.js'
 
 /** Bounds of the events of a share of a journal, all of them at once; what is over them goes, the oldest first. */

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
-import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import { GroupCommit } from './group-commit.js'
 import {

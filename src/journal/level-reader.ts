@@ -1,4 +1,4 @@
-import type { TopicPredicate } from '../topics/topic-predicate.js'
+import type { TopicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import type { SequenceRange } from './journal.js'
 import { type Database, isDamage } from './level-database.js'

@@ -1,4 +1,4 @@
-import type { TopicPredicate } from '../topics/topic-predicate.js'
+import type { TopicPredicate } from '../topics/match.js'
 import { DamagedRecord } from './level-records.js'
 
 /*

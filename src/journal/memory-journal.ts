@@ -1,7 +1,7 @@
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
-import { matchCost, type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { matchCost, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import { type Event, formatId, newEpoch } from './event.js'
 import { EventLog, MergedLogs } from './event-log.js'
 import { GroupCommit } from './group-commit.js'

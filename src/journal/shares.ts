@@ -1,5 +1,4 @@
-import { filterCovers, filtersOverlap } from '../topics/filter-overlap.js'
-import { type TopicPredicate, topicPredicate } from '../topics/topic-predicate.js'
+import { filterCovers, filtersOverlap, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import { gapMarker } from './event.js'
 import type { JournalBounds, Loss, ShareBounds } from './journal.js'
 

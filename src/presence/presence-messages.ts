@@ -2,7 +2,7 @@ import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import type { Publisher } from '../sources/publisher.js'
-import { levelsOf } from '../topics/topic-predicate.js'
+import { isWithinBounds, type TopicBounds } from '../topics/topic-syntax.js'
 import type { ListenerTransport } from './presence.js'
 
 /** Somebody has come to a filter, or left it. */
@@ -32,7 +32,7 @@ export interface PresenceCounters {
 export interface PresenceMessagesOptions {
   readonly publisher: Publisher
   /** How large a topic the broker takes: a larger one could end the session that all publish with. */
-  readonly bounds: { readonly levels: number; readonly length: number }
+  readonly bounds: TopicBounds
   readonly log: Logger
   /**
    * Whether one more of an account may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
@@ -145,8 +145,7 @@ export class PresenceMessages {
   }
 
   #isTooLarge(topic: string): boolean {
-    const { levels, length } = this.#options.bounds
-    return Buffer.byteLength(topic) > length || levelsOf(topic) > levels
+    return !isWithinBounds(topic, this.#options.bounds)
   }
 
   /** Tells nothing any more; what waits is dropped. */

@@ -2,7 +2,7 @@ import { FairQuota } from '../base/fair-quota.js'
 import { SizeRanks } from '../base/size-ranks.js'
 import { SmallMap } from '../base/small-map.js'
 import { FilterIndex } from '../topics/filter-index.js'
-import type { FilterValues } from '../topics/filter-values.js'
+import type { FilterValues } from '../topics/filter-node.js'
 import type { Listener, ListenerTransport, Presence, PresenceHandle, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
 

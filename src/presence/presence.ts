@@ -14,7 +14,7 @@ export interface Listener {
   /** The client's IP address, or `unix`; left out where it does not matter. */
   readonly address?: string
   readonly transport: ListenerTransport
-  /** Valid and shallow topic filters (`topicFilterProblem`, `isShallow`); one that is there twice counts once. */
+  /** Valid topic filters (`topicFilterProblem`, `filterDepthProblem`); one that is there twice counts once. */
   readonly topics: readonly string[]
 }
 

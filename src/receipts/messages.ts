@@ -1,4 +1,4 @@
-import { levelsOf } from '../topics/topic-predicate.js'
+import { isWithinBounds, type TopicBounds } from '../topics/topic-syntax.js'
 import type { BatchedStore } from './batched-store.js'
 import { iso, upTo } from './parts.js'
 import { allOf, keyOf, type MessageRecord, type RepositoryState, type RequestRecord } from './records.js'
@@ -10,7 +10,7 @@ export interface MessageBounds {
   /** Asked before each message about a receipt that nobody waits for; there are any number where it is left out. */
   readonly mayTell?: (() => boolean) | undefined
   /** How large a topic the broker takes: a larger one could end the session that all publish with. In bytes. */
-  readonly topic: { readonly levels: number; readonly length: number }
+  readonly topic: TopicBounds
 }
 
 /** A message that waits to be published. */
@@ -44,8 +44,7 @@ export class Messages {
   /** Adds a message about an event on `topic`. About messages on receipts there are none, or there would be no end. */
   tell(state: RepositoryState, topic: string, what: object, group: string): RepositoryState {
     if (topic.startsWith(topicPrefix)) return state
-    const { levels, length } = this.#bounds.topic
-    if (levelsOf(topic) >= levels || Buffer.byteLength(topic) + topicPrefix.length > length) return state
+    if (!isWithinBounds(topicPrefix + topic, this.#bounds.topic)) return state
     const message: MessageRecord = { topic: topicPrefix + topic, payload: JSON.stringify(what), group }
     this.#store.put(keyOf('m', state.message), message)
     return { ...state, messages: state.messages + 1, message: state.message + 1 }

@@ -13,7 +13,7 @@ import type { ReceiptEvent } from './records.js'
 import type { ReceiptStore } from './store.js'
 
 /** Bounds that nobody needs to change. */
-const defaultBounds = { maxRequests: 100_000, maxMessages: 10_000, topic: { levels: 100, length: 65_535 } }
+const defaultBounds = { maxRequests: 100_000, maxMessages: 10_000, topic: { topicLevels: 100, topicLength: 65_535 } }
 /** Events whose topic and time are remembered, so that a thousand receipts of one do not read it a thousand times. */
 const maxKnown = 1024
 /** Receipts that a report has, where nobody says how many. */

@@ -1,113 +1,109 @@
-import { commonLength, FilterBranch, firstLevel, slash } from './filter-branch.js'
-import { FilterValues } from './filter-values.js'
+import { commonLength, FilterNode, FilterValues, firstLevelOf, slash } from './filter-node.js'
 
 /**
- * Values by topic filter: finds all whose filter matches a topic.
+ * An index of values by topic filter, which finds all values whose filter matches a topic (MQTT 3.1.1 §4.7).
  *
- * Wildcards as in MQTT 3.1.1 §4.7: `+` takes one level, also an empty one; `#` takes the rest, the parent level included; neither, at the
- * start of a filter, matches a topic that begins with `$` [MQTT-4.7.2-1].
- *
- * A radix tree over levels: where filters do not part, their levels are one branch. Its memory is some 500 bytes for each filter and two
- * bytes for each of its characters, however many levels it has; matching visits the branches that match and no others.
+ * A radix tree over levels: memory is some 500 bytes for each filter and two bytes for each of its characters, however many levels it
+ * has; matching visits only nodes that match.
  */
 export class FilterIndex<V> {
-  readonly #root = new FilterBranch<V>('')
-  /** As many levels as any filter had. */
+  readonly #root = new FilterNode<V>('')
+  /** Levels of the deepest filter so far. */
   #depth = 0
   #size = 0
 
-  /** Different filters. */
+  /** Number of different filters. */
   get size(): number {
     return this.#size
   }
 
   /** @param filter a valid one; matching takes as much stack as it has levels */
   add(filter: string, value: V): void {
-    const branch = this.#make(pathOf(filter))
-    const isOpen = endsOpen(filter)
-    let values = isOpen ? branch.rest : branch.end
+    const node = this.#nodeAt(pathOf(filter))
+    const hasHash = endsWithHash(filter)
+    let values = hasHash ? node.rest : node.end
     if (!values) {
       values = new FilterValues(filter)
-      if (isOpen) branch.rest = values
-      else branch.end = values
+      if (hasHash) node.rest = values
+      else node.end = values
       this.#size++
     }
     values.add(value)
   }
 
-  /** The branch that ends with the path; made where there is none. */
-  #make(path: string | undefined): FilterBranch<V> {
-    let branch = this.#root
+  /** Returns the node at which the path ends, and makes it where there is none. */
+  #nodeAt(path: string | undefined): FilterNode<V> {
+    let node = this.#root
     let depth = 0
     while (path !== undefined) {
-      let child = branch.child(firstLevel(path))
+      let child = node.child(firstLevelOf(path))
       if (!child) {
-        child = new FilterBranch<V>(path)
-        branch.attach(child)
+        child = new FilterNode<V>(path)
+        node.attach(child)
       }
       const common = commonLength(child.label, path)
-      branch = common === child.label.length ? child : branch.part(child, common)
-      depth += branch.levels
+      node = common === child.label.length ? child : node.split(child, common)
+      depth += node.levels
       path = common === path.length ? undefined : path.slice(common + 1)
     }
     this.#depth = Math.max(this.#depth, depth)
-    return branch
+    return node
   }
 
   /** Removes `value` from `filter`. @returns whether it was there */
   remove(filter: string, value: V): boolean {
-    const branches = this.#walk(filter)
-    const branch = branches?.at(-1)
-    if (!branches || !branch) return false
-    const isOpen = endsOpen(filter)
-    const values = isOpen ? branch.rest : branch.end
+    const nodes = this.#walk(filter)
+    const node = nodes?.at(-1)
+    if (!nodes || !node) return false
+    const hasHash = endsWithHash(filter)
+    const values = hasHash ? node.rest : node.end
     if (!values?.delete(value)) return false
     if (values.size > 0) return true
-    if (isOpen) branch.rest = undefined
-    else branch.end = undefined
+    if (hasHash) node.rest = undefined
+    else node.end = undefined
     this.#size--
-    this.#prune(branch, branches.at(-2), branches.length > 2)
+    this.#prune(node, nodes.at(-2), nodes.length > 2)
     return true
   }
 
-  /** The branches from the root to where `filter` ends; `undefined` where it is not there. */
-  #walk(filter: string): FilterBranch<V>[] | undefined {
-    let branch = this.#root
-    const branches = [branch]
+  /** Returns the nodes from the root to the one where `filter` ends; `undefined` where there is none. */
+  #walk(filter: string): FilterNode<V>[] | undefined {
+    let node = this.#root
+    const nodes = [node]
     for (let path = pathOf(filter); path !== undefined; ) {
-      const child = branch.child(firstLevel(path))
+      const child = node.child(firstLevelOf(path))
       if (!child || commonLength(child.label, path) !== child.label.length) return undefined
       path = path.length === child.label.length ? undefined : path.slice(child.label.length + 1)
-      branch = child
-      branches.push(branch)
+      node = child
+      nodes.push(node)
     }
-    return branches
+    return nodes
   }
 
-  /** Removes what no filter needs of a branch that lost one. The root stays. */
-  #prune(branch: FilterBranch<V>, parent: FilterBranch<V> | undefined, hasGrandparent: boolean): void {
+  /** Removes or merges a node that has lost a filter. The root stays. */
+  #prune(node: FilterNode<V>, parent: FilterNode<V> | undefined, hasGrandparent: boolean): void {
     if (!parent) return
-    if (!branch.isEmpty) branch.join()
+    if (!node.isEmpty) node.merge()
     else {
-      parent.detach(firstLevel(branch.label))
-      if (hasGrandparent) parent.join()
+      parent.detach(firstLevelOf(node.label))
+      if (hasGrandparent) parent.merge()
     }
   }
 
   /** The values under exactly this filter; `undefined` where there is none. */
   get(filter: string): FilterValues<V> | undefined {
-    const branch = this.#walk(filter)?.at(-1)
-    return endsOpen(filter) ? branch?.rest : branch?.end
+    const node = this.#walk(filter)?.at(-1)
+    return endsWithHash(filter) ? node?.rest : node?.end
   }
 
   /** All filters, with their values. Nothing may be added or removed meanwhile. */
-  *filters(branch = this.#root): Generator<FilterValues<V>, void, void> {
-    if (branch.end) yield branch.end
-    if (branch.rest) yield branch.rest
-    for (const child of branch.children()) yield* this.filters(child)
+  *filters(node = this.#root): Generator<FilterValues<V>, void, void> {
+    if (node.end) yield node.end
+    if (node.rest) yield node.rest
+    for (const child of node.children()) yield* this.filters(child)
   }
 
-  /** The values of each filter that matches; a value added under several of them comes several times. */
+  /** Returns the values of each filter that matches; a value of several filters comes several times. */
   match(topic: string): FilterValues<V>[] {
     const found: FilterValues<V>[] = []
     if (this.#size > 0) new Search(topic, topic.split('/', this.#depth + 1), found).start(this.#root)
@@ -115,78 +111,77 @@ export class FilterIndex<V> {
   }
 }
 
-/** Whether the filter ends with `#`. */
-function endsOpen(filter: string): boolean {
+function endsWithHash(filter: string): boolean {
   return filter.endsWith('#')
 }
 
 /** The levels of a filter without `#` at its end; `undefined` for `#` itself, which has no other. */
 function pathOf(filter: string): string | undefined {
-  if (!endsOpen(filter)) return filter
+  if (!endsWithHash(filter)) return filter
   return filter === '#' ? undefined : filter.slice(0, -2)
 }
 
 /** One search for the filters that match a topic. */
 class Search<V> {
   readonly #topic: string
-  /** The topic's levels, or as many as any filter has and one more. */
-  readonly #words: readonly string[]
+  /** The topic's levels, up to one more than the deepest filter has. */
+  readonly #levels: readonly string[]
   readonly #found: FilterValues<V>[]
 
-  constructor(topic: string, words: readonly string[], found: FilterValues<V>[]) {
+  constructor(topic: string, levels: readonly string[], found: FilterValues<V>[]) {
     this.#topic = topic
-    this.#words = words
+    this.#levels = levels
     this.#found = found
   }
 
-  start(root: FilterBranch<V>): void {
+  start(root: FilterNode<V>): void {
     if (!this.#topic.startsWith('$')) this.#follow(root, 0, 0)
     else {
-      const child = root.named(this.#words[0] ?? '')
+      const child = root.named(this.#levels[0] ?? '')
       if (child) this.#enter(child, 0, 0)
     }
   }
 
-  /** Goes on behind a branch that matches: with the topic's level `depth`, which begins at the character `at`. */
-  #follow(branch: FilterBranch<V>, depth: number, at: number): void {
-    if (branch.rest) this.#found.push(branch.rest)
-    const word = this.#words[depth]
-    if (word === undefined) {
-      if (branch.end) this.#found.push(branch.end)
+  /** Continues below a node that matches, with the topic's level `depth`, which begins at the character `at`. */
+  #follow(node: FilterNode<V>, depth: number, at: number): void {
+    if (node.rest) this.#found.push(node.rest)
+    const level = this.#levels[depth]
+    if (level === undefined) {
+      if (node.end) this.#found.push(node.end)
       return
     }
-    const named = branch.named(word)
+    const named = node.named(level)
     if (named) this.#enter(named, depth, at)
-    if (branch.plus) this.#enter(branch.plus, depth, at)
+    if (node.plus) this.#enter(node.plus, depth, at)
   }
 
-  /** Matches the levels of a branch, the first of which is known to match. */
-  #enter(branch: FilterBranch<V>, depth: number, at: number): void {
-    const { label, levels } = branch
-    if (levels === 1) this.#follow(branch, depth + 1, at + (this.#words[depth]?.length ?? 0) + 1)
-    else if (branch.isMixed) this.#enterMixed(branch, depth, at)
+  /** Matches the levels of a node whose first level is known to match. */
+  #enter(node: FilterNode<V>, depth: number, at: number): void {
+    const { label, levels } = node
+    if (levels === 1) this.#follow(node, depth + 1, at + (this.#levels[depth]?.length ?? 0) + 1)
+    else if (node.hasPlus) this.#enterWithPlus(node, depth, at)
     else {
       const end = at + label.length
       if (!this.#topic.startsWith(label, at)) return
       if (end === this.#topic.length || this.#topic.charCodeAt(end) === slash)
-        this.#follow(branch, depth + levels, end + 1)
+        this.#follow(node, depth + levels, end + 1)
     }
   }
 
-  #enterMixed(branch: FilterBranch<V>, depth: number, at: number): void {
-    const { label } = branch
+  #enterWithPlus(node: FilterNode<V>, depth: number, at: number): void {
+    const { label } = node
     for (let start = 0; start <= label.length; ) {
-      const word = this.#words[depth]
-      if (word === undefined) return
+      const level = this.#levels[depth]
+      if (level === undefined) return
       const next = label.indexOf('/', start)
       const end = next === -1 ? label.length : next
       const isAny = end === start + 1 && label.charCodeAt(start) === plus
-      if (!isAny && !(word.length === end - start && label.startsWith(word, start))) return
+      if (!isAny && !(level.length === end - start && label.startsWith(level, start))) return
       depth++
-      at += word.length + 1
+      at += level.length + 1
       start = end + 1
     }
-    this.#follow(branch, depth, at)
+    this.#follow(node, depth, at)
   }
 }
 

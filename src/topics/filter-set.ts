@@ -1,43 +1,44 @@
+import { hasWildcard } from './topic-syntax.js'
+
 /*
- * Many topic filters at once; wildcards as in `topics.ts`. Those with a wildcard, the patterns, have one bit each, so
- * that one level of a topic is held against 32 of them in one step. Whatever a client's thousand filters are, a topic
- * takes 32 steps a level; a trie takes a thousand where all of them match.
+ * Matches many topic filters at once. Each pattern (a filter with a wildcard) has one bit, so that one step compares a level of a
+ * topic with 32 patterns. A thousand filters take 32 steps for each level, whatever they are; a trie takes a thousand where all match.
  */
 
-/** The rows that each level has besides those of its words: patterns that have `+` there, `#`, or have ended; and none. */
+/** Rows of each level beside those of its names: patterns that have `+` there, that have `#`, that have ended; and no pattern. */
 const [plus, rest, end, none] = [0, 1, 2, 3]
 
-/** What patterns have in one level: rows of bits, one for each pattern. */
+/** One level of all patterns: rows with one bit for each pattern. */
 class PatternLevel {
-  /** The row of each word: the patterns that have it, or `+`. All other words have the row `plus`. */
-  readonly words = new Map<string, number>()
+  /** The row of each level name: the patterns that have this name or `+`. All other names have the row `plus`. */
+  readonly names = new Map<string, number>()
   readonly #width: number
-  /** Whether a topic's word here may begin with `$`, which no wildcard takes. */
+  /** Whether this is the first level, where no wildcard matches a name that begins with `$`. */
   readonly #isFirst: boolean
-  /** Which of the first rows have any pattern. */
+  /** Whether any pattern is in the rows `plus`, `rest` and `end`. */
   readonly #used = [false, false, false]
   #bits: Int32Array
   #rows = 4
 
-  /** @param width of a row, in words of 32 bits */
+  /** @param width of a row, in integers of 32 bits */
   constructor(width: number, isFirst: boolean) {
     this.#width = width
     this.#isFirst = isFirst
     this.#bits = new Int32Array(8 * width)
   }
 
-  /** Notes the level of a pattern; `undefined` where it has ended. */
-  add(pattern: number, word: string | undefined): void {
-    const row = word === undefined ? end : word === '+' ? plus : word === '#' ? rest : this.#rowOf(word)
+  /** Adds the level of a pattern; `undefined` where it has ended. */
+  add(pattern: number, name: string | undefined): void {
+    const row = name === undefined ? end : name === '+' ? plus : name === '#' ? rest : this.#rowOf(name)
     if (row <= end) this.#used[row] = true
     this.#set(row, pattern >>> 5, 1 << (pattern & 31))
   }
 
-  #rowOf(word: string): number {
-    let row = this.words.get(word)
+  #rowOf(name: string): number {
+    let row = this.names.get(name)
     if (row === undefined) {
       row = this.#rows++
-      this.words.set(word, row)
+      this.names.set(name, row)
       if (this.#rows * this.#width > this.#bits.length) {
         const bits = new Int32Array(2 * this.#bits.length)
         bits.set(this.#bits)
@@ -47,28 +48,28 @@ class PatternLevel {
     return row
   }
 
-  /** To be called when all patterns are noted: what has `+` takes the words of others, too. */
+  /** Call when all patterns are added: those with `+` match the names of others, too. */
   seal(): void {
     const width = this.#width
     if (!this.#used[plus]) return
-    for (const [word, row] of this.words) {
-      if (this.#isSystem(word)) continue
+    for (const [name, row] of this.names) {
+      if (this.#isSystem(name)) continue
       for (let at = 0; at < width; at++) this.#set(row, at, this.#bits[plus * width + at] ?? 0)
     }
   }
 
   #set(row: number, at: number, bits: number): void {
-    const place = row * this.#width + at
-    this.#bits[place] = (this.#bits[place] ?? 0) | bits
+    const index = row * this.#width + at
+    this.#bits[index] = (this.#bits[index] ?? 0) | bits
   }
 
-  #isSystem(word: string): boolean {
-    return this.#isFirst && word.startsWith('$')
+  #isSystem(name: string): boolean {
+    return this.#isFirst && name.startsWith('$')
   }
 
-  /** Leaves of `active` the patterns that take this word; tells whether there are any. */
-  narrow(active: Int32Array, word: string): boolean {
-    const row = this.words.get(word) ?? (this.#isSystem(word) ? none : plus)
+  /** Removes from `active` the patterns that do not match this name. @returns whether any is left */
+  narrow(active: Int32Array, name: string): boolean {
+    const row = this.names.get(name) ?? (this.#isSystem(name) ? none : plus)
     const start = row * this.#width
     let any = 0
     for (let at = 0; at < active.length; at++) {
@@ -79,18 +80,18 @@ class PatternLevel {
     return any !== 0
   }
 
-  /** Whether any of `active` has `#` here and so takes all that begins so, as a topic with this word does. */
-  takesRest(active: Int32Array, word = ''): boolean {
-    return !this.#isSystem(word) && this.#has(active, rest)
+  /** Whether any of `active` has `#` here, and matches a topic with this name. */
+  hasHash(active: Int32Array, name = ''): boolean {
+    return !this.#isSystem(name) && this.#has(active, rest)
   }
 
-  /** Whether any of `active` has ended, and takes a topic that ends here. */
-  takesEnd(active: Int32Array): boolean {
+  /** Whether any of `active` has ended, and matches a topic that ends here. */
+  hasEnded(active: Int32Array): boolean {
     return this.#has(active, end)
   }
 
-  /** Whether any of `active` takes more words than are in `words`. */
-  takesOthers(active: Int32Array): boolean {
+  /** Whether any of `active` matches other names than those in `names`. */
+  hasWildcard(active: Int32Array): boolean {
     return this.#has(active, plus) || this.#has(active, rest)
   }
 
@@ -101,26 +102,26 @@ class PatternLevel {
   }
 }
 
-/** Filters that the first levels of a topic match so far: for walking over topics that begin alike. */
-export interface PartMatch {
-  /** Whether a topic matches that has these levels and no more. */
-  readonly isWhole: boolean
-  /** The match after the levels of `label` that follow its first one; `undefined` where no filter is left. */
-  afterRest(label: string): PartMatch | undefined
-  /** The entries of `next`, by the word of the next level, that may match; `undefined` for each that was looked at and does not. */
-  among<T>(next: ReadonlyMap<string, T>): Iterable<[T, PartMatch] | undefined>
+/** The patterns that match the first levels of topics: for traversing a tree of topics. */
+export interface PrefixMatch {
+  /** Whether the topic that consists of these levels matches. */
+  readonly matchesPrefix: boolean
+  /** Matches the levels of `label` after its first one. @returns `undefined` where no pattern is left */
+  advance(label: string): PrefixMatch | undefined
+  /** Yields the entries of `next`, by the name of the next level, that may match; `undefined` for each one checked that does not. */
+  children<T>(next: ReadonlyMap<string, T>): Iterable<[T, PrefixMatch] | undefined>
 }
 
-/** All topics that begin so match. */
-const everything: PartMatch = {
-  isWhole: true,
-  afterRest: () => everything,
-  *among(next) {
+/** All topics with this prefix match. */
+const everything: PrefixMatch = {
+  matchesPrefix: true,
+  advance: () => everything,
+  *children(next) {
     for (const one of next.values()) yield [one, everything]
   },
 }
 
-class PatternMatch implements PartMatch {
+class PatternMatch implements PrefixMatch {
   readonly #levels: readonly PatternLevel[]
   readonly #depth: number
   readonly #active: Int32Array
@@ -131,12 +132,12 @@ class PatternMatch implements PartMatch {
     this.#active = active
   }
 
-  get isWhole(): boolean {
+  get matchesPrefix(): boolean {
     const level = this.#levels[this.#depth]
-    return level !== undefined && (level.takesEnd(this.#active) || level.takesRest(this.#active))
+    return level !== undefined && (level.hasEnded(this.#active) || level.hasHash(this.#active))
   }
 
-  afterRest(label: string): PartMatch | undefined {
+  advance(label: string): PrefixMatch | undefined {
     let end = label.indexOf('/')
     if (end === -1) return this
     const active = this.#active.slice()
@@ -144,38 +145,38 @@ class PatternMatch implements PartMatch {
     while (end !== -1) {
       const start = end + 1
       end = label.indexOf('/', start)
-      const word = label.slice(start, end === -1 ? label.length : end)
+      const name = label.slice(start, end === -1 ? label.length : end)
       const level = this.#levels[depth++]
-      if (level?.takesRest(active, word)) return everything
-      if (!level?.narrow(active, word)) return undefined
+      if (level?.hasHash(active, name)) return everything
+      if (!level?.narrow(active, name)) return undefined
     }
     return new PatternMatch(this.#levels, depth, active)
   }
 
-  *among<T>(next: ReadonlyMap<string, T>): Generator<[T, PartMatch] | undefined, void, void> {
+  *children<T>(next: ReadonlyMap<string, T>): Generator<[T, PrefixMatch] | undefined, void, void> {
     const level = this.#levels[this.#depth]
     if (!level) return
-    const isOpen = level.takesOthers(this.#active) || next.size <= level.words.size
-    for (const word of isOpen ? next.keys() : level.words.keys()) {
-      const one = next.get(word)
-      const match = one && this.#with(level, word)
+    const checksAll = level.hasWildcard(this.#active) || next.size <= level.names.size
+    for (const name of checksAll ? next.keys() : level.names.keys()) {
+      const one = next.get(name)
+      const match = one && this.#advanceOne(level, name)
       yield match ? [one, match] : undefined
     }
   }
 
-  #with(level: PatternLevel, word: string): PartMatch | undefined {
-    if (level.takesRest(this.#active, word)) return everything
+  #advanceOne(level: PatternLevel, name: string): PrefixMatch | undefined {
+    if (level.hasHash(this.#active, name)) return everything
     const active = this.#active.slice()
-    return level.narrow(active, word) ? new PatternMatch(this.#levels, this.#depth + 1, active) : undefined
+    return level.narrow(active, name) ? new PatternMatch(this.#levels, this.#depth + 1, active) : undefined
   }
 }
 
-/** The topics that any of some filters matches. */
+/** The set of topics that any of some filters matches. */
 export class FilterSet {
   /** The filters that are topics. */
   readonly topics: ReadonlySet<string>
-  /** What the others match. */
-  readonly patterns: PartMatch
+  /** Matches the filters with wildcards. */
+  readonly patterns: PrefixMatch
   readonly #levels: PatternLevel[] = []
   readonly #active: Int32Array
 
@@ -185,11 +186,11 @@ export class FilterSet {
     const patterns = filters.filter(hasWildcard)
     const width = Math.ceil(patterns.length / 32)
     for (const [pattern, filter] of patterns.entries()) {
-      const words: (string | undefined)[] = filter.split('/')
-      if (words.at(-1) !== '#') words.push(undefined)
-      for (const [depth, word] of words.entries()) {
+      const names: (string | undefined)[] = filter.split('/')
+      if (names.at(-1) !== '#') names.push(undefined)
+      for (const [depth, name] of names.entries()) {
         this.#levels[depth] ??= new PatternLevel(width, depth === 0)
-        this.#levels[depth].add(pattern, word)
+        this.#levels[depth].add(pattern, name)
       }
     }
     for (const level of this.#levels) level.seal()
@@ -202,18 +203,14 @@ export class FilterSet {
     const active = this.#active.fill(-1)
     let start = 0
     for (const level of this.#levels) {
-      if (start > topic.length) return level.takesEnd(active) || level.takesRest(active)
+      if (start > topic.length) return level.hasEnded(active) || level.hasHash(active)
       const slash = topic.indexOf('/', start)
-      const word = topic.slice(start, slash === -1 ? topic.length : slash)
-      if (level.takesRest(active, word)) return true
-      if (!level.narrow(active, word)) return false
-      // Past the end of the topic where this was its last level.
-      start += word.length + 1
+      const name = topic.slice(start, slash === -1 ? topic.length : slash)
+      if (level.hasHash(active, name)) return true
+      if (!level.narrow(active, name)) return false
+      // Past the end of the topic after its last level.
+      start += name.length + 1
     }
     return false
   }
-}
-
-function hasWildcard(filter: string): boolean {
-  return filter.includes('+') || filter.includes('#')
 }

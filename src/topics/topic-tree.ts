@@ -1,9 +1,9 @@
-import { FilterSet, type PartMatch } from './filter-set.js'
-import { ownText } from './own-text.js'
+import { copyString } from './copy-string.js'
+import { FilterSet, type PrefixMatch } from './filter-set.js'
 
-/** Topics that begin alike. Every node but those with a value has two children at least. */
+/** Topics with a common prefix. A node without a value has at least two children. */
 interface Node<T> {
-  /** The levels between its parent and itself, one or more, with the slashes between them. */
+  /** One or more levels after its parent's, joined by slashes. */
   label: string
   value: T | undefined
   /** By the first level of their labels. */
@@ -12,19 +12,19 @@ interface Node<T> {
 
 type Children<T> = Map<string, Node<T>>
 
-/** Nodes below one node that are yet to be looked at. */
-interface Branch<T> {
+/** Children of a node that a search has not visited yet. */
+interface Pending<T> {
   /** The levels above them, with a slash at the end. */
   readonly prefix: string
-  readonly nodes: Iterator<[Node<T>, PartMatch] | undefined>
+  readonly nodes: Iterator<[Node<T>, PrefixMatch] | undefined>
 }
 
 /**
- * Values by topic name: finds the topics that filters match in time that depends on how many those are, not on how many there are.
- * Wildcards as in MQTT 3.1.1 §4.7. `undefined` is no value.
+ * A map by topic name, which finds the topics that filters match (MQTT 3.1.1 §4.7) in a time that depends on the number of matches, not
+ * of topics. `undefined` is no value.
  *
- * Levels without a branch share a node: there are at most two nodes for each topic, and memory follows the characters of the topics,
- * however many levels they have. It keeps no text that it was given alive.
+ * A radix tree over levels: at most two nodes for each topic, and memory in proportion to the characters of the topics. It copies the
+ * strings that it keeps.
  */
 export class TopicTree<T> {
   readonly #root: Children<T> = new Map()
@@ -38,7 +38,7 @@ export class TopicTree<T> {
     let children: Children<T> | undefined = this.#root
     let at = 0
     while (children) {
-      const node: Node<T> | undefined = children.get(wordAt(topic, at))
+      const node: Node<T> | undefined = children.get(levelAt(topic, at))
       if (!node || sharedLength(node.label, topic, at) < node.label.length) return undefined
       at += node.label.length + 1
       if (at > topic.length) return node.value
@@ -51,18 +51,18 @@ export class TopicTree<T> {
     let children = this.#root
     let at = 0
     for (;;) {
-      const word = wordAt(topic, at)
-      let node = children.get(word)
+      const level = levelAt(topic, at)
+      let node = children.get(level)
       if (!node) {
-        const label = ownText(topic.slice(at))
-        children.set(word.length === label.length ? label : ownText(word), { label, value, children: undefined })
+        const label = copyString(topic.slice(at))
+        children.set(level.length === label.length ? label : copyString(level), { label, value, children: undefined })
         this.#size++
         return
       }
       const shared = sharedLength(node.label, topic, at)
       if (shared < node.label.length) {
         node = split(node, shared)
-        children.set(word, node)
+        children.set(level, node)
       }
       at += shared + 1
       if (at > topic.length) {
@@ -76,13 +76,13 @@ export class TopicTree<T> {
   }
 
   delete(topic: string): void {
-    const path: { readonly siblings: Children<T>; readonly word: string; readonly node: Node<T> }[] = []
+    const path: { readonly siblings: Children<T>; readonly level: string; readonly node: Node<T> }[] = []
     let siblings: Children<T> | undefined = this.#root
     for (let at = 0; at <= topic.length; ) {
-      const word: string = wordAt(topic, at)
-      const node: Node<T> | undefined = siblings?.get(word)
+      const level: string = levelAt(topic, at)
+      const node: Node<T> | undefined = siblings?.get(level)
       if (!siblings || !node || sharedLength(node.label, topic, at) < node.label.length) return
-      path.push({ siblings, word, node })
+      path.push({ siblings, level, node })
       at += node.label.length + 1
       siblings = node.children
     }
@@ -90,42 +90,42 @@ export class TopicTree<T> {
     if (last?.node.value === undefined) return
     last.node.value = undefined
     this.#size--
-    // No further up: a node without a value has another child beside the one that goes.
-    for (const step of path.slice(-2).reverse()) if (!tidy(step.siblings, step.word, step.node)) return
+    // A grandparent without a value has another child, and stays.
+    for (const step of path.slice(-2).reverse()) if (!prune(step.siblings, step.level, step.node)) return
   }
 
   /**
-   * Looks for the topics that any of `filters` matches, which are valid: each step takes one node or less, and has its topic where
+   * Searches for the topics that any of `filters`, which are valid, matches. Each step visits at most one node, and yields its topic if
    * that matches. Topics that are set or deleted meanwhile may be found or not; those that stay are found once.
    */
   *match(filters: readonly string[]): Generator<string | undefined, void, void> {
     const { topics, patterns } = new FilterSet(filters)
     for (const topic of topics) yield this.get(topic) === undefined ? undefined : topic
-    // Not by recursion: a topic may have more levels than there is stack.
-    const path: Branch<T>[] = [{ prefix: '', nodes: patterns.among(this.#root)[Symbol.iterator]() }]
-    for (let branch = path.at(-1); branch; branch = path.at(-1)) {
-      const { value: found, done } = branch.nodes.next()
+    // A topic may have more levels than recursion has stack.
+    const path: Pending<T>[] = [{ prefix: '', nodes: patterns.children(this.#root)[Symbol.iterator]() }]
+    for (let pending = path.at(-1); pending; pending = path.at(-1)) {
+      const { value: found, done } = pending.nodes.next()
       if (done === true) path.pop()
       const [node, first] = found ?? []
-      const match = node && first?.afterRest(node.label)
+      const match = node && first?.advance(node.label)
       if (!node || !match) {
         yield undefined
         continue
       }
-      const topic = branch.prefix + node.label
-      if (node.children) path.push({ prefix: `${topic}/`, nodes: match.among(node.children)[Symbol.iterator]() })
-      yield node.value !== undefined && match.isWhole && !topics.has(topic) ? topic : undefined
+      const topic = pending.prefix + node.label
+      if (node.children) path.push({ prefix: `${topic}/`, nodes: match.children(node.children)[Symbol.iterator]() })
+      yield node.value !== undefined && match.matchesPrefix && !topics.has(topic) ? topic : undefined
     }
   }
 }
 
 /** The level of `topic` that begins at `at`. */
-function wordAt(topic: string, at: number): string {
+function levelAt(topic: string, at: number): string {
   const end = topic.indexOf('/', at)
   return end === -1 ? topic.slice(at) : topic.slice(at, end)
 }
 
-/** Characters of the levels, the first one included, in which `label` and `topic` from `at` on are the same. */
+/** Characters of the levels, the first one included, that `label` and `topic` from `at` on have in common. */
 function sharedLength(label: string, topic: string, at: number): number {
   if (label.length <= topic.length - at && topic.startsWith(label, at)) {
     const next = at + label.length
@@ -141,25 +141,27 @@ function sharedLength(label: string, topic: string, at: number): number {
   return shared
 }
 
-/** Returns a node of the first `length` characters of `node`'s label, above `node` with the others. */
+/** Splits a node after the first `length` characters of its label. @returns the upper node */
 function split<T>(node: Node<T>, length: number): Node<T> {
-  const upper = { label: ownText(node.label.slice(0, length)), value: undefined, children: new Map() }
-  node.label = ownText(node.label.slice(length + 1))
-  upper.children.set(ownText(wordAt(node.label, 0)), node)
+  const upper = { label: copyString(node.label.slice(0, length)), value: undefined, children: new Map() }
+  node.label = copyString(node.label.slice(length + 1))
+  upper.children.set(copyString(levelAt(node.label, 0)), node)
   return upper
 }
 
 /**
- * Removes a node without a value and children, and joins one with an only child and that: returns whether it was removed. The child
- * stays as it is, because a walk may be about to look at it.
+ * Removes a node without value and children, or merges one without value with its only child. The child is copied, because a search may
+ * be about to visit it.
+ *
+ * @returns whether the node was removed
  */
-function tidy<T>(siblings: Children<T>, word: string, node: Node<T>): boolean {
+function prune<T>(siblings: Children<T>, level: string, node: Node<T>): boolean {
   const [only, other] = node.children?.values() ?? []
   if (node.value !== undefined || other) return false
   if (!only) {
-    siblings.delete(word)
+    siblings.delete(level)
     return true
   }
-  siblings.set(word, { ...only, label: ownText(`${node.label}/${only.label}`) })
+  siblings.set(level, { ...only, label: copyString(`${node.label}/${only.label}`) })
   return false
 }

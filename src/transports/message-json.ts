@@ -3,7 +3,7 @@ import { isUserName } from '../base/identity.js'
 import { duration } from '../config/units.js'
 import type { Message, QoS } from '../mqtt/message.js'
 import type { ReceiptRequest } from '../receipts/receipts.js'
-import { topicNameProblem } from '../topics/topic-name.js'
+import { topicNameProblem } from '../topics/topic-syntax.js'
 import { boundedList } from './bounded-list.js'
 
 /*

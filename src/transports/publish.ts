@@ -8,7 +8,7 @@ import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/par
 import { answerProblem } from '../http/problem.js'
 import { sizeOf } from '../journal/journal.js'
 import { type PublishOptions, usualPublishTime } from '../sources/publisher.js'
-import { topicPredicate } from '../topics/topic-predicate.js'
+import { topicPredicate } from '../topics/match.js'
 import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
 import {
   type IdempotencyBounds,

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { isUserName } from '../base/identity.js'
-import { filterDepthProblem, topicFilterProblem } from '../topics/filter-problems.js'
+import { filterDepthProblem, topicFilterProblem } from '../topics/topic-syntax.js'
 
 /*
  * What a query says of a subscription, for all transports. Messages follow the parameter's name: `topic must …`.

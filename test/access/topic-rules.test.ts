@@ -4,7 +4,7 @@ import { TopicRules } from '../../src/access/topic-rules.js'
 import { anonymous, type Identity, knownAs } from '../../src/base/identity.js'
 import type { AccessRule } from '../../src/config/access.js'
 
-const bounds = { levels: 32, length: 1024 }
+const bounds = { topicLevels: 32, topicLength: 1024 }
 const alice = knownAs('alice', 'password')
 
 type Given = Pick<AccessRule, 'to'> & Partial<AccessRule>

@@ -46,7 +46,7 @@ describe('what RRR’s clients get', () => {
   })
 
   it('is of the topic that the path names', () => {
-    const options = { prefix: '/rrr', bounds: { levels: 100, length: 65_535 }, isOpen: () => true }
+    const options = { prefix: '/rrr', bounds: { topicLevels: 100, topicLength: 65_535 }, isOpen: () => true }
     const topics = fc.string({ unit: 'grapheme', minLength: 1 }).filter(topic => !/[+#\0]/.test(topic))
     fc.assert(
       fc.property(topics, topic => {

@@ -127,7 +127,7 @@ export async function startRrrSocketRig(
         },
       }
       const route = createRrrSocketRoute({
-        ...{ ...delivery, push, closeTimeout: 500, topic: { levels: 32, length: 1024 } },
+        ...{ ...delivery, push, closeTimeout: 500, topic: { topicLevels: 32, topicLength: 1024 } },
         ...options.socket,
         config: { ...rrrDefaults, ...config },
       })

@@ -2,8 +2,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type Event, formatId, gapMarker } from '../../src/journal/event.js'
 import { type Journal, type JournalBounds, resolveCursor, type ShareRule, sizeOf } from '../../src/journal/journal.js'
-import { filterCovers, filtersOverlap } from '../../src/topics/filter-overlap.js'
-import { topicPredicate } from '../../src/topics/topic-predicate.js'
+import { filterCovers, filtersOverlap, topicPredicate } from '../../src/topics/match.js'
 import { type JournalPlace, message, readAll, wide } from './journal.js'
 
 const small = (filters: readonly string[], bounds: Partial<ShareRule> = {}): ShareRule => ({

@@ -4,7 +4,7 @@ import type { Event } from '../../src/journal/event.js'
 import { formatId } from '../../src/journal/event.js'
 import { type Journal, type JournalBounds, resolveCursor, sizeOf } from '../../src/journal/journal.js'
 import type { Message } from '../../src/mqtt/message.js'
-import { topicPredicate } from '../../src/topics/topic-predicate.js'
+import { topicPredicate } from '../../src/topics/match.js'
 
 /** A place where a journal can be. */
 export interface JournalPlace {

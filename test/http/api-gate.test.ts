@@ -20,7 +20,7 @@ function gateOf(more: Partial<ApiGateOptions> = {}): ApiGate {
     authenticator: new Authenticator({ tickets, acceptsCertificates: false, letsAnonymousIn: true }),
     rules: new TopicRules(
       { rules: [{ to: { user: 'ada' }, publish: ['a/#'], subscribe: [] }] },
-      { levels: 32, length: 1024 },
+      { topicLevels: 32, topicLength: 1024 },
     ),
     places: {},
     connections: new ConnectionLimits({ connections: 3, connectionsPerAddress: 2 }),

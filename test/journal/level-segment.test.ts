@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { readTopics, Segment, SegmentScan, segmentLength, TopicDictionary } from '../../src/journal/level-segment.js'
-import { topicPredicate } from '../../src/topics/topic-predicate.js'
+import { topicPredicate } from '../../src/topics/match.js'
 
 /** Takes all steps, and tells how many those were, and what came of them. */
 function walk<T>(steps: Generator<void, T, void>): { readonly count: number; readonly result: T } {

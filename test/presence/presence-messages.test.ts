@@ -42,7 +42,7 @@ describe('messages of who comes and goes', () => {
   let messages: PresenceMessages
   const start = (options: Partial<PresenceMessagesOptions> = {}): void => {
     publisher = new TestPublisher()
-    messages = new PresenceMessages({ publisher, bounds: { levels: 32, length: 1024 }, log, ...options })
+    messages = new PresenceMessages({ publisher, bounds: { topicLevels: 32, topicLength: 1024 }, log, ...options })
   }
   beforeEach(() => start())
   const turn = () => new Promise(resolve => setImmediate(resolve))

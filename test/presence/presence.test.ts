@@ -7,7 +7,7 @@ import {
   PresenceRegistry,
   type PresenceRegistryOptions,
 } from '../../src/presence/presence-registry.js'
-import { topicPredicate } from '../../src/topics/topic-predicate.js'
+import { topicPredicate } from '../../src/topics/match.js'
 
 /** A clock that a test turns. */
 class TestClock implements PresenceClock {

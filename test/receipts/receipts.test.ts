@@ -125,7 +125,7 @@ describe.each([
     })
 
     it('are not told where the topic for that would be larger than the broker takes', async () => {
-      await restart({ topic: { levels: 3, length: 20 } })
+      await restart({ topic: { topicLevels: 3, topicLength: 20 } })
       for (const topic of ['a/b/c', 'a/b', 'x'.repeat(12), 'x'.repeat(11)]) {
         const { id } = await rig.publish(topic)
         expect(await rig.receipts.record(id, { device: 'd', status: 'received' })).toMatchObject({ fresh: true })

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { topicFilterProblem } from '../../src/topics/filter-problems.js'
+import { topicFilterProblem } from '../../src/topics/topic-syntax.js'
 
 /** MQTT 3.1.1 §4.7, word by word and without a thought for time. */
 export function naiveMatch(filter: string, topic: string): boolean {

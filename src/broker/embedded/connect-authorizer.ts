@@ -4,7 +4,7 @@ import { anonymous, type Identity } from '../../base/identity.js'
 import type { Logger } from '../../base/log.js'
 import type { DeniedAction } from '../../base/metrics.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
-import { isWithin, type TopicBounds } from '../../topics/topic-filter.js'
+import { isWithinBounds, type TopicBounds } from '../../topics/topic-syntax.js'
 import { internalPeer, type Peer } from '../broker.js'
 import type { Authorizer, Rights } from './authorizer.js'
 import { type ClientIdRegistry, internalOwner, ownerOf } from './client-id-registry.js'
@@ -223,12 +223,12 @@ export class ConnectAuthorizer {
   /** A will that is too large could not be published when its time comes, and nobody would know. */
   #checkWill(client: Client): void {
     const will = this.#admissions.get(client)?.connect.will
-    if (will && !isWithin(will.topic, this.#options.bounds)) throw new GatewayError('topic-too-large')
+    if (will && !isWithinBounds(will.topic, this.#options.bounds)) throw new GatewayError('topic-too-large')
   }
 
   /** Whether a message of `client` goes on: if not, it is dropped, or with an ending the connection is. */
   screen(client: Client, topic: string): boolean | GatewayError {
-    if (!isWithin(topic, this.#options.bounds)) return new GatewayError('topic-too-large')
+    if (!isWithinBounds(topic, this.#options.bounds)) return new GatewayError('topic-too-large')
     if (this.#rightsOf(client).mayPublish(topic)) return true
     this.#deny('publish', client, topic)
     return false

@@ -1,7 +1,7 @@
 import type { AedesPublishPacket, Client, Subscription } from 'aedes'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import { FilterIndex } from '../../topics/filter-index.js'
-import { filterMatches } from '../../topics/filter-matches.js'
+import { filterMatches } from '../../topics/match.js'
 
 type QoS = Subscription['qos']
 

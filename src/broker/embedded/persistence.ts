@@ -5,7 +5,7 @@ import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } f
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
-import { isTopicFilter } from '../../topics/topic-filter.js'
+import { isTopicFilter } from '../../topics/topic-syntax.js'
 import { ClientIdRegistry } from './client-id-registry.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import type { ConnectPacket } from 'aedes'
 import { GatewayError } from '../../base/errors.js'
 import { MalformedPacket, MqttFields } from '../../mqtt/fields.js'
-import { hasForbiddenCharacter } from '../../topics/forbidden-characters.js'
+import { hasForbiddenCharacter } from '../../topics/topic-syntax.js'
 import type { Acknowledgement } from './packet-ids.js'
 
 /** A packet as Aedes' parser makes it, as far as it is looked at here. */

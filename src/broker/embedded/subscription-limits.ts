@@ -1,6 +1,6 @@
 import { FairQuota } from '../../base/fair-quota.js'
 import type { SubscriptionBound } from '../../base/subscription-metrics.js'
-import { isTopicFilter, type TopicBounds } from '../../topics/topic-filter.js'
+import { isTopicFilter, type TopicBounds } from '../../topics/topic-syntax.js'
 
 /**
  * Stands for no subscription at all, in a session without any: Aedes tells a client of its session only where it has one

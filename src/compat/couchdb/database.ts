@@ -1,5 +1,5 @@
 import { ParameterError } from '../../http/parameters.js'
-import { filterDepthProblem, maxFilterLevels, topicFilterProblem } from '../../topics/filter-problems.js'
+import { filterDepthProblem, maxFilterLevels, topicFilterProblem } from '../../topics/topic-syntax.js'
 
 /**
  * The topics that are a database: the topic of its name, and all below it.

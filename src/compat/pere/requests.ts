@@ -4,9 +4,8 @@ import { GatewayError } from '../../base/errors.js'
 import { isUserName } from '../../base/identity.js'
 import type { PushConfig } from '../../config/push.js'
 import type { Caller } from '../../http/api-gate.js'
-import { filterDepthProblem } from '../../topics/filter-problems.js'
-import { topicNameProblem } from '../../topics/topic-name.js'
-import { topicPredicate } from '../../topics/topic-predicate.js'
+import { topicPredicate } from '../../topics/match.js'
+import { filterDepthProblem, topicNameProblem } from '../../topics/topic-syntax.js'
 import { lastEventIdsOf } from '../../transports/last-event-id.js'
 
 /** Of what a client says it had last, so much is looked at: an id has at most 32 characters. */

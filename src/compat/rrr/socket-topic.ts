@@ -1,7 +1,7 @@
 import { GatewayError } from '../../base/errors.js'
 import { pathOf } from '../../http/request-target.js'
-import { isTopicName, type TopicBounds } from '../../topics/rule-filters.js'
-import type { TopicPredicate } from '../../topics/topic-predicate.js'
+import type { TopicPredicate } from '../../topics/match.js'
+import { isTopicName, type TopicBounds } from '../../topics/topic-syntax.js'
 
 /** What is before the name of a connection in its topics. */
 export const topicRoot = 'httpserver/websocket/'

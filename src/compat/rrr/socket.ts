@@ -4,8 +4,8 @@ import { GatewayError } from '../../base/errors.js'
 import { anonymous } from '../../base/identity.js'
 import type { RrrConfig } from '../../config/compat.js'
 import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
-import type { TopicBounds } from '../../topics/rule-filters.js'
-import { topicPredicate } from '../../topics/topic-predicate.js'
+import { topicPredicate } from '../../topics/match.js'
+import type { TopicBounds } from '../../topics/topic-syntax.js'
 import { Heartbeats } from '../../transports/heartbeats.js'
 import { SocketWriter } from '../../transports/socket/socket-writer.js'
 import { offeredBy, WebSockets } from '../../transports/socket/web-sockets.js'
@@ -57,7 +57,7 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
   const house: RrrSocketContext = { ...options, pings, publishes, binary }
   const topics: SocketTopics = { prefix, bounds, isOpen: topicPredicate(config.websocketTopicFilters) }
   // The head of a packet is less than 16 bytes; and 0 would be no bound.
-  const sockets = new WebSockets({ maxPayload: Math.max(1, Math.min(largest, packetSize - bounds.length - 16)) })
+  const sockets = new WebSockets({ maxPayload: Math.max(1, Math.min(largest, packetSize - bounds.topicLength - 16)) })
 
   const check = (request: IncomingMessage): void => {
     // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.

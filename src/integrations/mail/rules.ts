@@ -1,6 +1,6 @@
 import { type RuleConfig, ruleName } from '../../config/notify.js'
 import { parseTemplate, type TemplateName, type TemplatePart } from '../../config/templates.js'
-import { type TopicPredicate, topicPredicate } from '../../topics/topic-predicate.js'
+import { type TopicPredicate, topicPredicate } from '../../topics/match.js'
 import { type Alert, memberOf, shown } from './alert.js'
 import { whenOf, wordingOf } from './format.js'
 

@@ -6,7 +6,7 @@ import { parseBrokerUrl } from '../../config/forms.js'
 import { readingProblem } from '../../config/reading.js'
 import { formatDuration, parseDuration } from '../../config/units.js'
 import { isHarmless, isPublishable } from '../../mqtt/publishable.js'
-import { topicFilterProblem } from '../../topics/filter-problems.js'
+import { topicFilterProblem } from '../../topics/topic-syntax.js'
 
 /*
  * What `mqway supervisor` is told on its command line and in its environment.

@@ -1,5 +1,5 @@
 import type { Message } from '../../mqtt/message.js'
-import { levelsOf } from '../../topics/topic-predicate.js'
+import { isWithinBounds } from '../../topics/topic-syntax.js'
 import type { ListenerEvent } from './event-reader.js'
 import {
   isProcessState,
@@ -24,7 +24,7 @@ export interface StatePublisherOptions {
 /** Processes, and events to be sent again, that are remembered. What is forgotten costs some messages more. */
 const maxRemembered = 10_000
 /** As large as a topic may be at mqway's own broker. */
-const maxTopic = { bytes: 1024, levels: 32 }
+const maxTopic = { topicLength: 1024, topicLevels: 32 }
 
 /** Makes retained messages of the states of processes. One event at a time, as supervisord sends them. */
 export class StatePublisher {
@@ -92,7 +92,7 @@ function nameOf({ group, process }: ProcessState): string {
 }
 
 function isTooLarge(topic: string): boolean {
-  return Buffer.byteLength(topic) > maxTopic.bytes || levelsOf(topic) > maxTopic.levels
+  return !isWithinBounds(topic, maxTopic)
 }
 
 /** Puts it last; the oldest goes when there are too many. */

@@ -1,6 +1,6 @@
 import type { Journal } from '../../journal/journal.js'
 import type { Message } from '../../mqtt/message.js'
-import { topicPredicate } from '../../topics/topic-predicate.js'
+import { topicPredicate } from '../../topics/match.js'
 import { type Digests, digest, isDigestOf, readDigests } from '../retained-digests.js'
 
 /** How long nothing that is retained has to come until all has that comes with a subscription; in milliseconds. */

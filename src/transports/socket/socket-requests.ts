@@ -9,7 +9,8 @@ import type { Subscription } from '../../hub/hub.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { Message } from '../../mqtt/message.js'
 import type { PresenceHandle } from '../../presence/presence.js'
-import { levelsOf, topicPredicate } from '../../topics/topic-predicate.js'
+import { topicPredicate } from '../../topics/match.js'
+import { levelCount } from '../../topics/topic-syntax.js'
 import type { LiveConnection } from '../live-connections.js'
 import { anonymousWait, publisherName, spendAnonymous } from '../publish-pace.js'
 import { receiptJson, refusedTopic, unknownEvent } from '../receipts.js'
@@ -215,7 +216,7 @@ export class SocketRequests {
 function requireRoom(filters: readonly string[]): void {
   let [levels, length] = [0, 0]
   for (const filter of filters) {
-    levels += levelsOf(filter)
+    levels += levelCount(filter)
     length += filter.length
   }
   const problem =

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { covers, isTopicFilter, isTopicName, matchesTopic, splitFilter } from '../../src/topics/rule-filters.js'
-import { TopicSet } from '../../src/topics/topic-set.js'
+import { filterCovers, filterMatches, filtersOverlap, topicPredicate } from '../../src/topics/match.js'
+import { naiveMatch, filters as someFilters, topics as someTopics } from './filters.js'
 
 /*
  * The oracle: MQTT 3.1.1 §4.7 as a regular expression, asked about every topic of up to four levels. `c` is a level that
@@ -38,15 +38,12 @@ const filter = fc
   .map(([levels, rest]) => [...levels, ...(rest ? ['#'] : [])].join('/'))
   .filter(text => text !== '')
 
-const runs = { numRuns: 2000 }
-
 describe('a filter', () => {
   it('matches the topics that MQTT says', () => {
     fc.assert(
       fc.property(filter, text => {
         const expected = oracle(text)
-        const levels = splitFilter(text)
-        for (const topic of topics) expect([topic, matchesTopic(levels, topic)]).toEqual([topic, expected(topic)])
+        expect(topics.filter(topic => filterMatches(text, topic))).toEqual(topics.filter(expected))
       }),
       { numRuns: 200 },
     )
@@ -64,7 +61,7 @@ describe('a filter', () => {
     ['/+', '/a', true],
     ['a/+/c', 'a//c', true],
   ])('%s matches %s: %s', (text, topic, expected) => {
-    expect(matchesTopic(splitFilter(text), topic)).toBe(expected)
+    expect(filterMatches(text, topic)).toBe(expected)
   })
 
   it('covers another one if and only if it matches every topic of it', () => {
@@ -76,11 +73,7 @@ describe('a filter', () => {
     for (const [rule, has] of matched) {
       for (const [requested, wanted] of matched) {
         const expected = [...wanted].every(topic => has.has(topic))
-        expect([rule, requested, covers(splitFilter(rule), splitFilter(requested))]).toEqual([
-          rule,
-          requested,
-          expected,
-        ])
+        expect([rule, requested, filterCovers(rule, requested)]).toEqual([rule, requested, expected])
       }
     }
   })
@@ -100,69 +93,63 @@ describe('a filter', () => {
     ['$SYS/#', '$SYS/+', true],
     ['a/+/#', 'a/#', false],
   ])('%s covers %s: %s', (rule, requested, expected) => {
-    expect(covers(splitFilter(rule), splitFilter(requested))).toBe(expected)
+    expect(filterCovers(rule, requested)).toBe(expected)
   })
 })
 
-describe('a set of filters', () => {
+describe('a predicate of several filters', () => {
   it('has the topics that any of them matches', () => {
     fc.assert(
-      fc.property(fc.array(filter, { maxLength: 4 }), filters => {
-        const set = new TopicSet(filters)
+      fc.property(fc.array(filter, { maxLength: 8 }), filters => {
+        const matches = topicPredicate(filters)
         const oracles = filters.map(oracle)
-        for (const topic of topics) {
-          expect([topic, set.has(topic)]).toEqual([topic, oracles.some(matches => matches(topic))])
-        }
+        expect(topics.filter(matches)).toEqual(topics.filter(topic => oracles.some(one => one(topic))))
       }),
       { numRuns: 200 },
     )
   })
+})
 
-  it('never covers a filter that matches a topic which it does not have', () => {
+describe('long names and single surrogates', () => {
+  it('match by one filter as the specification says', () => {
     fc.assert(
-      fc.property(fc.array(filter, { maxLength: 4 }), filter, (filters, requested) => {
-        const set = new TopicSet(filters)
-        if (!set.covers(requested)) return
-        const matches = oracle(requested)
-        for (const topic of topics) if (matches(topic)) expect([topic, set.has(topic)]).toEqual([topic, true])
+      fc.property(someFilters, someTopics, (one, topic) => {
+        expect(filterMatches(one, topic)).toBe(naiveMatch(one, topic))
       }),
-      runs,
+      { numRuns: 20_000 },
     )
   })
 
-  it('covers what one of them covers, and does not put two together', () => {
-    expect(new TopicSet(['x', 'news/#']).covers('news/+')).toBe(true)
-    expect(new TopicSet(['a', 'a/+/#']).covers('a/#')).toBe(false)
-    expect(new TopicSet([]).covers('a')).toBe(false)
+  it('match by predicate as the specification says', () => {
+    fc.assert(
+      fc.property(fc.array(someFilters, { maxLength: 40 }), someTopics, (filters, topic) => {
+        expect(topicPredicate(filters)(topic)).toBe(filters.some(each => naiveMatch(each, topic)))
+      }),
+      { numRuns: 5000 },
+    )
   })
 })
 
-describe('bounds', () => {
-  const bounds = { levels: 4, length: 16 }
-
-  it.each(['a', '/', 'a/b/c/d', '///', 'x'.repeat(16), 'ä'.repeat(8), '$SYS/a'])('%s is a topic within them', topic => {
-    expect(isTopicName(topic, bounds)).toBe(true)
-    expect(isTopicFilter(topic, bounds)).toBe(true)
-  })
-
-  it.each(['', 'a\0', 'a/b/c/d/e', '////', 'x'.repeat(17), 'ä'.repeat(9), Array(64).fill('a').join('/')])(
-    '%j is not',
-    topic => {
-      expect(isTopicName(topic, bounds)).toBe(false)
-      expect(isTopicFilter(topic, bounds)).toBe(false)
-    },
-  )
-
-  it.each(['+', '#', 'a/+', 'a/#', 'a+'])('%s is no topic to publish to', topic => {
-    expect(isTopicName(topic, bounds)).toBe(false)
-  })
-
-  it('a name is a topic exactly where it is a filter without wildcards', () => {
+describe('two filters', () => {
+  it('overlap where a topic matches both, and nowhere else', () => {
     fc.assert(
-      fc.property(fc.string({ unit: fc.constantFrom('a', '/', '+', '#', '\0', 'ä', '€'), maxLength: 12 }), text => {
-        expect(isTopicName(text, bounds)).toBe(isTopicFilter(text, bounds) && !/[+#]/.test(text))
+      fc.property(filter, filter, (one, other) => {
+        const [matchesOne, matchesOther] = [oracle(one), oracle(other)]
+        const both = topics.some(topic => matchesOne(topic) && matchesOther(topic))
+        expect(filtersOverlap(one, other)).toBe(both)
+        expect(filtersOverlap(other, one)).toBe(both)
       }),
-      runs,
+      { numRuns: 2000 },
     )
+  })
+
+  it.each([
+    ['supervisor/#', 'supervisor', true],
+    ['#', '$SYS/#', false],
+    ['+/+/EXITED', 'supervisor/web1/#', true],
+    ['a/+', 'a/b/c', false],
+    ['a/b/#', 'a', false],
+  ])('%s and %s: %s', (one, other, overlap) => {
+    expect(filtersOverlap(one, other)).toBe(overlap)
   })
 })

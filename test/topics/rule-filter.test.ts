@@ -1,23 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { parseRuleFilter, ruleFilterProblem, topicFilterProblem } from '../../src/topics/filter-problems.js'
-
-describe('a topic filter', () => {
-  test.each(['a', '/', '//', '#', '+', 'a/#', '+/a', '/a/+/', 'a b/ä', '$SYS/#', 'x'.repeat(65_535)])(
-    'is %.20s',
-    filter => expect(topicFilterProblem(filter)).toBeUndefined(),
-  )
-
-  test.each([
-    ['', /empty/],
-    ['a\0', /U\+0000/],
-    ['a+', /alone/],
-    ['a/+b/c', /alone/],
-    ['a#', /alone/],
-    ['#/a', /last level only/],
-    ['news/#/x', /last level only/],
-    ['ä'.repeat(32_768), /65535 bytes/],
-  ])('is not %.20s', (filter, problem) => expect(topicFilterProblem(filter)).toMatch(problem))
-})
+import { parseRuleFilter, ruleFilterProblem } from '../../src/topics/rule-filter.js'
 
 describe('the filter of a rule', () => {
   test('may have places for who it is', () => {
