@@ -95,6 +95,7 @@ class EmbeddedSource implements Source {
     this.#writer = new JournalWriter({
       journal,
       log,
+      maxMessageWeight: 256 * 1024,
       onPressure: isHigh => this.#onPressure(isHigh),
       onDrained: () => {
         for (const listener of this.#onDrained.splice(0)) listener()

@@ -13,6 +13,8 @@ const [firstDelay, longestDelay] = [50, 5000]
 export interface JournalWriterOptions {
   readonly journal: Pick<Journal, 'append'>
   readonly log: Logger
+  /** What one message counts at most towards what is enough, in bytes: where large ones come one at a time. */
+  readonly maxMessageWeight?: number
   /** Called when there is enough on its way to the journal, and when there is room again. */
   readonly onPressure: (isHigh: boolean) => void
   /** Called when nothing is on its way any more. */
@@ -67,7 +69,8 @@ export class JournalWriter {
 
   /** @param onWritten called when the message and all before it are written; not after `close` */
   write(message: Message, urgency: Urgency, onWritten: (event: Event) => void): void {
-    const entry: Entry = { message, size: sizeOf(message), onWritten, isRefused: true, event: undefined }
+    const size = Math.min(sizeOf(message), this.#options.maxMessageWeight ?? Number.POSITIVE_INFINITY)
+    const entry: Entry = { message, size, onWritten, isRefused: true, event: undefined }
     this.#entries.push(entry)
     this.#underWay++
     this.#bytes += entry.size

@@ -19,6 +19,9 @@ declare module 'aedes' {
 
 type Done = (error?: Error) => void
 
+/** Messages with more payload than this, in bytes, are appended to the journal one at a time. */
+const hugeMessage = 256 * 1024
+
 /** Messages with more payload than this, in bytes, count towards the time in which their publisher lets others wait. */
 const largeMessage = 16 * 1024
 
@@ -56,6 +59,8 @@ interface Publication {
   readonly done: Done
   /** What has to be written before its acknowledgement. */
   written?: Promise<void> | undefined
+  /** Whether it is the huge message that is being appended. */
+  isHugeSlotHeld?: boolean
   /** Whether it is acknowledged in its turn, and goes to nobody. */
   readonly isDropped?: boolean
   /** Asked when its turn has come: whether it was published before, and is not to be again. */
@@ -103,6 +108,9 @@ export class DurableAedes extends Aedes {
   #sink: MessageSink | undefined
   /** By client: resolves when its last acknowledgement that had to wait is given. */
   readonly #acknowledging = new WeakMap<Client, Promise<void>>()
+  /** Whether a huge message is on its way to the journal, and those that wait for it. */
+  #isHugeSlotTaken = false
+  readonly #waitingHuge: (() => void)[] = []
   /** Messages that have not left for their subscribers. */
   #inProgress = 0
   readonly #onIdle: (() => void)[] = []
@@ -291,11 +299,37 @@ export class DurableAedes extends Aedes {
       this.#unwritten.waitFor(this.#accountOf(next), this.#leaveOutRepeated(next, isRepeated))
       return
     }
+    if (this.#isHuge(next) && !this.#takeHugeSlot(next)) return
     const { length } = packet.payload
     // It takes as much of the journal's time, and of the subscribers'.
     if (length > largeMessage) this.#line.charge(this.#accountOf(next), length)
     this.#current = next
     this.#publish(next)
+  }
+
+  #isHuge({ packet }: Publication): boolean {
+    return this.#sink !== undefined && packet.payload.length > hugeMessage
+  }
+
+  /** Has a huge message wait for the one before it, and those of its account with it; those of other accounts pass. */
+  #takeHugeSlot(next: Publication): boolean {
+    if (next.isHugeSlotHeld) return true
+    if (!this.#isHugeSlotTaken) {
+      this.#isHugeSlotTaken = true
+      next.isHugeSlotHeld = true
+      return true
+    }
+    const slot = new Promise<Publication>(resolve => {
+      this.#waitingHuge.push(() => resolve({ ...next, isHugeSlotHeld: true }))
+    })
+    this.#unwritten.waitFor(this.#accountOf(next), slot)
+    return false
+  }
+
+  #giveHugeSlot(): void {
+    const next = this.#waitingHuge.shift()
+    if (next) next()
+    else this.#isHugeSlotTaken = false
   }
 
   #advance(): void {
@@ -326,6 +360,7 @@ export class DurableAedes extends Aedes {
     this.#store.takeWrites()
     this.#current = undefined
     this.#finished(current.client, current.packet)
+    if (current.isHugeSlotHeld) this.#giveHugeSlot()
     current.stored?.(error)
     if (this.#line.size > 0) queueMicrotask(() => this.#advance())
   }
@@ -340,15 +375,19 @@ export class DurableAedes extends Aedes {
     if (write) this.#track(current, write)
     if (this.#sink) {
       const append = current.append ?? ((message, isAwaited) => this.#sink?.append(message, isAwaited))
-      current.appended = append(acceptedMessage(packet), current.stored !== undefined)
+      current.appended = append(
+        acceptedMessage(packet),
+        current.stored !== undefined || current.isHugeSlotHeld === true,
+      )
     }
     // Not at once, because the message that leaves is yet to be given to its subscribers.
     if (this.#line.size > 0) queueMicrotask(() => this.#advance())
   }
 
   /** A message has been given to its subscribers, or goes to nobody. */
-  #left({ packet, stored, client, written, appended }: Publication): void {
+  #left({ packet, stored, client, written, appended, isHugeSlotHeld }: Publication): void {
     this.#finished(client, packet)
+    if (isHugeSlotHeld) void Promise.resolve(appended).then(() => this.#giveHugeSlot())
     this.#settle(client, stored, appended && written ? Promise.all([appended, written]) : (appended ?? written))
   }
 

@@ -1,5 +1,5 @@
 import { generate, type Packet } from 'mqtt-packet'
-import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import type { Broker } from '../../../src/broker/broker.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
@@ -25,6 +25,10 @@ class TestSink implements MessageSink {
 
   constructor(filters: readonly string[] = ['#']) {
     this.#matches = topicPredicate(filters)
+  }
+
+  sizes(): number[] {
+    return this.messages.map(({ payload }) => payload.length)
   }
 
   get isFull(): boolean {
@@ -260,6 +264,33 @@ describe('a message sink of the embedded broker', () => {
       'last',
     ])
     await other.end()
+  })
+})
+
+describe('huge messages on their way to a message sink', () => {
+  it('are appended one at a time, at any QoS; messages of other accounts pass, and those of their own keep their order', async () => {
+    const broker = await createEmbedded({ data: 'none', ...limits, maxPacketSize: 2 ** 20 }, log)
+    onTestFinished(() => broker.close())
+    const sink = new TestSink(['t'])
+    broker.attach(sink)
+    const from = (address: string) => connect({ open: () => broker.open({ ...somePeer, address }) })
+    const [one, other, light] = [await from('127.0.0.5'), await from('127.0.0.6'), await from('127.0.0.7')]
+    const huge = Buffer.alloc(300_000, 'x')
+    one.client.publish('t', huge)
+    one.client.publish('t', 'after 0')
+    await eventually(() => sink.messages.length === 2)
+    other.client.publish('t', huge, { qos: 1 })
+    other.client.publish('t', 'after 1')
+    for (let index = 0; index < 3; index++) {
+      light.client.publish('t', 'light')
+      await eventually(() => sink.messages.length === 3 + index)
+    }
+    expect(sink.sizes()).toEqual([300_000, 7, 5, 5, 5])
+    sink.keep(1)
+    await eventually(() => sink.messages.length === 7)
+    expect(sink.sizes()).toEqual([300_000, 7, 5, 5, 5, 300_000, 7])
+    sink.keep(1)
+    await Promise.all([one, other, light].map(session => session.end()))
   })
 })
 

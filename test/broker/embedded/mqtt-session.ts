@@ -87,7 +87,7 @@ export class Session {
 }
 
 /** Connects to `broker`; rejects with what it was refused for. */
-export async function connect(broker: Broker, options: IClientOptions = {}): Promise<Session> {
+export async function connect(broker: Pick<Broker, 'open'>, options: IClientOptions = {}): Promise<Session> {
   const session = new Session(await broker.open(somePeer), options)
   await session.connected()
   return session
