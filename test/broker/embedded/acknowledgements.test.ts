@@ -44,8 +44,8 @@ describe.each(['none', 'on disk'])('acknowledgements of a client with a session 
   const endOf = async (): Promise<string | undefined> => {
     const packet = await session.next()
     if (packet) throw new Error(`${packet.cmd} came instead of the end`)
-    const { ending } = session.stream as typeof session.stream & { ending?: GatewayError }
-    return ending?.reason
+    const { closeReason } = session.stream as typeof session.stream & { closeReason?: GatewayError }
+    return closeReason?.reason
   }
 
   it.each([

@@ -30,7 +30,7 @@ describe('packets that MQTT forbids', () => {
       stream.on('error', () => {})
       stream.once('end', () => stream.end())
       stream.once('close', () => {
-        const { ending } = stream as Duplex & { ending?: GatewayError }
+        const { closeReason: ending } = stream as Duplex & { closeReason?: GatewayError }
         const error = stream.errored ?? ending
         resolve({ answer, reason: error instanceof GatewayError ? error.reason : undefined })
       })
