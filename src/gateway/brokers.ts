@@ -107,10 +107,10 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
   const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
   const rate = perSecond === 'off' ? undefined : { perSecond, burst }
   return {
-    gatekeeper: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
+    authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
     reservedClientIds,
-    newPace: newPaceOf(rate, parts.anonymousPublishes),
-    onDelay: metrics.delayed,
+    createRateLimit: rateLimitsOf(rate, parts.anonymousPublishes),
+    onThrottled: metrics.delayed,
     onDenied: metrics.denied,
     slicer,
     slices,
@@ -123,13 +123,13 @@ export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHoo
   }
 }
 
-/** Makes paces: by the rate of each connection, and by that of addresses for clients without a user name. */
-function newPaceOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): CreateRateLimit | undefined {
+/** Rate limits of publishing: the rate of each connection, and by that of addresses for clients without a user name. */
+function rateLimitsOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): CreateRateLimit | undefined {
   if (!rate && !anonymous) return undefined
   return ({ address }, isNamed) => {
     const bucket = rate && new TokenBucket(rate)
     return {
-      portion: rate?.perSecond ?? Number.POSITIVE_INFINITY,
+      batchSize: rate?.perSecond ?? Number.POSITIVE_INFINITY,
       spend: (messages, bytes) => {
         const owed = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
         return Math.max(bucket?.spend(messages) ?? 0, owed)

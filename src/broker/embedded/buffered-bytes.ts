@@ -13,7 +13,7 @@ export interface BufferingConnection {
   /** Bytes that were written and the client has not read. */
   readonly waitingBytes: number
   /** Bytes that the client has read since it connected. */
-  readonly takenBytes: number
+  readonly deliveredBytes: number
   /** Ends the connection at once, because its client reads too slowly. */
   cutOff(): void
 }
@@ -46,8 +46,8 @@ export class BufferedBytes {
 
   add(connection: BufferingConnection): void {
     this.#connections.add(connection)
-    this.#taken.set(connection, connection.takenBytes)
-    this.#timer ??= setInterval(() => this.#look(), interval).unref()
+    this.#taken.set(connection, connection.deliveredBytes)
+    this.#timer ??= setInterval(() => this.#check(), interval).unref()
   }
 
   delete(connection: BufferingConnection): void {
@@ -74,13 +74,13 @@ export class BufferedBytes {
    * Ends connections of the account that most waits for, the slowest first, until everybody has no more than their share: those that have
    * read nothing since the last look, and others only where more than `max` waits.
    */
-  #look(): void {
+  #check(): void {
     let total = 0
     const waiting = new Map<string, Waiting>()
     for (const connection of this.#connections) {
-      const { account, waitingBytes, takenBytes } = connection
-      const isIdle = this.#taken.get(connection) === takenBytes
-      this.#taken.set(connection, takenBytes)
+      const { account, waitingBytes, deliveredBytes } = connection
+      const isIdle = this.#taken.get(connection) === deliveredBytes
+      this.#taken.set(connection, deliveredBytes)
       if (waitingBytes === 0) continue
       total += waitingBytes
       const entry = waiting.get(account) ?? { bytes: 0, idle: [], busy: [] }

@@ -3,7 +3,7 @@ const smallChunk = 16 * 1024
 /** The largest chunk that joining makes. */
 const joinedChunk = 64 * 1024
 /** Small chunks that may wait before they are joined: what a Buffer costs beside its bytes is about 200 of them. */
-const mostSmallChunks = 256
+const maxSmallChunks = 256
 
 /** Bytes that wait, in the order in which they came. It costs little more memory than the bytes, however small they come. */
 export class ChunkQueue {
@@ -25,7 +25,7 @@ export class ChunkQueue {
     if (chunk.length === 0) return
     this.#chunks.push(chunk)
     this.#bytes += chunk.length
-    if (chunk.length > smallChunk || ++this.#small < mostSmallChunks) return
+    if (chunk.length > smallChunk || ++this.#small < maxSmallChunks) return
     this.#chunks = join(this.#chunks)
     this.#small = 0
   }

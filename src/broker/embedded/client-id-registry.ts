@@ -23,7 +23,7 @@ interface Claim {
   readonly vacated: Promise<void>
 }
 
-/** What owners ask of sessions. */
+/** What clientIds ask of sessions. */
 export interface OwnedSessions {
   /** Whose session is kept under a client id; `undefined` where there is none, or nobody asked then. */
   ownerOf(clientId: string): Owner | undefined

@@ -5,17 +5,17 @@ import type { TickScheduler } from './tick-scheduler.js'
  * is the same for most of them, chunk by chunk. A delivery of 1 KiB in a burst of 20 takes 1.0 µs instead of 1.13.
  */
 export class ConcatCache {
-  readonly #turnEnd: TickScheduler
+  readonly #tick: TickScheduler
   #chunks: readonly Buffer[] = []
   #joined: Buffer | undefined
 
-  constructor(turnEnd: TickScheduler) {
-    this.#turnEnd = turnEnd
+  constructor(tick: TickScheduler) {
+    this.#tick = tick
   }
 
   readonly join = (chunks: readonly Buffer[]): Buffer => {
     if (this.#joined && isSame(chunks, this.#chunks)) return this.#joined
-    if (!this.#joined) this.#turnEnd.add(this.#forget)
+    if (!this.#joined) this.#tick.add(this.#forget)
     this.#chunks = chunks
     this.#joined = Buffer.concat(chunks)
     return this.#joined

@@ -3,7 +3,7 @@ export interface CongestedEnd {
   /** Bytes that were written and the client has not taken. */
   readonly waitingBytes: number
   /** Bytes that the client has taken since it connected. */
-  readonly takenBytes: number
+  readonly deliveredBytes: number
   /** Those of the waiting bytes that wait message by message, at some 1 KiB for each besides. */
   readonly unwrittenBytes: number
   readonly destroyed: boolean
@@ -29,7 +29,7 @@ export const stallTime = 5000
 /** A subscriber that takes longer than this for what waits for it at one time is slow, in milliseconds. */
 export const lagTime = 10_000
 /** How many messages may wait for a congested subscriber, each with what it costs besides its bytes. */
-const mostMessages = 16_384
+const maxMessages = 16_384
 /** For how long the subscribers of one account hold up publishers of others at once, in milliseconds, and then of each further one. */
 const budget = 10_000
 const refill = 0.1
@@ -82,7 +82,7 @@ export class Congestion<Client extends object> {
     const reader = this.#readers.get(client) ?? this.#add(client, end)
     if (waiting < this.#options.mark) return true
     if (end.unwrittenBytes === 0) reader.messages = 0
-    if (isSlow(reader) || waiting >= this.#options.most || reader.messages >= mostMessages) return false
+    if (isSlow(reader) || waiting >= this.#options.most || reader.messages >= maxMessages) return false
     reader.messages++
     return true
   }
@@ -104,21 +104,21 @@ export class Congestion<Client extends object> {
   }
 
   #add(client: Client, end: CongestedEnd): Reader {
-    const { takenBytes: taken, waitingBytes } = end
+    const { deliveredBytes: taken, waitingBytes } = end
     const account = this.#options.accountOf(client)
     const target = taken + waitingBytes
     const reader = { end, account, taken, idle: 0, target, lag: 0, messages: 0, holds: false }
     this.#readers.set(client, reader)
-    this.#timer ??= setInterval(() => this.#look(), interval).unref()
+    this.#timer ??= setInterval(() => this.#check(), interval).unref()
     return reader
   }
 
-  #look(): void {
+  #check(): void {
     const holding = new Set<string>()
     for (const [client, reader] of this.#readers) {
       if (reader.holds) holding.add(reader.account)
       if (reader.end.destroyed || reader.end.waitingBytes < this.#options.mark) this.#readers.delete(client)
-      else lookAt(reader)
+      else sample(reader)
     }
     for (const account of holding) this.#spend(account)
     if (this.#readers.size > 0) return
@@ -143,13 +143,13 @@ export class Congestion<Client extends object> {
   }
 }
 
-function lookAt(reader: Reader): void {
-  const { takenBytes, waitingBytes } = reader.end
-  reader.idle = takenBytes === reader.taken ? reader.idle + 1 : 0
-  reader.taken = takenBytes
+function sample(reader: Reader): void {
+  const { deliveredBytes, waitingBytes } = reader.end
+  reader.idle = deliveredBytes === reader.taken ? reader.idle + 1 : 0
+  reader.taken = deliveredBytes
   reader.holds = false
-  if (takenBytes >= reader.target) {
-    reader.target = takenBytes + waitingBytes
+  if (deliveredBytes >= reader.target) {
+    reader.target = deliveredBytes + waitingBytes
     reader.lag = 0
   } else reader.lag++
 }

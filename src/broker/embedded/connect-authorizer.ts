@@ -12,14 +12,14 @@ import { type Holder, holderKey, isAnonymous } from './session-holders.js'
 import type { Sessions } from './sessions.js'
 import type { SubscriptionRefusal } from './subscription-limits.js'
 
-/** What admissions need. */
+/** What authorizer need. */
 export interface ConnectAuthorizerOptions {
   /** Left out: everybody may do everything. */
-  readonly gatekeeper: Authorizer | undefined
+  readonly authorizer: Authorizer | undefined
   /** Of the program itself; left out for none. */
   readonly reservedClientIds?: ReservedClientIds | undefined
   readonly bounds: TopicBounds
-  readonly owners: ClientIdRegistry
+  readonly clientIds: ClientIdRegistry
   readonly sessions: Pick<Sessions, 'admit' | 'abandon'>
   /** The network of an address, whose clients without a name count together. */
   readonly networkOf: (address: string) => string
@@ -27,7 +27,7 @@ export interface ConnectAuthorizerOptions {
   /** Whether a client has ended its connection, which the broker learns after CONNACK. */
   readonly isGone: (client: Client) => boolean
   /** Says to the client's side why its connection is about to end. */
-  readonly explain: (client: Client, ending: GatewayError) => void
+  readonly setCloseReason: (client: Client, ending: GatewayError) => void
   /** Ends a connection at once. */
   readonly end: (client: Client, ending: GatewayError) => void
   readonly onDenied: (action: DeniedAction) => void
@@ -40,10 +40,10 @@ interface Admission {
   readonly connect: ConnectPacket
   rights: Rights | undefined
   /** Whether it still gets back what its session has, before CONNACK. */
-  restoring: boolean
+  isRestoring: boolean
   warned: boolean
   /** Whether the log has said that its messages to `$SYS` go to nobody. */
-  toldOfSys: boolean
+  hasLoggedSys: boolean
   /** Call when it has its CONNACK, or is closed. */
   onSettled: () => void
 }
@@ -60,14 +60,14 @@ const returnCodes: Partial<Record<ErrorReason, 2 | 3 | 4 | 5>> = {
 }
 
 /** Networks that are remembered as told in the log that they have no sessions. */
-const maxTold = 10_000
+const maxLoggedNetworks = 10_000
 
 /** Lets clients in, or not, and knows of each what it may do from then on. */
 export class ConnectAuthorizer {
   readonly #options: ConnectAuthorizerOptions
   readonly #admissions = new WeakMap<object, Admission>()
   /** The networks of which the log has said that their clients have no sessions. */
-  readonly #told = new Set<string>()
+  readonly #loggedNetworks = new Set<string>()
 
   constructor(options: ConnectAuthorizerOptions) {
     this.#options = options
@@ -79,9 +79,9 @@ export class ConnectAuthorizer {
       client,
       connect,
       rights: undefined,
-      restoring: true,
+      isRestoring: true,
       warned: false,
-      toldOfSys: false,
+      hasLoggedSys: false,
       onSettled: () => {},
     }
     this.#admissions.set(client, admission)
@@ -91,32 +91,32 @@ export class ConnectAuthorizer {
   connected(client: Client): void {
     const admission = this.#admissions.get(client)
     if (!admission) return
-    admission.restoring = false
+    admission.isRestoring = false
     admission.onSettled()
   }
 
   /** Whether `client` is yet to get its CONNACK, so that what it subscribes to is what its session has. */
   isRestoring(client: Client): boolean {
-    return this.#admissions.get(client)?.restoring === true
+    return this.#admissions.get(client)?.isRestoring === true
   }
 
   /**
-   * Judges the CONNECT of `client`. Without a gatekeeper it is done when this returns.
+   * Judges the CONNECT of `client`. Without a authorizer it is done when this returns.
    *
    * @param done called with an error that has the return code for CONNACK, or without
    */
   judge(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
     const refuse = (error: unknown): void => {
       const ending = GatewayError.from(error)
-      this.#options.explain(client, ending)
+      this.#options.setCloseReason(client, ending)
       const returnCode = returnCodes[ending.reason] ?? 3
       done(Object.assign(new Error(ending.text, { cause: error }), { returnCode }))
     }
     try {
       this.#checkClientId(client)
       this.#checkWill(client)
-      if (this.#options.gatekeeper) {
-        const admitted = this.#admit(client, this.#options.gatekeeper)
+      if (this.#options.authorizer) {
+        const admitted = this.#admit(client, this.#options.authorizer)
         admitted.then(() => this.#admitSession(client)).then(() => done(), refuse)
         return
       }
@@ -127,13 +127,13 @@ export class ConnectAuthorizer {
     }
   }
 
-  async #admit(client: Client, gatekeeper: Authorizer): Promise<void> {
-    const { owners, peerOf } = this.#options
+  async #admit(client: Client, authorizer: Authorizer): Promise<void> {
+    const { clientIds, peerOf } = this.#options
     const admission = this.#admissions.get(client)
     const peer = peerOf(client)
     if (!admission || !peer) return
-    const isOwn = peer === internalPeer
-    const rights = isOwn ? everything : await this.#ask(client, admission.connect, peer, gatekeeper)
+    const isInternal = peer === internalPeer
+    const rights = isInternal ? everything : await this.#ask(client, admission.connect, peer, authorizer)
     const releases = [rights.release]
     const release = (): void => {
       for (const part of releases) part()
@@ -143,8 +143,8 @@ export class ConnectAuthorizer {
       // A bridge's will says in $SYS that it is gone: it is taken, and goes to nobody.
       if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic))
         throw new GatewayError('will-refused')
-      const owner = isOwn ? internalOwner : ownerOf(rights.identity)
-      releases.push(await owners.claim(client.id, owner, () => this.#giveWay(client)))
+      const owner = isInternal ? internalOwner : ownerOf(rights.identity)
+      releases.push(await clientIds.claim(client.id, owner, () => this.#yieldClientId(client)))
     } catch (error) {
       release()
       throw error
@@ -157,10 +157,10 @@ export class ConnectAuthorizer {
 
   /** The user of `client`, or else its network: the key of what all of its connections have together. */
   holderOf(client: Client): Holder {
-    const { peerOf, networkOf, gatekeeper } = this.#options
+    const { peerOf, networkOf, authorizer } = this.#options
     const peer = peerOf(client)
     if (peer === internalPeer) return { owner: internalOwner, network: undefined }
-    const owner = gatekeeper && ownerOf(this.identityOf(client))
+    const owner = authorizer && ownerOf(this.identityOf(client))
     return { owner, network: isAnonymous(owner) ? networkOf(peer?.address ?? '') : undefined }
   }
 
@@ -180,14 +180,14 @@ export class ConnectAuthorizer {
     }
     connect.clean = true
     Object.assign(client, { clean: true })
-    this.#tellOfNoSession(client, holder)
+    this.#logNoSession(client, holder)
   }
 
   /** Once for each network, as far as they are remembered. */
-  #tellOfNoSession(client: Client, { network = '' }: Holder): void {
-    if (this.#told.has(network)) return
-    if (this.#told.size >= maxTold) this.#told.clear()
-    this.#told.add(network)
+  #logNoSession(client: Client, { network = '' }: Holder): void {
+    if (this.#loggedNetworks.has(network)) return
+    if (this.#loggedNetworks.size >= maxLoggedNetworks) this.#loggedNetworks.clear()
+    this.#loggedNetworks.add(network)
     this.#options.log.info(
       { clientId: client.id, network },
       'the session of a client without a name ends with its connection: mqtt.maxAnonymousSessions is 0',
@@ -195,23 +195,23 @@ export class ConnectAuthorizer {
   }
 
   /** Ends a connection whose client id goes to somebody else; resolves when the broker has forgotten it. */
-  async #giveWay(client: Client): Promise<void> {
+  async #yieldClientId(client: Client): Promise<void> {
     const admission = this.#admissions.get(client)
     // Aedes goes on with a CONNECT whatever becomes of its connection, and would take the place of who comes after.
-    if (admission?.restoring && !client.conn.closed) {
+    if (admission?.isRestoring && !client.conn.closed) {
       await new Promise<void>(resolve => {
         admission.onSettled = resolve
         client.conn.once('close', resolve)
       })
     }
-    this.#options.explain(client, new GatewayError('client-id-taken'))
+    this.#options.setCloseReason(client, new GatewayError('client-id-taken'))
     await new Promise<void>(resolve => client.close(resolve))
   }
 
-  #ask(client: Client, connect: ConnectPacket, peer: Peer, gatekeeper: Authorizer): Promise<Rights> {
+  #ask(client: Client, connect: ConnectPacket, peer: Peer, authorizer: Authorizer): Promise<Rights> {
     const { clientId, username, password } = connect
     const isGone = (): boolean => this.#options.isGone(client)
-    return gatekeeper.admit({ clientId, username, password, isGone }, peer, ending => this.#options.end(client, ending))
+    return authorizer.admit({ clientId, username, password, isGone }, peer, ending => this.#options.end(client, ending))
   }
 
   #checkClientId(client: Client): void {
@@ -237,8 +237,8 @@ export class ConnectAuthorizer {
   /** Call when a message of `client` was taken that goes to nobody, as its topic is of `$SYS`. */
   ignored(client: Client, topic: string): void {
     const admission = this.#admissions.get(client)
-    if (!admission || admission.toldOfSys) return
-    admission.toldOfSys = true
+    if (!admission || admission.hasLoggedSys) return
+    admission.hasLoggedSys = true
     this.#options.log.info(
       { clientId: client.id, topic },
       'messages of this client to $SYS go to nobody: the broker tells of itself there',
@@ -274,7 +274,7 @@ export class ConnectAuthorizer {
   }
 
   #rightsOf(client: object): Rights {
-    if (!this.#options.gatekeeper) return everything
+    if (!this.#options.authorizer) return everything
     return this.#admissions.get(client)?.rights ?? nothing
   }
 

@@ -26,12 +26,12 @@ export interface ConnectionLimits {
 /** What connections are made with. */
 export interface ConnectionsOptions extends ConnectionLimits {
   /** How fast one connection may publish; left out for as fast as it can. */
-  readonly newPace?: CreateRateLimit | undefined
-  /** Called for each time that a connection has to wait for its pace. */
-  readonly onDelay?: (() => void) | undefined
+  readonly createRateLimit?: CreateRateLimit | undefined
+  /** Called for each time that a connection has to wait for its rateLimit. */
+  readonly onThrottled?: (() => void) | undefined
   /** The quota key of a client's connections. */
   readonly accountOf: (peer: Peer) => string
-  /** Told of each portion that is read. */
+  /** Told of each batchSize that is read. */
   readonly slices?: SliceMonitor | undefined
 }
 
@@ -39,7 +39,7 @@ export interface ConnectionsOptions extends ConnectionLimits {
 const highWaterMark = 64 * 1024
 
 /** What a client may leave unread of acknowledgements and other answers before it is not read itself, in bytes. */
-const answersMark = 64 * 1024
+const responseHighWaterMark = 64 * 1024
 
 /** What all connections may hold together by default, in bytes. */
 const defaultBufferedBytes = 256 * 1024 ** 2
@@ -48,7 +48,7 @@ const defaultBufferedBytes = 256 * 1024 ** 2
 const publishingMark = 256 * 1024
 
 /** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
-const portion = 128
+const batchSize = 128
 
 /** One connection: its two ends, and what has passed on it. */
 interface Connection {
@@ -75,31 +75,31 @@ type Traffic = Pick<
 export class Connections {
   readonly #options: ConnectionsOptions
   readonly #buffered: BufferedBytes
-  readonly #turnEnd: TickScheduler
-  readonly #joiner: ConcatCache
+  readonly #tick: TickScheduler
+  readonly #concatCache: ConcatCache
   readonly #subscribeGate = new SubscribeGate()
   readonly #open = new Map<Duplex, Connection>()
   readonly #ready = new WeakSet<Duplex>()
   readonly #held = new WeakMap<Duplex, () => void>()
   #past: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
-  /** @param turnEnd when clients get what was written to them */
-  constructor(options: ConnectionsOptions, turnEnd: TickScheduler) {
+  /** @param tick when clients get what was written to them */
+  constructor(options: ConnectionsOptions, tick: TickScheduler) {
     const { maxBufferedBytes = defaultBufferedBytes, maxPacketSize } = options
     this.#options = options
     this.#buffered = new BufferedBytes(Math.max(maxBufferedBytes, 4 * maxPacketSize))
-    this.#turnEnd = turnEnd
-    this.#joiner = new ConcatCache(turnEnd)
+    this.#tick = tick
+    this.#concatCache = new ConcatCache(tick)
   }
 
   open(peer: Peer): Connection {
-    const { newPace, onDelay = () => {}, maxQueuedBytes, slices } = this.#options
-    const isOwn = peer === internalPeer
-    const account = isOwn ? '' : this.#options.accountOf(peer)
+    const { createRateLimit, onThrottled = () => {}, maxQueuedBytes, slices } = this.#options
+    const isInternal = peer === internalPeer
+    const account = isInternal ? '' : this.#options.accountOf(peer)
     let held = 0
-    const pace = isOwn ? undefined : newPace?.(peer, () => connection.isNamed)
-    const throttle = pace && new Throttle(pace, onDelay, () => client.pass())
-    const most = Math.min(portion, pace?.portion ?? portion)
+    const rateLimit = isInternal ? undefined : createRateLimit?.(peer, () => connection.isNamed)
+    const throttle = rateLimit && new Throttle(rateLimit, onThrottled, () => client.pass())
+    const most = Math.min(batchSize, rateLimit?.batchSize ?? batchSize)
     const received = new PacketGuard(this.#options.maxPacketSize)
     const sent = new PacketGuard(Number.POSITIVE_INFINITY)
     const written = new PacketGuard(Number.POSITIVE_INFINITY)
@@ -110,7 +110,7 @@ export class Connections {
       client.pass()
     }
     const mayComplete = (bytes: number): boolean => {
-      if (!isGranted && !isOwn) isWaiting = !this.#subscribeGate.request(account, bytes, grant)
+      if (!isGranted && !isInternal) isWaiting = !this.#subscribeGate.request(account, bytes, grant)
       isGranted = false
       return !isWaiting
     }
@@ -126,7 +126,7 @@ export class Connections {
         throttle?.spend(received.publishes - published, received.bytes - before)
         if (finding !== undefined) return new GatewayError(finding)
         const size = received.unfinished
-        if (size !== held && !isOwn) {
+        if (size !== held && !isInternal) {
           const holds = this.#buffered.hold(account, held, size)
           if (holds === undefined) return new GatewayError('packets-too-many-from-address')
           held = holds
@@ -134,16 +134,16 @@ export class Connections {
         return received.bytes - before
       },
       // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
-      holdIn: () =>
-        written.answerBytes - sent.answerBytes >= answersMark ||
-        throttle?.pausing === true ||
+      pauseInput: () =>
+        written.responseBytes - sent.responseBytes >= responseHighWaterMark ||
+        throttle?.isPaused === true ||
         isWaiting ||
         connection.publishing >= publishingMark,
-      holdEnd: release => this.#holdEnd(broker, received, release),
+      deferEnd: release => this.#deferEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
       onSent: chunk => sent.scan(chunk),
-      turnEnd: this.#turnEnd,
-      joiner: this.#joiner,
+      tick: this.#tick,
+      concatCache: this.#concatCache,
     })
     const state = { clientId: undefined, isNamed: false, publishing: 0 }
     const connection: Connection = { peer, client, broker, received, sent, ...state }
@@ -153,12 +153,12 @@ export class Connections {
       get waitingBytes() {
         return broker.waitingBytes
       },
-      get takenBytes() {
-        return broker.takenBytes
+      get deliveredBytes() {
+        return broker.deliveredBytes
       },
       cutOff: () => this.#cutOff(connection, new GatewayError('client-too-slow')),
     }
-    if (!isOwn) this.#buffered.add(buffering)
+    if (!isInternal) this.#buffered.add(buffering)
     broker.once('close', () => {
       this.#buffered.hold(account, held, 0)
       this.#buffered.delete(buffering)
@@ -173,7 +173,7 @@ export class Connections {
    * Aedes forgets what came behind a CONNECT that it is still at work on when the end comes right after it: a client may
    * send all it has to say in one go, and close. So the end waits for CONNACK, where there was a CONNECT.
    */
-  #holdEnd(broker: Duplex, received: PacketGuard, release: () => void): void {
+  #deferEnd(broker: Duplex, received: PacketGuard, release: () => void): void {
     if (received.packets === 0 || this.#ready.has(broker)) release()
     else this.#held.set(broker, release)
   }
@@ -199,7 +199,7 @@ export class Connections {
   }
 
   /** Says to the client's side why its connection is about to end, after all that was written to it. */
-  explain({ conn }: Client, ending: GatewayError): void {
+  setCloseReason({ conn }: Client, ending: GatewayError): void {
     const connection = this.#open.get(conn)
     if (connection) connection.client.closeReason = ending
   }
@@ -230,7 +230,7 @@ export class Connections {
   }
 
   /** The broker's end of a client's connection; undefined when that is closed. */
-  endOf({ conn }: Client): PairEnd | undefined {
+  brokerEndOf({ conn }: Client): PairEnd | undefined {
     return this.#open.get(conn)?.broker
   }
 

@@ -7,27 +7,27 @@ import { PublishEncoder } from './publish-encoding.js'
 import type { SessionQueueReplay } from './session-queue-replay.js'
 import type { TickScheduler } from './tick-scheduler.js'
 
-/** The broker's end of one connection, as far as forwarding needs it. */
+/** The broker's end of one connection, as far as delivery needs it. */
 export interface DeliveryPolicyEnd extends CongestedEnd {
   /** Writes a whole packet. Returns false, and has not taken it, when it has to be written the ordinary way. */
   send(packet: Buffer): boolean
 }
 
-/** What forwarding needs. */
+/** What delivery needs. */
 export interface DeliveryPolicyOptions {
   /** How much may wait for one client, in bytes, before those who publish to it wait. */
   readonly maxQueuedBytes: number
   /** Which of the clients for which more waits are slow, so that no more messages join it. */
   readonly congestion: Pick<Congestion<Client>, 'mayJoin'>
-  readonly catchUps: SessionQueueReplay
+  readonly queueReplay: SessionQueueReplay
   readonly subscriptions: Pick<LiveSubscriptions, 'qosOf'>
-  readonly turnEnd: TickScheduler
+  readonly tick: TickScheduler
   /** Whether a client may get a message that waited in its session, or a retained one. */
   readonly mayReceive: (client: Client, topic: string) => boolean
   /** The client's connection, if it is open. */
-  readonly endOf: (client: Client) => DeliveryPolicyEnd | undefined
+  readonly brokerEndOf: (client: Client) => DeliveryPolicyEnd | undefined
   /** The packet identifiers of messages to a client. */
-  readonly identifiersOf: (client: Client) => Pick<PacketIds, 'used' | 'take' | 'takeNext'>
+  readonly packetIdsOf: (client: Client) => Pick<PacketIds, 'used' | 'take' | 'takeNext'>
   /** Stores that a message of a session has been sent under its packet identifier, which waits for its acknowledgement. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
   /** Ends the connection of a client that reads too slowly. */
@@ -53,7 +53,7 @@ interface Outbox {
 }
 
 /** Messages with more payload than this go Aedes' way, on which the payload is not copied. In bytes. */
-const largestEncoded = 16 * 1024
+const maxEncodedPayload = 16 * 1024
 
 /**
  * Decides about each message for each client: goes, is dropped, or ends the connection.
@@ -71,11 +71,11 @@ export class DeliveryPolicy {
   readonly #options: DeliveryPolicyOptions
   readonly #encoder: PublishEncoder
   readonly #outboxes = new WeakMap<Client, Outbox>()
-  #leaving: { outbox: Outbox; size: number }[] = []
+  #dispatched: { outbox: Outbox; size: number }[] = []
 
   constructor(options: DeliveryPolicyOptions) {
     this.#options = options
-    this.#encoder = new PublishEncoder(options.turnEnd)
+    this.#encoder = new PublishEncoder(options.tick)
   }
 
   /** Call when `client` has its CONNACK, which is the first that it may get [MQTT-3.2.0-1]. */
@@ -105,7 +105,7 @@ export class DeliveryPolicy {
       if (packet.qos > 0 && !this.#identify(client, packet)) return null
       return this.#leave(outbox, packet, 0)
     }
-    if (packet.qos === 0 ? !outbox.connected : !this.#options.catchUps.mayPass(client, packet)) return null
+    if (packet.qos === 0 ? !outbox.connected : !this.#options.queueReplay.mayPass(client, packet)) return null
     const waiting = buffered - outbox.paced + outbox.pending
     if (waiting <= 0) outbox.full = false
     const isFull = (outbox.full && packet.qos === 0) || waiting + size >= this.#options.maxQueuedBytes
@@ -134,7 +134,7 @@ export class DeliveryPolicy {
 
   /** Writes a live message of QoS 0, unless it would overtake what Aedes has yet to write [MQTT-4.6.0-6]. */
   #send({ end, leaving }: Outbox, packet: AedesPublishPacket): boolean {
-    if (!end || leaving > 0 || packet.payload.length > largestEncoded || packet.dup) return false
+    if (!end || leaving > 0 || packet.payload.length > maxEncodedPayload || packet.dup) return false
     return end.send(this.#encoder.encode(packet))
   }
 
@@ -146,7 +146,7 @@ export class DeliveryPolicy {
    * queue, and it would never leave the queue.
    */
   #identify(client: Client, packet: AedesPublishPacket): boolean {
-    const ids = this.#options.identifiersOf(client)
+    const ids = this.#options.packetIdsOf(client)
     const awaited = firstAcknowledgement(packet.qos)
     if (packet.messageId !== undefined) ids.take(packet.messageId, awaited)
     else if (ids.used >= maxPacketId) return false
@@ -159,10 +159,10 @@ export class DeliveryPolicy {
     this.sent++
     outbox.leaving++
     outbox.pending += size
-    if (this.#leaving.push({ outbox, size }) === 1) {
+    if (this.#dispatched.push({ outbox, size }) === 1) {
       process.nextTick(() => {
-        const left = this.#leaving
-        this.#leaving = []
+        const left = this.#dispatched
+        this.#dispatched = []
         setImmediate(hasLeft, left)
       })
     }
@@ -186,7 +186,7 @@ export class DeliveryPolicy {
   #outboxOf(client: Client): Outbox {
     let outbox = this.#outboxes.get(client)
     if (!outbox) {
-      const end = this.#options.endOf(client)
+      const end = this.#options.brokerEndOf(client)
       outbox = { end, connected: false, paced: 0, leaving: 0, pending: 0, full: false, warned: false }
       this.#outboxes.set(client, outbox)
     }

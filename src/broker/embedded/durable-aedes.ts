@@ -40,7 +40,7 @@ interface Gates {
   /** Told of the payloads of a client's large messages, in bytes: when one waits to be published, and, negative, when it has been. */
   readonly onProgress: (client: Client, bytes: number) => void
   /** For which subscribers publishers wait. */
-  readonly patience: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
+  readonly backpressure: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
 }
 
 /** One message on its way in. */
@@ -68,7 +68,7 @@ interface Publication {
 }
 
 /** A message of the program itself: one that was published over HTTP, say. */
-export interface OwnPublication {
+export interface InternalPublication {
   readonly packet: PublishPacket
   /** Quota key of whoever publishes it; left out for the program itself. */
   readonly account: string | undefined
@@ -77,7 +77,7 @@ export interface OwnPublication {
 }
 
 /** A message that was published before its acknowledgement: what became of it, for the publish that follows. */
-interface Early {
+interface EarlyPublish {
   finished: boolean
   error: Error | undefined
   waiting: Done[]
@@ -99,10 +99,10 @@ interface Early {
 export class DurableAedes extends Aedes {
   readonly #store: Store
   readonly #gates: Gates
-  readonly #early = new WeakMap<PublishPacket, Early>()
+  readonly #early = new WeakMap<PublishPacket, EarlyPublish>()
   /** By session and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
-  readonly #exactlyOnce = new SessionMaps<Early>()
-  readonly #line = new FairQueue<Publication>()
+  readonly #exactlyOnce = new SessionMaps<EarlyPublish>()
+  readonly #queue = new FairQueue<Publication>()
   readonly #slice: TickSlice
   readonly #unwritten: UnwrittenMessages<Publication>
   #sink: MessageSink | undefined
@@ -119,13 +119,13 @@ export class DurableAedes extends Aedes {
   #pausing = false
   #current: Publication | undefined
   /** The message that is being given to its subscribers, in this turn. */
-  #leaving: Publication | undefined
+  #dispatched: Publication | undefined
 
   constructor(
     store: Store,
     gates: Gates,
     subscriptions: LiveSubscriptions,
-    turnEnd: TickScheduler,
+    tick: TickScheduler,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let onEmit: DispatcherHooks['onEmit'] = ignore
@@ -140,26 +140,26 @@ export class DurableAedes extends Aedes {
         onEmit: packet => onEmit(packet),
         onEmitted: () => onEmitted(),
         publisher: () => publisher(),
-        ...gates.patience,
+        ...gates.backpressure,
       }),
     })
     this.#store = store
     this.#gates = gates
     this.#unwritten = new UnwrittenMessages({
       release: (account, publications) => {
-        this.#line.unshift(account, publications)
+        this.#queue.unshift(account, publications)
         this.#advance()
       },
-      ownAccount: gates.accountOf(null),
+      internalAccount: gates.accountOf(null),
     })
-    this.#slice = new TickSlice(turnEnd, () => this.#advance())
+    this.#slice = new TickSlice(tick, () => this.#advance())
     onEmit = packet => this.#leave(packet)
     onEmitted = () => {
-      const leaving = this.#leaving
-      this.#leaving = undefined
+      const leaving = this.#dispatched
+      this.#dispatched = undefined
       if (leaving) this.#left(leaving)
     }
-    publisher = () => this.#leaving?.client ?? undefined
+    publisher = () => this.#dispatched?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
   }
 
@@ -180,7 +180,7 @@ export class DurableAedes extends Aedes {
   #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
     // A will that an earlier run left behind was screened when its CONNECT came, and is not of whoever is there now.
     const verdict = client && !('brokerId' in packet) ? this.#gates.screen(client, packet.topic) : true
-    const isIgnored = verdict === true && isOfBrokers(packet.topic)
+    const isIgnored = verdict === true && isSystemTopic(packet.topic)
     if (isIgnored && client) this.#gates.ignored(client, packet.topic)
     if (verdict === false || isIgnored) this.#drop(client, packet, done)
     else if (verdict === true) this.#prepare(client, packet, done)
@@ -189,7 +189,7 @@ export class DurableAedes extends Aedes {
 
   /** MQTT 3.1.1 has no answer for a message that is not allowed: it is acknowledged like others [MQTT-3.3.5-2]. */
   #drop(client: Client | null, packet: PublishPacket, done: Done): void {
-    const early: Early = { finished: false, error: undefined, waiting: [] }
+    const early: EarlyPublish = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
     // Not at once: see the dispatcher.
     setImmediate(finish, early)
@@ -209,7 +209,7 @@ export class DurableAedes extends Aedes {
       done(refusal)
       return
     }
-    const early: Early = { finished: false, error: undefined, waiting: [] }
+    const early: EarlyPublish = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
     const onDone = (error?: Error): void => finish(early, error)
     const publication = { packet, client, stored: done, done: onDone }
@@ -219,7 +219,7 @@ export class DurableAedes extends Aedes {
   }
 
   /** Whether `packet` of QoS 2 has come before under its identifier, which PUBREL has not released since. */
-  async #isRepeated(client: Client, packet: PublishPacket, early: Early): Promise<boolean> {
+  async #isRepeated(client: Client, packet: PublishPacket, early: EarlyPublish): Promise<boolean> {
     const id = packet.messageId ?? 0
     if (this.#exactlyOnce.has(client, id) || (await this.#store.hasIncoming(client, packet))) return true
     this.#exactlyOnce.set(client, id, early)
@@ -232,7 +232,7 @@ export class DurableAedes extends Aedes {
    * @returns resolves when the message is stored and its acknowledgement could be sent
    * @throws {Error} rejects where it cannot be stored
    */
-  publishOwn({ packet, account, append }: OwnPublication): Promise<void> {
+  publishInternal({ packet, account, append }: InternalPublication): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#enqueue({
         packet,
@@ -255,7 +255,7 @@ export class DurableAedes extends Aedes {
 
   /** Publishes what waits for room in the sink. */
   resume(): void {
-    if (this.#line.size > 0) queueMicrotask(() => this.#advance())
+    if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
   #accountOf({ account, client }: Publication): string {
@@ -278,8 +278,8 @@ export class DurableAedes extends Aedes {
     const { client, packet } = publication
     this.#inProgress++
     if (client && packet.payload.length > largeMessage) this.#gates.onProgress(client, packet.payload.length)
-    if (this.#line.size === 0 && this.#mayBegin()) this.#begin(publication)
-    else this.#line.push(this.#accountOf(publication), publication)
+    if (this.#queue.size === 0 && this.#mayBegin()) this.#begin(publication)
+    else this.#queue.push(this.#accountOf(publication), publication)
   }
 
   /** Whether a message may be published now. If not, `#advance` is called when one may. */
@@ -302,7 +302,7 @@ export class DurableAedes extends Aedes {
     if (this.#isHuge(next) && !this.#takeHugeSlot(next)) return
     const { length } = packet.payload
     // It takes as much of the journal's time, and of the subscribers'.
-    if (length > largeMessage) this.#line.charge(this.#accountOf(next), length)
+    if (length > largeMessage) this.#queue.charge(this.#accountOf(next), length)
     this.#current = next
     this.#publish(next)
   }
@@ -333,8 +333,8 @@ export class DurableAedes extends Aedes {
   }
 
   #advance(): void {
-    while (this.#line.size > 0 && this.#mayBegin()) {
-      const next = this.#line.shift()
+    while (this.#queue.size > 0 && this.#mayBegin()) {
+      const next = this.#queue.shift()
       if (next) this.#begin(next)
     }
   }
@@ -362,14 +362,14 @@ export class DurableAedes extends Aedes {
     this.#finished(current.client, current.packet)
     if (current.isHugeSlotHeld) this.#giveHugeSlot()
     current.stored?.(error)
-    if (this.#line.size > 0) queueMicrotask(() => this.#advance())
+    if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
   /** The current message is stored, and leaves. */
   #leave(packet: AedesPublishPacket): void {
     const current = this.#current
     if (!current) return
-    this.#leaving = current
+    this.#dispatched = current
     this.#current = undefined
     const write = this.#store.takeWrites()
     if (write) this.#track(current, write)
@@ -381,7 +381,7 @@ export class DurableAedes extends Aedes {
       )
     }
     // Not at once, because the message that leaves is yet to be given to its subscribers.
-    if (this.#line.size > 0) queueMicrotask(() => this.#advance())
+    if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
   /** A message has been given to its subscribers, or goes to nobody. */
@@ -421,13 +421,13 @@ export class DurableAedes extends Aedes {
   }
 }
 
-function finish(early: Early, error?: Error): void {
+function finish(early: EarlyPublish, error?: Error): void {
   early.finished = true
   early.error = error
   for (const waiting of early.waiting) waiting(error)
 }
 
-function acceptedMessage({ topic, payload, qos, retain }: AedesPublishPacket): AcceptedMessage {
+export function acceptedMessage({ topic, payload, qos, retain }: AedesPublishPacket): AcceptedMessage {
   return { topic, payload: typeof payload === 'string' ? Buffer.from(payload) : payload, qos, retain }
 }
 
@@ -440,7 +440,7 @@ function cleanCopy({ topic, payload, qos, retain }: PublishPacket): PublishPacke
 }
 
 /** Whether a topic is one under which brokers tell of themselves. */
-function isOfBrokers(topic: string): boolean {
+function isSystemTopic(topic: string): boolean {
   return topic.startsWith('$SYS/') || topic === '$SYS'
 }
 

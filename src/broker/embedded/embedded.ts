@@ -1,4 +1,4 @@
-import type { AedesOptions, Client } from 'aedes'
+import type { AedesOptions, Client, ConnectPacket, Subscription } from 'aedes'
 import { ErrorLog } from '../../base/error-log.js'
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
@@ -6,67 +6,65 @@ import type { Logger } from '../../base/log.js'
 import type { DeniedAction, RetainedFigures } from '../../base/metrics.js'
 import type { SessionMetrics } from '../../base/session-metrics.js'
 import type { SliceMonitor } from '../../base/slice-monitor.js'
-import type { SubscriptionBound, SubscriptionMetrics } from '../../base/subscription-metrics.js'
+import type { SubscriptionMetrics } from '../../base/subscription-metrics.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
-import { type Broker, internalPeer } from '../broker.js'
+import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
 import type { Authorizer } from './authorizer.js'
 import { Congestion } from './congestion.js'
 import { ConnectAuthorizer } from './connect-authorizer.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DeliveryPolicy } from './delivery-policy.js'
-import { DurableAedes } from './durable-aedes.js'
+import { acceptedMessage, DurableAedes } from './durable-aedes.js'
 import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import { Store, type StoreLimits } from './persistence.js'
-import type { Retained } from './retained.js'
 import { RetainedDelivery } from './retained-delivery.js'
-import { clearSessionPresent } from './session-present.js'
 import { memoryBackend, type StorageBackend } from './storage-backend.js'
-import { type PacketParser, readStrictly } from './strict-packets.js'
+import { clearSessionPresent, type PacketParser, readStrictly } from './strict-packets.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
-import { noSubscription, type SubscriptionLimits } from './subscription-limits.js'
+import { noSubscription } from './subscription-limits.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 import { Takeovers } from './takeovers.js'
 import type { CreateRateLimit } from './throttle.js'
 import { TickScheduler } from './tick-scheduler.js'
 import { maxUnreleased, UnreleasedIds } from './unreleased-ids.js'
 
-/** What the embedded broker needs of the configuration. */
+/** Options of the embedded broker. */
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
-  /** Where sessions and retained messages are kept, or `none` for memory only. */
+  /** Directory of sessions and retained messages, or `none` for memory only. */
   readonly data: string
-  /** When a connection without a CONNECT ends, in milliseconds: where no tunnel has ended it before, and said why. */
+  /** Time limit for CONNECT, in milliseconds. The tunnel's own limit is shorter and tells the client why. */
   readonly connectTimeout: number
 }
 
-/** What else the embedded broker asks and tells; all of it may be left out. */
+/** Optional collaborators of the embedded broker. */
 export interface EmbeddedHooks {
-  /** Who may connect, and do what. Left out: everybody, everything. */
-  readonly gatekeeper?: Authorizer | undefined
-  /** Told what the event loop works on. */
+  /** Authenticates clients and authorizes topics. Default: every client may do everything. */
+  readonly authorizer?: Authorizer | undefined
+  /** Measures the work in the event loop. */
   readonly slices?: SliceMonitor | undefined
-  /** Client ids that nobody but the program itself gets. */
+  /** Client ids reserved for the gateway itself. */
   readonly reservedClientIds?: ReservedClientIds | undefined
-  /** How fast one connection may publish. Left out: as fast as it can. */
-  readonly newPace?: CreateRateLimit | undefined
-  /** Called when a connection has to wait for its pace. */
-  readonly onDelay?: (() => void) | undefined
-  /** Called for each message and each filter that is refused. */
+  /** Publish rate limit of each connection. Default: none. */
+  readonly createRateLimit?: CreateRateLimit | undefined
+  /** Called for each pause of a connection by its rate limit. */
+  readonly onThrottled?: (() => void) | undefined
+  /** Called for each denied message and topic filter. */
   readonly onDenied?: ((action: DeniedAction) => void) | undefined
-  /** Takes turns with the program's other long tasks. */
+  /** Shares the event loop among the gateway's long tasks. */
   readonly slicer?: TimeSlicer | undefined
-  /** The key by which clients share what is bounded for all: their user, or else their network. Left out: user or address. */
+  /** Quota key of a client. Default: the user, or else the address. */
   readonly accountOf?: ((user: string | undefined, address: string) => string) | undefined
-  /** Given the function that reads the figures of retained messages. */
+  /** Receives the function that reads the figures of retained messages. */
   readonly watchRetained?: ((read: () => RetainedFigures) => void) | undefined
-  /** Told who subscribes to what; of the program's own connections it is not. */
+  /** Observes the clients' subscriptions, but not the gateway's own. */
   readonly subscriptions?: SubscriptionWatcher | undefined
   readonly sessions?: SessionMetrics | undefined
   readonly filters?: SubscriptionMetrics | undefined
-  /** The network of an address, whose clients without a name count together. Left out: each address by itself. */
+  /** Network of an address; anonymous clients of one network share their quotas. Default: the address. */
   readonly networkOf?: ((address: string) => string) | undefined
 }
 
@@ -80,55 +78,54 @@ declare module 'aedes' {
 
 /** The broker inside this process. */
 export interface EmbeddedBroker extends Broker {
-  /** What it counts, as it is now. */
+  /** Current counters. */
   figures(): BrokerFigures
   /**
-   * Has each message appended to a journal: once, when it leaves for its subscribers. One sink at a time.
+   * Appends each message to a journal, once, when it leaves for its subscribers. One sink at a time.
    *
-   * @returns `resume` is to be called when the sink is not full any more; `idle` resolves when the broker has no message that is still to
-   *   be appended
+   * @returns `resume`: to be called when the sink is no longer full; `idle` resolves when no accepted message is still to be appended
    */
   attach(sink: MessageSink): { readonly resume: () => void; readonly idle: () => Promise<void> }
   /**
-   * Publishes a message of the program itself.
+   * Publishes a message of the gateway, such as one published over HTTP.
    *
-   * @param account quota key of whoever publishes it; left out for the program itself
-   * @param append appends it, in place of the sink's `append`, where a sink is attached
-   * @returns resolves when the message is stored and `append` says that it may be acknowledged
+   * @param account quota key of the publisher; `undefined` for the gateway itself
+   * @param append appends the message instead of the sink's `append`, where a sink is attached
+   * @returns resolves when the message is stored and may be acknowledged
    * @throws {Error} rejects where the message cannot be stored
    */
   publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void>
-  /** The retained messages that one of `filters` matches, each once, in any order, a few at a time. */
+  /** The retained messages that match one of `filters`, each once, in any order, in batches. */
   retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void>
 }
 
-/** The quota key of the program itself. */
-const ownAccount = 'mqway'
+/** Quota key of the gateway itself. */
+const internalAccount = 'mqway'
 
-/** How much may wait for a client for which publishers wait: so many times `maxQueuedBytes`, or so many of the largest packets. */
-const mostQueued = 16
-const mostQueuedPackets = 2
+/** Bounds of the bytes buffered for a client while publishers wait for it: in `maxQueuedBytes`, and in packets of the largest size. */
+const maxQueuedFactor = 16
+const maxQueuedPackets = 2
 
-/** How often sessions without a client are looked for, in milliseconds. */
+/** Interval between checks for expired sessions, in milliseconds. */
 const expiryInterval = 3_600_000
 
-const limits = {
-  // Paho's MQTT 3.1 fallback comes with client ids of any length, which every other broker takes.
+const aedesOptions = {
+  // Paho's MQTT 3.1 fallback sends client ids of any length, which other brokers accept.
   maxClientsIdLength: 65_535,
-  // Packets that came in the same read as CONNECT; bytes bound them already (see `connections.ts`). 42 would end the
-  // connection of a client that comes back and repeats what was in flight without waiting for CONNACK, as it may.
+  // Packets that arrive in the same read as CONNECT; bytes bound them already (`connections.ts`). The default of 42 would end the connection
+  // of a returning client that repeats its in-flight messages before CONNACK, as it may.
   queueLimit: 65_535,
-  // Packet identifiers of QoS 2 that wait for PUBREL are bounded before they get there (`UnreleasedIds`).
+  // Packet identifiers of QoS 2 that wait for PUBREL are bounded earlier (`UnreleasedIds`).
   maxInflightInbound: 0,
-  // As good as off. It would end a client that takes longer than that for one large retained message; one that reads nothing is found
-  // otherwise (see `Congestion`). With 0, each message that waits would be a listener of its own, which take a time that grows with the square.
+  // Practically off: it would end a client that takes longer for one large retained message; `Congestion` finds clients that read nothing.
+  // 0 would add a listener per waiting message, whose cost grows quadratically.
   drainTimeout: 2 ** 31 - 1,
 } satisfies AedesOptions
 
 /**
- * Starts the broker: Aedes, which speaks MQTT 3.1 and 3.1.1, and answers MQTT 5 with "unacceptable protocol version".
+ * Starts the broker: Aedes, for MQTT 3.1 and 3.1.1. It answers MQTT 5 with "unacceptable protocol version".
  *
- * @throws {StartError} when its state on disk cannot be opened
+ * @throws {StartError} when its data directory cannot be opened
  */
 export async function createEmbedded(
   options: EmbeddedOptions,
@@ -136,273 +133,372 @@ export async function createEmbedded(
   hooks: EmbeddedHooks = {},
 ): Promise<EmbeddedBroker> {
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)
-  const base = disk ?? (await inMemory())
-  const errors = new ErrorLog(log, 'the broker could not store or load something')
-  const onError = (error: unknown): void => errors.write(error)
-  const maySubscribe = (client: object, filter: string): boolean => admissions.maySubscribe(client, filter)
-  const { sessions: metrics, slicer = new TimeSlicer(), networkOf = address => address } = hooks
-  const store = new Store({
-    base,
-    limits: options,
-    maySubscribe,
-    holderOf: client => admissions.quotaKeyOf(client),
-    slicer,
-    onEnded: metrics?.ended,
-    onDropped: metrics?.dropped,
-    log,
-    onError,
-  })
-  metrics?.watch(() => store.sessions.figures)
-  hooks.filters?.watch(() => store.grants.figures)
-  const turnEnd = new TickScheduler()
-  const { gatekeeper, reservedClientIds, newPace, onDelay, onDenied = () => {} } = hooks
-  const { accountOf: nameAccount = (user, address) => user ?? address } = hooks
-  const connections = new Connections(
-    {
-      ...options,
-      newPace,
-      onDelay,
-      slices: hooks.slices,
-      accountOf: ({ address }) => nameAccount(undefined, address),
-    },
-    turnEnd,
-  )
-  const admissions = new ConnectAuthorizer({
-    gatekeeper,
-    reservedClientIds,
-    bounds: options,
-    owners: store.owners,
-    sessions: store.sessions,
-    networkOf,
-    peerOf: client => connections.peerOf(client),
-    isGone: client => connections.isGone(client),
-    explain: (client, ending) => connections.explain(client, ending),
-    end: (client, ending) => connections.cutOff(client, ending),
-    onDenied,
-    log,
-  })
-  const takeovers = new Takeovers({
-    peerOf: client => connections.peerOf(client),
-    explain: (client, ending) => connections.explain(client, ending),
-    log,
-  })
-  const subscriptions = new LiveSubscriptions(slicer)
-  const accounts = new WeakMap<Client, string>()
-  const accountOf = (client: Client | null): string => (client && accounts.get(client)) ?? ownAccount
-  const unreleased = new FairQuota(maxUnreleased)
-  const congestion = new Congestion<Client>({
-    mark: options.maxQueuedBytes,
-    most: Math.max(mostQueued * options.maxQueuedBytes, mostQueuedPackets * options.maxPacketSize),
-    accountOf,
-  })
-  const forwarding = new DeliveryPolicy({
-    subscriptions,
-    congestion,
-    maxQueuedBytes: options.maxQueuedBytes,
-    catchUps: store.catchUps,
-    turnEnd,
-    endOf: client => connections.endOf(client),
-    identifiersOf: client => store.packetIdsOf(client),
-    noteSent: (client, packet) => {
-      store.outgoingUpdate(client, packet).catch(onError)
-    },
-    mayReceive: (client, topic) => admissions.mayReceive(client, topic),
-    // It would read what waits for it at that pace, too.
-    cutOff: client => connections.cutOff(client, new GatewayError('client-too-slow')),
-    logFieldsOf: client => admissions.logFieldsOf(client),
-    log,
-  })
-  const gates = {
-    accountOf,
-    screen: (client: Client, topic: string) => admissions.screen(client, topic),
-    ignored: (client: Client, topic: string) => admissions.ignored(client, topic),
-    onProgress: (client: Client, bytes: number) => connections.publishing(client, bytes),
-    holdIdentifier: (client: Client, id: number) => {
-      const ids = client._inboundInflight
-      if (ids instanceof UnreleasedIds && !ids.fits(id)) return new GatewayError('identifiers-too-many')
-      ids.add(id)
-      return undefined
-    },
-    patience: {
-      isAnyCongested: () => congestion.size > 0,
-      isStalled: (subscriber: Client) => congestion.isStalled(subscriber),
-      isWaitedFor: (subscriber: Client, publisher: Client) => congestion.isWaitedFor(subscriber, publisher),
-      // It may be sending, and is not read.
-      onWait: (publisher: Client) => void publisher._keepaliveTimer?.refresh(),
-    },
+  const broker = new Embedded(options, log, hooks, disk ?? (await inMemory()), disk)
+  await broker.start()
+  return broker
+}
+
+/** Aedes with its storage, limits and hooks: constructs the parts, and forwards Aedes' events to them. */
+class Embedded implements EmbeddedBroker {
+  readonly name = 'embedded'
+  readonly #options: EmbeddedOptions
+  readonly #log: Logger
+  readonly #hooks: EmbeddedHooks
+  readonly #disk: LevelBackend | undefined
+  readonly #errors: ErrorLog
+  readonly #slicer: TimeSlicer
+  readonly #tick = new TickScheduler()
+  readonly #store: Store
+  readonly #connections: Connections
+  readonly #authorizer: ConnectAuthorizer
+  readonly #takeovers: Takeovers
+  readonly #subscriptions: LiveSubscriptions
+  readonly #congestion: Congestion<Client>
+  readonly #delivery: DeliveryPolicy
+  readonly #retainedDelivery: RetainedDelivery
+  readonly #subscribers: Subscribers | undefined
+  readonly #aedes: DurableAedes
+  /** Topic prefix of Aedes' announcements to other nodes of a cluster: they name clients and their subscriptions. */
+  readonly #announcements: string
+  /** Quota keys of connected clients; a will still has its client's. */
+  readonly #accounts = new WeakMap<Client, string>()
+  readonly #unreleased = new FairQuota(maxUnreleased)
+  readonly #withoutClientId = new WeakSet<Client>()
+  readonly #internalClients = new Set<Client>()
+  #internalPublishes = 0
+  #expiry: NodeJS.Timeout | undefined
+  #stopSysTopics: () => void = () => {}
+  #closing: Promise<void> | undefined
+
+  constructor(
+    options: EmbeddedOptions,
+    log: Logger,
+    hooks: EmbeddedHooks,
+    storage: StorageBackend,
+    disk: LevelBackend | undefined,
+  ) {
+    this.#options = options
+    this.#log = log
+    this.#hooks = hooks
+    this.#disk = disk
+    this.#errors = new ErrorLog(log, 'the broker failed to store or load data')
+    this.#slicer = hooks.slicer ?? new TimeSlicer()
+    this.#store = this.#createStore(storage)
+    this.#connections = this.#createConnections()
+    this.#authorizer = this.#createAuthorizer()
+    this.#takeovers = new Takeovers({ ...this.#clientActions, log })
+    this.#subscriptions = new LiveSubscriptions(this.#slicer)
+    this.#congestion = new Congestion<Client>({
+      mark: options.maxQueuedBytes,
+      most: Math.max(maxQueuedFactor * options.maxQueuedBytes, maxQueuedPackets * options.maxPacketSize),
+      accountOf: this.#accountOf,
+    })
+    this.#delivery = this.#createDelivery()
+    this.#retainedDelivery = new RetainedDelivery({
+      ...this.#clientActions,
+      retained: this.#store.retained,
+      slicer: this.#slicer,
+      accountOf: this.#accountOf,
+      onError: this.#onError,
+    })
+    this.#subscribers = hooks.subscriptions && this.#createSubscribers(hooks.subscriptions)
+    this.#aedes = this.#createAedes()
+    this.#announcements = `$SYS/${this.#aedes.id}/`
+    this.#watchAedes()
+    hooks.sessions?.watch(() => this.#store.sessions.figures)
+    hooks.filters?.watch(() => this.#store.subscriptionLimits.figures)
+    hooks.watchRetained?.(() => ({ ...this.#store.retained.figures(), scans: this.#retainedDelivery.scans }))
   }
-  const aedes = new DurableAedes(store, gates, subscriptions, turnEnd, {
-    ...limits,
-    connectTimeout: options.connectTimeout,
-    ...handlers({ subscriptions, store, admissions, takeovers, onError, onRefused: hooks.filters?.refused }),
-    id: brokerId(disk),
-  })
-  const announcements = `$SYS/${aedes.id}/`
-  aedes.authorizeForward = (client, packet) =>
-    // Aedes' own announcements, between the nodes of a cluster: they name clients and what they subscribe to.
-    packet.topic.startsWith(announcements) ? null : forwarding.authorize(client, packet)
-  aedes.on('connackSent', (_connack, client) => {
-    forwarding.connected(client)
-    admissions.connected(client)
-  })
-  aedes.on('clientReady', client => connections.ready(client))
-  aedes.on('unsubscribe', (filters, client) => store.grants.release(client, filters))
-  aedes.on('unsubscribe', (filters, client) => subscriptions.unsubscribe(client, filters))
-  aedes.on('error', onError)
-  const onClientError = (client: Client, error: Error): void => {
-    // Told for each message that waited when the connection was closed.
-    if (error.message === 'connection closed') return
-    if (error instanceof GatewayError) connections.explain(client, error)
-    log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
+
+  readonly #onError = (error: unknown): void => this.#errors.write(error)
+
+  readonly #accountOf = (client: Client | null): string => (client && this.#accounts.get(client)) ?? internalAccount
+
+  /** Functions about a client's connection, for the parts. */
+  readonly #clientActions = {
+    peerOf: (client: Client) => this.#connections.peerOf(client),
+    brokerEndOf: (client: Client) => this.#connections.brokerEndOf(client),
+    setCloseReason: (client: Client, reason: GatewayError) => this.#connections.setCloseReason(client, reason),
+    // It would read the messages that wait for it as slowly.
+    cutOff: (client: Client) => this.#connections.cutOff(client, new GatewayError('client-too-slow')),
   }
-  aedes.on('clientError', onClientError)
-  aedes.on('connectionError', onClientError)
-  aedes.on('client', client => store.sessions.connected(client))
-  aedes.on('client', client => takeovers.connected(client))
-  aedes.on('clientDisconnect', client => store.sessions.disconnected(client))
-  aedes.on('clientDisconnect', client => takeovers.disconnected(client))
-  // A will is published when its connection is gone.
-  aedes.on('client', client => {
-    const peer = connections.peerOf(client)
-    const { user } = admissions.identityOf(client)
-    if (peer && peer !== internalPeer) accounts.set(client, nameAccount(user, peer.address))
-    const ids = new UnreleasedIds(unreleased, accountOf(client))
+
+  #createStore(base: StorageBackend): Store {
+    return new Store({
+      base,
+      limits: this.#options,
+      maySubscribe: (client, filter) => this.#authorizer.maySubscribe(client, filter),
+      holderOf: client => this.#authorizer.quotaKeyOf(client),
+      slicer: this.#slicer,
+      onEnded: this.#hooks.sessions?.ended,
+      onDropped: this.#hooks.sessions?.dropped,
+      log: this.#log,
+      onError: this.#onError,
+    })
+  }
+
+  #createConnections(): Connections {
+    const { createRateLimit, onThrottled, slices } = this.#hooks
+    const accountOf = ({ address }: Peer): string => this.#nameAccount(undefined, address)
+    return new Connections({ ...this.#options, createRateLimit, onThrottled, slices, accountOf }, this.#tick)
+  }
+
+  #nameAccount(user: string | undefined, address: string): string {
+    return this.#hooks.accountOf?.(user, address) ?? user ?? address
+  }
+
+  #createAuthorizer(): ConnectAuthorizer {
+    const { authorizer, reservedClientIds, networkOf = address => address, onDenied = () => {} } = this.#hooks
+    return new ConnectAuthorizer({
+      ...this.#clientActions,
+      authorizer,
+      reservedClientIds,
+      bounds: this.#options,
+      clientIds: this.#store.clientIds,
+      sessions: this.#store.sessions,
+      networkOf,
+      isGone: client => this.#connections.isGone(client),
+      end: (client, reason) => this.#connections.cutOff(client, reason),
+      onDenied,
+      log: this.#log,
+    })
+  }
+
+  #createDelivery(): DeliveryPolicy {
+    return new DeliveryPolicy({
+      ...this.#clientActions,
+      subscriptions: this.#subscriptions,
+      congestion: this.#congestion,
+      maxQueuedBytes: this.#options.maxQueuedBytes,
+      queueReplay: this.#store.queueReplay,
+      tick: this.#tick,
+      packetIdsOf: client => this.#store.packetIdsOf(client),
+      noteSent: (client, packet) => {
+        this.#store.outgoingUpdate(client, packet).catch(this.#onError)
+      },
+      mayReceive: (client, topic) => this.#authorizer.mayReceive(client, topic),
+      logFieldsOf: client => this.#authorizer.logFieldsOf(client),
+      log: this.#log,
+    })
+  }
+
+  #createSubscribers(watcher: SubscriptionWatcher): Subscribers {
+    return new Subscribers({
+      watcher,
+      describe: client => {
+        const peer = this.#connections.peerOf(client)
+        if (!peer || peer === internalPeer) return undefined
+        return { clientId: client.id, user: this.#authorizer.identityOf(client).user, address: peer.address }
+      },
+    })
+  }
+
+  #createAedes(): DurableAedes {
+    const congestion = this.#congestion
+    const gates = {
+      accountOf: this.#accountOf,
+      screen: (client: Client, topic: string) => this.#authorizer.screen(client, topic),
+      ignored: (client: Client, topic: string) => this.#authorizer.ignored(client, topic),
+      onProgress: (client: Client, bytes: number) => this.#connections.publishing(client, bytes),
+      holdIdentifier: (client: Client, id: number) => {
+        const ids = client._inboundInflight
+        if (ids instanceof UnreleasedIds && !ids.fits(id)) return new GatewayError('identifiers-too-many')
+        ids.add(id)
+        return undefined
+      },
+      backpressure: {
+        isAnyCongested: () => congestion.size > 0,
+        isStalled: (subscriber: Client) => congestion.isStalled(subscriber),
+        isWaitedFor: (subscriber: Client, publisher: Client) => congestion.isWaitedFor(subscriber, publisher),
+        // The publisher may be sending while it is not read.
+        onWait: (publisher: Client) => void publisher._keepaliveTimer?.refresh(),
+      },
+    }
+    return new DurableAedes(this.#store, gates, this.#subscriptions, this.#tick, {
+      ...aedesOptions,
+      connectTimeout: this.#options.connectTimeout,
+      id: brokerId(this.#disk),
+      preConnect: (client, packet, done) => {
+        this.#received(client, packet)
+        done(null, true)
+      },
+      authenticate: (client, _username, _password, done) =>
+        this.#authenticate(client, error => done(error ?? null, error === undefined)),
+      // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
+      authorizeSubscribe: (client, subscription, done) => done(null, this.#authorizeSubscribe(client, subscription)),
+      authorizeForward: (client, packet) =>
+        packet.topic.startsWith(this.#announcements) ? null : this.#delivery.authorize(client, packet),
+    })
+  }
+
+  #received(client: Client, packet: ConnectPacket): void {
+    const isOld = packet.protocolVersion === 3
+    if (packet.clientId === '' && (packet.clean === false || isOld)) this.#withoutClientId.add(client)
+    if (isOld) clearSessionPresent(client.conn)
+    this.#authorizer.received(client, packet)
+    client.conn.once('close', () => this.#store.subscriptionLimits.left(client))
+  }
+
+  #authenticate(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
+    if (this.#withoutClientId.has(client)) {
+      // [MQTT-3.1.3-8], and MQTT 3.1 has no empty client id. Return code 2: identifier rejected.
+      done(Object.assign(new Error('a session needs a client id'), { returnCode: 2 as const }))
+      return
+    }
+    this.#authorizer.judge(client, error => {
+      if (!error) this.#takeovers.accepted(client)
+      done(error)
+    })
+  }
+
+  #authorizeSubscribe(client: Client, subscription: Subscription): Subscription | null {
+    const { topic } = subscription
+    const isRestored = this.#authorizer.isRestoring(client)
+    const refusal = this.#store.subscriptionLimits.refusal(client, topic, isRestored)
+    if (refusal === undefined) return this.#subscriptions.subscribe(client, subscription)
+    if (refusal !== 'rules' && refusal !== 'invalid' && refusal !== 'shared') this.#hooks.filters?.refused(refusal)
+    if (topic !== noSubscription) this.#authorizer.notGranted(client, topic, refusal)
+    // It was granted under other rules.
+    if (isRestored) this.#store.removeSubscriptions(client, [topic]).catch(this.#onError)
+    return null
+  }
+
+  #watchAedes(): void {
+    const aedes = this.#aedes
+    aedes.on('client', client => this.#onConnected(client))
+    aedes.on('connackSent', (_connack, client) => this.#onConnackSent(client))
+    aedes.on('clientReady', client => this.#connections.ready(client))
+    aedes.on('subscribe', (subscriptions, client) => this.#onSubscribed(client, subscriptions))
+    aedes.on('unsubscribe', (filters, client) => this.#onUnsubscribed(client, filters))
+    aedes.on('clientDisconnect', client => this.#onDisconnected(client))
+    aedes.on('error', this.#onError)
+    aedes.on('clientError', this.#onClientError)
+    aedes.on('connectionError', this.#onClientError)
+  }
+
+  #onConnected(client: Client): void {
+    this.#store.sessions.connected(client)
+    this.#takeovers.connected(client)
+    const peer = this.#connections.peerOf(client)
+    const { user } = this.#authorizer.identityOf(client)
+    if (peer === internalPeer) this.#internalClients.add(client)
+    else if (peer) this.#accounts.set(client, this.#nameAccount(user, peer.address))
+    const ids = new UnreleasedIds(this.#unreleased, this.#accountOf(client))
     client._inboundInflight = ids
     client.conn.once('close', () => ids.clear())
-    if (user !== undefined) connections.named(client)
-  })
-  const retained = new RetainedDelivery({
-    retained: store.retained,
-    slicer,
-    endOf: client => connections.endOf(client),
-    accountOf,
-    cutOff: client => connections.cutOff(client, new GatewayError('client-too-slow')),
-    onError,
-  })
-  aedes.on('subscribe', (subscriptions, client) => {
-    const granted = subscriptions.filter(({ qos }) => qos <= 2)
-    retained.subscribed(
+    if (user !== undefined) this.#connections.named(client)
+  }
+
+  #onConnackSent(client: Client): void {
+    this.#delivery.connected(client)
+    this.#authorizer.connected(client)
+    // Aedes emits no `subscribe` for the filters of a restored session.
+    this.#subscribers?.subscribed(client, [...this.#store.subscriptionLimits.of(client)])
+  }
+
+  #onSubscribed(client: Client, subscriptions: readonly Subscription[]): void {
+    const granted = subscriptions.filter(({ qos }) => qos <= 2).map(({ topic }) => topic)
+    this.#retainedDelivery.subscribed(client, granted)
+    const current = this.#store.subscriptionLimits.of(client)
+    this.#subscribers?.subscribed(
       client,
-      granted.map(({ topic }) => topic),
+      granted.filter(topic => current.has(topic)),
     )
-  })
-  aedes.on('unsubscribe', (filters, client) => retained.unsubscribed(client, filters))
-  hooks.watchRetained?.(() => ({ ...store.retained.figures(), scans: retained.scans }))
-  const own = new WeakSet<Client>()
-  let ownConnected = 0
-  aedes.on('client', client => {
-    if (connections.peerOf(client) !== internalPeer) return
-    own.add(client)
-    ownConnected++
-  })
-  aedes.on('clientDisconnect', client => {
-    if (own.has(client)) ownConnected--
-  })
-  if (hooks.subscriptions)
-    watchSubscriptions(aedes, hooks.subscriptions, { connections, admissions, grants: store.grants })
-  await aedes.listen()
-  await store.expire()
-  const expiry = setInterval(() => store.expire().catch(onError), expiryInterval).unref()
-
-  let ownPublishes = 0
-  const figures = (): BrokerFigures => ({
-    ...addPublishes(connections.figures(), ownPublishes),
-    connected: aedes.connectedClients - ownConnected,
-    publishesSent: forwarding.sent,
-    publishesDropped: forwarding.dropped + store.sessions.dropped,
-  })
-  const stopSysTopics = startSysTopics(version, figures, (topic, payload) =>
-    aedes.publish({ cmd: 'publish', topic, payload: Buffer.from(payload), qos: 0, retain: true, dup: false }, () => {}),
-  )
-
-  const shut = async (): Promise<void> => {
-    stopSysTopics()
-    clearInterval(expiry)
-    await new Promise<void>(resolve => aedes.close(() => resolve()))
-    await connections.close()
-    await disk?.close()
   }
-  let shutting: Promise<void> | undefined
-  return {
-    name: 'embedded',
-    figures,
-    attach: sink => {
-      aedes.setSink({
-        get isFull() {
-          return sink.isFull
-        },
-        append: (message, isAwaited) =>
-          message.topic.startsWith(announcements) ? undefined : sink.append(message, isAwaited),
-      })
-      return { resume: () => aedes.resume(), idle: () => aedes.idle() }
-    },
-    publish: (message, account, append) => {
-      ownPublishes++
-      return aedes.publishOwn({ packet: { cmd: 'publish', dup: false, ...message }, account, append })
-    },
-    retained: filters => readRetained(store.retained, filters, slicer),
-    async open(peer) {
-      if (aedes.closed) throw new GatewayError('shutting-down')
-      const { client, broker } = connections.open(peer)
-      const handled = aedes.handle(broker)
-      readStrictly(handled._parser, (id, acknowledgement) => store.acknowledge(handled, id, acknowledgement))
-      return client
-    },
-    close() {
-      shutting ??= shut()
-      return shutting
-    },
+
+  #onUnsubscribed(client: Client, filters: readonly string[]): void {
+    this.#store.subscriptionLimits.release(client, filters)
+    this.#subscriptions.unsubscribe(client, filters)
+    this.#retainedDelivery.unsubscribed(client, filters)
+    this.#subscribers?.unsubscribed(client, filters)
   }
-}
 
-/** Counts what was published over HTTP beside what came over connections. */
-function addPublishes<T extends { publishesReceived: number }>(traffic: T, count: number): T {
-  return { ...traffic, publishesReceived: traffic.publishesReceived + count }
-}
-
-async function* readRetained(
-  retained: Retained,
-  filters: readonly string[],
-  slicer: TimeSlicer,
-): AsyncGenerator<readonly AcceptedMessage[], void, void> {
-  const scan = retained.scan(filters)
-  while (!scan.isDone) {
-    await slicer.next('retained messages')
-    const packets = await retained.read(scan.next(() => slicer.isOver).topics)
-    yield packets.map(({ topic, payload, qos }) => ({ topic, payload: asBuffer(payload), qos, retain: true }))
+  #onDisconnected(client: Client): void {
+    this.#store.sessions.disconnected(client)
+    this.#takeovers.disconnected(client)
+    this.#internalClients.delete(client)
+    this.#subscribers?.left(client)
   }
-}
 
-function asBuffer(payload: string | Buffer): Buffer {
-  return typeof payload === 'string' ? Buffer.from(payload) : payload
-}
+  readonly #onClientError = (client: Client, error: Error): void => {
+    // Emitted for each message that waited when the connection was closed.
+    if (error.message === 'connection closed') return
+    if (error instanceof GatewayError) this.#connections.setCloseReason(client, error)
+    this.#log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
+  }
 
-function watchSubscriptions(
-  aedes: DurableAedes,
-  watcher: SubscriptionWatcher,
-  {
-    connections,
-    admissions,
-    grants,
-  }: { connections: Connections; admissions: ConnectAuthorizer; grants: SubscriptionLimits },
-): void {
-  const subscribers = new Subscribers({
-    watcher,
-    describe: client => {
-      const peer = connections.peerOf(client)
-      if (!peer || peer === internalPeer) return undefined
-      return { clientId: client.id, user: admissions.identityOf(client).user, address: peer.address }
-    },
-  })
-  // What a session has got back is not among what Aedes tells of subscriptions.
-  aedes.on('connackSent', (_connack, client) => subscribers.subscribed(client, [...grants.of(client)]))
-  aedes.on('subscribe', (subscriptions, client) => {
-    const asked = subscriptions.map(({ topic }) => topic)
-    const granted = asked.filter(topic => grants.of(client).has(topic))
-    subscribers.subscribed(client, granted)
-  })
-  aedes.on('unsubscribe', (filters, client) => subscribers.unsubscribed(client, filters))
-  aedes.on('clientDisconnect', client => subscribers.left(client))
+  /** Loads the stored sessions and retained messages. */
+  async start(): Promise<void> {
+    await this.#aedes.listen()
+    await this.#store.expire()
+    this.#expiry = setInterval(() => this.#store.expire().catch(this.#onError), expiryInterval).unref()
+    this.#stopSysTopics = startSysTopics(
+      version,
+      () => this.figures(),
+      (topic, text) => {
+        const payload = Buffer.from(text)
+        this.#aedes.publish({ cmd: 'publish', topic, payload, qos: 0, retain: true, dup: false }, () => {})
+      },
+    )
+  }
+
+  async open(peer: Peer): Promise<BrokerStream> {
+    if (this.#aedes.closed) throw new GatewayError('shutting-down')
+    const { client, broker } = this.#connections.open(peer)
+    const handled = this.#aedes.handle(broker)
+    readStrictly(handled._parser, (id, acknowledgement) => this.#store.acknowledge(handled, id, acknowledgement))
+    return client
+  }
+
+  figures(): BrokerFigures {
+    const traffic = this.#connections.figures()
+    return {
+      ...traffic,
+      publishesReceived: traffic.publishesReceived + this.#internalPublishes,
+      connected: this.#aedes.connectedClients - this.#internalClients.size,
+      publishesSent: this.#delivery.sent,
+      publishesDropped: this.#delivery.dropped + this.#store.sessions.dropped,
+    }
+  }
+
+  attach(sink: MessageSink): { readonly resume: () => void; readonly idle: () => Promise<void> } {
+    this.#aedes.setSink({
+      get isFull() {
+        return sink.isFull
+      },
+      append: (message, isAwaited) =>
+        message.topic.startsWith(this.#announcements) ? undefined : sink.append(message, isAwaited),
+    })
+    return { resume: () => this.#aedes.resume(), idle: () => this.#aedes.idle() }
+  }
+
+  publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void> {
+    this.#internalPublishes++
+    return this.#aedes.publishInternal({ packet: { cmd: 'publish', dup: false, ...message }, account, append })
+  }
+
+  async *retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void> {
+    const { retained } = this.#store
+    const scan = retained.scan(filters)
+    while (!scan.isDone) {
+      await this.#slicer.next('retained messages')
+      const packets = await retained.read(scan.next(() => this.#slicer.isOver).topics)
+      yield packets.map(packet => ({ ...acceptedMessage(packet), retain: true }))
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#stopSysTopics()
+    clearInterval(this.#expiry)
+    await new Promise<void>(resolve => this.#aedes.close(() => resolve()))
+    await this.#connections.close()
+    await this.#disk?.close()
+  }
 }
 
 async function inMemory(): Promise<StorageBackend> {
@@ -410,63 +506,7 @@ async function inMemory(): Promise<StorageBackend> {
   return memoryBackend(new MemoryPersistence())
 }
 
-/** Queues are ordered by it, so that it must sort by start time; messages are told apart by it, so that it is unique. */
+/** Queues are ordered by it, so it sorts by start time; messages are identified by it, so it is unique. */
 function brokerId(disk: LevelBackend | undefined): string {
   return `mqway-${String(disk?.run ?? 1).padStart(10, '0')}`
-}
-
-interface HandlerParts {
-  readonly subscriptions: LiveSubscriptions
-  readonly store: Store
-  readonly admissions: ConnectAuthorizer
-  readonly takeovers: Takeovers
-  readonly onError: (error: unknown) => void
-  readonly onRefused: ((bound: SubscriptionBound) => void) | undefined
-}
-
-/** Aedes' other questions. */
-function handlers({
-  subscriptions,
-  store,
-  admissions,
-  takeovers,
-  onError,
-  onRefused = () => {},
-}: HandlerParts): AedesOptions {
-  const nameless = new WeakSet<Client>()
-  return {
-    preConnect(client, packet, done) {
-      if (packet.clientId === '' && (packet.clean === false || packet.protocolVersion === 3)) nameless.add(client)
-      if (packet.protocolVersion === 3) clearSessionPresent(client.conn)
-      admissions.received(client, packet)
-      client.conn.once('close', () => store.grants.left(client))
-      done(null, true)
-    },
-    authenticate(client, _username, _password, done) {
-      // [MQTT-3.1.3-8]: a session that nobody could ever come back to. MQTT 3.1 has no empty client id. Return code 2: identifier rejected.
-      if (nameless.has(client)) done(Object.assign(new Error('a session needs a client id'), { returnCode: 2 }), false)
-      else {
-        admissions.judge(client, error => {
-          if (error) return done(error, false)
-          takeovers.accepted(client)
-          done(null, true)
-        })
-      }
-    },
-    authorizeSubscribe(client, subscription, done) {
-      const { topic } = subscription
-      const isRestored = admissions.isRestoring(client)
-      const refusal = store.grants.refusal(client, topic, isRestored)
-      if (refusal === undefined) {
-        done(null, subscriptions.subscribe(client, subscription))
-        return
-      }
-      if (refusal !== 'rules' && refusal !== 'invalid' && refusal !== 'shared') onRefused(refusal)
-      if (topic !== noSubscription) admissions.notGranted(client, topic, refusal)
-      // It was granted under other rules.
-      if (isRestored) store.removeSubscriptions(client, [topic]).catch(onError)
-      // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
-      done(null, null)
-    },
-  }
 }

@@ -9,7 +9,7 @@ const unsubscribeType = 10
  * The largest SUBSCRIBE and UNSUBSCRIBE, in bytes: a thousand filters of 130 bytes. Aedes takes such a packet apart in one go, at
  * 3 µs for each filter, and there may be one in every three bytes: 16 MiB of them stopped everybody for eight seconds.
  */
-export const largestSubscribe = 128 * 1024
+export const maxSubscribeSize = 128 * 1024
 
 /**
  * Follows the MQTT packets of one byte stream by their fixed headers alone, however the stream is cut into chunks.
@@ -24,7 +24,7 @@ export class PacketGuard {
   publishes = 0
   bytes = 0
   /** Bytes of the complete packets that are no PUBLISH. */
-  answerBytes = 0
+  responseBytes = 0
 
   readonly #limit: number
   /** Bytes of the current packet's body that are still to come. */
@@ -107,13 +107,13 @@ export class PacketGuard {
   }
 
   #limitOf(type: number): number {
-    return hasFilters(type) ? Math.min(this.#limit, largestSubscribe) : this.#limit
+    return hasFilters(type) ? Math.min(this.#limit, maxSubscribeSize) : this.#limit
   }
 
   #complete(): void {
     this.packets++
     if (this.#first >> 4 === publishType) this.publishes++
-    else this.answerBytes += this.#size
+    else this.responseBytes += this.#size
     this.#first = -1
     this.#length = 0
     this.#lengthBytes = 0

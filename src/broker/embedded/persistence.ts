@@ -11,7 +11,7 @@ import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
 import { type RetainedBounds, retainedSize } from './retained-quota.js'
-import { ownPayload, SessionEnqueuer } from './session-enqueuer.js'
+import { detachPayload, SessionEnqueuer } from './session-enqueuer.js'
 import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket, type SessionQueues } from './session-queues.js'
@@ -56,9 +56,9 @@ export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropp
  * - an error where Aedes listens to none is told to `onError` and goes no further.
  */
 export class Store {
-  readonly catchUps: SessionQueueReplay
-  readonly grants: SubscriptionLimits
-  readonly owners: ClientIdRegistry
+  readonly queueReplay: SessionQueueReplay
+  readonly subscriptionLimits: SubscriptionLimits
+  readonly clientIds: ClientIdRegistry
   readonly sessions: Sessions
   readonly retained: Retained
   /** By client: the packet identifiers of messages to it that are in use. */
@@ -93,13 +93,13 @@ export class Store {
     onError,
     ...hooks
   }: StoreOptions) {
-    this.grants = new SubscriptionLimits({
+    this.subscriptionLimits = new SubscriptionLimits({
       ...limits,
       maySubscribe,
       holderOf,
       fitsSession: ({ id }, bytes) => this.sessions.fits(id, bytes),
     })
-    this.owners = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
+    this.clientIds = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
     this.sessions = new Sessions({ base, limits, end: id => this.#end(id), log, onError, ...hooks })
     this.retained = new Retained({ storage: base.retained, bounds: limits, log })
     this.#limits = limits
@@ -113,7 +113,7 @@ export class Store {
     this.#onEnded = hooks.onEnded
     this.#log = log
     this.#onError = onError
-    this.catchUps = new SessionQueueReplay(
+    this.queueReplay = new SessionQueueReplay(
       client => this.#readQueue(client),
       client => this.packetIdsOf(client),
     )
@@ -154,7 +154,7 @@ export class Store {
 
   /** Clears RETAIN of a message that is not stored: push and bridges, which get it as it was published, take it for no state either. */
   async storeRetained(packet: AedesPublishPacket): Promise<void> {
-    const { isKept, written } = this.retained.store(ownPayload(packet), this.publisher)
+    const { isKept, written } = this.retained.store(detachPayload(packet), this.publisher)
     if (!isKept) packet.retain = false
     if (written) this.#retainedWrite = { written, bytes: retainedSize(packet) }
   }
@@ -168,7 +168,7 @@ export class Store {
   addSubscriptions(client: Session, subscriptions: readonly Subscription[]): Promise<void> {
     let stored = this.#written.get(subscriptions)
     if (!stored) {
-      const granted = subscriptions.filter(({ topic }) => this.grants.grant(client, topic))
+      const granted = subscriptions.filter(({ topic }) => this.subscriptionLimits.grant(client, topic))
       stored = this.#inTurn(client, async () => {
         await this.#subscriptions.add(client, granted)
         this.sessions.grow(client.id, this.#index.add(client.id, granted))
@@ -264,7 +264,7 @@ export class Store {
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
     const updated = this.#inTurn(client, () => this.#update(client, packet))
     // A PUBREC brings a PUBREL here that has no broker id, and does not come from the queue.
-    return packet.brokerId ? updated.finally(() => this.catchUps.updated(client)) : updated
+    return packet.brokerId ? updated.finally(() => this.queueReplay.updated(client)) : updated
   }
 
   async #update(client: Session, packet: AedesPublishPacket): Promise<void> {
@@ -275,7 +275,7 @@ export class Store {
       // A PUBREC for what is not in the queue, such as a retained message: PUBREL is the answer all the same.
       if (!packet.brokerId) return
       // The subscription is younger than the message, which therefore was not queued for it; or there was no room.
-      const message = this.#queues.prepare(ownPayload(packet))
+      const message = this.#queues.prepare(detachPayload(packet))
       if (!this.sessions.admitMessage(client.id, message.bytes, message.topic))
         throw new Error('too many messages wait for their acknowledgement')
       await message.add([client.id])
@@ -310,7 +310,7 @@ export class Store {
   }
 
   outgoingStream(client: Client): Readable {
-    return Readable.from(this.catchUps.queue(client))
+    return Readable.from(this.queueReplay.queue(client))
   }
 
   /** Stores that the packet's identifier is in use. Not the payload, which nobody asks for: it may be of megabytes. */

@@ -6,21 +6,21 @@ const [publishQos0, retainBit] = [0x30, 0x01]
 
 /** Encodes each message once, for all its subscribers, which get it one after the other. */
 export class PublishEncoder {
-  readonly #turnEnd: TickScheduler
+  readonly #tick: TickScheduler
   #topic = ''
   #payload: string | Buffer = ''
   #retain = false
   #encoded: Buffer | undefined
 
-  constructor(turnEnd: TickScheduler) {
-    this.#turnEnd = turnEnd
+  constructor(tick: TickScheduler) {
+    this.#tick = tick
   }
 
   /** The message as `encodePublish` has it. */
   encode({ topic, payload, retain }: Pick<PublishPacket, 'topic' | 'payload' | 'retain'>): Buffer {
     const isSame = payload === this.#payload && topic === this.#topic && retain === this.#retain
     if (this.#encoded && isSame) return this.#encoded
-    if (!this.#encoded) this.#turnEnd.add(this.#forget)
+    if (!this.#encoded) this.#tick.add(this.#forget)
     this.#topic = topic
     this.#payload = payload
     this.#retain = retain

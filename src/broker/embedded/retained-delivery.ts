@@ -36,7 +36,7 @@ export interface RetainedDeliveryOptions {
   readonly retained: Retained
   readonly slicer: TimeSlicer
   /** A client's connection; `undefined` where it is closed. */
-  readonly endOf: (client: Client) => DeliveryEnd | undefined
+  readonly brokerEndOf: (client: Client) => DeliveryEnd | undefined
   /** The key by which clients share: their user, or their network. */
   readonly accountOf: (client: Client) => string
   /** Ends the connection of a client that reads too slowly. */
@@ -168,15 +168,15 @@ export class RetainedDelivery {
   }
 
   #isOpen(client: Client): boolean {
-    return !client.closed && this.#options.endOf(client) !== undefined
+    return !client.closed && this.#options.brokerEndOf(client) !== undefined
   }
 
   /** Cuts a client off that takes nothing while others wait for the memory that its message takes. */
   #watch(client: Client): NodeJS.Timeout {
-    const { endOf, cutOff } = this.#options
+    const { brokerEndOf, cutOff } = this.#options
     let before = Number.POSITIVE_INFINITY
     return setInterval(() => {
-      const now = endOf(client)?.waitingBytes ?? 0
+      const now = brokerEndOf(client)?.waitingBytes ?? 0
       if (now > 0 && now >= before && this.#large.waiting > 0) cutOff(client)
       before = now
     }, stallTimeout).unref()

@@ -159,7 +159,7 @@ class Variants {
   readonly bytes: number
 
   constructor(packet: AedesPublishPacket, queues: SessionQueues) {
-    this.#packet = ownPayload(packet)
+    this.#packet = detachPayload(packet)
     this.bytes = packet.payload.length
     this.#queues = queues
   }
@@ -185,7 +185,7 @@ function lower<QoS extends 0 | 1 | 2>(a: QoS, b: QoS): QoS {
 }
 
 /** With a payload of its own: as it comes, it may be a slice that keeps a whole 64 KiB read in memory. */
-export function ownPayload(packet: AedesPublishPacket): AedesPublishPacket {
+export function detachPayload(packet: AedesPublishPacket): AedesPublishPacket {
   const { payload } = packet
   if (typeof payload === 'string' || payload.buffer.byteLength <= 2 * payload.length) return packet
   return { ...packet, payload: Buffer.from(payload) }

@@ -3,7 +3,7 @@ import type { AedesPublishPacket, Client } from 'aedes'
 import { firstAcknowledgement, type PacketIds } from './packet-ids.js'
 
 /** One connection on its way through its session's queue. */
-interface CatchUp {
+interface Replay {
   /** Set when a live message was kept back since the queue was last read. */
   missed: boolean
   done: boolean
@@ -23,7 +23,7 @@ interface CatchUp {
  * client is kept back. It is in the queue already, and the queue is read again until nothing was kept back meanwhile.
  */
 export class SessionQueueReplay {
-  readonly #catchUps = new WeakMap<object, CatchUp>()
+  readonly #queueReplay = new WeakMap<object, Replay>()
   readonly #read: (client: Client) => AsyncIterable<AedesPublishPacket>
   readonly #idsOf: (client: Client) => Pick<PacketIds, 'take' | 'takeNext'>
 
@@ -41,7 +41,7 @@ export class SessionQueueReplay {
 
   /** The queue for `client`, and what is added to it while it is being sent. */
   async *queue(client: Client): AsyncGenerator<AedesPublishPacket> {
-    const catchUp: CatchUp = {
+    const replay: Replay = {
       missed: false,
       done: false,
       handedOut: 0,
@@ -49,18 +49,18 @@ export class SessionQueueReplay {
       onUpdate: undefined,
       last: undefined,
     }
-    this.#catchUps.set(client, catchUp)
+    this.#queueReplay.set(client, replay)
     do {
-      catchUp.missed = false
+      replay.missed = false
       for await (const packet of this.#read(client)) {
-        if (isSent(catchUp, packet)) continue
-        if (packet.brokerId) catchUp.last = { brokerId: packet.brokerId, brokerCounter: packet.brokerCounter }
-        catchUp.handedOut++
+        if (isSent(replay, packet)) continue
+        if (packet.brokerId) replay.last = { brokerId: packet.brokerId, brokerCounter: packet.brokerCounter }
+        replay.handedOut++
         yield this.#identified(client, packet)
       }
-      await written(catchUp)
-    } while (catchUp.missed)
-    catchUp.done = true
+      await written(replay)
+    } while (replay.missed)
+    replay.done = true
   }
 
   /** A message with a packet identifier, which it has from an earlier connection if it was sent on that [MQTT-3.3.1-1]; or a PUBREL. */
@@ -74,34 +74,34 @@ export class SessionQueueReplay {
 
   /** Call when one of the session's messages has been noted as sent, right before it is written. */
   updated(client: object): void {
-    const catchUp = this.#catchUps.get(client)
-    if (!catchUp) return
-    catchUp.updated++
-    catchUp.onUpdate?.()
+    const replay = this.#queueReplay.get(client)
+    if (!replay) return
+    replay.updated++
+    replay.onUpdate?.()
   }
 
   /** Whether a live message of QoS 1 or 2 may go out to `client` now. If not, it comes with the queue, or came with it. */
   mayPass(client: Client, packet: AedesPublishPacket): boolean {
     if (client.clean) return true
-    const catchUp = this.#catchUps.get(client)
-    if (!catchUp) return false
-    if (!catchUp.done) catchUp.missed = true
-    return catchUp.done && !isSent(catchUp, packet)
+    const replay = this.#queueReplay.get(client)
+    if (!replay) return false
+    if (!replay.done) replay.missed = true
+    return replay.done && !isSent(replay, packet)
   }
 }
 
 /** The queue is ordered by broker id (they sort by start time) and counter. */
-function isSent({ last }: CatchUp, packet: AedesPublishPacket): boolean {
+function isSent({ last }: Replay, packet: AedesPublishPacket): boolean {
   if (!last) return false
   if (packet.brokerId !== last.brokerId) return packet.brokerId < last.brokerId
   return packet.brokerCounter <= last.brokerCounter
 }
 
 /** Streams on the way read ahead: waits until what was handed out has been written. */
-async function written(catchUp: CatchUp): Promise<void> {
-  while (catchUp.updated < catchUp.handedOut) {
+async function written(replay: Replay): Promise<void> {
+  while (replay.updated < replay.handedOut) {
     await new Promise<void>(resolve => {
-      catchUp.onUpdate = resolve
+      replay.onUpdate = resolve
     })
   }
   await turn()

@@ -5,36 +5,36 @@ import { ConcatCache } from './concat-cache.js'
 import { TickScheduler } from './tick-scheduler.js'
 
 /** How much the broker's end takes in one turn of the event loop before `write` says false, at most, in bytes. */
-const turnHighWaterMark = 64 * 1024
+const maxBytesPerTick = 64 * 1024
 
 /** How much of what the broker wrote is handed to the client's end in one piece, in bytes: so it shows that it takes a large message. */
-const largestPiece = 64 * 1024
+const maxChunkSize = 64 * 1024
 
 /** One end of a pair, as its maker sees it. */
 export interface StreamPairOptions {
-  /** How much is buffered for the client's end to read, in bytes. The broker's end gets one portion at a time. */
+  /** How much is buffered for the client's end to read, in bytes. The broker's end gets one batchSize at a time. */
   readonly readableHighWaterMark: number
   /** How much the client's end takes before `write` says false, in bytes. */
   readonly clientHighWaterMark: number
   /** How much waits for a client's end that does not read before the broker's `write` says false, in bytes. */
   readonly brokerHighWaterMark: number
   /**
-   * Sees the bytes on their way to the broker, and says how many of them may go over in one portion; the rest comes
+   * Sees the bytes on their way to the broker, and says how many of them may go over in one batchSize; the rest comes
    * again. An error that it returns ends the client's end, and they stay out.
    */
   readonly inspectIn?: (chunk: Buffer) => number | Error
   /** While it says true, what the client wrote waits, until the client reads. */
-  readonly holdIn?: () => boolean
+  readonly pauseInput?: () => boolean
   /** Sees the bytes that the broker wrote, but not those that it sent, before they wait for the client to read. */
   readonly onWritten?: (chunk: Buffer) => void
   /** Sees the bytes on their way to the client. */
   readonly onSent?: (chunk: Buffer) => void
   /** Called when the client's end has ended its side; the broker's end learns of it when this calls back. */
-  readonly holdEnd?: (release: () => void) => void
+  readonly deferEnd?: (release: () => void) => void
   /** When what the broker writes is handed over. */
-  readonly turnEnd?: TickScheduler
+  readonly tick?: TickScheduler
   /** Makes one chunk of what the broker wrote in one turn. */
-  readonly joiner?: ConcatCache
+  readonly concatCache?: ConcatCache
 }
 
 /**
@@ -46,25 +46,25 @@ export interface StreamPairOptions {
  * so in one frame and one system call: bursts of 20 messages to 100 subscribers take 3.5 µs per delivery instead of 10.3.
  */
 export function createStreamPair(options: StreamPairOptions): { client: PairEnd; broker: PairEnd } {
-  const { onSent, turnEnd = new TickScheduler() } = options
-  const { joiner = new ConcatCache(turnEnd) } = options
+  const { onSent, tick = new TickScheduler() } = options
+  const { concatCache = new ConcatCache(tick) } = options
   const client = new PairEnd({
     readableHighWaterMark: options.readableHighWaterMark,
     writableHighWaterMark: options.clientHighWaterMark,
     queueMark: 1,
     inspect: options.inspectIn,
-    hold: options.holdIn,
-    holdEnd: options.holdEnd,
+    hold: options.pauseInput,
+    deferEnd: options.deferEnd,
   })
   const broker = new PairEnd({
     readableHighWaterMark: 1,
-    writableHighWaterMark: Math.min(options.brokerHighWaterMark, turnHighWaterMark),
+    writableHighWaterMark: Math.min(options.brokerHighWaterMark, maxBytesPerTick),
     queueMark: options.brokerHighWaterMark,
-    turnEnd,
-    joiner,
+    tick,
+    concatCache,
     onWritten: options.onWritten,
     inspect: chunk => {
-      const size = Math.min(chunk.length, largestPiece)
+      const size = Math.min(chunk.length, maxChunkSize)
       onSent?.(size < chunk.length ? chunk.subarray(0, size) : chunk)
       return size
     },
@@ -82,12 +82,12 @@ interface PairEndOptions {
   /** How much waits in joined form, in bytes; beyond it, writes wait one by one, up to `writableHighWaterMark`. */
   readonly queueMark: number
   /** When what is written is handed over; at once, without. */
-  readonly turnEnd?: TickScheduler
-  readonly joiner?: ConcatCache
+  readonly tick?: TickScheduler
+  readonly concatCache?: ConcatCache
   readonly onWritten?: StreamPairOptions['onWritten'] | undefined
   readonly inspect?: StreamPairOptions['inspectIn'] | undefined
-  readonly hold?: StreamPairOptions['holdIn'] | undefined
-  readonly holdEnd?: StreamPairOptions['holdEnd'] | undefined
+  readonly hold?: StreamPairOptions['pauseInput'] | undefined
+  readonly deferEnd?: StreamPairOptions['deferEnd'] | undefined
 }
 
 /** One end of a pair. */
@@ -95,7 +95,7 @@ export class PairEnd extends Duplex {
   /** Why the other end closes, where it says so. */
   closeReason: GatewayError | undefined
   /** What was written at this end and handed over, in bytes. */
-  takenBytes = 0
+  deliveredBytes = 0
   readonly #options: PairEndOptions
   #other: PairEnd | undefined
   /** What was written and waits for room at the other end. */
@@ -116,7 +116,7 @@ export class PairEnd extends Duplex {
   constructor(options: PairEndOptions) {
     super(options)
     this.#options = options
-    this.#queue = new ChunkQueue(options.joiner?.join)
+    this.#queue = new ChunkQueue(options.concatCache?.join)
   }
 
   join(other: PairEnd): void {
@@ -179,7 +179,7 @@ export class PairEnd extends Duplex {
   }
 
   override _read(): void {
-    // One call of `read` takes one portion from the other end; an empty chunk makes the stream ask again in a tick.
+    // One call of `read` takes one batchSize from the other end; an empty chunk makes the stream ask again in a tick.
     if (this.#readingRest) {
       this.push('')
       return
@@ -225,15 +225,15 @@ export class PairEnd extends Duplex {
   }
 
   #passSoon(): void {
-    const { turnEnd } = this.#options
-    if (!turnEnd) this.pass()
+    const { tick } = this.#options
+    if (!tick) this.pass()
     else if (!this.#passing) {
       this.#passing = true
-      turnEnd.add(this.#passAtTurnEnd)
+      tick.add(this.#passAtTick)
     }
   }
 
-  readonly #passAtTurnEnd = (): void => {
+  readonly #passAtTick = (): void => {
     this.#passing = false
     this.pass()
   }
@@ -251,7 +251,7 @@ export class PairEnd extends Duplex {
       }
       if (size < chunk.length) this.#queue.unshift(chunk.subarray(size))
       if (size === 0) break
-      this.takenBytes += size
+      this.deliveredBytes += size
       this.#other?.receive(size < chunk.length ? chunk.subarray(0, size) : chunk)
     }
     if (this.#closing || this.#queue.bytes < this.#options.queueMark) this.#completeWrite()
@@ -276,7 +276,7 @@ export class PairEnd extends Duplex {
     if (!ended) return
     this.#ended = undefined
     const release = (): void => this.#other?.receiveEnd()
-    if (this.#options.holdEnd) this.#options.holdEnd(release)
+    if (this.#options.deferEnd) this.#options.deferEnd(release)
     else release()
     ended()
   }

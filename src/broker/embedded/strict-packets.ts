@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import type { Writable } from 'node:stream'
 import type { ConnectPacket } from 'aedes'
 import { GatewayError } from '../../base/errors.js'
 import { MalformedPacket, MqttFields } from '../../mqtt/fields.js'
@@ -202,4 +203,27 @@ function text(fields: MqttFields): string {
   const problem = problemOfText(read, () => bytes)
   if (problem !== undefined) throw new MalformedPacket(problem)
   return read
+}
+
+/** Position of the session-present flag among the bytes of CONNACK (MQTT 3.1.1 §3.2.2.2). */
+const flagPosition = 2
+
+/**
+ * Clears the session-present flag in CONNACK: MQTT 3.1 reserves its byte, and Aedes sets the flag for every version.
+ *
+ * @param stream nothing has been written to it yet
+ */
+export function clearSessionPresent(stream: Writable): void {
+  const write = stream.write.bind(stream)
+  let position = 0
+  stream.write = (chunk: Buffer): boolean => {
+    const at = flagPosition - position
+    position += chunk.length
+    if (at >= chunk.length) return write(chunk)
+    Reflect.deleteProperty(stream, 'write')
+    // Aedes' encoder shares its buffers between connections.
+    const cleared = Buffer.from(chunk)
+    cleared[at] = 0
+    return write(cleared)
+  }
 }

@@ -14,7 +14,7 @@ const maxLoggedId = 256
 export interface TakeoversOptions {
   peerOf(client: Client): Peer | undefined
   /** Sets the reason that a client is given when its connection ends. */
-  explain(client: Client, ending: GatewayError): void
+  setCloseReason(client: Client, ending: GatewayError): void
   readonly log: Pick<Logger, 'warn'>
   /** Takeovers of one client id within `windowMs` that are no coincidence. Default: 5. */
   readonly tooMany?: number
@@ -49,9 +49,9 @@ export class Takeovers {
   accepted(client: Client): void {
     const earlier = this.#connected.get(client.id)
     if (!earlier || earlier === client) return
-    const { peerOf, explain } = this.#options
+    const { peerOf, setCloseReason } = this.#options
     const peer = peerOf(client)
-    explain(earlier, new GatewayError('session-taken-over', peer && { hint: describePeer(peer) }))
+    setCloseReason(earlier, new GatewayError('session-taken-over', peer && { hint: describePeer(peer) }))
     this.#count(client.id, [peerOf(earlier), peer])
   }
 

@@ -1,9 +1,9 @@
 import type { Peer } from '../broker.js'
 
 /** How fast one connection may publish. */
-export interface Pace {
+export interface RateLimit {
   /** So many packets are looked at in one go, at most: what comes behind them is heard soon enough. */
-  readonly portion: number
+  readonly batchSize: number
   /** Notes more messages, and bytes that came with them; returns for how many milliseconds nothing more is to be read. */
   spend(messages: number, bytes: number): number
 }
@@ -13,29 +13,29 @@ export interface Pace {
  *
  * @param isNamed tells whether its client has shown to have a user name by now
  */
-export type CreateRateLimit = (peer: Peer, isNamed: () => boolean) => Pace | undefined
+export type CreateRateLimit = (peer: Peer, isNamed: () => boolean) => RateLimit | undefined
 
 /** Makes one connection wait when it publishes too fast: it is not read for a while, and nothing is lost. */
 export class Throttle {
-  readonly #pace: Pace
-  readonly #onDelay: () => void
+  readonly #rateLimit: RateLimit
+  readonly #onThrottled: () => void
   readonly #resume: () => void
   #timer: NodeJS.Timeout | undefined
   /** Bytes that came since the last message was counted. */
   #bytes = 0
 
   /**
-   * @param onDelay called for each pause
+   * @param onThrottled called for each pause
    * @param resume called when the pause is over
    */
-  constructor(pace: Pace, onDelay: () => void, resume: () => void) {
-    this.#pace = pace
-    this.#onDelay = onDelay
+  constructor(pace: RateLimit, onThrottled: () => void, resume: () => void) {
+    this.#rateLimit = pace
+    this.#onThrottled = onThrottled
     this.#resume = resume
   }
 
   /** Whether nothing is to be read now. */
-  get pausing(): boolean {
+  get isPaused(): boolean {
     return this.#timer !== undefined
   }
 
@@ -43,10 +43,10 @@ export class Throttle {
   spend(messages: number, bytes: number): void {
     this.#bytes += bytes
     if (messages === 0) return
-    const delay = this.#pace.spend(messages, this.#bytes)
+    const delay = this.#rateLimit.spend(messages, this.#bytes)
     this.#bytes = 0
     if (delay <= 0) return
-    this.#onDelay()
+    this.#onThrottled()
     this.#timer = setTimeout(() => this.stop(), delay)
   }
 

@@ -5,15 +5,15 @@ const sliceLength = 5
 
 /** The share of each turn of the event loop that one kind of work has. */
 export class TickSlice {
-  readonly #turnEnd: TickScheduler
+  readonly #tick: TickScheduler
   readonly #onTurn: () => void
   readonly #length: number
   /** When it is over; `undefined` where this turn's has not begun. */
   #end: number | undefined
 
   /** @param onTurn called at the end of each turn in which work was done: the next slice may begin */
-  constructor(turnEnd: TickScheduler, onTurn: () => void, length: number = sliceLength) {
-    this.#turnEnd = turnEnd
+  constructor(tick: TickScheduler, onTurn: () => void, length: number = sliceLength) {
+    this.#tick = tick
     this.#onTurn = onTurn
     this.#length = length
   }
@@ -23,7 +23,7 @@ export class TickSlice {
     const now = performance.now()
     if (this.#end !== undefined) return now >= this.#end
     this.#end = now + this.#length
-    this.#turnEnd.add(this.#turn)
+    this.#tick.add(this.#turn)
     return false
   }
 

@@ -23,14 +23,14 @@ const maxBytes = 256 * 1024
 /** Bytes of all accounts, before messages of an account with any of them are held back. */
 const maxTotalBytes = 32 * 1024 ** 2
 /** Messages that are queued for many sessions at a time: of one account, and of the program itself. */
-const [maxForMany, maxOwnForMany] = [1, 8]
+const [maxForMany, maxInternalForMany] = [1, 8]
 
 /** Collaborators. */
 export interface UnwrittenMessagesOptions<T> {
   /** Publishes messages that were held back, in order. */
   readonly release: (account: string, messages: readonly T[]) => void
   /** The account of the program itself. */
-  readonly ownAccount: string
+  readonly internalAccount: string
 }
 
 /**
@@ -94,7 +94,8 @@ export class UnwrittenMessages<T> {
   }
 
   #isFull(account: string, { bytes, forMany, isWaiting }: Account<T>): boolean {
-    if (isWaiting || forMany >= (account === this.#options.ownAccount ? maxOwnForMany : maxForMany)) return true
+    if (isWaiting || forMany >= (account === this.#options.internalAccount ? maxInternalForMany : maxForMany))
+      return true
     return bytes > maxBytes || (bytes > 0 && this.#bytes > maxTotalBytes)
   }
 

@@ -73,18 +73,19 @@ export async function startGuarded(options: GuardedOptions): Promise<GuardedBrok
   const users = new UserLimits(options.connectionsPerUser ?? 'off')
   const denied = { publish: 0, subscribe: 0, receive: 0 }
   const broker = await createEmbedded({ data: 'none', ...limits, ...options.limits }, log, {
-    gatekeeper: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
+    authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
     onDenied: action => {
       denied[action]++
     },
     ...options.hooks,
   })
+  const closeBroker = broker.close.bind(broker)
   const close = async (): Promise<void> => {
-    await broker.close()
+    await closeBroker()
     await access.close()
     rmSync(directory, { recursive: true, force: true })
   }
-  return { ...broker, denied, access, close }
+  return Object.assign(broker, { denied, access, close })
 }
 
 /** A client of a guarded broker, with the answer to its CONNECT. */

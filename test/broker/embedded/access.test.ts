@@ -527,14 +527,14 @@ describe('publishing too fast', () => {
 
   it('is slowed down: nothing is lost, not even of who is gone, and others are not', async () => {
     let delays = 0
-    const newPace = () => {
+    const createRateLimit = () => {
       const bucket = new TokenBucket(slow)
-      return { portion: 10, spend: (messages: number) => bucket.spend(messages) }
+      return { batchSize: 10, spend: (messages: number) => bucket.spend(messages) }
     }
-    const onDelay = () => {
+    const onThrottled = () => {
       delays++
     }
-    const broker = await start(undefined, { hooks: { newPace, onDelay } })
+    const broker = await start(undefined, { hooks: { createRateLimit, onThrottled } })
     const reader = await enter(broker, 'alice')
     await reader.subscribe(['a'])
     const [writer, other] = [await enter(broker, 'bob'), await enter(broker, 'carol')]
@@ -547,7 +547,7 @@ describe('publishing too fast', () => {
     const soon = await topics(reader)
     expect(soon.length).toBeLessThan(50)
     expect(await topics(reader, 50 - soon.length)).toHaveLength(50 - soon.length)
-    // 45 beyond the burst at 100 per second, but for the last portion, which is not waited for.
+    // 45 beyond the burst at 100 per second, but for the last batchSize, which is not waited for.
     expect(performance.now() - begin).toBeGreaterThan(300)
     expect(delays).toBeGreaterThan(3)
   })

@@ -41,7 +41,7 @@ describe.each(['none', 'on disk'])('acknowledgements of a client with a session 
     ;({ session } = await connectRaw(broker, { clientId: 'subscriber', clean: false }))
   }
   /** The reason why the broker ends the connection after what is to come. */
-  const endOf = async (): Promise<string | undefined> => {
+  const brokerEndOf = async (): Promise<string | undefined> => {
     const packet = await session.next()
     if (packet) throw new Error(`${packet.cmd} came instead of the end`)
     const { closeReason } = session.stream as typeof session.stream & { closeReason?: GatewayError }
@@ -60,7 +60,7 @@ describe.each(['none', 'on disk'])('acknowledgements of a client with a session 
       await publisher.publish('t', 'x', { qos })
       const { messageId } = await nextPublish()
       session.send({ cmd, messageId })
-      expect(await endOf()).toBe('malformed-packet')
+      expect(await brokerEndOf()).toBe('malformed-packet')
       await comeBack()
       expect(await nextPublish()).toMatchObject({ messageId, dup: true, qos })
     },

@@ -45,7 +45,7 @@ describe('bytes that wait for clients', () => {
       ['b', 5],
       ['c', 40],
     ] as const) {
-      buffered.add({ account, waitingBytes, takenBytes: 0, cutOff: () => ended.push(`${account} ${waitingBytes}`) })
+      buffered.add({ account, waitingBytes, deliveredBytes: 0, cutOff: () => ended.push(`${account} ${waitingBytes}`) })
     }
     vi.advanceTimersByTime(250)
     expect(ended).toEqual(['a 30', 'a 20'])
@@ -54,7 +54,7 @@ describe('bytes that wait for clients', () => {
 
   it('are nobody’s concern below half of the bound', () => {
     const buffered = new BufferedBytes(100)
-    buffered.add({ account: 'a', waitingBytes: 50, takenBytes: 0, cutOff: () => expect.unreachable() })
+    buffered.add({ account: 'a', waitingBytes: 50, deliveredBytes: 0, cutOff: () => expect.unreachable() })
     vi.advanceTimersByTime(1000)
   })
 })

@@ -5,7 +5,7 @@ const mark = 1000
 const most = 10_000
 
 describe('a subscriber for which more than the mark waits', () => {
-  const newEnd = () => ({ waitingBytes: 1500, takenBytes: 0, unwrittenBytes: 500, destroyed: false })
+  const newEnd = () => ({ waitingBytes: 1500, deliveredBytes: 0, unwrittenBytes: 500, destroyed: false })
   const [reader, publisher, neighbour] = [{ account: 'a' }, { account: 'b' }, { account: 'a' }]
   let end = newEnd()
   let congestion: Congestion<{ account: string }>
@@ -13,7 +13,7 @@ describe('a subscriber for which more than the mark waits', () => {
   /** Lets time pass in which `bytes` are taken, and come again, ten times a second. */
   const pass = (seconds: number, bytes = 0): void => {
     for (let tenth = 0; tenth < seconds * 10; tenth++) {
-      end.takenBytes += bytes / 10
+      end.deliveredBytes += bytes / 10
       vi.advanceTimersByTime(100)
     }
   }
@@ -73,7 +73,7 @@ describe('a subscriber for which more than the mark waits', () => {
       let looks = 0
       for (let look = 0; look < seconds * 20; look++) {
         if (congestion.isWaitedFor(reader, publisher)) looks++
-        end.takenBytes += 50
+        end.deliveredBytes += 50
         vi.advanceTimersByTime(50)
       }
       return looks / 20

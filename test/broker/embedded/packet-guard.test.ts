@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { largestSubscribe, PacketGuard } from '../../../src/broker/embedded/packet-guard.js'
+import { maxSubscribeSize, PacketGuard } from '../../../src/broker/embedded/packet-guard.js'
 
 /** One packet: its first byte, and so many bytes of body. */
 function packet(first: number, length: number): Buffer {
@@ -55,9 +55,9 @@ describe('the packet guard', () => {
     ['UNSUBSCRIBE', 0xa2],
   ])('takes no %s of more than 128 KiB, as one could name 43,000 filters in it, but a PUBLISH', (_name, first) => {
     const guard = (): PacketGuard => new PacketGuard(16 * 1024 ** 2)
-    expect(guard().scan(packet(first, largestSubscribe - 4))).toBeUndefined()
-    expect(guard().scan(packet(first, largestSubscribe))).toBe('packet-too-large')
-    expect(guard().scan(packet(0x30, largestSubscribe))).toBeUndefined()
+    expect(guard().scan(packet(first, maxSubscribeSize - 4))).toBeUndefined()
+    expect(guard().scan(packet(first, maxSubscribeSize))).toBe('packet-too-large')
+    expect(guard().scan(packet(0x30, maxSubscribeSize))).toBeUndefined()
   })
 
   it('knows that a packet is too large before its body comes', () => {

@@ -29,11 +29,11 @@ describe('a subscriber that does not read', () => {
     return stream
   }
   /** So many fit into what may wait: the healthy subscriber is in this process, and reads when the flood lets it. */
-  const portion = 100
+  const batchSize = 100
   /** Publishes `count` messages, and waits until the healthy subscriber has all of them. */
   const flood = async (count: number, qos: 0 | 1): Promise<void> => {
-    for (let left = count; left > 0; left -= portion) {
-      const now = Math.min(left, portion)
+    for (let left = count; left > 0; left -= batchSize) {
+      const now = Math.min(left, batchSize)
       for (let index = 0; index < now; index++) publisher.client.publish('flood/x', payload, { qos })
       for (let index = 0; index < now; index++) await healthy.next()
     }

@@ -106,7 +106,7 @@ describe('a pair of streams', () => {
 
   it('passes on what was held when the other direction moves', async () => {
     let held = true
-    const { client, broker } = createStreamPair({ ...marks, holdIn: () => held, onSent: () => (held = false) })
+    const { client, broker } = createStreamPair({ ...marks, pauseInput: () => held, onSent: () => (held = false) })
     client.on('data', () => {})
     client.write('question')
     await turn()
@@ -121,10 +121,10 @@ describe('a pair of streams', () => {
   it('gives all of it to a reader that reads once for each “readable”, in any chunks and portions', async () => {
     const chunks = fc.array(fc.uint8Array({ minLength: 1, maxLength: 3000 }), { minLength: 1, maxLength: 20 })
     await fc.assert(
-      fc.asyncProperty(chunks, fc.integer({ min: 1, max: 2000 }), async (given, portion) => {
+      fc.asyncProperty(chunks, fc.integer({ min: 1, max: 2000 }), async (given, batchSize) => {
         const { client, broker } = createStreamPair({
           ...marks,
-          inspectIn: chunk => Math.min(chunk.length, portion),
+          inspectIn: chunk => Math.min(chunk.length, batchSize),
         })
         const got: Buffer[] = []
         broker.on('readable', () => {

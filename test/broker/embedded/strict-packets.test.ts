@@ -30,8 +30,8 @@ describe('packets that MQTT forbids', () => {
       stream.on('error', () => {})
       stream.once('end', () => stream.end())
       stream.once('close', () => {
-        const { closeReason: ending } = stream as Duplex & { closeReason?: GatewayError }
-        const error = stream.errored ?? ending
+        const { closeReason } = stream as Duplex & { closeReason?: GatewayError }
+        const error = stream.errored ?? closeReason
         resolve({ answer, reason: error instanceof GatewayError ? error.reason : undefined })
       })
       stream.write(hex(first))

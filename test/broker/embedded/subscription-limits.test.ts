@@ -6,32 +6,32 @@ const size = (filter: string) => Buffer.byteLength(filter) + filterOverhead
 
 describe('the filters that clients are granted', () => {
   it('are bounded by number and by bytes, also after some have gone', () => {
-    const grants = new SubscriptionLimits({
+    const subscriptionLimits = new SubscriptionLimits({
       ...limits,
       maxSubscriptions: 3,
       maxSubscriptionBytes: 10,
       holderOf: () => 'somebody',
     })
     const client = { id: 'client' }
-    expect(grants.refusal(client, 'four')).toBeUndefined()
-    expect(grants.refusal(client, 'four')).toBeUndefined()
-    expect(grants.refusal(client, 'ä/ö/ü')).toBe('maxSubscriptionBytes')
-    expect(grants.refusal(client, 'five5')).toBeUndefined()
-    expect(grants.refusal(client, '1')).toBeUndefined()
-    expect(grants.refusal(client, '2')).toBe('maxSubscriptions')
-    expect(grants.figures).toEqual({ filters: 3, bytes: size('four') + size('five5') + size('1') })
-    grants.release(client, ['four', 'four', 'never'])
-    expect(grants.refusal(client, '2')).toBeUndefined()
-    grants.left(client)
-    expect(grants.figures).toEqual({ filters: 0, bytes: 0 })
+    expect(subscriptionLimits.refusal(client, 'four')).toBeUndefined()
+    expect(subscriptionLimits.refusal(client, 'four')).toBeUndefined()
+    expect(subscriptionLimits.refusal(client, 'ä/ö/ü')).toBe('maxSubscriptionBytes')
+    expect(subscriptionLimits.refusal(client, 'five5')).toBeUndefined()
+    expect(subscriptionLimits.refusal(client, '1')).toBeUndefined()
+    expect(subscriptionLimits.refusal(client, '2')).toBe('maxSubscriptions')
+    expect(subscriptionLimits.figures).toEqual({ filters: 3, bytes: size('four') + size('five5') + size('1') })
+    subscriptionLimits.release(client, ['four', 'four', 'never'])
+    expect(subscriptionLimits.refusal(client, '2')).toBeUndefined()
+    subscriptionLimits.left(client)
+    expect(subscriptionLimits.figures).toEqual({ filters: 0, bytes: 0 })
     // Aedes goes on with what it had of the client.
-    expect(grants.refusal(client, 'late')).toBeUndefined()
-    expect(grants.figures).toEqual({ filters: 0, bytes: 0 })
+    expect(subscriptionLimits.refusal(client, 'late')).toBeUndefined()
+    expect(subscriptionLimits.figures).toEqual({ filters: 0, bytes: 0 })
   })
 
   it('are shared by users and networks, of which each finds room; a session has its filters back all the same', () => {
     const max = 10 * size('f/0')
-    const grants = new SubscriptionLimits({
+    const subscriptionLimits = new SubscriptionLimits({
       ...limits,
       maxSubscriptionsBytes: max,
       holderOf: ({ id }) => id.split(' ')[0],
@@ -39,18 +39,22 @@ describe('the filters that clients are granted', () => {
     const count = (id: string) => {
       let granted = 0
       const client = { id }
-      while (granted < 10 && grants.refusal(client, `f/${granted}`) === undefined) granted++
+      while (granted < 10 && subscriptionLimits.refusal(client, `f/${granted}`) === undefined) granted++
       return granted
     }
     const [greedy, other, third] = [count('greedy 1'), count('other 1'), count('third 1')]
     expect([greedy, count('greedy 2')]).toEqual([5, 0])
     expect(Math.min(other, third)).toBeGreaterThanOrEqual(1)
-    expect(grants.refusal({ id: 'greedy 3' }, 'f/0')).toBe('maxSubscriptionsBytes')
-    expect(grants.refusal({ id: 'greedy 3' }, 'f/0', true)).toBeUndefined()
+    expect(subscriptionLimits.refusal({ id: 'greedy 3' }, 'f/0')).toBe('maxSubscriptionsBytes')
+    expect(subscriptionLimits.refusal({ id: 'greedy 3' }, 'f/0', true)).toBeUndefined()
   })
 
   it('are without a bound for the program itself', () => {
-    const grants = new SubscriptionLimits({ ...limits, maxSubscriptionsBytes: 1, holderOf: () => undefined })
-    expect(grants.refusal({ id: 'own' }, '#')).toBeUndefined()
+    const subscriptionLimits = new SubscriptionLimits({
+      ...limits,
+      maxSubscriptionsBytes: 1,
+      holderOf: () => undefined,
+    })
+    expect(subscriptionLimits.refusal({ id: 'own' }, '#')).toBeUndefined()
   })
 })

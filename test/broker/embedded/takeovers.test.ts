@@ -45,7 +45,7 @@ describe('a client id that connects again', () => {
     let now = 0
     const takeovers = new Takeovers({
       peerOf: () => somePeer,
-      explain: (_client, ending) => endings.push(ending),
+      setCloseReason: (_client, ending) => endings.push(ending),
       log: { warn: (...line: unknown[]) => void lines.push(line) },
       tooMany: 3,
       windowMs: 1000,
@@ -80,7 +80,7 @@ describe('a client id that connects again', () => {
     let explained = 0
     const takeovers = new Takeovers({
       peerOf: () => undefined,
-      explain: () => void explained++,
+      setCloseReason: () => void explained++,
       log: { warn: () => expect.unreachable() },
       tooMany: 3,
     })

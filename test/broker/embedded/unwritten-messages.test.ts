@@ -5,7 +5,7 @@ function start() {
   const released: [string, readonly number[]][] = []
   const unwritten = new UnwrittenMessages<number>({
     release: (account, messages) => void released.push([account, messages]),
-    ownAccount: 'own',
+    internalAccount: 'own',
   })
   const add = (account: string, bytes: number, isForMany = false): (() => Promise<void>) => {
     let done = (): void => {}
