@@ -20,11 +20,12 @@ beforeAll(async () => {
 })
 afterAll(() => people.stop())
 
-const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8')
+const access = readFileSync(new URL('../docs/access.md', import.meta.url), 'utf8')
+const operations = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8')
 
-/** The configuration below a heading of the README, with the addresses and the files of this test. */
+/** The configuration below a heading of docs/access.md, with the addresses and the files of this test. */
 async function startRecipe(heading: string, own: ConfigInput = {}): Promise<TestGateway> {
-  const [, text] = new RegExp(`\n### ${heading}\n[^]*?\`\`\`yaml\n([^]*?)\`\`\``).exec(readme) ?? []
+  const [, text] = new RegExp(`\n### ${heading}\n[^]*?\`\`\`yaml\n([^]*?)\`\`\``).exec(access) ?? []
   const { host, https, http, mqtt, ...recipe } = parse(text ?? '')
   expect([host, https.port, http.port]).toEqual(['0.0.0.0', 443, 'off'])
   const gateway = await startTestGateway({
@@ -46,7 +47,7 @@ const may = (client: MqttClient, filter: string): Promise<boolean> =>
     () => false,
   )
 
-describeWith(['openssl', 'mosquitto'], 'the README’s recipe', () => {
+describeWith(['openssl', 'mosquitto'], 'the recipe of docs/access.md', () => {
   it('“Public read, authenticated publish” lets everybody read, and only those with a password publish', async () => {
     const gateway = await startRecipe('Public read, authenticated publish', {
       access: { htpasswd: people.file('users') },
@@ -96,9 +97,9 @@ describeWith(['openssl', 'mosquitto'], 'the README’s recipe', () => {
   })
 })
 
-describeWith(['systemd-analyze'], 'the README’s systemd unit', () => {
+describeWith(['systemd-analyze'], 'the systemd unit of docs/operations.md', () => {
   it('is taken by systemd without a word, also where there is no mosquitto', async () => {
-    const [, unit = ''] = /```ini\n(# \/etc\/systemd[\s\S]*?)```/.exec(readme) ?? []
+    const [, unit = ''] = /```ini\n(# \/etc\/systemd[\s\S]*?)```/.exec(operations) ?? []
     const directory = await mkdtemp(join(tmpdir(), 'mqway-unit-'))
     onTestFinished(() => rm(directory, { recursive: true }))
     const file = join(directory, 'mqway.service')

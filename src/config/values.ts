@@ -17,7 +17,7 @@ export const wholeNumberOrOff = (min: number, max: number) =>
     error: `must be off, or a whole number from ${min} to ${max}`,
   })
 
-/** The format of an option that names a file or a directory, in the JSON Schema: none of them is served (see own-files.ts). */
+/** The format of an option that names a file or a directory, in the JSON Schema: none of them is served (see private-files.ts). */
 export const fileFormat = 'file'
 
 /** The name of a file; relative ones begin at the working directory. */

@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { chmod, constants, copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
@@ -19,6 +19,8 @@ const organization = 'mqway development certificate'
 const day = 24 * 60 * 60 * 1000
 /** Apple's systems trust no server certificate for longer than 825 days, and Chromium's limit for public ones is 398. */
 const lifetime = 397 * day
+/** How to trust the certificate. */
+const readme = new URL('../../certs/README.md', import.meta.url)
 /** Replaced this long before its end, so that nobody is warned of a certificate that renews itself. */
 const renewBefore = 15 * day
 
@@ -37,7 +39,7 @@ export async function developmentCertificate(options: DevelopmentCertificateOpti
     if (!(await isUsable(files))) {
       await mkdir(directory, { recursive: true })
       await make(files)
-      await writeFile(join(directory, 'README.md'), readme, { flag: 'wx' }).catch(ignoreExisting)
+      await copyFile(readme, join(directory, 'README.md'), constants.COPYFILE_EXCL).catch(ignoreExisting)
       log.info({ directory }, 'Made a development certificate')
     }
   } catch (cause) {
@@ -112,22 +114,3 @@ async function replaceFile(file: string, content: string, mode: number): Promise
 function ignoreExisting(error: NodeJS.ErrnoException): void {
   if (error.code !== 'EEXIST') throw error
 }
-
-const readme = `# The development certificate
-
-\`localhost.crt\` and its key \`localhost.key\` were made by mqway, because it was started without \`--cert\` and \`--key\`.
-They are for trying things out on this machine. Browsers warn of them, since nobody but mqway vouches for them.
-
-To trust the certificate:
-
-- just once: in the browser's warning, choose "Advanced", then continue. WebSockets to the same address then work as well.
-- Chromium on Linux: \`certutil -d sql:$HOME/.pki/nssdb -A -t P,, -n mqway -i localhost.crt\`
-- macOS: \`security add-trusted-cert -r trustAsRoot -k ~/Library/Keychains/login.keychain-db localhost.crt\`
-- Windows: \`certutil -user -addstore Root localhost.crt\`
-- programs: \`curl --cacert localhost.crt …\`, \`NODE_EXTRA_CA_CERTS=localhost.crt node …\`, \`mosquitto_pub --cafile localhost.crt …\`
-
-To use a real one: \`mqway serve --cert fullchain.pem --key privkey.pem\`, or \`https: { cert: …, key: … }\` in mqway.yaml.
-
-To get a new one: delete both files and start mqway again. It also makes a new one by itself shortly before this one
-expires. Never give the key to anybody, and never use it on a public server; git ignores both files.
-`

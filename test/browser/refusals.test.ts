@@ -72,7 +72,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     expect(await state(page).textContent()).toContain('push.topics')
   })
 
-  // README, “Public read, authenticated publish”.
+  // docs/access.md, “Public read, authenticated publish”.
   it.each(['sse', 'long-poll', 'socket'])('%s.html gets on with the recipe for public reading', async name => {
     const rules = [
       { to: 'anonymous' as const, subscribe: ['news/#'] },
@@ -100,7 +100,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     await page.getByLabel('Messages, newest first').getByText('from alice', { exact: true }).waitFor()
   })
 
-  // README, “Everybody has their own topics”.
+  // docs/access.md, “Everybody has their own topics”.
   it.each(['sse', 'long-poll', 'socket'])('%s.html gets on with the recipe for own topics', async name => {
     const rules = [{ to: 'authenticated' as const, publish: ['home/%u/#'], subscribe: ['home/%u/#'] }]
     const gateway = await start({ access: { htpasswd: people.file('users'), rules } })

@@ -16,7 +16,7 @@ const address = 'http://127.0.0.1:8080'
 const page = { host: 'www.example.org', origin: 'http://www.example.org' }
 const asPage = { headers: page }
 
-/** nginx with README's lines in front of a gateway with README's options, or with less of either. */
+/** nginx with the lines of docs/operations.md in front of a gateway with its options, or with less of either. */
 async function startBehindNginx(lines = behindNginx.nginx, config: ConfigInput = behindNginx.mqway) {
   const gateway = await startTestGateway({ https: { port: 'off' }, ...config })
   onTestFinished(() => gateway.close())
@@ -27,7 +27,7 @@ async function startBehindNginx(lines = behindNginx.nginx, config: ConfigInput =
 const publish = (url: string, body: string): Promise<Response> =>
   fetch(`${url}/v1/publish?topic=news/europe`, { method: 'POST', body })
 
-describeWith('nginx', 'behind nginx with README’s lines', () => {
+describeWith('nginx', 'behind nginx with the lines of docs/operations.md', () => {
   it('carries MQTT of a page over /mqtt', async () => {
     const { ws } = await startBehindNginx()
     const client = await mqttThrough(`${ws}/mqtt`, asPage)
@@ -57,7 +57,7 @@ describeWith('nginx', 'behind nginx with README’s lines', () => {
     expect((await publish(url, 'x'.repeat(2 ** 20 + 1))).status).toBe(413)
   })
 
-  /** Each line that is needed, with the statuses that README names for a page's handshake without it. */
+  /** Each line that is needed, with the statuses that docs/operations.md names for a page's handshake without it. */
   const needed = [...behindNginx.nginx.matchAll(/^ *(.*;) *# otherwise (.*)$/gm)].filter(([, , what]) =>
     /^\d/.test(what ?? ''),
   )

@@ -9,11 +9,11 @@ import { freePorts } from './free-ports.js'
 import { run } from './processes.js'
 import { eventually } from './wait.js'
 
-const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+const operations = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
 const [, nginxLines = '', yaml = ''] =
-  /\n### Behind nginx\n[\s\S]*?```nginx\n([\s\S]*?)```[\s\S]*?```yaml\n([\s\S]*?)```/.exec(readme) ?? []
+  /\n## Behind nginx\n[\s\S]*?```nginx\n([\s\S]*?)```[\s\S]*?```yaml\n([\s\S]*?)```/.exec(operations) ?? []
 
-/** What README's “Behind nginx” says to write, on either side. */
+/** The blocks of “Behind nginx” in docs/operations.md, for either side. */
 export const behindNginx: { readonly nginx: string; readonly mqway: ConfigInput } = {
   nginx: nginxLines,
   mqway: parse(yaml),
@@ -22,7 +22,7 @@ export const behindNginx: { readonly nginx: string; readonly mqway: ConfigInput 
 /**
  * Starts Debian's nginx on a free port of loopback, with a directory of its own; both are gone after the test.
  *
- * @param lines README's block, or a changed one: a `location` and a `map`
+ * @param lines the block of docs/operations.md, or a changed one: a `location` and a `map`
  * @returns its URL
  */
 export async function startNginx(lines: string): Promise<string> {

@@ -232,7 +232,7 @@ describe('the development certificate', () => {
     const { log } = recordingLog()
     const files = await developmentCertificate({ directory, log })
     expect((await stat(files.key)).mode & 0o777).toBe(0o600)
-    expect(await readFile(join(directory, 'README.md'), 'utf8')).toMatch(/To trust the certificate/)
+    expect(await readFile(join(directory, 'README.md'), 'utf8')).toMatch(/To trust it/)
     const certificate = await loadCertificate(files)
     expect(certificate.names).toEqual([...new Set(['localhost', hostname(), '127.0.0.1', '::1'])])
     const { port } = await start(directory, files)

@@ -16,11 +16,11 @@ import { makeCertificate } from './rig.js'
 const directory = mkdtempSync(join(tmpdir(), 'mqway-crash-mail-'))
 afterAll(() => rmSync(directory, { recursive: true }))
 
-const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8')
+const supervisord = readFileSync(new URL('../../../docs/supervisord.md', import.meta.url), 'utf8')
 
-/** The configuration of the README's recipe, with the mail server of this test. */
+/** The configuration of the recipe in docs/supervisord.md, with the mail server of this test. */
 function recipe(port: number, ca: string): string {
-  const [, text = ''] = /\n### A mail when a program crashes\n[\s\S]*?```yaml\n([\s\S]*?)```/.exec(readme) ?? []
+  const [, text = ''] = /\n## A mail when a program crashes\n[\s\S]*?```yaml\n([\s\S]*?)```/.exec(supervisord) ?? []
   const { notify } = parse(text)
   const smtp = { ...notify.mail.smtp, url: `smtp://127.0.0.1:${port}`, username: 'mqway', password: 'right', ca }
   const rules = notify.rules.map((rule: object) => ({ ...rule, collect: '100ms' }))
