@@ -1,14 +1,14 @@
 import type { LimitsConfig } from '../config/schema.js'
 import { unixAddress } from './addresses.js'
 import { networkOf } from './limits.js'
-import { type Clock, type Rate, RateLimits } from './rate-limits.js'
+import { type Rate, RateLimits } from './rate-limits.js'
 
 export interface AnonymousPublishesOptions {
   /** Left out for any number. */
   readonly messages?: Rate | undefined
   /** Left out for any number. */
   readonly bytes?: Rate | undefined
-  readonly now?: Clock
+  readonly now?: () => number
 }
 
 /**

@@ -5,7 +5,6 @@ import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
 import { isOver } from './expiry.js'
 import type { Passwords } from './passwords.js'
-import type { Clock } from './rate-limits.js'
 import type { Tickets } from './tickets.js'
 import type { Tokens } from './tokens.js'
 import type { Webhook, WebhookQuestion } from './webhook.js'
@@ -31,7 +30,7 @@ export interface AuthenticatorOptions {
   /** The time in milliseconds since 1970. Default: the clock's. */
   readonly now?: () => number
   /** What the wrong passwords are timed by. Default: a clock that never goes back. */
-  readonly clock?: Clock
+  readonly clock?: () => number
 }
 
 /** The first characters of a JSON object in base64url: what each token begins with. */

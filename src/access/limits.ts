@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net'
 import { GatewayError } from '../base/errors.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
-import { type Clock, RateLimits } from './rate-limits.js'
+import { RateLimits } from './rate-limits.js'
 
 /** How many connections there may be at once, and how many new ones per second. */
 export interface ConnectionLimitsOptions {
@@ -11,7 +11,7 @@ export interface ConnectionLimitsOptions {
   readonly upgradesPerSecond?: number | 'off'
   /** How many of them may come at once. */
   readonly upgradesBurst?: number
-  readonly now?: Clock
+  readonly now?: () => number
 }
 
 /**

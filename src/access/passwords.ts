@@ -6,7 +6,6 @@ import { type Identity, knownAs } from '../base/identity.js'
 import { QueueFullError, TaskQueue } from '../base/task-queue.js'
 import { costOf, defaultCost, passwordProblem, type Users } from './htpasswd.js'
 import { networkOf } from './limits.js'
-import type { Clock } from './rate-limits.js'
 import { Revocable } from './revocable.js'
 
 /** What was found out about a user and a password: who it is, or why not. */
@@ -15,7 +14,7 @@ export type PasswordVerdict = Identity | 'wrong' | 'unknown-user'
 export interface PasswordsOptions {
   /** The users as they are now. */
   readonly users: () => Users
-  readonly now?: Clock
+  readonly now?: () => number
   /** How many hashes are computed at once. Default: one core is left to the event loop, and one thread to files. */
   readonly concurrent?: number
 }
@@ -35,7 +34,7 @@ const maxRemembered = 10_000
  */
 export class Passwords {
   readonly #users: () => Users
-  readonly #now: Clock
+  readonly #now: () => number
   readonly #turns: TaskQueue
   /** Right answers, by `#digest`, with the time until which they count; the oldest first. */
   readonly #remembered = new Map<string, number>()

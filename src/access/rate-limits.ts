@@ -6,10 +6,8 @@ export interface Rate {
   readonly burst: number
 }
 
-/** The time in milliseconds, from any start, never going back. */
-export type Clock = () => number
-
-const monotonic: Clock = () => performance.now()
+/** Milliseconds since any moment, never going back. */
+const monotonic = (): number => performance.now()
 
 /**
  * A token bucket: full with `burst`, filled with `perSecond`. It is one number, the time at which it will be full again
@@ -18,10 +16,10 @@ const monotonic: Clock = () => performance.now()
 export class TokenBucket {
   readonly #interval: number
   readonly #burst: number
-  readonly #now: Clock
+  readonly #now: () => number
   #fullAt = Number.NEGATIVE_INFINITY
 
-  constructor({ perSecond, burst }: Rate, now: Clock = monotonic) {
+  constructor({ perSecond, burst }: Rate, now: () => number = monotonic) {
     this.#interval = 1000 / perSecond
     this.#burst = burst
     this.#now = now
@@ -66,7 +64,7 @@ const rounding = 1e-6
 export interface RateLimitsOptions extends Rate {
   /** As many buckets are remembered; beyond, the one that was used longest ago is forgotten. Default: 100,000. */
   readonly maxKeys?: number
-  readonly now?: Clock
+  readonly now?: () => number
 }
 
 /**
@@ -76,7 +74,7 @@ export interface RateLimitsOptions extends Rate {
 export class RateLimits {
   readonly #rate: Rate
   readonly #maxKeys: number
-  readonly #now: Clock
+  readonly #now: () => number
   /** The one that was used longest ago first. */
   readonly #buckets = new Map<string, TokenBucket>()
 

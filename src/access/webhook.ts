@@ -7,7 +7,6 @@ import { anonymous, type Identity, isUserName } from '../base/identity.js'
 import type { WebhookConfig } from '../config/access.js'
 import { networkOf } from './limits.js'
 import { firstProblem, ownFilters } from './own-rules.js'
-import type { Clock } from './rate-limits.js'
 
 /** What is known of a connection: the JSON that is sent. What is not known is left out. */
 export interface WebhookQuestion {
@@ -41,7 +40,7 @@ type Answer = z.output<typeof answerForm>
 
 export interface WebhookOptions {
   readonly config: WebhookConfig
-  readonly now?: Clock
+  readonly now?: () => number
 }
 
 const maxRemembered = 10_000
@@ -57,7 +56,7 @@ const longestAnswer = 65_536
  */
 export class Webhook {
   readonly #config: WebhookConfig
-  readonly #now: Clock
+  readonly #now: () => number
   /** By `#digest`, the oldest first. */
   readonly #remembered = new FairCache<{ readonly answer: Answer; readonly until: number }>(maxRemembered)
   readonly #asking = new Map<string, Promise<Answer>>()

@@ -1,6 +1,6 @@
 import { GatewayError } from '../base/errors.js'
 import { networkOf } from './limits.js'
-import { type Clock, RateLimits } from './rate-limits.js'
+import { RateLimits } from './rate-limits.js'
 
 /** Wrong passwords that one address (IPv6: a /64) has at once, and one more every ten seconds. */
 const rate = { perSecond: 0.1, burst: 10 }
@@ -35,7 +35,7 @@ export class WrongPasswords {
   /** By network; only those with something to judge. */
   readonly #lines = new Map<string, Line>()
 
-  constructor(now?: Clock) {
+  constructor(now?: () => number) {
     this.#limits = new RateLimits({ ...rate, ...(now && { now }) })
   }
 

@@ -1,13 +1,11 @@
-import { mkdir, readFile, rename } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import type { Level as LevelDatabase } from 'level'
 import { z } from 'zod'
-import { codeOf } from '../base/error-code.js'
 import type { Logger } from '../base/log.js'
-import { StartError } from '../base/start-error.js'
+import { DamagedRecord, openDatabase, openOrReplace } from '../storage/open-level.js'
 import { newEpoch } from './event.js'
 import { type JournalBounds, sizeOf } from './journal.js'
 import {
-  DamagedRecord,
   decodeEvent,
   decodeRetainedEntry,
   decodeState,
@@ -56,59 +54,18 @@ export interface OpenOptions {
 }
 
 /**
- * Opens, or makes, the database of a journal. One that is damaged is moved aside, and a new one made.
+ * Opens, or creates, the database of a journal. A damaged one is moved aside and replaced by an empty one.
  *
- * @throws {StartError} where another process has it open, or it cannot be made
+ * @throws {StartError} if another process has it open, or it cannot be opened
  */
-export async function openDatabase(options: OpenOptions): Promise<OpenedDatabase> {
-  const { directory, log } = options
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    try {
-      return await load(options)
-    } catch (error) {
-      if (!isDamage(error)) throw error
-      const aside = await moveAside(options)
-      log.error(
-        { err: error },
-        `the journal in ${directory} is damaged and was moved to ${aside}; a new one begins, and subscribers who come back are told of a gap`,
-      )
-      return await load(options)
-    }
-  } catch (error) {
-    throw startError(directory, error)
-  }
-}
-
-/** Moves the database of a journal away, and tells where it is. */
-export async function moveAside({ directory, clock }: Pick<OpenOptions, 'directory' | 'clock'>): Promise<string> {
-  // A colon would be no file name on Windows.
-  const aside = `${directory}.damaged-${new Date(clock()).toISOString().replaceAll(':', '-')}`
-  await rename(directory, aside)
-  return aside
-}
-
-/** Whether an error says that what is on disk is not what was written. */
-export function isDamage(error: unknown): boolean {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (cause instanceof DamagedRecord) return true
-    const code = 'code' in cause ? cause.code : undefined
-    if (code === 'LEVEL_CORRUPTION') return true
-    // One of its files is gone, where the directory is there; or shorter than it was.
-    if (code === 'LEVEL_IO_ERROR' && /No such file|Invalid argument/.test(cause.message)) return true
-  }
-  return false
+export function openJournalDatabase(options: OpenOptions): Promise<OpenedDatabase> {
+  return openOrReplace({ ...options, holds: 'the journal' }, () => load(options))
 }
 
 /** Opens and reads a database; rejects where it is damaged. */
 export async function load(options: OpenOptions): Promise<OpenedDatabase> {
-  const { Level } = await import('level')
-  const database: Database = new Level<Buffer, Buffer>(options.directory, {
-    keyEncoding: 'buffer',
-    valueEncoding: 'buffer',
-    maxOpenFiles,
-  })
-  await database.open()
+  const encodings = { keyEncoding: 'buffer', valueEncoding: 'buffer' } as const
+  const database: Database = await openDatabase(options.directory, { ...encodings, maxOpenFiles })
   try {
     const state = await openState(database, options)
     const shares = await openShares(database, options, state)
@@ -214,14 +171,4 @@ async function readRetained(database: Database, { bounds, log }: OpenOptions): P
     retained.load(readTopicKey(key), decodeRetainedEntry(value))
   }
   return retained
-}
-
-function startError(directory: string, error: unknown): StartError {
-  const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  const message = reason instanceof Error ? reason.message : String(reason)
-  const text =
-    codeOf(reason) === 'LEVEL_LOCKED'
-      ? `Another mqway has the journal in ${directory} open: end it, or give this one a directory of its own with --data DIR, or --data none`
-      : `Cannot keep the journal in ${directory} (${message}): choose another directory with --data DIR, or --data none`
-  return new StartError(text, { cause: error })
 }

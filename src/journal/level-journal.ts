@@ -1,6 +1,7 @@
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
+import { DamagedRecord, isDamage, moveAside } from '../storage/open-level.js'
 import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import { GroupCommit } from './group-commit.js'
@@ -18,15 +19,12 @@ import {
 import {
   closeDatabase,
   type Database,
-  isDamage,
   load,
-  moveAside,
   type OpenedDatabase,
   type OpenOptions,
-  openDatabase,
+  openJournalDatabase,
 } from './level-database.js'
 import { findLatest, readEvents, readRetainedMessages } from './level-reader.js'
-import { DamagedRecord } from './level-records.js'
 import { JournalStore } from './level-state.js'
 import type { IsGone } from './retained-messages.js'
 
@@ -60,7 +58,7 @@ export interface LevelJournalOptions {
  */
 export async function openLevelJournal(options: LevelJournalOptions): Promise<Journal> {
   const complete = { clock: Date.now, ...options }
-  return new LevelJournal(complete, await openDatabase(complete))
+  return new LevelJournal(complete, await openJournalDatabase(complete))
 }
 
 class LevelJournal implements Journal {

@@ -1,8 +1,9 @@
+import { DamagedRecord, isDamage } from '../storage/open-level.js'
 import type { TopicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import type { SequenceRange } from './journal.js'
-import { type Database, isDamage } from './level-database.js'
-import { DamagedRecord, decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
+import type { Database } from './level-database.js'
+import { decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
 import { readTopics, type Segment, SegmentScan, segmentLength, sequenceAt, type TopicsRecord } from './level-segment.js'
 
 type Snapshot = ReturnType<Database['snapshot']>

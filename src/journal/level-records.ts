@@ -1,4 +1,5 @@
 import type { QoS } from '../mqtt/message.js'
+import { DamagedRecord } from '../storage/open-level.js'
 import { type Event, formatId } from './event.js'
 
 /*
@@ -18,11 +19,6 @@ import { type Event, formatId } from './event.js'
  *
  * Versions without shares had segments under t and m instead (see level-upgrade.ts).
  */
-
-/** What is read is not what was written. */
-export class DamagedRecord extends Error {
-  override readonly name = 'DamagedRecord'
-}
 
 /** Payloads of more bytes are beside their events, so that those can be read one after the other without them. */
 export const largePayload = 16 * 1024

@@ -1,5 +1,5 @@
+import { DamagedRecord } from '../storage/open-level.js'
 import type { TopicPredicate } from '../topics/match.js'
-import { DamagedRecord } from './level-records.js'
 
 /*
  * The index of the journal: which topics the events have, without the events. It goes by time and not by topic, so that

@@ -1,7 +1,8 @@
+import { DamagedRecord } from '../storage/open-level.js'
 import type { ShareBounds } from './journal.js'
 import type { Database } from './level-database.js'
 import type { ShareView } from './level-reader.js'
-import { DamagedRecord, largePayload, readSequence, type ShareState, sequenceKey } from './level-records.js'
+import { largePayload, readSequence, type ShareState, sequenceKey } from './level-records.js'
 import { decodeMeters, encodeMeters, Segment, segmentLength, TopicDictionary } from './level-segment.js'
 import type { ShareExtent } from './shares.js'
 

@@ -1,5 +1,6 @@
+import { DamagedRecord } from '../storage/open-level.js'
 import type { Database } from './level-database.js'
-import { DamagedRecord, encodeState, sequenceKey, stateKey } from './level-records.js'
+import { encodeState, sequenceKey, stateKey } from './level-records.js'
 import { encodeHeader, segmentLength } from './level-segment.js'
 
 /*

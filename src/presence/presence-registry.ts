@@ -1,3 +1,4 @@
+import { type Clock, systemClock } from '../base/clock.js'
 import { FairQuota } from '../base/fair-quota.js'
 import { SizeRanks } from '../base/size-ranks.js'
 import { SmallMap } from '../base/small-map.js'
@@ -6,35 +7,12 @@ import type { FilterValues } from '../topics/filter-node.js'
 import type { Listener, ListenerTransport, Presence, PresenceHandle, PresentListener } from './presence.js'
 import type { PresenceMessages } from './presence-messages.js'
 
-/** What tells the time. */
-export interface PresenceClock {
-  /** In milliseconds since 1970. */
-  time(): number
-  /** In milliseconds from any start, never going back: a machine's time of day may be set. */
-  monotonic(): number
-  /**
-   * Calls `due` once, after `ms`; it does not keep the process alive.
-   *
-   * @returns what takes it back
-   */
-  after(ms: number, due: () => void): () => void
-}
-
-const systemClock: PresenceClock = {
-  time: () => Date.now(),
-  monotonic: () => performance.now(),
-  after: (ms, due) => {
-    const timer = setTimeout(due, ms).unref()
-    return () => clearTimeout(timer)
-  },
-}
-
 export interface PresenceRegistryOptions {
   /** For how long somebody who left is still there, in milliseconds; 0 for not at all. */
   readonly grace: number
   /** Tells who comes and goes; left out for nobody. */
   readonly messages?: Pick<PresenceMessages, 'tell'> | undefined
-  readonly clock?: PresenceClock
+  readonly clock?: Clock
   /** The key by which listeners share both bounds: their user, or else their network. Default: user or address. */
   readonly accountOf?: (user: string | undefined, address: string) => string
   /**
@@ -146,7 +124,7 @@ const portion = 500
 export class PresenceRegistry implements Presence {
   readonly #grace: number
   readonly #messages: Pick<PresenceMessages, 'tell'> | undefined
-  readonly #clock: PresenceClock
+  readonly #clock: Clock
   readonly #accountOf: (user: string | undefined, address: string) => string
   readonly #host: AttendanceHost
   readonly #users = byTransport<Party>()
@@ -173,7 +151,7 @@ export class PresenceRegistry implements Presence {
     this.#lingeringQuota = new FairQuota(bounds.maxLingering ?? 50_000)
     this.#interestQuota = new FairQuota(bounds.maxInterests ?? 500_000)
     this.#host = {
-      time: () => clock.time(),
+      time: () => clock.now(),
       join: (party, filter) => this.#join(party, filter),
       part: interest => this.#part(interest, 0),
       left: (party, interests) => this.#left(party, interests),
@@ -223,7 +201,7 @@ export class PresenceRegistry implements Presence {
     interest = { filter, party, connections: 1, due: 0 }
     if (party.interests.size === 0) {
       this.#present++
-      party.since = this.#clock.time()
+      party.since = this.#clock.now()
     }
     party.interests.set(filter, interest)
     this.#index.add(filter, interest)
@@ -298,7 +276,7 @@ export class PresenceRegistry implements Presence {
   #tell(event: 'join' | 'leave', { filter, party: { device, user, transport, account } }: Interest): void {
     if (!this.#messages || this.#closed) return
     const count = this.#index.get(filter)?.size ?? 0
-    this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.time(), count, account })
+    this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.now(), count, account })
   }
 
   at(topic: string, limit: number): { readonly count: number; readonly listeners: readonly PresentListener[] } {

@@ -1,16 +1,13 @@
-import { mkdir } from 'node:fs/promises'
 import type { Level as LevelDatabase } from 'level'
-import { codeOf } from '../base/error-code.js'
 import type { Logger } from '../base/log.js'
-import { StartError } from '../base/start-error.js'
-import { isDamage, moveAside } from '../journal/level-database.js'
+import { openDatabase, openOrReplace } from '../storage/open-level.js'
 import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
 /** What a store on disk needs. */
 export interface LevelReceiptStoreOptions {
   /** Its own directory, made if it is not there. */
   readonly directory: string
-  /** What it holds, in the plural, as a person is told; `receipts` when left out. */
+  /** What it holds, as an error names it. Default: `the receipts`. */
   readonly holds?: string
   readonly log: Logger
   /** Milliseconds since 1970. */
@@ -23,33 +20,17 @@ const maxOpenFiles = 32
 type Database = LevelDatabase<string, string>
 
 /**
- * Opens, or makes, a store that outlives the process. One that is damaged is moved aside, and a new one made.
+ * Opens, or creates, a durable store. A damaged one is moved aside and replaced by an empty one.
  *
- * @throws {StartError} where another process has it open, or it cannot be made
+ * @throws {StartError} if another process has it open, or it cannot be opened
  */
 export async function openLevelReceiptStore(options: LevelReceiptStoreOptions): Promise<ReceiptStore> {
-  const { directory, holds = 'receipts', log, clock = Date.now } = options
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    try {
-      return new LevelReceiptStore(directory, await openDatabase(directory))
-    } catch (error) {
-      if (!isDamage(error)) throw error
-      const aside = await moveAside({ directory, clock })
-      log.error({ err: error }, `the ${holds} in ${directory} are damaged and were moved to ${aside}; new ones begin`)
-      return new LevelReceiptStore(directory, await openDatabase(directory))
-    }
-  } catch (error) {
-    throw startError(directory, holds, error)
-  }
+  const { directory, holds = 'the receipts', log, clock = Date.now } = options
+  const database = await openOrReplace({ directory, holds, log, clock }, () => openStore(directory))
+  return new LevelReceiptStore(directory, database)
 }
 
-async function openDatabase(directory: string): Promise<Database> {
-  const { Level } = await import('level')
-  const database: Database = new Level<string, string>(directory, { maxOpenFiles })
-  await database.open()
-  return database
-}
+const openStore = (directory: string): Promise<Database> => openDatabase(directory, { maxOpenFiles })
 
 class LevelReceiptStore implements ReceiptStore {
   readonly #directory: string
@@ -97,7 +78,7 @@ class LevelReceiptStore implements ReceiptStore {
     if (this.#closed) throw new Error('the store is closed')
     if (this.#failed) {
       await this.#database.close()
-      this.#database = await openDatabase(this.#directory)
+      this.#database = await openStore(this.#directory)
       this.#failed = false
     }
     return this.#database
@@ -108,14 +89,4 @@ class LevelReceiptStore implements ReceiptStore {
     this.#closed = true
     await this.#database.close()
   }
-}
-
-function startError(directory: string, holds: string, error: unknown): StartError {
-  const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  const message = reason instanceof Error ? reason.message : String(reason)
-  const text =
-    codeOf(reason) === 'LEVEL_LOCKED'
-      ? `Another mqway has the ${holds} in ${directory} open: end it, or give this one a directory of its own with --data DIR`
-      : `Cannot keep the ${holds} in ${directory} (${message}): choose another directory with --data DIR, or --data none`
-  return new StartError(text, { cause: error })
 }

@@ -1,7 +1,7 @@
+import type { Clock } from '../base/clock.js'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Publisher } from '../sources/publisher.js'
-import type { Clock } from '../storage/clock.js'
 import type { WaitingMessage } from './messages.js'
 
 /** Messages that are published at the same time. */

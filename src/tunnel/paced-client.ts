@@ -1,4 +1,4 @@
-import { type Clock, TokenBucket } from '../access/rate-limits.js'
+import { TokenBucket } from '../access/rate-limits.js'
 import type { GatewayError } from '../base/errors.js'
 import type { Transport } from '../base/metrics.js'
 import type { Client, ClientListener } from './client.js'
@@ -11,7 +11,7 @@ export interface Pace {
   readonly bytesPerSecond: number
   /** Told for how many seconds one direction stands still, each time that it does. */
   onPause(direction: Direction, seconds: number): void
-  readonly now?: Clock
+  readonly now?: () => number
 }
 
 /**

@@ -154,7 +154,7 @@ describe('the journal on disk', () => {
     expect([fresh.first, fresh.head]).toEqual([1, 0])
     expect(fresh.epoch).not.toBe(parseId(before?.id ?? '')?.epoch)
     expect(await readdir(root)).toEqual(['journal', 'journal.damaged-2030-02-02T03-04-05.000Z'])
-    expect(logged).toMatchObject([{ level: 50, msg: expect.stringContaining('is damaged and was moved to') }])
+    expect(logged).toMatchObject([{ level: 50, msg: expect.stringContaining('moved the damaged database') }])
     expect((await fresh.append(message('t'))).sequence).toBe(1)
   })
 

@@ -1,31 +1,28 @@
 import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
+import type { Clock } from '../../src/base/clock.js'
 import type { Listener, PresenceHandle } from '../../src/presence/presence.js'
 import type { PresenceChange } from '../../src/presence/presence-messages.js'
-import {
-  type PresenceClock,
-  PresenceRegistry,
-  type PresenceRegistryOptions,
-} from '../../src/presence/presence-registry.js'
+import { PresenceRegistry, type PresenceRegistryOptions } from '../../src/presence/presence-registry.js'
 import { topicPredicate } from '../../src/topics/match.js'
 
 /** A clock that a test turns. */
-class TestClock implements PresenceClock {
-  now = 0
+class TestClock implements Clock {
+  #passed = 0
   /** How often somebody wanted to be called, and has not been. */
   timers = 0
   #due: { at: number; call: () => void }[] = []
 
-  time(): number {
-    return Date.UTC(2026, 0, 1) + this.now
+  now(): number {
+    return Date.UTC(2026, 0, 1) + this.#passed
   }
 
   monotonic(): number {
-    return this.now
+    return this.#passed
   }
 
   after(ms: number, call: () => void): () => void {
-    const entry = { at: this.now + ms, call }
+    const entry = { at: this.#passed + ms, call }
     this.#due.push(entry)
     this.timers++
     return () => this.#take(entry)
@@ -39,15 +36,15 @@ class TestClock implements PresenceClock {
   }
 
   pass(ms: number): void {
-    const until = this.now + ms
+    const until = this.#passed + ms
     for (;;) {
       const [next] = this.#due.sort((a, b) => a.at - b.at)
       if (!next || next.at > until) break
-      this.now = Math.max(this.now, next.at)
+      this.#passed = Math.max(this.#passed, next.at)
       this.#take(next)
       next.call()
     }
-    this.now = until
+    this.#passed = until
   }
 }
 
@@ -176,7 +173,7 @@ describe('presence', () => {
     clock.pass(9999)
     expect(news()).toEqual([])
     expect(presence.at('x', 10).listeners).toMatchObject([
-      { device: 'a', connections: 0, lastSeen: clock.time() - 9999 },
+      { device: 'a', connections: 0, lastSeen: clock.now() - 9999 },
       { device: 'b', connections: 1 },
     ])
     clock.pass(1)
@@ -242,7 +239,7 @@ describe('presence', () => {
     expect(presence.size).toBe(0)
     clock.pass(5)
     a.add(['x'])
-    expect(presence.at('x', 1)).toMatchObject({ count: 1, listeners: [{ since: clock.time() }] })
+    expect(presence.at('x', 1)).toMatchObject({ count: 1, listeners: [{ since: clock.now() }] })
   })
 
   it('knows the last sign of life', () => {
@@ -250,9 +247,7 @@ describe('presence', () => {
     clock.pass(30_000)
     a.seen()
     clock.pass(1000)
-    expect(presence.at('x', 1).listeners).toMatchObject([
-      { since: clock.time() - 31_000, lastSeen: clock.time() - 1000 },
-    ])
+    expect(presence.at('x', 1).listeners).toMatchObject([{ since: clock.now() - 31_000, lastSeen: clock.now() - 1000 }])
   })
 
   it('runs one timer for everybody', () => {
@@ -370,7 +365,7 @@ describe('presence', () => {
         const isOpen = (key: string, filter: string) => open.some(each => each.key === key && each.topics.has(filter))
         const expected = (): Set<string> => {
           const there = new Set(open.flatMap(({ key, topics }) => [...topics].map(filter => `${key} ${filter}`)))
-          for (const [entry, end] of until) if (end > clock.now) there.add(entry)
+          for (const [entry, end] of until) if (end > clock.monotonic()) there.add(entry)
           return there
         }
         for (const each of steps) {
@@ -389,7 +384,7 @@ describe('presence', () => {
               attendance.leave()
               open.splice(open.indexOf(one), 1)
               for (const filter of one.topics) {
-                if (!isOpen(key, filter)) until.set(`${key} ${filter}`, clock.now + 10_000)
+                if (!isOpen(key, filter)) until.set(`${key} ${filter}`, clock.monotonic() + 10_000)
               }
             } else {
               attendance[each.kind](each.topics)

@@ -25,7 +25,7 @@ describe('receipts of a process that ends suddenly', () => {
   const told = new Map<string, string>()
 
   beforeEach(async () => {
-    if (!existsSync(built)) throw new Error('dist/push/receipts is missing: npm run build')
+    if (!existsSync(built)) throw new Error('dist/receipts is missing: npm run build')
     directory = await mkdtemp(join(tmpdir(), 'mqway-receipts-'))
     told.clear()
   })

@@ -1,3 +1,4 @@
+import type { Clock } from '../../src/base/clock.js'
 import type { GatewayError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log.js'
 import { DeliveryTracker } from '../../src/hub/delivery-tracker.js'
@@ -10,7 +11,6 @@ import type { ReceiptBounds } from '../../src/receipts/receipt-repository.js'
 import type { ReceiptRequest, Receipts } from '../../src/receipts/receipts.js'
 import type { KeyRange, ReceiptStore, StoreChange } from '../../src/receipts/store.js'
 import type { Publisher } from '../../src/sources/publisher.js'
-import type { Clock } from '../../src/storage/clock.js'
 import { message, wide } from '../contracts/journal.js'
 import type { ReceiptStorePlace } from '../contracts/receipt-store.js'
 
@@ -22,6 +22,8 @@ export class TestClock implements Clock {
   #timers: { time: number; run: () => void }[] = []
 
   readonly now = (): number => this.#now
+
+  readonly monotonic = this.now
 
   after(milliseconds: number, run: () => void): () => void {
     const timer = { time: this.#now + milliseconds, run }

@@ -32,7 +32,7 @@ describe('a store of receipts on disk', () => {
     expect(await fresh.get('a')).toBeUndefined()
     await fresh.close()
     expect(await readdir(root)).toEqual(['receipts', 'receipts.damaged-2030-02-02T03-04-05.000Z'])
-    expect(logged).toMatchObject([{ level: 50, msg: expect.stringContaining('are damaged and were moved to') }])
+    expect(logged).toMatchObject([{ level: 50, msg: expect.stringContaining('moved the damaged database') }])
   })
 
   it('says in one line that it cannot be made', async () => {

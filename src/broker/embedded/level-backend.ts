@@ -1,12 +1,10 @@
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
 import { decode } from 'msgpack-lite'
-import { codeOf } from '../../base/error-code.js'
-import { StartError } from '../../base/start-error.js'
 import { BatchedLevel, type Change, type KeyRange } from '../../storage/batched-level.js'
+import { openDatabase, startError } from '../../storage/open-level.js'
 import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
 import { LevelRetained } from './level-retained.js'
 import type { StorageBackend, StoredSession } from './storage-backend.js'
@@ -39,19 +37,11 @@ const sessionKey = (id: string): string => `${sessionKind}:${encodeURIComponent(
  */
 export async function openLevel(data: string): Promise<LevelBackend> {
   const directory = join(data, 'broker')
-  // Only here, because a program without durable state needs neither.
-  const [{ Level }, { default: LevelPersistence }] = await Promise.all([
-    import('level'),
-    import('aedes-persistence-level/asyncPersistence.js'),
-  ])
-  let database: LevelDatabase
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    database = new Level<string, string>(directory)
-    await database.open()
-  } catch (error) {
-    throw startError(data, directory, error)
-  }
+  // Not needed without durable state.
+  const { default: LevelPersistence } = await import('aedes-persistence-level/asyncPersistence.js')
+  const database = await openDatabase(directory).catch(error => {
+    throw startError({ directory, holds: "the broker's state" }, error)
+  })
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
   const batched = new BatchedLevel(database)
@@ -193,14 +183,4 @@ async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
     if (!sessions.has(idOf(key, 'incoming'))) await database.del(key)
   }
   return Array.from(sessions, ([id, { record, ...queue }]) => ({ ...parseRecord(id, record), ...queue }))
-}
-
-function startError(data: string, directory: string, error: unknown): StartError {
-  const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  const message = reason instanceof Error ? reason.message : String(reason)
-  const text =
-    codeOf(reason) === 'LEVEL_LOCKED'
-      ? `Another mqway uses ${data}: end it, or give this one a directory of its own with --data DIR, or --data none`
-      : `Cannot keep the broker's state in ${directory} (${message}): choose another directory with --data DIR, or --data none`
-  return new StartError(text, { cause: error })
 }

@@ -1,4 +1,4 @@
-import type { Clock } from '../../storage/clock.js'
+import type { Clock } from '../../base/clock.js'
 import type { Alert } from './alert.js'
 
 /** What may happen to the broker. */

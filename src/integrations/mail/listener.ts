@@ -1,8 +1,8 @@
+import type { Clock } from '../../base/clock.js'
 import type { Logger } from '../../base/log.js'
 import type { CloseReason, Encoder, EventSink } from '../../hub/event-sink.js'
 import type { Hub, Subscription } from '../../hub/hub.js'
 import type { Event } from '../../journal/event.js'
-import type { Clock } from '../../storage/clock.js'
 
 /** What a listener needs. `T` is what is wanted of events; it is the same after a way through JSON. */
 export interface ListenerOptions<T> {

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs'
 import { connect, Socket } from 'node:net'
 import { resolve } from 'node:path'
 import type { SendMailOptions } from 'nodemailer'
+import type { Clock } from '../../base/clock.js'
 import { StartError } from '../../base/start-error.js'
 import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../../config/notify.js'
-import type { Clock } from '../../storage/clock.js'
 import type { QueuedMail } from './mail-queue.js'
 
 /** A mail was not taken. */

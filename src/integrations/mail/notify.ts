@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
+import { type Clock, systemClock } from '../../base/clock.js'
 import type { Logger } from '../../base/log.js'
 import type { MailFigures } from '../../base/metrics.js'
 import type { NotifyConfig } from '../../config/notify.js'
@@ -7,7 +8,6 @@ import type { Hub } from '../../hub/hub.js'
 import { formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { ReceiptStore } from '../../receipts/store.js'
-import { type Clock, systemClock } from '../../storage/clock.js'
 import { type Alert, occurrenceOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
 import { letterOf } from './compose-mail.js'
@@ -77,7 +77,7 @@ async function openStore(data: string | undefined, log: Logger): Promise<Receipt
     return new MemoryReceiptStore()
   }
   const { openLevelReceiptStore } = await import('../../receipts/level-store.js')
-  return openLevelReceiptStore({ directory: join(data, 'notify'), holds: 'mails that wait', log })
+  return openLevelReceiptStore({ directory: join(data, 'notify'), holds: 'the mails to be sent', log })
 }
 
 class MailNotify implements Notify {

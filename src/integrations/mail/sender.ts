@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import type { Clock } from '../../base/clock.js'
 import type { Logger } from '../../base/log.js'
-import type { Clock } from '../../storage/clock.js'
 import { MailError, type Mailer } from './mail.js'
 import type { MailQueue, QueuedMail } from './mail-queue.js'
 import { isDue, retryDelay } from './schedule.js'

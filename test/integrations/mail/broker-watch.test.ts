@@ -6,7 +6,8 @@ it('a clock that is put right neither makes a broker missing nor hides one that 
   let shift = 0
   let isThere = false
   const timers = new TestClock()
-  const clock = { now: () => timers.now() + shift, after: timers.after.bind(timers) }
+  const after = timers.after.bind(timers)
+  const clock = { now: () => timers.now() + shift, monotonic: timers.monotonic, after }
   const told: string[] = []
   const watch = new BrokerWatch({ isConnected: () => isThere, onEvent: (_, { text }) => told.push(text), clock })
   timers.pass(10_000)

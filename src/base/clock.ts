@@ -1,18 +1,21 @@
-/** The time, and what happens later. */
+/** Time and timers. */
 export interface Clock {
   /** Milliseconds since 1970. */
   now(): number
+  /** Milliseconds since any moment, never going back: the time of day may be set. */
+  monotonic(): number
   /**
-   * Calls `run` in some milliseconds, at the earliest.
+   * Calls `run` once, after `milliseconds`. The timer does not keep the process alive.
    *
-   * @returns what takes that back
+   * @returns a function that cancels it
    */
   after(milliseconds: number, run: () => void): () => void
 }
 
-/** The clock of the machine; what waits does not keep the process. */
+/** The machine's clock. */
 export const systemClock: Clock = {
   now: Date.now,
+  monotonic: () => performance.now(),
   after: (milliseconds, run) => {
     const timer = setTimeout(run, milliseconds).unref()
     return () => clearTimeout(timer)
