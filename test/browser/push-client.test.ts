@@ -101,7 +101,7 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     const listening = await listen(gateway, { patience: 2500 })
     await listening.open(proxy.transport)
     const before = gateway.proxy.requests.length
-    const end = Date.now() + 4000
+    const end = Date.now() + 1500
     let cuts = 0
     let published = 0
     const cutting = setInterval(() => {
@@ -111,7 +111,7 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     }, 150)
     while (Date.now() < end) {
       await gateway.publish('news/eu', String(++published))
-      if (published === 100) await gateway.restart()
+      if (published === 30) await gateway.restart()
     }
     clearInterval(cutting)
     await gateway.publish('news/eu', String(++published))
@@ -120,8 +120,8 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     expect(payloads).toEqual(numbers(published))
     expect(gaps).toEqual([])
     // It was really cut off, and came back.
-    expect(cuts).toBeGreaterThan(5)
-    expect(gateway.proxy.requests.length - before).toBeGreaterThan(3)
+    expect(cuts).toBeGreaterThan(2)
+    expect(gateway.proxy.requests.length - before).toBeGreaterThan(2)
   })
 
   it('remembers in the tab what works, and begins with it on the next page', async () => {

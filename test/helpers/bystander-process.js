@@ -82,17 +82,22 @@ if (mqttPort) {
 
 const agent = new Agent({ keepAlive: true, maxSockets: 64 })
 closers.push(() => agent.destroy())
-function ask(kind, path, { method = 'GET', body, onBody } = {}) {
+function ask(kind, path, { method = 'GET', body, onBody } = {}, onResponse = () => {}) {
   const asked = request(
     new URL(path, httpUrl),
     { agent: onBody ? false : agent, localAddress: httpAddress, headers, method },
     response => {
       if (response.statusCode >= 300) kinds[kind].errors.push(`${method} ${path}: ${response.statusCode}`)
+      onResponse(response)
       if (onBody) onBody(response)
       else response.resume()
     },
   )
-  asked.on('error', error => kinds[kind].errors.push(`${method} ${path}: ${error}`))
+  asked.on('error', error => {
+    // An idle connection that the gateway closed at this moment: RFC 9112 §9.3.1 lets clients ask again.
+    if (asked.reusedSocket && error.code === 'ECONNRESET') ask(kind, path, { method, body, onBody }, onResponse)
+    else kinds[kind].errors.push(`${method} ${path}: ${error}`)
+  })
   asked.end(body)
   return asked
 }
@@ -101,7 +106,7 @@ if (httpUrl) {
   kinds.http.isUsed = true
   starts.push(async () => () => {
     const id = kinds.http.begin()
-    ask('http', '/healthz').on('response', response => {
+    ask('http', '/healthz', {}, response => {
       if (response.statusCode === 200) response.on('end', () => kinds.http.end(id))
     })
   })
