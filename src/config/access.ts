@@ -197,3 +197,13 @@ export function letsAnonymousIn(config: { anonymous: boolean; access?: AccessCon
   if (config.access === undefined || config.anonymous) return true
   return (config.access.rules ?? []).some(({ to }) => to === 'anonymous')
 }
+
+/** The kinds of credentials accepted by `access` that browsers add to requests of any page by themselves. */
+export function addedByBrowsers(access: AccessConfig | undefined): ('cookies' | 'certificates')[] {
+  const takesCookies =
+    access?.jwt?.cookie !== undefined || access?.webhook?.headers.some(name => name.toLowerCase() === 'cookie')
+  return [
+    ...(takesCookies ? (['cookies'] as const) : []),
+    ...(access?.clientCertificates === undefined ? [] : (['certificates'] as const)),
+  ]
+}

@@ -2,7 +2,7 @@ import { relative, resolve } from 'node:path'
 import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
 import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
-import { checkNotify } from './notify.js'
+import { ruleName } from './notify.js'
 import { listOwnFiles, ownFilesInside } from './private-files.js'
 import type { Problem } from './problems.js'
 import { pushOf } from './push.js'
@@ -10,14 +10,14 @@ import { readingProblem } from './reading.js'
 import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
 
 /*
- * What one option cannot know about another. Each check returns what it finds; none of them looks at another's result.
+ * Checks of several options together. Each check returns the problems that it finds; none depends on another's result.
  */
 
 /**
- * All problems of a configuration that the schema has no objection to.
+ * Returns all problems of a configuration that the schema accepts.
  *
- * @param file the configuration file, where there is one
- * @param cwd where relative paths begin
+ * @param file the configuration file, if there is one
+ * @param cwd the directory that relative paths start from
  */
 export function checkConfig(config: Config, file: string | undefined, cwd: string): Problem[] {
   return [
@@ -29,7 +29,7 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
     ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream, cwd)),
     ...checkOwnPort(config),
     ...checkAccess(config, cwd),
-    ...checkNotify({ notify: config.notify, pushed: pushOf(config) !== undefined }, cwd),
+    ...checkNotify(config, cwd),
   ]
 }
 
@@ -202,4 +202,21 @@ function isSelf(url: string, own: Listener): boolean {
   if (address.port !== own.port) return false
   const local = isLoopback(address.host) || isAny(address.host)
   return own.hosts.some(host => host === address.host || (local && (isLoopback(host) || isAny(host))))
+}
+
+function checkNotify(config: Config, cwd: string): Problem[] {
+  const { notify } = config
+  if (notify === undefined) return []
+  const problems: Problem[] = []
+  if (pushOf(config) === undefined) {
+    const message = 'needs push: what mails are about comes from there'
+    problems.push({ path: ['notify'], message, reads: ['push', 'broker'] })
+  }
+  problems.push(...checkFiles(['notify', 'mail', 'smtp'], notify.mail.smtp ?? {}, ['ca'], cwd))
+  const names = notify.rules.map(ruleName)
+  for (const [index, name] of names.entries()) {
+    if (names.indexOf(name) === index) continue
+    problems.push({ path: ['notify', 'rules', index, 'name'], message: 'is the name of an earlier rule, too' })
+  }
+  return problems
 }

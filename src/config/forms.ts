@@ -2,23 +2,22 @@ import { isIP } from 'node:net'
 import proxyAddr from 'proxy-addr'
 
 /*
- * The forms of single values that are more than a regular expression: broker URLs, origins, address ranges.
- * Pure text in, a verdict out; what the verdict means is written at the option in schema.ts.
+ * Parsers and validators of single values: broker URLs, origins, host names, address ranges.
  */
 
-/** Where a broker URL leads. */
+/** The address in a broker URL. */
 export interface BrokerAddress {
   readonly protocol: 'mqtt' | 'mqtts' | 'unix'
-  /** A name or an address without brackets; the file of a Unix socket. */
+  /** A name or an address without brackets; the path of a Unix socket. */
   readonly host: string
   /** 1883 (mqtt) or 8883 (mqtts) where the URL names none; 0 for a Unix socket. */
   readonly port: number
 }
 
 /**
- * Takes a broker URL apart: `mqtt://host:port`, `mqtts://host:port`, `unix:/path/to/socket`.
+ * Parses a broker URL: `mqtt://host:port`, `mqtts://host:port`, `unix:/path/to/socket`.
  *
- * @returns `undefined` for anything else, also for a URL with a path, a query or a password
+ * @returns `undefined` for anything else, also for a URL with a path, query or password
  */
 export function parseBrokerUrl(url: string): BrokerAddress | undefined {
   if (/^unix:./.test(url)) return { protocol: 'unix', host: url.slice('unix:'.length), port: 0 }
@@ -37,40 +36,40 @@ export function parseBrokerUrl(url: string): BrokerAddress | undefined {
 const originForm =
   /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:\*\.)?([\p{L}\p{N}_-][\p{L}\p{N}_.-]*(?::\d+)?|\[[0-9a-f:.]+\](?::\d+)?)$/iu
 
-/** Whether `text` is one of the forms of `origins`. */
-/** Whether it is a host name or an address without a port, or `*.` and a host name. */
+/** Whether `text` is a host name or an address without a port, `*.` and a host name, or `*`. */
 export function isHostName(text: string): boolean {
   if (text === '*' || isIP(text) !== 0) return true
   return /^(?:\*\.)?[^\s/\\?#@:*[\]]+$/.test(text) && URL.canParse(`http://${text.replace('*.', '')}`)
 }
 
+/** Whether `text` is a valid entry of `origins`. */
 export function isOriginPattern(text: string): boolean {
   if (text === 'same-origin' || text === 'null' || text === '*') return true
-  const expression = /^\/(.+)\/$/.exec(text)?.[1]
+  const expression = expressionOf(text)
   if (expression !== undefined) return regexProblem(expression) === undefined
   const authority = originForm.exec(text)?.[1]
   return authority !== undefined && URL.canParse(`http://${authority}`)
 }
 
-/** The expression of a text `/…/`; `undefined` for any other text. */
+/** The regular expression in `/…/`; `undefined` for any other text. */
 export function expressionOf(text: string): string | undefined {
   return /^\/(.+)\/$/s.exec(text)?.[1]
 }
 
-/** Whether `text` is one of the forms of a tunnel's `hosts`. */
+/** Whether `text` is a valid entry of a tunnel's `hosts`. */
 export function isHostPattern(text: string): boolean {
   const expression = expressionOf(text)
   if (expression !== undefined) return regexProblem(expression) === undefined
   return /^(?:\*\.)?(?:[\p{L}\p{N}_-][\p{L}\p{N}_.-]*|\[[0-9a-f:.]+\])$/iu.test(text)
 }
 
-/** Whether `text` is one of the forms of `deny`. */
+/** Whether `text` is a valid entry of `deny`. */
 export function isDeniedPath(text: string): boolean {
   const expression = expressionOf(text)
   return expression === undefined || regexProblem(expression) === undefined
 }
 
-/** What is wrong with a regular expression (compiled with the `u` flag, as mqway does everywhere), if anything is. */
+/** The error of an invalid regular expression, which is compiled with the flag `u`; `undefined` for a valid one. */
 export function regexProblem(source: string): string | undefined {
   try {
     new RegExp(source, 'u')
@@ -88,4 +87,14 @@ export function isAddressRange(text: string): boolean {
   } catch {
     return false
   }
+}
+
+/** An origin that no list names, and the opaque origin (RFC 6454 §4). */
+const [unlisted, opaque] = ['https://not-listed.invalid', 'null']
+
+/** Whether an entry of `origins` allows only certain sites. */
+export function isOfNamedSites(entry: string): boolean {
+  if (entry === '*' || entry === opaque) return false
+  const pattern = expressionOf(entry)
+  return pattern === undefined || ![unlisted, opaque].some(origin => new RegExp(pattern, 'u').test(origin))
 }

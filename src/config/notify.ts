@@ -1,13 +1,10 @@
-import { resolve } from 'node:path'
 import { z } from 'zod'
-import type { Problem } from './problems.js'
-import { readingProblem } from './reading.js'
 import { parseTemplate, templateNames } from './templates.js'
 import { duration } from './units.js'
 import { file, secret, topicFilter, wholeNumber } from './values.js'
 
 /*
- * The part of the table of options that says of what a mail is sent, and how.
+ * The options of `notify:`: the alerts that are sent as mails, and the mail server.
  */
 
 const noControls = /^\P{Cc}*$/u
@@ -150,26 +147,4 @@ export function parseSmtpUrl(text: string): SmtpAddress | undefined {
     port: port === '' ? (secure ? 465 : 587) : Number(port),
     secure,
   }
-}
-
-/** What one option of `notify:` cannot know about another. */
-export function checkNotify(config: { notify?: NotifyConfig | undefined; pushed: boolean }, cwd: string): Problem[] {
-  const { notify: section, pushed } = config
-  if (section === undefined) return []
-  const ca = section.mail.smtp?.ca
-  const names = section.rules.map(ruleName)
-  const reading = ca === undefined ? undefined : readingProblem(resolve(cwd, ca), 'file')
-  return [
-    ...(pushed
-      ? []
-      : [
-          { path: ['notify'], message: 'needs push: what mails are about comes from there', reads: ['push', 'broker'] },
-        ]),
-    ...(reading === undefined ? [] : [{ path: ['notify', 'mail', 'smtp', 'ca'], message: reading }]),
-    ...names.flatMap((name, index) =>
-      names.indexOf(name) === index
-        ? []
-        : [{ path: ['notify', 'rules', index, 'name'], message: 'is the name of an earlier rule, too' }],
-    ),
-  ]
 }

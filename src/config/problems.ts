@@ -2,8 +2,7 @@ import type { z } from 'zod'
 import { describeBounds } from '../base/schema-issues.js'
 import { suggestion } from '../base/suggestion.js'
 import { displayPath, nearestOption, optionPath, secretOptions } from './options.js'
-import { redacted } from './schema.js'
-import { withoutQueryValues } from './values.js'
+import { redacted, withoutQueryValues } from './values.js'
 
 /** Everything that is wrong with a configuration, at once. */
 export class ConfigError extends Error {

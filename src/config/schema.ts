@@ -15,11 +15,9 @@ import { pushSection } from './push.js'
 import { duration, fileMode, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
 
-export { redacted } from './values.js'
-
 /*
- * ONE table of every option: its name, its form, its unit, its default, and the sentence that `mqway check`, the README
- * and an editor show for it. Types, errors and `mqway.schema.json` all come from here.
+ * The one table of all options: name, type, unit, default and description. Types, errors, `docs/configuration.md` and
+ * `mqway.schema.json` come from here.
  */
 
 const hostName = z.string().min(1)
@@ -465,4 +463,12 @@ export type LimitsConfig = Config['limits']
 /** The broker at a URL that was given alone: every other option has its default. */
 export function upstreamAt(url: string): UpstreamConfig {
   return upstream.parse({ url })
+}
+
+/** Default of `mqtt.maxRetainedBytes`, in bytes: on disk, and in memory, where retained messages share the heap. */
+const maxRetainedBytes = { disk: 256 * 1024 ** 2, memory: 128 * 1024 ** 2 }
+
+/** Bytes of retained messages that the embedded broker keeps: `mqtt.maxRetainedBytes`, or its default. */
+export function retainedBytesOf({ mqtt, data }: Pick<Config, 'mqtt' | 'data'>): number {
+  return mqtt.maxRetainedBytes ?? (data === 'none' ? maxRetainedBytes.memory : maxRetainedBytes.disk)
 }

@@ -1,42 +1,44 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { filtersOverlap } from '../topics/match.js'
-import { isWebUrl, letsAnonymousIn } from './access.js'
-import { addedByBrowsers, isOfNamedSites } from './browser-credentials.js'
+import { addedByBrowsers, isWebUrl, letsAnonymousIn } from './access.js'
+import { isOfNamedSites } from './forms.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
-import { notifyWarnings } from './notify-warnings.js'
+import { parseSmtpUrl } from './notify.js'
 import { displayPath } from './options.js'
 import { pushOf } from './push.js'
 import type { BrokerConfig, Config } from './schema.js'
 
-/** What the warnings are about. */
+/** A configuration, for warnings. */
 export interface WarnedConfig {
   readonly config: Config
-  /** The configuration file, where there is one. */
+  /** The configuration file, if there is one. */
   readonly file: string | undefined
 }
 
 /** The permission bits of a file; `undefined` where there is no such file. */
 export type FileMode = (file: string) => number | undefined
 
-/** Reads permission bits; relative names begin at `cwd`. */
+/** Reads permission bits; relative paths start from `cwd`. */
 export function fileModes(cwd: string): FileMode {
   return file => statSync(resolve(cwd, file), { throwIfNoEntry: false })?.mode
 }
 
-/** What is allowed and risky, one line each: the option, and what somebody could do, or what will not work. */
+/** Warnings of what is allowed but risky, or will not work; one line each, which begins with the option. */
 export function riskWarnings(warned: WarnedConfig, modeOf: FileMode): string[] {
   return [...startWarnings(warned, modeOf), ...missingTopics(warned.config)]
 }
 
-/** Those of each start: without the features that a list of push.topics leaves out, in front of a broker whose topics are listed on purpose. */
+/** The warnings of each start: those of features that `push.topics` leaves out are only for `mqway check`, as the list may be on purpose. */
 export function startWarnings({ config, file }: WarnedConfig, modeOf: FileMode): string[] {
   const open = publicListeners(config)
   return [
     ...anonymousWarnings(config, open),
     ...plainTextWarnings(config, open),
     ...originWarnings(config),
-    ...notifyWarnings(config, modeOf),
+    ...unencryptedMailWarnings(config),
+    ...sendmailWarnings(config, modeOf),
+    ...unmatchedRuleWarnings(config),
     ...jsonpWarnings(config),
     ...certificateWarnings(config, open),
     ...readableSecrets(config, file, modeOf),
@@ -61,7 +63,7 @@ function anonymousWarnings(config: Config, open: readonly Listener[]): string[] 
   ]
 }
 
-/** Passwords, cookies and tokens that everybody on the way can read. */
+/** Passwords, cookies and tokens that go unencrypted over a network. */
 function plainTextWarnings(config: Config, open: readonly Listener[]): string[] {
   const { access } = config
   if (access === undefined) return []
@@ -83,7 +85,7 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
   ]
 }
 
-/** A browser adds cookies and certificates to what any page makes it send: where no page is kept out, they prove nothing. */
+/** Origins that let any page use the cookies and certificates that browsers add by themselves (cross-site WebSocket hijacking). */
 function originWarnings(config: Config): string[] {
   const { tunnels, push } = config
   const added = addedByBrowsers(config.access)
@@ -102,7 +104,7 @@ function originWarnings(config: Config): string[] {
   )
 }
 
-/** A script of any page can call it, from wherever its browser gets through: also from inside a network. */
+/** A script of any page can read JSONP, also from inside the network of its visitor. */
 function jsonpWarnings(config: Config): string[] {
   const { push } = config
   if (push === 'off' || !push.jsonp) return []
@@ -110,12 +112,12 @@ function jsonpWarnings(config: Config): string[] {
   return isOpen ? ['push.jsonp: pages of any site can read what those may read who are not known'] : []
 }
 
-/** Topics of single connections, whose clients would wait in silence for what push does not get. */
+/** Topics of single connections that push does not read: their clients would never get a message. */
 function missingTopics(config: Config): string[] {
   const push = pushOf(config)
   if (push === undefined) return []
   const lacks = (topic: string): boolean => !push.topics.some(filter => filtersOverlap(filter, topic))
-  // A filter that matches the topic of a connection that nobody has matches those of all.
+  // `?` stands for any connection's id.
   const rrr = [
     ...(lacks('push/?') ? ['push/+'] : []),
     ...(lacks('httpserver/websocket/?/topic') ? ['httpserver/websocket/#'] : []),
@@ -171,7 +173,7 @@ function secretFiles(config: Config, file: string | undefined): [option: string,
   ]
 }
 
-/** The secrets that the configuration file itself holds. */
+/** The options with secrets in the configuration file itself. */
 function secretsInside({ access, broker, tunnels, notify, push }: Config): string[] {
   const hasPassword = (candidate: BrokerConfig | undefined) =>
     typeof candidate === 'object' && candidate.password !== undefined
@@ -184,4 +186,34 @@ function secretsInside({ access, broker, tunnels, notify, push }: Config): strin
     ...(access?.webhook?.secret === undefined ? [] : ['access.webhook.secret']),
     ...(access?.webhook?.url.includes('?') ? ['access.webhook.url'] : []),
   ]
+}
+
+/** The permission bits of an executable file. */
+const executable = 0o111
+
+/** Mails, or the password for them, that go unencrypted to another machine. */
+function unencryptedMailWarnings({ notify }: Config): string[] {
+  const { smtp } = notify?.mail ?? {}
+  const address = smtp && parseSmtpUrl(smtp.url)
+  if (!smtp || !address || address.secure || smtp.startTLS === 'required' || isLoopback(address.host)) return []
+  const what = smtp.password === undefined ? 'mails' : 'mails, and the password for them,'
+  return [`notify.mail.smtp.startTLS: ${what} may go unencrypted to ${address.host}; use required`]
+}
+
+function sendmailWarnings({ notify }: Config, modeOf: FileMode): string[] {
+  const program = notify?.mail.sendmail
+  if (program === undefined || ((modeOf(program) ?? 0) & executable) !== 0) return []
+  return [`notify.mail.sendmail: there is no program ${program}; no mail goes until there is`]
+}
+
+/** Rules about topics that push does not read. */
+function unmatchedRuleWarnings(config: Config): string[] {
+  const topics = pushOf(config)?.topics ?? []
+  return (config.notify?.rules ?? []).flatMap((rule, index) =>
+    rule.topics.flatMap((filter, at) => {
+      if (topics.some(pushed => filtersOverlap(pushed, filter))) return []
+      const option = displayPath(['notify', 'rules', index, 'topics', at])
+      return [`${option}: no mail ever comes of ${filter}, as push.topics (${topics.join(', ')}) has none of it`]
+    }),
+  )
 }

@@ -1,8 +1,8 @@
 import { stringify } from 'yaml'
 import { z } from 'zod'
 import { optionPath, secretOptions } from './options.js'
-import { type Config, configSchema, redacted } from './schema.js'
-import { withoutQueryValues } from './values.js'
+import { type Config, configSchema } from './schema.js'
+import { redacted, withoutQueryValues } from './values.js'
 
 /**
  * The configuration as a person would write it: YAML with `30s` and `64KiB`, every default spelled out.

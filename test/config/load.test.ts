@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
 import { pushOf } from '../../src/config/push.js'
-import { retainedBytesOf } from '../../src/config/retained-bytes.js'
+import { retainedBytesOf } from '../../src/config/schema.js'
 import { writeConfig } from '../../src/config/write.js'
 
 const root = mkdtempSync(join(tmpdir(), 'mqway-config-'))
