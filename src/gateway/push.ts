@@ -179,13 +179,13 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
     closers.push(() => receipts.close())
     if (options.notify) {
       const parts = { config: options.notify, hub, journal, data, cwd: options.cwd, log }
-      const mails = await openMails({ ...parts, isConnected: () => source.ready })
+      const mails = await openMails({ ...parts, isConnected: () => source.connected })
       closers.push(() => mails.close())
       metrics.watchMails(() => mails.figures)
     }
     metrics.watchPush(() => ({
       ...hub.counters,
-      connected: source.ready,
+      connected: source.connected,
       journalEvents: journal.size,
       newest: journal.head,
       listeners: presence.size,

@@ -10,43 +10,43 @@ import { requirePublishable } from '../mqtt/publishable.js'
 import { topicPredicate } from '../topics/match.js'
 import { JournalWriter } from './journal-writer.js'
 import { PublishQuota } from './publish-quota.js'
-import { type PublishOptions, usualPublishTime } from './publisher.js'
+import { defaultPublishTimeout, type PublishOptions } from './publisher.js'
 import type { RememberedSubscriptions } from './remembered-subscriptions.js'
 import { isDigestOf, readDigests } from './retained-digests.js'
 import type { Source } from './source.js'
 
-/** What a source needs. */
+/** Broker, journal and time limits of a source. */
 export interface EmbeddedSourceOptions {
   readonly broker: Pick<EmbeddedBroker, 'attach' | 'publish' | 'retained'>
   readonly journal: Journal
-  /** Valid topic filters: which messages are appended. */
+  /** Valid topic filters of the messages that are appended. */
   readonly topics: readonly string[]
-  /** Notes over a restart that the journal has all that was acknowledged. */
+  /** Stores that the journal has every acknowledged message. */
   readonly remembered: RememberedSubscriptions
   /** The largest MQTT packet that the broker takes, in bytes. */
   readonly packetSize?: number | undefined
-  /** For how long acknowledgements wait for a journal that takes nothing, in milliseconds. Default: 5000. */
-  readonly patience?: number | undefined
-  /** How long a publish may take until it is in the journal, in milliseconds. Default: `usualPublishTime`. */
+  /** How long acknowledgements wait for a journal that accepts nothing, in milliseconds. Default: 5000. */
+  readonly ackTimeout?: number | undefined
+  /** Time limit from a publish to its event in the journal, in milliseconds. Default: `defaultPublishTimeout`. */
   readonly publishTimeout?: number | undefined
   readonly log: Logger
 }
 
 /** Publishes in progress at once, and their bytes. */
 const quota = { maxCount: 10_000, maxBytes: 64 * 1024 ** 2 }
-const defaultPatience = 5000
-/** Topics whose retained message changed while the broker's retained messages are compared with the journal's. */
+const defaultAckTimeout = 5000
+/** Topics remembered as changed during a comparison of retained messages. */
 const maxChanged = 100_000
 /** How long `close` waits for publishes in progress, in milliseconds. */
-const lastPatience = 1000
+const closeTimeout = 1000
 
 type OnAppended = (event: Event | undefined) => void
 
 /**
- * Appends the messages of the built-in broker to the journal, inside the process, and publishes there.
+ * Appends the messages of the built-in broker to the journal, inside the process, and publishes at the broker.
  *
- * Acknowledgements wait until the journal has their messages. A journal that takes nothing holds them back for `patience`; from then on,
- * messages are acknowledged at once, and a gap is appended where some of them did not fit into the queue before the journal.
+ * Acknowledgements wait until the journal has their messages. While it accepts nothing, they wait for `ackTimeout`; then messages are
+ * acknowledged at once, and a gap marker follows where the journal's queue had no room for one.
  */
 export async function openEmbeddedSource(options: EmbeddedSourceOptions): Promise<Source> {
   const source = new EmbeddedSource(options)
@@ -59,29 +59,28 @@ class EmbeddedSource implements Source {
   readonly #matches: (topic: string) => boolean
   readonly #writer: JournalWriter
   readonly #quota = new PublishQuota(quota)
-  readonly #patience: number
+  readonly #ackTimeout: number
   readonly #sink: MessageSink
   #attached: ReturnType<EmbeddedBroker['attach']> | undefined
-  /** Acknowledgements that wait, in order. */
+  /** Waiting acknowledgements, in order. */
   readonly #held = new Set<() => void>()
   /**
-   * Whether acknowledgements wait for the journal. `lapsing`: they are about to wait no longer, and it is noted that the journal may lack
-   * messages.
+   * Whether acknowledgements wait for the journal. `releasing`: they will not, as soon as it is stored that the journal may lack messages.
    */
-  #state: 'holding' | 'lapsing' | 'lapsed' = 'holding'
-  #isPressed = false
-  /** Whether messages were dropped since the journal took the last one. */
+  #state: 'holding' | 'releasing' | 'released' = 'holding'
+  #isFull = false
+  /** Whether messages were dropped since the last append. */
   #hasDropped = false
-  /** Whether the note says that the journal may lack messages. */
-  #isNoted = false
-  /** When the journal took a message, or the first of those that wait came, in milliseconds. */
-  #progress = 0
+  /** Whether it is stored that the journal has all messages. */
+  #isRemembered = false
+  /** Time of the last append, or of the first waiting message, in milliseconds. */
+  #lastProgress = 0
   #timer: NodeJS.Timeout | undefined
-  /** Topics whose retained message changed since the comparison began; `undefined` where none runs. */
+  /** Topics whose retained message changed since the comparison began; `undefined` while none runs. */
   #changed: Set<string> | undefined
   readonly #pending = new Set<(error: GatewayError) => void>()
   readonly #onDrained: (() => void)[] = []
-  readonly #onRoom: (() => void)[] = []
+  readonly #onResume: (() => void)[] = []
   #forgetting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   /** Whether no more messages are appended. */
@@ -89,7 +88,7 @@ class EmbeddedSource implements Source {
 
   constructor(options: EmbeddedSourceOptions) {
     this.#options = options
-    this.#patience = options.patience ?? defaultPatience
+    this.#ackTimeout = options.ackTimeout ?? defaultAckTimeout
     this.#matches = topicPredicate(options.topics)
     const { journal, log } = options
     this.#writer = new JournalWriter({
@@ -101,7 +100,7 @@ class EmbeddedSource implements Source {
         for (const listener of this.#onDrained.splice(0)) listener()
       },
     })
-    const isFull = (): boolean => this.#isPressed && this.#state !== 'lapsed' && !this.#isClosed
+    const isFull = (): boolean => this.#isFull && this.#state !== 'released' && !this.#isClosed
     this.#sink = {
       get isFull() {
         return isFull()
@@ -113,32 +112,28 @@ class EmbeddedSource implements Source {
     }
   }
 
-  get ready(): boolean {
+  get connected(): boolean {
     return this.#closing === undefined
   }
 
-  get connected(): boolean {
-    return this.ready
-  }
-
   get failure(): string | undefined {
-    return this.ready ? undefined : 'the gateway is shutting down'
+    return this.connected ? undefined : 'the gateway is shutting down'
   }
 
-  /** Attaches to the broker, and appends what the broker retains and the journal does not have. */
+  /** Attaches to the broker, and appends its retained messages that the journal lacks. */
   async start(): Promise<void> {
     const { journal, remembered, broker } = this.#options
-    const isWhole = journal.head === 0 || (await remembered.load()) !== undefined
-    if (!isWhole) this.#writer.write(gapMarker, 'now', ignore)
+    const isComplete = journal.head === 0 || (await remembered.load()) !== undefined
+    if (!isComplete) this.#writer.write(gapMarker, 'now', ignore)
     this.#attached = broker.attach(this.#sink)
     await this.#compareRetained()
     this.#rememberWhenWritten()
   }
 
-  async publish(message: Message, { by, patience = 0 }: PublishOptions = {}): Promise<Event | undefined> {
-    const { broker, packetSize, publishTimeout = usualPublishTime } = this.#options
+  async publish(message: Message, { by, extraTimeout = 0 }: PublishOptions = {}): Promise<Event | undefined> {
+    const { broker, packetSize, publishTimeout = defaultPublishTimeout } = this.#options
     requirePublishable(message, packetSize)
-    if (!this.ready) throw new GatewayError('broker-away', { hint: 'the gateway is shutting down' })
+    if (!this.connected) throw new GatewayError('broker-away', { hint: 'the gateway is shutting down' })
     const isKept = this.#matches(message.topic)
     if (isKept && this.#writer.stuck) throw new GatewayError('journal-unavailable')
     const size = sizeOf(message)
@@ -153,12 +148,12 @@ class EmbeddedSource implements Source {
         () => {
           if (!isKept) resolve(undefined)
         },
-        cause => reject(new GatewayError('broker-away', { hint: 'it could not store the message', cause })),
+        cause => reject(new GatewayError('broker-away', { hint: 'it failed to store the message', cause })),
       )
     })
     const giveBack = (): void => this.#quota.giveBack(by, size)
     published.then(giveBack, giveBack)
-    return this.#inTime(published, publishTimeout + patience)
+    return this.#inTime(published, publishTimeout + extraTimeout)
   }
 
   close(): Promise<void> {
@@ -168,13 +163,13 @@ class EmbeddedSource implements Source {
 
   async #close(): Promise<void> {
     const { log } = this.#options
-    // What was published by now is appended, and whoever published it gets an answer.
-    const isDone = this.#bringLast().then(() => true)
-    const isWhole = await Promise.race([isDone, delay(this.#writer.stuck ? 0 : lastPatience, false, { ref: false })])
+    // Publishes in progress are appended and answered.
+    const flushed = this.#flush().then(() => true)
+    const isFlushed = await Promise.race([flushed, delay(this.#writer.stuck ? 0 : closeTimeout, false, { ref: false })])
     this.#isClosed = true
-    if (!isWhole) {
-      log.warn('the journal does not take the last messages')
-      await this.#lapse()
+    if (!isFlushed) {
+      log.warn('the journal did not accept the last messages')
+      await this.#releaseAll()
     }
     this.#release()
     this.#resume()
@@ -183,7 +178,7 @@ class EmbeddedSource implements Source {
     for (const fail of this.#pending) fail(new GatewayError('publish-timeout'))
   }
 
-  async #bringLast(): Promise<void> {
+  async #flush(): Promise<void> {
     await this.#attached?.idle()
     await this.#drained()
   }
@@ -191,13 +186,13 @@ class EmbeddedSource implements Source {
   /**
    * Appends a message in order.
    *
-   * @param onAppended called with the event, or without where the message was dropped; left out where nobody waits
-   * @returns resolves when the message may be acknowledged; `undefined` where nobody waits, or acknowledgements do not wait for the journal
+   * @param onAppended called with the event, or without it where the message was dropped; left out where nobody waits
+   * @returns resolves when the message may be acknowledged; `undefined` where it may at once
    */
   #append(message: Message, urgency: Urgency, onAppended?: OnAppended): Promise<void> | undefined {
     if (this.#isClosed) {
       onAppended?.(undefined)
-      // The next start is to know that this one is missing.
+      // The next start must know that this message is missing.
       return this.#forget()
     }
     if (message.retain) this.#noteChange(message.topic)
@@ -205,13 +200,13 @@ class EmbeddedSource implements Source {
   }
 
   #write(message: Message, urgency: Urgency, onAppended?: OnAppended): Promise<void> | undefined {
-    if (this.#state === 'lapsed' && (this.#hasDropped || this.#isPressed)) {
+    if (this.#state === 'released' && (this.#hasDropped || this.#isFull)) {
       this.#hasDropped = true
       onAppended?.(undefined)
       return undefined
     }
-    this.#watch()
-    if (!onAppended || this.#state === 'lapsed') {
+    this.#startTimer()
+    if (!onAppended || this.#state === 'released') {
       this.#writer.write(message, urgency, event => {
         this.#progressed()
         onAppended?.(event)
@@ -229,8 +224,8 @@ class EmbeddedSource implements Source {
   }
 
   #progressed(): void {
-    this.#progress = performance.now()
-    if (this.#state !== 'lapsed') return
+    this.#lastProgress = performance.now()
+    if (this.#state !== 'released') return
     this.#state = 'holding'
     const hasDropped = this.#hasDropped
     this.#hasDropped = false
@@ -239,43 +234,43 @@ class EmbeddedSource implements Source {
     if (hasDropped) void this.#compareRetained()
   }
 
-  /** Sees to it that a journal that takes nothing is noticed. */
-  #watch(): void {
-    if (this.#writer.drained) this.#progress = performance.now()
+  /** Starts the timer that notices a journal without progress. */
+  #startTimer(): void {
+    if (this.#writer.drained) this.#lastProgress = performance.now()
     if (this.#timer) return
-    this.#timer = setTimeout(() => this.#look(), this.#patience).unref()
+    this.#timer = setTimeout(() => this.#onTimer(), this.#ackTimeout).unref()
   }
 
-  #look(): void {
+  #onTimer(): void {
     this.#timer = undefined
     if (this.#writer.drained || this.#state !== 'holding') return
-    const left = this.#progress + this.#patience - performance.now()
-    if (left <= 0) void this.#lapse()
-    else this.#timer = setTimeout(() => this.#look(), left).unref()
+    const left = this.#lastProgress + this.#ackTimeout - performance.now()
+    if (left <= 0) void this.#releaseAll()
+    else this.#timer = setTimeout(() => this.#onTimer(), left).unref()
   }
 
-  /** Holds acknowledgements back no longer; not before it is noted, for the next start, that messages may be missing. */
-  async #lapse(): Promise<void> {
+  /** Stops holding acknowledgements back, after storing for the next start that messages may be missing. */
+  async #releaseAll(): Promise<void> {
     if (this.#state !== 'holding') return
-    this.#state = 'lapsing'
+    this.#state = 'releasing'
     this.#options.log.warn(
-      'messages are acknowledged that are not in the journal; where that loses any, subscribers are told of a gap',
+      'the journal accepts nothing: acknowledging messages without it; subscribers get a gap marker for lost ones',
     )
     await this.#forget()
-    this.#state = 'lapsed'
+    this.#state = 'released'
     this.#release()
     if (this.#writer.drained) this.#progressed()
     this.#resume()
   }
 
-  /** Notes that the journal may lack messages. */
+  /** Stores that the journal may lack messages. */
   #forget(): Promise<void> {
-    this.#isNoted = false
+    this.#isRemembered = false
     const { remembered, log } = this.#options
     this.#forgetting ??= remembered
       .forget()
       .catch(error => {
-        log.error({ err: error }, 'that messages may be missing cannot be written down; a restart would not tell of it')
+        log.error({ err: error }, 'failed to store that messages may be missing; a restart would not report a gap')
       })
       .finally(() => {
         if (!this.#isClosed) this.#forgetting = undefined
@@ -295,36 +290,36 @@ class EmbeddedSource implements Source {
   }
 
   async #remember(): Promise<void> {
-    if (this.#isNoted || this.#isClosed) return
-    this.#isNoted = true
+    if (this.#isRemembered || this.#isClosed) return
+    this.#isRemembered = true
     const { remembered, topics, log } = this.#options
     await remembered.save({ clientId: '', dialect: 'embedded', topics }).catch(error => {
-      log.warn({ err: error }, 'push’s state cannot be written down; subscribers are told of a gap after a restart')
+      log.warn({ err: error }, 'failed to store the state of push; subscribers get a gap marker after a restart')
     })
   }
 
-  /** Appends the retained messages of the broker that the journal does not have: those of an earlier configuration, or after a gap. */
+  /** Appends the broker's retained messages that the journal lacks: of an earlier configuration, or after a gap. */
   async #compareRetained(): Promise<void> {
     const { broker, journal, topics, log } = this.#options
     const changed = new Set<string>()
     this.#changed = changed
     try {
       const known = await readDigests(journal, topics).catch(error => {
-        log.warn({ err: error }, 'the journal cannot tell what is retained; all of it becomes events once more')
+        log.warn({ err: error }, 'failed to read retained messages from the journal; all of them become events again')
         return new Map<string, string>()
       })
       for await (const messages of broker.retained(topics)) {
         for (const message of messages) {
-          if (!this.ready || changed.size >= maxChanged) return
+          if (!this.connected || changed.size >= maxChanged) return
           const { topic, payload } = message
           if (changed.has(topic) || !this.#matches(topic) || isDigestOf(known.get(topic), payload)) continue
-          // Not `#append`, which would take it for a change.
+          // Not `#append`, which would count it as a change.
           this.#write(message, 'now')
         }
-        await this.#room()
+        await this.#untilRoom()
       }
     } catch (error) {
-      log.warn({ err: error }, 'push cannot compare what the broker retains; newcomers may get a state that has passed')
+      log.warn({ err: error }, 'failed to compare retained messages; new subscribers may get outdated ones')
     } finally {
       if (this.#changed === changed) this.#changed = undefined
     }
@@ -339,23 +334,23 @@ class EmbeddedSource implements Source {
     return new Promise(resolve => this.#onDrained.push(resolve))
   }
 
-  /** Resolves when messages need not wait for the journal any more. */
-  #room(): Promise<void> {
+  /** Resolves when the journal's queue has room. */
+  #untilRoom(): Promise<void> {
     if (!this.#sink.isFull) return Promise.resolve()
-    return new Promise(resolve => this.#onRoom.push(resolve))
+    return new Promise(resolve => this.#onResume.push(resolve))
   }
 
   #onPressure(isHigh: boolean): void {
-    this.#isPressed = isHigh
+    this.#isFull = isHigh
     if (!isHigh) this.#resume()
   }
 
   #resume(): void {
     this.#attached?.resume()
-    for (const listener of this.#onRoom.splice(0)) listener()
+    for (const listener of this.#onResume.splice(0)) listener()
   }
 
-  /** @throws {Ending} rejects with `publish-timeout` when the time is over */
+  /** @throws {GatewayError} rejects with `publish-timeout` after `time` milliseconds */
   #inTime<T>(promise: Promise<T>, time: number): Promise<T> {
     return new Promise((resolve, reject) => {
       const settle = (): void => {

@@ -4,24 +4,24 @@ import type { Event } from '../journal/event.js'
 import { type Journal, JournalRefusal, sizeOf, type Urgency } from '../journal/journal.js'
 import type { Message } from '../mqtt/message.js'
 
-/** How much may be on its way to the journal before reading stops, and when it goes on. */
-const [mostCount, mostBytes] = [4096, 4 * 1024 ** 2]
-/** How long to wait before what the journal refused is tried again, at first and at most; in milliseconds. */
-const [firstDelay, longestDelay] = [50, 5000]
+/** Queued messages, and bytes, above which `onPressure(true)` is called; it ends at half of them. */
+const [maxCount, maxBytes] = [4096, 4 * 1024 ** 2]
+/** Delay before a refused message is retried, at first and at most, in milliseconds. */
+const [firstDelay, maxDelay] = [50, 5000]
 
-/** What a scribe needs. */
+/** Journal and callbacks of a writer. */
 export interface JournalWriterOptions {
   readonly journal: Pick<Journal, 'append'>
   readonly log: Logger
-  /** What one message counts at most towards what is enough, in bytes: where large ones come one at a time. */
+  /** Bytes that one message counts at most towards the queue's bound: where large ones come one at a time. */
   readonly maxMessageWeight?: number
-  /** Called when there is enough on its way to the journal, and when there is room again. */
+  /** Called when the queue is full, and when it has room again. */
   readonly onPressure: (isHigh: boolean) => void
-  /** Called when nothing is on its way any more. */
+  /** Called when the queue is empty. */
   readonly onDrained: () => void
 }
 
-/** A message on its way to the journal. There is one for each, so that it has no functions of its own. */
+/** A queued message. One object for each, without functions of its own. */
 interface Entry {
   readonly message: Message
   readonly size: number
@@ -31,24 +31,23 @@ interface Entry {
   event: Event | undefined
 }
 
-/** Something to be done when the messages before it are in the journal. */
+/** A callback after the messages before it. */
 interface Task {
   readonly run: () => void
 }
 
 /**
- * Has messages written to the journal, in the order in which they come, many at a time; and those that it refuses again,
- * until it takes them. Only `close` gives up.
+ * Appends messages to the journal in order, many at a time, and retries refused ones until `close`.
  */
 export class JournalWriter {
   readonly #options: JournalWriterOptions
-  /** In order; from the first that is not written on. */
+  /** In order, from the first unwritten one on. */
   #entries: (Entry | Task)[] = []
-  /** Messages among them, and their bytes. */
-  #underWay = 0
+  /** Messages among the entries, and their bytes. */
+  #unwritten = 0
   #bytes = 0
   #writing = 0
-  #pressed = false
+  #isFull = false
   #recovering = false
   #finishing = false
   readonly #closing = new AbortController()
@@ -57,35 +56,35 @@ export class JournalWriter {
     this.#options = options
   }
 
-  /** Whether the journal takes nothing just now. */
+  /** Whether the journal refuses messages at present. */
   get stuck(): boolean {
     return this.#recovering
   }
 
-  /** Whether nothing is on its way to the journal. */
+  /** Whether the queue is empty. */
   get drained(): boolean {
-    return this.#underWay === 0
+    return this.#unwritten === 0
   }
 
-  /** @param onWritten called when the message and all before it are written; not after `close` */
+  /** @param onWritten called when this and all earlier messages are written; not after `close` */
   write(message: Message, urgency: Urgency, onWritten: (event: Event) => void): void {
     const size = Math.min(sizeOf(message), this.#options.maxMessageWeight ?? Number.POSITIVE_INFINITY)
     const entry: Entry = { message, size, onWritten, isRefused: true, event: undefined }
     this.#entries.push(entry)
-    this.#underWay++
+    this.#unwritten++
     this.#bytes += entry.size
-    // Behind what was refused, so that the order stays.
+    // Behind the refused messages, to keep the order.
     if (!this.#recovering) this.#append(entry, urgency)
-    this.#weigh()
+    this.#updatePressure()
   }
 
-  /** @param then called when all that came before is written; not after `close` */
+  /** @param then called when all earlier messages are written; not after `close` */
   whenWritten(then: () => void): void {
     this.#entries.push({ run: then })
     if (this.#entries.length === 1) this.#finish()
   }
 
-  /** Gives up on what the journal has not taken. */
+  /** Drops the unwritten messages. */
   close(): void {
     this.#closing.abort()
   }
@@ -107,7 +106,7 @@ export class JournalWriter {
     )
   }
 
-  /** A whole batch of the journal is written at once, and each message of it comes with a microtask of its own. */
+  /** The journal writes batches, and each message of one settles in a microtask of its own. */
   #finishSoon(): void {
     if (this.#finishing) return
     this.#finishing = true
@@ -117,7 +116,7 @@ export class JournalWriter {
     })
   }
 
-  /** Tells of what is written, up to the first that is not. */
+  /** Completes the written entries, up to the first unwritten one. */
   #finish(): void {
     let count = 0
     for (const entry of this.#entries) {
@@ -127,47 +126,48 @@ export class JournalWriter {
     }
     for (const entry of this.#entries.splice(0, count)) {
       if ('run' in entry) entry.run()
-      else this.#told(entry)
+      else this.#complete(entry)
     }
-    this.#weigh()
+    this.#updatePressure()
   }
 
-  #told({ event, size, onWritten }: Entry): void {
+  #complete({ event, size, onWritten }: Entry): void {
     if (!event) return
-    this.#underWay--
+    this.#unwritten--
     this.#bytes -= size
     onWritten(event)
-    if (this.#underWay === 0) this.#options.onDrained()
+    if (this.#unwritten === 0) this.#options.onDrained()
   }
 
   #refused(error: unknown): void {
     if (this.#recovering || this.#closing.signal.aborted) return
     this.#recovering = true
-    this.#weigh()
+    this.#updatePressure()
     this.#recover(error).catch(problem => {
-      if (!this.#closing.signal.aborted) this.#options.log.error({ err: problem }, 'what came is not written down')
+      if (!this.#closing.signal.aborted)
+        this.#options.log.error({ err: problem }, 'failed to append messages to the journal')
     })
   }
 
   async #recover(error: unknown): Promise<void> {
     const { log } = this.#options
     const isBusy = error instanceof JournalRefusal && error.reason === 'busy'
-    if (!isBusy) log.warn({ err: error }, 'the journal takes nothing just now; what comes waits')
+    if (!isBusy) log.warn({ err: error }, 'the journal refuses messages; they wait')
     const { signal } = this.#closing
-    for (let wait = firstDelay; ; wait = Math.min(2 * wait, longestDelay)) {
+    for (let wait = firstDelay; ; wait = Math.min(2 * wait, maxDelay)) {
       await delay(wait, undefined, { signal, ref: false })
-      // Only when all that was under way is settled: none of it may come in between. Then one alone, to see if it is taken.
+      // After all pending appends have settled, so that none overtakes; then the first message alone, as a trial.
       if (this.#writing > 0) continue
       const [first] = this.#entries
-      if (!first || 'run' in first || (await this.#isTaken(first))) break
+      if (!first || 'run' in first || (await this.#isAccepted(first))) break
     }
     this.#recovering = false
     for (const entry of this.#entries) if (!('run' in entry) && entry.isRefused) this.#append(entry, 'now')
-    if (!isBusy) log.info('the journal takes messages again')
-    this.#weigh()
+    if (!isBusy) log.info('the journal accepts messages again')
+    this.#updatePressure()
   }
 
-  async #isTaken(entry: Entry): Promise<boolean> {
+  async #isAccepted(entry: Entry): Promise<boolean> {
     try {
       entry.event = await this.#options.journal.append(entry.message)
       entry.isRefused = false
@@ -178,11 +178,11 @@ export class JournalWriter {
     return true
   }
 
-  #weigh(): void {
-    const factor = this.#pressed ? 0.5 : 1
-    const isHigh = this.#recovering || this.#entries.length >= mostCount * factor || this.#bytes >= mostBytes * factor
-    if (isHigh === this.#pressed) return
-    this.#pressed = isHigh
+  #updatePressure(): void {
+    const factor = this.#isFull ? 0.5 : 1
+    const isHigh = this.#recovering || this.#entries.length >= maxCount * factor || this.#bytes >= maxBytes * factor
+    if (isHigh === this.#isFull) return
+    this.#isFull = isHigh
     this.#options.onPressure(isHigh)
   }
 }

@@ -8,7 +8,7 @@ export interface PublishQuotaOptions {
   readonly maxBytes: number
 }
 
-/** Counts publishes in progress: each publisher may have half of what is left, see `FairQuota`. */
+/** Counts publishes in progress, with a fair share for each publisher (see `FairQuota`). */
 export class PublishQuota {
   readonly #counts: FairQuota
   readonly #sizes: FairQuota
@@ -21,8 +21,8 @@ export class PublishQuota {
   /**
    * Counts a publish of `size` bytes.
    *
-   * @param by user or address; `undefined` for mqway itself
-   * @throws {Ending} `publishing-too-fast` where `by` has too many in progress, `broker-away` where there are too many in all
+   * @param by user or address; `undefined` for the gateway itself
+   * @throws {GatewayError} `publishing-too-fast` where `by` has too many in progress, `broker-away` where there are too many in all
    */
   take(by: string | undefined, size: number): void {
     this.#requireRoom(by, size)
@@ -37,14 +37,14 @@ export class PublishQuota {
 
   #requireRoom(by: string | undefined, size: number): void {
     const [counts, sizes] = [this.#counts, this.#sizes]
-    // One that is alone may have any size.
+    // A single publish may have any size.
     if (counts.total === 0) return
     if (counts.total >= counts.max || sizes.total + size > sizes.max) {
-      throw new GatewayError('broker-away', { hint: 'too many messages are on their way to it', retryAfter: 1 })
+      throw new GatewayError('broker-away', { hint: 'too many messages are waiting for it', retryAfter: 1 })
     }
-    // One message of everybody may have any size for which there is room.
+    // A publisher's only message may have any size for which there is room.
     if (by === undefined || counts.of(by) === 0) return
     if (!counts.exceededBy(by, 1) && !sizes.exceededBy(by, size)) return
-    throw new GatewayError('publishing-too-fast', { hint: 'too many of your messages are on their way to the broker' })
+    throw new GatewayError('publishing-too-fast', { hint: 'too many of your messages are waiting for the broker' })
   }
 }

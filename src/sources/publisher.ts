@@ -1,30 +1,30 @@
 import type { Event } from '../journal/event.js'
 import type { Message } from '../mqtt/message.js'
 
-/** How long a publication may take until it is in the journal, where nothing else is said; in milliseconds. */
-export const usualPublishTime = 10_000
+/** Time limit from a publish to its event in the journal, in milliseconds, by default. */
+export const defaultPublishTimeout = 10_000
 
-/** What publishes: to the broker, and so to everybody, MQTT clients too. */
+/** Publishes messages at the broker, for MQTT clients and the journal. */
 export interface Publisher {
-  /** Whether the broker can be reached just now. */
+  /** Whether the broker is connected. */
   readonly connected: boolean
   /**
-   * Publishes a message, and waits until it has come back and is in the journal.
+   * Publishes a message and waits for its event in the journal.
    *
-   * @returns its event; `undefined` where push does not get its topic, and the broker has it
-   * @throws {Ending} rejects with `broker-away`, `publish-timeout`, `journal-unavailable`, or `topic-refused` and
-   *   `body-too-large` (the broker's own rules); it was not published, except after `publish-timeout`, where nobody knows
+   * @returns its event; `undefined` where push is not subscribed to its topic, and the broker has it
+   * @throws {GatewayError} rejects with `broker-away`, `publish-timeout`, `journal-unavailable`, or with the broker's refusals `topic-refused`
+   *   and `body-too-large`. The message was not published, except that after `publish-timeout` it may have been
    */
   publish(message: Message, options?: PublishOptions): Promise<Event | undefined>
 }
 
-/** How a message is published, where that is not as usual. */
+/** Options of one publish. */
 export interface PublishOptions {
-  /** The user or address that publishes; left out for mqway itself. Each has a share of what may be on its way to the broker. */
+  /** The publishing user or address, for its quota; left out for the gateway itself. */
   readonly by?: string
   /**
-   * How long to wait for the message, in milliseconds, beyond the time that everybody waits: until it has come back; from
-   * then on, for as long as the journal takes. Where too many are waited for so, the oldest are given up.
+   * Additional time limit, in milliseconds, until the message comes back; after that, the journal may take any time. The oldest such publishes
+   * fail where there are too many.
    */
-  readonly patience?: number
+  readonly extraTimeout?: number
 }

@@ -2,27 +2,27 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 
-/** What a session with a broker was subscribed to, and how. */
+/** Subscriptions of a session with a broker. */
 export interface Subscriptions {
   readonly clientId: string
-  /** The dialect's name: RETAIN may come otherwise in another one. */
+  /** Name of the protocol profile, on which the meaning of RETAIN depends. */
   readonly dialect: string
   readonly topics: readonly string[]
 }
 
-const form = z.object({ clientId: z.string(), dialect: z.string(), topics: z.array(z.string()) })
+const schema = z.object({ clientId: z.string(), dialect: z.string(), topics: z.array(z.string()) })
 
 /**
- * What the session was subscribed to when it was last there: the broker tells that it has one, and not what is in it. It
- * may not be what the configuration says now.
+ * The last subscriptions of the session, in `push-session.json`: the broker says that it has a session, but not its subscriptions, which may
+ * differ from the configuration.
  */
 export class RememberedSubscriptions {
   readonly #file: string | undefined
   #last: Subscriptions | undefined
-  /** Ends when what was to be written is. */
+  /** Resolves after the last write. */
   #writing: Promise<void> = Promise.resolve()
 
-  /** @param directory where it is kept over a restart; `undefined` for nowhere */
+  /** @param directory `undefined` for memory only */
   constructor(directory: string | undefined) {
     this.#file = directory === undefined ? undefined : join(directory, 'push-session.json')
   }
@@ -30,29 +30,29 @@ export class RememberedSubscriptions {
   async load(): Promise<Subscriptions | undefined> {
     if (this.#last || this.#file === undefined) return this.#last
     try {
-      this.#last = form.parse(JSON.parse(await readFile(this.#file, 'utf8')))
+      this.#last = schema.parse(JSON.parse(await readFile(this.#file, 'utf8')))
     } catch {
-      // None yet, or unreadable: to subscribe anew does no harm.
+      // Missing or damaged: subscribing again does no harm.
     }
     return this.#last
   }
 
   async save(subscriptions: Subscriptions): Promise<void> {
     this.#last = subscriptions
-    await this.#inTurn(async file => {
-      // Whoever knows the client id can end the session.
+    await this.#inOrder(async file => {
+      // The client id is enough to end the session.
       await writeFile(`${file}.new`, JSON.stringify(subscriptions), { mode: 0o600 })
       await rename(`${file}.new`, file)
     })
   }
 
-  /** Which also works where the disk is full. */
+  /** Deletes the file, which works on a full disk, too. */
   async forget(): Promise<void> {
     this.#last = undefined
-    await this.#inTurn(file => rm(file, { force: true }))
+    await this.#inOrder(file => rm(file, { force: true }))
   }
 
-  #inTurn(write: (file: string) => Promise<void>): Promise<void> {
+  #inOrder(write: (file: string) => Promise<void>): Promise<void> {
     const file = this.#file
     if (file === undefined) return Promise.resolve()
     const current = this.#writing.then(() => write(file))

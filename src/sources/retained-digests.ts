@@ -4,7 +4,7 @@ import type { Journal } from '../journal/journal.js'
 /** Digests of payloads, by topic. */
 export type Digests = Map<string, string>
 
-/** Those of the retained messages that the journal has: as many as it has topics with state. */
+/** Digests of the journal's retained messages. */
 export async function readDigests(
   journal: Pick<Journal, 'retained' | 'head'>,
   topics: readonly string[],
@@ -16,12 +16,12 @@ export async function readDigests(
   return digests
 }
 
-/** Length and hash of a payload: the same for the same payloads, and for no others. */
+/** Length and SHA-256 of a payload. */
 export function digest(payload: Buffer): string {
   return `${payload.length}:${createHash('sha256').update(payload).digest('base64')}`
 }
 
-/** Whether `known` is the digest of `payload`, which is read only where the length is the same. */
+/** Whether `known` is the digest of `payload`; hashes it only where the length is equal. */
 export function isDigestOf(known: string | undefined, payload: Buffer): boolean {
   return known?.startsWith(`${payload.length}:`) === true && known === digest(payload)
 }

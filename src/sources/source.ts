@@ -1,11 +1,9 @@
 import type { Publisher } from './publisher.js'
 
-/** Where the journal's messages come from: what is published at the broker is appended to the journal, and `publish` publishes there. */
+/** A source of the journal's events: appends the broker's messages to the journal, and publishes at the broker. */
 export interface Source extends Publisher {
-  /** Whether messages come and go. */
-  readonly ready: boolean
-  /** Why it is not ready, with the broker's address; `undefined` while it is. */
+  /** Why it is not connected, with the broker's address; `undefined` while it is. */
   readonly failure: string | undefined
-  /** Appends what has come, and ends. Idempotent. */
+  /** Appends the received messages and ends. Idempotent. */
   close(): Promise<void>
 }

@@ -7,7 +7,7 @@ import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
 import { answerProblem } from '../http/problem.js'
 import { sizeOf } from '../journal/journal.js'
-import { type PublishOptions, usualPublishTime } from '../sources/publisher.js'
+import { defaultPublishTimeout, type PublishOptions } from '../sources/publisher.js'
 import { topicPredicate } from '../topics/match.js'
 import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
 import {
@@ -40,7 +40,7 @@ export interface PublishRouteOptions extends TransportContext {
   readonly publishes?: RateLimits | undefined
   /** What is remembered of requests with an `Idempotency-Key`. */
   readonly idempotency?: Partial<IdempotencyBounds>
-  /** How long a request waits for a message, in milliseconds. Default: `usualPublishTime`. */
+  /** How long a request waits for a message, in milliseconds. Default: `defaultPublishTimeout`. */
   readonly answerTime?: number
   /** Milliseconds, from any start, never going back. */
   readonly now?: () => number
@@ -54,7 +54,7 @@ const maxMessages = 1000
 const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 20_000, maxBytes: 32 * 1024 ** 2 }
 
 /** How long a message with a key is waited for after that, until it is taken for lost; in milliseconds. */
-const patience = 60_000
+const extraTimeout = 60_000
 
 const keyForm = /^[\x20-\x7e]{1,255}$/
 
@@ -258,7 +258,7 @@ async function publishRest(
     publishes,
     anonymousPublishes,
     isKeyed,
-    answerTime = usualPublishTime,
+    answerTime = defaultPublishTimeout,
   }: Pick<PublishRouteOptions, 'push' | 'publishes' | 'anonymousPublishes' | 'answerTime'> & {
     readonly isKeyed: boolean
   },
@@ -271,7 +271,7 @@ async function publishRest(
   spendPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
   const by = publisherName(caller)
   for (const publication of left) {
-    await inTime(publishNext(push, publication, progress, isKeyed ? { by, patience } : { by }), answerTime)
+    await inTime(publishNext(push, publication, progress, isKeyed ? { by, extraTimeout } : { by }), answerTime)
   }
   progress.done = true
 }

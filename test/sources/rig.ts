@@ -126,12 +126,12 @@ export interface SourceOptions extends Partial<Omit<SessionOptions, 'config'>> {
   /** Only for the built-in broker. */
   readonly packetSize?: EmbeddedSourceOptions['packetSize']
   /** Only for the built-in broker. */
-  readonly patience?: EmbeddedSourceOptions['patience']
+  readonly ackTimeout?: EmbeddedSourceOptions['ackTimeout']
 }
 
 /** Opens the source that suits `broker`, with what a test does not care about: its own for the built-in one, else an MQTT session. */
 export function sessionOn(broker: Broker, journal: Journal, options: SourceOptions = {}): Promise<Source> {
-  const { asUpstream = false, packetSize, patience, config: given, ...more } = options
+  const { asUpstream = false, packetSize, ackTimeout, config: given, ...more } = options
   const isInMemory = journal instanceof MemoryJournal
   const config = {
     topics: ['#'],
@@ -145,7 +145,7 @@ export function sessionOn(broker: Broker, journal: Journal, options: SourceOptio
     const { topics } = config
     const { data, publishTimeout } = more
     const remembered = new RememberedSubscriptions(isInMemory ? undefined : data)
-    return openEmbeddedSource({ broker, journal, topics, remembered, packetSize, patience, publishTimeout, log })
+    return openEmbeddedSource({ broker, journal, topics, remembered, packetSize, ackTimeout, publishTimeout, log })
   }
   return openSession({
     brokerName: broker.name,

@@ -8,46 +8,45 @@ import { messageOf } from '../../mqtt/message-of.js'
 import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
 import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
-import { caughtUp } from './caught-up.js'
-import { Deliveries } from './deliveries.js'
+import { caughtUp, Deliveries } from './deliveries.js'
 import type { PendingPublishes } from './pending-publishes.js'
 import { RetainedDeduplicator } from './retained-deduplicator.js'
 import { RetainedReconciler } from './retained-reconciler.js'
 
-/** What a reader needs. */
+/** Journal, topics and connections of a subscription. */
 export interface BrokerSubscriptionOptions {
   readonly journal: Journal
   readonly clientId: string
   readonly topics: readonly string[]
-  readonly echoes: PendingPublishes
+  /** The gateway's own publishes, which come back from the broker. */
+  readonly pending: PendingPublishes
   readonly remembered: RememberedSubscriptions
-  /** Makes a connection that is not the session's; its messages tell what the broker retains, and what it does not. */
-  readonly openProbe: (dialect: ProtocolProfile, onMessage: OnMessage) => Promise<Connection>
+  /** Opens a separate connection, for comparing the broker's retained messages. */
+  readonly openProbe: (profile: ProtocolProfile, onMessage: OnMessage) => Promise<Connection>
   readonly log: Logger
 }
 
 type OnMessage = (packet: IPublishPacket) => void
 
-/** Brings what the broker sends to the journal, over one connection after the other. */
+/** Appends the broker's messages to the journal, over one connection after the other. */
 export class BrokerSubscription {
   readonly #options: BrokerSubscriptionOptions
-  readonly #scribe: JournalWriter
+  readonly #writer: JournalWriter
   readonly #deliveries = new Deliveries()
   #connection: Connection | undefined
-  /** Whether it ever was subscribed. */
   #wasSubscribed = false
-  #known: RetainedDeduplicator | undefined
-  #check: RetainedReconciler | undefined
-  #pressed = false
+  #deduplicator: RetainedDeduplicator | undefined
+  #reconciler: RetainedReconciler | undefined
+  #isPaused = false
   #stopped = false
-  /** Messages that came over the connection. */
+  /** Messages received over the current connection. */
   #received = 0
   #onDrained: (() => void) | undefined
 
   constructor(options: BrokerSubscriptionOptions) {
     this.#options = options
     const { journal, log } = options
-    this.#scribe = new JournalWriter({
+    this.#writer = new JournalWriter({
       journal,
       log,
       onPressure: isHigh => this.#onPressure(isHigh),
@@ -55,162 +54,139 @@ export class BrokerSubscription {
     })
   }
 
-  /** Whether the journal takes nothing just now. */
+  /** Whether the journal refuses messages at present. */
   get stuck(): boolean {
-    return this.#scribe.stuck
+    return this.#writer.stuck
   }
 
   /**
-   * Makes a connection that reads, and subscribes, unless the broker still has the subscriptions. What a broker elsewhere
-   * retains is compared with the journal afterwards.
+   * Connects and subscribes, unless the broker still has the subscriptions. Afterwards, compares the broker's retained messages with the
+   * journal's.
    *
-   * @param connect makes the connection
-   * @param hasAll whether every message up to this subscription comes to the journal otherwise
+   * @param connect opens the connection
+   * @param hasAll whether the journal receives every message before this subscription in another way
    */
   async start(connect: (onMessage: OnMessage) => Promise<Connection>, hasAll = false): Promise<Connection> {
-    let connection: Connection | undefined
     this.#received = 0
-    // What a session has waiting may come in the same chunk as CONNACK.
-    const early: IPublishPacket[] = []
-    const onMessage: OnMessage = packet => {
-      if (connection) this.#receive(packet, connection)
-      else early.push(packet)
-    }
-    const made = await connect(onMessage)
-    connection = made
-    this.#connection = made
-    this.#deliveries.begin(made.sessionPresent)
-    for (const packet of early) this.#receive(packet, made)
-    if (this.#pressed) made.pause()
+    const connection = await this.#deliveries.connect(connect, (packet, source) => this.#receive(packet, source))
+    this.#connection = connection
+    if (this.#isPaused) connection.pause()
     try {
-      await this.#subscribe(made, hasAll)
+      await this.#subscribe(connection, hasAll)
     } catch (error) {
-      made.destroy(error instanceof Error ? error : new Error(String(error)))
+      connection.destroy(error instanceof Error ? error : new Error(String(error)))
       throw error
     }
-    void this.#compareState(made)
-    return made
+    void this.#reconcileRetained(connection)
+    return connection
   }
 
-  /** Reads no more; resolves when what has come is in the journal, or cannot be just now. */
+  /** Stops reading; resolves when all received messages are in the journal, or the journal refuses them. */
   async stop(): Promise<void> {
     this.#stopped = true
-    this.#check?.stop()
+    this.#reconciler?.stop()
     this.#connection?.pause()
-    if (!this.#scribe.drained && !this.stuck) {
-      await new Promise<void>(resolve => {
-        this.#onDrained = resolve
-      })
-    }
+    if (this.#writer.drained || this.stuck) return
+    await new Promise<void>(resolve => {
+      this.#onDrained = resolve
+    })
   }
 
-  /** Has a message that came otherwise written to the journal, in its order. */
+  /** Appends a message from another connection, in order. */
   write(message: Message, onWritten: () => void): void {
-    this.#scribe.write(message, 'now', onWritten)
+    this.#writer.write(message, 'now', onWritten)
   }
 
   close(): void {
-    this.#scribe.close()
+    this.#writer.close()
   }
 
   async #subscribe(connection: Connection, hasAll: boolean): Promise<void> {
     const { clientId, topics, remembered } = this.#options
-    const last = await remembered.load()
-    const isSame = last?.clientId === clientId && last.dialect === connection.dialect.name
-    const isSubscribed = isSame && sameSet(last.topics, topics)
+    const stored = await remembered.load()
+    const last = stored?.clientId === clientId ? stored : undefined
+    const isSubscribed = last?.dialect === connection.dialect.name && sameSet(last.topics, topics)
     if (connection.sessionPresent && isSubscribed) return
-    const left = last?.clientId === clientId ? last.topics.filter(topic => !topics.includes(topic)) : []
-    if (connection.sessionPresent && left.length > 0) await connection.unsubscribe(left)
-    // MQTT 5 does not tell it here; others cannot leave it out.
-    const tellsState = connection.dialect.protocolVersion !== 5
-    const known = tellsState ? await this.#knownState() : undefined
-    // It may come before SUBACK (MQTT 3.1.1 §3.8.4).
-    this.#known = known
-    const missed = !hasAll && this.#hasMissed(connection)
-    if (missed) this.#scribe.write(gapMarker, 'now', ignore)
-    const refused = await connection.subscribe(topics, 1, tellsState)
-    if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
-    known?.open()
+    const obsolete = last?.topics.filter(topic => !topics.includes(topic)) ?? []
+    if (connection.sessionPresent && obsolete.length > 0) await connection.unsubscribe(obsolete)
+    // MQTT 5 can leave retained messages out; other versions always send them.
+    const sendsRetained = connection.dialect.protocolVersion !== 5
+    // They may come before SUBACK (MQTT 3.1.1 §3.8.4).
+    this.#deduplicator = sendsRetained ? await this.#createDeduplicator() : undefined
+    const hasGap = !hasAll && !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
+    if (hasGap) this.#writer.write(gapMarker, 'now', ignore)
+    const refused = await connection.subscribe(topics, 1, sendsRetained)
+    if (refused.length > 0) throw new Error(`the broker refused push's subscription to ${refused.join(', ')}`)
+    this.#deduplicator?.open()
     this.#wasSubscribed = true
-    if (!missed) {
-      await this.#remember(connection)
-      return
-    }
-    // Not before the hole is in the journal: the next start would not know of it.
-    this.#scribe.whenWritten(() => void this.#remember(connection))
+    // Not before the gap marker is in the journal: the next start would not know of the gap.
+    if (hasGap) this.#writer.whenWritten(() => void this.#remember(connection))
+    else await this.#remember(connection)
   }
 
-  /** Whether messages may have been published between what is in the journal and this subscription. */
-  #hasMissed({ sessionPresent }: Connection): boolean {
-    return !sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
-  }
-
-  async #knownState(): Promise<RetainedDeduplicator | undefined> {
+  async #createDeduplicator(): Promise<RetainedDeduplicator | undefined> {
     const { journal, topics, log } = this.#options
     return RetainedDeduplicator.read(journal, topics).catch(error => {
-      log.warn({ err: error }, 'the journal cannot tell what is retained; all of it becomes events once more')
+      log.warn({ err: error }, 'failed to read retained messages from the journal; all of them become events again')
       return undefined
     })
   }
 
-  /** Has what was published while nobody read, and made a state that the broker kept, become events. */
-  async #compareState(connection: Connection): Promise<void> {
+  /** Appends retained messages that were published with QoS 0 while push was disconnected. */
+  async #reconcileRetained(connection: Connection): Promise<void> {
     const { journal, topics, openProbe, log } = this.#options
-    const check = new RetainedReconciler({
-      ...{ journal, topics, reading: connection },
+    const reconciler = new RetainedReconciler({
+      ...{ journal, topics, inbound: connection },
       open: onMessage => openProbe(connection.dialect, onMessage),
-      onMissed: message => this.#scribe.write(message, 'now', ignore),
+      onMissed: message => this.#writer.write(message, 'now', ignore),
     })
     try {
       await caughtUp(connection, this.#deliveries, () => this.#received)
-      this.#check = check
-      await new Promise<void>(resolve => this.#scribe.whenWritten(resolve))
-      if (!this.#stopped && !connection.closed) await check.run()
+      this.#reconciler = reconciler
+      await new Promise<void>(resolve => this.#writer.whenWritten(resolve))
+      if (!this.#stopped && !connection.closed) await reconciler.run()
     } catch (error) {
       if (this.#stopped || connection.closed) return
-      log.warn({ err: error }, 'push cannot compare what the broker retains; newcomers may get a state that has passed')
+      log.warn({ err: error }, 'failed to compare retained messages; new subscribers may get outdated ones')
     } finally {
-      if (this.#check === check) this.#check = undefined
+      if (this.#reconciler === reconciler) this.#reconciler = undefined
     }
   }
 
   async #remember({ dialect }: Connection): Promise<void> {
     const { clientId, topics, remembered, log } = this.#options
     await remembered.save({ clientId, dialect: dialect.name, topics }).catch(error => {
-      log.warn({ err: error }, 'what push is subscribed to cannot be written down; it subscribes anew after a restart')
+      log.warn({ err: error }, 'failed to store the subscriptions of push; it subscribes again after a restart')
     })
   }
 
   #receive(packet: IPublishPacket, connection: Connection): void {
     this.#received++
-    let message = messageOf(packet)
-    const acknowledge = this.#acknowledgement(packet, message.payload, connection)
+    const received = messageOf(packet)
+    const acknowledge = this.#deliveries.receive(packet, received.payload, connection)
     if (!acknowledge) return
     const { retainAsPublished } = connection.dialect
-    const echo = this.#options.echoes.take(message, retainAsPublished)
-    if (!echo && this.#known?.has(message)) {
-      this.#scribe.whenWritten(acknowledge)
+    const pending = this.#options.pending.take(received, retainAsPublished)
+    if (!pending && this.#deduplicator?.has(received)) {
+      this.#writer.whenWritten(acknowledge)
       return
     }
-    if (message.retain || !retainAsPublished) this.#check?.changed(message.topic)
-    if (echo && !retainAsPublished) message = { ...message, retain: echo.message.retain }
-    if (!echo) {
-      this.#scribe.write(message, 'now', acknowledge)
-      return
-    }
-    this.#scribe.write(message, 'now', event => {
-      acknowledge()
-      echo.arrive(event)
-    })
-  }
-
-  /** What says that a message is in the journal; `undefined` where it has come before. */
-  #acknowledgement(packet: IPublishPacket, payload: Buffer, connection: Connection): (() => void) | undefined {
-    return packet.qos > 0 ? this.#deliveries.receive(packet, payload, connection) : ignore
+    if (received.retain || !retainAsPublished) this.#reconciler?.changed(received.topic)
+    const message = pending && !retainAsPublished ? { ...received, retain: pending.message.retain } : received
+    this.#writer.write(
+      message,
+      'now',
+      pending
+        ? event => {
+            acknowledge()
+            pending.arrive(event)
+          }
+        : acknowledge,
+    )
   }
 
   #onPressure(isHigh: boolean): void {
-    this.#pressed = isHigh
+    this.#isPaused = isHigh
     if (isHigh) this.#connection?.pause()
     else if (!this.#stopped) this.#connection?.resume()
     if (this.stuck) this.#onDrained?.()

@@ -6,20 +6,20 @@ import { z } from 'zod'
 import { StartError } from '../../base/start-error.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
 
-/** The client id of a gateway's session, and what is left of an earlier one. */
+/** The client id of a gateway's session, and that of an earlier version. */
 export interface SessionClientId {
   readonly clientId: string
-  /** The client id of an earlier version, under which the broker may keep a session with messages. */
+  /** The client id of an earlier version, under which the broker may have a session with messages. */
   readonly former?: string | undefined
-  /** Call when nothing is kept under the former one any more. */
+  /** Call when the broker has deleted the former session. */
   forgetFormer(): Promise<void>
 }
 
-const form = z.object({ clientId: z.string().min(1), former: z.string().min(1).optional() })
+const schema = z.object({ clientId: z.string().min(1), former: z.string().min(1).optional() })
 
-/** Makes a client id that nobody can guess (80 random bits), with the machine's name in it for people. */
+/** A client id that cannot be guessed (80 random bits), with the host name for operators. */
 export function randomClientId(): string {
-  // Brokers may insist on letters and digits alone, and MQTT 5 ones on no more than 65,535 bytes [MQTT-3.1.3-5].
+  // Brokers may accept letters and digits only [MQTT-3.1.3-5].
   const host = hostname()
     .replaceAll(/[^0-9a-zA-Z-]/g, '')
     .slice(0, 32)
@@ -27,10 +27,10 @@ export function randomClientId(): string {
 }
 
 /**
- * Reads the client id that belongs to a data directory, or makes it: the session is found again after a restart. It is kept in
- * `push-client-id.json`, which only its owner may read.
+ * Reads or creates the client id of a data directory, by which the session is resumed after a restart. Its file `push-client-id.json` is
+ * readable by its owner only.
  *
- * @param data `undefined` where nothing is kept: another client id for each start
+ * @param data `undefined` for a new client id at each start
  * @throws {StartError} when it cannot be written
  */
 export async function openClientId(data: string | undefined): Promise<SessionClientId> {
@@ -40,16 +40,16 @@ export async function openClientId(data: string | undefined): Promise<SessionCli
   return { ...stored, forgetFormer: () => write(file, { clientId: stored.clientId }) }
 }
 
-async function read(file: string): Promise<z.output<typeof form> | undefined> {
+async function read(file: string): Promise<z.output<typeof schema> | undefined> {
   try {
-    return form.parse(JSON.parse(await readFile(file, 'utf8')))
+    return schema.parse(JSON.parse(await readFile(file, 'utf8')))
   } catch {
-    // None yet, or damaged: with a new one, subscribers are told that events may be missing.
+    // Missing or damaged: with a new one, subscribers get a gap marker.
     return undefined
   }
 }
 
-async function create(data: string, file: string): Promise<z.output<typeof form>> {
+async function create(data: string, file: string): Promise<z.output<typeof schema>> {
   const last = await new RememberedSubscriptions(data).load()
   const former = last && isPredictable(last.clientId, data) ? last.clientId : undefined
   const made = { clientId: randomClientId(), former }
@@ -58,12 +58,12 @@ async function create(data: string, file: string): Promise<z.output<typeof form>
     await write(file, made)
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new StartError(`the client id of push cannot be kept in ${file}: ${reason}`, { cause })
+    throw new StartError(`the client id of push cannot be written to ${file}: ${reason}`, { cause })
   }
   return made
 }
 
-/** Whether an earlier version made it, of the machine's name and the directory's. */
+/** Whether an earlier version made it from the host name and the directory. */
 function isPredictable(clientId: string, data: string): boolean {
   return clientId.startsWith('mqway-') && clientId.endsWith(`-${predictableSuffix(data)}`)
 }
@@ -72,8 +72,8 @@ function predictableSuffix(data: string): string {
   return createHash('sha256').update(data).digest('hex').slice(0, 10)
 }
 
-/** Durable before it returns: with a lost one, the broker would keep a session that nobody comes back to. */
-async function write(file: string, content: z.output<typeof form>): Promise<void> {
+/** Durable before it resolves: with a lost client id, the broker would keep an abandoned session. */
+async function write(file: string, content: z.output<typeof schema>): Promise<void> {
   const handle = await open(`${file}.new`, 'w', 0o600)
   try {
     await handle.writeFile(JSON.stringify(content))

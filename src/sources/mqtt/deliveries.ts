@@ -1,64 +1,77 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Connection } from '../../mqtt/connection.js'
 
-/** One message of QoS 1 that has come and is not acknowledged. */
-export interface Delivery {
+/** An unacknowledged message of QoS 1. */
+interface Delivery {
   readonly messageId: number
   readonly topic: string
   readonly payload: Buffer
-  /** Over which it came last. */
+  /** The connection that delivered it last. */
   connection: Connection
   written: boolean
 }
 
 /**
- * The messages of QoS 1 that have come and are not acknowledged: when a connection is lost, a broker that kept the session
- * sends them again, and they are not to be written down twice.
- *
- * One is known again by DUP, its packet identifier and what is in it; as it was never acknowledged, the broker cannot have
- * given its identifier to another.
+ * Unacknowledged messages of QoS 1: after a lost connection, a broker with a persistent session sends them again, and they must not become
+ * two events. A repetition has DUP and the same packet identifier, topic and payload; the broker cannot reuse the identifier before the
+ * acknowledgement.
  */
 export class Deliveries {
-  readonly #open = new Set<Delivery>()
-  /** How many came over a connection that is lost. */
+  readonly #unacknowledged = new Set<Delivery>()
+  /** Deliveries over a connection that is lost. */
   #lost = 0
   #onAcknowledged: (() => void)[] = []
 
-  /** Resolves as soon as one is acknowledged, or at once where there is none. */
+  /**
+   * Connects; messages that arrive together with CONNACK are received after it.
+   *
+   * @param onMessage receives each message with its connection
+   */
+  async connect(
+    connect: (onMessage: (packet: IPublishPacket) => void) => Promise<Connection>,
+    onMessage: (packet: IPublishPacket, connection: Connection) => void,
+  ): Promise<Connection> {
+    let current: Connection | undefined
+    const early: IPublishPacket[] = []
+    const connection = await connect(packet => {
+      if (current) onMessage(packet, current)
+      else early.push(packet)
+    })
+    current = connection
+    if (!connection.sessionPresent) this.#unacknowledged.clear()
+    this.#lost = this.#unacknowledged.size
+    for (const packet of early) onMessage(packet, connection)
+    return connection
+  }
+
+  /** Resolves with the next acknowledgement; at once where none is due. */
   acknowledged(): Promise<void> {
-    if (this.#open.size === 0) return Promise.resolve()
+    if (this.#unacknowledged.size === 0) return Promise.resolve()
     return new Promise(resolve => this.#onAcknowledged.push(resolve))
   }
 
-  /** Call when a connection begins, with whether the broker still has the session. */
-  begin(sessionPresent: boolean): void {
-    if (!sessionPresent) this.#open.clear()
-    this.#lost = this.#open.size
-  }
-
   /**
-   * Notes a message of QoS 1.
+   * Notes a received message.
    *
-   * @returns what to call when it is written down, which acknowledges it; `undefined` for one that has come before
+   * @returns acknowledges it; to be called when it is written. `undefined` for a repetition
    */
-  receive(
-    { messageId = 0, dup, topic }: IPublishPacket,
-    payload: Buffer,
-    connection: Connection,
-  ): (() => void) | undefined {
-    if (this.#lost > 0 && dup && this.#isAgain(messageId, topic, payload, connection)) return undefined
-    // What is new comes after all that comes again [MQTT-4.6.0-1].
+  receive(packet: IPublishPacket, payload: Buffer, connection: Connection): (() => void) | undefined {
+    const { messageId = 0, dup, topic, qos } = packet
+    if (qos === 0) return ignore
+    if (this.#lost > 0 && dup && this.#isRepetition(messageId, topic, payload, connection)) return undefined
+    // New messages follow all repetitions [MQTT-4.6.0-1].
     if (this.#lost > 0 && !dup) this.#forgetLost(connection)
     const delivery: Delivery = { messageId, topic, payload, connection, written: false }
-    this.#open.add(delivery)
+    this.#unacknowledged.add(delivery)
     return () => {
       delivery.written = true
       this.#acknowledge(delivery)
     }
   }
 
-  #isAgain(messageId: number, topic: string, payload: Buffer, connection: Connection): boolean {
-    for (const delivery of this.#open) {
+  #isRepetition(messageId: number, topic: string, payload: Buffer, connection: Connection): boolean {
+    for (const delivery of this.#unacknowledged) {
       if (delivery.connection === connection || delivery.messageId !== messageId) continue
       if (delivery.topic !== topic || !delivery.payload.equals(payload)) continue
       this.#lost--
@@ -72,13 +85,42 @@ export class Deliveries {
   #acknowledge(delivery: Delivery): void {
     const { connection, messageId } = delivery
     if (connection.closed) return
-    this.#open.delete(delivery)
+    this.#unacknowledged.delete(delivery)
     connection.acknowledge(messageId)
     for (const resolve of this.#onAcknowledged.splice(0)) resolve()
   }
 
   #forgetLost(connection: Connection): void {
-    for (const delivery of this.#open) if (delivery.connection !== connection) this.#open.delete(delivery)
+    for (const delivery of this.#unacknowledged) {
+      if (delivery.connection !== connection) this.#unacknowledged.delete(delivery)
+    }
     this.#lost = 0
   }
 }
+
+/** Time limit of `caughtUp`, and its interval between checks, in milliseconds. */
+const [catchUpTimeout, checkInterval] = [5000, 50]
+
+/**
+ * Resolves when the broker has sent its stored messages, as far as a client can tell: a broker with more of them sends some for each
+ * acknowledgement, before it answers a later ping. A client that publishes without a pause looks the same.
+ *
+ * @param received how many messages have been received
+ * @throws {Error} rejects when the connection ends
+ */
+export async function caughtUp(
+  connection: Pick<Connection, 'ping'>,
+  deliveries: Pick<Deliveries, 'acknowledged'>,
+  received: () => number,
+): Promise<void> {
+  const deadline = performance.now() + catchUpTimeout
+  while (performance.now() < deadline) {
+    await deliveries.acknowledged()
+    const before = received()
+    await connection.ping()
+    if (received() === before) return
+    await delay(checkInterval, undefined, { ref: false })
+  }
+}
+
+function ignore(): void {}

@@ -4,26 +4,25 @@ import type { Connection, ConnectionOptions } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
 import { messageOf } from '../../mqtt/message-of.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
-import { caughtUp } from './caught-up.js'
-import { Deliveries } from './deliveries.js'
+import { caughtUp, Deliveries } from './deliveries.js'
 
-/** What a former session needs. */
+/** Connection and journal of a former session. */
 export interface FormerSessionOptions {
   readonly clientId: string
   readonly topics: readonly string[]
   readonly remembered: RememberedSubscriptions
   readonly connect: (own: Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>) => Promise<Connection>
-  /** Has a message written to the journal. */
+  /** Appends a message to the journal. */
   readonly write: (message: Message, onWritten: () => void) => void
-  /** Call when the broker keeps nothing under this client id any more. */
+  /** Called when the broker has deleted the session. */
   readonly forget: () => Promise<void>
   readonly log: Logger
 }
 
 /**
- * The session that an earlier version left with the broker under a client id that can be guessed. What is kept in it goes to the
- * journal, the new session begins, and then the former one ends: no message is lost, and one that is published in between may
- * become two events (QoS 1: at least once).
+ * The broker's session of an earlier version, under a client id that could be guessed. Its messages go to the journal, the new session
+ * begins, and then the former one ends: no message is lost, and one that is published in between may become two events (QoS 1: at least
+ * once).
  */
 export class FormerSession {
   readonly #options: FormerSessionOptions
@@ -37,39 +36,30 @@ export class FormerSession {
   }
 
   /**
-   * Brings what the former session keeps to the journal, and goes on with it until `end`. Never rejects: a broker that is away is
-   * tried again with the next call.
+   * Reads the former session's messages into the journal, until `end`. Never rejects: the next call retries.
    *
-   * @returns whether it has every message of the topics up to now, and will have those that come
+   * @returns whether the journal gets every message of the topics through it
    */
   async resume(): Promise<boolean> {
     if (this.#isOver) return false
     const { clientId, connect, remembered, topics, log } = this.#options
     try {
-      const early: IPublishPacket[] = []
-      let current: Connection | undefined
-      const made = await connect({
-        clientId,
-        clean: false,
-        onMessage: packet => {
-          if (current) this.#receive(packet, current)
-          else early.push(packet)
-        },
-      })
-      current = made
-      this.#connection = made
-      this.#deliveries.begin(made.sessionPresent)
-      for (const packet of early) this.#receive(packet, made)
-      await caughtUp(made, this.#deliveries, () => this.#received)
+      const connection = await this.#deliveries.connect(
+        onMessage => connect({ clientId, clean: false, onMessage }),
+        (packet, source) => this.#receive(packet, source),
+      )
+      this.#connection = connection
+      await caughtUp(connection, this.#deliveries, () => this.#received)
       const last = await remembered.load()
-      return made.sessionPresent && last?.clientId === clientId && topics.every(topic => last.topics.includes(topic))
+      if (!connection.sessionPresent || last?.clientId !== clientId) return false
+      return topics.every(topic => last.topics.includes(topic))
     } catch (error) {
-      log.debug({ err: error }, 'push cannot resume the session of an earlier version yet')
+      log.debug({ err: error }, 'failed to resume the session of an earlier version')
       return false
     }
   }
 
-  /** Unsubscribes, takes what is still on its way, and has the broker forget the session. Call when the new one is subscribed. */
+  /** Unsubscribes, reads the remaining messages, and deletes the session. Call when the new session is subscribed. */
   async end(): Promise<void> {
     const connection = this.#connection
     if (this.#isOver || !connection) return
@@ -83,19 +73,19 @@ export class FormerSession {
       await clean.end()
       this.#isOver = true
       await forget()
-      log.info({ clientId }, 'push took over the session of an earlier version, whose client id could be guessed')
+      log.info({ clientId }, 'push took over the session of an earlier version')
     } catch (error) {
-      connection.destroy(new Error('the former session is given up', { cause: error }))
+      connection.destroy(new Error('the former session failed to end', { cause: error }))
       log.warn(
         { err: error, clientId },
-        'push cannot end the session of an earlier version; it is tried again with the next connection',
+        'failed to end the session of an earlier version; push retries with its next connection',
       )
     } finally {
       this.#connection = undefined
     }
   }
 
-  /** Leaves what the broker still has for the next start. */
+  /** Disconnects; the next start reads the broker's remaining messages. */
   close(): void {
     this.#connection?.destroy(new Error('the session was closed'))
   }
@@ -103,7 +93,7 @@ export class FormerSession {
   #receive(packet: IPublishPacket, connection: Connection): void {
     this.#received++
     const message = messageOf(packet)
-    const acknowledge = packet.qos > 0 ? this.#deliveries.receive(packet, message.payload, connection) : () => {}
+    const acknowledge = this.#deliveries.receive(packet, message.payload, connection)
     if (acknowledge) this.#options.write(message, acknowledge)
   }
 }

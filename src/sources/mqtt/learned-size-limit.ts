@@ -1,32 +1,31 @@
 import { GatewayError } from '../../base/errors.js'
 
-/** For how long a size is refused, and suspected, in milliseconds. */
+/** How long a size is refused, or suspected, in milliseconds. */
 const memory = 600_000
 
 /**
- * Finds out that a broker ends connections for messages over a size that it does not tell: MQTT 3.1.1 has no way to, and
- * each such message would take publishing from everybody until there is a connection again.
+ * Learns the size over which a broker ends connections: MQTT 3.1.1 has no way to announce it, and each such message would interrupt everybody's
+ * publishing.
  *
- * It is taken for so where a connection was lost twice, each time with a message on its way that was larger than any that
- * ever came through. Then what is as large is refused.
+ * A size is refused after two lost connections, each with a pending message larger than any that came through.
  */
 export class LearnedSizeLimit {
   readonly #now: () => number
-  /** The largest that came through, in bytes. */
+  /** The largest size that came through, in bytes. */
   #largest = 0
-  /** The smallest that did not, and until when that is thought of. */
+  /** The smallest size that did not, and when it expires. */
   #suspect = Number.POSITIVE_INFINITY
-  #until = 0
+  #expiresAt = 0
   #isCertain = false
 
-  /** @param now milliseconds, since any moment */
+  /** @param now monotonic time in milliseconds */
   constructor(now: () => number = () => performance.now()) {
     this.#now = now
   }
 
-  /** @throws {Ending} `body-too-large` */
+  /** @throws {GatewayError} `body-too-large` */
   require(size: number): void {
-    if (this.#isCertain && size >= this.#suspect && this.#now() < this.#until) throw this.#refusal()
+    if (this.#isCertain && size >= this.#suspect && this.#now() < this.#expiresAt) throw this.#refusal()
   }
 
   /** Call when a message has come through. */
@@ -35,26 +34,26 @@ export class LearnedSizeLimit {
   }
 
   /**
-   * Call when the broker, which is there, has ended the connection.
+   * Call when the broker has ended the connection and is reachable.
    *
-   * @param size of the largest message that was on its way, and has not come through
-   * @returns what to answer to whoever published it; `undefined` where it can hardly have been the reason
+   * @param size of the largest pending message
+   * @returns the error for its publisher; `undefined` where its size cannot be the reason
    */
   lost(size: number): GatewayError | undefined {
     if (size <= this.#largest) return undefined
-    const isAgain = this.#now() < this.#until
+    const isAgain = this.#now() < this.#expiresAt
     this.#isCertain = isAgain
     this.#suspect = isAgain ? Math.min(this.#suspect, size) : size
-    this.#until = this.#now() + memory
+    this.#expiresAt = this.#now() + memory
     if (isAgain) return this.#refusal()
     return new GatewayError('publish-timeout', {
-      hint: 'the broker ended the connection; perhaps it is too large for it',
+      hint: 'the broker closed the connection; the message may be too large for it',
     })
   }
 
   #refusal(): GatewayError {
     return new GatewayError('body-too-large', {
-      hint: `the broker has ended connections for messages of ${this.#suspect} bytes`,
+      hint: `the broker closed connections for messages of ${this.#suspect} bytes`,
     })
   }
 }

@@ -5,50 +5,49 @@ import type { Message } from '../../mqtt/message.js'
 import { PublishQuota, type PublishQuotaOptions } from '../publish-quota.js'
 import type { PublishOptions } from '../publisher.js'
 
-/** Bounds of the publications that are under way. */
+/** Bounds of pending publishes. */
 export interface PendingPublishesOptions extends PublishQuotaOptions {
-  /** How long one may take to come back, in milliseconds. */
+  /** Time limit until a publish comes back, in milliseconds. */
   readonly timeout: number
-  /** Those that are waited for beyond that, and their bytes; the oldest are given up. */
+  /** Publishes beyond that with an `extraTimeout`, and their bytes; the oldest fail first. */
   readonly maxLate: number
   readonly maxLateBytes: number
 }
 
-/** A publication that is under way. */
+/** A publish that has not come back from the broker. */
 export interface PendingPublish {
   readonly message: Message
-  /** Its event, when it has come back and is in the journal. */
+  /** Resolves with its event in the journal. */
   readonly event: Promise<Event>
-  /** Call when it is in the journal. */
+  /** Resolves `event`. */
   arrive(event: Event): void
-  /** Call when it is not to come back. */
+  /** Rejects `event`. */
   fail(error: unknown): void
 }
 
-/** What is under way, as its keeper sees it. */
-interface Awaited extends PendingPublish {
-  /** Whoever published it. */
+interface Entry extends PendingPublish {
+  /** The publisher. */
   readonly by: string | undefined
   readonly size: number
   /** In milliseconds. */
-  readonly patience: number
+  readonly extraTimeout: number
   timer: NodeJS.Timeout
-  /** Whether it has come back, and is on its way to the journal. */
+  /** Whether it has come back and is being appended. */
   isBack: boolean
 }
 
 /**
- * What was published from here and is yet to come back from the broker.
+ * The gateway's publishes that have not come back from the broker.
  *
- * MQTT 3.1.1 has nothing by which to know a message again, and so the first with the same topic, payload and RETAIN is
- * taken for it. Where others publish the very same at the same time, theirs may be; nobody can tell the two apart.
+ * MQTT 3.1.1 does not identify a message, so the first one with the same topic, payload and RETAIN counts: where another client publishes an
+ * identical message at the same time, the two cannot be told apart.
  */
 export class PendingPublishes {
   readonly #options: PendingPublishesOptions
-  readonly #byTopic = new Map<string, Awaited[]>()
+  readonly #byTopic = new Map<string, Entry[]>()
   readonly #quota: PublishQuota
-  /** Those whose time is over, and that somebody waits for all the same; the oldest first. */
-  readonly #late = new Set<Awaited>()
+  /** Entries beyond the timeout, within their `extraTimeout`, the oldest first. */
+  readonly #late = new Set<Entry>()
   #lateBytes = 0
   readonly #onIdle: (() => void)[] = []
 
@@ -58,140 +57,116 @@ export class PendingPublishes {
   }
 
   /**
-   * @param patience how long to wait after the time that everybody has, in milliseconds
-   * @param by whoever publishes; each has half of the room at most, and leaves some for others. Left out for mqway itself
-   * @throws {Ending} `publishing-too-fast` when too many of theirs are under way, `broker-away` when too many of all are, so that the
-   *   broker can be said to be stuck
+   * @param by the publisher, for its quota; left out for the gateway itself
+   * @throws {GatewayError} `publishing-too-fast` or `broker-away`, see `PublishQuota.take`
    */
-  expect(message: Message, { patience = 0, by }: PublishOptions = {}): PendingPublish {
-    const { timeout } = this.#options
+  add(message: Message, { extraTimeout = 0, by }: PublishOptions = {}): PendingPublish {
     const size = sizeOf(message)
     this.#quota.take(by, size)
-    const { promise, resolve, reject } = promiseOf<Event>()
+    let [resolve, reject]: [(event: Event) => void, (error: unknown) => void] = [ignore, ignore]
+    const event = new Promise<Event>((onEvent, onError) => {
+      ;[resolve, reject] = [onEvent, onError]
+    })
     // It may fail before anybody waits for it.
-    promise.catch(() => {})
+    event.catch(ignore)
     let settled = false
     const settle = (): boolean => {
       if (settled) return false
       settled = true
-      clearTimeout(echo.timer)
-      this.#release(echo)
+      clearTimeout(entry.timer)
+      this.#release(entry)
       return true
     }
-    const echo: Awaited = {
-      message,
-      by,
-      event: promise,
-      size,
-      patience,
-      isBack: false,
-      arrive: event => {
-        if (settle()) resolve(event)
+    const entry: Entry = {
+      ...{ message, by, event, size, extraTimeout, isBack: false },
+      arrive: arrived => {
+        if (settle()) resolve(arrived)
       },
       fail: error => {
         if (!settle()) return
-        this.#forget(echo)
+        this.#delete(entry)
         reject(error)
       },
-      timer: setTimeout(() => this.#overdue(echo), timeout),
+      timer: setTimeout(() => this.#onTimeout(entry), this.#options.timeout),
     }
     const others = this.#byTopic.get(message.topic)
-    if (others) others.push(echo)
-    else this.#byTopic.set(message.topic, [echo])
-    return echo
+    if (others) others.push(entry)
+    else this.#byTopic.set(message.topic, [entry])
+    return entry
   }
 
   /**
-   * Takes the oldest publication that `message` may be; one whose time is over only where there is no other: it may never
-   * come.
+   * Takes the oldest publish that `message` may be; a late one only where there is no other, because it may never come back.
    *
-   * @param retainKnown whether `message` tells if it was published with RETAIN
+   * @param retainKnown whether `message` has RETAIN as it was published
    */
   take(message: Message, retainKnown: boolean): PendingPublish | undefined {
-    const mayBe = ({ message: { payload, retain } }: Awaited): boolean =>
+    const mayBe = ({ message: { payload, retain } }: Entry): boolean =>
       (!retainKnown || retain === message.retain) && payload.equals(message.payload)
-    const echoes = this.#byTopic.get(message.topic)
-    const inTime = echoes?.find(each => !this.#late.has(each) && mayBe(each))
-    const echo = inTime ?? (this.#late.size > 0 ? echoes?.find(mayBe) : undefined)
-    if (echo) {
-      echo.isBack = true
-      this.#forget(echo)
+    const entries = this.#byTopic.get(message.topic)
+    const inTime = entries?.find(each => !this.#late.has(each) && mayBe(each))
+    const entry = inTime ?? (this.#late.size > 0 ? entries?.find(mayBe) : undefined)
+    if (entry) {
+      entry.isBack = true
+      this.#delete(entry)
     }
-    return echo
+    return entry
   }
 
-  /** Resolves when all have come back, or are given up. */
+  /** Resolves when all have come back or failed. */
   idle(): Promise<void> {
     if (this.#byTopic.size === 0) return Promise.resolve()
     return new Promise(resolve => this.#onIdle.push(resolve))
   }
 
-  /** The one with the most bytes. */
+  /** The largest pending publish. */
   largest(): PendingPublish | undefined {
-    let largest: Awaited | undefined
-    for (const echoes of this.#byTopic.values()) {
-      for (const echo of echoes) if (!largest || echo.size > largest.size) largest = echo
+    let largest: Entry | undefined
+    for (const entries of this.#byTopic.values()) {
+      for (const entry of entries) if (!largest || entry.size > largest.size) largest = entry
     }
     return largest
   }
 
-  /** Fails all that are left. */
+  /** Fails all. */
   close(error: unknown): void {
-    for (const echoes of [...this.#byTopic.values()]) for (const echo of [...echoes]) echo.fail(error)
+    for (const entries of [...this.#byTopic.values()]) for (const entry of [...entries]) entry.fail(error)
   }
 
-  /** Somebody with patience goes on waiting, in a place of their own: what may never come keeps nobody from publishing. */
-  #overdue(echo: Awaited): void {
-    if (echo.patience === 0) {
-      echo.fail(new GatewayError('publish-timeout'))
+  /** A late publish has a quota of its own, so that it keeps nobody from publishing. */
+  #onTimeout(entry: Entry): void {
+    if (entry.extraTimeout === 0) {
+      entry.fail(new GatewayError('publish-timeout'))
       return
     }
-    this.#release(echo)
-    this.#late.add(echo)
-    this.#lateBytes += echo.size
-    echo.timer = setTimeout(() => {
-      if (!echo.isBack) echo.fail(new GatewayError('publish-timeout'))
-    }, echo.patience).unref()
+    this.#release(entry)
+    this.#late.add(entry)
+    this.#lateBytes += entry.size
+    entry.timer = setTimeout(() => {
+      if (!entry.isBack) entry.fail(new GatewayError('publish-timeout'))
+    }, entry.extraTimeout).unref()
     const { maxLate, maxLateBytes } = this.#options
     for (const oldest of this.#late) {
       if (this.#late.size <= maxLate && this.#lateBytes <= maxLateBytes) break
-      // What has come back will be in the journal, and there is no more of it than reading takes at once.
+      // A publish that is back will be in the journal; the reading bounds those.
       if (!oldest.isBack) oldest.fail(new GatewayError('publish-timeout'))
     }
   }
 
-  /** Gives back the place that it has. */
-  #release(echo: Awaited): void {
-    if (this.#late.delete(echo)) {
-      this.#lateBytes -= echo.size
-      return
-    }
-    this.#quota.giveBack(echo.by, echo.size)
+  #release(entry: Entry): void {
+    if (this.#late.delete(entry)) this.#lateBytes -= entry.size
+    else this.#quota.giveBack(entry.by, entry.size)
   }
 
-  #forget(echo: Awaited): void {
-    const { topic } = echo.message
-    const left = this.#byTopic.get(topic) ?? []
-    // Mostly the first: a copy without it would take long where thousands are on one topic.
-    const at = left.indexOf(echo)
-    if (at !== -1) left.splice(at, 1)
-    if (left.length === 0) this.#byTopic.delete(topic)
+  #delete(entry: Entry): void {
+    const { topic } = entry.message
+    const entries = this.#byTopic.get(topic) ?? []
+    // In place: there may be thousands on one topic, and it is mostly the first.
+    const index = entries.indexOf(entry)
+    if (index !== -1) entries.splice(index, 1)
+    if (entries.length === 0) this.#byTopic.delete(topic)
     if (this.#byTopic.size === 0) for (const resolve of this.#onIdle.splice(0)) resolve()
   }
-}
-
-function promiseOf<T>(): {
-  promise: Promise<T>
-  resolve: (value: T) => void
-  reject: (error: unknown) => void
-} {
-  let resolve: (value: T) => void = ignore
-  let reject: (error: unknown) => void = ignore
-  const promise = new Promise<T>((onResolve, onReject) => {
-    resolve = onResolve
-    reject = onReject
-  })
-  return { promise, resolve, reject }
 }
 
 function ignore(): void {}

@@ -3,41 +3,41 @@ import type { Message } from '../../mqtt/message.js'
 import { topicPredicate } from '../../topics/match.js'
 import { type Digests, digest, isDigestOf, readDigests } from '../retained-digests.js'
 
-/** How long nothing that is retained has to come until all has that comes with a subscription; in milliseconds. */
-const patience = 5000
+/** Deduplication ends after this time without a retained message, in milliseconds. */
+const idleTimeout = 5000
 
-/** When all has come in any case: who publishes state all the time could have each message of it looked at for ever. In milliseconds. */
-const longest = 60_000
+/** Deduplication ends after this time in any case, in milliseconds: a client may publish retained messages all the time. */
+const totalTimeout = 60_000
 
-/** Bytes of payloads of new topics that are compared, in all: only where filters overlap, so that a topic comes more than once. */
-const mostNewBytes = 64 * 1024 ** 2
+/** Bytes of payloads on new topics that are compared: only with overlapping filters, for which a topic comes more than once. */
+const maxNewBytes = 64 * 1024 ** 2
 
-/** Topics of which the state is known although the journal does not have it: each may come again for another filter. */
-const mostNew = 100_000
+/** New topics that are remembered, which may come again for another filter. */
+const maxNewTopics = 100_000
 
 /**
- * The retained messages that the journal has, from before a subscription: the broker tells all that it has once more, and
- * what is the same is no event. What is another has been published in between, and is one.
+ * Recognizes retained messages that the journal has: after a subscription, the broker sends all of them again. An equal message is no new
+ * event; a different one was published in between, and is one.
  *
- * A message with RETAIN may as well be live. Each topic is looked at once for each filter that matches it, as brokers send
- * it for each, and only until no more come: so what passes for state although it is news says again what was said before.
+ * A message with RETAIN may be live as well. Each topic is compared once for each matching filter, because brokers send it once for each, and
+ * only until no more come: a live message that is mistaken for a retained one repeats the previous one.
  */
 export class RetainedDeduplicator {
   readonly #filters: readonly ((topic: string) => boolean)[]
-  /** The state of each topic, and how many times it is yet to come. */
-  readonly #states = new Map<string, { readonly digest: string | undefined; readonly left: number }>()
-  readonly #most: number
+  /** The retained message of each topic, and how many times it is still to come. */
+  readonly #topics = new Map<string, { readonly digest: string | undefined; readonly remaining: number }>()
+  readonly #maxTopics: number
   #newBytes = 0
   #isOver = false
   #timer: NodeJS.Timeout | undefined
 
   private constructor(digests: Digests, topics: readonly string[]) {
-    this.#most = digests.size + mostNew
+    this.#maxTopics = digests.size + maxNewTopics
     this.#filters = topics.map(topic => topicPredicate([topic]))
-    for (const [topic, known] of digests) this.#states.set(topic, { digest: known, left: this.#timesOf(topic) })
+    for (const [topic, known] of digests) this.#topics.set(topic, { digest: known, remaining: this.#timesOf(topic) })
   }
 
-  /** Reads them. */
+  /** Reads the journal's retained messages. */
   static async read(
     journal: Pick<Journal, 'retained' | 'head'>,
     topics: readonly string[],
@@ -45,35 +45,36 @@ export class RetainedDeduplicator {
     return new RetainedDeduplicator(await readDigests(journal, topics), topics)
   }
 
-  /** Call when the broker has the subscription: from now on, they come. */
+  /** Call when the broker has the subscription. */
   open(): void {
-    this.#timer = setTimeout(() => this.#end(), patience).unref()
-    setTimeout(() => this.#end(), longest).unref()
+    this.#timer = setTimeout(() => this.#end(), idleTimeout).unref()
+    setTimeout(() => this.#end(), totalTimeout).unref()
   }
 
   #end(): void {
     this.#isOver = true
-    this.#states.clear()
+    this.#topics.clear()
     clearTimeout(this.#timer)
   }
 
-  /** Whether `message` tells a state that is known. One that tells another is known from then on. */
+  /** Whether the journal has `message` as its topic's retained message. Remembers a different one. */
   has({ topic, payload, retain }: Message): boolean {
     if (!retain || this.#isOver) return false
     this.#timer?.refresh()
-    const known = this.#states.get(topic)
-    const left = known?.left ?? this.#timesOf(topic)
-    if (left === 0 || (!known && !this.#mayRemember(left, payload))) return false
-    // A payload that is not compared is not read: it may have megabytes.
+    const known = this.#topics.get(topic)
+    const remaining = known?.remaining ?? this.#timesOf(topic)
+    if (remaining === 0 || (!known && !this.#mayRemember(remaining, payload))) return false
+    // Large payloads are hashed only where they are compared.
     const isKnown = known !== undefined && isDigestOf(known.digest, payload)
-    const now = left > 1 && !isKnown ? digest(payload) : known?.digest
-    this.#states.set(topic, { digest: now, left: left - 1 })
+    const current = remaining > 1 && !isKnown ? digest(payload) : known?.digest
+    this.#topics.set(topic, { digest: current, remaining: remaining - 1 })
     return isKnown
   }
 
-  /** Whether the state of a new topic is kept: who publishes on new topics without end would else be remembered without end. */
-  #mayRemember(left: number, payload: Buffer): boolean {
-    if (left <= 1 || this.#states.size >= this.#most || this.#newBytes + payload.length > mostNewBytes) return false
+  /** Bounds the new topics that are remembered. */
+  #mayRemember(remaining: number, payload: Buffer): boolean {
+    if (remaining <= 1 || this.#topics.size >= this.#maxTopics) return false
+    if (this.#newBytes + payload.length > maxNewBytes) return false
     this.#newBytes += payload.length
     return true
   }

@@ -7,48 +7,47 @@ import { messageOf } from '../../mqtt/message-of.js'
 import { type Digests, digest, readDigests } from '../retained-digests.js'
 
 /**
- * How long nothing more has to come until all has, in milliseconds: mosquitto answers a ping behind all of it, and others
- * look for it on their disks meanwhile.
+ * All retained messages have come when none comes for this long, in milliseconds: mosquitto answers a ping after all of them, other brokers
+ * meanwhile read them from disk.
  */
-const quiet = 300
-/** How many times that is waited for, at most. */
-const mostWaits = 100
-/** Topics that are asked for by their names at once: brokers bound how many may wait for one client. */
+const quietTime = 300
+/** Maximum number of such waits. */
+const maxWaits = 100
+/** Topics that are requested by name at once: brokers bound the messages that wait for a client. */
 const namesAtOnce = 100
-/** Bytes that may wait until it is known that they are news. */
-const mostHeld = 16 * 1024 ** 2
+/** Bytes of messages that wait for the comparison. */
+const maxHeldBytes = 16 * 1024 ** 2
 
-/** What a check needs. */
+/** Journal and connections of a comparison. */
 export interface RetainedReconcilerOptions {
   readonly topics: readonly string[]
   readonly journal: Pick<Journal, 'retained' | 'head'>
-  /** The connection over which push gets what is published. */
-  readonly reading: Pick<Connection, 'ping'>
-  /** Makes another one, over which RETAIN says of a message that it is state, and not that it was published with it. */
+  /** The connection over which push receives live messages. */
+  readonly inbound: Pick<Connection, 'ping'>
+  /** Opens another connection, on which RETAIN marks retained messages only. */
   readonly open: (onMessage: (packet: IPublishPacket) => void) => Promise<Connection>
-  /** Called with each message that made a state which the journal does not have. */
+  /** Called with each retained message that the journal lacks. */
   readonly onMissed: (message: Message) => void
 }
 
 /**
- * Compares what the broker retains with what the journal does. They differ where a message was published with QoS 0 while
- * push was away: the broker kept its state, and not the message.
+ * Compares the broker's retained messages with the journal's. They differ where a message was published with QoS 0 while push was
+ * disconnected: the broker keeps it as retained, but not in push's session.
  *
- * That takes a connection of its own. Where the session is subscribed once more, it gets its state among what was kept for
- * it, and what is of QoS 0 before that; and mosquitto sends a subscription of QoS 1 no more than 1020 retained messages, and
- * drops what is published meanwhile for them.
+ * It takes a connection of its own: subscribing again on the session's would mix retained messages with queued ones, and mosquitto sends a
+ * subscription of QoS 1 at most 1020 retained messages and drops live ones for them.
  */
 export class RetainedReconciler {
   readonly #options: RetainedReconcilerOptions
-  /** Topics with news, which are none of its business. */
+  /** Topics whose retained message changed meanwhile. */
   readonly #changed = new Set<string>()
-  /** The states that the journal has, or is told of. */
-  #states: Digests = new Map()
-  /** Topics of the journal's of which the broker has said nothing yet. */
+  /** The journal's retained messages, and those passed to `onMissed`. */
+  #digests: Digests = new Map()
+  /** The journal's topics that the broker has not sent. */
   #unseen = new Set<string>()
   #held: Message[] = []
   #heldBytes = 0
-  #count = 0
+  #received = 0
   #probe: Connection | undefined
   #stopped = false
 
@@ -56,33 +55,33 @@ export class RetainedReconciler {
     this.#options = options
   }
 
-  /** Call for each message that push gets while it runs and that may be a state. */
+  /** Call for each live message that may be retained. */
   changed(topic: string): void {
     this.#changed.add(topic)
   }
 
   /**
-   * Call when what the broker kept has come, and all that came is in the journal.
+   * Compares. Call when the broker's queued messages have been received and written.
    *
-   * @throws {Error} rejects when a connection ends, or the broker refuses something
+   * @throws {Error} rejects when a connection ends, or the broker refuses a subscription
    */
   async run(): Promise<void> {
     const { topics, journal, open } = this.#options
-    this.#states = await readDigests(journal, topics)
-    this.#unseen = new Set(this.#states.keys())
+    this.#digests = await readDigests(journal, topics)
+    this.#unseen = new Set(this.#digests.keys())
     const probe = await open(packet => this.#receive(packet))
     this.#probe = probe
     try {
       if (this.#stopped) return
       const refused = await probe.subscribe(topics, 0)
-      if (refused.length > 0) throw new Error(`the broker does not let push subscribe to ${refused.join(', ')}`)
+      if (refused.length > 0) throw new Error(`the broker refused push's subscription to ${refused.join(', ')}`)
       await probe.ping()
-      await this.#tell()
+      await this.#flush()
       await this.#untilQuiet(probe)
       await probe.unsubscribe(topics)
-      await this.#askByName(probe)
-      await this.#tell()
-      for (const topic of this.#unseen) this.#tellOf(cleared(topic))
+      await this.#requestByName(probe)
+      await this.#flush()
+      for (const topic of this.#unseen) this.#report(cleared(topic))
     } finally {
       await probe.end()
     }
@@ -93,62 +92,62 @@ export class RetainedReconciler {
     this.#probe?.destroy(new Error('the session was closed'))
   }
 
-  /** Brokers may leave some out where there are many; one that does not come alone either is gone. */
-  async #askByName(probe: Connection): Promise<void> {
+  /** Brokers may leave some out where there are many; a topic that does not come by name is cleared. */
+  async #requestByName(probe: Connection): Promise<void> {
     const topics = [...this.#unseen]
-    for (let at = 0; at < topics.length; at += namesAtOnce) {
-      const some = topics.slice(at, at + namesAtOnce)
-      for (const topic of await probe.subscribe(some, 0)) this.#unseen.delete(topic)
+    for (let start = 0; start < topics.length; start += namesAtOnce) {
+      const batch = topics.slice(start, start + namesAtOnce)
+      for (const topic of await probe.subscribe(batch, 0)) this.#unseen.delete(topic)
       await probe.ping()
-      await probe.unsubscribe(some)
+      await probe.unsubscribe(batch)
     }
     if (topics.length > 0) await this.#untilQuiet(probe)
   }
 
   #receive(packet: IPublishPacket): void {
     if (!packet.retain) return
-    this.#count++
+    this.#received++
     const message = messageOf(packet)
-    const state = digest(message.payload)
+    const current = digest(message.payload)
     this.#unseen.delete(message.topic)
     // It comes once for each filter that matches it.
-    if (this.#states.get(message.topic) === state) return
-    this.#states.set(message.topic, state)
+    if (this.#digests.get(message.topic) === current) return
+    this.#digests.set(message.topic, current)
     this.#held.push(message)
     this.#heldBytes += sizeOf(message)
-    if (this.#heldBytes < mostHeld) return
+    if (this.#heldBytes < maxHeldBytes) return
     this.#probe?.pause()
-    this.#tell().then(
+    this.#flush().then(
       () => this.#probe?.resume(),
       () => {},
     )
   }
 
-  /** Tells of what is held, when all that was published before has come: it may be among that. */
-  async #tell(): Promise<void> {
+  /** Reports the held messages after a ping: all live messages published before have arrived, and may include them. */
+  async #flush(): Promise<void> {
     const held = this.#held
     this.#held = []
     this.#heldBytes = 0
-    await this.#options.reading.ping()
-    for (const message of held) this.#tellOf(message)
+    await this.#options.inbound.ping()
+    for (const message of held) this.#report(message)
   }
 
-  #tellOf(message: Message): void {
+  #report(message: Message): void {
     if (!this.#stopped && !this.#changed.has(message.topic)) this.#options.onMissed(message)
   }
 
   async #untilQuiet(probe: Connection): Promise<void> {
-    for (let waits = 0; waits < mostWaits; waits++) {
-      const before = this.#count
-      await delay(quiet, undefined, { ref: false })
+    for (let waits = 0; waits < maxWaits; waits++) {
+      const before = this.#received
+      await delay(quietTime, undefined, { ref: false })
       await probe.ping()
-      if (this.#count === before) return
+      if (this.#received === before) return
     }
-    throw new Error('the broker does not come to an end with what is retained')
+    throw new Error('the broker keeps sending retained messages')
   }
 }
 
-/** What removes a retained message [MQTT-3.3.1-10]. */
+/** Removes a retained message [MQTT-3.3.1-10]. */
 function cleared(topic: string): Message {
   return { topic, payload: Buffer.alloc(0), qos: 0, retain: true }
 }

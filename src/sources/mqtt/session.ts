@@ -14,7 +14,7 @@ import { requirePublishable } from '../../mqtt/publishable.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { topicPredicate } from '../../topics/match.js'
-import { type PublishOptions, usualPublishTime } from '../publisher.js'
+import { defaultPublishTimeout, type PublishOptions } from '../publisher.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import type { Source } from '../source.js'
 import { BrokerSubscription } from './broker-subscription.js'
@@ -24,210 +24,214 @@ import { LearnedSizeLimit } from './learned-size-limit.js'
 import { PendingPublishes } from './pending-publishes.js'
 import { TakeoverDetector } from './takeover-detector.js'
 
-/** What a session needs. */
+/** Broker, journal and configuration of a session. */
 export interface SessionOptions {
   /** The broker's address, for the log. */
   readonly brokerName: string
   /** Opens a stream to the broker. */
   readonly open: () => Promise<Duplex>
   readonly config: Pick<PushConfig, 'topics' | 'journal' | 'username' | 'password' | 'clientId'>
-  /** Where the gateway keeps its data; `undefined` for nowhere. Sessions of gateways on one machine are told apart by it. */
+  /** The data directory, which also identifies the gateway among several on one machine; `undefined` for none. */
   readonly data: string | undefined
   readonly journal: Journal
   readonly log: Logger
-  /** Gets the client ids that the session uses. */
+  /** Receives the client ids of the session. */
   readonly reservedClientIds?: ReservedClientIds | undefined
-  /** Called when `ready` changes. */
-  readonly onStateChange?: ((ready: boolean) => void) | undefined
-  /** How long a publication may take until it is in the journal, in milliseconds; `usualPublishTime` when left out. */
+  /** Called when `connected` changes. */
+  readonly onStateChange?: ((connected: boolean) => void) | undefined
+  /** Time limit from a publish to its event in the journal, in milliseconds. Default: `defaultPublishTimeout`. */
   readonly publishTimeout?: number
 }
 
-/** In what the connections of one session differ. */
+/** Options in which the connections of one session differ. */
 type OwnOptions = Pick<ConnectionOptions, 'clientId' | 'clean' | 'onMessage'>
 
-/** Publications under way at once, and their bytes. */
-const [maxUnderWay, maxUnderWayBytes] = [10_000, 64 * 1024 ** 2]
-/** Those that somebody goes on waiting for after that, and their bytes. */
-const [maxLate, maxLateBytes] = [1000, 16 * 1024 ** 2]
-/** How long a broker may take for CONNACK, in milliseconds. */
+/** Bounds of publishes in progress, and of those beyond their timeout. */
+const pendingBounds = { maxCount: 10_000, maxBytes: 64 * 1024 ** 2, maxLate: 1000, maxLateBytes: 16 * 1024 ** 2 }
+/** Time limit for CONNACK, in milliseconds. */
 const connectTimeout = 10_000
 /** In seconds. */
 const keepAlive = 30
-/** Different reasons in the log of one absence of the broker. */
+/** Different connection failures that are logged before the session is connected again. */
 const maxLoggedFailures = 10
-/** How long what is under way at the end may take to come back, in milliseconds. */
-const lastPatience = 1000
-/** How long a start waits for a broker elsewhere, in milliseconds: one that is there has answered by then. */
-const patience = 1000
+/** Time limit of `close` for publishes in progress, in milliseconds. */
+const closeTimeout = 1000
+/** How long the start waits for the first connection, in milliseconds. */
+const startTimeout = 1000
 
 /**
- * Opens the session, and keeps it: a broker that is away is tried again until it is there. Never throws for that.
+ * Opens a session with a remote broker. It reconnects until it is closed, and never throws because the broker is away.
  *
- * There are two connections, as a broker that tells which messages were published with RETAIN does not give a bridge back
- * what it published itself. The one that reads keeps its place at the broker where the journal outlives the process.
+ * It has two connections, because a broker that passes on RETAIN as published does not send a bridge its own messages. The inbound one has a
+ * persistent session where the journal outlives the process.
  *
- * @returns as soon as the broker has been tried once
+ * @returns after the first attempt to connect
  */
 export async function openSession(options: SessionOptions): Promise<Source> {
   const { config, data, reservedClientIds } = options
   const id =
     config.clientId === undefined
       ? await openClientId(config.journal === 'level' ? data : undefined)
-      : fixed(config.clientId)
+      : { clientId: config.clientId, forgetFormer: async () => {} }
   const { clientId, former } = id
   reservedClientIds?.add(clientId, `${clientId}-state`, `${clientId}-out`, ...(former === undefined ? [] : [former]))
   const session = new BrokerSession(options, id)
-  await session.tried
+  await session.attempted
   return session
 }
 
-/** A client id of the configuration. */
-function fixed(clientId: string): SessionClientId {
-  return { clientId, forgetFormer: async () => {} }
-}
-
 class BrokerSession implements Source {
-  readonly tried: Promise<void>
+  /** Resolves after the first attempt to connect, or `startTimeout`. */
+  readonly attempted: Promise<void>
   readonly #options: SessionOptions
   readonly #matches: (topic: string) => boolean
-  readonly #echoes: PendingPublishes
-  readonly #sizes = new LearnedSizeLimit()
-  readonly #reader: BrokerSubscription
+  readonly #pending: PendingPublishes
+  readonly #sizeLimit = new LearnedSizeLimit()
+  readonly #profiles: ProtocolProfiles
+  readonly #subscription: BrokerSubscription
   readonly #former: FormerSession | undefined
-  readonly #readLink: ReconnectingConnection
-  readonly #writeLink: ReconnectingConnection
-  #ready = false
-  /** Why the broker is away; empty before the first attempt has failed. */
+  readonly #inbound: ReconnectingConnection
+  readonly #outbound: ReconnectingConnection
+  #onAttempted = ignore
+  #connected = false
+  /** Reason of the last failed attempt; empty before that. */
   #failure = ''
-  /** Reasons that the log has since the session was last ready. */
   readonly #loggedFailures = new Set<string>()
   #closed = false
   #closing: Promise<void> | undefined
 
-  constructor(options: SessionOptions, { clientId, former, forgetFormer }: SessionClientId) {
+  constructor(options: SessionOptions, id: SessionClientId) {
     this.#options = options
-    const { config, data, journal, log } = options
+    const { config, data, log } = options
     this.#matches = topicPredicate(config.topics)
-    this.#echoes = new PendingPublishes({
-      maxCount: maxUnderWay,
-      maxBytes: maxUnderWayBytes,
-      maxLate,
-      maxLateBytes,
-      timeout: options.publishTimeout ?? usualPublishTime,
+    this.#pending = new PendingPublishes({
+      ...pendingBounds,
+      timeout: options.publishTimeout ?? defaultPublishTimeout,
     })
-    const dialects = new ProtocolProfiles(log)
-    const open = async (dialect: ProtocolProfile, own: OwnOptions): Promise<Connection> => {
-      const { username, password } = config
-      const stream = await options.open()
-      return Connection.connect({ ...own, username, password, keepAlive, connectTimeout, stream, dialect })
-    }
-    const isKept = config.journal === 'level'
-    const remembered = new RememberedSubscriptions(isKept ? data : undefined)
-    this.#reader = new BrokerSubscription({
-      journal,
-      clientId,
-      topics: config.topics,
-      echoes: this.#echoes,
-      remembered,
-      openProbe: (dialect, onMessage) =>
-        open(tellingState(dialect), { clientId: `${clientId}-state`, clean: true, onMessage }),
-      log,
+    this.#profiles = new ProtocolProfiles(log)
+    const attempted = new Promise<void>(resolve => {
+      this.#onAttempted = resolve
     })
-    let onTried = ignore
-    const tried = new Promise<void>(resolve => {
-      onTried = resolve
+    this.attempted = Promise.race([attempted, delay(startTimeout, undefined, { ref: false })])
+    const remembered = new RememberedSubscriptions(config.journal === 'level' ? data : undefined)
+    this.#subscription = this.#createSubscription(id, remembered)
+    this.#former = this.#createFormer(id, remembered)
+    this.#inbound = this.#connectInbound(id)
+    this.#outbound = this.#connectOutbound(id)
+  }
+
+  #createSubscription({ clientId }: SessionClientId, remembered: RememberedSubscriptions): BrokerSubscription {
+    const { config, journal, log } = this.#options
+    return new BrokerSubscription({
+      ...{ journal, clientId, topics: config.topics, remembered, log },
+      pending: this.#pending,
+      openProbe: (profile, onMessage) =>
+        this.#open(tellingState(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
     })
-    const onChange = (reason?: unknown): void => {
-      this.#update(reason)
-      if (this.#ready || reason !== undefined) onTried()
-    }
-    const connect = (own: OwnOptions): Promise<Connection> => dialects.connect(dialect => open(dialect, own))
-    if (former !== undefined) {
-      this.#former = new FormerSession({
-        ...{ clientId: former, topics: config.topics, remembered, connect, log },
-        write: (message, onWritten) => this.#reader.write(message, onWritten),
-        forget: forgetFormer,
-      })
-    }
-    const rivals = new TakeoverDetector({ clientId, log })
-    this.#readLink = new ReconnectingConnection({
+  }
+
+  #createFormer(
+    { former, forgetFormer }: SessionClientId,
+    remembered: RememberedSubscriptions,
+  ): FormerSession | undefined {
+    const { config, log } = this.#options
+    if (former === undefined) return undefined
+    return new FormerSession({
+      ...{ clientId: former, topics: config.topics, remembered, log },
+      connect: own => this.#connect(own),
+      write: (message, onWritten) => this.#subscription.write(message, onWritten),
+      forget: forgetFormer,
+    })
+  }
+
+  #connectInbound({ clientId }: SessionClientId): ReconnectingConnection {
+    const { config, log } = this.#options
+    const clean = config.journal !== 'level'
+    const takeovers = new TakeoverDetector({ clientId, log })
+    return new ReconnectingConnection({
       connect: async () => {
         const hasAll = await this.#former?.resume()
-        const connection = await this.#reader.start(
-          onMessage => connect({ clientId, clean: !isKept, onMessage }),
-          hasAll,
-        )
+        const connect = (onMessage: OwnOptions['onMessage']): Promise<Connection> =>
+          this.#connect({ clientId, clean, onMessage })
+        const connection = await this.#subscription.start(connect, hasAll)
         await this.#former?.end()
         return connection
       },
-      onUp: () => onChange(),
+      onUp: () => this.#update(),
       onDown: (reason, lasted) => {
-        if (!this.#closed) rivals.ended(reason, lasted)
-        onChange(reason)
+        if (!this.#closed) takeovers.ended(reason, lasted)
+        this.#update(reason)
       },
     })
-    this.#writeLink = new ReconnectingConnection({
-      connect: () => connect({ clientId: `${clientId}-out`, clean: true }),
-      onUp: () => onChange(),
+  }
+
+  #connectOutbound({ clientId }: SessionClientId): ReconnectingConnection {
+    return new ReconnectingConnection({
+      connect: () => this.#connect({ clientId: `${clientId}-out`, clean: true }),
+      onUp: () => this.#update(),
       onDown: (reason, lasted) => {
-        if (lasted !== undefined && !(reason instanceof TakenOver)) void this.#suspectSize()
-        onChange(reason)
+        if (lasted !== undefined && !(reason instanceof TakenOver)) void this.#learnSizeLimit()
+        this.#update(reason)
       },
     })
-    this.tried = Promise.race([tried, delay(patience, undefined, { ref: false })])
   }
 
-  get ready(): boolean {
-    return this.#ready
+  #connect(own: OwnOptions): Promise<Connection> {
+    return this.#profiles.connect(profile => this.#open(profile, own))
   }
 
-  get failure(): string | undefined {
-    return this.#ready ? undefined : this.#failure || 'it is being connected'
+  async #open(dialect: ProtocolProfile, own: OwnOptions): Promise<Connection> {
+    const { username, password } = this.#options.config
+    const stream = await this.#options.open()
+    return Connection.connect({ ...own, username, password, keepAlive, connectTimeout, stream, dialect })
   }
 
   get connected(): boolean {
-    return this.#ready
+    return this.#connected
+  }
+
+  get failure(): string | undefined {
+    return this.#connected ? undefined : this.#failure || 'connecting'
   }
 
   async publish(message: Message, options: PublishOptions = {}): Promise<Event | undefined> {
     requirePublishable(message)
-    const { connection } = this.#writeLink
-    if (!this.#ready || !connection)
+    const { connection } = this.#outbound
+    if (!this.#connected || !connection)
       throw new GatewayError('broker-away', this.#failure ? { detail: this.#failure } : {})
     connection.requireTakes(message)
-    this.#sizes.require(sizeOf(message))
+    this.#sizeLimit.require(sizeOf(message))
     if (!this.#matches(message.topic)) {
       await connection.publish(message).catch(error => {
-        throw publishEnding(error)
+        throw error instanceof GatewayError ? error : new GatewayError('publish-timeout', { cause: error })
       })
       return undefined
     }
-    if (this.#reader.stuck) throw new GatewayError('journal-unavailable')
-    const echo = this.#echoes.expect(message, options)
-    // A connection that is lost says nothing of what became of the message: it may be on its way here.
+    if (this.#subscription.stuck) throw new GatewayError('journal-unavailable')
+    const pending = this.#pending.add(message, options)
+    // After a lost connection, the message may still arrive.
     connection.publish(message).catch(error => {
-      if (error instanceof GatewayError) echo.fail(error)
+      if (error instanceof GatewayError) pending.fail(error)
     })
-    const event = await echo.event
-    this.#sizes.passed(sizeOf(message))
+    const event = await pending.event
+    this.#sizeLimit.passed(sizeOf(message))
     return event
   }
 
-  /** Looks for a publication for which the broker may have ended the connection: one of several that were on their way. */
-  async #suspectSize(): Promise<void> {
-    const largest = this.#echoes.largest()
-    const reading = this.#readLink.connection
-    if (!largest || !reading) return
+  /** Call when the broker ended the outbound connection: perhaps because of the largest pending message. */
+  async #learnSizeLimit(): Promise<void> {
+    const largest = this.#pending.largest()
+    const inbound = this.#inbound.connection
+    if (!largest || !inbound) return
     try {
-      // So it is there, and what it has passed on has come.
-      await reading.ping()
+      // The broker is there, and all that it has passed on has arrived.
+      await inbound.ping()
     } catch {
       return
     }
-    if (this.#closed || this.#echoes.largest() !== largest) return
-    const ending = this.#sizes.lost(sizeOf(largest.message))
-    if (ending) largest.fail(ending)
+    if (this.#closed || this.#pending.largest() !== largest) return
+    const error = this.#sizeLimit.lost(sizeOf(largest.message))
+    if (error) largest.fail(error)
   }
 
   close(): Promise<void> {
@@ -238,52 +242,47 @@ class BrokerSession implements Source {
   async #close(): Promise<void> {
     this.#closed = true
     this.#update()
-    // Whoever has just published gets an answer, where the broker gives one.
-    const isThere = this.#readLink.connection && this.#writeLink.connection
-    if (isThere) await Promise.race([this.#echoes.idle(), delay(lastPatience, undefined, { ref: false })])
-    await this.#writeLink.close()
-    await this.#reader.stop()
-    await this.#readLink.close()
+    const isUp = this.#inbound.connection && this.#outbound.connection
+    if (isUp) await Promise.race([this.#pending.idle(), delay(closeTimeout, undefined, { ref: false })])
+    await this.#outbound.close()
+    await this.#subscription.stop()
+    await this.#inbound.close()
     this.#former?.close()
-    this.#reader.close()
-    this.#echoes.close(new GatewayError('publish-timeout'))
+    this.#subscription.close()
+    this.#pending.close(new GatewayError('publish-timeout'))
   }
 
-  /** One line in the log for each change and each new reason, however many attempts there are. */
+  /** Logs each change once, and each new reason once, however many attempts there are. */
   #update(reason?: unknown): void {
     const { log, onStateChange } = this.#options
-    const closed = this.#closed
-    const ready = !closed && this.#readLink.connection !== undefined && this.#writeLink.connection !== undefined
-    if (ready && !this.#ready) {
+    const connected = !this.#closed && this.#inbound.connection !== undefined && this.#outbound.connection !== undefined
+    if (connected && !this.#connected) {
       this.#failure = ''
       this.#loggedFailures.clear()
-      log.info('push is connected with the broker')
-    } else if (!ready && !closed && reason instanceof Error) {
-      this.#failed(describeFailure(reason, this.#options.brokerName))
+      log.info('push connected to the broker')
+    } else if (!connected && !this.#closed && reason instanceof Error) {
+      this.#logFailure(describeFailure(reason, this.#options.brokerName))
     }
-    if (ready === this.#ready) return
-    this.#ready = ready
-    onStateChange?.(ready)
+    if (connected !== this.#connected) {
+      this.#connected = connected
+      onStateChange?.(connected)
+    }
+    if (connected || reason !== undefined) this.#onAttempted()
   }
 
-  #failed(failure: string): void {
+  #logFailure(failure: string): void {
     this.#failure = failure
     if (this.#loggedFailures.has(failure) || this.#loggedFailures.size >= maxLoggedFailures) return
     this.#loggedFailures.add(failure)
-    const text = 'push has no connection with the broker; it is tried again until there is one'
-    this.#options.log.warn({ reason: failure }, `${text}: ${failure}`)
+    this.#options.log.warn({ reason: failure }, `push cannot connect to the broker and will retry: ${failure}`)
   }
 }
 
-/** Why there is no session, with the broker's address. */
+/** The reason of a failed connection, with the broker's address. */
 function describeFailure(reason: Error, brokerName: string): string {
   const text = reason instanceof GatewayError ? (reason.detail ?? reason.text) : reason.message
   const login = reason instanceof ConnectionRefusal && reason.isOfLogin ? ': see push.username and push.password' : ''
   return (text.startsWith(`${brokerName}: `) ? text : `${brokerName}: ${text}`) + login
-}
-
-function publishEnding(error: unknown): GatewayError {
-  return error instanceof GatewayError ? error : new GatewayError('publish-timeout', { cause: error })
 }
 
 function ignore(): void {}

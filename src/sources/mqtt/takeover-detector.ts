@@ -2,56 +2,54 @@ import type { Logger } from '../../base/log.js'
 import { TakenOver } from '../../mqtt/broker-responses.js'
 import { steady } from '../../mqtt/reconnecting-connection.js'
 
-/** How often the log says it, at most; in milliseconds. */
-const interval = 300_000
-/** So many connections that ended soon, one after the other, are no chance. */
-const tooMany = 4
+/** Minimum interval between log lines, in milliseconds. */
+const logInterval = 300_000
+/** Short connections in a row that indicate another client. */
+const maxBrief = 4
 
-/** What it takes to find out about rivals. */
+/** Options of the detector. */
 export interface TakeoverDetectorOptions {
   readonly clientId: string
   readonly log: Pick<Logger, 'error'>
-  /** In milliseconds, since any moment; the machine's when left out. */
+  /** Monotonic time in milliseconds. Default: the machine's. */
   readonly now?: () => number
 }
 
 /**
- * Finds out that somebody else connects with the session's client id, for whom the broker ends the session each time: two
- * gateways with one `push.clientId` share its messages, and neither gets all.
+ * Detects another client with the session's client id, for which the broker ends the session each time: two gateways with one
+ * `push.clientId` share its messages, and neither gets all.
  */
 export class TakeoverDetector {
   readonly #options: TakeoverDetectorOptions
-  /** Connections in a row that ended soon. */
   #brief = 0
-  #told = Number.NEGATIVE_INFINITY
+  #loggedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: TakeoverDetectorOptions) {
     this.#options = options
   }
 
   /**
-   * Call when a connection has ended, or could not be made.
+   * Call when a connection has ended, or an attempt failed.
    *
-   * @param lasted in milliseconds; `undefined` for one that could not be made: the broker is away, and that is another
-   *   matter
+   * @param lasted duration of the connection in milliseconds; `undefined` for a failed attempt, where the broker is away
    */
   ended(reason: unknown, lasted: number | undefined): void {
     this.#brief = lasted !== undefined && lasted < steady ? this.#brief + 1 : 0
     const { clientId } = this.#options
     const remedy = `give each gateway a push.clientId of its own; this one's is ${clientId}`
-    if (reason instanceof TakenOver) this.#tell(`somebody else has taken push's place at the broker: ${remedy}`)
-    // MQTT 3.1.1 does not say why a connection ends.
-    else if (this.#brief >= tooMany) {
-      this.#tell(
-        `the broker ends push's connections soon after they began; if another gateway takes its place: ${remedy}`,
+    if (reason instanceof TakenOver) this.#log(`another client took over push's client id at the broker: ${remedy}`)
+    // MQTT 3.1.1 gives no reason for the end of a connection.
+    else if (this.#brief >= maxBrief) {
+      this.#log(
+        `the broker closes push's connections soon after they open; if another gateway has the same client id: ${remedy}`,
       )
     }
   }
 
-  #tell(text: string): void {
+  #log(text: string): void {
     const { log, now = () => performance.now() } = this.#options
-    if (now() - this.#told < interval) return
-    this.#told = now()
+    if (now() - this.#loggedAt < logInterval) return
+    this.#loggedAt = now()
     log.error(text)
   }
 }

@@ -65,7 +65,7 @@ describe('the client id of push', () => {
     const data = join(await temporary(), 'file')
     await writeFile(data, '')
     await expect(openClientId(data)).rejects.toThrow(
-      /^the client id of push cannot be kept in .*push-client-id\.json: /,
+      /^the client id of push cannot be written to .*push-client-id\.json: /,
     )
   })
 })

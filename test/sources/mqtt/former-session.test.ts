@@ -74,7 +74,7 @@ describe('the session of an earlier version, under a client id that can be guess
     })()
     const session = await opening
     cleanup.add(() => session.close())
-    await eventually(() => session.ready)
+    await eventually(() => session.connected)
     await eventually(async () => !('former' in Object(await stored())))
     isDone = true
     const published = await publishing
@@ -95,7 +95,7 @@ describe('the session of an earlier version, under a client id that can be guess
     await gone.client.endAsync()
     const session = await sessionOn(broker, journal, { data, config: { topics: ['#'] } })
     cleanup.add(() => session.close())
-    await eventually(() => session.ready)
+    await eventually(() => session.connected)
     await watched.count(1)
     expect(watched.events.map(isGapMarker)).toEqual([true])
     await eventually(async () => !('former' in Object(await stored())))
@@ -107,7 +107,7 @@ describe('the session of an earlier version, under a client id that can be guess
     await publisher.publishAsync('a', 'kept', { qos: 1 })
     const session = await sessionOn(broker, journal, { data, config: { topics: ['a', 'b'] } })
     cleanup.add(() => session.close())
-    await eventually(() => session.ready)
+    await eventually(() => session.connected)
     await watched.count(2)
     expect(watched.events.map(isGapMarker)).toEqual([false, true])
   })

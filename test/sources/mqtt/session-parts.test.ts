@@ -28,10 +28,10 @@ describe('publications under way', () => {
   const late = { maxLate: 2, maxLateBytes: 1000 }
   const event = { id: 'e' } as Event
   /** As soon as there is room. */
-  const expectLater = async (echoes: PendingPublishes, sent: Message): Promise<PendingPublish> => {
+  const expectLater = async (pending: PendingPublishes, sent: Message): Promise<PendingPublish> => {
     for (;;) {
       try {
-        return echoes.expect(sent)
+        return pending.add(sent)
       } catch {
         await new Promise(setImmediate)
       }
@@ -39,84 +39,87 @@ describe('publications under way', () => {
   }
 
   it('are taken in order, by payload and RETAIN', () => {
-    const echoes = new PendingPublishes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
-    const [first, second, retained] = [message('a'), message('a'), message('a', true)].map(m => echoes.expect(m))
-    expect(echoes.take(message('b'), true)).toBeUndefined()
-    expect(echoes.take(message('a', true), true)).toBe(retained)
-    expect(echoes.take(message('a'), true)).toBe(first)
-    expect(echoes.take(message('a', true), true)).toBeUndefined()
-    expect(echoes.take(message('a', true), false)).toBe(second)
-    for (const echo of [first, second, retained]) echo?.fail(new Error('the end'))
+    const pending = new PendingPublishes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
+    const [first, second, retained] = [message('a'), message('a'), message('a', true)].map(m => pending.add(m))
+    expect(pending.take(message('b'), true)).toBeUndefined()
+    expect(pending.take(message('a', true), true)).toBe(retained)
+    expect(pending.take(message('a'), true)).toBe(first)
+    expect(pending.take(message('a', true), true)).toBeUndefined()
+    expect(pending.take(message('a', true), false)).toBe(second)
+    for (const each of [first, second, retained]) each?.fail(new Error('the end'))
   })
 
   it('are bounded in number and bytes', () => {
-    const echoes = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 10_000, ...late })
-    const large = echoes.expect(message('x'.repeat(500)))
-    expect(() => echoes.expect(message('a'))).toThrow(expect.objectContaining({ reason: 'broker-away' }))
+    const pending = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 10_000, ...late })
+    const large = pending.add(message('x'.repeat(500)))
+    expect(() => pending.add(message('a'))).toThrow(expect.objectContaining({ reason: 'broker-away' }))
     large.fail(new Error('the end'))
-    const both = [echoes.expect(message('a')), echoes.expect(message('b'))]
-    expect(() => echoes.expect(message('c'))).toThrow(expect.objectContaining({ reason: 'broker-away' }))
-    for (const echo of both) echo.fail(new Error('the end'))
+    const both = [pending.add(message('a')), pending.add(message('b'))]
+    expect(() => pending.add(message('c'))).toThrow(expect.objectContaining({ reason: 'broker-away' }))
+    for (const each of both) each.fail(new Error('the end'))
   })
 
   it('leave room for those of others, however many somebody has', () => {
-    const echoes = new PendingPublishes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
-    const all = Array.from({ length: 5 }, () => echoes.expect(message('a'), { by: 'one' }))
+    const pending = new PendingPublishes({ maxCount: 10, maxBytes: 1000, timeout: 10_000, ...late })
+    const all = Array.from({ length: 5 }, () => pending.add(message('a'), { by: 'one' }))
     const tooFast = expect.objectContaining({ reason: 'publishing-too-fast' })
-    expect(() => echoes.expect(message('a'), { by: 'one' })).toThrow(tooFast)
-    all.push(echoes.expect(message('x'.repeat(800)), { by: 'two' }), echoes.expect(message('a')))
-    expect(() => echoes.expect(message('a'), { by: 'two' })).toThrow(tooFast)
-    for (const echo of all) echo.fail(new Error('the end'))
-    echoes.expect(message('a'), { by: 'one' }).fail(new Error('the end'))
+    expect(() => pending.add(message('a'), { by: 'one' })).toThrow(tooFast)
+    all.push(pending.add(message('x'.repeat(800)), { by: 'two' }), pending.add(message('a')))
+    expect(() => pending.add(message('a'), { by: 'two' })).toThrow(tooFast)
+    for (const each of all) each.fail(new Error('the end'))
+    pending.add(message('a'), { by: 'one' }).fail(new Error('the end'))
   })
 
   it('fail when their time is over, and are taken for nothing afterwards', async () => {
-    const echoes = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 5, ...late })
-    await expect(echoes.expect(message('a')).event).rejects.toMatchObject({ reason: 'publish-timeout' })
-    expect(echoes.take(message('a'), true)).toBeUndefined()
+    const pending = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 5, ...late })
+    await expect(pending.add(message('a')).event).rejects.toMatchObject({ reason: 'publish-timeout' })
+    expect(pending.take(message('a'), true)).toBeUndefined()
   })
 
   it('are waited for beyond their time by those with patience, and keep nobody else from publishing', async () => {
-    const echoes = new PendingPublishes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
-    const patient = echoes.expect(message('a'), { patience: 60_000 })
-    await expectLater(echoes, message('b'))
-    expect(echoes.take(message('a'), true)).toBe(patient)
+    const pending = new PendingPublishes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
+    const patient = pending.add(message('a'), { extraTimeout: 60_000 })
+    await expectLater(pending, message('b'))
+    expect(pending.take(message('a'), true)).toBe(patient)
     patient.arrive(event)
     expect(await patient.event).toBe(event)
-    echoes.close(new Error('the end'))
+    pending.close(new Error('the end'))
   })
 
   it('that are late are taken only where no other may be meant', async () => {
-    const echoes = new PendingPublishes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
-    const lost = echoes.expect(message('a'), { patience: 60_000 })
-    const next = await expectLater(echoes, message('a'))
-    expect(echoes.take(message('a'), true)).toBe(next)
-    expect(echoes.take(message('a'), true)).toBe(lost)
-    for (const echo of [lost, next]) echo.arrive(event)
+    const pending = new PendingPublishes({ maxCount: 1, maxBytes: 100, timeout: 5, ...late })
+    const lost = pending.add(message('a'), { extraTimeout: 60_000 })
+    const next = await expectLater(pending, message('a'))
+    expect(pending.take(message('a'), true)).toBe(next)
+    expect(pending.take(message('a'), true)).toBe(lost)
+    for (const each of [lost, next]) each.arrive(event)
   })
 
   it('are given up when patience ends, unless they are on their way to the journal', async () => {
-    const echoes = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 1, ...late })
-    const [lost, back] = [echoes.expect(message('a'), { patience: 5 }), echoes.expect(message('b'), { patience: 1 })]
-    expect(echoes.take(message('b'), true)).toBe(back)
+    const pending = new PendingPublishes({ maxCount: 2, maxBytes: 100, timeout: 1, ...late })
+    const [lost, back] = [
+      pending.add(message('a'), { extraTimeout: 5 }),
+      pending.add(message('b'), { extraTimeout: 1 }),
+    ]
+    expect(pending.take(message('b'), true)).toBe(back)
     await expect(lost.event).rejects.toMatchObject({ reason: 'publish-timeout' })
     back.arrive(event)
     expect(await back.event).toBe(event)
   })
 
   it('that are late are bounded: the oldest are given up', async () => {
-    const echoes = new PendingPublishes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
-    const back = echoes.expect(message('back'), { patience: 60_000 })
-    echoes.take(message('back'), true)
-    const many = ['a', 'b', 'c', 'd'].map(payload => echoes.expect(message(payload), { patience: 60_000 }))
+    const pending = new PendingPublishes({ maxCount: 10, maxBytes: 100, timeout: 1, ...late })
+    const back = pending.add(message('back'), { extraTimeout: 60_000 })
+    pending.take(message('back'), true)
+    const many = ['a', 'b', 'c', 'd'].map(payload => pending.add(message(payload), { extraTimeout: 60_000 }))
     const reason = { reason: 'publish-timeout' }
     await expect(many[0]?.event).rejects.toMatchObject(reason)
     await expect(many[1]?.event).rejects.toMatchObject(reason)
-    expect(echoes.take(message('a'), true)).toBeUndefined()
-    expect(echoes.take(message('d'), true)).toBe(many[3])
+    expect(pending.take(message('a'), true)).toBeUndefined()
+    expect(pending.take(message('d'), true)).toBe(many[3])
     back.arrive(event)
     expect(await back.event).toBe(event)
-    echoes.close(new Error('the end'))
+    pending.close(new Error('the end'))
   })
 })
 

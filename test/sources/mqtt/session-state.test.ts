@@ -49,7 +49,7 @@ describe.each(['MQTT 5', 'MQTT 3.1.1 as a bridge', 'MQTT 3.1.1'] as const)(
         const open = () => openWithout(broker, refusedVersions[dialect])
         const session = await sessionOn(broker, journal, { data, open, config: { topics } })
         cleanup.add(() => session.close())
-        await eventually(() => session.ready)
+        await eventually(() => session.connected)
         return session
       }
       return { client, journal, start }
@@ -158,8 +158,8 @@ it('a session that a broker has forgotten leaves a hole, as what was published m
   cleanup.add(() => session.close())
   await session.publish({ topic: 'before', payload: Buffer.from(''), qos: 1, retain: false })
   for (const stream of streams) stream.destroy()
-  await eventually(() => !session.ready)
-  await eventually(() => session.ready)
+  await eventually(() => !session.connected)
+  await eventually(() => session.connected)
   await session.publish({ topic: 'after', payload: Buffer.from(''), qos: 1, retain: false })
   expect(watched.events.map(({ topic }) => topic)).toEqual(['before', '', 'after'])
 })
@@ -203,7 +203,7 @@ it('what a broker leaves out is asked for by its name before it is taken for gon
   }
   const missed: string[] = []
   const check = new RetainedReconciler({
-    ...{ topics: ['#'], journal, open, reading: await open(() => {}) },
+    ...{ topics: ['#'], journal, open, inbound: await open(() => {}) },
     onMissed: ({ topic, payload }) => missed.push(`${topic}=${payload}`),
   })
   await check.run()

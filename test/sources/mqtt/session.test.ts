@@ -39,7 +39,7 @@ describe.each(Object.keys(brokers))('a session with %s', name => {
 
   it('is ready when it is open', async () => {
     const { session } = await start()
-    expect(session.ready).toBe(true)
+    expect(session.connected).toBe(true)
     expect(session.connected).toBe(true)
   })
 
@@ -127,7 +127,7 @@ describe('a session with a broker elsewhere', () => {
     const journal = new MemoryJournal({ bounds, log })
     const session = await sessionOn(broker, journal, { asUpstream: true })
     cleanup.add(() => session.close())
-    expect(session.ready).toBe(true)
+    expect(session.connected).toBe(true)
     await session.publish(message('state', 'on', { retain: true }))
     const retained = []
     for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) retained.push(...events)
@@ -143,7 +143,7 @@ describe('a session with a broker elsewhere', () => {
       open: () => openWithout(embedded, refusedVersions['MQTT 3.1.1']),
     })
     cleanup.add(() => session.close())
-    expect(session.ready).toBe(true)
+    expect(session.connected).toBe(true)
     await session.publish(message('state', 'on', { retain: true }))
     const retained = []
     for await (const events of journal.retained(['#'], { after: 0, through: journal.head })) retained.push(...events)

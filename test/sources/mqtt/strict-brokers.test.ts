@@ -98,7 +98,7 @@ describe('a session with a broker that ends connections for what it does not tak
       expect(await session.publish(message('fine', 'x'))).toMatchObject({ topic: 'fine' })
       await expect(session.publish(large)).rejects.toMatchObject({ reason })
       await eventually(() => states.at(-1) === false)
-      await eventually(() => session.ready)
+      await eventually(() => session.connected)
     }
     for (const length of [3000, 5000]) {
       const refusal = { reason: 'body-too-large', text: expect.stringContaining('3001 bytes') }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { RetainedDeduplicator } from '../../src/sources/mqtt/retained-deduplicator.js'
+import { RetainedDeduplicator } from '../../../src/sources/mqtt/retained-deduplicator.js'
 
 async function* nothing(): AsyncGenerator<never, void, void> {}
 

@@ -51,9 +51,9 @@ describe('a publication that somebody goes on waiting for', () => {
     const watched = new Watched(journal)
     const session = await sessionOn(held.broker, journal, { publishTimeout: 50 })
     cleanup.add(() => session.close())
-    await eventually(() => session.ready)
+    await eventually(() => session.connected)
     held.hold()
-    const patient = session.publish(message('patient'), { patience: 60_000 })
+    const patient = session.publish(message('patient'), { extraTimeout: 60_000 })
     await expect(session.publish(message('hasty'))).rejects.toMatchObject(tooLate)
     held.letGo()
     const event = await patient
@@ -67,9 +67,9 @@ describe('a publication that somebody goes on waiting for', () => {
     const journal = new SlowJournal({ bounds, log })
     const session = await sessionOn(held.broker, journal, { publishTimeout: 1000 })
     cleanup.add(() => session.close())
-    await eventually(() => session.ready)
+    await eventually(() => session.connected)
     journal.hold()
-    const patient = session.publish(message('patient'), { patience: 1 })
+    const patient = session.publish(message('patient'), { extraTimeout: 1 })
     await eventually(() => journal.asked === 1)
     // Its time ends later than that of the first.
     await expect(session.publish(message('hasty'))).rejects.toMatchObject(tooLate)
