@@ -84,7 +84,7 @@ export class PipelinedRequests {
    * @returns all bytes behind the request
    */
   release(socket: Socket, head: Buffer): Buffer {
-    // Only this and RepeatedRequests listen, on behalf of the parser.
+    // Only this and RepeatedPolls listen, on behalf of the parser.
     socket.removeAllListeners('data')
     const connection = this.#parsing
     if (connection?.socket !== socket) return head

@@ -9,6 +9,6 @@ const reasons: Readonly<Record<CloseReason, ErrorReason>> = {
 }
 
 /** How a connection ends that the hub has let go of. */
-export function hubEnding(reason: CloseReason): GatewayError {
+export function hubError(reason: CloseReason): GatewayError {
   return new GatewayError(reasons[reason])
 }

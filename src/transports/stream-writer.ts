@@ -1,110 +1,105 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Http2ServerResponse } from 'node:http2'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ignoreInput } from '../http/ignore-input.js'
 import { isOnlyAnswer } from '../http/last-response.js'
-import { detachFromServer } from './lone-connection.js'
 
-/** An answer of either version of HTTP. */
-export type Answer = ServerResponse | Http2ServerResponse
+/** A response over HTTP/1.1 or HTTP/2. */
+export type HttpResponse = ServerResponse | Http2ServerResponse
 
-/** What there is behind a reply; the framework's types know of HTTP/1.1 alone. */
-export function answerOf({ raw }: FastifyReply): Answer {
+/** The response of a reply; Fastify's types know that of HTTP/1.1 only. */
+export function responseOf({ raw }: FastifyReply): HttpResponse {
   return raw
 }
 
-/** Where the bytes of an answer go that has no end until somebody goes. */
+/** Writes a response that lasts until one side ends it. */
 export interface StreamWriter {
-  /** Takes the bytes, and ends the answer. */
+  /** Takes the bytes, and ends the response. */
   readonly body: Writable
-  /** What closes when the client is gone. */
+  /** Emits 'close' when the client has left. */
   readonly peer: Pick<Writable, 'on' | 'once'>
-  /** Writes the head and the first bytes; call it once, before anything is written to `body`. */
+  /** Writes the head and the first bytes; to be called once, before anything is written to `body`. */
   begin(headers: Readonly<Record<string, string>>, first: string): void
 }
 
 /**
- * Gets at the wire of an answer. In HTTP/1.1 that is the connection itself, and the answer ends with it: nothing has to be
- * put around the bytes, and the same ones go to everybody, whatever the version. Where the client sent more requests behind it,
- * the bytes go in chunks.
+ * The writer of an endless response. Over HTTP/1.1 it writes to the connection itself and the response ends with it, so that the same bytes go to
+ * every client without chunk headers; where earlier requests of the connection are not answered yet, the response is chunked.
  *
- * Nothing that comes after it on a connection of HTTP/1.1 is answered (RFC 9112 §9.6).
+ * Later requests of an HTTP/1.1 connection are not answered (RFC 9112 §9.6).
  *
- * @param silence for how long nothing may come in either direction, in milliseconds
+ * @param silence milliseconds without a byte in either direction that the connection has to survive
  */
-export function wireOf(request: FastifyRequest, reply: FastifyReply, silence: number): StreamWriter {
-  const answer = answerOf(reply)
-  if ('stream' in answer) {
-    const { stream } = answer
+export function streamWriterOf(request: FastifyRequest, reply: FastifyReply, silence: number): StreamWriter {
+  const response = responseOf(reply)
+  if ('stream' in response) {
+    const { stream } = response
     const begin: StreamWriter['begin'] = (headers, first) => {
-      beginAnswer(reply, headers).write(first)
+      beginResponse(reply, headers).write(first)
       allowSilence(request, reply, silence)
     }
     return { body: stream, peer: stream, begin }
   }
   const { socket } = request.raw
-  if (isOnlyAnswer(answer)) {
-    return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request.raw, reply, headers, first) }
+  if (isOnlyAnswer(response)) {
+    return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request, reply, headers, first) }
   }
-  // In front of one that is not wanted any more.
   const begin: StreamWriter['begin'] = (headers, first) => {
-    beginAnswer(reply, { ...headers, connection: 'close' }).write(first)
+    beginResponse(reply, { ...headers, connection: 'close' }).write(first)
     ignoreInput(socket)
     allowSilence(request, reply, silence)
   }
-  return { body: answer, peer: socket, begin }
+  return { body: response, peer: socket, begin }
 }
 
-/** A shorter time limit than that of other connections is not set. */
+/** Milliseconds of silence that every connection survives. */
 const usualSilence = 60_000
 
 /**
- * Lets an answer that is not yet there take longer than connections may be silent. Over HTTP/1.1, the next request has the
- * usual limit again; over HTTP/2, this is that of the whole connection.
+ * Lets a response wait longer than connections may be silent: over HTTP/1.1 until the next request, over HTTP/2 for the rest of the connection.
  *
- * @param silence for how long nothing may come in either direction, in milliseconds
+ * @param silence milliseconds without a byte in either direction
  */
 export function allowSilence({ raw: request }: FastifyRequest, reply: FastifyReply, silence: number): void {
   if (silence <= usualSilence) return
-  const answer = answerOf(reply)
-  if ('stream' in answer) answer.stream.session?.setTimeout(silence)
+  const response = responseOf(reply)
+  if ('stream' in response) response.stream.session?.setTimeout(silence)
   else request.socket.setTimeout(silence)
 }
 
-/** Gives an answer the headers of its reply, for one that is written without the framework. */
+/** Copies the headers of a reply to its response, which is then written without Fastify. */
 export function keepHeaders(reply: FastifyReply): void {
-  const answer = answerOf(reply)
-  for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) answer.setHeader(name, value)
+  const response = responseOf(reply)
+  for (const [name, value] of Object.entries(reply.getHeaders()))
+    if (value !== undefined) response.setHeader(name, value)
 }
 
-/** Takes an answer over, and sets its head. */
-export function beginAnswer(reply: FastifyReply, headers: Readonly<Record<string, string>>): Writable {
+/** Takes a response over from Fastify, with status 200. */
+export function beginResponse(reply: FastifyReply, headers: Readonly<Record<string, string>>): Writable {
   reply.hijack()
   reply.headers(headers)
   keepHeaders(reply)
-  return answerOf(reply).writeHead(200)
+  return responseOf(reply).writeHead(200)
 }
 
 /**
- * Writes an answer of which nothing but the connection is left then: everybody else is told that it is complete, so that
- * the request, the answer, and all that the framework keeps for them can go. Of ten thousand streams, that is half of the
- * memory.
+ * Writes the head of a response and keeps nothing but its connection: Node and Fastify take the response for complete, so that the request, the
+ * response and what belongs to them can be collected. That is a third of the memory of ten thousand streams.
  */
 function takeConnection(
-  request: IncomingMessage,
+  { raw: { socket } }: FastifyRequest,
   reply: FastifyReply,
   headers: Readonly<Record<string, string>>,
   first: string,
 ): void {
-  const { socket } = request
   reply.headers(headers).header('connection', 'close').header('date', new Date().toUTCString())
   let head = 'HTTP/1.1 200 OK\r\n'
   for (const [name, value] of Object.entries(reply.getHeaders())) head += `${name}: ${value}\r\n`
   reply.hijack()
   socket.write(Buffer.concat([Buffer.from(`${head}\r\n`, 'latin1'), Buffer.from(first)]))
   reply.raw.emit('finish')
-  detachFromServer(socket)
-  // By now it waits for the next request, and that has a time limit.
+  ignoreInput(socket)
+  // Node has set the keep-alive timeout, which is for a next request.
   socket.setTimeout(0)
 }

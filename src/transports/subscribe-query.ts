@@ -13,7 +13,7 @@ export const maxTopics = 100
 export const maxLast = 10_000
 
 /** A longer text is no cursor of ours: an id has at most 32 characters. */
-export const longestCursor = 64
+export const maxCursorLength = 64
 
 /** What is wrong with a topic filter that somebody wants to listen to, as it follows its name; if anything is. */
 export function listenFilterProblem(filter: string): string | undefined {
@@ -70,7 +70,7 @@ export function count(least: number, most: number) {
  */
 const cursor = z
   .preprocess(lastOf, z.string())
-  .transform(text => (text === '' ? undefined : text.slice(0, longestCursor)))
+  .transform(text => (text === '' ? undefined : text.slice(0, maxCursorLength)))
   .describe('Where to go on: the id of the last event that is known, or a cursor that was given')
 
 /** A name that somebody gives to their device. */

@@ -27,7 +27,7 @@ async function ask(url: string, query: string): Promise<unknown> {
 
 describe('a query that was read before', () => {
   const start = () => {
-    const queries = new QueryCache(schema, { longestCursor: 8 })
+    const queries = new QueryCache(schema, { maxCursorLength: 8 })
     return serve(app => {
       app.get('/v1/x', async request => {
         let known: unknown
@@ -89,7 +89,7 @@ describe('a query that was read before', () => {
   })
 
   it('is forgotten when there have been very many others, unless it was asked for again', async () => {
-    const queries = new QueryCache(schema, { longestCursor: 8, remembered: 16 })
+    const queries = new QueryCache(schema, { maxCursorLength: 8, size: 16 })
     const url = await serve(app => {
       app.get('/v1/x', async request => queries.read(request))
     })

@@ -8,7 +8,7 @@ import type { OpenPolls } from '../../transports/poll/open-polls.js'
 import { PollResponse } from '../../transports/poll/poll-response.js'
 import { ReplyWriter } from '../../transports/poll/poll-writer.js'
 import { EventStream } from '../../transports/sse/event-stream.js'
-import { allowSilence, beginAnswer, wireOf } from '../../transports/stream-writer.js'
+import { allowSilence, beginResponse, streamWriterOf } from '../../transports/stream-writer.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { listForm } from './forms.js'
 import { type ChangesQuery, newestSince } from './query.js'
@@ -63,15 +63,15 @@ function answerOnce(
   if (request.raw.socket.destroyed) return reply.hijack()
   polls.makeRoom(undefined)
   const made = new PollResponse(options, {
-    ...{ caller, filters, last: undefined, wire: new ReplyWriter(reply) },
+    ...{ caller, filters, last: undefined, writer: new ReplyWriter(reply) },
     cursor: cursorOf(options.push.journal, since),
     limit: query.limit ?? (waits && callback !== undefined ? 1 : Number.POSITIVE_INFINITY),
     device: deviceFor(request, caller, query.device),
     encode: rowEncoder('list', includeDocs),
-    form: listForm(options.push.journal, callback),
+    format: listForm(options.push.journal, callback),
     timeout: !waits ? 0 : beats === undefined ? Math.min(timeout, longest) : Number.POSITIVE_INFINITY,
     heartbeat: beats,
-    over: () => polls.delete(made, undefined),
+    ended: () => polls.delete(made, undefined),
   })
   polls.add(made, undefined)
   allowSilence(request, reply, 2 * longest)
@@ -87,14 +87,14 @@ function openFeed(
 ): FastifyReply {
   const { headers, first } = streamForms[feed]
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
-    beginAnswer(reply, headers).end()
+    beginResponse(reply, headers).end()
     return reply
   }
   const { include_docs: includeDocs, limit } = query
   const { journal } = options.push
   const since = feed === 'eventsource' ? newestSince(request, query.since, journal.head) : query.since
   const silence = silenceOf(feed, query, { longest, usual: options.push.config.heartbeat })
-  const { body, peer, begin } = wireOf(request, reply, 2 * Math.max(silence.interval, longest))
+  const { body, peer, begin } = streamWriterOf(request, reply, 2 * Math.max(silence.interval, longest))
   new EventStream(streams.houseOf(feed, silence), {
     ...{ caller, filters, body, peer, device: deviceFor(request, caller, query.device) },
     cursor: cursorOf(journal, since),

@@ -1,6 +1,6 @@
 import type { Journal } from '../../journal/journal.js'
 import { scriptEnd, scriptStart } from '../../transports/jsonp.js'
-import type { PollForm } from '../../transports/poll/poll-response.js'
+import type { PollFormat } from '../../transports/poll/poll-response.js'
 import { endingRefusal } from './refusals.js'
 import { sequenceOf } from './sequence.js'
 
@@ -18,9 +18,9 @@ export function mostAfter({ head }: Pick<Journal, 'head'>, cursor: string | unde
 }
 
 /** What is round the rows of an answer. */
-export function listForm(journal: Journal, callback: string | undefined): PollForm {
+export function listForm(journal: Journal, callback: string | undefined): PollFormat {
   const start = '{"results":['
-  const end: PollForm['end'] = ({ cursor, isAll }) => `],${lastWords(cursor, isAll ? 0 : mostAfter(journal, cursor))}`
+  const end: PollFormat['end'] = ({ cursor, isAll }) => `],${lastWords(cursor, isAll ? 0 : mostAfter(journal, cursor))}`
   if (callback === undefined) return { start, end: last => `${end(last)}\n`, refusal: endingRefusal }
   return {
     start: scriptStart(callback) + start,

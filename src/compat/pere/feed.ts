@@ -3,7 +3,7 @@ import { deviceOf } from '../../transports/device.js'
 import { newestCursor } from '../../transports/last-event-id.js'
 import { EventStream } from '../../transports/sse/event-stream.js'
 import { answerPassingRefusal, streamHeaders } from '../../transports/sse/stream-form.js'
-import { beginAnswer, wireOf } from '../../transports/stream-writer.js'
+import { beginResponse, streamWriterOf } from '../../transports/stream-writer.js'
 import type { PereContext } from './context.js'
 import { encodeEvent, feedStart } from './frames.js'
 import { deviceNamed, lastEventIds, requireListener } from './requests.js'
@@ -41,11 +41,11 @@ async function open(request: FastifyRequest, reply: FastifyReply, house: PereCon
   const headers = { ...feedHeaders, ...(isPlain(device) && { device }) }
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
-    beginAnswer(reply, headers).end()
+    beginResponse(reply, headers).end()
     return reply
   }
   const lastEventId = newestCursor(lastEventIds(request), push.journal)
-  const { body, peer, begin } = wireOf(request, reply, 2 * push.config.heartbeat)
+  const { body, peer, begin } = streamWriterOf(request, reply, 2 * push.config.heartbeat)
   new EventStream(house, {
     ...{ caller, device, filters: [channel], encode: encodeEvent, body, peer },
     cursor: lastEventId,

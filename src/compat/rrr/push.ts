@@ -10,7 +10,7 @@ import { registerOtherMethods } from '../../transports/buffered-body-routes.js'
 import { deviceOf } from '../../transports/device.js'
 import { OpenPolls } from '../../transports/poll/open-polls.js'
 import { publisherName } from '../../transports/publish-pace.js'
-import { answerOf } from '../../transports/stream-writer.js'
+import { responseOf } from '../../transports/stream-writer.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { HandleRequest } from './handle-request.js'
 import { Handles } from './handles.js'
@@ -99,7 +99,7 @@ async function contentFor(
     const made: HandleRequest = new HandleRequest(options, {
       ...{ handle, caller },
       device: deviceOf(caller.identity, name),
-      answer: answerOf(reply),
+      answer: responseOf(reply),
       wait: options.config.wait,
       over: () => polls.delete(made, undefined),
     })

@@ -9,7 +9,7 @@ import { sizeOf } from '../../journal/journal.js'
 import type { PresenceHandle } from '../../presence/presence.js'
 import { deviceOf } from '../../transports/device.js'
 import type { Beating, Heartbeats } from '../../transports/heartbeats.js'
-import { hubEnding } from '../../transports/hub-errors.js'
+import { hubError } from '../../transports/hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../../transports/live-connections.js'
 import { anonymousWait, type PublishingCaller, publisherName, spendAnonymous } from '../../transports/publish-pace.js'
 import { SocketInbox } from '../../transports/socket/socket-inbox.js'
@@ -128,7 +128,7 @@ export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents
   }
 
   close(reason: CloseReason): void {
-    this.end(hubEnding(reason))
+    this.end(hubError(reason))
   }
 
   /** Its own topics need no rule. */

@@ -1,37 +1,27 @@
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Encoder } from '../../hub/event-sink.js'
-import { eventJson } from '../event-json.js'
+import { type EventJsonOptions, eventJson } from '../event-json.js'
 import { scriptEnd, scriptStart } from '../jsonp.js'
-import type { PollEnd, PollForm } from './poll-response.js'
+import type { PollEnd, PollFormat } from './poll-response.js'
 
 /*
- * What a poll's answer looks like. Events are encoded once for all polls, each with a comma before it, so that what one
- * poll gets is their bytes put together.
+ * The body of a poll's response. Each event is encoded once for all polls, with a comma before it, so that a response is a concatenation.
  */
 
-/** How events are written. */
-export interface PollEncoding {
-  /** As in `EventJsonOptions`. */
-  readonly json: boolean
-  /** The function that a script calls with the answer; left out for JSON. */
-  readonly callback?: string | undefined
-}
-
-/** The encoder of a form: for each the same function. */
-export function pollEncoder({ json }: PollEncoding): Encoder {
+/** The encoder: one function for each value of `json`, so that polls share the encoded events. */
+export function pollEncoder({ json }: EventJsonOptions): Encoder {
   return json ? encodeWithJson : encodePlain
 }
 
 const encodePlain: Encoder = event => Buffer.from(`,${eventJson(event, { json: false })}`)
 const encodeWithJson: Encoder = event => Buffer.from(`,${eventJson(event, { json: true })}`)
 
-/** JSON for everybody: the same for all polls. */
-const plainForm: PollForm = { start: '{"events":[', end: endJson }
+const jsonFormat: PollFormat = { start: '{"events":[', end: endJson }
 
-/** What is round the events. */
-export function pollForm(callback: string | undefined): PollForm {
-  if (callback === undefined) return plainForm
-  return { start: scriptStart(callback) + plainForm.start, end: end => endJson(end) + scriptEnd }
+/** The format of a response. @param callback of JSONP; `undefined` for JSON */
+export function pollFormat(callback: string | undefined): PollFormat {
+  if (callback === undefined) return jsonFormat
+  return { start: scriptStart(callback) + jsonFormat.start, end: end => endJson(end) + scriptEnd }
 }
 
 function endJson({ cursor, gap, device }: PollEnd): string {

@@ -1,103 +1,104 @@
 import { onOver } from '../../access/expiry.js'
-import { GatewayError } from '../../base/errors.js'
+import type { GatewayError } from '../../base/errors.js'
 import type { Caller } from '../../http/api-gate.js'
 import { problemBody } from '../../http/problem.js'
 import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
 import type { PresenceHandle } from '../../presence/presence.js'
 import { holdSubscriber } from '../hold-subscriber.js'
+import { hubError } from '../hub-errors.js'
 import type { TransportContext } from '../transport-context.js'
 import type { OpenPoll } from './open-polls.js'
 import type { PollWriter } from './poll-writer.js'
 
-/** What is kept of an answer before it goes out in parts, in bytes. */
-const mostKept = 256 * 1024
+/** Bytes of a response that are buffered before it is sent in parts. */
+const maxBuffered = 256 * 1024
 
-/** Events of an answer that is written as a text, in bytes. */
-const longestText = 8 * 1024
+/** Bytes of events up to which a response is written as a string. */
+const maxString = 8 * 1024
 
-/** What goes round the events of an answer. */
+/** What the end of a response says. */
 export interface PollEnd {
-  /** Where to go on. */
+  /** The cursor for the next poll. */
   readonly cursor: string
   readonly gap: Gap | undefined
-  /** Whether there was nothing more when it was answered; else it is full. */
+  /** Whether the response has all events there were; otherwise it is full. */
   readonly isAll: boolean
   readonly device: string
 }
 
-/** How an answer is written: its encoder puts a comma before each event. */
-export interface PollForm {
+/** The format of a response; its encoder puts a comma before each event. */
+export interface PollFormat {
   readonly start: string
   end(end: PollEnd): string
-  /** What is said where there can be no answer; left out for a problem (RFC 9457). */
-  readonly refusal?: (ending: GatewayError) => { readonly type: string; readonly body: string }
+  /** The body of an error; left out for a problem (RFC 9457). */
+  readonly refusal?: (error: GatewayError) => { readonly type: string; readonly body: string }
 }
 
-/** Who polls, and for what. */
-export interface PollOrder extends Pick<SubscribeOptions, 'filters' | 'encode'> {
+/** One poll. */
+export interface PollOptions extends Pick<SubscribeOptions, 'filters' | 'encode'> {
   readonly cursor: string | undefined
   readonly last: number | undefined
   readonly limit: number
   readonly caller: Caller
   readonly device: string
   /**
-   * Whether the device has a name that it may come back with; one that was only made for this answer is nobody's whom others
-   * should be told of, with each poll again. Default: true.
+   * Whether the device keeps its name between polls. A name that was made up for this response is not announced as present: each poll would
+   * announce another one. Default: true.
    */
   readonly isNamed?: boolean
-  readonly wire: PollWriter
-  /** In milliseconds; 0 for an answer as soon as it is known what there is, `Infinity` for as long as it takes. */
+  readonly writer: PollWriter
+  /** In milliseconds; 0 to answer as soon as the events that are there are known, `Infinity` for no limit. */
   readonly timeout: number
-  /** After how many milliseconds of waiting a line feed shows, each time, that it is alive; left out for never. */
+  /** Milliseconds between the line feeds that are sent while it waits; left out for none. */
   readonly heartbeat?: number | undefined
-  readonly form: PollForm
-  /** It is over, whatever the answer. */
-  readonly over: () => void
+  readonly format: PollFormat
+  /** Called when it has ended, with the cursor of its response; `undefined` where it has none. */
+  readonly ended: (cursor: string | undefined) => void
 }
 
 /**
- * One poll: it collects what there is, and is answered when that is all and not nothing, or with what comes next, or when
- * its time is up: its own, or that of what proved who asks.
+ * One poll. It collects the events that are there, and is answered with them, or with the next events where there are none; at the latest after its
+ * timeout, or when its caller's credentials expire.
  */
 export class PollResponse implements EventSink, OpenPoll {
-  readonly #options: TransportContext
-  readonly #order: PollOrder
+  readonly #context: TransportContext
+  readonly #options: PollOptions
   readonly #subscription: Subscription
-  readonly #attendance: PresenceHandle | undefined
+  readonly #presence: PresenceHandle | undefined
   readonly #release: () => void
   readonly #timer: NodeJS.Timeout | undefined
-  readonly #beats: NodeJS.Timeout | undefined
+  readonly #heartbeats: NodeJS.Timeout | undefined
   readonly #stopExpiry: () => void
   readonly #parts: Buffer[] = []
   #size = 0
   #gap: Gap | undefined
   #isLive = false
   #isDue: boolean
-  /** Whether its first bytes have been written. */
+  /** Whether the head has been written. */
   #begun = false
-  #over = false
+  #ended = false
 
-  /** @throws {Ending} as `holdSubscriber` */
-  constructor(options: TransportContext, order: PollOrder) {
-    const { push } = options
-    const { caller, device, wire, timeout, heartbeat, filters, encode, cursor, last, limit } = order
+  /** @throws {GatewayError} as `holdSubscriber` */
+  constructor(context: TransportContext, options: PollOptions) {
+    const { push } = context
+    const { caller, device, writer, timeout, heartbeat, filters, encode, cursor, last, limit } = options
+    this.#context = context
     this.#options = options
-    this.#order = order
     this.#isDue = timeout === 0
-    this.#release = holdSubscriber(options, caller, filters)
+    this.#release = holdSubscriber(context, caller, filters)
     const { user } = caller.identity
     const { address } = caller.client
-    this.#attendance =
-      order.isNamed === false
+    this.#presence =
+      options.isNamed === false
         ? undefined
         : push.presence.enter({ device, user, address, transport: 'poll', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, limit, device, cursor, last, sink: this })
     const waits = timeout > 0 && Number.isFinite(timeout)
-    this.#timer = waits ? setTimeout(timeIsUp, timeout, this).unref() : undefined
-    this.#beats = heartbeat === undefined ? undefined : setInterval(isAlive, heartbeat, this).unref()
+    this.#timer = waits ? setTimeout(timedOut, timeout, this).unref() : undefined
+    this.#heartbeats = heartbeat === undefined ? undefined : setInterval(sendHeartbeat, heartbeat, this).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
-    wire.onClose(() => this.#end())
+    writer.onClose(() => this.#end(undefined))
   }
 
   write(data: Buffer): boolean {
@@ -105,22 +106,22 @@ export class PollResponse implements EventSink, OpenPoll {
     this.#size += data.length
     if (this.#isLive) {
       this.#parts.push(data)
-      // The hub says right after this whether it was the last, and then where that is.
-      if (this.#parts.length === 1) process.nextTick(timeIsUp, this)
+      // If it was the last one within the limit, the hub closes it in this tick with the right cursor.
+      if (this.#parts.length === 1) process.nextTick(timedOut, this)
       return true
     }
-    if (!this.#begun && this.#size <= mostKept) {
+    if (!this.#begun && this.#size <= maxBuffered) {
       this.#parts.push(data)
       return true
     }
-    const { body } = this.#order.wire
+    const { body } = this.#options.writer
     if (!this.#begun) this.#begin([...this.#parts.splice(0), data])
     else body.write(data)
     return body.writableLength <= body.writableHighWaterMark
   }
 
   onDrain(resume: () => void): void {
-    this.#order.wire.body.once('drain', resume)
+    this.#options.writer.body.once('drain', resume)
   }
 
   gap(gap: Gap): void {
@@ -132,15 +133,15 @@ export class PollResponse implements EventSink, OpenPoll {
     if (this.#size > 0 || this.#gap || this.#isDue) this.finish()
   }
 
-  /** Its time is up. While it is not known what there is, it waits for that. */
-  due(): void {
+  /** Ends the waiting; while events are still being replayed, it waits for those. */
+  timeOut(): void {
     this.#isDue = true
     if (this.#isLive) this.finish()
   }
 
-  /** Shows that it is alive: what stands between two values of JSON may be any white space. */
-  beat(): void {
-    const { body } = this.#order.wire
+  /** Writes a line feed: white space may stand between any two tokens of JSON. */
+  heartbeat(): void {
+    const { body } = this.#options.writer
     if (!this.#isLive || this.#parts.length > 0 || body.writableNeedDrain) return
     if (!this.#begun) this.#begin([])
     body.write('\n')
@@ -148,85 +149,85 @@ export class PollResponse implements EventSink, OpenPoll {
 
   close(reason: CloseReason, cursor: string | undefined): void {
     if (reason === 'complete') this.finish(cursor)
-    else this.#fail(new GatewayError(reason === 'too-slow' ? 'client-too-slow' : reason))
+    else this.#fail(hubError(reason))
   }
 
-  /** Answers with what there is; another answer changes nothing. */
+  /** Sends the response with what there is. Idempotent. */
   finish(cursor = this.#subscription.cursor): void {
-    if (!this.#end()) return
-    const { wire, device, form } = this.#order
-    const end = form.end({ cursor: cursor ?? '', gap: this.#gap, isAll: this.#isLive, device })
+    if (!this.#end(cursor)) return
+    const { writer, device, format } = this.#options
+    const end = format.end({ cursor: cursor ?? '', gap: this.#gap, isAll: this.#isLive, device })
     if (this.#begun) {
-      // Of events that were there before, none is left: what there is came after a sign of life.
-      wire.body.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
+      // The events that were there before have been written; these came after a heartbeat.
+      writer.body.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
     } else {
-      wire.send({ body: this.#body(form.start, end) })
+      writer.send({ body: this.#body(format.start, end) })
     }
   }
 
-  /** A short one as a text, which leaves together with the head; to copy that is not worth it where there is much. */
+  /** A string leaves in one write with the head; a large body is not worth the copy. */
   #body(start: string, end: string): string | Buffer {
     const parts = withoutComma(this.#parts)
-    if (this.#size > longestText) return Buffer.concat([Buffer.from(start), ...parts, Buffer.from(end)])
+    if (this.#size > maxString) return Buffer.concat([Buffer.from(start), ...parts, Buffer.from(end)])
     let text = start
     for (const part of parts) text += part.toString()
     return text + end
   }
 
-  /** Writes what has been kept, and whatever comes from now on at once. */
+  /** Writes the head and what has been buffered. */
   #begin(parts: readonly Buffer[]): void {
     this.#begun = true
-    const { form, wire } = this.#order
-    wire.begin()
-    wire.body.write(form.start)
-    for (const part of withoutComma(parts)) wire.body.write(part)
+    const { format, writer } = this.#options
+    writer.begin()
+    writer.body.write(format.start)
+    for (const part of withoutComma(parts)) writer.body.write(part)
   }
 
-  #fail(ending: GatewayError): void {
-    if (!this.#end()) return
-    const { wire, form } = this.#order
-    const { log, metrics } = this.#options
-    const { reason, level, text, httpStatus: status, retryAfter } = ending
+  #fail(error: GatewayError): void {
+    if (!this.#end(undefined)) return
+    const { writer, format, caller } = this.#options
+    const { log, metrics } = this.#context
+    const { reason, level, text, httpStatus: status, retryAfter } = error
     metrics.refused(reason)
-    log[level]({ peer: this.#order.caller.client.address, reason, status }, text)
-    // What has begun with 200 can only be cut off.
+    log[level]({ peer: caller.client.address, reason, status }, text)
+    // The status 200 has been sent: the response can only be cut off.
     if (this.#begun) {
-      wire.body.destroy()
+      writer.body.destroy()
       return
     }
-    const { type, body } = (form.refusal ?? asProblem)(ending)
+    const { type, body } = (format.refusal ?? asProblem)(error)
     const wait = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
-    wire.send({ status, headers: { 'content-type': type, ...wait }, body })
+    writer.send({ status, headers: { 'content-type': type, ...wait }, body })
   }
 
-  /** Lets go of everything but the answer; `false` where that has been done. */
-  #end(): boolean {
-    if (this.#over) return false
-    this.#over = true
+  /** Releases everything but the response; `false` where that has been done. */
+  #end(cursor: string | undefined): boolean {
+    if (this.#ended) return false
+    this.#ended = true
     clearTimeout(this.#timer)
-    clearInterval(this.#beats)
+    clearInterval(this.#heartbeats)
     this.#stopExpiry()
     this.#subscription.close()
-    this.#attendance?.leave()
+    this.#presence?.leave()
     this.#release()
-    this.#order.over()
+    this.#options.ended(cursor)
     return true
   }
 }
 
-function timeIsUp(poll: PollResponse): void {
-  poll.due()
+function timedOut(poll: PollResponse): void {
+  poll.timeOut()
 }
 
-function isAlive(poll: PollResponse): void {
-  poll.beat()
+function sendHeartbeat(poll: PollResponse): void {
+  poll.heartbeat()
 }
 
 function asProblem({ reason, text: detail, httpStatus: status }: GatewayError): { type: string; body: string } {
   return { type: 'application/problem+json', body: JSON.stringify(problemBody({ status, detail, reason })) }
 }
 
-/** Each event has a comma before it, the first one too. */
+/** Removes the comma before the first event. */
 function withoutComma([first, ...others]: readonly Buffer[]): Buffer[] {
   return first ? [first.subarray(1), ...others] : []
 }

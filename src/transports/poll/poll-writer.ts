@@ -1,36 +1,36 @@
 import type { Writable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import { type Answer, answerOf, keepHeaders } from '../stream-writer.js'
+import { type HttpResponse, keepHeaders, responseOf } from '../stream-writer.js'
 
-/** An answer of which everything is there. */
+/** A response that is written at once. */
 export interface WholeResponse {
   /** Default: 200. */
   readonly status?: number
-  /** Beside those that every answer here has, or in their place. */
+  /** Added to the headers of every response here, or in their place. */
   readonly headers?: Readonly<Record<string, string>>
   readonly body: string | Buffer
 }
 
-/** Where the answer to one poll goes: all at once, or in parts. */
+/** Writes the response to one poll: at once, or in parts. */
 export interface PollWriter {
-  /** Takes the parts of an answer after `begin`, and ends it. */
+  /** Takes the parts after `begin`. */
   readonly body: Writable
-  /** Begins an answer in parts, with status 200. */
+  /** Begins a response in parts, with status 200. */
   begin(): void
-  /** Writes an answer, instead of `begin`. */
-  send(answer: WholeResponse): void
-  /** Calls `gone` when nothing can be written any more, also after the answer. */
+  /** Writes a whole response, instead of `begin`. */
+  send(response: WholeResponse): void
+  /** Calls `gone` when the response is over or its client has left. */
   onClose(gone: () => void): void
 }
 
-/** The answer that a reply writes, in either version of HTTP. The reply keeps the headers while the answer waits. */
+/** Writes the response of a Fastify reply, over HTTP/1.1 or HTTP/2. */
 export class ReplyWriter implements PollWriter {
-  readonly body: Answer
+  readonly body: HttpResponse
   readonly #reply: FastifyReply
 
   constructor(reply: FastifyReply) {
     this.#reply = reply
-    this.body = answerOf(reply)
+    this.body = responseOf(reply)
   }
 
   begin(): void {
@@ -39,11 +39,11 @@ export class ReplyWriter implements PollWriter {
 
   send({ status = 200, headers = {}, body }: WholeResponse): void {
     keepHeaders(this.#reply)
-    const answer = this.body
-    answer.statusCode = status
-    for (const [name, value] of Object.entries(headers)) answer.setHeader(name, value)
-    answer.setHeader('content-length', Buffer.byteLength(body))
-    answer.end(body)
+    const response = this.body
+    response.statusCode = status
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value)
+    response.setHeader('content-length', Buffer.byteLength(body))
+    response.end(body)
   }
 
   onClose(gone: () => void): void {

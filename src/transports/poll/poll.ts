@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import type { Permissions } from '../../access/topic-rules.js'
 import { isUserName } from '../../base/identity.js'
 import type { Admission, Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
@@ -12,13 +11,13 @@ import { deviceOf } from '../device.js'
 import { eventSchema } from '../event-schema.js'
 import { asksForScript, callbackPattern, scriptType } from '../jsonp.js'
 import type { Operation } from '../operation.js'
-import { count, longestCursor, subscribeFields } from '../subscribe-query.js'
+import { count, maxCursorLength, subscribeFields } from '../subscribe-query.js'
 import type { TransportContext } from '../transport-context.js'
 import { OpenPolls } from './open-polls.js'
-import { pollEncoder, pollForm } from './poll-encoding.js'
+import { pollEncoder, pollFormat } from './poll-encoding.js'
 import { PollResponse } from './poll-response.js'
 import { type PollWriter, ReplyWriter } from './poll-writer.js'
-import { RepeatedRequests, type Repetition } from './repeated-requests.js'
+import { RepeatedPolls } from './repeated-polls.js'
 
 const url = '/v1/poll'
 
@@ -68,45 +67,43 @@ export const pollOperations: readonly Operation[] = [
  *
  * @returns what answers the polls that wait, and refuses new ones
  */
-export function registerPoll(app: FastifyInstance, options: TransportContext): { close(): void } {
+export function registerPoll(app: FastifyInstance, context: TransportContext): { close(): void } {
   const polls = new OpenPolls()
-  const queries = new QueryCache(query, { longestCursor })
-  const repeated = new RepeatedRequests(options)
-  const house: PollHouse = { options, polls, queries, repeated }
+  const queries = new QueryCache(query, { maxCursorLength })
+  const pollContext: PollContext = { ...context, polls, queries, repeated: new RepeatedPolls(context) }
   app.get(url, (request, reply) => {
-    const { gate, push } = options
-    // What any page can read is nobody's in particular.
+    const { gate, push } = context
+    // Any page can read the response of a script, so no credentials are looked at.
     const admission = { withoutCredentials: push.config.jsonp && asksForScript(request) }
     const caller = gate.admit(request, reply, admission)
-    // Where nobody has to be asked, there is nothing to wait for.
+    // Without authentication there is no promise to wait for.
     return caller instanceof Promise
-      ? caller.then(known => poll(request, reply, house, admission, known))
-      : poll(request, reply, house, admission, caller)
+      ? caller.then(admitted => poll(request, reply, pollContext, admission, admitted))
+      : poll(request, reply, pollContext, admission, caller)
   })
-  registerOtherMethods(app, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+  registerOtherMethods(app, { gate: context.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
   return polls
 }
 
 type PollQuery = z.output<typeof query>
 
 /** What all polls share. */
-interface PollHouse {
-  readonly options: TransportContext
+interface PollContext extends TransportContext {
   readonly polls: OpenPolls
   readonly queries: QueryCache<PollQuery>
-  readonly repeated: RepeatedRequests
+  readonly repeated: RepeatedPolls
 }
 
 function poll(
   request: FastifyRequest,
   reply: FastifyReply,
-  house: PollHouse,
+  context: PollContext,
   admission: Admission,
   caller: Caller,
 ): void {
-  const given = house.queries.read(request)
-  const { topic: filters, cursor, callback, timeout } = given
-  if (callback !== undefined && !house.options.push.config.jsonp)
+  const parameters = context.queries.read(request)
+  const { topic: filters, cursor, callback, timeout } = parameters
+  if (callback !== undefined && !context.push.config.jsonp)
     throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
   if (cursor !== undefined && !parseId(cursor))
     throw new ParameterError('cursor', 'cursor must be one that was given here')
@@ -118,75 +115,80 @@ function poll(
     reply.send()
     return
   }
-  // The client may have gone while it was found out who it is.
+  // The client may have left during authentication.
   if (request.raw.socket.destroyed) {
     reply.hijack()
     return
   }
-  begin(house, caller, given, cursor, new ReplyWriter(reply))
-  const readmit = house.options.gate.readmission(request, caller, admission)
-  const ask = askAgain(house, given, readmit, caller.permissions)
-  house.repeated.expect(request, reply, caller.client.address, { timeout: timeout * 1000, longestCursor, ask })
+  const readmit = context.gate.readmission(request, caller, admission)
+  const answered = context.repeated.expect(request, reply, caller.client.address, {
+    timeout: timeout * 1000,
+    maxCursorLength,
+    answer: (cursor, writer) => answerAgain({ ...start, cursor, writer }),
+  })
+  const start: PollStart = { context, caller, parameters, cursor, writer: new ReplyWriter(reply), answered, readmit }
+  startPoll(start)
   reply.hijack()
 }
 
-/** @throws {Ending} as `ApiGate.hold`, and `shutting-down` */
-function begin(
-  { options, polls }: PollHouse,
-  caller: Caller,
-  given: PollQuery,
-  cursor: string | undefined,
-  wire: PollWriter,
-): void {
-  const { topic: filters, timeout, json, last, limit, handle, callback, device } = given
+interface PollStart {
+  readonly context: PollContext
+  readonly caller: Caller
+  readonly parameters: PollQuery
+  readonly cursor: string | undefined
+  readonly writer: PollWriter
+  readonly answered: (cursor: string | undefined) => void
+  readonly readmit: () => Caller | Promise<Caller>
+}
+
+/** @throws {GatewayError} as `ApiGate.hold`, and `shutting-down` */
+function startPoll({ context, caller, parameters, cursor, writer, answered }: PollStart): void {
+  const { polls } = context
+  const { topic: filters, timeout, json, last, limit, handle, callback, device } = parameters
   const key = handle === undefined ? undefined : keyOf(caller, handle)
-  // Before the newer one counts: who may have one connection may have one poll after the other.
+  // Before the newer one counts: a client with one connection may poll again and again.
   polls.makeRoom(key)
-  const made = new PollResponse(options, {
+  const response = new PollResponse(context, {
     caller,
     filters,
     cursor,
     last,
     limit,
-    form: pollForm(callback),
-    wire,
+    format: pollFormat(callback),
+    writer,
     device: deviceOf(caller.identity, device),
     isNamed: caller.identity.user !== undefined || device !== undefined,
-    encode: pollEncoder({ json, callback }),
+    encode: pollEncoder({ json }),
     timeout: timeout * 1000,
-    over: () => polls.delete(made, key),
+    ended: cursor => {
+      polls.delete(response, key)
+      answered(cursor)
+    },
   })
-  polls.add(made, key)
+  polls.add(response, key)
 }
 
-/** Answers a poll that came once more, with another cursor. What is wrong with it is said by `poll`. */
-function askAgain(
-  house: PollHouse,
-  given: PollQuery,
-  readmit: () => Caller | Promise<Caller>,
-  permissions: Permissions,
-): Repetition['ask'] {
-  const answer = (caller: Caller, cursor: string, wire: PollWriter): boolean => {
-    // The client may have gone while it was found out who it is.
-    if (wire.body.destroyed) return true
-    if (!parseId(cursor)) return false
-    // Those who may do the same have one object, and may as before.
-    if (caller.permissions !== permissions) requirePermitted(caller.permissions, given.topic)
-    begin(house, caller, given, cursor, wire)
+/** Answers a poll that is repeated with the cursor of its last response; `false` where `poll` has to say what is wrong. */
+function answerAgain(start: PollStart): boolean | Promise<boolean> {
+  const { readmit, writer, parameters } = start
+  const { permissions } = start.caller
+  const answer = (caller: Caller): boolean => {
+    // The client may have left during authentication.
+    if (writer.body.destroyed) return true
+    // Callers with the same permissions share one object.
+    if (caller.permissions !== permissions) requirePermitted(caller.permissions, parameters.topic)
+    startPoll({ ...start, caller })
     return true
   }
-  return (cursor, wire) => {
-    try {
-      const caller = readmit()
-      if (!(caller instanceof Promise)) return answer(caller, cursor, wire)
-      return caller.then(known => answer(known, cursor, wire)).catch(() => false)
-    } catch {
-      return false
-    }
+  try {
+    const caller = readmit()
+    return caller instanceof Promise ? caller.then(answer).catch(() => false) : answer(caller)
+  } catch {
+    return false
   }
 }
 
-/** Polls of different people never replace each other; of people who are not known, those of different addresses. */
+/** Polls of different users never replace each other, nor those of different addresses without a user. */
 function keyOf({ identity, client }: Caller, handle: string): string {
   return identity.user === undefined ? `address ${client.address} ${handle}` : `user ${identity.user}\n${handle}`
 }

@@ -9,7 +9,7 @@ import type { HeldFilters } from '../../hub/filter-quota.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
 import type { PresenceHandle } from '../../presence/presence.js'
 import type { Beating } from '../heartbeats.js'
-import { hubEnding } from '../hub-errors.js'
+import { hubError } from '../hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
 import type { SocketContext } from './socket-context.js'
 import { failureOf } from './socket-errors.js'
@@ -139,7 +139,7 @@ export class SocketConnection implements EventSink, Beating, ConnectionEvents, S
   }
 
   close(reason: CloseReason): void {
-    this.end(hubEnding(reason))
+    this.end(hubError(reason))
   }
 
   beat(): void {

@@ -7,7 +7,7 @@ import type { PresenceHandle } from '../../presence/presence.js'
 import { requirePermitted } from '../authorize-subscribe.js'
 import type { Beating, Heartbeats } from '../heartbeats.js'
 import { holdSubscriber } from '../hold-subscriber.js'
-import { hubEnding } from '../hub-errors.js'
+import { hubError } from '../hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
 import type { MemoizedBuffer } from '../memoized-buffer.js'
 import type { StreamWriter } from '../stream-writer.js'
@@ -134,7 +134,7 @@ export class EventStream implements EventSink, Beating, ConnectionEvents {
   }
 
   close(reason: CloseReason): void {
-    this.end(hubEnding(reason))
+    this.end(hubError(reason))
   }
 
   renewed(identity: Identity): void {

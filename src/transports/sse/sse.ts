@@ -8,8 +8,8 @@ import { Heartbeats } from '../heartbeats.js'
 import { lastEventIdsOf, newestCursor } from '../last-event-id.js'
 import { MemoizedBuffer } from '../memoized-buffer.js'
 import type { Operation } from '../operation.js'
-import { beginAnswer, wireOf } from '../stream-writer.js'
-import { flag, longestCursor, subscribeFields } from '../subscribe-query.js'
+import { beginResponse, streamWriterOf } from '../stream-writer.js'
+import { flag, maxCursorLength, subscribeFields } from '../subscribe-query.js'
 import type { TransportContext } from '../transport-context.js'
 import { namedWords } from './control-events.js'
 import { EventStream, type StreamContext } from './event-stream.js'
@@ -54,7 +54,7 @@ export function registerEvents(app: FastifyInstance, options: TransportContext):
   const { gate, push } = options
   const house: EventsHouse = {
     ...options,
-    queries: new QueryCache(query, { longestCursor, remembered: 256 }),
+    queries: new QueryCache(query, { maxCursorLength, size: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
     places: new MemoizedBuffer(encodePlace),
     heartbeat: Buffer.from(commentLine),
@@ -88,13 +88,13 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, house: E
   requirePermitted(caller.permissions, filters)
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
-    beginAnswer(reply, eventsHeaders).end()
+    beginResponse(reply, eventsHeaders).end()
     return reply
   }
-  const lastEventIds = lastEventIdsOf(request, longestCursor)
+  const lastEventIds = lastEventIdsOf(request, maxCursorLength)
   const cursor = newestCursor([...lastEventIds, ...(given.cursor === undefined ? [] : [given.cursor])], push.journal)
   const device = deviceOf(caller.identity, given.device)
-  const { body, peer, begin } = wireOf(request, reply, 2 * heartbeat)
+  const { body, peer, begin } = streamWriterOf(request, reply, 2 * heartbeat)
   const stream = new EventStream(house, {
     caller,
     device,

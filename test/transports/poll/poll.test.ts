@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { knownAs } from '../../../src/base/identity.js'
 import { formatId } from '../../../src/journal/event.js'
 import { registerPoll } from '../../../src/transports/poll/poll.js'
-import { pollEncoder, pollForm } from '../../../src/transports/poll/poll-encoding.js'
+import { pollEncoder, pollFormat } from '../../../src/transports/poll/poll-encoding.js'
 import { eventually } from '../../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from '../rig.js'
 
@@ -339,8 +339,8 @@ describe('JSONP', () => {
       fc.property(fc.string({ unit: 'binary' }), fc.boolean(), (text, json) => {
         const event = { id: 'i', sequence: 1, topic: text, time: 0, qos: 0, retained: false } as const
         const payload = Buffer.from(JSON.stringify(`\u2028${text}\u2029`))
-        const body = pollEncoder({ json, callback: 'f' })({ ...event, payload }).subarray(1)
-        const { start, end } = pollForm('f')
+        const body = pollEncoder({ json })({ ...event, payload }).subarray(1)
+        const { start, end } = pollFormat('f')
         const script = `${start}${body}${end({ cursor: '', gap: undefined, isAll: true, device: 'd' })}`
         expect(script).not.toMatch(/[\u2028\u2029]/)
         const expected = JSON.parse(`[${pollEncoder({ json })({ ...event, payload }).subarray(1)}]`)

@@ -5,14 +5,14 @@ import { connect as connectTls } from 'node:tls'
 import fc from 'fast-check'
 import { SignJWT } from 'jose'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
-import { knownAs } from '../../src/base/identity.js'
-import { answerProblem } from '../../src/http/problem.js'
-import { formatId } from '../../src/journal/event.js'
-import { registerPoll } from '../../src/transports/poll/poll.js'
-import { registerEvents } from '../../src/transports/sse/sse.js'
-import { eventually, settled } from '../helpers/wait.js'
-import { openRaw, type RawAnswer, RawConnection } from './raw-connection.js'
-import { type Rig, type RigOptions, startRig } from './rig.js'
+import { knownAs } from '../../../src/base/identity.js'
+import { answerProblem } from '../../../src/http/problem.js'
+import { formatId } from '../../../src/journal/event.js'
+import { registerPoll } from '../../../src/transports/poll/poll.js'
+import { registerEvents } from '../../../src/transports/sse/sse.js'
+import { eventually, settled } from '../../helpers/wait.js'
+import { openRaw, type RawAnswer, RawConnection } from '../raw-connection.js'
+import { type Rig, type RigOptions, startRig } from '../rig.js'
 
 let rig: Rig
 const start = async (options: Partial<RigOptions> = {}): Promise<RawConnection> => {
@@ -78,15 +78,15 @@ describe('a poll that is asked again on its connection', () => {
 
   it('is answered as when it was asked first', async () => {
     const connection = await start({ push: { origins: ['*'] } })
-    await rig.publish('a', 'x')
     const answers: RawAnswer[] = []
     const headers = 'Origin: https://example.org\r\n'
-    for (let round = 0; round < 3; round++) answers.push(await connection.ask(poll(at(0), '&device=d', headers)))
+    for (let round = 0; round < 3; round++)
+      answers.push(await connection.ask(poll(at(0), '&device=d&timeout=1', headers)))
     const [first, , third] = answers.map(({ headers: { date, ...others }, ...rest }) => {
       expect(Date.parse(date ?? '')).not.toBeNaN()
       return { ...rest, headers: others }
     })
-    expect(third).toEqual({ ...first, headers: { ...first?.headers, 'keep-alive': 'timeout=30' } })
+    expect(third).toEqual({ ...first, headers: { ...first?.headers, 'keep-alive': 'timeout=6' } })
     expect(third?.headers).toMatchObject({ 'access-control-allow-origin': 'https://example.org', vary: 'origin' })
   })
 
@@ -127,9 +127,11 @@ describe('a poll that is asked again on its connection', () => {
     const connection = await start({ config: { access: { jwt: { secret, audience: 'mqway' }, rules } } })
     const token = new SignJWT({}).setProtectedHeader({ alg: 'HS256' }).setSubject('ada').setAudience('mqway')
     const signed = await token.setExpirationTime('1h').sign(Buffer.from(secret))
-    await rig.publish('a', 'x')
-    const ask = () => connection.ask(poll(at(0), '&timeout=60', `Authorization: Bearer ${signed}\r\n`))
-    const answers = [await ask(), await ask(), await ask(), await ask()]
+    const answers: RawAnswer[] = []
+    for (let round = 0; round < 4; round++) {
+      await rig.publish('a', 'x')
+      answers.push(await connection.ask(poll(at(round), '&timeout=60', `Authorization: Bearer ${signed}\r\n`)))
+    }
     expect(answers.map(isRepeated)).toEqual([false, false, true, true])
     expect(answers.map(payloads)).toEqual([['x'], ['x'], ['x'], ['x']])
   })
@@ -183,8 +185,17 @@ describe('a poll that is asked again on its connection', () => {
     const answer = await connection.ask(poll(at(2), '&timeout=60&limit=1000'))
     expect([isRepeated(answer), answer.headers['transfer-encoding']]).toEqual([true, 'chunked'])
     expect(payloads(answer)).toEqual([0, 1, 2, 3, 4].map(index => `${index}${text}`))
-    const next = await connection.ask(poll(at(6), '&timeout=60&limit=1000'))
-    expect([isRepeated(next), payloads(next)]).toEqual([true, [`4${text}`]])
+    await rig.publish('a', 'next')
+    const next = await connection.ask(poll(cursorOf(answer), '&timeout=60&limit=1000'))
+    expect([isRepeated(next), payloads(next)]).toEqual([true, ['next']])
+  })
+
+  it('is parsed with any other cursor than that of the last response', async () => {
+    const connection = await start()
+    await become(connection)
+    await rig.publish('a', 'y')
+    const answer = await connection.ask(poll(at(1), '&timeout=60'))
+    expect([isRepeated(answer), payloads(answer)]).toEqual([false, ['x', 'y']])
   })
 
   it('works over TLS', async () => {
@@ -306,9 +317,9 @@ describe('a poll that is asked again on its connection', () => {
       },
     })
     for (let index = 0; index < 5; index++) await rig.publish('a', String(index))
-    const body = poll(at(1), '&timeout=60')
+    const body = poll(at(1), '&timeout=60&limit=1')
     const requests: { text: string; status: number; events?: number }[] = [
-      ...[0, 1, 2, 3, 4].map(index => ({ text: poll(at(index), '&timeout=60'), status: 200, events: 5 - index })),
+      ...[0, 1, 2, 3, 4].map(index => ({ text: poll(at(index), '&timeout=60&limit=1'), status: 200, events: 1 })),
       { text: get('/problem'), status: 404 },
       { text: get(`/v1/poll?topic=a&timeout=0&cursor=${at(2)}`), status: 200, events: 3 },
       { text: poll(at(3), '&timeout=60', 'X-Other: 1\r\n'), status: 200, events: 2 },
@@ -326,11 +337,17 @@ describe('a poll that is asked again on its connection', () => {
       },
     ]
     const index = fc.nat({ max: requests.length - 1 })
-    // What is asked most, so that it is asked again.
-    const asked = fc.array(fc.oneof({ weight: 4, arbitrary: fc.nat({ max: 4 }) }, index), {
-      minLength: 1,
-      maxLength: 12,
-    })
+    // Mostly the poll with the cursor of the one before.
+    const next = -1
+    const asked = fc
+      .array(fc.oneof({ weight: 4, arbitrary: fc.constant(next) }, index), { minLength: 1, maxLength: 12 })
+      .map(steps => {
+        let polled = -1
+        return steps.map(step => {
+          if (step < 5) polled = step === next ? (polled + 1) % 5 : step
+          return step < 5 ? polled : step
+        })
+      })
     // Where a request, or its body, begins, or anywhere.
     const cut = fc.record({ of: fc.nat({ max: 11 }), at: fc.constantFrom('head', 'body', 'anywhere'), part: fc.nat() })
     const cuts = fc.array(cut, { maxLength: 8 })

@@ -3,11 +3,11 @@ import { createServer as createHttpServer, type IncomingMessage, type ServerResp
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Socket } from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
-import { createMetrics } from '../../src/base/metrics.js'
-import { UnreadResponses } from '../../src/http/unread-responses.js'
-import { ConnectionWriter } from '../../src/transports/connection-writer.js'
-import { eventually } from '../helpers/wait.js'
-import { recordingLog } from '../server/rig.js'
+import { createMetrics } from '../../../src/base/metrics.js'
+import { UnreadResponses } from '../../../src/http/unread-responses.js'
+import { ConnectionWriter } from '../../../src/transports/poll/repeated-polls.js'
+import { eventually } from '../../helpers/wait.js'
+import { recordingLog } from '../../server/rig.js'
 
 /** Both ends of a connection whose client does not read. */
 async function connection(): Promise<{ socket: Socket; client: Socket }> {
@@ -36,7 +36,7 @@ it('an answer in parts is over when there is room for the next, though it is its
   const { socket, client } = await connection()
   let answered = 0
   const { untaken } = untakenAnswers(0)
-  const wire = new ConnectionWriter({ socket, headers: '', date: () => '', answered: () => answered++, untaken })
+  const wire = new ConnectionWriter(socket, '', untaken, () => answered++)
   wire.begin()
   const part = Buffer.alloc(1000)
   while (socket.writableLength === 0) wire.body.write(part)
@@ -58,8 +58,7 @@ it('whole answers that are not taken are bounded together with those of a server
   const answered: number[] = []
   const answer = (index: number): void => {
     const { socket } = connections[index] as (typeof connections)[number]
-    const given = { headers: '', date: () => '', answered: () => answered.push(index), untaken }
-    new ConnectionWriter({ socket, ...given }).send({ body: Buffer.alloc(size) })
+    new ConnectionWriter(socket, '', untaken, () => answered.push(index)).send({ body: Buffer.alloc(size) })
   }
   const destroyed = () => connections.map(({ socket }) => socket.destroyed)
   const server = createHttpServer((_request, response) => untaken.add(response)).listen(0, '127.0.0.1')
