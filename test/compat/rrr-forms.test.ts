@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { answerBody, contentOf } from '../../src/compat/rrr/response.js'
+import { contentOf, responseBody } from '../../src/compat/rrr/response.js'
 import { recordEncoder, recordsIn } from '../../src/compat/rrr/socket-records.js'
 import { topicOf } from '../../src/compat/rrr/socket-topic.js'
 import type { Event } from '../../src/journal/event.js'
@@ -17,7 +17,7 @@ describe('what RRR’s clients get', () => {
   it('is JSON that says the payload and the handle, whatever they are', () => {
     fc.assert(
       fc.property(payloads, fc.string({ unit: 'binary', minLength: 1 }), fc.nat(), (payload, handle, id) => {
-        const answer = JSON.parse(answerBody(contentOf({ payload }), handle, id).toString())
+        const answer = JSON.parse(responseBody(contentOf({ payload }), handle, id).toString())
         expect(String(answer.handle)).toBe(Buffer.from(handle).toString())
         expect(answer.id).toBe(id)
         expect(Buffer.from(answer.content, answer.encoding ?? 'utf8')).toEqual(payload)

@@ -402,7 +402,7 @@ describe('handles', () => {
       if (!event) break
       texts.push(event.payload.toString())
       const answer = new PassThrough()
-      handle.sending(event.sequence, answer)
+      handle.startSending(event.sequence, answer)
       await once(answer.end(), 'finish')
     }
     expect(texts).toEqual(Array.from({ length: 600 }, (_, count) => String(count)))

@@ -20,7 +20,7 @@ export function listConnections({ permissions }: Caller, reply: FastifyReply, { 
   return answer(reply, Object.fromEntries([...counts, ['total number', total]]))
 }
 
-/** Answers `GET /admin/events/:channel`: the newest events. @throws {Ending} rejects as `newestEvents` */
+/** Answers `GET /admin/events/:channel`: the newest events. @throws {GatewayError} rejects as `newestEvents` */
 export async function listEvents(
   caller: Caller,
   channel: string,
@@ -45,7 +45,7 @@ export async function listEvents(
  * Answers `GET /admin/devices/:channel`: who listens, and who has given feedback to one of the newest events, with what they
  * did last. Newest first, as all feedback to all of them would be too much for one answer.
  *
- * @throws {Ending} rejects as `newestEvents` and `Receipts.report`
+ * @throws {GatewayError} rejects as `newestEvents` and `Receipts.report`
  */
 export async function listDevices(
   caller: Caller,

@@ -18,7 +18,7 @@ const feedHeaders = {
  * Answers `GET /feed/:channel`. PERE's clients do not come back from anything but 200, so what will pass is 200 too, with
  * the time to come back after.
  *
- * @throws {Ending} rejects with what will not pass
+ * @throws {GatewayError} rejects with what will not pass
  */
 export async function openFeed(
   request: FastifyRequest,

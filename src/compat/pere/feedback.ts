@@ -19,7 +19,7 @@ type Outcome = 'kept' | 'known' | 'unknown-event'
  * Answers `POST /feedback/:channel`: a receipt with what the device says. Of an event that is not there any more, or of
  * another channel, nothing is kept; the answer is 200 all the same, as PERE's clients know no other.
  *
- * @throws {Ending} rejects with `invalid-parameter`, `topic-refused`, and as `Receipts.record`
+ * @throws {GatewayError} rejects with `invalid-parameter`, `topic-refused`, and as `Receipts.record`
  */
 export async function takeFeedback(
   { request, caller, body }: AdmittedRequest,
@@ -39,7 +39,7 @@ export async function takeFeedback(
   return reply.code(200).headers({ 'cache-control': 'no-store', feedback: outcome }).send()
 }
 
-/** @throws {Ending} rejects with `invalid-parameter` */
+/** @throws {GatewayError} rejects with `invalid-parameter` */
 async function statusOf({ headers }: FastifyRequest, body: Buffer): Promise<Pick<Receipt, 'status' | 'detail'>> {
   if (body.length > longestForm) {
     throw new GatewayError('invalid-parameter', { hint: `the form must have at most ${longestForm} bytes` })

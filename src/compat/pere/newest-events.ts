@@ -9,7 +9,7 @@ const portion = { limit: 256, maxBytes: 1024 ** 2 }
  * The newest events of a channel, in their order.
  *
  * @param count how many at most
- * @throws {Ending} rejects with `journal-unavailable`
+ * @throws {GatewayError} rejects with `journal-unavailable`
  */
 export async function* newestEvents(journal: Journal, channel: string, count: number): AsyncGenerator<Event> {
   const filters = [channel]

@@ -10,7 +10,7 @@ import { deviceNamed } from './requests.js'
 /**
  * Answers `POST /push/:channel`: 204 once the body, whatever it is, is in the journal.
  *
- * @throws {Ending} rejects with `invalid-parameter`, `topic-refused`, `publishing-too-fast`, and as `Publisher.publish`
+ * @throws {GatewayError} rejects with `invalid-parameter`, `topic-refused`, `publishing-too-fast`, and as `Publisher.publish`
  */
 export async function pushEvent(
   { request, caller, body }: AdmittedRequest,

@@ -17,7 +17,7 @@ export const allowedHeaders = 'authorization, cache-control, content-type, devic
 /** Reads the channel that a request names: a topic, in one part of the path. */
 export type ChannelReader = (request: FastifyRequest) => string
 
-/** @returns what throws an `GatewayError` (`invalid-parameter`) where it is no topic, or none that is pushed */
+/** @returns what throws a `GatewayError` (`invalid-parameter`) where it is no topic, or none that is pushed */
 export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelReader {
   const isPushed = topicPredicate(topics)
   return ({ params }) => {
@@ -29,7 +29,7 @@ export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelRe
   }
 }
 
-/** Sees to it that somebody may listen to a channel. @throws {Ending} `topic-refused`, without its name: see `answer` */
+/** Sees to it that somebody may listen to a channel. @throws {GatewayError} `topic-refused`, without its name: see `answer` */
 export function requireListener({ permissions }: Caller, channel: string): void {
   if (!permissions.maySubscribe(channel)) throw new GatewayError('topic-refused')
 }
@@ -37,7 +37,7 @@ export function requireListener({ permissions }: Caller, channel: string): void 
 /**
  * What a device calls itself: in the header `Device`, else in the query; `undefined` where it does not.
  *
- * @throws {Ending} `invalid-parameter` where that is no name
+ * @throws {GatewayError} `invalid-parameter` where that is no name
  */
 export function deviceNamed({ headers, query }: FastifyRequest): string | undefined {
   const name = utf8Of(textOf(headers['device'])) || textOf((query as Record<string, unknown>)['device'])

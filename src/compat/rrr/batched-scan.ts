@@ -1,27 +1,27 @@
 import type { Event } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 
-/** What is read of the journal in one go. */
-const portion = { limit: 256, maxBytes: 256 * 1024 }
+/** Bounds of one read from the journal. */
+const batch = { limit: 256, maxBytes: 256 * 1024 }
 
-/** Who names as many topics gets those; for more, all handles' events are read, and the others' left. */
-const mostTopics = 100
+/** Topics that one read filters by; with more, the scan reads the events of all handles and skips the others. */
+const maxTopics = 100
 const everyHandle = 'push/+'
 
-/** Somebody who wants to know what has come for a topic. */
+/** A handle that looks for the events of its topic. */
 export interface Scanner {
   readonly topic: string
-  /** The place after which they have not looked. */
+  /** The sequence up to which it has scanned. */
   readonly position: number
-  /** An event of their topic, in order; after a look that failed, they may be told of one again. */
+  /** Called with each event of its topic, in order; after a failed scan, possibly again. */
   found(event: Event): void
-  /** They have been told of all up to this place. */
+  /** The scan has reached this sequence. */
   advance(sequence: number): void
 }
 
 /**
- * Looks through the journal for all who ask while it still looks for others, together: when ten thousand browsers come back
- * after a restart, each of them has a minute to be looked through, and it is the same one.
+ * Scans the journal once for all scanners that join while the scan before it runs: after a restart, ten thousand browsers
+ * reconnect, and all of them need the same minute of events.
  */
 export class BatchedScan {
   readonly #journal: Journal
@@ -32,7 +32,7 @@ export class BatchedScan {
     this.#journal = journal
   }
 
-  /** Resolves when `member` has been told of all that there was when it asked. Rejects as `Journal.read`. */
+  /** Resolves when `member` has got every event up to the journal's head at the time of the call. Rejects as `Journal.read`. */
   async join(member: Scanner): Promise<void> {
     this.#next ??= this.#begin()
     this.#next.members.push(member)
@@ -43,24 +43,24 @@ export class BatchedScan {
     const members: Scanner[] = []
     const done = this.#last.then(async () => {
       this.#next = undefined
-      await this.#look(members)
+      await this.#scan(members)
     })
-    // Those who wait for it are told; the next look does not depend on it.
+    // Its members get the error; the next scan starts nevertheless.
     this.#last = done.catch(() => {})
     return { members, done }
   }
 
-  async #look(members: readonly Scanner[]): Promise<void> {
+  async #scan(members: readonly Scanner[]): Promise<void> {
     const topics = new Map<string, Scanner[]>()
     for (const member of members) topics.set(member.topic, [...(topics.get(member.topic) ?? []), member])
-    const filters = topics.size > mostTopics ? [everyHandle] : [...topics.keys()]
+    const filters = topics.size > maxTopics ? [everyHandle] : [...topics.keys()]
     const through = this.#journal.head
     let after = members.reduce((least, { position }) => Math.min(least, position), through)
     while (after < through) {
-      const { events, position } = await this.#journal.read({ filters, after, through, ...portion })
+      const { events, position } = await this.#journal.read({ filters, after, through, ...batch })
       for (const event of events) for (const member of topics.get(event.topic) ?? []) member.found(event)
       after = position
-      // A journal in memory answers in the same turn of the event loop.
+      // A journal in memory resolves in the same tick.
       await new Promise(setImmediate)
     }
     for (const member of members) member.advance(through)

@@ -9,65 +9,65 @@ import type { PresenceHandle } from '../../presence/presence.js'
 import type { OpenPoll } from '../../transports/poll/open-polls.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import type { Handle } from './handle.js'
-import { contentOf, nothing } from './response.js'
+import { contentOf, emptyContent } from './response.js'
 
-/** Who asks for a handle. */
-export interface HandleOrder {
+/** One request for a handle. */
+export interface HandleRequestOptions {
   readonly handle: Handle
   readonly caller: Caller
   readonly device: string
-  /** What the answer is written to. */
-  readonly answer: Pick<Writable, 'once' | 'destroy'>
-  /** In milliseconds. */
+  /** The stream that the response is written to. */
+  readonly response: Pick<Writable, 'once' | 'destroy'>
+  /** How long to wait for a message, in milliseconds. */
   readonly wait: number
-  /** It is over, whatever the answer. */
-  readonly over: () => void
+  /** Called at its end, whatever the response. */
+  readonly onEnd: () => void
 }
 
 /**
- * One request for a handle: it is answered with the oldest message that waits for it, else with the next that comes, or
- * with nothing when its time is up, when a newer request has its place, or what proved who asks holds no longer.
+ * One request for a handle. The response is the oldest waiting message, else the next one, or an empty one when the time is
+ * up, a newer request replaces this one, or the caller's credentials expire.
  */
 export class HandleRequest implements EventSink, OpenPoll {
-  /** What the answer's `content` is. Rejects with an `GatewayError`. */
-  readonly answered: Promise<Buffer>
-  readonly #options: TransportContext
-  readonly #order: HandleOrder
+  /** The response's `content`. Rejects with a `GatewayError`. */
+  readonly content: Promise<Buffer>
+  readonly #context: TransportContext
+  readonly #options: HandleRequestOptions
   readonly #release: () => void
-  readonly #attendance: PresenceHandle
+  readonly #presence: PresenceHandle
   readonly #timer: NodeJS.Timeout
   readonly #stopExpiry: () => void
   #resolve: (content: Buffer) => void = () => {}
-  #reject: (ending: GatewayError) => void = () => {}
+  #reject: (error: GatewayError) => void = () => {}
   #subscription: Subscription | undefined
-  #content: Buffer = nothing
-  #over = false
+  #received: Buffer = emptyContent
+  #ended = false
 
-  /** @throws {Ending} as `ApiGate.hold` */
-  constructor(options: TransportContext, order: HandleOrder) {
-    const { gate, push } = options
-    const { caller, device, handle, answer, wait } = order
+  /** @throws {GatewayError} as `ApiGate.hold` */
+  constructor(context: TransportContext, options: HandleRequestOptions) {
+    const { gate, push } = context
+    const { caller, device, handle, response, wait } = options
+    this.#context = context
     this.#options = options
-    this.#order = order
-    this.answered = new Promise((resolve, reject) => {
+    this.content = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
     })
     this.#release = gate.hold(caller)
-    handle.reader = this
+    handle.request = this
     const { user } = caller.identity
-    this.#attendance = push.presence.enter({
+    this.#presence = push.presence.enter({
       ...{ device, user, address: caller.client.address },
       ...{ transport: 'poll', topics: [handle.topic] },
     })
     this.#timer = setTimeout(() => this.finish(), wait).unref()
     this.#stopExpiry = onOver(caller.identity, () => this.finish())
-    answer.once('close', () => this.finish())
-    void this.#look(true)
+    response.once('close', () => this.finish())
+    void this.#findNext(true)
   }
 
   write(data: Buffer): boolean {
-    this.#content = data
+    this.#received = data
     return true
   }
 
@@ -75,43 +75,43 @@ export class HandleRequest implements EventSink, OpenPoll {
     resume()
   }
 
-  /** The journal has let go of what comes after the handle's place: it looks for what is there. */
+  /** The journal has evicted events after the handle's position: scan for those that remain. */
   gap(): void {
     this.#subscription?.close()
     this.#subscription = undefined
-    void this.#look(false)
+    void this.#findNext(false)
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {
-    if (reason === 'complete') this.#deliver(this.#content, parseId(cursor ?? '')?.sequence ?? 0)
+    if (reason === 'complete') this.#deliver(this.#received, parseId(cursor ?? '')?.sequence ?? 0)
     else if (reason === 'shutting-down') this.finish()
     else this.#fail(new GatewayError(reason === 'too-slow' ? 'client-too-slow' : reason))
   }
 
   /**
-   * Answers with nothing, where there is no answer yet.
+   * Sends an empty response, if none has been sent.
    *
-   * @param wait milliseconds until then; it does not listen meanwhile
+   * @param wait milliseconds until then; the request does not get messages meanwhile
    */
   finish(wait = 0): void {
-    const place = parseId(this.#subscription?.cursor ?? '')
+    const position = parseId(this.#subscription?.cursor ?? '')
     if (!this.#end()) return
-    if (place) this.#order.handle.advance(place.sequence)
-    if (wait === 0) this.#resolve(nothing)
-    else setTimeout(() => this.#resolve(nothing), wait).unref()
+    if (position) this.#options.handle.advance(position.sequence)
+    if (wait === 0) this.#resolve(emptyContent)
+    else setTimeout(() => this.#resolve(emptyContent), wait).unref()
   }
 
-  /** Makes room for a newer one: it is answered with nothing at once, or soon. */
+  /** Makes room for a newer request: its response is empty, at once or soon. */
   replace(): void {
-    this.finish(this.#order.handle.replaced())
+    this.finish(this.#options.handle.replaced())
   }
 
-  async #look(isHubsPlace: boolean): Promise<void> {
+  async #findNext(isLive: boolean): Promise<void> {
     try {
-      const { handle } = this.#order
+      const { handle } = this.#options
       await handle.interrupt()
-      const event = await handle.next(isHubsPlace)
-      if (this.#over) return
+      const event = await handle.next(isLive)
+      if (this.#ended) return
       if (event) this.#deliver(contentOf(event), event.sequence)
       else this.#listen()
     } catch (error) {
@@ -120,34 +120,34 @@ export class HandleRequest implements EventSink, OpenPoll {
   }
 
   #listen(): void {
-    const { handle, device } = this.#order
+    const { handle, device } = this.#options
     const { topic, cursor } = handle
-    const { hub } = this.#options.push
+    const { hub } = this.#context.push
     this.#subscription = hub.subscribe({ filters: [topic], encode: contentOf, cursor, limit: 1, device, sink: this })
   }
 
   #deliver(content: Buffer, sequence: number): void {
     if (!this.#end()) return
-    this.#order.handle.sending(sequence, this.#order.answer)
+    this.#options.handle.startSending(sequence, this.#options.response)
     this.#resolve(content)
   }
 
-  #fail(ending: GatewayError): void {
-    if (this.#end()) this.#reject(ending)
+  #fail(error: GatewayError): void {
+    if (this.#end()) this.#reject(error)
   }
 
-  /** Lets go of everything; `false` where that has been done. */
+  /** Releases everything; `false` if it has ended before. */
   #end(): boolean {
-    if (this.#over) return false
-    this.#over = true
-    const { handle } = this.#order
-    if (handle.reader === this) handle.reader = undefined
+    if (this.#ended) return false
+    this.#ended = true
+    const { handle } = this.#options
+    if (handle.request === this) handle.request = undefined
     clearTimeout(this.#timer)
     this.#stopExpiry()
     this.#subscription?.close()
-    this.#attendance.leave()
+    this.#presence.leave()
     this.#release()
-    this.#order.over()
+    this.#options.onEnd()
     return true
   }
 }

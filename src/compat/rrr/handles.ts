@@ -13,15 +13,15 @@ export interface HandlesOptions {
 }
 
 /**
- * The handles that are in use, and those that were a short while ago. One that nobody has asked for since before the oldest
- * message that it could get is forgotten: it would begin at the same place.
+ * The handles in use, and those used recently. A handle without a request for `maxAge` is forgotten: a new one
+ * would begin at the same position.
  */
 export class Handles {
   readonly #options: HandlesOptions
-  readonly #house: HandleContext
-  /** Those that were used last are the last. */
+  readonly #context: HandleContext
+  /** In order of their last use. */
   readonly #all = new Map<string, Handle>()
-  /** The same, by the user or address that asked last. */
+  /** The same, by the user or address of their last request. */
   readonly #byAccount = new Map<string, Set<Handle>>()
   #timer: NodeJS.Timeout | undefined
 
@@ -29,7 +29,7 @@ export class Handles {
     const { journal, config, now = Date.now } = options
     this.#options = options
     const recent = new RecentPosition({ journal, maxAge: config.maxAge, now })
-    this.#house = { journal, config, recent, near: new BatchedScan(journal), far: new BatchedScan(journal), now }
+    this.#context = { journal, config, recent, short: new BatchedScan(journal), long: new BatchedScan(journal), now }
   }
 
   get size(): number {
@@ -37,29 +37,29 @@ export class Handles {
   }
 
   /**
-   * The handle of a name, for one request; give it back with `release`. Where there are as many as there may be, the account with the
-   * most handles loses its oldest one: nobody who asks for ever new handles has those of others forgotten.
+   * The handle of a name, for one request; give it back with `release`. At `maxHandles`, the account with the most handles
+   * loses its oldest one, so that a client that asks for ever new handles evicts only its own.
    *
-   * @param account the user or address that asks
-   * @throws {Ending} `too-many-connections` where as many as there may be have a request that is open
+   * @param account the user or address of the request
+   * @throws {GatewayError} `too-many-connections` if all handles have an open request
    */
   take(name: string, account = ''): Handle {
     const handle = this.#all.get(name) ?? this.#make(name)
-    handle.readers++
-    this.#drop(handle)
+    handle.openRequests++
+    this.#remove(handle)
     handle.account = account
     this.#add(handle)
     return handle
   }
 
   release(handle: Handle): void {
-    handle.readers--
-    handle.usedAt = this.#house.now()
-    // It was forgotten, as all are at the end.
+    handle.openRequests--
+    handle.usedAt = this.#context.now()
+    // It was forgotten.
     if (this.#all.get(handle.name) !== handle) return
-    this.#drop(handle)
+    this.#remove(handle)
     this.#add(handle)
-    this.#timer ??= this.#wait(this.#options.config.maxAge)
+    this.#timer ??= this.#startTimer(this.#options.config.maxAge)
   }
 
   close(): void {
@@ -71,50 +71,50 @@ export class Handles {
 
   #make(name: string): Handle {
     if (this.#all.size >= this.#options.config.maxHandles) this.#forgetOldest()
-    return new Handle(this.#house, name)
+    return new Handle(this.#context, name)
   }
 
   #add(handle: Handle): void {
     this.#all.set(handle.name, handle)
-    const own = this.#byAccount.get(handle.account) ?? new Set()
-    this.#byAccount.set(handle.account, own.add(handle))
+    const handles = this.#byAccount.get(handle.account) ?? new Set()
+    this.#byAccount.set(handle.account, handles.add(handle))
   }
 
-  #drop(handle: Handle): void {
+  #remove(handle: Handle): void {
     this.#all.delete(handle.name)
-    const own = this.#byAccount.get(handle.account)
-    own?.delete(handle)
-    if (own?.size === 0) this.#byAccount.delete(handle.account)
+    const handles = this.#byAccount.get(handle.account)
+    handles?.delete(handle)
+    if (handles?.size === 0) this.#byAccount.delete(handle.account)
   }
 
   #forgetOldest(): void {
     let largest: ReadonlySet<Handle> = new Set()
-    for (const own of this.#byAccount.values()) if (own.size > largest.size) largest = own
+    for (const handles of this.#byAccount.values()) if (handles.size > largest.size) largest = handles
     const oldest = firstUnused(largest) ?? firstUnused(this.#all.values())
     if (oldest === undefined) throw new GatewayError('too-many-connections')
-    this.#drop(oldest)
+    this.#remove(oldest)
   }
 
-  #wait(time: number): NodeJS.Timeout {
+  #startTimer(time: number): NodeJS.Timeout {
     return setTimeout(() => this.#forgetOld(), time).unref()
   }
 
   #forgetOld(): void {
     this.#timer = undefined
-    const oldest = this.#house.now() - this.#options.config.maxAge
+    const oldest = this.#context.now() - this.#options.config.maxAge
     for (const handle of this.#all.values()) {
-      const { readers, usedAt } = handle
-      if (readers > 0) continue
+      const { openRequests, usedAt } = handle
+      if (openRequests > 0) continue
       if (usedAt > oldest) {
-        this.#timer = this.#wait(usedAt - oldest)
+        this.#timer = this.#startTimer(usedAt - oldest)
         return
       }
-      this.#drop(handle)
+      this.#remove(handle)
     }
   }
 }
 
 function firstUnused(handles: Iterable<Handle>): Handle | undefined {
-  for (const handle of handles) if (handle.readers === 0) return handle
+  for (const handle of handles) if (handle.openRequests === 0) return handle
   return undefined
 }

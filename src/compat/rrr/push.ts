@@ -14,7 +14,7 @@ import { responseOf } from '../../transports/stream-writer.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { HandleRequest } from './handle-request.js'
 import { Handles } from './handles.js'
-import { answerBody, nothing } from './response.js'
+import { emptyContent, responseBody } from './response.js'
 
 export interface RrrOptions extends TransportContext {
   readonly config: RrrConfig
@@ -24,9 +24,9 @@ export interface RrrOptions extends TransportContext {
 
 /** RRR's push over HTTP. */
 export interface RrrPush {
-  /** Handles that are known just now. */
+  /** Number of known handles. */
   readonly handles: number
-  /** Answers the requests that wait, and refuses new ones. */
+  /** Ends waiting requests with an empty response, and refuses new ones. */
   close(): void
 }
 
@@ -39,32 +39,32 @@ const query = z.object({
     ),
 })
 
-/** Under `/`, only requests with a handle are RRR's; this is what the router tells them by. */
+/** Under the prefix `/`, only requests with a handle are RRR's; the router constraint that selects them. */
 const constraint = 'rrrHandle'
 
 /**
- * Adds RRR's push over HTTP: `GET <prefix>/?handle=1`, whatever the path below the prefix, is answered with the next message
- * of `push/1`, or with an empty one after `wait`.
+ * Adds RRR's push over HTTP: `GET <prefix>/?handle=1`, whatever the path below the prefix, gets the next message of
+ * `push/1`, or an empty one after `wait`.
  */
 export function registerRrr(app: FastifyInstance, options: RrrOptions): RrrPush {
   const { push, config, now } = options
   const handles = new Handles({ journal: push.journal, config, now })
   const polls = new OpenPolls()
   let lastId = 0
-  const ask = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+  const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     const { name, content } = await contentFor(request, reply, options, handles, polls)
     reply.header('cache-control', 'no-store').type('application/json; charset=utf-8')
-    return reply.send(answerBody(content, name, ++lastId))
+    return reply.send(responseBody(content, name, ++lastId))
   }
   if (config.prefix === '/') addConstraint(app)
   app.register(async scope => {
     refuseWithProblems(scope, options)
     if (config.prefix === '/') {
-      scope.get('/*', { constraints: { [constraint]: 'given' } }, ask)
+      scope.get('/*', { constraints: { [constraint]: 'given' } }, answer)
       return
     }
     for (const url of [config.prefix, `${config.prefix}/*`]) {
-      scope.get(url, ask)
+      scope.get(url, answer)
       registerOtherMethods(scope, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
     }
   })
@@ -89,28 +89,28 @@ async function contentFor(
   const caller = await options.gate.admit(request, reply, { takesAway: true })
   const { handle: name } = readQuery(request, query)
   requirePermitted(caller.permissions, [`push/${name}`])
-  // The client may have gone while it was found out who it is.
-  if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: nothing }
+  // The client may have disconnected during authentication.
+  if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: emptyContent }
   polls.makeRoom(undefined)
   const handle = handles.take(name, publisherName(caller))
   try {
-    // Before the newer one counts: who may have one connection may have one request after the other.
-    handle.reader?.replace()
-    const made: HandleRequest = new HandleRequest(options, {
+    // First, so that the older one does not count towards the caller's connections.
+    handle.request?.replace()
+    const handleRequest: HandleRequest = new HandleRequest(options, {
       ...{ handle, caller },
       device: deviceOf(caller.identity, name),
-      answer: responseOf(reply),
+      response: responseOf(reply),
       wait: options.config.wait,
-      over: () => polls.delete(made, undefined),
+      onEnd: () => polls.delete(handleRequest, undefined),
     })
-    polls.add(made, undefined)
-    return { name, content: await made.answered }
+    polls.add(handleRequest, undefined)
+    return { name, content: await handleRequest.content }
   } finally {
     handles.release(handle)
   }
 }
 
-/** Has a route say that it is for requests with `handle=` alone. */
+/** Lets a route require `handle=` in the query. */
 function addConstraint(app: FastifyInstance): void {
   app.addConstraintStrategy({
     name: constraint,
@@ -126,7 +126,7 @@ function addConstraint(app: FastifyInstance): void {
   })
 }
 
-/** What is wrong is said to programs; RRR itself says nothing. */
+/** Errors are problem+json; RRR itself has no error responses. */
 function refuseWithProblems(scope: FastifyInstance, { metrics, log }: RrrOptions): void {
   scope.setErrorHandler((error, request, reply) => {
     if (!(error instanceof GatewayError)) throw error

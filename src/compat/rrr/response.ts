@@ -3,15 +3,15 @@ import { escapeLineEnds } from '../../base/one-line-json.js'
 import type { Event } from '../../journal/event.js'
 
 /*
- * What a request for a handle is answered with: `{"content":"…","handle":1,"id":7}`.
+ * The response to a request for a handle: `{"content":"…","handle":1,"id":7}`.
  */
 
-/** `content` of no message. */
-export const nothing = Buffer.from('""')
+/** `content` without a message. */
+export const emptyContent = Buffer.from('""')
 
 /**
- * `content` of a message, and what follows it: a payload that is no UTF-8 comes in base64, and `encoding` says so. The same
- * function for all, so that the hub makes the bytes once.
+ * `content` of a message, with `encoding` after it for a payload that is not UTF-8 and therefore in base64. One function for
+ * all requests, so that the hub encodes each event once.
  */
 export function contentOf({ payload }: Pick<Event, 'payload'>): Buffer {
   const json = isUtf8(payload)
@@ -20,11 +20,11 @@ export function contentOf({ payload }: Pick<Event, 'payload'>): Buffer {
   return Buffer.from(json)
 }
 
-/** The number that a handle is written as: digits that come back as they are. */
+/** A handle that is written as a number. */
 const digits = /^(0|[1-9]\d*)$/
 
-/** A whole answer. @param id a number of the answer's own */
-export function answerBody(content: Buffer, handle: string, id: number): Buffer {
+/** The body of a response. @param id numbers the responses */
+export function responseBody(content: Buffer, handle: string, id: number): Buffer {
   const isNumber = digits.test(handle) && Number.isSafeInteger(Number(handle))
   const json = isNumber ? handle : JSON.stringify(handle)
   return Buffer.concat([Buffer.from('{"content":'), content, Buffer.from(`,"handle":${json},"id":${id}}`)])

@@ -19,21 +19,21 @@ import type { TransportContext } from '../../transports/transport-context.js'
 import { recordEncoder, recordsIn, type SocketRecord } from './socket-records.js'
 import { topicRoot } from './socket-topic.js'
 
-/** Bytes of the messages of one connection that are on their way to the broker. */
-const maxUnderWay = 1024 ** 2
+/** Bytes of one connection's messages that are in flight to the broker. */
+const maxInFlightBytes = 1024 ** 2
 
-/** What all of RRR's WebSockets share. */
+/** Parts that all of RRR's WebSockets share. */
 export interface RrrSocketContext extends TransportContext {
-  /** Has those that were silent for a while asked whether they are there. */
+  /** Pings silent clients. */
   readonly pings: Heartbeats
-  /** Messages that one connection may publish; `undefined` for any number. */
+  /** Rate of one connection's messages; `undefined` for no limit. */
   readonly publishes: Rate | undefined
-  /** Whether frames of bytes are taken and sent. */
+  /** Whether binary frames are accepted and sent. */
   readonly binary: boolean
 }
 
-/** Who is connected, and for which topic. */
-export interface RrrSocketOrder {
+/** One client, and its topic. */
+export interface RrrSocketClient {
   readonly identity: Identity
   /** Address of the client. */
   readonly address: string
@@ -42,40 +42,40 @@ export interface RrrSocketOrder {
 }
 
 /**
- * One WebSocket of RRR's: what the client sends is published on `httpserver/websocket/<connection>/<topic>`, and what
- * anybody else publishes below `httpserver/websocket/<connection>/` is sent to it. It ends when its client goes or is silent
- * for two pings' time, when something that it said could not be published, or as any other push connection.
+ * One WebSocket of RRR's: the client's messages are published on `httpserver/websocket/<connection>/<topic>`, and messages that
+ * others publish below `httpserver/websocket/<connection>/` are sent to it. It ends when the client disconnects or is silent
+ * for two ping intervals, when a message cannot be published, or as any other push connection.
  */
 export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents, SocketWriterListener, OpenSocket {
   wroteAt = 0
-  readonly #house: RrrSocketContext
-  readonly #wire: SocketWriter
+  readonly #context: RrrSocketContext
+  readonly #writer: SocketWriter
   readonly #log: ConnectionLog
   readonly #topic: string
   readonly #connection: LiveConnection
-  readonly #attendance: PresenceHandle
+  readonly #presence: PresenceHandle
   readonly #subscription: Subscription
   readonly #bucket: TokenBucket | undefined
   readonly #caller: PublishingCaller
   readonly #inbox: SocketInbox<Buffer>
-  /** What it published itself and what has not come by, in order. */
-  #own: Buffer[] = []
+  /** Payloads that it published and that the hub has not delivered yet, in order. */
+  #published: Buffer[] = []
   #pause: NodeJS.Timeout | undefined
-  #isAsked = false
+  #awaitsPong = false
   #resume: (() => void) | undefined
   #closed = false
 
   /**
-   * @param makeWire puts it on its WebSocket; nothing may have been read from that
-   * @throws {Ending} `shutting-down`
+   * @param createWriter creates its writer on the WebSocket, of which nothing may have been read
+   * @throws {GatewayError} `shutting-down`
    */
   constructor(
-    house: RrrSocketContext,
-    { identity, address, topic, log }: RrrSocketOrder,
-    makeWire: (listener: SocketWriterListener) => SocketWriter,
+    context: RrrSocketContext,
+    { identity, address, topic, log }: RrrSocketClient,
+    createWriter: (listener: SocketWriterListener) => SocketWriter,
   ) {
-    const { push, connections, pings, binary, publishes } = house
-    this.#house = house
+    const { push, connections, pings, binary, publishes } = context
+    this.#context = context
     this.#log = log
     this.#connection = connections.open(identity, this)
     const { id } = this.#connection
@@ -84,17 +84,17 @@ export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents
     this.#caller = { identity, client: { address } }
     const filters = [`${topicRoot}${id}/#`]
     const device = deviceOf(identity, id)
-    this.#attendance = push.presence.enter({
+    this.#presence = push.presence.enter({
       ...{ device, user: identity.user, address },
       ...{ transport: 'socket', topics: filters },
     })
     this.#subscription = push.hub.subscribe({ filters, encode: recordEncoder(binary), device, sink: this })
-    this.#wire = makeWire(this)
+    this.#writer = createWriter(this)
     this.#inbox = new SocketInbox({
-      ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      ...{ wire: this.#writer, queue: context.queue, maxSize: maxInFlightBytes },
       network: networkOf(address),
-      held: house.bodies.budget.open({ address, user: identity.user }),
-      refuse: ending => this.end(ending),
+      held: context.bodies.budget.open({ address, user: identity.user }),
+      refuse: error => this.end(error),
       isReady: () => this.#mayPublish(),
       take: payload => this.#publish(payload),
     })
@@ -104,48 +104,48 @@ export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents
   }
 
   get bufferedBytes(): number {
-    return this.#wire.bufferedBytes
+    return this.#writer.bufferedBytes
   }
 
   write(data: Buffer): boolean {
     const frames: Buffer[] = []
     for (const record of recordsIn(data)) {
-      if (this.#isOwn(record)) continue
-      if (record.frame.length === 0) this.#log.info('a message for a WebSocket is no text, and is left out')
+      if (this.#isEcho(record)) continue
+      if (record.frame.length === 0) this.#log.info('Skipped a message for a WebSocket that is not text')
       else frames.push(record.frame)
     }
-    return frames.length === 0 || this.#wire.write(Buffer.concat(frames))
+    return frames.length === 0 || this.#writer.write(Buffer.concat(frames))
   }
 
   onDrain(resume: () => void): void {
     this.#resume = resume
   }
 
-  /** There is no word for it here. */
+  /** RRR's protocol has no message for it. */
   gap({ reason }: Gap): void {
-    this.#log.warn({ reason }, 'messages for a WebSocket are missing')
-    this.#own = []
+    this.#log.warn({ reason }, 'Messages for a WebSocket are missing')
+    this.#published = []
   }
 
   close(reason: CloseReason): void {
     this.end(hubError(reason))
   }
 
-  /** Its own topics need no rule. */
+  /** A connection's own topics need no permission. */
   renewed(): void {}
 
   received(message: string | Buffer): void {
     if (this.#closed) return
-    if (typeof message !== 'string' && !this.#house.binary) return this.end(new GatewayError('binary-frame'))
+    if (typeof message !== 'string' && !this.#context.binary) return this.end(new GatewayError('binary-frame'))
     const payload = Buffer.from(message)
     this.#inbox.push(payload, payload.length)
   }
 
   alive(): void {
     if (this.#closed) return
-    this.#attendance.seen()
-    this.#isAsked = false
-    this.wroteAt = this.#house.pings.tick
+    this.#presence.seen()
+    this.#awaitsPong = false
+    this.wroteAt = this.#context.pings.tick
   }
 
   drained(): void {
@@ -156,51 +156,51 @@ export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents
     this.#inbox.goOn()
   }
 
-  over(ending: GatewayError): void {
-    this.end(ending)
+  over(error: GatewayError): void {
+    this.end(error)
   }
 
   beat(): void {
-    // Its pong would not be read.
-    if (this.#wire.isPaused && !this.#wire.isFull) return
-    if (this.#isAsked) return this.end(new GatewayError('ping-timeout'))
-    this.#isAsked = true
-    this.#wire.ping()
+    // A paused reader would not read the pong.
+    if (this.#writer.isPaused && !this.#writer.isFull) return
+    if (this.#awaitsPong) return this.end(new GatewayError('ping-timeout'))
+    this.#awaitsPong = true
+    this.#writer.ping()
   }
 
-  end(ending: GatewayError): void {
+  end(error: GatewayError): void {
     if (this.#closed) return
     this.#closed = true
-    const { pings, metrics } = this.#house
+    const { pings, metrics } = this.#context
     clearTimeout(this.#pause)
     pings.delete(this)
     this.#subscription.close()
-    this.#attendance.leave()
+    this.#presence.leave()
     this.#connection.close()
     this.#inbox.close()
-    this.#wire.finish(ending)
-    metrics.ended(ending.reason)
-    this.#log[ending.level]({ ...ending.logFields, ...this.#wire.logFields }, ending.detailedText)
+    this.#writer.finish(error)
+    metrics.ended(error.reason)
+    this.#log[error.level]({ ...error.logFields, ...this.#writer.logFields }, error.detailedText)
   }
 
   destroy(): void {
-    this.#wire.destroy()
+    this.#writer.destroy()
   }
 
   /**
-   * Whether it is what it published itself. MQTT 3.1.1 has nothing else to know a message by; where somebody publishes the
-   * very same on the very topic at the same time, one of the two is taken for its own, which makes no difference.
+   * Whether it is a message that this connection published itself. MQTT 3.1.1 has no other identification than topic and payload;
+   * if somebody publishes an equal message at the same time, either of the two is skipped, which makes no difference.
    */
-  #isOwn({ topic, payload }: SocketRecord): boolean {
-    if (this.#own.length === 0 || topic !== this.#topic) return false
-    const at = this.#own.findIndex(own => own.equals(payload))
-    if (at !== -1) this.#own.splice(at, 1)
+  #isEcho({ topic, payload }: SocketRecord): boolean {
+    if (this.#published.length === 0 || topic !== this.#topic) return false
+    const at = this.#published.findIndex(published => published.equals(payload))
+    if (at !== -1) this.#published.splice(at, 1)
     return at !== -1
   }
 
-  /** There is no word for “too fast” either: it is read more slowly. */
+  /** RRR's protocol has no “too fast” either: beyond the rate, the connection is read later. */
   #mayPublish(): boolean {
-    const wait = Math.max(this.#bucket?.wait() ?? 0, anonymousWait(this.#house.anonymousPublishes, this.#caller))
+    const wait = Math.max(this.#bucket?.wait() ?? 0, anonymousWait(this.#context.anonymousPublishes, this.#caller))
     if (wait === 0) return true
     this.#pause ??= setTimeout(() => {
       this.#pause = undefined
@@ -212,16 +212,16 @@ export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents
   #publish(payload: Buffer): Promise<void> {
     this.#bucket?.take()
     const size = sizeOf({ topic: this.#topic, payload })
-    spendAnonymous(this.#house.anonymousPublishes, this.#caller, 1, size)
-    this.#own.push(payload)
-    return this.#house.push.publisher
+    spendAnonymous(this.#context.anonymousPublishes, this.#caller, 1, size)
+    this.#published.push(payload)
+    return this.#context.push.publisher
       .publish({ topic: this.#topic, payload, qos: 1, retain: false }, { by: publisherName(this.#caller) })
       .then(
         event => {
-          // It does not come by, as push does not get its topic.
-          if (!event) this.#own = this.#own.filter(own => own !== payload)
+          // Push does not cover its topic: the hub will not deliver it.
+          if (!event) this.#published = this.#published.filter(published => published !== payload)
         },
-        // What a client said must not get lost without a word: it comes back, and says it again.
+        // The client learns that its message is lost by the end of the connection, and can send it again.
         error => this.end(GatewayError.from(error)),
       )
   }

@@ -4,19 +4,19 @@ import type { Event } from '../../journal/event.js'
 import { payloadFrame } from '../../websocket/frame-writer.js'
 
 /*
- * An event as the hub brings it to a WebSocket: the frame that the client gets, and before it the topic, by which and by the
- * payload a connection knows what it published itself.
+ * The hub's encoding of an event for WebSockets: the topic, by which a connection recognizes its own messages, and the frame
+ * for the client.
  */
 
-/** Bytes before the topic: its length, the frame's, and that of the frame's own head. */
+/** Bytes before the topic: the lengths of the topic, of the frame, and of the frame's header. */
 const headLength = 7
 
-/** One event of what the hub brought. */
+/** One decoded event. */
 export interface SocketRecord {
   readonly topic: string
-  /** Empty for what cannot be sent: bytes that are no text, where only text is. */
+  /** Empty for a payload that cannot be sent: not UTF-8, where only text frames are sent. */
   readonly frame: Buffer
-  /** What is in the frame. */
+  /** The payload in the frame. */
   readonly payload: Buffer
 }
 
@@ -38,7 +38,7 @@ function record({ topic: name, payload }: Event, kind: 'text' | 'binary' | undef
   return Buffer.concat([head, topic, frame])
 }
 
-/** Takes apart what `recordEncoder` made of one or several events. */
+/** Decodes the output of `recordEncoder` for one or several events. */
 export function* recordsIn(data: Buffer): Generator<SocketRecord, void, void> {
   for (let at = 0; at < data.length; ) {
     const topicAt = at + headLength

@@ -13,21 +13,21 @@ import type { TransportContext } from '../../transports/transport-context.js'
 import { RrrSocketConnection, type RrrSocketContext } from './socket-connection.js'
 import { isBelow, type SocketTopics, topicOf } from './socket-topic.js'
 
-/** Milliseconds of silence after which a client is asked whether it is there, and as long again until it is taken for gone. */
+/** Milliseconds of silence after which a client is pinged, and as long again until the connection ends. */
 const defaultPingInterval = 5000
 
 /** The largest message, in bytes. */
-const largest = 16 * 1024 ** 2
+const maxMessageSize = 16 * 1024 ** 2
 
 export interface RrrSocketOptions extends TransportContext {
   readonly config: RrrConfig
-  /** How large topics may be. */
+  /** Bounds of topics. */
   readonly topic: TopicBounds
-  /** The largest MQTT packet that the broker takes, in bytes; left out for any. */
+  /** The largest MQTT packet that the broker takes, in bytes; no limit when left out. */
   readonly packetSize?: number | undefined
-  /** Messages that one connection may publish; left out for any number. */
+  /** Rate of one connection's messages; no limit when left out. */
   readonly publishes?: Rate | undefined
-  /** How long a client may take to answer a close frame, in milliseconds. */
+  /** Time for the client's close frame, in milliseconds. */
   readonly closeTimeout: number
   /** Milliseconds; default: 5,000. */
   readonly pingInterval?: number
@@ -35,32 +35,34 @@ export interface RrrSocketOptions extends TransportContext {
 
 /** The endpoint of RRR's WebSockets. */
 export interface RrrSocketRoute extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'accept'> {
-  /** How many are open. */
+  /** Number of open WebSockets. */
   readonly size: number
   check(request: IncomingMessage): void
   /**
-   * Ends all that are open. Idempotent.
+   * Ends all open WebSockets. Idempotent.
    *
-   * @param grace milliseconds after which those that have not closed are cut off
+   * @param grace milliseconds after which connections still open are destroyed
    */
   close(grace: number): Promise<void>
 }
 
 /**
- * Makes `<prefix>/<topic>`: WebSockets without a subprotocol whose messages are those of MQTT topics. Whoever leads
- * handshakes here has let them in, and asks all other endpoints first.
+ * Makes `<prefix>/<topic>`: WebSockets without a subprotocol whose messages are those of MQTT topics. The caller has
+ * admitted the handshake, and tries all other endpoints first.
  */
 export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute {
   const { config, topic: bounds, packetSize = Number.POSITIVE_INFINITY, publishes, closeTimeout } = options
   const { prefix, binary } = config
   const pings = new Heartbeats(options.pingInterval ?? defaultPingInterval)
-  const house: RrrSocketContext = { ...options, pings, publishes, binary }
+  const context: RrrSocketContext = { ...options, pings, publishes, binary }
   const topics: SocketTopics = { prefix, bounds, isOpen: topicPredicate(config.websocketTopicFilters) }
-  // The head of a packet is less than 16 bytes; and 0 would be no bound.
-  const sockets = new WebSockets({ maxPayload: Math.max(1, Math.min(largest, packetSize - bounds.topicLength - 16)) })
+  // A packet's header is shorter than 16 bytes; 0 would mean no limit.
+  const sockets = new WebSockets({
+    maxPayload: Math.max(1, Math.min(maxMessageSize, packetSize - bounds.topicLength - 16)),
+  })
 
   const check = (request: IncomingMessage): void => {
-    // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
+    // `ws` also accepts version 8, which has its origin in another header, which is not checked.
     if (request.headers['sec-websocket-version'] !== '13') throw new GatewayError('unsupported-version')
     if (offeredBy(request).length > 0) throw new GatewayError('unsupported-subprotocol', { hint: 'offer none' })
     topicOf(request.url, topics)
@@ -69,12 +71,12 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
     const { request, peer, log } = upgrade
     check(request)
     const { address, identity = anonymous } = peer
-    const order = { identity, address, topic: topicOf(request.url, topics), log }
+    const client = { identity, address, topic: topicOf(request.url, topics), log }
     const { budget, timeout: messageTimeout } = options.bodies
     sockets.accept(upgrade, (webSocket, connection) => {
       const held = budget.open({ address, user: identity.user })
       const wire = { webSocket, connection, held, messageTimeout, closeTimeout }
-      return new RrrSocketConnection(house, order, listener => new SocketWriter(wire, listener))
+      return new RrrSocketConnection(context, client, listener => new SocketWriter(wire, listener))
     })
   }
   return {
