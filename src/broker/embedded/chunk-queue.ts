@@ -1,3 +1,5 @@
+import type { TickScheduler } from './tick-scheduler.js'
+
 /** Chunks up to this size are joined with their neighbours; a larger one is handed on by reference, never copied. */
 const smallChunk = 16 * 1024
 /** The largest chunk that joining makes. */
@@ -83,4 +85,34 @@ export function join(chunks: readonly Buffer[]): Buffer[] {
     joined.push(run[0] && run.length === 1 ? run[0] : Buffer.concat(run))
   }
   return joined
+}
+
+/**
+ * Joins chunks, and returns the last result again for the same chunks: subscribers mostly get the same chunks in one event-loop tick.
+ */
+export class ConcatCache {
+  readonly #tick: TickScheduler
+  #chunks: readonly Buffer[] = []
+  #joined: Buffer | undefined
+
+  constructor(tick: TickScheduler) {
+    this.#tick = tick
+  }
+
+  readonly join = (chunks: readonly Buffer[]): Buffer => {
+    if (this.#joined && isSame(chunks, this.#chunks)) return this.#joined
+    if (!this.#joined) this.#tick.add(this.#forget)
+    this.#chunks = chunks
+    this.#joined = Buffer.concat(chunks)
+    return this.#joined
+  }
+
+  readonly #forget = (): void => {
+    this.#chunks = []
+    this.#joined = undefined
+  }
+}
+
+function isSame(some: readonly Buffer[], others: readonly Buffer[]): boolean {
+  return some.length === others.length && some.every((chunk, index) => chunk === others[index])
 }

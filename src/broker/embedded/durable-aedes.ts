@@ -3,10 +3,9 @@ import { FairQueue } from '../../base/fair-queue.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
-import type { Store } from './persistence.js'
+import type { Store } from './store.js'
 import { SessionMaps } from './session-maps.js'
-import type { TickScheduler } from './tick-scheduler.js'
-import { TickSlice } from './tick-slice.js'
+import { type TickScheduler, TickSlice } from './tick-scheduler.js'
 import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
 
 declare module 'aedes' {

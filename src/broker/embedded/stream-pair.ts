@@ -1,7 +1,6 @@
 import { Duplex } from 'node:stream'
 import type { GatewayError } from '../../base/errors.js'
-import { ChunkQueue, join } from './chunk-queue.js'
-import { ConcatCache } from './concat-cache.js'
+import { ChunkQueue, ConcatCache, join } from './chunk-queue.js'
 import { TickScheduler } from './tick-scheduler.js'
 
 /** How much the broker's end takes in one turn of the event loop before `write` says false, at most, in bytes. */
