@@ -1,52 +1,52 @@
 import { FairQuota } from '../../base/fair-quota.js'
 
-/** How often the bytes that wait for clients are added up, in milliseconds. */
+/** Interval between checks of the bytes that wait for clients, in milliseconds. */
 const interval = 250
 
-/** Smaller packets are not counted: the number of connections bounds them. In bytes. */
+/** Smaller packets are not counted, because the number of connections bounds them. In bytes. */
 const smallPacket = 64 * 1024
 
-/** A connection whose client may read slowly, or send a large packet slowly. */
+/** A connection of a client that may read, or send a large packet, slowly. */
 export interface BufferingConnection {
-  /** The quota key: connections of one address share it. */
+  /** Quota key, shared by the connections of one address. */
   readonly account: string
-  /** Bytes that were written and the client has not read. */
+  /** Bytes written and not read by the client. */
   readonly waitingBytes: number
-  /** Bytes that the client has read since it connected. */
+  /** Bytes read by the client since it connected. */
   readonly deliveredBytes: number
-  /** Ends the connection at once, because its client reads too slowly. */
+  /** Closes the connection because its client reads too slowly. */
   cutOff(): void
 }
 
 /**
- * Bounds the bytes that the broker's connections hold together, of packets that are not complete and of packets that their clients have
- * not read: each connection has bounds of its own, and an address may have a thousand connections. One account holds half of `max` at
- * most, and no more than is left for all others (`FairQuota`); of each kind.
+ * Bounds the bytes that all connections buffer: of incomplete packets, and of packets that clients have not read. Each connection has its
+ * own bounds, but an address may have a thousand connections. Of each kind, one account has at most half of `max`, and no more than is left
+ * for all others (`FairQuota`).
  */
 export class BufferedBytes {
-  /** Connections that were ended. */
+  /** Connections closed. */
   cutOffs = 0
   readonly #max: number
   readonly #incoming: FairQuota
   readonly #connections = new Set<BufferingConnection>()
-  /** What they had read at the last look, in bytes. */
-  readonly #taken = new WeakMap<BufferingConnection, number>()
+  /** Bytes read at the last check. */
+  readonly #delivered = new WeakMap<BufferingConnection, number>()
   #timer: NodeJS.Timeout | undefined
 
-  /** @param max in bytes; two of the largest packets at least, as a packet larger than half of it would never fit */
+  /** @param max in bytes; at least two of the largest packets, because a packet larger than half of it never fits */
   constructor(max: number) {
     this.#max = max
     this.#incoming = new FairQuota(max)
   }
 
-  /** Bytes of packets that are not complete: of their whole size, from their first byte on. */
+  /** Bytes of incomplete packets, counted by their full size. */
   get incoming(): number {
     return this.#incoming.total
   }
 
   add(connection: BufferingConnection): void {
     this.#connections.add(connection)
-    this.#taken.set(connection, connection.deliveredBytes)
+    this.#delivered.set(connection, connection.deliveredBytes)
     this.#timer ??= setInterval(() => this.#check(), interval).unref()
   }
 
@@ -58,9 +58,9 @@ export class BufferedBytes {
   }
 
   /**
-   * Has `account` hold `size` bytes of an incomplete packet instead of `before`.
+   * Counts `size` bytes of an incomplete packet for `account`, in place of `before`.
    *
-   * @returns the bytes that it holds now; `undefined` where they do not fit, and then it holds `before` still
+   * @returns the counted bytes; `undefined` where they do not fit, and `before` still counts
    */
   hold(account: string, before: number, size: number): number | undefined {
     const wanted = size > smallPacket ? size : 0
@@ -71,16 +71,16 @@ export class BufferedBytes {
   }
 
   /**
-   * Ends connections of the account that most waits for, the slowest first, until everybody has no more than their share: those that have
-   * read nothing since the last look, and others only where more than `max` waits.
+   * Closes connections of the accounts with the most waiting bytes, the slowest first, until no account has more than its share: those that
+   * have read nothing since the last check, and others only where more than `max` bytes wait.
    */
   #check(): void {
     let total = 0
     const waiting = new Map<string, Waiting>()
     for (const connection of this.#connections) {
       const { account, waitingBytes, deliveredBytes } = connection
-      const isIdle = this.#taken.get(connection) === deliveredBytes
-      this.#taken.set(connection, deliveredBytes)
+      const isIdle = this.#delivered.get(connection) === deliveredBytes
+      this.#delivered.set(connection, deliveredBytes)
       if (waitingBytes === 0) continue
       total += waitingBytes
       const entry = waiting.get(account) ?? { bytes: 0, idle: [], busy: [] }
@@ -94,7 +94,7 @@ export class BufferedBytes {
     if (total > this.#max) for (const entry of most) total -= this.#cutOff(entry, entry.busy, this.#max - total)
   }
 
-  /** Ends connections of one account until it holds no more than is left for others; returns the bytes that waited for them. */
+  /** Closes connections of one account until it has no more than is left for others; returns their waiting bytes. */
   #cutOff(account: Waiting, connections: BufferingConnection[], left: number): number {
     let bytes = 0
     for (const connection of connections.sort((a, b) => b.waitingBytes - a.waitingBytes)) {
@@ -109,10 +109,10 @@ export class BufferedBytes {
   }
 }
 
-/** What waits for the connections of one account. */
+/** Waiting bytes of one account. */
 interface Waiting {
   bytes: number
-  /** Those that have read nothing since the last look, and the others. */
+  /** Connections that have read nothing since the last check, and the others. */
   readonly idle: BufferingConnection[]
   readonly busy: BufferingConnection[]
 }

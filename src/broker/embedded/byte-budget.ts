@@ -6,7 +6,7 @@ interface Waiting {
   readonly begin: () => void
 }
 
-/** Bytes that may be in memory at the same time, shared fairly by keys; whoever finds no room waits for it. */
+/** Bounds the bytes in memory, with a fair share for each key; a reservation waits for room. */
 export class ByteBudget {
   readonly #quota: FairQuota
   #waiting: Waiting[] = []
@@ -15,15 +15,15 @@ export class ByteBudget {
     this.#quota = new FairQuota(max)
   }
 
-  /** Those who wait for room. */
+  /** Waiting reservations. */
   get waiting(): number {
     return this.#waiting.length
   }
 
   /**
-   * Takes `bytes` for `key`, or half of all where that is less, when there is room. Never rejects.
+   * Reserves `bytes` for `key`, or half of the budget where that is less, as soon as there is room. Never rejects.
    *
-   * @returns gives them back; to be called once
+   * @returns releases them; to be called once
    */
   async reserve(key: string, bytes: number): Promise<() => void> {
     const amount = Math.min(bytes, this.#quota.half)
@@ -35,7 +35,7 @@ export class ByteBudget {
     }
   }
 
-  /** Lets those begin for whom there is room now, the first first. */
+  /** Grants waiting reservations for which there is room, in order. */
   #begin(): void {
     this.#waiting = this.#waiting.filter(({ key, amount, begin }) => {
       if (this.#quota.exceededBy(key, amount) !== undefined) return true

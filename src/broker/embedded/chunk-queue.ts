@@ -1,20 +1,20 @@
 import type { TickScheduler } from './tick-scheduler.js'
 
-/** Chunks up to this size are joined with their neighbours; a larger one is handed on by reference, never copied. */
+/** Chunks up to this size are joined; larger ones are never copied. In bytes. */
 const smallChunk = 16 * 1024
-/** The largest chunk that joining makes. */
+/** Maximum size of a joined chunk, in bytes. */
 const joinedChunk = 64 * 1024
-/** Small chunks that may wait before they are joined: what a Buffer costs beside its bytes is about 200 of them. */
+/** Small chunks that may wait unjoined: each Buffer has an overhead of some 200 bytes. */
 const maxSmallChunks = 256
 
-/** Bytes that wait, in the order in which they came. It costs little more memory than the bytes, however small they come. */
+/** A queue of chunks with little memory overhead, however small they are. */
 export class ChunkQueue {
   readonly #concat: (chunks: readonly Buffer[]) => Buffer
   #chunks: Buffer[] = []
   #bytes = 0
   #small = 0
 
-  /** @param concat makes one chunk of several */
+  /** @param concat joins chunks */
   constructor(concat: (chunks: readonly Buffer[]) => Buffer = Buffer.concat) {
     this.#concat = concat
   }
@@ -32,7 +32,7 @@ export class ChunkQueue {
     this.#small = 0
   }
 
-  /** The next large chunk, or as many small ones as make one. */
+  /** Removes the next large chunk, or several small ones as one. */
   shift(): Buffer | undefined {
     const run = this.#shiftRun()
     const [first] = run
@@ -42,7 +42,7 @@ export class ChunkQueue {
     return chunk
   }
 
-  /** Puts back the rest of what `shift` gave. */
+  /** Puts back the rest of a chunk from `shift`. */
   unshift(chunk: Buffer): void {
     this.#chunks.unshift(chunk)
     this.#bytes += chunk.length
@@ -64,7 +64,7 @@ export class ChunkQueue {
   }
 }
 
-/** How many chunks, from the one at `start` on, make one: a large one by itself, or as many small ones as there is room for. */
+/** How many chunks from `start` on are joined: a large one alone, or small ones up to `joinedChunk`. */
 function runLength(chunks: readonly Buffer[], start = 0): number {
   let length = 0
   let at = start
@@ -76,7 +76,7 @@ function runLength(chunks: readonly Buffer[], start = 0): number {
   return at - start
 }
 
-/** Joins runs of small chunks; big ones stay as they are. */
+/** Joins runs of small chunks. */
 export function join(chunks: readonly Buffer[]): Buffer[] {
   const joined: Buffer[] = []
   for (let at = 0; at < chunks.length; ) {

@@ -1,42 +1,42 @@
 import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 
-/** Whom a client id belongs to. */
+/** Owner of a client id. */
 export type Owner = string
 
-/** Whom what the program itself connects as belongs to. */
+/** The gateway itself. */
 export const internalOwner: Owner = 'mqway'
 
-/** Whom what belongs to nobody in particular belongs to. */
+/** All anonymous clients together. */
 export const anonymousOwner = 'anonymous'
 
-/** A user, or everybody without a name together. */
+/** The owner for an identity: its user, or `anonymousOwner`. */
 export function ownerOf({ user }: Identity): Owner {
   return user === undefined ? anonymousOwner : `user:${user}`
 }
 
 interface Claim {
   readonly owner: Owner
-  /** What ends each of the connections. */
-  readonly leaves: Set<() => Promise<void>>
-  /** Resolves when whoever had it before is gone, and their session with them. */
+  /** Closes each of its connections. */
+  readonly closers: Set<() => Promise<void>>
+  /** Resolves when the former owner's connections and session are gone. */
   readonly vacated: Promise<void>
 }
 
 /** What clientIds ask of sessions. */
 export interface OwnedSessions {
-  /** Whose session is kept under a client id; `undefined` where there is none, or nobody asked then. */
+  /** Owner of a client id's session; `undefined` without a session, or without access control when it was created. */
   ownerOf(clientId: string): Owner | undefined
-  /** Ends a session, with all that is in it. */
+  /** Removes a session with its queue. */
   end(clientId: string): Promise<void>
 }
 
 /**
- * Whom client ids belong to: to the user whose connection has one, or whose session is kept under it. Somebody else does
- * not get it, and so neither the session nor the place of who is connected [MQTT-3.1.4-2].
+ * Owners of client ids: the user whose connection or session has one. No other user may take over the session or the connection
+ * [MQTT-3.1.4-2].
  *
- * What is anonymous gives way to whoever has a name: otherwise anybody could keep a user out by connecting with their
- * client id first. It ends with its session, so that the user gets nothing that somebody else has put there.
+ * An anonymous client loses its client id to a user, whom anybody could otherwise keep out by connecting first. Its session ends, so that
+ * the user gets none of its messages.
  */
 export class ClientIdRegistry {
   readonly #claims = new Map<string, Claim>()
@@ -46,25 +46,25 @@ export class ClientIdRegistry {
     this.#sessions = sessions
   }
 
-  /** The owner of the connections that have a client id. */
+  /** Owner of the connections with a client id. */
   of(clientId: string): Owner | undefined {
     return this.#claims.get(clientId)?.owner
   }
 
   /**
-   * Gives a client id to one connection.
+   * Claims a client id for one connection.
    *
-   * @param leave ends the connection, when the client id goes to somebody else; resolves when nothing more comes of it
-   * @returns what gives it back; calling it again does nothing
-   * @throws {Ending} `client-id-taken`
+   * @param close closes the connection when the client id goes to another owner; resolves when it is gone
+   * @returns releases the claim; idempotent
+   * @throws {GatewayError} `client-id-taken`
    */
-  async claim(clientId: string, owner: Owner, leave: () => Promise<void>): Promise<() => void> {
+  async claim(clientId: string, owner: Owner, close: () => Promise<void>): Promise<() => void> {
     const claim = this.#claimOf(clientId, owner)
-    claim.leaves.add(leave)
+    claim.closers.add(close)
     this.#claims.set(clientId, claim)
     const release = (): void => {
-      claim.leaves.delete(leave)
-      if (claim.leaves.size === 0 && this.#claims.get(clientId) === claim) this.#claims.delete(clientId)
+      claim.closers.delete(close)
+      if (claim.closers.size === 0 && this.#claims.get(clientId) === claim) this.#claims.delete(clientId)
     }
     try {
       await claim.vacated
@@ -80,14 +80,14 @@ export class ClientIdRegistry {
     if (claim?.owner === owner) return claim
     const sessionOwner = this.#sessions.ownerOf(clientId)
     const holder = claim?.owner ?? sessionOwner ?? owner
-    if (holder === owner) return { owner, leaves: new Set(), vacated: Promise.resolve() }
+    if (holder === owner) return { owner, closers: new Set(), vacated: Promise.resolve() }
     if (holder !== anonymousOwner) throw new GatewayError('client-id-taken')
-    return { owner, leaves: new Set(), vacated: this.#vacate(clientId, claim) }
+    return { owner, closers: new Set(), vacated: this.#vacate(clientId, claim) }
   }
 
   async #vacate(clientId: string, claim: Claim | undefined): Promise<void> {
     await claim?.vacated
-    await Promise.all([...(claim?.leaves ?? [])].map(leave => leave()))
+    await Promise.all([...(claim?.closers ?? [])].map(close => close()))
     if (this.#sessions.ownerOf(clientId) === anonymousOwner) await this.#sessions.end(clientId)
   }
 }

@@ -1,69 +1,69 @@
 /** The broker's end of a subscriber's connection. */
 export interface CongestedEnd {
-  /** Bytes that were written and the client has not taken. */
+  /** Bytes written and not read by the client. */
   readonly waitingBytes: number
-  /** Bytes that the client has taken since it connected. */
+  /** Bytes read by the client since it connected. */
   readonly deliveredBytes: number
-  /** Those of the waiting bytes that wait message by message, at some 1 KiB for each besides. */
+  /** Waiting bytes that are buffered message by message, with an overhead of some 1 KiB each. */
   readonly unwrittenBytes: number
   readonly destroyed: boolean
 }
 
 /** Bounds of congestion. */
 export interface CongestionOptions<Client> {
-  /** From how many waiting bytes on a subscriber is congested, and those who publish to it wait. */
+  /** Waiting bytes from which a subscriber is congested, and its publishers wait. */
   readonly mark: number
-  /** How many bytes may wait for a congested subscriber, and the message that crosses it. */
-  readonly most: number
+  /** Maximum waiting bytes of a congested subscriber; the last message may exceed it. */
+  readonly max: number
   /** The quota key of a client. */
   readonly accountOf: (client: Client) => string
   readonly now?: () => number
 }
 
-/** How often congested subscribers are looked at, in milliseconds. */
+/** Interval between samples of congested subscribers, in milliseconds. */
 const interval = 50
-/** A subscriber that has taken nothing for so long is not waited for, in milliseconds. A socket takes bytes in lumps: the kernel buffers. */
+/** Publishers wait this long for a subscriber that reads nothing, in milliseconds. The kernel buffers, so that sockets read in bursts. */
 const holdTime = 1000
-/** A subscriber that has taken nothing for so long is slow, in milliseconds. */
+/** A subscriber that reads nothing for this long is slow, in milliseconds. */
 export const stallTime = 5000
-/** A subscriber that takes longer than this for what waits for it at one time is slow, in milliseconds. */
+/** A subscriber that takes longer for its waiting bytes is slow, in milliseconds. */
 export const lagTime = 10_000
-/** How many messages may wait for a congested subscriber, each with what it costs besides its bytes. */
+/** Maximum waiting messages of a congested subscriber, because of their overhead. */
 const maxMessages = 16_384
-/** For how long the subscribers of one account hold up publishers of others at once, in milliseconds, and then of each further one. */
+/** Time for which one account's subscribers may delay other accounts' publishers, in milliseconds, and the share of time that refills it. */
 const budget = 10_000
 const refill = 0.1
-/** Accounts whose spent time is remembered. */
+/** Accounts with a remembered time. */
 const maxAccounts = 10_000
 
-/** A subscriber for which more than the mark waits. */
-interface Reader {
+/** A subscriber with more waiting bytes than the mark. */
+interface CongestedSubscriber {
   readonly end: CongestedEnd
   readonly account: string
-  /** What it had taken when it was looked at last, and how often it has been looked at since it took something. */
-  taken: number
+  /** Bytes read at the last sample, and samples since it last read. */
+  delivered: number
   idle: number
-  /** What it will have taken when it has all that waited at one time, and how often it has been looked at since then. */
+  /** Bytes read when it has all that waited at one time, and samples since that time. */
   target: number
   lag: number
-  /** Messages that were written since all had room. */
+  /** Messages written since its buffer was last empty. */
   messages: number
-  /** Whether publishers of other accounts have waited for it since the last look. */
-  holds: boolean
+  /** Whether other accounts' publishers waited for it since the last sample. */
+  delaysOthers: boolean
 }
 
 /**
- * Tells subscribers with a burst before them from slow ones. Those who publish wait for the first as long as their sockets take
- * bytes; the others get no more. Time is counted in looks, so that nobody is slow because the process itself stood still.
+ * Distinguishes subscribers with a burst from slow ones. Publishers wait for the former while they read; the latter get no more messages. Time
+ * is counted in samples, so that a stalled process makes nobody slow.
  *
- * One who takes nothing holds publishers up for one second. The subscribers of one address or user hold up those of others for ten seconds
- * at once and a tenth of the time in the long run, however they read.
+ * A subscriber that reads nothing delays publishers for one second. The subscribers of one account delay other accounts for ten seconds at
+ * once, and a tenth of the time in the long run.
  */
 export class Congestion<Client extends object> {
   readonly #options: CongestionOptions<Client>
   readonly #now: () => number
-  readonly #readers = new Map<Client, Reader>()
-  /** By account: milliseconds that publishers of others have waited, less what has been forgiven until `at`. */
+  readonly #subscribers = new Map<Client, CongestedSubscriber>()
+  /** By account: milliseconds that other accounts' publishers waited, less the refill until `at`. */
   readonly #spent = new Map<string, { time: number; at: number }>()
   #timer: NodeJS.Timeout | undefined
 
@@ -74,54 +74,54 @@ export class Congestion<Client extends object> {
 
   /** Congested subscribers. */
   get size(): number {
-    return this.#readers.size
+    return this.#subscribers.size
   }
 
-  /** Whether another message may be written to `client`, for which `waiting` bytes of messages wait and the mark is reached with this one. */
+  /** Whether another message may be written to `client`, with `waiting` bytes, at or over the mark with this message. */
   mayJoin(client: Client, end: CongestedEnd, waiting: number): boolean {
-    const reader = this.#readers.get(client) ?? this.#add(client, end)
+    const subscriber = this.#subscribers.get(client) ?? this.#add(client, end)
     if (waiting < this.#options.mark) return true
-    if (end.unwrittenBytes === 0) reader.messages = 0
-    if (isSlow(reader) || waiting >= this.#options.most || reader.messages >= maxMessages) return false
-    reader.messages++
+    if (end.unwrittenBytes === 0) subscriber.messages = 0
+    if (isSlow(subscriber) || waiting >= this.#options.max || subscriber.messages >= maxMessages) return false
+    subscriber.messages++
     return true
   }
 
-  /** Whether a publisher is to wait until `client` has taken its message. */
+  /** Whether a publisher waits until `client` has read its message. */
   isWaitedFor(client: Client, publisher: Client): boolean {
-    const reader = this.#readers.get(client)
-    if (!reader || isStalled(reader)) return false
-    if (reader.account === this.#options.accountOf(publisher)) return true
-    if (this.#spentBy(reader.account) >= budget) return false
-    reader.holds = true
+    const subscriber = this.#subscribers.get(client)
+    if (!subscriber || isStalled(subscriber)) return false
+    if (subscriber.account === this.#options.accountOf(publisher)) return true
+    if (this.#spentBy(subscriber.account) >= budget) return false
+    subscriber.delaysOthers = true
     return true
   }
 
-  /** Whether nobody is to wait for `client`: it is slow, or has taken nothing for a second. */
+  /** Whether no publisher waits for `client`: it is slow, or has read nothing for a second. */
   isStalled(client: Client): boolean {
-    const reader = this.#readers.get(client)
-    return reader !== undefined && isStalled(reader)
+    const subscriber = this.#subscribers.get(client)
+    return subscriber !== undefined && isStalled(subscriber)
   }
 
-  #add(client: Client, end: CongestedEnd): Reader {
-    const { deliveredBytes: taken, waitingBytes } = end
+  #add(client: Client, end: CongestedEnd): CongestedSubscriber {
+    const { deliveredBytes: delivered, waitingBytes } = end
     const account = this.#options.accountOf(client)
-    const target = taken + waitingBytes
-    const reader = { end, account, taken, idle: 0, target, lag: 0, messages: 0, holds: false }
-    this.#readers.set(client, reader)
+    const target = delivered + waitingBytes
+    const subscriber = { end, account, delivered, idle: 0, target, lag: 0, messages: 0, delaysOthers: false }
+    this.#subscribers.set(client, subscriber)
     this.#timer ??= setInterval(() => this.#check(), interval).unref()
-    return reader
+    return subscriber
   }
 
   #check(): void {
     const holding = new Set<string>()
-    for (const [client, reader] of this.#readers) {
-      if (reader.holds) holding.add(reader.account)
-      if (reader.end.destroyed || reader.end.waitingBytes < this.#options.mark) this.#readers.delete(client)
-      else sample(reader)
+    for (const [client, subscriber] of this.#subscribers) {
+      if (subscriber.delaysOthers) holding.add(subscriber.account)
+      if (subscriber.end.destroyed || subscriber.end.waitingBytes < this.#options.mark) this.#subscribers.delete(client)
+      else sample(subscriber)
     }
     for (const account of holding) this.#spend(account)
-    if (this.#readers.size > 0) return
+    if (this.#subscribers.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
@@ -143,21 +143,21 @@ export class Congestion<Client extends object> {
   }
 }
 
-function sample(reader: Reader): void {
-  const { deliveredBytes, waitingBytes } = reader.end
-  reader.idle = deliveredBytes === reader.taken ? reader.idle + 1 : 0
-  reader.taken = deliveredBytes
-  reader.holds = false
-  if (deliveredBytes >= reader.target) {
-    reader.target = deliveredBytes + waitingBytes
-    reader.lag = 0
-  } else reader.lag++
+function sample(subscriber: CongestedSubscriber): void {
+  const { deliveredBytes, waitingBytes } = subscriber.end
+  subscriber.idle = deliveredBytes === subscriber.delivered ? subscriber.idle + 1 : 0
+  subscriber.delivered = deliveredBytes
+  subscriber.delaysOthers = false
+  if (deliveredBytes >= subscriber.target) {
+    subscriber.target = deliveredBytes + waitingBytes
+    subscriber.lag = 0
+  } else subscriber.lag++
 }
 
-function isStalled(reader: Reader): boolean {
-  return reader.idle * interval >= holdTime || isSlow(reader)
+function isStalled(subscriber: CongestedSubscriber): boolean {
+  return subscriber.idle * interval >= holdTime || isSlow(subscriber)
 }
 
-function isSlow({ idle, lag }: Reader): boolean {
+function isSlow({ idle, lag }: CongestedSubscriber): boolean {
   return idle * interval >= stallTime || lag * interval >= lagTime
 }

@@ -14,37 +14,37 @@ import type { SubscriptionRefusal } from './subscription-limits.js'
 
 /** What authorizer need. */
 export interface ConnectAuthorizerOptions {
-  /** Left out: everybody may do everything. */
+  /** `undefined`: every client may do everything. */
   readonly authorizer: Authorizer | undefined
-  /** Of the program itself; left out for none. */
+  /** Client ids of the gateway itself. */
   readonly reservedClientIds?: ReservedClientIds | undefined
   readonly bounds: TopicBounds
   readonly clientIds: ClientIdRegistry
   readonly sessions: Pick<Sessions, 'admit' | 'abandon'>
-  /** The network of an address, whose clients without a name count together. */
+  /** Network of an address; its anonymous clients share quotas. */
   readonly networkOf: (address: string) => string
   readonly peerOf: (client: Client) => Peer | undefined
-  /** Whether a client has ended its connection, which the broker learns after CONNACK. */
+  /** Whether a client has closed its connection; Aedes learns that after CONNACK. */
   readonly isGone: (client: Client) => boolean
-  /** Says to the client's side why its connection is about to end. */
-  readonly setCloseReason: (client: Client, ending: GatewayError) => void
-  /** Ends a connection at once. */
-  readonly end: (client: Client, ending: GatewayError) => void
+  /** Sets the close reason of a client's connection. */
+  readonly setCloseReason: (client: Client, reason: GatewayError) => void
+  /** Closes a connection at once. */
+  readonly end: (client: Client, reason: GatewayError) => void
   readonly onDenied: (action: DeniedAction) => void
   readonly log: Logger
 }
 
-/** One connection: what its CONNECT says, then what it may do. */
+/** State of one connection: its CONNECT, then its rights. */
 interface Admission {
   readonly client: Client
   readonly connect: ConnectPacket
   rights: Rights | undefined
-  /** Whether it still gets back what its session has, before CONNACK. */
+  /** Whether its session is being restored, before CONNACK. */
   isRestoring: boolean
   warned: boolean
-  /** Whether the log has said that its messages to `$SYS` go to nobody. */
+  /** Whether its ignored messages to `$SYS` are logged. */
   hasLoggedSys: boolean
-  /** Call when it has its CONNACK, or is closed. */
+  /** Called when it has its CONNACK, or is closed. */
   onSettled: () => void
 }
 
@@ -59,14 +59,14 @@ const returnCodes: Partial<Record<ErrorReason, 2 | 3 | 4 | 5>> = {
   'will-refused': 5,
 }
 
-/** Networks that are remembered as told in the log that they have no sessions. */
+/** Networks remembered as logged. */
 const maxLoggedNetworks = 10_000
 
-/** Lets clients in, or not, and knows of each what it may do from then on. */
+/** Authenticates CONNECTs, and authorizes what their connections do. */
 export class ConnectAuthorizer {
   readonly #options: ConnectAuthorizerOptions
   readonly #admissions = new WeakMap<object, Admission>()
-  /** The networks of which the log has said that their clients have no sessions. */
+  /** Networks whose clients are logged to have no sessions. */
   readonly #loggedNetworks = new Set<string>()
 
   constructor(options: ConnectAuthorizerOptions) {
@@ -95,22 +95,22 @@ export class ConnectAuthorizer {
     admission.onSettled()
   }
 
-  /** Whether `client` is yet to get its CONNACK, so that what it subscribes to is what its session has. */
+  /** Whether `client` has no CONNACK yet: its subscriptions are those of its session. */
   isRestoring(client: Client): boolean {
     return this.#admissions.get(client)?.isRestoring === true
   }
 
   /**
-   * Judges the CONNECT of `client`. Without a authorizer it is done when this returns.
+   * Authenticates the CONNECT of `client`; synchronously without an authorizer.
    *
-   * @param done called with an error that has the return code for CONNACK, or without
+   * @param done called with an error with the return code of CONNACK, or without one
    */
   judge(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
     const refuse = (error: unknown): void => {
-      const ending = GatewayError.from(error)
-      this.#options.setCloseReason(client, ending)
-      const returnCode = returnCodes[ending.reason] ?? 3
-      done(Object.assign(new Error(ending.text, { cause: error }), { returnCode }))
+      const refusal = GatewayError.from(error)
+      this.#options.setCloseReason(client, refusal)
+      const returnCode = returnCodes[refusal.reason] ?? 3
+      done(Object.assign(new Error(refusal.text, { cause: error }), { returnCode }))
     }
     try {
       this.#checkClientId(client)
@@ -140,7 +140,7 @@ export class ConnectAuthorizer {
     }
     try {
       const { will } = admission.connect
-      // A bridge's will says in $SYS that it is gone: it is taken, and goes to nobody.
+      // A bridge's will in $SYS is accepted and goes to nobody.
       if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic))
         throw new GatewayError('will-refused')
       const owner = isInternal ? internalOwner : ownerOf(rights.identity)
@@ -150,12 +150,12 @@ export class ConnectAuthorizer {
       throw error
     }
     admission.rights = rights
-    // It may have left meanwhile.
+    // The client may have disconnected.
     if (client.conn.closed) release()
     else client.conn.once('close', release)
   }
 
-  /** The user of `client`, or else its network: the key of what all of its connections have together. */
+  /** The user of `client`, or else its network: its connections share quotas. */
   holderOf(client: Client): Holder {
     const { peerOf, networkOf, authorizer } = this.#options
     const peer = peerOf(client)
@@ -165,8 +165,8 @@ export class ConnectAuthorizer {
   }
 
   /**
-   * Finds room for the session of a client that wants one. Where its holder may have none, the client is served as if it wanted none: its
-   * CONNACK says that there was no session, as for one that is new [MQTT-3.2.2-3].
+   * Admits the session of a client that wants one. Where its holder may have none, the client gets a clean session: CONNACK has no
+   * session-present flag, as for a new session [MQTT-3.2.2-3].
    */
   #admitSession(client: Client): void {
     const { sessions } = this.#options
@@ -183,21 +183,21 @@ export class ConnectAuthorizer {
     this.#logNoSession(client, holder)
   }
 
-  /** Once for each network, as far as they are remembered. */
+  /** Once for each remembered network. */
   #logNoSession(client: Client, { network = '' }: Holder): void {
     if (this.#loggedNetworks.has(network)) return
     if (this.#loggedNetworks.size >= maxLoggedNetworks) this.#loggedNetworks.clear()
     this.#loggedNetworks.add(network)
     this.#options.log.info(
       { clientId: client.id, network },
-      'the session of a client without a name ends with its connection: mqtt.maxAnonymousSessions is 0',
+      'the session of an anonymous client ends with its connection: mqtt.maxAnonymousSessions is 0',
     )
   }
 
-  /** Ends a connection whose client id goes to somebody else; resolves when the broker has forgotten it. */
+  /** Closes a connection whose client id goes to another owner; resolves when the broker has forgotten it. */
   async #yieldClientId(client: Client): Promise<void> {
     const admission = this.#admissions.get(client)
-    // Aedes goes on with a CONNECT whatever becomes of its connection, and would take the place of who comes after.
+    // Aedes completes a CONNECT even after its connection is closed, and would replace the next client.
     if (admission?.isRestoring && !client.conn.closed) {
       await new Promise<void>(resolve => {
         admission.onSettled = resolve
@@ -211,7 +211,7 @@ export class ConnectAuthorizer {
   #ask(client: Client, connect: ConnectPacket, peer: Peer, authorizer: Authorizer): Promise<Rights> {
     const { clientId, username, password } = connect
     const isGone = (): boolean => this.#options.isGone(client)
-    return authorizer.admit({ clientId, username, password, isGone }, peer, ending => this.#options.end(client, ending))
+    return authorizer.admit({ clientId, username, password, isGone }, peer, reason => this.#options.end(client, reason))
   }
 
   #checkClientId(client: Client): void {
@@ -220,13 +220,13 @@ export class ConnectAuthorizer {
       throw new GatewayError('client-id-reserved')
   }
 
-  /** A will that is too large could not be published when its time comes, and nobody would know. */
+  /** A will with too long a topic would silently fail to be published. */
   #checkWill(client: Client): void {
     const will = this.#admissions.get(client)?.connect.will
     if (will && !isWithinBounds(will.topic, this.#options.bounds)) throw new GatewayError('topic-too-large')
   }
 
-  /** Whether a message of `client` goes on: if not, it is dropped, or with an ending the connection is. */
+  /** Whether a message of `client` is published; if not, it is dropped. An error closes the connection. */
   screen(client: Client, topic: string): boolean | GatewayError {
     if (!isWithinBounds(topic, this.#options.bounds)) return new GatewayError('topic-too-large')
     if (this.#rightsOf(client).mayPublish(topic)) return true
@@ -234,18 +234,18 @@ export class ConnectAuthorizer {
     return false
   }
 
-  /** Call when a message of `client` was taken that goes to nobody, as its topic is of `$SYS`. */
+  /** Call when a message of `client` to `$SYS` is acknowledged and goes to nobody. */
   ignored(client: Client, topic: string): void {
     const admission = this.#admissions.get(client)
     if (!admission || admission.hasLoggedSys) return
     admission.hasLoggedSys = true
     this.#options.log.info(
       { clientId: client.id, topic },
-      'messages of this client to $SYS go to nobody: the broker tells of itself there',
+      'ignoring messages of this client to $SYS: only the broker publishes there',
     )
   }
 
-  /** Whether the rules allow `client` to subscribe to `filter`. May be asked twice. */
+  /** Whether the rules allow `client` to subscribe to `filter`. */
   maySubscribe(client: object, filter: string): boolean {
     return this.#rightsOf(client).maySubscribe(filter)
   }
@@ -255,20 +255,20 @@ export class ConnectAuthorizer {
     this.#deny('subscribe', client, filter, refusals[refusal])
   }
 
-  /** The user or network whose quotas the subscriptions of `client` count for; `undefined` for the program's own. */
+  /** Quota key of `client`: its user or network; `undefined` for the gateway itself. */
   quotaKeyOf(client: object): string | undefined {
     const known = this.#admissions.get(client)?.client
     return known && holderKey(this.holderOf(known))
   }
 
-  /** Whether `client` may get a message that waited in its session, or a retained one. */
+  /** Whether `client` may receive a queued or retained message. */
   mayReceive(client: Client, topic: string): boolean {
     if (this.#rightsOf(client).mayRead(topic)) return true
     this.#deny('receive', client, topic)
     return false
   }
 
-  /** Who `client` was found to be; `anonymous` where nobody asked. */
+  /** Identity of `client`; `anonymous` without access control. */
   identityOf(client: object): Identity {
     return this.#rightsOf(client).identity
   }
@@ -278,7 +278,7 @@ export class ConnectAuthorizer {
     return this.#admissions.get(client)?.rights ?? nothing
   }
 
-  /** The first time on a connection it is worth a warning, as somebody has to change the client or the rules. */
+  /** A warning the first time on a connection: the client or the rules need a change. */
   #deny(action: DeniedAction, client: Client, topic: string, text = denials[action]): void {
     const { log, onDenied } = this.#options
     onDenied(action)
@@ -288,7 +288,7 @@ export class ConnectAuthorizer {
     log[level]({ ...this.logFieldsOf(client), topic }, text)
   }
 
-  /** Fields of a log line about a client, which its other lines have, too. */
+  /** Log fields of a client. */
   logFieldsOf(client: Client): object {
     const peer = this.#options.peerOf(client)
     const user = this.#admissions.get(client)?.rights?.identity.user
@@ -297,9 +297,9 @@ export class ConnectAuthorizer {
 }
 
 const denials: Readonly<Record<DeniedAction, string>> = {
-  publish: 'a message was dropped: this client may not publish to its topic',
+  publish: 'dropped a message: this client may not publish to its topic',
   subscribe: 'a subscription was refused: this client may not have its filter',
-  receive: 'a message was dropped: this client may no longer get what waited for it',
+  receive: 'dropped a queued or retained message: this client may no longer read its topic',
 }
 
 /** Texts of `refusals` begin so. */

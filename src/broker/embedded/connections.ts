@@ -17,61 +17,61 @@ import type { TickScheduler } from './tick-scheduler.js'
 export interface ConnectionLimits {
   /** The largest MQTT packet that a client may send, in bytes. */
   readonly maxPacketSize: number
-  /** How much may wait for a client that reads slowly, in bytes. */
+  /** Bytes that may wait for a slow client. */
   readonly maxQueuedBytes: number
-  /** Bytes that all connections hold, see `BufferedBytes`. Default: 256 MiB, or four of the largest packets where that is more. */
+  /** Bytes that all connections buffer (`BufferedBytes`). Default: 256 MiB, or four of the largest packets where that is more. */
   readonly maxBufferedBytes?: number
 }
 
-/** What connections are made with. */
+/** Limits and callbacks of connections. */
 export interface ConnectionsOptions extends ConnectionLimits {
-  /** How fast one connection may publish; left out for as fast as it can. */
+  /** Publish rate limit of each connection. Default: none. */
   readonly createRateLimit?: CreateRateLimit | undefined
   /** Called for each time that a connection has to wait for its rateLimit. */
   readonly onThrottled?: (() => void) | undefined
-  /** The quota key of a client's connections. */
+  /** Quota key of a client's connections. */
   readonly accountOf: (peer: Peer) => string
-  /** Told of each batchSize that is read. */
+  /** Measures the work for each read. */
   readonly slices?: SliceMonitor | undefined
 }
 
-/** How much the broker reads ahead of one client, and the client's side of one connection, in bytes. */
+/** Read-ahead of both sides of a connection, in bytes. */
 const highWaterMark = 64 * 1024
 
-/** What a client may leave unread of acknowledgements and other answers before it is not read itself, in bytes. */
+/** Unread acknowledgements and other responses above which a client is not read, in bytes. */
 const responseHighWaterMark = 64 * 1024
 
-/** What all connections may hold together by default, in bytes. */
+/** Bytes that all connections may buffer, by default. */
 const defaultBufferedBytes = 256 * 1024 ** 2
 
-/** Bytes of a client's large messages that may wait to be published before it is not read: Aedes would read on for each of them. */
-const publishingMark = 256 * 1024
+/** Bytes of a client's large messages in progress above which it is not read: Aedes would read on for each. */
+const publishingHighWaterMark = 256 * 1024
 
-/** How many packets Aedes gets at a time: it works on all of them at once, at 1 to 2 KiB each. */
+/** Packets passed to Aedes at a time: it processes them concurrently, at 1 to 2 KiB each. */
 const batchSize = 128
 
-/** One connection: its two ends, and what has passed on it. */
+/** One connection: its two ends and counters. */
 interface Connection {
   readonly peer: Peer
-  /** Known when Aedes is ready for what comes after CONNECT. */
+  /** Known after CONNECT. */
   clientId: string | undefined
   readonly client: PairEnd
   readonly broker: PairEnd
   readonly received: PacketGuard
   readonly sent: PacketGuard
-  /** Whether its client has a user name. */
+  /** Whether its client has a user. */
   isNamed: boolean
-  /** Bytes of large messages that wait to be published. */
+  /** Bytes of large messages in progress. */
   publishing: number
 }
 
-/** What connections can count. */
+/** Counters of connections. */
 type Traffic = Pick<
   BrokerFigures,
   'packetsReceived' | 'packetsSent' | 'publishesReceived' | 'bytesReceived' | 'bytesSent'
 >
 
-/** The open connections, with what passes on them. */
+/** The open connections, with their limits and counters. */
 export class Connections {
   readonly #options: ConnectionsOptions
   readonly #buffered: BufferedBytes
@@ -80,10 +80,10 @@ export class Connections {
   readonly #subscribeGate = new SubscribeGate()
   readonly #open = new Map<Duplex, Connection>()
   readonly #ready = new WeakSet<Duplex>()
-  readonly #held = new WeakMap<Duplex, () => void>()
-  #past: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
+  readonly #deferredEnds = new WeakMap<Duplex, () => void>()
+  #closedTraffic: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
-  /** @param tick when clients get what was written to them */
+  /** @param tick when clients receive written bytes */
   constructor(options: ConnectionsOptions, tick: TickScheduler) {
     const { maxBufferedBytes = defaultBufferedBytes, maxPacketSize } = options
     this.#options = options
@@ -99,7 +99,7 @@ export class Connections {
     let held = 0
     const rateLimit = isInternal ? undefined : createRateLimit?.(peer, () => connection.isNamed)
     const throttle = rateLimit && new Throttle(rateLimit, onThrottled, () => client.pass())
-    const most = Math.min(batchSize, rateLimit?.batchSize ?? batchSize)
+    const maxPackets = Math.min(batchSize, rateLimit?.batchSize ?? batchSize)
     const received = new PacketGuard(this.#options.maxPacketSize)
     const sent = new PacketGuard(Number.POSITIVE_INFINITY)
     const written = new PacketGuard(Number.POSITIVE_INFINITY)
@@ -122,7 +122,7 @@ export class Connections {
         slices?.begin('mqtt packets', connection)
         const before = received.bytes
         const published = received.publishes
-        const finding = received.scan(chunk, most, mayComplete)
+        const finding = received.scan(chunk, maxPackets, mayComplete)
         throttle?.spend(received.publishes - published, received.bytes - before)
         if (finding !== undefined) return new GatewayError(finding)
         const size = received.unfinished
@@ -133,12 +133,12 @@ export class Connections {
         }
         return received.bytes - before
       },
-      // Not the messages: a client that takes a long download is heard, and its PINGREQ answered.
+      // Without messages: a client with a long download still gets its PINGRESP.
       pauseInput: () =>
         written.responseBytes - sent.responseBytes >= responseHighWaterMark ||
         throttle?.isPaused === true ||
         isWaiting ||
-        connection.publishing >= publishingMark,
+        connection.publishing >= publishingHighWaterMark,
       deferEnd: release => this.#deferEnd(broker, received, release),
       onWritten: chunk => written.scan(chunk),
       onSent: chunk => sent.scan(chunk),
@@ -163,82 +163,82 @@ export class Connections {
       this.#buffered.hold(account, held, 0)
       this.#buffered.delete(buffering)
       throttle?.stop()
-      this.#past = sum(this.#past, connection)
+      this.#closedTraffic = sum(this.#closedTraffic, connection)
       this.#open.delete(broker)
     })
     return connection
   }
 
   /**
-   * Aedes forgets what came behind a CONNECT that it is still at work on when the end comes right after it: a client may
-   * send all it has to say in one go, and close. So the end waits for CONNACK, where there was a CONNECT.
+   * Delays the end of a client's stream until CONNACK: Aedes would drop the packets behind a CONNECT that it is processing, and a client may
+   * send all of them at once and close.
    */
   #deferEnd(broker: Duplex, received: PacketGuard, release: () => void): void {
     if (received.packets === 0 || this.#ready.has(broker)) release()
-    else this.#held.set(broker, release)
+    else this.#deferredEnds.set(broker, release)
   }
 
-  /** Call when Aedes is ready for what comes after CONNECT. */
+  /** Call when Aedes has processed CONNECT. */
   ready({ conn, id }: Client): void {
     this.#ready.add(conn)
     const connection = this.#open.get(conn)
     if (connection) connection.clientId = id
-    this.#held.get(conn)?.()
+    this.#deferredEnds.get(conn)?.()
   }
 
-  /** Ends a connection at once, and drops what waits for its client. */
-  cutOff({ conn }: Client, ending: GatewayError): void {
+  /** Closes a connection at once, without the waiting bytes. */
+  cutOff({ conn }: Client, reason: GatewayError): void {
     const connection = this.#open.get(conn)
-    if (connection) this.#cutOff(connection, ending)
-    else conn.destroy(ending)
+    if (connection) this.#cutOff(connection, reason)
+    else conn.destroy(reason)
   }
 
-  #cutOff({ client, broker }: Connection, ending: GatewayError): void {
-    client.destroy(ending)
-    broker.destroy(ending)
+  #cutOff({ client, broker }: Connection, reason: GatewayError): void {
+    client.destroy(reason)
+    broker.destroy(reason)
   }
 
-  /** Says to the client's side why its connection is about to end, after all that was written to it. */
-  setCloseReason({ conn }: Client, ending: GatewayError): void {
+  /** Sets why a client's connection is about to close, after the written bytes. */
+  setCloseReason({ conn }: Client, reason: GatewayError): void {
     const connection = this.#open.get(conn)
-    if (connection) connection.client.closeReason = ending
+    if (connection) connection.client.closeReason = reason
   }
 
-  /** Counts bytes of a client's large messages that wait to be published; it is not read while there are many. */
+  /** Counts bytes of a client's large messages in progress; it is not read while there are many. */
   publishing({ conn }: Client, bytes: number): void {
     const connection = this.#open.get(conn)
     if (!connection) return
     connection.publishing += bytes
-    if (bytes < 0 && connection.publishing < publishingMark) connection.client.pass()
+    if (bytes < 0 && connection.publishing < publishingHighWaterMark) connection.client.pass()
   }
 
-  /** Notes that a client has a user name. */
+  /** Notes that a client has a user. */
   named({ conn }: Client): void {
     const connection = this.#open.get(conn)
     if (connection) connection.isNamed = true
   }
 
-  /** Who is at the other end; undefined when the connection is closed. */
+  /** The client's peer; `undefined` when the connection is closed. */
   peerOf({ conn }: Client): Peer | undefined {
     return this.#open.get(conn)?.peer
   }
 
-  /** Whether a client has ended its connection, or it is closed. */
+  /** Whether a client has ended its side, or the connection is closed. */
   isGone({ conn }: Client): boolean {
     const client = this.#open.get(conn)?.client
     return client === undefined || client.destroyed || client.writableEnded
   }
 
-  /** The broker's end of a client's connection; undefined when that is closed. */
+  /** The broker's end of a client's connection; `undefined` when it is closed. */
   brokerEndOf({ conn }: Client): PairEnd | undefined {
     return this.#open.get(conn)?.broker
   }
 
   figures(): Traffic {
-    return [...this.#open.values()].reduce(sum, this.#past)
+    return [...this.#open.values()].reduce(sum, this.#closedTraffic)
   }
 
-  /** Aedes has ended them all by now, after what was written; those that it never knew by name are left. */
+  /** Closes the connections without a client id; Aedes has closed the others. */
   async close(): Promise<void> {
     await Promise.all(
       [...this.#open.values()].map(async ({ broker }) => {

@@ -20,9 +20,9 @@ import { acceptedMessage, DurableAedes } from './durable-aedes.js'
 import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
-import { Store, type StoreLimits } from './store.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { memoryBackend, type StorageBackend } from './storage-backend.js'
+import { Store, type StoreLimits } from './store.js'
 import { clearSessionPresent, type PacketParser, readStrictly } from './strict-packets.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
 import { noSubscription } from './subscription-limits.js'
@@ -190,7 +190,7 @@ class Embedded implements EmbeddedBroker {
     this.#subscriptions = new LiveSubscriptions(this.#slicer)
     this.#congestion = new Congestion<Client>({
       mark: options.maxQueuedBytes,
-      most: Math.max(maxQueuedFactor * options.maxQueuedBytes, maxQueuedPackets * options.maxPacketSize),
+      max: Math.max(maxQueuedFactor * options.maxQueuedBytes, maxQueuedPackets * options.maxPacketSize),
       accountOf: this.#accountOf,
     })
     this.#delivery = this.#createDelivery()

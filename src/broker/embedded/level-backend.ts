@@ -1,44 +1,42 @@
 import { join } from 'node:path'
-import type { Subscription } from 'aedes'
+import type { AedesPublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import type LevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
 import { decode } from 'msgpack-lite'
 import { BatchedLevel, type Change, type KeyRange } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
 import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
-import { LevelRetained } from './level-retained.js'
-import type { StorageBackend, StoredSession } from './storage-backend.js'
-import type { StoredSubscriptions } from './stored-subscriptions.js'
+import type { RetainedStorage, StorageBackend, StoredSession, StoredSubscriptions } from './storage-backend.js'
 
-/** What is opened on disk. */
+/** Storage in a LevelDB. */
 export interface LevelBackend extends StorageBackend {
-  /** How many times this directory has been opened before, this time included. */
+  /** Number of this run: how many times the directory has been opened. */
   readonly run: number
   close(): Promise<void>
 }
 
-/** Under which `aedes-persistence-level` keeps subscriptions. */
+/** Key prefix of subscriptions in `aedes-persistence-level`. */
 const subscriptionsKey = 'subscriptions'
-/** Keys that one write removes. */
-const removedAtOnce = 1000
+/** Keys removed in one write. */
+const removalBatch = 1000
 
-/** Keys of our own, beside those of `aedes-persistence-level`. */
+/** Keys of mqway beside those of `aedes-persistence-level`. */
 const runKey = 'mqway:run'
 const sessionKind = 'mqway:session'
 const sessionKey = (id: string): string => `${sessionKind}:${encodeURIComponent(id)}`
 
 /**
- * Opens, or makes, the database under `<data>/broker`.
+ * Opens or creates the database in `<data>/broker`.
  *
- * A write is in the kernel's hands when it is reported as done, and so survives the end of the process in whatever way;
- * not the machine's loss of power, which would take an fsync for each message.
+ * A finished write survives the end of the process, but not a loss of power, which would take an fsync for each message.
  *
- * @throws {StartError} when another process has it open, or it cannot be read or made
+ * @throws {StartError} when another process has it open, or it cannot be read or created
  */
 export async function openLevel(data: string): Promise<LevelBackend> {
   const directory = join(data, 'broker')
   // Not needed without durable state.
-  const { default: LevelPersistence } = await import('aedes-persistence-level/asyncPersistence.js')
+  const { default: Persistence } = await import('aedes-persistence-level/asyncPersistence.js')
   const database = await openDatabase(directory).catch(error => {
     throw startError({ directory, holds: "the broker's state" }, error)
   })
@@ -47,13 +45,13 @@ export async function openLevel(data: string): Promise<LevelBackend> {
   const batched = new BatchedLevel(database)
   const withIncoming = new Set<string>()
   for await (const key of database.keys(rangeOf('incoming'))) withIncoming.add(idOf(key, 'incoming'))
-  const persistence = new LevelPersistence(persistenceView(batched, { withIncoming }))
+  const persistence = new Persistence(persistenceView(batched, { withIncoming }))
   const queues = new LevelQueues(batched)
   return {
     persistence,
-    subscriptions: storedSubscriptions(() => new LevelPersistence(persistenceView(batched, { subscriptions: true }))),
+    subscriptions: storedSubscriptions(() => new Persistence(persistenceView(batched, { subscriptions: true }))),
     queues,
-    retained: new LevelRetained(batched, persistence, LevelPersistence),
+    retained: new LevelRetained(batched, persistence, Persistence),
     sessions: await readSessions(database),
     run,
     keepSession: (id, session) => batched.put(sessionKey(id), sessionRecord(session)),
@@ -72,9 +70,9 @@ export async function openLevel(data: string): Promise<LevelBackend> {
 }
 
 interface ViewOptions {
-  /** Whether it is to read subscriptions: `LevelPersistence` would load all of them at its start into a trie of its own. */
+  /** Whether it reads subscriptions, of which `LevelPersistence` would load all into a trie at its start. */
   readonly subscriptions?: boolean
-  /** Client ids that packet identifiers of QoS 2 may be stored for: only theirs are removed, as each removal is a write. */
+  /** Client ids with stored packet identifiers of QoS 2: only theirs are removed, because each removal is a write. */
   readonly withIncoming?: Set<string>
 }
 
@@ -95,7 +93,7 @@ function persistenceView(database: BatchedLevel, { subscriptions = false, withIn
   }
 }
 
-/** @param open makes a persistence that is asked one thing, so that the trie that it keeps besides goes with it */
+/** @param open creates a persistence for one call, so that its trie is garbage-collected */
 function storedSubscriptions(open: () => Persistence): StoredSubscriptions {
   return {
     add: (session, subscriptions) => open().addSubscriptions(session, subscriptions),
@@ -105,13 +103,13 @@ function storedSubscriptions(open: () => Persistence): StoredSubscriptions {
   }
 }
 
-/** The form in which a session is stored: `<seen>`, `<seen>:<owner>` or `<seen>@<network>:<owner>`. */
+/** Format of a session record: `<seen>`, `<seen>:<owner>` or `<seen>@<network>:<owner>`. */
 function sessionRecord({ seen, owner, network }: Pick<StoredSession, 'seen' | 'owner' | 'network'>): string {
   const from = network === undefined ? '' : `@${encodeURIComponent(network)}`
   return `${seen}${from}${owner === undefined ? '' : `:${owner}`}`
 }
 
-/** A record of a version that did not store when the client was there counts as of now. */
+/** A record without a time, of an earlier version, counts as seen now. */
 function parseRecord(id: string, record: string | undefined): Pick<StoredSession, 'id' | 'seen' | 'owner' | 'network'> {
   const [, seen, network, owner] = /^(\d+)(?:@([^:]*))?(?::(.*))?$/s.exec(record ?? '') ?? []
   return {
@@ -122,7 +120,7 @@ function parseRecord(id: string, record: string | undefined): Pick<StoredSession
   }
 }
 
-/** The subscriptions of all sessions; keys are in the order of client ids. */
+/** The subscriptions of all sessions; keys are in order of client id. */
 async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readonly [string, readonly Subscription[]]> {
   let current = ''
   let subscriptions: Subscription[] = []
@@ -139,14 +137,14 @@ async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readon
   if (subscriptions.length > 0) yield [current, subscriptions]
 }
 
-/** Removes all keys of these sessions, in bounded writes; the records go last, so that a start that is interrupted finds the rest again. */
+/** Removes all keys of these sessions, in batches; the records last, so that an interrupted start continues. */
 async function removeSessions(database: LevelDatabase, ids: ReadonlySet<string>): Promise<void> {
   for (const kind of [subscriptionsKey, 'outgoing', 'outgoing-id', 'incoming', sessionKind]) {
     let keys: string[] = []
     const removeKeys = (): Promise<void> => database.batch(keys.map(key => ({ type: 'del', key })))
     for await (const key of database.keys(rangeOf(kind))) {
       if (!ids.has(idOf(key, kind))) continue
-      if (keys.push(key) < removedAtOnce) continue
+      if (keys.push(key) < removalBatch) continue
       await removeKeys()
       keys = []
     }
@@ -154,12 +152,12 @@ async function removeSessions(database: LevelDatabase, ids: ReadonlySet<string>)
   }
 }
 
-/** The client id in a key. */
+/** Client id of a key. */
 function idOf(key: string, kind: string): string {
   return decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
 }
 
-/** The sessions that anything is kept for; one key at a time, and a message at a time, is in memory. */
+/** The stored sessions; reads one key and one message at a time. */
 async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
   const sessions = new Map<string, { queued: number; bytes: number; record?: string }>()
   const sessionOf = (key: string, kind: string): { queued: number; bytes: number; record?: string } => {
@@ -178,9 +176,52 @@ async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
     session.queued++
     session.bytes += storedBytes(value)
   }
-  // Identifiers of a client that had no session, and was connected when the last run was killed.
+  // Identifiers of a client without a session that was connected when the last run was killed.
   for await (const key of database.keys(rangeOf('incoming'))) {
     if (!sessions.has(idOf(key, 'incoming'))) await database.del(key)
   }
   return Array.from(sessions, ([id, { record, ...queue }]) => ({ ...parseRecord(id, record), ...queue }))
+}
+
+/** Key prefix of retained messages in `aedes-persistence-level`. */
+const retainedPrefix = 'retained:'
+
+/** Retained messages on disk, in the format of `aedes-persistence-level`. */
+class LevelRetained implements RetainedStorage {
+  readonly isMemory = false
+  readonly #database: BatchedLevel
+  readonly #persistence: LevelPersistence
+  readonly #Persistence: typeof LevelPersistence
+
+  constructor(database: BatchedLevel, persistence: LevelPersistence, Persistence: typeof LevelPersistence) {
+    this.#database = database
+    this.#persistence = persistence
+    this.#Persistence = Persistence
+  }
+
+  async *load(): AsyncGenerator<AedesPublishPacket> {
+    yield* this.#persistence.createRetainedStream('#')
+  }
+
+  put(packet: AedesPublishPacket): Promise<void> {
+    return this.#persistence.storeRetained(packet)
+  }
+
+  remove(topic: string): Promise<void> {
+    return this.#database.del(retainedPrefix + topic)
+  }
+
+  async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
+    const keys = topics.map(topic => retainedPrefix + topic)
+    const values = await this.#database.getMany(keys)
+    const packets: AedesPublishPacket[] = []
+    // The library decodes the values, from a view of the database that has no others.
+    const view = new this.#Persistence({ values: () => present(values) })
+    for await (const packet of view.createRetainedStream('#')) packets.push(packet)
+    return packets
+  }
+}
+
+async function* present(values: readonly (Buffer | undefined)[]): AsyncGenerator<Buffer> {
+  for (const value of values) if (value) yield value
 }

@@ -9,13 +9,12 @@ import {
   type SessionQueues,
 } from './session-queues.js'
 
-/** Bytes that a stored message takes beyond its value, about. */
+/** Approximate overhead of a stored message, in bytes. */
 const messageOverhead = 100
 
 /**
- * Queues on disk, in the form of `aedes-persistence-level`, so that either reads what the other has written: under `outgoing:` by client id,
- * broker id and counter; and once more under `outgoing-id:` by client id and packet identifier, as soon as it has one. Its own way to write them
- * encodes a message anew for each session.
+ * Queues on disk, in the format of `aedes-persistence-level`: under `outgoing:` by client id, broker id and counter; and again under
+ * `outgoing-id:` by client id and packet identifier, as soon as there is one. Unlike that library, it encodes a message once for all sessions.
  */
 export class LevelQueues implements SessionQueues {
   readonly isMemory = false
@@ -26,7 +25,7 @@ export class LevelQueues implements SessionQueues {
   }
 
   prepare(packet: AedesPublishPacket): QueuedMessage {
-    const value = encode(storedForm(packet))
+    const value = encode(storedFields(packet))
     return { bytes: storedBytes(value), topic: packet.topic, add: clientIds => this.#add(clientIds, packet, value) }
   }
 
@@ -39,7 +38,7 @@ export class LevelQueues implements SessionQueues {
     const before = key && (await this.#get(key))
     if (!before) throw noSuchPacket()
     const { brokerId, brokerCounter, messageId } = decodeMessage(before)
-    const value = encode(storedForm({ ...packet, brokerId, brokerCounter }))
+    const value = encode(storedFields({ ...packet, brokerId, brokerCounter }))
     const byId = idKey(clientId, packet.messageId)
     const isRenumbered = messageId && messageId !== packet.messageId
     await this.#database.write([
@@ -83,7 +82,7 @@ export class LevelQueues implements SessionQueues {
     return { queued, bytes }
   }
 
-  /** Removes the messages from `key` on; those that have been sent are found by their identifier, too. */
+  /** Removes the messages from `key` on, with their packet identifiers. */
   async #removeFrom(clientId: string, key: string, lt: string): Promise<void> {
     for await (const value of this.#database.values({ gte: key, lt })) {
       const { messageId } = decodeMessage(value)
@@ -102,12 +101,12 @@ export class LevelQueues implements SessionQueues {
   }
 }
 
-/** The keys under `prefix` and a colon; the character after a colon is a semicolon. */
+/** Range of the keys that begin with `prefix` and a colon; a semicolon is the next character. */
 export function rangeOf(prefix: string): KeyRange {
   return { gte: `${prefix}:`, lt: `${prefix};` }
 }
 
-/** Bytes that a queued message takes, from the value that is stored for it. */
+/** Bytes of a queued message, given its stored value. */
 export function storedBytes(value: Buffer): number {
   return value.length + messageOverhead
 }
@@ -120,18 +119,18 @@ function idKey(clientId: string, messageId: number | undefined): string {
   return `outgoing-id:${encodeURIComponent(clientId)}:${padded(messageId)}`
 }
 
-/** So that keys are in the order of the numbers. */
+/** Keys sort by number. */
 function padded(number: number | undefined): string {
   return String(number).padStart(16, '0')
 }
 
-/** The fields that are stored: not those that a packet has on its way, such as callbacks. */
-function storedForm(packet: AedesPublishPacket): object {
+/** The stored fields, without those of the delivery, such as callbacks. */
+function storedFields(packet: AedesPublishPacket): object {
   const { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId } = packet
   return { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId }
 }
 
-/** Decodes what `prepare` or `update` has encoded. */
+/** Decodes a stored value. */
 export function decodeMessage(value: Buffer): AedesPublishPacket {
   return decode(value)
 }

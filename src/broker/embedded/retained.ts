@@ -4,7 +4,7 @@ import type { RetainedFigures } from '../../base/metrics.js'
 import { TopicTree } from '../../topics/topic-tree.js'
 import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quota.js'
 import { RetainedScan } from './retained-scan.js'
-import type { RetainedStorage } from './retained-storage.js'
+import type { RetainedStorage } from './storage-backend.js'
 
 /** The log names a publisher whose messages are not stored once in this time, in milliseconds. */
 const warningInterval = 60_000

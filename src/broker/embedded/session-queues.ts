@@ -1,67 +1,65 @@
 import type { AedesPublishPacket } from 'aedes'
 
-/** Bytes that a queued message takes beyond its topic and payload, about. */
+/** Approximate overhead of a queued message, in bytes. */
 const messageOverhead = 200
 
-/** A message that is ready to be queued, for any number of sessions. */
+/** A message prepared for any number of queues. */
 export interface QueuedMessage {
-  /** Bytes that it takes in each queue. */
+  /** Its size in each queue. */
   readonly bytes: number
   readonly topic: string
-  /** Adds it to the queues of these sessions: `update`, `clear` and `read` have it at once. Resolves when it is written. */
+  /** Adds it to these sessions' queues. `update`, `clear` and `read` see it at once; resolves when it is written. */
   add(clientIds: readonly string[]): Promise<void>
 }
 
-/** Messages in a queue, and the bytes that they take. */
+/** Messages in a queue, and their bytes. */
 export interface QueueSize {
   readonly queued: number
   readonly bytes: number
 }
 
-/** A message that has left a queue. */
+/** A message removed from a queue. */
 export interface ClearedMessage {
   readonly packet: AedesPublishPacket
   readonly bytes: number
 }
 
 /**
- * The queues of sessions: messages of QoS 1 and 2 that their client has not acknowledged yet, in the order of their broker id and counter,
- * whatever the order in which they are added.
+ * Queues of sessions: unacknowledged messages of QoS 1 and 2, ordered by broker id and counter, in whatever order they are added.
  */
 export interface SessionQueues {
   /** Whether nothing is written to disk. */
   readonly isMemory: boolean
   prepare(packet: AedesPublishPacket): QueuedMessage
   /**
-   * Stores the packet identifier under which a message is sent; or for a PUBREL, which has no broker id, that PUBREC has come for its
-   * identifier, and the message is not needed any more.
+   * Stores the packet identifier of a sent message; or a PUBREL, which has no broker id, in place of the message after PUBREC.
    *
-   * @returns by how many bytes the queue has grown
+   * @returns the growth of the queue in bytes
    * @throws {Error} `no such packet`
    */
   update(clientId: string, packet: AedesPublishPacket): Promise<number>
-  /** Removes the message that was sent under a packet identifier. */
+  /** Removes the message with a packet identifier. */
   clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined>
-  /** The messages as they are now. */
+  /** The current messages. */
   read(clientId: string): AsyncIterable<AedesPublishPacket>
-  /** Removes the newest messages until the others take no more than so many bytes. */
+  /** Removes the newest messages until the rest has at most `maxBytes`. */
   trim(clientId: string, maxBytes: number): Promise<QueueSize>
   /** Removes the whole queue. */
   remove(clientId: string): Promise<void>
 }
 
-/** Thrown by `update`; Aedes and its persistences know it by this text. */
+/** Thrown by `update`; Aedes' persistences use this text. */
 export function noSuchPacket(): Error {
   return new Error('no such packet')
 }
 
 interface Entry {
-  /** Shared by all sessions that it was queued for. */
+  /** Shared by all queues that have the message. */
   packet: AedesPublishPacket
   messageId: number | undefined
 }
 
-/** Queues in memory. A message that is queued for many sessions is kept once. */
+/** Queues in memory; a message in many queues exists once. */
 export class MemoryQueues implements SessionQueues {
   readonly isMemory = true
   readonly #queues = new Map<string, Entry[]>()

@@ -1,44 +1,73 @@
-import type { Subscription } from 'aedes'
+import type { AedesPublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
-import { RetainedMemory, type RetainedStorage } from './retained-storage.js'
 import { MemoryQueues, type SessionQueues } from './session-queues.js'
-import { MemorySubscriptions, type StoredSubscriptions } from './stored-subscriptions.js'
 
 /** A session of an earlier run. */
 export interface StoredSession {
   readonly id: string
-  /** The user that it belongs to, where that was asked for. */
+  /** The user it belongs to; `undefined` without access control. */
   readonly owner: string | undefined
-  /** The network address from which it was made, of a client without a name. */
+  /** The network it was created from, for an anonymous client. */
   readonly network: string | undefined
   /** When its client was last known to be connected, in milliseconds since 1970. */
   readonly seen: number
-  /** How many messages wait in its queue. */
+  /** Queued messages. */
   readonly queued: number
-  /** Bytes that they take. */
+  /** Bytes of the queued messages. */
   readonly bytes: number
 }
 
-/** A place where sessions and retained messages are kept: in memory or on disk. */
+/** Storage of sessions and retained messages, in memory or on disk. */
 export interface StorageBackend {
-  /** Not asked for subscriptions, queues and retained messages. */
+  /** Stores wills and packet identifiers; subscriptions, queues and retained messages have their own storage. */
   readonly persistence: Persistence
   readonly subscriptions: StoredSubscriptions
   readonly queues: SessionQueues
   readonly retained: RetainedStorage
-  /** What was there when it was opened. */
+  /** The sessions found at the start. */
   readonly sessions: readonly StoredSession[]
-  /** Stores the user of a session, and when its client was connected. */
+  /** Stores a session's owner, and when its client was connected. */
   keepSession(id: string, session: Pick<StoredSession, 'owner' | 'network' | 'seen'>): Promise<void>
-  /** The subscriptions that were there when it was opened, a session after the other. */
+  /** The subscriptions found at the start, by session. */
   allSubscriptions(): AsyncIterable<readonly [id: string, subscriptions: readonly Subscription[]]>
-  /** Removes many sessions, which nobody uses yet. */
+  /** Removes many sessions, at the start. */
   removeSessions(ids: ReadonlySet<string>): Promise<void>
-  /** Removes a session, with all that is in it. */
+  /** Removes a session with its subscriptions and queue. */
   removeSession(id: string): Promise<void>
 }
 
-/** The base of a broker that keeps nothing beyond its own end. */
+interface Session {
+  readonly id: string
+}
+
+/**
+ * Stored subscriptions of sessions. Aedes' persistences also keep a trie of them, with 10 KiB and more for a filter of 32 levels; here
+ * `QueueIndex` finds them.
+ */
+export interface StoredSubscriptions {
+  /** Stores subscriptions of a session, each in place of an earlier one with the same filter. */
+  add(session: Session, subscriptions: readonly Subscription[]): Promise<void>
+  remove(session: Session, filters: readonly string[]): Promise<void>
+  /** Removes all of a session. */
+  clear(session: Session): Promise<void>
+  /** All of a session. */
+  read(session: Session): Promise<Subscription[]>
+}
+
+/** Retained messages by topic, in memory or on disk, without bounds. */
+export interface RetainedStorage {
+  /** Whether payloads are in memory anyway. */
+  readonly isMemory: boolean
+  /** All messages. */
+  load(): AsyncIterable<AedesPublishPacket>
+  /** `read` returns it at once; resolves when it is on disk, and is `undefined` without a disk. */
+  put(packet: AedesPublishPacket): Promise<void> | undefined
+  remove(topic: string): Promise<void> | undefined
+  /** The messages of `topics` that exist, in their order. */
+  read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]>
+}
+
+/** Storage in memory, which ends with the process. */
 export function memoryBackend(persistence: Persistence): StorageBackend {
   const subscriptions = new MemorySubscriptions()
   const queues = new MemoryQueues()
@@ -54,5 +83,50 @@ export function memoryBackend(persistence: Persistence): StorageBackend {
     removeSession: async id => {
       await Promise.all([subscriptions.clear({ id }), persistence.cleanIncoming({ id }), queues.remove(id)])
     },
+  }
+}
+
+export class MemorySubscriptions implements StoredSubscriptions {
+  readonly #sessions = new Map<string, Map<string, Subscription>>()
+
+  async add({ id }: Session, subscriptions: readonly Subscription[]): Promise<void> {
+    const stored = this.#sessions.get(id) ?? new Map<string, Subscription>()
+    for (const subscription of subscriptions) stored.set(subscription.topic, { ...subscription })
+    if (stored.size > 0) this.#sessions.set(id, stored)
+  }
+
+  async remove({ id }: Session, filters: readonly string[]): Promise<void> {
+    const stored = this.#sessions.get(id)
+    for (const filter of filters) stored?.delete(filter)
+    if (stored?.size === 0) this.#sessions.delete(id)
+  }
+
+  async clear({ id }: Session): Promise<void> {
+    this.#sessions.delete(id)
+  }
+
+  async read({ id }: Session): Promise<Subscription[]> {
+    return [...(this.#sessions.get(id)?.values() ?? [])]
+  }
+}
+
+export class RetainedMemory implements RetainedStorage {
+  readonly isMemory = true
+  readonly #packets = new Map<string, AedesPublishPacket>()
+
+  async *load(): AsyncGenerator<AedesPublishPacket> {
+    yield* this.#packets.values()
+  }
+
+  put(packet: AedesPublishPacket): undefined {
+    this.#packets.set(packet.topic, packet)
+  }
+
+  remove(topic: string): undefined {
+    this.#packets.delete(topic)
+  }
+
+  async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
+    return topics.map(topic => this.#packets.get(topic)).filter(packet => packet !== undefined)
   }
 }

@@ -4,23 +4,23 @@ import type { Logger } from '../../base/log.js'
 import { shortened } from '../../base/shortened.js'
 import { internalPeer, type Peer } from '../broker.js'
 
-/** Client ids whose takeovers are counted, at most; the one that was taken over the longest ago goes first. */
+/** Client ids with counted takeovers; the least recent is dropped first. */
 const maxCounted = 1000
 
-/** UTF-16 code units of a client id in the log. */
+/** Maximum length of a client id in the log, in UTF-16 code units. */
 const maxLoggedId = 256
 
-/** What `Takeovers` needs of the broker. */
+/** Collaborators and limits of `Takeovers`. */
 export interface TakeoversOptions {
   peerOf(client: Client): Peer | undefined
-  /** Sets the reason that a client is given when its connection ends. */
-  setCloseReason(client: Client, ending: GatewayError): void
+  /** Sets the close reason of a client's connection. */
+  setCloseReason(client: Client, reason: GatewayError): void
   readonly log: Pick<Logger, 'warn'>
-  /** Takeovers of one client id within `windowMs` that are no coincidence. Default: 5. */
+  /** Takeovers of one client id within `windowMs` that are logged. Default: 5. */
   readonly tooMany?: number
-  /** In milliseconds. Default: 60,000. A client id is warned of at most once in ten times as long. */
+  /** In milliseconds. Default: 60,000. A client id is logged at most once in ten windows. */
   readonly windowMs?: number
-  /** In milliseconds, since any moment; the machine's when left out. */
+  /** Monotonic time in milliseconds. Default: the machine's. */
   readonly now?: () => number
 }
 
@@ -31,12 +31,12 @@ interface Count {
 }
 
 /**
- * Tells a client that its connection ends because the same client id connected again [MQTT-3.1.4-2], and warns where that
- * happens again and again: two clients with one id that both reconnect end each other's connection for ever.
+ * Sets the close reason of a client whose client id connected again [MQTT-3.1.4-2], and logs repeated takeovers: two reconnecting clients
+ * with one id close each other's connection for ever.
  */
 export class Takeovers {
   readonly #options: TakeoversOptions
-  /** By client id: the client that is connected. */
+  /** Connected clients, by client id. */
   readonly #connected = new Map<string, Client>()
   /** By client id; the latest takeover is last. */
   readonly #counts = new Map<string, Count>()
@@ -81,7 +81,7 @@ export class Takeovers {
     const addresses = [...new Set(peers.map(peer => peer?.address))]
     log.warn(
       { clientId: shortened(id, maxLoggedId), addresses, takeovers: count.takeovers },
-      'clients with the same client id end each other’s connection again and again: give each client an id of its own',
+      'clients with the same client id keep closing each other’s connection: give each client an id of its own',
     )
   }
 }

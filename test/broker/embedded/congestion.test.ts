@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Congestion } from '../../../src/broker/embedded/congestion.js'
 
 const mark = 1000
-const most = 10_000
+const max = 10_000
 
 describe('a subscriber for which more than the mark waits', () => {
   const newEnd = () => ({ waitingBytes: 1500, deliveredBytes: 0, unwrittenBytes: 500, destroyed: false })
@@ -21,7 +21,7 @@ describe('a subscriber for which more than the mark waits', () => {
   beforeEach(() => {
     vi.useFakeTimers()
     end = newEnd()
-    congestion = new Congestion({ mark, most, accountOf: ({ account }) => account, now: () => Date.now() })
+    congestion = new Congestion({ mark, max, accountOf: ({ account }) => account, now: () => Date.now() })
   })
   afterEach(() => void vi.useRealTimers())
 
@@ -58,7 +58,7 @@ describe('a subscriber for which more than the mark waits', () => {
   })
 
   it('gets no more than the bound in bytes, and 16,384 messages that are not joined', () => {
-    end.waitingBytes = most
+    end.waitingBytes = max
     expect(mayJoin()).toBe(false)
     end.waitingBytes = 2000
     for (let count = 0; count < 16_384; count++) expect(mayJoin()).toBe(true)

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { Retained } from '../../../src/broker/embedded/retained.js'
-import { RetainedMemory } from '../../../src/broker/embedded/retained-storage.js'
+import { RetainedMemory } from '../../../src/broker/embedded/storage-backend.js'
 
 it('a scan for a thousand filters is no work where nothing is retained', () => {
   const log = createLog({ level: 'silent', format: 'json' })

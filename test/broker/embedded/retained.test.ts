@@ -8,7 +8,7 @@ import { createLog } from '../../../src/base/log.js'
 import { openLevel } from '../../../src/broker/embedded/level-backend.js'
 import { Retained } from '../../../src/broker/embedded/retained.js'
 import { RetainedQuota } from '../../../src/broker/embedded/retained-quota.js'
-import { RetainedMemory, type RetainedStorage } from '../../../src/broker/embedded/retained-storage.js'
+import { RetainedMemory, type RetainedStorage } from '../../../src/broker/embedded/storage-backend.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 const bounds = { maxRetainedMessages: 100, maxRetainedBytes: 64 * 1000 }

@@ -5,9 +5,12 @@ import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
+import {
+  MemorySubscriptions,
+  memoryBackend,
+  type StoredSubscriptions,
+} from '../../../src/broker/embedded/storage-backend.js'
 import { Store } from '../../../src/broker/embedded/store.js'
-import { memoryBackend } from '../../../src/broker/embedded/storage-backend.js'
-import { MemorySubscriptions, type StoredSubscriptions } from '../../../src/broker/embedded/stored-subscriptions.js'
 import { limits } from './limits.js'
 import { connect } from './mqtt-session.js'
 import { connectRaw } from './raw-session.js'
