@@ -80,7 +80,7 @@ export interface PushSideOptions {
 
 /** An endpoint of WebSockets. Whoever leads handshakes there has let them in. */
 export interface SocketEndpoint
-  extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'check' | 'checkQuery' | 'accept'> {
+  extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'chooseSubprotocol' | 'check' | 'checkQuery' | 'accept'> {
   /**
    * Ends all that are open. Idempotent.
    *

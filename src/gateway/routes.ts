@@ -4,10 +4,9 @@ import { spellingsOf } from '../base/path-spellings.js'
 import type { Broker } from '../broker/broker.js'
 import type { TunnelConfig } from '../config/schema.js'
 import { normalizePath } from '../http/request-target.js'
-import type { UpgradeRoute } from '../http/upgrade-route.js'
-import { createUpgradeIdentity } from '../server/upgrade-identity.js'
+import { createUpgradeIdentity, type UpgradeRoute } from '../http/upgrade-route.js'
+import { WebSocketEndpoint } from '../tunnel/endpoints.js'
 import type { TunnelOptions } from '../tunnel/tunnel.js'
-import { WebSocketEndpoint } from '../tunnel/websocket-endpoint.js'
 import type { GatewayContext } from './context.js'
 import type { SocketEndpoint } from './push.js'
 
@@ -34,7 +33,7 @@ function tunnelRoute(tunnel: TunnelConfig, broker: Broker, context: GatewayConte
     identity:
       access.authenticator &&
       createUpgradeIdentity(access.authenticator, config.access ?? {}, requireIdentity ? 'user' : 'anybody'),
-    check: request => endpoint.check(request),
+    chooseSubprotocol: offered => endpoint.chooseSubprotocol(offered),
     accept: upgrade => endpoint.accept(upgrade),
   }
 }
@@ -44,6 +43,7 @@ export function socketRoute(socket: SocketEndpoint, { config, access, gate }: Ga
   return {
     matches: path => socket.matches(path),
     isEverywhere: socket.isEverywhere,
+    chooseSubprotocol: offered => socket.chooseSubprotocol?.(offered),
     check: request => socket.check?.(request),
     checkQuery: (request, identity) => socket.checkQuery?.(request, identity),
     accept: upgrade => socket.accept(upgrade),

@@ -1,75 +1,109 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
 import type { ConnectionLog } from '../base/connection-log.js'
-import type { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 import type { Peer } from '../broker/broker.js'
 import type { OriginsOption } from './origin-refusal.js'
+import { attemptOf, type CredentialPlaces } from './request-identity.js'
 
-/** A WebSocket handshake that was let in; whoever has it answers it, or refuses it. */
+/** A WebSocket handshake that passed all checks of the gateway, for its endpoint to answer. */
 export interface Upgrade {
   readonly request: IncomingMessage
   readonly socket: Duplex
-  /** What the client sent after the request's headers already. */
+  /** Bytes that the client sent after the request's headers. */
   readonly head: Buffer
+  /** `Sec-WebSocket-Key` */
+  readonly key: string
+  /** From `UpgradeRoute.chooseSubprotocol`. */
+  readonly subprotocol: string | undefined
   readonly peer: Peer
   /** The path of the request, as `pathOf`. */
   readonly path: string
-  /** Carries the connection's id, peer and path. */
+  /** Bound to the connection's id, peer and path. */
   readonly log: ConnectionLog
-  /** Answers with the ending's status, counts and logs it. Not after the 101; a second call does nothing. */
-  refuse(ending: GatewayError, headers?: Readonly<Record<string, string>>): void
 }
 
-/** Finds out who a WebSocket handshake is from. */
+/** Identifies the client of a WebSocket handshake. */
 export interface UpgradeIdentity {
-  /** What a 401 says in `WWW-Authenticate`; empty for nothing. */
+  /** `WWW-Authenticate` of a 401; empty for none. */
   readonly challenge: string
-  /** The same for a plain request, which may be a script's; left out where it is the same. */
+  /** The same for a plain request, which may be a script's; default: `challenge`. */
   challengeFor?(headers: IncomingHttpHeaders): string
   /**
-   * Who it is; `undefined` where they present nothing and need not: a broker asks with the CONNECT, or lets anybody in.
+   * The client's identity; `undefined` without credentials where none are needed: the broker reads those of the CONNECT, or admits anybody.
    *
-   * @throws {Ending} as `readCredential` and `Authenticator.authenticate`
+   * @throws {GatewayError} as `readCredential` and `Authenticator.authenticate`
    */
   find(request: IncomingMessage, client: Client): Promise<Identity> | undefined
+}
+
+/**
+ * Clients that an endpoint admits: named users, everybody that the gateway admits (users and, where allowed, anonymous clients), or also
+ * clients without credentials, because the broker authenticates them.
+ */
+export type AdmittedClients = 'user' | 'admitted' | 'anybody'
+
+/** @param places where requests may carry credentials */
+export function createUpgradeIdentity(
+  authenticator: Authenticator,
+  places: CredentialPlaces,
+  admitted: AdmittedClients,
+): UpgradeIdentity {
+  return {
+    challenge: authenticator.challenge,
+    challengeFor: headers => authenticator.challengeFor(headers),
+    find: (request, client) => {
+      const attempt = attemptOf(request, client, 'websocket', places)
+      if (admitted !== 'anybody') return authenticator.authenticate(attempt, { requireUser: admitted === 'user' })
+      // Headers that a webhook checks are credentials, too.
+      const hasCredentials = attempt.credential !== undefined || attempt.headers !== undefined
+      return hasCredentials ? authenticator.identify(attempt) : undefined
+    },
+  }
 }
 
 /** One WebSocket endpoint. */
 export interface UpgradeRoute {
   matches(path: string): boolean
-  /** Whether it has every path there is, so that a request without a handshake is for something else. Default: false. */
+  /** Whether it matches every path, so that requests without a handshake are for other routes. Default: false. */
   readonly isEverywhere?: boolean | undefined
   /**
-   * Whether the endpoint is at this host and port; at all of them when left out.
+   * Whether the endpoint is at this host and port; default: at all of them.
    *
    * @param host as in the request, with its port
    * @param port on which the connection came in; `undefined` for a Unix socket
    */
   isAt?(host: string | undefined, port: number | undefined): boolean
-  /** Whether a client of this address may connect; everybody when left out. */
+  /** Whether a client of this address may connect; default: every client. */
   allowsAddress?(address: string): boolean
-  /** Which pages may connect. */
+  /** Pages that may connect. */
   readonly allowsOrigin: OriginPolicy
-  /** The option that lists them, for refusals; `tunnels.origins` when left out. */
+  /** The option that lists them, for refusals; default: `tunnels.origins`. */
   readonly originsOption?: OriginsOption
   /**
-   * Whether the endpoint can take the handshake, as far as it says: asked before who it is from. Left out where a valid
-   * handshake is enough.
+   * Chooses the subprotocol of the connection; `undefined` for none, which is the default.
    *
-   * @throws {Ending} such as `unsupported-subprotocol`
+   * @param offered in the client's order of preference
+   * @throws {GatewayError} `unsupported-subprotocol`, `subprotocol-required`
+   */
+  chooseSubprotocol?(offered: readonly string[]): string | undefined
+  /**
+   * Checks a valid handshake before the client is identified.
+   *
+   * @throws {GatewayError} such as `invalid-parameter`
    */
   check?(request: IncomingMessage): void
   /**
-   * Checks the URL's query, and that the client may have what it asks for; left out where nothing in a URL can be refused.
+   * Checks the URL's query, and that the client may have what it requests.
    *
-   * @throws {ParameterError | Ending} such as `topic-refused`
+   * @throws {ParameterError | GatewayError} such as `topic-refused`
    */
   checkQuery?(request: IncomingMessage, identity: Identity): void
-  /** Finds out who somebody is; left out where nobody is asked. */
+  /** Left out where clients are not identified. */
   readonly identity?: UpgradeIdentity | undefined
-  /** Takes the handshake over. What it throws or rejects with becomes a refusal, so it must not after the 101. */
+  /** Completes the handshake. An error is answered with its HTTP status, so there must be none after the 101. */
   accept(upgrade: Upgrade): void | Promise<void>
 }

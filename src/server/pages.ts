@@ -181,7 +181,7 @@ export function registerEndpointHints(
     if (matches(path)) {
       const refusal = await refusalOf(request.raw)
       if (refusal)
-        return answerEnding(request, reply, refusal.ending, { 'cache-control': 'no-store', ...refusal.headers })
+        return answerEnding(request, reply, refusal.error, { 'cache-control': 'no-store', ...refusal.headers })
       return answer(request, reply, 426, upgradeHeaders(request), hopSentence(request))
     }
     setOriginHeaders(request, reply)

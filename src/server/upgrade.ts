@@ -6,7 +6,7 @@ import { anyHost, type HostPolicy } from '../access/hosts.js'
 import type { ConnectionLimits } from '../access/limits.js'
 import type { SiteRules } from '../access/site-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
-import { type ConnectionLog, LazyLogger } from '../base/connection-log.js'
+import { LazyLogger } from '../base/connection-log.js'
 import { GatewayError } from '../base/errors.js'
 import { anonymous } from '../base/identity.js'
 import type { Logger } from '../base/log.js'
@@ -16,41 +16,44 @@ import { originRefusal } from '../http/origin-refusal.js'
 import { ParameterError } from '../http/parameters.js'
 import { pathOf } from '../http/request-target.js'
 import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
+import { checkUpgradeRequest, readHandshake } from '../websocket/handshake.js'
 import { takeOverWhileCounted } from './admission.js'
-import { checkHandshake, checkUpgradeRequest } from './handshake.js'
 import type { HttpsLocation } from './https-redirect.js'
 import { writeRefusal } from './refusal.js'
 import { RefusalLog } from './refusal-log.js'
 
 export interface UpgradeRouterOptions {
-  /** The first that matches is taken. */
+  /** The first match is taken. */
   readonly routes: readonly UpgradeRoute[]
   readonly site?: SiteRules | undefined
-  /** Where plain requests are sent on to; left out where they are served. */
+  /** Where http is redirected to; left out where it is served. */
   readonly httpsLocation?: HttpsLocation | undefined
   readonly limits: ConnectionLimits
-  /** Counts the connections of those who are known. */
+  /** Counts the connections of identified users. */
   readonly users: UserLimits
   /** The longest request target, in bytes. */
   readonly urlLength: number
   readonly resolveClient: ClientResolver
-  /** Clients that are told the addresses of brokers; left out for none. */
+  /** Clients that may see the addresses of brokers; default: none. */
   readonly seesDetails?: DetailReaders
   /** Default: every host. */
   readonly servesHost?: HostPolicy
-  /** Names one connection in the log. */
+  /** Makes the id of a connection in the log. */
   readonly nextId: () => string
   readonly log: Logger
   readonly metrics: Metrics
 }
 
-/** Why a handshake would be refused, and the headers of the response. */
+/** The refusal of a handshake, and the headers of the response. */
 export interface UpgradeRefusal {
-  readonly ending: GatewayError
+  readonly error: GatewayError
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Leads WebSocket handshakes to their endpoint, or refuses them. */
+/** A WebSocket handshake that is not checked yet. */
+type Arrival = Omit<Upgrade, 'key' | 'subprotocol'> & { readonly client: Client }
+
+/** Checks WebSocket handshakes, identifies their clients, and passes them to their endpoints, or refuses them. */
 export class UpgradeRouter {
   readonly #options: UpgradeRouterOptions
   readonly #refusals = new RefusalLog()
@@ -60,17 +63,17 @@ export class UpgradeRouter {
     this.#options = options
   }
 
-  /** Whether there is a WebSocket endpoint at this path, that is not everywhere. */
+  /** Whether a WebSocket endpoint is at this path, and not at every path. */
   matches(path: string): boolean {
     return this.#options.routes.some(route => route.isEverywhere !== true && route.matches(path))
   }
 
   /**
-   * The refusal that a handshake would get that has the URL, page and credentials of this plain request: a browser does not show
-   * a page why its handshake was refused, so pages ask once more, without one. Counts as a new connection of its address.
+   * The refusal of a handshake with the URL, page and credentials of this plain request: a browser does not show a page why its handshake was
+   * refused, so pages repeat it as a plain request. Counts as a new connection of its address.
    *
-   * @returns `undefined` where nothing that a plain request has is against it
-   * @throws {ParameterError} for a query that is not right
+   * @returns `undefined` where nothing in a plain request speaks against it
+   * @throws {ParameterError} for an invalid query
    */
   async refusalOf(request: IncomingMessage): Promise<UpgradeRefusal | undefined> {
     const client = this.#options.resolveClient(request)
@@ -84,13 +87,12 @@ export class UpgradeRouter {
       if (found !== undefined) this.#options.users.admit(found.user)()
       route.checkQuery?.(request, found ?? anonymous)
       return undefined
-    } catch (error) {
-      if (error instanceof ParameterError) throw error
-      const ending = GatewayError.from(error)
-      // Browsers send no Origin with a page's GET, so this says nothing of its handshake.
-      if (ending.reason === 'origin-refused' && origin === undefined) return undefined
-      const challenge = identity?.challengeFor?.(request.headers)
-      return { ending, headers: headersOf(ending, challenge === undefined ? identity : { challenge }) }
+    } catch (cause) {
+      if (cause instanceof ParameterError) throw cause
+      const error = GatewayError.from(cause)
+      // Browsers send no Origin with a page's GET, so this does not apply to its handshake.
+      if (error.reason === 'origin-refused' && origin === undefined) return undefined
+      return { error, headers: refusalHeaders(error, identity?.challengeFor?.(request.headers) ?? identity?.challenge) }
     }
   }
 
@@ -99,12 +101,12 @@ export class UpgradeRouter {
     this.#shuttingDown = true
   }
 
-  /** Takes one `upgrade` event of an HTTP server. Never throws. */
+  /** Handles one `upgrade` event of an HTTP server. Never throws. */
   handle(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const { resolveClient, nextId, log: parentLog } = this.#options
-    // First of all: a reset while this is decided must not be an uncaught exception.
+    // Before anything else: a reset during the handshake must not be an uncaught exception.
     socket.on('error', ignore)
-    // The HTTP server's idle time is not the endpoint's.
+    // The HTTP server's idle timeout does not apply to endpoints.
     request.socket.setTimeout(0)
 
     const client = resolveClient(request)
@@ -118,44 +120,29 @@ export class UpgradeRouter {
       localAddress: request.socket.localAddress ?? '',
       localPort: request.socket.localPort ?? 0,
     }
-    const refuse = this.#refuser(socket, client, log)
+    void this.#upgrade({ request, socket, head, peer, path, log, client })
+  }
+
+  async #upgrade(arrival: Arrival): Promise<void> {
+    const { request, socket, path, client } = arrival
+    let identity: UpgradeIdentity | undefined
     try {
       const location = this.#options.httpsLocation?.(client, request.url ?? '/')
       if (location !== undefined) {
-        refuse(new GatewayError('https-required'), { Location: location })
+        this.#refuse(arrival, new GatewayError('https-required'), { Location: location })
         return
       }
       checkUpgradeRequest(request)
       const { route, release } = this.#admit(request, path, client, request.headers.origin)
-      const upgrade = { request, socket, head, peer, path, log, refuse }
-      const { identity } = route
-      const takeOver = (): void | Promise<void> => {
-        checkHandshake(request)
-        route.check?.(request)
-        return identity ? this.#acceptKnown(route, identity, upgrade, client) : route.accept(upgrade)
-      }
-      takeOverWhileCounted(socket, release, takeOver).catch(error => {
-        const ending = GatewayError.from(error)
-        refuse(ending, headersOf(ending, identity))
-      })
-    } catch (error) {
-      refuse(GatewayError.from(error))
+      identity = route.identity
+      await takeOverWhileCounted(socket, release, () => this.#accept(route, arrival))
+    } catch (cause) {
+      const error = GatewayError.from(cause)
+      this.#refuse(arrival, error, refusalHeaders(error, identity?.challenge))
     }
   }
 
-  /** Leads the handshake on once it is known who it is from, as far as that is asked. */
-  async #acceptKnown(route: UpgradeRoute, identity: UpgradeIdentity, upgrade: Upgrade, client: Client): Promise<void> {
-    const { request, socket, log } = upgrade
-    const found = await identity.find(request, client)
-    // They have left meanwhile: no broker is dialled, and nobody would release what counts them.
-    if (socket.destroyed) return
-    if (found === undefined) return route.accept(upgrade)
-    socket.once('close', this.#options.users.admit(found.user))
-    log.setBindings({ user: found.user, identity: found.source })
-    return route.accept({ ...upgrade, peer: { ...upgrade.peer, identity: found } })
-  }
-
-  /** The endpoint, once every guard has let the request through, and what gives the connection's place back. */
+  /** Returns the endpoint once the request has passed every rule and limit, and a function that ends its count as a connection. */
   #admit(
     request: IncomingMessage,
     path: string,
@@ -164,7 +151,7 @@ export class UpgradeRouter {
   ): { route: UpgradeRoute; release: () => void } {
     if (this.#shuttingDown) throw new GatewayError('shutting-down')
     requireServedHost(request, client.host, this.#options.servesHost ?? anyHost)
-    // Before a pattern of the configuration has to read it.
+    // Before a pattern of the configuration has to match it.
     if ((request.url?.length ?? 0) > this.#options.urlLength) throw new GatewayError('url-too-long')
 
     const { site, routes } = this.#options
@@ -182,34 +169,40 @@ export class UpgradeRouter {
     return { route, release: this.#options.limits.admit(client.address) }
   }
 
-  #refuser(socket: Duplex, client: Client, log: ConnectionLog): Upgrade['refuse'] {
-    let refused = false
-    return (ending, headers) => {
-      if (refused) return
-      refused = true
-      this.#options.metrics.refused(ending.reason)
-      this.#refusals.write(log, ending, { status: ending.httpStatus })
-      const seesDetails = this.#options.seesDetails?.(client) === true
-      writeRefusal(socket, ending, headers, seesDetails ? ending.detailedText : ending.text)
-    }
+  /** Checks the handshake before it identifies the client: an invalid one costs no ticket, and no time to verify a password. */
+  async #accept(route: UpgradeRoute, { client, ...arrival }: Arrival): Promise<void> {
+    const { request, socket, log } = arrival
+    const { key, subprotocols } = readHandshake(request)
+    const subprotocol = route.chooseSubprotocol?.(subprotocols)
+    route.check?.(request)
+    const identity = await route.identity?.find(request, client)
+    // The client left meanwhile: no broker is dialled, and nothing would end its count as a connection of its user.
+    if (socket.destroyed) return
+    if (identity === undefined) return route.accept({ ...arrival, key, subprotocol })
+    socket.once('close', this.#options.users.admit(identity.user))
+    log.setBindings({ user: identity.user, identity: identity.source })
+    return route.accept({ ...arrival, key, subprotocol, peer: { ...arrival.peer, identity } })
+  }
+
+  #refuse({ socket, client, log }: Arrival, error: GatewayError, headers: Readonly<Record<string, string>>): void {
+    this.#options.metrics.refused(error.reason)
+    this.#refusals.write(log, error, { status: error.httpStatus })
+    const seesDetails = this.#options.seesDetails?.(client) === true
+    writeRefusal(socket, error, headers, seesDetails ? error.detailedText : error.text)
   }
 }
 
-/** The page that a plain request is of: browsers say so in another header where it is one of this origin (Fetch Metadata). */
+/** The origin of a plain request's page: for one of this origin, browsers send another header (Fetch Metadata). */
 function originOf({ headers }: IncomingMessage, { host, secure }: Client): string | undefined {
   if (headers.origin !== undefined || headers['sec-fetch-site'] !== 'same-origin') return headers.origin
   return `${secure ? 'https' : 'http'}://${host ?? ''}`
 }
 
-/** What a refusal has to say besides: what is to be presented (RFC 9110 §15.5.2), or which version (RFC 6455 §4.4). */
-function headersOf(
-  { httpStatus, reason }: GatewayError,
-  identity: Pick<UpgradeIdentity, 'challenge'> | undefined,
-): Record<string, string> {
+/** The required credentials (RFC 9110 §15.5.2), or WebSocket version (RFC 6455 §4.4). */
+function refusalHeaders({ httpStatus, reason }: GatewayError, challenge = ''): Record<string, string> {
   if (reason === 'unsupported-version') return { 'Sec-WebSocket-Version': '13' }
-  const challenge = httpStatus === 401 ? (identity?.challenge ?? '') : ''
-  return challenge === '' ? {} : { 'WWW-Authenticate': challenge }
+  return httpStatus !== 401 || challenge === '' ? {} : { 'WWW-Authenticate': challenge }
 }
 
-/** It stays for as long as the connection, and must not hold anything; whoever takes the connection over listens too. */
+/** Stays for as long as the connection, so it must not hold anything; the endpoint adds its own listener. */
 function ignore(): void {}

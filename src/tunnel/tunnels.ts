@@ -7,18 +7,20 @@ import type { Client } from './client.js'
 import { PacedClient } from './paced-client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
 
-/** A broker connection that waits for its client to be ready. */
+/** An open broker connection, for a tunnel to a client. */
 export interface Dialled {
-  /** Makes the tunnel. `makeClient` gets where its frames are to be counted. */
-  carry(makeClient: (traffic: Traffic) => Client, options: TunnelOptions, log: ConnectionLog): void
-  /** The client is gone before its tunnel began. */
+  /** The counters of the connection. */
+  readonly traffic: Traffic
+  /** Starts the tunnel. */
+  carry(client: Client, options: TunnelOptions, log: ConnectionLog): void
+  /** Closes the broker connection: the client left before its tunnel started. */
   abandon(): void
 }
 
-/** How long the endings of all tunnels are spread, as a part of the time that there is. */
+/** The part of the grace period over which the tunnels are closed one after the other. */
 const staggerPart = 0.5
 
-/** All open tunnels: opens them, counts them, ends them together. */
+/** All open tunnels: opens, counts and closes them. */
 export class Tunnels {
   readonly #metrics: Metrics
   readonly #bytesPerSecond: number | 'off'
@@ -26,7 +28,7 @@ export class Tunnels {
   #closing = false
   #idle: () => void = () => {}
 
-  /** @param bytesPerSecond of each tunnel, each way */
+  /** @param bytesPerSecond of each tunnel, in each direction */
   constructor(metrics: Metrics, bytesPerSecond: number | 'off' = 'off') {
     this.#metrics = metrics
     this.#bytesPerSecond = bytesPerSecond
@@ -37,7 +39,7 @@ export class Tunnels {
     return this.#open.size
   }
 
-  /** What waits in memory for all of them, in bytes. */
+  /** Bytes buffered for all of them. */
   get bufferedBytes(): number {
     let sum = 0
     for (const tunnel of this.#open) sum += tunnel.bufferedBytes
@@ -45,9 +47,9 @@ export class Tunnels {
   }
 
   /**
-   * Opens the broker's side for a client. Its tunnel ends with `identity-expired` when what proved who it is holds no longer.
+   * Connects to the broker for a client, whose tunnel ends when its identity expires.
    *
-   * @throws {Ending} what `Broker.open` rejects with, or `shutting-down`
+   * @throws {GatewayError} as `Broker.open`, and `shutting-down`
    */
   async dial(broker: Broker, peer: Peer, transport: Transport): Promise<Dialled> {
     if (this.#closing) throw new GatewayError('shutting-down')
@@ -64,7 +66,7 @@ export class Tunnels {
       throw GatewayError.from(error)
     }
     this.#metrics.upstreamConnected((performance.now() - startedAt) / 1000)
-    // Between here and `carry` nobody else listens, and an 'error' without a listener would end the process.
+    // Until `carry` there is no other listener, and an 'error' without one would end the process.
     stream.on('error', () => {})
     const abandon = (): void => {
       setState('ended')
@@ -75,11 +77,12 @@ export class Tunnels {
       throw new GatewayError('shutting-down')
     }
     return {
+      traffic,
       abandon,
-      carry: (makeClient, options, log) => {
-        let stopWaiting: (() => void) | undefined
+      carry: (client, options, log) => {
+        let cancelExpiry: (() => void) | undefined
         const tunnel = new Tunnel({
-          client: this.#paced(makeClient(traffic)),
+          client: this.#paced(client),
           broker: stream,
           brokerName: broker.name,
           options,
@@ -88,19 +91,19 @@ export class Tunnels {
           setState,
           log,
           onEnded: () => {
-            stopWaiting?.()
+            cancelExpiry?.()
             this.#remove(tunnel)
           },
         })
         this.#open.add(tunnel)
-        if (identity) stopWaiting = onOver(identity, ending => tunnel.end(ending))
+        if (identity) cancelExpiry = onOver(identity, reason => tunnel.end(reason))
       },
     }
   }
 
   /**
-   * Ends all tunnels with `shutting-down`, spread over the first half of `grace` milliseconds so that their clients do
-   * not all come back at once; what is left after `grace` is destroyed. Opens no new ones from now on.
+   * Ends all tunnels with `shutting-down`, spread over the first half of `grace` milliseconds so that their clients do not all reconnect at
+   * once; destroys the others after `grace`. No new tunnel opens from now on.
    */
   async close(grace: number): Promise<void> {
     if (this.#closing) return

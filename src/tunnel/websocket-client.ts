@@ -1,7 +1,8 @@
 import type { Duplex } from 'node:stream'
 import { type ErrorReason, GatewayError, type GatewayErrorOptions } from '../base/errors.js'
 import type { Traffic } from '../base/metrics.js'
-import { type ControlFrames, encodeClose, encodeFrame, FrameDecoder } from '../websocket/frame-codec.js'
+import { type ControlFrames, FrameDecoder } from '../websocket/frame-decoder.js'
+import { encodeClose, encodeFrame } from '../websocket/frame-writer.js'
 import type { Client, ClientListener } from './client.js'
 
 /** A pong (or any other answer) is put off while more than this waits for the client: it could be flooding us with pings. */
@@ -90,7 +91,7 @@ export class WebSocketClient implements Client, ControlFrames {
     this.#socket.destroy()
   }
 
-  pinged(payload: Buffer): void {
+  onPing(payload: Buffer): void {
     const pong = encodeFrame('pong', payload)
     // Of several pings that wait for their answer, only the last needs one (RFC 6455 §5.5.3).
     if (this.#socket.writableLength < answerBelow) this.#sendControl(pong)
@@ -98,7 +99,7 @@ export class WebSocketClient implements Client, ControlFrames {
   }
 
   /** Any bytes were a sign of life already. */
-  ponged(): void {}
+  onPong(): void {}
 
   #onData(chunk: Buffer, tunnel: ClientListener): void {
     this.signsOfLife++

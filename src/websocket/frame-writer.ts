@@ -1,37 +1,63 @@
 /*
- * Frames of a server: whole, and not masked (RFC 6455 §5.2).
+ * The frames of a WebSocket server: whole and unmasked (RFC 6455 §5.2).
  */
 
-/** FIN, and the opcodes of text and of bytes. */
-const [wholeText, wholeBinary] = [0x81, 0x82]
+export const opcodes = { continuation: 0x0, text: 0x1, binary: 0x2, close: 0x8, ping: 0x9, pong: 0xa } as const
 
-/** A message as text. */
-export function textFrame(text: string): Buffer {
+/** The kinds of frame that a server sends. */
+export type FrameKind = Exclude<keyof typeof opcodes, 'continuation'>
+
+/** Bytes of a control frame's payload (RFC 6455 §5.5). */
+export const maxControlPayload = 125
+
+/** A frame with a copy of `payload`; for `text` it must be UTF-8. */
+export function encodeFrame(kind: FrameKind, payload: Uint8Array): Buffer {
+  const headerLength = headerLengthOf(payload.length)
+  const frame = Buffer.allocUnsafe(headerLength + payload.length)
+  writeHeader(frame, kind, payload.length)
+  frame.set(payload, headerLength)
+  return frame
+}
+
+/** A text frame. */
+export function encodeText(text: string): Buffer {
   const length = Buffer.byteLength(text)
-  const frame = headed(wholeText, length)
-  frame.write(text, frame.length - length)
+  const headerLength = headerLengthOf(length)
+  const frame = Buffer.allocUnsafe(headerLength + length)
+  writeHeader(frame, 'text', length)
+  frame.write(text, headerLength)
   return frame
 }
 
-/** A message as it is: as text, which it must be in UTF-8, or as bytes. */
-export function payloadFrame(payload: Buffer, kind: 'text' | 'binary'): Buffer {
-  const frame = headed(kind === 'text' ? wholeText : wholeBinary, payload.length)
-  payload.copy(frame, frame.length - payload.length)
-  return frame
+/**
+ * A close frame.
+ *
+ * @param code a code that may be sent, or `undefined` for a frame without a code
+ * @param reason cut to the 123 bytes that a close frame has room for, at a character's boundary
+ */
+export function encodeClose(code: number | undefined, reason: string): Buffer {
+  if (code === undefined) return encodeFrame('close', Buffer.alloc(0))
+  const payload = Buffer.allocUnsafe(maxControlPayload)
+  payload.writeUInt16BE(code)
+  // `write` never cuts a character in two.
+  return encodeFrame('close', payload.subarray(0, 2 + payload.write(reason, 2)))
 }
 
-/** A frame with its head, and room for `length` bytes. */
-function headed(first: number, length: number): Buffer {
-  const start = length < 126 ? 2 : length < 65_536 ? 4 : 10
-  const frame = Buffer.allocUnsafe(start + length)
-  frame[0] = first
-  if (start === 2) frame[1] = length
-  else if (start === 4) {
+function headerLengthOf(payloadLength: number): number {
+  return payloadLength < 126 ? 2 : payloadLength < 65_536 ? 4 : 10
+}
+
+function writeHeader(frame: Buffer, kind: FrameKind, payloadLength: number): void {
+  frame[0] = 0x80 | opcodes[kind]
+  if (payloadLength < 126) {
+    frame[1] = payloadLength
+  } else if (payloadLength < 65_536) {
     frame[1] = 126
-    frame.writeUInt16BE(length, 2)
+    frame[2] = payloadLength >>> 8
+    frame[3] = payloadLength & 0xff
   } else {
     frame[1] = 127
-    frame.writeBigUInt64BE(BigInt(length), 2)
+    frame.writeUInt32BE(Math.floor(payloadLength / 2 ** 32), 2)
+    frame.writeUInt32BE(payloadLength >>> 0, 6)
   }
-  return frame
 }

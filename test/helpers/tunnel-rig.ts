@@ -5,13 +5,14 @@ import net, { type AddressInfo } from 'node:net'
 import { pino } from 'pino'
 import { generate } from 'selfsigned'
 import { WebSocket } from 'ws'
-import type { GatewayError } from '../../src/base/errors.js'
+import { GatewayError } from '../../src/base/errors.js'
 import type { Identity } from '../../src/base/identity.js'
 import { createMetrics } from '../../src/base/metrics.js'
 import { createUpstream } from '../../src/broker/upstream/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
+import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunnel/endpoints.js'
 import { Tunnels } from '../../src/tunnel/tunnels.js'
-import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
+import { readHandshake } from '../../src/websocket/handshake.js'
 
 /** A web server with one tunnel to a TCP server that the test plays, and nothing else of the gateway. */
 export interface TunnelRig {
@@ -80,11 +81,16 @@ export async function startTunnelRig(
       localPort: 0,
       ...(known.identity && { identity: known.identity }),
     }
-    const refuse = (ending: GatewayError): void => {
-      refusals.push(ending)
-      socket.end(`HTTP/1.1 ${ending.httpStatus} Refused\r\nConnection: close\r\n\r\n`)
+    const accept = async (): Promise<void> => {
+      const { key, subprotocols } = readHandshake(request)
+      const subprotocol = endpoint.chooseSubprotocol(subprotocols)
+      await endpoint.accept({ socket, head, key, subprotocol, peer, log })
     }
-    endpoint.accept({ request, socket, head, peer, log, refuse })
+    accept().catch(error => {
+      const refusal = GatewayError.from(error)
+      refusals.push(refusal)
+      socket.end(`HTTP/1.1 ${refusal.httpStatus} Refused\r\nConnection: close\r\n\r\n`)
+    })
   })
   await once(webServer.listen(0, '127.0.0.1'), 'listening')
   const { port } = webServer.address() as AddressInfo

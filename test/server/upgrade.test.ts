@@ -141,21 +141,22 @@ describe('a handshake', () => {
     await eventually(() => limits.open === 0)
   })
 
-  it('is refused once, with the headers that the endpoint adds', async () => {
-    const { port, metrics } = await start({
-      routes: [
-        endpoint({
-          accept: ({ refuse }) => {
-            refuse(new GatewayError('unsupported-version'), { 'Sec-WebSocket-Version': '13' })
-            refuse(new GatewayError('bad-handshake'))
-          },
-        }).route,
-      ],
-    })
-    const answer = await exchange(port, handshake('/mqtt'))
+  it.each([
+    [['mqtt', 'chat'], 'chat'],
+    [[], undefined],
+  ])('that offers %j has the subprotocol that its endpoint chooses: %j', async (offer, chosen) => {
+    const { route, upgrades } = endpoint({ chooseSubprotocol: offered => offered.find(name => name === 'chat') })
+    const { port } = await start({ routes: [route] })
+    const socket = await connected(port)
+    socket.write(handshake('/mqtt', ...offer.map(name => `Sec-WebSocket-Protocol: ${name}`)))
+    await eventually(() => upgrades.length === 1)
+    expect(upgrades[0]).toMatchObject({ key: 'AAAAAAAAAAAAAAAAAAAAAA==', subprotocol: chosen })
+  })
+
+  it('of another version is refused with the one that is spoken', async () => {
+    const { port } = await start({ routes: [endpoint().route] })
+    const answer = await exchange(port, handshake('/mqtt').replace('Version: 13', 'Version: 8'))
     expect(answer).toMatch(/^HTTP\/1\.1 426 Upgrade Required\r\n.*\r\nSec-WebSocket-Version: 13\r\n/s)
-    expect(answer.match(/HTTP\/1\.1/g)).toHaveLength(1)
-    expect(await refusals(metrics, 'bad-handshake')).toBe(0)
   })
 
   it('still reads its refusal when it sends much at the same time', async () => {
@@ -181,15 +182,21 @@ describe('a handshake', () => {
     clearInterval(writing)
   })
 
-  it('that is reset while it is decided harms nobody', async () => {
-    const { route, upgrades } = endpoint()
-    const { port, limits } = await start({ routes: [route] })
+  it('that is reset before the endpoint refuses it harms nobody', async () => {
+    let refuse = (): void => {}
+    const accept = () =>
+      new Promise<void>((_, reject) => {
+        refuse = () => reject(new GatewayError('broker-refused'))
+      })
+    const { port, limits, metrics } = await start({ routes: [endpoint({ accept }).route] })
     const socket = await connected(port)
     socket.write(handshake('/mqtt'))
-    await eventually(() => upgrades.length === 1)
+    await eventually(() => limits.open === 1)
     socket.resetAndDestroy()
+    await once(socket, 'close')
+    refuse()
     await eventually(() => limits.open === 0)
-    upgrades[0]?.refuse(new GatewayError('broker-refused'))
+    expect(await refusals(metrics, 'broker-refused')).toBe(1)
   })
 })
 

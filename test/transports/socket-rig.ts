@@ -39,6 +39,7 @@ export async function startSocketRig(
         routes: [
           {
             matches: path => route.matches(path),
+            chooseSubprotocol: offered => route.chooseSubprotocol(offered),
             check: request => route.check(request),
             allowsOrigin: () => true,
             identity: {

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { Encoder } from '../../hub/event-sink.js'
 import type { Event } from '../../journal/event.js'
-import { payloadFrame } from '../../websocket/frame-writer.js'
+import { encodeFrame } from '../../websocket/frame-writer.js'
 
 /*
  * The hub's encoding of an event for WebSockets: the topic, by which a connection recognizes its own messages, and the frame
@@ -30,7 +30,7 @@ export function recordEncoder(binary: boolean): Encoder {
 
 function record({ topic: name, payload }: Event, kind: 'text' | 'binary' | undefined): Buffer {
   const topic = Buffer.from(name)
-  const frame = kind === undefined ? Buffer.alloc(0) : payloadFrame(payload, kind)
+  const frame = kind === undefined ? Buffer.alloc(0) : encodeFrame(kind, payload)
   const head = Buffer.allocUnsafe(headLength)
   head.writeUInt16BE(topic.length)
   head.writeUInt32BE(frame.length, 2)

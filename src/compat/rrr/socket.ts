@@ -1,6 +1,5 @@
 import type { IncomingMessage } from 'node:http'
 import type { Rate } from '../../access/rate-limits.js'
-import { GatewayError } from '../../base/errors.js'
 import { anonymous } from '../../base/identity.js'
 import type { RrrConfig } from '../../config/compat.js'
 import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
@@ -8,7 +7,7 @@ import { topicPredicate } from '../../topics/match.js'
 import type { TopicBounds } from '../../topics/topic-syntax.js'
 import { Heartbeats } from '../../transports/heartbeats.js'
 import { SocketWriter } from '../../transports/socket/socket-writer.js'
-import { offeredBy, WebSockets } from '../../transports/socket/web-sockets.js'
+import { chooseSubprotocol, WebSockets } from '../../transports/socket/web-sockets.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { RrrSocketConnection, type RrrSocketContext } from './socket-connection.js'
 import { isBelow, type SocketTopics, topicOf } from './socket-topic.js'
@@ -37,6 +36,7 @@ export interface RrrSocketOptions extends TransportContext {
 export interface RrrSocketRoute extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'accept'> {
   /** Number of open WebSockets. */
   readonly size: number
+  chooseSubprotocol(offered: readonly string[]): string | undefined
   check(request: IncomingMessage): void
   /**
    * Ends all open WebSockets. Idempotent.
@@ -57,19 +57,13 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
   const context: RrrSocketContext = { ...options, pings, publishes, binary }
   const topics: SocketTopics = { prefix, bounds, isOpen: topicPredicate(config.websocketTopicFilters) }
   // A packet's header is shorter than 16 bytes; 0 would mean no limit.
-  const sockets = new WebSockets({
-    maxPayload: Math.max(1, Math.min(maxMessageSize, packetSize - bounds.topicLength - 16)),
-  })
+  const sockets = new WebSockets(Math.max(1, Math.min(maxMessageSize, packetSize - bounds.topicLength - 16)))
 
   const check = (request: IncomingMessage): void => {
-    // `ws` also accepts version 8, which has its origin in another header, which is not checked.
-    if (request.headers['sec-websocket-version'] !== '13') throw new GatewayError('unsupported-version')
-    if (offeredBy(request).length > 0) throw new GatewayError('unsupported-subprotocol', { hint: 'offer none' })
     topicOf(request.url, topics)
   }
   const accept = (upgrade: Upgrade): void => {
     const { request, peer, log } = upgrade
-    check(request)
     const { address, identity = anonymous } = peer
     const client = { identity, address, topic: topicOf(request.url, topics), log }
     const { budget, timeout: messageTimeout } = options.bodies
@@ -85,6 +79,7 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
     },
     matches: path => isBelow(prefix, path),
     isEverywhere: prefix === '/',
+    chooseSubprotocol: offered => chooseSubprotocol(offered),
     check,
     accept,
     close: grace => sockets.close(grace),

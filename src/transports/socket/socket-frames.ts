@@ -1,7 +1,7 @@
 import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Encoder, Gap } from '../../hub/event-sink.js'
-import { textFrame } from '../../websocket/frame-writer.js'
+import { encodeText } from '../../websocket/frame-writer.js'
 import { eventJson } from '../event-json.js'
 
 /*
@@ -11,12 +11,12 @@ import { eventJson } from '../event-json.js'
 
 /** A message to a client. */
 export function messageFrame(type: string, members: object): Buffer {
-  return textFrame(oneLineJson({ type, ...members }))
+  return encodeText(oneLineJson({ type, ...members }))
 }
 
-const encodePlain: Encoder = event => textFrame(`{"type":"event",${eventJson(event, { json: false }).slice(1)}`)
+const encodePlain: Encoder = event => encodeText(`{"type":"event",${eventJson(event, { json: false }).slice(1)}`)
 
-const encodeWithJson: Encoder = event => textFrame(`{"type":"event",${eventJson(event, { json: true }).slice(1)}`)
+const encodeWithJson: Encoder = event => encodeText(`{"type":"event",${eventJson(event, { json: true }).slice(1)}`)
 
 /** The encoder of a form: for each the same function, so that sockets of one form share their bytes. */
 export function socketEncoder({ json }: { readonly json: boolean }): Encoder {

@@ -17,7 +17,7 @@ import { SocketConnection, type SocketOrder } from './socket-connection.js'
 import type { SocketContext } from './socket-context.js'
 import { encodeLive, socketEncoder } from './socket-frames.js'
 import { SocketWriter } from './socket-writer.js'
-import { offeredBy, WebSockets } from './web-sockets.js'
+import { chooseSubprotocol, WebSockets } from './web-sockets.js'
 
 const path = '/v1/socket'
 
@@ -59,6 +59,7 @@ export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
   readonly size: number
   /** Bytes that wait for clients. */
   readonly bufferedBytes: number
+  chooseSubprotocol(offered: readonly string[]): string | undefined
   check(request: IncomingMessage): void
   /** @throws {ParameterError | Ending} `topic-refused` */
   checkQuery(request: IncomingMessage, identity: Identity): void
@@ -90,7 +91,7 @@ class Route implements SocketRoute {
       places: new MemoizedBuffer(encodeLive),
     }
     this.#resolveClient = resolveClient
-    this.#sockets = new WebSockets({ maxPayload: options.bodies.limit, subprotocol })
+    this.#sockets = new WebSockets(options.bodies.limit)
   }
 
   get size(): number {
@@ -105,13 +106,11 @@ class Route implements SocketRoute {
     return candidate === path || candidate === `${path}/`
   }
 
+  chooseSubprotocol(offered: readonly string[]): string | undefined {
+    return chooseSubprotocol(offered, subprotocol)
+  }
+
   check(request: IncomingMessage): void {
-    // `ws` also takes version 8, whose browsers name their origin in another header, which nobody has checked.
-    if (request.headers['sec-websocket-version'] !== '13') throw new GatewayError('unsupported-version')
-    const offered = offeredBy(request)
-    if (offered.length > 0 && !offered.includes(subprotocol)) {
-      throw new GatewayError('unsupported-subprotocol', { hint: `offer ${subprotocol}, or none` })
-    }
     readSocketQuery(request)
   }
 
@@ -122,7 +121,6 @@ class Route implements SocketRoute {
 
   accept(upgrade: Upgrade): void {
     const { request, peer, log } = upgrade
-    this.check(request)
     const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
     const identity = peer.identity ?? anonymous
     requirePermitted(this.#house.gate.permissionsOf(identity), filters)

@@ -1,58 +1,45 @@
-import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { GatewayError } from '../../base/errors.js'
 import type { Upgrade } from '../../http/upgrade-route.js'
 
-/** One WebSocket that is open. */
+/** An open WebSocket. */
 export interface OpenSocket {
-  /** Bytes that wait for the client. */
+  /** Bytes buffered for the client. */
   readonly bufferedBytes: number
-  /** Says good-bye, and why. */
-  end(ending: GatewayError): void
-  /** Cuts it off. */
+  /** Sends the reason, and closes. */
+  end(reason: GatewayError): void
+  /** Closes the connection at once. */
   destroy(): void
 }
 
-export interface WebSocketsOptions {
-  /** Bytes of one message. */
-  readonly maxPayload: number
-  /** The subprotocol that is spoken where a client offers it; left out for none. */
-  readonly subprotocol?: string
-}
-
-/** The WebSockets of one endpoint, from the handshake to the end of all. */
+/** The WebSockets of one endpoint. */
 export class WebSockets {
   readonly #server: WebSocketServer
   readonly #open = new Set<OpenSocket>()
-  /** What `ws` finds wrong with a handshake is said by whoever led it here. */
-  readonly #handshakes = new WeakMap<IncomingMessage, Upgrade>()
   #closing: Promise<void> | undefined
   /** Called when the last one has closed. */
-  #emptied: () => void = () => {}
+  #onEmpty: () => void = () => {}
 
-  constructor({ maxPayload, subprotocol }: WebSocketsOptions) {
+  /** @param maxPayload bytes of one message */
+  constructor(maxPayload: number) {
     this.#server = new WebSocketServer({
       noServer: true,
       clientTracking: false,
-      // Compression would cost memory for each connection, and each would have bytes of its own.
+      // Compression would cost memory for each connection, and none could share its bytes with another.
       perMessageDeflate: false,
       maxPayload,
-      // Those who ask and never read would fill the memory with answers.
+      // A client that pings and never reads would fill the memory with pongs.
       autoPong: false,
-      handleProtocols: offered => (subprotocol !== undefined && offered.has(subprotocol) ? subprotocol : false),
-    })
-    this.#server.on('wsClientError', (error, _socket, request) => {
-      this.#handshakes.get(request)?.refuse(new GatewayError('bad-handshake', { hint: error.message }))
     })
   }
 
-  /** How many are open. */
+  /** The number of open WebSockets. */
   get size(): number {
     return this.#open.size
   }
 
-  /** Bytes that wait for clients. */
+  /** Bytes buffered for clients. */
   get bufferedBytes(): number {
     let bytes = 0
     for (const socket of this.#open) bytes += socket.bufferedBytes
@@ -60,21 +47,23 @@ export class WebSockets {
   }
 
   /**
-   * Answers a handshake.
+   * Completes a handshake.
    *
-   * @param make makes of the WebSocket, and of what it stands on, what speaks over it; what it throws is told in the close
-   *   frame
-   * @throws {Ending} `shutting-down`
+   * @param open starts the connection; an error of it is sent in the close frame
+   * @throws {GatewayError} `shutting-down`
    */
-  accept(upgrade: Upgrade, make: (webSocket: WebSocket, connection: Duplex) => OpenSocket): void {
+  accept(upgrade: Upgrade, open: (webSocket: WebSocket, connection: Duplex) => OpenSocket): void {
     if (this.#closing) throw new GatewayError('shutting-down')
-    const { request, socket, head, log } = upgrade
-    this.#handshakes.set(request, upgrade)
+    const { request, socket, head, subprotocol, log } = upgrade
+    // `ws` refuses empty list elements (RFC 9110 §5.6.1.2), and chooses the first subprotocol.
+    request.headers.upgrade = 'websocket'
+    if (subprotocol === undefined) delete request.headers['sec-websocket-protocol']
+    else request.headers['sec-websocket-protocol'] = subprotocol
     this.#server.handleUpgrade(request, socket, head, webSocket => {
       try {
-        this.#keep(webSocket, make(webSocket, socket))
+        this.#add(webSocket, open(webSocket, socket))
       } catch (error) {
-        // After the 101 there is no answer but the end.
+        // After the 101 the only response is a close frame.
         const { closeCode, text, level, logFields, detailedText } = GatewayError.from(error)
         log[level](logFields, detailedText)
         webSocket.close(closeCode, text)
@@ -82,18 +71,18 @@ export class WebSockets {
     })
   }
 
-  #keep(webSocket: WebSocket, opened: OpenSocket): void {
+  #add(webSocket: WebSocket, opened: OpenSocket): void {
     this.#open.add(opened)
     webSocket.once('close', () => {
       this.#open.delete(opened)
-      if (this.#open.size === 0) this.#emptied()
+      if (this.#open.size === 0) this.#onEmpty()
     })
   }
 
   /**
-   * Ends all that are open. Idempotent.
+   * Ends all open WebSockets. Idempotent.
    *
-   * @param grace milliseconds after which those that have not closed are cut off
+   * @param grace milliseconds after which the others are destroyed
    */
   close(grace: number): Promise<void> {
     this.#closing ??= this.#endAll(grace)
@@ -104,19 +93,27 @@ export class WebSockets {
     for (const socket of this.#open) socket.end(new GatewayError('shutting-down'))
     if (this.#open.size === 0) return
     const emptied = new Promise<void>(resolve => {
-      this.#emptied = resolve
+      this.#onEmpty = resolve
     })
-    const overdue = setTimeout(() => {
+    const timer = setTimeout(() => {
       for (const socket of this.#open) socket.destroy()
     }, grace)
     await emptied
-    clearTimeout(overdue)
+    clearTimeout(timer)
   }
 }
 
-/** The subprotocols that a handshake offers, without those that carry a token. */
-export function offeredBy({ headers }: IncomingMessage): string[] {
-  const header = headers['sec-websocket-protocol']
-  const offered = header === undefined ? [] : header.split(',').map(name => name.trim())
-  return offered.filter(name => !name.startsWith('bearer.'))
+/**
+ * Chooses the one subprotocol that is spoken, where it is offered; `undefined` for none.
+ *
+ * @param supported left out for none
+ * @throws {GatewayError} `unsupported-subprotocol`
+ */
+export function chooseSubprotocol(offered: readonly string[], supported?: string): string | undefined {
+  if (supported !== undefined && offered.includes(supported)) return supported
+  // Browsers can send a token only as a subprotocol.
+  if (offered.every(name => name.startsWith('bearer.'))) return undefined
+  throw new GatewayError('unsupported-subprotocol', {
+    hint: supported === undefined ? 'offer none' : `offer ${supported}, or none`,
+  })
 }

@@ -4,7 +4,7 @@ import { generate } from 'mqtt-packet'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { WebSocket } from 'ws'
 import { GatewayError } from '../../src/base/errors.js'
-import type { WebSocketEndpointOptions } from '../../src/tunnel/websocket-endpoint.js'
+import type { WebSocketEndpointOptions } from '../../src/tunnel/endpoints.js'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
 import { eventually } from '../helpers/wait.js'
 
@@ -75,7 +75,7 @@ describe('the subprotocol', () => {
 describe('the handshake', () => {
   it.each([
     ['version 8', { 'Sec-WebSocket-Version': '8' }, 'unsupported-version'],
-    ['version 99', { 'Sec-WebSocket-Version': '99' }, 'bad-handshake'],
+    ['version 99', { 'Sec-WebSocket-Version': '99' }, 'unsupported-version'],
     ['a key that is no key', { 'Sec-WebSocket-Key': 'short' }, 'bad-handshake'],
     ['a subprotocol list that is none', { 'Sec-WebSocket-Protocol': ',,' }, 'bad-handshake'],
   ])('with %s is refused', async (_name, headers, reason) => {

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { encodeClose, encodeFrame, FrameDecoder, isCloseCode } from '../../src/websocket/frame-codec.js'
+import { FrameDecoder, isCloseCode } from '../../src/websocket/frame-decoder.js'
+import { encodeClose, encodeFrame, encodeText } from '../../src/websocket/frame-writer.js'
 import { decodeByOracle, encodeByOracle, type TestFrame } from '../helpers/ws-oracle.js'
 
 const sizes = [0, 1, 2, 3, 125, 126, 127, 255, 256, 257, 65_535, 65_536, 1024 ** 2]
@@ -12,8 +13,8 @@ function decode(bytes: Buffer, cuts: readonly number[]) {
   const pings: Buffer[] = []
   const pongs: Buffer[] = []
   const decoder = new FrameDecoder({
-    pinged: payload => pings.push(Buffer.from(payload)),
-    ponged: payload => pongs.push(Buffer.from(payload)),
+    onPing: payload => pings.push(Buffer.from(payload)),
+    onPong: payload => pongs.push(Buffer.from(payload)),
   })
   const parts: Buffer[] = []
   let rest = bytes
@@ -207,6 +208,14 @@ describe('the frame encoder', () => {
         const read = await decodeByOracle(bytes, 'server')
         expect(read.violation).toBeUndefined()
         expect(read.payload.equals(Buffer.concat(payloads))).toBe(true)
+      }),
+    )
+  })
+
+  it('writes text as its UTF-8', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'grapheme', maxLength: 200 }), text => {
+        expect(encodeText(text)).toEqual(encodeFrame('text', Buffer.from(text)))
       }),
     )
   })
