@@ -4,6 +4,7 @@ import { oneLineJson } from '../base/one-line-json.js'
 import type { CouchdbConfig } from '../config/compat.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery } from '../http/parameters.js'
+import { filterDepthProblem, maxFilterLevels, topicFilterProblem } from '../topics/topic-syntax.js'
 import { requirePermitted } from '../transports/authorize-subscribe.js'
 import { registerKeptBodyRoutes } from '../transports/buffered-body-routes.js'
 import { asksForScript, scriptEnd, scriptStart, scriptType } from '../transports/jsonp.js'
@@ -11,23 +12,22 @@ import { OpenPolls } from '../transports/poll/open-polls.js'
 import { answerPassingRefusal, asksForEventStream } from '../transports/sse/stream-form.js'
 import type { TransportContext } from '../transports/transport-context.js'
 import { answerChanges } from './couchdb/changes.js'
-import { topicsOf } from './couchdb/database.js'
 import { changesQuery, databaseQuery, postedChangesQuery } from './couchdb/query.js'
-import { refuse, refuseInCouchdb } from './couchdb/refusals.js'
+import { refuse, setCouchdbErrorHandler } from './couchdb/refusals.js'
 import { StreamContexts, streamForms } from './couchdb/streams.js'
 import { addReaderStrategy, type DatabaseUrl, databaseUrls } from './couchdb/urls.js'
 
-/** The headers that a page of another origin may send; jQuery.couch names the type of a body that it does not send. */
+/** Request headers for pages of other origins; jQuery.couch sends `Content-Type` also without a body. */
 const allowedHeaders = 'authorization, cache-control, content-type, last-event-id, x-requested-with'
 
-/** The configuration, and what is beside the databases. */
+/** The configuration, and the paths that are not databases. */
 export interface CouchdbOptions extends CouchdbConfig {
-  /** Names of directories that pages are served of. Default: none. */
+  /** Names of the directories with pages. Default: none. */
   readonly directories?: ReadonlySet<string>
 }
 
-/** Somebody who was let in, and may listen to a database. */
-interface Reader<Query> {
+/** A permitted request to read a database. */
+interface DatabaseRequest<Query> {
   readonly caller: Caller
   readonly name: string
   readonly filters: readonly string[]
@@ -35,9 +35,9 @@ interface Reader<Query> {
 }
 
 /**
- * Adds the two URLs of CouchDB that its pages listen with: `GET /<db>` and `GET /<db>/_changes`.
+ * Adds the two URLs of CouchDB that pages read changes with: `GET /<db>` and `GET /<db>/_changes`.
  *
- * @returns what answers the requests that wait, and refuses new ones
+ * @returns closes waiting requests with a response, and refuses new ones
  */
 export function registerCouchdb(
   app: FastifyInstance,
@@ -45,25 +45,30 @@ export function registerCouchdb(
   { prefix, timeout, directories = new Set() }: CouchdbOptions,
 ): { close(): void } {
   const polls = new OpenPolls()
-  const house = { options, polls, timeout, streams: new StreamContexts(options) }
+  const context = { options, polls, timeout, streams: new StreamContexts(options) }
   const { journal } = options.push
   if (prefix === '/') addReaderStrategy(app, directories)
   app.register(async scope => {
-    refuseInCouchdb(scope, options)
+    setCouchdbErrorHandler(scope, options)
     const databases = databaseUrls(prefix)
     const changes = `${prefix === '/' ? '' : prefix}/:db/_changes`
     for (const { url, constraints } of databases) {
       scope.get(url, { constraints }, async (request, reply) => {
         const { name, query } = await read(request, reply, options, databaseQuery)
-        // All of them are written down, and no other place is known that is one of this database alone.
+        // Everything up to the head is stored; there is no numbering per database.
         const { head } = journal
-        const about = { db_name: name, update_seq: head, committed_update_seq: head, instance_start_time: startTime }
-        return send(reply, about, query.callback)
+        const information = {
+          db_name: name,
+          update_seq: head,
+          committed_update_seq: head,
+          instance_start_time: startTime,
+        }
+        return send(reply, information, query.callback)
       })
     }
     scope.get(changes, async (request, reply) => {
       try {
-        return answerChanges(request, reply, house, await read(request, reply, options, changesQuery))
+        return answerChanges(request, reply, context, await read(request, reply, options, changesQuery))
       } catch (error) {
         if (!isEventSource(request) || !asksForEventStream(request)) throw error
         const { headers, language } = streamForms.eventsource
@@ -74,12 +79,12 @@ export function registerCouchdb(
       inner.post(changes, async (request, reply) => {
         const { caller, body } = admitted(request)
         requireNoSelection(body, options.bodies.jsonValues)
-        return answerChanges(request, reply, house, readAs(caller, request, options, postedChangesQuery))
+        return answerChanges(request, reply, context, readAs(caller, request, options, postedChangesQuery))
       })
     })
     for (const { url, constraints } of databases)
-      registerOthers(scope, options, { url, constraints, allowed: 'GET, HEAD' })
-    registerOthers(scope, options, { url: changes, constraints: {}, allowed: 'GET, HEAD, POST' })
+      registerOtherMethods(scope, options, { url, constraints, allowed: 'GET, HEAD' })
+    registerOtherMethods(scope, options, { url: changes, constraints: {}, allowed: 'GET, HEAD, POST' })
     if (prefix === '/') return
     scope.route({
       method: ['GET', 'POST', 'PUT', 'DELETE'],
@@ -93,20 +98,20 @@ export function registerCouchdb(
   return polls
 }
 
-/** As CouchDB 3 says it of every database; clients of CouchDB 1 want one, and stop where it changes. */
+/** The value that CouchDB 3 gives for every database; clients of CouchDB 1 need it, and stop when it changes. */
 const startTime = '0'
 
-/** The answer to what replication asks for. */
-const notThere =
+/** The error for requests of replication. */
+const noReplication =
   'there are no revisions, checkpoints or documents of their own here, and so no replication: read GET /<db>/_changes?include_docs=true'
 
-/** The reason for which a document, a view or whatever else a CouchDB has is not there. */
+/** The reason in a 404 for documents, views and other resources of CouchDB. */
 function reasonOf({ method, query }: FastifyRequest): string {
-  const isOfRevisions = typeof query === 'object' && query !== null && ('open_revs' in query || 'revs' in query)
-  return method === 'GET' && !isOfRevisions ? 'missing' : notThere
+  const asksForRevisions = typeof query === 'object' && query !== null && ('open_revs' in query || 'revs' in query)
+  return method === 'GET' && !asksForRevisions ? 'missing' : noReplication
 }
 
-/** @throws {ParameterError} where a body asks for some of the changes only: to ignore that would be a wrong answer */
+/** @throws {ParameterError} if a body selects some of the changes: to ignore that would give a wrong response */
 function requireNoSelection(body: Buffer, maxValues: number): void {
   const value = body.length === 0 ? {} : parseJsonBody(body, maxValues)
   if (typeof value !== 'object' || value === null) throw new ParameterError('', 'The body must be a JSON object')
@@ -114,33 +119,33 @@ function requireNoSelection(body: Buffer, maxValues: number): void {
   if (selection !== undefined) throw new ParameterError(selection, `${selection} is not available here`)
 }
 
-/** Whether the feed that is asked for is one for an EventSource. */
+/** Whether the query asks for `feed=eventsource`. */
 function isEventSource({ query }: FastifyRequest): boolean {
   const feed: unknown = typeof query === 'object' && query !== null && 'feed' in query ? query.feed : undefined
   return (Array.isArray(feed) ? feed.at(-1) : feed) === 'eventsource'
 }
 
-/** Lets somebody in who may listen to what they ask for. */
+/** Admits a request, and checks its query and permissions. */
 async function read<Schema extends z.ZodType<{ callback?: string | undefined }>>(
   request: FastifyRequest,
   reply: FastifyReply,
   options: TransportContext,
   schema: Schema,
-): Promise<Reader<z.output<Schema>>> {
+): Promise<DatabaseRequest<z.output<Schema>>> {
   const { gate, push } = options
   const { jsonp } = push.config
-  // What any page can read is nobody's in particular.
+  // Any page can read a JSONP response, so credentials do not count.
   const caller = await gate.admit(request, reply, { withoutCredentials: jsonp && asksForScript(request) })
   return readAs(caller, request, options, schema)
 }
 
-/** What somebody asks for who was let in. */
+/** Checks the query and permissions of an admitted request. */
 function readAs<Schema extends z.ZodType<{ callback?: string | undefined }>>(
   caller: Caller,
   request: FastifyRequest,
   { push }: TransportContext,
   schema: Schema,
-): Reader<z.output<Schema>> {
+): DatabaseRequest<z.output<Schema>> {
   const { jsonp } = push.config
   const query = readQuery(request, schema)
   if (query.callback !== undefined && !jsonp)
@@ -164,8 +169,8 @@ function send(reply: FastifyReply, value: object, callback: string | undefined):
     .send(`${body}\n`)
 }
 
-/** There is nothing to write here; pages of other origins may ask what they may send. */
-function registerOthers(
+/** Answers other methods with 405, and preflight requests. */
+function registerOtherMethods(
   scope: FastifyInstance,
   { gate }: TransportContext,
   { url, constraints, allowed }: DatabaseUrl & { readonly allowed: string },
@@ -183,4 +188,28 @@ function registerOthers(
       return refuse(reply.header('allow', `${allowed}, OPTIONS`), 405, 'method_not_allowed', sentence)
     },
   })
+}
+
+/**
+ * The topic filter of a database: the topic of its name, and all topics below it.
+ *
+ * @param name as in the path, decoded; it may have slashes
+ * @throws {ParameterError} if no topic can begin with it, or CouchDB reserves the name
+ */
+function topicsOf(name: string): string {
+  const filter = `${name}/#`
+  const problem = problemOf(name) ?? topicFilterProblem(filter)
+  if (problem !== undefined) throw new ParameterError('database', `The name of a database ${problem}`)
+  // The name has one level less than the filter.
+  if (filterDepthProblem(filter) !== undefined) {
+    throw new ParameterError('database', `The name of a database is a topic of at most ${maxFilterLevels - 1} levels`)
+  }
+  return filter
+}
+
+function problemOf(name: string): string | undefined {
+  if (name === '') return 'must not be empty'
+  if (name.startsWith('_')) return 'must not begin with _'
+  if (/[+#]/.test(name)) return 'is the beginning of a topic, without the wildcards + and #'
+  return undefined
 }

@@ -13,20 +13,20 @@ import { Publishers } from './pere/publishers.js'
 import { pushEvent } from './pere/push.js'
 import { allowedHeaders, channelReader } from './pere/requests.js'
 
-/** In milliseconds: a client gives a feed up after 60 s of silence, and heartbeats may be a fifth late. */
-const longestSilence = 30_000
+/** In milliseconds: a client gives up a feed after 60 s of silence, and heartbeats may be a fifth late. */
+const maxHeartbeatInterval = 30_000
 
-/** Adds the URLs of PERE, whose channels are topics: push, feed, feedback, and what its administrators ask. */
+/** Adds the URLs of PERE, whose channels are topics: push, feed, feedback and admin. */
 export function registerPere(app: FastifyInstance, options: PereOptions): void {
   const { gate, push, publishes, now = Date.now } = options
-  const house: PereContext = {
+  const context: PereContext = {
     ...options,
     publishes,
     now,
     feeds: new OpenFeeds(),
     publishers: new Publishers(),
     channelOf: channelReader(push.config),
-    heartbeats: new Heartbeats(Math.min(push.config.heartbeat, longestSilence)),
+    heartbeats: new Heartbeats(Math.min(push.config.heartbeat, maxHeartbeatInterval)),
     places: new MemoizedBuffer(encodePlace),
     heartbeat,
     language: namedWords,
@@ -34,31 +34,33 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
   const base = options.prefix.replace(/\/$/, '')
   const admitted = async (request: FastifyRequest, reply: Parameters<typeof gate.admit>[1]) => {
     const caller = await gate.admit(request, reply)
-    return { caller, channel: house.channelOf(request) }
+    return { caller, channel: context.channelOf(request) }
   }
 
-  registerKeptBodyRoutes(app, options, (scope, whoSent) => {
-    scope.post(`${base}/push/:channel`, async (request, reply) => pushEvent(whoSent(request), reply, house))
-    scope.post(`${base}/feedback/:channel`, async (request, reply) => takeFeedback(whoSent(request), reply, house))
+  registerKeptBodyRoutes(app, options, (scope, admittedRequest) => {
+    scope.post(`${base}/push/:channel`, async (request, reply) => pushEvent(admittedRequest(request), reply, context))
+    scope.post(`${base}/feedback/:channel`, async (request, reply) =>
+      takeFeedback(admittedRequest(request), reply, context),
+    )
   })
-  app.get(`${base}/feed/:channel`, (request, reply) => openFeed(request, reply, house))
+  app.get(`${base}/feed/:channel`, (request, reply) => openFeed(request, reply, context))
   app.get(`${base}/admin/connections`, async (request, reply) =>
-    listConnections(await gate.admit(request, reply), reply, house),
+    listConnections(await gate.admit(request, reply), reply, context),
   )
   app.get(`${base}/admin/events/:channel`, async (request, reply) => {
     const { caller, channel } = await admitted(request, reply)
-    return listEvents(caller, channel, reply, house)
+    return listEvents(caller, channel, reply, context)
   })
   app.get(`${base}/admin/devices/:channel`, async (request, reply) => {
     const { caller, channel } = await admitted(request, reply)
-    return listDevices(caller, channel, reply, house)
+    return listDevices(caller, channel, reply, context)
   })
 
-  for (const path of ['push', 'feedback']) other(`${base}/${path}/:channel`, ['POST'])
+  for (const path of ['push', 'feedback']) refuseOthers(`${base}/${path}/:channel`, ['POST'])
   for (const path of ['feed/:channel', 'admin/connections', 'admin/events/:channel', 'admin/devices/:channel']) {
-    other(`${base}/${path}`, ['GET', 'HEAD'])
+    refuseOthers(`${base}/${path}`, ['GET', 'HEAD'])
   }
-  function other(url: string, allowed: string[]): void {
+  function refuseOthers(url: string, allowed: string[]): void {
     registerOtherMethods(app, { gate, url, allowed, headers: allowedHeaders })
   }
 }

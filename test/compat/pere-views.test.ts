@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeEvent, encodePlace, feedStart } from '../../src/compat/pere/frames.js'
 import { OpenFeeds } from '../../src/compat/pere/open-feeds.js'
 import { Publishers } from '../../src/compat/pere/publishers.js'
-import { eventView, laidOut } from '../../src/compat/pere/views.js'
+import { eventView, formatJson } from '../../src/compat/pere/views.js'
 import { registerPere } from '../../src/compat/pere.js'
 import type { Event } from '../../src/journal/event.js'
 import type { Receipt, Receipts } from '../../src/receipts/receipts.js'
@@ -113,17 +113,17 @@ describe('what administrators are shown', () => {
   it('is JSON, laid out down to a level', () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.nat(3), (value, levels) => {
-        expect(JSON.parse(laidOut(value, levels))).toEqual(JSON.parse(JSON.stringify(value)))
+        expect(JSON.parse(formatJson(value, levels))).toEqual(JSON.parse(JSON.stringify(value)))
       }),
     )
-    expect(laidOut({ a: [], b: {}, c: [{ d: [1, 2] }] }, 2)).toBe(
+    expect(formatJson({ a: [], b: {}, c: [{ d: [1, 2] }] }, 2)).toBe(
       '{\n  "a":[],\n  "b":{},\n  "c":[\n    {"d":[1,2]}\n  ]\n}',
     )
   })
 
   it('takes no more room than its bodies, however deep they are', () => {
     const deep = JSON.parse(`${'[1,'.repeat(1000)}1${']'.repeat(1000)}`)
-    expect(laidOut([{ data: deep }], 2).length).toBeLessThan(5000)
+    expect(formatJson([{ data: deep }], 2).length).toBeLessThan(5000)
   })
 })
 

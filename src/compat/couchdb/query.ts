@@ -6,13 +6,13 @@ import { lastEventIdsOf } from '../../transports/last-event-id.js'
 import type { Since } from './sequence.js'
 
 /*
- * What the query of _changes says. What is not named here is ignored, as CouchDB does: jquery-jsonp adds `_1290000000000=`.
+ * The query of _changes. Unknown parameters are ignored, as in CouchDB: jquery-jsonp adds `_1290000000000=`.
  */
 
-/** How often an answer that stays open shows that it is alive, at the most and at the least, in milliseconds. */
-const [fastestHeartbeat, slowestHeartbeat] = [1000, 60_000]
+/** Bounds of the heartbeat interval, in milliseconds. */
+const [minHeartbeat, maxHeartbeat] = [1000, 60_000]
 
-/** Of a parameter that came several times, the last one counts. */
+/** The last one of a repeated parameter. */
 function last<T extends z.ZodType>(schema: T) {
   return z.preprocess(value => (Array.isArray(value) ? value.at(-1) : value), schema)
 }
@@ -36,17 +36,14 @@ const since = last(
 const heartbeat = last(
   z
     .union(
-      [z.literal('false').transform(() => undefined), z.literal('true').transform(() => slowestHeartbeat), wholeNumber],
+      [z.literal('false').transform(() => undefined), z.literal('true').transform(() => maxHeartbeat), wholeNumber],
       {
         error: 'must be a whole number of milliseconds, or true',
       },
     )
     .optional(),
-).transform(interval =>
-  interval === undefined ? undefined : Math.min(Math.max(interval, fastestHeartbeat), slowestHeartbeat),
-)
+).transform(interval => (interval === undefined ? undefined : Math.min(Math.max(interval, minHeartbeat), maxHeartbeat)))
 
-/** A feed answers once, or goes on. */
 const feed = last(
   z
     .enum(['normal', 'longpoll', 'continuous', 'live', 'eventsource'], {
@@ -60,8 +57,8 @@ export const callbackField = last(
   z.string().regex(callbackPattern, 'must have 1 to 128 letters, digits, and . _ [ ]').optional(),
 )
 
-/** What would leave out rows, or turn them round: to ignore it would be a wrong answer. */
-const notHere = last(z.undefined({ error: 'is not available here' }))
+/** Parameters that select or reorder rows: to ignore them would give a wrong response. */
+const unavailable = last(z.undefined({ error: 'is not available here' }))
 
 export const databaseQuery = z.object({ callback: callbackField })
 
@@ -70,33 +67,33 @@ export const changesQuery = z.object({
   feed,
   since,
   include_docs: flag,
-  /** CouchDB takes 0 for 1. */
-  limit: last(wholeNumber.optional()).transform(most => (most === 0 ? 1 : most)),
+  /** 0 means 1, as in CouchDB. */
+  limit: last(wholeNumber.optional()).transform(limit => (limit === 0 ? 1 : limit)),
   /** In milliseconds. */
   timeout: last(wholeNumber.optional()),
   heartbeat,
-  /** What the one who asks is called in presence; not CouchDB's. */
+  /** The device's name in presence; an extension of mqway. */
   device: last(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters').optional()),
-  filter: notHere,
+  filter: unavailable,
   descending: last(z.literal('false', { error: 'is not available here' }).optional()),
 })
 
-/** The same with a body, whose answer is no script that any page can load. */
-export const postedChangesQuery = changesQuery.extend({ callback: notHere })
+/** The query of a POST, which has no JSONP. */
+export const postedChangesQuery = changesQuery.extend({ callback: unavailable })
 
 export type ChangesQuery = z.output<typeof changesQuery>
 
-/** Characters of a number that a client says it had last. */
-const longestNumber = 16
+/** Digits of a sequence in Last-Event-ID. */
+const maxDigits = 16
 
 /**
- * Where an EventSource goes on that comes back: after the newest of the numbers that it says it had last, and of `since`. A number that the journal has
- * not come to is from another one, and counts only where there is no other; a text that is none does not.
+ * The position from which a reconnecting EventSource continues: the newest one of its last event ids and `since`. Sequences beyond the
+ * journal's head are from another journal, and count only if there is no other; invalid ids do not count.
  *
- * @param head the newest number of the journal
+ * @param head the newest sequence of the journal
  */
 export function newestSince(request: FastifyRequest, since: Since, head: number): Since {
-  const ids = lastEventIdsOf(request, longestNumber + 1).filter(id => wholeNumber.safeParse(id).success)
+  const ids = lastEventIdsOf(request, maxDigits + 1).filter(id => wholeNumber.safeParse(id).success)
   if (ids.length === 0) return since
   const all = [...ids.map(Number), ...(since === 'now' ? [] : [since])]
   const reached = all.filter(number => number <= head)

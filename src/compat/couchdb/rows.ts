@@ -6,26 +6,26 @@ import type { Event } from '../../journal/event.js'
 import { textOf } from '../../transports/payload-text.js'
 
 /*
- * Each event is a document of its own, which never changes: what its payload says, under the event's id. So what somebody
- * was told of once is never told again as something else, and two messages on one topic are two documents.
+ * Each event is a document of its own, which never changes: the event's payload under the event's id. Two messages on one topic
+ * are two documents.
  */
 
-/** The feeds whose rows look different: in a list, one line each, or as messages of an event stream. */
+/** Formats of rows: in a list, one per line, or as messages of an event stream. */
 export type RowKind = 'list' | 'line' | 'message'
 
 const kinds: Readonly<Record<RowKind, (row: string, event: Event) => string>> = {
-  // What puts the list together takes the comma off the first one.
+  // The list drops the first comma.
   list: row => `,${row}`,
   line: row => `${row}\n`,
   message: (row, { sequence }) => `data: ${row}\nid: ${sequence}\n\n`,
 }
 
-/** The encoder of a kind of row: for each the same function. */
+/** The encoder of a kind of row; always the same function, so that the hub encodes each event once. */
 export function rowEncoder(kind: RowKind, includeDocs: boolean): Encoder {
   return (includeDocs ? withDocs : withoutDocs)[kind]
 }
 
-/** The state of a topic whose event has gone is no change, and would come out of its order. */
+/** For retained messages: they are not changes, and would be out of order. */
 const nothing = Buffer.alloc(0)
 
 const withDocs = encodersOf(true)
@@ -42,7 +42,7 @@ function encodersOf(includeDocs: boolean): Readonly<Record<RowKind, Encoder>> {
   }
 }
 
-/** The row of an event in a list of changes, on one line. CouchDB has no `topic` there. */
+/** The row of an event, on one line. `topic` is an extension of mqway. */
 export function rowJson(event: Event, includeDocs: boolean): string {
   const { sequence: seq, id, topic } = event
   const rev = revisionOf(id)
@@ -50,7 +50,7 @@ export function rowJson(event: Event, includeDocs: boolean): string {
   return includeDocs ? `${row.slice(0, -1)},"doc":${documentJson(event, rev)}}` : row
 }
 
-/** The first revision there is, and the last one. */
+/** The only revision of a document. */
 function revisionOf(id: string): string {
   return `1-${createHash('sha256').update(id).digest('hex').slice(0, 32)}`
 }
@@ -61,9 +61,9 @@ function documentJson({ id, payload }: Event, rev: string): string {
   if (text === undefined) return oneLineJson({ ...own, payloadBase64: payload.toString('base64') })
   try {
     const fields = parsePayload(text)
-    if (isObject(fields)) return oneLineJson({ ...own, ...withoutSpecial(fields) })
+    if (isObject(fields)) return oneLineJson({ ...own, ...withoutReserved(fields) })
   } catch {
-    // No JSON, or more than is looked into.
+    // Not JSON, or beyond the bounds of parsing.
   }
   return oneLineJson({ ...own, msg: text })
 }
@@ -72,7 +72,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Names that begin with `_` are CouchDB's own. */
-function withoutSpecial(fields: Record<string, unknown>): Record<string, unknown> {
+/** CouchDB reserves names that begin with `_`. */
+function withoutReserved(fields: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(fields).filter(([name]) => !name.startsWith('_')))
 }

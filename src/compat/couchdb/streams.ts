@@ -5,40 +5,41 @@ import { namedWords } from '../../transports/sse/control-events.js'
 import type { StreamContext, StreamLanguage } from '../../transports/sse/event-stream.js'
 import { firstEvent, liveEvent, streamHeaders } from '../../transports/sse/stream-form.js'
 import type { TransportContext } from '../../transports/transport-context.js'
-import { lastWords, mostAfter } from './forms.js'
+import { listEnd, maxPending } from './forms.js'
 import { sequenceOf } from './sequence.js'
 
-/** The feeds that go on. */
+/** Feeds without an end. */
 export type StreamFeed = 'continuous' | 'eventsource'
 
-/** What is looked for in silence, and after how long, in milliseconds. */
+/** Behaviour of a feed without changes. */
 export interface Silence {
+  /** In milliseconds. */
   readonly interval: number
-  /** Whether the feed ends then, instead of showing that it is alive. */
+  /** Whether the feed ends after the interval, instead of sending a heartbeat. */
   readonly ends: boolean
 }
 
-/** How a feed that goes on is written. */
-interface Form {
+/** The format of a feed. */
+interface StreamFormat {
   readonly headers: Readonly<Record<string, string>>
   readonly first: string
   readonly language: (options: TransportContext) => StreamLanguage
-  /** The bytes that tell the number that a client comes back with. */
+  /** The bytes that give the client its position. */
   readonly place: (cursor: string | undefined) => string
   readonly heartbeat: string
-  /** As `StreamHouse.tellsPlaceInSilence`. */
+  /** As `StreamContext.tellsPlaceInSilence`. */
   readonly tellsPlaceInSilence: boolean
 }
 
 const nothing = Buffer.alloc(0)
 
-/** One row a line; empty lines are signs of life. */
-const continuous: Form = {
+/** One row per line; empty lines are heartbeats. */
+const continuous: StreamFormat = {
   headers: { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' },
   first: '\n',
   language: ({ push }) => ({
     gap: () => nothing,
-    end: (_ending, cursor) => Buffer.from(`{${lastWords(cursor, mostAfter(push.journal, cursor))}\n`),
+    end: (_ending, cursor) => Buffer.from(`{${listEnd(cursor, maxPending(push.journal, cursor))}\n`),
   }),
   place: () => '\n',
   heartbeat: '\n',
@@ -50,8 +51,8 @@ function placeOf(cursor: string | undefined): string {
   return liveEvent(String(sequence), { last_seq: sequence })
 }
 
-/** One row a message; all else are events with names. The heartbeat is that of CouchDB. */
-const eventsource: Form = {
+/** One row per message; everything else is a named event. The heartbeat is CouchDB's. */
+const eventsource: StreamFormat = {
   headers: { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' },
   first: firstEvent('welcome', '{}'),
   language: () => ({ gap: () => nothing, end: encodeEnd }),
@@ -60,31 +61,31 @@ const eventsource: Form = {
   tellsPlaceInSilence: true,
 }
 
-/** The reason of the end, with the number to come back with, where there is one. */
-function encodeEnd(ending: GatewayError, cursor?: string): Buffer {
-  const end = namedWords.end(ending)
+/** The reason of the end, with the position to continue from, if there is one. */
+function encodeEnd(error: GatewayError, cursor?: string): Buffer {
+  const end = namedWords.end(error)
   return cursor === undefined ? end : Buffer.concat([Buffer.from(placeOf(cursor)), end])
 }
 
-export const streamForms: Readonly<Record<StreamFeed, Form>> = { continuous, eventsource }
+export const streamForms: Readonly<Record<StreamFeed, StreamFormat>> = { continuous, eventsource }
 
-/** The streams that are of one kind, and look for silence after the same time. */
+/** One context for all streams with the same format and heartbeat interval. */
 export class StreamContexts {
   readonly #options: TransportContext
-  readonly #houses = new Map<string, StreamContext>()
+  readonly #contexts = new Map<string, StreamContext>()
 
   constructor(options: TransportContext) {
     this.#options = options
   }
 
-  /** @param silence its `interval` is taken in whole seconds, so that there are not too many of them to keep */
-  houseOf(feed: StreamFeed, { interval, ends }: Silence): StreamContext {
+  /** @param silence its `interval` is rounded to seconds, which bounds the number of contexts */
+  contextOf(feed: StreamFeed, { interval, ends }: Silence): StreamContext {
     const seconds = Math.max(1, Math.round(interval / 1000))
     const key = `${feed} ${seconds} ${ends}`
-    const known = this.#houses.get(key)
+    const known = this.#contexts.get(key)
     if (known) return known
     const { language, place, heartbeat, tellsPlaceInSilence } = streamForms[feed]
-    const made: StreamContext = {
+    const context: StreamContext = {
       ...this.#options,
       heartbeats: new Heartbeats(seconds * 1000),
       endsWhenSilent: ends,
@@ -93,7 +94,7 @@ export class StreamContexts {
       tellsPlaceInSilence,
       language: language(this.#options),
     }
-    this.#houses.set(key, made)
-    return made
+    this.#contexts.set(key, context)
+    return context
   }
 }

@@ -1,19 +1,19 @@
 import type { FastifyInstance } from 'fastify'
 import { pathOf } from '../../http/request-target.js'
 
-/** The URL of a database, and the readers for whom it is one. */
+/** The URL of a database, and the readers that it applies to. */
 export interface DatabaseUrl {
   readonly url: string
   /** As in the options of a route; empty for all. */
   readonly constraints: { readonly reader?: Reader }
 }
 
-/** A browser that opens a page, or anybody else. */
+/** A browser that opens a page, or any other client. */
 type Reader = 'page' | 'program'
 
 /**
- * The URLs of databases. Where pages are served beside them, a name with a dot is that of a file; a name with a slash at its end is that of a directory for
- * a browser that opens a page, and of a database for programs.
+ * The URLs of databases. With the prefix `/` they are beside the pages: a name with a dot is a file, and a name with a trailing slash is a
+ * directory for a browser that opens a page, and a database for programs.
  */
 export function databaseUrls(prefix: string): DatabaseUrl[] {
   if (prefix !== '/') {
@@ -32,9 +32,9 @@ type Strategy = Parameters<FastifyInstance['addConstraintStrategy']>[0]
 type Storage = ReturnType<Strategy['storage']>
 
 /**
- * Tells the readers of a URL apart, where a route asks for that; call it before any such route is added.
+ * Adds the route constraint `reader`; call it before adding routes with it.
  *
- * @param directories names of those that pages are served of: whoever asks for one wants its page
+ * @param directories names of the directories with pages: requests for them are for pages
  */
 export function addReaderStrategy(app: FastifyInstance, directories: ReadonlySet<string>): void {
   const isPage = (url = '/'): boolean => directories.has(pathOf(url).split('/', 2)[1] ?? '')

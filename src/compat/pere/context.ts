@@ -8,13 +8,13 @@ import type { ChannelReader } from './requests.js'
 export interface PereOptions extends TransportContext {
   /** Where its URLs begin: `/pere`, or `/`. */
   readonly prefix: string
-  /** Messages of each user, or of each address where there is none; left out for any number. */
+  /** Rate of messages by user, or by address for clients without a user name; no limit when left out. */
   readonly publishes?: RateLimits | undefined
   /** Milliseconds since 1970. */
   readonly now?: () => number
 }
 
-/** What PERE's routes share. */
+/** Parts that PERE's routes share. */
 export interface PereContext extends StreamContext {
   readonly feeds: OpenFeeds
   readonly publishers: Publishers

@@ -1,18 +1,18 @@
-/** A feed that is open. */
+/** An open feed. */
 export interface Feed {
   readonly channel: string
   readonly device: string
-  /** When it was asked for, in milliseconds since 1970. */
+  /** When it was opened, in milliseconds since 1970. */
   readonly at: number
-  /** What its client had last, in its own words; empty for nothing. */
+  /** The client's last event id as sent; empty for none. */
   readonly lastEventId: string
 }
 
-/** The feeds that are open, by channel. */
+/** The open feeds by channel. */
 export class OpenFeeds {
   readonly #channels = new Map<string, Set<Feed>>()
 
-  /** @returns what takes it out again; calling it again does nothing */
+  /** @returns removes it again; idempotent */
   add(feed: Feed): () => void {
     const { channel } = feed
     const feeds = this.#channels.get(channel) ?? new Set()
@@ -22,7 +22,7 @@ export class OpenFeeds {
     }
   }
 
-  /** How many there are on each channel. */
+  /** The number of feeds of each channel. */
   *counts(): Generator<readonly [channel: string, feeds: number]> {
     for (const [channel, { size }] of this.#channels) yield [channel, size]
   }

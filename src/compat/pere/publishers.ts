@@ -1,16 +1,13 @@
-/** As many are known. */
-const mostKnown = 10_000
+/** Events whose publisher is known. */
+const maxKnown = 10_000
 
-/**
- * Who published the newest events, by their ids: MQTT does not carry that, and PERE shows it. In memory only, as nothing
- * but what a person sees depends on it.
- */
+/** The publishers of the newest events, by event id: PERE shows them, and MQTT does not carry them. In memory only. */
 export class Publishers {
   readonly #devices = new Map<string, string>()
 
   note(id: string, device: string): void {
     this.#devices.set(id, device)
-    if (this.#devices.size <= mostKnown) return
+    if (this.#devices.size <= maxKnown) return
     const [oldest] = this.#devices.keys()
     if (oldest !== undefined) this.#devices.delete(oldest)
   }

@@ -8,7 +8,7 @@ import type { PereContext } from './context.js'
 import { deviceNamed } from './requests.js'
 
 /**
- * Answers `POST /push/:channel`: 204 once the body, whatever it is, is in the journal.
+ * Answers `POST /push/:channel`: 204 once the body is in the journal.
  *
  * @throws {GatewayError} rejects with `invalid-parameter`, `topic-refused`, `publishing-too-fast`, and as `Publisher.publish`
  */
@@ -27,7 +27,7 @@ export async function pushEvent(
   )
   const device = deviceOf(caller.identity, named ?? '')
   if (event && device !== '') publishers.note(event.id, device)
-  log.debug({ channel: topic, device, event: event?.id }, 'An event was pushed')
+  log.debug({ channel: topic, device, event: event?.id }, 'Published an event')
   if (event) reply.header('event-id', event.id)
   return reply.code(204).header('cache-control', 'no-store').send()
 }

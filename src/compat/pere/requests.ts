@@ -8,16 +8,16 @@ import { topicPredicate } from '../../topics/match.js'
 import { filterDepthProblem, topicNameProblem } from '../../topics/topic-syntax.js'
 import { lastEventIdsOf } from '../../transports/last-event-id.js'
 
-/** Of what a client says it had last, so much is looked at: an id has at most 32 characters. */
-const longestId = 64
+/** Characters of a last event id that are read; an id has at most 32. */
+const maxId = 64
 
-/** The headers that a page of another origin may send. */
+/** Request headers for pages of other origins. */
 export const allowedHeaders = 'authorization, cache-control, content-type, device, last-event-id'
 
-/** Reads the channel that a request names: a topic, in one part of the path. */
+/** Reads the channel of a request: a topic, in one segment of the path. */
 export type ChannelReader = (request: FastifyRequest) => string
 
-/** @returns what throws a `GatewayError` (`invalid-parameter`) where it is no topic, or none that is pushed */
+/** @returns throws a `GatewayError` (`invalid-parameter`) for a channel that is not a topic, or not in `push.topics` */
 export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelReader {
   const isPushed = topicPredicate(topics)
   return ({ params }) => {
@@ -29,15 +29,15 @@ export function channelReader({ topics }: Pick<PushConfig, 'topics'>): ChannelRe
   }
 }
 
-/** Sees to it that somebody may listen to a channel. @throws {GatewayError} `topic-refused`, without its name: see `answer` */
-export function requireListener({ permissions }: Caller, channel: string): void {
+/** @throws {GatewayError} `topic-refused` if the caller may not subscribe to the channel */
+export function requireSubscribe({ permissions }: Caller, channel: string): void {
   if (!permissions.maySubscribe(channel)) throw new GatewayError('topic-refused')
 }
 
 /**
- * What a device calls itself: in the header `Device`, else in the query; `undefined` where it does not.
+ * The device's name in the header `Device`, else in the query; `undefined` if neither has one.
  *
- * @throws {GatewayError} `invalid-parameter` where that is no name
+ * @throws {GatewayError} `invalid-parameter` if the name is invalid
  */
 export function deviceNamed({ headers, query }: FastifyRequest): string | undefined {
   const name = utf8Of(textOf(headers['device'])) || textOf((query as Record<string, unknown>)['device'])
@@ -46,18 +46,18 @@ export function deviceNamed({ headers, query }: FastifyRequest): string | undefi
   throw new GatewayError('invalid-parameter', { hint: 'Device must have 1 to 255 bytes, and no control characters' })
 }
 
-/** The ids that a client says it had last, in the header `Last-Event-Id` and in the query. */
+/** The last event ids in the header `Last-Event-Id` and in the query. */
 export function lastEventIds(request: FastifyRequest): string[] {
-  return lastEventIdsOf(request, longestId)
+  return lastEventIdsOf(request, maxId)
 }
 
-/** Of what came several times, the last one counts. */
+/** The last one of repeated values. */
 function textOf(value: unknown): string {
   const last: unknown = Array.isArray(value) ? value.at(-1) : value
   return typeof last === 'string' ? last : ''
 }
 
-/** Node takes the bytes of a header for ISO-8859-1; whoever sends others than ASCII means UTF-8. */
+/** Node decodes headers as ISO-8859-1; clients that send non-ASCII bytes mean UTF-8. */
 function utf8Of(header: string): string {
   const bytes = Buffer.from(header, 'latin1')
   return isUtf8(bytes) ? bytes.toString() : header

@@ -3,10 +3,10 @@ import { parsePayload } from '../../base/json-bounds.js'
 import type { Event } from '../../journal/event.js'
 
 /**
- * An event as `/admin/events/:channel` shows it: the members of its body, of which PERE's `device`, `time`, `id` and `data`
- * come first, and the first three are there in any case. Its `channel` is left out, as everybody knows it there.
+ * An event in `/admin/events/:channel`: PERE's `device`, `time`, `id` and `data` first, then the other members of its body. The first
+ * three are always present; a `channel` equal to the topic is left out.
  *
- * @param device who published it, where that is known
+ * @param device its publisher, if known
  */
 export function eventView({ id, topic, time, payload }: Event, device: string | undefined): object {
   const { channel, ...body } = bodyOf(payload)
@@ -14,7 +14,7 @@ export function eventView({ id, topic, time, payload }: Event, device: string | 
     device: device ?? null,
     time: new Date(time).toISOString(),
     id,
-    // Before the others, where it is there at all.
+    // Before the other members.
     ...('data' in body && { data: body['data'] }),
     ...(channel !== undefined && channel !== topic && { channel }),
     ...body,
@@ -29,7 +29,7 @@ function bodyOf(payload: Buffer): Readonly<Record<string, unknown>> {
   return isObject ? (value as Record<string, unknown>) : { data: value }
 }
 
-/** What is no JSON is a text, and so is more than is looked into. */
+/** The value of JSON; a text if it is not JSON, or beyond the bounds of parsing. */
 function jsonOrText(text: string): unknown {
   try {
     return parsePayload(text)
@@ -38,7 +38,7 @@ function jsonOrText(text: string): unknown {
   }
 }
 
-/** What a device did last. */
+/** The last action of a device. */
 export interface DeviceState {
   readonly op: 'feed' | 'feedback'
   /** In milliseconds since 1970. */
@@ -46,24 +46,24 @@ export interface DeviceState {
   readonly lastEventId: string
 }
 
-/** A device as `/admin/devices/:channel` shows it. */
+/** A device in `/admin/devices/:channel`. */
 export function deviceView({ op, at, lastEventId }: DeviceState): object {
   return { op, at: new Date(at).toISOString(), 'Last-Event-Id': lastEventId }
 }
 
 /**
- * Writes a value as PERE shows it: each member on a line of its own, down to a level below which everything is on one line.
- * Somebody's body may be nested so deeply that the indentation alone would fill the memory.
+ * Formats a value as PERE does: one member per line, to a bounded depth. The indentation of deeply nested bodies would fill the
+ * memory.
  *
- * @param levels how many are laid out
+ * @param levels number of levels with one member per line
  */
-export function laidOut(value: unknown, levels: number, indent = ''): string {
+export function formatJson(value: unknown, levels: number, indent = ''): string {
   if (levels === 0 || typeof value !== 'object' || value === null) return JSON.stringify(value)
   const inner = `${indent}  `
   const isList = Array.isArray(value)
   const lines = isList
-    ? value.map(item => laidOut(item, levels - 1, inner))
-    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}:${laidOut(item, levels - 1, inner)}`)
+    ? value.map(item => formatJson(item, levels - 1, inner))
+    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}:${formatJson(item, levels - 1, inner)}`)
   const [open, close] = isList ? '[]' : '{}'
   if (lines.length === 0) return `${open}${close}`
   return `${open}\n${lines.map(line => inner + line).join(',\n')}\n${indent}${close}`
