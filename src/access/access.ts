@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Logger } from '../base/log.js'
-import { letsAnonymousIn } from '../config/access.js'
+import { allowsAnonymous } from '../config/access.js'
 import type { Config } from '../config/schema.js'
 import { Authenticator } from './authenticator.js'
 import { parseHtpasswd } from './htpasswd.js'
@@ -11,15 +11,15 @@ import { TopicRules } from './topic-rules.js'
 import { WatchedFile } from './watched-file.js'
 import type { Webhook } from './webhook.js'
 
-/** Who may connect and what they may do, ready to be asked. */
+/** Authentication and authorization as configured. */
 export interface Access {
-  /** `undefined` where nothing is configured: everybody is anonymous, and what they present is not looked at. */
+  /** `undefined` without `access:`: everybody is anonymous, and credentials are ignored. */
   readonly authenticator: Authenticator | undefined
   readonly tickets: Tickets
   readonly rules: TopicRules
-  /** Reads the files again: passwords, keys, secrets. What is wrong with one is logged, and what was there stays. */
+  /** Reads the files of passwords, keys and secrets again. Logs an invalid one, and keeps its last content. */
   reload(): Promise<void>
-  /** Stops watching files and asking. Idempotent. */
+  /** Stops watching files, and aborts requests to the webhook. Idempotent. */
   close(): Promise<void>
 }
 
@@ -29,10 +29,10 @@ interface Part {
 }
 
 /**
- * Makes what the configuration asks for, and loads no library that it does not ask for. Relative names of files begin at
- * `cwd`.
+ * Opens authentication and authorization, and imports only the libraries that the configuration needs.
  *
- * @throws {StartError} when a file cannot be read or used; what was opened by then is closed
+ * @param cwd the directory that relative paths start from
+ * @throws {StartError} when a file cannot be read or used; the other files are closed
  */
 export async function openAccess(config: Config, cwd: string, log: Logger): Promise<Access> {
   const parts: Part[] = []
@@ -46,16 +46,16 @@ export async function openAccess(config: Config, cwd: string, log: Logger): Prom
     const { access, limits } = config
     const tickets = new Tickets(access?.tickets ?? { expires: 0, max: 0 })
     const acceptsCertificates = access?.clientCertificates !== undefined
-    const judges = {
+    const options = {
       passwords,
       tokens,
       webhook,
       tickets,
       acceptsCertificates,
-      letsAnonymousIn: letsAnonymousIn(config),
+      allowsAnonymous: allowsAnonymous(config),
     }
     return {
-      authenticator: access === undefined ? undefined : new Authenticator(judges),
+      authenticator: access === undefined ? undefined : new Authenticator(options),
       tickets,
       rules: new TopicRules(access, limits),
       reload: async () => {

@@ -1,17 +1,17 @@
 import { isIPv6, SocketAddress } from 'node:net'
 import proxyAddr from 'proxy-addr'
 
-/** What stands for the address of a peer on a Unix socket. */
+/** The address of a peer on a Unix socket. */
 export const unixAddress = 'unix'
 
 const mappedPrefix = '::ffff:'
 
 /**
- * One spelling per IP address: IPv6 in lower case, compressed and without its zone; IPv4-mapped IPv6 as the IPv4 that it
- * is. What is no IP address is given back as it is.
+ * Normalizes an IP address: IPv6 in lower case, compressed and without its zone (RFC 5952); IPv4-mapped IPv6 as IPv4. Other texts are
+ * returned unchanged.
  */
 export function normalizeAddress(address: string): string {
-  // Each new connection asks several times, and what is no IPv6 address is seen without the expression that knows them.
+  // Called several times for each new connection: without a regular expression for IPv4.
   if (!address.includes(':')) return address
   const bare = address.split('%', 1)[0] ?? address
   if (!isIPv6(bare)) return address
@@ -21,11 +21,11 @@ export function normalizeAddress(address: string): string {
 }
 
 /**
- * Whether an address is in a list, compiled once.
+ * Compiles a list of addresses into a predicate.
  *
  * @param list addresses, CIDR ranges, and the names `loopback`, `linklocal`, `uniquelocal` and `unix`; `loopback` includes
  *   peers on a Unix socket, which are processes of the same machine as well
- * @throws {TypeError} naming the first entry that is none of these
+ * @throws {TypeError} naming the first invalid entry
  */
 export function compileAddresses(list: readonly string[]): (address: string) => boolean {
   const includesUnix = list.includes('unix') || list.includes('loopback')

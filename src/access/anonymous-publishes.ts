@@ -4,16 +4,16 @@ import { networkOf } from './limits.js'
 import { type Rate, RateLimits } from './rate-limits.js'
 
 export interface AnonymousPublishesOptions {
-  /** Left out for any number. */
+  /** Default: no limit. */
   readonly messages?: Rate | undefined
-  /** Left out for any number. */
+  /** Default: no limit. */
   readonly bytes?: Rate | undefined
   readonly now?: () => number
 }
 
 /**
- * Rates of messages, and of their bytes, that clients without a user name publish from one address (IPv6: one /64),
- * whatever they publish with. Peers on a Unix socket, a reverse proxy as a rule, are not counted.
+ * Rate limits of messages, and of their bytes, that clients without a user name publish from one address (IPv6: a /64) over all
+ * transports. Peers on a Unix socket, as a rule a reverse proxy, are not limited.
  */
 export class AnonymousPublishes {
   readonly #messages: RateLimits | undefined
@@ -27,11 +27,11 @@ export class AnonymousPublishes {
   /** Milliseconds until the address may publish again; 0 for now. */
   wait(address: string): number {
     const key = networkOf(address)
-    // A message may have more bytes than the burst: it is taken where nothing is owed, and paid for afterwards.
+    // A message may have more bytes than the burst: it is accepted when nothing is owed, and counted afterwards.
     return Math.max(this.#messages?.wait(key) ?? 0, this.#bytes?.wait(key, 0) ?? 0)
   }
 
-  /** Counts messages that were published. Returns milliseconds until they are paid for; 0 where they are. */
+  /** Counts published messages. @returns milliseconds until the address may publish again; 0 for now */
   spend(address: string, messages: number, bytes: number): number {
     const key = networkOf(address)
     if (key === unixAddress) return 0
@@ -42,7 +42,7 @@ export class AnonymousPublishes {
 /** Bytes that may come at once, in seconds of their rate. */
 const bytesBurst = 16
 
-/** The rates that the configuration says. */
+/** Makes the rate limits of the configuration. */
 export function anonymousPublishesOf(limits: LimitsConfig): AnonymousPublishes {
   const { anonymousPublishesPerSecond, anonymousPublishesBurst, anonymousPublishBytesPerSecond } = limits
   const [messages, bytes] = [anonymousPublishesPerSecond, anonymousPublishBytesPerSecond]

@@ -1,73 +1,72 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { GatewayError } from '../base/errors.js'
-import { anonymous, type Identity, isUserName, knownAs } from '../base/identity.js'
+import { anonymous, type Identity, identityOf, isUserName } from '../base/identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
-import { isOver } from './expiry.js'
+import { isExpired } from './expiry.js'
+import { FailedLoginLimiter } from './failed-logins.js'
 import type { Passwords } from './passwords.js'
 import type { Tickets } from './tickets.js'
 import type { Tokens } from './tokens.js'
-import type { Webhook, WebhookQuestion } from './webhook.js'
-import { WrongPasswords } from './wrong-passwords.js'
+import type { Webhook, WebhookRequest } from './webhook.js'
 
-/** One try to connect, or one request. */
-export interface Attempt extends Omit<WebhookQuestion, 'user' | 'password' | 'token'> {
-  /** What they present; `undefined` for nothing. */
+/** A connection attempt, or a request. */
+export interface AuthenticationRequest extends Omit<WebhookRequest, 'user' | 'password' | 'token'> {
+  /** `undefined` for none. */
   readonly credential: Credential | undefined
-  /** Whether whoever asks has left meanwhile; left out where that is not known. */
+  /** Whether the client has closed its connection meanwhile; omitted where that is unknown. */
   readonly isGone?: (() => boolean) | undefined
 }
 
 export interface AuthenticatorOptions {
-  /** What is configured. */
   readonly passwords?: Passwords | undefined
   readonly tokens?: Tokens | undefined
   readonly webhook?: Webhook | undefined
   readonly tickets: Tickets
   readonly acceptsCertificates: boolean
-  /** Whether somebody who presents nothing is let in. */
-  readonly letsAnonymousIn: boolean
-  /** The time in milliseconds since 1970. Default: the clock's. */
+  /** Whether clients without credentials are admitted. */
+  readonly allowsAnonymous: boolean
+  /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number
-  /** What the wrong passwords are timed by. Default: a clock that never goes back. */
+  /** Milliseconds since any moment, never going back, for the limit of failed logins. Default: `performance.now`. */
   readonly clock?: () => number
 }
 
-/** The first characters of a JSON object in base64url: what each token begins with. */
+/** A JWT begins with a JSON object in base64url. */
 const tokenStart = /^eyJ[\w-]*\.[\w-]+\.[\w-]+$/
 
 /**
- * Finds out who somebody is. Each credential is for one judge:
- * - a ticket: the tickets
- * - a token, also one as a password: the keys of `jwt`; without `jwt`, the webhook
- * - user and password: the password file; for a user whom it does not have, the webhook
- * - a client certificate: whoever signed it
- * - nothing: the webhook; without one they are anonymous
+ * Authenticates clients. Each kind of credential has one verifier:
+ * - ticket: the issued tickets
+ * - token, also as a password: the keys of `jwt`; without `jwt`, the webhook
+ * - user and password: the password file; for users who are not in it, the webhook
+ * - client certificate: its CA, during the TLS handshake
+ * - none: the webhook; without one, the client is anonymous
  *
- * What is presented and not right is refused: nobody becomes anonymous by a mistake.
+ * An invalid credential is refused: it never makes a client anonymous.
  */
 export class Authenticator {
   readonly #options: AuthenticatorOptions
   readonly #now: () => number
-  readonly #wrong: WrongPasswords
+  readonly #failedLogins: FailedLoginLimiter
 
   constructor(options: AuthenticatorOptions) {
     this.#options = options
-    this.#wrong = new WrongPasswords(options.clock)
+    this.#failedLogins = new FailedLoginLimiter(options.clock)
     this.#now = options.now ?? Date.now
   }
 
-  /** What a 401 has to say in `WWW-Authenticate` (RFC 9110 §11.6.1). */
+  /** The value of `WWW-Authenticate` in a 401 response (RFC 9110 §11.6.1). */
   get challenge(): string {
     return this.#challenge('Basic')
   }
 
   /**
-   * The same for a request that may be a script's: at `Basic` its browser would open a window for user and password, and
-   * at a scheme that it does not know it leaves the answer to the script.
+   * The same for a request that a script may have made: `Basic` would have its browser open a login dialog; with an unknown scheme,
+   * the browser leaves the response to the script.
    */
   challengeFor(headers: IncomingHttpHeaders): string {
-    return this.#challenge(isOfScript(headers) ? 'xBasic' : 'Basic')
+    return this.#challenge(isScriptRequest(headers) ? 'xBasic' : 'Basic')
   }
 
   #challenge(basicScheme: string): string {
@@ -79,86 +78,86 @@ export class Authenticator {
   }
 
   /**
-   * Who it is, if they are let in: known, or anonymous where that is allowed.
+   * Identifies a client, and checks that it is admitted: with a user name, or anonymous where that is allowed.
    *
-   * @param options `requireUser` to let in only those with a name, whatever else is allowed
-   * @throws {Ending} as `identify`, and `identity-required`
+   * @param options `requireUser` to admit only clients with a user name
+   * @throws {GatewayError} as `identify`, and `identity-required`
    */
-  async authenticate(attempt: Attempt, options: { requireUser?: boolean } = {}): Promise<Identity> {
-    const identity = await this.identify(attempt)
+  async authenticate(request: AuthenticationRequest, options: { requireUser?: boolean } = {}): Promise<Identity> {
+    const identity = await this.identify(request)
     if (identity.user !== undefined) return identity
-    // A webhook that lets somebody in without a name has said so.
-    const admitted = identity.source === 'webhook' || this.#options.letsAnonymousIn
+    // The webhook has admitted this client without a name.
+    const admitted = identity.source === 'webhook' || this.#options.allowsAnonymous
     if (options.requireUser === true || !admitted) throw new GatewayError('identity-required')
     return identity
   }
 
   /**
-   * Who it is, or `anonymous`; whether they are let in is another question.
+   * Verifies the credential, if there is one. @returns the identity, or `anonymous`, whether that is allowed or not
    *
-   * @throws {Ending} `identity-refused`, `identity-unavailable` or `too-many-attempts`
+   * @throws {GatewayError} `identity-refused`, `identity-unavailable` or `too-many-attempts`
    */
-  async identify(attempt: Attempt): Promise<Identity> {
-    const identity = await this.#judge(attempt)
-    if (isOver(identity, this.#now())) throw refused('they have expired')
+  async identify(request: AuthenticationRequest): Promise<Identity> {
+    const identity = await this.#verify(request)
+    if (isExpired(identity, this.#now())) throw refused('they have expired')
     return identity
   }
 
-  #judge(attempt: Attempt): Identity | Promise<Identity> {
-    const { credential, isGone, ...question } = attempt
+  #verify(request: AuthenticationRequest): Identity | Promise<Identity> {
+    const { credential, isGone, ...query } = request
     switch (credential?.kind) {
       case undefined:
-        return this.#options.webhook?.ask(question) ?? anonymous
+        return this.#options.webhook?.query(query) ?? anonymous
       case 'ticket':
         return this.#options.tickets.redeem(credential.ticket)
       case 'token':
-        return this.#judgeToken(credential.token, question)
+        return this.#verifyToken(credential.token, query)
       case 'password':
-        return this.#judgePassword(credential, question, isGone)
+        return this.#verifyPassword(credential, query, isGone)
       case 'certificate':
-        return this.#judgeCertificate(credential.certificate)
+        return this.#verifyCertificate(credential.certificate)
     }
   }
 
-  #judgeToken(token: string, question: WebhookQuestion): Promise<Identity> {
+  #verifyToken(token: string, query: WebhookRequest): Promise<Identity> {
     const { tokens, webhook } = this.#options
     if (tokens !== undefined) return tokens.verify(token)
-    if (webhook !== undefined) return webhook.ask({ ...question, token })
+    if (webhook !== undefined) return webhook.query({ ...query, token })
     throw refused('tokens are not accepted here')
   }
 
-  async #judgePassword(
+  async #verifyPassword(
     given: { user: string; password: string },
-    question: WebhookQuestion,
-    isGone: Attempt['isGone'],
+    query: WebhookRequest,
+    isGone: AuthenticationRequest['isGone'],
   ): Promise<Identity> {
     const { passwords, tokens, webhook } = this.#options
     const { user, password } = given
-    // The user name beside a token is what a client library insists on; who it is, the token says.
+    // Client libraries insist on a user name beside a token; the token names the user.
     if (tokens !== undefined && tokenStart.test(password)) return tokens.verify(password)
     if (passwords === undefined && webhook === undefined) throw refused('passwords are not accepted here')
-    const recalled = passwords?.recall(user, password)
-    if (recalled !== undefined) return recalled
+    const cached = passwords?.cached(user, password)
+    if (cached !== undefined) return cached
 
-    const judge = async (): Promise<Identity> => {
-      const verdict = (await passwords?.verify(user, password, question.address)) ?? 'unknown-user'
-      if (typeof verdict === 'object') return verdict
-      if (verdict === 'wrong' || webhook === undefined) throw refused('wrong user name or password')
-      return webhook.ask({ ...question, user, password })
+    const verify = async (): Promise<Identity> => {
+      const result = (await passwords?.verify(user, password, query.address)) ?? 'unknown-user'
+      if (typeof result === 'object') return result
+      if (result === 'wrong' || webhook === undefined) throw refused('wrong user name or password')
+      return webhook.query({ ...query, user, password })
     }
-    return this.#wrong.judge(question.address, judge, isGone)
+    return this.#failedLogins.run(query.address, verify, isGone)
   }
 
-  #judgeCertificate({ user, problem, expires }: ClientCertificate): Identity {
+  #verifyCertificate({ user, problem, expires }: ClientCertificate): Identity {
     if (!this.#options.acceptsCertificates) throw refused('client certificates are not accepted here')
     if (problem !== undefined) throw refused(`the client certificate is not valid (${problem})`)
     if (user === undefined || !isUserName(user)) throw refused('the client certificate has no user name')
-    return knownAs(user, 'certificate', { expires })
+    return identityOf(user, 'certificate', { expires })
   }
 }
 
-/** `fetch`, `EventSource` and `XMLHttpRequest` (Fetch Metadata, §2.2); without TLS browsers do not say so, scripts may. */
-function isOfScript(headers: IncomingHttpHeaders): boolean {
+/** Requests of `fetch`, `EventSource` and `XMLHttpRequest` (Fetch Metadata §2.2); without TLS, browsers send no such header. */
+function isScriptRequest(headers: IncomingHttpHeaders): boolean {
   const mode = headers['sec-fetch-mode']
   return mode === 'cors' || mode === 'same-origin' || headers['x-requested-with'] !== undefined
 }

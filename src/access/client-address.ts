@@ -3,24 +3,24 @@ import { isIP } from 'node:net'
 import { compileAddresses, normalizeAddress, unixAddress } from './addresses.js'
 import { parseHost } from './origins.js'
 
-/** Who sent a request and what they asked for, as far as the peer may be believed. */
+/** The client of a request, as far as its peer is trusted. */
 export interface Client {
   /** The client's IP address, normalised, or `unix`. */
   readonly address: string
-  /** The client's TCP port; 0 where it is not known. */
+  /** The client's TCP port; 0 if unknown. */
   readonly port: number
   /** Whether the client's own connection is encrypted. */
   readonly secure: boolean
-  /** The host and port that the client asked for: what `Host` says, or a trusted proxy's `X-Forwarded-Host`. */
+  /** The requested host and port: `Host`, or `X-Forwarded-Host` of a trusted proxy. */
   readonly host: string | undefined
   /**
-   * The request was forwarded by a proxy that is not in `trustedProxies`, so `address` is the proxy's and says nothing
-   * about the client. What is open to an address alone should stay closed to such a request.
+   * Whether a proxy that is not in `trustedProxies` has forwarded the request: `address` is the proxy's, and must not give access to
+   * anything.
    */
   readonly viaUnknownProxy: boolean
 }
 
-/** What is needed of a request, HTTP/1.1 or HTTP/2. */
+/** The parts of a request that a `ClientResolver` reads, HTTP/1.1 or HTTP/2. */
 export interface ClientRequest {
   readonly headers: IncomingHttpHeaders
   readonly socket: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }
@@ -29,14 +29,14 @@ export interface ClientRequest {
 export type ClientResolver = (request: ClientRequest) => Client
 
 /**
- * Makes the function that says who sent a request.
+ * Compiles the function that resolves the client of a request.
  *
- * `X-Forwarded-For` is walked from the nearest proxy outwards for as long as the hop before it is trusted, so a client
- * cannot put itself behind somebody else's address. `X-Forwarded-Proto` and `-Host` count only from a trusted peer, and
- * of several values the last, which is the one that this peer added. What does not parse ends the walk or is ignored.
+ * `X-Forwarded-For` is read from the nearest proxy outwards while the hop before is trusted, so that a client cannot claim another
+ * address. `X-Forwarded-Proto` and `-Host` count only from a trusted peer, and only their last value, which that peer added. A value
+ * that does not parse ends the search, or is ignored.
  *
  * @param trustedProxies addresses, CIDR ranges, `loopback`, `linklocal`, `uniquelocal`, `unix`
- * @throws {TypeError} naming the first entry that is none of these
+ * @throws {TypeError} naming the first invalid entry
  */
 export function compileClientResolver(trustedProxies: readonly string[]): ClientResolver {
   const trusted = compileAddresses(trustedProxies)
@@ -75,7 +75,7 @@ function nearestUntrusted(direct: Endpoint, hops: readonly string[], trusted: (a
   return { address, port }
 }
 
-/** `203.0.113.7`, `203.0.113.7:41234`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:41234`; all are seen in the wild. */
+/** Parses `203.0.113.7`, `203.0.113.7:41234`, `2001:db8::7`, `[2001:db8::7]` and `[2001:db8::7]:41234`; proxies send all of them. */
 function parseEndpoint(text: string): Endpoint | undefined {
   if (isIP(text) !== 0) return { address: normalizeAddress(text), port: 0 }
   const match = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/.exec(text)
@@ -92,18 +92,18 @@ function forwardedSecure(headers: IncomingHttpHeaders): boolean | undefined {
   return undefined
 }
 
-/** Whether a proxy says that it sent the request on for somebody (RFC 7239, RFC 9110 §7.6.3). */
+/** Whether a proxy has forwarded the request (RFC 7239, RFC 9110 §7.6.3). */
 export function isForwarded(headers: IncomingHttpHeaders): boolean {
   return headers['x-forwarded-for'] !== undefined || headers['forwarded'] !== undefined || headers['via'] !== undefined
 }
 
-/** HTTP/2 clients send `:authority`, and `host` at most beside it (RFC 9113 §8.3.1). */
+/** HTTP/2 clients send `:authority`, and may send `host` beside it (RFC 9113 §8.3.1). */
 function hostOf(headers: IncomingHttpHeaders): string | undefined {
   const authority = headers[':authority']
   return typeof authority === 'string' ? authority : headers.host
 }
 
-/** The values of a list header, the last one first. */
+/** The values of a list header, last first. */
 function lastValues(header: string | readonly string[] | undefined): readonly string[] {
   if (header === undefined) return []
   const joined = typeof header === 'string' ? header : header.join(',')

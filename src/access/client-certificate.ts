@@ -1,28 +1,28 @@
 import type { PeerCertificate } from 'node:tls'
 
-/** What is needed of a TLS connection that was asked for a certificate (`tls.TLSSocket`). */
+/** The parts of a `tls.TLSSocket` that are read. */
 export interface CertifiedSocket {
-  /** Whether a CA of the list signed it, and it is valid and not revoked. */
+  /** Whether a configured CA signed the certificate, and it is neither expired nor revoked. */
   readonly authorized: boolean
   readonly authorizationError?: Error | string | undefined
-  /** An empty object where the client has none. */
+  /** An empty object without a certificate. */
   getPeerCertificate(): PeerCertificate | Record<string, never>
 }
 
-/** A client's certificate, as far as it says who it is. */
+/** The identity in a client's certificate. */
 export interface ClientCertificate {
-  /** The user name; `undefined` where the certificate has none, or several. */
+  /** The user name; `undefined` if the certificate has none, or several. */
   readonly user: string | undefined
-  /** Why it is not valid; `undefined` where it is. */
+  /** Why it is invalid; `undefined` if it is valid. */
   readonly problem: string | undefined
-  /** Until when it is valid, in milliseconds since 1970. */
+  /** Its end of validity, in milliseconds since 1970. */
   readonly expires: number
 }
 
 /**
- * Reads the certificate of a TLS connection; `undefined` where the client has none.
+ * Reads the client's certificate of a TLS connection; `undefined` without one.
  *
- * @param user what is the user name: the common name, which then has to be the only one; or the first alternative name
+ * @param user the source of the user name: the common name, which must be the only one; or the first alternative name
  */
 export function readClientCertificate(socket: CertifiedSocket, user: 'cn' | 'san'): ClientCertificate | undefined {
   const certificate = socket.getPeerCertificate()
@@ -37,8 +37,8 @@ export function readClientCertificate(socket: CertifiedSocket, user: 'cn' | 'san
 }
 
 /**
- * The first e-mail address, URI, DNS name or IP address of `DNS:a.example, email:bob@b.example`. Node writes a name that
- * could be taken for several as JSON, so a comma inside quotes is part of it.
+ * Returns the first e-mail address, URI, DNS name or IP address of `DNS:a.example, email:bob@b.example`. Node writes an ambiguous name as
+ * JSON, so that a comma inside quotes is part of it.
  */
 function firstAlternativeName(names: string | undefined): string | undefined {
   for (const [, kind = '', quoted, plain] of (names ?? '').matchAll(

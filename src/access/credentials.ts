@@ -3,14 +3,14 @@ import { GatewayError } from '../base/errors.js'
 import { isUserName } from '../base/identity.js'
 import type { ClientCertificate } from './client-certificate.js'
 
-/** What somebody presents to show who they are. */
+/** A credential of a request or a CONNECT. */
 export type Credential =
   | { readonly kind: 'ticket'; readonly ticket: string }
   | { readonly kind: 'token'; readonly token: string }
   | { readonly kind: 'password'; readonly user: string; readonly password: string }
   | { readonly kind: 'certificate'; readonly certificate: ClientCertificate }
 
-/** What is needed of a request, HTTP/1.1 or HTTP/2. */
+/** The parts of a request that `readCredential` reads, HTTP/1.1 or HTTP/2. */
 export interface CredentialRequest {
   readonly headers: IncomingHttpHeaders
   /** The request target with its query. */
@@ -18,23 +18,22 @@ export interface CredentialRequest {
 }
 
 export interface CredentialOptions {
-  /** The cookie that may hold a token; `undefined` for none. */
+  /** The name of the cookie with a token; `undefined` for none. */
   readonly cookie?: string | undefined
-  /** The certificate of the connection, where it has one. */
+  /** The client certificate of the connection. */
   readonly certificate?: ClientCertificate | undefined
 }
 
 /**
- * The credential that a request presents, the first there is of: `?ticket=`, `Authorization: Bearer` or `Basic`,
- * `Sec-WebSocket-Protocol: mqtt, bearer.<token>`, the cookie, the client certificate. What a page puts in by itself comes
- * before what the browser adds. What comes later is not looked at; a token is never read from a URL.
+ * Reads the credential of a request: the first of `?ticket=`, `Authorization: Bearer` or `Basic`,
+ * `Sec-WebSocket-Protocol: mqtt, bearer.<token>`, the cookie and the client certificate. A page's own credential comes before those that
+ * the browser adds; later ones are ignored. A token is never read from a URL.
  *
- * A cookie counts only where the request says which page it is of: with `Origin`, which is checked before, or with
- * `Sec-Fetch-Site: same-origin`, which no page can set.
+ * A cookie counts only if the request names its page: with `Origin`, which is checked before, or with `Sec-Fetch-Site: same-origin`,
+ * which no page can set.
  *
- * @returns `undefined` where nothing is presented
- * @throws {Ending} `identity-refused` for what has not the form of what it says it is, `origin-refused` for a cookie from
- *   nowhere
+ * @returns `undefined` without a credential
+ * @throws {GatewayError} `identity-refused` for a malformed credential, `origin-refused` for a cookie without `Origin`
  */
 export function readCredential(request: CredentialRequest, options: CredentialOptions = {}): Credential | undefined {
   const { headers, url } = request
@@ -48,21 +47,21 @@ export function readCredential(request: CredentialRequest, options: CredentialOp
 }
 
 /**
- * The credential of an MQTT CONNECT; `undefined` where it has neither user name nor password.
+ * Reads the credential of an MQTT CONNECT; `undefined` if it has neither user name nor password.
  *
- * @throws {Ending} `identity-refused` for a user name that is none, and for a password that is not UTF-8
+ * @throws {GatewayError} `identity-refused` for an invalid user name, and for a password that is not UTF-8
  */
 export function mqttCredential(user: string | undefined, password: Uint8Array | undefined): Credential | undefined {
   if (user === undefined && password === undefined) return undefined
   return passwordOf(user ?? '', decodeUtf8(password ?? new Uint8Array()))
 }
 
-/** A URL for the log: without the ticket. */
+/** Redacts the ticket in a URL, for the log. */
 export function withoutTicket(url: string): string {
   return url.replace(/([?&]ticket=)[^&#]*/g, '$1[redacted]')
 }
 
-/** The headers of a request that a webhook is to see; a cookie only of a page that `readCredential` would take one of. */
+/** The request headers for the webhook; a cookie under the same condition as in `readCredential`. */
 export function forwardedHeaders(headers: IncomingHttpHeaders, names: readonly string[]): Record<string, string> {
   const found = names.flatMap(name => {
     const key = name.toLowerCase()
@@ -103,7 +102,7 @@ function authorizationOf(header: string | undefined): Credential | undefined {
   throw refused('Authorization must be Bearer or Basic')
 }
 
-/** RFC 7617: the name ends at the first colon, and is UTF-8, as is the password. */
+/** RFC 7617: the user name ends at the first colon; both are UTF-8. */
 function basicOf(encoded: string): Credential {
   const wellFormed = /^[A-Za-z0-9+/]+={0,2}$/.test(encoded)
   const text = wellFormed ? decodeUtf8(Buffer.from(encoded, 'base64')) : ''
@@ -138,7 +137,7 @@ function bearerSubprotocolOf(header: string | undefined): Credential | undefined
   return tokenOf(bearer.slice(bearerPrefix.length), 'Sec-WebSocket-Protocol: bearer.')
 }
 
-/** An empty cookie is what a logout leaves. Two of a name are one of the site, and one of a neighbour (RFC 6265 §8.6). */
+/** A logout may leave an empty cookie. Of two with the same name, another host of the site may have set one (RFC 6265 §8.6). */
 function cookieOf(headers: IncomingHttpHeaders, name: string | undefined): Credential | undefined {
   if (name === undefined) return undefined
   const values = new Set(cookiesOf(headers.cookie ?? '', name))

@@ -1,14 +1,14 @@
 import { compileAddresses } from './addresses.js'
 import type { Client } from './client-address.js'
 
-/** Tells which clients may read `/metrics`, and the addresses of brokers in refusals and at `/readyz`. */
+/** Whether a client may read `/metrics`, and the addresses of brokers in errors and at `/readyz`. */
 export type DetailReaders = (client: Client) => boolean
 
 /**
- * Makes the check of the option `metrics.allow`. A request that a proxy forwarded that is not trusted never passes.
+ * Compiles `metrics.allow`. A request that an untrusted proxy has forwarded never passes.
  *
  * @param allow addresses, CIDR ranges, `loopback` and the like
- * @throws {TypeError} naming the first entry that is no address
+ * @throws {TypeError} naming the first invalid entry
  */
 export function compileDetailReaders(allow: readonly string[]): DetailReaders {
   const isInRange = compileAddresses(allow)

@@ -1,49 +1,48 @@
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
-/** What can end an identity. */
-type Bounds = Pick<Identity, 'expires' | 'revocation'>
+type Validity = Pick<Identity, 'expires' | 'revocation'>
 
-const passwordGone = 'the password is another one now, or none'
+const passwordChanged = 'the password is another one now, or none'
 
-/** Whether it holds no longer. `now` is in milliseconds since 1970. */
-export function isOver({ expires, revocation }: Bounds, now = Date.now()): boolean {
+/** Whether an identity has expired or was revoked. @param now milliseconds since 1970 */
+export function isExpired({ expires, revocation }: Validity, now = Date.now()): boolean {
   return (expires !== undefined && expires <= now) || revocation?.revoked === true
 }
 
 /**
- * Calls `over` with `identity-expired` when an identity holds no longer. It does not keep the process alive.
+ * Calls `expired` with `identity-expired` when an identity expires or is revoked. The timer does not keep the process alive.
  *
- * @returns what takes it back; calling it again does nothing
+ * @returns a function that cancels it; idempotent
  */
-export function onOver({ expires, revocation }: Bounds, over: (ending: GatewayError) => void): () => void {
+export function onExpired({ expires, revocation }: Validity, expired: (error: GatewayError) => void): () => void {
   if (expires === undefined && revocation === undefined) return nothing
-  const stopWaiting = onExpiry(expires, () => over(new GatewayError('identity-expired')))
-  const stopWatching = revocation?.watch(() => over(new GatewayError('identity-expired', { hint: passwordGone })))
+  const cancelTimer = onExpiry(expires, () => expired(new GatewayError('identity-expired')))
+  const stopWatching = revocation?.watch(() => expired(new GatewayError('identity-expired', { hint: passwordChanged })))
   return () => {
-    stopWaiting()
+    cancelTimer()
     stopWatching?.()
   }
 }
 
-/** Node's timers count at most 2^31-1 ms; a longer wait would fire at once. */
-const longestWait = 2 ** 31 - 1
+/** Node's timers take at most 2^31-1 ms; a longer timeout would fire at once. */
+const maxTimeout = 2 ** 31 - 1
 
 /**
- * Calls `expired` at a time, however far away it is. It does not keep the process alive.
+ * Calls `expired` at a time that may be further away than a timer reaches. The timer does not keep the process alive.
  *
- * @param expires in milliseconds since 1970; `undefined` for never
- * @returns what takes it back; calling it again does nothing
+ * @param expires milliseconds since 1970; `undefined` for never
+ * @returns a function that cancels it; idempotent
  */
 export function onExpiry(expires: number | undefined, expired: () => void): () => void {
   if (expires === undefined) return nothing
   let timer: NodeJS.Timeout
-  const wait = (): void => {
+  const start = (): void => {
     const left = expires - Date.now()
-    timer = left > 0 ? setTimeout(wait, Math.min(left, longestWait)) : setTimeout(expired, 0)
+    timer = left > 0 ? setTimeout(start, Math.min(left, maxTimeout)) : setTimeout(expired, 0)
     timer.unref()
   }
-  wait()
+  start()
   return () => clearTimeout(timer)
 }
 

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { BlockList, isIP } from 'node:net'
+import { isIP } from 'node:net'
+import { isLoopback } from '../config/listeners.js'
 import { parseHost } from './origins.js'
 
 /** Whether a request for this host is served. */
@@ -15,20 +16,20 @@ export interface HostedRequest {
 export const anyHost: HostPolicy = () => true
 
 export interface HostOptions {
-  /** Host names without ports; `*.a.example` for all below `a.example`, `*` for every one. Left out: see `tcp` and `unix`. */
+  /** Host names without ports; `*.a.example` for all below `a.example`, `*` for all. Default: see `tcp` and `unix`. */
   readonly names?: readonly string[] | undefined
-  /** Hosts that TCP connections may ask for besides `names`, where there are none. */
+  /** Hosts that TCP connections may request without `names`. */
   readonly tcp: 'loopback' | 'any'
-  /** The same for Unix sockets, at which there is a reverse proxy as a rule. */
+  /** The same for Unix sockets, whose peer is a reverse proxy as a rule. */
   readonly unix: 'loopback' | 'any'
 }
 
 /**
- * Compiles the hosts that are served, against DNS rebinding: a page of another site whose name leads to this machine asks with its own
- * name, and is “same origin” to its browser. Loopback names (RFC 6761 §6.3) and addresses always pass, as no foreign DNS server
- * answers for them; so does a request without `Host` (HTTP/1.0), which no browser makes.
+ * Compiles the hosts that are served, against DNS rebinding: a page of another site whose name resolves to this machine sends its own
+ * name, and is same-origin to its browser. Loopback names (RFC 6761 §6.3) and addresses always pass, because no foreign DNS server
+ * answers for them; so does a request without `Host` (HTTP/1.0), which no browser sends.
  *
- * Both `Host` and the host that a trusted proxy forwards have to pass: a rebound page can send any `X-Forwarded-Host`.
+ * Both `Host` and the host that a trusted proxy forwards must pass: a rebound page can send any `X-Forwarded-Host`.
  *
  * @throws {TypeError} naming the first entry of `names` that is no host name
  */
@@ -63,16 +64,9 @@ function hostOf(entry: string): string | undefined {
   return host === undefined ? undefined : wildcard + host
 }
 
-/** Most requests to a loopback gateway, without the URL parser. */
+/** The usual loopback hosts, without the URL parser. */
 const isUsualLoopback = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/
 
-const loopbackAddresses = new BlockList()
-loopbackAddresses.addSubnet('127.0.0.0', 8, 'ipv4')
-loopbackAddresses.addAddress('::1', 'ipv6')
-
 function isLoopbackName(host: string): boolean {
-  if (host === 'localhost' || host.endsWith('.localhost')) return true
-  const address = host.replace(/^\[|\]$/g, '')
-  const family = isIP(address)
-  return family !== 0 && loopbackAddresses.check(address, family === 4 ? 'ipv4' : 'ipv6')
+  return host.endsWith('.localhost') || isLoopback(host.replace(/^\[|\]$/g, ''))
 }

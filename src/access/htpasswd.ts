@@ -3,28 +3,28 @@ import { isUserName } from '../base/identity.js'
 /** User names and bcrypt hashes. */
 export type Users = ReadonlyMap<string, string>
 
-/** The most bytes of a password that bcrypt looks at; a longer one would be the same as its beginning. */
+/** bcrypt ignores all further bytes of a password. */
 export const maxPasswordBytes = 72
 
 /** The cost of new hashes: 2^10 rounds, some 60 ms of one core. */
 export const defaultCost = 10
 
-/** 2^16 rounds are four seconds for each try; a file that asks for more is a mistake. */
+/** 2^16 rounds take four seconds; a file with more is a mistake. */
 const maxCost = 16
 
 const hashForm = /^\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}$/
 
-/** How many rounds a hash takes, as a power of two; `undefined` where it is no bcrypt hash. */
+/** The cost of a bcrypt hash: the binary logarithm of its rounds; `undefined` for anything else. */
 export function costOf(hash: string): number | undefined {
   const cost = Number(hashForm.exec(hash)?.[1])
   return cost >= 4 && cost <= 31 ? cost : undefined
 }
 
 /**
- * Reads a password file as Apache's `htpasswd -B` and `mqway passwd` write it: `user:hash`, one in a line; empty lines and
- * those that begin with `#` do not count.
+ * Parses a password file of Apache's `htpasswd -B` or `mqway passwd`: lines of `user:hash`; empty lines and those that begin with `#`
+ * are ignored.
  *
- * @throws {Error} naming the line and what is wrong with it, and never a hash
+ * @throws {Error} naming the line and the problem, never a hash
  */
 export function parseHtpasswd(text: string): Users {
   const users = new Map<string, string>()
@@ -51,14 +51,14 @@ function addUser(users: Map<string, string>, line: string): string | undefined {
   return undefined
 }
 
-/** What is wrong with a name for the password file, as it follows the name: `must …`; if anything is. */
+/** Returns why a name cannot be in the password file, to follow the name: `must …`; `undefined` if it can. */
 export function userNameProblem(user: string): string | undefined {
   if (user.includes(':')) return 'must be without a colon, which ends the name in the file'
   if (user.startsWith('#')) return 'must not begin with #, which begins a comment in the file'
   return isUserName(user) ? undefined : 'must have 1 to 255 bytes, and no control characters'
 }
 
-/** What is wrong with a password, as it follows “the password”; if anything is. */
+/** Returns why a password is not allowed, to follow “the password”; `undefined` if it is. */
 export function passwordProblem(password: string): string | undefined {
   if (password === '') return 'must not be empty'
   if (password.includes('\0')) return 'must not hold U+0000'
@@ -69,8 +69,7 @@ export function passwordProblem(password: string): string | undefined {
 }
 
 /**
- * The file's text with a new hash for `user`: in the user's line where there is one, else in a line at the end. Every
- * other line stays as it is.
+ * Sets the hash of `user` in the text of a password file: in the user's line, or in a new one at the end. Other lines stay unchanged.
  */
 export function withUser(text: string, user: string, hash: string): string {
   const fresh = `${user}:${hash}`

@@ -3,20 +3,19 @@ import { GatewayError } from '../base/errors.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
 import { RateLimits } from './rate-limits.js'
 
-/** How many connections there may be at once, and how many new ones per second. */
 export interface ConnectionLimitsOptions {
   readonly connections: number
   readonly connectionsPerAddress: number
-  /** New ones from one address, on average. Default: any number. */
+  /** New connections per address, on average. Default: no limit. */
   readonly upgradesPerSecond?: number | 'off'
-  /** How many of them may come at once. */
+  /** New connections per address at once. */
   readonly upgradesBurst?: number
   readonly now?: () => number
 }
 
 /**
- * Counts the connections that are open, in all and per address, and those that come. What it remembers is bounded by
- * what is open, and by what `RateLimits` keeps.
+ * Limits open connections, in all and per address, and the rate of new ones per address. Its memory is bounded by the open
+ * connections, and by `RateLimits`.
  */
 export class ConnectionLimits {
   readonly #options: ConnectionLimitsOptions
@@ -31,32 +30,31 @@ export class ConnectionLimits {
     this.#rate = new RateLimits({ perSecond: upgradesPerSecond, burst: upgradesBurst, ...(now && { now }) })
   }
 
-  /** Connections that were admitted and not released. */
+  /** Open connections. */
   get open(): number {
     return this.#open
   }
 
   /**
-   * Connections that one address may have now: not more than are left for all others, so that ten addresses with all that they may have
-   * keep nobody out. Not where one address may have all of them: then it stands for many.
+   * Connections that one address may have now: at most as many as are left for all others, so that a few addresses cannot use up all.
+   * Does not apply where one address may have all of them: that is a proxy's.
    */
-  get #most(): number {
+  get #maxPerAddress(): number {
     const { connections, connectionsPerAddress } = this.#options
     if (connectionsPerAddress >= connections) return connectionsPerAddress
-    return Math.min(connectionsPerAddress, Math.max(leastPerAddress, connections - this.#open - 1))
+    return Math.min(connectionsPerAddress, Math.max(minPerAddress, connections - this.#open - 1))
   }
 
-  /** Different addresses (IPv6: /64 networks) among them. */
+  /** Addresses (IPv6: /64 networks) with an open connection. */
   get addresses(): number {
     return this.#perAddress.size
   }
 
   /**
-   * Admits one new connection. One that is refused for their number counts towards the rate: somebody who keeps trying is
-   * told so.
+   * Admits a new connection. A connection that is refused because of their number counts towards the rate.
    *
-   * @returns what releases it; calling it again does nothing
-   * @throws {Ending} `connecting-too-fast`, and as `hold`
+   * @returns a function that releases it; idempotent
+   * @throws {GatewayError} `connecting-too-fast`, and as `hold`
    */
   admit(address: string): () => void {
     const key = networkOf(address)
@@ -66,19 +64,19 @@ export class ConnectionLimits {
   }
 
   /**
-   * Counts one that is open, however fast they come.
+   * Counts an open connection, whatever the rate.
    *
-   * An IPv6 address counts as its /64, which is what one customer has. Peers on a Unix socket are a reverse proxy's
-   * connections as a rule, so they count in all but not as one address.
+   * An IPv6 address counts as its /64, which one customer has. Peers on a Unix socket are connections of a reverse proxy as a rule, and
+   * count in all but not as one address.
    *
-   * @returns what releases it; calling it again does nothing
-   * @throws {Ending} `too-many-connections` or `too-many-from-address`
+   * @returns a function that releases it; idempotent
+   * @throws {GatewayError} `too-many-connections` or `too-many-from-address`
    */
   hold(address: string): () => void {
     const key = networkOf(address)
     if (this.#open >= this.#options.connections) throw new GatewayError('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
-    if (key !== unixAddress && count >= this.#most) throw new GatewayError('too-many-from-address')
+    if (key !== unixAddress && count >= this.#maxPerAddress) throw new GatewayError('too-many-from-address')
     this.#open += 1
     this.#perAddress.set(key, count + 1)
 
@@ -94,22 +92,22 @@ export class ConnectionLimits {
   }
 }
 
-/** The key by which clients share what is bounded for all: their user, or else their network. */
+/** The key of a client for shared quotas: its user, or else its network. */
 export function accountOf(user: string | undefined, address: string): string {
   return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
 }
 
-/** Connections that one address may have, however few are left for all. */
-const leastPerAddress = 16
+/** Connections that each address may have, however few are left for all. */
+const minPerAddress = 16
 
-/** What one customer holds: an IPv4 address, or the first four groups of an IPv6 address. */
+/** The network of one customer: an IPv4 address, or the /64 of an IPv6 address. */
 export function networkOf(address: string): string {
   const normal = normalizeAddress(address)
   if (!normal.includes(':') || !isIPv6(normal)) return normal
   const [head = '', tail = ''] = normal.split('::')
   const left = head === '' ? [] : head.split(':')
   const right = tail === '' ? [] : tail.split(':')
-  // A dotted IPv4 ending stands for two groups.
+  // A dotted IPv4 part at the end counts as two groups.
   const given = left.length + right.length + (right.at(-1)?.includes('.') ? 1 : 0)
   const gap = normal.includes('::') ? Array<string>(8 - given).fill('0') : []
   return `${[...left, ...gap, ...right].slice(0, 4).join(':')}::/64`

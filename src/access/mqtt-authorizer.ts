@@ -2,30 +2,30 @@ import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 import type { Authenticator } from './authenticator.js'
 import { mqttCredential } from './credentials.js'
-import { isOver, onOver } from './expiry.js'
+import { isExpired, onExpired } from './expiry.js'
 import type { Permissions, TopicRules } from './topic-rules.js'
 import type { UserLimits } from './user-limits.js'
 
-/** What a CONNECT says about who sends it. */
+/** The identifying fields of a CONNECT. */
 export interface ConnectRequest {
   readonly clientId: string
   readonly username: string | undefined
   readonly password: Uint8Array | undefined
-  /** Whether the client has left meanwhile. */
+  /** Whether the client has closed its connection meanwhile. */
   readonly isGone?: (() => boolean) | undefined
 }
 
-/** Where a connection comes from. */
+/** The origin of a connection. */
 export interface ConnectOrigin {
   readonly address: string
-  /** Who it was found to be at the upgrade. */
+  /** The identity from the upgrade request. */
   readonly identity?: Identity
 }
 
-/** Who was let in with a CONNECT, and what they may do. */
-export interface Admitted extends Permissions {
+/** An admitted client, with its permissions. */
+export interface AdmittedClient extends Permissions {
   readonly identity: Identity
-  /** Call when the connection is over. */
+  /** Call when the connection is closed. */
   release(): void
 }
 
@@ -36,10 +36,10 @@ export interface MqttAuthorizerOptions {
 }
 
 /**
- * Judges each CONNECT for the embedded broker.
+ * Authenticates each CONNECT for the embedded broker.
  *
- * User name and password in CONNECT are what counts, also where the upgrade found out who it is; where CONNECT has neither,
- * the upgrade's identity does. Where they differ in the user, the connection counts to both (`limits.connectionsPerUser`).
+ * User name and password of the CONNECT take precedence over the identity from the upgrade request. If the users differ, the connection
+ * counts for both (`limits.connectionsPerUser`).
  */
 export class MqttAuthorizer {
   readonly #options: MqttAuthorizerOptions
@@ -49,18 +49,22 @@ export class MqttAuthorizer {
   }
 
   /**
-   * @param revoke called when who it is no longer holds; not after `release`
-   * @throws {Ending} as `Authenticator.authenticate`; `identity-expired`, `too-many-from-user`
+   * @param revoke called when the identity expires or is revoked; not after `release`
+   * @throws {GatewayError} as `Authenticator.authenticate`; `identity-expired`, `too-many-from-user`
    */
-  async admit(connect: ConnectRequest, from: ConnectOrigin, revoke: (ending: GatewayError) => void): Promise<Admitted> {
+  async admit(
+    connect: ConnectRequest,
+    from: ConnectOrigin,
+    revoke: (error: GatewayError) => void,
+  ): Promise<AdmittedClient> {
     const { rules, users } = this.#options
     const identity = await this.#identify(connect, from)
-    // The upgrade has counted its own.
-    const leave = users.admit(identity.user === from.identity?.user ? undefined : identity.user)
-    const stop = onOver(identity, revoke)
+    // The upgrade has counted its own user.
+    const releaseUser = users.admit(identity.user === from.identity?.user ? undefined : identity.user)
+    const stopWatching = onExpired(identity, revoke)
     const release = (): void => {
-      stop()
-      leave()
+      stopWatching()
+      releaseUser()
     }
     return { ...rules.for(identity, connect.clientId), identity, release }
   }
@@ -72,10 +76,10 @@ export class MqttAuthorizer {
     const credential = mqttCredential(username, password)
     const { identity } = from
     if (credential === undefined && identity !== undefined && identity.source !== 'none') {
-      if (isOver(identity)) throw new GatewayError('identity-expired')
+      if (isExpired(identity)) throw new GatewayError('identity-expired')
       return identity
     }
-    const attempt = { credential, transport: 'mqtt', address: from.address, clientId, isGone } as const
-    return this.#options.authenticator.authenticate(attempt)
+    const request = { credential, transport: 'mqtt', address: from.address, clientId, isGone } as const
+    return this.#options.authenticator.authenticate(request)
   }
 }

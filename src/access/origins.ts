@@ -8,37 +8,36 @@
 export type OriginPolicy = (origin: string | undefined, host: string | undefined, secure: boolean) => boolean
 
 export interface OriginOptions {
-  /** Refuse a request without `Origin`, which is one that no browser made. Default: false. */
+  /** Refuse a request without `Origin`, which no browser sends. Default: false. */
   readonly requireOrigin?: boolean
 }
 
-/** A longer `Origin` is no origin: a host name has at most 253 characters. Also what a configured pattern has to read. */
-const longestOrigin = 512
+/** A host name has at most 253 characters. This also bounds the input of configured regular expressions. */
+const maxOriginLength = 512
 
 const forms =
   'same-origin, https://a.example, https://*.a.example, *.a.example, a.example, /regular expression/, null or *'
 
 /**
- * Compiles a list of origins; an origin passes when one entry allows it.
+ * Compiles a list of origins; an origin passes if any entry allows it.
  *
  * - `same-origin`: host and port as in `Host`, and https where the connection is encrypted
  * - `https://a.example`, `https://a.example:8443`: this origin and no other (RFC 6454 §5)
  * - `a.example`, `a.example:8443`: this host with any scheme, and any port unless one is given
  * - `https://*.a.example`, `*.a.example`: hosts below `a.example`, at any depth; not `a.example` itself
- * - `/…/`: what the expression finds in the header, anchored only where it says so
- * - `null`: sandboxed pages and files; `*`: everything
+ * - `/…/`: a header that the regular expression matches, which has its own anchors
+ * - `null`: sandboxed pages and files; `*`: any origin
  *
- * Hosts are compared whole, after both sides went through the same URL parser: case, default ports, international names
- * and IPv6 have one spelling each.
+ * Hosts are compared after the URL parser has normalized both: case, default ports, international names and IPv6.
  *
- * @throws {TypeError} naming the first entry that has none of these forms
+ * @throws {TypeError} naming the first invalid entry
  */
 export function compileOrigins(list: readonly string[], options: OriginOptions = {}): OriginPolicy {
   const { requireOrigin = false } = options
   const entries = list.map(compileEntry)
   return (origin, host, secure) => {
     if (origin === undefined) return !requireOrigin
-    if (origin.length > longestOrigin) return false
+    if (origin.length > maxOriginLength) return false
     const request: OriginRequest = { text: origin, parsed: parseOrigin(origin), host, secure }
     return entries.some(allows => allows(request))
   }
@@ -90,8 +89,8 @@ function compilePattern(entry: string): RegExp {
 }
 
 /**
- * A plain connection may have come through a proxy that ended TLS and that nobody listed as trusted, so there the page's
- * own scheme says which port a `Host` without one means; an encrypted connection is never the same origin as http.
+ * A plain connection may have come through an untrusted proxy that terminates TLS, so that the page's own scheme gives the port of a
+ * `Host` without one; an encrypted connection is never same-origin with http.
  */
 function isSameOrigin({ parsed, host, secure }: OriginRequest): boolean {
   if (parsed === undefined || host === undefined) return false
@@ -101,8 +100,8 @@ function isSameOrigin({ parsed, host, secure }: OriginRequest): boolean {
 }
 
 /**
- * The host and port of a `Host` header in one spelling; the scheme decides the port that is meant when none is given.
- * `undefined` when it is not a host with an optional port (RFC 9110 §7.2).
+ * Normalizes a `Host` header; the scheme gives the default port. @returns `undefined` if it is not a host with an optional port
+ * (RFC 9110 §7.2)
  */
 export function parseHost(host: string, scheme = 'http'): Origin | undefined {
   return parseOrigin(`${scheme}://${host}`)
@@ -110,13 +109,13 @@ export function parseHost(host: string, scheme = 'http'): Origin | undefined {
 
 const defaultPorts: Readonly<Record<string, string>> = { http: '80', ws: '80', https: '443', wss: '443' }
 
-/** The parts of a serialised origin (RFC 6454 §6.2); `undefined` for anything that has more or less than an origin. */
+/** Parses a serialized origin (RFC 6454 §6.2); `undefined` for anything else. */
 function parseOrigin(text: string): Origin | undefined {
-  // The URL parser forgives what an origin cannot have: blanks, a path, a user, backslashes, a wildcard.
+  // The URL parser accepts what an origin cannot have: blanks, a path, a user, backslashes, a wildcard.
   if (!/^[a-z][a-z0-9+.-]*:\/\/[^\s/\\?#@*]+$/i.test(text) || !URL.canParse(text)) return undefined
   const url = new URL(text)
   if (url.hostname === '') return undefined
   const scheme = url.protocol.slice(0, -1)
-  // Only the schemes of the web have their host in lower case already.
+  // The URL parser lowercases hosts of the web's schemes only.
   return { scheme, host: url.hostname.toLowerCase(), port: url.port || (defaultPorts[scheme] ?? '') }
 }

@@ -1,8 +1,8 @@
-/** How fast something may happen. */
+/** A rate limit. */
 export interface Rate {
-  /** On average. */
+  /** Average events per second. */
   readonly perSecond: number
-  /** At once, after it did not happen for a while. */
+  /** Events at once after a pause. */
   readonly burst: number
 }
 
@@ -10,8 +10,8 @@ export interface Rate {
 const monotonic = (): number => performance.now()
 
 /**
- * A token bucket: full with `burst`, filled with `perSecond`. It is one number, the time at which it will be full again
- * (“generic cell rate algorithm”, ITU-T I.371), so that idle connections have no timer and nothing is counted up.
+ * A token bucket of `burst` tokens, refilled with `perSecond`. Its state is one number, the time at which it will be full again (generic
+ * cell rate algorithm, ITU-T I.371), so that it needs no timer.
  */
 export class TokenBucket {
   readonly #interval: number
@@ -25,7 +25,7 @@ export class TokenBucket {
     this.#now = now
   }
 
-  /** Takes `amount` if it is there. */
+  /** Takes `amount` tokens if it has them. */
   take(amount = 1): boolean {
     const fullAt = Math.max(this.#fullAt, this.#now()) + amount * this.#interval
     if (fullAt - this.#now() > this.#burst * this.#interval + rounding) return false
@@ -34,9 +34,9 @@ export class TokenBucket {
   }
 
   /**
-   * Takes `amount` also where it is not there: what came over the network has come, and can only be followed by a pause.
+   * Takes `amount` tokens even if it has fewer: data that has been received can only be followed by a pause.
    *
-   * @returns milliseconds until the debt is paid; 0 where there is none
+   * @returns milliseconds until the debt is refilled; 0 without debt
    */
   spend(amount: number): number {
     const now = this.#now()
@@ -44,7 +44,7 @@ export class TokenBucket {
     return Math.max(0, this.#fullAt - now - this.#burst * this.#interval)
   }
 
-  /** Milliseconds until `amount` can be taken; 0 for now. */
+  /** Milliseconds until it has `amount` tokens; 0 for now. */
   wait(amount = 1): number {
     const now = this.#now()
     const fullAt = Math.max(this.#fullAt, now) + amount * this.#interval
@@ -52,30 +52,29 @@ export class TokenBucket {
     return missing > rounding ? missing : 0
   }
 
-  /** Whether it is full, so that a new one would be the same. */
+  /** Whether it is full, as a new one is. */
   get idle(): boolean {
     return this.#fullAt <= this.#now()
   }
 }
 
-/** What adding up fractions of milliseconds may be off. */
+/** Rounding error of sums of fractional milliseconds. */
 const rounding = 1e-6
 
 export interface RateLimitsOptions extends Rate {
-  /** As many buckets are remembered; beyond, the one that was used longest ago is forgotten. Default: 100,000. */
+  /** Buckets; beyond, the least recently used is evicted. Default: 100,000. */
   readonly maxKeys?: number
   readonly now?: () => number
 }
 
 /**
- * A token bucket for each of many, such as addresses (`networkOf`). Those that are full again are forgotten as others
- * come, two for each new one.
+ * A token bucket for each key, such as a network (`networkOf`). Each use evicts up to two full buckets.
  */
 export class RateLimits {
   readonly #rate: Rate
   readonly #maxKeys: number
   readonly #now: () => number
-  /** The one that was used longest ago first. */
+  /** Least recently used first. */
   readonly #buckets = new Map<string, TokenBucket>()
 
   constructor({ perSecond, burst, maxKeys = 100_000, now = monotonic }: RateLimitsOptions) {
@@ -84,23 +83,23 @@ export class RateLimits {
     this.#now = now
   }
 
-  /** How many are remembered. */
+  /** Number of buckets. */
   get size(): number {
     return this.#buckets.size
   }
 
-  /** Takes one for `key`; 0 where it was there, else the milliseconds until it will be. */
+  /** Takes a token of `key`. @returns 0, or milliseconds until there is one */
   take(key: string): number {
     const bucket = this.#bucketOf(key)
     return bucket.take() ? 0 : bucket.wait()
   }
 
-  /** Takes `amount` for `key`, also where it is not there; see `TokenBucket.spend`. */
+  /** Takes `amount` tokens of `key` even if it has fewer; see `TokenBucket.spend`. */
   spend(key: string, amount: number): number {
     return this.#bucketOf(key).spend(amount)
   }
 
-  /** Milliseconds until `key` can take `amount`, which is at most the burst; 0 for now. */
+  /** Milliseconds until `key` has `amount` tokens, at most the burst; 0 for now. */
   wait(key: string, amount = 1): number {
     return (this.#buckets.get(key) ?? new TokenBucket(this.#rate, this.#now)).wait(amount)
   }
@@ -108,18 +107,18 @@ export class RateLimits {
   #bucketOf(key: string): TokenBucket {
     const bucket = this.#buckets.get(key) ?? new TokenBucket(this.#rate, this.#now)
     this.#buckets.delete(key)
-    this.#forgetSome()
+    this.#evict()
     this.#buckets.set(key, bucket)
     return bucket
   }
 
-  #forgetSome(): void {
-    let looked = 0
+  #evict(): void {
+    let checked = 0
     for (const [key, bucket] of this.#buckets) {
       if (this.#buckets.size >= this.#maxKeys || bucket.idle) this.#buckets.delete(key)
       else break
-      looked += 1
-      if (looked === 2) break
+      checked += 1
+      if (checked === 2) break
     }
   }
 }

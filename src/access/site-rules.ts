@@ -1,29 +1,30 @@
 import { GatewayError } from '../base/errors.js'
 import { spellingsOf } from '../base/path-spellings.js'
+import { expressionOf } from '../config/forms.js'
 import { compileAddresses } from './addresses.js'
 
 export interface SiteRulesOptions {
-  /** Addresses or CIDR ranges that may connect; everybody when left out. */
+  /** Addresses or CIDR ranges that may connect. Default: all. */
   readonly allow?: readonly string[] | undefined
   /** Ends of paths, or `/regular expression/`. */
   readonly deny: readonly string[]
 }
 
-/** The rules that hold for every request, page or tunnel, before anything else is looked at. */
+/** Access rules that apply to every request before any other check: `limits.allow` and `deny`. */
 export class SiteRules {
   readonly #allows: ((address: string) => boolean) | undefined
   readonly #ends: readonly string[]
   readonly #patterns: readonly RegExp[]
 
-  /** @throws {TypeError} naming the first entry of `allow` that is no range */
+  /** @throws {TypeError} naming the first invalid entry of `allow` */
   constructor({ allow, deny }: SiteRulesOptions) {
     this.#allows = allow && compileAddresses(allow)
-    const expressions = deny.map(entry => /^\/(.+)\/$/s.exec(entry)?.[1])
+    const expressions = deny.map(expressionOf)
     this.#patterns = expressions.flatMap(source => (source === undefined ? [] : [new RegExp(source, 'u')]))
     this.#ends = deny.filter((_, index) => expressions[index] === undefined)
   }
 
-  /** @throws {Ending} `address-refused` */
+  /** @throws {GatewayError} `address-refused` */
   checkAddress(address: string): void {
     if (this.#allows?.(address) === false) throw new GatewayError('address-refused')
   }
@@ -31,7 +32,7 @@ export class SiteRules {
   /**
    * Checks a path, decoded or not, with all its spellings: `/a%2ephp`, `//a.php`, `/b/../a.php`.
    *
-   * @throws {Ending} `path-refused`
+   * @throws {GatewayError} `path-refused`
    */
   checkPath(path: string): void {
     if (this.#ends.length === 0 && this.#patterns.length === 0) return

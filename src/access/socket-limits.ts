@@ -3,11 +3,11 @@ import { compileAddresses, normalizeAddress, unixAddress } from './addresses.js'
 import { networkOf } from './limits.js'
 
 export interface SocketLimitsOptions {
-  /** How many one address (IPv6: a /64) may hold. */
+  /** Sockets of one address (IPv6: a /64). */
   readonly perAddress: number
-  /** How many all of them may hold; one address half of that at most, see `FairQuota`. Default: any number. */
+  /** Sockets of all addresses; one address has at most half of them, see `FairQuota`. Default: no limit. */
   readonly max?: number
-  /** Who may hold any number up to `max`: their sockets are other people's. */
+  /** Addresses that may have any number up to `max`, as their sockets belong to many clients. */
   readonly trustedProxies: readonly string[]
 }
 
@@ -15,15 +15,15 @@ export interface SocketLimitsOptions {
 export type SocketRefusal = 'too-many-connections' | 'too-many-from-address'
 
 /**
- * Counts open sockets by address, whatever is or is not sent on them: what counts requests never hears of somebody who
- * opens thousands and sends nothing. `max` keeps them within the file descriptors of the process, which the journal needs as well.
+ * Limits open sockets by address, whether anything is sent on them or not. `max` keeps them within the file descriptors of the process,
+ * which the journal needs as well.
  */
 export class SocketLimits {
   readonly #perAddress: number
   readonly #isProxy: (address: string) => boolean
   readonly #open: FairQuota
 
-  /** @throws {TypeError} naming the first entry of `trustedProxies` that is no address */
+  /** @throws {TypeError} naming the first invalid entry of `trustedProxies` */
   constructor({ perAddress, max = Number.MAX_SAFE_INTEGER, trustedProxies }: SocketLimitsOptions) {
     this.#perAddress = perAddress
     this.#isProxy = compileAddresses(trustedProxies)
@@ -39,7 +39,7 @@ export class SocketLimits {
    * Counts a new socket.
    *
    * @param remoteAddress `undefined` for one on a Unix socket
-   * @returns the network to `release` when the socket is closed, or the reason why it may not stay
+   * @returns the network to `release` when the socket is closed, or the exceeded bound
    */
   admit(remoteAddress: string | undefined): { readonly network: string } | { readonly refusal: SocketRefusal } {
     const address = remoteAddress === undefined ? unixAddress : normalizeAddress(remoteAddress)
@@ -62,5 +62,5 @@ export class SocketLimits {
   }
 }
 
-/** Stands for the network of those who may hold any number. */
+/** The network of sockets without a limit per address. */
 const uncounted = ''

@@ -1,47 +1,47 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
-import { isOver } from './expiry.js'
+import { isExpired } from './expiry.js'
 
 export interface TicketsOptions {
-  /** How long a ticket can be used, in milliseconds. */
+  /** Lifetime of a ticket, in milliseconds. */
   readonly expires: number
-  /** How many may wait to be used. */
+  /** Unused tickets. */
   readonly max: number
-  /** The time in milliseconds since 1970. Default: the clock's. */
+  /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number
 }
 
-/** What stands for somebody, once. */
+/** A ticket that can be used once. */
 export interface Ticket {
-  /** 43 characters of base64url: 256 bits of chance. */
+  /** 256 random bits: 43 characters of base64url. */
   readonly ticket: string
-  /** Until when it can be used, in milliseconds since 1970. */
+  /** Milliseconds since 1970. */
   readonly expires: number
 }
 
-interface Waiting {
+interface UnusedTicket {
   readonly identity: Identity & { readonly user: string }
   readonly expires: number
 }
 
 const ticketForm = /^[A-Za-z0-9_-]{43}$/
 
-/** One user's tickets that wait; with a further one the oldest becomes void, so that no user takes the place of others. */
+/** Unused tickets of one user; a further one evicts the user's oldest. */
 const maxPerUser = 100
 
-/** Otherwise one without a name could hand on what nobody can take back. */
-const nobody = 'nobody gets a ticket without saying who they are'
+/** An anonymous client could pass a ticket on without anybody to revoke it for. */
+const needsUser = 'nobody gets a ticket without saying who they are'
 
 /**
- * Single-use tickets, for what cannot send a header: `EventSource` and `WebSocket` of a browser. Only their hashes are
- * kept, so that the time of a look-up tells nothing about a ticket, and a dump of the memory is of no use.
+ * Single-use tickets for clients that cannot send headers: `EventSource` and `WebSocket` of a browser. Only their hashes are stored, so
+ * that neither the time of a look-up nor a memory dump reveals a ticket.
  */
 export class Tickets {
   readonly #options: Required<TicketsOptions>
-  /** By hash, in the order in which they expire. */
-  readonly #waiting = new Map<string, Waiting>()
-  /** The hashes of each user's tickets, the oldest first. */
+  /** By hash, in the order of expiry. */
+  readonly #unused = new Map<string, UnusedTicket>()
+  /** The hashes of each user's tickets, oldest first. */
   readonly #perUser = new Map<string, Set<string>>()
 
   constructor({ now = Date.now, ...options }: TicketsOptions) {
@@ -50,62 +50,62 @@ export class Tickets {
 
   /** How many wait to be used. */
   get size(): number {
-    this.#forgetExpired()
-    return this.#waiting.size
+    this.#removeExpired()
+    return this.#unused.size
   }
 
   /**
-   * Makes a ticket for somebody who is known.
+   * Issues a ticket to an authenticated client.
    *
-   * @throws {Ending} `identity-required` for somebody who is not; `too-many-tickets`
+   * @throws {GatewayError} `identity-required` for an anonymous one; `too-many-tickets`
    */
   issue(identity: Identity): Ticket {
     const { user } = identity
-    if (user === undefined) throw new GatewayError('identity-required', { hint: nobody })
-    this.#forgetExpired()
+    if (user === undefined) throw new GatewayError('identity-required', { hint: needsUser })
+    this.#removeExpired()
     const own = this.#perUser.get(user) ?? new Set()
     const [oldest] = own
-    if (own.size >= maxPerUser && oldest !== undefined) this.#forget(oldest)
-    if (this.#waiting.size >= this.#options.max) throw new GatewayError('too-many-tickets')
+    if (own.size >= maxPerUser && oldest !== undefined) this.#remove(oldest)
+    if (this.#unused.size >= this.#options.max) throw new GatewayError('too-many-tickets')
 
     const ticket = randomBytes(32).toString('base64url')
     const expires = this.#options.now() + this.#options.expires
     const hash = hashOf(ticket)
-    this.#waiting.set(hash, { identity: { ...identity, user }, expires })
+    this.#unused.set(hash, { identity: { ...identity, user }, expires })
     this.#perUser.set(user, own.add(hash))
     return { ticket, expires }
   }
 
   /**
-   * Takes a ticket, which then is worth nothing.
+   * Redeems a ticket, which is then invalid.
    *
-   * @returns who it stands for, for as long as what they proved it with holds
-   * @throws {Ending} `identity-refused` for one that was used, has expired, or never was
+   * @returns the identity of its owner, with the expiry of the original credential
+   * @throws {GatewayError} `identity-refused` for a used, expired or unknown one
    */
   redeem(ticket: string): Identity {
     const hash = ticketForm.test(ticket) ? hashOf(ticket) : ''
-    const found = this.#waiting.get(hash)
-    this.#forget(hash)
+    const found = this.#unused.get(hash)
+    this.#remove(hash)
     const now = this.#options.now()
-    if (found === undefined || found.expires <= now || isOver(found.identity, now)) {
+    if (found === undefined || found.expires <= now || isExpired(found.identity, now)) {
       throw new GatewayError('identity-refused', { hint: 'the ticket was used already, or has expired' })
     }
     return { ...found.identity, source: 'ticket' }
   }
 
-  #forgetExpired(): void {
+  #removeExpired(): void {
     const now = this.#options.now()
-    for (const [hash, { expires }] of this.#waiting) {
+    for (const [hash, { expires }] of this.#unused) {
       if (expires > now) return
-      this.#forget(hash)
+      this.#remove(hash)
     }
   }
 
-  #forget(hash: string): void {
-    const waiting = this.#waiting.get(hash)
-    if (waiting === undefined) return
-    this.#waiting.delete(hash)
-    const { user } = waiting.identity
+  #remove(hash: string): void {
+    const unused = this.#unused.get(hash)
+    if (unused === undefined) return
+    this.#unused.delete(hash)
+    const { user } = unused.identity
     const own = this.#perUser.get(user)
     own?.delete(hash)
     if (own?.size === 0) this.#perUser.delete(user)

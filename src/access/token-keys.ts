@@ -6,27 +6,27 @@ import { isWebUrl, type JwtConfig } from '../config/access.js'
 import { secretProblem } from '../config/access-checks.js'
 import { WatchedFile } from './watched-file.js'
 
-/** What signatures are verified with. */
+/** The keys that verify token signatures. */
 export interface TokenKeys {
-  /** Finds the key that a token names. Rejects with an error of `jose`, or with that of a request. */
+  /** Returns the key that a token names. Rejects with an error of `jose` or of `fetch`. */
   readonly find: JWTVerifyGetKey
-  /** Reads them again, where they are in a file. */
+  /** Reads their file again, if they have one. */
   reload(): Promise<void>
   close(): Promise<void>
 }
 
-/** How the keys of an issuer are fetched, in milliseconds. */
+/** Options of fetching an issuer's keys, in milliseconds. */
 const remote = {
   timeoutDuration: 5000,
-  /** A token with an unknown key has them fetched again, but no more often than this. */
+  /** Minimum time between fetches because of tokens with an unknown key. */
   cooldownDuration: 30_000,
-  /** So long a key that the issuer withdrew is still believed. */
+  /** How long a key that the issuer has withdrawn is still accepted. */
   cacheMaxAge: 600_000,
 }
 
 /**
- * Opens the keys of the configuration: a secret, or the public keys of an issuer, from a file or a URL. Files are read
- * again when they change; a URL is fetched when the first token comes.
+ * Opens the configured keys: a secret, or the public keys of an issuer from a file or a URL. A file is read again when it changes; a URL
+ * is fetched for the first token.
  *
  * @throws {StartError} when a file cannot be read or used
  */
@@ -49,9 +49,9 @@ export async function openTokenKeys(config: JwtConfig, cwd: string, log: Logger)
 }
 
 /**
- * Reads the secret that tokens are signed with.
+ * Reads the secret that signs tokens.
  *
- * @returns `undefined` where there is none, but public keys
+ * @returns `undefined` if tokens are verified with public keys
  * @throws {Error} when its file cannot be read, or it is too short
  */
 export async function readSecret(config: JwtConfig, cwd: string): Promise<Uint8Array | undefined> {
@@ -68,7 +68,7 @@ function fromFile<T>(file: WatchedFile<T>, finder: (content: T) => JWTVerifyGetK
   }
 }
 
-/** The line end that an editor or `echo` puts at the end is not part of the secret. */
+/** A line end at the end of the file is not part of the secret. */
 function checkedSecret(content: Buffer, config: JwtConfig): Uint8Array {
   const text = content.toString('latin1').replace(/\r?\n$/, '')
   const secret = content.subarray(0, text.length)

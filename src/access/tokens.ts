@@ -1,29 +1,28 @@
 import { errors, type JWTPayload, jwtVerify } from 'jose'
 import { z } from 'zod'
 import { GatewayError } from '../base/errors.js'
-import { type Identity, isUserName, knownAs, type OwnRules } from '../base/identity.js'
+import { type Identity, type IdentityRules, identityOf, isUserName } from '../base/identity.js'
 import { describeBounds } from '../base/schema-issues.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
-import { firstProblem, ownFilters } from './own-rules.js'
+import { firstProblem, identityFilters } from './identity-rules.js'
 import type { TokenKeys } from './token-keys.js'
 
-/** In characters; a header with more would not get through either. */
-const longestToken = 16_384
+/** In characters; a longer header would be refused, too. */
+const maxTokenLength = 16_384
 
-/** What a token may say of its own about topics: `mqtt: { publish: […], subscribe: […] }`. */
-const mqttClaim = z.strictObject({ publish: ownFilters.default([]), subscribe: ownFilters.default([]) })
+/** The claim with a token's own topic rules: `mqtt: { publish: […], subscribe: […] }`. */
+const mqttClaim = z.strictObject({ publish: identityFilters.default([]), subscribe: identityFilters.default([]) })
 
-/** As many roles are looked at. */
 const maxRoles = 1000
 
 export interface TokensOptions {
   readonly config: JwtConfig
   readonly keys: Pick<TokenKeys, 'find'>
-  /** The time in milliseconds since 1970. Default: the clock's. */
+  /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number
 }
 
-/** Finds out who has a JSON web token (RFC 7519), as RFC 8725 advises. */
+/** Verifies JSON web tokens (RFC 7519) by the best practices of RFC 8725. */
 export class Tokens {
   readonly #config: JwtConfig
   readonly #keys: Pick<TokenKeys, 'find'>
@@ -36,13 +35,13 @@ export class Tokens {
   }
 
   /**
-   * Verifies a token and reads who it is for.
+   * Verifies a token, and reads its identity.
    *
-   * @throws {Ending} `identity-refused`, with the reason for the peer; `identity-unavailable` when the issuer's keys are
-   *   not to be had
+   * @throws {GatewayError} `identity-refused`, with the reason; `identity-unavailable` if the issuer's keys cannot be
+   *   fetched
    */
   async verify(token: string): Promise<Identity> {
-    if (token.length > longestToken) throw refused(`the token has more than ${longestToken} characters`)
+    if (token.length > maxTokenLength) throw refused(`the token has more than ${maxTokenLength} characters`)
     return this.#identityOf(await this.#payloadOf(token))
   }
 
@@ -50,7 +49,7 @@ export class Tokens {
     const { issuer, audience, clockTolerance } = this.#config
     try {
       const { payload } = await jwtVerify(token, this.#keys.find, {
-        // The list is ours, and never what the token says of itself (RFC 8725 §3.1).
+        // Never the token's own `alg` (RFC 8725 §3.1).
         algorithms: [...algorithmsOf(this.#config)],
         ...(issuer === undefined ? {} : { issuer: [issuer].flat() }),
         ...(audience === undefined ? {} : { audience: [audience].flat() }),
@@ -60,7 +59,7 @@ export class Tokens {
       })
       return payload
     } catch (error) {
-      throw endingOf(error)
+      throw toGatewayError(error)
     }
   }
 
@@ -70,11 +69,11 @@ export class Tokens {
     if (typeof user !== 'string' || !isUserName(user)) {
       throw refused(`the token's ${userClaim} must be a text of 1 to 255 bytes without control characters`)
     }
-    return knownAs(user, 'token', {
+    return identityOf(user, 'token', {
       roles: rolesOf(claimAt(payload, rolesClaim), rolesClaim),
       claims: payload,
       rules: rulesOf(payload['mqtt']),
-      // Whoever is let in by the tolerance is not to be put out again at once.
+      // The tolerance must not admit a client whose identity expires at once.
       expires: payload.exp === undefined ? undefined : payload.exp * 1000 + clockTolerance,
     })
   }
@@ -84,7 +83,7 @@ function refused(hint: string, cause?: unknown): GatewayError {
   return new GatewayError('identity-refused', { hint, cause })
 }
 
-/** The claim of this name; else, with dots in the name, what they lead to: `realm_access.roles`. */
+/** The claim with this name, or, with dots, the path of a nested one: `realm_access.roles`. */
 function claimAt(payload: JWTPayload, name: string): unknown {
   if (Object.hasOwn(payload, name)) return payload[name]
   return name.split('.').reduce<unknown>((value, key) => {
@@ -101,15 +100,15 @@ function rolesOf(claim: unknown, name: string): readonly string[] {
   return claim
 }
 
-/** Rules that cannot be read are not the same as none: without, a token might be for everything. */
-function rulesOf(claim: unknown): OwnRules | undefined {
+/** Invalid rules are refused and not ignored: without rules, a token may give access to everything. */
+function rulesOf(claim: unknown): IdentityRules | undefined {
   if (claim === undefined) return undefined
   const result = mqttClaim.safeParse(claim, { error: describeBounds })
   if (!result.success) throw refused(`the token's mqtt is not right: ${firstProblem(result.error)}`)
   return result.data
 }
 
-/** Reasons by the code of the library's error; the tests bring about each of them. */
+/** Reasons by the error codes of `jose`; tests show each. */
 const reasons: Readonly<Record<string, string>> = {
   ERR_JWT_EXPIRED: 'the token has expired',
   ERR_JOSE_ALG_NOT_ALLOWED: 'the token is signed with an algorithm that is not accepted here',
@@ -127,14 +126,14 @@ const claimReasons: Readonly<Record<string, string>> = {
   aud: 'the token is for another audience',
 }
 
-function endingOf(error: unknown): GatewayError {
+function toGatewayError(error: unknown): GatewayError {
   if (!(error instanceof errors.JOSEError)) return new GatewayError('identity-unavailable', { cause: error })
   if (error instanceof errors.JWTClaimValidationFailed) {
     return refused(claimReasons[error.claim] ?? `the token’s ${error.claim} is not right`, error)
   }
   const reason = reasons[error.code]
   if (reason !== undefined) return refused(reason, error)
-  // What is left are the issuer's keys: not to be had, or not right.
+  // The issuer's keys cannot be fetched, or are invalid.
   if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid || error.code === 'ERR_JOSE_GENERIC') {
     return new GatewayError('identity-unavailable', { cause: error })
   }

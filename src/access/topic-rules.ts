@@ -4,19 +4,19 @@ import { filterCovers, topicPredicate } from '../topics/match.js'
 import { parseRuleFilter, type RulePart } from '../topics/rule-filter.js'
 import { isTopicFilter, isTopicName, type TopicBounds, topicFilterProblem } from '../topics/topic-syntax.js'
 
-/** What one connection may do. Asked for every message and every subscription. */
+/** The permissions of one connection. Checked for every message and every subscription. */
 export interface Permissions {
-  /** Whether `topic` is a topic to publish to, and one that they may publish to; for retained messages and wills too. */
+  /** Whether `topic` is a valid topic name and may be published to; for retained messages and wills, too. */
   mayPublish(topic: string): boolean
-  /** Whether `filter` is a filter to subscribe to, and matches no topic that they may not read. */
+  /** Whether `filter` is a valid topic filter, all of whose topics may be read. */
   maySubscribe(filter: string): boolean
-  /** Whether `topic` is one that they may read: for what was kept for them under other rules. */
+  /** Whether `topic` may be read: for messages that were stored under other rules. */
   mayRead(topic: string): boolean
-  /** Filters that give nothing, because a name that is to stand in them holds `+`, `#` or `/`, or is not known. */
+  /** Filters without effect, because the name for their placeholder has `+`, `#` or `/`, or is unknown. */
   readonly dropped: readonly string[]
 }
 
-/** A client id that is not known, because there is none: over HTTP, and before the CONNECT. */
+/** `undefined` over HTTP, and before the CONNECT. */
 export type ClientId = string | undefined
 
 interface Template {
@@ -30,21 +30,22 @@ interface CompiledRule {
   readonly subscribe: readonly Template[]
 }
 
-/** As many different sets of rules are kept ready; what depends on a name is made for each connection. */
-const maxKept = 256
+/** Cached permissions of sets of rules without placeholders; those with placeholders are compiled for each connection. */
+const maxCached = 256
 
 /**
- * The rules of the configuration, ready to be asked what somebody may do:
- * - no `access:` at all: everything
- * - `access:` without rules: whoever is let in may do everything, except on topics that begin with `$`; but whoever brings
- *   rules of their own (a token, a webhook's answer) has only these
- * - with rules: what they give, and what somebody brings; a topic that begins with `$` only where a rule names it so
+ * Evaluates the topic rules of the configuration:
+ * - without `access:`, everything is allowed
+ * - with `access:` but without rules, an admitted client may do everything, except on topics that begin with `$`; a client whose token
+ *   or webhook response has rules may do only what these allow
+ * - with rules, a client may do what the rules allow, and the rules of its token or webhook response; a topic that begins with `$` must
+ *   be named by a filter that begins with `$`
  */
 export class TopicRules {
   readonly #rules: readonly CompiledRule[] | undefined
   readonly #open: boolean
   readonly #bounds: TopicBounds
-  readonly #kept = new Map<string, Permissions>()
+  readonly #cache = new Map<string, Permissions>()
 
   constructor(access: Pick<AccessConfig, 'rules'> | undefined, bounds: TopicBounds) {
     this.#open = access === undefined
@@ -56,47 +57,46 @@ export class TopicRules {
     }))
   }
 
-  /** What `identity` may do on a connection whose client calls itself `clientId`. Cheap where no rule holds `%`. */
+  /** Returns the permissions of a connection; cached unless a rule has a placeholder. */
   for(identity: Identity, clientId?: ClientId): Permissions {
-    if (this.#open) return this.#keep('open', () => permissions([], [], this.#bounds, { open: true }))
+    if (this.#open) return this.#cached('open', () => permissions([], [], this.#bounds, { open: true }))
     const own = identity.rules
     if (this.#rules === undefined && own === undefined) {
-      return this.#keep('everything', () =>
+      return this.#cached('everything', () =>
         permissions([{ source: '#', parts: [{ text: '#' }] }], undefined, this.#bounds),
       )
     }
-    const applying = (this.#rules ?? []).filter(({ to }) => isFor(to, identity))
+    const applying = (this.#rules ?? []).filter(({ to }) => appliesTo(to, identity))
     const make = (): Permissions => {
       const publish = [...applying.flatMap(rule => rule.publish), ...(own?.publish ?? []).map(compileTemplate)]
       const subscribe = [...applying.flatMap(rule => rule.subscribe), ...(own?.subscribe ?? []).map(compileTemplate)]
       return permissions(publish, subscribe, this.#bounds, { identity, clientId })
     }
-    if (own !== undefined || applying.some(dependsOnNames)) return make()
-    return this.#keep(applying.map(rule => this.#rules?.indexOf(rule)).join(), make)
+    if (own !== undefined || applying.some(hasPlaceholder)) return make()
+    return this.#cached(applying.map(rule => this.#rules?.indexOf(rule)).join(), make)
   }
 
-  #keep(key: string, make: () => Permissions): Permissions {
-    const kept = this.#kept.get(key)
-    if (kept !== undefined) return kept
+  #cached(key: string, make: () => Permissions): Permissions {
+    const cached = this.#cache.get(key)
+    if (cached !== undefined) return cached
     const made = make()
-    if (this.#kept.size < maxKept) this.#kept.set(key, made)
+    if (this.#cache.size < maxCached) this.#cache.set(key, made)
     return made
   }
 }
 
 function compileTemplate(source: string): Template {
   const parts = parseRuleFilter(source)
-  // The schema, a token's check and a webhook's check see to it.
   if (parts === undefined) throw new TypeError(`${JSON.stringify(source)} is no filter of a rule`)
   return { source, parts }
 }
 
-function dependsOnNames({ publish, subscribe }: CompiledRule): boolean {
+function hasPlaceholder({ publish, subscribe }: CompiledRule): boolean {
   return [...publish, ...subscribe].some(({ parts }) => parts.some(part => 'placeholder' in part))
 }
 
-/** What anonymous may do, everybody may: whoever is known could as well not say who they are. */
-function isFor(to: AccessRule['to'], { user, roles, claims }: Identity): boolean {
+/** The rules for `anonymous` apply to everybody, as any client could send no credential. */
+function appliesTo(to: AccessRule['to'], { user, roles, claims }: Identity): boolean {
   if (to === 'anonymous') return true
   if (to === 'authenticated') return user !== undefined
   if (to.user !== undefined) return user !== undefined && [to.user].flat().includes(user)
@@ -107,7 +107,7 @@ function isFor(to: AccessRule['to'], { user, roles, claims }: Identity): boolean
   })
 }
 
-interface Names {
+interface FillOptions {
   readonly open?: boolean
   readonly identity?: Identity
   readonly clientId?: ClientId
@@ -117,12 +117,12 @@ function permissions(
   publish: readonly Template[],
   subscribe: readonly Template[] | undefined,
   bounds: TopicBounds,
-  names: Names = {},
+  options: FillOptions = {},
 ): Permissions {
   const dropped = new Set<string>()
   const fillAll = (templates: readonly Template[]): string[] =>
     templates.flatMap(template => {
-      const filter = fill(template, names)
+      const filter = fill(template, options)
       if (filter === undefined) dropped.add(template.source)
       return filter ?? []
     })
@@ -130,7 +130,7 @@ function permissions(
   const subscribeFilters = subscribe === undefined ? publishFilters : fillAll(subscribe)
   const mayPublish = topicPredicate(publishFilters)
   const mayRead = subscribe === undefined ? mayPublish : topicPredicate(subscribeFilters)
-  const open = names.open === true
+  const open = options.open === true
   return {
     mayPublish: topic => isTopicName(topic, bounds) && (open || mayPublish(topic)),
     maySubscribe: filter =>
@@ -141,16 +141,15 @@ function permissions(
   }
 }
 
-/** The built-in broker has no shared subscriptions, and takes the prefix for a topic. */
+/** The embedded broker has no shared subscriptions, and would take the prefix for a topic. */
 function isShared(filter: string): boolean {
   return filter.startsWith('$share/')
 }
 
 /**
- * The filter with the names in their places; `undefined` where a name would reach further than its place: into other
- * levels, or as the first level into topics that begin with `$`.
+ * Fills the placeholders of a filter; `undefined` if a name would change its levels, or make it match topics that begin with `$`.
  */
-function fill({ parts }: Template, { identity, clientId }: Names): string | undefined {
+function fill({ parts }: Template, { identity, clientId }: FillOptions): string | undefined {
   let filter = ''
   for (const part of parts) {
     if ('text' in part) {

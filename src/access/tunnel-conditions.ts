@@ -1,7 +1,8 @@
+import { expressionOf } from '../config/forms.js'
 import { compileAddresses } from './addresses.js'
 import { parseHost } from './origins.js'
 
-/** The conditions under which a tunnel is there, as the configuration says them. */
+/** The conditions of a tunnel in the configuration. */
 export interface TunnelConditions {
   /** `a.example`, `*.a.example`, `/regular expression/`. */
   readonly hosts?: readonly string[] | undefined
@@ -11,7 +12,7 @@ export interface TunnelConditions {
   readonly allow?: readonly string[] | undefined
 }
 
-/** Makes the functions that decide whether a tunnel is at a host and port, and open to an address; left out where nothing limits it. */
+/** Compiles the conditions of a tunnel: whether it is served at a host and port, and open to an address; omitted without condition. */
 export function compileTunnelConditions({ hosts, ports, allow }: TunnelConditions): {
   isAt?(host: string | undefined, port: number | undefined): boolean
   allowsAddress?(address: string): boolean
@@ -29,17 +30,17 @@ export function compileTunnelConditions({ hosts, ports, allow }: TunnelCondition
 }
 
 /**
- * A request without a host is at none. A regular expression with a colon in it is about the host with its port, where the client sends one
- * that is not 80 or 443.
+ * A request without a host matches none. A regular expression with a colon is matched with the host and its port, unless that is 80 or
+ * 443.
  */
 function compileHosts(patterns: readonly string[]): (host: string | undefined) => boolean {
   const tests = patterns.map((pattern): ((name: string, withPort: string) => boolean) => {
-    const source = /^\/(.+)\/$/s.exec(pattern)?.[1]
+    const source = expressionOf(pattern)
     if (source !== undefined) {
       const expression = new RegExp(source, 'u')
-      // Neither the colon of a group nor those of an IPv6 address.
-      const isAboutPort = source.replaceAll(/\(\?:|\\\[.*?\\\]/g, '').includes(':')
-      return (name, withPort) => expression.test(isAboutPort ? withPort : name)
+      // Not the colon of a group, nor those of an IPv6 address.
+      const matchesPort = source.replaceAll(/\(\?:|\\\[.*?\\\]/g, '').includes(':')
+      return (name, withPort) => expression.test(matchesPort ? withPort : name)
     }
     const lower = pattern.toLowerCase()
     return lower.startsWith('*.') ? name => name.endsWith(lower.slice(1)) : name => name === lower

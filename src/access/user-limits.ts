@@ -1,25 +1,25 @@
 import { GatewayError } from '../base/errors.js'
 
-/** Counts the connections of each user that are open. What it remembers is bounded by what is open. */
+/** Limits the open connections of each user. */
 export class UserLimits {
   readonly #max: number
   readonly #open = new Map<string, number>()
 
-  /** @param max how many connections one user may have; `off` for any number */
+  /** @param max connections of one user; `off` for no limit */
   constructor(max: number | 'off') {
     this.#max = max === 'off' ? Number.POSITIVE_INFINITY : max
   }
 
-  /** Users with a connection. */
+  /** Users with an open connection. */
   get users(): number {
     return this.#open.size
   }
 
   /**
-   * Admits one connection of `user`; of somebody who is not known, any number.
+   * Admits a connection of `user`; any number without a user.
    *
-   * @returns what releases it; calling it again does nothing
-   * @throws {Ending} `too-many-from-user`
+   * @returns a function that releases it; idempotent
+   * @throws {GatewayError} `too-many-from-user`
    */
   admit(user: string | undefined): () => void {
     if (user === undefined) return nothing

@@ -5,21 +5,21 @@ import { StartError } from '../base/start-error.js'
 
 export interface WatchedFileOptions<T> {
   readonly path: string
-  /** What it is called in the log and in errors: `the password file`. */
+  /** Its name in logs and errors: `the password file`. */
   readonly what: string
-  /** Makes something of its content; throws an `Error` that says what is wrong and where. */
+  /** Parses its content; throws an `Error` that names the problem and its place. */
   readonly parse: (content: Buffer) => T
-  /** Called when it was read again. */
+  /** Called after it was read again. */
   readonly onChanged?: () => void
   readonly log: Logger
-  /** How often it is looked at, in milliseconds. Default: 2 s. */
+  /** Interval of checks for changes, in milliseconds. Default: 2 s. */
   readonly pollInterval?: number
 }
 
-/** Beyond, it is some other file. */
+/** In bytes. */
 const maxSize = 16 * 1024 * 1024
 
-/** A file that is read again when it changes. What cannot be read or parsed is logged, and what was there before stays. */
+/** A file that is read again when it changes. Logs an invalid one, and keeps its last content. */
 export class WatchedFile<T> {
   readonly #options: WatchedFileOptions<T>
   readonly #poller: FilePoller
@@ -33,7 +33,7 @@ export class WatchedFile<T> {
   }
 
   /**
-   * Reads the file and begins to watch it.
+   * Reads the file, and starts watching it.
    *
    * @throws {StartError} naming the file and the reason
    */
@@ -46,17 +46,17 @@ export class WatchedFile<T> {
     }
   }
 
-  /** What was last made of it. */
+  /** Its last valid content. */
   get current(): T {
     return this.#current
   }
 
-  /** Reads it now, changed or not. Never rejects. */
+  /** Reads it now, whether changed or not. Never rejects. */
   reload(): Promise<void> {
     return this.#poller.reload()
   }
 
-  /** Stops watching; resolves when nothing is being read any more. Idempotent. */
+  /** Stops watching; resolves when no read is in progress. Idempotent. */
   close(): Promise<void> {
     return this.#poller.close()
   }

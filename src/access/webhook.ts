@@ -5,11 +5,11 @@ import { FairCache } from '../base/fair-cache.js'
 import { FairQuota } from '../base/fair-quota.js'
 import { anonymous, type Identity, isUserName } from '../base/identity.js'
 import type { WebhookConfig } from '../config/access.js'
+import { firstProblem, identityFilters } from './identity-rules.js'
 import { networkOf } from './limits.js'
-import { firstProblem, ownFilters } from './own-rules.js'
 
-/** What is known of a connection: the JSON that is sent. What is not known is left out. */
-export interface WebhookQuestion {
+/** The JSON that is sent about a connection, without unknown members. */
+export interface WebhookRequest {
   readonly transport: 'http' | 'websocket' | 'mqtt'
   readonly address: string
   readonly path?: string | undefined
@@ -18,51 +18,50 @@ export interface WebhookQuestion {
   readonly user?: string | undefined
   readonly password?: string | undefined
   readonly token?: string | undefined
-  /** The request's headers that the configuration names, in lower case. */
+  /** The configured request headers, with names in lower case. */
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
 
-/** The answer, with status 200. Unknown keys are refused: a rule with a typing error would be no rule. */
-const answerForm = z.strictObject({
+/** The JSON of a response with status 200. Unknown keys are refused: they may be misspelled rules. */
+const responseSchema = z.strictObject({
   allow: z.boolean(),
   user: z
     .string()
     .refine(isUserName, { error: 'must be a text of 1 to 255 bytes without control characters' })
     .optional(),
   roles: z.array(z.string()).max(1000).default([]),
-  publish: ownFilters.optional(),
-  subscribe: ownFilters.optional(),
-  /** Seconds for which the same question has the same answer. */
+  publish: identityFilters.optional(),
+  subscribe: identityFilters.optional(),
+  /** Seconds for which the response to an equal request is cached. */
   ttl: z.number().min(0).max(86_400).default(0),
 })
 
-type Answer = z.output<typeof answerForm>
+type WebhookResponse = z.output<typeof responseSchema>
 
 export interface WebhookOptions {
   readonly config: WebhookConfig
   readonly now?: () => number
 }
 
-const maxRemembered = 10_000
-/** Questions that wait for their answer; beyond, nobody can be asked. */
-const maxAsking = 200
-/** The same of one address (IPv6: a /64), so that none takes the places of all. */
-const maxAskingPerAddress = 20
-const longestAnswer = 65_536
+const maxCached = 10_000
+/** Pending requests. */
+const maxPending = 200
+/** Pending requests of one address (IPv6: a /64). */
+const maxPendingPerAddress = 20
+const maxResponseBytes = 65_536
 
 /**
- * Asks a web service who somebody is and what they may do. Whatever goes wrong is a refusal: no answer in time, a
- * redirect, another status, an answer that is not understood.
+ * Authenticates clients with a web service. Any failure is a refusal: a timeout, a redirect, another status, an invalid response.
  */
 export class Webhook {
   readonly #config: WebhookConfig
   readonly #now: () => number
-  /** By `#digest`, the oldest first. */
-  readonly #remembered = new FairCache<{ readonly answer: Answer; readonly until: number }>(maxRemembered)
-  readonly #asking = new Map<string, Promise<Answer>>()
-  readonly #askingPerAddress = new FairQuota(maxAsking)
+  /** By digest of the request. */
+  readonly #cache = new FairCache<{ readonly response: WebhookResponse; readonly until: number }>(maxCached)
+  readonly #pending = new Map<string, Promise<WebhookResponse>>()
+  readonly #pendingPerAddress = new FairQuota(maxPending)
   readonly #closing = new AbortController()
-  /** Questions hold passwords; what they are remembered by does not. */
+  /** Keys the digests of requests, which hold passwords. */
   readonly #key = randomBytes(32)
 
   constructor({ config, now = () => performance.now() }: WebhookOptions) {
@@ -71,61 +70,61 @@ export class Webhook {
   }
 
   /**
-   * Asks, or remembers. Equal questions at the same time are asked once.
+   * Requests the identity, or takes it from the cache. Equal requests at the same time are sent once.
    *
-   * @returns who it is; somebody without a name where the answer allows that
-   * @throws {Ending} `identity-refused`, `identity-unavailable` where there is no valid answer,
-   *   `too-many-attempts` where too many questions of its address wait
+   * @returns the identity, without a user if the response allows that
+   * @throws {GatewayError} `identity-refused`, `identity-unavailable` without a valid response,
+   *   `too-many-attempts` if too many requests of its address are pending
    */
-  async ask(question: WebhookQuestion): Promise<Identity> {
-    const body = JSON.stringify(question)
+  async query(request: WebhookRequest): Promise<Identity> {
+    const body = JSON.stringify(request)
     const digest = createHmac('sha256', this.#key).update(body).digest('base64')
     const { allow, user, roles, publish, subscribe } =
-      this.#recall(digest) ?? (await this.#join(digest, body, networkOf(question.address)))
+      this.#cached(digest) ?? (await this.#requestOnce(digest, body, networkOf(request.address)))
     if (!allow) throw new GatewayError('identity-refused')
-    const brings = publish !== undefined || subscribe !== undefined
-    const rules = brings ? { publish: publish ?? [], subscribe: subscribe ?? [] } : undefined
+    const hasRules = publish !== undefined || subscribe !== undefined
+    const rules = hasRules ? { publish: publish ?? [], subscribe: subscribe ?? [] } : undefined
     return { ...anonymous, user, source: 'webhook', roles, rules }
   }
 
-  /** Ends what is being asked. */
+  /** Aborts pending requests. */
   close(): void {
     this.#closing.abort()
   }
 
-  #recall(digest: string): Answer | undefined {
-    const found = this.#remembered.get(digest)
-    return found !== undefined && found.until > this.#now() ? found.answer : undefined
+  #cached(digest: string): WebhookResponse | undefined {
+    const found = this.#cache.get(digest)
+    return found !== undefined && found.until > this.#now() ? found.response : undefined
   }
 
-  #join(digest: string, body: string, network: string): Promise<Answer> {
-    const asked = this.#asking.get(digest)
-    if (asked !== undefined) return asked
-    if (this.#asking.size >= maxAsking) throw unavailable(`${maxAsking} questions wait for an answer`)
-    const isMost = this.#askingPerAddress.of(network) >= maxAskingPerAddress
-    if (isMost || this.#askingPerAddress.exceededBy(network, 1))
+  #requestOnce(digest: string, body: string, network: string): Promise<WebhookResponse> {
+    const same = this.#pending.get(digest)
+    if (same !== undefined) return same
+    if (this.#pending.size >= maxPending) throw unavailable(`${maxPending} requests are pending`)
+    const isAddressFull = this.#pendingPerAddress.of(network) >= maxPendingPerAddress
+    if (isAddressFull || this.#pendingPerAddress.exceededBy(network, 1))
       throw new GatewayError('too-many-attempts', { retryAfter: 1 })
-    this.#askingPerAddress.take(network, 1)
-    const asking = this.#ask(body)
-      .then(answer => this.#remember(digest, network, answer))
-      .finally(() => this.#settled(digest, network))
-    this.#asking.set(digest, asking)
-    return asking
+    this.#pendingPerAddress.take(network, 1)
+    const pending = this.#request(body)
+      .then(response => this.#addToCache(digest, network, response))
+      .finally(() => this.#release(digest, network))
+    this.#pending.set(digest, pending)
+    return pending
   }
 
-  #settled(digest: string, network: string): void {
-    this.#asking.delete(digest)
-    this.#askingPerAddress.giveBack(network, 1)
+  #release(digest: string, network: string): void {
+    this.#pending.delete(digest)
+    this.#pendingPerAddress.giveBack(network, 1)
   }
 
-  #remember(digest: string, network: string, answer: Answer): Answer {
-    this.#remembered.delete(digest)
-    if (answer.ttl === 0) return answer
-    this.#remembered.set(digest, network, { answer, until: this.#now() + answer.ttl * 1000 })
-    return answer
+  #addToCache(digest: string, network: string, response: WebhookResponse): WebhookResponse {
+    this.#cache.delete(digest)
+    if (response.ttl === 0) return response
+    this.#cache.set(digest, network, { response, until: this.#now() + response.ttl * 1000 })
+    return response
   }
 
-  async #ask(body: string): Promise<Answer> {
+  async #request(body: string): Promise<WebhookResponse> {
     const { url, timeout, secret } = this.#config
     const authorization: Record<string, string> = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
     try {
@@ -133,25 +132,25 @@ export class Webhook {
         method: 'POST',
         headers: { 'content-type': 'application/json', accept: 'application/json', ...authorization },
         body,
-        // It would take passwords to where nobody said that they should go.
+        // A redirect would send passwords to another server.
         redirect: 'error',
         signal: AbortSignal.any([AbortSignal.timeout(timeout), this.#closing.signal]),
       })
-      return await readAnswer(response)
+      return await readResponse(response)
     } catch (error) {
       throw error instanceof GatewayError ? error : unavailable(error)
     }
   }
 }
 
-async function readAnswer(response: Response): Promise<Answer> {
+async function readResponse(response: Response): Promise<WebhookResponse> {
   if (response.status !== 200) {
     await response.body?.cancel()
     if (response.status === 401 || response.status === 403) throw new GatewayError('identity-refused')
     throw unavailable(`the webhook answered with status ${response.status}`)
   }
-  const result = answerForm.safeParse(JSON.parse(await readText(response)))
-  if (!result.success) throw unavailable(`the webhook's answer is not right: ${firstProblem(result.error)}`)
+  const result = responseSchema.safeParse(JSON.parse(await readText(response)))
+  if (!result.success) throw unavailable(`the webhook's response is invalid: ${firstProblem(result.error)}`)
   return result.data
 }
 
@@ -160,7 +159,7 @@ async function readText(response: Response): Promise<string> {
   let size = 0
   for await (const chunk of response.body ?? []) {
     size += chunk.length
-    if (size > longestAnswer) throw unavailable(`the webhook's answer has more than ${longestAnswer} bytes`)
+    if (size > maxResponseBytes) throw unavailable(`the webhook's response has more than ${maxResponseBytes} bytes`)
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString()

@@ -2,7 +2,7 @@
 export type IdentitySource = 'none' | 'password' | 'token' | 'ticket' | 'certificate' | 'webhook'
 
 /** Topic filters that somebody brings along, in the form of those of a rule (`%u`, `%c`). */
-export interface OwnRules {
+export interface IdentityRules {
   readonly publish: readonly string[]
   readonly subscribe: readonly string[]
 }
@@ -28,7 +28,7 @@ export interface Identity {
   /** What a token says, all of it; empty for all other sources. */
   readonly claims: Readonly<Record<string, unknown>>
   /** What they may do besides what the configuration's rules give; `undefined` where they bring none. */
-  readonly rules: OwnRules | undefined
+  readonly rules: IdentityRules | undefined
   /** Until when it holds, in milliseconds since 1970; `undefined` for as long as the connection lasts. */
   readonly expires: number | undefined
   /** What may end it before; `undefined` where nothing does. */
@@ -47,7 +47,7 @@ export const anonymous: Identity = Object.freeze({
 })
 
 /** Makes the identity of a user. */
-export function knownAs(user: string, source: IdentitySource, more: Partial<Omit<Identity, 'user'>> = {}): Identity {
+export function identityOf(user: string, source: IdentitySource, more: Partial<Omit<Identity, 'user'>> = {}): Identity {
   return { ...anonymous, ...more, user, source }
 }
 

@@ -3,9 +3,9 @@ import {
   type AccessConfig,
   type AccessRule,
   algorithmsOf,
+  hasIdentitySource,
   isWebUrl,
   type JwtConfig,
-  knowsPeople,
   secretAlgorithms,
 } from './access.js'
 import type { Problem } from './problems.js'
@@ -22,7 +22,7 @@ const identities = 'htpasswd, jwt, clientCertificates or webhook'
 export function checkAccess(config: Config, cwd: string): Problem[] {
   const { access } = config
   if (access === undefined) return checkRequired(config, false)
-  const known = knowsPeople(access)
+  const known = hasIdentitySource(access)
   return [
     ...(known || access.rules ? [] : [{ path: ['access'], message: `needs at least one of ${identities}, or rules` }]),
     ...checkRequired(config, known),
@@ -113,7 +113,7 @@ function checkClientCertificates(config: Config, { clientCertificates }: AccessC
 
 function checkRecipient(path: readonly PropertyKey[], to: AccessRule['to'], access: AccessConfig): Problem[] {
   if (to === 'anonymous') return []
-  if (!knowsPeople(access)) {
+  if (!hasIdentitySource(access)) {
     return [{ path, message: `needs one of ${identities} beside the rules: without, nobody is known` }]
   }
   if (to === 'authenticated') return []

@@ -188,18 +188,23 @@ export function algorithmsOf({ algorithms, jwks: keys }: JwtConfig): readonly (t
 }
 
 /** Whether anything in `access:` can tell who somebody is. */
-export function knowsPeople({ htpasswd, jwt: tokens, clientCertificates: tls, webhook: hook }: AccessConfig): boolean {
+export function hasIdentitySource({
+  htpasswd,
+  jwt: tokens,
+  clientCertificates: tls,
+  webhook: hook,
+}: AccessConfig): boolean {
   return [htpasswd, tokens, tls, hook].some(part => part !== undefined)
 }
 
 /** Whether somebody who presents nothing is let in: where nothing says who may, where it is said, or by a rule. */
-export function letsAnonymousIn(config: { anonymous: boolean; access?: AccessConfig | undefined }): boolean {
+export function allowsAnonymous(config: { anonymous: boolean; access?: AccessConfig | undefined }): boolean {
   if (config.access === undefined || config.anonymous) return true
   return (config.access.rules ?? []).some(({ to }) => to === 'anonymous')
 }
 
 /** The kinds of credentials accepted by `access` that browsers add to requests of any page by themselves. */
-export function addedByBrowsers(access: AccessConfig | undefined): ('cookies' | 'certificates')[] {
+export function ambientCredentials(access: AccessConfig | undefined): ('cookies' | 'certificates')[] {
   const takesCookies =
     access?.jwt?.cookie !== undefined || access?.webhook?.headers.some(name => name.toLowerCase() === 'cookie')
   return [

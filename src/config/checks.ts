@@ -3,7 +3,7 @@ import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
 import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
 import { ruleName } from './notify.js'
-import { listOwnFiles, ownFilesInside } from './private-files.js'
+import { listPrivateFiles, privateFilesInside } from './private-files.js'
 import type { Problem } from './problems.js'
 import { pushOf } from './push.js'
 import { readingProblem } from './reading.js'
@@ -150,7 +150,7 @@ function checkPublic(config: Config, file: string | undefined, cwd: string): Pro
   const directory = resolve(cwd, config.public)
   const problem = readingProblem(directory, 'directory')
   if (problem !== undefined) return [{ path, message: problem }]
-  const own = ownFilesInside(directory, listOwnFiles(config, file, cwd))
+  const own = privateFilesInside(directory, listPrivateFiles(config, file, cwd))
   if (own.length === 0) return []
   const names = own.map(({ name, path: ownPath }) => `${relative(cwd, ownPath) || '.'} (${name})`).join(', ')
   const message = `must be a directory without files of mqway itself, which anybody could read: ${names}. Move them, or what is to be served`

@@ -93,7 +93,7 @@ export function isAddressRange(text: string): boolean {
 const [unlisted, opaque] = ['https://not-listed.invalid', 'null']
 
 /** Whether an entry of `origins` allows only certain sites. */
-export function isOfNamedSites(entry: string): boolean {
+export function namesSites(entry: string): boolean {
   if (entry === '*' || entry === opaque) return false
   const pattern = expressionOf(entry)
   return pattern === undefined || ![unlisted, opaque].some(origin => new RegExp(pattern, 'u').test(origin))

@@ -22,7 +22,7 @@ export const developmentCertificates = 'certs'
  * @param file the configuration file, where there is one
  * @param cwd where relative paths begin
  */
-export function listOwnFiles(config: Config, file: string | undefined, cwd: string): PrivateFile[] {
+export function listPrivateFiles(config: Config, file: string | undefined, cwd: string): PrivateFile[] {
   const certificates = resolve(cwd, developmentCertificates)
   const isCertificateMade = config.https.port !== 'off' && config.https.cert === undefined
   const found = [
@@ -36,7 +36,7 @@ export function listOwnFiles(config: Config, file: string | undefined, cwd: stri
 }
 
 /** Those of `files` that are inside of `directory`, or have it inside of them; symbolic links are followed. */
-export function ownFilesInside(directory: string, files: readonly PrivateFile[]): readonly PrivateFile[] {
+export function privateFilesInside(directory: string, files: readonly PrivateFile[]): readonly PrivateFile[] {
   const root = realPathOf(directory)
   return files.filter(({ path }) => {
     const real = realPathOf(path)

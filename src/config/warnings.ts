@@ -1,8 +1,8 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { filtersOverlap } from '../topics/match.js'
-import { addedByBrowsers, isWebUrl, letsAnonymousIn } from './access.js'
-import { isOfNamedSites } from './forms.js'
+import { allowsAnonymous, ambientCredentials, isWebUrl } from './access.js'
+import { namesSites } from './forms.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
 import { parseSmtpUrl } from './notify.js'
 import { displayPath } from './options.js'
@@ -52,7 +52,7 @@ function anonymousWarnings(config: Config, open: readonly Listener[]): string[] 
       ? [`${displayPath(['access', 'rules', index, 'publish'])}: lets anybody publish, also without a name`]
       : [],
   )
-  if (open.length === 0 || !letsAnonymousIn(config)) return rules
+  if (open.length === 0 || !allowsAnonymous(config)) return rules
   const where = open.map(listener => listener.name).join(', ')
   // Another broker has rules of its own.
   const embedded = [config.broker, ...config.tunnels.map(tunnel => tunnel.broker)].includes('embedded')
@@ -88,7 +88,7 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
 /** Origins that let any page use the cookies and certificates that browsers add by themselves (cross-site WebSocket hijacking). */
 function originWarnings(config: Config): string[] {
   const { tunnels, push } = config
-  const added = addedByBrowsers(config.access)
+  const added = ambientCredentials(config.access)
   if (added.length === 0) return []
   const lists = [
     ...tunnels.map(({ origins }, index) => [displayPath(['tunnels', index, 'origins']), origins] as const),
@@ -96,7 +96,7 @@ function originWarnings(config: Config): string[] {
   ]
   return lists.flatMap(([option, origins]) =>
     origins
-      .filter(origin => !isOfNamedSites(origin))
+      .filter(origin => !namesSites(origin))
       .map(
         origin =>
           `${option}: with ${origin}, pages of any site can connect as their visitors, whose browsers add ${added.join(' and ')}`,
@@ -108,7 +108,7 @@ function originWarnings(config: Config): string[] {
 function jsonpWarnings(config: Config): string[] {
   const { push } = config
   if (push === 'off' || !push.jsonp) return []
-  const isOpen = config.access === undefined || letsAnonymousIn(config)
+  const isOpen = config.access === undefined || allowsAnonymous(config)
   return isOpen ? ['push.jsonp: pages of any site can read what those may read who are not known'] : []
 }
 

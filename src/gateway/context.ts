@@ -12,8 +12,8 @@ import type { Logger } from '../base/log.js'
 import { createMetrics, type Metrics } from '../base/metrics.js'
 import { SliceMonitor } from '../base/slice-monitor.js'
 import { TimeSlicer } from '../base/time-slicer.js'
-import { addedByBrowsers } from '../config/access.js'
-import { isOfNamedSites } from '../config/forms.js'
+import { ambientCredentials } from '../config/access.js'
+import { namesSites } from '../config/forms.js'
 import { isWebOnLoopback } from '../config/listeners.js'
 import type { Config } from '../config/schema.js'
 import { ApiGate, type ApiGateOptions } from '../http/api-gate.js'
@@ -111,7 +111,7 @@ function apiGate(
     places: config.access ?? {},
     allowsOrigin: compileOrigins(origins),
     allowsCredentials:
-      addedByBrowsers(config.access).length > 0 ? compileOrigins(origins.filter(isOfNamedSites)) : undefined,
+      ambientCredentials(config.access).length > 0 ? compileOrigins(origins.filter(namesSites)) : undefined,
     requests: perSecond === 'off' ? undefined : new RateLimits({ perSecond, burst }),
   })
 }

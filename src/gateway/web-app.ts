@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Client } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
-import { listOwnFiles } from '../config/private-files.js'
+import { listPrivateFiles } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { createApp } from '../server/app.js'
@@ -57,7 +57,7 @@ export async function openWebApp(
   push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
   if (config.public !== 'off') {
     const { index } = config
-    const ownFiles = listOwnFiles(config, options.file, cwd)
+    const ownFiles = listPrivateFiles(config, options.file, cwd)
     await registerPages(app, { directory, index, site, ownFiles, resolveClient, log })
   }
   await app.ready()

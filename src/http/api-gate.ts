@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Attempt, Authenticator } from '../access/authenticator.js'
+import type { AuthenticationRequest, Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import { type ConnectionLimits, networkOf } from '../access/limits.js'
 import type { OriginPolicy } from '../access/origins.js'
@@ -155,7 +155,11 @@ export class ApiGate {
     requireNoWait(this.#options.requests?.take(networkOf(address)))
   }
 
-  #attemptOf(request: FastifyRequest, client: Client, { withoutCredentials = false }: Admission): Attempt {
+  #attemptOf(
+    request: FastifyRequest,
+    client: Client,
+    { withoutCredentials = false }: Admission,
+  ): AuthenticationRequest {
     return withoutCredentials ? nobodys(request, client) : attemptOf(request.raw, client, 'http', this.#options.places)
   }
 
@@ -183,7 +187,7 @@ function requireNoWait(milliseconds = 0): void {
 }
 
 /** What is known of a request whatever it presents. */
-function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Client): Attempt {
+function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Client): AuthenticationRequest {
   return { credential: undefined, transport: 'http', address, path: pathOf(url), origin }
 }
 

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { normalizeAddress } from '../access/addresses.js'
-import type { Attempt } from '../access/authenticator.js'
+import type { AuthenticationRequest } from '../access/authenticator.js'
 import { type Client, isForwarded } from '../access/client-address.js'
 import { type CertifiedSocket, type ClientCertificate, readClientCertificate } from '../access/client-certificate.js'
 import { forwardedHeaders, readCredential } from '../access/credentials.js'
@@ -27,7 +27,7 @@ export function attemptOf(
   client: Client,
   transport: 'http' | 'websocket',
   places: CredentialPlaces,
-): Attempt {
+): AuthenticationRequest {
   const { headers, url } = request
   const { jwt, clientCertificates, webhook } = places
   const certificate = clientCertificates && certificateOf(request, client, clientCertificates.user)

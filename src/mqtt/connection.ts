@@ -161,7 +161,7 @@ export class Connection {
   /**
    * Sees to it that the broker has not said that it does not take `message`: it would end the connection for it.
    *
-   * @throws {Ending} `body-too-large`, `topic-refused` (MQTT 5 only)
+   * @throws {GatewayError} `body-too-large`, `topic-refused` (MQTT 5 only)
    */
   requireTakes(message: Message): void {
     const { maximumPacketSize, retainAvailable } = this.#connack?.properties ?? {}
@@ -178,7 +178,7 @@ export class Connection {
    * Publishes; resolves when the broker has the message as surely as its QoS says, and for QoS 0 when it has been written.
    * A QoS that the broker does not take becomes the highest that it does (MQTT 5 §3.2.2.3.4).
    *
-   * @throws {Ending} rejects with what the broker said against it (MQTT 5 only)
+   * @throws {GatewayError} rejects with what the broker said against it (MQTT 5 only)
    * @throws {Error} rejects when the connection ends before
    */
   publish({ topic, payload, qos: wanted, retain }: Message): Promise<void> {

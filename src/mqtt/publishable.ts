@@ -29,7 +29,7 @@ export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload
  * Sees to it that a message may be published: a broker would end the connection for others.
  *
  * @param packetSize the largest packet that the broker takes, in bytes
- * @throws {Ending} `topic-refused`, `body-too-large`
+ * @throws {GatewayError} `topic-refused`, `body-too-large`
  */
 export function requirePublishable(message: Message, packetSize = Number.POSITIVE_INFINITY): void {
   if (!isPublishable(message.topic)) throw new GatewayError('topic-refused', { hint: 'it is no topic to publish to' })

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { onOver } from '../access/expiry.js'
+import { onExpired } from '../access/expiry.js'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
@@ -41,7 +41,7 @@ class Connection implements LiveConnection {
     this.#stopExpiry?.()
     const { expires, revocation } = this.identity
     const lasts = expires === undefined && revocation === undefined
-    this.#stopExpiry = lasts ? undefined : onOver(this.identity, ending => this.events.end(ending))
+    this.#stopExpiry = lasts ? undefined : onExpired(this.identity, ending => this.events.end(ending))
   }
 
   close(): void {

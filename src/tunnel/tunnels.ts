@@ -1,4 +1,4 @@
-import { onOver } from '../access/expiry.js'
+import { onExpired } from '../access/expiry.js'
 import type { ConnectionLog } from '../base/connection-log.js'
 import { GatewayError } from '../base/errors.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../base/metrics.js'
@@ -96,7 +96,7 @@ export class Tunnels {
           },
         })
         this.#open.add(tunnel)
-        if (identity) cancelExpiry = onOver(identity, reason => tunnel.end(reason))
+        if (identity) cancelExpiry = onExpired(identity, reason => tunnel.end(reason))
       },
     }
   }

@@ -9,11 +9,11 @@ import { SignJWT } from 'jose'
 import { pino } from 'pino'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Access, openAccess } from '../../src/access/access.js'
-import type { Attempt } from '../../src/access/authenticator.js'
+import type { AuthenticationRequest } from '../../src/access/authenticator.js'
 import type { Credential } from '../../src/access/credentials.js'
 import { onExpiry } from '../../src/access/expiry.js'
 import { GatewayError } from '../../src/base/errors.js'
-import { anonymous, knownAs } from '../../src/base/identity.js'
+import { anonymous, identityOf } from '../../src/base/identity.js'
 import { loadConfig } from '../../src/config/load.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-access-'))
@@ -66,7 +66,7 @@ async function open(access: string | undefined, more = ''): Promise<Access> {
 
 /** Who it is, or why not. */
 async function who(access: Access, credential: Credential | undefined, address = '192.0.2.1'): Promise<string> {
-  const attempt: Attempt = { credential, transport: 'mqtt', address }
+  const attempt: AuthenticationRequest = { credential, transport: 'mqtt', address }
   try {
     const { user, source } = (await access.authenticator?.authenticate(attempt)) ?? { source: 'no authenticator' }
     return `${user ?? 'somebody'} (${source})`
@@ -87,7 +87,7 @@ describe('without access:', () => {
     const access = await open(undefined)
     expect(access.authenticator).toBeUndefined()
     expect(access.rules.for(anonymous).maySubscribe('$SYS/#')).toBe(true)
-    expect(() => access.tickets.issue(knownAs('alice', 'token'))).toThrow('Too many tickets')
+    expect(() => access.tickets.issue(identityOf('alice', 'token'))).toThrow('Too many tickets')
   })
 })
 
@@ -103,7 +103,7 @@ describe('who somebody is', () => {
     expect(await who(access, undefined, '192.0.2.7')).toBe('somebody (webhook)')
     const late = await sign({ exp: Math.floor(Date.now() / 1000) - 5 })
     expect(await who(access, { kind: 'token', token: late })).toBe('tina (token)')
-    const { ticket } = access.tickets.issue(knownAs('tina', 'token'))
+    const { ticket } = access.tickets.issue(identityOf('tina', 'token'))
     expect(await who(access, { kind: 'ticket', ticket })).toBe('tina (ticket)')
     expect(await who(access, { kind: 'ticket', ticket })).toContain('the ticket was used already')
   })

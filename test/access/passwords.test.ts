@@ -1,8 +1,8 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import bcrypt from 'bcrypt'
 import { describe, expect, it } from 'vitest'
-import { isOver, onOver } from '../../src/access/expiry.js'
-import { Passwords, type PasswordVerdict } from '../../src/access/passwords.js'
+import { isExpired, onExpired } from '../../src/access/expiry.js'
+import { type PasswordResult, Passwords } from '../../src/access/passwords.js'
 
 const cost = 4
 const hashOf = (password: string, rounds = cost): string => bcrypt.hashSync(password, rounds)
@@ -12,7 +12,7 @@ function passwordsOf(users: Record<string, string>, options: { concurrent?: numb
   const passwords = new Passwords({ users: () => map, ...options })
   /** What is found out of a password; what was found out before counts. */
   const verify = async (user: string, password: string, address = '192.0.2.1'): Promise<string> => {
-    const verdict = passwords.recall(user, password) ?? (await passwords.verify(user, password, address))
+    const verdict = passwords.cached(user, password) ?? (await passwords.verify(user, password, address))
     return typeof verdict === 'object' ? 'right' : verdict
   }
   return { map, passwords, verify }
@@ -110,10 +110,10 @@ describe('a flood of passwords from one address', () => {
 })
 
 describe('who was let in with a password', () => {
-  const watched = (identity: PasswordVerdict | undefined) => {
+  const watched = (identity: PasswordResult | undefined) => {
     const told: string[] = []
     if (typeof identity !== 'object') throw new Error('not let in')
-    return { told, stop: onOver(identity, ending => told.push(ending.text)), identity }
+    return { told, stop: onExpired(identity, ending => told.push(ending.text)), identity }
   }
 
   it.each([
@@ -123,8 +123,8 @@ describe('who was let in with a password', () => {
   ])('is told when it %s, and nobody else is', async (_how, hash) => {
     const { map, passwords } = passwordsOf({ alice: hashOf('right'), bob: hashOf('right') })
     const first = watched(await passwords.verify('alice', 'right', '192.0.2.1'))
-    const second = watched(passwords.recall('alice', 'right'))
-    const gone = watched(passwords.recall('alice', 'right'))
+    const second = watched(passwords.cached('alice', 'right'))
+    const gone = watched(passwords.cached('alice', 'right'))
     const bob = watched(await passwords.verify('bob', 'right', '192.0.2.1'))
     gone.stop()
     passwords.usersChanged()
@@ -134,7 +134,7 @@ describe('who was let in with a password', () => {
     passwords.usersChanged()
     const text = 'What proved who you are has expired: the password is another one now, or none'
     expect([first.told, second.told, gone.told, bob.told]).toEqual([[text], [text], [], []])
-    expect([isOver(first.identity), isOver(bob.identity)]).toEqual([true, false])
+    expect([isExpired(first.identity), isExpired(bob.identity)]).toEqual([true, false])
     // Whoever begins to watch only now is told as well.
     const late = watched(first.identity)
     await new Promise(resolve => setImmediate(resolve))

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Tickets } from '../../src/access/tickets.js'
-import { anonymous, knownAs } from '../../src/base/identity.js'
+import { anonymous, identityOf } from '../../src/base/identity.js'
 
-const alice = knownAs('alice', 'password', { roles: ['editor'] })
+const alice = identityOf('alice', 'password', { roles: ['editor'] })
 const refused = expect.objectContaining({ reason: 'identity-refused' })
 
 function ticketsOf(options: { expires?: number; max?: number } = {}) {
@@ -34,7 +34,7 @@ describe('a ticket', () => {
 
   it('is worth nothing after the token that it was made with', () => {
     const { tickets, now, pass } = ticketsOf()
-    const { ticket } = tickets.issue(knownAs('bob', 'token', { expires: now() + 1000 }))
+    const { ticket } = tickets.issue(identityOf('bob', 'token', { expires: now() + 1000 }))
     pass(1000)
     expect(() => tickets.redeem(ticket)).toThrow(refused)
   })
@@ -54,7 +54,7 @@ describe('a ticket', () => {
 
   it('is another one each time', () => {
     const { tickets } = ticketsOf()
-    const all = Array.from({ length: 500 }, (_, index) => tickets.issue(knownAs(`user ${index}`, 'token')).ticket)
+    const all = Array.from({ length: 500 }, (_, index) => tickets.issue(identityOf(`user ${index}`, 'token')).ticket)
     expect(new Set(all).size).toBe(500)
   })
 })
@@ -62,12 +62,12 @@ describe('a ticket', () => {
 describe('tickets that wait', () => {
   it('are so many and no more, and those of one user void only their own', () => {
     const { tickets } = ticketsOf({ max: 150 })
-    const bob = tickets.issue(knownAs('bob', 'token')).ticket
+    const bob = tickets.issue(identityOf('bob', 'token')).ticket
     const own = Array.from({ length: 101 }, () => tickets.issue(alice).ticket)
     expect(() => tickets.redeem(own[0] ?? '')).toThrow(refused)
     expect(tickets.redeem(own[1] ?? '').user).toBe('alice')
-    for (let count = 0; count < 50; count++) tickets.issue(knownAs(`user ${count}`, 'token'))
-    expect(() => tickets.issue(knownAs('carol', 'token'))).toThrow(
+    for (let count = 0; count < 50; count++) tickets.issue(identityOf(`user ${count}`, 'token'))
+    expect(() => tickets.issue(identityOf('carol', 'token'))).toThrow(
       expect.objectContaining({ reason: 'too-many-tickets', httpStatus: 503 }),
     )
     expect(tickets.redeem(bob).user).toBe('bob')
@@ -86,7 +86,7 @@ describe('tickets that wait', () => {
         for (const next of steps) {
           if (next.kind === 'pass') pass(next.time)
           else if (next.kind === 'issue') {
-            const { ticket, expires } = tickets.issue(knownAs(next.user, 'token'))
+            const { ticket, expires } = tickets.issue(identityOf(next.user, 'token'))
             made.push({ ticket, user: next.user, until: expires, used: false })
           } else {
             const one = made[next.which]

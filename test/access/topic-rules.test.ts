@@ -1,11 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { TopicRules } from '../../src/access/topic-rules.js'
-import { anonymous, type Identity, knownAs } from '../../src/base/identity.js'
+import { anonymous, type Identity, identityOf } from '../../src/base/identity.js'
 import type { AccessRule } from '../../src/config/access.js'
 
 const bounds = { topicLevels: 32, topicLength: 1024 }
-const alice = knownAs('alice', 'password')
+const alice = identityOf('alice', 'password')
 
 type Given = Pick<AccessRule, 'to'> & Partial<AccessRule>
 
@@ -42,11 +42,11 @@ describe('without rules', () => {
 
   it('whoever brings rules of their own has only these', () => {
     const rules = new TopicRules({ rules: undefined }, bounds)
-    const bob = knownAs('bob', 'token', { rules: { publish: ['out/%u'], subscribe: ['in/#'] } })
+    const bob = identityOf('bob', 'token', { rules: { publish: ['out/%u'], subscribe: ['in/#'] } })
     expect(may(rules, bob, 'out/bob')).toBe('p')
     expect(may(rules, bob, 'in/x')).toBe('s')
     expect(may(rules, bob, 'x')).toBe('')
-    expect(may(rules, knownAs('bob', 'token', { rules: { publish: [], subscribe: [] } }), 'x')).toBe('')
+    expect(may(rules, identityOf('bob', 'token', { rules: { publish: [], subscribe: [] } }), 'x')).toBe('')
   })
 })
 
@@ -71,19 +71,19 @@ describe('a rule', () => {
     )
     expect(may(rules, alice, 'a')).toBe('p')
     expect(may(rules, alice, '$SYS/#')).toBe('')
-    expect(may(rules, knownAs('carol', 'password'), '$SYS/uptime')).toBe('s')
+    expect(may(rules, identityOf('carol', 'password'), '$SYS/uptime')).toBe('s')
     expect(may(rules, anonymous, 'a')).toBe('')
   })
 
   it('for a role is for whoever has it', () => {
     const rules = rulesOf({ to: { role: ['editor', 'admin'] }, publish: ['news/#'] })
-    expect(may(rules, knownAs('a', 'token', { roles: ['admin'] }), 'news/a')).toBe('p')
+    expect(may(rules, identityOf('a', 'token', { roles: ['admin'] }), 'news/a')).toBe('p')
     expect(may(rules, alice, 'news/a')).toBe('')
   })
 
   it('for claims is for a token that has all of them', () => {
     const rules = rulesOf({ to: { claim: { department: 'sales', level: 3 } }, publish: ['a'] })
-    const withClaims = (claims: Record<string, unknown>) => knownAs('a', 'token', { claims })
+    const withClaims = (claims: Record<string, unknown>) => identityOf('a', 'token', { claims })
     expect(may(rules, withClaims({ department: 'sales', level: 3 }), 'a')).toBe('p')
     expect(may(rules, withClaims({ department: ['it', 'sales'], level: 3 }), 'a')).toBe('p')
     expect(may(rules, withClaims({ department: 'sales', level: '3' }), 'a')).toBe('')
@@ -93,19 +93,19 @@ describe('a rule', () => {
 
   it('adds to the others, and to what a token brings', () => {
     const rules = rulesOf({ to: 'anonymous', subscribe: ['a'] }, { to: 'authenticated', subscribe: ['b'] })
-    const bob = knownAs('bob', 'token', { rules: { publish: [], subscribe: ['c'] } })
+    const bob = identityOf('bob', 'token', { rules: { publish: [], subscribe: ['c'] } })
     expect(['a', 'b', 'c', 'd'].map(topic => may(rules, bob, topic))).toEqual(['s', 's', 's', ''])
   })
 
   it('never covers a shared subscription, not even with its own name', () => {
-    const bob = knownAs('bob', 'token', { rules: { publish: [], subscribe: ['$share/g/a', '#'] } })
+    const bob = identityOf('bob', 'token', { rules: { publish: [], subscribe: ['$share/g/a', '#'] } })
     expect(may(rulesOf({ to: 'anonymous', subscribe: ['#'] }), bob, '$share/g/a')).toBe('')
   })
 
   it('is compiled once for all that it says the same for', () => {
     const rules = rulesOf({ to: 'authenticated', subscribe: ['a'] }, { to: { user: 'bob' }, subscribe: ['b/%u'] })
-    expect(rules.for(alice)).toBe(rules.for(knownAs('carol', 'token')))
-    expect(rules.for(alice)).not.toBe(rules.for(knownAs('bob', 'password')))
+    expect(rules.for(alice)).toBe(rules.for(identityOf('carol', 'token')))
+    expect(rules.for(alice)).not.toBe(rules.for(identityOf('bob', 'password')))
   })
 })
 
@@ -136,7 +136,7 @@ describe('names in filters', () => {
   })
 
   it('do not lead to topics that begin with $', () => {
-    const permissions = rules.for(knownAs('$SYS', 'password'), '$SYS')
+    const permissions = rules.for(identityOf('$SYS', 'password'), '$SYS')
     expect(permissions.maySubscribe('$SYS/#')).toBe(false)
     expect(permissions.mayPublish('device/$SYS')).toBe(true)
     expect(permissions.dropped).toEqual(['%u/#'])
@@ -147,7 +147,7 @@ describe('names in filters', () => {
     const own = rulesOf({ to: 'authenticated', subscribe: ['own/%u/#'], publish: ['own/%u/x'] })
     fc.assert(
       fc.property(fc.string({ unit, maxLength: 6 }), fc.string({ unit, maxLength: 10 }), (user, asked) => {
-        const permissions = own.for(knownAs(user, 'token'))
+        const permissions = own.for(identityOf(user, 'token'))
         for (const topic of [asked, `own/${asked}`, `own/${user}/${asked}`]) {
           const inside = topic.split('/').slice(0, 2).join('/') === `own/${user}`
           if (!inside)

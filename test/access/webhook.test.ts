@@ -60,7 +60,7 @@ describe('a webhook', () => {
   it('is told what is known, and says who it is and what they may do', async () => {
     const answer = { allow: true, user: 'Alice', roles: ['editor'], subscribe: ['news/#'] }
     const { webhook, asked } = await service(json(answer), { secret: 'hush' })
-    expect(await webhook.ask(question)).toEqual({
+    expect(await webhook.query(question)).toEqual({
       user: 'Alice',
       source: 'webhook',
       roles: ['editor'],
@@ -78,7 +78,7 @@ describe('a webhook', () => {
 
   it('may let somebody in without a name, and leave the rules to the configuration', async () => {
     const { webhook, asked } = await service(json({ allow: true }))
-    expect(await webhook.ask(question)).toMatchObject({ user: undefined, source: 'webhook', rules: undefined })
+    expect(await webhook.query(question)).toMatchObject({ user: undefined, source: 'webhook', rules: undefined })
     expect(asked[0]?.headers.authorization).toBeUndefined()
   })
 
@@ -88,7 +88,7 @@ describe('a webhook', () => {
     ['403', response => response.writeHead(403).end('no')],
   ])('refuses with %s', async (_case, answer) => {
     const { webhook } = await service(answer)
-    await expect(webhook.ask(question)).rejects.toMatchObject({ reason: 'identity-refused' })
+    await expect(webhook.query(question)).rejects.toMatchObject({ reason: 'identity-refused' })
   })
 
   it.each<[string, Answer]>([
@@ -108,30 +108,30 @@ describe('a webhook', () => {
     ],
   ])('that answers with %s lets nobody in', async (_case, answer) => {
     const { webhook, asked } = await service(answer)
-    await expect(webhook.ask(question)).rejects.toMatchObject(unavailable)
+    await expect(webhook.query(question)).rejects.toMatchObject(unavailable)
     expect(asked).toHaveLength(1)
   })
 
   it('that does not answer in time lets nobody in', async () => {
     const { webhook } = await service(() => {}, { timeout: '100ms' })
-    await expect(webhook.ask(question)).rejects.toMatchObject(unavailable)
+    await expect(webhook.query(question)).rejects.toMatchObject(unavailable)
   })
 
   it('that stops in the middle of its answer lets nobody in', async () => {
     const { webhook } = await service(response => response.write('{"allow": true'), { timeout: '100ms' })
-    await expect(webhook.ask(question)).rejects.toMatchObject(unavailable)
+    await expect(webhook.query(question)).rejects.toMatchObject(unavailable)
   })
 
   it('that is not there lets nobody in', async () => {
     const { webhook, server } = await service(json({ allow: true }))
     server.close()
     await once(server, 'close')
-    await expect(webhook.ask(question)).rejects.toMatchObject(unavailable)
+    await expect(webhook.query(question)).rejects.toMatchObject(unavailable)
   })
 
   it('is not waited for when the gateway ends', async () => {
     const { webhook, asked } = await service(() => webhook.close())
-    await expect(webhook.ask(question)).rejects.toMatchObject(unavailable)
+    await expect(webhook.query(question)).rejects.toMatchObject(unavailable)
     expect(asked).toHaveLength(1)
   })
 })
@@ -140,40 +140,40 @@ describe('the answer of a webhook', () => {
   it('counts for as long as it says, for the same question', async () => {
     let now = 0
     const { webhook, asked } = await service(json({ allow: true, user: 'a', ttl: 10 }), {}, () => now)
-    await webhook.ask(question)
+    await webhook.query(question)
     now = 9999
-    await webhook.ask(question)
+    await webhook.query(question)
     expect(asked).toHaveLength(1)
-    await webhook.ask({ ...question, password: 'other' })
-    await webhook.ask({ ...question, address: '192.0.2.2' })
+    await webhook.query({ ...question, password: 'other' })
+    await webhook.query({ ...question, address: '192.0.2.2' })
     expect(asked).toHaveLength(3)
     now = 10_000
-    await webhook.ask(question)
+    await webhook.query(question)
     expect(asked).toHaveLength(4)
   })
 
   it('counts also where it is no', async () => {
     const { webhook, asked } = await service(json({ allow: false, ttl: 10 }))
     for (let count = 0; count < 3; count++) {
-      await expect(webhook.ask(question)).rejects.toMatchObject({ reason: 'identity-refused' })
+      await expect(webhook.query(question)).rejects.toMatchObject({ reason: 'identity-refused' })
     }
     expect(asked).toHaveLength(1)
   })
 
   it('is asked for again where it says nothing of time, or was none', async () => {
     const { webhook, asked } = await service(json({ allow: true }))
-    await webhook.ask(question)
-    await webhook.ask(question)
+    await webhook.query(question)
+    await webhook.query(question)
     expect(asked).toHaveLength(2)
     const broken = await service(response => response.writeHead(500).end())
-    await expect(broken.webhook.ask(question)).rejects.toMatchObject(unavailable)
-    await expect(broken.webhook.ask(question)).rejects.toMatchObject(unavailable)
+    await expect(broken.webhook.query(question)).rejects.toMatchObject(unavailable)
+    await expect(broken.webhook.query(question)).rejects.toMatchObject(unavailable)
     expect(broken.asked).toHaveLength(2)
   })
 
   it('is asked for once by all who want it at the same time', async () => {
     const { webhook, asked } = await service(json({ allow: true, user: 'a' }))
-    const all = await Promise.all(Array.from({ length: 20 }, () => webhook.ask(question)))
+    const all = await Promise.all(Array.from({ length: 20 }, () => webhook.query(question)))
     expect(new Set(all.map(identity => identity.user))).toEqual(new Set(['a']))
     expect(asked).toHaveLength(1)
   })
@@ -184,7 +184,7 @@ describe('the answer of a webhook', () => {
       waiting.push(response)
       if (waiting.length >= 21) for (const one of waiting) one.end('{"allow":true}')
     })
-    const ask = (index: number, address: string) => webhook.ask({ ...question, clientId: String(index), address })
+    const ask = (index: number, address: string) => webhook.query({ ...question, clientId: String(index), address })
     const all = Array.from({ length: 20 }, (_, index) => ask(index, '192.0.2.1'))
     await expect(ask(20, '192.0.2.1')).rejects.toMatchObject({ reason: 'too-many-attempts' })
     await Promise.all([...all, ask(21, '192.0.2.2')])
@@ -194,7 +194,7 @@ describe('the answer of a webhook', () => {
   it('is asked no more about passwords of an address that had ten wrong ones', async () => {
     const { webhook, asked } = await service(response => response.end('{"allow":false}'))
     const tickets = new Tickets({ expires: 1000, max: 1 })
-    const authenticator = new Authenticator({ webhook, tickets, acceptsCertificates: false, letsAnonymousIn: false })
+    const authenticator = new Authenticator({ webhook, tickets, acceptsCertificates: false, allowsAnonymous: false })
     const guess = (password: string) =>
       authenticator.identify({ ...question, credential: { kind: 'password', user: 'alice', password } })
     for (let index = 0; index < 10; index++) {
@@ -210,7 +210,7 @@ describe('the answer of a webhook', () => {
       waiting.push(response)
       if (waiting.length === 200) for (const one of waiting) one.end('{"allow":true}')
     })
-    const ask = (index: number) => webhook.ask({ ...question, clientId: String(index), address: `192.0.2.${index}` })
+    const ask = (index: number) => webhook.query({ ...question, clientId: String(index), address: `192.0.2.${index}` })
     const all = Array.from({ length: 200 }, (_, index) => ask(index))
     await expect(ask(200)).rejects.toMatchObject(unavailable)
     await Promise.all(all)

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
-import { algorithmsOf, letsAnonymousIn } from '../../src/config/access.js'
+import { algorithmsOf, allowsAnonymous } from '../../src/config/access.js'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
 import { writeConfig } from '../../src/config/write.js'
 
@@ -206,7 +206,7 @@ test.each([
   ['access: {htpasswd: users, rules: [{to: authenticated, subscribe: [a]}]}', false],
   ['access: {htpasswd: users, rules: [{to: anonymous, subscribe: [a]}]}', true],
 ])('%s lets somebody without a name in: %s', (yaml, expected) => {
-  expect(letsAnonymousIn(load(yaml))).toBe(expected)
+  expect(allowsAnonymous(load(yaml))).toBe(expected)
 })
 
 test.each([

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
 import { fileOptions } from '../../src/config/options.js'
-import { listOwnFiles } from '../../src/config/private-files.js'
+import { listPrivateFiles } from '../../src/config/private-files.js'
 import type { ConfigInput } from '../../src/config/schema.js'
 
 const root = mkdtempSync(join(tmpdir(), 'mqway-own-'))
@@ -96,5 +96,5 @@ test('every option that names a file is among the program’s own files, but for
 test('a URL of public keys is no file', () => {
   const cwd = workingDirectory({ ...off, access: { jwt: { jwks: 'https://issuer.example/keys' } } })
   const { config, file } = loadConfig({ argv: [], env: {}, cwd })
-  expect(listOwnFiles(config, file, cwd).map(({ name }) => name)).toEqual(['configuration file'])
+  expect(listPrivateFiles(config, file, cwd).map(({ name }) => name)).toEqual(['configuration file'])
 })

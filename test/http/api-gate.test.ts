@@ -7,7 +7,7 @@ import { RateLimits } from '../../src/access/rate-limits.js'
 import { Tickets } from '../../src/access/tickets.js'
 import { TopicRules } from '../../src/access/topic-rules.js'
 import { UserLimits } from '../../src/access/user-limits.js'
-import { anonymous, knownAs } from '../../src/base/identity.js'
+import { anonymous, identityOf } from '../../src/base/identity.js'
 import { ApiGate, type ApiGateOptions } from '../../src/http/api-gate.js'
 import { serve } from './rig.js'
 
@@ -17,7 +17,7 @@ function gateOf(more: Partial<ApiGateOptions> = {}): ApiGate {
   return new ApiGate({
     allowsOrigin: compileOrigins(['same-origin', 'https://a.example']),
     resolveClient: compileClientResolver([]),
-    authenticator: new Authenticator({ tickets, acceptsCertificates: false, letsAnonymousIn: true }),
+    authenticator: new Authenticator({ tickets, acceptsCertificates: false, allowsAnonymous: true }),
     rules: new TopicRules(
       { rules: [{ to: { user: 'ada' }, publish: ['a/#'], subscribe: [] }] },
       { topicLevels: 32, topicLength: 1024 },
@@ -42,7 +42,7 @@ async function serveGate(gate: ApiGate, admission = {}): Promise<string> {
 describe('the gate', () => {
   it('finds out who asks, and what they may do', async () => {
     const url = await serveGate(gateOf())
-    const { ticket } = tickets.issue(knownAs('ada', 'token'))
+    const { ticket } = tickets.issue(identityOf('ada', 'token'))
     expect(await (await fetch(`${url}/v1/who?ticket=${ticket}`)).json()).toEqual({ user: 'ada', publishes: true })
     expect(await (await fetch(`${url}/v1/who`)).json()).toEqual({ user: null, publishes: false })
     expect((await fetch(`${url}/v1/who?ticket=${ticket}`)).status).toBe(401)
@@ -50,7 +50,7 @@ describe('the gate', () => {
 
   it('looks at no credential where the answer is for everybody', async () => {
     const url = await serveGate(gateOf(), { withoutCredentials: true })
-    const { ticket } = tickets.issue(knownAs('ada', 'token'))
+    const { ticket } = tickets.issue(identityOf('ada', 'token'))
     expect(await (await fetch(`${url}/v1/who?ticket=${ticket}`)).json()).toEqual({ user: null, publishes: false })
   })
 
@@ -96,13 +96,13 @@ describe('the gate', () => {
       identity,
       permissions: gate.permissionsOf(identity),
     })
-    const first = gate.hold(from('192.0.2.1', knownAs('ada', 'token')))
-    expect(() => gate.hold(from('192.0.2.1', knownAs('ada', 'token')))).toThrow('Too many connections of this user')
+    const first = gate.hold(from('192.0.2.1', identityOf('ada', 'token')))
+    expect(() => gate.hold(from('192.0.2.1', identityOf('ada', 'token')))).toThrow('Too many connections of this user')
     gate.hold(from('192.0.2.1'))
     expect(() => gate.hold(from('192.0.2.1'))).toThrow('Too many connections from your address')
     first()
     first()
-    gate.hold(from('192.0.2.1', knownAs('ada', 'token')))
+    gate.hold(from('192.0.2.1', identityOf('ada', 'token')))
     gate.hold(from('192.0.2.2'))
     expect(() => gate.hold(from('192.0.2.3'))).toThrow('All connections are taken')
   })

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { knownAs } from '../../src/base/identity.js'
+import { identityOf } from '../../src/base/identity.js'
 import { registerConnections } from '../../src/transports/connections.js'
 import { registerEvents } from '../../src/transports/sse/sse.js'
 import { eventually } from '../helpers/wait.js'
@@ -25,7 +25,7 @@ afterEach(() => rig.close())
 
 /** A ticket for somebody whose proof ends after so many milliseconds. */
 const ticketOf = (user: string, lasts: number, roles = ['reader']): string =>
-  rig.access.tickets.issue(knownAs(user, 'token', { roles, expires: Date.now() + lasts })).ticket
+  rig.access.tickets.issue(identityOf(user, 'token', { roles, expires: Date.now() + lasts })).ticket
 const open = async (ticket: string): Promise<{ source: TestSource; connection: string }> => {
   const source = await openSource(`${rig.url}/v1/events?topic=a&ticket=${ticket}`)
   await eventually(() => source.of('welcome').length === 1)

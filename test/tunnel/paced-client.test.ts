@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { WebSocket } from 'ws'
-import { knownAs } from '../../src/base/identity.js'
+import { identityOf } from '../../src/base/identity.js'
 import type { Client, ClientListener } from '../../src/tunnel/client.js'
 import { type Direction, PacedClient } from '../../src/tunnel/paced-client.js'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
@@ -203,7 +203,7 @@ describe('a tunnel of somebody whose identity expires', () => {
   it('ends with 1008 and a sentence at that time, and its broker sees the end', async () => {
     const ended: Promise<unknown>[] = []
     const expires = Date.now() + 300
-    const identity = knownAs('alice', 'token', { expires })
+    const identity = identityOf('alice', 'token', { expires })
     const rig = await start(socket => void ended.push(once(reading(socket), 'end')), { identity })
     const client = await opened(rig)
     const [code, reason] = await once(client, 'close')
@@ -215,7 +215,7 @@ describe('a tunnel of somebody whose identity expires', () => {
   })
 
   it('leaves no timer behind when it ended before', async () => {
-    const identity = knownAs('alice', 'token', { expires: Date.now() + 3_600_000 })
+    const identity = identityOf('alice', 'token', { expires: Date.now() + 3_600_000 })
     const timers = (): number => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
     const rig = await start(socket => void reading(socket), { identity })
     const before = timers()
@@ -227,7 +227,7 @@ describe('a tunnel of somebody whose identity expires', () => {
   })
 
   it('that holds without end goes on', async () => {
-    const rig = await start(socket => void socket.pipe(socket), { identity: knownAs('alice', 'password') })
+    const rig = await start(socket => void socket.pipe(socket), { identity: identityOf('alice', 'password') })
     const client = await opened(rig)
     client.send('x', { binary: true })
     const [echo] = await once(client, 'message')

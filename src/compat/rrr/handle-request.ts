@@ -1,5 +1,5 @@
 import type { Writable } from 'node:stream'
-import { onOver } from '../../access/expiry.js'
+import { onExpired } from '../../access/expiry.js'
 import { GatewayError } from '../../base/errors.js'
 import type { Caller } from '../../http/api-gate.js'
 import type { CloseReason, EventSink } from '../../hub/event-sink.js'
@@ -61,7 +61,7 @@ export class HandleRequest implements EventSink, OpenPoll {
       ...{ transport: 'poll', topics: [handle.topic] },
     })
     this.#timer = setTimeout(() => this.finish(), wait).unref()
-    this.#stopExpiry = onOver(caller.identity, () => this.finish())
+    this.#stopExpiry = onExpired(caller.identity, () => this.finish())
     response.once('close', () => this.finish())
     void this.#findNext(true)
   }

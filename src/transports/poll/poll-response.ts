@@ -1,4 +1,4 @@
-import { onOver } from '../../access/expiry.js'
+import { onExpired } from '../../access/expiry.js'
 import type { GatewayError } from '../../base/errors.js'
 import type { Caller } from '../../http/api-gate.js'
 import { problemBody } from '../../http/problem.js'
@@ -97,7 +97,7 @@ export class PollResponse implements EventSink, OpenPoll {
     const waits = timeout > 0 && Number.isFinite(timeout)
     this.#timer = waits ? setTimeout(timedOut, timeout, this).unref() : undefined
     this.#heartbeats = heartbeat === undefined ? undefined : setInterval(sendHeartbeat, heartbeat, this).unref()
-    this.#stopExpiry = onOver(caller.identity, () => this.finish())
+    this.#stopExpiry = onExpired(caller.identity, () => this.finish())
     writer.onClose(() => this.#end(undefined))
   }
 

@@ -7,7 +7,7 @@ import type { IConnectPacket } from 'mqtt-packet'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { TokenBucket } from '../../../src/access/rate-limits.js'
 import { GatewayError } from '../../../src/base/errors.js'
-import { anonymous, knownAs } from '../../../src/base/identity.js'
+import { anonymous, identityOf } from '../../../src/base/identity.js'
 import { internalPeer, type Peer } from '../../../src/broker/broker.js'
 import { probeBroker } from '../../../src/broker/probe.js'
 import { type AccessInput, Credentials, enter, type GuardedOptions, type Guest, startGuarded } from './access-rig.js'
@@ -122,22 +122,27 @@ describe('CONNECT', () => {
 
   it('without credentials counts as whoever made the upgrade', async () => {
     const broker = await start(someRules)
-    const guest = await enter(broker, undefined, {}, peerWith(knownAs('bob', 'token')))
+    const guest = await enter(broker, undefined, {}, peerWith(identityOf('bob', 'token')))
     expect(guest.returnCode).toBe(0)
     expect(await guest.subscribe(['chat/x', '$SYS/x'])).toEqual([1, 128])
   })
 
   it('with credentials counts as who they are of, whoever made the upgrade', async () => {
     const broker = await start(someRules)
-    const guest = await enter(broker, 'alice', {}, peerWith(knownAs('bob', 'token')))
+    const guest = await enter(broker, 'alice', {}, peerWith(identityOf('bob', 'token')))
     expect(await guest.subscribe(['$SYS/x'])).toEqual([1])
-    const refused = await enter(broker, 'alice', { password: Buffer.from('wrong') }, peerWith(knownAs('bob', 'token')))
+    const refused = await enter(
+      broker,
+      'alice',
+      { password: Buffer.from('wrong') },
+      peerWith(identityOf('bob', 'token')),
+    )
     expect(refused.returnCode).toBe(4)
   })
 
   it('is too late when the identity of the upgrade has expired', async () => {
     const broker = await start()
-    const late = peerWith(knownAs('bob', 'token', { expires: Date.now() - 1 }))
+    const late = peerWith(identityOf('bob', 'token', { expires: Date.now() - 1 }))
     const guest = await enter(broker, undefined, {}, late)
     expect([guest.returnCode, (await ended(guest))?.reason]).toEqual([5, 'identity-expired'])
   })
@@ -205,7 +210,7 @@ describe('rules', () => {
     const guest = await enter(broker, 'bob', { clientId: 's', clean: false })
     expect(await guest.subscribe(['news/a', '#'])).toEqual([1, 128])
     await guest.end()
-    const editor = await enter(broker, undefined, {}, peerWith(knownAs('ed', 'token', { roles: ['editor'] })))
+    const editor = await enter(broker, undefined, {}, peerWith(identityOf('ed', 'token', { roles: ['editor'] })))
     await publish(await enter(broker, 'alice'), 'chat/alice/1')
     await publish(editor, 'news/a')
     const again = await enter(broker, 'bob', { clientId: 's', clean: false })
@@ -242,7 +247,7 @@ describe('rules', () => {
 
   it('keep retained messages from those who may not read them', async () => {
     const broker = await start(someRules)
-    const editor = await enter(broker, undefined, {}, peerWith(knownAs('ed', 'token', { roles: ['editor'] })))
+    const editor = await enter(broker, undefined, {}, peerWith(identityOf('ed', 'token', { roles: ['editor'] })))
     await publish(editor, 'news/a', { retain: true })
     await publish(await enter(broker, 'bob'), 'chat/bob/1', { retain: true })
     const reader = await enter(broker, undefined)
@@ -264,10 +269,10 @@ describe('rules', () => {
       },
     ]
     const broker = await start(rules)
-    const guest = await enter(broker, undefined, { clientId: name }, peerWith(knownAs(name, 'token')))
+    const guest = await enter(broker, undefined, { clientId: name }, peerWith(identityOf(name, 'token')))
     expect(guest.returnCode).toBe(0)
     for (const filter of [wanted, '+/x', '$SYS/x', 'a/b/x']) expect(await guest.subscribe([filter])).toEqual([128])
-    const other = await enter(broker, undefined, { clientId: 'c' }, peerWith(knownAs('u', 'token')))
+    const other = await enter(broker, undefined, { clientId: 'c' }, peerWith(identityOf('u', 'token')))
     expect(await other.subscribe(['dev/u/x', 'dev/c/x', 'u/x', 'c/x'])).toEqual([1, 1, 1, 1])
   })
 

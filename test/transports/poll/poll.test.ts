@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import { knownAs } from '../../../src/base/identity.js'
+import { identityOf } from '../../../src/base/identity.js'
 import { formatId } from '../../../src/journal/event.js'
 import { registerPoll } from '../../../src/transports/poll/poll.js'
 import { pollEncoder, pollFormat } from '../../../src/transports/poll/poll-encoding.js'
@@ -153,7 +153,7 @@ describe('a long-poll', () => {
   it('is not replaced by that of another user', async () => {
     await start({ config: { access: { jwt: { secret: '0'.repeat(32), audience: 'mqway' } } } })
     const pollAs = (user: string) =>
-      poll(`topic=a&handle=h&ticket=${rig.access.tickets.issue(knownAs(user, 'token')).ticket}`)
+      poll(`topic=a&handle=h&ticket=${rig.access.tickets.issue(identityOf(user, 'token')).ticket}`)
     const both = [pollAs('ada'), pollAs('bob')]
     await waiting(2)
     await rig.publish('a', 'x')
@@ -328,7 +328,7 @@ describe('JSONP', () => {
         },
       },
     })
-    const ticket = () => rig.access.tickets.issue(knownAs('ada', 'token')).ticket
+    const ticket = () => rig.access.tickets.issue(identityOf('ada', 'token')).ticket
     expect((await ask(`topic=secret&timeout=0&ticket=${ticket()}`)).status).toBe(200)
     expect((await ask(`topic=secret&timeout=0&callback=cb&ticket=${ticket()}`)).status).toBe(403)
     expect((await ask(`topic=public/a&timeout=0&callback=cb&ticket=${ticket()}`)).status).toBe(200)

@@ -5,7 +5,7 @@ import { connect as connectTls } from 'node:tls'
 import fc from 'fast-check'
 import { SignJWT } from 'jose'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
-import { knownAs } from '../../../src/base/identity.js'
+import { identityOf } from '../../../src/base/identity.js'
 import { answerProblem } from '../../../src/http/problem.js'
 import { formatId } from '../../../src/journal/event.js'
 import { registerPoll } from '../../../src/transports/poll/poll.js'
@@ -113,7 +113,7 @@ describe('a poll that is asked again on its connection', () => {
   it('is let in again only while its token holds', async () => {
     const secret = '0'.repeat(32)
     const connection = await start({ config: { access: { jwt: { secret, audience: 'mqway' } }, anonymous: true } })
-    const tickets = [0, 1].map(() => rig.access.tickets.issue(knownAs('ada', 'token')).ticket)
+    const tickets = [0, 1].map(() => rig.access.tickets.issue(identityOf('ada', 'token')).ticket)
     const statuses: number[] = []
     for (const ticket of [tickets[0], tickets[1], tickets[1]]) {
       statuses.push((await connection.ask(poll(at(0), `&timeout=0&ticket=${ticket}`))).status)

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { afterEach, describe, expect, it } from 'vitest'
-import { knownAs } from '../../../src/base/identity.js'
+import { identityOf } from '../../../src/base/identity.js'
 import { FilterQuota } from '../../../src/hub/filter-quota.js'
 import { formatId } from '../../../src/journal/event.js'
 import { registerEvents } from '../../../src/transports/sse/sse.js'
@@ -256,7 +256,7 @@ describe('event streams', () => {
         },
       },
     })
-    const ticket = () => rig.access.tickets.issue(knownAs('ada', 'token', { roles: ['reader'] })).ticket
+    const ticket = () => rig.access.tickets.issue(identityOf('ada', 'token', { roles: ['reader'] })).ticket
     const refused = await fetch(rig.url + path(`topic=news/a&topic=other&ticket=${ticket()}`))
     expect(refused.status).toBe(403)
     expect(await refused.json()).toMatchObject({ reason: 'topic-refused', detail: expect.stringContaining(': other') })

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ruleFilterProblem } from '../topics/rule-filter.js'
 
-/** So many filters for each direction may somebody bring along; each is looked at for messages of theirs. */
+/** Filters of one identity for each direction; each may be matched for each of its messages. */
 const maxFilters = 100
 
 const filter = z.string().superRefine((text, context) => {
@@ -9,10 +9,10 @@ const filter = z.string().superRefine((text, context) => {
   if (problem !== undefined) context.addIssue(problem)
 })
 
-/** Topic filters as a token or a webhook's answer has them; in the form of those of a rule. */
-export const ownFilters = z.array(filter).max(maxFilters, { error: `must have at most ${maxFilters} filters` })
+/** The topic filters in a token or in a webhook's response, with the syntax of an access rule. */
+export const identityFilters = z.array(filter).max(maxFilters, { error: `must have at most ${maxFilters} filters` })
 
-/** The first thing that is wrong, in a sentence: where it is, and what would be right. */
+/** The first issue in one sentence: its path, and what would be valid. */
 export function firstProblem({ issues }: z.ZodError): string {
   const [issue] = issues
   if (issue === undefined) return 'is not right'

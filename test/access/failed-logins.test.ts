@@ -4,10 +4,10 @@ import type { AddressInfo } from 'node:net'
 import bcrypt from 'bcrypt'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Authenticator, type AuthenticatorOptions } from '../../src/access/authenticator.js'
+import { FailedLoginLimiter } from '../../src/access/failed-logins.js'
 import { Passwords } from '../../src/access/passwords.js'
 import { Tickets } from '../../src/access/tickets.js'
 import { Webhook } from '../../src/access/webhook.js'
-import { WrongPasswords } from '../../src/access/wrong-passwords.js'
 import { GatewayError } from '../../src/base/errors.js'
 import { access } from '../../src/config/access.js'
 import { eventually } from '../helpers/wait.js'
@@ -41,7 +41,7 @@ async function slowWebhook() {
 
 function judges(options: Partial<AuthenticatorOptions>) {
   const tickets = new Tickets({ expires: 1000, max: 1 })
-  const all = { tickets, acceptsCertificates: false, letsAnonymousIn: false, ...options }
+  const all = { tickets, acceptsCertificates: false, allowsAnonymous: false, ...options }
   const authenticator = new Authenticator(all)
   return (password: string, address = '192.0.2.1', user = 'alice') =>
     authenticator
@@ -59,12 +59,12 @@ const passwordsOf = (users: Record<string, string>, concurrent = 1): Passwords =
 
 describe('those who wait', () => {
   it('are judged while they are there, the newest first', async () => {
-    const wrong = new WrongPasswords()
+    const wrong = new FailedLoginLimiter()
     const ends: (() => void)[] = []
     const judged: number[] = []
     const gone = new Set<number>()
     const all = Array.from({ length: 30 }, (_, index) =>
-      wrong.judge(
+      wrong.run(
         '192.0.2.1',
         () => {
           judged.push(index)
@@ -87,13 +87,13 @@ describe('those who wait', () => {
   })
 
   it('leave room for others when they are gone', async () => {
-    const wrong = new WrongPasswords()
+    const wrong = new FailedLoginLimiter()
     let isGone = false
-    const first = Array.from({ length: 10 }, () => wrong.judge('192.0.2.1', () => new Promise(() => {})))
-    const others = Array.from({ length: 100 }, () => wrong.judge('192.0.2.1', refused, () => isGone))
+    const first = Array.from({ length: 10 }, () => wrong.run('192.0.2.1', () => new Promise(() => {})))
+    const others = Array.from({ length: 100 }, () => wrong.run('192.0.2.1', refused, () => isGone))
     const results = Promise.allSettled(others)
     isGone = true
-    void wrong.judge('192.0.2.1', async () => 'right').catch(() => {})
+    void wrong.run('192.0.2.1', async () => 'right').catch(() => {})
     expect((await results).map(reasonOf)).toEqual(others.map(() => 'client-gone'))
     expect(first).toHaveLength(10)
   })
@@ -149,11 +149,11 @@ describe('an address', () => {
 
 describe('passwords of one address', () => {
   it('that are right take no place of wrong ones, and those that wait get in as others leave, the newest first', async () => {
-    const wrong = new WrongPasswords()
+    const wrong = new FailedLoginLimiter()
     let judging = 0
     let most = 0
     const right = (index: number) =>
-      wrong.judge('192.0.2.1', async () => {
+      wrong.run('192.0.2.1', async () => {
         most = Math.max(most, ++judging)
         await new Promise(resolve => setImmediate(resolve))
         judging--
@@ -169,26 +169,26 @@ describe('passwords of one address', () => {
   it('wait by the hundred, and no longer than ten seconds', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     onTestFinished(() => void vi.useRealTimers())
-    const wrong = new WrongPasswords()
+    const wrong = new FailedLoginLimiter()
     let finish: () => void = () => {}
     const held = new Promise<void>(resolve => {
       finish = resolve
     })
-    const judging = Array.from({ length: 10 }, () => wrong.judge('192.0.2.1', () => held))
-    const waiting = Promise.allSettled(Array.from({ length: 100 }, () => wrong.judge('192.0.2.1', async () => 'right')))
-    await expect(wrong.judge('192.0.2.1', refused)).rejects.toMatchObject({ reason: 'too-many-attempts' })
+    const judging = Array.from({ length: 10 }, () => wrong.run('192.0.2.1', () => held))
+    const waiting = Promise.allSettled(Array.from({ length: 100 }, () => wrong.run('192.0.2.1', async () => 'right')))
+    await expect(wrong.run('192.0.2.1', refused)).rejects.toMatchObject({ reason: 'too-many-attempts' })
     await vi.advanceTimersByTimeAsync(10_000)
     expect((await waiting).map(reasonOf)).toEqual(Array(100).fill('too-many-attempts'))
     finish()
     await Promise.all(judging)
-    expect(await wrong.judge('192.0.2.1', async () => 'right')).toBe('right')
+    expect(await wrong.run('192.0.2.1', async () => 'right')).toBe('right')
   })
 
   it('that could not be judged were not wrong', async () => {
-    const wrong = new WrongPasswords()
-    const broken = () => wrong.judge('192.0.2.1', () => Promise.reject(new GatewayError('identity-unavailable')))
+    const wrong = new FailedLoginLimiter()
+    const broken = () => wrong.run('192.0.2.1', () => Promise.reject(new GatewayError('identity-unavailable')))
     for (let count = 0; count < 20; count++) await expect(broken()).rejects.toMatchObject({ httpStatus: 503 })
-    for (let count = 0; count < 10; count++) await expect(wrong.judge('192.0.2.1', refused)).rejects.toBeDefined()
+    for (let count = 0; count < 10; count++) await expect(wrong.run('192.0.2.1', refused)).rejects.toBeDefined()
     await expect(broken()).rejects.toMatchObject({ reason: 'too-many-attempts' })
   })
 })
