@@ -1,397 +1,538 @@
-import type { Event } from '../journal/event.js'
-import { formatId } from '../journal/event.js'
-import type { GapReason, Loss, Position } from '../journal/journal.js'
-import { type TopicPredicate, topicPredicate } from '../topics/match.js'
+import type { Logger } from '../base/log.js'
+import { type Event, formatId, isGapMarker } from '../journal/event.js'
+import { type GapReason, type Journal, type Loss, type Position, resolveCursor } from '../journal/journal.js'
+import type { FilterIndex } from '../topics/filter-index.js'
+import { matchCost, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import { filterDepthProblem } from '../topics/topic-syntax.js'
-import type { BufferChain } from './buffer-chain.js'
+import type { BufferChain, LiveEvent } from './buffer-chain.js'
 import type { DeliveryTracker } from './delivery-tracker.js'
+import type { EventCache } from './event-cache.js'
 import type { CloseReason, Encoder, EventSink } from './event-sink.js'
 import { FilterBackfill } from './filter-backfill.js'
+import { type Replaying, type ReplayScheduler, testsPerTick } from './replay-scheduler.js'
 
-/** What a subscriber asks for. */
+/** One batch of a replay; a single event may have more bytes. */
+const [batchEvents, batchBytes] = [256, 256 * 1024]
+
+/** What adding one filter to the index counts, in tests of an event against a filter. */
+const testsPerFilter = 4
+
+/** One subscription. */
 export interface SubscribeOptions {
   /** Valid topic filters (`topicFilterProblem`, `filterDepthProblem`), at least one. */
   readonly filters: readonly string[]
   readonly encode: Encoder
   readonly sink: EventSink
-  /** Where it was the last time, in whatever text it has kept. Without it, it first gets what is retained. */
+  /** The cursor of an earlier subscription, as the client has kept it. Without one, retained messages come first. */
   readonly cursor?: string | undefined
-  /** Without a cursor: how many of the newest events it first gets besides. */
+  /** Without a cursor: how many of the newest events come after the retained messages. */
   readonly last?: number | undefined
-  /** After how many events it is done; what is retained does not count. */
+  /** Events after which it closes as `complete`; retained messages do not count. */
   readonly limit?: number | undefined
-  /** Whose it is, where that is to be known of what is written to it. */
+  /** The device, where deliveries to it are tracked. */
   readonly device?: string | undefined
 }
 
-/** What becomes of the filters of a subscription that goes on. */
+/** A change of the filters of a subscription. */
 export interface FilterChange {
-  /** Valid and shallow filters that come to those that it has; what it has already stays as it is. */
+  /** Valid filters that are added; those it has already stay as they are. */
   readonly add?: readonly string[]
-  /** Filters that go; at least one is left. */
+  /** Filters that are removed; at least one is left. */
   readonly remove?: readonly string[]
-  /** Where `add` were the last time; without it, what is retained on them is given first. */
+  /** A cursor of `add`; without one, their retained messages come first. */
   readonly cursor?: string | undefined
-  /** Called when it is done, with all its filters: what the sink is given from then on is of these. */
+  /** Called when the change is made, with all its filters: what the sink gets from then on is of these. */
   readonly applied?: (filters: readonly string[]) => void
 }
 
-/** Somebody who gets events. */
+/** A subscription, as its owner sees it. */
 export interface Subscription {
-  /** Where to go on with another subscription, when this one ends now: after what has been given to the sink. */
+  /** The cursor with which another subscription continues after what the sink has got; `undefined` where there is none yet. */
   readonly cursor: string | undefined
-  /** Whether it has got all that was there, of all its filters, so that nothing is being read for it. */
+  /** Whether nothing is being replayed to it. */
   readonly isLive: boolean
   /**
-   * Changes its filters without a hole and without a double: what comes under several filters comes once, and of topics
-   * that it had already, nothing that is retained comes again. Changes are made in their order, each when what came
-   * before it has been given; `live` of the sink is called anew when all that was there of the new ones has been.
+   * Changes its filters with neither gap nor duplicate: an event that several filters match comes once, and retained messages of topics that it had
+   * already do not come again. Changes are made in order, each after the events before it; the sink's `live` is called again when what was there for
+   * the new filters has been replayed.
    *
    * @throws {RangeError} where a filter has too many levels
    */
   change(change: FilterChange): void
-  /** Ends it. The sink is not told. */
+  /** Ends it. The sink is not called. */
   close(): void
 }
 
-/** Numbers of what the hub did since it began, and of those who are there. */
+/** Counters of a hub since it was opened, and its current subscribers. */
 export interface HubCounters {
   subscribers: number
-  /** Of them, those that have not yet got all that was there. */
+  /** Of them, those that are not live. */
   catchingUp: number
-  /** Events given to a sink, for each sink; those replayed and retained included. */
+  /** Events written to sinks, once for each sink, with replayed and retained ones. */
   delivered: number
   replayed: number
   retained: number
   gaps: number
-  /** Subscribers that were cut off because they read too slowly. */
+  /** Subscribers that were closed because they read too slowly. */
   cutOff: number
-  /** Events that waited for those; they are in the journal all the same. */
+  /** Events that were queued for those; they stay in the journal. */
   dropped: number
 }
 
-/** Bounds of what waits for one subscriber whose sink has no room. */
+/** Bounds of the queue of one subscriber whose sink is full. */
 export interface QueueBounds {
   readonly maxQueuedEvents: number
   readonly maxQueuedBytes: number
 }
 
-/** What a subscriber needs of the hub. */
-export interface SubscriberHost {
-  readonly epoch: string
-  /** The newest event of which everybody who is live was told. */
+/** What the subscribers of one hub share. */
+export interface SubscriberContext {
+  readonly journal: Journal
+  readonly cache: EventCache
+  readonly log: Logger
+  /** The sequence of the newest event that live subscribers have been offered. */
   readonly position: number
   readonly counters: HubCounters
   readonly bounds: QueueBounds
   readonly tracking: DeliveryTracker
-  /** It is not live any more, and has something to catch up with. */
-  interrupted(): void
-  /** Its sink has room again, and it is not live. */
-  resumed(subscriber: Subscriber): void
-  /** There is something to be written at the end of this turn of the event loop. */
-  waits(subscriber: Subscriber): void
-  /** It is no more. */
-  left(subscriber: Subscriber): void
+  readonly index: FilterIndex<Subscriber>
+  readonly replays: ReplayScheduler
+  /** Has `flush` called in this tick of the event loop or one of the next. */
+  flushLater(subscriber: Subscriber): void
+  /** It has closed; `unindex` is to be called later. */
+  closed(subscriber: Subscriber): void
 }
 
 /**
- * How far one subscriber is: it gets what is `retained`, then what it has missed (`replay`), and is `live` then.
+ * One subscription's state: `retained` (its retained messages are read), then `replay` (missed events are read), then `live`; `closed` in the end.
+ * A gap leads back to `retained`, a change of filters or a gap marker from `live` to `replay`.
  *
- * `position` is the place up to which it has been given everything that it wants, while it is not live.
+ * The hub calls `start`, `offer`, `interrupt` and `end`, the scheduler the two replay methods. Where it has everything up to the hub's position it
+ * becomes live in the same tick in which that is seen, so no event can come in between.
  */
-export class Subscriber implements Subscription {
-  filters: readonly string[]
-  /** Those with which the hub finds it: what it had when it was live last. */
-  listed: readonly string[] = []
-  /** Filters that are on their way to join those. */
-  joining: FilterBackfill | undefined
-  readonly encode: Encoder
-  /** How many of the newest events it has yet to be placed before. */
-  last: number | undefined
-  state: 'retained' | 'replay' | 'live' | 'closed' = 'replay'
-  position: number
-  /** The retained messages that it gets, while it does: those written after `known`. */
-  retained: AsyncGenerator<readonly Event[], void, void> | undefined
-  known: number
-  /** `Loss.told` of the last loss that the sink was told of. */
-  told: readonly number[] | undefined
-  /** The newest event that was offered to it; while it is not live, it is offered none. */
-  offered = Number.POSITIVE_INFINITY
-  readonly #host: SubscriberHost
+export class Subscriber implements Subscription, Replaying {
+  readonly #context: SubscriberContext
   readonly #sink: EventSink
+  readonly #encode: Encoder
   readonly #device: string | undefined
-  /** What it had when it came, while there is nothing better. */
-  #cursor: string | undefined
-  /** How many events it may yet get. */
-  #left: number
-  #pending: BufferChain | undefined
-  /** The place before the first event that waits. */
-  #before = 0
-  #blocked = false
-  /** Whether it gets what is retained, and has no place until it has got all of it. */
-  #unplaced: boolean
-  #wants: { readonly filters: readonly string[]; readonly predicate: TopicPredicate } | undefined
-  /** Changes of its filters that wait for their turn. */
+  #state: 'retained' | 'replay' | 'live' | 'closed' = 'replay'
+  /** Until `start`. */
+  #startPosition: Position | undefined
+  #filters: readonly string[]
+  /** The filters under which it is in the index: those that it had when it was last live. */
+  #indexed: readonly string[] = []
+  #predicate: { readonly filters: readonly string[]; readonly matches: TopicPredicate } | undefined
+  /** Changes of its filters that are yet to be made. */
   readonly #changes: FilterChange[] = []
+  /** The replay of filters that are being added. */
+  #backfill: FilterBackfill | undefined
+  /** `SubscribeOptions.last`, until its position is known. */
+  #last: number | undefined
+  /** While it is not live: the sequence up to which it has got every event that it wants. */
+  #position: number
+  /** The retained messages that are being read: those written after `#known`. */
+  #retained: AsyncGenerator<readonly Event[], void, void> | undefined
+  #known: number
+  /** `Loss.told` of the last loss that the sink was told of. */
+  #told: readonly number[] | undefined
+  /** The cursor, where it has no position. */
+  #cursor: string | undefined
+  /** Whether it has no position because its retained messages are not complete. */
+  #unplaced: boolean
+  /** Events up to its limit. */
+  #left: number
+  /** The newest live event that it was offered; infinite while it is not live. */
+  #offered = Number.POSITIVE_INFINITY
+  #queue: BufferChain | undefined
+  /** The sequence before the first queued event. */
+  #beforeQueue = 0
+  /** Whether the sink is full. */
+  #blocked = false
 
-  constructor(host: SubscriberHost, options: SubscribeOptions, place: Position) {
+  constructor(context: SubscriberContext, options: SubscribeOptions) {
     const { filters, encode, sink, cursor, last, limit, device } = options
-    this.#host = host
+    const { journal } = context
+    const position =
+      cursor === undefined ? { after: context.position, known: 0 } : resolveCursor(journal, cursor, filters)
+    this.#context = context
     this.#sink = sink
     this.#device = device
-    this.filters = filters.length === 1 ? filters : [...new Set(filters)]
-    this.encode = encode
+    this.#filters = filters.length === 1 ? filters : [...new Set(filters)]
+    this.#encode = encode
     this.#cursor = cursor
     this.#left = limit ?? Number.POSITIVE_INFINITY
-    this.last = cursor === undefined ? last : undefined
-    this.position = place.after
-    this.known = place.known
-    this.told = place.lost?.told
-    this.#unplaced = cursor === undefined || place.gap !== undefined
-    if (this.#unplaced) this.state = 'retained'
+    this.#last = cursor === undefined ? last : undefined
+    this.#startPosition = position
+    this.#position = position.after
+    this.#known = position.known
+    this.#told = position.lost?.told
+    this.#unplaced = cursor === undefined || position.gap !== undefined
+    if (this.#unplaced) this.#state = 'retained'
   }
 
   get cursor(): string | undefined {
-    if (this.state === 'closed' || this.#unplaced) return this.#cursor
-    return this.idOf(this.state !== 'live' ? this.position : this.#pending ? this.#before : this.#host.position)
+    if (this.#state === 'closed' || this.#unplaced) return this.#cursor
+    return this.#idOf(this.#state === 'live' ? this.#livePosition : this.#position)
+  }
+
+  /** The sequence after which nothing has been written to the sink, while it is live. */
+  get #livePosition(): number {
+    return this.#queue ? this.#beforeQueue : this.#context.position
   }
 
   get isLive(): boolean {
-    return this.state === 'live'
+    return this.#state === 'live'
   }
 
-  get blocked(): boolean {
-    return this.#blocked
-  }
-
-  /** How many events it may yet get. */
-  get room(): number {
-    return this.#left
-  }
-
-  get closed(): boolean {
-    return this.state === 'closed'
-  }
-
-  /** How many filters the hub does not find it with yet, at the most. */
-  get unlisted(): number {
-    return this.filters === this.listed ? 0 : this.filters.length
-  }
-
-  /** Whether its filters are not yet what they are to be. */
-  get changing(): boolean {
-    return this.joining !== undefined || this.#changes.length > 0
-  }
-
-  /** What it wants; kept for as long as it is not live. */
-  wants(): TopicPredicate {
-    if (this.#wants?.filters !== this.filters) {
-      this.#wants = { filters: this.filters, predicate: topicPredicate(this.filters) }
-    }
-    return this.#wants.predicate
-  }
-
-  /**
-   * Tells the sink that events between `known` and `position` are missing, and begins with what is retained of them.
-   *
-   * @param lost events that are missing after `position`, while others are there
-   */
-  gap(reason: GapReason, known: number, position: number, lost?: Loss): void {
-    const cursor = this.cursor ?? ''
-    // Which is where it goes on when it ends before it has got what is retained.
-    this.#cursor = cursor
-    this.#unplaced = true
-    this.state = 'retained'
-    this.known = known
-    this.position = position
-    this.told = lost?.told ?? this.told
-    this.#host.counters.gaps++
-    this.#sink.gap({ reason, cursor, resumes: this.idOf(Math.max(position, lost?.through ?? 0)) })
+  /** Begins; before that, the sink is not called. */
+  start(): void {
+    const position = this.#startPosition
+    if (this.#state === 'closed' || !position) return
+    this.#startPosition = undefined
+    if (position.gap) this.#gap(position.gap, position.known, position.after, position.lost)
+    this.#context.replays.add(this)
   }
 
   change(change: FilterChange): void {
     if (change.add?.some(filterDepthProblem)) throw new RangeError('a topic filter has too many levels')
-    if (this.closed) return
+    if (this.#state === 'closed') return
     this.#changes.push(change)
     this.interrupt()
   }
 
-  /** Has it read what comes, and what waits for it, where it is live. */
-  interrupt(): void {
-    if (this.state !== 'live') return
-    this.flush()
-    if (this.closed) return
-    this.position = this.#pending ? this.#before : this.#host.position
-    this.#pending = undefined
-    this.offered = Number.POSITIVE_INFINITY
-    this.#host.interrupted()
-    this.state = 'replay'
-    if (!this.#blocked) this.#host.resumed(this)
-  }
-
-  /**
-   * Makes the changes that wait, as long as it has a place at which to make them. Not while something is read for it.
-   *
-   * @param locate finds the place of a cursor
-   */
-  applyChanges(locate: (cursor: string, filters: readonly string[]) => Position): void {
-    while (this.state === 'replay' && this.last === undefined && !this.joining) {
-      const [change] = this.#changes
-      if (!change) return
-      const { add = [], cursor } = change
-      const place = cursor === undefined ? { after: this.position, known: 0 } : locate(cursor, add)
-      // What the new filters have beyond that would come again.
-      if (Math.min(place.after, this.#host.position) > this.position) return
-      this.#changes.shift()
-      this.#apply(change, place)
-    }
-  }
-
-  #apply({ add = [], remove = [], cursor, applied }: FilterChange, place: Position): void {
-    const removed = new Set(remove)
-    const kept = new Set(this.filters.filter(filter => !removed.has(filter)))
-    const added = [...new Set(add)].filter(filter => !kept.has(filter))
-    this.filters = [...kept]
-    if (added.length > 0) this.joining = new FilterBackfill(added, topicPredicate(this.filters), place, cursor)
-    applied?.([...kept, ...added])
-    if (place.gap && this.joining) this.joiningGap(this.joining, place.gap, cursor ?? '')
-  }
-
-  /** Tells the sink that something is missing of filters that join. */
-  joiningGap({ filters, resumes }: FilterBackfill, reason: GapReason, cursor: string): void {
-    if (this.closed) return
-    this.#host.counters.gaps++
-    this.#sink.gap({ reason, cursor, resumes: this.idOf(resumes), filters })
-  }
-
-  /** The filters that joined have got what the others have. */
-  joined({ filters }: FilterBackfill): void {
-    this.filters = [...this.filters, ...filters]
-    this.joining = undefined
-  }
-
-  /** It has got what is retained. */
-  placed(): void {
-    this.#unplaced = false
-    this.retained = undefined
-    this.state = 'replay'
-  }
-
-  /** It has got everything there is. */
-  join(): void {
-    this.state = 'live'
-    this.#wants = undefined
-    this.offered = this.position
-    this.#sink.live?.()
-  }
-
-  /** Gives events to the sink that are retained, or, up to `position`, replayed. */
-  give(data: readonly Buffer[], kind: 'retained' | 'replayed', position: number): void {
-    const before = this.position
-    this.position = position
-    if (data.length === 0) return
-    this.#host.counters[kind] += data.length
-    if (kind === 'replayed') this.#left -= data.length
-    const [only] = data
-    this.#write(only && data.length === 1 ? only : Buffer.concat(data), data.length)
-    if (kind === 'replayed') this.#wrote(before, position)
-    this.#checkLeft()
-  }
-
-  /** Tells who tracks them of events that it has been given without a change of its place. */
-  wroteApart(events: readonly Event[]): void {
-    const { tracking } = this.#host
-    if (this.#device === undefined || tracking.size === 0) return
-    for (const { sequence } of events) tracking.wroteOne(this.#device, sequence)
-  }
-
-  /** Tells who tracks them of events that it wants and has been given. */
-  #wrote(after: number, through: number): void {
-    const { tracking } = this.#host
-    if (this.#device !== undefined && tracking.size > 0) tracking.wrote(this.#device, this.filters, after, through)
-  }
-
-  /** Adds a live event to what is written at the end of this turn; `start` is the chain of that event alone. */
-  offer(start: BufferChain, sequence: number): void {
-    const before = this.#pending
+  /** Queues a live event, which is written at the end of this tick; the hub finds it once for each filter that matches. */
+  offer(event: LiveEvent): void {
+    const { sequence } = event
+    if (this.#offered >= sequence) return
+    const before = this.#queue
     if (before && before.count >= this.#left) return
-    this.offered = sequence
+    this.#offered = sequence
     if (!before) {
-      this.#before = sequence - 1
-      if (!this.#blocked) this.#host.waits(this)
+      this.#beforeQueue = sequence - 1
+      if (!this.#blocked) this.#context.flushLater(this)
     }
-    const pending = before ? before.with(start) : start
-    this.#pending = pending
-    const { maxQueuedBytes, maxQueuedEvents } = this.#host.bounds
-    if (pending.bytes <= maxQueuedBytes && pending.count <= maxQueuedEvents) return
-    if (this.#blocked) this.#cutOff(pending)
+    const single = event.encoded(this.#encode)
+    const queue = before ? before.with(single) : single
+    this.#queue = queue
+    const { maxQueuedBytes, maxQueuedEvents } = this.#context.bounds
+    if (queue.bytes <= maxQueuedBytes && queue.count <= maxQueuedEvents) return
+    if (this.#blocked) this.#cutOff(queue)
     else this.flush()
   }
 
-  /** Gives what waits to the sink. */
+  /** Writes the queue to the sink. */
   flush(): void {
-    const pending = this.#pending
-    if (!pending || this.#blocked || this.closed) return
-    this.#pending = undefined
-    this.#left -= pending.count
-    // Until more comes, the place is that of the hub; of somebody who has enough, it is here.
-    if (this.#left <= 0) this.position = this.offered
-    this.#write(pending.joined(), pending.count)
-    this.#wrote(this.#before, this.offered)
-    this.#checkLeft()
+    const queue = this.#queue
+    if (!queue || this.#blocked || this.#state === 'closed') return
+    this.#queue = undefined
+    this.#left -= queue.count
+    // Its position is the hub's from now on, except where it has reached its limit.
+    if (this.#left <= 0) this.#position = this.#offered
+    this.#write(queue.joined(), queue.count)
+    this.#track(this.#beforeQueue, this.#offered)
+    this.#closeAtLimit()
+  }
+
+  /** Leads from `live` back to `replay`: what is queued, and what comes, is read from the journal. */
+  interrupt(): void {
+    if (this.#state !== 'live') return
+    this.flush()
+    // It may have closed.
+    if (!this.isLive) return
+    this.#position = this.#livePosition
+    this.#queue = undefined
+    this.#offered = Number.POSITIVE_INFINITY
+    this.#state = 'replay'
+    this.#context.counters.catchingUp++
+    if (!this.#blocked) this.#context.replays.add(this)
+  }
+
+  replayFromCache(): number | undefined {
+    this.#applyChanges()
+    if (!this.#isCached()) return undefined
+    const from = this.#position
+    const indexing = this.#filters === this.#indexed ? 0 : testsPerFilter * this.#filters.length
+    if (from < this.#context.position) this.#replayCachedBatch(from)
+    // It may have closed, or been given a gap.
+    const tests = indexing + (this.#position - from) * matchCost(this.#filters)
+    this.#continue()
+    return tests
+  }
+
+  /** Whether the cache has all that it needs. Events that the journal has evicted are not replayed from there. */
+  #isCached(): boolean {
+    const { cache, journal } = this.#context
+    if (this.#state !== 'replay' || this.#last !== undefined || this.#backfill) return false
+    return cache.covers(this.#position) && !journal.lost(this.#filters, this.#position)
+  }
+
+  #replayCachedBatch(from: number): void {
+    const { cache } = this.#context
+    const matches = this.#matches()
+    // With a thousand filters, fewer events fit into a tick.
+    const events = Math.min(batchEvents, Math.ceil(testsPerTick / matchCost(this.#filters)))
+    const end = Math.min(this.#context.position, from + events)
+    const data: Buffer[] = []
+    let bytes = 0
+    let position = from
+    while (position < end && bytes < batchBytes && data.length < this.#left) {
+      const event = cache.at(position + 1)
+      if (event && isGapMarker(event)) {
+        if (position === from) this.#gap('missed', from, from + 1)
+        break
+      }
+      position++
+      if (!event || !matches(event.topic)) continue
+      const encoded = cache.encode(event, this.#encode)
+      data.push(encoded)
+      bytes += encoded.length
+    }
+    if (position > from) this.#give(data, 'replayed', position)
+  }
+
+  async replayFromJournal(): Promise<void> {
+    try {
+      if (this.#last !== undefined) await this.#findPosition(this.#last)
+      else if (this.#backfill) await this.#readBackfill(this.#backfill)
+      else if (this.#state === 'retained') await this.#readRetained()
+      else if (this.#state === 'replay') await this.#readMissed()
+    } catch (error) {
+      this.#context.log.error({ err: error }, 'failed to read the journal; the subscriber is closed')
+      this.end('journal-unavailable')
+    }
+    this.#continue()
+  }
+
+  async #findPosition(last: number): Promise<void> {
+    const { journal } = this.#context
+    const position = await journal.latest(this.#filters, last)
+    this.#position = Math.min(position, this.#context.position)
+    // Without a cursor, nothing that was evicted is missing.
+    this.#told = journal.lost(this.#filters, this.#position)?.told
+    this.#last = undefined
+  }
+
+  async #readRetained(): Promise<void> {
+    const through = this.#position
+    this.#retained ??= this.#context.journal.retained(this.#filters, { after: this.#known, through })
+    const { value: events, done } = await this.#retained.next()
+    if (this.#state === 'closed') return
+    if (done) {
+      this.#unplaced = false
+      this.#retained = undefined
+      this.#state = 'replay'
+    } else {
+      this.#give(events.map(this.#encode), 'retained', through)
+      this.#trackEach(events)
+    }
+  }
+
+  async #readMissed(): Promise<void> {
+    const after = this.#position
+    const batch = await this.#context.journal.read({
+      filters: this.#filters,
+      wanted: this.#matches(),
+      after,
+      through: this.#context.position,
+      limit: Math.min(batchEvents, this.#left),
+      maxBytes: batchBytes,
+      told: this.#told,
+    })
+    if (this.#isClosed) return
+    const before = batch.events.findIndex(isGapMarker)
+    const marker = batch.events[before]
+    if (batch.lost) this.#gap('evicted', after, batch.after, batch.lost)
+    else if (!marker) this.#give(batch.events.map(this.#encode), 'replayed', batch.position)
+    else if (before === 0) this.#gap('missed', marker.sequence - 1, marker.sequence)
+    else this.#give(batch.events.slice(0, before).map(this.#encode), 'replayed', marker.sequence - 1)
+  }
+
+  /** Gives filters that are added their retained messages or missed events, up to the position of the others. */
+  async #readBackfill(backfill: FilterBackfill): Promise<void> {
+    const position = this.#position
+    const batch = await backfill.read(this.#context.journal, position, batchEvents, batchBytes)
+    if (this.#isClosed) return
+    if (batch.gap) this.#backfillGap(backfill, batch.gap.reason, this.#idOf(batch.gap.after))
+    this.#give(batch.events.map(this.#encode), batch.kind, position)
+    this.#trackEach(batch.events)
+    if (this.#isClosed || !backfill.isDone(position)) return
+    this.#filters = [...this.#filters, ...backfill.filters]
+    this.#backfill = undefined
+  }
+
+  get #isClosed(): boolean {
+    return this.#state === 'closed'
+  }
+
+  /** After a batch: becomes live, or schedules the next batch, or waits for the sink. */
+  #continue(): void {
+    const isComplete = this.#state === 'replay' && this.#last === undefined && !this.#backfill
+    if (this.#isClosed) return
+    if (isComplete && this.#changes.length === 0 && this.#position >= this.#context.position) this.#goLive()
+    else if (!this.#blocked) this.#context.replays.add(this)
+  }
+
+  #goLive(): void {
+    this.#context.counters.catchingUp--
+    this.#updateIndex(this.#filters)
+    this.#state = 'live'
+    this.#predicate = undefined
+    this.#offered = this.#position
+    this.#sink.live?.()
+  }
+
+  /** Changes only what differs, which may be one of a thousand filters. */
+  #updateIndex(filters: readonly string[]): void {
+    if (filters === this.#indexed) return
+    const { index } = this.#context
+    const [before, after] = [new Set(this.#indexed), new Set(filters)]
+    for (const filter of before) if (!after.has(filter)) index.remove(filter, this)
+    for (const filter of after) if (!before.has(filter)) index.add(filter, this)
+    this.#indexed = filters
+  }
+
+  /** Removes it from the index. @returns how many filters that were */
+  unindex(): number {
+    const { length } = this.#indexed
+    this.#updateIndex([])
+    return length
+  }
+
+  /** The predicate of its filters; kept while it is not live. */
+  #matches(): TopicPredicate {
+    if (this.#predicate?.filters !== this.#filters) {
+      this.#predicate = { filters: this.#filters, matches: topicPredicate(this.#filters) }
+    }
+    return this.#predicate.matches
+  }
+
+  /** Makes the changes that are due. A cursor of added filters may be ahead of the position: then the others are replayed up to there first. */
+  #applyChanges(): void {
+    while (this.#state === 'replay' && this.#last === undefined && !this.#backfill) {
+      const [change] = this.#changes
+      if (!change) return
+      const { add = [], cursor } = change
+      const position: Position =
+        cursor === undefined ? { after: this.#position, known: 0 } : resolveCursor(this.#context.journal, cursor, add)
+      if (Math.min(position.after, this.#context.position) > this.#position) return
+      this.#changes.shift()
+      this.#apply(change, position)
+    }
+  }
+
+  #apply({ add = [], remove = [], cursor, applied }: FilterChange, position: Position): void {
+    const removed = new Set(remove)
+    const kept = new Set(this.#filters.filter(filter => !removed.has(filter)))
+    const added = [...new Set(add)].filter(filter => !kept.has(filter))
+    this.#filters = [...kept]
+    if (added.length > 0) this.#backfill = new FilterBackfill(added, topicPredicate(this.#filters), position, cursor)
+    applied?.([...kept, ...added])
+    if (position.gap && this.#backfill) this.#backfillGap(this.#backfill, position.gap, cursor ?? '')
+  }
+
+  /** Tells the sink that events of filters that are added are missing. */
+  #backfillGap({ filters, resumes }: FilterBackfill, reason: GapReason, cursor: string): void {
+    if (this.#isClosed) return
+    this.#context.counters.gaps++
+    this.#sink.gap({ reason, cursor, resumes: this.#idOf(resumes), filters })
+  }
+
+  /**
+   * Tells the sink that events between `known` and `position` are missing, and begins with their retained messages.
+   *
+   * @param lost events that are missing after `position`, while others are there
+   */
+  #gap(reason: GapReason, known: number, position: number, lost?: Loss): void {
+    const cursor = this.cursor ?? ''
+    // The cursor to continue with if it closes before the retained messages are complete.
+    this.#cursor = cursor
+    this.#unplaced = true
+    this.#state = 'retained'
+    this.#known = known
+    this.#position = position
+    this.#told = lost?.told ?? this.#told
+    this.#context.counters.gaps++
+    this.#sink.gap({ reason, cursor, resumes: this.#idOf(Math.max(position, lost?.through ?? 0)) })
+  }
+
+  /** Writes retained messages, or missed events up to `position`. */
+  #give(data: readonly Buffer[], kind: 'retained' | 'replayed', position: number): void {
+    const before = this.#position
+    this.#position = position
+    if (data.length === 0) return
+    this.#context.counters[kind] += data.length
+    if (kind === 'replayed') this.#left -= data.length
+    const [first] = data
+    this.#write(first && data.length === 1 ? first : Buffer.concat(data), data.length)
+    if (kind === 'replayed') this.#track(before, position)
+    this.#closeAtLimit()
   }
 
   #write(data: Buffer, count: number): void {
-    this.#host.counters.delivered += count
-    if (this.#sink.write(data) || this.closed) return
+    this.#context.counters.delivered += count
+    if (this.#sink.write(data) || this.#isClosed) return
     this.#blocked = true
     this.#sink.onDrain(() => this.#resume())
   }
 
   #resume(): void {
-    if (!this.#blocked || this.closed) return
+    if (!this.#blocked || this.#isClosed) return
     this.#blocked = false
-    if (this.state === 'live') this.flush()
-    else this.#host.resumed(this)
+    if (this.isLive) this.flush()
+    else this.#context.replays.add(this)
   }
 
-  #checkLeft(): void {
-    if (this.#left > 0 || this.closed) return
-    this.end('complete', this.idOf(this.position))
+  /** Tracks the delivery of the events that it wants, after `after` and up to `through`. */
+  #track(after: number, through: number): void {
+    const { tracking } = this.#context
+    if (this.#device !== undefined && tracking.size > 0) tracking.wrote(this.#device, this.#filters, after, through)
   }
 
-  #cutOff(pending: BufferChain): void {
-    this.#host.counters.cutOff++
-    this.#host.counters.dropped += pending.count
+  /** Tracks the delivery of events that do not move its position. */
+  #trackEach(events: readonly Event[]): void {
+    const { tracking } = this.#context
+    if (this.#device === undefined || tracking.size === 0) return
+    for (const { sequence } of events) tracking.wroteOne(this.#device, sequence)
+  }
+
+  #closeAtLimit(): void {
+    if (this.#left <= 0) this.end('complete', this.#idOf(this.#position))
+  }
+
+  #cutOff(queue: BufferChain): void {
+    this.#context.counters.cutOff++
+    this.#context.counters.dropped += queue.count
     this.end('too-slow')
   }
 
-  /** Ends it, and tells the sink. */
+  /** Closes it, and tells the sink. Idempotent. */
   end(reason: CloseReason, cursor = this.cursor): void {
-    if (this.closed) return
-    this.#leave(cursor)
+    if (this.#isClosed) return
+    this.#close(cursor)
     this.#sink.close(reason, cursor)
   }
 
   close(): void {
-    if (!this.closed) this.#leave(this.cursor)
+    if (!this.#isClosed) this.#close(this.cursor)
   }
 
-  #leave(cursor: string | undefined): void {
-    this.#host.left(this)
+  #close(cursor: string | undefined): void {
+    const { counters, replays } = this.#context
+    if (this.#state !== 'live') counters.catchingUp--
+    replays.delete(this)
     this.#cursor = cursor
-    this.#pending = undefined
-    this.offered = Number.POSITIVE_INFINITY
-    this.state = 'closed'
-    // What is not read to its end is let go of; where it was being read, that is after this.
-    void this.retained?.return().catch(() => {})
-    this.retained = undefined
-    this.joining?.close()
-    this.joining = undefined
+    this.#queue = undefined
+    this.#offered = Number.POSITIVE_INFINITY
+    this.#state = 'closed'
+    // A read that is under way ends before this.
+    void this.#retained?.return().catch(() => {})
+    this.#retained = undefined
+    this.#backfill?.close()
+    this.#backfill = undefined
+    this.#context.closed(this)
   }
 
-  /** The id of a place. */
-  idOf(sequence: number): string {
-    return formatId(this.#host.epoch, sequence)
+  #idOf(sequence: number): string {
+    return formatId(this.#context.journal.epoch, sequence)
   }
 }
