@@ -5,11 +5,11 @@ import type { CouchdbConfig } from '../config/compat.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery } from '../http/parameters.js'
 import { filterDepthProblem, maxFilterLevels, topicFilterProblem } from '../topics/topic-syntax.js'
-import { requirePermitted } from '../transports/authorize-subscribe.js'
-import { registerKeptBodyRoutes } from '../transports/buffered-body-routes.js'
+import { authorizeSubscribe } from '../transports/authorize-subscribe.js'
+import { registerBufferedBodyRoutes } from '../transports/buffered-body-routes.js'
 import { asksForScript, scriptEnd, scriptStart, scriptType } from '../transports/jsonp.js'
 import { OpenPolls } from '../transports/poll/open-polls.js'
-import { answerPassingRefusal, asksForEventStream } from '../transports/sse/stream-form.js'
+import { answerPassingRefusal, asksForEventStream } from '../transports/sse/stream-format.js'
 import type { TransportContext } from '../transports/transport-context.js'
 import { answerChanges } from './couchdb/changes.js'
 import { changesQuery, databaseQuery, postedChangesQuery } from './couchdb/query.js'
@@ -75,7 +75,7 @@ export function registerCouchdb(
         return answerPassingRefusal(request, reply, error, { ...options, headers, language: language(options) })
       }
     })
-    registerKeptBodyRoutes(scope, options, (inner, admitted) => {
+    registerBufferedBodyRoutes(scope, options, (inner, admitted) => {
       inner.post(changes, async (request, reply) => {
         const { caller, body } = admitted(request)
         requireNoSelection(body, options.bodies.jsonValues)
@@ -152,7 +152,7 @@ function readAs<Schema extends z.ZodType<{ callback?: string | undefined }>>(
     throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
   const name = nameIn(request)
   const filters = [topicsOf(name)]
-  requirePermitted(caller.permissions, filters)
+  authorizeSubscribe(caller.permissions, filters)
   return { caller, name, filters, query }
 }
 

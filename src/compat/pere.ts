@@ -1,8 +1,8 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { registerKeptBodyRoutes, registerOtherMethods } from '../transports/buffered-body-routes.js'
+import { registerBufferedBodyRoutes, registerOtherMethods } from '../transports/buffered-body-routes.js'
 import { Heartbeats } from '../transports/heartbeats.js'
 import { MemoizedBuffer } from '../transports/memoized-buffer.js'
-import { namedWords } from '../transports/sse/control-events.js'
+import { controlEvents } from '../transports/sse/control-events.js'
 import { listConnections, listDevices, listEvents } from './pere/admin.js'
 import type { PereContext, PereOptions } from './pere/context.js'
 import { openFeed } from './pere/feed.js'
@@ -29,7 +29,7 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     heartbeats: new Heartbeats(Math.min(push.config.heartbeat, maxHeartbeatInterval)),
     places: new MemoizedBuffer(encodePlace),
     heartbeat,
-    language: namedWords,
+    language: controlEvents,
   }
   const base = options.prefix.replace(/\/$/, '')
   const admitted = async (request: FastifyRequest, reply: Parameters<typeof gate.admit>[1]) => {
@@ -37,7 +37,7 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     return { caller, channel: context.channelOf(request) }
   }
 
-  registerKeptBodyRoutes(app, options, (scope, admittedRequest) => {
+  registerBufferedBodyRoutes(app, options, (scope, admittedRequest) => {
     scope.post(`${base}/push/:channel`, async (request, reply) => pushEvent(admittedRequest(request), reply, context))
     scope.post(`${base}/feedback/:channel`, async (request, reply) =>
       takeFeedback(admittedRequest(request), reply, context),

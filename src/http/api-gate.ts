@@ -8,8 +8,8 @@ import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity } from '../base/identity.js'
-import { admitOrigin, answerPreflight, type OriginAdmission, type Preflight, setOriginHeaders } from './cors.js'
-import { attemptOf, type CredentialPlaces } from './request-identity.js'
+import { admitOrigin, type OriginAdmission, type Preflight, sendPreflight, setOriginHeaders } from './cors.js'
+import { attemptOf, type CredentialOptions } from './request-identity.js'
 import { pathOf } from './request-target.js'
 
 /** Who asks, and what they may do. */
@@ -23,7 +23,7 @@ export interface ApiGateOptions extends OriginAdmission {
   /** `undefined` where nobody is asked who they are. */
   readonly authenticator: Authenticator | undefined
   readonly rules: TopicRules
-  readonly places: CredentialPlaces
+  readonly places: CredentialOptions
   /** Requests of each address; left out for any number. */
   readonly requests?: RateLimits | undefined
   /** Count what stays open. */
@@ -108,7 +108,7 @@ export class ApiGate {
 
   /** Answers a preflight. */
   preflight(request: FastifyRequest, reply: FastifyReply, preflight: Preflight): FastifyReply {
-    return answerPreflight(request, reply, this.#options, preflight)
+    return sendPreflight(request, reply, this.#options, preflight)
   }
 
   /**

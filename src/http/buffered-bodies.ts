@@ -28,7 +28,7 @@ export interface BufferedBodiesOptions extends Pick<BodyLimits, 'limit' | 'budge
  * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
  * that ask who sends one before any of it is kept. They count until the request is answered. What is compressed is decoded.
  */
-export function keepBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: BufferedBodiesOptions): void {
+export function bufferBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: BufferedBodiesOptions): void {
   const accounts = new WeakMap<FastifyRequest, HeldBytes>()
   const closed = new WeakSet<FastifyRequest>()
   const decoder = new BodyDecoder()

@@ -62,7 +62,7 @@ export interface Preflight {
  *
  * @throws {Ending} `origin-refused`
  */
-export function answerPreflight(
+export function sendPreflight(
   request: FastifyRequest,
   reply: FastifyReply,
   options: OriginAdmission,

@@ -19,7 +19,7 @@ declare module 'node:net' {
  * An answer of HTTP/1.1 that its connection knows of from its request on: also one that Node's server gives without asking
  * anybody, as to a request without `Host`.
  */
-export class NotedAnswer extends ServerResponse {
+export class TrackedResponse extends ServerResponse {
   constructor(...given: ConstructorParameters<typeof ServerResponse>) {
     super(...given)
     this.req.socket[last] = this
@@ -33,24 +33,24 @@ function forget(this: ServerResponse): void {
 }
 
 /** What a connection knows of its answers; `undefined` where there is none to be given. */
-export function newestAnswer(socket: Socket): ServerResponse | undefined {
+export function newestResponse(socket: Socket): ServerResponse | undefined {
   return socket[last]
 }
 
 /** Whether a connection has this answer to give and no other. */
-export function isOnlyAnswer(answer: ServerResponse): boolean {
+export function isOnlyResponse(answer: ServerResponse): boolean {
   const { socket } = answer.req
   // Those that wait for the ones before them have no connection yet.
   return answer.socket !== null && (socket[last] ?? answer) === answer
 }
 
 /** Whether there is a request on a connection whose answer is not all there: what is written now would come before it. */
-export function owesAnswer(socket: Socket): boolean {
+export function owesResponse(socket: Socket): boolean {
   const answer = socket[last]
   return answer !== undefined && !(answer.writableEnded && answer.socket !== null)
 }
 
 /** Whether Node has a use for a connection: an answer that is all there may be on its way, and keep others off. */
-export function isAnswering(socket: Socket): boolean {
+export function isResponding(socket: Socket): boolean {
   return socket[last] !== undefined
 }

@@ -2,13 +2,13 @@ import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { GatewayError } from '../base/errors.js'
 import { pathOf } from './request-target.js'
-import { answer } from './responses.js'
+import { sendStatus } from './responses.js'
 
 /** Where programs ask, and so get answers for programs. */
 const apiPrefix = '/v1/'
 
 /** Whether a request is for the HTTP API. */
-export function isForApi(request: FastifyRequest): boolean {
+export function isApiRequest(request: FastifyRequest): boolean {
   return pathOf(request.url).startsWith(apiPrefix)
 }
 
@@ -18,7 +18,7 @@ export function isForApi(request: FastifyRequest): boolean {
  * @param headers beside those that follow from the ending
  * @param text default: the ending's for any client
  */
-export function answerEnding(
+export function sendError(
   request: FastifyRequest,
   reply: FastifyReply,
   ending: GatewayError,
@@ -27,8 +27,8 @@ export function answerEnding(
 ): FastifyReply {
   const { httpStatus: status, reason, retryAfter } = ending
   const all = { ...(retryAfter !== undefined && { 'retry-after': String(retryAfter) }), ...headers }
-  if (!isForApi(request)) return answer(request, reply, status, all, `${text}.`)
-  return answerProblem(reply, { status, detail: text, reason }, all)
+  if (!isApiRequest(request)) return sendStatus(request, reply, status, all, `${text}.`)
+  return sendProblem(reply, { status, detail: text, reason }, all)
 }
 
 /** What is wrong, in the members of RFC 9457 and two more. */
@@ -49,7 +49,7 @@ export function problemBody({ status, parameter = '', ...more }: Problem): objec
 }
 
 /** Answers with a problem; one may have nothing to say but its status. */
-export function answerProblem(
+export function sendProblem(
   reply: FastifyReply,
   problem: Problem,
   headers: Readonly<Record<string, string>> = {},

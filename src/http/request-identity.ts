@@ -15,7 +15,7 @@ export interface PresentingRequest {
 }
 
 /** What of `access:` says where credentials are; without `jwt`, no cookie is looked at. */
-export type CredentialPlaces = Partial<Pick<AccessConfig, 'jwt' | 'clientCertificates' | 'webhook'>>
+export type CredentialOptions = Partial<Pick<AccessConfig, 'jwt' | 'clientCertificates' | 'webhook'>>
 
 /**
  * What a request presents, ready for the authenticator. Call it when the request's `Origin` has been checked.
@@ -26,7 +26,7 @@ export function attemptOf(
   request: PresentingRequest,
   client: Client,
   transport: 'http' | 'websocket',
-  places: CredentialPlaces,
+  places: CredentialOptions,
 ): AuthenticationRequest {
   const { headers, url } = request
   const { jwt, clientCertificates, webhook } = places

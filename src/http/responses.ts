@@ -29,7 +29,7 @@ const sentences: Readonly<Record<number, string>> = {
  *
  * @param sentence may have in it what was asked for, such as a topic
  */
-export function answer(
+export function sendStatus(
   request: FastifyRequest,
   reply: FastifyReply,
   status: number,

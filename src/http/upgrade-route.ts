@@ -7,7 +7,7 @@ import type { ConnectionLog } from '../base/connection-log.js'
 import type { Identity } from '../base/identity.js'
 import type { Peer } from '../broker/broker.js'
 import type { OriginsOption } from './origin-refusal.js'
-import { attemptOf, type CredentialPlaces } from './request-identity.js'
+import { attemptOf, type CredentialOptions } from './request-identity.js'
 
 /** A WebSocket handshake that passed all checks of the gateway, for its endpoint to answer. */
 export interface Upgrade {
@@ -49,7 +49,7 @@ export type AdmittedClients = 'user' | 'admitted' | 'anybody'
 /** @param places where requests may carry credentials */
 export function createUpgradeIdentity(
   authenticator: Authenticator,
-  places: CredentialPlaces,
+  places: CredentialOptions,
   admitted: AdmittedClients,
 ): UpgradeIdentity {
   return {

@@ -1,7 +1,7 @@
 import type { SliceMonitor } from '../base/slice-monitor.js'
 
 /** Somebody for whom something waits to be written. */
-export interface Writer {
+export interface Flushable {
   flush(): void
 }
 
@@ -21,7 +21,7 @@ const mostWritten = 4096
  */
 export class WriteQueue {
   readonly #slices: SliceMonitor | undefined
-  #waiting: Writer[] = []
+  #waiting: Flushable[] = []
   #next = 0
   #running = false
   /** When the turn's other work began, in milliseconds. */
@@ -33,7 +33,7 @@ export class WriteQueue {
   }
 
   /** Has it write in this turn of the event loop, or in one of the next. */
-  add(writer: Writer): void {
+  add(writer: Flushable): void {
     this.#waiting.push(writer)
     if (this.#running) return
     this.#running = true

@@ -24,7 +24,7 @@ const [devicesPerMessage, textPerMessage] = [500, 32 * 1024]
 const topicPrefix = 'receipts/'
 
 /** The messages about receipts that wait to be published. Each change is collected, and of the state that is given back. */
-export class Messages {
+export class ReceiptMessages {
   readonly #store: BatchedStore
   readonly #bounds: MessageBounds
   /** How many were let go of because too many waited. */

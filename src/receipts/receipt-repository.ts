@@ -1,5 +1,5 @@
 import { BatchedStore, portion } from './batched-store.js'
-import { type MessageBounds, Messages, type WaitingMessage } from './messages.js'
+import { type MessageBounds, ReceiptMessages, type WaitingMessage } from './messages.js'
 import { iso } from './parts.js'
 import { type PendingReceipts, ReceiptQuota } from './receipt-quota.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from './receipts.js'
@@ -49,7 +49,7 @@ function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: Re
  */
 export class ReceiptRepository {
   readonly #store: BatchedStore
-  readonly #messages: Messages
+  readonly #messages: ReceiptMessages
   readonly #epoch: string
   readonly #bounds: ReceiptBounds
   /** How many receipts that nobody waits for were not told, as there were too many. */
@@ -62,7 +62,7 @@ export class ReceiptRepository {
 
   constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
     this.#store = new BatchedStore(store)
-    this.#messages = new Messages(this.#store, bounds)
+    this.#messages = new ReceiptMessages(this.#store, bounds)
     this.#epoch = epoch
     this.#bounds = bounds
     this.awaited = new ReceiptQuota(bounds)

@@ -14,12 +14,12 @@ import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { LimitsConfig } from '../config/schema.js'
-import { logRequest } from '../http/access-line.js'
 import { requireServedHost } from '../http/host-header.js'
 import { ParameterError } from '../http/parameters.js'
-import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
+import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
+import { logRequest } from '../http/request-log.js'
 import { pathOf } from '../http/request-target.js'
-import { answer, securityHeaders } from '../http/responses.js'
+import { securityHeaders, sendStatus } from '../http/responses.js'
 import { discardBodies } from './bodies.js'
 import { limitBodyTime } from './body-time.js'
 import { lingerTime } from './refusal.js'
@@ -66,7 +66,7 @@ export function createApp(options: AppOptions): FastifyInstance {
     // Nothing is logged in the name of a request here, and a logger of its own costs more than to find its route.
     childLoggerFactory: logger => logger,
     frameworkErrors: (error, request, reply) => {
-      answer(request, reply, error.statusCode ?? 400)
+      sendStatus(request, reply, error.statusCode ?? 400)
     },
   })
 
@@ -105,17 +105,17 @@ export function createApp(options: AppOptions): FastifyInstance {
         lingerOver(request.raw)
       }
       const tells = detailedText !== error.text && seesDetails?.(resolveClient(request.raw)) === true
-      return answerEnding(request, reply, error, {}, tells ? detailedText : error.text)
+      return sendError(request, reply, error, {}, tells ? detailedText : error.text)
     }
     if (error instanceof ParameterError) {
       const { statusCode: status, message: detail, parameter } = error
-      return answerProblem(reply, { status, detail, reason: 'invalid-parameter', parameter })
+      return sendProblem(reply, { status, detail, reason: 'invalid-parameter', parameter })
     }
     const status = error.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')
-    if (isForApi(request)) return answerProblem(reply, { status })
+    if (isApiRequest(request)) return sendProblem(reply, { status })
     // A path that may not be read is answered as if there was nothing, so that nobody can feel around for files.
-    return answer(request, reply, status === 403 ? 404 : status, headersOf(error))
+    return sendStatus(request, reply, status === 403 ? 404 : status, headersOf(error))
   })
   return app
 }

@@ -17,7 +17,7 @@ const departures: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDO
  * Deals with what Node's HTTP parser or TLS could not accept: answers with the ending's status where an answer can still
  * be read as one, counts it, and ends the connection. The listener of `clientError` on both web servers.
  */
-export function answerClientError(
+export function sendClientError(
   error: NodeJS.ErrnoException,
   socket: Duplex,
   { log, metrics }: { readonly log: Logger; readonly metrics: Metrics },

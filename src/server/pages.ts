@@ -14,9 +14,9 @@ import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
 import { isInside, type PrivateFile } from '../config/private-files.js'
-import { answerEnding, answerProblem, isForApi } from '../http/problem.js'
+import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
-import { answer } from '../http/responses.js'
+import { sendStatus } from '../http/responses.js'
 import type { Answer } from '../http/unread-responses.js'
 import { PrivateFileGuard } from './private-file-guard.js'
 import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
@@ -180,19 +180,18 @@ export function registerEndpointHints(
     const path = pathOf(request.url)
     if (matches(path)) {
       const refusal = await refusalOf(request.raw)
-      if (refusal)
-        return answerEnding(request, reply, refusal.error, { 'cache-control': 'no-store', ...refusal.headers })
-      return answer(request, reply, 426, upgradeHeaders(request), hopSentence(request))
+      if (refusal) return sendError(request, reply, refusal.error, { 'cache-control': 'no-store', ...refusal.headers })
+      return sendStatus(request, reply, 426, upgradeHeaders(request), hopSentence(request))
     }
     setOriginHeaders(request, reply)
     const noPushHere = noPush?.isAt(path) ? noPush.sentence : undefined
-    if (isForApi(request)) {
+    if (isApiRequest(request)) {
       const why = noPushHere !== undefined && { detail: noPushHere, reason: 'push-off' }
-      return answerProblem(reply, { status: 404, ...why })
+      return sendProblem(reply, { status: 404, ...why })
     }
     if (request.method !== 'GET' && request.method !== 'HEAD')
-      return answer(request, reply, 405, { allow: 'GET, HEAD' })
-    return answer(request, reply, 404, {}, noPushHere && `${noPushHere}.`)
+      return sendStatus(request, reply, 405, { allow: 'GET, HEAD' })
+    return sendStatus(request, reply, 404, {}, noPushHere && `${noPushHere}.`)
   })
 }
 

@@ -7,7 +7,7 @@ import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import { isInputIgnored } from '../http/ignore-input.js'
-import { newestAnswer } from '../http/last-response.js'
+import { newestResponse } from '../http/last-response.js'
 
 /** Bytes that waiting requests of all connections may take. */
 const maxWaitingBytes = 64 * 1024 ** 2
@@ -134,7 +134,7 @@ export class PipelinedRequests {
         if (rest.reduce((sum, { length }) => sum + length, 0) > maxUnparsedBytes) socket.pause()
         break
       }
-      const size = newestAnswer(socket)?.req.complete === false ? bodySliceBytes : sliceBytes
+      const size = newestResponse(socket)?.req.complete === false ? bodySliceBytes : sliceBytes
       if (chunk.length > size) rest.unshift(chunk.subarray(size))
       parse.call(socket, chunk.length > size ? chunk.subarray(0, size) : chunk)
       if (connection.isReleased) break

@@ -3,14 +3,14 @@ import type { Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import type { Tickets } from '../access/tickets.js'
 import { GatewayError } from '../base/errors.js'
-import { admitOrigin, answerPreflight, type OriginAdmission, setOriginHeaders } from '../http/cors.js'
-import { answerProblem } from '../http/problem.js'
-import { attemptOf, type CredentialPlaces } from '../http/request-identity.js'
+import { admitOrigin, type OriginAdmission, sendPreflight, setOriginHeaders } from '../http/cors.js'
+import { sendProblem } from '../http/problem.js'
+import { attemptOf, type CredentialOptions } from '../http/request-identity.js'
 
 export interface TicketRouteOptions extends OriginAdmission {
   readonly authenticator: Authenticator
   readonly tickets: Tickets
-  readonly places: CredentialPlaces
+  readonly places: CredentialOptions
   /** Counts a request of a client. @throws {Ending} `too-many-requests` */
   readonly count: (client: Client) => void
 }
@@ -28,19 +28,19 @@ const preflight = { methods: 'POST', headers: 'authorization, content-type' }
 export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
   const places = withoutCookies(options.places)
   app.post(url, (request, reply) => issueTicket(request, reply, { ...options, places }))
-  app.options(url, async (request, reply) => answerPreflight(request, reply, options, preflight))
+  app.options(url, async (request, reply) => sendPreflight(request, reply, options, preflight))
   app.route({
     method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
     url,
     handler: async (request, reply) => {
       setOriginHeaders(request, reply, options.resolveClient(request.raw), options)
-      return answerProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' })
+      return sendProblem(reply, { status: 405 }, { allow: 'POST, OPTIONS' })
     },
   })
 }
 
 /** Neither the gateway nor a webhook sees a cookie, which a browser adds to whatever a page sends. */
-function withoutCookies({ clientCertificates, webhook }: CredentialPlaces): CredentialPlaces {
+function withoutCookies({ clientCertificates, webhook }: CredentialOptions): CredentialOptions {
   const headers = webhook?.headers.filter(name => name.toLowerCase() !== 'cookie') ?? []
   return { clientCertificates, webhook: webhook && { ...webhook, headers } }
 }

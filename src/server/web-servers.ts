@@ -13,9 +13,9 @@ import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
-import { isAnswering, NotedAnswer, owesAnswer } from '../http/last-response.js'
+import { isResponding, owesResponse, TrackedResponse } from '../http/last-response.js'
 import type { Answer, UnreadResponses } from '../http/unread-responses.js'
-import { answerClientError } from './client-errors.js'
+import { sendClientError } from './client-errors.js'
 import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import type { PipelinedRequests } from './pipelined-requests.js'
@@ -74,7 +74,7 @@ const defaultIdleTimeout = 120_000
 export async function startHttp(options: WebServerOptions): Promise<Listener> {
   const closers: (() => void)[] = []
   const makeServer = (): Server => {
-    const server = createServer({ ...http1Settings(options), ServerResponse: NotedAnswer })
+    const server = createServer({ ...http1Settings(options), ServerResponse: TrackedResponse })
     server.on('connection', socket => options.pipelined.read(socket))
     server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
     closers.push(serveRequests(server, options))
@@ -102,7 +102,7 @@ export async function startHttps(
       // Whether it is valid is for access/ to say, in an answer that can be read.
       ...(certificates.asksClients && { requestCert: true, rejectUnauthorized: false }),
       allowHTTP1: true,
-      Http1ServerResponse: NotedAnswer,
+      Http1ServerResponse: TrackedResponse,
       // The end of one direction of a tunnel must not end the other, as on the plain server.
       allowHalfOpen: true,
       handshakeTimeout: limits.handshakeTimeout,
@@ -188,12 +188,12 @@ function serveRequests(
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, first: Buffer) => {
     const head = pipelined.release(request.socket, first)
     const isWanted = wantsWebSocket(request)
-    if (isWanted ? owesAnswer(request.socket) : isAnswering(request.socket)) refuseUpgradeBehind(socket, options)
+    if (isWanted ? owesResponse(request.socket) : isResponding(request.socket)) refuseUpgradeBehind(socket, options)
     else if (isWanted) options.onUpgrade(request, socket, head)
     else answerWithoutUpgrade(request, socket, options)
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
-    answerClientError(error, socket, { log, metrics }),
+    sendClientError(error, socket, { log, metrics }),
   )
   return () => {
     closing = true

@@ -6,7 +6,7 @@ import { GatewayError } from '../base/errors.js'
  *
  * @throws {Ending} `topic-refused`, naming the first that they may not
  */
-export function requirePermitted({ maySubscribe }: Permissions, filters: readonly string[]): void {
+export function authorizeSubscribe({ maySubscribe }: Permissions, filters: readonly string[]): void {
   const refused = filters.find(filter => !maySubscribe(filter))
   if (refused !== undefined) throw new GatewayError('topic-refused', { hint: refused })
 }

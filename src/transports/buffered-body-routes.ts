@@ -2,8 +2,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import type { BodySender } from '../http/body-budget.js'
-import { keepBodies } from '../http/buffered-bodies.js'
-import { answerProblem } from '../http/problem.js'
+import { bufferBodies } from '../http/buffered-bodies.js'
+import { sendProblem } from '../http/problem.js'
 import type { TransportContext } from './transport-context.js'
 
 /** A request whose caller was let in, with its body. */
@@ -18,7 +18,7 @@ export interface AdmittedRequest {
  *
  * @param routes adds them; `admitted` tells, in a handler, who has sent what
  */
-export function registerKeptBodyRoutes(
+export function registerBufferedBodyRoutes(
   app: FastifyInstance,
   { gate, bodies }: Pick<TransportContext, 'gate' | 'bodies'>,
   routes: (scope: FastifyInstance, admitted: (request: FastifyRequest) => AdmittedRequest) => void,
@@ -37,7 +37,7 @@ export function registerKeptBodyRoutes(
       const { client, identity } = callerOf(request)
       return { address: client.address, user: identity.user }
     }
-    keepBodies(scope, { ...bodies, senderOf })
+    bufferBodies(scope, { ...bodies, senderOf })
     routes(scope, request => ({
       request,
       caller: callerOf(request),
@@ -62,7 +62,7 @@ export function registerOtherMethods(
     url,
     handler: async (request, reply) => {
       gate.setOriginHeaders(request, reply)
-      return answerProblem(reply, { status: 405 }, { allow })
+      return sendProblem(reply, { status: 405 }, { allow })
     },
   })
 }

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { GatewayError } from '../base/errors.js'
-import { answerProblem } from '../http/problem.js'
+import { sendProblem } from '../http/problem.js'
 import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import type { TransportContext } from './transport-context.js'
@@ -35,11 +35,11 @@ async function renew(
   const { identity } = await gate.admit(request, reply)
   try {
     const found = connections.renew(request.params.connection, identity)
-    return found ? reply.code(204).send() : answerProblem(reply, { status: 404, detail: 'There is no such connection' })
+    return found ? reply.code(204).send() : sendProblem(reply, { status: 404, detail: 'There is no such connection' })
   } catch (error) {
     // Who asks is known, and so another try as the same user would be refused again.
     const { text, reason } = GatewayError.from(error)
     if (reason !== 'identity-refused') throw error
-    return answerProblem(reply, { status: 403, detail: text, reason })
+    return sendProblem(reply, { status: 403, detail: text, reason })
   }
 }

@@ -1,5 +1,5 @@
 /** Something that is to show that it is alive. */
-export interface Beating {
+export interface HeartbeatTarget {
   /** The tick in which it last wrote. */
   wroteAt: number
   /** It has been silent for too long. It must not throw. */
@@ -16,7 +16,7 @@ const beatsPerTurn = 250
  * would cost more than what they stand for.
  */
 export class Heartbeats {
-  readonly #all = new Set<Beating>()
+  readonly #all = new Set<HeartbeatTarget>()
   readonly #interval: number
   #timer: NodeJS.Timeout | undefined
   #walk: NodeJS.Immediate | undefined
@@ -33,14 +33,14 @@ export class Heartbeats {
     return this.#all.size
   }
 
-  add(beating: Beating): void {
+  add(beating: HeartbeatTarget): void {
     beating.wroteAt = this.tick
     this.#all.add(beating)
     this.#timer ??= setInterval(() => this.#next(), this.#interval / ticksPerBeat).unref()
   }
 
   /** Idempotent. */
-  delete(beating: Beating): void {
+  delete(beating: HeartbeatTarget): void {
     this.#all.delete(beating)
     if (this.#all.size > 0) return
     clearInterval(this.#timer)
@@ -54,7 +54,7 @@ export class Heartbeats {
     if (!this.#walk) this.#beat(this.#all.values())
   }
 
-  #beat(rest: Iterator<Beating>): void {
+  #beat(rest: Iterator<HeartbeatTarget>): void {
     this.#walk = undefined
     for (let left = beatsPerTurn; left > 0; ) {
       const { value, done } = rest.next()

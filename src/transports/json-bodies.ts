@@ -11,7 +11,7 @@ const smallBody = 16 * 1024
  *
  * @throws as the steps do, or rejects with it
  */
-export function readInTurns<T>(
+export function readBody<T>(
   body: Buffer,
   { client }: Pick<Caller, 'client'>,
   queue: WorkQueue,

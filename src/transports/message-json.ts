@@ -32,7 +32,7 @@ export const topicName = z
   .describe('The name of a topic, without wildcards')
 
 /** The names of devices that are asked for receipts. */
-export const askedDevices = boundedList(
+export const requestedDevices = boundedList(
   z
     .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
     .min(1, 'must name a device, or present')
@@ -48,7 +48,7 @@ export const receiptTime = duration({ min: '100ms', max: '1d' }).describe('For h
 const receiptRequest = z
   .strictObject({
     from: z
-      .union([z.literal('present'), askedDevices], {
+      .union([z.literal('present'), requestedDevices], {
         error: `must be present, or a list of 1 to ${maxAsked} devices with names of at most 255 bytes`,
       })
       .describe('Names of devices, or present for all that listen to the topic now; or both, in a list'),

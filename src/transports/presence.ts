@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { readQuery } from '../http/parameters.js'
 import { listenerTransports, type PresentListener } from '../presence/presence.js'
-import { requirePermitted } from './authorize-subscribe.js'
+import { authorizeSubscribe } from './authorize-subscribe.js'
 import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import { count, listenFilterProblem, unescapedPlusProblem } from './subscribe-query.js'
@@ -71,7 +71,7 @@ export function registerPresence(app: FastifyInstance, { gate, push }: Pick<Tran
   app.get(url, async (request, reply) => {
     const { permissions } = await gate.admit(request, reply)
     const { topic, limit } = readQuery(request, query)
-    requirePermitted(permissions, [topic ?? '#'])
+    authorizeSubscribe(permissions, [topic ?? '#'])
     reply.header('cache-control', 'no-store')
     if (topic === undefined) {
       const all = push.presence.counts(limit)

@@ -5,11 +5,11 @@ import type { RateLimits } from '../access/rate-limits.js'
 import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
-import { answerProblem } from '../http/problem.js'
+import { sendProblem } from '../http/problem.js'
 import { sizeOf } from '../journal/journal.js'
 import { defaultPublishTimeout, type PublishOptions } from '../sources/publisher.js'
 import { topicPredicate } from '../topics/match.js'
-import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
+import { type AdmittedRequest, registerBufferedBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
 import {
   type IdempotencyBounds,
   IdempotencyKeys,
@@ -17,18 +17,18 @@ import {
   newProgress,
   type Progress,
 } from './idempotency.js'
-import { readInTurns } from './json-bodies.js'
+import { readBody } from './json-bodies.js'
 import {
-  askedDevices,
   messageJson,
   type Publication,
   publicationJson,
   receiptTime,
+  requestedDevices,
   topicName,
   toQos,
 } from './message-json.js'
 import type { Operation } from './operation.js'
-import { publisherName, spendPublishes } from './publish-pace.js'
+import { countPublishes, publisherAccount } from './publish-rates.js'
 import type { Push } from './push.js'
 import { flag, unescapedPlusProblem } from './subscribe-query.js'
 import type { TransportContext } from './transport-context.js'
@@ -72,7 +72,7 @@ const query = z.object({
     .describe('How surely MQTT delivers it'),
   retain: flag().describe('Whether it becomes the topic’s state'),
   receiptFrom: z
-    .preprocess(value => (typeof value === 'string' ? [value] : value), askedDevices)
+    .preprocess(value => (typeof value === 'string' ? [value] : value), requestedDevices)
     .optional()
     .describe('Devices whose receipts are wanted, one in each parameter; present is all that listen to the topic now'),
   receiptWithin: receiptTime.optional(),
@@ -123,7 +123,7 @@ export const publishOperations: readonly Operation[] = [
 export function registerPublish(app: FastifyInstance, options: PublishRouteOptions): void {
   const keys = new IdempotencyKeys({ ...defaultIdempotency, ...options.idempotency }, options.now)
   const { gate } = options
-  registerKeptBodyRoutes(app, options, (scope, admitted) => {
+  registerBufferedBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => publish(admitted(request), reply, options, keys))
   })
   registerOtherMethods(app, {
@@ -183,7 +183,7 @@ function readPublications(
   { queue, bodies }: Pick<TransportContext, 'queue' | 'bodies'>,
 ): PublishRequest | Promise<PublishRequest> {
   const { topic, qos, retain, receiptFrom, receiptWithin } = readQuery(request, query)
-  if (topic === undefined) return readInTurns(body, caller, queue, readJsonPublications(body, bodies.jsonValues))
+  if (topic === undefined) return readBody(body, caller, queue, readJsonPublications(body, bodies.jsonValues))
   const receipt = receiptOf(receiptFrom, receiptWithin)
   const publication = { message: { topic, payload: body, qos, retain }, receipt }
   const nameOf = (_: number, member: string): string => (member === 'receipt' ? 'receiptFrom' : member)
@@ -240,7 +240,7 @@ function beginKeyed(
     const { payload, ...rest } = message
     hash.update(`${JSON.stringify([rest, receipt, payload.length])}\n`).update(payload)
   }
-  return keys.begin(publisherName(caller), key, hash.digest('base64'))
+  return keys.begin(publisherAccount(caller), key, hash.digest('base64'))
 }
 
 /**
@@ -268,8 +268,8 @@ async function publishRest(
   const left = publications.slice(progress.ids.length)
   // A batch may be larger than the burst; those after it pay for it.
   const bytes = left.reduce((sum, { message }) => sum + sizeOf(message), 0)
-  spendPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
-  const by = publisherName(caller)
+  countPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
+  const by = publisherAccount(caller)
   for (const publication of left) {
     await inTime(publishNext(push, publication, progress, isKeyed ? { by, extraTimeout } : { by }), answerTime)
   }
@@ -326,5 +326,5 @@ function refuse(
   metrics.refused(reason)
   log[level]({ path: url, reason, status, err: cause }, detail)
   const headers: Record<string, string> = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
-  return answerProblem(reply, { status, detail, reason, ...more }, headers)
+  return sendProblem(reply, { status, detail, reason, ...more }, headers)
 }

@@ -3,12 +3,12 @@ import { z } from 'zod'
 import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import { parseJsonBody, readQuery, readValue } from '../http/parameters.js'
-import { answerProblem, type Problem, problemBody } from '../http/problem.js'
+import { type Problem, problemBody, sendProblem } from '../http/problem.js'
 import { parseId } from '../journal/event.js'
 import type { Receipt, ReceiptReport } from '../receipts/receipts.js'
-import { type AdmittedRequest, registerKeptBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
+import { type AdmittedRequest, registerBufferedBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
 import { deviceOf } from './device.js'
-import { readInTurns } from './json-bodies.js'
+import { readBody } from './json-bodies.js'
 import type { Operation } from './operation.js'
 import type { Push } from './push.js'
 import { count, deviceName } from './subscribe-query.js'
@@ -138,7 +138,7 @@ export const receiptOperations: readonly Operation[] = [
 /** Adds `POST /v1/receipts` and `GET /v1/receipts`. */
 export function registerReceipts(app: FastifyInstance, options: TransportContext): void {
   const { gate, push } = options
-  registerKeptBodyRoutes(app, options, (scope, admitted) => {
+  registerBufferedBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => record(admitted(request), reply, options))
   })
   app.get(url, async (request, reply) => tell(request, reply, await gate.admit(request, reply), push))
@@ -171,7 +171,7 @@ async function record(
   { push, queue, bodies }: Pick<TransportContext, 'push' | 'queue' | 'bodies'>,
 ): Promise<FastifyReply> {
   const { device: named } = readQuery(request, query)
-  const { said, several } = await readInTurns(body, caller, queue, readReceipts(body, bodies.jsonValues))
+  const { said, several } = await readBody(body, caller, queue, readReceipts(body, bodies.jsonValues))
   const device = deviceOf(caller.identity, named)
   const outcomes: Outcome[] = []
   // In their order: of one event, several may be said.
@@ -182,7 +182,7 @@ async function record(
   if (several) return reply.send({ receipts: outcomes.map((outcome, index) => itemOf(said[index]?.id ?? '', outcome)) })
   const [outcome] = outcomes
   if (!outcome) throw new GatewayError('internal-error')
-  if ('status' in outcome) return answerProblem(reply, { ...outcome, parameter: 'id' })
+  if ('status' in outcome) return sendProblem(reply, { ...outcome, parameter: 'id' })
   return reply.send(itemOf(said[0]?.id ?? '', outcome))
 }
 
@@ -238,10 +238,10 @@ async function tell(
 ): Promise<FastifyReply> {
   const { id, limit, after } = readQuery(request, reportQuery)
   const found = await receipts.report(id, { limit, after, maxText: longestList })
-  if (!found) return answerProblem(reply, { ...unknownEvent, parameter: 'id' })
+  if (!found) return sendProblem(reply, { ...unknownEvent, parameter: 'id' })
   const { topic } = found.event
   if (!permissions.mayRead(topic) && !permissions.mayRead(`receipts/${topic}`)) {
-    return answerProblem(reply, { ...refusedTopic, parameter: 'id' })
+    return sendProblem(reply, { ...refusedTopic, parameter: 'id' })
   }
   return reply.header('cache-control', 'no-store').send(reportJson(found))
 }

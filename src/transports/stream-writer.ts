@@ -3,7 +3,7 @@ import type { Http2ServerResponse } from 'node:http2'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ignoreInput } from '../http/ignore-input.js'
-import { isOnlyAnswer } from '../http/last-response.js'
+import { isOnlyResponse } from '../http/last-response.js'
 
 /** A response over HTTP/1.1 or HTTP/2. */
 export type HttpResponse = ServerResponse | Http2ServerResponse
@@ -42,7 +42,7 @@ export function streamWriterOf(request: FastifyRequest, reply: FastifyReply, sil
     return { body: stream, peer: stream, begin }
   }
   const { socket } = request.raw
-  if (isOnlyAnswer(response)) {
+  if (isOnlyResponse(response)) {
     return { body: socket, peer: socket, begin: (headers, first) => takeConnection(request, reply, headers, first) }
   }
   const begin: StreamWriter['begin'] = (headers, first) => {

@@ -7,7 +7,7 @@ import { eventView, formatJson } from '../../src/compat/pere/views.js'
 import { registerPere } from '../../src/compat/pere.js'
 import type { Event } from '../../src/journal/event.js'
 import type { Receipt, Receipts } from '../../src/receipts/receipts.js'
-import { retryLine } from '../../src/transports/sse/stream-form.js'
+import { retryLine } from '../../src/transports/sse/stream-format.js'
 import { type Dispatched, EventStreamParser } from '../helpers/sse-parser.js'
 import { noReceipts, startRig } from '../transports/rig.js'
 

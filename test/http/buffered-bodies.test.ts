@@ -5,7 +5,7 @@ import type { FastifyRequest } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { GatewayError } from '../../src/base/errors.js'
 import { BodyBudget, type BodySender } from '../../src/http/body-budget.js'
-import { keepBodies } from '../../src/http/buffered-bodies.js'
+import { bufferBodies } from '../../src/http/buffered-bodies.js'
 import { eventually } from '../helpers/wait.js'
 import { serve } from './rig.js'
 
@@ -16,7 +16,7 @@ async function serveEcho(budget = new BodyBudget(1_000_000), admit: () => void =
       const senderOf = ({ headers }: FastifyRequest): BodySender => ({
         address: String(headers['x-from'] ?? '192.0.2.1'),
       })
-      keepBodies(scope, { limit: 1000, budget, senderOf })
+      bufferBodies(scope, { limit: 1000, budget, senderOf })
       scope.post('/v1/echo', async (request, reply) => reply.type('application/octet-stream').send(request.body))
     })
   })

@@ -1,7 +1,7 @@
 import { fastify } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { GatewayError } from '../../src/base/errors.js'
-import { answerEnding } from '../../src/http/problem.js'
+import { sendError } from '../../src/http/problem.js'
 
 describe('an answer that says what is wrong', () => {
   it.each([
@@ -11,7 +11,7 @@ describe('an answer that says what is wrong', () => {
     const app = fastify()
     onTestFinished(() => app.close())
     const ending = new GatewayError('topic-refused', { hint: 'a <script>&amp;' })
-    app.get('/', async (request, reply) => answerEnding(request, reply, ending))
+    app.get('/', async (request, reply) => sendError(request, reply, ending))
     const answer = await app.inject({ url: '/', headers: { accept } })
     expect(answer.statusCode).toBe(403)
     expect(answer.headers['content-type']).toMatch(new RegExp(`^${type}`))

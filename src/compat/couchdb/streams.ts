@@ -1,9 +1,9 @@
 import type { GatewayError } from '../../base/errors.js'
 import { Heartbeats } from '../../transports/heartbeats.js'
 import { MemoizedBuffer } from '../../transports/memoized-buffer.js'
-import { namedWords } from '../../transports/sse/control-events.js'
-import type { StreamContext, StreamLanguage } from '../../transports/sse/event-stream.js'
-import { firstEvent, liveEvent, streamHeaders } from '../../transports/sse/stream-form.js'
+import { controlEvents } from '../../transports/sse/control-events.js'
+import type { ControlEvents, StreamContext } from '../../transports/sse/event-stream.js'
+import { firstEvent, liveEvent, streamHeaders } from '../../transports/sse/stream-format.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { listEnd, maxPending } from './forms.js'
 import { sequenceOf } from './sequence.js'
@@ -23,7 +23,7 @@ export interface Silence {
 interface StreamFormat {
   readonly headers: Readonly<Record<string, string>>
   readonly first: string
-  readonly language: (options: TransportContext) => StreamLanguage
+  readonly language: (options: TransportContext) => ControlEvents
   /** The bytes that give the client its position. */
   readonly place: (cursor: string | undefined) => string
   readonly heartbeat: string
@@ -63,7 +63,7 @@ const eventsource: StreamFormat = {
 
 /** The reason of the end, with the position to continue from, if there is one. */
 function encodeEnd(error: GatewayError, cursor?: string): Buffer {
-  const end = namedWords.end(error)
+  const end = controlEvents.end(error)
   return cursor === undefined ? end : Buffer.concat([Buffer.from(placeOf(cursor)), end])
 }
 

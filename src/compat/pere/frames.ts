@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { Encoder } from '../../hub/event-sink.js'
 import { parseId } from '../../journal/event.js'
-import { firstEvent, liveEvent } from '../../transports/sse/stream-form.js'
+import { firstEvent, liveEvent } from '../../transports/sse/stream-format.js'
 
 /*
  * The format of a feed (HTML Living Standard §9.2). PERE's clients read `id`, `data` and `retry`, and ignore named events.

@@ -3,7 +3,7 @@ import { GatewayError } from '../../base/errors.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { AdmittedRequest } from '../../transports/buffered-body-routes.js'
 import { deviceOf } from '../../transports/device.js'
-import { publisherName, spendPublishes } from '../../transports/publish-pace.js'
+import { countPublishes, publisherAccount } from '../../transports/publish-rates.js'
 import type { PereContext } from './context.js'
 import { deviceNamed } from './requests.js'
 
@@ -20,10 +20,10 @@ export async function pushEvent(
   const topic = channelOf(request)
   const named = deviceNamed(request)
   if (!caller.permissions.mayPublish(topic)) throw new GatewayError('topic-refused')
-  spendPublishes({ publishes, anonymousPublishes }, caller, 1, sizeOf({ topic, payload: body }))
+  countPublishes({ publishes, anonymousPublishes }, caller, 1, sizeOf({ topic, payload: body }))
   const event = await push.publisher.publish(
     { topic, payload: body, qos: 1, retain: false },
-    { by: publisherName(caller) },
+    { by: publisherAccount(caller) },
   )
   const device = deviceOf(caller.identity, named ?? '')
   if (event && device !== '') publishers.note(event.id, device)

@@ -4,12 +4,12 @@ import { GatewayError } from '../../base/errors.js'
 import { isUserName } from '../../base/identity.js'
 import type { RrrConfig } from '../../config/compat.js'
 import { readQuery } from '../../http/parameters.js'
-import { answerProblem } from '../../http/problem.js'
-import { requirePermitted } from '../../transports/authorize-subscribe.js'
+import { sendProblem } from '../../http/problem.js'
+import { authorizeSubscribe } from '../../transports/authorize-subscribe.js'
 import { registerOtherMethods } from '../../transports/buffered-body-routes.js'
 import { deviceOf } from '../../transports/device.js'
 import { OpenPolls } from '../../transports/poll/open-polls.js'
-import { publisherName } from '../../transports/publish-pace.js'
+import { publisherAccount } from '../../transports/publish-rates.js'
 import { responseOf } from '../../transports/stream-writer.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { HandleRequest } from './handle-request.js'
@@ -88,11 +88,11 @@ async function contentFor(
 ): Promise<{ name: string; content: Buffer }> {
   const caller = await options.gate.admit(request, reply, { takesAway: true })
   const { handle: name } = readQuery(request, query)
-  requirePermitted(caller.permissions, [`push/${name}`])
+  authorizeSubscribe(caller.permissions, [`push/${name}`])
   // The client may have disconnected during authentication.
   if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: emptyContent }
   polls.makeRoom(undefined)
-  const handle = handles.take(name, publisherName(caller))
+  const handle = handles.take(name, publisherAccount(caller))
   try {
     // First, so that the older one does not count towards the caller's connections.
     handle.request?.replace()
@@ -134,6 +134,6 @@ function refuseWithProblems(scope: FastifyInstance, { metrics, log }: RrrOptions
     metrics.refused(reason)
     log[level]({ path: request.routeOptions.url, reason, status, err: cause }, detail)
     const headers = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }
-    return answerProblem(reply, { status, detail, reason }, headers as Record<string, string>)
+    return sendProblem(reply, { status, detail, reason }, headers as Record<string, string>)
   })
 }

@@ -8,10 +8,15 @@ import type { Subscription } from '../../hub/hub.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { PresenceHandle } from '../../presence/presence.js'
 import { deviceOf } from '../../transports/device.js'
-import type { Beating, Heartbeats } from '../../transports/heartbeats.js'
+import type { Heartbeats, HeartbeatTarget } from '../../transports/heartbeats.js'
 import { hubError } from '../../transports/hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../../transports/live-connections.js'
-import { anonymousWait, type PublishingCaller, publisherName, spendAnonymous } from '../../transports/publish-pace.js'
+import {
+  anonymousWait,
+  countAnonymous,
+  type PublishingCaller,
+  publisherAccount,
+} from '../../transports/publish-rates.js'
 import { SocketInbox } from '../../transports/socket/socket-inbox.js'
 import type { SocketWriter, SocketWriterListener } from '../../transports/socket/socket-writer.js'
 import type { OpenSocket } from '../../transports/socket/web-sockets.js'
@@ -46,7 +51,9 @@ export interface RrrSocketClient {
  * others publish below `httpserver/websocket/<connection>/` are sent to it. It ends when the client disconnects or is silent
  * for two ping intervals, when a message cannot be published, or as any other push connection.
  */
-export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents, SocketWriterListener, OpenSocket {
+export class RrrSocketConnection
+  implements EventSink, HeartbeatTarget, ConnectionEvents, SocketWriterListener, OpenSocket
+{
   wroteAt = 0
   readonly #context: RrrSocketContext
   readonly #writer: SocketWriter
@@ -212,10 +219,10 @@ export class RrrSocketConnection implements EventSink, Beating, ConnectionEvents
   #publish(payload: Buffer): Promise<void> {
     this.#bucket?.take()
     const size = sizeOf({ topic: this.#topic, payload })
-    spendAnonymous(this.#context.anonymousPublishes, this.#caller, 1, size)
+    countAnonymous(this.#context.anonymousPublishes, this.#caller, 1, size)
     this.#published.push(payload)
     return this.#context.push.publisher
-      .publish({ topic: this.#topic, payload, qos: 1, retain: false }, { by: publisherName(this.#caller) })
+      .publish({ topic: this.#topic, payload, qos: 1, retain: false }, { by: publisherAccount(this.#caller) })
       .then(
         event => {
           // Push does not cover its topic: the hub will not deliver it.

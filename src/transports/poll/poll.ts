@@ -5,7 +5,7 @@ import type { Admission, Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
 import { QueryCache } from '../../http/query-cache.js'
 import { parseId } from '../../journal/event.js'
-import { requirePermitted } from '../authorize-subscribe.js'
+import { authorizeSubscribe } from '../authorize-subscribe.js'
 import { registerOtherMethods } from '../buffered-body-routes.js'
 import { deviceOf } from '../device.js'
 import { eventSchema } from '../event-schema.js'
@@ -107,7 +107,7 @@ function poll(
     throw new ParameterError('callback', 'callback is not available here: push.jsonp is off')
   if (cursor !== undefined && !parseId(cursor))
     throw new ParameterError('cursor', 'cursor must be one that was given here')
-  requirePermitted(caller.permissions, filters)
+  authorizeSubscribe(caller.permissions, filters)
   reply
     .header('cache-control', 'no-store')
     .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
@@ -176,7 +176,7 @@ function answerAgain(start: PollStart): boolean | Promise<boolean> {
     // The client may have left during authentication.
     if (writer.body.destroyed) return true
     // Callers with the same permissions share one object.
-    if (caller.permissions !== permissions) requirePermitted(caller.permissions, parameters.topic)
+    if (caller.permissions !== permissions) authorizeSubscribe(caller.permissions, parameters.topic)
     startPoll({ ...start, caller })
     return true
   }

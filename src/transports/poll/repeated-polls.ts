@@ -3,9 +3,9 @@ import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from '../../base/log.js'
-import { logRequest } from '../../http/access-line.js'
-import { newestAnswer } from '../../http/last-response.js'
+import { newestResponse } from '../../http/last-response.js'
 import { findCursor } from '../../http/query-cache.js'
+import { logRequest } from '../../http/request-log.js'
 import { pathOf } from '../../http/request-target.js'
 import type { UnreadResponses } from '../../http/unread-responses.js'
 import type { PollWriter, WholeResponse } from './poll-writer.js'
@@ -131,7 +131,7 @@ class PollConnection {
   isWhole(head: string, response: ServerResponse): boolean {
     const parsed = this.#parsed
     // What has come while the client was authenticated may look the same and be another request's body.
-    if (!parsed || parsed.newest === response || newestAnswer(this.#socket) !== response) return false
+    if (!parsed || parsed.newest === response || newestResponse(this.#socket) !== response) return false
     return parsed.chunk.toString('latin1') === head
   }
 
@@ -162,7 +162,7 @@ class PollConnection {
   #isNext(chunk: Buffer, { before, after }: ExpectedPoll): boolean {
     const cursor = this.#cursor
     if (cursor === undefined || chunk.length !== before.length + cursor.length + after.length) return false
-    if (!this.#socket.writable || newestAnswer(this.#socket) !== undefined) return false
+    if (!this.#socket.writable || newestResponse(this.#socket) !== undefined) return false
     return chunk.toString('latin1') === before + cursor + after
   }
 
@@ -195,7 +195,7 @@ class PollConnection {
     this.#expected = undefined
     // The parser of a closed connection may be another one's by now.
     if (this.#socket.destroyed) return
-    this.#parsed = chunk.length <= maxHead ? { chunk, newest: newestAnswer(this.#socket) } : undefined
+    this.#parsed = chunk.length <= maxHead ? { chunk, newest: newestResponse(this.#socket) } : undefined
     for (const parse of this.#parsers) parse.call(this.#socket, chunk)
   }
 }

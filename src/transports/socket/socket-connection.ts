@@ -8,7 +8,7 @@ import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { HeldFilters } from '../../hub/filter-quota.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
 import type { PresenceHandle } from '../../presence/presence.js'
-import type { Beating } from '../heartbeats.js'
+import type { HeartbeatTarget } from '../heartbeats.js'
 import { hubError } from '../hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
 import type { SocketContext } from './socket-context.js'
@@ -43,7 +43,7 @@ export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' 
  * One plain WebSocket: events down, requests up, each answered. It is open until its client goes, or does not answer two
  * pings, or sends nothing but nonsense; its identity expires; the hub lets go of it; or the gateway shuts down.
  */
-export class SocketConnection implements EventSink, Beating, ConnectionEvents, SocketWriterListener {
+export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionEvents, SocketWriterListener {
   wroteAt = 0
   readonly #house: SocketContext
   readonly #wire: SocketWriter
@@ -53,7 +53,7 @@ export class SocketConnection implements EventSink, Beating, ConnectionEvents, S
   readonly #attendance: PresenceHandle
   readonly #subscription: Subscription
   readonly #requests: SocketRequests
-  readonly #pings: Beating
+  readonly #pings: HeartbeatTarget
   #unanswered = 0
   readonly #inbox: SocketInbox<string | undefined>
   /** Whether what comes next depends on what is under way. */

@@ -12,7 +12,7 @@ import type { PresenceHandle } from '../../presence/presence.js'
 import { topicPredicate } from '../../topics/match.js'
 import { levelCount } from '../../topics/topic-syntax.js'
 import type { LiveConnection } from '../live-connections.js'
-import { anonymousWait, publisherName, spendAnonymous } from '../publish-pace.js'
+import { anonymousWait, countAnonymous, publisherAccount } from '../publish-rates.js'
 import { receiptJson, refusedTopic, unknownEvent } from '../receipts.js'
 import { withReceipts } from '../with-receipts.js'
 import type { SocketContext } from './socket-context.js'
@@ -173,7 +173,7 @@ export class SocketRequests {
   /** What its messages are counted by. */
   get #name(): string {
     const { connection, client } = this.#asking
-    return publisherName({ identity: connection.identity, client })
+    return publisherAccount({ identity: connection.identity, client })
   }
 
   /** @throws {Ending} `publishing-too-fast` */
@@ -185,7 +185,7 @@ export class SocketRequests {
     const wait = Math.max(bucket?.wait() ?? 0, anonymousWait(anonymousPublishes, caller))
     if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
     bucket?.take()
-    spendAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
+    countAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
   }
 
   async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {

@@ -6,7 +6,7 @@ import { GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import { ParameterError, readValue } from '../../http/parameters.js'
 import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
-import { requirePermitted } from '../authorize-subscribe.js'
+import { authorizeSubscribe } from '../authorize-subscribe.js'
 import { deviceOf } from '../device.js'
 import { Heartbeats } from '../heartbeats.js'
 import { MemoizedBuffer } from '../memoized-buffer.js'
@@ -116,14 +116,14 @@ class Route implements SocketRoute {
 
   checkQuery(request: IncomingMessage, identity: Identity): void {
     const { topic: filters = [] } = parseSocketQuery(request)
-    requirePermitted(this.#house.gate.permissionsOf(identity), filters)
+    authorizeSubscribe(this.#house.gate.permissionsOf(identity), filters)
   }
 
   accept(upgrade: Upgrade): void {
     const { request, peer, log } = upgrade
     const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
     const identity = peer.identity ?? anonymous
-    requirePermitted(this.#house.gate.permissionsOf(identity), filters)
+    authorizeSubscribe(this.#house.gate.permissionsOf(identity), filters)
     const order: SocketOrder = {
       ...{ identity, filters, log },
       client: this.#resolveClient(request),

@@ -1,7 +1,7 @@
 import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Gap } from '../../hub/event-sink.js'
-import type { StreamLanguage } from './event-stream.js'
+import type { ControlEvents } from './event-stream.js'
 
 /** Something is missing here. */
 function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
@@ -14,4 +14,4 @@ function encodeEnd({ reason, text: detail }: GatewayError): Buffer {
 }
 
 /** As events with names of their own: whoever listens to nothing but messages does not hear of them. */
-export const namedWords: StreamLanguage = { gap: encodeGap, end: encodeEnd }
+export const controlEvents: ControlEvents = { gap: encodeGap, end: encodeEnd }

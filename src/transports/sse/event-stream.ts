@@ -4,8 +4,8 @@ import type { Caller } from '../../http/api-gate.js'
 import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
 import type { PresenceHandle } from '../../presence/presence.js'
-import { requirePermitted } from '../authorize-subscribe.js'
-import type { Beating, Heartbeats } from '../heartbeats.js'
+import { authorizeSubscribe } from '../authorize-subscribe.js'
+import type { Heartbeats, HeartbeatTarget } from '../heartbeats.js'
 import { holdSubscriber } from '../hold-subscriber.js'
 import { hubError } from '../hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
@@ -20,7 +20,7 @@ const lingerTime = 2000
 const maxLoggedFilters = 10
 
 /** How a stream says what is no event. */
-export interface StreamLanguage {
+export interface ControlEvents {
   gap(gap: Gap): Buffer
   /** The last thing that a client is told; `cursor` is where it would go on. */
   end(ending: GatewayError, cursor?: string): Buffer
@@ -28,7 +28,7 @@ export interface StreamLanguage {
 
 /** What all event streams of one kind share. */
 export interface StreamContext extends TransportContext {
-  readonly language: StreamLanguage
+  readonly language: ControlEvents
   readonly heartbeats: Heartbeats
   /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
   readonly endsWhenSilent?: boolean
@@ -41,7 +41,7 @@ export interface StreamContext extends TransportContext {
 }
 
 /** Who wants a stream, and of what. */
-export interface StreamOrder
+export interface StreamOptions
   extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last' | 'limit'>,
     Omit<StreamWriter, 'begin'> {
   readonly caller: Caller
@@ -52,7 +52,7 @@ export interface StreamOrder
  * One event stream that is open. It counts as a connection and is present until it ends: when its client goes, its
  * identity expires or may not listen any more, the hub lets go of it, or the gateway shuts down.
  */
-export class EventStream implements EventSink, Beating, ConnectionEvents {
+export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents {
   wroteAt = 0
   readonly #house: StreamContext
   readonly #body: StreamWriter['body']
@@ -73,7 +73,7 @@ export class EventStream implements EventSink, Beating, ConnectionEvents {
    *
    * @throws {Ending} as `holdSubscriber`, and `shutting-down`
    */
-  constructor(house: StreamContext, order: StreamOrder) {
+  constructor(house: StreamContext, order: StreamOptions) {
     const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
     const { connections, push, heartbeats } = house
     const { user } = caller.identity
@@ -139,7 +139,7 @@ export class EventStream implements EventSink, Beating, ConnectionEvents {
 
   renewed(identity: Identity): void {
     try {
-      requirePermitted(this.#house.gate.permissionsOf(identity), this.#filters)
+      authorizeSubscribe(this.#house.gate.permissionsOf(identity), this.#filters)
     } catch (error) {
       this.end(GatewayError.from(error))
     }

@@ -3,14 +3,14 @@ import { oneLineJson } from '../../base/one-line-json.js'
 import type { Encoder } from '../../hub/event-sink.js'
 import { type Event, parseId } from '../../journal/event.js'
 import { eventJson } from '../event-json.js'
-import { commentLine, firstEvent, liveEvent } from './stream-form.js'
+import { commentLine, firstEvent, liveEvent } from './stream-format.js'
 
 /*
  * What an event stream looks like (HTML Living Standard §9.2). Lines end with LF; a comment begins with a colon.
  */
 
 /** How an event stream is written. */
-export interface StreamForm {
+export interface StreamFormat {
   /** Whether events come as JSON with their topic, or as the bare payload. */
   readonly enveloped: boolean
   /** As in `EventJsonOptions`; enveloped ones only. */
@@ -20,7 +20,7 @@ export interface StreamForm {
 const [lineFeed, carriageReturn] = [0x0a, 0x0d]
 
 /** The encoder of a form: for each the same function, so that streams of one form share their bytes. */
-export function streamEncoder({ enveloped, json }: StreamForm): Encoder {
+export function streamEncoder({ enveloped, json }: StreamFormat): Encoder {
   if (!enveloped) return encodeBare
   return json ? encodeWithJson : encodeEnveloped
 }
@@ -62,6 +62,6 @@ export function streamStart(welcome: Welcome): string {
  * Tells the cursor that a client comes back with. A comment where there is none yet: the cursor that a client came with may be any text, with line
  * feeds in it.
  */
-export function encodePlace(cursor: string | undefined): Buffer {
+export function encodeCursor(cursor: string | undefined): Buffer {
   return Buffer.from(cursor !== undefined && parseId(cursor) ? liveEvent(cursor, { cursor }) : commentLine)
 }

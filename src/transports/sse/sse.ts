@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { QueryCache } from '../../http/query-cache.js'
-import { requirePermitted } from '../authorize-subscribe.js'
+import { authorizeSubscribe } from '../authorize-subscribe.js'
 import { registerOtherMethods } from '../buffered-body-routes.js'
 import { deviceOf } from '../device.js'
 import { Heartbeats } from '../heartbeats.js'
@@ -11,10 +11,10 @@ import type { Operation } from '../operation.js'
 import { beginResponse, streamWriterOf } from '../stream-writer.js'
 import { flag, maxCursorLength, subscribeFields } from '../subscribe-query.js'
 import type { TransportContext } from '../transport-context.js'
-import { namedWords } from './control-events.js'
+import { controlEvents } from './control-events.js'
 import { EventStream, type StreamContext } from './event-stream.js'
-import { encodePlace, streamEncoder, streamStart } from './sse-encoding.js'
-import { answerPassingRefusal, asksForEventStream, commentLine, streamHeaders } from './stream-form.js'
+import { encodeCursor, streamEncoder, streamStart } from './sse-encoding.js'
+import { answerPassingRefusal, asksForEventStream, commentLine, streamHeaders } from './stream-format.js'
 
 const url = '/v1/events'
 
@@ -56,10 +56,10 @@ export function registerEvents(app: FastifyInstance, options: TransportContext):
     ...options,
     queries: new QueryCache(query, { maxCursorLength, size: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
-    places: new MemoizedBuffer(encodePlace),
+    places: new MemoizedBuffer(encodeCursor),
     heartbeat: Buffer.from(commentLine),
     tellsPlaceInSilence: true,
-    language: namedWords,
+    language: controlEvents,
   }
   app.get(url, (request, reply) => answerEvents(request, reply, house))
   registerOtherMethods(app, {
@@ -85,7 +85,7 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, house: E
   const { heartbeat } = push.config
   const caller = await gate.admit(request, reply)
   const { topic: filters, enveloped, json, last, ...given } = house.queries.read(request)
-  requirePermitted(caller.permissions, filters)
+  authorizeSubscribe(caller.permissions, filters)
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
     beginResponse(reply, eventsHeaders).end()

@@ -6,7 +6,7 @@ import fc from 'fast-check'
 import { SignJWT } from 'jose'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { identityOf } from '../../../src/base/identity.js'
-import { answerProblem } from '../../../src/http/problem.js'
+import { sendProblem } from '../../../src/http/problem.js'
 import { formatId } from '../../../src/journal/event.js'
 import { registerPoll } from '../../../src/transports/poll/poll.js'
 import { registerEvents } from '../../../src/transports/sse/sse.js'
@@ -313,7 +313,7 @@ describe('a poll that is asked again on its connection', () => {
     rig = await startRig({
       register: (app, options) => {
         registerPoll(app, options)
-        app.get('/problem', async (_request, reply) => answerProblem(reply, { status: 404 }))
+        app.get('/problem', async (_request, reply) => sendProblem(reply, { status: 404 }))
       },
     })
     for (let index = 0; index < 5; index++) await rig.publish('a', String(index))

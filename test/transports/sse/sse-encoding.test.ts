@@ -2,8 +2,8 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { GatewayError } from '../../../src/base/errors.js'
 import { type Event, formatId } from '../../../src/journal/event.js'
-import { namedWords } from '../../../src/transports/sse/control-events.js'
-import { encodePlace, streamEncoder, streamStart } from '../../../src/transports/sse/sse-encoding.js'
+import { controlEvents } from '../../../src/transports/sse/control-events.js'
+import { encodeCursor, streamEncoder, streamStart } from '../../../src/transports/sse/sse-encoding.js'
 import { EventStreamParser } from '../../helpers/sse-parser.js'
 
 const id = formatId('0lm3x9k2abcdefg', 7)
@@ -118,22 +118,22 @@ describe('what an event stream says of itself', () => {
     ])
     fc.assert(
       fc.property(text, cursor => {
-        const gap = parse(namedWords.gap({ reason: 'unknown', cursor, resumes: id })).events
+        const gap = parse(controlEvents.gap({ reason: 'unknown', cursor, resumes: id })).events
         expect(gap.map(({ type, data }) => [type, JSON.parse(data)])).toEqual([
           ['gap', { reason: 'unknown', cursor, resumes: id }],
         ])
-        const end = parse(namedWords.end(new GatewayError('topic-refused', { hint: cursor }))).events
+        const end = parse(controlEvents.end(new GatewayError('topic-refused', { hint: cursor }))).events
         expect(end.map(({ type }) => type)).toEqual(['end'])
       }),
     )
   })
 
   it('is its place in an event that has data, and a comment alone where there is none yet', () => {
-    const { events, lastEventId } = parse(encodePlace(id))
+    const { events, lastEventId } = parse(encodeCursor(id))
     expect([events, lastEventId]).toEqual([[{ type: 'live', data: `{"cursor":"${id}"}`, lastEventId: id }], id])
     fc.assert(
       fc.property(fc.option(text, { nil: undefined }), cursor => {
-        const { events, lastEventId, comments, emptyBlocks } = parse(encodePlace(cursor))
+        const { events, lastEventId, comments, emptyBlocks } = parse(encodeCursor(cursor))
         expect({ events, lastEventId, comments, emptyBlocks }).toEqual({
           ...{ events: [], lastEventId: '', comments: 1, emptyBlocks: 0 },
         })

@@ -3,7 +3,7 @@ import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
 import type { Metrics } from '../../base/metrics.js'
 import type { ApiGate } from '../../http/api-gate.js'
-import type { StreamLanguage } from './event-stream.js'
+import type { ControlEvents } from './event-stream.js'
 
 /*
  * The form that all event streams have (HTML Living Standard §9.2). No block is without data, except comments: several clients take an id only from a
@@ -52,7 +52,7 @@ export interface RefusedStreamOptions {
   readonly gate: ApiGate
   readonly metrics: Metrics
   readonly log: Logger
-  readonly language: Pick<StreamLanguage, 'end'>
+  readonly language: Pick<ControlEvents, 'end'>
   /** Of the response, beside `Retry-After`. */
   readonly headers: Readonly<Record<string, string>>
 }

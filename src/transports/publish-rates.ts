@@ -12,7 +12,7 @@ export interface PublishingCaller {
 }
 
 /** Whose messages it is that count together: of somebody who is not known, the address has to do. */
-export function publisherName({ identity: { user }, client: { address } }: PublishingCaller): string {
+export function publisherAccount({ identity: { user }, client: { address } }: PublishingCaller): string {
   return accountOf(user, address)
 }
 
@@ -30,17 +30,17 @@ export interface PublishRates {
  * @param bytes of their topics and payloads
  * @throws {Ending} `publishing-too-fast`
  */
-export function spendPublishes(
+export function countPublishes(
   { publishes, anonymousPublishes }: PublishRates,
   caller: PublishingCaller,
   messages: number,
   bytes: number,
 ): void {
-  const who = publisherName(caller)
+  const who = publisherAccount(caller)
   const wait = Math.max(publishes?.wait(who) ?? 0, anonymousWait(anonymousPublishes, caller))
   if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
   publishes?.spend(who, messages)
-  spendAnonymous(anonymousPublishes, caller, messages, bytes)
+  countAnonymous(anonymousPublishes, caller, messages, bytes)
 }
 
 /** Milliseconds until a caller without a user name may publish again; 0 for any other. */
@@ -49,7 +49,7 @@ export function anonymousWait(limits: AnonymousPublishes | undefined, { identity
 }
 
 /** Counts messages of a caller without a user name. */
-export function spendAnonymous(
+export function countAnonymous(
   limits: AnonymousPublishes | undefined,
   { identity, client }: PublishingCaller,
   messages: number,
