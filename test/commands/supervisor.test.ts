@@ -150,7 +150,7 @@ describe.concurrent('mqway supervisor', () => {
       const client = await listenTo(gateway, 'an event stream', test)
       await supervisord.control('start', 'talker')
       await eventually(() => statesOf(client, 'talker').at(-1) === 'EXITED')
-      await eventually(() => supervisord.errors().includes('events PROCESS_COMMUNICATION_STDOUT are not published'))
+      await eventually(() => supervisord.errors().includes('Events PROCESS_COMMUNICATION_STDOUT are not published'))
       expect(supervisord.log()).not.toContain('UNKNOWN')
     })
 
@@ -168,7 +168,7 @@ describe.concurrent('mqway supervisor', () => {
       const args = ['--url', url, '--timeout', '300ms']
       const supervisord = await startSupervisord({ args, config: crashing('cat', 3) })
       test.onTestFinished(() => supervisord.stop())
-      await eventually(() => supervisord.errors().includes('connected to the broker'))
+      await eventually(() => supervisord.errors().includes('Connected to the broker'))
       await kill()
       const before = Date.now()
       await supervisord.control('start', 'cat')
@@ -224,7 +224,7 @@ describe.concurrent('mqway supervisor', () => {
 
       refused.child.stdin.write(event('EXITED'))
       expect([await refused.line(), await refused.line()]).toEqual(['READY', 'RESULT 4'])
-      expect(refused.errors()).toContain('the broker refuses the message')
+      expect(refused.errors()).toContain('The broker refuses the message')
     })
 
     it('leaves one state retained also where the broker was started anew, with others of long ago', async test => {
@@ -250,7 +250,7 @@ describe.concurrent('mqway supervisor', () => {
     const listener = started(test, ['--url', 'mqtt://127.0.0.1:1'])
     expect(await listener.line()).toBe('READY')
     listener.child.stdin.write(event('EXITED'))
-    await eventually(() => listener.errors().includes('the broker is away'))
+    await eventually(() => listener.errors().includes('The broker is away'))
     const rest = listener.line().catch(() => 'nothing')
     listener.child.kill('SIGTERM')
     expect(await listener.exited()).toBe(0)
@@ -260,7 +260,7 @@ describe.concurrent('mqway supervisor', () => {
   it('ends when supervisord is gone, although the broker is away', async test => {
     const listener = started(test, ['--url', 'mqtt://127.0.0.1:1', '--timeout', '1h'])
     listener.child.stdin.write(event('EXITED'))
-    await eventually(() => listener.errors().includes('the broker is away'))
+    await eventually(() => listener.errors().includes('The broker is away'))
     listener.child.stdin.end()
     expect(await listener.exited()).toBe(0)
     expect(listener.errors()).toContain('supervisord has closed its side')
@@ -281,7 +281,7 @@ describe.concurrent('mqway supervisor', () => {
   })
 
   it.each([
-    ['what comes is not of the protocol', 1, [], 'mqway supervisor: a line is no event: "hello"'],
+    ['what comes is not of the protocol', 1, [], 'mqway supervisor: a line is not an event: "hello"'],
     ['an option is wrong', 2, ['--timeout', '3'], 'mqway supervisor: --timeout: "3" must be'],
     [
       'a certificate is none',

@@ -1,29 +1,29 @@
 import { parsePayload } from '../../base/json-bounds.js'
 import type { Event } from '../../journal/event.js'
 
-/** Something that a mail may be about. */
+/** The subject of a mail: an event on a topic, or a change of the broker connection. */
 export interface Alert {
-  /** The event's; empty for what is no message. */
+  /** The event's id; empty for changes of the broker connection. */
   readonly id: string
-  /** Empty for what is no message. */
+  /** Empty for changes of the broker connection. */
   readonly topic: string
   /** Milliseconds since 1970. */
   readonly time: number
-  /** The payload as text, cut; in words where it is none. */
+  /** The payload as text, truncated; a description of a binary payload. */
   readonly text: string
-  /** What the payload says as JSON; `undefined` where it is none, or too large. */
+  /** The parsed payload; `undefined` if it is not JSON, or too large. */
   readonly json: unknown
 }
 
 /** Bytes of a payload that a mail shows. */
 const maxShown = 16_384
-/** Bytes of a payload that is looked into. */
+/** Maximum bytes of a payload that is parsed. */
 const maxParsed = 1024 ** 2
 
-/** What a mail says of an event. */
-export function occurrenceOf({ id, topic, time, payload }: Event): Alert {
+/** The alert of an event. */
+export function alertOf({ id, topic, time, payload }: Event): Alert {
   const isCut = payload.length > maxShown
-  const whole = textOf(isCut ? payload.subarray(0, wholeCharacters(payload, maxShown)) : payload)
+  const whole = textOf(isCut ? payload.subarray(0, completeCharacters(payload, maxShown)) : payload)
   const text =
     whole === undefined
       ? `(${payload.length} bytes that are no text)`
@@ -33,14 +33,14 @@ export function occurrenceOf({ id, topic, time, payload }: Event): Alert {
   return { id, topic, time, text, json: payload.length <= maxParsed ? parse(payload) : undefined }
 }
 
-/** The end of the last character that is whole before `end`, in UTF-8. */
-function wholeCharacters(bytes: Buffer, end: number): number {
+/** The end of the last complete UTF-8 character before `end`. */
+function completeCharacters(bytes: Buffer, end: number): number {
   let at = end
   while (at > end - 4 && ((bytes[at] ?? 0) & 0xc0) === 0x80) at--
   return at
 }
 
-/** `undefined` for what is no UTF-8, or has characters that no text has. */
+/** `undefined` for bytes that are not UTF-8, or contain control characters. */
 function textOf(bytes: Buffer): string | undefined {
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
@@ -58,19 +58,19 @@ function parse(payload: Buffer): unknown {
   }
 }
 
-/** A JSON value as a mail shows it: a text as it is, nothing for what is not there. */
-export function shown(value: unknown): string {
+/** A JSON value as text: strings as they are, nothing for `undefined`. */
+export function valueText(value: unknown): string {
   if (value === undefined) return ''
   if (typeof value === 'string') return value
   try {
     return JSON.stringify(value)
   } catch {
-    // Deeper than the stack is; it was read without one.
+    // Nested more deeply than the stack.
     return '…'
   }
 }
 
-/** A member of a JSON value, at a path; `undefined` where there is none. */
+/** The member of a JSON value at a path; `undefined` if there is none. */
 export function memberOf(json: unknown, path: readonly string[]): unknown {
   let value = json
   for (const name of path) {

@@ -1,49 +1,49 @@
 import type { Clock } from '../../base/clock.js'
 import type { Alert } from './alert.js'
 
-/** What may happen to the broker. */
 export type BrokerEvent = 'broker-away' | 'broker-back'
 
 export interface BrokerWatchOptions {
-  /** Whether push has its session with the broker. */
+  /** Whether push is connected to the broker. */
   readonly isConnected: () => boolean
-  readonly onEvent: (event: BrokerEvent, occurrence: Alert) => void
+  readonly onEvent: (event: BrokerEvent, alert: Alert) => void
   readonly clock: Clock
 }
 
-/** How often it is looked, and how long the broker may be away without a word; in milliseconds. */
-const [interval, patience] = [5000, 30_000]
+/** Interval of the checks, and time without a broker before it is reported; in milliseconds. */
+const [interval, reportAfter] = [5000, 30_000]
 
-/** Notices that the broker is away for long, and that it is back; by its looks, as clocks are put right. */
+/** Reports a broker that is away for long, and its return. It counts checks, because the clock may be set meanwhile. */
 export class BrokerWatch {
   readonly #options: BrokerWatchOptions
-  /** How often in a row it was missed. */
-  #missed = 0
-  #isTold = false
+  /** Failed checks in a row. */
+  #failures = 0
+  #isReported = false
   #stopTimer: () => void
 
   constructor(options: BrokerWatchOptions) {
     this.#options = options
-    this.#stopTimer = options.clock.after(interval, this.#look)
+    this.#stopTimer = options.clock.after(interval, this.#check)
   }
 
-  readonly #look = (): void => {
+  readonly #check = (): void => {
     const { isConnected, clock } = this.#options
     if (isConnected()) {
-      if (this.#isTold) this.#tell('broker-back', `The broker is back after ${seconds(this.#missed * interval)}.`)
-      this.#missed = 0
-      this.#isTold = false
+      if (this.#isReported)
+        this.#report('broker-back', `The broker is back after ${seconds(this.#failures * interval)}.`)
+      this.#failures = 0
+      this.#isReported = false
     } else {
-      const silence = this.#missed++ * interval
-      if (!this.#isTold && silence >= patience) {
-        this.#isTold = true
-        this.#tell('broker-away', `The broker has not been there for ${seconds(silence)}.`)
+      const silence = this.#failures++ * interval
+      if (!this.#isReported && silence >= reportAfter) {
+        this.#isReported = true
+        this.#report('broker-away', `The broker has not been there for ${seconds(silence)}.`)
       }
     }
-    this.#stopTimer = clock.after(interval, this.#look)
+    this.#stopTimer = clock.after(interval, this.#check)
   }
 
-  #tell(event: BrokerEvent, text: string): void {
+  #report(event: BrokerEvent, text: string): void {
     const time = this.#options.clock.now()
     this.#options.onEvent(event, { id: '', topic: '', time, text, json: { event } })
   }

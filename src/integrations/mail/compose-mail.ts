@@ -1,12 +1,12 @@
-import { whenOf } from './format.js'
+import { formatTime } from './format.js'
 import { type Entry, oneLine } from './rules.js'
 
 /**
- * What a mail says of what was collected.
+ * Composes one mail of the collected entries.
  *
- * @param more how many there were besides, of which nothing but their number is known
+ * @param more number of further events, without their content
  */
-export function letterOf(
+export function composeMail(
   entries: readonly Entry[],
   more: number,
   prefix: string | undefined,
@@ -17,7 +17,8 @@ export function letterOf(
   const subject = oneLine(all > 1 && first ? `${head} (and ${all - 1} more)` : head)
   if (first && all === 1) return { subject, text: `${first.text}\n` }
   const parts = entries.map(
-    ({ time, topic, subject: title, text }) => `${whenOf(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`,
+    ({ time, topic, subject: title, text }) =>
+      `${formatTime(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`,
   )
   if (more > 0) parts.push(`${more} more ${more === 1 ? 'is' : 'are'} not shown.\n`)
   return { subject, text: parts.join(`\n${'-'.repeat(60)}\n\n`) }

@@ -2,70 +2,70 @@ import type { Logger } from '../../base/log.js'
 import type { ReceiptStore, StoreChange } from '../../receipts/store.js'
 import type { Entry } from './rules.js'
 
-/** A mail to one recipient that is to be sent. */
+/** A mail to one recipient that is not sent yet. */
 export interface QueuedMail {
-  /** Grows from mail to mail. */
+  /** Ascending. */
   readonly sequence: number
   readonly rule: string
-  /** Who gets this copy. */
+  /** The recipient of this copy. */
   readonly recipient: string
-  /** Everybody who gets one, as the header says. */
+  /** All recipients, for the header. */
   readonly to: readonly string[]
   readonly subject: string
   readonly text: string
-  /** The same for all attempts, so that a mail that was sent twice is known as one. */
+  /** The same for all attempts, so that a mail server recognizes duplicates. */
   readonly messageId: string
   /** Milliseconds since 1970. */
   readonly created: number
 }
 
-/** What a rule has found to say. */
+/** An entry for the next mail of a rule. */
 export interface FoundEntry {
   readonly rule: string
   readonly entry: Entry
 }
 
-/** What a rule has collected for its next mail. */
+/** The collected entries of a rule. */
 export interface Batch {
   readonly entries: readonly Entry[]
-  /** How many more there were. */
+  /** Number of further events. */
   readonly more: number
   /** Characters of the texts of `entries`. */
   readonly length: number
-  /** When the first came, in milliseconds since 1970. */
+  /** Time of the first event, in milliseconds since 1970. */
   readonly first: number
 }
 
-/** What a rule has besides what it has collected. */
+/** Stored state of a rule besides its entries. */
 interface RuleState {
   readonly more: number
   readonly first: number
-  /** When its last mails were made, the oldest first. */
+  /** Times of its last mails, oldest first. */
   readonly sent: readonly number[]
 }
 
-interface RuleBook {
+interface RuleEntries {
   state: RuleState
   readonly entries: Map<string, Entry>
   /** Characters of their texts. */
   length: number
 }
 
-/** A rule's entries that a mail shows, and the characters of their texts after which it has no more; it says how many came. */
+/** Bounds of a rule's entries, in number and characters; beyond, a mail has only their number. */
 const [maxEntries, maxLength] = [100, 262_144]
 
 const none: RuleState = { more: 0, first: 0, sent: [] }
 
 /**
- * What is known of mails to be sent, in memory, and in a store as soon as anybody counts on it. Calls come one after
- * the other; one that rejects has changed nothing.
+ * Collected entries and unsent mails, in memory and in a store. Callers serialize calls; a call that rejects has changed
+ * nothing.
  */
 export class MailQueue {
-  /** What rules have found since the start, and of that, what a mail has only the number of. */
+  /** Events since the start, and those of which a mail has only the number. */
   readonly counters = { collected: 0, dropped: 0 }
   readonly #store: ReceiptStore
   readonly #log: Logger
-  readonly #rules = new Map<string, RuleBook>()
+  readonly #rules = new Map<string, RuleEntries>()
   readonly #mails = new Map<number, QueuedMail>()
   #cursor: string | undefined
   #last = 0
@@ -79,35 +79,35 @@ export class MailQueue {
 
   /** Reads a store. */
   static async open(store: ReceiptStore, log: Logger): Promise<MailQueue> {
-    const book = new MailQueue(store, log)
-    book.#cursor = await store.get('cursor')
-    for await (const [key, value] of allOf(store, 'rule/')) {
-      book.#ruleOf(key.slice('rule/'.length)).state = JSON.parse(value)
+    const queue = new MailQueue(store, log)
+    queue.#cursor = await store.get('cursor')
+    for await (const [key, value] of entriesOf(store, 'rule/')) {
+      queue.#ruleOf(key.slice('rule/'.length)).state = JSON.parse(value)
     }
-    for await (const [key, value] of allOf(store, 'entry/')) {
+    for await (const [key, value] of entriesOf(store, 'entry/')) {
       const [, rule = '', sequence] = key.split('/')
-      book.#keep(book.#ruleOf(rule), key, JSON.parse(value))
-      book.#last = Math.max(book.#last, Number(sequence))
+      queue.#addEntry(queue.#ruleOf(rule), key, JSON.parse(value))
+      queue.#last = Math.max(queue.#last, Number(sequence))
     }
-    for await (const [, value] of allOf(store, 'mail/')) {
+    for await (const [, value] of entriesOf(store, 'mail/')) {
       const mail: QueuedMail = JSON.parse(value)
-      book.#queue(mail)
-      book.#last = Math.max(book.#last, mail.sequence)
+      queue.#addMail(mail)
+      queue.#last = Math.max(queue.#last, mail.sequence)
     }
-    return book
+    return queue
   }
 
-  /** Where to go on listening; `undefined` before there was anything. */
+  /** The position to continue from; `undefined` before the first event. */
   get cursor(): string | undefined {
     return this.#cursor
   }
 
-  /** The rules of which something is kept. */
+  /** The rules with stored state. */
   get rules(): readonly string[] {
     return [...this.#rules.keys()]
   }
 
-  /** The mails to be sent, the oldest first. */
+  /** Unsent mails, oldest first. */
   get mails(): readonly QueuedMail[] {
     return [...this.#mails.values()]
   }
@@ -117,35 +117,35 @@ export class MailQueue {
     return this.#mailLength
   }
 
-  /** What a rule has collected; `undefined` for nothing. */
+  /** The collected entries of a rule; `undefined` for none. */
   batchOf(rule: string): Batch | undefined {
     const { entries, length, state } = this.#ruleOf(rule)
     if (entries.size + state.more === 0) return undefined
     return { entries: [...entries.values()], more: state.more, length, first: state.first }
   }
 
-  /** When a rule's last mails were made, the oldest first. */
+  /** Times of a rule's last mails, oldest first. */
   sentOf(rule: string): readonly number[] {
     return this.#ruleOf(rule).state.sent
   }
 
-  /** Collects what happened, and goes on from `cursor`, in one step. */
+  /** Adds entries and moves the cursor, atomically. */
   async take(found: readonly FoundEntry[], cursor: string | undefined, now: number): Promise<void> {
     const changes: StoreChange[] = []
-    const added: [RuleBook, string, Entry][] = []
+    const added: [RuleEntries, string, Entry][] = []
     const rules = new Map<string, { readonly count: number; readonly length: number; readonly state: RuleState }>()
     let last = this.#last
     for (const { rule, entry } of found) {
-      const book = this.#ruleOf(rule)
-      const { count, length, state } = rules.get(rule) ?? { ...book, count: book.entries.size }
+      const collected = this.#ruleOf(rule)
+      const { count, length, state } = rules.get(rule) ?? { ...collected, count: collected.entries.size }
       const first = count + state.more === 0 ? now : state.first
       if (count >= maxEntries || length >= maxLength) {
         rules.set(rule, { count, length, state: { ...state, first, more: state.more + 1 } })
         continue
       }
-      const key = `entry/${rule}/${padded(++last)}`
+      const key = `entry/${rule}/${sequenceKey(++last)}`
       rules.set(rule, { count: count + 1, length: length + entry.text.length, state: { ...state, first } })
-      added.push([book, key, entry])
+      added.push([collected, key, entry])
       changes.push({ type: 'put', key, value: JSON.stringify(entry) })
     }
     for (const [rule, { state }] of rules) {
@@ -156,92 +156,92 @@ export class MailQueue {
     await this.#write(changes)
     this.#last = last
     this.#cursor = cursor ?? this.#cursor
-    for (const [book, key, entry] of added) this.#keep(book, key, entry)
+    for (const [collected, key, entry] of added) this.#addEntry(collected, key, entry)
     for (const [rule, { state }] of rules) this.#ruleOf(rule).state = state
     this.counters.collected += found.length
     this.counters.dropped += found.length - added.length
   }
 
-  /** Makes mails of all that a rule has collected, in one step. @param keep how many times of mails to remember */
+  /** Replaces the collected entries of a rule by mails, atomically. @param keep number of mail times to remember */
   async post(rule: string, mails: readonly Omit<QueuedMail, 'sequence'>[], now: number, keep: number): Promise<void> {
-    const book = this.#ruleOf(rule)
+    const collected = this.#ruleOf(rule)
     const queued = mails.map((mail, index) => ({ ...mail, sequence: this.#last + 1 + index }))
-    const state = { more: 0, first: 0, sent: [...book.state.sent, now].slice(-keep) }
+    const state = { more: 0, first: 0, sent: [...collected.state.sent, now].slice(-keep) }
     await this.#write([
-      ...[...book.entries.keys()].map(key => ({ type: 'del' as const, key })),
+      ...[...collected.entries.keys()].map(key => ({ type: 'del' as const, key })),
       ...queued.map(mail => ({ type: 'put' as const, key: mailKey(mail.sequence), value: JSON.stringify(mail) })),
       { type: 'put', key: `rule/${rule}`, value: JSON.stringify(state) },
     ])
     this.#last += queued.length
-    book.entries.clear()
-    book.length = 0
-    book.state = state
-    for (const mail of queued) this.#queue(mail)
+    collected.entries.clear()
+    collected.length = 0
+    collected.state = state
+    for (const mail of queued) this.#addMail(mail)
   }
 
-  /** Is done with a mail, for better or worse. */
+  /** Removes a mail that was sent or given up. */
   async done({ sequence, text }: QueuedMail): Promise<void> {
     await this.#write([{ type: 'del', key: mailKey(sequence) }])
     if (this.#mails.delete(sequence)) this.#mailLength -= text.length
   }
 
-  /** Forgets a rule, with what it has collected. */
+  /** Removes a rule with its entries. */
   async forget(rule: string): Promise<void> {
     const keys = [...this.#ruleOf(rule).entries.keys(), `rule/${rule}`]
     await this.#write(keys.map(key => ({ type: 'del', key })))
     this.#rules.delete(rule)
   }
 
-  #keep(book: RuleBook, key: string, entry: Entry): void {
-    book.entries.set(key, entry)
-    book.length += entry.text.length
+  #addEntry(collected: RuleEntries, key: string, entry: Entry): void {
+    collected.entries.set(key, entry)
+    collected.length += entry.text.length
   }
 
-  #queue(mail: QueuedMail): void {
+  #addMail(mail: QueuedMail): void {
     this.#mails.set(mail.sequence, mail)
     this.#mailLength += mail.text.length
   }
 
-  /** Says once that it does not work, however often it is tried. */
+  /** Logs the first of several failures in a row. */
   async #write(changes: readonly StoreChange[]): Promise<void> {
     try {
       await this.#store.batch(changes)
     } catch (error) {
-      if (!this.#isFailing) this.#log.error({ err: error }, 'what mails are to be sent of cannot be written down')
+      if (!this.#isFailing) this.#log.error({ err: error }, 'Failed to store mails')
       this.#isFailing = true
       throw error
     }
-    if (this.#isFailing) this.#log.info('what mails are to be sent of can be written down again')
+    if (this.#isFailing) this.#log.info('Mails are stored again')
     this.#isFailing = false
   }
 
-  #ruleOf(name: string): RuleBook {
-    let book = this.#rules.get(name)
-    if (!book) {
-      book = { state: none, entries: new Map(), length: 0 }
-      this.#rules.set(name, book)
+  #ruleOf(name: string): RuleEntries {
+    let collected = this.#rules.get(name)
+    if (!collected) {
+      collected = { state: none, entries: new Map(), length: 0 }
+      this.#rules.set(name, collected)
     }
-    return book
+    return collected
   }
 }
 
-function padded(sequence: number): string {
+function sequenceKey(sequence: number): string {
   return String(sequence).padStart(16, '0')
 }
 
 function mailKey(sequence: number): string {
-  return `mail/${padded(sequence)}`
+  return `mail/${sequenceKey(sequence)}`
 }
 
-const portion = 256
+const batch = 256
 
-async function* allOf(store: ReceiptStore, prefix: string): AsyncGenerator<readonly [string, string], void, void> {
+async function* entriesOf(store: ReceiptStore, prefix: string): AsyncGenerator<readonly [string, string], void, void> {
   const lt = `${prefix}\x7f`
   for (let gte = prefix; ; ) {
-    const found = await store.range({ gte, lt }, portion)
+    const found = await store.range({ gte, lt }, batch)
     yield* found
     const last = found.at(-1)
-    if (!last || found.length < portion) return
+    if (!last || found.length < batch) return
     gte = `${last[0]}\0`
   }
 }

@@ -8,12 +8,12 @@ import { StartError } from '../../base/start-error.js'
 import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../../config/notify.js'
 import type { QueuedMail } from './mail-queue.js'
 
-/** A mail was not taken. */
+/** A mail was not accepted. */
 export class MailError extends Error {
   override readonly name = 'MailError'
-  /** Whether it never will be. */
+  /** Whether it would be refused again. */
   readonly permanent: boolean
-  /** Whether another mail would not have been taken either, as far as anybody knows. */
+  /** Whether the error probably concerns other mails, too. */
   readonly isShared: boolean
 
   constructor(
@@ -26,32 +26,32 @@ export class MailError extends Error {
   }
 }
 
-/** What takes mails. */
+/** Sends mails: an SMTP server or a sendmail program. */
 export interface Mailer {
-  /** @throws {MailError} rejects where it was not taken */
+  /** @throws {MailError} rejects if the mail was not accepted */
   send(mail: QueuedMail): Promise<void>
-  /** Ends what is under way. Idempotent. */
+  /** Aborts the current mail. Idempotent. */
   close(): void
 }
 
-/** How long each step of SMTP may take, and all of them together; in milliseconds. */
-const [connectTime, silence, smtpTime] = [15_000, 60_000, 300_000]
+/** SMTP timeouts in milliseconds: for the connection, for silence, and for a whole mail. */
+const [connectTimeout, silenceTimeout, mailTimeout] = [15_000, 60_000, 300_000]
 
-/** How a mailer measures time. */
+/** The clock and timeouts of a mailer. */
 export interface MailerTimes {
   readonly clock: Clock
-  /** How long a sendmail may take, in milliseconds; a minute when left out. */
+  /** Timeout of a sendmail program, in milliseconds. Default: 60,000. */
   readonly sendmailTime?: number | undefined
 }
 
 /**
- * Opens what the configuration names.
+ * Opens the mailer of the configuration.
  *
- * @throws {StartError} where a file cannot be used
+ * @throws {StartError} if a file cannot be used
  */
 export async function openMailer(config: MailConfig, cwd: string, times: MailerTimes): Promise<Mailer> {
   const { clock, sendmailTime = 60_000 } = times
-  // Loaded where mails are sent.
+  // Imported on demand.
   const { default: nodemailer } = await import('nodemailer')
   const common = { disableFileAccess: true, disableUrlAccess: true }
   const message = (mail: QueuedMail): SendMailOptions => ({
@@ -62,7 +62,7 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
     text: mail.text,
     messageId: mail.messageId,
     date: new Date(mail.created),
-    // RFC 3834 §5: nobody on holiday answers it.
+    // RFC 3834 §5: no automatic responses.
     headers: { 'Auto-Submitted': 'auto-generated' },
     xMailer: false,
   })
@@ -73,7 +73,7 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
     return {
       send: async mail => {
         const { message: bytes } = await composer.sendMail(message(mail))
-        if (!Buffer.isBuffer(bytes)) throw new MailError('it was not made', { permanent: true })
+        if (!Buffer.isBuffer(bytes)) throw new MailError('Failed to compose the mail', { permanent: true })
         const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
         const signal = AbortSignal.any([running.signal, AbortSignal.timeout(sendmailTime)])
         await runSendmail(resolve(cwd, sendmail), args, bytes, signal)
@@ -96,13 +96,13 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
     getSocket: (_options, opened) => {
       sockets.open(address, opened)
     },
-    greetingTimeout: connectTime,
-    socketTimeout: silence,
+    greetingTimeout: connectTimeout,
+    socketTimeout: silenceTimeout,
   })
   return {
     send: async mail => {
-      // One mail at a time: a server that says a word a minute would keep all others.
-      const stopTimer = clock.after(smtpTime, () => sockets.close(`not done within ${smtpTime} ms`))
+      // One mail at a time: a server that sends a byte per minute would block all others.
+      const stopTimer = clock.after(mailTimeout, () => sockets.close(`not sent within ${mailTimeout} ms`))
       try {
         await transport.sendMail(message(mail))
       } catch (error) {
@@ -115,7 +115,7 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
   }
 }
 
-/** The connections to a mail server: nodemailer does not end those that are under way. */
+/** The connections to a mail server: nodemailer does not close active ones. */
 class Sockets {
   readonly #open = new Set<Socket>()
 
@@ -125,17 +125,20 @@ class Sockets {
   ): void {
     const socket = connect({ host, port })
     this.#open.add(socket)
-    const tooLate = setTimeout(() => socket.destroy(new Error(`no connection within ${connectTime} ms`)), connectTime)
-    // For good: below TLS, nodemailer does not listen to it any more.
+    const timer = setTimeout(
+      () => socket.destroy(new Error(`no connection within ${connectTimeout} ms`)),
+      connectTimeout,
+    )
+    // Permanent: once TLS is on top, nodemailer no longer listens for errors of the socket below.
     socket.on('error', () => {})
     const onError = (error: Error): void => opened(error, false)
     socket.once('error', onError)
     socket.once('close', () => {
-      clearTimeout(tooLate)
+      clearTimeout(timer)
       this.#open.delete(socket)
     })
     socket.once('connect', () => {
-      clearTimeout(tooLate)
+      clearTimeout(timer)
       socket.off('error', onError)
       opened(null, { connection: socket })
     })
@@ -154,12 +157,12 @@ function readCa(path: string): Buffer {
   }
 }
 
-/** RFC 4954 §6: who sends has to say who they are. */
+/** Reply codes of authentication (RFC 4954 §6). */
 const loginCodes = [530, 534, 535, 538]
 
 /**
- * What the server refuses for good (5yz, RFC 5321 §4.2.1), of a recipient or of the mail, is not tried again. A login and
- * a sender are, as those of the configuration may be put right.
+ * A permanent refusal (5yz, RFC 5321 §4.2.1) of a recipient or of the mail is not retried. One of the login or the sender is,
+ * because the configuration may be corrected.
  */
 function smtpError(error: unknown): MailError {
   if (!(error instanceof Error)) return new MailError(String(error), { isShared: true })
@@ -190,10 +193,10 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       if (errors.length < 1000) errors += chunk
     })
     child.on('error', error => {
-      const message = signal.aborted ? 'it came to no end' : error.message
+      const message = signal.aborted ? 'timed out' : error.message
       fail(new MailError(`${path}: ${message}`, { isShared: true, cause: error }))
     })
-    // What it leaves behind, to deliver the mail, may keep standard error.
+    // A background process of it may keep standard error open.
     child.on('exit', (code, killedBy) => {
       if (child.stderr instanceof Socket) child.stderr.unref()
       if (code === 0) return done()
@@ -205,7 +208,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       child.on('close', refuse)
       signal.addEventListener('abort', refuse, { once: true })
     })
-    // One that reads nothing says why with its exit code.
+    // If it does not read its input, its exit code says why.
     child.stdin.on('error', () => {})
     child.stdin.end(input)
   })

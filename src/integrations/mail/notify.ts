@@ -8,62 +8,61 @@ import type { Hub } from '../../hub/hub.js'
 import { formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { ReceiptStore } from '../../receipts/store.js'
-import { type Alert, occurrenceOf } from './alert.js'
+import { type Alert, alertOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
-import { letterOf } from './compose-mail.js'
-import { Listener } from './listener.js'
+import { composeMail } from './compose-mail.js'
+import { EventSubscriber } from './event-subscriber.js'
 import { openMailer } from './mail.js'
 import { type FoundEntry, MailQueue, type QueuedMail } from './mail-queue.js'
 import { compileRules, type Rule } from './rules.js'
 import { nextMailAt } from './schedule.js'
 import { Sender } from './sender.js'
 
-/** What sends mails. */
+/** Sends mails by the configured rules. */
 export interface Notify {
-  /** What has become of mails since the start. */
+  /** Counts since the start. */
   readonly figures: MailFigures
-  /** Stops. What has not been sent is there at the next start, where it is kept at all. Idempotent. */
+  /** Stops. Unsent mails are sent after the next start, unless they are in memory only. Idempotent. */
   close(): Promise<void>
 }
 
-/** What it needs. */
 export interface NotifyOptions {
   readonly config: NotifyConfig
   readonly hub: Hub
   readonly journal: Journal
-  /** Whether push has its session with the broker. */
+  /** Whether push is connected to the broker. */
   readonly isConnected: () => boolean
   /** Where the gateway keeps its data; `undefined` for memory only. */
   readonly data: string | undefined
   /** Relative paths of the configuration begin here. */
   readonly cwd: string
   readonly clock?: Clock
-  /** How many characters the texts of mails have that wait, together; 32 Mi when left out. */
+  /** Maximum characters in the texts of unsent mails. Default: 32 Mi. */
   readonly maxQueuedLength?: number | undefined
-  /** How long a sendmail may take, in milliseconds; a minute when left out. */
+  /** Timeout of a sendmail program, in milliseconds. Default: 60,000. */
   readonly sendmailTime?: number | undefined
   readonly log: Logger
 }
 
-/** How often the place in the journal is written down while nothing happens, in milliseconds. */
+/** Interval at which the cursor is stored without mails, in milliseconds. */
 const cursorInterval = 60_000
-/** The longest timer; the machine's time may be set meanwhile. In milliseconds. */
-const longestTimer = 60_000
-/** How long to wait after the store did not do what it should, in milliseconds. */
-const storeDelay = 1000
+/** The longest timer, because the machine's time may be set meanwhile; in milliseconds. */
+const maxTimer = 60_000
+/** Delay after a failure of the store, in milliseconds. */
+const storeRetryDelay = 1000
 
 /**
- * Sends mails of what happens, by the rules of the configuration.
+ * Opens the mail queue and sends mails by the rules of the configuration.
  *
- * @throws {StartError} where its store or a file cannot be used
+ * @throws {StartError} if the store or a file cannot be used
  */
 export async function openNotify(options: NotifyOptions): Promise<Notify> {
   const { config, data, cwd, clock = systemClock, sendmailTime, log } = options
   const mailer = await openMailer(config.mail, cwd, { clock, sendmailTime })
   const store = await openStore(data, log)
   try {
-    const book = await MailQueue.open(store, log)
-    return new MailNotify(options, store, book, mailer)
+    const queue = await MailQueue.open(store, log)
+    return new MailNotify(options, store, queue, mailer)
   } catch (error) {
     mailer.close()
     await store.close()
@@ -84,13 +83,13 @@ class MailNotify implements Notify {
   readonly #options: NotifyOptions
   readonly #clock: Clock
   readonly #store: ReceiptStore
-  readonly #book: MailQueue
+  readonly #queue: MailQueue
   readonly #rules: readonly Rule[]
   readonly #sender: Sender
-  readonly #listener: Listener<FoundEntry> | undefined
+  readonly #subscriber: EventSubscriber<FoundEntry> | undefined
   readonly #watch: BrokerWatch | undefined
-  /** Ends when all that was begun with the book is done. */
-  #turn: Promise<unknown> = Promise.resolve()
+  /** Resolves when the last operation on the queue has ended. */
+  #lastOperation: Promise<unknown> = Promise.resolve()
   #stopTimer: () => void = () => {}
   #stopCursorTimer: () => void = () => {}
   #closing: Promise<void> | undefined
@@ -98,41 +97,41 @@ class MailNotify implements Notify {
   constructor(
     options: NotifyOptions,
     store: ReceiptStore,
-    book: MailQueue,
+    queue: MailQueue,
     mailer: Awaited<ReturnType<typeof openMailer>>,
   ) {
     const { config, hub, journal, isConnected, clock = systemClock, log } = options
     this.#options = options
     this.#clock = clock
     this.#store = store
-    this.#book = book
+    this.#queue = queue
     this.#rules = compileRules(config.rules)
     this.#sender = new Sender({
-      book,
+      queue,
       mailer,
       giveUpAfter: config.mail.giveUpAfter,
-      inTurn: run => this.#inTurn(run),
+      serialize: run => this.#serialize(run),
       onDone: () => this.#postSoon(),
       clock,
       log,
     })
     const filters = [...new Set(config.rules.flatMap(({ topics }) => topics))]
     if (filters.length > 0) {
-      // Of what was there before the first start, nobody wants mails.
-      const cursor = book.cursor ?? formatId(journal.epoch, journal.head)
-      this.#listener = new Listener({
+      // Events before the first start get no mails.
+      const cursor = queue.cursor ?? formatId(journal.epoch, journal.head)
+      this.#subscriber = new EventSubscriber({
         ...{ hub, filters, cursor, clock, log },
         read: event => {
-          const occurrence = occurrenceOf(event)
-          return this.#entries(occurrence, rule => rule.wantsTopic(occurrence.topic))
+          const alert = alertOf(event)
+          return this.#entries(alert, rule => rule.wantsTopic(alert.topic))
         },
-        take: (found, place) => this.#take(found, place),
+        take: (found, position) => this.#take(found, position),
       })
-      this.#keepCursor()
+      this.#scheduleCursorWrite()
     }
     const watched = config.rules.some(({ events }) => events.length > 0)
     if (watched) {
-      const onEvent = (event: BrokerEvent, occurrence: Alert): void => this.#takeEvent(event, occurrence)
+      const onEvent = (event: BrokerEvent, alert: Alert): void => this.#takeEvent(event, alert)
       this.#watch = new BrokerWatch({ isConnected, onEvent, clock })
     }
     this.#postSoon()
@@ -140,33 +139,33 @@ class MailNotify implements Notify {
   }
 
   get figures(): MailFigures {
-    return { ...this.#sender.counters, ...this.#book.counters, waiting: this.#book.mails.length }
+    return { ...this.#sender.counters, ...this.#queue.counters, waiting: this.#queue.mails.length }
   }
 
-  /** One after the other. */
-  #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(run)
-    this.#turn = result.catch(() => {})
+  /** Runs operations on the queue one after the other. */
+  #serialize<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#lastOperation.then(run)
+    this.#lastOperation = result.catch(() => {})
     return result
   }
 
   async #take(found: readonly FoundEntry[], cursor: string | undefined): Promise<void> {
-    await this.#inTurn(() => this.#book.take(found, cursor, this.#clock.now()))
+    await this.#serialize(() => this.#queue.take(found, cursor, this.#clock.now()))
     this.#postSoon()
   }
 
-  #entries(occurrence: Alert, isAbout: (rule: Rule) => boolean): FoundEntry[] {
+  #entries(alert: Alert, applies: (rule: Rule) => boolean): FoundEntry[] {
     return this.#rules.flatMap(rule => {
-      const entry = isAbout(rule) ? rule.entryOf(occurrence) : undefined
+      const entry = applies(rule) ? rule.entryOf(alert) : undefined
       return entry ? [{ rule: rule.name, entry }] : []
     })
   }
 
-  #takeEvent(event: BrokerEvent, occurrence: Alert): void {
-    const found = this.#entries(occurrence, rule => rule.config.events.includes(event))
-    this.#inTurn(() => this.#book.take(found, undefined, this.#clock.now())).then(
+  #takeEvent(event: BrokerEvent, alert: Alert): void {
+    const found = this.#entries(alert, rule => rule.config.events.includes(event))
+    this.#serialize(() => this.#queue.take(found, undefined, this.#clock.now())).then(
       () => this.#postSoon(),
-      () => this.#options.log.error(`no mail is sent of ${event}`),
+      () => this.#options.log.error(`Failed to store ${event}: no mail for it`),
     )
   }
 
@@ -175,10 +174,10 @@ class MailNotify implements Notify {
     if (this.#closing) return
     this.#stopTimer()
     this.#stopTimer = this.#clock.after(delay, () => {
-      this.#inTurn(() => this.#post()).then(
+      this.#serialize(() => this.#post()).then(
         next => this.#postAt(next),
-        // The book has said so.
-        () => this.#postSoon(storeDelay),
+        // The queue has said so.
+        () => this.#postSoon(storeRetryDelay),
       )
     })
   }
@@ -186,66 +185,67 @@ class MailNotify implements Notify {
   #postAt(next: number): void {
     this.#sender.wake()
     if (next < Number.POSITIVE_INFINITY) {
-      this.#postSoon(Math.max(1, Math.min(next - this.#clock.now(), longestTimer)))
+      this.#postSoon(Math.max(1, Math.min(next - this.#clock.now(), maxTimer)))
     }
   }
 
   /** Returns when the next mail is due, in milliseconds since 1970. */
   async #post(): Promise<number> {
     const { log, config } = this.#options
-    for (const name of this.#book.rules) {
+    for (const name of this.#queue.rules) {
       if (this.#rules.some(rule => rule.name === name)) continue
-      if (this.#book.batchOf(name)) log.warn({ rule: name }, 'the rule is gone, and what it has collected with it')
-      await this.#book.forget(name)
+      if (this.#queue.batchOf(name))
+        log.warn({ rule: name }, 'The rule no longer exists: its collected messages are dropped')
+      await this.#queue.forget(name)
     }
     let next = Number.POSITIVE_INFINITY
     for (const rule of this.#rules) {
-      const batch = this.#book.batchOf(rule.name)
+      const batch = this.#queue.batchOf(rule.name)
       if (!batch) continue
       const { collect, atMost, to } = rule.config
       const now = this.#clock.now()
-      const due = nextMailAt(now, { ...batch, collect, sent: this.#book.sentOf(rule.name), atMost })
+      const due = nextMailAt(now, { ...batch, collect, sent: this.#queue.sentOf(rule.name), atMost })
       if (due > now) next = Math.min(next, due)
       else if (this.#hasRoom(to.length, batch.length)) {
-        const mails = this.#mailsOf(rule, letterOf(batch.entries, batch.more, config.mail.subjectPrefix), now)
-        await this.#book.post(rule.name, mails, now, atMost.count)
+        const mails = this.#mailsOf(rule, composeMail(batch.entries, batch.more, config.mail.subjectPrefix), now)
+        await this.#queue.post(rule.name, mails, now, atMost.count)
       }
     }
     return next
   }
 
-  /** Whether so many mails more may wait, each with a text of about so many characters. */
+  /** Whether `count` further mails of about `length` characters fit into the queue. */
   #hasRoom(count: number, length: number): boolean {
     const { config, maxQueuedLength = 32 * 1024 ** 2 } = this.#options
-    const { mails, mailLength } = this.#book
-    // With none waiting, also more than may wait: otherwise nobody would ever get one.
+    const { mails, mailLength } = this.#queue
+    // An empty queue takes any number: otherwise a rule with many recipients would never send.
     if (mails.length === 0) return true
     return mails.length + count <= config.mail.maxQueued && mailLength + count * length <= maxQueuedLength
   }
 
   #mailsOf(
     { name, config }: Rule,
-    letter: ReturnType<typeof letterOf>,
+    mail: ReturnType<typeof composeMail>,
     created: number,
   ): Omit<QueuedMail, 'sequence'>[] {
     const domain = /@([^>]*)/.exec(this.#options.config.mail.from)?.[1] ?? 'localhost'
     const { to } = config
     const messageId = `<${randomUUID()}@${domain}>`
-    return to.map(recipient => ({ rule: name, recipient, to, ...letter, messageId, created }))
+    return to.map(recipient => ({ rule: name, recipient, to, ...mail, messageId, created }))
   }
 
-  #keepCursor(): void {
+  #scheduleCursorWrite(): void {
     this.#stopCursorTimer = this.#clock.after(cursorInterval, () => {
       this.#writeCursor()
-      this.#keepCursor()
+      this.#scheduleCursorWrite()
     })
   }
 
   async #writeCursor(): Promise<void> {
     try {
-      await this.#inTurn(async () => this.#book.take([], this.#listener?.cursor, this.#clock.now()))
+      await this.#serialize(async () => this.#queue.take([], this.#subscriber?.cursor, this.#clock.now()))
     } catch {
-      // The book has said so; after a crash, more is looked through once more.
+      // The queue has logged it; after a crash, more events are read again.
     }
   }
 
@@ -258,10 +258,10 @@ class MailNotify implements Notify {
     this.#stopTimer()
     this.#stopCursorTimer()
     this.#watch?.close()
-    await this.#listener?.end()
+    await this.#subscriber?.end()
     await this.#sender.close()
     await this.#writeCursor()
-    await this.#turn
+    await this.#lastOperation
     await this.#store.close()
   }
 }

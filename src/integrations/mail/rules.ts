@@ -1,10 +1,10 @@
 import { type RuleConfig, ruleName } from '../../config/notify.js'
 import { parseTemplate, type TemplateName, type TemplatePart } from '../../config/templates.js'
 import { type TopicPredicate, topicPredicate } from '../../topics/match.js'
-import { type Alert, memberOf, shown } from './alert.js'
-import { whenOf, wordingOf } from './format.js'
+import { type Alert, memberOf, valueText } from './alert.js'
+import { formatAlert, formatTime } from './format.js'
 
-/** What a mail says of one occurrence. */
+/** The part of a mail about one alert. */
 export interface Entry {
   readonly subject: string
   readonly text: string
@@ -13,19 +13,19 @@ export interface Entry {
   readonly time: number
 }
 
-/** One rule, ready for use. */
+/** A compiled rule. */
 export interface Rule {
   readonly name: string
   readonly config: RuleConfig
   readonly wantsTopic: TopicPredicate
-  /** What a mail says of an occurrence; `undefined` where the rule is not about it. */
-  entryOf(occurrence: Alert): Entry | undefined
+  /** The entry for an alert; `undefined` if the rule does not apply to it. */
+  entryOf(alert: Alert): Entry | undefined
 }
 
-/** Characters of a subject, and of what a mail says of one occurrence. */
+/** Maximum characters of a subject, and of the text of one entry. */
 const [maxSubject, maxText] = [200, 32_768]
 
-/** Makes the rules of the configuration ready, which is valid. */
+/** Compiles the rules of a valid configuration. */
 export function compileRules(configs: readonly RuleConfig[]): readonly Rule[] {
   return configs.map((config, index) => {
     const name = ruleName(config, index)
@@ -41,14 +41,14 @@ export function compileRules(configs: readonly RuleConfig[]): readonly Rule[] {
       name,
       config,
       wantsTopic: config.topics.length === 0 ? () => false : topicPredicate(config.topics),
-      entryOf: occurrence => {
-        if (!conditions.every(holds => holds(occurrence.json)) || !wantsProcess(occurrence.json)) return undefined
-        const usual = wordingOf(occurrence)
+      entryOf: alert => {
+        if (!conditions.every(holds => holds(alert.json)) || !wantsProcess(alert.json)) return undefined
+        const defaults = formatAlert(alert)
         return {
-          subject: cut(oneLine(subject ? fill(subject, occurrence, name) : usual.subject), maxSubject),
-          text: cut(legible(text ? fill(text, occurrence, name) : usual.text), maxText),
-          topic: cut(occurrence.topic, maxSubject),
-          time: occurrence.time,
+          subject: truncate(oneLine(subject ? fill(subject, alert, name) : defaults.subject), maxSubject),
+          text: truncate(printable(text ? fill(text, alert, name) : defaults.text), maxText),
+          topic: truncate(alert.topic, maxSubject),
+          time: alert.time,
         }
       },
     }
@@ -69,39 +69,39 @@ function processPredicate(processes: readonly string[] | undefined): (json: unkn
   }
 }
 
-function fill(parts: readonly TemplatePart[], occurrence: Alert, rule: string): string {
+function fill(parts: readonly TemplatePart[], alert: Alert, rule: string): string {
   const values: Record<TemplateName, () => string> = {
-    topic: () => occurrence.topic,
-    payload: () => occurrence.text,
-    time: () => whenOf(occurrence.time),
-    id: () => occurrence.id,
+    topic: () => alert.topic,
+    payload: () => alert.text,
+    time: () => formatTime(alert.time),
+    id: () => alert.id,
     rule: () => rule,
   }
   return parts
     .map(part => {
       if ('text' in part) return part.text
-      return 'name' in part ? values[part.name]() : shown(memberOf(occurrence.json, part.member))
+      return 'name' in part ? values[part.name]() : valueText(memberOf(alert.json, part.member))
     })
     .join('')
 }
 
-/** Not in the middle of a character. */
-function cut(text: string, length: number): string {
+/** Truncates between characters. */
+function truncate(text: string, length: number): string {
   const isWithin = /[\ud800-\udbff]/.test(text.charAt(length - 1))
   return text.slice(0, text.length > length && isWithin ? length - 1 : length)
 }
 
-/** What no text has, and what a terminal would take for orders, is a space. */
-function legible(text: string): string {
-  return whole(text.replace(/[^\P{Cc}\t\n\r]/gu, ' '))
+/** Replaces control characters by spaces. */
+function printable(text: string): string {
+  return wellFormed(text.replace(/[^\P{Cc}\t\n\r]/gu, ' '))
 }
 
-/** JSON may have half a character, which no mail may. */
-function whole(text: string): string {
+/** Replaces lone surrogates, which JSON may contain. */
+function wellFormed(text: string): string {
   return text.replace(/\p{Cs}/gu, '\ufffd')
 }
 
-/** A subject is one header: what would end its line is a space (RFC 5322 §2.2). */
+/** Replaces line ends by spaces: a subject is one header field (RFC 5322 §2.2). */
 export function oneLine(text: string): string {
-  return whole(text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim())
+  return wellFormed(text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ').trim())
 }

@@ -1,26 +1,25 @@
-/** How many mails there may be in any time. */
+/** Maximum number of mails in any period. */
 export interface MailRate {
   readonly count: number
   /** In milliseconds. */
   readonly per: number
 }
 
-/** What a rule has done and has to do, as the next mail depends on it. */
+/** The state of a rule that its next mail depends on. */
 export interface MailPace {
-  /** When the first thing happened that it is about, in milliseconds since 1970. */
+  /** Time of the first collected event, in milliseconds since 1970. */
   readonly first: number
   /** How long it collects, in milliseconds. */
   readonly collect: number
-  /** When the last ones were made, the oldest first. */
+  /** Times of the last mails, oldest first. */
   readonly sent: readonly number[]
   readonly atMost: MailRate
 }
 
 /**
- * When the next mail of a rule is due, in milliseconds since 1970: when it has collected for long enough, and when there
- * may be one more.
+ * When the next mail of a rule is due, in milliseconds since 1970: after `collect`, and within `atMost`.
  *
- * A time that is yet to come was told by a clock that has been put right since, and keeps nothing waiting.
+ * Times in the future come from a clock that has been set since; they do not delay mails.
  */
 export function nextMailAt(now: number, { first, collect, sent, atMost: { count, per } }: MailPace): number {
   const blocking = sent.filter(time => time <= now).at(-count)
@@ -28,14 +27,14 @@ export function nextMailAt(now: number, { first, collect, sent, atMost: { count,
 }
 
 /** The waits between attempts to send a mail, in milliseconds. */
-const [firstRetry, longestRetry] = [30_000, 3_600_000]
+const [firstRetry, maxRetry] = [30_000, 3_600_000]
 
-/** Whether it is time for an attempt that was to be at `next`; also when the clock has gone back since that was said. */
+/** Whether an attempt planned for `next` is due; also after the clock was set back. */
 export function isDue(next: number, now: number): boolean {
-  return next <= now || next > now + longestRetry
+  return next <= now || next > now + maxRetry
 }
 
-/** How long to wait after so many attempts in a row have failed; at least 1. */
+/** The delay after `attempts` failed attempts in a row; at least 1. */
 export function retryDelay(attempts: number): number {
-  return Math.min(firstRetry * 2 ** Math.min(attempts - 1, 20), longestRetry)
+  return Math.min(firstRetry * 2 ** Math.min(attempts - 1, 20), maxRetry)
 }

@@ -5,15 +5,14 @@ import { MailError, type Mailer } from './mail.js'
 import type { MailQueue, QueuedMail } from './mail-queue.js'
 import { isDue, retryDelay } from './schedule.js'
 
-/** What a sender needs. */
 export interface SenderOptions {
-  readonly book: MailQueue
+  readonly queue: MailQueue
   readonly mailer: Mailer
-  /** How long a mail is tried, in milliseconds. */
+  /** How long to retry a mail, in milliseconds. */
   readonly giveUpAfter: number
-  /** Does something with the book when nothing else does. */
-  readonly inTurn: <T>(run: () => Promise<T>) => Promise<T>
-  /** Called when there is room for further mails. */
+  /** Runs operations on the queue one after the other. */
+  readonly serialize: <T>(run: () => Promise<T>) => Promise<T>
+  /** Called when the queue has room again. */
   readonly onDone: () => void
   readonly clock: Clock
   readonly log: Logger
@@ -21,33 +20,33 @@ export interface SenderOptions {
 
 interface Attempts {
   count: number
-  /** When the next one may be, in milliseconds since 1970. */
+  /** Time of the next attempt, in milliseconds since 1970. */
   next: number
 }
 
-/** No mail is taken just now. */
-interface Away {
+/** The mailer accepts no mail. */
+interface MailerFailure {
   readonly error: unknown
-  /** How many attempts in a row have failed, of whatever mail. */
+  /** Failed attempts in a row, of any mail. */
   readonly failures: number
-  /** When the next one may be, in milliseconds since 1970. */
+  /** Time of the next attempt, in milliseconds since 1970. */
   readonly until: number
 }
 
-/** How long to wait after the store did not do what it should, in milliseconds. */
-const storeDelay = 1000
-/** How long a close waits for a mail that is under way, in milliseconds. */
-const closeTime = 2000
+/** Delay after a failure of the store, in milliseconds. */
+const storeRetryDelay = 1000
+/** How long `close` waits for the current mail, in milliseconds. */
+const closeTimeout = 2000
 
-/** Sends the mails of the book, one at a time. */
+/** Sends the mails of the queue, one at a time. */
 export class Sender {
-  /** Mails since the start: those that were taken, those that were given up, and attempts that were not the last. */
+  /** Since the start: sent mails, mails given up, and attempts that are retried. */
   readonly counters = { sent: 0, failed: 0, retried: 0 }
   readonly #options: SenderOptions
   readonly #attempts = new Map<number, Attempts>()
-  /** Those that are done with, although the store may not know yet. */
+  /** Mails that are sent or given up, and perhaps not removed from the store yet. */
   readonly #done = new Set<number>()
-  #away: Away | undefined
+  #mailerFailure: MailerFailure | undefined
   #running: Promise<void> | undefined
   #stopTimer: (() => void) | undefined
   #closed = false
@@ -56,7 +55,7 @@ export class Sender {
     this.#options = options
   }
 
-  /** There may be something to send. */
+  /** Sends mails that are due. */
   wake(): void {
     if (this.#running || this.#closed) return
     this.#stopTimer?.()
@@ -71,13 +70,13 @@ export class Sender {
       const isDone = this.#done.has(mail.sequence) || (await this.#send(mail))
       if (isDone && !(await this.#finish(mail))) return
     }
-    if (this.#away && !this.#closed) await this.#giveUpOverdue(this.#away)
+    if (this.#mailerFailure && !this.#closed) await this.#giveUpOverdue(this.#mailerFailure)
   }
 
-  /** While none is taken, only one is tried; the others do not wait longer than they may for that. */
-  async #giveUpOverdue({ error }: Away): Promise<void> {
-    const { book, giveUpAfter, clock } = this.#options
-    const overdue = book.mails.filter(
+  /** While the mailer fails, only one mail is tried; the others are given up in time nevertheless. */
+  async #giveUpOverdue({ error }: MailerFailure): Promise<void> {
+    const { queue, giveUpAfter, clock } = this.#options
+    const overdue = queue.mails.filter(
       ({ sequence, created }) => clock.now() > created + giveUpAfter && !this.#done.has(sequence),
     )
     for (const mail of overdue) {
@@ -86,12 +85,12 @@ export class Sender {
     }
   }
 
-  /** The one that has waited longest for its turn: of many that cannot be sent, none keeps the others waiting. */
+  /** The mail whose attempt has been due longest, so that mails that fail do not block others. */
   #due(): QueuedMail | undefined {
     const now = this.#options.clock.now()
-    const isPaused = this.#away !== undefined && !isDue(this.#away.until, now)
+    const isPaused = this.#mailerFailure !== undefined && !isDue(this.#mailerFailure.until, now)
     let due: { readonly mail: QueuedMail; readonly next: number } | undefined
-    for (const mail of this.#options.book.mails) {
+    for (const mail of this.#options.queue.mails) {
       if (isPaused && !this.#done.has(mail.sequence)) continue
       const next = this.#attempts.get(mail.sequence)?.next ?? 0
       if (isDue(next, now) && (due === undefined || next < due.next)) due = { mail, next }
@@ -101,15 +100,17 @@ export class Sender {
 
   #arm(): void {
     if (this.#closed) return
-    const { book, clock } = this.#options
+    const { queue, clock } = this.#options
     let next = Number.POSITIVE_INFINITY
-    for (const { sequence } of book.mails) next = Math.min(next, this.#attempts.get(sequence)?.next ?? 0)
+    for (const { sequence } of queue.mails) next = Math.min(next, this.#attempts.get(sequence)?.next ?? 0)
     if (next === Number.POSITIVE_INFINITY) return
-    const wait = Math.max(next, this.#away?.until ?? 0) - clock.now()
-    this.#stopTimer = clock.after(this.#done.size > 0 ? storeDelay : Math.max(storeDelay, wait), () => this.wake())
+    const wait = Math.max(next, this.#mailerFailure?.until ?? 0) - clock.now()
+    this.#stopTimer = clock.after(this.#done.size > 0 ? storeRetryDelay : Math.max(storeRetryDelay, wait), () =>
+      this.wake(),
+    )
   }
 
-  /** Whether it is done with: sent, or given up. */
+  /** Sends a mail; `true` if it is sent or given up. */
   async #send(mail: QueuedMail): Promise<boolean> {
     const { mailer, clock, log, giveUpAfter } = this.#options
     try {
@@ -119,10 +120,10 @@ export class Sender {
       const now = clock.now()
       const count = (this.#attempts.get(mail.sequence)?.count ?? 0) + 1
       const isShared = !(error instanceof MailError) || error.isShared
-      const failures = (this.#away?.failures ?? 0) + 1
+      const failures = (this.#mailerFailure?.failures ?? 0) + 1
       const pause = Math.min(retryDelay(failures), giveUpAfter)
-      this.#away = isShared ? { error, failures, until: now + pause } : undefined
-      const next = Math.max(now + retryDelay(count), this.#away?.until ?? 0)
+      this.#mailerFailure = isShared ? { error, failures, until: now + pause } : undefined
+      const next = Math.max(now + retryDelay(count), this.#mailerFailure?.until ?? 0)
       if ((error instanceof MailError && error.permanent) || next > mail.created + giveUpAfter) {
         this.#giveUp(mail, error)
         return true
@@ -130,33 +131,33 @@ export class Sender {
       this.#attempts.set(mail.sequence, { count, next })
       this.counters.retried++
       const seconds = Math.round((next - now) / 1000)
-      log.warn({ ...aboutOf(mail), err: error }, `a mail could not be sent; the next attempt is in ${seconds} s`)
+      log.warn({ ...logFieldsOf(mail), err: error }, `Failed to send a mail; next attempt in ${seconds} s`)
       return false
     }
-    this.#away = undefined
+    this.#mailerFailure = undefined
     this.counters.sent++
-    log.info(aboutOf(mail), 'a mail was sent')
+    log.info(logFieldsOf(mail), 'Sent a mail')
     return true
   }
 
   #giveUp(mail: QueuedMail, error: unknown): void {
     this.counters.failed++
-    const about = { ...aboutOf(mail), err: error, subject: mail.subject }
-    this.#options.log.error(about, 'a mail could not be sent and is given up')
+    const about = { ...logFieldsOf(mail), err: error, subject: mail.subject }
+    this.#options.log.error(about, 'Failed to send a mail: given up')
   }
 
-  /** Whether it is written down that a mail is done with. It is not tried again in any case. */
+  /** Removes a mail; `false` if the store fails. It is not sent again in either case. */
   async #finish(mail: QueuedMail): Promise<boolean> {
     this.#done.add(mail.sequence)
     return this.#forget(mail)
   }
 
   async #forget(mail: QueuedMail): Promise<boolean> {
-    const { book, inTurn, onDone } = this.#options
+    const { queue, serialize, onDone } = this.#options
     try {
-      await inTurn(() => book.done(mail))
+      await serialize(() => queue.done(mail))
     } catch {
-      // The book has said so.
+      // The queue has logged it.
       return false
     }
     this.#attempts.delete(mail.sequence)
@@ -165,17 +166,17 @@ export class Sender {
     return true
   }
 
-  /** What is under way has a moment to be finished; then it is tried again after the next start. */
+  /** Waits a moment for the current mail; if it is not sent by then, it is sent after the next start. */
   async close(): Promise<void> {
     this.#closed = true
     this.#stopTimer?.()
-    const overdue = delay(closeTime, undefined, { ref: false })
+    const overdue = delay(closeTimeout, undefined, { ref: false })
     await Promise.race([this.#running, overdue])
     this.#options.mailer.close()
   }
 }
 
-/** What the log says of a mail. */
-function aboutOf({ rule, recipient, messageId }: QueuedMail): object {
+/** Log fields of a mail. */
+function logFieldsOf({ rule, recipient, messageId }: QueuedMail): object {
   return { rule, recipient, messageId }
 }

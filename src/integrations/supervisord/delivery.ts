@@ -4,29 +4,28 @@ import type { Connection } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
 
-/** What deliveries need. */
 export interface DeliveryOptions {
-  /** Makes a connection to the broker. */
+  /** Connects to the broker. */
   readonly connect: () => Promise<Connection>
-  /** Called with each new connection: the broker that is there may not have what the last one had. */
+  /** Called after each new connection: the broker may have lost its retained messages. */
   readonly onConnected: () => void
-  /** How long the broker may be away, or be silent, before a delivery has failed; in milliseconds. */
+  /** Timeout of a delivery, in milliseconds. */
   readonly timeout: number
   readonly log: Logger
 }
 
-/** Hands messages to the broker, over a connection that is kept. */
+/** Publishes messages over one connection, which it reopens. */
 export class Delivery {
   readonly #options: DeliveryOptions
-  readonly #link: ReconnectingConnection
+  readonly #connection: ReconnectingConnection
   readonly #closing = new AbortController()
   readonly #waiting = new Set<() => void>()
-  /** Why the broker is away, as it was last said. */
-  #away: string | undefined
+  /** The last logged reason for being disconnected. */
+  #reason: string | undefined
 
   constructor(options: DeliveryOptions) {
     this.#options = options
-    this.#link = new ReconnectingConnection({
+    this.#connection = new ReconnectingConnection({
       connect: options.connect,
       onUp: () => this.#onUp(),
       onDown: reason => this.#onDown(reason),
@@ -34,9 +33,8 @@ export class Delivery {
   }
 
   /**
-   * Resolves with whether the broker has acknowledged all messages, which are made anew for each attempt. It waits for
-   * one that is away, and tries again when the connection is lost, as long as there is time; what it refuses takes as
-   * long, as it will be refused again.
+   * Resolves with whether the broker has acknowledged all messages within the timeout. `make` is called for each attempt; there is
+   * one after each reconnect. A refused message resolves with `false` only after the timeout, because supervisord sends it again.
    */
   async deliver(make: () => readonly Message[]): Promise<boolean> {
     const signal = AbortSignal.any([AbortSignal.timeout(this.#options.timeout), this.#closing.signal])
@@ -49,28 +47,28 @@ export class Delivery {
 
   async #try(make: () => readonly Message[], signal: AbortSignal, overdue: Promise<false>): Promise<boolean> {
     while (!signal.aborted) {
-      const connection = this.#link.connection
+      const connection = this.#connection.connection
       if (!connection || connection.closed) {
-        await this.#change(signal)
+        await this.#untilChange(signal)
         continue
       }
       const messages = make()
       try {
         for (const message of messages) connection.requireTakes(message)
-        // What is published with QoS 0 may get lost, and nobody would know.
+        // QoS 0 has no acknowledgement.
         if (!connection.acknowledges) throw new GatewayError('topic-refused', { hint: 'the broker takes QoS 0 alone' })
         await Promise.all(messages.map(message => connection.publish(message)))
         return true
       } catch (error) {
         if (!(error instanceof GatewayError)) continue
-        this.#options.log.error({ err: error, topic: messages.at(-1)?.topic }, 'the broker refuses the message')
+        this.#options.log.error({ err: error, topic: messages.at(-1)?.topic }, 'The broker refuses the message')
         return overdue
       }
     }
     return overdue
   }
 
-  #change(signal: AbortSignal): Promise<void> {
+  #untilChange(signal: AbortSignal): Promise<void> {
     return new Promise(resolve => {
       const done = (): void => {
         this.#waiting.delete(done)
@@ -83,23 +81,23 @@ export class Delivery {
   }
 
   #onUp(): void {
-    this.#away = undefined
-    this.#options.log.info('connected to the broker')
+    this.#reason = undefined
+    this.#options.log.info('Connected to the broker')
     this.#options.onConnected()
     for (const proceed of [...this.#waiting]) proceed()
   }
 
   #onDown(reason: unknown): void {
-    // An Ending is what a client would be told; its cause says which broker, and why.
-    const told = reason instanceof GatewayError ? (reason.cause ?? reason) : reason
-    const text = told instanceof Error ? told.message : String(told)
-    if (text !== this.#away) this.#options.log.warn(`the broker is away: ${text}`)
-    this.#away = text
+    // The cause of a GatewayError has the address and the reason.
+    const error = reason instanceof GatewayError ? (reason.cause ?? reason) : reason
+    const text = error instanceof Error ? error.message : String(error)
+    if (text !== this.#reason) this.#options.log.warn(`The broker is away: ${text}`)
+    this.#reason = text
   }
 
-  /** Fails what is under way, and says good-bye to the broker. */
+  /** Fails the current delivery, and disconnects. */
   async close(): Promise<void> {
     this.#closing.abort()
-    await this.#link.close()
+    await this.#connection.close()
   }
 }

@@ -1,30 +1,30 @@
 /*
- * What supervisord writes to the standard input of an event listener: a line of `key:value` pairs, and as much as its
- * `len` says (Supervisor 4, “Event Listener Notification Protocol”).
+ * The standard input of an event listener of supervisord: a line of `key:value` pairs, then a body of `len` characters
+ * (Supervisor 4, “Event Listener Notification Protocol”).
  */
 
 /** One event of supervisord. */
 export interface ListenerEvent {
-  /** What its line says: `ver`, `server`, `serial`, `pool`, `poolserial`, `eventname`, `len`. */
+  /** The pairs of its line: `ver`, `server`, `serial`, `pool`, `poolserial`, `eventname`, `len`. */
   readonly header: ReadonlyMap<string, string>
   readonly eventname: string
-  /** `undefined` where it is larger than anybody wants. */
+  /** `undefined` if it is larger than `maxBody`. */
   readonly body: string | undefined
 }
 
-/** What came is not of the protocol, and nobody knows where the next event begins. */
+/** The input violates the protocol; the start of the next event is unknown. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError'
 }
 
-/** A line of supervisord has some 150 bytes. */
+/** Bytes of a line; supervisord's have some 150. */
 const maxLine = 8192
-/** What is larger is passed over: a process state has some 100 bytes, a log line may have a megabyte. */
+/** Bytes of a body; larger ones are skipped. A process state has some 100 bytes, a log line may have a megabyte. */
 const maxBody = 65_536
 
 const newline = 0x0a
 
-/** Takes a stream apart into events, however it was cut. */
+/** Parses a stream into events, whatever its chunks. */
 export class EventReader {
   #line: Buffer = Buffer.alloc(0)
   #event:
@@ -32,7 +32,7 @@ export class EventReader {
     | undefined
   #body: Buffer[] = []
   #bodyBytes = 0
-  /** Characters that have begun, and the bytes that the last of them still needs. */
+  /** Characters of the body so far, and missing bytes of the last one. */
   #characters = 0
   #openBytes = 0
 
@@ -60,15 +60,15 @@ export class EventReader {
     const eventname = header.get('eventname') ?? ''
     const length = header.get('len') ?? ''
     if (eventname === '' || !/^\d{1,15}$/.test(length)) {
-      throw new ProtocolError(`a line is no event: ${JSON.stringify(line.slice(0, 200))}`)
+      throw new ProtocolError(`a line is not an event: ${JSON.stringify(line.slice(0, 200))}`)
     }
     this.#event = { header, eventname, length: Number(length) }
     return chunk.subarray(end + 1)
   }
 
   /**
-   * supervisord on Python 3 counts the characters of what it sends as UTF-8 (`len(payload)` of a `str`), whatever its
-   * manual says of bytes.
+   * supervisord on Python 3 counts the characters of what it sends as UTF-8 (`len(payload)` of a `str`), while its
+   * manual says bytes.
    */
   #readBody(chunk: Buffer): Buffer {
     const length = this.#event?.length ?? 0
@@ -86,7 +86,7 @@ export class EventReader {
       at++
     }
     this.#bodyBytes += at
-    // A copy: what it is a part of may be large, and is not to be kept for it.
+    // A copy, so that the chunk is not retained.
     if (this.#bodyBytes <= maxBody) this.#body.push(Buffer.from(chunk.subarray(0, at)))
     else this.#body = []
     return chunk.subarray(at)

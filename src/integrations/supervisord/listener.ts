@@ -1,21 +1,20 @@
 import { EventReader, type ListenerEvent } from './event-reader.js'
 
-/** What an event listener needs. */
 export interface ListenerOptions {
-  /** What supervisord writes. */
+  /** The output of supervisord. */
   readonly input: AsyncIterable<Buffer>
-  /** What it reads, and nothing else may be written there. */
+  /** Writes to supervisord; nothing else may write there. */
   readonly write: (text: string) => void
-  /** Whether an event is done with; if not, supervisord keeps it and sends it again. */
+  /** Handles an event; after `false`, supervisord sends it again. */
   readonly handle: (event: ListenerEvent) => Promise<boolean>
-  /** Whether it is over: what has not been answered by then is not, and supervisord keeps it. */
+  /** Whether the listener stops: it then leaves a failed event unanswered, and supervisord keeps it. */
   readonly stopped: () => boolean
 }
 
 /**
- * Speaks with supervisord until that closes its side.
+ * Runs the protocol with supervisord until that closes its output.
  *
- * @throws {ProtocolError} where it says what is not of the protocol
+ * @throws {ProtocolError} if the input violates the protocol
  */
 export async function listen({ input, write, handle, stopped }: ListenerOptions): Promise<void> {
   const reader = new EventReader()

@@ -9,14 +9,13 @@ import { isHarmless, isPublishable } from '../../mqtt/publishable.js'
 import { topicFilterProblem } from '../../topics/topic-syntax.js'
 
 /*
- * What `mqway supervisor` is told on its command line and in its environment.
+ * The command line and environment of `mqway supervisor`.
  */
 
 const fileNames = ['ca', 'cert', 'key'] as const
 const flagNames = ['url', 'password-file', ...fileNames, 'topic', 'timeout'] as const
 type FlagName = (typeof flagNames)[number]
 
-/** What `mqway supervisor` is to do. */
 export interface SupervisorOptions {
   /** Without a user name. */
   readonly url: string
@@ -28,7 +27,7 @@ export interface SupervisorOptions {
   readonly timeout: number
 }
 
-/** Something on the command line or in the environment is not right; the message says what would be. */
+/** An invalid flag or variable; the message says what would be valid. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
@@ -39,14 +38,14 @@ interface Given {
   readonly source: string
 }
 
-/** In milliseconds. supervisord waits for an answer as long as it takes. */
-const longestTimeout = 60 * 60 * 1000
+/** In milliseconds. supervisord itself has no timeout. */
+const maxTimeout = 60 * 60 * 1000
 
 /**
  * Reads the options of `mqway supervisor`: flags first, then variables.
  *
  * @param cwd where relative names of files begin
- * @throws {UsageError} with no secret in its message, whatever was given
+ * @throws {UsageError} without secrets in its message
  */
 export function readSupervisorOptions(argv: readonly string[], env: NodeJS.ProcessEnv, cwd: string): SupervisorOptions {
   const flags = readFlags(argv)
@@ -82,13 +81,13 @@ function readFlags(argv: readonly string[]): Map<string, string> {
   const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true })
   const given = new Map<string, string>()
   for (const token of tokens) {
-    // Not repeated where it may be a URL with a password in it.
+    // The message does not repeat a value that may be a URL with a password.
     if (token.kind === 'positional' && /[:@]/.test(token.value)) {
       throw new UsageError('what follows no option is not expected here; is it the value of --url?')
     }
     if (token.kind === 'positional') throw new UsageError(`${token.value}: is not expected here; options begin with --`)
     if (token.kind !== 'option') continue
-    // On a command line, everybody on the machine can read it.
+    // Every user of the machine can read command lines.
     if (token.name === 'password') {
       throw new UsageError('--password: is not an option; use --password-file or MQWAY_SUPERVISOR_PASSWORD')
     }
@@ -103,7 +102,7 @@ function readFlags(argv: readonly string[]): Map<string, string> {
   return given
 }
 
-/** Not repeated in the messages: there may be a password in it. */
+/** The messages do not repeat the URL: it may contain a password. */
 function readUrl({ text, source }: Given): { url: string; username: string | undefined } {
   const [, scheme = '', user, rest = ''] = /^(mqtts?:\/\/)(?:([^/@]*)@)?(.*)$/s.exec(text) ?? ['', '', undefined, text]
   if (user?.includes(':')) {
@@ -155,9 +154,9 @@ function readTopic({ text, source }: Given): string {
 }
 
 function readTimeout({ text, source }: Given): number {
-  const timeout = parseDuration(text, longestTimeout)
+  const timeout = parseDuration(text, maxTimeout)
   if (timeout !== undefined && timeout > 0) return timeout
   throw new UsageError(
-    `${source}: ${JSON.stringify(text)} must be a time such as 10s or 1m, up to ${formatDuration(longestTimeout)}`,
+    `${source}: ${JSON.stringify(text)} must be a time such as 10s or 1m, up to ${formatDuration(maxTimeout)}`,
   )
 }

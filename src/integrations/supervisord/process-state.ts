@@ -1,17 +1,17 @@
 import type { Message } from '../../mqtt/message.js'
 import { type ListenerEvent, parsePairs } from './event-reader.js'
 
-/** A process has come into another state. */
+/** A new state of a process. */
 export interface ProcessState {
   readonly group: string
   readonly process: string
   /** `RUNNING`, `EXITED`, `FATAL`, … */
   readonly state: string
-  /** All that supervisord says of it, under its names for it, and in that order. */
+  /** All fields of supervisord's event, with its names and in its order. */
   readonly details: Readonly<Record<string, unknown>>
 }
 
-/** Every state that a process can be in (supervisor/states.py). */
+/** Every state of a process (supervisor's `states` module). */
 export const processStates = [
   'STARTING',
   'RUNNING',
@@ -32,21 +32,21 @@ function stateOf(eventname: string): string | undefined {
   return /^PROCESS_STATE_([A-Z]{1,40})$/.exec(eventname)?.[1]
 }
 
-/** Reads what a `PROCESS_STATE_…` event says; `undefined` where that is not which process it is about. */
+/** Reads a `PROCESS_STATE_…` event; `undefined` if it names no process. */
 export function readProcessState({ header, eventname, body }: ListenerEvent): ProcessState | undefined {
   const state = stateOf(eventname)
-  const said = parsePairs(body ?? '')
-  const process = said.get('processname') ?? ''
-  const group = said.get('groupname') ?? ''
+  const fields = parsePairs(body ?? '')
+  const process = fields.get('processname') ?? ''
+  const group = fields.get('groupname') ?? ''
   if (state === undefined || process === '' || group === '') return undefined
   const details = {
     processname: process,
     groupname: group,
     state,
-    from_state: said.get('from_state'),
-    expected: flag(said.get('expected')),
-    pid: number(said.get('pid')),
-    tries: number(said.get('tries')),
+    from_state: fields.get('from_state'),
+    expected: flag(fields.get('expected')),
+    pid: number(fields.get('pid')),
+    tries: number(fields.get('tries')),
     eventname,
     serial: number(header.get('serial')),
     server: header.get('server'),
@@ -65,25 +65,23 @@ function flag(text: string | undefined): boolean | undefined {
   return text === undefined ? undefined : text !== '0'
 }
 
-/** Where the state of a process is published. */
+/** The topic of a process's state. */
 export function stateTopic(prefix: string, { group, process }: ProcessState, state: string): string {
   return [prefix, level(group), level(process), state].join('/')
 }
 
 /**
- * A name as one level of a topic: `%`, `/`, `+`, `#`, and what a broker may end the connection for (`isHarmless`), as in a
- * URL. supervisord would send it again and again, and nothing of what comes after it.
+ * A name as one level of a topic: `%`, `/`, `+`, `#`, and characters for which a broker may end the connection (`isHarmless`), are
+ * percent-encoded. Otherwise supervisord would send the event again for ever, and none of the later ones.
  */
 function level(name: string): string {
   return name.replace(/[%/+#\p{Cc}\p{Noncharacter_Code_Point}]/gu, character => encodeURIComponent(character))
 }
 
 /**
- * The messages that tell of a process's state: its retained message in each of `cleared` goes, and the new one comes.
+ * The messages for a new state of a process: empty retained messages for each state in `cleared`, and the new one last.
  *
- * Last, because until it is acknowledged nothing of it counts: what is sent again is told twice.
- *
- * @param time when it happened, in milliseconds since 1970
+ * @param time of the change, in milliseconds since 1970
  */
 export function stateMessages(
   prefix: string,

@@ -10,28 +10,27 @@ import {
   stateTopic,
 } from './process-state.js'
 
-/** What a publisher of states needs. */
 export interface StatePublisherOptions {
-  /** What the topics begin with. */
+  /** Prefix of the topics. */
   readonly prefix: string
-  /** Has messages made for each attempt to hand them to the broker, in this order; says whether it has acknowledged all. */
+  /** Publishes messages, which `make` returns for each attempt; resolves with whether the broker has acknowledged all. */
   readonly deliver: (make: () => readonly Message[]) => Promise<boolean>
   readonly warn: (text: string) => void
   /** Milliseconds since 1970. */
   readonly now?: () => number
 }
 
-/** Processes, and events to be sent again, that are remembered. What is forgotten costs some messages more. */
+/** Remembered processes and repeated events; for forgotten ones it publishes some messages more. */
 const maxRemembered = 10_000
-/** As large as a topic may be at mqway's own broker. */
+/** Bounds of topics in the embedded broker. */
 const maxTopic = { topicLength: 1024, topicLevels: 32 }
 
-/** Makes retained messages of the states of processes. One event at a time, as supervisord sends them. */
+/** Publishes process states as retained messages, one event at a time. */
 export class StatePublisher {
   readonly #options: StatePublisherOptions
-  /** The one state of which each process has a retained message; of the others nobody knows. */
+  /** The only state with a retained message, by process; unknown for processes not in it. */
   readonly #retained = new Map<string, string>()
-  /** When those events first came that have to come again. */
+  /** First arrival of events that supervisord sends again. */
   readonly #times = new Map<string, number>()
   readonly #ignored = new Set<string>()
 
@@ -39,7 +38,7 @@ export class StatePublisher {
     this.#options = options
   }
 
-  /** Publishes an event; `false` where supervisord should send it again. What never could be published is done with, too. */
+  /** Publishes an event; `false` if supervisord should send it again. Events that can never be published resolve with `true`. */
   async publish(event: ListenerEvent): Promise<boolean> {
     const { prefix, deliver, warn, now = Date.now } = this.#options
     if (!isProcessState(event.eventname)) {
@@ -48,14 +47,14 @@ export class StatePublisher {
     }
     const change = readProcessState(event)
     if (!change) {
-      warn(`an event ${event.eventname} names no process: it is not published`)
+      warn(`Skipped an event ${event.eventname} that names no process`)
       return true
     }
     const key = `${change.group}/${change.process}`
     const first = `${event.header.get('server')} ${event.header.get('serial')}`
     const time = this.#times.get(first) ?? now()
     if ([change.state, ...processStates].some(state => isTooLarge(stateTopic(prefix, change, state)))) {
-      warn(`the topic of the process ${JSON.stringify(nameOf(change))} would be too long: it is not published`)
+      warn(`Skipped the process ${JSON.stringify(nameOf(change))}: its topic would be too long`)
       return true
     }
     const delivered = await deliver(() => {
@@ -66,16 +65,13 @@ export class StatePublisher {
     })
     if (delivered) this.#times.delete(first)
     else remember(this.#times, first, time)
-    // After a failure, nobody knows what the broker has.
+    // After a failure, the broker's retained messages are unknown.
     if (delivered) remember(this.#retained, key, change.state)
     else this.#retained.delete(key)
     return delivered
   }
 
-  /**
-   * Forgets which states are retained: a broker that was started anew may have those of long ago. Each process's next event
-   * clears all of its others.
-   */
+  /** Forgets the retained states, because a restarted broker may have old ones. The next event of each process clears all others. */
   forgetRetained(): void {
     this.#retained.clear()
   }
@@ -83,7 +79,7 @@ export class StatePublisher {
   #ignore(eventname: string): void {
     if (this.#ignored.has(eventname) || this.#ignored.size > 100) return
     this.#ignored.add(eventname)
-    this.#options.warn(`events ${eventname} are not published: only PROCESS_STATE is`)
+    this.#options.warn(`Events ${eventname} are not published, only PROCESS_STATE`)
   }
 }
 
@@ -95,7 +91,7 @@ function isTooLarge(topic: string): boolean {
   return !isWithinBounds(topic, maxTopic)
 }
 
-/** Puts it last; the oldest goes when there are too many. */
+/** Adds an entry as the newest; beyond the maximum, removes the oldest. */
 function remember<T>(map: Map<string, T>, key: string, value: T): void {
   map.delete(key)
   map.set(key, value)

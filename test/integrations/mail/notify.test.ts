@@ -161,7 +161,7 @@ describe('mails', () => {
     await rig.publish('t', 'x')
     await rig.pass(10_000)
     for (const [attempt, wait] of [30_000, 60_000, 120_000].entries()) {
-      await rig.told('the next attempt is in', attempt + 1)
+      await rig.told('next attempt in', attempt + 1)
       await rig.pass(wait - 2)
       expect(rig.attempts).toBe(attempt + 1)
       if (attempt === 2) rig.isAway = false
@@ -178,14 +178,14 @@ describe('mails', () => {
     rig.program = undefined
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     rig.program = NotifyRig.taking
     await rig.pass(30_000)
     await rig.sent(1)
   })
 
   it.each([
-    ['comes to no end', 'echo $$ > attempts; exec cat <&2', 'it came to no end'],
+    ['comes to no end', 'echo $$ > attempts; exec cat <&2', 'timed out'],
     ['fails, and leaves something behind', 'cat <&2 &\necho $! > attempts; exit 75', 'ended with 75'],
   ])('wait for a sendmail that %s', async (_, program, reason) => {
     const rig = await started([{ topics: ['#'], to: [ops] }])
@@ -195,7 +195,7 @@ describe('mails', () => {
     await rig.open()
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     expect(JSON.stringify(rig.logged)).toContain(reason)
     rig.killLeftover()
   })
@@ -205,7 +205,7 @@ describe('mails', () => {
     rig.program = 'cat <&2 &\necho $! > attempts'
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('a mail was sent')
+    await rig.told('Sent a mail')
     rig.killLeftover()
   })
 
@@ -214,9 +214,9 @@ describe('mails', () => {
     rig.isAway = true
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     await rig.pass(31_000)
-    await rig.told('is given up')
+    await rig.told('given up')
     expect(rig.logged.find(({ msg }) => String(msg).includes('given up'))).toMatchObject({ level: 50, recipient: ops })
     rig.isAway = false
     await rig.pass(24 * hour)
@@ -233,10 +233,10 @@ describe('mails', () => {
       await rig.publish('t', letter.repeat(15_000))
       await rig.pass(1000)
     }
-    await rig.told('the next attempt is in', 1)
+    await rig.told('next attempt in', 1)
     expect(rig.figures).toMatchObject({ waiting: 1, retried: 1 })
     rig.isAway = false
-    await rig.passUntil('a mail was sent', 2)
+    await rig.passUntil('Sent a mail', 2)
     expect(rig.mails.map(({ text }) => [...new Set(text.match(/a{9}|b{9}|c{9}/g))].length)).toEqual([1, 2])
     expect(rig.figures).toEqual({ sent: 2, failed: 0, retried: 1, waiting: 0, collected: 3, dropped: 0 })
   })
@@ -253,12 +253,12 @@ describe('mails', () => {
     await rig.publish('t', 'while it was away')
     rig.isAway = true
     await rig.open()
-    await rig.passUntil('the next attempt is in')
+    await rig.passUntil('next attempt in')
     await rig.stop()
     await rig.publish('t', 'while there was a mail to be sent')
     rig.isAway = false
     await rig.open()
-    await rig.passUntil('a mail was sent', 2)
+    await rig.passUntil('Sent a mail', 2)
     expect(rig.mails).toHaveLength(2)
     expect(rig.mails[0]?.text).toMatch(/collected[\s\S]*while it was away/)
     expect(rig.mails[1]?.text.trim()).toBe('while there was a mail to be sent')

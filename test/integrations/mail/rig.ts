@@ -182,7 +182,7 @@ name=$(ls | grep -c 'mail$')
   /** Resolves when so many mails have been sent, and nothing else is being sent. */
   async sent(count: number): Promise<SentMail[]> {
     await eventually(() => this.mails.length >= count)
-    await this.told('a mail was sent', count)
+    await this.told('Sent a mail', count)
     return this.mails
   }
 

@@ -19,7 +19,7 @@ class FullStore extends MemoryReceiptStore {
   }
 }
 
-/** What sends the mails of a book, of which each attempt takes a minute and `isTaken` says what becomes of it. */
+/** What sends the mails of a queue, of which each attempt takes a minute and `isTaken` says what becomes of it. */
 async function started(recipients: readonly string[], isTaken: (recipient: string) => boolean, isShared = false) {
   const clock = new TestClock()
   const store = new FullStore()
@@ -31,9 +31,9 @@ async function started(recipients: readonly string[], isTaken: (recipient: strin
     },
   })
   const log = createLog({ level: 'info', format: 'json' }, destination)
-  const book = await MailQueue.open(store, log)
+  const queue = await MailQueue.open(store, log)
   const mail = { rule: 'a', to: [], subject: 's', text: 't', messageId: '<1@y>', created: clock.now() }
-  await book.post(
+  await queue.post(
     'a',
     recipients.map(recipient => ({ ...mail, recipient })),
     clock.now(),
@@ -49,8 +49,8 @@ async function started(recipients: readonly string[], isTaken: (recipient: strin
     close: () => {},
   }
   const day = 86_400_000
-  const sender = new Sender({ book, mailer, giveUpAfter: day, inTurn: run => run(), onDone: () => {}, clock, log })
-  return { sender, book, store, clock, attempts, logged }
+  const sender = new Sender({ queue, mailer, giveUpAfter: day, serialize: run => run(), onDone: () => {}, clock, log })
+  return { sender, queue, store, clock, attempts, logged }
 }
 
 it('mails that take long and fail keep no others waiting', async () => {
@@ -97,20 +97,20 @@ it('a mail that was taken is not given up, although that cannot be written down 
 })
 
 it('while none is taken, no mail waits for longer than it may', async () => {
-  const { sender, book, clock, attempts } = await started(['a', 'b', 'c'], () => false, true)
+  const { sender, queue, clock, attempts } = await started(['a', 'b', 'c'], () => false, true)
   sender.wake()
-  for (let hour = 0; hour < 30 && book.mails.length > 0; hour++) {
-    await eventually(() => clock.timers === 1 || book.mails.length === 0)
+  for (let hour = 0; hour < 30 && queue.mails.length > 0; hour++) {
+    await eventually(() => clock.timers === 1 || queue.mails.length === 0)
     clock.pass(3_600_000)
   }
-  await eventually(() => book.mails.length === 0)
+  await eventually(() => queue.mails.length === 0)
   expect(sender.counters.failed).toBe(3)
   expect(attempts.length).toBeLessThan(40)
   await sender.close()
 })
 
 it('a mail of which it cannot be written down that it was sent is not sent again, and that is said once', async () => {
-  const { sender, book, store, clock, attempts, logged } = await started(['a'], () => true)
+  const { sender, queue, store, clock, attempts, logged } = await started(['a'], () => true)
   store.isFull = true
   sender.wake()
   for (let second = 0; second < 10; second++) {
@@ -120,12 +120,8 @@ it('a mail of which it cannot be written down that it was sent is not sent again
   store.isFull = false
   await eventually(() => clock.timers === 1)
   clock.pass(1000)
-  await eventually(() => book.mails.length === 0)
+  await eventually(() => queue.mails.length === 0)
   expect(attempts).toEqual(['a'])
-  expect(logged).toEqual([
-    'a mail was sent',
-    'what mails are to be sent of cannot be written down',
-    'what mails are to be sent of can be written down again',
-  ])
+  expect(logged).toEqual(['Sent a mail', 'Failed to store mails', 'Mails are stored again'])
   await sender.close()
 })

@@ -62,7 +62,7 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port)
     await rig.publish('t', '.\nünï 😀')
     await rig.pass(10_000)
-    await rig.told('a mail was sent')
+    await rig.told('Sent a mail')
     expect(mails).toEqual([
       expect.objectContaining({
         sender: 'mqway@example.org',
@@ -82,15 +82,15 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port)
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     const full = await server({ port, mode: 'refuse' })
     await rig.pass(30_000)
-    await rig.told('the next attempt is in 60 s')
+    await rig.told('next attempt in 60 s')
     expect(full.refused()).toBe(1)
     await full.stop()
     const { mails } = await server({ port })
     await rig.pass(60_000)
-    await rig.told('a mail was sent')
+    await rig.told('Sent a mail')
     await rig.pass(86_400_000)
     expect(mails).toHaveLength(1)
   })
@@ -100,12 +100,12 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port, ['nobody@example.org', 'later@example.org', ops])
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('a mail was sent')
+    await rig.told('Sent a mail')
     expect(rig.logged.find(({ msg }) => String(msg).includes('given up'))).toMatchObject({
       recipient: 'nobody@example.org',
     })
     await rig.pass(30_000)
-    await rig.told('the next attempt is in 60 s')
+    await rig.told('next attempt in 60 s')
     expect(mails.map(({ recipients }) => recipients)).toEqual([['ops@example.org']])
   })
 
@@ -120,7 +120,7 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port, [ops], smtp)
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     expect(mails).toEqual([])
     expect(JSON.stringify(rig.logged)).not.toContain('wrong')
   })
@@ -131,7 +131,7 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port, [ops], { url: `${scheme}://127.0.0.1:${port}`, ca: other.cert })
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     expect(JSON.stringify(rig.logged)).toContain('127.0.0.1 is not in the cert')
     expect(mails).toEqual([])
   })
@@ -165,7 +165,7 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port)
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
   })
 
   it.each([
@@ -178,7 +178,7 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     const rig = await started(port, [ops], { username: undefined, password: undefined, startTLS: 'off' })
     await rig.publish('t', 'x')
     await rig.pass(10_000)
-    await rig.told('the next attempt is in 30 s')
+    await rig.told('next attempt in 30 s')
     expect(rig.figures).toMatchObject({ sent: 0, failed: 0, retried: 1, waiting: 1 })
   })
 
@@ -202,8 +202,8 @@ describeWith(['openssl', 'python3-aiosmtpd'], 'mails over SMTP', () => {
     await rig.pass(10_000)
     await eventually(() => isAsked)
     await rig.pass(300_000)
-    await rig.told('the next attempt is in 30 s')
-    expect(JSON.stringify(rig.logged)).toContain('not done within 300000 ms')
+    await rig.told('next attempt in 30 s')
+    expect(JSON.stringify(rig.logged)).toContain('not sent within 300000 ms')
   })
 
   it('do not keep anybody who stops waiting for a server that says nothing', async () => {

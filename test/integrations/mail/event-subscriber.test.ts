@@ -1,7 +1,7 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { openHub } from '../../../src/hub/hub.js'
-import { Listener } from '../../../src/integrations/mail/listener.js'
+import { EventSubscriber } from '../../../src/integrations/mail/event-subscriber.js'
 import { formatId } from '../../../src/journal/event.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { message, wide } from '../../contracts/journal.js'
@@ -19,7 +19,7 @@ async function started({ maxQueuedEvents = 1000 } = {}) {
   const taken: string[] = []
   const offered: string[][] = []
   let proceed: ((failure?: Error) => void) | undefined
-  const listener = new Listener<string>({
+  const listener = new EventSubscriber<string>({
     ...{ hub, filters: ['t/#'], cursor: formatId(journal.epoch, 0), clock, log },
     read: ({ payload }) => {
       if (payload.toString() === 'broken') throw new Error('a mistake')

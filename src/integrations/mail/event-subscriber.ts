@@ -4,32 +4,29 @@ import type { CloseReason, Encoder, EventSink } from '../../hub/event-sink.js'
 import type { Hub, Subscription } from '../../hub/hub.js'
 import type { Event } from '../../journal/event.js'
 
-/** What a listener needs. `T` is what is wanted of events; it is the same after a way through JSON. */
-export interface ListenerOptions<T> {
+/** `T` is the extract of an event; it must survive JSON. */
+export interface EventSubscriberOptions<T> {
   readonly hub: Hub
   readonly filters: readonly string[]
-  /** Where to begin. */
+  /** The position to start from. */
   readonly cursor: string
-  /** What is wanted of an event. */
+  /** Extracts the wanted parts of an event. */
   readonly read: (event: Event) => readonly T[]
-  /**
-   * Takes what has come, in order, and the place after it. Where it rejects, having said why, it is called again with the
-   * same.
-   */
+  /** Takes the extracts, in order, and the position after them. It logs its errors; after one, it is called again with the same. */
   readonly take: (found: readonly T[], cursor: string | undefined) => Promise<void>
   readonly clock: Clock
   readonly log: Logger
 }
 
-/** How long to wait until the hub, or whoever takes, is asked again; in milliseconds. */
+/** Delay before the next attempt to subscribe, or to call `take`, in milliseconds. */
 const retryDelay = 1000
 
 /**
- * Listens through the hub, one portion at a time: the hub keeps what comes while one is being taken, and what it cannot
- * keep is read from the journal afterwards.
+ * Subscribes to the hub and takes one batch at a time. Meanwhile the hub queues events, and replays from the journal those
+ * that exceed its queue.
  */
-export class Listener<T> implements EventSink {
-  readonly #options: ListenerOptions<T>
+export class EventSubscriber<T> implements EventSink {
+  readonly #options: EventSubscriberOptions<T>
   readonly #encode: Encoder
   #subscription: Subscription | undefined
   #taking: Promise<void> = Promise.resolve()
@@ -37,13 +34,13 @@ export class Listener<T> implements EventSink {
   #stopTimer: (() => void) | undefined
   #closed = false
 
-  constructor(options: ListenerOptions<T>) {
+  constructor(options: EventSubscriberOptions<T>) {
     this.#options = options
     this.#encode = encoder(options)
     this.#subscribe(options.cursor)
   }
 
-  /** The place up to which everything has been taken; `undefined` while something is. */
+  /** The position up to which all events are taken; `undefined` while a batch is being taken. */
   get cursor(): string | undefined {
     return this.#resume ? undefined : this.#subscription?.cursor
   }
@@ -59,7 +56,7 @@ export class Listener<T> implements EventSink {
   }
 
   write(data: Buffer): boolean {
-    // Nothing is written down for what nobody wants; after a crash, it is looked through once more.
+    // Events that no rule wants are not stored; after a crash they are read again.
     if (data.length === 0) return true
     const cursor = this.#subscription?.cursor
     this.#taking = this.#take(decode(data), cursor).then(() => {
@@ -75,12 +72,12 @@ export class Listener<T> implements EventSink {
   }
 
   gap({ reason }: { readonly reason: string }): void {
-    this.#options.log.warn({ reason }, 'no mail is sent of messages that came while mqway was away and are lost')
+    this.#options.log.warn({ reason }, 'Messages are lost that arrived while mqway was away: no mail for them')
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {
     if (this.#closed || reason === 'shutting-down') return
-    // What is being taken belongs before what comes next.
+    // The current batch comes before the next.
     this.#taking.then(() => {
       if (this.#closed) return
       this.#resume = undefined
@@ -101,7 +98,7 @@ export class Listener<T> implements EventSink {
     }
   }
 
-  /** Ends it; what is being taken is finished first. */
+  /** Ends it after the current batch. */
   async end(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
@@ -113,8 +110,8 @@ export class Listener<T> implements EventSink {
 
 const nothing = Buffer.alloc(0)
 
-/** What is retained is no news, and an empty message says that something is over. */
-function encoder<T>({ read, log }: Pick<ListenerOptions<T>, 'read' | 'log'>): Encoder {
+/** Skips retained events, which are not new, and empty messages, which clear a topic. */
+function encoder<T>({ read, log }: Pick<EventSubscriberOptions<T>, 'read' | 'log'>): Encoder {
   return event => {
     if (event.retained || event.payload.length === 0) return nothing
     try {
@@ -124,8 +121,8 @@ function encoder<T>({ read, log }: Pick<ListenerOptions<T>, 'read' | 'log'>): En
           .join(''),
       )
     } catch (error) {
-      // Everybody who gets events would wait for it.
-      log.error({ err: error, topic: event.topic }, 'no mail is sent of a message')
+      // An error here would stop the hub for all subscribers.
+      log.error({ err: error, topic: event.topic }, 'Failed to read a message: no mail for it')
       return nothing
     }
   }
