@@ -1,5 +1,5 @@
 import { GatewayError } from '../base/errors.js'
-import { spellingsOf } from '../base/path-spellings.js'
+import { pathVariants } from '../base/path-variants.js'
 import { expressionOf } from '../config/forms.js'
 import { compileAddresses } from './addresses.js'
 
@@ -36,7 +36,7 @@ export class SiteRules {
    */
   checkPath(path: string): void {
     if (this.#ends.length === 0 && this.#patterns.length === 0) return
-    for (const spelling of spellingsOf(path)) {
+    for (const spelling of pathVariants(path)) {
       const isDenied =
         this.#ends.some(end => spelling.endsWith(end)) || this.#patterns.some(rule => rule.test(spelling))
       if (isDenied) throw new GatewayError('path-refused')

@@ -1,11 +1,11 @@
 import { codeOf } from './error-code.js'
 
-/** Follows what a broker did that TLS was tried with in vain. */
+/** A hint after a TLS failure. */
 export const withoutTls = 'the address of a broker without TLS begins with mqtt://'
 
 /**
- * The likely cause that a broker ended a connection before its first answer: it speaks TLS, or asks for a client certificate, whose refusal
- * comes after the handshake (TLS 1.3) and may be lost with the connection.
+ * Returns the likely cause of a broker's closing a connection before its first packet: it expects TLS, or a client certificate, whose
+ * refusal comes after the handshake (TLS 1.3) and may be lost with the connection.
  *
  * @param isTls whether the connection has TLS
  */
@@ -60,21 +60,21 @@ const explanations: Readonly<Record<string, string>> = {
 const certificateAlert =
   /ALERT_(CERTIFICATE_REQUIRED|BAD_CERTIFICATE|UNKNOWN_CA|CERTIFICATE_UNKNOWN|CERTIFICATE_EXPIRED)/
 
-/** Why a connection to a broker failed, for a person, with the system's own message in brackets. */
+/** Explains why a connection to a broker failed, with the system's own message in brackets. */
 export function explainConnectError(error: unknown): string {
   const first = firstOf(error)
   const explanation = connectErrorCause(first)
   return explanation === undefined ? messageOf(first) : `${explanation} (${messageOf(first)})`
 }
 
-/** @param error of a connection attempt; `undefined` where nothing is known of it but its own message */
+/** The cause of a failed connection attempt; `undefined` if only the error's own message is known. */
 export function connectErrorCause(error: unknown): string | undefined {
   const code = codeOf(firstOf(error))
   if (certificateAlert.test(code)) return 'it asks for another client certificate (cert, key)'
   return explanations[code]
 }
 
-/** Of several addresses of one host name, the failure of the first. */
+/** With several addresses of a host name, the error of the first. */
 function firstOf(error: unknown): unknown {
   return error instanceof AggregateError ? (error.errors[0] ?? error) : error
 }

@@ -1,33 +1,31 @@
 import type { Logger } from './log.js'
 
-/** Fields that are in every line about a connection: its id, its peer, who it is. */
+/** Fields of every line about a connection: its id, peer and identity. */
 export type Bindings = Readonly<Record<string, unknown>>
 
-/** Writes one line: what it says, after the fields that go with it. */
+/** Writes a line with fields and a message. */
 interface Write {
   (fields: object, text: string): void
   (text: string): void
 }
 
-/** What the parts of a connection log with; a pino logger is one. */
+/** The log of one connection; a pino logger is one. */
 export interface ConnectionLog {
   readonly debug: Write
   readonly info: Write
   readonly warn: Write
   readonly error: Write
-  /** Adds to what every later line says about the connection. */
+  /** Adds fields to all later lines. */
   setBindings(bindings: Bindings): void
 }
 
 /**
- * A connection's log, which becomes a child of the program's with the first line that is written.
- *
- * A child serialises what it is bound to at once, and again with all that is added to it: 4 % of what a new connection
- * costs, when nothing is written.
+ * A connection's log that creates its child logger with the first line: a child serializes its bindings at once, which most connections
+ * never need.
  */
 export class LazyLogger implements ConnectionLog {
   readonly #parent: Logger
-  /** Merged with the first line; merged sooner, V8 gives each connection a shape of its own, at 200 bytes. */
+  /** Merged with the first line: merged objects have a hidden class of their own each, at 200 bytes. */
   readonly #bindings: Bindings[]
   #child: Logger | undefined
 

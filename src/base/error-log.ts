@@ -1,9 +1,9 @@
 import type { Logger } from './log.js'
 
-/** Time in which further errors are counted instead of logged, in milliseconds. */
+/** How long further errors are only counted, in milliseconds. */
 const interval = 10_000
 
-/** Logs errors that may come for each message, as those of a full disk: the first, and then every 10 s the number of the others. */
+/** Logs errors that may occur for each message, as on a full disk: the first, and then their number every 10 s. */
 export class ErrorLog {
   readonly #log: Logger
   readonly #text: string

@@ -1,33 +1,30 @@
 /**
- * Why connections end: one table, from the reason to everything that follows from it.
- *
- * Whatever refuses or ends a connection names a reason of this table and nothing else. The WebSocket close code, the
- * HTTP status, the log level and the label in the metrics follow from here, so that a browser's console, the log and a
- * dashboard tell the same story.
+ * The one table of reasons why a request or a connection is refused or ends, with its WebSocket close code, HTTP status, log level and
+ * metric label.
  */
 
-import { shortened } from './shortened.js'
+import { truncate } from './truncate.js'
 
-/** How loudly an ending is logged: what is part of a normal day is `debug` or `info`. */
+/** The log level of an error: `debug` or `info` in normal operation. */
 export type ErrorLevel = 'debug' | 'info' | 'warn' | 'error'
 
-interface EndingRow {
-  /** The sentence a person reads, in the close frame (at most 123 bytes of UTF-8, RFC 6455 §5.5) or the HTTP body. */
+interface ErrorRow {
+  /** The close reason (at most 123 bytes of UTF-8, RFC 6455 §5.5), or the HTTP body. */
   readonly text: string
   readonly level: ErrorLevel
-  /** The WebSocket close code (RFC 6455 §7.4 and the IANA registry) when it happens after the upgrade. */
+  /** The WebSocket close code (RFC 6455 §7.4 and the IANA registry), after the upgrade. */
   readonly closeCode?: number
-  /** The HTTP status when it happens before the upgrade. */
+  /** The HTTP status, before the upgrade. */
   readonly httpStatus?: number
-  /** Seconds for the `Retry-After` header of a refusal that will pass. */
+  /** Seconds for the `Retry-After` header. */
   readonly retryAfter?: number
 }
 
 const table = {
-  // Before the upgrade: an HTTP answer.
+  // Before the upgrade: an HTTP response.
   'bad-handshake': { httpStatus: 400, level: 'info', text: 'This is not a valid WebSocket handshake' },
   'bad-request': { httpStatus: 400, level: 'info', text: 'This is not a valid HTTP request' },
-  'invalid-parameter': { httpStatus: 400, level: 'info', text: 'A parameter is not right' },
+  'invalid-parameter': { httpStatus: 400, level: 'info', text: 'A parameter is invalid' },
   'headers-too-large': { httpStatus: 431, level: 'info', text: 'The request headers are too large' },
   'url-too-long': { httpStatus: 414, level: 'info', text: 'The URL is too long' },
   'body-too-large': { httpStatus: 413, level: 'info', text: 'The body of the request is too large' },
@@ -75,14 +72,14 @@ const table = {
     level: 'warn',
     text: 'Too many new connections per second from your address',
   },
-  'identity-required': { httpStatus: 401, closeCode: 1008, level: 'info', text: 'You have to say who you are' },
+  'identity-required': { httpStatus: 401, closeCode: 1008, level: 'info', text: 'Authentication required' },
   'identity-refused': { httpStatus: 401, closeCode: 1008, level: 'warn', text: 'The credentials are not accepted' },
   'identity-unavailable': {
     httpStatus: 503,
     retryAfter: 5,
     closeCode: 1013,
     level: 'error',
-    text: 'It cannot be found out just now who you are',
+    text: 'Authentication is temporarily unavailable',
   },
   'too-many-requests': {
     httpStatus: 429,
@@ -137,7 +134,7 @@ const table = {
     retryAfter: 5,
     closeCode: 1013,
     level: 'warn',
-    text: 'The MQTT broker took the message and has not passed it on in time; it may yet come',
+    text: 'The MQTT broker accepted the message, but did not deliver it in time; it may still arrive',
   },
   'publishing-too-fast': { httpStatus: 429, retryAfter: 1, level: 'info', text: 'Too many messages per second' },
   'idempotency-mismatch': {
@@ -155,7 +152,7 @@ const table = {
     httpStatus: 503,
     retryAfter: 10,
     level: 'warn',
-    text: 'Too many delivery receipts are waited for',
+    text: 'Too many delivery receipts are pending',
   },
   'filters-too-many': {
     httpStatus: 503,
@@ -168,7 +165,7 @@ const table = {
     httpStatus: 429,
     retryAfter: 10,
     level: 'info',
-    text: 'You wait for too many delivery receipts',
+    text: 'You have too many pending delivery receipts',
   },
   'journal-unavailable': {
     httpStatus: 503,
@@ -219,9 +216,9 @@ const table = {
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
   'message-too-large': { closeCode: 1009, level: 'warn', text: 'A message is larger than this endpoint takes' },
   'message-timeout': { closeCode: 1008, level: 'info', text: 'A message did not arrive in time' },
-  'too-many-errors': { closeCode: 1008, level: 'warn', text: 'Too many messages in a row were not right' },
+  'too-many-errors': { closeCode: 1008, level: 'warn', text: 'Too many invalid messages in a row' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
-  'identity-expired': { closeCode: 1008, level: 'info', text: 'What proved who you are has expired' },
+  'identity-expired': { closeCode: 1008, level: 'info', text: 'Credentials expired' },
   'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },
   'client-id-reserved': { closeCode: 1008, level: 'warn', text: 'This client id is the gateway’s own' },
   'session-taken-over': {
@@ -236,7 +233,7 @@ const table = {
     level: 'warn',
     text: 'A topic has more levels, or is longer, than this broker takes',
   },
-  complete: { closeCode: 1000, level: 'info', text: 'The client has got all that it asked for' },
+  complete: { closeCode: 1000, level: 'info', text: 'The client has received everything that it requested' },
   'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
   'shutting-down': {
     httpStatus: 503,
@@ -251,53 +248,51 @@ const table = {
     level: 'error',
     text: 'Something went wrong inside the gateway',
   },
-} as const satisfies Record<string, EndingRow>
+} as const satisfies Record<string, ErrorRow>
 
-/** The name of an ending: the label in the metrics, `reason` in the log. */
+/** The name of a reason: the metric label, and `reason` in the log. */
 export type ErrorReason = keyof typeof table
 
-/** Every reason, for metrics that start at zero and for tests that walk the table. */
-export const endingReasons = Object.keys(table) as readonly ErrorReason[]
+/** All reasons. */
+export const errorReasons = Object.keys(table) as readonly ErrorReason[]
 
-/** UTF-16 code units of a hint, which may have in it what a client sent. */
-const longestHint = 256
+/** UTF-16 code units of a hint, which may hold a client's input. */
+const maxHintLength = 256
 
-/** What one case adds to its row. */
+/** Details of one error. */
 export interface GatewayErrorOptions {
-  /** Shown to the peer after the row's text. */
+  /** Sent to the peer after the row's text. */
   readonly hint?: string
-  /** In place of `hint` in the log, and for clients that may read `/metrics`: names addresses and options of the gateway. */
+  /** Replaces `hint` in the log, and for clients that may read `/metrics`: names addresses and options of the gateway. */
   readonly detail?: string
-  /** Stands for the row's; in seconds. */
+  /** Replaces the row's, in seconds. */
   readonly retryAfter?: number
-  /** Goes to the log alone. */
+  /** Only for the log. */
   readonly cause?: unknown
 }
 
-/** One way in which a connection ended or was refused. An error, so that it can be thrown and carries its cause. */
+/** The reason why a request or a connection is refused or ends. */
 export class GatewayError extends Error {
-  override readonly name = 'Ending'
+  override readonly name = 'GatewayError'
   readonly reason: ErrorReason
-  /** The code for the close frame; 1011 for a reason that belongs before the upgrade. */
+  /** The close code; 1011 for a reason before the upgrade. */
   readonly closeCode: number
-  /** The status for the HTTP refusal; 500 for a reason that belongs after the upgrade. */
+  /** The HTTP status; 500 for a reason after the upgrade. */
   readonly httpStatus: number
   readonly level: ErrorLevel
-  /** Seconds after which trying again makes sense, where it does. */
+  /** Seconds after which a retry makes sense. */
   readonly retryAfter: number | undefined
-  /** What is safe to tell the peer: the row's text and, where given, what this case adds to it. */
+  /** The text for the peer: the row's text, and the hint. */
   readonly text: string
-  /** What `EndingOptions.detail` was. */
   readonly detail: string | undefined
-  /** The text for the log and for clients that may read `/metrics`: with addresses and options where `detail` named them. */
+  /** The text for the log, and for clients that may read `/metrics`: with `detail`. */
   readonly detailedText: string
 
   /** @param reason a row of the table */
   constructor(reason: ErrorReason, options: GatewayErrorOptions = {}) {
-    const row: EndingRow = table[reason]
-    const text = options.hint === undefined ? row.text : `${row.text}: ${shortened(options.hint, longestHint)}`
-    // Every connection ends, and where in the program that was noticed helps nobody: without the search for it, a new
-    // connection costs 7 % less. A cause keeps its stack.
+    const row: ErrorRow = table[reason]
+    const text = options.hint === undefined ? row.text : `${row.text}: ${truncate(options.hint, maxHintLength)}`
+    // Every connection ends, and a stack trace of that helps nobody, but is expensive. A cause keeps its stack.
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
     super(text, options.cause === undefined ? undefined : { cause: options.cause })
@@ -312,14 +307,14 @@ export class GatewayError extends Error {
     this.retryAfter = options.retryAfter ?? row.retryAfter
   }
 
-  /** Fields of its log line. The cause is one text; only an error of the program itself has its stack in the log. */
+  /** Fields of its log line. Only an internal error has the stack of its cause in the log. */
   get logFields(): { reason: ErrorReason; err?: unknown } {
     const { reason, cause } = this
     if (cause === undefined || this.detail !== undefined) return { reason }
     return { reason, err: cause instanceof Error && reason !== 'internal-error' ? cause.message : cause }
   }
 
-  /** The ending that `error` already is, or `internal-error` with it as its cause. */
+  /** Returns `error` if it is a `GatewayError`, else an `internal-error` with it as its cause. */
   static from(error: unknown): GatewayError {
     return error instanceof GatewayError ? error : new GatewayError('internal-error', { cause: error })
   }

@@ -6,16 +6,16 @@ interface Entry<V> {
 }
 
 /**
- * Remembers so many values, each for an owner such as a network. An owner who has as many as are left for all others has its own
- * oldest forgotten for a new one: nobody's flood has the values of others forgotten.
+ * A bounded cache whose values have owners, such as networks. A new value of an owner with as many as are left for all others evicts the
+ * owner's oldest, so that no owner evicts the values of others.
  */
 export class FairCache<V> {
   readonly #quota: FairQuota
   readonly #entries = new Map<string, Entry<V>>()
-  /** The keys of each owner, the oldest first. */
+  /** The keys of each owner, oldest first. */
   readonly #owners = new Map<string, Set<string>>()
 
-  /** @param max values in all */
+  /** @param max number of values */
   constructor(max: number) {
     this.#quota = new FairQuota(max)
   }
@@ -28,7 +28,7 @@ export class FairCache<V> {
     return this.#entries.get(key)?.value
   }
 
-  /** Remembers `value`, for as long as there is room for it: with as many owners as values not at all. */
+  /** Adds a value; does not, if there is no room although its owner has none. */
   set(key: string, owner: string, value: V): void {
     this.delete(key)
     const own = this.#owners.get(owner) ?? new Set()

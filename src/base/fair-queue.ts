@@ -1,19 +1,19 @@
-/** Units that a key may be charged within a window before its line comes after those of others. */
+/** Units charged to a key within a window, beyond which its items come after those of others. */
 const maxLight = 256 * 1024
-/** Milliseconds after which charges are forgotten. */
+/** Length of a window, in milliseconds. */
 const window = 1000
-/** One of so many items is that of a key that was charged more, while others wait: it is late, and never left out. */
+/** Every eighth item is that of a key beyond `maxLight`, so that it is late but never starves. */
 const heavyShare = 8
 
 /**
- * A queue with a line for each key, such as a network: `shift` takes from one line after the other, and each line keeps its order. Lines of
- * keys that were charged much, as for large messages, come after the others.
+ * A fair queue: `shift` takes items from the queues of the keys, such as networks, in rotation; each keeps its order. Keys that were
+ * charged much, as for large messages, come after the others.
  */
 export class FairQueue<T> {
-  /** The line whose turn is next first. */
+  /** Next queue first. */
   readonly #light = new Map<string, T[]>()
   readonly #heavy = new Map<string, T[]>()
-  /** Charges of the current window: as many keys as were charged in it. */
+  /** Units charged in the current window. */
   readonly #charged = new Map<string, number>()
   readonly #now: () => number
   #windowEnd = 0
@@ -29,29 +29,29 @@ export class FairQueue<T> {
   }
 
   push(key: string, item: T): void {
-    const line = this.#light.get(key) ?? this.#heavy.get(key)
-    if (line) line.push(item)
-    else this.#linesOf(key).set(key, [item])
+    const queue = this.#light.get(key) ?? this.#heavy.get(key)
+    if (queue) queue.push(item)
+    else this.#queuesOf(key).set(key, [item])
     this.#size++
   }
 
-  /** Puts items before all others of the key. */
+  /** Adds items before all others of the key. */
   unshift(key: string, items: readonly T[]): void {
     if (items.length === 0) return
-    const lines = this.#heavy.has(key) ? this.#heavy : this.#linesOf(key)
-    lines.set(key, [...items, ...(lines.get(key) ?? [])])
+    const queues = this.#heavy.has(key) ? this.#heavy : this.#queuesOf(key)
+    queues.set(key, [...items, ...(queues.get(key) ?? [])])
     this.#size += items.length
   }
 
-  /** Takes the first item of the next line; `undefined` where there is none. */
+  /** Removes the first item of the next queue; `undefined` if all are empty. */
   shift(): T | undefined {
-    if (this.#heavy.size > 0) this.#forget()
+    if (this.#heavy.size > 0) this.#resetWindow()
     const isHeavy = this.#light.size === 0 || (this.#heavy.size > 0 && ++this.#shifts % heavyShare === 0)
-    const lines = isHeavy ? this.#heavy : this.#light
-    for (const [key, line] of lines) {
-      const item = line.shift()
-      if (line.length === 0 || lines.size > 1) lines.delete(key)
-      if (line.length > 0) lines.set(key, line)
+    const queues = isHeavy ? this.#heavy : this.#light
+    for (const [key, queue] of queues) {
+      const item = queue.shift()
+      if (queue.length === 0 || queues.size > 1) queues.delete(key)
+      if (queue.length > 0) queues.set(key, queue)
       if (item === undefined) continue
       this.#size--
       return item
@@ -61,26 +61,26 @@ export class FairQueue<T> {
 
   /** Charges `key` for work that is done for it now. */
   charge(key: string, units: number): void {
-    this.#forget()
+    this.#resetWindow()
     const charged = (this.#charged.get(key) ?? 0) + units
     this.#charged.set(key, charged)
-    const line = charged > maxLight ? this.#light.get(key) : undefined
-    if (!line) return
+    const queue = charged > maxLight ? this.#light.get(key) : undefined
+    if (!queue) return
     this.#light.delete(key)
-    this.#heavy.set(key, line)
+    this.#heavy.set(key, queue)
   }
 
-  #linesOf(key: string): Map<string, T[]> {
+  #queuesOf(key: string): Map<string, T[]> {
     return (this.#charged.get(key) ?? 0) > maxLight ? this.#heavy : this.#light
   }
 
-  /** Begins a new window where the last one is over. */
-  #forget(): void {
+  /** Starts a new window after the end of the last one. */
+  #resetWindow(): void {
     const now = this.#now()
     if (now < this.#windowEnd) return
     this.#windowEnd = now + window
     this.#charged.clear()
-    for (const [key, line] of this.#heavy) this.#light.set(key, line)
+    for (const [key, queue] of this.#heavy) this.#light.set(key, queue)
     this.#heavy.clear()
   }
 }

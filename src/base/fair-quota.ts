@@ -1,9 +1,9 @@
-/** The bound that a request for more would exceed: the key's own half, or what is left for all. */
+/** The exceeded bound: the key's half, or the units left for all. */
 export type ExceededQuota = 'own' | 'all'
 
 /**
- * A number of units (bytes, places) shared by many keys. A key may hold half of them at most, and no more than are left for all others:
- * every new key finds room, however many keys hold what they can get (“dynamic thresholds”, Choudhury and Hahne, 1998).
+ * A quota of units, such as bytes, shared by keys. A key may hold at most half of them, and at most as many as are left for all others,
+ * so that every new key finds room (“dynamic thresholds”, Choudhury and Hahne, 1998).
  */
 export class FairQuota {
   /** Units in all. */
@@ -35,7 +35,7 @@ export class FairQuota {
     return this.#taken.get(key) ?? 0
   }
 
-  /** The bound that `amount` more units for `key` would exceed; `undefined` where they fit. */
+  /** Returns the bound that `amount` more units for `key` would exceed; `undefined` if they fit. */
   exceededBy(key: string, amount: number): ExceededQuota | undefined {
     const own = this.of(key) + amount
     const left = this.max - this.#total - amount
@@ -45,7 +45,7 @@ export class FairQuota {
     return own > this.half ? 'own' : 'all'
   }
 
-  /** Gives `amount` units to `key`, whether they fit or not; see `exceededBy`. */
+  /** Adds `amount` units to `key`, whether they fit or not; see `exceededBy`. */
   take(key: string, amount: number): void {
     if (amount === 0) return
     this.#taken.set(key, this.of(key) + amount)

@@ -2,56 +2,53 @@ import { stat } from 'node:fs/promises'
 
 export interface FilePollerOptions {
   readonly paths: readonly string[]
-  /** Reads the files again, because they changed or because `reload` was called. Must not reject. */
+  /** Reads the files again, after a change or `reload`. Must not reject. */
   readonly load: () => Promise<void>
-  /** Called when they were looked at and nothing had changed. */
+  /** Called after a poll without a change. */
   readonly onUnchanged?: () => void
-  /** How often they are looked at, in milliseconds. Default: 2 s. */
+  /** Poll interval, in milliseconds. Default: 2 s. */
   readonly interval?: number | undefined
 }
 
 const defaultInterval = 2000
 
 /**
- * Sees when files change.
- *
- * They are polled: a poll follows renames and symbolic links, however certbot, Kubernetes or an editor replace them, and
- * works on file systems without notifications, all of which watching gets wrong somewhere. A `stat` call every two
- * seconds is no cost.
+ * Polls files for changes. Unlike `fs.watch`, polling follows renames and symbolic links, however certbot, Kubernetes or an editor replace
+ * files, and works on file systems without notifications.
  */
 export class FilePoller {
   readonly #options: FilePollerOptions
-  /** What the files looked like when they were last loaded, and when they were last looked at. */
+  /** Stamps of the files at the last load, and at the last poll. */
   #loaded: string
-  #seen: string
+  #polled: string
   #timer: NodeJS.Timeout | undefined
   #working: Promise<void> = Promise.resolve()
   #closed = false
 
-  /** @param stamp what the files looked like before they were read first: see `stampOf` */
+  /** @param stamp of the files before they were first read (`stampOf`) */
   constructor(options: FilePollerOptions, stamp: string) {
     this.#options = options
     this.#loaded = stamp
-    this.#seen = stamp
+    this.#polled = stamp
     this.#schedulePoll()
   }
 
-  /** Loads them now, changed or not. Never rejects. */
+  /** Loads them now, whether changed or not. Never rejects. */
   reload(): Promise<void> {
     return this.#enqueue(async () => {
-      this.#seen = await stampOf(this.#options.paths)
+      this.#polled = await stampOf(this.#options.paths)
       await this.#load()
     })
   }
 
-  /** Stops looking; resolves when nothing is being read any more. Idempotent. */
+  /** Stops polling; resolves when no read is in progress. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
     await this.#working
   }
 
-  /** One read at a time, in order. */
+  /** Runs one task at a time, in order. */
   #enqueue(work: () => Promise<void>): Promise<void> {
     this.#working = this.#working.then(async () => {
       if (!this.#closed) await work()
@@ -67,22 +64,22 @@ export class FilePoller {
     this.#timer.unref()
   }
 
-  /** Loads once two looks in a row saw the same new files: an editor may be in the middle of writing one. */
+  /** Loads after two polls with the same change: a program may still be writing. */
   async #poll(): Promise<void> {
     const stamp = await stampOf(this.#options.paths)
-    const settled = stamp === this.#seen
-    this.#seen = stamp
+    const settled = stamp === this.#polled
+    this.#polled = stamp
     if (settled && stamp !== this.#loaded) await this.#load()
     else this.#options.onUnchanged?.()
   }
 
   #load(): Promise<void> {
-    this.#loaded = this.#seen
+    this.#loaded = this.#polled
     return this.#options.load()
   }
 }
 
-/** What changes whenever one of the files is replaced or written; of a file that is not there, that it is not. */
+/** Returns a text that changes when one of the files is replaced, written, created or removed. */
 export async function stampOf(paths: readonly string[]): Promise<string> {
   const stamps = paths.map(async path => {
     try {

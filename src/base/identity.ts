@@ -1,41 +1,40 @@
-/** How it became known who somebody is. */
+/** The kind of credential that an identity comes from. */
 export type IdentitySource = 'none' | 'password' | 'token' | 'ticket' | 'certificate' | 'webhook'
 
-/** Topic filters that somebody brings along, in the form of those of a rule (`%u`, `%c`). */
+/** Topic rules in a token or a webhook's response; filters with the syntax of an access rule (`%u`, `%c`). */
 export interface IdentityRules {
   readonly publish: readonly string[]
   readonly subscribe: readonly string[]
 }
 
-/** What takes back who somebody is, whenever that is. */
+/** Whether an identity was revoked. */
 export interface Revocation {
-  /** Whether it has. */
   readonly revoked: boolean
   /**
-   * Calls `revoked` when it does; soon, where it has already.
+   * Calls `revoked` at the revocation; soon, if it was before.
    *
-   * @returns what takes the call back; calling it again does nothing
+   * @returns a function that stops watching; idempotent
    */
   watch(revoked: () => void): () => void
 }
 
-/** Who somebody is, as far as it was proven. */
+/** The authenticated identity of a client. */
 export interface Identity {
-  /** A name that passed `isUserName`; `undefined` for somebody who is not known. */
+  /** A valid name (`isUserName`); `undefined` for an anonymous client. */
   readonly user: string | undefined
   readonly source: IdentitySource
   readonly roles: readonly string[]
-  /** What a token says, all of it; empty for all other sources. */
+  /** All claims of a token; empty for other sources. */
   readonly claims: Readonly<Record<string, unknown>>
-  /** What they may do besides what the configuration's rules give; `undefined` where they bring none. */
+  /** Topic rules besides those of the configuration; `undefined` for none. */
   readonly rules: IdentityRules | undefined
-  /** Until when it holds, in milliseconds since 1970; `undefined` for as long as the connection lasts. */
+  /** Its expiry, in milliseconds since 1970; `undefined` for none. */
   readonly expires: number | undefined
-  /** What may end it before; `undefined` where nothing does. */
+  /** `undefined` if it cannot be revoked. */
   readonly revocation: Revocation | undefined
 }
 
-/** Somebody who presented nothing. */
+/** The identity of a client without credential. */
 export const anonymous: Identity = Object.freeze({
   user: undefined,
   source: 'none',
@@ -46,18 +45,18 @@ export const anonymous: Identity = Object.freeze({
   revocation: undefined,
 })
 
-/** Makes the identity of a user. */
+/** Creates the identity of a user. */
 export function identityOf(user: string, source: IdentitySource, more: Partial<Omit<Identity, 'user'>> = {}): Identity {
   return { ...anonymous, ...more, user, source }
 }
 
-/** In bytes; what Apache's htpasswd takes. */
-const longestName = 255
+/** In bytes, as in Apache's htpasswd. */
+const maxNameBytes = 255
 
 /**
- * Whether `text` may be a user name, wherever it comes from: not empty, at most 255 bytes, and nothing in it that could
- * begin a line of its own in a log, a header or a file.
+ * Whether `text` is a valid user name: not empty, at most 255 bytes, and without characters that end a line in a log, a header or a
+ * file.
  */
 export function isUserName(text: string): boolean {
-  return text !== '' && Buffer.byteLength(text) <= longestName && !/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(text)
+  return text !== '' && Buffer.byteLength(text) <= maxNameBytes && !/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(text)
 }

@@ -1,7 +1,7 @@
-/** Lists and objects within each other: what is deeper is read by recursion elsewhere, and nobody's data. */
+/** Nesting depth of arrays and objects, as parsers use recursion. */
 export const maxJsonLevels = 100
 
-/** Members and elements of a payload that is looked into. */
+/** Members and elements of a payload that is parsed. */
 export const maxPayloadValues = 50_000
 
 /** The bound that a JSON text exceeds. */
@@ -12,10 +12,10 @@ const [quote, comma, colon, backslash, openList, closeList, openObject, closeObj
 ]
 
 /**
- * Looks through a JSON text before it is parsed, in one pass of about 1 ms for each MiB: parsing takes up to 80 times as long where it
- * is all lists in lists, or objects with different names. Of what is no JSON, anything may be told.
+ * Scans a JSON text before it is parsed: parsing takes up to 80 times as long for nested arrays, or objects with different names. The
+ * result for a text that is no JSON is undefined.
  *
- * @param maxValues of commas, colons and opening brackets outside of strings together: at least the number of values
+ * @param maxValues bound of commas, colons and opening brackets outside of strings: at least the number of values
  */
 export function exceededJsonBound(text: string, maxValues: number): ExceededJsonBound | undefined {
   const { length } = text
@@ -42,10 +42,10 @@ export function exceededJsonBound(text: string, maxValues: number): ExceededJson
 }
 
 /**
- * The value of a payload that is JSON, within bounds.
+ * Parses a JSON payload, within bounds.
  *
- * @throws {SyntaxError} for what is no JSON
- * @throws {RangeError} for what has more than `maxJsonLevels` or `maxPayloadValues`
+ * @throws {SyntaxError} if it is no JSON
+ * @throws {RangeError} if it exceeds `maxJsonLevels` or `maxPayloadValues`
  */
 export function parsePayload(text: string): unknown {
   const exceeded = exceededJsonBound(text, maxPayloadValues)

@@ -4,32 +4,31 @@ import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
 
 export type { Logger } from 'pino'
 
-/** What the logger needs to know. */
 export interface LogOptions {
   readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
   /** `auto` is `pretty` on a terminal and `json` elsewhere. */
   readonly format: 'auto' | 'pretty' | 'json'
 }
 
-/** Fields that never reach a log, however they got into one. */
+/** Fields that are redacted in every line. */
 const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
 
-/** Longest string in a line, in UTF-16 code units: topics, client ids and errors of brokers have no bound of their own here. */
+/** UTF-16 code units of a string in a line, such as a topic, a client id or a broker's error. */
 const maxLength = 1000
-/** Longest message and longest stack, which hold several strings. */
+/** UTF-16 code units of a message and of a stack. */
 const maxTextLength = 4000
 
-/** String literals of a line of JSON, with the name of those that may be longer. */
+/** String literals of a JSON line, with the names of the members that may be longer. */
 const stringLiterals = /("(?:msg|stack)":)?("[^"\\]*(?:\\.[^"\\]*)*")/g
 
-/** Characters that end a line, are invisible, or give a terminal orders: control and format characters (bidi overrides), separators. */
+/** Control and format characters (bidi overrides) and separators: they end a line, are invisible, or control a terminal. */
 const unprintable = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
 
-/** What a string literal has where an unprintable character may be in it: the character or its JSON escape. */
+/** An unprintable character in a string literal, or a JSON escape that may be one. */
 const suspicious = /\\[^"\\]|[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u
 
 /**
- * Makes every string of a line printable and bounds its length, wherever it stands: message, field, nested object, stack.
+ * Makes all strings of a line printable, and truncates them: message, fields, nested objects, stack.
  *
  * @param line an object as JSON
  */
@@ -54,10 +53,8 @@ function escapeCharacter(character: string): string {
 }
 
 /**
- * Makes the program's logger: pino, to standard output or to `destination`. Each call writes exactly one line, and that is
- * printable, in both formats.
- *
- * A connection gets a child of it with who it is (peer, path, client id, …); never a password, never a payload.
+ * Creates the program's logger: pino, to standard output or to `destination`. Each call writes exactly one printable line, in both
+ * formats. Passwords and payloads are never logged.
  */
 export function createLog(options: LogOptions, destination?: Writable): Logger {
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
@@ -72,16 +69,16 @@ export function createLog(options: LogOptions, destination?: Writable): Logger {
   return destination ? pino(settings, destination) : pino(settings)
 }
 
-/** Makes the function that turns a line of JSON into one for a person. Loaded where a person reads along. */
+/** Creates the renderer of the pretty format, whose library is loaded only here. */
 function prettyRenderer(): (line: string) => string {
   const { prettyFactory }: typeof import('pino-pretty') = createRequire(import.meta.url)('pino-pretty')
   const prettify = prettyFactory({
     colorize: process.stdout.isTTY,
     translateTime: 'SYS:HH:MM:ss.l',
     singleLine: true,
-    // `urls` repeats for programs what the message says to a person.
+    // The message has the same URLs.
     ignore: 'urls',
-    // An error is in the line as any other field.
+    // Errors are fields like others.
     errorLikeObjectKeys: [],
   })
   return line => String(prettify(printable(line)) ?? '')

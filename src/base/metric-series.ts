@@ -1,12 +1,12 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
 
-/** Adds one metric whose value is read from the figures. */
+/** Adds a metric whose value is read from the figures. */
 type Series<T> = (name: string, help: string, value: (figures: T) => number) => void
 
 /**
- * Makes the functions that add gauges and counters of figures, which are read when somebody reads the metrics.
+ * Creates functions that add gauges and counters of figures, which are read at each scrape.
  *
- * @param read called once for each metric
+ * @param read called once for each metric and scrape
  */
 export function seriesOf<T>(
   registry: Registry,

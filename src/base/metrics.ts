@@ -1,18 +1,18 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import { type ErrorReason, endingReasons } from './errors.js'
+import { type ErrorReason, errorReasons } from './errors.js'
 import { seriesOf } from './metric-series.js'
 import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
 import type { SliceCause, SliceFigures } from './slice-monitor.js'
 import { type SubscriptionMetrics, subscriptionMetrics } from './subscription-metrics.js'
 import { version } from './version.js'
 
-/** How a client came in: what `transport` says in the metrics and the log. */
+/** The transport of a connection: `transport` in the metrics and the log. */
 export type Transport = 'websocket' | 'tcp'
 
-/** Where a connection stands: `opening` until the broker has answered, `open` while bytes pass, `closing` after that. */
+/** The state of a connection: `opening` until the broker has answered, `open` while bytes pass, `closing` after that. */
 export type ConnectionState = 'opening' | 'open' | 'closing'
 
-/** What a client of the embedded broker may not do: publish, subscribe, or get what waits in its session. */
+/** An action that was denied to a client of the embedded broker; `receive` is for messages in its session. */
 export type DeniedAction = 'publish' | 'subscribe' | 'receive'
 
 const deniedActions = ['publish', 'subscribe', 'receive'] as const satisfies readonly DeniedAction[]
@@ -20,8 +20,7 @@ const transports = ['websocket', 'tcp'] as const satisfies readonly Transport[]
 const states = ['opening', 'open', 'closing'] as const satisfies readonly ConnectionState[]
 
 /**
- * Bytes and frames of one connection, counted where they pass. Plain numbers, because this is the data path; they are
- * summed up only when somebody reads the metrics.
+ * Bytes and frames of one connection. Plain numbers, because they are counted on the data path; they are summed up at each scrape.
  */
 export interface Traffic {
   bytesIn: number
@@ -30,14 +29,14 @@ export interface Traffic {
   framesOut: number
 }
 
-/** How push is, and what it has done since it began. */
+/** Figures of push since the start. */
 export interface PushFigures {
-  /** Whether it has its session with the broker. */
+  /** Whether its session with the broker is connected. */
   readonly connected: boolean
   readonly subscribers: number
-  /** Of them, those that have not yet got all that was there. */
+  /** Subscribers that are being replayed events. */
   readonly catchingUp: number
-  /** Events that are in the journal. */
+  /** Events in the journal. */
   readonly journalEvents: number
   /** The number of the newest event. */
   readonly newest: number
@@ -47,25 +46,25 @@ export interface PushFigures {
   readonly retained: number
   readonly gaps: number
   readonly cutOff: number
-  /** Devices that listen, on any transport; MQTT clients of the embedded broker too. */
+  /** Listening devices on all transports, and MQTT clients of the embedded broker. */
   readonly listeners: number
-  /** Bytes of the filters of subscribers, and subscriptions that were refused at their bound. */
+  /** Bytes of the filters of subscribers, and subscriptions refused because of their limit. */
   readonly filterBytes: number
   readonly filtersRefused: number
-  /** Messages of who comes and goes, and those that could not be published. */
+  /** Presence messages, and those that could not be published. */
   readonly presencePublished: number
   readonly presenceDropped: number
 }
 
-/** What has become of mails since the start. */
+/** Figures of mails since the start. */
 export interface MailFigures {
-  /** Mails that were taken, one for each recipient; those that were given up; and attempts that come again. */
+  /** Mails sent, one for each recipient; mails given up; failed attempts with a retry. */
   readonly sent: number
   readonly failed: number
   readonly retried: number
-  /** Mails that wait to be sent, just now. */
+  /** Mails in the queue. */
   readonly waiting: number
-  /** Messages and events that rules were about; and of them, those that a mail only counts. */
+  /** Messages and events that matched rules; and those of them that a mail only counts. */
   readonly collected: number
   readonly dropped: number
 }
@@ -75,9 +74,9 @@ export interface RetainedFigures {
   readonly messages: number
   /** Of their topics and payloads. */
   readonly bytes: number
-  /** Messages that were not stored, because there was no room. */
+  /** Messages that were not stored, because of a limit. */
   readonly refused: number
-  /** Clients that are being sent the retained messages of their new subscriptions. */
+  /** Clients to which retained messages of new subscriptions are being sent. */
   readonly scans: number
 }
 
@@ -88,37 +87,37 @@ export interface Metrics {
   readonly filters: SubscriptionMetrics
   /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
   trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
-  /** One refusal before a connection was open. */
+  /** Counts a refusal before a connection was open. */
   refused(reason: ErrorReason): void
-  /** One ending of a connection that was open. */
+  /** Counts the end of an open connection. */
   ended(reason: ErrorReason): void
-  /** One message or one filter that the embedded broker refused. */
+  /** Counts a message or a filter that the embedded broker denied. */
   denied(action: DeniedAction): void
-  /** One time that a connection had to wait because it published too fast. */
+  /** Counts a pause of a connection that published too fast. */
   delayed(): void
-  /** So many seconds for which one direction of a tunnel stands still because of its pace. */
+  /** Adds seconds of a pause of one direction of a tunnel because of its rate limit. */
   throttled(direction: 'in' | 'out', seconds: number): void
-  /** How long the broker took to accept one connection, in seconds. */
+  /** Records how long the broker took to accept a connection, in seconds. */
   upstreamConnected(seconds: number): void
-  /** Where to ask how many bytes wait in memory for all connections together. */
+  /** Sets the source of the bytes buffered for all connections. */
   watchBuffers(read: () => number): void
-  /** Where to ask how many bytes of bodies and WebSocket messages are held that are not done with. */
+  /** Sets the source of the bytes of buffered bodies and WebSocket messages. */
   watchBodies(read: () => number): void
-  /** Where to ask how push is. */
+  /** Sets the source of the figures of push. */
   watchPush(read: () => PushFigures): void
-  /** Where to ask what has become of mails. */
+  /** Sets the source of the figures of mails. */
   watchMails(read: () => MailFigures): void
-  /** Where to ask about the embedded broker's retained messages. */
+  /** Sets the source of the figures of retained messages. */
   watchRetained(read: () => RetainedFigures): void
-  /** Where to ask for which causes the event loop was busy for long. */
+  /** Sets the source of the figures of slow slices. */
   watchSlices(read: () => ReadonlyMap<SliceCause, SliceFigures>): void
-  /** When the served certificate expires (milliseconds since 1970). */
+  /** Sets the expiry of the served certificate (milliseconds since 1970). */
   certificateExpires(time: number): void
-  /** Stops what the metrics themselves run. */
+  /** Removes all metrics. */
   close(): void
 }
 
-/** Makes the metrics; every series exists from the start, at zero. */
+/** Creates the metrics; every series exists from the start, at zero. */
 export function createMetrics(): Metrics {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
@@ -127,8 +126,7 @@ export function createMetrics(): Metrics {
     1,
   )
 
-  // Plain numbers until somebody reads them: the library finds a series by sorting and joining its labels each time,
-  // which was 2 % of what a new connection costs.
+  // Plain numbers between scrapes, because the library finds a series by sorting and joining its labels each time.
   const connections: Record<Transport, Record<ConnectionState, number>> = {
     websocket: { opening: 0, open: 0, closing: 0 },
     tcp: { opening: 0, open: 0, closing: 0 },
@@ -145,7 +143,7 @@ export function createMetrics(): Metrics {
     },
   })
   const reasonCounter = (name: string, help: string): ((reason: ErrorReason) => void) => {
-    const counts = new Map<ErrorReason, number>(endingReasons.map(reason => [reason, 0]))
+    const counts = new Map<ErrorReason, number>(errorReasons.map(reason => [reason, 0]))
     new Counter({
       name,
       help,

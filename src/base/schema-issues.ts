@@ -1,6 +1,6 @@
 import type { z } from 'zod'
 
-/** Entries of each kind of value, in the plural. */
+/** Units of sizes of values. */
 const parts: Readonly<Record<string, string>> = {
   string: 'characters',
   array: 'entries',
@@ -9,7 +9,7 @@ const parts: Readonly<Record<string, string>> = {
 }
 
 /**
- * The message of an issue whose schema has none of its own; it follows the name of the option or parameter, in place of the library's.
+ * Returns the message of an issue whose schema has none, to follow the name of the option or parameter.
  */
 export function describeBounds(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {

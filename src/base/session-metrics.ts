@@ -4,10 +4,10 @@ import { seriesOf } from './metric-series.js'
 const endReasons = ['user-limit', 'anonymous-limit', 'total-limit', 'expired'] as const
 const bounds = ['maxQueuedMessages', 'maxSessionBytes', 'maxSessionsBytes'] as const
 
-/** Why the embedded broker ended a session: a bound at which a new one took its room, or its time. */
+/** Why the embedded broker ended a session: the limit that a new one exceeded, or its expiry. */
 export type SessionEndReason = (typeof endReasons)[number]
 
-/** The option that is the reason why a message was not queued for a session. */
+/** The option that limits the queue of a session. */
 export type SessionBound = (typeof bounds)[number]
 
 /** The sessions of the embedded broker, and the bytes that they take. */
@@ -18,15 +18,15 @@ export interface SessionFigures {
 
 /** The metrics of the embedded broker's sessions. */
 export interface SessionMetrics {
-  /** One session that ended. */
+  /** Counts a session that ended. */
   ended(reason: SessionEndReason): void
-  /** One message that was not queued for one session. */
+  /** Counts a message that was not queued for a session. */
   dropped(bound: SessionBound): void
-  /** Where to ask for the figures. Called once. */
+  /** Sets the source of the figures. Called once. */
   watch(read: () => SessionFigures): void
 }
 
-/** Makes the metrics of sessions; every series of a counter exists from the start, at zero. */
+/** Creates the metrics of sessions; every series of a counter exists from the start, at zero. */
 export function sessionMetrics(registry: Registry): SessionMetrics {
   const registers = [registry]
   const ended = new Counter({
@@ -48,7 +48,7 @@ export function sessionMetrics(registry: Registry): SessionMetrics {
   }
 }
 
-/** A plain number for each bound until somebody reads them: a message may be dropped for thousands of sessions at once. */
+/** Plain numbers between scrapes: a message may be dropped for thousands of sessions at once. */
 function countersBy(registry: Registry): (bound: SessionBound) => void {
   const counts: Record<SessionBound, number> = { maxQueuedMessages: 0, maxSessionBytes: 0, maxSessionsBytes: 0 }
   new Counter({

@@ -1,4 +1,4 @@
-/** Kinds of work that the event loop does. */
+/** Kinds of work in the event loop. */
 export const sliceCauses = [
   'mqtt packets',
   'http request',
@@ -15,32 +15,31 @@ export const sliceCauses = [
 ] as const
 export type SliceCause = (typeof sliceCauses)[number]
 
-/** For whom work is done: a client of the broker, an HTTP request, or a network whose clients share their turns. */
+/** The origin of work: a client of the broker, an HTTP request, or a network. */
 export type SliceSource =
   | { readonly peer: { readonly address: string }; readonly clientId?: string | undefined }
   | { readonly url?: string | undefined; readonly socket: { readonly remoteAddress?: string | undefined } }
   | { readonly sharesTurnWith?: string | undefined }
 
-/** Slow slices of one cause since the start. */
+/** Slow slices of one cause. */
 export interface SliceFigures {
   readonly count: number
-  /** All of them together, in seconds. */
+  /** Total, in seconds. */
   readonly seconds: number
-  /** The longest one, in seconds. */
+  /** The longest, in seconds. */
   readonly longest: number
 }
 
-/** Collaborators of a slice monitor. */
 export interface SliceMonitorOptions {
-  /** Called with each slow slice that is to be logged: the longest since the last call, at most one per second. */
+  /** Called with the longest slow slice since the last call, at most once per second. */
   readonly onSlow: (fields: Readonly<Record<string, unknown>>) => void
-  /** From which length on a slice is slow, in milliseconds; 20 when left out. */
+  /** Minimum length of a slow slice, in milliseconds. Default: 20. */
   readonly threshold?: number
   readonly now?: () => number
 }
 
 const defaultThreshold = 20
-/** Between two calls of `onSlow`, in milliseconds. */
+/** Minimum time between two calls of `onSlow`, in milliseconds. */
 const interval = 1000
 
 interface Slice {
@@ -50,9 +49,8 @@ interface Slice {
 }
 
 /**
- * Attributes the time of the event loop to causes. A slice begins where a part of the program says what it begins to work on, and ends
- * where the next one begins, or when the loop has come around (`setImmediate`): promises and callbacks that follow in the same turn
- * count as the part of what began last. So one slice costs one look at the clock (under 100 ns), and an idle loop costs nothing.
+ * Attributes the time of the event loop to causes. A slice starts with `begin`, and ends with the next `begin` or with the tick
+ * (`setImmediate`); promises and callbacks of the same tick belong to it.
  */
 export class SliceMonitor {
   readonly #options: SliceMonitorOptions
@@ -64,10 +62,10 @@ export class SliceMonitor {
   #cause: SliceCause | undefined
   #source: SliceSource | undefined
   #since = 0
-  #toldAt = Number.NEGATIVE_INFINITY
-  /** Slow slices that were not told yet: the longest, and how many there are. */
+  #reportedAt = Number.NEGATIVE_INFINITY
+  /** Slow slices since the last report: the longest, and their number. */
   #longest: Slice | undefined
-  #untold = 0
+  #unreported = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: SliceMonitorOptions) {
@@ -80,7 +78,7 @@ export class SliceMonitor {
     return this.#figures
   }
 
-  /** Begins a slice. Call it for each read of a socket, each request and each part of a long task; not for each message. */
+  /** Starts a slice. Call it for each read of a socket, each request and each part of a long task, not for each message. */
   begin(cause: SliceCause, source?: SliceSource): void {
     const now = this.#now()
     if (this.#cause === undefined) setImmediate(this.#end)
@@ -109,24 +107,24 @@ export class SliceMonitor {
       figures.seconds += milliseconds / 1000
       figures.longest = Math.max(figures.longest, milliseconds / 1000)
     }
-    this.#untold++
+    this.#unreported++
     if (milliseconds > (this.#longest?.milliseconds ?? 0)) {
       this.#longest = { cause: this.#cause, source: this.#source, milliseconds }
     }
-    const wait = this.#toldAt + interval - this.#now()
-    if (wait <= 0) this.#tell()
-    else this.#timer ??= setTimeout(this.#tell, wait).unref()
+    const wait = this.#reportedAt + interval - this.#now()
+    if (wait <= 0) this.#report()
+    else this.#timer ??= setTimeout(this.#report, wait).unref()
   }
 
-  readonly #tell = (): void => {
+  readonly #report = (): void => {
     clearTimeout(this.#timer)
     this.#timer = undefined
     const slice = this.#longest
     if (!slice) return
-    const others = this.#untold - 1
+    const others = this.#unreported - 1
     this.#longest = undefined
-    this.#untold = 0
-    this.#toldAt = this.#now()
+    this.#unreported = 0
+    this.#reportedAt = this.#now()
     const { cause, source, milliseconds } = slice
     this.#options.onSlow({
       cause,
@@ -137,7 +135,7 @@ export class SliceMonitor {
   }
 }
 
-/** Fields for the log; of a URL the path alone, as tickets and tokens may be in its query. */
+/** Fields for the log; only the path of a URL, as its query may hold a ticket. */
 function describe(source: SliceSource): Record<string, unknown> {
   if ('peer' in source) return { peer: source.peer.address, clientId: source.clientId }
   if ('socket' in source) return { peer: source.socket.remoteAddress, path: source.url?.split('?', 1)[0] }

@@ -1,12 +1,12 @@
 /**
- * A map for where there are very many of them, and most have one entry: that one takes no table of its own, which would
- * be 150 bytes. No value is `undefined`.
+ * A map that stores a single entry without a `Map`, which would take 150 bytes: for large numbers of mostly tiny maps. No value is
+ * `undefined`.
  */
 export class SmallMap<K, V> {
-  /** The only entry, where there is one. */
+  /** The only entry, if there is one. */
   #key: K | undefined
   #value: V | undefined
-  /** All of them, once there were two. */
+  /** All entries, since there were two. */
   #all: Map<K, V> | undefined
 
   get size(): number {
@@ -31,7 +31,7 @@ export class SmallMap<K, V> {
     }
   }
 
-  /** What takes a second entry, if that is what it would be. */
+  /** Returns the `Map`, which a second entry creates. */
   #grown(key: K): Map<K, V> | undefined {
     const [only, value] = [this.#key, this.#value]
     if (only === undefined || value === undefined || only === key) return undefined

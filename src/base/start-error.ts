@@ -1,4 +1,4 @@
-/** The gateway cannot start: it could not bind or reach what it needs. The message says what, and what to do about it. */
+/** The gateway cannot start, because it could not bind or open something. The message says what, and what to do. */
 export class StartError extends Error {
   override readonly name = 'StartError'
   /** EX_UNAVAILABLE of sysexits.h. */

@@ -3,7 +3,7 @@ import { seriesOf } from './metric-series.js'
 
 const bounds = ['maxSubscriptions', 'maxSubscriptionBytes', 'maxSubscriptionsBytes', 'maxSessionsBytes'] as const
 
-/** The option that is the reason why a filter was refused. */
+/** The option that limits filters. */
 export type SubscriptionBound = (typeof bounds)[number]
 
 /** The filters of the embedded broker's connected clients, and the bytes that they take. */
@@ -14,13 +14,13 @@ export interface SubscriptionFigures {
 
 /** The metrics of the embedded broker's subscriptions. */
 export interface SubscriptionMetrics {
-  /** One filter that was refused at a bound. */
+  /** Counts a refused filter. */
   refused(bound: SubscriptionBound): void
-  /** Where to ask for the figures. Called once. */
+  /** Sets the source of the figures. Called once. */
   watch(read: () => SubscriptionFigures): void
 }
 
-/** Makes the metrics of subscriptions; every series of a counter exists from the start, at zero. */
+/** Creates the metrics of subscriptions; every series of a counter exists from the start, at zero. */
 export function subscriptionMetrics(registry: Registry): SubscriptionMetrics {
   const registers = [registry]
   const refused = new Counter({

@@ -1,50 +1,50 @@
 import { FairQuota } from './fair-quota.js'
 
-/** There is no place left to wait in. */
+/** The queue is full. */
 export class QueueFullError extends Error {
-  override readonly name = 'NoTurnError'
+  override readonly name = 'QueueFullError'
 }
 
 export interface TaskQueueOptions {
-  /** How many work at once. */
+  /** Tasks that run at once. */
   readonly concurrent: number
-  /** How many may wait in all; a new key finds room, however many others there are. */
+  /** Waiting tasks, shared by the keys as in `FairQuota`. */
   readonly waiting: number
-  /** How many may wait of one key. */
+  /** Waiting tasks of one key. */
   readonly waitingPerKey: number
 }
 
 /**
- * Bounds work that is done at once. Who has to wait comes in turn by key, such as an address: one who asks a thousand
- * times makes another one wait for one of them.
+ * Limits concurrent tasks. Waiting tasks start in rotation by key, such as an address, so that a thousand tasks of one key delay another
+ * key by one of them.
  */
 export class TaskQueue {
   readonly #options: TaskQueueOptions
-  /** Those who wait, by key, the key whose turn is next first. */
+  /** Waiting tasks by key; next key first. */
   readonly #queues = new Map<string, (() => void)[]>()
   readonly #waiting: FairQuota
-  #working = 0
+  #running = 0
 
   constructor(options: TaskQueueOptions) {
     this.#options = options
     this.#waiting = new FairQuota(options.waiting)
   }
 
-  /** How many wait. */
+  /** Number of waiting tasks. */
   get waiting(): number {
     return this.#waiting.total
   }
 
   /**
-   * Does `work` when its turn comes.
+   * Runs `task`, after waiting if too many run.
    *
-   * @throws {NoTurnError} when too many wait already
+   * @throws {QueueFullError}
    */
-  async run<T>(key: string, work: () => Promise<T>): Promise<T> {
-    if (this.#working < this.#options.concurrent) this.#working += 1
+  async run<T>(key: string, task: () => Promise<T>): Promise<T> {
+    if (this.#running < this.#options.concurrent) this.#running += 1
     else await this.#wait(key)
     try {
-      return await work()
+      return await task()
     } finally {
       this.#next()
     }
@@ -58,7 +58,7 @@ export class TaskQueue {
     return new Promise(resolve => queue.push(resolve))
   }
 
-  /** Hands the place on, or gives it back. */
+  /** Starts the next waiting task, if there is one. */
   #next(): void {
     for (const [key, queue] of this.#queues) {
       this.#queues.delete(key)
@@ -69,6 +69,6 @@ export class TaskQueue {
       start()
       return
     }
-    this.#working -= 1
+    this.#running -= 1
   }
 }

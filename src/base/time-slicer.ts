@@ -1,12 +1,11 @@
 import type { SliceCause, SliceMonitor } from './slice-monitor.js'
 
-/** The longest that one task runs before others have their turn, in milliseconds. */
+/** Length of a slice, in milliseconds. */
 const sliceLength = 4
 
 /**
- * Shares the event loop among long tasks (scans, bulk deliveries, big documents): one slice of one task in each turn of the loop, in the
- * order in which the tasks asked, with input and output of all clients between two slices. However many tasks there are, a turn gets no
- * longer than one slice.
+ * Divides long tasks (scans, bulk deliveries, large documents) into slices: one slice of one task in each tick of the event loop, in the
+ * order of the calls, with input and output of all clients between two slices.
  *
  *     await slicer.next()
  *     for (const entry of entries) {
@@ -36,12 +35,12 @@ export class TimeSlicer {
     return this.#waiting.length
   }
 
-  /** Whether the running slice is used up. A task that began without `next` has none. */
+  /** Whether the running slice is over. */
   get isOver(): boolean {
     return this.#now() >= this.#end
   }
 
-  /** Resolves when a slice begins for the caller. Never rejects. */
+  /** Resolves when a slice starts for the caller. Never rejects. */
   next(cause: SliceCause = 'other task'): Promise<void> {
     return new Promise(resolve => {
       const begin = (): void => {

@@ -1,6 +1,6 @@
 import { compileOrigins } from '../access/origins.js'
 import { compileTunnelConditions } from '../access/tunnel-conditions.js'
-import { spellingsOf } from '../base/path-spellings.js'
+import { pathVariants } from '../base/path-variants.js'
 import type { Broker } from '../broker/broker.js'
 import type { TunnelConfig } from '../config/schema.js'
 import { normalizePath } from '../http/request-target.js'
@@ -70,18 +70,18 @@ function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig
   // The paths of requests are normalized, too.
   const [prefix, suffix, whole] = [pathPrefix, pathSuffix, path].map(each => each && normalizePath(each))
   if (prefix !== undefined) {
-    const prefixes = spellingsOf(prefix)
-    return candidate => spellingsOf(candidate).every(spelling => prefixes.some(own => spelling.startsWith(own)))
+    const prefixes = pathVariants(prefix)
+    return candidate => pathVariants(candidate).every(spelling => prefixes.some(own => spelling.startsWith(own)))
   }
   if (suffix !== undefined) {
-    const suffixes = spellingsOf(suffix)
-    return candidate => spellingsOf(candidate).every(spelling => suffixes.some(own => spelling.endsWith(own)))
+    const suffixes = pathVariants(suffix)
+    return candidate => pathVariants(candidate).every(spelling => suffixes.some(own => spelling.endsWith(own)))
   }
   if (pathPattern !== undefined) {
     const pattern = new RegExp(pathPattern, 'u')
     // A pattern with an escape applies to the path as sent.
     if (pathPattern.includes('%')) return candidate => pattern.test(candidate)
-    return candidate => spellingsOf(candidate).every(spelling => pattern.test(spelling))
+    return candidate => pathVariants(candidate).every(spelling => pattern.test(spelling))
   }
   const trimmed = whole?.replace(/\/$/, '')
   return candidate => candidate.replace(/\/$/, '') === trimmed

@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { exceededJsonBound, maxJsonLevels } from '../base/json-bounds.js'
 import { describeBounds } from '../base/schema-issues.js'
-import { shortened } from '../base/shortened.js'
+import { truncate } from '../base/truncate.js'
 import { displayPath } from '../config/options.js'
 
 /** UTF-16 code units of a `ParameterError`'s message and parameter; names that somebody chose are in both. */
@@ -19,8 +19,8 @@ export class ParameterError extends Error {
 
   /** @param message a sentence that says what would be right, without what was sent */
   constructor(parameter: string, message: string) {
-    super(shortened(message, longestMessage))
-    this.parameter = shortened(parameter, longestParameter)
+    super(truncate(message, longestMessage))
+    this.parameter = truncate(parameter, longestParameter)
   }
 }
 
@@ -137,7 +137,7 @@ function describe(issue: z.core.$ZodRawIssue): string {
 
 /** The first of them, however many there are. */
 function namesOf(keys: readonly string[]): string {
-  const named = keys.slice(0, maxNamed).map(key => shortened(key, longestName))
+  const named = keys.slice(0, maxNamed).map(key => truncate(key, longestName))
   const more = keys.length - named.length
   return more === 0 ? named.join(', ') : `${named.join(', ')} and ${more} more`
 }

@@ -167,9 +167,9 @@ describe('who somebody is', () => {
 
 describe('somebody who presents nothing', () => {
   it.each([
-    [parts.htpasswd, '', 'You have to say who you are'],
+    [parts.htpasswd, '', 'Authentication required'],
     [parts.htpasswd, 'anonymous: true', 'somebody (none)'],
-    [`${parts.htpasswd}, rules: [{to: authenticated, publish: [a]}]`, '', 'You have to say who you are'],
+    [`${parts.htpasswd}, rules: [{to: authenticated, publish: [a]}]`, '', 'Authentication required'],
     [`${parts.htpasswd}, rules: [{to: anonymous, publish: [a]}]`, '', 'somebody (none)'],
   ])('with %s %s: %s', async (access, more, expected) => {
     expect(await who(await open(access, more), undefined)).toBe(expected)

@@ -144,7 +144,7 @@ describeWith(['mosquitto', 'openssl'], 'at the upgrade', () => {
       handshake(at('ws', '/upstream'), { query }),
     ])
     const ends = await Promise.all(answers.map(({ client }) => closeOf(client)))
-    for (const end of ends) expect(end).toEqual({ code: 1008, reason: 'What proved who you are has expired' })
+    for (const end of ends) expect(end).toEqual({ code: 1008, reason: 'Credentials expired' })
   })
 
   it('a certificate that is revoked while the gateway runs gets in no more', { timeout: 15_000 }, async () => {

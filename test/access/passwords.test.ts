@@ -132,7 +132,7 @@ describe('who was let in with a password', () => {
     if (hash === undefined) map.delete('alice')
     else map.set('alice', hash)
     passwords.usersChanged()
-    const text = 'What proved who you are has expired: the password is another one now, or none'
+    const text = 'Credentials expired: the password is another one now, or none'
     expect([first.told, second.told, gone.told, bob.told]).toEqual([[text], [text], [], []])
     expect([isExpired(first.identity), isExpired(bob.identity)]).toEqual([true, false])
     // Whoever begins to watch only now is told as well.

@@ -15,7 +15,7 @@ import { openSource, openSource2, type TestSource } from '../transports/event-so
  * What stays open ends with what proved who it is, unless the same user presents something fresh.
  */
 
-const expired = 'What proved who you are has expired'
+const expired = 'Credentials expired'
 
 let people: People
 beforeAll(async () => {

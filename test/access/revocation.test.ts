@@ -8,7 +8,7 @@ import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
 
 const login = { Authorization: `Basic ${Buffer.from('alice:right').toString('base64')}` }
-const expired = { code: 1008, reason: 'What proved who you are has expired: the password is another one now, or none' }
+const expired = { code: 1008, reason: 'Credentials expired: the password is another one now, or none' }
 
 async function start(): Promise<{ people: People; gateway: TestGateway; url: string }> {
   const people = await People.start()

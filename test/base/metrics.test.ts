@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { endingReasons } from '../../src/base/errors.js'
+import { errorReasons } from '../../src/base/errors.js'
 import { createMetrics, type Metrics, noTraffic } from '../../src/base/metrics.js'
 import { SliceMonitor, sliceCauses } from '../../src/base/slice-monitor.js'
 
@@ -13,7 +13,7 @@ describe('the metrics', () => {
   it('have every series from the start, at zero', async () => {
     const metrics = createMetrics()
     for (const name of ['mqway_refusals_total', 'mqway_endings_total'])
-      expect(await read(metrics, name)).toEqual(endingReasons.map(reason => `${name}{reason="${reason}"} 0`))
+      expect(await read(metrics, name)).toEqual(errorReasons.map(reason => `${name}{reason="${reason}"} 0`))
     expect(await read(metrics, 'mqway_connections')).toHaveLength(6)
     expect((await read(metrics, 'mqway_connections')).every(line => line.endsWith(' 0'))).toBe(true)
     metrics.close()

@@ -88,7 +88,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'axe finds nothing wrong with', (
     const gateway = await startTestGateway({ https: { port: 'off' }, access, tunnels })
     onTestFinished(() => gateway.close())
     const page = await open(`${gateway.urls.http}/${name}`)
-    await page.getByText('You have to say who you are').first().waitFor()
+    await page.getByText('Authentication required').first().waitFor()
     await page.getByLabel('User name').fill('alice')
     await page.getByLabel('Password').fill('wrong')
     await page.getByLabel('Password').press('Enter')

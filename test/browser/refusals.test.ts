@@ -106,7 +106,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     const rules = [{ to: 'authenticated' as const, publish: ['home/%u/#'], subscribe: ['home/%u/#'] }]
     const gateway = await start({ access: { htpasswd: people.file('users'), rules } })
     const page = await openPage(browser, `${gateway.urls.http}/${name}.html`)
-    await reason(page).getByText('You have to say who you are.').waitFor()
+    await reason(page).getByText('Authentication required.').waitFor()
     await logIn(page, 'right')
     await reason(page).getByText('This topic is not open to you: /news/+/sport.').waitFor()
     await listenInstead(page, 'home/alice/#')
@@ -115,7 +115,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     await page.getByLabel('Messages, newest first').getByText('open', { exact: true }).waitFor()
     await page.getByRole('button', { name: 'Logged in: alice' }).click()
     await page.getByRole('button', { name: 'Log out' }).click()
-    await reason(page).getByText('You have to say who you are.').waitFor()
+    await reason(page).getByText('Authentication required.').waitFor()
   })
 
   it('takes a token where there is no user name', async () => {
@@ -123,7 +123,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
       access: { jwt: people.access.jwt, rules: [{ to: 'authenticated', subscribe: ['#'] }] },
     })
     const page = await openPage(browser, `${gateway.urls.http}/long-poll.html`)
-    await reason(page).getByText('You have to say who you are.').waitFor()
+    await reason(page).getByText('Authentication required.').waitFor()
     await page.getByLabel('Password or token').fill(await people.token())
     await page.getByLabel('Password or token').press('Enter')
     await page.getByRole('button', { name: 'Logged in: token' }).waitFor()
@@ -133,7 +133,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     const access = { htpasswd: people.file('users') }
     const gateway = await start({ access, tunnels: [{ path: '/mqtt', requireIdentity: true }] })
     const page = await openPage(browser, gateway.urls.http)
-    await reason(page).getByText('You have to say who you are.').waitFor()
+    await reason(page).getByText('Authentication required.').waitFor()
     const password = page.getByLabel('Password')
     for (const attempt of ['wrong', 'right']) {
       await page.getByLabel('User name').fill('alice')
@@ -154,7 +154,7 @@ describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
     const rules = [{ to: 'authenticated' as const, publish: ['#'], subscribe: ['#'] }]
     const gateway = await start({ access: { htpasswd: people.file('users'), rules } })
     const page = await openPage(browser, `${gateway.urls.http}/${name}.html`)
-    await state(page).getByText('You have to say who you are').waitFor()
+    await state(page).getByText('Authentication required').waitFor()
     await logIn(page, 'wrong')
     await state(page).getByText('credentials are not accepted').waitFor()
     await logIn(page, 'right')

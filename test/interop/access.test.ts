@@ -185,7 +185,7 @@ describe('a WebSocket', () => {
     const password = Buffer.from(await credentials.token('dave', {}, Date.now() + 1500))
     const ended = await speak({ ...connect, username: 'x', password })
     expect(ended).toMatchObject({ got: [{ cmd: 'connack', returnCode: 0 }], code: 1008 })
-    expect(ended.reason).toBe('What proved who you are has expired')
+    expect(ended.reason).toBe('Credentials expired')
   })
 
   it('is not refused for what the program itself does: it is ready', async () => {

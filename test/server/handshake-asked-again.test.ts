@@ -41,11 +41,11 @@ describeWith('openssl', 'a plain request at the path of a WebSocket', () => {
   })
 
   it.each([
-    ['/mqtt', {}, 401, 'You have to say who you are.'],
+    ['/mqtt', {}, 401, 'Authentication required.'],
     ['/mqtt', basic('alice:wrong').headers, 401, 'The credentials are not accepted'],
     ['/mqtt', basic('alice:right').headers, 426, 'This is a WebSocket endpoint'],
     ['/elsewhere', {}, 403, 'Pages of this origin may not connect'],
-    ['/v1/socket', {}, 401, 'You have to say who you are'],
+    ['/v1/socket', {}, 401, 'Authentication required'],
     ['/v1/socket?topic=news', basic('alice:right').headers, 403, 'This topic is not open to you: news'],
     ['/v1/socket?topic=%23/a', basic('alice:right').headers, 400, 'topic'],
     ['/v1/socket?topic=own/a', basic('alice:right').headers, 426, 'This is a WebSocket endpoint'],

@@ -64,7 +64,7 @@ describe('fresh credentials for a connection', () => {
   it('are told when there are none in time', async () => {
     const { source } = await open(ticketOf('ada', 300))
     await source.end()
-    expect(source.of('end')).toEqual([{ reason: 'identity-expired', detail: 'What proved who you are has expired' }])
+    expect(source.of('end')).toEqual([{ reason: 'identity-expired', detail: 'Credentials expired' }])
     expect([rig.limits.open, rig.attendances.every(({ left }) => left), rig.hub.counters.subscribers]).toEqual([
       0,
       true,

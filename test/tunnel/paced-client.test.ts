@@ -207,7 +207,7 @@ describe('a tunnel of somebody whose identity expires', () => {
     const rig = await start(socket => void ended.push(once(reading(socket), 'end')), { identity })
     const client = await opened(rig)
     const [code, reason] = await once(client, 'close')
-    expect([code, String(reason)]).toEqual([1008, 'What proved who you are has expired'])
+    expect([code, String(reason)]).toEqual([1008, 'Credentials expired'])
     expect(Date.now()).toBeGreaterThanOrEqual(expires)
     await Promise.all(ended)
     while (rig.tunnels.size > 0) await turn()

@@ -1,7 +1,7 @@
 import type { Client } from 'aedes'
 import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
-import { shortened } from '../../base/shortened.js'
+import { truncate } from '../../base/truncate.js'
 import { internalPeer, type Peer } from '../broker.js'
 
 /** Client ids with counted takeovers; the least recent is dropped first. */
@@ -80,7 +80,7 @@ export class Takeovers {
     count.warnedAt = now()
     const addresses = [...new Set(peers.map(peer => peer?.address))]
     log.warn(
-      { clientId: shortened(id, maxLoggedId), addresses, takeovers: count.takeovers },
+      { clientId: truncate(id, maxLoggedId), addresses, takeovers: count.takeovers },
       'clients with the same client id keep closing each other’s connection: give each client an id of its own',
     )
   }

@@ -113,7 +113,7 @@ describe('malformed packets', () => {
     await once(stream, 'data')
     stream.write(bytes)
     const error = await new Promise(resolve => stream.once('error', resolve))
-    expect(error).toMatchObject({ name: 'Ending', reason })
+    expect(error).toMatchObject({ name: 'GatewayError', reason })
   })
 
   it('what a client publishes to $SYS reaches nobody', async () => {

@@ -93,7 +93,7 @@ describe('a subscriber that does not read', () => {
       await flood(1, 1)
       await Promise.race([ended, new Promise(resolve => setTimeout(resolve, 100))])
     }
-    expect(stalled.errored).toMatchObject({ name: 'Ending' })
+    expect(stalled.errored).toMatchObject({ name: 'GatewayError' })
     const back = await connect(broker, { clientId: 'stalled', clean: false })
     for (; count > 0; count--) await back.next()
     await back.end()

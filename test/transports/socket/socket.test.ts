@@ -117,7 +117,7 @@ describe('a socket', () => {
     [`topic=${'a%2f'.repeat(101)}`, 'topic must have at most 100 levels'],
   ])('is refused with %s, before it is one', async (query, detail) => {
     const rig = await startSocketRig()
-    expect(await refusal(rig.port, `/v1/socket?${query}`)).toEqual([400, `A parameter is not right: ${detail}\n`])
+    expect(await refusal(rig.port, `/v1/socket?${query}`)).toEqual([400, `A parameter is invalid: ${detail}\n`])
   })
 
   it('is told its place every so often while nothing comes', async () => {

@@ -1,9 +1,9 @@
 /**
- * The first `max` UTF-16 code units of a text, and `…` for the rest. Half of a surrogate pair is left out.
+ * Truncates a text to `max` UTF-16 code units, followed by `…`, without splitting a surrogate pair.
  *
  * @param max at least 1
  */
-export function shortened(text: string, max: number): string {
+export function truncate(text: string, max: number): string {
   if (text.length <= max) return text
   const last = text.charCodeAt(max - 1)
   const isHalf = last >= 0xd800 && last < 0xdc00

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { spellingsOf } from '../../src/base/path-spellings.js'
+import { pathVariants } from '../../src/base/path-variants.js'
 
 it.each([
   ['/mqtt', ['/mqtt']],
@@ -10,5 +10,5 @@ it.each([
   ['/caf%c3%a9', ['/caf%c3%a9', '/café']],
   ['/%61%ff', ['/%61%ff', '/a\u{fffd}']],
 ])('%s is compared as %j', (path, spellings) => {
-  expect(spellingsOf(path)).toEqual(spellings)
+  expect(pathVariants(path)).toEqual(spellings)
 })
