@@ -12,7 +12,7 @@ import { type Holder, holderKey, isAnonymous } from './session-holders.js'
 import type { Sessions } from './sessions.js'
 import type { SubscriptionRefusal } from './subscription-limits.js'
 
-/** What authorizer need. */
+/** Collaborators and limits of the connect authorizer. */
 export interface ConnectAuthorizerOptions {
   /** `undefined`: every client may do everything. */
   readonly authorizer: Authorizer | undefined

@@ -3,31 +3,31 @@ import type { Deliver, LiveSubscriptions, Subscriber } from './live-subscription
 
 type Done = (error?: Error) => void
 
-/** How long a publisher waits for subscribers that read slowly, in milliseconds: from one of these to two, or longer where it is told to. */
-const patience = 50
+/** A publisher waits one to two of these for subscribers, in milliseconds, and longer for congested ones. */
+const waitInterval = 50
 
-/** How long it is looked for subscribers that are waited for, in milliseconds: publishers that are left then wait no longer. */
-const looking = 2
+/** Time limit of one check for congested subscribers, in milliseconds; unchecked publishers proceed. */
+const checkTime = 2
 
-/** Called about messages. */
+/** Callbacks of the dispatcher. */
 export interface DispatcherHooks {
-  /** A message leaves for its subscribers, before the first of them gets it. */
+  /** Called before a message is delivered. */
   readonly onEmit: (packet: AedesPublishPacket) => void
-  /** In the same turn: each of them has been given it. */
+  /** Called synchronously after it was passed to each subscriber. */
   readonly onEmitted: () => void
-  /** Who has published the message that leaves; nobody where they are not to wait longer. */
+  /** The publisher of the message; `undefined` where it does not wait longer. */
   readonly publisher: () => Client | undefined
   /** Whether any subscriber is congested. */
   readonly isAnyCongested: () => boolean
-  /** Whether nobody is to wait for a subscriber. */
+  /** Whether no publisher waits for a subscriber. */
   readonly isStalled: (subscriber: Client) => boolean
-  /** Whether a publisher is to wait longer for one of them. */
+  /** Whether a publisher waits longer for a subscriber. */
   readonly isWaitedFor: (subscriber: Client, publisher: Client) => boolean
-  /** A publisher waits longer. */
+  /** Called when a publisher waits longer. */
   readonly onWait: (publisher: Client) => void
 }
 
-/** A message that is not written to all of its subscribers. */
+/** A message that is not yet written to all subscribers. */
 interface Emission {
   readonly subscribers: readonly Subscriber[]
   readonly publisher: Client | undefined
@@ -35,11 +35,10 @@ interface Emission {
 }
 
 /**
- * Hands each message to the subscribers: the place of Aedes' `mq`, which is mqemitter by default.
+ * Delivers each message to its subscribers, as Aedes' `mq` in place of mqemitter.
  *
- * A publisher goes on when its message has been written to all subscribers. That paces a flood to what the subscribers
- * take; for 100 ms, and as long as one of them is congested and takes bytes (see `Congestion`), so that one who does not read at all cannot
- * hold up anybody else. mqemitter waits until the slowest has taken it, and then lets at most 100 messages wait in the whole broker.
+ * A publisher proceeds when its message is written to all subscribers, which slows a flood to what they read: for up to 100 ms, and while one of
+ * them is congested and reads (`Congestion`). mqemitter would wait for the slowest, with at most 100 messages in the whole broker.
  */
 export class Dispatcher {
   readonly #subscriptions: LiveSubscriptions
@@ -76,14 +75,14 @@ export class Dispatcher {
     const subscribers = this.#subscriptions.match(packet.topic)
     let left = subscribers.length
     if (left === 0) {
-      // Not at once: Aedes would ask for more while its parser is still at work on this packet, and parse it right there.
+      // Asynchronously: Aedes would otherwise parse further packets inside the parser's call for this one.
       setImmediate(done)
       this.#hooks.onEmitted()
       return this
     }
     const emission = { subscribers, publisher: this.#hooks.publisher(), done }
     this.#fresh.add(emission)
-    this.#timer ??= setInterval(() => this.#letGo(), patience).unref()
+    this.#timer ??= setInterval(() => this.#checkWaiting(), waitInterval).unref()
     let isEmitting = true
     const delivered = (): void => {
       left--
@@ -105,17 +104,17 @@ export class Dispatcher {
 
   close(done: () => void): void {
     this.#closed = true
-    this.#letGo()
-    this.#letGo()
+    this.#checkWaiting()
+    this.#checkWaiting()
     setImmediate(done)
   }
 
-  /** Lets publishers go on that have waited for long enough. */
-  #letGo(): void {
+  /** Lets publishers proceed that have waited long enough. */
+  #checkWaiting(): void {
     const late = this.#stale
     this.#stale = this.#fresh
     this.#fresh = new Set()
-    const end = performance.now() + looking
+    const end = performance.now() + checkTime
     const mayWait = !this.#closed && this.#hooks.isAnyCongested()
     for (const emission of late) {
       if (mayWait && this.#waits(emission, end)) this.#stale.add(emission)

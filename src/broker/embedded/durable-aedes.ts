@@ -10,7 +10,7 @@ import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
 
 declare module 'aedes' {
   interface Aedes {
-    /** The form in which Aedes itself calls it; its type declarations leave this out, and the event below. */
+    /** Missing in Aedes' type declarations, as is the event below. */
     publish(packet: PublishPacket, client: Client | null, done?: Done): void
     on(event: 'error', listener: (error: unknown) => void): this
   }
@@ -21,61 +21,61 @@ type Done = (error?: Error) => void
 /** Messages with more payload than this, in bytes, are appended to the journal one at a time. */
 const hugeMessage = 256 * 1024
 
-/** Messages with more payload than this, in bytes, count towards the time in which their publisher lets others wait. */
+/** Larger payloads, in bytes, count towards their publisher's share of time. */
 const largeMessage = 16 * 1024
 
-/** Whether a client's message goes on; if not, it is acknowledged and dropped, or ends the connection with the error. */
+/** Whether a client's message is published; if not, it is acknowledged and dropped. An error closes the connection. */
 type Screen = (client: Client, topic: string) => boolean | Error
 
-/** What is asked about messages. */
+/** Checks and callbacks for published messages. */
 interface Gates {
-  /** The quota key of a publisher; `null` is the broker, or a client of an earlier run. */
+  /** Quota key of a publisher; `null` is the broker itself, or a client of an earlier run. */
   readonly accountOf: (client: Client | null) => string
   readonly screen: Screen
-  /** Told of a message of a client to a topic of `$SYS`, which is acknowledged and goes to nobody. */
+  /** Called for a client's message to `$SYS`, which is acknowledged and dropped. */
   readonly ignored: (client: Client, topic: string) => void
-  /** Notes a packet identifier of QoS 2; returns an error where the client may not have one more before its PUBREL. */
+  /** Notes a packet identifier of QoS 2; returns an error where the client has too many without PUBREL. */
   readonly holdIdentifier: (client: Client, id: number) => Error | undefined
-  /** Told of the payloads of a client's large messages, in bytes: when one waits to be published, and, negative, when it has been. */
+  /** Called with the payload size of a client's large message when it arrives, and with the negative size when it was published. */
   readonly onProgress: (client: Client, bytes: number) => void
-  /** For which subscribers publishers wait. */
+  /** Decides for which subscribers publishers wait. */
   readonly backpressure: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
 }
 
-/** One message on its way in. */
+/** A message to publish. */
 interface Publication {
   readonly packet: PublishPacket
   readonly client: Client | null
-  /** Quota key of its publisher, each of which has a queue of its own; that of the client where it is left out. */
+  /** Quota key of its publisher; each has a queue of its own. Default: the client's. */
   readonly account?: string | undefined
-  /** Appends it to the journal, in place of the sink's `append`. */
+  /** Appends it to the journal instead of the sink's `append`. */
   readonly append?: MessageSink['append'] | undefined
-  /** Resolves when its acknowledgement may be sent; `undefined` where that need not wait for the journal. */
+  /** Resolves when the journal permits its acknowledgement; `undefined` where it does not wait for the journal. */
   appended?: Promise<void> | undefined
-  /** Called when it is stored wherever it has to be, or could not be; without, nobody waits for that. */
+  /** Called when it is stored, or storing failed; left out where nobody waits. */
   readonly stored?: Done
-  /** Called when it has been handed to the subscribers. */
+  /** Called when it is delivered to the subscribers. */
   readonly done: Done
-  /** What has to be written before its acknowledgement. */
+  /** Writes before its acknowledgement. */
   written?: Promise<void> | undefined
   /** Whether it is the huge message that is being appended. */
   isHugeSlotHeld?: boolean
-  /** Whether it is acknowledged in its turn, and goes to nobody. */
+  /** Whether it is only acknowledged, in order. */
   readonly isDropped?: boolean
-  /** Asked when its turn has come: whether it was published before, and is not to be again. */
+  /** Called before publishing: whether it was published before. */
   readonly isRepeated?: (() => Promise<boolean>) | undefined
 }
 
-/** A message of the program itself: one that was published over HTTP, say. */
+/** A message of the gateway itself, such as one published over HTTP. */
 export interface InternalPublication {
   readonly packet: PublishPacket
-  /** Quota key of whoever publishes it; left out for the program itself. */
+  /** Quota key of the publisher; `undefined` for the gateway itself. */
   readonly account: string | undefined
-  /** Appends it to the journal, in place of the sink's `append`. */
+  /** Appends it to the journal instead of the sink's `append`. */
   readonly append: MessageSink['append']
 }
 
-/** A message that was published before its acknowledgement: what became of it, for the publish that follows. */
+/** Result of a message published during `authorizePublish`, for Aedes' own publish that follows. */
 interface EarlyPublish {
   finished: boolean
   error: Error | undefined
@@ -83,41 +83,40 @@ interface EarlyPublish {
 }
 
 /**
- * Aedes, made to keep its word and its order.
+ * Aedes with durable acknowledgements and ordered delivery.
  *
- * - It writes PUBACK first and stores the message then; a crash in between loses an acknowledged message. For QoS 2 it
- *   stores the packet identifier first, and takes the message that is sent again after a crash for a duplicate. Here both
- *   are published while they are being authorized, which is the step before, and not again after it. After a crash in
- *   between, a message of QoS 2 may come twice: the lesser harm.
- * - It stores concurrently and takes a message that comes out of turn for a duplicate, which it drops. Here messages
- *   leave for the subscribers one by one, in the order in which they came, and do not wait for the disk.
- * - A message is acknowledged when it is written wherever it has to be: in sessions' queues, as a retained message, in the journal. An account
- *   of which much waits to be written waits with its further messages, and no other account does.
- * - Messages that many filters match take their time: they leave in slices, and the users and networks that publish take turns.
+ * - Aedes writes PUBACK before it stores the message: a crash in between loses an acknowledged message. For QoS 2 it stores the packet
+ *   identifier first, and takes the repetition after a crash for a duplicate. Here both are published during authorization, the step
+ *   before, and not again after it. A crash in between may deliver a message of QoS 2 twice, which is the lesser harm.
+ * - Aedes stores concurrently, and drops a message that is out of order as a duplicate. Here messages are delivered one by one, in order,
+ *   without waiting for the disk.
+ * - A message is acknowledged when it is written to sessions' queues, to the retained messages and to the journal. An account with many
+ *   unwritten bytes waits with its further messages; no other account does.
+ * - Delivery is sliced by event-loop ticks, and accounts take turns.
  */
 export class DurableAedes extends Aedes {
   readonly #store: Store
   readonly #gates: Gates
   readonly #early = new WeakMap<PublishPacket, EarlyPublish>()
-  /** By session and packet identifier: messages of QoS 2 on their way to where the store has the identifier. */
+  /** Messages of QoS 2 whose packet identifier is not stored yet, by session and identifier. */
   readonly #exactlyOnce = new SessionMaps<EarlyPublish>()
   readonly #queue = new FairQueue<Publication>()
   readonly #slice: TickSlice
   readonly #unwritten: UnwrittenMessages<Publication>
   #sink: MessageSink | undefined
-  /** By client: resolves when its last acknowledgement that had to wait is given. */
+  /** By client: resolves when its last delayed acknowledgement is sent. */
   readonly #acknowledging = new WeakMap<Client, Promise<void>>()
-  /** Whether a huge message is on its way to the journal, and those that wait for it. */
+  /** Whether a huge message is being appended, and the huge messages that wait for it. */
   #isHugeSlotTaken = false
   readonly #waitingHuge: (() => void)[] = []
-  /** Messages that have not left for their subscribers. */
+  /** Messages that are not delivered. */
   #inProgress = 0
   readonly #onIdle: (() => void)[] = []
-  /** Whether any acknowledgement ever had to wait. */
-  #hasWaited = false
+  /** Whether any acknowledgement was ever delayed. */
+  #hasDelayedAck = false
   #pausing = false
   #current: Publication | undefined
-  /** The message that is being given to its subscribers, in this turn. */
+  /** The message that is being delivered, synchronously. */
   #dispatched: Publication | undefined
 
   constructor(
@@ -130,7 +129,7 @@ export class DurableAedes extends Aedes {
     let onEmit: DispatcherHooks['onEmit'] = ignore
     let onEmitted = ignore
     let publisher: () => Client | undefined = () => undefined
-    // Concurrency is the dispatcher's business; 0 also leaves the number of listeners on a connection alone.
+    // The dispatcher bounds concurrency; 0 also keeps the limit of listeners on a connection.
     super({
       ...options,
       persistence: store,
@@ -152,11 +151,11 @@ export class DurableAedes extends Aedes {
       internalAccount: gates.accountOf(null),
     })
     this.#slice = new TickSlice(tick, () => this.#advance())
-    onEmit = packet => this.#leave(packet)
+    onEmit = packet => this.#onEmit(packet)
     onEmitted = () => {
       const leaving = this.#dispatched
       this.#dispatched = undefined
-      if (leaving) this.#left(leaving)
+      if (leaving) this.#delivered(leaving)
     }
     publisher = () => this.#dispatched?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
@@ -171,13 +170,13 @@ export class DurableAedes extends Aedes {
     if (!early) this.#enqueue({ packet, client, done })
     else if (early.finished) done(early.error)
     else early.waiting.push(done)
-    // Aedes has stored the identifier by now.
+    // Aedes has stored the identifier.
     if (client && packet.messageId !== undefined) this.#exactlyOnce.delete(client, packet.messageId)
   }
 
-  /** Also asked for wills; those that an earlier run left behind come without their client. */
+  /** Called for wills, too; those of an earlier run have no client. */
   #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
-    // A will that an earlier run left behind was screened when its CONNECT came, and is not of whoever is there now.
+    // A will of an earlier run was screened at its CONNECT, and is not of the current client.
     const verdict = client && !('brokerId' in packet) ? this.#gates.screen(client, packet.topic) : true
     const isIgnored = verdict === true && isSystemTopic(packet.topic)
     if (isIgnored && client) this.#gates.ignored(client, packet.topic)
@@ -186,23 +185,23 @@ export class DurableAedes extends Aedes {
     else done(verdict)
   }
 
-  /** MQTT 3.1.1 has no answer for a message that is not allowed: it is acknowledged like others [MQTT-3.3.5-2]. */
+  /** MQTT 3.1.1 cannot refuse a message: it is acknowledged like others [MQTT-3.3.5-2]. */
   #drop(client: Client | null, packet: PublishPacket, done: Done): void {
     const early: EarlyPublish = { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
-    // Not at once: see the dispatcher.
+    // Asynchronously: see the dispatcher.
     setImmediate(finish, early)
     this.#enqueue({ packet, client, isDropped: true, stored: done, done: ignore })
   }
 
-  /** Stores what has to be stored before Aedes acknowledges it. */
+  /** Publishes a message of QoS 1 or 2 before Aedes acknowledges it. */
   #prepare(client: Client | null, packet: PublishPacket, done: Done): void {
     if (packet.qos === 0) {
       done()
       return
     }
     const isTwo = packet.qos === 2 && client !== null && packet.messageId !== undefined
-    // Before it is published: a message that the client has to send again must not have been passed on.
+    // Before publishing: a message that the client must send again must not be delivered.
     const refusal = isTwo ? this.#gates.holdIdentifier(client, packet.messageId ?? 0) : undefined
     if (refusal) {
       done(refusal)
@@ -217,7 +216,7 @@ export class DurableAedes extends Aedes {
     else this.#enqueue({ ...publication, isRepeated: () => this.#isRepeated(client, packet, early) })
   }
 
-  /** Whether `packet` of QoS 2 has come before under its identifier, which PUBREL has not released since. */
+  /** Whether `packet` of QoS 2 repeats one whose identifier PUBREL has not released. */
   async #isRepeated(client: Client, packet: PublishPacket, early: EarlyPublish): Promise<boolean> {
     const id = packet.messageId ?? 0
     if (this.#exactlyOnce.has(client, id) || (await this.#store.hasIncoming(client, packet))) return true
@@ -226,9 +225,9 @@ export class DurableAedes extends Aedes {
   }
 
   /**
-   * Publishes a message of the program itself.
+   * Publishes a message of the gateway itself.
    *
-   * @returns resolves when the message is stored and its acknowledgement could be sent
+   * @returns resolves when the message is stored and may be acknowledged
    * @throws {Error} rejects where it cannot be stored
    */
   publishInternal({ packet, account, append }: InternalPublication): Promise<void> {
@@ -245,14 +244,13 @@ export class DurableAedes extends Aedes {
   }
 
   /**
-   * Has each message appended to a journal when it leaves for its subscribers: acknowledgements wait for that, and further messages wait
-   * while the sink is full.
+   * Appends each delivered message to a journal: acknowledgements wait for that, and further messages wait while the sink is full.
    */
   setSink(sink: MessageSink): void {
     this.#sink = sink
   }
 
-  /** Publishes what waits for room in the sink. */
+  /** Publishes the messages that wait for the sink. */
   resume(): void {
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
@@ -261,7 +259,7 @@ export class DurableAedes extends Aedes {
     return account ?? this.#gates.accountOf(client)
   }
 
-  /** Resolves when no message is on its way to its subscribers. */
+  /** Resolves when no message is in progress. */
   idle(): Promise<void> {
     if (this.#inProgress === 0) return Promise.resolve()
     return new Promise(resolve => this.#onIdle.push(resolve))
@@ -281,9 +279,9 @@ export class DurableAedes extends Aedes {
     else this.#queue.push(this.#accountOf(publication), publication)
   }
 
-  /** Whether a message may be published now. If not, `#advance` is called when one may. */
+  /** Whether a message may be published now; otherwise `#advance` is called later. */
   #mayBegin(): boolean {
-    // The slice last: it calls back when it is over.
+    // The slice last, because checking it begins it.
     return !this.#current && !this.#pausing && !this.#sink?.isFull && !this.#slice.isOver
   }
 
@@ -291,7 +289,7 @@ export class DurableAedes extends Aedes {
     const { isRepeated, packet } = next
     if (this.#unwritten.size > 0 && this.#unwritten.holdBack(this.#accountOf(next), next)) return
     if (next.isDropped) {
-      this.#left(next)
+      this.#delivered(next)
       return
     }
     if (isRepeated) {
@@ -300,7 +298,7 @@ export class DurableAedes extends Aedes {
     }
     if (this.#isHuge(next) && !this.#takeHugeSlot(next)) return
     const { length } = packet.payload
-    // It takes as much of the journal's time, and of the subscribers'.
+    // It takes more of the journal's and the subscribers' time.
     if (length > largeMessage) this.#queue.charge(this.#accountOf(next), length)
     this.#current = next
     this.#publish(next)
@@ -310,7 +308,7 @@ export class DurableAedes extends Aedes {
     return this.#sink !== undefined && packet.payload.length > hugeMessage
   }
 
-  /** Has a huge message wait for the one before it, and those of its account with it; those of other accounts pass. */
+  /** A huge message waits for the one before it, with its account's further messages; other accounts' messages pass. */
   #takeHugeSlot(next: Publication): boolean {
     if (next.isHugeSlotHeld) return true
     if (!this.#isHugeSlotTaken) {
@@ -338,10 +336,10 @@ export class DurableAedes extends Aedes {
     }
   }
 
-  /** Has a message acknowledged that was published before; returns one that was not. */
+  /** Acknowledges a repeated message; returns a new one. */
   async #leaveOutRepeated(next: Publication, isRepeated: () => Promise<boolean>): Promise<Publication | undefined> {
     if (!(await isRepeated())) return { ...next, isRepeated: undefined }
-    this.#left(next)
+    this.#delivered(next)
     next.done()
     return undefined
   }
@@ -354,7 +352,7 @@ export class DurableAedes extends Aedes {
     })
   }
 
-  /** The current message could not be stored. */
+  /** Called when the current message could not be stored. */
   #giveUp(current: Publication, error: Error | undefined): void {
     this.#store.takeWrites()
     this.#current = undefined
@@ -364,8 +362,8 @@ export class DurableAedes extends Aedes {
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
-  /** The current message is stored, and leaves. */
-  #leave(packet: AedesPublishPacket): void {
+  /** Called when the current message is stored, before its delivery. */
+  #onEmit(packet: AedesPublishPacket): void {
     const current = this.#current
     if (!current) return
     this.#dispatched = current
@@ -379,24 +377,24 @@ export class DurableAedes extends Aedes {
         current.stored !== undefined || current.isHugeSlotHeld === true,
       )
     }
-    // Not at once, because the message that leaves is yet to be given to its subscribers.
+    // Asynchronously: this message is not delivered yet.
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
-  /** A message has been given to its subscribers, or goes to nobody. */
-  #left({ packet, stored, client, written, appended, isHugeSlotHeld }: Publication): void {
+  /** Called when a message is delivered, or dropped. */
+  #delivered({ packet, stored, client, written, appended, isHugeSlotHeld }: Publication): void {
     this.#finished(client, packet)
     if (isHugeSlotHeld) void Promise.resolve(appended).then(() => this.#giveHugeSlot())
-    this.#settle(client, stored, appended && written ? Promise.all([appended, written]) : (appended ?? written))
+    this.#acknowledge(client, stored, appended && written ? Promise.all([appended, written]) : (appended ?? written))
   }
 
   #track(current: Publication, write: PendingWrite): void {
     current.written = write.written
     this.#unwritten.add(this.#accountOf(current), write)
-    // Those who wait for the acknowledgement get the error otherwise.
+    // Otherwise the acknowledgement gets the error.
     if (!current.stored) write.written.catch(error => this.emit('error', error))
     if (!write.isForMany) return
-    // To match so many sessions takes a while: the next message does so in another turn of the event loop.
+    // Matching many sessions takes time: the next message waits for another tick.
     this.#pausing = true
     setImmediate(() => {
       this.#pausing = false
@@ -404,10 +402,10 @@ export class DurableAedes extends Aedes {
     })
   }
 
-  /** Has a message acknowledged when it is written, and those of its client before it are acknowledged [MQTT-4.6.0-2]. */
-  #settle(client: Client | null, stored: Done | undefined, written: Promise<unknown> | undefined): void {
+  /** Acknowledges a message when it is written, after the earlier ones of its client [MQTT-4.6.0-2]. */
+  #acknowledge(client: Client | null, stored: Done | undefined, written: Promise<unknown> | undefined): void {
     if (!stored) return
-    const earlier = client && this.#hasWaited ? this.#acknowledging.get(client) : undefined
+    const earlier = client && this.#hasDelayedAck ? this.#acknowledging.get(client) : undefined
     const due = earlier ? earlier.then(() => written) : written
     if (!due) {
       stored()
@@ -415,7 +413,7 @@ export class DurableAedes extends Aedes {
     }
     const acknowledged = due.then(() => stored(), stored)
     if (!client) return
-    this.#hasWaited = true
+    this.#hasDelayedAck = true
     this.#acknowledging.set(client, acknowledged)
   }
 }
@@ -431,14 +429,14 @@ export function acceptedMessage({ topic, payload, qos, retain }: AedesPublishPac
 }
 
 /**
- * Without what belongs to the way here: the publisher's DUP flag [MQTT-3.3.1-3], and the broker id and counter of the
- * run that stored a will, under which another message may be queued.
+ * Without the publisher's DUP flag [MQTT-3.3.1-3], and without the broker id and counter of a will of an earlier run, which another message
+ * may have.
  */
 function cleanCopy({ topic, payload, qos, retain }: PublishPacket): PublishPacket {
   return { cmd: 'publish', topic, payload, qos, retain, dup: false }
 }
 
-/** Whether a topic is one under which brokers tell of themselves. */
+/** Whether a topic is reserved for the broker's own figures. */
 function isSystemTopic(topic: string): boolean {
   return topic.startsWith('$SYS/') || topic === '$SYS'
 }

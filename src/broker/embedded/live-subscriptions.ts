@@ -5,7 +5,7 @@ import { filterMatches } from '../../topics/match.js'
 
 type QoS = Subscription['qos']
 
-/** Hands one message to one subscriber, and calls back when it is written. */
+/** Delivers a message to a subscriber; calls back when it is written. */
 export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 
 /** One filter of a subscriber. */
@@ -14,51 +14,50 @@ interface LiveSubscription {
   qos: QoS
 }
 
-/** One connection with all its filters, or one function that Aedes listens with. */
+/** One connection with all its filters, or a listener of Aedes itself. */
 export interface Subscriber {
-  /** The filter that Aedes has for it. */
+  /** Its filter in Aedes. */
   readonly key: string
-  /** Whose connection it is; none for a function of Aedes' own. */
+  /** `undefined` for a listener of Aedes itself. */
   readonly client: Client | undefined
   /** Set while it listens. */
   deliver: Deliver | undefined
   readonly filters: Map<string, LiveSubscription>
-  /** How many of its filters have QoS 0, 1 and 2. */
+  /** Number of its filters with QoS 0, 1 and 2. */
   readonly counts: [number, number, number]
-  /** The last message that one of its filters matches, and the highest QoS of those filters [MQTT-3.3.5-1]. */
+  /** The last message matched, and the highest QoS of the matching filters [MQTT-3.3.5-1]. */
   message: number
   qos: QoS
 }
 
-/** Filters of a connection that is over that are removed at once; more are removed in slices. */
-const fewFilters = 64
+/** More filters of a closed connection are removed in time slices. */
+const maxFiltersAtOnce = 64
 
 /**
- * The subscriptions of all connections: each subscriber is found once for a message, however many of its filters match.
+ * Subscriptions of all connections: a message finds each subscriber once, however many of its filters match.
  *
- * Aedes itself would keep a function and an object for each filter, and call each one that matches. So it is given one filter for all of a
- * client, which stands for those that are here.
+ * Aedes would keep a listener for each filter and call each that matches, so it gets one filter for all of a client's.
  */
 export class LiveSubscriptions {
   readonly #slicer: TimeSlicer
   readonly #index = new FilterIndex<LiveSubscription>()
-  /** By connection, and by the options of a bridge, which may differ by filter. */
+  /** By connection, and by a bridge's options, which may differ between filters. */
   readonly #clients = new WeakMap<object, Map<string, Subscriber>>()
   readonly #byKey = new Map<string, Subscriber>()
   #lastSubscriber = 0
-  /** Counts messages, and changes of subscriptions. */
+  /** Counts messages and changes of subscriptions. */
   #message = 0
   /** The topic of the last message. */
   #topic = ''
 
-  /** @param slicer in which the filters of those who left are removed */
+  /** @param slicer for removing the filters of closed connections */
   constructor(slicer: TimeSlicer) {
     this.#slicer = slicer
   }
 
   /**
-   * Adds a subscription, which a client was granted; Aedes' `authorizeSubscribe`. Returns it as Aedes is to have it: under the filter that
-   * stands for all of this client, and with QoS 2, as the QoS is decided here.
+   * Adds a granted subscription. Returns the one for Aedes: with the filter for all of this client's, and with QoS 2, as the QoS is decided
+   * here.
    */
   subscribe(client: Client, subscription: Subscription & { readonly rh?: number }): Subscription {
     const { topic, qos, rh, rap, nl } = subscription
@@ -86,7 +85,7 @@ export class LiveSubscriptions {
     if (!subscribers) {
       subscribers = new Map()
       this.#clients.set(client, subscribers)
-      client.conn.once('close', () => this.#left(client))
+      client.conn.once('close', () => this.#closed(client))
     }
     let subscriber = subscribers.get(options)
     if (!subscriber) {
@@ -97,7 +96,7 @@ export class LiveSubscriptions {
     return subscriber
   }
 
-  /** Removes filters of a client, whether it has them or not. */
+  /** Removes filters of a client. */
   unsubscribe(client: object, filters: readonly string[]): void {
     for (const subscriber of this.#clients.get(client)?.values() ?? []) {
       for (const filter of filters) this.#remove(subscriber, filter)
@@ -113,7 +112,7 @@ export class LiveSubscriptions {
     this.#message++
   }
 
-  #left(client: object): void {
+  #closed(client: object): void {
     for (const subscriber of this.#clients.get(client)?.values() ?? []) {
       this.#byKey.delete(subscriber.key)
       subscriber.deliver = undefined
@@ -122,7 +121,7 @@ export class LiveSubscriptions {
   }
 
   async #removeAll(subscriber: Subscriber): Promise<void> {
-    const isLong = subscriber.filters.size > fewFilters
+    const isLong = subscriber.filters.size > maxFiltersAtOnce
     if (isLong) await this.#slicer.next('subscriptions')
     for (const filter of subscriber.filters.keys()) {
       if (isLong && this.#slicer.isOver) await this.#slicer.next('subscriptions')
@@ -130,7 +129,7 @@ export class LiveSubscriptions {
     }
   }
 
-  /** Has `deliver` called for the filter that stands for a client; or for a filter of Aedes' own. */
+  /** Adds a listener for a client's filter in Aedes, or for a filter of Aedes itself. */
   listen(filter: string, deliver: Deliver): void {
     let subscriber = this.#byKey.get(filter)
     if (!subscriber) {
@@ -141,13 +140,13 @@ export class LiveSubscriptions {
     subscriber.deliver = deliver
   }
 
-  /** Ends that. */
+  /** Removes a listener. */
   unlisten(filter: string, deliver: Deliver): void {
     const subscriber = this.#byKey.get(filter)
     if (subscriber?.deliver === deliver) subscriber.deliver = undefined
   }
 
-  /** The subscribers of which a filter matches `topic`, each once. */
+  /** The subscribers with a matching filter, each once. */
   match(topic: string): Subscriber[] {
     const message = ++this.#message
     this.#topic = topic
@@ -164,7 +163,7 @@ export class LiveSubscriptions {
     return found
   }
 
-  /** The highest QoS of the client's filters that match `topic`; undefined where none does. */
+  /** The highest QoS of the client's filters that match `topic`; `undefined` without one. */
   qosOf(client: object, topic: string): QoS | undefined {
     let highest: QoS | undefined
     for (const subscriber of this.#clients.get(client)?.values() ?? []) {
@@ -182,7 +181,7 @@ function newSubscriber(key: string, client?: Client): Subscriber {
 
 const qualities = [0, 1, 2] as const
 
-/** Most clients use one QoS for all filters; then no topic has to be looked up. */
+/** The QoS of all filters where it is the same, as with most clients. */
 function onlyQos({ counts, filters }: Subscriber): QoS | undefined {
   for (const qos of qualities) if (counts[qos] === filters.size && filters.size > 0) return qos
   return undefined

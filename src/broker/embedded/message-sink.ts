@@ -1,15 +1,15 @@
-/** A message that the broker has accepted and stored, as its subscribers get it. */
+/** A message that the broker has accepted and stored, as delivered to subscribers. */
 export interface AcceptedMessage {
   readonly topic: string
   readonly payload: Buffer
   readonly qos: 0 | 1 | 2
-  /** Whether it is its topic's retained message from now on. */
+  /** Whether it is its topic's new retained message. */
   readonly retain: boolean
 }
 
 /** Appends accepted messages to a journal. */
 export interface MessageSink {
-  /** Whether messages have to wait; whoever attached the sink says when they may go on. */
+  /** Whether messages must wait, until `resume`. */
   readonly isFull: boolean
   /**
    * Appends a message, in the order of the calls.

@@ -1,4 +1,4 @@
-/** What the guard has against the bytes it saw: a packet beyond the limit, or a length that no MQTT packet has. */
+/** A packet over the limit, or a length that no MQTT packet has. */
 export type GuardFinding = 'packet-too-large' | 'not-mqtt'
 
 const publishType = 3
@@ -6,28 +6,26 @@ const subscribeType = 8
 const unsubscribeType = 10
 
 /**
- * The largest SUBSCRIBE and UNSUBSCRIBE, in bytes: a thousand filters of 130 bytes. Aedes takes such a packet apart in one go, at
- * 3 µs for each filter, and there may be one in every three bytes: 16 MiB of them stopped everybody for eight seconds.
+ * The largest SUBSCRIBE and UNSUBSCRIBE, in bytes: a thousand filters of 130 bytes. Aedes parses such a packet synchronously, and it may
+ * have a filter in every three bytes: 16 MiB would block the event loop for seconds.
  */
 export const maxSubscribeSize = 128 * 1024
 
 /**
- * Follows the MQTT packets of one byte stream by their fixed headers alone, however the stream is cut into chunks.
- *
- * It looks at two to five bytes of each packet and skips the rest, so that a limit on packet sizes costs next to
- * nothing, and is known when a packet begins and not when its last byte has been collected.
+ * Follows the MQTT packets of a byte stream by their fixed headers, across chunks. It reads two to five bytes of each packet and skips the
+ * rest, so that a packet over the limit is found when it begins.
  */
 export class PacketGuard {
-  /** Complete packets, of any kind. */
+  /** Complete packets. */
   packets = 0
   /** PUBLISH packets among them. */
   publishes = 0
   bytes = 0
-  /** Bytes of the complete packets that are no PUBLISH. */
+  /** Bytes of complete packets other than PUBLISH. */
   responseBytes = 0
 
   readonly #limit: number
-  /** Bytes of the current packet's body that are still to come. */
+  /** Remaining bytes of the current packet's body. */
   #body = 0
   /** The current packet's first byte, or -1 between packets. */
   #first = -1
@@ -40,27 +38,27 @@ export class PacketGuard {
     this.#limit = limit
   }
 
-  /** Size of the packet that is not complete, once its length is known; else 0. In bytes. */
+  /** Size of the incomplete packet in bytes; 0 before its length is known. */
   get unfinished(): number {
     return this.#body > 0 ? this.#size : 0
   }
 
   /**
-   * Takes the stream's next bytes, to the end of the `most`-th packet that ends in them: `bytes` tells how many those
-   * were. Once it has found something, it finds that for ever.
+   * Scans the stream's next bytes, to the end of at most `maxPackets` packets; `bytes` counts the scanned ones. A finding is final.
    *
-   * @param mayComplete asked for each SUBSCRIBE and UNSUBSCRIBE of so many bytes: if it says no, this stops before the packet's last byte
+   * @param mayComplete called with the size of each SUBSCRIBE and UNSUBSCRIBE: where it returns false, the scan stops before the packet's
+   *   last byte
    */
   scan(
     chunk: Uint8Array,
-    most = Number.POSITIVE_INFINITY,
+    maxPackets = Number.POSITIVE_INFINITY,
     mayComplete?: (bytes: number) => boolean,
   ): GuardFinding | undefined {
-    if (!this.#finding) this.bytes += this.#walk(chunk, this.packets + most, mayComplete)
+    if (!this.#finding) this.bytes += this.#walk(chunk, this.packets + maxPackets, mayComplete)
     return this.#finding
   }
 
-  /** Goes over the chunk until `last` packets are complete; returns how far it came. */
+  /** Scans until `last` packets are complete; returns the scanned bytes. */
   #walk(chunk: Uint8Array, last: number, mayComplete?: (bytes: number) => boolean): number {
     const end = chunk.length
     let at = 0

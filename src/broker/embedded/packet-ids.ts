@@ -1,16 +1,16 @@
 /** [MQTT-2.3.1-1] */
 export const maxPacketId = 65_535
 
-/** Identifiers of one page; pages without any in use are not kept: a client that acknowledges has one or two, of 512 bytes. */
+/** Identifiers of one page. Unused pages are dropped: a client mostly has one or two, of 512 bytes. */
 const pageSize = 2048
 
-/** By the acknowledgement that an identifier waits for: its state, in two bits; 0 is free. */
+/** State of an identifier, in two bits: the acknowledgement it waits for; 0 is free. */
 const states = { puback: 1, pubrec: 2, pubcomp: 3 } as const
 
-/** What a client acknowledges a message with. */
+/** Acknowledgements of a client. */
 export type Acknowledgement = keyof typeof states
 
-/** What a message of QoS 1 or 2 waits for first. */
+/** The first acknowledgement of a message of QoS 1 or 2. */
 export function firstAcknowledgement(qos: number): Acknowledgement {
   return qos === 2 ? 'pubrec' : 'puback'
 }
@@ -21,15 +21,14 @@ interface Page {
 }
 
 /**
- * The packet identifiers of messages to one client, and the acknowledgement that each waits for: none is given to another message before it is
- * acknowledged [MQTT-2.3.1-4].
+ * Packet identifiers of messages to one client, and the acknowledgement that each waits for: none is reused before it [MQTT-2.3.1-4].
  */
 export class PacketIds {
   readonly #pages: (Page | undefined)[] = new Array(Math.ceil((maxPacketId + 1) / pageSize)).fill(undefined)
   #next: number
   #used = 0
 
-  /** @param first the identifier that is tried first */
+  /** @param first the first identifier */
   constructor(first: number) {
     this.#next = first
   }
@@ -39,20 +38,20 @@ export class PacketIds {
     return this.#used
   }
 
-  /** The next one that is free; where none is, one in use. */
+  /** The next free identifier; where none is free, one in use. */
   get next(): number {
     for (let tries = 0; tries < maxPacketId && this.#stateOf(this.#next) !== 0; tries++) this.#next = after(this.#next)
     return this.#next
   }
 
-  /** Takes the next one that is free. */
+  /** Takes the next free identifier. */
   takeNext(awaited: Acknowledgement): number {
     const id = this.next
     this.take(id, awaited)
     return id
   }
 
-  /** Puts an identifier into use, or sets what it waits for. */
+  /** Takes an identifier, or sets its acknowledgement. */
   take(id: number, awaited: Acknowledgement): void {
     const index = Math.floor(id / pageSize)
     let page = this.#pages[index]
@@ -96,17 +95,17 @@ export class PacketIds {
   #stateOf(id: number): number {
     const page = this.#pages[Math.floor(id / pageSize)]
     if (!page) return 0
-    const [at, shift] = placeOf(id)
+    const [at, shift] = positionOf(id)
     return ((page.bits[at] ?? 0) >> shift) & 3
   }
 }
 
 function set(page: Page, id: number, state: number): void {
-  const [at, shift] = placeOf(id)
+  const [at, shift] = positionOf(id)
   page.bits[at] = ((page.bits[at] ?? 0) & ~(3 << shift)) | (state << shift)
 }
 
-function placeOf(id: number): readonly [at: number, shift: number] {
+function positionOf(id: number): readonly [at: number, shift: number] {
   const position = id % pageSize
   return [position >> 2, (position & 3) << 1]
 }

@@ -1,10 +1,10 @@
 import type { PublishPacket } from 'aedes'
 import type { TickScheduler } from './tick-scheduler.js'
 
-/** The first byte of a PUBLISH of QoS 0 that is no duplicate, and the bit for RETAIN in it (MQTT 3.1.1 §3.3.1). */
+/** First byte of a PUBLISH of QoS 0, and its RETAIN bit (MQTT 3.1.1 §3.3.1). */
 const [publishQos0, retainBit] = [0x30, 0x01]
 
-/** Encodes each message once, for all its subscribers, which get it one after the other. */
+/** Encodes each message once for all its subscribers. */
 export class PublishEncoder {
   readonly #tick: TickScheduler
   #topic = ''
@@ -16,7 +16,7 @@ export class PublishEncoder {
     this.#tick = tick
   }
 
-  /** The message as `encodePublish` has it. */
+  /** See `encodePublish`. */
   encode({ topic, payload, retain }: Pick<PublishPacket, 'topic' | 'payload' | 'retain'>): Buffer {
     const isSame = payload === this.#payload && topic === this.#topic && retain === this.#retain
     if (this.#encoded && isSame) return this.#encoded
@@ -35,8 +35,7 @@ export class PublishEncoder {
 }
 
 /**
- * A PUBLISH packet of QoS 0 that is no duplicate, in its bytes on the wire: the same for all its subscribers,
- * and the same in MQTT 3.1 and 3.1.1.
+ * Encodes a PUBLISH packet of QoS 0, the same for all subscribers, and in MQTT 3.1 and 3.1.1.
  *
  * @param topic up to 65,535 bytes in UTF-8
  * @param payload up to what the remaining length of 268,435,455 bytes leaves room for
@@ -54,7 +53,7 @@ export function encodePublish(topic: string, payload: string | Buffer, retain = 
   return bytes
 }
 
-/** How many bytes the remaining length takes, seven bits in each (§2.2.3). */
+/** Bytes of the remaining length, with seven bits each (§2.2.3). */
 function lengthSize(length: number): number {
   return length < 0x80 ? 1 : length < 0x4000 ? 2 : length < 0x20_0000 ? 3 : 4
 }

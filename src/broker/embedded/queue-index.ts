@@ -5,39 +5,39 @@ import { filterOverhead } from './subscription-limits.js'
 
 type QueueSubscription = Persistence.QueueSubscription
 
-/** Which sessions a message is queued for: those with a filter of QoS 1 or 2 that matches. */
+/** Finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. */
 export class QueueIndex {
   readonly #filters = new FilterIndex<QueueSubscription>()
   readonly #sessions = new Map<string, Map<string, QueueSubscription>>()
 
-  /** @returns how many bytes more the session's filters take */
+  /** @returns the growth of the session's filters in bytes */
   add(clientId: string, subscriptions: readonly Subscription[]): number {
     let bytes = -this.remove(
       clientId,
       subscriptions.map(({ topic }) => topic),
     )
     for (const { topic, qos, rap } of subscriptions) {
-      const own = this.#sessions.get(clientId) ?? new Map<string, QueueSubscription>()
+      const stored = this.#sessions.get(clientId) ?? new Map<string, QueueSubscription>()
       const subscription = { clientId, topic, qos, rap: rap === true }
-      this.#sessions.set(clientId, own.set(topic, subscription))
+      this.#sessions.set(clientId, stored.set(topic, subscription))
       if (qos > 0) this.#filters.add(topic, subscription)
       bytes += sizeOf(topic)
     }
     return bytes
   }
 
-  /** @returns how many bytes fewer the session's filters take */
+  /** @returns the bytes freed */
   remove(clientId: string, filters: readonly string[]): number {
     let bytes = 0
-    const own = this.#sessions.get(clientId)
-    if (!own) return 0
+    const stored = this.#sessions.get(clientId)
+    if (!stored) return 0
     for (const filter of filters) {
-      const subscription = own.get(filter)
-      if (!own.delete(filter) || !subscription) continue
+      const subscription = stored.get(filter)
+      if (!stored.delete(filter) || !subscription) continue
       if (subscription.qos > 0) this.#filters.remove(filter, subscription)
       bytes += sizeOf(filter)
     }
-    if (own.size === 0) this.#sessions.delete(clientId)
+    if (stored.size === 0) this.#sessions.delete(clientId)
     return bytes
   }
 
@@ -45,7 +45,7 @@ export class QueueIndex {
     this.remove(clientId, [...(this.#sessions.get(clientId)?.keys() ?? [])])
   }
 
-  /** Each session with a filter that matches, once, with the highest QoS of those filters. */
+  /** Each session with a matching filter, once, with the highest QoS of those filters. */
   match(topic: string): QueueSubscription[] {
     const bySession = new Map<string, QueueSubscription>()
     for (const values of this.#filters.match(topic)) {

@@ -7,27 +7,27 @@ import { batchBytes, type RetainedBatch } from './retained-scan.js'
 
 declare module 'aedes' {
   interface Client {
-    /** Writes a message, unless `authorizeForward` has it otherwise. Calls back when there is room for more. */
+    /** Writes a message, subject to `authorizeForward`. Calls back when there is room for more. */
     deliverQoS(packet: AedesPublishPacket, done: () => void): void
   }
 }
 
-/** Steps of a scan that are done at once; more of them wait for a time slice. */
+/** Steps of a scan without waiting for a time slice. */
 const immediateSteps = 128
-/** Filters that are looked for without waiting for a time slice. */
+/** Filters scanned without waiting for a time slice. */
 const immediateFilters = 64
-/** Messages that are sent without waiting for a time slice. */
+/** Messages sent without waiting for a time slice. */
 const immediateMessages = 8
-/** Batches that are looked for and read at the same time. */
+/** Concurrent scans and reads. */
 const concurrentBatches = 2
-/** Bytes of messages larger than a batch that are on their way to clients. */
+/** Bytes in memory of messages larger than a batch. */
 const maxLargeBytes = 64 * 1024 ** 2
-/** A client that holds such a message and reads nothing of it for so long is cut off where others wait, in milliseconds. */
+/** A client that reads nothing of such a message for this long is closed where others wait, in milliseconds. */
 const stallTimeout = 10_000
 
 /** The broker's end of a connection. */
 interface DeliveryEnd {
-  /** Bytes that were written and that the client has not read. */
+  /** Bytes written and not read by the client. */
   readonly waitingBytes: number
 }
 
@@ -35,11 +35,11 @@ interface DeliveryEnd {
 export interface RetainedDeliveryOptions {
   readonly retained: Retained
   readonly slicer: TimeSlicer
-  /** A client's connection; `undefined` where it is closed. */
+  /** A client's connection; `undefined` when it is closed. */
   readonly brokerEndOf: (client: Client) => DeliveryEnd | undefined
-  /** The key by which clients share: their user, or their network. */
+  /** Quota key of a client: its user or network. */
   readonly accountOf: (client: Client) => string
-  /** Ends the connection of a client that reads too slowly. */
+  /** Closes the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
   readonly onError: (error: unknown) => void
 }
@@ -47,16 +47,16 @@ export interface RetainedDeliveryOptions {
 /**
  * Sends subscribers the retained messages that their filters match [MQTT-3.8.4-3].
  *
- * A client has one scan at a time; filters that it subscribes to meanwhile wait, and make up the next one. Scans work in time slices,
- * which accounts take one after the other, and read on when the client has taken the batch before. A scan ends with its client's connection.
+ * A client has one scan at a time; filters subscribed meanwhile make up the next one. Scans run in time slices shared by accounts, continue
+ * when the client has read the last batch, and end with its connection.
  */
 export class RetainedDelivery {
   readonly #options: RetainedDeliveryOptions
-  /** Filters that wait, of clients with a scan. */
+  /** Filters for the next scan, of clients with a scan. */
   readonly #waiting = new WeakMap<Client, Set<string>>()
-  readonly #turns = new TaskQueue({
+  readonly #queue = new TaskQueue({
     concurrent: concurrentBatches,
-    // One of each connection, of which there are `limits.connections`.
+    // At most one for each connection (`limits.connections`).
     waiting: Number.POSITIVE_INFINITY,
     waitingPerKey: Number.POSITIVE_INFINITY,
   })
@@ -67,12 +67,12 @@ export class RetainedDelivery {
     this.#options = options
   }
 
-  /** Scans that run. */
+  /** Scans in progress. */
   get scans(): number {
     return this.#scans
   }
 
-  /** Call with the granted filters of a SUBSCRIBE, when its SUBACK is written. */
+  /** Call with the granted filters after SUBACK. */
   subscribed(client: Client, filters: readonly string[]): void {
     if (filters.length === 0) return
     const waiting = this.#waiting.get(client)
@@ -109,16 +109,16 @@ export class RetainedDelivery {
   async #deliver(client: Client, filters: readonly string[]): Promise<void> {
     const { retained, slicer, accountOf } = this.#options
     const account = accountOf(client)
-    // Its first step takes as long as there are filters.
+    // The first step takes time for each filter.
     if (filters.length > immediateFilters) await slicer.next('retained messages')
     const scan = retained.scan(filters)
     let steps = 0
     let batch = scan.next(() => ++steps >= immediateSteps)
-    if (batch.topics.length > immediateMessages) await this.#turns.run(account, () => slicer.next('retained messages'))
+    if (batch.topics.length > immediateMessages) await this.#queue.run(account, () => slicer.next('retained messages'))
     for (;;) {
       if (batch.topics.length > 0) await this.#send(client, account, batch)
       if (scan.isDone || !this.#isOpen(client)) return
-      batch = await this.#turns.run(account, async () => {
+      batch = await this.#queue.run(account, async () => {
         await slicer.next('retained messages')
         return this.#isOpen(client) ? scan.next(() => slicer.isOver) : { topics: [], bytes: 0 }
       })
@@ -126,28 +126,28 @@ export class RetainedDelivery {
   }
 
   async #send(client: Client, account: string, batch: RetainedBatch): Promise<void> {
-    // Not only where they are read from disk: a connection keeps a copy of what it cannot write yet.
+    // Also in memory: a connection copies what it cannot write yet.
     if (batch.bytes <= batchBytes) {
       await this.#write(client, await this.#read(client, account, batch))
       return
     }
-    const giveBack = await this.#large.reserve(account, batch.bytes)
+    const release = await this.#large.reserve(account, batch.bytes)
     const watch = this.#watch(client)
     try {
       await this.#write(client, await this.#read(client, account, batch))
     } finally {
       clearInterval(watch)
-      giveBack()
+      release()
     }
   }
 
   async #read(client: Client, account: string, { topics }: RetainedBatch): Promise<readonly AedesPublishPacket[]> {
     if (!this.#isOpen(client)) return []
     const { retained } = this.#options
-    return retained.isMemory ? retained.read(topics) : this.#turns.run(account, () => retained.read(topics))
+    return retained.isMemory ? retained.read(topics) : this.#queue.run(account, () => retained.read(topics))
   }
 
-  /** Resolves when the client has room for more, or is gone. */
+  /** Resolves when the client has room for more, or its connection is closed. */
   #write(client: Client, packets: readonly AedesPublishPacket[]): Promise<void> {
     return new Promise(resolve => {
       let left = packets.length
@@ -171,7 +171,7 @@ export class RetainedDelivery {
     return !client.closed && this.#options.brokerEndOf(client) !== undefined
   }
 
-  /** Cuts a client off that takes nothing while others wait for the memory that its message takes. */
+  /** Closes a client that reads nothing while others wait for the memory of its message. */
   #watch(client: Client): NodeJS.Timeout {
     const { brokerEndOf, cutOff } = this.#options
     let before = Number.POSITIVE_INFINITY
@@ -183,7 +183,7 @@ export class RetainedDelivery {
   }
 }
 
-/** Without a broker id, by which Aedes knows messages that it has sent before. */
+/** Without a broker id, by which Aedes recognizes messages that it has sent. */
 function asRetained({ topic, payload, qos }: AedesPublishPacket): AedesPublishPacket {
   return { cmd: 'publish', topic, payload, qos, retain: true, dup: false, brokerId: '', brokerCounter: 0 }
 }

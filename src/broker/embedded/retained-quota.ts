@@ -3,9 +3,9 @@ import { TopicTree } from '../../topics/topic-tree.js'
 
 /** Bounds of retained messages. */
 export interface RetainedBounds {
-  /** Topics that may have one. */
+  /** Maximum number. */
   readonly maxRetainedMessages: number
-  /** Bytes of their topics and payloads. */
+  /** Maximum bytes of topics and payloads. */
   readonly maxRetainedBytes: number
 }
 
@@ -13,22 +13,22 @@ export interface RetainedBounds {
 export interface RetainedEntry {
   /** Bytes of its topic and payload, rounded up to a whole `block`. */
   readonly size: number
-  /** The quota key that it counts for. */
+  /** Quota key of its publisher. */
   readonly publisher: string
 }
 
-/** Sizes are rounded up to this, so that a message that replaces another and is a few bytes longer as a rule needs no more room. */
+/** Sizes are rounded up to blocks, so that a replacement that is a few bytes longer mostly needs no more room. */
 const block = 64
 
-/** The quota key of messages that were loaded: who published them is not stored. */
+/** Quota key of loaded messages, whose publisher is not stored. */
 const unknownPublisher = ''
 
-/** Bytes that a message counts. */
+/** Counted bytes of a message. */
 export function retainedSize({ topic, payload }: { topic: string; payload: string | Buffer }): number {
   return block * Math.ceil((Buffer.byteLength(topic) + Buffer.byteLength(payload)) / block)
 }
 
-/** Topics with a retained message, by topic, within bounds that publishers share: each has half at most, in number and bytes. */
+/** Topics with a retained message, within bounds shared by publishers: each has at most half of the number and bytes. */
 export class RetainedQuota {
   readonly entries = new TopicTree<RetainedEntry>()
   readonly #messages: FairQuota
@@ -39,16 +39,16 @@ export class RetainedQuota {
     this.#bytes = new FairQuota(maxRetainedBytes)
   }
 
-  /** Bytes of all. */
+  /** Counted bytes of all messages. */
   get bytes(): number {
     return this.#bytes.total
   }
 
   /**
-   * Counts a message of `size` bytes for `publisher`, instead of the topic's earlier one. One that is no larger than the earlier one always
-   * fits: where its publisher has no room, it counts for the publisher of the earlier one.
+   * Counts a message of `size` bytes for `publisher`, in place of the topic's earlier one. A message no larger than the earlier one always
+   * fits: where its publisher has no room, it counts for the earlier publisher.
    *
-   * @returns whether it fits; if not, the topic has no message
+   * @returns whether it fits; otherwise the topic has no message
    */
   replace(topic: string, size: number, publisher: string): boolean {
     const before = this.entries.get(topic)
@@ -60,14 +60,14 @@ export class RetainedQuota {
     return fits || (before !== undefined && size <= before.size)
   }
 
-  /** Counts a message that was stored earlier; returns whether it fits in all. */
+  /** Counts a loaded message; returns whether it fits. */
   load(topic: string, size: number): boolean {
     if (this.#messages.total >= this.#messages.max || this.#bytes.total + size > this.#bytes.max) return false
     this.#add(topic, { size, publisher: unknownPublisher })
     return true
   }
 
-  /** Forgets a topic's message; returns whether there was one. */
+  /** Removes a topic's message; returns whether there was one. */
   remove(topic: string): boolean {
     const entry = this.entries.get(topic)
     if (!entry) return false

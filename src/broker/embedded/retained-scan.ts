@@ -1,38 +1,38 @@
-/** Messages of one batch at most. */
+/** Maximum messages of a batch. */
 const batchMessages = 64
-/** Bytes of one batch at most; a larger message is a batch by itself. */
+/** Maximum bytes of a batch; a larger message is a batch by itself. */
 export const batchBytes = 64 * 1024
 
-/** A few of the topics that a scan finds. */
+/** A batch of matching topics. */
 export interface RetainedBatch {
   readonly topics: readonly string[]
   /** Bytes of their messages. */
   readonly bytes: number
 }
 
-/** Looks for the retained messages that some filters match, a batch at a time. */
+/** Finds the retained messages that match some filters, in batches. */
 export class RetainedScan {
   readonly #matches: Iterator<string | undefined>
   readonly #sizeOf: (topic: string) => number | undefined
-  /** Found, and too large for the batch before. */
+  /** A topic found that did not fit into the last batch. */
   #next: string | undefined
   #isDone = false
 
   /**
-   * @param matches the topics, and `undefined` for each step that finds none
-   * @param sizeOf bytes of a topic's message; `undefined` where it has none (any more)
+   * @param matches the topics; `undefined` for each step without one
+   * @param sizeOf bytes of a topic's message; `undefined` without one
    */
   constructor(matches: Iterator<string | undefined>, sizeOf: (topic: string) => number | undefined) {
     this.#matches = matches
     this.#sizeOf = sizeOf
   }
 
-  /** Whether there is nothing more to be found. */
+  /** Whether the scan is complete. */
   get isDone(): boolean {
     return this.#isDone
   }
 
-  /** Looks on until a batch is full or `isOver` returns true, which is asked after each step; the batch may be empty. */
+  /** Continues until a batch is full or `isOver` returns true, which is called after each step. The batch may be empty. */
   next(isOver: () => boolean): RetainedBatch {
     const topics: string[] = []
     let bytes = 0

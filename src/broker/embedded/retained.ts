@@ -6,12 +6,12 @@ import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quo
 import { RetainedScan } from './retained-scan.js'
 import type { RetainedStorage } from './storage-backend.js'
 
-/** The log names a publisher whose messages are not stored once in this time, in milliseconds. */
+/** Interval between warnings about a publisher whose messages are not stored, in milliseconds. */
 const warningInterval = 60_000
-/** Publishers of whom the time of the last warning is known. */
+/** Publishers with a remembered warning. */
 const maxWarned = 1000
-/** Topics that the log names where a data directory has more than fits. */
-const namedTopics = 3
+/** Topics named in the log where the storage has more than fits. */
+const loggedTopics = 3
 
 /** Dependencies of retained messages. */
 export interface RetainedOptions {
@@ -20,13 +20,13 @@ export interface RetainedOptions {
   readonly log: Logger
 }
 
-/** The retained messages: their topics are in memory; payloads of `$SYS` as well, the others in the storage. */
+/** Retained messages: topics, and payloads of `$SYS`, are in memory; other payloads are in the storage. */
 export class Retained {
   readonly #options: RetainedOptions
   readonly #quota: RetainedQuota
   readonly #system = new TopicTree<AedesPublishPacket>()
   readonly #warned = new Map<string, number>()
-  /** Whether the storage has messages that did not fit when it was loaded. */
+  /** Whether the storage has messages that did not fit at the start. */
   #hasMore = false
   #refused = 0
 
@@ -35,17 +35,17 @@ export class Retained {
     this.#quota = new RetainedQuota(options.bounds)
   }
 
-  /** Its figures as they are now, without `$SYS`. */
+  /** Current figures, without `$SYS`. */
   figures(): Omit<RetainedFigures, 'scans'> {
     return { messages: this.#quota.entries.size, bytes: this.#quota.bytes, refused: this.#refused }
   }
 
-  /** Whether payloads that are read are in memory anyway. */
+  /** Whether payloads are in memory anyway. */
   get isMemory(): boolean {
     return this.#options.storage.isMemory
   }
 
-  /** Finds the topics that the storage has, as many as fit. Call once, before anything else. */
+  /** Loads the storage's topics, as many as fit. Call once, first. */
   async load(): Promise<void> {
     const { storage, bounds, log } = this.#options
     const leftOut: string[] = []
@@ -55,26 +55,24 @@ export class Retained {
       if (this.#quota.load(packet.topic, size)) continue
       count++
       bytes += size
-      if (count <= namedTopics) leftOut.push(packet.topic)
-      // The start would take for ever where there is a hundred times as much.
+      if (count <= loggedTopics) leftOut.push(packet.topic)
+      // Bounds the start where there is a hundred times as much.
       if (bytes > bounds.maxRetainedBytes) break
     }
     if (count === 0) return
     this.#hasMore = true
     log.warn(
       { topics: leftOut, count, complete: bytes <= bounds.maxRetainedBytes },
-      `the data directory has more retained messages than ${describe(bounds)}: these are not loaded, and stay on disk`,
+      `the data directory has more retained messages than ${describe(bounds)}: the rest is not loaded and stays on disk`,
     )
   }
 
   /**
-   * Stores `packet` as its topic's message; without a payload, removes that [MQTT-3.3.1-10]. One that does not fit takes the earlier one
-   * away, because no state is better than one that is out of date.
-   *
-   * `read` returns it from now on.
+   * Stores `packet` as its topic's message; without a payload, removes the message [MQTT-3.3.1-10]. Where it does not fit, the earlier one is
+   * removed, because no message is better than an outdated one. `read` returns the change at once.
    *
    * @param publisher quota key
-   * @returns `isKept`: false where there is no room for it, and the topic had no message before; `written`: resolves when it is on disk
+   * @returns `isKept`: false where it does not fit and the topic had no message before; `written`: resolves when it is on disk
    */
   store(packet: AedesPublishPacket, publisher: string): { isKept: boolean; written?: Promise<void> | undefined } {
     const { storage } = this.#options
@@ -96,7 +94,7 @@ export class Retained {
     return { isKept: true }
   }
 
-  /** Begins to look for the messages that one of `filters` matches, each once. */
+  /** Scans for the messages that match one of `filters`, each once. */
   scan(filters: readonly string[]): RetainedScan {
     const sizeOf = (topic: string): number | undefined => {
       const system = this.#system.get(topic)
@@ -108,12 +106,12 @@ export class Retained {
   *#match(filters: readonly string[]): Generator<string | undefined> {
     const system = filters.filter(isSystem)
     if (system.length > 0) yield* this.#system.match(system)
-    // To match filters is work before the first topic is found: a thousand of them take milliseconds.
+    // Preparing to match a thousand filters takes milliseconds.
     if (this.#quota.entries.size === 0) return
     if (system.length < filters.length) yield* this.#quota.entries.match(filters.filter(filter => !isSystem(filter)))
   }
 
-  /** The messages of `topics`, without those that have none any more. */
+  /** The messages of `topics` that still exist. */
   async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
     const system = topics.map(topic => this.#system.get(topic)).filter(packet => packet !== undefined)
     if (system.length === topics.length) return system

@@ -1,4 +1,4 @@
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextTick } from 'node:timers/promises'
 import type { AedesPublishPacket } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
@@ -9,16 +9,16 @@ import type { PendingWrite } from './unwritten-messages.js'
 type QueueSubscription = Persistence.QueueSubscription
 type Subscriber = Pick<QueueSubscription, 'clientId'> & Partial<QueueSubscription>
 
-/** Sessions without their client for which a message is queued at once; for more of them, it is queued in slices of the event loop. */
+/** Disconnected sessions for which a message is queued at once; for more, it is queued in time slices. */
 const maxAtOnce = 100
 
-/** Sessions for which a message is queued between two looks at the clock. */
+/** Sessions between two checks of the clock. */
 const batch = 64
 
-/** A message that is being queued for many sessions without their client. */
+/** A message being queued for many disconnected sessions. */
 interface Job {
   readonly message: Variants
-  /** Without those for which it was brought forward. */
+  /** `undefined` where it was brought forward. */
   readonly subscribers: (Subscriber | undefined)[]
   position: number
   /** The last write. */
@@ -33,8 +33,8 @@ export interface SessionEnqueuerOptions {
 }
 
 /**
- * Queues messages for sessions before they leave for the subscribers; for many sessions without their client meanwhile, in slices of the
- * event loop. A client that comes back finds in its queue all that left before, in its order.
+ * Queues messages for sessions before their delivery; for many disconnected sessions in time slices during it. A returning client finds all
+ * earlier messages in its queue, in order.
  */
 export class SessionEnqueuer {
   readonly #options: SessionEnqueuerOptions
@@ -45,7 +45,7 @@ export class SessionEnqueuer {
     this.#options = options
   }
 
-  /** Queues a message; it may leave when this resolves. See `takeWrites` for the acknowledgement. */
+  /** Queues a message; resolves when it may be delivered. See `takeWrites` for the acknowledgement. */
   async enqueue(subscribers: readonly Subscriber[], packet: AedesPublishPacket): Promise<void> {
     if (subscribers.length === 0) return
     const { queues, sessions } = this.#options
@@ -58,13 +58,13 @@ export class SessionEnqueuer {
     const job: Job = { message, subscribers: absent, position: 0, writing: Promise.resolve() }
     this.#jobs.add(job)
     const running = this.#run(job)
-    // An error is for those who wait for the acknowledgement.
+    // The acknowledgement gets the error.
     running.catch(() => {})
     const present = subscribers.filter(({ clientId }) => sessions.isConnected(clientId))
     await this.#addNow(present, message, running)
   }
 
-  /** In memory, all of it is done; on disk, the queues have it for those who read them, and it is written meanwhile. */
+  /** In memory, resolves when done; on disk, queues can be read at once, and are written meanwhile. */
   async #addNow(
     subscribers: readonly Subscriber[],
     message: Variants,
@@ -82,14 +82,14 @@ export class SessionEnqueuer {
     this.#latest = { written, bytes: message.bytes * subscribers.length, isForMany: running !== undefined }
   }
 
-  /** Writes of the message that was enqueued last, once. */
+  /** Writes of the last enqueued message, once. */
   takeWrites(): PendingWrite | undefined {
     const latest = this.#latest
     this.#latest = undefined
     return latest
   }
 
-  /** Queues for one session, whose client is back, what has left and is still to be queued for it. */
+  /** Queues delivered messages at once for a session whose client is back. */
   async bringForward(clientId: string): Promise<void> {
     for (const job of [...this.#jobs]) {
       const index = job.subscribers.findIndex(subscriber => subscriber?.clientId === clientId)
@@ -116,9 +116,9 @@ export class SessionEnqueuer {
         } while (job.position < job.subscribers.length && !slicer.isOver)
         job.writing = Promise.all(writes)
         await job.writing
-        // Two turns of the event loop without a slice: a round trip of others takes several.
-        await turn()
-        await turn()
+        // Two event-loop ticks without a slice: others' round trips take several.
+        await nextTick()
+        await nextTick()
       }
     } finally {
       this.#jobs.delete(job)
@@ -149,13 +149,13 @@ export class SessionEnqueuer {
   }
 }
 
-/** One message as different subscribers get it, each form made once. */
+/** One message in the forms for different subscribers, each created once. */
 class Variants {
   readonly #packet: AedesPublishPacket
   readonly #queues: SessionQueues
   readonly #made = new Map<number, QueuedMessage>()
 
-  /** Bytes of its payload, which all forms share. */
+  /** Bytes of the payload, shared by all forms. */
   readonly bytes: number
 
   constructor(packet: AedesPublishPacket, queues: SessionQueues) {
@@ -165,8 +165,8 @@ class Variants {
   }
 
   /**
-   * With the lower QoS of what was published and what was subscribed to [MQTT-3.8.4-6]; not as a retained message, because the subscription
-   * was there first [MQTT-3.3.1-9], except for a bridge.
+   * With the lower of the published and the subscribed QoS [MQTT-3.8.4-6], and without RETAIN, because the subscription exists
+   * [MQTT-3.3.1-9], except for a bridge.
    */
   for(subscriber: Subscriber): QueuedMessage {
     const qos = lower(this.#packet.qos, subscriber.qos ?? 2)
@@ -184,7 +184,7 @@ function lower<QoS extends 0 | 1 | 2>(a: QoS, b: QoS): QoS {
   return a < b ? a : b
 }
 
-/** With a payload of its own: as it comes, it may be a slice that keeps a whole 64 KiB read in memory. */
+/** Copies a payload that is a small slice of a 64 KiB read, which it would keep in memory. */
 export function detachPayload(packet: AedesPublishPacket): AedesPublishPacket {
   const { payload } = packet
   if (typeof payload === 'string' || payload.buffer.byteLength <= 2 * payload.length) return packet

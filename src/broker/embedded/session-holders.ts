@@ -7,42 +7,42 @@ export interface SessionCounts {
   readonly maxSessions: number
   /** Sessions of one user. */
   readonly maxSessionsPerUser: number
-  /** Sessions of clients without a name, of one network address. */
+  /** Sessions of the anonymous clients of one network. */
   readonly maxAnonymousSessions: number
 }
 
-/** The user of a session, or else the network from which it was made. */
+/** Owner of a session, or else the network that created it. */
 export interface Holder {
   readonly owner: Owner | undefined
-  /** Of a client without a name; `undefined` in sessions of a version that did not note it. */
+  /** Of an anonymous client; `undefined` in sessions of an earlier version. */
   readonly network: string | undefined
 }
 
-/** A session that counts for a holder. */
+/** A session counted for a holder. */
 export interface HeldSession {
   readonly id: string
   readonly holder: Holder
 }
 
-/** One user, or one network: all of its sessions count together. */
+/** The sessions of one user or network. */
 interface Group {
   size: number
-  /** Sessions without their client, the longest absent one first. */
+  /** Disconnected sessions, the longest disconnected first. */
   readonly absent: Map<string, HeldSession>
 }
 
-/** The key under which the sessions of a holder count together; `undefined` for the program's own, which have no bound. */
+/** Quota key of a holder; `undefined` for the gateway itself, without bounds. */
 export function holderKey({ owner, network }: Holder): string | undefined {
   if (owner === internalOwner) return undefined
   return isAnonymous(owner) ? `network:${network ?? ''}` : owner
 }
 
-/** Whether a session belongs to nobody with a name. */
+/** Whether a session has no user. */
 export function isAnonymous(owner: Owner | undefined): owner is undefined | typeof anonymousOwner {
   return owner === undefined || owner === anonymousOwner
 }
 
-/** Counts sessions by holder, and decides which one ends where there is one too many. */
+/** Counts sessions by holder, and selects the one to end at a bound. */
 export class SessionHolders {
   readonly #counts: SessionCounts
   readonly #groups = new Map<string, Group>()
@@ -52,19 +52,19 @@ export class SessionHolders {
     this.#counts = counts
   }
 
-  /** Sessions in all, without the program's own. */
+  /** All sessions but the gateway's own. */
   get total(): number {
     return this.#total
   }
 
-  /** Sessions that one holder may have. */
+  /** Maximum sessions of a holder. */
   maxOf({ owner }: Holder): number {
     const { maxSessions, maxSessionsPerUser, maxAnonymousSessions } = this.#counts
     if (owner === internalOwner) return Number.POSITIVE_INFINITY
     return Math.min(maxSessions, isAnonymous(owner) ? maxAnonymousSessions : maxSessionsPerUser)
   }
 
-  /** The bound at which `holder` is, so that another session has to end before it gets one more. */
+  /** The bound that `holder` has reached: another session must end before it gets one more. */
   boundOf(holder: Holder): SessionEndReason | undefined {
     const key = holderKey(holder)
     if (key === undefined) return undefined
@@ -74,8 +74,8 @@ export class SessionHolders {
   }
 
   /**
-   * The session to end at a bound: the longest absent one of `holder`; at the bound in all, of the holder that has most. `undefined` where
-   * all of them have their client.
+   * The session to end at a bound: the longest disconnected one of `holder`; at the total bound, of the holder with the most. `undefined`
+   * where all are connected.
    */
   victim(holder: Holder, bound: SessionEndReason): HeldSession | undefined {
     if (bound !== 'total-limit') return first(this.#groups.get(holderKey(holder) ?? ''))
@@ -86,7 +86,7 @@ export class SessionHolders {
     return first(largest)
   }
 
-  /** Counts a session without its client. */
+  /** Counts a disconnected session. */
   add(session: HeldSession): void {
     const key = holderKey(session.holder)
     if (key === undefined) return
@@ -97,12 +97,12 @@ export class SessionHolders {
     this.#total++
   }
 
-  /** Call when the session's client is there. */
+  /** Call when the session's client connects. */
   present({ id, holder }: HeldSession): void {
     this.#groups.get(holderKey(holder) ?? '')?.absent.delete(id)
   }
 
-  /** Call when the session's client has left. */
+  /** Call when the session's client disconnects. */
   absent(session: HeldSession): void {
     this.present(session)
     this.#groups.get(holderKey(session.holder) ?? '')?.absent.set(session.id, session)

@@ -5,8 +5,8 @@ import type { QueueIndex } from './queue-index.js'
 import type { Sessions } from './sessions.js'
 import type { StorageBackend, StoredSession } from './storage-backend.js'
 
-/** Client ids that the log names. */
-const namedIds = 5
+/** Client ids named in the log. */
+const loggedIds = 5
 
 /** Storage and bounds of the sessions of an earlier run. */
 export interface SessionLoaderOptions {
@@ -14,12 +14,12 @@ export interface SessionLoaderOptions {
   readonly sessions: Sessions
   readonly index: QueueIndex
   readonly slicer: TimeSlicer
-  /** Those of a session's subscriptions that one client may have. */
+  /** Returns the subscriptions within the bounds of one client. */
   readonly withinBounds: (subscriptions: readonly Subscription[]) => Subscription[]
   readonly log: Logger
 }
 
-/** Stored things that are beyond the bounds. */
+/** Stored data beyond the bounds. */
 interface LeftOut {
   sessions: number
   filters: number
@@ -28,8 +28,8 @@ interface LeftOut {
 }
 
 /**
- * Takes up the sessions of an earlier run as far as the bounds of the configuration allow, one session in memory at a time. The rest (sessions
- * beyond their number, topic filters, and the newest messages of a queue) is removed from the base and named in the log.
+ * Restores the sessions of an earlier run within the configured bounds, one at a time. The rest (sessions, topic filters, and the newest
+ * messages of a queue) is removed from the storage and logged.
  */
 export async function loadSessions(options: SessionLoaderOptions): Promise<void> {
   const { base, sessions, slicer, log } = options
@@ -49,7 +49,7 @@ export async function loadSessions(options: SessionLoaderOptions): Promise<void>
   }
   if (left.clientIds.size === 0) return
   const { clientIds, ...counts } = left
-  const named = [...clientIds].slice(0, namedIds)
+  const named = [...clientIds].slice(0, loggedIds)
   log.warn(
     { ...counts, clientIds: named },
     `removed ${counts.sessions} stored sessions, ${counts.filters} filters and ${counts.messages} queued messages beyond the bounds of mqtt (maxSessions, maxSessionsPerUser, maxAnonymousSessions, maxSubscriptions, maxSubscriptionBytes, maxSessionBytes, maxSessionsBytes)`,
@@ -95,5 +95,5 @@ async function loadQueue(
 }
 
 function note({ clientIds }: LeftOut, id: string): void {
-  if (clientIds.size < namedIds) clientIds.add(id)
+  if (clientIds.size < loggedIds) clientIds.add(id)
 }

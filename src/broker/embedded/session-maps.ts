@@ -1,12 +1,12 @@
-/** The client of a session, or of a connection without one. */
+/** A client with a session, or without. */
 interface SessionClient {
   readonly id: string
   readonly clean: boolean
 }
 
 /**
- * Values by session and packet identifier. A session goes on with the next connection of its client id; a clean one ends with its
- * connection. Who sets a value deletes it.
+ * Values by session and packet identifier. A session continues with the next connection of its client id; a clean one ends with its
+ * connection.
  */
 export class SessionMaps<Value> {
   readonly #connections = new WeakMap<SessionClient, Map<number, Value>>()
