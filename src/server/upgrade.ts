@@ -51,7 +51,7 @@ export interface UpgradeRefusal {
 }
 
 /** A WebSocket handshake that is not checked yet. */
-type Arrival = Omit<Upgrade, 'key' | 'subprotocol'> & { readonly client: Client }
+type PendingUpgrade = Omit<Upgrade, 'key' | 'subprotocol'> & { readonly client: Client }
 
 /** Checks WebSocket handshakes, identifies their clients, and passes them to their endpoints, or refuses them. */
 export class UpgradeRouter {
@@ -123,22 +123,22 @@ export class UpgradeRouter {
     void this.#upgrade({ request, socket, head, peer, path, log, client })
   }
 
-  async #upgrade(arrival: Arrival): Promise<void> {
-    const { request, socket, path, client } = arrival
+  async #upgrade(upgrade: PendingUpgrade): Promise<void> {
+    const { request, socket, path, client } = upgrade
     let identity: UpgradeIdentity | undefined
     try {
       const location = this.#options.httpsLocation?.(client, request.url ?? '/')
       if (location !== undefined) {
-        this.#refuse(arrival, new GatewayError('https-required'), { Location: location })
+        this.#refuse(upgrade, new GatewayError('https-required'), { Location: location })
         return
       }
       checkUpgradeRequest(request)
       const { route, release } = this.#admit(request, path, client, request.headers.origin)
       identity = route.identity
-      await takeOverWhileCounted(socket, release, () => this.#accept(route, arrival))
+      await takeOverWhileCounted(socket, release, () => this.#accept(route, upgrade))
     } catch (cause) {
       const error = GatewayError.from(cause)
-      this.#refuse(arrival, error, refusalHeaders(error, identity?.challenge))
+      this.#refuse(upgrade, error, refusalHeaders(error, identity?.challenge))
     }
   }
 
@@ -170,21 +170,25 @@ export class UpgradeRouter {
   }
 
   /** Checks the handshake before it identifies the client: an invalid one costs no ticket, and no time to verify a password. */
-  async #accept(route: UpgradeRoute, { client, ...arrival }: Arrival): Promise<void> {
-    const { request, socket, log } = arrival
+  async #accept(route: UpgradeRoute, { client, ...upgrade }: PendingUpgrade): Promise<void> {
+    const { request, socket, log } = upgrade
     const { key, subprotocols } = readHandshake(request)
     const subprotocol = route.chooseSubprotocol?.(subprotocols)
     route.check?.(request)
     const identity = await route.identity?.find(request, client)
     // The client left meanwhile: no broker is dialled, and nothing would end its count as a connection of its user.
     if (socket.destroyed) return
-    if (identity === undefined) return route.accept({ ...arrival, key, subprotocol })
+    if (identity === undefined) return route.accept({ ...upgrade, key, subprotocol })
     socket.once('close', this.#options.users.admit(identity.user))
     log.setBindings({ user: identity.user, identity: identity.source })
-    return route.accept({ ...arrival, key, subprotocol, peer: { ...arrival.peer, identity } })
+    return route.accept({ ...upgrade, key, subprotocol, peer: { ...upgrade.peer, identity } })
   }
 
-  #refuse({ socket, client, log }: Arrival, error: GatewayError, headers: Readonly<Record<string, string>>): void {
+  #refuse(
+    { socket, client, log }: PendingUpgrade,
+    error: GatewayError,
+    headers: Readonly<Record<string, string>>,
+  ): void {
     this.#options.metrics.refused(error.reason)
     this.#refusals.write(log, error, { status: error.httpStatus })
     const seesDetails = this.#options.seesDetails?.(client) === true

@@ -3,52 +3,50 @@ import { GatewayError } from '../base/errors.js'
 import type { Transport } from '../base/metrics.js'
 
 /**
- * The client's side of a tunnel: MQTT bytes both ways, why the client left, and a way to say why the gateway leaves.
+ * The client's side of a tunnel: MQTT bytes in both directions, and the reasons of an end.
  *
- * It is calls and not a stream, because every layer of streams between two sockets costs each connection a kilobyte and
- * each message a twentieth of its time, and has nothing to add: the sockets buffer already.
+ * Callbacks instead of a stream: each layer of streams costs a kilobyte per connection and a twentieth of the time per message, and the
+ * sockets buffer already.
  */
 export interface Client {
   readonly transport: Transport
-  /** What waits in memory for either side, in bytes. */
+  /** Bytes buffered in both directions. */
   readonly bufferedBytes: number
-  /** Whether it is not being read. */
   readonly paused: boolean
-  /** Begins to read; what happens is told to `tunnel`. Call it once. */
-  start(tunnel: ClientListener): void
+  /** Starts to read, and to call `listener`. Call it once. */
+  start(listener: ClientListener): void
   /**
-   * Sends `bytes`, of which it keeps nothing but a copy. When it returns false, wait for `clientDrained` before the next,
-   * so that memory stays bounded.
+   * Sends a copy of `bytes`. After `false`, wait for `clientDrained` before the next call, so that memory stays bounded.
    */
   write(bytes: Buffer): boolean
-  /** Stops reading; at most what the socket has read already comes until `resume`. */
+  /** Stops reading; only bytes that the socket has read already still come until `resume`. */
   pause(): void
   resume(): void
-  /** What was written is flushed, then the client is told `ending`, where its transport can, and that no more comes. */
-  finish(ending: GatewayError): void
-  /** Lets go at once of whatever is still on its way. `clientClosed` follows. */
+  /** Flushes, then sends the reason, where the transport can, and the end of the stream. */
+  finish(reason: GatewayError): void
+  /** Closes at once, with everything that is buffered. `clientClosed` follows. */
   destroy(): void
-  /** Asks the client for a sign of life, on a transport that has such a thing. */
+  /** Requests an answer from the client, where the transport can. */
   ping?(): void
-  /** Grows with every sign of life: bytes that came, and bytes that were waiting and that the client took. */
-  readonly signsOfLife?: number
+  /** Counts the reads from the client, and the times that it took everything that was buffered. */
+  readonly activity?: number
 }
 
-/** What a client tells its tunnel. */
+/** Callbacks of a client. */
 export interface ClientListener {
-  /** Bytes came; they are the listener's to keep. */
+  /** MQTT bytes arrived; the listener may keep them. */
   clientSent(bytes: Buffer): void
-  /** So many bytes came besides: headers, and frames that are answered and carry no MQTT. */
+  /** Other bytes arrived: frame headers and control frames. */
   clientSentOther?(bytes: number): void
-  /** What `write` refused to take more of has been taken. */
+  /** The client can be written to again, after a `write` that returned `false`. */
   clientDrained(): void
-  /** The client will send no more; all that came before has been told. May come again, the first is the reason. */
-  clientEnded(ending: GatewayError): void
-  /** The connection is gone. The last call. */
+  /** The client sends no more. May be called again; the first reason counts. */
+  clientEnded(reason: GatewayError): void
+  /** The connection is closed. The last call. */
   clientClosed(): void
 }
 
-/** A client on the plain MQTT port. Its socket has to be half-open capable (`allowHalfOpen`). */
+/** A client on the plain MQTT port. Its socket needs `allowHalfOpen`. */
 export class TcpClient implements Client {
   readonly transport = 'tcp'
   readonly #socket: Socket
@@ -65,14 +63,14 @@ export class TcpClient implements Client {
     return this.#socket.isPaused()
   }
 
-  start(tunnel: ClientListener): void {
+  start(listener: ClientListener): void {
     this.#socket
-      .on('data', (bytes: Buffer) => tunnel.clientSent(bytes))
-      .on('drain', () => tunnel.clientDrained())
-      // An MQTT client's way to leave is to close the connection (MQTT 3.1.1 §3.14.4): no FIN is abnormal here.
-      .on('end', () => tunnel.clientEnded(new GatewayError('client-closed')))
-      .on('error', (error: Error) => tunnel.clientEnded(new GatewayError('client-reset', { cause: error })))
-      .on('close', () => tunnel.clientClosed())
+      .on('data', (bytes: Buffer) => listener.clientSent(bytes))
+      .on('drain', () => listener.clientDrained())
+      // MQTT clients close the connection after DISCONNECT (MQTT 3.1.1 §3.14.4): a FIN is normal.
+      .on('end', () => listener.clientEnded(new GatewayError('client-closed')))
+      .on('error', (error: Error) => listener.clientEnded(new GatewayError('client-reset', { cause: error })))
+      .on('close', () => listener.clientClosed())
   }
 
   write(bytes: Buffer): boolean {

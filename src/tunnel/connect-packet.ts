@@ -1,19 +1,18 @@
 import { MalformedPacket, MqttFields } from '../mqtt/fields.js'
 
 /*
- * MQTT's CONNECT, of any version, as far as it tells who connects. `mqtt-packet` could read it as well, with
- * a stream and an event emitter for each: 8 % of what a new connection costs.
+ * Not `mqtt-packet`, which has a stream and an event emitter for each parser: 8 % of the cost of a new connection.
  */
 
-/** What an MQTT CONNECT tells about who connects, as far as it could be read. Never the password, never the will. */
+/** The client in an MQTT CONNECT, as far as it could be read. Never the password, never the will. */
 export interface ConnectFacts {
   clientId: string | undefined
-  /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5; whether the broker speaks another one is for it to say. */
+  /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5; the broker may refuse it. */
   protocolVersion: number | undefined
   username: string | undefined
 }
 
-/** What a bridge between brokers adds to its version (mosquitto's `try_private`). */
+/** Added to its version by a bridge between brokers (mosquitto's `try_private`). */
 const bridgeBit = 0x80
 
 /** The connect flags (MQTT 3.1.1 §3.1.2.3). */
@@ -21,8 +20,7 @@ const willFlag = 0x04
 const usernameFlag = 0x80
 
 /**
- * Reads a CONNECT without its fixed header, up to where no broker could go on. It judges nothing: that is the broker's to do, and to
- * answer. Never throws.
+ * Reads a CONNECT without its fixed header, up to the first malformed field. The broker checks and answers it. Never throws.
  */
 export function readConnect(body: Buffer): ConnectFacts {
   const facts: ConnectFacts = { clientId: undefined, protocolVersion: undefined, username: undefined }

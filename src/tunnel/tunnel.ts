@@ -9,54 +9,52 @@ import type { Client, ClientListener } from './client.js'
 import { ConnectInspector } from './connect-inspector.js'
 import type { ConnectFacts } from './connect-packet.js'
 
-/** How a tunnel behaves. All times in milliseconds, sizes in bytes. */
+/** Options of a tunnel. Times in milliseconds, sizes in bytes. */
 export interface TunnelOptions {
-  /** Insist on an MQTT CONNECT as the first packet, and log who it is. */
+  /** Requires an MQTT CONNECT as the first packet, and logs its client. */
   readonly inspectConnect: boolean
   readonly connectTimeout: number
   readonly connectSize: number
-  /** Refused in a CONNECT that is inspected. */
+  /** Client ids that an inspected CONNECT must not have. */
   readonly reservedClientIds?: ReservedClientIds | undefined
-  /** Silence of the client after which it is pinged; `off` for never. */
+  /** Time without activity of the client until it is pinged; `off` for never. */
   readonly pingInterval: number | 'off'
-  /** From one side's end to the other's. */
+  /** Time from the first side's end to the second's. */
   readonly closeTimeout: number
 }
 
-/** What a tunnel is made of. */
 export interface TunnelParts {
   readonly client: Client
-  /** The broker's side: a half-open-capable stream. */
   readonly broker: BrokerStream
   /** The broker's address, for the log. */
   readonly brokerName: string
   readonly options: TunnelOptions
-  /** Where bytes are counted. */
+  /** The connection's counters. */
   readonly traffic: Traffic
   readonly metrics: Metrics
-  /** Where the connection's states are counted (see `Metrics.trackConnection`). */
+  /** From `Metrics.trackConnection`. */
   readonly setState: ReturnType<Metrics['trackConnection']>
-  /** The connection's own; the tunnel adds to what it says about the connection. */
+  /** The connection's own: the tunnel adds bindings. */
   readonly log: ConnectionLog
-  /** Called once, when both streams are closed and no timer is left. */
+  /** Called once, when both sides are closed and no timer is left. */
   readonly onEnded: () => void
 }
 
-/** The endings in which the client left by itself. */
-const departures: ReadonlySet<ErrorReason> = new Set(['client-closed', 'client-gone', 'client-reset'])
+/** The reasons with which a client leaves by itself. */
+const clientReasons: ReadonlySet<ErrorReason> = new Set(['client-closed', 'client-gone', 'client-reset'])
 
 /** CONNACK "identifier rejected": return code 2 (MQTT 3.1.1 §3.2.2.3), and reason code 0x85 without properties (MQTT 5 §3.2.2.2). */
 const identifierRejected = Buffer.from([0x20, 2, 0, 2])
 const identifierRejected5 = Buffer.from([0x20, 3, 0, 0x85, 0])
 
-/** Pings that may go unanswered before the connection counts as dead. */
-const patience = 2
+/** Unanswered pings after which the connection is dead. */
+const maxUnansweredPings = 2
 
 /**
  * Carries bytes between a client and its broker, unchanged, until both sides have ended.
  *
- * Each direction ends by itself: what one side sent before its end is delivered, then the other side is told. Whatever
- * happens first is why the tunnel ended; from then on everything has to be over within `closeTimeout`.
+ * Each direction ends by itself: bytes that one side sent before its end are delivered, then the other side is ended. The first event that
+ * ends a side is the reason of the tunnel's end; both sides are closed within `closeTimeout` of it.
  */
 export class Tunnel implements ClientListener {
   readonly #parts: TunnelParts
@@ -69,17 +67,17 @@ export class Tunnel implements ClientListener {
   #connectTimer: NodeJS.Timeout | undefined
   #pingTimer: NodeJS.Timeout | undefined
   #closeTimer: NodeJS.Timeout | undefined
-  /** Why it ended: whatever came first. */
-  #ending: GatewayError | undefined
-  /** Whatever the client still sends is dropped. */
-  #upIsCut = false
-  /** Whatever the broker still sends is dropped. */
-  #downIsCut = false
+  /** The first reason to end. */
+  #endReason: GatewayError | undefined
+  /** Whether further bytes of the client are dropped. */
+  #dropsClientBytes = false
+  /** Whether further bytes of the broker are dropped. */
+  #dropsBrokerBytes = false
   #openSides = 2
-  /** Whether the last bytes of the client were a DISCONNECT. */
+  /** Whether the client's last bytes were a DISCONNECT. */
   #hasDisconnected = false
 
-  /** Starts carrying at once. The tunnel owns both streams from now on. */
+  /** Starts at once. The tunnel owns both sides from now on. */
   constructor(parts: TunnelParts) {
     this.#parts = parts
     this.#client = parts.client
@@ -93,22 +91,23 @@ export class Tunnel implements ClientListener {
     this.#watchBroker()
   }
 
-  /** What waits in the gateway's memory for this connection, in bytes. */
+  /** Bytes buffered for both sides. */
   get bufferedBytes(): number {
-    const held = this.#inspector?.heldBytes ?? 0
-    return held + this.#client.bufferedBytes + this.#broker.readableLength + this.#broker.writableLength
+    const inspected = this.#inspector?.bufferedBytes ?? 0
+    return inspected + this.#client.bufferedBytes + this.#broker.readableLength + this.#broker.writableLength
   }
 
-  /** Ends the tunnel from the gateway's side: the client is told, the broker sees the end of the stream. */
-  end(ending: GatewayError): void {
-    this.#begin(ending)
-    this.#cutDown()
-    this.#cutUp()
+  /** Ends the tunnel: the client gets the reason, the broker the end of the stream. */
+  end(reason: GatewayError): void {
+    this.#startEnd(reason)
+    this.#endClient()
+    this.#dropClientBytes()
+    this.#broker.end()
   }
 
-  /** Ends the tunnel at once, whatever is still on its way. */
-  destroy(ending: GatewayError): void {
-    this.#begin(ending)
+  /** Closes both sides at once, with everything that is buffered. */
+  destroy(reason: GatewayError): void {
+    this.#startEnd(reason)
     this.#client.destroy()
     this.#broker.destroy()
   }
@@ -119,19 +118,19 @@ export class Tunnel implements ClientListener {
     else broker.on('data', this.#onBrokerData)
     broker.on('drain', () => this.#client.resume())
     broker.on('end', () => this.#onBrokerEnd('broker-closed', broker.closeReason))
-    broker.on('error', error => this.#begin(error instanceof GatewayError ? error : this.#brokerLost(error)))
+    broker.on('error', error => this.#startEnd(error instanceof GatewayError ? error : this.#brokerLost(error)))
     broker.on('close', () => this.#onBrokerClose())
-    // It may have been lost while the client's handshake was answered.
+    // The broker may have closed it before the tunnel started.
     if (broker.closed) this.#onBrokerClose()
   }
 
   clientSent(chunk: Buffer): void {
-    if (this.#upIsCut) return
+    if (this.#dropsClientBytes) return
     this.#traffic.bytesIn += chunk.length
     const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
     if (!bytes) return
     this.#hasDisconnected = endsWithDisconnect(bytes)
-    if (isOneOfSeveral(bytes)) corkForThisTurn(this.#broker)
+    if (isTlsRecordOfSeveral(bytes)) corkForThisTick(this.#broker)
     if (!this.#broker.write(bytes)) this.#client.pause()
   }
 
@@ -139,77 +138,65 @@ export class Tunnel implements ClientListener {
     this.#broker.resume()
   }
 
-  clientEnded(ending: GatewayError): void {
-    this.#begin(ending)
+  clientEnded(reason: GatewayError): void {
+    const first = this.#startEnd(reason)
     this.#broker.end()
-    // One that broke the rules is told so at once; one that just left still gets what the broker has for it.
-    if (this.#ending && !departures.has(this.#ending.reason)) this.#cutDown()
+    // A client that only left still gets the broker's last bytes; one that broke the protocol gets the reason at once.
+    if (!clientReasons.has(first.reason)) this.#endClient()
   }
 
   clientClosed(): void {
-    this.#beginFor('client-reset')
-    // Ended twice, a stream makes an error with a stack, which was 4 % of what a new connection costs.
+    if (!this.#endReason) this.#startEnd(new GatewayError('client-reset'))
+    // A second `end()` would make an error with a stack trace, which costs a new connection 4 %.
     if (!this.#broker.writableEnded) this.#broker.end()
-    this.#cutDown()
+    this.#endClient()
     this.#onSideClosed()
   }
 
   readonly #onBrokerData = (chunk: Buffer): void => {
-    if (this.#downIsCut) return
+    if (this.#dropsBrokerBytes) return
     this.#traffic.bytesOut += chunk.length
     if (!this.#client.write(chunk)) this.#broker.pause()
   }
 
-  #onBrokerEnd(reason: ErrorReason, ending?: GatewayError): void {
-    // The first ending is the one that the client is told.
-    this.#client.finish(ending ? this.#begin(ending) : this.#beginForBroker(reason))
+  #onBrokerEnd(reason: ErrorReason, closeReason?: GatewayError): void {
+    this.#client.finish(this.#endReason ?? this.#startEnd(closeReason ?? this.#brokerEnded(reason)))
   }
 
-  #beginForBroker(reason: ErrorReason): GatewayError {
-    if (this.#ending) return this.#ending
-    if (this.#hasDisconnected) return this.#begin(new GatewayError('client-disconnected'))
-    const detail = this.#silence()
-    return this.#begin(new GatewayError(reason, detail === undefined ? {} : { detail }))
+  #brokerEnded(reason: ErrorReason): GatewayError {
+    if (this.#hasDisconnected) return new GatewayError('client-disconnected')
+    const detail = this.#explainSilence()
+    return new GatewayError(reason, detail === undefined ? {} : { detail })
   }
 
   #onBrokerClose(): void {
     this.#onBrokerEnd('broker-lost')
-    this.#stopReadingClient()
+    this.#dropClientBytes()
     this.#onSideClosed()
   }
 
   #brokerLost(error: Error): GatewayError {
-    const { brokerName } = this.#parts
-    const silence = this.#silence()
-    return new GatewayError('broker-lost', {
-      cause: error,
-      detail: silence ?? `${brokerName}: ${explainConnectError(error)}`,
-    })
+    const detail = this.#explainSilence() ?? `${this.#parts.brokerName}: ${explainConnectError(error)}`
+    return new GatewayError('broker-lost', { cause: error, detail })
   }
 
-  /** The cause, for the log, of an end before the broker's first byte: a broker with TLS ends connections without it so. */
-  #silence(): string | undefined {
+  /** The cause, for the log, of an end before the broker's first byte: a TLS broker ends a connection without TLS so. */
+  #explainSilence(): string | undefined {
     const { brokerName } = this.#parts
     if (this.#traffic.bytesOut > 0 || !/mqtts?:/.test(brokerName)) return undefined
     return `${brokerName} sent nothing; ${silenceHint('encrypted' in this.#broker)}`
   }
 
-  /** Nothing more goes from the broker to the client but what is already written, and the reason. */
-  #cutDown(): void {
-    this.#downIsCut = true
+  /** Sends the client the reason, after the bytes that are already written. */
+  #endClient(): void {
+    this.#dropsBrokerBytes = true
     this.#broker.resume()
-    if (this.#ending) this.#client.finish(this.#ending)
+    if (this.#endReason) this.#client.finish(this.#endReason)
   }
 
-  /** Nothing more goes from the client to the broker but what is already written. */
-  #cutUp(): void {
-    this.#stopReadingClient()
-    this.#broker.end()
-  }
-
-  /** Whatever the client still sends is read and dropped, so that its end is seen. */
-  #stopReadingClient(): void {
-    this.#upIsCut = true
+  /** Reads on, into nothing, so that the client's end is seen. */
+  #dropClientBytes(): void {
+    this.#dropsClientBytes = true
     this.#client.resume()
   }
 
@@ -226,7 +213,7 @@ export class Tunnel implements ClientListener {
       clearTimeout(this.#connectTimer)
       this.#inspector = undefined
       this.#log.setBindings({ ...inspector.facts })
-      if (inspector.facts) this.#requireFree(inspector.facts)
+      if (inspector.facts) this.#refuseReservedClientId(inspector.facts)
       this.#log.info('connected')
       return bytes
     } catch (error) {
@@ -235,24 +222,24 @@ export class Tunnel implements ClientListener {
     }
   }
 
-  /** @throws {Ending} `client-id-reserved`, when CONNACK has said the same. */
-  #requireFree({ clientId, protocolVersion }: ConnectFacts): void {
+  /** @throws {GatewayError} `client-id-reserved`, after the CONNACK */
+  #refuseReservedClientId({ clientId, protocolVersion }: ConnectFacts): void {
     if (clientId === undefined || !this.#parts.options.reservedClientIds?.has(clientId)) return
     this.#client.write(protocolVersion === 5 ? identifierRejected5 : identifierRejected)
     throw new GatewayError('client-id-reserved')
   }
 
-  /** Pings after each `interval` without a sign of life. One that takes a long download lives, if it says nothing. */
+  /** Pings after each `interval` without activity. A client that takes a long download is active, if it sends nothing. */
   #startPinging(interval: number): void {
-    let seen = 0
+    let lastActivity = 0
     let unanswered = 0
     this.#pingTimer = setInterval(() => {
-      const signs = this.#client.signsOfLife ?? 0
-      // While the broker is slow the client is not read: the silence is ours.
-      if (signs !== seen || this.#client.paused) {
-        seen = signs
+      const activity = this.#client.activity ?? 0
+      // A paused client is not read, because the broker is slow.
+      if (activity !== lastActivity || this.#client.paused) {
+        lastActivity = activity
         unanswered = 0
-      } else if (unanswered === patience) {
+      } else if (unanswered === maxUnansweredPings) {
         this.end(new GatewayError('ping-timeout'))
       } else {
         unanswered++
@@ -261,46 +248,41 @@ export class Tunnel implements ClientListener {
     }, interval)
   }
 
-  /** The first ending is the one that counts, and is given back; from then on, the rest has `closeTimeout` to follow. */
-  #begin(ending: GatewayError): GatewayError {
-    if (this.#ending) return this.#ending
-    this.#ending = ending
+  /** Starts the end of the tunnel, which has `closeTimeout` from now on. Returns the first reason, which counts. */
+  #startEnd(reason: GatewayError): GatewayError {
+    if (this.#endReason) return this.#endReason
+    this.#endReason = reason
     this.#parts.setState('closing')
     clearTimeout(this.#connectTimer)
     clearInterval(this.#pingTimer)
-    this.#closeTimer = setTimeout(() => this.#giveUp(), this.#parts.options.closeTimeout)
-    return ending
+    this.#closeTimer = setTimeout(() => this.#onCloseTimeout(), this.#parts.options.closeTimeout)
+    return reason
   }
 
-  /** As `#begin`, with an ending that is not made where another one counts, as most do not. */
-  #beginFor(reason: ErrorReason): GatewayError {
-    return this.#ending ?? this.#begin(new GatewayError(reason))
-  }
-
-  /** A side did not end in time: the broker is let go, the client gets one more moment to take its ending. */
-  #giveUp(): void {
-    this.#log.debug('a side did not finish closing in time')
+  /** Destroys the broker's side; the client has one more second to read the reason. */
+  #onCloseTimeout(): void {
+    this.#log.debug('closing timed out')
     this.#broker.destroy()
-    this.#cutDown()
+    this.#endClient()
     this.#closeTimer = setTimeout(() => this.#client.destroy(), Math.min(1000, this.#parts.options.closeTimeout))
   }
 
   #onSideClosed(): void {
     if (--this.#openSides > 0) return
     clearTimeout(this.#closeTimer)
-    const ending = this.#ending ?? new GatewayError('internal-error')
+    const error = this.#endReason ?? new GatewayError('internal-error')
     const { setState, metrics, onEnded } = this.#parts
     setState('ended')
-    metrics.ended(ending.reason)
-    const facts = { ...ending.logFields, seconds: seconds(performance.now() - this.#startedAt), ...this.#traffic }
-    this.#log[ending.level](facts, ending.detailedText)
+    metrics.ended(error.reason)
+    const seconds = Math.round(performance.now() - this.#startedAt) / 1000
+    this.#log[error.level]({ ...error.logFields, seconds, ...this.#traffic }, error.detailedText)
     onEnded()
   }
 }
 
 /**
- * Whether bytes end as a DISCONNECT does, with which an MQTT client leaves: without properties (MQTT 3.1.1 §3.14), or with a reason code
- * of 0 or 4 and no properties (MQTT 5 §3.14.2.2). A payload may end so as well: only the reason in the log depends on it.
+ * Whether bytes end like a DISCONNECT: without properties (MQTT 3.1.1 §3.14), or with reason code 0 or 4 and no properties (MQTT 5
+ * §3.14.2.2). A payload may end so, too: only the reason in the log depends on it.
  */
 function endsWithDisconnect(bytes: Buffer): boolean {
   const { length } = bytes
@@ -312,15 +294,15 @@ function endsWithDisconnect(bytes: Buffer): boolean {
 }
 
 /**
- * Whether more will come in this turn of the event loop: of what is read of a TLS connection at once, up to 64 KiB,
- * each record comes by itself, with 16 KiB at most (RFC 8446 §5.1).
+ * Whether further bytes probably follow in this tick: up to 64 KiB are read of a TLS connection at once, and each record of it, of at most
+ * 16 KiB (RFC 8446 §5.1), comes by itself.
  */
-function isOneOfSeveral({ length }: Buffer): boolean {
+function isTlsRecordOfSeveral({ length }: Buffer): boolean {
   return length >= 8 * 1024 && length <= 16 * 1024
 }
 
-/** What is written until the end of the turn leaves in one `writev`: a third less work for 1 KiB frames over TLS. */
-function corkForThisTurn(stream: Writable): void {
+/** Everything written in this tick leaves in one `writev`: a third less work for 1 KiB frames over TLS. */
+function corkForThisTick(stream: Writable): void {
   if (stream.writableCorked > 0) return
   stream.cork()
   setImmediate(uncork, stream)
@@ -328,8 +310,4 @@ function corkForThisTurn(stream: Writable): void {
 
 function uncork(stream: Writable): void {
   stream.uncork()
-}
-
-function seconds(milliseconds: number): number {
-  return Math.round(milliseconds) / 1000
 }

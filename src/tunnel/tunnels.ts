@@ -4,7 +4,7 @@ import { GatewayError } from '../base/errors.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../base/metrics.js'
 import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
 import type { Client } from './client.js'
-import { PacedClient } from './paced-client.js'
+import { ThrottledClient } from './throttled-client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
 
 /** An open broker connection, for a tunnel to a client. */
@@ -26,7 +26,8 @@ export class Tunnels {
   readonly #bytesPerSecond: number | 'off'
   readonly #open = new Set<Tunnel>()
   #closing = false
-  #idle: () => void = () => {}
+  /** Called when the last tunnel has ended. */
+  #onEmpty: () => void = () => {}
 
   /** @param bytesPerSecond of each tunnel, in each direction */
   constructor(metrics: Metrics, bytesPerSecond: number | 'off' = 'off') {
@@ -34,7 +35,7 @@ export class Tunnels {
     this.#bytesPerSecond = bytesPerSecond
   }
 
-  /** How many tunnels are open. */
+  /** The number of open tunnels. */
   get size(): number {
     return this.#open.size
   }
@@ -82,7 +83,7 @@ export class Tunnels {
       carry: (client, options, log) => {
         let cancelExpiry: (() => void) | undefined
         const tunnel = new Tunnel({
-          client: this.#paced(client),
+          client: this.#throttled(client),
           broker: stream,
           brokerName: broker.name,
           options,
@@ -109,21 +110,21 @@ export class Tunnels {
     if (this.#closing) return
     this.#closing = true
     if (this.#open.size === 0) return
-    const idle = new Promise<void>(resolve => {
-      this.#idle = resolve
+    const emptied = new Promise<void>(resolve => {
+      this.#onEmpty = resolve
     })
     const open = [...this.#open]
     const step = Math.min(10, (grace * staggerPart) / open.length)
     const timers = open.map((tunnel, i) => setTimeout(() => tunnel.end(new GatewayError('shutting-down')), i * step))
     timers.push(setTimeout(() => this.#destroyAll(), grace))
-    await idle
+    await emptied
     for (const timer of timers) clearTimeout(timer)
   }
 
-  #paced(client: Client): Client {
+  #throttled(client: Client): Client {
     const bytesPerSecond = this.#bytesPerSecond
     if (bytesPerSecond === 'off') return client
-    return new PacedClient(client, { bytesPerSecond, onPause: this.#metrics.throttled })
+    return new ThrottledClient(client, { bytesPerSecond, onPause: this.#metrics.throttled })
   }
 
   #destroyAll(): void {
@@ -132,6 +133,6 @@ export class Tunnels {
 
   #remove(tunnel: Tunnel): void {
     this.#open.delete(tunnel)
-    if (this.#open.size === 0) this.#idle()
+    if (this.#open.size === 0) this.#onEmpty()
   }
 }

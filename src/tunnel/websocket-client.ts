@@ -5,31 +5,29 @@ import { type ControlFrames, FrameDecoder } from '../websocket/frame-decoder.js'
 import { encodeClose, encodeFrame } from '../websocket/frame-writer.js'
 import type { Client, ClientListener } from './client.js'
 
-/** A pong (or any other answer) is put off while more than this waits for the client: it could be flooding us with pings. */
-const answerBelow = 64 * 1024
+/** Bytes buffered for the client from which pongs and pings wait: the client could send pings and read nothing. */
+const maxBufferedForControl = 64 * 1024
 
 /**
- * The server's end of a WebSocket: it reads the payload of the client's frames, and makes a binary frame of each write.
+ * The server's side of a WebSocket: reads the payload of the client's frames, and writes binary frames.
  *
- * It ends by sending the close frame and then FIN (RFC 6455 §7.1.1: the server closes the connection first), and lives
- * until its socket is gone.
+ * It ends with a close frame and then FIN: the server closes the connection first (RFC 6455 §7.1.1).
  */
 export class WebSocketClient implements Client, ControlFrames {
   readonly transport = 'websocket'
-  signsOfLife = 0
+  activity = 0
 
   readonly #socket: Duplex
   readonly #traffic: Traffic
   readonly #decoder: FrameDecoder
-  #tunnel: ClientListener | undefined
-  /** Whether the client sends no more. */
+  #listener: ClientListener | undefined
   #hasEnded = false
   #finished = false
-  #dueAnswer: Buffer | undefined
+  #pendingPong: Buffer | undefined
 
   /**
-   * @param socket the upgraded connection, nothing of it consumed; it is this client's from now on
-   * @param traffic where frames are counted
+   * @param socket the upgraded connection, from its first byte after the handshake; the client owns it from now on
+   * @param traffic counts frames
    */
   constructor(socket: Duplex, traffic: Traffic) {
     this.#socket = socket
@@ -45,16 +43,16 @@ export class WebSocketClient implements Client, ControlFrames {
     return this.#socket.isPaused()
   }
 
-  start(tunnel: ClientListener): void {
-    this.#tunnel = tunnel
+  start(listener: ClientListener): void {
+    this.#listener = listener
     this.#socket
-      .on('data', (chunk: Buffer) => this.#onData(chunk, tunnel))
-      .on('drain', () => this.#onDrain(tunnel))
+      .on('data', (chunk: Buffer) => this.#onData(chunk, listener))
+      .on('drain', () => this.#onDrain(listener))
       .on('end', () => this.#endReading('client-gone'))
       .on('error', (error: Error) => this.#endReading('client-reset', { cause: error }))
       .on('close', () => {
         this.#endReading('client-reset')
-        tunnel.clientClosed()
+        listener.clientClosed()
       })
   }
 
@@ -72,18 +70,18 @@ export class WebSocketClient implements Client, ControlFrames {
     this.#socket.resume()
   }
 
-  /** Sends a ping, unless the client does not even read what was sent before. */
+  /** Sends a ping, unless much is buffered for the client already. */
   ping(): void {
-    if (this.#socket.writableLength < answerBelow) this.#sendControl(encodeFrame('ping', Buffer.alloc(0)))
+    if (this.#socket.writableLength < maxBufferedForControl) this.#sendControl(encodeFrame('ping', Buffer.alloc(0)))
   }
 
-  finish(ending: GatewayError): void {
+  finish(reason: GatewayError): void {
     if (this.#finished || !this.#socket.writable) return
     this.#finished = true
     this.#traffic.framesOut++
     const { end } = this.#decoder
-    // A client that closed gets its own code back (RFC 6455 §5.5.1).
-    const frame = end?.kind === 'close' ? encodeClose(end.code, end.reason) : encodeClose(ending.closeCode, ending.text)
+    // A client's close frame is answered with its own code (RFC 6455 §5.5.1).
+    const frame = end?.kind === 'close' ? encodeClose(end.code, end.reason) : encodeClose(reason.closeCode, reason.text)
     this.#socket.end(frame)
   }
 
@@ -93,23 +91,23 @@ export class WebSocketClient implements Client, ControlFrames {
 
   onPing(payload: Buffer): void {
     const pong = encodeFrame('pong', payload)
-    // Of several pings that wait for their answer, only the last needs one (RFC 6455 §5.5.3).
-    if (this.#socket.writableLength < answerBelow) this.#sendControl(pong)
-    else this.#dueAnswer = pong
+    // Of several unanswered pings, only the last needs a pong (RFC 6455 §5.5.3).
+    if (this.#socket.writableLength < maxBufferedForControl) this.#sendControl(pong)
+    else this.#pendingPong = pong
   }
 
-  /** Any bytes were a sign of life already. */
+  /** The read has counted as activity already. */
   onPong(): void {}
 
-  #onData(chunk: Buffer, tunnel: ClientListener): void {
-    this.signsOfLife++
+  #onData(chunk: Buffer, listener: ClientListener): void {
+    this.activity++
     if (this.#hasEnded) return
     const decoder = this.#decoder
     const { length } = chunk
     const payload = decoder.decode(chunk)
     this.#traffic.framesIn = decoder.frames
-    tunnel.clientSentOther?.(length - payload.length)
-    if (payload.length > 0) tunnel.clientSent(payload)
+    listener.clientSentOther?.(length - payload.length)
+    if (payload.length > 0) listener.clientSent(payload)
     const { end } = decoder
     if (end?.kind === 'close') this.#endReading('client-closed')
     else if (end) this.#endReading(end.reason, { hint: end.hint })
@@ -118,17 +116,17 @@ export class WebSocketClient implements Client, ControlFrames {
   #endReading(reason: ErrorReason, options: GatewayErrorOptions = {}): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
-    this.#tunnel?.clientEnded(new GatewayError(reason, options))
-    // Read on, into nothing: only so is the FIN seen that lets the socket go.
+    this.#listener?.clientEnded(new GatewayError(reason, options))
+    // Reads on, into nothing, so that the client's FIN is seen, which closes the socket.
     this.#socket.resume()
   }
 
-  #onDrain(tunnel: ClientListener): void {
-    this.signsOfLife++
-    const answer = this.#dueAnswer
-    this.#dueAnswer = undefined
-    if (answer) this.#sendControl(answer)
-    tunnel.clientDrained()
+  #onDrain(listener: ClientListener): void {
+    this.activity++
+    const pong = this.#pendingPong
+    this.#pendingPong = undefined
+    if (pong) this.#sendControl(pong)
+    listener.clientDrained()
   }
 
   #sendControl(frame: Buffer): void {

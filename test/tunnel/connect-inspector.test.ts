@@ -21,7 +21,7 @@ function inspect(bytes: Buffer, cuts: readonly number[] = [], size = limit) {
     rest = rest.subarray(at)
   }
   take(rest)
-  return { facts: inspector.facts, through: Buffer.concat(through), held: inspector.heldBytes }
+  return { facts: inspector.facts, through: Buffer.concat(through), held: inspector.bufferedBytes }
 }
 
 const refusal = (run: () => unknown): string => {

@@ -13,8 +13,8 @@ afterEach(() => {
   for (const socket of sockets.splice(0)) socket.destroy()
 })
 
-/** What a tunnel is told, in order. */
-class Told implements ClientListener {
+/** Records the calls, in order. */
+class RecordingListener implements ClientListener {
   readonly calls: string[] = []
   clientSent(bytes: Buffer): void {
     this.calls.push(`sent ${bytes}`)
@@ -34,8 +34,8 @@ class Told implements ClientListener {
   }
 }
 
-/** The server's end of a real connection, what its tunnel is told, and the browser's end. */
-async function start(): Promise<{ client: WebSocketClient; told: Told; browser: net.Socket }> {
+/** The server's end of a real connection, its listener, and the browser's end. */
+async function start(): Promise<{ client: WebSocketClient; listener: RecordingListener; browser: net.Socket }> {
   const server = net.createServer({ allowHalfOpen: true })
   await once(server.listen(0, '127.0.0.1'), 'listening')
   const accepted = once(server, 'connection')
@@ -45,9 +45,9 @@ async function start(): Promise<{ client: WebSocketClient; told: Told; browser: 
   if (!socket) throw new Error('no connection')
   sockets.push(socket, browser)
   const client = new WebSocketClient(socket, noTraffic())
-  const told = new Told()
-  client.start(told)
-  return { client, told, browser }
+  const listener = new RecordingListener()
+  client.start(listener)
+  return { client, listener, browser }
 }
 const frame = (payload: Buffer | string, opcode = 2): Buffer =>
   encodeByOracle({ fin: true, opcode, payload: Buffer.from(payload), mask: Buffer.from('mask') })
@@ -66,18 +66,18 @@ describe('a WebSocket client', () => {
   })
 
   it('says what it sent, then why it ended, then that it is gone, and nothing after its close frame', async () => {
-    const { client, told, browser } = await start()
+    const { client, listener, browser } = await start()
     browser.resume().end(Buffer.concat([frame('one'), frame(Buffer.from([0x03, 0xe8]), 8), frame('late')]))
-    await eventually(() => told.calls.length === 2)
+    await eventually(() => listener.calls.length === 2)
     // Three headers of six bytes, the close frame's code, and what came after it.
-    expect(told.other).toBe(6 + 8 + 6 + 4)
+    expect(listener.other).toBe(6 + 8 + 6 + 4)
     client.finish(new GatewayError('broker-closed'))
-    await eventually(() => told.calls.length === 3)
-    expect(told.calls).toEqual(['sent one', 'ended client-closed', 'closed'])
+    await eventually(() => listener.calls.length === 3)
+    expect(listener.calls).toEqual(['sent one', 'ended client-closed', 'closed'])
   })
 
   it('takes no more bytes after its ending, and hears of one ending only', async () => {
-    const { client, told, browser } = await start()
+    const { client, listener, browser } = await start()
     const received: Buffer[] = []
     browser.on('data', chunk => received.push(chunk))
     client.finish(new GatewayError('broker-closed'))
@@ -85,31 +85,31 @@ describe('a WebSocket client', () => {
     expect(client.write(Buffer.from('late'))).toBe(true)
     client.ping()
     browser.end()
-    await eventually(() => told.calls.at(-1) === 'closed')
+    await eventually(() => listener.calls.at(-1) === 'closed')
     const text = 'The MQTT broker closed the connection'
     const header = String.fromCharCode(0x88, 2 + text.length, 0x03, 0xe8)
     expect(Buffer.concat(received).toString('latin1')).toBe(header + text)
   })
 
   it('is not read while it is paused', async () => {
-    const { client, told, browser } = await start()
+    const { client, listener, browser } = await start()
     client.pause()
     expect(client.paused).toBe(true)
     browser.write(frame('one'))
     await eventually(() => client.bufferedBytes > 0)
-    expect(told.calls).toEqual([])
+    expect(listener.calls).toEqual([])
     client.resume()
-    await eventually(() => told.calls.length === 1)
-    expect(told.calls).toEqual(['sent one'])
+    await eventually(() => listener.calls.length === 1)
+    expect(listener.calls).toEqual(['sent one'])
   })
 
   it('counts as alive when it takes what was waiting, although it says nothing', async () => {
-    const { client, told, browser } = await start()
+    const { client, listener, browser } = await start()
     while (client.write(Buffer.alloc(64 * 1024)));
-    expect(client.signsOfLife).toBe(0)
+    expect(client.activity).toBe(0)
     browser.resume()
-    await eventually(() => told.calls.includes('drained'))
-    expect(client.signsOfLife).toBeGreaterThan(0)
+    await eventually(() => listener.calls.includes('drained'))
+    expect(client.activity).toBeGreaterThan(0)
   })
 
   it('gets no ping while it has not taken what was sent before', async () => {

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { WebSocket } from 'ws'
 import { identityOf } from '../../src/base/identity.js'
 import type { Client, ClientListener } from '../../src/tunnel/client.js'
-import { type Direction, PacedClient } from '../../src/tunnel/paced-client.js'
+import { type Direction, ThrottledClient } from '../../src/tunnel/throttled-client.js'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
 
 const rigs: TunnelRig[] = []
@@ -39,7 +39,7 @@ class Endless implements Client {
   destroy(): void {}
 }
 
-describe('a paced client, by a clock that stands until it is moved', () => {
+describe('a throttled client, by a clock that stands until it is moved', () => {
   beforeEach(() => {
     vi.useFakeTimers()
   })
@@ -50,9 +50,9 @@ describe('a paced client, by a clock that stands until it is moved', () => {
     const onPause = (direction: Direction, seconds: number): void => {
       pauses[direction] += seconds
     }
-    const paced = new PacedClient(client, { bytesPerSecond, onPause, now: () => Date.now() })
+    const throttled = new ThrottledClient(client, { bytesPerSecond, onPause, now: () => Date.now() })
     const counts = { sent: 0, drained: 0 }
-    paced.start({
+    throttled.start({
       clientSent: bytes => {
         counts.sent += bytes.length
       },
@@ -62,7 +62,7 @@ describe('a paced client, by a clock that stands until it is moved', () => {
       clientEnded: () => {},
       clientClosed: () => {},
     })
-    return { client, paced, pauses, counts }
+    return { client, throttled, pauses, counts }
   }
 
   it.each([1, 7, 100, 999, 5000])('reads exactly as many bytes as time allows, in chunks of %i', size => {
@@ -80,10 +80,10 @@ describe('a paced client, by a clock that stands until it is moved', () => {
   })
 
   it.each([1, 100, 5000])('writes exactly as many bytes as time allows, in chunks of %i', size => {
-    const { client, paced, counts, pauses } = start()
+    const { client, throttled, counts, pauses } = start()
     let open = true
     for (let ms = 0; ms < 60_000; ms++) {
-      while (open) open = paced.write(Buffer.alloc(size))
+      while (open) open = throttled.write(Buffer.alloc(size))
       const { drained } = counts
       vi.advanceTimersByTime(1)
       open = counts.drained > drained
@@ -103,20 +103,20 @@ describe('a paced client, by a clock that stands until it is moved', () => {
   })
 
   it('waits for the slower of the pace and the other side', () => {
-    const { client, paced, counts } = start()
+    const { client, throttled, counts } = start()
     client.listener?.clientSent(Buffer.alloc(2000))
-    paced.pause()
+    throttled.pause()
     vi.advanceTimersByTime(5000)
     expect(client.paused).toBe(true)
-    paced.resume()
+    throttled.resume()
     expect(client.paused).toBe(false)
     client.listener?.clientSent(Buffer.alloc(2000))
-    paced.pause()
-    paced.resume()
+    throttled.pause()
+    throttled.resume()
     expect(client.paused).toBe(true)
 
     client.full = true
-    expect(paced.write(Buffer.alloc(2000))).toBe(false)
+    expect(throttled.write(Buffer.alloc(2000))).toBe(false)
     vi.advanceTimersByTime(5000)
     expect(counts.drained).toBe(0)
     client.listener?.clientDrained()
@@ -124,10 +124,10 @@ describe('a paced client, by a clock that stands until it is moved', () => {
   })
 
   it('holds nothing back, and has no timer, once it is told to finish', () => {
-    const { client, paced } = start()
+    const { client, throttled } = start()
     client.listener?.clientSent(Buffer.alloc(1_000_000))
     expect(vi.getTimerCount()).toBe(1)
-    paced.destroy()
+    throttled.destroy()
     expect(client.paused).toBe(false)
     expect(vi.getTimerCount()).toBe(0)
     client.listener?.clientSent(Buffer.alloc(1_000_000))

@@ -3,35 +3,35 @@ import type { GatewayError } from '../base/errors.js'
 import type { Transport } from '../base/metrics.js'
 import type { Client, ClientListener } from './client.js'
 
-/** The way that bytes go: from the client, or to it. */
+/** From the client, or to it. */
 export type Direction = 'in' | 'out'
 
-export interface Pace {
-  /** On average, each way; as many may pass at once. */
+export interface ThrottleOptions {
+  /** The average of each direction, and its burst. */
   readonly bytesPerSecond: number
-  /** Told for how many seconds one direction stands still, each time that it does. */
+  /** Called at the start of each pause of a direction. */
   onPause(direction: Direction, seconds: number): void
   readonly now?: () => number
 }
 
 /**
- * A client that is read, and written to, at most at a pace. What came has come: it is passed on, and followed by a pause
- * that makes up for it, so that nothing is held here.
+ * Limits the bytes per second from and to a client. Bytes pass at once, and are followed by a pause that makes up for them, so that nothing
+ * is buffered here.
  *
- * It stands around another client, so that a tunnel without a pace pays nothing for there being one.
+ * A wrapper, so that tunnels without a limit have no overhead.
  */
-export class PacedClient implements Client, ClientListener {
-  /** Absent where the client has none, as the tunnel looks for it. */
+export class ThrottledClient implements Client, ClientListener {
+  /** Absent where the client has none. */
   readonly ping?: () => void
   readonly #client: Client
-  readonly #in: Way
-  readonly #out: Way
-  #tunnel: ClientListener | undefined
+  readonly #in: ThrottledDirection
+  readonly #out: ThrottledDirection
+  #listener: ClientListener | undefined
 
-  constructor(client: Client, pace: Pace) {
+  constructor(client: Client, options: ThrottleOptions) {
     this.#client = client
-    this.#in = new Way('in', pace, () => this.#client.resume())
-    this.#out = new Way('out', pace, () => this.#tunnel?.clientDrained())
+    this.#in = new ThrottledDirection('in', options, () => this.#client.resume())
+    this.#out = new ThrottledDirection('out', options, () => this.#listener?.clientDrained())
     if (client.ping) this.ping = () => client.ping?.()
   }
 
@@ -47,12 +47,12 @@ export class PacedClient implements Client, ClientListener {
     return this.#client.paused
   }
 
-  get signsOfLife(): number {
-    return this.#client.signsOfLife ?? 0
+  get activity(): number {
+    return this.#client.activity ?? 0
   }
 
-  start(tunnel: ClientListener): void {
-    this.#tunnel = tunnel
+  start(listener: ClientListener): void {
+    this.#listener = listener
     this.#client.start(this)
   }
 
@@ -72,9 +72,9 @@ export class PacedClient implements Client, ClientListener {
     if (this.#in.open) this.#client.resume()
   }
 
-  finish(ending: GatewayError): void {
+  finish(reason: GatewayError): void {
     this.#release()
-    this.#client.finish(ending)
+    this.#client.finish(reason)
   }
 
   destroy(): void {
@@ -85,10 +85,10 @@ export class PacedClient implements Client, ClientListener {
   clientSent(bytes: Buffer): void {
     this.#in.count(bytes.length)
     if (!this.#in.open) this.#client.pause()
-    this.#tunnel?.clientSent(bytes)
+    this.#listener?.clientSent(bytes)
   }
 
-  /** An answer, such as a pong, is no longer than what it answers: what is read at a pace is answered at that pace. */
+  /** A pong is no longer than its ping: limiting the reads limits the pongs. */
   clientSentOther(bytes: number): void {
     this.#in.count(bytes)
     if (!this.#in.open) this.#client.pause()
@@ -96,41 +96,41 @@ export class PacedClient implements Client, ClientListener {
 
   clientDrained(): void {
     this.#out.blocked = false
-    if (this.#out.open) this.#tunnel?.clientDrained()
+    if (this.#out.open) this.#listener?.clientDrained()
   }
 
-  clientEnded(ending: GatewayError): void {
-    this.#tunnel?.clientEnded(ending)
+  clientEnded(reason: GatewayError): void {
+    this.#listener?.clientEnded(reason)
   }
 
   clientClosed(): void {
     this.#release()
-    this.#tunnel?.clientClosed()
+    this.#listener?.clientClosed()
   }
 
-  /** From here on it is only about the end. */
+  /** Ends both limits, for good. */
   #release(): void {
     this.#in.release()
     this.#out.release()
   }
 }
 
-/** One direction: open unless it pauses, or the side that the bytes go to has no room. */
-class Way {
-  /** The other side has no room. */
+/** One direction: open unless it pauses, or its receiver cannot take more. */
+class ThrottledDirection {
+  /** Whether the receiver cannot take more. */
   blocked = false
   readonly #direction: Direction
-  readonly #pace: Pace
+  readonly #options: ThrottleOptions
   readonly #bucket: TokenBucket
   readonly #reopen: () => void
   #timer: NodeJS.Timeout | undefined
   #released = false
 
-  /** @param reopen called when a pause is over and nothing else is in the way */
-  constructor(direction: Direction, pace: Pace, reopen: () => void) {
+  /** @param reopen called when a pause ends and the receiver can take more */
+  constructor(direction: Direction, options: ThrottleOptions, reopen: () => void) {
     this.#direction = direction
-    this.#pace = pace
-    this.#bucket = new TokenBucket({ perSecond: pace.bytesPerSecond, burst: pace.bytesPerSecond }, pace.now)
+    this.#options = options
+    this.#bucket = new TokenBucket({ perSecond: options.bytesPerSecond, burst: options.bytesPerSecond }, options.now)
     this.#reopen = reopen
   }
 
@@ -141,11 +141,11 @@ class Way {
   count(bytes: number): void {
     if (this.#released) return
     const wait = this.#bucket.spend(bytes)
-    // What one more read brought while the pause had begun is for the next pause.
+    // Bytes that arrive during a pause count for the next one.
     if (wait > 0 && this.#timer === undefined) this.#pause(wait)
   }
 
-  /** Ends the pause, for good. */
+  /** Ends the limit, for good. */
   release(): void {
     if (this.#released) return
     this.#released = true
@@ -153,7 +153,7 @@ class Way {
   }
 
   #pause(wait: number): void {
-    this.#pace.onPause(this.#direction, wait / 1000)
+    this.#options.onPause(this.#direction, wait / 1000)
     this.#timer = setTimeout(() => this.#end(), Math.ceil(wait))
   }
 
