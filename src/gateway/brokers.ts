@@ -19,15 +19,15 @@ import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
 import type { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import type { ProbedBroker } from '../server/readiness.js'
 
-/** The part of the composition root that makes brokers: those that the configuration names, each made once. */
+/** The brokers that the configuration names, each constructed once. */
 export class Brokers {
-  /** Every broker, with what its readiness probe needs. */
+  /** Every broker with its readiness probe. */
   readonly probed: ProbedBroker[] = []
   readonly #config: Config
   readonly #cwd: string
   readonly #log: Logger
   readonly #hooks: EmbeddedHooks
-  readonly #made = new Map<string, Promise<Broker>>()
+  readonly #brokers = new Map<string, Promise<Broker>>()
   #embedded: Promise<EmbeddedBroker> | undefined
 
   constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
@@ -37,33 +37,33 @@ export class Brokers {
     this.#hooks = hooks
   }
 
-  /** @throws {StartError} when its files or its data directory cannot be used */
+  /** @throws {StartError} if its files or its data directory cannot be used */
   get(wanted: BrokerConfig): Promise<Broker> {
     const key = JSON.stringify(wanted)
-    const made = this.#made.get(key) ?? this.#make(wanted)
-    this.#made.set(key, made)
-    return made
+    const broker = this.#brokers.get(key) ?? this.#create(wanted)
+    this.#brokers.set(key, broker)
+    return broker
   }
 
-  /** The one inside this process. */
+  /** The built-in broker. */
   embedded(): Promise<EmbeddedBroker> {
-    this.#embedded ??= this.#makeEmbedded()
+    this.#embedded ??= this.#createEmbedded()
     return this.#embedded
   }
 
-  async #make(wanted: BrokerConfig): Promise<Broker> {
+  async #create(wanted: BrokerConfig): Promise<Broker> {
     if (wanted === 'embedded') return this.#probe(await this.embedded(), {})
     const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
     return this.#probe(createUpstream(upstream, this.#log), { username, password })
   }
 
-  async #makeEmbedded(): Promise<EmbeddedBroker> {
+  async #createEmbedded(): Promise<EmbeddedBroker> {
     const { data, mqtt, limits } = this.#config
-    // Loaded where it is wanted: a plain tunnel starts without a broker inside.
+    // Imported on demand: a plain tunnel needs no built-in broker.
     const { createEmbedded } = await import('../broker/embedded/embedded.js')
     const { topicLevels, topicLength } = limits
     const directory = data === 'none' ? data : resolve(this.#cwd, data)
-    // The tunnel's own limit comes first, and tells the client why.
+    // Longer than the tunnel's timeout, whose close reason is more precise.
     const connectTimeout = limits.connectTimeout + 1000
     const maxRetainedBytes = retainedBytesOf(this.#config)
     const options = { ...mqtt, maxRetainedBytes, topicLevels, topicLength, connectTimeout, data: directory }
@@ -72,7 +72,7 @@ export class Brokers {
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {
     const probe = async (): Promise<number> => {
-      // Loaded with the first question for readiness: it reads MQTT packets, which a plain tunnel does not.
+      // Imported with the first readiness check: a plain tunnel needs no MQTT parser.
       const { probeBroker } = await import('../broker/probe.js')
       return probeBroker(broker, credentials)
     }
@@ -81,8 +81,8 @@ export class Brokers {
   }
 
   async close(): Promise<void> {
-    const made = await Promise.allSettled(this.#made.values())
-    await Promise.allSettled(made.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+    const brokers = await Promise.allSettled(this.#brokers.values())
+    await Promise.allSettled(brokers.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
   }
 }
 
@@ -99,7 +99,7 @@ export interface EmbeddedParts {
   readonly anonymousPublishes: AnonymousPublishes | undefined
 }
 
-/** What the embedded broker asks access/, and tells the metrics. */
+/** Connects the embedded broker to access/ and the metrics. */
 export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHooks {
   const { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds } = parts
   const { authenticator, rules } = access
@@ -130,8 +130,8 @@ function rateLimitsOf(rate: Rate | undefined, anonymous: AnonymousPublishes | un
     return {
       batchSize: rate?.perSecond ?? Number.POSITIVE_INFINITY,
       spend: (messages, bytes) => {
-        const owed = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
-        return Math.max(bucket?.spend(messages) ?? 0, owed)
+        const delay = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
+        return Math.max(bucket?.spend(messages) ?? 0, delay)
       },
     }
   }
