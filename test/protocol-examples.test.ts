@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { openApiOperations } from '../src/transports/openapi.js'
-import { operations } from '../src/transports/operations.js'
+import { openApiOperations, operations } from '../src/transports/openapi.js'
 import { startTestGateway, type TestGateway } from './helpers/gateway.js'
 import { describeWith } from './helpers/requires.js'
 

@@ -19,7 +19,7 @@ export type SliceCause = (typeof sliceCauses)[number]
 export type SliceSource =
   | { readonly peer: { readonly address: string }; readonly clientId?: string | undefined }
   | { readonly url?: string | undefined; readonly socket: { readonly remoteAddress?: string | undefined } }
-  | { readonly sharesTurnWith?: string | undefined }
+  | { readonly group?: string | undefined }
 
 /** Slow slices of one cause. */
 export interface SliceFigures {
@@ -139,5 +139,5 @@ export class SliceMonitor {
 function describe(source: SliceSource): Record<string, unknown> {
   if ('peer' in source) return { peer: source.peer.address, clientId: source.clientId }
   if ('socket' in source) return { peer: source.socket.remoteAddress, path: source.url?.split('?', 1)[0] }
-  return { network: source.sharesTurnWith }
+  return { network: source.group }
 }

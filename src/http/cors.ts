@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Client, ClientResolver } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
 import { originRefusal } from './origin-refusal.js'
-import { addVary } from './vary.js'
+import { addVary } from './responses.js'
 
 /** Which pages may ask, and how it is found out who asks. */
 export interface OriginAdmission {

@@ -1,6 +1,5 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { addVary } from './vary.js'
 
 /** On every answer: the content type is what we say it is, and where a person came from is not passed on. */
 export const securityHeaders = {
@@ -63,4 +62,11 @@ function page(status: number, title: string, sentence: string): string {
 /** As text of HTML (HTML Living Standard §13.3). */
 function escaped(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
+}
+
+/** Says that a response depends on a header of its request, too (RFC 9110 §12.5.5). Repeated, it says so once. */
+export function addVary(reply: FastifyReply, name: string): void {
+  const said = reply.getHeader('vary')
+  if (said === undefined) reply.header('vary', name)
+  else if (!String(said).split(', ').includes(name)) reply.header('vary', `${String(said)}, ${name}`)
 }

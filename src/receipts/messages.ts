@@ -1,7 +1,6 @@
 import { isWithinBounds, type TopicBounds } from '../topics/topic-syntax.js'
 import type { BatchedStore } from './batched-store.js'
-import { iso, upTo } from './parts.js'
-import { allOf, keyOf, type MessageRecord, type RepositoryState, type RequestRecord } from './records.js'
+import { allOf, iso, keyOf, type MessageRecord, type RepositoryState, type RequestRecord, upTo } from './records.js'
 
 /** Bounds of the messages about receipts. */
 export interface MessageBounds {

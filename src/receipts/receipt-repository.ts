@@ -1,6 +1,5 @@
 import { BatchedStore, portion } from './batched-store.js'
 import { type MessageBounds, ReceiptMessages, type WaitingMessage } from './messages.js'
-import { iso } from './parts.js'
 import { type PendingReceipts, ReceiptQuota } from './receipt-quota.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from './receipts.js'
 import {
@@ -10,6 +9,7 @@ import {
   currentForm,
   firstOf,
   forgottenKinds,
+  iso,
   keyOf,
   type OrderRecord,
   type ReceiptEvent,

@@ -1,7 +1,6 @@
 import type { BatchedStore, Entry } from './batched-store.js'
-import { upTo } from './parts.js'
 import type { Receipt, ReceiptReport, ReportOptions } from './receipts.js'
-import { allOf, keyOf, type ReceiptEvent, type ReceiptRecord, type RequestRecord, secondOf } from './records.js'
+import { allOf, keyOf, type ReceiptEvent, type ReceiptRecord, type RequestRecord, secondOf, upTo } from './records.js'
 
 /** Which devices each list of a report has: at most `limit`, after one in the order of the store. */
 export type ReportRange = ReportOptions & { readonly limit: number }

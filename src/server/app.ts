@@ -20,11 +20,9 @@ import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
 import { logRequest } from '../http/request-log.js'
 import { pathOf } from '../http/request-target.js'
 import { securityHeaders, sendStatus } from '../http/responses.js'
-import { discardBodies } from './bodies.js'
-import { limitBodyTime } from './body-time.js'
 import { lingerTime } from './refusal.js'
 import { RefusalLog } from './refusal-log.js'
-import { dropUnreadBodies } from './unread-bodies.js'
+import { discardBodies, dropUnreadBodies, limitBodyTime } from './request-bodies.js'
 
 /** The address of who sent a request. */
 const peer = Symbol('peer')

@@ -1,15 +1,14 @@
+import { z } from 'zod'
 import { parsePayload } from '../base/json-bounds.js'
 import { oneLineJson } from '../base/one-line-json.js'
 import type { Event } from '../journal/event.js'
-import { textOf } from './payload-text.js'
 
-/** How an event is written as JSON. */
 export interface EventJsonOptions {
-  /** Whether a payload that is JSON also comes as what it says, under `json`. */
+  /** Whether a payload that is JSON is parsed as well, into `json`. */
   readonly json: boolean
 }
 
-/** An event as clients get it, on one line: the payload as text, or as base64 where it is none. */
+/** An event as JSON on one line. */
 export function eventJson({ id, topic, time, payload, retained }: Event, { json }: EventJsonOptions): string {
   const text = textOf(payload)
   const write = (more: object = {}): string =>
@@ -25,7 +24,29 @@ export function eventJson({ id, topic, time, payload, retained }: Event, { json 
   try {
     return write({ json: parsePayload(text) })
   } catch {
-    // No JSON, or more than is looked into.
+    // It is not JSON, or exceeds the bounds of JSON.
     return write()
   }
 }
+
+const strictDecoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** The bytes as text; `undefined` where they are not UTF-8. */
+export function textOf(payload: Uint8Array): string | undefined {
+  try {
+    return strictDecoder.decode(payload)
+  } catch {
+    return undefined
+  }
+}
+
+/** The schema of `eventJson`. */
+export const eventSchema = z.object({
+  id: z.string().describe('Opaque; as a cursor, it says: after this event'),
+  topic: z.string(),
+  time: z.iso.datetime().describe('When it was written down'),
+  payload: z.string().optional().describe('Where it is valid UTF-8'),
+  payloadBase64: z.string().optional().describe('Where it is not'),
+  json: z.unknown().optional().describe('What a payload that is JSON says; with json=true'),
+  retained: z.literal(true).optional().describe('It is the state of its topic, told to a newcomer'),
+})

@@ -4,7 +4,6 @@ import { duration } from '../config/units.js'
 import type { Message, QoS } from '../mqtt/message.js'
 import type { ReceiptRequest } from '../receipts/receipts.js'
 import { topicNameProblem } from '../topics/topic-syntax.js'
-import { boundedList } from './bounded-list.js'
 
 /*
  * What somebody says of a message that they publish, for all transports. What is wrong follows the member's name:
@@ -110,3 +109,17 @@ export const messageJson = z.strictObject(messageMembers)
 
 /** The same, as it goes to the broker. */
 export const publicationJson = messageJson.transform(toPublication)
+
+/**
+ * A list whose length is looked at before its elements are.
+ *
+ * @param max elements
+ * @param error follows the member's name
+ */
+export function boundedList<T extends z.ZodType>(list: T, max: number, error: string) {
+  return z.preprocess((value, context) => {
+    if (!Array.isArray(value) || value.length <= max) return value
+    context.addIssue(error)
+    return z.NEVER
+  }, list)
+}

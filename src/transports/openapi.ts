@@ -2,9 +2,15 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { version } from '../base/version.js'
 import { registerOtherMethods } from './buffered-body-routes.js'
-import { eventSchema } from './event-schema.js'
+import { connectionsOperations } from './connections.js'
+import { eventSchema } from './event-json.js'
 import type { Operation, OperationResponse } from './operation.js'
-import { operations } from './operations.js'
+import { pollOperations } from './poll/poll.js'
+import { presenceOperations } from './presence.js'
+import { publishOperations } from './publish.js'
+import { receiptOperations } from './receipts.js'
+import { socketOperations } from './socket/socket.js'
+import { eventsOperations } from './sse/sse.js'
 import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/openapi.json'
@@ -202,3 +208,14 @@ function adjust(zodSchema: z.core.$ZodTypes, jsonSchema: JsonSchema, isInside: b
   const { def } = zodSchema._zod
   if (def.type === 'default') jsonSchema.default ??= def.defaultValue as JsonSchema['default']
 }
+
+/** What the routes of the API take and answer, in the order in which a person would read it. */
+export const operations: readonly Operation[] = [
+  ...eventsOperations,
+  ...pollOperations,
+  ...socketOperations,
+  ...connectionsOperations,
+  ...publishOperations,
+  ...receiptOperations,
+  ...presenceOperations,
+]

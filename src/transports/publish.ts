@@ -17,7 +17,6 @@ import {
   newProgress,
   type Progress,
 } from './idempotency.js'
-import { readBody } from './json-bodies.js'
 import {
   messageJson,
   type Publication,
@@ -28,11 +27,10 @@ import {
   toQos,
 } from './message-json.js'
 import type { Operation } from './operation.js'
-import { countPublishes, publisherAccount } from './publish-rates.js'
-import type { Push } from './push.js'
+import { countPublishes, publisherAccount, withReceipts } from './publishing.js'
 import { flag, unescapedPlusProblem } from './subscribe-query.js'
-import type { TransportContext } from './transport-context.js'
-import { withReceipts } from './with-receipts.js'
+import type { Push, TransportContext } from './transport-context.js'
+import { readBody } from './work-queue.js'
 
 /** What the route needs. */
 export interface PublishRouteOptions extends TransportContext {

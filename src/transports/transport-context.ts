@@ -1,11 +1,17 @@
 import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
+import type { PushConfig } from '../config/push.js'
 import type { ApiGate } from '../http/api-gate.js'
 import type { BodyLimits } from '../http/buffered-bodies.js'
 import type { UnreadResponses } from '../http/unread-responses.js'
+import type { FilterQuota } from '../hub/filter-quota.js'
+import type { Hub } from '../hub/hub.js'
+import type { Journal } from '../journal/journal.js'
+import type { Presence } from '../presence/presence.js'
+import type { Receipts } from '../receipts/receipts.js'
+import type { Publisher } from '../sources/publisher.js'
 import type { LiveConnections } from './live-connections.js'
-import type { Push } from './push.js'
 import type { WorkQueue } from './work-queue.js'
 
 /** What every transport and compatible endpoint is made with. */
@@ -22,4 +28,16 @@ export interface TransportContext {
   readonly anonymousPublishes?: AnonymousPublishes | undefined
   readonly log: Logger
   readonly metrics: Metrics
+}
+
+/** The push side, as transports and compatible endpoints use it. */
+export interface Push {
+  readonly hub: Hub
+  readonly journal: Journal
+  readonly publisher: Publisher
+  readonly receipts: Receipts
+  readonly presence: Presence
+  /** Counts the filters of subscribers. */
+  readonly filterQuota: FilterQuota
+  readonly config: PushConfig
 }

@@ -1,53 +1,54 @@
+import { networkOf } from '../access/limits.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
+import type { Caller } from '../http/api-gate.js'
 
-/** Somebody who has something to do, piece by piece. */
+/** Work that is done step by step. */
 export interface Worker {
-  /** Those of the same name share one turn: a network, so that a client with a hundred connections waits for itself. */
-  readonly sharesTurnWith?: string
-  /** Does one piece, and tells whether there is another that can be done now. It must not throw. */
+  /** Workers of one group take turns as one: the connections of a network. */
+  readonly group?: string
+  /** Does one step. @returns whether another one can be done now. It must not throw. */
   work(): boolean
 }
 
-/** For how long pieces are done in one turn of the event loop, in milliseconds; the last one may take longer. */
-const longestTurn = 2
+/** Milliseconds of work in one tick of the event loop; the last step may take longer. */
+const maxTick = 2
 
 /**
- * Has many do what they have to do in turns, one piece each: so that what a hundred clients ask for at the same time, or
- * one in a hundred messages, holds up nobody else. A change of a hundred filters takes some 0.7 ms, and one read of a
- * socket may bring 25 of them: a hundred sockets stopped everything for 2 s.
+ * Does the steps of many workers in turn, group by group, so that no client delays others by its number of requests: a change of a hundred
+ * filters takes some 0.7 ms, and one read of a socket may bring 25 of them.
  */
 export class WorkQueue {
-  /** By what they share a turn with; the next one first, among those and in each. */
-  readonly #waiting = new Map<string, Set<Worker>>()
+  /** By group; the next one first. */
+  readonly #groups = new Map<string, Set<Worker>>()
   readonly #slices: SliceMonitor | undefined
   #isScheduled = false
 
-  /** @param slices told of each piece */
+  /** @param slices told of each step */
   constructor(slices?: SliceMonitor) {
     this.#slices = slices
   }
 
-  /** Has it work in one of the next turns; nothing happens where it waits already. */
+  /** Schedules a worker. Idempotent. */
   add(worker: Worker): void {
-    const { sharesTurnWith = '' } = worker
-    const others = this.#waiting.get(sharesTurnWith)
+    const { group = '' } = worker
+    const others = this.#groups.get(group)
     if (others) others.add(worker)
-    else this.#waiting.set(sharesTurnWith, new Set([worker]))
+    else this.#groups.set(group, new Set([worker]))
     this.#schedule()
   }
 
   delete(worker: Worker): void {
-    const { sharesTurnWith = '' } = worker
-    const group = this.#waiting.get(sharesTurnWith)
-    if (group?.delete(worker) && group.size === 0) this.#waiting.delete(sharesTurnWith)
+    const { group = '' } = worker
+    const workers = this.#groups.get(group)
+    if (workers?.delete(worker) && workers.size === 0) this.#groups.delete(group)
   }
 
   /**
-   * Has `steps` done, each of which is a piece.
+   * Runs an iterator step by step.
    *
-   * @returns rejects with what a step throws
+   * @returns what it returns; rejects with what a step throws
    */
-  run<T>(sharesTurnWith: string, steps: Iterator<undefined, T>): Promise<T> {
+  run<T>(group: string, steps: Iterator<undefined, T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const work = (): boolean => {
         try {
@@ -59,7 +60,7 @@ export class WorkQueue {
           return false
         }
       }
-      this.add({ sharesTurnWith, work })
+      this.add({ group, work })
     })
   }
 
@@ -71,21 +72,42 @@ export class WorkQueue {
 
   readonly #run = (): void => {
     this.#isScheduled = false
-    const until = performance.now() + longestTurn
-    for (const [name, group] of this.#waiting) {
-      const [worker] = group
-      if (worker) this.#work(worker, name, group)
+    const until = performance.now() + maxTick
+    for (const [name, workers] of this.#groups) {
+      const [worker] = workers
+      if (worker) this.#step(worker, name, workers)
       if (performance.now() >= until) break
     }
-    if (this.#waiting.size > 0) this.#schedule()
+    if (this.#groups.size > 0) this.#schedule()
   }
 
-  #work(worker: Worker, name: string, group: Set<Worker>): void {
-    group.delete(worker)
-    // Behind all others that wait.
-    this.#waiting.delete(name)
-    if (group.size > 0) this.#waiting.set(name, group)
+  #step(worker: Worker, name: string, workers: Set<Worker>): void {
+    workers.delete(worker)
+    // Its group goes behind all others.
+    this.#groups.delete(name)
+    if (workers.size > 0) this.#groups.set(name, workers)
     this.#slices?.begin('web socket', worker)
     if (worker.work()) this.add(worker)
+  }
+}
+
+/** Bytes of a body that is parsed at once: at worst within 1 ms. */
+const smallBody = 16 * 1024
+
+/**
+ * Parses a body by `steps`: a small one at once, a larger one in the work queue, in the group of the client's network.
+ *
+ * @throws as the steps do, or rejects with it
+ */
+export function readBody<T>(
+  body: Buffer,
+  { client }: Pick<Caller, 'client'>,
+  queue: WorkQueue,
+  steps: Iterator<undefined, T>,
+): T | Promise<T> {
+  if (body.length > smallBody) return queue.run(networkOf(client.address), steps)
+  for (;;) {
+    const { done, value } = steps.next()
+    if (done) return value
   }
 }

@@ -41,7 +41,7 @@ describe('a slice of the event loop', () => {
   it('is named at most once per second: the longest, with how many others there were', () => {
     const slices = monitor()
     const run = (milliseconds: number, network: string): void => {
-      slices.begin('web socket', { sharesTurnWith: network })
+      slices.begin('web socket', { group: network })
       now += milliseconds
       vi.advanceTimersByTime(0)
     }

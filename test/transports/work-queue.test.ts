@@ -49,8 +49,8 @@ it('forgets who has gone', async () => {
 it('takes one piece of each network in turn, however many connections it has', async () => {
   const queue = new WorkQueue()
   const order: string[] = []
-  const add = (sharesTurnWith: string): void => {
-    queue.add({ ...worker(10, 0.1, () => order.push(sharesTurnWith)), sharesTurnWith })
+  const add = (group: string): void => {
+    queue.add({ ...worker(10, 0.1, () => order.push(group)), group })
   }
   for (let left = 10; left > 0; left--) add('many')
   add('one')

@@ -3,7 +3,7 @@ import { parsePayload } from '../../base/json-bounds.js'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Encoder } from '../../hub/event-sink.js'
 import type { Event } from '../../journal/event.js'
-import { textOf } from '../../transports/payload-text.js'
+import { textOf } from '../../transports/event-json.js'
 
 /*
  * Each event is a document of its own, which never changes: the event's payload under the event's id. Two messages on one topic

@@ -7,19 +7,13 @@ import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { Subscription } from '../../hub/hub.js'
 import { sizeOf } from '../../journal/journal.js'
 import type { PresenceHandle } from '../../presence/presence.js'
-import { deviceOf } from '../../transports/device.js'
 import type { Heartbeats, HeartbeatTarget } from '../../transports/heartbeats.js'
-import { hubError } from '../../transports/hub-errors.js'
 import type { ConnectionEvents, LiveConnection } from '../../transports/live-connections.js'
-import {
-  anonymousWait,
-  countAnonymous,
-  type PublishingCaller,
-  publisherAccount,
-} from '../../transports/publish-rates.js'
+import { anonymousWait, countAnonymous, type PublishingCaller, publisherAccount } from '../../transports/publishing.js'
 import { SocketInbox } from '../../transports/socket/socket-inbox.js'
 import type { SocketWriter, SocketWriterListener } from '../../transports/socket/socket-writer.js'
 import type { OpenSocket } from '../../transports/socket/web-sockets.js'
+import { deviceOf, hubError } from '../../transports/subscriptions.js'
 import type { TransportContext } from '../../transports/transport-context.js'
 import { recordEncoder, recordsIn, type SocketRecord } from './socket-records.js'
 import { topicRoot } from './socket-topic.js'

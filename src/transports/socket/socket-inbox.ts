@@ -43,11 +43,11 @@ export class SocketInbox<Message> implements Worker {
   #size = 0
   #isClosed = false
 
-  readonly sharesTurnWith: string
+  readonly group: string
 
   constructor(options: InboxOptions<Message>) {
     this.#options = options
-    this.sharesTurnWith = options.network
+    this.group = options.network
   }
 
   /** @param size in whatever `maxSize` is in */

@@ -1,7 +1,6 @@
 import { z } from 'zod'
 import { parseJsonText, readValue } from '../../http/parameters.js'
-import { boundedList } from '../bounded-list.js'
-import { messageMembers, toPublication } from '../message-json.js'
+import { boundedList, messageMembers, toPublication } from '../message-json.js'
 import { receiptMembers } from '../receipts.js'
 import { maxTopics, topicFilter } from '../subscribe-query.js'
 

@@ -1,8 +1,10 @@
 import { isUtf8 } from 'node:buffer'
+import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
-import type { Encoder } from '../../hub/event-sink.js'
+import type { Encoder, Gap } from '../../hub/event-sink.js'
 import { type Event, parseId } from '../../journal/event.js'
 import { eventJson } from '../event-json.js'
+import type { ControlEvents } from './event-stream.js'
 import { commentLine, firstEvent, liveEvent } from './stream-format.js'
 
 /*
@@ -65,3 +67,16 @@ export function streamStart(welcome: Welcome): string {
 export function encodeCursor(cursor: string | undefined): Buffer {
   return Buffer.from(cursor !== undefined && parseId(cursor) ? liveEvent(cursor, { cursor }) : commentLine)
 }
+
+/** Something is missing here. */
+function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
+  return Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`)
+}
+
+/** The last thing that a client is told. */
+function encodeEnd({ reason, text: detail }: GatewayError): Buffer {
+  return Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`)
+}
+
+/** As events with names of their own: whoever listens to nothing but messages does not hear of them. */
+export const controlEvents: ControlEvents = { gap: encodeGap, end: encodeEnd }

@@ -2,8 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { GatewayError } from '../../../src/base/errors.js'
 import { type Event, formatId } from '../../../src/journal/event.js'
-import { controlEvents } from '../../../src/transports/sse/control-events.js'
-import { encodeCursor, streamEncoder, streamStart } from '../../../src/transports/sse/sse-encoding.js'
+import { controlEvents, encodeCursor, streamEncoder, streamStart } from '../../../src/transports/sse/sse-encoding.js'
 import { EventStreamParser } from '../../helpers/sse-parser.js'
 
 const id = formatId('0lm3x9k2abcdefg', 7)

@@ -1,0 +1,88 @@
+import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
+import type { Client } from '../access/client-address.js'
+import { accountOf } from '../access/limits.js'
+import type { RateLimits } from '../access/rate-limits.js'
+import { GatewayError } from '../base/errors.js'
+import type { Identity } from '../base/identity.js'
+import type { Event } from '../journal/event.js'
+import type { Receipts } from '../receipts/receipts.js'
+import type { Publication } from './message-json.js'
+
+/*
+ * Shared by everything that publishes: rate limits, and receipts.
+ */
+
+/** A client that publishes. */
+export interface PublishingCaller {
+  readonly identity: Pick<Identity, 'user'>
+  readonly client: Pick<Client, 'address'>
+}
+
+/** Rate-limit key: the user, else the client's network. */
+export function publisherAccount({ identity: { user }, client: { address } }: PublishingCaller): string {
+  return accountOf(user, address)
+}
+
+export interface PublishRates {
+  /** Messages of each user, or of each network without a user; left out for no limit. */
+  readonly publishes?: RateLimits | undefined
+  /** Messages of callers without a user, in addition; left out for no limit. */
+  readonly anonymousPublishes?: AnonymousPublishes | undefined
+}
+
+/**
+ * Counts messages of a caller.
+ *
+ * @param bytes of their topics and payloads
+ * @throws {GatewayError} `publishing-too-fast`
+ */
+export function countPublishes(
+  { publishes, anonymousPublishes }: PublishRates,
+  caller: PublishingCaller,
+  messages: number,
+  bytes: number,
+): void {
+  const account = publisherAccount(caller)
+  const wait = Math.max(publishes?.wait(account) ?? 0, anonymousWait(anonymousPublishes, caller))
+  if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+  publishes?.spend(account, messages)
+  countAnonymous(anonymousPublishes, caller, messages, bytes)
+}
+
+/** Milliseconds until a caller without a user may publish again; 0 for any other. */
+export function anonymousWait(limits: AnonymousPublishes | undefined, { identity, client }: PublishingCaller): number {
+  return identity.user === undefined ? (limits?.wait(client.address) ?? 0) : 0
+}
+
+/** Counts messages of a caller without a user. */
+export function countAnonymous(
+  limits: AnonymousPublishes | undefined,
+  { identity, client }: PublishingCaller,
+  messages: number,
+  bytes: number,
+): void {
+  if (identity.user === undefined) limits?.spend(client.address, messages, bytes)
+}
+
+/**
+ * Publishes a message and requests its receipts. Where the quota has no room for the receipts, the message is not published.
+ *
+ * @param account of the requester
+ * @param publish publishes the message
+ * @throws {GatewayError} rejects as `Receipts.reserve`, `publish` and `ReceiptReservation.confirm`
+ */
+export async function withReceipts(
+  receipts: Receipts,
+  { message, receipt }: Publication,
+  account: string,
+  publish: () => Promise<Event | undefined>,
+): Promise<Event | undefined> {
+  const reservation = receipt && receipts.reserve(message.topic, receipt, account)
+  try {
+    const event = await publish()
+    if (event) await reservation?.confirm(event)
+    return event
+  } finally {
+    reservation?.cancel()
+  }
+}
