@@ -71,8 +71,12 @@ export function registerCouchdb(
         return answerChanges(request, reply, context, await read(request, reply, options, changesQuery))
       } catch (error) {
         if (!isEventSource(request) || !asksForEventStream(request)) throw error
-        const { headers, language } = streamForms.eventsource
-        return answerPassingRefusal(request, reply, error, { ...options, headers, language: language(options) })
+        const { headers, controlEvents } = streamForms.eventsource
+        return answerPassingRefusal(request, reply, error, {
+          ...options,
+          headers,
+          controlEvents: controlEvents(options),
+        })
       }
     })
     registerBufferedBodyRoutes(scope, options, (inner, admitted) => {

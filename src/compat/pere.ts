@@ -27,9 +27,9 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     publishers: new Publishers(),
     channelOf: channelReader(push.config),
     heartbeats: new Heartbeats(Math.min(push.config.heartbeat, maxHeartbeatInterval)),
-    places: new MemoizedBuffer(encodePlace),
+    cursorEvents: new MemoizedBuffer(encodePlace),
     heartbeat,
-    language: controlEvents,
+    controlEvents: controlEvents,
   }
   const base = options.prefix.replace(/\/$/, '')
   const admitted = async (request: FastifyRequest, reply: Parameters<typeof gate.admit>[1]) => {

@@ -46,7 +46,7 @@ export interface GatewayContext {
   readonly site: SiteRules
   readonly gate: ApiGate
   readonly slices: SliceMonitor
-  readonly untaken: UnreadResponses
+  readonly unreadResponses: UnreadResponses
   /** Names one connection in the log. */
   readonly nextId: () => string
 }
@@ -91,7 +91,7 @@ export async function openContext(
     seesDetails: compileDetailReaders(config.metrics.allow),
     site: new SiteRules({ allow: config.limits.allow, deny: config.deny }),
     gate: apiGate(config, access, { resolveClient, connections: limits, users }),
-    untaken: new UnreadResponses({ log, metrics }),
+    unreadResponses: new UnreadResponses({ log, metrics }),
     nextId: connectionIds(),
   }
 }
@@ -108,7 +108,7 @@ function apiGate(
     ...shared,
     authenticator,
     rules,
-    places: config.access ?? {},
+    credentials: config.access ?? {},
     allowsOrigin: compileOrigins(origins),
     allowsCredentials:
       ambientCredentials(config.access).length > 0 ? compileOrigins(origins.filter(namesSites)) : undefined,

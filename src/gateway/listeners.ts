@@ -56,10 +56,10 @@ export class Listeners {
 
   /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
   async startWeb(app: FastifyInstance, router: UpgradeRouter): Promise<void> {
-    const { config, slices, untaken, log, metrics } = this.#context
+    const { config, slices, unreadResponses, log, metrics } = this.#context
     const { http, https, limits } = config
     const options = {
-      ...{ app, limits, untaken, slices, log, metrics },
+      ...{ app, limits, unreadResponses, slices, log, metrics },
       onUpgrade: (...upgrade: Parameters<UpgradeRouter['handle']>) => router.handle(...upgrade),
       maxConnections: this.#maxConnections,
       sockets: this.#sockets,

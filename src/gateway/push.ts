@@ -73,7 +73,7 @@ export interface PushSideOptions {
   readonly resolveClient: ClientResolver
   /** Rates of clients without a user name; `undefined` for any. */
   readonly anonymousPublishes: AnonymousPublishes | undefined
-  readonly untaken: UnreadResponses
+  readonly unreadResponses: UnreadResponses
   readonly log: Logger
   readonly metrics: Metrics
 }
@@ -257,7 +257,7 @@ async function openMails(
 }
 
 function transportContext(
-  { limits, gate, untaken, anonymousPublishes, slices, log, metrics }: PushSideOptions,
+  { limits, gate, unreadResponses, anonymousPublishes, slices, log, metrics }: PushSideOptions,
   push: TransportContext['push'],
   connections: LiveConnections,
 ): TransportContext {
@@ -266,7 +266,7 @@ function transportContext(
   metrics.watchBodies(() => budget.used)
   const bodies = { limit: bodySize, budget, timeout: bodyTimeout, jsonValues, slices }
   const queue = new WorkQueue(slices)
-  return { push, connections, gate, bodies, queue, untaken, anonymousPublishes, log, metrics }
+  return { push, connections, gate, bodies, queue, unreadResponses, anonymousPublishes, log, metrics }
 }
 
 /** The WebSocket endpoints; RRR's last, because its prefix may be `/`. */

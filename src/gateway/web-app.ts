@@ -74,7 +74,7 @@ function registerTicketRoute(
   if (!authenticator) return
   const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
   const count = (client: Client): void => gate.spend(client, 1)
-  registerTickets(app, { authenticator, tickets, places: config.access ?? {}, allowsOrigin, resolveClient, count })
+  registerTickets(app, { authenticator, tickets, credentials: config.access ?? {}, allowsOrigin, resolveClient, count })
 }
 
 /** Whether a path belongs to the push API or to a compatibility endpoint. */

@@ -23,7 +23,7 @@ export interface ApiGateOptions extends OriginAdmission {
   /** `undefined` where nobody is asked who they are. */
   readonly authenticator: Authenticator | undefined
   readonly rules: TopicRules
-  readonly places: CredentialOptions
+  readonly credentials: CredentialOptions
   /** Requests of each address; left out for any number. */
   readonly requests?: RateLimits | undefined
   /** Count what stays open. */
@@ -63,7 +63,7 @@ export class ApiGate {
   /**
    * Lets a request in: at once where nobody is asked who they are.
    *
-   * @throws {Ending} `origin-refused`, `too-many-requests`, and as `readCredential` and `Authenticator.authenticate`
+   * @throws {GatewayError} `origin-refused`, `too-many-requests`, and as `readCredential` and `Authenticator.authenticate`
    */
   admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Caller | Promise<Caller> {
     const client = admitOrigin(request, reply, this.#options)
@@ -93,7 +93,7 @@ export class ApiGate {
    * Counts what somebody asks for over a connection that is open already.
    *
    * @param requests how many of them it is like; more than are left leave their address in debt
-   * @throws {Ending} `too-many-requests`
+   * @throws {GatewayError} `too-many-requests`
    */
   spend({ address }: Client, requests: number): void {
     const who = networkOf(address)
@@ -115,7 +115,7 @@ export class ApiGate {
    * Counts a request that stays open: an event stream, a poll that waits.
    *
    * @returns what gives its place back; calling it again does nothing
-   * @throws {Ending} `too-many-connections`, `too-many-from-address`, `too-many-from-user`
+   * @throws {GatewayError} `too-many-connections`, `too-many-from-address`, `too-many-from-user`
    */
   hold({ client, identity }: Caller): () => void {
     const { connections, users } = this.#options
@@ -134,7 +134,7 @@ export class ApiGate {
     }
   }
 
-  /** Who a fresh token is from, as a long-lived connection presents one. @throws {Ending} as `Authenticator.authenticate` */
+  /** Who a fresh token is from, as a long-lived connection presents one. @throws {GatewayError} as `Authenticator.authenticate` */
   async identifyToken(token: string, client: Client): Promise<Identity> {
     const { authenticator } = this.#options
     if (authenticator === undefined) return anonymous
@@ -160,7 +160,9 @@ export class ApiGate {
     client: Client,
     { withoutCredentials = false }: Admission,
   ): AuthenticationRequest {
-    return withoutCredentials ? nobodys(request, client) : attemptOf(request.raw, client, 'http', this.#options.places)
+    return withoutCredentials
+      ? nobodys(request, client)
+      : attemptOf(request.raw, client, 'http', this.#options.credentials)
   }
 
   async #identify(
@@ -181,7 +183,7 @@ export class ApiGate {
   }
 }
 
-/** @throws {Ending} `too-many-requests`, with how long that will be so */
+/** @throws {GatewayError} `too-many-requests`, with how long that will be so */
 function requireNoWait(milliseconds = 0): void {
   if (milliseconds > 0) throw new GatewayError('too-many-requests', { retryAfter: Math.ceil(milliseconds / 1000) })
 }
@@ -202,7 +204,7 @@ const frames: ReadonlySet<unknown> = new Set(['iframe', 'frame', 'embed', 'objec
  * A page from a file asks with `fetch` (`cors`), which says `Origin: null`. Browsers leave these headers out towards hosts that are neither
  * loopback nor HTTPS.
  *
- * @throws {Ending} `origin-refused`
+ * @throws {GatewayError} `origin-refused`
  */
 function refuseEmbedded({ headers }: FastifyRequest, { takesAway = false }: Admission): void {
   const { 'sec-fetch-site': site, 'sec-fetch-mode': mode } = headers

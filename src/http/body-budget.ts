@@ -55,7 +55,7 @@ export class HeldBytes {
   /**
    * Holds `size` bytes from now on. Fewer always fit.
    *
-   * @throws {Ending} `bodies-too-many-from-address`, `bodies-too-many-from-user` or `bodies-too-many`; then it holds as many as before
+   * @throws {GatewayError} `bodies-too-many-from-address`, `bodies-too-many-from-user` or `bodies-too-many`; then it holds as many as before
    */
   resize(size: number): void {
     const more = size - this.#size

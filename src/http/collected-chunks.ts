@@ -8,7 +8,7 @@ const [fewChunks, leastAverage] = [1000, 64]
  * one byte.
  *
  * @param size of all of them, in bytes
- * @throws {Ending} `bad-request`
+ * @throws {GatewayError} `bad-request`
  */
 export function requireLargeChunks(chunks: number, size: number): void {
   if (chunks <= fewChunks || size >= chunks * leastAverage) return
@@ -36,7 +36,7 @@ export class CollectedChunks {
     return this.#size
   }
 
-  /** @throws {Ending} as `requireLargeChunks` */
+  /** @throws {GatewayError} as `requireLargeChunks` */
   push(chunk: Buffer): void {
     this.#size += chunk.length
     this.#count += 1

@@ -18,7 +18,7 @@ export const acceptedEncodings = 'gzip, deflate, br'
 /**
  * The content coding of a body (RFC 9110 §8.4); `undefined` where there is none.
  *
- * @throws {Ending} `unsupported-encoding` for any other than gzip, deflate and br, or several
+ * @throws {GatewayError} `unsupported-encoding` for any other than gzip, deflate and br, or several
  */
 export function contentEncodingOf(header: string | undefined): string | undefined {
   const name = header?.trim().toLowerCase() ?? ''
@@ -36,7 +36,7 @@ export class BodyDecoder {
    *
    * @param encoding as from `contentEncodingOf`
    * @param limit bytes of what comes of it
-   * @throws {Ending} rejects with `bad-request` for what is not so encoded, and `body-too-large`
+   * @throws {GatewayError} rejects with `bad-request` for what is not so encoded, and `body-too-large`
    */
   decode(body: Buffer, encoding: string, limit: number): Promise<Buffer> {
     const decoded = this.#last.then(() => decode(body, encoding, limit))

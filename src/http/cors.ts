@@ -41,7 +41,7 @@ export function setOriginHeaders(
 /**
  * Lets a request in by its `Origin`, as `setOriginHeaders`.
  *
- * @throws {Ending} `origin-refused`
+ * @throws {GatewayError} `origin-refused`
  */
 export function admitOrigin(request: FastifyRequest, reply: FastifyReply, options: OriginAdmission): Client {
   const client = options.resolveClient(request.raw)
@@ -60,7 +60,7 @@ export interface Preflight {
 /**
  * Answers a browser that asks what a page of another origin may send; it need not ask again for ten minutes.
  *
- * @throws {Ending} `origin-refused`
+ * @throws {GatewayError} `origin-refused`
  */
 export function sendPreflight(
   request: FastifyRequest,

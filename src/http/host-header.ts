@@ -13,7 +13,7 @@ export interface RequestForHost {
  * Requires that a request is for a host that is served.
  *
  * @param host as `Client.host`
- * @throws {Ending} `bad-request` for more than one `Host` (RFC 9112 §3.2), or one that is not `:authority` (RFC 9113 §8.3.1);
+ * @throws {GatewayError} `bad-request` for more than one `Host` (RFC 9112 §3.2), or one that is not `:authority` (RFC 9113 §8.3.1);
  *   `host-refused`
  */
 export function requireServedHost(request: RequestForHost, host: string | undefined, serves: HostPolicy): void {

@@ -20,16 +20,16 @@ export type CredentialOptions = Partial<Pick<AccessConfig, 'jwt' | 'clientCertif
 /**
  * What a request presents, ready for the authenticator. Call it when the request's `Origin` has been checked.
  *
- * @throws {Ending} as `readCredential`
+ * @throws {GatewayError} as `readCredential`
  */
 export function attemptOf(
   request: PresentingRequest,
   client: Client,
   transport: 'http' | 'websocket',
-  places: CredentialOptions,
+  credentials: CredentialOptions,
 ): AuthenticationRequest {
   const { headers, url } = request
-  const { jwt, clientCertificates, webhook } = places
+  const { jwt, clientCertificates, webhook } = credentials
   const certificate = clientCertificates && certificateOf(request, client, clientCertificates.user)
   const shown = forwardedHeaders(headers, webhook?.headers ?? [])
   return {

@@ -16,7 +16,7 @@ export interface HeldFilters {
   /**
    * It has these filters from now on.
    *
-   * @throws {Ending} `filters-too-many`; it has what it had then
+   * @throws {GatewayError} `filters-too-many`; it has what it had then
    */
   change(filters: Iterable<string>): void
   /** Idempotent. */
@@ -41,7 +41,7 @@ export class FilterQuota {
    * Counts the filters of one subscriber.
    *
    * @param account the quota key of its user or network
-   * @throws {Ending} `filters-too-many`
+   * @throws {GatewayError} `filters-too-many`
    */
   hold(account: string, filters: Iterable<string>): HeldFilters {
     let held = 0

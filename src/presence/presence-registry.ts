@@ -24,11 +24,11 @@ export interface PresenceRegistryOptions {
    * Listeners in all, each counted for each of its filters, shared in the same way; beyond, nobody is told of further ones. A client may have a
    * thousand filters of its own, and each takes about 1 KB here. Default: 500,000.
    */
-  readonly maxInterests?: number
+  readonly maxMemberships?: number
 }
 
 /** A listener. */
-interface Party {
+interface Member {
   readonly key: string
   readonly device: string
   readonly user: string | undefined
@@ -36,7 +36,7 @@ interface Party {
   readonly account: string
   readonly transport: ListenerTransport
   /** By filter. */
-  readonly interests: SmallMap<string, Interest>
+  readonly memberships: SmallMap<string, Membership>
   connections: number
   since: number
   lastSeen: number
@@ -45,9 +45,9 @@ interface Party {
 }
 
 /** A listener's listening with one filter. */
-interface Interest {
+interface Membership {
   readonly filter: string
-  readonly party: Party
+  readonly member: Member
   /** How many of its connections do. */
   connections: number
   /** When its grace time is over (monotonic), where that has begun. */
@@ -55,66 +55,66 @@ interface Interest {
 }
 
 /** What an attendance needs of the registry. */
-interface AttendanceHost {
+interface RegistryAccess {
   time(): number
   /** `undefined` where there is no room for it. */
-  join(party: Party, filter: string): Interest | undefined
+  join(member: Member, filter: string): Membership | undefined
   /** At once. */
-  part(interest: Interest): void
+  leave(membership: Membership): void
   /** After the grace time. */
-  left(party: Party, interests: Iterable<Interest>): void
+  left(member: Member, memberships: Iterable<Membership>): void
 }
 
 /** One connection of a listener. */
-class Attending implements PresenceHandle {
-  readonly #host: AttendanceHost
-  readonly #party: Party
-  readonly #interests = new SmallMap<string, Interest>()
+class PresenceConnection implements PresenceHandle {
+  readonly #host: RegistryAccess
+  readonly #member: Member
+  readonly #memberships = new SmallMap<string, Membership>()
   #left = false
 
-  constructor(host: AttendanceHost, party: Party) {
+  constructor(host: RegistryAccess, member: Member) {
     this.#host = host
-    this.#party = party
+    this.#member = member
   }
 
   seen(): void {
-    this.#party.lastSeen = this.#host.time()
+    this.#member.lastSeen = this.#host.time()
   }
 
   add(topics: Iterable<string>): void {
     for (const filter of topics) {
-      if (this.#left || this.#interests.has(filter)) continue
-      const interest = this.#host.join(this.#party, filter)
-      if (interest) this.#interests.set(filter, interest)
+      if (this.#left || this.#memberships.has(filter)) continue
+      const membership = this.#host.join(this.#member, filter)
+      if (membership) this.#memberships.set(filter, membership)
     }
   }
 
   remove(topics: Iterable<string>): void {
     for (const filter of topics) {
-      const interest = this.#interests.get(filter)
-      if (!interest) continue
-      this.#interests.delete(filter)
-      this.#host.part(interest)
+      const membership = this.#memberships.get(filter)
+      if (!membership) continue
+      this.#memberships.delete(filter)
+      this.#host.leave(membership)
     }
   }
 
   change(topics: readonly string[]): void {
     const wanted = new Set(topics)
     this.add(wanted)
-    this.remove([...this.#interests.keys()].filter(filter => !wanted.has(filter)))
+    this.remove([...this.#memberships.keys()].filter(filter => !wanted.has(filter)))
   }
 
   leave(): void {
     if (this.#left) return
     this.#left = true
     this.seen()
-    this.#host.left(this.#party, this.#interests.values())
-    this.#interests.clear()
+    this.#host.left(this.#member, this.#memberships.values())
+    this.#memberships.clear()
   }
 }
 
 /** So many leave in one turn of the event loop when their grace time is over: some 2 ms. */
-const portion = 500
+const maxReleases = 500
 
 /**
  * Who listens, by filter. What one connection changes costs as much as it has filters; grace times are all equally long, so
@@ -126,16 +126,16 @@ export class PresenceRegistry implements Presence {
   readonly #messages: Pick<PresenceMessages, 'tell'> | undefined
   readonly #clock: Clock
   readonly #accountOf: (user: string | undefined, address: string) => string
-  readonly #host: AttendanceHost
-  readonly #users = byTransport<Party>()
+  readonly #host: RegistryAccess
+  readonly #users = byTransport<Member>()
   /** Those whose user is not known, by device alone: most, and their keys are no further strings then. */
-  readonly #strangers = byTransport<Party>()
-  readonly #index = new FilterIndex<Interest>()
+  readonly #anonymous = byTransport<Member>()
+  readonly #index = new FilterIndex<Membership>()
   readonly #sizes = new SizeRanks()
   /** In the order in which their grace time is over. */
-  readonly #lingering = new Set<Interest>()
+  readonly #lingering = new Set<Membership>()
   readonly #lingeringQuota: FairQuota
-  readonly #interestQuota: FairQuota
+  readonly #membershipQuota: FairQuota
   /** Listeners that listen to anything. */
   #present = 0
   #unseen = 0
@@ -149,12 +149,12 @@ export class PresenceRegistry implements Presence {
     this.#clock = clock
     this.#accountOf = bounds.accountOf ?? ((user, address) => user ?? address)
     this.#lingeringQuota = new FairQuota(bounds.maxLingering ?? 50_000)
-    this.#interestQuota = new FairQuota(bounds.maxInterests ?? 500_000)
+    this.#membershipQuota = new FairQuota(bounds.maxMemberships ?? 500_000)
     this.#host = {
       time: () => clock.now(),
-      join: (party, filter) => this.#join(party, filter),
-      part: interest => this.#part(interest, 0),
-      left: (party, interests) => this.#left(party, interests),
+      join: (member, filter) => this.#join(member, filter),
+      leave: membership => this.#leave(membership, 0),
+      left: (member, memberships) => this.#left(member, memberships),
     }
   }
 
@@ -171,109 +171,109 @@ export class PresenceRegistry implements Presence {
   enter({ device, user, address = '', transport, topics }: Listener): PresenceHandle {
     // No user's name holds a line feed.
     const key = user === undefined ? device : `${user}\n${device}`
-    const parties = this.#partiesLike({ user, transport })
-    let party = parties.get(key)
-    if (!party) {
-      const interests = new SmallMap<string, Interest>()
+    const members = this.#membersLike({ user, transport })
+    let member = members.get(key)
+    if (!member) {
+      const memberships = new SmallMap<string, Membership>()
       const account = this.#accountOf(user, address)
-      party = { key, device, user, account, transport, interests, connections: 0, since: 0, lastSeen: 0, walk: 0 }
-      parties.set(key, party)
+      member = { key, device, user, account, transport, memberships, connections: 0, since: 0, lastSeen: 0, walk: 0 }
+      members.set(key, member)
     }
-    party.connections++
-    const attending = new Attending(this.#host, party)
-    attending.seen()
-    attending.add(topics)
-    return attending
+    member.connections++
+    const connection = new PresenceConnection(this.#host, member)
+    connection.seen()
+    connection.add(topics)
+    return connection
   }
 
-  #join(party: Party, filter: string): Interest | undefined {
-    let interest = party.interests.get(filter)
-    if (interest) {
-      if (interest.connections === 0) this.#lingersNoMore(interest)
-      interest.connections++
-      return interest
+  #join(member: Member, filter: string): Membership | undefined {
+    let membership = member.memberships.get(filter)
+    if (membership) {
+      if (membership.connections === 0) this.#stopLingering(membership)
+      membership.connections++
+      return membership
     }
-    if (this.#interestQuota.exceededBy(party.account, 1)) {
+    if (this.#membershipQuota.exceededBy(member.account, 1)) {
       this.#unseen++
       return undefined
     }
-    this.#interestQuota.take(party.account, 1)
-    interest = { filter, party, connections: 1, due: 0 }
-    if (party.interests.size === 0) {
+    this.#membershipQuota.take(member.account, 1)
+    membership = { filter, member, connections: 1, due: 0 }
+    if (member.memberships.size === 0) {
       this.#present++
-      party.since = this.#clock.now()
+      member.since = this.#clock.now()
     }
-    party.interests.set(filter, interest)
-    this.#index.add(filter, interest)
+    member.memberships.set(filter, membership)
+    this.#index.add(filter, membership)
     this.#sizes.change(filter, this.#index.get(filter)?.size ?? 0, 1)
-    this.#tell('join', interest)
-    return interest
+    this.#publish('join', membership)
+    return membership
   }
 
-  #part(interest: Interest, grace: number): void {
-    if (--interest.connections > 0) return
-    const { account } = interest.party
+  #leave(membership: Membership, grace: number): void {
+    if (--membership.connections > 0) return
+    const { account } = membership.member
     if (grace === 0 || this.#closed || this.#lingeringQuota.exceededBy(account, 1)) {
-      this.#remove(interest)
+      this.#remove(membership)
       return
     }
-    interest.due = this.#clock.monotonic() + grace
-    this.#lingering.add(interest)
+    membership.due = this.#clock.monotonic() + grace
+    this.#lingering.add(membership)
     this.#lingeringQuota.take(account, 1)
     this.#stopTimer ??= this.#clock.after(grace, this.#releaseDue)
   }
 
-  #lingersNoMore(interest: Interest): void {
-    if (this.#lingering.delete(interest)) this.#lingeringQuota.giveBack(interest.party.account, 1)
+  #stopLingering(membership: Membership): void {
+    if (this.#lingering.delete(membership)) this.#lingeringQuota.giveBack(membership.member.account, 1)
   }
 
-  #left(party: Party, interests: Iterable<Interest>): void {
-    party.connections--
-    for (const interest of interests) this.#part(interest, this.#grace)
-    this.#forget(party)
+  #left(member: Member, memberships: Iterable<Membership>): void {
+    member.connections--
+    for (const membership of memberships) this.#leave(membership, this.#grace)
+    this.#deleteUnused(member)
   }
 
   /** Those whose grace time is over are gone. */
   readonly #releaseDue = (): void => {
     this.#stopTimer = undefined
     const now = this.#clock.monotonic()
-    let left = portion
-    for (const interest of this.#lingering) {
-      const wait = interest.due - now
+    let left = maxReleases
+    for (const membership of this.#lingering) {
+      const wait = membership.due - now
       if (wait > 0 || left === 0) {
         this.#stopTimer = this.#clock.after(Math.max(0, wait), this.#releaseDue)
         return
       }
       left--
-      this.#release(interest)
+      this.#release(membership)
     }
   }
 
-  #release(interest: Interest): void {
-    this.#lingersNoMore(interest)
-    this.#remove(interest)
-    this.#forget(interest.party)
+  #release(membership: Membership): void {
+    this.#stopLingering(membership)
+    this.#remove(membership)
+    this.#deleteUnused(membership.member)
   }
 
-  #remove(interest: Interest): void {
-    const { party, filter } = interest
-    party.interests.delete(filter)
-    this.#interestQuota.giveBack(party.account, 1)
-    if (party.interests.size === 0) this.#present--
-    this.#index.remove(filter, interest)
+  #remove(membership: Membership): void {
+    const { member, filter } = membership
+    member.memberships.delete(filter)
+    this.#membershipQuota.giveBack(member.account, 1)
+    if (member.memberships.size === 0) this.#present--
+    this.#index.remove(filter, membership)
     this.#sizes.change(filter, this.#index.get(filter)?.size ?? 0, -1)
-    this.#tell('leave', interest)
+    this.#publish('leave', membership)
   }
 
-  #partiesLike({ user, transport }: Pick<Party, 'user' | 'transport'>): Map<string, Party> {
-    return (user === undefined ? this.#strangers : this.#users)[transport]
+  #membersLike({ user, transport }: Pick<Member, 'user' | 'transport'>): Map<string, Member> {
+    return (user === undefined ? this.#anonymous : this.#users)[transport]
   }
 
-  #forget(party: Party): void {
-    if (party.connections === 0 && party.interests.size === 0) this.#partiesLike(party).delete(party.key)
+  #deleteUnused(member: Member): void {
+    if (member.connections === 0 && member.memberships.size === 0) this.#membersLike(member).delete(member.key)
   }
 
-  #tell(event: 'join' | 'leave', { filter, party: { device, user, transport, account } }: Interest): void {
+  #publish(event: 'join' | 'leave', { filter, member: { device, user, transport, account } }: Membership): void {
     if (!this.#messages || this.#closed) return
     const count = this.#index.get(filter)?.size ?? 0
     this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.now(), count, account })
@@ -283,9 +283,9 @@ export class PresenceRegistry implements Presence {
     const groups = this.#groupsAt(topic)
     const matching = new Set(groups.map(({ filter }) => filter))
     const listeners: PresentListener[] = []
-    const count = this.#walk(groups, limit, party => {
-      const { device, user, transport, connections, since, lastSeen, interests } = party
-      const topics = common(interests, matching)
+    const count = this.#walk(groups, limit, member => {
+      const { device, user, transport, connections, since, lastSeen, memberships } = member
+      const topics = intersection(memberships, matching)
       listeners.push({ device, user, transport, topics, connections, since, lastSeen })
     })
     return { count, listeners }
@@ -294,31 +294,31 @@ export class PresenceRegistry implements Presence {
   devicesAt(topic: string, limit: number): readonly string[] {
     const devices = new Set<string>()
     for (const group of this.#index.match(topic)) {
-      for (const { party } of group) {
+      for (const { member } of group) {
         if (devices.size >= limit) return [...devices]
-        devices.add(party.device)
+        devices.add(member.device)
       }
     }
     return [...devices]
   }
 
   /** The listeners of each filter that matches a topic name, or of the one filter that this is. */
-  #groupsAt(topic: string): FilterValues<Interest>[] {
+  #groupsAt(topic: string): FilterValues<Membership>[] {
     if (!isFilter(topic)) return this.#index.match(topic)
     const group = this.#index.get(topic)
     return group ? [group] : []
   }
 
   /** Visits each listener of `groups` once, up to `limit` of them. @returns how many there are */
-  #walk(groups: readonly FilterValues<Interest>[], limit: number, visit: (party: Party) => void): number {
+  #walk(groups: readonly FilterValues<Membership>[], limit: number, visit: (member: Member) => void): number {
     const walk = ++this.#walks
     const [only] = groups
     let count = 0
     for (const group of groups) {
-      for (const { party } of group) {
-        if (party.walk === walk) continue
-        party.walk = walk
-        if (count < limit) visit(party)
+      for (const { member } of group) {
+        if (member.walk === walk) continue
+        member.walk = walk
+        if (count < limit) visit(member)
         count++
         // Each listener is once in a group.
         if (count >= limit && groups.length === 1) return only?.size ?? count
@@ -350,10 +350,10 @@ function byTransport<T>(): Readonly<Record<ListenerTransport, Map<string, T>>> {
 }
 
 /** What both have. It costs as much as the smaller one is large: either may have very many. */
-function common(interests: SmallMap<string, Interest>, filters: ReadonlySet<string>): string[] {
-  return interests.size < filters.size
-    ? [...interests.keys()].filter(filter => filters.has(filter))
-    : [...filters].filter(filter => interests.has(filter))
+function intersection(memberships: SmallMap<string, Membership>, filters: ReadonlySet<string>): string[] {
+  return memberships.size < filters.size
+    ? [...memberships.keys()].filter(filter => filters.has(filter))
+    : [...filters].filter(filter => memberships.has(filter))
 }
 
 function isFilter(topic: string): boolean {

@@ -17,7 +17,7 @@ export class ReceiptQuota {
     this.#events = new FairQuota(maxRequests)
   }
 
-  /** @throws {Ending} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
+  /** @throws {GatewayError} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
   require({ by, devices }: PendingReceipts): void {
     for (const [quota, amount, things, option] of [
       [this.#devices, devices, 'devices', 'push.maxReceipts'],

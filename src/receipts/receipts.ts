@@ -60,7 +60,7 @@ export interface ReceiptReservation {
    * Wants the receipts from now on. To be called once, as soon as the message is an event, so that it is known to whom it
    * is written; nothing happens where they are wanted already.
    *
-   * @throws {Ending} rejects with `journal-unavailable`; the room is given back
+   * @throws {GatewayError} rejects with `journal-unavailable`; the room is given back
    */
   confirm(event: Event): Promise<void>
   /** Gives the room back, unless it is confirmed. Idempotent. */
@@ -83,13 +83,13 @@ export interface Receipts {
    * Makes room for the receipts of a message that is to be published; those that are present are so now.
    *
    * @param by whose room it is, such as a user or an address: nobody gets all of it
-   * @throws {Ending} `too-many-receipts` where these have too many, `receipts-full` where all together have
+   * @throws {GatewayError} `too-many-receipts` where these have too many, `receipts-full` where all together have
    */
   reserve(topic: string, request: ReceiptRequest, by: string): ReceiptReservation
   /**
    * What is known of an event; `undefined` where there is no such event.
    *
-   * @throws {Ending} rejects with `journal-unavailable`, as all of these do
+   * @throws {GatewayError} rejects with `journal-unavailable`, as all of these do
    */
   report(id: string, options?: ReportOptions): Promise<ReceiptReport | undefined>
   /** The topic of an event; `undefined` where there is no such event. */

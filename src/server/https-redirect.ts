@@ -11,7 +11,7 @@ export type HttpsLocation = (client: Client, target: string) => string | undefin
  * Makes the function that sends plain requests on to https, at the host that they asked for.
  *
  * @param port the port of https, once it is listened on
- * @throws {Ending} `bad-request`, from that function, for a request that names no host
+ * @throws {GatewayError} `bad-request`, from that function, for a request that names no host
  */
 export function compileHttpsLocation(port: () => number | undefined): HttpsLocation {
   return (client, target) => {

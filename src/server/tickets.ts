@@ -10,8 +10,8 @@ import { attemptOf, type CredentialOptions } from '../http/request-identity.js'
 export interface TicketRouteOptions extends OriginAdmission {
   readonly authenticator: Authenticator
   readonly tickets: Tickets
-  readonly places: CredentialOptions
-  /** Counts a request of a client. @throws {Ending} `too-many-requests` */
+  readonly credentials: CredentialOptions
+  /** Counts a request of a client. @throws {GatewayError} `too-many-requests` */
   readonly count: (client: Client) => void
 }
 
@@ -26,8 +26,8 @@ const preflight = { methods: 'POST', headers: 'authorization, content-type' }
  * cookie with a token is not looked at. A ticket gets no ticket, so that it ends when it says.
  */
 export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
-  const places = withoutCookies(options.places)
-  app.post(url, (request, reply) => issueTicket(request, reply, { ...options, places }))
+  const credentials = withoutCookies(options.credentials)
+  app.post(url, (request, reply) => issueTicket(request, reply, { ...options, credentials }))
   app.options(url, async (request, reply) => sendPreflight(request, reply, options, preflight))
   app.route({
     method: ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE'],
@@ -50,11 +50,11 @@ async function issueTicket(
   reply: FastifyReply,
   options: TicketRouteOptions,
 ): Promise<FastifyReply> {
-  const { authenticator, tickets, places } = options
+  const { authenticator, tickets, credentials } = options
   const client = admitOrigin(request, reply, options)
   options.count(client)
   try {
-    const attempt = attemptOf(request.raw, client, 'http', places)
+    const attempt = attemptOf(request.raw, client, 'http', credentials)
     if (attempt.credential?.kind === 'ticket')
       throw new GatewayError('identity-refused', { hint: 'a ticket gets no ticket' })
     const { ticket, expires } = tickets.issue(await authenticator.authenticate(attempt, { requireUser: true }))

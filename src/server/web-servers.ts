@@ -33,7 +33,7 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
   /** Bounds what complete answers hold. */
-  readonly untaken: UnreadResponses
+  readonly unreadResponses: UnreadResponses
   /** Requests of HTTP/1.1 that wait for the responses before theirs. */
   readonly pipelined: PipelinedRequests
   /** Requests of HTTP/2 that have just come. */
@@ -151,13 +151,13 @@ function serveRequests(
   options: WebServerOptions,
   cancelled: (session: Http2Session) => void = () => {},
 ): () => void {
-  const { app, untaken, pipelined, streams, slices, log, metrics } = options
+  const { app, unreadResponses, pipelined, streams, slices, log, metrics } = options
   let closing = false
   function over(this: Answer): void {
-    untaken.delete(this)
+    unreadResponses.delete(this)
   }
   function answered(this: ServerResponse): void {
-    untaken.delete(this)
+    unreadResponses.delete(this)
     // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
@@ -170,7 +170,7 @@ function serveRequests(
   server.on('request', (request: IncomingMessage | Http2ServerRequest, response: Answer) => {
     const handle = (): void => {
       slices?.begin('http request', request)
-      untaken.add(response)
+      unreadResponses.add(response)
       app.routing(request, response)
     }
     if ('stream' in response) {

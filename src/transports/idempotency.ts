@@ -90,7 +90,7 @@ export class IdempotencyKeys {
    * @param owner whoever asks
    * @param name of the request; others may have the same
    * @param fingerprint the same for the same request alone
-   * @throws {Ending} `idempotency-mismatch`, `idempotency-busy`
+   * @throws {GatewayError} `idempotency-mismatch`, `idempotency-busy`
    */
   begin(owner: string, name: string, fingerprint: string): KeyedRequest {
     const key = `${owner}\n${name}`

@@ -60,7 +60,7 @@ export class LiveConnections {
     return this.#open.size
   }
 
-  /** @throws {Ending} `shutting-down` */
+  /** @throws {GatewayError} `shutting-down` */
   open(identity: Identity, events: ConnectionEvents): LiveConnection {
     if (this.#closed) throw new GatewayError('shutting-down')
     return new Connection(this.#open, identity, events)
@@ -70,7 +70,7 @@ export class LiveConnections {
    * Gives an open connection a fresh identity of the same user.
    *
    * @returns `false` where there is no such connection
-   * @throws {Ending} `identity-refused` where it is another user's
+   * @throws {GatewayError} `identity-refused` where it is another user's
    */
   renew(id: string, identity: Identity): boolean {
     const connection = this.#open.get(id)

@@ -221,7 +221,7 @@ function checkReceipts({ publications, nameOf }: PublishRequest, { config }: Pus
   }
 }
 
-/** @throws {ParameterError} @throws {Ending} as `IdempotencyKeys.begin` */
+/** @throws {ParameterError} @throws {GatewayError} as `IdempotencyKeys.begin` */
 function beginKeyed(
   { headers }: FastifyRequest,
   caller: Caller,
@@ -245,7 +245,7 @@ function beginKeyed(
  * Publishes what is left, one after the other: so they come in this order whatever their QoS, and what fails is followed
  * by nothing.
  *
- * @throws {Ending} `publishing-too-fast`, and as `withReceipts`
+ * @throws {GatewayError} `publishing-too-fast`, and as `withReceipts`
  */
 async function publishRest(
   { publications }: PublishRequest,
@@ -297,7 +297,7 @@ function publishNext(
   return settled
 }
 
-/** @throws {Ending} rejects with `publish-timeout` where it takes longer, and as `promise` */
+/** @throws {GatewayError} rejects with `publish-timeout` where it takes longer, and as `promise` */
 function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new GatewayError('publish-timeout')), milliseconds)

@@ -207,7 +207,7 @@ function* readReceipts(body: Buffer, maxValues: number): Generator<undefined, Re
 
 type Outcome = Problem | { readonly receipt: Receipt; readonly fresh: boolean }
 
-/** @throws {Ending} rejects as `Receipts.record` */
+/** @throws {GatewayError} rejects as `Receipts.record` */
 async function recordOne(
   id: string,
   said: Omit<Receipt, 'time'>,

@@ -23,7 +23,7 @@ export interface TransportContext {
   /** Has work for clients done in turns, a network after the other. */
   readonly queue: WorkQueue
   /** Bounds what complete answers hold. */
-  readonly untaken: UnreadResponses
+  readonly unreadResponses: UnreadResponses
   /** Rates of callers without a user name; left out for any. */
   readonly anonymousPublishes?: AnonymousPublishes | undefined
   readonly log: Logger

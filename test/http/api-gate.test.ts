@@ -22,7 +22,7 @@ function gateOf(more: Partial<ApiGateOptions> = {}): ApiGate {
       { rules: [{ to: { user: 'ada' }, publish: ['a/#'], subscribe: [] }] },
       { topicLevels: 32, topicLength: 1024 },
     ),
-    places: {},
+    credentials: {},
     connections: new ConnectionLimits({ connections: 3, connectionsPerAddress: 2 }),
     users: new UserLimits(1),
     ...more,

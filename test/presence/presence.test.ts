@@ -295,7 +295,7 @@ describe('presence', () => {
   })
 
   it('has room for others, however many filters one address listens to, and in however many grace times', () => {
-    start({ maxLingering: 10, maxInterests: 20 })
+    start({ maxLingering: 10, maxMemberships: 20 })
     const all = Array.from({ length: 100 }, (_, index) => `flood/${index}`)
     presence.enter({ device: 'a', address: '192.0.2.1', transport: 'poll', topics: all }).leave()
     presence.enter({ device: 'b', address: '192.0.2.1', transport: 'poll', topics: all })
@@ -308,7 +308,7 @@ describe('presence', () => {
   })
 
   it('does not see those for whose filters there is no room, and goes wrong with nobody for it', () => {
-    start({ grace: 0, maxInterests: 6 })
+    start({ grace: 0, maxMemberships: 6 })
     const a = enter('a', ['x', 'y', 'z', 'w'])
     const b = enter('b', ['x'])
     expect([news(), presence.unseen, presence.size]).toEqual([['+a x 1', '+a y 1', '+a z 1'], 2, 1])

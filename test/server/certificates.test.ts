@@ -31,13 +31,13 @@ async function start(
   const recording = recordingLog()
   const metrics = testMetrics()
   const parts = { log: recording.log, metrics }
-  const untaken = new UnreadResponses(parts)
+  const unreadResponses = new UnreadResponses(parts)
   const certificates = await Certificates.start({ files, minVersion: 'TLSv1.2', pollInterval: 10, ...parts })
   onTestFinished(() => certificates.close())
   const listener = closing(
     await startHttps({
       ...parts,
-      untaken,
+      unreadResponses,
       pipelined: new PipelinedRequests(parts),
       streams: new StreamQueue(),
       app: { routing: (_request, response) => void response.end() },

@@ -84,7 +84,7 @@ async function start({ maxUntaken, ...changed }: Partial<WebServerOptions> & { m
     port: 0,
     maxConnections: 100,
     limits: requestLimits,
-    untaken: new UnreadResponses({ ...rig, ...(maxUntaken !== undefined && { max: maxUntaken }) }),
+    unreadResponses: new UnreadResponses({ ...rig, ...(maxUntaken !== undefined && { max: maxUntaken }) }),
     pipelined: new PipelinedRequests(rig),
     streams: new StreamQueue(),
     log: rig.log,

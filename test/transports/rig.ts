@@ -145,7 +145,7 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const gate = new ApiGate({
     authenticator: access.authenticator,
     rules: access.rules,
-    places: config.access ?? {},
+    credentials: config.access ?? {},
     allowsOrigin: compileOrigins(push.config.origins),
     resolveClient,
     ...(requestsPerSecond !== 'off' && {
@@ -158,8 +158,8 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const { bodySize: limit, bodyTimeout: timeout, jsonValues } = config.limits
   const bodies = { limit, budget: new BodyBudget(16 * limit), timeout, jsonValues }
   const queue = new WorkQueue()
-  const untaken = new UnreadResponses({ log: log.log, metrics })
-  const transport: TransportContext = { push, gate, connections, bodies, queue, untaken, log: log.log, metrics }
+  const unreadResponses = new UnreadResponses({ log: log.log, metrics })
+  const transport: TransportContext = { push, gate, connections, bodies, queue, unreadResponses, log: log.log, metrics }
 
   const app = createApp({ resolveClient, limits: config.limits, log: log.log, metrics })
   await options.register(app, transport)
@@ -167,7 +167,7 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const onUpgrade = options.onUpgrade?.(transport) ?? ((_request, socket) => void socket.destroy())
   const where = { maxConnections: 100_000, host: '127.0.0.1', port: 0 }
   const pipelined = new PipelinedRequests({ log: log.log, metrics })
-  const requests = { untaken, pipelined, streams: new StreamQueue() }
+  const requests = { unreadResponses, pipelined, streams: new StreamQueue() }
   const web = { app, onUpgrade, limits: config.limits, ...where, ...requests, log: log.log, metrics }
   const http = await startHttp(web)
   const { pem } = await writeCertificate(directory)

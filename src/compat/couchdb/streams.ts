@@ -23,12 +23,12 @@ export interface Silence {
 interface StreamFormat {
   readonly headers: Readonly<Record<string, string>>
   readonly first: string
-  readonly language: (options: TransportContext) => ControlEvents
+  readonly controlEvents: (options: TransportContext) => ControlEvents
   /** The bytes that give the client its position. */
   readonly place: (cursor: string | undefined) => string
   readonly heartbeat: string
-  /** As `StreamContext.tellsPlaceInSilence`. */
-  readonly tellsPlaceInSilence: boolean
+  /** As `StreamContext.sendsCursorWhenIdle`. */
+  readonly sendsCursorWhenIdle: boolean
 }
 
 const nothing = Buffer.alloc(0)
@@ -37,13 +37,13 @@ const nothing = Buffer.alloc(0)
 const continuous: StreamFormat = {
   headers: { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' },
   first: '\n',
-  language: ({ push }) => ({
+  controlEvents: ({ push }) => ({
     gap: () => nothing,
     end: (_ending, cursor) => Buffer.from(`{${listEnd(cursor, maxPending(push.journal, cursor))}\n`),
   }),
   place: () => '\n',
   heartbeat: '\n',
-  tellsPlaceInSilence: false,
+  sendsCursorWhenIdle: false,
 }
 
 function placeOf(cursor: string | undefined): string {
@@ -55,10 +55,10 @@ function placeOf(cursor: string | undefined): string {
 const eventsource: StreamFormat = {
   headers: { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' },
   first: firstEvent('welcome', '{}'),
-  language: () => ({ gap: () => nothing, end: encodeEnd }),
+  controlEvents: () => ({ gap: () => nothing, end: encodeEnd }),
   place: placeOf,
   heartbeat: 'event: heartbeat\ndata: \n\n',
-  tellsPlaceInSilence: true,
+  sendsCursorWhenIdle: true,
 }
 
 /** The reason of the end, with the position to continue from, if there is one. */
@@ -84,15 +84,15 @@ export class StreamContexts {
     const key = `${feed} ${seconds} ${ends}`
     const known = this.#contexts.get(key)
     if (known) return known
-    const { language, place, heartbeat, tellsPlaceInSilence } = streamForms[feed]
+    const { controlEvents, place, heartbeat, sendsCursorWhenIdle } = streamForms[feed]
     const context: StreamContext = {
       ...this.#options,
       heartbeats: new Heartbeats(seconds * 1000),
-      endsWhenSilent: ends,
-      places: new MemoizedBuffer(cursor => Buffer.from(place(cursor))),
+      endsWhenIdle: ends,
+      cursorEvents: new MemoizedBuffer(cursor => Buffer.from(place(cursor))),
       heartbeat: Buffer.from(heartbeat),
-      tellsPlaceInSilence,
-      language: language(this.#options),
+      sendsCursorWhenIdle,
+      controlEvents: controlEvents(this.#options),
     }
     this.#contexts.set(key, context)
     return context

@@ -92,7 +92,7 @@ export class RrrSocketConnection
     this.#subscription = push.hub.subscribe({ filters, encode: recordEncoder(binary), device, sink: this })
     this.#writer = createWriter(this)
     this.#inbox = new SocketInbox({
-      ...{ wire: this.#writer, queue: context.queue, maxSize: maxInFlightBytes },
+      ...{ writer: this.#writer, queue: context.queue, maxSize: maxInFlightBytes },
       network: networkOf(address),
       held: context.bodies.budget.open({ address, user: identity.user }),
       refuse: error => this.end(error),

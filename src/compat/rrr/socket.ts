@@ -69,8 +69,8 @@ export function createRrrSocketRoute(options: RrrSocketOptions): RrrSocketRoute 
     const { budget, timeout: messageTimeout } = options.bodies
     sockets.accept(upgrade, (webSocket, connection) => {
       const held = budget.open({ address, user: identity.user })
-      const wire = { webSocket, connection, held, messageTimeout, closeTimeout }
-      return new RrrSocketConnection(context, client, listener => new SocketWriter(wire, listener))
+      const writer = { webSocket, connection, held, messageTimeout, closeTimeout }
+      return new RrrSocketConnection(context, client, listener => new SocketWriter(writer, listener))
     })
   }
   return {

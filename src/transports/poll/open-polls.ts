@@ -12,7 +12,7 @@ export class OpenPolls {
   readonly #byKey = new Map<string, OpenPoll>()
   #closed = false
 
-  /** Answers the poll that has the place of a new one. @throws {Ending} `shutting-down` */
+  /** Answers the poll that has the place of a new one. @throws {GatewayError} `shutting-down` */
   makeRoom(key: string | undefined): void {
     if (this.#closed) throw new GatewayError('shutting-down')
     if (key !== undefined) this.#byKey.get(key)?.finish()

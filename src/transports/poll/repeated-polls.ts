@@ -40,9 +40,9 @@ export class RepeatedPolls {
   readonly #unread: UnreadResponses
   readonly #connections = new WeakMap<Socket, PollConnection>()
 
-  constructor({ log, untaken }: { readonly log: Logger; readonly untaken: UnreadResponses }) {
+  constructor({ log, unreadResponses }: { readonly log: Logger; readonly unreadResponses: UnreadResponses }) {
     this.#log = log
-    this.#unread = untaken
+    this.#unread = unreadResponses
   }
 
   /**

@@ -45,12 +45,12 @@ export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' 
  */
 export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionEvents, SocketWriterListener {
   wroteAt = 0
-  readonly #house: SocketContext
-  readonly #wire: SocketWriter
+  readonly #context: SocketContext
+  readonly #writer: SocketWriter
   readonly #log: ConnectionLog
   readonly #held: HeldFilters
   readonly #connection: LiveConnection
-  readonly #attendance: PresenceHandle
+  readonly #presence: PresenceHandle
   readonly #subscription: Subscription
   readonly #requests: SocketRequests
   readonly #pings: HeartbeatTarget
@@ -66,19 +66,19 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
    * Nothing but the welcome is written before this turn of the event loop is over.
    *
    * @param makeWire puts it on its WebSocket; nothing may have been read from that
-   * @throws {Ending} `shutting-down`, `filters-too-many`
+   * @throws {GatewayError} `shutting-down`, `filters-too-many`
    */
-  constructor(house: SocketContext, order: SocketOrder, makeWire: (listener: SocketWriterListener) => SocketWriter) {
-    const { push, connections, heartbeats, pings } = house
+  constructor(context: SocketContext, order: SocketOrder, makeWire: (listener: SocketWriterListener) => SocketWriter) {
+    const { push, connections, heartbeats, pings } = context
     const { identity, client, device, filters, log, ...wanted } = order
-    this.#house = house
+    this.#context = context
     this.#log = log
     this.#held = push.filterQuota.hold(accountOf(identity.user, client.address), filters)
     this.#connection = this.#open(connections, identity)
     const { id } = this.#connection
     const topics: OwnTopics = { in: `socket/${id}/in`, out: `socket/${id}/out` }
     const all = [...new Set([topics.out, ...filters])]
-    this.#attendance = push.presence.enter({
+    this.#presence = push.presence.enter({
       ...{ device, user: identity.user, address: client.address },
       ...{ transport: 'socket', topics: all },
     })
@@ -86,16 +86,16 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     const parts = {
       connection: this.#connection,
       subscription: this.#subscription,
-      attendance: this.#attendance,
+      presence: this.#presence,
       held: this.#held,
     }
-    this.#requests = new SocketRequests(house, { ...parts, client, device, topics, filters })
+    this.#requests = new SocketRequests(context, { ...parts, client, device, topics, filters })
     this.#pings = { wroteAt: 0, beat: () => this.#ping() }
-    this.#wire = makeWire(this)
+    this.#writer = makeWire(this)
     this.#inbox = new SocketInbox({
-      ...{ wire: this.#wire, queue: house.queue, maxSize: maxUnderWay },
+      ...{ writer: this.#writer, queue: context.queue, maxSize: maxUnderWay },
       network: networkOf(client.address),
-      held: house.bodies.budget.open({ address: client.address, user: identity.user }),
+      held: context.bodies.budget.open({ address: client.address, user: identity.user }),
       refuse: ending => this.end(ending),
       isReady: () => !this.#exclusive,
       take: text => this.#do(text),
@@ -118,12 +118,12 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
 
   /** Bytes that wait for the client. */
   get bufferedBytes(): number {
-    return this.#wire.bufferedBytes
+    return this.#writer.bufferedBytes
   }
 
   write(frames: Buffer): boolean {
-    this.wroteAt = this.#house.heartbeats.tick
-    return this.#wire.write(frames)
+    this.wroteAt = this.#context.heartbeats.tick
+    return this.#writer.write(frames)
   }
 
   onDrain(resume: () => void): void {
@@ -135,7 +135,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
   }
 
   live(): void {
-    this.write(this.#house.places.of(this.#subscription.cursor))
+    this.write(this.#context.cursorEvents.of(this.#subscription.cursor))
   }
 
   close(reason: CloseReason): void {
@@ -145,7 +145,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
   beat(): void {
     // What waits is read before this would be, or never. While there is no place yet, there is none to tell.
     const { cursor } = this.#subscription
-    if (!this.#wire.isFull && cursor !== undefined) this.write(this.#house.places.of(cursor))
+    if (!this.#writer.isFull && cursor !== undefined) this.write(this.#context.cursorEvents.of(cursor))
   }
 
   renewed(identity: Identity): void {
@@ -164,9 +164,9 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
 
   alive(): void {
     if (this.#closed) return
-    this.#attendance.seen()
+    this.#presence.seen()
     this.#unanswered = 0
-    this.#pings.wroteAt = this.#house.pings.tick
+    this.#pings.wroteAt = this.#context.pings.tick
   }
 
   drained(): void {
@@ -184,7 +184,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
   end(ending: GatewayError): void {
     if (this.#closed) return
     this.#closed = true
-    const { heartbeats, pings, metrics, queue } = this.#house
+    const { heartbeats, pings, metrics, queue } = this.#context
     const { cursor } = this.#subscription
     heartbeats.delete(this)
     pings.delete(this.#pings)
@@ -193,36 +193,36 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     // With a thousand filters, that takes some milliseconds; and a hundred may go at the same time.
     queue.add({
       work: () => {
-        this.#attendance.leave()
+        this.#presence.leave()
         return false
       },
     })
     this.#connection.close()
     this.#inbox.close()
-    this.#wire.write(encodeEnd(ending, cursor))
-    this.#wire.finish(ending)
+    this.#writer.write(encodeEnd(ending, cursor))
+    this.#writer.finish(ending)
     metrics.ended(ending.reason)
-    this.#log[ending.level]({ ...ending.logFields, ...this.#wire.logFields }, ending.detailedText)
+    this.#log[ending.level]({ ...ending.logFields, ...this.#writer.logFields }, ending.detailedText)
   }
 
   /** Cuts it off. */
   destroy(): void {
-    this.#wire.destroy()
+    this.#writer.destroy()
   }
 
   #ping(): void {
     // Its pong would not be read.
-    if (this.#wire.isPaused && !this.#wire.isFull) return
+    if (this.#writer.isPaused && !this.#writer.isFull) return
     if (this.#unanswered >= maxUnanswered) return this.end(new GatewayError('ping-timeout'))
     this.#unanswered++
-    this.#wire.ping()
+    this.#writer.ping()
   }
 
   #do(text: string | undefined): Promise<void> | undefined {
     let ref: Ref
     try {
       if (text === undefined) throw new ParameterError('', 'The message must be text')
-      const value = parseMessage(text, this.#house.bodies.jsonValues)
+      const value = parseMessage(text, this.#context.bodies.jsonValues)
       ref = refOf(value)
       const message = readMessage(value)
       this.#exclusive = message.type === 'authenticate'
@@ -246,7 +246,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
   #fail(ref: Ref, error: unknown): void {
     if (this.#closed) return
     const failure = failureOf(error)
-    if (error instanceof GatewayError) this.#house.metrics.refused(error.reason)
+    if (error instanceof GatewayError) this.#context.metrics.refused(error.reason)
     this.#send('error', { ref, ...failure })
     // What is wrong on this side does not count.
     if (failure.status >= 500) {

@@ -10,7 +10,7 @@ export interface SocketContext extends TransportContext {
   /** Has those that sent nothing for a while asked whether they are there. */
   readonly pings: Heartbeats
   /** What tells a client its place. */
-  readonly places: MemoizedBuffer
+  readonly cursorEvents: MemoizedBuffer
   /** Messages that one connection may publish; `undefined` for any number. */
   readonly publishes: Rate | undefined
   /** How long a client may take to answer a close frame, in milliseconds. */

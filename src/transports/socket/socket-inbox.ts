@@ -17,7 +17,7 @@ const freeBytes = 8192
 
 /** What the inbox of one connection needs. */
 export interface InboxOptions<Message> {
-  readonly wire: Pick<SocketWriter, 'isFull' | 'isPaused' | 'pause' | 'resume'>
+  readonly writer: Pick<SocketWriter, 'isFull' | 'isPaused' | 'pause' | 'resume'>
   /** Of all connections of an endpoint. */
   readonly queue: WorkQueue
   /** The network of the client; those of one network share their turns. */
@@ -66,16 +66,16 @@ export class SocketInbox<Message> implements Worker {
   /** Goes on where there may be room again. */
   goOn(): void {
     if (this.#isClosed) return
-    const { wire, queue, maxSize } = this.#options
+    const { writer, queue, maxSize } = this.#options
     if (this.#isNextReady) queue.add(this)
     const isMuch = this.#waiting.length > maxWaiting || this.#waitingSize > maxSize
-    if (isMuch && !wire.isPaused) wire.pause()
-    if (this.#waiting.length === 0 && wire.isPaused) wire.resume()
+    if (isMuch && !writer.isPaused) writer.pause()
+    if (this.#waiting.length === 0 && writer.isPaused) writer.resume()
   }
 
   get #isNextReady(): boolean {
-    const { wire, maxSize, isReady } = this.#options
-    if (this.#waiting.length === 0 || wire.isFull) return false
+    const { writer, maxSize, isReady } = this.#options
+    if (this.#waiting.length === 0 || writer.isFull) return false
     return this.#underWay < maxUnderWay && this.#size <= maxSize && (isReady?.() ?? true)
   }
 
@@ -108,7 +108,7 @@ export class SocketInbox<Message> implements Worker {
     this.#options.held.resize(0)
   }
 
-  /** @throws {Ending} as `HeldBytes.resize`; not where it is less than before */
+  /** @throws {GatewayError} as `HeldBytes.resize`; not where it is less than before */
   #hold(): void {
     if (this.#isClosed) return
     const count = this.#waiting.length + this.#underWay

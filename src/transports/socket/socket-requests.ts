@@ -38,7 +38,7 @@ export interface Asking {
   readonly device: string
   readonly topics: OwnTopics
   readonly subscription: Subscription
-  readonly attendance: PresenceHandle
+  readonly presence: PresenceHandle
   /** What counts its filters. */
   readonly held: HeldFilters
   /** The filters that it begins with, without its own topic. */
@@ -50,19 +50,19 @@ export type Answer = Readonly<Record<string, unknown>>
 
 /** Does what the messages of one connection ask for. */
 export class SocketRequests {
-  readonly #house: SocketContext
+  readonly #context: SocketContext
   readonly #asking: Asking
   readonly #bucket: TokenBucket | undefined
   /** What it will listen to when all changes are made, without its own topic. */
   readonly #filters: Set<string>
   #permissions: Permissions
 
-  constructor(house: SocketContext, asking: Asking) {
-    this.#house = house
+  constructor(context: SocketContext, asking: Asking) {
+    this.#context = context
     this.#asking = asking
-    this.#bucket = house.publishes && new TokenBucket(house.publishes)
+    this.#bucket = context.publishes && new TokenBucket(context.publishes)
     this.#filters = new Set(asking.filters)
-    this.#permissions = house.gate.permissionsOf(asking.connection.identity)
+    this.#permissions = context.gate.permissionsOf(asking.connection.identity)
   }
 
   /**
@@ -94,7 +94,7 @@ export class SocketRequests {
    * @returns the filters that it may not listen to any more, which end
    */
   renewed(identity: Identity): readonly string[] {
-    this.#permissions = this.#house.gate.permissionsOf(identity)
+    this.#permissions = this.#context.gate.permissionsOf(identity)
     const lost = [...this.#filters].filter(filter => !this.#permissions.maySubscribe(filter))
     if (lost.length > 0) void this.#remove(lost, () => {})
     return lost
@@ -102,7 +102,7 @@ export class SocketRequests {
 
   #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: Answer) => void): Promise<void> {
     this.#spend(topics.length)
-    const { subscription, attendance, held, topics: own } = this.#asking
+    const { subscription, presence, held, topics: own } = this.#asking
     const refused = topics.findIndex(filter => filter !== own.out && !this.#permissions.maySubscribe(filter))
     if (refused !== -1) throw RequestRefusal.ofTopic(`topics[${refused}]`, topics[refused] ?? '')
     const added = new Set(topics.filter(filter => filter !== own.out && !this.#filters.has(filter)))
@@ -110,7 +110,7 @@ export class SocketRequests {
     requireRoom(all)
     held.change(all)
     for (const filter of added) this.#filters.add(filter)
-    if (added.size > 0) attendance.add([...added])
+    if (added.size > 0) presence.add([...added])
     return this.#change(applied => subscription.change({ add: [...added], cursor, applied }), done)
   }
 
@@ -122,16 +122,16 @@ export class SocketRequests {
     )
   }
 
-  /** Counts a change. @throws {Ending} `too-many-requests` */
+  /** Counts a change. @throws {GatewayError} `too-many-requests` */
   #spend(added: number): void {
-    this.#house.gate.spend(this.#asking.client, 1 + (this.#filters.size + added) / filtersPerRequest)
+    this.#context.gate.spend(this.#asking.client, 1 + (this.#filters.size + added) / filtersPerRequest)
   }
 
   #remove(filters: readonly string[], done: (answer: Answer) => void): Promise<void> {
-    const { subscription, attendance, held } = this.#asking
+    const { subscription, presence, held } = this.#asking
     for (const filter of filters) this.#filters.delete(filter)
     held.change(this.#filters)
-    if (filters.length > 0) attendance.remove(filters)
+    if (filters.length > 0) presence.remove(filters)
     return this.#change(applied => subscription.change({ remove: filters, applied }), done)
   }
 
@@ -153,7 +153,7 @@ export class SocketRequests {
     if (topic !== this.#asking.topics.in && !this.#permissions.mayPublish(topic)) {
       throw RequestRefusal.ofTopic('topic', topic)
     }
-    const { receipts, config, publisher } = this.#house.push
+    const { receipts, config, publisher } = this.#context.push
     if (receipt && !topicPredicate(config.topics)(topic)) {
       throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
     }
@@ -165,7 +165,7 @@ export class SocketRequests {
 
   async #send(message: Message): Promise<Answer> {
     this.#pace(message)
-    const event = await this.#house.push.publisher.publish(message, { by: this.#name })
+    const event = await this.#context.push.publisher.publish(message, { by: this.#name })
     return { id: event?.id ?? null }
   }
 
@@ -175,10 +175,10 @@ export class SocketRequests {
     return publisherAccount({ identity: connection.identity, client })
   }
 
-  /** @throws {Ending} `publishing-too-fast` */
+  /** @throws {GatewayError} `publishing-too-fast` */
   #pace(message: Message): void {
     const { connection, client } = this.#asking
-    const { anonymousPublishes } = this.#house
+    const { anonymousPublishes } = this.#context
     const caller = { identity: connection.identity, client }
     const bucket = this.#bucket
     const wait = Math.max(bucket?.wait() ?? 0, anonymousWait(anonymousPublishes, caller))
@@ -188,7 +188,7 @@ export class SocketRequests {
   }
 
   async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {
-    const { receipts } = this.#house.push
+    const { receipts } = this.#context.push
     const { device, topics, connection } = this.#asking
     const topic = await receipts.topicOf(id)
     if (topic === undefined) throw new RequestRefusal('id', unknownEvent)
@@ -202,7 +202,7 @@ export class SocketRequests {
   }
 
   async #authenticate({ token }: MessageOf<'authenticate'>): Promise<Answer> {
-    const { gate, connections } = this.#house
+    const { gate, connections } = this.#context
     const { connection, client } = this.#asking
     gate.spend(client, 1)
     const identity = await gate.identifyToken(token, client)

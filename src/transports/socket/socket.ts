@@ -60,7 +60,7 @@ export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
   readonly bufferedBytes: number
   chooseSubprotocol(offered: readonly string[]): string | undefined
   check(request: IncomingMessage): void
-  /** @throws {ParameterError | Ending} `topic-refused` */
+  /** @throws {ParameterError | GatewayError} `topic-refused` */
   checkQuery(request: IncomingMessage, identity: Identity): void
   /**
    * Ends all that are open, each with its cursor. Idempotent.
@@ -76,18 +76,18 @@ export function createSocketRoute(options: SocketOptions): SocketRoute {
 }
 
 class Route implements SocketRoute {
-  readonly #house: SocketContext
+  readonly #context: SocketContext
   readonly #resolveClient: ClientResolver
   readonly #sockets: WebSockets
 
   constructor({ resolveClient, publishes, closeTimeout, pingInterval, ...options }: SocketOptions) {
-    this.#house = {
+    this.#context = {
       ...options,
       publishes,
       closeTimeout,
       heartbeats: new Heartbeats(options.push.config.heartbeat),
       pings: new Heartbeats(pingInterval ?? defaultPingInterval),
-      places: new MemoizedBuffer(encodeLive),
+      cursorEvents: new MemoizedBuffer(encodeLive),
     }
     this.#resolveClient = resolveClient
     this.#sockets = new WebSockets(options.bodies.limit)
@@ -115,14 +115,14 @@ class Route implements SocketRoute {
 
   checkQuery(request: IncomingMessage, identity: Identity): void {
     const { topic: filters = [] } = parseSocketQuery(request)
-    authorizeSubscribe(this.#house.gate.permissionsOf(identity), filters)
+    authorizeSubscribe(this.#context.gate.permissionsOf(identity), filters)
   }
 
   accept(upgrade: Upgrade): void {
     const { request, peer, log } = upgrade
     const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
     const identity = peer.identity ?? anonymous
-    authorizeSubscribe(this.#house.gate.permissionsOf(identity), filters)
+    authorizeSubscribe(this.#context.gate.permissionsOf(identity), filters)
     const order: SocketOrder = {
       ...{ identity, filters, log },
       client: this.#resolveClient(request),
@@ -131,11 +131,11 @@ class Route implements SocketRoute {
       ...(cursor !== undefined && { cursor }),
       ...(last !== undefined && { last }),
     }
-    const { bodies, closeTimeout } = this.#house
+    const { bodies, closeTimeout } = this.#context
     this.#sockets.accept(upgrade, (webSocket, connection) => {
       const held = bodies.budget.open({ address: order.client.address, user: identity.user })
-      const wire = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
-      return new SocketConnection(this.#house, order, listener => new SocketWriter(wire, listener))
+      const writer = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
+      return new SocketConnection(this.#context, order, listener => new SocketWriter(writer, listener))
     })
   }
 
@@ -144,7 +144,7 @@ class Route implements SocketRoute {
   }
 }
 
-/** @throws {Ending} `invalid-parameter` */
+/** @throws {GatewayError} `invalid-parameter` */
 function readSocketQuery(request: IncomingMessage): z.output<typeof query> {
   try {
     return parseSocketQuery(request)

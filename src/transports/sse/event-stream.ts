@@ -26,16 +26,16 @@ export interface ControlEvents {
 
 /** What all event streams of one kind share. */
 export interface StreamContext extends TransportContext {
-  readonly language: ControlEvents
+  readonly controlEvents: ControlEvents
   readonly heartbeats: Heartbeats
   /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
-  readonly endsWhenSilent?: boolean
+  readonly endsWhenIdle?: boolean
   /** The event that moves the id that a client comes back with. */
-  readonly places: MemoizedBuffer
+  readonly cursorEvents: MemoizedBuffer
   /** The bytes that show that a stream is alive. */
   readonly heartbeat: Buffer
-  /** Whether `places` come in silence, too, where the id has moved. Default: false. */
-  readonly tellsPlaceInSilence?: boolean
+  /** Whether `cursorEvents` come in silence, too, where the id has moved. Default: false. */
+  readonly sendsCursorWhenIdle?: boolean
 }
 
 /** Who wants a stream, and of what. */
@@ -52,13 +52,13 @@ export interface StreamOptions
  */
 export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents {
   wroteAt = 0
-  readonly #house: StreamContext
+  readonly #context: StreamContext
   readonly #body: StreamWriter['body']
   readonly #filters: readonly string[]
   readonly #address: string
   readonly #release: () => void
   readonly #connection: LiveConnection
-  readonly #attendance: PresenceHandle
+  readonly #presence: PresenceHandle
   readonly #subscription: Subscription
   /** The cursor that its client was last told of in an event of its own. */
   #told: string | undefined
@@ -69,29 +69,29 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
   /**
    * Nothing is written to it before this turn of the event loop is over.
    *
-   * @throws {Ending} as `holdSubscriber`, and `shutting-down`
+   * @throws {GatewayError} as `holdSubscriber`, and `shutting-down`
    */
-  constructor(house: StreamContext, order: StreamOptions) {
+  constructor(context: StreamContext, order: StreamOptions) {
     const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
-    const { connections, push, heartbeats } = house
+    const { connections, push, heartbeats } = context
     const { user } = caller.identity
-    this.#house = house
+    this.#context = context
     this.#body = body
     this.#filters = filters
     this.#address = caller.client.address
-    this.#release = holdSubscriber(house, caller, filters)
+    this.#release = holdSubscriber(context, caller, filters)
     try {
       this.#connection = connections.open(caller.identity, this)
     } catch (error) {
       this.#release()
       throw error
     }
-    this.#attendance = push.presence.enter({ device, user, address: this.#address, transport: 'sse', topics: filters })
+    this.#presence = push.presence.enter({ device, user, address: this.#address, transport: 'sse', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, cursor, last, limit, device, sink: this })
     heartbeats.add(this)
     peer.on('close', () => this.#end(new GatewayError('client-closed')))
     const fields = { device, topics: filters.slice(0, maxLoggedFilters) }
-    house.log.info({ ...this.#logFields, ...fields }, 'an event stream connected')
+    context.log.info({ ...this.#logFields, ...fields }, 'an event stream connected')
   }
 
   /** What a client names it by. */
@@ -101,7 +101,7 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
 
   write(data: Buffer): boolean {
     const body = this.#body
-    this.wroteAt = this.#house.heartbeats.tick
+    this.wroteAt = this.#context.heartbeats.tick
     this.#bytesOut += data.length
     body.write(data)
     return body.writableLength <= body.writableHighWaterMark
@@ -112,23 +112,23 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
   }
 
   gap(gap: Gap): void {
-    this.write(this.#house.language.gap(gap))
+    this.write(this.#context.controlEvents.gap(gap))
   }
 
   live(): void {
     this.#told = this.#subscription.cursor
-    this.write(this.#house.places.of(this.#told))
+    this.write(this.#context.cursorEvents.of(this.#told))
   }
 
   beat(): void {
     // What waits is read before this would be, or never.
     if (this.#body.writableNeedDrain) return
-    const { endsWhenSilent, heartbeat, tellsPlaceInSilence } = this.#house
-    if (endsWhenSilent) return this.end(new GatewayError('complete'))
+    const { endsWhenIdle, heartbeat, sendsCursorWhenIdle } = this.#context
+    if (endsWhenIdle) return this.end(new GatewayError('complete'))
     this.write(heartbeat)
     const { cursor } = this.#subscription
-    if (tellsPlaceInSilence && cursor !== undefined && cursor !== this.#told) this.live()
-    this.#attendance.seen()
+    if (sendsCursorWhenIdle && cursor !== undefined && cursor !== this.#told) this.live()
+    this.#presence.seen()
   }
 
   close(reason: CloseReason): void {
@@ -137,7 +137,7 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
 
   renewed(identity: Identity): void {
     try {
-      authorizeSubscribe(this.#house.gate.permissionsOf(identity), this.#filters)
+      authorizeSubscribe(this.#context.gate.permissionsOf(identity), this.#filters)
     } catch (error) {
       this.end(GatewayError.from(error))
     }
@@ -145,19 +145,19 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
 
   end(ending: GatewayError): void {
     if (!this.#end(ending)) return
-    const body = this.#body.end(this.#house.language.end(ending, this.#subscription.cursor))
+    const body = this.#body.end(this.#context.controlEvents.end(ending, this.#subscription.cursor))
     const timer = setTimeout(() => body.destroy(), lingerTime).unref()
     body.once('close', () => clearTimeout(timer))
   }
 
-  /** Lets go of everything but the wire; `false` where that has been done. */
+  /** Lets go of everything but the writer; `false` where that has been done. */
   #end({ reason, level, logFields, detailedText }: GatewayError): boolean {
     if (this.#closed) return false
     this.#closed = true
-    const { heartbeats, metrics, log } = this.#house
+    const { heartbeats, metrics, log } = this.#context
     heartbeats.delete(this)
     this.#subscription.close()
-    this.#attendance.leave()
+    this.#presence.leave()
     this.#connection.close()
     this.#release()
     metrics.ended(reason)

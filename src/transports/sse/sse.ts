@@ -25,7 +25,7 @@ const query = z.object({
   enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
 })
 
-interface EventsHouse extends StreamContext {
+interface EventsContext extends StreamContext {
   readonly queries: QueryCache<z.output<typeof query>>
 }
 
@@ -50,16 +50,16 @@ const eventsHeaders = { ...streamHeaders, 'content-type': 'text/event-stream; ch
 /** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
 export function registerEvents(app: FastifyInstance, options: TransportContext): void {
   const { gate, push } = options
-  const house: EventsHouse = {
+  const context: EventsContext = {
     ...options,
     queries: new QueryCache(query, { maxCursorLength, size: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
-    places: new MemoizedBuffer(encodeCursor),
+    cursorEvents: new MemoizedBuffer(encodeCursor),
     heartbeat: Buffer.from(commentLine),
-    tellsPlaceInSilence: true,
-    language: controlEvents,
+    sendsCursorWhenIdle: true,
+    controlEvents: controlEvents,
   }
-  app.get(url, (request, reply) => answerEvents(request, reply, house))
+  app.get(url, (request, reply) => answerEvents(request, reply, context))
   registerOtherMethods(app, {
     gate,
     url,
@@ -69,20 +69,24 @@ export function registerEvents(app: FastifyInstance, options: TransportContext):
 }
 
 /** Opens a stream. Clients that ask for an event stream get refusals that will pass as one that ends at once. */
-async function answerEvents(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
+async function answerEvents(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  context: EventsContext,
+): Promise<FastifyReply> {
   try {
-    return await openStream(request, reply, house)
+    return await openStream(request, reply, context)
   } catch (error) {
     if (!asksForEventStream(request)) throw error
-    return answerPassingRefusal(request, reply, error, { ...house, headers: eventsHeaders })
+    return answerPassingRefusal(request, reply, error, { ...context, headers: eventsHeaders })
   }
 }
 
-async function openStream(request: FastifyRequest, reply: FastifyReply, house: EventsHouse): Promise<FastifyReply> {
-  const { gate, push } = house
+async function openStream(request: FastifyRequest, reply: FastifyReply, context: EventsContext): Promise<FastifyReply> {
+  const { gate, push } = context
   const { heartbeat } = push.config
   const caller = await gate.admit(request, reply)
-  const { topic: filters, enveloped, json, last, ...given } = house.queries.read(request)
+  const { topic: filters, enveloped, json, last, ...given } = context.queries.read(request)
   authorizeSubscribe(caller.permissions, filters)
   // The client may have gone while it was found out who it is.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
@@ -93,7 +97,7 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, house: E
   const cursor = newestCursor([...lastEventIds, ...(given.cursor === undefined ? [] : [given.cursor])], push.journal)
   const device = deviceOf(caller.identity, given.device)
   const { body, peer, begin } = streamWriterOf(request, reply, 2 * heartbeat)
-  const stream = new EventStream(house, {
+  const stream = new EventStream(context, {
     caller,
     device,
     filters,

@@ -52,7 +52,7 @@ export interface RefusedStreamOptions {
   readonly gate: ApiGate
   readonly metrics: Metrics
   readonly log: Logger
-  readonly language: Pick<ControlEvents, 'end'>
+  readonly controlEvents: Pick<ControlEvents, 'end'>
   /** Of the response, beside `Retry-After`. */
   readonly headers: Readonly<Record<string, string>>
 }
@@ -67,7 +67,7 @@ export function answerPassingRefusal(
   request: FastifyRequest,
   reply: FastifyReply,
   error: unknown,
-  { gate, metrics, log, language, headers }: RefusedStreamOptions,
+  { gate, metrics, log, controlEvents, headers }: RefusedStreamOptions,
 ): FastifyReply {
   if (!(error instanceof GatewayError) || error.retryAfter === undefined) throw error
   const { reason, level, text, cause, retryAfter } = error
@@ -75,5 +75,5 @@ export function answerPassingRefusal(
   log[level]({ peer: gate.clientOf(request).address, reason, status: 200, err: cause }, text)
   reply.headers({ ...headers, 'retry-after': String(retryAfter) })
   // In one block with the event: a block with nothing but retry has no data.
-  return reply.send(Buffer.concat([Buffer.from(retryLine(retryAfter)), language.end(error)]))
+  return reply.send(Buffer.concat([Buffer.from(retryLine(retryAfter)), controlEvents.end(error)]))
 }

@@ -25,26 +25,26 @@ async function connection(): Promise<{ socket: Socket; client: Socket }> {
 }
 
 /** Cuts clients off where they leave more than `max` bytes together; and what it says of them. */
-function untakenAnswers(max: number): { untaken: UnreadResponses; lines: readonly unknown[] } {
+function untakenAnswers(max: number): { unreadResponses: UnreadResponses; lines: readonly unknown[] } {
   const metrics = createMetrics()
   onTestFinished(() => metrics.close())
   const { log, lines } = recordingLog()
-  return { untaken: new UnreadResponses({ log, metrics, max }), lines }
+  return { unreadResponses: new UnreadResponses({ log, metrics, max }), lines }
 }
 
 it('an answer in parts is over when there is room for the next, though it is its end that fills the connection', async () => {
   const { socket, client } = await connection()
   let answered = 0
-  const { untaken } = untakenAnswers(0)
-  const wire = new ConnectionWriter(socket, '', untaken, () => answered++)
-  wire.begin()
+  const { unreadResponses } = untakenAnswers(0)
+  const writer = new ConnectionWriter(socket, '', unreadResponses, () => answered++)
+  writer.begin()
   const part = Buffer.alloc(1000)
-  while (socket.writableLength === 0) wire.body.write(part)
+  while (socket.writableLength === 0) writer.body.write(part)
   // One digit more or less in the length of a part is one byte.
   const around = '400\r\n\r\n'.length
-  wire.body.write(Buffer.alloc(socket.writableHighWaterMark - socket.writableLength - around - 2))
+  writer.body.write(Buffer.alloc(socket.writableHighWaterMark - socket.writableLength - around - 2))
   expect(socket.writableNeedDrain).toBe(false)
-  wire.body.end()
+  writer.body.end()
   expect([socket.writableNeedDrain, answered]).toEqual([true, 0])
   client.resume()
   await once(socket, 'drain')
@@ -53,15 +53,15 @@ it('an answer in parts is over when there is room for the next, though it is its
 
 it('whole answers that are not taken are bounded together with those of a server, and the longest wait is cut off', async () => {
   const size = 20_000_000
-  const { untaken, lines } = untakenAnswers(2.5 * size)
+  const { unreadResponses, lines } = untakenAnswers(2.5 * size)
   const connections = await Promise.all(Array.from({ length: 5 }, () => connection()))
   const answered: number[] = []
   const answer = (index: number): void => {
     const { socket } = connections[index] as (typeof connections)[number]
-    new ConnectionWriter(socket, '', untaken, () => answered.push(index)).send({ body: Buffer.alloc(size) })
+    new ConnectionWriter(socket, '', unreadResponses, () => answered.push(index)).send({ body: Buffer.alloc(size) })
   }
   const destroyed = () => connections.map(({ socket }) => socket.destroyed)
-  const server = createHttpServer((_request, response) => untaken.add(response)).listen(0, '127.0.0.1')
+  const server = createHttpServer((_request, response) => unreadResponses.add(response)).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const client = connect((server.address() as AddressInfo).port, '127.0.0.1').on('error', () => {})
   onTestFinished(() => {
@@ -84,7 +84,7 @@ it('whole answers that are not taken are bounded together with those of a server
   const gone = new Promise(resolve => connections[1]?.socket.once('close', resolve))
   connections[1]?.client.destroy()
   await gone
-  untaken.delete(response)
+  unreadResponses.delete(response)
   for (const index of [2, 3, 4]) answer(index)
   await eventually(() => lines.length > 1)
   expect(destroyed()).toEqual([true, true, true, false, false])
