@@ -33,14 +33,18 @@ export function encodeText(text: string): Buffer {
  * A close frame.
  *
  * @param code a code that may be sent, or `undefined` for a frame without a code
- * @param reason cut to the 123 bytes that a close frame has room for, at a character's boundary
+ * @param reason cut as by `closeReason`
  */
 export function encodeClose(code: number | undefined, reason: string): Buffer {
   if (code === undefined) return encodeFrame('close', Buffer.alloc(0))
-  const payload = Buffer.allocUnsafe(maxControlPayload)
-  payload.writeUInt16BE(code)
+  return encodeFrame('close', Buffer.concat([Buffer.from([code >>> 8, code & 0xff]), closeReason(reason)]))
+}
+
+/** The reason of a close frame, cut to the 123 bytes that it has room for, at a character's boundary. */
+export function closeReason(text: string): Buffer {
+  const bytes = Buffer.alloc(maxControlPayload - 2)
   // `write` never cuts a character in two.
-  return encodeFrame('close', payload.subarray(0, 2 + payload.write(reason, 2)))
+  return bytes.subarray(0, bytes.write(text))
 }
 
 function headerLengthOf(payloadLength: number): number {

@@ -2,14 +2,13 @@ import type { Duplex } from 'node:stream'
 import type { RawData, WebSocket } from 'ws'
 import { GatewayError } from '../../base/errors.js'
 import type { HeldBytes } from '../../http/body-budget.js'
+import { closeReason } from '../../websocket/frame-writer.js'
 import { UnfinishedMessage } from './unfinished-message.js'
 
 /** A pong is left out while more than this waits for the client: it could be flooding us with pings. */
 const answerBelow = 64 * 1024
 /** Bytes of an unfinished message that are nobody's budget: the number of connections bounds them. */
 const freeBytes = 4096
-/** What a close frame has room for beside its code (RFC 6455 §5.5). */
-const longestReason = 123
 
 /** What somebody does with a socket. None of this may throw. */
 export interface SocketWriterListener {
@@ -123,7 +122,7 @@ export class SocketWriter {
     this.#forget()
     // What still comes is read into nothing, up to the client's close frame.
     webSocket.resume()
-    webSocket.close(closeCode, cut(text))
+    webSocket.close(closeCode, closeReason(text))
     const timer = setTimeout(() => webSocket.terminate(), closeTimeout).unref()
     webSocket.once('close', () => clearTimeout(timer))
   }
@@ -174,16 +173,4 @@ function failureOf(error: Error): GatewayError {
   return isProtocol
     ? new GatewayError('protocol-error', { hint: error.message })
     : new GatewayError('client-reset', { cause: error })
-}
-
-/** As much of a text as a close frame has room for. */
-function cut(text: string): string {
-  let kept = ''
-  let bytes = 0
-  for (const character of text) {
-    bytes += Buffer.byteLength(character)
-    if (bytes > longestReason) break
-    kept += character
-  }
-  return kept
 }

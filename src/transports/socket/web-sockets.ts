@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { GatewayError } from '../../base/errors.js'
 import type { Upgrade } from '../../http/upgrade-route.js'
+import { closeReason } from '../../websocket/frame-writer.js'
 
 /** An open WebSocket. */
 export interface OpenSocket {
@@ -66,7 +67,7 @@ export class WebSockets {
         // After the 101 the only response is a close frame.
         const { closeCode, text, level, logFields, detailedText } = GatewayError.from(error)
         log[level](logFields, detailedText)
-        webSocket.close(closeCode, text)
+        webSocket.close(closeCode, closeReason(text))
       }
     })
   }
