@@ -223,9 +223,9 @@ class Embedded implements EmbeddedBroker {
     cutOff: (client: Client) => this.#connections.cutOff(client, new GatewayError('client-too-slow')),
   }
 
-  #createStore(base: StorageBackend): Store {
+  #createStore(storage: StorageBackend): Store {
     return new Store({
-      base,
+      storage,
       limits: this.#options,
       maySubscribe: (client, filter) => this.#authorizer.maySubscribe(client, filter),
       holderOf: client => this.#authorizer.quotaKeyOf(client),

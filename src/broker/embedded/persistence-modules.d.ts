@@ -1,6 +1,5 @@
 /*
- * The promise interface of Aedes' persistences, which their own type declarations leave out: those describe the older
- * callback interface.
+ * Types of the promise interface of Aedes' persistences; their own declarations describe the older callback interface.
  */
 
 declare module 'aedes-persistence/asyncPersistence.js' {

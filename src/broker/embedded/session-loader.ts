@@ -10,7 +10,7 @@ const loggedIds = 5
 
 /** Storage and bounds of the sessions of an earlier run. */
 export interface SessionLoaderOptions {
-  readonly base: StorageBackend
+  readonly storage: StorageBackend
   readonly sessions: Sessions
   readonly index: QueueIndex
   readonly slicer: TimeSlicer
@@ -32,18 +32,18 @@ interface LeftOut {
  * messages of a queue) is removed from the storage and logged.
  */
 export async function loadSessions(options: SessionLoaderOptions): Promise<void> {
-  const { base, sessions, slicer, log } = options
+  const { storage, sessions, slicer, log } = options
   const left: LeftOut = { sessions: 0, filters: 0, messages: 0, clientIds: new Set() }
-  const beyond = sessions.restore(base.sessions)
+  const beyond = sessions.restore(storage.sessions)
   for (const { id } of beyond) note(left, id)
   left.sessions = beyond.length
-  if (beyond.length > 0) await base.removeSessions(new Set(beyond.map(({ id }) => id)))
+  if (beyond.length > 0) await storage.removeSessions(new Set(beyond.map(({ id }) => id)))
   await slicer.next()
-  for await (const [id, subscriptions] of base.allSubscriptions()) {
+  for await (const [id, subscriptions] of storage.allSubscriptions()) {
     if (sessions.has(id)) await loadFilters(id, subscriptions, options, left)
     if (slicer.isOver) await slicer.next()
   }
-  for (const stored of base.sessions) {
+  for (const stored of storage.sessions) {
     if (stored.queued > 0 && sessions.has(stored.id)) await loadQueue(stored, options, left)
     if (slicer.isOver) await slicer.next()
   }
@@ -59,7 +59,7 @@ export async function loadSessions(options: SessionLoaderOptions): Promise<void>
 async function loadFilters(
   id: string,
   stored: readonly Subscription[],
-  { base, sessions, index, withinBounds }: SessionLoaderOptions,
+  { storage, sessions, index, withinBounds }: SessionLoaderOptions,
   left: LeftOut,
 ): Promise<void> {
   const kept: Subscription[] = []
@@ -73,14 +73,14 @@ async function loadFilters(
   if (kept.length === stored.length) return
   const filters = new Set(kept.map(({ topic }) => topic))
   const beyond = stored.map(({ topic }) => topic).filter(topic => !filters.has(topic))
-  await base.subscriptions.remove({ id }, beyond)
+  await storage.subscriptions.remove({ id }, beyond)
   left.filters += beyond.length
   note(left, id)
 }
 
 async function loadQueue(
   { id, queued, bytes }: StoredSession,
-  { base, sessions }: SessionLoaderOptions,
+  { storage, sessions }: SessionLoaderOptions,
   left: LeftOut,
 ): Promise<void> {
   const room = sessions.queueRoomOf(id)
@@ -88,7 +88,7 @@ async function loadQueue(
     sessions.restoreQueue(id, { queued, bytes })
     return
   }
-  const trimmed = await base.queues.trim(id, room)
+  const trimmed = await storage.queues.trim(id, room)
   sessions.restoreQueue(id, trimmed)
   left.messages += queued - trimmed.queued
   note(left, id)

@@ -96,7 +96,7 @@ function isSent({ last }: Replay, packet: AedesPublishPacket): boolean {
   return packet.brokerCounter <= last.brokerCounter
 }
 
-/** Streams on the way read ahead: waits until what was handed out has been written. */
+/** Resolves when the sent messages are written: streams read ahead. */
 async function written(replay: Replay): Promise<void> {
   while (replay.updated < replay.sent) {
     await new Promise<void>(resolve => {

@@ -7,25 +7,25 @@ import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders
 import type { QueueSize } from './session-queues.js'
 import type { StorageBackend, StoredSession } from './storage-backend.js'
 
-/** As many messages as can be under way to a client that is connected: packet identifiers have 16 bits [MQTT-2.3.1-1]. */
+/** Maximum unacknowledged messages of a connected client: packet identifiers have 16 bits [MQTT-2.3.1-1]. */
 const maxUnacknowledged = 65_535
 
-/** Bytes that a session takes beyond its filters and messages, about. */
+/** Approximate overhead of a session, in bytes. */
 const sessionOverhead = 1000
 
-/** How often the log names the sessions of one holder that end at a bound, in milliseconds; and how many holders it remembers. */
+/** Interval between warnings about one holder's sessions, in milliseconds, and the holders with a remembered warning. */
 const warningInterval = 60_000
 const maxWarned = 1000
 
 /** Bounds of the sessions. */
 export interface SessionLimits extends SessionCounts {
-  /** Messages that may wait for a client that is not connected. */
+  /** Queued messages of a disconnected client. */
   readonly maxQueuedMessages: number
-  /** Bytes of the messages that wait in one session. */
+  /** Bytes of the queued messages of one session. */
   readonly maxSessionBytes: number
-  /** Bytes of all sessions together, shared among users and networks. */
+  /** Bytes of all sessions, shared by users and networks. */
   readonly maxSessionsBytes: number
-  /** After how long without its client a session ends, in milliseconds. */
+  /** Time after which a disconnected session ends, in milliseconds. */
   readonly sessionExpiry: number | 'off'
 }
 
@@ -34,20 +34,20 @@ interface Session {
   holder: Holder
   seen: number
   queued: number
-  /** Of the queued messages, its filters, and itself. */
+  /** Bytes of the queued messages, the filters, and the overhead. */
   bytes: number
-  /** Of the queued messages alone. */
+  /** Bytes of the queued messages. */
   queueBytes: number
-  /** Whether its client is yet to take it up for the first time. */
+  /** Whether no client has opened it yet. */
   isNew: boolean
   warned: boolean
 }
 
 /** Storage, bounds and callbacks of the sessions. */
 export interface SessionsOptions {
-  readonly base: StorageBackend
+  readonly storage: StorageBackend
   readonly limits: SessionLimits
-  /** Ends a session that is not among these any more: removes it from the base, with all that is in it. */
+  /** Removes an ended session from the storage. */
   readonly end: (id: string) => Promise<void>
   readonly onEnded?: ((reason: SessionEndReason) => void) | undefined
   readonly onDropped?: ((bound: SessionBound) => void) | undefined
@@ -56,18 +56,18 @@ export interface SessionsOptions {
 }
 
 /**
- * The sessions that there are: since when each is without its client, how many messages wait for it, and what all of them take. Each has a
- * holder, and no holder takes what the others need.
+ * All sessions: since when each is disconnected, its queued messages, and the bytes of all. Each has a holder, a user or network, with a
+ * fair share.
  */
 export class Sessions {
-  /** Messages that were not queued because there was no room for them. */
+  /** Messages that were not queued for lack of room. */
   dropped = 0
   readonly #options: SessionsOptions
   readonly #sessions = new Map<string, Session>()
   readonly #holders: SessionHolders
   readonly #quota: FairQuota
   readonly #connected = new Map<string, object>()
-  /** By holder: when the log named it last. */
+  /** Time of the last warning, by holder. */
   readonly #warned = new Map<string, number>()
 
   constructor(options: SessionsOptions) {
@@ -76,15 +76,15 @@ export class Sessions {
     this.#quota = new FairQuota(options.limits.maxSessionsBytes)
   }
 
-  /** Sessions, and the bytes that they take. */
+  /** Sessions, and their bytes. */
   get figures(): { readonly sessions: number; readonly bytes: number } {
     return { sessions: this.#holders.total, bytes: this.#quota.total }
   }
 
   /**
-   * Takes up the sessions of an earlier run, as far as the bounds allow: those whose client was there last.
+   * Restores sessions of an earlier run within the bounds, the most recently connected first.
    *
-   * @returns those that are left out
+   * @returns the sessions beyond the bounds
    */
   restore(stored: Iterable<StoredSession>): StoredSession[] {
     const leftOut: StoredSession[] = []
@@ -95,12 +95,12 @@ export class Sessions {
       if (this.#holders.boundOf(session.holder) || this.#exceededBy(session.holder, session.bytes)) leftOut.push(one)
       else restored.push(this.#add(session))
     }
-    // In the order in which they lost their clients.
+    // In the order of disconnecting.
     for (const session of restored.reverse()) this.#holders.absent(session)
     return leftOut
   }
 
-  /** Bytes that a session may take beyond those that it takes. */
+  /** Bytes by which a session may grow. */
   roomOf(id: string): number {
     const session = this.#sessions.get(id)
     const key = session && holderKey(session.holder)
@@ -108,7 +108,7 @@ export class Sessions {
     return Math.max(0, Math.floor((this.#quota.max - this.#quota.total - this.#quota.of(key)) / 2))
   }
 
-  /** Bytes that the messages of a session may take beyond those that they take. */
+  /** Bytes by which a session's queue may grow. */
   queueRoomOf(id: string): number {
     const { queueBytes = 0 } = this.#sessions.get(id) ?? {}
     return Math.max(0, Math.min(this.#options.limits.maxSessionBytes - queueBytes, this.roomOf(id)))
@@ -126,51 +126,51 @@ export class Sessions {
     return this.#sessions.has(id)
   }
 
-  /** Whether the client of a session is connected now. */
+  /** Whether the client of a session is connected. */
   isConnected(id: string): boolean {
     return this.#connected.has(id)
   }
 
-  /** The owner of a session; `undefined` where there is none, and where nobody asked when it was made. */
+  /** The owner of a session; `undefined` without a session, or without access control when it was created. */
   ownerOf(id: string): Owner | undefined {
     return this.#sessions.get(id)?.holder.owner
   }
 
   /**
-   * Makes a session where there is none. At a bound another one ends for it: the longest absent of the same holder, or at the bound in all,
-   * of the holder that has most.
+   * Creates a session where there is none. At a bound another one ends: the longest disconnected one of the same holder, or at the total bound, of
+   * the holder with the most.
    *
-   * @returns whether the holder may have sessions at all; if not, there is none
-   * @throws {Ending} `too-many-sessions` where each session that could end has its client
+   * @returns whether the holder may have sessions at all
+   * @throws {GatewayError} `too-many-sessions` where each session that could end is connected
    */
   admit(id: string, holder: Holder): boolean {
     const known = this.#sessions.get(id)
     if (!known && this.#holders.maxOf(holder) === 0) return false
-    // A session of nobody in particular goes to the user who takes it up.
+    // A session without an owner goes to the user who opens it.
     const isOther = known?.holder.owner === undefined && holder.owner !== undefined
-    if (!known || isOther) this.#make({ ...(known ?? newSession(id, holder)), holder }, known)
+    if (!known || isOther) this.#create({ ...(known ?? newSession(id, holder)), holder }, known)
     this.#holders.present(known && !isOther ? known : { id, holder })
     return true
   }
 
-  #make(session: Session, instead: Session | undefined): void {
-    if (instead) this.#drop(instead)
+  #create(session: Session, replaced: Session | undefined): void {
+    if (replaced) this.#drop(replaced)
     try {
       this.#makeRoom(session.holder)
     } catch (error) {
-      if (instead) this.#add(instead)
+      if (replaced) this.#add(replaced)
       throw error
     }
     this.#add(session)
   }
 
-  /** Call when a connection is closed for which a session was admitted. */
+  /** Call when a connection with an admitted session is closed. */
   abandon(id: string): void {
     const session = this.#sessions.get(id)
     if (session && !this.#connected.has(id)) this.#holders.absent(session)
   }
 
-  /** Call when a client takes its session up; makes it where there is none. Returns whether there was one. */
+  /** Opens a session, or creates it; returns whether it existed. */
   open(id: string): boolean {
     const session = this.#sessions.get(id) ?? newSession(id, { owner: undefined, network: undefined })
     if (!this.#sessions.has(id)) this.#add(session)
@@ -187,7 +187,7 @@ export class Sessions {
     if (session) this.#holders.present(session)
   }
 
-  /** Call when `client` is no longer connected; nothing happens where another one has taken its place. */
+  /** Call when `client` has disconnected; ignored where another one has taken over its client id. */
   disconnected(client: { readonly id: string }): void {
     if (this.#connected.get(client.id) !== client) return
     this.#connected.delete(client.id)
@@ -197,13 +197,13 @@ export class Sessions {
     this.#touch(session)
   }
 
-  /** Forgets a session; its storage is the caller's business. */
+  /** Removes a session, but not from the storage. */
   remove(id: string): void {
     const session = this.#sessions.get(id)
     if (session) this.#drop(session)
   }
 
-  /** Stores that the clients that are connected are so now; in a step for each. To be called every hour or so. */
+  /** Stores the current time for each connected session, in a step for each. Call about once an hour. */
   *touch(): Generator<void> {
     for (const id of this.#connected.keys()) {
       const session = this.#sessions.get(id)
@@ -211,7 +211,7 @@ export class Sessions {
     }
   }
 
-  /** The sessions that have been without their client for too long, each as it is then. */
+  /** The sessions that have been disconnected for too long. */
   *expired(): Generator<string> {
     const { sessionExpiry } = this.#options.limits
     if (sessionExpiry === 'off') return
@@ -221,8 +221,8 @@ export class Sessions {
   }
 
   /**
-   * Whether one more message of so many bytes may be queued for the session; if so, it counts until `release`. As in mosquitto, it is the
-   * new message that is dropped. A queue that is empty takes a message of any size.
+   * Whether another message of `bytes` may be queued for the session; it counts until `release`. As in mosquitto, the new message is dropped
+   * otherwise. An empty queue takes a message of any size.
    *
    * @param topic of the message, for the log
    */
@@ -241,7 +241,7 @@ export class Sessions {
       session.warned = true
       const reason = `${session.queued} messages wait for the session (mqtt.${bound})`
       const fields = { clientId: id, ...logFieldsOf(session.holder), topic }
-      this.#options.log.warn(fields, `${reason}; further ones for it are dropped`)
+      this.#options.log.warn(fields, `${reason}: dropping further ones`)
     }
     return false
   }
@@ -254,7 +254,7 @@ export class Sessions {
     return this.#exceededBy(session.holder, bytes) ? 'maxSessionsBytes' : undefined
   }
 
-  /** Call when a message of so many bytes has left the session's queue. */
+  /** Call when a message of `bytes` was removed from the session's queue. */
   release(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (!session) return
@@ -262,7 +262,7 @@ export class Sessions {
     this.#growQueue(session, -bytes)
   }
 
-  /** Call when the messages of a session take so many bytes more. */
+  /** Call when a session's queue grows by `bytes`. */
   growQueue(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (session) this.#growQueue(session, bytes)
@@ -274,13 +274,13 @@ export class Sessions {
     this.#grow(session, change)
   }
 
-  /** Whether the session, if there is one, may take so many bytes more. */
+  /** Whether a session may grow by `bytes`; true without a session. */
   fits(id: string, bytes: number): boolean {
     const session = this.#sessions.get(id)
     return session === undefined || !this.#exceededBy(session.holder, bytes)
   }
 
-  /** Call when the filters of a session take so many bytes more. */
+  /** Call when a session's filters grow by `bytes`. */
   grow(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (session) this.#grow(session, bytes)
@@ -326,7 +326,7 @@ export class Sessions {
     }
   }
 
-  /** Once a minute for each holder, as each new session may end another one. */
+  /** Once a minute for each holder: each new session may end another one. */
   #warn(clientId: string, holder: Holder, bound: SessionEndReason): void {
     const key = holderKey(holder) ?? ''
     const now = Date.now()
@@ -338,23 +338,24 @@ export class Sessions {
 
   #touch(session: Session): void {
     session.seen = Date.now()
-    this.#options.base.keepSession(session.id, { ...session.holder, seen: session.seen }).catch(this.#options.onError)
+    this.#options.storage
+      .keepSession(session.id, { ...session.holder, seen: session.seen })
+      .catch(this.#options.onError)
   }
 }
 
 const endings: Readonly<Record<SessionEndReason, string>> = {
-  'user-limit': 'ended a session without its client, because its user makes more sessions than mqtt.maxSessionsPerUser',
-  'anonymous-limit':
-    'ended a session without its client, because its network makes more sessions than mqtt.maxAnonymousSessions',
-  'total-limit': 'ended a session without its client, because there are mqtt.maxSessions of them',
-  expired: 'ended a session without its client, because of mqtt.sessionExpiry',
+  'user-limit': 'ended a disconnected session: its user has more than mqtt.maxSessionsPerUser',
+  'anonymous-limit': 'ended a disconnected session: its network has more than mqtt.maxAnonymousSessions',
+  'total-limit': 'ended a disconnected session: there are mqtt.maxSessions sessions',
+  expired: 'ended a disconnected session: mqtt.sessionExpiry',
 }
 
 function newSession(id: string, holder: Holder): Session {
   return { id, holder, seen: Date.now(), queued: 0, bytes: sessionOverhead, queueBytes: 0, isNew: true, warned: false }
 }
 
-/** The user of a session, or the network of a client without a name. */
+/** The owner of a session, or the network of an anonymous client. */
 function logFieldsOf({ owner, network }: Holder): object {
   return isAnonymous(owner) ? { network } : { owner }
 }

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { Readable } from 'node:stream'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextTick } from 'node:timers/promises'
 import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Logger } from '../../base/log.js'
@@ -29,31 +29,29 @@ type Session = Persistence.Session
 type QueueSubscription = Persistence.QueueSubscription
 type QoS = QueueSubscription['qos']
 
-/** Bounds of what is kept. */
+/** Bounds of stored data. */
 export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds {}
 
 /** Storage, bounds and callbacks of a store. */
 export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropped'> {
-  readonly base: StorageBackend
+  readonly storage: StorageBackend
   readonly limits: StoreLimits
   readonly maySubscribe?: SubscriptionLimitsOptions['maySubscribe']
   readonly holderOf?: SubscriptionLimitsOptions['holderOf']
-  /** The gateway's; left out for one of its own. */
+  /** Default: one of its own. */
   readonly slicer?: TimeSlicer | undefined
   readonly log: Logger
   readonly onError: (error: unknown) => void
 }
 
 /**
- * What Aedes keeps: sessions, queues for them, retained messages, wills. The keeping is that of `base`; this puts right
- * what would lose or disorder messages on the way there:
+ * Aedes' persistence: sessions, queues, retained messages, wills. Unlike `aedes-persistence-level`:
  *
- * - which sessions a message is queued for is found here, because `aedes-persistence-level` forgets one of two
- *   overlapping subscriptions of a session, and queues for QoS 0;
- * - a session's messages are written one after the other, and a session that comes back gets its queue to the end before
- *   it gets anything new (see `SessionQueueReplay`);
+ * - it finds the sessions that queue a message, because that library forgets one of two overlapping subscriptions of a session, and queues
+ *   for QoS 0;
+ * - it writes a session's messages in order, and a returning client gets its whole queue before live messages (`SessionQueueReplay`);
  * - retained messages follow MQTT's rules on `$` topics and empty levels, and `$SYS` stays in memory;
- * - an error where Aedes listens to none is told to `onError` and goes no further.
+ * - errors that Aedes ignores go to `onError`.
  */
 export class Store {
   readonly queueReplay: SessionQueueReplay
@@ -61,14 +59,14 @@ export class Store {
   readonly clientIds: ClientIdRegistry
   readonly sessions: Sessions
   readonly retained: Retained
-  /** By client: the packet identifiers of messages to it that are in use. */
+  /** Packet identifiers of messages to each client. */
   readonly #packetIds = new WeakMap<object, PacketIds>()
-  /** The quota key of the message that is being published. */
+  /** Quota key of the message that is being published. */
   publisher = ''
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
-  readonly #stored: StorageBackend
-  readonly #base: Persistence
+  readonly #storage: StorageBackend
+  readonly #persistence: Persistence
   readonly #subscriptions: StorageBackend['subscriptions']
   readonly #queues: SessionQueues
   readonly #enqueuer: SessionEnqueuer
@@ -78,13 +76,13 @@ export class Store {
   readonly #log: Logger
   readonly #onError: (error: unknown) => void
   readonly #index = new QueueIndex()
-  /** The arrays of filters that are stored, or about to be. */
+  /** Writes of subscriptions, by the array that Aedes passes. */
   readonly #written = new WeakMap<readonly Subscription[], Promise<void>>()
-  /** The last write to each session that has not finished. */
+  /** The last unfinished write to each session. */
   readonly #tails = new Map<string, Promise<unknown>>()
 
   constructor({
-    base,
+    storage,
     limits,
     maySubscribe,
     holderOf,
@@ -100,15 +98,15 @@ export class Store {
       fitsSession: ({ id }, bytes) => this.sessions.fits(id, bytes),
     })
     this.clientIds = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
-    this.sessions = new Sessions({ base, limits, end: id => this.#end(id), log, onError, ...hooks })
-    this.retained = new Retained({ storage: base.retained, bounds: limits, log })
+    this.sessions = new Sessions({ storage, limits, end: id => this.#end(id), log, onError, ...hooks })
+    this.retained = new Retained({ storage: storage.retained, bounds: limits, log })
     this.#limits = limits
-    this.#stored = base
-    this.#base = base.persistence
-    this.#subscriptions = base.subscriptions
-    this.#queues = base.queues
-    this.#enqueuer = new SessionEnqueuer({ queues: base.queues, sessions: this.sessions, slicer })
-    this.#removeSession = id => base.removeSession(id)
+    this.#storage = storage
+    this.#persistence = storage.persistence
+    this.#subscriptions = storage.subscriptions
+    this.#queues = storage.queues
+    this.#enqueuer = new SessionEnqueuer({ queues: storage.queues, sessions: this.sessions, slicer })
+    this.#removeSession = id => storage.removeSession(id)
     this.#slicer = slicer
     this.#onEnded = hooks.onEnded
     this.#log = log
@@ -120,10 +118,10 @@ export class Store {
   }
 
   async setup(broker: Aedes): Promise<void> {
-    await this.#base.setup(broker)
+    await this.#persistence.setup(broker)
     await this.retained.load()
     await loadSessions({
-      base: this.#stored,
+      storage: this.#storage,
       sessions: this.sessions,
       index: this.#index,
       slicer: this.#slicer,
@@ -132,7 +130,7 @@ export class Store {
     })
   }
 
-  /** Ends the sessions that have been without their client for too long. */
+  /** Ends expired sessions. */
   async expire(): Promise<void> {
     await this.#slicer.next('sessions')
     for (const _ of this.sessions.touch()) if (this.#slicer.isOver) await this.#slicer.next('sessions')
@@ -143,33 +141,33 @@ export class Store {
     }
   }
 
-  /** Ends a session, with all that waits in it. */
+  /** Ends a session, with its queue. */
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
-    await this.#inTurn({ id }, async () => {
+    await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
       await this.#removeSession(id)
     })
   }
 
-  /** Clears RETAIN of a message that is not stored: push and bridges, which get it as it was published, take it for no state either. */
+  /** Clears RETAIN of a message that does not fit, for push and bridges, which get RETAIN as published. */
   async storeRetained(packet: AedesPublishPacket): Promise<void> {
     const { isKept, written } = this.retained.store(detachPayload(packet), this.publisher)
     if (!isKept) packet.retain = false
     if (written) this.#retainedWrite = { written, bytes: retainedSize(packet) }
   }
 
-  /** Nothing: subscribers get retained messages from `RetainedDelivery`. */
+  /** Empty: `RetainedDelivery` sends retained messages. */
   createRetainedStreamCombi(): Readable {
     return Readable.from([])
   }
 
-  /** Stores what is granted of `subscriptions`: once, though Aedes comes with the whole array for each filter in it. */
+  /** Stores the granted ones of `subscriptions`, once: Aedes passes the whole array for each filter in it. */
   addSubscriptions(client: Session, subscriptions: readonly Subscription[]): Promise<void> {
     let stored = this.#written.get(subscriptions)
     if (!stored) {
       const granted = subscriptions.filter(({ topic }) => this.subscriptionLimits.grant(client, topic))
-      stored = this.#inTurn(client, async () => {
+      stored = this.#inOrder(client, async () => {
         await this.#subscriptions.add(client, granted)
         this.sessions.grow(client.id, this.#index.add(client.id, granted))
       })
@@ -179,27 +177,27 @@ export class Store {
   }
 
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
-    return this.#inTurn(client, async () => {
+    return this.#inOrder(client, async () => {
       this.sessions.grow(client.id, -this.#index.remove(client.id, filters))
       await this.#subscriptions.remove(client, filters)
     })
   }
 
-  /** Ends the session, with all that waits in it: Aedes calls this for a client that wants none [MQTT-3.1.2-6]. */
+  /** Ends the session: Aedes calls this for a client with a clean session [MQTT-3.1.2-6]. */
   async cleanSubscriptions({ id }: Session): Promise<void> {
     if (this.sessions.has(id)) await this.#end(id)
-    // One after the other, so that each of several connections with the same client id gets its CONNACK before the next one ends it.
-    else await this.#inTurn({ id }, () => turn())
+    // In order: each of several connections with one client id gets its CONNACK before the next one closes it.
+    else await this.#inOrder({ id }, () => nextTick())
   }
 
-  /** Asked by Aedes when a client wants its session, which is made where there is none. */
+  /** Called by Aedes for a client with a session, which is created where there is none. */
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
     const known = this.sessions.open(client.id)
-    const subscriptions = await this.#inTurn(client, () => this.#readSubscriptions(client))
+    const subscriptions = await this.#inOrder(client, () => this.#readSubscriptions(client))
     return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
   }
 
-  /** Without what may have been stored before there were limits: Aedes would refuse the client for it. */
+  /** Without filters of a configuration with higher limits: Aedes would refuse the client for them. */
   async #readSubscriptions(client: Session): Promise<Subscription[]> {
     const stored = await this.#subscriptions.read(client)
     return this.#withinBounds(stored)
@@ -232,7 +230,7 @@ export class Store {
     return this.#enqueuer.enqueue([subscription], packet)
   }
 
-  /** Writes of the message that was stored last, once: it may leave, and is acknowledged when they are done. */
+  /** Writes of the last stored message, once: it is delivered meanwhile, and acknowledged afterwards. */
   takeWrites(): PendingWrite | undefined {
     const queued = this.#enqueuer.takeWrites()
     const retained = this.#retainedWrite
@@ -244,8 +242,8 @@ export class Store {
   }
 
   /**
-   * The packet identifiers of messages to a client. Without a session they begin with 1; with one, anywhere: a client that comes back may still
-   * hold identifiers of retained messages of QoS 2, which are in no queue, and would take another message for a repetition.
+   * Packet identifiers of messages to a client. They begin with 1 in a clean session, and at random otherwise: a returning client may still have
+   * identifiers of retained messages of QoS 2, which are in no queue, and would take another message for a repetition.
    */
   packetIdsOf(client: Pick<Client, 'clean'>): PacketIds {
     let ids = this.#packetIds.get(client)
@@ -256,14 +254,14 @@ export class Store {
     return ids
   }
 
-  /** Notes an acknowledgement of a client; returns whether it is that for which the message waits. */
+  /** Notes an acknowledgement of a client; returns whether it is the expected one. */
   acknowledge(client: object, id: number, acknowledgement: Acknowledgement): boolean {
     return this.#packetIds.get(client)?.acknowledge(id, acknowledgement) ?? true
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
-    const updated = this.#inTurn(client, () => this.#update(client, packet))
-    // A PUBREC brings a PUBREL here that has no broker id, and does not come from the queue.
+    const updated = this.#inOrder(client, () => this.#update(client, packet))
+    // The PUBREL after a PUBREC has no broker id, and is not from the queue.
     return packet.brokerId ? updated.finally(() => this.queueReplay.updated(client)) : updated
   }
 
@@ -272,19 +270,19 @@ export class Store {
       this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))
     } catch (error) {
       if (!(error instanceof Error && error.message === noSuchPacket().message)) throw error
-      // A PUBREC for what is not in the queue, such as a retained message: PUBREL is the answer all the same.
+      // A PUBREC for a message that is in no queue, such as a retained one, is answered with PUBREL, too.
       if (!packet.brokerId) return
-      // The subscription is younger than the message, which therefore was not queued for it; or there was no room.
+      // The message was not queued: it is older than the subscription, or did not fit.
       const message = this.#queues.prepare(detachPayload(packet))
       if (!this.sessions.admitMessage(client.id, message.bytes, message.topic))
-        throw new Error('too many messages wait for their acknowledgement')
+        throw new Error('too many unacknowledged messages')
       await message.add([client.id])
       this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))
     }
   }
 
-  /** Runs `write` when the earlier ones for this session are done: what is awaited together may else finish in any order. */
-  async #inTurn<T>(client: Session, write: () => Promise<T>): Promise<T> {
+  /** Runs `write` after the earlier ones of this session. */
+  async #inOrder<T>(client: Session, write: () => Promise<T>): Promise<T> {
     const earlier = this.#tails.get(client.id)
     const current = earlier ? earlier.then(write, write) : write()
     this.#tails.set(client.id, current)
@@ -299,7 +297,7 @@ export class Store {
     const { messageId } = packet
     if (messageId === undefined) return undefined
     this.#packetIds.get(client)?.release(messageId)
-    const cleared = await this.#inTurn(client, () => this.#queues.clear(client.id, messageId))
+    const cleared = await this.#inOrder(client, () => this.#queues.clear(client.id, messageId))
     if (cleared) this.sessions.release(client.id, cleared.bytes)
     return cleared?.packet
   }
@@ -313,38 +311,38 @@ export class Store {
     return Readable.from(this.queueReplay.queue(client))
   }
 
-  /** Stores that the packet's identifier is in use. Not the payload, which nobody asks for: it may be of megabytes. */
+  /** Stores the packet's identifier, without the payload, which may have megabytes. */
   incomingStorePacket(client: Session, packet: PublishPacket): Promise<void> {
-    return this.#base.incomingStorePacket(client, { ...packet, payload: '' })
+    return this.#persistence.incomingStorePacket(client, { ...packet, payload: '' })
   }
 
-  /** Whether a message of QoS 2 with this identifier has been stored, and waits for its PUBREL. */
+  /** Whether a message of QoS 2 with this identifier waits for its PUBREL. */
   async hasIncoming(client: Session, packet: PublishPacket): Promise<boolean> {
-    return this.#base.incomingGetPacket(client, packet).then(
+    return this.#persistence.incomingGetPacket(client, packet).then(
       () => true,
       () => false,
     )
   }
 
   incomingGetPacket(client: Session, packet: PublishPacket): Promise<AedesPublishPacket> {
-    return this.#base.incomingGetPacket(client, packet)
+    return this.#persistence.incomingGetPacket(client, packet)
   }
 
   incomingDelPacket(client: Session, packet: PublishPacket): Promise<void> {
-    return this.#base.incomingDelPacket(client, packet)
+    return this.#persistence.incomingDelPacket(client, packet)
   }
 
   cleanIncoming(client: Session): Promise<void> {
-    return this.#base.cleanIncoming(client)
+    return this.#persistence.cleanIncoming(client)
   }
 
   putWill(client: Session, will: PublishPacket): Promise<void> {
-    return this.#base.putWill(client, will)
+    return this.#persistence.putWill(client, will)
   }
 
   async delWill(client: Session): Promise<PublishPacket | undefined> {
     try {
-      return await this.#base.delWill(client)
+      return await this.#persistence.delWill(client)
     } catch (error) {
       this.#onError(error)
       return undefined
@@ -352,6 +350,6 @@ export class Store {
   }
 
   streamWill(brokers: { readonly [id: string]: number }): Readable {
-    return this.#base.streamWill(brokers)
+    return this.#persistence.streamWill(brokers)
   }
 }

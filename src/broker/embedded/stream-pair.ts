@@ -3,46 +3,45 @@ import type { GatewayError } from '../../base/errors.js'
 import { ChunkQueue, ConcatCache, join } from './chunk-queue.js'
 import { TickScheduler } from './tick-scheduler.js'
 
-/** How much the broker's end takes in one turn of the event loop before `write` says false, at most, in bytes. */
+/** Maximum bytes written at the broker's end in one event-loop tick before `write` returns false. */
 const maxBytesPerTick = 64 * 1024
 
-/** How much of what the broker wrote is handed to the client's end in one piece, in bytes: so it shows that it takes a large message. */
+/** Maximum size of a chunk for the client's end, in bytes: progress within a large message must be visible. */
 const maxChunkSize = 64 * 1024
 
-/** One end of a pair, as its maker sees it. */
+/** Limits and callbacks of a pair. */
 export interface StreamPairOptions {
-  /** How much is buffered for the client's end to read, in bytes. The broker's end gets one batchSize at a time. */
+  /** Bytes buffered for the client's end to read. The broker's end gets one batch at a time. */
   readonly readableHighWaterMark: number
-  /** How much the client's end takes before `write` says false, in bytes. */
+  /** Bytes written at the client's end before `write` returns false. */
   readonly clientHighWaterMark: number
-  /** How much waits for a client's end that does not read before the broker's `write` says false, in bytes. */
+  /** Bytes waiting for the client's end before the broker's `write` returns false. */
   readonly brokerHighWaterMark: number
   /**
-   * Sees the bytes on their way to the broker, and says how many of them may go over in one batchSize; the rest comes
-   * again. An error that it returns ends the client's end, and they stay out.
+   * Inspects bytes to the broker, and returns how many may pass in one batch; the rest is inspected again. An error closes the client's end
+   * without them.
    */
   readonly inspectIn?: (chunk: Buffer) => number | Error
-  /** While it says true, what the client wrote waits, until the client reads. */
+  /** While it returns true, the client's bytes wait, until the client reads. */
   readonly pauseInput?: () => boolean
-  /** Sees the bytes that the broker wrote, but not those that it sent, before they wait for the client to read. */
+  /** Called with bytes written by the broker, but not with those of `send`, before they wait for the client. */
   readonly onWritten?: (chunk: Buffer) => void
-  /** Sees the bytes on their way to the client. */
+  /** Called with bytes that pass to the client. */
   readonly onSent?: (chunk: Buffer) => void
-  /** Called when the client's end has ended its side; the broker's end learns of it when this calls back. */
+  /** Called when the client has ended its side; the broker's end sees it when `release` is called. */
   readonly deferEnd?: (release: () => void) => void
-  /** When what the broker writes is handed over. */
+  /** When bytes written by the broker pass. */
   readonly tick?: TickScheduler
-  /** Makes one chunk of what the broker wrote in one turn. */
+  /** Joins the broker's chunks of one tick. */
   readonly concatCache?: ConcatCache
 }
 
 /**
- * Makes a connection inside the process: what is written at one end is read at the other.
+ * Creates a connection inside the process: two streams, each of which reads what is written to the other.
  *
- * It behaves as a TCP connection on which nothing gets lost: `end()` closes one direction; after `destroy()` the other
- * end still reads all that was written before, and then its `'end'`. What the client writes passes on at once, without a
- * timer or a tick of its own. What the broker writes does so at the end of the turn of the event loop, in one chunk, and
- * so in one frame and one system call: bursts of 20 messages to 100 subscribers take 3.5 µs per delivery instead of 10.3.
+ * It behaves like a TCP connection: `end()` closes one direction; after `destroy()` the other end still reads all earlier bytes, and then
+ * `'end'`. The client's bytes pass at once. The broker's bytes pass at the end of the event-loop tick, in one chunk, and so in one frame and
+ * one system call.
  */
 export function createStreamPair(options: StreamPairOptions): { client: PairEnd; broker: PairEnd } {
   const { onSent, tick = new TickScheduler() } = options
@@ -78,9 +77,9 @@ type Done = (error?: Error | null) => void
 interface PairEndOptions {
   readonly readableHighWaterMark: number
   readonly writableHighWaterMark: number
-  /** How much waits in joined form, in bytes; beyond it, writes wait one by one, up to `writableHighWaterMark`. */
+  /** Bytes that wait in the joined queue; further writes wait one by one, up to `writableHighWaterMark`. */
   readonly queueMark: number
-  /** When what is written is handed over; at once, without. */
+  /** When written bytes pass. Default: at once. */
   readonly tick?: TickScheduler
   readonly concatCache?: ConcatCache
   readonly onWritten?: StreamPairOptions['onWritten'] | undefined
@@ -93,20 +92,20 @@ interface PairEndOptions {
 export class PairEnd extends Duplex {
   /** Why the other end closes, where it says so. */
   closeReason: GatewayError | undefined
-  /** What was written at this end and handed over, in bytes. */
+  /** Bytes written at this end that have passed. */
   deliveredBytes = 0
   readonly #options: PairEndOptions
   #other: PairEnd | undefined
-  /** What was written and waits for room at the other end. */
+  /** Written bytes that wait for room at the other end. */
   readonly #queue: ChunkQueue
   #passing = false
-  /** Completes the last write, when the queue is short enough for more. */
+  /** Completes the last write, when the queue has room. */
   #written: Done | undefined
-  /** Bytes of that write, which the stream counts until then, and the queue does too. */
-  #taken = 0
+  /** Bytes of that write, which both the stream and the queue count. */
+  #counted = 0
   /** Completes the end, when the queue is empty. */
   #ended: Done | undefined
-  /** Set when this end is being destroyed: its writes are complete at once, and what waits is handed over all the same. */
+  /** Whether this end is being destroyed: its writes complete at once, and still pass. */
   #closing = false
   #room = true
   #readingRest = false
@@ -122,29 +121,28 @@ export class PairEnd extends Duplex {
     this.#other = other
   }
 
-  /** What was written at this end and not handed over, in bytes. */
+  /** Bytes written at this end that have not passed. */
   get waitingBytes(): number {
-    return this.writableLength - this.#taken + this.#queue.bytes
+    return this.writableLength - this.#counted + this.#queue.bytes
   }
 
-  /** Those of the waiting bytes that wait in the stream's own buffer, write by write. */
+  /** Waiting bytes in the stream's own buffer, write by write. */
   get unwrittenBytes(): number {
-    return this.writableLength - this.#taken
+    return this.writableLength - this.#counted
   }
 
-  /** What waits in both directions and at both ends, in bytes. */
+  /** Bytes that wait in both directions. */
   get bufferedBytes(): number {
     const other = this.#other
     return this.readableLength + this.waitingBytes + (other ? other.readableLength + other.waitingBytes : 0)
   }
 
   /**
-   * Takes `packet`, which is whole and known to be no answer, as `write` does but without the stream's own buffer and its
-   * ticks. Returns false, and has not taken it, when it would come before what was written and is still in that buffer,
-   * or when no more fits: `write` it, then, and wait for `'drain'`.
+   * Writes a complete PUBLISH without the stream's own buffer. Returns false where it would overtake bytes in that buffer, or does not fit: then
+   * `write` it, and wait for `'drain'`.
    */
   send(packet: Buffer): boolean {
-    if (this.writableLength > this.#taken || this.#queue.bytes >= this.#options.queueMark) return false
+    if (this.writableLength > this.#counted || this.#queue.bytes >= this.#options.queueMark) return false
     if (this.destroyed || this.writableEnded) return false
     this.#queue.push(packet)
     this.#passSoon()
@@ -160,8 +158,8 @@ export class PairEnd extends Duplex {
   }
 
   /**
-   * As `Duplex#read` of Node 20: without `size`, all that is buffered. As of Node 26 that returns one buffer at a time
-   * (nodejs/node#60441), and a reader that reads once for each `'readable'`, as Aedes does, waits for the others in vain.
+   * As in Node 20, returns all buffered bytes without `size`. Node 26 returns one buffer at a time (nodejs/node#60441), and Aedes, which reads
+   * once for each `'readable'`, would miss the others.
    */
   override read(size?: number): Buffer | null {
     const first: Buffer | null = super.read(size)
@@ -178,14 +176,14 @@ export class PairEnd extends Duplex {
   }
 
   override _read(): void {
-    // One call of `read` takes one batchSize from the other end; an empty chunk makes the stream ask again in a tick.
+    // One call of `read` takes one batch from the other end; an empty chunk makes the stream read again.
     if (this.#readingRest) {
       this.push('')
       return
     }
     this.#room = true
     this.#other?.pass()
-    // What was held until there is something read here.
+    // Bytes that waited until this end reads.
     this.pass()
   }
 
@@ -194,19 +192,19 @@ export class PairEnd extends Duplex {
     this.pass()
   }
 
-  /** As `Duplex#destroy`, but what has been written is still handed over: a connection that is closed is not cut off. */
+  /** As `Duplex#destroy`, but written bytes still pass. */
   override destroy(error?: Error): this {
     if (!this.destroyed) {
       this.#closing = true
       while (this.writableCorked > 0) this.uncork()
-      // Completing the waiting write makes the stream write all that it has buffered, in this very call.
+      // Completing the write makes the stream flush its buffer synchronously.
       this.#completeWrite()
     }
     return super.destroy(error)
   }
 
   override _destroy(error: Error | null, done: Done): void {
-    // Nobody reads here any more: what the other end waits to write is settled by dropping it.
+    // Nobody reads here any more: the other end's writes complete and are dropped.
     this.#other?.pass()
     this.pass()
     done(error)
@@ -216,7 +214,7 @@ export class PairEnd extends Duplex {
     for (const chunk of chunks) {
       this.#options.onWritten?.(chunk)
       this.#queue.push(chunk)
-      this.#taken += chunk.length
+      this.#counted += chunk.length
     }
     this.#written = done
     if (this.#closing || this.#queue.bytes < this.#options.queueMark) this.#completeWrite()
@@ -237,7 +235,7 @@ export class PairEnd extends Duplex {
     this.pass()
   }
 
-  /** Hands over what waits, as far as there is room for it, and completes what waited for that. */
+  /** Passes waiting bytes for which there is room, and completes writes. */
   pass(): void {
     while (this.#mayPass()) {
       const chunk = this.#queue.shift()
@@ -266,7 +264,7 @@ export class PairEnd extends Duplex {
   #completeWrite(): void {
     const written = this.#written
     this.#written = undefined
-    this.#taken = 0
+    this.#counted = 0
     written?.()
   }
 

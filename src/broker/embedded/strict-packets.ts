@@ -6,7 +6,7 @@ import { MalformedPacket, MqttFields } from '../../mqtt/fields.js'
 import { hasForbiddenCharacter } from '../../topics/topic-syntax.js'
 import type { Acknowledgement } from './packet-ids.js'
 
-/** A packet as Aedes' parser makes it, as far as it is looked at here. */
+/** Fields of a packet of Aedes' parser that are used here. */
 interface ParsedPacket {
   cmd: string
   readonly length: number
@@ -18,7 +18,7 @@ interface ParsedPacket {
   readonly unsubscriptions?: readonly string[]
 }
 
-/** Aedes' parser (mqtt-packet's), as far as it is made strict here. */
+/** Members of Aedes' parser (mqtt-packet) that are used here. */
 export interface PacketParser {
   packet: ParsedPacket
   settings: object
@@ -37,11 +37,11 @@ export interface PacketParser {
 }
 
 /**
- * Makes a connection's parser take no packet that MQTT forbids: it ends with `malformed-packet` [MQTT-4.8.0-1]. By itself, the parser
- * replaces what is no UTF-8, and takes identifiers of 0, packets with bytes behind their last field, and other things that would come out
- * at other clients, who end their connections for them.
+ * Makes a connection's parser refuse packets that MQTT forbids, with `malformed-packet` [MQTT-4.8.0-1]. By itself, the parser replaces invalid
+ * UTF-8, and accepts identifiers of 0, packets with trailing bytes and others that would reach other clients, which close their connections for
+ * them.
  *
- * @param acknowledge notes the acknowledgement of a message to the client; returns whether it is that for which the message waits
+ * @param acknowledge notes an acknowledgement of the client; returns whether it is the expected one
  */
 export function readStrictly(
   parser: PacketParser,
@@ -85,13 +85,13 @@ export function readStrictly(
 
 const connectType = 1
 
-/** @param bytes read where the text has U+FFFD, which is what the parser puts in the place of bytes that are no UTF-8 */
+/** @param bytes called where the text has U+FFFD, with which the parser replaces invalid UTF-8 */
 function problemOfText(text: string, bytes: () => Buffer): string | undefined {
-  if (text.includes('\ufffd') && !isUtf8(bytes())) return 'a text is no UTF-8' // [MQTT-1.5.3-1]
-  return hasForbiddenCharacter(text) ? 'a text has a character that it must not have' : undefined // [MQTT-1.5.3-2]
+  if (text.includes('\ufffd') && !isUtf8(bytes())) return 'a text is not UTF-8' // [MQTT-1.5.3-1]
+  return hasForbiddenCharacter(text) ? 'a text has a forbidden character' : undefined // [MQTT-1.5.3-2]
 }
 
-/** What a packet that the parser takes breaks all the same, if anything. */
+/** Why MQTT forbids a packet that the parser accepts; `undefined` for a valid one. */
 function problemOf(packet: ParsedPacket, end: number): string | undefined {
   const { cmd, length, qos = 0, dup, topic = '', messageId = 0, subscriptions, unsubscriptions } = packet
   if (cmd === 'connect') return undefined
@@ -117,7 +117,7 @@ function problemOfAcknowledgement(
   acknowledge: (id: number, acknowledgement: Acknowledgement) => boolean,
 ): string | undefined {
   if (cmd !== 'puback' && cmd !== 'pubrec' && cmd !== 'pubcomp') return undefined
-  return acknowledge(messageId, cmd) ? undefined : 'it is not the acknowledgement for which the message waits'
+  return acknowledge(messageId, cmd) ? undefined : 'it is not the acknowledgement that the message waits for'
 }
 
 function isEmpty(filter: string | { readonly topic: string }): boolean {
@@ -128,26 +128,26 @@ function isEmpty(filter: string | { readonly topic: string }): boolean {
 const noIdentifier = 'it has no packet identifier'
 const tooLong = 'it has more bytes than its fields'
 
-/** A CONNECT as mqtt-packet makes it. */
+/** A CONNECT of mqtt-packet. */
 type Connect = Pick<ConnectPacket, 'clientId' | 'clean' | 'keepalive' | 'will' | 'username' | 'password'> & {
   readonly protocolId: string
   readonly protocolVersion: number
   readonly bridgeMode?: true
 }
 
-/** By its name: the level of the protocol that is spoken here. MQTT 3.1 is MQIsdp. */
+/** Protocol levels by protocol name; MQTT 3.1 is MQIsdp. */
 const levels: ReadonlyMap<string, number> = new Map([
   ['MQTT', 4],
   ['MQIsdp', 3],
 ])
 
-/** What a bridge between brokers adds to its level (mosquitto's `try_private`). */
+/** Bit in the protocol level of a bridge (mosquitto's `try_private`). */
 const bridgeBit = 0x80
 
 /**
- * Reads a CONNECT (MQTT 3.1.1 §3.1). One of another level is read no further: Aedes answers it with return code 1 [MQTT-3.1.2-2].
+ * Reads a CONNECT (MQTT 3.1.1 §3.1), but not beyond another level, which Aedes refuses with return code 1 [MQTT-3.1.2-2].
  *
- * @param headerFlags the lower four bits of its first byte; they and bytes behind the last field are forbidden since MQTT 3.1.1
+ * @param headerFlags the lower four bits of its first byte, which MQTT 3.1.1 forbids, like trailing bytes
  * @throws {MalformedPacket}
  */
 function readConnect(fields: MqttFields, headerFlags: number): Connect {
@@ -183,7 +183,7 @@ function readConnect(fields: MqttFields, headerFlags: number): Connect {
 function checkFlags(flags: number, isNew: boolean): void {
   const hasWill = (flags & 0x04) !== 0
   if (isNew && (flags & 0x01) !== 0) throw new MalformedPacket('its reserved flag is set') // [MQTT-3.1.2-3]
-  if (!hasWill && (flags & 0x38) !== 0) throw new MalformedPacket('it describes a will that it has not') // [MQTT-3.1.2-13], [MQTT-3.1.2-15]
+  if (!hasWill && (flags & 0x38) !== 0) throw new MalformedPacket('it has will flags without a will') // [MQTT-3.1.2-13], [MQTT-3.1.2-15]
   if ((flags & 0x18) === 0x18) throw new MalformedPacket('its will has QoS 3') // [MQTT-3.1.2-14]
   const isPasswordAlone = (flags & 0xc0) === 0x40
   if (isNew && isPasswordAlone) throw new MalformedPacket('it has a password and no user name') // [MQTT-3.1.2-22]

@@ -1,32 +1,32 @@
 import { FairQueue } from '../../base/fair-queue.js'
 
 /**
- * Bytes of SUBSCRIBE and UNSUBSCRIBE packets that are handed to the broker in one turn of the event loop, besides the one that crosses this:
- * it takes each packet apart in one go, at some 0.1 ms for a KiB of the shortest filters.
+ * Bytes of SUBSCRIBE and UNSUBSCRIBE packets passed to the broker in one event-loop tick; the last packet may exceed it. The broker parses
+ * each synchronously, at some 0.1 ms for a KiB of the shortest filters.
  */
-const bytesPerTurn = 16 * 1024
+const bytesPerTick = 16 * 1024
 
-/** A packet that waits. */
+/** A waiting packet. */
 interface WaitingPacket {
   readonly bytes: number
   readonly proceed: () => void
 }
 
-/** Spreads the SUBSCRIBE and UNSUBSCRIBE packets of all clients over turns of the event loop; accounts take turns. */
+/** Spreads the SUBSCRIBE and UNSUBSCRIBE packets of all clients over event-loop ticks; accounts take turns. */
 export class SubscribeGate {
-  #left = bytesPerTurn
+  #left = bytesPerTick
   readonly #waiting = new FairQueue<WaitingPacket>()
   #isScheduled = false
 
   /**
-   * Asks for a packet of so many bytes to be handed over.
+   * Requests to pass a packet.
    *
    * @param account quota key of the client: its packets keep their order and share one part of the time
-   * @param proceed called in a later turn, where this returned false
-   * @returns whether it may be handed over at once
+   * @param proceed called in a later tick, where this returns false
+   * @returns whether it may pass at once
    */
   request(account: string, bytes: number, proceed: () => void): boolean {
-    // Not at the end of this very turn.
+    // Not at the end of this tick.
     if (!this.#isScheduled) setImmediate(() => this.#schedule())
     this.#isScheduled = true
     if (this.#left > 0 && this.#waiting.size === 0) {
@@ -39,12 +39,12 @@ export class SubscribeGate {
 
   #schedule(): void {
     this.#isScheduled = true
-    setImmediate(this.#nextTurn)
+    setImmediate(this.#nextTick)
   }
 
-  readonly #nextTurn = (): void => {
+  readonly #nextTick = (): void => {
     this.#isScheduled = false
-    this.#left = bytesPerTurn
+    this.#left = bytesPerTick
     while (this.#left > 0) {
       const next = this.#waiting.shift()
       if (!next) return

@@ -1,32 +1,32 @@
 import type { Client } from 'aedes'
 
-/** Who subscribes: the same object for as long as a connection lasts. */
+/** A subscribing client: the same object for as long as its connection lasts. */
 export interface SubscribingClient {
   readonly clientId: string
-  /** Who it was found to be; `undefined` where nobody asked, and for somebody without a name. */
+  /** Its user; `undefined` for an anonymous client, and without access control. */
   readonly user: string | undefined
   /** The client's IP address, or `unix`. */
   readonly address: string
 }
 
-/** What is told of the clients' subscriptions. None of it may throw. */
+/** Observer of the clients' subscriptions. It must not throw. */
 export interface SubscriptionWatcher {
-  /** Filters that a client has from now on: those that it was granted, or that its session has. It may have had them before. */
+  /** Called with filters that a client was granted, or has in its session; it may have had them before. */
   subscribed(client: SubscribingClient, filters: readonly string[]): void
-  /** Filters that it no longer has, because it said so; it may not have had them. */
+  /** Called with the filters of an UNSUBSCRIBE; the client may not have had them. */
   unsubscribed(client: SubscribingClient, filters: readonly string[]): void
-  /** Its connection is over. Called once for each client that `subscribed` was called for; nothing comes after it. */
+  /** Called last, once for each client of `subscribed`: its connection is closed. */
   left(client: SubscribingClient): void
 }
 
-/** What is needed to tell of subscriptions. */
+/** Observer and clients. */
 export interface SubscribersOptions {
   readonly watcher: SubscriptionWatcher
-  /** Who a client is; `undefined` for the program's own, of which nothing is told, and for one that is gone. */
+  /** Describes a client; `undefined` for the gateway's own, which are not reported, and for closed ones. */
   readonly describe: (client: Client) => SubscribingClient | undefined
 }
 
-/** Tells who subscribes to what, of each connection from its first filter to its end. */
+/** Reports the subscriptions of each connection to an observer. */
 export class Subscribers {
   readonly #options: SubscribersOptions
   readonly #known = new Map<Client, SubscribingClient>()
@@ -35,7 +35,7 @@ export class Subscribers {
     this.#options = options
   }
 
-  /** Call with the filters that `client` was granted, or got back with its session. */
+  /** Call with granted filters, or those of a restored session. */
   subscribed(client: Client, filters: readonly string[]): void {
     if (filters.length === 0 || client.closed) return
     const known = this.#known.get(client) ?? this.#options.describe(client)
@@ -44,13 +44,13 @@ export class Subscribers {
     this.#options.watcher.subscribed(known, filters)
   }
 
-  /** Call with the filters that `client` has left. Aedes says the same of all filters of one whose connection is over. */
+  /** Call with the filters of an UNSUBSCRIBE. Aedes emits that for all filters of a closed connection, too. */
   unsubscribed(client: Client, filters: readonly string[]): void {
     const known = this.#known.get(client)
     if (known && !client.closed) this.#options.watcher.unsubscribed(known, filters)
   }
 
-  /** Call when the connection of `client` is over. */
+  /** Call when the connection of `client` is closed. */
   left(client: Client): void {
     const known = this.#known.get(client)
     if (!this.#known.delete(client) || !known) return

@@ -3,40 +3,39 @@ import type { SubscriptionBound } from '../../base/subscription-metrics.js'
 import { isTopicFilter, type TopicBounds } from '../../topics/topic-syntax.js'
 
 /**
- * Stands for no subscription at all, in a session without any: Aedes tells a client of its session only where it has one
- * [MQTT-3.2.2-2]. It is granted to nobody.
+ * Placeholder in a session without subscriptions: Aedes sets session-present only where there is one [MQTT-3.2.2-2]. It is never granted.
  */
 export const noSubscription = '$mqway/none'
 
-/** Bytes that a filter takes besides its own: its entries in the index and in the client's tables. Measured, rounded up. */
+/** Overhead of a filter in the index and the client's tables, in bytes; measured, rounded up. */
 export const filterOverhead = 512
 
 /** Bounds of the filters of connected clients. */
 export interface FilterBounds extends TopicBounds {
-  /** How many filters one client may have at a time. */
+  /** Filters of one client. */
   readonly maxSubscriptions: number
-  /** Bytes of UTF-8 of all filters of one client. */
+  /** Bytes of UTF-8 of one client's filters. */
   readonly maxSubscriptionBytes: number
-  /** Bytes of all filters of all clients, with `filterOverhead` for each; shared by users and networks. */
+  /** Bytes of all clients' filters, with `filterOverhead` for each; shared by users and networks. */
   readonly maxSubscriptionsBytes: number
 }
 
-/** What decides about a filter. */
+/** Bounds and checks of filters. */
 export interface SubscriptionLimitsOptions extends FilterBounds {
-  /** Whether the rules allow it; left out where there are none. */
+  /** Whether the access rules allow it. Default: yes. */
   readonly maySubscribe?: ((client: GrantedClient, filter: string) => boolean) | undefined
-  /** The user or network whose quota a client's filters count for; `undefined` for the program's own. Left out: one for all. */
+  /** Quota key of a client: its user or network; `undefined` for the gateway itself. */
   readonly holderOf?: ((client: GrantedClient) => string | undefined) | undefined
-  /** Whether a client's session, if it has one, may take so many bytes more. */
+  /** Whether a client's session, if it has one, may grow by `bytes`. */
   readonly fitsSession?: ((client: GrantedClient, bytes: number) => boolean) | undefined
 }
 
-/** A connection; by its identity. */
+/** A connection. */
 interface GrantedClient {
   readonly id: string
 }
 
-/** Why a filter was not granted: the rules do not allow it, it is none, it is of a shared subscription, or the option that bounds it. */
+/** Why a filter was not granted: the access rules, an invalid filter, a shared subscription, or the option that bounds it. */
 export type SubscriptionRefusal = 'rules' | 'invalid' | 'shared' | SubscriptionBound
 
 /** The filters of one connection. */
@@ -49,10 +48,8 @@ interface Granted {
 }
 
 /**
- * Which filters each connection has been granted: valid ones that it may have, up to bounds.
- *
- * Aedes asks for one filter after the other, and stores all of a packet's filters when the first of them is granted. So
- * this may be asked twice, and gives the same answer.
+ * The granted filters of each connection: valid, allowed, and within bounds. Aedes stores all filters of a packet when the first is granted, so
+ * a filter may be checked twice, with the same result.
  */
 export class SubscriptionLimits {
   readonly #options: SubscriptionLimitsOptions
@@ -65,20 +62,20 @@ export class SubscriptionLimits {
     this.#quota = new FairQuota(options.maxSubscriptionsBytes)
   }
 
-  /** Filters of all clients, and the bytes that they take. */
+  /** Filters of all clients, and their bytes. */
   get figures(): { readonly filters: number; readonly bytes: number } {
     return { filters: this.#filters, bytes: this.#quota.total }
   }
 
-  /** Whether `client` may have `filter`; if so, it counts from now on. */
+  /** Whether `filter` is granted to `client`; it counts from now on. */
   grant(client: GrantedClient, filter: string): boolean {
     return this.refusal(client, filter) === undefined
   }
 
   /**
-   * Grants `filter` to `client`, or says why not.
+   * Grants `filter` to `client`, or returns the reason for refusing it.
    *
-   * @param isRestored whether it is of the client's session, which has had it before: it is not lost because others have many
+   * @param isRestored whether it is of the client's session: it is not refused because others have many
    */
   refusal(client: GrantedClient, filter: string, isRestored = false): SubscriptionRefusal | undefined {
     const granted = this.#of(client)
@@ -90,7 +87,7 @@ export class SubscriptionLimits {
     const bytes = Buffer.byteLength(filter)
     if (granted.bytes + bytes > maxSubscriptionBytes) return 'maxSubscriptionBytes'
     if (maySubscribe?.(client, filter) === false) return 'rules'
-    // Aedes goes on with a SUBSCRIBE whose connection is over.
+    // Aedes continues a SUBSCRIBE after its connection is closed.
     if (granted.closed) return undefined
     const { holder } = granted
     if (holder !== undefined && !isRestored && this.#quota.exceededBy(holder, bytes + filterOverhead)) {
@@ -121,7 +118,7 @@ export class SubscriptionLimits {
     else this.#quota.giveBack(holder, -size)
   }
 
-  /** The filters that `client` has. */
+  /** The filters of `client`. */
   of(client: GrantedClient): ReadonlySet<string> {
     return this.#granted.get(client)?.filters ?? new Set()
   }
@@ -134,7 +131,7 @@ export class SubscriptionLimits {
       if (granted.filters.delete(filter)) this.#count(granted, -1, -Buffer.byteLength(filter))
   }
 
-  /** Call when the connection of `client` is over. */
+  /** Call when the connection of `client` is closed. */
   left(client: GrantedClient): void {
     const granted = this.#granted.get(client) ?? { filters: new Set(), holder: undefined, bytes: 0, closed: false }
     this.#granted.set(client, granted)

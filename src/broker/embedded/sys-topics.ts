@@ -1,4 +1,4 @@
-/** What the broker tells about itself. Counts are since the start. */
+/** Figures of the broker since its start. */
 export interface BrokerFigures {
   readonly connected: number
   readonly packetsReceived: number
@@ -10,16 +10,16 @@ export interface BrokerFigures {
   readonly bytesSent: number
 }
 
-/** How often the figures are published, in milliseconds; as mosquitto's `sys_interval`. */
+/** Interval of publishing, in milliseconds; as mosquitto's `sys_interval`. */
 const interval = 10_000
 
 /**
- * Publishes the broker's figures as `$SYS/broker/…`, retained, at once and then every 10 s, under mosquitto's names and
- * in its forms. What has not changed is not published again.
+ * Publishes the broker's figures as retained `$SYS/broker/…` messages, at once and every 10 s, with mosquitto's names and formats. Unchanged
+ * figures are not published again.
  *
- * @param read the figures as they are now
+ * @param read returns the current figures
  * @param publish publishes a retained message
- * @returns ends it
+ * @returns stops it
  */
 export function startSysTopics(
   version: string,
@@ -29,7 +29,7 @@ export function startSysTopics(
   const start = Date.now()
   const published = new Map<string, string>()
   let maximum = 0
-  const tell = (): void => {
+  const publishChanges = (): void => {
     const figures = read()
     maximum = Math.max(maximum, figures.connected)
     const uptime = Math.floor((Date.now() - start) / 1000)
@@ -53,7 +53,7 @@ export function startSysTopics(
       publish(`$SYS/broker/${name}`, payload)
     }
   }
-  tell()
-  const timer = setInterval(tell, interval)
+  publishChanges()
+  const timer = setInterval(publishChanges, interval)
   return () => clearInterval(timer)
 }

@@ -1,27 +1,27 @@
 import type { Peer } from '../broker.js'
 
-/** How fast one connection may publish. */
+/** Publish rate limit of one connection. */
 export interface RateLimit {
-  /** So many packets are looked at in one go, at most: what comes behind them is heard soon enough. */
+  /** Maximum packets of one batch, so that later ones do not wait long. */
   readonly batchSize: number
-  /** Notes more messages, and bytes that came with them; returns for how many milliseconds nothing more is to be read. */
+  /** Counts messages, and their bytes; returns a pause in reading, in milliseconds. */
   spend(messages: number, bytes: number): number
 }
 
 /**
- * Makes the pace of one connection.
+ * Creates the rate limit of one connection.
  *
- * @param isNamed tells whether its client has shown to have a user name by now
+ * @param isNamed whether its client has a user by now
  */
 export type CreateRateLimit = (peer: Peer, isNamed: () => boolean) => RateLimit | undefined
 
-/** Makes one connection wait when it publishes too fast: it is not read for a while, and nothing is lost. */
+/** Pauses reading from a connection that publishes too fast. */
 export class Throttle {
   readonly #rateLimit: RateLimit
   readonly #onThrottled: () => void
   readonly #resume: () => void
   #timer: NodeJS.Timeout | undefined
-  /** Bytes that came since the last message was counted. */
+  /** Bytes since the last counted message. */
   #bytes = 0
 
   /**
@@ -34,12 +34,12 @@ export class Throttle {
     this.#resume = resume
   }
 
-  /** Whether nothing is to be read now. */
+  /** Whether reading is paused. */
   get isPaused(): boolean {
     return this.#timer !== undefined
   }
 
-  /** Call with how many messages, and bytes, were read. */
+  /** Call with the messages and bytes read. */
   spend(messages: number, bytes: number): void {
     this.#bytes += bytes
     if (messages === 0) return

@@ -1,10 +1,10 @@
 import type { FairQuota } from '../../base/fair-quota.js'
 
-/** Packet identifiers that all clients may have whose PUBREL has not come, at some 100 bytes each; an account has half at most. */
+/** Packet identifiers of all clients that wait for PUBREL, at some 100 bytes each; an account has at most half. */
 export const maxUnreleased = 1_000_000
 
 /**
- * The packet identifiers of one connection whose PUBREL has not come (Aedes' `_inboundInflight`). The number of all is shared by accounts.
+ * Packet identifiers of one connection that wait for PUBREL (Aedes' `_inboundInflight`). Accounts share the number of all.
  */
 export class UnreleasedIds extends Set<number> {
   readonly #quota: FairQuota
@@ -17,7 +17,7 @@ export class UnreleasedIds extends Set<number> {
     this.#account = account
   }
 
-  /** Whether one more identifier fits, or this one is among them. */
+  /** Whether another identifier fits, or this one is known. */
   fits(id: number): boolean {
     return this.has(id) || this.#quota.exceededBy(this.#account, 1) === undefined
   }
@@ -33,7 +33,7 @@ export class UnreleasedIds extends Set<number> {
     return isKnown
   }
 
-  /** Call when the connection is over. */
+  /** Call when the connection is closed. */
   override clear(): void {
     if (!this.#closed) this.#quota.giveBack(this.#account, this.size)
     this.#closed = true

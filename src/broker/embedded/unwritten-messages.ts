@@ -1,40 +1,40 @@
-/** A message's writes that have not finished. */
+/** Unfinished writes of a message. */
 export interface PendingWrite {
-  /** Resolves when all is written; rejects where something cannot be. */
+  /** Resolves when all is written; rejects when a write fails. */
   readonly written: Promise<void>
   readonly bytes: number
-  /** Whether it is queued for many sessions, in slices of the event loop. */
+  /** Whether it is queued for many sessions, in time slices. */
   readonly isForMany: boolean
 }
 
-/** What one account waits for. */
+/** Unwritten messages of one account. */
 interface Account<T> {
   bytes: number
-  /** Messages that are being queued for many sessions. */
+  /** Messages being queued for many sessions. */
   forMany: number
   /** Whether `waitFor` is waiting. */
   isWaiting: boolean
-  /** Held back, in order. */
+  /** Messages held back, in order. */
   held: T[]
 }
 
-/** Bytes of one account that wait to be written, before further messages of the account are held back. */
+/** Unwritten bytes of one account above which its further messages are held back. */
 const maxBytes = 256 * 1024
-/** Bytes of all accounts, before messages of an account with any of them are held back. */
+/** Unwritten bytes of all accounts above which messages of each account with unwritten bytes are held back. */
 const maxTotalBytes = 32 * 1024 ** 2
-/** Messages that are queued for many sessions at a time: of one account, and of the program itself. */
+/** Messages being queued for many sessions at a time: of one account, and of the gateway itself. */
 const [maxForMany, maxInternalForMany] = [1, 8]
 
 /** Collaborators. */
 export interface UnwrittenMessagesOptions<T> {
-  /** Publishes messages that were held back, in order. */
+  /** Publishes held-back messages, in order. */
   readonly release: (account: string, messages: readonly T[]) => void
-  /** The account of the program itself. */
+  /** Quota key of the gateway itself. */
   readonly internalAccount: string
 }
 
 /**
- * Holds messages of an account back while too much of the account waits to be written, so that one account's writes delay no other account.
+ * Holds back messages of an account with too many unwritten bytes, so that one account's writes delay no other account.
  */
 export class UnwrittenMessages<T> {
   readonly #options: UnwrittenMessagesOptions<T>
@@ -45,12 +45,12 @@ export class UnwrittenMessages<T> {
     this.#options = options
   }
 
-  /** Accounts of which anything waits. */
+  /** Accounts with unwritten or held-back messages. */
   get size(): number {
     return this.#accounts.size
   }
 
-  /** Whether `message` is held back. */
+  /** Holds `message` back where its account must wait; returns whether it does. */
   holdBack(account: string, message: T): boolean {
     const entry = this.#accounts.get(account)
     if (!entry || !this.#isFull(account, entry)) return false
@@ -74,7 +74,7 @@ export class UnwrittenMessages<T> {
     written.then(settle, settle)
   }
 
-  /** Holds further messages of an account back until `message` resolves, which must not reject: to one that comes before them, or to none. */
+  /** Holds back further messages of an account until `message` resolves to the first of them, or to none. It must not reject. */
   waitFor(account: string, message: Promise<T | undefined>): void {
     const entry = this.#entryOf(account)
     entry.isWaiting = true

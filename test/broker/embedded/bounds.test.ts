@@ -70,9 +70,7 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
     await fallAsleep()
     await publish('1', '2', '3', '4', '5')
     expect(broker.figures().publishesDropped).toBe(2)
-    expect(warnings).toEqual([
-      '3 messages wait for the session (mqtt.maxQueuedMessages); further ones for it are dropped',
-    ])
+    expect(warnings).toEqual(['3 messages wait for the session (mqtt.maxQueuedMessages): dropping further ones'])
     expect(await wake()).toEqual(['1', '2', '3'])
     await publish('6', '7', '8', '9')
     expect(await wake()).toEqual(['6', '7', '8'])
@@ -142,7 +140,7 @@ describe('sessions', () => {
   it('do not end while their client is connected, also where another connection took its place', () => {
     const base = memoryBackend(new MemoryPersistence())
     const sessions = new Sessions({
-      base,
+      storage: base,
       limits: { ...limits, sessionExpiry: 0 },
       end: async () => {},
       log,
@@ -161,7 +159,7 @@ describe('sessions', () => {
 
 it('a message of QoS 2 that waits for PUBREL is kept without its payload', async () => {
   const persistence = new MemoryPersistence()
-  const store = new Store({ base: memoryBackend(persistence), limits, log, onError })
+  const store = new Store({ storage: memoryBackend(persistence), limits, log, onError })
   const packet = { cmd: 'publish', topic: 't', qos: 2, messageId: 7, dup: false, retain: false } as const
   await store.incomingStorePacket({ id: 'c' }, { ...packet, payload: Buffer.alloc(1_000_000) })
   expect((await persistence.incomingGetPacket({ id: 'c' }, { ...packet, payload: '' })).payload).toHaveLength(0)

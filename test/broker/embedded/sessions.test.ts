@@ -14,7 +14,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 function makeSessions(bounds: Partial<typeof limits>): { sessions: Sessions; ended: string[]; dropped: string[] } {
   const [ended, dropped]: [string[], string[]] = [[], []]
   const sessions = new Sessions({
-    base: memoryBackend(new MemoryPersistence()),
+    storage: memoryBackend(new MemoryPersistence()),
     limits: { ...limits, ...bounds },
     end: async id => void ended.push(id),
     onDropped: bound => dropped.push(bound),

@@ -93,7 +93,7 @@ describe('the store', () => {
   const client = { id: 'client' }
   const storeOn = (subscriptions: StoredSubscriptions) => {
     const base = { ...memoryBackend(new MemoryPersistence()), subscriptions }
-    return new Store({ base, limits, log, onError: error => expect.unreachable(String(error)) })
+    return new Store({ storage: base, limits, log, onError: error => expect.unreachable(String(error)) })
   }
 
   it('writes the filters of one SUBSCRIBE once, though it is asked once for each of them', async () => {
