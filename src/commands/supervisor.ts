@@ -115,14 +115,23 @@ function connector(
   const clientId = randomClientId()
   const attempt = async (dialect: ProtocolProfile): Promise<Connection> => {
     const stream = await open()
-    return Connection.connect({ stream, dialect, clientId, clean: true, username, password, keepAlive, connectTimeout })
+    return Connection.connect({
+      stream,
+      profile: dialect,
+      clientId,
+      clean: true,
+      username,
+      password,
+      keepAlive,
+      connectTimeout,
+    })
   }
   let dialect = mqtt5
   return async () => {
     try {
       return await attempt(dialect)
     } catch (error) {
-      if (dialect === plain || !(error instanceof ConnectionRefusal && error.mayBeDialect)) throw error
+      if (dialect === plain || !(error instanceof ConnectionRefusal && error.mayBeProfile)) throw error
       const connection = await attempt(plain)
       dialect = plain
       return connection

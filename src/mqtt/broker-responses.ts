@@ -1,30 +1,37 @@
+import constants from 'mqtt-packet/constants.js'
 import { GatewayError } from '../base/errors.js'
-import { packetTooLarge } from './packet-too-large.js'
+
+/** MQTT 5 §2.4. */
+const packetTooLarge = 0x95
+
+// mosquitto sends it in PUBACK and PUBREC for a message over its message_size_limit, although it is not allowed there (table 2-6).
+// mqtt-packet would reject the packet as malformed, which would close the shared connection.
+constants.MQTT5_PUBACK_PUBREC_CODES[packetTooLarge] = 'Packet too large'
 
 /** Bad user name or password, not authorized (MQTT 3.1.1 table 3.1, MQTT 5 §3.2.2.2). */
-const loginCodes: ReadonlySet<number> = new Set([4, 5, 134, 135])
+const authenticationCodes: ReadonlySet<number> = new Set([4, 5, 134, 135])
 
-/** The broker did not let the connection in. */
+/** The broker refused the connection. */
 export class ConnectionRefusal extends Error {
   override readonly name = 'ConnectionRefusal'
-  /** Whether it may be that the broker does not speak the dialect. */
-  readonly mayBeDialect: boolean
-  /** Of CONNACK, where there was one. */
+  /** Whether the cause may be that the broker does not support the protocol profile. */
+  readonly mayBeProfile: boolean
+  /** The code of CONNACK, if there was one. */
   readonly code: number | undefined
 
-  constructor(text: string, mayBeDialect: boolean, { cause, code }: { cause?: unknown; code?: number } = {}) {
+  constructor(text: string, mayBeProfile: boolean, { cause, code }: { cause?: unknown; code?: number } = {}) {
     super(text, cause === undefined ? undefined : { cause })
-    this.mayBeDialect = mayBeDialect
+    this.mayBeProfile = mayBeProfile
     this.code = code
   }
 
-  /** Whether the broker refuses the user name, the password, or that user. */
+  /** Whether the broker refused the user name, the password or the user. */
   get isOfLogin(): boolean {
-    return this.code !== undefined && loginCodes.has(this.code)
+    return this.code !== undefined && authenticationCodes.has(this.code)
   }
 }
 
-/** Another connection has taken the place of this one: it has the same client id (MQTT 5 §4.13, reason code 0x8E). */
+/** Another connection with the same client id has taken over the session (MQTT 5 §4.13, reason code 0x8E). */
 export class TakenOver extends Error {
   override readonly name = 'TakenOver'
 }
@@ -74,28 +81,28 @@ const refusals: Readonly<Record<number, string>> = {
   160: 'the session has lasted as long as it may',
 }
 
-/** @param reasonString the broker's own words (MQTT 5 §3.2.2.3.9) */
+/** @param reasonString of the broker (MQTT 5 §3.2.2.3.9) */
 function describe(code: number, reasonString: string | undefined): string {
   const text = refusals[code] ?? 'the specification does not name the reason'
   return `${text}${reasonString === undefined ? '' : `: ${reasonString}`} (code ${code})`
 }
 
-/** The refusal of a code of CONNACK other than 0. */
+/** Returns the error of a CONNACK code other than 0. */
 export function refusalOf(code: number, reasonString?: string): ConnectionRefusal {
   return new ConnectionRefusal(describe(code, reasonString), code === 1 || code === 0x84, { code })
 }
 
-/** The error of a DISCONNECT from the broker. */
+/** Returns the error of a DISCONNECT from the broker. */
 export function disconnection(code = 0, reasonString?: string): Error {
   if (code === 0x8e) return new TakenOver('another session has the same client id')
   if (code < 0x80) return new Error(`the broker ended the session (reason code ${code})`)
   return new Error(`the broker ended the session: ${describe(code, reasonString)}`)
 }
 
-/** What the code of an answer to a packet means, where it is an error (MQTT 5 §2.4). */
-export function answerError(code: number): Error | undefined {
+/** Returns the error of a reason code in an acknowledgement; `undefined` for success (MQTT 5 §2.4). */
+export function reasonCodeError(code: number): Error | undefined {
   if (code < 0x80) return undefined
-  // mosquitto's message_size_limit, which it does not tell in CONNACK.
+  // mosquitto's message_size_limit, which is not in CONNACK.
   if (code === packetTooLarge) {
     return new GatewayError('body-too-large', { hint: 'the broker does not take a message of this size' })
   }

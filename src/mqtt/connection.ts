@@ -10,46 +10,42 @@ import {
 } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import { GatewayError } from '../base/errors.js'
-import { answerError, ConnectionRefusal, disconnection, refusalOf } from './broker-responses.js'
+import { ConnectionRefusal, disconnection, reasonCodeError, refusalOf } from './broker-responses.js'
 import { InFlight, maxInFlight, type Settle } from './in-flight.js'
 import { KeepAlive } from './keep-alive.js'
-import type { Message, QoS } from './message.js'
+import { type Message, publishSize, type QoS } from './message.js'
 import type { ProtocolProfile } from './protocol-profile.js'
-import { publishSize } from './publishable.js'
 
-/** What one connection needs. */
 export interface ConnectionOptions {
   readonly stream: Duplex
-  readonly dialect: ProtocolProfile
+  readonly profile: ProtocolProfile
   readonly clientId: string
-  /** Whether the broker is to forget what it kept for this client id, and to keep nothing. */
+  /** Clean session (MQTT 3.1.1) or clean start (MQTT 5). */
   readonly clean: boolean
   readonly username?: string | undefined
   readonly password?: string | undefined
-  /** In seconds; 0 for none. */
+  /** Keep-alive in seconds; 0 for none. */
   readonly keepAlive: number
-  /** How long the broker may take for CONNACK, in milliseconds. */
+  /** Timeout of CONNACK, in milliseconds. */
   readonly connectTimeout: number
-  /** Called for each message, in order. Its payload may be part of a larger buffer. */
+  /** Called for each message, in order. The payload may be a slice of a larger buffer. */
   readonly onMessage?: ((packet: IPublishPacket) => void) | undefined
 }
 
-/** For how long a broker keeps a session, in seconds: as MQTT 3.1.1 has it, until it is told otherwise (MQTT 5 §3.1.2.11.2). */
+/** The session never expires, as in MQTT 3.1.1 (MQTT 5 §3.1.2.11.2). */
 const sessionExpiryInterval = 0xffff_ffff
 
 /**
- * How many publications are in flight where the broker cannot say: Aedes ends a connection with more than 1000 of QoS 2, and
- * mosquitto drops what is beyond 1020.
+ * Publications in flight in MQTT 3.1.1, which has no receive maximum: Aedes closes a connection with more than 1000 of QoS 2, and
+ * mosquitto drops messages beyond 1020.
  */
-const maxUntold = 500
+const defaultReceiveMaximum = 500
 
-/** How long a broker that has been told good-bye may take to close the connection, in milliseconds. */
-const lingering = 250
+/** How long the broker may take to close the connection after DISCONNECT, in milliseconds. */
+const closeTimeout = 250
 
 /**
- * One MQTT connection as a client, from CONNECT to its end.
- *
- * It is this small because it does not have to survive anything: what comes back after a loss is another one.
+ * An MQTT client connection, from CONNECT to its end. It does not reconnect; see `ReconnectingConnection`.
  */
 export class Connection {
   readonly #options: ConnectionOptions
@@ -58,10 +54,10 @@ export class Connection {
   #connack: IConnackPacket | undefined
   #onConnack: Settle | undefined
   #closed: Error | undefined
-  #isLeaving = false
+  #isEnding = false
   readonly #onClosed: ((reason: Error) => void)[] = []
   readonly #inFlight = new InFlight()
-  /** What waits for a PINGRESP, in order. */
+  /** Callbacks for PINGRESP, in order. */
   #pings: Settle[] = []
   #corked = false
 
@@ -70,11 +66,11 @@ export class Connection {
     this.#stream = options.stream
     this.#keepAlive = new KeepAlive(options.keepAlive, {
       ping: () => void this.ping().catch(() => {}),
-      lost: () => this.destroy(new Error('the broker has gone silent')),
+      lost: () => this.destroy(new Error('the broker does not respond')),
     })
-    const incoming = parser({ protocolVersion: options.dialect.protocolVersion })
+    const incoming = parser({ protocolVersion: options.profile.protocolVersion })
     incoming.on('packet', packet => this.#receive(packet))
-    incoming.on('error', error => this.destroy(new Error('what the broker sends is no MQTT', { cause: error })))
+    incoming.on('error', error => this.destroy(new Error('the broker sent an invalid MQTT packet', { cause: error })))
     this.#stream.on('error', error => this.#close(this.#explain(error)))
     this.#stream.on('data', (chunk: Buffer) => {
       this.#keepAlive.received()
@@ -95,7 +91,7 @@ export class Connection {
   /**
    * Sends CONNECT and waits for CONNACK.
    *
-   * @throws {ConnectionRefusal} when the broker says no, or nothing
+   * @throws {ConnectionRefusal} if the broker refuses the connection, or does not respond
    */
   static async connect(options: ConnectionOptions): Promise<Connection> {
     const connection = new Connection(options)
@@ -103,50 +99,50 @@ export class Connection {
     return connection
   }
 
-  /** Whether the broker still has the session. */
+  /** The session-present flag of CONNACK. */
   get sessionPresent(): boolean {
     return this.#connack?.sessionPresent === true
   }
 
-  get dialect(): ProtocolProfile {
-    return this.#options.dialect
+  get profile(): ProtocolProfile {
+    return this.#options.profile
   }
 
   get closed(): boolean {
     return this.#closed !== undefined
   }
 
-  /** Whether the broker takes more than QoS 0 (MQTT 5 §3.2.2.3.4), and so says that it has a message. */
-  get acknowledges(): boolean {
+  /** Whether the broker accepts more than QoS 0 (MQTT 5 §3.2.2.3.4). */
+  get supportsQos1(): boolean {
     return this.#connack?.properties?.maximumQoS !== 0
   }
 
-  /** Has `listener` told when the connection is over, and why; soon, where it is already. */
+  /** Calls `listener` with the reason when the connection is closed; soon, if it already is. */
   onClosed(listener: (reason: Error) => void): void {
     if (this.#closed) queueMicrotask(() => listener(this.#closed ?? new Error()))
     else this.#onClosed.push(listener)
   }
 
   /**
-   * @param qos the highest that messages come with
-   * @param retained whether what is retained is to come; with MQTT 3.1.1 it does in any case
+   * @param qos maximum QoS of messages
+   * @param retained whether to request retained messages; MQTT 3.1.1 always sends them
    * @returns the filters that the broker did not grant
    */
   async subscribe(filters: readonly string[], qos: 0 | 1, retained = true): Promise<readonly string[]> {
-    const { retainAsPublished, protocolVersion } = this.#options.dialect
+    const { retainAsPublished, protocolVersion } = this.#options.profile
     // MQTT 5 §3.8.3.1.
     const options = protocolVersion === 5 ? { nl: false, rap: retainAsPublished, rh: retained ? 0 : 2 } : {}
     const subscriptions = filters.map(topic => ({ topic, qos, ...options }))
-    const suback = await this.#ask(messageId => ({ cmd: 'subscribe', messageId, subscriptions }))
+    const suback = await this.#request(messageId => ({ cmd: 'subscribe', messageId, subscriptions }))
     const granted = (suback as ISubackPacket).granted
     return filters.filter((_, index) => Number(granted[index]) >= 0x80)
   }
 
   async unsubscribe(filters: readonly string[]): Promise<void> {
-    await this.#ask(messageId => ({ cmd: 'unsubscribe', messageId, unsubscriptions: [...filters] }))
+    await this.#request(messageId => ({ cmd: 'unsubscribe', messageId, unsubscriptions: [...filters] }))
   }
 
-  /** Resolves when the broker has answered; what it had sent before has come by then. */
+  /** Resolves with PINGRESP: everything that the broker sent before has been received. */
   ping(): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#closed) {
@@ -159,15 +155,15 @@ export class Connection {
   }
 
   /**
-   * Sees to it that the broker has not said that it does not take `message`: it would end the connection for it.
+   * Checks `message` against the limits in CONNACK: the broker would close the connection.
    *
    * @throws {GatewayError} `body-too-large`, `topic-refused` (MQTT 5 only)
    */
-  requireTakes(message: Message): void {
+  requireAccepted(message: Message): void {
     const { maximumPacketSize, retainAvailable } = this.#connack?.properties ?? {}
-    // MQTT 5 has one byte more, which says that there are no properties.
+    // MQTT 5 has one byte more, for the length of the properties.
     if (maximumPacketSize !== undefined && publishSize(message) + 1 > maximumPacketSize) {
-      throw new GatewayError('body-too-large', { hint: `the broker takes packets of ${maximumPacketSize} bytes` })
+      throw new GatewayError('body-too-large', { hint: `the broker accepts packets of ${maximumPacketSize} bytes` })
     }
     if (message.retain && retainAvailable === false) {
       throw new GatewayError('topic-refused', { hint: 'the broker keeps no retained messages' })
@@ -175,19 +171,19 @@ export class Connection {
   }
 
   /**
-   * Publishes; resolves when the broker has the message as surely as its QoS says, and for QoS 0 when it has been written.
-   * A QoS that the broker does not take becomes the highest that it does (MQTT 5 §3.2.2.3.4).
+   * Publishes; resolves with the acknowledgement of the broker, or for QoS 0 when the packet is written. The QoS is limited to the
+   * broker's maximum (MQTT 5 §3.2.2.3.4).
    *
-   * @throws {GatewayError} rejects with what the broker said against it (MQTT 5 only)
-   * @throws {Error} rejects when the connection ends before
+   * @throws {GatewayError} rejects with the broker's reason code (MQTT 5 only)
+   * @throws {Error} rejects if the connection is closed before
    */
-  publish({ topic, payload, qos: wanted, retain }: Message): Promise<void> {
-    const qos = lowerQos(wanted, this.#connack?.properties?.maximumQoS)
+  publish({ topic, payload, qos: requested, retain }: Message): Promise<void> {
+    const qos = limitQos(requested, this.#connack?.properties?.maximumQoS)
     const packet = { cmd: 'publish' as const, topic, payload, qos, retain, dup: false }
     return new Promise((resolve, reject) => {
       const settle: Settle = error => (error ? reject(error) : resolve())
       if (this.#closed) settle(this.#closed)
-      else if (this.#isLeaving) settle(new Error('the session is being closed'))
+      else if (this.#isEnding) settle(new Error('the session is being closed'))
       else if (qos === 0) this.#write(packet, settle)
       else this.#inFlight.publish(this.#receiveMaximum, messageId => this.#write({ ...packet, messageId }), settle)
     })
@@ -195,11 +191,11 @@ export class Connection {
 
   /** Sends PUBACK. */
   acknowledge(messageId: number): void {
-    // MQTT 5 takes this form for success, too (§3.4.2.1).
+    // MQTT 5 allows this form for success (§3.4.2.1).
     if (!this.#closed) this.#send(Buffer.from([0x40, 2, messageId >> 8, messageId & 0xff]))
   }
 
-  /** Reads no more from the broker; what has been read still comes. */
+  /** Stops reading; packets that have been read are still delivered. */
   pause(): void {
     this.#stream.pause()
     this.#keepAlive.paused = true
@@ -211,25 +207,25 @@ export class Connection {
   }
 
   /**
-   * Says good-bye when what is being published is acknowledged, and waits until the broker has heard it; or for a second.
-   * Messages that come meanwhile are not taken.
+   * Sends DISCONNECT when all publications are acknowledged, and waits until the broker closes the connection; at most a second.
+   * Ignores messages meanwhile.
    */
   async end(): Promise<void> {
     if (this.#closed) return
-    this.#isLeaving = true
+    this.#isEnding = true
     await new Promise<void>(resolve => {
-      const overdue = setTimeout(resolve, 1000)
+      const timeout = setTimeout(resolve, 1000)
       const done = (): void => {
-        clearTimeout(overdue)
+        clearTimeout(timeout)
         resolve()
       }
       this.onClosed(done)
-      // With something unread the end would be a reset, and what was acknowledged might be sent again to the next session.
+      // Closing with unread data would reset the connection, and acknowledgements could be lost.
       this.resume()
       this.#inFlight.whenIdle(() => {
         if (this.#closed) return
         this.#write({ cmd: 'disconnect' })
-        this.#stream.end(() => setTimeout(done, lingering))
+        this.#stream.end(() => setTimeout(done, closeTimeout))
       })
     })
     this.destroy(new Error('the session was closed'))
@@ -240,7 +236,7 @@ export class Connection {
     this.#stream.destroy()
   }
 
-  /** An error before CONNACK is the cause that there is no session, and is told to a person. */
+  /** Explains an error before CONNACK to a person. */
   #explain(error: Error): Error {
     if (this.#connack) return error
     return new Error(`${explainConnectError(error)}${this.#tlsHint}`, { cause: error })
@@ -251,14 +247,14 @@ export class Connection {
   }
 
   #handshake(): Promise<void> {
-    const { dialect, clientId, clean, keepAlive, username, password, connectTimeout } = this.#options
-    const { protocolVersion, bridgeMode } = dialect
+    const { profile, clientId, clean, keepAlive, username, password, connectTimeout } = this.#options
+    const { protocolVersion, bridgeMode } = profile
     return new Promise((resolve, reject) => {
-      const silence = setTimeout(() => {
+      const timeout = setTimeout(() => {
         this.destroy(new ConnectionRefusal(`no CONNACK within ${connectTimeout} ms`, false))
       }, connectTimeout)
       this.#onConnack = error => {
-        clearTimeout(silence)
+        clearTimeout(timeout)
         this.#onConnack = undefined
         if (error) reject(error)
         else resolve()
@@ -292,7 +288,7 @@ export class Connection {
 
   #receiveConnack(packet: Packet): void {
     if (packet.cmd !== 'connack') {
-      this.destroy(new ConnectionRefusal('its first answer is no CONNACK', true))
+      this.destroy(new ConnectionRefusal('its first packet is no CONNACK', true))
       return
     }
     const code = packet.returnCode || packet.reasonCode || 0
@@ -301,14 +297,14 @@ export class Connection {
       return
     }
     this.#connack = packet
-    // MQTT 5 §3.2.2.3.14: the broker's own counts.
+    // MQTT 5 §3.2.2.3.14: the broker's value takes precedence.
     this.#keepAlive.start(packet.properties?.serverKeepAlive)
     this.#onConnack?.(undefined)
   }
 
   #receivePublish(packet: IPublishPacket): void {
     if (packet.qos === 2) this.destroy(new Error('the broker sent QoS 2 for a subscription of QoS 1'))
-    else if (!this.#isLeaving) this.#options.onMessage?.(packet)
+    else if (!this.#isEnding) this.#options.onMessage?.(packet)
   }
 
   #receivePubrec(packet: IPubrecPacket): void {
@@ -319,33 +315,33 @@ export class Connection {
 
   #settle(messageId: number, packet: Packet): void {
     const code = 'reasonCode' in packet ? (packet.reasonCode ?? 0) : 0
-    this.#inFlight.answer(messageId, answerError(code), packet)
+    this.#inFlight.settle(messageId, reasonCodeError(code), packet)
   }
 
   get #receiveMaximum(): number {
-    if (this.#options.dialect.protocolVersion !== 5) return maxUntold
+    if (this.#options.profile.protocolVersion !== 5) return defaultReceiveMaximum
     return this.#connack?.properties?.receiveMaximum ?? maxInFlight
   }
 
-  #ask(packet: (messageId: number) => Packet): Promise<Packet> {
+  #request(packet: (messageId: number) => Packet): Promise<Packet> {
     return new Promise((resolve, reject) => {
       if (this.#closed) {
         reject(this.#closed)
         return
       }
-      const messageId = this.#inFlight.take((error, answer) => {
-        if (error || !answer) reject(error)
-        else resolve(answer)
+      const messageId = this.#inFlight.take((error, response) => {
+        if (error || !response) reject(error)
+        else resolve(response)
       })
       this.#write(packet(messageId))
     })
   }
 
   #write(packet: Packet, done?: Settle): void {
-    this.#send(generate(packet, { protocolVersion: this.#options.dialect.protocolVersion }), done)
+    this.#send(generate(packet, { protocolVersion: this.#options.profile.protocolVersion }), done)
   }
 
-  /** What is written in one turn leaves together. */
+  /** Packets of one tick are written together. */
   #send(bytes: Buffer, done?: Settle): void {
     if (!this.#corked) {
       this.#corked = true
@@ -364,7 +360,7 @@ export class Connection {
     if (this.#closed) return
     this.#closed = reason
     this.#keepAlive.stop()
-    // A broker that does not know what it reads may as well just close.
+    // A broker that does not support the protocol version may just close.
     const refusal =
       reason instanceof ConnectionRefusal ? reason : new ConnectionRefusal(reason.message, true, { cause: reason })
     this.#onConnack?.(refusal)
@@ -374,6 +370,6 @@ export class Connection {
   }
 }
 
-function lowerQos(wanted: QoS, maximum = 2): QoS {
-  return wanted <= maximum ? wanted : maximum === 0 ? 0 : 1
+function limitQos(qos: QoS, maximum = 2): QoS {
+  return qos <= maximum ? qos : maximum === 0 ? 0 : 1
 }

@@ -1,9 +1,9 @@
-/** The bytes of an MQTT packet are not what they have to be; the message says why, and repeats nothing of them. */
+/** An MQTT packet is malformed; the message has nothing of its content. */
 export class MalformedPacket extends Error {}
 
-/** Reads the fields of one MQTT packet, one after the other and never past its end. Each method throws `MalformedPacket` there. */
+/** Reads the fields of an MQTT packet in order. Each method throws `MalformedPacket` at its end. */
 export class MqttFields {
-  /** Where the next field begins. */
+  /** Offset of the next field. */
   position = 0
   readonly #bytes: Buffer
 
@@ -12,12 +12,12 @@ export class MqttFields {
     this.#bytes = bytes
   }
 
-  /** Bytes that are left. */
+  /** Remaining bytes. */
   get left(): number {
     return this.#bytes.length - this.position
   }
 
-  /** Passes over `count` bytes and returns where they begin. */
+  /** Skips `count` bytes. @returns their offset */
   skip(count: number): number {
     const start = this.position
     if (start + count > this.#bytes.length) throw new MalformedPacket('it is cut short')
@@ -34,7 +34,7 @@ export class MqttFields {
     return this.#bytes.readUInt16BE(this.skip(2))
   }
 
-  /** Two bytes of length, then as many bytes (MQTT 3.1.1 §1.5.3); not copied. */
+  /** Two bytes of length, then the data (MQTT 3.1.1 §1.5.3); not copied. */
   binary(): Buffer {
     const length = this.integer()
     const start = this.skip(length)

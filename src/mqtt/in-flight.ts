@@ -1,18 +1,18 @@
 import type { Packet } from 'mqtt-packet'
 
-/** Called once: with the answer, or with why there is none. */
-export type Settle = (error: Error | undefined, answer?: Packet) => void
+/** Called once, with the response or an error. */
+export type Settle = (error: Error | undefined, response?: Packet) => void
 
-/** Packet identifiers have 16 bits [MQTT-2.3.1-1]; so many may be in flight where a broker of MQTT 5 does not say less. */
+/** Packet identifiers have 16 bits [MQTT-2.3.1-1]; also MQTT 5's default receive maximum. */
 export const maxInFlight = 65_535
 
-/** A publication that waits until fewer are in flight (MQTT 5 §4.9). */
+/** A publication that waits for flow control (MQTT 5 §4.9). */
 interface Waiting {
   readonly send: (messageId: number) => void
   readonly settle: Settle
 }
 
-/** The packets of one connection that wait for an answer, and the publications that may not be sent yet. */
+/** The packets of a connection that wait for a response, and the publications that wait to be sent. */
 export class InFlight {
   /** By packet identifier. */
   readonly #pending = new Map<number, Settle>()
@@ -22,7 +22,7 @@ export class InFlight {
   #onIdle: (() => void) | undefined
   #closed = false
 
-  /** Takes an identifier for a packet. */
+  /** Returns an unused packet identifier. */
   take(settle: Settle): number {
     do {
       this.#lastId = (this.#lastId % maxInFlight) + 1
@@ -31,29 +31,29 @@ export class InFlight {
     return this.#lastId
   }
 
-  /** Has a publication sent, once fewer than `most` are in flight. */
-  publish(most: number, send: Waiting['send'], settle: Settle): void {
-    if (this.#publications < most) this.#begin({ send, settle })
+  /** Sends a publication when fewer than `max` are in flight. */
+  publish(max: number, send: Waiting['send'], settle: Settle): void {
+    if (this.#publications < max) this.#start({ send, settle })
     else this.#waiting.push({ send, settle })
   }
 
-  #begin({ send, settle }: Waiting): void {
+  #start({ send, settle }: Waiting): void {
     this.#publications++
-    const messageId = this.take((error, answer) => {
+    const messageId = this.take((error, response) => {
       this.#publications--
-      settle(error, answer)
+      settle(error, response)
       const next = this.#closed ? undefined : this.#waiting.shift()
-      if (next) this.#begin(next)
+      if (next) this.#start(next)
       if (this.#publications === 0) this.#onIdle?.()
     })
     send(messageId)
   }
 
-  /** An answer has come; one to nothing is ignored. */
-  answer(messageId: number, error: Error | undefined, answer: Packet): void {
+  /** Call with each response; an unexpected one is ignored. */
+  settle(messageId: number, error: Error | undefined, response: Packet): void {
     const settle = this.#pending.get(messageId)
     this.#pending.delete(messageId)
-    settle?.(error, answer)
+    settle?.(error, response)
   }
 
   /** Calls `then` when no publication is in flight. */
@@ -62,7 +62,7 @@ export class InFlight {
     else this.#onIdle = then
   }
 
-  /** There will be no answers any more. */
+  /** Rejects all pending packets. */
   close(reason: Error): void {
     this.#closed = true
     const pending = [...this.#pending.values()]

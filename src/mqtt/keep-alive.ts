@@ -1,14 +1,13 @@
-/** What a keep-alive does. */
 export interface KeepAliveActions {
   /** Sends PINGREQ. */
   ping(): void
-  /** Called when nothing came for a whole keep-alive interval, and no answer to a ping either. */
+  /** Called when nothing was received for a whole interval, not even PINGRESP. */
   lost(): void
 }
 
 /**
- * Keeps one connection known to be alive: half an interval without anything sent asks for a PINGREQ, so that the broker
- * hears something in time [MQTT-3.1.2-23]; and a broker that does not answer is lost.
+ * The keep-alive of a connection: sends PINGREQ after half an interval in which nothing was sent [MQTT-3.1.2-23] or received, and detects a
+ * broker that does not respond.
  */
 export class KeepAlive {
   readonly #actions: KeepAliveActions
@@ -16,8 +15,8 @@ export class KeepAlive {
   #timer: NodeJS.Timeout | undefined
   #sent = false
   #received = false
-  #asked = false
-  /** While nothing is read, an answer cannot be seen. */
+  #pinged = false
+  /** Set while the connection is not read, so that a response cannot be received. */
   paused = false
 
   /** @param interval in seconds; 0 for none */
@@ -26,10 +25,10 @@ export class KeepAlive {
     this.#actions = actions
   }
 
-  /** @param interval in seconds, where it is not what was asked for */
+  /** @param interval in seconds, if the broker requires another one */
   start(interval = this.#interval): void {
     this.#interval = interval
-    if (this.#interval > 0) this.#timer = setInterval(() => this.#look(), (this.#interval * 1000) / 2)
+    if (this.#interval > 0) this.#timer = setInterval(() => this.#check(), (this.#interval * 1000) / 2)
   }
 
   stop(): void {
@@ -44,15 +43,15 @@ export class KeepAlive {
     this.#received = true
   }
 
-  #look(): void {
-    if (this.#received || this.paused) this.#asked = false
-    if (this.#asked) {
+  #check(): void {
+    if (this.#received || this.paused) this.#pinged = false
+    if (this.#pinged) {
       this.#actions.lost()
       return
     }
-    // Also where only the other side is silent: it is to be found out whether it is there.
+    // Also if only the broker is silent, to detect that it is lost.
     if (!this.#sent || !this.#received) {
-      this.#asked = true
+      this.#pinged = true
       this.#actions.ping()
     }
     this.#sent = false

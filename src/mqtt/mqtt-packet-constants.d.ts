@@ -1,4 +1,4 @@
-/** The part of `mqtt-packet`'s constants that the session adds to; the package ships no types for them. */
+/** Types of the used part of `mqtt-packet`'s constants, which the package lacks. */
 declare module 'mqtt-packet/constants.js' {
   const constants: { readonly MQTT5_PUBACK_PUBREC_CODES: Record<number, string> }
   export = constants

@@ -1,22 +1,20 @@
-/** A form of MQTT, and how a message tells in it that it was published with RETAIN. */
+/** A version of MQTT, and its handling of the RETAIN flag. */
 export interface ProtocolProfile {
   readonly name: string
   readonly protocolVersion: 4 | 5
-  /** The highest bit of the protocol version, by which bridges say what they are. */
+  /** Whether to set the highest bit of the protocol version, which identifies bridges. */
   readonly bridgeMode: boolean
   /**
-   * Whether RETAIN comes as it was published. Otherwise it says on live messages that they are news, whatever they were
-   * published with [MQTT-3.3.1-9].
+   * Whether messages have RETAIN as published. Otherwise, live messages never have it [MQTT-3.3.1-9].
    */
   readonly retainAsPublished: boolean
 }
 
-/** MQTT 5 asks for it with each subscription (§3.8.3.1). */
+/** With the subscription option Retain As Published (MQTT 5 §3.8.3.1). */
 export const mqtt5: ProtocolProfile = { name: 'MQTT 5', protocolVersion: 5, bridgeMode: false, retainAsPublished: true }
 
 /**
- * A convention of mosquitto, which Aedes and others have: bridges get RETAIN as it was published, and never what they
- * published themselves.
+ * mosquitto's convention for bridges, which Aedes and others share: RETAIN as published, and none of the bridge's own messages.
  */
 export const bridge: ProtocolProfile = {
   name: 'MQTT 3.1.1 as a bridge',
@@ -32,7 +30,7 @@ export const plain: ProtocolProfile = {
   retainAsPublished: false,
 }
 
-/** The form of the same version in which RETAIN says of a message that it is state, and nothing else [MQTT-3.3.1-9]. */
-export function tellingState({ protocolVersion }: ProtocolProfile): ProtocolProfile {
+/** The profile of the same version in which only retained messages have RETAIN [MQTT-3.3.1-9]. */
+export function withoutRetainAsPublished({ protocolVersion }: ProtocolProfile): ProtocolProfile {
   return protocolVersion === 5 ? { ...mqtt5, retainAsPublished: false } : plain
 }

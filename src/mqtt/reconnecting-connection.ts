@@ -1,39 +1,37 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { backoff } from './backoff.js'
 import type { Connection } from './connection.js'
 
-/** How long a close waits for an attempt to connect, in milliseconds. */
+/** How long `close` waits for an attempt to connect, in milliseconds. */
 const closeTimeout = 500
 
-/** A connection that lasted so long was no mere attempt, in milliseconds. */
-export const steady = 10_000
+/** A connection that lasted this long resets the backoff, in milliseconds. */
+export const stableTime = 10_000
 
-/** What a link needs of time. */
+/** A clock with abortable timeouts. */
 export interface ReconnectClock {
-  /** In milliseconds, since any moment. */
+  /** Milliseconds since any moment. */
   now(): number
-  /** Resolves, or rejects, at once when `signal` is aborted. */
+  /** Resolves after `milliseconds`; settles at once if `signal` is aborted. */
   wait(milliseconds: number, signal: AbortSignal): Promise<void>
 }
 
-/** What a link needs. */
 export interface ReconnectingConnectionOptions {
-  /** Makes a connection that is ready for use. */
+  /** Opens a connection. */
   readonly connect: () => Promise<Connection>
-  /** Called when it is there. */
+  /** Called when it is open. */
   readonly onUp: (connection: Connection) => void
-  /** Called when it is not: after a loss, with how many milliseconds it lasted, and after each attempt that failed. */
+  /** Called after a loss, with the lifetime of the connection in milliseconds, and after each failed attempt. */
   readonly onDown: (reason: unknown, lasted?: number) => void
-  /** The machine's when left out. */
+  /** Default: the machine's. */
   readonly clock?: ReconnectClock
 }
 
-const machineClock: ReconnectClock = {
+const systemClock: ReconnectClock = {
   now: () => performance.now(),
   wait: (milliseconds, signal) => delay(milliseconds, undefined, { signal }),
 }
 
-/** Keeps one connection, over and over again, until it is closed. */
+/** Keeps a connection open, and reconnects with backoff, until `close`. */
 export class ReconnectingConnection {
   readonly #options: ReconnectingConnectionOptions
   readonly #closing = new AbortController()
@@ -45,7 +43,7 @@ export class ReconnectingConnection {
     this.#running = this.#run()
   }
 
-  /** The connection, while it is there. */
+  /** The connection, while it is open. */
   get connection(): Connection | undefined {
     return this.#connection
   }
@@ -53,13 +51,13 @@ export class ReconnectingConnection {
   async close(): Promise<void> {
     this.#closing.abort()
     await this.#connection?.end()
-    // An attempt that is under way ends by itself, or with the broker.
+    // A pending attempt ends by itself, or with the broker.
     await Promise.race([this.#running, delay(closeTimeout, undefined, { ref: false })])
   }
 
   async #run(): Promise<void> {
     const { signal } = this.#closing
-    const { connect, onDown, clock = machineClock } = this.#options
+    const { connect, onDown, clock = systemClock } = this.#options
     let attempts = 0
     while (!signal.aborted) {
       let since: number | undefined
@@ -70,8 +68,8 @@ export class ReconnectingConnection {
         else await this.#hold(connection)
       } catch (error) {
         const lasted = since === undefined ? undefined : clock.now() - since
-        // A connection that was soon lost is one more attempt: it may be one that the broker ends each time.
-        if (lasted !== undefined && lasted >= steady) attempts = 0
+        // A connection that was lost soon counts as a failed attempt: the broker may close each.
+        if (lasted !== undefined && lasted >= stableTime) attempts = 0
         if (!signal.aborted) onDown(error, lasted)
       }
       await clock.wait(backoff(++attempts, Math.random()), signal).catch(() => {})
@@ -88,4 +86,20 @@ export class ReconnectingConnection {
       this.#connection = undefined
     }
   }
+}
+
+/** Delays between attempts, in milliseconds. */
+const [firstDelay, secondDelay, maxDelay] = [200, 1000, 30_000]
+
+/**
+ * Exponential backoff with jitter: the first retry comes soon, as most brokers that disappear are being restarted; then after 1 s, doubled
+ * up to 30 s.
+ *
+ * @param attempts consecutive failures; at least 1
+ * @param random 0 to 1; reduces the delay by up to a half
+ * @returns milliseconds
+ */
+export function backoff(attempts: number, random: number): number {
+  const delay = attempts === 1 ? firstDelay : Math.min(secondDelay * 2 ** (attempts - 2), maxDelay)
+  return delay * (1 - random / 2)
 }

@@ -1,4 +1,4 @@
-/** The MQTT client ids that the program itself connects with. Clients do not get to use them: the broker would end the program's connection. */
+/** The program's own MQTT client ids. Clients must not use them, as the broker would close the program's connection. */
 export class ReservedClientIds {
   readonly #ids = new Set<string>()
 

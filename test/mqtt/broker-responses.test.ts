@@ -33,7 +33,7 @@ describe('the refusal of a CONNECT', () => {
   })
 
   it('may come from the version of MQTT, and is tried again with another one then', () => {
-    expect([1, 132, 134].map(code => refusalOf(code).mayBeDialect)).toEqual([true, true, false])
+    expect([1, 132, 134].map(code => refusalOf(code).mayBeProfile)).toEqual([true, true, false])
   })
 })
 

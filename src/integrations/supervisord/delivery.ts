@@ -54,9 +54,9 @@ export class Delivery {
       }
       const messages = make()
       try {
-        for (const message of messages) connection.requireTakes(message)
+        for (const message of messages) connection.requireAccepted(message)
         // QoS 0 has no acknowledgement.
-        if (!connection.acknowledges) throw new GatewayError('topic-refused', { hint: 'the broker takes QoS 0 alone' })
+        if (!connection.supportsQos1) throw new GatewayError('topic-refused', { hint: 'the broker takes QoS 0 alone' })
         await Promise.all(messages.map(message => connection.publish(message)))
         return true
       } catch (error) {

@@ -5,7 +5,7 @@ import { suggestFlag } from '../../config/flags.js'
 import { parseBrokerUrl } from '../../config/forms.js'
 import { readingProblem } from '../../config/reading.js'
 import { formatDuration, parseDuration } from '../../config/units.js'
-import { isHarmless, isPublishable } from '../../mqtt/publishable.js'
+import { hasNoControls, isPublishable } from '../../mqtt/message.js'
 import { topicFilterProblem } from '../../topics/topic-syntax.js'
 
 /*
@@ -147,7 +147,7 @@ function readFiles(url: string, find: (name: FlagName) => Given | undefined, cwd
 }
 
 function readTopic({ text, source }: Given): string {
-  if (topicFilterProblem(text) === undefined && isPublishable(text) && isHarmless(text) && !text.startsWith('$')) {
+  if (topicFilterProblem(text) === undefined && isPublishable(text) && hasNoControls(text) && !text.startsWith('$')) {
     return text
   }
   throw new UsageError(`${source}: ${JSON.stringify(text)} must be a topic, without +, #, $ and control characters`)

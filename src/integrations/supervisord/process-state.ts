@@ -71,7 +71,7 @@ export function stateTopic(prefix: string, { group, process }: ProcessState, sta
 }
 
 /**
- * A name as one level of a topic: `%`, `/`, `+`, `#`, and characters for which a broker may end the connection (`isHarmless`), are
+ * A name as one level of a topic: `%`, `/`, `+`, `#`, and characters for which a broker may end the connection (`hasNoControls`), are
  * percent-encoded. Otherwise supervisord would send the event again for ever, and none of the later ones.
  */
 function level(name: string): string {

@@ -3,8 +3,7 @@ import type { Logger } from '../../base/log.js'
 import { gapMarker } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { Connection } from '../../mqtt/connection.js'
-import type { Message } from '../../mqtt/message.js'
-import { messageOf } from '../../mqtt/message-of.js'
+import { type Message, messageOf } from '../../mqtt/message.js'
 import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
 import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
@@ -105,12 +104,12 @@ export class BrokerSubscription {
     const { clientId, topics, remembered } = this.#options
     const stored = await remembered.load()
     const last = stored?.clientId === clientId ? stored : undefined
-    const isSubscribed = last?.dialect === connection.dialect.name && sameSet(last.topics, topics)
+    const isSubscribed = last?.dialect === connection.profile.name && sameSet(last.topics, topics)
     if (connection.sessionPresent && isSubscribed) return
     const obsolete = last?.topics.filter(topic => !topics.includes(topic)) ?? []
     if (connection.sessionPresent && obsolete.length > 0) await connection.unsubscribe(obsolete)
     // MQTT 5 can leave retained messages out; other versions always send them.
-    const sendsRetained = connection.dialect.protocolVersion !== 5
+    const sendsRetained = connection.profile.protocolVersion !== 5
     // They may come before SUBACK (MQTT 3.1.1 §3.8.4).
     this.#deduplicator = sendsRetained ? await this.#createDeduplicator() : undefined
     const hasGap = !hasAll && !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
@@ -137,7 +136,7 @@ export class BrokerSubscription {
     const { journal, topics, openProbe, log } = this.#options
     const reconciler = new RetainedReconciler({
       ...{ journal, topics, inbound: connection },
-      open: onMessage => openProbe(connection.dialect, onMessage),
+      open: onMessage => openProbe(connection.profile, onMessage),
       onMissed: message => this.#writer.write(message, 'now', ignore),
     })
     try {
@@ -153,9 +152,9 @@ export class BrokerSubscription {
     }
   }
 
-  async #remember({ dialect }: Connection): Promise<void> {
+  async #remember({ profile }: Connection): Promise<void> {
     const { clientId, topics, remembered, log } = this.#options
-    await remembered.save({ clientId, dialect: dialect.name, topics }).catch(error => {
+    await remembered.save({ clientId, dialect: profile.name, topics }).catch(error => {
       log.warn({ err: error }, 'failed to store the subscriptions of push; it subscribes again after a restart')
     })
   }
@@ -165,7 +164,7 @@ export class BrokerSubscription {
     const received = messageOf(packet)
     const acknowledge = this.#deliveries.receive(packet, received.payload, connection)
     if (!acknowledge) return
-    const { retainAsPublished } = connection.dialect
+    const { retainAsPublished } = connection.profile
     const pending = this.#options.pending.take(received, retainAsPublished)
     if (!pending && this.#deduplicator?.has(received)) {
       this.#writer.whenWritten(acknowledge)

@@ -1,8 +1,7 @@
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../base/log.js'
 import type { Connection, ConnectionOptions } from '../../mqtt/connection.js'
-import type { Message } from '../../mqtt/message.js'
-import { messageOf } from '../../mqtt/message-of.js'
+import { type Message, messageOf } from '../../mqtt/message.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import { caughtUp, Deliveries } from './deliveries.js'
 

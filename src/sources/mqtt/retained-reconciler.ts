@@ -2,8 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import { type Journal, sizeOf } from '../../journal/journal.js'
 import type { Connection } from '../../mqtt/connection.js'
-import type { Message } from '../../mqtt/message.js'
-import { messageOf } from '../../mqtt/message-of.js'
+import { type Message, messageOf } from '../../mqtt/message.js'
 import { type Digests, digest, readDigests } from '../retained-digests.js'
 
 /**

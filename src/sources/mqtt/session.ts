@@ -7,10 +7,9 @@ import type { Event } from '../../journal/event.js'
 import { type Journal, sizeOf } from '../../journal/journal.js'
 import { ConnectionRefusal, TakenOver } from '../../mqtt/broker-responses.js'
 import { Connection, type ConnectionOptions } from '../../mqtt/connection.js'
-import type { Message } from '../../mqtt/message.js'
-import { type ProtocolProfile, tellingState } from '../../mqtt/protocol-profile.js'
-import { ProtocolProfiles } from '../../mqtt/protocol-profiles.js'
-import { requirePublishable } from '../../mqtt/publishable.js'
+import { type Message, requirePublishable } from '../../mqtt/message.js'
+import { ProtocolNegotiator } from '../../mqtt/protocol-negotiator.js'
+import { type ProtocolProfile, withoutRetainAsPublished } from '../../mqtt/protocol-profile.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { topicPredicate } from '../../topics/match.js'
@@ -87,7 +86,7 @@ class BrokerSession implements Source {
   readonly #matches: (topic: string) => boolean
   readonly #pending: PendingPublishes
   readonly #sizeLimit = new LearnedSizeLimit()
-  readonly #profiles: ProtocolProfiles
+  readonly #profiles: ProtocolNegotiator
   readonly #subscription: BrokerSubscription
   readonly #former: FormerSession | undefined
   readonly #inbound: ReconnectingConnection
@@ -108,7 +107,7 @@ class BrokerSession implements Source {
       ...pendingBounds,
       timeout: options.publishTimeout ?? defaultPublishTimeout,
     })
-    this.#profiles = new ProtocolProfiles(log)
+    this.#profiles = new ProtocolNegotiator(log)
     const attempted = new Promise<void>(resolve => {
       this.#onAttempted = resolve
     })
@@ -126,7 +125,7 @@ class BrokerSession implements Source {
       ...{ journal, clientId, topics: config.topics, remembered, log },
       pending: this.#pending,
       openProbe: (profile, onMessage) =>
-        this.#open(tellingState(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
+        this.#open(withoutRetainAsPublished(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
     })
   }
 
@@ -183,7 +182,7 @@ class BrokerSession implements Source {
   async #open(dialect: ProtocolProfile, own: OwnOptions): Promise<Connection> {
     const { username, password } = this.#options.config
     const stream = await this.#options.open()
-    return Connection.connect({ ...own, username, password, keepAlive, connectTimeout, stream, dialect })
+    return Connection.connect({ ...own, username, password, keepAlive, connectTimeout, stream, profile: dialect })
   }
 
   get connected(): boolean {
@@ -199,7 +198,7 @@ class BrokerSession implements Source {
     const { connection } = this.#outbound
     if (!this.#connected || !connection)
       throw new GatewayError('broker-away', this.#failure ? { detail: this.#failure } : {})
-    connection.requireTakes(message)
+    connection.requireAccepted(message)
     this.#sizeLimit.require(sizeOf(message))
     if (!this.#matches(message.topic)) {
       await connection.publish(message).catch(error => {

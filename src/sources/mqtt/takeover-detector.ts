@@ -1,6 +1,6 @@
 import type { Logger } from '../../base/log.js'
 import { TakenOver } from '../../mqtt/broker-responses.js'
-import { steady } from '../../mqtt/reconnecting-connection.js'
+import { stableTime } from '../../mqtt/reconnecting-connection.js'
 
 /** Minimum interval between log lines, in milliseconds. */
 const logInterval = 300_000
@@ -34,7 +34,7 @@ export class TakeoverDetector {
    * @param lasted duration of the connection in milliseconds; `undefined` for a failed attempt, where the broker is away
    */
   ended(reason: unknown, lasted: number | undefined): void {
-    this.#brief = lasted !== undefined && lasted < steady ? this.#brief + 1 : 0
+    this.#brief = lasted !== undefined && lasted < stableTime ? this.#brief + 1 : 0
     const { clientId } = this.#options
     const remedy = `give each gateway a push.clientId of its own; this one's is ${clientId}`
     if (reason instanceof TakenOver) this.#log(`another client took over push's client id at the broker: ${remedy}`)

@@ -25,7 +25,7 @@ async function started(config: readonly string[], dialect: ProtocolProfile = mqt
   )
   const own = { clientId: 'states', clean: true, keepAlive: 30, connectTimeout: 5000 }
   const delivery = new Delivery({
-    connect: () => Connection.connect({ stream: connect(port, '127.0.0.1'), dialect, ...own }),
+    connect: () => Connection.connect({ stream: connect(port, '127.0.0.1'), profile: dialect, ...own }),
     onConnected: () => {},
     timeout: 20_000,
     log,
@@ -45,7 +45,7 @@ describeWith(['mosquitto'], 'a delivery', () => {
   it.each([
     ['retain_available false', 'the broker keeps no retained messages'],
     ['max_qos 0', 'the broker takes QoS 0 alone'],
-    ['max_packet_size 20', 'the broker takes packets of 20 bytes'],
+    ['max_packet_size 20', 'the broker accepts packets of 20 bytes'],
   ])('is none where the broker has %s, and the log says so', async (line, reason) => {
     const { delivery, logged } = await started([line])
     const delivered = delivery.deliver(() => [message])

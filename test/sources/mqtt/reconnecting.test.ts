@@ -37,7 +37,7 @@ it('a connection that the broker ends soon is tried again less and less often, u
   const enough = new Promise<void>(resolve => {
     onWaited = resolve
   })
-  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, dialect: plain }
+  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, profile: plain }
   const link = new ReconnectingConnection({
     connect: () => Connection.connect({ ...own, stream: connectTcp(port, '127.0.0.1') }),
     onUp: () => {

@@ -195,7 +195,7 @@ it('what a broker leaves out is asked for by its name before it is taken for gon
   for (const topic of ['told', 'left-out', 'gone']) {
     await journal.append({ topic, payload: Buffer.from('on'), qos: 0, retain: true })
   }
-  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, dialect: plain }
+  const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, profile: plain }
   const open = async (onMessage: (packet: IPublishPacket) => void) => {
     const connection = await Connection.connect({ ...own, onMessage, stream: connectTcp(port, '127.0.0.1') })
     cleanup.add(() => connection.end())

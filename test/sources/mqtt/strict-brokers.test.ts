@@ -146,7 +146,7 @@ it('a connection is alive in the time that the broker asks for, and not in its o
     if (cmd === 'connect') socket.write(connack({ serverKeepAlive: 1 }))
   })
   const own = { clientId: 'c', clean: true, keepAlive: 3600, connectTimeout: 5000 }
-  await Connection.connect({ ...own, stream, dialect: mqtt5 })
+  await Connection.connect({ ...own, stream, profile: mqtt5 })
   await pinged
   expect(commands).toEqual(['connect', 'pingreq'])
 })
@@ -163,11 +163,11 @@ it.each([
   const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000 }
   const messages: unknown[] = []
   const onMessage = (packet: unknown): unknown => messages.push(packet)
-  const reason = await Connection.connect({ ...own, stream, dialect: mqtt5, onMessage }).then(
+  const reason = await Connection.connect({ ...own, stream, profile: mqtt5, onMessage }).then(
     connection => new Promise<Error>(resolve => connection.onClosed(resolve)),
     (error: Error) => error,
   )
-  expect(reason.message).toContain('what the broker sends is no MQTT')
+  expect(reason.message).toContain('the broker sent an invalid MQTT packet')
   expect(messages).toEqual([])
 })
 
@@ -177,7 +177,7 @@ it('a connection has ended when the broker has heard all that it said', async ()
     if (cmd === 'disconnect') socket.end()
   })
   const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000 }
-  const connection = await Connection.connect({ ...own, stream, dialect: mqtt5 })
+  const connection = await Connection.connect({ ...own, stream, profile: mqtt5 })
   connection.pause()
   connection.acknowledge(1)
   await connection.end()
