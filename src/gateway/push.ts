@@ -156,7 +156,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack): Promise<P
       bounds: {
         maxReceipts: config.maxReceipts,
         topic: options.limits,
-        mayTell: messageRate(config.receiptMessagesPerSecond),
+        mayPublish: messageRate(config.receiptMessagesPerSecond),
       },
     }),
   )
@@ -225,7 +225,7 @@ function openPresence(
 ): { presence: PresenceRegistry; messages: PresenceMessages } {
   const { grace, messagesPerSecond } = config.presence
   const messages = opened.add(
-    new PresenceMessages({ publisher, bounds: limits, log, mayTell: fairMessageRate(messagesPerSecond) }),
+    new PresenceMessages({ publisher, bounds: limits, log, mayPublish: fairMessageRate(messagesPerSecond) }),
   )
   const presence = opened.add(
     new PresenceRegistry({ grace, accountOf, messages: config.presence.messages ? messages : undefined }),

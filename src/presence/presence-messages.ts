@@ -38,22 +38,22 @@ export interface PresenceMessagesOptions {
    * Whether one more of an account may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
    * journal. Left out for any number.
    */
-  readonly mayTell?: ((account: string) => boolean) | undefined
+  readonly mayPublish?: ((account: string) => boolean) | undefined
   /**
    * Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: when ten thousand who listen
    * with ten filters each are cut off, all are told.
    */
-  readonly maxWaiting?: number
+  readonly maxQueued?: number
 }
 
 /**
  * So many may be on their way to the broker, its subscribers and the journal: some 5 ms of work, which is done in the same turns of the event
  * loop as everybody's messages.
  */
-const maxUnderWay = 32
+const maxPublishing = 32
 
 /** Bytes of changes that wait: beyond, they are dropped. They are shared by accounts, as `FairQuota` does. */
-const maxWaitingBytes = 16 * 1024 ** 2
+const maxQueuedBytes = 16 * 1024 ** 2
 
 /** Bytes that one takes besides its filter. */
 const overhead = 200
@@ -69,38 +69,38 @@ export function presenceTopic(filter: string): string {
 export class PresenceMessages {
   readonly counters: PresenceCounters = { published: 0, dropped: 0, skipped: 0 }
   readonly #options: PresenceMessagesOptions
-  readonly #maxWaiting: number
-  readonly #bytes = new FairQuota(maxWaitingBytes)
-  #waiting: PresenceChange[] = []
+  readonly #maxQueued: number
+  readonly #bytes = new FairQuota(maxQueuedBytes)
+  #queue: PresenceChange[] = []
   #next = 0
-  #underWay = 0
+  #publishing = 0
   #scheduled: NodeJS.Immediate | undefined
   #closed = false
 
   constructor(options: PresenceMessagesOptions) {
     this.#options = options
-    this.#maxWaiting = options.maxWaiting ?? 100_000
+    this.#maxQueued = options.maxQueued ?? 100_000
   }
 
   /** Tells nothing of those who listen to `presence/…` itself, and to topics that begin with `$`. */
-  tell(change: PresenceChange): void {
+  publish(change: PresenceChange): void {
     const { filter, account = '' } = change
     if (this.#closed || filter.startsWith(prefix) || filter.startsWith('$')) return
-    const { publisher, mayTell } = this.#options
+    const { publisher, mayPublish } = this.#options
     const isFull =
-      this.#waiting.length - this.#next >= this.#maxWaiting ||
+      this.#queue.length - this.#next >= this.#maxQueued ||
       this.#bytes.exceededBy(account, sizeOf(change)) !== undefined
-    if (!publisher.connected || isFull || mayTell?.(account) === false) {
+    if (!publisher.connected || isFull || mayPublish?.(account) === false) {
       this.counters.dropped++
       return
     }
     this.#bytes.take(account, sizeOf(change))
-    this.#waiting.push(change)
+    this.#queue.push(change)
     this.#schedule()
   }
 
   #schedule(): void {
-    if (this.#scheduled === undefined && !this.#closed && this.#underWay < maxUnderWay) {
+    if (this.#scheduled === undefined && !this.#closed && this.#publishing < maxPublishing) {
       this.#scheduled = setImmediate(this.#publishSome)
     }
   }
@@ -108,29 +108,29 @@ export class PresenceMessages {
   readonly #publishSome = (): void => {
     this.#scheduled = undefined
     if (!this.#options.publisher.connected) {
-      this.counters.dropped += this.#waiting.length - this.#next
-      this.#dropWaiting()
+      this.counters.dropped += this.#queue.length - this.#next
+      this.#dropQueue()
       return
     }
-    while (this.#underWay < maxUnderWay) {
-      const change = this.#waiting[this.#next]
+    while (this.#publishing < maxPublishing) {
+      const change = this.#queue[this.#next]
       if (change === undefined) break
       this.#next++
       this.#bytes.giveBack(change.account ?? '', sizeOf(change))
       const topic = presenceTopic(change.filter)
       if (this.#isTooLarge(topic)) this.counters.skipped++
-      else this.#publish(topic, change)
+      else this.#send(topic, change)
     }
-    if (this.#next < this.#waiting.length) {
+    if (this.#next < this.#queue.length) {
       // What is done is let go of now and then, and not each time, which would be quadratic.
-      if (this.#next > this.#maxWaiting) this.#keep(this.#waiting.slice(this.#next))
+      if (this.#next > this.#maxQueued) this.#setQueue(this.#queue.slice(this.#next))
       this.#schedule()
-    } else this.#keep([])
+    } else this.#setQueue([])
   }
 
-  async #publish(topic: string, change: PresenceChange): Promise<void> {
+  async #send(topic: string, change: PresenceChange): Promise<void> {
     const { publisher, log } = this.#options
-    this.#underWay++
+    this.#publishing++
     try {
       await publisher.publish({ topic, payload: encode(change), qos: 0, retain: false })
       this.counters.published++
@@ -139,8 +139,8 @@ export class PresenceMessages {
       const level = error instanceof GatewayError ? 'debug' : 'error'
       log[level]({ err: error, topic }, 'who came or left could not be published')
     } finally {
-      this.#underWay--
-      if (this.#next < this.#waiting.length) this.#schedule()
+      this.#publishing--
+      if (this.#next < this.#queue.length) this.#schedule()
     }
   }
 
@@ -152,16 +152,16 @@ export class PresenceMessages {
   close(): void {
     this.#closed = true
     if (this.#scheduled) clearImmediate(this.#scheduled)
-    this.#dropWaiting()
+    this.#dropQueue()
   }
 
-  #dropWaiting(): void {
-    for (const change of this.#waiting.slice(this.#next)) this.#bytes.giveBack(change.account ?? '', sizeOf(change))
-    this.#keep([])
+  #dropQueue(): void {
+    for (const change of this.#queue.slice(this.#next)) this.#bytes.giveBack(change.account ?? '', sizeOf(change))
+    this.#setQueue([])
   }
 
-  #keep(waiting: PresenceChange[]): void {
-    this.#waiting = waiting
+  #setQueue(waiting: PresenceChange[]): void {
+    this.#queue = waiting
     this.#next = 0
   }
 }

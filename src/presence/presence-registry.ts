@@ -11,7 +11,7 @@ export interface PresenceRegistryOptions {
   /** For how long somebody who left is still there, in milliseconds; 0 for not at all. */
   readonly grace: number
   /** Tells who comes and goes; left out for nobody. */
-  readonly messages?: Pick<PresenceMessages, 'tell'> | undefined
+  readonly messages?: Pick<PresenceMessages, 'publish'> | undefined
   readonly clock?: Clock
   /** The key by which listeners share both bounds: their user, or else their network. Default: user or address. */
   readonly accountOf?: (user: string | undefined, address: string) => string
@@ -123,7 +123,7 @@ const maxReleases = 500
  */
 export class PresenceRegistry implements Presence {
   readonly #grace: number
-  readonly #messages: Pick<PresenceMessages, 'tell'> | undefined
+  readonly #messages: Pick<PresenceMessages, 'publish'> | undefined
   readonly #clock: Clock
   readonly #accountOf: (user: string | undefined, address: string) => string
   readonly #host: RegistryAccess
@@ -276,7 +276,7 @@ export class PresenceRegistry implements Presence {
   #publish(event: 'join' | 'leave', { filter, member: { device, user, transport, account } }: Membership): void {
     if (!this.#messages || this.#closed) return
     const count = this.#index.get(filter)?.size ?? 0
-    this.#messages.tell({ event, device, user, transport, filter, time: this.#clock.now(), count, account })
+    this.#messages.publish({ event, device, user, transport, filter, time: this.#clock.now(), count, account })
   }
 
   at(topic: string, limit: number): { readonly count: number; readonly listeners: readonly PresentListener[] } {

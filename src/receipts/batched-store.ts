@@ -1,15 +1,15 @@
 import { type RepositoryState, stateKey } from './records.js'
 import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
-/** A record as it is written. */
+/** A stored record. */
 export type Entry = readonly [key: string, value: string]
 
-/** How many records are read in one go. */
-export const portion = 256
+/** Records of one read. */
+export const batchSize = 256
 
 /**
- * A store of records in JSON, whose changes are collected until they are written together with the book's state. What is
- * read is what has been written: a change that is collected is not in it yet.
+ * A store of JSON records. Changes are collected and then written together with the repository's state; reads see what has been written, not what is
+ * collected.
  */
 export class BatchedStore {
   readonly #store: ReceiptStore
@@ -19,7 +19,7 @@ export class BatchedStore {
     this.#store = store
   }
 
-  /** How many changes have been collected. */
+  /** Changes that are collected. */
   get collected(): number {
     return this.#changes.length
   }
@@ -33,22 +33,22 @@ export class BatchedStore {
     return (await this.#store.get(key)) !== undefined
   }
 
-  /** The first entries of a range. */
+  /** The first records of a range. */
   range(range: KeyRange, limit: number): Promise<Entry[]> {
     return this.#store.range(range, limit)
   }
 
-  /** All of a range. */
+  /** All records of a range. */
   async *all(range: KeyRange): AsyncGenerator<Entry> {
-    for await (const entries of this.portions(range)) yield* entries
+    for await (const entries of this.batches(range)) yield* entries
   }
 
-  /** All of a range, as it is read. */
-  async *portions({ gte, lt }: KeyRange): AsyncGenerator<readonly Entry[]> {
+  /** All records of a range, batch by batch. */
+  async *batches({ gte, lt }: KeyRange): AsyncGenerator<readonly Entry[]> {
     for (;;) {
-      const entries = await this.#store.range({ gte, lt }, portion)
+      const entries = await this.#store.range({ gte, lt }, batchSize)
       yield entries
-      if (entries.length < portion) return
+      if (entries.length < batchSize) return
       gte = `${entries.at(-1)?.[0]}\0`
     }
   }
@@ -61,12 +61,12 @@ export class BatchedStore {
     this.#changes.push({ type: 'del', key })
   }
 
-  /** Forgets what was collected. */
+  /** Discards the collected changes. */
   discard(): void {
     this.#changes = []
   }
 
-  /** Writes what was collected, and the state, or nothing of it. */
+  /** Writes the collected changes and the state: all or nothing. */
   async commit(state: RepositoryState): Promise<void> {
     this.put(stateKey, state)
     const changes = this.#changes
@@ -74,7 +74,7 @@ export class BatchedStore {
     await this.#store.batch(changes)
   }
 
-  /** Forgets a range at once. */
+  /** Deletes a range at once. */
   clear(range: KeyRange): Promise<void> {
     return this.#store.clear(range)
   }

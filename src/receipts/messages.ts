@@ -4,29 +4,29 @@ import { allOf, iso, keyOf, type MessageRecord, type RepositoryState, type Reque
 
 /** Bounds of the messages about receipts. */
 export interface MessageBounds {
-  /** Messages that may wait for the broker; the oldest go first. */
+  /** Messages that may be queued; beyond, the oldest are dropped. */
   readonly maxMessages: number
-  /** Asked before each message about a receipt that nobody waits for; there are any number where it is left out. */
-  readonly mayTell?: (() => boolean) | undefined
-  /** How large a topic the broker takes: a larger one could end the session that all publish with. In bytes. */
+  /** Rate limit of messages about receipts that were not requested; left out for none. */
+  readonly mayPublish?: (() => boolean) | undefined
+  /** Bounds of topics at the broker, in bytes: a larger one could end the session that all publish with. */
   readonly topic: TopicBounds
 }
 
-/** A message that waits to be published. */
+/** A queued message. */
 export interface WaitingMessage extends MessageRecord {
   readonly key: string
 }
 
-/** Devices that one message names, and UTF-16 units of theirs, so that it stays far below what brokers take. */
+/** Devices of one message, and UTF-16 units of their names: far below the broker's bounds. */
 const [devicesPerMessage, textPerMessage] = [500, 32 * 1024]
 
 const topicPrefix = 'receipts/'
 
-/** The messages about receipts that wait to be published. Each change is collected, and of the state that is given back. */
+/** The queue of messages about receipts. Changes are collected in the store, and the new state is returned. */
 export class ReceiptMessages {
   readonly #store: BatchedStore
   readonly #bounds: MessageBounds
-  /** How many were let go of because too many waited. */
+  /** Messages that were dropped because the queue was full. */
   dropped = 0
 
   constructor(store: BatchedStore, bounds: MessageBounds) {
@@ -34,14 +34,14 @@ export class ReceiptMessages {
     this.#bounds = bounds
   }
 
-  /** Whether a receipt that nobody waits for is told: those that are waited for find room among the messages. */
-  mayTell({ messages }: RepositoryState): boolean {
-    const { maxMessages, mayTell } = this.#bounds
-    return messages < maxMessages / 2 && mayTell?.() !== false
+  /** Whether a receipt that was not requested is published: requested ones have half of the queue for themselves. */
+  mayPublish({ messages }: RepositoryState): boolean {
+    const { maxMessages, mayPublish } = this.#bounds
+    return messages < maxMessages / 2 && mayPublish?.() !== false
   }
 
-  /** Adds a message about an event on `topic`. About messages on receipts there are none, or there would be no end. */
-  tell(state: RepositoryState, topic: string, what: object, group: string): RepositoryState {
+  /** Adds a message about an event on `topic`; none about events on receipts/#, which would have no end. */
+  add(state: RepositoryState, topic: string, what: object, group: string): RepositoryState {
     if (topic.startsWith(topicPrefix)) return state
     if (!isWithinBounds(topicPrefix + topic, this.#bounds.topic)) return state
     const message: MessageRecord = { topic: topicPrefix + topic, payload: JSON.stringify(what), group }
@@ -49,21 +49,21 @@ export class ReceiptMessages {
     return { ...state, messages: state.messages + 1, message: state.message + 1 }
   }
 
-  /** Adds messages about those that have missed a deadline. */
-  tellMissed(
+  /** Adds messages about devices that have missed a deadline. */
+  addMissed(
     state: RepositoryState,
     { id, topic, deadline }: RequestRecord,
     missed: readonly string[],
   ): RepositoryState {
     for (let at = 0; at < missed.length; ) {
       const devices = upTo(missed.slice(at, at + devicesPerMessage), textPerMessage, device => device.length)
-      state = this.tell(state, topic, { type: 'missed', id, topic, devices, deadline: iso(deadline) }, id)
+      state = this.add(state, topic, { type: 'missed', id, topic, devices, deadline: iso(deadline) }, id)
       at += devices.length
     }
     return state
   }
 
-  /** Lets go of those that have waited longest, where there are too many. */
+  /** Drops the oldest messages beyond the bound. */
   async dropOldest(state: RepositoryState): Promise<RepositoryState> {
     const over = state.messages - this.#bounds.maxMessages
     if (over <= 0) return state
@@ -73,13 +73,13 @@ export class ReceiptMessages {
     return { ...state, messages: state.messages - oldest.length }
   }
 
-  /** Those that have waited longest. */
+  /** The oldest messages. */
   async waiting(limit: number): Promise<WaitingMessage[]> {
     const entries = await this.#store.range(allOf('m'), limit)
     return entries.map(([key, value]) => ({ key, ...(JSON.parse(value) as MessageRecord) }))
   }
 
-  /** Lets go of those that are published. */
+  /** Deletes published messages. */
   async sent(state: RepositoryState, keys: readonly string[]): Promise<RepositoryState> {
     let { messages } = state
     for (const key of keys) {

@@ -12,27 +12,27 @@ import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptReservation, Receip
 import type { ReceiptEvent } from './records.js'
 import type { ReceiptStore } from './store.js'
 
-/** Bounds that nobody needs to change. */
+/** Bounds without an option. */
 const defaultBounds = { maxRequests: 100_000, maxMessages: 10_000, topic: { topicLevels: 100, topicLength: 65_535 } }
-/** Events whose topic and time are remembered, so that a thousand receipts of one do not read it a thousand times. */
-const maxKnown = 1024
-/** Receipts that a report has, where nobody says how many. */
+/** Events whose topic and time are cached, so that a thousand receipts of one event read it once. */
+const maxCached = 1024
+/** Default size of each list of a report. */
 const reportLimit = 1000
-/** The longest timer; the machine's time may be set meanwhile. */
-const longestTimer = 60_000
-/** How long to wait after the store did not do what it should; in milliseconds. */
+/** Milliseconds after which a deadline is checked again: the system clock may be set meanwhile. */
+const maxTimer = 60_000
+/** Milliseconds until the next try after the store has failed. */
 const retryDelay = 1000
-/** How often the log says that messages were let go of, at most; in milliseconds. */
+/** Milliseconds between two warnings about dropped messages. */
 const warningInterval = 60_000
 
 export interface ReceiptsOptions {
   /** Closed with the receipts. */
   readonly store: ReceiptStore
-  /** What has the events. */
+  /** The journal of the events. */
   readonly journal: Journal
   readonly publisher: Publisher
   readonly presence: Presence
-  /** Tells to whom events are written: the hub's. */
+  /** Deliveries: the hub's. */
   readonly tracking: DeliveryTracker
   readonly clock?: Clock
   readonly log: Logger
@@ -40,63 +40,63 @@ export interface ReceiptsOptions {
 }
 
 /**
- * Opens what keeps receipts. Deadlines that have passed in the meantime are dealt with at once.
+ * Opens the receipts. Deadlines that have passed since they were closed are handled at once.
  *
- * @throws rejects where the store cannot be read
+ * @throws rejects if the store cannot be read
  */
 export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> {
   const { store, journal, log } = options
-  const book = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
-  const lost = await book.load()
+  const repository = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
+  const lost = await repository.load()
   if (lost > 0) {
     log.warn(`${lost} events whose receipts were waited for are lost with the journal, or are from an older mqway`)
   }
-  const receipts = new KeptReceipts(book, options)
+  const receipts = new StoredReceipts(repository, options)
   await receipts.start()
   return receipts
 }
 
-class KeptReceipts implements Receipts {
-  readonly #book: ReceiptRepository
+class StoredReceipts implements Receipts {
+  readonly #repository: ReceiptRepository
   readonly #options: ReceiptsOptions
   readonly #clock: Clock
   readonly #outbox: Outbox
-  readonly #known = new Map<number, ReceiptEvent>()
-  /** Ends when all that was begun with the book is done. */
-  #turn: Promise<unknown> = Promise.resolve()
-  /** Whether the book has to be read again, as nobody knows what a failed call has changed. */
+  readonly #cache = new Map<number, ReceiptEvent>()
+  /** The last call of the repository: calls are made one after the other. */
+  #queue: Promise<unknown> = Promise.resolve()
+  /** Whether the repository has to be loaded again, because a call has failed half way. */
   #stale = false
   /** The nearest deadline, and what stops its timer. */
   #deadline = Number.POSITIVE_INFINITY
   #stopTimer: (() => void) | undefined
-  /** What was written to whom, and is not in the book yet. */
+  /** Deliveries that are not stored yet: devices by sequence. */
   #written = new Map<number, Set<string>>()
-  /** Events before this one have been forgotten. */
+  /** The sequence before which everything has been trimmed. */
   #trimmed = 0
   #trimming = false
-  /** Of how many messages and receipts the log has said that they were not told, and when. */
-  #said = { dropped: 0, untold: 0, time: Number.NEGATIVE_INFINITY }
+  /** The counters at the last warning, and its time. */
+  #warned = { dropped: 0, unpublished: 0, time: Number.NEGATIVE_INFINITY }
   #closing: Promise<void> | undefined
 
-  constructor(book: ReceiptRepository, options: ReceiptsOptions) {
-    this.#book = book
+  constructor(repository: ReceiptRepository, options: ReceiptsOptions) {
+    this.#repository = repository
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#outbox = new Outbox({
-      waiting: limit => this.#inTurn(() => book.waitingMessages(limit)),
-      sent: keys => this.#inTurn(() => book.sent(keys)),
+      waiting: limit => this.#enqueue(() => repository.waitingMessages(limit)),
+      sent: keys => this.#enqueue(() => repository.sent(keys)),
       publisher: options.publisher,
       clock: this.#clock,
       log: options.log,
     })
-    options.tracking.onWritten = (sequence, device) => this.#note(sequence, device)
+    options.tracking.onWritten = (sequence, device) => this.#trackWritten(sequence, device)
   }
 
   async start(): Promise<void> {
-    for await (const { sequence, request, unwritten } of this.#book.pending()) {
+    for await (const { sequence, request, unwritten } of this.#repository.pending()) {
       this.#options.tracking.track(sequence, request.topic, unwritten)
     }
-    this.#arm(await this.#book.nextDeadline())
+    this.#arm(await this.#repository.nextDeadline())
     this.#outbox.wake()
     this.#trimSoon()
   }
@@ -107,30 +107,30 @@ class KeptReceipts implements Receipts {
   ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean } | undefined> {
     const event = await this.#find(id)
     if (!event) return undefined
-    const recorded = await this.#inTurn(async () => {
-      // What was trimmed in the meantime would stay.
+    const recorded = await this.#enqueue(async () => {
+      // It may have been trimmed meanwhile.
       if (this.#isGone(event.sequence)) return undefined
       await this.#trimStep()
-      return this.#book.record(event, receipt, this.#clock.now())
+      return this.#repository.record(event, receipt, this.#clock.now())
     })
-    if (recorded?.fresh) this.#wrote()
+    if (recorded?.fresh) this.#changed()
     return recorded
   }
 
   reserve(topic: string, { from, within }: ReceiptRequest, by: string): ReceiptReservation {
     const { presence, bounds } = this.#options
-    const { awaited } = this.#book
+    const { quota } = this.#repository
     const devices = new Set(from === 'present' ? [] : from)
     if (from === 'present' || devices.delete('present')) {
-      // One more than there may be is too many, and refused.
+      // One more than the bound, so that too many are refused.
       for (const device of presence.devicesAt(topic, bounds.maxReceipts + 1)) devices.add(device)
     }
     const wanted = { by, devices: devices.size }
-    awaited.require(wanted)
-    awaited.add(wanted)
+    quota.require(wanted)
+    quota.add(wanted)
     let isTaken = true
     const cancel = (): void => {
-      if (isTaken) awaited.remove(wanted)
+      if (isTaken) quota.remove(wanted)
       isTaken = false
     }
     const confirm = (event: Event): Promise<void> =>
@@ -141,13 +141,13 @@ class KeptReceipts implements Receipts {
   async #request({ id, sequence, topic, time }: Event, request: NewRequest): Promise<void> {
     const { tracking } = this.#options
     const { devices, deadline } = request
-    // Before anything is waited for: at the end of this turn of the event loop, the event is written.
+    // Before the first await: the event is written at the end of this tick.
     const isTracked = tracking.track(sequence, topic, devices)
     let isNew = false
     try {
-      isNew = await this.#inTurn(async () => {
+      isNew = await this.#enqueue(async () => {
         await this.#trimStep()
-        return this.#book.request({ id, sequence, topic, time }, request)
+        return this.#repository.request({ id, sequence, topic, time }, request)
       })
     } finally {
       if (isTracked && !isNew) tracking.untrack(sequence)
@@ -157,37 +157,39 @@ class KeptReceipts implements Receipts {
 
   async report(id: string, options: ReportOptions = {}): Promise<ReceiptReport | undefined> {
     const event = await this.#find(id)
-    return event && this.#inTurn(() => this.#book.report(event, { ...options, limit: options.limit ?? reportLimit }))
+    return (
+      event && this.#enqueue(() => this.#repository.report(event, { ...options, limit: options.limit ?? reportLimit }))
+    )
   }
 
   async topicOf(id: string): Promise<string | undefined> {
     return (await this.#find(id))?.topic
   }
 
-  /** Finds an event; one whose deadline is to come is known although the journal has let go of it. */
+  /** Finds an event in the journal, or, if it has a deadline to come, in the repository. */
   async #find(id: string): Promise<ReceiptEvent | undefined> {
     const { journal } = this.#options
     const { epoch, sequence = 0 } = parseId(id) ?? {}
     if (epoch !== journal.epoch || sequence < 1 || sequence > journal.head || this.#isGone(sequence)) return undefined
-    const known = this.#known.get(sequence)
+    const known = this.#cache.get(sequence)
     if (known) return known
     const journaled = sequence < journal.first ? undefined : await this.#findJournaled(sequence)
     const found = journaled ?? (await this.#findAsked(sequence))
     if (!found) return undefined
-    if (this.#known.size >= maxKnown) {
-      const [oldest] = this.#known.keys()
-      if (oldest !== undefined) this.#known.delete(oldest)
+    if (this.#cache.size >= maxCached) {
+      const [oldest] = this.#cache.keys()
+      if (oldest !== undefined) this.#cache.delete(oldest)
     }
-    this.#known.set(sequence, found)
+    this.#cache.set(sequence, found)
     return found
   }
 
   #isGone(sequence: number): boolean {
-    return sequence < this.#options.journal.first && !this.#book.isPending(sequence)
+    return sequence < this.#options.journal.first && !this.#repository.isPending(sequence)
   }
 
   async #findAsked(sequence: number): Promise<ReceiptEvent | undefined> {
-    const request = await this.#inTurn(() => this.#book.requestOf(sequence))
+    const request = await this.#enqueue(() => this.#repository.requestOf(sequence))
     return request && { id: request.id, sequence, topic: request.topic, time: request.time }
   }
 
@@ -202,78 +204,79 @@ class KeptReceipts implements Receipts {
     }
   }
 
-  /** Something was added to the book. */
-  #wrote(): void {
+  /** After each change: publishes, trims, and logs what was dropped. */
+  #changed(): void {
     this.#outbox.wake()
     this.#trimSoon()
-    const { dropped, untold } = this.#book
+    const { dropped, unpublished } = this.#repository
     const time = this.#clock.now()
-    const news = { dropped: dropped - this.#said.dropped, untold: untold - this.#said.untold }
-    if (news.dropped + news.untold === 0 || time - this.#said.time < warningInterval) return
-    this.#said = { dropped, untold, time }
+    const news = { dropped: dropped - this.#warned.dropped, unpublished: unpublished - this.#warned.unpublished }
+    if (news.dropped + news.unpublished === 0 || time - this.#warned.time < warningInterval) return
+    this.#warned = { dropped, unpublished, time }
     const { log } = this.#options
     if (news.dropped > 0) log.warn(`${news.dropped} messages on receipts/# could not wait for the broker any longer`)
-    if (news.untold > 0) log.warn(`${news.untold} receipts that nobody waits for are kept, and too many to be told of`)
+    if (news.unpublished > 0)
+      log.warn(`${news.unpublished} receipts that nobody waits for are kept, and too many to be told of`)
   }
 
-  /** Notes that an event was written to a device; what comes in one turn of the event loop is noted at once. */
-  #note(sequence: number, device: string): void {
-    if (this.#written.size === 0) setImmediate(() => this.#keepWritten())
+  /** Collects the deliveries of one tick of the event loop. */
+  #trackWritten(sequence: number, device: string): void {
+    if (this.#written.size === 0) setImmediate(() => this.#storeWritten())
     const devices = this.#written.get(sequence) ?? new Set()
     this.#written.set(sequence, devices.add(device))
   }
 
-  #keepWritten(): void {
+  #storeWritten(): void {
     const written = this.#written
     this.#written = new Map()
-    this.#inTurn(() => this.#book.wrote(written)).catch(error => {
-      if (!this.#closing) this.#options.log.warn({ err: error }, 'to whom events were written could not be kept')
+    this.#enqueue(() => this.#repository.wrote(written)).catch(error => {
+      if (!this.#closing) this.#options.log.warn({ err: error }, 'failed to store deliveries')
     })
   }
 
-  /** Sees to it that `deadline`, which is the nearest, is not missed. */
+  /** Sets the timer for the nearest deadline. */
   #arm(deadline = Number.POSITIVE_INFINITY): void {
     this.#stopTimer?.()
     this.#stopTimer = undefined
     this.#deadline = deadline
     if (this.#closing || deadline === Number.POSITIVE_INFINITY) return
-    const delay = Math.min(Math.max(0, deadline - this.#clock.now()), longestTimer)
+    const delay = Math.min(Math.max(0, deadline - this.#clock.now()), maxTimer)
     this.#stopTimer = this.#clock.after(delay, () => {
       void this.#expire()
     })
   }
 
-  /** Deals with the deadlines that have passed. */
+  /** Handles the deadlines that have passed. */
   async #expire(): Promise<void> {
-    // Those that come while this goes on are armed for, or found by it.
+    // Deadlines that are added meanwhile set their own timer, or are found below.
     this.#deadline = Number.POSITIVE_INFINITY
     try {
       for (;;) {
-        const sequence = await this.#inTurn(() => this.#book.expireNext(this.#clock.now()))
+        const sequence = await this.#enqueue(() => this.#repository.expireNext(this.#clock.now()))
         if (sequence === undefined) break
         this.#options.tracking.untrack(sequence)
         if (this.#isGone(sequence)) {
-          this.#known.delete(sequence)
+          this.#cache.delete(sequence)
           this.#trimmed = Math.min(this.#trimmed, sequence)
         }
-        this.#wrote()
+        this.#changed()
       }
-      const next = await this.#inTurn(() => this.#book.nextDeadline())
+      const next = await this.#enqueue(() => this.#repository.nextDeadline())
       if (next !== undefined && next < this.#deadline) this.#arm(next)
     } catch (error) {
       if (this.#closing) return
-      this.#options.log.warn({ err: error }, 'receipts that are missing could not be noted; this is tried again')
+      this.#options.log.warn({ err: error }, 'failed to store missed deadlines; trying again')
       this.#arm(this.#clock.now() + retryDelay)
     }
   }
 
-  /** Forgets in the background what is known of events that the journal has let go of. */
+  /** Trims in the background what is stored of evicted events. */
   #trimSoon(): void {
     if (this.#trimming || this.#trimmed >= this.#options.journal.first) return
     this.#trimming = true
     this.#trim()
       .catch(error => {
-        if (!this.#closing) this.#options.log.warn({ err: error }, 'receipts of old events could not be forgotten')
+        if (!this.#closing) this.#options.log.warn({ err: error }, 'failed to trim receipts of evicted events')
       })
       .finally(() => {
         this.#trimming = false
@@ -281,29 +284,29 @@ class KeptReceipts implements Receipts {
   }
 
   async #trim(): Promise<void> {
-    while (!this.#closing && this.#trimmed < this.#options.journal.first) await this.#inTurn(() => this.#trimStep())
+    while (!this.#closing && this.#trimmed < this.#options.journal.first) await this.#enqueue(() => this.#trimStep())
   }
 
-  /** Forgets a portion, so that nothing that counts has to go instead. */
+  /** Trims one batch: before receipts of events that still exist are dropped for want of room. */
   async #trimStep(): Promise<void> {
     const { first } = this.#options.journal
     const from = this.#trimmed
     if (from >= first) return
-    // An event whose deadline passes meanwhile may be behind it.
+    // A deadline that passes meanwhile may set it back.
     this.#trimmed = first
     try {
-      this.#trimmed = Math.min(this.#trimmed, (await this.#book.trim(first, from)) ?? first)
+      this.#trimmed = Math.min(this.#trimmed, (await this.#repository.trim(first, from)) ?? first)
     } catch (error) {
       this.#trimmed = from
       throw error
     }
   }
 
-  /** Does something with the book when what was begun before is done. */
-  #inTurn<T>(task: () => Promise<T>): Promise<T> {
-    const current = this.#turn.then(async () => {
+  /** Runs a task when all tasks before it have ended. */
+  #enqueue<T>(task: () => Promise<T>): Promise<T> {
+    const current = this.#queue.then(async () => {
       try {
-        if (this.#stale) await this.#book.load()
+        if (this.#stale) await this.#repository.load()
         this.#stale = false
         return await task()
       } catch (error) {
@@ -312,7 +315,7 @@ class KeptReceipts implements Receipts {
         throw new GatewayError('journal-unavailable', { cause: error })
       }
     })
-    this.#turn = current.catch(() => {})
+    this.#queue = current.catch(() => {})
     return current
   }
 
@@ -324,8 +327,8 @@ class KeptReceipts implements Receipts {
   async #close(): Promise<void> {
     this.#stopTimer?.()
     await this.#outbox.close()
-    if (this.#written.size > 0) this.#keepWritten()
-    await this.#turn
+    if (this.#written.size > 0) this.#storeWritten()
+    await this.#queue
     await this.#options.store.close()
   }
 }

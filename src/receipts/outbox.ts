@@ -6,28 +6,28 @@ import type { WaitingMessage } from './messages.js'
 
 /** Messages that are published at the same time. */
 const atOnce = 32
-/** How long to wait after a failure, at first and at most; in milliseconds. */
+/** Milliseconds until the next try after a failure, at first and at most. */
 const [firstDelay, longestDelay] = [250, 5000]
-/** What another attempt would end with as well. */
+/** Errors that another try would end with as well. */
 const refusedForGood: ReadonlySet<ErrorReason> = new Set(['topic-refused', 'body-too-large'])
-/** What is under way has this long when it is closed; in milliseconds. */
+/** Milliseconds that publishes under way have when it is closed. */
 const closeTime = 1000
 
 export interface OutboxOptions {
-  /** The messages that have waited longest. */
+  /** The oldest messages. */
   readonly waiting: (limit: number) => Promise<WaitingMessage[]>
-  /** Forgets those that are published. */
+  /** Deletes published messages. */
   readonly sent: (keys: readonly string[]) => Promise<void>
   readonly publisher: Publisher
   readonly clock: Clock
   readonly log: Logger
 }
 
-/** Publishes messages that are kept until that is done: however long the broker is away, and after a restart. */
+/** Publishes stored messages until the broker has taken them: after any outage of the broker, and after a restart. */
 export class Outbox {
   readonly #options: OutboxOptions
   #running: Promise<void> | undefined
-  /** Whether there is something that came since it was looked for the last time. */
+  /** Whether messages may have been added since the last read. */
   #isNew = false
   #closed = false
   #stopWaiting: (() => void) | undefined
@@ -36,7 +36,7 @@ export class Outbox {
     this.#options = options
   }
 
-  /** There is something to be published. */
+  /** To be called when a message is added. */
   wake(): void {
     this.#isNew = true
     if (this.#closed) return
@@ -74,7 +74,7 @@ export class Outbox {
     }
   }
 
-  /** Tells whether it is done with: published, or refused for good. */
+  /** @returns whether it is done: published, or refused for good */
   async #publish({ topic, payload }: WaitingMessage): Promise<boolean> {
     try {
       await this.#options.publisher.publish({ topic, payload: Buffer.from(payload), qos: 1, retain: false })
@@ -97,7 +97,7 @@ export class Outbox {
     })
   }
 
-  /** Stops; what is not published stays where it is kept. */
+  /** Stops; unpublished messages stay in the store. */
   async close(): Promise<void> {
     this.#closed = true
     this.#stopWaiting?.()
@@ -117,7 +117,7 @@ function timeout(milliseconds: number): { promise: Promise<void>; cancel: () => 
   return { promise, cancel }
 }
 
-/** The messages before the first that is of the same group as one of them: its turn is when that is published. */
+/** The messages without those whose group has an earlier message among them, which is published first. */
 function firstOfGroups(messages: readonly WaitingMessage[]): WaitingMessage[] {
   const groups = new Set<string>()
   for (const [index, { group }] of messages.entries()) {

@@ -1,13 +1,13 @@
 import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
-/** On whose behalf receipts of an event are waited for, and of how many devices. */
+/** The account that requests receipts of one event, and the number of devices. */
 export interface PendingReceipts {
   readonly by: string
   readonly devices: number
 }
 
-/** Counts the receipts that are waited for, and the events that they are of, so that nobody takes all the room for them. */
+/** Quota of the receipts and events that are waited for, shared by accounts. */
 export class ReceiptQuota {
   readonly #devices: FairQuota
   readonly #events: FairQuota
@@ -17,7 +17,7 @@ export class ReceiptQuota {
     this.#events = new FairQuota(maxRequests)
   }
 
-  /** @throws {GatewayError} `too-many-receipts` where whoever it is has too many, `receipts-full` where all together have */
+  /** @throws {GatewayError} `too-many-receipts` if the account has too many, `receipts-full` if all together have */
   require({ by, devices }: PendingReceipts): void {
     for (const [quota, amount, things, option] of [
       [this.#devices, devices, 'devices', 'push.maxReceipts'],

@@ -1,4 +1,4 @@
-import { BatchedStore, portion } from './batched-store.js'
+import { BatchedStore, batchSize } from './batched-store.js'
 import { type MessageBounds, ReceiptMessages, type WaitingMessage } from './messages.js'
 import { type PendingReceipts, ReceiptQuota } from './receipt-quota.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptStatus } from './receipts.js'
@@ -22,21 +22,21 @@ import {
 import { type ReportRange, readReport, receiptOf } from './report.js'
 import type { ReceiptStore } from './store.js'
 
-/** Bounds of what is kept. */
+/** Bounds of what is stored. */
 export interface ReceiptBounds extends MessageBounds {
-  /** How many receipts there may be, and how many may be wanted; the oldest receipts go first. */
+  /** Receipts, and requested receipts; beyond, the oldest receipts are dropped. */
   readonly maxReceipts: number
-  /** Of how many events receipts may be wanted. */
+  /** Requests. */
   readonly maxRequests: number
 }
 
-/** Changes of one batch when what is old is forgotten: they are written in one go. */
+/** Changes of one batch when old records are deleted. */
 const enoughChanges = 5000
 
-/** How far a status is. */
+/** The order of statuses. */
 const ranks: Readonly<Record<ReceiptStatus, number>> = { received: 0, processed: 1, failed: 1 }
 
-/** Whether what is said adds to what is known: it goes further, or is proven where that was not, and is not less so. */
+/** Whether a receipt replaces the stored one: a later status, or an authenticated user where there was none. */
 function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: ReceiptRecord): boolean {
   const isProven = user !== undefined
   if (isProven !== (known.user !== undefined)) return isProven
@@ -44,20 +44,19 @@ function isFurther({ status, user }: Omit<Receipt, 'time' | 'device'>, known: Re
 }
 
 /**
- * All that is known of receipts, in a store. One call after the other: none of them may be made while another runs. What
- * a call that rejects has changed is not known, until `load` is called.
+ * The stored receipts. Calls must be made one after the other. After a call that rejects, the state is unknown until `load` is called.
  */
 export class ReceiptRepository {
   readonly #store: BatchedStore
   readonly #messages: ReceiptMessages
   readonly #epoch: string
   readonly #bounds: ReceiptBounds
-  /** How many receipts that nobody waits for were not told, as there were too many. */
-  untold = 0
-  /** What is waited for; whoever makes room for more counts it here until it is in the book. */
-  readonly awaited: ReceiptQuota
+  /** Receipts that were not requested and not published, because there were too many. */
+  unpublished = 0
+  /** Quota of requested receipts; a reservation counts until its request is stored. */
+  readonly quota: ReceiptQuota
   #state: RepositoryState
-  /** Events whose deadline is to come. */
+  /** Requests whose deadline is to come. */
   readonly #pending = new Map<number, PendingReceipts>()
 
   constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
@@ -65,16 +64,16 @@ export class ReceiptRepository {
     this.#messages = new ReceiptMessages(this.#store, bounds)
     this.#epoch = epoch
     this.#bounds = bounds
-    this.awaited = new ReceiptQuota(bounds)
+    this.quota = new ReceiptQuota(bounds)
     this.#state = emptyState(epoch)
   }
 
-  /** How many messages wait to be published. */
+  /** Queued messages. */
   get messages(): number {
     return this.#state.messages
   }
 
-  /** How many were let go of because too many waited. */
+  /** Messages that were dropped because the queue was full. */
   get dropped(): number {
     return this.#messages.dropped
   }
@@ -85,10 +84,9 @@ export class ReceiptRepository {
   }
 
   /**
-   * Reads what is in the store. What is of another epoch is forgotten with its events, and so is what has another form;
-   * messages that wait are not.
+   * Reads the store. Records of another epoch or version are deleted, except queued messages.
    *
-   * @returns how many events whose deadline was to come were forgotten
+   * @returns the number of deleted requests whose deadline was to come
    */
   async load(): Promise<number> {
     this.#store.discard()
@@ -98,7 +96,7 @@ export class ReceiptRepository {
     const isKnown = state.epoch === this.#epoch && state.form === currentForm
     let lost = 0
     for await (const [key, value] of this.#store.all(allOf('d'))) {
-      if (isKnown) this.#await(Number(secondOf(key)), JSON.parse(value))
+      if (isKnown) this.#addPending(Number(secondOf(key)), JSON.parse(value))
       else lost++
     }
     if (isKnown) return 0
@@ -108,17 +106,17 @@ export class ReceiptRepository {
     return lost
   }
 
-  #await(sequence: number, event: PendingReceipts): void {
+  #addPending(sequence: number, event: PendingReceipts): void {
     this.#pending.set(sequence, event)
-    this.awaited.add(event)
+    this.quota.add(event)
   }
 
   #forgetPending(): void {
-    for (const event of this.#pending.values()) this.awaited.remove(event)
+    for (const event of this.#pending.values()) this.quota.remove(event)
     this.#pending.clear()
   }
 
-  /** The requests whose deadline is to come, each with the devices to which its event has not been written. */
+  /** The requests whose deadline is to come, each with the devices to which the event has not been written. */
   async *pending(): AsyncGenerator<{
     readonly request: RequestRecord
     readonly sequence: number
@@ -137,7 +135,7 @@ export class ReceiptRepository {
     return this.#store.read<RequestRecord>(keyOf('q', sequence))
   }
 
-  /** Notes what a device says of an event, as `Receipts.record`. */
+  /** Stores a receipt, as `Receipts.record`. */
   async record(
     event: ReceiptEvent,
     said: Omit<Receipt, 'time'>,
@@ -158,22 +156,22 @@ export class ReceiptRepository {
     const { id, topic } = event
     const told = { type: 'receipt', id, topic, device, user, status, time: iso(time), detail }
     const isAwaited = await this.#isAwaited(event.sequence, device)
-    if (isAwaited || this.#messages.mayTell(state)) state = this.#messages.tell(state, topic, told, `${id} ${device}`)
-    else this.untold++
+    if (isAwaited || this.#messages.mayPublish(state)) state = this.#messages.add(state, topic, told, `${id} ${device}`)
+    else this.unpublished++
     await this.#commit(await this.#messages.dropOldest(state))
     return { receipt: receiptOf(device, record), fresh: true }
   }
 
-  /** Whether somebody waits for a device's receipt. */
+  /** Whether a receipt is requested and its deadline to come. */
   async #isAwaited(sequence: number, device: string): Promise<boolean> {
     return this.#pending.has(sequence) && (await this.#store.has(keyOf('k', sequence, device)))
   }
 
-  /** Lets go of the oldest receipts, where there are too many. Who has answered before the deadline is remembered. */
+  /** Drops the oldest receipts beyond the bound; before the deadline, a requested device stays marked as having one. */
   async #dropOldest(state: RepositoryState): Promise<RepositoryState> {
     const over = state.receipts - this.#bounds.maxReceipts
     if (over <= 0) return state
-    for (const [key, value] of await this.#store.range(allOf('o'), Math.min(over, portion))) {
+    for (const [key, value] of await this.#store.range(allOf('o'), Math.min(over, batchSize))) {
       const [sequence, device]: OrderRecord = JSON.parse(value)
       this.#store.delete(key)
       this.#store.delete(keyOf('r', sequence, device))
@@ -186,7 +184,7 @@ export class ReceiptRepository {
   }
 
   /**
-   * Wants receipts of an event from now on; nothing happens where that is so already.
+   * Stores a request for receipts of an event. Idempotent.
    *
    * @returns whether it was new
    */
@@ -208,11 +206,11 @@ export class ReceiptRepository {
     this.#store.put(keyOf('d', deadline, sequence), awaited)
     for (const device of devices) this.#store.put(keyOf('k', sequence, device), false satisfies AskedRecord)
     await this.#commit({ ...state, requests: state.requests + 1, asked: state.asked + asked })
-    this.#await(sequence, awaited)
+    this.#addPending(sequence, awaited)
     return true
   }
 
-  /** Forgets the oldest requests of which all is known, where there are too many; those that are awaited leave room. */
+  /** Deletes the oldest requests whose deadline has passed, where there are too many. */
   async #makeRoom(devices: number): Promise<RepositoryState> {
     const { maxRequests, maxReceipts } = this.#bounds
     let state = this.#state
@@ -237,7 +235,7 @@ export class ReceiptRepository {
     return { ...state, requests: state.requests - 1, asked: state.asked - (request?.asked ?? 0) }
   }
 
-  /** Notes that an event was written to the connections of devices that were asked. */
+  /** Stores deliveries to requested devices. */
   async wrote(written: ReadonlyMap<number, Iterable<string>>): Promise<void> {
     for (const [sequence, devices] of written) {
       if (!this.#pending.has(sequence)) continue
@@ -246,13 +244,13 @@ export class ReceiptRepository {
     if (this.#store.collected > 0) await this.#commit(this.#state)
   }
 
-  /** The nearest deadline that is to come. */
+  /** The nearest deadline. */
   async nextDeadline(): Promise<number | undefined> {
     const [first] = await this.#store.range(allOf('d'), 1)
     return first && firstOf(first[0])
   }
 
-  /** Notes who has missed a deadline that is not after `now`, and returns the event; `undefined` where there is none. */
+  /** Closes the first request whose deadline is not after `now`. @returns the sequence of its event; `undefined` if there is none */
   async expireNext(now: number): Promise<number | undefined> {
     const [first] = await this.#store.range(before('d', now + 1), 1)
     if (!first) return undefined
@@ -265,19 +263,19 @@ export class ReceiptRepository {
       const missed = await this.#closeAsked(sequence)
       this.#store.put(keyOf('q', sequence), { ...request, closed: true } satisfies RequestRecord)
       this.#store.put(keyOf('f', request.deadline, sequence), '')
-      state = await this.#messages.dropOldest(this.#messages.tellMissed(state, request, missed))
+      state = await this.#messages.dropOldest(this.#messages.addMissed(state, request, missed))
     }
     await this.#commit(state)
     const awaited = this.#pending.get(sequence)
     this.#pending.delete(sequence)
-    if (awaited) this.awaited.remove(awaited)
+    if (awaited) this.quota.remove(awaited)
     return sequence
   }
 
-  /** Writes down who of those that were asked has answered, and returns the others. */
+  /** Marks the requested devices that have a receipt. @returns the others */
   async #closeAsked(sequence: number): Promise<string[]> {
     const missed: string[] = []
-    for await (const entries of this.#store.portions(allOf('k', sequence))) {
+    for await (const entries of this.#store.batches(allOf('k', sequence))) {
       const devices = entries.filter(([, value]) => JSON.parse(value) !== true).map(([key]) => secondOf(key))
       const answered = await Promise.all(devices.map(device => this.#store.has(keyOf('r', sequence, device))))
       for (const [index, device] of devices.entries()) {
@@ -288,31 +286,31 @@ export class ReceiptRepository {
     return missed
   }
 
-  /** The messages that have waited longest. */
+  /** The oldest queued messages. */
   waitingMessages(limit: number): Promise<WaitingMessage[]> {
     return this.#messages.waiting(limit)
   }
 
-  /** Forgets messages that are published. */
+  /** Deletes published messages. */
   async sent(keys: readonly string[]): Promise<void> {
     await this.#commit(await this.#messages.sent(this.#state, keys))
   }
 
-  /** What is known of an event. */
+  /** The report on an event. */
   async report(event: ReceiptEvent, range: ReportRange): Promise<ReceiptReport> {
     return readReport(this.#store, event, await this.requestOf(event.sequence), range)
   }
 
   /**
-   * Forgets a portion of what is known of events before `first`, unless their deadline is to come.
+   * Deletes a batch of the records of events before `first`, except requests whose deadline is to come.
    *
-   * @param from the place that it begins at: what is before that has been forgotten
-   * @returns the place to go on from; `undefined` where that was all
+   * @param from the position to begin at
+   * @returns the position to continue from; `undefined` when all are deleted
    */
   async trim(first: number, from: number): Promise<number | undefined> {
     const until = (kind: 'r' | 'q') => ({ gte: keyOf(kind, from), lt: keyOf(kind, first) })
-    const receipts = await this.#store.range(until('r'), portion)
-    const requests = await this.#store.range(until('q'), portion)
+    const receipts = await this.#store.range(until('r'), batchSize)
+    const requests = await this.#store.range(until('q'), batchSize)
     let end = Math.min(this.#endOf(receipts, first), this.#endOf(requests, first))
     let state = this.#state
     for (const [key, value] of receipts) {
@@ -334,10 +332,10 @@ export class ReceiptRepository {
     return end < first ? end : undefined
   }
 
-  /** Up to where all was looked at that a portion is of; more of its last event may be there. */
+  /** The position up to which a batch is complete: it may end within the records of one event. */
   #endOf(entries: readonly (readonly [string, string])[], first: number): number {
     const [key] = entries.at(-1) ?? []
-    if (key === undefined || entries.length < portion) return first
+    if (key === undefined || entries.length < batchSize) return first
     const sequence = firstOf(key)
     return this.#pending.has(sequence) ? sequence + 1 : sequence
   }
@@ -355,11 +353,11 @@ export class ReceiptRepository {
   }
 }
 
-/** A request for receipts that is new. */
+/** A new request for receipts. */
 export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
-  /** On whose behalf. */
+  /** The account of the requester. */
   readonly by: string
-  /** Each once. */
+  /** Without duplicates. */
   readonly devices: readonly string[]
   readonly deadline: number
 }

@@ -2,31 +2,31 @@ import type { ReceiptStatus } from './receipts.js'
 import type { KeyRange } from './store.js'
 
 /*
- * What is written of receipts. A key is a letter for the kind, and then numbers of sixteen digits, so that keys sort as
- * numbers do, or a device.
+ * The records of receipts. A key is a letter for the kind, then numbers of sixteen digits, so that keys sort as numbers do,
+ * or a device.
  *
  *   r/<sequence>/<device>   a receipt
  *   o/<order>               the event and the device of a receipt, in the order in which receipts first came
- *   q/<sequence>            whose receipts of an event are wanted
- *   k/<sequence>/<device>   a device of those, and whether it had answered at the deadline
- *   d/<deadline>/<sequence> such an event whose deadline is to come, with who waits for how many
- *   f/<deadline>/<sequence> such an event whose deadline has passed
- *   w/<sequence>/<device>   a device of those to which the event has been written
+ *   q/<sequence>            a request for receipts of an event
+ *   k/<sequence>/<device>   a requested device, and whether it had a receipt at the deadline
+ *   d/<deadline>/<sequence> a request whose deadline is to come, with its account and number of devices
+ *   f/<deadline>/<sequence> a request whose deadline has passed
+ *   w/<sequence>/<device>   a requested device to which the event has been written
  *   m/<number>              a message to be published
  *   s                       the state
  */
 
 export const stateKey = 's'
 
-/** Kinds of keys that are about events. */
+/** Kinds of keys about events. */
 const eventKinds = ['r', 'o', 'q', 'k', 'd', 'f', 'w'] as const
 
-/** Kinds that are forgotten with the events; one of them is of an earlier form. */
+/** Kinds that are deleted with the events; one of them is of an earlier format. */
 export const forgottenKinds = [...eventKinds, 'a'] as const
 
 export type Kind = (typeof forgottenKinds)[number] | 'm'
 
-/** Changes with what is written of an event; what was written in another form is forgotten. */
+/** Version of the records of an event; those of another version are deleted. */
 export const currentForm = 2
 
 const digits = 16
@@ -42,10 +42,10 @@ export function keyOf(kind: Kind, first: number, second?: number | string): stri
   return `${start}/${typeof second === 'number' ? number(second) : second}`
 }
 
-/** All keys of a kind; with a number, those whose first part it is. */
+/** All keys of a kind, or those with this first part. */
 export function allOf(kind: Kind, first?: number): KeyRange {
   const start = first === undefined ? kind : `${kind}/${number(first)}`
-  // What follows the slash in ASCII.
+  // `0` follows the slash in ASCII.
   return { gte: `${start}/`, lt: `${start}0` }
 }
 
@@ -64,7 +64,7 @@ export function secondOf(key: string): string {
   return key.slice(3 + digits)
 }
 
-/** An event, as far as receipts are about it. */
+/** An event, as receipts need it. */
 export interface ReceiptEvent {
   readonly id: string
   readonly sequence: number
@@ -72,20 +72,20 @@ export interface ReceiptEvent {
   readonly time: number
 }
 
-/** What the book knows of itself; changed with each batch. */
+/** The repository's state; written with each batch. */
 export interface RepositoryState {
-  /** Of the journal whose events these are. */
+  /** The epoch of the journal. */
   readonly epoch: string
-  /** Of what is written (`currentForm`); the first one is not named. */
+  /** The version of the records (`currentForm`); the first version has none. */
   readonly form?: number
-  /** How many receipts there are. */
+  /** Stored receipts. */
   readonly receipts: number
-  /** The number of the next one. */
+  /** The number of the next receipt. */
   readonly order: number
-  /** How many events there are whose receipts are or were wanted, and of how many devices together. */
+  /** Stored requests, and the devices of all of them. */
   readonly requests: number
   readonly asked: number
-  /** How many messages are to be published, and the number of the next one. */
+  /** Queued messages, and the number of the next one. */
   readonly messages: number
   readonly message: number
 }
@@ -95,37 +95,37 @@ export interface ReceiptRecord {
   readonly status: ReceiptStatus
   readonly time: number
   readonly detail?: string | undefined
-  /** Who it is from, where that was proven. */
+  /** The authenticated user. */
   readonly user?: string | undefined
 }
 
-/** Where a receipt is. */
+/** The key of a receipt. */
 export type OrderRecord = readonly [sequence: number, device: string]
 
 export interface RequestRecord {
   readonly id: string
   readonly topic: string
-  /** When the event was written down. */
+  /** The time of the event. */
   readonly time: number
   readonly from: readonly string[] | 'present'
-  /** How many devices were asked. */
+  /** Requested devices. */
   readonly asked: number
   readonly deadline: number
   /** Whether the deadline has passed. */
   readonly closed: boolean
 }
 
-/** Whether a device that was asked has answered: before the deadline, only where its receipt had to go since. */
+/** Whether a requested device has a receipt; before the deadline, only set where the receipt was dropped. */
 export type AskedRecord = boolean
 
 export interface MessageRecord {
   readonly topic: string
   readonly payload: string
-  /** Messages of one group are published one after the other. */
+  /** Messages of one group are published in order. */
   readonly group: string
 }
 
-/** The first of a list that are together no larger than `most`; one at least, where there is one. */
+/** The longest prefix of a list that is no larger than `most`, and at least one element. */
 export function upTo<T>(list: readonly T[], most: number, sizeOf: (item: T) => number): T[] {
   let size = 0
   const end = list.findIndex((item, index) => {
@@ -135,7 +135,7 @@ export function upTo<T>(list: readonly T[], most: number, sizeOf: (item: T) => n
   return list.slice(0, end === -1 ? list.length : end)
 }
 
-/** A time as others read it. */
+/** A time in ISO 8601. */
 export function iso(time: number): string {
   return new Date(time).toISOString()
 }

@@ -2,13 +2,13 @@ import type { BatchedStore, Entry } from './batched-store.js'
 import type { Receipt, ReceiptReport, ReportOptions } from './receipts.js'
 import { allOf, keyOf, type ReceiptEvent, type ReceiptRecord, type RequestRecord, secondOf, upTo } from './records.js'
 
-/** Which devices each list of a report has: at most `limit`, after one in the order of the store. */
+/** One page of a report. */
 export type ReportRange = ReportOptions & { readonly limit: number }
 
 /**
- * What a store knows of an event, as `Receipts.report`.
+ * Reads the report on an event, as `Receipts.report`.
  *
- * @param request where receipts of it were wanted
+ * @param request for its receipts, if there was one
  */
 export async function readReport(
   store: BatchedStore,
@@ -36,7 +36,7 @@ export async function readReport(
   }
 }
 
-/** Entries of a kind about an event, of the devices that a report lists. */
+/** The records of a kind about an event, of one page of devices. */
 async function readPage(
   store: BatchedStore,
   kind: 'k' | 'w' | 'r',
@@ -44,12 +44,12 @@ async function readPage(
   { limit, after, maxText = Number.POSITIVE_INFINITY }: ReportRange,
 ): Promise<Entry[]> {
   const all = allOf(kind, sequence)
-  // The name with a character that no name has comes right after it.
+  // No device name has a NUL: this key comes right after that of the device.
   const range = after === undefined ? all : { ...all, gte: `${keyOf(kind, sequence, after)}\0` }
   const sizeOf = ([key, value]: Entry): number => secondOf(key).length + value.length
   const page: Entry[] = []
   let left = maxText
-  for await (const entries of store.portions(range)) {
+  for await (const entries of store.batches(range)) {
     page.push(...entries)
     left -= entries.reduce((size, entry) => size + sizeOf(entry), 0)
     if (page.length >= limit || left < 0) break
@@ -57,7 +57,7 @@ async function readPage(
   return upTo(page.slice(0, limit), maxText, sizeOf)
 }
 
-/** A receipt as others are told. */
+/** A receipt from its record. */
 export function receiptOf(device: string, { status, time, detail, user }: ReceiptRecord): Receipt {
   return { device, status, time, ...(detail !== undefined && { detail }), ...(user !== undefined && { user }) }
 }

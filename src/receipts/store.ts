@@ -1,4 +1,4 @@
-/** Keys from `gte` on, and before `lt`. */
+/** Keys `>= gte` and `< lt`. */
 export interface KeyRange {
   readonly gte: string
   readonly lt: string
@@ -10,17 +10,16 @@ export type StoreChange =
   | { readonly type: 'del'; readonly key: string }
 
 /**
- * Texts by key, in the order of their keys. Keys that are compared have the same form as far as they are ASCII; behind
- * that, implementations may differ.
+ * A sorted key-value store. Keys are sorted as ASCII; the order of other characters may differ between implementations.
  */
 export interface ReceiptStore {
   get(key: string): Promise<string | undefined>
-  /** The first `limit` entries of a range. */
+  /** The first `limit` records of a range. */
   range(range: KeyRange, limit: number): Promise<(readonly [key: string, value: string])[]>
-  /** Makes all changes, in their order, or none. Once it resolves, they survive `kill -9` where the store is durable at all. */
+  /** Makes all changes, in order, or none. After it resolves they survive `kill -9`, in a durable store. */
   batch(changes: readonly StoreChange[]): Promise<void>
-  /** Forgets a range. When the process ends meanwhile, a part of it may be left. */
+  /** Deletes a range, not atomically. */
   clear(range: KeyRange): Promise<void>
-  /** What comes after it rejects. Idempotent. */
+  /** Later calls reject. Idempotent. */
   close(): Promise<void>
 }

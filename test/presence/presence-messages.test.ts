@@ -49,15 +49,15 @@ describe('messages of who comes and goes', () => {
 
   it('are dropped, and counted, beyond what may be told', async () => {
     let left = 2
-    start({ mayTell: () => left-- > 0 })
-    for (let index = 0; index < 5; index++) messages.tell(change({ device: `device ${index}` }))
+    start({ mayPublish: () => left-- > 0 })
+    for (let index = 0; index < 5; index++) messages.publish(change({ device: `device ${index}` }))
     await eventually(() => publisher.messages.length === 2)
     await turn()
     expect([publisher.messages.length, messages.counters.dropped]).toEqual([2, 3])
   })
 
   it('are published on a topic of their own', async () => {
-    messages.tell(change())
+    messages.publish(change())
     await eventually(() => messages.counters.published === 1)
     const [{ payload, ...rest } = { payload: '' }] = publisher.messages
     expect(rest).toEqual({ topic: 'presence/news/%2B/sport', qos: 0, retain: false })
@@ -73,7 +73,7 @@ describe('messages of who comes and goes', () => {
   })
 
   it('leave out the user where nobody knows', async () => {
-    messages.tell(change({ user: undefined }))
+    messages.publish(change({ user: undefined }))
     await eventually(() => publisher.messages.length === 1)
     expect(JSON.parse(String(publisher.messages[0]?.payload))).not.toHaveProperty('user')
   })
@@ -91,20 +91,20 @@ describe('messages of who comes and goes', () => {
   })
 
   it('are not of those who listen to presence itself, or to topics of the broker’s', async () => {
-    for (const filter of ['presence/#', 'presence/a', '$SYS/#', '$share/g/a']) messages.tell(change({ filter }))
-    messages.tell(change({ filter: 'presence' }))
-    messages.tell(change({ filter: '#' }))
+    for (const filter of ['presence/#', 'presence/a', '$SYS/#', '$share/g/a']) messages.publish(change({ filter }))
+    messages.publish(change({ filter: 'presence' }))
+    messages.publish(change({ filter: '#' }))
     await eventually(() => messages.counters.published === 2)
     expect(publisher.messages.map(({ topic }) => topic)).toEqual(['presence/presence', 'presence/%23'])
   })
 
   it('are not on topics that would be too large for the broker', async () => {
     const [longest, deepest] = [`${'x'.repeat(1024 - 9)}`, 'a/'.repeat(30)]
-    messages.tell(change({ filter: `${longest}x` }))
-    messages.tell(change({ filter: longest.replace('x', '+') }))
-    messages.tell(change({ filter: `${deepest}/` }))
-    messages.tell(change({ filter: longest }))
-    messages.tell(change({ filter: deepest }))
+    messages.publish(change({ filter: `${longest}x` }))
+    messages.publish(change({ filter: longest.replace('x', '+') }))
+    messages.publish(change({ filter: `${deepest}/` }))
+    messages.publish(change({ filter: longest }))
+    messages.publish(change({ filter: deepest }))
     await eventually(() => messages.counters.published === 2)
     expect(messages.counters).toEqual({ published: 2, dropped: 0, skipped: 3 })
     expect(publisher.messages.map(({ topic }) => topic)).toEqual([`presence/${longest}`, `presence/${deepest}`])
@@ -112,16 +112,16 @@ describe('messages of who comes and goes', () => {
 
   it('are dropped while the broker is away, and not told later', async () => {
     publisher.connected = false
-    messages.tell(change())
+    messages.publish(change())
     publisher.connected = true
-    messages.tell(change({ device: 'hall' }))
+    messages.publish(change({ device: 'hall' }))
     await eventually(() => messages.counters.published === 1)
     expect(messages.counters).toEqual({ published: 1, dropped: 1, skipped: 0 })
     expect(String(publisher.messages[0]?.payload)).toContain('hall')
   })
 
   it('are dropped when the broker goes away before they were published', async () => {
-    for (let at = 0; at < 500; at++) messages.tell(change())
+    for (let at = 0; at < 500; at++) messages.publish(change())
     publisher.connected = false
     await eventually(() => messages.counters.dropped === 500)
     expect(publisher.messages).toEqual([])
@@ -129,10 +129,10 @@ describe('messages of who comes and goes', () => {
 
   it('count as dropped where publishing fails, and others go on', async () => {
     publisher.answer = () => Promise.reject(new GatewayError('broker-away'))
-    messages.tell(change())
+    messages.publish(change())
     await eventually(() => messages.counters.dropped === 1)
     publisher.answer = async () => undefined
-    messages.tell(change())
+    messages.publish(change())
     await eventually(() => messages.counters.published === 1)
   })
 
@@ -152,10 +152,10 @@ describe('messages of who comes and goes', () => {
   })
 
   it('wait for a broker that is slow, up to a bound', async () => {
-    start({ maxWaiting: 2000 })
+    start({ maxQueued: 2000 })
     const answers: (() => void)[] = []
     publisher.answer = () => new Promise(resolve => answers.push(() => resolve(undefined)))
-    for (let at = 0; at < 5000; at++) messages.tell(change({ count: at }))
+    for (let at = 0; at < 5000; at++) messages.publish(change({ count: at }))
     expect(messages.counters.dropped).toBe(3000)
     await eventually(() => publisher.messages.length === 32)
     for (let at = 0; at < 20; at++) await turn()
@@ -165,7 +165,7 @@ describe('messages of who comes and goes', () => {
       for (const answer of answers.splice(0)) answer()
       await turn()
     }
-    for (let at = 5000; at < 5900; at++) messages.tell(change({ count: at }))
+    for (let at = 5000; at < 5900; at++) messages.publish(change({ count: at }))
     expect(messages.counters.dropped).toBe(3000)
     while (publisher.messages.length < 2900) {
       for (const answer of answers.splice(0)) answer()
@@ -178,19 +178,19 @@ describe('messages of who comes and goes', () => {
   it('of one account leave room for those of others, in bytes', async () => {
     publisher.answer = () => new Promise(() => {})
     const filter = 'x'.repeat(900)
-    for (let at = 0; at < 20_000; at++) messages.tell(change({ filter, account: 'greedy' }))
+    for (let at = 0; at < 20_000; at++) messages.publish(change({ filter, account: 'greedy' }))
     const { dropped } = messages.counters
     expect(dropped).toBeGreaterThan(10_000)
-    for (let at = 0; at < 1000; at++) messages.tell(change({ filter, account: 'other' }))
+    for (let at = 0; at < 1000; at++) messages.publish(change({ filter, account: 'other' }))
     expect(messages.counters.dropped).toBe(dropped)
   })
 
   it('come to an end when they are closed', async () => {
-    for (let at = 0; at < 300; at++) messages.tell(change())
+    for (let at = 0; at < 300; at++) messages.publish(change())
     await turn()
     messages.close()
     const before = publisher.messages.length
-    messages.tell(change())
+    messages.publish(change())
     for (let at = 0; at < 5; at++) await turn()
     expect(publisher.messages).toHaveLength(before)
   })

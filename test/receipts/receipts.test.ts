@@ -449,7 +449,7 @@ describe.each([
 
   it('that nobody waits for are told no faster than is allowed; all are kept', async () => {
     let room = 1
-    await restart({ mayTell: () => room-- > 0, maxMessages: 6 })
+    await restart({ mayPublish: () => room-- > 0, maxMessages: 6 })
     const event = await rig.publish('news')
     await rig.ask(event, { from: ['asked', 'other'], within: 1000 })
     for (const device of ['a', 'b', 'asked']) await rig.receipts.record(event.id, { device, status: 'received' })
