@@ -119,7 +119,7 @@ const table = {
   'packets-too-many-from-address': {
     closeCode: 1013,
     level: 'warn',
-    text: 'Too many bytes of unfinished MQTT packets from your address (mqtt.maxBufferedBytes)',
+    text: 'Too many bytes of unfinished MQTT packets from your address (embedded.maxBufferedBytes)',
   },
   'topic-refused': { httpStatus: 403, closeCode: 1008, level: 'info', text: 'This topic is not open to you' },
   'broker-away': {

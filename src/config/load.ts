@@ -17,12 +17,20 @@ export interface LoadOptions {
   readonly cwd: string
 }
 
+/** An option that has another name now. */
+export interface RenamedOption {
+  readonly former: readonly string[]
+  readonly current: readonly string[]
+}
+
 /** A configuration that is fit to run. */
 export interface LoadedConfig {
   /** Complete and frozen, all the way down. */
   readonly config: Config
   /** The configuration file, as it was named; `undefined` where there is none. */
   readonly file: string | undefined
+  /** Options that the file has under their former names. */
+  readonly renamed: readonly RenamedOption[]
 }
 
 const defaultFile = 'mqway.yaml'
@@ -40,13 +48,18 @@ export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
   const name = named ?? (existsSync(resolve(cwd, defaultFile)) ? defaultFile : undefined)
   const file = name === undefined ? parseConfig('', defaultFile) : readConfigFile(resolve(cwd, name), name)
 
-  const { input, sources } = applySettings(file.input, settings)
-  const locate = (path: readonly PropertyKey[]) => sourceOf(path, sources, name === undefined ? undefined : file)
-  const { config, problems } = validate(input, name, cwd)
+  const { input: given, sources } = applySettings(file.input, settings)
+  const { input, renamed, problems: doubles } = useCurrentNames(given)
+  const locate = (path: readonly PropertyKey[]) => {
+    const { former = path } = renamed.find(({ current }) => current.every((key, index) => path[index] === key)) ?? {}
+    return sourceOf(former, sources, name === undefined ? undefined : file)
+  }
+  const { config, problems: found } = validate(input, name, cwd)
+  const problems = [...doubles, ...found]
   const lines = problems.map(({ problem, value }) => formatProblem(problem, value, locate(problem.path)))
   const all = [...fromFlags.problems, ...fromEnvironment.problems, ...file.problems, ...lines]
   if (all.length > 0) throw new ConfigError(all)
-  return { config: deepFreeze(config), file: name }
+  return { config: deepFreeze(config), file: name, renamed }
 }
 
 type Mapping = Record<string, unknown>
@@ -88,6 +101,31 @@ function readPort(text: string): number | string {
 function sourceOf(path: readonly PropertyKey[], sources: readonly Setting[], file: ConfigFile | undefined) {
   const setting = sources.findLast(({ option }) => option.every((key, index) => path[index] === key))
   return setting?.source ?? file?.locate(path)
+}
+
+/** Moves the limits of the built-in broker, which were keys of `mqtt`, to `embedded`. */
+function useCurrentNames(input: Mapping): {
+  readonly input: Mapping
+  readonly renamed: readonly RenamedOption[]
+  readonly problems: readonly FoundProblem[]
+} {
+  const { mqtt, embedded = {} } = input
+  if (!isMapping(mqtt) || !isMapping(embedded)) return { input, renamed: [], problems: [] }
+  const keys = Object.keys(mqtt).filter(key => key in configSchema.shape.embedded.unwrap().shape)
+  if (keys.length === 0) return { input, renamed: [], problems: [] }
+  const problems = keys
+    .filter(key => key in embedded)
+    .map(key => ({
+      problem: { path: ['embedded', key], message: `is also given under its former name, mqtt.${key}` },
+      value: embedded[key],
+    }))
+  const others = Object.entries(mqtt).filter(([key]) => !keys.includes(key))
+  const moved = Object.fromEntries(keys.map(key => [key, mqtt[key]]))
+  return {
+    input: { ...input, mqtt: Object.fromEntries(others), embedded: { ...moved, ...embedded } },
+    renamed: keys.map(key => ({ former: ['mqtt', key], current: ['embedded', key] })),
+    problems,
+  }
 }
 
 interface FoundProblem {

@@ -235,6 +235,11 @@ export const configSchema = z.strictObject({
         .describe('The plain MQTT port: 1883 when left out, or off where the broker itself is at that address'),
       host: listenerHost,
       unixSocketMode,
+    })
+    .prefault({})
+    .describe('The plain MQTT port'),
+  embedded: z
+    .strictObject({
       maxPacketSize: size({ min: '1KiB', max: '256MiB' })
         .prefault('16MiB')
         .describe('The largest MQTT packet that the embedded broker takes'),
@@ -303,7 +308,7 @@ export const configSchema = z.strictObject({
         ),
     })
     .prefault({})
-    .describe('The plain MQTT port, and the embedded broker’s limits'),
+    .describe('The limits of the built-in broker'),
   tunnels: z
     .array(tunnel)
     .prefault([{ path: '/mqtt' }])
@@ -465,10 +470,10 @@ export function upstreamAt(url: string): UpstreamConfig {
   return upstream.parse({ url })
 }
 
-/** Default of `mqtt.maxRetainedBytes`, in bytes: on disk, and in memory, where retained messages share the heap. */
+/** Default of `embedded.maxRetainedBytes`, in bytes: on disk, and in memory, where retained messages share the heap. */
 const maxRetainedBytes = { disk: 256 * 1024 ** 2, memory: 128 * 1024 ** 2 }
 
-/** Bytes of retained messages that the embedded broker keeps: `mqtt.maxRetainedBytes`, or its default. */
-export function retainedBytesOf({ mqtt, data }: Pick<Config, 'mqtt' | 'data'>): number {
-  return mqtt.maxRetainedBytes ?? (data === 'none' ? maxRetainedBytes.memory : maxRetainedBytes.disk)
+/** Bytes of retained messages that the embedded broker keeps: `embedded.maxRetainedBytes`, or its default. */
+export function retainedBytesOf({ embedded, data }: Pick<Config, 'embedded' | 'data'>): number {
+  return embedded.maxRetainedBytes ?? (data === 'none' ? maxRetainedBytes.memory : maxRetainedBytes.disk)
 }

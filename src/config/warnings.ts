@@ -4,6 +4,7 @@ import { filtersOverlap } from '../topics/match.js'
 import { allowsAnonymous, ambientCredentials, isWebUrl } from './access.js'
 import { namesSites } from './forms.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
+import type { LoadedConfig } from './load.js'
 import { parseSmtpUrl } from './notify.js'
 import { displayPath } from './options.js'
 import { pushOf } from './push.js'
@@ -14,6 +15,7 @@ export interface WarnedConfig {
   readonly config: Config
   /** The configuration file, if there is one. */
   readonly file: string | undefined
+  readonly renamed?: LoadedConfig['renamed']
 }
 
 /** The permission bits of a file; `undefined` where there is no such file. */
@@ -30,9 +32,10 @@ export function riskWarnings(warned: WarnedConfig, modeOf: FileMode): string[] {
 }
 
 /** The warnings of each start: those of features that `push.topics` leaves out are only for `mqway check`, as the list may be on purpose. */
-export function startWarnings({ config, file }: WarnedConfig, modeOf: FileMode): string[] {
+export function startWarnings({ config, file, renamed = [] }: WarnedConfig, modeOf: FileMode): string[] {
   const open = publicListeners(config)
   return [
+    ...renamed.map(({ former, current }) => `${displayPath(former)}: this option is named ${displayPath(current)} now`),
     ...anonymousWarnings(config, open),
     ...plainTextWarnings(config, open),
     ...originWarnings(config),

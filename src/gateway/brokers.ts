@@ -58,7 +58,7 @@ export class Brokers {
   }
 
   async #createEmbedded(): Promise<EmbeddedBroker> {
-    const { data, mqtt, limits } = this.#config
+    const { data, embedded, limits } = this.#config
     // Imported on demand: a plain tunnel needs no built-in broker.
     const { createEmbedded } = await import('../broker/embedded/embedded.js')
     const { topicLevels, topicLength } = limits
@@ -66,7 +66,7 @@ export class Brokers {
     // Longer than the tunnel's timeout, whose close reason is more precise.
     const connectTimeout = limits.connectTimeout + 1000
     const maxRetainedBytes = retainedBytesOf(this.#config)
-    const options = { ...mqtt, maxRetainedBytes, topicLevels, topicLength, connectTimeout, data: directory }
+    const options = { ...embedded, maxRetainedBytes, topicLevels, topicLength, connectTimeout, data: directory }
     return createEmbedded(options, this.#log, this.#hooks)
   }
 

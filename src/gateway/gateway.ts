@@ -120,7 +120,7 @@ async function openPushSide(context: GatewayContext, opened: CloseStack): Promis
       ...{ config: push, compat, notify, limits },
       broker: await brokers.get(broker),
       embedded: broker === 'embedded' ? await brokers.embedded() : undefined,
-      packetSize: broker === 'embedded' ? config.mqtt.maxPacketSize : undefined,
+      packetSize: broker === 'embedded' ? config.embedded.maxPacketSize : undefined,
       data: config.data === 'none' ? undefined : resolve(cwd, config.data),
     }),
   )

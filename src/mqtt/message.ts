@@ -56,6 +56,6 @@ export function requirePublishable(message: Message, packetSize = Number.POSITIV
   }
   if (publishSize(message) <= packetSize) return
   throw new GatewayError('body-too-large', {
-    hint: `the broker takes packets of ${packetSize} bytes (mqtt.maxPacketSize)`,
+    hint: `the broker takes packets of ${packetSize} bytes (embedded.maxPacketSize)`,
   })
 }

@@ -6,8 +6,8 @@ import { unfinishedPackets } from './scenarios/neighbours.js'
 import { boundSince } from './scheduling.js'
 
 describe('MQTT packets of 4 MiB that are never completed', () => {
-  it('hold no more than half of mqtt.maxBufferedBytes for one address, and are refused beyond', async () => {
-    const gateway = await startAttackedGateway({ data: 'none', mqtt: { maxBufferedBytes: '64MiB' } })
+  it('hold no more than half of embedded.maxBufferedBytes for one address, and are refused beyond', async () => {
+    const gateway = await startAttackedGateway({ data: 'none', embedded: { maxBufferedBytes: '64MiB' } })
     onTestFinished(() => gateway.close())
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     const before = await gateway.memory()

@@ -75,7 +75,7 @@ describe.each([
 describe.each(['none', 'data'])('big retained messages (data: %s)', data => {
   it('take no more than their bound in bytes, of which one publisher gets half; clients that do not read them disturb nobody', async () => {
     const bound = '10MiB'
-    const gateway = await startAttackedGateway({ data, mqtt: { maxRetainedBytes: bound } })
+    const gateway = await startAttackedGateway({ data, embedded: { maxRetainedBytes: bound } })
     onTestFinished(() => gateway.close())
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     const payload = Buffer.alloc(2 * mebibyte)

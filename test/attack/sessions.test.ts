@@ -24,8 +24,8 @@ describe('sessions whose clients do not come back', () => {
     const directory = await temporary()
     const record = `${Date.now()}@127.0.0.4`
     await storeSessions(join(directory, 'data'), { count: 20_000, prefix: 'absent', filters: ['absent/#'], record })
-    const mqtt = { maxSessions: 20_000, maxAnonymousSessions: 20_000 }
-    const gateway = await startAttackedGateway({ mqtt }, { directory })
+    const embedded = { maxSessions: 20_000, maxAnonymousSessions: 20_000 }
+    const gateway = await startAttackedGateway({ embedded }, { directory })
     onTestFinished(() => gateway.close())
     const attack = new AbortController()
     const publisher = await openMqtt(targetOf(gateway), attack.signal)
@@ -59,12 +59,12 @@ describe('sessions whose clients do not come back', () => {
     ['without a name, and some may stay', '@127.0.0.4', { maxSessions: 5000, maxAnonymousSessions: 5000 }, 5000],
   ])(
     '(%s) that an earlier version has stored keep no gateway of 512 MB from starting, and are named in the log',
-    async (_, holder, mqtt, kept) => {
+    async (_, holder, embedded, kept) => {
       const directory = await temporary()
       const now = Date.now()
       const [before, last] = [`${now - 1000}${holder}`, `${now}${holder}`]
       await storeSessions(join(directory, 'data'), { ...many, record: before }, { ...few, record: last })
-      const gateway = await startAttackedGateway({ mqtt }, { directory })
+      const gateway = await startAttackedGateway({ embedded }, { directory })
       onTestFinished(() => gateway.close())
       expect(await gateway.metric('mqway_sessions')).toBe(kept)
       const removed = gateway.log.filter(({ msg }) => String(msg).startsWith('removed'))
@@ -77,7 +77,7 @@ describe('sessions whose clients do not come back', () => {
     onTestFinished(() => gateway.close())
     await leaveSessions(targetOf(gateway), 'absent/#', 100)
     expect(await gateway.metric('mqway_sessions')).toBe(0)
-    const told = gateway.log.filter(({ msg }) => String(msg).includes('mqtt.maxAnonymousSessions'))
+    const told = gateway.log.filter(({ msg }) => String(msg).includes('embedded.maxAnonymousSessions'))
     expect(told).toEqual([expect.objectContaining({ network: '127.0.0.4' })])
   })
 })

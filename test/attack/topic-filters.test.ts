@@ -15,7 +15,7 @@ function deepFilters(client: number, count: number): string[] {
 
 /** Bytes of heap that one of five clients with a thousand such filters takes, garbage included. */
 async function heapOfOne(clean: boolean): Promise<number> {
-  const gateway = await startAttackedGateway({ push: 'off', mqtt: { maxAnonymousSessions: 100 } })
+  const gateway = await startAttackedGateway({ push: 'off', embedded: { maxAnonymousSessions: 100 } })
   onTestFinished(() => gateway.close())
   const { signal } = new AbortController()
   const target = { mqttPort: gateway.mqttPort, http: gateway.http, https: '', address: '127.0.0.4' }

@@ -273,7 +273,7 @@ describe('RRR on a whole gateway', () => {
   })
 
   it('takes many large messages in a row, none of which come back', async () => {
-    const gateway = await startTestGateway({ https: { port: 'off' }, mqtt: { maxQueuedBytes: '64MiB' } })
+    const gateway = await startTestGateway({ https: { port: 'off' }, embedded: { maxQueuedBytes: '64MiB' } })
     onTestFinished(() => gateway.close())
     const backend = await mqtt.connectAsync(gateway.urls.mqtt)
     onTestFinished(() => backend.endAsync(true))

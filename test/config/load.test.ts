@@ -5,6 +5,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
 import { pushOf } from '../../src/config/push.js'
 import { retainedBytesOf } from '../../src/config/schema.js'
+import { startWarnings } from '../../src/config/warnings.js'
 import { writeConfig } from '../../src/config/write.js'
 
 const root = mkdtempSync(join(tmpdir(), 'mqway-config-'))
@@ -405,5 +406,29 @@ test('a journal in memory keeps less by default, and what is configured counts',
   expect(push('{ data: none, push: { maxEvents: 1000000, maxBytes: 1GiB } }')).toEqual([1_000_000, 1024 ** 3])
   expect(retainedBytesOf(load({ yaml: 'data: none' }))).toBe(128 * 1024 ** 2)
   expect(retainedBytesOf(load({ yaml: '{}' }))).toBe(256 * 1024 ** 2)
-  expect(retainedBytesOf(load({ yaml: '{ data: none, mqtt: { maxRetainedBytes: 1MiB } }' }))).toBe(1024 ** 2)
+  expect(retainedBytesOf(load({ yaml: '{ data: none, embedded: { maxRetainedBytes: 1MiB } }' }))).toBe(1024 ** 2)
+})
+
+describe('the limits of the built-in broker under their former names, keys of mqtt', () => {
+  test('count, and each has a warning that names the new one', () => {
+    const cwd = directory('mqtt:\n  port: off\n  maxPacketSize: 1MiB\n  sessionExpiry: 1d\n')
+    const loaded = loadConfig({ argv: [], env: {}, cwd })
+    expect(loaded.config.mqtt).toMatchObject({ port: 'off' })
+    expect(loaded.config.mqtt).not.toHaveProperty('maxPacketSize')
+    expect(loaded.config.embedded).toMatchObject({ maxPacketSize: 1024 ** 2, sessionExpiry: 86_400_000 })
+    expect(startWarnings(loaded, () => undefined)).toEqual([
+      'mqtt.maxPacketSize: this option is named embedded.maxPacketSize now',
+      'mqtt.sessionExpiry: this option is named embedded.sessionExpiry now',
+    ])
+  })
+
+  test('are refused where they are wrong, at their line, and beside the new name', () => {
+    expect(problems({ yaml: 'mqtt:\n  port: off\n  maxPacketSize: 1GiB\n' })).toEqual([
+      expect.stringMatching(/^mqway\.yaml:3.*embedded\.maxPacketSize: /),
+    ])
+    expect(problems({ yaml: '{ mqtt: { maxPacketSize: 1MiB }, embedded: { maxPacketSize: 2MiB } }' })).toEqual([
+      expect.stringContaining('embedded.maxPacketSize: "2MiB" is also given under its former name, mqtt.maxPacketSize'),
+    ])
+    expect(problems({ yaml: '{ mqtt: { maxPackets: 1 } }' })).toEqual([expect.stringContaining('mqtt.maxPackets')])
+  })
 })

@@ -4,7 +4,7 @@ import { startTestGateway } from '../helpers/gateway.js'
 
 describe('a message that a body may have, and a packet of the built-in broker may not', () => {
   it('is refused by the limit’s name, and nobody else notices', async () => {
-    const gateway = await startTestGateway({ mqtt: { maxPacketSize: '64KiB' }, limits: { bodySize: '1MiB' } })
+    const gateway = await startTestGateway({ embedded: { maxPacketSize: '64KiB' }, limits: { bodySize: '1MiB' } })
     onTestFinished(() => gateway.close())
     const listener = await mqtt.connectAsync(gateway.urls.mqtt)
     onTestFinished(() => listener.endAsync(true))
@@ -25,7 +25,7 @@ describe('a message that a body may have, and a packet of the built-in broker ma
       status: 413,
       body: {
         reason: 'body-too-large',
-        detail: expect.stringContaining('packets of 65536 bytes (mqtt.maxPacketSize)'),
+        detail: expect.stringContaining('packets of 65536 bytes (embedded.maxPacketSize)'),
       },
     }
     const answers = await Promise.all([1, largest + 1, largest, 1_000_000, 2].map(publish))

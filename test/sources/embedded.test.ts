@@ -308,7 +308,7 @@ describe('a publication over the source of the embedded broker', () => {
   it('is refused where the broker would not take its packet', async () => {
     const { source } = await start({ packetSize: 1000 })
     expect(await source.publish(message('t', 'x'.repeat(990)))).toMatchObject({ sequence: 1 })
-    const refusal = { reason: 'body-too-large', text: expect.stringContaining('mqtt.maxPacketSize') }
+    const refusal = { reason: 'body-too-large', text: expect.stringContaining('embedded.maxPacketSize') }
     await expect(source.publish(message('t', 'x'.repeat(991)))).rejects.toMatchObject(refusal)
   })
 

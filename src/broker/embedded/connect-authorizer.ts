@@ -190,7 +190,7 @@ export class ConnectAuthorizer {
     this.#loggedNetworks.add(network)
     this.#options.log.info(
       { clientId: client.id, network },
-      'the session of an anonymous client ends with its connection: mqtt.maxAnonymousSessions is 0',
+      'the session of an anonymous client ends with its connection: embedded.maxAnonymousSessions is 0',
     )
   }
 
@@ -309,10 +309,10 @@ const refusals: Readonly<Record<SubscriptionRefusal, string>> = {
   rules: denials.subscribe,
   shared: `${refused} the built-in broker has no shared subscriptions ($share/)`,
   invalid: `${refused} this is no topic filter, or larger than limits.topicLevels or limits.topicLength`,
-  maxSubscriptions: `${refused} the client has as many topic filters as it may (mqtt.maxSubscriptions)`,
-  maxSubscriptionBytes: `${refused} the client's topic filters have as many bytes as they may (mqtt.maxSubscriptionBytes)`,
-  maxSubscriptionsBytes: `${refused} the user or network has its share of the topic filters of all (mqtt.maxSubscriptionsBytes)`,
-  maxSessionsBytes: `${refused} the user or network has its share of the sessions of all (mqtt.maxSessionsBytes)`,
+  maxSubscriptions: `${refused} the client has as many topic filters as it may (embedded.maxSubscriptions)`,
+  maxSubscriptionBytes: `${refused} the client's topic filters have as many bytes as they may (embedded.maxSubscriptionBytes)`,
+  maxSubscriptionsBytes: `${refused} the user or network has its share of the topic filters of all (embedded.maxSubscriptionsBytes)`,
+  maxSessionsBytes: `${refused} the user or network has its share of the sessions of all (embedded.maxSessionsBytes)`,
 }
 
 const everything: Rights = {

@@ -137,5 +137,5 @@ function isSystem(topic: string): boolean {
 }
 
 function describe({ maxRetainedMessages, maxRetainedBytes }: RetainedBounds): string {
-  return `${maxRetainedMessages} messages (mqtt.maxRetainedMessages) and ${maxRetainedBytes} bytes (mqtt.maxRetainedBytes)`
+  return `${maxRetainedMessages} messages (embedded.maxRetainedMessages) and ${maxRetainedBytes} bytes (embedded.maxRetainedBytes)`
 }

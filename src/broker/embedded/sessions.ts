@@ -345,10 +345,10 @@ export class Sessions {
 }
 
 const endings: Readonly<Record<SessionEndReason, string>> = {
-  'user-limit': 'ended a disconnected session: its user has more than mqtt.maxSessionsPerUser',
-  'anonymous-limit': 'ended a disconnected session: its network has more than mqtt.maxAnonymousSessions',
-  'total-limit': 'ended a disconnected session: there are mqtt.maxSessions sessions',
-  expired: 'ended a disconnected session: mqtt.sessionExpiry',
+  'user-limit': 'ended a disconnected session: its user has more than embedded.maxSessionsPerUser',
+  'anonymous-limit': 'ended a disconnected session: its network has more than embedded.maxAnonymousSessions',
+  'total-limit': 'ended a disconnected session: there are embedded.maxSessions sessions',
+  expired: 'ended a disconnected session: embedded.sessionExpiry',
 }
 
 function newSession(id: string, holder: Holder): Session {

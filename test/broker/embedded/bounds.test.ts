@@ -70,7 +70,7 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
     await fallAsleep()
     await publish('1', '2', '3', '4', '5')
     expect(broker.figures().publishesDropped).toBe(2)
-    expect(warnings).toEqual(['3 messages wait for the session (mqtt.maxQueuedMessages): dropping further ones'])
+    expect(warnings).toEqual(['3 messages wait for the session (embedded.maxQueuedMessages): dropping further ones'])
     expect(await wake()).toEqual(['1', '2', '3'])
     await publish('6', '7', '8', '9')
     expect(await wake()).toEqual(['6', '7', '8'])

@@ -72,7 +72,7 @@ describe.each(['TCP', 'WebSocket'])('mosquitto’s packet corpus over %s', trans
     gateway = await startTestGateway({
       limits: { upgradesPerSecond: 'off' },
       // As mosquitto does, it keeps the sessions of clients without a name.
-      mqtt: { maxAnonymousSessions: 100 },
+      embedded: { maxAnonymousSessions: 100 },
     })
   })
   afterAll(() => gateway.close())
