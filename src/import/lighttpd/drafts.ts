@@ -1,11 +1,15 @@
 import { parseBrokerUrl } from '../../config/forms.js'
+import type { ConfigInput } from '../../config/schema.js'
 import { parseDuration } from '../../config/units.js'
 import { type Test, verdictOf } from './conditions.js'
 import { type Entry, List, type Setting, textOf } from './evaluate.js'
 import type { Report } from './report.js'
 import type { Position } from './tokens.js'
-import type { TunnelInput } from './tunnels.js'
 import type { View } from './view.js'
+
+export type TunnelsInput = NonNullable<ConfigInput['tunnels']>
+export type TunnelInput = TunnelsInput[number]
+export type TunnelBroker = NonNullable<TunnelInput['broker']>
 
 /** A tunnel before the conditions of its block are made a part of it. */
 export interface Draft {
@@ -16,7 +20,7 @@ export interface Draft {
   readonly refusal?: string | undefined
 }
 
-export const everybody = { origins: ['*'] }
+export const anyOrigin = { origins: ['*'] }
 
 /** The setting of `name` for requests of which `facts` are true; `isSure` is false where another block may change it. */
 export function settingFor(

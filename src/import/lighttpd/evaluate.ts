@@ -47,7 +47,7 @@ export interface Scope {
   readonly at: Position
 }
 
-/** A configuration with everything computed that can be, before anything is made of it. */
+/** An evaluated configuration. */
 export interface Evaluated {
   readonly global: Scope
   /** The blocks, in the order in which lighttpd merges them: of two that hold for a request, the later one counts. */
@@ -85,9 +85,9 @@ interface Block extends Scope {
 type Chain = readonly Test[]
 
 /**
- * Parses and computes a configuration, with its includes.
+ * Parses and evaluates a configuration with its includes.
  *
- * @throws {LighttpdError} for a text that lighttpd could not make sense of either, and for files that cannot be had
+ * @throws {LighttpdError} for a text that lighttpd would not accept, and for missing files
  */
 export function evaluate(text: string, fileName: string, surroundings: Surroundings, report: Report): Evaluated {
   return new Evaluation(surroundings, report).run(text, fileName)
@@ -239,7 +239,7 @@ class Evaluation {
     const known = lookUp(scope, name)
     if (known) return known.value
     if (name === 'var.cwd') return this.#surroundings.cwd
-    // A number that no configuration can know beforehand.
+    // The process id is unknown before the start.
     if (name === 'var.pid') return 0
     const fromEnvironment = name.startsWith('env.') ? this.#surroundings.env[name.slice('env.'.length)] : undefined
     if (fromEnvironment !== undefined) return fromEnvironment
@@ -259,7 +259,7 @@ function lookUp(scope: Block | undefined, name: string): Setting | undefined {
   return scope && (scope.settings.get(name) ?? lookUp(scope.parent, name))
 }
 
-/** How large a value may grow, in characters or entries: `x := x + x` doubles with every line. */
+/** Maximum size of a value, in characters or entries: `x := x + x` doubles it with every line. */
 const maxValue = 65_536
 
 /** `+`: texts and numbers are joined, two numbers are added, lists are joined too. */

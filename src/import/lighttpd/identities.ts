@@ -1,8 +1,7 @@
 import type { ConfigInput } from '../../config/schema.js'
-import { conditionText, type Test, verdictOf } from './conditions.js'
+import { conditionText, type Test, testsOf, urlTest, verdictOf } from './conditions.js'
 import { List, textOf } from './evaluate.js'
 import type { Report } from './report.js'
-import { testsOf, urlTest } from './subjects.js'
 import type { Position } from './tokens.js'
 import { refused, type Tunnel } from './tunnels.js'
 import { isEnabled, type View } from './view.js'
@@ -131,7 +130,7 @@ export class Identities {
     )
   }
 
-  /** Has the tunnel ask for an identity. There is one list of users or one authority for all tunnels: any of them would open each. */
+  /** Makes a tunnel require an identity. All tunnels share one list of users or one CA, each of which would open all. */
   #identified(tunnel: Tunnel, access: AccessInput, at: Position): Tunnel {
     this.#access ??= access
     if (JSON.stringify(this.#access) !== JSON.stringify(access)) {

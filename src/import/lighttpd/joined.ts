@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { TunnelsInput } from './drafts.js'
 import type { Socket } from './listeners.js'
 import type { Report } from './report.js'
-import type { Tunnel, TunnelsInput } from './tunnels.js'
+import type { Tunnel } from './tunnels.js'
 import type { LeftOut } from './write.js'
 
 /** The tunnels of all sockets as one list, and those that are left out. */

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { describeIssue, formatProblem, schemaProblems, valueAt } from '../../config/problems.js'
 import { type ConfigInput, configSchema } from '../../config/schema.js'
 import { conditionText } from './conditions.js'
+import type { TunnelBroker, TunnelsInput } from './drafts.js'
 import { evaluate, type Setting, type Surroundings } from './evaluate.js'
 import { readFiles } from './files.js'
 import { joinSockets } from './joined.js'
@@ -12,7 +13,7 @@ import { readProxies } from './proxies.js'
 import { redirectsToHttps } from './redirects.js'
 import { type Finding, Report } from './report.js'
 import { LighttpdError, type Position } from './tokens.js'
-import { readTunnels, refused, type Tunnel, type TunnelBroker, type TunnelsInput } from './tunnels.js'
+import { readTunnels, refused, type Tunnel } from './tunnels.js'
 import { tellTheRest } from './untranslated.js'
 import type { View } from './view.js'
 import { write } from './write.js'
@@ -21,17 +22,17 @@ export type { IncludedFile, ReadInclude, Surroundings } from './evaluate.js'
 export type { Finding } from './report.js'
 export { LighttpdError } from './tokens.js'
 
-/** The mqway configuration that does what a lighttpd configuration did. */
+/** The result of an import. */
 export interface Imported {
   /** A complete configuration file. */
   readonly yaml: string
-  /** Every difference, in the order of the lines. */
+  /** All differences, in the order of the lines. */
   readonly findings: readonly Finding[]
 }
 
 /**
- * Translates a `lighttpd.conf` with mod_websocket or mod_wstunnel into mqway's configuration file. The result is never more open than what it
- * replaces: whatever mqway has no words for is left out, with the reason beside it.
+ * Translates a `lighttpd.conf` with mod_websocket or mod_wstunnel into mqway's configuration file. The result never allows more than
+ * the original: what mqway cannot express is left out, with the reason.
  *
  * Pure: `surroundings` has the files that an `include` names, the environment and the working directory.
  *
@@ -63,7 +64,7 @@ export function importLighttpd(
   const isOpen = !isForLoopback(sockets) && tunnels.some(({ requireIdentity }) => requireIdentity !== true)
   const config: ConfigInput = {
     ...options,
-    // lighttpd let everybody in, so the file has to say so.
+    // lighttpd had no access control, which mqway wants to be explicit.
     ...(isOpen ? { anonymous: true } : {}),
     ...(redirecting.length > 0 ? { http: { ...options.http, redirect: true } } : {}),
     ...(secure ? { https: { ...options.https, ...tlsOptions(secure, protections.access !== undefined, report) } } : {}),

@@ -1,12 +1,11 @@
-import { conditionText, conjunction, type Test, verdictOf } from './conditions.js'
+import { conditionText, conjunction, otherTests, type Test, testsOf, verdictOf } from './conditions.js'
+import type { TunnelInput } from './drafts.js'
 import { escapeRegex } from './patterns.js'
-import { otherTests, testsOf } from './subjects.js'
-import type { TunnelInput } from './tunnels.js'
 
-/** The conditions of a tunnel as its options say them. */
+/** The conditions of a tunnel as options of mqway. */
 export interface Match {
   readonly input: Partial<TunnelInput>
-  /** The reason why mqway cannot say them, where it cannot. */
+  /** Why mqway cannot express them, if it cannot. */
   readonly refusal?: string
 }
 

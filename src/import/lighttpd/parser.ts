@@ -1,6 +1,6 @@
 import { LighttpdError, type Position, type Token, tokenize } from './tokens.js'
 
-/** What stands to the right of an assignment. */
+/** The right side of an assignment. */
 export type Expression = { readonly at: Position } & (
   | { readonly kind: 'string'; readonly value: string }
   | { readonly kind: 'integer'; readonly value: number }
@@ -54,7 +54,7 @@ export type Comparison = (typeof comparisons)[number]
 /**
  * Parses the configuration language of lighttpd 1.4.
  *
- * @throws {LighttpdError} where the text stops making sense, with what was expected there
+ * @throws {LighttpdError} at a syntax error, with the expected token
  */
 export function parse(text: string, file: string): Statement[] {
   return new Parser(tokenize(text, file)).file()

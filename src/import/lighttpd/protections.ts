@@ -1,16 +1,15 @@
 import type { ConfigInput } from '../../config/schema.js'
-import { conditionText, conjunction, type Test, verdictOf } from './conditions.js'
+import { conditionText, conjunction, type Test, testsOf, urlTest, verdictOf } from './conditions.js'
 import { List, type Setting, textsOf } from './evaluate.js'
 import { type Change, Identities } from './identities.js'
 import type { Socket } from './listeners.js'
 import type { Report } from './report.js'
-import { testsOf, urlTest } from './subjects.js'
 import { refused, type Tunnel } from './tunnels.js'
 import { isEnabled, type View, type ViewScope } from './view.js'
 
 type AccessInput = NonNullable<ConfigInput['access']>
 
-/** What lighttpd kept closed, in mqway's words. */
+/** The access restrictions of lighttpd, as options of mqway. */
 export interface Protections {
   /** `deny`: paths that are refused to everybody. */
   readonly deny: readonly string[]
@@ -23,11 +22,11 @@ export interface Protections {
   readonly tunnels: ReadonlyMap<Socket, readonly Tunnel[]>
 }
 
-/** Directives that may close something in a way that mqway has no words for. */
+/** Directives with restrictions that mqway cannot express. */
 const unknownProtections =
   /^(magnet\.attract|secdownload\.|trigger-b4-dl\.|evasive\.|extforward\.hap-|geoip\.|maxminddb\.|auth\.extern)/
 
-/** Handlers of paths or suffixes: the files behind them are programs, whose source is nobody's to read. */
+/** Handlers of paths or suffixes: the files are programs, whose source must not be served. */
 const handlers = [
   'cgi.assign',
   'fastcgi.server',
@@ -47,7 +46,7 @@ const denials = ['url.access-deny', 'static-file.exclude-extensions', 'ssi.exten
 /** Directives that decide which file a path is, so that files become readable which were not. */
 const rewriting = /^(url\.rewrite|simple-vhost\.|evhost\.|vhostdb\.|userdir\.|webdav\.)/
 
-/** Reads all protections of all sockets that are carried over; whatever mqway cannot say closes what it is about. */
+/** Reads the restrictions of all imported sockets; what mqway cannot express is refused altogether. */
 export function readProtections(tunnels: ReadonlyMap<Socket, readonly Tunnel[]>, report: Report): Protections {
   const reading = new Reading(report)
   const kept = new Map([...tunnels].map(([socket, own]) => [socket, reading.socket(socket, own)]))
@@ -199,7 +198,7 @@ class Reading {
     }
   }
 
-  /** Directives that may close something, or change which file a path is, in a way that mqway has no words for. */
+  /** Directives with restrictions, or mappings of paths to files, that mqway cannot express. */
   #unknown(view: View, change: Change): void {
     const found = view.scopes.flatMap(scope => [...scope.settings.values()].map(setting => ({ scope, setting })))
     for (const { scope, setting } of found) {

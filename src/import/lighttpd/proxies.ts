@@ -3,7 +3,7 @@ import { List, textOf, textsOf } from './evaluate.js'
 import type { Socket } from './listeners.js'
 import type { Report } from './report.js'
 
-/** The proxies that tell the address of a client. */
+/** The trusted proxies. */
 export interface Proxies {
   readonly options: Pick<ConfigInput, 'trustedProxies'>
   /** Whether mqway sees the same addresses as lighttpd did, so that conditions on them mean the same. */
@@ -11,9 +11,9 @@ export interface Proxies {
 }
 
 /**
- * mod_extforward: the proxies whose word on a client's address counts.
+ * Reads mod_extforward: the proxies that are trusted with a client's address.
  *
- * @param isLoaded whether the module is; without it, lighttpd believes nobody
+ * @param isLoaded whether the module is loaded; without it, lighttpd trusts none
  */
 export function readProxies(sockets: readonly Socket[], isLoaded: boolean, report: Report): Proxies {
   if (!isLoaded) return { options: {}, areSame: true }

@@ -1,6 +1,6 @@
+import { testsOf } from './conditions.js'
 import { List, textOf } from './evaluate.js'
 import type { Report } from './report.js'
-import { testsOf } from './subjects.js'
 import { isAnyPath } from './tunnels.js'
 import type { View } from './view.js'
 

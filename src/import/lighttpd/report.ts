@@ -1,26 +1,26 @@
 import type { Position } from './tokens.js'
 
-/** Something that a person should know about, with its line. */
+/** A difference between the configurations, with its line. */
 export interface Finding {
   readonly file: string
   readonly line: number
   readonly message: string
-  /** Whether a person has to decide something: the result is not all that lighttpd did. */
+  /** Whether a person has to look at it, because the result does less than lighttpd did. */
   readonly needsDecision: boolean
 }
 
-/** Adds a finding about the line at `at`. */
-export type Tell = (at: Position, message: string) => void
+/** Adds a finding at a position. */
+export type AddFinding = (at: Position, message: string) => void
 
-/** Collects what a person should know about an import. */
+/** Collects the findings of an import. */
 export class Report {
   readonly #findings: Finding[] = []
 
   /** A difference without a consequence for clients. */
-  readonly note: Tell = (at, message) => this.#add(at, message, false)
+  readonly note: AddFinding = (at, message) => this.#add(at, message, false)
 
   /** A difference that a person has to look at. */
-  readonly warn: Tell = (at, message) => this.#add(at, message, true)
+  readonly warn: AddFinding = (at, message) => this.#add(at, message, true)
 
   #add({ file, line }: Position, message: string, needsDecision: boolean): void {
     const isKnown = this.#findings.some(

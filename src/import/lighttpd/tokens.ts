@@ -16,7 +16,7 @@ export class LighttpdError extends Error {
   }
 }
 
-/** One word of the language. `text` of a string is what it means: without quotes and escapes. */
+/** A token. `text` of a string is its value, without quotes and escapes. */
 export interface Token {
   readonly kind: 'string' | 'integer' | 'name' | 'symbol' | 'end'
   readonly text: string
@@ -27,9 +27,9 @@ const blank = /(?:[ \t\u00a0]+|#[^\r\n]*|\r\n|\r|\n)/y
 const word = /(?<integer>\d+)|(?<name>[A-Za-z._-][\w.-]*)|(?<symbol>=[=~^$>]|![=~]|\+=|:=|[=+,(){}[\]$])/y
 
 /**
- * Cuts a configuration into tokens; the last one is `end`.
+ * Tokenizes a configuration; the last token is `end`.
  *
- * Line ends separate nothing in this language that its grammar does not separate already, so they are no tokens.
+ * Line ends are no tokens, as the grammar does not need them.
  *
  * @throws {LighttpdError} at a character that begins no token, or a string without an end
  */
@@ -77,7 +77,7 @@ function kindOf(match: RegExpExecArray): 'integer' | 'name' | 'symbol' {
   return match.groups?.['name'] === undefined ? 'symbol' : 'name'
 }
 
-/** `\"` is the only escape: every other backslash stands for itself, as regular expressions need it. */
+/** `\"` is the only escape; other backslashes are literal, as in regular expressions. */
 function readString(text: string, start: number): { value: string; end: number } | undefined {
   for (let end = start + 1; end < text.length; end += 1) {
     if (text[end] === '"') return { value: text.slice(start + 1, end).replaceAll('\\"', '"'), end: end + 1 }

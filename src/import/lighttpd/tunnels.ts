@@ -1,19 +1,13 @@
-import type { ConfigInput } from '../../config/schema.js'
-import { conditionText, excluding, simplified, type Test, verdictOf } from './conditions.js'
-import type { Draft } from './drafts.js'
+import { conditionText, excluding, simplified, type Test, urlTest, verdictOf } from './conditions.js'
+import type { Draft, TunnelInput } from './drafts.js'
 import { List, type Setting } from './evaluate.js'
 import { matchFacts } from './matches.js'
 import type { Modules } from './modules.js'
 import type { Report } from './report.js'
-import { urlTest } from './subjects.js'
 import type { Position } from './tokens.js'
 import type { View, ViewScope } from './view.js'
 import { websocketTunnels } from './websocket-tunnels.js'
 import { wstunnelTunnels } from './wstunnel-tunnels.js'
-
-export type TunnelsInput = NonNullable<ConfigInput['tunnels']>
-export type TunnelInput = TunnelsInput[number]
-export type TunnelBroker = NonNullable<TunnelInput['broker']>
 
 /** A tunnel as it is at one socket. */
 export interface Tunnel {
@@ -49,7 +43,7 @@ function readModule(view: View, name: string, read: ReadDrafts, report: Report):
   return found
     .flatMap(({ scope, setting }, index) => {
       const later = [...redirects, ...found.slice(index + 1).map(other => ({ tests: other.scope.tests }))]
-      return [read(setting, scope, view, report).flatMap(draft => place(draft, scope, later, view.hasDefaultPort))]
+      return [read(setting, scope, view, report).flatMap(draft => applyScope(draft, scope, later, view.hasDefaultPort))]
     })
     .reverse()
     .flat()
@@ -86,7 +80,12 @@ export function refused(tunnel: Tunnel, refusal: string): Tunnel {
 }
 
 /** Joins a draft with the conditions of its block, and keeps it from requests that never get to it. */
-function place(draft: Draft, scope: ViewScope, exclusions: readonly Exclusion[], hasDefaultPort: boolean): Tunnel[] {
+function applyScope(
+  draft: Draft,
+  scope: ViewScope,
+  exclusions: readonly Exclusion[],
+  hasDefaultPort: boolean,
+): Tunnel[] {
   let facts = [...scope.tests, ...draft.tests]
   let { refusal } = draft
   for (const { tests, reason } of exclusions) {

@@ -3,7 +3,7 @@ import { type Scope, type Setting, textsOf } from './evaluate.js'
 import type { Report } from './report.js'
 import type { Position } from './tokens.js'
 
-/** Directives of lighttpd that mqway does without, and clients see no difference. */
+/** Directives that mqway does not need; clients see no difference. */
 const needless = new Set([
   'server.pid-file',
   'server.errorlog',
@@ -40,14 +40,14 @@ const needless = new Set([
 /** Families of directives whose absence makes less available than lighttpd did, and nothing more. */
 const lessAvailable = /^(dir-listing|dirlisting|deflate|compress|status|accesslog|expire|rrdtool|cml)\./
 
-/** Modules whose directives are read here, or that add nothing to be missed. */
+/** Modules whose directives are translated, or not needed. */
 const knownModules = new Set(
   'websocket wstunnel openssl setenv indexfile staticfile access auth authn_file redirect extforward alias cgi fastcgi scgi proxy'
     .split(' ')
     .map(name => `mod_${name}`),
 )
 
-/** Names every directive that nothing was made of, at each of its lines. */
+/** Reports every directive without a translation, at each of its lines. */
 export function tellTheRest(scopes: readonly Scope[], taken: ReadonlySet<Setting>, report: Report): void {
   for (const { settings, tests } of scopes) {
     const condition = tests.length === 0 ? '' : `: it stands under the condition ${conditionText(tests)}`

@@ -1,19 +1,19 @@
+import { urlTest } from './conditions.js'
 import {
+  anyOrigin,
   backends,
   brokerUrl,
   type Draft,
-  everybody,
   listOf,
   pingInterval,
   protocolOf,
   settingFor,
+  type TunnelInput,
   warnOfUnknown,
 } from './drafts.js'
 import { type Entry, List, type Setting, textOf } from './evaluate.js'
 import { anchor, escapeRegex } from './patterns.js'
 import type { Report } from './report.js'
-import { urlTest } from './subjects.js'
-import type { TunnelInput } from './tunnels.js'
 import type { View, ViewScope } from './view.js'
 
 /**
@@ -74,7 +74,7 @@ function websocketTunnel(entry: Entry, ping: Partial<TunnelInput>, report: Repor
 
 /** Patterns for the start of the Origin header; with a list, a client without one was refused. */
 function websocketOrigins(entry: Entry | undefined, name: string, report: Report): Partial<TunnelInput> {
-  if (!(entry?.value instanceof List)) return everybody
+  if (!(entry?.value instanceof List)) return anyOrigin
   const origins = entry.value.entries.flatMap(({ value, at }) => {
     const pattern = anchor(textOf(value) ?? '')
     if (pattern === undefined) {

@@ -1,7 +1,7 @@
 import { Document, isMap, isScalar, stringify } from 'yaml'
 import type { ConfigInput } from '../../config/schema.js'
+import type { TunnelInput } from './drafts.js'
 import type { Position } from './tokens.js'
-import type { TunnelInput } from './tunnels.js'
 
 /** A tunnel that is not carried over. */
 export interface LeftOut {

@@ -1,21 +1,21 @@
 import { formatDuration } from '../../config/units.js'
-import { type Test, verdictOf } from './conditions.js'
+import { type Test, urlTest, verdictOf } from './conditions.js'
 import {
+  anyOrigin,
   backends,
   brokerUrl,
   type Draft,
-  everybody,
   listOf,
   pingInterval,
   protocolOf,
   settingFor,
+  type TunnelBroker,
+  type TunnelInput,
   warnOfUnknown,
 } from './drafts.js'
 import { type Entry, List, type Setting, textOf, textsOf } from './evaluate.js'
 import { escapeRegex } from './patterns.js'
 import type { Report } from './report.js'
-import { urlTest } from './subjects.js'
-import type { TunnelBroker, TunnelInput } from './tunnels.js'
 import type { View, ViewScope } from './view.js'
 
 /** The tunnels of mod_wstunnel: prefixes and suffixes, of which the first match wins, as in mqway. */
@@ -51,7 +51,7 @@ function wstunnelTunnel(entry: Entry, scope: ViewScope, view: View, report: Repo
   const forced = subprotocolHeader(view, facts, report)
   const input = {
     broker,
-    // lighttpd 1.4.69 answers binary to everybody, so that clients which offer only that got in.
+    // lighttpd 1.4.69 answers binary to anyOrigin, so that clients which offer only that got in.
     ...(forced || !isBinary ? {} : { subprotocols: ['mqtt', 'mqttv3.1', 'binary'] }),
     ...forced,
     ...wstunnelOrigins(origins.setting),
@@ -85,11 +85,11 @@ function balanceOf(setting: Setting | undefined, report: Report): Balance {
   return 'least-connections'
 }
 
-/** An entry with a scheme, and `null`, is that origin exactly; `a.example` is whatever ends in `.a.example`. None at all: everybody. */
+/** An entry with a scheme, and `null`, is that origin exactly; `a.example` is whatever ends in `.a.example`. None at all: anyOrigin. */
 function wstunnelOrigins(setting: Setting | undefined): Partial<TunnelInput> {
-  if (!setting) return everybody
+  if (!setting) return anyOrigin
   const texts = textsOf(setting.value)
-  if (texts.length === 0) return everybody
+  if (texts.length === 0) return anyOrigin
   const origins = texts.map(text => {
     if (text === 'null' || /^https?:\/\/[a-z0-9.-]+(:\d+)?$/i.test(text)) return text
     if (text.includes('://')) return `/^${escapeRegex(text)}$/`
