@@ -1,26 +1,26 @@
 import { type TopicPredicate, topicPredicate } from '../topics/match.js'
 
-/** An event of which somebody wants to know to whom it is written. */
+/** An event whose deliveries are tracked. */
 interface Tracked {
   readonly sequence: number
   readonly topic: string
-  /** Devices to which it has not been written yet. */
+  /** Devices to which it has not been delivered yet. */
   readonly devices: Set<string>
 }
 
-/** Tells which events have been written to the connections of which devices: of those that are tracked, and no others. */
+/** Tracks the delivery of single events to devices. */
 export class DeliveryTracker {
-  /** In the order of their sequences. */
+  /** By sequence, ascending. */
   readonly #events: Tracked[] = []
-  /** Told of each device and event once. It must not throw. */
+  /** Called once for each device and event. It must not throw. */
   onWritten: (sequence: number, device: string) => void = () => {}
 
-  /** How many events are tracked. */
+  /** Events that are tracked. */
   get size(): number {
     return this.#events.length
   }
 
-  /** Tracks an event until it has been written to all of these devices; tells whether it was not tracked before. */
+  /** Tracks an event until it has been written to all of these devices. @returns whether it was not tracked before */
   track(sequence: number, topic: string, devices: Iterable<string>): boolean {
     const at = this.#after(sequence)
     if (this.#events[at - 1]?.sequence === sequence) return false
@@ -34,7 +34,7 @@ export class DeliveryTracker {
     if (this.#events[at]?.sequence === sequence) this.#events.splice(at, 1)
   }
 
-  /** A device has been written one event. */
+  /** To be called when one event has been written to a device. */
   wroteOne(device: string, sequence: number): void {
     const at = this.#after(sequence - 1)
     const event = this.#events[at]
@@ -43,7 +43,7 @@ export class DeliveryTracker {
     this.onWritten(sequence, device)
   }
 
-  /** A device has been written all events after `after`, up to `through`, that `filters` match. */
+  /** To be called when all events after `after`, up to `through`, that match `filters` have been written to a device. */
   wrote(device: string, filters: readonly string[], after: number, through: number): void {
     let wants: TopicPredicate | undefined
     for (let at = this.#after(after); at < this.#events.length; at++) {
@@ -58,7 +58,7 @@ export class DeliveryTracker {
     }
   }
 
-  /** The place of the first event after a sequence. */
+  /** The index of the first event after a sequence. */
   #after(sequence: number): number {
     let [low, high] = [0, this.#events.length]
     while (low < high) {

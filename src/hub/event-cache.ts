@@ -2,28 +2,27 @@ import { SmallMap } from '../base/small-map.js'
 import type { Event } from '../journal/event.js'
 import type { Encoder } from './event-sink.js'
 
-/** Bounds of what is kept in memory. */
+/** Bounds of the cache. */
 export interface EventCacheBounds {
   readonly maxEvents: number
-  /** Of topics and payloads, and of what they were encoded to. */
+  /** Of topics, payloads and encoded events. */
   readonly maxBytes: number
 }
 
 /**
- * The newest events, without holes, and what they were encoded to. Whoever comes back after a moment, as each long-poll
- * does after each answer, gets what it has missed from here and not from disk.
+ * The newest events, without gaps, and their encoded forms. A client that comes back after a moment, as each long-poll does, is served from memory.
  */
 export class EventCache {
   readonly #bounds: EventCacheBounds
   readonly #ring: (Event | undefined)[]
-  /** By sequence. Beside the events, because most are of topics that nobody wants, and each object here grows old. */
+  /** By sequence; apart from the events, most of which nobody wants. */
   readonly #encoded = new Map<number, SmallMap<Encoder, Buffer>>()
-  /** The sequences of the oldest and of the newest event; there is none where the oldest is later. */
+  /** The sequences of the oldest and the newest event; empty where the oldest is later. */
   #first: number
   #last: number
   #bytes = 0
 
-  /** @param last the sequence after which events come */
+  /** @param last the sequence before the first event */
   constructor(bounds: EventCacheBounds, last: number) {
     this.#bounds = bounds
     this.#ring = new Array<Event | undefined>(bounds.maxEvents).fill(undefined)
@@ -31,7 +30,7 @@ export class EventCache {
     this.#last = last
   }
 
-  /** Whether all events after `sequence` are here. */
+  /** Whether all events after `sequence` are cached. */
   covers(sequence: number): boolean {
     return sequence >= this.#first - 1
   }
@@ -51,7 +50,7 @@ export class EventCache {
     while (this.#bytes > this.#bounds.maxBytes && this.#first <= this.#last) this.#drop()
   }
 
-  /** What `encode` makes of an event, which it is asked for once as long as the event is here. */
+  /** The encoded event; encoded once for each encoder while it is cached. */
   encode(event: Event, encode: Encoder): Buffer {
     let encoded = this.#encoded.get(event.sequence)
     let data = encoded?.get(encode)
@@ -79,7 +78,7 @@ export class EventCache {
   }
 }
 
-/** Characters of the topic, which may be the greater part. */
+/** Characters of the topic, and bytes of the payload. */
 function bytesOf({ topic, payload }: Event): number {
   return topic.length + payload.length
 }

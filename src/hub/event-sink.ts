@@ -2,42 +2,42 @@ import type { Event } from '../journal/event.js'
 import type { GapReason } from '../journal/journal.js'
 
 /**
- * How an event goes to a subscriber. The same function for all that speak alike: each event is encoded once for it, and
- * the bytes, which nobody may change, go to all of them. It must not throw.
+ * Encodes an event for a subscriber. Subscribers with the same format share one function, and the bytes of each event, which must not be changed.
+ * It must not throw.
  */
 export type Encoder = (event: Event) => Buffer
 
-/** Events that a subscriber should have got, and will not. */
+/** Events that are missing. */
 export interface Gap {
   readonly reason: GapReason
-  /** The cursor that it is about. */
+  /** The cursor of the subscriber. */
   readonly cursor: string
-  /** The place from which on it gets everything again. */
+  /** The cursor from which on nothing is missing. */
   readonly resumes: string
-  /** Which of its filters it is about; left out for all. */
+  /** The filters that it concerns; left out for all. */
   readonly filters?: readonly string[]
 }
 
 /**
- * Why the hub lets go of a subscriber: it reads too slowly, it has as much as it wanted, the journal cannot be read just
- * now, or the hub closes.
+ * The reason for which the hub closes a subscription: the client reads too slowly, the limit is reached, the journal cannot be read, or the hub
+ * closes.
  */
 export type CloseReason = 'too-slow' | 'complete' | 'journal-unavailable' | 'shutting-down'
 
-/** Where a subscription's events go: one response, or one socket. None of this may throw. */
+/** Receives the events of a subscription: one response, or one socket. No method may throw. */
 export interface EventSink {
-  /** Takes what one or several events were encoded to; `false` where no more should come until `onDrain`. */
+  /** Writes one or several encoded events. @returns `false` if nothing more should be written until `onDrain` */
   write(data: Buffer): boolean
-  /** Has `resume` called once when there is room again. Asked for after each `write` that was `false`. */
+  /** Has `resume` called once when there is room again. Called after each `write` that returned `false`. */
   onDrain(resume: () => void): void
-  /** Events are missing here, before whatever is written next. */
+  /** Events are missing before the next ones. */
   gap(gap: Gap): void
-  /** All that was there has been written; from now on it gets what comes. Again after each change of its filters, and after a gap. */
+  /** Everything that was there has been written. Called again after each change of filters, and after a gap. */
   live?(): void
   /**
-   * The hub has let go of it.
+   * The hub has closed the subscription.
    *
-   * @param cursor where to go on with another subscription; `undefined` for from the start
+   * @param cursor for another subscription; `undefined` for none
    */
   close(reason: CloseReason, cursor: string | undefined): void
 }

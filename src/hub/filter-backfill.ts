@@ -2,36 +2,36 @@ import { type Event, isGapMarker } from '../journal/event.js'
 import type { GapReason, Journal, Loss, Position } from '../journal/journal.js'
 import { type TopicPredicate, topicPredicate } from '../topics/match.js'
 
-/** What filters that join are given at once. */
+/** A batch for filters that are added. */
 export interface BackfillBatch {
   readonly events: readonly Event[]
   readonly kind: 'retained' | 'replayed'
-  /** Set where what came after this place is missing. */
+  /** Set where events after this sequence are missing. */
   readonly gap?: { readonly after: number; readonly reason: GapReason }
 }
 
 /**
- * Filters on their way into a subscription that has others already, which wait at their place meanwhile: the new ones get
- * what is retained on them, or what came since their cursor, up to that place. What the others match has been given.
+ * Replays to filters that are added to a subscription: their retained messages, or the events since their cursor, up to the position of the
+ * others. Events that the other filters match are left out.
  */
 export class FilterBackfill {
   readonly filters: readonly string[]
-  /** The place up to which these filters have everything. */
+  /** The sequence up to which these filters have everything. */
   position: number
-  /** The place after which nothing is gone, of what they have been told is. */
+  /** The sequence after which nothing is missing, of the losses that the sink was told of. */
   resumes: number
   readonly #wanted: TopicPredicate
   readonly #given: TopicPredicate
   #known: number
   #told: readonly number[] | undefined
-  /** Whether what is retained, written after `#known` and up to `position`, is yet to be given. */
+  /** Whether the retained messages written after `#known` and up to `position` are still to be read. */
   #wantsRetained: boolean
   #retained: AsyncGenerator<readonly Event[], void, void> | undefined
 
   /**
-   * @param given which topics the other filters match
-   * @param place where these filters are
-   * @param cursor what that comes from; `undefined` for filters that begin
+   * @param given matches the topics of the other filters
+   * @param place the position of these filters
+   * @param cursor of these filters; `undefined` for none
    */
   constructor(filters: readonly string[], given: TopicPredicate, place: Position, cursor: string | undefined) {
     this.filters = filters
@@ -49,18 +49,18 @@ export class FilterBackfill {
     return !this.#wantsRetained && this.position >= through
   }
 
-  /** Reads the next portion of what there is up to `through`; it may have no events, and not be the last. */
+  /** Reads the next batch up to `through`; it may be empty without being the last. */
   async read(journal: Journal, through: number, limit: number, maxBytes: number): Promise<BackfillBatch> {
     if (this.#wantsRetained) return { events: await this.#readRetained(journal), kind: 'retained' }
     const { filters, position: after } = this
     const told = this.#told
-    const portion = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes, told })
-    if (portion.lost) return this.#gap('evicted', after, portion.after, portion.lost)
-    const before = portion.events.findIndex(isGapMarker)
-    const missing = portion.events[before]
+    const batch = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes, told })
+    if (batch.lost) return this.#gap('evicted', after, batch.after, batch.lost)
+    const before = batch.events.findIndex(isGapMarker)
+    const missing = batch.events[before]
     if (missing && before === 0) return this.#gap('missed', missing.sequence - 1, missing.sequence)
-    this.position = missing ? missing.sequence - 1 : portion.position
-    return { events: this.#new(missing ? portion.events.slice(0, before) : portion.events), kind: 'replayed' }
+    this.position = missing ? missing.sequence - 1 : batch.position
+    return { events: this.#new(missing ? batch.events.slice(0, before) : batch.events), kind: 'replayed' }
   }
 
   #gap(reason: GapReason, after: number, position: number, lost?: Loss): BackfillBatch {
@@ -85,7 +85,7 @@ export class FilterBackfill {
     return events.filter(({ topic }) => !this.#given(topic))
   }
 
-  /** Lets go of what is being read. */
+  /** Stops reading. */
   close(): void {
     void this.#retained?.return().catch(() => {})
   }

@@ -1,34 +1,34 @@
 import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
-/** Bytes that a filter takes besides its characters, about: in the hub's index, in that of who listens, and with its subscriber. */
+/** Bytes of a filter besides its characters, about: in the hub's index, in that of presence, and in its subscriber. */
 const overhead = 512
 
-/** Topic filters of all subscribers of push, and the bytes that they take. */
+/** Bytes of the topic filters of all subscribers. */
 export interface FilterFigures {
   readonly bytes: number
-  /** Subscriptions that were refused. */
+  /** Refused subscriptions. */
   readonly refused: number
 }
 
-/** What one subscriber holds of the quota. */
+/** The quota of one subscriber. */
 export interface HeldFilters {
   /**
-   * It has these filters from now on.
+   * Replaces its filters.
    *
-   * @throws {GatewayError} `filters-too-many`; it has what it had then
+   * @throws {GatewayError} `filters-too-many`; its filters stay as they were
    */
   change(filters: Iterable<string>): void
   /** Idempotent. */
   release(): void
 }
 
-/** The topic filters of event streams, polls and sockets in bytes, which users and addresses share as `FairQuota` does. */
+/** Quota of the topic filters of event streams, polls and sockets, in bytes, shared by users and networks as in `FairQuota`. */
 export class FilterQuota {
   readonly #quota: FairQuota
   #refused = 0
 
-  /** @param maxBytes of all filters, with 512 for each */
+  /** @param maxBytes of all filters, each with 512 more */
   constructor(maxBytes: number) {
     this.#quota = new FairQuota(maxBytes)
   }

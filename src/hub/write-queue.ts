@@ -1,40 +1,39 @@
 import type { SliceMonitor } from '../base/slice-monitor.js'
 
-/** Somebody for whom something waits to be written. */
+/** A subscriber with a queue. */
 export interface Flushable {
   flush(): void
 }
 
-/** How many write in one turn of the event loop, at least: some 0.1 ms. */
-const perTurn = 16
-/** How long they may, as a part of what the rest of the turn took: so they get on where that is much. */
+/** Subscribers that are flushed in one tick of the event loop, at least: some 0.1 ms. */
+const minFlushes = 16
+/** Time for more of them, as a share of the tick's other work: so they keep up with it. */
 const share = 0.5
-/** How many of those that have written are kept in the list. */
-const mostWritten = 4096
+/** Flushed subscribers that stay in the list before it is shortened. */
+const maxFlushed = 4096
 
 /**
- * Has those write for whom something waits: a few in each turn of the event loop, and the others in the next ones.
+ * Flushes pending subscribers, a few per tick of the event loop.
  *
- * To write to a thousand connections takes 8 ms. What is published meanwhile waits for none of that, and what comes for
- * those whose turn is yet to be leaves in the same write: 20 messages to 1000 event streams, which the broker brings one in
- * each turn, took 9.4 µs each with all of them in one turn, and take 2.4 µs so.
+ * Writing to a thousand connections takes 8 ms. Messages that are published meanwhile are not delayed by it, and leave in the same write for
+ * subscribers that are still pending.
  */
 export class WriteQueue {
   readonly #slices: SliceMonitor | undefined
-  #waiting: Flushable[] = []
+  #pending: Flushable[] = []
   #next = 0
   #running = false
-  /** When the turn's other work began, in milliseconds. */
+  /** When the other work of this tick began, in milliseconds. */
   #since = 0
 
-  /** @param slices told of each turn */
+  /** @param slices told of each tick */
   constructor(slices?: SliceMonitor) {
     this.#slices = slices
   }
 
-  /** Has it write in this turn of the event loop, or in one of the next. */
-  add(writer: Flushable): void {
-    this.#waiting.push(writer)
+  /** Flushes it in this tick of the event loop, or in one of the next. */
+  add(subscriber: Flushable): void {
+    this.#pending.push(subscriber)
     if (this.#running) return
     this.#running = true
     this.#since = performance.now()
@@ -47,29 +46,29 @@ export class WriteQueue {
     const until = began + share * (began - this.#since)
     let time = began
     do {
-      this.#writeSome()
+      this.#flushSome()
       time = performance.now()
-    } while (this.#isLeft && time < until)
+    } while (this.#hasMore && time < until)
     this.#since = time
-    if (this.#isLeft) {
-      if (this.#next >= mostWritten) this.#forget()
+    if (this.#hasMore) {
+      if (this.#next >= maxFlushed) this.#shorten()
       setImmediate(this.#run)
       return
     }
-    this.#forget()
+    this.#shorten()
     this.#running = false
   }
 
-  get #isLeft(): boolean {
-    return this.#next < this.#waiting.length
+  get #hasMore(): boolean {
+    return this.#next < this.#pending.length
   }
 
-  #writeSome(): void {
-    for (let left = perTurn; left > 0 && this.#isLeft; left--) this.#waiting[this.#next++]?.flush()
+  #flushSome(): void {
+    for (let left = minFlushes; left > 0 && this.#hasMore; left--) this.#pending[this.#next++]?.flush()
   }
 
-  #forget(): void {
-    this.#waiting = this.#waiting.slice(this.#next)
+  #shorten(): void {
+    this.#pending = this.#pending.slice(this.#next)
     this.#next = 0
   }
 }

@@ -1,29 +1,28 @@
 import type { Presence, PresenceHandle } from './presence.js'
 
-/** A connection of an MQTT client: the same object for as long as it lasts. */
+/** A connection of an MQTT client: the same object while it is open. */
 export interface MqttSubscriber {
   readonly clientId: string
   readonly user: string | undefined
   readonly address?: string
 }
 
-/** Client ids may have 64 KiB; as the name of a device, they have what other names may have. */
+/** Characters of a device name; client ids may have 64 KiB. */
 const longestDevice = 255
 
 /**
- * Has the clients of a broker present, as the broker tells of them. The device is the user, where there is one, and so all
- * clients of a user are one listener; else it is the client id.
+ * Presence of a broker's MQTT clients. The device is the user, so that all clients of a user are one listener; without a user it is the client id.
  */
 export class MqttSubscribers {
   readonly #attendances = new Map<MqttSubscriber, PresenceHandle>()
   #presence: Pick<Presence, 'enter'> | undefined
 
-  /** Call before anybody connects: a broker is there before its clients can be present. */
+  /** To be called before the first client connects: the broker is made before presence. */
   attach(presence: Pick<Presence, 'enter'>): void {
     this.#presence = presence
   }
 
-  /** It listens to these too; it may have done so before. */
+  /** Adds filters; some may be there already. */
   subscribed(client: MqttSubscriber, filters: readonly string[]): void {
     const attendance = this.#attendances.get(client)
     if (attendance) {
@@ -40,7 +39,7 @@ export class MqttSubscribers {
     if (entered) this.#attendances.set(client, entered)
   }
 
-  /** It listens to these no longer; it may not have done so. */
+  /** Removes filters; some may not be there. */
   unsubscribed(client: MqttSubscriber, filters: readonly string[]): void {
     const attendance = this.#attendances.get(client)
     attendance?.seen()

@@ -5,7 +5,7 @@ import type { Publisher } from '../sources/publisher.js'
 import { isWithinBounds, type TopicBounds } from '../topics/topic-syntax.js'
 import type { ListenerTransport } from './presence.js'
 
-/** Somebody has come to a filter, or left it. */
+/** A listener has joined or left a filter. */
 export interface PresenceChange {
   readonly event: 'join' | 'leave'
   readonly device: string
@@ -14,58 +14,56 @@ export interface PresenceChange {
   readonly filter: string
   /** In milliseconds since 1970. */
   readonly time: number
-  /** How many listen with this filter now. */
+  /** Listeners with this filter now. */
   readonly count: number
-  /** The quota key of whoever came or left. */
+  /** The quota key of the listener. */
   readonly account?: string
 }
 
-/** What is told of them. Plain numbers, summed up by whoever reads the metrics. */
+/** Plain counters; the metrics read them. */
 export interface PresenceCounters {
   published: number
-  /** Not told, because the broker was away, too many waited, or they came too fast. */
+  /** Not published: the broker was away, the queue full, or the rate exceeded. */
   dropped: number
-  /** Not told, because the topic would have been too large. */
+  /** Not published: the topic would have been too large. */
   skipped: number
 }
 
 export interface PresenceMessagesOptions {
   readonly publisher: Publisher
-  /** How large a topic the broker takes: a larger one could end the session that all publish with. */
+  /** Bounds of topics at the broker: a larger one could end the session that all publish with. */
   readonly bounds: TopicBounds
   readonly log: Logger
   /**
-   * Whether one more of an account may be told now: who comes and goes without end would otherwise have everybody's events evicted from the
-   * journal. Left out for any number.
+   * Rate limit by account: a client that joins and leaves without end would have all other events evicted from the journal. Left out for none.
    */
   readonly mayPublish?: ((account: string) => boolean) | undefined
   /**
-   * Changes that wait to be published; beyond, they are dropped. Default: 100,000, some 12 MB: when ten thousand who listen
-   * with ten filters each are cut off, all are told.
+   * Queued changes; beyond, they are dropped. Default: 100,000, some 12 MB: enough for ten thousand listeners with ten filters each that are cut
+   * off at once.
    */
   readonly maxQueued?: number
 }
 
 /**
- * So many may be on their way to the broker, its subscribers and the journal: some 5 ms of work, which is done in the same turns of the event
- * loop as everybody's messages.
+ * Messages that are being published at the same time: some 5 ms of work, in the same ticks as that of all other messages.
  */
 const maxPublishing = 32
 
-/** Bytes of changes that wait: beyond, they are dropped. They are shared by accounts, as `FairQuota` does. */
+/** Bytes of queued changes, shared by accounts as in `FairQuota`; beyond, they are dropped. */
 const maxQueuedBytes = 16 * 1024 ** 2
 
-/** Bytes that one takes besides its filter. */
+/** Bytes of a queued change besides its filter. */
 const overhead = 200
 
 const prefix = 'presence/'
 
-/** The topic on which it is told who comes to a filter: `presence/` and the filter, with `%`, `+` and `#` as in a URL. */
+/** The topic of a filter's joins and leaves: `presence/` and the filter, with `%`, `+` and `#` percent-encoded. */
 export function presenceTopic(filter: string): string {
   return prefix + filter.replaceAll('%', '%25').replaceAll('+', '%2B').replaceAll('#', '%23')
 }
 
-/** Tells who comes and goes, as MQTT messages of QoS 0: in order, and what cannot be told now is not told later. */
+/** Publishes joins and leaves as MQTT messages of QoS 0, in order; dropped ones are not published later. */
 export class PresenceMessages {
   readonly counters: PresenceCounters = { published: 0, dropped: 0, skipped: 0 }
   readonly #options: PresenceMessagesOptions
@@ -82,7 +80,7 @@ export class PresenceMessages {
     this.#maxQueued = options.maxQueued ?? 100_000
   }
 
-  /** Tells nothing of those who listen to `presence/…` itself, and to topics that begin with `$`. */
+  /** Queues a change; not those of `presence/…` itself, and of filters that begin with `$`. */
   publish(change: PresenceChange): void {
     const { filter, account = '' } = change
     if (this.#closed || filter.startsWith(prefix) || filter.startsWith('$')) return
@@ -122,7 +120,7 @@ export class PresenceMessages {
       else this.#send(topic, change)
     }
     if (this.#next < this.#queue.length) {
-      // What is done is let go of now and then, and not each time, which would be quadratic.
+      // Shortened now and then: each time would be quadratic.
       if (this.#next > this.#maxQueued) this.#setQueue(this.#queue.slice(this.#next))
       this.#schedule()
     } else this.#setQueue([])
@@ -148,7 +146,7 @@ export class PresenceMessages {
     return !isWithinBounds(topic, this.#options.bounds)
   }
 
-  /** Tells nothing any more; what waits is dropped. */
+  /** Stops; the queue is dropped. */
   close(): void {
     this.#closed = true
     if (this.#scheduled) clearImmediate(this.#scheduled)

@@ -8,21 +8,21 @@ import type { Listener, ListenerTransport, Presence, PresenceHandle, PresentList
 import type { PresenceMessages } from './presence-messages.js'
 
 export interface PresenceRegistryOptions {
-  /** For how long somebody who left is still there, in milliseconds; 0 for not at all. */
+  /** Milliseconds that a listener stays present after it has left; 0 for none. */
   readonly grace: number
-  /** Tells who comes and goes; left out for nobody. */
+  /** Publishes joins and leaves; left out for none. */
   readonly messages?: Pick<PresenceMessages, 'publish'> | undefined
   readonly clock?: Clock
-  /** The key by which listeners share both bounds: their user, or else their network. Default: user or address. */
+  /** Quota key of a listener. Default: user or address. */
   readonly accountOf?: (user: string | undefined, address: string) => string
   /**
-   * Listeners in their grace time, each counted for each of its filters, shared as `FairQuota` does; beyond, those who leave are gone
-   * at once: who polls under a new name each time would otherwise fill the memory. Default: 50,000.
+   * Listeners in their grace time, counted once for each filter and shared as in `FairQuota`; beyond, listeners leave at once: a client that polls
+   * under a new name each time would fill the memory. Default: 50,000.
    */
   readonly maxLingering?: number
   /**
-   * Listeners in all, each counted for each of its filters, shared in the same way; beyond, nobody is told of further ones. A client may have a
-   * thousand filters of its own, and each takes about 1 KB here. Default: 500,000.
+   * Listeners, counted and shared in the same way; beyond, further ones are not present. A client may have a thousand filters, and each takes about
+   * 1 KB here. Default: 500,000.
    */
   readonly maxMemberships?: number
 }
@@ -40,28 +40,28 @@ interface Member {
   connections: number
   since: number
   lastSeen: number
-  /** The last walk that came across it. */
+  /** The last walk that visited it. */
   walk: number
 }
 
-/** A listener's listening with one filter. */
+/** One filter of a listener. */
 interface Membership {
   readonly filter: string
   readonly member: Member
-  /** How many of its connections do. */
+  /** Connections with this filter. */
   connections: number
-  /** When its grace time is over (monotonic), where that has begun. */
+  /** End of its grace time (monotonic), if that has begun. */
   due: number
 }
 
-/** What an attendance needs of the registry. */
+/** The methods of the registry for its handles. */
 interface RegistryAccess {
   time(): number
-  /** `undefined` where there is no room for it. */
+  /** `undefined` if the quota is exhausted. */
   join(member: Member, filter: string): Membership | undefined
-  /** At once. */
+  /** Removes it at once. */
   leave(membership: Membership): void
-  /** After the grace time. */
+  /** Removes them after the grace time. */
   left(member: Member, memberships: Iterable<Membership>): void
 }
 
@@ -113,13 +113,12 @@ class PresenceConnection implements PresenceHandle {
   }
 }
 
-/** So many leave in one turn of the event loop when their grace time is over: some 2 ms. */
+/** Listeners that are removed in one tick of the event loop after their grace time: some 2 ms. */
 const maxReleases = 500
 
 /**
- * Who listens, by filter. What one connection changes costs as much as it has filters; grace times are all equally long, so
- * that one queue and one timer serve everybody. A listener takes some 450 bytes with one filter that others have too,
- * and three times that with one of its own.
+ * Listeners by filter. A change costs as much as the connection has filters. All grace times are equally long, so one queue and one timer serve
+ * all. A listener takes some 450 bytes with one filter that others have too, and three times that with one of its own.
  */
 export class PresenceRegistry implements Presence {
   readonly #grace: number
@@ -128,15 +127,15 @@ export class PresenceRegistry implements Presence {
   readonly #accountOf: (user: string | undefined, address: string) => string
   readonly #host: RegistryAccess
   readonly #users = byTransport<Member>()
-  /** Those whose user is not known, by device alone: most, and their keys are no further strings then. */
+  /** Listeners without a user, by device: their keys need no further strings. */
   readonly #anonymous = byTransport<Member>()
   readonly #index = new FilterIndex<Membership>()
   readonly #sizes = new SizeRanks()
-  /** In the order in which their grace time is over. */
+  /** In the order in which their grace time ends. */
   readonly #lingering = new Set<Membership>()
   readonly #lingeringQuota: FairQuota
   readonly #membershipQuota: FairQuota
-  /** Listeners that listen to anything. */
+  /** Listeners with a filter. */
   #present = 0
   #unseen = 0
   #walks = 0
@@ -158,18 +157,18 @@ export class PresenceRegistry implements Presence {
     }
   }
 
-  /** Listeners that listen to anything, those in their grace time included. */
+  /** Listeners, with those in their grace time. */
   get size(): number {
     return this.#present
   }
 
-  /** How often somebody came with a filter for which there was no room. */
+  /** Filters that were not counted because the quota was exhausted. */
   get unseen(): number {
     return this.#unseen
   }
 
   enter({ device, user, address = '', transport, topics }: Listener): PresenceHandle {
-    // No user's name holds a line feed.
+    // A user name has no line feed.
     const key = user === undefined ? device : `${user}\n${device}`
     const members = this.#membersLike({ user, transport })
     let member = members.get(key)
@@ -233,7 +232,7 @@ export class PresenceRegistry implements Presence {
     this.#deleteUnused(member)
   }
 
-  /** Those whose grace time is over are gone. */
+  /** Removes those whose grace time is over. */
   readonly #releaseDue = (): void => {
     this.#stopTimer = undefined
     const now = this.#clock.monotonic()
@@ -302,14 +301,14 @@ export class PresenceRegistry implements Presence {
     return [...devices]
   }
 
-  /** The listeners of each filter that matches a topic name, or of the one filter that this is. */
+  /** The listeners of each filter that matches a topic name, or of exactly this filter. */
   #groupsAt(topic: string): FilterValues<Membership>[] {
     if (!isFilter(topic)) return this.#index.match(topic)
     const group = this.#index.get(topic)
     return group ? [group] : []
   }
 
-  /** Visits each listener of `groups` once, up to `limit` of them. @returns how many there are */
+  /** Visits each listener of `groups` once, up to `limit`. @returns the number of all */
   #walk(groups: readonly FilterValues<Membership>[], limit: number, visit: (member: Member) => void): number {
     const walk = ++this.#walks
     const [only] = groups
@@ -320,7 +319,7 @@ export class PresenceRegistry implements Presence {
         member.walk = walk
         if (count < limit) visit(member)
         count++
-        // Each listener is once in a group.
+        // A listener is once in a group.
         if (count >= limit && groups.length === 1) return only?.size ?? count
       }
     }
@@ -336,7 +335,7 @@ export class PresenceRegistry implements Presence {
     return { count: this.#present, topics }
   }
 
-  /** Forgets the grace times, and tells nothing any more. */
+  /** Drops the grace times and publishes nothing any more. */
   close(): void {
     this.#closed = true
     this.#stopTimer?.()
@@ -349,7 +348,7 @@ function byTransport<T>(): Readonly<Record<ListenerTransport, Map<string, T>>> {
   return { sse: new Map(), poll: new Map(), socket: new Map(), mqtt: new Map() }
 }
 
-/** What both have. It costs as much as the smaller one is large: either may have very many. */
+/** The filters in both; costs as much as the smaller one is large. */
 function intersection(memberships: SmallMap<string, Membership>, filters: ReadonlySet<string>): string[] {
   return memberships.size < filters.size
     ? [...memberships.keys()].filter(filter => filters.has(filter))

@@ -1,59 +1,58 @@
-/** How somebody listens. */
+/** The transport of a listener. */
 export type ListenerTransport = 'sse' | 'poll' | 'socket' | 'mqtt'
 
 export const listenerTransports = ['sse', 'poll', 'socket', 'mqtt'] as const satisfies readonly ListenerTransport[]
 
 /**
- * Somebody who listens: a device of a user, on one kind of transport. All its connections are one listener, which is there
- * while any of them is, and for the grace time after the last.
+ * A listener: a device of a user, on one transport. It is present while one of its connections is open, and for the grace time after the last.
  */
 export interface Listener {
   readonly device: string
-  /** Left out where nobody knows. */
+  /** Left out if unknown. */
   readonly user?: string | undefined
-  /** The client's IP address, or `unix`; left out where it does not matter. */
+  /** The client's IP address, or `unix`; left out for none. */
   readonly address?: string
   readonly transport: ListenerTransport
-  /** Valid topic filters (`topicFilterProblem`, `filterDepthProblem`); one that is there twice counts once. */
+  /** Valid topic filters (`topicFilterProblem`, `filterDepthProblem`); duplicates count once. */
   readonly topics: readonly string[]
 }
 
-/** A listener's being there, with one connection. */
+/** One connection of a listener. */
 export interface PresenceHandle {
-  /** It has shown a sign of life. */
+  /** Updates its last sign of life. */
   seen(): void
-  /** It also listens to these from now on. */
+  /** Adds filters. */
   add(topics: readonly string[]): void
-  /** It listens to these no longer, and everybody may know at once. */
+  /** Removes filters, without grace time. */
   remove(topics: readonly string[]): void
-  /** It listens to these, and no others, from now on: as `add` and `remove`. */
+  /** Replaces its filters, as `add` and `remove`. */
   change(topics: readonly string[]): void
-  /** It is gone; after the grace time, everybody knows. Idempotent; nothing else may be called after it. */
+  /** Closes it; the listener leaves after the grace time. Idempotent; no other method may be called after it. */
   leave(): void
 }
 
-/** Somebody who listens to a topic, as others are told. */
+/** A listener, as clients see it. */
 export interface PresentListener extends Listener {
   /** Its open connections; 0 in the grace time, and between two polls. */
   readonly connections: number
-  /** Since when it has been there, in milliseconds since 1970. */
+  /** Since when it has been present, in milliseconds since 1970. */
   readonly since: number
   /** Its last sign of life. */
   readonly lastSeen: number
 }
 
-/** Who listens, now. All counts are of listeners: several connections of one count once. */
+/** All present listeners. Counts are of listeners: several connections of one count once. */
 export interface Presence {
   enter(listener: Listener): PresenceHandle
   /**
-   * Those whose filters match a topic name, or who have exactly this filter; `topics` has those filters alone.
+   * Listeners whose filters match a topic name, or that have exactly this filter; `topics` has those filters only.
    *
-   * @param limit how many are listed; `count` is of all
+   * @param limit of the listeners that are listed; `count` is of all
    */
   at(topic: string, limit: number): { readonly count: number; readonly listeners: readonly PresentListener[] }
-  /** The names of the devices whose filters match a topic name; at most `limit`. */
+  /** Device names of listeners whose filters match a topic name; at most `limit`. */
   devicesAt(topic: string, limit: number): readonly string[]
-  /** How many listen in all, and on each filter; at most `limit` filters, those with the most listeners. */
+  /** The number of all listeners, and of those of each filter: at most `limit` filters, the largest first. */
   counts(limit: number): { readonly count: number; readonly topics: ReadonlyMap<string, number> }
   close(): void
 }
