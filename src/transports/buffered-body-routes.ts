@@ -6,7 +6,7 @@ import { bufferBodies } from '../http/buffered-bodies.js'
 import { sendProblem } from '../http/problem.js'
 import type { TransportContext } from './transport-context.js'
 
-/** A request whose caller was let in, with its body. */
+/** A request of an admitted caller, with its body. */
 export interface AdmittedRequest {
   readonly request: FastifyRequest
   readonly caller: Caller
@@ -14,9 +14,9 @@ export interface AdmittedRequest {
 }
 
 /**
- * Adds routes whose requests have a body that is kept: of those who are let in, and of nobody else.
+ * Adds routes that buffer the bodies of admitted callers, and of no others.
  *
- * @param routes adds them; `admitted` tells, in a handler, who has sent what
+ * @param routes adds them; in a handler, `admitted` returns the request with its caller and body
  */
 export function registerBufferedBodyRoutes(
   app: FastifyInstance,
@@ -46,10 +46,10 @@ export function registerBufferedBodyRoutes(
   })
 }
 
-/** Methods that a route can have, besides OPTIONS. */
+/** Methods of routes, besides OPTIONS. */
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
 
-/** Answers what a page of another origin may ask of `url`, and 405 to other methods. */
+/** Answers preflights of `url`, and 405 to other methods. */
 export function registerOtherMethods(
   app: FastifyInstance,
   { gate, url, allowed, headers }: Pick<TransportContext, 'gate'> & { url: string; allowed: string[]; headers: string },

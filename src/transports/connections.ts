@@ -37,7 +37,7 @@ async function renew(
     const found = connections.renew(request.params.connection, identity)
     return found ? reply.code(204).send() : sendProblem(reply, { status: 404, detail: 'There is no such connection' })
   } catch (error) {
-    // Who asks is known, and so another try as the same user would be refused again.
+    // The caller is authenticated: 401 would ask for credentials that are refused again.
     const { text, reason } = GatewayError.from(error)
     if (reason !== 'identity-refused') throw error
     return sendProblem(reply, { status: 403, detail: text, reason })

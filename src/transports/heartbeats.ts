@@ -1,19 +1,18 @@
-/** Something that is to show that it is alive. */
+/** A connection that is sent heartbeats. */
 export interface HeartbeatTarget {
-  /** The tick in which it last wrote. */
+  /** The tick of its last write. */
   wroteAt: number
-  /** It has been silent for too long. It must not throw. */
+  /** Sends a heartbeat after the silence. It must not throw. */
   beat(): void
 }
 
-/** Ticks between two heartbeats: how exact their time is. */
+/** Ticks between two heartbeats of a connection: the precision of their time. */
 const ticksPerBeat = 5
-/** Heartbeats that are written in one turn of the event loop, which takes some 2 ms. */
+/** Heartbeats of one tick of the event loop, some 2 ms. */
 const beatsPerTurn = 250
 
 /**
- * Has all that are silent for a time show that they are alive: one timer for all of them, because ten thousand of them
- * would cost more than what they stand for.
+ * Sends heartbeats to silent connections, with one timer for all.
  */
 export class Heartbeats {
   readonly #all = new Set<HeartbeatTarget>()
@@ -21,10 +20,10 @@ export class Heartbeats {
   #timer: NodeJS.Timeout | undefined
   #walk: NodeJS.Immediate | undefined
 
-  /** The number of the tick; whoever writes takes it down. */
+  /** The number of the tick; set as `wroteAt` with each write. */
   tick = 0
 
-  /** @param interval milliseconds of silence; they get a fifth longer at most */
+  /** @param interval milliseconds of silence; up to a fifth longer */
   constructor(interval: number) {
     this.#interval = interval
   }
@@ -50,7 +49,7 @@ export class Heartbeats {
 
   #next(): void {
     this.tick++
-    // A walk that takes longer than a tick is not overtaken by another one.
+    // A walk may take longer than a tick.
     if (!this.#walk) this.#beat(this.#all.values())
   }
 

@@ -2,42 +2,42 @@ import { GatewayError } from '../base/errors.js'
 import type { Event } from '../journal/event.js'
 import type { Message } from '../mqtt/message.js'
 
-/** Bounds of what is remembered of requests with an `Idempotency-Key`. */
+/** Bounds of stored requests with an `Idempotency-Key`. */
 export interface IdempotencyBounds {
-  /** How long a key is remembered, from its last request on; in milliseconds. */
+  /** Milliseconds from the last request with a key until the key expires. */
   readonly maxAge: number
-  /** Of all; those of one owner are half as many. */
+  /** Keys of all owners; one owner has half of them at most. */
   readonly maxKeys: number
-  /** Of keys and answers, about; of one owner half of it. */
+  /** Bytes of keys and responses, about; one owner has half of them at most. */
   readonly maxBytes: number
 }
 
-/** What has been done of a request: the id of each message, `null` where the journal does not have its topic. */
+/** Progress of a request: the id of each published message, `null` where push does not have its topic. */
 export interface Progress {
   readonly ids: (string | null)[]
-  /** The message after those, while nobody knows what becomes of it; `settled` rejects where that is nothing. */
+  /** The next message, while its outcome is unknown; `settled` rejects if it failed. */
   underWay: { readonly message: Message; readonly settled: Promise<void> } | undefined
-  /** The event of the message after those, where it is published and its receipts have yet to be asked for. */
+  /** The event of the next message, if it is published and its receipts are not requested yet. */
   unasked: Event | undefined
-  /** Whether that is all of it. */
+  /** Whether all messages are published. */
   done: boolean
 }
 
-/** Of a request of which nothing has been done. */
+/** The progress of a new request. */
 export function newProgress(): Progress {
   return { ids: [], underWay: undefined, unasked: undefined, done: false }
 }
 
-/** Whether anything was done, or may have been. */
+/** Whether anything was published, or may have been. */
 function isBegun({ ids, underWay, unasked }: Progress): boolean {
   return ids.length > 0 || underWay !== undefined || unasked !== undefined
 }
 
-/** A request with a key, while it is being answered. */
+/** A request with a key that is being answered. */
 export interface KeyedRequest {
-  /** What earlier requests with this key have done. What this one does is added to it. */
+  /** The progress of all requests with this key; to be updated. */
   readonly progress: Progress
-  /** It is answered. To be called whatever became of it. */
+  /** To be called when it is answered, whatever the outcome. */
   end(): void
 }
 
@@ -51,52 +51,52 @@ interface Entry {
   time: number
 }
 
-/** What is remembered of one owner. */
+/** The keys of one owner. */
 interface Owner {
   readonly keys: Set<string>
   bytes: number
 }
 
-/** What an entry takes beside its texts, and an id. */
+/** Bytes of an entry besides its strings, and of an id. */
 const [entryBytes, idBytes] = [400, 48]
 
 /**
- * What was done for requests with an `Idempotency-Key`, so that the same request again does what is left of it, and
- * nothing twice. Beyond its bounds, the oldest of whoever has most is forgotten. It ends with the process.
+ * Progress of requests by `Idempotency-Key`: a repetition does what is left, and nothing twice. Beyond the bounds, the oldest keys of the owner with
+ * the most are dropped. It is in memory only.
  */
 export class IdempotencyKeys {
   readonly #bounds: IdempotencyBounds
   readonly #now: () => number
-  /** Those whose last request was answered longest ago first; with those that are being answered in between. */
+  /** The longest unused first, with those in use between them. */
   readonly #entries = new Map<string, Entry>()
-  /** What is remembered of each owner, in the same order. */
+  /** Keys by owner, in the same order. */
   readonly #owners = new Map<string, Owner>()
   #bytes = 0
 
-  /** @param now milliseconds, from any start, never going back */
+  /** @param now monotonic milliseconds */
   constructor(bounds: IdempotencyBounds, now: () => number = () => performance.now()) {
     this.#bounds = bounds
     this.#now = now
   }
 
-  /** How many keys are remembered. */
+  /** Stored keys. */
   get size(): number {
     return this.#entries.size
   }
 
   /**
-   * Begins to answer a request.
+   * Begins a request.
    *
-   * @param owner whoever asks
-   * @param name of the request; others may have the same
-   * @param fingerprint the same for the same request alone
+   * @param owner the account of the caller
+   * @param name the key
+   * @param fingerprint of the request
    * @throws {GatewayError} `idempotency-mismatch`, `idempotency-busy`
    */
   begin(owner: string, name: string, fingerprint: string): KeyedRequest {
     const key = `${owner}\n${name}`
     this.#forget()
     const kept = this.#entries.get(key)
-    // What was under way may have come to nothing.
+    // A message under way may have failed meanwhile.
     const known = kept && (kept.busy || isBegun(kept.progress)) ? kept : undefined
     if (kept && !known) this.#drop(key, kept)
     if (known && known.fingerprint !== fingerprint) throw new GatewayError('idempotency-mismatch')
@@ -111,7 +111,7 @@ export class IdempotencyKeys {
     if (!entry.busy) return
     entry.busy = false
     this.#drop(key, entry)
-    // Of what did nothing, nothing need be known.
+    // A request without progress need not be stored.
     if (!isBegun(entry.progress)) return
     const { ids, underWay, unasked } = entry.progress
     const payload = (unasked ?? underWay?.message)?.payload.length ?? 0
@@ -149,7 +149,7 @@ export class IdempotencyKeys {
     while (this.#bytes > maxBytes && this.#dropOldestOf(({ bytes }) => bytes)) {}
   }
 
-  /** @returns whether there was one to drop, of the owner with most of what `sizeOf` tells */
+  /** Drops the oldest key of the owner with the most of `sizeOf`. @returns whether there was one */
   #dropOldestOf(sizeOf: (owner: Owner) => number): boolean {
     let [most, size]: [Owner | undefined, number] = [undefined, 0]
     for (const owner of this.#owners.values()) {

@@ -3,11 +3,11 @@ import { type EventId, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 
 /**
- * The ids of the last event that a request names: in the header `Last-Event-ID` (HTML Living Standard §9.2.4), and in each query parameter of that
- * name however it is written (`lastEventId`, `Last-Event-ID`, `last_event_id`), for clients that cannot set headers. Empty ones are left out.
+ * The last event ids of a request: of the header `Last-Event-ID` (HTML Living Standard §9.2.4), and of each query parameter of that name in any
+ * spelling (`lastEventId`, `Last-Event-ID`, `last_event_id`), for clients that cannot set headers. Empty ones are left out.
  *
- * @param longest characters of each id that are looked at
- * @returns first that of the header, then those of the query in their order
+ * @param longest characters of each id; the rest is cut off
+ * @returns that of the header first, then those of the query in order
  */
 export function lastEventIdsOf(
   { headers, query }: Pick<FastifyRequest, 'headers' | 'query'>,
@@ -27,8 +27,8 @@ function isNonEmptyText(value: unknown): value is string {
 }
 
 /**
- * The newest of several cursors: a client may keep an older one in its URL than in its header. Those that the journal has reached come before those
- * of other journals, and any id before a text that is none; `undefined` where there are none.
+ * The newest of several cursors, because a client may have an older one in its URL than in its header. Cursors that the journal has reached come
+ * before those of other journals, and ids before other texts; `undefined` if there are none.
  */
 export function newestCursor(cursors: readonly string[], journal: Pick<Journal, 'epoch' | 'head'>): string | undefined {
   let newest: { readonly cursor: string; readonly id: EventId | undefined } | undefined

@@ -3,24 +3,24 @@ import { onExpired } from '../access/expiry.js'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
-/** One event stream or socket that is open. */
+/** An open event stream or socket. */
 export interface LiveConnection {
-  /** What a client names it by, and what is hard to guess: 128 random bits in base64url. */
+  /** Its name for clients, hard to guess: 128 random bits in base64url. */
   readonly id: string
   readonly identity: Identity
-  /** It is closed; nothing of it is called any more. Idempotent. */
+  /** To be called when it is closed: no event is emitted any more. Idempotent. */
   close(): void
 }
 
-/** What happens to an open connection from outside. */
+/** Events of an open connection. */
 export interface ConnectionEvents {
-  /** It has to end, for this reason. It calls `close` then. */
+  /** It has to end; it calls `close` then. */
   readonly end: (ending: GatewayError) => void
-  /** The same user has presented a fresh identity: what may be done follows from it from now on. */
+  /** The same user has presented new credentials: its permissions follow from this identity. */
   readonly renewed: (identity: Identity) => void
 }
 
-/** A class, because an object with a getter of its own takes four times the memory, and there are ten thousand. */
+/** A class: an object with a getter of its own takes four times the memory. */
 class Connection implements LiveConnection {
   readonly id = randomBytes(16).toString('base64url')
   identity: Identity
@@ -36,7 +36,7 @@ class Connection implements LiveConnection {
     this.watch()
   }
 
-  /** Ends it when its identity holds no longer. */
+  /** Ends it when its identity expires. */
   watch(): void {
     this.#stopExpiry?.()
     const { expires, revocation } = this.identity
@@ -50,12 +50,12 @@ class Connection implements LiveConnection {
   }
 }
 
-/** The event streams and sockets that are open: each ends when its identity expires, unless it is renewed. */
+/** All open event streams and sockets. Each ends when its identity expires, unless it is renewed. */
 export class LiveConnections {
   readonly #open = new Map<string, Connection>()
   #closed = false
 
-  /** How many are open. */
+  /** Open connections. */
   get size(): number {
     return this.#open.size
   }
@@ -67,10 +67,10 @@ export class LiveConnections {
   }
 
   /**
-   * Gives an open connection a fresh identity of the same user.
+   * Gives an open connection a new identity of the same user.
    *
-   * @returns `false` where there is no such connection
-   * @throws {GatewayError} `identity-refused` where it is another user's
+   * @returns `false` if there is no such connection
+   * @throws {GatewayError} `identity-refused` if it belongs to another user
    */
   renew(id: string, identity: Identity): boolean {
     const connection = this.#open.get(id)
@@ -84,7 +84,7 @@ export class LiveConnections {
     return true
   }
 
-  /** Ends all that are open, and refuses new ones. */
+  /** Ends all, and refuses new ones. */
   close(): void {
     this.#closed = true
     for (const { events } of [...this.#open.values()]) events.end(new GatewayError('shutting-down'))

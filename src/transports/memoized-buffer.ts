@@ -1,4 +1,4 @@
-/** Keeps what was last made of a cursor, because ten thousand in a row want the same. */
+/** Memoizes the last encoded cursor: ten thousand connections in a row have the same one. */
 export class MemoizedBuffer {
   readonly #encode: (cursor: string | undefined) => Buffer
   #cursor: string | undefined

@@ -6,17 +6,16 @@ import type { ReceiptRequest } from '../receipts/receipts.js'
 import { topicNameProblem } from '../topics/topic-syntax.js'
 
 /*
- * What somebody says of a message that they publish, for all transports. What is wrong follows the member's name:
- * `topic must …`.
+ * The JSON of a published message, for all transports. Error texts follow the member's name: `topic must …`.
  */
 
-/** A message with what its publisher wants to know of it. */
+/** A message with the request for its receipts. */
 export interface Publication {
   readonly message: Message
   readonly receipt: ReceiptRequest | undefined
 }
 
-/** Devices that one message may ask by name. */
+/** Devices that one message may request receipts of. */
 const maxAsked = 1000
 
 const loneSurrogate = /\p{Cs}/u
@@ -30,7 +29,7 @@ export const topicName = z
   })
   .describe('The name of a topic, without wildcards')
 
-/** The names of devices that are asked for receipts. */
+/** Names of devices. */
 export const requestedDevices = boundedList(
   z
     .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
@@ -41,7 +40,7 @@ export const requestedDevices = boundedList(
   `must name at most ${maxAsked} devices`,
 )
 
-/** Until when receipts are waited for. */
+/** The time until the deadline of receipts. */
 export const receiptTime = duration({ min: '100ms', max: '1d' }).describe('For how long, such as 10s; at most a day')
 
 const receiptRequest = z
@@ -57,7 +56,7 @@ const receiptRequest = z
 
 const qos = z.literal([0, 1, 2], { error: 'must be 0, 1 or 2' }).default(1)
 
-/** The members of a message that is published. */
+/** The members of a message. */
 export const messageMembers = {
   topic: topicName,
   payload: z
@@ -71,14 +70,14 @@ export const messageMembers = {
   receipt: receiptRequest.optional(),
 }
 
-/** In the one way in which it can be written: what Node skips would be lost without a word. */
+/** Strict: Node ignores wrong characters. */
 function isBase64(text: string): boolean {
   return Buffer.from(text, 'base64').toString('base64') === text
 }
 
 type MessageMembers = z.output<z.ZodObject<typeof messageMembers>>
 
-/** What the members of a message say. For `z.object(messageMembers).transform(toPublication)`. */
+/** Converts the members of a message, for `z.object(messageMembers).transform(toPublication)`. */
 export function toPublication(members: MessageMembers, context: z.RefinementCtx): Publication {
   const { topic, retain, receipt } = members
   return { message: { topic, payload: payloadOf(members, context), qos: toQos(members.qos), retain }, receipt }
@@ -104,14 +103,14 @@ export function toQos(value: number): QoS {
   return value === 0 || value === 1 ? value : 2
 }
 
-/** A message that is published, as JSON. */
+/** The JSON of a message. */
 export const messageJson = z.strictObject(messageMembers)
 
-/** The same, as it goes to the broker. */
+/** The same, converted to a publication. */
 export const publicationJson = messageJson.transform(toPublication)
 
 /**
- * A list whose length is looked at before its elements are.
+ * A list whose length is checked before its elements.
  *
  * @param max elements
  * @param error follows the member's name

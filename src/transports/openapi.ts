@@ -15,7 +15,7 @@ import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/openapi.json'
 
-/** What `GET /v1/openapi.json` answers. */
+/** `GET /v1/openapi.json` */
 export const openApiOperations: readonly Operation[] = [
   {
     method: 'get',
@@ -25,7 +25,7 @@ export const openApiOperations: readonly Operation[] = [
   },
 ]
 
-/** Adds `GET /v1/openapi.json`. The document is made when somebody first asks: that takes some milliseconds. */
+/** Adds `GET /v1/openapi.json`. The document is made at the first request, which takes some milliseconds. */
 export function registerOpenApi(app: FastifyInstance, { gate }: Pick<TransportContext, 'gate'>): void {
   let made: Buffer | undefined
   app.get(url, async (request, reply) => {
@@ -36,7 +36,7 @@ export function registerOpenApi(app: FastifyInstance, { gate }: Pick<TransportCo
   registerOtherMethods(app, { gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
 }
 
-/** What is wrong with a request (RFC 9457). */
+/** A problem (RFC 9457). */
 const problem = z
   .looseObject({
     type: z.literal('about:blank'),
@@ -67,7 +67,7 @@ export function describeApi(operations: readonly Operation[]): object {
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],
-    // Any of them, or none, as the configuration (access) says.
+    // Any of them, or none, depending on `access`.
     security: [{}, { bearer: [] }, { basic: [] }, { ticket: [] }],
     paths,
     components: {
@@ -159,7 +159,7 @@ function headerParameters(headers: Operation['headers'] = {}): object[] {
   }))
 }
 
-/** A body of any type. The types have names, because generated clients write whatever has none as JSON: a text in quotes. */
+/** A body of any type. Both types are listed, because generated clients write a body without a type as JSON. */
 function rawContent(description: string): object {
   return {
     'text/plain': { schema: { type: 'string', description } },
@@ -186,7 +186,7 @@ function describeContent(status: number, { description, type, schema }: Operatio
 
 type JsonSchema = z.core.JSONSchema.BaseSchema
 
-/** What may come in, or is answered, as JSON Schema 2020-12, the dialect of OpenAPI 3.1. */
+/** A schema as JSON Schema 2020-12, the dialect of OpenAPI 3.1. */
 function toSchema(schema: z.ZodType): JsonSchema {
   const { $schema, ...described } = z.toJSONSchema(schema, {
     io: 'input',
@@ -196,7 +196,7 @@ function toSchema(schema: z.ZodType): JsonSchema {
   return described
 }
 
-/** Describes an event once, leaves out the bounds that every number has, and says what is taken where nothing comes. */
+/** Refers to the schema of events, removes the bounds that every number has, and adds defaults. */
 function adjust(zodSchema: z.core.$ZodTypes, jsonSchema: JsonSchema, isInside: boolean): void {
   if (zodSchema === eventSchema && isInside) {
     for (const key of Object.keys(jsonSchema)) delete jsonSchema[key]
@@ -209,7 +209,7 @@ function adjust(zodSchema: z.core.$ZodTypes, jsonSchema: JsonSchema, isInside: b
   if (def.type === 'default') jsonSchema.default ??= def.defaultValue as JsonSchema['default']
 }
 
-/** What the routes of the API take and answer, in the order in which a person would read it. */
+/** All routes, in the order in which a person would read them. */
 export const operations: readonly Operation[] = [
   ...eventsOperations,
   ...pollOperations,

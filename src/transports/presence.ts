@@ -10,10 +10,10 @@ import type { TransportContext } from './transport-context.js'
 
 const url = '/v1/presence'
 
-/** Listeners, or filters, that one answer lists. */
+/** Listeners or filters of one response. */
 const maxListed = 1000
 
-/** Filters of one answer, in UTF-16 units: those of a thousand listeners could be a gigabyte. */
+/** UTF-16 units of the filters of one response: those of a thousand listeners could be a gigabyte. */
 const maxListedFilters = 2 ** 20
 
 const query = z.object({
@@ -51,7 +51,7 @@ const counts = z.object({
   topics: z.record(z.string(), z.int().min(1)).describe('How many listen with each filter, the most first'),
 })
 
-/** What `GET /v1/presence` takes and answers. */
+/** `GET /v1/presence` */
 export const presenceOperations: readonly Operation[] = [
   {
     method: 'get',
@@ -66,7 +66,7 @@ export const presenceOperations: readonly Operation[] = [
   },
 ]
 
-/** Adds `GET /v1/presence`, for those who may subscribe to what they ask about. */
+/** Adds `GET /v1/presence`. The caller must be permitted to subscribe to the topic. */
 export function registerPresence(app: FastifyInstance, { gate, push }: Pick<TransportContext, 'gate' | 'push'>): void {
   app.get(url, async (request, reply) => {
     const { permissions } = await gate.admit(request, reply)

@@ -34,13 +34,13 @@ import { readBody } from './work-queue.js'
 
 /** What the route needs. */
 export interface PublishRouteOptions extends TransportContext {
-  /** Messages of each user, or of each address where there is none; left out for any number. */
+  /** Messages of each user, or of each network without a user; left out for no limit. */
   readonly publishes?: RateLimits | undefined
-  /** What is remembered of requests with an `Idempotency-Key`. */
+  /** Bounds of stored requests with an `Idempotency-Key`. */
   readonly idempotency?: Partial<IdempotencyBounds>
-  /** How long a request waits for a message, in milliseconds. Default: `defaultPublishTimeout`. */
+  /** Milliseconds that a request waits for one message. Default: `defaultPublishTimeout`. */
   readonly answerTime?: number
-  /** Milliseconds, from any start, never going back. */
+  /** Monotonic milliseconds. */
   readonly now?: () => number
 }
 
@@ -51,7 +51,7 @@ const maxMessages = 1000
 
 const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 20_000, maxBytes: 32 * 1024 ** 2 }
 
-/** How long a message with a key is waited for after that, until it is taken for lost; in milliseconds. */
+/** Milliseconds after that until a message with a key is taken for lost. */
 const extraTimeout = 60_000
 
 const keyForm = /^[\x20-\x7e]{1,255}$/
@@ -77,13 +77,13 @@ const query = z.object({
 })
 
 const count = `must have 1 to ${maxMessages} messages`
-// Each of them is looked at later, one after the other.
+// Each element is parsed later, one by one.
 const messages = z.array(z.unknown()).min(1, count).max(maxMessages, count)
 const batch = z.strictObject({ messages })
 
 const id = z.string().nullable().describe('null where push does not get the topic')
 
-/** What `POST /v1/publish` takes and answers. */
+/** `POST /v1/publish` */
 export const publishOperations: readonly Operation[] = [
   {
     method: 'post',
@@ -117,7 +117,7 @@ export const publishOperations: readonly Operation[] = [
   },
 ]
 
-/** Adds `POST /v1/publish`: one message as it is, or up to a thousand as JSON. */
+/** Adds `POST /v1/publish`: one raw message, or up to a thousand as JSON. */
 export function registerPublish(app: FastifyInstance, options: PublishRouteOptions): void {
   const keys = new IdempotencyKeys({ ...defaultIdempotency, ...options.idempotency }, options.now)
   const { gate } = options
@@ -132,12 +132,12 @@ export function registerPublish(app: FastifyInstance, options: PublishRouteOptio
   })
 }
 
-/** What a request publishes. */
+/** The messages of a request. */
 interface PublishRequest {
   readonly publications: readonly Publication[]
-  /** What is wrong in one of them is named so. */
+  /** The parameter that an error names. */
   readonly nameOf: (index: number, member: 'topic' | 'receipt') => string
-  /** Whether the answer has one id, and not a list. */
+  /** Whether the response has one id instead of a list. */
   readonly single: boolean
 }
 
@@ -188,7 +188,7 @@ function readPublications(
   return { publications: [publication], nameOf, single: true }
 }
 
-/** Reads one message after the other. @throws {ParameterError} */
+/** Parses one message after the other. @throws {ParameterError} */
 function* readJsonPublications(body: Buffer, maxValues: number): Generator<undefined, PublishRequest> {
   const value = parseJsonBody(body, maxValues)
   if (typeof value !== 'object' || value === null || !('messages' in value)) {
@@ -211,7 +211,7 @@ function receiptOf(from: readonly string[] | undefined, within: number | undefin
   return { from: from.length === 1 && from[0] === 'present' ? 'present' : from, within }
 }
 
-/** @throws {ParameterError} where receipts are wanted of what has no id */
+/** @throws {ParameterError} if receipts are requested on a topic that push does not have */
 function checkReceipts({ publications, nameOf }: PublishRequest, { config }: Push): void {
   const isPushed = topicPredicate(config.topics)
   for (const [index, { message, receipt }] of publications.entries()) {
@@ -242,8 +242,7 @@ function beginKeyed(
 }
 
 /**
- * Publishes what is left, one after the other: so they come in this order whatever their QoS, and what fails is followed
- * by nothing.
+ * Publishes the remaining messages one after the other, so that they keep their order whatever their QoS; a failure ends the batch.
  *
  * @throws {GatewayError} `publishing-too-fast`, and as `withReceipts`
  */
@@ -261,10 +260,10 @@ async function publishRest(
     readonly isKeyed: boolean
   },
 ): Promise<void> {
-  // What an earlier request began is the first that this one waits for.
+  // A message that an earlier request with the key has begun.
   if (progress.underWay) await inTime(progress.underWay.settled, answerTime)
   const left = publications.slice(progress.ids.length)
-  // A batch may be larger than the burst; those after it pay for it.
+  // A batch may exceed the burst; later messages have to wait for it.
   const bytes = left.reduce((sum, { message }) => sum + sizeOf(message), 0)
   countPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
   const by = publisherAccount(caller)
@@ -274,7 +273,7 @@ async function publishRest(
   progress.done = true
 }
 
-/** Publishes the message that comes next, and notes what has been done, also when nobody waits for it any more. */
+/** Publishes the next message and records the progress, also after the request has timed out. */
 function publishNext(
   push: Push,
   publication: Publication,
@@ -297,7 +296,7 @@ function publishNext(
   return settled
 }
 
-/** @throws {GatewayError} rejects with `publish-timeout` where it takes longer, and as `promise` */
+/** @throws {GatewayError} rejects with `publish-timeout` after `milliseconds`, and as `promise` */
 function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new GatewayError('publish-timeout')), milliseconds)
@@ -313,7 +312,7 @@ function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonl
     .send(single ? { id: first } : { ids })
 }
 
-/** Answers with an ending and what is known besides, as the app does with what is thrown. */
+/** Sends an error with further members, otherwise as the error handler of the app. */
 function refuse(
   reply: FastifyReply,
   ending: GatewayError,

@@ -19,7 +19,7 @@ const url = '/v1/receipts'
 const maxReceipts = 1000
 /** Receipts of one report. */
 const maxListed = 10_000
-/** UTF-16 units that a list of a report has at most, or the answer could be 40 MB. */
+/** UTF-16 units of each list of a report: the response could be 40 MB otherwise. */
 const longestList = 2 ** 18
 /** In bytes. */
 const longestDetail = 1024
@@ -47,7 +47,7 @@ export const receiptMembers = {
 
 const receipt = z.strictObject(receiptMembers)
 const receiptCount = `must have 1 to ${maxReceipts} receipts`
-// Each of them is looked at later, one after the other.
+// Each element is parsed later, one by one.
 const receipts = z.array(z.unknown()).min(1, receiptCount).max(maxReceipts, receiptCount)
 const batch = z.strictObject({ receipts })
 
@@ -96,7 +96,7 @@ const report = z.object({
   receipts: z.array(recorded.omit({ id: true })),
 })
 
-/** What `/v1/receipts` takes and answers. */
+/** `/v1/receipts` */
 export const receiptOperations: readonly Operation[] = [
   {
     method: 'post',
@@ -149,17 +149,17 @@ export function registerReceipts(app: FastifyInstance, options: TransportContext
   })
 }
 
-/** Of an id that nobody has, or not any more. */
+/** An event that does not exist, or not any more. */
 export const unknownEvent = {
   status: 404,
   detail: 'There is no such event, or not any more',
   reason: 'unknown-event',
 } as const satisfies Problem
 
-/** Of an event that is not open to whoever asks. */
+/** An event whose topic the caller may not read. */
 export const refusedTopic = {
   status: 403,
-  // Its name would say more than the id does.
+  // The topic's name would say more than the id does.
   detail: 'The topic of this event is not open to you',
   reason: 'topic-refused',
 } as const satisfies Problem
@@ -173,7 +173,7 @@ async function record(
   const { said, several } = await readBody(body, caller, queue, readReceipts(body, bodies.jsonValues))
   const device = deviceOf(caller.identity, named)
   const outcomes: Outcome[] = []
-  // In their order: of one event, several may be said.
+  // In order: several may be of one event.
   const { user } = caller.identity
   for (const { id, ...rest } of said) outcomes.push(await recordOne(id, { ...rest, device, user }, caller, push))
   const isFresh = outcomes.some(outcome => 'fresh' in outcome && outcome.fresh)
@@ -185,13 +185,13 @@ async function record(
   return reply.send(itemOf(said[0]?.id ?? '', outcome))
 }
 
-/** The receipts of a body, and whether it has a list of them. */
+/** The receipts of a body, and whether they came as a list. */
 interface ReceiptsRequest {
   readonly said: readonly z.output<typeof receipt>[]
   readonly several: boolean
 }
 
-/** Reads one receipt after the other. @throws {ParameterError} */
+/** Parses one receipt after the other. @throws {ParameterError} */
 function* readReceipts(body: Buffer, maxValues: number): Generator<undefined, ReceiptsRequest> {
   const value = parseJsonBody(body, maxValues)
   if (typeof value !== 'object' || value === null || !('receipts' in value)) {
@@ -224,7 +224,7 @@ function itemOf(id: string, outcome: Outcome): object {
   return 'receipt' in outcome ? { id, ...receiptJson(outcome.receipt) } : { id, problem: problemBody(outcome) }
 }
 
-/** A receipt as clients get it. */
+/** A receipt as JSON. */
 export function receiptJson({ device, user, status, time, detail }: Receipt): object {
   return { device, user, status, time: iso(time), detail }
 }

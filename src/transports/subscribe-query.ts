@@ -3,33 +3,33 @@ import { isUserName } from '../base/identity.js'
 import { filterDepthProblem, topicFilterProblem } from '../topics/topic-syntax.js'
 
 /*
- * What a query says of a subscription, for all transports. Messages follow the parameter's name: `topic must …`.
+ * The query parameters of a subscription, for all transports. Error texts follow the parameter's name: `topic must …`.
  */
 
-/** Topic filters that one request may name. */
+/** Topic filters of one request. */
 export const maxTopics = 100
 
-/** Of the newest events that a newcomer may ask for. */
+/** Events of `last`. */
 export const maxLast = 10_000
 
-/** A longer text is no cursor of ours: an id has at most 32 characters. */
+/** Characters of a cursor; an id has 32 at most. */
 export const maxCursorLength = 64
 
-/** What is wrong with a topic filter that somebody wants to listen to, as it follows its name; if anything is. */
+/** The reason for which a topic filter is refused, as it follows its name; `undefined` for none. */
 export function listenFilterProblem(filter: string): string | undefined {
   return topicFilterProblem(filter) ?? filterDepthProblem(filter)
 }
 
 /**
- * A level that is one space comes of a `+` in a URL that is not encoded: the wildcard would be lost without a word.
+ * Refuses a level that is one space: a `+` that is not encoded in the URL.
  *
- * @returns what is wrong with a topic, or a filter, in a query, as it follows its name; if anything is
+ * @returns the reason, as it follows the parameter's name; `undefined` for none
  */
 export function unescapedPlusProblem(topic: string): string | undefined {
   return topic.split('/').includes(' ') ? 'must not have a level that is one space: + is %2B in a URL' : undefined
 }
 
-/** A topic filter that can be listened to, as a member of a body. */
+/** A topic filter, as a member of a body. */
 export const topicFilter = z
   .string()
   .superRefine((filter, context) => {
@@ -38,17 +38,17 @@ export const topicFilter = z
   })
   .describe('A topic filter as in MQTT: news/+/sport, news/#')
 
-/** A parameter that may come several times, as a list. */
+/** A parameter that may be repeated, as a list. */
 function repeatable<T extends z.ZodType>(list: T) {
   return z.preprocess(value => (typeof value === 'string' ? [value] : value), list)
 }
 
-/** Of a parameter that came several times, the last one counts. */
+/** The last one of a repeated parameter. */
 function lastOf(value: unknown): unknown {
   return Array.isArray(value) ? value.at(-1) : value
 }
 
-/** `true` or `false`; left out for false. */
+/** A parameter `true` or `false`. */
 export function flag(fallback = false) {
   return z
     .enum(['true', 'false'], { error: 'must be true or false' })
@@ -56,7 +56,7 @@ export function flag(fallback = false) {
     .transform(text => text === 'true')
 }
 
-/** A whole number in digits, from `least` to `most`. */
+/** A whole number in decimal digits. */
 export function count(least: number, most: number) {
   const error = `must be a whole number from ${least} to ${most}`
   const digits = (value: unknown): unknown =>
@@ -65,21 +65,21 @@ export function count(least: number, most: number) {
 }
 
 /**
- * Where to go on, in whatever text a client has: a text that is no cursor is not wrong here, because some clients get an
- * answer out of the hub (a gap) and others an error. An empty one is none, so that a page need not leave it out.
+ * A cursor, in whatever text a client has kept: another text is no error here, because some clients get a gap from the hub and others an error.
+ * An empty one is ignored, so that a page need not leave it out.
  */
 const cursor = z
   .preprocess(lastOf, z.string())
   .transform(text => (text === '' ? undefined : text.slice(0, maxCursorLength)))
   .describe('Where to go on: the id of the last event that is known, or a cursor that was given')
 
-/** A name that somebody gives to their device. */
+/** A client's name for its device. */
 export const deviceName = z
   .string()
   .refine(isUserName, 'must have 1 to 255 bytes, and no control characters')
   .describe('A name for the device, where the identity says none')
 
-/** What all subscriptions by query have. */
+/** The parameters of every subscription by query. */
 export const subscribeFields = {
   topic: repeatable(
     z

@@ -14,30 +14,30 @@ import type { Publisher } from '../sources/publisher.js'
 import type { LiveConnections } from './live-connections.js'
 import type { WorkQueue } from './work-queue.js'
 
-/** What every transport and compatible endpoint is made with. */
+/** Shared by all transports and compatible endpoints. */
 export interface TransportContext {
   readonly push: Push
   readonly gate: ApiGate
   readonly connections: LiveConnections
   readonly bodies: BodyLimits
-  /** Has work for clients done in turns, a network after the other. */
+  /** Does the work for clients in turn, by network. */
   readonly queue: WorkQueue
-  /** Bounds what complete answers hold. */
+  /** Bounds the unread bytes of complete responses. */
   readonly unreadResponses: UnreadResponses
-  /** Rates of callers without a user name; left out for any. */
+  /** Rates of callers without a user; left out for no limit. */
   readonly anonymousPublishes?: AnonymousPublishes | undefined
   readonly log: Logger
   readonly metrics: Metrics
 }
 
-/** The push side, as transports and compatible endpoints use it. */
+/** The parts of push that transports use. */
 export interface Push {
   readonly hub: Hub
   readonly journal: Journal
   readonly publisher: Publisher
   readonly receipts: Receipts
   readonly presence: Presence
-  /** Counts the filters of subscribers. */
+  /** Quota of the subscribers' filters. */
   readonly filterQuota: FilterQuota
   readonly config: PushConfig
 }

@@ -1,18 +1,18 @@
 import { GatewayError } from '../../base/errors.js'
 
-/** A poll that waits. */
+/** A waiting poll. */
 export interface OpenPoll {
   /** Answers it with what there is. */
   finish(): void
 }
 
-/** The polls that wait, of which there is one at most for each key. */
+/** The waiting polls, at most one for each key. */
 export class OpenPolls {
   readonly #all = new Set<OpenPoll>()
   readonly #byKey = new Map<string, OpenPoll>()
   #closed = false
 
-  /** Answers the poll that has the place of a new one. @throws {GatewayError} `shutting-down` */
+  /** Answers the poll with this key, in favour of a new one. @throws {GatewayError} `shutting-down` */
   makeRoom(key: string | undefined): void {
     if (this.#closed) throw new GatewayError('shutting-down')
     if (key !== undefined) this.#byKey.get(key)?.finish()

@@ -19,29 +19,29 @@ import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js
 import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
 import type { SocketWriter, SocketWriterListener } from './socket-writer.js'
 
-/** Length of the messages of one connection that are being done at the same time, in UTF-16 units. */
+/** UTF-16 units of the messages of one connection that are handled at the same time. */
 const maxUnderWay = 256 * 1024
-/** Wrong messages in a row that end a connection. */
+/** Consecutive invalid messages that end a connection. */
 const maxErrors = 100
-/** Pings without an answer that end it. */
+/** Unanswered pings that end a connection. */
 const maxUnanswered = 2
 
-/** Topic filters in the log line of a socket. */
+/** Topic filters in a log line. */
 const maxLoggedFilters = 10
 
-/** Who is connected, and what they want at first. */
+/** A new socket. */
 export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
   readonly identity: Identity
   readonly client: Client
   readonly device: string
-  /** What it listens to, besides its own topic. */
+  /** Its filters, besides its own topic. */
   readonly filters: readonly string[]
   readonly log: ConnectionLog
 }
 
 /**
- * One plain WebSocket: events down, requests up, each answered. It is open until its client goes, or does not answer two
- * pings, or sends nothing but nonsense; its identity expires; the hub lets go of it; or the gateway shuts down.
+ * One plain WebSocket: events down, requests up, each answered. It ends when the client leaves, does not answer two pings or sends invalid messages
+ * only, the identity expires, the hub closes the subscription, or the gateway shuts down.
  */
 export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionEvents, SocketWriterListener {
   wroteAt = 0
@@ -56,19 +56,23 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
   readonly #pings: HeartbeatTarget
   #unanswered = 0
   readonly #inbox: SocketInbox<string | undefined>
-  /** Whether what comes next depends on what is under way. */
+  /** Whether the next message depends on the one that is being handled. */
   #exclusive = false
   #errors = 0
   #resume: (() => void) | undefined
   #closed = false
 
   /**
-   * Nothing but the welcome is written before this turn of the event loop is over.
+   * Writes nothing but the welcome in this tick of the event loop.
    *
-   * @param makeWire puts it on its WebSocket; nothing may have been read from that
+   * @param makeWriter attaches it to its WebSocket, of which nothing may have been read
    * @throws {GatewayError} `shutting-down`, `filters-too-many`
    */
-  constructor(context: SocketContext, order: SocketOrder, makeWire: (listener: SocketWriterListener) => SocketWriter) {
+  constructor(
+    context: SocketContext,
+    order: SocketOrder,
+    makeWriter: (listener: SocketWriterListener) => SocketWriter,
+  ) {
     const { push, connections, heartbeats, pings } = context
     const { identity, client, device, filters, log, ...wanted } = order
     this.#context = context
@@ -91,7 +95,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     }
     this.#requests = new SocketRequests(context, { ...parts, client, device, topics, filters })
     this.#pings = { wroteAt: 0, beat: () => this.#ping() }
-    this.#writer = makeWire(this)
+    this.#writer = makeWriter(this)
     this.#inbox = new SocketInbox({
       ...{ writer: this.#writer, queue: context.queue, maxSize: maxUnderWay },
       network: networkOf(client.address),
@@ -116,7 +120,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     }
   }
 
-  /** Bytes that wait for the client. */
+  /** Bytes that are queued for the client. */
   get bufferedBytes(): number {
     return this.#writer.bufferedBytes
   }
@@ -143,7 +147,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
   }
 
   beat(): void {
-    // What waits is read before this would be, or never. While there is no place yet, there is none to tell.
+    // Queued bytes are a sign of life themselves. Without a cursor, there is nothing to send.
     const { cursor } = this.#subscription
     if (!this.#writer.isFull && cursor !== undefined) this.write(this.#context.cursorEvents.of(cursor))
   }
@@ -152,7 +156,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     const { isLive } = this.#subscription
     const lost = this.#requests.renewed(identity)
     if (lost.length === 0) return
-    // What is being read for it may be of these.
+    // Events of these filters may be under way.
     if (!isLive) return this.end(new GatewayError('topic-refused', { hint: lost[0]?.slice(0, 256) ?? '' }))
     this.#send('error', { ...failureOf(new GatewayError('topic-refused')), topics: lost })
   }
@@ -190,7 +194,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     pings.delete(this.#pings)
     this.#subscription.close()
     this.#held.release()
-    // With a thousand filters, that takes some milliseconds; and a hundred may go at the same time.
+    // With a thousand filters it takes some milliseconds, and a hundred sockets may close at the same time.
     queue.add({
       work: () => {
         this.#presence.leave()
@@ -205,13 +209,13 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     this.#log[ending.level]({ ...ending.logFields, ...this.#writer.logFields }, ending.detailedText)
   }
 
-  /** Cuts it off. */
+  /** Destroys its connection. */
   destroy(): void {
     this.#writer.destroy()
   }
 
   #ping(): void {
-    // Its pong would not be read.
+    // The pong would not be read.
     if (this.#writer.isPaused && !this.#writer.isFull) return
     if (this.#unanswered >= maxUnanswered) return this.end(new GatewayError('ping-timeout'))
     this.#unanswered++
@@ -248,9 +252,9 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     const failure = failureOf(error)
     if (error instanceof GatewayError) this.#context.metrics.refused(error.reason)
     this.#send('error', { ref, ...failure })
-    // What is wrong on this side does not count.
+    // Errors of the gateway do not count.
     if (failure.status >= 500) {
-      if (failure.reason === 'internal-error') this.#log.error({ err: error }, 'a message of a socket was not done')
+      if (failure.reason === 'internal-error') this.#log.error({ err: error }, 'failed to handle a message of a socket')
       return
     }
     this.#errors++

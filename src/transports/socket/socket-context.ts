@@ -3,16 +3,16 @@ import type { Heartbeats } from '../heartbeats.js'
 import type { MemoizedBuffer } from '../memoized-buffer.js'
 import type { TransportContext } from '../transport-context.js'
 
-/** What all sockets of a gateway share. */
+/** Shared by all sockets. */
 export interface SocketContext extends TransportContext {
-  /** Has those that were sent nothing for a while told where they are. */
+  /** Sends the cursor to silent sockets. */
   readonly heartbeats: Heartbeats
-  /** Has those that sent nothing for a while asked whether they are there. */
+  /** Pings silent clients. */
   readonly pings: Heartbeats
-  /** What tells a client its place. */
+  /** Encodes the message with the cursor. */
   readonly cursorEvents: MemoizedBuffer
-  /** Messages that one connection may publish; `undefined` for any number. */
+  /** Publish rate of one connection; `undefined` for no limit. */
   readonly publishes: Rate | undefined
-  /** How long a client may take to answer a close frame, in milliseconds. */
+  /** Milliseconds until a close frame has to be answered. */
   readonly closeTimeout: number
 }

@@ -2,19 +2,19 @@ import { STATUS_CODES } from 'node:http'
 import { GatewayError } from '../../base/errors.js'
 import { ParameterError } from '../../http/parameters.js'
 
-/** What a client is told of a message that was not done: the members of a problem (RFC 9457). */
+/** The error of a message: the members of a problem (RFC 9457). */
 export interface Failure {
   readonly status: number
   readonly title: string
   readonly detail: string
   readonly reason: string
-  /** The member that it is about; left out for the whole message. */
+  /** The member that is wrong; left out for the whole message. */
   readonly parameter?: string
   /** In seconds. */
   readonly retryAfter?: number
 }
 
-/** A message that asks for something that is refused, because of one of its members. */
+/** A message that is refused because of one of its members. */
 export class RequestRefusal extends Error {
   override readonly name = 'RequestRefusal'
   readonly status: number
@@ -28,7 +28,7 @@ export class RequestRefusal extends Error {
     this.parameter = parameter
   }
 
-  /** A topic or a filter that is not open to whoever asks. */
+  /** A topic or filter without permission. */
   static ofTopic(parameter: string, topic: string): RequestRefusal {
     const {
       httpStatus: status,
@@ -39,7 +39,7 @@ export class RequestRefusal extends Error {
   }
 }
 
-/** What to tell a client of an error, whatever it is. */
+/** The failure of any error. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof ParameterError) {
     const { statusCode: status, message: detail, parameter } = error

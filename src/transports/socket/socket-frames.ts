@@ -5,8 +5,8 @@ import { encodeText } from '../../websocket/frame-writer.js'
 import { eventJson } from '../event-json.js'
 
 /*
- * What a socket sends: JSON in text frames. Each is made as bytes that go to a connection as they are, so that those who
- * get the same event get the same bytes, and several events are one write.
+ * The messages of a socket: JSON in text frames. They are made as complete frames, so that all sockets share the bytes of an event, and several events
+ * are one write.
  */
 
 /** A message to a client. */
@@ -18,22 +18,22 @@ const encodePlain: Encoder = event => encodeText(`{"type":"event",${eventJson(ev
 
 const encodeWithJson: Encoder = event => encodeText(`{"type":"event",${eventJson(event, { json: true }).slice(1)}`)
 
-/** The encoder of a form: for each the same function, so that sockets of one form share their bytes. */
+/** The encoder of a format: always the same function, so that sockets share the encoded events. */
 export function socketEncoder({ json }: { readonly json: boolean }): Encoder {
   return json ? encodeWithJson : encodePlain
 }
 
-/** Something is missing here, of these filters, or of all. */
+/** A gap, of these filters or of all. */
 export function encodeGap({ reason, cursor, resumes, filters }: Gap): Buffer {
   return messageFrame('gap', { reason, cursor, resumes, ...(filters && { topics: filters }) })
 }
 
-/** All that was there has been sent; this is the place. */
+/** Everything that was there has been sent, up to this cursor. */
 export function encodeLive(cursor: string | undefined): Buffer {
   return messageFrame('live', { cursor })
 }
 
-/** The last thing that a client is told. */
+/** The last message. */
 export function encodeEnd({ reason, text: detail, retryAfter }: GatewayError, cursor: string | undefined): Buffer {
   return messageFrame('end', { reason, detail, ...(retryAfter !== undefined && { retryAfter }), cursor })
 }

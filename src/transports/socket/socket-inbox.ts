@@ -3,38 +3,37 @@ import type { HeldBytes } from '../../http/body-budget.js'
 import type { Worker, WorkQueue } from '../work-queue.js'
 import type { SocketWriter } from './socket-writer.js'
 
-/** Messages of one connection that are being done at the same time. */
+/** Messages of one connection that are handled at the same time. */
 const maxUnderWay = 64
 /**
- * How many may wait before no more are read, if they are not larger than what may be under way; the rest of a read waits,
- * too.
+ * Queued messages before reading pauses, if they are no larger than `maxSize`; the rest of a read is queued, too.
  */
 const maxWaiting = 16
-/** Bytes that one of them takes beside its text, about. */
+/** Bytes of a queued message besides its text, about. */
 const messageBytes = 128
-/** Bytes that are nobody's budget: the number of connections bounds them. */
+/** Bytes that do not count in the budget: the number of connections bounds them. */
 const freeBytes = 8192
 
-/** What the inbox of one connection needs. */
+/** The context of an inbox. */
 export interface InboxOptions<Message> {
   readonly writer: Pick<SocketWriter, 'isFull' | 'isPaused' | 'pause' | 'resume'>
-  /** Of all connections of an endpoint. */
+  /** Shared by all connections of an endpoint. */
   readonly queue: WorkQueue
-  /** The network of the client; those of one network share their turns. */
+  /** The network of the client, as the group in the queue. */
   readonly network: string
-  /** Bounds what the messages of all connections hold until they are done. */
+  /** The budget of queued messages of all connections. */
   readonly held: HeldBytes
-  /** Called where there is no room for a message, which is forgotten. */
+  /** Called when the budget is exhausted; the message is dropped. */
   readonly refuse: (ending: GatewayError) => void
-  /** How large those that are being done may be together; one may be larger. */
+  /** Size of the messages that are handled at the same time; a single one may be larger. */
   readonly maxSize: number
-  /** Does what a message asks for. It must not throw, nor reject. */
+  /** Handles a message. It must neither throw nor reject. */
   readonly take: (message: Message) => Promise<unknown> | undefined
-  /** Whether the next one can be begun; left out for whenever there is room. */
+  /** Whether the next message may be handled; left out for always. */
   readonly isReady?: () => boolean
 }
 
-/** What has been read of one connection, and is done in its order: as far as there is room for it, and for its answers. */
+/** Handles the messages of one connection in order, with backpressure: as long as there is room for them and for their responses. */
 export class SocketInbox<Message> implements Worker {
   readonly #options: InboxOptions<Message>
   readonly #waiting: { readonly message: Message; readonly size: number }[] = []
@@ -50,7 +49,7 @@ export class SocketInbox<Message> implements Worker {
     this.group = options.network
   }
 
-  /** @param size in whatever `maxSize` is in */
+  /** @param size in the unit of `maxSize` */
   push(message: Message, size: number): void {
     if (this.#isClosed) return
     this.#waiting.push({ message, size })
@@ -63,7 +62,7 @@ export class SocketInbox<Message> implements Worker {
     this.goOn()
   }
 
-  /** Goes on where there may be room again. */
+  /** To be called when there may be room again. */
   goOn(): void {
     if (this.#isClosed) return
     const { writer, queue, maxSize } = this.#options
@@ -100,7 +99,7 @@ export class SocketInbox<Message> implements Worker {
     return this.#isNextReady
   }
 
-  /** Forgets what waits. */
+  /** Drops the queue. */
   close(): void {
     this.#isClosed = true
     this.#waiting.length = 0
@@ -108,7 +107,7 @@ export class SocketInbox<Message> implements Worker {
     this.#options.held.resize(0)
   }
 
-  /** @throws {GatewayError} as `HeldBytes.resize`; not where it is less than before */
+  /** @throws {GatewayError} as `HeldBytes.resize`; not if it is less than before */
   #hold(): void {
     if (this.#isClosed) return
     const count = this.#waiting.length + this.#underWay

@@ -5,11 +5,10 @@ import { receiptMembers } from '../receipts.js'
 import { maxTopics, topicFilter } from '../subscribe-query.js'
 
 /*
- * What a client sends over a socket: one JSON object in each text message. What is wrong follows the member's name:
- * `topics[0] must …`.
+ * The messages of a client: one JSON object in each text message. Error texts follow the member's name: `topics[0] must …`.
  */
 
-/** In UTF-16 units, of what a client has its messages answered by. */
+/** UTF-16 units of `ref`. */
 const longestRef = 256
 
 const refError = `must be a string of at most ${longestRef} characters, or a number`
@@ -18,7 +17,7 @@ const ref = z
   .optional()
   .describe('Comes back with the answer')
 
-/** What answers name a client's message by. */
+/** The client's name for a message. */
 export type Ref = string | number | undefined
 
 const topicsError = `must be a list of 1 to ${maxTopics} topic filters`
@@ -62,7 +61,7 @@ const receipt = z.strictObject({ type: z.literal('receipt'), ref, ...receiptMemb
 
 const authenticate = z.strictObject({ type: z.literal('authenticate'), ref, token: z.string().min(1, 'is missing') })
 
-/** Everything that a client may send. */
+/** All messages of a client. */
 export const clientMessage = z.discriminatedUnion(
   'type',
   [subscribe, unsubscribe, publish, send, receipt, authenticate],
@@ -80,16 +79,16 @@ export type ClientMessage = z.output<typeof clientMessage>
 export type MessageOf<Type extends ClientMessage['type']> = Extract<ClientMessage, { type: Type }>
 
 /**
- * Reads what a client sent as text.
+ * Parses a message.
  *
  * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
- * @throws {ParameterError} where it is no JSON, or exceeds a bound
+ * @throws {ParameterError} if it is not JSON, or exceeds a bound
  */
 export function parseMessage(text: string, maxValues: number): unknown {
   return parseJsonText(text, maxValues, 'The message must be JSON')
 }
 
-/** What an answer names a message by, if that can be read whatever else is wrong with it. */
+/** The `ref` of a message, also if the rest is invalid. */
 export function refOf(value: unknown): Ref {
   if (typeof value !== 'object' || value === null || !Object.hasOwn(value, 'ref') || !('ref' in value)) return undefined
   const result = ref.safeParse(value.ref)
@@ -97,7 +96,7 @@ export function refOf(value: unknown): Ref {
 }
 
 /**
- * What a message says.
+ * Validates a message.
  *
  * @throws {ParameterError} for the first member that is wrong
  */

@@ -18,20 +18,20 @@ import type { SocketContext } from './socket-context.js'
 import { RequestRefusal } from './socket-errors.js'
 import type { ClientMessage, MessageOf } from './socket-messages.js'
 
-/** Filters that one connection may have, its own topic not counted; their levels, and their UTF-16 units, together. */
+/** Filters of one connection without its own topic, their levels, and their UTF-16 units. */
 const [maxFilters, maxLevels, maxLength] = [1000, 10_000, 256 * 1024]
-/** A change is like one request, and like one more for each so many filters there are then: all are looked through. */
+/** A change counts as one request, and as one more for each so many filters it leads to: all are walked. */
 const filtersPerRequest = 100
 
-/** The topics of one connection, for which it needs no rule. */
+/** The topics of one connection, which need no permission. */
 export interface OwnTopics {
-  /** What it sends. */
+  /** For its messages. */
   readonly in: string
-  /** What is for it. */
+  /** For messages to it. */
   readonly out: string
 }
 
-/** The connection that asks. */
+/** The connection of the requests. */
 export interface Asking {
   readonly connection: LiveConnection
   readonly client: Client
@@ -39,21 +39,21 @@ export interface Asking {
   readonly topics: OwnTopics
   readonly subscription: Subscription
   readonly presence: PresenceHandle
-  /** What counts its filters. */
+  /** Quota of its filters. */
   readonly held: HeldFilters
-  /** The filters that it begins with, without its own topic. */
+  /** Its filters at the start, without its own topic. */
   readonly filters: readonly string[]
 }
 
-/** What a request is answered with. */
+/** The members of a response. */
 export type Answer = Readonly<Record<string, unknown>>
 
-/** Does what the messages of one connection ask for. */
+/** Handles the messages of one connection. */
 export class SocketRequests {
   readonly #context: SocketContext
   readonly #asking: Asking
   readonly #bucket: TokenBucket | undefined
-  /** What it will listen to when all changes are made, without its own topic. */
+  /** Its filters after all changes, without its own topic. */
   readonly #filters: Set<string>
   #permissions: Permissions
 
@@ -66,9 +66,9 @@ export class SocketRequests {
   }
 
   /**
-   * Does what a message asks for.
+   * Handles a message.
    *
-   * @param done called once with the answer, in the very moment from which on it is true
+   * @param done called once with the response, in the tick from which on it is true
    * @throws {Error} rejects with what `failureOf` reads
    */
   async do(message: ClientMessage, done: (answer: Answer) => void): Promise<void> {
@@ -89,9 +89,9 @@ export class SocketRequests {
   }
 
   /**
-   * Goes by what a fresh identity of the same user may do.
+   * Applies the permissions of a new identity of the same user.
    *
-   * @returns the filters that it may not listen to any more, which end
+   * @returns the filters without permission, which are removed
    */
   renewed(identity: Identity): readonly string[] {
     this.#permissions = this.#context.gate.permissionsOf(identity)
@@ -122,7 +122,7 @@ export class SocketRequests {
     )
   }
 
-  /** Counts a change. @throws {GatewayError} `too-many-requests` */
+  /** Counts a change in the rate limit. @throws {GatewayError} `too-many-requests` */
   #spend(added: number): void {
     this.#context.gate.spend(this.#asking.client, 1 + (this.#filters.size + added) / filtersPerRequest)
   }
@@ -135,7 +135,7 @@ export class SocketRequests {
     return this.#change(applied => subscription.change({ remove: filters, applied }), done)
   }
 
-  /** Resolves when the filters have changed; `done` is called before anything of the new ones comes. */
+  /** Resolves when the filters have changed; `done` is called before any event of the new ones. */
   #change(
     begin: (applied: (filters: readonly string[]) => void) => void,
     done: (answer: Answer) => void,
@@ -169,7 +169,7 @@ export class SocketRequests {
     return { id: event?.id ?? null }
   }
 
-  /** What its messages are counted by. */
+  /** The rate-limit key of its messages. */
   get #name(): string {
     const { connection, client } = this.#asking
     return publisherAccount({ identity: connection.identity, client })
@@ -211,7 +211,7 @@ export class SocketRequests {
   }
 }
 
-/** Sees to it that one connection does not have too many filters. @throws {ParameterError} */
+/** Checks the bounds of one connection's filters. @throws {ParameterError} */
 function requireRoom(filters: readonly string[]): void {
   let [levels, length] = [0, 0]
   for (const filter of filters) {

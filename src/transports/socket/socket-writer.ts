@@ -5,36 +5,36 @@ import type { HeldBytes } from '../../http/body-budget.js'
 import { closeReason } from '../../websocket/frame-writer.js'
 import { UnfinishedMessage } from './unfinished-message.js'
 
-/** A pong is left out while more than this waits for the client: it could be flooding us with pings. */
+/** Queued bytes beyond which pings are not answered: the client could be flooding with pings. */
 const answerBelow = 64 * 1024
-/** Bytes of an unfinished message that are nobody's budget: the number of connections bounds them. */
+/** Bytes of an unfinished message that do not count in the budget: the number of connections bounds them. */
 const freeBytes = 4096
 
-/** What somebody does with a socket. None of this may throw. */
+/** Handles the events of a socket. No method may throw. */
 export interface SocketWriterListener {
-  /** A whole message: text as a string, anything else as bytes. */
+  /** A whole message: text as a string, binary as bytes. */
   received(message: string | Buffer): void
-  /** It has shown a sign of life: a message, a pong, or bytes that it took. */
+  /** A sign of life: a message, a pong, or bytes that it has read. */
   alive(): void
-  /** There is room again after a `write` that was `false`. */
+  /** There is room again after a `write` that returned `false`. */
   drained(): void
-  /** It is over, or has to be. */
+  /** The connection is closed, or has to be. */
   over(ending: GatewayError): void
 }
 
 export interface SocketWriterOptions {
   readonly webSocket: WebSocket
-  /** What that stands on: frames that are ready go there as they are, between those that it writes itself. */
+  /** The connection of the WebSocket: complete frames are written to it directly, between those of `ws`. */
   readonly connection: Duplex
-  /** Bounds the unfinished messages of all connections together. */
+  /** Budget of the unfinished messages of all connections. */
   readonly held: HeldBytes
-  /** How long a message may take from its first byte to its last, in milliseconds. */
+  /** Milliseconds that a message may take from its first byte to its last. */
   readonly messageTimeout: number
-  /** How long a client may take to answer a close frame, in milliseconds. */
+  /** Milliseconds until a close frame has to be answered. */
   readonly closeTimeout: number
 }
 
-/** One WebSocket that takes frames which are the same for many: `ws` does the protocol, and no more of the data's way. */
+/** One WebSocket to which shared frames are written; `ws` handles the protocol. */
 export class SocketWriter {
   readonly #options: SocketWriterOptions
   readonly #unfinished = new UnfinishedMessage()
@@ -47,7 +47,7 @@ export class SocketWriter {
   constructor(options: SocketWriterOptions, listener: SocketWriterListener) {
     this.#options = options
     const { webSocket, connection } = options
-    // Before those of `ws`, which hand a complete message on at once.
+    // Before the listeners of `ws`, which emit a complete message at once.
     connection.prependListener('data', (chunk: Buffer) => {
       this.#bytesIn += chunk.length
       this.#count(chunk, listener)
@@ -72,26 +72,26 @@ export class SocketWriter {
       })
   }
 
-  /** Whether what was written waits. */
+  /** Whether written bytes are queued. */
   get isFull(): boolean {
     return this.#options.connection.writableNeedDrain
   }
 
-  /** Fields of the log line about its end: how long it was open, and the bytes of frames each way. */
+  /** Fields of the last log line: duration, and bytes of frames in each direction. */
   get logFields(): { readonly seconds: number; readonly bytesIn: number; readonly bytesOut: number } {
     const seconds = Math.round(performance.now() - this.#startedAt) / 1000
     return { seconds, bytesIn: this.#bytesIn, bytesOut: this.#bytesOut }
   }
 
-  /** Bytes that wait. */
+  /** Queued bytes. */
   get bufferedBytes(): number {
     return this.#options.connection.writableLength
   }
 
-  /** Writes one frame, or several; `false` where no more should come until `drained`. */
+  /** Writes one or several frames; `false` if nothing more should be written until `drained`. */
   write(frames: Buffer): boolean {
     const { webSocket, connection } = this.#options
-    // After the close frame, no other may follow (RFC 6455 §5.5.1).
+    // No frame may follow a close frame (RFC 6455 §5.5.1).
     if (webSocket.readyState !== webSocket.OPEN) return true
     this.#bytesOut += frames.length
     return connection.write(frames)
@@ -114,13 +114,13 @@ export class SocketWriter {
     this.#options.webSocket.resume()
   }
 
-  /** Sends the close frame, and cuts off whoever does not answer it in time. */
+  /** Sends the close frame, and destroys the connection if it is not answered in time. */
   finish({ closeCode, text }: GatewayError): void {
     const { webSocket, closeTimeout } = this.#options
     if (this.#finished || webSocket.readyState === webSocket.CLOSED) return
     this.#finished = true
     this.#forget()
-    // What still comes is read into nothing, up to the client's close frame.
+    // Further input is discarded, up to the client's close frame.
     webSocket.resume()
     webSocket.close(closeCode, closeReason(text))
     const timer = setTimeout(() => webSocket.terminate(), closeTimeout).unref()
@@ -146,12 +146,12 @@ export class SocketWriter {
   }
 
   #giveUp(listener: SocketWriterListener): void {
-    // The rest cannot come while nothing is read.
+    // The rest of a message cannot come while reading is paused.
     if (this.isPaused) this.#timer?.refresh()
     else listener.over(new GatewayError('message-timeout'))
   }
 
-  /** Holds nothing of a message any more. */
+  /** Releases the budget. */
   #forget(): void {
     if (this.#timer === undefined) return
     clearTimeout(this.#timer)
@@ -165,7 +165,7 @@ function bytesOf(data: RawData): Buffer {
   return Buffer.isBuffer(data) ? data : Buffer.from(data)
 }
 
-/** What the failures of `ws` are; it has sent the close frame. */
+/** The error of a failure of `ws`, which has sent the close frame. */
 function failureOf(error: Error): GatewayError {
   const code = 'code' in error ? error.code : undefined
   if (code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return new GatewayError('message-too-large')

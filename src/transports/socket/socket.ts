@@ -20,10 +20,10 @@ import { chooseSubprotocol, WebSockets } from './web-sockets.js'
 
 const path = '/v1/socket'
 
-/** What is spoken here, where a client offers anything. */
+/** The subprotocol, if a client offers any. */
 const subprotocol = 'mqway'
 
-/** Milliseconds of silence after which a client is asked whether it is there. */
+/** Milliseconds of silence before a ping. */
 const defaultPingInterval = 30_000
 
 const query = z.object({ ...subscribeFields, topic: subscribeFields.topic.optional() })
@@ -44,9 +44,9 @@ export const socketOperations: readonly Operation[] = [
 
 export interface SocketOptions extends TransportContext {
   readonly resolveClient: ClientResolver
-  /** Messages that one connection may publish; left out for any number. */
+  /** Publish rate of one connection; left out for no limit. */
   readonly publishes?: Rate | undefined
-  /** How long a client may take to answer a close frame, in milliseconds. */
+  /** Milliseconds until a close frame has to be answered. */
   readonly closeTimeout: number
   /** Milliseconds; default: 30,000. */
   readonly pingInterval?: number
@@ -54,23 +54,23 @@ export interface SocketOptions extends TransportContext {
 
 /** The endpoint of plain WebSockets. */
 export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
-  /** How many are open. */
+  /** Open sockets. */
   readonly size: number
-  /** Bytes that wait for clients. */
+  /** Bytes that are queued for clients. */
   readonly bufferedBytes: number
   chooseSubprotocol(offered: readonly string[]): string | undefined
   check(request: IncomingMessage): void
   /** @throws {ParameterError | GatewayError} `topic-refused` */
   checkQuery(request: IncomingMessage, identity: Identity): void
   /**
-   * Ends all that are open, each with its cursor. Idempotent.
+   * Ends all, each with its cursor. Idempotent.
    *
-   * @param grace milliseconds after which those that have not closed are cut off
+   * @param grace milliseconds after which open connections are destroyed
    */
   close(grace: number): Promise<void>
 }
 
-/** Makes `GET /v1/socket`: plain WebSockets, with JSON in text frames. Whoever leads handshakes here has let them in. */
+/** Creates `GET /v1/socket`: plain WebSockets, with JSON in text frames. Its upgrades are admitted before. */
 export function createSocketRoute(options: SocketOptions): SocketRoute {
   return new Route(options)
 }

@@ -1,14 +1,14 @@
-/** Bytes that an object for one chunk, or for one frame of a message in fragments, takes beside its data; about. */
+/** Bytes of the object of one chunk, or of one frame of a fragmented message, besides its data; about. */
 const objectBytes = 128
 /** The lowest opcode of a control frame (RFC 6455 §5.5). */
 const firstControl = 8
 
 /**
- * Follows the frames of one WebSocket client by their headers (RFC 6455 §5.2), and tells how much memory the message takes that has
- * begun and not ended. Frames that are not valid are for the decoder to refuse; after them, nothing here means anything.
+ * Reads the frame headers of one client (RFC 6455 §5.2) and computes the memory of its unfinished message. Invalid frames are for the decoder to
+ * refuse; after them, the values mean nothing.
  */
 export class UnfinishedMessage {
-  /** Bytes that the chunks of it take, with their objects; 0 where the last message is complete. */
+  /** Bytes of its chunks and their objects; 0 if the last message is complete. */
   held = 0
   /** Bytes of the header so far, and of the whole header. */
   #header = 0
@@ -17,13 +17,13 @@ export class UnfinishedMessage {
   #lengthBytes = 0
   /** Bytes of the payload, as far as the header is read. */
   #length = 0
-  /** Bytes of the payload that are still to come, while the header is complete. */
+  /** Bytes of the payload that are still to come, if the header is complete. */
   #left = 0
   #isInMessage = false
   /** Frames of the message in the current chunk. */
   #frames = 0
 
-  /** Takes the next bytes of the connection. */
+  /** Processes the next bytes of the connection. */
   read(chunk: Buffer): void {
     const { length } = chunk
     this.#frames = 0

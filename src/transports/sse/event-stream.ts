@@ -11,34 +11,34 @@ import type { StreamWriter } from '../stream-writer.js'
 import { authorizeSubscribe, holdSubscriber, hubError } from '../subscriptions.js'
 import type { TransportContext } from '../transport-context.js'
 
-/** How long a client has to take its last bytes, in milliseconds. */
+/** Milliseconds that a client has to read its last bytes. */
 const lingerTime = 2000
 
-/** Topic filters in the log line of a stream. */
+/** Topic filters in a log line. */
 const maxLoggedFilters = 10
 
-/** How a stream says what is no event. */
+/** Encodes the control events of a stream. */
 export interface ControlEvents {
   gap(gap: Gap): Buffer
-  /** The last thing that a client is told; `cursor` is where it would go on. */
+  /** The last event; `cursor` is for the next stream. */
   end(ending: GatewayError, cursor?: string): Buffer
 }
 
-/** What all event streams of one kind share. */
+/** Shared by all event streams of one kind. */
 export interface StreamContext extends TransportContext {
   readonly controlEvents: ControlEvents
   readonly heartbeats: Heartbeats
-  /** Whether one that is silent for that long has all that was asked for, and ends. Default: false. */
+  /** Whether a stream ends after the silence of a heartbeat. Default: false. */
   readonly endsWhenIdle?: boolean
-  /** The event that moves the id that a client comes back with. */
+  /** Encodes the event that sets the client's `Last-Event-ID`. */
   readonly cursorEvents: MemoizedBuffer
-  /** The bytes that show that a stream is alive. */
+  /** The bytes of a heartbeat. */
   readonly heartbeat: Buffer
-  /** Whether `cursorEvents` come in silence, too, where the id has moved. Default: false. */
+  /** Whether `cursorEvents` follow a heartbeat if the cursor has moved. Default: false. */
   readonly sendsCursorWhenIdle?: boolean
 }
 
-/** Who wants a stream, and of what. */
+/** One stream. */
 export interface StreamOptions
   extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last' | 'limit'>,
     Omit<StreamWriter, 'begin'> {
@@ -47,8 +47,8 @@ export interface StreamOptions
 }
 
 /**
- * One event stream that is open. It counts as a connection and is present until it ends: when its client goes, its
- * identity expires or may not listen any more, the hub lets go of it, or the gateway shuts down.
+ * One open event stream. It counts as a connection and is present until it ends: the client leaves, the identity expires or loses its permission, the
+ * hub closes the subscription, or the gateway shuts down.
  */
 export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents {
   wroteAt = 0
@@ -60,14 +60,14 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
   readonly #connection: LiveConnection
   readonly #presence: PresenceHandle
   readonly #subscription: Subscription
-  /** The cursor that its client was last told of in an event of its own. */
-  #told: string | undefined
+  /** The cursor of the last control event. */
+  #sentCursor: string | undefined
   readonly #startedAt = performance.now()
   #bytesOut = 0
   #closed = false
 
   /**
-   * Nothing is written to it before this turn of the event loop is over.
+   * Writes nothing in this tick of the event loop.
    *
    * @throws {GatewayError} as `holdSubscriber`, and `shutting-down`
    */
@@ -91,10 +91,10 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
     heartbeats.add(this)
     peer.on('close', () => this.#end(new GatewayError('client-closed')))
     const fields = { device, topics: filters.slice(0, maxLoggedFilters) }
-    context.log.info({ ...this.#logFields, ...fields }, 'an event stream connected')
+    context.log.info({ ...this.#logFields, ...fields }, 'event stream connected')
   }
 
-  /** What a client names it by. */
+  /** The id of the connection. */
   get id(): string {
     return this.#connection.id
   }
@@ -116,18 +116,18 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
   }
 
   live(): void {
-    this.#told = this.#subscription.cursor
-    this.write(this.#context.cursorEvents.of(this.#told))
+    this.#sentCursor = this.#subscription.cursor
+    this.write(this.#context.cursorEvents.of(this.#sentCursor))
   }
 
   beat(): void {
-    // What waits is read before this would be, or never.
+    // The queued bytes are a sign of life themselves.
     if (this.#body.writableNeedDrain) return
     const { endsWhenIdle, heartbeat, sendsCursorWhenIdle } = this.#context
     if (endsWhenIdle) return this.end(new GatewayError('complete'))
     this.write(heartbeat)
     const { cursor } = this.#subscription
-    if (sendsCursorWhenIdle && cursor !== undefined && cursor !== this.#told) this.live()
+    if (sendsCursorWhenIdle && cursor !== undefined && cursor !== this.#sentCursor) this.live()
     this.#presence.seen()
   }
 
@@ -150,7 +150,7 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
     body.once('close', () => clearTimeout(timer))
   }
 
-  /** Lets go of everything but the writer; `false` where that has been done. */
+  /** Releases everything but the writer; `false` if that has been done. */
   #end({ reason, level, logFields, detailedText }: GatewayError): boolean {
     if (this.#closed) return false
     this.#closed = true

@@ -8,20 +8,20 @@ import type { ControlEvents } from './event-stream.js'
 import { commentLine, firstEvent, liveEvent } from './stream-format.js'
 
 /*
- * What an event stream looks like (HTML Living Standard §9.2). Lines end with LF; a comment begins with a colon.
+ * The encoding of event streams (HTML Living Standard §9.2). Lines end with LF; a comment begins with a colon.
  */
 
-/** How an event stream is written. */
+/** The format of an event stream. */
 export interface StreamFormat {
-  /** Whether events come as JSON with their topic, or as the bare payload. */
+  /** Whether events are JSON with their topic, or bare payloads. */
   readonly enveloped: boolean
-  /** As in `EventJsonOptions`; enveloped ones only. */
+  /** As in `EventJsonOptions`; for `enveloped` only. */
   readonly json: boolean
 }
 
 const [lineFeed, carriageReturn] = [0x0a, 0x0d]
 
-/** The encoder of a form: for each the same function, so that streams of one form share their bytes. */
+/** The encoder of a format: always the same function, so that streams share the encoded events. */
 export function streamEncoder({ enveloped, json }: StreamFormat): Encoder {
   if (!enveloped) return encodeBare
   return json ? encodeWithJson : encodeEnveloped
@@ -33,7 +33,7 @@ const encodeWithJson: Encoder = event => Buffer.from(`${idLine(event)}data: ${ev
 
 const encodeBare: Encoder = event => {
   const { payload } = event
-  // CR would end a line as LF does, and nobody could tell them apart.
+  // CR would end a line as LF does.
   const carried = isUtf8(payload) && !payload.includes(carriageReturn)
   if (!carried) return Buffer.from(`${idLine(event)}event: base64\ndata: ${payload.toString('base64')}\n\n`)
   const text = payload.toString()
@@ -41,42 +41,42 @@ const encodeBare: Encoder = event => {
   return Buffer.from(`${idLine(event)}data: ${data}\n\n`)
 }
 
-/** A place in the middle of a list of states is none to come back to. */
+/** No id within the retained messages: a client could not continue from there. */
 function idLine({ id, retained }: Event): string {
   return retained ? '' : `id: ${id}\n`
 }
 
-/** What a client is told when its stream is open. */
+/** The first event of a stream. */
 export interface Welcome {
-  /** What the connection is called in `POST /v1/connections/…`. */
+  /** The id for `POST /v1/connections/…`. */
   readonly connection: string
   readonly device: string
-  /** Seconds; after twice as much silence, the stream is dead. */
+  /** Seconds; after twice that silence, the stream is dead. */
   readonly heartbeat: number
 }
 
-/** The first event of each stream. */
+/** Encodes the first event. */
 export function streamStart(welcome: Welcome): string {
   return firstEvent('welcome', oneLineJson(welcome))
 }
 
 /**
- * Tells the cursor that a client comes back with. A comment where there is none yet: the cursor that a client came with may be any text, with line
- * feeds in it.
+ * Encodes the event that sets the client's cursor; a comment if there is none yet, because the cursor of a request may be any text, with line feeds in
+ * it.
  */
 export function encodeCursor(cursor: string | undefined): Buffer {
   return Buffer.from(cursor !== undefined && parseId(cursor) ? liveEvent(cursor, { cursor }) : commentLine)
 }
 
-/** Something is missing here. */
+/** Encodes a gap. */
 function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
   return Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`)
 }
 
-/** The last thing that a client is told. */
+/** Encodes the last event. */
 function encodeEnd({ reason, text: detail }: GatewayError): Buffer {
   return Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`)
 }
 
-/** As events with names of their own: whoever listens to nothing but messages does not hear of them. */
+/** Control events with names of their own: a client that listens to `message` only does not get them. */
 export const controlEvents: ControlEvents = { gap: encodeGap, end: encodeEnd }

@@ -68,7 +68,7 @@ export function registerEvents(app: FastifyInstance, options: TransportContext):
   })
 }
 
-/** Opens a stream. Clients that ask for an event stream get refusals that will pass as one that ends at once. */
+/** Opens a stream. Clients that accept event streams get temporary errors as a stream that ends at once. */
 async function answerEvents(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -88,7 +88,7 @@ async function openStream(request: FastifyRequest, reply: FastifyReply, context:
   const caller = await gate.admit(request, reply)
   const { topic: filters, enveloped, json, last, ...given } = context.queries.read(request)
   authorizeSubscribe(caller.permissions, filters)
-  // The client may have gone while it was found out who it is.
+  // The client may have left during authentication.
   if (request.raw.socket.destroyed || request.method === 'HEAD') {
     beginResponse(reply, eventsHeaders).end()
     return reply

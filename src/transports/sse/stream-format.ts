@@ -6,62 +6,61 @@ import type { ApiGate } from '../../http/api-gate.js'
 import type { ControlEvents } from './event-stream.js'
 
 /*
- * The form that all event streams have (HTML Living Standard §9.2). No block is without data, except comments: several clients take an id only from a
- * block with data, and others fail on a block without.
+ * The format of all event streams (HTML Living Standard §9.2). Every block has data, except comments: several clients take an id only from a block
+ * with data, and others fail on a block without.
  */
 
-/** How soon an EventSource comes back, in milliseconds. */
+/** The reconnection time of an EventSource, in milliseconds. */
 export const usualRetry = 2000
 
-/** Less is at once for em-eventsource. */
+/** em-eventsource takes less for 0. */
 const leastRetry = 1000
 
-/** Headers of responses that go on for as long as the client stays. */
+/** Headers of endless responses. */
 export const streamHeaders = {
-  // With no-transform, proxies do not compress the stream (RFC 9111 §5.2.2.6); those that do hold it back until a block is full.
+  // Proxies that compress a stream hold it back until a block is full (no-transform: RFC 9111 §5.2.2.6).
   'cache-control': 'no-store, no-transform',
-  // nginx would otherwise keep events back until they fill a page.
+  // nginx would buffer events until they fill a page.
   'x-accel-buffering': 'no',
 }
 
-/** A sign of life: a comment without an empty line behind it, because some clients take each empty line for the end of an event. */
+/** A heartbeat: a comment without an empty line behind it, because some clients take each empty line for the end of an event. */
 export const commentLine = ':\n'
 
-/** The start of a stream: the time until a client comes back, and the first event. The comment is for clients that wait for a first byte. */
+/** The start of a stream: the reconnection time and the first event. The comment is for clients that wait for a first byte. */
 export function firstEvent(name: string, data: string): string {
   return `${commentLine}retry: ${usualRetry}\nevent: ${name}\ndata: ${data}\n\n`
 }
 
-/** The id to come back with, in an event of its own: `live` says that everything up to there has been sent. */
+/** An event that sets `Last-Event-ID`: `live` says that everything up to there has been sent. */
 export function liveEvent(id: string, data: object): string {
   return `event: live\ndata: ${JSON.stringify(data)}\nid: ${id}\n\n`
 }
 
-/** The time after which a client is to come back. @param seconds from now */
+/** The reconnection time. @param seconds from now */
 export function retryLine(seconds: number): string {
   return `retry: ${Math.max(leastRetry, Math.ceil(seconds * 1000))}\n`
 }
 
-/** Whether a request says that it wants an event stream, as each EventSource does, and not only anything. */
+/** Whether a request accepts event streams explicitly, as every EventSource does. */
 export function asksForEventStream({ headers }: Pick<FastifyRequest, 'headers'>): boolean {
   return headers.accept !== undefined && /(?:^|,)[\t ]*text\/event-stream[\t ]*(?:[;,]|$)/i.test(headers.accept)
 }
 
-/** The parts that a refused stream is answered with. */
+/** The context of a refused stream. */
 export interface RefusedStreamOptions {
   readonly gate: ApiGate
   readonly metrics: Metrics
   readonly log: Logger
   readonly controlEvents: Pick<ControlEvents, 'end'>
-  /** Of the response, beside `Retry-After`. */
+  /** Headers of the response, besides `Retry-After`. */
   readonly headers: Readonly<Record<string, string>>
 }
 
 /**
- * Answers a refusal that will pass with status 200, the time to come back after, and the event that ends a stream: an EventSource closes for good on
- * any other status.
+ * Answers a temporary error with status 200, the reconnection time and the last event: an EventSource closes for good on any other status.
  *
- * @throws what was refused, where it is no `GatewayError` with a `retryAfter`
+ * @throws the error, if it is not a `GatewayError` with a `retryAfter`
  */
 export function answerPassingRefusal(
   request: FastifyRequest,
@@ -74,6 +73,6 @@ export function answerPassingRefusal(
   metrics.refused(reason)
   log[level]({ peer: gate.clientOf(request).address, reason, status: 200, err: cause }, text)
   reply.headers({ ...headers, 'retry-after': String(retryAfter) })
-  // In one block with the event: a block with nothing but retry has no data.
+  // In one block with the event: a block of `retry` alone has no data.
   return reply.send(Buffer.concat([Buffer.from(retryLine(retryAfter)), controlEvents.end(error)]))
 }
