@@ -239,7 +239,7 @@ export class Sessions {
     this.#options.onDropped?.(bound)
     if (!session.warned) {
       session.warned = true
-      const reason = `${session.queued} messages wait for the session (mqtt.${bound})`
+      const reason = `${session.queued} messages wait for the session (embedded.${bound})`
       const fields = { clientId: id, ...logFieldsOf(session.holder), topic }
       this.#options.log.warn(fields, `${reason}: dropping further ones`)
     }
