@@ -1,22 +1,22 @@
 import type { Duplex } from 'node:stream'
 
 /**
- * Has a connection taken over, and calls `release` once it counts no more: its socket is closed, and taking it over has
- * settled. A client that leaves while its broker is dialled still costs a connection to that broker.
+ * Accepts a connection, and calls `release` when it no longer counts: its socket is closed, and `accept` has settled. A client that leaves
+ * while its broker is dialled still costs a connection to that broker.
  *
  * @param release may be called twice
- * @returns what `takeOver` came to; it rejects also with what `takeOver` throws
+ * @throws as `accept`
  */
-export async function takeOverWhileCounted(
+export async function acceptCounted(
   socket: Duplex,
   release: () => void,
-  takeOver: () => void | Promise<void>,
+  accept: () => void | Promise<void>,
 ): Promise<void> {
   let settled = false
-  // It stays for as long as the connection, so it must not hold `takeOver`, which holds the whole request.
+  // The listener lives as long as the connection, so it must not hold `accept`, which holds the whole request.
   socket.on('close', () => settled && release())
   try {
-    await takeOver()
+    await accept()
   } finally {
     settled = true
     if (socket.closed) release()

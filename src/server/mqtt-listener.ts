@@ -5,24 +5,24 @@ import type { SiteRules } from '../access/site-rules.js'
 import { type ConnectionLog, LazyLogger } from '../base/connection-log.js'
 import { GatewayError } from '../base/errors.js'
 import type { Peer } from '../broker/broker.js'
-import { takeOverWhileCounted } from './admission.js'
+import { acceptCounted } from './admission.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import { RefusalLog } from './refusal-log.js'
 
 export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly site?: SiteRules | undefined
   readonly limits: ConnectionLimits
-  /** Names one connection in the log. */
+  /** Makes the id of a connection in the log. */
   readonly nextId: () => string
-  /** Takes a connection over. The socket is half-open capable, sends without delay, and was not read from. */
+  /** Gets each connection. Its socket may be half-open, has no delay, and is unread. */
   accept(socket: Socket, peer: Peer, log: ConnectionLog): void | Promise<void>
 }
 
-/** How long a connection is silent before TCP asks whether it is still there, in milliseconds. */
+/** Milliseconds of silence before the first TCP keep-alive probe. */
 const tcpKeepAliveDelay = 60_000
 
 /**
- * Listens for plain MQTT. There is no way to say why in MQTT before a CONNECT, so what is over a limit is closed.
+ * Listens for plain MQTT. A refused connection is closed without a reason: MQTT has no packet for one before a CONNECT.
  *
  * @throws {StartError} when an address cannot be bound
  */
@@ -40,16 +40,16 @@ export function startMqttListener(options: MqttListenerOptions): Promise<Listene
     }
     const log = new LazyLogger(options.log, { connection, peer: peer.address })
     socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
-    const refuse = (error: unknown): void => {
-      const ending = GatewayError.from(error)
-      metrics.refused(ending.reason)
-      refusals.write(log, ending)
+    const refuse = (cause: unknown): void => {
+      const error = GatewayError.from(cause)
+      metrics.refused(error.reason)
+      refusals.write(log, error)
       socket.destroy()
     }
     try {
       site?.checkAddress(peer.address)
       const release = limits.admit(peer.address)
-      takeOverWhileCounted(socket, release, () => accept(socket, peer, log)).catch(refuse)
+      acceptCounted(socket, release, () => accept(socket, peer, log)).catch(refuse)
     } catch (error) {
       refuse(error)
     }

@@ -1,40 +1,39 @@
 import type { ConnectionLog } from '../base/connection-log.js'
 import type { ErrorReason, GatewayError } from '../base/errors.js'
 
-/** Time in which equal refusals are counted instead of logged, in milliseconds. */
+/** Milliseconds in which equal refusals are counted instead of logged. */
 const interval = 10_000
 
-/** Different texts that are told apart in that time; further ones are logged each. */
+/** Texts that are counted at a time; refusals with further ones are logged each. */
 const maxKinds = 100
 
-/** Endings that every client has while a broker is down. */
+/** Reasons that refuse every client while a broker is down. */
 const repeated: ReadonlySet<ErrorReason> = new Set(['broker-refused', 'broker-timeout', 'broker-away'])
 
 interface Kind {
   readonly log: ConnectionLog
-  readonly ending: GatewayError
+  readonly error: GatewayError
   suppressed: number
 }
 
 /**
- * Logs refused connections, one line each; those refused because of the broker have one line for the first, and then one for every 10 s
- * with the number of the others.
+ * Logs refused connections, one line each. For those refused because of the broker: one line for the first, and every 10 s one with the
+ * number of the others.
  */
 export class RefusalLog {
   readonly #kinds = new Map<string, Kind>()
 
-  /** @param log of the connection */
-  write(log: ConnectionLog, ending: GatewayError, fields: object = {}): void {
-    if (this.#isCounted(log, ending)) return
-    log[ending.level]({ ...fields, ...ending.logFields }, ending.detailedText)
+  write(log: ConnectionLog, error: GatewayError, fields: object = {}): void {
+    if (this.#isCounted(log, error)) return
+    log[error.level]({ ...fields, ...error.logFields }, error.detailedText)
   }
 
-  #isCounted(log: ConnectionLog, ending: GatewayError): boolean {
-    if (!repeated.has(ending.reason)) return false
-    const key = `${ending.reason} ${ending.detailedText}`
+  #isCounted(log: ConnectionLog, error: GatewayError): boolean {
+    if (!repeated.has(error.reason)) return false
+    const key = `${error.reason} ${error.detailedText}`
     const known = this.#kinds.get(key)
     if (known) known.suppressed++
-    else if (this.#kinds.size < maxKinds) this.#open(key, { log, ending, suppressed: 0 })
+    else if (this.#kinds.size < maxKinds) this.#open(key, { log, error, suppressed: 0 })
     return known !== undefined
   }
 
@@ -46,10 +45,10 @@ export class RefusalLog {
     }, interval).unref()
   }
 
-  /** The connection named in this line is the first of them. */
-  #writeCount(key: string, { log, ending, suppressed }: Kind): void {
-    const text = `${ending.detailedText} (${suppressed} more connections in ${interval / 1000} s)`
-    log[ending.level]({ ...ending.logFields, suppressed }, text)
-    if (this.#kinds.size < maxKinds) this.#open(key, { log, ending, suppressed: 0 })
+  /** Logs the number of further connections, in the log of the first. */
+  #writeCount(key: string, { log, error, suppressed }: Kind): void {
+    const text = `${error.detailedText} (${suppressed} more connections in ${interval / 1000} s)`
+    log[error.level]({ ...error.logFields, suppressed }, text)
+    if (this.#kinds.size < maxKinds) this.#open(key, { log, error, suppressed: 0 })
   }
 }

@@ -2,44 +2,44 @@ import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { GatewayError } from '../base/errors.js'
 
-/** How long a client has to take an answer and to close, in milliseconds. */
+/** Milliseconds in which a client has to read a response and close. */
 export const lingerTime = 2000
 
 /**
- * Answers a request on its bare socket with what an ending says, and ends the connection.
+ * Writes a refusal to the socket of a request, and ends the connection.
  *
- * @param headers added to, or instead of, those that every refusal has
- * @param text default: the ending's for any client
+ * @param headers added to those of every refusal, or in place of them
+ * @param text default: the error's text for any client
  */
 export function writeRefusal(
   socket: Duplex,
-  ending: GatewayError,
+  error: GatewayError,
   headers: Readonly<Record<string, string>> = {},
-  text = ending.text,
+  text = error.text,
 ): void {
   const body = `${text}\n`
   const all: Record<string, string> = {
     Connection: 'close',
     'Content-Type': 'text/plain; charset=utf-8',
     'Content-Length': String(Buffer.byteLength(body)),
-    // RFC 9110 §6.6.1: an origin server with a clock says what time it is.
+    // An origin server with a clock sends the time (RFC 9110 §6.6.1).
     Date: new Date().toUTCString(),
     'X-Content-Type-Options': 'nosniff',
-    ...(ending.retryAfter === undefined ? {} : { 'Retry-After': String(ending.retryAfter) }),
+    ...(error.retryAfter === undefined ? {} : { 'Retry-After': String(error.retryAfter) }),
     ...headers,
   }
   const head = [
-    `HTTP/1.1 ${ending.httpStatus} ${STATUS_CODES[ending.httpStatus] ?? ''}`,
+    `HTTP/1.1 ${error.httpStatus} ${STATUS_CODES[error.httpStatus] ?? ''}`,
     ...Object.entries(all).map(([name, value]) => `${name}: ${value}`),
   ]
   endGently(socket, `${head.join('\r\n')}\r\n\r\n${body}`)
 }
 
 /**
- * Ends a socket so that the other side gets everything that was written.
+ * Ends a socket so that the client receives everything that was written.
  *
- * Closing a TCP socket with unread bytes makes the kernel send a reset, which can overtake the answer. So what still
- * arrives is read and thrown away until the client has closed as well, for two seconds at most (RFC 9112 §9.6).
+ * Closing a TCP socket with unread bytes makes the kernel send a reset, which can overtake the response. So further bytes are read and
+ * dropped until the client has closed as well, for two seconds at most (RFC 9112 §9.6).
  */
 export function endGently(socket: Duplex, last?: string): void {
   if (socket.destroyed) return

@@ -17,7 +17,7 @@ import { ParameterError } from '../http/parameters.js'
 import { pathOf } from '../http/request-target.js'
 import type { Upgrade, UpgradeIdentity, UpgradeRoute } from '../http/upgrade-route.js'
 import { checkUpgradeRequest, readHandshake } from '../websocket/handshake.js'
-import { takeOverWhileCounted } from './admission.js'
+import { acceptCounted } from './admission.js'
 import type { HttpsLocation } from './https-redirect.js'
 import { writeRefusal } from './refusal.js'
 import { RefusalLog } from './refusal-log.js'
@@ -135,7 +135,7 @@ export class UpgradeRouter {
       checkUpgradeRequest(request)
       const { route, release } = this.#admit(request, path, client, request.headers.origin)
       identity = route.identity
-      await takeOverWhileCounted(socket, release, () => this.#accept(route, upgrade))
+      await acceptCounted(socket, release, () => this.#accept(route, upgrade))
     } catch (cause) {
       const error = GatewayError.from(cause)
       this.#refuse(upgrade, error, refusalHeaders(error, identity?.challenge))
