@@ -5,9 +5,9 @@ import type { ShareExtent } from './shares.js'
 /** The events of one share of a journal in memory, the oldest first. */
 export class EventLog implements ShareExtent {
   readonly #bounds: ShareBounds
-  /** The events, and before them the places of some that are gone. */
+  /** Evicted entries, which are `undefined`, and then the events. */
   #events: (Event | undefined)[] = []
-  #gone = 0
+  #evictedCount = 0
   #bytes = 0
   #evicted = 0
 
@@ -20,17 +20,17 @@ export class EventLog implements ShareExtent {
   }
 
   get oldest(): number {
-    return this.#events[this.#gone]?.sequence ?? Number.POSITIVE_INFINITY
+    return this.#events[this.#evictedCount]?.sequence ?? Number.POSITIVE_INFINITY
   }
 
   /** The number of events. */
   get size(): number {
-    return this.#events.length - this.#gone
+    return this.#events.length - this.#evictedCount
   }
 
   /** @param index from 0, the oldest, to below `size` */
   at(index: number): Event | undefined {
-    return this.#events[this.#gone + index]
+    return this.#events[this.#evictedCount + index]
   }
 
   push(event: Event): void {
@@ -40,40 +40,40 @@ export class EventLog implements ShareExtent {
 
   /** The index of the first event after `sequence`; `size` where there is none. */
   indexAfter(sequence: number): number {
-    let [low, high] = [this.#gone, this.#events.length]
+    let [low, high] = [this.#evictedCount, this.#events.length]
     while (low < high) {
       const middle = (low + high) >>> 1
       if ((this.#events[middle]?.sequence ?? 0) > sequence) high = middle
       else low = middle + 1
     }
-    return low - this.#gone
+    return low - this.#evictedCount
   }
 
-  /** Whether there is more than the bounds allow, at the time `now`. */
+  /** Whether there are events beyond the bounds at the time `now`. */
   isOver(now: number): boolean {
-    const oldest = this.#events[this.#gone]
+    const oldest = this.#events[this.#evictedCount]
     if (!oldest) return false
     const { maxEvents, maxBytes, maxAge } = this.#bounds
     return this.size > maxEvents || this.#bytes > maxBytes || oldest.time < now - maxAge
   }
 
-  /** Evicts up to `count` of the oldest events that are over the bounds. */
+  /** Evicts up to `count` of the oldest events beyond the bounds. */
   evict(count: number, now: number): void {
     for (let left = count; left > 0 && this.isOver(now); left--) {
-      const event = this.#events[this.#gone]
+      const event = this.#events[this.#evictedCount]
       if (!event) break
       this.#bytes -= sizeOf(event)
-      this.#events[this.#gone++] = undefined
+      this.#events[this.#evictedCount++] = undefined
       this.#evicted = event.sequence
     }
     this.#compact()
   }
 
-  /** Gives the places of what is gone back, when they are half of all: so each is moved once, on average. */
+  /** Removes the evicted entries when they are half of all, so that each event is moved once on average. */
   #compact(): void {
-    if (this.#gone < 1024 || this.#gone * 2 < this.#events.length) return
-    this.#events = this.#events.slice(this.#gone)
-    this.#gone = 0
+    if (this.#evictedCount < 1024 || this.#evictedCount * 2 < this.#events.length) return
+    this.#events = this.#events.slice(this.#evictedCount)
+    this.#evictedCount = 0
   }
 }
 

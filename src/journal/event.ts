@@ -1,53 +1,53 @@
 import type { Message, QoS } from '../mqtt/message.js'
 
 /**
- * Stands in a journal where messages are missing that nobody could write down: whoever reads past it is told. No message
- * has this topic [MQTT-4.7.3-1].
+ * Marks a gap in the journal, where messages could not be appended: subscribers that read past it are notified. No message has its topic
+ * [MQTT-4.7.3-1].
  */
 export const gapMarker: Message = { topic: '', payload: Buffer.alloc(0), qos: 0, retain: false }
 
-/** Whether an event is no message, but the place of those that are missing. */
+/** Whether an event is a gap marker. */
 export function isGapMarker({ topic }: Pick<Event, 'topic'>): boolean {
   return topic === gapMarker.topic
 }
 
-/** A message with its place in the journal. */
+/** A message with its position in the journal. */
 export interface Event {
-  /** `<epoch>-<sequence>`. Clients keep it and hand it back, and read nothing out of it. */
+  /** `<epoch>-<sequence>`; opaque to clients, which send it back as a cursor. */
   readonly id: string
-  /** Its number in its epoch, from 1 on and without holes. */
+  /** Its number in its epoch, from 1 on, consecutive. */
   readonly sequence: number
   readonly topic: string
-  /** When it was written down, in milliseconds since 1970. */
+  /** When it was appended, in milliseconds since 1970. */
   readonly time: number
   readonly payload: Buffer
   readonly qos: QoS
-  /** Whether this is the state of its topic, told to somebody who was not there when it was news. */
+  /** Whether it is the topic's retained message, sent to a new subscriber. */
   readonly retained: boolean
 }
 
-/** What an id says. */
+/** A parsed event id. */
 export interface EventId {
   readonly epoch: string
-  /** 0 is the place before the first event. */
+  /** 0 is the position before the first event. */
   readonly sequence: number
 }
 
-const form = /^([0-9a-z]{15})-(0|[1-9]\d{0,15})$/
+const idPattern = /^([0-9a-z]{15})-(0|[1-9]\d{0,15})$/
 
-/** The id of an event, or of the place after it. */
+/** The id of an event, or of the position after it. */
 export function formatId(epoch: string, sequence: number): string {
   return `${epoch}-${sequence}`
 }
 
-/** Reads an id; `undefined` for any text that `formatId` does not make. */
+/** Parses an id; `undefined` for any other text. */
 export function parseId(text: string): EventId | undefined {
-  const [, epoch, digits] = form.exec(text) ?? []
+  const [, epoch, digits] = idPattern.exec(text) ?? []
   const sequence = Number(digits)
   return epoch !== undefined && Number.isSafeInteger(sequence) ? { epoch, sequence } : undefined
 }
 
-/** Negative where `a` comes before `b`, 0 for the same, positive after; `undefined` for different epochs: nobody knows. */
+/** Negative where `a` comes before `b`, 0 for the same, positive after; `undefined` for different epochs. */
 export function compareIds(a: EventId, b: EventId): number | undefined {
   return a.epoch === b.epoch ? a.sequence - b.sequence : undefined
 }
@@ -56,8 +56,7 @@ const timeDigits = 9
 const randomDigits = 6
 
 /**
- * Names a new epoch: the time, so that epochs sort by age where the clock was right, and 31 random bits, because a machine
- * without a battery begins each day at the same time.
+ * A new epoch: the time, so that epochs sort by age, and 31 random bits, for machines whose clock starts at the same time each day.
  *
  * @param now milliseconds since 1970, before the year 5188
  */

@@ -4,16 +4,15 @@ import { everyTopic, type TopicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import { type JournalBounds, JournalRefusal, sizeOf, type Urgency } from './journal.js'
 
-/** Bounds of one batch, so that writing it takes milliseconds; one message may have more bytes. */
+/** Bounds of one batch, which takes milliseconds to write; a single message may be larger. */
 const batchMessages = 1024
 const batchBytes = 4 * 1024 ** 2
 
 /**
- * For how long messages that nobody waits for are collected, in milliseconds. A batch of one message costs 25 to 50 µs, and
- * one of a hundred 2 µs for each.
+ * How long messages that nobody waits for are collected, in milliseconds: a larger batch costs less for each message.
  */
 const leisure = 10
-/** How many messages, and bytes of them, wait for that at most: half a millisecond's work. */
+/** Messages, and bytes, that are collected at most: half a millisecond's work. */
 const [leisureMessages, leisureBytes] = [256, 1024 ** 2]
 
 interface Waiting {
@@ -23,25 +22,25 @@ interface Waiting {
   readonly reject: (error: unknown) => void
 }
 
-/** What a group commit needs. */
+/** Bounds and writer of a group commit. */
 export interface GroupCommitOptions {
   readonly bounds: Pick<JournalBounds, 'maxWaiting' | 'maxWaitingBytes'>
-  /** Writes messages down, in order: all of them, or none, and then it rejects. */
+  /** Writes all messages, in order, or rejects and writes none. */
   readonly write: (messages: readonly Message[]) => Promise<readonly Event[]>
-  /** Told of each batch. */
+  /** Measures each batch. */
   readonly slices?: SliceMonitor | undefined
 }
 
 /**
- * Has messages written in batches: what comes in one turn of the event loop, and what comes while the batch before it is
- * written. So the more comes, the less does each cost. What nobody waits for is collected a little longer.
+ * Writes messages in batches: those of one event-loop tick, and those that arrive while the previous batch is written. Messages that nobody
+ * waits for are collected a little longer.
  */
 export class GroupCommit {
   readonly #options: GroupCommitOptions
   readonly #listeners = new Map<(events: readonly Event[]) => void, TopicPredicate>()
   #waiting: Waiting[] = []
   #waitingBytes = 0
-  /** Whether what waits is to be written without delay. */
+  /** Whether the waiting messages are to be written without delay. */
   #due = false
   #timer: NodeJS.Timeout | undefined
   #running: Promise<void> | undefined
@@ -51,7 +50,7 @@ export class GroupCommit {
     this.#options = options
   }
 
-  /** @throws {JournalRefusal} rejects where too much waits, or what `write` rejects with */
+  /** @throws {JournalRefusal} rejects where too much waits, and with the error of `write` */
   append(message: Message, urgency: Urgency = 'now'): Promise<Event> {
     if (this.#closed) return Promise.reject(new JournalRefusal('closed'))
     const { maxWaiting, maxWaitingBytes } = this.#options.bounds
@@ -64,23 +63,23 @@ export class GroupCommit {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ message, size, resolve, reject })
       if (this.#due) return
-      if (urgency === 'now' || this.#isMuch() || this.#isWanted(message.topic)) this.#writeSoon()
+      if (urgency === 'now' || this.#isBatchFull() || this.#isWanted(message.topic)) this.#writeSoon()
       else this.#timer ??= setTimeout(() => this.#onTime(), leisure)
     })
   }
 
-  /** @param wants the topics that it is to be told of without delay */
+  /** @param wants the topics that are written without delay */
   watch(listener: (events: readonly Event[]) => void, wants: TopicPredicate = everyTopic): () => void {
     this.#listeners.set(listener, wants)
     return () => this.#listeners.delete(listener)
   }
 
-  /** Tells of events that are written. */
+  /** Notifies the listeners of written events. */
   announce(events: readonly Event[]): void {
     for (const listener of this.#listeners.keys()) listener(events)
   }
 
-  /** Refuses what comes from now on; resolves when nothing waits any more. */
+  /** Refuses further messages; resolves when no message waits. */
   async close(): Promise<void> {
     this.#closed = true
     if (this.#waiting.length > 0) this.#writeSoon()
@@ -88,7 +87,7 @@ export class GroupCommit {
     clearTimeout(this.#timer)
   }
 
-  #isMuch(): boolean {
+  #isBatchFull(): boolean {
     const { maxWaiting, maxWaitingBytes } = this.#options.bounds
     const count = Math.min(leisureMessages, maxWaiting)
     return this.#waiting.length >= count || this.#waitingBytes >= Math.min(leisureBytes, maxWaitingBytes / 2)

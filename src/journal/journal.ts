@@ -2,7 +2,7 @@ import type { Message } from '../mqtt/message.js'
 import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/match.js'
 import { type Event, gapMarker, parseId } from './event.js'
 
-/** Bounds of the events of a share of a journal, all of them at once; what is over them goes, the oldest first. */
+/** Bounds of the events of one share, all at once; the oldest events beyond them are evicted. */
 export interface ShareBounds {
   readonly maxEvents: number
   /** Bytes of topics and payloads. */
@@ -11,137 +11,137 @@ export interface ShareBounds {
   readonly maxAge: number
 }
 
-/** Topics whose events have bounds of their own. */
+/** Bounds for the events of some topics. */
 export interface ShareRule extends ShareBounds {
   /** Valid topic filters, at least one. */
   readonly filters: readonly string[]
 }
 
-/** Bounds of what is kept; `maxEvents`, `maxBytes` and `maxAge` are those of all topics that have none of their own. */
+/** Bounds of a journal; `maxEvents`, `maxBytes` and `maxAge` are for topics without a rule. */
 export interface JournalBounds extends ShareBounds {
-  /** Bounds of topics, beside those of the others; a topic has those of the first rule that matches it. */
+  /** Bounds of some topics; the first matching rule applies. */
   readonly rules?: readonly ShareRule[]
-  /** How many topics may have a retained message; that of a further topic is an event and is not retained. */
+  /** Topics with a retained message; a message of a further topic is an event only. */
   readonly maxRetained: number
-  /** Bytes of the topics and payloads of retained messages; what does not fit is an event and is not retained. */
+  /** Bytes of topics and payloads of retained messages; a message that does not fit is an event only. */
   readonly maxRetainedBytes: number
-  /** Messages that may wait to be written down; a further one is refused. */
+  /** Messages that may wait to be written; further ones are refused. */
   readonly maxWaiting: number
-  /** Bytes of the messages that may wait; a message that comes when none waits is taken whatever its size. */
+  /** Bytes of the messages that may wait; a message of any size is accepted when none waits. */
   readonly maxWaitingBytes: number
 }
 
-/** What to read of a journal. */
+/** A query for events. */
 export interface JournalQuery {
-  /** Valid and shallow topic filters; left out for all topics, those that begin with `$` included. */
+  /** Valid and shallow topic filters. Default: all topics, including `$` ones. */
   readonly filters?: readonly string[]
-  /** What they come to, for who reads one portion after the other: to make it of a thousand takes a millisecond. */
+  /** Predicate of the filters, for reading many batches: compiling a thousand filters takes a millisecond. */
   readonly wanted?: TopicPredicate
-  /** The place to read on from: the sequence of the last event that is known. */
+  /** Position to read from: the sequence of the last known event. */
   readonly after: number
-  /** The last event that may be in the answer. */
+  /** Sequence of the last event to return. */
   readonly through: number
-  /** How many events the answer has at most; at least 1. */
+  /** Maximum number of events; at least 1. */
   readonly limit: number
-  /** Once the payloads have this many bytes, no more events come. */
+  /** No more events are returned once the payloads have this many bytes. */
   readonly maxBytes: number
   /** `Loss.told` of the last loss that the subscriber knows of. */
   readonly told?: readonly number[] | undefined
 }
 
-/** Tells that events which some filters may match are gone. */
+/** Eviction of events that may match some filters. */
 export interface Loss {
-  /** The sequence to read on from; what is left between it and `through` is still there to be read. */
+  /** Position to continue from; events between it and `through` that are left can be read. */
   readonly resume: number
-  /** After this sequence, nothing is gone. */
+  /** After this sequence, no event is evicted. */
   readonly through: number
-  /** Up to this sequence, nothing is gone that the subscriber has not been told of. */
+  /** Up to this sequence, no event is evicted beyond the known losses. */
   readonly complete: number
-  /** By share of the journal, the sequence up to which its events are gone. */
+  /** By share of the journal: the sequence up to which its events are evicted. */
   readonly told: readonly number[]
 }
 
-/** A part of a journal, in order. */
+/** Events of a journal, in order. */
 export interface JournalBatch {
   readonly events: readonly Event[]
-  /** Set where something after the place that was asked for is gone, and the subscriber does not know it yet. */
+  /** Set where events after the requested position are evicted, beyond the known losses. */
   readonly lost?: Loss
-  /** The place that the portion begins at. Later than what was asked for where all that lay between is lost. */
+  /** Position of the batch's begin: after the requested one where the events between are lost. */
   readonly after: number
-  /** The place to read on from. Later than the last event where what follows it is of other topics. */
+  /** Position to continue from: after the last event where other topics follow it. */
   readonly position: number
 }
 
-/** A range of sequences: without the first, with the last. */
+/** A range of sequences, without `after` and with `through`. */
 export interface SequenceRange {
   readonly after: number
   readonly through: number
 }
 
 /**
- * When a message is written: `now`, with what came in the same turn of the event loop, or `at leisure`, with others, within
- * some milliseconds, where nobody waits for it and no watcher wants its topic.
+ * When a message is written: `now`, with others of the same event-loop tick, or `at leisure`, within some milliseconds, where nobody waits
+ * for it and no watcher wants its topic.
  */
 export type Urgency = 'now' | 'at leisure'
 
 /**
- * All that was published, in one order, within bounds.
+ * Published messages as events in one order, within bounds.
  *
- * What has been told to anybody, by `append`, `watch` or `read`, survives `kill -9` where the journal is durable at all.
- * Either its id still means the same afterwards, or the epoch is another.
+ * In a durable journal, each event returned by `append`, `watch` or `read` survives `kill -9`. Its id then still identifies it, or the epoch has
+ * changed.
  */
 export interface Journal {
   readonly epoch: string
-  /** The sequence of the newest event; 0 before there was any. */
+  /** Sequence of the newest event; 0 before the first. */
   readonly head: number
-  /** The sequence of the oldest event that is still there; one more than `head` where there is none. */
+  /** Sequence of the oldest event that is not evicted; `head + 1` without events. */
   readonly first: number
-  /** The number of events that are there. */
+  /** Number of events. */
   readonly size: number
   /**
-   * Tells whether an event after `after` is gone that one of `filters` may match.
+   * The loss of events after `after` that may match one of `filters`; `undefined` without one.
    *
    * @param told `Loss.told` of the last loss that the subscriber knows of
    */
   lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined
   /**
-   * Writes a message, or a hole, down, after what came before it.
+   * Appends a message, or a gap marker.
    *
-   * @param urgency `now`, where it is left out
-   * @throws {JournalRefusal} rejects where too much waits already, or it cannot be written
+   * @param urgency default: `now`
+   * @throws {JournalRefusal} rejects where too much waits, or writing fails
    */
   append(message: Message, urgency?: Urgency): Promise<Event>
   /**
-   * Has `listener` told of all events from now on, in order, in the batches that they are written in. It must not throw.
+   * Calls `listener` with all further events, in order, in the batches in which they are written. It must not throw.
    *
-   * @param wants of which topics it is to be told without delay; of all, where this is left out
+   * @param wants the topics that are written without delay; default: all
+   * @returns removes the listener
    */
   watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void
-  /** Reads a portion, in bounded time. It may have no events and yet a later position: then there is more to look through. */
+  /** Reads a batch in bounded time. Without events but with a later position, there is more to scan. */
   read(query: JournalQuery): Promise<JournalBatch>
-  /** The place from which on there are no more than the `count` newest events that `filters` match. */
+  /** The position before the `count` newest events that match `filters`. */
   latest(filters: readonly string[], count: number): Promise<number>
   /**
-   * The retained messages that `filters` match and that were written in `range`, or after it where their event is gone, in
-   * portions, in any order.
+   * The retained messages that match `filters` and were appended in `range`, or after it where their event is evicted, in batches, in any order.
    */
   retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void>
-  /** Lets go of what is over the bounds now. The journal does it by itself; this waits until it is done. */
+  /** Evicts the events beyond the bounds; the journal also does so by itself. */
   trim(): Promise<void>
-  /** Writes down what waits, and closes. What comes after that is refused. */
+  /** Writes the waiting messages and closes; further messages are refused. */
   close(): Promise<void>
 }
 
-/** Why a message was not written down: too many wait for it, the disk does not take it, or the journal is closed. */
+/** Why a message was refused: too many wait, writing fails, or the journal is closed. */
 export type RefusalReason = 'busy' | 'unavailable' | 'closed'
 
 const refusalTexts: Record<RefusalReason, string> = {
   busy: 'Too many messages wait to be written to the journal',
-  unavailable: 'The journal cannot be written just now',
+  unavailable: 'The journal cannot be written at present',
   closed: 'The journal is closed',
 }
 
-/** A message was not written down, and nobody was told of it. It may be published again. */
+/** A message was not appended; it may be published again. */
 export class JournalRefusal extends Error {
   override readonly name = 'JournalRefusal'
   readonly reason: RefusalReason
@@ -152,45 +152,45 @@ export class JournalRefusal extends Error {
   }
 }
 
-/** Which topics a query is about, and holes, which whoever reads is to come to. */
+/** Predicate of a query's topics, and of gap markers, which every query returns. */
 export function queryPredicate({ filters, wanted }: Pick<JournalQuery, 'filters' | 'wanted'>): TopicPredicate {
   if (!filters) return everyTopic
   wanted ??= topicPredicate(filters)
   return topic => topic === gapMarker.topic || wanted(topic)
 }
 
-/** How many bytes of `maxBytes` a message is. */
+/** Size of a message, as counted for `maxBytes`. */
 export function sizeOf({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
   return Buffer.byteLength(topic) + payload.length
 }
 
-/** Why a cursor does not say what came after it. */
+/** Why events after a cursor are missing. */
 export type GapReason =
-  /** It has been trimmed, and something after it. */
+  /** They were evicted. */
   | 'evicted'
-  /** It is of a journal that is lost. */
+  /** The cursor is of a lost journal. */
   | 'other-epoch'
-  /** This journal never gave it to anybody. */
+  /** The journal never issued the cursor. */
   | 'unknown'
-  /** It could not be written down, and the broker did not wait any longer. */
+  /** They could not be appended in time. */
   | 'missed'
 
-/** Where a cursor is. */
+/** Position of a cursor. */
 export interface Position {
-  /** The sequence to read on from. */
+  /** The sequence to read from. */
   readonly after: number
-  /** The sequence up to which somebody with this cursor knows everything; 0 for nothing. */
+  /** The sequence up to which all events are known; 0 for none. */
   readonly known: number
-  /** Left out where nothing is missing between the two. */
+  /** Left out where no event is missing between the two. */
   readonly gap?: GapReason
-  /** The events that are gone after `known`; left out where there are none. */
+  /** The loss of events after `known`; left out without one. */
   readonly lost?: Loss
 }
 
 /**
- * Finds the place of a cursor, whatever its text; where that is not there any more, the oldest place that is.
+ * Resolves a cursor of any text to its position, or to the oldest position where its events are missing.
  *
- * @param filters of the subscriber; left out for all topics
+ * @param filters of the subscriber; default: all topics
  */
 export function resolveCursor(
   journal: Pick<Journal, 'epoch' | 'head' | 'lost'>,
@@ -198,15 +198,19 @@ export function resolveCursor(
   filters?: readonly string[],
 ): Position {
   const id = parseId(cursor)
-  if (!id) return oldestPlace(journal, 'unknown', filters)
-  if (id.epoch !== journal.epoch) return oldestPlace(journal, 'other-epoch', filters)
-  if (id.sequence > journal.head) return oldestPlace(journal, 'unknown', filters)
+  if (!id) return oldestPosition(journal, 'unknown', filters)
+  if (id.epoch !== journal.epoch) return oldestPosition(journal, 'other-epoch', filters)
+  if (id.sequence > journal.head) return oldestPosition(journal, 'unknown', filters)
   const lost = journal.lost(filters, id.sequence)
   if (lost) return { after: lost.resume, known: id.sequence, gap: 'evicted', lost }
   return { after: id.sequence, known: id.sequence }
 }
 
-function oldestPlace(journal: Pick<Journal, 'lost'>, gap: GapReason, filters: readonly string[] | undefined): Position {
+function oldestPosition(
+  journal: Pick<Journal, 'lost'>,
+  gap: GapReason,
+  filters: readonly string[] | undefined,
+): Position {
   const lost = journal.lost(filters, 0)
   return lost ? { after: lost.resume, known: 0, gap, lost } : { after: 0, known: 0, gap }
 }

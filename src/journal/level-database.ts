@@ -25,28 +25,27 @@ import { upgradeDatabase } from './level-upgrade.js'
 import { RetainedMessages } from './retained-messages.js'
 import { Shares, type ShareTopics } from './shares.js'
 
-/** Keys and values as bytes. */
+/** A database with binary keys and values. */
 export type Database = LevelDatabase<Buffer, Buffer>
 
 /**
- * LevelDB maps each open file of 2 MiB into memory, a thousand of them by default: so that a large journal would be in
- * memory as a whole.
+ * LevelDB maps each open file of 2 MiB into memory, by default a thousand: a large journal would be in memory as a whole.
  */
 const maxOpenFiles = 64
 
-/** What is in a database that has been opened. */
+/** An opened database and its state. */
 export interface OpenedDatabase {
   readonly database: Database
   readonly state: JournalState
   readonly shares: Shares
-  /** The segments that are being filled, by share. */
+  /** The incomplete segments, by share. */
   readonly tails: readonly Segment[]
   readonly retained: RetainedMessages
 }
 
-/** What opening needs. */
+/** Location and bounds of a journal. */
 export interface OpenOptions {
-  /** Where the database is, or will be. */
+  /** Directory of the database; it is created if it does not exist. */
   readonly directory: string
   readonly bounds: JournalBounds
   readonly log: Logger
@@ -72,7 +71,7 @@ export async function load(options: OpenOptions): Promise<OpenedDatabase> {
     const tails: Segment[] = []
     for (let share = 0; share < shares.count; share++) {
       tails.push(await readTail(database, state, share))
-      // Payloads that were written ahead of a batch that was not.
+      // Payloads written before a batch that was not written.
       await database.clear({ gt: sequenceKey('p', share, state.head), lte: sequenceKey('p', share, maxSequence) })
     }
     return { database, state, shares, tails, retained: await readRetained(database, options) }
@@ -82,14 +81,14 @@ export async function load(options: OpenOptions): Promise<OpenedDatabase> {
   }
 }
 
-/** Reads the state, and notes that the database is open. */
+/** Reads the state, and marks the database as open. */
 async function openState(database: Database, { clock, log, directory }: OpenOptions): Promise<JournalState> {
   const boot = await bootId()
   let state = await readState(database, clock())
   const opened = await database.get(openedKey)
   if (opened && !(isClean(opened) || (boot !== undefined && opened.toString() === boot))) {
-    // What was written last may be lost with the machine, and its ids would come again for other events.
-    log.warn(`the machine stopped with the journal in ${directory} open; subscribers who come back are told of a gap`)
+    // The last writes may be lost, and their ids would be reused for other events.
+    log.warn(`the machine stopped with the journal in ${directory} open: returning subscribers get a gap`)
     state = { ...state, epoch: newEpoch(clock()) }
   }
   const marks = [
@@ -106,7 +105,7 @@ function isClean(opened: Buffer): boolean {
   return opened.toString() === clean
 }
 
-/** Closes a database so that the next one who opens it knows that nothing is missing. */
+/** Closes a database and marks it as complete. */
 export async function closeDatabase(database: Database): Promise<void> {
   await database.batch([{ type: 'put', key: openedKey, value: Buffer.from(clean) }], { sync: true })
   await database.close()
@@ -120,7 +119,7 @@ async function readState(database: Database, now: number): Promise<JournalState>
   return { epoch: newEpoch(now), head: 0, shares: [emptyShare] }
 }
 
-/** Changes with each start of the machine; `undefined` where the system has none (it is Linux's). */
+/** Linux's boot id, which changes with each start of the machine; `undefined` on other systems. */
 async function bootId(): Promise<string | undefined> {
   return readFile('/proc/sys/kernel/random/boot_id', 'utf8').then(
     text => text.trim(),
@@ -130,7 +129,7 @@ async function bootId(): Promise<string | undefined> {
 
 const storedShares = z.array(z.strictObject({ filters: z.array(z.string()), since: z.number() }))
 
-/** Reads which shares there are, and adds those of rules that are new. */
+/** Reads the stored shares, and adds those of new rules. */
 async function openShares(database: Database, { bounds }: OpenOptions, { head }: JournalState): Promise<Shares> {
   const record = await database.get(sharesKey)
   const shares = new Shares(bounds, record ? decodeShares(record) : [], head)
@@ -147,7 +146,7 @@ function decodeShares(record: Buffer): ShareTopics[] {
   }
 }
 
-/** Fills the newest segment of a share with its events. Also a look at the place where damage is most likely. */
+/** Reads the incomplete segment of a share, where damage is most likely. */
 async function readTail(database: Database, { epoch, head, shares }: JournalState, share: number): Promise<Segment> {
   const segment = new Segment()
   const { evicted, sealed, tail } = shares[share] ?? emptyShare

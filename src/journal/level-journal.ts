@@ -26,20 +26,20 @@ import {
 } from './level-database.js'
 import { findLatest, readEvents, readRetainedMessages } from './level-reader.js'
 import { JournalStore } from './level-state.js'
-import type { IsGone } from './retained-messages.js'
+import type { IsEvicted } from './retained-messages.js'
 
-/** How often old events are looked for; in milliseconds. */
+/** Interval of evicting old events, in milliseconds. */
 const trimInterval = 10_000
-/** How long to wait before a database that does not take writes is opened again, at first and at most; in milliseconds. */
-const [firstDelay, longestDelay] = [1000, 30_000]
-/** How often the log says that something cannot be read, at most; in milliseconds. */
-const damageInterval = 60_000
-/** Bounds of a portion of retained messages. */
-const retainedPortion = { messages: 64, bytes: 1024 ** 2 }
+/** Delay before a failed database is opened again, at first and at most, in milliseconds. */
+const [firstDelay, maxDelay] = [1000, 30_000]
+/** Interval between log lines about damage, in milliseconds. */
+const damageLogInterval = 60_000
+/** Bounds of a batch of retained messages. */
+const retainedBatch = { messages: 64, bytes: 1024 ** 2 }
 
-/** What a journal on disk needs. */
+/** Options of a journal on disk. */
 export interface LevelJournalOptions {
-  /** Its own directory, made if it is not there. */
+  /** Its own directory, created if it does not exist. */
   readonly directory: string
   readonly bounds: JournalBounds
   readonly log: Logger
@@ -49,12 +49,11 @@ export interface LevelJournalOptions {
 }
 
 /**
- * Opens, or makes, a journal that outlives the process.
+ * Opens or creates a durable journal.
  *
- * What is written is in the kernel's hands when it is reported as written, and so survives the end of the process in
- * whatever way. What the loss of power takes is noticed by the next start, which begins a new epoch.
+ * A finished write survives the end of the process. After a loss of power, the next start begins a new epoch.
  *
- * @throws {StartError} where another process has it open, or it cannot be made
+ * @throws {StartError} where another process has it open, or it cannot be created
  */
 export async function openLevelJournal(options: LevelJournalOptions): Promise<Journal> {
   const complete = { clock: Date.now, ...options }
@@ -67,14 +66,14 @@ class LevelJournal implements Journal {
   readonly #commit: GroupCommit
   readonly #timer: NodeJS.Timeout
   #database: Database
-  #ledger: JournalStore
-  /** Ends when all writes that were begun are done. */
+  #store: JournalStore
+  /** Resolves after the last write. */
   #writing: Promise<unknown> = Promise.resolve()
   #trimming: Promise<void> | undefined
   #state: 'open' | 'failed' | 'closed' = 'open'
   #recovering: Promise<void> | undefined
-  /** Ends the wait before a failed database is opened again. */
-  #hurry: (() => void) | undefined
+  /** Ends the delay before a failed database is opened again. */
+  #endWait: (() => void) | undefined
   #closing: Promise<void> | undefined
   #warned = Number.NEGATIVE_INFINITY
 
@@ -82,7 +81,7 @@ class LevelJournal implements Journal {
     this.#options = options
     this.epoch = opened.state.epoch
     this.#database = opened.database
-    this.#ledger = this.#newLedger(opened)
+    this.#store = this.#createStore(opened)
     const { bounds, slices } = options
     this.#commit = new GroupCommit({ bounds, slices, write: messages => this.#write(messages) })
     this.#timer = setInterval(() => this.#trimSoon(), trimInterval).unref()
@@ -90,19 +89,19 @@ class LevelJournal implements Journal {
   }
 
   get head(): number {
-    return this.#ledger.head
+    return this.#store.head
   }
 
   get first(): number {
-    return this.#ledger.first
+    return this.#store.first
   }
 
   get size(): number {
-    return this.#ledger.size
+    return this.#store.size
   }
 
   lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
-    return this.#ledger.lost(filters, after, told)
+    return this.#store.lost(filters, after, told)
   }
 
   append(message: Message, urgency?: Urgency): Promise<Event> {
@@ -116,18 +115,18 @@ class LevelJournal implements Journal {
   async read(query: JournalQuery): Promise<JournalBatch> {
     const { filters, after, told, limit, maxBytes } = query
     this.#checkOpen()
-    const lost = this.#ledger.lost(filters, after, told)
+    const lost = this.#store.lost(filters, after, told)
     const isTold = lost === undefined || lost.complete > after
     const from = isTold ? after : lost.resume
-    const view = this.#ledger.view(filters, from)
+    const view = this.#store.view(filters, from)
     const through = Math.min(query.through, view.head, isTold && lost ? lost.complete : view.head)
-    const portion = isTold ? { after: from } : { after: from, lost }
-    if (from >= through) return { ...portion, events: [], position: from }
+    const batch = isTold ? { after: from } : { after: from, lost }
+    if (from >= through) return { ...batch, events: [], position: from }
     const range = { after: from, through }
     const { events, position, damage } = await readEvents(view, queryPredicate(query), range, { limit, maxBytes })
-    if (!damage || position > from) return { ...portion, events, position }
+    if (!damage || position > from) return { ...batch, events, position }
     this.#reportDamage(damage.error)
-    // As if it had been evicted: the subscriber is told of a gap, and goes on behind it.
+    // As if it were evicted: the subscriber gets a gap and continues after it.
     const { resume } = damage
     const all = { resume, through: resume, complete: after, told: told ?? lost?.told ?? [] }
     return { events: [], after: resume, position: resume, lost: all }
@@ -135,17 +134,17 @@ class LevelJournal implements Journal {
 
   async latest(filters: readonly string[], count: number): Promise<number> {
     this.#checkOpen()
-    const place = await findLatest(this.#ledger.view(filters, 0), topicPredicate(filters), count)
-    return place ?? this.#ledger.lost(filters, 0)?.resume ?? 0
+    const position = await findLatest(this.#store.view(filters, 0), topicPredicate(filters), count)
+    return position ?? this.#store.lost(filters, 0)?.resume ?? 0
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
     const { after, through } = range
-    const isGone: IsGone = (topic, sequence) => (this.#ledger.lost([topic], after)?.through ?? 0) >= sequence
-    const isWanted = (topic: string, sequence: number) => sequence <= through || isGone(topic, sequence)
-    for (const topics of this.#ledger.retained.match(filters, range, retainedPortion, isGone)) {
+    const isEvicted: IsEvicted = (topic, sequence) => (this.#store.lost([topic], after)?.through ?? 0) >= sequence
+    const isWanted = (topic: string, sequence: number) => sequence <= through || isEvicted(topic, sequence)
+    for (const topics of this.#store.retained.match(filters, range, retainedBatch, isEvicted)) {
       this.#checkOpen()
-      const view = this.#ledger.view([], this.head)
+      const view = this.#store.view([], this.head)
       yield await readRetainedMessages(view, topics, isWanted, error => this.#reportDamage(error))
     }
   }
@@ -156,45 +155,45 @@ class LevelJournal implements Journal {
   }
 
   #write(messages: readonly Message[]): Promise<readonly Event[]> {
-    return this.#inTurn(async () => {
-      await this.#ledger.prepare()
+    return this.#inOrder(async () => {
+      await this.#store.prepare()
       const time = this.#options.clock()
-      const events = messages.map(message => this.#ledger.put(message, time))
-      const evicted = this.#ledger.evict()
-      const operations = this.#ledger.take()
-      for (const [key, payload] of this.#ledger.takeAhead()) await this.#database.put(key, payload)
+      const events = messages.map(message => this.#store.put(message, time))
+      const evicted = this.#store.evict()
+      const operations = this.#store.take()
+      for (const [key, payload] of this.#store.takeHugePayloads()) await this.#database.put(key, payload)
       await this.#database.batch(operations)
-      this.#ledger.written()
-      // There may be more, in the next segment.
+      this.#store.written()
+      // The next segment may have more.
       if (evicted) this.#trimSoon()
       return events
     })
   }
 
   async trim(): Promise<void> {
-    // What is to be written has its turn between two steps.
-    while (await this.#inTurn(() => this.#trimStep()));
+    // Writes may run between two steps.
+    while (await this.#inOrder(() => this.#trimStep()));
   }
 
   async #trimStep(): Promise<boolean> {
-    await this.#ledger.prepare()
-    if (!this.#ledger.evict()) return false
-    await this.#database.batch(this.#ledger.take())
+    await this.#store.prepare()
+    if (!this.#store.evict()) return false
+    await this.#database.batch(this.#store.take())
     return true
   }
 
-  /** Trims in the background. */
+  /** Evicts in the background. */
   #trimSoon(): void {
     this.#trimming ??= this.trim()
-      // Told by what has failed.
+      // Reported by `#fail`.
       .catch(() => {})
       .finally(() => {
         this.#trimming = undefined
       })
   }
 
-  /** Runs `write` after those before it; where it fails, the database has failed. */
-  #inTurn<T>(write: () => Promise<T>): Promise<T> {
+  /** Runs `write` after the earlier ones; its failure is one of the database. */
+  #inOrder<T>(write: () => Promise<T>): Promise<T> {
     const current = this.#writing.then(async () => {
       this.#checkOpen()
       try {
@@ -209,19 +208,19 @@ class LevelJournal implements Journal {
   }
 
   /**
-   * A write has failed, for want of space or worse. LevelDB's log has part of a record at its end then, and what it
-   * writes after that may not be read again: so the database is closed, and opened again, which begins a new log.
+   * A write has failed, such as on a full disk. LevelDB's log then ends with part of a record, and later records may be unreadable: the database
+   * is closed and opened again, which begins a new log.
    */
   #fail(error: unknown): void {
     if (this.#state !== 'open') return
     this.#state = 'failed'
-    this.#options.log.error({ err: error }, 'the journal cannot be written; what is published is refused until it can')
+    this.#options.log.error({ err: error }, 'failed to write the journal: refusing messages until it can be written')
     this.#recovering = this.#recover()
   }
 
   async #recover(): Promise<void> {
     const { directory, log } = this.#options
-    for (let delay = firstDelay; this.#state === 'failed'; delay = Math.min(delay * 2, longestDelay)) {
+    for (let delay = firstDelay; this.#state === 'failed'; delay = Math.min(delay * 2, maxDelay)) {
       try {
         await this.#database.close()
         await this.#adopt(await load(this.#options))
@@ -234,29 +233,29 @@ class LevelJournal implements Journal {
           log.fatal({ err: error }, `the journal in ${directory} is damaged and was moved to ${aside}: restart mqway`)
           return
         }
-        log.warn({ err: error }, `the journal cannot be opened; the next attempt is in ${delay / 1000} s`)
+        log.warn({ err: error }, `failed to open the journal: retrying in ${delay / 1000} s`)
       }
       await this.#wait(delay)
     }
   }
 
   async #adopt(opened: OpenedDatabase): Promise<void> {
-    const { head: before } = this.#ledger
+    const { head: before } = this.#store
     const { database, state } = opened
     this.#database = database
     if (state.head < before || state.epoch !== this.epoch) throw new DamagedRecord('events are missing')
-    this.#ledger = this.#newLedger(opened)
-    // A write that was reported as failed may have reached the disk all the same.
+    this.#store = this.#createStore(opened)
+    // A write that failed may have reached the disk.
     const range = { after: before, through: state.head }
     const limits = { limit: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY }
     if (range.after < range.through) {
-      const { events } = await readEvents(this.#ledger.view(undefined, before), everyTopic, range, limits)
+      const { events } = await readEvents(this.#store.view(undefined, before), everyTopic, range, limits)
       this.#commit.announce(events)
     }
     if (this.#state === 'failed') this.#state = 'open'
   }
 
-  #newLedger(opened: OpenedDatabase): JournalStore {
+  #createStore(opened: OpenedDatabase): JournalStore {
     const { clock } = this.#options
     return new JournalStore(opened, { clock, onDamage: error => this.#reportDamage(error) })
   }
@@ -264,20 +263,20 @@ class LevelJournal implements Journal {
   #wait(delay: number): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(resolve, delay)
-      this.#hurry = () => {
+      this.#endWait = () => {
         clearTimeout(timer)
         resolve()
       }
-      if (this.#state === 'closed') this.#hurry()
+      if (this.#state === 'closed') this.#endWait()
     })
   }
 
   #reportDamage(error: unknown): void {
     const now = Date.now()
-    if (now - this.#warned < damageInterval) return
+    if (now - this.#warned < damageLogInterval) return
     this.#warned = now
     const { log, directory } = this.#options
-    log.error({ err: error }, `something in the journal in ${directory} cannot be read; subscribers are told of a gap`)
+    log.error({ err: error }, `part of the journal in ${directory} cannot be read: subscribers get a gap`)
   }
 
   close(): Promise<void> {
@@ -290,7 +289,7 @@ class LevelJournal implements Journal {
     await this.#commit.close()
     const failed = this.#state === 'failed'
     this.#state = 'closed'
-    this.#hurry?.()
+    this.#endWait?.()
     await this.#recovering
     await this.#writing
     await (failed ? this.#database.close() : closeDatabase(this.#database))

@@ -8,69 +8,69 @@ import { readTopics, type Segment, SegmentScan, segmentLength, sequenceAt, type 
 
 type Snapshot = ReturnType<Database['snapshot']>
 
-/** Segments that one read looks through at most: some milliseconds. */
-const scanBudget = 64
-/** After how many milliseconds of looking others have a turn: a thousand filters take a hundred times longer than one. */
-const longestLook = 3
-/** Segments that are fetched at a time. */
+/** Segments scanned in one read at most: some milliseconds. */
+const maxSegments = 64
+/** Scanning pauses after this time, in milliseconds: a thousand filters take a hundred times longer than one. */
+const sliceTime = 3
+/** Segments fetched at a time. */
 const segmentsAtOnce = 32
 const iteratorBytes = 256 * 1024
-/** Events that are fetched at a time; each has at most `largePayload` bytes besides its topic. */
+/** Events fetched at a time; each has at most `largePayload` bytes besides its topic. */
 const eventsAtOnce = 32
 
-/** A share of a journal at one moment. */
+/** A share of a journal at one time. */
 export interface ShareView {
   readonly share: number
-  /** The sequence of the newest event that was evicted. */
+  /** Sequence of the newest evicted event. */
   readonly evicted: number
-  /** The sequence of the newest event. */
+  /** Sequence of the newest event. */
   readonly newest: number
-  /** The last sequence of the newest full segment; 0 for none. */
+  /** Last sequence of the newest full segment; 0 for none. */
   readonly sealed: number
-  /** The segment after that. */
+  /** The incomplete segment after it. */
   readonly tail: Segment
 }
 
-/** A journal at one moment. */
+/** A journal at one time. */
 export interface View {
   readonly database: Database
   readonly epoch: string
   readonly head: number
-  /** Those that are of concern. */
+  /** The relevant shares. */
   readonly shares: readonly ShareView[]
 }
 
-/** The place of an event in the database. */
+/** Key of an event. */
 interface FoundEvent {
   readonly share: number
   readonly sequence: number
 }
 
-/** Wanted events, in order, and how far was looked. */
+/** Matching events, in order, up to `position`. */
 interface Found {
   readonly events: readonly FoundEvent[]
   readonly position: number
-  /** Set where a segment that begins after `position` cannot be read. */
+  /** Error of an unreadable segment after `position`. */
   readonly damage?: unknown
 }
 
-/** The turns of the event loop that something takes which may be long. */
-class Turns {
+/** Pauses long work between event-loop ticks. */
+class TickBudget {
   #since = performance.now()
 
-  /** Takes all steps, and ends the turn after one where it has been long. */
-  async take<T>(steps: Generator<void, T, void>): Promise<T> {
+  /** Runs all steps, with a pause whenever `sliceTime` is over. */
+  async run<T>(steps: Generator<void, T, void>): Promise<T> {
     for (;;) {
       const { value, done } = steps.next()
       if (done === true) return value
-      if (performance.now() - this.#since < longestLook) continue
+      if (performance.now() - this.#since < sliceTime) continue
       await new Promise(setImmediate)
       this.#since = performance.now()
     }
   }
 }
 
-/** What was read, up to `position`. With `damage`, what follows cannot be read, up to `resume`. */
+/** Events up to `position`. With `damage`, those after it up to `resume` cannot be read. */
 export interface Read {
   readonly events: readonly Event[]
   readonly position: number
@@ -82,14 +82,14 @@ interface ReadLimits {
   readonly maxBytes: number
 }
 
-/** Reads the events in `range` that are wanted, of what there is at this moment. */
+/** Reads the wanted events in `range` from a snapshot. */
 export async function readEvents(
   view: View,
   wanted: TopicPredicate,
   range: SequenceRange,
   limits: ReadLimits,
 ): Promise<Read> {
-  // Made before anything is awaited: trimming goes on, and this reads what was there.
+  // Before the first `await`, because eviction continues.
   const snapshot = view.database.snapshot()
   try {
     const founds: Found[] = []
@@ -104,7 +104,7 @@ export async function readEvents(
   }
 }
 
-/** Brings the events of several shares in order, up to the place to which all were looked through. */
+/** Merges the events of several shares, up to the position that all have reached. */
 function merge(founds: readonly Found[], through: number, limit: number): Found {
   const [only] = founds
   if (only && founds.length === 1) return only
@@ -119,7 +119,7 @@ function merge(founds: readonly Found[], through: number, limit: number): Found 
   return { events, position, damage: damaged?.damage }
 }
 
-/** Looks for up to `limit` wanted events of one share, without reading one. */
+/** Finds up to `limit` wanted events of one share, by its segments. */
 async function findIn(
   { database }: View,
   view: ShareView,
@@ -130,12 +130,12 @@ async function findIn(
 ): Promise<Found> {
   const { share, evicted, sealed, tail } = view
   const scan = new SegmentScan(wanted)
-  const turns = new Turns()
+  const budget = new TickBudget()
   const events: FoundEvent[] = []
-  /** Takes events of one segment, and tells whether there are enough. */
-  const take = (places: readonly number[], sequenceOf: (place: number) => number): boolean => {
-    for (const place of places) {
-      const sequence = sequenceOf(place)
+  /** Adds events of one segment; returns whether there are enough. */
+  const add = (indexes: readonly number[], sequenceOf: (index: number) => number): boolean => {
+    for (const index of indexes) {
+      const sequence = sequenceOf(index)
       if (sequence <= after || sequence <= evicted) continue
       if (sequence > through) return false
       events.push({ share, sequence })
@@ -145,29 +145,29 @@ async function findIn(
   }
   let position = after
   try {
-    let looked = 0
+    let scanned = 0
     for await (const [last, record] of segments(database, snapshot, view, after)) {
-      await turns.take(scan.learn(record, last))
+      await budget.run(scan.addTopics(record, last))
       if (last <= after) continue
-      const isEnough = take(scan.places(record), place => sequenceAt(record, place))
+      const isEnough = add(scan.indexes(record), index => sequenceAt(record, index))
       if (isEnough) return { events, position: events.at(-1)?.sequence ?? position }
       position = Math.min(through, last)
-      if (position === through || ++looked === scanBudget) return { events, position }
+      if (position === through || ++scanned === maxSegments) return { events, position }
     }
   } catch (error) {
     if (!isDamage(error)) throw error
     return { events, position, damage: error }
   }
-  // One that has been filled meanwhile is not read twice.
+  // It may be full meanwhile, and was read then.
   if (sealed > through) return { events, position: through }
-  const places = await turns.take(scan.placesOf(tail))
-  if (take(places, place => tail.sequences[place] ?? 0))
+  const indexes = await budget.run(scan.indexesOf(tail))
+  if (add(indexes, index => tail.sequences[index] ?? 0))
     return { events, position: events.at(-1)?.sequence ?? position }
   return { events, position: through }
 }
 
 /**
- * The topics of the full segments of a share that have events after a place, and before them those of the same run.
+ * The topics of a share's full segments with events after a position, preceded by those of the same run.
  *
  * @throws {DamagedRecord}
  */
@@ -208,7 +208,7 @@ async function* segments(
   }
 }
 
-/** Reads what was found, until it has `maxBytes`. */
+/** Reads the found events, up to `maxBytes`. */
 async function fetch(view: View, snapshot: Snapshot, found: Found, maxBytes: number): Promise<Read> {
   const events: Event[] = []
   let bytes = 0
@@ -224,7 +224,7 @@ async function fetch(view: View, snapshot: Snapshot, found: Found, maxBytes: num
         current = resume = sequence
         if (!record) throw new DamagedRecord('an event is missing')
         const stored = decodeEvent(view.epoch, record, false)
-        if (stored.event.sequence !== current) throw new DamagedRecord('an event is at the place of another')
+        if (stored.event.sequence !== current) throw new DamagedRecord('an event has the key of another')
         const event = await withPayload(view.database, snapshot, stored, sequenceKey('p', share, current))
         events.push(event)
         bytes += event.payload.length
@@ -250,7 +250,7 @@ async function withPayload(
   return { ...event, payload }
 }
 
-/** The place from which on there are no more than the `count` newest wanted events; `undefined` where there are no more. */
+/** The position before the `count` newest wanted events; `undefined` where there are no more. */
 export async function findLatest(view: View, wanted: TopicPredicate, count: number): Promise<number | undefined> {
   const sequences: number[] = []
   for (const share of view.shares) sequences.push(...(await findNewest(view, share, wanted, count + 1)))
@@ -266,34 +266,34 @@ async function findNewest(
 ): Promise<number[]> {
   const { evicted, tail } = view
   const scan = new SegmentScan(wanted)
-  const turns = new Turns()
+  const budget = new TickBudget()
   const sequences: number[] = []
-  /** Takes events of one segment, the newest first, and tells whether there are enough. */
-  const take = (places: readonly number[], sequenceOf: (place: number) => number): boolean => {
-    for (const place of places.toReversed()) {
-      const sequence = sequenceOf(place)
+  /** Adds events of one segment, the newest first; returns whether there are enough. */
+  const add = (indexes: readonly number[], sequenceOf: (index: number) => number): boolean => {
+    for (const index of indexes.toReversed()) {
+      const sequence = sequenceOf(index)
       if (sequence <= head && sequence > evicted) sequences.push(sequence)
       if (sequences.length === count) return true
     }
     return false
   }
-  if (take(await turns.take(scan.placesOf(tail)), place => tail.sequences[place] ?? 0)) return sequences
+  if (add(await budget.run(scan.indexesOf(tail)), index => tail.sequences[index] ?? 0)) return sequences
   try {
     for await (const run of runs(database, view)) {
-      for (const [last, record] of run) await turns.take(scan.learn(record, last))
+      for (const [last, record] of run) await budget.run(scan.addTopics(record, last))
       for (const [, record] of run.toReversed()) {
-        if (take(scan.places(record), place => sequenceAt(record, place))) return sequences
+        if (add(scan.indexes(record), index => sequenceAt(record, index))) return sequences
       }
     }
   } catch (error) {
-    // Whoever reads from there finds the damage, and is told.
+    // Reading from there reports the damage.
     if (!isDamage(error)) throw error
   }
   return sequences
 }
 
 /**
- * The topics of the full segments of a share, run by run, the newest first, until that of the oldest event.
+ * The topics of a share's full segments by run, the newest first, back to the oldest event.
  *
  * @throws {DamagedRecord}
  */
@@ -325,7 +325,7 @@ async function* runs(
   }
 }
 
-/** Reads the retained messages of `topics` that are wanted; leaves out what cannot be read. */
+/** Reads the wanted retained messages of `topics`, without unreadable ones. */
 export async function readRetainedMessages(
   { database, epoch }: Pick<View, 'database' | 'epoch'>,
   topics: readonly string[],
@@ -338,7 +338,7 @@ export async function readRetainedMessages(
     for (const topic of topics) {
       try {
         const record = await database.get(topicKey('r', topic), { snapshot })
-        // Deleted, or replaced, since it was asked for: then what did that is news.
+        // Deleted meanwhile, by a message that is live.
         if (!record) continue
         const stored = decodeEvent(epoch, record, true)
         if (!isWanted(topic, stored.event.sequence)) continue

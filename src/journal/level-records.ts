@@ -3,8 +3,8 @@ import { DamagedRecord } from '../storage/open-level.js'
 import { type Event, formatId } from './event.js'
 
 /*
- * What the journal writes in LevelDB. A key is one letter for the kind, and then the number of a share (two bytes) and a
- * sequence (six), the highest byte first, or a topic: so that the keys of a share sort as sequences do.
+ * Records of the journal in LevelDB. A key is one letter for the kind, and then the number of a share (two bytes) and a sequence (six), both
+ * big-endian, or a topic: the keys of a share sort by sequence.
  *
  *   e <share> <sequence>  an event, with its payload unless that is large
  *   p <share> <sequence>  a large payload
@@ -15,12 +15,12 @@ import { type Event, formatId } from './event.js'
  *   n <topic>             its sequence and size
  *   s                     the state: epoch, head, and the extent of each share
  *   c                     the topics of the shares that have rules (see shares.ts)
- *   o                     by whom it was opened last, and whether that ended well
+ *   o                     the boot id of the machine that opened it, or that it was closed
  *
- * Versions without shares had segments under t and m instead (see level-upgrade.ts).
+ * Earlier versions had segments under t and m (see level-upgrade.ts).
  */
 
-/** Payloads of more bytes are beside their events, so that those can be read one after the other without them. */
+/** Larger payloads are stored beside their events, which can be read without them. In bytes. */
 export const largePayload = 16 * 1024
 
 export const stateKey = Buffer.from('s')
@@ -37,12 +37,12 @@ export function sequenceKey(kind: 'e' | 'p' | 'i' | 'l', share: number, sequence
   const key = Buffer.allocUnsafe(9)
   key.write(kind, 0, 'latin1')
   key.writeUInt16BE(share, 1)
-  // Without a BigInt: this is called for each event.
+  // Without a BigInt, as it is called for each event.
   key.writeUIntBE(sequence, 3, 6)
   return key
 }
 
-/** The sequence in a key that `sequenceKey` made. */
+/** The sequence of a key of `sequenceKey`. */
 export function readSequence(key: Buffer): number {
   return key.readUIntBE(3, 6)
 }
@@ -58,10 +58,10 @@ export function readTopicKey(key: Buffer): string {
 const headerLength = 1 + 8 + 8 + 2 + 4
 const largeFlag = 4
 
-/** An event as it is read: a large payload has yet to be. */
+/** A stored event, without its large payload. */
 export interface StoredEvent {
   readonly event: Event
-  /** The length of the payload that is beside it, or `undefined`. */
+  /** Length of the payload beside it; `undefined` without one. */
   readonly large: number | undefined
 }
 
@@ -102,23 +102,23 @@ function isQos(value: number): value is QoS {
   return value <= 2
 }
 
-/** The extent of one share, as it is written. */
+/** Stored extent of one share. */
 export interface ShareState {
-  /** The sequence of the newest event that was evicted; 0 for none. */
+  /** Sequence of the newest evicted event; 0 for none. */
   readonly evicted: number
-  /** The number of events that are there. */
+  /** Number of events. */
   readonly size: number
-  /** Their bytes, as `sizeOf` has it. */
+  /** Their bytes, by `sizeOf`. */
   readonly bytes: number
-  /** The sequence of the last event of the newest segment that is full; 0 for none. */
+  /** Sequence of the last event of the newest full segment; 0 for none. */
   readonly sealed: number
-  /** The number of events after that which are there. */
+  /** Number of events after it. */
   readonly tail: number
 }
 
 export const emptyShare: ShareState = { evicted: 0, size: 0, bytes: 0, sealed: 0, tail: 0 }
 
-/** The state of the journal; changed with each batch. */
+/** Stored state of the journal, which changes with each batch. */
 export interface JournalState {
   readonly epoch: string
   readonly head: number
@@ -126,7 +126,7 @@ export interface JournalState {
   readonly shares: readonly ShareState[]
 }
 
-const epochForm = /^[0-9a-z]{15}$/
+const epochPattern = /^[0-9a-z]{15}$/
 const [epochLength, shareLength] = [15, 5 * 8]
 
 export function encodeState({ epoch, head, shares }: JournalState): Buffer {
@@ -147,7 +147,7 @@ export function decodeState(record: Buffer): JournalState {
   const epoch = record.toString('latin1', 0, epochLength)
   const [head = -1, ...numbers] = doublesOf(record.subarray(epochLength))
   const sound = head >= 0 && numbers.every(number => number >= 0)
-  if (!epochForm.test(epoch) || !sound) throw new DamagedRecord('not a state')
+  if (!epochPattern.test(epoch) || !sound) throw new DamagedRecord('not a state')
   const shares: ShareState[] = []
   for (let at = 0; at < numbers.length; at += 5) {
     const [evicted = 0, size = 0, bytes = 0, sealed = 0, tail = 0] = numbers.slice(at, at + 5)

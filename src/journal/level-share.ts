@@ -3,13 +3,13 @@ import type { ShareBounds } from './journal.js'
 import type { Database } from './level-database.js'
 import type { ShareView } from './level-reader.js'
 import { largePayload, readSequence, type ShareState, sequenceKey } from './level-records.js'
-import { decodeMeters, encodeMeters, Segment, segmentLength, TopicDictionary } from './level-segment.js'
+import { decodeSizes, encodeSizes, Segment, segmentLength, TopicDictionary } from './level-segment.js'
 import type { ShareExtent } from './shares.js'
 
 /** One change of the database. */
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
-/** Options of a share's ledger. */
+/** State and callbacks of a share. */
 export interface ShareStoreOptions {
   readonly share: number
   readonly state: ShareState
@@ -17,37 +17,37 @@ export interface ShareStoreOptions {
   readonly tail: Segment
   readonly bounds: ShareBounds
   readonly database: Database
-  /** Adds to the batch that is being made. */
+  /** Adds a change to the current batch. */
   readonly write: (operation: Operation) => void
   readonly clock: () => number
-  /** Told of what cannot be read. */
+  /** Called with damage. */
   readonly onDamage: (error: unknown) => void
 }
 
-/** The oldest segment that has events. */
+/** The oldest segment with events. */
 interface OldestSegment {
   readonly segment: Segment
-  /** The place of the oldest event. */
-  place: number
-  /** Its last sequence; `undefined` while it is filled. */
+  /** Index of the oldest event. */
+  index: number
+  /** Its last sequence; `undefined` while it is incomplete. */
   last: number | undefined
 }
 
-/** The extent of one share of a journal on disk, and its segments; with the batch that is being made. */
+/** Extent and segments of one share of a journal on disk, including the current batch. */
 export class ShareStore implements ShareExtent {
   readonly #options: ShareStoreOptions
-  readonly #numbering = new TopicDictionary()
+  readonly #dictionary = new TopicDictionary()
   #evicted: number
   #size: number
   #bytes: number
   #sealed: number
   #newest: number
-  #filling: Segment
+  #tail: Segment
   /** `undefined` until it is read. */
   #oldest: OldestSegment | undefined
-  /** The run of the oldest segment: of older ones there are no topics. */
+  /** Run of the oldest segment: topics of older runs are deleted. */
   #run = 0
-  /** The newest segments that are written: `tail` follows `sealed`, and may have events of the batch that is being made. */
+  /** The newest written segments: `tail` follows `sealed`, and may have events of the current batch. */
   #written: { readonly sealed: number; readonly tail: Segment }
 
   constructor(options: ShareStoreOptions) {
@@ -58,9 +58,9 @@ export class ShareStore implements ShareExtent {
     this.#bytes = state.bytes
     this.#sealed = state.sealed
     this.#newest = Math.max(state.sealed, state.evicted, tail.sequences.at(-1) ?? 0)
-    this.#filling = tail
+    this.#tail = tail
     this.#written = { sealed: state.sealed, tail }
-    if (state.sealed <= state.evicted) this.#oldest = { segment: tail, place: 0, last: undefined }
+    if (state.sealed <= state.evicted) this.#oldest = { segment: tail, index: 0, last: undefined }
   }
 
   get evicted(): number {
@@ -73,50 +73,50 @@ export class ShareStore implements ShareExtent {
 
   get oldest(): number {
     if (this.#newest <= this.#evicted) return Number.POSITIVE_INFINITY
-    return this.#oldest?.segment.sequences[this.#oldest.place] ?? this.#evicted + 1
+    return this.#oldest?.segment.sequences[this.#oldest.index] ?? this.#evicted + 1
   }
 
   get state(): ShareState {
-    const tail = this.#filling.length - this.#filling.placeAfter(this.#evicted)
+    const tail = this.#tail.length - this.#tail.indexAfter(this.#evicted)
     return { evicted: this.#evicted, size: this.#size, bytes: this.#bytes, sealed: this.#sealed, tail }
   }
 
-  /** The share as it is written. */
+  /** The share without the current batch. */
   view(): ShareView {
     return { share: this.#options.share, evicted: this.#evicted, newest: this.#newest, ...this.#written }
   }
 
-  /** Adds an event that comes after all others. */
+  /** Adds the newest event. */
   push(topic: string, size: number, time: number, sequence: number): void {
     this.#size++
     this.#bytes += size
     this.#newest = sequence
-    this.#filling.push(topic, size, time, sequence)
-    if (this.#filling.length === segmentLength) this.#seal(sequence)
+    this.#tail.push(topic, size, time, sequence)
+    if (this.#tail.length === segmentLength) this.#seal(sequence)
   }
 
   #seal(last: number): void {
     const { share, write } = this.#options
-    const segment = this.#filling
-    write({ type: 'put', key: sequenceKey('i', share, last), value: this.#numbering.encode(segment, this.#sealed) })
-    const meters = encodeMeters(segment, this.#numbering.start, this.#sealed)
+    const segment = this.#tail
+    write({ type: 'put', key: sequenceKey('i', share, last), value: this.#dictionary.encode(segment, this.#sealed) })
+    const meters = encodeSizes(segment, this.#dictionary.start, this.#sealed)
     write({ type: 'put', key: sequenceKey('l', share, last), value: meters })
     if (this.#oldest?.segment === segment) this.#oldest.last = last
     this.#sealed = last
-    this.#filling = new Segment()
+    this.#tail = new Segment()
   }
 
-  /** The batch is written. */
+  /** Call when the batch is written. */
   written(): void {
-    this.#written = { sealed: this.#sealed, tail: this.#filling }
+    this.#written = { sealed: this.#sealed, tail: this.#tail }
   }
 
-  /** Reads the oldest segment, which `evict` has to know. */
+  /** Reads the oldest segment, for `evict`. */
   async prepare(): Promise<void> {
     if (this.#oldest) return
     const { share, database } = this.#options
     if (this.#sealed <= this.#evicted) {
-      this.#oldest = { segment: this.#filling, place: 0, last: undefined }
+      this.#oldest = { segment: this.#tail, index: 0, last: undefined }
       return
     }
     const range = {
@@ -126,38 +126,37 @@ export class ShareStore implements ShareExtent {
     }
     const [[key, record] = []] = await database.iterator(range).all()
     const last = key ? readSequence(key) : this.#sealed
-    const meters = decodeMeters(record, last)
+    const meters = decodeSizes(record, last)
     if (!meters || meters.previous > this.#evicted) {
       this.#oldest = await this.#readLost(meters?.previous ?? last)
       return
     }
-    this.#oldest = { segment: meters.segment, place: meters.segment.placeAfter(this.#evicted), last }
-    if (meters.run !== this.#run) await this.#forgetTopics(meters.run)
+    this.#oldest = { segment: meters.segment, index: meters.segment.indexAfter(this.#evicted), last }
+    if (meters.run !== this.#run) await this.#deleteTopics(meters.run)
     this.#run = meters.run
   }
 
-  /** Makes a segment of events up to `through` whose record cannot be read: older than any bound, so that they go. */
+  /** Segment of the events up to `through` in index of an unreadable record: they are older than any bound, and so evicted. */
   async #readLost(through: number): Promise<OldestSegment> {
     const { share, database, onDamage } = this.#options
-    onDamage(new DamagedRecord('the sizes of a segment are not there'))
+    onDamage(new DamagedRecord('the sizes of a segment are missing'))
     const range = { gte: sequenceKey('e', share, this.#evicted + 1), lte: sequenceKey('e', share, through) }
     const keys = await database.keys({ ...range, limit: segmentLength }).all()
     const segment = new Segment()
     for (const key of keys) segment.push(undefined, 0, Number.NEGATIVE_INFINITY, readSequence(key))
     const last = keys.length < segmentLength ? through : (segment.sequences.at(-1) ?? through)
-    return { segment, place: 0, last }
+    return { segment, index: 0, last }
   }
 
-  /** The topics of a segment are needed as long as there is one of its run. */
-  async #forgetTopics(run: number): Promise<void> {
+  /** Deletes topics of earlier runs, which no segment needs. */
+  async #deleteTopics(run: number): Promise<void> {
     const { share, database, write } = this.#options
     const range = { gte: sequenceKey('i', share, 0), lt: sequenceKey('i', share, run) }
     for (const key of await database.keys(range).all()) write({ type: 'del', key })
   }
 
   /**
-   * Has the batch delete what is over the bounds, in the oldest segment alone: 1024 events at most, so that it is no
-   * stall. Tells whether there was anything.
+   * Deletes events beyond the bounds in the current batch, in the oldest segment only: at most 1024. Returns whether there were any.
    */
   evict(): boolean {
     const oldest = this.#oldest
@@ -165,23 +164,23 @@ export class ShareStore implements ShareExtent {
     const { share, write } = this.#options
     const { segment } = oldest
     let evicted = this.#evicted
-    for (; oldest.place < segment.length && this.#isOver(segment.times[oldest.place] ?? 0); oldest.place++) {
-      const size = segment.sizes[oldest.place] ?? 0
-      evicted = segment.sequences[oldest.place] ?? evicted
+    for (; oldest.index < segment.length && this.#isOver(segment.times[oldest.index] ?? 0); oldest.index++) {
+      const size = segment.sizes[oldest.index] ?? 0
+      evicted = segment.sequences[oldest.index] ?? evicted
       this.#bytes -= size
       this.#size--
       write({ type: 'del', key: sequenceKey('e', share, evicted) })
       if (size > largePayload) write({ type: 'del', key: sequenceKey('p', share, evicted) })
     }
-    if (oldest.last !== undefined && oldest.place >= segment.length) {
+    if (oldest.last !== undefined && oldest.index >= segment.length) {
       write({ type: 'del', key: sequenceKey('l', share, oldest.last) })
       evicted = Math.max(evicted, oldest.last)
       this.#oldest = undefined
     }
     if (evicted === this.#evicted) return false
-    // Before it is deleted, so that nobody begins to read what will not be there.
+    // Before the deletion, so that no read begins there.
     this.#evicted = evicted
-    // What was lost to damage was never subtracted.
+    // Damaged events were never subtracted.
     if (this.#newest <= evicted) this.#size = this.#bytes = 0
     return true
   }

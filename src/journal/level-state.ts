@@ -15,21 +15,21 @@ import {
 } from './level-records.js'
 import { Segment } from './level-segment.js'
 import { type Operation, ShareStore } from './level-share.js'
-import { OwnPayloads } from './own-payload.js'
+import { PayloadCopier } from './payload-copies.js'
 import type { RetainedMessages } from './retained-messages.js'
 
-/** Payloads of events with more bytes are written before their batch. */
-const aheadPayload = 256 * 1024
+/** Larger payloads are written before their batch. In bytes. */
+const hugePayload = 256 * 1024
 
-/** What a ledger needs besides what is in the database. */
+/** Clock and callbacks of the store. */
 export interface JournalStoreOptions {
   readonly clock: () => number
-  /** Told of what cannot be read. */
+  /** Called with damage. */
   readonly onDamage: (error: unknown) => void
 }
 
 /**
- * Turns messages into batches for the database, and knows what is in it: as it is written (`view`), and as it will be
+ * TickBudget messages into batches for the database, and knows what is in it: as it is written (`view`), and as it will be
  * with the batch that is being made. Where a batch is not written after all, the ledger is of no more use.
  */
 export class JournalStore {
@@ -37,13 +37,13 @@ export class JournalStore {
   readonly #opened: OpenedDatabase
   /** By share. */
   readonly #shares: readonly ShareStore[]
-  /** The newest event that is written. */
+  /** Sequence of the newest written event. */
   #head: number
-  /** The newest event, with those of the batch that is being made. */
+  /** Sequence of the newest event, with the current batch. */
   #last: number
   #operations: Operation[] = []
-  #ahead: (readonly [Buffer, Buffer])[] = []
-  readonly #payloads = new OwnPayloads()
+  #hugePayloads: (readonly [Buffer, Buffer])[] = []
+  readonly #payloads = new PayloadCopier()
 
   constructor(opened: OpenedDatabase, options: JournalStoreOptions) {
     const { database, state, tails, shares } = opened
@@ -60,7 +60,7 @@ export class JournalStore {
     })
   }
 
-  /** The oldest event that is there. */
+  /** Sequence of the oldest event. */
   get first(): number {
     return Math.min(this.#head + 1, ...this.#shares.map(({ oldest }) => oldest))
   }
@@ -69,7 +69,7 @@ export class JournalStore {
     return this.#head
   }
 
-  /** The number of events that are there. */
+  /** Number of events. */
   get size(): number {
     return this.#shares.reduce((sum, { size }) => sum + size, 0)
   }
@@ -80,8 +80,7 @@ export class JournalStore {
   }
 
   /**
-   * The shares as they are written that may have topics of `filters` after a place. A tail grows while it is read; events
-   * after the head are not for the reader.
+   * The written shares that may have events for `filters` after a position. A tail grows while it is read: events after `head` do not count.
    */
   view(filters: readonly string[] | undefined, after: number): View {
     const { database, state } = this.#opened
@@ -104,7 +103,7 @@ export class JournalStore {
     const size = sizeOf(message)
     const share = this.#opened.shares.shareOf(topic)
     this.#put(sequenceKey('e', share, sequence), record)
-    if (payload.length > aheadPayload) this.#ahead.push([sequenceKey('p', share, sequence), payload])
+    if (payload.length > hugePayload) this.#hugePayloads.push([sequenceKey('p', share, sequence), payload])
     else if (payload.length > largePayload) this.#put(sequenceKey('p', share, sequence), payload)
     this.#retain(message, event, record, size)
     this.#shares[share]?.push(topic, size, time, sequence)
@@ -123,14 +122,13 @@ export class JournalStore {
     }
   }
 
-  /** Reads what `evict` has to know, and what is added to it later. */
+  /** Reads the segments for `evict`. */
   async prepare(): Promise<void> {
     for (const share of this.#shares) await share.prepare()
   }
 
   /**
-   * Has the batch delete what is over the bounds, in the oldest segment of each share alone. Tells whether there was
-   * anything.
+   * Deletes events beyond the bounds in the current batch, in the oldest segment of each share only. Returns whether there were any.
    */
   evict(): boolean {
     let evicted = false
@@ -139,16 +137,16 @@ export class JournalStore {
   }
 
   /**
-   * Keys and values of the largest payloads of events, to be written before the batch and one by one. Nobody finds them without it; in it
-   * they would be copied in one go on the event loop, more than once while it grows.
+   * Huge payloads, to be written before the batch, one by one. They are not found without it; in it they would be copied synchronously, several
+   * times while it grows.
    */
-  takeAhead(): readonly (readonly [Buffer, Buffer])[] {
-    const ahead = this.#ahead
-    this.#ahead = []
+  takeHugePayloads(): readonly (readonly [Buffer, Buffer])[] {
+    const ahead = this.#hugePayloads
+    this.#hugePayloads = []
     return ahead
   }
 
-  /** The batch, to be written all or nothing. */
+  /** The batch, to be written atomically. */
   take(): Operation[] {
     const { epoch } = this.#opened.state
     const shares = this.#shares.map(({ state }) => state)
@@ -158,7 +156,7 @@ export class JournalStore {
     return operations
   }
 
-  /** The batch is written. */
+  /** Call when the batch is written. */
   written(): void {
     this.#head = this.#last
     for (const share of this.#shares) share.written()

@@ -4,17 +4,15 @@ import { encodeState, sequenceKey, stateKey } from './level-records.js'
 import { encodeHeader, segmentLength } from './level-segment.js'
 
 /*
- * Journals of versions without shares: one share, and segments of 1024 sequences whether their events were there or not,
- * by number from 0 on, their topics under `t` and their sizes under `m`.
+ * Journals of earlier versions have one share, and segments of 1024 sequences, numbered from 0, with topics under `t` and sizes under `m`.
  */
 
 const oldStateLength = 15 + 3 * 8
-/** Segments that are rewritten at a time. */
+/** Segments rewritten at a time. */
 const segmentsAtOnce = 64
 
 /**
- * Brings a journal of an older version into today's form; does nothing with any other. It may end anywhere, and be begun
- * again.
+ * Upgrades a journal of an earlier version; does nothing with any other. It may be interrupted and repeated.
  *
  * @throws {DamagedRecord}
  */
@@ -57,7 +55,7 @@ function upgradeState(record: Buffer): Buffer {
   return encodeState({ epoch: record.toString('latin1', 0, 15), head, shares: [share] })
 }
 
-/** The end of the keys of a kind. */
+/** End of the key range of a kind. */
 function afterKind(kind: string): Buffer {
   return Buffer.from(String.fromCharCode(kind.charCodeAt(0) + 1))
 }

@@ -15,18 +15,18 @@ import {
   type SequenceRange,
   type Urgency,
 } from './journal.js'
-import { lonePayload, OwnPayloads } from './own-payload.js'
-import { type IsGone, RetainedMessages } from './retained-messages.js'
+import { PayloadCopier, unsharedPayload } from './payload-copies.js'
+import { type IsEvicted, RetainedMessages } from './retained-messages.js'
 import { Shares } from './shares.js'
 
-/** How often an event is held against one filter in one go, some 3 ms at the worst; and how many are let go of. */
-const stride = 8192
-/** Bounds of a portion of retained messages, which are in memory. */
-const retainedPortion = { messages: 256, bytes: Number.POSITIVE_INFINITY }
-/** How often old events are looked for; in milliseconds. */
+/** Comparisons of an event with a filter in one step, at most some 3 ms; and evictions in one step. */
+const maxComparisons = 8192
+/** Bounds of a batch of retained messages, which are in memory. */
+const retainedBatch = { messages: 256, bytes: Number.POSITIVE_INFINITY }
+/** Interval of evicting old events, in milliseconds. */
 const trimInterval = 10_000
 
-/** What a journal in memory needs. */
+/** Options of a journal in memory. */
 export interface MemoryJournalOptions {
   readonly bounds: JournalBounds
   readonly log: Logger
@@ -41,14 +41,14 @@ export class MemoryJournal implements Journal {
   readonly #clock: () => number
   readonly #commit: GroupCommit
   readonly #retained: RetainedMessages
-  readonly #payloads = new OwnPayloads()
+  readonly #payloads = new PayloadCopier()
   readonly #retainedEvents = new Map<string, Event>()
   readonly #timer: NodeJS.Timeout
   readonly #shares: Shares
   /** By share. */
   readonly #logs: readonly EventLog[]
   #head = 0
-  /** What goes on while there is more over the bounds than goes in one turn of the event loop. */
+  /** Eviction that takes several event-loop ticks. */
   #trimming: Promise<void> | undefined
 
   constructor({ bounds, log, clock = Date.now, slices }: MemoryJournalOptions) {
@@ -93,7 +93,7 @@ export class MemoryJournal implements Journal {
     const event: Event = { id, sequence, topic, time: this.#clock(), payload, qos, retained: false }
     const change = this.#retained.note(message, sequence)
     if (change === 'keep') {
-      this.#retainedEvents.set(topic, { ...event, payload: lonePayload(payload), retained: true })
+      this.#retainedEvents.set(topic, { ...event, payload: unsharedPayload(payload), retained: true })
     }
     if (change === 'remove') this.#retainedEvents.delete(topic)
     this.#logs[this.#shares.shareOf(topic)]?.push(event)
@@ -102,7 +102,7 @@ export class MemoryJournal implements Journal {
 
   async #writeAll(messages: readonly Message[]): Promise<readonly Event[]> {
     const events = messages.map(message => this.#write(message))
-    // More than a batch has, so that the journal does not grow however much comes.
+    // Evicts more than a batch has, so that the journal stays within its bounds.
     this.#trimStep()
     if (this.#isOver()) this.#trimming ??= this.trim()
     return events
@@ -115,9 +115,9 @@ export class MemoryJournal implements Journal {
     const isTold = lost === undefined || lost.complete > after
     const from = isTold ? after : lost.resume
     const through = Math.max(from, Math.min(query.through, this.#head, isTold && lost ? lost.complete : this.#head))
-    const portion = isTold ? { after: from } : { after: from, lost }
+    const batch = isTold ? { after: from } : { after: from, lost }
     const events: Event[] = []
-    let [bytes, position, left] = [0, from, strideOf(filters ?? [])]
+    let [bytes, position, left] = [0, from, eventsPerStep(filters ?? [])]
     const merged = new MergedLogs(this.#logsOf(filters, from), from)
     for (let event = merged.next(); event && event.sequence <= through; event = merged.next()) {
       position = event.sequence
@@ -125,9 +125,9 @@ export class MemoryJournal implements Journal {
         events.push(event)
         bytes += event.payload.length
       }
-      if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...portion, events, position }
+      if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...batch, events, position }
     }
-    return { ...portion, events, position: through }
+    return { ...batch, events, position: through }
   }
 
   #logsOf(filters: readonly string[] | undefined, after: number): EventLog[] {
@@ -141,26 +141,26 @@ export class MemoryJournal implements Journal {
 
   async latest(filters: readonly string[], count: number): Promise<number> {
     const wanted = topicPredicate(filters)
-    const turn = strideOf(filters)
+    const step = eventsPerStep(filters)
     let [left, position, isPaused] = [count, this.#head, true]
     while (isPaused) {
       isPaused = false
-      let looked = 0
+      let scanned = 0
       for (const { topic, sequence } of mergeBefore(this.#logsOf(filters, 0), position)) {
         if (wanted(topic) && --left < 0) return sequence
         position = sequence - 1
-        isPaused = ++looked === turn
+        isPaused = ++scanned === step
         if (isPaused) break
       }
-      // Evicted meanwhile or not: it goes on with what is there then.
+      // Events may be evicted meanwhile.
       if (isPaused) await new Promise(setImmediate)
     }
     return this.lost(filters, 0)?.resume ?? 0
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
-    const isGone: IsGone = (topic, sequence) => (this.lost([topic], range.after)?.through ?? 0) >= sequence
-    for (const topics of this.#retained.match(filters, range, retainedPortion, isGone)) {
+    const isEvicted: IsEvicted = (topic, sequence) => (this.lost([topic], range.after)?.through ?? 0) >= sequence
+    for (const topics of this.#retained.match(filters, range, retainedBatch, isEvicted)) {
       const events: Event[] = []
       for (const topic of topics) {
         const event = this.#retainedEvents.get(topic)
@@ -179,7 +179,7 @@ export class MemoryJournal implements Journal {
   }
 
   #trimStep(): void {
-    for (const log of this.#logs) log.evict(stride, this.#clock())
+    for (const log of this.#logs) log.evict(maxComparisons, this.#clock())
   }
 
   #isOver(): boolean {
@@ -192,9 +192,9 @@ export class MemoryJournal implements Journal {
   }
 }
 
-/** Events that are held against these filters in one go. */
-function strideOf(filters: readonly string[]): number {
-  return Math.ceil(stride / matchCost(filters))
+/** Events that are compared with these filters in one step. */
+function eventsPerStep(filters: readonly string[]): number {
+  return Math.ceil(maxComparisons / matchCost(filters))
 }
 
 /** The events of `logs` up to `sequence`, the newest first. */

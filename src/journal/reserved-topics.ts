@@ -1,6 +1,6 @@
 import type { ShareBounds, ShareRule } from './journal.js'
 
-/** Topics that clients write to who may publish nothing, by sending, coming and going, or confirming. */
+/** Topics with events of clients that may not publish: socket messages, presence, and receipts. */
 const reservedTopics = [
   // Of one connection (PROTOCOL.md, “Sockets” and “RRR”).
   ['socket/+/in', 'socket/+/out', 'httpserver/websocket/#'],
@@ -8,15 +8,15 @@ const reservedTopics = [
   ['receipts/#'],
 ]
 
-/** The part of the bounds of all other topics that each of these has, and the number and bytes that it has at least. */
-const [part, leastEvents, leastBytes] = [1 / 16, 1024, 1024 ** 2]
+/** Their part of the bounds of all other topics, and their minimum events and bytes. */
+const [part, minEvents, minBytes] = [1 / 16, 1024, 1024 ** 2]
 
-/** Rules for topics that clients write to who may publish nothing: a flood of them evicts nothing of other topics. */
+/** Rules for topics of clients that may not publish: a flood of them evicts no events of other topics. */
 export function reservedRules({ maxEvents, maxBytes, maxAge }: ShareBounds): ShareRule[] {
   return reservedTopics.map(filters => ({
     filters,
-    maxEvents: Math.min(maxEvents, Math.max(leastEvents, Math.ceil(maxEvents * part))),
-    maxBytes: Math.min(maxBytes, Math.max(leastBytes, Math.ceil(maxBytes * part))),
+    maxEvents: Math.min(maxEvents, Math.max(minEvents, Math.ceil(maxEvents * part))),
+    maxBytes: Math.min(maxBytes, Math.max(minBytes, Math.ceil(maxBytes * part))),
     maxAge,
   }))
 }

@@ -3,33 +3,33 @@ import type { Message } from '../mqtt/message.js'
 import { TopicTree } from '../topics/topic-tree.js'
 import { type JournalBounds, type SequenceRange, sizeOf } from './journal.js'
 
-/** How often the log says that there are too many, at most; in milliseconds. */
+/** Interval between warnings, in milliseconds. */
 const warningInterval = 60_000
 
-/** How long topics are looked at in one go, in milliseconds. */
-const portionTime = 2
+/** Time of one scan step, in milliseconds. */
+const sliceTime = 2
 
-/** How much one portion of retained messages has at most. */
-export interface PortionBounds {
+/** Bounds of one batch. */
+export interface BatchBounds {
   readonly messages: number
-  /** Of topics and payloads; one message may have more. */
+  /** Bytes of topics and payloads; a single message may have more. */
   readonly bytes: number
 }
 
-/** What is known of a topic's retained message without reading it. */
+/** A topic's retained message, without the payload. */
 export interface RetainedEntry {
   readonly sequence: number
   /** Bytes of the topic and the payload. */
   readonly size: number
 }
 
-/** Tells whether the event of a topic with this sequence has been evicted. */
-export type IsGone = (topic: string, sequence: number) => boolean
+/** Whether a topic's event with this sequence is evicted. */
+export type IsEvicted = (topic: string, sequence: number) => boolean
 
-/** What becomes of a topic's retained message with a message: `keep` it instead, `remove` what was there, or nothing. */
+/** Effect of a message on its topic's retained message: `keep` replaces it, `remove` removes it. */
 export type RetainedChange = 'keep' | 'remove' | undefined
 
-/** Which topics have a retained message, within bounds: the topics are in memory, the messages where the journal puts them. */
+/** Topics with a retained message, within bounds; the journal stores the messages. */
 export class RetainedMessages {
   readonly #bounds: Pick<JournalBounds, 'maxRetained' | 'maxRetainedBytes'>
   readonly #log: Logger
@@ -43,10 +43,8 @@ export class RetainedMessages {
   }
 
   /**
-   * Notes what `message` does to its topic, and tells it.
-   *
-   * A message that does not fit takes the one before it away, too: somebody who comes later is better off without a state
-   * than with one that has passed.
+   * Applies `message` to its topic's retained message. One that does not fit removes the earlier one: no retained message is better than an
+   * outdated one.
    */
   note(message: Message, sequence: number): RetainedChange {
     if (!message.retain) return undefined
@@ -67,40 +65,39 @@ export class RetainedMessages {
     return 'remove'
   }
 
-  /** Takes an entry as it is. */
+  /** Adds an entry without checking bounds. */
   load(topic: string, entry: RetainedEntry): void {
     this.#bytes += entry.size - (this.#entries.get(topic)?.size ?? 0)
     this.#entries.set(topic, entry)
   }
 
   /**
-   * Looks for the topics that `filters` match and whose message was written in `range`, or after it where `isGone` says
-   * that its event is gone. A portion is what a few milliseconds find, which may be nothing; its messages are within
-   * `bounds`, but for one that is larger by itself.
+   * Finds the topics that match `filters` and whose message was appended in `range`, or after it where its event is evicted. A batch takes a few
+   * milliseconds, and may be empty; it is within `bounds`, except for a single larger message.
    */
   *match(
     filters: readonly string[],
     { after, through }: SequenceRange,
-    bounds: PortionBounds,
-    isGone: IsGone = () => false,
+    bounds: BatchBounds,
+    isEvicted: IsEvicted = () => false,
   ): Generator<readonly string[]> {
-    let portion: string[] = []
+    let batch: string[] = []
     let bytes = 0
-    let end = performance.now() + portionTime
+    let end = performance.now() + sliceTime
     for (const topic of this.#entries.match(filters)) {
       const entry = topic === undefined ? undefined : this.#entries.get(topic)
       const sequence = entry?.sequence ?? 0
-      if (topic !== undefined && entry && sequence > after && (sequence <= through || isGone(topic, sequence))) {
-        portion.push(topic)
+      if (topic !== undefined && entry && sequence > after && (sequence <= through || isEvicted(topic, sequence))) {
+        batch.push(topic)
         bytes += entry.size
       }
-      if (portion.length < bounds.messages && bytes < bounds.bytes && performance.now() < end) continue
-      yield portion
-      portion = []
+      if (batch.length < bounds.messages && bytes < bounds.bytes && performance.now() < end) continue
+      yield batch
+      batch = []
       bytes = 0
-      end = performance.now() + portionTime
+      end = performance.now() + sliceTime
     }
-    yield portion
+    yield batch
   }
 
   #warn(): void {
@@ -109,7 +106,7 @@ export class RetainedMessages {
     this.#warned = now
     const { maxRetained, maxRetainedBytes } = this.#bounds
     this.#log.warn(
-      `the journal has room for the retained messages of ${maxRetained} topics and ${maxRetainedBytes} bytes; what is beyond that is not there for those who come later`,
+      `the journal stores retained messages of at most ${maxRetained} topics and ${maxRetainedBytes} bytes: new subscribers do not get further ones`,
     )
   }
 }

@@ -3,32 +3,32 @@ import { gapMarker } from './event.js'
 import type { JournalBounds, Loss, ShareBounds } from './journal.js'
 
 /*
- * A journal has one numbering and several shares, each with bounds of its own: so that a flood of one share's topics evicts
- * nothing of another's. Share 0 has all topics that no other share has, share 1 the holes, and each rule one more.
+ * A journal has one sequence and several shares with bounds of their own, so that a flood of one share's topics evicts no events of another.
+ * Share 0 has the topics without a rule, share 1 the gap markers, and each rule one more.
  */
 
-/** The share of all topics without a rule, and that of holes. */
-export const [defaultShare, holeShare] = [0, 1]
+/** The share of topics without a rule, and that of gap markers. */
+export const [defaultShare, gapShare] = [0, 1]
 
-/** The topics of a share that has a rule. */
+/** Topics of a rule's share. */
 export interface ShareTopics {
   readonly filters: readonly string[]
-  /** Topics of these filters up to this sequence may be in the default share. */
+  /** Up to this sequence, their events may be in the default share. */
   readonly since: number
 }
 
-/** The events of a share that are there, and those that are gone. */
+/** Extent of a share. */
 export interface ShareExtent {
-  /** The sequence of the newest event of the share that was evicted; 0 for none. */
+  /** Sequence of the newest evicted event; 0 for none. */
   readonly evicted: number
-  /** The sequence of the oldest event that is there; `Infinity` for none. */
+  /** Sequence of the oldest event; `Infinity` for none. */
   readonly oldest: number
 }
 
-/** A share that may have topics that some filters match. */
+/** A share that may have events for some filters. */
 interface Relevance {
   readonly share: number
-  /** It has none of them after this sequence. */
+  /** It has none after this sequence. */
   readonly before: number
 }
 
@@ -37,22 +37,22 @@ interface Matcher {
   readonly matches: TopicPredicate
 }
 
-/** Decides which share a topic belongs to, and which shares are of concern to a subscriber. */
+/** Maps topics and filters to shares. */
 export class Shares {
-  /** By share; the first two have no rules, and are not in it. */
+  /** By share, without the first two. */
   readonly topics: readonly ShareTopics[]
   readonly #bounds: JournalBounds
   /** By share. */
   readonly #shareBounds: readonly ShareBounds[]
-  /** Matchers of rules by the first level of their filter, in the order of the rules; a wildcard's are under each. */
+  /** Matchers by the first level of their filter, in the order of the rules; those of a wildcard are under each level. */
   readonly #byLevel = new Map<string, Matcher[]>()
   readonly #anyLevel: Matcher[] = []
   readonly #all: readonly Relevance[]
   readonly #relevant = new WeakMap<readonly string[], readonly Relevance[]>()
 
   /**
-   * @param stored the shares that the journal has already, in their order; those of rules that are gone stay
-   * @param head the journal's head: up to there, topics of a new rule are in the default share
+   * @param stored the journal's shares, in order, including those of removed rules
+   * @param head the journal's head: up to it, events of a new rule are in the default share
    */
   constructor(bounds: JournalBounds, stored: readonly ShareTopics[] = [], head = 0) {
     const { rules = [] } = bounds
@@ -60,7 +60,7 @@ export class Shares {
     const shareOfRule = rules.map(({ filters }) => {
       const known = topics.findIndex(share => sameList(share.filters, filters))
       if (known === -1) topics.push({ filters, since: head })
-      return holeShare + 1 + (known === -1 ? topics.length - 1 : known)
+      return gapShare + 1 + (known === -1 ? topics.length - 1 : known)
     })
     this.#bounds = bounds
     this.topics = topics
@@ -72,32 +72,32 @@ export class Shares {
   }
 
   get count(): number {
-    return holeShare + 1 + this.topics.length
+    return gapShare + 1 + this.topics.length
   }
 
   boundsOf(share: number): ShareBounds {
     return this.#shareBounds[share] ?? this.#bounds
   }
 
-  /** The share that a message of `topic` is written to: that of the first rule that matches. */
+  /** The share of a topic: that of the first matching rule. */
   shareOf(topic: string): number {
-    if (topic === gapMarker.topic) return holeShare
+    if (topic === gapMarker.topic) return gapShare
     const end = topic.indexOf('/')
     const matchers = this.#byLevel.get(end === -1 ? topic : topic.slice(0, end)) ?? this.#anyLevel
     for (const { share, matches } of matchers) if (matches(topic)) return share
     return defaultShare
   }
 
-  /** The shares that may have topics of `filters`, of events after `after`. */
+  /** The shares that may have events for `filters` after `after`. */
   *relevant(filters: readonly string[] | undefined, after: number): Generator<number> {
     for (const { share, before } of this.#relevanceOf(filters)) if (after < before) yield share
   }
 
   /**
-   * Tells whether anything of `filters` after `after` is gone, beside what the subscriber has been told of.
+   * The loss of events for `filters` after `after`, beyond the known ones; `undefined` without one.
    *
    * @param extents by share
-   * @param told by share, the sequence up to which the subscriber knows that events may be gone
+   * @param told by share, the sequence up to which losses are known
    */
   lost(
     extents: readonly ShareExtent[],
@@ -144,17 +144,17 @@ export class Shares {
   }
 
   #findRelevant(filters: readonly string[]): Relevance[] {
-    const found: Relevance[] = [{ share: holeShare, before: Number.POSITIVE_INFINITY }]
+    const found: Relevance[] = [{ share: gapShare, before: Number.POSITIVE_INFINITY }]
     const before = Math.max(...filters.map(filter => this.#inDefaultBefore(filter)))
     if (before > 0) found.push({ share: defaultShare, before })
     for (const [index, topics] of this.topics.entries()) {
       const overlaps = filters.some(filter => topics.filters.some(other => filtersOverlap(filter, other)))
-      if (overlaps) found.push({ share: holeShare + 1 + index, before: Number.POSITIVE_INFINITY })
+      if (overlaps) found.push({ share: gapShare + 1 + index, before: Number.POSITIVE_INFINITY })
     }
     return found
   }
 
-  /** The sequence after which no topic of `filter` is in the default share. */
+  /** The sequence after which the default share has no events for `filter`. */
   #inDefaultBefore(filter: string): number {
     const { rules = [] } = this.#bounds
     for (const { filters } of rules) {

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { lonePayload, OwnPayloads } from '../../src/journal/own-payload.js'
+import { PayloadCopier, unsharedPayload } from '../../src/journal/payload-copies.js'
 
 describe('a payload that is kept', () => {
   const read = Buffer.allocUnsafeSlow(64 * 1024).fill('payload ')
 
   it('is a copy where it came with much else, and itself where it is most of its memory', () => {
-    const payloads = new OwnPayloads()
+    const payloads = new PayloadCopier()
     const part = read.subarray(8, 16)
     const own = payloads.of(part)
     expect(own).toEqual(part)
@@ -14,7 +14,7 @@ describe('a payload that is kept', () => {
   })
 
   it('shares memory with those that are kept before and after it, and with nothing that comes in between', () => {
-    const payloads = new OwnPayloads()
+    const payloads = new PayloadCopier()
     const kept = Array.from({ length: 40 }, (_, index) => {
       // What else a process does meanwhile.
       Buffer.from('x'.repeat(1000))
@@ -27,12 +27,12 @@ describe('a payload that is kept', () => {
 
   it('has memory of its own where it is large', () => {
     const large = read.subarray(0, 4000)
-    expect(new OwnPayloads().of(large).buffer.byteLength).toBe(4000)
-    expect(lonePayload(large).buffer.byteLength).toBe(4000)
+    expect(new PayloadCopier().of(large).buffer.byteLength).toBe(4000)
+    expect(unsharedPayload(large).buffer.byteLength).toBe(4000)
   })
 
   it('is not copied again where it shares its memory with nothing', () => {
-    expect(lonePayload(read)).toBe(read)
-    expect(new OwnPayloads().of(read)).toBe(read)
+    expect(unsharedPayload(read)).toBe(read)
+    expect(new PayloadCopier().of(read)).toBe(read)
   })
 })
