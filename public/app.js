@@ -1,24 +1,24 @@
-/** Brings the parts together: connection, subscriptions and messages on one side, the views on the other. */
+/** The MQTT page: connects the connection, subscriptions and messages with their views. */
 
 import { Connection } from './connection.js'
-import { renderConnection, showParcel, wireConnection } from './connection-view.js'
+import { animateMessage, renderConnection, wireConnection } from './connection-view.js'
 import { byId, copyable, oncePerFrame } from './dom.js'
-import { Echoes } from './echoes.js'
 import { wireLog } from './message-log.js'
 import { MessageStore } from './message-store.js'
 import { describePayload } from './payload.js'
+import { PublishConfirmations } from './publish-confirmations.js'
 import { draft, wirePublish } from './publish-view.js'
+import { claimClientId, loadSession, saveSession } from './session-state.js'
 import { Subscriptions } from './subscriptions.js'
 import { renderSubscriptions, wireSubscriptions } from './subscriptions-view.js'
-import { claimClientId, remember, remembered } from './tab-memory.js'
 import { publishCommand } from './terminal-commands.js'
 import { renderTerminal } from './terminal-view.js'
 import { neighbourhood } from './topic-filter.js'
 
-const memory = remembered()
+const session = loadSession()
 const clientId = await claimClientId()
 const store = new MessageStore()
-const echoes = new Echoes()
+const confirmations = new PublishConfirmations()
 const drawMessages = wireLog(store)
 
 const connection = new Connection({
@@ -29,9 +29,9 @@ const connection = new Connection({
   },
   onMessage({ bytes, ...message }) {
     const hues = subscriptions.count(message.topic)
-    echoes.arrived(message.topic, bytes)
+    confirmations.arrived(message.topic, bytes)
     store.add({ ...message, time: new Date(), payload: describePayload(bytes), hues })
-    showParcel('in')
+    animateMessage('in')
     drawMessages()
   },
 })
@@ -39,18 +39,18 @@ const connection = new Connection({
 const drawSubscriptions = oncePerFrame(() =>
   renderSubscriptions(subscriptions.list, async filter => {
     await subscriptions.remove(filter)
-    rememberSubscriptions()
+    saveSubscriptions()
   }),
 )
 const subscriptions = new Subscriptions(connection, drawSubscriptions)
 
-function rememberSubscriptions() {
-  remember({ subscriptions: subscriptions.list.map(({ filter, qos }) => ({ filter, qos })) })
+function saveSubscriptions() {
+  saveSession({ subscriptions: subscriptions.list.map(({ filter, qos }) => ({ filter, qos })) })
 }
 
 /** @param {{ path: string, userName: string, password: string }} answers */
 function connect({ path, userName, password }) {
-  remember({ path, userName })
+  saveSession({ path, userName })
   connection.start({ url: tunnelUrl(path), path, clientId, userName, password })
 }
 
@@ -61,7 +61,7 @@ function tunnelUrl(path) {
 
 function renderCommands() {
   const { topic, payload } = draft()
-  const { path } = remembered()
+  const { path } = loadSession()
   const place = {
     hostname: location.hostname,
     url: tunnelUrl(path),
@@ -86,33 +86,33 @@ window.addEventListener('unhandledrejection', ({ reason }) => showNotice(reason)
 window.addEventListener('online', () => connection.tryNow())
 
 let password = ''
-wireConnection({ ...memory, password }, clientId, {
+wireConnection({ ...session, password }, clientId, {
   onConnect(answers) {
     password = answers.password
     connect(answers)
     renderCommands()
   },
-  onTryNow: () => (connection.stopped ? connect({ ...remembered(), password }) : connection.tryNow()),
+  onTryNow: () => (connection.stopped ? connect({ ...loadSession(), password }) : connection.tryNow()),
   onDisconnect: () => connection.stop(),
 })
 wireSubscriptions({
   onSubscribe(filter, qos) {
     subscriptions.add(filter, qos)
-    rememberSubscriptions()
+    saveSubscriptions()
   },
 })
 wirePublish({
   async publish(outgoing) {
     const { topic, payload } = outgoing
     const published = connection.publish(outgoing)
-    const seen = subscriptions.covers(topic) ? echoes.await(topic, payload) : Promise.resolve(false)
-    showParcel('out')
+    const seen = subscriptions.covers(topic) ? confirmations.await(topic, payload) : Promise.resolve(false)
+    animateMessage('out')
     await published
     return { seen }
   },
   onDraft: oncePerFrame(renderCommands),
 })
 
-for (const { filter, qos } of memory.subscriptions) subscriptions.add(filter, qos)
+for (const { filter, qos } of session.subscriptions) subscriptions.add(filter, qos)
 renderCommands()
-connect({ ...memory, password })
+connect({ ...session, password })

@@ -1,6 +1,6 @@
 /**
- * How long to wait before the next try: exponential, with jitter, so that a thousand pages that lost the same gateway do
- * not come back in the same second. Pure.
+ * The delay before the next attempt: exponential, with jitter, so that a thousand pages do not reconnect in the same
+ * second. Pure.
  */
 
 const FIRST_MS = 1_000

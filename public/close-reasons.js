@@ -1,10 +1,10 @@
 /**
- * Why a connection ended or did not come about, in sentences for people. Pure.
+ * Sentences for people about why a connection ended or failed. Pure.
  *
  * @typedef {object} Reason
  * @property {string} sentence what happened
- * @property {string} [detail] what a person would search for: a code and its meaning
- * @property {boolean} [final] trying again would fail in the same way until a person changes something
+ * @property {string} [detail] a code and its meaning, to search for
+ * @property {boolean} [final] another attempt fails in the same way until somebody changes something
  * @property {boolean} [login] another user name or password may help
  * @property {number} [retryAfter] seconds that the gateway asks to wait
  */
@@ -36,7 +36,7 @@ const connackCodes = new Map([
   [5, 'The broker does not let you in. Does it want a user name and a password?'],
 ])
 const PASSES_BY_ITSELF = 3
-/** Those that another user name or password may change. */
+/** Codes that other credentials may change. */
 const OF_LOGIN = [4, 5]
 
 /**
@@ -75,7 +75,7 @@ export function explainConnack(pahoMessage) {
 const PAHO = { connectTimeout: 1, pingTimeout: 4, internal: 5, connack: 6 }
 
 /**
- * What Paho itself decided, before the socket said anything.
+ * Errors of Paho itself, before the socket reports one.
  *
  * @param {number} errorCode
  * @param {string} errorMessage

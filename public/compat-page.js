@@ -1,16 +1,16 @@
 /*
- * What the pages that are clients of other systems have in common: what they show. A classic script, which a page that is
- * opened as a file may load.
+ * The views that the pages for clients of other systems share. A classic script, so that a page opened as a file can load
+ * it.
  */
-// biome-ignore lint/correctness/noUnusedVariables: it is for the scripts after it
+// biome-ignore lint/correctness/noUnusedVariables: later scripts use it
 const compatPage = (() => {
-  /** Messages that are listed. */
-  const mostListed = 200
-  /** UTF-16 code units of a refusal. */
-  const mostShown = 300
+  /** Maximum number of listed messages. */
+  const maxListed = 200
+  /** Maximum UTF-16 code units of a refusal. */
+  const maxShown = 300
   let messages = 0
   /** @type {string | undefined} */
-  let said
+  let shown
 
   /**
    * @template {HTMLElement} T
@@ -29,7 +29,7 @@ const compatPage = (() => {
 
     /**
      * @param {string} content
-     * @param {string} [label] what else is to be said of it
+     * @param {string} [label] an additional label
      */
     add(content, label) {
       byId('count', HTMLElement).textContent = String(++messages)
@@ -39,7 +39,7 @@ const compatPage = (() => {
       time.textContent = new Date().toLocaleTimeString()
       const text = document.createElement('span')
       text.className = 'content'
-      // Whatever direction it has, or turns to, is its own.
+      // The text has its own direction.
       text.dir = 'auto'
       text.textContent = content
       line.append(time, text)
@@ -51,23 +51,23 @@ const compatPage = (() => {
       }
       const list = byId('messages', HTMLElement)
       list.prepend(line)
-      if (list.childElementCount > mostListed) list.lastElementChild?.remove()
+      if (list.childElementCount > maxListed) list.lastElementChild?.remove()
     },
 
     /**
-     * Says how it stands; where that is nothing new, a screen reader says nothing.
+     * Shows the state. A repeated text is not announced again by screen readers.
      *
      * @param {string} phase
      * @param {string} text
      */
     show(phase, text) {
-      byId('way', HTMLElement).dataset['phase'] = phase
-      if (text !== said) byId('state', HTMLElement).textContent = text
-      said = text
+      byId('header', HTMLElement).dataset['phase'] = phase
+      if (text !== shown) byId('state', HTMLElement).textContent = text
+      shown = text
     },
 
     /**
-     * The sentence of an answer that is a refusal; a login is offered where one helps.
+     * The sentence of a refusal; offers a login if that may help.
      *
      * @param {number} status
      * @param {string} body
@@ -81,12 +81,12 @@ const compatPage = (() => {
         const { detail, reason } = JSON.parse(body)
         sentence = String(detail ?? reason ?? '')
       } catch {
-        // The gateway says it as text where its clients do not look at it.
+        // The body is text.
       }
-      return sentence.replace(/\.$/, '').slice(0, mostShown) || unknown
+      return sentence.replace(/\.$/, '').slice(0, maxShown) || unknown
     },
 
-    /** The header that says who somebody is, where they have said it. */
+    /** The `Authorization` header; `undefined` without a password. */
     authorization() {
       const user = byId('user', HTMLInputElement).value
       const password = byId('password', HTMLInputElement).value
@@ -97,7 +97,7 @@ const compatPage = (() => {
     },
 
     /**
-     * A command for a terminal that publishes.
+     * A shell command that publishes.
      *
      * @param {string} topic
      * @param {string} message as a shell reads it
@@ -107,7 +107,7 @@ const compatPage = (() => {
     },
 
     /**
-     * Where the gateway is, by default: a page that is opened as a file has come from nowhere.
+     * The default address of the gateway, also for a page opened as a file.
      *
      * @param {string} path
      */

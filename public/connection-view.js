@@ -1,12 +1,12 @@
-/** The head of the page: the way between this page and the gateway, its state, and the form that changes it. */
+/** The header of the MQTT page: the state of its connection, and the form of its settings. */
 
 import { byId } from './dom.js'
 
-export { showParcel } from './way-parcel.js'
+export { animateMessage } from './message-animation.js'
 
 /** @typedef {import('./connection.js').ConnectionState} ConnectionState */
 
-const way = byId('way', HTMLElement)
+const header = byId('header', HTMLElement)
 const state = byId('state', HTMLElement)
 const reasonLine = byId('reason', HTMLElement)
 const lossLine = byId('loss', HTMLElement)
@@ -23,7 +23,7 @@ let ticking
 
 /** @param {ConnectionState} connection */
 export function renderConnection(connection) {
-  way.dataset['phase'] = connection.phase
+  header.dataset['phase'] = connection.phase
   const headline = headlineOf(connection)
   if (state.textContent !== headline) state.textContent = headline
   document.title = `${titleOf(connection)} · mqway`
@@ -44,9 +44,9 @@ export function renderConnection(connection) {
   renderCountdown(connection)
 }
 
-/** Whether another user name or password may help: then the settings stay open until somebody is let in. */
+/** Whether other credentials may help: then the settings stay open until the page is connected. */
 let wantsLogin = false
-/** Whether the settings were sent, and there is no connection yet. */
+/** Whether the settings were submitted, and the page is not connected yet. */
 let isSent = false
 
 /**
@@ -57,7 +57,7 @@ function renderLogin(connection, reason) {
   if (connection.phase === 'connecting') return
   wantsLogin = reason?.login === true
   if (connection.phase === 'connected' && isSent) showSettings(false)
-  // The sentence is in sight, in the head above.
+  // The header shows the sentence.
   if (wantsLogin && isSent) byId('password', HTMLInputElement).setAttribute('aria-invalid', 'true')
   else byId('password', HTMLInputElement).removeAttribute('aria-invalid')
   if (wantsLogin && settings.hidden) showSettings(true, false)
@@ -123,7 +123,7 @@ export function wireConnection(initial, clientId, actions) {
   byId('gateway-host', HTMLElement).textContent = location.host
   showPath(initial.path)
 
-  // Somebody who is refused wants to change them, also where the form is open already.
+  // After a refusal the user wants to change them, even if the form is already open.
   settingsToggle.addEventListener('click', () => showSettings(settings.hidden === true || wantsLogin || isSent))
   tryNow.addEventListener('click', actions.onTryNow)
   disconnect.addEventListener('click', actions.onDisconnect)

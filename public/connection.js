@@ -1,5 +1,5 @@
 /**
- * One MQTT connection that comes back: Paho, and what Paho leaves to its user. Knows no DOM.
+ * One MQTT connection with reconnects, on top of Paho. Without DOM.
  *
  * @typedef {import('./close-reasons.js').Reason} Reason
  *
@@ -37,7 +37,7 @@ import { recordSockets } from './socket-recorder.js'
 
 const CONNECT_TIMEOUT_S = 10
 const KEEP_ALIVE_S = 30
-/** A connection that lived this long was a good one: the next failure counts from one again. */
+/** After a connection of this duration, failures are counted anew. */
 const GOOD_AFTER_MS = 5_000
 
 export class Connection {
@@ -50,7 +50,7 @@ export class Connection {
   /** @type {ConnectionState} */
   #state = { phase: 'stopped' }
   #failures = 0
-  /** Whether the handshake has to say who it is from, and not only CONNECT. */
+  /** Whether the handshake needs credentials, and not only CONNECT. */
   #needsTicket = false
   /** Why the last good connection ended: the tries that fail after it have other reasons. @type {Reason | undefined} */
   #loss
@@ -73,7 +73,7 @@ export class Connection {
   }
 
   /**
-   * Connects, and stays connected until `stop` or a refusal that only a person can change.
+   * Connects, and reconnects until `stop` or a permanent refusal.
    *
    * @param {Settings} settings
    */
@@ -86,13 +86,13 @@ export class Connection {
     this.#open()
   }
 
-  /** Disconnects and stays so. */
+  /** Disconnects without reconnecting. */
   stop() {
     this.#abandon()
     this.#setState({ phase: 'stopped' })
   }
 
-  /** Does not wait any longer. Does nothing when there is nothing to wait for. */
+  /** Connects at once, if it waits for the next attempt. */
   tryNow() {
     if (this.#state.phase === 'waiting') this.#open()
   }
@@ -279,13 +279,13 @@ export class Connection {
     }
   }
 
-  /** Lets go of the client and of everything that waits for it. */
+  /** Releases the client and its timers. */
   #abandon() {
     clearTimeout(this.#timer)
     const client = this.#client
     this.#client = undefined
     if (client?.isConnected()) client.disconnect()
-    // Paho closes an open socket only; one that is still connecting would open later, with nobody listening.
+    // Paho closes only an open socket; a connecting one would open later.
     const socket = this.#latestSocket()?.socket
     if (socket?.readyState === WebSocket.CONNECTING) socket.close()
     for (const { reject } of this.#unacknowledged.values()) {

@@ -1,9 +1,9 @@
 /*
- * CouchDB's changes as its own clients listen to them: the place of the last change, and then one long-poll after the other
- * from there.
+ * CouchDB's changes as its own clients read them: the sequence of the last change, then one long-poll after another from
+ * there.
  */
 ;(() => {
-  /** How long to wait after a request that failed, in milliseconds. */
+  /** Delay after a failed request, in milliseconds. */
   const pause = 1_000
 
   const { byId, add, show, command, addressOf, refusalOf, authorization } = compatPage
@@ -34,7 +34,7 @@
    * @param {AbortSignal} signal
    */
   async function follow(url, signal) {
-    /** Where to go on; -1 until it is known. */
+    /** The sequence to continue from; -1 until it is known. */
     let since = -1
     while (!signal.aborted) {
       try {

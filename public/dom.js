@@ -1,7 +1,7 @@
-/** The few things that every view needs from the document. Text always goes in as text: no view writes HTML. */
+/** DOM functions that the views share. Text is always set as text, never as HTML. */
 
 /**
- * The element with this id, of the type that the view relies on.
+ * The element with this id and type.
  *
  * @template {HTMLElement} T
  * @param {string} id
@@ -29,8 +29,8 @@ export function element(tag, className, ...children) {
 }
 
 /**
- * An element with a text that somebody else wrote: a topic, a payload, a name. It has a direction of its own (Unicode TR9), so that
- * what turns the direction in it turns nothing beside it.
+ * An element with foreign text: a topic, a payload, a name. It has its own direction (Unicode TR9), so that direction marks in it do
+ * not affect its surroundings.
  *
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
@@ -56,8 +56,8 @@ export function button(label, className, onClick) {
 }
 
 /**
- * A function that runs `render` with the next animation frame, however often it is called before: what arrives a thousand
- * times a second is drawn sixty times a second, and not at all in a hidden tab.
+ * Returns a function that runs `render` once in the next animation frame, however often it is called: at most sixty times a
+ * second, and never in a hidden tab.
  *
  * @param {() => void} render
  */
@@ -74,7 +74,7 @@ export function oncePerFrame(render) {
 }
 
 /**
- * The QoS that is chosen in a group of radio buttons.
+ * The chosen QoS of a group of radio buttons.
  *
  * @param {HTMLFormElement} form
  * @param {string} name
@@ -87,7 +87,7 @@ export function chosenQos(form, name) {
 }
 
 /**
- * Shows why an input is not accepted, at the input and to assistive technology; without an objection, takes it back.
+ * Shows an error at an input, also to assistive technology; without an error, removes it.
  *
  * @param {HTMLInputElement} input
  * @param {HTMLElement} place
@@ -129,7 +129,7 @@ async function copyText(text, shown) {
     await navigator.clipboard.writeText(text)
     return 'Copied'
   } catch {
-    // Pages that came over http from another machine have no clipboard: select it, so that one key is enough.
+    // Pages over http from another machine have no clipboard: select the text instead.
     getSelection()?.selectAllChildren(shown)
     return 'Selected'
   }

@@ -1,6 +1,6 @@
 /**
- * Asks over HTTP why a WebSocket handshake failed: browsers hide the status of a refused upgrade from the page, but not
- * that of an ordinary request.
+ * Requests over HTTP the reason of a failed WebSocket handshake: browsers hide the status of a refused upgrade from the page,
+ * but not that of an ordinary request.
  *
  * @typedef {import('./close-reasons.js').Reason} Reason
  */
@@ -9,11 +9,11 @@ import { asSentence, explainClose } from './close-reasons.js'
 
 const TIME_LIMIT_MS = 4_000
 const LONGEST_SENTENCE = 300
-/** `error` comes before `close`, and Paho tells on `error`: how long the CloseEvent may take after that. */
+/** Time for the CloseEvent after the `error` event, on which Paho reports. */
 const CLOSE_EVENT_MS = 500
 
 /**
- * Why a WebSocket ended: by its close event, or, where it never opened, by asking again.
+ * The reason of a WebSocket's end: from its close event, or from a request if it never opened.
  *
  * @param {import('./socket-recorder.js').SocketRecord | undefined} record
  * @param {string} path
@@ -34,7 +34,7 @@ export async function explainSocket(record, path) {
 export async function probeGateway(path) {
   const endpoint = await ask(path)
   if (endpoint === undefined) {
-    // The way to this very device is there without any network.
+    // This device is reachable without a network.
     return navigator.onLine || isLoopback(location.hostname)
       ? { sentence: 'Nothing answers at this address. Is the gateway running?', detail: 'the handshake failed' }
       : { sentence: 'This device is offline.', detail: 'the browser reports no network' }

@@ -1,4 +1,4 @@
-/** The form with which a page that is refused something logs in, and the button that opens it. */
+/** The login form, and the button that opens it. */
 
 import { byId, element } from './dom.js'
 import { requestTicket } from './login.js'
@@ -18,7 +18,7 @@ export class LoginView {
   #objection = byId('login-objection', HTMLElement)
   #onChange
 
-  /** @param {() => void} onChange called when somebody has logged in or out */
+  /** @param {() => void} onChange called after a login or logout */
   constructor(onChange) {
     this.#onChange = onChange
     this.#toggle.addEventListener('click', () => this.#show(this.#form.hidden === true, true))
@@ -29,10 +29,10 @@ export class LoginView {
     this.#form.addEventListener('keydown', event => {
       if (event.key === 'Escape') this.#show(false)
     })
-    this.#logOut.addEventListener('click', () => this.#become(undefined))
+    this.#logOut.addEventListener('click', () => this.#setCredentials(undefined))
   }
 
-  /** Gets a ticket for the next request; left out where nobody has logged in. */
+  /** Gets a ticket for the next request; `undefined` without a login. */
   get ticket() {
     const credentials = this.#credentials
     if (credentials === undefined) return undefined
@@ -44,9 +44,9 @@ export class LoginView {
   }
 
   /**
-   * Offers to log in.
+   * Offers the login.
    *
-   * @param {boolean} open whether without it nothing works: then the form is open at once
+   * @param {boolean} open whether the page needs it: then the form opens at once
    */
   offer(open) {
     this.#toggle.hidden = false
@@ -59,7 +59,7 @@ export class LoginView {
     this.#form.setAttribute('aria-busy', 'true')
     try {
       this.#ticket = await requestTicket(credentials)
-      this.#become(credentials)
+      this.#setCredentials(credentials)
     } catch (error) {
       this.#objection.textContent =
         error instanceof TypeError ? 'The gateway cannot be reached.' : error instanceof Error ? error.message : ''
@@ -70,7 +70,7 @@ export class LoginView {
   }
 
   /** @param {Credentials | undefined} credentials */
-  #become(credentials) {
+  #setCredentials(credentials) {
     this.#credentials = credentials
     if (credentials === undefined) this.#ticket = undefined
     const name = credentials?.userName || 'token'

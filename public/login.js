@@ -1,6 +1,6 @@
 /**
  * Logging in from a page: user name and password, or a token, are exchanged for the single-use tickets that URLs carry
- * (`POST /v1/tickets`). Knows no DOM, and keeps nothing beyond the page.
+ * (`POST /v1/tickets`). Knows no DOM, and stores nothing.
  *
  * @typedef {object} Credentials
  * @property {string} userName empty where `password` is a token
@@ -9,7 +9,7 @@
 
 import { asSentence } from './close-reasons.js'
 
-/** Reasons of the gateway's that other credentials may change. */
+/** Reasons of the gateway that other credentials may change. */
 const helped = new Set(['identity-required', 'identity-refused', 'identity-expired', 'topic-refused'])
 
 /**

@@ -1,6 +1,6 @@
 /**
- * The log: newest first, because that is where the eye already is when a message arrives. Whoever has scrolled down to
- * read stays where they are (the browser's scroll anchoring).
+ * The log of messages, newest first. The browser's scroll anchoring keeps the position of a reader who has scrolled
+ * down.
  */
 
 import { byId, oncePerFrame } from './dom.js'
@@ -17,13 +17,13 @@ const search = byId('log-filter', HTMLInputElement)
 const pause = byId('pause', HTMLButtonElement)
 const announcer = byId('log-announcer', HTMLElement)
 
-/** A screen reader cannot follow a thousand messages a second: it gets a summary, at most this often. */
+/** Interval of the summaries for screen readers. */
 const ANNOUNCE_EVERY_MS = 4_000
 
-/** So many rows are made in one frame, at 0.1 ms or so each with their layout: no frame takes so long that a person would notice. */
+/** Rows per frame; one takes about 0.1 ms with its layout. */
 const ROWS_PER_FRAME = 40
 
-/** Rows of a frame with more than these are not highlighted: in a burst hundreds would be, and each frame would compute the style of all of them. */
+/** A frame with more rows highlights none: in a burst, each frame would compute the styles of hundreds. */
 const HIGHLIGHTED_PER_FRAME = 2
 
 /**
@@ -31,16 +31,16 @@ const HIGHLIGHTED_PER_FRAME = 2
  * @returns {() => void} to be called after messages were added to the store; draws with the next frame
  */
 export function wireLog(store) {
-  /** The newest message that was looked at for drawing. */
+  /** The newest message that was drawn or skipped. */
   let drawn = 0
   let paused = false
-  /** How many had arrived at the pause. */
+  /** Number of messages at the time of the pause. */
   let held = 0
 
   const draw = () => {
     const limit = paused ? held : store.received
     const fresh = store.newest(drawn).filter(({ id }) => id <= limit)
-    // The oldest first, so that the order holds; those that wait too long are not drawn at all.
+    // Oldest first, to keep the order; messages that wait too long are skipped.
     const portion = fresh.slice(-ROWS_PER_FRAME)
     drawn = portion[0]?.id ?? drawn
     prepend(portion.filter(wanted(search.value)))

@@ -1,11 +1,11 @@
-/** How one message looks in the log. */
+/** One message of the log. */
 
 import { button, element, foreign } from './dom.js'
 import { formatSize, KEPT_BYTES, prettyJson } from './payload.js'
 
 /** @typedef {import('./message-store.js').Message} Message */
 
-/** What is drawn of a text before somebody asks for all of it: 500 rows of 64 KiB each would be slow to lay out. */
+/** Characters of a text before “show all”: 500 rows of 64 KiB each would be slow to lay out. */
 const PREVIEW_CHARACTERS = 600
 
 const clock = new Intl.DateTimeFormat('en-GB', {

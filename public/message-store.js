@@ -1,17 +1,17 @@
 /**
- * The messages that the page remembers: the newest ones, up to a bound. Knows no DOM.
+ * The newest messages, up to a bound. Without DOM.
  *
  * @typedef {object} Message
  * @property {number} id
  * @property {Date} time when it arrived here: MQTT carries no time
  * @property {string} topic
  * @property {import('./payload.js').Payload} payload
- * @property {0 | 1 | 2} [qos] left out where nobody is told
+ * @property {0 | 1 | 2} [qos] left out if unknown
  * @property {boolean} retained
  * @property {boolean} duplicate
  * @property {number[]} hues colours of the subscriptions that it matched
- * @property {boolean} [note] it is no message, but something that the page has to say in between
- * @property {string} [label] what else is to be said of it
+ * @property {boolean} [note] a note of the page instead of a message
+ * @property {string} [label] an additional label
  * @property {() => Node[]} [actions] controls in its row
  */
 
@@ -23,12 +23,12 @@ export class MessageStore {
   #received = 0
   #dropped = 0
 
-  /** How many arrived since the log was cleared. */
+  /** Messages since the log was cleared. */
   get received() {
     return this.#received
   }
 
-  /** How many of them had to go to make room. */
+  /** Messages removed because of the bound. */
   get dropped() {
     return this.#dropped
   }

@@ -49,8 +49,8 @@
   define(
     'page-header',
     attribute => `
-      <header class="way" data-phase="connecting" id="way">
-        <div class="way-inner">
+      <header class="header" data-phase="connecting" id="header">
+        <div class="header-inner">
           <div class="brand">
             <h1>mqway</h1>
             <p>${attribute('text')}</p>
@@ -69,8 +69,8 @@
             </div>
             <div class="track" aria-hidden="true">
               <span class="rail"></span>
-              <span class="parcel parcel-in" id="parcel-in"></span>
-              <span class="parcel parcel-out" id="parcel-out"></span>
+              <span class="moving-message moving-message-in" id="moving-message-in"></span>
+              <span class="moving-message moving-message-out" id="moving-message-out"></span>
               <span class="break">×</span>
             </div>
             <div class="stop stop-far">
@@ -79,13 +79,13 @@
               <span class="stop-detail" id="gateway-path"></span>
             </div>
           </div>
-          <div class="verdict">
-            <div class="verdict-text">
+          <div class="connection-state">
+            <div class="connection-state-text">
               <p class="state" id="state" role="status" aria-live="polite">Connecting …</p>
               <p class="reason" id="reason" hidden><bdi id="reason-sentence"></bdi> <small id="reason-detail"></small></p>
               <p class="reason loss" id="loss" role="status" hidden></p>
             </div>
-            <div class="verdict-actions">
+            <div class="connection-state-actions">
               <span class="countdown" id="countdown" hidden></span>
               <button type="button" class="primary" id="try-now" hidden>Try now</button>
               ${
@@ -199,8 +199,8 @@
   define(
     'compat-header',
     attribute => `
-      <header class="way" data-phase="connecting" id="way">
-        <div class="way-inner">
+      <header class="header" data-phase="connecting" id="header">
+        <div class="header-inner">
           <div class="brand">
             <h1>mqway</h1>
             <p>${attribute('text')}</p>

@@ -1,5 +1,5 @@
 /**
- * What a payload is, for the eye: text, JSON or bytes. Pure.
+ * The displayed form of a payload: text, JSON or bytes. Pure.
  *
  * @typedef {object} Payload
  * @property {'empty' | 'text' | 'json' | 'binary'} kind
@@ -8,10 +8,10 @@
  * @property {boolean} cut whether `text` shows only the beginning
  */
 
-/** How much of one payload is kept, in bytes: a page that watches 10 MB messages must not keep 500 of them. */
+/** Bytes of a payload that are kept: 500 messages of 10 MB would be too much. */
 export const KEPT_BYTES = 64 * 1024
 
-/** Hexadecimal is for a look at the beginning: this many bytes of a binary payload are shown. */
+/** Bytes of a binary payload that are shown in hexadecimal. */
 const HEX_BYTES = 512
 
 /**
@@ -53,7 +53,7 @@ function asHex(bytes) {
 }
 
 /**
- * Numbers and words are JSON too, but prettier they do not get.
+ * Only objects and lists are formatted.
  *
  * @param {string} text
  */

@@ -13,14 +13,14 @@ const retain = byId('retain', HTMLInputElement)
 const objectionPlace = byId('publish-objection', HTMLElement)
 const outcome = byId('publish-outcome', HTMLElement)
 
-/** What the form holds, for the commands that do the same from a terminal. */
+/** The content of the form, for the terminal commands. */
 export function draft() {
   return { topic: topic.value, payload: payload.value }
 }
 
 /**
- * @callback Publish resolves with the acknowledgement; with a promise where an acknowledgement does not say that it was
- *   published: of whether it was seen
+ * @callback Publish resolves with the acknowledgement; if that does not imply permission, with a promise of whether the
+ *   message was seen
  * @param {Outgoing} outgoing
  * @returns {Promise<{ seen: Promise<boolean> } | void>}
  */
@@ -54,7 +54,7 @@ export function wirePublish({ publish, onDraft }) {
   })
 }
 
-/** Of the latest publish: an earlier one has nothing to say any more. */
+/** Number of the latest publish, whose outcome is shown. */
 let latest = 0
 
 /**
@@ -78,14 +78,15 @@ async function report(publish, outgoing) {
     }
     say('pending', qos === 0 ? 'Sent. At QoS 0 nobody acknowledges.' : `Sent, ${acknowledged}.`)
     if (await result.seen) say('done', done)
-    else say('done', `Sent${qos === 0 ? '' : `, ${acknowledged}`}. ${untold}`)
+    else say('done', `Sent${qos === 0 ? '' : `, ${acknowledged}`}. ${unconfirmed}`)
   } catch (error) {
     say('failed', error instanceof Error ? asSentence(error.message) : String(error))
   }
 }
 
 /** MQTT 3.1.1 §3.3.5: a broker that does not allow a PUBLISH acknowledges it all the same, or ends the connection. */
-const untold = 'MQTT does not say whether the broker’s rules let it through: no subscription of this page has seen it.'
+const unconfirmed =
+  'MQTT does not say whether the broker’s rules let it through: no subscription of this page has seen it.'
 
 /**
  * @param {'pending' | 'done' | 'failed'} state

@@ -1,16 +1,16 @@
-/** What the pages for event streams, long-polls and sockets share: head, topics, log and publishing. */
+/** The parts that the pages for event streams, long-polls and sockets share: header, topics, log and publishing. */
 
 import { byId, oncePerFrame } from './dom.js'
 import { helpsLogin } from './login.js'
 import { LoginView } from './login-view.js'
+import { animateMessage } from './message-animation.js'
 import { wireLog } from './message-log.js'
 import { MessageStore } from './message-store.js'
 import { connect } from './mqway.js'
 import { describePayload } from './payload.js'
 import { wirePublish } from './publish-view.js'
-import { renderHead, renderLoss, wireHead } from './push-head.js'
+import { renderHeader, renderLoss, wireHeader } from './push-header.js'
 import { wireTopics } from './push-topics.js'
-import { showParcel } from './way-parcel.js'
 
 /**
  * @typedef {import('./mqway.js').Client} Client
@@ -31,17 +31,17 @@ const gapSentences = {
  * @typedef {object} PushPageOptions
  * @property {import('./mqway.js').Transport} transport the only one that this page uses
  * @property {string} path its endpoint
- * @property {string[]} topics what is listened to at first
- * @property {(topic: string) => string} [beside] what is subscribed to with a topic, and is no news; left out where it is refused
- * @property {(topic: string) => void} [onBesideRefused] told of a topic whose `beside` is refused
- * @property {(event: PushEvent) => Partial<Message> | undefined} [onEvent] what else the log shows of it; `undefined` where it
- *   does not belong there
+ * @property {string[]} topics the initial topics
+ * @property {(topic: string) => string} [beside] a companion topic to subscribe to with each topic; left out if it is refused
+ * @property {(topic: string) => void} [onBesideRefused] called with a topic whose `beside` is refused
+ * @property {(event: PushEvent) => Partial<Message> | undefined} [onEvent] additional fields for the log; `undefined` to keep the event out
+ *   of the log
  * @property {(state: ClientState) => void} [onState]
  * @property {() => import('./mqway.js').PublishOptions} [publishOptions]
- * @property {() => void} [onDraft] what is about to be published has changed
+ * @property {() => void} [onDraft] called when the publish form changes
  */
 
-/** A page's client, and what is shown of it: after a refusal another client takes its place. */
+/** The client of a page, and its views. After a refusal, another client replaces it. */
 export class PushPage {
   #options
   #store = new MessageStore()
@@ -61,14 +61,14 @@ export class PushPage {
     this.#topics = new Set(topics)
     reportFaults()
     this.#client = this.#open()
-    wireHead(path, () => {
+    wireHeader(path, () => {
       if (this.#client.state.phase === 'closed') this.#reopen()
       else this.#client.tryNow()
     })
-    wireTopics(topics, { onAdd: topic => this.#listen(topic), onRemove: topic => this.#leave(topic) })
+    wireTopics(topics, { onAdd: topic => this.#addTopic(topic), onRemove: topic => this.#removeTopic(topic) })
     wirePublish({
       publish: async ({ topic, payload, qos, retain }) => {
-        showParcel('out')
+        animateMessage('out')
         await this.#request(client => client.publish(topic, payload, { qos, retain, ...publishOptions?.() }))
       },
       onDraft: oncePerFrame(() => onDraft?.()),
@@ -100,7 +100,7 @@ export class PushPage {
   }
 
   /**
-   * Makes a request, also where the gateway refuses what this page listens to; offers to log in where that may help.
+   * Makes a request, even if the gateway refuses the page's topics; offers a login if that may help.
    *
    * @template T
    * @param {(client: Client) => Promise<T>} request
@@ -140,26 +140,26 @@ export class PushPage {
     })
   }
 
-  /** Connects anew, from where the last client was. */
+  /** Reconnects from the position of the last client. */
   #reopen() {
     const former = this.#client
     this.#client = this.#open(former.cursor)
-    // It is not this page's any more: nobody hears of its end.
+    // No longer the page's client: its end is not shown.
     former.close()
-    renderHead(this.#client.state)
+    renderHeader(this.#client.state)
   }
 
   /** @param {ClientState} state */
   #became(state) {
     const error = state.phase === 'closed' ? state.error : undefined
     if (error && this.#leaveOutBeside(error.message)) return
-    renderHead(state)
+    renderHeader(state)
     if (error && helpsLogin(error)) this.#login.offer(error.status === 401)
     this.#options.onState?.(state)
   }
 
   /**
-   * Where what is refused is only beside a topic, the topic alone may be open.
+   * If only the companion of a topic is refused, the topic alone may be permitted.
    *
    * @param {string} refusal ends with the filter that it is about
    */
@@ -179,7 +179,7 @@ export class PushPage {
   #took(event) {
     const more = this.#options.onEvent ? this.#options.onEvent(event) : {}
     if (more === undefined) return
-    showParcel('in')
+    animateMessage('in')
     this.show({ ...messageOf(event), ...more })
   }
 
@@ -190,14 +190,14 @@ export class PushPage {
   }
 
   /** @param {string} topic */
-  #listen(topic) {
+  #addTopic(topic) {
     this.#topics.add(topic)
     if (this.#client.state.phase === 'closed') this.#reopen()
     else this.#client.subscribe(...this.#withBeside(topic))
   }
 
   /** @param {string} topic */
-  #leave(topic) {
+  #removeTopic(topic) {
     const gone = this.#withBeside(topic)
     this.#topics.delete(topic)
     this.#alone.delete(topic)
@@ -206,7 +206,7 @@ export class PushPage {
   }
 }
 
-/** Says what goes wrong in the page itself. */
+/** Shows errors of the page itself. */
 function reportFaults() {
   const notice = byId('notice', HTMLElement)
   const showFault = (/** @type {unknown} */ error) => {
@@ -237,7 +237,7 @@ export function messageOf({ topic, time, retained = false, payload, payloadBase6
 }
 
 /**
- * A line of the page's own.
+ * A note of the page in the log.
  *
  * @param {string} text
  * @returns {Omit<Message, 'id'>}

@@ -1,4 +1,4 @@
-/** The panel with what is listened to. */
+/** The panel with the topics of the push connection. */
 
 import { button, byId, element, foreign, showObjection } from './dom.js'
 import { objectionToFilter } from './topic-filter.js'

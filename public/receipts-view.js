@@ -1,4 +1,4 @@
-/** Who acknowledged what: a block for each event, newest first, and in it a line for each device. */
+/** The receipts: a block for each event, newest first, with a line for each device. */
 
 import { byId, element, foreign, oncePerFrame } from './dom.js'
 
@@ -8,16 +8,16 @@ import { byId, element, foreign, oncePerFrame } from './dom.js'
  * @typedef {{ order: number, topic: string, text: string, answers: Map<string, Answer> }} Acknowledged
  */
 
-/** So many events are kept in sight. */
+/** Maximum number of events. */
 const KEPT_EVENTS = 100
 
-/** Of so many events it is known what they said: in a burst, receipts come long after their events. */
+/** Events whose payload is known: in a burst, receipts arrive long after their events. */
 const KEPT_TEXTS = 5_000
 
-/** So many devices are in sight of one event, the latest. */
+/** Maximum number of devices of an event, the latest ones. */
 const SHOWN_ANSWERS = 50
 
-/** After so many lines, the next frame goes on. */
+/** Lines per frame. */
 const LINES_PER_FRAME = 40
 
 const list = byId('acks', HTMLOListElement)
@@ -43,7 +43,7 @@ export class ReceiptsView {
   #draw = oncePerFrame(() => this.#render())
 
   /**
-   * What an event is called when somebody acknowledges it.
+   * Notes the payload of an event, for its receipts.
    *
    * @param {string} id
    * @param {string} text
@@ -120,7 +120,7 @@ export class ReceiptsView {
   }
 
   /**
-   * The block before which one belongs: the newest event is the first.
+   * The block to insert another one before; the newest event is first.
    *
    * @param {number} order
    */

@@ -2,9 +2,9 @@
  * RRR's push as its own page does it: one XMLHttpRequest after the other, each given up after ten seconds.
  */
 ;(() => {
-  /** How long a request may take; the gateway answers after five seconds, in milliseconds. */
+  /** Timeout of a request, in milliseconds; the gateway responds after five seconds. */
   const giveUpAfter = 10_000
-  /** How long to wait after a request that failed, in milliseconds. */
+  /** Delay after a failed request, in milliseconds. */
   const pause = 1_000
 
   const { byId, add, show, command, addressOf, refusalOf, authorization } = compatPage

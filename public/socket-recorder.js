@@ -1,5 +1,5 @@
 /**
- * Remembers how WebSockets end.
+ * Records how WebSockets end.
  *
  * Paho tells its user "AMQJS0008I Socket closed" and keeps the close code and the reason to itself. It looks up the global
  * `WebSocket` each time it connects, so a subclass in its place sees the same CloseEvent that Paho sees, and changes nothing.

@@ -1,10 +1,10 @@
 /** The page for plain WebSockets: what this browser sends is on a topic of its own, and so are the answers. */
 
 import { byId, copyable, element } from './dom.js'
+import { animateMessage } from './message-animation.js'
 import { draft } from './publish-view.js'
 import { messageOf, PushPage } from './push-page.js'
 import { hostOption, shellQuote } from './terminal-commands.js'
-import { showParcel } from './way-parcel.js'
 
 const form = byId('send-form', HTMLFormElement)
 const text = byId('send-payload', HTMLTextAreaElement)
@@ -49,7 +49,7 @@ form.addEventListener('submit', async event => {
     outcome.dataset['state'] = 'pending'
     outcome.textContent = 'Sending …'
     await page.send(payload)
-    showParcel('out')
+    animateMessage('out')
     const sent = {
       id: '',
       topic: own?.in ?? '',

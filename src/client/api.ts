@@ -1,109 +1,108 @@
 /*
- * What whoever uses the client sees: all of its types, and nothing else. This file is copied into `public/mqway.d.ts`, so it
- * imports nothing.
+ * The public types of the client. This file is copied into `public/mqway.d.ts`, so it imports nothing.
  */
 
-/** The ways in which events can come, best first: a WebSocket, an event stream over HTTP, and long-polling. */
+/** The transports, best first: a WebSocket, an event stream over HTTP, and long-polling. */
 export type Transport = 'socket' | 'sse' | 'poll'
 
-/** A message on a topic, with its place in the order of things. */
+/** A message on a topic, with its position in the journal. */
 export interface PushEvent {
-  /** Opaque. What a receipt names, and where `cursor` goes on. */
+  /** Opaque. Names the event in receipts, and is a position for `cursor`. */
   readonly id: string
   readonly topic: string
-  /** When the gateway wrote it down, in ISO 8601. */
+  /** When the gateway stored it, in ISO 8601. */
   readonly time: string
-  /** The payload, where it is text; else, its bytes are in `payloadBase64`. */
+  /** The payload, if it is text; otherwise its bytes are in `payloadBase64`. */
   readonly payload?: string
   readonly payloadBase64?: string
-  /** What the payload says, where it is JSON and `json` was asked for. */
+  /** The parsed payload, if it is JSON and the option `json` is set. */
   readonly json?: unknown
-  /** This is the state of the topic, told to a newcomer, and no news. */
+  /** This is the retained message of the topic, for a new subscriber. */
   readonly retained?: boolean
 }
 
-/** Events that the gateway no longer has: what came between `cursor` and `resumes` is lost. */
+/** Events that the gateway no longer has: those between `cursor` and `resumes` are lost. */
 export interface Gap {
-  /** Too long ago, from before the journal was lost, no cursor of this gateway at all, or never written down. */
+  /** Too old; from before the loss of the journal; not a cursor of this gateway; or never stored. */
   readonly reason: 'evicted' | 'other-epoch' | 'unknown' | 'missed'
   readonly cursor: string
   readonly resumes: string
 }
 
-/** What the client is doing. */
+/** The state of the client. */
 export type ClientState =
-  /** Nobody listens: there is no topic, or neither `onEvent` nor an iteration that keeps up. */
+  /** Not connected: there is no topic, or neither `onEvent` nor an iteration that keeps up. */
   | { readonly phase: 'idle' }
   | { readonly phase: 'connecting'; readonly transport: Transport; readonly failures: number }
   | {
       readonly phase: 'open'
       readonly transport: Transport
-      /** Under which name receipts are kept; said by the gateway. */
+      /** The device name for receipts, from the gateway. */
       readonly device: string
-      /** Names this connection; long-polls have none. */
+      /** The name of this connection; long-polls have none. */
       readonly connection?: string | undefined
-      /** The topics of this connection alone; sockets have them. */
+      /** The own topics of this connection; only sockets have them. */
       readonly topics?: { readonly in: string; readonly out: string } | undefined
     }
   | {
       readonly phase: 'waiting'
-      /** Why: `network`, `silent`, or a reason of the gateway's, such as `shutting-down`. */
+      /** `network`, `silent`, or a reason of the gateway, such as `shutting-down`. */
       readonly reason: string
-      /** A sentence, where the gateway gave one. */
+      /** The gateway's sentence, if it gave one. */
       readonly detail?: string | undefined
-      /** Tries that failed in a row. */
+      /** Failed attempts in a row. */
       readonly failures: number
-      /** When the next try is, in milliseconds since 1970. */
+      /** Time of the next attempt, in milliseconds since 1970. */
       readonly retryAt: number
     }
-  /** For good: by `close()`, or because the gateway refuses what is asked for. */
+  /** Permanently: by `close()`, or because the gateway refuses the request. */
   | { readonly phase: 'closed'; readonly error?: PushError | undefined }
 
-/** What the gateway objects to. */
+/** An error of the gateway, or of the connection to it. */
 export interface PushError extends Error {
-  /** The HTTP status; 0 where there was no answer. */
+  /** The HTTP status; 0 without a response. */
   readonly status: number
   /** Such as `topic-refused` or `identity-required`. */
   readonly reason: string
-  /** Which parameter or member is wrong. */
+  /** The invalid parameter or member. */
   readonly parameter?: string
 }
 
 export interface ConnectOptions {
-  /** Where the gateway is. Default: where the page came from; required where there is no page. */
+  /** The address of the gateway. Default: the page's origin; required outside of pages. */
   readonly url?: string | URL
   /** MQTT topic filters, at most 100: `/news/+/sport`, `news/#`. */
   readonly topics?: readonly string[]
-  /** Where to go on: a `cursor` of an earlier client. Default: what is retained, and then what comes. */
+  /** The position to continue from: a `cursor` of an earlier client. Default: retained messages, then new events. */
   readonly cursor?: string | undefined
-  /** Without a cursor: so many of the newest events first (up to 10,000), in place of what is retained. */
+  /** Without a cursor: the number of newest events to get first (up to 10,000), instead of retained messages. */
   readonly last?: number
-  /** Whether events whose payload is JSON have it parsed under `json`. Default: false. */
+  /** Whether events have their parsed payload in `json`, if it is JSON. Default: false. */
   readonly json?: boolean
-  /** A name for this device, where the credentials say none. Default: one that the gateway gives, kept while this client lives. */
+  /** A name for this device, if the credentials contain none. Default: one from the gateway, for the lifetime of this client. */
   readonly device?: string
   /** Which transports may be used, best first: `socket`, `sse`, `poll`. Default: all. `connect` throws a `TypeError` for any other. */
   readonly transports?: readonly Transport[]
-  /** A JWT; a function is asked for it again whenever one is needed. */
+  /** A JWT, or a function that is called whenever one is needed. */
   readonly token?: string | (() => string | Promise<string>)
   /**
-   * Whether tabs of this browser share one event stream or poll, of which browsers open six over plain HTTP: then they are one device.
-   * Set it where the tabs' tokens are the same person's. Works where there are Web Locks, over plain HTTP on localhost alone.
+   * Whether tabs of this browser share one event stream or poll over plain HTTP, where browsers open at most six: then they are one
+   * device. Set it if the tabs' tokens belong to the same person.
    * Default: true without `token`, `ticket` and `device`.
    */
   readonly share?: boolean
-  /** Gets a single-use ticket from the page's own back end, where the page has no token. Asked again for each connection. */
+  /** Gets a single-use ticket from the page's back end, for pages without a token. Called for each connection. */
   readonly ticket?: () => string | Promise<string>
-  /** Each event once, in order. Without it, iterate over the client: it is connected while somebody does. */
+  /** Called with each event once, in order. Without it, iterate over the client: it is connected during iterations. */
   readonly onEvent?: (event: PushEvent, client: Client) => void
-  /** Something was lost: the page has to get its state anew. */
+  /** Called when events are lost: the page has to load its state again. */
   readonly onGap?: (gap: Gap, client: Client) => void
   readonly onState?: (state: ClientState, client: Client) => void
-  /** How long a transport may take to get through before the next one is tried, in milliseconds. Default: 5000. */
+  /** Timeout for a transport to connect before the next one is tried, in milliseconds. Default: 5000. */
   readonly patience?: number
-  /** Milliseconds between tries: the first is about `min`, and each takes twice as long, up to `max`. Default: 500 and 30,000. */
+  /** Milliseconds between attempts: about `min` at first, doubled each time, up to `max`. Default: 500 and 30,000. */
   readonly retry?: { readonly min?: number; readonly max?: number }
-  /** How soon a better transport is tried again, in milliseconds; twice as long after each failure. Default: 10,000. */
+  /** Delay before a better transport is tried again, in milliseconds; doubled after each failure. Default: 10,000. */
   readonly upgradeAfter?: number
 }
 
@@ -112,39 +111,39 @@ export interface PublishOptions {
   readonly qos?: 0 | 1 | 2
   /** Default: false. */
   readonly retain?: boolean
-  /** Who is to acknowledge it, by name or whoever is present, and within what time (`10s`). */
+  /** The devices that have to acknowledge it, by name or all present ones, and the time limit (`10s`). */
   readonly receipt?: { readonly from: readonly string[] | 'present'; readonly within: string }
 }
 
 export type ReceiptStatus = 'received' | 'processed' | 'failed'
 
-/** What the gateway wrote down. */
+/** A receipt as stored by the gateway. */
 export interface Receipt {
   readonly id: string
   readonly device: string
-  /** Who it is from, where that is known. */
+  /** The user, if known. */
   readonly user?: string
   readonly status: ReceiptStatus
   readonly time: string
   readonly detail?: string
 }
 
-/** Iterations share the events: what one has left is there for the next. */
+/** Iterations share the events: the next one gets those that the last one left. */
 export interface Client extends AsyncIterable<PushEvent> {
   readonly state: ClientState
-  /** The place that was reached: what a later client goes on from. Whoever iterates goes on from the id of their last event. */
+  /** The position that was reached, for a later client. With iterations, use the id of the last event instead. */
   readonly cursor: string | undefined
   /** The topic filters that are subscribed to. */
   readonly topics: readonly string[]
 
-  /** Subscribes to more, and leaves nothing out of what is there. */
+  /** Subscribes to further topics, without missing events of the others. */
   subscribe(...topics: string[]): void
   unsubscribe(...topics: string[]): void
 
   /**
-   * Publishes once, however often it has to be sent: tried for 30 seconds while there is no answer.
+   * Publishes exactly once. Retried for 30 seconds while there is no response.
    *
-   * @returns the id of the event; `null` where the gateway keeps no events on this topic
+   * @returns the id of the event; `null` if push does not cover this topic
    * @throws {PushError}
    */
   publish(
@@ -154,7 +153,7 @@ export interface Client extends AsyncIterable<PushEvent> {
   ): Promise<{ readonly id: string | null }>
 
   /**
-   * Says what became of an event. Tried until there is an answer, or the client is closed.
+   * Sends a receipt for an event. Retried until there is a response, or the client is closed.
    *
    * @param detail text, at most 1 KiB
    * @throws {PushError}
@@ -164,12 +163,12 @@ export interface Client extends AsyncIterable<PushEvent> {
   /**
    * Publishes to this connection's own topic, `socket/<connection>/in`.
    *
-   * @throws {PushError} `no-socket` while events come in another way; `network` where the socket was lost before the answer
+   * @throws {PushError} `no-socket` with another transport; `network` if the connection is lost before the response
    */
   send(payload: string | Uint8Array): Promise<void>
 
-  /** Does not wait for the next try. */
+  /** Starts the next attempt at once. */
   tryNow(): void
-  /** Ends it for good. Idempotent. */
+  /** Closes the client permanently. Idempotent. */
   close(): void
 }

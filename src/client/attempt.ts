@@ -3,35 +3,34 @@ import type { Query, Requester } from './credentials.js'
 import { Failure, failureFrom } from './failure.js'
 import type { Ask, Carrier, Welcome } from './link.js'
 
-/** Silence of so many heartbeats is the end. */
-const patientBeats = 2.5
+/** Heartbeat intervals of silence after which the connection ends. */
+const maxSilentBeats = 2.5
 
-/** What the client has to do with its attempts. */
 export interface AttemptHost extends Requester {
   query(): Query
   said(attempt: Attempt, type: string, message: unknown): void
-  /** It is over; said once, and not when it was stopped. */
+  /** Called once at its end, and not after `stop`. */
   ended(attempt: Attempt, failure: Failure): void
 }
 
-/** One try to be connected by one transport, and what comes of it. */
+/** One attempt to connect with one transport, and the connection that follows. */
 export interface Attempt {
   readonly transport: Transport
-  /** When it got through, in milliseconds since 1970. */
+  /** When it connected, in milliseconds since 1970. */
   openedAt?: number
-  /** Where requests can be made over it. */
+  /** Sends requests over the connection, if the transport can. */
   ask?: Ask | undefined
-  /** Ends it if nothing was heard for too long: a computer that has slept has slept through its timers as well. */
+  /** Ends it after too long a silence. Called after the computer may have slept, because timers sleep, too. */
   check(): void
-  /** Whatever it still does, nobody hears of it. Idempotent. */
+  /** Ends it without a callback. Idempotent. */
   stop(): void
 }
 
-/** @param within milliseconds in which it has to get through */
+/** @param within timeout to connect, in milliseconds */
 export function startAttempt(transport: Transport, carrier: Carrier, host: AttemptHost, within: number): Attempt {
   const controller = new AbortController()
   const { signal } = controller
-  let heardAt = Date.now()
+  let receivedAt = Date.now()
   let timer: ReturnType<typeof setTimeout>
 
   const stop = (): void => {
@@ -45,7 +44,7 @@ export function startAttempt(transport: Transport, carrier: Carrier, host: Attem
   }
   const check = (): void => {
     clearTimeout(timer)
-    const rest = heardAt + within - Date.now()
+    const rest = receivedAt + within - Date.now()
     if (rest <= 0) end(new Failure('blocked', 'silent'))
     else if (!signal.aborted) timer = setTimeout(check, rest)
   }
@@ -59,12 +58,12 @@ export function startAttempt(transport: Transport, carrier: Carrier, host: Attem
     json: (path, query, init) => host.json(path, query, { signal, ...init }),
     said: (type, message, ask) => {
       if (signal.aborted) return
-      heardAt = Date.now()
+      receivedAt = Date.now()
       if (type === 'welcome') {
-        attempt.openedAt = heardAt
+        attempt.openedAt = receivedAt
         attempt.ask = ask
-        // Every 15 s unless configured otherwise.
-        within = ((message as Welcome).heartbeat ?? 15) * patientBeats * 1000
+        // The default of `push.heartbeat` is 15 s.
+        within = ((message as Welcome).heartbeat ?? 15) * maxSilentBeats * 1000
         check()
       }
       host.said(attempt, type, message)

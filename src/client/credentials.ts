@@ -1,16 +1,16 @@
 import type { ConnectOptions } from './api.js'
 import { Failure, failureOfResponse } from './failure.js'
 
-/** What goes into a query: a list is repeated, what is undefined is left out. */
+/** Query parameters: lists are repeated, `undefined` is left out. */
 export type Query = Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>
 
 type Secret = ConnectOptions['token'] | ConnectOptions['ticket']
 
-/** Makes requests with the credentials of a page, each with what it can carry. */
+/** Sends requests with the page's credentials. */
 export interface Requester {
-  /** An HTTP request. Rejects with a `Failure` for whatever is no success. */
+  /** Sends an HTTP request. Rejects with a `Failure` for any other status than success. */
   fetch(path: string, query: Query, init?: RequestInit & { headers?: Record<string, string> }): Promise<Response>
-  /** What such a request is answered, as JSON. */
+  /** Sends a request and parses the JSON of its response. */
   json<T>(...request: Parameters<Requester['fetch']>): Promise<T>
   /** The URL of a WebSocket, which cannot send headers: a token is exchanged for a ticket. */
   socketUrl(path: string, query: Query): Promise<URL>

@@ -1,15 +1,15 @@
 import type { PushError } from './api.js'
 
 /**
- * What follows from a failure.
+ * The consequence of a failure.
  *
- * - `blocked`: this transport does not get through; another one may.
- * - `busy`: the gateway says: not now; or whoever makes tickets could not be reached. No other transport helps.
- * - `refused`: the gateway says: not so. Trying again helps nobody, except with fresh credentials.
+ * - `blocked`: this transport does not connect; another one may.
+ * - `busy`: a temporary refusal, or the page's tickets are unavailable. Another transport does not help.
+ * - `refused`: a permanent refusal. Another attempt does not help, except with fresh credentials.
  */
 export type FailureKind = 'blocked' | 'busy' | 'refused'
 
-/** What a problem (RFC 9457), an error on a socket or an `end` says. */
+/** The fields of a problem (RFC 9457), of an error on a socket and of an `end`. */
 export interface Problem {
   readonly status?: number
   readonly detail?: string
@@ -24,10 +24,10 @@ export class Failure extends Error implements PushError {
   declare readonly status: number
   declare readonly detail?: string
   declare readonly parameter?: string
-  /** The gateway's wish, in milliseconds. */
+  /** From the gateway's `Retry-After`, in milliseconds. */
   declare readonly retryAfter: number
 
-  /** Without more, it is that of a network. */
+  /** By default a network error. */
   constructor(
     kind: FailureKind = 'blocked',
     reason = 'network',
@@ -38,29 +38,29 @@ export class Failure extends Error implements PushError {
   }
 }
 
-/** The reason of a gateway where nothing is pushed: it passes once the configuration is changed, and not within a request's time. */
+/** The reason of a gateway without push: temporary for connections, because the configuration may change, but not for requests. */
 export const pushOff = 'push-off'
 
-/** Any error as a failure: what is none comes from the network, or from something in between that speaks otherwise. */
+/** Converts any error: other errors come from the network, or from a proxy in between. */
 export function failureFrom(error: unknown): Failure {
   return error instanceof Failure ? error : new Failure('blocked', undefined, { cause: error })
 }
 
-/** The failure that the gateway has described. */
+/** The failure that a problem describes. */
 export function failureOf(problem: Problem, retryAfter = 0): Failure {
   const { status = 0, reason = `http-${status}` } = problem
-  // 409: the same is under way. 408, 409, 429 and 5xx pass.
+  // 408, 409 (the same request is in progress), 429 and 5xx are temporary.
   const kind = /^(5|40[89]|429)/.test(`${status}`) ? 'busy' : 'refused'
   return new Failure(kind, reason, { ...problem, retryAfter })
 }
 
-/** The failure that an HTTP answer is. What is no problem of the gateway's comes from something in between. */
+/** The failure of an HTTP response. A response without a problem comes from a proxy in between. */
 export async function failureOfResponse(response: Response): Promise<Failure> {
   const { status, headers } = response
   const retryAfter = (Number(headers.get('retry-after')) || 0) * 1000
   if (headers.get('content-type')?.includes('problem+json')) {
     const problem: Problem = await response.json()
-    // A gateway that pushes nothing may be configured to; any other 404 is not of the API.
+    // Any other 404 is not from the API.
     if (problem.reason === pushOff) return new Failure('busy', pushOff, { ...problem, retryAfter })
     if (status !== 404) return failureOf({ ...problem, status }, retryAfter)
   }

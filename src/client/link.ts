@@ -2,44 +2,44 @@ import type { Gap, PushEvent } from './api.js'
 import type { Query, Requester } from './credentials.js'
 import type { Problem } from './failure.js'
 
-/** What a connection is told when it is through. */
+/** The first message of a connection. */
 export interface Welcome {
   readonly connection?: string
-  /** Under which name it is present, and its receipts are kept. */
+  /** The device name for presence and receipts. */
   readonly device: string
-  /** Seconds of silence after which the gateway says something. */
+  /** Interval of heartbeats, in seconds. */
   readonly heartbeat?: number
   readonly topics?: { readonly in: string; readonly out: string }
 }
 
-/** What the gateway says, in the words of its sockets; what else it says there is no concern of whoever listens. */
+/** The gateway's messages, in the format of its sockets; other types are ignored. */
 export interface Messages {
   readonly welcome: Welcome
   readonly event: PushEvent
   readonly gap: Gap
-  /** Everything up to here has been said. */
+  /** All events up to this position have been sent. */
   readonly live: { readonly cursor: string | undefined }
-  /** Why it closes the connection. */
+  /** The reason why it closes the connection. */
   readonly end: Problem
 }
 
-/** Sends a message that is answered. Rejects with a `Failure`. */
+/** Sends a message and resolves with its response. Rejects with a `Failure`. */
 export type Ask = (message: object) => Promise<unknown>
 
-/** What a transport gets from the client for one connection. */
+/** The client's side of one connection, for a transport. */
 export interface Link extends Requester {
   readonly signal: AbortSignal
-  /** What is subscribed to, and from where on, as of now. */
+  /** The current topics and position. */
   query(): Query
   /**
-   * Hands on what was said; after the abort, nobody hears it.
+   * Passes on a message; ignored after the abort.
    *
-   * @param type a key of `Messages`; of anything else, it is heard that somebody is there
-   * @param ask where requests can be made over the connection
-   * @throws {Failure} where that was the end
+   * @param type a key of `Messages`; other types only show that the connection is alive
+   * @param ask sends requests over the connection, if the transport can
+   * @throws {Failure} if it ends the connection
    */
   said(type: string, message?: unknown, ask?: Ask): void
 }
 
-/** Carries what is said over one connection until that ends: rejects, and never resolves. */
+/** Runs one connection until its end: rejects, and never resolves. */
 export type Carrier = (link: Link) => Promise<never>

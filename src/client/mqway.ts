@@ -1,4 +1,4 @@
-/** The client of mqway for pages that have no MQTT: events over whatever transport the browser has. */
+/** The client for pages without MQTT: events over whatever transport the browser has. */
 
 import type { Client, ClientState, ConnectOptions, PushEvent, Transport } from './api.js'
 import { type Attempt, type AttemptHost, startAttempt } from './attempt.js'
@@ -6,8 +6,8 @@ import { backoff } from './backoff.js'
 import { createRequester } from './credentials.js'
 import { Failure, type Problem } from './failure.js'
 import type { Carrier, Messages } from './link.js'
-import { gatewayUrl, tabMemory, watchPage } from './page.js'
-import { carryByPoll, type PollAnswer } from './poll.js'
+import { gatewayUrl, tabStorage, watchPage } from './page.js'
+import { carryByPoll, type PollResponse } from './poll.js'
 import { createPosition } from './position.js'
 import { createRequests, newKey } from './requests.js'
 import { carryBySocket } from './socket.js'
@@ -19,27 +19,27 @@ export type * from './api.js'
 
 const carriers: Readonly<Record<Transport, Carrier>> = { socket: carryBySocket, sse: carryBySse, poll: carryByPoll }
 
-/** A connection that has lived so long, in milliseconds, was a good one: failures are counted anew. */
-const goodAfter = 10_000
+/** After a connection of this duration, in milliseconds, failures are counted anew. */
+const stableAfter = 10_000
 
-/** One that was lost sooner, by the network, counts as no more than so many failures in a row. */
+/** A connection that the network ends sooner counts as at most this number of failures in a row. */
 const soonFailures = 2
 
-/** A better transport is tried at least so often, in milliseconds. */
-const upgradeAtLeast = 600_000
+/** Maximum delay before a better transport is tried, in milliseconds. */
+const maxUpgradeDelay = 600_000
 
-/** Beside a connection that works, a better one may take so many times as long; and so may the last resort. */
-const longPatience = 3
+/** Factor of the timeout for a better transport beside a working one, and for the last transport. */
+const longTimeoutFactor = 3
 
-/** So many events wait for whoever iterates before the client lets go of its connection: the gateway keeps the rest. */
-const queueBound = 1000
+/** Events queued for iterations before the client disconnects; the gateway keeps the rest. */
+const maxQueued = 1000
 
 /**
- * Subscribes to topics, and stays subscribed: over a WebSocket, an event stream or long-polling, whichever gets through, with
- * one cursor over all of them. With `onEvent`, it begins at once; else, when one iterates over it.
+ * Subscribes to topics over a WebSocket, an event stream or long-polling, whichever works, with one cursor across all of
+ * them. With `onEvent` it connects at once; otherwise with the first iteration.
  */
 export function connect(options: ConnectOptions = {}): Client {
-  // One function, because it is one machine: everything in here shares the state that follows.
+  // One function, because it is one state machine: everything below shares this state.
   const { transports = ['socket', 'sse', 'poll'], patience = 5000, upgradeAfter = 10_000, last, json } = options
   if (transports.some(each => !carriers[each])) throw new TypeError(`transports: ${transports}`)
   const { min = 500, max = 30_000 } = options.retry ?? {}
@@ -47,35 +47,35 @@ export function connect(options: ConnectOptions = {}): Client {
   const requester = createRequester(base, options)
   const { share = !options.token && !options.ticket && !options.device } = options
   const isShared = share && base.protocol === 'http:' && canShare()
-  const memory = `mqway ${base}`
-  let ladder = createTransportFallback(transports, tabMemory(memory))
+  const storageKey = `mqway ${base}`
+  let fallback = createTransportFallback(transports, tabStorage(storageKey))
   let position = createPosition(options.cursor)
   const closer = new AbortController()
   const { signal } = closer
-  /** Names the polls of this client: a newer one replaces one that hangs somewhere. */
+  /** Names the polls of this client: a newer poll replaces a hanging one. */
   const handle = newKey()
   const topics = new Set(options.topics)
-  /** Topics that came later, whose state has not been told. */
-  const fresh = new Set<string>()
-  /** What waits for those who iterate, and how to wake them. */
+  /** Topics added later, whose retained messages have not arrived. */
+  const added = new Set<string>()
+  /** Events for iterations, and the iterations that wait for one. */
   const queue: PushEvent[] = []
-  const sleeping = new Set<() => void>()
+  const waiting = new Set<() => void>()
 
   let state: ClientState = { phase: 'idle' }
   let { device } = options
   let current: Attempt | undefined
-  /** Tries a better transport, beside the one that works. */
-  let challenger: Attempt | undefined
-  /** Of the next try: of whatever works, or, once that was found, of something better. */
+  /** An attempt with a better transport, beside the working one. */
+  let upgradeAttempt: Attempt | undefined
+  /** For the next attempt, or, while connected, for the next upgrade. */
   let timer: ReturnType<typeof setTimeout>
   let upgradeDelay = upgradeAfter
   let upgrades = 0
   let failures = 0
-  let denied = false
+  let unauthorized = false
   let iterations = 0
 
-  /** What is wrong in a callback is its own business, and reported as such. */
-  const tell = <T>(callback: ((what: T, client: Client) => void) | undefined, what: T): void => {
+  /** Calls a callback; its errors are reported as uncaught. */
+  const notify = <T>(callback: ((what: T, client: Client) => void) | undefined, what: T): void => {
     try {
       callback?.(what, client)
     } catch (error) {
@@ -84,50 +84,50 @@ export function connect(options: ConnectOptions = {}): Client {
       })
     }
   }
-  const become = (next: ClientState): void => {
+  const setState = (next: ClientState): void => {
     state = next
-    tell(options.onState, next)
+    notify(options.onState, next)
   }
   const wake = (): void => {
-    for (const resolve of sleeping) resolve()
-    sleeping.clear()
+    for (const resolve of waiting) resolve()
+    waiting.clear()
   }
 
-  /** Lets go of everything that is under way. */
+  /** Stops all attempts and timers. */
   const halt = (): void => {
     clearTimeout(timer)
     current?.stop()
-    challenger?.stop()
-    current = challenger = undefined
+    upgradeAttempt?.stop()
+    current = upgradeAttempt = undefined
   }
   const close = (error?: Failure): void => {
     if (signal.aborted) return
     halt()
     closer.abort()
-    become({ phase: 'closed', error })
+    setState({ phase: 'closed', error })
     wake()
   }
   const idle = (): void => {
     if (signal.aborted) return
     halt()
-    become({ phase: 'idle' })
+    setState({ phase: 'idle' })
   }
   const delay = (failures: number, { retryAfter }: Failure): number => Math.max(backoff(failures, min, max), retryAfter)
 
-  const attempt = (transport: Transport, times: number): Attempt =>
-    startAttempt(transport, carry(transport), host, patience * times)
+  const attempt = (transport: Transport, timeoutFactor: number): Attempt =>
+    startAttempt(transport, carry(transport), host, patience * timeoutFactor)
   const start = (): void => {
     if (signal.aborted) return
     halt()
-    const transport = ladder.current()
-    current = attempt(transport, transport === 'poll' ? longPatience : 1)
-    // Whoever is told that may close it.
-    become({ phase: 'connecting', transport, failures })
+    const transport = fallback.current()
+    current = attempt(transport, transport === 'poll' ? longTimeoutFactor : 1)
+    // Last, because the callback may close the client.
+    setState({ phase: 'connecting', transport, failures })
   }
   const isWanted = (): boolean =>
-    // A socket is of use without a topic, too: it has its own.
+    // A socket is useful without topics, too: it has its own.
     (topics.size > 0 || transports.every(transport => transport === 'socket')) &&
-    (options.onEvent ? true : iterations > 0 && queue.length < queueBound)
+    (options.onEvent ? true : iterations > 0 && queue.length < maxQueued)
   const begin = (): void => {
     if (state.phase === 'idle' && isWanted()) start()
   }
@@ -138,78 +138,78 @@ export function connect(options: ConnectOptions = {}): Client {
   const carry =
     (transport: Transport): Carrier =>
     async link => {
-      // Who goes on from a cursor is told no states.
-      if (fresh.size > 0 && position.cursor !== undefined) {
-        const states: PollAnswer = await link.json('v1/poll', { topic: [...fresh], timeout: 0, json, device })
+      // With a cursor, the gateway sends no retained messages.
+      if (added.size > 0 && position.cursor !== undefined) {
+        const states: PollResponse = await link.json('v1/poll', { topic: [...added], timeout: 0, json, device })
         for (const event of states.events) if (event.retained) link.said('event', event)
       }
-      fresh.clear()
+      added.clear()
       const carry = carriers[transport]
-      // Sockets do not count among the six connections.
+      // Sockets are not among the six connections.
       if (!isShared || transport === 'socket') return carry(link)
-      return shareBetweenTabs(carry, `${memory} ${transport} ${json}`)(link)
+      return shareBetweenTabs(carry, `${storageKey} ${transport} ${json}`)(link)
     }
 
   const planUpgrade = (): void => {
     clearTimeout(timer)
     const better = current ? transports.indexOf(current.transport) : 0
     if (better === 0) upgradeDelay = upgradeAfter
-    else timer = setTimeout(upgrade, Math.min(upgradeDelay, upgradeAtLeast), better)
+    else timer = setTimeout(upgrade, Math.min(upgradeDelay, maxUpgradeDelay), better)
   }
-  /** Those that are better take turns. @param better how many there are */
+  /** Tries the better transports in turn. @param better their number */
   const upgrade = (better: number): void => {
     const transport = transports[upgrades++ % better]
-    if (transport) challenger = attempt(transport, longPatience)
+    if (transport) upgradeAttempt = attempt(transport, longTimeoutFactor)
   }
 
   const lost = ({ openedAt }: Attempt, failure: Failure): void => {
     const { kind, reason, status, detail } = failure
     halt()
-    const lived = openedAt === undefined ? -1 : Date.now() - openedAt
+    const duration = openedAt === undefined ? -1 : Date.now() - openedAt
     if (kind === 'refused') {
-      // Once more with fresh credentials: those may have expired on the way.
-      if (status !== 401 || denied) return close(failure)
-      denied = true
+      // One more attempt with fresh credentials, because the old ones may have expired.
+      if (status !== 401 || unauthorized) return close(failure)
+      unauthorized = true
       return start()
     }
     if (kind === 'blocked') {
       const silent = reason === 'silent'
-      if ((silent || lived < 0) && ladder.failed(silent)) return start()
-      if (lived >= 0) failures = Math.min(failures, soonFailures)
+      if ((silent || duration < 0) && fallback.failed(silent)) return start()
+      if (duration >= 0) failures = Math.min(failures, soonFailures)
     }
-    if (lived > goodAfter) failures = 0
+    if (duration > stableAfter) failures = 0
     const after = delay(++failures, failure)
     timer = setTimeout(start, after)
-    become({ phase: 'waiting', reason, detail, failures, retryAt: Date.now() + after })
+    setState({ phase: 'waiting', reason, detail, failures, retryAt: Date.now() + after })
   }
 
-  const ears: { readonly [Type in keyof Messages]: (message: Messages[Type], attempt: Attempt) => void } = {
+  const handlers: { readonly [Type in keyof Messages]: (message: Messages[Type], attempt: Attempt) => void } = {
     welcome: (welcome, attempt) => {
       const { transport } = attempt
-      if (attempt === challenger) {
+      if (attempt === upgradeAttempt) {
         current?.stop()
         current = attempt
-        challenger = undefined
+        upgradeAttempt = undefined
       }
-      denied = false
-      ladder.worked(transport)
-      tabMemory(memory, transport)
+      unauthorized = false
+      fallback.worked(transport)
+      tabStorage(storageKey, transport)
       planUpgrade()
-      // Named once, it is the same on whatever comes later.
+      // The first name stays for all later connections.
       device ??= welcome.device
-      become({ ...welcome, phase: 'open', transport, device })
+      setState({ ...welcome, phase: 'open', transport, device })
     },
     event: event => {
       if (!position.take(event)) return
-      if (options.onEvent) tell(options.onEvent, event)
-      else if (queue.push(event) >= queueBound) idle()
+      if (options.onEvent) notify(options.onEvent, event)
+      else if (queue.push(event) >= maxQueued) idle()
       wake()
     },
     gap: ({ reason, cursor, resumes }) => {
-      // Two connections may find the same one.
+      // Two connections may report the same gap.
       if (position.cursor === resumes) return
       position = createPosition(resumes)
-      tell(options.onGap, { reason, cursor, resumes })
+      notify(options.onGap, { reason, cursor, resumes })
     },
     live: ({ cursor }) => {
       if (cursor) position.take({ id: cursor })
@@ -221,10 +221,10 @@ export function connect(options: ConnectOptions = {}): Client {
   const host: AttemptHost = {
     ...requester,
     query: () => ({ topic: [...topics], cursor: position.cursor, last, json, device, handle }),
-    said: (attempt, type, message) => ears[type as 'end']?.(message as Problem, attempt),
+    said: (attempt, type, message) => handlers[type as 'end']?.(message as Problem, attempt),
     ended: (attempt, failure) => {
-      if (attempt !== challenger) return lost(attempt, failure)
-      challenger = undefined
+      if (attempt !== upgradeAttempt) return lost(attempt, failure)
+      upgradeAttempt = undefined
       upgradeDelay *= 2
       planUpgrade()
     },
@@ -232,16 +232,16 @@ export function connect(options: ConnectOptions = {}): Client {
 
   watchPage(signal, online => {
     if (online) {
-      ladder = createTransportFallback(transports)
+      fallback = createTransportFallback(transports)
       upgradeDelay = upgradeAfter
       failures = 0
-      if (!challenger) planUpgrade()
+      if (!upgradeAttempt) planUpgrade()
     }
     current?.check()
     tryNow()
   })
 
-  const changed = (): void => {
+  const onTopicsChange = (): void => {
     if (isWanted()) start()
     else idle()
   }
@@ -260,16 +260,16 @@ export function connect(options: ConnectOptions = {}): Client {
       for (const topic of more) {
         if (topics.has(topic)) continue
         topics.add(topic)
-        fresh.add(topic)
+        added.add(topic)
       }
-      changed()
+      onTopicsChange()
     },
     unsubscribe: (...less) => {
       for (const topic of less) {
         topics.delete(topic)
-        fresh.delete(topic)
+        added.delete(topic)
       }
-      changed()
+      onTopicsChange()
     },
     ...createRequests({
       ask: () => current?.ask,
@@ -290,7 +290,7 @@ export function connect(options: ConnectOptions = {}): Client {
             return
           }
           begin()
-          await new Promise<void>(resolve => sleeping.add(resolve))
+          await new Promise<void>(resolve => waiting.add(resolve))
         }
       } finally {
         iterations--
@@ -300,7 +300,7 @@ export function connect(options: ConnectOptions = {}): Client {
     tryNow,
     close: () => close(),
   }
-  // Not before whoever called has the client.
+  // After the caller has got the client.
   if (options.onEvent) queueMicrotask(begin)
   return client
 }

@@ -1,24 +1,24 @@
 /*
- * What a browser knows beside the connection. Elsewhere, none of it exists.
+ * Browser features beside the connection. Other environments have none of them.
  */
 
 /**
- * Calls back when a try is worth more than the last one was: the network has come back, and may be another one (`online`); or
- * somebody looks at the page again, which may have lost its connections while it was kept for the way back.
+ * Calls back when an attempt may succeed again: the network is back, and may be another one (`online`), or the page is visible
+ * again, which may have lost its connections in the back/forward cache.
  */
 export function watchPage(signal: AbortSignal, back: (online: boolean) => void): void {
   const listener = ({ type }: Event): void => {
     const online = type === 'online'
     if (online || !document.hidden) back(online)
   }
-  // The last one bubbles up from the document.
+  // `visibilitychange` bubbles up from the document.
   for (const type of ['online', 'pageshow', 'visibilitychange']) {
     globalThis.addEventListener?.(type, listener, { signal })
   }
 }
 
-/** What pages of this tab keep for one another, where there is such a thing, and it is allowed; with `value`, keeps that. */
-export function tabMemory(key: string, value?: string): string | null {
+/** Reads a value of the session storage, after writing `value` if given; `null` without storage. */
+export function tabStorage(key: string, value?: string): string | null {
   try {
     if (value) sessionStorage.setItem(key, value)
     return sessionStorage.getItem(key)
@@ -28,10 +28,10 @@ export function tabMemory(key: string, value?: string): string | null {
 }
 
 /**
- * The gateway's address, with a slash at its end.
+ * The gateway's address with a trailing slash.
  *
  * @param url default: the origin of the page
- * @throws {TypeError} without `url` where there is no page, or one from a file; and for a `url` that is none
+ * @throws {TypeError} without `url` outside of pages and on pages opened as a file; for an invalid `url`
  */
 export function gatewayUrl(url: string | URL | undefined): URL {
   try {

@@ -4,24 +4,24 @@ import type { Carrier } from './link.js'
 /** How long a poll waits for events, in seconds. */
 const timeout = 25
 
-/** Events in one answer; the most that there may be. */
+/** Events in one response; the gateway's maximum. */
 const limit = 1000
 
-/** As if something were heard so often, in seconds: an answer that takes 2.5 times as long does not come any more. */
+/** Counts as the heartbeat interval, in seconds: a response that takes 2.5 times as long is lost. */
 const heartbeat = 14
 
-/** What a poll is answered. */
-export interface PollAnswer {
+/** The response to a poll. */
+export interface PollResponse {
   readonly events: readonly PushEvent[]
   readonly cursor: string
   readonly gap: Gap | null
   readonly device: string
 }
 
-/** Events over `GET /v1/poll`. The first poll does not wait, so that one knows soon that it works. */
+/** Events over `GET /v1/poll`. The first poll does not wait, to show soon that the transport works. */
 export const carryByPoll: Carrier = async link => {
   for (let first = true; ; first = false) {
-    const answer: PollAnswer = await link.json('v1/poll', { ...link.query(), limit, timeout: first ? 0 : timeout })
+    const answer: PollResponse = await link.json('v1/poll', { ...link.query(), limit, timeout: first ? 0 : timeout })
     const { events, cursor, gap, device } = answer
     if (first) link.said('welcome', { device, heartbeat })
     if (gap) link.said('gap', gap)

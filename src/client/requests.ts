@@ -3,28 +3,27 @@ import { Failure, failureFrom, pushOff } from './failure.js'
 import type { Ask } from './link.js'
 import { createReceipts } from './receipts.js'
 
-/** For so long a publish is tried, in milliseconds; the gateway knows its key for 10 minutes. */
-const publishFor = 30_000
+/** How long to retry a publish, in milliseconds; the gateway remembers its key for 10 minutes. */
+const publishTimeout = 30_000
 
-/** What requests need of the client. */
 export interface RequestHost {
-  /** Where requests can be made without another connection. */
+  /** Sends requests over the current connection, if it can. */
   ask(): Ask | undefined
-  /** Makes one over HTTP. */
+  /** Sends a request over HTTP. */
   post<T>(path: string, message: object, headers?: Record<string, string>): Promise<T>
-  /** How long to wait after so many failures, in milliseconds. */
+  /** Delay after `failures` failures in a row, in milliseconds. */
   delay(failures: number, failure: Failure): number
   readonly closed: AbortSignal
 }
 
-/** What a page says to the gateway, until it has an answer. */
+/** The page's requests to the gateway, with retries. */
 export function createRequests({
   ask,
   post,
   delay,
   closed,
 }: RequestHost): Pick<Client, 'publish' | 'receipt' | 'send'> {
-  const insist = async <T>(request: () => Promise<T>, until = Number.POSITIVE_INFINITY): Promise<T> => {
+  const retry = async <T>(request: () => Promise<T>, until = Number.POSITIVE_INFINITY): Promise<T> => {
     for (let failures = 1; ; failures++) {
       try {
         return await request()
@@ -41,16 +40,16 @@ export function createRequests({
   const overHttp = createReceipts(post)
 
   return {
-    // Over HTTP, where the key makes one message of many tries.
+    // Over HTTP, whose idempotency key makes retries safe.
     publish: (topic, payload, options) => {
       const headers = { 'idempotency-key': newKey() }
       const message = { topic, ...members(payload), ...options }
-      return insist(() => post('v1/publish', message, headers), Date.now() + publishFor)
+      return retry(() => post('v1/publish', message, headers), Date.now() + publishTimeout)
     },
-    // The same receipt twice is one receipt, so it may go over whatever there is.
+    // Receipts are idempotent, so any transport will do.
     receipt: (id, status, detail) => {
       const receipt = { id, status, detail }
-      return insist(() => {
+      return retry(() => {
         const answer = ask()?.({ type: 'receipt', ...receipt }) as Promise<Receipt> | undefined
         return answer ?? overHttp(receipt)
       })

@@ -6,7 +6,7 @@ interface Waiting {
   reject(failure: Failure): void
 }
 
-/** Events over the WebSocket at `/v1/socket`, and requests the other way. */
+/** Events over the WebSocket at `/v1/socket`, and requests in the other direction. */
 export const carryBySocket: Carrier = async link => {
   const socket = new WebSocket(await link.socketUrl('v1/socket', link.query()))
   const waiting = new Map<number, Waiting>()
@@ -39,7 +39,7 @@ export const carryBySocket: Carrier = async link => {
       }
     })
   } catch (failure) {
-    // A browser does not show why a handshake is refused; asked again without one, the gateway says it (426: it would not be).
+    // Browsers hide the reason of a refused handshake; a plain request gets it (426: the handshake would be accepted).
     if (!opened) await link.fetch('v1/socket', link.query()).catch(refusal => throwUnless(426, refusal))
     throw failure
   } finally {

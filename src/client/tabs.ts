@@ -1,59 +1,59 @@
 import type { PushEvent } from './api.js'
 import { Failure, failureFrom } from './failure.js'
 import type { Carrier, Link, Messages, Welcome } from './link.js'
-import type { PollAnswer } from './poll.js'
+import type { PollResponse } from './poll.js'
 import { newKey } from './requests.js'
 import { matches } from './topics.js'
 
-/** How long a tab waits for the one that has the connection, in milliseconds; then it has one of its own. */
+/** How long a tab waits for the tab with the connection before it opens its own, in milliseconds. */
 const maxWait = 3000
 
-/** How long it waits at least for an answer where there are no locks, in milliseconds. */
+/** Minimum wait for a response without Web Locks, in milliseconds. */
 const minElection = 300
 
-/** Events in one answer to a poll; the most that there may be. */
+/** Events in one response to a poll; the gateway's maximum. */
 const limit = 1000
 
-/** What tabs tell each other. All but the first two come from the tab that has the connection. */
+/** Messages between tabs. All but the first two come from the tab with the connection, the leader. */
 type TabMessage =
   | { readonly type: 'join'; readonly tab: string; readonly topics: readonly string[] }
   | { readonly type: 'leave'; readonly tab: string }
-  /** There is another one that has it. */
+  /** There is a new leader. */
   | { readonly type: 'led'; readonly tab: string }
-  /** It is there, and the connection not open yet. */
+  /** The leader exists, and its connection is not open yet. */
   | { readonly type: 'here' }
-  /** It goes. */
+  /** The leader ends. */
   | { readonly type: 'bye' }
   /** The connection is open, with these topics. */
   | { readonly type: 'open'; readonly topics: readonly string[]; readonly welcome: Welcome }
   | { readonly type: 'said'; readonly said: string; readonly message: unknown }
   /** The connection has ended, for all. */
   | { readonly type: 'end'; readonly failure: Pick<Failure, 'kind' | 'reason' | 'status' | 'detail' | 'retryAfter'> }
-  /** What the others ask for is refused to the one that has it: each has to ask for itself. */
+  /** The gateway refuses the topics of the other tabs: each has to connect by itself. */
   | { readonly type: 'alone' }
 
-type Tell = (message: TabMessage) => void
+type Send = (message: TabMessage) => void
 
-/** Whether there are tabs that can share. */
+/** Whether tabs can share connections. */
 export function canShare(): boolean {
   return 'document' in globalThis && 'BroadcastChannel' in globalThis
 }
 
 /**
- * A carrier whose connection all tabs with the same `name` share: browsers open six to one host over HTTP/1.1, and a stream takes one
- * for as long as it lives. The tab that has the lock carries for all; the others ask once for what they have missed, and then hear
- * from it. When it goes, the next one has the lock. Where there are no Web Locks, as on plain HTTP beyond localhost, the tab that gets no
- * answer carries, and of two that do the one with the smaller name goes on.
+ * A carrier whose connection all tabs with the same `name` share: browsers open six connections to a host over HTTP/1.1, and a stream
+ * occupies one. The tab with the lock, the leader, has the connection; the others poll once for missed events, and then get
+ * messages from it. When it ends, the next tab gets the lock. Without Web Locks, as on plain HTTP beyond localhost, a tab
+ * without a response becomes the leader, and of two leaders the one with the smaller name continues.
  *
- * @param name of the lock and the channel: the same for tabs that ask as the same person in the same way
+ * @param name of the lock and the channel: the same for tabs with the same user and the same kind of query
  */
 export function shareBetweenTabs(carry: Carrier, name: string): Carrier {
   return async link => {
     const channel = new BroadcastChannel(name)
     const over = new AbortController()
     let isOpen = true
-    const tell: Tell = message => {
-      // Whoever is told that it is over may want to say so, too.
+    const send: Send = message => {
+      // Listeners of the abort may send after the channel is closed.
       if (isOpen) channel.postMessage(message)
     }
     try {
@@ -62,7 +62,7 @@ export function shareBetweenTabs(carry: Carrier, name: string): Carrier {
         const tab = newKey()
         const lead = (): boolean => {
           if (over.signal.aborted || !follower.stop()) return false
-          const leader = createLeader(link, tell, carry, tab)
+          const leader = createLeader(link, send, carry, tab)
           channel.onmessage = ({ data }: MessageEvent<TabMessage>) => {
             if (data.type === 'led' && data.tab < tab) reject(new Failure())
             else leader.heard(data)
@@ -74,7 +74,7 @@ export function shareBetweenTabs(carry: Carrier, name: string): Carrier {
         const carryAlone = (): void => void carry(link).catch(reject)
         const unanswered = locks ? carryAlone : () => lead() || carryAlone()
         const follower = follow(link, {
-          tell,
+          send,
           tab,
           over: over.signal,
           unanswered,
@@ -97,32 +97,32 @@ export function shareBetweenTabs(carry: Carrier, name: string): Carrier {
 
 interface Follower {
   heard(message: TabMessage): void
-  /** From now on it hears nothing. @returns `false` where it has a connection of its own already */
+  /** Stops following. @returns `false` if it has its own connection */
   stop(): boolean
 }
 
 interface FollowOptions {
-  readonly tell: Tell
-  /** Its name. */
+  readonly send: Send
+  /** The name of the tab. */
   readonly tab: string
   readonly over: AbortSignal
-  /** Whether a lock says which tab carries; else an answer does. */
+  /** Whether a lock elects the leader; otherwise responses do. */
   readonly isLocked: boolean
-  /** Called when no tab answers. */
+  /** Called without a response from a leader. */
   unanswered(): void
-  /** Called when it cannot have what the others have. */
+  /** Called if the tab cannot share. */
   carryAlone(): void
   reject(error: unknown): void
 }
 
-/** Listens to the tab that has the connection. */
+/** Gets messages from the leader. */
 function follow(link: Link, options: FollowOptions): Follower {
-  const { tell, tab, over, isLocked, reject } = options
+  const { send, tab, over, isLocked, reject } = options
   let state: 'waiting' | 'catching up' | 'live' | 'stopped' | 'alone' = 'waiting'
   let timer: ReturnType<typeof setTimeout> | undefined
   let attempts = 0
-  /** Said while what was missed is asked for. */
-  let held: (() => void)[] = []
+  /** Messages during the catch-up. */
+  let queued: (() => void)[] = []
   const topics = (): readonly string[] => topicsOf(link)
   const expectAnswer = (within: number): void => {
     clearTimeout(timer)
@@ -130,9 +130,9 @@ function follow(link: Link, options: FollowOptions): Follower {
   }
   const join = (): void => {
     state = 'waiting'
-    held = []
-    tell({ type: 'join', tab, topics: topics() })
-    // Without a lock, one of several that come at once is the first.
+    queued = []
+    send({ type: 'join', tab, topics: topics() })
+    // Without a lock, jitter elects one of several new tabs.
     expectAnswer(isLocked ? maxWait : minElection + Math.random() * minElection)
   }
   const goAlone = (): void => {
@@ -141,7 +141,7 @@ function follow(link: Link, options: FollowOptions): Follower {
     leave()
     options.carryAlone()
   }
-  const leave = (): void => tell({ type: 'leave', tab })
+  const leave = (): void => send({ type: 'leave', tab })
   globalThis.addEventListener('pagehide', leave, { signal: over })
   over.addEventListener('abort', () => {
     clearTimeout(timer)
@@ -149,18 +149,18 @@ function follow(link: Link, options: FollowOptions): Follower {
     state = 'stopped'
   })
   const take = (said: string, message: unknown): void => {
-    // Others asked for it, or it is news to nobody here.
+    // Events of other tabs' topics are skipped.
     if (said === 'event' && !isFor(message as PushEvent, topics())) return
     link.said(said, message)
   }
   const catchUp = async (welcome: Welcome): Promise<void> => {
-    const mine = ++attempts
+    const attempt = ++attempts
     state = 'catching up'
     for (let first = true; ; first = false) {
       const { device } = welcome
-      const answer: PollAnswer = await link.json('v1/poll', { ...link.query(), device, limit, timeout: 0 })
-      if (state !== 'catching up' || mine !== attempts) return
-      // A tab of somebody else's, who may see other things.
+      const answer: PollResponse = await link.json('v1/poll', { ...link.query(), device, limit, timeout: 0 })
+      if (state !== 'catching up' || attempt !== attempts) return
+      // The leader belongs to another user, with other permissions.
       if (answer.device !== device) return goAlone()
       if (first) link.said('welcome', welcome)
       if (answer.gap) link.said('gap', answer.gap)
@@ -169,7 +169,7 @@ function follow(link: Link, options: FollowOptions): Follower {
       if (answer.events.length < limit) break
     }
     state = 'live'
-    for (const say of held.splice(0)) say()
+    for (const say of queued.splice(0)) say()
   }
   join()
   return {
@@ -185,7 +185,7 @@ function follow(link: Link, options: FollowOptions): Follower {
       } else if (message.type === 'said' && state !== 'waiting') {
         const say = (): void => take(message.said, message.message)
         if (state === 'live') say()
-        else held.push(say)
+        else queued.push(say)
       }
     },
     stop: () => {
@@ -199,14 +199,14 @@ function follow(link: Link, options: FollowOptions): Follower {
 
 interface Leader {
   heard(message: TabMessage): void
-  /** Carries for all, until that ends. */
+  /** Runs the shared connection until its end. */
   run(): Promise<never>
 }
 
-/** Has the connection, and tells the other tabs what is said on it. */
-function createLeader(link: Link, tell: Tell, carry: Carrier, tab: string): Leader {
+/** Has the connection, and passes its messages to the other tabs. */
+function createLeader(link: Link, send: Send, carry: Carrier, tab: string): Leader {
   const members = new Map<string, readonly string[]>()
-  /** What the connection was opened with. */
+  /** The topics of the connection. */
   let open: readonly string[] = []
   let welcome: Welcome | undefined
   let isClosed = false
@@ -215,9 +215,9 @@ function createLeader(link: Link, tell: Tell, carry: Carrier, tab: string): Lead
   const said: Link['said'] = (type, message, ask) => {
     if (type === 'welcome') {
       welcome = message as Welcome
-      tell({ type: 'open', topics: open, welcome })
+      send({ type: 'open', topics: open, welcome })
     } else if (members.size > 0 && type !== 'end' && !isState(type, message))
-      tell({ type: 'said', said: type, message })
+      send({ type: 'said', said: type, message })
     if (type !== 'event' || isFor(message as PushEvent, topicsOf(link))) link.said(type, message, ask)
   }
   const carryOnce = (): Promise<never> => {
@@ -242,8 +242,8 @@ function createLeader(link: Link, tell: Tell, carry: Carrier, tab: string): Lead
     })
   }
   const run = async (): Promise<never> => {
-    tell({ type: 'led', tab })
-    const bye = (): void => tell({ type: 'bye' })
+    send({ type: 'led', tab })
+    const bye = (): void => send({ type: 'bye' })
     link.signal.addEventListener('abort', bye)
     globalThis.addEventListener('pagehide', bye, { signal: link.signal })
     try {
@@ -251,15 +251,15 @@ function createLeader(link: Link, tell: Tell, carry: Carrier, tab: string): Lead
     } catch (error) {
       const failure = failureFrom(error)
       if (failure.kind === 'refused' && members.size > 0) {
-        // What one of the others asks for must not end this one.
+        // A refused topic of another tab must not end this tab's connection.
         isClosed = true
         members.clear()
-        tell({ type: 'alone' })
+        send({ type: 'alone' })
         return await carryOnce()
       }
       const { kind, reason, status, detail, retryAfter } = failure
       if (!link.signal.aborted)
-        tell({ type: 'end', failure: { kind, reason, status, retryAfter, ...(detail && { detail }) } })
+        send({ type: 'end', failure: { kind, reason, status, retryAfter, ...(detail && { detail }) } })
       throw failure
     }
   }
@@ -267,17 +267,17 @@ function createLeader(link: Link, tell: Tell, carry: Carrier, tab: string): Lead
     heard: message => {
       if (message.type === 'leave') members.delete(message.tab)
       if (message.type !== 'join') return
-      if (isClosed) return tell({ type: 'alone' })
+      if (isClosed) return send({ type: 'alone' })
       members.set(message.tab, message.topics)
       if (!message.topics.every(topic => open.includes(topic))) reopen()
-      if (welcome) tell({ type: 'open', topics: open, welcome })
-      else tell({ type: 'here' })
+      if (welcome) send({ type: 'open', topics: open, welcome })
+      else send({ type: 'here' })
     },
     run,
   }
 }
 
-/** Whether the tab that carries is there. */
+/** Whether a message shows that there is a leader. */
 const isAnswer = ({ type }: TabMessage): boolean => type === 'here' || type === 'open' || type === 'said'
 
 const topicsOf = (link: Link): readonly string[] => [link.query()['topic'] ?? []].flat().map(String)
@@ -285,6 +285,6 @@ const topicsOf = (link: Link): readonly string[] => [link.query()['topic'] ?? []
 const isFor = ({ topic }: PushEvent, filters: readonly string[]): boolean =>
   filters.some(filter => matches(filter, topic))
 
-/** The state of a topic, which each tab asks for itself. */
+/** Retained messages, which each tab requests itself. */
 const isState = (type: string, message: unknown): boolean =>
   type === 'event' && (message as Messages['event']).retained === true

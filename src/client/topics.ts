@@ -1,6 +1,6 @@
 /**
- * Whether a topic filter has a topic (MQTT 3.1.1 §4.7): `+` is any level, `#` all that follow; neither begins a filter of topics
- * that begin with `$` [MQTT-4.7.2-1].
+ * Whether a topic filter matches a topic (MQTT 3.1.1 §4.7). A filter that begins with a wildcard does not match topics that
+ * begin with `$` [MQTT-4.7.2-1].
  *
  * @param filter valid
  */

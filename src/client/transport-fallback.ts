@@ -1,32 +1,32 @@
 import type { Transport } from './api.js'
 
-/** A transport that has worked here is given so many rounds of its own when it fails, before worse ones are tried. */
+/** Failures of a transport that has worked before, until worse ones are tried. */
 const trustedRounds = 2
 
 /**
- * Which transport is tried next. All of them in a round, from the one that works best here; one that got through before is
- * first tried alone: more likely the gateway is away than that something in between has changed its mind.
+ * The order of transports: each once per round, from the best one known to work. A transport that has connected before is first
+ * retried alone, because an unreachable gateway is more likely than a changed network.
  */
 export interface TransportFallback {
-  /** The one to try now. */
+  /** The next transport to try. */
   current(): Transport
-  /** This one has got through. */
+  /** Notes that a transport has connected. */
   worked(transport: Transport): void
   /**
-   * The current one has not got through.
+   * Notes that the current transport has failed.
    *
-   * @param silent it has, and then nothing came: then what it did before counts for nothing
-   * @returns whether another one is to be tried at once; else, the round is over
+   * @param silent whether it connected and then stayed silent: then its earlier success does not count
+   * @returns whether to try another one at once; otherwise the round is over
    */
   failed(silent?: boolean): boolean
 }
 
-/** @param known what has worked before */
+/** @param known the transport that worked before */
 export function createTransportFallback(transports: readonly Transport[], known?: string | null): TransportFallback {
   const trusted = new Map<Transport, number>()
   let best = Math.max(0, transports.indexOf(known as Transport))
   let tried = 0
-  // Of none, the last resort.
+  // Without transports: long-polling.
   const at = (index: number): Transport => transports[index % transports.length] ?? 'poll'
   const current = (): Transport => at(best + tried)
   return {

@@ -1,7 +1,7 @@
 /**
- * What one tab remembers over a reload. A password is not among it.
+ * The state that one tab keeps over a reload, without passwords.
  *
- * @typedef {object} Remembered
+ * @typedef {object} SessionState
  * @property {string} path
  * @property {string} userName
  * @property {{ filter: string, qos: 0 | 1 | 2 }[]} subscriptions
@@ -10,11 +10,11 @@
 const KEY = 'mqway'
 const CLIENT_ID_KEY = 'mqway.client-id'
 
-/** @type {Remembered} */
+/** @type {SessionState} */
 const firstLoad = { path: '/mqtt', userName: '', subscriptions: [{ filter: '/news/+/sport', qos: 1 }] }
 
-/** @returns {Remembered} */
-export function remembered() {
+/** @returns {SessionState} */
+export function loadSession() {
   try {
     return { ...firstLoad, ...JSON.parse(sessionStorage.getItem(KEY) ?? '{}') }
   } catch {
@@ -22,18 +22,18 @@ export function remembered() {
   }
 }
 
-/** @param {Partial<Remembered>} change */
-export function remember(change) {
+/** @param {Partial<SessionState>} change */
+export function saveSession(change) {
   try {
-    sessionStorage.setItem(KEY, JSON.stringify({ ...remembered(), ...change }))
+    sessionStorage.setItem(KEY, JSON.stringify({ ...loadSession(), ...change }))
   } catch {
-    // Storage may be full or forbidden: then the tab forgets, and nothing else.
+    // Storage may be full or forbidden: then the state is lost at a reload.
   }
 }
 
 /**
- * The client id of this tab. A browser copies the tab's memory when the tab is duplicated, and two clients with one id
- * would throw each other off the broker for ever: so the id is held by a lock for as long as the page lives.
+ * The client id of this tab. A duplicated tab has a copy of the session storage, and two clients with one id would end each
+ * other's connections for ever: so a lock holds the id as long as the page is open.
  *
  * @returns {Promise<string>} at most 23 characters, all that MQTT 3.1 allows
  */
@@ -52,7 +52,7 @@ function newClientId() {
 
 /**
  * @param {string} name
- * @returns {Promise<boolean>} whether this page has it now. Locks exist on https and on localhost only; without them: true
+ * @returns {Promise<boolean>} whether this page has the lock. Locks exist on https and on localhost only; without them: true
  */
 function lock(name) {
   if (navigator.locks === undefined) return Promise.resolve(true)

@@ -1,21 +1,21 @@
-/** The head of a page that gets its events over HTTP: the way between this page and the gateway, whole or broken. */
+/** The header of a push page: the state of its connection. */
 
 import { asSentence } from './close-reasons.js'
 import { byId } from './dom.js'
 
 /** @typedef {import('./mqway.js').ClientState} ClientState */
 
-const way = byId('way', HTMLElement)
+const header = byId('header', HTMLElement)
 const stateLine = byId('state', HTMLElement)
 const reasonLine = byId('reason', HTMLElement)
 const lossLine = byId('loss', HTMLElement)
 const countdown = byId('countdown', HTMLElement)
 const tryNow = byId('try-now', HTMLButtonElement)
 
-/** What the head calls the transports. */
+/** Names of the transports in the header. */
 const names = { socket: 'a WebSocket', sse: 'an event stream', poll: 'long-polling' }
 
-/** How the head's style sheet calls the phases. */
+/** Names of the phases in the style sheet. */
 const phases = { idle: 'stopped', connecting: 'connecting', open: 'connected', waiting: 'waiting', closed: 'stopped' }
 
 /** @type {Record<string, string>} */
@@ -35,15 +35,15 @@ let wasOpen = false
  * @param {string} path the endpoint that the page is about
  * @param {() => void} onTryNow
  */
-export function wireHead(path, onTryNow) {
+export function wireHeader(path, onTryNow) {
   byId('gateway-host', HTMLElement).textContent = location.host
   byId('gateway-path', HTMLElement).textContent = path
   tryNow.addEventListener('click', onTryNow)
 }
 
 /** @param {ClientState} state */
-export function renderHead(state) {
-  way.dataset['phase'] = phases[state.phase]
+export function renderHeader(state) {
+  header.dataset['phase'] = phases[state.phase]
   const headline = headlineOf(state)
   if (stateLine.textContent !== headline) stateLine.textContent = headline
   document.title = `${titleOf(state)} · mqway`
@@ -62,7 +62,7 @@ export function renderHead(state) {
 }
 
 /**
- * Something is lost: it stays in sight until the page is loaded anew.
+ * Shows that events are lost, until the page is reloaded.
  *
  * @param {string} sentence
  */
