@@ -6,15 +6,15 @@ import { version } from './base/version.js'
 import { flags, variableOf } from './config/flags.js'
 import { ConfigError } from './config/problems.js'
 
-/** Runs one command and returns the program's exit code. `argv` is what follows the command. */
+/** Runs a command with the arguments after its name. @returns the exit code */
 type Command = (argv: readonly string[], env: NodeJS.ProcessEnv) => Promise<number>
 
 interface CommandRow {
   readonly usage: string
   readonly summary: string
-  /** What `mqway <command> --help` says besides. */
+  /** Further text of `mqway <command> --help`. */
   readonly details: () => string
-  /** Loaded only when it is asked for: `check` and `import` need no broker and no web server. */
+  /** Imports only what the command needs. */
   readonly load: () => Promise<Command>
 }
 
@@ -109,7 +109,7 @@ const commands: Record<string, CommandRow> = {
 /**
  * Runs the program.
  *
- * @param args the command line without the interpreter and the program
+ * @param args the command line without interpreter and program
  * @returns the exit code: 0 clean, 1 failed while running, 2 usage or configuration, 69 an address could not be bound, or a file or
  *   directory that `serve` needs could not be used
  */
@@ -150,9 +150,9 @@ function commandOf(name: string): CommandRow | undefined {
 }
 
 /**
- * Finds the command: the first argument, or what follows the flags of `serve` and their values, as in `mqway --data none serve`.
+ * Finds the command: the first argument, or the one after the flags of `serve`, as in `mqway --data none serve`.
  *
- * @returns what is left belongs to the command; without a name where there is none
+ * @returns the command's name, if there is one, and the other arguments
  */
 function splitCommand(args: readonly string[]): { name: string | undefined; argv: readonly string[] } {
   let at = 0
@@ -183,14 +183,14 @@ function optionHelp(): string {
   return `Options (each is also an environment variable, such as ${example}):\n${rows.join('\n')}\n`
 }
 
-/** Whether this file is the program that was started (a link in `node_modules/.bin` is it too), and not imported. */
+/** Whether this file was started, also by a link in `node_modules/.bin`, and not imported. */
 function isProgram(): boolean {
   const [, started] = process.argv
   return started !== undefined && realpathSync(started) === fileURLToPath(import.meta.url)
 }
 
 if (isProgram()) {
-  // `mqway check | head` closes the pipe early: that is no failure.
+  // `mqway check | head` closes the pipe early, which is no failure.
   process.stdout.on('error', error => {
     if (!('code' in error) || error.code !== 'EPIPE') throw error
   })

@@ -3,12 +3,11 @@ import { fileModes, riskWarnings } from '../config/warnings.js'
 import { writeConfig } from '../config/write.js'
 
 /**
- * `mqway check`: prints the effective configuration, as YAML that is a configuration file again; and, on standard error,
- * one line for everything that is allowed and risky.
+ * `mqway check`: prints the effective configuration as YAML that can be used as a configuration file, and warnings on standard error.
  *
  * @param argv the flags of `serve`
  * @returns exit code 0, also with warnings
- * @throws {ConfigError} when there is anything wrong with the configuration
+ * @throws {ConfigError} for an invalid configuration
  */
 export async function check(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const cwd = process.cwd()

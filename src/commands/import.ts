@@ -4,13 +4,13 @@ import { parseArgs } from 'node:util'
 import { escapePath, globSync } from 'tinyglobby'
 import { type IncludedFile, importLighttpd, LighttpdError } from '../import/lighttpd/lighttpd.js'
 
-/** Exit code of an import that left something out, or did something else than lighttpd, for a person to look at. */
+/** Exit code of an import with differences that a person has to look at. */
 const needsDecision = 3
 
 /**
- * `mqway import LIGHTTPD.CONF`: prints the configuration file that does the same; every difference goes to standard error, one line each.
+ * `mqway import LIGHTTPD.CONF`: prints the equivalent configuration file, and the differences on standard error, one per line.
  *
- * @returns exit code 0; 3 where a person has to look at one of the lines; 2 when a file cannot be read or parsed, or has no tunnel
+ * @returns exit code 0; 3 if a person has to look at a difference; 2 if a file cannot be read or parsed, or has no tunnel
  */
 export async function importLighttpdCommand(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const { values, positionals } = parseArgs({ args: [...argv], strict: false, allowPositionals: true })
@@ -20,7 +20,7 @@ export async function importLighttpdCommand(argv: readonly string[], env: NodeJS
     return 2
   }
   try {
-    // Relative to the file that was named, as in lighttpd; and shown as short as it was named.
+    // Includes are relative to the named file, as in lighttpd.
     const directory = dirname(fileName)
     const readInclude = (pattern: string) => readFiles(pattern, directory)
     const text = readFileSync(fileName, 'utf8')
@@ -38,8 +38,8 @@ export async function importLighttpdCommand(argv: readonly string[], env: NodeJS
 }
 
 /**
- * The files of an `include`: one, or those that a pattern names, by name. As in lighttpd (glob(3) with braces), `*` stands for no dot at the
- * beginning of a name, and a directory is an error.
+ * Reads the files of an `include`: one, or those that match a pattern, sorted. As in lighttpd (glob(3) with braces), `*` does not match a
+ * leading dot, and a directory is an error.
  */
 function readFiles(pattern: string, directory: string): IncludedFile[] {
   const names = /[*?[{]/.test(pattern)
@@ -54,7 +54,7 @@ function readFiles(pattern: string, directory: string): IncludedFile[] {
     try {
       return [{ fileName, text: readFileSync(path, 'utf8') }]
     } catch (error) {
-      // The importer says in which line a file is named that is missing.
+      // The importer reports a missing file with its line.
       if (isSystemError(error) && error.code === 'ENOENT') return []
       throw error
     }
@@ -69,9 +69,9 @@ const fileErrors: Readonly<Record<string, string>> = {
 }
 
 /**
- * The file and the cause; the system's own words where no others are known.
+ * Returns the file and the cause.
  *
- * @param fileName where the error has no path, as that of a directory that is read
+ * @param fileName for an error without a path, such as that of reading a directory
  */
 function explainFileError({ path, code = '', message }: NodeJS.ErrnoException, fileName: string): string {
   return `${path ?? fileName}: ${fileErrors[code] ?? message}`

@@ -8,9 +8,9 @@ import { askHidden, InputError, readLine } from './secret-input.js'
 const usage = 'mqway passwd FILE USER, or mqway passwd FILE USER - to read the password from standard input'
 
 /**
- * `mqway passwd FILE USER [-]`: adds a user to a password file, or gives them a new password.
+ * `mqway passwd FILE USER [-]`: adds a user to a password file, or sets a new password.
  *
- * @returns exit code 0, 1 when the file cannot be read or written, or 2 when a name, a password or the file is not right
+ * @returns exit code 0; 1 if the file cannot be read or written; 2 for an invalid name, password or file
  */
 export async function passwd(argv: readonly string[], _env: NodeJS.ProcessEnv): Promise<number> {
   const { values, positionals } = parseArgs({ args: [...argv], strict: false, allowPositionals: true })
@@ -20,7 +20,7 @@ export async function passwd(argv: readonly string[], _env: NodeJS.ProcessEnv): 
   }
   if (dash !== undefined && dash !== '-') return fail(2, `${dash}: is not expected here: ${usage}`)
   try {
-    // Before anybody types a password for nothing.
+    // Checked before asking for the password.
     const name = userNameProblem(user)
     if (name !== undefined) return fail(2, `the user name ${JSON.stringify(user)} ${name}`)
     const known = parseUsers(file, await readText(file)).has(user)
@@ -53,7 +53,7 @@ async function readText(file: string): Promise<string> {
   }
 }
 
-/** A file that mqway would not read is not made longer: it may be quite another file. */
+/** Refuses to extend an invalid password file, which may be any file. */
 function parseUsers(file: string, text: string) {
   try {
     return parseHtpasswd(text)

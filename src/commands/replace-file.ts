@@ -3,12 +3,11 @@ import { open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { codeOf } from '../base/error-code.js'
 
-/** A file that is not there yet is for its owner alone. */
+/** Mode of a new file. */
 const newMode = 0o600
 
 /**
- * Writes a file in one step: whoever reads it sees the old text or the new one. Its mode and owner stay; a symbolic link
- * stays one.
+ * Replaces the content of a file atomically. Keeps its mode and owner; follows a symbolic link.
  */
 export async function replaceFile(path: string, text: string): Promise<void> {
   const target = await realpath(path).catch(error => (isMissing(error) ? path : Promise.reject(error)))
@@ -18,7 +17,7 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   try {
     await file.writeFile(text)
     if (old !== undefined) {
-      // Only root can give a file away; for anybody else it is their own already, or their directory.
+      // Only root can change the owner; other users own the file, or may not keep its owner.
       await file.chown(old.uid, old.gid).catch(() => {})
       await file.chmod(old.mode & 0o7777)
     }
@@ -33,14 +32,14 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   await syncDirectory(dirname(target))
 }
 
-/** So that the new name of the file is still there after a power failure. */
+/** Makes a rename durable against a power failure. */
 async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r')
   await directory.sync().catch(() => {})
   await directory.close()
 }
 
-/** Whether it says that there is no such file. */
+/** Whether an error is ENOENT. */
 export function isMissing(error: unknown): boolean {
   return codeOf(error) === 'ENOENT'
 }

@@ -1,22 +1,22 @@
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
 
-/** What was typed or piped in cannot be used; the message says why. */
+/** The input is invalid; the message says why. */
 export class InputError extends Error {
   override readonly name = 'InputError'
 }
 
-/** Beyond, it is no password. */
-const longestLine = 65_536
+/** In bytes. */
+const maxLineLength = 65_536
 
 /**
- * Asks on a terminal, without showing what is typed: once for each question, in order.
+ * Prompts on a terminal without echo, once for each question, in order.
  *
- * @throws {InputError} when the person gives up (Ctrl-C, Ctrl-D)
+ * @throws {InputError} on Ctrl-C or Ctrl-D
  */
 export async function askHidden(questions: readonly string[], input: NodeJS.ReadStream): Promise<string[]> {
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
-  // It edits the line: Backspace, Ctrl-U, arrows. What it would show goes nowhere.
+  // readline edits the line (Backspace, Ctrl-U, arrows); its output is discarded.
   const editor = createInterface({ input, output: nowhere, terminal: true, historySize: 0 })
   const lines = editor[Symbol.asyncIterator]()
   editor.on('SIGINT', () => editor.close())
@@ -36,9 +36,9 @@ export async function askHidden(questions: readonly string[], input: NodeJS.Read
 }
 
 /**
- * Reads one line, without its end.
+ * Reads a line, without its line end.
  *
- * @throws {InputError} when it is not UTF-8, or endless
+ * @throws {InputError} if it is not UTF-8, or longer than 64 KiB
  */
 export async function readLine(input: AsyncIterable<Buffer>): Promise<string> {
   const chunks: Buffer[] = []
@@ -48,7 +48,7 @@ export async function readLine(input: AsyncIterable<Buffer>): Promise<string> {
     chunks.push(end === -1 ? chunk : chunk.subarray(0, end))
     size += chunk.length
     if (end !== -1) break
-    if (size > longestLine) throw new InputError(`the line on standard input has more than ${longestLine} bytes`)
+    if (size > maxLineLength) throw new InputError(`the line on standard input has more than ${maxLineLength} bytes`)
   }
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks))

@@ -13,25 +13,25 @@ import { Connection } from '../mqtt/connection.js'
 import { mqtt5, type ProtocolProfile, plain } from '../mqtt/protocol-profile.js'
 import { randomClientId } from '../sources/mqtt/client-id.js'
 
-/** How long the broker may take to open a connection, and then for CONNACK; in milliseconds. */
+/** Timeout of opening a connection, and of CONNACK, in milliseconds. */
 const connectTimeout = 5000
 /** In seconds. */
 const keepAlive = 30
-/** What is under way when it is told to stop has this long, in milliseconds. supervisord waits for 10 s. */
-const stopTime = 1000
+/** How long a pending event may take after a stop, in milliseconds. supervisord waits for 10 s. */
+const stopTimeout = 1000
 
 /**
- * `mqway supervisor`: an event listener of supervisord, which publishes the states of its processes. Standard output is
- * for supervisord; everything else goes to standard error.
+ * `mqway supervisor`: an event listener of supervisord that publishes the states of its processes. Standard output is for supervisord,
+ * logs go to standard error.
  *
- * @returns exit code 0 when supervisord closes its side, or tells it to stop; 1 when supervisord says what is not of its
- *   protocol; 2 when an option is not right; 69 when what a certificate's file holds cannot be used
+ * @returns exit code 0 when supervisord closes the pipe or stops it; 1 for a protocol error of supervisord; 2 for an invalid option; 69
+ *   for an unusable certificate file
  */
 export async function supervisor(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   try {
-    const wanted = readSupervisorOptions(argv, env, process.cwd())
+    const options = readSupervisorOptions(argv, env, process.cwd())
     if (process.stdin.isTTY) throw new UsageError('is started by supervisord; see mqway supervisor --help')
-    await run(wanted)
+    await run(options)
     return 0
   } catch (error) {
     if (!(error instanceof UsageError || error instanceof StartError || error instanceof ProtocolError)) throw error
@@ -41,19 +41,19 @@ export async function supervisor(argv: readonly string[], env: NodeJS.ProcessEnv
   }
 }
 
-async function run(wanted: SupervisorOptions): Promise<void> {
+async function run(options: SupervisorOptions): Promise<void> {
   const log = createLog({ level: 'info', format: process.stderr.isTTY ? 'pretty' : 'json' }, process.stderr)
-  const upstream = createUpstream({ ...upstreamAt(wanted.url), ...wanted.files, connectTimeout }, log)
-  const connect = connector(wanted, () => upstream.open(internalPeer))
+  const upstream = createUpstream({ ...upstreamAt(options.url), ...options.files, connectTimeout }, log)
+  const connect = connector(options, () => upstream.open(internalPeer))
   const states = new StatePublisher({
-    prefix: wanted.topic,
+    prefix: options.topic,
     deliver: make => delivery.deliver(make),
     warn: text => log.warn(text),
   })
   const onConnected = (): void => states.forgetRetained()
-  const delivery = new Delivery({ connect, onConnected, timeout: wanted.timeout, log })
+  const delivery = new Delivery({ connect, onConnected, timeout: options.timeout, log })
   const stop = watchStop(log, () => {
-    setTimeout(() => delivery.close(), stopTime).unref()
+    setTimeout(() => delivery.close(), stopTimeout).unref()
     // Ends the wait for the next event.
     process.stdin.destroy()
   })
@@ -75,8 +75,8 @@ async function run(wanted: SupervisorOptions): Promise<void> {
 }
 
 /**
- * Notices, once, that it is over: a signal has come, supervisord has closed its side, or nobody reads what it should. It
- * is noticed while an event waits for the broker, too: its state may be another one under the next supervisord.
+ * Calls `onStop` once: on a signal, when supervisord closes the pipe, or when it does not read responses. Also while an event waits for
+ * the broker, as its state may differ under the next supervisord.
  */
 function watchStop(log: Logger, onStop: () => void): { readonly stopped: boolean; close(): void } {
   const watch = {
@@ -94,9 +94,9 @@ function watchStop(log: Logger, onStop: () => void): { readonly stopped: boolean
     onStop()
   }
   const stop = (signal: NodeJS.Signals): void => end(signal)
-  const onUnread = (error: Error): void => end(`nobody reads the answers (${error.message})`)
+  const onUnread = (error: Error): void => end(`nobody reads the responses (${error.message})`)
   const onEnd = (): void => end('supervisord has closed its side')
-  // With nothing to read, it is the end: `end` itself waits until somebody reads.
+  // At the end of the stream, `readable` comes without data; `end` would wait for a read.
   const onReadable = (): void => {
     if (process.stdin.readableLength === 0) onEnd()
   }
@@ -106,18 +106,18 @@ function watchStop(log: Logger, onStop: () => void): { readonly stopped: boolean
   return watch
 }
 
-/** MQTT 5 says what it refuses; a broker that does not speak it gets MQTT 3.1.1. */
+/** Connects with MQTT 5, which has reason codes, or with MQTT 3.1.1 if the broker does not support it. */
 function connector(
   { username, password }: SupervisorOptions,
   open: () => ReturnType<ReturnType<typeof createUpstream>['open']>,
 ): () => Promise<Connection> {
-  // supervisord may have several of its kind.
+  // supervisord may start several event listeners.
   const clientId = randomClientId()
-  const attempt = async (dialect: ProtocolProfile): Promise<Connection> => {
+  const attempt = async (profile: ProtocolProfile): Promise<Connection> => {
     const stream = await open()
     return Connection.connect({
       stream,
-      profile: dialect,
+      profile,
       clientId,
       clean: true,
       username,
@@ -126,14 +126,14 @@ function connector(
       connectTimeout,
     })
   }
-  let dialect = mqtt5
+  let profile = mqtt5
   return async () => {
     try {
-      return await attempt(dialect)
+      return await attempt(profile)
     } catch (error) {
-      if (dialect === plain || !(error instanceof ConnectionRefusal && error.mayBeProfile)) throw error
+      if (profile === plain || !(error instanceof ConnectionRefusal && error.mayBeProfile)) throw error
       const connection = await attempt(plain)
-      dialect = plain
+      profile = plain
       return connection
     }
   }

@@ -19,37 +19,37 @@ const flags = {
 
 const names = Object.keys(flags)
 
-interface Wanted {
+interface TokenOptions {
   readonly user: string
   readonly roles: readonly string[]
   readonly publish: readonly string[]
   readonly subscribe: readonly string[]
   /** In milliseconds. */
   readonly expires: number
-  /** The configuration file; `undefined` for the usual one. */
+  /** The configuration file; `undefined` for the default. */
   readonly config: string | undefined
 }
 
-/** A token that never ends is one that nobody can take back. */
-const longest = 3650 * 24 * 60 * 60 * 1000
+/** In milliseconds: tokens cannot be revoked. */
+const maxExpires = 3650 * 24 * 60 * 60 * 1000
 
-/** Something on the command line is not right; the message says what would be. */
+/** The command line is invalid; the message says what would be valid. */
 class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
 /**
- * `mqway token --user U`: prints a token that is signed with the secret of the configuration.
+ * `mqway token --user U`: prints a token signed with the configured secret.
  *
- * @returns exit code 0, or 2 when a flag is not right, or the configuration has no secret
- * @throws {ConfigError} when there is anything wrong with the configuration
+ * @returns exit code 0; 2 for an invalid flag, or a configuration without secret
+ * @throws {ConfigError} for an invalid configuration
  */
 export async function token(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   try {
-    const wanted = readWanted(argv)
+    const options = readOptions(argv)
     const cwd = process.cwd()
     const { config, file } = loadConfig({
-      argv: wanted.config === undefined ? [] : ['--config', wanted.config],
+      argv: options.config === undefined ? [] : ['--config', options.config],
       env,
       cwd,
     })
@@ -59,7 +59,7 @@ export async function token(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
       const where = file === undefined ? 'there is no mqway.yaml; it' : file
       throw new UsageError(`${where} needs access.jwt.secret or access.jwt.secretFile; other keys are the issuer's`)
     }
-    process.stdout.write(`${await mint(wanted, jwt, secret)}\n`)
+    process.stdout.write(`${await mint(options, jwt, secret)}\n`)
     return 0
   } catch (error) {
     if (!(error instanceof UsageError)) throw error
@@ -68,7 +68,7 @@ export async function token(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   }
 }
 
-function readWanted(argv: readonly string[]): Wanted {
+function readOptions(argv: readonly string[]): TokenOptions {
   const { values, tokens } = parseArgs({
     args: [...argv],
     options: flags,
@@ -101,7 +101,7 @@ function readWanted(argv: readonly string[]): Wanted {
   }
 }
 
-/** Values that were checked to be texts; TypeScript does not know it of `strict: false`. */
+/** The values are strings already, which their type with `strict: false` does not say. */
 function textsOf(value: unknown): string[] {
   return [value].flat().filter(text => typeof text === 'string')
 }
@@ -121,10 +121,10 @@ function checkFilters(flag: string, filters: readonly string[]): void {
 }
 
 function expiresOf(text: string): number {
-  const expires = parseDuration(text, longest)
+  const expires = parseDuration(text, maxExpires)
   if (expires !== undefined && expires >= 1000) return expires
   throw new UsageError(
-    `--expires: ${JSON.stringify(text)} must be a time such as 15m, 1h or 30d, from 1s to ${formatDuration(longest)}`,
+    `--expires: ${JSON.stringify(text)} must be a time such as 15m, 1h or 30d, from 1s to ${formatDuration(maxExpires)}`,
   )
 }
 
@@ -136,9 +136,9 @@ async function secretOf(jwt: JwtConfig, cwd: string): Promise<Uint8Array | undef
   }
 }
 
-/** A token that this configuration accepts. Without filters of its own, its user has what the configuration's rules give. */
-async function mint(wanted: Wanted, jwt: JwtConfig, secret: Uint8Array): Promise<string> {
-  const { user, roles, publish, subscribe } = wanted
+/** Creates a token that this configuration accepts. Without its own filters, the configuration's rules apply. */
+async function mint(options: TokenOptions, jwt: JwtConfig, secret: Uint8Array): Promise<string> {
+  const { user, roles, publish, subscribe } = options
   const now = Math.floor(Date.now() / 1000)
   const [issuer] = [jwt.issuer ?? []].flat()
   const [audience] = [jwt.audience ?? []].flat()
@@ -149,7 +149,7 @@ async function mint(wanted: Wanted, jwt: JwtConfig, secret: Uint8Array): Promise
     ...(issuer === undefined ? {} : { iss: issuer }),
     ...(audience === undefined ? {} : { aud: audience }),
     iat: now,
-    exp: now + Math.floor(wanted.expires / 1000),
+    exp: now + Math.floor(options.expires / 1000),
   }
   const [alg = 'HS256'] = algorithmsOf(jwt)
   return new SignJWT(payload).setProtectedHeader({ alg, typ: 'JWT' }).sign(secret)

@@ -6,7 +6,7 @@ export interface KeyRange {
   readonly lt: string
 }
 
-/** One change of a key; without a value, the key is removed. */
+/** A change of a key; without a value, the key is deleted. */
 export interface Change {
   readonly key: string
   readonly value?: Buffer | string
@@ -14,12 +14,12 @@ export interface Change {
 
 type Encoding = { readonly valueEncoding?: 'buffer' | 'utf8' }
 
-/** Bytes of values that one write to LevelDB holds at most; more where one value alone has more. */
+/** Bytes of a batch; more for a single larger value. */
 const maxBatchBytes = 1024 ** 2
-/** Changes that one write holds at most. */
+/** Changes of a batch. */
 const maxBatchChanges = 1000
 
-/** What waits to be written: some changes, or the removal of a range. */
+/** A pending write: changes, or the deletion of a range. */
 interface Entry {
   readonly changes: readonly Change[]
   readonly range?: KeyRange
@@ -29,15 +29,15 @@ interface Entry {
 }
 
 /**
- * A LevelDB database whose changes are written in their order, many at a time, by one write after the other.
+ * A LevelDB database whose changes are written in order, in batches, one batch at a time.
  *
- * LevelDB lets one write in at a time, and each that waits for it holds one of libuv's four threads, which then serve neither files nor other
- * databases. What waits here holds none. `get` and `getMany` return what waits to be written; iterators wait until it is.
+ * LevelDB executes one write at a time, and each waiting one blocks one of libuv's four threads, which then serve neither files nor other
+ * databases. Writes that wait here block none. `get` and `getMany` return pending changes; iterators wait until they are written.
  */
 export class BatchedLevel {
   readonly #database: Level
   #entries: Entry[] = []
-  /** Changes that are not written yet, the last one of each key. */
+  /** Pending changes, the last one of each key. */
   readonly #pending = new Map<string, Change>()
   #running: Promise<void> | undefined
 
@@ -74,9 +74,9 @@ export class BatchedLevel {
   }
 
   /**
-   * Writes changes, all or none.
+   * Writes changes atomically.
    *
-   * @throws {Error} rejects with LevelDB's error; others of the same write do, too
+   * @throws {Error} rejects with LevelDB's error, as do all changes of the same batch
    */
   write(changes: readonly Change[]): Promise<void> {
     let bytes = 0
@@ -87,7 +87,7 @@ export class BatchedLevel {
     return this.#enqueue({ changes, bytes })
   }
 
-  /** Removes a range, after what was written before. */
+  /** Deletes a range, after all earlier changes. */
   clear(range: KeyRange): Promise<void> {
     return this.#enqueue({ changes: [], range, bytes: 0 })
   }
@@ -107,12 +107,12 @@ export class BatchedLevel {
     yield* this.#database.keys(range)
   }
 
-  /** Resolves when all that waits now is written, or could not be. */
+  /** Resolves when all pending changes are written, or have failed. */
   flush(): Promise<void> {
     return this.#running ? this.#enqueue({ changes: [], bytes: 0 }) : Promise.resolve()
   }
 
-  /** Writes what waits, and closes the database. */
+  /** Writes pending changes, and closes the database. */
   async close(): Promise<void> {
     await this.#running
     await this.#database.close()
@@ -126,10 +126,10 @@ export class BatchedLevel {
   }
 
   async #run(): Promise<void> {
-    // What else comes in this turn is written with it.
+    // Further changes of this tick join the batch.
     await Promise.resolve()
     while (this.#entries.length > 0) {
-      const entries = this.#take()
+      const entries = this.#nextBatch()
       try {
         await this.#write(entries)
         this.#settle(entries)
@@ -142,8 +142,8 @@ export class BatchedLevel {
     this.#running = undefined
   }
 
-  /** The removal of a range is a write of its own. */
-  #take(): readonly Entry[] {
+  /** Returns the entries of the next batch, or a single deletion of a range. */
+  #nextBatch(): readonly Entry[] {
     let [count, bytes, changes] = [0, 0, 0]
     for (const entry of this.#entries) {
       if (entry.range) break
