@@ -89,6 +89,6 @@ describe('the gateway’s own client ids', () => {
     // It takes no time from anybody: a push that is taken down would lose messages and answer 503.
     expectUndisturbed(await bystander.stop())
     expect(await gateway.metric('mqway_push_connected')).toBe(1)
-    expect(gateway.log.filter(line => String(line['msg']).includes('push has no connection'))).toEqual([])
+    expect(gateway.log.filter(line => String(line['msg']).includes('push cannot connect'))).toEqual([])
   })
 })

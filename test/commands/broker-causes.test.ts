@@ -125,7 +125,7 @@ describeWith(['mosquitto', 'openssl'], 'a broker that cannot be reached', () => 
       })
       for (;;) {
         const { msg } = JSON.parse(await gateway.line())
-        if (String(msg).includes('push has no connection')) return msg
+        if (String(msg).includes('push cannot connect')) return msg
       }
     }
     expect(await failureOf(`mqtt://127.0.0.1:${port}`)).toMatch(

@@ -63,7 +63,7 @@ describeWith(['mosquitto', 'mosquitto_pub'], 'the log', () => {
     const connected = gateway.logged('connected')
     const published = publish(cwd, portOf(gateway), '-i', 'me')
     const { connection } = await connected
-    const dropped = await gateway.logged('a message was dropped')
+    const dropped = await gateway.logged('dropped a message: this client may not publish to its topic')
     await published
     expect(dropped).toMatchObject({ connection, peer: '127.0.0.1', clientId: 'me', topic: 'a/b' })
   })
