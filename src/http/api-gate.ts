@@ -12,7 +12,7 @@ import { admitOrigin, type OriginAdmission, type Preflight, sendPreflight, setOr
 import { attemptOf, type CredentialOptions } from './request-identity.js'
 import { pathOf } from './request-target.js'
 
-/** Who asks, and what they may do. */
+/** An admitted client, its identity and permissions. */
 export interface Caller {
   readonly client: Client
   readonly identity: Identity
@@ -20,29 +20,28 @@ export interface Caller {
 }
 
 export interface ApiGateOptions extends OriginAdmission {
-  /** `undefined` where nobody is asked who they are. */
+  /** `undefined` without authentication. */
   readonly authenticator: Authenticator | undefined
   readonly rules: TopicRules
   readonly credentials: CredentialOptions
-  /** Requests of each address; left out for any number. */
+  /** Request rate of each network; left out for no limit. */
   readonly requests?: RateLimits | undefined
-  /** Count what stays open. */
+  /** Count open requests. */
   readonly connections: ConnectionLimits
   readonly users: UserLimits
 }
 
-/** How a route wants to be guarded. */
+/** How a route admits callers. */
 export interface Admission {
   /**
-   * Whether no credential is looked at at all, so that what is answered is nobody's in particular: for answers that any
-   * page can read, whoever's browser it runs in.
+   * Whether credentials are ignored, so that the response is nobody's in particular: for responses that any page can read.
    */
   readonly withoutCredentials?: boolean
-  /** Whether a GET takes something away, such as a message that is delivered once: no other site may lead its visitors there. */
+  /** Whether a GET consumes something, such as a message that is delivered once: other sites may not navigate visitors there. */
   readonly takesAway?: boolean
 }
 
-/** What every request to the API passes, before anything of it is done: origin, rate, identity. */
+/** Admits requests to the API: origin, rate limit, authentication. */
 export class ApiGate {
   readonly #options: ApiGateOptions
 
@@ -50,18 +49,18 @@ export class ApiGate {
     this.#options = options
   }
 
-  /** Which pages may ask. */
+  /** The origin policy. */
   get allowsOrigin(): OriginPolicy {
     return this.#options.allowsOrigin
   }
 
-  /** Where a request comes from, for the log. */
+  /** The client of a request, for the log. */
   clientOf({ raw }: FastifyRequest): Client {
     return this.#options.resolveClient(raw)
   }
 
   /**
-   * Lets a request in: at once where nobody is asked who they are.
+   * Admits a request; without authentication it does not return a promise.
    *
    * @throws {GatewayError} `origin-refused`, `too-many-requests`, and as `readCredential` and `Authenticator.authenticate`
    */
@@ -75,9 +74,9 @@ export class ApiGate {
   }
 
   /**
-   * What lets a request in that says the same as one that was let in: it counts, and who asks is found out anew.
+   * Admits repetitions of an admitted request: each is counted and authenticated anew.
    *
-   * @returns throws as `admit`
+   * @returns the function that admits one; throws as `admit`
    */
   readmission(request: FastifyRequest, { client }: Caller, admission: Admission = {}): () => Caller | Promise<Caller> {
     const { authenticator } = this.#options
@@ -90,9 +89,9 @@ export class ApiGate {
   }
 
   /**
-   * Counts what somebody asks for over a connection that is open already.
+   * Counts a request over an open connection.
    *
-   * @param requests how many of them it is like; more than are left leave their address in debt
+   * @param requests that it counts as; beyond the limit, the network is in debt
    * @throws {GatewayError} `too-many-requests`
    */
   spend({ address }: Client, requests: number): void {
@@ -101,7 +100,7 @@ export class ApiGate {
     this.#options.requests?.spend(who, requests)
   }
 
-  /** Tells a browser whether its page may read an answer that nothing else is asked for: a 404, a 405. */
+  /** Sets the CORS headers of a response that needs no admission: a 404, a 405. */
   setOriginHeaders(request: FastifyRequest, reply: FastifyReply): void {
     setOriginHeaders(request, reply, this.clientOf(request), this.#options)
   }
@@ -112,15 +111,15 @@ export class ApiGate {
   }
 
   /**
-   * Counts a request that stays open: an event stream, a poll that waits.
+   * Counts an open request: an event stream, a waiting poll.
    *
-   * @returns what gives its place back; calling it again does nothing
+   * @returns releases it; idempotent
    * @throws {GatewayError} `too-many-connections`, `too-many-from-address`, `too-many-from-user`
    */
   hold({ client, identity }: Caller): () => void {
     const { connections, users } = this.#options
     const release = connections.hold(client.address)
-    // Most are not known, and there may be ten thousand: 250 bytes less for each.
+    // One closure for both would take 250 bytes more for each of ten thousand streams without a user.
     if (identity.user === undefined) return release
     try {
       const leave = users.admit(identity.user)
@@ -134,7 +133,7 @@ export class ApiGate {
     }
   }
 
-  /** Who a fresh token is from, as a long-lived connection presents one. @throws {GatewayError} as `Authenticator.authenticate` */
+  /** Authenticates a new token of an open connection. @throws {GatewayError} as `Authenticator.authenticate` */
   async identifyToken(token: string, client: Client): Promise<Identity> {
     const { authenticator } = this.#options
     if (authenticator === undefined) return anonymous
@@ -142,7 +141,7 @@ export class ApiGate {
     return authenticator.authenticate({ credential, transport: 'http', address: client.address, path: '/' })
   }
 
-  /** What somebody may do. */
+  /** The permissions of an identity. */
   permissionsOf(identity: Identity): Permissions {
     return this.#options.rules.for(identity)
   }
@@ -183,26 +182,25 @@ export class ApiGate {
   }
 }
 
-/** @throws {GatewayError} `too-many-requests`, with how long that will be so */
+/** @throws {GatewayError} `too-many-requests`, with the time to wait */
 function requireNoWait(milliseconds = 0): void {
   if (milliseconds > 0) throw new GatewayError('too-many-requests', { retryAfter: Math.ceil(milliseconds / 1000) })
 }
 
-/** What is known of a request whatever it presents. */
+/** The attempt of a request whose credentials are ignored. */
 function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Client): AuthenticationRequest {
   return { credential: undefined, transport: 'http', address, path: pathOf(url), origin }
 }
 
-/** What a page is for that another one has put into itself (Fetch §2.2.5). */
+/** `Sec-Fetch-Dest` of a page embedded in another (Fetch §2.2.5). */
 const frames: ReadonlySet<unknown> = new Set(['iframe', 'frame', 'embed', 'object', 'fencedframe'])
 
 /**
- * Refuses what another site's page has put into itself as an image, a script or a frame (Fetch Metadata §2), and, where something is taken
- * away, what it has led its visitor to by a link, a form or `window.open`: its browser says no `Origin` then, or for a form an opaque one, and adds certificates and passwords
- * that it knows. The page could not read the answer, and could yet use up the connections of its visitor, or a message that is told once.
+ * Refuses requests that another site's page makes by embedding an image, a script or a frame (Fetch Metadata §2), and, where a GET consumes
+ * something, by a link, a form or `window.open`: browsers send no `Origin` with them, or an opaque one, but certificates and passwords. The page
+ * could not read the response, and could use up the connections of its visitor, or a message that is delivered once.
  *
- * A page from a file asks with `fetch` (`cors`), which says `Origin: null`. Browsers leave these headers out towards hosts that are neither
- * loopback nor HTTPS.
+ * A page from a file uses `fetch` (`cors`), with `Origin: null`. Browsers send these headers to loopback and HTTPS hosts only.
  *
  * @throws {GatewayError} `origin-refused`
  */

@@ -4,22 +4,21 @@ import { FairQuota } from '../base/fair-quota.js'
 
 /** The sender of a body or a message. */
 export interface BodySender {
-  /** Address of the client, as `ClientResolver` tells it. */
+  /** Address of the client, from `ClientResolver`. */
   readonly address: string
-  /** Left out for somebody without a name. */
+  /** Left out without a user. */
   readonly user?: string | undefined
 }
 
 /**
- * Bytes of bodies and WebSocket messages that are not done with: one budget for the whole gateway, because a thousand streams of one
- * HTTP/2 connection may each have begun one. It is shared by the networks of the senders (IPv6: /64), and by users where they are
- * known: one of either holds half of it at most, and a sender from elsewhere always finds room.
+ * Budget of the bytes of unfinished bodies and WebSocket messages of the whole gateway: a thousand streams of one HTTP/2 connection may each have
+ * begun one. Networks of the senders (IPv6: /64), and users, share it: each has half of it at most, and a sender from elsewhere always finds room.
  */
 export class BodyBudget {
   readonly #networks: FairQuota
   readonly #users: FairQuota
 
-  /** @param most in bytes, of all together */
+  /** @param most bytes of all together */
   constructor(most: number) {
     this.#networks = new FairQuota(most)
     this.#users = new FairQuota(most)
@@ -30,7 +29,7 @@ export class BodyBudget {
     return this.#networks.total
   }
 
-  /** Opens the account of one body, which holds nothing yet. */
+  /** Opens the account of one body, with 0 bytes. */
   open({ address, user }: BodySender): HeldBytes {
     return new HeldBytes({ networks: this.#networks, users: this.#users, network: networkOf(address), user })
   }
@@ -43,7 +42,7 @@ interface Account {
   readonly user: string | undefined
 }
 
-/** Bytes of a `BodyBudget` that one body, or the messages of one connection, hold. Must be resized to 0 in the end. */
+/** The bytes of one body, or of the messages of one connection. To be resized to 0 in the end. */
 export class HeldBytes {
   readonly #account: Account
   #size = 0
@@ -53,9 +52,9 @@ export class HeldBytes {
   }
 
   /**
-   * Holds `size` bytes from now on. Fewer always fit.
+   * Changes the number of bytes. Fewer always fit.
    *
-   * @throws {GatewayError} `bodies-too-many-from-address`, `bodies-too-many-from-user` or `bodies-too-many`; then it holds as many as before
+   * @throws {GatewayError} `bodies-too-many-from-address`, `bodies-too-many-from-user` or `bodies-too-many`; the number stays as it was
    */
   resize(size: number): void {
     const more = size - this.#size

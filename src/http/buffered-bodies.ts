@@ -5,28 +5,28 @@ import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
 import { CollectedChunks } from './collected-chunks.js'
 import { acceptedEncodings, BodyDecoder, contentEncodingOf } from './content-encoding.js'
 
-/** Bounds on the bodies of requests. */
+/** Bounds of request bodies. */
 export interface BodyLimits {
-  /** Of one, in bytes. */
+  /** Bytes of one body. */
   readonly limit: number
-  /** Of all that are being received, together. */
+  /** Bytes of all unfinished bodies. */
   readonly budget: BodyBudget
-  /** Until one has to be complete, in milliseconds; of a message over a WebSocket too. */
+  /** Milliseconds until a body, or a message over a WebSocket, is complete. */
   readonly timeout: number
-  /** Of JSON, as for `exceededJsonBound`. */
+  /** Values of a JSON body, as for `exceededJsonBound`. */
   readonly jsonValues: number
-  /** Told when one is complete. */
+  /** Told when a body is complete. */
   readonly slices?: SliceMonitor | undefined
 }
 
-/** Bounds on the bodies of one scope. */
+/** Bounds of the bodies of one scope. */
 export interface BufferedBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' | 'slices'> {
   readonly senderOf: (request: FastifyRequest) => BodySender
 }
 
 /**
- * Has bodies kept, as `Buffer`s whatever their type, for the routes of `scope`: a plugin's instance, with hooks of its own
- * that ask who sends one before any of it is kept. They count until the request is answered. What is compressed is decoded.
+ * Buffers request bodies of any type for the routes of `scope`, a plugin's instance whose hooks authenticate the sender before. Bodies count until
+ * the request is answered. Compressed bodies are decoded.
  */
 export function bufferBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: BufferedBodiesOptions): void {
   const accounts = new WeakMap<FastifyRequest, HeldBytes>()
@@ -36,7 +36,7 @@ export function bufferBodies(scope: FastifyInstance, { limit, budget, slices, se
     reply.header('accept-encoding', acceptedEncodings)
     contentEncodingOf(request.headers['content-encoding'])
     reply.removeHeader('accept-encoding')
-    // Not that of the request: Node does not tell it of a client that leaves in the middle when it has its answer.
+    // Of the response: the request emits no 'close' if its client leaves after the response.
     reply.raw.once('close', () => {
       closed.add(request)
       accounts.get(request)?.resize(0)
@@ -78,7 +78,7 @@ export function bufferBodies(scope: FastifyInstance, { limit, budget, slices, se
       held.resize(body.length)
       settle(null, body)
     }
-    // Whoever goes away in the middle has sent a bad request; it is no failure of the gateway's.
+    // A client that leaves before the end has sent a bad request; the gateway has not failed.
     const fail = (error: Error): void =>
       settle(error instanceof GatewayError ? error : Object.assign(error, { statusCode: 400 }))
 

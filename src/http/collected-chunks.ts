@@ -1,13 +1,12 @@
 import { GatewayError } from '../base/errors.js'
 
-/** So many chunks may have any size; with more, this is the least that they have on average, in bytes. */
+/** Chunks of any size, and the average size of chunks beyond that number, in bytes. */
 const [fewChunks, leastAverage] = [1000, 64]
 
 /**
- * Refuses a body in a multitude of tiny chunks: each costs as much time as a large one, and one read of a connection has ten thousand of
- * one byte.
+ * Refuses a body in a multitude of tiny chunks: each costs as much time as a large one, and one read may bring ten thousand of one byte.
  *
- * @param size of all of them, in bytes
+ * @param size bytes of all chunks
  * @throws {GatewayError} `bad-request`
  */
 export function requireLargeChunks(chunks: number, size: number): void {
@@ -15,14 +14,13 @@ export function requireLargeChunks(chunks: number, size: number): void {
   throw new GatewayError('bad-request', { hint: `the body comes in chunks of less than ${leastAverage} bytes` })
 }
 
-/** A chunk of at least so many bytes is kept as it is; smaller ones are copied together into pieces of at most `pieceSize`. */
+/** Bytes of a chunk that is not copied; smaller ones are copied into pieces of at most `pieceSize`. */
 const [largeChunk, pieceSize] = [4096, 16 * 1024]
-/** Bytes that the first piece has room for; it doubles as long as it is needed. */
+/** Bytes of the first piece; doubled as needed. */
 const firstPiece = 256
 
 /**
- * Joins the chunks of one body. A body that comes byte by byte would otherwise take a hundred times its size, as each chunk is an
- * object of its own.
+ * Joins the chunks of one body. An object for each byte that comes alone would take a hundred times its size.
  */
 export class CollectedChunks {
   #chunks: Buffer[] = []
@@ -51,7 +49,7 @@ export class CollectedChunks {
     this.#filled += chunk.copy(this.#piece, this.#filled)
   }
 
-  /** All of them as one, which may share memory with the only chunk. */
+  /** All chunks as one buffer; may share memory with the only chunk. */
   take(): Buffer {
     this.#endPiece()
     const chunks = this.#chunks
@@ -67,7 +65,7 @@ export class CollectedChunks {
     this.#size = 0
   }
 
-  /** Sees to it that the piece has room for so many bytes. */
+  /** Grows the piece to this length. */
   #require(length: number): void {
     if (this.#piece.length >= length) return
     const larger = Buffer.allocUnsafe(Math.min(pieceSize, Math.max(firstPiece, 2 * length)))

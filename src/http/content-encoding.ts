@@ -12,11 +12,11 @@ const decoders: ReadonlyMap<string, Decode> = new Map<string, Decode>([
   ['br', promisify(brotliDecompress)],
 ])
 
-/** The content codings of bodies that are decoded, as in `Accept-Encoding` (RFC 9110 §12.5.3). */
+/** Supported content codings, as in `Accept-Encoding` (RFC 9110 §12.5.3). */
 export const acceptedEncodings = 'gzip, deflate, br'
 
 /**
- * The content coding of a body (RFC 9110 §8.4); `undefined` where there is none.
+ * The content coding of a body (RFC 9110 §8.4); `undefined` for none.
  *
  * @throws {GatewayError} `unsupported-encoding` for any other than gzip, deflate and br, or several
  */
@@ -27,7 +27,7 @@ export function contentEncodingOf(header: string | undefined): string | undefine
   throw new GatewayError('unsupported-encoding')
 }
 
-/** Decodes bodies one after the other, so that no more than one of them is in memory beside its own bytes. */
+/** Decodes bodies one after the other, so that one decoded body at most is in memory. */
 export class BodyDecoder {
   #last: Promise<unknown> = Promise.resolve()
 
@@ -35,8 +35,8 @@ export class BodyDecoder {
    * Decodes a body.
    *
    * @param encoding as from `contentEncodingOf`
-   * @param limit bytes of what comes of it
-   * @throws {GatewayError} rejects with `bad-request` for what is not so encoded, and `body-too-large`
+   * @param limit bytes of the decoded body
+   * @throws {GatewayError} rejects with `bad-request` if the body is not so encoded, and with `body-too-large`
    */
   decode(body: Buffer, encoding: string, limit: number): Promise<Buffer> {
     const decoded = this.#last.then(() => decode(body, encoding, limit))

@@ -4,24 +4,24 @@ import type { OriginPolicy } from '../access/origins.js'
 import { originRefusal } from './origin-refusal.js'
 import { addVary } from './responses.js'
 
-/** Which pages may ask, and how it is found out who asks. */
+/** The origin policy, and the client of a request. */
 export interface OriginAdmission {
   readonly allowsOrigin: OriginPolicy
   readonly resolveClient: ClientResolver
-  /** The pages whose browser may add cookies and certificates, and show them the answers; left out for none. */
+  /** Origins whose requests may carry cookies and certificates; left out for none. */
   readonly allowsCredentials?: OriginPolicy | undefined
 }
 
-/** Headers of answers that scripts of other origins may read (Fetch §4.10). */
+/** Response headers that scripts of other origins may read (Fetch §4.10). */
 const exposedHeaders = 'retry-after, location, idempotency-replayed'
 
 /**
- * Tells the browser whether its page may read the answer (Fetch §3.2), also where that is a refusal.
+ * Sets the CORS headers of a response (Fetch §3.2), also of a refusal.
  *
- * A page of another origin has to send `Authorization` itself, as its browser is not told to add what it has; where cookies or certificates count, it
- * is (`Access-Control-Allow-Credentials`, Fetch §3.2.5).
+ * A page of another origin has to send `Authorization` itself; with `allowsCredentials` its browser sends cookies and certificates as well
+ * (`Access-Control-Allow-Credentials`, Fetch §3.2.5).
  *
- * @returns whether requests of this origin are let in
+ * @returns whether requests of this origin are admitted
  */
 export function setOriginHeaders(
   request: FastifyRequest,
@@ -39,7 +39,7 @@ export function setOriginHeaders(
 }
 
 /**
- * Lets a request in by its `Origin`, as `setOriginHeaders`.
+ * Admits a request by its `Origin`, and sets the headers as `setOriginHeaders`.
  *
  * @throws {GatewayError} `origin-refused`
  */
@@ -49,7 +49,7 @@ export function admitOrigin(request: FastifyRequest, reply: FastifyReply, option
   throw originRefusal(request.headers.origin, client.host, 'push.origins')
 }
 
-/** What a page of another origin may send. */
+/** The preflight response of a route. */
 export interface Preflight {
   /** As in `Access-Control-Allow-Methods`: `POST`, or `GET, POST`. */
   readonly methods: string
@@ -58,7 +58,7 @@ export interface Preflight {
 }
 
 /**
- * Answers a browser that asks what a page of another origin may send; it need not ask again for ten minutes.
+ * Answers a preflight; the browser may cache it for ten minutes.
  *
  * @throws {GatewayError} `origin-refused`
  */

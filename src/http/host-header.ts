@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { HostPolicy } from '../access/hosts.js'
 import { GatewayError } from '../base/errors.js'
 
-/** The parts of a request, HTTP/1.1 or HTTP/2, that say which host it is for. */
+/** The host of a request, HTTP/1.1 or HTTP/2. */
 export interface RequestForHost {
   readonly headers: IncomingHttpHeaders
   readonly rawHeaders: readonly string[]
@@ -10,7 +10,7 @@ export interface RequestForHost {
 }
 
 /**
- * Requires that a request is for a host that is served.
+ * Requires that the host of a request is served.
  *
  * @param host as `Client.host`
  * @throws {GatewayError} `bad-request` for more than one `Host` (RFC 9112 §3.2), or one that is not `:authority` (RFC 9113 §8.3.1);

@@ -8,17 +8,17 @@ declare module 'node:net' {
   }
 }
 
-/** Has what else a client sends thrown away, whoever has listened for it: the parser may be another connection's soon. */
+/** Discards all further input of a connection, and removes its listeners: its parser may be another connection's soon. */
 export function ignoreInput(socket: Socket): void {
   const listeners = socket.listeners('data')
-  // To be told of its bytes takes them away from the parser of requests; whose own listener goes as well.
+  // A 'data' listener makes Node feed the parser through 'data' as well, whose listener is removed below.
   socket.on('data', ignore)
   for (const listener of listeners) socket.removeListener('data', listener as () => void)
   socket[ignored] = true
   socket.resume()
 }
 
-/** Whether what a client sends is thrown away. */
+/** Whether further input is discarded. */
 export function isInputIgnored(socket: Socket): boolean {
   return socket[ignored] === true
 }

@@ -1,14 +1,13 @@
 import { parseHost } from '../access/origins.js'
 import { GatewayError } from '../base/errors.js'
 
-/** The option that lists the origins of an endpoint's pages. */
+/** The option that lists the permitted origins. */
 export type OriginsOption = 'tunnels.origins' | 'push.origins'
 
 /**
- * The refusal of a page whose origin an option does not list, with the likely cause: nginx passes on a `Host` of its own unless it is told
- * otherwise, so that no page is of the same origin.
+ * The refusal of an origin, with the likely cause: unless told otherwise, nginx passes on a `Host` of its own, so that no page has the same origin.
  *
- * @param host that the client asked for, as `Client.host`
+ * @param host of the request, as `Client.host`
  */
 export function originRefusal(
   origin: string | undefined,
@@ -21,7 +20,7 @@ export function originRefusal(
   return new GatewayError('origin-refused', { hint: `${option} does not allow ${origin}${proxy}`, cause })
 }
 
-/** Whether a page comes from the host that is asked for, on whatever port. */
+/** Whether an origin has this host, on any port. */
 function isOfHost(origin: string, host: string | undefined): boolean {
   const asked = host === undefined ? undefined : parseHost(host)
   return !URL.canParse(origin) || (asked !== undefined && new URL(origin).hostname === asked.host)

@@ -5,19 +5,19 @@ import { describeBounds } from '../base/schema-issues.js'
 import { truncate } from '../base/truncate.js'
 import { displayPath } from '../config/options.js'
 
-/** UTF-16 code units of a `ParameterError`'s message and parameter; names that somebody chose are in both. */
+/** UTF-16 units of a `ParameterError`'s message and parameter: both may have names from the client. */
 const [longestMessage, longestParameter] = [300, 100]
-/** Unknown members that are named, and the length of each name. */
+/** Unknown members that are named, and UTF-16 units of each name. */
 const [maxNamed, longestName] = [3, 32]
 
-/** A part of a request that is not right: a parameter of the query, a header, or a member of the body. */
+/** An invalid query parameter, header or member of the body. */
 export class ParameterError extends Error {
   override readonly name = 'ParameterError'
   readonly statusCode = 400
-  /** Which one: `topic`, `Last-Event-ID`, `messages[3].topic`; empty for the whole body. */
+  /** Its name: `topic`, `Last-Event-ID`, `messages[3].topic`; empty for the whole body. */
   readonly parameter: string
 
-  /** @param message a sentence that says what would be right, without what was sent */
+  /** @param message a sentence that says what would be right, without the value */
   constructor(parameter: string, message: string) {
     super(truncate(message, longestMessage))
     this.parameter = truncate(parameter, longestParameter)
@@ -25,7 +25,7 @@ export class ParameterError extends Error {
 }
 
 /**
- * Reads the query of a request. What the schema does not name is ignored: proxies and scripts add their own.
+ * Parses the query of a request. Unknown parameters are ignored: proxies and scripts add their own.
  *
  * @throws {ParameterError} for the first parameter that is wrong
  */
@@ -36,9 +36,9 @@ export function readQuery<Schema extends z.ZodType>(request: FastifyRequest, sch
 }
 
 /**
- * Bytes that are no UTF-8 would be taken for the percent signs that they are written with.
+ * Requires UTF-8: other bytes would be taken for the percent signs that encode them.
  *
- * @param known whose names are looked at
+ * @param known the names to check
  * @throws {ParameterError}
  */
 function requireUtf8(url: string, known: object): void {
@@ -51,7 +51,7 @@ function requireUtf8(url: string, known: object): void {
   }
 }
 
-/** A percent sign that encodes nothing is one. */
+/** A percent sign that encodes nothing stands for itself. */
 function isUtf8(encoded: string): boolean {
   try {
     decodeURIComponent(encoded.replaceAll(/%(?![0-9a-f]{2})/gi, ''))
@@ -65,7 +65,7 @@ function isUtf8(encoded: string): boolean {
  * Parses a body as JSON.
  *
  * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
- * @throws {ParameterError} where it is none, or exceeds a bound
+ * @throws {ParameterError} if it is not JSON, or exceeds a bound
  */
 export function parseJsonBody(body: Buffer, maxValues: number): unknown {
   let text: string
@@ -78,11 +78,11 @@ export function parseJsonBody(body: Buffer, maxValues: number): unknown {
 }
 
 /**
- * Parses JSON that a client sent.
+ * Parses JSON from a client.
  *
  * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
- * @param otherwise what is said of a text that is none
- * @throws {ParameterError} where it is none, or exceeds a bound
+ * @param otherwise the error text if it is not JSON
+ * @throws {ParameterError} if it is not JSON, or exceeds a bound
  */
 export function parseJsonText(text: string, maxValues: number, otherwise: string): unknown {
   const exceeded = exceededJsonBound(text, maxValues)
@@ -97,10 +97,10 @@ export function parseJsonText(text: string, maxValues: number, otherwise: string
 }
 
 /**
- * Reads a value that came as JSON.
+ * Validates a value from JSON.
  *
- * @param whole what it is called where no member of it is wrong, but all of it
- * @param path where it is in what was sent
+ * @param whole its name in errors that concern all of it
+ * @param path of the value in the body
  * @throws {ParameterError} for the first member that is wrong
  */
 export function readValue<Schema extends z.ZodType>(
@@ -117,7 +117,7 @@ export function readValue<Schema extends z.ZodType>(
   throw new ParameterError(parameter, parameter === '' ? `${whole} ${message}` : `${parameter} ${message}`)
 }
 
-/** What the types of JSON are called. */
+/** Names of JSON types. */
 const kinds: Readonly<Record<string, string>> = {
   object: 'a JSON object',
   array: 'a list',
@@ -126,7 +126,7 @@ const kinds: Readonly<Record<string, string>> = {
   boolean: 'true or false',
 }
 
-/** What is not said by the schema itself; each message follows the parameter's name. */
+/** Error texts for issues without one in the schema; they follow the parameter's name. */
 function describe(issue: z.core.$ZodRawIssue): string {
   if (issue.code === 'invalid_type') {
     return issue.input === undefined ? 'is missing' : `must be ${kinds[issue.expected] ?? issue.expected}`
@@ -135,7 +135,7 @@ function describe(issue: z.core.$ZodRawIssue): string {
   return describeBounds(issue)
 }
 
-/** The first of them, however many there are. */
+/** The first of the names. */
 function namesOf(keys: readonly string[]): string {
   const named = keys.slice(0, maxNamed).map(key => truncate(key, longestName))
   const more = keys.length - named.length

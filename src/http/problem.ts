@@ -4,7 +4,7 @@ import type { GatewayError } from '../base/errors.js'
 import { pathOf } from './request-target.js'
 import { sendStatus } from './responses.js'
 
-/** Where programs ask, and so get answers for programs. */
+/** Prefix of the API. */
 const apiPrefix = '/v1/'
 
 /** Whether a request is for the HTTP API. */
@@ -13,10 +13,10 @@ export function isApiRequest(request: FastifyRequest): boolean {
 }
 
 /**
- * Answers with what an ending says: as `application/problem+json` (RFC 9457) where programs ask, else with a sentence.
+ * Sends an error: as `application/problem+json` (RFC 9457) in the API, as a page or text elsewhere.
  *
- * @param headers beside those that follow from the ending
- * @param text default: the ending's for any client
+ * @param headers besides those of the error
+ * @param text default: the error's text for any client
  */
 export function sendError(
   request: FastifyRequest,
@@ -31,24 +31,24 @@ export function sendError(
   return sendProblem(reply, { status, detail: text, reason }, all)
 }
 
-/** What is wrong, in the members of RFC 9457 and two more. */
+/** The members of RFC 9457 and two more. */
 export interface Problem {
   readonly status: number
   /** A sentence. */
   readonly detail?: string
-  /** What the log and the metrics call it. */
+  /** The reason in the log and the metrics. */
   readonly reason?: string
-  /** The part of the request that is not right, as in `ParameterError`; not told where it is empty. */
+  /** The invalid part of the request, as in `ParameterError`; left out if empty. */
   readonly parameter?: string
 }
 
-/** What `application/problem+json` says of a problem. */
+/** The body of `application/problem+json`. */
 export function problemBody({ status, parameter = '', ...more }: Problem): object {
   const title = STATUS_CODES[status] ?? 'Error'
   return { type: 'about:blank', title, status, ...more, ...(parameter !== '' && { parameter }) }
 }
 
-/** Answers with a problem; one may have nothing to say but its status. */
+/** Sends a problem. */
 export function sendProblem(
   reply: FastifyReply,
   problem: Problem,
@@ -59,7 +59,7 @@ export function sendProblem(
       .code(problem.status)
       .headers({ 'cache-control': 'no-store', ...headers })
       .type('application/problem+json')
-      // To a text, a charset would be added, which this type does not have.
+      // Fastify would add a charset to a string, which this type does not have.
       .send(Buffer.from(JSON.stringify(problemBody(problem))))
   )
 }

@@ -7,18 +7,18 @@ import { forwardedHeaders, readCredential } from '../access/credentials.js'
 import type { AccessConfig } from '../config/access.js'
 import { pathOf } from './request-target.js'
 
-/** What is needed of a request, HTTP/1.1 or HTTP/2. */
+/** The parts of a request that carry credentials, HTTP/1.1 or HTTP/2. */
 export interface PresentingRequest {
   readonly headers: IncomingHttpHeaders
   readonly url?: string | undefined
   readonly socket: { readonly remoteAddress?: string | undefined; readonly destroyed?: boolean }
 }
 
-/** What of `access:` says where credentials are; without `jwt`, no cookie is looked at. */
+/** The options of `access` about credentials; without `jwt`, cookies are ignored. */
 export type CredentialOptions = Partial<Pick<AccessConfig, 'jwt' | 'clientCertificates' | 'webhook'>>
 
 /**
- * What a request presents, ready for the authenticator. Call it when the request's `Origin` has been checked.
+ * The credentials of a request, for the authenticator. To be called after the check of its `Origin`.
  *
  * @throws {GatewayError} as `readCredential`
  */
@@ -43,7 +43,7 @@ export function attemptOf(
   }
 }
 
-/** A proxy's own certificate says who the proxy is, and not who came through it, even where it does not say who that is. */
+/** The client's own certificate, not that of a proxy. */
 function certificateOf(
   { headers, socket }: PresentingRequest,
   client: Client,

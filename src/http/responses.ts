@@ -1,13 +1,13 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-/** On every answer: the content type is what we say it is, and where a person came from is not passed on. */
+/** Headers of every response: no content sniffing, no referrer. */
 export const securityHeaders = {
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
 } as const
 
-/** An error page needs nothing at all. */
+/** The policy of error pages, which load nothing. */
 const errorPagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 const sentences: Readonly<Record<number, string>> = {
@@ -24,9 +24,9 @@ const sentences: Readonly<Record<number, string>> = {
 }
 
 /**
- * Answers with a status and a sentence: as a page to a browser, as plain text to everybody else.
+ * Sends a status and a sentence: as a page to browsers, as text otherwise.
  *
- * @param sentence may have in it what was asked for, such as a topic
+ * @param sentence may contain parts of the request, such as a topic
  */
 export function sendStatus(
   request: FastifyRequest,
@@ -59,12 +59,12 @@ function page(status: number, title: string, sentence: string): string {
 `
 }
 
-/** As text of HTML (HTML Living Standard §13.3). */
+/** Escapes text for HTML (HTML Living Standard §13.3). */
 function escaped(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
 }
 
-/** Says that a response depends on a header of its request, too (RFC 9110 §12.5.5). Repeated, it says so once. */
+/** Adds a header name to `Vary` (RFC 9110 §12.5.5). Idempotent. */
 export function addVary(reply: FastifyReply, name: string): void {
   const said = reply.getHeader('vary')
   if (said === undefined) reply.header('vary', name)

@@ -7,33 +7,31 @@ import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 
-/** An answer of Node's server, of either version of HTTP. */
+/** A response of Node's server, of either version of HTTP. */
 export type Answer = ServerResponse | Http2ServerResponse
 
-/** What holds bytes of an answer; a connection where the answer was written to that itself. */
+/** A response, or a connection to which one was written directly. */
 type Holder = Answer | Socket
 
-/** How often it is looked at what waits, in milliseconds; and how much may wait by default, in bytes. */
+/** Milliseconds between two checks, and the default bound in bytes. */
 const [interval, defaultMax] = [250, 64 * 1024 ** 2]
 
 /** What bounds answers that are not taken. */
 export interface UnreadResponsesOptions {
   readonly log: Logger
   readonly metrics: Metrics
-  /** Bytes of complete answers that their clients have not taken yet, together. Default: 64 MiB. */
+  /** Unread bytes of all complete responses. Default: 64 MiB. */
   readonly max?: number
 }
 
 /**
- * Bounds what answers that are complete hold while their clients do not read. Whoever makes an answer is done with it by
- * then, and counts it no more; and one connection may have a hundred of them in streams of HTTP/2, or pipelined: twenty
- * connections came to 1 GB. It is looked at every 250 ms what waits; beyond the bound, those that have waited longest are
- * cut off, of the network that has most. Until then there may be more: who reads has the time to do so.
+ * Bounds the bytes of complete responses that clients do not read. Such responses count nowhere else, and one connection may have a hundred: in
+ * streams of HTTP/2, or pipelined. Checked every 250 ms; beyond the bound, the oldest responses of the network with the most bytes are destroyed.
  */
 export class UnreadResponses {
   readonly #options: UnreadResponsesOptions
   readonly #open = new Set<Holder>()
-  /** Of those, the ones that are complete and wait for their clients; the longest wait first. */
+  /** Those that are complete and unread, oldest first. */
   readonly #waiting = new Set<Holder>()
   #timer: NodeJS.Timeout | undefined
 
@@ -41,14 +39,14 @@ export class UnreadResponses {
     this.#options = options
   }
 
-  /** An answer will be made, or has been written to its connection, which has not taken all of it. */
+  /** Watches a response from its request on, or a connection with unread bytes. */
   add(holder: Holder): void {
     this.#open.add(holder)
     if (holder instanceof Socket) this.#waiting.add(holder)
     this.#timer ??= setInterval(() => this.#look(), interval).unref()
   }
 
-  /** It is over, or taken. What is destroyed need not be deleted: it is found so. */
+  /** To be called when it is closed or read; destroyed ones are found by the check. */
   delete(holder: Holder): void {
     this.#open.delete(holder)
     this.#waiting.delete(holder)
@@ -57,7 +55,7 @@ export class UnreadResponses {
   #look(): void {
     let sum = 0
     for (const holder of this.#open) {
-      // One that waited for others on its connection (pipelining) is not told of its end.
+      // A pipelined response that waited for others emits no 'close'.
       if (wireOf(holder).destroyed) this.delete(holder)
       else if (holder.writableLength > 0 && isComplete(holder)) {
         this.#waiting.add(holder)
@@ -71,7 +69,7 @@ export class UnreadResponses {
     this.#timer = undefined
   }
 
-  /** Cuts off answers of the network that has most bytes waiting, the longest wait first, until it has less than others. */
+  /** Destroys responses of the network with the most unread bytes, oldest first, until another network has more. */
   #cutOffSome(excess: number): void {
     const networks = new Map<string, { bytes: number; readonly holders: Holder[] }>()
     for (const holder of this.#waiting) {
@@ -106,12 +104,12 @@ function isComplete(holder: Holder): boolean {
   return holder instanceof Socket || holder.writableEnded
 }
 
-/** The connection of an answer. */
+/** The connection of a response. */
 function socketOf(holder: Holder): Socket {
   return holder instanceof Socket ? holder : holder.req.socket
 }
 
-/** What the bytes of an answer go over: of HTTP/2, its stream. */
+/** The stream of a response: of HTTP/2, or its connection. */
 function wireOf(holder: Holder): Socket | Http2ServerResponse['stream'] {
   if (holder instanceof Socket) return holder
   return 'stream' in holder ? holder.stream : holder.req.socket

@@ -24,7 +24,7 @@ import { lingerTime } from './refusal.js'
 import { RefusalLog } from './refusal-log.js'
 import { discardBodies, dropUnreadBodies, limitBodyTime } from './request-bodies.js'
 
-/** The address of who sent a request. */
+/** The client's address. */
 const peer = Symbol('peer')
 
 declare module 'fastify' {
@@ -36,7 +36,7 @@ declare module 'fastify' {
 export interface AppOptions {
   readonly site?: SiteRules | undefined
   readonly resolveClient: ClientResolver
-  /** Clients that are told addresses and options of the gateway in refusals; left out for none. */
+  /** Clients that see addresses and options in error texts; left out for none. */
   readonly seesDetails?: DetailReaders
   /** Default: every host. */
   readonly servesHost?: HostPolicy
@@ -46,9 +46,8 @@ export interface AppOptions {
 }
 
 /**
- * Makes the app that the web servers share: an access line for each request, the headers that every answer has, and
- * answers that a person can read for what is wrong. Routes are added by `registerPages`, `registerHealth` and the like; `registerEndpointHints` deals
- * with what none of them answers.
+ * Creates the app of the web servers: request log, security headers, error responses. `registerPages`, `registerHealth` and others add routes;
+ * `registerEndpointHints` handles requests without a route.
  */
 export function createApp(options: AppOptions): FastifyInstance {
   const { site, resolveClient, seesDetails, servesHost = anyHost, limits, log, metrics } = options
@@ -56,23 +55,23 @@ export function createApp(options: AppOptions): FastifyInstance {
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
   const app = fastify({
     loggerInstance,
-    // Its own lines have the query in them, which may hold what is nobody's business.
+    // Fastify's log lines have the query, which may hold secrets.
     logController: new LogController({ disableRequestLogging: true }),
-    // A part of the path may be the name of a topic, and as long as a path may be.
+    // A path parameter may be a topic, as long as a path may be.
     routerOptions: { maxParamLength: limits.urlLength },
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
-    // Nothing is logged in the name of a request here, and a logger of its own costs more than to find its route.
+    // Nothing is logged by request here, and a child logger costs more than the routing.
     childLoggerFactory: logger => logger,
     frameworkErrors: (error, request, reply) => {
       sendStatus(request, reply, error.statusCode ?? 400)
     },
   })
 
-  // Hooks call back: each promise that there is nothing to wait for is a turn of its own, in every request.
+  // Callbacks: an async hook costs a microtask in every request.
   app.decorateRequest(peer, '')
   app.addHook('onRequest', (request, reply, done) => {
     reply.headers(securityHeaders)
-    // Kept from here, because an HTTP/2 connection may be gone, and its address with it, when the answer is.
+    // The address of an HTTP/2 connection may be gone when the response is sent.
     const client = resolveClient(request.raw)
     request[peer] = client.address
     requireServedHost(request.raw, client.host, servesHost)
@@ -91,14 +90,14 @@ export function createApp(options: AppOptions): FastifyInstance {
   })
 
   app.setErrorHandler((error: FastifyError | GatewayError | ParameterError, request, reply) => {
-    // With a body that failed, the framework has the connection end; HTTP/2 has no header for that (RFC 9113 §8.2.2).
+    // After a failed body, Fastify sends `Connection: close`, which HTTP/2 does not have (RFC 9113 §8.2.2).
     if (request.raw.httpVersionMajor > 1) reply.removeHeader('connection')
     if (error instanceof GatewayError) {
       metrics.refused(error.reason)
       const { reason, httpStatus: status, detailedText } = error
       refusals.write(log, error, { peer: request[peer], ...pathAndMethod(request), status })
       if (reason === 'body-too-large') {
-        // What still comes would turn the end into a reset, which can overtake the answer.
+        // Unread bytes would cause a reset, which can overtake the response.
         reply.removeHeader('connection')
         lingerOver(request.raw)
       }
@@ -112,19 +111,19 @@ export function createApp(options: AppOptions): FastifyInstance {
     const status = error.statusCode ?? 500
     if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')
     if (isApiRequest(request)) return sendProblem(reply, { status })
-    // A path that may not be read is answered as if there was nothing, so that nobody can feel around for files.
+    // A forbidden path is answered like a missing one, so that nobody can probe for files.
     return sendStatus(request, reply, status === 403 ? 404 : status, headersOf(error))
   })
   return app
 }
 
-/** The rest of a body is read and thrown away, for a short while. */
+/** Discards the rest of a body for a short time. */
 function lingerOver(request: FastifyRequest['raw']): void {
   const timer = setTimeout(() => request.destroy(), lingerTime).unref()
   request.once('close', () => clearTimeout(timer))
 }
 
-/** No route here has a schema, and a start without the compilers for them costs a tenth less. */
+/** No route has a schema; without the compilers, the start takes a tenth less. */
 function noSchemas(): never {
   throw new Error('There is no compiler for the schemas of routes: see schemaController')
 }
@@ -133,7 +132,7 @@ function pathAndMethod({ method, url }: { readonly method?: string; readonly url
   return { method, path: pathOf(url) }
 }
 
-/** What an error wants to have said beside its status, such as `Content-Range` with 416. */
+/** The headers of an error, such as `Content-Range` with 416. */
 function headersOf(error: FastifyError): Record<string, string> {
   const wanted = 'headers' in error && typeof error.headers === 'object' ? Object.entries(error.headers ?? {}) : []
   return Object.fromEntries(wanted.map(([name, value]) => [name.toLowerCase(), String(value)]))

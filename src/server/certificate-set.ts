@@ -3,7 +3,7 @@ import type { CertificateFiles } from './certificate.js'
 import { Certificates, type CertificatesOptions, type SecureServer } from './certificates.js'
 import type { CertificateSource } from './web-servers.js'
 
-/** A certificate for clients that ask for one of these names (SNI, RFC 6066 §3). */
+/** A certificate for certain server names (SNI, RFC 6066 §3). */
 export interface NamedCertificate {
   /** `a.example`, `*.a.example`, `/regular expression/`. */
   readonly hosts: readonly string[]
@@ -11,7 +11,7 @@ export interface NamedCertificate {
 }
 
 export interface CertificateSetOptions extends CertificatesOptions {
-  /** The first that has the name is shown; `files` where none has, or where a client names no host. */
+  /** The first with the name is used; `files` for other names, and without SNI. */
   readonly named: readonly NamedCertificate[]
 }
 
@@ -20,7 +20,7 @@ interface Named {
   readonly certificates: Certificates
 }
 
-/** The certificates that the TLS servers show, by the name that a client asks for. */
+/** The certificates of the TLS servers, by server name. */
 export class CertificateSet implements CertificateSource {
   readonly #usual: Certificates
   readonly #named: readonly Named[]
@@ -31,7 +31,7 @@ export class CertificateSet implements CertificateSource {
   }
 
   /**
-   * Reads all certificates and begins to watch their files. The metric is of the one that expires first.
+   * Reads all certificates and watches their files. The metric is of the one that expires first.
    *
    * @throws {StartError} naming the file and the reason
    */
@@ -79,17 +79,17 @@ export class CertificateSet implements CertificateSource {
     }
   }
 
-  /** Gives `server` every later certificate; connections that are open keep theirs. */
+  /** Applies new certificates to `server`; open connections keep theirs. */
   serve(server: SecureServer): void {
     this.#usual.serve(server)
   }
 
-  /** Reads the files now, changed or not, for SIGHUP. A bad certificate is logged and the old one stays. Never rejects. */
+  /** Reads the files again, for SIGHUP. An invalid certificate is logged, and the old one stays. Never rejects. */
   async reload(): Promise<void> {
     await Promise.all(this.#all.map(certificates => certificates.reload()))
   }
 
-  /** Stops watching; resolves when nothing is being read any more. Idempotent. */
+  /** Stops watching; resolves when no file is being read. Idempotent. */
   async close(): Promise<void> {
     await Promise.all(this.#all.map(certificates => certificates.close()))
   }

@@ -3,29 +3,29 @@ import { readFile } from 'node:fs/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import { normalizeAddress } from '../access/addresses.js'
 
-/** Where a certificate and its key are; both may be in one file. */
+/** Files of a certificate and its key; both may be in one file. */
 export interface CertificateFiles {
-  /** The server's certificate first, then what leads to a root (PEM). */
+  /** The server's certificate, then the chain (PEM). */
   readonly cert: string
   /** The private key, not encrypted (PEM). */
   readonly key: string
-  /** Certificates of CAs that follow the server's, where `cert` has that one alone (PEM). */
+  /** The chain, if `cert` has the server's certificate only (PEM). */
   readonly chain?: string | undefined
-  /** Who may sign the certificates of clients, and which of them are revoked (PEM); clients are asked for none without. */
+  /** CAs of client certificates, and revocation lists (PEM); left out for no client certificates. */
   readonly clients?: { readonly ca: string; readonly crl?: string | undefined } | undefined
 }
 
-/** A certificate that was read, checked, and can be served. */
+/** A valid certificate. */
 export interface Certificate {
   /** The whole chain (PEM). */
   readonly cert: string
   /** The private key (PEM). */
   readonly key: string
-  /** For the certificates of clients: one PEM block each. */
+  /** For client certificates: one PEM block each. */
   readonly clients: { readonly ca: readonly string[]; readonly crl: readonly string[] } | undefined
   /** Such as `CN=localhost`. */
   readonly subject: string
-  /** The names and addresses that it is valid for. */
+  /** Its names and addresses. */
   readonly names: readonly string[]
   /** Milliseconds since 1970. */
   readonly validFrom: number
@@ -42,8 +42,8 @@ const revocationBlock = /-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g
 const encryptedKey = /-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED/
 
 /**
- * Reads a certificate and its key, and checks that they belong together and that TLS takes them. Whether it has expired
- * is not an error here: an old certificate is better than no server, and the log says so.
+ * Reads a certificate and its key, and checks that they match and that TLS accepts them. An expired certificate is no error: it is better than no
+ * server, and is logged.
  *
  * @throws {CertificateError}
  */
@@ -73,7 +73,7 @@ export async function loadCertificate(files: CertificateFiles): Promise<Certific
   }
 }
 
-/** The certificates of a file, without whatever else is in it. */
+/** The PEM certificates of a file. */
 async function readChain(file: string): Promise<string> {
   const pem = await readPem(file, 'chain')
   if (parseChain(file, pem).length === 0) {
@@ -82,7 +82,7 @@ async function readChain(file: string): Promise<string> {
   return (pem.match(certificateBlock) ?? []).join('\n')
 }
 
-/** TLS reads one revocation list of each text that it is given, and of none that is damaged does it say so. */
+/** TLS reads one revocation list of each text, and ignores a damaged one silently. */
 async function loadClientFiles(files: { ca: string; crl?: string | undefined }): Promise<Certificate['clients']> {
   const authorities = await readPem(files.ca, 'CA')
   if (parseChain(files.ca, authorities).length === 0) {

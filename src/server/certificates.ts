@@ -8,36 +8,36 @@ import { type Certificate, CertificateError, type CertificateFiles, loadCertific
 
 export interface CertificatesOptions {
   readonly files: CertificateFiles
-  /** The oldest TLS version to speak. */
+  /** Minimum TLS version. */
   readonly minVersion: SecureVersion
   readonly log: Logger
   readonly metrics: Pick<Metrics, 'certificateExpires'>
-  /** How often the files are looked at, in milliseconds. Default: 2 s. */
+  /** Milliseconds between two checks of the files. Default: 2 s. */
   readonly pollInterval?: number
 }
 
-/** What a TLS server can be told while it runs. */
+/** TLS options that can change while a server runs. */
 export interface SecureServer {
   setSecureContext(options: SecureContextOptions): void
 }
 
 /**
- * A resumed session brings the verdict on its client's certificate along, and each resumption gives a new session: it
- * would outlive the revocation list, however often that is looked at. Without session tickets Node resumes none.
+ * Disables session tickets with client certificates: a resumed session keeps the verdict on its certificate, and each resumption gives a new
+ * ticket, so that it would outlive the revocation list.
  */
 const noResumption = constants.SSL_OP_NO_TICKET
 
 const day = 24 * 60 * 60 * 1000
-/** The log warns from here on, once a day. Let's Encrypt renews 30 days ahead, so by now something is wrong. */
+/** Time before the end from which on a warning is logged daily; Let's Encrypt renews 30 days before. */
 const warnBefore = 14 * day
 
-/** The certificate that the TLS servers show, read again when its files change. */
+/** One certificate of the TLS servers, read again when its files change. */
 export class Certificates {
   readonly #options: CertificatesOptions
   readonly #servers: SecureServer[] = []
   readonly #poller: FilePoller
   #current: Certificate
-  /** Of the current one; made where it is asked for. */
+  /** The context of the current certificate; made when needed. */
   #context: SecureContext | undefined
   #lastWarning = Number.NEGATIVE_INFINITY
 
@@ -52,7 +52,7 @@ export class Certificates {
   }
 
   /**
-   * Reads the certificate and begins to watch its files.
+   * Reads the certificate and watches its files.
    *
    * @throws {StartError} naming the file and the reason
    */
@@ -75,28 +75,28 @@ export class Certificates {
     return this.#options.files.clients !== undefined
   }
 
-  /** What a TLS server is made with. */
+  /** The options of a TLS server. */
   get secureContext(): SecureContextOptions {
     return this.#contextOf(this.#current)
   }
 
-  /** What a TLS server shows in place of its own certificate, at names of its choice. */
+  /** The context for SNI. */
   get context(): SecureContext {
     this.#context ??= createSecureContext(this.secureContext)
     return this.#context
   }
 
-  /** Gives `server` every later certificate; connections that are open keep theirs. */
+  /** Applies new certificates to `server`; open connections keep theirs. */
   serve(server: SecureServer): void {
     this.#servers.push(server)
   }
 
-  /** Reads the files now, changed or not, for SIGHUP. A bad certificate is logged and the old one stays. Never rejects. */
+  /** Reads the files again, for SIGHUP. An invalid certificate is logged, and the old one stays. Never rejects. */
   reload(): Promise<void> {
     return this.#poller.reload()
   }
 
-  /** Stops watching; resolves when nothing is being read any more. Idempotent. */
+  /** Stops watching; resolves when no file is being read. Idempotent. */
   close(): Promise<void> {
     return this.#poller.close()
   }

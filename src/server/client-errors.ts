@@ -10,19 +10,19 @@ const reasons: Readonly<Record<string, ErrorReason>> = {
   ERR_TLS_HANDSHAKE_TIMEOUT: 'handshake-timeout',
 }
 
-/** The client went away, at its own will or with the network: nothing was refused, and nobody is left to be told. */
+/** The client has left; there is nobody to answer. */
 const departures: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'HPE_INVALID_EOF_STATE'])
 
 /**
- * Deals with what Node's HTTP parser or TLS could not accept: answers with the ending's status where an answer can still
- * be read as one, counts it, and ends the connection. The listener of `clientError` on both web servers.
+ * Handles what Node's HTTP parser or TLS refuses: sends the error's status if a response is still possible, counts it, and ends the connection.
+ * The `clientError` listener of both web servers.
  */
 export function sendClientError(
   error: NodeJS.ErrnoException,
   socket: Duplex,
   { log, metrics }: { readonly log: Logger; readonly metrics: Metrics },
 ): void {
-  // What arrives after a refusal fails again, once per read, until the socket is closed.
+  // After a refusal, each further read fails again until the socket is closed.
   if (socket.writableEnded && !socket.destroyed) return
   const code = error.code ?? ''
   if (departures.has(code)) {
@@ -31,9 +31,9 @@ export function sendClientError(
   }
   const ending = new GatewayError(reasons[code] ?? 'bad-request', { cause: error })
   metrics.refused(ending.reason)
-  // The parser's errors carry the packet it failed on, so the error itself is not for the log.
+  // The parser's errors carry the packet, which must not be logged.
   log.debug({ reason: ending.reason, code, detail: error.message }, ending.text)
-  // Without TLS there is no way to answer; and once anything was written, an answer could end up inside of another one.
+  // No response without TLS, nor within another response.
   const handshakeFailed = /^ERR_(TLS|SSL)_/.test(code)
   if (!handshakeFailed && socket.writable && 'bytesWritten' in socket && socket.bytesWritten === 0)
     writeRefusal(socket, ending)

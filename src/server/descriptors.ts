@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 
-/** Descriptors that are no clients' sockets: the databases, files that are read, pipes, connections to brokers and webhooks. */
+/** Descriptors for everything but clients: databases, files, pipes, connections to brokers and webhooks. */
 const reserved = 512
 
-/** Open files that the system allows this process (`RLIMIT_NOFILE`); any number where it does not say. */
+/** The limit of open files (`RLIMIT_NOFILE`); without one, a very large number. */
 export function descriptorLimit(): number {
   try {
     const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
@@ -15,9 +15,9 @@ export function descriptorLimit(): number {
 }
 
 /**
- * Clients' sockets that there may be at once, so that descriptors are left for everything else.
+ * Client sockets for which descriptors are left.
  *
- * @param each descriptors that one client takes: two where its connection leads on to a broker elsewhere
+ * @param each descriptors of one client: two if its connection leads to another broker
  */
 export function socketsWithin(limit: number, each: number): number {
   return Math.max(1, Math.floor((limit - Math.min(reserved, limit / 2)) / each))

@@ -9,28 +9,26 @@ import { StartError } from '../base/start-error.js'
 import { CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
 
 export interface DevelopmentCertificateOptions {
-  /** Where it is kept; made when it is missing. */
+  /** Its directory; made if missing. */
   readonly directory: string
   readonly log: Logger
 }
 
-/** Marks what this program made, and may therefore replace. */
+/** Marks generated certificates, which may be replaced. */
 const organization = 'mqway development certificate'
 const day = 24 * 60 * 60 * 1000
-/** Apple's systems trust no server certificate for longer than 825 days, and Chromium's limit for public ones is 398. */
+/** Days: Apple's systems trust no server certificate for longer than 825, and Chromium's limit for public ones is 398. */
 const lifetime = 397 * day
 /** How to trust the certificate. */
 const readme = new URL('../../certs/README.md', import.meta.url)
-/** Replaced this long before its end, so that nobody is warned of a certificate that renews itself. */
+/** Time before the end at which it is replaced. */
 const renewBefore = 15 * day
 
 /**
- * The certificate for trying things out: for localhost, 127.0.0.1, ::1 and this machine's name, signed by itself.
+ * The self-signed development certificate for localhost, 127.0.0.1, ::1 and the host name. It is generated once, so that a browser's trust lasts, and
+ * replaced near its end or if it is damaged.
  *
- * It is made once and kept, so that what a person told the browser to trust stays trusted; near its end, or when it is
- * damaged, a new one takes its place.
- *
- * @throws {StartError} when the directory cannot be written to, or holds somebody else's certificate that cannot be used
+ * @throws {StartError} if the directory is not writable, or holds another certificate that cannot be used
  */
 export async function developmentCertificate(options: DevelopmentCertificateOptions): Promise<CertificateFiles> {
   const { directory, log } = options
@@ -61,7 +59,7 @@ async function isUsable(files: CertificateFiles): Promise<boolean> {
   }
 }
 
-/** Whether this program made what is there. Nothing there may be made; what does not parse is somebody's, and stays. */
+/** Whether a certificate was generated here. A file that does not parse was not. */
 async function isOurs(file: string): Promise<boolean> {
   try {
     return new X509Certificate(await readFile(file)).subject.includes(organization)
@@ -81,7 +79,7 @@ async function make(files: CertificateFiles): Promise<void> {
       keyType: 'ec',
       curve: 'P-256',
       algorithm: 'sha256',
-      // An hour back, for a clock that is a little behind.
+      // An hour back, for clocks that are behind.
       notBeforeDate: new Date(notBefore - 60 * 60 * 1000),
       notAfterDate: new Date(notBefore + lifetime),
       extensions: [
@@ -103,7 +101,7 @@ async function make(files: CertificateFiles): Promise<void> {
   await replaceFile(files.cert, `${made.cert}\n`, 0o644)
 }
 
-/** Writes beside and renames, so that nobody reads half a file and an older file's mode does not stay. */
+/** Writes to a temporary file and renames it, so that no partial file is read and an older mode does not stay. */
 async function replaceFile(file: string, content: string, mode: number): Promise<void> {
   const draft = `${file}.${process.pid}.new`
   await writeFile(draft, content, { mode })

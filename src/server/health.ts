@@ -7,19 +7,19 @@ import { version } from '../base/version.js'
 import { type ProbedBroker, ReadinessCheck } from './readiness.js'
 
 export interface HealthOptions {
-  /** Every distinct broker; the gateway is ready when all of them answer. */
+  /** All brokers; the gateway is ready if all respond. */
   readonly brokers: readonly ProbedBroker[]
-  /** Why push has no session with the broker, `undefined` while it has one; left out where nothing is pushed. */
+  /** The reason for which push has no session with the broker; `undefined` with one; left out without push. */
   readonly pushFailure?: (() => string | undefined) | undefined
   readonly isShuttingDown: () => boolean
   readonly registry: Registry
-  /** Who may read `/metrics`, and the brokers' addresses at `/readyz`. */
+  /** Clients that may read `/metrics`, and addresses at `/readyz`. */
   readonly seesDetails: DetailReaders
   readonly resolveClient: ClientResolver
   readonly log: Logger
 }
 
-/** Seconds after which asking again makes sense. */
+/** `Retry-After`, in seconds. */
 const retryAfter = 5
 
 /**

@@ -4,21 +4,21 @@ import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 
-/** Requests that the client of one connection may cancel before their responses are complete. A page that is left cancels 100. */
+/** Cancelled requests of one connection in a burst. Leaving a page cancels 100. */
 const cancellations = { perSecond: 20, burst: 200 }
 
 export interface Http2SessionsOptions {
   readonly log: Logger
   readonly metrics: Metrics
-  /** Milliseconds in which the first request of a connection must come, with all its headers. */
+  /** Milliseconds until the first complete header block of a connection. */
   readonly handshakeTimeout: number
 }
 
 /** The HTTP/2 connections of one server. */
 export interface Http2Sessions {
-  /** Counts a request that its client has cancelled. */
+  /** Counts a cancelled request. */
   cancelled(session: Http2Session): void
-  /** Lets open requests finish, and then ends their connections. */
+  /** Ends the connections after their open requests. */
   close(): void
 }
 

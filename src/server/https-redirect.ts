@@ -4,14 +4,14 @@ import { parseHost } from '../access/origins.js'
 import { GatewayError } from '../base/errors.js'
 import { pathOf } from '../http/request-target.js'
 
-/** The URL over https of a request that came without; `undefined` where it needs none, as it is encrypted. */
+/** The https URL of a plain request; `undefined` for an encrypted one. */
 export type HttpsLocation = (client: Client, target: string) => string | undefined
 
 /**
- * Makes the function that sends plain requests on to https, at the host that they asked for.
+ * Compiles the redirect of plain requests to https, at the same host.
  *
- * @param port the port of https, once it is listened on
- * @throws {GatewayError} `bad-request`, from that function, for a request that names no host
+ * @param port of https, once it listens
+ * @throws {GatewayError} `bad-request`, from that function, without a host
  */
 export function compileHttpsLocation(port: () => number | undefined): HttpsLocation {
   return (client, target) => {
@@ -24,10 +24,10 @@ export function compileHttpsLocation(port: () => number | undefined): HttpsLocat
   }
 }
 
-/** Paths that monitoring asks for, which follows no redirects as a rule. */
+/** Paths of monitoring, which usually follows no redirects. */
 const exempt = new Set(['/healthz', '/readyz', '/metrics'])
 
-/** Answers every plain request but those of monitoring with a redirect: 301, and 308 where there may be a body (RFC 9110 §15.4.9). */
+/** Redirects plain requests except those of monitoring: 301, or 308 where there may be a body (RFC 9110 §15.4.9). */
 export function registerHttpsRedirect(
   app: FastifyInstance,
   location: HttpsLocation,

@@ -10,19 +10,19 @@ import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
 
-/** Where to listen, and what is bounded there. */
+/** The address and the bounds of a listener. */
 export interface ListenOptions {
-  /** What the listener is for: it names the flags in error messages. */
+  /** Names the flags in error messages. */
   readonly purpose: Purpose
   /** Addresses or names. Not used for a Unix socket. */
   readonly host: string | readonly string[]
   /** A port, 0 for any free one (the same for every host), or `unix:/path`. */
   readonly port: number | string
-  /** The mode of the file of a Unix socket. Default: 0660, so that a reverse proxy gets in through the group. */
+  /** File mode of a Unix socket. Default: 0660, so that a reverse proxy has access through the group. */
   readonly unixSocketMode?: number | undefined
-  /** Sockets that one bound address holds at most: those of pages, probes and refusals beside the tunnels. */
+  /** Sockets of one bound address, with pages, probes and refusals. */
   readonly maxConnections: number
-  /** Sockets of one address and of all, over all listeners. */
+  /** Sockets of one client address and of all, over all listeners. */
   readonly sockets?: SocketLimits
   readonly log: Logger
   readonly metrics: Metrics
@@ -31,12 +31,12 @@ export interface ListenOptions {
 /** A bound address: a TCP one, or the path of a Unix socket. */
 export type BoundAddress = { readonly host: string; readonly port: number } | { readonly path: string }
 
-/** What is listening. */
+/** A bound listener. */
 export interface Listener {
   readonly addresses: readonly BoundAddress[]
-  /** Stops accepting at once; resolves when the connections that are left have ended. Idempotent. */
+  /** Stops accepting; resolves when all connections have ended. Idempotent. */
   close(): Promise<void>
-  /** Destroys every connection that is left. */
+  /** Destroys all connections. */
   destroyConnections(): void
 }
 
@@ -45,17 +45,17 @@ const defaultUnixSocketMode = 0o660
 /** Bytes of `sun_path` in `struct sockaddr_un`, less the NUL at its end. */
 const longestSocketPath = process.platform === 'linux' ? 107 : 103
 
-/** One line per so many milliseconds about connections that were dropped, however many those are. */
+/** Milliseconds between two log lines about dropped connections. */
 const dropLogInterval = 10_000
 
 /**
  * Binds one server per host, or one to a Unix socket.
  *
- * A socket file that nobody listens on is what a killed process left, and is replaced. Anything else in the way is an
- * error, and then nothing stays bound.
+ * A socket file on which nobody listens was left by a killed process, and is replaced. Anything else in the way is an error; then nothing stays
+ * bound.
  *
  * @param createServer called once per address
- * @throws {StartError} saying which address, why, and what would work
+ * @throws {StartError} with the address, the reason and a remedy
  */
 export async function listen(createServer: () => Server, options: ListenOptions): Promise<Listener> {
   const bound: BoundServer[] = []
@@ -89,7 +89,7 @@ export async function listen(createServer: () => Server, options: ListenOptions)
   }
 }
 
-/** How a person opens or connects to an address, such as `https://localhost:8443`; `unix:/path` for a Unix socket. */
+/** The URL of an address, such as `https://localhost:8443`; `unix:/path` for a Unix socket. */
 export function formatUrl(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt', address: BoundAddress): string {
   if ('path' in address) return `unix:${address.path}`
   const { host, port } = address
@@ -118,14 +118,14 @@ async function bindPort(
   } catch (error) {
     throw await bindFailure(error, { ...where, purpose: options.purpose })
   }
-  // Always an AddressInfo once a TCP server listens.
+  // A listening TCP server has an AddressInfo.
   const { address, port } = server.address() as AddressInfo
   return hold(server, { host: address, port }, options)
 }
 
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
   try {
-    // libuv would cut a longer path off, and listen somewhere else.
+    // libuv would truncate a longer path.
     if (Buffer.byteLength(path) > longestSocketPath)
       throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
     await started(server, { path }).catch(async error => {
@@ -161,12 +161,12 @@ async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
   }
 }
 
-/** Keeps track of the sockets of a server that listens, so that it can be ended for good. */
+/** Tracks the sockets of a server, so that they can be destroyed. */
 function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
-  /** With the network that is to be released for each. */
+  /** With the network to be released for each. */
   const sockets = new Map<Socket, string | undefined>()
   const dropped = countDrops(options)
-  // One for all of them, and not by `once`: 200 bytes less for each.
+  // One listener for all, without `once`: 200 bytes less for each.
   function forget(this: Socket): void {
     const network = sockets.get(this)
     sockets.delete(this)
@@ -196,7 +196,7 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
   }
 }
 
-/** Counts what is dropped before there is a request to answer. */
+/** Counts connections that are dropped before a request. */
 function countDrops({ log, metrics, purpose }: ListenOptions): (reason: ErrorReason, peer?: string) => void {
   let dropped = 0
   let lastLog = Number.NEGATIVE_INFINITY

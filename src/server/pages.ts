@@ -26,21 +26,21 @@ export interface PagesOptions {
   /** A directory to serve instead of the built-in pages. */
   readonly directory?: string | undefined
   readonly resolveClient: ClientResolver
-  /** Files that stand for their directory, the first that is there. Default: `index.html`. */
+  /** Index files of a directory, the first that exists. Default: `index.html`. */
   readonly index?: readonly string[] | undefined
-  /** Rules for the path of a file, however it was asked for. */
+  /** Rules by path, however a file was requested. */
   readonly site?: SiteRules | undefined
-  /** The program's own files, none of which is served, by whatever link. */
+  /** Files of the program itself, which are never served, by whatever link. */
   readonly ownFiles?: readonly PrivateFile[]
   readonly log: Logger
 }
 
-/** The pages that come with the program. From `src/listen` and from `dist/listen` it is the same way. */
+/** The built-in pages; the same relative path from `src/server` and `dist/server`. */
 const builtInDirectory = fileURLToPath(new URL('../../public', import.meta.url))
 
 const pahoDirectory = dirname(createRequire(import.meta.url).resolve('paho-mqtt'))
 
-/** The browser clients: Paho as its package ships it, and the one for pages without MQTT. */
+/** Browser clients: Paho from its package, and the one for pages without MQTT. */
 const clients = [
   { name: 'paho-mqtt.js', file: 'paho-mqtt.js', directory: pahoDirectory },
   { name: 'paho-mqtt.min.js', file: 'paho-mqtt-min.js', directory: pahoDirectory },
@@ -48,9 +48,9 @@ const clients = [
 ] as const
 
 /**
- * What the built-in pages may do: load what is here, and connect to where they came from. `connect-src 'self'` includes
- * ws: and wss: to the same host and port (CSP3 §6.7.2.8: in Chromium, Firefox, and Safari from 15.4 on), so not even
- * injected script could send messages elsewhere. A user's own pages have their own idea of this.
+ * CSP of the built-in pages: they load from here and connect to their own origin only. `connect-src 'self'` includes ws: and wss: to the same host
+ * and port (CSP3 §6.7.2.8: in Chromium, Firefox, and Safari from 15.4 on), so that injected script could send nothing elsewhere. Pages of a
+ * configured directory have no policy from here.
  */
 const builtInPolicy = [
   "default-src 'none'",
@@ -64,22 +64,21 @@ const builtInPolicy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
-/** Responses with a file at a time: each holds a descriptor and up to 64 KiB that were read ahead. */
+/** Open files: each has a descriptor and up to 64 KiB of read-ahead. */
 const maxOpenFiles = 256
 
-/** A file that is not to be served, told apart from one that is not there by the log alone. */
+/** A file that is not served; only the log tells it from a missing one. */
 class HiddenFile extends Error {
   readonly statusCode = 404
 }
 
 /**
- * Serves static files: the built-in pages, or a directory of the user's, and the browser clients under `/vendor/`.
+ * Serves static files: the built-in pages or a configured directory, and the browser clients under `/vendor/`.
  *
- * Files whose name begins with a dot, links that lead out of the directory, the program's own files, and what is no regular file
- * do not exist.
- * Browsers may keep what they got, but ask each time whether it is still the same (ETag).
+ * Files whose name begins with a dot, links out of the directory, files of the program itself, and what is no regular file are answered 404.
+ * Browsers may cache files, but revalidate them each time (ETag).
  *
- * @throws {StartError} when the directory is none
+ * @throws {StartError} if the directory is none
  */
 export async function registerPages(app: FastifyInstance, options: PagesOptions): Promise<void> {
   const { log } = options
@@ -120,8 +119,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
 }
 
 /**
- * Bounds the files that are being sent to clients, however slowly those read: 256 in all, shared fairly by address. A request beyond is
- * answered 503.
+ * Bounds open files, however slowly clients read them: 256 in all, shared fairly by network. Further requests are answered 503.
  */
 function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOptions, 'resolveClient'>): void {
   const quota = new FairQuota(maxOpenFiles)
@@ -134,13 +132,13 @@ function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOpt
       if (isOpen) quota.giveBack(key, 1)
       isOpen = false
     }
-    // Without Node's server (see answerWithoutUpgrade) a response that is complete is not closed.
+    // After answerWithoutUpgrade, a complete response emits no 'close'.
     reply.raw.once('finish', release).once('close', release)
     done()
   })
 }
 
-/** Closes the file of a response whose client has left before anything was sent of it; Fastify sees only those that leave later. */
+/** Closes the file of a response whose client has left before its first byte; Fastify does so only later. */
 function closeUnsentFiles(scope: FastifyInstance): void {
   scope.addHook('onSend', (_request, reply, payload, done) => {
     if (payload instanceof Readable) {
@@ -155,21 +153,21 @@ function isGone(response: Answer): boolean {
   return 'stream' in response ? response.stream.destroyed : response.destroyed
 }
 
-/** What `registerEndpointHints` may say besides. */
+/** Options of `registerEndpointHints`. */
 export interface EndpointHints {
-  /** The refusal that a handshake at an endpoint would get; `undefined` for none. */
+  /** The refusal that a handshake would get at an endpoint; `undefined` for none. */
   readonly refusalOf?: (request: IncomingMessage) => Promise<UpgradeRefusal | undefined>
-  /** Tells a browser whether its page may read a 404 or 405; left out for pages of the same origin alone. */
+  /** Sets the CORS headers of a 404 or 405; left out for none. */
   readonly setOriginHeaders?: (request: FastifyRequest, reply: FastifyReply) => void
-  /** Where there is no push: the reason, in a sentence, and the paths at which its clients look for it. */
+  /** Without push: the reason, and the paths of its clients. */
   readonly noPush?: { readonly sentence: string; isAt(path: string): boolean } | undefined
 }
 
 /**
- * Answers what no route answers: at the paths of WebSocket endpoints the refusal of a handshake, or 426 and a sentence; 404 or 405
- * elsewhere. An endpoint may be a prefix or a pattern, so what there is to read below it is still served.
+ * Answers requests without a route: at WebSocket endpoints with the refusal of a handshake, or 426; elsewhere 404 or 405. An endpoint may be a prefix
+ * or a pattern, so files below it are still served.
  *
- * @param matches whether there is an endpoint at a path; see `UpgradeRouter.matches`
+ * @param matches whether a path has an endpoint; see `UpgradeRouter.matches`
  */
 export function registerEndpointHints(
   app: FastifyInstance,
@@ -195,7 +193,7 @@ export function registerEndpointHints(
   })
 }
 
-/** The cause where the other headers of a handshake are there: a proxy passes only `Upgrade` and `Connection` on when it is told to. */
+/** The likely cause if the other handshake headers are there: a proxy that does not pass on `Upgrade` and `Connection`. */
 function hopSentence({ headers }: FastifyRequest): string | undefined {
   if (headers['sec-websocket-key'] === undefined) return undefined
   return (
@@ -204,7 +202,7 @@ function hopSentence({ headers }: FastifyRequest): string | undefined {
   )
 }
 
-/** RFC 9110 §15.5.22 asks for these; HTTP/2 has none like them (RFC 9113 §8.2.2). */
+/** Required by RFC 9110 §15.5.22; HTTP/2 does not have them (RFC 9113 §8.2.2). */
 function upgradeHeaders(request: FastifyRequest): Record<string, string> {
   const caching = { 'cache-control': 'no-store' }
   return request.raw.httpVersionMajor === 1
@@ -213,13 +211,13 @@ function upgradeHeaders(request: FastifyRequest): Record<string, string> {
 }
 
 /**
- * The names of the directories that pages are served of, at the top.
+ * The names of the top-level directories of pages.
  *
  * @param directory as in `PagesOptions`
  */
 export async function listPageDirectories(directory = builtInDirectory): Promise<ReadonlySet<string>> {
   const entries = await readdir(directory, { withFileTypes: true }).catch(() => [])
-  // A link may be one to a directory.
+  // A link may lead to a directory.
   return new Set(entries.filter(entry => !entry.isFile()).map(({ name }) => name))
 }
 

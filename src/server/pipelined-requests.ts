@@ -9,16 +9,16 @@ import type { Metrics } from '../base/metrics.js'
 import { isInputIgnored } from '../http/ignore-input.js'
 import { newestResponse } from '../http/last-response.js'
 
-/** Bytes that waiting requests of all connections may take. */
+/** Bytes of the waiting requests of all connections. */
 const maxWaitingBytes = 64 * 1024 ** 2
 
-/** Bytes given to the parser at a time: no more than 18 requests; and within a body. */
+/** Bytes that the parser gets at a time: 18 requests at most; and within a body. */
 const [sliceBytes, bodySliceBytes] = [512, 4096]
 
 /** Unparsed bytes of one connection before it is paused. Until then, the gateway notices when the client leaves. */
 const maxUnparsedBytes = 16 * 1024
 
-/** Node's objects for one request without a body, measured; its URL and headers come on top. */
+/** Bytes of Node's objects for one request without a body, without URL and headers. */
 const objectBytes = 4096
 
 export interface PipelinedRequestsOptions {
@@ -30,32 +30,30 @@ export interface PipelinedRequestsOptions {
 
 type DataListener = (chunk: Buffer) => void
 
-/** A connection, with the bytes that its parser has not been given yet. */
+/** A connection, with its unparsed bytes. */
 interface Connection {
   readonly socket: Socket
   readonly parse: DataListener
   readonly rest: Buffer[]
-  /** Requests whose responses wait for others. */
+  /** Requests that wait for earlier responses. */
   waiting: number
-  /** Quota that those hold. */
+  /** Bytes of those in the quota. */
   bytes: number
-  /** Whether its bytes go to the parser no more. */
+  /** Whether its bytes no longer go to the parser. */
   isReleased: boolean
 }
 
 /**
- * Reads requests of HTTP/1.1 that are sent before the responses to those before them (pipelining, RFC 9112 §9.3.2). Each is handled
- * when its response has the connection: until then it has opened no file, subscribed to nothing and holds nothing that would have to be
- * released when the connection closes.
+ * Handles pipelined requests of HTTP/1.1 (RFC 9112 §9.3.2) one after the other: each when it is its response's turn. Until then it has opened no file,
+ * has no subscription, and holds nothing that would have to be released when the connection closes.
  *
- * Node parses whatever it has read, up to 2400 requests at once. So its parser is given 512 bytes at a time, and nothing while a
- * request waits: beyond 16 KiB the connection is not read further then (backpressure). Waiting requests of all connections may take 64 MiB, shared
- * fairly by address; a connection beyond is destroyed.
+ * Node parses all of a read, up to 2400 requests. So its parser gets 512 bytes at a time, and none while a request waits; beyond 16 KiB the connection
+ * is paused (backpressure). Waiting requests of all connections may take 64 MiB, shared fairly by network; a connection beyond is destroyed.
  */
 export class PipelinedRequests {
   readonly #options: PipelinedRequestsOptions
   readonly #quota: FairQuota
-  /** The connection whose bytes are parsed just now. */
+  /** The connection that is being parsed. */
   #parsing: Connection | undefined
 
   constructor(options: PipelinedRequestsOptions) {
@@ -63,12 +61,12 @@ export class PipelinedRequests {
     this.#quota = new FairQuota(options.maxBytes ?? maxWaitingBytes)
   }
 
-  /** Bytes that waiting requests take. */
+  /** Bytes of waiting requests. */
   get bytes(): number {
     return this.#quota.total
   }
 
-  /** Stands between a new connection and its parser. Call it when Node's HTTP/1.1 server has the connection. */
+  /** Reads a new connection in place of its parser. To be called when Node's HTTP/1.1 server has the connection. */
   read(socket: Socket): void {
     const [parse] = socket.listeners('data')
     if (parse === undefined) return
@@ -78,13 +76,13 @@ export class PipelinedRequests {
   }
 
   /**
-   * Gives up a connection that is upgraded. Call it in the `upgrade` event, before anything listens to its bytes.
+   * Stops reading a connection that is upgraded. To be called in the `upgrade` event, before anything listens to its bytes.
    *
-   * @param head the bytes behind the request that the parser has had
-   * @returns all bytes behind the request
+   * @param head the bytes after the request that the parser has had
+   * @returns all bytes after the request
    */
   release(socket: Socket, head: Buffer): Buffer {
-    // Only this and RepeatedPolls listen, on behalf of the parser.
+    // The listeners are this one, or that of RepeatedPolls.
     socket.removeAllListeners('data')
     const connection = this.#parsing
     if (connection?.socket !== socket) return head
@@ -92,12 +90,12 @@ export class PipelinedRequests {
     return connection.rest.length === 0 ? head : Buffer.concat([head, ...connection.rest.splice(0)])
   }
 
-  /** Calls `handle` when the response has the connection: at once where no other one has it. Never if the connection closes before. */
+  /** Calls `handle` when it is the response's turn: at once without an earlier one. Never if the connection closes before. */
   handle(request: IncomingMessage, response: ServerResponse, handle: () => void): void {
     const connection = this.#parsing
     if (response.socket !== null || connection === undefined) return handle()
     const { socket } = request
-    // Node parses the rest of what it was given before.
+    // Node parses the rest of a read although the connection is destroyed.
     if (socket.destroyed) return
     const [key, bytes] = [keyOf(socket), bytesOf(request)]
     if (this.#quota.exceededBy(key, bytes) !== undefined) return this.#refuse(socket)
@@ -107,7 +105,7 @@ export class PipelinedRequests {
     connection.waiting += 1
     response.once('socket', () => {
       connection.waiting -= 1
-      // Node has not finished giving the connection to the response.
+      // Node is still assigning the connection to the response.
       process.nextTick(() => {
         if (!socket.writable) return
         handle()
@@ -127,7 +125,7 @@ export class PipelinedRequests {
     this.#parsing = connection
     for (;;) {
       const chunk = rest.shift()
-      // After a takeover or an error the parser may be another connection's.
+      // After a takeover or an error, the parser may be another connection's.
       if (chunk === undefined || socket.destroyed || isInputIgnored(socket)) break
       if (connection.waiting > 0) {
         rest.unshift(chunk)

@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isInside, type PrivateFile, realPathOf } from '../config/private-files.js'
 
-/** How long what was found of the program's own files counts, in milliseconds. */
+/** Milliseconds that the list of the program's files is cached. */
 const maxAge = 1000
 
 interface Identities {
@@ -11,13 +11,13 @@ interface Identities {
   readonly paths: readonly string[]
   /** Device and inode of each file and directory. */
   readonly inodes: ReadonlySet<string>
-  /** Those of the files inside of the directories, read where a file with several names asks for them. */
+  /** Those of the files in the directories; read for files with several names. */
   inner: Promise<ReadonlySet<string>> | undefined
 }
 
 /**
- * Tells the program's own files from those that may be served, whatever name they are asked for by: symbolic links are followed
- * before, hard links are known by device and inode.
+ * Recognizes the program's own files, by whatever name they are requested: symbolic links are resolved before, hard links are recognized by device and
+ * inode.
  */
 export class PrivateFileGuard {
   readonly #files: readonly PrivateFile[]
@@ -28,7 +28,7 @@ export class PrivateFileGuard {
   }
 
   /**
-   * Whether a file is one of the program's own, or inside of a directory of its own.
+   * Whether a file is one of the program's own, or in one of its directories.
    *
    * @param realPath without symbolic links
    * @param stats those of that file
@@ -59,7 +59,7 @@ async function identify(files: readonly PrivateFile[]): Promise<Identities> {
 async function innerInodes(directories: readonly string[]): Promise<ReadonlySet<string>> {
   const inodes = new Set<string>()
   for (const directory of directories) {
-    // What is no directory has nothing inside.
+    // It is no directory.
     const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
     for (const entry of entries) {
       if (entry.isFile()) inodes.add(await inodeAt(join(entry.parentPath, entry.name)))
@@ -68,7 +68,7 @@ async function innerInodes(directories: readonly string[]): Promise<ReadonlySet<
   return inodes
 }
 
-/** Empty for what is not there. */
+/** Empty if it does not exist. */
 async function inodeAt(path: string): Promise<string> {
   const stats = await stat(path).catch(() => undefined)
   return stats ? inodeOf(stats) : ''

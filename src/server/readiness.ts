@@ -4,25 +4,25 @@ import type { Logger } from '../base/log.js'
 /** A broker that the gateway depends on. */
 export interface ProbedBroker {
   readonly name: string
-  /** Makes one round-trip and says how long it took, in milliseconds. Rejects with a reason that may be shown. */
+  /** Makes one round-trip. @returns its milliseconds; rejects with a reason that may be shown */
   probe(): Promise<number>
 }
 
-/** How one broker is: with `roundTripMs` when it answered, with `detail` when it did not. */
+/** The state of one broker: `roundTripMs` if it responded, else `detail`. */
 export interface BrokerReport {
   readonly broker: string
   readonly roundTripMs?: number
-  /** Why it is not ready, in words for anybody to read. */
+  /** The reason for which it is not ready. */
   readonly detail?: string
 }
 
-/** For how long an answer is good, in milliseconds: however many ask, a broker sees one probe in that time. */
+/** Milliseconds that a result is cached: one probe at most in that time. */
 const freshFor = 1000
 
-/** A probe that has not ended by then counts as failed, in milliseconds; no second one is begun while it goes on. */
+/** Timeout of a probe, in milliseconds; no second one starts before it has ended. */
 const probeLimit = 3000
 
-/** Probes one broker, one probe at a time, and remembers the outcome for a second. */
+/** Probes one broker, one probe at a time, and caches the result for a second. */
 export class ReadinessCheck {
   readonly #broker: ProbedBroker
   readonly #log: Logger
@@ -35,7 +35,7 @@ export class ReadinessCheck {
     this.#log = log
   }
 
-  /** How the broker is; never rejects, and never takes longer than 3 s. */
+  /** The state of the broker; never rejects, and takes 3 s at most. */
   async run(): Promise<BrokerReport> {
     if (this.#last && performance.now() - this.#last.at < freshFor) return this.#last.report
     this.#running ??= this.#probe().finally(() => {
@@ -70,7 +70,7 @@ export class ReadinessCheck {
   }
 }
 
-/** Why the probe failed; the broker's only address, which stands beside it, is left out. */
+/** The reason of a failed probe, without the broker's address, which stands beside it. */
 function detailOf(error: unknown, broker: string): string {
   if (error instanceof GatewayError) return error.detailedText.replace(`${broker}: `, '')
   return error instanceof Error ? error.message : String(error)

@@ -3,21 +3,21 @@ import send from '@fastify/send'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { pathOf } from '../http/request-target.js'
 
-/** The files of a directory, and how they are served. */
+/** The files of a directory. */
 export interface StaticFilesOptions {
   /** The directory's path. */
   readonly root: string
-  /** Names of files that stand for their directory, the first that is there. */
+  /** Index files, the first that exists. */
   readonly index: readonly string[]
-  /** Called with the path of each file before it is opened; throws for one that is not served. */
+  /** Called with the path of each file before it is opened; throws to refuse it. */
   readonly onFile: (path: string, stats: Stats) => Promise<void>
   /** Headers of every file. */
   readonly headers: Readonly<Record<string, string>>
 }
 
 /**
- * Answers GET and HEAD with the file that the request names: ranges and conditions (RFC 9110 §13, §14), an index file for a directory,
- * and 301 from a directory's path without a slash at the end to the one with it, so that relative links in its page hold.
+ * Serves the requested file: ranges and conditions (RFC 9110 §13, §14), the index file of a directory, and 301 from a directory without a slash at the
+ * end, so that relative links hold.
  */
 export async function serveFile(request: FastifyRequest, reply: FastifyReply, options: StaticFilesOptions) {
   const segments = segmentsOf(pathOf(request.url))
@@ -25,7 +25,7 @@ export async function serveFile(request: FastifyRequest, reply: FastifyReply, op
   return sendFile(request, reply, segments, options)
 }
 
-/** Answers with the file at `segments`, names that are decoded, below the directory. */
+/** Serves the file at `segments`, decoded names below the directory. */
 export async function sendFile(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -43,14 +43,14 @@ export async function sendFile(
   })
   if (result.type === 'directory') return reply.redirect(`${path}/${queryOf(request.url)}`, 301)
   if (result.type === 'error') return isAbsence(result.metadata.error) ? notFound(reply) : result.metadata.error
-  // Otherwise Fastify says so of a stream itself, but not of one that has a length.
+  // Fastify sets this type for streams, but not with a length.
   reply.code(result.statusCode).type('application/octet-stream').headers(result.headers).headers(headers)
   return reply.send(result.stream)
 }
 
 /**
- * Decodes the names in a path. `undefined` for a path in which two spellings could mean the same file (`.`, `..`, `//`, an encoded
- * slash, a backslash): rules for one would not hold for the other.
+ * Decodes the names of a path; `undefined` for a path in which two spellings could mean the same file (`.`, `..`, `//`, an encoded slash, a backslash):
+ * rules for one would not hold for the other.
  */
 function segmentsOf(path: string): string[] | undefined {
   try {
@@ -66,7 +66,7 @@ function isName(segment: string): boolean {
   return segment !== '' && segment !== '.' && segment !== '..' && !/[/\\\0]/.test(segment)
 }
 
-/** Whether a part of the path begins with a dot; `/.well-known/` is for everybody (RFC 8615). */
+/** Whether a part of the path begins with a dot; `/.well-known/` is public (RFC 8615). */
 function isHidden(segments: readonly string[]): boolean {
   return segments.some((name, at) => name.startsWith('.') && !(at === 0 && name === '.well-known'))
 }

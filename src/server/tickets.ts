@@ -20,10 +20,9 @@ const url = '/v1/tickets'
 const preflight = { methods: 'POST', headers: 'authorization, content-type' }
 
 /**
- * Adds `POST /v1/tickets`: a single-use ticket for whoever presents a token, user and password, or a certificate.
+ * Adds `POST /v1/tickets`: a single-use ticket for a token, user and password, or a certificate.
  *
- * A page of another origin has to send `Authorization` itself, as its browser is not told to add what it has; and the
- * cookie with a token is not looked at. A ticket gets no ticket, so that it ends when it says.
+ * A page of another origin has to send `Authorization` itself, and cookies are ignored. A ticket gets no ticket, so that it ends when it says.
  */
 export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
   const credentials = withoutCookies(options.credentials)
@@ -39,7 +38,7 @@ export function registerTickets(app: FastifyInstance, options: TicketRouteOption
   })
 }
 
-/** Neither the gateway nor a webhook sees a cookie, which a browser adds to whatever a page sends. */
+/** Neither the gateway nor a webhook sees cookies, which a browser adds to every request. */
 function withoutCookies({ clientCertificates, webhook }: CredentialOptions): CredentialOptions {
   const headers = webhook?.headers.filter(name => name.toLowerCase() !== 'cookie') ?? []
   return { clientCertificates, webhook: webhook && { ...webhook, headers } }
