@@ -4,17 +4,17 @@ import { generate, type Packet, parser } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import { type Broker, internalPeer } from './broker.js'
 
-/** What the probe needs to know. */
+/** Options of the probe. */
 export interface ProbeOptions {
-  /** The limit for all of it, in milliseconds; 2000 when left out. */
+  /** Time limit in milliseconds. Default: 2000. */
   readonly timeout?: number | undefined
   readonly username?: string | undefined
   readonly password?: string | undefined
-  /** Gives up when it fires. */
+  /** Aborts the probe. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** MQTT 3.1.1, table 3.1. */
+/** Return codes of CONNACK (MQTT 3.1.1, table 3.1). */
 const refusals: Readonly<Record<number, string>> = {
   1: 'it does not speak MQTT 3.1.1',
   2: 'it does not accept the client id',
@@ -24,12 +24,11 @@ const refusals: Readonly<Record<number, string>> = {
 }
 
 /**
- * Makes one real MQTT round-trip through `broker`: CONNECT, CONNACK, PINGREQ, PINGRESP, DISCONNECT.
+ * Makes one MQTT round trip through `broker`: CONNECT, CONNACK, PINGREQ, PINGRESP, DISCONNECT. Without credentials, a refusal for lack of them
+ * counts as success.
  *
- * Without credentials, a broker that refuses for the lack of them has answered, and that is all that is asked.
- *
- * @returns how long it took, in milliseconds
- * @throws {Error} with a reason that a person can read; never later than the timeout
+ * @returns the duration in milliseconds
+ * @throws {Error} with a readable reason, within the timeout
  */
 export async function probeBroker(broker: Broker, options: ProbeOptions = {}): Promise<number> {
   const timeout = options.timeout ?? 2000
@@ -53,7 +52,7 @@ export async function probeBroker(broker: Broker, options: ProbeOptions = {}): P
 
 async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSignal): Promise<void> {
   const { username, password } = options
-  const answered = new Promise<void>((resolve, reject) => {
+  const done = new Promise<void>((resolve, reject) => {
     const incoming = parser()
     incoming.on('packet', (packet: Packet) => {
       if (packet.cmd === 'connack') {
@@ -94,15 +93,15 @@ async function exchange(stream: Duplex, options: ProbeOptions, signal: AbortSign
       ...(password === undefined ? {} : { password: Buffer.from(password) }),
     }),
   )
-  await orAbort(answered, signal)
+  await orAbort(done, signal)
 }
 
-/** Whether bytes are an alert of TLS (RFC 8446 §5.1): the answer of a TLS server to other bytes. MQTT servers send no packets of type 1. */
+/** Whether bytes are a TLS alert (RFC 8446 §5.1), a TLS server's response to other protocols. MQTT servers send no packets of type 1. */
 function isTlsAlert(chunk: Buffer): boolean {
   return chunk[0] === 21 && chunk[1] === 3
 }
 
-/** What `promise` settles to, or the signal's reason when that comes first. */
+/** Settles as `promise`, or rejects with the signal's reason first. */
 async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted()
   let onAbort = ignore

@@ -29,8 +29,8 @@ export interface JournalStoreOptions {
 }
 
 /**
- * TickBudget messages into batches for the database, and knows what is in it: as it is written (`view`), and as it will be
- * with the batch that is being made. Where a batch is not written after all, the ledger is of no more use.
+ * Turns messages into batches for the database, and has its state: as written (`view`), and with the current batch. Useless after a batch that
+ * was not written.
  */
 export class JournalStore {
   readonly retained: RetainedMessages

@@ -2,19 +2,19 @@ import { StartError } from '../../base/start-error.js'
 import { parseBrokerUrl } from '../../config/forms.js'
 import type { UpstreamConfig } from '../../config/schema.js'
 
-/** One place where the broker can be reached. */
+/** An address of the broker. */
 export type Address =
   | { readonly kind: 'tcp' | 'tls'; readonly name: string; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly name: string; readonly path: string }
 
 /**
- * Reads `mqtt://host[:1883]`, `mqtts://host[:8883]` (an IPv6 host in brackets) or `unix:/path`.
+ * Parses `mqtt://host[:1883]`, `mqtts://host[:8883]` (an IPv6 host in brackets) or `unix:/path`.
  *
  * @throws {StartError} for anything else
  */
 export function parseAddress(url: string): Address {
   const parsed = parseBrokerUrl(url)
-  // Not repeated in the message: what is wrong with it may be a password.
+  // The URL is not in the message, because it may have a password.
   if (!parsed) throw new StartError('A broker address must be mqtt://host:port, mqtts://host:port or unix:/path')
   const { protocol, host, port } = parsed
   if (protocol === 'unix') return { kind: 'unix', name: url, path: host }
@@ -22,7 +22,7 @@ export function parseAddress(url: string): Address {
   return { kind: protocol === 'mqtt' ? 'tcp' : 'tls', name, host, port }
 }
 
-/** How long an address that failed is tried last, in milliseconds. */
+/** A failed address is tried last for this long, in milliseconds. */
 const coolDown = 10_000
 
 interface State {
@@ -31,13 +31,13 @@ interface State {
   failedAt: number
 }
 
-/** Which address a connection tries first, and which after that. */
+/** Order of the addresses for a connection. */
 export class AddressBook {
   readonly #addresses: readonly Address[]
   readonly #states: readonly State[]
   readonly #balance: UpstreamConfig['balance']
   readonly #now: () => number
-  #turn = 0
+  #next = 0
 
   /** @param now a clock in milliseconds */
   constructor(addresses: readonly Address[], balance: UpstreamConfig['balance'], now: () => number = Date.now) {
@@ -47,11 +47,11 @@ export class AddressBook {
     this.#now = now
   }
 
-  /** All addresses in the order to try them: as `balance` says, those that failed in the last 10 s at the end. */
+  /** All addresses in the order to try: by `balance`, with those that failed in the last 10 s at the end. */
   order(): readonly Address[] {
     if (this.#addresses.length === 1) return this.#addresses
     const states = [...this.#states]
-    if (this.#balance === 'round-robin') states.push(...states.splice(0, this.#turn++ % states.length))
+    if (this.#balance === 'round-robin') states.push(...states.splice(0, this.#next++ % states.length))
     if (this.#balance === 'least-connections') states.sort((a, b) => a.connections - b.connections)
     const failed = (state: State): number => (this.#now() - state.failedAt < coolDown ? 1 : 0)
     return states.sort((a, b) => failed(a) - failed(b)).map(state => state.address)
@@ -62,7 +62,7 @@ export class AddressBook {
     if (state) state.failedAt = this.#now()
   }
 
-  /** Counts one connection; call what it returns when that connection has ended. */
+  /** Counts a connection; the returned function counts its end. */
   connected(address: Address): () => void {
     const state = this.#stateOf(address)
     if (!state) return () => {}

@@ -2,40 +2,39 @@ import { connectErrorCause, explainConnectError, withoutTls } from '../../base/c
 import { GatewayError } from '../../base/errors.js'
 import type { Address } from './addresses.js'
 
-/** No answer in time, of any kind. */
-export class Silence extends Error {
+/** A timeout without any response. */
+export class ConnectTimeout extends Error {
   readonly isInTls: boolean
 
-  /** @param isInTls whether TCP was connected, and TLS was not */
+  /** @param isInTls whether TCP was connected and the TLS handshake was not finished */
   constructor(message: string, isInTls: boolean) {
     super(message)
     this.isInTls = isInTls
   }
 }
 
-/** The broker ended the connection while TLS was being negotiated, as one does that does not speak it. */
+/** The broker closed the connection during the TLS handshake, as one without TLS does. */
 export class TlsHandshakeEnded extends Error {
   readonly code = 'TLS_HANDSHAKE_ENDED'
 }
 
-/** One address, and why it could not be connected to. */
+/** An address and its connection error. */
 export interface Failure {
   readonly address: Address
   readonly error: unknown
 }
 
 /**
- * The ending that a connection has when every address failed: its detailed text names each address and the cause, the text for any
- * client only the cause.
+ * The error when every address failed. Its detail, for the log, names each address and cause; its text for clients only the causes.
  */
-export function endingOf(failures: readonly Failure[]): GatewayError {
-  const told = failures.find(({ error }) => error instanceof GatewayError)
-  if (told) return GatewayError.from(told.error)
-  const silent = failures.every(({ error }) => error instanceof Silence)
+export function connectErrorOf(failures: readonly Failure[]): GatewayError {
+  const own = failures.find(({ error }) => error instanceof GatewayError)
+  if (own) return GatewayError.from(own.error)
+  const isTimeout = failures.every(({ error }) => error instanceof ConnectTimeout)
   const reasons = failures.map(({ address, error }) => `${address.name}: ${explainConnectError(error)}`)
-  const notTls = failures.some(({ error }) => error instanceof Silence && error.isInTls)
+  const notTls = failures.some(({ error }) => error instanceof ConnectTimeout && error.isInTls)
   const causes = [...new Set(failures.flatMap(({ error }) => connectErrorCause(error) ?? []))]
-  return new GatewayError(silent ? 'broker-timeout' : 'broker-refused', {
+  return new GatewayError(isTimeout ? 'broker-timeout' : 'broker-refused', {
     ...(causes.length === 0 ? {} : { hint: causes.join('; ') }),
     detail: `${reasons.join('; ')}${notTls ? ` to the TLS handshake; ${withoutTls}` : ''}`,
     cause: new Error(reasons.join('; '), { cause: failures.at(-1)?.error }),

@@ -2,8 +2,7 @@ import { isIPv4, isIPv6 } from 'node:net'
 import type { Peer } from '../broker.js'
 
 /*
- * The PROXY protocol, as https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt describes it: a header in front of
- * the first byte tells the broker whom the connection is made for.
+ * The PROXY protocol (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt): a header before the first byte has the client's address.
  */
 
 interface Addresses {
@@ -25,7 +24,7 @@ export function proxyHeaderV1(peer: Peer): Buffer {
   return Buffer.from(`PROXY TCP${family} ${source} ${destination} ${peer.port} ${peer.localPort}\r\n`, 'latin1')
 }
 
-/** §2.2: the twelve bytes that nothing else begins with. */
+/** Signature (§2.2). */
 const signature = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
 const version2 = 0x20
 const commandProxy = 0x01
@@ -48,7 +47,7 @@ export function proxyHeaderV2(peer: Peer): Buffer {
   return Buffer.concat([signature, Buffer.from([version2 | commandProxy, family, 0, body.length]), body])
 }
 
-/** Both addresses in one family, which is what the headers can say; undefined where one of them is no IP address. */
+/** Both addresses in one family, as the headers require; `undefined` where one is no IP address. */
 function addressesOf(peer: Peer): Addresses | undefined {
   const source = plainAddress(peer.address)
   const destination = plainAddress(peer.localAddress)
@@ -58,7 +57,7 @@ function addressesOf(peer: Peer): Addresses | undefined {
   return { family: 6, source: mapped(source), destination: mapped(destination) }
 }
 
-/** Without a zone (`fe80::1%eth0`), and an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) as what it stands for. */
+/** Removes a zone (`fe80::1%eth0`), and maps `::ffff:192.0.2.1` to IPv4. */
 function plainAddress(address: string): string | undefined {
   const bare = address.replace(/%.*$/, '')
   if (isIPv4(bare)) return bare
@@ -72,7 +71,7 @@ function bytesOfIPv4(address: string): Buffer {
   return Buffer.from(address.split('.').map(Number))
 }
 
-/** @param address a valid IPv6 address, with `::` and a dotted IPv4 tail where it has them */
+/** @param address a valid IPv6 address, possibly with `::` and a dotted IPv4 tail */
 function bytesOfIPv6(address: string): Buffer {
   const [head = '', tail] = address.split('::')
   const before = bytesOfGroups(head)

@@ -10,32 +10,31 @@ import { StartError } from '../../base/start-error.js'
 import type { UpstreamConfig } from '../../config/schema.js'
 import type { Broker, BrokerStream, Peer } from '../broker.js'
 import { type Address, AddressBook, parseAddress } from './addresses.js'
-import { endingOf, type Failure, Silence, TlsHandshakeEnded } from './connect-failures.js'
+import { ConnectTimeout, connectErrorOf, type Failure, TlsHandshakeEnded } from './connect-failures.js'
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
 import { ReadBuffer, UpstreamSocket } from './upstream-socket.js'
 
-/** What an upstream broker needs of the configuration; the probe's credentials are not among it. */
+/** Options of an upstream broker, without the probe's credentials. */
 export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
 
-/** How much of a broker's answer is buffered while the client reads slowly, in bytes. */
+/** Bytes read ahead of a slow client. */
 const highWaterMark = 64 * 1024
 
 /**
- * How long a broker whose Unix socket has no place for one more connection has to take some of those that wait there, before
- * the next attempt; in milliseconds, at first and at most.
+ * Delay before the next attempt where the backlog of a broker's Unix socket is full, at first and at most, in milliseconds.
  */
-const [firstPause, longestPause] = [10, 500]
+const [firstPause, maxPause] = [10, 500]
 
-/** Dead peers are found by the kernel after this much silence, in milliseconds; MQTT's own keep-alive comes sooner. */
+/** TCP keep-alive delay in milliseconds; MQTT's keep-alive is shorter. */
 const keepAliveInitialDelay = 60_000
 
 /**
- * A broker elsewhere: over TCP, TLS or a Unix socket, at one address or several.
+ * A remote broker: over TCP, TLS or a Unix socket, at one or several addresses.
  *
- * Each connection tries the addresses in turn and shares `connectTimeout` among those that are left, so that one that
- * is silent does not use up the others' time.
+ * Each connection tries the addresses in order, and divides `connectTimeout` among the remaining ones, so that an unresponsive one leaves time
+ * for the others.
  *
- * @throws {StartError} when an address is malformed, or a file for TLS cannot be read or used
+ * @throws {StartError} when an address is malformed, or a TLS file cannot be read or used
  */
 export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   const addresses = [options.url].flat().map(parseAddress)
@@ -58,7 +57,7 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
     return stream
   }
 
-  /** Tries one address after the other, each with its share of the time that is left. */
+  /** Tries the addresses in order, each with its share of the remaining time. */
   async function connectToAny(peer: Peer, deadline: number): Promise<BrokerStream | readonly Failure[]> {
     const failures: Failure[] = []
     const order = book.order()
@@ -70,7 +69,7 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
       } catch (error) {
         book.failed(address)
         failures.push({ address, error })
-        log.debug({ broker: address.name, err: explainConnectError(error) }, 'a broker address failed')
+        log.debug({ broker: address.name, err: explainConnectError(error) }, 'failed to connect to a broker address')
       }
     }
     return failures
@@ -81,13 +80,13 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
 
     async open(peer: Peer): Promise<BrokerStream> {
       const deadline = performance.now() + options.connectTimeout
-      for (let pause = firstPause; ; pause = Math.min(2 * pause, longestPause)) {
+      for (let pause = firstPause; ; pause = Math.min(2 * pause, maxPause)) {
         const opened = await connectToAny(peer, deadline)
         if (!isFailed(opened)) return opened
-        if (!opened.some(isFull) || performance.now() + pause > deadline) throw endingOf(opened)
+        if (!opened.some(isFull) || performance.now() + pause > deadline) throw connectErrorOf(opened)
         await wait(pause * (1 - Math.random() / 2))
-        // What is left is not enough to find out anything else.
-        if (performance.now() + firstPause > deadline) throw endingOf(opened)
+        // The remaining time is too short for an attempt.
+        if (performance.now() + firstPause > deadline) throw connectErrorOf(opened)
       }
     },
 
@@ -98,7 +97,7 @@ export function createUpstream(options: UpstreamOptions, log: Logger): Broker {
   }
 }
 
-/** Whether the connection ended, and not TLS failed: Node.js then has no code of OpenSSL. */
+/** Whether the connection was closed, other than by a TLS failure, which has a code of OpenSSL. */
 function isEndOfStream(error: Error): boolean {
   return ['ECONNRESET', 'EPIPE'].includes(codeOf(error))
 }
@@ -107,7 +106,7 @@ function isFailed(opened: BrokerStream | readonly Failure[]): opened is readonly
   return Array.isArray(opened)
 }
 
-/** Whether nothing is wrong but that too many came at once. */
+/** Whether the listen backlog was full. */
 function isFull({ error }: Failure): boolean {
   return codeOf(error) === 'EAGAIN'
 }
@@ -125,8 +124,6 @@ const socketOptions = { allowHalfOpen: true, noDelay: true, keepAlive: true, kee
 
 /**
  * One connection to one address, from the attempt to the end.
- *
- * Its listeners are few and stay: with them coming and going, and an AbortSignal, a new connection cost 4 % more.
  */
 class Connection {
   readonly #parts: ConnectionParts
@@ -135,7 +132,7 @@ class Connection {
   #secure: TLSSocket | undefined
   /** Called when the kernel's socket is closed. */
   onClosed: () => void = ignore
-  /** Ends the attempt, once: with an error, or with success. */
+  /** Settles the attempt, once: with an error, or with success. */
   #settle: ((error?: Error | null) => void) | undefined
 
   constructor(parts: ConnectionParts) {
@@ -145,7 +142,7 @@ class Connection {
     // TLS reads from the kernel itself.
     const socket = address.kind === 'tls' ? new Socket(socketOptions) : new UpstreamSocket(socketOptions, readBuffer)
     this.#raw = socket.connect(target)
-    // For good: an error may come when the attempt has been settled, such as that of a failed write.
+    // Permanently: an error may come after the attempt, such as that of a failed write.
     this.#raw.on('error', error => (this.#secure ? this.#secure.destroy(error) : this.#settle?.(error)))
     this.#raw.on('close', () => {
       const text = 'it closed the connection at once'
@@ -154,10 +151,10 @@ class Connection {
     })
   }
 
-  /** Resolves with the stream to speak MQTT on. Whatever goes wrong, the socket is gone. */
+  /** Resolves with the stream for MQTT; closes the socket where it rejects. */
   open(timeout: number): Promise<Socket> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#settle?.(this.#silence(timeout)), timeout)
+      const timer = setTimeout(() => this.#settle?.(this.#timeoutError(timeout)), timeout)
       this.#settle = error => {
         clearTimeout(timer)
         this.#settle = undefined
@@ -173,12 +170,12 @@ class Connection {
   }
 
   /** @param timeout in milliseconds; rounded, so that the text is the same for every connection */
-  #silence(timeout: number): Silence {
+  #timeoutError(timeout: number): ConnectTimeout {
     const time = timeout < 1000 ? `${Math.round(timeout / 10) * 10} ms` : `${Math.round(timeout / 1000)} s`
-    return new Silence(`no answer within ${time}`, this.#secure !== undefined)
+    return new ConnectTimeout(`no answer within ${time}`, this.#secure !== undefined)
   }
 
-  /** Fails the attempt, or cuts the connection; resolves when the socket is closed. */
+  /** Aborts the attempt, or closes the connection; resolves when the socket is closed. */
   close(): Promise<void> {
     this.#settle?.(new GatewayError('shutting-down'))
     this.#destroy()
@@ -193,7 +190,7 @@ class Connection {
     this.#raw.destroy()
   }
 
-  /** A broker that has closed already makes the write fail: an attempt that failed, and not a connection that was lost. */
+  /** Waits for the write: where the broker has closed, the attempt fails. */
   #writeProxyHeader(done: (error?: Error | null) => void): void {
     const { options, peer } = this.#parts
     if (options.proxyProtocol === 'off') done()
@@ -212,7 +209,7 @@ class Connection {
     this.#secure = connectTls({
       socket: this.#raw,
       host: name,
-      // RFC 6066 §3: a literal address is no server name.
+      // RFC 6066 §3: an IP address is no server name.
       ...(isIP(name) ? {} : { servername: name }),
       ...(secureContext ? { secureContext } : {}),
     })
