@@ -39,7 +39,7 @@ class Endless implements Client {
   destroy(): void {}
 }
 
-describe('a throttled client, by a clock that stands until it is moved', () => {
+describe('a throttled client, with a fake clock', () => {
   beforeEach(() => {
     vi.useFakeTimers()
   })
@@ -93,7 +93,7 @@ describe('a throttled client, by a clock that stands until it is moved', () => {
     expect(pauses.in).toBe(0)
   })
 
-  it('counts what carries no MQTT too: nobody gets around the pace with pings', () => {
+  it('counts bytes that carry no MQTT, too: pings do not evade the limit', () => {
     const { client, pauses } = start(1000)
     client.listener?.clientSentOther?.(3000)
     expect(client.paused).toBe(true)
@@ -102,7 +102,7 @@ describe('a throttled client, by a clock that stands until it is moved', () => {
     expect(client.paused).toBe(false)
   })
 
-  it('waits for the slower of the pace and the other side', () => {
+  it('waits for the slower of the limit and the receiver', () => {
     const { client, throttled, counts } = start()
     client.listener?.clientSent(Buffer.alloc(2000))
     throttled.pause()
@@ -123,7 +123,7 @@ describe('a throttled client, by a clock that stands until it is moved', () => {
     expect(counts.drained).toBe(1)
   })
 
-  it('holds nothing back, and has no timer, once it is told to finish', () => {
+  it('delays nothing, and has no timer, after `finish`', () => {
     const { client, throttled } = start()
     client.listener?.clientSent(Buffer.alloc(1_000_000))
     expect(vi.getTimerCount()).toBe(1)
@@ -150,7 +150,7 @@ async function opened(rig: TunnelRig): Promise<WebSocket> {
   return client
 }
 
-describe('a tunnel with a pace', () => {
+describe('a tunnel with a limit', () => {
   it.each(['up', 'down'] as const)(
     'takes the time that it should, %s, whatever the sockets buffer',
     async direction => {
@@ -199,7 +199,7 @@ describe('a tunnel with a pace', () => {
   })
 })
 
-describe('a tunnel of somebody whose identity expires', () => {
+describe('a tunnel whose identity expires', () => {
   it('ends with 1008 and a sentence at that time, and its broker sees the end', async () => {
     const ended: Promise<unknown>[] = []
     const expires = Date.now() + 300
@@ -226,7 +226,7 @@ describe('a tunnel of somebody whose identity expires', () => {
     expect(await rig.count('mqway_endings_total', { reason: 'identity-expired' })).toBe(0)
   })
 
-  it('that holds without end goes on', async () => {
+  it('goes on where the identity does not expire', async () => {
     const rig = await start(socket => void socket.pipe(socket), { identity: identityOf('alice', 'password') })
     const client = await opened(rig)
     client.send('x', { binary: true })

@@ -53,7 +53,7 @@ const frame = (payload: Buffer | string, opcode = 2): Buffer =>
   encodeByOracle({ fin: true, opcode, payload: Buffer.from(payload), mask: Buffer.from('mask') })
 
 describe('a WebSocket client', () => {
-  it('gets a frame for each write, small ones as well as those that are sent behind their header', async () => {
+  it('gets a frame for each write', async () => {
     const { client, browser } = await start()
     const received: Buffer[] = []
     browser.on('data', chunk => received.push(chunk))
@@ -65,7 +65,7 @@ describe('a WebSocket client', () => {
     expect(bytes.subarray(8).equals(Buffer.alloc(5000, 'x'))).toBe(true)
   })
 
-  it('says what it sent, then why it ended, then that it is gone, and nothing after its close frame', async () => {
+  it('reports its bytes, its end, and its close, and nothing after its close frame', async () => {
     const { client, listener, browser } = await start()
     browser.resume().end(Buffer.concat([frame('one'), frame(Buffer.from([0x03, 0xe8]), 8), frame('late')]))
     await eventually(() => listener.calls.length === 2)
@@ -76,7 +76,7 @@ describe('a WebSocket client', () => {
     expect(listener.calls).toEqual(['sent one', 'ended client-closed', 'closed'])
   })
 
-  it('takes no more bytes after its ending, and hears of one ending only', async () => {
+  it('gets no bytes after its close frame, and one close frame only', async () => {
     const { client, listener, browser } = await start()
     const received: Buffer[] = []
     browser.on('data', chunk => received.push(chunk))
@@ -103,7 +103,7 @@ describe('a WebSocket client', () => {
     expect(listener.calls).toEqual(['sent one'])
   })
 
-  it('counts as alive when it takes what was waiting, although it says nothing', async () => {
+  it('is active when it takes buffered bytes, although it sends nothing', async () => {
     const { client, listener, browser } = await start()
     while (client.write(Buffer.alloc(64 * 1024)));
     expect(client.activity).toBe(0)
@@ -112,7 +112,7 @@ describe('a WebSocket client', () => {
     expect(client.activity).toBeGreaterThan(0)
   })
 
-  it('gets no ping while it has not taken what was sent before', async () => {
+  it('gets no ping while much is buffered for it', async () => {
     const { client, browser } = await start()
     while (client.write(Buffer.alloc(64 * 1024)));
     client.write(Buffer.alloc(64 * 1024))
