@@ -7,11 +7,11 @@ import type { Socket } from 'node:net'
  */
 
 /** The open response to the newest request of a connection. */
-const last = Symbol('last answer')
+const newest = Symbol('newest response')
 
 declare module 'node:net' {
   interface Socket {
-    [last]?: ServerResponse | undefined
+    [newest]?: ServerResponse | undefined
   }
 }
 
@@ -21,35 +21,35 @@ declare module 'node:net' {
 export class TrackedResponse extends ServerResponse {
   constructor(...given: ConstructorParameters<typeof ServerResponse>) {
     super(...given)
-    this.req.socket[last] = this
+    this.req.socket[newest] = this
     this.on('close', forget)
   }
 }
 
 function forget(this: ServerResponse): void {
   const { socket } = this.req
-  if (socket[last] === this) socket[last] = undefined
+  if (socket[newest] === this) socket[newest] = undefined
 }
 
 /** The newest open response of a connection; `undefined` for none. */
 export function newestResponse(socket: Socket): ServerResponse | undefined {
-  return socket[last]
+  return socket[newest]
 }
 
 /** Whether this is the only open response of its connection. */
-export function isOnlyResponse(answer: ServerResponse): boolean {
-  const { socket } = answer.req
+export function isOnlyResponse(response: ServerResponse): boolean {
+  const { socket } = response.req
   // Node assigns the connection to a response when those before it are sent.
-  return answer.socket !== null && (socket[last] ?? answer) === answer
+  return response.socket !== null && (socket[newest] ?? response) === response
 }
 
 /** Whether a response of the connection is incomplete: bytes written now would come before it. */
 export function owesResponse(socket: Socket): boolean {
-  const answer = socket[last]
-  return answer !== undefined && !(answer.writableEnded && answer.socket !== null)
+  const response = socket[newest]
+  return response !== undefined && !(response.writableEnded && response.socket !== null)
 }
 
 /** Whether a response of the connection is open, complete or not. */
 export function isResponding(socket: Socket): boolean {
-  return socket[last] !== undefined
+  return socket[newest] !== undefined
 }

@@ -6,9 +6,9 @@ import { truncate } from '../base/truncate.js'
 import { displayPath } from '../config/options.js'
 
 /** UTF-16 units of a `ParameterError`'s message and parameter: both may have names from the client. */
-const [longestMessage, longestParameter] = [300, 100]
+const [maxMessageLength, maxParameterLength] = [300, 100]
 /** Unknown members that are named, and UTF-16 units of each name. */
-const [maxNamed, longestName] = [3, 32]
+const [maxNamed, maxNameLength] = [3, 32]
 
 /** An invalid query parameter, header or member of the body. */
 export class ParameterError extends Error {
@@ -19,8 +19,8 @@ export class ParameterError extends Error {
 
   /** @param message a sentence that says what would be right, without the value */
   constructor(parameter: string, message: string) {
-    super(truncate(message, longestMessage))
-    this.parameter = truncate(parameter, longestParameter)
+    super(truncate(message, maxMessageLength))
+    this.parameter = truncate(parameter, maxParameterLength)
   }
 }
 
@@ -137,7 +137,7 @@ function describe(issue: z.core.$ZodRawIssue): string {
 
 /** The first of the names. */
 function namesOf(keys: readonly string[]): string {
-  const named = keys.slice(0, maxNamed).map(key => truncate(key, longestName))
+  const named = keys.slice(0, maxNamed).map(key => truncate(key, maxNameLength))
   const more = keys.length - named.length
   return more === 0 ? named.join(', ') : `${named.join(', ')} and ${more} more`
 }

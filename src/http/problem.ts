@@ -21,11 +21,11 @@ export function isApiRequest(request: FastifyRequest): boolean {
 export function sendError(
   request: FastifyRequest,
   reply: FastifyReply,
-  ending: GatewayError,
+  error: GatewayError,
   headers: Readonly<Record<string, string>> = {},
-  text = ending.text,
+  text = error.text,
 ): FastifyReply {
-  const { httpStatus: status, reason, retryAfter } = ending
+  const { httpStatus: status, reason, retryAfter } = error
   const all = { ...(retryAfter !== undefined && { 'retry-after': String(retryAfter) }), ...headers }
   if (!isApiRequest(request)) return sendStatus(request, reply, status, all, `${text}.`)
   return sendProblem(reply, { status, detail: text, reason }, all)

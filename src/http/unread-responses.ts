@@ -8,10 +8,10 @@ import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 
 /** A response of Node's server, of either version of HTTP. */
-export type Answer = ServerResponse | Http2ServerResponse
+export type HttpResponse = ServerResponse | Http2ServerResponse
 
 /** A response, or a connection to which one was written directly. */
-type Holder = Answer | Socket
+type Holder = HttpResponse | Socket
 
 /** Milliseconds between two checks, and the default bound in bytes. */
 const [interval, defaultMax] = [250, 64 * 1024 ** 2]
@@ -43,7 +43,7 @@ export class UnreadResponses {
   add(holder: Holder): void {
     this.#open.add(holder)
     if (holder instanceof Socket) this.#waiting.add(holder)
-    this.#timer ??= setInterval(() => this.#look(), interval).unref()
+    this.#timer ??= setInterval(() => this.#check(), interval).unref()
   }
 
   /** To be called when it is closed or read; destroyed ones are found by the check. */
@@ -52,7 +52,7 @@ export class UnreadResponses {
     this.#waiting.delete(holder)
   }
 
-  #look(): void {
+  #check(): void {
     let sum = 0
     for (const holder of this.#open) {
       // A pipelined response that waited for others emits no 'close'.

@@ -68,9 +68,9 @@ export class EventCache {
 
   #drop(): void {
     const sequence = this.#first++
-    const place = sequence % this.#ring.length
-    const event = this.#ring[place]
-    this.#ring[place] = undefined
+    const slot = sequence % this.#ring.length
+    const event = this.#ring[slot]
+    this.#ring[slot] = undefined
     if (!event) return
     this.#bytes -= bytesOf(event)
     for (const data of this.#encoded.get(sequence)?.values() ?? []) this.#bytes -= data.length

@@ -30,18 +30,18 @@ export class FilterBackfill {
 
   /**
    * @param given matches the topics of the other filters
-   * @param place the position of these filters
+   * @param start the position of these filters
    * @param cursor of these filters; `undefined` for none
    */
-  constructor(filters: readonly string[], given: TopicPredicate, place: Position, cursor: string | undefined) {
+  constructor(filters: readonly string[], given: TopicPredicate, start: Position, cursor: string | undefined) {
     this.filters = filters
     this.#wanted = topicPredicate(filters)
     this.#given = given
-    this.position = place.after
-    this.resumes = Math.max(place.after, place.lost?.through ?? 0)
-    this.#known = place.known
-    this.#told = place.lost?.told
-    this.#wantsRetained = cursor === undefined || place.gap !== undefined
+    this.position = start.after
+    this.resumes = Math.max(start.after, start.lost?.through ?? 0)
+    this.#known = start.known
+    this.#told = start.lost?.told
+    this.#wantsRetained = cursor === undefined || start.gap !== undefined
   }
 
   /** Whether they have everything up to `through`. */

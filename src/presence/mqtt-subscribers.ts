@@ -8,7 +8,7 @@ export interface MqttSubscriber {
 }
 
 /** Characters of a device name; client ids may have 64 KiB. */
-const longestDevice = 255
+const maxDeviceLength = 255
 
 /**
  * Presence of a broker's MQTT clients. The device is the user, so that all clients of a user are one listener; without a user it is the client id.
@@ -31,7 +31,7 @@ export class MqttSubscribers {
       return
     }
     const { user, address, clientId } = client
-    const device = user ?? clientId.slice(0, longestDevice)
+    const device = user ?? clientId.slice(0, maxDeviceLength)
     const entered = this.#presence?.enter({
       ...{ device, user, transport: 'mqtt', topics: filters },
       ...(address !== undefined && { address }),

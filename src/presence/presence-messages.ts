@@ -135,7 +135,7 @@ export class PresenceMessages {
     } catch (error) {
       this.counters.dropped++
       const level = error instanceof GatewayError ? 'debug' : 'error'
-      log[level]({ err: error, topic }, 'who came or left could not be published')
+      log[level]({ err: error, topic }, 'failed to publish presence event')
     } finally {
       this.#publishing--
       if (this.#next < this.#queue.length) this.#schedule()

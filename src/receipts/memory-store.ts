@@ -24,7 +24,7 @@ export class MemoryReceiptStore implements ReceiptStore {
   async range({ gte, lt }: KeyRange, limit: number): Promise<[string, string][]> {
     this.#checkOpen()
     const found: [string, string][] = []
-    for (let at = this.#place(gte); at < this.#keys.length && found.length < limit; at++) {
+    for (let at = this.#indexOf(gte); at < this.#keys.length && found.length < limit; at++) {
       const key = this.#keys[at] ?? ''
       if (key >= lt) break
       found.push([key, this.#values.get(key) ?? ''])
@@ -49,16 +49,16 @@ export class MemoryReceiptStore implements ReceiptStore {
 
   /** Adds a key to the list, or takes it away where it is there. */
   #toggle(key: string): void {
-    const place = this.#place(key)
-    const isListed = this.#keys[place] === key
-    if (isListed) this.#keys.splice(place, 1)
-    else this.#keys.splice(place, 0, key)
+    const index = this.#indexOf(key)
+    const isListed = this.#keys[index] === key
+    if (isListed) this.#keys.splice(index, 1)
+    else this.#keys.splice(index, 0, key)
   }
 
   /** The same for many, in one pass over those from the first of them on. */
   #merge(changed: string[]): void {
     changed.sort()
-    const rest = this.#keys.splice(this.#place(changed[0] ?? ''))
+    const rest = this.#keys.splice(this.#indexOf(changed[0] ?? ''))
     let at = 0
     for (const key of changed) {
       for (; at < rest.length && (rest[at] ?? '') < key; at++) this.#keys.push(rest[at] ?? '')
@@ -70,12 +70,12 @@ export class MemoryReceiptStore implements ReceiptStore {
 
   async clear({ gte, lt }: KeyRange): Promise<void> {
     this.#checkOpen()
-    const from = this.#place(gte)
-    for (const key of this.#keys.splice(from, this.#place(lt) - from)) this.#values.delete(key)
+    const from = this.#indexOf(gte)
+    for (const key of this.#keys.splice(from, this.#indexOf(lt) - from)) this.#values.delete(key)
   }
 
   /** How many keys come before `key`. */
-  #place(key: string): number {
+  #indexOf(key: string): number {
     let [low, high] = [0, this.#keys.length]
     while (low < high) {
       const middle = (low + high) >>> 1

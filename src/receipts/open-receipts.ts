@@ -214,9 +214,11 @@ class StoredReceipts implements Receipts {
     if (news.dropped + news.unpublished === 0 || time - this.#warned.time < warningInterval) return
     this.#warned = { dropped, unpublished, time }
     const { log } = this.#options
-    if (news.dropped > 0) log.warn(`${news.dropped} messages on receipts/# could not wait for the broker any longer`)
+    if (news.dropped > 0) log.warn(`${news.dropped} messages on receipts/# were dropped: the queue is full`)
     if (news.unpublished > 0)
-      log.warn(`${news.unpublished} receipts that nobody waits for are kept, and too many to be told of`)
+      log.warn(
+        `${news.unpublished} receipts that were not requested are stored and not published: the rate is exceeded`,
+      )
   }
 
   /** Collects the deliveries of one tick of the event loop. */

@@ -7,7 +7,7 @@ import type { WaitingMessage } from './messages.js'
 /** Messages that are published at the same time. */
 const atOnce = 32
 /** Milliseconds until the next try after a failure, at first and at most. */
-const [firstDelay, longestDelay] = [250, 5000]
+const [firstDelay, maxDelay] = [250, 5000]
 /** Errors that another try would end with as well. */
 const refusedForGood: ReadonlySet<ErrorReason> = new Set(['topic-refused', 'body-too-large'])
 /** Milliseconds that publishes under way have when it is closed. */
@@ -53,7 +53,7 @@ export class Outbox {
       if (outcome !== 'failed') delay = firstDelay
       else {
         await this.#wait(delay)
-        delay = Math.min(delay * 2, longestDelay)
+        delay = Math.min(delay * 2, maxDelay)
       }
     }
   }

@@ -101,8 +101,8 @@ export function createApp(options: AppOptions): FastifyInstance {
         reply.removeHeader('connection')
         lingerOver(request.raw)
       }
-      const tells = detailedText !== error.text && seesDetails?.(resolveClient(request.raw)) === true
-      return sendError(request, reply, error, {}, tells ? detailedText : error.text)
+      const isDetailed = detailedText !== error.text && seesDetails?.(resolveClient(request.raw)) === true
+      return sendError(request, reply, error, {}, isDetailed ? detailedText : error.text)
     }
     if (error instanceof ParameterError) {
       const { statusCode: status, message: detail, parameter } = error

@@ -29,13 +29,13 @@ export function sendClientError(
     socket.destroy()
     return
   }
-  const ending = new GatewayError(reasons[code] ?? 'bad-request', { cause: error })
-  metrics.refused(ending.reason)
+  const gatewayError = new GatewayError(reasons[code] ?? 'bad-request', { cause: error })
+  metrics.refused(gatewayError.reason)
   // The parser's errors carry the packet, which must not be logged.
-  log.debug({ reason: ending.reason, code, detail: error.message }, ending.text)
+  log.debug({ reason: gatewayError.reason, code, detail: error.message }, gatewayError.text)
   // No response without TLS, nor within another response.
   const handshakeFailed = /^ERR_(TLS|SSL)_/.test(code)
   if (!handshakeFailed && socket.writable && 'bytesWritten' in socket && socket.bytesWritten === 0)
-    writeRefusal(socket, ending)
+    writeRefusal(socket, gatewayError)
   else socket.destroy()
 }

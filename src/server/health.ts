@@ -34,19 +34,22 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
   })
 
   app.get('/readyz', async (request, reply) => {
-    const told = options.seesDetails(options.resolveClient(request.raw))
+    const isDetailed = options.seesDetails(options.resolveClient(request.raw))
     if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
     const brokers = await Promise.all(checks.map(check => check.run()))
     const failed = brokers.find(({ detail }) => detail !== undefined)
     const report = brokers.length === 1 ? brokers[0] : { brokers }
     if (failed)
-      return unavailable(reply, told && { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
+      return unavailable(reply, isDetailed && { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
     const pushFailure = options.pushFailure?.()
     if (pushFailure !== undefined) {
-      return unavailable(reply, told && { ...report, detail: `Push has no session with the broker: ${pushFailure}` })
+      return unavailable(
+        reply,
+        isDetailed && { ...report, detail: `Push has no session with the broker: ${pushFailure}` },
+      )
     }
     reply.header('cache-control', 'no-store')
-    return { status: 'ready', ...(told && report) }
+    return { status: 'ready', ...(isDetailed && report) }
   })
 
   app.get('/metrics', async (request, reply) => {

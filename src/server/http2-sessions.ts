@@ -31,11 +31,11 @@ export function watchSessions(server: Http2SecureServer, options: Http2SessionsO
   const sessions = new Map<Http2Session, TokenBucket>()
   const end = (session: Http2Session, because: ErrorReason, code: number): void => {
     if (session.destroyed) return
-    const ending = new GatewayError(because)
-    const { reason, level, text } = ending
+    const error = new GatewayError(because)
+    const { reason, level, text } = error
     metrics.refused(reason)
     log[level]({ peer: session.socket?.remoteAddress, reason }, text)
-    session.destroy(ending, code)
+    session.destroy(error, code)
   }
   server.on('session', session => {
     sessions.set(session, new TokenBucket(cancellations))

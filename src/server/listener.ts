@@ -43,7 +43,7 @@ export interface Listener {
 const defaultUnixSocketMode = 0o660
 
 /** Bytes of `sun_path` in `struct sockaddr_un`, less the NUL at its end. */
-const longestSocketPath = process.platform === 'linux' ? 107 : 103
+const maxSocketPathBytes = process.platform === 'linux' ? 107 : 103
 
 /** Milliseconds between two log lines about dropped connections. */
 const dropLogInterval = 10_000
@@ -126,7 +126,7 @@ async function bindPort(
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
   try {
     // libuv would truncate a longer path.
-    if (Buffer.byteLength(path) > longestSocketPath)
+    if (Buffer.byteLength(path) > maxSocketPathBytes)
       throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
     await started(server, { path }).catch(async error => {
       if (!(await isStaleSocket(path, error))) throw error

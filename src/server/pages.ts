@@ -17,7 +17,7 @@ import { isInside, type PrivateFile } from '../config/private-files.js'
 import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import { sendStatus } from '../http/responses.js'
-import type { Answer } from '../http/unread-responses.js'
+import type { HttpResponse } from '../http/unread-responses.js'
 import { PrivateFileGuard } from './private-file-guard.js'
 import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
 import type { UpgradeRefusal } from './upgrade.js'
@@ -132,7 +132,7 @@ function boundOpenFiles(scope: FastifyInstance, { resolveClient }: Pick<PagesOpt
       if (isOpen) quota.giveBack(key, 1)
       isOpen = false
     }
-    // After answerWithoutUpgrade, a complete response emits no 'close'.
+    // After respondWithoutUpgrade, a complete response emits no 'close'.
     reply.raw.once('finish', release).once('close', release)
     done()
   })
@@ -149,7 +149,7 @@ function closeUnsentFiles(scope: FastifyInstance): void {
   })
 }
 
-function isGone(response: Answer): boolean {
+function isGone(response: HttpResponse): boolean {
   return 'stream' in response ? response.stream.destroyed : response.destroyed
 }
 

@@ -14,7 +14,7 @@ import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { isResponding, owesResponse, TrackedResponse } from '../http/last-response.js'
-import type { Answer, UnreadResponses } from '../http/unread-responses.js'
+import type { HttpResponse, UnreadResponses } from '../http/unread-responses.js'
 import { sendClientError } from './client-errors.js'
 import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
@@ -22,46 +22,46 @@ import type { PipelinedRequests } from './pipelined-requests.js'
 import { endGently, writeRefusal } from './refusal.js'
 import type { StreamQueue } from './stream-queue.js'
 
-/** What answers requests: a Fastify app after `ready()`. Its router takes requests of HTTP/1.1 and of HTTP/2 alike. */
+/** Handles requests: a Fastify app after `ready()`, for HTTP/1.1 and HTTP/2. */
 export interface WebApp {
   routing(request: IncomingMessage | Http2ServerRequest, response: ServerResponse | Http2ServerResponse): void
 }
 
 export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly app: WebApp
-  /** Takes every request for a WebSocket, also from the TLS port. */
+  /** Handles upgrades to WebSocket, also from the TLS port. */
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
-  /** Bounds what complete answers hold. */
+  /** Bounds the unread bytes of complete responses. */
   readonly unreadResponses: UnreadResponses
-  /** Requests of HTTP/1.1 that wait for the responses before theirs. */
+  /** Pipelined requests of HTTP/1.1. */
   readonly pipelined: PipelinedRequests
-  /** Requests of HTTP/2 that have just come. */
+  /** New requests of HTTP/2. */
   readonly streams: StreamQueue
   /** Told of each request. */
   readonly slices?: SliceMonitor | undefined
-  /** Silence after which a connection that is no WebSocket ends, in milliseconds. Default: 2 minutes. */
+  /** Milliseconds of silence after which a connection that is no WebSocket ends. Default: 2 minutes. */
   readonly idleTimeout?: number
 }
 
-/** Gives a TLS server its certificate, now and whenever there is a new one; see `Certificates`. */
+/** Provides the certificate of a TLS server, now and whenever it changes; see `Certificates`. */
 export interface CertificateSource {
   readonly secureContext: SecureContextOptions & Pick<TlsOptions, 'SNICallback'>
-  /** Whether clients are asked for a certificate of theirs. Whoever has none, or one that is not valid, gets in all the same. */
+  /** Whether clients are asked for a certificate. Clients without a valid one are admitted all the same. */
   readonly asksClients?: boolean
   serve(server: { setSecureContext(options: SecureContextOptions): void }): void
 }
 
-/** HTTP/1.1: what is kept open between two requests, in milliseconds. */
+/** HTTP/1.1: milliseconds that a connection stays open between two requests. */
 const keepAliveTimeout = 5000
 
-/** HTTP/2: requests of one connection that are answered at a time; browsers are content with 100 (RFC 9113 §6.5.2). */
+/** HTTP/2: concurrent requests of one connection; browsers need no more than 100 (RFC 9113 §6.5.2). */
 const maxConcurrentStreams = 100
 
-/** HTTP/2: what one connection may make the gateway hold, in megabytes. */
+/** HTTP/2: memory of one connection, in megabytes. */
 const maxSessionMemory = 8
 
-/** HTTP/2: frames that break the protocol, and streams that are refused, before the connection ends. */
+/** HTTP/2: invalid frames, and refused streams, before a connection ends. */
 const maxOffences = 100
 
 const defaultIdleTimeout = 120_000
@@ -153,7 +153,7 @@ function serveRequests(
 ): () => void {
   const { app, unreadResponses, pipelined, streams, slices, log, metrics } = options
   let closing = false
-  function over(this: Answer): void {
+  function over(this: HttpResponse): void {
     unreadResponses.delete(this)
   }
   function answered(this: ServerResponse): void {
@@ -167,7 +167,7 @@ function serveRequests(
     if (this.session) cancelled(this.session)
     this.destroy()
   }
-  server.on('request', (request: IncomingMessage | Http2ServerRequest, response: Answer) => {
+  server.on('request', (request: IncomingMessage | Http2ServerRequest, response: HttpResponse) => {
     const handle = (): void => {
       slices?.begin('http request', request)
       unreadResponses.add(response)
@@ -190,7 +190,7 @@ function serveRequests(
     const isWanted = wantsWebSocket(request)
     if (isWanted ? owesResponse(request.socket) : isResponding(request.socket)) refuseUpgradeBehind(socket, options)
     else if (isWanted) options.onUpgrade(request, socket, head)
-    else answerWithoutUpgrade(request, socket, options)
+    else respondWithoutUpgrade(request, socket, options)
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
     sendClientError(error, socket, { log, metrics }),
@@ -218,7 +218,7 @@ function wantsWebSocket(request: IncomingMessage): boolean {
  * Answers a request as if it had not asked for an upgrade, which a server may always do (RFC 9110 §7.8): curl asks for
  * `h2c`. Node has given the connection away by then, so it ends with the answer, and a body could not be read.
  */
-function answerWithoutUpgrade(request: IncomingMessage, socket: Duplex, options: WebServerOptions): void {
+function respondWithoutUpgrade(request: IncomingMessage, socket: Duplex, options: WebServerOptions): void {
   const { app, log, metrics, idleTimeout = defaultIdleTimeout } = options
   socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
   const isRead = request.method === 'GET' || request.method === 'HEAD'

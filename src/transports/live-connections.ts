@@ -15,7 +15,7 @@ export interface LiveConnection {
 /** Events of an open connection. */
 export interface ConnectionEvents {
   /** It has to end; it calls `close` then. */
-  readonly end: (ending: GatewayError) => void
+  readonly end: (error: GatewayError) => void
   /** The same user has presented new credentials: its permissions follow from this identity. */
   readonly renewed: (identity: Identity) => void
 }
@@ -41,7 +41,7 @@ class Connection implements LiveConnection {
     this.#stopExpiry?.()
     const { expires, revocation } = this.identity
     const lasts = expires === undefined && revocation === undefined
-    this.#stopExpiry = lasts ? undefined : onExpired(this.identity, ending => this.events.end(ending))
+    this.#stopExpiry = lasts ? undefined : onExpired(this.identity, error => this.events.end(error))
   }
 
   close(): void {

@@ -161,14 +161,14 @@ async function publish(
   try {
     if (progress.done) reply.header('idempotency-replayed', 'true')
     else await publishRest(wanted, progress, caller, { ...options, isKeyed: keyed !== undefined })
-    return answerIds(reply, wanted, progress.ids)
+    return sendIds(reply, wanted, progress.ids)
   } catch (error) {
-    const ending = GatewayError.from(error)
+    const gatewayError = GatewayError.from(error)
     const { ids } = progress
-    const isOfReceipts = ending.reason === 'too-many-receipts'
+    const isOfReceipts = gatewayError.reason === 'too-many-receipts'
     const parameter = isOfReceipts ? wanted.nameOf(ids.length, 'receipt') : `messages[${ids.length}]`
-    if (!wanted.single) return refuse(reply, ending, options, { parameter, ids })
-    if (isOfReceipts) return refuse(reply, ending, options, { parameter })
+    if (!wanted.single) return refuse(reply, gatewayError, options, { parameter, ids })
+    if (isOfReceipts) return refuse(reply, gatewayError, options, { parameter })
     throw error
   } finally {
     keyed?.end()
@@ -304,7 +304,7 @@ function inTime(promise: Promise<void>, milliseconds: number): Promise<void> {
   })
 }
 
-function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonly (string | null)[]): FastifyReply {
+function sendIds(reply: FastifyReply, { single }: PublishRequest, ids: readonly (string | null)[]): FastifyReply {
   const [first] = ids
   return reply
     .code(201)
@@ -315,11 +315,11 @@ function answerIds(reply: FastifyReply, { single }: PublishRequest, ids: readonl
 /** Sends an error with further members, otherwise as the error handler of the app. */
 function refuse(
   reply: FastifyReply,
-  ending: GatewayError,
+  gatewayError: GatewayError,
   { log, metrics }: Pick<TransportContext, 'log' | 'metrics'>,
   more: { readonly parameter: string; readonly ids?: readonly (string | null)[] },
 ): FastifyReply {
-  const { reason, httpStatus: status, text: detail, retryAfter, level, cause } = ending
+  const { reason, httpStatus: status, text: detail, retryAfter, level, cause } = gatewayError
   metrics.refused(reason)
   log[level]({ path: url, reason, status, err: cause }, detail)
   const headers: Record<string, string> = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }

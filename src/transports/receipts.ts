@@ -20,9 +20,9 @@ const maxReceipts = 1000
 /** Receipts of one report. */
 const maxListed = 10_000
 /** UTF-16 units of each list of a report: the response could be 40 MB otherwise. */
-const longestList = 2 ** 18
+const maxListLength = 2 ** 18
 /** In bytes. */
-const longestDetail = 1024
+const maxDetailBytes = 1024
 
 const statuses = ['received', 'processed', 'failed'] as const
 
@@ -35,7 +35,7 @@ const eventId = z
 
 const detail = z
   .string()
-  .refine(text => Buffer.byteLength(text) <= longestDetail, `must have at most ${longestDetail} bytes`)
+  .refine(text => Buffer.byteLength(text) <= maxDetailBytes, `must have at most ${maxDetailBytes} bytes`)
   .refine(text => !/\p{Cs}/u.test(text), 'must be valid Unicode')
 
 /** The members of a receipt, as a device sends it. */
@@ -236,7 +236,7 @@ async function tell(
   { receipts }: Push,
 ): Promise<FastifyReply> {
   const { id, limit, after } = readQuery(request, reportQuery)
-  const found = await receipts.report(id, { limit, after, maxText: longestList })
+  const found = await receipts.report(id, { limit, after, maxText: maxListLength })
   if (!found) return sendProblem(reply, { ...unknownEvent, parameter: 'id' })
   const { topic } = found.event
   if (!permissions.mayRead(topic) && !permissions.mayRead(`receipts/${topic}`)) {

@@ -1,12 +1,8 @@
-import type { ServerResponse } from 'node:http'
-import type { Http2ServerResponse } from 'node:http2'
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ignoreInput } from '../http/ignore-input.js'
 import { isOnlyResponse } from '../http/last-response.js'
-
-/** A response over HTTP/1.1 or HTTP/2. */
-export type HttpResponse = ServerResponse | Http2ServerResponse
+import type { HttpResponse } from '../http/unread-responses.js'
 
 /** The response of a reply; Fastify's types know that of HTTP/1.1 only. */
 export function responseOf({ raw }: FastifyReply): HttpResponse {

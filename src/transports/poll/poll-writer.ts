@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import { type HttpResponse, keepHeaders, responseOf } from '../stream-writer.js'
+import type { HttpResponse } from '../../http/unread-responses.js'
+import { keepHeaders, responseOf } from '../stream-writer.js'
 
 /** A response that is written at once. */
 export interface WholeResponse {

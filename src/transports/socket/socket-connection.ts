@@ -16,7 +16,7 @@ import { failureOf } from './socket-errors.js'
 import { encodeEnd, encodeGap, messageFrame } from './socket-frames.js'
 import { SocketInbox } from './socket-inbox.js'
 import { parseMessage, type Ref, readMessage, refOf } from './socket-messages.js'
-import { type Answer, type OwnTopics, SocketRequests } from './socket-requests.js'
+import { type OwnTopics, SocketRequests, type SocketResponse } from './socket-requests.js'
 import type { SocketWriter, SocketWriterListener } from './socket-writer.js'
 
 /** UTF-16 units of the messages of one connection that are handled at the same time. */
@@ -30,7 +30,7 @@ const maxUnanswered = 2
 const maxLoggedFilters = 10
 
 /** A new socket. */
-export interface SocketOrder extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
+export interface NewSocket extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'> {
   readonly identity: Identity
   readonly client: Client
   readonly device: string
@@ -70,11 +70,11 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
    */
   constructor(
     context: SocketContext,
-    order: SocketOrder,
+    options: NewSocket,
     makeWriter: (listener: SocketWriterListener) => SocketWriter,
   ) {
     const { push, connections, heartbeats, pings } = context
-    const { identity, client, device, filters, log, ...wanted } = order
+    const { identity, client, device, filters, log, ...wanted } = options
     this.#context = context
     this.#log = log
     this.#held = push.filterQuota.hold(accountOf(identity.user, client.address), filters)
@@ -100,7 +100,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
       ...{ writer: this.#writer, queue: context.queue, maxSize: maxUnderWay },
       network: networkOf(client.address),
       held: context.bodies.budget.open({ address: client.address, user: identity.user }),
-      refuse: ending => this.end(ending),
+      refuse: error => this.end(error),
       isReady: () => !this.#exclusive,
       take: text => this.#do(text),
     })
@@ -181,11 +181,11 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     this.#inbox.goOn()
   }
 
-  over(ending: GatewayError): void {
-    this.end(ending)
+  over(error: GatewayError): void {
+    this.end(error)
   }
 
-  end(ending: GatewayError): void {
+  end(error: GatewayError): void {
     if (this.#closed) return
     this.#closed = true
     const { heartbeats, pings, metrics, queue } = this.#context
@@ -203,10 +203,10 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     })
     this.#connection.close()
     this.#inbox.close()
-    this.#writer.write(encodeEnd(ending, cursor))
-    this.#writer.finish(ending)
-    metrics.ended(ending.reason)
-    this.#log[ending.level]({ ...ending.logFields, ...this.#writer.logFields }, ending.detailedText)
+    this.#writer.write(encodeEnd(error, cursor))
+    this.#writer.finish(error)
+    metrics.ended(error.reason)
+    this.#log[error.level]({ ...error.logFields, ...this.#writer.logFields }, error.detailedText)
   }
 
   /** Destroys its connection. */
@@ -242,7 +242,7 @@ export class SocketConnection implements EventSink, HeartbeatTarget, ConnectionE
     }
   }
 
-  #succeed(ref: Ref, answer: Answer): void {
+  #succeed(ref: Ref, answer: SocketResponse): void {
     this.#errors = 0
     this.#send('ok', { ref, ...answer })
   }

@@ -24,7 +24,7 @@ export interface InboxOptions<Message> {
   /** The budget of queued messages of all connections. */
   readonly held: HeldBytes
   /** Called when the budget is exhausted; the message is dropped. */
-  readonly refuse: (ending: GatewayError) => void
+  readonly refuse: (error: GatewayError) => void
   /** Size of the messages that are handled at the same time; a single one may be larger. */
   readonly maxSize: number
   /** Handles a message. It must neither throw nor reject. */

@@ -9,11 +9,11 @@ import { maxTopics, topicFilter } from '../subscribe-query.js'
  */
 
 /** UTF-16 units of `ref`. */
-const longestRef = 256
+const maxRefLength = 256
 
-const refError = `must be a string of at most ${longestRef} characters, or a number`
+const refError = `must be a string of at most ${maxRefLength} characters, or a number`
 const ref = z
-  .union([z.string().max(longestRef), z.number()], { error: refError })
+  .union([z.string().max(maxRefLength), z.number()], { error: refError })
   .optional()
   .describe('Comes back with the answer')
 

@@ -32,7 +32,7 @@ export interface OwnTopics {
 }
 
 /** The connection of the requests. */
-export interface Asking {
+export interface SocketParts {
   readonly connection: LiveConnection
   readonly client: Client
   readonly device: string
@@ -46,23 +46,23 @@ export interface Asking {
 }
 
 /** The members of a response. */
-export type Answer = Readonly<Record<string, unknown>>
+export type SocketResponse = Readonly<Record<string, unknown>>
 
 /** Handles the messages of one connection. */
 export class SocketRequests {
   readonly #context: SocketContext
-  readonly #asking: Asking
+  readonly #parts: SocketParts
   readonly #bucket: TokenBucket | undefined
   /** Its filters after all changes, without its own topic. */
   readonly #filters: Set<string>
   #permissions: Permissions
 
-  constructor(context: SocketContext, asking: Asking) {
+  constructor(context: SocketContext, parts: SocketParts) {
     this.#context = context
-    this.#asking = asking
+    this.#parts = parts
     this.#bucket = context.publishes && new TokenBucket(context.publishes)
-    this.#filters = new Set(asking.filters)
-    this.#permissions = context.gate.permissionsOf(asking.connection.identity)
+    this.#filters = new Set(parts.filters)
+    this.#permissions = context.gate.permissionsOf(parts.connection.identity)
   }
 
   /**
@@ -71,7 +71,7 @@ export class SocketRequests {
    * @param done called once with the response, in the tick from which on it is true
    * @throws {Error} rejects with what `failureOf` reads
    */
-  async do(message: ClientMessage, done: (answer: Answer) => void): Promise<void> {
+  async do(message: ClientMessage, done: (answer: SocketResponse) => void): Promise<void> {
     switch (message.type) {
       case 'subscribe':
         return this.#subscribe(message, done)
@@ -80,7 +80,7 @@ export class SocketRequests {
       case 'publish':
         return done(await this.#publish(message))
       case 'send':
-        return done(await this.#send({ ...message.message, topic: this.#asking.topics.in }))
+        return done(await this.#send({ ...message.message, topic: this.#parts.topics.in }))
       case 'receipt':
         return done(await this.#record(message))
       case 'authenticate':
@@ -100,9 +100,9 @@ export class SocketRequests {
     return lost
   }
 
-  #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: Answer) => void): Promise<void> {
+  #subscribe({ topics, cursor }: MessageOf<'subscribe'>, done: (answer: SocketResponse) => void): Promise<void> {
     this.#spend(topics.length)
-    const { subscription, presence, held, topics: own } = this.#asking
+    const { subscription, presence, held, topics: own } = this.#parts
     const refused = topics.findIndex(filter => filter !== own.out && !this.#permissions.maySubscribe(filter))
     if (refused !== -1) throw RequestRefusal.ofTopic(`topics[${refused}]`, topics[refused] ?? '')
     const added = new Set(topics.filter(filter => filter !== own.out && !this.#filters.has(filter)))
@@ -114,7 +114,7 @@ export class SocketRequests {
     return this.#change(applied => subscription.change({ add: [...added], cursor, applied }), done)
   }
 
-  #unsubscribe({ topics }: MessageOf<'unsubscribe'>, done: (answer: Answer) => void): Promise<void> {
+  #unsubscribe({ topics }: MessageOf<'unsubscribe'>, done: (answer: SocketResponse) => void): Promise<void> {
     this.#spend(0)
     return this.#remove(
       topics.filter(filter => this.#filters.has(filter)),
@@ -124,11 +124,11 @@ export class SocketRequests {
 
   /** Counts a change in the rate limit. @throws {GatewayError} `too-many-requests` */
   #spend(added: number): void {
-    this.#context.gate.spend(this.#asking.client, 1 + (this.#filters.size + added) / filtersPerRequest)
+    this.#context.gate.spend(this.#parts.client, 1 + (this.#filters.size + added) / filtersPerRequest)
   }
 
-  #remove(filters: readonly string[], done: (answer: Answer) => void): Promise<void> {
-    const { subscription, presence, held } = this.#asking
+  #remove(filters: readonly string[], done: (answer: SocketResponse) => void): Promise<void> {
+    const { subscription, presence, held } = this.#parts
     for (const filter of filters) this.#filters.delete(filter)
     held.change(this.#filters)
     if (filters.length > 0) presence.remove(filters)
@@ -138,19 +138,19 @@ export class SocketRequests {
   /** Resolves when the filters have changed; `done` is called before any event of the new ones. */
   #change(
     begin: (applied: (filters: readonly string[]) => void) => void,
-    done: (answer: Answer) => void,
+    done: (answer: SocketResponse) => void,
   ): Promise<void> {
     return new Promise(resolve => {
       begin(filters => {
-        done({ topics: filters.filter(filter => filter !== this.#asking.topics.out) })
+        done({ topics: filters.filter(filter => filter !== this.#parts.topics.out) })
         resolve()
       })
     })
   }
 
-  async #publish({ message, receipt }: MessageOf<'publish'>): Promise<Answer> {
+  async #publish({ message, receipt }: MessageOf<'publish'>): Promise<SocketResponse> {
     const { topic } = message
-    if (topic !== this.#asking.topics.in && !this.#permissions.mayPublish(topic)) {
+    if (topic !== this.#parts.topics.in && !this.#permissions.mayPublish(topic)) {
       throw RequestRefusal.ofTopic('topic', topic)
     }
     const { receipts, config, publisher } = this.#context.push
@@ -163,7 +163,7 @@ export class SocketRequests {
     return { id: event?.id ?? null }
   }
 
-  async #send(message: Message): Promise<Answer> {
+  async #send(message: Message): Promise<SocketResponse> {
     this.#pace(message)
     const event = await this.#context.push.publisher.publish(message, { by: this.#name })
     return { id: event?.id ?? null }
@@ -171,13 +171,13 @@ export class SocketRequests {
 
   /** The rate-limit key of its messages. */
   get #name(): string {
-    const { connection, client } = this.#asking
+    const { connection, client } = this.#parts
     return publisherAccount({ identity: connection.identity, client })
   }
 
   /** @throws {GatewayError} `publishing-too-fast` */
   #pace(message: Message): void {
-    const { connection, client } = this.#asking
+    const { connection, client } = this.#parts
     const { anonymousPublishes } = this.#context
     const caller = { identity: connection.identity, client }
     const bucket = this.#bucket
@@ -187,9 +187,9 @@ export class SocketRequests {
     countAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
   }
 
-  async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<Answer> {
+  async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<SocketResponse> {
     const { receipts } = this.#context.push
-    const { device, topics, connection } = this.#asking
+    const { device, topics, connection } = this.#parts
     const topic = await receipts.topicOf(id)
     if (topic === undefined) throw new RequestRefusal('id', unknownEvent)
     if (topic !== topics.out && !this.#permissions.mayRead(topic)) {
@@ -201,9 +201,9 @@ export class SocketRequests {
     return { id, ...receiptJson(recorded.receipt) }
   }
 
-  async #authenticate({ token }: MessageOf<'authenticate'>): Promise<Answer> {
+  async #authenticate({ token }: MessageOf<'authenticate'>): Promise<SocketResponse> {
     const { gate, connections } = this.#context
-    const { connection, client } = this.#asking
+    const { connection, client } = this.#parts
     gate.spend(client, 1)
     const identity = await gate.identifyToken(token, client)
     connections.renew(connection.id, identity)

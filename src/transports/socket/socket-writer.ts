@@ -19,7 +19,7 @@ export interface SocketWriterListener {
   /** There is room again after a `write` that returned `false`. */
   drained(): void
   /** The connection is closed, or has to be. */
-  over(ending: GatewayError): void
+  over(error: GatewayError): void
 }
 
 export interface SocketWriterOptions {

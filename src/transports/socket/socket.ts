@@ -12,7 +12,7 @@ import type { Operation } from '../operation.js'
 import { subscribeFields } from '../subscribe-query.js'
 import { authorizeSubscribe, deviceOf } from '../subscriptions.js'
 import type { TransportContext } from '../transport-context.js'
-import { SocketConnection, type SocketOrder } from './socket-connection.js'
+import { type NewSocket, SocketConnection } from './socket-connection.js'
 import type { SocketContext } from './socket-context.js'
 import { encodeLive, socketEncoder } from './socket-frames.js'
 import { SocketWriter } from './socket-writer.js'
@@ -123,7 +123,7 @@ class Route implements SocketRoute {
     const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
     const identity = peer.identity ?? anonymous
     authorizeSubscribe(this.#context.gate.permissionsOf(identity), filters)
-    const order: SocketOrder = {
+    const order: NewSocket = {
       ...{ identity, filters, log },
       client: this.#resolveClient(request),
       device: deviceOf(identity, device),

@@ -21,7 +21,7 @@ const maxLoggedFilters = 10
 export interface ControlEvents {
   gap(gap: Gap): Buffer
   /** The last event; `cursor` is for the next stream. */
-  end(ending: GatewayError, cursor?: string): Buffer
+  end(error: GatewayError, cursor?: string): Buffer
 }
 
 /** Shared by all event streams of one kind. */
@@ -71,8 +71,8 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
    *
    * @throws {GatewayError} as `holdSubscriber`, and `shutting-down`
    */
-  constructor(context: StreamContext, order: StreamOptions) {
-    const { caller, device, body, peer, filters, encode, cursor, last, limit } = order
+  constructor(context: StreamContext, options: StreamOptions) {
+    const { caller, device, body, peer, filters, encode, cursor, last, limit } = options
     const { connections, push, heartbeats } = context
     const { user } = caller.identity
     this.#context = context
@@ -143,9 +143,9 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
     }
   }
 
-  end(ending: GatewayError): void {
-    if (!this.#end(ending)) return
-    const body = this.#body.end(this.#context.controlEvents.end(ending, this.#subscription.cursor))
+  end(error: GatewayError): void {
+    if (!this.#end(error)) return
+    const body = this.#body.end(this.#context.controlEvents.end(error, this.#subscription.cursor))
     const timer = setTimeout(() => body.destroy(), lingerTime).unref()
     body.once('close', () => clearTimeout(timer))
   }
