@@ -13,12 +13,12 @@ import { readingProblem } from './reading.js'
 import type { Config } from './schema.js'
 
 /*
- * What the options of `access:` cannot know about each other, and what others do not know about `access:`.
+ * Checks of the options of `access:` together, and with others.
  */
 
 const identities = 'htpasswd, jwt, clientCertificates or webhook'
 
-/** All problems of who may do what. Relative paths of files begin at `cwd`. */
+/** Returns all problems. @param cwd the directory that relative paths start from */
 export function checkAccess(config: Config, cwd: string): Problem[] {
   const { access } = config
   if (access === undefined) return checkRequired(config, false)
@@ -33,7 +33,7 @@ export function checkAccess(config: Config, cwd: string): Problem[] {
   ]
 }
 
-/** Where an identity is insisted on, something has to be able to tell it when the connection begins. */
+/** A tunnel that requires an identity needs a way to authenticate. */
 function checkRequired(config: Config, known: boolean): Problem[] {
   if (known) return []
   return config.tunnels.flatMap(({ requireIdentity }, index) =>
@@ -70,7 +70,7 @@ function checkJwt(jwt: JwtConfig, cwd: string): Problem[] {
   ]
 }
 
-/** A public key that is taken for a shared secret lets anybody sign who knows it, and everybody does (RFC 8725 §2.1). */
+/** A public key used as a shared secret would let anybody sign tokens (RFC 8725 §2.1). */
 function checkAlgorithms(jwt: JwtConfig, key: string): Problem[] {
   return (jwt.algorithms ?? []).flatMap((algorithm, index) => {
     const path = ['access', 'jwt', 'algorithms', index]
@@ -91,8 +91,8 @@ function checkSecret(jwt: JwtConfig): Problem[] {
 }
 
 /**
- * What is wrong with a shared secret, as it follows its name; if anything is. A shorter one than the signature can be
- * guessed from one token, without asking anybody (RFC 7518 §3.2).
+ * Returns why a shared secret is invalid, to follow its name; `undefined` if it is valid. A secret shorter than the signature can be
+ * guessed offline from one token (RFC 7518 §3.2).
  */
 export function secretProblem(secret: Uint8Array, jwt: JwtConfig): string | undefined {
   const needed = Object.entries(secretAlgorithms).filter(([name]) => algorithmsOf(jwt).some(used => used === name))

@@ -4,10 +4,10 @@ import { duration } from './units.js'
 import { file, fileFormat, redacted, secret, wholeNumber } from './values.js'
 
 /*
- * The part of the table of options that says who may do what.
+ * The options of `access:`: authentication and authorization.
  */
 
-/** Signature algorithms with a shared secret (RFC 7518 §3.2), and how many bytes of secret each needs at least. */
+/** Signature algorithms with a shared secret (RFC 7518 §3.2), and the minimum bytes of each secret. */
 export const secretAlgorithms = { HS256: 32, HS384: 48, HS512: 64 } as const
 
 /** Signature algorithms with a public key (RFC 7518 §3.3 to §3.5, RFC 8037). */
@@ -44,7 +44,7 @@ function isUnredacted(url: string): boolean {
   return !url.includes(redacted)
 }
 
-/** Whether `text` is the URL of something on the web, without credentials. */
+/** Whether `text` is an HTTP URL without credentials. */
 export function isWebUrl(text: string): boolean {
   if (!/^https?:\/\//.test(text) || !URL.canParse(text)) return false
   const { username, password } = new URL(text)
@@ -140,7 +140,7 @@ const recipient = z
         })
         .superRefine((value, context) => {
           const given = Object.values(value).filter(part => part !== undefined)
-          // An unknown key is a problem of its own, and not one more that is missing.
+          // An unknown key is a problem of its own.
           if (given.length !== 1 && context.issues.length === 0)
             context.addIssue('needs exactly one of user, role and claim')
         }),
@@ -182,12 +182,12 @@ export type JwtConfig = NonNullable<AccessConfig['jwt']>
 export type WebhookConfig = NonNullable<AccessConfig['webhook']>
 export type AccessRule = NonNullable<AccessConfig['rules']>[number]
 
-/** Signature algorithms to accept: what was said, or what fits the key. */
+/** The accepted signature algorithms: as configured, or those of the kind of key. */
 export function algorithmsOf({ algorithms, jwks: keys }: JwtConfig): readonly (typeof algorithmNames)[number][] {
   return algorithms ?? (keys === undefined ? ['HS256'] : ['RS256', 'ES256', 'EdDSA'])
 }
 
-/** Whether anything in `access:` can tell who somebody is. */
+/** Whether `access:` can authenticate anybody. */
 export function hasIdentitySource({
   htpasswd,
   jwt: tokens,
@@ -197,7 +197,7 @@ export function hasIdentitySource({
   return [htpasswd, tokens, tls, hook].some(part => part !== undefined)
 }
 
-/** Whether somebody who presents nothing is let in: where nothing says who may, where it is said, or by a rule. */
+/** Whether clients without credentials are admitted: without `access:`, with `anonymous: true`, or by a rule. */
 export function allowsAnonymous(config: { anonymous: boolean; access?: AccessConfig | undefined }): boolean {
   if (config.access === undefined || config.anonymous) return true
   return (config.access.rules ?? []).some(({ to }) => to === 'anonymous')

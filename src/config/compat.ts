@@ -3,16 +3,16 @@ import { duration } from './units.js'
 import { topicFilter, wholeNumber } from './values.js'
 
 /*
- * The part of the table of options that has the clients of other systems run unchanged.
+ * The options of `compat:`: the HTTP interfaces of other systems.
  */
 
-/** What mqway has at its root itself. */
+/** mqway's own paths. */
 const ownPaths = /^\/(v1|healthz|readyz|metrics)(\/|$)/
 
 const prefix = z
   .string()
   .regex(/^\/([\w.~-]+(\/[\w.~-]+)*)?$/, { error: 'must be a path such as /pere, or /' })
-  // Clients take those out of a path before they ask.
+  // Clients remove these from a URL.
   .refine(path => !/\/\.\.?(\/|$)/.test(path), { error: 'must not have . or .. between its slashes' })
   .refine(path => !ownPaths.test(path), { error: 'must not be one of mqway’s own paths, as /v1 and /healthz are' })
 
@@ -62,7 +62,7 @@ export const compat = z
     }
   })
 
-/** Whether the URLs of another system would begin with a word that PERE has. */
+/** Whether a prefix begins with a path of PERE. */
 function isWithinPere(pere: string, path: string): boolean {
   const base = pere === '/' ? '' : pere
   return ['feed', 'push', 'feedback', 'admin'].some(word => `${path}/`.startsWith(`${base}/${word}/`))

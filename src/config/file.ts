@@ -1,24 +1,23 @@
 import { readFileSync } from 'node:fs'
 import { isMap, isNode, isPair, isScalar, LineCounter, type Node, parseDocument } from 'yaml'
 
-/** A configuration file as it was read. */
+/** A parsed configuration file. */
 export interface ConfigFile {
   /** Its content; an empty mapping for an empty file. */
   readonly input: Record<string, unknown>
-  /** What is wrong with its form, one line each. */
+  /** Syntax errors, one line each. */
   readonly problems: readonly string[]
-  /** `file:line` of what stands at `path`, or of the nearest mapping around it. */
+  /** Returns `file:line` of the value at `path`, or of the nearest mapping around it. */
   locate(path: readonly PropertyKey[]): string
 }
 
-/** How many values an alias (`*name`) may multiply into before the file is refused (“billion laughs”). */
+/** Maximum expansion of aliases (`*name`), against “billion laughs”. */
 const maxAliasCount = 100
 
 /**
  * Reads a YAML file.
  *
- * @param path where it is
- * @param name what to call it in errors
+ * @param name of the file in errors
  */
 export function readConfigFile(path: string, name: string): ConfigFile {
   try {
@@ -28,7 +27,7 @@ export function readConfigFile(path: string, name: string): ConfigFile {
   }
 }
 
-/** Parses the text of a configuration file that is called `name` in errors. */
+/** Parses the text of a configuration file. @param name of the file in errors */
 export function parseConfig(text: string, name: string): ConfigFile {
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
@@ -50,7 +49,7 @@ export function parseConfig(text: string, name: string): ConfigFile {
   }
 }
 
-/** Where the key of the last part of `path` that exists begins, in characters from the start. */
+/** Offset of the key of the deepest part of `path` that exists, in characters. */
 function offsetOf(root: Node | null, path: readonly PropertyKey[]): number | undefined {
   let node: unknown = root
   let offset: number | undefined

@@ -1,10 +1,10 @@
 import { parseArgs } from 'node:util'
 import { nearestName, suggestion } from '../base/suggestion.js'
 
-/** One flag of the command line and its environment variable. */
+/** A flag of the command line, and its environment variable. */
 interface Flag {
   readonly name: string
-  /** The option that it sets; none for `--config`. */
+  /** The path of the option that it sets; empty for `--config`. */
   readonly option: readonly string[]
   readonly value: string
   readonly help: string
@@ -43,7 +43,7 @@ export function variableOf(flag: string): string {
   return `${prefix}${flag.toUpperCase().replaceAll('-', '_')}`
 }
 
-/** What a flag or an environment variable said. */
+/** The value of a flag or an environment variable. */
 export interface Setting {
   readonly option: readonly string[]
   readonly text: string
@@ -65,7 +65,7 @@ export function readFlags(argv: readonly string[]): Read {
   let afterUnknown = -1
   for (const token of tokens) {
     if (token.kind === 'positional') {
-      // The value of an unknown flag is not a second mistake.
+      // The value of an unknown flag is no second error.
       if (token.index !== afterUnknown) problems.push(`${token.value}: is not expected here; options begin with --`)
     } else if (token.kind === 'option') {
       const flag = flags.find(candidate => candidate.name === token.name)
@@ -84,14 +84,14 @@ export function readFlags(argv: readonly string[]): Read {
   return { settings, problems }
 }
 
-/** Reads the environment. An empty variable counts as not set, as `docker compose` passes those that are not. */
+/** Reads the environment. An empty variable counts as unset, as `docker compose` passes unset variables. */
 export function readEnvironment(env: NodeJS.ProcessEnv): Read {
   const settings: Setting[] = []
   const problems: string[] = []
   const known = new Map(flags.map(flag => [variableOf(flag.name), flag.option]))
   for (const [source, text] of Object.entries(env)) {
     if (!source.startsWith(prefix) || text === undefined || text === '') continue
-    // Those of `mqway supervisor`, where both are programs of one supervisord.
+    // Of `mqway supervisor`, if both are programs of one supervisord.
     if (source.startsWith('MQWAY_SUPERVISOR_')) continue
     const option = known.get(source)
     if (option) settings.push({ option, text, source })
@@ -106,7 +106,7 @@ export function suggestFlag(written: string, names: readonly string[]): string {
   return suggestion(nearest && `--${nearest}`, '; see mqway --help')
 }
 
-/** Compares what follows `MQWAY_`: that is the same in all of them. */
+/** Compares names without their common prefix. */
 function suggestVariable(source: string): string {
   const written = source.slice(prefix.length)
   const nearest = nearestName(

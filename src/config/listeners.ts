@@ -4,17 +4,17 @@ import type { Config } from './schema.js'
 type ListenerName = 'http' | 'https' | 'mqtt'
 const listenerNames = ['http', 'https', 'mqtt'] as const satisfies readonly ListenerName[]
 
-/** One port on which the gateway listens. */
+/** A port that the gateway listens on. */
 export interface Listener {
   readonly name: ListenerName
   /** A port, or `unix:` and a path. */
   readonly port: number | string
   readonly hosts: readonly string[]
-  /** The option that said `hosts`. */
+  /** The path of the option with `hosts`. */
   readonly hostPath: readonly string[]
 }
 
-/** The listeners that are not off. */
+/** All listeners that are not off. */
 export function listeners(config: Config): Listener[] {
   return listenerNames.flatMap(name => {
     const { port, host } = config[name]
@@ -29,17 +29,17 @@ export function listeners(config: Config): Listener[] {
   })
 }
 
-/** The ports of a listener; none where it is off. */
+/** The ports of a listener; none if it is off. */
 export function portsOf(port: number | string | readonly (number | string)[]): (number | string)[] {
   return [port].flat().filter(each => each !== 'off')
 }
 
-/** Those that other machines can reach. */
+/** The listeners that other machines can reach. */
 export function publicListeners(config: Config): Listener[] {
   return listeners(config).filter(({ port, hosts }) => typeof port === 'number' && !hosts.every(isLoopback))
 }
 
-/** Whether all TCP ports of the web servers can be reached from this machine alone. */
+/** Whether all TCP ports of the web servers are on loopback addresses. */
 export function isWebOnLoopback(config: Config): boolean {
   return publicListeners(config).every(({ name }) => name === 'mqtt')
 }
@@ -54,7 +54,7 @@ export function isLoopback(host: string): boolean {
   return family !== 0 && loopbackRange.check(host, family === 4 ? 'ipv4' : 'ipv6')
 }
 
-/** Whether it stands for every address of the machine. */
+/** Whether `host` is the unspecified address. */
 export function isAny(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
 }

@@ -8,12 +8,12 @@ import { type Config, configSchema, type ParsedConfig } from './schema.js'
 
 export { ConfigError } from './problems.js'
 
-/** What a configuration is made from. */
+/** The sources of a configuration. */
 export interface LoadOptions {
   /** The command line, without the program and the command. */
   readonly argv: readonly string[]
   readonly env: NodeJS.ProcessEnv
-  /** Where relative paths begin, and where `mqway.yaml` is looked for. */
+  /** The directory that relative paths start from, and where `mqway.yaml` may be. */
   readonly cwd: string
 }
 
@@ -23,11 +23,11 @@ export interface RenamedOption {
   readonly current: readonly string[]
 }
 
-/** A configuration that is fit to run. */
+/** A valid configuration. */
 export interface LoadedConfig {
-  /** Complete and frozen, all the way down. */
+  /** Complete, and deeply frozen. */
   readonly config: Config
-  /** The configuration file, as it was named; `undefined` where there is none. */
+  /** The path of the configuration file as given; `undefined` if there is none. */
   readonly file: string | undefined
   /** Options that the file has under their former names. */
   readonly renamed: readonly RenamedOption[]
@@ -36,9 +36,9 @@ export interface LoadedConfig {
 const defaultFile = 'mqway.yaml'
 
 /**
- * Reads the configuration: a flag wins over the environment, that over the file, that over the default.
+ * Loads the configuration. Flags override the environment, which overrides the file, which overrides defaults.
  *
- * @throws {ConfigError} with every problem at once: those of the form, of each option, and of options with each other
+ * @throws {ConfigError} with all problems: of the syntax, of each option, and of options together
  */
 export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
   const fromFlags = readFlags(argv)
@@ -64,7 +64,7 @@ export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
 
 type Mapping = Record<string, unknown>
 
-/** Puts `settings` on top of the file's input, later ones over earlier ones, and remembers who said what. */
+/** Applies `settings` to the file's input, in order. */
 function applySettings(fileInput: Mapping, settings: readonly Setting[]): { input: Mapping; sources: Setting[] } {
   const input = structuredClone(fileInput)
   const sources = settings.filter(setting => setting.option.length > 0)
@@ -74,7 +74,7 @@ function applySettings(fileInput: Mapping, settings: readonly Setting[]): { inpu
     else if (second === undefined) input[first] = text
     else {
       const section = input[first] ?? {}
-      // A section that is not a mapping is the schema's to refuse.
+      // The schema refuses a section that is no mapping.
       if (isMapping(section)) input[first] = { ...section, [second]: second === 'port' ? readPort(text) : text }
     }
   }
@@ -82,10 +82,10 @@ function applySettings(fileInput: Mapping, settings: readonly Setting[]): { inpu
 }
 
 /**
- * A broker URL from outside the file, on top of what the file says about its broker.
+ * Applies a broker URL from a flag or the environment to the file's broker.
  *
- * A mapping without a URL waits for exactly this one. A mapping with a URL describes another broker: its password,
- * certificates and PROXY protocol must not go to the new one, only how to connect stays.
+ * The URL completes a mapping without one. A mapping with a URL describes another broker, whose password, certificates and PROXY protocol
+ * must not be used for this one: only `connectTimeout` and `balance` are kept.
  */
 function mergeBroker(fileBroker: unknown, url: string): unknown {
   if (url === 'embedded' || !isMapping(fileBroker)) return url
@@ -130,15 +130,15 @@ function useCurrentNames(input: Mapping): {
 
 interface FoundProblem {
   readonly problem: Problem
-  /** What it is about: as it was said, or the default where nothing was. */
+  /** The value as given, or the default. */
   readonly value: unknown
 }
 
-/** The configuration, and what is wrong with it; worth using only where nothing is. */
+/** Validates the input. @returns the configuration, which may be used only without problems */
 function validate(input: Mapping, file: string | undefined, cwd: string): { config: Config; problems: FoundProblem[] } {
   const result = configSchema.safeParse(input, { error: describeIssue })
   const wrong = result.success ? [] : schemaProblems(result.error.issues, input)
-  // What the schema refuses takes its default, so that the other options can still be checked with each other.
+  // Invalid sections get their defaults, so that the other options can still be checked together.
   const bad = new Set(wrong.map(problem => String(problem.path[0])))
   const rest = Object.fromEntries(Object.entries(input).filter(([key]) => !bad.has(key)))
   const config = resolveMqttPort(result.success ? result.data : configSchema.parse(rest))
@@ -152,7 +152,7 @@ function validate(input: Mapping, file: string | undefined, cwd: string): { conf
   return { config, problems }
 }
 
-/** The MQTT port that nobody named is 1883, unless that is where the broker is. */
+/** The default MQTT port is 1883, unless the broker listens there. */
 function resolveMqttPort(parsed: ParsedConfig): Config {
   const withPort = (port: Config['mqtt']['port']): Config => ({ ...parsed, mqtt: { ...parsed.mqtt, port } })
   if (parsed.mqtt.port !== undefined) return withPort(parsed.mqtt.port)

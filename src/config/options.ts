@@ -3,16 +3,16 @@ import { nearestName } from '../base/suggestion.js'
 import { configSchema } from './schema.js'
 import { fileFormat } from './values.js'
 
-/** One row of the table of options, as the documentation and the error messages need it. */
+/** An option, for documentation and errors. */
 export interface Option {
-  /** Where it stands in the file: `https.port`, `tunnels[].origins`. */
+  /** Its path in the file: `https.port`, `tunnels[].origins`. */
   readonly path: string
   readonly description: string
-  /** As a person writes it; `undefined` where leaving it out is something of its own. */
+  /** In the syntax of the file; `undefined` for none. */
   readonly default: unknown
-  /** Never shown: not by `mqway check`, not in an error. */
+  /** Whether it is redacted by `mqway check` and in errors. */
   readonly secret: boolean
-  /** The name of a file or a directory. */
+  /** Whether it names a file or a directory. */
   readonly file: boolean
 }
 
@@ -43,22 +43,22 @@ function below(node: Node, path: string): Option[] {
   return [...found.values()]
 }
 
-/** The paths of the options that name a file or a directory; some of them may be something else, such as a URL. */
+/** The paths of the options that name a file or a directory; some may be URLs instead. */
 export function fileOptions(): ReadonlySet<string> {
   return new Set(listOptions().flatMap(option => (option.file ? [option.path] : [])))
 }
 
-/** The paths of the options that are never shown. */
+/** The paths of the secret options. */
 export function secretOptions(): ReadonlySet<string> {
   return new Set(listOptions().flatMap(option => (option.secret ? [option.path] : [])))
 }
 
-/** A path inside the configuration as `listOptions` writes it: every index as `[]`. */
+/** Formats a path as in `listOptions`, with `[]` for each index. */
 export function optionPath(path: readonly PropertyKey[]): string {
   return displayPath(path).replaceAll(/\[\d+\]/g, '[]')
 }
 
-/** A path inside the configuration as a person reads it: `tunnels[0].origins`. */
+/** Formats a path: `tunnels[0].origins`. */
 export function displayPath(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, key) => {
     if (typeof key === 'number') return `${text}[${key}]`
@@ -66,7 +66,7 @@ export function displayPath(path: readonly PropertyKey[]): string {
   }, '')
 }
 
-/** The known option nearest to the unknown `key` in the mapping at `path`; `undefined` where none is near. */
+/** The option nearest to the unknown `key` in the mapping at `path`; `undefined` if none is near. */
 export function nearestOption(path: readonly PropertyKey[], key: string): string | undefined {
   const prefix = path.length === 0 ? '' : `${optionPath(path)}.`
   const names = listOptions()

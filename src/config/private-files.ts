@@ -4,23 +4,23 @@ import { isWebUrl } from './access.js'
 import { displayPath, fileOptions, optionPath } from './options.js'
 import type { Config } from './schema.js'
 
-/** A file, a directory or a socket of the program itself, which is not to be served. */
+/** A file, directory or socket of the program itself, which must not be served. */
 export interface PrivateFile {
-  /** What it is: the option that names it, or a few words. */
+  /** The option that names it, or a description. */
   readonly name: string
-  /** Absolute; it may not exist (yet). */
+  /** Absolute; may not exist. */
   readonly path: string
 }
 
-/** Where the development certificate and its key are kept, below the working directory. */
+/** Directory of the development certificate and its key, in the working directory. */
 export const developmentCertificates = 'certs'
 
 /**
  * Lists the program's own files: the configuration file, the data directory, the development certificate, every file that an
  * option names, and every Unix socket.
  *
- * @param file the configuration file, where there is one
- * @param cwd where relative paths begin
+ * @param file the configuration file, if there is one
+ * @param cwd the directory that relative paths start from
  */
 export function listPrivateFiles(config: Config, file: string | undefined, cwd: string): PrivateFile[] {
   const certificates = resolve(cwd, developmentCertificates)
@@ -35,7 +35,7 @@ export function listPrivateFiles(config: Config, file: string | undefined, cwd: 
   return [...new Map(found.map(own => [own.path, own])).values()]
 }
 
-/** Those of `files` that are inside of `directory`, or have it inside of them; symbolic links are followed. */
+/** Returns the `files` that are inside `directory`, or contain it; symbolic links are resolved. */
 export function privateFilesInside(directory: string, files: readonly PrivateFile[]): readonly PrivateFile[] {
   const root = realPathOf(directory)
   return files.filter(({ path }) => {
@@ -44,12 +44,12 @@ export function privateFilesInside(directory: string, files: readonly PrivateFil
   })
 }
 
-/** Whether `path` is `directory` or below it. Both are absolute and without symbolic links. */
+/** Whether `path` is `directory` or inside it. Both are absolute, and without symbolic links. */
 export function isInside(path: string, directory: string): boolean {
   return path === directory || path.startsWith(directory.endsWith(sep) ? directory : directory + sep)
 }
 
-/** The path without symbolic links, as far as it exists. */
+/** Resolves the symbolic links of a path, as far as it exists. */
 export function realPathOf(path: string): string {
   try {
     return realpathSync.native(path)
@@ -59,7 +59,7 @@ export function realPathOf(path: string): string {
   }
 }
 
-/** The values of all options that are names of files, but for the directory that is served; and of those that are Unix sockets. */
+/** The paths in all options that name files, except the public directory, and Unix sockets. */
 function namedFiles(config: Config): PrivateFile[] {
   const options = fileOptions()
   const isFile = (option: string, value: string): boolean =>
@@ -70,7 +70,7 @@ function namedFiles(config: Config): PrivateFile[] {
   })
 }
 
-/** Every text in a tree of mappings and lists. */
+/** All texts in a tree of mappings and lists. */
 function leaves(value: unknown, path: readonly PropertyKey[]): [path: readonly PropertyKey[], text: string][] {
   if (typeof value === 'string') return [[path, value]]
   if (Array.isArray(value)) return value.flatMap((inner, index) => leaves(inner, [...path, index]))

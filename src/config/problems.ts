@@ -4,10 +4,10 @@ import { suggestion } from '../base/suggestion.js'
 import { displayPath, nearestOption, optionPath, secretOptions } from './options.js'
 import { redacted, withoutQueryValues } from './values.js'
 
-/** Everything that is wrong with a configuration, at once. */
+/** The configuration is invalid. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
-  /** One line each: where it was said, which option, which value, what would be right. */
+  /** One line each: source, option, value, and what would be valid. */
   readonly problems: readonly string[]
 
   constructor(problems: readonly string[]) {
@@ -16,18 +16,18 @@ export class ConfigError extends Error {
   }
 }
 
-/** One thing that is wrong, before it is known where it was said. */
+/** A problem of the configuration. */
 export interface Problem {
   readonly path: readonly PropertyKey[]
   /** Follows the value: `must be …`, `needs …`. */
   readonly message: string
-  /** The value is not repeated: nobody knows what it is, and it may be a secret under a wrong name. */
+  /** Whether the value is not shown, as it may be a secret under an unknown name. */
   readonly hidesValue?: boolean
-  /** Other options that the verdict depends on. */
+  /** Other sections that the check reads. */
   readonly reads?: readonly string[]
 }
 
-/** One line for a person. `source` is what said it: `mqway.yaml:3`, `--http-port`, `MQWAY_HTTP_PORT`; or nothing. */
+/** Formats a problem as one line. @param source `mqway.yaml:3`, `--http-port` or `MQWAY_HTTP_PORT`; `undefined` if unknown */
 export function formatProblem(problem: Problem, value: unknown, source: string | undefined): string {
   const where = source === undefined ? '' : `${source}: `
   if (problem.path.length === 0) return `${where}${problem.message}`
@@ -35,25 +35,25 @@ export function formatProblem(problem: Problem, value: unknown, source: string |
   return `${where}${displayPath(problem.path)}: ${shown}${problem.message}`
 }
 
-/** The longest value that an error repeats, in characters. */
-const longestShown = 80
+/** Characters of a value in an error. */
+const maxShown = 80
 
 function show(value: unknown, path: readonly PropertyKey[]): string {
   if (value === undefined) return ''
   if (mayHoldSecret(optionPath(path), value)) return `${redacted} `
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'this list ' : 'this mapping '
-  // A password inside a URL is refused by the schema; the refusal must not repeat it, nor what is in a query.
+  // The error must not repeat a password in a URL, nor its query.
   const shown = typeof value === 'string' && mayHaveQuery(value, path) ? withoutQueryValues(value) : value
   const text = JSON.stringify(shown).replace(/\/\/.*@/, `//${redacted}@`)
-  return text.length > longestShown ? `${text.slice(0, longestShown)}… ` : `${text} `
+  return text.length > maxShown ? `${text.slice(0, maxShown)}… ` : `${text} `
 }
 
-/** Whether it is a URL on the web, or was meant to be one. */
+/** Whether a value is a URL, or may be meant as one. */
 function mayHaveQuery(value: string, path: readonly PropertyKey[]): boolean {
   return /^https?:/i.test(value) || path[0] === 'access'
 }
 
-/** Whether it is a secret, or a text in the place of a mapping that has one: `access: { jwt: … }`. A broker may be a text. */
+/** Whether an option is a secret, or a text instead of a mapping with one: `access: { jwt: … }`. A broker may be a text. */
 function mayHoldSecret(option: string, value: unknown): boolean {
   const secrets = [...secretOptions()]
   if (secrets.includes(option)) return true
@@ -62,7 +62,7 @@ function mayHoldSecret(option: string, value: unknown): boolean {
 
 type Issue = z.core.$ZodIssue
 
-/** The problems that the schema found in `input`. */
+/** Converts the issues of the schema with `input` to problems. */
 export function schemaProblems(issues: readonly Issue[], input: unknown): Problem[] {
   return issues.flatMap(issue => problemsOf(issue, [], input))
 }
@@ -78,19 +78,19 @@ function problemsOf(issue: Issue, base: readonly PropertyKey[], input: unknown):
   }
   if (issue.code === 'invalid_union') {
     const value = valueAt(input, path)
-    // A mapping is judged as the mapping that it wants to be, so that the error names the key inside it.
+    // For a mapping, the errors of the union's mapping are shown, which name the key in it.
     const branch = issue.errors.find(errors => errors.every(error => !isWrongKind(error)))
     if (typeof value === 'object' && branch) return branch.flatMap(inner => problemsOf(inner, path, input))
   }
   return [{ path, message: issue.message }]
 }
 
-/** Whether a branch of a union is not even of the kind (text, list, mapping) that the value is. */
+/** Whether the value has another type than a branch of a union (text, list, mapping). */
 function isWrongKind(error: Issue): boolean {
   return error.path.length === 0 && (error.code === 'invalid_type' || error.code === 'invalid_value')
 }
 
-/** The value at `path` inside a tree of mappings and lists; `undefined` where there is none. */
+/** Returns the value at `path` in a tree of mappings and lists; `undefined` if there is none. */
 export function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>((value, key) => {
     if (typeof value !== 'object' || value === null || !Object.hasOwn(value, key)) return undefined
@@ -106,7 +106,7 @@ const kinds: Record<string, string> = {
   number: 'a number',
 }
 
-/** What would be right, for the rules of the schema that do not say it themselves. */
+/** Returns the message of an issue whose schema has none. */
 export function describeIssue(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {
     case 'invalid_type':

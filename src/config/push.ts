@@ -4,14 +4,14 @@ import { duration, size } from './units.js'
 import { secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
 
 /*
- * The part of the table of options that says what goes to browsers without MQTT, and how much of it is kept.
+ * The options of `push:`: event streams, long-polls and sockets, and the journal.
  */
 
 const maxEvents = wholeNumber(1, 1_000_000_000)
 const maxBytes = size({ min: '64KiB' })
 const maxAge = duration({ min: '1s' })
 
-/** Topics of which as much is kept as this says, beside the others. */
+/** Topics with journal bounds of their own. */
 const boundedTopics = z.strictObject({
   filter: topicFilter.describe('Its topic filter'),
   maxEvents: maxEvents.optional().describe('Events of these topics to keep; that of push when left out'),
@@ -26,10 +26,10 @@ const topicsEntry = z
     for (const { message } of error?.issues ?? []) context.addIssue(message)
   })
 
-/** Each has a part of the journal on disk and in memory of its own, which each subscriber is held against. */
+/** Each has its own share of the journal, which each subscriber is matched with. */
 const maxBoundedTopics = 100
 
-/** @param origin the form of an entry of a list of origins */
+/** @param origin the type of an entry of `origins` */
 export const pushSection = (origin: z.ZodType<string, string>) =>
   z.strictObject({
     topics: z
@@ -115,7 +115,7 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
 
 type PushSection = z.output<ReturnType<typeof pushSection>>
 
-/** Bounds of the events of some topics, beside those of the others. */
+/** Journal bounds of some topics. */
 export interface TopicBoundsRule {
   readonly filters: readonly string[]
   readonly maxEvents: number
@@ -126,23 +126,23 @@ export interface TopicBoundsRule {
 /** `push:` as the program uses it. */
 export type PushConfig = Omit<PushSection, 'topics' | 'maxEvents' | 'maxBytes'> & {
   readonly topics: readonly string[]
-  /** Of topics without bounds of their own. */
+  /** For topics without a rule. */
   readonly maxEvents: number
   readonly maxBytes: number
-  /** Of `topics` with bounds of their own; the first that matches a topic is its own. */
+  /** Bounds of some topics; the first matching rule applies. */
   readonly rules: readonly TopicBoundsRule[]
   readonly journal: 'level' | 'memory'
 }
 
-/** Bounds of a journal where the configuration has none: in memory, it shares a heap with everything else. */
+/** Default bounds of a journal; in memory, it shares the heap. */
 const defaultsOf = {
   level: { maxEvents: 1_000_000, maxBytes: 1024 ** 3 },
   memory: { maxEvents: 100_000, maxBytes: 128 * 1024 ** 2 },
 } as const
 
 /**
- * What is pushed, and how: everything of the embedded broker, and of another one only what the configuration names.
- * `undefined` for nothing.
+ * Returns the effective options of push: by default, all topics of the embedded broker, and none of another one. @returns `undefined` for
+ * none
  */
 export function pushOf({
   push,
@@ -173,7 +173,7 @@ export function pushOf({
 
 type TopicsEntry = string | z.output<typeof boundedTopics>
 
-/** The filters to subscribe to. One that only has bounds, below another, would bring its messages twice. */
+/** The filters to subscribe to, without those with bounds that another filter covers, whose messages would come twice. */
 function filtersOf(entries: readonly TopicsEntry[]): string[] {
   const filters = entries.map(entry => (typeof entry === 'string' ? entry : entry.filter))
   return filters.filter((filter, index) => {

@@ -1,7 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { codeOf } from '../base/error-code.js'
 
-/** What is wrong with something that is to be read, as it follows its name: `must be …`; if anything is. */
+/** Returns why a file or directory cannot be read, to follow its path: `must be …`; `undefined` if it can. */
 export function readingProblem(path: string, kind: 'file' | 'directory'): string | undefined {
   try {
     const found = statSync(path)

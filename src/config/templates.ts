@@ -1,18 +1,18 @@
 /*
- * What a text with places in it looks like in the configuration: `{topic}`, `{json.a.b}`; `{{` is a `{`.
+ * The syntax of templates: placeholders such as `{topic}` and `{json.a.b}`; `{{` is a `{`.
  */
 
-/** What can be put in. */
+/** The names of placeholders. */
 export const templateNames = ['topic', 'payload', 'time', 'id', 'rule'] as const
 export type TemplateName = (typeof templateNames)[number]
 
-/** What a template is made of: text, places for what is said of a message, and for a member of its JSON payload. */
+/** A part of a template: text, a placeholder for a property of the message, or for a member of its JSON payload. */
 export type TemplatePart =
   | { readonly text: string }
   | { readonly name: TemplateName }
   | { readonly member: readonly string[] }
 
-/** Takes a template apart; `undefined` where a place is none that there is. */
+/** Parses a template; `undefined` for an unknown placeholder. */
 export function parseTemplate(template: string): readonly TemplatePart[] | undefined {
   const parts: TemplatePart[] = []
   for (const [piece, inner] of template.matchAll(/\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+/g)) {

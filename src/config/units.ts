@@ -6,8 +6,8 @@ const sizeUnits = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, kB: 1000, M
 const durationForm = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/
 const sizeForm = /^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|kB|MB|GB)$/
 
-/** Node's timers count at most 2^31-1 ms; a longer wait would fire at once. */
-const longestDuration = 2 ** 31 - 1
+/** Node's timers take at most 2^31-1 ms; a longer timeout would fire at once. */
+const maxDuration = 2 ** 31 - 1
 
 function parse(text: string, form: RegExp, units: Record<string, number>, largest: number): number | undefined {
   const [, amount, unit] = form.exec(text) ?? []
@@ -26,24 +26,24 @@ function format(value: number, units: Record<string, number>, choice: readonly s
 }
 
 /**
- * Milliseconds of `30s`, `500ms`, `1.5m`, `2h`, `1d`; `undefined` for anything else, or for more than `longest`
- * milliseconds: 24 days unless it is not for a timer.
+ * Parses `30s`, `500ms`, `1.5m`, `2h` or `1d` to milliseconds; `undefined` for anything else, or for more than `max` milliseconds, by
+ * default 24 days, which is the limit of a timer.
  */
-export function parseDuration(text: string, longest = longestDuration): number | undefined {
-  return parse(text, durationForm, durationUnits, longest)
+export function parseDuration(text: string, max = maxDuration): number | undefined {
+  return parse(text, durationForm, durationUnits, max)
 }
 
-/** Bytes of `64KiB`, `16MiB`, `1GB`, `512B`; `undefined` for anything else. */
+/** Parses `64KiB`, `16MiB`, `1GB` or `512B` to bytes; `undefined` for anything else. */
 export function parseSize(text: string): number | undefined {
   return parse(text, sizeForm, sizeUnits, Number.MAX_SAFE_INTEGER)
 }
 
-/** The shortest way to write `milliseconds` that `parseDuration` reads back. */
+/** Formats milliseconds for `parseDuration`, as short as possible. */
 export function formatDuration(milliseconds: number): string {
   return format(milliseconds, durationUnits, ['d', 'h', 'm', 's', 'ms'])
 }
 
-/** The shortest way to write `bytes` that `parseSize` reads back. */
+/** Formats bytes for `parseSize`, as short as possible. */
 export function formatSize(bytes: number): string {
   return format(bytes, sizeUnits, ['GiB', 'MiB', 'KiB', 'B'])
 }
@@ -52,13 +52,13 @@ interface Unit {
   readonly form: RegExp
   readonly min: number
   readonly max: number
-  /** What would be right, after "must be". */
+  /** What is valid, after "must be". */
   readonly wanted: string
   readonly parse: (text: string) => number | undefined
   readonly format: (value: number) => string
 }
 
-/** A codec and not a transform, so that `mqway check` can write a loaded configuration down again. */
+/** A codec, so that `mqway check` can print a loaded configuration. */
 function quantity({ form, min, max, wanted, parse, format }: Unit) {
   const message = `must be ${wanted}, from ${format(min)} to ${format(max)}`
   return z.codec(z.string({ error: message }).regex(form, { error: message, abort: true }), z.number(), {
@@ -73,15 +73,15 @@ function quantity({ form, min, max, wanted, parse, format }: Unit) {
 }
 
 /**
- * An option that is a time: written with its unit, read as milliseconds.
+ * The type of a duration: a text with a unit in the file, milliseconds in the program.
  *
- * @param bounds `min` and `max`, both inclusive, written as the user would
+ * @param bounds inclusive `min` and `max`, in the syntax of the file
  */
 export function duration(bounds: { min?: string; max?: string } = {}) {
   return quantity({
     form: durationForm,
     min: parseDuration(bounds.min ?? '1ms') ?? 0,
-    max: parseDuration(bounds.max ?? '24d') ?? longestDuration,
+    max: parseDuration(bounds.max ?? '24d') ?? maxDuration,
     wanted: 'a time with its unit, such as 500ms, 30s, 5m or 1h',
     parse: text => parseDuration(text),
     format: formatDuration,
@@ -89,9 +89,9 @@ export function duration(bounds: { min?: string; max?: string } = {}) {
 }
 
 /**
- * An option that is an amount of bytes: written with its unit, read as a number of bytes.
+ * The type of a size: a text with a unit in the file, bytes in the program.
  *
- * @param bounds `min` and `max`, both inclusive, written as the user would
+ * @param bounds inclusive `min` and `max`, in the syntax of the file
  */
 export function size(bounds: { min?: string; max?: string } = {}) {
   return quantity({
@@ -104,7 +104,7 @@ export function size(bounds: { min?: string; max?: string } = {}) {
   })
 }
 
-/** An option that is the mode of a file with which its owner may read and write: written as octal digits, read as a number. */
+/** The type of a file mode with which its owner may read and write: octal digits in the file, a number in the program. */
 export function fileMode() {
   const error = 'must be octal digits with which its owner may connect, such as 0660 or 0666'
   // In YAML 1.2, 0660 without quotes is the number 660.

@@ -5,9 +5,8 @@ import { type Config, configSchema } from './schema.js'
 import { redacted, withoutQueryValues } from './values.js'
 
 /**
- * The configuration as a person would write it: YAML with `30s` and `64KiB`, every default spelled out.
- *
- * Secrets, and what is in the query of a URL on the web, are replaced by `[redacted]`; without one, the text loads as the same configuration again.
+ * Formats the configuration as a file, with all defaults. Secrets and queries of URLs are redacted; without any, the text loads as the same
+ * configuration.
  */
 export function writeConfig(config: Config): string {
   return stringify(redactSecrets(z.encode(configSchema, config), [], secretOptions()), {
