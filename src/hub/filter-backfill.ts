@@ -23,7 +23,7 @@ export class FilterBackfill {
   readonly #wanted: TopicPredicate
   readonly #given: TopicPredicate
   #known: number
-  #told: readonly number[] | undefined
+  #knownLosses: readonly number[] | undefined
   /** Whether the retained messages written after `#known` and up to `position` are still to be read. */
   #wantsRetained: boolean
   #retained: AsyncGenerator<readonly Event[], void, void> | undefined
@@ -40,7 +40,7 @@ export class FilterBackfill {
     this.position = start.after
     this.resumes = Math.max(start.after, start.lost?.through ?? 0)
     this.#known = start.known
-    this.#told = start.lost?.told
+    this.#knownLosses = start.lost?.evicted
     this.#wantsRetained = cursor === undefined || start.gap !== undefined
   }
 
@@ -53,8 +53,8 @@ export class FilterBackfill {
   async read(journal: Journal, through: number, limit: number, maxBytes: number): Promise<BackfillBatch> {
     if (this.#wantsRetained) return { events: await this.#readRetained(journal), kind: 'retained' }
     const { filters, position: after } = this
-    const told = this.#told
-    const batch = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes, told })
+    const knownLosses = this.#knownLosses
+    const batch = await journal.read({ filters, wanted: this.#wanted, after, through, limit, maxBytes, knownLosses })
     if (batch.lost) return this.#gap('evicted', after, batch.after, batch.lost)
     const before = batch.events.findIndex(isGapMarker)
     const missing = batch.events[before]
@@ -67,7 +67,7 @@ export class FilterBackfill {
     this.#known = after
     this.position = position
     this.resumes = Math.max(position, lost?.through ?? 0)
-    this.#told = lost?.told ?? this.#told
+    this.#knownLosses = lost?.evicted ?? this.#knownLosses
     this.#wantsRetained = true
     return { events: [], kind: 'replayed', gap: { after, reason } }
   }

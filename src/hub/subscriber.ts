@@ -133,8 +133,8 @@ export class Subscriber implements Subscription, Replaying {
   /** The retained messages that are being read: those written after `#known`. */
   #retained: AsyncGenerator<readonly Event[], void, void> | undefined
   #known: number
-  /** `Loss.told` of the last loss that the sink was told of. */
-  #told: readonly number[] | undefined
+  /** `Loss.evicted` of the last loss that the sink was told of. */
+  #knownLosses: readonly number[] | undefined
   /** The cursor, where it has no position. */
   #cursor: string | undefined
   /** Whether it has no position because its retained messages are not complete. */
@@ -165,7 +165,7 @@ export class Subscriber implements Subscription, Replaying {
     this.#startPosition = position
     this.#position = position.after
     this.#known = position.known
-    this.#told = position.lost?.told
+    this.#knownLosses = position.lost?.evicted
     this.#unplaced = cursor === undefined || position.gap !== undefined
     if (this.#unplaced) this.#state = 'retained'
   }
@@ -308,7 +308,7 @@ export class Subscriber implements Subscription, Replaying {
     const position = await journal.latest(this.#filters, last)
     this.#position = Math.min(position, this.#context.position)
     // Without a cursor, nothing that was evicted is missing.
-    this.#told = journal.lost(this.#filters, this.#position)?.told
+    this.#knownLosses = journal.lost(this.#filters, this.#position)?.evicted
     this.#last = undefined
   }
 
@@ -336,7 +336,7 @@ export class Subscriber implements Subscription, Replaying {
       through: this.#context.position,
       limit: Math.min(batchEvents, this.#left),
       maxBytes: batchBytes,
-      told: this.#told,
+      knownLosses: this.#knownLosses,
     })
     if (this.#isClosed) return
     const before = batch.events.findIndex(isGapMarker)
@@ -450,7 +450,7 @@ export class Subscriber implements Subscription, Replaying {
     this.#state = 'retained'
     this.#known = known
     this.#position = position
-    this.#told = lost?.told ?? this.#told
+    this.#knownLosses = lost?.evicted ?? this.#knownLosses
     this.#context.counters.gaps++
     this.#sink.gap({ reason, cursor, resumes: this.#idOf(Math.max(position, lost?.through ?? 0)) })
   }

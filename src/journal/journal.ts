@@ -45,8 +45,8 @@ export interface JournalQuery {
   readonly limit: number
   /** No more events are returned once the payloads have this many bytes. */
   readonly maxBytes: number
-  /** `Loss.told` of the last loss that the subscriber knows of. */
-  readonly told?: readonly number[] | undefined
+  /** `Loss.evicted` of the last loss that the subscriber knows of. */
+  readonly knownLosses?: readonly number[] | undefined
 }
 
 /** Eviction of events that may match some filters. */
@@ -58,7 +58,7 @@ export interface Loss {
   /** Up to this sequence, no event is evicted beyond the known losses. */
   readonly complete: number
   /** By share of the journal: the sequence up to which its events are evicted. */
-  readonly told: readonly number[]
+  readonly evicted: readonly number[]
 }
 
 /** Events of a journal, in order. */
@@ -101,9 +101,9 @@ export interface Journal {
   /**
    * The loss of events after `after` that may match one of `filters`; `undefined` without one.
    *
-   * @param told `Loss.told` of the last loss that the subscriber knows of
+   * @param knownLosses `Loss.evicted` of the last loss that the subscriber knows of
    */
-  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined
+  lost(filters: readonly string[] | undefined, after: number, knownLosses?: readonly number[]): Loss | undefined
   /**
    * Appends a message, or a gap marker.
    *
@@ -157,6 +157,18 @@ export function queryPredicate({ filters, wanted }: Pick<JournalQuery, 'filters'
   if (!filters) return everyTopic
   wanted ??= topicPredicate(filters)
   return topic => topic === gapMarker.topic || wanted(topic)
+}
+
+/** The readable range of a query, with its loss. A loss after `after` is returned by the read that reaches it. */
+export function readableRange(
+  { after, through }: JournalQuery,
+  head: number,
+  lost: Loss | undefined,
+): SequenceRange & { readonly lost?: Loss } {
+  if (lost && lost.complete <= after) {
+    return { after: lost.resume, through: Math.max(lost.resume, Math.min(through, head)), lost }
+  }
+  return { after, through: Math.max(after, Math.min(through, head, lost?.complete ?? head)) }
 }
 
 /** Size of a message, as counted for `maxBytes`. */

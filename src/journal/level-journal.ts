@@ -13,6 +13,7 @@ import {
   JournalRefusal,
   type Loss,
   queryPredicate,
+  readableRange,
   type SequenceRange,
   type Urgency,
 } from './journal.js'
@@ -100,8 +101,8 @@ class LevelJournal implements Journal {
     return this.#store.size
   }
 
-  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
-    return this.#store.lost(filters, after, told)
+  lost(filters: readonly string[] | undefined, after: number, knownLosses?: readonly number[]): Loss | undefined {
+    return this.#store.lost(filters, after, knownLosses)
   }
 
   append(message: Message, urgency?: Urgency): Promise<Event> {
@@ -113,22 +114,20 @@ class LevelJournal implements Journal {
   }
 
   async read(query: JournalQuery): Promise<JournalBatch> {
-    const { filters, after, told, limit, maxBytes } = query
+    const { filters, after, knownLosses, limit, maxBytes } = query
     this.#checkOpen()
-    const lost = this.#store.lost(filters, after, told)
-    const isTold = lost === undefined || lost.complete > after
-    const from = isTold ? after : lost.resume
+    const lost = this.#store.lost(filters, after, knownLosses)
+    const { through, ...start } = readableRange(query, this.#store.head, lost)
+    const from = start.after
+    if (from === through) return { ...start, events: [], position: from }
     const view = this.#store.view(filters, from)
-    const through = Math.min(query.through, view.head, isTold && lost ? lost.complete : view.head)
-    const batch = isTold ? { after: from } : { after: from, lost }
-    if (from >= through) return { ...batch, events: [], position: from }
     const range = { after: from, through }
     const { events, position, damage } = await readEvents(view, queryPredicate(query), range, { limit, maxBytes })
-    if (!damage || position > from) return { ...batch, events, position }
+    if (!damage || position > from) return { ...start, events, position }
     this.#reportDamage(damage.error)
     // As if it were evicted: the subscriber gets a gap and continues after it.
     const { resume } = damage
-    const all = { resume, through: resume, complete: after, told: told ?? lost?.told ?? [] }
+    const all = { resume, through: resume, complete: after, evicted: knownLosses ?? lost?.evicted ?? [] }
     return { events: [], after: resume, position: resume, lost: all }
   }
 

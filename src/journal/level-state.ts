@@ -75,8 +75,8 @@ export class JournalStore {
   }
 
   /** See `Journal.lost`. */
-  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
-    return this.#opened.shares.lost(this.#shares, filters, after, told)
+  lost(filters: readonly string[] | undefined, after: number, knownLosses?: readonly number[]): Loss | undefined {
+    return this.#opened.shares.lost(this.#shares, filters, after, knownLosses)
   }
 
   /**

@@ -12,6 +12,7 @@ import {
   type JournalQuery,
   type Loss,
   queryPredicate,
+  readableRange,
   type SequenceRange,
   type Urgency,
 } from './journal.js'
@@ -73,8 +74,8 @@ export class MemoryJournal implements Journal {
     return this.#logs.reduce((sum, { size }) => sum + size, 0)
   }
 
-  lost(filters: readonly string[] | undefined, after: number, told?: readonly number[]): Loss | undefined {
-    return this.#shares.lost(this.#logs, filters, after, told)
+  lost(filters: readonly string[] | undefined, after: number, knownLosses?: readonly number[]): Loss | undefined {
+    return this.#shares.lost(this.#logs, filters, after, knownLosses)
   }
 
   append(message: Message, urgency?: Urgency): Promise<Event> {
@@ -109,13 +110,11 @@ export class MemoryJournal implements Journal {
   }
 
   async read(query: JournalQuery): Promise<JournalBatch> {
-    const { filters, after, told, limit, maxBytes } = query
+    const { filters, after, knownLosses, limit, maxBytes } = query
     const wanted = queryPredicate(query)
-    const lost = this.lost(filters, after, told)
-    const isTold = lost === undefined || lost.complete > after
-    const from = isTold ? after : lost.resume
-    const through = Math.max(from, Math.min(query.through, this.#head, isTold && lost ? lost.complete : this.#head))
-    const batch = isTold ? { after: from } : { after: from, lost }
+    const lost = this.lost(filters, after, knownLosses)
+    const { through, ...start } = readableRange(query, this.#head, lost)
+    const from = start.after
     const events: Event[] = []
     let [bytes, position, left] = [0, from, eventsPerStep(filters ?? [])]
     const merged = new MergedLogs(this.#logsOf(filters, from), from)
@@ -125,9 +124,9 @@ export class MemoryJournal implements Journal {
         events.push(event)
         bytes += event.payload.length
       }
-      if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...batch, events, position }
+      if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...start, events, position }
     }
-    return { ...batch, events, position: through }
+    return { ...start, events, position: through }
   }
 
   #logsOf(filters: readonly string[] | undefined, after: number): EventLog[] {

@@ -97,13 +97,13 @@ export class Shares {
    * The loss of events for `filters` after `after`, beyond the known ones; `undefined` without one.
    *
    * @param extents by share
-   * @param told by share, the sequence up to which losses are known
+   * @param knownLosses by share, the sequence up to which losses are known
    */
   lost(
     extents: readonly ShareExtent[],
     filters: readonly string[] | undefined,
     after: number,
-    told?: readonly number[],
+    knownLosses?: readonly number[],
   ): Loss | undefined {
     if (!extents.some(({ evicted }) => evicted > after)) return undefined
     let [oldest, through, complete] = [Number.POSITIVE_INFINITY, 0, Number.POSITIVE_INFINITY]
@@ -112,12 +112,12 @@ export class Shares {
       if (!extent) continue
       oldest = Math.min(oldest, extent.oldest)
       through = Math.max(through, extent.evicted)
-      const known = Math.max(after, told?.[share] ?? 0)
+      const known = Math.max(after, knownLosses?.[share] ?? 0)
       if (extent.evicted > known) complete = Math.min(complete, known)
     }
     if (complete === Number.POSITIVE_INFINITY) return undefined
     const resume = Math.max(after, Math.min(oldest - 1, through))
-    return { resume, through, complete, told: extents.map(({ evicted }) => evicted) }
+    return { resume, through, complete, evicted: extents.map(({ evicted }) => evicted) }
   }
 
   #addMatcher(filter: string, share: number): void {

@@ -217,7 +217,7 @@ export function describeJournalShares(makePlace: () => Promise<JournalPlace>, { 
                 for (const { topic, sequence } of [...evicted, ...known].sort((a, b) => a.sequence - b.sequence)) {
                   if (sequence <= start) state.set(topic, sequence)
                 }
-                let told = cursor.lost?.told
+                let knownLosses = cursor.lost?.evicted
                 let position = cursor.after
                 const retained = async (after: number): Promise<void> => {
                   const range = { after, through: position }
@@ -227,11 +227,11 @@ export function describeJournalShares(makePlace: () => Promise<JournalPlace>, { 
                 }
                 if (cursor.gap) await retained(start)
                 for (let round = 0; position < journal.head; round++) {
-                  const query = { filters: step.filters, after: position, through: journal.head, told }
+                  const query = { filters: step.filters, after: position, through: journal.head, knownLosses }
                   const portion = await journal.read({ ...query, limit: 7, maxBytes: 2 ** 20 })
                   if (portion.lost) {
                     const before = position
-                    told = portion.lost.told
+                    knownLosses = portion.lost.evicted
                     position = portion.after
                     await retained(before)
                   } else {

@@ -23,7 +23,7 @@ interface Claim {
   readonly vacated: Promise<void>
 }
 
-/** What clientIds ask of sessions. */
+/** Sessions, by client id. */
 export interface OwnedSessions {
   /** Owner of a client id's session; `undefined` without a session, or without access control when it was created. */
   ownerOf(clientId: string): Owner | undefined

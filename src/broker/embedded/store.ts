@@ -14,7 +14,7 @@ import { type RetainedBounds, retainedSize } from './retained-quota.js'
 import { detachPayload, SessionEnqueuer } from './session-enqueuer.js'
 import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
-import { noSuchPacket, type SessionQueues } from './session-queues.js'
+import { noSuchPacket } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
 import type { StorageBackend } from './storage-backend.js'
 import {
@@ -66,11 +66,7 @@ export class Store {
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
   readonly #storage: StorageBackend
-  readonly #persistence: Persistence
-  readonly #subscriptions: StorageBackend['subscriptions']
-  readonly #queues: SessionQueues
   readonly #enqueuer: SessionEnqueuer
-  readonly #removeSession: StorageBackend['removeSession']
   readonly #slicer: TimeSlicer
   readonly #onEnded: SessionsOptions['onEnded']
   readonly #log: Logger
@@ -102,11 +98,7 @@ export class Store {
     this.retained = new Retained({ storage: storage.retained, bounds: limits, log })
     this.#limits = limits
     this.#storage = storage
-    this.#persistence = storage.persistence
-    this.#subscriptions = storage.subscriptions
-    this.#queues = storage.queues
     this.#enqueuer = new SessionEnqueuer({ queues: storage.queues, sessions: this.sessions, slicer })
-    this.#removeSession = id => storage.removeSession(id)
     this.#slicer = slicer
     this.#onEnded = hooks.onEnded
     this.#log = log
@@ -118,7 +110,7 @@ export class Store {
   }
 
   async setup(broker: Aedes): Promise<void> {
-    await this.#persistence.setup(broker)
+    await this.#storage.persistence.setup(broker)
     await this.retained.load()
     await loadSessions({
       storage: this.#storage,
@@ -146,7 +138,7 @@ export class Store {
     this.sessions.remove(id)
     await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
-      await this.#removeSession(id)
+      await this.#storage.removeSession(id)
     })
   }
 
@@ -168,7 +160,7 @@ export class Store {
     if (!stored) {
       const granted = subscriptions.filter(({ topic }) => this.subscriptionLimits.grant(client, topic))
       stored = this.#inOrder(client, async () => {
-        await this.#subscriptions.add(client, granted)
+        await this.#storage.subscriptions.add(client, granted)
         this.sessions.grow(client.id, this.#index.add(client.id, granted))
       })
       this.#written.set(subscriptions, stored)
@@ -179,7 +171,7 @@ export class Store {
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
     return this.#inOrder(client, async () => {
       this.sessions.grow(client.id, -this.#index.remove(client.id, filters))
-      await this.#subscriptions.remove(client, filters)
+      await this.#storage.subscriptions.remove(client, filters)
     })
   }
 
@@ -199,7 +191,7 @@ export class Store {
 
   /** Without filters of a configuration with higher limits: Aedes would refuse the client for them. */
   async #readSubscriptions(client: Session): Promise<Subscription[]> {
-    const stored = await this.#subscriptions.read(client)
+    const stored = await this.#storage.subscriptions.read(client)
     return this.#withinBounds(stored)
   }
 
@@ -267,17 +259,17 @@ export class Store {
 
   async #update(client: Session, packet: AedesPublishPacket): Promise<void> {
     try {
-      this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))
+      this.sessions.growQueue(client.id, await this.#storage.queues.update(client.id, packet))
     } catch (error) {
       if (!(error instanceof Error && error.message === noSuchPacket().message)) throw error
       // A PUBREC for a message that is in no queue, such as a retained one, is answered with PUBREL, too.
       if (!packet.brokerId) return
       // The message was not queued: it is older than the subscription, or did not fit.
-      const message = this.#queues.prepare(detachPayload(packet))
+      const message = this.#storage.queues.prepare(detachPayload(packet))
       if (!this.sessions.admitMessage(client.id, message.bytes, message.topic))
         throw new Error('too many unacknowledged messages')
       await message.add([client.id])
-      this.sessions.growQueue(client.id, await this.#queues.update(client.id, packet))
+      this.sessions.growQueue(client.id, await this.#storage.queues.update(client.id, packet))
     }
   }
 
@@ -297,14 +289,14 @@ export class Store {
     const { messageId } = packet
     if (messageId === undefined) return undefined
     this.#packetIds.get(client)?.release(messageId)
-    const cleared = await this.#inOrder(client, () => this.#queues.clear(client.id, messageId))
+    const cleared = await this.#inOrder(client, () => this.#storage.queues.clear(client.id, messageId))
     if (cleared) this.sessions.release(client.id, cleared.bytes)
     return cleared?.packet
   }
 
   async *#readQueue({ id }: Client): AsyncGenerator<AedesPublishPacket> {
     await this.#enqueuer.bringForward(id)
-    yield* this.#queues.read(id)
+    yield* this.#storage.queues.read(id)
   }
 
   outgoingStream(client: Client): Readable {
@@ -313,36 +305,36 @@ export class Store {
 
   /** Stores the packet's identifier, without the payload, which may have megabytes. */
   incomingStorePacket(client: Session, packet: PublishPacket): Promise<void> {
-    return this.#persistence.incomingStorePacket(client, { ...packet, payload: '' })
+    return this.#storage.persistence.incomingStorePacket(client, { ...packet, payload: '' })
   }
 
   /** Whether a message of QoS 2 with this identifier waits for its PUBREL. */
   async hasIncoming(client: Session, packet: PublishPacket): Promise<boolean> {
-    return this.#persistence.incomingGetPacket(client, packet).then(
+    return this.#storage.persistence.incomingGetPacket(client, packet).then(
       () => true,
       () => false,
     )
   }
 
   incomingGetPacket(client: Session, packet: PublishPacket): Promise<AedesPublishPacket> {
-    return this.#persistence.incomingGetPacket(client, packet)
+    return this.#storage.persistence.incomingGetPacket(client, packet)
   }
 
   incomingDelPacket(client: Session, packet: PublishPacket): Promise<void> {
-    return this.#persistence.incomingDelPacket(client, packet)
+    return this.#storage.persistence.incomingDelPacket(client, packet)
   }
 
   cleanIncoming(client: Session): Promise<void> {
-    return this.#persistence.cleanIncoming(client)
+    return this.#storage.persistence.cleanIncoming(client)
   }
 
   putWill(client: Session, will: PublishPacket): Promise<void> {
-    return this.#persistence.putWill(client, will)
+    return this.#storage.persistence.putWill(client, will)
   }
 
   async delWill(client: Session): Promise<PublishPacket | undefined> {
     try {
-      return await this.#persistence.delWill(client)
+      return await this.#storage.persistence.delWill(client)
     } catch (error) {
       this.#onError(error)
       return undefined
@@ -350,6 +342,6 @@ export class Store {
   }
 
   streamWill(brokers: { readonly [id: string]: number }): Readable {
-    return this.#persistence.streamWill(brokers)
+    return this.#storage.persistence.streamWill(brokers)
   }
 }
