@@ -70,21 +70,21 @@ const jwt = z.strictObject({
     .optional()
     .describe('The secret that signs the tokens, at least 32 bytes: HS256')
     .meta({ writeOnly: true }),
-  secretFile: file.optional().describe('File with that secret; one line end at its end does not count'),
+  secretFile: file.optional().describe('File with that secret; a line end at its end is ignored'),
   jwks: jwks.optional().describe('The issuer’s public keys (JWKS): an https URL, or a file'),
   algorithms: z
     .array(algorithm)
     .min(1)
     .optional()
     .describe('Signature algorithms to accept; HS256 with a secret and RS256, ES256 and EdDSA with jwks when left out'),
-  issuer: names.optional().describe('What iss must be: a text, or a list of them'),
-  audience: names.optional().describe('What aud must have: a text, or a list of which one is enough'),
+  issuer: names.optional().describe('Accepted iss: a text, or a list of them'),
+  audience: names.optional().describe('Accepted aud: a text, or a list, one of which is enough'),
   clockTolerance: duration({ min: '0ms', max: '10m' })
     .prefault('10s')
     .describe('How far the issuer’s clock may be off, for exp and nbf'),
   cookie: cookieName.optional().describe('A cookie that may hold the token, from pages whose Origin is allowed'),
-  userClaim: name.default('sub').describe('The claim that is the user name; dots lead into mappings'),
-  rolesClaim: name.default('roles').describe('The claim with the roles; dots lead into mappings'),
+  userClaim: name.default('sub').describe('Claim with the user name; dots separate nested names'),
+  rolesClaim: name.default('roles').describe('Claim with the roles; dots separate nested names'),
 })
 
 const clientCertificates = z.strictObject({
@@ -93,27 +93,27 @@ const clientCertificates = z.strictObject({
   user: z
     .enum(['cn', 'san'])
     .default('cn')
-    .describe('What is the user name: the common name, or the first of the subject’s alternative names'),
+    .describe('Source of the user name: the common name, or the first subject alternative name'),
 })
 
 const webhook = z.strictObject({
-  url: webUrl.describe('Where to POST what is known of a connection'),
+  url: webUrl.describe('URL for a POST with the properties of a connection'),
   timeout: duration({ min: '100ms', max: '1m' })
     .prefault('5s')
-    .describe('The limit for its answer; without one, the connection is refused'),
+    .describe('Timeout of its response, after which the connection is refused'),
   headers: z
     .array(headerName)
     .default([])
     .describe('Request headers to pass on; with cookie among them only from pages whose Origin is allowed'),
   secret: secret('secret')
     .optional()
-    .describe('Sent to it as Authorization: Bearer, so that it knows who asks')
+    .describe('Sent as Authorization: Bearer, to authenticate mqway')
     .meta({ writeOnly: true }),
 })
 
 const tickets = z.strictObject({
-  expires: duration({ min: '1s', max: '10m' }).prefault('30s').describe('How long a ticket can be used, once'),
-  max: wholeNumber(1, 1_000_000).default(10_000).describe('Tickets that wait to be used; beyond: 503'),
+  expires: duration({ min: '1s', max: '10m' }).prefault('30s').describe('Lifetime of an unused ticket'),
+  max: wholeNumber(1, 1_000_000).default(10_000).describe('Unused tickets; beyond: 503'),
 })
 
 const filter = z.string().superRefine((text, context) => {
@@ -147,7 +147,7 @@ const recipient = z
     ],
     { error: recipientForms },
   )
-  .describe('anonymous (that is: everybody), authenticated (whoever is known), or a mapping with user, role or claim')
+  .describe('anonymous (everybody), authenticated (clients with a user name), or a mapping with user, role or claim')
 
 const rule = z
   .strictObject({
@@ -167,13 +167,13 @@ export const access = z.strictObject({
   htpasswd: file.optional().describe('File with user names and bcrypt hashes, which mqway passwd writes'),
   jwt: jwt.optional().describe('JSON web tokens: exactly one of secret, secretFile and jwks'),
   clientCertificates: clientCertificates.optional().describe('TLS certificates of clients, on https.port'),
-  webhook: webhook.optional().describe('A web service of yours that says who it is, and what they may do'),
+  webhook: webhook.optional().describe('A web service that authenticates clients and may give them topic rules'),
   tickets: tickets.prefault({}).describe('Single-use tickets for EventSource and WebSocket, which cannot send headers'),
   rules: z
     .array(rule)
     .min(1)
     .optional()
-    .describe('Who may do what. Without rules, whoever is known may do everything, except on topics that begin with $'),
+    .describe('Topic rules. Without them, authenticated clients may do everything, except on topics that begin with $'),
 })
 
 /** `access:` as the program uses it. */

@@ -24,23 +24,25 @@ const rrr = z.strictObject({
   prefix: prefix.default('/rrr').describe('Where its URLs begin'),
   wait: duration({ min: '100ms', max: '1m' })
     .prefault('5s')
-    .describe('After how long a request for a handle is answered without a message'),
-  maxHandles: wholeNumber(1, 1_000_000).default(10_000).describe('Handles for which messages are kept'),
-  maxQueued: wholeNumber(1, 100_000).default(100).describe('Messages that wait for one handle; the oldest go first'),
-  maxAge: duration({ min: '1s', max: '1d' }).prefault('1m').describe('How long a message waits for its handle'),
+    .describe('Timeout of a request for a handle, which then gets no message'),
+  maxHandles: wholeNumber(1, 1_000_000).default(10_000).describe('Handles with queued messages'),
+  maxQueued: wholeNumber(1, 100_000)
+    .default(100)
+    .describe('Queued messages of a handle; beyond, the oldest are dropped'),
+  maxAge: duration({ min: '1s', max: '1d' }).prefault('1m').describe('How long a message is queued'),
   websocketTopicFilters: z
     .array(topicFilter)
     .min(1)
     .default(['#'])
     .describe('Topics that a WebSocket may be opened for; beyond: 404'),
-  binary: z.boolean().default(false).describe('Whether its WebSockets take and send binary frames too'),
+  binary: z.boolean().default(false).describe('Whether its WebSockets also accept and send binary frames'),
 })
 
 const couchdb = z.strictObject({
   prefix: prefix.default('/couchdb').describe('Where its URLs begin'),
   timeout: duration({ min: '1s', max: '10m' })
     .prefault('60s')
-    .describe('After how long _changes?feed=longpoll is answered without a change'),
+    .describe('Timeout of _changes?feed=longpoll without a change'),
 })
 
 const orOff = <T extends z.ZodType>(section: T) =>

@@ -44,15 +44,15 @@ const smtp = z.strictObject({
 
 const mail = z
   .strictObject({
-    from: address.describe('Who the mails are from'),
-    smtp: smtp.optional().describe('A mail server to hand them to'),
-    sendmail: file.optional().describe('Or a program that takes them, such as /usr/sbin/sendmail'),
+    from: address.describe('Sender'),
+    smtp: smtp.optional().describe('Mail server'),
+    sendmail: file.optional().describe('Or a program that sends them, such as /usr/sbin/sendmail'),
     subjectPrefix: z
       .string()
       .regex(noControls, { error: 'must be without control characters' })
       .max(100)
       .optional()
-      .describe('What each subject begins with; a colon follows'),
+      .describe('Prefix of subjects, followed by a colon'),
     giveUpAfter: duration({ min: '1m' })
       .prefault('2d')
       .describe('How long a mail that cannot be sent is tried, 30 s to 1 h apart; then it is an error in the log'),
@@ -77,12 +77,12 @@ const rule = z
       .string()
       .regex(/^[\w.-][\w .-]{0,63}$/, { error: 'must have 1 to 64 letters, digits, spaces and any of . - _' })
       .optional()
-      .describe('What the log calls it; rule-1 and so on when left out. What it waits for is kept by its name'),
-    topics: z.array(topicFilter).default([]).describe('Topic filters of the messages that it is about'),
+      .describe('Its name in the log, and for its stored state; default: rule-1 and so on'),
+    topics: z.array(topicFilter).default([]).describe('Topic filters of its messages'),
     events: z
       .array(z.enum(['broker-away', 'broker-back']))
       .default([])
-      .describe('What is no message: the broker is away for 30 s, or is back after that'),
+      .describe('Other events: the broker is unreachable for 30 s, or is back after that'),
     when: z
       .record(z.string().min(1), z.union([memberValue, z.array(memberValue).min(1)]))
       .default({})
@@ -94,19 +94,19 @@ const rule = z
       .min(1)
       .optional()
       .describe('Only these processes of supervisord: name, group:name or group:*'),
-    to: z.array(address).min(1).max(100).describe('Who gets a mail'),
+    to: z.array(address).min(1).max(100).describe('Recipients'),
     subject: template(500).optional().describe(`Its subject, with ${places}; what fits the message when left out`),
     text: template(16_384).optional().describe('Its text, in the same form'),
     collect: duration({ min: '0ms', max: '1d' })
       .prefault('10s')
-      .describe('How long after the first message what else comes goes into the same mail'),
+      .describe('How long messages after the first one are collected in the same mail'),
     atMost: z
       .strictObject({
-        count: wholeNumber(1, 1000).default(20).describe('So many mails'),
-        per: duration({ min: '1s', max: '24d' }).prefault('1h').describe('in any such time'),
+        count: wholeNumber(1, 1000).default(20).describe('Number of mails'),
+        per: duration({ min: '1s', max: '24d' }).prefault('1h').describe('within this time'),
       })
       .prefault({})
-      .describe('How many mails; what comes beyond waits, and goes into the next one together'),
+      .describe('Maximum rate of mails; messages beyond it are collected in the next mail'),
   })
   .superRefine(({ topics, events }, context) => {
     if (topics.length + events.length === 0) context.addIssue('is about nothing: needs topics or events')
@@ -115,7 +115,7 @@ const rule = z
 /** `notify:`, the mails. */
 export const notify = z.strictObject({
   mail: mail.describe('How mails are sent'),
-  rules: z.array(rule).min(1).max(1000).describe('What mails are sent of'),
+  rules: z.array(rule).min(1).max(1000).describe('The alerts'),
 })
 
 /** `notify:` as the program uses it. */

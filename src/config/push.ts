@@ -16,7 +16,7 @@ const boundedTopics = z.strictObject({
   filter: topicFilter.describe('Its topic filter'),
   maxEvents: maxEvents.optional().describe('Events of these topics to keep; that of push when left out'),
   maxBytes: maxBytes.optional().describe('Bytes of their topics and payloads'),
-  maxAge: maxAge.optional().describe('How old they get'),
+  maxAge: maxAge.optional().describe('Maximum age of their events'),
 })
 
 const topicsEntry = z
@@ -55,14 +55,14 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
     journal: z
       .enum(['level', 'memory'])
       .optional()
-      .describe('Where events are kept for those who come back: level (under data), or memory; memory with data: none'),
+      .describe(
+        'Storage of events for replay: level (under data), or memory; default: level, or memory with data: none',
+      ),
     maxEvents: maxEvents
       .optional()
-      .describe('Events to keep; the oldest go first. 1,000,000 when left out; 100,000 with the journal in memory'),
-    maxBytes: maxBytes
-      .optional()
-      .describe('Bytes of topics and payloads to keep. 1 GiB when left out; 128 MiB with the journal in memory'),
-    maxAge: maxAge.prefault('7d').describe('How old an event gets'),
+      .describe('Stored events; beyond, the oldest are evicted. Default: 1,000,000; in memory 100,000'),
+    maxBytes: maxBytes.optional().describe('Stored bytes of topics and payloads. Default: 1 GiB; in memory 128 MiB'),
+    maxAge: maxAge.prefault('7d').describe('Maximum age of events'),
     maxSubscriptionsBytes: size({ min: '1MiB' })
       .prefault('128MiB')
       .describe(
@@ -70,23 +70,25 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       ),
     maxRetained: wholeNumber(1, 10_000_000)
       .default(100_000)
-      .describe('Topics with a retained message for newcomers; those of further topics are not kept'),
+      .describe('Topics with a retained message for new subscribers; those of further topics are not stored'),
     maxRetainedBytes: size({ min: '64KiB' }).prefault('256MiB').describe('Bytes of their topics and payloads'),
     maxQueuedEvents: wholeNumber(1, 1_000_000)
       .default(1000)
-      .describe('Events that wait for a subscriber who reads too slowly; beyond, it is cut off with its cursor'),
+      .describe('Events queued for a slow subscriber; beyond, it is disconnected with its cursor'),
     maxQueuedBytes: size({ min: '1KiB' }).prefault('1MiB').describe('Their bytes'),
     origins: z
       .array(origin)
       .default(['same-origin'])
-      .describe('Pages that may use it: same-origin, https://a.example, *.a.example, /regular expression/, null, or *'),
+      .describe(
+        'Origins of pages that may use it: same-origin, https://a.example, *.a.example, /regular expression/, null, or *',
+      ),
     jsonp: z
       .boolean()
       .default(false)
       .describe('Answer long-polls with callback= as JSONP, which any page may read, to those who are anonymous'),
     heartbeat: duration({ min: '1s', max: '1m' })
       .prefault('15s')
-      .describe('After how much silence an event stream or a socket is told that it is alive, and where it is'),
+      .describe('Idle time before a keepalive with the current position on event streams and sockets'),
     maxReceipts: wholeNumber(1, 100_000_000)
       .default(100_000)
       .describe(
@@ -99,18 +101,18 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       ),
     presence: z
       .strictObject({
-        messages: z.boolean().default(true).describe('Publish who comes and goes on presence/<topic>'),
+        messages: z.boolean().default(true).describe('Publish presence messages on presence/<topic>'),
         messagesPerSecond: wholeNumberOrOff(1, 100_000)
           .default(100)
           .describe(
-            'Messages of who comes and goes, on average; 20,000 may come at once; those beyond are dropped, and counted',
+            'Presence messages per second, on average, with a burst of 20,000; beyond, they are dropped and counted',
           ),
         grace: duration({ min: '0ms', max: '1h' })
           .prefault('10s')
-          .describe('For how long somebody who left is still there: between two long-polls, or two connections'),
+          .describe('How long a listener stays present between two long-polls or connections'),
       })
       .prefault({})
-      .describe('Who listens'),
+      .describe('Presence'),
   })
 
 type PushSection = z.output<ReturnType<typeof pushSection>>

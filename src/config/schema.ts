@@ -35,10 +35,8 @@ const webPort = z.union([port, z.array(port).min(1)], {
 
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
 const webPortDescription = `${portDescription}; or a list of ports`
-const unixSocketMode = fileMode()
-  .prefault('0660')
-  .describe('The mode of the file where port is unix:/path; who connects needs the right to write')
-const listenerHost = host.optional().describe('Where this listener listens; as the top-level host when left out')
+const unixSocketMode = fileMode().prefault('0660').describe('Mode of the Unix socket; clients need write permission')
+const listenerHost = host.optional().describe('Address of this listener; default: the top-level host')
 
 const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
 
@@ -55,22 +53,19 @@ const upstream = z.strictObject({
   balance: z
     .enum(['failover', 'round-robin', 'least-connections'])
     .default('failover')
-    .describe('Which address a connection tries first; the others follow when it does not answer'),
+    .describe('Which address a connection tries first; the others follow if it does not respond'),
   connectTimeout: duration({ max: '5m' })
     .prefault('5s')
-    .describe('The limit for opening one connection, over all addresses'),
+    .describe('Timeout of opening a connection, over all addresses'),
   ca: file.optional().describe('mqtts: file with the CA certificates that may sign the broker’s certificate (PEM)'),
-  cert: file.optional().describe('mqtts: file with the client certificate to show (PEM)'),
+  cert: file.optional().describe('mqtts: file with the client certificate (PEM)'),
   key: file.optional().describe('mqtts: file with its private key (PEM)'),
-  servername: z
-    .string()
-    .optional()
-    .describe('mqtts: the name to ask for (SNI) and to verify, where it is not the host'),
+  servername: z.string().optional().describe('mqtts: server name to send (SNI) and to verify, if it is not the host'),
   proxyProtocol: z
     .enum(['off', 'v1', 'v2'])
     .default('off')
     .describe('Tell the broker the client’s address with a PROXY protocol header; the broker must expect it'),
-  username: z.string().optional().describe('User name of the readiness probe; clients bring their own'),
+  username: z.string().optional().describe('User name of the readiness probe; clients have their own'),
   password: secret('password').optional().describe('Password of the readiness probe').meta({ writeOnly: true }),
 })
 
@@ -102,7 +97,7 @@ const namedCertificate = z.strictObject({
   hosts: z.array(hostPattern).min(1).describe('a.example, *.a.example or /regular expression/'),
   cert: file.describe('Certificate chain (PEM)'),
   key: file.describe('Its private key (PEM); may be the same file as cert'),
-  chain: file.optional().describe('Certificates of CAs behind it, where cert has it alone (PEM)'),
+  chain: file.optional().describe('Certificates of intermediate CAs, if cert has none (PEM)'),
 })
 
 const deniedPath = z
@@ -124,20 +119,20 @@ const tunnel = z
       .string()
       .startsWith('/', { error: 'must begin with /' })
       .optional()
-      .describe('The path, exactly; a slash at its end makes no difference'),
+      .describe('Exact path; a trailing slash makes no difference'),
     pathPrefix: z
       .string()
       .startsWith('/', { error: 'must begin with /' })
       .optional()
-      .describe('Any path that begins so, as lighttpd matches'),
-    pathSuffix: z.string().min(1).optional().describe('Any path that ends so'),
-    pathPattern: pathPattern.optional().describe('Any path that this JavaScript regular expression matches'),
+      .describe('Prefix of paths, as in lighttpd'),
+    pathSuffix: z.string().min(1).optional().describe('Suffix of paths'),
+    pathPattern: pathPattern.optional().describe('JavaScript regular expression for paths'),
     hosts: z
       .array(hostPattern)
       .min(1)
       .optional()
       .describe(
-        'Host names at which it is: a.example, *.a.example or /regular expression/ (with a colon in it: of the host with its port, but 80 and 443); any when left out',
+        'Host names of the tunnel: a.example, *.a.example or /regular expression/ (with a colon in it: for the host with its port, except 80 and 443); default: any',
       ),
     ports: z
       .array(
@@ -145,41 +140,41 @@ const tunnel = z
       )
       .min(1)
       .optional()
-      .describe('Ports at which it is, of those that are listened on; all when left out'),
+      .describe('Ports of the tunnel, of those of the listeners; default: all'),
     allow: z.array(addressRange).min(1).optional().describe('Addresses or CIDR ranges that may connect; others: 403'),
-    broker: broker.optional().describe('Where this tunnel leads; as the top-level broker when left out'),
+    broker: broker.optional().describe('Broker of this tunnel; default: the top-level broker'),
     subprotocols: z
       .array(subprotocol)
       .min(1)
       .default(['mqtt', 'mqttv3.1'])
-      .describe('What may be spoken; the first that the client offers is chosen'),
-    requireSubprotocol: z.boolean().default(false).describe('Refuse a client that offers no subprotocol'),
+      .describe('Accepted subprotocols; the first one that the client offers is selected'),
+    requireSubprotocol: z.boolean().default(false).describe('Refuse clients without subprotocol'),
     forceSubprotocol: subprotocol
       .optional()
-      .describe('Answer with this subprotocol even when it was not offered, as mod_websocket’s subproto did'),
+      .describe('Respond with this subprotocol even if it was not offered, as mod_websocket’s subproto'),
     origins: z
       .array(origin)
       .default(['same-origin'])
       .describe(
         'Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, null, or *',
       ),
-    requireOrigin: z.boolean().default(false).describe('Refuse a client that sends no Origin (that is: programs)'),
+    requireOrigin: z.boolean().default(false).describe('Refuse clients without Origin, that is, programs'),
     requireIdentity: z
       .boolean()
       .default(false)
       .describe(
-        'Refuse an upgrade without a token, a ticket, Basic or a certificate: nobody unknown reaches the broker',
+        'Refuse upgrades without a token, a ticket, Basic or a certificate, so that only authenticated clients reach the broker',
       ),
     inspectConnect: z
       .boolean()
       .default(true)
-      .describe('Insist on an MQTT CONNECT first, log who it is, and refuse the client ids of the gateway itself'),
+      .describe('Require an MQTT CONNECT first, log its client id and user, and refuse the gateway’s own client ids'),
     pingInterval: z
       .union([z.literal('off'), duration({ min: '1s' })], {
         error: 'must be off, or a time such as 30s, from 1s to 24d',
       })
       .prefault('30s')
-      .describe('After how much silence to ping; two unanswered pings end the connection'),
+      .describe('Idle time before a ping; two unanswered pings close the connection'),
   })
   .superRefine((value, context) => {
     const given = (['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const).filter(key => value[key] !== undefined)
@@ -190,12 +185,9 @@ const tunnel = z
 
 /** Every option of mqway. The input is what a person writes; the output has defaults filled in and units resolved. */
 export const configSchema = z.strictObject({
-  host: host.default('127.0.0.1').describe('Where to listen: an address, a name, or a list of them'),
-  anonymous: z
-    .boolean()
-    .default(false)
-    .describe('Let anybody connect without saying who they are, also from other machines'),
-  access: access.optional().describe('Who may connect, and what they may do; anybody may do everything when left out'),
+  host: host.default('127.0.0.1').describe('Address to listen on, a name, or a list of them'),
+  anonymous: z.boolean().default(false).describe('Allow clients without credentials, also from other machines'),
+  access: access.optional().describe('Authentication and authorization; default: everybody may do everything'),
   broker: broker
     .prefault('embedded')
     .describe('The broker: embedded, mqtt://host:port, mqtts://host:port or unix:/path'),
@@ -204,7 +196,7 @@ export const configSchema = z.strictObject({
       port: webPort.default(8080).describe(webPortDescription),
       host: listenerHost,
       unixSocketMode,
-      redirect: z.boolean().default(false).describe('Send every request on to https, at the same host'),
+      redirect: z.boolean().default(false).describe('Redirect every request to https, at the same host'),
     })
     .prefault({})
     .describe('The plain web server'),
@@ -230,9 +222,7 @@ export const configSchema = z.strictObject({
     .describe('The TLS web server: HTTP/2 and HTTP/1.1'),
   mqtt: z
     .strictObject({
-      port: port
-        .optional()
-        .describe('The plain MQTT port: 1883 when left out, or off where the broker itself is at that address'),
+      port: port.optional().describe('Plain MQTT port; default: 1883, or off if the broker listens at that address'),
       host: listenerHost,
       unixSocketMode,
     })
@@ -242,7 +232,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       maxPacketSize: size({ min: '1KiB', max: '256MiB' })
         .prefault('16MiB')
-        .describe('The largest MQTT packet that the embedded broker takes'),
+        .describe('Largest MQTT packet that the embedded broker accepts'),
       maxQueuedBytes: size({ min: '64KiB' })
         .prefault('1MiB')
         .describe(
@@ -312,13 +302,13 @@ export const configSchema = z.strictObject({
   tunnels: z
     .array(tunnel)
     .prefault([{ path: '/mqtt' }])
-    .describe('The WebSocket endpoints, of which the first that matches is taken; an empty list for none'),
+    .describe('WebSocket endpoints; the first that matches is used'),
   public: file.optional().describe('Directory to serve instead of the built-in pages; off for no pages at all'),
   index: z
     .array(z.string().regex(/^[^/]+$/, { error: 'must be a file name' }))
     .min(1)
     .default(['index.html'])
-    .describe('Files that stand for their directory, the first that is there'),
+    .describe('Index files of directories; the first that exists is served'),
   deny: z
     .array(deniedPath)
     .default([])
@@ -327,13 +317,13 @@ export const configSchema = z.strictObject({
     ),
   data: file
     .default('./data')
-    .describe('Where the embedded broker keeps sessions and retained messages; none for memory only'),
+    .describe('Directory for sessions, retained messages and the journal; none for memory only'),
   push: z
     .union([z.literal('off'), pushSection(origin)], { error: 'must be off, or a mapping' })
     .prefault({})
     .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
-  compat: compat.prefault({}).describe('URLs of other systems, whose clients run unchanged; where push is on'),
-  notify: notify.optional().describe('Mails about messages, and about the broker; where push is on'),
+  compat: compat.prefault({}).describe('HTTP interfaces of other systems, for their unchanged clients; needs push'),
+  notify: notify.optional().describe('Mails about messages, and about the broker; needs push'),
   hosts: z
     .array(hostEntry)
     .optional()
@@ -352,14 +342,14 @@ export const configSchema = z.strictObject({
         .array(addressRange)
         .min(1)
         .optional()
-        .describe('Addresses or CIDR ranges that may connect at all; others: 403; everybody when left out'),
+        .describe('Addresses or CIDR ranges that may connect; others: 403; default: all'),
       connections: wholeNumber(1, 1_000_000)
         .default(10_000)
         .describe('Open tunnels and MQTT connections in all; beyond: 503'),
       connectionsPerAddress: wholeNumber(1, 1_000_000).default(1000).describe('The same from one address; beyond: 429'),
       headerSize: size({ min: '1KiB', max: '1MiB' })
         .prefault('16KiB')
-        .describe('All headers of one request; beyond: 431'),
+        .describe('All headers of a request; beyond: 431'),
       handshakeTimeout: duration({ max: '5m' })
         .prefault('10s')
         .describe('For TLS and for the request’s headers; beyond: 408'),
@@ -372,19 +362,19 @@ export const configSchema = z.strictObject({
       upgradesPerSecond: wholeNumberOrOff(1, 100_000)
         .default(100)
         .describe('New tunnels and MQTT connections from one address, on average; beyond: 429'),
-      upgradesBurst: wholeNumber(1, 1_000_000).default(1000).describe('How many of them may come at once'),
+      upgradesBurst: wholeNumber(1, 1_000_000).default(1000).describe('Burst of this rate'),
       publishesPerSecond: wholeNumberOrOff(1, 1_000_000)
         .default('off')
         .describe(
           'Messages that one connection publishes through mqway itself, on average; beyond: read more slowly, and 429 over HTTP',
         ),
-      publishesBurst: wholeNumber(1, 1_000_000).default(100).describe('How many of them may come at once'),
+      publishesBurst: wholeNumber(1, 1_000_000).default(100).describe('Burst of this rate'),
       anonymousPublishesPerSecond: wholeNumberOrOff(1, 1_000_000)
         .default(100)
         .describe(
           'Messages that clients without a user name publish through mqway itself from one address, on average, where others than this machine may connect (access, or anonymous: true); beyond: read more slowly, and 429 over HTTP and sockets',
         ),
-      anonymousPublishesBurst: wholeNumber(1, 1_000_000).default(1000).describe('How many of them may come at once'),
+      anonymousPublishesBurst: wholeNumber(1, 1_000_000).default(1000).describe('Burst of this rate'),
       anonymousPublishBytesPerSecond: z
         .union([z.literal('off'), size({ min: '1KiB' })], {
           error: 'must be off, or a size with its unit, such as 256KiB or 1MiB, from 1KiB to 1024GiB',
@@ -400,7 +390,7 @@ export const configSchema = z.strictObject({
       requestsPerSecond: wholeNumberOrOff(1, 1_000_000)
         .default(1000)
         .describe('Requests to /v1/ from one address, on average; beyond: 429'),
-      requestsBurst: wholeNumber(1, 10_000_000).default(5000).describe('How many of them may come at once'),
+      requestsBurst: wholeNumber(1, 10_000_000).default(5000).describe('Burst of this rate'),
       bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
       bodyTimeout: duration({ min: '1s', max: '1h' })
         .prefault('30s')
@@ -436,7 +426,7 @@ export const configSchema = z.strictObject({
       level: z
         .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
         .default('info')
-        .describe('The least important level to write'),
+        .describe('Minimum level'),
       format: z
         .enum(['auto', 'pretty', 'json'])
         .default('auto')
@@ -446,7 +436,7 @@ export const configSchema = z.strictObject({
     .describe('The log, on standard output'),
   shutdown: z
     .strictObject({
-      grace: duration({ max: '1h' }).prefault('10s').describe('From SIGTERM to the end, whatever is still open'),
+      grace: duration({ max: '1h' }).prefault('10s').describe('From SIGTERM to the exit, whatever is still open'),
     })
     .prefault({})
     .describe('Stopping'),
