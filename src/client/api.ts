@@ -75,7 +75,7 @@ export interface ConnectOptions {
   readonly topics?: readonly string[]
   /** The position to continue from: a `cursor` of an earlier client. Default: retained messages, then new events. */
   readonly cursor?: string | undefined
-  /** Without a cursor: the number of newest events to get first (up to 10,000), instead of retained messages. */
+  /** Without a cursor: the number of newest events to get after the retained messages (up to 10,000). */
   readonly last?: number
   /** Whether events have their parsed payload in `json`, if it is JSON. Default: false. */
   readonly json?: boolean
