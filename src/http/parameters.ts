@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { z } from 'zod'
+import { z } from 'zod'
 import { exceededJsonBound, maxJsonLevels } from '../base/json-bounds.js'
 import { describeBounds } from '../base/schema-issues.js'
 import { truncate } from '../base/truncate.js'
@@ -115,6 +115,36 @@ export function readValue<Schema extends z.ZodType>(
   const parameter = displayPath([...path, ...(issue?.path ?? [])])
   const message = issue?.message ?? 'is not right'
   throw new ParameterError(parameter, parameter === '' ? `${whole} ${message}` : `${parameter} ${message}`)
+}
+
+/** Values of a body, and whether they came as a list. */
+export interface BodyItems<T> {
+  readonly items: readonly T[]
+  readonly isList: boolean
+}
+
+/**
+ * Parses a body that is one value, or a list of them in the member `list`; yields between two values of a list.
+ *
+ * @param items the schema of the list, with elements of any kind
+ * @param maxValues as for `exceededJsonBound` (`limits.jsonValues`)
+ * @throws {ParameterError} for the first member that is wrong
+ */
+export function* readItems<Item extends z.ZodType>(
+  body: Buffer,
+  { item, list, items, maxValues }: { item: Item; list: string; items: z.ZodType<unknown[]>; maxValues: number },
+): Generator<undefined, BodyItems<z.output<Item>>> {
+  const value = parseJsonBody(body, maxValues)
+  if (typeof value !== 'object' || value === null || !(list in value)) {
+    return { items: [readValue(item, value)], isList: false }
+  }
+  const parsed: z.output<Item>[] = []
+  const elements = readValue(z.strictObject({ [list]: items }), value)[list] ?? []
+  for (const [index, element] of elements.entries()) {
+    yield undefined
+    parsed.push(readValue(item, element, undefined, [list, index]))
+  }
+  return { items: parsed, isList: true }
 }
 
 /** Names of JSON types. */

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { RateLimits } from '../access/rate-limits.js'
 import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
-import { ParameterError, parseJsonBody, readQuery, readValue } from '../http/parameters.js'
+import { ParameterError, readItems, readQuery } from '../http/parameters.js'
 import { sendProblem } from '../http/problem.js'
 import { sizeOf } from '../journal/journal.js'
 import { defaultPublishTimeout, type PublishOptions } from '../sources/publisher.js'
@@ -78,8 +78,7 @@ const query = z.object({
 
 const count = `must have 1 to ${maxMessages} messages`
 // Each element is parsed later, one by one.
-const messages = z.array(z.unknown()).min(1, count).max(maxMessages, count)
-const batch = z.strictObject({ messages })
+const messageList = z.array(z.unknown()).min(1, count).max(maxMessages, count)
 
 const id = z.string().nullable().describe('null where push does not get the topic')
 
@@ -175,32 +174,27 @@ async function publish(
   }
 }
 
-/** @throws {ParameterError}, or rejects with it */
-function readPublications(
+/** @throws {ParameterError} rejects with it */
+async function readPublications(
   { request, body, caller }: AdmittedRequest,
   { queue, bodies }: Pick<TransportContext, 'queue' | 'bodies'>,
-): PublishRequest | Promise<PublishRequest> {
+): Promise<PublishRequest> {
   const { topic, qos, retain, receiptFrom, receiptWithin } = readQuery(request, query)
-  if (topic === undefined) return readBody(body, caller, queue, readJsonPublications(body, bodies.jsonValues))
+  if (topic === undefined) {
+    const parsing = readItems(body, {
+      item: publicationJson,
+      list: 'messages',
+      items: messageList,
+      maxValues: bodies.jsonValues,
+    })
+    const { items: publications, isList } = await readBody(body, caller, queue, parsing)
+    const nameOf = (index: number, member: string): string => (isList ? `messages[${index}].${member}` : member)
+    return { publications, nameOf, single: !isList }
+  }
   const receipt = receiptOf(receiptFrom, receiptWithin)
   const publication = { message: { topic, payload: body, qos, retain }, receipt }
   const nameOf = (_: number, member: string): string => (member === 'receipt' ? 'receiptFrom' : member)
   return { publications: [publication], nameOf, single: true }
-}
-
-/** Parses one message after the other. @throws {ParameterError} */
-function* readJsonPublications(body: Buffer, maxValues: number): Generator<undefined, PublishRequest> {
-  const value = parseJsonBody(body, maxValues)
-  if (typeof value !== 'object' || value === null || !('messages' in value)) {
-    return { publications: [readValue(publicationJson, value)], nameOf: (_, member) => member, single: true }
-  }
-  const publications: Publication[] = []
-  for (const [index, message] of readValue(batch, value).messages.entries()) {
-    yield undefined
-    publications.push(readValue(publicationJson, message, undefined, ['messages', index]))
-  }
-  const nameOf = (index: number, member: string): string => `messages[${index}].${member}`
-  return { publications, nameOf, single: false }
 }
 
 /** @throws {ParameterError} */

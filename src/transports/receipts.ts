@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
-import { parseJsonBody, readQuery, readValue } from '../http/parameters.js'
+import { readItems, readQuery } from '../http/parameters.js'
 import { type Problem, problemBody, sendProblem } from '../http/problem.js'
 import { parseId } from '../journal/event.js'
 import type { Receipt, ReceiptReport } from '../receipts/receipts.js'
@@ -48,8 +48,7 @@ export const receiptMembers = {
 const receipt = z.strictObject(receiptMembers)
 const receiptCount = `must have 1 to ${maxReceipts} receipts`
 // Each element is parsed later, one by one.
-const receipts = z.array(z.unknown()).min(1, receiptCount).max(maxReceipts, receiptCount)
-const batch = z.strictObject({ receipts })
+const receiptList = z.array(z.unknown()).min(1, receiptCount).max(maxReceipts, receiptCount)
 
 const query = z.object({ device: deviceName.optional() })
 
@@ -170,7 +169,8 @@ async function record(
   { push, queue, bodies }: Pick<TransportContext, 'push' | 'queue' | 'bodies'>,
 ): Promise<FastifyReply> {
   const { device: named } = readQuery(request, query)
-  const { said, several } = await readBody(body, caller, queue, readReceipts(body, bodies.jsonValues))
+  const parsing = readItems(body, { item: receipt, list: 'receipts', items: receiptList, maxValues: bodies.jsonValues })
+  const { items: said, isList } = await readBody(body, caller, queue, parsing)
   const device = deviceOf(caller.identity, named)
   const outcomes: Outcome[] = []
   // In order: several may be of one event.
@@ -178,31 +178,11 @@ async function record(
   for (const { id, ...rest } of said) outcomes.push(await recordOne(id, { ...rest, device, user }, caller, push))
   const isFresh = outcomes.some(outcome => 'fresh' in outcome && outcome.fresh)
   reply.code(isFresh ? 201 : 200).header('cache-control', 'no-store')
-  if (several) return reply.send({ receipts: outcomes.map((outcome, index) => itemOf(said[index]?.id ?? '', outcome)) })
+  if (isList) return reply.send({ receipts: outcomes.map((outcome, index) => itemOf(said[index]?.id ?? '', outcome)) })
   const [outcome] = outcomes
   if (!outcome) throw new GatewayError('internal-error')
   if ('status' in outcome) return sendProblem(reply, { ...outcome, parameter: 'id' })
   return reply.send(itemOf(said[0]?.id ?? '', outcome))
-}
-
-/** The receipts of a body, and whether they came as a list. */
-interface ReceiptsRequest {
-  readonly said: readonly z.output<typeof receipt>[]
-  readonly several: boolean
-}
-
-/** Parses one receipt after the other. @throws {ParameterError} */
-function* readReceipts(body: Buffer, maxValues: number): Generator<undefined, ReceiptsRequest> {
-  const value = parseJsonBody(body, maxValues)
-  if (typeof value !== 'object' || value === null || !('receipts' in value)) {
-    return { said: [readValue(receipt, value)], several: false }
-  }
-  const said: z.output<typeof receipt>[] = []
-  for (const [index, one] of readValue(batch, value).receipts.entries()) {
-    yield undefined
-    said.push(readValue(receipt, one, undefined, ['receipts', index]))
-  }
-  return { said, several: true }
 }
 
 type Outcome = Problem | { readonly receipt: Receipt; readonly fresh: boolean }
