@@ -77,27 +77,28 @@ export class EventLog implements ShareExtent {
   }
 }
 
-/** The events of several logs after a sequence, in order. */
+/** The events of several logs after a sequence, in order; or those up to it, the newest first. */
 export class MergedLogs {
   readonly #heads: { readonly log: EventLog; index: number }[]
+  readonly #step: 1 | -1
 
-  constructor(logs: readonly EventLog[], sequence: number) {
-    this.#heads = logs.map(log => ({ log, index: log.indexAfter(sequence) }))
+  constructor(logs: readonly EventLog[], sequence: number, order: 'oldest first' | 'newest first' = 'oldest first') {
+    this.#step = order === 'oldest first' ? 1 : -1
+    const offset = this.#step === 1 ? 0 : -1
+    this.#heads = logs.map(log => ({ log, index: log.indexAfter(sequence) + offset }))
   }
 
-  /** Takes the next event; `undefined` where there is none. */
+  /** Takes the next event; `undefined` without one. */
   next(): Event | undefined {
-    let next = this.#heads[0]
-    if (!next) return undefined
-    let found = next.log.at(next.index)
-    for (let at = 1; at < this.#heads.length; at++) {
-      const head = this.#heads[at]
-      const event = head?.log.at(head.index)
-      if (!head || !event || (found && found.sequence < event.sequence)) continue
+    let next: { readonly log: EventLog; index: number } | undefined
+    let found: Event | undefined
+    for (const head of this.#heads) {
+      const event = head.index < 0 ? undefined : head.log.at(head.index)
+      if (!event || (found && (event.sequence - found.sequence) * this.#step > 0)) continue
       next = head
       found = event
     }
-    if (found) next.index++
+    if (next) next.index += this.#step
     return found
   }
 }

@@ -141,20 +141,19 @@ export class MemoryJournal implements Journal {
   async latest(filters: readonly string[], count: number): Promise<number> {
     const wanted = topicPredicate(filters)
     const step = eventsPerStep(filters)
-    let [left, position, isPaused] = [count, this.#head, true]
-    while (isPaused) {
-      isPaused = false
-      let scanned = 0
-      for (const { topic, sequence } of mergeBefore(this.#logsOf(filters, 0), position)) {
-        if (wanted(topic) && --left < 0) return sequence
-        position = sequence - 1
-        isPaused = ++scanned === step
-        if (isPaused) break
+    let [left, position] = [count, this.#head]
+    for (;;) {
+      // Events may be evicted between two steps.
+      const merged = new MergedLogs(this.#logsOf(filters, 0), position, 'newest first')
+      let event = merged.next()
+      for (let scanned = 0; event && scanned < step; scanned++) {
+        if (wanted(event.topic) && --left < 0) return event.sequence
+        position = event.sequence - 1
+        event = merged.next()
       }
-      // Events may be evicted meanwhile.
-      if (isPaused) await new Promise(setImmediate)
+      if (!event) return this.lost(filters, 0)?.resume ?? 0
+      await new Promise(setImmediate)
     }
-    return this.lost(filters, 0)?.resume ?? 0
   }
 
   async *retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void> {
@@ -194,22 +193,4 @@ export class MemoryJournal implements Journal {
 /** Events that are compared with these filters in one step. */
 function eventsPerStep(filters: readonly string[]): number {
   return Math.ceil(maxComparisons / matchCost(filters))
-}
-
-/** The events of `logs` up to `sequence`, the newest first. */
-function* mergeBefore(logs: readonly EventLog[], sequence: number): Generator<Event> {
-  const heads = logs.map(log => ({ log, index: log.indexAfter(sequence) - 1 }))
-  for (;;) {
-    let next: { readonly log: EventLog; index: number } | undefined
-    let found: Event | undefined
-    for (const head of heads) {
-      const event = head.index < 0 ? undefined : head.log.at(head.index)
-      if (!event || (found && found.sequence > event.sequence)) continue
-      next = head
-      found = event
-    }
-    if (!next || !found) return
-    next.index--
-    yield found
-  }
 }
