@@ -93,8 +93,8 @@ const commands: Record<string, CommandRow> = {
       '--publish and --subscribe the user has what the rules of the configuration give:\n\n' +
       "  mqway token --user alice --publish 'chat/%u/#' --subscribe 'chat/#' --expires 1h\n\n" +
       'Options:\n' +
-      '  --user USER            whom the token is for\n' +
-      '  --role ROLE            a role of theirs\n' +
+      '  --user USER            the user of the token\n' +
+      '  --role ROLE            a role of the user\n' +
       '  --publish FILTER       topics to publish to; %u is the user, %c the client id\n' +
       '  --subscribe FILTER     topics to subscribe to\n' +
       '  --expires TIME         15m, 1h, 30d; 1h when left out\n' +

@@ -154,7 +154,7 @@ describe('mqway check', () => {
     const { code, stdout, stderr } = await mqway(['check', '--config', path])
     expect(code).toBe(0)
     expect(stderr).toBe(
-      'warning: anonymous: anybody on other machines can connect without saying who they are (http, mqtt), and publish and read every topic\n',
+      'warning: anonymous: clients on other machines can connect without credentials (http, mqtt), and publish and read every topic\n',
     )
     expect(parse(stdout)).toMatchObject({ anonymous: true })
   })
@@ -188,7 +188,7 @@ describe('mqway import', () => {
     const checked = await mqway(['check', '--config', file('imported.yaml', stdout)])
     expect(checked.code).toBe(0)
     expect(checked.stderr.split('\n')).toEqual([
-      'warning: anonymous: anybody on other machines can connect without saying who they are (http, https)',
+      'warning: anonymous: clients on other machines can connect without credentials (http, https)',
       `warning: https.key: every user of this machine can read ${pem}; chmod o= ${pem}`,
       '',
     ])

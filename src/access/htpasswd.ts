@@ -64,7 +64,7 @@ export function passwordProblem(password: string): string | undefined {
   if (password.includes('\0')) return 'must not hold U+0000'
   const bytes = Buffer.byteLength(password)
   return bytes > maxPasswordBytes
-    ? `must have at most ${maxPasswordBytes} bytes, not ${bytes}: bcrypt does not look at what comes after`
+    ? `must have at most ${maxPasswordBytes} bytes, not ${bytes}: bcrypt ignores the rest`
     : undefined
 }
 

@@ -31,7 +31,7 @@ const ticketForm = /^[A-Za-z0-9_-]{43}$/
 const maxPerUser = 100
 
 /** An anonymous client could pass a ticket on without anybody to revoke it for. */
-const needsUser = 'nobody gets a ticket without saying who they are'
+const needsUser = 'a ticket needs an authenticated user'
 
 /**
  * Single-use tickets for clients that cannot send headers: `EventSource` and `WebSocket` of a browser. Only their hashes are stored, so

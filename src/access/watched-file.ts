@@ -66,10 +66,10 @@ export class WatchedFile<T> {
     try {
       this.#current = await load(this.#options)
     } catch (error) {
-      log.error({ file: path }, `${what} was refused, what it said before stays: ${reasonOf(error)}`)
+      log.error({ file: path }, `failed to reload ${what}, keeping its last content: ${reasonOf(error)}`)
       return
     }
-    log.info({ file: path }, `${what} was read again`)
+    log.info({ file: path }, `reloaded ${what}`)
     onChanged?.()
   }
 }

@@ -163,7 +163,7 @@ export function createMetrics(): Metrics {
   const denied: Record<DeniedAction, number> = { publish: 0, subscribe: 0, receive: 0 }
   new Counter({
     name: 'mqway_denied_total',
-    help: 'Messages and topic filters that the embedded broker refused, by what the client wanted to do',
+    help: 'Messages and topic filters that the embedded broker refused, by action',
     labelNames: ['action'],
     registers: [registry],
     collect() {
@@ -254,7 +254,7 @@ export function createMetrics(): Metrics {
     watchBuffers: read => {
       new Gauge({
         name: 'mqway_buffered_bytes',
-        help: 'Bytes that wait in memory for clients and brokers that are slower than the other side',
+        help: 'Buffered bytes for clients and brokers that are slower than the other side',
         registers: [registry],
         collect() {
           this.set(read())
@@ -264,7 +264,7 @@ export function createMetrics(): Metrics {
     watchBodies: read => {
       new Gauge({
         name: 'mqway_body_bytes',
-        help: 'Bytes of request bodies and WebSocket messages that are held until they are complete and done with',
+        help: 'Buffered bytes of request bodies and WebSocket messages',
         registers: [registry],
         collect() {
           this.set(read())
@@ -282,13 +282,13 @@ export function createMetrics(): Metrics {
 
 function watchMails(registry: Registry, read: () => MailFigures): void {
   const { gauge, counter } = seriesOf(registry, read)
-  counter('mqway_mails_sent_total', 'Mails that were taken, one for each recipient', ({ sent }) => sent)
+  counter('mqway_mails_sent_total', 'Mails sent, one for each recipient', ({ sent }) => sent)
   counter('mqway_mails_failed_total', 'Mails that could not be sent and were given up', ({ failed }) => failed)
-  counter('mqway_mail_retries_total', 'Attempts to send a mail that failed and come again', ({ retried }) => retried)
-  gauge('mqway_mails_waiting', 'Mails that wait to be sent', ({ waiting }) => waiting)
-  const collected = 'Messages and events that rules of mails were about, once for each rule'
+  counter('mqway_mail_retries_total', 'Failed attempts to send a mail that will be retried', ({ retried }) => retried)
+  gauge('mqway_mails_waiting', 'Queued mails', ({ waiting }) => waiting)
+  const collected = 'Messages and events that matched rules of mails, once for each rule'
   counter('mqway_mail_events_total', collected, figures => figures.collected)
-  const dropped = 'Of these, those of which a mail says only how many there were'
+  const dropped = 'Of these, those that a mail only counts'
   counter('mqway_mail_events_dropped_total', dropped, figures => figures.dropped)
 }
 
@@ -308,7 +308,7 @@ function watchSlices(registry: Registry, read: () => ReadonlyMap<SliceCause, Sli
     'Times that the event loop was busy with one thing for 20 ms or more',
     ({ count }) => count,
   )
-  counter('mqway_slow_slices_seconds_total', 'How long these were, together', ({ seconds }) => seconds)
+  counter('mqway_slow_slices_seconds_total', 'Their total time', ({ seconds }) => seconds)
   new Gauge({
     ...{ name: 'mqway_longest_slice_seconds', help: 'The longest of these since the start', ...settings },
     collect() {
@@ -328,7 +328,7 @@ function watchRetained(registry: Registry, read: () => RetainedFigures): void {
   )
   gauge(
     'mqway_retained_scans',
-    'Clients that are being sent the retained messages of their new subscriptions',
+    'Clients to which retained messages of new subscriptions are being sent',
     ({ scans }) => scans,
   )
 }
@@ -337,15 +337,11 @@ function watchPush(registry: Registry, read: () => PushFigures): void {
   const registers = [registry]
   const { gauge, counter } = seriesOf(registry, read)
   gauge('mqway_push_connected', '1 while push has its session with the broker', ({ connected }) => Number(connected))
-  gauge(
-    'mqway_push_catching_up',
-    'Subscribers that have not yet got all that was there',
-    ({ catchingUp }) => catchingUp,
-  )
-  gauge('mqway_push_subscribers', 'Event streams, polls that wait, and sockets', ({ subscribers }) => subscribers)
+  gauge('mqway_push_catching_up', 'Subscribers that are being replayed events', ({ catchingUp }) => catchingUp)
+  gauge('mqway_push_subscribers', 'Event streams, waiting polls, and sockets', ({ subscribers }) => subscribers)
   gauge(
     'mqway_push_listeners',
-    'Devices that listen, MQTT clients of the embedded broker too',
+    'Listening devices, and MQTT clients of the embedded broker',
     figures => figures.listeners,
   )
   gauge('mqway_push_filter_bytes', 'Bytes of the topic filters of subscribers', ({ filterBytes }) => filterBytes)
@@ -369,11 +365,11 @@ function watchPush(registry: Registry, read: () => PushFigures): void {
       this.inc({ kind: 'retained' }, retained)
     },
   })
-  counter('mqway_push_gaps_total', 'Subscribers that were told that events are missing', ({ gaps }) => gaps)
-  counter('mqway_push_cut_off_total', 'Subscribers that were cut off, as they read too slowly', ({ cutOff }) => cutOff)
-  const presence = 'Messages of who comes and goes'
+  counter('mqway_push_gaps_total', 'Gaps sent to subscribers', ({ gaps }) => gaps)
+  counter('mqway_push_cut_off_total', 'Subscribers disconnected because they read too slowly', ({ cutOff }) => cutOff)
+  const presence = 'Presence messages'
   counter('mqway_push_presence_messages_total', presence, figures => figures.presencePublished)
-  const dropped = 'Messages of who comes and goes that were dropped: the broker was away, or too many waited'
+  const dropped = 'Presence messages that were dropped: the broker was unreachable, or too many were queued'
   counter('mqway_push_presence_dropped_total', dropped, figures => figures.presenceDropped)
 }
 

@@ -1,11 +1,11 @@
-/** Filters by how many listeners each has, so that those with the most are found without a look at the others. */
+/** Filters ordered by their number of listeners. */
 export class SizeRanks {
   readonly #filters = new Map<number, Set<string>>()
 
   /**
-   * A filter has one more listener, or one less.
+   * Call when a filter has one more listener, or one less.
    *
-   * @param size listeners that it has now; 0 for none any more
+   * @param size the new number of listeners
    */
   change(filter: string, size: number, by: 1 | -1): void {
     const before = size - by
@@ -17,7 +17,7 @@ export class SizeRanks {
     else this.#filters.set(size, new Set([filter]))
   }
 
-  /** Sizes and filters, those with the most listeners first. It sorts the sizes that there are: 1000 where there are 500,000 listeners. */
+  /** Sizes and filters, largest first. Sorts only the distinct sizes: at most 1000 for 500,000 listeners. */
   *largest(): Generator<readonly [number, string], void, void> {
     for (const size of [...this.#filters.keys()].sort((a, b) => b - a)) {
       for (const filter of this.#filters.get(size) ?? []) yield [size, filter]

@@ -108,7 +108,7 @@ function textsOf(value: unknown): string[] {
 
 function userOf(value: unknown): string {
   const [user] = textsOf(value)
-  if (user === undefined) throw new UsageError('--user: is missing; it is whom the token is for')
+  if (user === undefined) throw new UsageError('--user: is missing; it is the user of the token')
   if (isUserName(user)) return user
   throw new UsageError(`--user: ${JSON.stringify(user)} must have 1 to 255 bytes, and no control characters`)
 }

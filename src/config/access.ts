@@ -162,7 +162,7 @@ const rule = z
     if (publish.length + subscribe.length === 0) context.addIssue('gives nothing: needs publish or subscribe')
   })
 
-/** `access:`, who may connect and what they may do. */
+/** `access:`: authentication and authorization. */
 export const access = z.strictObject({
   htpasswd: file.optional().describe('File with user names and bcrypt hashes, which mqway passwd writes'),
   jwt: jwt.optional().describe('JSON web tokens: exactly one of secret, secretFile and jwks'),

@@ -442,7 +442,7 @@ export const configSchema = z.strictObject({
     .describe('Stopping'),
 })
 
-/** The configuration as the schema leaves it, before options are looked at together. */
+/** The output of the schema, before the checks of options together. */
 export type ParsedConfig = z.output<typeof configSchema>
 /** The configuration as the program uses it: complete, in milliseconds and bytes, frozen. */
 export type Config = ParsedConfig & {

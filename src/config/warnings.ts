@@ -60,10 +60,7 @@ function anonymousWarnings(config: Config, open: readonly Listener[]): string[] 
   // Another broker has rules of its own.
   const embedded = [config.broker, ...config.tunnels.map(tunnel => tunnel.broker)].includes('embedded')
   const mayPublish = embedded && access?.rules === undefined ? ', and publish and read every topic' : ''
-  return [
-    `anonymous: anybody on other machines can connect without saying who they are (${where})${mayPublish}`,
-    ...rules,
-  ]
+  return [`anonymous: clients on other machines can connect without credentials (${where})${mayPublish}`, ...rules]
 }
 
 /** Passwords, cookies and tokens that go unencrypted over a network. */

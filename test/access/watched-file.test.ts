@@ -34,7 +34,7 @@ describe('a watched file', () => {
     writeFileSync(`${path}.new`, 'three')
     renameSync(`${path}.new`, path)
     await eventually(() => file.current === 'three')
-    expect(lines.join('')).toContain('the list was read again')
+    expect(lines.join('')).toContain('reloaded the list')
     await file.close()
   })
 
@@ -42,7 +42,7 @@ describe('a watched file', () => {
     const { path, file, lines } = await watch('good')
     writeFileSync(path, 'bad one')
     await eventually(() => lines.length === 1)
-    expect(lines[0]).toContain('the list was refused, what it said before stays: line 1 is bad')
+    expect(lines[0]).toContain('failed to reload the list, keeping its last content: line 1 is bad')
     rmSync(path)
     await eventually(() => lines.length === 2)
     expect(lines[1]).toContain('ENOENT')

@@ -85,11 +85,7 @@ describe('mqway passwd FILE USER -', () => {
   })
 
   it.each<[string, string | Buffer, string]>([
-    [
-      'alice',
-      'x'.repeat(73),
-      'the password must have at most 72 bytes, not 73: bcrypt does not look at what comes after',
-    ],
+    ['alice', 'x'.repeat(73), 'the password must have at most 72 bytes, not 73: bcrypt ignores the rest'],
     ['alice', '', 'the password must not be empty'],
     ['alice', '\n', 'the password must not be empty'],
     ['alice', 'a\0b', 'the password must not hold U+0000'],

@@ -206,7 +206,7 @@ describe('mqway serve', () => {
     expect([await enter('alice'), await enter('bob'), await enter()]).toEqual([0, 4, 5])
     writeFileSync(users, entry('bob'))
     gateway.child.kill('SIGHUP')
-    await gateway.logged('the password file was read again')
+    await gateway.logged('reloaded the password file')
     expect([await enter('alice'), await enter('bob')]).toEqual([4, 0])
   })
 

@@ -84,7 +84,7 @@ describe('mqway token', () => {
   })
 
   it.each([
-    [[], '--user: is missing; it is whom the token is for'],
+    [[], '--user: is missing; it is the user of the token'],
     [['--user', ''], '--user: "" must have 1 to 255 bytes, and no control characters'],
     [['--user', 'a\nb'], '--user: "a\\nb" must have 1 to 255 bytes, and no control characters'],
     [['--user'], '--user: needs a value'],

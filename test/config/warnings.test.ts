@@ -34,13 +34,13 @@ describe('warnings of what is risky', () => {
 
   test('anybody may do everything from other machines', () => {
     expect(warnings(`${wide}anonymous: true`)).toEqual([
-      'anonymous: anybody on other machines can connect without saying who they are (http, https, mqtt), and publish and read every topic',
+      'anonymous: clients on other machines can connect without credentials (http, https, mqtt), and publish and read every topic',
     ])
   })
 
   test('anybody may connect from other machines, as a rule says', () => {
     expect(warnings(`${wide}access: {rules: [{to: anonymous, subscribe: [a]}]}`)).toEqual([
-      'anonymous: anybody on other machines can connect without saying who they are (http, https, mqtt)',
+      'anonymous: clients on other machines can connect without credentials (http, https, mqtt)',
     ])
   })
 

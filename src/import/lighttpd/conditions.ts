@@ -174,7 +174,7 @@ export function testsOf(subject: 'url' | 'host' | 'remoteip', tests: readonly Te
   return tests.filter(test => test.subject === `$HTTP["${subject}"]`)
 }
 
-/** The tests of anything but URL, host and address, which mqway does not look at. */
+/** The tests of other subjects, which mqway does not support. */
 export function otherTests(tests: readonly Test[]): Test[] {
   return tests.filter(({ subject }) => ![urlSubject, hostSubject, addressSubject].includes(subject))
 }

@@ -1,7 +1,7 @@
 import { isNegative, passes, simplified, type Test } from './conditions.js'
 import { type Evaluated, type Scope, type Setting, textOf } from './evaluate.js'
 
-/** A scope as it looks from one socket: without the conditions that the socket decides. */
+/** A scope at one socket, without the conditions that the socket decides. */
 export interface ViewScope extends Scope {
   readonly tests: readonly Test[]
   /** Whether it is the same at every socket. */
