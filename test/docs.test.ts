@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { encoding: 'utf8' })
   .split('\n')
-  .filter(Boolean)
+  .filter(file => file !== '' && existsSync(file))
 // Built, and not in git.
 files.push('public/mqway.d.ts', 'public/mqway.js')
 const known = new Set([...files, ...files.map(file => basename(file))])

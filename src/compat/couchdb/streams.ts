@@ -25,7 +25,7 @@ interface StreamFormat {
   readonly first: string
   readonly controlEvents: (options: TransportContext) => ControlEvents
   /** The bytes that give the client its position. */
-  readonly place: (cursor: string | undefined) => string
+  readonly cursorEvent: (cursor: string | undefined) => string
   readonly heartbeat: string
   /** As `StreamContext.sendsCursorWhenIdle`. */
   readonly sendsCursorWhenIdle: boolean
@@ -41,12 +41,12 @@ const continuous: StreamFormat = {
     gap: () => nothing,
     end: (_ending, cursor) => Buffer.from(`{${listEnd(cursor, maxPending(push.journal, cursor))}\n`),
   }),
-  place: () => '\n',
+  cursorEvent: () => '\n',
   heartbeat: '\n',
   sendsCursorWhenIdle: false,
 }
 
-function placeOf(cursor: string | undefined): string {
+function encodeCursor(cursor: string | undefined): string {
   const sequence = sequenceOf(cursor) ?? 0
   return liveEvent(String(sequence), { last_seq: sequence })
 }
@@ -56,7 +56,7 @@ const eventsource: StreamFormat = {
   headers: { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' },
   first: firstEvent('welcome', '{}'),
   controlEvents: () => ({ gap: () => nothing, end: encodeEnd }),
-  place: placeOf,
+  cursorEvent: encodeCursor,
   heartbeat: 'event: heartbeat\ndata: \n\n',
   sendsCursorWhenIdle: true,
 }
@@ -64,7 +64,7 @@ const eventsource: StreamFormat = {
 /** The reason of the end, with the position to continue from, if there is one. */
 function encodeEnd(error: GatewayError, cursor?: string): Buffer {
   const end = controlEvents.end(error)
-  return cursor === undefined ? end : Buffer.concat([Buffer.from(placeOf(cursor)), end])
+  return cursor === undefined ? end : Buffer.concat([Buffer.from(encodeCursor(cursor)), end])
 }
 
 export const streamForms: Readonly<Record<StreamFeed, StreamFormat>> = { continuous, eventsource }
@@ -84,12 +84,12 @@ export class StreamContexts {
     const key = `${feed} ${seconds} ${ends}`
     const known = this.#contexts.get(key)
     if (known) return known
-    const { controlEvents, place, heartbeat, sendsCursorWhenIdle } = streamForms[feed]
+    const { controlEvents, cursorEvent, heartbeat, sendsCursorWhenIdle } = streamForms[feed]
     const context: StreamContext = {
       ...this.#options,
       heartbeats: new Heartbeats(seconds * 1000),
       endsWhenIdle: ends,
-      cursorEvents: new MemoizedBuffer(cursor => Buffer.from(place(cursor))),
+      cursorEvents: new MemoizedBuffer(cursor => Buffer.from(cursorEvent(cursor))),
       heartbeat: Buffer.from(heartbeat),
       sendsCursorWhenIdle,
       controlEvents: controlEvents(this.#options),

@@ -10,11 +10,11 @@ import type { Journal } from '../../journal/journal.js'
 import type { ReceiptStore } from '../../receipts/store.js'
 import { type Alert, alertOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
-import { composeMail } from './compose-mail.js'
 import { EventSubscriber } from './event-subscriber.js'
+import { formatTime } from './format.js'
 import { openMailer } from './mail.js'
 import { type FoundEntry, MailQueue, type QueuedMail } from './mail-queue.js'
-import { compileRules, type Rule } from './rules.js'
+import { compileRules, type Entry, oneLine, type Rule } from './rules.js'
 import { nextMailAt } from './schedule.js'
 import { Sender } from './sender.js'
 
@@ -264,4 +264,27 @@ class MailNotify implements Notify {
     await this.#lastOperation
     await this.#store.close()
   }
+}
+
+/**
+ * Composes one mail of the collected entries.
+ *
+ * @param more number of further events, without their content
+ */
+function composeMail(
+  entries: readonly Entry[],
+  more: number,
+  prefix: string | undefined,
+): { readonly subject: string; readonly text: string } {
+  const [first] = entries
+  const all = entries.length + more
+  const head = `${prefix === undefined ? '' : `${prefix}: `}${first?.subject ?? `${more} events`}`
+  const subject = oneLine(all > 1 && first ? `${head} (and ${all - 1} more)` : head)
+  if (first && all === 1) return { subject, text: `${first.text}\n` }
+  const parts = entries.map(
+    ({ time, topic, subject: title, text }) =>
+      `${formatTime(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`,
+  )
+  if (more > 0) parts.push(`${more} more ${more === 1 ? 'is' : 'are'} not shown.\n`)
+  return { subject, text: parts.join(`\n${'-'.repeat(60)}\n\n`) }
 }
