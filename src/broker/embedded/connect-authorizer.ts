@@ -140,7 +140,7 @@ export class ConnectAuthorizer {
     }
     try {
       const { will } = admission.connect
-      // A bridge's will in $SYS is accepted and goes to nobody.
+      // A bridge's will in $SYS is accepted and dropped.
       if (will && !will.topic.startsWith('$SYS/') && !rights.mayPublish(will.topic))
         throw new GatewayError('will-refused')
       const owner = isInternal ? internalOwner : ownerOf(rights.identity)
@@ -234,7 +234,7 @@ export class ConnectAuthorizer {
     return false
   }
 
-  /** Call when a message of `client` to `$SYS` is acknowledged and goes to nobody. */
+  /** Call when a message of `client` to `$SYS` is acknowledged and dropped. */
   ignored(client: Client, topic: string): void {
     const admission = this.#admissions.get(client)
     if (!admission || admission.hasLoggedSys) return
