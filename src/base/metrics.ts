@@ -251,26 +251,18 @@ export function createMetrics(): Metrics {
     delayed: () => delays.inc(),
     throttled: (direction, seconds) => throttled.inc({ direction }, seconds),
     upstreamConnected: seconds => connectSeconds.observe(seconds),
-    watchBuffers: read => {
-      new Gauge({
-        name: 'mqway_buffered_bytes',
-        help: 'Buffered bytes for clients and brokers that are slower than the other side',
-        registers: [registry],
-        collect() {
-          this.set(read())
-        },
-      })
-    },
-    watchBodies: read => {
-      new Gauge({
-        name: 'mqway_body_bytes',
-        help: 'Buffered bytes of request bodies and WebSocket messages',
-        registers: [registry],
-        collect() {
-          this.set(read())
-        },
-      })
-    },
+    watchBuffers: read =>
+      seriesOf(registry, read).gauge(
+        'mqway_buffered_bytes',
+        'Buffered bytes for clients and brokers that are slower than the other side',
+        bytes => bytes,
+      ),
+    watchBodies: read =>
+      seriesOf(registry, read).gauge(
+        'mqway_body_bytes',
+        'Buffered bytes of request bodies and WebSocket messages',
+        bytes => bytes,
+      ),
     watchSlices: read => watchSlices(registry, read),
     watchRetained: read => watchRetained(registry, read),
     watchPush: read => watchPush(registry, read),

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
-import type { Level as LevelDatabase } from 'level'
 import { z } from 'zod'
 import type { Logger } from '../base/log.js'
 import { DamagedRecord, openDatabase, openOrReplace } from '../storage/open-level.js'
 import { newEpoch } from './event.js'
 import { type JournalBounds, sizeOf } from './journal.js'
 import {
+  type Database,
   decodeEvent,
   decodeRetainedEntry,
   decodeState,
@@ -24,9 +24,6 @@ import { Segment } from './level-segment.js'
 import { upgradeDatabase } from './level-upgrade.js'
 import { RetainedMessages } from './retained-messages.js'
 import { Shares, type ShareTopics } from './shares.js'
-
-/** A database with binary keys and values. */
-export type Database = LevelDatabase<Buffer, Buffer>
 
 /**
  * LevelDB maps each open file of 2 MiB into memory, by default a thousand: a large journal would be in memory as a whole.

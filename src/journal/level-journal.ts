@@ -17,15 +17,9 @@ import {
   type SequenceRange,
   type Urgency,
 } from './journal.js'
-import {
-  closeDatabase,
-  type Database,
-  load,
-  type OpenedDatabase,
-  type OpenOptions,
-  openJournalDatabase,
-} from './level-database.js'
+import { closeDatabase, load, type OpenedDatabase, type OpenOptions, openJournalDatabase } from './level-database.js'
 import { findLatest, readEvents, readRetainedMessages } from './level-reader.js'
+import type { Database } from './level-records.js'
 import { JournalStore } from './level-state.js'
 import type { IsEvicted } from './retained-messages.js'
 

@@ -2,8 +2,7 @@ import { DamagedRecord, isDamage } from '../storage/open-level.js'
 import type { TopicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
 import type { SequenceRange } from './journal.js'
-import type { Database } from './level-database.js'
-import { decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
+import { type Database, decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
 import { readTopics, type Segment, SegmentScan, segmentLength, sequenceAt, type TopicsRecord } from './level-segment.js'
 
 type Snapshot = ReturnType<Database['snapshot']>

@@ -1,6 +1,10 @@
+import type { Level } from 'level'
 import type { QoS } from '../mqtt/message.js'
 import { DamagedRecord } from '../storage/open-level.js'
 import { type Event, formatId } from './event.js'
+
+/** A database with binary keys and values. */
+export type Database = Level<Buffer, Buffer>
 
 /*
  * Records of the journal in LevelDB. A key is one letter for the kind, and then the number of a share (two bytes) and a sequence (six), both

@@ -1,8 +1,7 @@
 import { DamagedRecord } from '../storage/open-level.js'
 import type { ShareBounds } from './journal.js'
-import type { Database } from './level-database.js'
 import type { ShareView } from './level-reader.js'
-import { largePayload, readSequence, type ShareState, sequenceKey } from './level-records.js'
+import { type Database, largePayload, readSequence, type ShareState, sequenceKey } from './level-records.js'
 import { decodeSizes, encodeSizes, Segment, segmentLength, TopicDictionary } from './level-segment.js'
 import type { ShareExtent } from './shares.js'
 

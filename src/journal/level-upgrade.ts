@@ -1,6 +1,5 @@
 import { DamagedRecord } from '../storage/open-level.js'
-import type { Database } from './level-database.js'
-import { encodeState, sequenceKey, stateKey } from './level-records.js'
+import { type Database, encodeState, sequenceKey, stateKey } from './level-records.js'
 import { encodeHeader, segmentLength } from './level-segment.js'
 
 /*
