@@ -97,7 +97,7 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
     receiptMessagesPerSecond: wholeNumberOrOff(1, 100_000)
       .default(100)
       .describe(
-        'Messages on receipts/<topic> of receipts that nobody waits for, on average; 20,000 may come at once; those beyond are kept and not told',
+        'Messages on receipts/<topic> of unrequested receipts per second, on average, with a burst of 20,000; receipts beyond are stored without a message',
       ),
     presence: z
       .strictObject({

@@ -241,7 +241,7 @@ export const configSchema = z.strictObject({
       maxBufferedBytes: size({ min: '1MiB' })
         .prefault('256MiB')
         .describe(
-          'Bytes of packets that are not complete, and bytes that wait for clients who read slowly, of all clients of the embedded broker; one address has half of each at most; beyond, connections end',
+          'Bytes of incomplete packets, and bytes buffered for slow clients, of all clients of the embedded broker; one address has at most half of each; beyond, connections are closed',
         ),
       maxSubscriptions: wholeNumber(1, 1_000_000)
         .default(1000)
@@ -256,15 +256,13 @@ export const configSchema = z.strictObject({
         ),
       maxQueuedMessages: wholeNumber(1, 1_000_000)
         .default(1000)
-        .describe(
-          'Messages that the embedded broker keeps for a client that is not connected; new ones beyond are dropped',
-        ),
+        .describe('Messages that the embedded broker queues for a disconnected client; beyond, new ones are dropped'),
       sessionExpiry: z
         .union([z.literal('off'), duration({ min: '1m' })], {
           error: 'must be off, or a time such as 7d, from 1m to 24d',
         })
         .prefault('7d')
-        .describe('After how long without its client the embedded broker ends a session, with all that waits in it'),
+        .describe('How long the embedded broker keeps a session without its client'),
       maxSessions: wholeNumber(1, 1_000_000)
         .default(10_000)
         .describe(
@@ -280,7 +278,7 @@ export const configSchema = z.strictObject({
         ),
       maxSessionBytes: size({ min: '1KiB' })
         .prefault('16MiB')
-        .describe('Bytes of the messages that wait in one session of the embedded broker; new ones beyond are dropped'),
+        .describe('Bytes of queued messages in one session of the embedded broker; beyond, new ones are dropped'),
       maxSessionsBytes: size({ min: '1MiB' })
         .prefault('256MiB')
         .describe(
@@ -394,7 +392,7 @@ export const configSchema = z.strictObject({
       bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
       bodyTimeout: duration({ min: '1s', max: '1h' })
         .prefault('30s')
-        .describe('For that body, or a message of a plain WebSocket, to arrive; beyond: 408, or 1008'),
+        .describe('Timeout of that body, or of a message of a plain WebSocket; beyond: 408, or 1008'),
       jsonValues: wholeNumber(100, 10_000_000)
         .default(50_000)
         .describe(
