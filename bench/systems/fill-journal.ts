@@ -38,7 +38,7 @@ function payloadOf(number: number): Buffer {
 }
 
 const { openLevelJournal }: JournalModule = await import(
-  pathToFileURL(join(dirname(program), 'push/journal/level.js')).href
+  pathToFileURL(join(dirname(program), 'journal/level-journal.js')).href
 )
 const names = ['maxEvents', 'maxBytes', 'maxAge', 'maxRetained', 'maxRetainedBytes', 'maxWaiting', 'maxWaitingBytes']
 const bounds = Object.fromEntries(names.map(name => [name, unbounded]))
