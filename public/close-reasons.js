@@ -1,5 +1,5 @@
 /**
- * Sentences for people about why a connection ended or failed. Pure.
+ * Sentences about the end or failure of a connection, for users. Pure.
  *
  * @typedef {object} Reason
  * @property {string} sentence what happened
@@ -14,29 +14,29 @@ const closeCodes = new Map([
   [1000, 'closed normally'],
   [1001, 'the gateway is going away'],
   [1002, 'protocol error'],
-  [1003, 'a kind of data that is not accepted'],
+  [1003, 'unsupported data'],
   [1005, 'closed without a code'],
   [1006, 'ended without a close frame'],
   [1007, 'inconsistent data'],
-  [1008, 'against the rules of the gateway'],
+  [1008, 'policy violation'],
   [1009, 'a message too large'],
-  [1011, 'an error inside the gateway, or no sign of life'],
+  [1011, 'an internal error of the gateway, or a ping timeout'],
   [1012, 'the gateway restarts'],
   [1013, 'try again later'],
   [1014, 'the broker behind the gateway failed'],
   [1015, 'the TLS handshake failed'],
 ])
 
-/** CONNACK return codes: MQTT 3.1.1 table 3.1. Only 3 passes by itself. */
+/** CONNACK return codes: MQTT 3.1.1 table 3.1. Only 3 is temporary. */
 const connackCodes = new Map([
   [1, 'The broker does not speak this version of MQTT.'],
   [2, 'The broker does not accept this client id.'],
-  [3, 'The broker is there, but takes no connections at the moment.'],
+  [3, 'The broker is temporarily unavailable.'],
   [4, 'The user name or the password is wrong.'],
-  [5, 'The broker does not let you in. Does it want a user name and a password?'],
+  [5, 'The broker refused the connection: not authorized. Does it need a user name and a password?'],
 ])
-const PASSES_BY_ITSELF = 3
-/** Codes that other credentials may change. */
+const TEMPORARY = 3
+/** Codes for which other credentials may help. */
 const OF_LOGIN = [4, 5]
 
 /**
@@ -50,7 +50,7 @@ export function explainClose({ code, reason }) {
   const detail = `close code ${code}${meaning === undefined ? '' : `: ${meaning}`}`
   if (reason !== '') return { sentence: asSentence(reason), detail }
   if (code === 1006) {
-    return { sentence: 'The connection broke off: the network, or the gateway, went away without a word.', detail }
+    return { sentence: 'The connection was lost: the network or the gateway ended it without a close frame.', detail }
   }
   return { sentence: 'The gateway closed the connection and gave no reason.', detail }
 }
@@ -58,7 +58,7 @@ export function explainClose({ code, reason }) {
 /**
  * An MQTT CONNECT that the broker refused.
  *
- * @param {string} pahoMessage such as "AMQJS0006E Bad Connack return code:5 …": Paho gives the code in no other way
+ * @param {string} pahoMessage such as "AMQJS0006E Bad Connack return code:5 …": the only place where Paho has the code
  * @returns {Reason}
  */
 export function explainConnack(pahoMessage) {
@@ -66,20 +66,20 @@ export function explainConnack(pahoMessage) {
   return {
     sentence: connackCodes.get(code) ?? 'The broker refused the connection.',
     detail: Number.isNaN(code) ? pahoMessage : `MQTT CONNACK return code ${code}`,
-    final: connackCodes.has(code) && code !== PASSES_BY_ITSELF,
+    final: connackCodes.has(code) && code !== TEMPORARY,
     ...(OF_LOGIN.includes(code) && { login: true }),
   }
 }
 
-/** Paho's own error codes, as far as they say more than a CloseEvent does. */
+/** Paho's error codes with more information than a CloseEvent. */
 const PAHO = { connectTimeout: 1, pingTimeout: 4, internal: 5, connack: 6 }
 
 /**
- * Errors of Paho itself, before the socket reports one.
+ * The reason of an error of Paho.
  *
  * @param {number} errorCode
  * @param {string} errorMessage
- * @returns {Reason | undefined} undefined when only the socket knows
+ * @returns {Reason | undefined} undefined if only the socket has the reason
  */
 export function explainPaho(errorCode, errorMessage) {
   switch (errorCode) {
@@ -88,9 +88,9 @@ export function explainPaho(errorCode, errorMessage) {
     case PAHO.connectTimeout:
       return { sentence: 'The gateway did not answer in time.', detail: 'no MQTT CONNACK within the limit' }
     case PAHO.pingTimeout:
-      return { sentence: 'The broker has gone silent: it did not answer a ping.', detail: 'MQTT PINGRESP missing' }
+      return { sentence: 'The broker did not respond to a ping.', detail: 'MQTT PINGRESP missing' }
     case PAHO.internal:
-      return { sentence: 'Something arrived that is not valid MQTT.', detail: errorMessage }
+      return { sentence: 'The gateway sent invalid MQTT.', detail: errorMessage }
     default:
       return undefined
   }
@@ -98,7 +98,7 @@ export function explainPaho(errorCode, errorMessage) {
 
 /**
  * @param {string} text
- * @returns {string} with a capital letter and a full stop, as the page's own sentences have
+ * @returns {string} with a capital letter and a full stop
  */
 export function asSentence(text) {
   const trimmed = text.trim()

@@ -74,7 +74,7 @@ const compatPage = (() => {
      */
     refusalOf(status, body) {
       if (status === 401 || status === 403) byId('login', HTMLElement).hidden = false
-      const unknown = `Something else answers there (status ${status})`
+      const unknown = `The response is not from mqway (status ${status})`
       if (body.trimStart().startsWith('<')) return unknown
       let sentence = body.split('\n', 1)[0] ?? ''
       try {

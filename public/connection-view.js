@@ -35,7 +35,7 @@ export function renderConnection(connection) {
 
   const loss = connection.phase === 'waiting' && connection.loss !== connection.reason ? connection.loss : undefined
   lossLine.hidden = loss === undefined
-  if (loss !== undefined) lossLine.textContent = `It was lost because: ${loss.sentence} (${loss.detail ?? 'no code'})`
+  if (loss !== undefined) lossLine.textContent = `Reason of the loss: ${loss.sentence} (${loss.detail ?? 'no code'})`
 
   tryNow.hidden = connection.phase !== 'waiting' && connection.phase !== 'stopped'
   tryNow.textContent = connection.phase === 'stopped' ? 'Connect' : 'Try now'

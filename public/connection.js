@@ -17,7 +17,7 @@
  *
  * @typedef {object} Arrival
  * @property {string} topic
- * @property {Uint8Array} bytes valid during the call only: a view into the frame it came in
+ * @property {Uint8Array} bytes a view into the received frame, valid during the call only
  * @property {0 | 1 | 2} qos
  * @property {boolean} retained
  * @property {boolean} duplicate
@@ -289,7 +289,7 @@ export class Connection {
     const socket = this.#latestSocket()?.socket
     if (socket?.readyState === WebSocket.CONNECTING) socket.close()
     for (const { reject } of this.#unacknowledged.values()) {
-      reject(new Error('The connection ended before the acknowledgement came: it may have arrived, or not.'))
+      reject(new Error('The connection ended before the acknowledgement: the message may have arrived, or not.'))
     }
     this.#unacknowledged.clear()
   }

@@ -58,7 +58,7 @@
     else add(JSON.stringify(doc))
   }
 
-  const unreachable = 'The gateway cannot be reached, or does not let this page in (push.origins)'
+  const unreachable = 'The gateway cannot be reached, or refuses the origin of this page (push.origins)'
 
   /** @param {number} sequence */
   function reached(sequence) {
@@ -80,7 +80,7 @@
     try {
       return JSON.parse(body)
     } catch {
-      throw new Refusal(`Something else answers there (status ${answer.status})`)
+      throw new Refusal(`The response is not from mqway (status ${answer.status})`)
     }
   }
 })()

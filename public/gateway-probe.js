@@ -8,7 +8,7 @@
 import { asSentence, explainClose } from './close-reasons.js'
 
 const TIME_LIMIT_MS = 4_000
-const LONGEST_SENTENCE = 300
+const MAX_SENTENCE = 300
 /** Time for the CloseEvent after the `error` event, on which Paho reports. */
 const CLOSE_EVENT_MS = 500
 
@@ -34,7 +34,7 @@ export async function explainSocket(record, path) {
 export async function probeGateway(path) {
   const endpoint = await ask(path)
   if (endpoint === undefined) {
-    // This device is reachable without a network.
+    // Loopback needs no network.
     return navigator.onLine || isLoopback(location.hostname)
       ? { sentence: 'Nothing answers at this address. Is the gateway running?', detail: 'the handshake failed' }
       : { sentence: 'This device is offline.', detail: 'the browser reports no network' }
@@ -43,19 +43,19 @@ export async function probeGateway(path) {
     return { sentence: `There is no WebSocket endpoint at ${path}.`, detail: 'HTTP 404', final: true }
   }
   if (endpoint.status === 401) return { ...endpoint.reason, login: true }
-  // Whatever a plain GET is told here, 426 Upgrade Required among others, only a real refusal speaks of this moment.
+  // Other statuses of a plain GET, such as 426 Upgrade Required, are not the reason of the failed handshake.
   if ([401, 403, 429, 500, 502, 503, 504].includes(endpoint.status)) return endpoint.reason
   const readiness = await ask('/readyz')
   if (readiness !== undefined && readiness.status >= 500) {
     return {
       ...readiness.reason,
-      sentence: 'The gateway is there, but the MQTT broker behind it is not.',
+      sentence: 'The gateway is running, but its MQTT broker is unavailable.',
       detail: `HTTP ${readiness.status} from /readyz`,
     }
   }
   return {
     sentence: 'The gateway answers, but refused the WebSocket handshake.',
-    detail: `a plain request to ${path} is answered with HTTP ${endpoint.status}`,
+    detail: `HTTP ${endpoint.status} for a plain request to ${path}`,
   }
 }
 
@@ -70,7 +70,7 @@ export function isLoopback(hostname) {
 
 /**
  * @param {string} path
- * @returns {Promise<{ status: number, reason: Reason } | undefined>} undefined when nobody answered in time
+ * @returns {Promise<{ status: number, reason: Reason } | undefined>} undefined without a response in time
  */
 async function ask(path) {
   try {
@@ -90,7 +90,7 @@ async function sentenceOf(response) {
   const fallback = `The gateway answered ${response.status} ${response.statusText}`.trim()
   const type = response.headers.get('Content-Type') ?? ''
   if (type.includes('html')) return asSentence(fallback)
-  const body = (await response.text()).slice(0, LONGEST_SENTENCE)
+  const body = (await response.text()).slice(0, MAX_SENTENCE)
   if (!type.includes('json')) return asSentence(body.split('\n', 1)[0] || fallback)
   try {
     const { detail, title, message } = JSON.parse(body)

@@ -1,15 +1,15 @@
 /**
- * Logging in from a page: user name and password, or a token, are exchanged for the single-use tickets that URLs carry
- * (`POST /v1/tickets`). Knows no DOM, and stores nothing.
+ * Login of a page: exchanges user name and password, or a token, for single-use tickets in URLs
+ * (`POST /v1/tickets`). Without DOM; stores nothing.
  *
  * @typedef {object} Credentials
- * @property {string} userName empty where `password` is a token
+ * @property {string} userName empty if `password` is a token
  * @property {string} password
  */
 
 import { asSentence } from './close-reasons.js'
 
-/** Reasons of the gateway that other credentials may change. */
+/** Reasons for which other credentials may help. */
 const helped = new Set(['identity-required', 'identity-refused', 'identity-expired', 'topic-refused'])
 
 /**
@@ -27,14 +27,14 @@ export function helpsLogin(error) {
 /**
  * @param {Credentials} credentials
  * @returns {Promise<string>} a ticket
- * @throws {Error} with the gateway's sentence, where it gives none
+ * @throws {Error} with the gateway's sentence, if it refuses a ticket
  */
 export async function requestTicket({ userName, password }) {
   const authorization = userName === '' ? `Bearer ${password}` : `Basic ${base64(`${userName}:${password}`)}`
   const response = await fetch('/v1/tickets', { method: 'POST', headers: { authorization }, cache: 'no-store' })
   const answer = await response.json().catch(() => ({}))
   if (response.ok && typeof answer.ticket === 'string') return answer.ticket
-  if (response.status === 404) throw new Error('This gateway knows no users: there is nobody to log in as.')
+  if (response.status === 404) throw new Error('This gateway has no users to log in as.')
   throw new Error(asSentence(answer.detail ?? `The gateway answered ${response.status} ${response.statusText}`.trim()))
 }
 

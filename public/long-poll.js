@@ -8,13 +8,13 @@ import { shellQuote } from './terminal-commands.js'
 function renderCommands() {
   const { topic, payload } = draft()
   const { origin, protocol } = location
-  // A development certificate is known to nobody.
+  // No CA has signed a development certificate.
   const curl = `curl${protocol === 'https:' && ['localhost', '127.0.0.1'].includes(location.hostname) ? ' -k' : ''}`
   const publish = `${curl} ${shellQuote(`${origin}/v1/publish?topic=${encodeURIComponent(topic)}`)} -d ${shellQuote(payload)}`
   const poll = `${curl} ${shellQuote(`${origin}/v1/poll?topic=${encodeURIComponent(topic)}`)}`
   byId('terminal-panel', HTMLElement).replaceChildren(
     element('div', 'snippet', element('h3', '', 'Publish'), copyable(publish, 'Publish')),
-    element('div', 'snippet', element('h3', '', 'Wait for what comes next'), copyable(poll, 'Poll')),
+    element('div', 'snippet', element('h3', '', 'Wait for the next event'), copyable(poll, 'Poll')),
   )
   byId('first-command', HTMLElement).replaceChildren(copyable(publish, 'Publish'))
 }

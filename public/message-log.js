@@ -35,18 +35,18 @@ export function wireLog(store) {
   let drawn = 0
   let paused = false
   /** Number of messages at the time of the pause. */
-  let held = 0
+  let receivedAtPause = 0
 
   const draw = () => {
-    const limit = paused ? held : store.received
+    const limit = paused ? receivedAtPause : store.received
     const fresh = store.newest(drawn).filter(({ id }) => id <= limit)
     // Oldest first, to keep the order; messages that wait too long are skipped.
-    const portion = fresh.slice(-ROWS_PER_FRAME)
-    drawn = portion[0]?.id ?? drawn
-    prepend(portion.filter(wanted(search.value)))
+    const batch = fresh.slice(-ROWS_PER_FRAME)
+    drawn = batch[0]?.id ?? drawn
+    prepend(batch.filter(wanted(search.value)))
     renderCount(store, store.received - limit)
     renderEmpty(store.received)
-    if (portion.length < fresh.length) schedule()
+    if (batch.length < fresh.length) schedule()
   }
   const schedule = oncePerFrame(draw)
   const redraw = () => {
@@ -58,14 +58,14 @@ export function wireLog(store) {
   search.addEventListener('input', oncePerFrame(redraw))
   pause.addEventListener('click', () => {
     paused = !paused
-    held = store.received
+    receivedAtPause = store.received
     pause.setAttribute('aria-pressed', String(paused))
     pause.textContent = paused ? 'Resume' : 'Pause'
     draw()
   })
   byId('clear', HTMLButtonElement).addEventListener('click', () => {
     store.clear()
-    held = 0
+    receivedAtPause = 0
     redraw()
   })
 

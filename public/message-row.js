@@ -5,7 +5,7 @@ import { formatSize, KEPT_BYTES, prettyJson } from './payload.js'
 
 /** @typedef {import('./message-store.js').Message} Message */
 
-/** Characters of a text before “show all”: 500 rows of 64 KiB each would be slow to lay out. */
+/** Characters of a text above “Show all”: the layout of 500 rows of 64 KiB each would be slow. */
 const PREVIEW_CHARACTERS = 600
 
 const clock = new Intl.DateTimeFormat('en-GB', {
@@ -59,7 +59,7 @@ function previewOf({ kind, text }) {
 function wholeOf({ kind, text, cut, size }) {
   if (!cut) return text
   const kept = kind === 'binary' ? 'the first 512 bytes' : `the first ${formatSize(KEPT_BYTES)}`
-  return `${text}\n… ${kept} of ${formatSize(size)}; the rest was not kept.`
+  return `${text}\n… ${kept} of ${formatSize(size)}; the rest was not stored.`
 }
 
 /**

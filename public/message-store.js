@@ -3,7 +3,7 @@
  *
  * @typedef {object} Message
  * @property {number} id
- * @property {Date} time when it arrived here: MQTT carries no time
+ * @property {Date} time time of arrival: MQTT messages have none
  * @property {string} topic
  * @property {import('./payload.js').Payload} payload
  * @property {0 | 1 | 2} [qos] left out if unknown
@@ -44,7 +44,7 @@ export class MessageStore {
 
   /**
    * @param {number} [id]
-   * @returns {Message[]} what came after the message with this id, newest first
+   * @returns {Message[]} the messages after this id, newest first
    */
   newest(id = 0) {
     const bound = Math.max(id, this.#received - KEPT_MESSAGES)

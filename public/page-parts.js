@@ -1,7 +1,7 @@
 /*
- * The parts that several pages share, as custom elements: header, log and forms. Each element replaces itself with its
- * markup; its children go to the place that its markup names with `data-children`. A classic script at the end of
- * each page, so that the parts are there when the page's own scripts run, and a page opened as a file can load it.
+ * The shared parts of the pages, as custom elements: header, log and forms. Each element replaces itself with its
+ * markup; its children replace the element with `data-children` in it. A classic script at the end of
+ * each page, so that the parts exist when the page's own scripts run, and a page opened as a file can load it.
  */
 ;(() => {
   /**
@@ -26,7 +26,7 @@
   const escapeText = text => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
 
   /**
-   * @param {string} current the page that is shown
+   * @param {string} current the current page
    * @param {[page: string, name: string][]} pages
    */
   const navigation = (current, pages) => `
@@ -116,7 +116,7 @@
       </form>`,
   )
 
-  /** The panel that adds topics to the push connection; children: what follows the list. */
+  /** The panel that adds topics to the push connection; children: elements below the list. */
   define(
     'listen-panel',
     () => `
@@ -147,7 +147,7 @@
           <p class="log-count" id="log-count">none yet</p>
           <div class="log-tools">
             <label class="search">
-              <span class="visually-hidden">Show only messages that contain, or whose topic matches</span>
+              <span class="visually-hidden">Filter messages by text or topic filter</span>
               <input id="log-filter" type="search" dir="auto" placeholder="Filter: text or topic/#" spellcheck="false" autocapitalize="off" />
             </label>
             <button type="button" id="pause" aria-pressed="false">Pause</button>
@@ -188,7 +188,7 @@
           </div>
           <p class="objection" id="publish-objection" role="alert"></p>
           <div class="publish-foot">
-            <p class="outcome" id="publish-outcome" role="status" aria-live="polite"><span class="keys-hint"><kbd>Ctrl</kbd> <kbd>Enter</kbd> publishes, too.</span></p>
+            <p class="outcome" id="publish-outcome" role="status" aria-live="polite"><span class="keys-hint"><kbd>Ctrl</kbd> <kbd>Enter</kbd> also publishes.</span></p>
             <button type="button" class="quiet" id="clear-retained" title="Publishes an empty retained message, which removes the topic’s retained message">Clear retained</button>
           </div>
         </form>

@@ -8,7 +8,7 @@
  * @property {boolean} cut whether `text` shows only the beginning
  */
 
-/** Bytes of a payload that are kept: 500 messages of 10 MB would be too much. */
+/** Stored bytes of a payload: 500 messages of 10 MB would be too much. */
 export const KEPT_BYTES = 64 * 1024
 
 /** Bytes of a binary payload that are shown in hexadecimal. */
@@ -29,8 +29,8 @@ export function describePayload(bytes) {
 
 /**
  * @param {Uint8Array} bytes
- * @param {boolean} cut a cut may fall into the middle of a character: `stream` forgives exactly that
- * @returns {string | undefined} undefined when the bytes are no text that a person could read
+ * @param {boolean} cut a cut may split a character: `stream` accepts exactly that
+ * @returns {string | undefined} undefined if the bytes are not readable text
  */
 function asText(bytes, cut) {
   let text

@@ -1,5 +1,5 @@
 /**
- * Whether the page receives its own messages: an acknowledgement of MQTT 3.1.1 says that the broker has a message, and not that
+ * Whether the page receives its own messages: an acknowledgement of MQTT 3.1.1 means that the broker has a message, and not that
  * its rules permit it. Without DOM.
  */
 

@@ -86,7 +86,7 @@ async function report(publish, outgoing) {
 
 /** MQTT 3.1.1 §3.3.5: a broker that does not allow a PUBLISH acknowledges it all the same, or ends the connection. */
 const unconfirmed =
-  'MQTT does not say whether the broker’s rules let it through: no subscription of this page has seen it.'
+  'The broker may not permit it, which MQTT cannot report: no subscription of this page has received it.'
 
 /**
  * @param {'pending' | 'done' | 'failed'} state

@@ -21,9 +21,9 @@ const phases = { idle: 'stopped', connecting: 'connecting', open: 'connected', w
 /** @type {Record<string, string>} */
 const sentences = {
   network: 'The gateway cannot be reached.',
-  silent: 'Nothing was heard from the gateway for too long.',
-  'shutting-down': 'The gateway is shutting down or starting anew.',
-  'no-credentials': 'No ticket could be had for this login.',
+  silent: 'The gateway was silent for too long.',
+  'shutting-down': 'The gateway is shutting down or restarting.',
+  'no-credentials': 'The gateway gave no ticket for this login.',
   'client-too-slow': 'This page did not read fast enough. It gets the rest now.',
 }
 
@@ -112,8 +112,8 @@ function sentenceOf(reason, detail) {
   const [, status] = /^http-(\d+)$/.exec(reason) ?? []
   const own = sentences[reason] ?? detail
   if (own !== undefined && own !== reason) return asSentence(own)
-  if (status !== undefined) return `Something in between answers, and not the gateway (status ${status}).`
-  return 'The gateway does not let this page in just now.'
+  if (status !== undefined) return `The response is from a proxy, not from the gateway (status ${status}).`
+  return 'The gateway refuses this page at the moment.'
 }
 
 /** @param {ClientState} state */

@@ -21,10 +21,10 @@ import { wireTopics } from './push-topics.js'
 
 /** @type {Record<string, string>} */
 const gapSentences = {
-  evicted: 'Events are missing here: the gateway no longer keeps them.',
+  evicted: 'Events are missing here: the gateway no longer has them.',
   'other-epoch': 'Events may be missing here: the gateway has lost its journal.',
-  unknown: 'Events may be missing here: the gateway does not know where this page was.',
-  missed: 'Events are missing here: the gateway could not write them down.',
+  unknown: 'Events may be missing here: the gateway does not know the cursor of this page.',
+  missed: 'Events are missing here: the gateway could not store them.',
 }
 
 /**

@@ -30,20 +30,20 @@ const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-dig
 const words = { received: 'received', processed: '✓ processed', failed: '✗ failed', missed: 'no receipt in time' }
 
 export class ReceiptsView {
-  /** Excerpts, and the order in which their events came. @type {Map<string, { order: number, text: string }>} */
+  /** Excerpts and arrival order of events. @type {Map<string, { order: number, text: string }>} */
   #texts = new Map()
   #known = 0
-  /** Those that somebody acknowledged. @type {Map<string, Acknowledged>} */
+  /** Events with receipts. @type {Map<string, Acknowledged>} */
   #events = new Map()
-  /** What is in sight. @type {Map<string, HTMLElement>} */
+  /** Displayed blocks. @type {Map<string, HTMLElement>} */
   #blocks = new Map()
-  /** Events whose block is not what it should be. @type {Set<string>} */
+  /** Events whose block is outdated. @type {Set<string>} */
   #changed = new Set()
   #receipts = 0
   #draw = oncePerFrame(() => this.#render())
 
   /**
-   * Notes the payload of an event, for its receipts.
+   * Stores the payload of an event, for its receipts.
    *
    * @param {string} id
    * @param {string} text
@@ -102,7 +102,7 @@ export class ReceiptsView {
 
   /**
    * @param {string} id
-   * @returns {number} how many lines were made
+   * @returns {number} number of drawn lines
    */
   #renderBlock(id) {
     const event = this.#events.get(id)
@@ -136,7 +136,7 @@ export class ReceiptsView {
  * @template V
  * @param {Map<string, V>} map
  * @param {number} bound
- * @returns {string[]} the keys that had to go
+ * @returns {string[]} the removed keys
  */
 function keepNewest(map, bound) {
   const gone = []

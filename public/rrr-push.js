@@ -1,5 +1,5 @@
 /*
- * RRR's push as its own page does it: one XMLHttpRequest after the other, each given up after ten seconds.
+ * RRR's push as in its own page: one XMLHttpRequest after the other, each with a timeout of ten seconds.
  */
 ;(() => {
   /** Timeout of a request, in milliseconds; the gateway responds after five seconds. */
@@ -46,24 +46,25 @@
       if (header !== undefined) request.setRequestHeader('authorization', header)
       if (connections === 1) awaitFirst(request, url)
     } catch {
-      show('stopped', 'This is no address to listen at')
+      show('stopped', 'The address is not a valid URL')
       return
     }
     request.timeout = giveUpAfter
     request.onload = () => answered(request)
-    request.onerror = () => again('The gateway cannot be reached, or does not let this page in (push.origins)')
-    request.ontimeout = () => again('No answer within ten seconds')
+    request.onerror = () => again('The gateway cannot be reached, or refuses the origin of this page (push.origins)')
+    request.ontimeout = () => again('No response within ten seconds')
     request.send()
   }
 
   /**
-   * The first answer may take five seconds. A refusal takes none: where the gateway answers meanwhile, the request is waited on.
+   * Shows “Connected” during the first request, which may take five seconds, if the gateway is healthy and the request has not been refused by
+   * then.
    *
    * @param {XMLHttpRequest} request
    * @param {URL} url
    */
   async function awaitFirst(request, url) {
-    show('connecting', 'Asked: the first answer comes within five seconds')
+    show('connecting', 'Connecting: the first response arrives within five seconds')
     if (url.origin !== location.origin) return
     const health = await fetch('/healthz').catch(() => undefined)
     if (health?.ok && asking === request && request.readyState < XMLHttpRequest.DONE) show('connected', 'Connected')

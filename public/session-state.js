@@ -1,5 +1,5 @@
 /**
- * The state that one tab keeps over a reload, without passwords.
+ * The state of one tab that survives a reload, without passwords.
  *
  * @typedef {object} SessionState
  * @property {string} path
@@ -33,7 +33,7 @@ export function saveSession(change) {
 
 /**
  * The client id of this tab. A duplicated tab has a copy of the session storage, and two clients with one id would end each
- * other's connections for ever: so a lock holds the id as long as the page is open.
+ * other's connections for ever: so the page holds a lock on the id while it is open.
  *
  * @returns {Promise<string>} at most 23 characters, all that MQTT 3.1 allows
  */

@@ -1,8 +1,8 @@
 /**
- * Records how WebSockets end.
+ * Records the CloseEvents of WebSockets.
  *
- * Paho tells its user "AMQJS0008I Socket closed" and keeps the close code and the reason to itself. It looks up the global
- * `WebSocket` each time it connects, so a subclass in its place sees the same CloseEvent that Paho sees, and changes nothing.
+ * Paho's error is only "AMQJS0008I Socket closed", without the close code and the reason. Paho looks up the global
+ * `WebSocket` at each connect, so a subclass in its place receives the same CloseEvent and changes nothing.
  *
  * @typedef {object} SocketRecord
  * @property {WebSocket} socket

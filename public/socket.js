@@ -1,4 +1,4 @@
-/** The page for plain WebSockets: what this browser sends is on a topic of its own, and so are the answers. */
+/** The page for plain WebSockets: one topic for messages from this browser, one for the answers. */
 
 import { byId, copyable, element } from './dom.js'
 import { animateMessage } from './message-animation.js'
@@ -21,7 +21,7 @@ function renderCommands() {
   const listen = `mosquitto_sub${host} -v -t ${shellQuote('socket/+/in')}`
   const publish = `mosquitto_pub${host} -t ${shellQuote(topic)} -m ${shellQuote(payload)}`
   byId('terminal-panel', HTMLElement).replaceChildren(
-    element('div', 'snippet', element('h3', '', 'Hear what browsers send'), copyable(listen, 'Listen')),
+    element('div', 'snippet', element('h3', '', 'Receive messages from browsers'), copyable(listen, 'Listen')),
     element('div', 'snippet', element('h3', '', 'Publish to everybody'), copyable(publish, 'Publish')),
   )
   byId('answer-command', HTMLElement).replaceChildren(copyable(answer, 'Answer this browser'))
@@ -59,12 +59,12 @@ form.addEventListener('submit', async event => {
     }
     page.show({ ...messageOf(sent), hues: [2], label: 'sent' })
     outcome.dataset['state'] = 'done'
-    outcome.textContent = 'Sent, and taken by the gateway.'
+    outcome.textContent = 'Sent, and accepted by the gateway.'
   } catch (error) {
     outcome.dataset['state'] = 'failed'
     const reason = error instanceof Error && 'reason' in error ? error.reason : ''
     outcome.textContent =
-      reason === 'no-socket' ? 'Not sent: there is no connection just now.' : `Not sent: ${String(error)}`
+      reason === 'no-socket' ? 'Not sent: there is no connection at the moment.' : `Not sent: ${String(error)}`
   }
 })
 form.addEventListener('keydown', event => {

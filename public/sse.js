@@ -1,4 +1,4 @@
-/** The page for event streams, with receipts: what was sent on one side, who acknowledged what on the other. */
+/** The page for event streams: messages on one side, their receipts on the other. */
 
 import { button, byId, element } from './dom.js'
 import { PushPage } from './push-page.js'
@@ -14,7 +14,7 @@ const outcome = byId('receipt-outcome', HTMLElement)
 
 const PREFIX = 'receipts/'
 
-/** What is drawn of a payload beside its receipts. */
+/** Maximum length of a payload beside its receipts, in UTF-16 code units. */
 const EXCERPT = 80
 
 const page = new PushPage({
@@ -23,7 +23,7 @@ const page = new PushPage({
   topics: ['/news/+/sport'],
   beside: topic => PREFIX + topic,
   onBesideRefused: topic => {
-    outcome.textContent = `Receipts of ${topic} are not open to you.`
+    outcome.textContent = `You may not read receipts of ${topic}.`
   },
   onEvent({ id, topic, payload, payloadBase64, retained }) {
     if (topic.startsWith(PREFIX)) {

@@ -1,4 +1,4 @@
-/** The panel of subscriptions: the form, the patterns that one click subscribes to, and the list. */
+/** The panel of subscriptions: the form, buttons with common filters, and the list. */
 
 import { button, byId, chosenQos, element, foreign, showObjection } from './dom.js'
 import { objectionToFilter } from './topic-filter.js'
@@ -24,7 +24,7 @@ export function wireSubscriptions({ onSubscribe }) {
     else input.focus()
   })
   input.addEventListener('input', () => {
-    // An objection goes away as soon as it is met; a new one waits for the person to finish typing.
+    // Removes an objection at once; shows a new one only when the form is submitted.
     if (objectionToFilter(input.value) === undefined) showObjection(input, objectionPlace, undefined)
   })
   for (const chip of chips) {
@@ -95,9 +95,9 @@ function statusOf({ state, qos, granted, objection }) {
     case 'waiting':
       return `QoS ${qos}, when connected`
     case 'asked':
-      return `asking for QoS ${qos} …`
+      return `requesting QoS ${qos} …`
     case 'granted':
-      return granted === qos ? `QoS ${qos}` : `QoS ${granted} granted, ${qos} asked for`
+      return granted === qos ? `QoS ${qos}` : `QoS ${granted} granted, ${qos} requested`
     case 'refused':
       return objection ?? 'Refused'
     case 'leaving':

@@ -1,21 +1,21 @@
 /**
- * What this page wants to hear, what the broker granted of it, and which of it a message belongs to. Knows no DOM.
+ * The subscriptions of this page, their granted QoS, and the subscriptions that match a message. Without DOM.
  *
  * @typedef {0 | 1 | 2} Qos
  *
  * @typedef {object} Subscription
  * @property {string} filter
- * @property {Qos} qos the one asked for
+ * @property {Qos} qos the requested one
  * @property {'waiting' | 'asked' | 'granted' | 'refused' | 'leaving'} state `waiting`: for a connection
  * @property {number} [granted] the granted QoS
- * @property {string} [objection] why it was refused
+ * @property {string} [objection] reason of the refusal
  * @property {number} hue index of its colour
- * @property {number} messages how many matched
+ * @property {number} messages number of matching messages
  */
 
 import { matches } from './topic-filter.js'
 
-/** As many as the style sheet has. */
+/** Number of colours in the style sheet. */
 const HUES = 8
 
 export class Subscriptions {
@@ -38,7 +38,7 @@ export class Subscriptions {
   }
 
   /**
-   * Subscribes, or asks again with another QoS.
+   * Subscribes, or subscribes again with another QoS.
    *
    * @param {string} filter valid
    * @param {Qos} qos
@@ -65,18 +65,18 @@ export class Subscriptions {
       this.#update(subscription, { state: 'leaving' })
       await this.#connection.unsubscribe(filter)
     }
-    // Somebody may have subscribed to it again meanwhile: that is another entry under the same filter.
+    // The user may have subscribed again meanwhile: that is another entry with the same filter.
     if (this.#byFilter.get(filter) !== subscription) return
     this.#byFilter.delete(filter)
     this.#changed()
   }
 
-  /** After a connection came about: clean sessions start with nothing. */
+  /** Subscribes again after a connect: a clean session has no subscriptions. */
   restore() {
     for (const subscription of this.list) this.#ask(subscription)
   }
 
-  /** After a connection was lost. */
+  /** Marks subscriptions as waiting after the loss of the connection. */
   suspend() {
     for (const subscription of this.list) {
       if (subscription.state === 'leaving') this.#byFilter.delete(subscription.filter)
@@ -103,7 +103,7 @@ export class Subscriptions {
   }
 
   /**
-   * Whether what is published on a topic comes to this page.
+   * Whether this page receives messages on a topic.
    *
    * @param {string} topic
    */

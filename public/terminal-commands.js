@@ -1,5 +1,5 @@
 /**
- * The commands and programs that do from a terminal what the page does. Pure.
+ * Commands and programs for a terminal, equivalent to the page. Pure.
  *
  * @typedef {object} Place
  * @property {string} hostname
@@ -63,14 +63,14 @@ function python({ hostname, url, path, filter }) {
       `                   ${options.join(',\n                   ')})`,
     ].join('\n')
   const tcp = { label: 'Subscribe, over MQTT', code: program([`hostname=${literal(bare(hostname))}`, 'port=1883']) }
-  // paho.mqtt.subscribe always asks for this path.
+  // paho.mqtt.subscribe has a fixed path.
   if (path !== '/mqtt') return [tcp]
   const options = [
     `hostname=${literal(bare(hostname))}`,
     `port=${port || (secure ? 443 : 80)}`,
     'transport="websockets"',
   ]
-  // tls={} trusts what the system trusts; a development certificate is known to nobody but its directory.
+  // tls={} uses the system's CAs; no CA has signed a development certificate.
   if (secure) options.push(isHere(hostname) ? 'tls={"ca_certs": "certs/localhost.crt"}' : 'tls={}')
   return [tcp, { label: `Subscribe, over ${secure ? 'wss' : 'ws'}`, code: program(options) }]
 }
@@ -103,7 +103,7 @@ function isHere(hostname) {
 }
 
 /**
- * The clients of mosquitto connect to this machine when no host is given.
+ * The clients of mosquitto connect to this machine by default.
  *
  * @param {string} hostname
  */
@@ -112,7 +112,7 @@ export function hostOption(hostname) {
 }
 
 /**
- * `location.hostname` has brackets around an IPv6 address; programs other than browsers want it without.
+ * `location.hostname` has brackets around an IPv6 address; other programs need it without.
  *
  * @param {string} hostname
  */
@@ -121,7 +121,7 @@ function bare(hostname) {
 }
 
 /**
- * For a POSIX shell: everything is plain between single quotes, except a single quote.
+ * Quotes a text for a POSIX shell: between single quotes, only a single quote is special.
  *
  * @param {string} text
  */

@@ -1,5 +1,5 @@
 /**
- * MQTT topic names and topic filters: what is valid, and what matches what. Pure; the rules are those of MQTT 3.1.1 §4.7.
+ * Validation and matching of MQTT topic names and topic filters (MQTT 3.1.1 §4.7). Pure.
  */
 
 /** The longest UTF-8 string of the protocol, in bytes [MQTT-4.7.3-3]. */
@@ -8,11 +8,11 @@ const MAX_BYTES = 65_535
 const encoder = new TextEncoder()
 
 /**
- * What topic names and topic filters have in common.
+ * Common checks of topic names and topic filters.
  *
  * @param {string} text
- * @param {string} noun how the sentence calls it
- * @returns {string | undefined} a sentence for the person who typed it; undefined when there is nothing to object to
+ * @param {string} noun its name in the sentence
+ * @returns {string | undefined} a sentence for the user; undefined if valid
  */
 function objectionToString(text, noun) {
   if (text === '') return `The ${noun} is empty: it needs at least one character.`
@@ -23,10 +23,10 @@ function objectionToString(text, noun) {
 }
 
 /**
- * Why a topic filter cannot be subscribed to.
+ * The reason why a topic filter is invalid.
  *
  * @param {string} filter
- * @returns {string | undefined} a sentence for the person who typed it; undefined when the filter is valid
+ * @returns {string | undefined} a sentence for the user; undefined when the filter is valid
  */
 export function objectionToFilter(filter) {
   const objection = objectionToString(filter, 'topic filter')
@@ -43,10 +43,10 @@ export function objectionToFilter(filter) {
 }
 
 /**
- * Why a topic cannot be published to.
+ * The reason why a topic is invalid for publishing.
  *
  * @param {string} topic
- * @returns {string | undefined} a sentence for the person who typed it; undefined when the topic is valid
+ * @returns {string | undefined} a sentence for the user; undefined when the topic is valid
  */
 export function objectionToTopic(topic) {
   const objection = objectionToString(topic, 'topic')
@@ -64,12 +64,12 @@ export function objectionToTopic(topic) {
  * @returns {boolean}
  */
 export function matches(filter, topic) {
-  // A leading wildcard never matches $SYS and its like [MQTT-4.7.2-1].
+  // A leading wildcard never matches topics that begin with $ [MQTT-4.7.2-1].
   if (topic.startsWith('$') && (filter.startsWith('+') || filter.startsWith('#'))) return false
   const wanted = filter.split('/')
   const levels = topic.split('/')
   for (const [index, level] of wanted.entries()) {
-    // "sport/#" also matches "sport" itself (§4.7.1.2), so this comes before the length is looked at.
+    // "sport/#" also matches "sport" itself (§4.7.1.2), so this precedes the check of the length.
     if (level === '#') return true
     if (index >= levels.length) return false
     if (level !== '+' && level !== levels[index]) return false

@@ -195,7 +195,7 @@ describeWith(['/usr/bin/chromium', 'mosquitto_pub', 'mosquitto_sub'], 'a person 
   it('sees that it is the broker that is away, when the gateway is not', async () => {
     const gateway = await gatewayForThisTest({ broker: 'mqtt://127.0.0.1:1', mqtt: { port: 'off' } })
     const page = await openPage(gateway.urls.https, {}, networkIsDown)
-    await page.getByText('The gateway is there, but the MQTT broker behind it is not.').waitFor()
+    await page.getByText('The gateway is running, but its MQTT broker is unavailable.').waitFor()
     await page.getByText(/Next try in \d+ s/).waitFor()
     expect(await state(page).textContent()).not.toContain('Connected')
   })

@@ -104,7 +104,7 @@ describeWith(['/usr/bin/chromium'], 'a page', () => {
     await page.getByLabel('Subscriptions').locator('[data-state="granted"]').waitFor()
     const outcome = page.locator('#publish-outcome')
     await page.getByRole('button', { name: 'Publish', exact: true }).click()
-    await outcome.getByText('MQTT does not say whether the broker’s rules let it through').waitFor()
+    await outcome.getByText('The broker may not permit it, which MQTT cannot report').waitFor()
     expect(await outcome.textContent()).not.toContain('Published')
   })
 
