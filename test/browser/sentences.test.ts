@@ -14,7 +14,7 @@ describe('the page explains', () => {
   })
 
   it('an end without a close frame', () => {
-    expect(explainClose({ code: 1006, reason: '' }).sentence).toContain('broke off')
+    expect(explainClose({ code: 1006, reason: '' }).sentence).toContain('was lost')
   })
 
   it('a refused login as something that only a person can change', () => {
