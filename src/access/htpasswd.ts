@@ -43,7 +43,7 @@ function addUser(users: Map<string, string>, line: string): string | undefined {
   const hash = line.slice(colon + 1)
   const shown = JSON.stringify(user)
   if (!isUserName(user)) return `must begin with a user name of 1 to 255 bytes without control characters, not ${shown}`
-  if (users.has(user)) return `is for ${shown}, who has a line already`
+  if (users.has(user)) return `is a second line for ${shown}`
   const cost = costOf(hash)
   if (cost === undefined) return `must have a bcrypt hash ($2y$…) for ${shown}; mqway passwd writes one`
   if (cost > maxCost) return `must have a hash of cost ${maxCost} at most for ${shown}, not ${cost}`
@@ -53,7 +53,7 @@ function addUser(users: Map<string, string>, line: string): string | undefined {
 
 /** Returns why a name cannot be in the password file, to follow the name: `must …`; `undefined` if it can. */
 export function userNameProblem(user: string): string | undefined {
-  if (user.includes(':')) return 'must be without a colon, which ends the name in the file'
+  if (user.includes(':')) return 'must not contain a colon, which ends the name in the file'
   if (user.startsWith('#')) return 'must not begin with #, which begins a comment in the file'
   return isUserName(user) ? undefined : 'must have 1 to 255 bytes, and no control characters'
 }
@@ -61,7 +61,7 @@ export function userNameProblem(user: string): string | undefined {
 /** Returns why a password is not allowed, to follow “the password”; `undefined` if it is. */
 export function passwordProblem(password: string): string | undefined {
   if (password === '') return 'must not be empty'
-  if (password.includes('\0')) return 'must not hold U+0000'
+  if (password.includes('\0')) return 'must not contain U+0000'
   const bytes = Buffer.byteLength(password)
   return bytes > maxPasswordBytes
     ? `must have at most ${maxPasswordBytes} bytes, not ${bytes}: bcrypt ignores the rest`

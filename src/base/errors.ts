@@ -127,7 +127,7 @@ const table = {
     retryAfter: 5,
     closeCode: 1013,
     level: 'info',
-    text: 'The MQTT broker cannot be reached just now',
+    text: 'The MQTT broker is temporarily unavailable',
   },
   'publish-timeout': {
     httpStatus: 504,
@@ -146,7 +146,7 @@ const table = {
     httpStatus: 409,
     retryAfter: 1,
     level: 'info',
-    text: 'The first request with this Idempotency-Key is under way',
+    text: 'The first request with this Idempotency-Key is still in progress',
   },
   'receipts-full': {
     httpStatus: 503,
@@ -172,7 +172,7 @@ const table = {
     retryAfter: 5,
     closeCode: 1013,
     level: 'warn',
-    text: 'The journal cannot be read or written just now',
+    text: 'The journal is temporarily unavailable',
   },
   'too-many-attempts': {
     httpStatus: 429,

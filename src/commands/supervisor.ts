@@ -94,7 +94,7 @@ function watchStop(log: Logger, onStop: () => void): { readonly stopped: boolean
     onStop()
   }
   const stop = (signal: NodeJS.Signals): void => end(signal)
-  const onUnread = (error: Error): void => end(`nobody reads the responses (${error.message})`)
+  const onUnread = (error: Error): void => end(`cannot write responses to supervisord (${error.message})`)
   const onEnd = (): void => end('supervisord has closed its side')
   // At the end of the stream, `readable` comes without data; `end` would wait for a read.
   const onReadable = (): void => {

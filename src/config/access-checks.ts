@@ -114,7 +114,7 @@ function checkClientCertificates(config: Config, { clientCertificates }: AccessC
 function checkRecipient(path: readonly PropertyKey[], to: AccessRule['to'], access: AccessConfig): Problem[] {
   if (to === 'anonymous') return []
   if (!hasIdentitySource(access)) {
-    return [{ path, message: `needs one of ${identities} beside the rules: without, nobody is known` }]
+    return [{ path, message: `needs one of ${identities}: without it, all clients are anonymous` }]
   }
   if (to === 'authenticated') return []
   if (to.role !== undefined && access.jwt === undefined && access.webhook === undefined) {

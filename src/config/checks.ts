@@ -63,17 +63,17 @@ function checkExposure(config: Config): Problem[] {
   const exposed = new Map<string, Problem>()
   for (const { hostPath } of publicListeners(config)) {
     const message =
-      'lets other machines connect, and nothing says who may: name them under "access", or write "anonymous: true" into the configuration file to let anybody in, or listen on 127.0.0.1'
+      'lets other machines connect without authentication: configure "access", or write "anonymous: true" into the configuration file to admit everybody, or listen on 127.0.0.1'
     exposed.set(hostPath.join('.'), { path: hostPath, message, reads: ['anonymous', 'access'] })
   }
   return [...exposed.values()]
 }
 
-/** With `access:`, what is left to be open to anybody is what goes to somebody else's broker unseen. */
+/** With `access:`, connections to another broker are the only ones without authentication. */
 function checkThroughTraffic(config: Config): Problem[] {
   const open = publicListeners(config).map(listener => listener.name)
   const reads = ['host', 'http', 'https', 'mqtt', 'broker', 'anonymous', 'access']
-  const message = `lets anybody on other machines through to a broker that "access" says nothing of`
+  const message = `lets other machines connect without authentication to a broker to which "access" does not apply`
   const web = open.includes('http') || open.includes('https')
   const tunnels = config.tunnels.flatMap(({ broker, requireIdentity }, index): Problem[] => {
     if (!web || requireIdentity || (broker ?? config.broker) === 'embedded') return []
@@ -153,12 +153,12 @@ function checkPublic(config: Config, file: string | undefined, cwd: string): Pro
   const own = privateFilesInside(directory, listPrivateFiles(config, file, cwd))
   if (own.length === 0) return []
   const names = own.map(({ name, path: ownPath }) => `${relative(cwd, ownPath) || '.'} (${name})`).join(', ')
-  const message = `must be a directory without files of mqway itself, which anybody could read: ${names}. Move them, or what is to be served`
+  const message = `must be a directory without files of mqway itself, which would be public: ${names}. Move them, or the public files`
   const reads = ['access', 'broker', 'data', 'http', 'https', 'mqtt', 'notify', 'tunnels']
   return [{ path, message, reads }]
 }
 
-/** Every broker with where it stands, that of the configuration and those of its tunnels. */
+/** Every broker with its path: that of the configuration and those of its tunnels. */
 function brokers(config: Config): [path: readonly PropertyKey[], broker: BrokerConfig][] {
   const own = config.tunnels.map((tunnel, index) => [['tunnels', index, 'broker'], tunnel.broker] as const)
   return [[['broker'], config.broker] as const, ...own].flatMap(([path, broker]) =>
@@ -209,7 +209,7 @@ function checkNotify(config: Config, cwd: string): Problem[] {
   if (notify === undefined) return []
   const problems: Problem[] = []
   if (pushOf(config) === undefined) {
-    const message = 'needs push: what mails are about comes from there'
+    const message = 'needs push, the source of its messages'
     problems.push({ path: ['notify'], message, reads: ['push', 'broker'] })
   }
   problems.push(...checkFiles(['notify', 'mail', 'smtp'], notify.mail.smtp ?? {}, ['ca'], cwd))

@@ -52,7 +52,7 @@ function anonymousWarnings(config: Config, open: readonly Listener[]): string[] 
   const { access } = config
   const rules = (access?.rules ?? []).flatMap(({ to, publish }, index) =>
     to === 'anonymous' && publish.length > 0
-      ? [`${displayPath(['access', 'rules', index, 'publish'])}: lets anybody publish, also without a name`]
+      ? [`${displayPath(['access', 'rules', index, 'publish'])}: allows everybody to publish, also without a user name`]
       : [],
   )
   if (open.length === 0 || !allowsAnonymous(config)) return rules
@@ -74,8 +74,8 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
   ]
   const plain = carries.length === 0 ? [] : open.filter(({ name }) => name !== 'https')
   const webUrls = [
-    ['access.jwt.jwks', access.jwt?.jwks, 'somebody on the way could put keys of their own into'],
-    ['access.webhook.url', access.webhook?.url, 'somebody on the way could read and change what goes over'],
+    ['access.jwt.jwks', access.jwt?.jwks, 'an attacker on the network could insert keys into'],
+    ['access.webhook.url', access.webhook?.url, 'an attacker on the network could read and change'],
   ] as const
   return [
     ...plain.map(({ name }) => `${name}.port: takes ${carries.join(' and ')} unencrypted from other machines`),
@@ -109,7 +109,7 @@ function jsonpWarnings(config: Config): string[] {
   const { push } = config
   if (push === 'off' || !push.jsonp) return []
   const isOpen = config.access === undefined || allowsAnonymous(config)
-  return isOpen ? ['push.jsonp: pages of any site can read what those may read who are not known'] : []
+  return isOpen ? ['push.jsonp: pages of any site can read everything that anonymous clients may read'] : []
 }
 
 /** Topics of single connections that push does not read: their clients would never get a message. */
@@ -213,7 +213,7 @@ function unmatchedRuleWarnings(config: Config): string[] {
     rule.topics.flatMap((filter, at) => {
       if (topics.some(pushed => filtersOverlap(pushed, filter))) return []
       const option = displayPath(['notify', 'rules', index, 'topics', at])
-      return [`${option}: no mail ever comes of ${filter}, as push.topics (${topics.join(', ')}) has none of it`]
+      return [`${option}: never matches: push.topics (${topics.join(', ')}) has no topic of ${filter}`]
     }),
   )
 }

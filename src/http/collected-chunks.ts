@@ -11,7 +11,7 @@ const [fewChunks, leastAverage] = [1000, 64]
  */
 export function requireLargeChunks(chunks: number, size: number): void {
   if (chunks <= fewChunks || size >= chunks * leastAverage) return
-  throw new GatewayError('bad-request', { hint: `the body comes in chunks of less than ${leastAverage} bytes` })
+  throw new GatewayError('bad-request', { hint: `the body has chunks of less than ${leastAverage} bytes` })
 }
 
 /** Bytes of a chunk that is not copied; smaller ones are copied into pieces of at most `pieceSize`. */

@@ -17,7 +17,7 @@ const sentences: Readonly<Record<number, string>> = {
   405: 'What is at this address can only be read.',
   412: 'It has changed in the meantime.',
   413: 'The request is too large.',
-  416: 'It has no such part.',
+  416: 'The requested range is beyond the end of the file.',
   426: 'This is a WebSocket endpoint: connect to it with ws:// or wss:// and an MQTT client.',
   500: 'Something went wrong inside the gateway. Its log says what.',
   503: 'This is not available at the moment.',

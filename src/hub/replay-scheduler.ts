@@ -3,7 +3,7 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 /** Reads of the journal at the same time. */
 const maxReads = 4
 
-/** Tests of an event against a filter in one tick of the event loop, some 3 ms; and what each subscriber counts besides. */
+/** Tests of an event against a filter in one tick of the event loop, some 3 ms; and the additional count for each subscriber. */
 export const [testsPerTick, testsPerSubscriber] = [8192, 16]
 
 /** A subscriber that is not live. */
@@ -19,14 +19,14 @@ export interface Replaying {
 }
 
 /**
- * Replays retained messages and missed events to subscribers in batches, in turn: nobody waits for another's million events, and live events are sent
+ * Replays retained messages and missed events to subscribers in batches, in turn: no subscriber waits for a million events of another, and live events are sent
  * in between.
  */
 export class ReplayScheduler {
   readonly #slices: SliceMonitor | undefined
-  /** In the order in which they came. */
+  /** In the order of their arrival. */
   readonly #ready = new Set<Replaying>()
-  /** Those for which the journal has to be read. */
+  /** Subscribers that need a read of the journal. */
   readonly #waiting = new Set<Replaying>()
   #reads = 0
   #scheduled = false

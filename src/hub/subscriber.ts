@@ -128,14 +128,14 @@ export class Subscriber implements Subscription, Replaying {
   #backfill: FilterBackfill | undefined
   /** `SubscribeOptions.last`, until its position is known. */
   #last: number | undefined
-  /** While it is not live: the sequence up to which it has got every event that it wants. */
+  /** While it is not live: the sequence up to which it has every matching event. */
   #position: number
   /** The retained messages that are being read: those written after `#known`. */
   #retained: AsyncGenerator<readonly Event[], void, void> | undefined
   #known: number
-  /** `Loss.evicted` of the last loss that the sink was told of. */
+  /** `Loss.evicted` of the last loss that was reported to the sink. */
   #knownLosses: readonly number[] | undefined
-  /** The cursor, where it has no position. */
+  /** The cursor, if it has no position. */
   #cursor: string | undefined
   /** Whether it has no position because its retained messages are not complete. */
   #unplaced: boolean

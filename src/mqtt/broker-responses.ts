@@ -109,5 +109,5 @@ export function reasonCodeError(code: number): Error | undefined {
   // Not authorized; topic name invalid.
   if (code === 0x87 || code === 0x90)
     return new GatewayError('topic-refused', { hint: 'the broker does not accept it' })
-  return new GatewayError('broker-away', { hint: `it answered with reason code ${code}` })
+  return new GatewayError('broker-away', { hint: `it responded with reason code ${code}` })
 }

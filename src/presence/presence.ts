@@ -19,7 +19,7 @@ export interface Listener {
 
 /** One connection of a listener. */
 export interface PresenceHandle {
-  /** Updates its last sign of life. */
+  /** Updates the time of its last activity. */
   seen(): void
   /** Adds filters. */
   add(topics: readonly string[]): void
@@ -37,7 +37,7 @@ export interface PresentListener extends Listener {
   readonly connections: number
   /** Since when it has been present, in milliseconds since 1970. */
   readonly since: number
-  /** Its last sign of life. */
+  /** Time of its last activity. */
   readonly lastSeen: number
 }
 

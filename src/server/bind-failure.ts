@@ -19,7 +19,7 @@ export type WantedAddress = { readonly purpose: Purpose } & (
 /** How many of the following ports are tried for a suggestion. */
 const portsToTry = 20
 
-/** Turns what `listen` failed with into a sentence that says what to do. */
+/** Converts the error of `listen` into a sentence with a remedy. */
 export async function bindFailure(error: unknown, wanted: WantedAddress): Promise<StartError> {
   const code = codeOf(error)
   const reason =

@@ -51,7 +51,7 @@ const dropLogInterval = 10_000
 /**
  * Binds one server per host, or one to a Unix socket.
  *
- * A socket file on which nobody listens was left by a killed process, and is replaced. Anything else in the way is an error; then nothing stays
+ * A socket file without a listener is from a killed process, and is replaced. Any other failure is an error, and no address stays
  * bound.
  *
  * @param createServer called once per address

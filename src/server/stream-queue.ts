@@ -10,11 +10,11 @@ interface Queued {
 }
 
 /**
- * Starts the requests of HTTP/2 after the read in which they came, for 4 ms per iteration of the event loop, one of each connection in
+ * Starts the requests of HTTP/2 after the read that contained them, for 4 ms per iteration of the event loop, one of each connection in
  * turn. A stream that its client has reset by then is dropped: a thousand HEADERS and RST_STREAM frames in one write (“rapid reset”,
- * CVE-2023-44487) authenticate nobody and subscribe to nothing.
+ * CVE-2023-44487) cause neither authentication nor subscriptions.
  *
- * SETTINGS_MAX_CONCURRENT_STREAMS bounds what waits of one connection, besides streams that were reset within one read.
+ * SETTINGS_MAX_CONCURRENT_STREAMS bounds the waiting streams of one connection, except those reset within one read.
  */
 export class StreamQueue {
   /** The connection whose request starts next first. */

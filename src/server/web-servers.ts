@@ -161,8 +161,7 @@ function serveRequests(
     // An answer that began before the close leaves its connection waiting for the next request.
     if (closing) this.req.socket.end()
   }
-  // Without an error, while something is being written, Node would keep the stream until its connection ends, and tell nobody
-  // that it is closed.
+  // Without this, Node would keep a stream with a pending write until its connection ends, without a 'close' event.
   function aborted(this: ServerHttp2Stream): void {
     if (this.session) cancelled(this.session)
     this.destroy()
@@ -200,11 +199,11 @@ function serveRequests(
   }
 }
 
-/** There is no way to answer: whoever asks for an upgrade and has not waited for the answers before it gets none of all. */
+/** Refuses an upgrade that was pipelined behind unanswered requests. No response is possible, to any of them. */
 function refuseUpgradeBehind(socket: Duplex, { log, metrics }: WebServerOptions): void {
   const { reason, text } = new GatewayError('bad-handshake')
   metrics.refused(reason)
-  log.debug({ reason, detail: 'behind a request that is not answered' }, text)
+  log.debug({ reason, detail: 'pipelined behind an unanswered request' }, text)
   socket.on('error', error => log.debug({ err: error }, 'The socket failed'))
   socket.destroy()
 }

@@ -12,10 +12,11 @@ export const connectionsOperations: readonly Operation[] = [
   {
     method: 'post',
     path: '/v1/connections/{connection}',
-    summary: 'Gives an open event stream or socket fresh credentials, so that it does not end when those before expire',
+    summary:
+      'Gives an open event stream or socket fresh credentials, so that it does not end when the earlier ones expire',
     responses: {
-      204: { description: 'It has them, and what may be done follows from them' },
-      403: { description: 'It is of another user', type: 'application/problem+json' },
+      204: { description: 'The connection has the new credentials and their permissions' },
+      403: { description: 'The connection belongs to another user', type: 'application/problem+json' },
       404: { description: 'There is no such connection', type: 'application/problem+json' },
     },
   },

@@ -42,11 +42,11 @@ export function textOf(payload: Uint8Array): string | undefined {
 
 /** The schema of `eventJson`. */
 export const eventSchema = z.object({
-  id: z.string().describe('Opaque; as a cursor, it says: after this event'),
+  id: z.string().describe('Opaque; as a cursor, the position after this event'),
   topic: z.string(),
-  time: z.iso.datetime().describe('When it was written down'),
-  payload: z.string().optional().describe('Where it is valid UTF-8'),
-  payloadBase64: z.string().optional().describe('Where it is not'),
-  json: z.unknown().optional().describe('What a payload that is JSON says; with json=true'),
-  retained: z.literal(true).optional().describe('It is the state of its topic, told to a newcomer'),
+  time: z.iso.datetime().describe('Time of storage'),
+  payload: z.string().optional().describe('The payload, if it is valid UTF-8'),
+  payloadBase64: z.string().optional().describe('The payload, if it is not valid UTF-8'),
+  json: z.unknown().optional().describe('The parsed payload, if it is JSON; with json=true'),
+  retained: z.literal(true).optional().describe('The retained message of the topic, for a new subscriber'),
 })

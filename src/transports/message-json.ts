@@ -41,7 +41,9 @@ export const requestedDevices = boundedList(
 )
 
 /** The time until the deadline of receipts. */
-export const receiptTime = duration({ min: '100ms', max: '1d' }).describe('For how long, such as 10s; at most a day')
+export const receiptTime = duration({ min: '100ms', max: '1d' }).describe(
+  'Time until the deadline, such as 10s; at most a day',
+)
 
 const receiptRequest = z
   .strictObject({
@@ -49,10 +51,10 @@ const receiptRequest = z
       .union([z.literal('present'), requestedDevices], {
         error: `must be present, or a list of 1 to ${maxAsked} devices with names of at most 255 bytes`,
       })
-      .describe('Names of devices, or present for all that listen to the topic now; or both, in a list'),
+      .describe('Names of devices, or present for all current listeners of the topic; or both, in a list'),
     within: receiptTime,
   })
-  .describe('Whose receipts are wanted; those that are missing then are told on receipts/<topic>')
+  .describe('The devices whose receipts are requested; missing ones are published on receipts/<topic> at the deadline')
 
 const qos = z.literal([0, 1, 2], { error: 'must be 0, 1 or 2' }).default(1)
 
@@ -64,9 +66,9 @@ export const messageMembers = {
     .refine(text => !loneSurrogate.test(text), 'must be valid Unicode')
     .optional(),
   payloadBase64: z.string().refine(isBase64, 'must be base64 (RFC 4648 §4, with padding)').optional(),
-  json: z.unknown().optional().describe('Anything; the payload is its JSON'),
-  qos: qos.describe('How surely MQTT delivers it'),
-  retain: z.boolean({ error: 'must be true or false' }).default(false).describe('Whether it becomes the topic’s state'),
+  json: z.unknown().optional().describe('Any value; the payload is its JSON'),
+  qos: qos.describe('The QoS of the MQTT delivery'),
+  retain: z.boolean({ error: 'must be true or false' }).default(false).describe('Whether the message is retained'),
   receipt: receiptRequest.optional(),
 }
 

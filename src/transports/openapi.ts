@@ -43,8 +43,8 @@ const problem = z
     title: z.string(),
     status: z.int(),
     detail: z.string().optional().describe('A sentence'),
-    reason: z.string().optional().describe('The same in one word, as the log and the metrics have it'),
-    parameter: z.string().optional().describe('The query parameter, header or member of the body that is not right'),
+    reason: z.string().optional().describe('The reason, as in the log and the metrics'),
+    parameter: z.string().optional().describe('The invalid query parameter, header or member of the body'),
   })
   .describe('RFC 9457')
 
@@ -74,10 +74,11 @@ export function describeApi(operations: readonly Operation[]): object {
       schemas: { Event: toSchema(eventSchema), Problem: toSchema(problem) },
       responses: {
         Problem: {
-          description: 'Refused: who asks is not known (401), may not (403), too often (429), or not just now (503)',
+          description:
+            'Refused: not authenticated (401), no permission (403), too many requests (429), or temporarily unavailable (503)',
           headers: {
             'retry-after': {
-              description: 'Seconds after which trying again makes sense, where it does',
+              description: 'Seconds until another attempt may succeed',
               schema: { type: 'integer', minimum: 1 },
             },
           },

@@ -24,31 +24,31 @@ const query = z.object({
       if (problem !== undefined) context.addIssue(problem)
     })
     .optional()
-    .describe('A topic name: who listens to it by whatever filter; or a filter: who listens with exactly this one'),
-  limit: count(1, maxListed).default(100).describe('How many listeners, or filters, are listed'),
+    .describe('A topic name, for its listeners with any filter; or a filter, for the listeners with exactly this one'),
+  limit: count(1, maxListed).default(100).describe('Maximum number of listed listeners, or filters'),
 })
 
 const time = z.iso.datetime()
 
 const listener = z.object({
   device: z.string(),
-  user: z.string().optional().describe('Left out where nobody knows'),
+  user: z.string().optional().describe('Left out if unknown'),
   transport: z.enum(listenerTransports),
-  topics: z.array(z.string()).describe('Those of its filters that match'),
+  topics: z.array(z.string()).describe('Its matching filters'),
   connections: z.int().min(0).describe('Its open connections; 0 in the grace time, and between two polls'),
   since: time,
-  lastSeen: time.describe('Its last sign of life'),
+  lastSeen: time.describe('Time of its last activity'),
 })
 
 const listeners = z.object({
   topic: z.string(),
-  count: z.int().min(0).describe('How many there are, however many are listed'),
+  count: z.int().min(0).describe('Number of all listeners, listed or not'),
   listeners: z.array(listener),
 })
 
 const counts = z.object({
-  count: z.int().min(0).describe('How many listen in all'),
-  topics: z.record(z.string(), z.int().min(1)).describe('How many listen with each filter, the most first'),
+  count: z.int().min(0).describe('Number of all listeners'),
+  topics: z.record(z.string(), z.int().min(1)).describe('Number of listeners of each filter, in descending order'),
 })
 
 /** `GET /v1/presence` */
@@ -56,12 +56,12 @@ export const presenceOperations: readonly Operation[] = [
   {
     method: 'get',
     path: url,
-    summary: 'Who listens to a topic now; without topic, how many listen with each filter.',
+    summary: 'The current listeners of a topic; without topic, the number of listeners of each filter.',
     query,
     responses: {
-      200: { description: 'Who listens', schema: z.union([listeners, counts]) },
-      400: { description: 'A parameter is wrong' },
-      403: { description: 'The topic is not open to the caller; without topic: # is not' },
+      200: { description: 'The listeners', schema: z.union([listeners, counts]) },
+      400: { description: 'A parameter is invalid' },
+      403: { description: 'No permission for the topic; without topic: for #' },
     },
   },
 ]

@@ -32,7 +32,7 @@ import { flag, unescapedPlusProblem } from './subscribe-query.js'
 import type { Push, TransportContext } from './transport-context.js'
 import { readBody } from './work-queue.js'
 
-/** What the route needs. */
+/** Options of the route. */
 export interface PublishRouteOptions extends TransportContext {
   /** Messages of each user, or of each network without a user; left out for no limit. */
   readonly publishes?: RateLimits | undefined
@@ -51,7 +51,7 @@ const maxMessages = 1000
 
 const defaultIdempotency: IdempotencyBounds = { maxAge: 10 * 60_000, maxKeys: 20_000, maxBytes: 32 * 1024 ** 2 }
 
-/** Milliseconds after that until a message with a key is taken for lost. */
+/** Additional time, in milliseconds, until a message with a key counts as lost. */
 const extraTimeout = 60_000
 
 const keyForm = /^[\x20-\x7e]{1,255}$/
@@ -67,12 +67,14 @@ const query = z.object({
     .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
     .default('1')
     .transform(digit => toQos(Number(digit)))
-    .describe('How surely MQTT delivers it'),
-  retain: flag().describe('Whether it becomes the topic’s state'),
+    .describe('The QoS of the MQTT delivery'),
+  retain: flag().describe('Whether the message is retained'),
   receiptFrom: z
     .preprocess(value => (typeof value === 'string' ? [value] : value), requestedDevices)
     .optional()
-    .describe('Devices whose receipts are wanted, one in each parameter; present is all that listen to the topic now'),
+    .describe(
+      'Devices whose receipts are requested, one in each parameter; present: all current listeners of the topic',
+    ),
   receiptWithin: receiptTime.optional(),
 })
 
@@ -80,18 +82,18 @@ const count = `must have 1 to ${maxMessages} messages`
 // Each element is parsed later, one by one.
 const messageList = z.array(z.unknown()).min(1, count).max(maxMessages, count)
 
-const id = z.string().nullable().describe('null where push does not get the topic')
+const id = z.string().nullable().describe('null if push does not cover the topic')
 
 /** `POST /v1/publish` */
 export const publishOperations: readonly Operation[] = [
   {
     method: 'post',
     path: url,
-    summary: 'Publishes the body as a message on topic, or, without topic, what the body says as JSON.',
+    summary: 'Publishes the body as a message on topic, or, without topic, the messages in its JSON.',
     query,
     headers: {
       'Idempotency-Key':
-        'Makes one message of several tries: the same key with the same request is published once, for 10 minutes',
+        'For retries without duplicates: the same request with the same key is published once within 10 minutes',
     },
     body: z.union([z.strictObject({ messages: z.array(messageJson).min(1).max(maxMessages) }), messageJson]),
     rawBody: 'With topic: the payload, whatever its type',
@@ -100,18 +102,20 @@ export const publishOperations: readonly Operation[] = [
         description: 'Published, and in the journal',
         schema: z.union([z.object({ id }), z.object({ ids: z.array(id) })]),
         headers: {
-          'Idempotency-Replayed': 'true where this is the answer to an earlier request with this Idempotency-Key',
+          'Idempotency-Replayed': 'true for a repeated response to an earlier request with this Idempotency-Key',
         },
       },
-      400: { description: 'A parameter, or a member of the body, is wrong; nothing is published' },
-      403: { description: 'A topic is not open to the caller; nothing is published' },
-      409: { description: 'The first request with this Idempotency-Key is under way' },
-      413: { description: 'The body is too large, as it comes or decoded' },
+      400: { description: 'A parameter or a member of the body is invalid; nothing is published' },
+      403: { description: 'No permission for a topic; nothing is published' },
+      409: { description: 'The first request with this Idempotency-Key is still in progress' },
+      413: { description: 'The body is too large, encoded or decoded' },
       415: { description: 'The Content-Encoding of the body is not gzip, deflate or br' },
       422: { description: 'The Idempotency-Key was used for another request' },
-      429: { description: 'Too many messages per second, or receipts of too many devices are waited for' },
-      503: { description: 'The broker or the journal is away; ids has what of a batch was published before' },
-      504: { description: 'The broker took the message that parameter names, and has not passed it on in time' },
+      429: { description: 'Too many messages per second, or too many pending receipts' },
+      503: {
+        description: 'The broker or the journal is temporarily unavailable; ids has the published messages of a batch',
+      },
+      504: { description: 'The broker accepted the message that parameter names, but did not deliver it in time' },
     },
   },
 ]
@@ -147,26 +151,26 @@ async function publish(
   keys: IdempotencyKeys,
 ): Promise<FastifyReply> {
   const { request, caller } = admitted
-  const wanted = await readPublications(admitted, options)
-  checkReceipts(wanted, options.push)
-  const refused = wanted.publications.findIndex(({ message }) => !caller.permissions.mayPublish(message.topic))
+  const requested = await readPublications(admitted, options)
+  checkReceipts(requested, options.push)
+  const refused = requested.publications.findIndex(({ message }) => !caller.permissions.mayPublish(message.topic))
   if (refused !== -1) {
-    const hint = wanted.publications[refused]?.message.topic.slice(0, 256) ?? ''
-    const parameter = wanted.nameOf(refused, 'topic')
+    const hint = requested.publications[refused]?.message.topic.slice(0, 256) ?? ''
+    const parameter = requested.nameOf(refused, 'topic')
     return refuse(reply, new GatewayError('topic-refused', { hint }), options, { parameter })
   }
-  const keyed = beginKeyed(request, caller, wanted, keys)
+  const keyed = beginKeyed(request, caller, requested, keys)
   const progress: Progress = keyed?.progress ?? newProgress()
   try {
     if (progress.done) reply.header('idempotency-replayed', 'true')
-    else await publishRest(wanted, progress, caller, { ...options, isKeyed: keyed !== undefined })
-    return sendIds(reply, wanted, progress.ids)
+    else await publishRest(requested, progress, caller, { ...options, isKeyed: keyed !== undefined })
+    return sendIds(reply, requested, progress.ids)
   } catch (error) {
     const gatewayError = GatewayError.from(error)
     const { ids } = progress
     const isOfReceipts = gatewayError.reason === 'too-many-receipts'
-    const parameter = isOfReceipts ? wanted.nameOf(ids.length, 'receipt') : `messages[${ids.length}]`
-    if (!wanted.single) return refuse(reply, gatewayError, options, { parameter, ids })
+    const parameter = isOfReceipts ? requested.nameOf(ids.length, 'receipt') : `messages[${ids.length}]`
+    if (!requested.single) return refuse(reply, gatewayError, options, { parameter, ids })
     if (isOfReceipts) return refuse(reply, gatewayError, options, { parameter })
     throw error
   } finally {
@@ -211,7 +215,7 @@ function checkReceipts({ publications, nameOf }: PublishRequest, { config }: Pus
   for (const [index, { message, receipt }] of publications.entries()) {
     if (!receipt || isPushed(message.topic)) continue
     const name = nameOf(index, 'receipt')
-    throw new ParameterError(name, `${name} must not be there: push does not get this topic (push.topics)`)
+    throw new ParameterError(name, `${name} is not available here: push does not cover this topic (push.topics)`)
   }
 }
 
@@ -254,7 +258,7 @@ async function publishRest(
     readonly isKeyed: boolean
   },
 ): Promise<void> {
-  // A message that an earlier request with the key has begun.
+  // A message of an earlier request with the key.
   if (progress.underWay) await inTime(progress.underWay.settled, answerTime)
   const left = publications.slice(progress.ids.length)
   // A batch may exceed the burst; later messages have to wait for it.

@@ -54,14 +54,14 @@ const query = z.object({ device: deviceName.optional() })
 
 const reportQuery = z.object({
   id: eventId,
-  limit: count(1, maxListed).default(1000).describe('How many devices each list has at most'),
-  after: z.string().optional().describe('Lists what is of the devices after this one, in the order of all lists'),
+  limit: count(1, maxListed).default(1000).describe('Maximum number of devices in each list'),
+  after: z.string().optional().describe('Lists the devices after this one, in the order of all lists'),
 })
 
 const recorded = z.object({
   id: z.string(),
   device: z.string(),
-  user: z.string().optional().describe('Who says so; left out where nobody knows'),
+  user: z.string().optional().describe('The user of the device; left out if unknown'),
   status: z.enum(statuses),
   time: z.iso.datetime(),
   detail: z.string().optional(),
@@ -82,16 +82,16 @@ const report = z.object({
   requested: z
     .object({
       from: z.union([z.literal('present'), z.array(z.string())]),
-      count: z.int().min(0).describe('How many devices were asked, however many are listed'),
+      count: z.int().min(0).describe('Number of devices with a requested receipt, listed or not'),
       devices: z.array(z.string()),
       deadline: z.iso.datetime(),
       missed: z
         .array(z.string())
         .optional()
-        .describe('Those of the devices without a receipt at the deadline; not there before it'),
+        .describe('The devices without a receipt at the deadline; left out before it'),
     })
     .nullable(),
-  written: z.array(z.string()).describe('Devices to whose connection the event was written, of those that were asked'),
+  written: z.array(z.string()).describe('Devices with a requested receipt to whose connection the event was written'),
   receipts: z.array(recorded.omit({ id: true })),
 })
 
@@ -100,35 +100,35 @@ export const receiptOperations: readonly Operation[] = [
   {
     method: 'post',
     path: url,
-    summary: 'Says what became of an event on a device, or of up to a thousand events.',
+    summary: 'Stores the receipts of a device for one event, or for up to a thousand.',
     query,
     body: z.union([receipt, z.strictObject({ receipts: z.array(receipt).min(1).max(maxReceipts) })]),
     responses: {
       200: {
-        description: 'Nothing of it was new',
+        description: 'No receipt was new',
         schema: z.union([recorded, z.object({ receipts: z.array(recorded) })]),
       },
       201: {
-        description: 'Kept; of several, each that is refused has a problem in its place',
+        description: 'Stored; of several, each refused one has a problem in its place',
         schema: z.union([
           recorded,
           z.object({ receipts: z.array(z.union([recorded, z.object({ id: z.string(), problem })])) }),
         ]),
       },
-      400: { description: 'A member is wrong; nothing is kept' },
-      403: { description: 'The topic of the event is not open to the caller' },
-      404: { description: 'There is no such event, or not any more' },
+      400: { description: 'A member is invalid; nothing is stored' },
+      403: { description: 'No permission for the topic of the event' },
+      404: { description: 'The event is unknown or evicted' },
     },
   },
   {
     method: 'get',
     path: url,
-    summary: 'Tells what became of an event: who was asked, to whom it was written, who has said what.',
+    summary: 'The receipts of an event: the requested ones, the devices that it was written to, and the received ones.',
     query: reportQuery,
     responses: {
-      200: { description: 'What is known', schema: report },
-      403: { description: 'Neither the topic of the event nor receipts/<topic> is open to the caller' },
-      404: { description: 'There is no such event, or not any more' },
+      200: { description: 'The report', schema: report },
+      403: { description: 'No permission for the topic of the event or receipts/<topic>' },
+      404: { description: 'The event is unknown or evicted' },
     },
   },
 ]
@@ -139,7 +139,7 @@ export function registerReceipts(app: FastifyInstance, options: TransportContext
   registerBufferedBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => record(admitted(request), reply, options))
   })
-  app.get(url, async (request, reply) => tell(request, reply, await gate.admit(request, reply), push))
+  app.get(url, async (request, reply) => sendReport(request, reply, await gate.admit(request, reply), push))
   registerOtherMethods(app, {
     gate,
     url,
@@ -148,10 +148,10 @@ export function registerReceipts(app: FastifyInstance, options: TransportContext
   })
 }
 
-/** An event that does not exist, or not any more. */
+/** An unknown or evicted event. */
 export const unknownEvent = {
   status: 404,
-  detail: 'There is no such event, or not any more',
+  detail: 'The event is unknown or evicted',
   reason: 'unknown-event',
 } as const satisfies Problem
 
@@ -209,7 +209,7 @@ export function receiptJson({ device, user, status, time, detail }: Receipt): ob
   return { device, user, status, time: iso(time), detail }
 }
 
-async function tell(
+async function sendReport(
   request: FastifyRequest,
   reply: FastifyReply,
   { permissions }: Caller,

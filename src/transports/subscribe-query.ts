@@ -65,19 +65,19 @@ export function count(least: number, most: number) {
 }
 
 /**
- * A cursor, in whatever text a client has kept: another text is no error here, because some clients get a gap from the hub and others an error.
- * An empty one is ignored, so that a page need not leave it out.
+ * A cursor; any text is valid here, because the hub decides between a gap and an error.
+ * An empty one is ignored, so that pages may always send the parameter.
  */
 const cursor = z
   .preprocess(lastOf, z.string())
   .transform(text => (text === '' ? undefined : text.slice(0, maxCursorLength)))
-  .describe('Where to go on: the id of the last event that is known, or a cursor that was given')
+  .describe('The position to continue from: the id of the last received event, or a cursor from the gateway')
 
 /** A client's name for its device. */
 export const deviceName = z
   .string()
   .refine(isUserName, 'must have 1 to 255 bytes, and no control characters')
-  .describe('A name for the device, where the identity says none')
+  .describe('A name for the device, if the credentials contain none')
 
 /** The parameters of every subscription by query. */
 export const subscribeFields = {
@@ -97,7 +97,7 @@ export const subscribeFields = {
   cursor: cursor.optional(),
   last: count(0, maxLast)
     .optional()
-    .describe('How many of the newest events come first, after what is retained, where there is no cursor'),
-  json: flag().describe('Whether a payload that is JSON also comes as what it says, under json'),
+    .describe('The number of newest events to send first, after retained messages, without a cursor'),
+  json: flag().describe('Whether events have their parsed payload in json, if it is JSON'),
   device: deviceName.optional(),
 }

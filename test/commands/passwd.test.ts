@@ -88,11 +88,11 @@ describe('mqway passwd FILE USER -', () => {
     ['alice', 'x'.repeat(73), 'the password must have at most 72 bytes, not 73: bcrypt ignores the rest'],
     ['alice', '', 'the password must not be empty'],
     ['alice', '\n', 'the password must not be empty'],
-    ['alice', 'a\0b', 'the password must not hold U+0000'],
+    ['alice', 'a\0b', 'the password must not contain U+0000'],
     ['alice', Buffer.from([0xff, 0x0a]), 'the line on standard input is not UTF-8'],
-    ['a:b', 'x', 'the user name "a:b" must be without a colon, which ends the name in the file'],
+    ['a:b', 'x', 'the user name "a:b" must not contain a colon, which ends the name in the file'],
     ['#a', 'x', 'the user name "#a" must not begin with #'],
-    ['a\nroot:x', 'x', 'the user name "a\\nroot:x" must be without a colon'],
+    ['a\nroot:x', 'x', 'the user name "a\\nroot:x" must not contain a colon'],
     ['a\nb', 'x', 'the user name "a\\nb" must have 1 to 255 bytes, and no control characters'],
   ])('refuses %j with %j', async (user, input, message) => {
     const { code, errors } = await passwd(['users', user, '-'], input)

@@ -277,7 +277,7 @@ describe.concurrent('mqway supervisor', () => {
     listener.child.stdout.destroy()
     listener.child.stdin.write(event('EXITED'))
     expect(await listener.exited()).toBe(0)
-    expect(listener.errors()).toContain('nobody reads the responses')
+    expect(listener.errors()).toContain('cannot write responses to supervisord')
   })
 
   it.each([

@@ -731,7 +731,7 @@ describe('what is wrong', () => {
     expect(answer.headers.get('content-type')).toBe('application/json; charset=utf-8')
     expect(await answer.json()).toEqual({
       error: 'journal_unavailable',
-      reason: 'The journal cannot be read or written just now.',
+      reason: 'The journal is temporarily unavailable.',
     })
   })
 

@@ -164,7 +164,7 @@ describe('a WebSocket of RRR’s', () => {
     const client = await rig.connect('/rrr/chat').opened()
     client.send('hello')
     await eventually(() => client.closedWith !== undefined)
-    expect(client.closedWith).toEqual({ code: 1013, reason: 'The MQTT broker cannot be reached just now' })
+    expect(client.closedWith).toEqual({ code: 1013, reason: 'The MQTT broker is temporarily unavailable' })
   })
 
   it('is read more slowly where it says more than it may', async () => {

@@ -140,7 +140,7 @@ describe('access:', () => {
     ],
     [
       'access: {rules: [{to: authenticated, subscribe: [a]}]}',
-      'access.rules[0].to: "authenticated" needs one of htpasswd, jwt, clientCertificates or webhook beside the rules',
+      'access.rules[0].to: "authenticated" needs one of htpasswd, jwt, clientCertificates or webhook: without it, all clients are anonymous',
     ],
     [
       'access: {htpasswd: users, rules: [{to: {role: a}, subscribe: [a]}]}',
@@ -177,14 +177,14 @@ describe('who may listen wide', () => {
     [
       'nothing says who may connect',
       wide,
-      [/^mqway\.yaml:1: host: "0\.0\.0\.0" lets other machines connect, and nothing says who may: name them/],
+      [/^mqway\.yaml:1: host: "0\.0\.0\.0" lets other machines connect without authentication: configure "access"/],
     ],
     ['the built-in broker knows them', `${wide}access: {htpasswd: users}`, []],
     ['there are rules for everybody', `${wide}access: {rules: [{to: anonymous, subscribe: ['news/#']}]}`, []],
     [
       'they go through to another broker unseen',
       `${wide}broker: mqtt://b\nmqtt: {port: 1884}\naccess: {htpasswd: users}`,
-      [/tunnels\[0\]: .*write "requireIdentity: true" beside it/, /mqtt\.port: 1884 lets anybody .*: use off/],
+      [/tunnels\[0\]: .*write "requireIdentity: true" beside it/, /mqtt\.port: 1884 lets other machines .*: use off/],
     ],
     [
       'they have to say who they are before',

@@ -244,7 +244,7 @@ describe('what is wrong', () => {
 
 describe('options that do not fit each other', () => {
   const exposed =
-    /^mqway\.yaml:1: (http\.)?host: (".*"|this list) lets other machines connect, .*write "anonymous: true"/
+    /^mqway\.yaml:1: (http\.)?host: (".*"|this list) lets other machines connect .*write "anonymous: true"/
 
   test.each(['host: 0.0.0.0', 'host: "::"', 'host: ["::1", 10.0.0.1]', 'http: {host: example.org}'])(
     '%s is refused without anonymous: true',

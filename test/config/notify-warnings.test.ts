@@ -26,15 +26,15 @@ test('a rule that hears of nothing is named, with what push gets', () => {
     { events: ['broker-away'], to },
   ]
   expect(warnings({ notify: { mail, rules }, push: { topics: ['news/#', 'chat/+'] } })).toEqual([
-    'notify.rules[0].topics[1]: no mail ever comes of supervisor/+/+/EXITED, as push.topics (news/#, chat/+) has none of it',
-    'notify.rules[2].topics[0]: no mail ever comes of new/#, as push.topics (news/#, chat/+) has none of it',
+    'notify.rules[0].topics[1]: never matches: push.topics (news/#, chat/+) has no topic of supervisor/+/+/EXITED',
+    'notify.rules[2].topics[0]: never matches: push.topics (news/#, chat/+) has no topic of new/#',
   ])
 })
 
 test('with all topics of the built-in broker, only those of the broker itself are not heard', () => {
   const rules = [{ topics: ['supervisor/+/+/EXITED', '#', '$SYS/#'], to }]
   expect(warnings({ notify: { mail, rules } })).toEqual([
-    'notify.rules[0].topics[2]: no mail ever comes of $SYS/#, as push.topics (#) has none of it',
+    'notify.rules[0].topics[2]: never matches: push.topics (#) has no topic of $SYS/#',
   ])
 })
 

@@ -47,7 +47,7 @@ describe('warnings of what is risky', () => {
   test('anybody may publish, as a rule says; also where only a proxy can connect', () => {
     const rules = '[{to: anonymous, subscribe: [a]}, {to: anonymous, publish: [a]}]'
     expect(warnings(`access: {rules: ${rules}}`)).toEqual([
-      'access.rules[1].publish: lets anybody publish, also without a name',
+      'access.rules[1].publish: allows everybody to publish, also without a user name',
     ])
   })
 
@@ -82,7 +82,7 @@ describe('warnings of what is risky', () => {
   })
 
   test('pages of any site read what anybody may (JSONP)', () => {
-    const line = 'push.jsonp: pages of any site can read what those may read who are not known'
+    const line = 'push.jsonp: pages of any site can read everything that anonymous clients may read'
     expect(warnings('push: {jsonp: true}')).toEqual([line])
     expect(warnings('push: {jsonp: true}\naccess: {rules: [{to: anonymous, subscribe: [a]}]}')).toEqual([line])
     expect(warnings('push: {jsonp: true}\naccess: {htpasswd: private}')).toEqual([])
@@ -108,8 +108,8 @@ describe('warnings of what is risky', () => {
   test('keys and verdicts come over http', () => {
     const yaml = 'access: {jwt: {jwks: "http://id/keys"}, webhook: {url: "http://app/"}}'
     expect(warnings(yaml)).toEqual([
-      'access.jwt.jwks: somebody on the way could put keys of their own into http://; use https://',
-      'access.webhook.url: somebody on the way could read and change what goes over http://; use https://',
+      'access.jwt.jwks: an attacker on the network could insert keys into http://; use https://',
+      'access.webhook.url: an attacker on the network could read and change http://; use https://',
     ])
     expect(warnings('access: {jwt: {jwks: "http://[::1]/keys"}, webhook: {url: "http://127.0.0.1/"}}')).toEqual([])
   })

@@ -37,7 +37,7 @@ export class BrokerWatch {
       const silence = this.#failures++ * interval
       if (!this.#isReported && silence >= reportAfter) {
         this.#isReported = true
-        this.#report('broker-away', `The broker has not been there for ${seconds(silence)}.`)
+        this.#report('broker-away', `The broker has been unavailable for ${seconds(silence)}.`)
       }
     }
     this.#stopTimer = clock.after(interval, this.#check)

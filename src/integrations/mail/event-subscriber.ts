@@ -72,7 +72,7 @@ export class EventSubscriber<T> implements EventSink {
   }
 
   gap({ reason }: { readonly reason: string }): void {
-    this.#options.log.warn({ reason }, 'Messages are lost that arrived while mqway was away: no mail for them')
+    this.#options.log.warn({ reason }, 'Messages that arrived while mqway was stopped are lost: no mail for them')
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {

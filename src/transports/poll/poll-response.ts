@@ -16,7 +16,7 @@ const maxBuffered = 256 * 1024
 /** Bytes of events up to which a response is written as a string. */
 const maxString = 8 * 1024
 
-/** What the end of a response says. */
+/** The data at the end of a response. */
 export interface PollEnd {
   /** The cursor for the next poll. */
   readonly cursor: string
@@ -42,12 +42,12 @@ export interface PollOptions extends Pick<SubscribeOptions, 'filters' | 'encode'
   readonly caller: Caller
   readonly device: string
   /**
-   * Whether the device keeps its name between polls. A name that was made up for this response is not announced as present: each poll would
-   * announce another one. Default: true.
+   * Whether the device keeps its name between polls. A name generated for this response does not join presence: each poll would
+   * add another one. Default: true.
    */
   readonly isNamed?: boolean
   readonly writer: PollWriter
-  /** In milliseconds; 0 to answer as soon as the events that are there are known, `Infinity` for no limit. */
+  /** In milliseconds; 0 to respond with the stored events only, `Infinity` for no limit. */
   readonly timeout: number
   /** Milliseconds between the line feeds that are sent while it waits; left out for none. */
   readonly heartbeat?: number | undefined
@@ -57,7 +57,7 @@ export interface PollOptions extends Pick<SubscribeOptions, 'filters' | 'encode'
 }
 
 /**
- * One poll. It collects the events that are there, and is answered with them, or with the next events where there are none; at the latest after its
+ * One poll. It responds with the stored events, or with the next ones if there are none; at the latest after its
  * timeout, or when its caller's credentials expire.
  */
 export class PollResponse implements EventSink, OpenPoll {

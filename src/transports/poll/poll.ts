@@ -22,22 +22,18 @@ const url = '/v1/poll'
 
 const query = z.object({
   ...subscribeFields,
-  timeout: count(0, 60).default(25).describe('Seconds to wait for something; 0 for an answer at once'),
-  limit: count(1, 1000).default(100).describe('Events in one answer; what is retained does not count'),
+  timeout: count(0, 60).default(25).describe('Seconds to wait for an event; 0 for an immediate response'),
+  limit: count(1, 1000).default(100).describe('Events in one response; retained messages do not count'),
   handle: z
     .string()
     .refine(isUserName, 'must have 1 to 255 bytes, and no control characters')
     .optional()
-    .describe(
-      'A name of the one who polls: a newer poll with it ends the one before, which is answered with no events',
-    ),
+    .describe('A name for the poll: a newer poll with the same handle completes the earlier one without events'),
   callback: z
     .string()
     .regex(callbackPattern, 'must have 1 to 128 letters, digits, and . _ [ ]')
     .optional()
-    .describe(
-      'A function that a script calls with the answer (JSONP), where push.jsonp is on; nobody is asked who they are',
-    ),
+    .describe('The function of a JSONP response, with push.jsonp; credentials are ignored'),
 })
 
 /** `GET /v1/poll` */
@@ -45,11 +41,11 @@ export const pollOperations: readonly Operation[] = [
   {
     method: 'get',
     path: url,
-    summary: 'A long-poll: what is there, or, where that is nothing, what comes next',
+    summary: 'A long-poll: stored events, or, without any, the next ones',
     query,
     responses: {
       200: {
-        description: 'Events in order, and the cursor for the next poll; no events when the time was up',
+        description: 'Events in order, and the cursor for the next poll; no events after the timeout',
         schema: z.object({
           events: z.array(eventSchema),
           cursor: z.string(),
@@ -72,7 +68,7 @@ export function registerPoll(app: FastifyInstance, context: TransportContext): {
   const pollContext: PollContext = { ...context, polls, queries, repeated: new RepeatedPolls(context) }
   app.get(url, (request, reply) => {
     const { gate, push } = context
-    // Any page can read the response of a script, so no credentials are looked at.
+    // Any page can read the response of a script, so credentials are ignored.
     const admission = { withoutCredentials: push.config.jsonp && asksForScript(request) }
     const caller = gate.admit(request, reply, admission)
     // Without authentication there is no promise to wait for.

@@ -29,7 +29,7 @@ export interface RepeatedPoll {
 /**
  * Answers the next poll of a connection without parsing it, which halves the cost of a poll (docs/decisions/0012).
  *
- * The next request of a client that polls is known before it comes: the head of the request that Node has parsed and the gateway has admitted on this
+ * The bytes of a client's next poll are known in advance: the head of the request that Node has parsed and the gateway has admitted on this
  * connection, with the cursor of the response just sent. A read that equals those bytes, all of them and no others, while nothing else is under way
  * on the connection, is answered here. Every other read goes to Node's parser, untouched, and ends the expectation. Nothing is parsed here and no byte
  * is a client's to choose, so no two parsers can disagree about where a request ends (RFC 9112 §11.2). Each repetition is counted by the rate limit

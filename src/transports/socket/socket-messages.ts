@@ -15,7 +15,7 @@ const refError = `must be a string of at most ${maxRefLength} characters, or a n
 const ref = z
   .union([z.string().max(maxRefLength), z.number()], { error: refError })
   .optional()
-  .describe('Comes back with the answer')
+  .describe('Repeated in the response')
 
 /** The client's name for a message. */
 export type Ref = string | number | undefined
@@ -34,7 +34,7 @@ const subscribe = z.strictObject({
   type: z.literal('subscribe'),
   ref,
   topics: listOfTopics(topicFilter),
-  cursor: z.string().max(64).optional().describe('Where these were the last time'),
+  cursor: z.string().max(64).optional().describe('The last position of these filters'),
 })
 
 const unsubscribe = z.strictObject({

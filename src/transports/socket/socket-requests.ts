@@ -155,7 +155,7 @@ export class SocketRequests {
     }
     const { receipts, config, publisher } = this.#context.push
     if (receipt && !topicPredicate(config.topics)(topic)) {
-      throw new ParameterError('receipt', 'receipt must not be there: push does not get this topic (push.topics)')
+      throw new ParameterError('receipt', 'receipt is not available here: push does not cover this topic (push.topics)')
     }
     this.#pace(message)
     const by = this.#name

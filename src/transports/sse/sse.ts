@@ -22,7 +22,7 @@ const query = z.object({
     'The same as cursor, and as the header Last-Event-ID: the newest counts',
   ),
   last_event_id: subscribeFields.cursor.describe('The same as lastEventId'),
-  enveloped: flag(true).describe('Whether events come as JSON with their topic, or as the bare payload'),
+  enveloped: flag(true).describe('Whether events are JSON with their topic, or the bare payload'),
 })
 
 interface EventsContext extends StreamContext {
@@ -34,13 +34,13 @@ export const eventsOperations: readonly Operation[] = [
   {
     method: 'get',
     path: url,
-    summary: 'An event stream for EventSource (text/event-stream): what is there, and then what comes',
+    summary: 'An event stream for EventSource (text/event-stream): stored events, then new ones',
     query,
     headers: {
-      'Last-Event-ID': 'The id of the last event that is known; of this and those in the query, the newest counts',
+      'Last-Event-ID': 'The id of the last received event; of this and those in the query, the newest counts',
     },
     responses: {
-      200: { description: 'The stream; it ends when the gateway or the client says so', type: 'text/event-stream' },
+      200: { description: 'The stream, until the gateway or the client closes it', type: 'text/event-stream' },
     },
   },
 ]

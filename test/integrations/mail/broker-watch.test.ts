@@ -16,7 +16,7 @@ it('a clock that is put right neither makes a broker missing nor hides one that 
   expect(told).toEqual([])
   shift = -86_400_000
   timers.pass(5000)
-  expect(told).toEqual(['The broker has not been there for 30 seconds.'])
+  expect(told).toEqual(['The broker has been unavailable for 30 seconds.'])
   isThere = true
   timers.pass(5000)
   expect(told).toEqual([expect.any(String), 'The broker is back after 35 seconds.'])

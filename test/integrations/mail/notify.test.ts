@@ -298,7 +298,7 @@ describe('mails', () => {
     await rig.pass(1)
     const mails = await rig.sent(2)
     expect(mails.map(({ headers }) => headers.get('subject'))).toEqual(['The broker is away', 'The broker is back'])
-    expect(mails[0]?.text.trim()).toBe('The broker has not been there for 30 seconds.')
+    expect(mails[0]?.text.trim()).toBe('The broker has been unavailable for 30 seconds.')
   })
 
   it('tell of receipts that are missing', async () => {
