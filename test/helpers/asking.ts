@@ -5,28 +5,28 @@ import { request as requestHttps } from 'node:https'
 import type { Readable } from 'node:stream'
 import type { Presented } from './handshake.js'
 
-/** How a request comes: without TLS, with it, or over HTTP/2. */
+/** Protocols of a request: HTTP/1.1 without and with TLS, and HTTP/2. */
 export const versions = ['http', 'https', 'h2'] as const
 export type Version = (typeof versions)[number]
 
-/** What is asked for. */
+/** A request. */
 export interface Question {
   readonly method?: string
-  /** With its query. */
+  /** Includes the query. */
   readonly path: string
   readonly body?: string
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** How it was answered. */
+/** A response. */
 export interface Reply {
   readonly status: number
   readonly headers: Readonly<Record<string, string | string[] | undefined>>
-  /** All of it; of an event stream, which has no end, the first bytes. */
+  /** The whole body; of an event stream, which does not end, the first bytes. */
   readonly text: string
 }
 
-/** Asks a gateway, with whatever is presented, on a connection of its own. */
+/** Sends a request with credentials to a gateway, on a separate connection. */
 export async function ask(
   urls: { readonly http: string; readonly https: string },
   version: Version,

@@ -8,13 +8,13 @@ import { type RunningProgram, run } from './processes.js'
 /** The build of this working tree; `ATTACKED_PROGRAM` names another one, to compare. */
 const program = process.env['ATTACKED_PROGRAM'] ?? fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
-/** A `mqway serve` in a process of its own with little memory and few descriptors, to be attacked. */
+/** A `mqway serve` in a separate process with little memory and few descriptors, as the target of attacks. */
 export interface AttackedGateway {
   readonly pid: number
   readonly http: string
   readonly https: string
   readonly mqttPort: number
-  /** Its working directory; relative paths of the configuration begin there. It stays for the next start with the same. */
+  /** Its working directory, the base of relative paths in the configuration. The next start can reuse it. */
   readonly directory: string
   readonly running: RunningProgram
   /** The value of one metric, the sum of its series. */
@@ -23,10 +23,10 @@ export interface AttackedGateway {
   memory(): Promise<number>
   /** Open file descriptors. */
   descriptors(): Promise<number>
-  /** Milliseconds that its main thread has run, and that it has waited for a core, since its start. Linux only. */
+  /** Running time of its main thread since the start, and its waiting time for a core, in milliseconds. Linux only. */
   scheduling(): Promise<{ readonly run: number; readonly waited: number }>
   isAlive(): boolean
-  /** The lines of its log so far, JSON. */
+  /** Its log lines so far, in JSON. */
   readonly log: readonly Record<string, unknown>[]
   stop(signal?: NodeJS.Signals): Promise<void>
   /** Ends it, and removes its directory. */

@@ -9,14 +9,14 @@ import type { Order, Outcome } from '../attack/scenarios/process.js'
 
 const entry = fileURLToPath(new URL('../attack/scenarios/process.ts', import.meta.url))
 
-/** Attackers in processes of their own, with the lowest priority. */
+/** Attackers in separate processes with the lowest priority. */
 export interface Attackers {
   /** Runs each order in the process of the same index, all at the same time. */
   run(orders: readonly Order[]): Promise<readonly Outcome[]>
   close(): Promise<void>
 }
 
-/** Starts `count` processes, which wait for orders. */
+/** Starts `count` processes that wait for orders. */
 export async function startAttackers(count: number): Promise<Attackers> {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-attackers-'))
   const file = join(directory, 'attacker.mjs')
@@ -33,7 +33,7 @@ export async function startAttackers(count: number): Promise<Attackers> {
   }
 }
 
-/** @throws when the process does not answer within half a minute after the end of the attack */
+/** @throws if the process does not respond within half a minute after the end of the attack */
 async function runOrder(child: ChildProcess | undefined, order: Order): Promise<Outcome> {
   if (child === undefined) throw new Error('there is no attacker')
   child.send(order)

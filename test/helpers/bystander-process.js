@@ -1,4 +1,4 @@
-// A bystander of an attack, in a process of its own: clients of other addresses, whose round trips it measures until it is told to
+// A bystander of an attack, in a separate process: clients of other addresses, whose round trips it measures until it gets the message to
 // stop. Arguments: one JSON object (BystanderOptions). Messages to the parent: 'ready', then the report.
 import { once } from 'node:events'
 import { Agent, request } from 'node:http'
@@ -8,7 +8,7 @@ import { MqttClient } from 'mqtt'
 const options = JSON.parse(process.argv[2])
 const { mqttPort, httpUrl, echoPort, mqttAddress, httpAddress, interval, username, password, headers } = options
 
-/** Round trips of one kind: what was sent, what came back, and how long it took in milliseconds. */
+/** Round trips of one kind: sent and received messages, and durations in milliseconds. */
 class RoundTrips {
   #sent = new Map()
   #times = []
@@ -40,7 +40,7 @@ class RoundTrips {
     return this.#times.length
   }
 
-  /** Everything, or the round trips that came back since the last window. */
+  /** All round trips, or those completed since the last window. */
   report({ isWindow = false } = {}) {
     const begin = isWindow ? this.#windowBegin : { times: 0, errors: 0 }
     this.#windowBegin = { times: this.#times.length, errors: this.errors.length }
@@ -94,7 +94,7 @@ function ask(kind, path, { method = 'GET', body, onBody } = {}, onResponse = () 
     },
   )
   asked.on('error', error => {
-    // An idle connection that the gateway closed at this moment: RFC 9112 §9.3.1 lets clients ask again.
+    // The gateway closed an idle connection at this moment: RFC 9112 §9.3.1 allows a retry.
     if (asked.reusedSocket && error.code === 'ECONNRESET') ask(kind, path, { method, body, onBody }, onResponse)
     else kinds[kind].errors.push(`${method} ${path}: ${error}`)
   })

@@ -1,9 +1,9 @@
 import { type Browser, chromium } from 'playwright-core'
 
 /**
- * Debian's Chromium, headless, in a fresh profile. It says nothing to the network by itself.
+ * Debian's Chromium, headless, in a fresh profile. It makes no network requests of its own.
  *
- * @param onCleanup takes what closes it: `onTestFinished`, `afterAll`, or anything else that calls it in the end
+ * @param onCleanup registers the function that closes it: `onTestFinished`, `afterAll`, or similar
  */
 export async function launchChromium(onCleanup: (close: () => Promise<void>) => void): Promise<Browser> {
   const browser = await chromium.launch({

@@ -1,6 +1,6 @@
 import { cp, rm } from 'node:fs/promises'
 
-/** Copies the files of a database that is open, as a crash would leave them: one that it deletes meanwhile is no more. */
+/** Copies the files of an open database, as after a crash; skips files that the database deletes meanwhile. */
 export async function copyLive(from: string, to: string): Promise<void> {
   for (;;) {
     try {

@@ -1,15 +1,15 @@
 import { once } from 'node:events'
 import net from 'node:net'
 
-/** What many event streams got of messages whose payload is a number and the time when it was published. */
+/** Statistics of many event streams, from messages whose payload is a number and the time of publication. */
 export interface Tally {
-  /** Streams that got a number that was not the next one. */
+  /** Streams that received a number other than the next one. */
   readonly disordered: number
   /** Streams that ended. */
   readonly ended: number
   /** Messages, of all streams. */
   readonly received: number
-  /** The longest time from publishing to reading, and that which 99 of 100 did not reach, in milliseconds. */
+  /** Maximum and p99 of the time from publishing to reading, in milliseconds. */
   readonly maxDelay: number
   readonly p99Delay: number
 }
@@ -20,16 +20,16 @@ const space = ' '.charCodeAt(0)
 const zero = '0'.charCodeAt(0)
 const nine = '9'.charCodeAt(0)
 /**
- * How often all that has come is read, in milliseconds: to read each event by itself takes two cores for 200,000 of them per
- * second, and what the clients take here the gateway has not.
+ * Interval of reads, in milliseconds. Reading 200,000 events per second one by one would take two cores, which the gateway would
+ * lack.
  */
 const readInterval = 15
-/** Delays are counted in milliseconds up to here. */
+/** Maximum counted delay, in milliseconds. */
 const longest = 60_000
 
 /**
- * Many event streams over HTTP/1.1, each on a socket of its own, and what each must get: the numbers from 0 on, each once
- * and in order. It looks at bytes, as 200,000 events per second are to leave a core to the gateway.
+ * Many event streams over HTTP/1.1, each on its own socket. Checks that each receives the numbers from 0 on, each once
+ * and in order. It parses bytes, so that 200,000 events per second leave a core to the gateway.
  */
 export class CountingStreams {
   readonly #sockets: net.Socket[] = []
@@ -44,17 +44,17 @@ export class CountingStreams {
   #maxDelay = 0
   #onReceived: () => void = () => {}
 
-  /** Opens so many at `url`; resolves when all are live. */
+  /** Opens `count` streams at `url`; resolves when all are live. */
   static async open(url: string, count: number): Promise<CountingStreams> {
     const streams = new CountingStreams()
-    // All read into the same bytes: nothing of them is kept for longer than the call.
+    // All sockets share one read buffer: nothing is stored beyond the call.
     const shared = Buffer.allocUnsafe(256 * 1024)
     const opening = Array.from({ length: count }, (_, index) => streams.#open(new URL(url), index, shared))
     await Promise.all(opening)
     return streams
   }
 
-  /** So far. */
+  /** Statistics so far. */
   get tally(): Tally {
     return {
       disordered: this.#disordered,
@@ -65,7 +65,7 @@ export class CountingStreams {
     }
   }
 
-  /** Resolves when all have got `count`, or one of them cannot any more. */
+  /** Resolves when all streams have received `count` messages, or one has ended or lost a message. */
   async received(count: number): Promise<void> {
     const wanted = count * this.#sockets.length
     await new Promise<void>(resolve => {
@@ -92,7 +92,7 @@ export class CountingStreams {
       const data = rest ? Buffer.concat([rest, fresh]) : fresh
       const end = data.lastIndexOf(blankLine)
       const whole = end === -1 ? data.subarray(0, 0) : data.subarray(0, end + blankLine.length)
-      // Behind all that was there; no header ends like this.
+      // Follows the stored events; no header ends like this.
       if (live && whole.includes('id: ')) {
         live()
         live = undefined

@@ -4,9 +4,9 @@ import net, { type AddressInfo, type Socket } from 'node:net'
 /** A proxy between clients and a server that cuts connections. */
 export interface CuttingProxy {
   readonly port: number
-  /** Connections that it has cut. */
+  /** Number of cut connections. */
   readonly cuts: number
-  /** Cuts one that is open, chosen by `pick` from 0 to 1; sometimes with a reset. */
+  /** Cuts an open connection, chosen by `pick` from 0 to 1; sometimes with a reset. */
   cut(pick: number): void
   close(): Promise<void>
 }

@@ -1,4 +1,4 @@
-// A TCP echo server in a process of its own: the control of a measurement. What its round trips take is the machine's doing.
+// A TCP echo server in a separate process: the control of a measurement, which shows the delay of the machine itself.
 import { createServer } from 'node:net'
 
 const server = createServer({ noDelay: true }, socket => socket.on('error', () => {}).pipe(socket))

@@ -6,23 +6,23 @@ import { onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { EventStreamParser } from './sse-parser.js'
 
-/** An event as a client got it. */
+/** An event as received by a client. */
 export interface ReceivedEvent {
-  /** `undefined` over MQTT, which has none. */
+  /** `undefined` over MQTT, which has no ids. */
   readonly id: string | undefined
   readonly topic: string
   readonly payload: Buffer
   readonly retained: boolean
 }
 
-/** Somebody who listens, on whatever transport. */
+/** A subscriber on any transport. */
 export interface EventClient {
   readonly events: ReceivedEvent[]
-  /** Reasons of the gaps that it was told of. */
+  /** Reasons of its gaps. */
   readonly gaps: string[]
-  /** Where to go on; `undefined` over MQTT, and before there is a place. */
+  /** The cursor to continue from; `undefined` over MQTT, and before the first one. */
   readonly cursor: string | undefined
-  /** Resolves when it gets nothing more, for whatever reason. */
+  /** Resolves when it has ended, for any reason. */
   readonly ended: Promise<void>
   close(): Promise<void>
 }
@@ -32,13 +32,13 @@ export interface Listening {
   readonly cursor?: string | undefined
 }
 
-/** Where a gateway listens. */
+/** Addresses of a gateway. */
 export interface Urls {
   readonly http: string
   readonly https: string
 }
 
-/** Begins to listen; resolves when whatever is published from then on will come. */
+/** Subscribes; resolves when it will receive all further messages. */
 export type Listen = (urls: Urls, listening: Listening) => Promise<EventClient>
 
 interface EventJson {
@@ -92,7 +92,7 @@ const overHttp2: OpenStream = async (urls, path) => {
   const session = connectHttp2(urls.https, { rejectUnauthorized: false })
   session.on('error', () => {})
   const stream = session.request({ ':path': path })
-  // It may be closed without an error, when the connection is.
+  // A closed connection may close it without an error.
   const headers = await new Promise<IncomingHttpHeaders & IncomingHttpStatusHeader>((resolve, reject) => {
     stream.on('error', reject)
     stream.on('close', () => reject(new Error('closed without an answer')))
@@ -124,7 +124,7 @@ function listenToStream(open: OpenStream): Listen {
     const ended = new Promise<void>(resolve => stream.onEnd(resolve))
     await new Promise<void>((resolve, reject) => {
       stream.onEnd(() => reject(new Error('the stream ended')))
-      // The first one is behind everything that was there.
+      // The first one follows all stored events.
       placed = resolve
       stream.onData(chunk => parser.push(chunk))
     })
@@ -140,7 +140,7 @@ function listenToStream(open: OpenStream): Listen {
   }
 }
 
-/** Asks again and again, as a page does. */
+/** Polls repeatedly, as a page does. */
 const listenByPolls: Listen = async (urls, listening) => {
   const events: ReceivedEvent[] = []
   const gaps: string[] = []
@@ -157,7 +157,7 @@ const listenByPolls: Listen = async (urls, listening) => {
     events.push(...answer.events.map(received))
     cursor = answer.cursor
   }
-  // After one answer there is a place, from which on nothing is missed.
+  // The first response has a cursor, from which on no event is missed.
   await ask('0')
   const asking = (async () => {
     while (!leaving.signal.aborted) await ask('25')
@@ -211,7 +211,7 @@ const listenBySocket: Listen = async (urls, listening) => {
   }
 }
 
-/** Has no ids: what it gets is what the broker has. */
+/** Events have no ids: messages come directly from the broker. */
 const listenByMqtt: Listen = async (urls, { topics }) => {
   const events: ReceivedEvent[] = []
   const client = await mqtt.connectAsync(`${urls.http.replace('http', 'ws')}/mqtt`, { reconnectPeriod: 0 })
@@ -221,19 +221,19 @@ const listenByMqtt: Listen = async (urls, { topics }) => {
   return { events, gaps: [], cursor: undefined, ended, close: () => client.endAsync(true) }
 }
 
-/** Somebody who comes back whenever the connection breaks, and goes on where they were. */
+/** A subscriber that reconnects after each loss of its connection, and continues from its cursor. */
 export interface LastingClient {
-  /** Of all connections. */
+  /** Events of all connections. */
   readonly events: readonly ReceivedEvent[]
-  /** The newest of them. */
+  /** The current connection. */
   readonly latest: ReceivedEvent | undefined
   readonly gaps: readonly string[]
-  /** How often it has had to come back. */
+  /** Number of reconnects. */
   readonly returns: number
   close(): Promise<void>
 }
 
-/** Begins to listen, and comes back at once whenever that ends, until it is closed. */
+/** Subscribes, and reconnects at once after each end, until it is closed. */
 export async function listenLasting(
   listen: Listen,
   urls: () => Urls,
@@ -288,7 +288,7 @@ async function comeBack(connect: () => Promise<EventClient>, isOver: () => boole
   return undefined
 }
 
-/** Every transport by which a client gets events with ids. */
+/** All transports with event ids. */
 export const pushTransports: Readonly<Record<string, Listen>> = {
   'an event stream': listenToStream(overHttp1),
   'an event stream over HTTP/2': listenToStream(overHttp2),
@@ -296,10 +296,10 @@ export const pushTransports: Readonly<Record<string, Listen>> = {
   'a socket': listenBySocket,
 }
 
-/** Every transport there is. */
+/** All transports. */
 export const allTransports: Readonly<Record<string, Listen>> = { 'MQTT over /mqtt': listenByMqtt, ...pushTransports }
 
-/** One client on each transport that comes back whenever it has to; closed with the test. */
+/** One reconnecting subscriber on each transport; closed with the test. */
 export async function listenEverywhere(
   urls: () => Urls,
   topics: readonly string[],
@@ -314,5 +314,5 @@ export async function listenEverywhere(
   return clients
 }
 
-/** What a client got, as text. */
+/** The received payloads of a client, as text. */
 export const payloadsOf = ({ events }: LastingClient): string[] => events.map(({ payload }) => payload.toString())

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net'
 
-/** Ports of 127.0.0.1 that nobody listens on, for programs that cannot choose one themselves. */
+/** Unused ports of 127.0.0.1, for programs that cannot choose one themselves. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {

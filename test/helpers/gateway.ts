@@ -6,13 +6,13 @@ import { loadConfig } from '../../src/config/load.js'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { type Gateway, startGateway } from '../../src/gateway/gateway.js'
 
-/** A whole gateway, as `mqway serve` would start it, for one test. */
+/** A complete gateway, as started by `mqway serve`, for one test. */
 export interface TestGateway {
-  /** Where it listens; a URL is empty where the listener is off. */
+  /** Its URLs; empty for a listener that is off. */
   readonly urls: { readonly http: string; readonly https: string; readonly mqtt: string }
   readonly mqttPort: number
   readonly gateway: Gateway
-  /** A directory of this gateway alone; removed with it. */
+  /** A directory for this gateway only; removed with it. */
   readonly directory: string
   close(): Promise<void>
 }

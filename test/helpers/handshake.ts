@@ -4,22 +4,22 @@ import mqtt, { type MqttClient } from 'mqtt'
 import { onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 
-/** What a program presents with a WebSocket handshake. */
+/** Credentials and options of a WebSocket handshake. */
 export interface Presented {
   readonly headers?: Readonly<Record<string, string>>
-  /** The subprotocol that is offered first. Default: `mqtt`. */
+  /** The first offered subprotocol. Default: `mqtt`. */
   readonly protocol?: string
-  /** Offered after it. */
+  /** Further offered subprotocols. */
   readonly subprotocols?: readonly string[]
-  /** Of the URL, with its question mark. */
+  /** The query of the URL, with its question mark. */
   readonly query?: string
   readonly cert?: string
   readonly key?: string
-  /** The address to come from. */
+  /** The local address of the connection. */
   readonly localAddress?: string
 }
 
-/** How a handshake was answered. */
+/** The response to a handshake. */
 export interface Answer {
   readonly status: number
   readonly text: string
@@ -32,7 +32,7 @@ function open(url: string, { protocol = 'mqtt', subprotocols = [], query = '', .
   return client
 }
 
-/** Shakes hands; what was opened ends with the test. */
+/** Performs a handshake; an opened WebSocket is closed with the test. */
 export async function handshake(url: string, presented: Presented = {}): Promise<Answer & { client: WebSocket }> {
   const client = open(url, presented)
   onTestFinished(() => client.terminate())
@@ -52,7 +52,7 @@ export async function handshake(url: string, presented: Presented = {}): Promise
   })
 }
 
-/** Connects MQTT.js with what is presented; ended with the test. */
+/** Connects MQTT.js with the credentials; closed with the test. */
 export async function mqttThrough(url: string, presented: Presented = {}, login = {}): Promise<MqttClient> {
   const client = await mqtt.connectAsync(url, {
     ...login,
@@ -67,7 +67,7 @@ export async function mqttThrough(url: string, presented: Presented = {}, login 
   return client
 }
 
-/** The close code and reason of a WebSocket that ends. */
+/** Resolves to the close code and reason of a WebSocket at its end. */
 export async function closeOf(client: WebSocket): Promise<{ code: number; reason: string }> {
   const [code, reason] = await once(client, 'close')
   return { code, reason: String(reason) }

@@ -1,20 +1,20 @@
 import type { Presented } from './handshake.js'
 import type { People } from './people.js'
 
-/** What it takes to present something to a gateway. */
+/** Data of a gateway for its credentials. */
 export interface Stage {
   readonly people: People
-  /** Its URL without TLS, where tickets are had. */
+  /** Its URL without TLS, for tickets. */
   readonly http: string
-  /** A page of its own, as in `Origin`. */
+  /** The origin of its own pages. */
   readonly page: string
 }
 
-/** Somebody, and what they present. */
+/** A user and its credentials. */
 export interface IdentityRow {
   readonly who: string
   readonly present: (stage: Stage) => Presented | Promise<Presented>
-  /** Where it exists: certificates with TLS, subprotocols with a WebSocket handshake. */
+  /** Where the credential is possible: certificates with TLS, subprotocols with a WebSocket handshake. */
   readonly only?: 'tls' | 'websocket'
 }
 
@@ -27,7 +27,7 @@ export const cookie = (token: string, Origin?: string): Presented => ({
   headers: { Cookie: `other=1; session=${token}`, ...(Origin && { Origin }) },
 })
 
-/** A time in seconds since 1970, so many seconds from now. */
+/** A time in seconds since 1970, given in seconds from now. */
 export const secondsFromNow = (offset: number): number => Math.floor(Date.now() / 1000) + offset
 
 /** A ticket of the gateway at this URL. */
@@ -37,7 +37,7 @@ export async function ticketOf(http: string, presented: Presented): Promise<stri
   return body.ticket
 }
 
-/** Those whom a gateway with the `access:` of `People` lets in, and as whom. */
+/** Accepted credentials of a gateway with the `access:` of `People`, with their users. */
 export const allowedIdentities: readonly (IdentityRow & { readonly user: string })[] = [
   { who: 'user and password', present: () => basic('alice:right'), user: 'alice' },
   { who: 'a user of the webhook’s', present: () => basic('carol:hook'), user: 'carol' },
@@ -68,7 +68,7 @@ const denied = (
   only?: IdentityRow['only'],
 ): IdentityRow & { readonly status: number } => ({ who, present, status, ...(only && { only }) })
 
-/** Those whom it does not let in, and the status that they are told. */
+/** Refused credentials, with the status of the refusal. */
 export const deniedIdentities: readonly (IdentityRow & { readonly status: number })[] = [
   denied(401, 'a wrong password', () => basic('alice:wrong')),
   denied(401, 'somebody whom nobody knows', () => basic('mallory:right')),

@@ -10,7 +10,7 @@ import { freePorts } from './free-ports.js'
 import type { Presented } from './handshake.js'
 import { startLighttpd } from './lighttpd.js'
 
-/** Both servers with one configuration, each on ports of its own. */
+/** Both servers with one configuration, on separate ports. */
 export interface Pair {
   readonly lighttpd: string
   readonly mqway: string
@@ -20,9 +20,9 @@ export interface Pair {
   readonly yaml: string
 }
 
-/** What the configurations of a test name. */
+/** Paths and addresses in the configurations of a test. */
 export interface PairPlaces {
-  /** Where directories for the pairs are made. */
+  /** Parent directory of the directories of the pairs. */
   readonly directory: string
   /** ROOT */
   readonly root: string
@@ -30,7 +30,7 @@ export interface PairPlaces {
   readonly brokerPort: number
 }
 
-/** Makes a document root with files of the kinds that servers keep closed. */
+/** Creates a document root with files that servers usually do not serve. */
 export async function makeRoot(root: string): Promise<void> {
   for (const inside of ['dir', 'htm', 'private', '.well-known/acme-challenge']) {
     await mkdir(join(root, inside), { recursive: true })
@@ -42,10 +42,10 @@ export async function makeRoot(root: string): Promise<void> {
 }
 
 /**
- * Starts lighttpd and the mqway that is imported from its configuration; both end with the test.
+ * Starts lighttpd, and mqway with the configuration imported from it; both end with the test.
  *
- * @param text with PORT, OTHER, BROKER, ROOT and HERE for what is made
- * @param files that the text includes, by name
+ * @param text with the placeholders PORT, OTHER, BROKER, ROOT and HERE
+ * @param files included files, by name
  */
 export async function startPair(
   text: string,
@@ -85,14 +85,14 @@ export async function startPair(
     mqway: `http://127.0.0.1:${c}`,
     others: { lighttpd: `http://127.0.0.1:${b}`, mqway: `http://127.0.0.1:${d}` },
     yaml,
-    // The port of this broker is any free one.
+    // Any free port for this broker.
     needsDecision: findings.some(
       ({ needsDecision, message }) => needsDecision && !message.includes('look like an MQTT broker'),
     ),
   }
 }
 
-/** Status and body, of the path as it is written here. */
+/** Status and body for the unchanged path. */
 export function get(
   url: string,
   path: string,
@@ -111,7 +111,7 @@ export function get(
   })
 }
 
-/** Status of a handshake, with the path as it is written here. */
+/** Status of a handshake with the unchanged path. */
 export function upgradeStatus(
   url: string,
   path: string,

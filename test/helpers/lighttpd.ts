@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { eventually } from './wait.js'
 
-/** Starts Debian's lighttpd with a configuration, and waits until it takes connections at `url`. Resolves to what ends it. */
+/** Starts Debian's lighttpd with a configuration, and waits until it accepts connections at `url`. Resolves to a function that ends it. */
 export async function startLighttpd(config: string, directory: string, url: string): Promise<() => Promise<void>> {
   const file = join(directory, 'lighttpd.conf')
   await writeFile(file, config)

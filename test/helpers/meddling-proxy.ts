@@ -2,24 +2,24 @@ import { once } from 'node:events'
 import http, { type IncomingMessage } from 'node:http'
 import net, { type AddressInfo, type Socket } from 'node:net'
 
-/** What a proxy does not let through. */
+/** Restrictions of a proxy. */
 export interface Meddling {
-  /** Refuses to upgrade, or lets it be answered and then cuts it, as if it spoke HTTP alone. */
+  /** Refuses upgrades, or forwards them and then cuts the connection, like a proxy for HTTP only. */
   readonly sockets?: 'refused' | 'cut'
-  /** Keeps event streams back until they end. */
+  /** Buffers event streams until they end. */
   readonly streams?: 'buffered'
 }
 
-/** A reverse proxy in front of a gateway that meddles with what it carries. */
+/** A reverse proxy in front of a gateway that interferes with its connections. */
 export interface MeddlingProxy {
   readonly url: string
-  /** What it does from now on, to new connections. */
+  /** Its restrictions for new connections. */
   meddling: Meddling
-  /** The paths that were asked for, with a word before those that were upgrades. */
+  /** The requested paths, with a prefix for upgrades. */
   readonly requests: string[]
-  /** Carries nothing more over what is open, and does not say so. */
+  /** Silently stops forwarding on open connections. */
   freeze(): void
-  /** Cuts what is open. */
+  /** Cuts open connections. */
   cut(): void
   close(): Promise<void>
 }
@@ -27,7 +27,7 @@ export interface MeddlingProxy {
 /** Starts one on a port of loopback. */
 export async function startMeddlingProxy(target: () => string, meddling: Meddling = {}): Promise<MeddlingProxy> {
   const open = new Set<Socket>()
-  /** Towards the gateway, of sockets. */
+  /** Sockets to the gateway. */
   const upstreams = new Set<Socket>()
   const requests: string[] = []
   const server = http.createServer((request, response) => {

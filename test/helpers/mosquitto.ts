@@ -5,13 +5,13 @@ import { type AddressInfo, connect, createServer, type NetConnectOpts } from 'no
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 
-/** How the broker listens, on a free port where none is given; `tls` names PEM files. */
+/** Listener of the broker, on a free port by default; `tls` has PEM files. */
 export type MosquittoListener =
   | { readonly kind: 'tcp'; readonly port?: number }
   | { readonly kind: 'unix' }
   | { readonly kind: 'tls'; readonly cert: string; readonly key: string; readonly clientCa?: string }
 
-/** A mosquitto of a test's own. */
+/** A mosquitto for one test. */
 export interface Mosquitto {
   /** Its TCP port on 127.0.0.1; 0 with a Unix socket. */
   readonly port: number
@@ -24,7 +24,7 @@ export interface Mosquitto {
 }
 
 /**
- * Starts a mosquitto on a free port of loopback, with a directory of its own, and waits until it accepts connections.
+ * Starts a mosquitto on a free port of loopback, with its own directory, and waits until it accepts connections.
  *
  * @param config further lines for mosquitto.conf, after the listener's
  */
@@ -42,12 +42,12 @@ export async function startMosquitto(
     if (listener.clientCa !== undefined) lines.push(`cafile ${listener.clientCa}`, 'require_certificate true')
   }
   const file = join(directory, 'mosquitto.conf')
-  // As root it would become the user mosquitto, who may not write here.
+  // As root it would switch to the user mosquitto, without write permission here.
   lines.push(...config, 'sys_interval 1', `user ${userInfo().username}`)
   await writeFile(file, `${lines.join('\n')}\n`)
   const child = spawn('mosquitto', ['-c', file], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    // Where Debian puts it, which is not on everybody's path.
+    // Debian's location, which may not be in PATH.
     env: { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin` },
   })
   let errors = ''
@@ -87,7 +87,7 @@ async function freePort(): Promise<number> {
   return port
 }
 
-/** False when it ends before. */
+/** Returns false if it ends before. */
 async function waitUntilItAccepts(target: NetConnectOpts, child: ChildProcess): Promise<boolean> {
   while (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
     const socket = connect(target)

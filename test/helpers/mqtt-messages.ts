@@ -1,6 +1,6 @@
 import type { MqttClient } from 'mqtt'
 
-/** A message as a client of MQTT.js got it. */
+/** A message as received by a client of MQTT.js. */
 export interface ReceivedMessage {
   readonly topic: string
   readonly payload: Buffer
@@ -8,7 +8,7 @@ export interface ReceivedMessage {
   readonly retain: boolean
 }
 
-/** The next message that `client` gets. Ask before anything that could make it arrive. */
+/** Resolves to the next message of `client`. Call it before the message is published. */
 export function nextMessage(client: MqttClient): Promise<ReceivedMessage> {
   return new Promise(resolve => {
     client.once('message', (topic, payload, { qos, retain }) => resolve({ topic, payload, qos, retain }))

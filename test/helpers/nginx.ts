@@ -20,7 +20,7 @@ export const behindNginx: { readonly nginx: string; readonly mqway: ConfigInput 
 }
 
 /**
- * Starts Debian's nginx on a free port of loopback, with a directory of its own; both are gone after the test.
+ * Starts Debian's nginx on a free port of loopback, with its own directory; both are removed after the test.
  *
  * @param lines the block of docs/operations.md, or a changed one: a `location` and a `map`
  * @returns its URL
@@ -34,7 +34,7 @@ export async function startNginx(lines: string): Promise<string> {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'scgi', 'uwsgi'].map(
     kind => `${kind}_temp_path ${join(directory, kind)};`,
   )
-  // Only root may have workers of another user; those are nobody's then, as with Debian's nginx they are www-data's.
+  // Only root may run workers as another user: here `nobody`, where Debian's nginx has `www-data`.
   const user = userInfo().uid === 0 ? 'user nobody nogroup;' : ''
   await writeFile(
     file,

@@ -10,7 +10,7 @@ import bcrypt from 'bcrypt'
 import { SignJWT } from 'jose'
 import type { ConfigInput } from '../../src/config/schema.js'
 
-/** `access:` as a person writes it. */
+/** `access:` as in a configuration file. */
 export type AccessInput = NonNullable<ConfigInput['access']>
 
 /** A client's certificate and key (PEM). */
@@ -23,14 +23,14 @@ const secret = '0123456789abcdef0123456789abcdef'
 const audience = 'mqway'
 
 /**
- * What people present, and the `access:` that knows them: alice with the password `right` in a file, with a token, and
- * with a certificate; carol with the password `hook`, or the header `x-api-key: good`, whom a web service knows.
+ * Credentials of users, and the matching `access:`: alice with the password `right` in a file, with a token, and
+ * with a certificate; carol with the password `hook`, or the header `x-api-key: good`, known to a web service.
  */
 export class People {
-  /** What signs the tokens. */
+  /** The signing key of tokens. */
   readonly secret = secret
   readonly directory = mkdtempSync(join(tmpdir(), 'mqway-people-'))
-  /** Every identity together, without rules. */
+  /** All identity sources together, without rules. */
   readonly access: AccessInput
   readonly #webhook: http.Server
   #revocationsExpire = 0
@@ -38,7 +38,7 @@ export class People {
   private constructor(webhook: http.Server) {
     this.#webhook = webhook
     const { port } = webhook.address() as AddressInfo
-    // The lowest cost, and not the 60 ms of a real one.
+    // The lowest cost, instead of the usual 60 ms.
     writeFileSync(this.file('users'), `alice:${bcrypt.hashSync('right', 4)}\n`)
     this.#makeCertificates()
     this.access = {
@@ -55,7 +55,7 @@ export class People {
       for await (const part of request) parts.push(part)
       const { user, password, headers } = JSON.parse(String(Buffer.concat(parts)))
       if (headers?.['x-api-key'] === 'good') return void response.end(JSON.stringify({ allow: true, user: 'carol' }))
-      // Who asks for `broken` gets no answer that can be understood.
+      // The response for `broken` is invalid.
       if (user === 'broken') response.writeHead(500).end()
       else
         response.end(JSON.stringify(user === 'carol' && password === 'hook' ? { allow: true, user } : { allow: false }))
@@ -68,21 +68,21 @@ export class People {
     return join(this.directory, name)
   }
 
-  /** A token of alice's, with these claims instead of, or beside, those that it has. */
+  /** A token of alice, with these claims in addition to, or in place of, its own. */
   token(claims: Record<string, unknown> = {}, key = secret): Promise<string> {
     return new SignJWT({ sub: 'alice', aud: audience, exp: Math.floor(Date.now() / 1000) + 60, ...claims })
       .setProtectedHeader({ alg: 'HS256' })
       .sign(Buffer.from(key))
   }
 
-  /** A token made by hand, as an attacker makes one: with any header, and signed with anything, or not at all. */
+  /** A forged token: with any header, and with any signature or none. */
   forgedToken(header: object, key?: string): string {
     const encode = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
     const text = `${encode(header)}.${encode({ sub: 'alice', aud: audience, exp: Date.now() / 1000 + 60 })}`
     return `${text}.${key === undefined ? '' : createHmac('sha256', key).update(text).digest('base64url')}`
   }
 
-  /** `alice`, `revoked`, and `foreign`, which another CA has signed. */
+  /** `alice`, `revoked`, and `foreign`, signed by another CA. */
   certificate(name: 'alice' | 'revoked' | 'foreign'): ClientPem {
     return { cert: readFileSync(this.file(`${name}.pem`), 'utf8'), key: readFileSync(this.file(`${name}.key`), 'utf8') }
   }
@@ -93,16 +93,16 @@ export class People {
     this.issueRevocations()
   }
 
-  /** Writes the list of the revoked certificates, which is good for so many seconds. */
+  /** Writes the revocation list, with its lifetime in seconds. */
   issueRevocations(seconds = 86_400): void {
     const list = ['-gencrl', '-crlsec', String(seconds), '-out', 'crl.pem']
     this.#openssl('ca', '-config', 'ca.cnf', '-cert', 'ca.pem', '-keyfile', 'ca.key', ...list)
     this.#revocationsExpire = Date.now() + seconds * 1000
   }
 
-  /** Resolves when the list of the revoked certificates holds no longer. */
+  /** Resolves when the revocation list has expired. */
   async revocationsExpired(): Promise<void> {
-    // The list counts in whole seconds.
+    // The list has a resolution of one second.
     await new Promise(resolve => setTimeout(resolve, this.#revocationsExpire + 1000 - Date.now()))
   }
 

@@ -2,20 +2,20 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 
-/** A program that a test has started. */
+/** A program started by a test. */
 export interface RunningProgram {
   readonly child: ChildProcessWithoutNullStreams
-  /** The next line that it prints on standard output; rejects when it ends before. */
+  /** Its next line on standard output; rejects if it ends before. */
   line(): Promise<string>
-  /** All that it has printed on standard error. */
+  /** Its output on standard error so far. */
   readonly errors: () => string
   /** Its exit code. */
   exited(): Promise<number | null>
-  /** Ends it, if it has not ended by itself. */
+  /** Ends it if it is running. */
   stop(signal?: NodeJS.Signals): Promise<void>
 }
 
-/** Starts a program; nothing of its output is lost while nobody waits for a line. */
+/** Starts a program; its output is buffered until a test reads the next line. */
 export function run(
   command: string,
   args: readonly string[],

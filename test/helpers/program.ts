@@ -3,7 +3,7 @@ import { type RunningProgram, run } from './processes.js'
 
 const program = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
-/** `mqway`, as it was built. Nothing of this machine's environment configures it, but the `variables` of the test. */
+/** The built `mqway`. Only the `variables` of the test configure it, not the environment of the machine. */
 export function mqway(args: readonly string[], cwd: string, variables: NodeJS.ProcessEnv = {}): RunningProgram {
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MQWAY_')))
   return run(process.execPath, [program, ...args], { cwd, env: { ...env, ...variables } })
@@ -14,7 +14,7 @@ export interface ServingProgram extends RunningProgram {
   readonly urls: readonly string[]
   /** The URL of this scheme. */
   url(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt'): string
-  /** The next log line that has this text in its message. */
+  /** The next log line with this text in its message. */
   logged(text: string): Promise<Record<string, unknown>>
 }
 

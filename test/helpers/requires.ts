@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { describe, it } from 'vitest'
 
-/** What is no program of its own: Debian's packages of modules, those for Python for Debian's `/usr/bin/python3`. */
+/** Requirements that are not programs: Debian's packages of modules; those for Python belong to Debian's `/usr/bin/python3`. */
 const modules: Readonly<Record<string, string>> = {
   'lighttpd-mod-openssl': '/usr/lib/lighttpd/mod_openssl.so',
   'python3-aiosmtpd': '/usr/lib/python3/dist-packages/aiosmtpd/smtp.py',
@@ -10,10 +10,10 @@ const modules: Readonly<Record<string, string>> = {
 }
 
 /**
- * A `describe` for tests that need programs of the machine. Where one is missing they are skipped, and reported under the
- * name of what is missing; with CI=true that is a failure.
+ * A `describe` for tests that need installed programs. Without one, they are skipped, and reported with the
+ * name of the missing one; with CI=true that is a failure.
  *
- * @param programs names to be found on the path, files, or Debian's packages of modules
+ * @param programs names in PATH, files, or Debian's packages of modules
  */
 export function describeWith(programs: string | readonly string[], title: string, body: () => void): void {
   const missing = [programs].flat().filter(program => !isThere(program))

@@ -1,4 +1,4 @@
-/** An event as an EventSource hands it to a page. */
+/** An event as an EventSource dispatches it. */
 export interface Dispatched {
   readonly type: string
   readonly data: string
@@ -6,22 +6,22 @@ export interface Dispatched {
 }
 
 /**
- * Reads an event stream as the HTML Living Standard §9.2.6 says, step by step; it knows nothing of how ours is written.
- * Bytes may come in any pieces.
+ * Parses an event stream by the steps of the HTML Living Standard §9.2.6, independently of the gateway's encoder.
+ * Chunks may have any boundaries.
  */
 export class EventStreamParser {
   readonly events: Dispatched[] = []
   /** Called for each event. */
   onEvent: (event: Dispatched) => void = () => {}
-  /** Blocks without data: several clients fail on them, also where there is a comment in them. */
+  /** Blocks without data, on which several clients fail, also with a comment in them. */
   emptyBlocks = 0
-  /** What a client would come back with. */
+  /** The `Last-Event-ID` of a reconnect. */
   lastEventId = ''
   retry: number | undefined
   comments = 0
   readonly #decoder = new TextDecoder('utf-8')
   #buffer = ''
-  /** The last piece ended in a CR, and a LF at the start of the next one belongs to it. */
+  /** Whether the last chunk ended in CR, so that a LF at the start of the next one belongs to it. */
   #afterCarriageReturn = false
   #data = ''
   #type = ''

@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import { Level } from 'level'
 import { encode } from 'msgpack-lite'
 
-/** Sessions without their clients, as a broker has stored them. */
+/** Stored sessions of disconnected clients. */
 export interface StoredSessions {
   readonly count: number
-  /** Begins their client ids. */
+  /** Prefix of their client ids. */
   readonly prefix: string
   /** The topic filters of each, at QoS 1; `%c` is its client id. */
   readonly filters: readonly string[]
@@ -14,7 +14,7 @@ export interface StoredSessions {
   readonly record: string
 }
 
-/** Writes sessions into `<data>/broker`, in the form of `aedes-persistence-level` and with the broker's own records. */
+/** Writes sessions into `<data>/broker`, in the format of `aedes-persistence-level`, with the broker's own records. */
 export async function storeSessions(data: string, ...groups: readonly StoredSessions[]): Promise<void> {
   const directory = join(data, 'broker')
   await mkdir(directory, { recursive: true })

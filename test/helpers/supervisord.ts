@@ -8,13 +8,13 @@ import { eventually } from './wait.js'
 
 const program = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
-/** A supervisord of a test's own, with mqway as its event listener. */
+/** A supervisord for one test, with mqway as its event listener. */
 export interface Supervisord {
-  /** `supervisorctl start cat`, `stop`, …; resolves when it has answered. */
+  /** `supervisorctl start cat`, `stop`, …; resolves with its response. */
   control(...args: string[]): Promise<void>
-  /** What mqway wrote to standard error. */
+  /** mqway's output on standard error. */
   readonly errors: () => string
-  /** What supervisord wrote to its log. */
+  /** supervisord's log. */
   readonly log: () => string
   stop(): Promise<void>
 }
@@ -25,11 +25,11 @@ export interface SupervisordOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Further lines of supervisord.conf: the programs. */
   readonly config: readonly string[]
-  /** What the listener is told of. */
+  /** The events of the listener. */
   readonly events?: string
 }
 
-/** Starts Debian's supervisord in a directory of its own. */
+/** Starts Debian's supervisord in its own directory. */
 export async function startSupervisord(options: SupervisordOptions): Promise<Supervisord> {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-supervisord-'))
   const file = join(directory, 'supervisord.conf')
@@ -42,11 +42,11 @@ export async function startSupervisord(options: SupervisordOptions): Promise<Sup
     'nodaemon=true',
     `logfile=/dev/null`,
     'logfile_maxbytes=0',
-    // Says when an event has to be kept.
+    // Logs when an event has to be kept.
     'loglevel=debug',
     `pidfile=${directory}/pid`,
     `childlogdir=${directory}`,
-    // As root it would warn otherwise.
+    // Prevents a warning as root.
     `user=${userInfo().username}`,
     '[unix_http_server]',
     `file=${directory}/control.sock`,
@@ -76,7 +76,7 @@ export async function startSupervisord(options: SupervisordOptions): Promise<Sup
   if (running.child.exitCode !== null) throw new Error(`supervisord did not start: ${running.errors()}${log}`)
   return {
     control: async (...args) => {
-      // Its exit code says whether the program does what was asked, which is for the test to see.
+      // The test checks the state of the program, so the exit code is ignored.
       await run('supervisorctl', ['-c', file, ...args], { cwd: directory, env }).exited()
     },
     errors: () => readFileSync(errors, 'utf8'),

@@ -29,16 +29,16 @@ status = os.waitpid(pid, 0)[1]
 print(json.dumps({'shown': shown.decode(), 'code': os.waitstatus_to_exitcode(status)}))
 `
 
-/** What a person at a terminal saw, and the program's exit code. */
+/** The output on the terminal, and the program's exit code. */
 export interface TerminalResult {
   readonly shown: string
   readonly code: number
 }
 
 /**
- * Has a program run on a terminal; needs `/usr/bin/python3`.
+ * Runs a program on a terminal; needs `/usr/bin/python3`.
  *
- * @param steps what to wait for, and what to type then
+ * @param steps texts to wait for, each with the input that follows
  */
 export async function onTerminal(
   command: readonly string[],

@@ -14,7 +14,7 @@ import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunn
 import { Tunnels } from '../../src/tunnel/tunnels.js'
 import { readHandshake } from '../../src/websocket/handshake.js'
 
-/** A web server with one tunnel to a TCP server that the test plays, and nothing else of the gateway. */
+/** A web server with one tunnel to a TCP server of the test, without the rest of the gateway. */
 export interface TunnelRig {
   readonly url: string
   readonly port: number
@@ -22,9 +22,9 @@ export interface TunnelRig {
   readonly metrics: ReturnType<typeof createMetrics>
   /** The refusals, in order. */
   readonly refusals: GatewayError[]
-  /** The connections that the broker's side has accepted, newest last. */
+  /** The accepted connections of the broker's side, newest last. */
   readonly brokerSockets: net.Socket[]
-  /** Opens a WebSocket with `ws`; binary, no limit, nothing checked. */
+  /** Opens a WebSocket with `ws`; binary, without limits and checks. */
   connect(subprotocols?: string[], options?: WebSocketClientOptions): WebSocket
   /** The value of a metric with these labels. */
   count(name: string, labels: Record<string, string>): Promise<number>
@@ -45,10 +45,10 @@ const defaults: Omit<WebSocketEndpointOptions, 'broker'> = {
 }
 
 /**
- * @param onBroker what the broker does with each connection
- * @param options what to change in the endpoint's options
+ * @param onBroker called with each connection to the broker
+ * @param options changes of the endpoint's options
  * @param tls serve wss instead of ws
- * @param known what the gateway would say of the pace, and of who it is
+ * @param known the rate limit and the identity, otherwise from the gateway
  */
 export async function startTunnelRig(
   onBroker: (socket: net.Socket) => void,

@@ -1,20 +1,20 @@
-/** What tests that simulate time do not replace. */
-const { setImmediate: nextTurn, setTimeout: after } = globalThis
+/** The real timer, also in tests that simulate time. */
+const { setImmediate: nextIteration, setTimeout: after } = globalThis
 
 /**
- * Resolves once `condition` holds: looked at each time the event loop has turned, and, where that takes long, every few
- * milliseconds, as it may be another process that needs the processor.
+ * Resolves once `condition` holds: checked in each iteration of the event loop, and after a while only every few
+ * milliseconds, because another process may need the processor.
  */
 export async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let turns = 0; !(await condition()); turns++) {
+  for (let iterations = 0; !(await condition()); iterations++) {
     await new Promise<void>(resolve => {
-      if (turns < 1000) nextTurn(resolve)
+      if (iterations < 1000) nextIteration(resolve)
       else after(resolve, 2)
     })
   }
 }
 
-/** Resolves once `value()` has stayed the same for so many turns of the event loop that everything could have moved. */
+/** Resolves once `value()` has stayed the same for many iterations of the event loop, so that no work is pending. */
 export async function settled(value: () => number): Promise<void> {
   let last = -1
   for (let same = 0; same < 5000; same++) {

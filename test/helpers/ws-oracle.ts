@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { PassThrough, type Writable } from 'node:stream'
 
-/** The parts of `ws` that its types leave out: what the frame codec is held against. */
+/** Parts of `ws` that its types leave out, as a reference for the frame codec. */
 const ws: {
   Sender: { frame(data: Buffer, options: FrameOptions): Buffer[] }
   Receiver: new (options: { isServer: boolean; maxPayload: number }) => Writable
@@ -16,7 +16,7 @@ interface FrameOptions {
   generateMask?: (mask: Buffer) => void
 }
 
-/** One frame as it may be sent, for better or worse. */
+/** One frame, valid or invalid. */
 export interface TestFrame {
   readonly fin: boolean
   readonly opcode: number
@@ -31,18 +31,18 @@ export function encodeByOracle({ fin, opcode, payload, mask }: TestFrame): Buffe
   return Buffer.concat(ws.Sender.frame(payload, { fin, opcode, rsv1: false, mask: true, readOnly: true, generateMask }))
 }
 
-/** What `ws` makes of a byte stream. */
+/** The result of `ws` for a byte stream. */
 export interface OracleResult {
   readonly payload: Buffer
   readonly pings: Buffer[]
   readonly pongs: Buffer[]
   readonly closeCode: number | undefined
   readonly closeReason: string
-  /** The close code for a violation that `ws` found. */
+  /** The close code of a violation found by `ws`. */
   readonly violation: number | undefined
 }
 
-/** Feeds `bytes` to the Receiver of `ws`. `as` says whose frames they are. */
+/** Passes `bytes` to the Receiver of `ws`. `as` is the sender of the frames. */
 export async function decodeByOracle(bytes: Buffer, as: 'client' | 'server'): Promise<OracleResult> {
   const receiver = new ws.Receiver({ isServer: as === 'client', maxPayload: 0 })
   const messages: Buffer[] = []
