@@ -27,7 +27,7 @@ export class AnonymousPublishes {
   /** Milliseconds until the address may publish again; 0 for now. */
   wait(address: string): number {
     const key = networkOf(address)
-    // A message may have more bytes than the burst: it is accepted when nothing is owed, and counted afterwards.
+    // A message may have more bytes than the burst: it is accepted if the bucket is not in debt, and counted afterwards.
     return Math.max(this.#messages?.wait(key) ?? 0, this.#bytes?.wait(key, 0) ?? 0)
   }
 
@@ -39,7 +39,7 @@ export class AnonymousPublishes {
   }
 }
 
-/** Bytes that may come at once, in seconds of their rate. */
+/** Burst of bytes, in seconds of their rate. */
 const bytesBurst = 16
 
 /** Makes the rate limits of the configuration. */

@@ -37,7 +37,7 @@ export class ConnectionLimits {
 
   /**
    * Connections that one address may have now: at most as many as are left for all others, so that a few addresses cannot use up all.
-   * Does not apply where one address may have all of them: that is a proxy's.
+   * Does not apply if one address may have all of them, as that of a proxy.
    */
   get #maxPerAddress(): number {
     const { connections, connectionsPerAddress } = this.#options
@@ -66,8 +66,8 @@ export class ConnectionLimits {
   /**
    * Counts an open connection, whatever the rate.
    *
-   * An IPv6 address counts as its /64, which one customer has. Peers on a Unix socket are connections of a reverse proxy as a rule, and
-   * count in all but not as one address.
+   * An IPv6 address counts as its /64, which one customer has. Peers on a Unix socket are usually connections of a reverse proxy: they
+   * count in all, but not as one address.
    *
    * @returns a function that releases it; idempotent
    * @throws {GatewayError} `too-many-connections` or `too-many-from-address`
@@ -97,7 +97,7 @@ export function accountOf(user: string | undefined, address: string): string {
   return user === undefined ? `address ${networkOf(address)}` : `user ${user}`
 }
 
-/** Connections that each address may have, however few are left for all. */
+/** Connections that each address may always have, even if few are left for all. */
 const minPerAddress = 16
 
 /** The network of one customer: an IPv4 address, or the /64 of an IPv6 address. */

@@ -30,7 +30,7 @@ const ticketForm = /^[A-Za-z0-9_-]{43}$/
 /** Unused tickets of one user; a further one evicts the user's oldest. */
 const maxPerUser = 100
 
-/** An anonymous client could pass a ticket on without anybody to revoke it for. */
+/** Anonymous clients get no ticket: one passed on to others could not be revoked. */
 const needsUser = 'a ticket needs an authenticated user'
 
 /**

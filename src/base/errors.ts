@@ -292,7 +292,7 @@ export class GatewayError extends Error {
   constructor(reason: ErrorReason, options: GatewayErrorOptions = {}) {
     const row: ErrorRow = table[reason]
     const text = options.hint === undefined ? row.text : `${row.text}: ${truncate(options.hint, maxHintLength)}`
-    // Every connection ends, and a stack trace of that helps nobody, but is expensive. A cause keeps its stack.
+    // Every connection ends with an error, whose stack trace would be expensive and useless. A cause keeps its stack.
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0
     super(text, options.cause === undefined ? undefined : { cause: options.cause })

@@ -26,7 +26,7 @@ export interface Identity {
   readonly roles: readonly string[]
   /** All claims of a token; empty for other sources. */
   readonly claims: Readonly<Record<string, unknown>>
-  /** Topic rules besides those of the configuration; `undefined` for none. */
+  /** Topic rules in addition to those of the configuration; `undefined` for none. */
   readonly rules: IdentityRules | undefined
   /** Its expiry, in milliseconds since 1970; `undefined` for none. */
   readonly expires: number | undefined

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
 
-/** The input is invalid; the message says why. */
+/** The input is invalid; the message has the reason. */
 export class InputError extends Error {
   override readonly name = 'InputError'
 }

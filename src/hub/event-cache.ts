@@ -10,12 +10,12 @@ export interface EventCacheBounds {
 }
 
 /**
- * The newest events, without gaps, and their encoded forms. A client that comes back after a moment, as each long-poll does, is served from memory.
+ * The newest events, without gaps, and their encoded forms. A client that reconnects after a moment, as each long-poll does, is served from memory.
  */
 export class EventCache {
   readonly #bounds: EventCacheBounds
   readonly #ring: (Event | undefined)[]
-  /** By sequence; apart from the events, most of which nobody wants. */
+  /** By sequence; separate from the events, most of which have no subscriber. */
   readonly #encoded = new Map<number, SmallMap<Encoder, Buffer>>()
   /** The sequences of the oldest and the newest event; empty where the oldest is later. */
   #first: number

@@ -18,7 +18,7 @@ export class FilterBackfill {
   readonly filters: readonly string[]
   /** The sequence up to which these filters have everything. */
   position: number
-  /** The sequence after which nothing is missing, of the losses that the sink was told of. */
+  /** The sequence after which no event is missing, from the losses reported to the sink. */
   resumes: number
   readonly #wanted: TopicPredicate
   readonly #given: TopicPredicate

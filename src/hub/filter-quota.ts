@@ -1,7 +1,7 @@
 import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
-/** Bytes of a filter besides its characters, about: in the hub's index, in that of presence, and in its subscriber. */
+/** Approximate bytes of a filter without its characters: in the hub's index, in that of presence, and in its subscriber. */
 const overhead = 512
 
 /** Bytes of the topic filters of all subscribers. */

@@ -111,7 +111,7 @@ export class Hub {
   /**
    * Subscribes. The sink is not called before this tick of the event loop is over.
    *
-   * @throws {RangeError} where there is no filter, or one has too many levels
+   * @throws {RangeError} if there is no filter, or one has too many levels
    */
   subscribe(options: SubscribeOptions): Subscription {
     const { filters } = options

@@ -56,7 +56,7 @@ export interface Subscription {
    * already do not come again. Changes are made in order, each after the events before it; the sink's `live` is called again when what was there for
    * the new filters has been replayed.
    *
-   * @throws {RangeError} where a filter has too many levels
+   * @throws {RangeError} if a filter has too many levels
    */
   change(change: FilterChange): void
   /** Ends it. The sink is not called. */

@@ -26,7 +26,7 @@ export class WriteQueue {
   /** When the other work of this tick began, in milliseconds. */
   #since = 0
 
-  /** @param slices told of each tick */
+  /** @param slices gets the cause of each tick */
   constructor(slices?: SliceMonitor) {
     this.#slices = slices
   }

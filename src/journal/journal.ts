@@ -79,7 +79,7 @@ export interface SequenceRange {
 }
 
 /**
- * When a message is written: `now`, with others of the same event-loop tick, or `at leisure`, within some milliseconds, where nobody waits
+ * When a message is written: `now`, with others of the same event-loop tick, or `at leisure`, within some milliseconds, if no caller waits
  * for it and no watcher wants its topic.
  */
 export type Urgency = 'now' | 'at leisure'

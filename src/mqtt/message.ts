@@ -50,12 +50,12 @@ export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload
  * @throws {GatewayError} `topic-refused`, `body-too-large`
  */
 export function requirePublishable(message: Message, packetSize = Number.POSITIVE_INFINITY): void {
-  if (!isPublishable(message.topic)) throw new GatewayError('topic-refused', { hint: 'it is no topic to publish to' })
+  if (!isPublishable(message.topic)) throw new GatewayError('topic-refused', { hint: 'it is not a topic name' })
   if (!hasNoControls(message.topic)) {
-    throw new GatewayError('topic-refused', { hint: 'it has control characters, for which brokers end connections' })
+    throw new GatewayError('topic-refused', { hint: 'it has control characters, for which brokers close connections' })
   }
   if (publishSize(message) <= packetSize) return
   throw new GatewayError('body-too-large', {
-    hint: `the broker takes packets of ${packetSize} bytes (embedded.maxPacketSize)`,
+    hint: `the broker accepts packets of at most ${packetSize} bytes (embedded.maxPacketSize)`,
   })
 }

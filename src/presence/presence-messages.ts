@@ -23,7 +23,7 @@ export interface PresenceChange {
 /** Plain counters; the metrics read them. */
 export interface PresenceCounters {
   published: number
-  /** Not published: the broker was away, the queue full, or the rate exceeded. */
+  /** Not published: the broker was unavailable, the queue full, or the rate exceeded. */
   dropped: number
   /** Not published: the topic would have been too large. */
   skipped: number
@@ -31,16 +31,16 @@ export interface PresenceCounters {
 
 export interface PresenceMessagesOptions {
   readonly publisher: Publisher
-  /** Bounds of topics at the broker: a larger one could end the session that all publish with. */
+  /** Bounds of topics at the broker: a larger one could end the session that all publishers share. */
   readonly bounds: TopicBounds
   readonly log: Logger
   /**
-   * Rate limit by account: a client that joins and leaves without end would have all other events evicted from the journal. Left out for none.
+   * Rate limit by account: endless joins and leaves of one client would evict all other events from the journal. Left out for none.
    */
   readonly mayPublish?: ((account: string) => boolean) | undefined
   /**
-   * Queued changes; beyond, they are dropped. Default: 100,000, some 12 MB: enough for ten thousand listeners with ten filters each that are cut
-   * off at once.
+   * Queued changes; beyond, they are dropped. Default: 100,000, some 12 MB: enough for ten thousand simultaneous disconnects of listeners with ten filters
+   * each.
    */
   readonly maxQueued?: number
 }
@@ -53,7 +53,7 @@ const maxPublishing = 32
 /** Bytes of queued changes, shared by accounts as in `FairQuota`; beyond, they are dropped. */
 const maxQueuedBytes = 16 * 1024 ** 2
 
-/** Bytes of a queued change besides its filter. */
+/** Bytes of a queued change without its filter. */
 const overhead = 200
 
 const prefix = 'presence/'
@@ -120,7 +120,7 @@ export class PresenceMessages {
       else this.#send(topic, change)
     }
     if (this.#next < this.#queue.length) {
-      // Shortened now and then: each time would be quadratic.
+      // Trimmed rarely, because trimming each time would be quadratic.
       if (this.#next > this.#maxQueued) this.#setQueue(this.#queue.slice(this.#next))
       this.#schedule()
     } else this.#setQueue([])

@@ -3,11 +3,11 @@ import type { Logger } from '../base/log.js'
 import { openDatabase, openOrReplace } from '../storage/open-level.js'
 import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
-/** What a store on disk needs. */
+/** Options of a store on disk. */
 export interface LevelReceiptStoreOptions {
-  /** Its own directory, made if it is not there. */
+  /** Its own directory, created if it does not exist. */
   readonly directory: string
-  /** What it holds, as an error names it. Default: `the receipts`. */
+  /** Name of its content in errors. Default: `the receipts`. */
   readonly holds?: string
   readonly log: Logger
   /** Milliseconds since 1970. */
@@ -71,8 +71,8 @@ class LevelReceiptStore implements ReceiptStore {
   }
 
   /**
-   * After a write has failed, for want of space or worse, LevelDB's log has part of a record at its end, and what is
-   * written after that may not be read again: opening it anew begins a new log.
+   * After a failed write, as on a full disk, LevelDB's log may end with a partial record, and later
+   * records may be unreadable: reopening the database begins a new log.
    */
   async #open(): Promise<Database> {
     if (this.#closed) throw new Error('the store is closed')

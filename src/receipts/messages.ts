@@ -8,7 +8,7 @@ export interface MessageBounds {
   readonly maxMessages: number
   /** Rate limit of messages about receipts that were not requested; left out for none. */
   readonly mayPublish?: (() => boolean) | undefined
-  /** Bounds of topics at the broker, in bytes: a larger one could end the session that all publish with. */
+  /** Bounds of topics at the broker, in bytes: a larger one could end the session that all publishers share. */
   readonly topic: TopicBounds
 }
 
@@ -40,7 +40,7 @@ export class ReceiptMessages {
     return messages < maxMessages / 2 && mayPublish?.() !== false
   }
 
-  /** Adds a message about an event on `topic`; none about events on receipts/#, which would have no end. */
+  /** Adds a message about an event on `topic`; none about events on receipts/#, which would cause further messages endlessly. */
   add(state: RepositoryState, topic: string, what: object, group: string): RepositoryState {
     if (topic.startsWith(topicPrefix)) return state
     if (!isWithinBounds(topicPrefix + topic, this.#bounds.topic)) return state

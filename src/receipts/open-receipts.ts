@@ -20,7 +20,7 @@ const maxCached = 1024
 const reportLimit = 1000
 /** Milliseconds after which a deadline is checked again: the system clock may be set meanwhile. */
 const maxTimer = 60_000
-/** Milliseconds until the next try after the store has failed. */
+/** Milliseconds until a retry after a failure of the store. */
 const retryDelay = 1000
 /** Milliseconds between two warnings about dropped messages. */
 const warningInterval = 60_000
@@ -49,7 +49,7 @@ export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> 
   const repository = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
   const lost = await repository.load()
   if (lost > 0) {
-    log.warn(`${lost} events whose receipts were waited for are lost with the journal, or are from an older mqway`)
+    log.warn(`${lost} events with requested receipts are lost with the journal, or are from an older version of mqway`)
   }
   const receipts = new StoredReceipts(repository, options)
   await receipts.start()
@@ -64,9 +64,9 @@ class StoredReceipts implements Receipts {
   readonly #cache = new Map<number, ReceiptEvent>()
   /** The last call of the repository: calls are made one after the other. */
   #queue: Promise<unknown> = Promise.resolve()
-  /** Whether the repository has to be loaded again, because a call has failed half way. */
+  /** Whether the repository has to be loaded again, because a call has failed. */
   #stale = false
-  /** The nearest deadline, and what stops its timer. */
+  /** The nearest deadline, and the function that stops its timer. */
   #deadline = Number.POSITIVE_INFINITY
   #stopTimer: (() => void) | undefined
   /** Deliveries that are not stored yet: devices by sequence. */
@@ -166,7 +166,7 @@ class StoredReceipts implements Receipts {
     return (await this.#find(id))?.topic
   }
 
-  /** Finds an event in the journal, or, if it has a deadline to come, in the repository. */
+  /** Finds an event in the journal, or, if its deadline has not passed, in the repository. */
   async #find(id: string): Promise<ReceiptEvent | undefined> {
     const { journal } = this.#options
     const { epoch, sequence = 0 } = parseId(id) ?? {}
@@ -267,12 +267,12 @@ class StoredReceipts implements Receipts {
       if (next !== undefined && next < this.#deadline) this.#arm(next)
     } catch (error) {
       if (this.#closing) return
-      this.#options.log.warn({ err: error }, 'failed to store missed deadlines; trying again')
+      this.#options.log.warn({ err: error }, 'failed to store missed deadlines and will retry')
       this.#arm(this.#clock.now() + retryDelay)
     }
   }
 
-  /** Trims in the background what is stored of evicted events. */
+  /** Trims the stored data of evicted events in the background. */
   #trimSoon(): void {
     if (this.#trimming || this.#trimmed >= this.#options.journal.first) return
     this.#trimming = true
@@ -289,7 +289,7 @@ class StoredReceipts implements Receipts {
     while (!this.#closing && this.#trimmed < this.#options.journal.first) await this.#enqueue(() => this.#trimStep())
   }
 
-  /** Trims one batch: before receipts of events that still exist are dropped for want of room. */
+  /** Trims one batch, before a full store would drop receipts of existing events. */
   async #trimStep(): Promise<void> {
     const { first } = this.#options.journal
     const from = this.#trimmed

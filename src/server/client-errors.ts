@@ -10,7 +10,7 @@ const reasons: Readonly<Record<string, ErrorReason>> = {
   ERR_TLS_HANDSHAKE_TIMEOUT: 'handshake-timeout',
 }
 
-/** The client has left; there is nobody to answer. */
+/** The client has disconnected; no response is possible. */
 const departures: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'HPE_INVALID_EOF_STATE'])
 
 /**

@@ -27,7 +27,7 @@ export function compileHttpsLocation(port: () => number | undefined): HttpsLocat
 /** Paths of monitoring, which usually follows no redirects. */
 const exempt = new Set(['/healthz', '/readyz', '/metrics'])
 
-/** Redirects plain requests except those of monitoring: 301, or 308 where there may be a body (RFC 9110 §15.4.9). */
+/** Redirects plain requests except those of monitoring: 301, or 308 for methods with a body (RFC 9110 §15.4.9). */
 export function registerHttpsRedirect(
   app: FastifyInstance,
   location: HttpsLocation,

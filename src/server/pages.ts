@@ -30,7 +30,7 @@ export interface PagesOptions {
   readonly index?: readonly string[] | undefined
   /** Rules by path, however a file was requested. */
   readonly site?: SiteRules | undefined
-  /** Files of the program itself, which are never served, by whatever link. */
+  /** Files of the program itself, which are never served, not even through links. */
   readonly ownFiles?: readonly PrivateFile[]
   readonly log: Logger
 }

@@ -22,7 +22,7 @@ const preflight = { methods: 'POST', headers: 'authorization, content-type' }
 /**
  * Adds `POST /v1/tickets`: a single-use ticket for a token, user and password, or a certificate.
  *
- * A page of another origin has to send `Authorization` itself, and cookies are ignored. A ticket gets no ticket, so that it ends when it says.
+ * A page of another origin has to send `Authorization` itself, and cookies are ignored. A ticket gets no ticket, so that it cannot be prolonged.
  */
 export function registerTickets(app: FastifyInstance, options: TicketRouteOptions): void {
   const credentials = withoutCookies(options.credentials)

@@ -26,7 +26,7 @@ export interface UpgradeRouterOptions {
   /** The first match is taken. */
   readonly routes: readonly UpgradeRoute[]
   readonly site?: SiteRules | undefined
-  /** Where http is redirected to; left out where it is served. */
+  /** Target of the redirect from http; left out if http is served. */
   readonly httpsLocation?: HttpsLocation | undefined
   readonly limits: ConnectionLimits
   /** Counts the connections of identified users. */

@@ -13,7 +13,7 @@ const [firstDelay, maxDelay] = [50, 5000]
 export interface JournalWriterOptions {
   readonly journal: Pick<Journal, 'append'>
   readonly log: Logger
-  /** Bytes that one message counts at most towards the queue's bound: where large ones come one at a time. */
+  /** Maximum bytes that one message counts towards the queue's bound, if large ones are written one at a time. */
   readonly maxMessageWeight?: number
   /** Called when the queue is full, and when it has room again. */
   readonly onPressure: (isHigh: boolean) => void
@@ -21,7 +21,7 @@ export interface JournalWriterOptions {
   readonly onDrained: () => void
 }
 
-/** A queued message. One object for each, without functions of its own. */
+/** A queued message: one object without closures. */
 interface Entry {
   readonly message: Message
   readonly size: number
@@ -106,7 +106,7 @@ export class JournalWriter {
     )
   }
 
-  /** The journal writes batches, and each message of one settles in a microtask of its own. */
+  /** Completes entries once for each batch, whose messages settle in separate microtasks. */
   #finishSoon(): void {
     if (this.#finishing) return
     this.#finishing = true
@@ -152,7 +152,7 @@ export class JournalWriter {
   async #recover(error: unknown): Promise<void> {
     const { log } = this.#options
     const isBusy = error instanceof JournalRefusal && error.reason === 'busy'
-    if (!isBusy) log.warn({ err: error }, 'the journal refuses messages; they wait')
+    if (!isBusy) log.warn({ err: error }, 'the journal refuses messages, which wait until it accepts them')
     const { signal } = this.#closing
     for (let wait = firstDelay; ; wait = Math.min(2 * wait, maxDelay)) {
       await delay(wait, undefined, { signal, ref: false })

@@ -22,7 +22,7 @@ export class PublishQuota {
    * Counts a publish of `size` bytes.
    *
    * @param by user or address; `undefined` for the gateway itself
-   * @throws {GatewayError} `publishing-too-fast` where `by` has too many in progress, `broker-away` where there are too many in all
+   * @throws {GatewayError} `publishing-too-fast` if `by` has too many in progress, `broker-away` if there are too many in all
    */
   take(by: string | undefined, size: number): void {
     this.#requireRoom(by, size)

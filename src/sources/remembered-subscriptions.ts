@@ -13,7 +13,7 @@ export interface Subscriptions {
 const schema = z.object({ clientId: z.string(), dialect: z.string(), topics: z.array(z.string()) })
 
 /**
- * The last subscriptions of the session, in `push-session.json`: the broker says that it has a session, but not its subscriptions, which may
+ * The last subscriptions of the session, in `push-session.json`: the broker reports an existing session without its subscriptions, which may
  * differ from the configuration.
  */
 export class RememberedSubscriptions {

@@ -4,16 +4,16 @@ import { codeOf } from '../base/error-code.js'
 import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
 
-/** A record is not what was written, or is missing. */
+/** A record is damaged or missing. */
 export class DamagedRecord extends Error {
   override readonly name = 'DamagedRecord'
 }
 
-/** What a database is for. */
+/** Location and purpose of a database. */
 export interface DatabasePlace {
-  /** Made if it does not exist. */
+  /** The directory, created if it does not exist. */
   readonly directory: string
-  /** What it holds, as an error names it: `the journal`. */
+  /** Name of its content in errors, such as `the journal`. */
   readonly holds: string
 }
 
@@ -72,7 +72,7 @@ export async function moveAside({
   return aside
 }
 
-/** Whether an error, or one of its causes, says that a database is damaged. */
+/** Whether an error, or one of its causes, means that a database is damaged. */
 export function isDamage(error: unknown): boolean {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const code = codeOf(cause)
@@ -83,7 +83,7 @@ export function isDamage(error: unknown): boolean {
   return false
 }
 
-/** Returns a `StartError` that says in one line why a database cannot be opened, and what to do. */
+/** Returns a `StartError` with the reason why a database cannot be opened, and the remedy, in one line. */
 export function startError({ directory, holds }: DatabasePlace, error: unknown): StartError {
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const message = reason instanceof Error ? reason.message : String(reason)

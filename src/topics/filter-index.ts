@@ -103,7 +103,7 @@ export class FilterIndex<V> {
     for (const child of node.children()) yield* this.filters(child)
   }
 
-  /** Returns the values of each filter that matches; a value of several filters comes several times. */
+  /** Returns the values of each matching filter; a value of several filters occurs several times. */
   match(topic: string): FilterValues<V>[] {
     const found: FilterValues<V>[] = []
     if (this.#size > 0) new Search(topic, topic.split('/', this.#depth + 1), found).start(this.#root)

@@ -3,9 +3,9 @@ import { copyString } from './copy-string.js'
 /** The values of one topic filter, without a `Set` while there is only one. No value is `undefined`. */
 export class FilterValues<V> {
   readonly filter: string
-  /** The only value, where there is one. */
+  /** The only value, if there is one. */
   #only: V | undefined
-  /** All values, since there were two. */
+  /** All values, once there are two. */
   #all: Set<V> | undefined
 
   constructor(filter: string) {
@@ -37,7 +37,7 @@ export class FilterValues<V> {
     return true
   }
 
-  /** Calls `take` with each value, in the order in which they came. */
+  /** Calls `take` with each value, in insertion order. */
   forEach(take: (value: V) => void): void {
     if (this.#all) this.#all.forEach(take)
     else if (this.#only !== undefined) take(this.#only)

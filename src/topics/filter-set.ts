@@ -2,10 +2,10 @@ import { hasWildcard } from './topic-syntax.js'
 
 /*
  * Matches many topic filters at once. Each pattern (a filter with a wildcard) has one bit, so that one step compares a level of a
- * topic with 32 patterns. A thousand filters take 32 steps for each level, whatever they are; a trie takes a thousand where all match.
+ * topic with 32 patterns. A thousand filters of any kind take 32 steps for each level; a trie takes a thousand if all match.
  */
 
-/** Rows of each level beside those of its names: patterns that have `+` there, that have `#`, that have ended; and no pattern. */
+/** Rows of each level in addition to those of its names: patterns with `+` there, with `#`, and with an earlier end; and no pattern. */
 const [plus, rest, end, none] = [0, 1, 2, 3]
 
 /** One level of all patterns: rows with one bit for each pattern. */
@@ -48,7 +48,7 @@ class PatternLevel {
     return row
   }
 
-  /** Call when all patterns are added: those with `+` match the names of others, too. */
+  /** Adds the patterns with `+` to the rows of all names. Call after adding all patterns. */
   seal(): void {
     const width = this.#width
     if (!this.#used[plus]) return
@@ -106,7 +106,7 @@ class PatternLevel {
 export interface PrefixMatch {
   /** Whether the topic that consists of these levels matches. */
   readonly matchesPrefix: boolean
-  /** Matches the levels of `label` after its first one. @returns `undefined` where no pattern is left */
+  /** Matches the levels of `label` after its first one. @returns `undefined` if no pattern is left */
   advance(label: string): PrefixMatch | undefined
   /** Yields the entries of `next`, by the name of the next level, that may match; `undefined` for each one checked that does not. */
   children<T>(next: ReadonlyMap<string, T>): Iterable<[T, PrefixMatch] | undefined>

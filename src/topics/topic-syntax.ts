@@ -23,7 +23,7 @@ export function levelCount(topic: string): number {
   return levels
 }
 
-/** Whether a topic or a filter is within `bounds`. Called for each message that comes in: allocates nothing. */
+/** Whether a topic or a filter is within `bounds`. Called for each incoming message: allocates nothing. */
 export function isWithinBounds(topic: string, { topicLevels, topicLength }: TopicBounds): boolean {
   // A UTF-16 unit has at most three bytes in UTF-8, so that most texts need not be measured.
   if (topic.length * 3 > topicLength && Buffer.byteLength(topic) > topicLength) return false
@@ -67,7 +67,7 @@ export function filterDepthProblem(filter: string): string | undefined {
   return levelCount(filter) > maxFilterLevels ? `must have at most ${maxFilterLevels} levels` : undefined
 }
 
-/** Returns why nobody may publish to `topic` over HTTP, to follow the topic: `must …`; `undefined` if it is a topic name. */
+/** Returns the reason why `topic` is invalid for publishing over HTTP, to follow the topic: `must …`; `undefined` if it is valid. */
 export function topicNameProblem(topic: string): string | undefined {
   if (hasWildcard(topic)) return 'must be the name of one topic, without the wildcards + and #' // [MQTT-3.3.2-2]
   if (/^\$SYS(\/|$)/.test(topic)) return 'must not be below $SYS, where brokers speak of themselves'
@@ -81,7 +81,7 @@ const nonCharacter = /[\p{Cs}\p{Noncharacter_Code_Point}]/u
 /**
  * Whether `text` holds a character that a topic, filter, client id or user name must not have, or that brokers and clients may close
  * the connection for (MQTT 3.1.1 §1.5.3; mosquitto does): U+0000 [MQTT-1.5.3-2], control characters, single surrogates [MQTT-1.5.3-1]
- * and Unicode's noncharacters. Called for each message that comes in: allocates nothing.
+ * and Unicode's noncharacters. Called for each incoming message: allocates nothing.
  */
 export function hasForbiddenCharacter(text: string): boolean {
   for (let at = 0; at < text.length; at++) {

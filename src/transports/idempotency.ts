@@ -16,28 +16,28 @@ export interface IdempotencyBounds {
 export interface Progress {
   readonly ids: (string | null)[]
   /** The next message, while its outcome is unknown; `settled` rejects if it failed. */
-  underWay: { readonly message: Message; readonly settled: Promise<void> } | undefined
+  inProgress: { readonly message: Message; readonly settled: Promise<void> } | undefined
   /** The event of the next message, if it is published and its receipts are not requested yet. */
-  unasked: Event | undefined
+  withoutReceipts: Event | undefined
   /** Whether all messages are published. */
   done: boolean
 }
 
 /** The progress of a new request. */
 export function newProgress(): Progress {
-  return { ids: [], underWay: undefined, unasked: undefined, done: false }
+  return { ids: [], inProgress: undefined, withoutReceipts: undefined, done: false }
 }
 
 /** Whether anything was published, or may have been. */
-function isBegun({ ids, underWay, unasked }: Progress): boolean {
-  return ids.length > 0 || underWay !== undefined || unasked !== undefined
+function isBegun({ ids, inProgress, withoutReceipts }: Progress): boolean {
+  return ids.length > 0 || inProgress !== undefined || withoutReceipts !== undefined
 }
 
 /** A request with a key that is being answered. */
 export interface KeyedRequest {
   /** The progress of all requests with this key; to be updated. */
   readonly progress: Progress
-  /** To be called when it is answered, whatever the outcome. */
+  /** Call after the response, with any outcome. */
   end(): void
 }
 
@@ -57,7 +57,7 @@ interface Owner {
   bytes: number
 }
 
-/** Bytes of an entry besides its strings, and of an id. */
+/** Bytes of an entry without its strings, and of an id. */
 const [entryBytes, idBytes] = [400, 48]
 
 /**
@@ -113,8 +113,8 @@ export class IdempotencyKeys {
     this.#drop(key, entry)
     // A request without progress need not be stored.
     if (!isBegun(entry.progress)) return
-    const { ids, underWay, unasked } = entry.progress
-    const payload = (unasked ?? underWay?.message)?.payload.length ?? 0
+    const { ids, inProgress, withoutReceipts } = entry.progress
+    const payload = (withoutReceipts ?? inProgress?.message)?.payload.length ?? 0
     entry.bytes = entryBytes + key.length + entry.fingerprint.length + ids.length * idBytes + payload
     entry.time = this.#now()
     this.#keep(key, entry)

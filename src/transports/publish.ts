@@ -259,7 +259,7 @@ async function publishRest(
   },
 ): Promise<void> {
   // A message of an earlier request with the key.
-  if (progress.underWay) await inTime(progress.underWay.settled, answerTime)
+  if (progress.inProgress) await inTime(progress.inProgress.settled, answerTime)
   const left = publications.slice(progress.ids.length)
   // A batch may exceed the burst; later messages have to wait for it.
   const bytes = left.reduce((sum, { message }) => sum + sizeOf(message), 0)
@@ -279,18 +279,18 @@ function publishNext(
   options: PublishOptions & { readonly by: string },
 ): Promise<void> {
   const settled = withReceipts(push.receipts, publication, options.by, async () => {
-    progress.unasked ??= await push.publisher.publish(publication.message, options)
-    return progress.unasked
+    progress.withoutReceipts ??= await push.publisher.publish(publication.message, options)
+    return progress.withoutReceipts
   })
     .then(event => {
-      progress.unasked = undefined
+      progress.withoutReceipts = undefined
       progress.ids.push(event?.id ?? null)
     })
     .finally(() => {
-      progress.underWay = undefined
+      progress.inProgress = undefined
     })
   settled.catch(() => {})
-  progress.underWay = { message: publication.message, settled }
+  progress.inProgress = { message: publication.message, settled }
   return settled
 }
 

@@ -20,7 +20,7 @@ export interface TransportContext {
   readonly gate: ApiGate
   readonly connections: LiveConnections
   readonly bodies: BodyLimits
-  /** Does the work for clients in turn, by network. */
+  /** Runs the work of clients in turn, by network. */
   readonly queue: WorkQueue
   /** Bounds the unread bytes of complete responses. */
   readonly unreadResponses: UnreadResponses

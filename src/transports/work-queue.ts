@@ -23,7 +23,7 @@ export class WorkQueue {
   readonly #slices: SliceMonitor | undefined
   #isScheduled = false
 
-  /** @param slices told of each step */
+  /** @param slices gets the cause of each step */
   constructor(slices?: SliceMonitor) {
     this.#slices = slices
   }

@@ -22,11 +22,11 @@ export interface Client {
   /** Stops reading; only bytes that the socket has read already still come until `resume`. */
   pause(): void
   resume(): void
-  /** Flushes, then sends the reason, where the transport can, and the end of the stream. */
+  /** Flushes, then sends the reason, if the transport supports one, and the end of the stream. */
   finish(reason: GatewayError): void
   /** Closes at once, with everything that is buffered. `clientClosed` follows. */
   destroy(): void
-  /** Requests an answer from the client, where the transport can. */
+  /** Sends a ping to the client, if the transport supports it. */
   ping?(): void
   /** Counts the reads from the client, and the times that it took everything that was buffered. */
   readonly activity?: number

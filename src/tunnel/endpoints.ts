@@ -27,7 +27,7 @@ export interface WebSocketEndpointOptions extends TunnelOptions {
   /** Those spoken here; the client's order of preference counts. */
   readonly subprotocols: readonly string[]
   readonly requireSubprotocol: boolean
-  /** Chosen whatever the client offers. */
+  /** Chosen independently of the client's offer. */
   readonly forceSubprotocol: string | undefined
 }
 
@@ -70,7 +70,7 @@ export class WebSocketEndpoint {
       return dialled.abandon()
     }
     if (head.length > 0) socket.unshift(head)
-    // Small writes are whole MQTT packets, and somebody waits for them.
+    // Small writes are complete MQTT packets, which must not be delayed.
     if (socket instanceof Socket) socket.setNoDelay(true)
     socket.write(switchingProtocols(key, subprotocol))
     log.setBindings({ subprotocol })

@@ -21,7 +21,7 @@ export interface ThrottleOptions {
  * A wrapper, so that tunnels without a limit have no overhead.
  */
 export class ThrottledClient implements Client, ClientListener {
-  /** Absent where the client has none. */
+  /** Absent if the client has none. */
   readonly ping?: () => void
   readonly #client: Client
   readonly #in: ThrottledDirection

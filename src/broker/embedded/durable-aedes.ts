@@ -34,7 +34,7 @@ interface Gates {
   readonly screen: Screen
   /** Called for a client's message to `$SYS`, which is acknowledged and dropped. */
   readonly ignored: (client: Client, topic: string) => void
-  /** Notes a packet identifier of QoS 2; returns an error where the client has too many without PUBREL. */
+  /** Records a packet identifier of QoS 2; returns an error if the client has too many without PUBREL. */
   readonly holdIdentifier: (client: Client, id: number) => Error | undefined
   /** Called with the payload size of a client's large message when it arrives, and with the negative size when it was published. */
   readonly onProgress: (client: Client, bytes: number) => void
@@ -50,9 +50,9 @@ interface Publication {
   readonly account?: string | undefined
   /** Appends it to the journal instead of the sink's `append`. */
   readonly append?: MessageSink['append'] | undefined
-  /** Resolves when the journal permits its acknowledgement; `undefined` where it does not wait for the journal. */
+  /** Resolves when the journal permits its acknowledgement; `undefined` if it does not wait for the journal. */
   appended?: Promise<void> | undefined
-  /** Called when it is stored, or storing failed; left out where nobody waits. */
+  /** Called when it is stored, or storing failed; left out without an acknowledgement. */
   readonly stored?: Done
   /** Called when it is delivered to the subscribers. */
   readonly done: Done
@@ -86,8 +86,8 @@ interface EarlyPublish {
  * Aedes with durable acknowledgements and ordered delivery.
  *
  * - Aedes writes PUBACK before it stores the message: a crash in between loses an acknowledged message. For QoS 2 it stores the packet
- *   identifier first, and takes the repetition after a crash for a duplicate. Here both are published during authorization, the step
- *   before, and not again after it. A crash in between may deliver a message of QoS 2 twice, which is the lesser harm.
+ *   identifier first, and treats the repetition after a crash as a duplicate. Here both are published during authorization, the step
+ *   before, and not again after it. A crash in between may deliver a message of QoS 2 twice, which is better than its loss.
  * - Aedes stores concurrently, and drops a message that is out of order as a duplicate. Here messages are delivered one by one, in order,
  *   without waiting for the disk.
  * - A message is acknowledged when it is written to sessions' queues, to the retained messages and to the journal. An account with many
@@ -228,7 +228,7 @@ export class DurableAedes extends Aedes {
    * Publishes a message of the gateway itself.
    *
    * @returns resolves when the message is stored and may be acknowledged
-   * @throws {Error} rejects where it cannot be stored
+   * @throws {Error} rejects if it cannot be stored
    */
   publishInternal({ packet, account, append }: InternalPublication): Promise<void> {
     return new Promise((resolve, reject) => {

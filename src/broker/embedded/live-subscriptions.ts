@@ -36,7 +36,7 @@ const maxFiltersAtOnce = 64
 /**
  * Subscriptions of all connections: a message finds each subscriber once, however many of its filters match.
  *
- * Aedes would keep a listener for each filter and call each that matches, so it gets one filter for all of a client's.
+ * Aedes would have a listener for each filter and call each matching one, so it gets one filter for all filters of a client.
  */
 export class LiveSubscriptions {
   readonly #slicer: TimeSlicer
@@ -56,8 +56,8 @@ export class LiveSubscriptions {
   }
 
   /**
-   * Adds a granted subscription. Returns the one for Aedes: with the filter for all of this client's, and with QoS 2, as the QoS is decided
-   * here.
+   * Adds a granted subscription. Returns the subscription for Aedes: one filter for all filters of the client, with QoS 2, because this class decides the
+   * QoS.
    */
   subscribe(client: Client, subscription: Subscription & { readonly rh?: number }): Subscription {
     const { topic, qos, rh, rap, nl } = subscription
@@ -181,7 +181,7 @@ function newSubscriber(key: string, client?: Client): Subscriber {
 
 const qualities = [0, 1, 2] as const
 
-/** The QoS of all filters where it is the same, as with most clients. */
+/** The common QoS of all filters, as with most clients; `undefined` if they differ. */
 function onlyQos({ counts, filters }: Subscriber): QoS | undefined {
   for (const qos of qualities) if (counts[qos] === filters.size && filters.size > 0) return qos
   return undefined

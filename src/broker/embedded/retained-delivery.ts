@@ -22,7 +22,7 @@ const immediateMessages = 8
 const concurrentBatches = 2
 /** Bytes in memory of messages larger than a batch. */
 const maxLargeBytes = 64 * 1024 ** 2
-/** A client that reads nothing of such a message for this long is closed where others wait, in milliseconds. */
+/** Time without a read of such a message, in milliseconds, after which a client is closed if others wait. */
 const stallTimeout = 10_000
 
 /** The broker's end of a connection. */
@@ -45,7 +45,7 @@ export interface RetainedDeliveryOptions {
 }
 
 /**
- * Sends subscribers the retained messages that their filters match [MQTT-3.8.4-3].
+ * Sends matching retained messages to new subscribers [MQTT-3.8.4-3].
  *
  * A client has one scan at a time; filters subscribed meanwhile make up the next one. Scans run in time slices shared by accounts, continue
  * when the client has read the last batch, and end with its connection.

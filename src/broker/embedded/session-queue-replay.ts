@@ -17,8 +17,8 @@ interface Replay {
 /**
  * Keeps the order of a session's messages when its client returns: the whole queue first, then live messages.
  *
- * Aedes subscribes a returning client before it sends CONNACK and the queue, so that live messages overtake queued ones, come twice, or come
- * before CONNACK [MQTT-3.2.0-1]. Here a live message of QoS 1 or 2 is held back for such a client. It is in the queue, which is read again
+ * Aedes subscribes a returning client before it sends CONNACK and the queue, so that live messages overtake queued ones, are sent twice, or precede
+ * CONNACK [MQTT-3.2.0-1]. Here a live message of QoS 1 or 2 is held back for such a client. It is in the queue, which is read again
  * until no message was held back meanwhile.
  */
 export class SessionQueueReplay {
@@ -79,7 +79,7 @@ export class SessionQueueReplay {
     replay.onUpdate?.()
   }
 
-  /** Whether a live message of QoS 1 or 2 may be sent to `client` now; otherwise it comes, or came, with the queue. */
+  /** Whether a live message of QoS 1 or 2 may be sent to `client` now; otherwise it is sent with the queue. */
   mayPass(client: Client, packet: AedesPublishPacket): boolean {
     if (client.clean) return true
     const replay = this.#replays.get(client)

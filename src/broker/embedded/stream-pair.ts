@@ -90,7 +90,7 @@ interface PairEndOptions {
 
 /** One end of a pair. */
 export class PairEnd extends Duplex {
-  /** Why the other end closes, where it says so. */
+  /** Reason of the other end's close, if it gives one. */
   closeReason: GatewayError | undefined
   /** Bytes written at this end that have passed. */
   deliveredBytes = 0
@@ -138,7 +138,7 @@ export class PairEnd extends Duplex {
   }
 
   /**
-   * Writes a complete PUBLISH without the stream's own buffer. Returns false where it would overtake bytes in that buffer, or does not fit: then
+   * Writes a complete PUBLISH without the stream's own buffer. Returns false if it would overtake bytes in that buffer, or does not fit: then
    * `write` it, and wait for `'drain'`.
    */
   send(packet: Buffer): boolean {
@@ -204,7 +204,7 @@ export class PairEnd extends Duplex {
   }
 
   override _destroy(error: Error | null, done: Done): void {
-    // Nobody reads here any more: the other end's writes complete and are dropped.
+    // This end no longer reads: the other end's writes complete and are dropped.
     this.#other?.pass()
     this.pass()
     done(error)

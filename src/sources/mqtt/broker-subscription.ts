@@ -17,7 +17,7 @@ export interface BrokerSubscriptionOptions {
   readonly journal: Journal
   readonly clientId: string
   readonly topics: readonly string[]
-  /** The gateway's own publishes, which come back from the broker. */
+  /** The gateway's own publishes, which the broker returns. */
   readonly pending: PendingPublishes
   readonly remembered: RememberedSubscriptions
   /** Opens a separate connection, for comparing the broker's retained messages. */
@@ -110,7 +110,7 @@ export class BrokerSubscription {
     if (connection.sessionPresent && obsolete.length > 0) await connection.unsubscribe(obsolete)
     // MQTT 5 can leave retained messages out; other versions always send them.
     const sendsRetained = connection.profile.protocolVersion !== 5
-    // They may come before SUBACK (MQTT 3.1.1 §3.8.4).
+    // They may precede SUBACK (MQTT 3.1.1 §3.8.4).
     this.#deduplicator = sendsRetained ? await this.#createDeduplicator() : undefined
     const hasGap = !hasAll && !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
     if (hasGap) this.#writer.write(gapMarker, 'now', ignore)
@@ -118,7 +118,7 @@ export class BrokerSubscription {
     if (refused.length > 0) throw new Error(`the broker refused push's subscription to ${refused.join(', ')}`)
     this.#deduplicator?.open()
     this.#wasSubscribed = true
-    // Not before the gap marker is in the journal: the next start would not know of the gap.
+    // Only after the gap marker is in the journal: otherwise the next start would miss the gap.
     if (hasGap) this.#writer.whenWritten(() => void this.#remember(connection))
     else await this.#remember(connection)
   }

@@ -7,7 +7,7 @@ import type { PublishOptions } from '../publisher.js'
 
 /** Bounds of pending publishes. */
 export interface PendingPublishesOptions extends PublishQuotaOptions {
-  /** Time limit until a publish comes back, in milliseconds. */
+  /** Time limit until the broker returns a publish, in milliseconds. */
   readonly timeout: number
   /** Publishes beyond that with an `extraTimeout`, and their bytes; the oldest fail first. */
   readonly maxLate: number
@@ -67,7 +67,7 @@ export class PendingPublishes {
     const event = new Promise<Event>((onEvent, onError) => {
       ;[resolve, reject] = [onEvent, onError]
     })
-    // It may fail before anybody waits for it.
+    // It may reject before a caller awaits it.
     event.catch(ignore)
     let settled = false
     const settle = (): boolean => {
@@ -133,7 +133,7 @@ export class PendingPublishes {
     for (const entries of [...this.#byTopic.values()]) for (const entry of [...entries]) entry.fail(error)
   }
 
-  /** A late publish has a quota of its own, so that it keeps nobody from publishing. */
+  /** A late publish has a separate quota, so that it does not block other publishes. */
   #onTimeout(entry: Entry): void {
     if (entry.extraTimeout === 0) {
       entry.fail(new GatewayError('publish-timeout'))

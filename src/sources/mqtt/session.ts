@@ -55,14 +55,14 @@ const keepAlive = 30
 const maxLoggedFailures = 10
 /** Time limit of `close` for publishes in progress, in milliseconds. */
 const closeTimeout = 1000
-/** How long the start waits for the first connection, in milliseconds. */
+/** Time limit of the start for the first connection, in milliseconds. */
 const startTimeout = 1000
 
 /**
- * Opens a session with a remote broker. It reconnects until it is closed, and never throws because the broker is away.
+ * Opens a session with a remote broker. It reconnects until it is closed, and never throws because the broker is unavailable.
  *
- * It has two connections, because a broker that passes on RETAIN as published does not send a bridge its own messages. The inbound one has a
- * persistent session where the journal outlives the process.
+ * It has two connections, because a broker with RETAIN as published does not send a bridge its own messages. The inbound one has a
+ * persistent session if the journal outlives the process.
  *
  * @returns after the first attempt to connect
  */
@@ -223,7 +223,7 @@ class BrokerSession implements Source {
     const inbound = this.#inbound.connection
     if (!largest || !inbound) return
     try {
-      // The broker is there, and all that it has passed on has arrived.
+      // The broker is connected, and all delivered messages have arrived.
       await inbound.ping()
     } catch {
       return
@@ -251,7 +251,7 @@ class BrokerSession implements Source {
     this.#pending.close(new GatewayError('publish-timeout'))
   }
 
-  /** Logs each change once, and each new reason once, however many attempts there are. */
+  /** Logs each change once, and each new reason once, not each attempt. */
   #update(reason?: unknown): void {
     const { log, onStateChange } = this.#options
     const connected = !this.#closed && this.#inbound.connection !== undefined && this.#outbound.connection !== undefined

@@ -16,7 +16,7 @@ export interface TakeoverDetectorOptions {
 }
 
 /**
- * Detects another client with the session's client id, for which the broker ends the session each time: two gateways with one
+ * Detects another client with the session's client id, whose connects take over the session: two gateways with one
  * `push.clientId` share its messages, and neither gets all.
  */
 export class TakeoverDetector {
@@ -31,7 +31,7 @@ export class TakeoverDetector {
   /**
    * Call when a connection has ended, or an attempt failed.
    *
-   * @param lasted duration of the connection in milliseconds; `undefined` for a failed attempt, where the broker is away
+   * @param lasted duration of the connection in milliseconds; `undefined` for a failed attempt
    */
   ended(reason: unknown, lasted: number | undefined): void {
     this.#brief = lasted !== undefined && lasted < stableTime ? this.#brief + 1 : 0

@@ -4,12 +4,12 @@ import type { Worker, WorkQueue } from '../work-queue.js'
 import type { SocketWriter } from './socket-writer.js'
 
 /** Messages of one connection that are handled at the same time. */
-const maxUnderWay = 64
+const maxInProgress = 64
 /**
  * Queued messages before reading pauses, if they are no larger than `maxSize`; the rest of a read is queued, too.
  */
 const maxWaiting = 16
-/** Bytes of a queued message besides its text, about. */
+/** Approximate bytes of a queued message without its text. */
 const messageBytes = 128
 /** Bytes that do not count in the budget: the number of connections bounds them. */
 const freeBytes = 8192
@@ -38,7 +38,7 @@ export class SocketInbox<Message> implements Worker {
   readonly #options: InboxOptions<Message>
   readonly #waiting: { readonly message: Message; readonly size: number }[] = []
   #waitingSize = 0
-  #underWay = 0
+  #inProgress = 0
   #size = 0
   #isClosed = false
 
@@ -62,7 +62,7 @@ export class SocketInbox<Message> implements Worker {
     this.goOn()
   }
 
-  /** To be called when there may be room again. */
+  /** Call when there may be room again. */
   goOn(): void {
     if (this.#isClosed) return
     const { writer, queue, maxSize } = this.#options
@@ -75,7 +75,7 @@ export class SocketInbox<Message> implements Worker {
   get #isNextReady(): boolean {
     const { writer, maxSize, isReady } = this.#options
     if (this.#waiting.length === 0 || writer.isFull) return false
-    return this.#underWay < maxUnderWay && this.#size <= maxSize && (isReady?.() ?? true)
+    return this.#inProgress < maxInProgress && this.#size <= maxSize && (isReady?.() ?? true)
   }
 
   work(): boolean {
@@ -84,10 +84,10 @@ export class SocketInbox<Message> implements Worker {
     this.#waitingSize -= next.size
     const done = this.#options.take(next.message)
     if (done) {
-      this.#underWay++
+      this.#inProgress++
       this.#size += next.size
       void done.finally(() => {
-        this.#underWay--
+        this.#inProgress--
         this.#size -= next.size
         this.#hold()
         this.goOn()
@@ -110,7 +110,7 @@ export class SocketInbox<Message> implements Worker {
   /** @throws {GatewayError} as `HeldBytes.resize`; not if it is less than before */
   #hold(): void {
     if (this.#isClosed) return
-    const count = this.#waiting.length + this.#underWay
+    const count = this.#waiting.length + this.#inProgress
     const bytes = this.#waitingSize + this.#size + messageBytes * count
     this.#options.held.resize(bytes > freeBytes ? bytes : 0)
   }

@@ -1,11 +1,11 @@
-/** Bytes of the object of one chunk, or of one frame of a fragmented message, besides its data; about. */
+/** Approximate bytes of the object of one chunk, or of one frame of a fragmented message, without its data. */
 const objectBytes = 128
 /** The lowest opcode of a control frame (RFC 6455 §5.5). */
 const firstControl = 8
 
 /**
- * Reads the frame headers of one client (RFC 6455 §5.2) and computes the memory of its unfinished message. Invalid frames are for the decoder to
- * refuse; after them, the values mean nothing.
+ * Reads the frame headers of one client (RFC 6455 §5.2) and computes the memory of its unfinished message. The decoder refuses invalid
+ * frames; after them, the values are meaningless.
  */
 export class UnfinishedMessage {
   /** Bytes of its chunks and their objects; 0 if the last message is complete. */
@@ -17,7 +17,7 @@ export class UnfinishedMessage {
   #lengthBytes = 0
   /** Bytes of the payload, as far as the header is read. */
   #length = 0
-  /** Bytes of the payload that are still to come, if the header is complete. */
+  /** Missing bytes of the payload, if the header is complete. */
   #left = 0
   #isInMessage = false
   /** Frames of the message in the current chunk. */
@@ -40,7 +40,7 @@ export class UnfinishedMessage {
       }
     }
     const isUnfinished = this.#isInMessage || this.#header > 0 || this.#left > 0
-    // A piece of a chunk keeps all of it in memory.
+    // A slice of a chunk keeps the whole chunk in memory.
     this.held = isUnfinished ? this.held + length + objectBytes * (1 + this.#frames) : 0
   }
 

@@ -32,7 +32,7 @@ export function firstEvent(name: string, data: string): string {
   return `${commentLine}retry: ${usualRetry}\nevent: ${name}\ndata: ${data}\n\n`
 }
 
-/** An event that sets `Last-Event-ID`: `live` says that everything up to there has been sent. */
+/** An event that sets `Last-Event-ID`: `live` after all events up to this position. */
 export function liveEvent(id: string, data: object): string {
   return `event: live\ndata: ${JSON.stringify(data)}\nid: ${id}\n\n`
 }
@@ -53,7 +53,7 @@ export interface RefusedStreamOptions {
   readonly metrics: Metrics
   readonly log: Logger
   readonly controlEvents: Pick<ControlEvents, 'end'>
-  /** Headers of the response, besides `Retry-After`. */
+  /** Headers of the response, except `Retry-After`. */
   readonly headers: Readonly<Record<string, string>>
 }
 
