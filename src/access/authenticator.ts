@@ -14,7 +14,7 @@ import type { Webhook, WebhookRequest } from './webhook.js'
 export interface AuthenticationRequest extends Omit<WebhookRequest, 'user' | 'password' | 'token'> {
   /** `undefined` for none. */
   readonly credential: Credential | undefined
-  /** Whether the client has closed its connection meanwhile; omitted where that is unknown. */
+  /** Whether the client has closed its connection meanwhile; omitted if that is unknown. */
   readonly isGone?: (() => boolean) | undefined
 }
 

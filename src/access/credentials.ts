@@ -26,7 +26,7 @@ export interface CredentialOptions {
 
 /**
  * Reads the credential of a request: the first of `?ticket=`, `Authorization: Bearer` or `Basic`,
- * `Sec-WebSocket-Protocol: mqtt, bearer.<token>`, the cookie and the client certificate. A page's own credential comes before those that
+ * `Sec-WebSocket-Protocol: mqtt, bearer.<token>`, the cookie and the client certificate. A page's own credential precedes those that
  * the browser adds; later ones are ignored. A token is never read from a URL.
  *
  * A cookie counts only if the request names its page: with `Origin`, which is checked before, or with `Sec-Fetch-Site: same-origin`,

@@ -5,7 +5,7 @@ export const withoutTls = 'the address of a broker without TLS begins with mqtt:
 
 /**
  * Returns the likely cause of a broker's closing a connection before its first packet: it expects TLS, or a client certificate, whose
- * refusal comes after the handshake (TLS 1.3) and may be lost with the connection.
+ * refusal follows the handshake (TLS 1.3) and may be lost with the connection.
  *
  * @param isTls whether the connection has TLS
  */

@@ -1,4 +1,4 @@
-/** The kind of credential that an identity comes from. */
+/** The kind of credential of an identity. */
 export type IdentitySource = 'none' | 'password' | 'token' | 'ticket' | 'certificate' | 'webhook'
 
 /** Topic rules in a token or a webhook's response; filters with the syntax of an access rule (`%u`, `%c`). */

@@ -6,7 +6,7 @@ import type { Identity } from '../base/identity.js'
 export interface Peer {
   /** The client's IP address (the browser's, where a trusted proxy names it), or `unix` for a Unix socket. */
   readonly address: string
-  /** The client's TCP port; 0 where there is none. */
+  /** The client's TCP port; 0 if there is none. */
   readonly port: number
   /** The address and port that the client connected to, for the PROXY protocol. */
   readonly localAddress: string

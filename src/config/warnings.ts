@@ -18,7 +18,7 @@ export interface WarnedConfig {
   readonly renamed?: LoadedConfig['renamed']
 }
 
-/** The permission bits of a file; `undefined` where there is no such file. */
+/** The permission bits of a file; `undefined` if there is no such file. */
 export type FileMode = (file: string) => number | undefined
 
 /** Reads permission bits; relative paths start from `cwd`. */

@@ -49,7 +49,7 @@ export class Listeners {
     })
   }
 
-  /** The first TCP port of HTTPS; `undefined` where there is none (yet). */
+  /** The first TCP port of HTTPS; `undefined` if there is none (yet). */
   get httpsPort(): number | undefined {
     return this.#httpsPort
   }

@@ -20,7 +20,7 @@ const [largeChunk, pieceSize] = [4096, 16 * 1024]
 const firstPiece = 256
 
 /**
- * Joins the chunks of one body. An object for each byte that comes alone would take a hundred times its size.
+ * Joins the chunks of one body. An object for each chunk of one byte would take a hundred times its size.
  */
 export class CollectedChunks {
   #chunks: Buffer[] = []

@@ -43,7 +43,7 @@ export function isOnlyResponse(response: ServerResponse): boolean {
   return response.socket !== null && (socket[newest] ?? response) === response
 }
 
-/** Whether a response of the connection is incomplete: bytes written now would come before it. */
+/** Whether a response of the connection is incomplete: bytes written now would precede it. */
 export function owesResponse(socket: Socket): boolean {
   const response = socket[newest]
   return response !== undefined && !(response.writableEnded && response.socket !== null)

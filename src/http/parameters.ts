@@ -117,7 +117,7 @@ export function readValue<Schema extends z.ZodType>(
   throw new ParameterError(parameter, parameter === '' ? `${whole} ${message}` : `${parameter} ${message}`)
 }
 
-/** Values of a body, and whether they came as a list. */
+/** Values of a body, and whether the body is a list. */
 export interface BodyItems<T> {
   readonly items: readonly T[]
   readonly isList: boolean

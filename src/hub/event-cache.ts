@@ -17,7 +17,7 @@ export class EventCache {
   readonly #ring: (Event | undefined)[]
   /** By sequence; separate from the events, most of which have no subscriber. */
   readonly #encoded = new Map<number, SmallMap<Encoder, Buffer>>()
-  /** The sequences of the oldest and the newest event; empty where the oldest is later. */
+  /** The sequences of the oldest and the newest event; empty if the oldest is later. */
   #first: number
   #last: number
   #bytes = 0

@@ -122,7 +122,7 @@ export class Hub {
     this.counters.subscribers++
     this.counters.catchingUp++
     this.#newcomers.push(subscriber)
-    // One for all of this tick: after each event, all polls come again.
+    // One scan for all of this tick: after each event, all polls are repeated.
     if (this.#newcomers.length === 1) setImmediate(this.#startNewcomers)
     return subscriber
   }
@@ -153,7 +153,7 @@ export class Hub {
 
   #dispatch(event: Event): void {
     if (event.sequence <= this.#position) return
-    // Before the position is moved: as they read on, they come to the marker.
+    // Before the position moves: subscribers then reach the marker when they continue.
     if (isGapMarker(event)) for (const subscriber of this.#subscribers) subscriber.interrupt()
     this.#position = event.sequence
     this.#cache.push(event)

@@ -11,7 +11,7 @@ export interface Replaying {
   /**
    * Replays one batch from memory.
    *
-   * @returns the number of tests that it took; `undefined` where the journal has to be read
+   * @returns the number of tests that it took; `undefined` if the journal has to be read
    */
   replayFromCache(): number | undefined
   /** Replays one batch from the journal. It must not reject. */

@@ -23,9 +23,9 @@ export interface SubscribeOptions {
   readonly filters: readonly string[]
   readonly encode: Encoder
   readonly sink: EventSink
-  /** The cursor of an earlier subscription, as the client has kept it. Without one, retained messages come first. */
+  /** The cursor of an earlier subscription, as stored by the client. Without one, retained messages are sent first. */
   readonly cursor?: string | undefined
-  /** Without a cursor: how many of the newest events come after the retained messages. */
+  /** Without a cursor: the number of newest events to send after the retained messages. */
   readonly last?: number | undefined
   /** Events after which it closes as `complete`; retained messages do not count. */
   readonly limit?: number | undefined
@@ -39,7 +39,7 @@ export interface FilterChange {
   readonly add?: readonly string[]
   /** Filters that are removed; at least one is left. */
   readonly remove?: readonly string[]
-  /** A cursor of `add`; without one, their retained messages come first. */
+  /** A cursor of `add`; without one, their retained messages are sent first. */
   readonly cursor?: string | undefined
   /** Called when the change is made, with all its filters: what the sink gets from then on is of these. */
   readonly applied?: (filters: readonly string[]) => void
@@ -47,13 +47,13 @@ export interface FilterChange {
 
 /** A subscription, as its owner sees it. */
 export interface Subscription {
-  /** The cursor with which another subscription continues after what the sink has got; `undefined` where there is none yet. */
+  /** The cursor with which another subscription continues after what the sink has got; `undefined` if there is none yet. */
   readonly cursor: string | undefined
   /** Whether nothing is being replayed to it. */
   readonly isLive: boolean
   /**
-   * Changes its filters with neither gap nor duplicate: an event that several filters match comes once, and retained messages of topics that it had
-   * already do not come again. Changes are made in order, each after the events before it; the sink's `live` is called again when what was there for
+   * Changes its filters with neither gap nor duplicate: an event that several filters match is sent once, and retained messages of topics that it had
+   * already are not repeated. Changes are made in order, each after the events before it; the sink's `live` is called again when what was there for
    * the new filters has been replayed.
    *
    * @throws {RangeError} if a filter has too many levels
@@ -233,7 +233,7 @@ export class Subscriber implements Subscription, Replaying {
     this.#closeAtLimit()
   }
 
-  /** Leads from `live` back to `replay`: what is queued, and what comes, is read from the journal. */
+  /** Returns from `live` to `replay`: queued and further events are read from the journal. */
   interrupt(): void {
     if (this.#state !== 'live') return
     this.flush()

@@ -38,7 +38,7 @@ export class EventLog implements ShareExtent {
     this.#bytes += sizeOf(event)
   }
 
-  /** The index of the first event after `sequence`; `size` where there is none. */
+  /** The index of the first event after `sequence`; `size` if there is none. */
   indexAfter(sequence: number): number {
     let [low, high] = [this.#evictedCount, this.#events.length]
     while (low < high) {

@@ -66,7 +66,7 @@ export interface JournalBatch {
   readonly events: readonly Event[]
   /** Set where events after the requested position are evicted, beyond the known losses. */
   readonly lost?: Loss
-  /** Position of the batch's begin: after the requested one where the events between are lost. */
+  /** Position of the batch's begin: after the requested one if the events between are lost. */
   readonly after: number
   /** Position to continue from: after the last event where other topics follow it. */
   readonly position: number

@@ -58,7 +58,7 @@ export function openJournalDatabase(options: OpenOptions): Promise<OpenedDatabas
   return openOrReplace({ ...options, holds: 'the journal' }, () => load(options))
 }
 
-/** Opens and reads a database; rejects where it is damaged. */
+/** Opens and reads a database; rejects if it is damaged. */
 export async function load(options: OpenOptions): Promise<OpenedDatabase> {
   const encodings = { keyEncoding: 'buffer', valueEncoding: 'buffer' } as const
   const database: Database = await openDatabase(options.directory, { ...encodings, maxOpenFiles })

@@ -249,7 +249,7 @@ async function withPayload(
   return { ...event, payload }
 }
 
-/** The position before the `count` newest wanted events; `undefined` where there are no more. */
+/** The position before the `count` newest wanted events; `undefined` if there are no more. */
 export async function findLatest(view: View, wanted: TopicPredicate, count: number): Promise<number | undefined> {
   const sequences: number[] = []
   for (const share of view.shares) sequences.push(...(await findNewest(view, share, wanted, count + 1)))

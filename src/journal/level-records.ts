@@ -161,7 +161,7 @@ export function decodeState(record: Buffer): JournalState {
   return { epoch, head, shares }
 }
 
-/** @throws {DamagedRecord} where one is no whole number */
+/** @throws {DamagedRecord} if one is no whole number */
 function doublesOf(bytes: Buffer): number[] {
   const numbers = Array.from({ length: bytes.length / 8 }, (_, index) => bytes.readDoubleBE(index * 8))
   if (!numbers.every(Number.isSafeInteger)) throw new DamagedRecord('not a whole number')

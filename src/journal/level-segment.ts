@@ -115,7 +115,7 @@ export interface TopicsRecord {
   readonly topics: Buffer
   /** Topic number of each event. */
   readonly numbers: Uint16Array
-  /** First sequence, and all sequences where they are not consecutive. */
+  /** First sequence, and all sequences if they are not consecutive. */
   readonly first: number
   readonly sequences: Buffer | undefined
 }

@@ -92,7 +92,7 @@ export class ReconnectingConnection {
 const [firstDelay, secondDelay, maxDelay] = [200, 1000, 30_000]
 
 /**
- * Exponential backoff with jitter: the first retry comes soon, as most brokers that disappear are being restarted; then after 1 s, doubled
+ * Exponential backoff with jitter: the first retry follows soon, because most lost brokers are being restarted; then after 1 s, doubled
  * up to 30 s.
  *
  * @param attempts consecutive failures; at least 1

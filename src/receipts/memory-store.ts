@@ -74,7 +74,7 @@ export class MemoryReceiptStore implements ReceiptStore {
     for (const key of this.#keys.splice(from, this.#indexOf(lt) - from)) this.#values.delete(key)
   }
 
-  /** How many keys come before `key`. */
+  /** Number of keys before `key`. */
   #indexOf(key: string): number {
     let [low, high] = [0, this.#keys.length]
     while (low < high) {

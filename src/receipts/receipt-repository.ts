@@ -56,7 +56,7 @@ export class ReceiptRepository {
   /** Quota of requested receipts; a reservation counts until its request is stored. */
   readonly quota: ReceiptQuota
   #state: RepositoryState
-  /** Requests whose deadline is to come. */
+  /** Requests whose deadline has not passed. */
   readonly #pending = new Map<number, PendingReceipts>()
 
   constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
@@ -78,7 +78,7 @@ export class ReceiptRepository {
     return this.#messages.dropped
   }
 
-  /** Whether the deadline of an event is to come. */
+  /** Whether an event has a deadline that has not passed. */
   isPending(sequence: number): boolean {
     return this.#pending.has(sequence)
   }
@@ -86,7 +86,7 @@ export class ReceiptRepository {
   /**
    * Reads the store. Records of another epoch or version are deleted, except queued messages.
    *
-   * @returns the number of deleted requests whose deadline was to come
+   * @returns the number of deleted requests whose deadline had not passed
    */
   async load(): Promise<number> {
     this.#store.discard()
@@ -116,7 +116,7 @@ export class ReceiptRepository {
     this.#pending.clear()
   }
 
-  /** The requests whose deadline is to come, each with the devices to which the event has not been written. */
+  /** The requests whose deadline has not passed, each with the devices to which the event has not been written. */
   async *pending(): AsyncGenerator<{
     readonly request: RequestRecord
     readonly sequence: number
@@ -162,7 +162,7 @@ export class ReceiptRepository {
     return { receipt: receiptOf(device, record), fresh: true }
   }
 
-  /** Whether a receipt is requested and its deadline to come. */
+  /** Whether a receipt is requested and its deadline has not passed. */
   async #isAwaited(sequence: number, device: string): Promise<boolean> {
     return this.#pending.has(sequence) && (await this.#store.has(keyOf('k', sequence, device)))
   }
@@ -302,7 +302,7 @@ export class ReceiptRepository {
   }
 
   /**
-   * Deletes a batch of the records of events before `first`, except requests whose deadline is to come.
+   * Deletes a batch of the records of events before `first`, except requests whose deadline has not passed.
    *
    * @param from the position to begin at
    * @returns the position to continue from; `undefined` when all are deleted

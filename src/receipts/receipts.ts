@@ -57,7 +57,7 @@ export interface ReportOptions {
 /** Reserved quota for the receipts of a message that is about to be published. */
 export interface ReceiptReservation {
   /**
-   * Requests the receipts. To be called once, in the tick in which the event is appended, so that its deliveries are tracked. No effect where they
+   * Requests the receipts. To be called once, in the tick in which the event is appended, so that its deliveries are tracked. No effect if they
    * are requested already.
    *
    * @throws {GatewayError} rejects with `journal-unavailable`; the quota is released

@@ -6,10 +6,10 @@ import type { KeyRange } from './store.js'
  * or a device.
  *
  *   r/<sequence>/<device>   a receipt
- *   o/<order>               the event and the device of a receipt, in the order in which receipts first came
+ *   o/<order>               the event and the device of a receipt, in the order of arrival of first receipts
  *   q/<sequence>            a request for receipts of an event
  *   k/<sequence>/<device>   a requested device, and whether it had a receipt at the deadline
- *   d/<deadline>/<sequence> a request whose deadline is to come, with its account and number of devices
+ *   d/<deadline>/<sequence> a request whose deadline has not passed, with its account and number of devices
  *   f/<deadline>/<sequence> a request whose deadline has passed
  *   w/<sequence>/<device>   a requested device to which the event has been written
  *   m/<number>              a message to be published

@@ -44,7 +44,7 @@ async function readPage(
   { limit, after, maxText = Number.POSITIVE_INFINITY }: ReportRange,
 ): Promise<Entry[]> {
   const all = allOf(kind, sequence)
-  // No device name has a NUL: this key comes right after that of the device.
+  // No device name has a NUL: this key follows that of the device directly.
   const range = after === undefined ? all : { ...all, gte: `${keyOf(kind, sequence, after)}\0` }
   const sizeOf = ([key, value]: Entry): number => secondOf(key).length + value.length
   const page: Entry[] = []

@@ -185,8 +185,8 @@ class EmbeddedSource implements Source {
   /**
    * Appends a message in order.
    *
-   * @param onAppended called with the event, or without it where the message was dropped; left out where nobody waits
-   * @returns resolves when the message may be acknowledged; `undefined` where it may at once
+   * @param onAppended called with the event, or without it if the message was dropped; left out if no caller waits
+   * @returns resolves when the message may be acknowledged; `undefined` if it may at once
    */
   #append(message: Message, urgency: Urgency, onAppended?: OnAppended): Promise<void> | undefined {
     if (this.#isClosed) {

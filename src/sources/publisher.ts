@@ -23,7 +23,7 @@ export interface PublishOptions {
   /** The publishing user or address, for its quota; left out for the gateway itself. */
   readonly by?: string
   /**
-   * Additional time limit, in milliseconds, until the message comes back; after that, the journal may take any time. The oldest such publishes
+   * Additional time limit, in milliseconds, until the broker returns the message; after that, the journal may take any time. The oldest such publishes
    * fail where there are too many.
    */
   readonly extraTimeout?: number

@@ -21,7 +21,7 @@ export function digest(payload: Buffer): string {
   return `${payload.length}:${createHash('sha256').update(payload).digest('base64')}`
 }
 
-/** Whether `known` is the digest of `payload`; hashes it only where the length is equal. */
+/** Whether `known` is the digest of `payload`; hashes it only if the length is equal. */
 export function isDigestOf(known: string | undefined, payload: Buffer): boolean {
   return known?.startsWith(`${payload.length}:`) === true && known === digest(payload)
 }

@@ -66,7 +66,7 @@ export class FilterIndex<V> {
     return true
   }
 
-  /** Returns the nodes from the root to the one where `filter` ends; `undefined` where there is none. */
+  /** Returns the nodes from the root to the one where `filter` ends; `undefined` if there is none. */
   #walk(filter: string): FilterNode<V>[] | undefined {
     let node = this.#root
     const nodes = [node]
@@ -90,7 +90,7 @@ export class FilterIndex<V> {
     }
   }
 
-  /** The values under exactly this filter; `undefined` where there is none. */
+  /** The values under exactly this filter; `undefined` if there is none. */
   get(filter: string): FilterValues<V> | undefined {
     const node = this.#walk(filter)?.at(-1)
     return endsWithHash(filter) ? node?.rest : node?.end

@@ -27,7 +27,7 @@ class PatternLevel {
     this.#bits = new Int32Array(8 * width)
   }
 
-  /** Adds the level of a pattern; `undefined` where it has ended. */
+  /** Adds the level of a pattern; `undefined` if it has ended. */
   add(pattern: number, name: string | undefined): void {
     const row = name === undefined ? end : name === '+' ? plus : name === '#' ? rest : this.#rowOf(name)
     if (row <= end) this.#used[row] = true

@@ -31,7 +31,7 @@ export function eventJson({ id, topic, time, payload, retained }: Event, { json 
 
 const strictDecoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** The bytes as text; `undefined` where they are not UTF-8. */
+/** The bytes as text; `undefined` if they are not UTF-8. */
 export function textOf(payload: Uint8Array): string | undefined {
   try {
     return strictDecoder.decode(payload)

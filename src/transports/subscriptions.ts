@@ -56,7 +56,7 @@ export function holdSubscriber(
  * The device name, for presence and receipts: the claim `device`, else the user, else the name that the client gives, else a new one, which the
  * response has to tell.
  *
- * @param name given by the client: a user name (`isUserName`), ignored where the identity says one
+ * @param name given by the client: a user name (`isUserName`), ignored if the identity says one
  */
 export function deviceOf({ user, claims }: Identity, name: string | undefined): string {
   const claimed = claims['device']

@@ -19,7 +19,7 @@ export interface Client {
    * Sends a copy of `bytes`. After `false`, wait for `clientDrained` before the next call, so that memory stays bounded.
    */
   write(bytes: Buffer): boolean
-  /** Stops reading; only bytes that the socket has read already still come until `resume`. */
+  /** Stops reading; until `resume`, only bytes that the socket has already read arrive. */
   pause(): void
   resume(): void
   /** Flushes, then sends the reason, if the transport supports one, and the end of the stream. */

@@ -4,7 +4,7 @@ import type { Peer } from '../broker.js'
 
 /** Credentials of a CONNECT. */
 export interface ConnectRequest {
-  /** Empty where the broker is to choose it. */
+  /** Empty if the broker is to choose it. */
   readonly clientId: string
   readonly username: string | undefined
   readonly password: Uint8Array | undefined

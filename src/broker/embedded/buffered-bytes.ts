@@ -60,7 +60,7 @@ export class BufferedBytes {
   /**
    * Counts `size` bytes of an incomplete packet for `account`, in place of `before`.
    *
-   * @returns the counted bytes; `undefined` where they do not fit, and `before` still counts
+   * @returns the counted bytes; `undefined` if they do not fit, and `before` still counts
    */
   hold(account: string, before: number, size: number): number | undefined {
     const wanted = size > smallPacket ? size : 0

@@ -35,7 +35,7 @@ export interface OwnedSessions {
  * Owners of client ids: the user whose connection or session has one. No other user may take over the session or the connection
  * [MQTT-3.1.4-2].
  *
- * An anonymous client loses its client id to a user, whom anybody could otherwise keep out by connecting first. Its session ends, so that
+ * An anonymous client loses its client id to a user: otherwise it could lock the user out by connecting first. Its session ends, so that
  * the user gets none of its messages.
  */
 export class ClientIdRegistry {

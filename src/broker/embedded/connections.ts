@@ -19,7 +19,7 @@ export interface ConnectionLimits {
   readonly maxPacketSize: number
   /** Bytes that may wait for a slow client. */
   readonly maxQueuedBytes: number
-  /** Bytes that all connections buffer (`BufferedBytes`). Default: 256 MiB, or four of the largest packets where that is more. */
+  /** Bytes that all connections buffer (`BufferedBytes`). Default: 256 MiB, or four of the largest packets if that is more. */
   readonly maxBufferedBytes?: number
 }
 

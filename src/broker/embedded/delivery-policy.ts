@@ -9,7 +9,7 @@ import type { TickScheduler } from './tick-scheduler.js'
 
 /** The broker's end of one connection. */
 export interface DeliveryPolicyEnd extends CongestedEnd {
-  /** Writes a complete packet; returns false where it must be written with `write`. */
+  /** Writes a complete packet; returns false if it must be written with `write`. */
   send(packet: Buffer): boolean
 }
 
@@ -82,7 +82,7 @@ export class DeliveryPolicy {
     this.#outboxOf(client).connected = true
   }
 
-  /** Aedes' `authorizeForward`: the packet for Aedes to send; null where it is sent already or dropped. */
+  /** Aedes' `authorizeForward`: the packet for Aedes to send; null if it is sent already or dropped. */
   authorize(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
     if (packet.qos > 0) {
       const granted = this.#options.subscriptions.qosOf(client, packet.topic) ?? packet.qos
@@ -139,7 +139,7 @@ export class DeliveryPolicy {
   }
 
   /**
-   * Gives a message a free packet identifier [MQTT-2.3.1-4], unless it has one; Aedes itself would not check. Returns false where none is free.
+   * Gives a message a free packet identifier [MQTT-2.3.1-4], unless it has one; Aedes itself would not check. Returns false if none is free.
    */
   #identify(client: Client, packet: AedesPublishPacket): boolean {
     const ids = this.#options.packetIdsOf(client)

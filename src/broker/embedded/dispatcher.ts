@@ -15,7 +15,7 @@ export interface DispatcherHooks {
   readonly onEmit: (packet: AedesPublishPacket) => void
   /** Called synchronously after it was passed to each subscriber. */
   readonly onEmitted: () => void
-  /** The publisher of the message; `undefined` where it does not wait longer. */
+  /** The publisher of the message; `undefined` if it does not wait longer. */
   readonly publisher: () => Client | undefined
   /** Whether any subscriber is congested. */
   readonly isAnyCongested: () => boolean

@@ -90,9 +90,9 @@ export interface EmbeddedBroker extends Broker {
    * Publishes a message of the gateway, such as one published over HTTP.
    *
    * @param account quota key of the publisher; `undefined` for the gateway itself
-   * @param append appends the message instead of the sink's `append`, where a sink is attached
+   * @param append appends the message instead of the sink's `append`, if a sink is attached
    * @returns resolves when the message is stored and may be acknowledged
-   * @throws {Error} rejects where the message cannot be stored
+   * @throws {Error} rejects if the message cannot be stored
    */
   publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void>
   /** The retained messages that match one of `filters`, each once, in any order, in batches. */

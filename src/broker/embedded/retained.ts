@@ -72,7 +72,7 @@ export class Retained {
    * removed, because no message is better than an outdated one. `read` returns the change at once.
    *
    * @param publisher quota key
-   * @returns `isKept`: false where it does not fit and the topic had no message before; `written`: resolves when it is on disk
+   * @returns `isKept`: false if it does not fit and the topic had no message before; `written`: resolves when it is on disk
    */
   store(packet: AedesPublishPacket, publisher: string): { isKept: boolean; written?: Promise<void> | undefined } {
     const { storage } = this.#options

@@ -18,7 +18,7 @@ const batch = 64
 /** A message being queued for many disconnected sessions. */
 interface Job {
   readonly message: Variants
-  /** `undefined` where it was brought forward. */
+  /** `undefined` if it was brought forward. */
   readonly subscribers: (Subscriber | undefined)[]
   position: number
   /** The last write. */

@@ -182,7 +182,7 @@ export class Store {
     else await this.#inOrder({ id }, () => nextTick())
   }
 
-  /** Called by Aedes for a client with a session, which is created where there is none. */
+  /** Called by Aedes for a client with a session, which is created if there is none. */
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
     const known = this.sessions.open(client.id)
     const subscriptions = await this.#inOrder(client, () => this.#readSubscriptions(client))

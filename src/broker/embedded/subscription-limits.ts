@@ -3,7 +3,7 @@ import type { SubscriptionBound } from '../../base/subscription-metrics.js'
 import { isTopicFilter, type TopicBounds } from '../../topics/topic-syntax.js'
 
 /**
- * Placeholder in a session without subscriptions: Aedes sets session-present only where there is one [MQTT-3.2.2-2]. It is never granted.
+ * Placeholder in a session without subscriptions: Aedes sets session-present only if there is one [MQTT-3.2.2-2]. It is never granted.
  */
 export const noSubscription = '$mqway/none'
 

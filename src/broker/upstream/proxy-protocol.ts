@@ -47,7 +47,7 @@ export function proxyHeaderV2(peer: Peer): Buffer {
   return Buffer.concat([signature, Buffer.from([version2 | commandProxy, family, 0, body.length]), body])
 }
 
-/** Both addresses in one family, as the headers require; `undefined` where one is no IP address. */
+/** Both addresses in one family, as the headers require; `undefined` if one is no IP address. */
 function addressesOf(peer: Peer): Addresses | undefined {
   const source = plainAddress(peer.address)
   const destination = plainAddress(peer.localAddress)

@@ -142,7 +142,7 @@ class Connection {
     // TLS reads from the kernel itself.
     const socket = address.kind === 'tls' ? new Socket(socketOptions) : new UpstreamSocket(socketOptions, readBuffer)
     this.#raw = socket.connect(target)
-    // Permanently: an error may come after the attempt, such as that of a failed write.
+    // Permanently: an error may follow the attempt, such as that of a failed write.
     this.#raw.on('error', error => (this.#secure ? this.#secure.destroy(error) : this.#settle?.(error)))
     this.#raw.on('close', () => {
       const text = 'it closed the connection at once'

@@ -6,7 +6,7 @@ export type Since = number | 'now'
 
 /**
  * The cursor of a position. An evicted position becomes that before the oldest event. So does one beyond the head, which is from
- * another journal: as after the restore of a database in CouchDB, the changes begin anew.
+ * another journal: as after the restore of a database in CouchDB, the changes restart from the beginning.
  */
 export function cursorOf({ epoch, first, head }: Pick<Journal, 'epoch' | 'first' | 'head'>, since: Since): string {
   if (since === 'now') return formatId(epoch, head)

@@ -43,7 +43,7 @@ export async function listEvents(
 }
 
 /**
- * Answers `GET /admin/devices/:channel`: who listens, and who has given feedback to one of the newest events, with what they
+ * Responds to `GET /admin/devices/:channel` with the listeners, and the devices with feedback to one of the newest events, with what they
  * did last. Newest first, as all feedback to all of them would be too much for one answer.
  *
  * @throws {GatewayError} rejects as `newestEvents` and `Receipts.report`

@@ -125,7 +125,7 @@ export class Handle implements Scanner {
   /** Aborts a response that is still being written, because the next request has arrived. */
   async interrupt(): Promise<void> {
     if (!this.#sending) return
-    // It may be complete, with its event still to come.
+    // It may be complete before its event arrives.
     await new Promise(setImmediate)
     this.#sending?.response.destroy()
     this.#sending = undefined

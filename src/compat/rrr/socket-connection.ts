@@ -190,7 +190,7 @@ export class RrrSocketConnection
 
   /**
    * Whether it is a message that this connection published itself. MQTT 3.1.1 has no other identification than topic and payload;
-   * if somebody publishes an equal message at the same time, either of the two is skipped, which makes no difference.
+   * if another client publishes an equal message at the same time, either of the two is skipped, which makes no difference.
    */
   #isEcho({ topic, payload }: SocketRecord): boolean {
     if (this.#published.length === 0 || topic !== this.#topic) return false

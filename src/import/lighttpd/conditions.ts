@@ -71,7 +71,7 @@ function positiveSource({ operator, value }: Test): string | undefined {
   }
 }
 
-/** Whether a text passes the comparison; `undefined` where that cannot be said. */
+/** Whether a text passes the comparison; `undefined` if that cannot be said. */
 export function passes(test: Test, text: string): boolean | undefined {
   const source = positiveSource(test)
   return source === undefined ? undefined : new RegExp(source, 'u').test(text) !== isNegative(test)
@@ -145,7 +145,7 @@ function opposite(verdict: Verdict): Verdict {
 /**
  * The condition that is false exactly where all of `tests` hold.
  *
- * @returns `undefined` where they are about different things, or JavaScript has no expression for them
+ * @returns `undefined` if they are about different things, or JavaScript has no expression for them
  */
 export function excluding(tests: readonly Test[]): Test | undefined {
   const [first] = tests

@@ -60,7 +60,7 @@ export interface IncludedFile {
   readonly text: string
 }
 
-/** The files that `include "pattern"` names, in order; none where there are none. */
+/** The files that `include "pattern"` names, in order; none if there are none. */
 export type ReadInclude = (pattern: string) => readonly IncludedFile[]
 
 /** Everything that a configuration reads besides its own text. */

@@ -28,7 +28,7 @@ export function translatePcre(pcre: string): string | undefined {
   return isSameExpression(source) ? source : undefined
 }
 
-/** The text that `source`, without anchors, stands for; `undefined` where it is more than a text. */
+/** The text that `source`, without anchors, stands for; `undefined` if it is more than a text. */
 export function literalOf(source: string): string | undefined {
   const isLiteral = !/[$()*+?[\]^{|}.\\]/.test(source.replaceAll(/\\[^A-Za-z0-9]/g, ''))
   return isLiteral ? source.replaceAll(/\\([^A-Za-z0-9])/g, '$1') : undefined
@@ -40,7 +40,7 @@ function isSameExpression(source: string): boolean {
 }
 
 /*
- * PCRE takes a backslash before anything, JavaScript with the `u` flag only where it changes something. Before letters and
+ * PCRE takes a backslash before anything, JavaScript with the `u` flag only if it changes something. Before letters and
  * digits it always does. A slash needs none: nothing here ends at one.
  */
 

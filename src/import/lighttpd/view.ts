@@ -52,7 +52,7 @@ export class View {
     return textOf(this.take(name)?.value)
   }
 
-  /** Whether such a setting is `"enable"`; `undefined` where it is not set. */
+  /** Whether such a setting is `"enable"`; `undefined` if it is not set. */
   takeSwitch(name: string): boolean | undefined {
     const setting = this.take(name)
     return setting && isEnabled(setting)
@@ -76,7 +76,7 @@ export class View {
   }
 }
 
-/** The tests that the socket leaves open; `undefined` where one is false at this socket. */
+/** The tests that the socket leaves open; `undefined` if one is false at this socket. */
 function residualTests(tests: readonly Test[], facts: SocketFacts): Test[] | undefined {
   const open: Test[] = []
   for (const test of tests) {

@@ -77,7 +77,7 @@ export class EventSubscriber<T> implements EventSink {
 
   close(reason: CloseReason, cursor: string | undefined): void {
     if (this.#closed || reason === 'shutting-down') return
-    // The current batch comes before the next.
+    // The current batch precedes the next.
     this.#taking.then(() => {
       if (this.#closed) return
       this.#resume = undefined

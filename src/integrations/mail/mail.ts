@@ -208,7 +208,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       child.on('close', refuse)
       signal.addEventListener('abort', refuse, { once: true })
     })
-    // If it does not read its input, its exit code says why.
+    // If it does not read its input, its exit code has the reason.
     child.stdin.on('error', () => {})
     child.stdin.end(input)
   })

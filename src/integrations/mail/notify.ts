@@ -169,14 +169,14 @@ class MailNotify implements Notify {
     )
   }
 
-  /** Makes mails of what is due, and comes back for what is not. */
+  /** Composes due mails, and sets a timer for the others. */
   #postSoon(delay = 0): void {
     if (this.#closing) return
     this.#stopTimer()
     this.#stopTimer = this.#clock.after(delay, () => {
       this.#serialize(() => this.#post()).then(
         next => this.#postAt(next),
-        // The queue has said so.
+        // The queue has logged it.
         () => this.#postSoon(storeRetryDelay),
       )
     })

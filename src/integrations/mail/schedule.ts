@@ -19,7 +19,7 @@ export interface MailPace {
 /**
  * When the next mail of a rule is due, in milliseconds since 1970: after `collect`, and within `atMost`.
  *
- * Times in the future come from a clock that has been set since; they do not delay mails.
+ * Times in the future are from before a change of the clock; they do not delay mails.
  */
 export function nextMailAt(now: number, { first, collect, sent, atMost: { count, per } }: MailPace): number {
   const blocking = sent.filter(time => time <= now).at(-count)

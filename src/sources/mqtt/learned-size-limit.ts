@@ -7,11 +7,11 @@ const memory = 600_000
  * Learns the size over which a broker ends connections: MQTT 3.1.1 has no way to announce it, and each such message would interrupt everybody's
  * publishing.
  *
- * A size is refused after two lost connections, each with a pending message larger than any that came through.
+ * A size is refused after two lost connections, each with a pending message larger than any that the broker accepted.
  */
 export class LearnedSizeLimit {
   readonly #now: () => number
-  /** The largest size that came through, in bytes. */
+  /** The largest accepted size, in bytes. */
   #largest = 0
   /** The smallest size that did not, and when it expires. */
   #suspect = Number.POSITIVE_INFINITY
@@ -28,7 +28,7 @@ export class LearnedSizeLimit {
     if (this.#isCertain && size >= this.#suspect && this.#now() < this.#expiresAt) throw this.#refusal()
   }
 
-  /** Call when a message has come through. */
+  /** Call when the broker has accepted a message. */
   passed(size: number): void {
     this.#largest = Math.max(this.#largest, size)
   }

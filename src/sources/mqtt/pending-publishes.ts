@@ -14,7 +14,7 @@ export interface PendingPublishesOptions extends PublishQuotaOptions {
   readonly maxLateBytes: number
 }
 
-/** A publish that has not come back from the broker. */
+/** A publish that the broker has not returned. */
 export interface PendingPublish {
   readonly message: Message
   /** Resolves with its event in the journal. */
@@ -32,12 +32,12 @@ interface Entry extends PendingPublish {
   /** In milliseconds. */
   readonly extraTimeout: number
   timer: NodeJS.Timeout
-  /** Whether it has come back and is being appended. */
+  /** Whether the broker has returned it and it is being appended. */
   isBack: boolean
 }
 
 /**
- * The gateway's publishes that have not come back from the broker.
+ * The gateway's publishes that the broker has not returned.
  *
  * MQTT 3.1.1 does not identify a message, so the first one with the same topic, payload and RETAIN counts: where another client publishes an
  * identical message at the same time, the two cannot be told apart.
@@ -96,7 +96,7 @@ export class PendingPublishes {
   }
 
   /**
-   * Takes the oldest publish that `message` may be; a late one only where there is no other, because it may never come back.
+   * Takes the oldest publish that `message` may be; a late one only if there is no other, because the broker may never return it.
    *
    * @param retainKnown whether `message` has RETAIN as it was published
    */
@@ -113,7 +113,7 @@ export class PendingPublishes {
     return entry
   }
 
-  /** Resolves when all have come back or failed. */
+  /** Resolves when all are returned or failed. */
   idle(): Promise<void> {
     if (this.#byTopic.size === 0) return Promise.resolve()
     return new Promise(resolve => this.#onIdle.push(resolve))

@@ -9,10 +9,10 @@ const idleTimeout = 5000
 /** Deduplication ends after this time in any case, in milliseconds: a client may publish retained messages all the time. */
 const totalTimeout = 60_000
 
-/** Bytes of payloads on new topics that are compared: only with overlapping filters, for which a topic comes more than once. */
+/** Bytes of payloads on new topics that are compared: only with overlapping filters, for which a topic arrives more than once. */
 const maxNewBytes = 64 * 1024 ** 2
 
-/** New topics that are remembered, which may come again for another filter. */
+/** Maximum number of stored new topics, which may arrive again for another filter. */
 const maxNewTopics = 100_000
 
 /**
@@ -20,11 +20,11 @@ const maxNewTopics = 100_000
  * event; a different one was published in between, and is one.
  *
  * A message with RETAIN may be live as well. Each topic is compared once for each matching filter, because brokers send it once for each, and
- * only until no more come: a live message that is mistaken for a retained one repeats the previous one.
+ * only until no more arrive: a live message mistaken for a retained one is a repetition of the previous one.
  */
 export class RetainedDeduplicator {
   readonly #filters: readonly ((topic: string) => boolean)[]
-  /** The retained message of each topic, and how many times it is still to come. */
+  /** The retained message of each topic, and the number of expected repetitions. */
   readonly #topics = new Map<string, { readonly digest: string | undefined; readonly remaining: number }>()
   readonly #maxTopics: number
   #newBytes = 0
@@ -64,7 +64,7 @@ export class RetainedDeduplicator {
     const known = this.#topics.get(topic)
     const remaining = known?.remaining ?? this.#timesOf(topic)
     if (remaining === 0 || (!known && !this.#mayRemember(remaining, payload))) return false
-    // Large payloads are hashed only where they are compared.
+    // Large payloads are hashed only if they are compared.
     const isKnown = known !== undefined && isDigestOf(known.digest, payload)
     const current = remaining > 1 && !isKnown ? digest(payload) : known?.digest
     this.#topics.set(topic, { digest: current, remaining: remaining - 1 })

@@ -6,7 +6,7 @@ import { type Message, messageOf } from '../../mqtt/message.js'
 import { type Digests, digest, readDigests } from '../retained-digests.js'
 
 /**
- * All retained messages have come when none comes for this long, in milliseconds: mosquitto answers a ping after all of them, other brokers
+ * All retained messages have arrived after this time without one, in milliseconds: mosquitto answers a ping after all of them, other brokers
  * meanwhile read them from disk.
  */
 const quietTime = 300
@@ -91,7 +91,7 @@ export class RetainedReconciler {
     this.#probe?.destroy(new Error('the session was closed'))
   }
 
-  /** Brokers may leave some out where there are many; a topic that does not come by name is cleared. */
+  /** Brokers may leave out some of many; a topic without a message in a subscription by name is cleared. */
   async #requestByName(probe: Connection): Promise<void> {
     const topics = [...this.#unseen]
     for (let start = 0; start < topics.length; start += namesAtOnce) {
@@ -109,7 +109,7 @@ export class RetainedReconciler {
     const message = messageOf(packet)
     const current = digest(message.payload)
     this.#unseen.delete(message.topic)
-    // It comes once for each filter that matches it.
+    // The broker sends it once for each matching filter.
     if (this.#digests.get(message.topic) === current) return
     this.#digests.set(message.topic, current)
     this.#held.push(message)

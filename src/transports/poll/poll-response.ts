@@ -52,7 +52,7 @@ export interface PollOptions extends Pick<SubscribeOptions, 'filters' | 'encode'
   /** Milliseconds between the line feeds that are sent while it waits; left out for none. */
   readonly heartbeat?: number | undefined
   readonly format: PollFormat
-  /** Called when it has ended, with the cursor of its response; `undefined` where it has none. */
+  /** Called when it has ended, with the cursor of its response; `undefined` if it has none. */
   readonly ended: (cursor: string | undefined) => void
 }
 
@@ -157,7 +157,7 @@ export class PollResponse implements EventSink, OpenPoll {
     const { writer, device, format } = this.#options
     const end = format.end({ cursor: cursor ?? '', gap: this.#gap, isAll: this.#isLive, device })
     if (this.#begun) {
-      // The events that were there before have been written; these came after a heartbeat.
+      // The stored events have been written; these arrived after a heartbeat.
       writer.body.end(Buffer.concat([...withoutComma(this.#parts), Buffer.from(end)]))
     } else {
       writer.send({ body: this.#body(format.start, end) })
@@ -199,7 +199,7 @@ export class PollResponse implements EventSink, OpenPoll {
     writer.send({ status, headers: { 'content-type': type, ...wait }, body })
   }
 
-  /** Releases everything but the response; `false` where that has been done. */
+  /** Releases everything but the response; `false` if that has been done. */
   #end(cursor: string | undefined): boolean {
     if (this.#ended) return false
     this.#ended = true

@@ -93,7 +93,7 @@ function headOf({ method, url, rawHeaders }: IncomingMessage): string {
 
 type DataListener = (chunk: Buffer) => void
 
-/** The poll that may come next. */
+/** The expected next poll. */
 interface ExpectedPoll extends RepeatedPoll {
   /** Its head before and after the cursor. */
   readonly before: string
@@ -130,7 +130,7 @@ class PollConnection {
   /** Whether the last read was this head and nothing else, and is the request of this response. */
   isWhole(head: string, response: ServerResponse): boolean {
     const parsed = this.#parsed
-    // What has come while the client was authenticated may look the same and be another request's body.
+    // Bytes received during the authentication may be equal and belong to another request's body.
     if (!parsed || parsed.newest === response || newestResponse(this.#socket) !== response) return false
     return parsed.chunk.toString('latin1') === head
   }

@@ -146,7 +146,7 @@ export class SocketWriter {
   }
 
   #giveUp(listener: SocketWriterListener): void {
-    // The rest of a message cannot come while reading is paused.
+    // The rest of a message cannot arrive while reading is paused.
     if (this.isPaused) this.#timer?.refresh()
     else listener.over(new GatewayError('message-timeout'))
   }
