@@ -43,7 +43,7 @@ function addUser(users: Map<string, string>, line: string): string | undefined {
   const hash = line.slice(colon + 1)
   const shown = JSON.stringify(user)
   if (!isUserName(user)) return `must begin with a user name of 1 to 255 bytes without control characters, not ${shown}`
-  if (users.has(user)) return `is a second line for ${shown}`
+  if (users.has(user)) return `repeats the user ${shown}`
   const cost = costOf(hash)
   if (cost === undefined) return `must have a bcrypt hash ($2y$…) for ${shown}; mqway passwd writes one`
   if (cost > maxCost) return `must have a hash of cost ${maxCost} at most for ${shown}, not ${cost}`

@@ -19,7 +19,7 @@ describe('a password file', () => {
       `al\x1bice:${hash}`,
       'line 2 must begin with a user name of 1 to 255 bytes without control characters, not "al\\u001bice"',
     ],
-    [`first:${hash}`, 'line 2 is a second line for "first"'],
+    [`first:${hash}`, 'line 2 repeats the user "first"'],
     ['alice:$apr1$xxxxxxxx$yyyyyyyyyyyyyyyyyyyyyy', 'line 2 must have a bcrypt hash ($2y$…) for "alice"'],
     ['alice:secret', 'line 2 must have a bcrypt hash'],
     [`alice:${hash} `, 'line 2 must have a bcrypt hash'],
