@@ -80,6 +80,8 @@ class EmbeddedSource implements Source {
   readonly #pending = new Set<(error: GatewayError) => void>()
   readonly #onDrained: (() => void)[] = []
   readonly #onResume: (() => void)[] = []
+  #isComparing = false
+  #mustCompare = false
   #forgetting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   /** Whether no more messages are appended. */
@@ -299,6 +301,18 @@ class EmbeddedSource implements Source {
 
   /** Appends the broker's retained messages that the journal lacks: of an earlier configuration, or after a gap. */
   async #compareRetained(): Promise<void> {
+    // One at a time: it must know of every change in the meantime.
+    this.#mustCompare = true
+    if (this.#isComparing) return
+    this.#isComparing = true
+    while (this.#mustCompare) {
+      this.#mustCompare = false
+      await this.#compareRetainedOnce()
+    }
+    this.#isComparing = false
+  }
+
+  async #compareRetainedOnce(): Promise<void> {
     const { broker, journal, topics, log } = this.#options
     const changed = new Set<string>()
     this.#changed = changed

@@ -109,7 +109,7 @@ export class BatchedLevel {
 
   /** Resolves when all pending changes are written, or have failed. */
   flush(): Promise<void> {
-    return this.#running ? this.#enqueue({ changes: [], bytes: 0 }) : Promise.resolve()
+    return this.#running ? this.#enqueue({ changes: [], bytes: 0 }).catch(() => {}) : Promise.resolve()
   }
 
   /** Writes pending changes, and closes the database. */

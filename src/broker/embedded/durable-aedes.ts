@@ -62,8 +62,8 @@ interface Publication {
   isHugeSlotHeld?: boolean
   /** Whether it is only acknowledged, in order. */
   readonly isDropped?: boolean
-  /** Called before publishing: whether it was published before. */
-  readonly isRepeated?: (() => Promise<boolean>) | undefined
+  /** Of a message of QoS 2: its outcome, for repetitions of it. */
+  readonly early?: EarlyPublish | undefined
 }
 
 /** A message of the gateway itself, such as one published over HTTP. */
@@ -80,6 +80,9 @@ interface EarlyPublish {
   finished: boolean
   error: Error | undefined
   waiting: Done[]
+  /** Of a message of QoS 2: resolves when it may be acknowledged, rejects if it cannot be stored. */
+  readonly due?: Promise<unknown>
+  readonly settle?: (due: Promise<unknown> | undefined) => void
 }
 
 /**
@@ -159,6 +162,10 @@ export class DurableAedes extends Aedes {
     }
     publisher = () => this.#dispatched?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
+    // It ends the session [MQTT-3.1.2-6].
+    this.on('client', client => {
+      if (client.clean) this.#exactlyOnce.endSession(client.id)
+    })
   }
 
   override publish(packet: PublishPacket, done?: Done): void
@@ -207,21 +214,30 @@ export class DurableAedes extends Aedes {
       done(refusal)
       return
     }
-    const early: EarlyPublish = { finished: false, error: undefined, waiting: [] }
+    const early: EarlyPublish = isTwo ? pendingPublish() : { finished: false, error: undefined, waiting: [] }
     this.#early.set(packet, early)
     const onDone = (error?: Error): void => finish(early, error)
     const publication = { packet, client, stored: done, done: onDone }
     // A will has no identifier.
-    if (!isTwo) this.#enqueue(publication)
-    else this.#enqueue({ ...publication, isRepeated: () => this.#isRepeated(client, packet, early) })
+    this.#enqueue(isTwo ? { ...publication, early } : publication)
   }
 
-  /** Whether `packet` of QoS 2 repeats one whose identifier PUBREL has not released. */
-  async #isRepeated(client: Client, packet: PublishPacket, early: EarlyPublish): Promise<boolean> {
+  /** Acknowledges a message of QoS 2 whose identifier PUBREL has not released, as soon as its original is; returns whether it is one. */
+  #acknowledgeRepetition(next: Publication, early: EarlyPublish): boolean {
+    const { client, packet } = next
+    if (!client) return false
     const id = packet.messageId ?? 0
-    if (this.#exactlyOnce.has(client, id) || (await this.#store.hasIncoming(client, packet))) return true
-    this.#exactlyOnce.set(client, id, early)
-    return false
+    const original = this.#exactlyOnce.get(client, id)
+    if (original === early) return false
+    if (!original && !this.#store.hasIncoming(client.id, id)) {
+      this.#exactlyOnce.set(client, id, early)
+      return false
+    }
+    this.#finished(client, packet)
+    this.#acknowledge(next, original?.due)
+    early.settle?.(original?.due)
+    next.done()
+    return true
   }
 
   /**
@@ -286,16 +302,13 @@ export class DurableAedes extends Aedes {
   }
 
   #begin(next: Publication): void {
-    const { isRepeated, packet } = next
+    const { early, packet } = next
     if (this.#unwritten.size > 0 && this.#unwritten.holdBack(this.#accountOf(next), next)) return
     if (next.isDropped) {
       this.#delivered(next)
       return
     }
-    if (isRepeated) {
-      this.#unwritten.waitFor(this.#accountOf(next), this.#leaveOutRepeated(next, isRepeated))
-      return
-    }
+    if (early && this.#acknowledgeRepetition(next, early)) return
     if (this.#isHuge(next) && !this.#takeHugeSlot(next)) return
     const { length } = packet.payload
     // It takes more of the journal's and the subscribers' time.
@@ -336,14 +349,6 @@ export class DurableAedes extends Aedes {
     }
   }
 
-  /** Acknowledges a repeated message; returns a new one. */
-  async #leaveOutRepeated(next: Publication, isRepeated: () => Promise<boolean>): Promise<Publication | undefined> {
-    if (!(await isRepeated())) return { ...next, isRepeated: undefined }
-    this.#delivered(next)
-    next.done()
-    return undefined
-  }
-
   #publish(next: Publication): void {
     if (next.packet.retain) this.#store.publisher = this.#accountOf(next)
     super.publish(cleanCopy(next.packet), next.client, error => {
@@ -358,6 +363,8 @@ export class DurableAedes extends Aedes {
     this.#current = undefined
     this.#finished(current.client, current.packet)
     if (current.isHugeSlotHeld) this.#giveHugeSlot()
+    this.#forgetIdentifier(current)
+    current.early?.settle?.(Promise.reject(error ?? new Error('it could not be stored')))
     current.stored?.(error)
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
@@ -382,10 +389,28 @@ export class DurableAedes extends Aedes {
   }
 
   /** Called when a message is delivered, or dropped. */
-  #delivered({ packet, stored, client, written, appended, isHugeSlotHeld }: Publication): void {
+  #delivered(publication: Publication): void {
+    const { packet, client, written, appended, isHugeSlotHeld, early } = publication
     this.#finished(client, packet)
     if (isHugeSlotHeld) void Promise.resolve(appended).then(() => this.#giveHugeSlot())
-    this.#acknowledge(client, stored, appended && written ? Promise.all([appended, written]) : (appended ?? written))
+    const due = appended && written ? Promise.all([appended, written]) : (appended ?? written)
+    early?.settle?.(due)
+    this.#acknowledge(publication, due)
+  }
+
+  /** A message that could not be stored is new when it comes again. */
+  #forgetIdentifier({ client, packet, early }: Publication): void {
+    const id = packet.messageId ?? 0
+    if (early && client && this.#exactlyOnce.get(client, id) === early) this.#exactlyOnce.delete(client, id)
+  }
+
+  /**
+   * Whether an acknowledgement of QoS 2 comes too late: Aedes would store the identifier for a connection that is over, and the next message
+   * with it would count as a repetition. Where a session has no other connection, it is stored for the next one.
+   */
+  #isTooLate({ client, early }: Publication): boolean {
+    if (!early || !client?.closed) return false
+    return client.clean || this.#store.sessions.isConnected(client.id)
   }
 
   #track(current: Publication, write: PendingWrite): void {
@@ -403,7 +428,8 @@ export class DurableAedes extends Aedes {
   }
 
   /** Acknowledges a message when it is written, after the earlier ones of its client [MQTT-4.6.0-2]. */
-  #acknowledge(client: Client | null, stored: Done | undefined, written: Promise<unknown> | undefined): void {
+  #acknowledge(publication: Publication, written: Promise<unknown> | undefined): void {
+    const { client, stored } = publication
     if (!stored) return
     const earlier = client && this.#hasDelayedAck ? this.#acknowledging.get(client) : undefined
     const due = earlier ? earlier.then(() => written) : written
@@ -411,11 +437,30 @@ export class DurableAedes extends Aedes {
       stored()
       return
     }
-    const acknowledged = due.then(() => stored(), stored)
+    const acknowledged = due.then(
+      () => {
+        if (!this.#isTooLate(publication)) stored()
+      },
+      error => {
+        this.#forgetIdentifier(publication)
+        stored(error)
+      },
+    )
     if (!client) return
     this.#hasDelayedAck = true
     this.#acknowledging.set(client, acknowledged)
   }
+}
+
+/** The outcome of a message of QoS 2. */
+function pendingPublish(): EarlyPublish {
+  let settle: (due: Promise<unknown> | undefined) => void = ignore
+  const due = new Promise<unknown>(resolve => {
+    settle = resolve
+  })
+  // A repetition gets the error.
+  due.catch(ignore)
+  return { finished: false, error: undefined, waiting: [], due, settle }
 }
 
 function finish(early: EarlyPublish, error?: Error): void {

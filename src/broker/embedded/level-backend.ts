@@ -6,6 +6,7 @@ import type { Level as LevelDatabase } from 'level'
 import { decode } from 'msgpack-lite'
 import { BatchedLevel, type Change, type KeyRange } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
+import { IdentifierSet } from './identifier-set.js'
 import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
 import type { RetainedStorage, StorageBackend, StoredSession, StoredSubscriptions } from './storage-backend.js'
 
@@ -43,8 +44,14 @@ export async function openLevel(data: string): Promise<LevelBackend> {
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
   const batched = new BatchedLevel(database)
-  const withIncoming = new Set<string>()
-  for await (const key of database.keys(rangeOf('incoming'))) withIncoming.add(idOf(key, 'incoming'))
+  const incoming = new Map<string, IdentifierSet>()
+  for await (const key of database.keys(rangeOf('incoming'))) {
+    const id = idOf(key, 'incoming')
+    const identifiers = incoming.get(id) ?? new IdentifierSet()
+    incoming.set(id, identifiers)
+    identifiers.add(Number(key.slice(key.lastIndexOf(':') + 1)))
+  }
+  const withIncoming = new Set(incoming.keys())
   const persistence = new Persistence(persistenceView(batched, { withIncoming }))
   const queues = new LevelQueues(batched)
   return {
@@ -52,6 +59,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
     subscriptions: storedSubscriptions(() => new Persistence(persistenceView(batched, { subscriptions: true }))),
     queues,
     retained: new LevelRetained(batched, persistence, Persistence),
+    incoming,
     sessions: await readSessions(database),
     run,
     keepSession: (id, session) => batched.put(sessionKey(id), sessionRecord(session)),

@@ -12,6 +12,9 @@ import {
 /** Approximate overhead of a stored message, in bytes. */
 const messageOverhead = 100
 
+/** Bytes of one write, for a message queued for many sessions. */
+const maxWriteBytes = 1024 ** 2
+
 /**
  * Queues on disk, in the format of `aedes-persistence-level`: under `outgoing:` by client id, broker id and counter; and again under
  * `outgoing-id:` by client id and packet identifier, as soon as there is one. Unlike that library, it encodes a message once for all sessions.
@@ -30,7 +33,14 @@ export class LevelQueues implements SessionQueues {
   }
 
   #add(clientIds: readonly string[], packet: AedesPublishPacket, value: Buffer): Promise<void> {
-    return this.#database.write(clientIds.map(id => ({ key: messageKey(id, packet), value })))
+    // One write of all would hold up the event loop, and others' writes.
+    const count = Math.max(1, Math.floor(maxWriteBytes / value.length))
+    const writes: Promise<void>[] = []
+    for (let from = 0; from < clientIds.length; from += count) {
+      const changes = clientIds.slice(from, from + count).map(id => ({ key: messageKey(id, packet), value }))
+      writes.push(this.#database.write(changes))
+    }
+    return Promise.all(writes).then(() => {})
   }
 
   async update(clientId: string, packet: AedesPublishPacket): Promise<number> {

@@ -25,6 +25,9 @@ interface Job {
   writing: Promise<unknown>
 }
 
+/** Bytes of a queued message besides its payload, approximately. */
+const recordOverhead = 200
+
 /** Collaborators of the enqueuer. */
 export interface SessionEnqueuerOptions {
   readonly queues: SessionQueues
@@ -79,7 +82,11 @@ export class SessionEnqueuer {
     adding.catch(() => {})
     const written = running ? Promise.all([adding, running]).then(() => {}) : adding
     written.catch(() => {})
-    this.#latest = { written, bytes: message.bytes * subscribers.length, isForMany: running !== undefined }
+    this.#latest = {
+      written,
+      bytes: (message.bytes + recordOverhead) * subscribers.length,
+      isForMany: running !== undefined,
+    }
   }
 
   /** Writes of the last enqueued message, once. */

@@ -12,8 +12,13 @@ export class SessionMaps<Value> {
   readonly #connections = new WeakMap<SessionClient, Map<number, Value>>()
   readonly #sessions = new Map<string, Map<number, Value>>()
 
-  has(client: SessionClient, id: number): boolean {
-    return this.#of(client)?.has(id) === true
+  get(client: SessionClient, id: number): Value | undefined {
+    return this.#of(client)?.get(id)
+  }
+
+  /** Forgets all of a session that continues with no further connection. */
+  endSession(clientId: string): void {
+    this.#sessions.delete(clientId)
   }
 
   set(client: SessionClient, id: number, value: Value): void {

@@ -1,5 +1,6 @@
 import type { AedesPublishPacket, Subscription } from 'aedes'
 import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import type { IdentifierSet } from './identifier-set.js'
 import { MemoryQueues, type SessionQueues } from './session-queues.js'
 
 /** A session of an earlier run. */
@@ -24,6 +25,8 @@ export interface StorageBackend {
   readonly subscriptions: StoredSubscriptions
   readonly queues: SessionQueues
   readonly retained: RetainedStorage
+  /** By client id: the packet identifiers of QoS 2 found at the start, which wait for PUBREL. */
+  readonly incoming: ReadonlyMap<string, IdentifierSet>
   /** The sessions found at the start. */
   readonly sessions: readonly StoredSession[]
   /** Stores a session's owner, and when its client was connected. */
@@ -76,6 +79,7 @@ export function memoryBackend(persistence: Persistence): StorageBackend {
     subscriptions,
     queues,
     retained: new RetainedMemory(),
+    incoming: new Map(),
     sessions: [],
     keepSession: async () => {},
     allSubscriptions: async function* () {},

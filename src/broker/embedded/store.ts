@@ -7,6 +7,7 @@ import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { isTopicFilter } from '../../topics/topic-syntax.js'
 import { ClientIdRegistry } from './client-id-registry.js'
+import { IdentifierSet } from './identifier-set.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex } from './queue-index.js'
 import { Retained } from './retained.js'
@@ -65,6 +66,8 @@ export class Store {
   publisher = ''
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
+  /** By client id: packet identifiers of QoS 2 that wait for PUBREL. */
+  readonly #incoming: Map<string, IdentifierSet>
   readonly #storage: StorageBackend
   readonly #enqueuer: SessionEnqueuer
   readonly #slicer: TimeSlicer
@@ -98,6 +101,7 @@ export class Store {
     this.retained = new Retained({ storage: storage.retained, bounds: limits, log })
     this.#limits = limits
     this.#storage = storage
+    this.#incoming = new Map(storage.incoming)
     this.#enqueuer = new SessionEnqueuer({ queues: storage.queues, sessions: this.sessions, slicer })
     this.#slicer = slicer
     this.#onEnded = hooks.onEnded
@@ -136,6 +140,7 @@ export class Store {
   /** Ends a session, with its queue. */
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
+    this.#incoming.delete(id)
     await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
       await this.#storage.removeSession(id)
@@ -304,16 +309,22 @@ export class Store {
   }
 
   /** Stores the packet's identifier, without the payload, which may have megabytes. */
-  incomingStorePacket(client: Session, packet: PublishPacket): Promise<void> {
-    return this.#storage.persistence.incomingStorePacket(client, { ...packet, payload: '' })
+  async incomingStorePacket(client: Session, packet: PublishPacket): Promise<void> {
+    const ids = this.#incoming.get(client.id) ?? new IdentifierSet()
+    this.#incoming.set(client.id, ids)
+    const { messageId: id = 0 } = packet
+    ids.add(id)
+    try {
+      await this.#storage.persistence.incomingStorePacket(client, { ...packet, payload: '' })
+    } catch (error) {
+      ids.delete(id)
+      throw error
+    }
   }
 
   /** Whether a message of QoS 2 with this identifier waits for its PUBREL. */
-  async hasIncoming(client: Session, packet: PublishPacket): Promise<boolean> {
-    return this.#storage.persistence.incomingGetPacket(client, packet).then(
-      () => true,
-      () => false,
-    )
+  hasIncoming(clientId: string, id: number): boolean {
+    return this.#incoming.get(clientId)?.has(id) === true
   }
 
   incomingGetPacket(client: Session, packet: PublishPacket): Promise<AedesPublishPacket> {
@@ -321,10 +332,14 @@ export class Store {
   }
 
   incomingDelPacket(client: Session, packet: PublishPacket): Promise<void> {
+    const ids = this.#incoming.get(client.id)
+    ids?.delete(packet.messageId ?? 0)
+    if (ids?.isEmpty) this.#incoming.delete(client.id)
     return this.#storage.persistence.incomingDelPacket(client, packet)
   }
 
   cleanIncoming(client: Session): Promise<void> {
+    this.#incoming.delete(client.id)
     return this.#storage.persistence.cleanIncoming(client)
   }
 

@@ -9,6 +9,8 @@ export interface PendingWrite {
 
 /** Unwritten messages of one account. */
 interface Account<T> {
+  /** Messages with writes in progress. */
+  writes: number
   bytes: number
   /** Messages being queued for many sessions. */
   forMany: number
@@ -62,10 +64,12 @@ export class UnwrittenMessages<T> {
   add(account: string, { written, bytes, isForMany }: PendingWrite): void {
     const entry = this.#entryOf(account)
     const forMany = isForMany ? 1 : 0
+    entry.writes++
     entry.bytes += bytes
     entry.forMany += forMany
     this.#bytes += bytes
     const settle = (): void => {
+      entry.writes--
       entry.bytes -= bytes
       entry.forMany -= forMany
       this.#bytes -= bytes
@@ -88,7 +92,7 @@ export class UnwrittenMessages<T> {
   #entryOf(account: string): Account<T> {
     const known = this.#accounts.get(account)
     if (known) return known
-    const entry: Account<T> = { bytes: 0, forMany: 0, isWaiting: false, held: [] }
+    const entry: Account<T> = { writes: 0, bytes: 0, forMany: 0, isWaiting: false, held: [] }
     this.#accounts.set(account, entry)
     return entry
   }
@@ -101,7 +105,7 @@ export class UnwrittenMessages<T> {
 
   #check(account: string, entry: Account<T>): void {
     if (this.#isFull(account, entry)) return
-    if (entry.bytes === 0 && entry.forMany === 0) this.#accounts.delete(account)
+    if (entry.writes === 0) this.#accounts.delete(account)
     if (entry.held.length > 0) this.#options.release(account, entry.held.splice(0))
   }
 }

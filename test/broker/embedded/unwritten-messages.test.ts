@@ -79,4 +79,14 @@ describe('messages of an account', () => {
     await message
     expect(released).toEqual([['a', [1, 2]]])
   })
+
+  it('stay held back behind it, although writes without bytes end meanwhile', async () => {
+    const { unwritten, add } = start()
+    const [first, second] = [add('a', 0), add('a', 0)]
+    await first()
+    unwritten.waitFor('a', new Promise(() => {}))
+    expect(unwritten.holdBack('a', 2)).toBe(true)
+    await second()
+    expect(unwritten.holdBack('a', 3)).toBe(true)
+  })
 })
