@@ -107,8 +107,8 @@ export class DurableAedes extends Aedes {
   readonly #slice: TickSlice
   readonly #unwritten: UnwrittenMessages<Publication>
   #sink: MessageSink | undefined
-  /** By client: resolves when its last delayed acknowledgement is sent. */
-  readonly #acknowledging = new WeakMap<Client, Promise<void>>()
+  /** By client: its last delayed acknowledgement, and whether that waits for the sink alone. */
+  readonly #acknowledging = new WeakMap<Client, { readonly sent: Promise<void>; readonly isAppendOnly: boolean }>()
   /** Whether a huge message is being appended, and the huge messages that wait for it. */
   #isHugeSlotTaken = false
   readonly #waitingHuge: (() => void)[] = []
@@ -432,12 +432,15 @@ export class DurableAedes extends Aedes {
     const { client, stored } = publication
     if (!stored) return
     const earlier = client && this.#hasDelayedAck ? this.#acknowledging.get(client) : undefined
-    const due = earlier ? earlier.then(() => written) : written
+    // The sink keeps its order.
+    const isAppendOnly = written !== undefined && written === publication.appended
+    const isOrdered = !earlier || (isAppendOnly && earlier.isAppendOnly)
+    const due = isOrdered ? written : earlier.sent.then(() => written)
     if (!due) {
       stored()
       return
     }
-    const acknowledged = due.then(
+    const sent = due.then(
       () => {
         if (!this.#isTooLate(publication)) stored()
       },
@@ -448,7 +451,7 @@ export class DurableAedes extends Aedes {
     )
     if (!client) return
     this.#hasDelayedAck = true
-    this.#acknowledging.set(client, acknowledged)
+    this.#acknowledging.set(client, { sent, isAppendOnly })
   }
 }
 

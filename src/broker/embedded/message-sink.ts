@@ -15,7 +15,7 @@ export interface MessageSink {
    * Appends a message, in the order of the calls.
    *
    * @param isAwaited whether a publisher waits for its acknowledgement
-   * @returns resolves when the message may be acknowledged, and never rejects; `undefined` if that need not wait
+   * @returns resolves when the message may be acknowledged, in the order of the calls, and never rejects; `undefined` if that need not wait
    */
   append(message: AcceptedMessage, isAwaited: boolean): Promise<void> | undefined
 }
