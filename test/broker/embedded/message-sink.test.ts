@@ -211,26 +211,6 @@ describe('a message sink of the embedded broker', () => {
     await publisher.end()
   })
 
-  it('that appends out of order leaves the acknowledgements of one publisher in order all the same', async () => {
-    const release: (() => void)[] = []
-    broker.attach({
-      isFull: false,
-      append: ({ topic }) =>
-        topic.startsWith('kept/') ? new Promise<void>(resolve => release.unshift(resolve)) : undefined,
-    })
-    const { session: publisher } = await connectRaw(broker, { clientId: 'p', clean: true, protocolVersion: 4 })
-    const packets = [1, 2, 3].map(messageId => publication(`kept/${messageId}`, { qos: 1, messageId }))
-    publisher.stream.write(together(packets))
-    await eventually(() => release.length === 3)
-    for (const each of release) {
-      each()
-      await new Promise(setImmediate)
-    }
-    const answers = [await publisher.next(), await publisher.next(), await publisher.next()]
-    expect(answers.map(answer => answer?.messageId)).toEqual([1, 2, 3])
-    await publisher.end()
-  })
-
   it('may append a message when its publisher is gone', async () => {
     const sink = new TestSink()
     broker.attach(sink)
