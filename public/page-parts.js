@@ -147,7 +147,7 @@
           <p class="log-count" id="log-count">none yet</p>
           <div class="log-tools">
             <label class="search">
-              <span class="visually-hidden">Filter messages by text or topic filter</span>
+              <span class="visually-hidden">Show only messages with this text or filter</span>
               <input id="log-filter" type="search" dir="auto" placeholder="Filter: text or topic/#" spellcheck="false" autocapitalize="off" />
             </label>
             <button type="button" id="pause" aria-pressed="false">Pause</button>

@@ -25,7 +25,7 @@ describe('a message that a body may have, and a packet of the built-in broker ma
       status: 413,
       body: {
         reason: 'body-too-large',
-        detail: expect.stringContaining('packets of 65536 bytes (embedded.maxPacketSize)'),
+        detail: expect.stringContaining('packets of at most 65536 bytes (embedded.maxPacketSize)'),
       },
     }
     const answers = await Promise.all([1, largest + 1, largest, 1_000_000, 2].map(publish))
