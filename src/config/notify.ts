@@ -123,7 +123,7 @@ export type NotifyConfig = z.output<typeof notify>
 export type MailConfig = NotifyConfig['mail']
 export type RuleConfig = NotifyConfig['rules'][number]
 
-/** What a rule is called: each has another name. */
+/** Name of a rule; all differ. */
 export function ruleName({ name }: RuleConfig, index: number): string {
   return name ?? `rule-${index + 1}`
 }

@@ -52,7 +52,7 @@ interface Unit {
   readonly form: RegExp
   readonly min: number
   readonly max: number
-  /** What is valid, after "must be". */
+  /** Description of valid values, after "must be". */
   readonly wanted: string
   readonly parse: (text: string) => number | undefined
   readonly format: (value: number) => string

@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { readQuery } from './parameters.js'
 
-/** What precedes a cursor in a query. */
+/** Text before a cursor in a query. */
 const cursorName = 'cursor='
 
 /** The position of a cursor's value in a request target: from `start` to before `end`. */

@@ -16,7 +16,7 @@ type Holder = HttpResponse | Socket
 /** Milliseconds between two checks, and the default bound in bytes. */
 const [interval, defaultMax] = [250, 64 * 1024 ** 2]
 
-/** What bounds answers that are not taken. */
+/** Bounds of unread responses. */
 export interface UnreadResponsesOptions {
   readonly log: Logger
   readonly metrics: Metrics

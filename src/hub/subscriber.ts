@@ -14,7 +14,7 @@ import { type Replaying, type ReplayScheduler, testsPerTick } from './replay-sch
 /** One batch of a replay; a single event may have more bytes. */
 const [batchEvents, batchBytes] = [256, 256 * 1024]
 
-/** What adding one filter to the index counts, in tests of an event against a filter. */
+/** Cost of adding one filter to the index, in tests of an event against a filter. */
 const testsPerFilter = 4
 
 /** One subscription. */
@@ -85,7 +85,7 @@ export interface QueueBounds {
   readonly maxQueuedBytes: number
 }
 
-/** What the subscribers of one hub share. */
+/** Parts shared by the subscribers of one hub. */
 export interface SubscriberContext {
   readonly journal: Journal
   readonly cache: EventCache

@@ -10,7 +10,7 @@ export class DamagedRecord extends Error {
 }
 
 /** Location and purpose of a database. */
-export interface DatabasePlace {
+export interface DatabaseLocation {
   /** The directory, created if it does not exist. */
   readonly directory: string
   /** Name of its content in errors, such as `the journal`. */
@@ -37,7 +37,7 @@ export async function openDatabase<K = string, V = string>(
  * @throws {StartError} if another process has it open, or it cannot be opened
  */
 export async function openOrReplace<T>(
-  place: DatabasePlace & { readonly log: Logger; readonly clock: () => number },
+  place: DatabaseLocation & { readonly log: Logger; readonly clock: () => number },
   open: () => Promise<T>,
 ): Promise<T> {
   const { directory, holds, log } = place
@@ -84,7 +84,7 @@ export function isDamage(error: unknown): boolean {
 }
 
 /** Returns a `StartError` with the reason why a database cannot be opened, and the remedy, in one line. */
-export function startError({ directory, holds }: DatabasePlace, error: unknown): StartError {
+export function startError({ directory, holds }: DatabaseLocation, error: unknown): StartError {
   const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const message = reason instanceof Error ? reason.message : String(reason)
   const text =

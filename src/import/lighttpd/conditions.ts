@@ -95,7 +95,7 @@ export function conjunction(tests: readonly Test[]): string | undefined {
   return parts.includes(undefined) ? undefined : `^${parts.join('')}`
 }
 
-/** What is known of one test where others hold. */
+/** Result of one test if others are true. */
 export type Verdict = 'always' | 'never' | 'sometimes'
 
 /** Whether `tests` hold for a request for which all `facts` hold. */

@@ -82,7 +82,7 @@ export function registerPoll(app: FastifyInstance, context: TransportContext): {
 
 type PollQuery = z.output<typeof query>
 
-/** What all polls share. */
+/** Parts shared by all polls. */
 interface PollContext extends TransportContext {
   readonly polls: OpenPolls
   readonly queries: QueryCache<PollQuery>

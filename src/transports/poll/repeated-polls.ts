@@ -16,7 +16,7 @@ const maxHead = 4096
 /** How long a connection may wait for its next request, in milliseconds; as Node's own limit. */
 const keepAliveTimeout = 5000
 
-/** What a poll needs in order to be answered again. */
+/** State for answering a repeated poll. */
 export interface RepeatedPoll {
   /** How long its response may take, in milliseconds. */
   readonly timeout: number
