@@ -102,11 +102,6 @@ export class BatchedLevel {
     yield* this.#database.iterator<string, Buffer>({ ...range, valueEncoding: 'buffer' })
   }
 
-  async *keys(range: KeyRange): AsyncGenerator<string> {
-    await this.flush()
-    yield* this.#database.keys(range)
-  }
-
   /** Resolves when all pending changes are written, or have failed. */
   flush(): Promise<void> {
     return this.#running ? this.#enqueue({ changes: [], bytes: 0 }).catch(() => {}) : Promise.resolve()

@@ -45,12 +45,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
   await database.put(runKey, String(run))
   const batched = new BatchedLevel(database)
   const incoming = new Map<string, IdentifierSet>()
-  for await (const key of database.keys(rangeOf('incoming'))) {
-    const id = idOf(key, 'incoming')
-    const identifiers = incoming.get(id) ?? new IdentifierSet()
-    incoming.set(id, identifiers)
-    identifiers.add(Number(key.slice(key.lastIndexOf(':') + 1)))
-  }
+  const sessions = await readSessions(database, incoming)
   const withIncoming = new Set(incoming.keys())
   const persistence = new Persistence(persistenceView(batched, { withIncoming }))
   const queues = new LevelQueues(batched)
@@ -60,7 +55,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
     queues,
     retained: new LevelRetained(batched, persistence, Persistence),
     incoming,
-    sessions: await readSessions(database),
+    sessions,
     run,
     keepSession: (id, session) => batched.put(sessionKey(id), sessionRecord(session)),
     allSubscriptions: () => allSubscriptions(database),
@@ -165,8 +160,12 @@ function idOf(key: string, kind: string): string {
   return decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
 }
 
-/** The stored sessions; reads one key and one message at a time. */
-async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
+/**
+ * The stored sessions; reads one key and one message at a time.
+ *
+ * @param incoming gets the packet identifiers of QoS 2 of each session
+ */
+async function readSessions(database: LevelDatabase, incoming: Map<string, IdentifierSet>): Promise<StoredSession[]> {
   const sessions = new Map<string, { queued: number; bytes: number; record?: string }>()
   const sessionOf = (key: string, kind: string): { queued: number; bytes: number; record?: string } => {
     const id = idOf(key, kind)
@@ -184,9 +183,16 @@ async function readSessions(database: LevelDatabase): Promise<StoredSession[]> {
     session.queued++
     session.bytes += storedBytes(value)
   }
-  // Identifiers of a client without a session that was connected when the last run was killed.
   for await (const key of database.keys(rangeOf('incoming'))) {
-    if (!sessions.has(idOf(key, 'incoming'))) await database.del(key)
+    const id = idOf(key, 'incoming')
+    if (!sessions.has(id)) {
+      // A client without a session was connected when the last run was killed.
+      await database.del(key)
+      continue
+    }
+    const identifiers = incoming.get(id) ?? new IdentifierSet()
+    incoming.set(id, identifiers)
+    identifiers.add(Number(key.slice(key.lastIndexOf(':') + 1)))
   }
   return Array.from(sessions, ([id, { record, ...queue }]) => ({ ...parseRecord(id, record), ...queue }))
 }

@@ -124,6 +124,8 @@ export class Store {
       withinBounds: subscriptions => this.#withinBounds(subscriptions),
       log: this.#log,
     })
+    // Sessions beyond the bounds were removed.
+    for (const id of this.#incoming.keys()) if (!this.sessions.has(id)) this.#incoming.delete(id)
   }
 
   /** Ends expired sessions. */

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Level } from 'level'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
@@ -145,6 +146,22 @@ describe('messages of QoS 2 on disk', () => {
     sink.release()
     expect(await session.next()).toMatchObject({ cmd: 'pubrec' })
     expect(sink.payloads).toEqual(['y'])
+    await session.end()
+  })
+
+  it('are no repetitions of those that a client without a session had sent before the last run was killed', async () => {
+    await broker.close()
+    const level = new Level(join(directory, 'broker'))
+    await level.put('incoming:p:0000000000000007', 'x')
+    await level.close()
+    broker = await createEmbedded({ data: directory, ...limits }, log)
+    const sink = new SlowSink()
+    broker.attach(sink)
+    const { session } = await connectRaw(broker, { clientId: 'p', clean: false })
+    session.send(publication('new', 7))
+    await eventually(() => sink.payloads.length === 1)
+    sink.release()
+    expect(await session.next()).toMatchObject({ cmd: 'pubrec', messageId: 7 })
     await session.end()
   })
 })
