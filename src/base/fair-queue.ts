@@ -2,8 +2,12 @@
 const maxLight = 256 * 1024
 /** Length of a window, in milliseconds. */
 const window = 1000
-/** Every eighth item is that of a key beyond `maxLight`, so that it is late but never starves. */
+/** Keys beyond `maxLight` get one of so many units of work while others wait, so that they are late but never starve. */
 const heavyShare = 8
+/** Units of an item without a charge. */
+const itemUnits = 1024
+/** Units that others get at most before the next item of a heavy key. */
+const maxDebt = 8 * maxLight
 
 /**
  * A fair queue: `shift` takes items from the queues of the keys, such as networks, in rotation; each keeps its order. Keys that were
@@ -17,7 +21,8 @@ export class FairQueue<T> {
   readonly #charged = new Map<string, number>()
   readonly #now: () => number
   #windowEnd = 0
-  #shifts = 0
+  /** Units that light keys get before the next item of a heavy one. */
+  #debt = (heavyShare - 1) * itemUnits
   #size = 0
 
   constructor(now: () => number = () => performance.now()) {
@@ -46,8 +51,9 @@ export class FairQueue<T> {
   /** Removes the first item of the next queue; `undefined` if all are empty. */
   shift(): T | undefined {
     if (this.#heavy.size > 0) this.#resetWindow()
-    const isHeavy = this.#light.size === 0 || (this.#heavy.size > 0 && ++this.#shifts % heavyShare === 0)
+    const isHeavy = this.#light.size === 0 || (this.#heavy.size > 0 && this.#debt <= 0)
     const queues = isHeavy ? this.#heavy : this.#light
+    this.#account(isHeavy, itemUnits)
     for (const [key, queue] of queues) {
       const item = queue.shift()
       if (queue.length === 0 || queues.size > 1) queues.delete(key)
@@ -64,10 +70,15 @@ export class FairQueue<T> {
     this.#resetWindow()
     const charged = (this.#charged.get(key) ?? 0) + units
     this.#charged.set(key, charged)
+    this.#account(charged > maxLight, units)
     const queue = charged > maxLight ? this.#light.get(key) : undefined
     if (!queue) return
     this.#light.delete(key)
     this.#heavy.set(key, queue)
+  }
+
+  #account(isHeavy: boolean, units: number): void {
+    this.#debt = isHeavy ? Math.min(maxDebt, this.#debt + (heavyShare - 1) * units) : Math.max(0, this.#debt - units)
   }
 
   #queuesOf(key: string): Map<string, T[]> {

@@ -35,16 +35,30 @@ describe('a fair queue', () => {
     expect([queue.size, queue.shift(), queue.shift(), queue.shift(), queue.shift()]).toEqual([4, 1, 10, 2, 3])
   })
 
-  it('takes lines of keys that were charged much after the others, and one of eight items all the same', () => {
+  it('takes items of keys that were charged much after the others, until a second is over', () => {
     let now = 0
     const queue = new FairQueue<string>(() => now)
     queue.push('a', 'a0')
     queue.charge('a', 2 ** 20)
-    for (let i = 1; i < 3; i++) queue.push('a', `a${i}`)
+    queue.push('a', 'a1')
     for (let i = 0; i < 12; i++) queue.push('b', `b${i}`)
-    const taken = Array.from({ length: 9 }, () => queue.shift())
-    expect(taken).toEqual(['b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'a0', 'b7'])
+    expect(Array.from({ length: 9 }, () => queue.shift())).toEqual(Array.from({ length: 9 }, (_, i) => `b${i}`))
     now = 2000
-    expect([queue.shift(), queue.shift(), queue.shift(), queue.size]).toEqual(['b8', 'a1', 'b9', 3])
+    expect([queue.shift(), queue.shift(), queue.shift(), queue.size]).toEqual(['b9', 'a0', 'b10', 2])
+  })
+
+  it('gives keys that were charged much an eighth of the work while others wait', () => {
+    const queue = new FairQueue<string>(() => 0)
+    for (let i = 0; i < 1000; i++) queue.push('heavy', 'heavy')
+    queue.charge('heavy', 2 ** 20)
+    for (let i = 0; i < 100_000; i++) queue.push(`light ${i % 10}`, 'light')
+    const work = { heavy: 0, light: 0 }
+    for (let i = 0; i < 20_000; i++) {
+      const taken = queue.shift()
+      if (taken === 'heavy') queue.charge('heavy', 100 * 1024)
+      if (taken === 'heavy' || taken === 'light') work[taken] += taken === 'heavy' ? 101 : 1
+    }
+    expect(work.heavy / (work.heavy + work.light)).toBeCloseTo(1 / 8, 1)
+    expect(work.heavy).toBeGreaterThan(0)
   })
 })

@@ -21,6 +21,9 @@ type Done = (error?: Error) => void
 /** Messages with more payload than this, in bytes, are appended to the journal one at a time. */
 const hugeMessage = 256 * 1024
 
+/** Bytes that count like a millisecond of delivery. */
+const bytesPerMillisecond = 16 * 1024
+
 /** Larger payloads, in bytes, count towards their publisher's share of time. */
 const largeMessage = 16 * 1024
 
@@ -121,6 +124,7 @@ export class DurableAedes extends Aedes {
   #current: Publication | undefined
   /** The message that is being delivered, synchronously. */
   #dispatched: Publication | undefined
+  #dispatchedAt = 0
 
   constructor(
     store: Store,
@@ -158,7 +162,9 @@ export class DurableAedes extends Aedes {
     onEmitted = () => {
       const leaving = this.#dispatched
       this.#dispatched = undefined
-      if (leaving) this.#delivered(leaving)
+      if (!leaving) return
+      this.#chargeTime(leaving)
+      this.#delivered(leaving)
     }
     publisher = () => this.#dispatched?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
@@ -369,11 +375,18 @@ export class DurableAedes extends Aedes {
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
+  /** A message with thousands of matching filters takes as long as thousands of others. */
+  #chargeTime(delivered: Publication): void {
+    const milliseconds = performance.now() - this.#dispatchedAt
+    if (milliseconds >= 1) this.#queue.charge(this.#accountOf(delivered), milliseconds * bytesPerMillisecond)
+  }
+
   /** Called when the current message is stored, before its delivery. */
   #onEmit(packet: AedesPublishPacket): void {
     const current = this.#current
     if (!current) return
     this.#dispatched = current
+    this.#dispatchedAt = performance.now()
     this.#current = undefined
     const write = this.#store.takeWrites()
     if (write) this.#track(current, write)

@@ -69,8 +69,8 @@ export class LevelQueues implements SessionQueues {
     const value = await this.#get(byId)
     if (!value) return undefined
     const packet = decodeMessage(value)
-    await this.#database.write([{ key: byId }, { key: messageKey(clientId, packet) }])
-    return { packet, bytes: storedBytes(value) }
+    const written = this.#database.write([{ key: byId }, { key: messageKey(clientId, packet) }])
+    return { packet, bytes: storedBytes(value), written }
   }
 
   async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {

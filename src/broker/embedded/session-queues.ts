@@ -22,6 +22,8 @@ export interface QueueSize {
 export interface ClearedMessage {
   readonly packet: AedesPublishPacket
   readonly bytes: number
+  /** Resolves when the removal is written. */
+  readonly written: Promise<void>
 }
 
 /**
@@ -38,7 +40,7 @@ export interface SessionQueues {
    * @throws {Error} `no such packet`
    */
   update(clientId: string, packet: AedesPublishPacket): Promise<number>
-  /** Removes the message with a packet identifier. */
+  /** Removes the message with a packet identifier; `update` and `read` see that at once. */
   clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined>
   /** The current messages. */
   read(clientId: string): AsyncIterable<AedesPublishPacket>
@@ -107,7 +109,7 @@ export class MemoryQueues implements SessionQueues {
     const [entry] = position < 0 ? [] : queue.splice(position, 1)
     if (!entry) return undefined
     if (queue.length === 0) this.#queues.delete(clientId)
-    return { packet: withId(entry), bytes: messageBytes(entry.packet) }
+    return { packet: withId(entry), bytes: messageBytes(entry.packet), written: Promise.resolve() }
   }
 
   async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {

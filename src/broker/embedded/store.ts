@@ -79,6 +79,8 @@ export class Store {
   readonly #written = new WeakMap<readonly Subscription[], Promise<void>>()
   /** The last unfinished write to each session. */
   readonly #tails = new Map<string, Promise<unknown>>()
+  /** Packet identifiers, with client ids, of messages that are being cleared. */
+  readonly #clearing = new Set<string>()
 
   constructor({
     storage,
@@ -292,13 +294,37 @@ export class Store {
     }
   }
 
-  async outgoingClearMessageId(client: Session, packet: AedesPublishPacket): Promise<AedesPublishPacket | undefined> {
-    const { messageId } = packet
+  async outgoingClearMessageId(
+    client: Session,
+    { messageId }: AedesPublishPacket,
+  ): Promise<AedesPublishPacket | undefined> {
     if (messageId === undefined) return undefined
-    this.#packetIds.get(client)?.release(messageId)
-    const cleared = await this.#inOrder(client, () => this.#storage.queues.clear(client.id, messageId))
-    if (cleared) this.sessions.release(client.id, cleared.bytes)
-    return cleared?.packet
+    const release = (): void => this.#packetIds.get(client)?.release(messageId)
+    // Without a session there is no queue.
+    if (this.sessions.has(client.id)) return this.#clear(client, messageId).finally(release)
+    release()
+    return undefined
+  }
+
+  /**
+   * Removes a message from the queue. Acknowledgements of one client are read concurrently, because each read takes an event-loop tick, and
+   * nobody waits for their writes: a message that comes again after a crash is a repetition.
+   */
+  async #clear(client: Session, messageId: number): Promise<AedesPublishPacket | undefined> {
+    const key = `${messageId} ${client.id}`
+    // An acknowledgement that comes twice clears once.
+    if (this.#clearing.has(key)) return undefined
+    this.#clearing.add(key)
+    try {
+      await this.#tails.get(client.id)?.catch(() => {})
+      const cleared = await this.#storage.queues.clear(client.id, messageId)
+      if (!cleared) return undefined
+      cleared.written.catch(this.#onError)
+      this.sessions.release(client.id, cleared.bytes)
+      return cleared.packet
+    } finally {
+      this.#clearing.delete(key)
+    }
   }
 
   async *#readQueue({ id }: Client): AsyncGenerator<AedesPublishPacket> {

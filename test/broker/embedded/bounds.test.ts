@@ -3,9 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
+import { openLevel } from '../../../src/broker/embedded/level-backend.js'
 import { Sessions } from '../../../src/broker/embedded/sessions.js'
 import { memoryBackend } from '../../../src/broker/embedded/storage-backend.js'
 import { Store } from '../../../src/broker/embedded/store.js'
@@ -163,6 +164,30 @@ it('a message of QoS 2 that waits for PUBREL is kept without its payload', async
   const packet = { cmd: 'publish', topic: 't', qos: 2, messageId: 7, dup: false, retain: false } as const
   await store.incomingStorePacket({ id: 'c' }, { ...packet, payload: Buffer.alloc(1_000_000) })
   expect((await persistence.incomingGetPacket({ id: 'c' }, { ...packet, payload: '' })).payload).toHaveLength(0)
+})
+
+it('an acknowledgement that comes twice counts once for the session’s queue', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'mqway-bounds-'))
+  onTestFinished(() => rm(directory, { recursive: true }))
+  // On disk, where each acknowledgement is read.
+  const backend = await openLevel(directory)
+  onTestFinished(() => backend.close())
+  const store = new Store({ storage: backend, limits, log, onError })
+  const client = { id: 'c' }
+  store.sessions.open(client.id)
+  const message = (counter: number) => {
+    const packet = { cmd: 'publish', topic: 't', payload: 'x', qos: 1, dup: false, retain: false } as const
+    return { ...packet, brokerId: 'broker', brokerCounter: counter }
+  }
+  const room = store.sessions.queueRoomOf(client.id)
+  await store.outgoingEnqueue({ clientId: client.id, qos: 1 }, message(1))
+  await store.outgoingEnqueue({ clientId: client.id, qos: 1 }, message(2))
+  const each = (room - store.sessions.queueRoomOf(client.id)) / 2
+  await store.outgoingUpdate(client, { ...message(1), messageId: 1 })
+  const acknowledgement = { ...message(1), messageId: 1 }
+  const cleared = await Promise.all([1, 2].map(() => store.outgoingClearMessageId(client, acknowledgement)))
+  expect(cleared.map(packet => packet?.brokerCounter)).toEqual([1, undefined])
+  expect(room - store.sessions.queueRoomOf(client.id)).toBe(each)
 })
 
 it('a connection without a CONNECT ends when it was told, and not at a time of the library’s own', async () => {
