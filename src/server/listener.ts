@@ -40,6 +40,12 @@ export interface Listener {
   destroyConnections(): void
 }
 
+/**
+ * Connections that wait to be accepted; the kernel has its own maximum (`net.core.somaxconn`). With Node's 511, it drops connections of a storm,
+ * whose clients try again after 1, 3 and 7 s.
+ */
+const backlog = 4096
+
 const defaultUnixSocketMode = 0o660
 
 /** Bytes of `sun_path` in `struct sockaddr_un`, less the NUL at its end. */
@@ -143,7 +149,7 @@ async function bindPath(server: Server, path: string, options: ListenOptions): P
 }
 
 async function started(server: Server, where: { host: string; port: number } | { path: string }): Promise<void> {
-  server.listen(where)
+  server.listen({ ...where, backlog })
   await once(server, 'listening')
 }
 
