@@ -82,8 +82,14 @@ async function readChain(file: string): Promise<string> {
   return (pem.match(certificateBlock) ?? []).join('\n')
 }
 
-/** TLS reads one revocation list of each text, and ignores a damaged one silently. */
-async function loadClientFiles(files: { ca: string; crl?: string | undefined }): Promise<Certificate['clients']> {
+/**
+ * Reads the CAs and revocation lists of client certificates. TLS reads one list of each text, and ignores a damaged one silently.
+ *
+ * @throws {CertificateError}
+ */
+export async function loadClientFiles(
+  files: NonNullable<CertificateFiles['clients']>,
+): Promise<NonNullable<Certificate['clients']>> {
   const authorities = await readPem(files.ca, 'CA')
   if (parseChain(files.ca, authorities).length === 0) {
     throw new CertificateError(`${files.ca} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)`)

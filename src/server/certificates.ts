@@ -4,7 +4,13 @@ import { FilePoller, stampOf } from '../base/file-poller.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import { StartError } from '../base/start-error.js'
-import { type Certificate, CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
+import {
+  type Certificate,
+  CertificateError,
+  type CertificateFiles,
+  loadCertificate,
+  loadClientFiles,
+} from './certificate.js'
 
 export interface CertificatesOptions {
   readonly files: CertificateFiles
@@ -102,20 +108,24 @@ export class Certificates {
   }
 
   async #load(): Promise<void> {
+    const { files, log } = this.#options
     try {
-      const next = await loadCertificate(this.#options.files)
-      for (const server of this.#servers) server.setSecureContext(this.#contextOf(next))
-      this.#current = next
-      this.#context = undefined
+      this.#apply(await loadCertificate(files))
       this.#lastWarning = Number.NEGATIVE_INFINITY
       this.#announce('The certificate was replaced')
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
-      this.#options.log.error(
-        { files: this.#options.files },
-        `The new certificate was refused, the old one stays: ${reason}`,
-      )
+      log.error({ files }, `The new certificate was refused, the old one stays: ${reason}`)
+      // A revocation applies although the certificate is broken.
+      const clients = files.clients && (await loadClientFiles(files.clients).catch(() => undefined))
+      if (clients) this.#apply({ ...this.#current, clients })
     }
+  }
+
+  #apply(next: Certificate): void {
+    for (const server of this.#servers) server.setSecureContext(this.#contextOf(next))
+    this.#current = next
+    this.#context = undefined
   }
 
   #contextOf({ cert, key, clients }: Certificate): SecureContextOptions {

@@ -1,18 +1,19 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type ConnectionOptions, connect as connectTls, type PeerCertificate, type TLSSocket } from 'node:tls'
 import { expect, it, onTestFinished } from 'vitest'
 import { makeCertificates } from '../broker/upstream/certificates.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
 import { temporaryDirectory, writeCertificate } from './rig.js'
 
 const day = 86_400_000
 
 /** A gateway with a.example's certificate, and one of each of the other hosts. */
-async function start(clientCertificates?: { ca: string }) {
+async function start(clientCertificates?: People['access']['clientCertificates']) {
   const directory = await temporaryDirectory()
   const make = (name: string, days: number) =>
     writeCertificate(directory, { name: `${name}.example`, files: name, validFor: days * day })
@@ -36,7 +37,7 @@ async function start(clientCertificates?: { ca: string }) {
     }),
   })
   onTestFinished(() => gateway.close())
-  return { gateway, make }
+  return { gateway, make, files }
 }
 
 async function open({ urls }: TestGateway, servername: string, more: ConnectionOptions = {}): Promise<TLSSocket> {
@@ -50,19 +51,28 @@ async function open({ urls }: TestGateway, servername: string, more: ConnectionO
 const shownTo = async (gateway: TestGateway, servername: string): Promise<PeerCertificate> =>
   (await open(gateway, servername)).getPeerCertificate()
 
+/** The status of a poll, sent with this certificate. */
+async function pollStatus(gateway: TestGateway, servername: string, own: ConnectionOptions): Promise<number> {
+  const socket = await open(gateway, servername, own)
+  socket.write('GET /v1/poll?topic=a&timeout=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+  const [answer] = await once(socket, 'data')
+  return Number(String(answer).slice(9, 12))
+}
+
 describeWith(['openssl'], 'https.certificates', () => {
-  it.each([
-    ['', 'a'],
-    ['a.example', 'a'],
-    ['b.example', 'b'],
-    ['B.Example', 'b'],
-    ['x.y.b.example', 'b'],
-    ['xb.example', 'c'],
-    ['c12.example', 'c'],
-    ['cc.example', 'a'],
-  ])('shows who asks for “%s” the certificate of %s.example', async (servername, name) => {
+  it('is chosen by the requested server name', async () => {
     const { gateway } = await start()
-    expect((await shownTo(gateway, servername)).subject.CN).toBe(`${name}.example`)
+    for (const [servername, name] of [
+      ['', 'a'],
+      ['a.example', 'a'],
+      ['b.example', 'b'],
+      ['B.Example', 'b'],
+      ['x.y.b.example', 'b'],
+      ['xb.example', 'c'],
+      ['c12.example', 'c'],
+      ['cc.example', 'a'],
+    ] as const)
+      expect([servername, (await shownTo(gateway, servername)).subject.CN]).toEqual([servername, `${name}.example`])
   })
 
   it('is read again as the other one is, and its metric is of the one that expires first', async () => {
@@ -86,16 +96,24 @@ describeWith(['openssl'], 'https.certificates', () => {
     const { gateway } = await start({ ca: ca.ca })
     for (const servername of ['a.example', 'b.example']) {
       const own = { cert: readFileSync(ca.client.cert), key: readFileSync(ca.client.key) }
-      for (const [more, expected] of [
-        [{}, 401],
-        [own, 200],
-      ] as const) {
-        const socket = await open(gateway, servername, more)
-        socket.write('GET /v1/poll?topic=a&timeout=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
-        const [answer] = await once(socket, 'data')
-        expect([servername, String(answer).slice(9, 12)]).toEqual([servername, String(expected)])
-      }
+      expect([servername, await pollStatus(gateway, servername, {})]).toEqual([servername, 401])
+      expect([servername, await pollStatus(gateway, servername, own)]).toEqual([servername, 200])
     }
+  })
+
+  it('whose files are broken still gets a new revocation list', async () => {
+    const people = await People.start()
+    onTestFinished(() => people.stop())
+    const { gateway, files } = await start(people.access.clientCertificates)
+    const own = people.certificate('alice')
+    for (const servername of ['a.example', 'b.example'])
+      expect([servername, await pollStatus(gateway, servername, own)]).toEqual([servername, 200])
+    await writeFile(files('b').cert, 'broken')
+    people.revoke('alice')
+    await gateway.gateway.reload()
+    for (const servername of ['a.example', 'b.example'])
+      expect([servername, await pollStatus(gateway, servername, own)]).toEqual([servername, 401])
+    expect((await shownTo(gateway, 'b.example')).subject.CN).toBe('b.example')
   })
 
   it('whose files cannot be read is refused at the start, by name', async () => {
