@@ -1,8 +1,10 @@
-import type { Comparison } from './parser.js'
 import { escapeRegex, hasAlternatives, literalOf, translatePcre } from './patterns.js'
 
-/** A comparison of a configuration's condition; `!^` and `!$` are what an `else` makes of `=^` and `=$`. */
-type Operator = Comparison | '!^' | '!$'
+/** The comparisons of the language. */
+export const comparisons = ['==', '!=', '=~', '!~', '=^', '=$'] as const
+
+/** A comparison of a condition; `!^` and `!$` come from an `else` after `=^` and `=$`. */
+type Operator = (typeof comparisons)[number] | '!^' | '!$'
 
 /** One condition that is true or false for a request. */
 export interface Test {

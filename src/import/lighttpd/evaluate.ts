@@ -1,7 +1,7 @@
-import { conditionText, negated, type Test } from './conditions.js'
-import { type Expression, parse, type Statement } from './parser.js'
+import { comparisons, conditionText, negated, type Test } from './conditions.js'
 import type { Report } from './report.js'
 import { shellIncludes } from './shell-includes.js'
+import { TokenReader } from './token-reader.js'
 import { LighttpdError, type Position } from './tokens.js'
 
 /** The value of a directive. */
@@ -72,9 +72,11 @@ export interface Surroundings {
   readonly cwd: string
 }
 
-/** Includes of includes, and files in all: a file that includes itself ends here. */
+/** Bounds of includes: nesting, and files in all. They also end a file that includes itself. */
 const maxDepth = 16
 const maxIncludes = 256
+
+const assignments = ['=', '+=', ':='] as const
 
 interface Block extends Scope {
   readonly settings: Map<string, Setting>
@@ -84,167 +86,218 @@ interface Block extends Scope {
 /** The conditions of a chain `… else …` so far, in one body. */
 type Chain = readonly Test[]
 
+/** The state of an evaluation that all of its files share. */
+interface Evaluation {
+  readonly surroundings: Surroundings
+  readonly report: Report
+  /** By condition: a block that stands twice is one block, as in lighttpd. */
+  readonly blocks: Map<string, Block>
+  included: number
+}
+
 /**
  * Parses and evaluates a configuration with its includes.
  *
  * @throws {LighttpdError} for a text that lighttpd would not accept, and for missing files
  */
 export function evaluate(text: string, fileName: string, surroundings: Surroundings, report: Report): Evaluated {
-  return new Evaluation(surroundings, report).run(text, fileName)
+  const evaluation: Evaluation = { surroundings, report, blocks: new Map(), included: 0 }
+  const at = { file: fileName, line: 1, column: 1 }
+  const global: Block = { tests: [], settings: new Map(), parent: undefined, at }
+  new FileEvaluation(evaluation, text, fileName, 0).run(global)
+  return { global, blocks: [...evaluation.blocks.values()] }
 }
 
-class Evaluation {
-  readonly #surroundings: Surroundings
-  readonly #report: Report
-  /** By condition: a block that stands twice is one block, as in lighttpd. */
-  readonly #blocks = new Map<string, Block>()
-  #included = 0
+/** Evaluates one file of lighttpd 1.4's configuration language while it is parsed. */
+class FileEvaluation {
+  readonly #evaluation: Evaluation
+  readonly #reader: TokenReader
+  /** Includes around this file. */
+  readonly #depth: number
 
-  constructor(surroundings: Surroundings, report: Report) {
-    this.#surroundings = surroundings
-    this.#report = report
+  constructor(evaluation: Evaluation, text: string, file: string, depth: number) {
+    this.#evaluation = evaluation
+    this.#reader = new TokenReader(text, file)
+    this.#depth = depth
   }
 
-  run(text: string, fileName: string): Evaluated {
-    const at = { file: fileName, line: 1, column: 1 }
-    const global: Block = { tests: [], settings: new Map(), parent: undefined, at }
-    this.#execute(parse(text, fileName), global, 0)
-    return { global, blocks: [...this.#blocks.values()] }
-  }
-
-  #execute(statements: readonly Statement[], scope: Block, depth: number): void {
+  run(scope: Block): void {
+    const reader = this.#reader
     let chain: Chain = []
-    for (const statement of statements) {
-      if (statement.kind === 'block') {
-        chain = this.#block(statement, statement.isElse ? chain : [], scope, depth)
-        continue
-      }
-      chain = []
-      switch (statement.kind) {
-        case 'assign':
-          this.#assign(statement, scope)
-          break
-        case 'include':
-          this.#include(
-            this.#text(statement.path, scope, 'include needs the name of a file'),
-            statement.at,
-            scope,
-            depth,
-          )
-          break
-        case 'include_shell':
-          this.#includeShell(statement, scope, depth)
-          break
-        case 'global':
-          this.#execute(statement.body, rootOf(scope), depth)
-          break
-        case 'stray':
-          this.#report.note(statement.at, 'this } closes nothing: it is ignored, as in lighttpd')
-          break
-      }
+    while (reader.peek().kind !== 'end') {
+      const { at } = reader.peek()
+      if (reader.skip('}')) {
+        // lighttpd 1.4.69 accepts it at the top level.
+        this.#evaluation.report.note(at, 'this } closes nothing: it is ignored, as in lighttpd')
+        chain = []
+      } else chain = this.#statement(scope, chain)
     }
   }
 
-  #assign({ name, operator, value, at }: Statement & { kind: 'assign' }, scope: Block): void {
+  #body(scope: Block): void {
+    let chain: Chain = []
+    this.#reader.between('{', '}', () => {
+      chain = this.#statement(scope, chain)
+    })
+  }
+
+  /** @returns the chain for an `else` that follows */
+  #statement(scope: Block, chain: Chain): Chain {
+    const reader = this.#reader
+    const { kind, text, at } = reader.peek()
+    if (reader.is('$')) return this.#block(at, [], scope)
+    if (kind !== 'name') reader.fail('a directive such as server.port')
+    reader.take()
+    switch (text) {
+      case 'if':
+        return this.#block(at, [], scope)
+      case 'else':
+      case 'elif':
+      case 'elsif':
+      case 'elseif':
+        return this.#block(at, chain, scope)
+      case 'include':
+        this.#include(this.#text(scope, 'include needs the name of a file'), at, scope)
+        return []
+      case 'include_shell':
+        this.#includeShell(this.#text(scope, 'include_shell needs a command'), at, scope)
+        return []
+    }
+    // `lighttpd -p` prints the whole configuration as one block `config { … }`.
+    if ((text === 'global' || text === 'config') && reader.is('{')) this.#body(rootOf(scope))
+    else this.#assign(text, at, scope)
+    return []
+  }
+
+  #assign(text: string, at: Position, scope: Block): void {
+    const operator = this.#reader.oneOf(assignments, `= after ${text}`)
+    const name = nameOf(text)
     const own = scope.settings.get(name)
     // `lighttpd -p` prints the variables that it sets itself.
     if (operator === '=' && own && !isBuiltIn(name)) {
       throw new LighttpdError(at, `${name} is set already, in line ${own.at.line}; to replace it, write :=`)
     }
-    const right = this.#value(value, scope)
+    const { value: right } = this.#expression(scope)
     const left = operator === '+=' ? lookUp(scope, name) : undefined
-    const sum = left === undefined ? right : add(left.value, right, at)
-    scope.settings.set(name, { name, value: sum, at, lines: [...(left?.lines ?? []), at] })
+    const value = left === undefined ? right : add(left.value, right, at)
+    scope.settings.set(name, { name, value, at, lines: [...(left?.lines ?? []), at] })
   }
 
-  #include(pattern: string, at: Position, scope: Block, depth: number): void {
-    if (depth >= maxDepth) throw new LighttpdError(at, `more than ${maxDepth} includes inside each other`)
-    const files = this.#surroundings.readInclude(pattern)
+  #include(pattern: string, at: Position, scope: Block): void {
+    if (this.#depth >= maxDepth) throw new LighttpdError(at, `more than ${maxDepth} includes inside each other`)
+    const evaluation = this.#evaluation
+    const files = evaluation.surroundings.readInclude(pattern)
     if (files.length === 0 && !/[*?[{]/.test(pattern)) {
       throw new LighttpdError(at, `include "${pattern}": there is no such file, and it may deny what this one allows`)
     }
     for (const { fileName, text } of files) {
-      this.#included += 1
-      if (this.#included > maxIncludes) throw new LighttpdError(at, `more than ${maxIncludes} files are included`)
-      this.#execute(parse(text, fileName), scope, depth + 1)
+      evaluation.included += 1
+      if (evaluation.included > maxIncludes) throw new LighttpdError(at, `more than ${maxIncludes} files are included`)
+      new FileEvaluation(evaluation, text, fileName, this.#depth + 1).run(scope)
     }
   }
 
-  #includeShell({ command, at }: Statement & { kind: 'include_shell' }, scope: Block, depth: number): void {
-    const text = this.#text(command, scope, 'include_shell needs a command')
-    const known = shellIncludes(text)
+  #includeShell(command: string, at: Position, scope: Block): void {
+    const known = shellIncludes(command)
     if (known === undefined) {
       throw new LighttpdError(
         at,
-        `include_shell ${JSON.stringify(text)}: mqway runs no programs to be configured, and this one may deny what the file allows; ` +
+        `include_shell ${JSON.stringify(command)}: mqway runs no programs to be configured, and this one may deny what the file allows; ` +
           'run lighttpd -p -f on the file that is named here, and import what it prints',
       )
     }
-    for (const pattern of known.files) this.#include(pattern, at, scope, depth)
-    if (known.text !== undefined) this.#execute(parse(known.text, at.file), rootOf(scope), depth + 1)
+    for (const pattern of known.files) this.#include(pattern, at, scope)
+    if (known.text === undefined) return
+    new FileEvaluation(this.#evaluation, known.text, at.file, this.#depth + 1).run(rootOf(scope))
   }
 
-  /** Returns the chain with this block's condition, for an `else` that follows. */
-  #block({ condition, body, at }: Statement & { kind: 'block' }, chain: Chain, parent: Block, depth: number): Chain {
-    const test = condition && {
-      subject: condition.subject,
-      operator: condition.operator,
-      value: this.#text(condition.value, parent, 'a condition compares with a text'),
-    }
-    const own = [...chain.map(negated), ...(test ? [test] : [])]
-    const tests = [...parent.tests, ...own]
+  /** A condition and its body, or the body of a plain `else`. @param at the position of its first token */
+  #block(at: Position, chain: Chain, parent: Block): Chain {
+    const reader = this.#reader
+    if (reader.peek().kind === 'name' && reader.peek().text === 'if') reader.take()
+    const test = reader.skip('$') ? this.#condition(parent) : undefined
+    const tests = [...parent.tests, ...chain.map(negated), ...(test ? [test] : [])]
+    const { blocks } = this.#evaluation
     const key = conditionText(tests)
-    const block = this.#blocks.get(key) ?? { tests, settings: new Map<string, Setting>(), parent, at }
-    this.#blocks.set(key, block)
-    this.#execute(body, block, depth)
+    const block = blocks.get(key) ?? { tests, settings: new Map<string, Setting>(), parent, at }
+    blocks.set(key, block)
+    this.#body(block)
     return test ? [...chain, test] : []
   }
 
-  #text(expression: Expression, scope: Block, problem: string): string {
-    const value = this.#value(expression, scope)
-    if (value instanceof List) throw new LighttpdError(expression.at, problem)
+  #condition(scope: Block): Test {
+    const reader = this.#reader
+    const name = reader.word('name', 'SERVER, HTTP or the like after $')
+    reader.expect('[')
+    const field = reader.word('string', 'a name in quotes')
+    reader.expect(']')
+    const operator = reader.oneOf(comparisons, `one of ${comparisons.join(' ')}`)
+    return { subject: `$${name}["${field}"]`, operator, value: this.#text(scope, 'a condition compares with a text') }
+  }
+
+  #text(scope: Block, problem: string): string {
+    const { value, at } = this.#expression(scope)
+    if (value instanceof List) throw new LighttpdError(at, problem)
     return String(value)
   }
 
-  #value(expression: Expression, scope: Block): Value {
-    switch (expression.kind) {
-      case 'string':
-      case 'integer':
-        return expression.value
-      case 'variable':
-        return this.#variable(expression.name, expression.at, scope)
-      case 'sum':
-        return expression.terms
-          .map(term => this.#value(term, scope))
-          .reduce((left, right) => add(left, right, expression.at))
-      case 'array':
-        return this.#list(expression.elements, scope)
-    }
+  #expression(scope: Block): Located {
+    const { at } = this.#reader.peek()
+    let value = this.#term(scope)
+    while (this.#reader.skip('+')) value = add(value, this.#term(scope), at)
+    return { value, at }
   }
 
-  #list(elements: Extract<Expression, { kind: 'array' }>['elements'], scope: Block): List {
-    const entries = elements.map(({ key, value }): Entry => {
-      const name = key && this.#value(key, scope)
-      if (key && typeof name !== 'string') throw new LighttpdError(key.at, 'a key must be text')
-      return {
-        key: typeof name === 'string' ? name : undefined,
-        value: this.#value(value, scope),
-        at: key?.at ?? value.at,
-      }
+  #term(scope: Block): Value {
+    const { kind, text, at } = this.#reader.peek()
+    if (this.#reader.is('(')) return this.#list(scope)
+    if (kind === 'symbol' || kind === 'end') {
+      this.#reader.fail('a value: "text", a number, a variable or a list ( … )')
+    }
+    this.#reader.take()
+    if (kind === 'string') return text
+    return kind === 'integer' ? Number(text) : this.#variable(nameOf(text), at, scope)
+  }
+
+  #list(scope: Block): List {
+    const reader = this.#reader
+    const entries: Entry[] = []
+    reader.between('(', ')', () => {
+      const { value: first, at } = this.#expression(scope)
+      if (reader.skip('=>')) {
+        if (typeof first !== 'string') throw new LighttpdError(at, 'a key must be text')
+        entries.push({ key: first, value: this.#expression(scope).value, at })
+      } else entries.push({ key: undefined, value: first, at })
+      if (!reader.is(')') && !reader.is(',')) reader.fail(', or )')
+      while (reader.skip(','));
     })
     return makeList(entries)
   }
 
   #variable(name: string, at: Position, scope: Block): Value {
+    const { cwd, env } = this.#evaluation.surroundings
     const known = lookUp(scope, name)
     if (known) return known.value
-    if (name === 'var.cwd') return this.#surroundings.cwd
+    if (name === 'var.cwd') return cwd
     // The process id is unknown before the start.
     if (name === 'var.pid') return 0
-    const fromEnvironment = name.startsWith('env.') ? this.#surroundings.env[name.slice('env.'.length)] : undefined
+    const fromEnvironment = name.startsWith('env.') ? env[name.slice('env.'.length)] : undefined
     if (fromEnvironment !== undefined) return fromEnvironment
     throw new LighttpdError(at, `${name} is not set; lighttpd would not start either`)
   }
+}
+
+/** A value with the position of its first token. */
+interface Located {
+  readonly value: Value
+  readonly at: Position
+}
+
+/** Names are case-insensitive, except those of the environment; one without a dot is a variable: `x` is `var.x`. */
+function nameOf(text: string): string {
+  if (text.startsWith('env.')) return text
+  const name = text.toLowerCase()
+  return name.includes('.') ? name : `var.${name}`
 }
 
 function isBuiltIn(name: string): boolean {
