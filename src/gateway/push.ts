@@ -20,7 +20,6 @@ import type { LimitsConfig } from '../config/schema.js'
 import type { ApiGate } from '../http/api-gate.js'
 import { BodyBudget } from '../http/body-budget.js'
 import type { UnreadResponses } from '../http/unread-responses.js'
-import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { openHub } from '../hub/hub.js'
 import type { NotifyOptions } from '../integrations/mail/notify.js'
@@ -44,6 +43,7 @@ import { registerPresence } from '../transports/presence.js'
 import { registerPublish } from '../transports/publish.js'
 import { registerReceipts } from '../transports/receipts.js'
 import { createSocketRoute } from '../transports/socket/socket.js'
+import type { SocketEndpoint } from '../transports/socket/web-sockets.js'
 import { registerEvents } from '../transports/sse/sse.js'
 import type { TransportContext } from '../transports/transport-context.js'
 import { WorkQueue } from '../transports/work-queue.js'
@@ -76,17 +76,6 @@ export interface PushSideOptions {
   readonly unreadResponses: UnreadResponses
   readonly log: Logger
   readonly metrics: Metrics
-}
-
-/** A WebSocket endpoint for handshakes that are admitted. */
-export interface SocketEndpoint
-  extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'chooseSubprotocol' | 'check' | 'checkQuery' | 'accept'> {
-  /**
-   * Ends all open WebSockets. Idempotent.
-   *
-   * @param grace milliseconds after which connections still open are destroyed
-   */
-  close(grace: number): Promise<void>
 }
 
 /** The push side of a gateway. */

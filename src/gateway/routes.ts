@@ -5,10 +5,10 @@ import type { Broker } from '../broker/broker.js'
 import type { TunnelConfig } from '../config/schema.js'
 import { normalizePath } from '../http/request-target.js'
 import { createUpgradeIdentity, type UpgradeRoute } from '../http/upgrade-route.js'
+import type { SocketEndpoint } from '../transports/socket/web-sockets.js'
 import { WebSocketEndpoint } from '../tunnel/endpoints.js'
 import type { TunnelOptions } from '../tunnel/tunnel.js'
 import type { GatewayContext } from './context.js'
-import type { SocketEndpoint } from './push.js'
 
 /** The routes of all configured tunnels, in the order of the configuration. */
 export function openTunnelRoutes(context: GatewayContext): Promise<UpgradeRoute[]> {
@@ -41,12 +41,7 @@ function tunnelRoute(tunnel: TunnelConfig, broker: Broker, context: GatewayConte
 /** The route of a plain WebSocket of the push side; the rules of the HTTP API apply to it. */
 export function socketRoute(socket: SocketEndpoint, { config, access, gate }: GatewayContext): UpgradeRoute {
   return {
-    matches: path => socket.matches(path),
-    isEverywhere: socket.isEverywhere,
-    chooseSubprotocol: offered => socket.chooseSubprotocol?.(offered),
-    check: request => socket.check?.(request),
-    checkQuery: (request, identity) => socket.checkQuery?.(request, identity),
-    accept: upgrade => socket.accept(upgrade),
+    ...socket,
     allowsOrigin: gate.allowsOrigin,
     originsOption: 'push.origins',
     identity: access.authenticator && createUpgradeIdentity(access.authenticator, config.access ?? {}, 'admitted'),

@@ -94,7 +94,7 @@ export class ApiGate {
    * @param requests that it counts as; beyond the limit, the network is in debt
    * @throws {GatewayError} `too-many-requests`
    */
-  spend({ address }: Client, requests: number): void {
+  spend({ address }: Pick<Client, 'address'>, requests: number): void {
     const who = networkOf(address)
     requireNoWait(this.#options.requests?.wait(who))
     this.#options.requests?.spend(who, requests)
@@ -134,7 +134,7 @@ export class ApiGate {
   }
 
   /** Authenticates a new token of an open connection. @throws {GatewayError} as `Authenticator.authenticate` */
-  async identifyToken(token: string, client: Client): Promise<Identity> {
+  async identifyToken(token: string, client: Pick<Client, 'address'>): Promise<Identity> {
     const { authenticator } = this.#options
     if (authenticator === undefined) return anonymous
     const credential = { kind: 'token', token } as const

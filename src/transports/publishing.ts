@@ -1,10 +1,12 @@
 import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
 import type { Client } from '../access/client-address.js'
 import { accountOf } from '../access/limits.js'
-import type { RateLimits } from '../access/rate-limits.js'
+import { type Rate, type RateLimits, TokenBucket } from '../access/rate-limits.js'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 import type { Event } from '../journal/event.js'
+import { sizeOf } from '../journal/journal.js'
+import type { Message } from '../mqtt/message.js'
 import type { Receipts } from '../receipts/receipts.js'
 import type { Publication } from './message-json.js'
 
@@ -43,19 +45,50 @@ export function countPublishes(
   bytes: number,
 ): void {
   const account = publisherAccount(caller)
-  const wait = Math.max(publishes?.wait(account) ?? 0, anonymousWait(anonymousPublishes, caller))
-  if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
+  requireNoWait(Math.max(publishes?.wait(account) ?? 0, anonymousWait(anonymousPublishes, caller)))
   publishes?.spend(account, messages)
   countAnonymous(anonymousPublishes, caller, messages, bytes)
 }
 
+/** The publish rate of one connection, together with that of callers without a user. */
+export class ConnectionRate {
+  readonly #bucket: TokenBucket | undefined
+  readonly #anonymous: AnonymousPublishes | undefined
+  readonly #caller: PublishingCaller
+
+  /** @param publishes rate of the connection; left out for no limit */
+  constructor(
+    { publishes, anonymousPublishes }: { publishes?: Rate | undefined } & Pick<PublishRates, 'anonymousPublishes'>,
+    caller: PublishingCaller,
+  ) {
+    this.#bucket = publishes && new TokenBucket(publishes)
+    this.#anonymous = anonymousPublishes
+    this.#caller = caller
+  }
+
+  /** Milliseconds until a message may be published. */
+  get wait(): number {
+    return Math.max(this.#bucket?.wait() ?? 0, anonymousWait(this.#anonymous, this.#caller))
+  }
+
+  spend(message: Pick<Message, 'topic' | 'payload'>): void {
+    this.#bucket?.take()
+    countAnonymous(this.#anonymous, this.#caller, 1, sizeOf(message))
+  }
+}
+
+/** @throws {GatewayError} `publishing-too-fast` */
+export function requireNoWait(milliseconds: number): void {
+  if (milliseconds > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(milliseconds / 1000) })
+}
+
 /** Milliseconds until a caller without a user may publish again; 0 for any other. */
-export function anonymousWait(limits: AnonymousPublishes | undefined, { identity, client }: PublishingCaller): number {
+function anonymousWait(limits: AnonymousPublishes | undefined, { identity, client }: PublishingCaller): number {
   return identity.user === undefined ? (limits?.wait(client.address) ?? 0) : 0
 }
 
 /** Counts messages of a caller without a user. */
-export function countAnonymous(
+function countAnonymous(
   limits: AnonymousPublishes | undefined,
   { identity, client }: PublishingCaller,
   messages: number,

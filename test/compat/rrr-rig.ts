@@ -4,10 +4,11 @@ import { compileClientResolver } from '../../src/access/client-address.js'
 import { ConnectionLimits } from '../../src/access/limits.js'
 import { UserLimits } from '../../src/access/user-limits.js'
 import { type RrrOptions, type RrrPush, registerRrr } from '../../src/compat/rrr/push.js'
-import { createRrrSocketRoute, type RrrSocketOptions, type RrrSocketRoute } from '../../src/compat/rrr/socket.js'
+import { createRrrSocketRoute, type RrrSocketOptions } from '../../src/compat/rrr/socket.js'
 import type { RrrConfig } from '../../src/config/compat.js'
 import type { Message } from '../../src/mqtt/message.js'
 import { UpgradeRouter } from '../../src/server/upgrade.js'
+import type { SocketEndpoint } from '../../src/transports/socket/web-sockets.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from '../transports/rig.js'
 
@@ -64,7 +65,7 @@ export async function startRrrRig(
 }
 
 export interface RrrSocketRig extends Rig {
-  readonly route: RrrSocketRoute
+  readonly route: SocketEndpoint
   /** What was published, by whomever. */
   readonly published: Message[]
   /** Connects; not open yet. */
@@ -110,7 +111,7 @@ export async function startRrrSocketRig(
 ): Promise<RrrSocketRig> {
   const resolveClient = compileClientResolver([])
   const published: Message[] = []
-  let made: RrrSocketRoute | undefined
+  let made: SocketEndpoint | undefined
   const rig = await startRig({
     register: () => {},
     ...options,

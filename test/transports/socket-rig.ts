@@ -6,7 +6,8 @@ import { ConnectionLimits } from '../../src/access/limits.js'
 import { UserLimits } from '../../src/access/user-limits.js'
 import { attemptOf } from '../../src/http/request-identity.js'
 import { UpgradeRouter } from '../../src/server/upgrade.js'
-import { createSocketRoute, type SocketOptions, type SocketRoute } from '../../src/transports/socket/socket.js'
+import { createSocketRoute, type SocketOptions } from '../../src/transports/socket/socket.js'
+import type { SocketEndpoint } from '../../src/transports/socket/web-sockets.js'
 import { eventually } from '../helpers/wait.js'
 import { type Rig, type RigOptions, startRig } from './rig.js'
 
@@ -17,7 +18,7 @@ export interface Told {
 }
 
 export interface SocketRig extends Rig {
-  readonly route: SocketRoute
+  readonly route: SocketEndpoint
   /** Connects, and resolves with the welcome. */
   connect(query?: string, options?: ClientOptions & { readonly protocols?: string[] }): Promise<TestSocket>
 }
@@ -27,7 +28,7 @@ export async function startSocketRig(
   options: Partial<RigOptions> & { readonly socket?: Partial<SocketOptions> } = {},
 ): Promise<SocketRig> {
   const resolveClient = compileClientResolver([])
-  let made: SocketRoute | undefined
+  let made: SocketEndpoint | undefined
   const rig: Rig = await startRig({
     register: () => {},
     ...options,
@@ -38,9 +39,7 @@ export async function startSocketRig(
       const router = new UpgradeRouter({
         routes: [
           {
-            matches: path => route.matches(path),
-            chooseSubprotocol: offered => route.chooseSubprotocol(offered),
-            check: request => route.check(request),
+            ...route,
             allowsOrigin: () => true,
             identity: {
               challenge: '',
@@ -49,7 +48,6 @@ export async function startSocketRig(
                 return authenticator?.authenticate(attemptOf(request, client, 'websocket', {}))
               },
             },
-            accept: upgrade => route.accept(upgrade),
           },
         ],
         ...{

@@ -1,20 +1,22 @@
-import type { Client } from '../../access/client-address.js'
-import { TokenBucket } from '../../access/rate-limits.js'
 import type { Permissions } from '../../access/topic-rules.js'
-import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 import { ParameterError } from '../../http/parameters.js'
 import type { HeldFilters } from '../../hub/filter-quota.js'
 import type { Subscription } from '../../hub/hub.js'
-import { sizeOf } from '../../journal/journal.js'
-import type { Message } from '../../mqtt/message.js'
 import type { PresenceHandle } from '../../presence/presence.js'
 import { topicPredicate } from '../../topics/match.js'
 import { levelCount } from '../../topics/topic-syntax.js'
 import type { LiveConnection } from '../live-connections.js'
-import { anonymousWait, countAnonymous, publisherAccount, withReceipts } from '../publishing.js'
+import type { Publication } from '../message-json.js'
+import {
+  type ConnectionRate,
+  type PublishingCaller,
+  publisherAccount,
+  requireNoWait,
+  withReceipts,
+} from '../publishing.js'
 import { receiptJson, refusedTopic, unknownEvent } from '../receipts.js'
-import type { SocketContext } from './socket-context.js'
+import type { TransportContext } from '../transport-context.js'
 import { RequestRefusal } from './socket-errors.js'
 import type { ClientMessage, MessageOf } from './socket-messages.js'
 
@@ -23,20 +25,14 @@ const [maxFilters, maxLevels, maxLength] = [1000, 10_000, 256 * 1024]
 /** A change counts as one request, and as one more for each so many filters it leads to: all are walked. */
 const filtersPerRequest = 100
 
-/** The topics of one connection, which need no permission. */
-export interface OwnTopics {
-  /** For its messages. */
-  readonly in: string
-  /** For messages to it. */
-  readonly out: string
-}
-
 /** The connection of the requests. */
 export interface SocketParts {
   readonly connection: LiveConnection
-  readonly client: Client
+  readonly caller: PublishingCaller
+  readonly rate: ConnectionRate
   readonly device: string
-  readonly topics: OwnTopics
+  /** Its own topics, which need no permission: for its messages, and for messages to it. */
+  readonly topics: { readonly in: string; readonly out: string }
   readonly subscription: Subscription
   readonly presence: PresenceHandle
   /** Quota of its filters. */
@@ -50,17 +46,15 @@ export type SocketResponse = Readonly<Record<string, unknown>>
 
 /** Handles the messages of one connection. */
 export class SocketRequests {
-  readonly #context: SocketContext
+  readonly #context: TransportContext
   readonly #parts: SocketParts
-  readonly #bucket: TokenBucket | undefined
   /** Its filters after all changes, without its own topic. */
   readonly #filters: Set<string>
   #permissions: Permissions
 
-  constructor(context: SocketContext, parts: SocketParts) {
+  constructor(context: TransportContext, parts: SocketParts) {
     this.#context = context
     this.#parts = parts
-    this.#bucket = context.publishes && new TokenBucket(context.publishes)
     this.#filters = new Set(parts.filters)
     this.#permissions = context.gate.permissionsOf(parts.connection.identity)
   }
@@ -80,7 +74,9 @@ export class SocketRequests {
       case 'publish':
         return done(await this.#publish(message))
       case 'send':
-        return done(await this.#send({ ...message.message, topic: this.#parts.topics.in }))
+        return done(
+          await this.#send({ message: { ...message.message, topic: this.#parts.topics.in }, receipt: undefined }),
+        )
       case 'receipt':
         return done(await this.#record(message))
       case 'authenticate':
@@ -124,7 +120,7 @@ export class SocketRequests {
 
   /** Counts a change in the rate limit. @throws {GatewayError} `too-many-requests` */
   #spend(added: number): void {
-    this.#context.gate.spend(this.#parts.client, 1 + (this.#filters.size + added) / filtersPerRequest)
+    this.#context.gate.spend(this.#parts.caller.client, 1 + (this.#filters.size + added) / filtersPerRequest)
   }
 
   #remove(filters: readonly string[], done: (answer: SocketResponse) => void): Promise<void> {
@@ -153,38 +149,22 @@ export class SocketRequests {
     if (topic !== this.#parts.topics.in && !this.#permissions.mayPublish(topic)) {
       throw RequestRefusal.ofTopic('topic', topic)
     }
-    const { receipts, config, publisher } = this.#context.push
-    if (receipt && !topicPredicate(config.topics)(topic)) {
+    if (receipt && !topicPredicate(this.#context.push.config.topics)(topic)) {
       throw new ParameterError('receipt', 'receipt is not available here: push does not cover this topic (push.topics)')
     }
-    this.#pace(message)
-    const by = this.#name
-    const event = await withReceipts(receipts, { message, receipt }, by, () => publisher.publish(message, { by }))
+    return this.#send({ message, receipt })
+  }
+
+  /** @throws {GatewayError} rejects with `publishing-too-fast`, and as `withReceipts` */
+  async #send(publication: Publication): Promise<SocketResponse> {
+    const { caller, rate } = this.#parts
+    const { receipts, publisher } = this.#context.push
+    const { message } = publication
+    requireNoWait(rate.wait)
+    rate.spend(message)
+    const by = publisherAccount(caller)
+    const event = await withReceipts(receipts, publication, by, () => publisher.publish(message, { by }))
     return { id: event?.id ?? null }
-  }
-
-  async #send(message: Message): Promise<SocketResponse> {
-    this.#pace(message)
-    const event = await this.#context.push.publisher.publish(message, { by: this.#name })
-    return { id: event?.id ?? null }
-  }
-
-  /** The rate-limit key of its messages. */
-  get #name(): string {
-    const { connection, client } = this.#parts
-    return publisherAccount({ identity: connection.identity, client })
-  }
-
-  /** @throws {GatewayError} `publishing-too-fast` */
-  #pace(message: Message): void {
-    const { connection, client } = this.#parts
-    const { anonymousPublishes } = this.#context
-    const caller = { identity: connection.identity, client }
-    const bucket = this.#bucket
-    const wait = Math.max(bucket?.wait() ?? 0, anonymousWait(anonymousPublishes, caller))
-    if (wait > 0) throw new GatewayError('publishing-too-fast', { retryAfter: Math.ceil(wait / 1000) })
-    bucket?.take()
-    countAnonymous(anonymousPublishes, caller, 1, sizeOf(message))
   }
 
   async #record({ id, status, detail }: MessageOf<'receipt'>): Promise<SocketResponse> {
@@ -203,7 +183,8 @@ export class SocketRequests {
 
   async #authenticate({ token }: MessageOf<'authenticate'>): Promise<SocketResponse> {
     const { gate, connections } = this.#context
-    const { connection, client } = this.#parts
+    const { connection, caller } = this.#parts
+    const { client } = caller
     gate.spend(client, 1)
     const identity = await gate.identifyToken(token, client)
     connections.renew(connection.id, identity)

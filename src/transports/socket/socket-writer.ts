@@ -19,7 +19,7 @@ export interface SocketWriterListener {
   /** There is room again after a `write` that returned `false`. */
   drained(): void
   /** The connection is closed, or has to be. */
-  over(error: GatewayError): void
+  end(error: GatewayError): void
 }
 
 export interface SocketWriterOptions {
@@ -65,10 +65,10 @@ export class SocketWriter {
         if (connection.writableLength < answerBelow) webSocket.pong(data)
       })
       .on('pong', () => listener.alive())
-      .on('error', (error: Error) => listener.over(failureOf(error)))
+      .on('error', (error: Error) => listener.end(failureOf(error)))
       .on('close', code => {
         this.#forget()
-        listener.over(new GatewayError(code === 1006 ? 'client-gone' : 'client-closed'))
+        listener.end(new GatewayError(code === 1006 ? 'client-gone' : 'client-closed'))
       })
   }
 
@@ -141,14 +141,14 @@ export class SocketWriter {
       held.resize(bytes > freeBytes ? bytes : 0)
       this.#timer ??= setTimeout(() => this.#giveUp(listener), messageTimeout).unref()
     } catch (error) {
-      listener.over(GatewayError.from(error))
+      listener.end(GatewayError.from(error))
     }
   }
 
   #giveUp(listener: SocketWriterListener): void {
     // The rest of a message cannot arrive while reading is paused.
     if (this.isPaused) this.#timer?.refresh()
-    else listener.over(new GatewayError('message-timeout'))
+    else listener.end(new GatewayError('message-timeout'))
   }
 
   /** Releases the budget. */

@@ -1,22 +1,17 @@
 import type { IncomingMessage } from 'node:http'
 import { z } from 'zod'
 import type { ClientResolver } from '../../access/client-address.js'
-import type { Rate } from '../../access/rate-limits.js'
 import { GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import { ParameterError, readValue } from '../../http/parameters.js'
-import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
 import { Heartbeats } from '../heartbeats.js'
 import { MemoizedBuffer } from '../memoized-buffer.js'
 import type { Operation } from '../operation.js'
 import { subscribeFields } from '../subscribe-query.js'
 import { authorizeSubscribe, deviceOf } from '../subscriptions.js'
-import type { TransportContext } from '../transport-context.js'
-import { type NewSocket, SocketConnection } from './socket-connection.js'
-import type { SocketContext } from './socket-context.js'
+import { type NewSocket, SocketConnection, type SocketContext } from './socket-connection.js'
 import { encodeLive, socketEncoder } from './socket-frames.js'
-import { SocketWriter } from './socket-writer.js'
-import { chooseSubprotocol, WebSockets } from './web-sockets.js'
+import { chooseSubprotocol, type SocketEndpoint, WebSockets } from './web-sockets.js'
 
 const path = '/v1/socket'
 
@@ -42,105 +37,53 @@ export const socketOperations: readonly Operation[] = [
   },
 ]
 
-export interface SocketOptions extends TransportContext {
+export interface SocketOptions extends Omit<SocketContext, 'heartbeats' | 'pings' | 'cursorEvents'> {
   readonly resolveClient: ClientResolver
-  /** Publish rate of one connection; left out for no limit. */
-  readonly publishes?: Rate | undefined
   /** Milliseconds until a close frame has to be answered. */
   readonly closeTimeout: number
   /** Milliseconds; default: 30,000. */
   readonly pingInterval?: number
 }
 
-/** The endpoint of plain WebSockets. */
-export interface SocketRoute extends Pick<UpgradeRoute, 'matches' | 'accept'> {
-  /** Open sockets. */
-  readonly size: number
-  /** Bytes that are queued for clients. */
-  readonly bufferedBytes: number
-  chooseSubprotocol(offered: readonly string[]): string | undefined
-  check(request: IncomingMessage): void
-  /** @throws {ParameterError | GatewayError} `topic-refused` */
-  checkQuery(request: IncomingMessage, identity: Identity): void
-  /**
-   * Ends all, each with its cursor. Idempotent.
-   *
-   * @param grace milliseconds after which open connections are destroyed
-   */
-  close(grace: number): Promise<void>
-}
-
 /** Creates `GET /v1/socket`: plain WebSockets, with JSON in text frames. Its upgrades are admitted before. */
-export function createSocketRoute(options: SocketOptions): SocketRoute {
-  return new Route(options)
-}
-
-class Route implements SocketRoute {
-  readonly #context: SocketContext
-  readonly #resolveClient: ClientResolver
-  readonly #sockets: WebSockets
-
-  constructor({ resolveClient, publishes, closeTimeout, pingInterval, ...options }: SocketOptions) {
-    this.#context = {
-      ...options,
-      publishes,
-      closeTimeout,
-      heartbeats: new Heartbeats(options.push.config.heartbeat),
-      pings: new Heartbeats(pingInterval ?? defaultPingInterval),
-      cursorEvents: new MemoizedBuffer(encodeLive),
-    }
-    this.#resolveClient = resolveClient
-    this.#sockets = new WebSockets(options.bodies.limit)
+export function createSocketRoute(options: SocketOptions): SocketEndpoint {
+  const { gate, push, bodies, resolveClient, pingInterval = defaultPingInterval } = options
+  const context: SocketContext = {
+    ...options,
+    heartbeats: new Heartbeats(push.config.heartbeat),
+    pings: new Heartbeats(pingInterval),
+    cursorEvents: new MemoizedBuffer(encodeLive),
   }
-
-  get size(): number {
-    return this.#sockets.size
-  }
-
-  get bufferedBytes(): number {
-    return this.#sockets.bufferedBytes
-  }
-
-  matches(candidate: string): boolean {
-    return candidate === path || candidate === `${path}/`
-  }
-
-  chooseSubprotocol(offered: readonly string[]): string | undefined {
-    return chooseSubprotocol(offered, subprotocol)
-  }
-
-  check(request: IncomingMessage): void {
-    readSocketQuery(request)
-  }
-
-  checkQuery(request: IncomingMessage, identity: Identity): void {
-    const { topic: filters = [] } = parseSocketQuery(request)
-    authorizeSubscribe(this.#context.gate.permissionsOf(identity), filters)
-  }
-
-  accept(upgrade: Upgrade): void {
-    const { request, peer, log } = upgrade
-    const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
-    const identity = peer.identity ?? anonymous
-    authorizeSubscribe(this.#context.gate.permissionsOf(identity), filters)
-    const order: NewSocket = {
-      ...{ identity, filters, log },
-      client: this.#resolveClient(request),
-      device: deviceOf(identity, device),
-      encode: socketEncoder({ json }),
-      ...(cursor !== undefined && { cursor }),
-      ...(last !== undefined && { last }),
-    }
-    const { bodies, closeTimeout } = this.#context
-    this.#sockets.accept(upgrade, (webSocket, connection) => {
-      const held = bodies.budget.open({ address: order.client.address, user: identity.user })
-      const writer = { webSocket, connection, held, messageTimeout: bodies.timeout, closeTimeout }
-      return new SocketConnection(this.#context, order, listener => new SocketWriter(writer, listener))
-    })
-  }
-
-  close(grace: number): Promise<void> {
-    return this.#sockets.close(grace)
+  const sockets = new WebSockets({ ...options, maxPayload: bodies.limit })
+  const authorize = (filters: readonly string[], identity: Identity): void =>
+    authorizeSubscribe(gate.permissionsOf(identity), filters)
+  return {
+    get size() {
+      return sockets.size
+    },
+    get bufferedBytes() {
+      return sockets.bufferedBytes
+    },
+    matches: candidate => candidate === path || candidate === `${path}/`,
+    chooseSubprotocol: offered => chooseSubprotocol(offered, subprotocol),
+    check: request => void readSocketQuery(request),
+    checkQuery: (request, identity) => authorize(parseSocketQuery(request).topic ?? [], identity),
+    accept: upgrade => {
+      const { request, peer, log } = upgrade
+      const { topic: filters = [], json, cursor, last, device } = readSocketQuery(request)
+      const { identity = anonymous } = peer
+      authorize(filters, identity)
+      const { address } = resolveClient(request)
+      const socket: NewSocket = {
+        ...{ identity, address, filters, log, cursor, last },
+        device: deviceOf(identity, device),
+        encode: socketEncoder({ json }),
+      }
+      sockets.accept(upgrade, { address, user: identity.user }, createWriter => {
+        return new SocketConnection(context, socket, createWriter)
+      })
+    },
+    close: grace => sockets.close(grace),
   }
 }
 

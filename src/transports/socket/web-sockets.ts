@@ -1,8 +1,10 @@
-import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { GatewayError } from '../../base/errors.js'
-import type { Upgrade } from '../../http/upgrade-route.js'
+import type { BodySender } from '../../http/body-budget.js'
+import type { BodyLimits } from '../../http/buffered-bodies.js'
+import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
 import { closeReason } from '../../websocket/frame-writer.js'
+import { SocketWriter, type SocketWriterListener } from './socket-writer.js'
 
 /** An open WebSocket. */
 export interface OpenSocket {
@@ -14,16 +16,41 @@ export interface OpenSocket {
   destroy(): void
 }
 
+/** A WebSocket endpoint of the push side; its handshakes are admitted before. */
+export interface SocketEndpoint
+  extends Pick<UpgradeRoute, 'matches' | 'isEverywhere' | 'chooseSubprotocol' | 'check' | 'checkQuery' | 'accept'> {
+  /** Open WebSockets. */
+  readonly size: number
+  /** Bytes that are queued for clients. */
+  readonly bufferedBytes: number
+  /**
+   * Ends all open WebSockets. Idempotent.
+   *
+   * @param grace milliseconds after which open connections are destroyed
+   */
+  close(grace: number): Promise<void>
+}
+
+export interface WebSocketsOptions {
+  readonly bodies: Pick<BodyLimits, 'budget' | 'timeout'>
+  /** Milliseconds until a close frame has to be answered. */
+  readonly closeTimeout: number
+  /** Bytes of one message. */
+  readonly maxPayload: number
+}
+
 /** The WebSockets of one endpoint. */
 export class WebSockets {
   readonly #server: WebSocketServer
+  readonly #options: WebSocketsOptions
   readonly #open = new Set<OpenSocket>()
   #closing: Promise<void> | undefined
   /** Called when the last one has closed. */
   #onEmpty: () => void = () => {}
 
-  /** @param maxPayload bytes of one message */
-  constructor(maxPayload: number) {
+  constructor(options: WebSocketsOptions) {
+    const { maxPayload } = options
+    this.#options = options
     this.#server = new WebSocketServer({
       noServer: true,
       clientTracking: false,
@@ -50,10 +77,14 @@ export class WebSockets {
   /**
    * Completes a handshake.
    *
-   * @param open starts the connection; an error of it is sent in the close frame
+   * @param open starts the connection with the writer that it creates; an error of it is sent in the close frame
    * @throws {GatewayError} `shutting-down`
    */
-  accept(upgrade: Upgrade, open: (webSocket: WebSocket, connection: Duplex) => OpenSocket): void {
+  accept(
+    upgrade: Upgrade,
+    sender: BodySender,
+    open: (createWriter: (listener: SocketWriterListener) => SocketWriter) => OpenSocket,
+  ): void {
     if (this.#closing) throw new GatewayError('shutting-down')
     const { request, socket, head, subprotocol, log } = upgrade
     // `ws` refuses empty list elements (RFC 9110 §5.6.1.2), and chooses the first subprotocol.
@@ -61,8 +92,14 @@ export class WebSockets {
     if (subprotocol === undefined) delete request.headers['sec-websocket-protocol']
     else request.headers['sec-websocket-protocol'] = subprotocol
     this.#server.handleUpgrade(request, socket, head, webSocket => {
+      const { bodies, closeTimeout } = this.#options
+      const held = bodies.budget.open(sender)
+      const writer = { webSocket, connection: socket, held, messageTimeout: bodies.timeout, closeTimeout }
       try {
-        this.#add(webSocket, open(webSocket, socket))
+        this.#add(
+          webSocket,
+          open(listener => new SocketWriter(writer, listener)),
+        )
       } catch (error) {
         // After the 101 the only response is a close frame.
         const { closeCode, text, level, logFields, detailedText } = GatewayError.from(error)
