@@ -11,7 +11,8 @@ export type ErrorLevel = 'debug' | 'info' | 'warn' | 'error'
 interface ErrorRow {
   /** The close reason (at most 123 bytes of UTF-8, RFC 6455 §5.5), or the HTTP body. */
   readonly text: string
-  readonly level: ErrorLevel
+  /** Default: `info`. */
+  readonly level?: ErrorLevel
   /** The WebSocket close code (RFC 6455 §7.4 and the IANA registry), after the upgrade. */
   readonly closeCode?: number
   /** The HTTP status, before the upgrade. */
@@ -22,35 +23,27 @@ interface ErrorRow {
 
 const table = {
   // Before the upgrade: an HTTP response.
-  'bad-handshake': { httpStatus: 400, level: 'info', text: 'This is not a valid WebSocket handshake' },
-  'bad-request': { httpStatus: 400, level: 'info', text: 'This is not a valid HTTP request' },
-  'invalid-parameter': { httpStatus: 400, level: 'info', text: 'A parameter is invalid' },
-  'headers-too-large': { httpStatus: 431, level: 'info', text: 'The request headers are too large' },
-  'url-too-long': { httpStatus: 414, level: 'info', text: 'The URL is too long' },
-  'body-too-large': { httpStatus: 413, level: 'info', text: 'The body of the request is too large' },
-  'unsupported-encoding': {
-    httpStatus: 415,
-    level: 'info',
-    text: 'Content-Encoding may be gzip, deflate or br here, or left out',
-  },
-  'body-timeout': { httpStatus: 408, level: 'info', text: 'The body of the request did not arrive in time' },
-  'handshake-timeout': { httpStatus: 408, level: 'info', text: 'The request did not arrive in time' },
-  'unknown-path': { httpStatus: 404, level: 'info', text: 'There is no WebSocket endpoint at this path' },
-  'unsupported-version': { httpStatus: 426, level: 'info', text: 'Only WebSocket version 13 is spoken here' },
-  'unsupported-subprotocol': {
-    httpStatus: 400,
-    level: 'info',
-    text: 'None of the offered subprotocols is spoken here',
-  },
-  'subprotocol-required': { httpStatus: 400, level: 'info', text: 'Sec-WebSocket-Protocol is required here' },
+  'bad-handshake': { httpStatus: 400, text: 'This is not a valid WebSocket handshake' },
+  'bad-request': { httpStatus: 400, text: 'This is not a valid HTTP request' },
+  'invalid-parameter': { httpStatus: 400, text: 'A parameter is invalid' },
+  'headers-too-large': { httpStatus: 431, text: 'The request headers are too large' },
+  'url-too-long': { httpStatus: 414, text: 'The URL is too long' },
+  'body-too-large': { httpStatus: 413, text: 'The body of the request is too large' },
+  'unsupported-encoding': { httpStatus: 415, text: 'Content-Encoding may be gzip, deflate or br here, or left out' },
+  'body-timeout': { httpStatus: 408, text: 'The body of the request did not arrive in time' },
+  'handshake-timeout': { httpStatus: 408, text: 'The request did not arrive in time' },
+  'unknown-path': { httpStatus: 404, text: 'There is no WebSocket endpoint at this path' },
+  'unsupported-version': { httpStatus: 426, text: 'Only WebSocket version 13 is spoken here' },
+  'unsupported-subprotocol': { httpStatus: 400, text: 'None of the offered subprotocols is spoken here' },
+  'subprotocol-required': { httpStatus: 400, text: 'Sec-WebSocket-Protocol is required here' },
   'host-refused': {
     httpStatus: 421,
     level: 'warn',
     text: 'The host of this request is not served here (the option hosts names those that are)',
   },
-  'address-refused': { httpStatus: 403, closeCode: 1008, level: 'info', text: 'Your address may not connect here' },
-  'path-refused': { httpStatus: 403, level: 'info', text: 'This path is not served' },
-  'https-required': { httpStatus: 308, level: 'info', text: 'This is served over https alone' },
+  'address-refused': { httpStatus: 403, closeCode: 1008, text: 'Your address may not connect here' },
+  'path-refused': { httpStatus: 403, text: 'This path is not served' },
+  'https-required': { httpStatus: 308, text: 'This is served over https alone' },
   'origin-refused': { httpStatus: 403, level: 'warn', text: 'Pages of this origin may not connect' },
   'too-many-connections': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'All connections are taken' },
   'too-many-from-address': {
@@ -72,7 +65,7 @@ const table = {
     level: 'warn',
     text: 'Too many new connections per second from your address',
   },
-  'identity-required': { httpStatus: 401, closeCode: 1008, level: 'info', text: 'Authentication required' },
+  'identity-required': { httpStatus: 401, closeCode: 1008, text: 'Authentication required' },
   'identity-refused': { httpStatus: 401, closeCode: 1008, level: 'warn', text: 'The credentials are not accepted' },
   'identity-unavailable': {
     httpStatus: 503,
@@ -90,11 +83,10 @@ const table = {
   'too-many-pipelined': {
     httpStatus: 503,
     retryAfter: 1,
-    level: 'info',
     text: 'Too many requests from your address wait for the responses before theirs',
   },
-  'too-many-cancelled': { level: 'info', text: 'The client cancels too many requests on this connection' },
-  'files-too-many': { httpStatus: 503, retryAfter: 1, level: 'info', text: 'Too many files are being sent' },
+  'too-many-cancelled': { text: 'The client cancels too many requests on this connection' },
+  'files-too-many': { httpStatus: 503, retryAfter: 1, text: 'Too many files are being sent' },
   'bodies-too-many': {
     httpStatus: 503,
     retryAfter: 1,
@@ -121,12 +113,11 @@ const table = {
     level: 'warn',
     text: 'Too many bytes of unfinished MQTT packets from your address (embedded.maxBufferedBytes)',
   },
-  'topic-refused': { httpStatus: 403, closeCode: 1008, level: 'info', text: 'This topic is not open to you' },
+  'topic-refused': { httpStatus: 403, closeCode: 1008, text: 'This topic is not open to you' },
   'broker-away': {
     httpStatus: 503,
     retryAfter: 5,
     closeCode: 1013,
-    level: 'info',
     text: 'The MQTT broker is temporarily unavailable',
   },
   'publish-timeout': {
@@ -136,24 +127,14 @@ const table = {
     level: 'warn',
     text: 'The MQTT broker accepted the message, but did not deliver it in time; it may still arrive',
   },
-  'publishing-too-fast': { httpStatus: 429, retryAfter: 1, level: 'info', text: 'Too many messages per second' },
-  'idempotency-mismatch': {
-    httpStatus: 422,
-    level: 'info',
-    text: 'This Idempotency-Key was used for another request',
-  },
+  'publishing-too-fast': { httpStatus: 429, retryAfter: 1, text: 'Too many messages per second' },
+  'idempotency-mismatch': { httpStatus: 422, text: 'This Idempotency-Key was used for another request' },
   'idempotency-busy': {
     httpStatus: 409,
     retryAfter: 1,
-    level: 'info',
     text: 'The first request with this Idempotency-Key is still in progress',
   },
-  'receipts-full': {
-    httpStatus: 503,
-    retryAfter: 10,
-    level: 'warn',
-    text: 'Too many delivery receipts are pending',
-  },
+  'receipts-full': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'Too many delivery receipts are pending' },
   'filters-too-many': {
     httpStatus: 503,
     retryAfter: 10,
@@ -161,12 +142,7 @@ const table = {
     level: 'warn',
     text: 'Your user or address has its share of the topic filters of all subscribers (push.maxSubscriptionsBytes)',
   },
-  'too-many-receipts': {
-    httpStatus: 429,
-    retryAfter: 10,
-    level: 'info',
-    text: 'You have too many pending delivery receipts',
-  },
+  'too-many-receipts': { httpStatus: 429, retryAfter: 10, text: 'You have too many pending delivery receipts' },
   'journal-unavailable': {
     httpStatus: 503,
     retryAfter: 5,
@@ -198,11 +174,11 @@ const table = {
   },
 
   // After the upgrade: a close frame.
-  'client-closed': { closeCode: 1000, level: 'info', text: 'The client closed the connection' },
-  'client-disconnected': { closeCode: 1000, level: 'info', text: 'The client disconnected' },
-  'client-gone': { closeCode: 1002, level: 'info', text: 'The client ended the connection without a close frame' },
-  'client-reset': { closeCode: 1002, level: 'info', text: 'The connection to the client was lost' },
-  'broker-closed': { closeCode: 1000, level: 'info', text: 'The MQTT broker closed the connection' },
+  'client-closed': { closeCode: 1000, text: 'The client closed the connection' },
+  'client-disconnected': { closeCode: 1000, text: 'The client disconnected' },
+  'client-gone': { closeCode: 1002, text: 'The client ended the connection without a close frame' },
+  'client-reset': { closeCode: 1002, text: 'The connection to the client was lost' },
+  'broker-closed': { closeCode: 1000, text: 'The MQTT broker closed the connection' },
   'broker-lost': { closeCode: 1014, level: 'warn', text: 'The connection to the MQTT broker was lost' },
   'protocol-error': { closeCode: 1002, level: 'warn', text: 'The frames break RFC 6455' },
   'invalid-utf8': { closeCode: 1007, level: 'warn', text: 'The close reason is not valid UTF-8' },
@@ -215,17 +191,13 @@ const table = {
   'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
   'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
   'message-too-large': { closeCode: 1009, level: 'warn', text: 'A message is larger than this endpoint takes' },
-  'message-timeout': { closeCode: 1008, level: 'info', text: 'A message did not arrive in time' },
+  'message-timeout': { closeCode: 1008, text: 'A message did not arrive in time' },
   'too-many-errors': { closeCode: 1008, level: 'warn', text: 'Too many invalid messages in a row' },
   'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
-  'identity-expired': { closeCode: 1008, level: 'info', text: 'Credentials expired' },
+  'identity-expired': { closeCode: 1008, text: 'Credentials expired' },
   'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },
   'client-id-reserved': { closeCode: 1008, level: 'warn', text: 'This client id is the gateway’s own' },
-  'session-taken-over': {
-    closeCode: 1008,
-    level: 'info',
-    text: 'The same client id connected from another connection',
-  },
+  'session-taken-over': { closeCode: 1008, text: 'The same client id connected from another connection' },
   'too-many-sessions': { closeCode: 1008, level: 'warn', text: 'All sessions that you may have are in use' },
   'will-refused': { closeCode: 1008, level: 'warn', text: 'The will has a topic that you may not publish to' },
   'topic-too-large': {
@@ -233,15 +205,9 @@ const table = {
     level: 'warn',
     text: 'A topic has more levels, or is longer, than this broker takes',
   },
-  complete: { closeCode: 1000, level: 'info', text: 'The client has received everything that it requested' },
-  'ping-timeout': { closeCode: 1011, level: 'info', text: 'The client did not answer two pings' },
-  'shutting-down': {
-    httpStatus: 503,
-    retryAfter: 5,
-    closeCode: 1001,
-    level: 'info',
-    text: 'The gateway is shutting down',
-  },
+  complete: { closeCode: 1000, text: 'The client has received everything that it requested' },
+  'ping-timeout': { closeCode: 1011, text: 'The client did not answer two pings' },
+  'shutting-down': { httpStatus: 503, retryAfter: 5, closeCode: 1001, text: 'The gateway is shutting down' },
   'internal-error': {
     httpStatus: 500,
     closeCode: 1011,
@@ -303,7 +269,7 @@ export class GatewayError extends Error {
     this.detailedText = options.detail === undefined ? text : `${row.text}: ${options.detail}`
     this.closeCode = row.closeCode ?? 1011
     this.httpStatus = row.httpStatus ?? 500
-    this.level = row.level
+    this.level = row.level ?? 'info'
     this.retryAfter = options.retryAfter ?? row.retryAfter
   }
 

@@ -1,23 +1,32 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import { type ErrorReason, errorReasons } from './errors.js'
-import { seriesOf } from './metric-series.js'
-import { type SessionMetrics, sessionMetrics } from './session-metrics.js'
+import { errorReasons } from './errors.js'
 import type { SliceCause, SliceFigures } from './slice-monitor.js'
-import { type SubscriptionMetrics, subscriptionMetrics } from './subscription-metrics.js'
 import { version } from './version.js'
 
+const transports = ['websocket', 'tcp'] as const
+const states = ['opening', 'open', 'closing'] as const
+const deniedActions = ['publish', 'subscribe', 'receive'] as const
+const sessionEndReasons = ['user-limit', 'anonymous-limit', 'total-limit', 'expired'] as const
+const sessionBounds = ['maxQueuedMessages', 'maxSessionBytes', 'maxSessionsBytes'] as const
+const subscriptionBounds = [
+  'maxSubscriptions',
+  'maxSubscriptionBytes',
+  'maxSubscriptionsBytes',
+  'maxSessionsBytes',
+] as const
+
 /** The transport of a connection: `transport` in the metrics and the log. */
-export type Transport = 'websocket' | 'tcp'
-
+export type Transport = (typeof transports)[number]
 /** The state of a connection: `opening` until the broker has answered, `open` while bytes pass, `closing` after that. */
-export type ConnectionState = 'opening' | 'open' | 'closing'
-
+export type ConnectionState = (typeof states)[number]
 /** An action that was denied to a client of the embedded broker; `receive` is for messages in its session. */
-export type DeniedAction = 'publish' | 'subscribe' | 'receive'
-
-const deniedActions = ['publish', 'subscribe', 'receive'] as const satisfies readonly DeniedAction[]
-const transports = ['websocket', 'tcp'] as const satisfies readonly Transport[]
-const states = ['opening', 'open', 'closing'] as const satisfies readonly ConnectionState[]
+export type DeniedAction = (typeof deniedActions)[number]
+/** Why the embedded broker ended a session: the limit that a new one exceeded, or its expiry. */
+export type SessionEndReason = (typeof sessionEndReasons)[number]
+/** The option that limits the queue of a session. */
+export type SessionBound = (typeof sessionBounds)[number]
+/** The option that limits filters. */
+export type SubscriptionBound = (typeof subscriptionBounds)[number]
 
 /**
  * Bytes and frames of one connection. Plain numbers, because they are counted on the data path; they are summed up at each scrape.
@@ -81,109 +90,30 @@ export interface RetainedFigures {
 }
 
 /** The program's metrics, on a registry of their own. */
-export interface Metrics {
-  readonly registry: Registry
-  readonly sessions: SessionMetrics
-  readonly filters: SubscriptionMetrics
-  /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
-  trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void
-  /** Counts a refusal before a connection was open. */
-  refused(reason: ErrorReason): void
-  /** Counts the end of an open connection. */
-  ended(reason: ErrorReason): void
-  /** Counts a message or a filter that the embedded broker denied. */
-  denied(action: DeniedAction): void
-  /** Counts a pause of a connection that published too fast. */
-  delayed(): void
-  /** Adds seconds of a pause of one direction of a tunnel because of its rate limit. */
-  throttled(direction: 'in' | 'out', seconds: number): void
-  /** Records how long the broker took to accept a connection, in seconds. */
-  upstreamConnected(seconds: number): void
-  /** Sets the source of the bytes buffered for all connections. */
-  watchBuffers(read: () => number): void
-  /** Sets the source of the bytes of buffered bodies and WebSocket messages. */
-  watchBodies(read: () => number): void
-  /** Sets the source of the figures of push. */
-  watchPush(read: () => PushFigures): void
-  /** Sets the source of the figures of mails. */
-  watchMails(read: () => MailFigures): void
-  /** Sets the source of the figures of retained messages. */
-  watchRetained(read: () => RetainedFigures): void
-  /** Sets the source of the figures of slow slices. */
-  watchSlices(read: () => ReadonlyMap<SliceCause, SliceFigures>): void
-  /** Sets the expiry of the served certificate (milliseconds since 1970). */
-  certificateExpires(time: number): void
-  /** Removes all metrics. */
-  close(): void
-}
+export type Metrics = ReturnType<typeof createMetrics>
 
 /** Creates the metrics; every series exists from the start, at zero. */
-export function createMetrics(): Metrics {
+export function createMetrics() {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
-  new Gauge({ name: 'mqway_info', help: 'The running version', labelNames: ['version'], registers: [registry] }).set(
-    { version },
-    1,
-  )
+  const { gauge, counter, counterBy } = seriesIn(registry)
+  gauge('mqway_info', 'The running version', () => [[{ version }, 1]], ['version'])
 
-  // Plain numbers between scrapes, because the library finds a series by sorting and joining its labels each time.
   const connections: Record<Transport, Record<ConnectionState, number>> = {
     websocket: { opening: 0, open: 0, closing: 0 },
     tcp: { opening: 0, open: 0, closing: 0 },
   }
-  new Gauge({
-    name: 'mqway_connections',
-    help: 'Connections of clients, by transport and state',
-    labelNames: ['transport', 'state'],
-    registers: [registry],
-    collect() {
-      for (const transport of transports) {
-        for (const state of states) this.set({ transport, state }, connections[transport][state])
-      }
-    },
-  })
-  const reasonCounter = (name: string, help: string): ((reason: ErrorReason) => void) => {
-    const counts = new Map<ErrorReason, number>(errorReasons.map(reason => [reason, 0]))
-    new Counter({
-      name,
-      help,
-      labelNames: ['reason'],
-      registers: [registry],
-      collect() {
-        this.reset()
-        for (const [reason, count] of counts) this.inc({ reason }, count)
-      },
-    })
-    return reason => {
-      counts.set(reason, (counts.get(reason) ?? 0) + 1)
-    }
-  }
-  const countRefused = reasonCounter('mqway_refusals_total', 'Connections and handshakes that were refused, by reason')
-  const countEnded = reasonCounter('mqway_endings_total', 'Connections that were open and ended, by reason')
-  const denied: Record<DeniedAction, number> = { publish: 0, subscribe: 0, receive: 0 }
-  new Counter({
-    name: 'mqway_denied_total',
-    help: 'Messages and topic filters that the embedded broker refused, by action',
-    labelNames: ['action'],
-    registers: [registry],
-    collect() {
-      this.reset()
-      for (const action of deniedActions) this.inc({ action }, denied[action])
-    },
-  })
+  const connectionSamples = (): Sample[] =>
+    transports.flatMap(transport => states.map(state => [{ transport, state }, connections[transport][state]] as const))
+  gauge('mqway_connections', 'Connections of clients, by transport and state', connectionSamples, [
+    'transport',
+    'state',
+  ])
   const delays = new Counter({
     name: 'mqway_publish_delays_total',
     help: 'Times that a connection was not read for a while because it published too fast (limits.publishesPerSecond)',
     registers: [registry],
   })
-  const throttled = new Counter({
-    name: 'mqway_throttled_seconds_total',
-    help: 'Seconds for which one direction of a connection stood still because of limits.bytesPerSecond',
-    labelNames: ['direction'],
-    registers: [registry],
-  })
-  throttled.inc({ direction: 'in' }, 0)
-  throttled.inc({ direction: 'out' }, 0)
   const connectSeconds = new Histogram({
     name: 'mqway_upstream_connect_seconds',
     help: 'Time that the broker took to accept a connection',
@@ -198,32 +128,23 @@ export function createMetrics(): Metrics {
 
   const open: Record<Transport, Set<Traffic>> = { websocket: new Set(), tcp: new Set() }
   const past: Record<Transport, Traffic> = { websocket: noTraffic(), tcp: noTraffic() }
-  const sums = (transport: Transport, key: keyof Traffic): number => {
-    let sum = past[transport][key]
-    for (const traffic of open[transport]) sum += traffic[key]
-    return sum
-  }
   const trafficCounter = (name: string, help: string, inKey: keyof Traffic, outKey: keyof Traffic): void => {
-    new Counter({
-      name,
-      help,
-      labelNames: ['transport', 'direction'],
-      registers: [registry],
-      collect() {
-        this.reset()
-        for (const transport of transports) {
-          this.inc({ transport, direction: 'in' }, sums(transport, inKey))
-          this.inc({ transport, direction: 'out' }, sums(transport, outKey))
-        }
-      },
-    })
+    const sample = (transport: Transport, direction: 'in' | 'out'): Sample => {
+      const key = direction === 'in' ? inKey : outKey
+      let sum = past[transport][key]
+      for (const traffic of open[transport]) sum += traffic[key]
+      return [{ transport, direction }, sum]
+    }
+    const read = (): Sample[] => transports.flatMap(transport => [sample(transport, 'in'), sample(transport, 'out')])
+    counter(name, help, read, ['transport', 'direction'])
   }
   trafficCounter('mqway_bytes_total', 'MQTT bytes from clients (in) and to them (out)', 'bytesIn', 'bytesOut')
   trafficCounter('mqway_frames_total', 'WebSocket frames from clients (in) and to them (out)', 'framesIn', 'framesOut')
 
   return {
     registry,
-    trackConnection(transport, traffic) {
+    /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
+    trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void {
       let current: ConnectionState | undefined
       let ended = false
       open[transport].add(traffic)
@@ -241,128 +162,202 @@ export function createMetrics(): Metrics {
         connections[transport][state]++
       }
     },
-    refused: countRefused,
-    ended: countEnded,
-    sessions: sessionMetrics(registry),
-    filters: subscriptionMetrics(registry),
-    denied: action => {
-      denied[action]++
+    /** Counts a refusal before a connection was open. */
+    refused: counterBy(
+      'mqway_refusals_total',
+      'Connections and handshakes that were refused, by reason',
+      'reason',
+      errorReasons,
+    ),
+    /** Counts the end of an open connection. */
+    ended: counterBy('mqway_endings_total', 'Connections that were open and ended, by reason', 'reason', errorReasons),
+    /** Counts a message or a filter that the embedded broker denied. */
+    denied: counterBy(
+      'mqway_denied_total',
+      'Messages and topic filters that the embedded broker refused, by action',
+      'action',
+      deniedActions,
+    ),
+    /** The sessions of the embedded broker, and the bytes that they take. */
+    sessions: {
+      /** Counts a session that ended. */
+      ended: counterBy(
+        'mqway_sessions_ended_total',
+        'Sessions that the embedded broker ended: at a bound of their number, or because their client stayed away',
+        'reason',
+        sessionEndReasons,
+      ),
+      /** Counts a message that was not queued for a session. */
+      dropped: counterBy(
+        'mqway_session_messages_dropped_total',
+        'Messages that the embedded broker did not queue for a session, by the option that bounds them',
+        'option',
+        sessionBounds,
+        bound => `mqtt.${bound}`,
+      ),
+      watch(read: () => { readonly sessions: number; readonly bytes: number }): void {
+        gauge('mqway_sessions', 'Persistent sessions of the embedded broker', () => read().sessions)
+        gauge('mqway_session_bytes', 'Bytes of queued messages and filters of these sessions', () => read().bytes)
+      },
     },
+    /** The filters of the embedded broker's connected clients, and the bytes that they take. */
+    filters: {
+      /** Counts a refused filter. */
+      refused: counterBy(
+        'mqway_subscriptions_refused_total',
+        'Topic filters that the embedded broker refused, by the option that bounds them',
+        'option',
+        subscriptionBounds,
+        bound => `mqtt.${bound}`,
+      ),
+      watch(read: () => { readonly filters: number; readonly bytes: number }): void {
+        const help = 'Topic filters of the embedded broker’s connected clients'
+        gauge('mqway_subscriptions', help, () => read().filters)
+        gauge('mqway_subscription_bytes', 'Bytes that these take', () => read().bytes)
+      },
+    },
+    /** Counts a pause of a connection that published too fast. */
     delayed: () => delays.inc(),
-    throttled: (direction, seconds) => throttled.inc({ direction }, seconds),
-    upstreamConnected: seconds => connectSeconds.observe(seconds),
-    watchBuffers: read =>
-      seriesOf(registry, read).gauge(
-        'mqway_buffered_bytes',
-        'Buffered bytes for clients and brokers that are slower than the other side',
-        bytes => bytes,
-      ),
-    watchBodies: read =>
-      seriesOf(registry, read).gauge(
-        'mqway_body_bytes',
-        'Buffered bytes of request bodies and WebSocket messages',
-        bytes => bytes,
-      ),
-    watchSlices: read => watchSlices(registry, read),
-    watchRetained: read => watchRetained(registry, read),
-    watchPush: read => watchPush(registry, read),
-    watchMails: read => watchMails(registry, read),
-    certificateExpires: time => expiry.set(time / 1000),
+    /** Adds seconds of a pause of one direction of a tunnel because of its rate limit. */
+    throttled: counterBy(
+      'mqway_throttled_seconds_total',
+      'Seconds for which one direction of a connection stood still because of limits.bytesPerSecond',
+      'direction',
+      ['in', 'out'],
+    ),
+    /** Records how long the broker took to accept a connection, in seconds. */
+    upstreamConnected: (seconds: number) => connectSeconds.observe(seconds),
+    /** Sets the expiry of the served certificate (milliseconds since 1970). */
+    certificateExpires: (time: number) => expiry.set(time / 1000),
+    // Set the source of figures, which are read at each scrape.
+    watchBuffers(read: () => number): void {
+      gauge('mqway_buffered_bytes', 'Buffered bytes for clients and brokers that are slower than the other side', read)
+    },
+    watchBodies(read: () => number): void {
+      gauge('mqway_body_bytes', 'Buffered bytes of request bodies and WebSocket messages', read)
+    },
+    watchSlices(read: () => ReadonlyMap<SliceCause, SliceFigures>): void {
+      const samples = (value: (figures: SliceFigures) => number) => (): Sample[] =>
+        [...read()].map(([cause, figures]) => [{ cause }, value(figures)])
+      const slow = 'Times that the event loop was busy with one thing for 20 ms or more'
+      const longest = 'The longest of these since the start'
+      const labels = ['cause']
+      counter(
+        'mqway_slow_slices_total',
+        slow,
+        samples(figures => figures.count),
+        labels,
+      )
+      counter(
+        'mqway_slow_slices_seconds_total',
+        'Their total time',
+        samples(figures => figures.seconds),
+        labels,
+      )
+      gauge(
+        'mqway_longest_slice_seconds',
+        longest,
+        samples(figures => figures.longest),
+        labels,
+      )
+    },
+    watchRetained(read: () => RetainedFigures): void {
+      const topics = 'Topics with a retained message in the embedded broker'
+      const refused = 'Retained messages that were delivered and not stored, because their publisher had no room'
+      const scans = 'Clients to which retained messages of new subscriptions are being sent'
+      gauge('mqway_retained_messages', topics, () => read().messages)
+      gauge('mqway_retained_bytes', 'Bytes of their topics and payloads', () => read().bytes)
+      counter('mqway_retained_refused_total', refused, () => read().refused)
+      gauge('mqway_retained_scans', scans, () => read().scans)
+    },
+    watchPush(read: () => PushFigures): void {
+      const filtersRefused = 'Subscriptions that were refused at push.maxSubscriptionsBytes'
+      const deliveries = 'Events given to subscribers: as they came, replayed from the journal, and retained messages'
+      const dropped = 'Presence messages that were dropped: the broker was unreachable, or too many were queued'
+      gauge('mqway_push_connected', '1 while push has its session with the broker', () => Number(read().connected))
+      gauge('mqway_push_catching_up', 'Subscribers that are being replayed events', () => read().catchingUp)
+      gauge('mqway_push_subscribers', 'Event streams, waiting polls, and sockets', () => read().subscribers)
+      const listeners = 'Listening devices, and MQTT clients of the embedded broker'
+      gauge('mqway_push_listeners', listeners, () => read().listeners)
+      gauge('mqway_push_filter_bytes', 'Bytes of the topic filters of subscribers', () => read().filterBytes)
+      counter('mqway_push_filters_refused_total', filtersRefused, () => read().filtersRefused)
+      gauge('mqway_push_journal_events', 'Events in the journal', () => read().journalEvents)
+      gauge('mqway_push_newest_event', 'The number of the newest event in its epoch', () => read().newest)
+      const deliverySamples = (): Sample[] => {
+        const { delivered, replayed, retained } = read()
+        const live = delivered - replayed - retained
+        return [
+          [{ kind: 'live' }, live],
+          [{ kind: 'replayed' }, replayed],
+          [{ kind: 'retained' }, retained],
+        ]
+      }
+      counter('mqway_push_deliveries_total', deliveries, deliverySamples, ['kind'])
+      counter('mqway_push_gaps_total', 'Gaps sent to subscribers', () => read().gaps)
+      counter('mqway_push_cut_off_total', 'Subscribers disconnected because they read too slowly', () => read().cutOff)
+      counter('mqway_push_presence_messages_total', 'Presence messages', () => read().presencePublished)
+      counter('mqway_push_presence_dropped_total', dropped, () => read().presenceDropped)
+    },
+    watchMails(read: () => MailFigures): void {
+      const retries = 'Failed attempts to send a mail that will be retried'
+      const collected = 'Messages and events that matched rules of mails, once for each rule'
+      counter('mqway_mails_sent_total', 'Mails sent, one for each recipient', () => read().sent)
+      counter('mqway_mails_failed_total', 'Mails that could not be sent and were given up', () => read().failed)
+      counter('mqway_mail_retries_total', retries, () => read().retried)
+      gauge('mqway_mails_waiting', 'Queued mails', () => read().waiting)
+      counter('mqway_mail_events_total', collected, () => read().collected)
+      counter('mqway_mail_events_dropped_total', 'Of these, those that a mail only counts', () => read().dropped)
+    },
+    /** Removes all metrics. */
     close: () => registry.clear(),
   }
 }
 
-function watchMails(registry: Registry, read: () => MailFigures): void {
-  const { gauge, counter } = seriesOf(registry, read)
-  counter('mqway_mails_sent_total', 'Mails sent, one for each recipient', ({ sent }) => sent)
-  counter('mqway_mails_failed_total', 'Mails that could not be sent and were given up', ({ failed }) => failed)
-  counter('mqway_mail_retries_total', 'Failed attempts to send a mail that will be retried', ({ retried }) => retried)
-  gauge('mqway_mails_waiting', 'Queued mails', ({ waiting }) => waiting)
-  const collected = 'Messages and events that matched rules of mails, once for each rule'
-  counter('mqway_mail_events_total', collected, figures => figures.collected)
-  const dropped = 'Of these, those that a mail only counts'
-  counter('mqway_mail_events_dropped_total', dropped, figures => figures.dropped)
-}
+type Sample = readonly [labels: Readonly<Record<string, string>>, value: number]
 
-function watchSlices(registry: Registry, read: () => ReadonlyMap<SliceCause, SliceFigures>): void {
-  const settings = { labelNames: ['cause'], registers: [registry] }
-  const counter = (name: string, help: string, value: (figures: SliceFigures) => number): void => {
-    new Counter({
-      ...{ name, help, ...settings },
+/** Functions that add gauges and counters whose values are read at each scrape. */
+function seriesIn(registry: Registry) {
+  const registers = [registry]
+  type Read = () => number | readonly Sample[]
+  const samplesOf = (read: Read): readonly Sample[] => {
+    const value = read()
+    return typeof value === 'number' ? [[{}, value]] : value
+  }
+  const gauge = (name: string, help: string, read: Read, labelNames: string[] = []): void => {
+    new Gauge({
+      ...{ name, help, labelNames, registers },
       collect() {
-        this.reset()
-        for (const [cause, figures] of read()) this.inc({ cause }, value(figures))
+        for (const [labels, value] of samplesOf(read)) this.set(labels, value)
       },
     })
   }
-  counter(
-    'mqway_slow_slices_total',
-    'Times that the event loop was busy with one thing for 20 ms or more',
-    ({ count }) => count,
-  )
-  counter('mqway_slow_slices_seconds_total', 'Their total time', ({ seconds }) => seconds)
-  new Gauge({
-    ...{ name: 'mqway_longest_slice_seconds', help: 'The longest of these since the start', ...settings },
-    collect() {
-      for (const [cause, { longest }] of read()) this.set({ cause }, longest)
-    },
-  })
-}
-
-function watchRetained(registry: Registry, read: () => RetainedFigures): void {
-  const { gauge, counter } = seriesOf(registry, read)
-  gauge('mqway_retained_messages', 'Topics with a retained message in the embedded broker', ({ messages }) => messages)
-  gauge('mqway_retained_bytes', 'Bytes of their topics and payloads', ({ bytes }) => bytes)
-  counter(
-    'mqway_retained_refused_total',
-    'Retained messages that were delivered and not stored, because their publisher had no room',
-    ({ refused }) => refused,
-  )
-  gauge(
-    'mqway_retained_scans',
-    'Clients to which retained messages of new subscriptions are being sent',
-    ({ scans }) => scans,
-  )
-}
-
-function watchPush(registry: Registry, read: () => PushFigures): void {
-  const registers = [registry]
-  const { gauge, counter } = seriesOf(registry, read)
-  gauge('mqway_push_connected', '1 while push has its session with the broker', ({ connected }) => Number(connected))
-  gauge('mqway_push_catching_up', 'Subscribers that are being replayed events', ({ catchingUp }) => catchingUp)
-  gauge('mqway_push_subscribers', 'Event streams, waiting polls, and sockets', ({ subscribers }) => subscribers)
-  gauge(
-    'mqway_push_listeners',
-    'Listening devices, and MQTT clients of the embedded broker',
-    figures => figures.listeners,
-  )
-  gauge('mqway_push_filter_bytes', 'Bytes of the topic filters of subscribers', ({ filterBytes }) => filterBytes)
-  counter(
-    'mqway_push_filters_refused_total',
-    'Subscriptions that were refused at push.maxSubscriptionsBytes',
-    ({ filtersRefused }) => filtersRefused,
-  )
-  gauge('mqway_push_journal_events', 'Events in the journal', ({ journalEvents }) => journalEvents)
-  gauge('mqway_push_newest_event', 'The number of the newest event in its epoch', ({ newest }) => newest)
-  new Counter({
-    name: 'mqway_push_deliveries_total',
-    help: 'Events given to subscribers: as they came, replayed from the journal, and retained messages',
-    labelNames: ['kind'],
-    registers,
-    collect() {
-      const { delivered, replayed, retained } = read()
-      this.reset()
-      this.inc({ kind: 'live' }, delivered - replayed - retained)
-      this.inc({ kind: 'replayed' }, replayed)
-      this.inc({ kind: 'retained' }, retained)
-    },
-  })
-  counter('mqway_push_gaps_total', 'Gaps sent to subscribers', ({ gaps }) => gaps)
-  counter('mqway_push_cut_off_total', 'Subscribers disconnected because they read too slowly', ({ cutOff }) => cutOff)
-  const presence = 'Presence messages'
-  counter('mqway_push_presence_messages_total', presence, figures => figures.presencePublished)
-  const dropped = 'Presence messages that were dropped: the broker was unreachable, or too many were queued'
-  counter('mqway_push_presence_dropped_total', dropped, figures => figures.presenceDropped)
+  const counter = (name: string, help: string, read: Read, labelNames: string[] = []): void => {
+    new Counter({
+      ...{ name, help, labelNames, registers },
+      collect() {
+        this.reset()
+        for (const [labels, value] of samplesOf(read)) this.inc(labels, value)
+      },
+    })
+  }
+  /**
+   * Adds a counter with one label. Its counts are plain numbers between scrapes, because the library finds a series by sorting and joining
+   * its labels each time.
+   */
+  const counterBy = <T extends string>(
+    name: string,
+    help: string,
+    label: string,
+    values: readonly T[],
+    labelOf: (value: T) => string = value => value,
+  ): ((value: T, amount?: number) => void) => {
+    const counts = new Map(values.map(value => [value, 0]))
+    counter(name, help, () => [...counts].map(([value, count]) => [{ [label]: labelOf(value) }, count]), [label])
+    return (value, amount = 1) => {
+      counts.set(value, (counts.get(value) ?? 0) + amount)
+    }
+  }
+  return { gauge, counter, counterBy }
 }
 
 /** Counts that start at zero. */

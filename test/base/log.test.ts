@@ -72,7 +72,7 @@ describe.each(['pretty', 'json'] as const)('a line of the log, %s', format => {
         if (format === 'json') JSON.parse(line)
       }
     })
-    fc.assert(property, { numRuns: 300 })
+    fc.assert(property, { numRuns: 100 })
   })
 
   it('has no more than the beginning of a long string, and how long it is', () => {

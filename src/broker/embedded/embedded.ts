@@ -3,10 +3,8 @@ import { ErrorLog } from '../../base/error-log.js'
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
 import type { Logger } from '../../base/log.js'
-import type { DeniedAction, RetainedFigures } from '../../base/metrics.js'
-import type { SessionMetrics } from '../../base/session-metrics.js'
+import type { DeniedAction, Metrics, RetainedFigures } from '../../base/metrics.js'
 import type { SliceMonitor } from '../../base/slice-monitor.js'
-import type { SubscriptionMetrics } from '../../base/subscription-metrics.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
 import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
@@ -62,8 +60,8 @@ export interface EmbeddedHooks {
   readonly watchRetained?: ((read: () => RetainedFigures) => void) | undefined
   /** Observes the clients' subscriptions, but not the gateway's own. */
   readonly subscriptions?: SubscriptionWatcher | undefined
-  readonly sessions?: SessionMetrics | undefined
-  readonly filters?: SubscriptionMetrics | undefined
+  readonly sessions?: Metrics['sessions'] | undefined
+  readonly filters?: Metrics['filters'] | undefined
   /** Network of an address; anonymous clients of one network share their quotas. Default: the address. */
   readonly networkOf?: ((address: string) => string) | undefined
 }

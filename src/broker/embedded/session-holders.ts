@@ -1,4 +1,4 @@
-import type { SessionEndReason } from '../../base/session-metrics.js'
+import type { SessionEndReason } from '../../base/metrics.js'
 import { anonymousOwner, internalOwner, type Owner } from './client-id-registry.js'
 
 /** Bounds of the number of sessions. */

@@ -1,7 +1,7 @@
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
 import type { Logger } from '../../base/log.js'
-import type { SessionBound, SessionEndReason } from '../../base/session-metrics.js'
+import type { SessionBound, SessionEndReason } from '../../base/metrics.js'
 import type { Owner } from './client-id-registry.js'
 import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders } from './session-holders.js'
 import type { QueueSize } from './session-queues.js'

@@ -1,5 +1,5 @@
 import { FairQuota } from '../../base/fair-quota.js'
-import type { SubscriptionBound } from '../../base/subscription-metrics.js'
+import type { SubscriptionBound } from '../../base/metrics.js'
 import { isTopicFilter, type TopicBounds } from '../../topics/topic-syntax.js'
 
 /**
