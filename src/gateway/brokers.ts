@@ -1,22 +1,10 @@
 import { resolve } from 'node:path'
-import type { Access } from '../access/access.js'
-import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
-import { accountOf, networkOf } from '../access/limits.js'
-import { MqttAuthorizer } from '../access/mqtt-authorizer.js'
-import { type Rate, TokenBucket } from '../access/rate-limits.js'
-import type { UserLimits } from '../access/user-limits.js'
 import type { Logger } from '../base/log.js'
-import type { Metrics } from '../base/metrics.js'
-import type { SliceMonitor } from '../base/slice-monitor.js'
-import type { TimeSlicer } from '../base/time-slicer.js'
 import type { Broker } from '../broker/broker.js'
 import type { EmbeddedBroker, EmbeddedHooks } from '../broker/embedded/embedded.js'
-import type { CreateRateLimit } from '../broker/embedded/throttle.js'
 import type { ProbeOptions } from '../broker/probe.js'
 import { createUpstream } from '../broker/upstream/upstream.js'
 import { type BrokerConfig, type Config, retainedBytesOf, upstreamAt } from '../config/schema.js'
-import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
-import type { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import type { ProbedBroker } from '../server/readiness.js'
 
 /** The brokers that the configuration names, each constructed once. */
@@ -83,56 +71,5 @@ export class Brokers {
   async close(): Promise<void> {
     const brokers = await Promise.allSettled(this.#brokers.values())
     await Promise.allSettled(brokers.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
-  }
-}
-
-/** Parts of the gateway that the embedded broker works with. */
-export interface EmbeddedParts {
-  readonly access: Access
-  readonly users: UserLimits
-  readonly metrics: Metrics
-  readonly mqttListeners: MqttSubscribers
-  readonly slicer: TimeSlicer
-  readonly slices: SliceMonitor
-  readonly reservedClientIds: ReservedClientIds
-  /** Rates of clients without a user name; `undefined` for any. */
-  readonly anonymousPublishes: AnonymousPublishes | undefined
-}
-
-/** Connects the embedded broker to access/ and the metrics. */
-export function embeddedHooks(config: Config, parts: EmbeddedParts): EmbeddedHooks {
-  const { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds } = parts
-  const { authenticator, rules } = access
-  const { publishesPerSecond: perSecond, publishesBurst: burst } = config.limits
-  const rate = perSecond === 'off' ? undefined : { perSecond, burst }
-  return {
-    authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
-    reservedClientIds,
-    createRateLimit: rateLimitsOf(rate, parts.anonymousPublishes),
-    onThrottled: metrics.delayed,
-    onDenied: metrics.denied,
-    slicer,
-    slices,
-    accountOf,
-    watchRetained: metrics.watchRetained,
-    subscriptions: mqttListeners,
-    sessions: metrics.sessions,
-    filters: metrics.filters,
-    networkOf,
-  }
-}
-
-/** Rate limits of publishing: the rate of each connection, and by that of addresses for clients without a user name. */
-function rateLimitsOf(rate: Rate | undefined, anonymous: AnonymousPublishes | undefined): CreateRateLimit | undefined {
-  if (!rate && !anonymous) return undefined
-  return ({ address }, isNamed) => {
-    const bucket = rate && new TokenBucket(rate)
-    return {
-      batchSize: rate?.perSecond ?? Number.POSITIVE_INFINITY,
-      spend: (messages, bytes) => {
-        const delay = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
-        return Math.max(bucket?.spend(messages) ?? 0, delay)
-      },
-    }
   }
 }

@@ -1,17 +1,20 @@
 import { type Access, openAccess } from '../access/access.js'
 import { type AnonymousPublishes, anonymousPublishesOf } from '../access/anonymous-publishes.js'
-import { type ClientResolver, compileClientResolver } from '../access/client-address.js'
-import { compileDetailReaders, type DetailReaders } from '../access/detail-readers.js'
-import { compileHosts, type HostPolicy } from '../access/hosts.js'
-import { ConnectionLimits } from '../access/limits.js'
+import { compileClientResolver } from '../access/client-address.js'
+import { compileDetailReaders } from '../access/detail-readers.js'
+import { compileHosts } from '../access/hosts.js'
+import { accountOf, ConnectionLimits, networkOf } from '../access/limits.js'
+import { MqttAuthorizer } from '../access/mqtt-authorizer.js'
 import { compileOrigins } from '../access/origins.js'
-import { RateLimits } from '../access/rate-limits.js'
+import { RateLimits, TokenBucket } from '../access/rate-limits.js'
 import { SiteRules } from '../access/site-rules.js'
 import { UserLimits } from '../access/user-limits.js'
 import type { Logger } from '../base/log.js'
-import { createMetrics, type Metrics } from '../base/metrics.js'
+import { createMetrics } from '../base/metrics.js'
 import { SliceMonitor } from '../base/slice-monitor.js'
 import { TimeSlicer } from '../base/time-slicer.js'
+import type { EmbeddedHooks } from '../broker/embedded/embedded.js'
+import type { CreateRateLimit } from '../broker/embedded/throttle.js'
 import { ambientCredentials } from '../config/access.js'
 import { namesSites } from '../config/forms.js'
 import { isWebOnLoopback } from '../config/listeners.js'
@@ -21,48 +24,20 @@ import { UnreadResponses } from '../http/unread-responses.js'
 import { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
 import { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import { Tunnels } from '../tunnel/tunnels.js'
-import { Brokers, embeddedHooks } from './brokers.js'
+import { Brokers } from './brokers.js'
 import type { CloseStack } from './close-stack.js'
 
 /** Parts that several steps of the assembly need, each made once. */
-export interface GatewayContext {
-  readonly config: Config
-  /** Absolute; relative paths of the configuration begin here. */
-  readonly cwd: string
-  readonly log: Logger
-  readonly metrics: Metrics
-  readonly access: Access
-  readonly brokers: Brokers
-  readonly tunnels: Tunnels
-  readonly users: UserLimits
-  readonly limits: ConnectionLimits
-  /** Rates of clients without a user name; `undefined` for any. */
-  readonly anonymousPublishes: AnonymousPublishes | undefined
-  readonly mqttListeners: MqttSubscribers
-  readonly reservedClientIds: ReservedClientIds
-  readonly resolveClient: ClientResolver
-  readonly servesHost: HostPolicy
-  readonly seesDetails: DetailReaders
-  readonly site: SiteRules
-  readonly gate: ApiGate
-  readonly slices: SliceMonitor
-  readonly unreadResponses: UnreadResponses
-  /** Names one connection in the log. */
-  readonly nextId: () => string
-}
+export type GatewayContext = Awaited<ReturnType<typeof openContext>>
 
 /**
  * Makes the shared parts.
  *
- * @param opened closes them
+ * @param cwd absolute; relative paths of the configuration begin here
+ * @param opened closes the parts
  * @throws {StartError} when a password or key file cannot be used
  */
-export async function openContext(
-  config: Config,
-  log: Logger,
-  cwd: string,
-  opened: CloseStack,
-): Promise<GatewayContext> {
+export async function openContext(config: Config, log: Logger, cwd: string, opened: CloseStack) {
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
@@ -76,8 +51,19 @@ export async function openContext(
   )
   metrics.watchSlices(() => slices.figures)
   const slicer = new TimeSlicer(undefined, undefined, slices)
-  const brokerParts = { access, users, metrics, mqttListeners, slicer, slices, reservedClientIds, anonymousPublishes }
-  const brokers = opened.add(new Brokers(config, cwd, log, embeddedHooks(config, brokerParts)))
+  const { authenticator, rules } = access
+  const hooks: EmbeddedHooks = {
+    authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
+    createRateLimit: rateLimitsOf(config.limits, anonymousPublishes),
+    onThrottled: metrics.delayed,
+    onDenied: metrics.denied,
+    watchRetained: metrics.watchRetained,
+    subscriptions: mqttListeners,
+    sessions: metrics.sessions,
+    filters: metrics.filters,
+    ...{ reservedClientIds, slicer, slices, accountOf, networkOf },
+  }
+  const brokers = opened.add(new Brokers(config, cwd, log, hooks))
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   return {
@@ -92,6 +78,7 @@ export async function openContext(
     site: new SiteRules({ allow: config.limits.allow, deny: config.deny }),
     gate: apiGate(config, access, { resolveClient, connections: limits, users }),
     unreadResponses: new UnreadResponses({ log, metrics }),
+    /** Names one connection in the log. */
     nextId: connectionIds(),
   }
 }
@@ -125,4 +112,23 @@ function isForLoopback({ anonymous, access }: Config): boolean {
 function connectionIds(): () => string {
   let last = 0
   return () => (++last).toString(36)
+}
+
+/** Rate limits of publishing: the rate of each connection, and by that of addresses for clients without a user name. */
+function rateLimitsOf(
+  { publishesPerSecond: perSecond, publishesBurst: burst }: Config['limits'],
+  anonymous: AnonymousPublishes | undefined,
+): CreateRateLimit | undefined {
+  const rate = perSecond === 'off' ? undefined : { perSecond, burst }
+  if (!rate && !anonymous) return undefined
+  return ({ address }, isNamed) => {
+    const bucket = rate && new TokenBucket(rate)
+    return {
+      batchSize: rate?.perSecond ?? Number.POSITIVE_INFINITY,
+      spend: (messages, bytes) => {
+        const delay = isNamed() ? 0 : (anonymous?.spend(address, messages, bytes) ?? 0)
+        return Math.max(bucket?.spend(messages) ?? 0, delay)
+      },
+    }
+  }
 }

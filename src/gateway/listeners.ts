@@ -15,7 +15,7 @@ import { PipelinedRequests } from '../server/pipelined-requests.js'
 import { StreamQueue } from '../server/stream-queue.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
 import { startHttp, startHttps } from '../server/web-servers.js'
-import { MqttEndpoint } from '../tunnel/endpoints.js'
+import { TcpClient } from '../tunnel/client.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import { tunnelOptions } from './routes.js'
@@ -86,11 +86,13 @@ export class Listeners {
     const { mqtt } = config
     if (mqtt.port === 'off') return
     const options = tunnelOptions(this.#context, { inspectConnect: true, pingInterval: 'off' })
-    const endpoint = new MqttEndpoint(broker, options, tunnels)
     const listener = await startMqttListener({
       ...{ ...this.#locationOf(mqtt), port: mqtt.port },
       ...{ site, limits, nextId, log, metrics, maxConnections: this.#maxConnections, sockets: this.#sockets },
-      accept: (socket, peer, child) => endpoint.accept(socket, peer, child),
+      accept: (socket, peer, child) =>
+        tunnels.open({ broker, peer, transport: 'tcp', options, log: child }, () =>
+          socket.destroyed ? undefined : new TcpClient(socket),
+        ),
     })
     this.#add('mqtt', listener)
   }

@@ -1,12 +1,7 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
-import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
-import type { ClientResolver } from '../access/client-address.js'
 import { accountOf } from '../access/limits.js'
 import { type Rate, RateLimits, TokenBucket } from '../access/rate-limits.js'
-import type { Logger } from '../base/log.js'
-import type { Metrics } from '../base/metrics.js'
-import type { SliceMonitor } from '../base/slice-monitor.js'
 import { type Broker, internalPeer } from '../broker/broker.js'
 import type { EmbeddedBroker } from '../broker/embedded/embedded.js'
 import { registerCouchdb } from '../compat/couchdb.js'
@@ -17,16 +12,12 @@ import type { CompatConfig } from '../config/compat.js'
 import type { NotifyConfig } from '../config/notify.js'
 import type { PushConfig } from '../config/push.js'
 import type { LimitsConfig } from '../config/schema.js'
-import type { ApiGate } from '../http/api-gate.js'
 import { BodyBudget } from '../http/body-budget.js'
-import type { UnreadResponses } from '../http/unread-responses.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { openHub } from '../hub/hub.js'
 import type { NotifyOptions } from '../integrations/mail/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
-import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
-import type { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import { PresenceMessages } from '../presence/presence-messages.js'
 import { PresenceRegistry } from '../presence/presence-registry.js'
 import { openReceipts } from '../receipts/open-receipts.js'
@@ -48,8 +39,9 @@ import { registerEvents } from '../transports/sse/sse.js'
 import type { TransportContext } from '../transports/transport-context.js'
 import { WorkQueue } from '../transports/work-queue.js'
 import { CloseStack } from './close-stack.js'
+import type { GatewayContext } from './context.js'
 
-export interface PushSideOptions {
+export interface PushSideOptions extends Omit<GatewayContext, 'config' | 'limits' | 'brokers' | 'tunnels' | 'nextId'> {
   readonly config: PushConfig
   readonly compat: CompatConfig
   readonly broker: Broker
@@ -59,48 +51,13 @@ export interface PushSideOptions {
   readonly packetSize?: number | undefined
   /** `undefined` for no mails. */
   readonly notify: NotifyConfig | undefined
-  /** Relative paths of the configuration begin here. */
-  readonly cwd: string
   /** Directory of the journal and the receipts; `undefined` for memory only. */
   readonly data: string | undefined
-  /** MQTT subscribers of the embedded broker, for presence. */
-  readonly mqttListeners: MqttSubscribers
-  readonly slices: SliceMonitor
-  /** Receives the client ids of the session with another broker. */
-  readonly reservedClientIds: ReservedClientIds
   readonly limits: LimitsConfig
-  readonly gate: ApiGate
-  readonly resolveClient: ClientResolver
-  /** Rates of clients without a user name; `undefined` for any. */
-  readonly anonymousPublishes: AnonymousPublishes | undefined
-  readonly unreadResponses: UnreadResponses
-  readonly log: Logger
-  readonly metrics: Metrics
 }
 
 /** The push side of a gateway. */
-export interface PushSide {
-  /** Why push is not connected to the broker; `undefined` while it is. */
-  readonly failure: string | undefined
-  /**
-   * Adds the routes of the HTTP API.
-   *
-   * @param directories names of directories with pages, which are not databases of CouchDB
-   */
-  register(app: FastifyInstance, directories: ReadonlySet<string>): void
-  /** The endpoints of plain WebSockets; the first match counts. */
-  readonly sockets: readonly SocketEndpoint[]
-  /** Ends all event streams and polls with a reason. */
-  endStreams(): void
-  /**
-   * Ends all sockets, each with its cursor.
-   *
-   * @param grace milliseconds after which connections still open are destroyed
-   */
-  endSockets(grace: number): Promise<void>
-  /** Idempotent. */
-  close(): Promise<void>
-}
+export type PushSide = Awaited<ReturnType<typeof openPush>>
 
 /** Bounds of messages that wait to be written to the journal; beyond, the source stops reading. */
 const waiting = { maxWaiting: 100_000, maxWaitingBytes: 64 * 1024 ** 2 }
@@ -119,7 +76,7 @@ const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
  *
  * @throws {StartError} if the journal cannot be used; parts opened by then are closed
  */
-export async function openPush(options: PushSideOptions): Promise<PushSide> {
+export async function openPush(options: PushSideOptions) {
   const opened = new CloseStack(options.log)
   try {
     return await assemble(options, opened)
@@ -129,7 +86,7 @@ export async function openPush(options: PushSideOptions): Promise<PushSide> {
   }
 }
 
-async function assemble(options: PushSideOptions, opened: CloseStack): Promise<PushSide> {
+async function assemble(options: PushSideOptions, opened: CloseStack) {
   const { config, log, slices } = options
   const journal = opened.add(await openJournal(options))
   const hub = opened.add(await openHub({ journal, bounds: { ...config, recent }, slices, log }))
@@ -166,20 +123,30 @@ async function assemble(options: PushSideOptions, opened: CloseStack): Promise<P
   const sockets = createSockets(options, transport)
   const polls: { close(): void }[] = []
   return {
+    /** Why push is not connected to the broker; `undefined` while it is. */
     get failure() {
       return source.failure
     },
-    register: (app, directories) => {
+    /**
+     * Adds the routes of the HTTP API.
+     *
+     * @param directories names of directories with pages, which are not databases of CouchDB
+     */
+    register: (app: FastifyInstance, directories: ReadonlySet<string>): void => {
       polls.push(...registerRoutes(app, options, transport, directories))
     },
+    /** The endpoints of plain WebSockets; the first match counts. */
     sockets,
-    endStreams: () => {
+    /** Ends all event streams and polls with a reason. */
+    endStreams: (): void => {
       connections.close()
       for (const poll of polls) poll.close()
     },
-    endSockets: async grace => {
+    /** Ends all sockets, each with its cursor; after `grace` milliseconds, open connections are destroyed. */
+    endSockets: async (grace: number): Promise<void> => {
       await Promise.all(sockets.map(socket => socket.close(grace)))
     },
+    /** Idempotent. */
     close: () => opened.close(),
   }
 }

@@ -6,7 +6,7 @@ import type { TunnelConfig } from '../config/schema.js'
 import { normalizePath } from '../http/request-target.js'
 import { createUpgradeIdentity, type UpgradeRoute } from '../http/upgrade-route.js'
 import type { SocketEndpoint } from '../transports/socket/web-sockets.js'
-import { WebSocketEndpoint } from '../tunnel/endpoints.js'
+import { acceptWebSocket, chooseSubprotocol } from '../tunnel/endpoints.js'
 import type { TunnelOptions } from '../tunnel/tunnel.js'
 import type { GatewayContext } from './context.js'
 
@@ -22,10 +22,7 @@ function tunnelRoute(tunnel: TunnelConfig, broker: Broker, context: GatewayConte
   const { config, access, tunnels } = context
   const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin, requireIdentity } = tunnel
   const own = tunnelOptions(context, tunnel)
-  const endpoint = new WebSocketEndpoint(
-    { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...own },
-    tunnels,
-  )
+  const endpoint = { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...own }
   return {
     matches: pathMatcher(tunnel),
     allowsOrigin: compileOrigins(origins, { requireOrigin }),
@@ -33,8 +30,8 @@ function tunnelRoute(tunnel: TunnelConfig, broker: Broker, context: GatewayConte
     identity:
       access.authenticator &&
       createUpgradeIdentity(access.authenticator, config.access ?? {}, requireIdentity ? 'user' : 'anybody'),
-    chooseSubprotocol: offered => endpoint.chooseSubprotocol(offered),
-    accept: upgrade => endpoint.accept(upgrade),
+    chooseSubprotocol: offered => chooseSubprotocol(endpoint, offered),
+    accept: upgrade => acceptWebSocket(endpoint, tunnels, upgrade),
   }
 }
 

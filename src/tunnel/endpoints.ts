@@ -4,7 +4,6 @@ import type { ConnectionLog } from '../base/connection-log.js'
 import { GatewayError } from '../base/errors.js'
 import type { Broker, Peer } from '../broker/broker.js'
 import { switchingProtocols } from '../websocket/handshake.js'
-import { TcpClient } from './client.js'
 import type { TunnelOptions } from './tunnel.js'
 import type { Tunnels } from './tunnels.js'
 import { WebSocketClient } from './websocket-client.js'
@@ -31,73 +30,45 @@ export interface WebSocketEndpointOptions extends TunnelOptions {
   readonly forceSubprotocol: string | undefined
 }
 
-/** One WebSocket endpoint for MQTT: dials the broker, completes the handshake, and starts a tunnel. */
-export class WebSocketEndpoint {
-  readonly #options: WebSocketEndpointOptions
-  readonly #tunnels: Tunnels
+/**
+ * Chooses `forceSubprotocol`, or the first offer that is spoken here; `undefined` for none.
+ *
+ * @throws {GatewayError} `unsupported-subprotocol`, `subprotocol-required`
+ */
+export function chooseSubprotocol(
+  { subprotocols, requireSubprotocol, forceSubprotocol }: WebSocketEndpointOptions,
+  offered: readonly string[],
+): string | undefined {
+  if (forceSubprotocol !== undefined) return forceSubprotocol
+  const chosen = offered.find(name => subprotocols.includes(name))
+  if (chosen !== undefined) return chosen
+  const hint = `offer ${subprotocols.join(' or ')}`
+  if (offered.length > 0) throw new GatewayError('unsupported-subprotocol', { hint })
+  if (requireSubprotocol) throw new GatewayError('subprotocol-required', { hint })
+  return undefined
+}
 
-  constructor(options: WebSocketEndpointOptions, tunnels: Tunnels) {
-    this.#options = options
-    this.#tunnels = tunnels
-  }
-
-  /**
-   * Chooses `forceSubprotocol`, or the first offer that is spoken here; `undefined` for none.
-   *
-   * @throws {GatewayError} `unsupported-subprotocol`, `subprotocol-required`
-   */
-  chooseSubprotocol(offered: readonly string[]): string | undefined {
-    const { subprotocols, requireSubprotocol, forceSubprotocol } = this.#options
-    if (forceSubprotocol !== undefined) return forceSubprotocol
-    const chosen = offered.find(name => subprotocols.includes(name))
-    if (chosen !== undefined) return chosen
-    const hint = `offer ${subprotocols.join(' or ')}`
-    if (offered.length > 0) throw new GatewayError('unsupported-subprotocol', { hint })
-    if (requireSubprotocol) throw new GatewayError('subprotocol-required', { hint })
-    return undefined
-  }
-
-  /**
-   * Resolves when the tunnel has started, or the client is gone.
-   *
-   * @throws {GatewayError} as `Tunnels.dial`; nothing has been sent to the client then
-   */
-  async accept({ socket, head, key, subprotocol, peer, log }: TunnelUpgrade): Promise<void> {
-    const dialled = await this.#tunnels.dial(this.#options.broker, peer, 'websocket')
+/**
+ * Dials the broker, completes the handshake, and starts a tunnel. Resolves when it has started, or the client is gone.
+ *
+ * @throws {GatewayError} as `Tunnels.open`; nothing has been sent to the client then
+ */
+export function acceptWebSocket(
+  options: WebSocketEndpointOptions,
+  tunnels: Tunnels,
+  { socket, head, key, subprotocol, peer, log }: TunnelUpgrade,
+): Promise<void> {
+  return tunnels.open({ broker: options.broker, peer, transport: 'websocket', options, log }, traffic => {
     // The client left while the broker was dialled.
     if (!socket.readable || !socket.writable) {
       socket.destroy()
-      return dialled.abandon()
+      return undefined
     }
     if (head.length > 0) socket.unshift(head)
     // Small writes are complete MQTT packets, which must not be delayed.
     if (socket instanceof Socket) socket.setNoDelay(true)
     socket.write(switchingProtocols(key, subprotocol))
     log.setBindings({ subprotocol })
-    dialled.carry(new WebSocketClient(socket, dialled.traffic), this.#options, log)
-  }
-}
-
-/** The plain MQTT port. */
-export class MqttEndpoint {
-  readonly #broker: Broker
-  readonly #options: TunnelOptions
-  readonly #tunnels: Tunnels
-
-  constructor(broker: Broker, options: TunnelOptions, tunnels: Tunnels) {
-    this.#broker = broker
-    this.#options = options
-    this.#tunnels = tunnels
-  }
-
-  /**
-   * Resolves when the tunnel has started, or the client is gone.
-   *
-   * @throws {GatewayError} as `Tunnels.dial`; the caller closes the socket then
-   */
-  async accept(socket: Socket, peer: Peer, log: ConnectionLog): Promise<void> {
-    const dialled = await this.#tunnels.dial(this.#broker, peer, 'tcp')
-    if (socket.destroyed) dialled.abandon()
-    else dialled.carry(new TcpClient(socket), this.#options, log)
-  }
+    return new WebSocketClient(socket, traffic)
+  })
 }

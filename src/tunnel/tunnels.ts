@@ -7,14 +7,13 @@ import type { Client } from './client.js'
 import { ThrottledClient } from './throttled-client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
 
-/** An open broker connection, for a tunnel to a client. */
-export interface Dialled {
-  /** The counters of the connection. */
-  readonly traffic: Traffic
-  /** Starts the tunnel. */
-  carry(client: Client, options: TunnelOptions, log: ConnectionLog): void
-  /** Closes the broker connection: the client left before its tunnel started. */
-  abandon(): void
+/** A tunnel to be opened. */
+export interface TunnelRequest {
+  readonly broker: Broker
+  readonly peer: Peer
+  readonly transport: Transport
+  readonly options: TunnelOptions
+  readonly log: ConnectionLog
 }
 
 /** The part of the grace period over which the tunnels are closed one after the other. */
@@ -48,16 +47,19 @@ export class Tunnels {
   }
 
   /**
-   * Connects to the broker for a client, whose tunnel ends when its identity expires.
+   * Connects to the broker and starts the client's tunnel, which ends when its identity expires.
    *
+   * @param connectClient called when the broker is connected; `undefined` if the client has left
    * @throws {GatewayError} as `Broker.open`, and `shutting-down`
    */
-  async dial(broker: Broker, peer: Peer, transport: Transport): Promise<Dialled> {
+  async open(
+    { broker, peer, transport, options, log }: TunnelRequest,
+    connectClient: (traffic: Traffic) => Client | undefined,
+  ): Promise<void> {
     if (this.#closing) throw new GatewayError('shutting-down')
     const traffic = noTraffic()
     const setState = this.#metrics.trackConnection(transport, traffic)
     setState('opening')
-    const { identity } = peer
     const startedAt = performance.now()
     let stream: BrokerStream
     try {
@@ -67,39 +69,27 @@ export class Tunnels {
       throw GatewayError.from(error)
     }
     this.#metrics.upstreamConnected((performance.now() - startedAt) / 1000)
-    // Until `carry` there is no other listener, and an 'error' without one would end the process.
+    // An 'error' without a listener would end the process.
     stream.on('error', () => {})
-    const abandon = (): void => {
+    const client = this.#closing ? undefined : connectClient(traffic)
+    if (client === undefined) {
       setState('ended')
       stream.destroy()
+      if (this.#closing) throw new GatewayError('shutting-down')
+      return
     }
-    if (this.#closing) {
-      abandon()
-      throw new GatewayError('shutting-down')
-    }
-    return {
-      traffic,
-      abandon,
-      carry: (client, options, log) => {
-        let cancelExpiry: (() => void) | undefined
-        const tunnel = new Tunnel({
-          client: this.#throttled(client),
-          broker: stream,
-          brokerName: broker.name,
-          options,
-          traffic,
-          metrics: this.#metrics,
-          setState,
-          log,
-          onEnded: () => {
-            cancelExpiry?.()
-            this.#remove(tunnel)
-          },
-        })
-        this.#open.add(tunnel)
-        if (identity) cancelExpiry = onExpired(identity, reason => tunnel.end(reason))
+    let cancelExpiry: (() => void) | undefined
+    const tunnel = new Tunnel({
+      ...{ broker: stream, brokerName: broker.name, options, traffic, setState, log },
+      client: this.#throttled(client),
+      metrics: this.#metrics,
+      onEnded: () => {
+        cancelExpiry?.()
+        this.#remove(tunnel)
       },
-    }
+    })
+    this.#open.add(tunnel)
+    if (peer.identity) cancelExpiry = onExpired(peer.identity, reason => tunnel.end(reason))
   }
 
   /**

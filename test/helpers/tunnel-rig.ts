@@ -10,7 +10,7 @@ import type { Identity } from '../../src/base/identity.js'
 import { createMetrics } from '../../src/base/metrics.js'
 import { createUpstream } from '../../src/broker/upstream/upstream.js'
 import { upstreamAt } from '../../src/config/schema.js'
-import { WebSocketEndpoint, type WebSocketEndpointOptions } from '../../src/tunnel/endpoints.js'
+import { acceptWebSocket, chooseSubprotocol, type WebSocketEndpointOptions } from '../../src/tunnel/endpoints.js'
 import { Tunnels } from '../../src/tunnel/tunnels.js'
 import { readHandshake } from '../../src/websocket/handshake.js'
 
@@ -70,7 +70,7 @@ export async function startTunnelRig(
   const metrics = createMetrics()
   const tunnels = new Tunnels(metrics, known.bytesPerSecond ?? 'off')
   const refusals: GatewayError[] = []
-  const endpoint = new WebSocketEndpoint({ ...defaults, broker, ...options }, tunnels)
+  const endpoint = { ...defaults, broker, ...options }
   const webServer = tls ? https.createServer({ ...(await certificate()), allowHalfOpen: true }) : http.createServer()
   webServer.on('upgrade', (request: http.IncomingMessage, socket: net.Socket, head: Buffer) => {
     socket.on('error', () => {})
@@ -83,8 +83,8 @@ export async function startTunnelRig(
     }
     const accept = async (): Promise<void> => {
       const { key, subprotocols } = readHandshake(request)
-      const subprotocol = endpoint.chooseSubprotocol(subprotocols)
-      await endpoint.accept({ socket, head, key, subprotocol, peer, log })
+      const subprotocol = chooseSubprotocol(endpoint, subprotocols)
+      await acceptWebSocket(endpoint, tunnels, { socket, head, key, subprotocol, peer, log })
     }
     accept().catch(error => {
       const refusal = GatewayError.from(error)
