@@ -21,7 +21,6 @@ import {
   stateKey,
 } from './level-records.js'
 import { Segment } from './level-segment.js'
-import { upgradeDatabase } from './level-upgrade.js'
 import { RetainedMessages } from './retained-messages.js'
 import { Shares, type ShareTopics } from './shares.js'
 
@@ -109,7 +108,6 @@ export async function closeDatabase(database: Database): Promise<void> {
 }
 
 async function readState(database: Database, now: number): Promise<JournalState> {
-  await upgradeDatabase(database)
   const record = await database.get(stateKey)
   if (record) return decodeState(record)
   if ((await database.keys({ limit: 1 }).all()).length > 0) throw new DamagedRecord('there is no state')

@@ -20,8 +20,6 @@ export type Database = Level<Buffer, Buffer>
  *   s                     the state: epoch, head, and the extent of each share
  *   c                     the topics of the shares that have rules (see shares.ts)
  *   o                     the boot id of the machine that opened it, or that it was closed
- *
- * Earlier versions had segments under t and m (see level-upgrade.ts).
  */
 
 /** Larger payloads are stored beside their events, which can be read without them. In bytes. */

@@ -1,8 +1,6 @@
-import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { connect as connectTcp } from 'node:net'
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { generate } from 'mqtt-packet'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -42,15 +40,10 @@ async function overWebSocket(http: string, packet: Buffer): Promise<{ answer: st
   return { answer: Buffer.concat(chunks).toString('hex'), code, reason: String(reason) }
 }
 
-/** The ids that push has with the broker: that of an earlier version, which could be guessed, or those that are stored. */
+/** The client ids that push has with the broker. */
 async function idsOf(directory: string, configured: string | undefined): Promise<readonly string[]> {
-  const host = hostname().replaceAll(/[^0-9a-zA-Z-]/g, '')
-  const guessed = `mqway-${host}-${createHash('sha256').update(join(directory, 'data')).digest('hex').slice(0, 10)}`
-  const stored = await readFile(join(directory, 'data/push-client-id.json'), 'utf8').then(
-    text => String(JSON.parse(text).clientId),
-    () => guessed,
-  )
-  const id = configured ?? stored
+  const file = join(directory, 'data/push-client-id.json')
+  const id = configured ?? String(JSON.parse(await readFile(file, 'utf8')).clientId)
   return [id, `${id}-out`]
 }
 

@@ -3,7 +3,7 @@ import type { Logger } from '../../base/log.js'
 import { gapMarker } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { Connection } from '../../mqtt/connection.js'
-import { type Message, messageOf } from '../../mqtt/message.js'
+import { messageOf } from '../../mqtt/message.js'
 import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
 import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
@@ -61,17 +61,14 @@ export class BrokerSubscription {
   /**
    * Connects and subscribes, unless the broker still has the subscriptions. Afterwards, compares the broker's retained messages with the
    * journal's.
-   *
-   * @param connect opens the connection
-   * @param hasAll whether the journal receives every message before this subscription in another way
    */
-  async start(connect: (onMessage: OnMessage) => Promise<Connection>, hasAll = false): Promise<Connection> {
+  async start(connect: (onMessage: OnMessage) => Promise<Connection>): Promise<Connection> {
     this.#received = 0
     const connection = await this.#deliveries.connect(connect, (packet, source) => this.#receive(packet, source))
     this.#connection = connection
     if (this.#isPaused) connection.pause()
     try {
-      await this.#subscribe(connection, hasAll)
+      await this.#subscribe(connection)
     } catch (error) {
       connection.destroy(error instanceof Error ? error : new Error(String(error)))
       throw error
@@ -91,16 +88,11 @@ export class BrokerSubscription {
     })
   }
 
-  /** Appends a message from another connection, in order. */
-  write(message: Message, onWritten: () => void): void {
-    this.#writer.write(message, 'now', onWritten)
-  }
-
   close(): void {
     this.#writer.close()
   }
 
-  async #subscribe(connection: Connection, hasAll: boolean): Promise<void> {
+  async #subscribe(connection: Connection): Promise<void> {
     const { clientId, topics, remembered } = this.#options
     const stored = await remembered.load()
     const last = stored?.clientId === clientId ? stored : undefined
@@ -112,7 +104,7 @@ export class BrokerSubscription {
     const sendsRetained = connection.profile.protocolVersion !== 5
     // They may precede SUBACK (MQTT 3.1.1 §3.8.4).
     this.#deduplicator = sendsRetained ? await this.#createDeduplicator() : undefined
-    const hasGap = !hasAll && !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
+    const hasGap = !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
     if (hasGap) this.#writer.write(gapMarker, 'now', ignore)
     const refused = await connection.subscribe(topics, 1, sendsRetained)
     if (refused.length > 0) throw new Error(`the broker refused push's subscription to ${refused.join(', ')}`)

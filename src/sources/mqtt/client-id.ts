@@ -1,21 +1,11 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { StartError } from '../../base/start-error.js'
-import { RememberedSubscriptions } from '../remembered-subscriptions.js'
 
-/** The client id of a gateway's session, and that of an earlier version. */
-export interface SessionClientId {
-  readonly clientId: string
-  /** The client id of an earlier version, under which the broker may have a session with messages. */
-  readonly former?: string | undefined
-  /** Call when the broker has deleted the former session. */
-  forgetFormer(): Promise<void>
-}
-
-const schema = z.object({ clientId: z.string().min(1), former: z.string().min(1).optional() })
+const schema = z.object({ clientId: z.string().min(1) })
 
 /** A client id that cannot be guessed (80 random bits), with the host name for operators. */
 export function randomClientId(): string {
@@ -33,43 +23,31 @@ export function randomClientId(): string {
  * @param data `undefined` for a new client id at each start
  * @throws {StartError} when it cannot be written
  */
-export async function openClientId(data: string | undefined): Promise<SessionClientId> {
-  if (data === undefined) return { clientId: randomClientId(), forgetFormer: async () => {} }
+export async function openClientId(data: string | undefined): Promise<string> {
+  if (data === undefined) return randomClientId()
   const file = join(data, 'push-client-id.json')
-  const stored = (await read(file)) ?? (await create(data, file))
-  return { ...stored, forgetFormer: () => write(file, { clientId: stored.clientId }) }
+  return (await read(file)) ?? create(data, file)
 }
 
-async function read(file: string): Promise<z.output<typeof schema> | undefined> {
+async function read(file: string): Promise<string | undefined> {
   try {
-    return schema.parse(JSON.parse(await readFile(file, 'utf8')))
+    return schema.parse(JSON.parse(await readFile(file, 'utf8'))).clientId
   } catch {
     // Missing or damaged: with a new one, subscribers get a gap marker.
     return undefined
   }
 }
 
-async function create(data: string, file: string): Promise<z.output<typeof schema>> {
-  const last = await new RememberedSubscriptions(data).load()
-  const former = last && isPredictable(last.clientId, data) ? last.clientId : undefined
-  const made = { clientId: randomClientId(), former }
+async function create(data: string, file: string): Promise<string> {
+  const clientId = randomClientId()
   try {
     await mkdir(data, { recursive: true, mode: 0o700 })
-    await write(file, made)
+    await write(file, { clientId })
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new StartError(`the client id of push cannot be written to ${file}: ${reason}`, { cause })
   }
-  return made
-}
-
-/** Whether an earlier version made it from the host name and the directory. */
-function isPredictable(clientId: string, data: string): boolean {
-  return clientId.startsWith('mqway-') && clientId.endsWith(`-${predictableSuffix(data)}`)
-}
-
-function predictableSuffix(data: string): string {
-  return createHash('sha256').update(data).digest('hex').slice(0, 10)
+  return clientId
 }
 
 /** Durable before it resolves: with a lost client id, the broker would keep an abandoned session. */

@@ -17,8 +17,7 @@ import { defaultPublishTimeout, type PublishOptions } from '../publisher.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import type { Source } from '../source.js'
 import { BrokerSubscription } from './broker-subscription.js'
-import { openClientId, type SessionClientId } from './client-id.js'
-import { FormerSession } from './former-session.js'
+import { openClientId } from './client-id.js'
 import { LearnedSizeLimit } from './learned-size-limit.js'
 import { PendingPublishes } from './pending-publishes.js'
 import { TakeoverDetector } from './takeover-detector.js'
@@ -68,13 +67,9 @@ const startTimeout = 1000
  */
 export async function openSession(options: SessionOptions): Promise<Source> {
   const { config, data, reservedClientIds } = options
-  const id =
-    config.clientId === undefined
-      ? await openClientId(config.journal === 'level' ? data : undefined)
-      : { clientId: config.clientId, forgetFormer: async () => {} }
-  const { clientId, former } = id
-  reservedClientIds?.add(clientId, `${clientId}-state`, `${clientId}-out`, ...(former === undefined ? [] : [former]))
-  const session = new BrokerSession(options, id)
+  const clientId = config.clientId ?? (await openClientId(config.journal === 'level' ? data : undefined))
+  reservedClientIds?.add(clientId, `${clientId}-state`, `${clientId}-out`)
+  const session = new BrokerSession(options, clientId)
   await session.attempted
   return session
 }
@@ -88,7 +83,6 @@ class BrokerSession implements Source {
   readonly #sizeLimit = new LearnedSizeLimit()
   readonly #profiles: ProtocolNegotiator
   readonly #subscription: BrokerSubscription
-  readonly #former: FormerSession | undefined
   readonly #inbound: ReconnectingConnection
   readonly #outbound: ReconnectingConnection
   #onAttempted = ignore
@@ -99,7 +93,7 @@ class BrokerSession implements Source {
   #closed = false
   #closing: Promise<void> | undefined
 
-  constructor(options: SessionOptions, id: SessionClientId) {
+  constructor(options: SessionOptions, clientId: string) {
     this.#options = options
     const { config, data, log } = options
     this.#matches = topicPredicate(config.topics)
@@ -112,50 +106,23 @@ class BrokerSession implements Source {
       this.#onAttempted = resolve
     })
     this.attempted = Promise.race([attempted, delay(startTimeout, undefined, { ref: false })])
-    const remembered = new RememberedSubscriptions(config.journal === 'level' ? data : undefined)
-    this.#subscription = this.#createSubscription(id, remembered)
-    this.#former = this.#createFormer(id, remembered)
-    this.#inbound = this.#connectInbound(id)
-    this.#outbound = this.#connectOutbound(id)
-  }
-
-  #createSubscription({ clientId }: SessionClientId, remembered: RememberedSubscriptions): BrokerSubscription {
-    const { config, journal, log } = this.#options
-    return new BrokerSubscription({
-      ...{ journal, clientId, topics: config.topics, remembered, log },
+    this.#subscription = new BrokerSubscription({
+      ...{ journal: options.journal, clientId, topics: config.topics, log },
+      remembered: new RememberedSubscriptions(config.journal === 'level' ? data : undefined),
       pending: this.#pending,
       openProbe: (profile, onMessage) =>
         this.#open(withoutRetainAsPublished(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
     })
+    this.#inbound = this.#connectInbound(clientId)
+    this.#outbound = this.#connectOutbound(clientId)
   }
 
-  #createFormer(
-    { former, forgetFormer }: SessionClientId,
-    remembered: RememberedSubscriptions,
-  ): FormerSession | undefined {
-    const { config, log } = this.#options
-    if (former === undefined) return undefined
-    return new FormerSession({
-      ...{ clientId: former, topics: config.topics, remembered, log },
-      connect: own => this.#connect(own),
-      write: (message, onWritten) => this.#subscription.write(message, onWritten),
-      forget: forgetFormer,
-    })
-  }
-
-  #connectInbound({ clientId }: SessionClientId): ReconnectingConnection {
+  #connectInbound(clientId: string): ReconnectingConnection {
     const { config, log } = this.#options
     const clean = config.journal !== 'level'
     const takeovers = new TakeoverDetector({ clientId, log })
     return new ReconnectingConnection({
-      connect: async () => {
-        const hasAll = await this.#former?.resume()
-        const connect = (onMessage: OwnOptions['onMessage']): Promise<Connection> =>
-          this.#connect({ clientId, clean, onMessage })
-        const connection = await this.#subscription.start(connect, hasAll)
-        await this.#former?.end()
-        return connection
-      },
+      connect: () => this.#subscription.start(onMessage => this.#connect({ clientId, clean, onMessage })),
       onUp: () => this.#update(),
       onDown: (reason, lasted) => {
         if (!this.#closed) takeovers.ended(reason, lasted)
@@ -164,7 +131,7 @@ class BrokerSession implements Source {
     })
   }
 
-  #connectOutbound({ clientId }: SessionClientId): ReconnectingConnection {
+  #connectOutbound(clientId: string): ReconnectingConnection {
     return new ReconnectingConnection({
       connect: () => this.#connect({ clientId: `${clientId}-out`, clean: true }),
       onUp: () => this.#update(),
@@ -246,7 +213,6 @@ class BrokerSession implements Source {
     await this.#outbound.close()
     await this.#subscription.stop()
     await this.#inbound.close()
-    this.#former?.close()
     this.#subscription.close()
     this.#pending.close(new GatewayError('publish-timeout'))
   }

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -22,42 +21,20 @@ describe('the client id of push', () => {
     const data = await temporary()
     const first = await openClientId(data)
     const second = await openClientId(data)
-    expect([second.clientId, second.former]).toEqual([first.clientId, undefined])
+    expect(second).toBe(first)
     expect((await stat(join(data, 'push-client-id.json'))).mode & 0o777).toBe(0o600)
-    expect((await openClientId(await temporary())).clientId).not.toBe(first.clientId)
+    expect(await openClientId(await temporary())).not.toBe(first)
   })
 
   it('is another one for each start where nothing is kept', async () => {
-    expect((await openClientId(undefined)).clientId).not.toBe((await openClientId(undefined)).clientId)
-  })
-
-  it('has the predictable one of an earlier version beside it until that is done with', async () => {
-    const data = await temporary()
-    const old = `mqway-elsewhere-${createHash('sha256').update(data).digest('hex').slice(0, 10)}`
-    await writeFile(
-      join(data, 'push-session.json'),
-      JSON.stringify({ clientId: old, dialect: 'MQTT 5', topics: ['#'] }),
-    )
-    const first = await openClientId(data)
-    expect(first.former).toBe(old)
-    const second = await openClientId(data)
-    expect(second).toMatchObject({ clientId: first.clientId, former: old })
-    await second.forgetFormer()
-    const third = await openClientId(data)
-    expect([third.clientId, third.former]).toEqual([first.clientId, undefined])
-  })
-
-  it.each(['chosen', 'mqway-host-0123456789'])('has none beside it where the last one was %s', async clientId => {
-    const data = await temporary()
-    await writeFile(join(data, 'push-session.json'), JSON.stringify({ clientId, dialect: 'MQTT 5', topics: ['#'] }))
-    expect((await openClientId(data)).former).toBeUndefined()
+    expect(await openClientId(undefined)).not.toBe(await openClientId(undefined))
   })
 
   it.each(['', '{', '{"clientId":""}', '[]'])('is made anew where its file is damaged: %j', async text => {
     const data = await temporary()
     const file = join(data, 'push-client-id.json')
     await writeFile(file, text)
-    const { clientId } = await openClientId(data)
+    const clientId = await openClientId(data)
     expect(JSON.parse(await readFile(file, 'utf8'))).toEqual({ clientId })
   })
 
