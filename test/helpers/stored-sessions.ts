@@ -14,7 +14,7 @@ export interface StoredSessions {
   readonly record: string
 }
 
-/** Writes sessions into `<data>/broker`, in the format of `aedes-persistence-level`, with the broker's own records. */
+/** Writes sessions into `<data>/broker`. */
 export async function storeSessions(data: string, ...groups: readonly StoredSessions[]): Promise<void> {
   const directory = join(data, 'broker')
   await mkdir(directory, { recursive: true })

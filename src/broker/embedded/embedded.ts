@@ -131,7 +131,7 @@ export async function createEmbedded(
   hooks: EmbeddedHooks = {},
 ): Promise<EmbeddedBroker> {
   const disk = options.data === 'none' ? undefined : await openLevel(options.data)
-  const broker = new Embedded(options, log, hooks, disk ?? (await inMemory()), disk)
+  const broker = new Embedded(options, log, hooks, disk ?? memoryBackend(), disk)
   await broker.start()
   return broker
 }
@@ -497,11 +497,6 @@ class Embedded implements EmbeddedBroker {
     await this.#connections.close()
     await this.#disk?.close()
   }
-}
-
-async function inMemory(): Promise<StorageBackend> {
-  const { default: MemoryPersistence } = await import('aedes-persistence/asyncPersistence.js')
-  return memoryBackend(new MemoryPersistence())
 }
 
 /** Queues are ordered by it, so it sorts by start time; messages are identified by it, so it is unique. */

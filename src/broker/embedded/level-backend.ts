@@ -1,14 +1,12 @@
 import { join } from 'node:path'
 import type { AedesPublishPacket, Subscription } from 'aedes'
-import type Persistence from 'aedes-persistence/asyncPersistence.js'
-import type LevelPersistence from 'aedes-persistence-level/asyncPersistence.js'
 import type { Level as LevelDatabase } from 'level'
-import { decode } from 'msgpack-lite'
-import { BatchedLevel, type Change, type KeyRange } from '../../storage/batched-level.js'
+import { decode, encode } from 'msgpack-lite'
+import { BatchedLevel } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
 import { IdentifierSet } from './identifier-set.js'
-import { LevelQueues, rangeOf, storedBytes } from './level-queues.js'
-import type { RetainedStorage, StorageBackend, StoredSession, StoredSubscriptions } from './storage-backend.js'
+import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields } from './level-queues.js'
+import type { RetainedStorage, StorageBackend, StoredSession, StoredWill } from './storage-backend.js'
 
 /** Storage in a LevelDB. */
 export interface LevelBackend extends StorageBackend {
@@ -17,15 +15,24 @@ export interface LevelBackend extends StorageBackend {
   close(): Promise<void>
 }
 
-/** Key prefix of subscriptions in `aedes-persistence-level`. */
-const subscriptionsKey = 'subscriptions'
 /** Keys removed in one write. */
 const removalBatch = 1000
 
-/** Keys of mqway beside those of `aedes-persistence-level`. */
+/*
+ * Keys have a client id that is encoded, and so without a colon; values are in MessagePack.
+ *
+ *   subscriptions:<client id>:<filter>        a subscription
+ *   outgoing:…, outgoing-id:…                 a queued message (see level-queues.ts)
+ *   incoming:<client id>:<packet identifier>  a message of QoS 2 waits for PUBREL; without a value
+ *   will:<client id>                          the will of a connected client
+ *   retained:<topic>                          a retained message
+ *   mqway:session:<client id>                 when its client was connected, and whose it is, as text
+ *   mqway:run                                 the number of the last run
+ */
 const runKey = 'mqway:run'
 const sessionKind = 'mqway:session'
-const sessionKey = (id: string): string => `${sessionKind}:${encodeURIComponent(id)}`
+const keyOf = (kind: string, clientId: string): string => `${kind}:${encodeURIComponent(clientId)}`
+const incomingKey = (id: string, messageId: number): string => `${keyOf('incoming', id)}:${padded(messageId)}`
 
 /**
  * Opens or creates the database in `<data>/broker`.
@@ -36,8 +43,6 @@ const sessionKey = (id: string): string => `${sessionKind}:${encodeURIComponent(
  */
 export async function openLevel(data: string): Promise<LevelBackend> {
   const directory = join(data, 'broker')
-  // Not needed without durable state.
-  const { default: Persistence } = await import('aedes-persistence-level/asyncPersistence.js')
   const database = await openDatabase(directory).catch(error => {
     throw startError({ directory, holds: "the broker's state" }, error)
   })
@@ -46,63 +51,38 @@ export async function openLevel(data: string): Promise<LevelBackend> {
   const batched = new BatchedLevel(database)
   const incoming = new Map<string, IdentifierSet>()
   const sessions = await readSessions(database, incoming)
-  const withIncoming = new Set(incoming.keys())
-  const persistence = new Persistence(persistenceView(batched, { withIncoming }))
   const queues = new LevelQueues(batched)
   return {
-    persistence,
-    subscriptions: storedSubscriptions(() => new Persistence(persistenceView(batched, { subscriptions: true }))),
-    queues,
-    retained: new LevelRetained(batched, persistence, Persistence),
-    incoming,
-    sessions,
-    run,
-    keepSession: (id, session) => batched.put(sessionKey(id), sessionRecord(session)),
-    allSubscriptions: () => allSubscriptions(database),
-    removeSessions: ids => removeSessions(database, ids),
+    ...{ run, queues, incoming, sessions },
+    retained: new LevelRetained(batched),
+    keepSession: (id, session) => batched.put(keyOf(sessionKind, id), sessionRecord(session)),
     removeSession: async id => {
-      await Promise.all([
-        batched.clear(rangeOf(`${subscriptionsKey}:${encodeURIComponent(id)}`)),
-        persistence.cleanIncoming({ id }),
-        queues.remove(id),
-      ])
-      await batched.del(sessionKey(id))
+      await Promise.all([batched.clear(rangeOf(keyOf('subscriptions', id))), queues.remove(id)])
+      await batched.del(keyOf(sessionKind, id))
+    },
+    removeSessions: ids => removeSessions(database, ids),
+    allSubscriptions: () => allSubscriptions(database),
+    addSubscriptions: (id, subscriptions) =>
+      batched.write(
+        subscriptions.map(subscription => ({
+          key: `${keyOf('subscriptions', id)}:${subscription.topic}`,
+          value: encode({ ...subscription, clientId: id }),
+        })),
+      ),
+    removeSubscriptions: (id, filters) =>
+      batched.write(filters.map(filter => ({ key: `${keyOf('subscriptions', id)}:${filter}` }))),
+    addIncoming: (id, messageId) => batched.put(incomingKey(id, messageId), ''),
+    removeIncoming: (id, messageId) => batched.del(incomingKey(id, messageId)),
+    clearIncoming: id => batched.clear(rangeOf(keyOf('incoming', id))),
+    putWill: will => batched.put(keyOf('will', will.clientId), encode(will)),
+    removeWill: async clientId => {
+      const key = keyOf('will', clientId)
+      if ((await batched.get(key)) !== undefined) await batched.del(key)
+    },
+    wills: async function* () {
+      for await (const value of batched.values(rangeOf('will'))) yield decode<StoredWill>(value)
     },
     close: () => batched.close(),
-  }
-}
-
-interface ViewOptions {
-  /** Whether it reads subscriptions, of which `LevelPersistence` would load all into a trie at its start. */
-  readonly subscriptions?: boolean
-  /** Client ids with stored packet identifiers of QoS 2: only theirs are removed, because each removal is a write. */
-  readonly withIncoming?: Set<string>
-}
-
-/** The database as `LevelPersistence` uses it. */
-function persistenceView(database: BatchedLevel, { subscriptions = false, withIncoming }: ViewOptions): object {
-  return {
-    get: (key: string) => database.get(key, { valueEncoding: 'buffer' }),
-    put: (key: string, value: Buffer) => {
-      if (key.startsWith('incoming:')) withIncoming?.add(idOf(key, 'incoming'))
-      return database.put(key, value)
-    },
-    del: (key: string) => database.del(key),
-    batch: (changes: readonly Change[]) => database.write(changes),
-    clear: async (range: KeyRange) => {
-      if (!withIncoming || withIncoming.delete(idOf(range.gte, 'incoming'))) await database.clear(range)
-    },
-    values: (range: KeyRange) => (!subscriptions && range.gte === `${subscriptionsKey}:` ? [] : database.values(range)),
-  }
-}
-
-/** @param open creates a persistence for one call, so that its trie is garbage-collected */
-function storedSubscriptions(open: () => Persistence): StoredSubscriptions {
-  return {
-    add: (session, subscriptions) => open().addSubscriptions(session, subscriptions),
-    remove: (session, filters) => open().removeSubscriptions(session, filters),
-    clear: session => open().cleanSubscriptions(session),
-    read: session => open().subscriptionsByClient(session),
   }
 }
 
@@ -127,7 +107,7 @@ function parseRecord(id: string, record: string | undefined): Pick<StoredSession
 async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readonly [string, readonly Subscription[]]> {
   let current = ''
   let subscriptions: Subscription[] = []
-  const values = database.values<string, Buffer>({ ...rangeOf(subscriptionsKey), valueEncoding: 'buffer' })
+  const values = database.values<string, Buffer>({ ...rangeOf('subscriptions'), valueEncoding: 'buffer' })
   for await (const value of values) {
     const { clientId, ...subscription } = decode<Subscription & { clientId: string }>(value)
     if (clientId !== current) {
@@ -142,7 +122,7 @@ async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readon
 
 /** Removes all keys of these sessions, in batches; the records last, so that an interrupted start continues. */
 async function removeSessions(database: LevelDatabase, ids: ReadonlySet<string>): Promise<void> {
-  for (const kind of [subscriptionsKey, 'outgoing', 'outgoing-id', 'incoming', sessionKind]) {
+  for (const kind of ['subscriptions', 'outgoing', 'outgoing-id', 'incoming', sessionKind]) {
     let keys: string[] = []
     const removeKeys = (): Promise<void> => database.batch(keys.map(key => ({ type: 'del', key })))
     for await (const key of database.keys(rangeOf(kind))) {
@@ -176,7 +156,7 @@ async function readSessions(database: LevelDatabase, incoming: Map<string, Ident
   for await (const [key, record] of database.iterator(rangeOf(sessionKind))) {
     sessionOf(key, sessionKind).record = record
   }
-  for await (const key of database.keys(rangeOf(subscriptionsKey))) sessionOf(key, subscriptionsKey)
+  for await (const key of database.keys(rangeOf('subscriptions'))) sessionOf(key, 'subscriptions')
   const messages = database.iterator<string, Buffer>({ ...rangeOf('outgoing'), valueEncoding: 'buffer' })
   for await (const [key, value] of messages) {
     const session = sessionOf(key, 'outgoing')
@@ -197,28 +177,23 @@ async function readSessions(database: LevelDatabase, incoming: Map<string, Ident
   return Array.from(sessions, ([id, { record, ...queue }]) => ({ ...parseRecord(id, record), ...queue }))
 }
 
-/** Key prefix of retained messages in `aedes-persistence-level`. */
 const retainedPrefix = 'retained:'
 
-/** Retained messages on disk, in the format of `aedes-persistence-level`. */
+/** Retained messages on disk. */
 class LevelRetained implements RetainedStorage {
   readonly isMemory = false
   readonly #database: BatchedLevel
-  readonly #persistence: LevelPersistence
-  readonly #Persistence: typeof LevelPersistence
 
-  constructor(database: BatchedLevel, persistence: LevelPersistence, Persistence: typeof LevelPersistence) {
+  constructor(database: BatchedLevel) {
     this.#database = database
-    this.#persistence = persistence
-    this.#Persistence = Persistence
   }
 
   async *load(): AsyncGenerator<AedesPublishPacket> {
-    yield* this.#persistence.createRetainedStream('#')
+    for await (const value of this.#database.values(rangeOf('retained'))) yield decodeMessage(value)
   }
 
   put(packet: AedesPublishPacket): Promise<void> {
-    return this.#persistence.storeRetained(packet)
+    return this.#database.put(retainedPrefix + packet.topic, encode(storedFields(packet)))
   }
 
   remove(topic: string): Promise<void> {
@@ -226,16 +201,7 @@ class LevelRetained implements RetainedStorage {
   }
 
   async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
-    const keys = topics.map(topic => retainedPrefix + topic)
-    const values = await this.#database.getMany(keys)
-    const packets: AedesPublishPacket[] = []
-    // The library decodes the values, from a view of the database that has no others.
-    const view = new this.#Persistence({ values: () => present(values) })
-    for await (const packet of view.createRetainedStream('#')) packets.push(packet)
-    return packets
+    const values = await this.#database.getMany(topics.map(topic => retainedPrefix + topic))
+    return values.filter(value => value !== undefined).map(decodeMessage)
   }
-}
-
-async function* present(values: readonly (Buffer | undefined)[]): AsyncGenerator<Buffer> {
-  for (const value of values) if (value) yield value
 }

@@ -16,8 +16,8 @@ const messageOverhead = 100
 const maxWriteBytes = 1024 ** 2
 
 /**
- * Queues on disk, in the format of `aedes-persistence-level`: under `outgoing:` by client id, broker id and counter; and again under
- * `outgoing-id:` by client id and packet identifier, as soon as there is one. Unlike that library, it encodes a message once for all sessions.
+ * Queues on disk: under `outgoing:` by client id, broker id and counter; and again under `outgoing-id:` by client id and packet identifier,
+ * as soon as there is one. A message is encoded once for all sessions.
  */
 export class LevelQueues implements SessionQueues {
   readonly isMemory = false
@@ -130,12 +130,12 @@ function idKey(clientId: string, messageId: number | undefined): string {
 }
 
 /** Keys sort by number. */
-function padded(number: number | undefined): string {
+export function padded(number: number | undefined): string {
   return String(number).padStart(16, '0')
 }
 
 /** The stored fields, without those of the delivery, such as callbacks. */
-function storedFields(packet: AedesPublishPacket): object {
+export function storedFields(packet: AedesPublishPacket): object {
   const { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId } = packet
   return { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId }
 }

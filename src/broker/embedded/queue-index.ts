@@ -1,26 +1,32 @@
 import type { Subscription } from 'aedes'
-import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import { FilterIndex } from '../../topics/filter-index.js'
 import { filterOverhead } from './subscription-limits.js'
 
-type QueueSubscription = Persistence.QueueSubscription
+/** A subscription of a session. */
+export interface SessionSubscription extends Subscription {
+  readonly clientId: string
+}
 
-/** Finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. */
+/** The subscriptions of all sessions; finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. */
 export class QueueIndex {
-  readonly #filters = new FilterIndex<QueueSubscription>()
-  readonly #sessions = new Map<string, Map<string, QueueSubscription>>()
+  readonly #filters = new FilterIndex<SessionSubscription>()
+  readonly #sessions = new Map<string, Map<string, SessionSubscription>>()
+
+  /** The subscriptions of one session. */
+  of(clientId: string): SessionSubscription[] {
+    return [...(this.#sessions.get(clientId)?.values() ?? [])]
+  }
 
   /** @returns the growth of the session's filters in bytes */
   add(clientId: string, subscriptions: readonly Subscription[]): number {
-    let bytes = -this.remove(
-      clientId,
-      subscriptions.map(({ topic }) => topic),
-    )
-    for (const { topic, qos, rap } of subscriptions) {
-      const stored = this.#sessions.get(clientId) ?? new Map<string, QueueSubscription>()
-      const subscription = { clientId, topic, qos, rap: rap === true }
-      this.#sessions.set(clientId, stored.set(topic, subscription))
-      if (qos > 0) this.#filters.add(topic, subscription)
+    const filters = subscriptions.map(({ topic }) => topic)
+    let bytes = -this.remove(clientId, filters)
+    for (const subscription of subscriptions) {
+      const { topic, qos } = subscription
+      const stored = this.#sessions.get(clientId) ?? new Map<string, SessionSubscription>()
+      const added = { ...subscription, clientId }
+      this.#sessions.set(clientId, stored.set(topic, added))
+      if (qos > 0) this.#filters.add(topic, added)
       bytes += sizeOf(topic)
     }
     return bytes
@@ -42,12 +48,15 @@ export class QueueIndex {
   }
 
   removeAll(clientId: string): void {
-    this.remove(clientId, [...(this.#sessions.get(clientId)?.keys() ?? [])])
+    this.remove(
+      clientId,
+      this.of(clientId).map(({ topic }) => topic),
+    )
   }
 
   /** Each session with a matching filter, once, with the highest QoS of those filters. */
-  match(topic: string): QueueSubscription[] {
-    const bySession = new Map<string, QueueSubscription>()
+  match(topic: string): SessionSubscription[] {
+    const bySession = new Map<string, SessionSubscription>()
     for (const values of this.#filters.match(topic)) {
       for (const subscription of values) {
         const other = bySession.get(subscription.clientId)

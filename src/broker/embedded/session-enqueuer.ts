@@ -1,13 +1,12 @@
 import { setImmediate as nextTick } from 'node:timers/promises'
 import type { AedesPublishPacket } from 'aedes'
-import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
+import type { SessionSubscription } from './queue-index.js'
 import type { QueuedMessage, SessionQueues } from './session-queues.js'
 import type { Sessions } from './sessions.js'
 import type { PendingWrite } from './unwritten-messages.js'
 
-type QueueSubscription = Persistence.QueueSubscription
-type Subscriber = Pick<QueueSubscription, 'clientId'> & Partial<QueueSubscription>
+type Subscriber = Pick<SessionSubscription, 'clientId'> & Partial<SessionSubscription>
 
 /** Disconnected sessions for which a message is queued at once; for more, it is queued in time slices. */
 const maxAtOnce = 100

@@ -1,9 +1,11 @@
 import type { Subscription } from 'aedes'
 import type { Logger } from '../../base/log.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
+import { isTopicFilter } from '../../topics/topic-syntax.js'
 import type { QueueIndex } from './queue-index.js'
 import type { Sessions } from './sessions.js'
 import type { StorageBackend, StoredSession } from './storage-backend.js'
+import type { FilterBounds } from './subscription-limits.js'
 
 /** Client ids named in the log. */
 const loggedIds = 5
@@ -14,8 +16,7 @@ export interface SessionLoaderOptions {
   readonly sessions: Sessions
   readonly index: QueueIndex
   readonly slicer: TimeSlicer
-  /** Returns the subscriptions within the bounds of one client. */
-  readonly withinBounds: (subscriptions: readonly Subscription[]) => Subscription[]
+  readonly limits: FilterBounds
   readonly log: Logger
 }
 
@@ -59,11 +60,11 @@ export async function loadSessions(options: SessionLoaderOptions): Promise<void>
 async function loadFilters(
   id: string,
   stored: readonly Subscription[],
-  { storage, sessions, index, withinBounds }: SessionLoaderOptions,
+  { storage, sessions, index, limits }: SessionLoaderOptions,
   left: LeftOut,
 ): Promise<void> {
   const kept: Subscription[] = []
-  for (const subscription of withinBounds(stored)) {
+  for (const subscription of withinBounds(stored, limits)) {
     const bytes = index.add(id, [subscription])
     if (sessions.fits(id, bytes)) {
       sessions.grow(id, bytes)
@@ -73,9 +74,21 @@ async function loadFilters(
   if (kept.length === stored.length) return
   const filters = new Set(kept.map(({ topic }) => topic))
   const beyond = stored.map(({ topic }) => topic).filter(topic => !filters.has(topic))
-  await storage.subscriptions.remove({ id }, beyond)
+  await storage.removeSubscriptions(id, beyond)
   left.filters += beyond.length
   note(left, id)
+}
+
+/** The subscriptions within the bounds of one client, which may have been higher: Aedes would refuse the client for the others. */
+function withinBounds(subscriptions: readonly Subscription[], limits: FilterBounds): Subscription[] {
+  let bytes = 0
+  return subscriptions
+    .filter(({ topic }) => isTopicFilter(topic, limits))
+    .slice(0, limits.maxSubscriptions)
+    .filter(({ topic }) => {
+      bytes += Buffer.byteLength(topic)
+      return bytes <= limits.maxSubscriptionBytes
+    })
 }
 
 async function loadQueue(

@@ -50,7 +50,7 @@ export interface SessionQueues {
   remove(clientId: string): Promise<void>
 }
 
-/** Thrown by `update`; Aedes' persistences use this text. */
+/** Thrown by `update`. */
 export function noSuchPacket(): Error {
   return new Error('no such packet')
 }

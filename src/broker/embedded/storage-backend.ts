@@ -1,5 +1,4 @@
-import type { AedesPublishPacket, Subscription } from 'aedes'
-import type Persistence from 'aedes-persistence/asyncPersistence.js'
+import type { AedesPublishPacket, PublishPacket, Subscription } from 'aedes'
 import type { IdentifierSet } from './identifier-set.js'
 import { MemoryQueues, type SessionQueues } from './session-queues.js'
 
@@ -18,43 +17,42 @@ export interface StoredSession {
   readonly bytes: number
 }
 
-/** Storage of sessions and retained messages, in memory or on disk. */
+/** A will, with the run of the broker and the client that it is of. */
+export interface StoredWill extends PublishPacket {
+  readonly brokerId: string
+  readonly clientId: string
+}
+
+/**
+ * Storage of sessions, wills and retained messages, in memory or on disk. What `Store` has in memory anyway is stored for the next run alone:
+ * subscriptions, wills, and the packet identifiers of QoS 2 that wait for PUBREL.
+ */
 export interface StorageBackend {
-  /** Stores wills and packet identifiers; subscriptions, queues and retained messages have their own storage. */
-  readonly persistence: Persistence
-  readonly subscriptions: StoredSubscriptions
   readonly queues: SessionQueues
   readonly retained: RetainedStorage
-  /** By client id: the packet identifiers of QoS 2 found at the start, which wait for PUBREL. */
+  /** By client id: the packet identifiers found at the start. */
   readonly incoming: ReadonlyMap<string, IdentifierSet>
   /** The sessions found at the start. */
   readonly sessions: readonly StoredSession[]
   /** Stores a session's owner, and when its client was connected. */
   keepSession(id: string, session: Pick<StoredSession, 'owner' | 'network' | 'seen'>): Promise<void>
-  /** The subscriptions found at the start, by session. */
-  allSubscriptions(): AsyncIterable<readonly [id: string, subscriptions: readonly Subscription[]]>
-  /** Removes many sessions, at the start. */
-  removeSessions(ids: ReadonlySet<string>): Promise<void>
   /** Removes a session with its subscriptions and queue. */
   removeSession(id: string): Promise<void>
-}
-
-interface Session {
-  readonly id: string
-}
-
-/**
- * Stored subscriptions of sessions. Aedes' persistences also keep a trie of them, with 10 KiB and more for a filter of 32 levels; here
- * `QueueIndex` finds them.
- */
-export interface StoredSubscriptions {
+  /** Removes many sessions, at the start. */
+  removeSessions(ids: ReadonlySet<string>): Promise<void>
+  /** The subscriptions found at the start, by session. */
+  allSubscriptions(): AsyncIterable<readonly [id: string, subscriptions: readonly Subscription[]]>
   /** Stores subscriptions of a session, each in place of an earlier one with the same filter. */
-  add(session: Session, subscriptions: readonly Subscription[]): Promise<void>
-  remove(session: Session, filters: readonly string[]): Promise<void>
-  /** Removes all of a session. */
-  clear(session: Session): Promise<void>
-  /** All of a session. */
-  read(session: Session): Promise<Subscription[]>
+  addSubscriptions(id: string, subscriptions: readonly Subscription[]): Promise<void>
+  removeSubscriptions(id: string, filters: readonly string[]): Promise<void>
+  addIncoming(id: string, messageId: number): Promise<void>
+  removeIncoming(id: string, messageId: number): Promise<void>
+  /** Removes all packet identifiers of a session. */
+  clearIncoming(id: string): Promise<void>
+  putWill(will: StoredWill): Promise<void>
+  removeWill(clientId: string): Promise<void>
+  /** All stored wills. */
+  wills(): AsyncIterable<StoredWill>
 }
 
 /** Retained messages by topic, in memory or on disk, without bounds. */
@@ -71,48 +69,31 @@ export interface RetainedStorage {
 }
 
 /** Storage in memory, which ends with the process. */
-export function memoryBackend(persistence: Persistence): StorageBackend {
-  const subscriptions = new MemorySubscriptions()
+export function memoryBackend(): StorageBackend {
   const queues = new MemoryQueues()
   return {
-    persistence,
-    subscriptions,
     queues,
     retained: new RetainedMemory(),
     incoming: new Map(),
     sessions: [],
-    keepSession: async () => {},
-    allSubscriptions: async function* () {},
-    removeSessions: async () => {},
-    removeSession: async id => {
-      await Promise.all([subscriptions.clear({ id }), persistence.cleanIncoming({ id }), queues.remove(id)])
-    },
+    keepSession: nothing,
+    removeSession: id => queues.remove(id),
+    removeSessions: nothing,
+    allSubscriptions: none,
+    addSubscriptions: nothing,
+    removeSubscriptions: nothing,
+    addIncoming: nothing,
+    removeIncoming: nothing,
+    clearIncoming: nothing,
+    putWill: nothing,
+    removeWill: nothing,
+    wills: none,
   }
 }
 
-export class MemorySubscriptions implements StoredSubscriptions {
-  readonly #sessions = new Map<string, Map<string, Subscription>>()
+async function nothing(): Promise<void> {}
 
-  async add({ id }: Session, subscriptions: readonly Subscription[]): Promise<void> {
-    const stored = this.#sessions.get(id) ?? new Map<string, Subscription>()
-    for (const subscription of subscriptions) stored.set(subscription.topic, { ...subscription })
-    if (stored.size > 0) this.#sessions.set(id, stored)
-  }
-
-  async remove({ id }: Session, filters: readonly string[]): Promise<void> {
-    const stored = this.#sessions.get(id)
-    for (const filter of filters) stored?.delete(filter)
-    if (stored?.size === 0) this.#sessions.delete(id)
-  }
-
-  async clear({ id }: Session): Promise<void> {
-    this.#sessions.delete(id)
-  }
-
-  async read({ id }: Session): Promise<Subscription[]> {
-    return [...(this.#sessions.get(id)?.values() ?? [])]
-  }
-}
+async function* none(): AsyncGenerator<never> {}
 
 export class RetainedMemory implements RetainedStorage {
   readonly isMemory = true

@@ -2,14 +2,12 @@ import { randomInt } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setImmediate as nextTick } from 'node:timers/promises'
 import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
-import type Persistence from 'aedes-persistence/asyncPersistence.js'
 import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
-import { isTopicFilter } from '../../topics/topic-syntax.js'
 import { ClientIdRegistry } from './client-id-registry.js'
 import { IdentifierSet } from './identifier-set.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
-import { QueueIndex } from './queue-index.js'
+import { QueueIndex, type SessionSubscription } from './queue-index.js'
 import { Retained } from './retained.js'
 import { type RetainedBounds, retainedSize } from './retained-quota.js'
 import { detachPayload, SessionEnqueuer } from './session-enqueuer.js'
@@ -17,7 +15,7 @@ import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
-import type { StorageBackend } from './storage-backend.js'
+import type { StorageBackend, StoredWill } from './storage-backend.js'
 import {
   type FilterBounds,
   noSubscription,
@@ -26,9 +24,12 @@ import {
 } from './subscription-limits.js'
 import type { PendingWrite } from './unwritten-messages.js'
 
-type Session = Persistence.Session
-type QueueSubscription = Persistence.QueueSubscription
-type QoS = QueueSubscription['qos']
+/** A client, by its session. */
+interface Session {
+  readonly id: string
+}
+
+type QoS = Subscription['qos']
 
 /** Bounds of stored data. */
 export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds {}
@@ -46,13 +47,9 @@ export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropp
 }
 
 /**
- * Aedes' persistence: sessions, queues, retained messages, wills. Unlike `aedes-persistence-level`:
- *
- * - it finds the sessions that queue a message, because that library forgets one of two overlapping subscriptions of a session, and queues
- *   for QoS 0;
- * - it writes a session's messages in order, and a returning client gets its whole queue before live messages (`SessionQueueReplay`);
- * - retained messages follow MQTT's rules on `$` topics and empty levels, and `$SYS` stays in memory;
- * - errors that Aedes ignores go to `onError`.
+ * Aedes' persistence: sessions, queues, retained messages, wills. Subscriptions, and packet identifiers of QoS 2, are in memory, and stored
+ * for the next run. A session's messages are written in order, and a returning client gets its whole queue before live messages
+ * (`SessionQueueReplay`). Errors that Aedes ignores go to `onError`.
  */
 export class Store {
   readonly queueReplay: SessionQueueReplay
@@ -66,6 +63,7 @@ export class Store {
   publisher = ''
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
+  #brokerId = ''
   /** By client id: packet identifiers of QoS 2 that wait for PUBREL. */
   readonly #incoming: Map<string, IdentifierSet>
   readonly #storage: StorageBackend
@@ -115,15 +113,15 @@ export class Store {
     )
   }
 
-  async setup(broker: Aedes): Promise<void> {
-    await this.#storage.persistence.setup(broker)
+  async setup({ id }: Pick<Aedes, 'id'>): Promise<void> {
+    this.#brokerId = id
     await this.retained.load()
     await loadSessions({
       storage: this.#storage,
       sessions: this.sessions,
       index: this.#index,
       slicer: this.#slicer,
-      withinBounds: subscriptions => this.#withinBounds(subscriptions),
+      limits: this.#limits,
       log: this.#log,
     })
     // Sessions beyond the bounds were removed.
@@ -144,10 +142,9 @@ export class Store {
   /** Ends a session, with its queue. */
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
-    this.#incoming.delete(id)
     await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
-      await this.#storage.removeSession(id)
+      await Promise.all([this.cleanIncoming({ id }), this.#storage.removeSession(id)])
     })
   }
 
@@ -169,7 +166,7 @@ export class Store {
     if (!stored) {
       const granted = subscriptions.filter(({ topic }) => this.subscriptionLimits.grant(client, topic))
       stored = this.#inOrder(client, async () => {
-        await this.#storage.subscriptions.add(client, granted)
+        await this.#storage.addSubscriptions(client.id, granted)
         this.sessions.grow(client.id, this.#index.add(client.id, granted))
       })
       this.#written.set(subscriptions, stored)
@@ -180,7 +177,7 @@ export class Store {
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
     return this.#inOrder(client, async () => {
       this.sessions.grow(client.id, -this.#index.remove(client.id, filters))
-      await this.#storage.subscriptions.remove(client, filters)
+      await this.#storage.removeSubscriptions(client.id, filters)
     })
   }
 
@@ -194,33 +191,15 @@ export class Store {
   /** Called by Aedes for a client with a session, which is created if there is none. */
   async subscriptionsByClient(client: Session): Promise<Subscription[]> {
     const known = this.sessions.open(client.id)
-    const subscriptions = await this.#inOrder(client, () => this.#readSubscriptions(client))
+    const subscriptions = await this.#inOrder(client, async () => this.#index.of(client.id))
     return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
   }
 
-  /** Without filters of a configuration with higher limits: Aedes would refuse the client for them. */
-  async #readSubscriptions(client: Session): Promise<Subscription[]> {
-    const stored = await this.#storage.subscriptions.read(client)
-    return this.#withinBounds(stored)
-  }
-
-  #withinBounds(subscriptions: readonly Subscription[]): Subscription[] {
-    const { maxSubscriptions, maxSubscriptionBytes } = this.#limits
-    let bytes = 0
-    return subscriptions
-      .filter(({ topic }) => isTopicFilter(topic, this.#limits))
-      .slice(0, maxSubscriptions)
-      .filter(({ topic }) => {
-        bytes += Buffer.byteLength(topic)
-        return bytes <= maxSubscriptionBytes
-      })
-  }
-
-  async subscriptionsByTopic(topic: string): Promise<QueueSubscription[]> {
+  async subscriptionsByTopic(topic: string): Promise<SessionSubscription[]> {
     return this.#index.match(topic)
   }
 
-  outgoingEnqueueCombi(subscriptions: readonly QueueSubscription[], packet: AedesPublishPacket): Promise<void> {
+  outgoingEnqueueCombi(subscriptions: readonly SessionSubscription[], packet: AedesPublishPacket): Promise<void> {
     return this.#enqueuer.enqueue(subscriptions, packet)
   }
 
@@ -336,16 +315,15 @@ export class Store {
     return Readable.from(this.queueReplay.queue(client))
   }
 
-  /** Stores the packet's identifier, without the payload, which may have megabytes. */
-  async incomingStorePacket(client: Session, packet: PublishPacket): Promise<void> {
-    const ids = this.#incoming.get(client.id) ?? new IdentifierSet()
-    this.#incoming.set(client.id, ids)
-    const { messageId: id = 0 } = packet
-    ids.add(id)
+  /** Stores a packet identifier of QoS 2 until PUBREL. */
+  async incomingStorePacket({ id }: Session, { messageId = 0 }: PublishPacket): Promise<void> {
+    const identifiers = this.#incoming.get(id) ?? new IdentifierSet()
+    this.#incoming.set(id, identifiers)
+    identifiers.add(messageId)
     try {
-      await this.#storage.persistence.incomingStorePacket(client, { ...packet, payload: '' })
+      await this.#storage.addIncoming(id, messageId)
     } catch (error) {
-      ids.delete(id)
+      identifiers.delete(messageId)
       throw error
     }
   }
@@ -355,36 +333,39 @@ export class Store {
     return this.#incoming.get(clientId)?.has(id) === true
   }
 
-  incomingGetPacket(client: Session, packet: PublishPacket): Promise<AedesPublishPacket> {
-    return this.#storage.persistence.incomingGetPacket(client, packet)
+  /** Rejects where no message with the identifier of `packet` waits for its PUBREL. */
+  async incomingGetPacket<Packet extends PublishPacket>(client: Session, packet: Packet): Promise<Packet> {
+    if (!this.hasIncoming(client.id, packet.messageId ?? 0)) throw noSuchPacket()
+    return packet
   }
 
-  incomingDelPacket(client: Session, packet: PublishPacket): Promise<void> {
-    const ids = this.#incoming.get(client.id)
-    ids?.delete(packet.messageId ?? 0)
-    if (ids?.isEmpty) this.#incoming.delete(client.id)
-    return this.#storage.persistence.incomingDelPacket(client, packet)
+  async incomingDelPacket({ id }: Session, { messageId = 0 }: PublishPacket): Promise<void> {
+    const identifiers = this.#incoming.get(id)
+    identifiers?.delete(messageId)
+    if (identifiers?.isEmpty) this.#incoming.delete(id)
+    await this.#storage.removeIncoming(id, messageId)
   }
 
-  cleanIncoming(client: Session): Promise<void> {
-    this.#incoming.delete(client.id)
-    return this.#storage.persistence.cleanIncoming(client)
+  async cleanIncoming({ id }: Session): Promise<void> {
+    // A removal is a write.
+    if (this.#incoming.delete(id)) await this.#storage.clearIncoming(id)
   }
 
-  putWill(client: Session, will: PublishPacket): Promise<void> {
-    return this.#storage.persistence.putWill(client, will)
+  /** Marks a will as checked (see `DurableAedes`), and stores it for the next run, which publishes it. */
+  async putWill({ id }: Session, will: PublishPacket): Promise<void> {
+    await this.#storage.putWill(Object.assign(will, { brokerId: this.#brokerId, clientId: id }))
   }
 
-  async delWill(client: Session): Promise<PublishPacket | undefined> {
-    try {
-      return await this.#storage.persistence.delWill(client)
-    } catch (error) {
-      this.#onError(error)
-      return undefined
-    }
+  async delWill({ id }: Session): Promise<void> {
+    await this.#storage.removeWill(id).catch(this.#onError)
   }
 
+  /** The wills of earlier runs. */
   streamWill(brokers: { readonly [id: string]: number }): Readable {
-    return this.#storage.persistence.streamWill(brokers)
+    return Readable.from(this.#willsOfOthers(brokers))
+  }
+
+  async *#willsOfOthers(brokers: { readonly [id: string]: number }): AsyncGenerator<StoredWill> {
+    for await (const will of this.#storage.wills()) if (!brokers[will.brokerId]) yield will
   }
 }

@@ -2,7 +2,6 @@ import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
@@ -139,7 +138,7 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
 
 describe('sessions', () => {
   it('do not end while their client is connected, also where another connection took its place', () => {
-    const base = memoryBackend(new MemoryPersistence())
+    const base = memoryBackend()
     const sessions = new Sessions({
       storage: base,
       limits: { ...limits, sessionExpiry: 0 },
@@ -156,14 +155,6 @@ describe('sessions', () => {
     sessions.disconnected(second)
     expect([...sessions.expired()]).toEqual(['sleeper'])
   })
-})
-
-it('a message of QoS 2 that waits for PUBREL is kept without its payload', async () => {
-  const persistence = new MemoryPersistence()
-  const store = new Store({ storage: memoryBackend(persistence), limits, log, onError })
-  const packet = { cmd: 'publish', topic: 't', qos: 2, messageId: 7, dup: false, retain: false } as const
-  await store.incomingStorePacket({ id: 'c' }, { ...packet, payload: Buffer.alloc(1_000_000) })
-  expect((await persistence.incomingGetPacket({ id: 'c' }, { ...packet, payload: '' })).payload).toHaveLength(0)
 })
 
 it('an acknowledgement that comes twice counts once for the session’s queue', async () => {

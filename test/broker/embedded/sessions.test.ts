@@ -1,4 +1,3 @@
-import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
@@ -14,7 +13,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 function makeSessions(bounds: Partial<typeof limits>): { sessions: Sessions; ended: string[]; dropped: string[] } {
   const [ended, dropped]: [string[], string[]] = [[], []]
   const sessions = new Sessions({
-    storage: memoryBackend(new MemoryPersistence()),
+    storage: memoryBackend(),
     limits: { ...limits, ...bounds },
     end: async id => void ended.push(id),
     onDropped: bound => dropped.push(bound),

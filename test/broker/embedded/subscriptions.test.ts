@@ -1,15 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import MemoryPersistence from 'aedes-persistence/asyncPersistence.js'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
-import {
-  MemorySubscriptions,
-  memoryBackend,
-  type StoredSubscriptions,
-} from '../../../src/broker/embedded/storage-backend.js'
+import { memoryBackend, type StorageBackend } from '../../../src/broker/embedded/storage-backend.js'
 import { Store } from '../../../src/broker/embedded/store.js'
 import { limits } from './limits.js'
 import { connect } from './mqtt-session.js'
@@ -91,20 +86,14 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
 
 describe('the store', () => {
   const client = { id: 'client' }
-  const storeOn = (subscriptions: StoredSubscriptions) => {
-    const base = { ...memoryBackend(new MemoryPersistence()), subscriptions }
-    return new Store({ storage: base, limits, log, onError: error => expect.unreachable(String(error)) })
+  const storeOn = (storage: Partial<StorageBackend> = {}) => {
+    const onError = (error: unknown): void => expect.unreachable(String(error))
+    return new Store({ storage: { ...memoryBackend(), ...storage }, limits, log, onError })
   }
 
   it('writes the filters of one SUBSCRIBE once, though it is asked once for each of them', async () => {
     let writes = 0
-    class Counting extends MemorySubscriptions {
-      override add(...args: Parameters<MemorySubscriptions['add']>): Promise<void> {
-        writes++
-        return super.add(...args)
-      }
-    }
-    const store = storeOn(new Counting())
+    const store = storeOn({ addSubscriptions: async () => void writes++ })
     const subscriptions = Array.from({ length: 100 }, (_, index) => ({ topic: `t/${index}`, qos: 1 as const }))
     await Promise.all(subscriptions.map(() => store.addSubscriptions(client, subscriptions)))
     expect(writes).toBe(1)
@@ -112,28 +101,27 @@ describe('the store', () => {
   })
 
   it('queues for nothing that could not be stored', async () => {
-    class Full extends MemorySubscriptions {
-      override add(): Promise<void> {
-        return Promise.reject(new Error('disk full'))
-      }
-    }
-    const store = storeOn(new Full())
+    const store = storeOn({ addSubscriptions: () => Promise.reject(new Error('disk full')) })
     await expect(store.addSubscriptions(client, [{ topic: 'a', qos: 1 }])).rejects.toThrow('disk full')
     expect(await store.subscriptionsByTopic('a')).toEqual([])
   })
 
-  it('skips what an earlier version stored and nobody can subscribe to', async () => {
-    const stored = new MemorySubscriptions()
-    await stored.add(client, [
-      { topic: 'a/#/b', qos: 1 },
-      { topic: 'fine', qos: 1 },
-    ])
-    const store = storeOn(stored)
+  it('removes stored filters to which nobody can subscribe', async () => {
+    const removed: string[] = []
+    const store = storeOn({
+      sessions: [{ id: 'client', owner: undefined, network: undefined, seen: Date.now(), queued: 0, bytes: 0 }],
+      allSubscriptions: async function* () {
+        yield ['client', ['a/#/b', 'fine'].map(topic => ({ topic, qos: 1 as const }))] as const
+      },
+      removeSubscriptions: async (_id, filters) => void removed.push(...filters),
+    })
+    await store.setup({ id: 'broker' })
     expect(await store.subscriptionsByClient(client)).toMatchObject([{ topic: 'fine' }])
+    expect(removed).toEqual(['a/#/b'])
   })
 
   it('does not queue for a filter that was unsubscribed right after', async () => {
-    const store = storeOn(new MemorySubscriptions())
+    const store = storeOn()
     await Promise.all([
       store.addSubscriptions(client, [{ topic: 'a', qos: 1 }]),
       store.removeSubscriptions(client, ['a']),
