@@ -1,14 +1,14 @@
 import { setTimeout as wait } from 'node:timers/promises'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { AttackedGateway } from '../helpers/attacked-gateway.js'
-import { startAttackers } from '../helpers/attackers.js'
+import { type Attackers, startAttackers } from '../helpers/attackers.js'
 import { type BystanderOptions, expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { attackOnce, type CampaignOptions, formatRow, type Row, tableHead } from './campaign.js'
 import { attackerLogin, bystanderLogin, startDefaultGateway, startHardenedGateway } from './gateways.js'
 import { scenarios } from './scenarios/index.js'
 import { boundSince } from './scheduling.js'
 
-/** Seconds of attack on each gateway; `npm run attack` sets it. Left out: every scenario once, one and a half seconds. */
+/** Seconds of attack on each gateway; `npm run attack` sets it. Left out: every scenario once, half a second. */
 const seconds = Number(process.env['ATTACK_SECONDS'] ?? 0)
 const only = process.env['ATTACK_ONLY']?.split(',')
 const together = 10
@@ -37,7 +37,7 @@ function print(line: string): void {
 /** Each scenario alone for a third of the time, then groups of ten, others each time. */
 async function attack(campaign: Omit<CampaignOptions, 'together' | 'milliseconds'>): Promise<void> {
   if (seconds === 0) {
-    await attackOnce({ ...campaign, together, milliseconds: 1500 })
+    await attackOnce({ ...campaign, together, milliseconds: 500 })
     return
   }
   const end = Date.now() + seconds * 1000
@@ -68,14 +68,18 @@ async function figuresOf(gateway: AttackedGateway): Promise<{ memory: number; de
   return { memory: await gateway.memory(), descriptors: await gateway.descriptors() }
 }
 
+let attackers: Attackers
+beforeAll(async () => {
+  attackers = await startAttackers(together)
+})
+afterAll(() => attackers?.close())
+
 describe.each(gateways)('every attack on $name, ten at a time', ({ name, start, own, login }) => {
   it(
     'leaves it alive and its other clients undisturbed, and takes no memory and no descriptors for good',
     async () => {
       const gateway = await start()
       onTestFinished(() => gateway.close())
-      const attackers = await startAttackers(together)
-      onTestFinished(() => attackers.close())
       const options: BystanderOptions = { mqttPort: gateway.mqttPort, httpUrl: gateway.http, patience: 90_000, ...own }
       const fresh = await figuresOf(gateway)
       if (seconds > 0) await warmUp({ gateway, attackers, scenarios: chosen, ...(login && { login }) }, options)

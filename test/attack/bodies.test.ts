@@ -18,7 +18,7 @@ describe('bodies that one address never ends', () => {
       gateway.log.filter(({ reason }) => String(reason).startsWith('bodies-too-many')).length
     await expect.poll(refusals, { timeout: 10_000 }).toBeGreaterThan(10)
     const bystander = await startBystander({ mqttPort, httpUrl: http })
-    await bystander.rounds(60)
+    await bystander.rounds(30)
     const held = (): Promise<number> => gateway.metric('mqway_body_bytes')
     expect(await held()).toBeGreaterThan(25 * 2 ** 20)
     expect(await held()).toBeLessThan(36 * 2 ** 20)
@@ -37,7 +37,7 @@ it('(tiny-chunks) take no more memory than they are long', async () => {
   const bystander = await startBystander({ mqttPort, httpUrl: http })
   const attack = new AbortController()
   const attacked = tinyChunks.run({ mqttPort, http, https, address: '127.0.0.4' }, attack.signal)
-  await bystander.rounds(40)
+  await bystander.rounds(30)
   const report = await bystander.stop()
   attack.abort()
   await attacked

@@ -2,12 +2,12 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
-import { type AttackedGateway, startAttackedGateway } from '../helpers/attacked-gateway.js'
+import { startTestGateway } from '../helpers/gateway.js'
 
-async function attacked(config: ConfigInput = {}): Promise<AttackedGateway> {
-  const gateway = await startAttackedGateway({ data: 'none', ...config })
+async function attacked(config: ConfigInput = {}): Promise<{ readonly http: string }> {
+  const gateway = await startTestGateway({ https: { port: 'off' }, ...config })
   onTestFinished(() => gateway.close())
-  return gateway
+  return gateway.urls
 }
 
 const access = { jwt: { secret: 'a secret of more than thirty-two bytes' } }

@@ -39,7 +39,7 @@ describe('a flood of topics of single connections', () => {
     const target = { mqttPort: gateway.mqttPort, http: gateway.http, https: '', address: '127.0.0.4' }
     const end = new AbortController()
     const attack = flood.run(target, end.signal)
-    await bystander.rounds(110)
+    await bystander.rounds(50)
     // Of 60,000 bytes each, but for the bystander's: far more than the journal keeps.
     await eventually(async () => (await gateway.metric('mqway_push_newest_event')) > 200)
     end.abort()

@@ -1,19 +1,23 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
-import { startAttackedGateway } from '../helpers/attacked-gateway.js'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type AttackedGateway, startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { jsonBodies, jsonMessages, longQueries } from './scenarios/json-floods.js'
 import type { AttackTarget } from './scenarios/scenario.js'
 
 describe('what takes long to read', () => {
+  let gateway: AttackedGateway
+  beforeAll(async () => {
+    gateway = await startAttackedGateway({ data: 'none' })
+  })
+  afterAll(() => gateway?.close())
+
   it.each([jsonBodies, jsonMessages, longQueries])('($name) holds up nobody else', async ({ run }) => {
-    const gateway = await startAttackedGateway({ data: 'none' })
-    onTestFinished(() => gateway.close())
     const { mqttPort, http, https } = gateway
     const target: AttackTarget = { mqttPort, http, https, address: '127.0.0.4' }
     const bystander = await startBystander({ mqttPort, httpUrl: http })
     const attack = new AbortController()
     const attacked = run(target, attack.signal)
-    await bystander.rounds(60)
+    await bystander.rounds(30)
     const report = await bystander.stop()
     attack.abort()
     expect(await attacked).toBeGreaterThan(0)
@@ -21,8 +25,6 @@ describe('what takes long to read', () => {
   })
 
   it('is refused in a few hundred bytes', async () => {
-    const gateway = await startAttackedGateway({ data: 'none' })
-    onTestFinished(() => gateway.close())
     const members = (count: number): string =>
       `{"topic":"a",${Array.from({ length: count }, (_, index) => `"${index}${'x'.repeat(40)}":0`).join()}}`
     for (const count of [3, 15_000, 20_000]) {

@@ -79,7 +79,7 @@ describe('the journal on disk', () => {
       if (!existsSync(built)) throw new Error('dist/journal/level-journal.js is missing: npm run build')
       const told = new Map<string, string>()
       const seen = { a: 0, w: 0, r: 0 }
-      for (let round = 0; round < 12; round++) {
+      for (let round = 0; round < 8; round++) {
         await runAndKill(1 + Math.floor(Math.random() * 4000), told)
         const again = await reopen()
         expect(logged).toEqual([])

@@ -86,7 +86,7 @@ describe('receipts of a process that ends suddenly', () => {
   }
 
   it('are all there of which anybody was told, at whatever moment it was killed, and so are deadlines', async () => {
-    for (let round = 0; round < 6; round++) {
+    for (let round = 0; round < 4; round++) {
       running = run(process.execPath, [program, directory])
       const lines = 1 + Math.floor(Math.random() * 3000)
       for (let seen = 0; seen < lines; seen++) note(await running.line())

@@ -6,7 +6,7 @@ import { startTestGateway } from '../helpers/gateway.js'
 import { eventually } from '../helpers/wait.js'
 
 /** How long connections are cut, in milliseconds; longer with `npm run soak`. */
-const cutFor = Number(process.env['SOAK_SECONDS'] ?? 4) * 1000
+const cutFor = Number(process.env['SOAK_SECONDS'] ?? 2) * 1000
 
 describe('a proxy that cuts connections at random', () => {
   it(

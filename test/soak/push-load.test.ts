@@ -10,7 +10,7 @@ import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
 
 /** How long it takes; `npm run soak` makes it ten minutes. */
-const seconds = Number(process.env['SOAK_SECONDS'] ?? 3)
+const seconds = Number(process.env['SOAK_SECONDS'] ?? 1)
 const perSecond = 200
 const subscribers = 1000
 /** A run that is long enough for figures. */

@@ -7,7 +7,7 @@ import { type ServingProgram, serving } from '../helpers/program.js'
 import { eventually } from '../helpers/wait.js'
 
 /** How long clients come and go; `npm run soak` makes it ten minutes. */
-const seconds = Number(process.env['SOAK_SECONDS'] ?? 5)
+const seconds = Number(process.env['SOAK_SECONDS'] ?? 2)
 const clientsAtATime = 40
 /** What resident memory may grow in the second half; only a long run can tell that from the heap's settling. */
 const allowedGrowth = 64 * 1024 ** 2
