@@ -73,6 +73,8 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     },
   ]
 
+  /** Those that lead to different transports. */
+  const ways = proxies.filter(({ what }) => what !== 'cuts WebSockets')
   const all = ['socket', 'sse', 'poll']
 
   it.each(proxies)('hears everything once and in order behind a proxy that $what, over $transport', async proxy => {
@@ -95,13 +97,13 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
     expect(through).toEqual(expect.arrayContaining([...new Set(transports)]))
   })
 
-  it.each(proxies)('is accounted for when connections are cut at random, over $transport', async proxy => {
+  it.each(ways)('is accounted for when connections are cut at random, over $transport', async proxy => {
     const gateway = await startRestartable(proxy.meddling)
     // Longer than a busy machine takes for a first byte.
     const listening = await listen(gateway, { patience: 2500 })
     await listening.open(proxy.transport)
     const before = gateway.proxy.requests.length
-    const end = Date.now() + 1500
+    const end = Date.now() + 1000
     let cuts = 0
     let published = 0
     const cutting = setInterval(() => {

@@ -61,24 +61,21 @@ describeWith(['/usr/bin/chromium'], 'a page', () => {
     for (const cleanup of cleanups) await cleanup()
   })
 
-  it.each(['', 'sse.html', 'socket.html'])(
-    '/%s keeps what turns the direction of a text inside of that text',
-    async name => {
-      const gateway = await start()
-      const page = await open(`${gateway.urls.http}/${name}`)
-      await page.locator('#state', { hasText: 'Connected' }).waitFor()
-      const [topic, payload] = ['/news/\u202Eeporue/sport', '\u202Edlrow olleh']
-      await eventually(async () => {
-        await publish(gateway, topic, payload)
-        return (await page.locator('.message').count()) > 0
-      })
-      const isolated = await page.evaluate<boolean[]>(`
+  it.each(['', 'sse.html'])('/%s keeps what turns the direction of a text inside of that text', async name => {
+    const gateway = await start()
+    const page = await open(`${gateway.urls.http}/${name}`)
+    await page.locator('#state', { hasText: 'Connected' }).waitFor()
+    const [topic, payload] = ['/news/\u202Eeporue/sport', '\u202Edlrow olleh']
+    await eventually(async () => {
+      await publish(gateway, topic, payload)
+      return (await page.locator('.message').count()) > 0
+    })
+    const isolated = await page.evaluate<boolean[]>(`
       [...document.querySelectorAll('.message .topic, .message .payload')].map(each =>
         ['isolate', 'plaintext', 'isolate-override'].includes(getComputedStyle(each).unicodeBidi))`)
-      expect(isolated.length).toBeGreaterThan(1)
-      expect(new Set(isolated)).toEqual(new Set([true]))
-    },
-  )
+    expect(isolated.length).toBeGreaterThan(1)
+    expect(new Set(isolated)).toEqual(new Set([true]))
+  })
 
   it.each(pages)('/%s has targets of 24 pixels, names for its fields, and no keys on a phone', async name => {
     const gateway = await start()

@@ -61,16 +61,14 @@ describeWith(['/usr/bin/chromium'], 'tabs of one browser over plain HTTP', () =>
     { title: 'with Web Locks', script: '' },
     { title: 'without, as beyond localhost', script: withoutLocks },
   ])(
-    'share one event stream, so that the tenth works: $title',
+    'share one event stream, so that there may be more than six: $title',
     async ({ script }) => {
       const gateway = await start()
       const context = await openBrowser(script)
       const tabs: Page[] = []
-      for (let count = 0; count < 10; count++) {
-        const tab = await openTab(context, `${gateway.urls.http}/sse.html`)
-        await connected(tab)
-        tabs.push(tab)
-      }
+      // Over HTTP/1.1 a browser opens six connections to one host.
+      for (let count = 0; count < 7; count++) tabs.push(await openTab(context, `${gateway.urls.http}/sse.html`))
+      for (const tab of tabs) await connected(tab)
       expect(await streams(gateway)).toBe(1)
       await publish(gateway, topic, 'one')
       for (const tab of tabs) await rows(tab).getByText('one', { exact: true }).waitFor()

@@ -47,20 +47,20 @@ describeWith('openssl', 'a client certificate that was shown once', () => {
     return () => people.stop()
   })
 
-  it.each(['TLSv1.2', 'TLSv1.3'] as const)(
-    'is judged anew on each connection, with %s',
-    { timeout: 20_000 },
-    async version => {
-      people.issueRevocations(6)
-      await start()
-      const first = await visit(version)
-      expect(first).toMatchObject({ status: 201, resumed: false })
-      // The list of revocations is too old from here on, so that nobody knows who is on it.
-      await people.revocationsExpired()
+  it('is judged anew on each connection, with TLS 1.2 and with TLS 1.3', async () => {
+    people.issueRevocations(4)
+    await start()
+    const firsts = await Promise.all(
+      (['TLSv1.2', 'TLSv1.3'] as const).map(async version => ({ version, first: await visit(version) })),
+    )
+    for (const { first } of firsts) expect(first).toMatchObject({ status: 201, resumed: false })
+    // The list of revocations is too old from here on, so that nobody knows who is on it.
+    await people.revocationsExpired()
+    for (const { version, first } of firsts) {
       const again = await Promise.all([undefined, ...first.sessions].map(session => visit(version, session)))
       expect(again.map(({ status, resumed }) => [status, resumed])).toEqual(again.map(() => [401, false]))
-    },
-  )
+    }
+  })
 
   it.each(['TLSv1.2', 'TLSv1.3'] as const)('counts no more once it is revoked, with %s', async version => {
     await start()
