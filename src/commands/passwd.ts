@@ -2,8 +2,9 @@ import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import bcrypt from 'bcrypt'
 import { defaultCost, parseHtpasswd, passwordProblem, userNameProblem, withUser } from '../access/htpasswd.js'
+import { UsageError } from '../config/flags.js'
 import { isMissing, replaceFile } from './replace-file.js'
-import { askHidden, InputError, readLine } from './secret-input.js'
+import { askHidden, readLine } from './secret-input.js'
 
 const usage = 'mqway passwd FILE USER, or mqway passwd FILE USER - to read the password from standard input'
 
@@ -33,7 +34,7 @@ export async function passwd(argv: readonly string[], _env: NodeJS.ProcessEnv): 
     process.stderr.write(known ? `${user} has a new password in ${file}\n` : `${user} was added to ${file}\n`)
     return 0
   } catch (error) {
-    if (error instanceof InputError) return fail(2, error.message)
+    if (error instanceof UsageError) return fail(2, error.message)
     if (error instanceof Error && 'syscall' in error) return fail(1, error.message)
     throw error
   }
@@ -58,13 +59,13 @@ function parseUsers(file: string, text: string) {
   try {
     return parseHtpasswd(text)
   } catch (error) {
-    throw new InputError(`${file}: ${error instanceof Error ? error.message : String(error)}`)
+    throw new UsageError(`${file}: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 
 async function askTwice(user: string): Promise<string> {
-  if (!process.stdin.isTTY) throw new InputError(`standard input is no terminal to ask on: ${usage}`)
+  if (!process.stdin.isTTY) throw new UsageError(`standard input is no terminal to ask on: ${usage}`)
   const [first = '', second] = await askHidden([`Password for ${user}: `, 'Once more: '], process.stdin)
-  if (first !== second) throw new InputError('the two passwords are not the same; nothing was changed')
+  if (first !== second) throw new UsageError('the two passwords are not the same; nothing was changed')
   return first
 }

@@ -1,10 +1,6 @@
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
-
-/** The input is invalid; the message has the reason. */
-export class InputError extends Error {
-  override readonly name = 'InputError'
-}
+import { UsageError } from '../config/flags.js'
 
 /** In bytes. */
 const maxLineLength = 65_536
@@ -12,7 +8,7 @@ const maxLineLength = 65_536
 /**
  * Prompts on a terminal without echo, once for each question, in order.
  *
- * @throws {InputError} on Ctrl-C or Ctrl-D
+ * @throws {UsageError} on Ctrl-C or Ctrl-D
  */
 export async function askHidden(questions: readonly string[], input: NodeJS.ReadStream): Promise<string[]> {
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
@@ -26,7 +22,7 @@ export async function askHidden(questions: readonly string[], input: NodeJS.Read
       process.stderr.write(question)
       const { value, done } = await lines.next()
       process.stderr.write('\n')
-      if (done === true) throw new InputError('nothing was changed')
+      if (done === true) throw new UsageError('nothing was changed')
       answers.push(value)
     }
     return answers
@@ -38,7 +34,7 @@ export async function askHidden(questions: readonly string[], input: NodeJS.Read
 /**
  * Reads a line, without its line end.
  *
- * @throws {InputError} if it is not UTF-8, or longer than 64 KiB
+ * @throws {UsageError} if it is not UTF-8, or longer than 64 KiB
  */
 export async function readLine(input: AsyncIterable<Buffer>): Promise<string> {
   const chunks: Buffer[] = []
@@ -48,12 +44,12 @@ export async function readLine(input: AsyncIterable<Buffer>): Promise<string> {
     chunks.push(end === -1 ? chunk : chunk.subarray(0, end))
     size += chunk.length
     if (end !== -1) break
-    if (size > maxLineLength) throw new InputError(`the line on standard input has more than ${maxLineLength} bytes`)
+    if (size > maxLineLength) throw new UsageError(`the line on standard input has more than ${maxLineLength} bytes`)
   }
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks))
     return text.replace(/\r$/, '')
   } catch {
-    throw new InputError('the line on standard input is not UTF-8')
+    throw new UsageError('the line on standard input is not UTF-8')
   }
 }

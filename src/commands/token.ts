@@ -1,23 +1,13 @@
-import { parseArgs } from 'node:util'
 import { type JWTPayload, SignJWT } from 'jose'
 import { readSecret } from '../access/token-keys.js'
 import { isUserName } from '../base/identity.js'
 import { algorithmsOf, type JwtConfig } from '../config/access.js'
-import { suggestFlag } from '../config/flags.js'
+import { requireFlags, UsageError } from '../config/flags.js'
 import { loadConfig } from '../config/load.js'
 import { formatDuration, parseDuration } from '../config/units.js'
 import { ruleFilterProblem } from '../topics/rule-filter.js'
 
-const flags = {
-  user: { type: 'string' },
-  role: { type: 'string', multiple: true },
-  publish: { type: 'string', multiple: true },
-  subscribe: { type: 'string', multiple: true },
-  expires: { type: 'string' },
-  config: { type: 'string' },
-} as const
-
-const names = Object.keys(flags)
+const flags = ['user', 'role', 'publish', 'subscribe', 'expires', 'config'] as const
 
 interface TokenOptions {
   readonly user: string
@@ -32,11 +22,6 @@ interface TokenOptions {
 
 /** In milliseconds: tokens cannot be revoked. */
 const maxExpires = 3650 * 24 * 60 * 60 * 1000
-
-/** The command line is invalid; the message says what would be valid. */
-class UsageError extends Error {
-  override readonly name = 'UsageError'
-}
 
 /**
  * `mqway token --user U`: prints a token signed with the configured secret.
@@ -69,45 +54,23 @@ export async function token(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
 }
 
 function readOptions(argv: readonly string[]): TokenOptions {
-  const { values, tokens } = parseArgs({
-    args: [...argv],
-    options: flags,
-    strict: false,
-    allowPositionals: true,
-    tokens: true,
-  })
-  for (const part of tokens) {
-    if (part.kind === 'positional') throw new UsageError(`${part.value}: is not expected here; options begin with --`)
-    if (part.kind !== 'option') continue
-    if (!names.includes(part.name)) {
-      throw new UsageError(`${part.rawName}: is not an option${suggestFlag(part.name, names)}`)
-    }
-    if (part.value === undefined || (!part.inlineValue && /^-./.test(part.value))) {
-      throw new UsageError(`${part.rawName}: needs a value`)
-    }
-  }
-  const publish = textsOf(values.publish)
-  const subscribe = textsOf(values.subscribe)
+  const given = requireFlags(argv, flags)
+  const textsOf = (flag: (typeof flags)[number]) => given.flatMap(({ name, text }) => (name === flag ? [text] : []))
+  const publish = textsOf('publish')
+  const subscribe = textsOf('subscribe')
   checkFilters('publish', publish)
   checkFilters('subscribe', subscribe)
-  const [config] = textsOf(values.config)
   return {
-    user: userOf(values.user),
-    roles: textsOf(values.role),
+    user: userOf(textsOf('user').at(-1)),
+    roles: textsOf('role'),
     publish,
     subscribe,
-    expires: expiresOf(textsOf(values.expires)[0] ?? '1h'),
-    config,
+    expires: expiresOf(textsOf('expires').at(-1) ?? '1h'),
+    config: textsOf('config').at(-1),
   }
 }
 
-/** The values are strings already, which their type with `strict: false` does not say. */
-function textsOf(value: unknown): string[] {
-  return [value].flat().filter(text => typeof text === 'string')
-}
-
-function userOf(value: unknown): string {
-  const [user] = textsOf(value)
+function userOf(user: string | undefined): string {
   if (user === undefined) throw new UsageError('--user: is missing; it is the user of the token')
   if (isUserName(user)) return user
   throw new UsageError(`--user: ${JSON.stringify(user)} must have 1 to 255 bytes, and no control characters`)

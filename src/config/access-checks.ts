@@ -1,15 +1,12 @@
-import { resolve } from 'node:path'
 import {
   type AccessConfig,
   type AccessRule,
   algorithmsOf,
   hasIdentitySource,
-  isWebUrl,
   type JwtConfig,
   secretAlgorithms,
 } from './access.js'
 import type { Problem } from './problems.js'
-import { readingProblem } from './reading.js'
 import type { Config } from './schema.js'
 
 /*
@@ -18,17 +15,16 @@ import type { Config } from './schema.js'
 
 const identities = 'htpasswd, jwt, clientCertificates or webhook'
 
-/** Returns all problems. @param cwd the directory that relative paths start from */
-export function checkAccess(config: Config, cwd: string): Problem[] {
+/** Returns all problems, except of files. */
+export function checkAccess(config: Config): Problem[] {
   const { access } = config
   if (access === undefined) return checkRequired(config, false)
   const known = hasIdentitySource(access)
   return [
     ...(known || access.rules ? [] : [{ path: ['access'], message: `needs at least one of ${identities}, or rules` }]),
     ...checkRequired(config, known),
-    ...checkFile(['access', 'htpasswd'], access.htpasswd, cwd),
-    ...(access.jwt === undefined ? [] : checkJwt(access.jwt, cwd)),
-    ...checkClientCertificates(config, access, cwd),
+    ...(access.jwt === undefined ? [] : checkJwt(access.jwt)),
+    ...checkClientCertificates(config, access),
     ...(access.rules ?? []).flatMap((rule, index) => checkRecipient(['access', 'rules', index, 'to'], rule.to, access)),
   ]
 }
@@ -49,12 +45,7 @@ function checkRequired(config: Config, known: boolean): Problem[] {
   )
 }
 
-function checkFile(path: readonly PropertyKey[], file: string | undefined, cwd: string): Problem[] {
-  const problem = file === undefined ? undefined : readingProblem(resolve(cwd, file), 'file')
-  return problem === undefined ? [] : [{ path, message: problem }]
-}
-
-function checkJwt(jwt: JwtConfig, cwd: string): Problem[] {
+function checkJwt(jwt: JwtConfig): Problem[] {
   const path = ['access', 'jwt']
   const keys = (['secret', 'secretFile', 'jwks'] as const).filter(key => jwt[key] !== undefined)
   const [key] = keys
@@ -62,12 +53,7 @@ function checkJwt(jwt: JwtConfig, cwd: string): Problem[] {
     const given = keys.length === 0 ? '' : `; there are ${keys.join(' and ')}`
     return [{ path, message: `needs exactly one of secret, secretFile and jwks${given}` }]
   }
-  return [
-    ...checkAlgorithms(jwt, key),
-    ...checkSecret(jwt),
-    ...checkFile([...path, 'secretFile'], jwt.secretFile, cwd),
-    ...checkFile([...path, 'jwks'], jwt.jwks === undefined || isWebUrl(jwt.jwks) ? undefined : jwt.jwks, cwd),
-  ]
+  return [...checkAlgorithms(jwt, key), ...checkSecret(jwt)]
 }
 
 /** A public key used as a shared secret would let anybody sign tokens (RFC 8725 §2.1). */
@@ -100,15 +86,10 @@ export function secretProblem(secret: Uint8Array, jwt: JwtConfig): string | unde
   return secret.length < bytes ? `must have at least ${bytes} bytes for ${name}; it has ${secret.length}` : undefined
 }
 
-function checkClientCertificates(config: Config, { clientCertificates }: AccessConfig, cwd: string): Problem[] {
-  if (clientCertificates === undefined) return []
-  const path = ['access', 'clientCertificates']
-  const files = [
-    ...checkFile([...path, 'ca'], clientCertificates.ca, cwd),
-    ...checkFile([...path, 'crl'], clientCertificates.crl, cwd),
-  ]
-  if (config.https.port !== 'off') return files
-  return [...files, { path, message: 'needs https.port: only a TLS connection has a certificate', reads: ['https'] }]
+function checkClientCertificates(config: Config, { clientCertificates }: AccessConfig): Problem[] {
+  if (clientCertificates === undefined || config.https.port !== 'off') return []
+  const message = 'needs https.port: only a TLS connection has a certificate'
+  return [{ path: ['access', 'clientCertificates'], message, reads: ['https'] }]
 }
 
 function checkRecipient(path: readonly PropertyKey[], to: AccessRule['to'], access: AccessConfig): Problem[] {

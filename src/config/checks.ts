@@ -1,8 +1,10 @@
 import { relative, resolve } from 'node:path'
+import { isWebUrl } from './access.js'
 import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
 import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
 import { ruleName } from './notify.js'
+import { fileTexts } from './options.js'
 import { listPrivateFiles, privateFilesInside } from './private-files.js'
 import type { Problem } from './problems.js'
 import { pushOf } from './push.js'
@@ -24,12 +26,13 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
     ...checkListeners(config),
     ...checkExposure(config),
     ...checkTunnels(config),
-    ...checkHttps(config, cwd),
+    ...checkHttps(config),
+    ...checkFiles(config, cwd),
     ...checkPublic(config, file, cwd),
-    ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream, cwd)),
+    ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream)),
     ...checkOwnPort(config),
-    ...checkAccess(config, cwd),
-    ...checkNotify(config, cwd),
+    ...checkAccess(config),
+    ...checkNotify(config),
   ]
 }
 
@@ -100,23 +103,16 @@ function checkTunnels(config: Config): Problem[] {
   })
 }
 
-function checkHttps(config: Config, cwd: string): Problem[] {
+function checkHttps(config: Config): Problem[] {
   const { chain, cert } = config.https
   const alone: Problem[] =
     chain !== undefined && cert === undefined
       ? [{ path: ['https', 'chain'], message: 'needs cert beside it: the certificate that it leads on from' }]
       : []
-  const names = ['cert', 'key', 'chain'] as const
-  const files = checkFiles(['https'], config.https, names, cwd)
-  const named = config.https.certificates.flatMap((own, index) =>
-    checkFiles(['https', 'certificates', index], own, names, cwd),
-  )
-  return [...checkPair(['https'], config.https), ...alone, ...files, ...named]
+  return [...checkPair(['https'], config.https), ...alone]
 }
 
 interface Credentials {
-  readonly chain?: string | undefined
-  readonly ca?: string | undefined
   readonly cert?: string | undefined
   readonly key?: string | undefined
 }
@@ -131,16 +127,13 @@ function checkPair(path: readonly PropertyKey[], { cert, key }: Credentials): Pr
   return []
 }
 
-function checkFiles(
-  path: readonly PropertyKey[],
-  files: Credentials,
-  names: readonly (keyof Credentials)[],
-  cwd: string,
-): Problem[] {
-  return names.flatMap(name => {
-    const file = files[name]
-    const problem = file === undefined ? undefined : readingProblem(resolve(cwd, file), 'file')
-    return problem === undefined ? [] : [{ path: [...path, name], message: problem }]
+/** Files that options name. The data directory may be created later, and a missing sendmail program is only a warning. */
+function checkFiles(config: Config, cwd: string): Problem[] {
+  return fileTexts(config).flatMap(({ path, text }) => {
+    if (path[0] === 'public' || path[0] === 'data' || path.at(-1) === 'sendmail') return []
+    if (path.at(-1) === 'jwks' && isWebUrl(text)) return []
+    const message = readingProblem(resolve(cwd, text), 'file')
+    return message === undefined ? [] : [{ path, message }]
   })
 }
 
@@ -177,13 +170,13 @@ function urlsOf(broker: BrokerConfig): readonly string[] {
   return typeof urls === 'string' ? [urls] : urls
 }
 
-function checkUpstream(path: readonly PropertyKey[], upstream: UpstreamConfig, cwd: string): Problem[] {
+function checkUpstream(path: readonly PropertyKey[], upstream: UpstreamConfig): Problem[] {
   const tls = urlsOf(upstream).some(url => parseBrokerUrl(url)?.protocol === 'mqtts')
   const given = (['ca', 'cert', 'key', 'servername'] as const).filter(name => upstream[name] !== undefined)
   const useless = tls
     ? []
     : given.map(name => ({ path: [...path, name], message: 'needs a url that begins with mqtts://' }))
-  return [...useless, ...checkPair(path, upstream), ...checkFiles(path, upstream, ['ca', 'cert', 'key'], cwd)]
+  return [...useless, ...checkPair(path, upstream)]
 }
 
 function checkOwnPort(config: Config): Problem[] {
@@ -204,7 +197,7 @@ function isSelf(url: string, own: Listener): boolean {
   return own.hosts.some(host => host === address.host || (local && (isLoopback(host) || isAny(host))))
 }
 
-function checkNotify(config: Config, cwd: string): Problem[] {
+function checkNotify(config: Config): Problem[] {
   const { notify } = config
   if (notify === undefined) return []
   const problems: Problem[] = []
@@ -212,7 +205,6 @@ function checkNotify(config: Config, cwd: string): Problem[] {
     const message = 'needs push, the source of its messages'
     problems.push({ path: ['notify'], message, reads: ['push', 'broker'] })
   }
-  problems.push(...checkFiles(['notify', 'mail', 'smtp'], notify.mail.smtp ?? {}, ['ca'], cwd))
   const names = notify.rules.map(ruleName)
   for (const [index, name] of names.entries()) {
     if (names.indexOf(name) === index) continue

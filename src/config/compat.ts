@@ -73,5 +73,4 @@ function isWithinPere(pere: string, path: string): boolean {
 /** `compat:` as the program uses it. */
 export type CompatConfig = z.output<typeof compat>
 export type RrrConfig = Exclude<CompatConfig['rrr'], 'off'>
-export type PereConfig = Exclude<CompatConfig['pere'], 'off'>
 export type CouchdbConfig = Exclude<CompatConfig['couchdb'], 'off'>

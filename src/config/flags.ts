@@ -58,30 +58,63 @@ interface Read {
 
 /** Reads the command line, without the command. Later flags win over earlier ones. */
 export function readFlags(argv: readonly string[]): Read {
-  const settings: Setting[] = []
+  const byName = new Map(flags.map(flag => [flag.name, flag]))
+  const { given, problems } = parseFlags(argv, [...byName.keys()], name => byName.get(name)?.value)
+  return { settings: given.map(({ name, ...flag }) => ({ ...flag, option: byName.get(name)?.option ?? [] })), problems }
+}
+
+/** A flag on a command line; `source` is its name with dashes. */
+export interface GivenFlag {
+  readonly name: string
+  readonly text: string
+  readonly source: string
+}
+
+/**
+ * Reads flags with values: `--name value` and `--name=value`.
+ *
+ * @param placeholderOf names the value of a flag in errors
+ */
+export function parseFlags(
+  argv: readonly string[],
+  names: readonly string[],
+  placeholderOf: (name: string) => string | undefined = () => undefined,
+): { readonly given: readonly GivenFlag[]; readonly problems: readonly string[] } {
+  const given: GivenFlag[] = []
   const problems: string[] = []
-  const options = Object.fromEntries(flags.map(flag => [flag.name, { type: 'string' as const }]))
+  const options = Object.fromEntries(names.map(name => [name, { type: 'string' as const }]))
   const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true })
   let afterUnknown = -1
   for (const token of tokens) {
     if (token.kind === 'positional') {
-      // The value of an unknown flag is no second error.
-      if (token.index !== afterUnknown) problems.push(`${token.value}: is not expected here; options begin with --`)
+      // The value of an unknown flag is no second error. A URL may contain a password.
+      const shown = /[:@]/.test(token.value) ? 'a value without an option' : token.value
+      if (token.index !== afterUnknown) problems.push(`${shown}: is not expected here; options begin with --`)
     } else if (token.kind === 'option') {
-      const flag = flags.find(candidate => candidate.name === token.name)
-      const source = token.rawName
-      if (flag === undefined) {
-        const names = flags.map(candidate => candidate.name)
-        problems.push(`${source}: is not an option${suggestFlag(token.name, names)}`)
+      const { name, rawName: source, value: text } = token
+      if (!names.includes(name)) {
+        problems.push(`${source}: is not an option${suggestFlag(name, names)}`)
         afterUnknown = token.index + 1
-      } else if (token.value === undefined || (!token.inlineValue && /^-./.test(token.value))) {
-        problems.push(`${source}: needs a value: ${source} ${flag.value}`)
-      } else {
-        settings.push({ option: flag.option, text: token.value, source })
-      }
+      } else if (text === undefined || (!token.inlineValue && /^-./.test(text))) {
+        const placeholder = placeholderOf(name)
+        problems.push(`${source}: needs a value${placeholder === undefined ? '' : `: ${source} ${placeholder}`}`)
+      } else given.push({ name, text, source })
     }
   }
-  return { settings, problems }
+  return { given, problems }
+}
+
+/** A command line is invalid; the message says what would be valid. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+/** Reads the flags of a command with options of its own. @throws {UsageError} with the first problem */
+export function requireFlags(argv: readonly string[], names: readonly string[]): readonly GivenFlag[] {
+  const { given, problems } = parseFlags(argv, names)
+  const [problem] = problems
+  if (problem !== undefined) throw new UsageError(problem)
+  return given
 }
 
 /** Reads the environment. An empty variable counts as unset, as `docker compose` passes unset variables. */
@@ -101,7 +134,7 @@ export function readEnvironment(env: NodeJS.ProcessEnv): Read {
 }
 
 /** The end of “--x: is not an option”. */
-export function suggestFlag(written: string, names: readonly string[]): string {
+function suggestFlag(written: string, names: readonly string[]): string {
   const nearest = nearestName(written, names)
   return suggestion(nearest && `--${nearest}`, '; see mqway --help')
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { nearestName } from '../base/suggestion.js'
-import { configSchema } from './schema.js'
+import { type Config, configSchema } from './schema.js'
 import { fileFormat } from './values.js'
 
 /** An option, for documentation and errors. */
@@ -23,9 +23,12 @@ export function jsonSchema(): Node {
   return { ...z.toJSONSchema(configSchema, { io: 'input', target: 'draft-7' }), title: 'mqway.yaml' }
 }
 
-/** Every option in the order of the schema, those of a mapping after the mapping itself. */
+let options: readonly Option[] | undefined
+
+/** Every option in the order of the schema, those of a mapping after the mapping itself. Computed once, which takes some 30 ms. */
 export function listOptions(): readonly Option[] {
-  return below(jsonSchema(), '')
+  options ??= below(jsonSchema(), '')
+  return options
 }
 
 function below(node: Node, path: string): Option[] {
@@ -43,9 +46,24 @@ function below(node: Node, path: string): Option[] {
   return [...found.values()]
 }
 
-/** The paths of the options that name a file or a directory; some may be URLs instead. */
-export function fileOptions(): ReadonlySet<string> {
-  return new Set(listOptions().flatMap(option => (option.file ? [option.path] : [])))
+/** A text in a configuration. */
+export interface ConfigText {
+  readonly path: readonly PropertyKey[]
+  readonly text: string
+}
+
+/** The values of all options that name a file or a directory; some may be URLs instead. */
+export function fileTexts(config: Config): ConfigText[] {
+  const files = new Set(listOptions().flatMap(option => (option.file ? [option.path] : [])))
+  return textsIn(config).filter(({ path }) => files.has(optionPath(path)))
+}
+
+/** All texts in a tree of mappings and lists. */
+export function textsIn(value: unknown, path: readonly PropertyKey[] = []): ConfigText[] {
+  if (typeof value === 'string') return [{ path, text: value }]
+  if (Array.isArray(value)) return value.flatMap((inner, index) => textsIn(inner, [...path, index]))
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, inner]) => textsIn(inner, [...path, key]))
 }
 
 /** The paths of the secret options. */

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { basename, dirname, join, resolve, sep } from 'node:path'
 import { isWebUrl } from './access.js'
-import { displayPath, fileOptions, optionPath } from './options.js'
+import { displayPath, fileTexts, textsIn } from './options.js'
 import type { Config } from './schema.js'
 
 /** A file, directory or socket of the program itself, which must not be served. */
@@ -59,21 +59,13 @@ export function realPathOf(path: string): string {
   }
 }
 
-/** The paths in all options that name files, except the public directory, and Unix sockets. */
+/** The files of all options except the public directory, and Unix sockets. */
 function namedFiles(config: Config): PrivateFile[] {
-  const options = fileOptions()
-  const isFile = (option: string, value: string): boolean =>
-    options.has(option) && option !== 'public' && !(option === 'data' && value === 'none') && !isWebUrl(value)
-  return leaves(config, []).flatMap(([path, value]) => {
-    if (value.startsWith('unix:')) return [{ name: displayPath(path), path: value.slice('unix:'.length) }]
-    return isFile(optionPath(path), value) ? [{ name: displayPath(path), path: value }] : []
+  const sockets = textsIn(config).flatMap(({ path, text }) =>
+    text.startsWith('unix:') ? [{ path, text: text.slice('unix:'.length) }] : [],
+  )
+  const files = fileTexts(config).filter(({ path: [section], text }) => {
+    return section !== 'public' && !(section === 'data' && text === 'none') && !isWebUrl(text)
   })
-}
-
-/** All texts in a tree of mappings and lists. */
-function leaves(value: unknown, path: readonly PropertyKey[]): [path: readonly PropertyKey[], text: string][] {
-  if (typeof value === 'string') return [[path, value]]
-  if (Array.isArray(value)) return value.flatMap((inner, index) => leaves(inner, [...path, index]))
-  if (typeof value !== 'object' || value === null) return []
-  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key]))
+  return [...sockets, ...files].map(({ path, text }) => ({ name: displayPath(path), path: text }))
 }

@@ -6,9 +6,9 @@ import { namesSites } from './forms.js'
 import { isLoopback, type Listener, publicListeners } from './listeners.js'
 import type { LoadedConfig } from './load.js'
 import { parseSmtpUrl } from './notify.js'
-import { displayPath } from './options.js'
+import { displayPath, optionPath, secretOptions, textsIn } from './options.js'
 import { pushOf } from './push.js'
-import type { BrokerConfig, Config } from './schema.js'
+import type { Config } from './schema.js'
 
 /** A configuration, for warnings. */
 export interface WarnedConfig {
@@ -173,19 +173,13 @@ function secretFiles(config: Config, file: string | undefined): [option: string,
   ]
 }
 
-/** The options with secrets in the configuration file itself. */
-function secretsInside({ access, broker, tunnels, notify, push }: Config): string[] {
-  const hasPassword = (candidate: BrokerConfig | undefined) =>
-    typeof candidate === 'object' && candidate.password !== undefined
-  return [
-    ...(hasPassword(broker) ? ['broker.password'] : []),
-    ...tunnels.flatMap((tunnel, index) => (hasPassword(tunnel.broker) ? [`tunnels[${index}].broker.password`] : [])),
-    ...(push === 'off' || push.password === undefined ? [] : ['push.password']),
-    ...(notify?.mail.smtp?.password === undefined ? [] : ['notify.mail.smtp.password']),
-    ...(access?.jwt?.secret === undefined ? [] : ['access.jwt.secret']),
-    ...(access?.webhook?.secret === undefined ? [] : ['access.webhook.secret']),
-    ...(access?.webhook?.url.includes('?') ? ['access.webhook.url'] : []),
-  ]
+/** The options with secrets in the configuration file itself, and a URL with a query, which may be one. */
+function secretsInside(config: Config): string[] {
+  const secrets = secretOptions()
+  return textsIn(config).flatMap(({ path, text }) => {
+    const option = optionPath(path)
+    return secrets.has(option) || (option === 'access.webhook.url' && text.includes('?')) ? [displayPath(path)] : []
+  })
 }
 
 /** The permission bits of an executable file. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { ConfigError, loadConfig } from '../../src/config/load.js'
-import { fileOptions } from '../../src/config/options.js'
+import { listOptions } from '../../src/config/options.js'
 import { listPrivateFiles } from '../../src/config/private-files.js'
 import type { ConfigInput } from '../../src/config/schema.js'
 
@@ -90,7 +90,7 @@ test('every option that names a file is among the program’s own files, but for
     tunnels: [{ broker: upstream }],
   }
   const count = JSON.stringify(named).split('"f"').length - 1
-  expect([...fileOptions()].filter(option => option !== 'public')).toHaveLength(count)
+  expect(listOptions().filter(({ file, path }) => file && path !== 'public')).toHaveLength(count)
 })
 
 test('a URL of public keys is no file', () => {

@@ -135,7 +135,7 @@ describe('warnings of what is risky', () => {
   test('others can read the secrets in the configuration file', () => {
     const yaml = `broker: {url: "mqtt://b", password: p}\naccess: {jwt: {secret: ${secret}}, webhook: {url: "https://a/", secret: s}}`
     expect(warnings(yaml, 0o644)).toEqual([
-      'broker.password, access.jwt.secret, access.webhook.secret: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
+      'access.jwt.secret, access.webhook.secret, broker.password: every user of this machine can read mqway.yaml; chmod o= mqway.yaml',
     ])
     expect(warnings(yaml, 0o600)).toEqual([])
     expect(warnings('broker: {url: "mqtt://b"}\npush: {topics: ["#"], username: u, password: p}', 0o644)).toEqual([

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { parseArgs } from 'node:util'
-import { suggestFlag } from '../../config/flags.js'
+import { type GivenFlag, requireFlags, UsageError } from '../../config/flags.js'
 import { parseBrokerUrl } from '../../config/forms.js'
 import { readingProblem } from '../../config/reading.js'
 import { formatDuration, parseDuration } from '../../config/units.js'
@@ -27,16 +26,8 @@ export interface SupervisorOptions {
   readonly timeout: number
 }
 
-/** An invalid flag or variable; the message says what would be valid. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError'
-}
-
-interface Given {
-  readonly text: string
-  /** The flag or the variable. */
-  readonly source: string
-}
+/** A value with its flag or variable. */
+type Given = Pick<GivenFlag, 'text' | 'source'>
 
 /** In milliseconds. supervisord itself has no timeout. */
 const maxTimeout = 60 * 60 * 1000
@@ -48,10 +39,15 @@ const maxTimeout = 60 * 60 * 1000
  * @throws {UsageError} without secrets in its message
  */
 export function readSupervisorOptions(argv: readonly string[], env: NodeJS.ProcessEnv, cwd: string): SupervisorOptions {
-  const flags = readFlags(argv)
+  // Every user of the machine can read command lines.
+  if (argv.some(arg => /^--password(=|$)/.test(arg))) {
+    throw new UsageError('--password: is not an option; use --password-file or MQWAY_SUPERVISOR_PASSWORD')
+  }
+  const flags = requireFlags(argv, flagNames)
   const find = (name: FlagName): Given | undefined => {
-    const text = flags.get(name)
-    if (text !== undefined) return { text, source: `--${name}` }
+    const flag = flags.findLast(given => given.name === name)
+    if (flag?.text === '') throw new UsageError(`${flag.source}: needs a value`)
+    if (flag) return flag
     const source = variableOf(name)
     const value = env[source]
     return value ? { text: value, source } : undefined
@@ -74,32 +70,6 @@ export function readSupervisorOptions(argv: readonly string[], env: NodeJS.Proce
 
 function variableOf(name: FlagName | 'password'): string {
   return `MQWAY_SUPERVISOR_${name.toUpperCase().replace('-', '_')}`
-}
-
-function readFlags(argv: readonly string[]): Map<string, string> {
-  const options = Object.fromEntries(flagNames.map(name => [name, { type: 'string' as const }]))
-  const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true })
-  const given = new Map<string, string>()
-  for (const token of tokens) {
-    // The message does not repeat a value that may be a URL with a password.
-    if (token.kind === 'positional' && /[:@]/.test(token.value)) {
-      throw new UsageError('what follows no option is not expected here; is it the value of --url?')
-    }
-    if (token.kind === 'positional') throw new UsageError(`${token.value}: is not expected here; options begin with --`)
-    if (token.kind !== 'option') continue
-    // Every user of the machine can read command lines.
-    if (token.name === 'password') {
-      throw new UsageError('--password: is not an option; use --password-file or MQWAY_SUPERVISOR_PASSWORD')
-    }
-    if (!flagNames.some(name => name === token.name)) {
-      throw new UsageError(`${token.rawName}: is not an option${suggestFlag(token.name, flagNames)}`)
-    }
-    if (!token.value || (!token.inlineValue && /^-./.test(token.value))) {
-      throw new UsageError(`${token.rawName}: needs a value`)
-    }
-    given.set(token.name, token.value)
-  }
-  return given
 }
 
 /** The messages do not repeat the URL: it may contain a password. */

@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { readSupervisorOptions, UsageError } from '../../../src/integrations/supervisord/options.js'
+import { UsageError } from '../../../src/config/flags.js'
+import { readSupervisorOptions } from '../../../src/integrations/supervisord/options.js'
 
 const cwd = mkdtempSync(join(tmpdir(), 'mqway-supervisor-options-'))
 afterAll(() => rmSync(cwd, { recursive: true }))
@@ -64,7 +65,7 @@ describe('the options of mqway supervisor', () => {
       ['--url', 'mqtt://alice:secret@broker'],
       '--url: must be without a password; use --password-file or MQWAY_SUPERVISOR_PASSWORD',
     ],
-    [['mqtt://alice:secret@broker'], 'what follows no option is not expected here; is it the value of --url?'],
+    [['mqtt://alice:secret@broker'], 'a value without an option: is not expected here; options begin with --'],
     [['--ulr', 'mqtt://alice:secret@broker'], '--ulr: is not an option; did you mean --url?'],
     [
       ['--url', 'http://alice:secret@broker'],
