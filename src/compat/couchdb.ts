@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { oneLineJson } from '../base/one-line-json.js'
 import type { CouchdbConfig } from '../config/compat.js'
-import type { Caller } from '../http/api-gate.js'
+import type { Caller, OtherMethods } from '../http/api-gate.js'
 import { ParameterError, parseJsonBody, readQuery } from '../http/parameters.js'
 import { filterDepthProblem, maxFilterLevels, topicFilterProblem } from '../topics/topic-syntax.js'
 import { registerBufferedBodyRoutes } from '../transports/buffered-body-routes.js'
@@ -15,7 +15,7 @@ import { answerChanges } from './couchdb/changes.js'
 import { changesQuery, databaseQuery, postedChangesQuery } from './couchdb/query.js'
 import { refuse, setCouchdbErrorHandler } from './couchdb/refusals.js'
 import { StreamContexts, streamForms } from './couchdb/streams.js'
-import { addReaderStrategy, type DatabaseUrl, databaseUrls } from './couchdb/urls.js'
+import { addReaderStrategy, databaseUrls } from './couchdb/urls.js'
 
 /** Request headers for pages of other origins; jQuery.couch sends `Content-Type` also without a body. */
 const allowedHeaders = 'authorization, cache-control, content-type, last-event-id, x-requested-with'
@@ -86,9 +86,15 @@ export function registerCouchdb(
         return answerChanges(request, reply, context, readAs(caller, request, options, postedChangesQuery))
       })
     })
-    for (const { url, constraints } of databases)
-      registerOtherMethods(scope, options, { url, constraints, allowed: 'GET, HEAD' })
-    registerOtherMethods(scope, options, { url: changes, constraints: {}, allowed: 'GET, HEAD, POST' })
+    for (const { url, constraints } of databases) refuseOthers({ url, constraints, allowed: ['GET', 'HEAD'] })
+    refuseOthers({ url: changes, allowed: ['GET', 'HEAD', 'POST'] })
+    function refuseOthers(route: OtherMethods): void {
+      const sentence = `Only ${route.allowed.join(',')} allowed`
+      options.gate.registerOtherMethods(scope, {
+        ...{ ...route, headers: allowedHeaders },
+        refuse: reply => refuse(reply, 405, 'method_not_allowed', sentence),
+      })
+    }
     if (prefix === '/') return
     scope.route({
       method: ['GET', 'POST', 'PUT', 'DELETE'],
@@ -171,27 +177,6 @@ function send(reply: FastifyReply, value: object, callback: string | undefined):
     .header('cache-control', 'no-store')
     .type(callback === undefined ? 'application/json; charset=utf-8' : scriptType)
     .send(`${body}\n`)
-}
-
-/** Answers other methods with 405, and preflight requests. */
-function registerOtherMethods(
-  scope: FastifyInstance,
-  { gate }: TransportContext,
-  { url, constraints, allowed }: DatabaseUrl & { readonly allowed: string },
-): void {
-  const preflight = { methods: allowed, headers: allowedHeaders }
-  scope.options(url, { constraints }, async (request, reply) => gate.preflight(request, reply, preflight))
-  const names = allowed.split(', ')
-  scope.route({
-    method: ['POST', 'PUT', 'PATCH', 'DELETE'].filter(method => !names.includes(method)),
-    url,
-    constraints,
-    handler: async (request, reply) => {
-      gate.setOriginHeaders(request, reply)
-      const sentence = `Only ${names.join(',')} allowed`
-      return refuse(reply.header('allow', `${allowed}, OPTIONS`), 405, 'method_not_allowed', sentence)
-    },
-  })
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { registerBufferedBodyRoutes, registerOtherMethods } from '../transports/buffered-body-routes.js'
+import { registerBufferedBodyRoutes } from '../transports/buffered-body-routes.js'
 import { Heartbeats } from '../transports/heartbeats.js'
 import { MemoizedBuffer } from '../transports/memoized-buffer.js'
 import { controlEvents } from '../transports/sse/sse-encoding.js'
@@ -61,6 +61,6 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     refuseOthers(`${base}/${path}`, ['GET', 'HEAD'])
   }
   function refuseOthers(url: string, allowed: string[]): void {
-    registerOtherMethods(app, { gate, url, allowed, headers: allowedHeaders })
+    gate.registerOtherMethods(app, { url, allowed, headers: allowedHeaders })
   }
 }

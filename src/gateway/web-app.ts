@@ -1,6 +1,5 @@
 import { resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
-import type { Client } from '../access/client-address.js'
 import type { OriginPolicy } from '../access/origins.js'
 import { listPrivateFiles } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
@@ -67,14 +66,12 @@ export async function openWebApp(
 /** Tickets are for pages that may open at least one of the WebSockets. */
 function registerTicketRoute(
   app: FastifyInstance,
-  { config, access, gate, resolveClient }: GatewayContext,
+  { config, access: { authenticator, tickets }, gate }: GatewayContext,
   routes: readonly UpgradeRoute[],
 ): void {
-  const { authenticator, tickets } = access
   if (!authenticator) return
   const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
-  const count = (client: Client): void => gate.spend(client, 1)
-  registerTickets(app, { authenticator, tickets, credentials: config.access ?? {}, allowsOrigin, resolveClient, count })
+  registerTickets(app, { gate, tickets, credentials: config.access ?? {}, allowsOrigin })
 }
 
 /** Whether a path belongs to the push API or to a compatibility endpoint. */

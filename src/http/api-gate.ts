@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { AuthenticationRequest, Authenticator } from '../access/authenticator.js'
 import type { Client } from '../access/client-address.js'
 import { type ConnectionLimits, networkOf } from '../access/limits.js'
@@ -8,7 +8,8 @@ import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity } from '../base/identity.js'
-import { admitOrigin, type OriginAdmission, type Preflight, sendPreflight, setOriginHeaders } from './cors.js'
+import { admitOrigin, type OriginAdmission, sendPreflight, setOriginHeaders } from './cors.js'
+import { sendProblem } from './problem.js'
 import { attemptOf, type CredentialOptions } from './request-identity.js'
 import { pathOf } from './request-target.js'
 
@@ -39,6 +40,28 @@ export interface Admission {
   readonly withoutCredentials?: boolean
   /** Whether a GET consumes something, such as a message that is delivered once: other sites may not navigate visitors there. */
   readonly takesAway?: boolean
+  /** Whether a ticket is issued: only to users, and not for another ticket, which it would prolong. */
+  readonly issuesTicket?: boolean
+}
+
+/** Methods of routes, besides OPTIONS. */
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
+
+/** The methods of a URL. */
+export interface OtherMethods {
+  readonly url: string
+  /** As in the options of a route. */
+  readonly constraints?: RouteShorthandOptions['constraints']
+  /** Those that it has; the others are refused. */
+  readonly allowed: readonly string[]
+  /** Request headers for pages of other origins. Default: `authorization`. */
+  readonly headers?: string
+  /** Sends the 405; default: a problem. */
+  readonly refuse?: (reply: FastifyReply) => FastifyReply
+}
+
+function refuseMethod(reply: FastifyReply): FastifyReply {
+  return sendProblem(reply, { status: 405 })
 }
 
 /** Admits requests to the API: origin, rate limit, authentication. */
@@ -47,6 +70,11 @@ export class ApiGate {
 
   constructor(options: ApiGateOptions) {
     this.#options = options
+  }
+
+  /** A gate with other credentials and origins. It shares all limits. */
+  with(changes: Pick<ApiGateOptions, 'credentials' | 'allowsOrigin' | 'allowsCredentials'>): ApiGate {
+    return new ApiGate({ ...this.#options, ...changes })
   }
 
   /** The origin policy. */
@@ -105,9 +133,23 @@ export class ApiGate {
     setOriginHeaders(request, reply, this.clientOf(request), this.#options)
   }
 
-  /** Answers a preflight. */
-  preflight(request: FastifyRequest, reply: FastifyReply, preflight: Preflight): FastifyReply {
-    return sendPreflight(request, reply, this.#options, preflight)
+  /** Answers preflights of `url`, and 405 to other methods. */
+  registerOtherMethods(
+    app: FastifyInstance,
+    { url, constraints = {}, allowed, headers = 'authorization', refuse = refuseMethod }: OtherMethods,
+  ): void {
+    const preflight = { methods: allowed.join(', '), headers }
+    app.options(url, { constraints }, async (request, reply) => sendPreflight(request, reply, this.#options, preflight))
+    const allow = [...allowed, 'OPTIONS'].join(', ')
+    app.route({
+      method: methods.filter(method => !allowed.includes(method) && !(method === 'HEAD' && allowed.includes('GET'))),
+      url,
+      constraints,
+      handler: async (request, reply) => {
+        this.setOriginHeaders(request, reply)
+        return refuse(reply.header('allow', allow))
+      },
+    })
   }
 
   /**
@@ -172,8 +214,11 @@ export class ApiGate {
     admission: Admission,
   ): Promise<Caller> {
     try {
-      const identity = await authenticator.authenticate(this.#attemptOf(request, client, admission))
-      return this.#callerOf(client, identity)
+      const { issuesTicket: requireUser = false } = admission
+      const attempt = this.#attemptOf(request, client, admission)
+      if (requireUser && attempt.credential?.kind === 'ticket')
+        throw new GatewayError('identity-refused', { hint: 'a ticket gets no ticket' })
+      return this.#callerOf(client, await authenticator.authenticate(attempt, { requireUser }))
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)
       if (challenge !== '' && GatewayError.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)

@@ -49,14 +49,6 @@ export function admitOrigin(request: FastifyRequest, reply: FastifyReply, option
   throw originRefusal(request.headers.origin, client.host, 'push.origins')
 }
 
-/** The preflight response of a route. */
-export interface Preflight {
-  /** As in `Access-Control-Allow-Methods`: `POST`, or `GET, POST`. */
-  readonly methods: string
-  /** As in `Access-Control-Allow-Headers`. */
-  readonly headers: string
-}
-
 /**
  * Answers a preflight; the browser may cache it for ten minutes.
  *
@@ -66,7 +58,7 @@ export function sendPreflight(
   request: FastifyRequest,
   reply: FastifyReply,
   options: OriginAdmission,
-  { methods, headers }: Preflight,
+  { methods, headers }: { readonly methods: string; readonly headers: string },
 ): FastifyReply {
   admitOrigin(request, reply, options)
   return reply

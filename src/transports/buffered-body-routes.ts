@@ -3,7 +3,6 @@ import { GatewayError } from '../base/errors.js'
 import type { Caller } from '../http/api-gate.js'
 import type { BodySender } from '../http/body-budget.js'
 import { bufferBodies } from '../http/buffered-bodies.js'
-import { sendProblem } from '../http/problem.js'
 import type { TransportContext } from './transport-context.js'
 
 /** A request of an admitted caller, with its body. */
@@ -43,26 +42,5 @@ export function registerBufferedBodyRoutes(
       caller: callerOf(request),
       body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0),
     }))
-  })
-}
-
-/** Methods of routes, besides OPTIONS. */
-const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
-
-/** Answers preflights of `url`, and 405 to other methods. */
-export function registerOtherMethods(
-  app: FastifyInstance,
-  { gate, url, allowed, headers }: Pick<TransportContext, 'gate'> & { url: string; allowed: string[]; headers: string },
-): void {
-  const preflight = { methods: allowed.join(', '), headers }
-  app.options(url, async (request, reply) => gate.preflight(request, reply, preflight))
-  const allow = [...allowed, 'OPTIONS'].join(', ')
-  app.route({
-    method: methods.filter(method => !allowed.includes(method) && !(method === 'HEAD' && allowed.includes('GET'))),
-    url,
-    handler: async (request, reply) => {
-      gate.setOriginHeaders(request, reply)
-      return sendProblem(reply, { status: 405 }, { allow })
-    },
   })
 }

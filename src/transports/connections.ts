@@ -1,7 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { GatewayError } from '../base/errors.js'
 import { sendProblem } from '../http/problem.js'
-import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import type { TransportContext } from './transport-context.js'
 
@@ -25,7 +24,7 @@ export const connectionsOperations: readonly Operation[] = [
 /** Adds `POST /v1/connections/<connection>`. */
 export function registerConnections(app: FastifyInstance, options: TransportContext): void {
   app.post<{ Params: { connection: string } }>(url, (request, reply) => renew(request, reply, options))
-  registerOtherMethods(app, { gate: options.gate, url, allowed: ['POST'], headers: 'authorization, content-type' })
+  options.gate.registerOtherMethods(app, { url, allowed: ['POST'], headers: 'authorization, content-type' })
 }
 
 async function renew(

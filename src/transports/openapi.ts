@@ -1,7 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { version } from '../base/version.js'
-import { registerOtherMethods } from './buffered-body-routes.js'
 import { connectionsOperations } from './connections.js'
 import { eventSchema } from './event-json.js'
 import type { Operation, OperationResponse } from './operation.js'
@@ -33,7 +32,7 @@ export function registerOpenApi(app: FastifyInstance, { gate }: Pick<TransportCo
     made ??= Buffer.from(JSON.stringify(describeApi([...operations, ...openApiOperations])))
     return reply.header('cache-control', 'no-cache').type('application/json; charset=utf-8').send(made)
   })
-  registerOtherMethods(app, { gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+  gate.registerOtherMethods(app, { url, allowed: ['GET', 'HEAD'] })
 }
 
 /** A problem (RFC 9457). */

@@ -2,7 +2,6 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { readQuery } from '../http/parameters.js'
 import { listenerTransports, type PresentListener } from '../presence/presence.js'
-import { registerOtherMethods } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import { count, listenFilterProblem, unescapedPlusProblem } from './subscribe-query.js'
 import { authorizeSubscribe } from './subscriptions.js'
@@ -80,7 +79,7 @@ export function registerPresence(app: FastifyInstance, { gate, push }: Pick<Tran
     const found = push.presence.at(topic, limit)
     return { topic, count: found.count, listeners: listed(found.listeners) } satisfies z.output<typeof listeners>
   })
-  registerOtherMethods(app, { gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+  gate.registerOtherMethods(app, { url, allowed: ['GET', 'HEAD'] })
 }
 
 function listed(found: readonly PresentListener[]): z.output<typeof listener>[] {

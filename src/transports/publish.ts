@@ -9,7 +9,7 @@ import { sendProblem } from '../http/problem.js'
 import { sizeOf } from '../journal/journal.js'
 import { defaultPublishTimeout, type PublishOptions } from '../sources/publisher.js'
 import { topicPredicate } from '../topics/match.js'
-import { type AdmittedRequest, registerBufferedBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
+import { type AdmittedRequest, registerBufferedBodyRoutes } from './buffered-body-routes.js'
 import {
   type IdempotencyBounds,
   IdempotencyKeys,
@@ -127,12 +127,7 @@ export function registerPublish(app: FastifyInstance, options: PublishRouteOptio
   registerBufferedBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => publish(admitted(request), reply, options, keys))
   })
-  registerOtherMethods(app, {
-    gate,
-    url,
-    allowed: ['POST'],
-    headers: 'authorization, content-type, idempotency-key',
-  })
+  gate.registerOtherMethods(app, { url, allowed: ['POST'], headers: 'authorization, content-type, idempotency-key' })
 }
 
 /** The messages of a request. */

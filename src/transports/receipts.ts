@@ -6,7 +6,7 @@ import { readItems, readQuery } from '../http/parameters.js'
 import { type Problem, problemBody, sendProblem } from '../http/problem.js'
 import { parseId } from '../journal/event.js'
 import type { Receipt, ReceiptReport } from '../receipts/receipts.js'
-import { type AdmittedRequest, registerBufferedBodyRoutes, registerOtherMethods } from './buffered-body-routes.js'
+import { type AdmittedRequest, registerBufferedBodyRoutes } from './buffered-body-routes.js'
 import type { Operation } from './operation.js'
 import { count, deviceName } from './subscribe-query.js'
 import { deviceOf } from './subscriptions.js'
@@ -140,12 +140,7 @@ export function registerReceipts(app: FastifyInstance, options: TransportContext
     scope.post(url, async (request, reply) => record(admitted(request), reply, options))
   })
   app.get(url, async (request, reply) => sendReport(request, reply, await gate.admit(request, reply), push))
-  registerOtherMethods(app, {
-    gate,
-    url,
-    allowed: ['GET', 'POST'],
-    headers: 'authorization, content-type',
-  })
+  gate.registerOtherMethods(app, { url, allowed: ['GET', 'POST'], headers: 'authorization, content-type' })
 }
 
 /** An unknown or evicted event. */

@@ -35,7 +35,7 @@ async function serveGate(gate: ApiGate, admission = {}): Promise<string> {
       const { identity, permissions } = await gate.admit(request, reply, admission)
       return { user: identity.user ?? null, publishes: permissions.mayPublish('a/b') }
     })
-    app.options('/v1/who', async (request, reply) => gate.preflight(request, reply, { methods: 'GET', headers: 'x' }))
+    gate.registerOtherMethods(app, { url: '/v1/who', allowed: ['GET'], headers: 'x' })
   })
 }
 

@@ -5,7 +5,6 @@ import { isUserName } from '../../base/identity.js'
 import type { RrrConfig } from '../../config/compat.js'
 import { readQuery } from '../../http/parameters.js'
 import { sendProblem } from '../../http/problem.js'
-import { registerOtherMethods } from '../../transports/buffered-body-routes.js'
 import { OpenPolls } from '../../transports/poll/open-polls.js'
 import { publisherAccount } from '../../transports/publishing.js'
 import { responseOf } from '../../transports/stream-writer.js'
@@ -64,7 +63,7 @@ export function registerRrr(app: FastifyInstance, options: RrrOptions): RrrPush 
     }
     for (const url of [config.prefix, `${config.prefix}/*`]) {
       scope.get(url, answer)
-      registerOtherMethods(scope, { gate: options.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+      options.gate.registerOtherMethods(scope, { url, allowed: ['GET', 'HEAD'] })
     }
   })
   return {

@@ -5,7 +5,6 @@ import type { Admission, Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
 import { QueryCache } from '../../http/query-cache.js'
 import { parseId } from '../../journal/event.js'
-import { registerOtherMethods } from '../buffered-body-routes.js'
 import { eventSchema } from '../event-json.js'
 import { asksForScript, callbackPattern, scriptType } from '../jsonp.js'
 import type { Operation } from '../operation.js'
@@ -76,7 +75,7 @@ export function registerPoll(app: FastifyInstance, context: TransportContext): {
       ? caller.then(admitted => poll(request, reply, pollContext, admission, admitted))
       : poll(request, reply, pollContext, admission, caller)
   })
-  registerOtherMethods(app, { gate: context.gate, url, allowed: ['GET', 'HEAD'], headers: 'authorization' })
+  context.gate.registerOtherMethods(app, { url, allowed: ['GET', 'HEAD'] })
   return polls
 }
 

@@ -1,7 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { QueryCache } from '../../http/query-cache.js'
-import { registerOtherMethods } from '../buffered-body-routes.js'
 import { Heartbeats } from '../heartbeats.js'
 import { lastEventIdsOf, newestCursor } from '../last-event-id.js'
 import { MemoizedBuffer } from '../memoized-buffer.js'
@@ -60,8 +59,7 @@ export function registerEvents(app: FastifyInstance, options: TransportContext):
     controlEvents: controlEvents,
   }
   app.get(url, (request, reply) => answerEvents(request, reply, context))
-  registerOtherMethods(app, {
-    gate,
+  gate.registerOtherMethods(app, {
     url,
     allowed: ['GET', 'HEAD'],
     headers: 'authorization, cache-control, last-event-id',
