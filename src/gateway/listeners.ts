@@ -12,6 +12,7 @@ import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
 import { formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
 import { startMqttListener } from '../server/mqtt-listener.js'
 import { PipelinedRequests } from '../server/pipelined-requests.js'
+import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { StreamQueue } from '../server/stream-queue.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
 import { startHttp, startHttps } from '../server/web-servers.js'
@@ -71,7 +72,7 @@ export class Listeners {
     }
     const httpsPorts = portsOf(https.port)
     if (httpsPorts.length === 0) return
-    const certificates = this.#opened.add(await startCertificates(this.#context))
+    const certificates = this.#opened.add(await startCertificates(this.#context, await this.#openTicketKeys()))
     this.#certificates = certificates
     for (const port of httpsPorts) {
       const listener = await startHttps({ ...options, certificates, ...this.#locationOf(https), port })
@@ -110,6 +111,14 @@ export class Listeners {
     for (const listener of this.#listeners) listener.destroyConnections()
   }
 
+  /** None where clients are asked for certificates: no session is resumed there. */
+  async #openTicketKeys(): Promise<SessionTicketKeys | undefined> {
+    const { config, cwd, log } = this.#context
+    if (config.access?.clientCertificates !== undefined) return undefined
+    const data = config.data === 'none' ? undefined : resolve(cwd, config.data)
+    return this.#opened.add(await SessionTicketKeys.open({ data, log }))
+  }
+
   #add(scheme: 'http' | 'https' | 'mqtt', listener: Listener): void {
     this.#listeners.push(this.#opened.add(listener))
     this.urls.push(...listener.addresses.map(address => formatUrl(scheme, address)))
@@ -136,7 +145,10 @@ function maxSockets({ broker, tunnels, limits: { connections } }: Config, log: L
   return max
 }
 
-async function startCertificates({ config, cwd, log, metrics }: GatewayContext): Promise<CertificateSet> {
+async function startCertificates(
+  { config, cwd, log, metrics }: GatewayContext,
+  ticketKeys: SessionTicketKeys | undefined,
+): Promise<CertificateSet> {
   const { cert, key, chain, certificates, minVersion } = config.https
   const { ca, crl } = config.access?.clientCertificates ?? {}
   const clients = ca === undefined ? undefined : { ca: resolve(cwd, ca), crl: crl && resolve(cwd, crl) }
@@ -149,7 +161,7 @@ async function startCertificates({ config, cwd, log, metrics }: GatewayContext):
   const isGiven = cert !== undefined && key !== undefined
   const files = isGiven ? filesOf({ cert, key, chain }) : { ...(await makeDevelopmentFiles(cwd, log)), clients }
   const named = certificates.map(({ hosts, ...own }) => ({ hosts, files: filesOf(own) }))
-  return CertificateSet.start({ files, named, minVersion, log, metrics })
+  return CertificateSet.start({ files, named, minVersion, ticketKeys, log, metrics })
 }
 
 /** Imported on demand: the library that signs certificates is the largest of all. */

@@ -11,11 +11,14 @@ import {
   loadCertificate,
   loadClientFiles,
 } from './certificate.js'
+import type { SessionTicketKeys } from './session-ticket-keys.js'
 
 export interface CertificatesOptions {
   readonly files: CertificateFiles
   /** Minimum TLS version. */
   readonly minVersion: SecureVersion
+  /** Session tickets, where clients are not asked for a certificate. Default: keys of this process's own, which end with it. */
+  readonly ticketKeys?: SessionTicketKeys | undefined
   readonly log: Logger
   readonly metrics: Pick<Metrics, 'certificateExpires'>
   /** Milliseconds between two checks of the files. Default: 2 s. */
@@ -25,11 +28,11 @@ export interface CertificatesOptions {
 /** TLS options that can change while a server runs. */
 export interface SecureServer {
   setSecureContext(options: SecureContextOptions): void
+  setTicketKeys(keys: Buffer): void
 }
 
 /**
- * Disables session tickets with client certificates: a resumed session keeps the verdict on its certificate, and each resumption gives a new
- * ticket, so that it would outlive the revocation list.
+ * Disables session tickets with client certificates: a resumed session keeps the verdict on its certificate, and would outlive a revocation.
  */
 const noResumption = constants.SSL_OP_NO_TICKET
 
@@ -95,6 +98,7 @@ export class Certificates {
   /** Applies new certificates to `server`; open connections keep theirs. */
   serve(server: SecureServer): void {
     this.#servers.push(server)
+    if (!this.asksClients) this.#options.ticketKeys?.serve(server)
   }
 
   /** Reads the files again, for SIGHUP. An invalid certificate is logged, and the old one stays. Never rejects. */
@@ -129,8 +133,8 @@ export class Certificates {
   }
 
   #contextOf({ cert, key, clients }: Certificate): SecureContextOptions {
-    const { minVersion } = this.#options
-    if (clients === undefined) return { cert, key, minVersion }
+    const { minVersion, ticketKeys } = this.#options
+    if (clients === undefined) return { cert, key, minVersion, ...ticketKeys?.secureContext }
     const crl = clients.crl.length > 0 && { crl: [...clients.crl] }
     return { cert, key, minVersion, ca: [...clients.ca], ...crl, secureOptions: noResumption }
   }

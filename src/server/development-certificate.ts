@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import { chmod, constants, copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { constants, copyFile, mkdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
@@ -7,6 +7,7 @@ import { codeOf } from '../base/error-code.js'
 import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
 import { CertificateError, type CertificateFiles, loadCertificate } from './certificate.js'
+import { replaceFile } from './replace-file.js'
 
 export interface DevelopmentCertificateOptions {
   /** Its directory; made if missing. */
@@ -99,14 +100,6 @@ async function make(files: CertificateFiles): Promise<void> {
   )
   await replaceFile(files.key, made.private, 0o600)
   await replaceFile(files.cert, `${made.cert}\n`, 0o644)
-}
-
-/** Writes to a temporary file and renames it, so that no partial file is read and an older mode does not stay. */
-async function replaceFile(file: string, content: string, mode: number): Promise<void> {
-  const draft = `${file}.${process.pid}.new`
-  await writeFile(draft, content, { mode })
-  await chmod(draft, mode)
-  await rename(draft, file)
 }
 
 function ignoreExisting(error: NodeJS.ErrnoException): void {

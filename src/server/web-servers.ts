@@ -15,6 +15,7 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { isResponding, owesResponse, TrackedResponse } from '../http/last-response.js'
 import type { HttpResponse, UnreadResponses } from '../http/unread-responses.js'
+import type { SecureServer } from './certificates.js'
 import { sendClientError } from './client-errors.js'
 import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
@@ -49,7 +50,7 @@ export interface CertificateSource {
   readonly secureContext: SecureContextOptions & Pick<TlsOptions, 'SNICallback'>
   /** Whether clients are asked for a certificate. Clients without a valid one are admitted all the same. */
   readonly asksClients?: boolean
-  serve(server: { setSecureContext(options: SecureContextOptions): void }): void
+  serve(server: SecureServer): void
 }
 
 /** HTTP/1.1: milliseconds that a connection stays open between two requests. */

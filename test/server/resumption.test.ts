@@ -1,16 +1,18 @@
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import { connect, type SecureVersion, type TLSSocket } from 'node:tls'
 import { beforeEach, expect, it, onTestFinished } from 'vitest'
+import type { ConfigInput } from '../../src/config/schema.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
-import { received } from './rig.js'
+import { received, temporaryDirectory } from './rig.js'
 
 let people: People
 let gateway: TestGateway
 
-async function start(): Promise<void> {
-  const own = await startTestGateway({ access: people.access })
+async function start(config: ConfigInput = { access: people.access }): Promise<void> {
+  const own = await startTestGateway(config)
   onTestFinished(() => own.close())
   gateway = own
 }
@@ -60,6 +62,29 @@ describeWith('openssl', 'a client certificate that was shown once', () => {
       const again = await Promise.all([undefined, ...first.sessions].map(session => visit(version, session)))
       expect(again.map(({ status, resumed }) => [status, resumed])).toEqual(again.map(() => [401, false]))
     }
+  })
+
+  it.each(['TLSv1.2', 'TLSv1.3'] as const)(
+    'resumes no session from before certificates were asked for, with %s',
+    async version => {
+      const data = await temporaryDirectory()
+      const common = { data, push: 'off' } as const
+      await start(common)
+      const first = await visit(version)
+      expect(first.sessions).not.toEqual([])
+      await gateway.close()
+      await start({ ...common, access: people.access })
+      const again = await Promise.all(first.sessions.map(session => visit(version, session)))
+      expect(again.map(({ status, resumed }) => [status, resumed])).toEqual(again.map(() => [201, false]))
+    },
+  )
+
+  it('leaves no key of session tickets on disk', async () => {
+    const data = await temporaryDirectory()
+    await start({ data, push: 'off', access: people.access })
+    expect(readdirSync(data)).not.toContain('tls')
+    await start({ data: `${data}/other`, push: 'off' })
+    expect(readdirSync(`${data}/other`)).toContain('tls')
   })
 
   it.each(['TLSv1.2', 'TLSv1.3'] as const)('counts no more once it is revoked, with %s', async version => {
