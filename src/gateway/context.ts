@@ -21,7 +21,6 @@ import { isWebOnLoopback } from '../config/listeners.js'
 import type { Config } from '../config/schema.js'
 import { ApiGate, type ApiGateOptions } from '../http/api-gate.js'
 import { UnreadResponses } from '../http/unread-responses.js'
-import { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
 import { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import { Tunnels } from '../tunnel/tunnels.js'
 import { Brokers } from './brokers.js'
@@ -44,7 +43,7 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
   const limits = new ConnectionLimits(config.limits)
   const resolveClient = compileClientResolver(config.trustedProxies)
   const mqttListeners = new MqttSubscribers()
-  const reservedClientIds = new ReservedClientIds()
+  const reservedClientIds = new Set<string>()
   const anonymousPublishes = isForLoopback(config) ? undefined : anonymousPublishesOf(config.limits)
   const slices = opened.add(
     new SliceMonitor({ onSlow: slice => log.debug(slice, 'The event loop was blocked by one task') }),

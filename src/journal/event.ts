@@ -47,11 +47,6 @@ export function parseId(text: string): EventId | undefined {
   return epoch !== undefined && Number.isSafeInteger(sequence) ? { epoch, sequence } : undefined
 }
 
-/** Negative where `a` comes before `b`, 0 for the same, positive after; `undefined` for different epochs. */
-export function compareIds(a: EventId, b: EventId): number | undefined {
-  return a.epoch === b.epoch ? a.sequence - b.sequence : undefined
-}
-
 const timeDigits = 9
 const randomDigits = 6
 

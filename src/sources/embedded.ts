@@ -9,10 +9,9 @@ import { type Message, requirePublishable } from '../mqtt/message.js'
 import { topicPredicate } from '../topics/match.js'
 import { JournalWriter } from './journal-writer.js'
 import { PublishQuota } from './publish-quota.js'
-import { defaultPublishTimeout, type PublishOptions } from './publisher.js'
+import { defaultPublishTimeout, type PublishOptions, type Source } from './publisher.js'
 import type { RememberedSubscriptions } from './remembered-subscriptions.js'
 import { isDigestOf, readDigests } from './retained-digests.js'
-import type { Source } from './source.js'
 
 /** Broker, journal and time limits of a source. */
 export interface EmbeddedSourceOptions {

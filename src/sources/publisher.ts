@@ -18,6 +18,14 @@ export interface Publisher {
   publish(message: Message, options?: PublishOptions): Promise<Event | undefined>
 }
 
+/** A source of the journal's events: appends the broker's messages to the journal, and publishes at the broker. */
+export interface Source extends Publisher {
+  /** Why it is not connected, with the broker's address; `undefined` while it is. */
+  readonly failure: string | undefined
+  /** Appends the received messages and ends. Idempotent. */
+  close(): Promise<void>
+}
+
 /** Options of one publish. */
 export interface PublishOptions {
   /** The publishing user or address, for its quota; left out for the gateway itself. */

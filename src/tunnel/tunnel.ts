@@ -4,7 +4,6 @@ import type { ConnectionLog } from '../base/connection-log.js'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Metrics, Traffic } from '../base/metrics.js'
 import { type BrokerStream, isDirectReadable } from '../broker/broker.js'
-import type { ReservedClientIds } from '../mqtt/reserved-client-ids.js'
 import type { Client, ClientListener } from './client.js'
 import { ConnectInspector } from './connect-inspector.js'
 import type { ConnectFacts } from './connect-packet.js'
@@ -16,7 +15,7 @@ export interface TunnelOptions {
   readonly connectTimeout: number
   readonly connectSize: number
   /** Client ids that an inspected CONNECT must not have. */
-  readonly reservedClientIds?: ReservedClientIds | undefined
+  readonly reservedClientIds?: ReadonlySet<string> | undefined
   /** Time without activity of the client until it is pinged; `off` for never. */
   readonly pingInterval: number | 'off'
   /** Time from the first side's end to the second's. */

@@ -11,8 +11,8 @@ import { MemoryJournal } from '../../src/journal/memory-journal.js'
 import type { Message } from '../../src/mqtt/message.js'
 import { type EmbeddedSourceOptions, openEmbeddedSource } from '../../src/sources/embedded.js'
 import { openSession, type SessionOptions } from '../../src/sources/mqtt/session.js'
+import type { Source } from '../../src/sources/publisher.js'
 import { RememberedSubscriptions } from '../../src/sources/remembered-subscriptions.js'
-import type { Source } from '../../src/sources/source.js'
 
 export const log = createLog({ level: 'silent', format: 'json' })
 

@@ -3,7 +3,6 @@ import { type ErrorReason, GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import type { Logger } from '../../base/log.js'
 import type { DeniedAction } from '../../base/metrics.js'
-import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { isWithinBounds, type TopicBounds } from '../../topics/topic-syntax.js'
 import { internalPeer, type Peer } from '../broker.js'
 import type { Authorizer, Rights } from './authorizer.js'
@@ -17,7 +16,7 @@ export interface ConnectAuthorizerOptions {
   /** `undefined`: every client may do everything. */
   readonly authorizer: Authorizer | undefined
   /** Client ids of the gateway itself. */
-  readonly reservedClientIds?: ReservedClientIds | undefined
+  readonly reservedClientIds?: ReadonlySet<string> | undefined
   readonly bounds: TopicBounds
   readonly clientIds: ClientIdRegistry
   readonly sessions: Pick<Sessions, 'admit' | 'abandon'>

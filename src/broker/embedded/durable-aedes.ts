@@ -3,7 +3,6 @@ import { FairQueue } from '../../base/fair-queue.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
-import { SessionMaps } from './session-maps.js'
 import type { Store } from './store.js'
 import { type TickScheduler, TickSlice } from './tick-scheduler.js'
 import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
@@ -104,8 +103,8 @@ export class DurableAedes extends Aedes {
   readonly #store: Store
   readonly #gates: Gates
   readonly #early = new WeakMap<PublishPacket, EarlyPublish>()
-  /** Messages of QoS 2 whose packet identifier is not stored yet, by session and identifier. */
-  readonly #exactlyOnce = new SessionMaps<EarlyPublish>()
+  /** Messages of QoS 2 whose packet identifier is not stored yet, by session (or connection without one) and identifier. */
+  readonly #exactlyOnce = new WeakMap<object, Map<number, EarlyPublish>>()
   readonly #queue = new FairQueue<Publication>()
   readonly #slice: TickSlice
   readonly #unwritten: UnwrittenMessages<Publication>
@@ -168,10 +167,6 @@ export class DurableAedes extends Aedes {
     }
     publisher = () => this.#dispatched?.client ?? undefined
     this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
-    // It ends the session [MQTT-3.1.2-6].
-    this.on('client', client => {
-      if (client.clean) this.#exactlyOnce.endSession(client.id)
-    })
   }
 
   override publish(packet: PublishPacket, done?: Done): void
@@ -184,7 +179,7 @@ export class DurableAedes extends Aedes {
     else if (early.finished) done(early.error)
     else early.waiting.push(done)
     // Aedes has stored the identifier.
-    if (client && packet.messageId !== undefined) this.#exactlyOnce.delete(client, packet.messageId)
+    if (client && packet.messageId !== undefined) this.#unstoredOf(client)?.delete(packet.messageId)
   }
 
   /** Called for wills, too; those of an earlier run have no client. */
@@ -228,15 +223,25 @@ export class DurableAedes extends Aedes {
     this.#enqueue(isTwo ? { ...publication, early } : publication)
   }
 
+  #unstoredOf(client: Client): Map<number, EarlyPublish> | undefined {
+    return this.#exactlyOnce.get(this.#sessionOf(client))
+  }
+
+  #sessionOf(client: Client): object {
+    return (client.clean ? undefined : this.#store.sessions.get(client.id)) ?? client
+  }
+
   /** Acknowledges a message of QoS 2 whose identifier PUBREL has not released, as soon as its original is; returns whether it is one. */
   #acknowledgeRepetition(next: Publication, early: EarlyPublish): boolean {
     const { client, packet } = next
     if (!client) return false
     const id = packet.messageId ?? 0
-    const original = this.#exactlyOnce.get(client, id)
+    const unstored = this.#unstoredOf(client)
+    const original = unstored?.get(id)
     if (original === early) return false
     if (!original && !this.#store.hasIncoming(client.id, id)) {
-      this.#exactlyOnce.set(client, id, early)
+      if (unstored) unstored.set(id, early)
+      else this.#exactlyOnce.set(this.#sessionOf(client), new Map([[id, early]]))
       return false
     }
     this.#finished(client, packet)
@@ -414,7 +419,8 @@ export class DurableAedes extends Aedes {
   /** A message that could not be stored is new when it comes again. */
   #forgetIdentifier({ client, packet, early }: Publication): void {
     const id = packet.messageId ?? 0
-    if (early && client && this.#exactlyOnce.get(client, id) === early) this.#exactlyOnce.delete(client, id)
+    const unstored = client ? this.#unstoredOf(client) : undefined
+    if (early && unstored?.get(id) === early) unstored.delete(id)
   }
 
   /**

@@ -7,7 +7,6 @@ import type { DeniedAction, Metrics, RetainedFigures } from '../../base/metrics.
 import type { SliceMonitor } from '../../base/slice-monitor.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
-import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
 import type { Authorizer } from './authorizer.js'
 import { Congestion } from './congestion.js'
@@ -45,7 +44,7 @@ export interface EmbeddedHooks {
   /** Measures the work in the event loop. */
   readonly slices?: SliceMonitor | undefined
   /** Client ids reserved for the gateway itself. */
-  readonly reservedClientIds?: ReservedClientIds | undefined
+  readonly reservedClientIds?: ReadonlySet<string> | undefined
   /** Publish rate limit of each connection. Default: none. */
   readonly createRateLimit?: CreateRateLimit | undefined
   /** Called for each pause of a connection by its rate limit. */
@@ -344,7 +343,7 @@ class Embedded implements EmbeddedBroker {
       return
     }
     this.#authorizer.judge(client, error => {
-      if (!error) this.#takeovers.accepted(client)
+      if (!error) this.#takeovers.accepted(client, this.#store.sessions.connectedClient(client.id))
       done(error)
     })
   }
@@ -376,7 +375,6 @@ class Embedded implements EmbeddedBroker {
 
   #onConnected(client: Client): void {
     this.#store.sessions.connected(client)
-    this.#takeovers.connected(client)
     const peer = this.#connections.peerOf(client)
     const { user } = this.#authorizer.identityOf(client)
     if (peer === internalPeer) this.#internalClients.add(client)
@@ -413,7 +411,6 @@ class Embedded implements EmbeddedBroker {
 
   #onDisconnected(client: Client): void {
     this.#store.sessions.disconnected(client)
-    this.#takeovers.disconnected(client)
     this.#internalClients.delete(client)
     this.#subscribers?.left(client)
   }
@@ -477,11 +474,11 @@ class Embedded implements EmbeddedBroker {
 
   async *retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void> {
     const { retained } = this.#store
-    const scan = retained.scan(filters)
-    while (!scan.isDone) {
-      await this.#slicer.next('retained messages')
-      const packets = await retained.read(scan.next(() => this.#slicer.isOver).topics)
+    await this.#slicer.next('retained messages')
+    for (const { topics } of retained.scan(filters, () => this.#slicer.isOver)) {
+      const packets = await retained.read(topics)
       yield packets.map(packet => ({ ...acceptedMessage(packet), retain: true }))
+      await this.#slicer.next('retained messages')
     }
   }
 

@@ -4,8 +4,8 @@ import type { Level as LevelDatabase } from 'level'
 import { decode, encode } from 'msgpack-lite'
 import { BatchedLevel } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
-import { IdentifierSet } from './identifier-set.js'
 import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields } from './level-queues.js'
+import { PacketIds } from './packet-ids.js'
 import type { RetainedStorage, StorageBackend, StoredSession, StoredWill } from './storage-backend.js'
 
 /** Storage in a LevelDB. */
@@ -49,7 +49,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
   const batched = new BatchedLevel(database)
-  const incoming = new Map<string, IdentifierSet>()
+  const incoming = new Map<string, PacketIds>()
   const sessions = await readSessions(database, incoming)
   const queues = new LevelQueues(batched)
   return {
@@ -145,7 +145,7 @@ function idOf(key: string, kind: string): string {
  *
  * @param incoming gets the packet identifiers of QoS 2 of each session
  */
-async function readSessions(database: LevelDatabase, incoming: Map<string, IdentifierSet>): Promise<StoredSession[]> {
+async function readSessions(database: LevelDatabase, incoming: Map<string, PacketIds>): Promise<StoredSession[]> {
   const sessions = new Map<string, { queued: number; bytes: number; record?: string }>()
   const sessionOf = (key: string, kind: string): { queued: number; bytes: number; record?: string } => {
     const id = idOf(key, kind)
@@ -170,9 +170,9 @@ async function readSessions(database: LevelDatabase, incoming: Map<string, Ident
       await database.del(key)
       continue
     }
-    const identifiers = incoming.get(id) ?? new IdentifierSet()
+    const identifiers = incoming.get(id) ?? new PacketIds()
     incoming.set(id, identifiers)
-    identifiers.add(Number(key.slice(key.lastIndexOf(':') + 1)))
+    identifiers.take(Number(key.slice(key.lastIndexOf(':') + 1)), 'pubcomp')
   }
   return Array.from(sessions, ([id, { record, ...queue }]) => ({ ...parseRecord(id, record), ...queue }))
 }

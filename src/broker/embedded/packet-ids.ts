@@ -28,14 +28,18 @@ export class PacketIds {
   #next: number
   #used = 0
 
-  /** @param first the first identifier */
-  constructor(first: number) {
+  /** @param first the first identifier of `next` */
+  constructor(first = 1) {
     this.#next = first
   }
 
   /** Identifiers in use. */
   get used(): number {
     return this.#used
+  }
+
+  has(id: number): boolean {
+    return this.#stateOf(id) !== 0
   }
 
   /** The next free identifier; where none is free, one in use. */

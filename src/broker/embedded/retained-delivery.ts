@@ -2,8 +2,7 @@ import type { AedesPublishPacket, Client } from 'aedes'
 import { TaskQueue } from '../../base/task-queue.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import { ByteBudget } from './byte-budget.js'
-import type { Retained } from './retained.js'
-import { batchBytes, type RetainedBatch } from './retained-scan.js'
+import { batchBytes, type Retained, type RetainedBatch } from './retained.js'
 
 declare module 'aedes' {
   interface Client {
@@ -111,16 +110,19 @@ export class RetainedDelivery {
     const account = accountOf(client)
     // The first step takes time for each filter.
     if (filters.length > immediateFilters) await slicer.next('retained messages')
-    const scan = retained.scan(filters)
     let steps = 0
-    let batch = scan.next(() => ++steps >= immediateSteps)
-    if (batch.topics.length > immediateMessages) await this.#queue.run(account, () => slicer.next('retained messages'))
-    for (;;) {
+    let isOver = (): boolean => ++steps >= immediateSteps
+    const scan = retained.scan(filters, () => isOver())
+    let batch = scan.next().value
+    isOver = () => slicer.isOver
+    const isLong = batch && batch.topics.length > immediateMessages
+    if (isLong) await this.#queue.run(account, () => slicer.next('retained messages'))
+    while (batch) {
       if (batch.topics.length > 0) await this.#send(client, account, batch)
-      if (scan.isDone || !this.#isOpen(client)) return
+      if (batch.isLast || !this.#isOpen(client)) return
       batch = await this.#queue.run(account, async () => {
         await slicer.next('retained messages')
-        return this.#isOpen(client) ? scan.next(() => slicer.isOver) : { topics: [], bytes: 0 }
+        return this.#isOpen(client) ? scan.next().value : undefined
       })
     }
   }

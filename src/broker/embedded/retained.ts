@@ -3,15 +3,26 @@ import type { Logger } from '../../base/log.js'
 import type { RetainedFigures } from '../../base/metrics.js'
 import { TopicTree } from '../../topics/topic-tree.js'
 import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quota.js'
-import { RetainedScan } from './retained-scan.js'
 import type { RetainedStorage } from './storage-backend.js'
 
+/** Maximum messages of a batch. */
+const batchMessages = 64
+/** Maximum bytes of a batch; a larger message is a batch by itself. */
+export const batchBytes = 64 * 1024
 /** Interval between warnings about a publisher whose messages are not stored, in milliseconds. */
 const warningInterval = 60_000
 /** Publishers with a remembered warning. */
 const maxWarned = 1000
 /** Topics named in the log where the storage has more than fits. */
 const loggedTopics = 3
+
+/** A batch of matching topics. */
+export interface RetainedBatch {
+  readonly topics: readonly string[]
+  /** Bytes of their messages. */
+  readonly bytes: number
+  readonly isLast: boolean
+}
 
 /** Dependencies of retained messages. */
 export interface RetainedOptions {
@@ -94,13 +105,33 @@ export class Retained {
     return { isKept: true }
   }
 
-  /** Scans for the messages that match one of `filters`, each once. */
-  scan(filters: readonly string[]): RetainedScan {
-    const sizeOf = (topic: string): number | undefined => {
-      const system = this.#system.get(topic)
-      return system ? retainedSize(system) : this.#quota.entries.get(topic)?.size
+  /**
+   * Scans for the messages that match one of `filters`, each once, in batches.
+   *
+   * @param isOver called after each step; where it returns true, the batch ends early and may be empty
+   */
+  *scan(filters: readonly string[], isOver: () => boolean): Generator<RetainedBatch, undefined, void> {
+    let [topics, bytes]: [string[], number] = [[], 0]
+    for (const topic of this.#match(filters)) {
+      const size = topic === undefined ? undefined : this.#sizeOf(topic)
+      if (topic !== undefined && size !== undefined) {
+        if (topics.length > 0 && bytes + size > batchBytes) {
+          yield { topics, bytes, isLast: false }
+          ;[topics, bytes] = [[], 0]
+        }
+        topics.push(topic)
+        bytes += size
+      }
+      if (topics.length < batchMessages && !isOver()) continue
+      yield { topics, bytes, isLast: false }
+      ;[topics, bytes] = [[], 0]
     }
-    return new RetainedScan(this.#match(filters), sizeOf)
+    yield { topics, bytes, isLast: true }
+  }
+
+  #sizeOf(topic: string): number | undefined {
+    const system = this.#system.get(topic)
+    return system ? retainedSize(system) : this.#quota.entries.get(topic)?.size
   }
 
   *#match(filters: readonly string[]): Generator<string | undefined> {

@@ -13,7 +13,7 @@ const loggedIds = 5
 /** Storage and bounds of the sessions of an earlier run. */
 export interface SessionLoaderOptions {
   readonly storage: StorageBackend
-  readonly sessions: Sessions
+  readonly sessions: Pick<Sessions, 'restore' | 'has' | 'fits' | 'grow' | 'queueRoomOf' | 'restoreQueue'>
   readonly index: QueueIndex
   readonly slicer: TimeSlicer
   readonly limits: FilterBounds

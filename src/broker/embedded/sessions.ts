@@ -59,14 +59,14 @@ export interface SessionsOptions {
  * All sessions: since when each is disconnected, its queued messages, and the bytes of all. Each has a holder, a user or network, with a
  * fair share.
  */
-export class Sessions {
+export class Sessions<Connected extends { readonly id: string } = { readonly id: string }> {
   /** Messages that were not queued for lack of room. */
   dropped = 0
   readonly #options: SessionsOptions
   readonly #sessions = new Map<string, Session>()
   readonly #holders: SessionHolders
   readonly #quota: FairQuota
-  readonly #connected = new Map<string, object>()
+  readonly #connected = new Map<string, Connected>()
   /** Time of the last warning, by holder. */
   readonly #warned = new Map<string, number>()
 
@@ -126,6 +126,15 @@ export class Sessions {
     return this.#sessions.has(id)
   }
 
+  /** Identifies a session, until it ends. */
+  get(id: string): object | undefined {
+    return this.#sessions.get(id)
+  }
+
+  connectedClient(id: string): Connected | undefined {
+    return this.#connected.get(id)
+  }
+
   /** Whether the client of a session is connected. */
   isConnected(id: string): boolean {
     return this.#connected.has(id)
@@ -181,14 +190,14 @@ export class Sessions {
   }
 
   /** Call when `client` is connected, with a session or without. */
-  connected(client: { readonly id: string }): void {
+  connected(client: Connected): void {
     this.#connected.set(client.id, client)
     const session = this.#sessions.get(client.id)
     if (session) this.#holders.present(session)
   }
 
   /** Call when `client` has disconnected; ignored where another one has taken over its client id. */
-  disconnected(client: { readonly id: string }): void {
+  disconnected(client: Connected): void {
     if (this.#connected.get(client.id) !== client) return
     this.#connected.delete(client.id)
     const session = this.#sessions.get(client.id)

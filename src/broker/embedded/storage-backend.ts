@@ -1,5 +1,5 @@
 import type { AedesPublishPacket, PublishPacket, Subscription } from 'aedes'
-import type { IdentifierSet } from './identifier-set.js'
+import type { PacketIds } from './packet-ids.js'
 import { MemoryQueues, type SessionQueues } from './session-queues.js'
 
 /** A session of an earlier run. */
@@ -31,7 +31,7 @@ export interface StorageBackend {
   readonly queues: SessionQueues
   readonly retained: RetainedStorage
   /** By client id: the packet identifiers found at the start. */
-  readonly incoming: ReadonlyMap<string, IdentifierSet>
+  readonly incoming: ReadonlyMap<string, PacketIds>
   /** The sessions found at the start. */
   readonly sessions: readonly StoredSession[]
   /** Stores a session's owner, and when its client was connected. */

@@ -5,7 +5,6 @@ import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } f
 import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { ClientIdRegistry } from './client-id-registry.js'
-import { IdentifierSet } from './identifier-set.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueIndex, type SessionSubscription } from './queue-index.js'
 import { Retained } from './retained.js'
@@ -55,7 +54,7 @@ export class Store {
   readonly queueReplay: SessionQueueReplay
   readonly subscriptionLimits: SubscriptionLimits
   readonly clientIds: ClientIdRegistry
-  readonly sessions: Sessions
+  readonly sessions: Sessions<Client>
   readonly retained: Retained
   /** Packet identifiers of messages to each client. */
   readonly #packetIds = new WeakMap<object, PacketIds>()
@@ -65,7 +64,7 @@ export class Store {
   readonly #limits: StoreLimits
   #brokerId = ''
   /** By client id: packet identifiers of QoS 2 that wait for PUBREL. */
-  readonly #incoming: Map<string, IdentifierSet>
+  readonly #incoming: Map<string, PacketIds>
   readonly #storage: StorageBackend
   readonly #enqueuer: SessionEnqueuer
   readonly #slicer: TimeSlicer
@@ -97,7 +96,7 @@ export class Store {
       fitsSession: ({ id }, bytes) => this.sessions.fits(id, bytes),
     })
     this.clientIds = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
-    this.sessions = new Sessions({ storage, limits, end: id => this.#end(id), log, onError, ...hooks })
+    this.sessions = new Sessions<Client>({ storage, limits, end: id => this.#end(id), log, onError, ...hooks })
     this.retained = new Retained({ storage: storage.retained, bounds: limits, log })
     this.#limits = limits
     this.#storage = storage
@@ -317,13 +316,13 @@ export class Store {
 
   /** Stores a packet identifier of QoS 2 until PUBREL. */
   async incomingStorePacket({ id }: Session, { messageId = 0 }: PublishPacket): Promise<void> {
-    const identifiers = this.#incoming.get(id) ?? new IdentifierSet()
+    const identifiers = this.#incoming.get(id) ?? new PacketIds()
     this.#incoming.set(id, identifiers)
-    identifiers.add(messageId)
+    identifiers.take(messageId, 'pubcomp')
     try {
       await this.#storage.addIncoming(id, messageId)
     } catch (error) {
-      identifiers.delete(messageId)
+      identifiers.release(messageId)
       throw error
     }
   }
@@ -341,8 +340,8 @@ export class Store {
 
   async incomingDelPacket({ id }: Session, { messageId = 0 }: PublishPacket): Promise<void> {
     const identifiers = this.#incoming.get(id)
-    identifiers?.delete(messageId)
-    if (identifiers?.isEmpty) this.#incoming.delete(id)
+    identifiers?.release(messageId)
+    if (identifiers?.used === 0) this.#incoming.delete(id)
     await this.#storage.removeIncoming(id, messageId)
   }
 

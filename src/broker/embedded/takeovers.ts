@@ -36,8 +36,6 @@ interface Count {
  */
 export class Takeovers {
   readonly #options: TakeoversOptions
-  /** Connected clients, by client id. */
-  readonly #connected = new Map<string, Client>()
   /** By client id; the latest takeover is last. */
   readonly #counts = new Map<string, Count>()
 
@@ -46,23 +44,12 @@ export class Takeovers {
   }
 
   /** Call when the CONNECT of `client` is accepted, before an earlier connection of its client id is closed. */
-  accepted(client: Client): void {
-    const earlier = this.#connected.get(client.id)
+  accepted(client: Client, earlier: Client | undefined): void {
     if (!earlier || earlier === client) return
     const { peerOf, setCloseReason } = this.#options
     const peer = peerOf(client)
     setCloseReason(earlier, new GatewayError('session-taken-over', peer && { hint: describePeer(peer) }))
     this.#count(client.id, [peerOf(earlier), peer])
-  }
-
-  /** Call when `client` is connected. */
-  connected(client: Client): void {
-    this.#connected.set(client.id, client)
-  }
-
-  /** Call when `client` is no longer connected. */
-  disconnected(client: Client): void {
-    if (this.#connected.get(client.id) === client) this.#connected.delete(client.id)
   }
 
   #count(id: string, peers: readonly (Peer | undefined)[]): void {

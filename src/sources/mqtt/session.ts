@@ -11,11 +11,9 @@ import { type Message, requirePublishable } from '../../mqtt/message.js'
 import { ProtocolNegotiator } from '../../mqtt/protocol-negotiator.js'
 import { type ProtocolProfile, withoutRetainAsPublished } from '../../mqtt/protocol-profile.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
-import type { ReservedClientIds } from '../../mqtt/reserved-client-ids.js'
 import { topicPredicate } from '../../topics/match.js'
-import { defaultPublishTimeout, type PublishOptions } from '../publisher.js'
+import { defaultPublishTimeout, type PublishOptions, type Source } from '../publisher.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
-import type { Source } from '../source.js'
 import { BrokerSubscription } from './broker-subscription.js'
 import { openClientId } from './client-id.js'
 import { LearnedSizeLimit } from './learned-size-limit.js'
@@ -34,7 +32,7 @@ export interface SessionOptions {
   readonly journal: Journal
   readonly log: Logger
   /** Receives the client ids of the session. */
-  readonly reservedClientIds?: ReservedClientIds | undefined
+  readonly reservedClientIds?: Set<string> | undefined
   /** Called when `connected` changes. */
   readonly onStateChange?: ((connected: boolean) => void) | undefined
   /** Time limit from a publish to its event in the journal, in milliseconds. Default: `defaultPublishTimeout`. */
@@ -68,7 +66,7 @@ const startTimeout = 1000
 export async function openSession(options: SessionOptions): Promise<Source> {
   const { config, data, reservedClientIds } = options
   const clientId = config.clientId ?? (await openClientId(config.journal === 'level' ? data : undefined))
-  reservedClientIds?.add(clientId, `${clientId}-state`, `${clientId}-out`)
+  for (const id of [clientId, `${clientId}-state`, `${clientId}-out`]) reservedClientIds?.add(id)
   const session = new BrokerSession(options, clientId)
   await session.attempted
   return session

@@ -27,10 +27,8 @@ function message(topic: string, payload: string | Buffer = topic): AedesPublishP
 }
 
 async function find(retained: Retained, filters: readonly string[]): Promise<string[]> {
-  const scan = retained.scan(filters)
   const found: string[] = []
-  while (!scan.isDone) {
-    const { topics } = scan.next(() => true)
+  for (const { topics } of retained.scan(filters, () => true)) {
     for (const { topic, payload } of await retained.read(topics)) {
       expect(String(payload)).toBe(topic)
       found.push(topic)
