@@ -56,11 +56,6 @@ export function mqttCredential(user: string | undefined, password: Uint8Array | 
   return passwordOf(user ?? '', decodeUtf8(password ?? new Uint8Array()))
 }
 
-/** Redacts the ticket in a URL, for the log. */
-export function withoutTicket(url: string): string {
-  return url.replace(/([?&]ticket=)[^&#]*/g, '$1[redacted]')
-}
-
 /** The request headers for the webhook; a cookie under the same condition as in `readCredential`. */
 export function forwardedHeaders(headers: IncomingHttpHeaders, names: readonly string[]): Record<string, string> {
   const found = names.flatMap(name => {

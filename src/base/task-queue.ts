@@ -1,3 +1,4 @@
+import { FairQueue } from './fair-queue.js'
 import { FairQuota } from './fair-quota.js'
 
 /** The queue is full. */
@@ -20,8 +21,7 @@ export interface TaskQueueOptions {
  */
 export class TaskQueue {
   readonly #options: TaskQueueOptions
-  /** Waiting tasks by key; next key first. */
-  readonly #queues = new Map<string, (() => void)[]>()
+  readonly #queue = new FairQueue<{ readonly key: string; readonly start: () => void }>()
   readonly #waiting: FairQuota
   #running = 0
 
@@ -32,7 +32,7 @@ export class TaskQueue {
 
   /** Number of waiting tasks. */
   get waiting(): number {
-    return this.#waiting.total
+    return this.#queue.size
   }
 
   /**
@@ -51,24 +51,20 @@ export class TaskQueue {
   }
 
   #wait(key: string): Promise<void> {
-    const queue = this.#queues.get(key) ?? []
-    if (queue.length >= this.#options.waitingPerKey || this.#waiting.exceededBy(key, 1)) throw new QueueFullError()
+    const isFull = this.#waiting.of(key) >= this.#options.waitingPerKey
+    if (isFull || this.#waiting.exceededBy(key, 1)) throw new QueueFullError()
     this.#waiting.take(key, 1)
-    this.#queues.set(key, queue)
-    return new Promise(resolve => queue.push(resolve))
+    return new Promise(start => this.#queue.push(key, { key, start }))
   }
 
   /** Starts the next waiting task, if there is one. */
   #next(): void {
-    for (const [key, queue] of this.#queues) {
-      this.#queues.delete(key)
-      const start = queue.shift()
-      if (queue.length > 0) this.#queues.set(key, queue)
-      if (start === undefined) continue
-      this.#waiting.giveBack(key, 1)
-      start()
+    const next = this.#queue.shift()
+    if (!next) {
+      this.#running -= 1
       return
     }
-    this.#running -= 1
+    this.#waiting.giveBack(next.key, 1)
+    next.start()
   }
 }

@@ -1,4 +1,5 @@
 import type { Logger } from '../base/log.js'
+import { LogRate } from '../base/log-rate.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
 import { DamagedRecord, isDamage, moveAside } from '../storage/open-level.js'
@@ -27,8 +28,6 @@ import type { IsEvicted } from './retained-messages.js'
 const trimInterval = 10_000
 /** Delay before a failed database is opened again, at first and at most, in milliseconds. */
 const [firstDelay, maxDelay] = [1000, 30_000]
-/** Interval between log lines about damage, in milliseconds. */
-const damageLogInterval = 60_000
 /** Bounds of a batch of retained messages. */
 const retainedBatch = { messages: 64, bytes: 1024 ** 2 }
 
@@ -70,7 +69,7 @@ class LevelJournal implements Journal {
   /** Ends the delay before a failed database is opened again. */
   #endWait: (() => void) | undefined
   #closing: Promise<void> | undefined
-  #warned = Number.NEGATIVE_INFINITY
+  readonly #damageReports = new LogRate()
 
   constructor(options: OpenOptions & Pick<LevelJournalOptions, 'slices'>, opened: OpenedDatabase) {
     this.#options = options
@@ -265,9 +264,7 @@ class LevelJournal implements Journal {
   }
 
   #reportDamage(error: unknown): void {
-    const now = Date.now()
-    if (now - this.#warned < damageLogInterval) return
-    this.#warned = now
+    if (!this.#damageReports.allows()) return
     const { log, directory } = this.#options
     log.error({ err: error }, `part of the journal in ${directory} cannot be read: subscribers get a gap`)
   }

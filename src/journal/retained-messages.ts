@@ -1,10 +1,8 @@
 import type { Logger } from '../base/log.js'
+import { LogRate } from '../base/log-rate.js'
 import type { Message } from '../mqtt/message.js'
 import { TopicTree } from '../topics/topic-tree.js'
 import { type JournalBounds, type SequenceRange, sizeOf } from './journal.js'
-
-/** Interval between warnings, in milliseconds. */
-const warningInterval = 60_000
 
 /** Time of one scan step, in milliseconds. */
 const sliceTime = 2
@@ -35,7 +33,7 @@ export class RetainedMessages {
   readonly #log: Logger
   readonly #entries = new TopicTree<RetainedEntry>()
   #bytes = 0
-  #warned = Number.NEGATIVE_INFINITY
+  readonly #warnings = new LogRate()
 
   constructor(bounds: Pick<JournalBounds, 'maxRetained' | 'maxRetainedBytes'>, log: Logger) {
     this.#bounds = bounds
@@ -101,9 +99,7 @@ export class RetainedMessages {
   }
 
   #warn(): void {
-    const now = Date.now()
-    if (now - this.#warned < warningInterval) return
-    this.#warned = now
+    if (!this.#warnings.allows()) return
     const { maxRetained, maxRetainedBytes } = this.#bounds
     this.#log.warn(
       `the journal stores retained messages of at most ${maxRetained} topics and ${maxRetainedBytes} bytes: new subscribers do not get further ones`,

@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from '../base/clock.js'
 import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
+import { LogRate } from '../base/log-rate.js'
 import type { DeliveryTracker } from '../hub/delivery-tracker.js'
 import { type Event, isGapMarker, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
@@ -22,8 +23,6 @@ const reportLimit = 1000
 const maxTimer = 60_000
 /** Milliseconds until a retry after a failure of the store. */
 const retryDelay = 1000
-/** Milliseconds between two warnings about dropped messages. */
-const warningInterval = 60_000
 
 export interface ReceiptsOptions {
   /** Closed with the receipts. */
@@ -49,7 +48,7 @@ export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> 
   const repository = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
   const lost = await repository.load()
   if (lost > 0) {
-    log.warn(`${lost} events with requested receipts are lost with the journal, or are from an older version of mqway`)
+    log.warn(`${lost} events with requested receipts are lost with the journal`)
   }
   const receipts = new StoredReceipts(repository, options)
   await receipts.start()
@@ -74,8 +73,9 @@ class StoredReceipts implements Receipts {
   /** The sequence before which everything has been trimmed. */
   #trimmed = 0
   #trimming = false
-  /** The counters at the last warning, and its time. */
-  #warned = { dropped: 0, unpublished: 0, time: Number.NEGATIVE_INFINITY }
+  readonly #warnings = new LogRate()
+  /** The counters at the last warning. */
+  #warned = { dropped: 0, unpublished: 0 }
   #closing: Promise<void> | undefined
 
   constructor(repository: ReceiptRepository, options: ReceiptsOptions) {
@@ -209,10 +209,9 @@ class StoredReceipts implements Receipts {
     this.#outbox.wake()
     this.#trimSoon()
     const { dropped, unpublished } = this.#repository
-    const time = this.#clock.now()
     const news = { dropped: dropped - this.#warned.dropped, unpublished: unpublished - this.#warned.unpublished }
-    if (news.dropped + news.unpublished === 0 || time - this.#warned.time < warningInterval) return
-    this.#warned = { dropped, unpublished, time }
+    if (news.dropped + news.unpublished === 0 || !this.#warnings.allows('', this.#clock.now())) return
+    this.#warned = { dropped, unpublished }
     const { log } = this.#options
     if (news.dropped > 0) log.warn(`${news.dropped} messages on receipts/# were dropped: the queue is full`)
     if (news.unpublished > 0)

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Clock } from '../base/clock.js'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
@@ -46,14 +47,14 @@ export class Outbox {
   }
 
   async #run(): Promise<void> {
-    let delay = firstDelay
+    let wait = firstDelay
     while (!this.#closed) {
       const outcome = await this.#publishSome()
       if (outcome === 'all' && !this.#isNew) return
-      if (outcome !== 'failed') delay = firstDelay
+      if (outcome !== 'failed') wait = firstDelay
       else {
-        await this.#wait(delay)
-        delay = Math.min(delay * 2, maxDelay)
+        await this.#wait(wait)
+        wait = Math.min(wait * 2, maxDelay)
       }
     }
   }
@@ -69,7 +70,7 @@ export class Outbox {
       await sent(messages.filter((_, index) => done[index]).map(({ key }) => key))
       return done.includes(false) ? 'failed' : 'some'
     } catch (error) {
-      if (!this.#closed) log.warn({ err: error }, 'what there is to tell of receipts has to wait')
+      if (!this.#closed) log.warn({ err: error }, 'failed to publish messages about receipts and will retry')
       return 'failed'
     }
   }
@@ -81,14 +82,14 @@ export class Outbox {
       return true
     } catch (error) {
       if (!refusedForGood.has(GatewayError.from(error).reason)) return false
-      this.#options.log.warn({ topic }, 'the broker does not take what there is to tell of receipts on this topic')
+      this.#options.log.warn({ topic }, 'the broker refused a message about receipts on this topic')
       return true
     }
   }
 
-  #wait(delay: number): Promise<void> {
+  #wait(milliseconds: number): Promise<void> {
     return new Promise(resolve => {
-      const cancel = this.#options.clock.after(delay, resolve)
+      const cancel = this.#options.clock.after(milliseconds, resolve)
       this.#stopWaiting = () => {
         cancel()
         resolve()
@@ -101,20 +102,11 @@ export class Outbox {
   async close(): Promise<void> {
     this.#closed = true
     this.#stopWaiting?.()
-    if (!this.#running) return
-    const { promise, cancel } = timeout(closeTime)
-    await Promise.race([this.#running, promise])
-    cancel()
+    const ended = new AbortController()
+    const overdue = delay(closeTime, undefined, { signal: ended.signal }).catch(() => {})
+    await Promise.race([this.#running, overdue])
+    ended.abort()
   }
-}
-
-function timeout(milliseconds: number): { promise: Promise<void>; cancel: () => void } {
-  let cancel = (): void => {}
-  const promise = new Promise<void>(resolve => {
-    const timer = setTimeout(resolve, milliseconds)
-    cancel = () => clearTimeout(timer)
-  })
-  return { promise, cancel }
 }
 
 /** The messages without those whose group has an earlier message among them, which is published first. */

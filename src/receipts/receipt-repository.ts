@@ -6,9 +6,8 @@ import {
   type AskedRecord,
   allOf,
   before,
-  currentForm,
+  eventKinds,
   firstOf,
-  forgottenKinds,
   iso,
   keyOf,
   type OrderRecord,
@@ -84,7 +83,7 @@ export class ReceiptRepository {
   }
 
   /**
-   * Reads the store. Records of another epoch or version are deleted, except queued messages.
+   * Reads the store. Records of another epoch are deleted, except queued messages.
    *
    * @returns the number of deleted requests whose deadline had not passed
    */
@@ -93,14 +92,14 @@ export class ReceiptRepository {
     this.#forgetPending()
     const state = (await this.#store.read<RepositoryState>(stateKey)) ?? emptyState(this.#epoch)
     this.#state = state
-    const isKnown = state.epoch === this.#epoch && state.form === currentForm
+    const isKnown = state.epoch === this.#epoch
     let lost = 0
     for await (const [key, value] of this.#store.all(allOf('d'))) {
       if (isKnown) this.#addPending(Number(secondOf(key)), JSON.parse(value))
       else lost++
     }
     if (isKnown) return 0
-    for (const kind of forgottenKinds) await this.#store.clear(allOf(kind))
+    for (const kind of eventKinds) await this.#store.clear(allOf(kind))
     const { messages, message } = state
     await this.#commit({ ...emptyState(this.#epoch), messages, message })
     return lost
@@ -363,5 +362,5 @@ export interface NewRequest extends Pick<ReceiptRequest, 'from'> {
 }
 
 function emptyState(epoch: string): RepositoryState {
-  return { epoch, form: currentForm, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
+  return { epoch, receipts: 0, order: 0, requests: 0, asked: 0, messages: 0, message: 0 }
 }

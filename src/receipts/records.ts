@@ -19,15 +19,9 @@ import type { KeyRange } from './store.js'
 export const stateKey = 's'
 
 /** Kinds of keys about events. */
-const eventKinds = ['r', 'o', 'q', 'k', 'd', 'f', 'w'] as const
+export const eventKinds = ['r', 'o', 'q', 'k', 'd', 'f', 'w'] as const
 
-/** Kinds that are deleted with the events; one of them is of an earlier format. */
-export const forgottenKinds = [...eventKinds, 'a'] as const
-
-export type Kind = (typeof forgottenKinds)[number] | 'm'
-
-/** Version of the records of an event; those of another version are deleted. */
-export const currentForm = 2
+export type Kind = (typeof eventKinds)[number] | 'm'
 
 const digits = 16
 
@@ -76,8 +70,6 @@ export interface ReceiptEvent {
 export interface RepositoryState {
   /** The epoch of the journal. */
   readonly epoch: string
-  /** The version of the records (`currentForm`); the first version has none. */
-  readonly form?: number
   /** Stored receipts. */
   readonly receipts: number
   /** The number of the next receipt. */

@@ -465,26 +465,6 @@ describe.each([
     expect((await told(6, 100)).slice(2).map(({ device }) => device)).toEqual(['c', 'd', 'e', 'other'])
   })
 
-  it('that were written down in another form are forgotten, and new ones are kept', async () => {
-    const event = await rig.publish('news')
-    await rig.receipts.close()
-    await rig.write({
-      s: { epoch: rig.journal.epoch, receipts: 1, order: 1, requests: 1, asked: 1, messages: 0, message: 0 },
-      'd/0000001893456000/0000000000000001': '',
-      'q/0000000000000001': { id: event.id, topic: 'news', time: 1, from: ['a'], devices: ['a'], deadline: 1893456000 },
-      'a/0000000000000001/a': '',
-    })
-    await rig.open()
-    expect(await rig.entries()).toBe(1)
-    await rig.ask(event, { from: ['a', 'b'], within: 1000 })
-    await rig.receipts.record(event.id, { device: 'a', status: 'received' })
-    rig.clock.pass(1000)
-    expect((await told(2)).map(({ type, devices }) => [type, devices])).toEqual([
-      ['receipt', undefined],
-      ['missed', ['b']],
-    ])
-  })
-
   describe('that cannot be told just now', () => {
     it('are kept, and told when the broker is back, in their order', async () => {
       const { id } = await rig.publish()

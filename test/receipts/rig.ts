@@ -185,15 +185,6 @@ export class ReceiptRig {
     await this.#place.crash(this.#store.inner)
   }
 
-  /** Puts values into the store, while nothing has it open. */
-  async write(values: Readonly<Record<string, unknown>>): Promise<void> {
-    const store = await this.#place.open()
-    await store.batch(
-      Object.entries(values).map(([key, value]) => ({ type: 'put', key, value: JSON.stringify(value) })),
-    )
-    await store.close()
-  }
-
   /** How many texts are kept. */
   async entries(): Promise<number> {
     return (await this.#store.range({ gte: '', lt: '~' }, 1000)).length

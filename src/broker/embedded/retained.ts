@@ -1,5 +1,6 @@
 import type { AedesPublishPacket } from 'aedes'
 import type { Logger } from '../../base/log.js'
+import { LogRate } from '../../base/log-rate.js'
 import type { RetainedFigures } from '../../base/metrics.js'
 import { TopicTree } from '../../topics/topic-tree.js'
 import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quota.js'
@@ -9,10 +10,6 @@ import type { RetainedStorage } from './storage-backend.js'
 const batchMessages = 64
 /** Maximum bytes of a batch; a larger message is a batch by itself. */
 export const batchBytes = 64 * 1024
-/** Interval between warnings about a publisher whose messages are not stored, in milliseconds. */
-const warningInterval = 60_000
-/** Publishers with a remembered warning. */
-const maxWarned = 1000
 /** Topics named in the log where the storage has more than fits. */
 const loggedTopics = 3
 
@@ -36,7 +33,8 @@ export class Retained {
   readonly #options: RetainedOptions
   readonly #quota: RetainedQuota
   readonly #system = new TopicTree<AedesPublishPacket>()
-  readonly #warned = new Map<string, number>()
+  /** By publisher. */
+  readonly #warnings = new LogRate()
   /** Whether the storage has messages that did not fit at the start. */
   #hasMore = false
   #refused = 0
@@ -152,10 +150,7 @@ export class Retained {
   #warn(publisher: string): void {
     const { log, bounds } = this.#options
     this.#refused++
-    const now = Date.now()
-    if (now - (this.#warned.get(publisher) ?? Number.NEGATIVE_INFINITY) < warningInterval) return
-    if (this.#warned.size >= maxWarned) this.#warned.clear()
-    this.#warned.set(publisher, now)
+    if (!this.#warnings.allows(publisher)) return
     log.warn(
       { publisher },
       `a retained message is delivered but not stored: one publisher may have half of ${describe(bounds)}, or what others leave`,

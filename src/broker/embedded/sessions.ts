@@ -1,6 +1,7 @@
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
 import type { Logger } from '../../base/log.js'
+import { LogRate } from '../../base/log-rate.js'
 import type { SessionBound, SessionEndReason } from '../../base/metrics.js'
 import type { Owner } from './client-id-registry.js'
 import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders } from './session-holders.js'
@@ -12,10 +13,6 @@ const maxUnacknowledged = 65_535
 
 /** Approximate overhead of a session, in bytes. */
 const sessionOverhead = 1000
-
-/** Interval between warnings about one holder's sessions, in milliseconds, and the holders with a remembered warning. */
-const warningInterval = 60_000
-const maxWarned = 1000
 
 /** Bounds of the sessions. */
 export interface SessionLimits extends SessionCounts {
@@ -67,8 +64,8 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
   readonly #holders: SessionHolders
   readonly #quota: FairQuota
   readonly #connected = new Map<string, Connected>()
-  /** Time of the last warning, by holder. */
-  readonly #warned = new Map<string, number>()
+  /** By holder. */
+  readonly #warnings = new LogRate()
 
   constructor(options: SessionsOptions) {
     this.#options = options
@@ -337,11 +334,7 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
 
   /** Once a minute for each holder: each new session may end another one. */
   #warn(clientId: string, holder: Holder, bound: SessionEndReason): void {
-    const key = holderKey(holder) ?? ''
-    const now = Date.now()
-    if (now - (this.#warned.get(key) ?? Number.NEGATIVE_INFINITY) < warningInterval) return
-    if (this.#warned.size >= maxWarned) this.#warned.clear()
-    this.#warned.set(key, now)
+    if (!this.#warnings.allows(holderKey(holder))) return
     this.#options.log.warn({ clientId, ...logFieldsOf(holder) }, endings[bound])
   }
 
