@@ -14,7 +14,7 @@ import type { TransportContext } from '../transports/transport-context.js'
 import { answerChanges } from './couchdb/changes.js'
 import { changesQuery, databaseQuery, postedChangesQuery } from './couchdb/query.js'
 import { refuse, setCouchdbErrorHandler } from './couchdb/refusals.js'
-import { StreamContexts, streamForms } from './couchdb/streams.js'
+import { streamContexts, streamForms } from './couchdb/streams.js'
 import { addReaderStrategy, databaseUrls } from './couchdb/urls.js'
 
 /** Request headers for pages of other origins; jQuery.couch sends `Content-Type` also without a body. */
@@ -45,7 +45,7 @@ export function registerCouchdb(
   { prefix, timeout, directories = new Set() }: CouchdbOptions,
 ): { close(): void } {
   const polls = new OpenPolls()
-  const context = { options, polls, timeout, streams: new StreamContexts(options) }
+  const context = { options, polls, timeout, contextOf: streamContexts(options) }
   const { journal } = options.push
   if (prefix === '/') addReaderStrategy(app, directories)
   app.register(async scope => {

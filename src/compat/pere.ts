@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { registerBufferedBodyRoutes } from '../transports/buffered-body-routes.js'
+import { memoizeCursor } from '../transports/event-json.js'
 import { Heartbeats } from '../transports/heartbeats.js'
-import { MemoizedBuffer } from '../transports/memoized-buffer.js'
 import { controlEvents } from '../transports/sse/sse-encoding.js'
 import { listConnections, listDevices, listEvents } from './pere/admin.js'
 import type { PereContext, PereOptions } from './pere/context.js'
@@ -27,7 +27,7 @@ export function registerPere(app: FastifyInstance, options: PereOptions): void {
     publishers: new Publishers(),
     channelOf: channelReader(push.config),
     heartbeats: new Heartbeats(Math.min(push.config.heartbeat, maxHeartbeatInterval)),
-    cursorEvents: new MemoizedBuffer(encodePlace),
+    cursorEvents: memoizeCursor(encodePlace),
     heartbeat,
     controlEvents: controlEvents,
   }

@@ -48,8 +48,3 @@ export function owesResponse(socket: Socket): boolean {
   const response = socket[newest]
   return response !== undefined && !(response.writableEnded && response.socket !== null)
 }
-
-/** Whether a response of the connection is open, complete or not. */
-export function isResponding(socket: Socket): boolean {
-  return socket[newest] !== undefined
-}

@@ -13,7 +13,7 @@ const [maxNamed, maxNameLength] = [3, 32]
 /** An invalid query parameter, header or member of the body. */
 export class ParameterError extends Error {
   override readonly name = 'ParameterError'
-  readonly statusCode = 400
+  readonly statusCode: number = 400
   /** Its name: `topic`, `Last-Event-ID`, `messages[3].topic`; empty for the whole body. */
   readonly parameter: string
 

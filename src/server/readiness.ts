@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises'
 import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 
@@ -41,10 +42,8 @@ export class ReadinessCheck {
     this.#running ??= this.#probe().finally(() => {
       this.#running = undefined
     })
-    const report = await within(probeLimit, this.#running, {
-      broker: this.#broker.name,
-      detail: `no answer within ${probeLimit / 1000} s`,
-    })
+    const late = { broker: this.#broker.name, detail: `no answer within ${probeLimit / 1000} s` }
+    const report = await Promise.race([this.#running, setTimeout(probeLimit, late, { ref: false })])
     this.#remember(report)
     return report
   }
@@ -74,16 +73,4 @@ export class ReadinessCheck {
 function detailOf(error: unknown, broker: string): string {
   if (error instanceof GatewayError) return error.detailedText.replace(`${broker}: `, '')
   return error instanceof Error ? error.message : String(error)
-}
-
-async function within<T>(milliseconds: number, work: Promise<T>, otherwise: T): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<T>(resolve => {
-    timer = setTimeout(() => resolve(otherwise), milliseconds)
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }

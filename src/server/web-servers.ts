@@ -13,7 +13,7 @@ import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
-import { isResponding, owesResponse, TrackedResponse } from '../http/last-response.js'
+import { newestResponse, owesResponse, TrackedResponse } from '../http/last-response.js'
 import type { HttpResponse, UnreadResponses } from '../http/unread-responses.js'
 import type { SecureServer } from './certificates.js'
 import { sendClientError } from './client-errors.js'
@@ -188,7 +188,8 @@ function serveRequests(
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, first: Buffer) => {
     const head = pipelined.release(request.socket, first)
     const isWanted = wantsWebSocket(request)
-    if (isWanted ? owesResponse(request.socket) : isResponding(request.socket)) refuseUpgradeBehind(socket, options)
+    if (isWanted ? owesResponse(request.socket) : newestResponse(request.socket) !== undefined)
+      refuseUpgradeBehind(socket, options)
     else if (isWanted) options.onUpgrade(request, socket, head)
     else respondWithoutUpgrade(request, socket, options)
   })

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { parsePayload } from '../base/json-bounds.js'
 import { oneLineJson } from '../base/one-line-json.js'
+import type { Encoder } from '../hub/event-sink.js'
 import type { Event } from '../journal/event.js'
 
 export interface EventJsonOptions {
@@ -28,6 +29,28 @@ export function eventJson({ id, topic, time, payload, retained }: Event, { json 
     return write()
   }
 }
+
+/**
+ * The encoders of a format, without and with the parsed payloads: always the same two functions, so that the hub encodes each event once.
+ *
+ * @param encode gets the JSON of an event
+ */
+export function eventEncoders(encode: (json: string, event: Event) => Buffer): (options: EventJsonOptions) => Encoder {
+  const plain: Encoder = event => encode(eventJson(event, { json: false }), event)
+  const withJson: Encoder = event => encode(eventJson(event, { json: true }), event)
+  return ({ json }) => (json ? withJson : plain)
+}
+
+/** Memoizes the last encoded cursor: ten thousand connections in a row have the same one. */
+export function memoizeCursor(encode: EncodeCursor): EncodeCursor {
+  let last: { readonly cursor: string | undefined; readonly bytes: Buffer } | undefined
+  return cursor => {
+    if (!last || last.cursor !== cursor) last = { cursor, bytes: encode(cursor) }
+    return last.bytes
+  }
+}
+
+export type EncodeCursor = (cursor: string | undefined) => Buffer
 
 const strictDecoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 

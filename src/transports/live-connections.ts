@@ -3,15 +3,6 @@ import { onExpired } from '../access/expiry.js'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
-/** An open event stream or socket. */
-export interface LiveConnection {
-  /** Its name for clients, hard to guess: 128 random bits in base64url. */
-  readonly id: string
-  readonly identity: Identity
-  /** To be called when it is closed: no event is emitted any more. Idempotent. */
-  close(): void
-}
-
 /** Events of an open connection. */
 export interface ConnectionEvents {
   /** It has to end; it calls `close` then. */
@@ -20,15 +11,16 @@ export interface ConnectionEvents {
   readonly renewed: (identity: Identity) => void
 }
 
-/** A class: an object with a getter of its own takes four times the memory. */
-class Connection implements LiveConnection {
+/** An open event stream or socket. A class: an object with a getter of its own takes four times the memory. */
+export class LiveConnection {
+  /** Its name for clients, hard to guess: 128 random bits in base64url. */
   readonly id = randomBytes(16).toString('base64url')
   identity: Identity
   readonly events: ConnectionEvents
-  readonly #all: Map<string, Connection>
+  readonly #all: Map<string, LiveConnection>
   #stopExpiry: (() => void) | undefined
 
-  constructor(all: Map<string, Connection>, identity: Identity, events: ConnectionEvents) {
+  constructor(all: Map<string, LiveConnection>, identity: Identity, events: ConnectionEvents) {
     this.#all = all
     this.identity = identity
     this.events = events
@@ -44,6 +36,7 @@ class Connection implements LiveConnection {
     this.#stopExpiry = lasts ? undefined : onExpired(this.identity, error => this.events.end(error))
   }
 
+  /** To be called when it is closed: no event is emitted any more. Idempotent. */
   close(): void {
     this.#stopExpiry?.()
     this.#all.delete(this.id)
@@ -52,7 +45,7 @@ class Connection implements LiveConnection {
 
 /** All open event streams and sockets. Each ends when its identity expires, unless it is renewed. */
 export class LiveConnections {
-  readonly #open = new Map<string, Connection>()
+  readonly #open = new Map<string, LiveConnection>()
   #closed = false
 
   /** Open connections. */
@@ -63,7 +56,7 @@ export class LiveConnections {
   /** @throws {GatewayError} `shutting-down` */
   open(identity: Identity, events: ConnectionEvents): LiveConnection {
     if (this.#closed) throw new GatewayError('shutting-down')
-    return new Connection(this.#open, identity, events)
+    return new LiveConnection(this.#open, identity, events)
   }
 
   /**

@@ -14,13 +14,13 @@ import { listFormat } from './forms.js'
 import { type ChangesQuery, newestSince } from './query.js'
 import { rowEncoder } from './rows.js'
 import { cursorOf } from './sequence.js'
-import { type Silence, type StreamContexts, type StreamFeed, streamForms } from './streams.js'
+import { type Silence, type StreamFeed, type streamContexts, streamForms } from './streams.js'
 
 /** Parts that all feeds share. */
 export interface ChangesContext {
   readonly options: TransportContext
   readonly polls: OpenPolls
-  readonly streams: StreamContexts
+  readonly contextOf: ReturnType<typeof streamContexts>
   /** Maximum and default time that a feed waits for a change, in milliseconds. */
   readonly timeout: number
 }
@@ -61,9 +61,8 @@ function answerOnce(
   if (request.method === 'HEAD') return reply.send()
   // The client may have disconnected during authentication.
   if (request.raw.socket.destroyed) return reply.hijack()
-  polls.makeRoom(undefined)
-  const response = new PollResponse(options, {
-    ...{ caller, filters, last: undefined, writer: new ReplyWriter(reply) },
+  new PollResponse(options, {
+    ...{ caller, filters, polls, last: undefined, writer: new ReplyWriter(reply) },
     cursor: cursorOf(options.push.journal, since),
     limit: query.limit ?? (waits && callback !== undefined ? 1 : Number.POSITIVE_INFINITY),
     device: deviceFor(request, caller, query.device),
@@ -71,9 +70,7 @@ function answerOnce(
     format: listFormat(options.push.journal, callback),
     timeout: !waits ? 0 : heartbeatInterval === undefined ? Math.min(timeout, maxTimeout) : Number.POSITIVE_INFINITY,
     heartbeat: heartbeatInterval,
-    ended: () => polls.delete(response, undefined),
   })
-  polls.add(response, undefined)
   allowSilence(request, reply, 2 * maxTimeout)
   return reply.hijack()
 }
@@ -82,7 +79,7 @@ function answerOnce(
 function openFeed(
   request: FastifyRequest,
   reply: FastifyReply,
-  { options, streams, timeout: maxTimeout }: ChangesContext,
+  { options, contextOf, timeout: maxTimeout }: ChangesContext,
   { caller, filters, feed, query }: ChangesRequest & { readonly feed: StreamFeed },
 ): FastifyReply {
   const { headers, first } = streamForms[feed]
@@ -95,7 +92,7 @@ function openFeed(
   const since = feed === 'eventsource' ? newestSince(request, query.since, journal.head) : query.since
   const silence = silenceOf(feed, query, { maxTimeout, usual: options.push.config.heartbeat })
   const { body, peer, begin } = streamWriterOf(request, reply, 2 * Math.max(silence.interval, maxTimeout))
-  new EventStream(streams.contextOf(feed, silence), {
+  new EventStream(contextOf(feed, silence), {
     ...{ caller, filters, body, peer, device: deviceFor(request, caller, query.device) },
     cursor: cursorOf(journal, since),
     encode: rowEncoder(feed === 'continuous' ? 'line' : 'message', includeDocs),

@@ -1,6 +1,6 @@
 import type { GatewayError } from '../../base/errors.js'
+import { memoizeCursor } from '../../transports/event-json.js'
 import { Heartbeats } from '../../transports/heartbeats.js'
-import { MemoizedBuffer } from '../../transports/memoized-buffer.js'
 import type { ControlEvents, StreamContext } from '../../transports/sse/event-stream.js'
 import { controlEvents } from '../../transports/sse/sse-encoding.js'
 import { firstEvent, liveEvent, streamHeaders } from '../../transports/sse/stream-format.js'
@@ -69,32 +69,27 @@ function encodeEnd(error: GatewayError, cursor?: string): Buffer {
 
 export const streamForms: Readonly<Record<StreamFeed, StreamFormat>> = { continuous, eventsource }
 
-/** One context for all streams with the same format and heartbeat interval. */
-export class StreamContexts {
-  readonly #options: TransportContext
-  readonly #contexts = new Map<string, StreamContext>()
-
-  constructor(options: TransportContext) {
-    this.#options = options
-  }
-
-  /** @param silence its `interval` is rounded to seconds, which bounds the number of contexts */
-  contextOf(feed: StreamFeed, { interval, ends }: Silence): StreamContext {
+/**
+ * The contexts of streams: one for all with the same format and heartbeat interval.
+ *
+ * @returns gets it; the interval is rounded to seconds, which bounds the number of contexts
+ */
+export function streamContexts(options: TransportContext): (feed: StreamFeed, silence: Silence) => StreamContext {
+  const contexts = new Map<string, StreamContext>()
+  return (feed, { interval, ends }) => {
     const seconds = Math.max(1, Math.round(interval / 1000))
     const key = `${feed} ${seconds} ${ends}`
-    const known = this.#contexts.get(key)
-    if (known) return known
     const { controlEvents, cursorEvent, heartbeat, sendsCursorWhenIdle } = streamForms[feed]
-    const context: StreamContext = {
-      ...this.#options,
+    const context = contexts.get(key) ?? {
+      ...options,
       heartbeats: new Heartbeats(seconds * 1000),
       endsWhenIdle: ends,
-      cursorEvents: new MemoizedBuffer(cursor => Buffer.from(cursorEvent(cursor))),
+      cursorEvents: memoizeCursor(cursor => Buffer.from(cursorEvent(cursor))),
       heartbeat: Buffer.from(heartbeat),
       sendsCursorWhenIdle,
-      controlEvents: controlEvents(this.#options),
+      controlEvents: controlEvents(options),
     }
-    this.#contexts.set(key, context)
+    contexts.set(key, context)
     return context
   }
 }

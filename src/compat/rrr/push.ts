@@ -89,7 +89,7 @@ async function contentFor(
   authorizeSubscribe(caller.permissions, [`push/${name}`])
   // The client may have disconnected during authentication.
   if (request.method === 'HEAD' || request.raw.socket.destroyed) return { name, content: emptyContent }
-  polls.makeRoom(undefined)
+  polls.makeRoom()
   const handle = handles.take(name, publisherAccount(caller))
   try {
     // First, so that the older one does not count towards the caller's connections.
@@ -99,9 +99,9 @@ async function contentFor(
       device: deviceOf(caller.identity, name),
       response: responseOf(reply),
       wait: options.config.wait,
-      onEnd: () => polls.delete(handleRequest, undefined),
+      onEnd: () => polls.delete(handleRequest),
     })
-    polls.add(handleRequest, undefined)
+    polls.add(handleRequest)
     return { name, content: await handleRequest.content }
   } finally {
     handles.release(handle)

@@ -13,17 +13,17 @@ export class OpenPolls {
   #closed = false
 
   /** Answers the poll with this key, in favour of a new one. @throws {GatewayError} `shutting-down` */
-  makeRoom(key: string | undefined): void {
+  makeRoom(key?: string): void {
     if (this.#closed) throw new GatewayError('shutting-down')
     if (key !== undefined) this.#byKey.get(key)?.finish()
   }
 
-  add(poll: OpenPoll, key: string | undefined): void {
+  add(poll: OpenPoll, key?: string): void {
     this.#all.add(poll)
     if (key !== undefined) this.#byKey.set(key, poll)
   }
 
-  delete(poll: OpenPoll, key: string | undefined): void {
+  delete(poll: OpenPoll, key?: string): void {
     this.#all.delete(poll)
     if (key !== undefined && this.#byKey.get(key) === poll) this.#byKey.delete(key)
   }

@@ -7,7 +7,7 @@ import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
 import type { PresenceHandle } from '../../presence/presence.js'
 import { holdSubscriber, hubError } from '../subscriptions.js'
 import type { TransportContext } from '../transport-context.js'
-import type { OpenPoll } from './open-polls.js'
+import type { OpenPoll, OpenPolls } from './open-polls.js'
 import type { PollWriter } from './poll-writer.js'
 
 /** Bytes of a response that are buffered before it is sent in parts. */
@@ -52,8 +52,11 @@ export interface PollOptions extends Pick<SubscribeOptions, 'filters' | 'encode'
   /** Milliseconds between the line feeds that are sent while it waits; left out for none. */
   readonly heartbeat?: number | undefined
   readonly format: PollFormat
+  /** The polls that wait, this one included, and its key there. */
+  readonly polls: OpenPolls
+  readonly key?: string | undefined
   /** Called when it has ended, with the cursor of its response; `undefined` if it has none. */
-  readonly ended: (cursor: string | undefined) => void
+  readonly answered?: (cursor: string | undefined) => void
 }
 
 /**
@@ -78,13 +81,15 @@ export class PollResponse implements EventSink, OpenPoll {
   #begun = false
   #ended = false
 
-  /** @throws {GatewayError} as `holdSubscriber` */
+  /** @throws {GatewayError} as `holdSubscriber`, and `shutting-down` */
   constructor(context: TransportContext, options: PollOptions) {
     const { push } = context
     const { caller, device, writer, timeout, heartbeat, filters, encode, cursor, last, limit } = options
     this.#context = context
     this.#options = options
     this.#isDue = timeout === 0
+    // Before it counts itself: a client with one connection may poll again and again.
+    options.polls.makeRoom(options.key)
     this.#release = holdSubscriber(context, caller, filters)
     const { user } = caller.identity
     const { address } = caller.client
@@ -94,10 +99,11 @@ export class PollResponse implements EventSink, OpenPoll {
         : push.presence.enter({ device, user, address, transport: 'poll', topics: filters })
     this.#subscription = push.hub.subscribe({ filters, encode, limit, device, cursor, last, sink: this })
     const waits = timeout > 0 && Number.isFinite(timeout)
-    this.#timer = waits ? setTimeout(timedOut, timeout, this).unref() : undefined
-    this.#heartbeats = heartbeat === undefined ? undefined : setInterval(sendHeartbeat, heartbeat, this).unref()
+    this.#timer = waits ? setTimeout(() => this.#timeOut(), timeout).unref() : undefined
+    this.#heartbeats = heartbeat === undefined ? undefined : setInterval(() => this.#beat(), heartbeat).unref()
     this.#stopExpiry = onExpired(caller.identity, () => this.finish())
     writer.onClose(() => this.#end(undefined))
+    options.polls.add(this, options.key)
   }
 
   write(data: Buffer): boolean {
@@ -106,7 +112,7 @@ export class PollResponse implements EventSink, OpenPoll {
     if (this.#isLive) {
       this.#parts.push(data)
       // If it was the last one within the limit, the hub closes it in this tick with the right cursor.
-      if (this.#parts.length === 1) process.nextTick(timedOut, this)
+      if (this.#parts.length === 1) process.nextTick(() => this.#timeOut())
       return true
     }
     if (!this.#begun && this.#size <= maxBuffered) {
@@ -133,13 +139,13 @@ export class PollResponse implements EventSink, OpenPoll {
   }
 
   /** Ends the waiting; while events are still being replayed, it waits for those. */
-  timeOut(): void {
+  #timeOut(): void {
     this.#isDue = true
     if (this.#isLive) this.finish()
   }
 
   /** Writes a line feed: white space may stand between any two tokens of JSON. */
-  heartbeat(): void {
+  #beat(): void {
     const { body } = this.#options.writer
     if (!this.#isLive || this.#parts.length > 0 || body.writableNeedDrain) return
     if (!this.#begun) this.#begin([])
@@ -209,17 +215,11 @@ export class PollResponse implements EventSink, OpenPoll {
     this.#subscription.close()
     this.#presence?.leave()
     this.#release()
-    this.#options.ended(cursor)
+    const { polls, key, answered } = this.#options
+    polls.delete(this, key)
+    answered?.(cursor)
     return true
   }
-}
-
-function timedOut(poll: PollResponse): void {
-  poll.timeOut()
-}
-
-function sendHeartbeat(poll: PollResponse): void {
-  poll.heartbeat()
 }
 
 function asProblem({ reason, text: detail, httpStatus: status }: GatewayError): { type: string; body: string } {

@@ -1,19 +1,19 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { isUserName } from '../../base/identity.js'
+import { oneLineJson } from '../../base/one-line-json.js'
 import type { Admission, Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
 import { QueryCache } from '../../http/query-cache.js'
 import { parseId } from '../../journal/event.js'
-import { eventSchema } from '../event-json.js'
-import { asksForScript, callbackPattern, scriptType } from '../jsonp.js'
+import { eventEncoders, eventSchema } from '../event-json.js'
+import { asksForScript, callbackPattern, scriptEnd, scriptStart, scriptType } from '../jsonp.js'
 import type { Operation } from '../operation.js'
 import { count, maxCursorLength, subscribeFields } from '../subscribe-query.js'
 import { authorizeSubscribe, deviceOf } from '../subscriptions.js'
 import type { TransportContext } from '../transport-context.js'
 import { OpenPolls } from './open-polls.js'
-import { pollEncoder, pollFormat } from './poll-encoding.js'
-import { PollResponse } from './poll-response.js'
+import { type PollEnd, type PollFormat, PollResponse } from './poll-response.js'
 import { type PollWriter, ReplyWriter } from './poll-writer.js'
 import { RepeatedPolls } from './repeated-polls.js'
 
@@ -137,29 +137,17 @@ interface PollStart {
 
 /** @throws {GatewayError} as `ApiGate.hold`, and `shutting-down` */
 function startPoll({ context, caller, parameters, cursor, writer, answered }: PollStart): void {
-  const { polls } = context
   const { topic: filters, timeout, json, last, limit, handle, callback, device } = parameters
-  const key = handle === undefined ? undefined : keyOf(caller, handle)
-  // Before the newer one counts: a client with one connection may poll again and again.
-  polls.makeRoom(key)
-  const response = new PollResponse(context, {
-    caller,
-    filters,
-    cursor,
-    last,
-    limit,
+  new PollResponse(context, {
+    ...{ caller, filters, cursor, last, limit, writer, answered },
+    polls: context.polls,
+    key: handle === undefined ? undefined : keyOf(caller, handle),
     format: pollFormat(callback),
-    writer,
     device: deviceOf(caller.identity, device),
     isNamed: caller.identity.user !== undefined || device !== undefined,
     encode: pollEncoder({ json }),
     timeout: timeout * 1000,
-    ended: cursor => {
-      polls.delete(response, key)
-      answered(cursor)
-    },
   })
-  polls.add(response, key)
 }
 
 /** Answers a poll that is repeated with the cursor of its last response; `false` where `poll` has to say what is wrong. */
@@ -185,4 +173,19 @@ function answerAgain(start: PollStart): boolean | Promise<boolean> {
 /** Polls of different users never replace each other, nor those of different addresses without a user. */
 function keyOf({ identity, client }: Caller, handle: string): string {
   return identity.user === undefined ? `address ${client.address} ${handle}` : `user ${identity.user}\n${handle}`
+}
+
+/** The encoder of events. Each has a comma before it, so that a response is a concatenation. */
+export const pollEncoder = eventEncoders(json => Buffer.from(`,${json}`))
+
+const jsonFormat: PollFormat = { start: '{"events":[', end: endJson }
+
+/** The format of a response. @param callback of JSONP; `undefined` for JSON */
+export function pollFormat(callback: string | undefined): PollFormat {
+  if (callback === undefined) return jsonFormat
+  return { start: scriptStart(callback) + jsonFormat.start, end: end => endJson(end) + scriptEnd }
+}
+
+function endJson({ cursor, gap, device }: PollEnd): string {
+  return `],"cursor":"${cursor}","gap":${gap === undefined ? 'null' : oneLineJson(gap)},"device":${oneLineJson(device)}}`
 }

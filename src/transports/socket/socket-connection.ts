@@ -3,8 +3,8 @@ import { GatewayError } from '../../base/errors.js'
 import type { Identity } from '../../base/identity.js'
 import { ParameterError } from '../../http/parameters.js'
 import type { Gap } from '../../hub/event-sink.js'
+import type { EncodeCursor } from '../event-json.js'
 import type { Heartbeats, HeartbeatTarget } from '../heartbeats.js'
-import type { MemoizedBuffer } from '../memoized-buffer.js'
 import { PushSocket, type PushSocketContext, type PushSocketOptions } from './push-socket.js'
 import { failureOf } from './socket-errors.js'
 import { encodeEnd, encodeGap, messageFrame } from './socket-frames.js'
@@ -26,7 +26,7 @@ export interface SocketContext extends PushSocketContext {
   /** Sends the cursor to silent sockets. */
   readonly heartbeats: Heartbeats
   /** Encodes the message with the cursor. */
-  readonly cursorEvents: MemoizedBuffer
+  readonly cursorEvents: EncodeCursor
 }
 
 /** A new socket. */
@@ -79,7 +79,7 @@ export class SocketConnection extends PushSocket<string | undefined> implements 
   }
 
   live(): void {
-    this.write(this.#context.cursorEvents.of(this.subscription.cursor))
+    this.write(this.#context.cursorEvents(this.subscription.cursor))
   }
 
   beat(): void {

@@ -15,17 +15,14 @@ export interface Failure {
 }
 
 /** A message that is refused because of one of its members. */
-export class RequestRefusal extends Error {
-  override readonly name = 'RequestRefusal'
-  readonly status: number
+export class RequestRefusal extends ParameterError {
+  override readonly statusCode: number
   readonly reason: string
-  readonly parameter: string
 
   constructor(parameter: string, { status, reason, detail }: Pick<Failure, 'status' | 'reason' | 'detail'>) {
-    super(detail)
-    this.status = status
+    super(parameter, detail)
+    this.statusCode = status
     this.reason = reason
-    this.parameter = parameter
   }
 
   /** A topic or filter without permission. */
@@ -43,16 +40,7 @@ export class RequestRefusal extends Error {
 export function failureOf(error: unknown): Failure {
   if (error instanceof ParameterError) {
     const { statusCode: status, message: detail, parameter } = error
-    return {
-      status,
-      title: titleOf(status),
-      detail,
-      reason: 'invalid-parameter',
-      ...(parameter !== '' && { parameter }),
-    }
-  }
-  if (error instanceof RequestRefusal) {
-    const { status, message: detail, reason, parameter } = error
+    const reason = error instanceof RequestRefusal ? error.reason : 'invalid-parameter'
     return { status, title: titleOf(status), detail, reason, ...(parameter !== '' && { parameter }) }
   }
   const { httpStatus: status, text: detail, reason, retryAfter } = GatewayError.from(error)

@@ -1,8 +1,8 @@
 import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
-import type { Encoder, Gap } from '../../hub/event-sink.js'
+import type { Gap } from '../../hub/event-sink.js'
 import { encodeText } from '../../websocket/frame-writer.js'
-import { eventJson } from '../event-json.js'
+import { eventEncoders } from '../event-json.js'
 
 /*
  * The messages of a socket: JSON in text frames. They are made as complete frames, so that all sockets share the bytes of an event, and several events
@@ -14,14 +14,8 @@ export function messageFrame(type: string, members: object): Buffer {
   return encodeText(oneLineJson({ type, ...members }))
 }
 
-const encodePlain: Encoder = event => encodeText(`{"type":"event",${eventJson(event, { json: false }).slice(1)}`)
-
-const encodeWithJson: Encoder = event => encodeText(`{"type":"event",${eventJson(event, { json: true }).slice(1)}`)
-
-/** The encoder of a format: always the same function, so that sockets share the encoded events. */
-export function socketEncoder({ json }: { readonly json: boolean }): Encoder {
-  return json ? encodeWithJson : encodePlain
-}
+/** The encoder of events. */
+export const socketEncoder = eventEncoders(json => encodeText(`{"type":"event",${json.slice(1)}`))
 
 /** A gap, of these filters or of all. */
 export function encodeGap({ reason, cursor, resumes, filters }: Gap): Buffer {

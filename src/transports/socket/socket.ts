@@ -4,8 +4,8 @@ import type { ClientResolver } from '../../access/client-address.js'
 import { GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import { ParameterError, readValue } from '../../http/parameters.js'
+import { memoizeCursor } from '../event-json.js'
 import { Heartbeats } from '../heartbeats.js'
-import { MemoizedBuffer } from '../memoized-buffer.js'
 import type { Operation } from '../operation.js'
 import { subscribeFields } from '../subscribe-query.js'
 import { authorizeSubscribe, deviceOf } from '../subscriptions.js'
@@ -52,7 +52,7 @@ export function createSocketRoute(options: SocketOptions): SocketEndpoint {
     ...options,
     heartbeats: new Heartbeats(push.config.heartbeat),
     pings: new Heartbeats(pingInterval),
-    cursorEvents: new MemoizedBuffer(encodeLive),
+    cursorEvents: memoizeCursor(encodeLive),
   }
   const sockets = new WebSockets({ ...options, maxPayload: bodies.limit })
   const authorize = (filters: readonly string[], identity: Identity): void =>

@@ -4,9 +4,9 @@ import type { Caller } from '../../http/api-gate.js'
 import type { CloseReason, EventSink, Gap } from '../../hub/event-sink.js'
 import type { SubscribeOptions, Subscription } from '../../hub/hub.js'
 import type { PresenceHandle } from '../../presence/presence.js'
+import type { EncodeCursor } from '../event-json.js'
 import type { Heartbeats, HeartbeatTarget } from '../heartbeats.js'
 import type { ConnectionEvents, LiveConnection } from '../live-connections.js'
-import type { MemoizedBuffer } from '../memoized-buffer.js'
 import type { StreamWriter } from '../stream-writer.js'
 import { authorizeSubscribe, holdSubscriber, hubError } from '../subscriptions.js'
 import type { TransportContext } from '../transport-context.js'
@@ -31,7 +31,7 @@ export interface StreamContext extends TransportContext {
   /** Whether a stream ends after the silence of a heartbeat. Default: false. */
   readonly endsWhenIdle?: boolean
   /** Encodes the event that sets the client's `Last-Event-ID`. */
-  readonly cursorEvents: MemoizedBuffer
+  readonly cursorEvents: EncodeCursor
   /** The bytes of a heartbeat. */
   readonly heartbeat: Buffer
   /** Whether `cursorEvents` follow a heartbeat if the cursor has moved. Default: false. */
@@ -117,7 +117,7 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
 
   live(): void {
     this.#sentCursor = this.#subscription.cursor
-    this.write(this.#context.cursorEvents.of(this.#sentCursor))
+    this.write(this.#context.cursorEvents(this.#sentCursor))
   }
 
   beat(): void {

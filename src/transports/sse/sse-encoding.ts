@@ -3,7 +3,7 @@ import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Encoder, Gap } from '../../hub/event-sink.js'
 import { type Event, parseId } from '../../journal/event.js'
-import { eventJson } from '../event-json.js'
+import { eventEncoders } from '../event-json.js'
 import type { ControlEvents } from './event-stream.js'
 import { commentLine, firstEvent, liveEvent } from './stream-format.js'
 
@@ -23,13 +23,10 @@ const [lineFeed, carriageReturn] = [0x0a, 0x0d]
 
 /** The encoder of a format: always the same function, so that streams share the encoded events. */
 export function streamEncoder({ enveloped, json }: StreamFormat): Encoder {
-  if (!enveloped) return encodeBare
-  return json ? encodeWithJson : encodeEnveloped
+  return enveloped ? envelopedEncoder({ json }) : encodeBare
 }
 
-const encodeEnveloped: Encoder = event => Buffer.from(`${idLine(event)}data: ${eventJson(event, { json: false })}\n\n`)
-
-const encodeWithJson: Encoder = event => Buffer.from(`${idLine(event)}data: ${eventJson(event, { json: true })}\n\n`)
+const envelopedEncoder = eventEncoders((json, event) => Buffer.from(`${idLine(event)}data: ${json}\n\n`))
 
 const encodeBare: Encoder = event => {
   const { payload } = event

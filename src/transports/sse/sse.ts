@@ -1,9 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { QueryCache } from '../../http/query-cache.js'
+import { memoizeCursor } from '../event-json.js'
 import { Heartbeats } from '../heartbeats.js'
 import { lastEventIdsOf, newestCursor } from '../last-event-id.js'
-import { MemoizedBuffer } from '../memoized-buffer.js'
 import type { Operation } from '../operation.js'
 import { beginResponse, streamWriterOf } from '../stream-writer.js'
 import { flag, maxCursorLength, subscribeFields } from '../subscribe-query.js'
@@ -53,7 +53,7 @@ export function registerEvents(app: FastifyInstance, options: TransportContext):
     ...options,
     queries: new QueryCache(query, { maxCursorLength, size: 256 }),
     heartbeats: new Heartbeats(push.config.heartbeat),
-    cursorEvents: new MemoizedBuffer(encodeCursor),
+    cursorEvents: memoizeCursor(encodeCursor),
     heartbeat: Buffer.from(commentLine),
     sendsCursorWhenIdle: true,
     controlEvents: controlEvents,
