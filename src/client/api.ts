@@ -99,7 +99,7 @@ export interface ConnectOptions {
   readonly onGap?: (gap: Gap, client: Client) => void
   readonly onState?: (state: ClientState, client: Client) => void
   /** Timeout for a transport to connect before the next one is tried, in milliseconds. Default: 5000. */
-  readonly patience?: number
+  readonly connectTimeout?: number
   /** Milliseconds between attempts: about `min` at first, doubled each time, up to `max`. Default: 500 and 30,000. */
   readonly retry?: { readonly min?: number; readonly max?: number }
   /** Delay before a better transport is tried again, in milliseconds; doubled after each failure. Default: 10,000. */

@@ -1,14 +1,14 @@
 import type { Transport } from './api.js'
 import type { Query, Requester } from './credentials.js'
 import { Failure, failureFrom } from './failure.js'
-import type { Ask, Carrier, Welcome } from './link.js'
+import type { Carrier, SendRequest, Welcome } from './link.js'
 
 /** Heartbeat intervals of silence after which the connection ends. */
 const maxSilentBeats = 2.5
 
 export interface AttemptHost extends Requester {
   query(): Query
-  said(attempt: Attempt, type: string, message: unknown): void
+  onMessage(attempt: Attempt, type: string, message: unknown): void
   /** Called once at its end, and not after `stop`. */
   ended(attempt: Attempt, failure: Failure): void
 }
@@ -19,7 +19,7 @@ export interface Attempt {
   /** When it connected, in milliseconds since 1970. */
   openedAt?: number
   /** Sends requests over the connection, if the transport can. */
-  ask?: Ask | undefined
+  sendRequest?: SendRequest | undefined
   /** Ends it after too long a silence. Called after the computer may have slept, because timers sleep, too. */
   check(): void
   /** Ends it without a callback. Idempotent. */
@@ -56,17 +56,17 @@ export function startAttempt(transport: Transport, carrier: Carrier, host: Attem
     signal,
     fetch: (path, query, init) => host.fetch(path, query, { signal, ...init }),
     json: (path, query, init) => host.json(path, query, { signal, ...init }),
-    said: (type, message, ask) => {
+    onMessage: (type, message, sendRequest) => {
       if (signal.aborted) return
       receivedAt = Date.now()
       if (type === 'welcome') {
         attempt.openedAt = receivedAt
-        attempt.ask = ask
+        attempt.sendRequest = sendRequest
         // The default of `push.heartbeat` is 15 s.
         within = ((message as Welcome).heartbeat ?? 15) * maxSilentBeats * 1000
         check()
       }
-      host.said(attempt, type, message)
+      host.onMessage(attempt, type, message)
     },
   }).catch(error => end(failureFrom(error)))
   return attempt

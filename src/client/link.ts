@@ -24,7 +24,7 @@ export interface Messages {
 }
 
 /** Sends a message and resolves with its response. Rejects with a `Failure`. */
-export type Ask = (message: object) => Promise<unknown>
+export type SendRequest = (message: object) => Promise<unknown>
 
 /** The client's side of one connection, for a transport. */
 export interface Link extends Requester {
@@ -35,10 +35,10 @@ export interface Link extends Requester {
    * Passes on a message; ignored after the abort.
    *
    * @param type a key of `Messages`; other types only show that the connection is alive
-   * @param ask sends requests over the connection, if the transport can
+   * @param sendRequest sends requests over the connection, if the transport can
    * @throws {Failure} if it ends the connection
    */
-  said(type: string, message?: unknown, ask?: Ask): void
+  onMessage(type: string, message?: unknown, sendRequest?: SendRequest): void
 }
 
 /** Runs one connection until its end: rejects, and never resolves. */

@@ -40,7 +40,7 @@ const maxQueued = 1000
  */
 export function connect(options: ConnectOptions = {}): Client {
   // One function, because it is one state machine: everything below shares this state.
-  const { transports = ['socket', 'sse', 'poll'], patience = 5000, upgradeAfter = 10_000, last, json } = options
+  const { transports = ['socket', 'sse', 'poll'], connectTimeout = 5000, upgradeAfter = 10_000, last, json } = options
   if (transports.some(each => !carriers[each])) throw new TypeError(`transports: ${transports}`)
   const { min = 500, max = 30_000 } = options.retry ?? {}
   const base = gatewayUrl(options.url)
@@ -115,7 +115,7 @@ export function connect(options: ConnectOptions = {}): Client {
   const delay = (failures: number, { retryAfter }: Failure): number => Math.max(backoff(failures, min, max), retryAfter)
 
   const attempt = (transport: Transport, timeoutFactor: number): Attempt =>
-    startAttempt(transport, carry(transport), host, patience * timeoutFactor)
+    startAttempt(transport, carry(transport), host, connectTimeout * timeoutFactor)
   const start = (): void => {
     if (signal.aborted) return
     halt()
@@ -141,7 +141,7 @@ export function connect(options: ConnectOptions = {}): Client {
       // With a cursor, the gateway sends no retained messages.
       if (added.size > 0 && position.cursor !== undefined) {
         const states: PollResponse = await link.json('v1/poll', { topic: [...added], timeout: 0, json, device })
-        for (const event of states.events) if (event.retained) link.said('event', event)
+        for (const event of states.events) if (event.retained) link.onMessage('event', event)
       }
       added.clear()
       const carry = carriers[transport]
@@ -221,7 +221,7 @@ export function connect(options: ConnectOptions = {}): Client {
   const host: AttemptHost = {
     ...requester,
     query: () => ({ topic: [...topics], cursor: position.cursor, last, json, device, handle }),
-    said: (attempt, type, message) => handlers[type as 'end']?.(message as Problem, attempt),
+    onMessage: (attempt, type, message) => handlers[type as 'end']?.(message as Problem, attempt),
     ended: (attempt, failure) => {
       if (attempt !== upgradeAttempt) return lost(attempt, failure)
       upgradeAttempt = undefined
@@ -272,7 +272,7 @@ export function connect(options: ConnectOptions = {}): Client {
       onTopicsChange()
     },
     ...createRequests({
-      ask: () => current?.ask,
+      sender: () => current?.sendRequest,
       post: (path, message, more) => {
         const headers = { 'content-type': 'application/json', ...more }
         return requester.json(path, { device }, { method: 'POST', headers, body: JSON.stringify(message), signal })

@@ -21,11 +21,11 @@ export interface PollResponse {
 /** Events over `GET /v1/poll`. The first poll does not wait, to show soon that the transport works. */
 export const carryByPoll: Carrier = async link => {
   for (let first = true; ; first = false) {
-    const answer: PollResponse = await link.json('v1/poll', { ...link.query(), limit, timeout: first ? 0 : timeout })
-    const { events, cursor, gap, device } = answer
-    if (first) link.said('welcome', { device, heartbeat })
-    if (gap) link.said('gap', gap)
-    for (const event of events) link.said('event', event)
-    link.said('live', { cursor })
+    const response: PollResponse = await link.json('v1/poll', { ...link.query(), limit, timeout: first ? 0 : timeout })
+    const { events, cursor, gap, device } = response
+    if (first) link.onMessage('welcome', { device, heartbeat })
+    if (gap) link.onMessage('gap', gap)
+    for (const event of events) link.onMessage('event', event)
+    link.onMessage('live', { cursor })
   }
 }

@@ -36,9 +36,9 @@ export function createReceipts(
         receipts: all,
       })
       batch.forEach(({ resolve, reject }, index) => {
-        const answer = receipts[index]
-        if (answer && !answer.problem) resolve(answer)
-        else reject(failureOf(answer?.problem ?? {}))
+        const response = receipts[index]
+        if (response && !response.problem) resolve(response)
+        else reject(failureOf(response?.problem ?? {}))
       })
     } catch (error) {
       // One invalid receipt fails the whole batch: send each by itself.

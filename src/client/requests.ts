@@ -1,14 +1,14 @@
 import type { Client, Receipt } from './api.js'
 import { Failure, failureFrom, pushOff } from './failure.js'
-import type { Ask } from './link.js'
+import type { SendRequest } from './link.js'
 import { createReceipts } from './receipts.js'
 
 /** How long to retry a publish, in milliseconds; the gateway remembers its key for 10 minutes. */
 const publishTimeout = 30_000
 
 export interface RequestHost {
-  /** Sends requests over the current connection, if it can. */
-  ask(): Ask | undefined
+  /** The function that sends requests over the current connection, if it can. */
+  sender(): SendRequest | undefined
   /** Sends a request over HTTP. */
   post<T>(path: string, message: object, headers?: Record<string, string>): Promise<T>
   /** Delay after `failures` failures in a row, in milliseconds. */
@@ -18,7 +18,7 @@ export interface RequestHost {
 
 /** The page's requests to the gateway, with retries. */
 export function createRequests({
-  ask,
+  sender,
   post,
   delay,
   closed,
@@ -50,14 +50,14 @@ export function createRequests({
     receipt: (id, status, detail) => {
       const receipt = { id, status, detail }
       return retry(() => {
-        const answer = ask()?.({ type: 'receipt', ...receipt }) as Promise<Receipt> | undefined
-        return answer ?? overHttp(receipt)
+        const response = sender()?.({ type: 'receipt', ...receipt }) as Promise<Receipt> | undefined
+        return response ?? overHttp(receipt)
       })
     },
     send: async payload => {
-      const answer = ask()?.({ type: 'send', ...members(payload) })
-      if (!answer) throw new Failure('refused', 'no-socket')
-      await answer
+      const response = sender()?.({ type: 'send', ...members(payload) })
+      if (!response) throw new Failure('refused', 'no-socket')
+      await response
     },
   }
 }

@@ -1,5 +1,5 @@
 import { Failure, failureOf } from './failure.js'
-import type { Ask, Carrier } from './link.js'
+import type { Carrier, SendRequest } from './link.js'
 
 interface Waiting {
   resolve(result: unknown): void
@@ -13,7 +13,7 @@ export const carryBySocket: Carrier = async link => {
   const lost = new Failure()
   let opened = false
   let last = 0
-  const ask: Ask = message =>
+  const sendRequest: SendRequest = message =>
     new Promise((resolve, reject) => {
       waiting.set(++last, { resolve, reject })
       socket.send(JSON.stringify({ ...message, ref: last }))
@@ -27,12 +27,12 @@ export const carryBySocket: Carrier = async link => {
       if (link.signal.aborted) reject(lost)
       socket.onmessage = ({ data }) => {
         try {
-          const { type, ref, ...said } = JSON.parse(data)
-          link.said(type, said, ask)
+          const { type, ref, ...message } = JSON.parse(data)
+          link.onMessage(type, message, sendRequest)
           const request = waiting.get(ref)
           waiting.delete(ref)
-          if (type === 'ok') request?.resolve(said)
-          else request?.reject(failureOf(said))
+          if (type === 'ok') request?.resolve(message)
+          else request?.reject(failureOf(message))
         } catch (failure) {
           reject(failure)
         }

@@ -3,7 +3,6 @@ import { Failure, failureFrom } from './failure.js'
 import type { Carrier, Link, Messages, Welcome } from './link.js'
 import type { PollResponse } from './poll.js'
 import { newKey } from './requests.js'
-import { matches } from './topics.js'
 
 /** How long a tab waits for the tab with the connection before it opens its own, in milliseconds. */
 const maxWait = 3000
@@ -26,7 +25,8 @@ type TabMessage =
   | { readonly type: 'bye' }
   /** The connection is open, with these topics. */
   | { readonly type: 'open'; readonly topics: readonly string[]; readonly welcome: Welcome }
-  | { readonly type: 'said'; readonly said: string; readonly message: unknown }
+  /** A message of the connection. */
+  | { readonly type: 'message'; readonly name: string; readonly message: unknown }
   /** The connection has ended, for all. */
   | { readonly type: 'end'; readonly failure: Pick<Failure, 'kind' | 'reason' | 'status' | 'detail' | 'retryAfter'> }
   /** The gateway refuses the topics of the other tabs: each has to connect by itself. */
@@ -72,12 +72,12 @@ export function shareBetweenTabs(carry: Carrier, name: string): Carrier {
         }
         const { locks } = navigator as Partial<Navigator>
         const carryAlone = (): void => void carry(link).catch(reject)
-        const unanswered = locks ? carryAlone : () => lead() || carryAlone()
+        const onNoResponse = locks ? carryAlone : () => lead() || carryAlone()
         const follower = follow(link, {
           send,
           tab,
           over: over.signal,
-          unanswered,
+          onNoResponse,
           carryAlone,
           reject,
           isLocked: !!locks,
@@ -109,7 +109,7 @@ interface FollowOptions {
   /** Whether a lock elects the leader; otherwise responses do. */
   readonly isLocked: boolean
   /** Called without a response from a leader. */
-  unanswered(): void
+  onNoResponse(): void
   /** Called if the tab cannot share. */
   carryAlone(): void
   reject(error: unknown): void
@@ -124,16 +124,16 @@ function follow(link: Link, options: FollowOptions): Follower {
   /** Messages during the catch-up. */
   let queued: (() => void)[] = []
   const topics = (): readonly string[] => topicsOf(link)
-  const expectAnswer = (within: number): void => {
+  const expectResponse = (within: number): void => {
     clearTimeout(timer)
-    timer = setTimeout(() => state === 'waiting' && options.unanswered(), within)
+    timer = setTimeout(() => state === 'waiting' && options.onNoResponse(), within)
   }
   const join = (): void => {
     state = 'waiting'
     queued = []
     send({ type: 'join', tab, topics: topics() })
     // Without a lock, jitter elects one of several new tabs.
-    expectAnswer(isLocked ? maxWait : minElection + Math.random() * minElection)
+    expectResponse(isLocked ? maxWait : minElection + Math.random() * minElection)
   }
   const goAlone = (): void => {
     if (state === 'stopped' || state === 'alone') return
@@ -148,44 +148,44 @@ function follow(link: Link, options: FollowOptions): Follower {
     if (state !== 'stopped') leave()
     state = 'stopped'
   })
-  const take = (said: string, message: unknown): void => {
+  const take = (name: string, message: unknown): void => {
     // Events of other tabs' topics are skipped.
-    if (said === 'event' && !isFor(message as PushEvent, topics())) return
-    link.said(said, message)
+    if (name === 'event' && !isFor(message as PushEvent, topics())) return
+    link.onMessage(name, message)
   }
   const catchUp = async (welcome: Welcome): Promise<void> => {
     const attempt = ++attempts
     state = 'catching up'
     for (let first = true; ; first = false) {
       const { device } = welcome
-      const answer: PollResponse = await link.json('v1/poll', { ...link.query(), device, limit, timeout: 0 })
+      const response: PollResponse = await link.json('v1/poll', { ...link.query(), device, limit, timeout: 0 })
       if (state !== 'catching up' || attempt !== attempts) return
       // The leader belongs to another user, with other permissions.
-      if (answer.device !== device) return goAlone()
-      if (first) link.said('welcome', welcome)
-      if (answer.gap) link.said('gap', answer.gap)
-      for (const event of answer.events) link.said('event', event)
-      link.said('live', { cursor: answer.cursor })
-      if (answer.events.length < limit) break
+      if (response.device !== device) return goAlone()
+      if (first) link.onMessage('welcome', welcome)
+      if (response.gap) link.onMessage('gap', response.gap)
+      for (const event of response.events) link.onMessage('event', event)
+      link.onMessage('live', { cursor: response.cursor })
+      if (response.events.length < limit) break
     }
     state = 'live'
-    for (const say of queued.splice(0)) say()
+    for (const deliver of queued.splice(0)) deliver()
   }
   join()
   return {
     heard: message => {
       if (state === 'stopped' || state === 'alone') return
-      if (state === 'waiting' && isAnswer(message)) expectAnswer(maxWait)
+      if (state === 'waiting' && isResponse(message)) expectResponse(maxWait)
       if (message.type === 'led' || message.type === 'bye') join()
       else if (message.type === 'alone') goAlone()
       else if (message.type === 'end')
         reject(new Failure(message.failure.kind, message.failure.reason, message.failure))
       else if (message.type === 'open' && state === 'waiting') {
         if (topics().every(topic => message.topics.includes(topic))) catchUp(message.welcome).catch(reject)
-      } else if (message.type === 'said' && state !== 'waiting') {
-        const say = (): void => take(message.said, message.message)
-        if (state === 'live') say()
-        else queued.push(say)
+      } else if (message.type === 'message' && state !== 'waiting') {
+        const deliver = (): void => take(message.name, message.message)
+        if (state === 'live') deliver()
+        else queued.push(deliver)
       }
     },
     stop: () => {
@@ -212,13 +212,13 @@ function createLeader(link: Link, send: Send, carry: Carrier, tab: string): Lead
   let isClosed = false
   let reopen = (): void => {}
 
-  const said: Link['said'] = (type, message, ask) => {
+  const onMessage: Link['onMessage'] = (type, message, sendRequest) => {
     if (type === 'welcome') {
       welcome = message as Welcome
       send({ type: 'open', topics: open, welcome })
     } else if (members.size > 0 && type !== 'end' && !isState(type, message))
-      send({ type: 'said', said: type, message })
-    if (type !== 'event' || isFor(message as PushEvent, topicsOf(link))) link.said(type, message, ask)
+      send({ type: 'message', name: type, message })
+    if (type !== 'event' || isFor(message as PushEvent, topicsOf(link))) link.onMessage(type, message, sendRequest)
   }
   const carryOnce = (): Promise<never> => {
     const inner = new AbortController()
@@ -233,8 +233,8 @@ function createLeader(link: Link, send: Send, carry: Carrier, tab: string): Lead
       query: () => ({ ...link.query(), topic: open }),
       fetch: (path, query, init) => link.fetch(path, query, { ...init, signal }),
       json: (path, query) => link.json(path, query, { signal }),
-      said: (...what) => {
-        if (!signal.aborted) said(...what)
+      onMessage: (...what) => {
+        if (!signal.aborted) onMessage(...what)
       },
     }).catch(error => {
       if (!signal.aborted || link.signal.aborted) throw error
@@ -278,7 +278,7 @@ function createLeader(link: Link, send: Send, carry: Carrier, tab: string): Lead
 }
 
 /** Whether a message shows that there is a leader. */
-const isAnswer = ({ type }: TabMessage): boolean => type === 'here' || type === 'open' || type === 'said'
+const isResponse = ({ type }: TabMessage): boolean => type === 'here' || type === 'open' || type === 'message'
 
 const topicsOf = (link: Link): readonly string[] => [link.query()['topic'] ?? []].flat().map(String)
 
@@ -288,3 +288,20 @@ const isFor = ({ topic }: PushEvent, filters: readonly string[]): boolean =>
 /** Retained messages, which each tab requests itself. */
 const isState = (type: string, message: unknown): boolean =>
   type === 'event' && (message as Messages['event']).retained === true
+
+/**
+ * Whether a topic filter matches a topic (MQTT 3.1.1 §4.7). A filter that begins with a wildcard does not match topics that
+ * begin with `$` [MQTT-4.7.2-1].
+ *
+ * @param filter valid
+ */
+function matches(filter: string, topic: string): boolean {
+  const levels = topic.split('/')
+  const wanted = filter.split('/')
+  if (topic.startsWith('$') && /^[+#]/.test(filter)) return false
+  for (const [index, level] of wanted.entries()) {
+    if (level === '#') return true
+    if (index >= levels.length || (level !== '+' && level !== levels[index])) return false
+  }
+  return wanted.length === levels.length
+}

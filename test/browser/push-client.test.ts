@@ -80,7 +80,7 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
   it.each(proxies)('hears everything once and in order behind a proxy that $what, over $transport', async proxy => {
     const gateway = await startRestartable(proxy.meddling)
     // Longer than a busy machine takes for a first byte.
-    const listening = await listen(gateway, { patience: 2500 })
+    const listening = await listen(gateway, { connectTimeout: 2500 })
     await listening.open(proxy.transport)
     for (const number of numbers(10)) await gateway.publish('news/eu', number)
     await listening.has(10)
@@ -100,7 +100,7 @@ describeWith('/usr/bin/chromium', 'the client in a browser', () => {
   it.each(ways)('is accounted for when connections are cut at random, over $transport', async proxy => {
     const gateway = await startRestartable(proxy.meddling)
     // Longer than a busy machine takes for a first byte.
-    const listening = await listen(gateway, { patience: 2500 })
+    const listening = await listen(gateway, { connectTimeout: 2500 })
     await listening.open(proxy.transport)
     const before = gateway.proxy.requests.length
     const end = Date.now() + 1000

@@ -38,7 +38,7 @@ it.each([
   { what: 'cuts WebSockets', meddling: { sockets: 'cut' }, transport: 'sse' },
   { what: 'also keeps event streams back', meddling: { sockets: 'refused', streams: 'buffered' }, transport: 'poll' },
 ] as const)('gets through a proxy that $what, over $transport', async ({ meddling, transport }) => {
-  const { heard, publish, complete } = await startRig(meddling, { patience: 300 })
+  const { heard, publish, complete } = await startRig(meddling, { connectTimeout: 300 })
   await heard.open(transport)
   await heard.until(() => heard.client.cursor !== undefined)
   await publish(20)
@@ -48,7 +48,7 @@ it.each([
 it('comes back to a better transport as soon as that gets through, and hears nothing twice', async () => {
   const { gateway, heard, proxy, publish, complete } = await startRig(
     { sockets: 'refused', streams: 'buffered' },
-    { patience: 100 },
+    { connectTimeout: 100 },
     { push: { presence: { grace: '100ms' } } },
   )
   await heard.open('poll')
@@ -100,7 +100,7 @@ it('remembers what works: a connection that is lost is made anew in the same way
 })
 
 it('moves on when a proxy begins to keep sockets and streams back, in the middle', async () => {
-  const { heard, proxy, publish, complete } = await startRig({}, { patience: 100, upgradeAfter: 60_000 })
+  const { heard, proxy, publish, complete } = await startRig({}, { connectTimeout: 100, upgradeAfter: 60_000 })
   await heard.open('socket')
   await heard.until(() => heard.client.cursor !== undefined)
   await publish(3)

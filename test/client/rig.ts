@@ -32,7 +32,7 @@ export function recorded(options: ConnectOptions): RecordedClient {
     }
   const client = connect({
     retry: { min: 20, max: 200 },
-    patience: 1000,
+    connectTimeout: 1000,
     ...options,
     onEvent: keep(events),
     onGap: keep(gaps),

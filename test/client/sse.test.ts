@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { createStreamReader } from '../../src/client/event-stream.js'
+import { createStreamReader } from '../../src/client/sse.js'
 
 it('reads type, data over several lines, and id', () => {
   const read = createStreamReader()
