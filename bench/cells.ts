@@ -27,6 +27,7 @@ export type Figure =
   | 'idleBytes'
   | 'memory'
   | 'readyCpu'
+  | 'collections'
 
 /** One measurement: a load, the systems that bear it, and what is shown of it. */
 export interface Cell {

@@ -51,6 +51,7 @@ export const figureKinds: Readonly<Record<Figure, FigureKind>> = {
     of: ({ load }) => load && load.processes.reduce((sum, { rss }) => sum + rss, 0) / megabyte,
     better: 'lower',
   },
+  collections: { heading: 'full GCs', of: ({ collections }) => collections, better: 'lower' },
   readyCpu: { heading: 's CPU to ready', of: ({ readyCpu }) => readyCpu, better: 'lower' },
 }
 

@@ -36,6 +36,8 @@ export interface Run {
   /** Seconds of processor time from start to ready. */
   readonly readyCpu: number
   readonly load: LoadReport | undefined
+  /** Full garbage collections since the start; undefined without a collector. */
+  readonly collections: number | undefined
   /** Connections beside the busy ones. */
   readonly idle: number
 }
@@ -59,7 +61,8 @@ export async function measure(cell: Cell, system: System, conditions: Conditions
     running = await system.start({ directory, tls: cell.tls, certificate, upstreamPort, speaksMqtt })
     const readyCpu = running.pids.reduce((sum, pid) => sum + processorTime(pid), 0)
     const load = cell.load === undefined ? undefined : await runLoad(cell, system, running, conditions, rate)
-    return { readyCpu, load, idle: Number(cell.load?.['idle'] ?? 0) }
+    const collections = load && (await running.fullCollections?.())
+    return { readyCpu, load, collections, idle: Number(cell.load?.['idle'] ?? 0) }
   } finally {
     await running?.stop()
     await upstream?.stop()

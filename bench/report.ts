@@ -1,10 +1,11 @@
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { type Cell, targets } from './cells.js'
 import { figureKinds } from './figures.js'
 import type { Options } from './options.js'
-import { results as resultsDirectory } from './places.js'
+import { node, results as resultsDirectory } from './places.js'
 import { amount, type Results } from './results.js'
 
 /** All tables and, for a full set, how far the targets were reached. In Markdown, which is also readable as text. */
@@ -62,10 +63,15 @@ export function writeResults(results: Results, options: Options, missing: readon
   return `${base}.json`
 }
 
+/** Of the Node.js that mqway runs on. */
+function nodeVersion(): string {
+  return execFileSync(node, ['--version'], { encoding: 'utf8' }).trim()
+}
+
 function machine(): string {
   const processors = cpus()
   const model = processors[0]?.model ?? 'unknown processor'
   const memory = Math.round(totalmem() / 2 ** 30)
   const [load = ''] = readFileSync('/proc/loadavg', 'utf8').split(' ')
-  return `${processors.length} × ${model}, ${memory} GiB, Linux ${release()}, Node ${process.version}, load average ${load}`
+  return `${processors.length} × ${model}, ${memory} GiB, Linux ${release()}, Node ${nodeVersion()}, load average ${load}`
 }

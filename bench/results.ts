@@ -50,11 +50,12 @@ export class Results {
 
   /** One row for each system, as text and with a heading. */
   table(cell: Cell): string[][] {
-    const head = ['', ...cell.figures.map(figure => figureKinds[figure].heading), 'user + system', 'generator']
+    const shown: readonly Figure[] = cell.load ? [...cell.figures, 'collections'] : cell.figures
+    const head = ['', ...shown.map(figure => figureKinds[figure].heading), 'user + system', 'generator']
     const rows = cell.systems.map(system => {
       const failed = this.failures.find(({ cell: name, system: who }) => name === cell.name && who === system.name)
       if (this.runs(cell.name, system).length === 0) return [system.name, failed ? 'failed' : 'missing']
-      const figures = cell.figures.map(figure => this.#entry(cell, system, figure))
+      const figures = shown.map(figure => this.#entry(cell, system, figure))
       return [system.name, ...figures, this.#split(cell, system), this.#generator(cell, system)]
     })
     return [head, ...rows]

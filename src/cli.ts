@@ -3,6 +3,7 @@ import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { nearestName, suggestion } from './base/suggestion.js'
 import { version } from './base/version.js'
+import { restartWithHeapFlags } from './commands/heap-flags.js'
 import { flags, variableOf } from './config/flags.js'
 import { ConfigError } from './config/problems.js'
 
@@ -194,5 +195,7 @@ if (isProgram()) {
   process.stdout.on('error', error => {
     if (!('code' in error) || error.code !== 'EPIPE') throw error
   })
-  process.exitCode = await main(process.argv.slice(2), process.env)
+  const args = process.argv.slice(2)
+  if ((splitCommand(args).name ?? 'serve') === 'serve') restartWithHeapFlags()
+  process.exitCode = await main(args, process.env)
 }

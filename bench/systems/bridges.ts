@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { start } from '../children.js'
+import { node } from '../places.js'
 import type { System } from './system.js'
 
 /** The usual ways to bridge WebSocket and TCP in Node; the programs are in `bridges/`. */
@@ -12,7 +13,7 @@ function bridge(name: string): System {
     missing: () => undefined,
     async start({ tls, certificate, upstreamPort }) {
       const files = tls ? [certificate.cert, certificate.key] : []
-      const child = start(process.execPath, [program, String(upstreamPort), ...files])
+      const child = start(node, [program, String(upstreamPort), ...files])
       const port = Number(await child.firstLine)
       return { port, pids: [child.pid], stop: () => child.stop() }
     },

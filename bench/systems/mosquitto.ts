@@ -36,7 +36,7 @@ export function beforeMosquitto(front: System, by: 'tcp' | 'unix' = 'tcp'): Syst
           await running.stop()
           await broker.stop()
         }
-        return { port: running.port, pids: [...running.pids, ...broker.pids], stop }
+        return { ...running, pids: [...running.pids, ...broker.pids], stop }
       } catch (error) {
         await broker.stop()
         throw error

@@ -1,8 +1,11 @@
 import { writeFileSync } from 'node:fs'
+import { get, type IncomingMessage } from 'node:http'
+import { get as httpsGet } from 'node:https'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { accepts, freePort, start } from '../children.js'
-import { mqwayProgram } from '../places.js'
+import { mqwayProgram, node } from '../places.js'
 import { missingOf, type Running, type Setup, type System } from './system.js'
 
 /** mqway as a tunnel. */
@@ -67,7 +70,7 @@ export function mqwayWithJournal(kept: number): System {
     async start(setup) {
       const data = join(setup.directory, 'data')
       const counts = [kept, replayTopics, replaySize].map(String)
-      const filling = start(process.execPath, [fillProgram, mqwayProgram, join(data, 'journal'), ...counts])
+      const filling = start(node, [fillProgram, mqwayProgram, join(data, 'journal'), ...counts])
       await filling.firstLine
       await filling.stop()
       return startMqway(setup, { data })
@@ -109,7 +112,18 @@ async function startMqway(
   writeFileSync(file, JSON.stringify(config)) // which is YAML
   // BENCH_NODE_FLAGS: to take a profile, as in --cpu-prof.
   const flags = (process.env['BENCH_NODE_FLAGS'] ?? '').split(' ').filter(flag => flag !== '')
-  const child = start(process.execPath, [...flags, mqwayProgram, 'serve', '--config', file], directory)
+  const child = start(node, [...flags, mqwayProgram, 'serve', '--config', file], directory)
   await accepts(port, child)
-  return { port, pids: [child.pid], stop: () => child.stop() }
+  const metrics = `${tls ? 'https' : 'http'}://127.0.0.1:${port}/metrics`
+  return { port, pids: [child.pid], fullCollections: () => fullCollections(metrics), stop: () => child.stop() }
+}
+
+/** Full garbage collections since the start, by the metrics of the program. */
+async function fullCollections(url: string): Promise<number> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    const request = url.startsWith('https') ? httpsGet(url, { rejectUnauthorized: false }, resolve) : get(url, resolve)
+    request.on('error', reject)
+  })
+  const count = /^nodejs_gc_duration_seconds_count\{kind="major"\} (\d+)/m.exec(await text(response))
+  return Number(count?.[1] ?? 0)
 }

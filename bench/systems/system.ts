@@ -22,6 +22,8 @@ export interface Running {
   readonly port: number
   /** Every process whose processor time counts. */
   readonly pids: readonly number[]
+  /** Full garbage collections since the start, where it has a collector. */
+  fullCollections?(): Promise<number>
   stop(): Promise<void>
 }
 

@@ -1,6 +1,8 @@
 import type { Socket } from 'node:net'
+import type { Writable } from 'node:stream'
 import { GatewayError } from '../base/errors.js'
 import type { Transport } from '../base/metrics.js'
+import { releaseMemory } from '../base/release-memory.js'
 
 /**
  * The client's side of a tunnel: MQTT bytes in both directions, and the reasons of an end.
@@ -34,8 +36,8 @@ export interface Client {
 
 /** Callbacks of a client. */
 export interface ClientListener {
-  /** MQTT bytes arrived; the listener may keep them. */
-  clientSent(bytes: Buffer): void
+  /** MQTT bytes arrived. Returns whether the listener is done with them; otherwise it may keep them. */
+  clientSent(bytes: Buffer): boolean
   /** Other bytes arrived: frame headers and control frames. */
   clientSentOther?(bytes: number): void
   /** The client can be written to again, after a `write` that returned `false`. */
@@ -44,6 +46,13 @@ export interface ClientListener {
   clientEnded(reason: GatewayError): void
   /** The connection is closed. The last call. */
   clientClosed(): void
+}
+
+/** Writes `bytes`, and frees their memory if the kernel has taken them at once. Returns what `write` does. */
+export function writeAndRelease(socket: Writable, bytes: Buffer): boolean {
+  const hasRoom = socket.write(bytes)
+  if (socket.writableLength === 0) releaseMemory(bytes)
+  return hasRoom
 }
 
 /** A client on the plain MQTT port. Its socket needs `allowHalfOpen`. */
@@ -65,7 +74,9 @@ export class TcpClient implements Client {
 
   start(listener: ClientListener): void {
     this.#socket
-      .on('data', (bytes: Buffer) => listener.clientSent(bytes))
+      .on('data', (bytes: Buffer) => {
+        if (listener.clientSent(bytes)) releaseMemory(bytes)
+      })
       .on('drain', () => listener.clientDrained())
       // MQTT clients close the connection after DISCONNECT (MQTT 3.1.1 §3.14.4): a FIN is normal.
       .on('end', () => listener.clientEnded(new GatewayError('client-closed')))
@@ -74,7 +85,7 @@ export class TcpClient implements Client {
   }
 
   write(bytes: Buffer): boolean {
-    return this.#socket.write(Buffer.from(bytes))
+    return writeAndRelease(this.#socket, Buffer.from(bytes))
   }
 
   pause(): void {

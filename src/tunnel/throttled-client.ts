@@ -82,10 +82,10 @@ export class ThrottledClient implements Client, ClientListener {
     this.#client.destroy()
   }
 
-  clientSent(bytes: Buffer): void {
+  clientSent(bytes: Buffer): boolean {
     this.#in.count(bytes.length)
     if (!this.#in.open) this.#client.pause()
-    this.#listener?.clientSent(bytes)
+    return this.#listener?.clientSent(bytes) === true
   }
 
   /** A pong is no longer than its ping: limiting the reads limits the pongs. */

@@ -1,3 +1,4 @@
+import { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import type { ConnectionLog } from '../base/connection-log.js'
@@ -123,14 +124,16 @@ export class Tunnel implements ClientListener {
     if (broker.closed) this.#onBrokerClose()
   }
 
-  clientSent(chunk: Buffer): void {
-    if (this.#dropsClientBytes) return
+  clientSent(chunk: Buffer): boolean {
+    if (this.#dropsClientBytes) return true
     this.#traffic.bytesIn += chunk.length
     const bytes = this.#inspector ? this.#inspect(this.#inspector, chunk) : chunk
-    if (!bytes) return
+    if (!bytes) return false
     this.#hasDisconnected = endsWithDisconnect(bytes)
     if (isTlsRecordOfSeveral(bytes)) corkForThisTick(this.#broker)
     if (!this.#broker.write(bytes)) this.#client.pause()
+    // The kernel has all of them. The built-in broker keeps parts of them.
+    return this.#broker.writableLength === 0 && this.#broker instanceof Socket
   }
 
   clientDrained(): void {

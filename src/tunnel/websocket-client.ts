@@ -1,9 +1,10 @@
 import type { Duplex } from 'node:stream'
 import { type ErrorReason, GatewayError, type GatewayErrorOptions } from '../base/errors.js'
 import type { Traffic } from '../base/metrics.js'
+import { releaseMemory } from '../base/release-memory.js'
 import { type ControlFrames, FrameDecoder } from '../websocket/frame-decoder.js'
 import { encodeClose, encodeFrame } from '../websocket/frame-writer.js'
-import type { Client, ClientListener } from './client.js'
+import { type Client, type ClientListener, writeAndRelease } from './client.js'
 
 /** Bytes buffered for the client from which pongs and pings wait: the client could send pings and read nothing. */
 const maxBufferedForControl = 64 * 1024
@@ -59,7 +60,7 @@ export class WebSocketClient implements Client, ControlFrames {
   write(payload: Buffer): boolean {
     if (this.#finished || !this.#socket.writable) return true
     this.#traffic.framesOut++
-    return this.#socket.write(encodeFrame('binary', payload))
+    return writeAndRelease(this.#socket, encodeFrame('binary', payload))
   }
 
   pause(): void {
@@ -107,10 +108,11 @@ export class WebSocketClient implements Client, ControlFrames {
     const payload = decoder.decode(chunk)
     this.#traffic.framesIn = decoder.frames
     listener.clientSentOther?.(length - payload.length)
-    if (payload.length > 0) listener.clientSent(payload)
+    const isDone = payload.length === 0 || listener.clientSent(payload)
     const { end } = decoder
     if (end?.kind === 'close') this.#endReading('client-closed')
     else if (end) this.#endReading(end.reason, { hint: end.hint })
+    if (isDone) releaseMemory(chunk)
   }
 
   #endReading(reason: ErrorReason, options: GatewayErrorOptions = {}): void {

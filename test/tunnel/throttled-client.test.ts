@@ -55,6 +55,7 @@ describe('a throttled client, with a fake clock', () => {
     throttled.start({
       clientSent: bytes => {
         counts.sent += bytes.length
+        return true
       },
       clientDrained: () => {
         counts.drained++

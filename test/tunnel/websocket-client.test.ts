@@ -16,8 +16,13 @@ afterEach(() => {
 /** Records the calls, in order. */
 class RecordingListener implements ClientListener {
   readonly calls: string[] = []
-  clientSent(bytes: Buffer): void {
+  /** The chunks, and whether it is done with them. */
+  readonly chunks: Buffer[] = []
+  isDone = false
+  clientSent(bytes: Buffer): boolean {
     this.calls.push(`sent ${bytes}`)
+    this.chunks.push(bytes)
+    return this.isDone
   }
   other = 0
   clientSentOther(bytes: number): void {
@@ -63,6 +68,20 @@ describe('a WebSocket client', () => {
     const bytes = Buffer.concat(received)
     expect(bytes.subarray(0, 8).toString('latin1')).toBe('\x82\x02hi\x82\x7e\x13\x88')
     expect(bytes.subarray(8).equals(Buffer.alloc(5000, 'x'))).toBe(true)
+  })
+
+  // Node 20 has no method for it.
+  const isSupported = 'transfer' in ArrayBuffer.prototype
+  it.each([
+    ['frees the memory of a read that its listener is done with', true],
+    ['leaves the memory of a read to a listener that keeps it', false],
+  ])('%s', async (_name, isDone) => {
+    const { listener, browser } = await start()
+    listener.isDone = isDone
+    browser.write(frame(Buffer.alloc(5000, 'x')))
+    await eventually(() => listener.calls.join('').replaceAll('sent ', '').length === 5000)
+    const kept = listener.chunks.reduce((sum, { length }) => sum + length, 0)
+    expect(kept).toBe(isDone && isSupported ? 0 : 5000)
   })
 
   it('reports its bytes, its end, and its close, and nothing after its close frame', async () => {
