@@ -4,7 +4,6 @@ import { generate, type Packet, parser } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import { type Broker, internalPeer } from './broker.js'
 
-/** Options of the probe. */
 export interface ProbeOptions {
   /** Time limit in milliseconds. Default: 2000. */
   readonly timeout?: number | undefined

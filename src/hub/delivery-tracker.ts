@@ -1,6 +1,5 @@
 import { type TopicPredicate, topicPredicate } from '../topics/match.js'
 
-/** An event whose deliveries are tracked. */
 interface Tracked {
   readonly sequence: number
   readonly topic: string
@@ -15,7 +14,6 @@ export class DeliveryTracker {
   /** Called once for each device and event. It must not throw. */
   onWritten: (sequence: number, device: string) => void = () => {}
 
-  /** Events that are tracked. */
   get size(): number {
     return this.#events.length
   }

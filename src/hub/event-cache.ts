@@ -2,7 +2,6 @@ import { SmallMap } from '../base/small-map.js'
 import type { Event } from '../journal/event.js'
 import type { Encoder } from './event-sink.js'
 
-/** Bounds of the cache. */
 export interface EventCacheBounds {
   readonly maxEvents: number
   /** Of topics, payloads and encoded events. */

@@ -7,7 +7,6 @@ import type { GapReason } from '../journal/journal.js'
  */
 export type Encoder = (event: Event) => Buffer
 
-/** Events that are missing. */
 export interface Gap {
   readonly reason: GapReason
   /** The cursor of the subscriber. */

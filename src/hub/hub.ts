@@ -63,12 +63,10 @@ export class Hub {
     cutOff: 0,
     dropped: 0,
   }
-  /** Deliveries of events to devices. */
   readonly tracking = new DeliveryTracker()
   readonly #cache: EventCache
   readonly #context: SubscriberContext
   readonly #subscribers = new Set<Subscriber>()
-  /** Subscribers of this tick, to be started. */
   readonly #newcomers: Subscriber[] = []
   /** Closed subscribers that are still in the index. */
   readonly #removed: Subscriber[] = []
@@ -163,7 +161,6 @@ export class Hub {
     for (const subscribers of groups) for (const subscriber of subscribers) subscriber.offer(live)
   }
 
-  /** Ends all subscriptions. */
   close(): void {
     this.#closed = true
     this.#unwatch()

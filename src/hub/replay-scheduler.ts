@@ -6,7 +6,6 @@ const maxReads = 4
 /** Tests of an event against a filter in one tick of the event loop, some 3 ms; and the additional count for each subscriber. */
 export const [testsPerTick, testsPerSubscriber] = [8192, 16]
 
-/** A subscriber that is not live. */
 export interface Replaying {
   /**
    * Replays one batch from memory.
@@ -24,7 +23,6 @@ export interface Replaying {
  */
 export class ReplayScheduler {
   readonly #slices: SliceMonitor | undefined
-  /** In the order of their arrival. */
   readonly #ready = new Set<Replaying>()
   /** Subscribers that need a read of the journal. */
   readonly #waiting = new Set<Replaying>()

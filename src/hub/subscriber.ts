@@ -17,7 +17,6 @@ const [batchEvents, batchBytes] = [256, 256 * 1024]
 /** Cost of adding one filter to the index, in tests of an event against a filter. */
 const testsPerFilter = 4
 
-/** One subscription. */
 export interface SubscribeOptions {
   /** Valid topic filters (`topicFilterProblem`, `filterDepthProblem`), at least one. */
   readonly filters: readonly string[]
@@ -116,7 +115,6 @@ export class Subscriber implements Subscription, Replaying {
   readonly #encode: Encoder
   readonly #device: string | undefined
   #state: 'retained' | 'replay' | 'live' | 'closed' = 'replay'
-  /** Until `start`. */
   #startPosition: Position | undefined
   #filters: readonly string[]
   /** The filters under which it is in the index: those that it had when it was last live. */
@@ -146,7 +144,6 @@ export class Subscriber implements Subscription, Replaying {
   #queue: BufferChain | undefined
   /** The sequence before the first queued event. */
   #beforeQueue = 0
-  /** Whether the sink is full. */
   #blocked = false
 
   constructor(context: SubscriberContext, options: SubscribeOptions) {
@@ -220,7 +217,6 @@ export class Subscriber implements Subscription, Replaying {
     else this.flush()
   }
 
-  /** Writes the queue to the sink. */
   flush(): void {
     const queue = this.#queue
     if (!queue || this.#blocked || this.#state === 'closed') return

@@ -1,6 +1,5 @@
 import type { SliceMonitor } from '../base/slice-monitor.js'
 
-/** A subscriber with a queue. */
 export interface Flushable {
   flush(): void
 }

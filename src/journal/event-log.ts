@@ -23,7 +23,6 @@ export class EventLog implements ShareExtent {
     return this.#events[this.#evictedCount]?.sequence ?? Number.POSITIVE_INFINITY
   }
 
-  /** The number of events. */
   get size(): number {
     return this.#events.length - this.#evictedCount
   }

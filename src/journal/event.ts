@@ -6,7 +6,6 @@ import type { Message, QoS } from '../mqtt/message.js'
  */
 export const gapMarker: Message = { topic: '', payload: Buffer.alloc(0), qos: 0, retain: false }
 
-/** Whether an event is a gap marker. */
 export function isGapMarker({ topic }: Pick<Event, 'topic'>): boolean {
   return topic === gapMarker.topic
 }
@@ -26,7 +25,6 @@ export interface Event {
   readonly retained: boolean
 }
 
-/** A parsed event id. */
 export interface EventId {
   readonly epoch: string
   /** 0 is the position before the first event. */

@@ -22,12 +22,10 @@ interface Waiting {
   readonly reject: (error: unknown) => void
 }
 
-/** Bounds and writer of a group commit. */
 export interface GroupCommitOptions {
   readonly bounds: Pick<JournalBounds, 'maxWaiting' | 'maxWaitingBytes'>
   /** Writes all messages, in order, or rejects and writes none. */
   readonly write: (messages: readonly Message[]) => Promise<readonly Event[]>
-  /** Measures each batch. */
   readonly slices?: SliceMonitor | undefined
 }
 

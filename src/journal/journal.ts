@@ -31,15 +31,12 @@ export interface JournalBounds extends ShareBounds {
   readonly maxWaitingBytes: number
 }
 
-/** A query for events. */
 export interface JournalQuery {
   /** Valid and shallow topic filters. Default: all topics, including `$` ones. */
   readonly filters?: readonly string[]
   /** Predicate of the filters, for reading many batches: compiling a thousand filters takes a millisecond. */
   readonly wanted?: TopicPredicate
-  /** Position to read from: the sequence of the last known event. */
   readonly after: number
-  /** Sequence of the last event to return. */
   readonly through: number
   /** Maximum number of events; at least 1. */
   readonly limit: number
@@ -61,7 +58,6 @@ export interface Loss {
   readonly evicted: readonly number[]
 }
 
-/** Events of a journal, in order. */
 export interface JournalBatch {
   readonly events: readonly Event[]
   /** Set where events after the requested position are evicted, beyond the known losses. */
@@ -96,7 +92,6 @@ export interface Journal {
   readonly head: number
   /** Sequence of the oldest event that is not evicted; `head + 1` without events. */
   readonly first: number
-  /** Number of events. */
   readonly size: number
   /**
    * The loss of events after `after` that may match one of `filters`; `undefined` without one.
@@ -187,9 +182,7 @@ export type GapReason =
   /** They could not be appended in time. */
   | 'missed'
 
-/** Position of a cursor. */
 export interface Position {
-  /** The sequence to read from. */
   readonly after: number
   /** The sequence up to which all events are known; 0 for none. */
   readonly known: number

@@ -39,7 +39,6 @@ export interface OpenedDatabase {
   readonly retained: RetainedMessages
 }
 
-/** Location and bounds of a journal. */
 export interface OpenOptions {
   /** Directory of the database; it is created if it does not exist. */
   readonly directory: string

@@ -31,7 +31,6 @@ const [firstDelay, maxDelay] = [1000, 30_000]
 /** Bounds of a batch of retained messages. */
 const retainedBatch = { messages: 64, bytes: 1024 ** 2 }
 
-/** Options of a journal on disk. */
 export interface LevelJournalOptions {
   /** Its own directory, created if it does not exist. */
   readonly directory: string
@@ -61,7 +60,6 @@ class LevelJournal implements Journal {
   readonly #timer: NodeJS.Timeout
   #database: Database
   #store: JournalStore
-  /** Resolves after the last write. */
   #writing: Promise<unknown> = Promise.resolve()
   #trimming: Promise<void> | undefined
   #state: 'open' | 'failed' | 'closed' = 'open'
@@ -174,7 +172,6 @@ class LevelJournal implements Journal {
     return true
   }
 
-  /** Evicts in the background. */
   #trimSoon(): void {
     this.#trimming ??= this.trim()
       // Reported by `#fail`.

@@ -17,7 +17,6 @@ const iteratorBytes = 256 * 1024
 /** Events fetched at a time; each has at most `largePayload` bytes besides its topic. */
 const eventsAtOnce = 32
 
-/** A share of a journal at one time. */
 export interface ShareView {
   readonly share: number
   /** Sequence of the newest evicted event. */
@@ -30,16 +29,13 @@ export interface ShareView {
   readonly tail: Segment
 }
 
-/** A journal at one time. */
 export interface View {
   readonly database: Database
   readonly epoch: string
   readonly head: number
-  /** The relevant shares. */
   readonly shares: readonly ShareView[]
 }
 
-/** Key of an event. */
 interface FoundEvent {
   readonly share: number
   readonly sequence: number
@@ -49,7 +45,6 @@ interface FoundEvent {
 interface Found {
   readonly events: readonly FoundEvent[]
   readonly position: number
-  /** Error of an unreadable segment after `position`. */
   readonly damage?: unknown
 }
 

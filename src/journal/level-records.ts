@@ -28,7 +28,6 @@ export const largePayload = 16 * 1024
 export const stateKey = Buffer.from('s')
 export const openedKey = Buffer.from('o')
 
-/** The key of the topics of shares. */
 export const sharesKey = Buffer.from('c')
 
 /** The largest sequence that a key can have. */
@@ -44,7 +43,6 @@ export function sequenceKey(kind: 'e' | 'p' | 'i' | 'l', share: number, sequence
   return key
 }
 
-/** The sequence of a key of `sequenceKey`. */
 export function readSequence(key: Buffer): number {
   return key.readUIntBE(3, 6)
 }
@@ -104,13 +102,10 @@ function isQos(value: number): value is QoS {
   return value <= 2
 }
 
-/** Stored extent of one share. */
 export interface ShareState {
   /** Sequence of the newest evicted event; 0 for none. */
   readonly evicted: number
-  /** Number of events. */
   readonly size: number
-  /** Their bytes, by `sizeOf`. */
   readonly bytes: number
   /** Sequence of the last event of the newest full segment; 0 for none. */
   readonly sealed: number

@@ -111,9 +111,7 @@ export interface TopicsRecord {
   readonly run: number
   /** Last sequence of the segment before it; 0 for none. */
   readonly previous: number
-  /** Topics that are new in the run. */
   readonly topics: Buffer
-  /** Topic number of each event. */
   readonly numbers: Uint16Array
   /** First sequence, and all sequences if they are not consecutive. */
   readonly first: number

@@ -5,10 +5,8 @@ import { type Database, largePayload, readSequence, type ShareState, sequenceKey
 import { decodeSizes, encodeSizes, Segment, segmentLength, TopicDictionary } from './level-segment.js'
 import type { ShareExtent } from './shares.js'
 
-/** One change of the database. */
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
-/** State and callbacks of a share. */
 export interface ShareStoreOptions {
   readonly share: number
   readonly state: ShareState
@@ -19,14 +17,12 @@ export interface ShareStoreOptions {
   /** Adds a change to the current batch. */
   readonly write: (operation: Operation) => void
   readonly clock: () => number
-  /** Called with damage. */
   readonly onDamage: (error: unknown) => void
 }
 
 /** The oldest segment with events. */
 interface OldestSegment {
   readonly segment: Segment
-  /** Index of the oldest event. */
   index: number
   /** Its last sequence; `undefined` while it is incomplete. */
   last: number | undefined
@@ -80,12 +76,10 @@ export class ShareStore implements ShareExtent {
     return { evicted: this.#evicted, size: this.#size, bytes: this.#bytes, sealed: this.#sealed, tail }
   }
 
-  /** The share without the current batch. */
   view(): ShareView {
     return { share: this.#options.share, evicted: this.#evicted, newest: this.#newest, ...this.#written }
   }
 
-  /** Adds the newest event. */
   push(topic: string, size: number, time: number, sequence: number): void {
     this.#size++
     this.#bytes += size
@@ -105,7 +99,6 @@ export class ShareStore implements ShareExtent {
     this.#tail = new Segment()
   }
 
-  /** Call when the batch is written. */
   written(): void {
     this.#written = { sealed: this.#sealed, tail: this.#tail }
   }

@@ -21,10 +21,8 @@ import type { RetainedMessages } from './retained-messages.js'
 /** Larger payloads are written before their batch. In bytes. */
 const hugePayload = 256 * 1024
 
-/** Clock and callbacks of the store. */
 export interface JournalStoreOptions {
   readonly clock: () => number
-  /** Called with damage. */
   readonly onDamage: (error: unknown) => void
 }
 
@@ -69,12 +67,10 @@ export class JournalStore {
     return this.#head
   }
 
-  /** Number of events. */
   get size(): number {
     return this.#shares.reduce((sum, { size }) => sum + size, 0)
   }
 
-  /** See `Journal.lost`. */
   lost(filters: readonly string[] | undefined, after: number, knownLosses?: readonly number[]): Loss | undefined {
     return this.#opened.shares.lost(this.#shares, filters, after, knownLosses)
   }
@@ -92,7 +88,6 @@ export class JournalStore {
     return { database, epoch: state.epoch, head: this.#head, shares }
   }
 
-  /** Adds a message to the batch. */
   put(message: Message, time: number): Event {
     const sequence = ++this.#last
     const { topic, qos } = message
@@ -156,7 +151,6 @@ export class JournalStore {
     return operations
   }
 
-  /** Call when the batch is written. */
   written(): void {
     this.#head = this.#last
     for (const share of this.#shares) share.written()

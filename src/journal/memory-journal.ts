@@ -27,7 +27,6 @@ const retainedBatch = { messages: 256, bytes: Number.POSITIVE_INFINITY }
 /** Interval of evicting old events, in milliseconds. */
 const trimInterval = 10_000
 
-/** Options of a journal in memory. */
 export interface MemoryJournalOptions {
   readonly bounds: JournalBounds
   readonly log: Logger

@@ -7,7 +7,6 @@ import { type JournalBounds, type SequenceRange, sizeOf } from './journal.js'
 /** Time of one scan step, in milliseconds. */
 const sliceTime = 2
 
-/** Bounds of one batch. */
 export interface BatchBounds {
   readonly messages: number
   /** Bytes of topics and payloads; a single message may have more. */
@@ -17,7 +16,6 @@ export interface BatchBounds {
 /** A topic's retained message, without the payload. */
 export interface RetainedEntry {
   readonly sequence: number
-  /** Bytes of the topic and the payload. */
   readonly size: number
 }
 
@@ -63,7 +61,6 @@ export class RetainedMessages {
     return 'remove'
   }
 
-  /** Adds an entry without checking bounds. */
   load(topic: string, entry: RetainedEntry): void {
     this.#bytes += entry.size - (this.#entries.get(topic)?.size ?? 0)
     this.#entries.set(topic, entry)

@@ -10,14 +10,12 @@ import type { JournalBounds, Loss, ShareBounds } from './journal.js'
 /** The share of topics without a rule, and that of gap markers. */
 export const [defaultShare, gapShare] = [0, 1]
 
-/** Topics of a rule's share. */
 export interface ShareTopics {
   readonly filters: readonly string[]
   /** Up to this sequence, their events may be in the default share. */
   readonly since: number
 }
 
-/** Extent of a share. */
 export interface ShareExtent {
   /** Sequence of the newest evicted event; 0 for none. */
   readonly evicted: number

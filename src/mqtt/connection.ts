@@ -57,7 +57,6 @@ export class Connection {
   #isEnding = false
   readonly #onClosed: ((reason: Error) => void)[] = []
   readonly #inFlight = new InFlight()
-  /** Callbacks for PINGRESP, in order. */
   #pings: Settle[] = []
   #corked = false
 
@@ -189,7 +188,6 @@ export class Connection {
     })
   }
 
-  /** Sends PUBACK. */
   acknowledge(messageId: number): void {
     // MQTT 5 allows this form for success (§3.4.2.1).
     if (!this.#closed) this.#send(Buffer.from([0x40, 2, messageId >> 8, messageId & 0xff]))

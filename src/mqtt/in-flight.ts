@@ -62,7 +62,6 @@ export class InFlight {
     else this.#onIdle = then
   }
 
-  /** Rejects all pending packets. */
   close(reason: Error): void {
     this.#closed = true
     const pending = [...this.#pending.values()]

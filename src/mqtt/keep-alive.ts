@@ -1,5 +1,4 @@
 export interface KeepAliveActions {
-  /** Sends PINGREQ. */
   ping(): void
   /** Called when nothing was received for a whole interval, not even PINGRESP. */
   lost(): void

@@ -13,7 +13,6 @@ import { defaultPublishTimeout, type PublishOptions, type Source } from './publi
 import type { RememberedSubscriptions } from './remembered-subscriptions.js'
 import { isDigestOf, readDigests } from './retained-digests.js'
 
-/** Broker, journal and time limits of a source. */
 export interface EmbeddedSourceOptions {
   readonly broker: Pick<EmbeddedBroker, 'attach' | 'publish' | 'retained'>
   readonly journal: Journal

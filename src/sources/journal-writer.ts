@@ -9,7 +9,6 @@ const [maxCount, maxBytes] = [4096, 4 * 1024 ** 2]
 /** Delay before a refused message is retried, at first and at most, in milliseconds. */
 const [firstDelay, maxDelay] = [50, 5000]
 
-/** Journal and callbacks of a writer. */
 export interface JournalWriterOptions {
   readonly journal: Pick<Journal, 'append'>
   readonly log: Logger
@@ -17,7 +16,6 @@ export interface JournalWriterOptions {
   readonly maxMessageWeight?: number
   /** Called when the queue is full, and when it has room again. */
   readonly onPressure: (isHigh: boolean) => void
-  /** Called when the queue is empty. */
   readonly onDrained: () => void
 }
 
@@ -61,7 +59,6 @@ export class JournalWriter {
     return this.#recovering
   }
 
-  /** Whether the queue is empty. */
   get drained(): boolean {
     return this.#unwritten === 0
   }
@@ -84,7 +81,6 @@ export class JournalWriter {
     if (this.#entries.length === 1) this.#finish()
   }
 
-  /** Drops the unwritten messages. */
   close(): void {
     this.#closing.abort()
   }

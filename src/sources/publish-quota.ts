@@ -1,7 +1,6 @@
 import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
-/** Bounds of the publishes that are in progress. */
 export interface PublishQuotaOptions {
   readonly maxCount: number
   /** Bytes of topics and payloads; a publish while no other is in progress is admitted whatever its size. */

@@ -6,7 +6,6 @@ export const defaultPublishTimeout = 10_000
 
 /** Publishes messages at the broker, for MQTT clients and the journal. */
 export interface Publisher {
-  /** Whether the broker is connected. */
   readonly connected: boolean
   /**
    * Publishes a message and waits for its event in the journal.
@@ -26,7 +25,6 @@ export interface Source extends Publisher {
   close(): Promise<void>
 }
 
-/** Options of one publish. */
 export interface PublishOptions {
   /** The publishing user or address, for its quota; left out for the gateway itself. */
   readonly by?: string

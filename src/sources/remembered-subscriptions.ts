@@ -19,7 +19,6 @@ const schema = z.object({ clientId: z.string(), dialect: z.string(), topics: z.a
 export class RememberedSubscriptions {
   readonly #file: string | undefined
   #last: Subscriptions | undefined
-  /** Resolves after the last write. */
   #writing: Promise<void> = Promise.resolve()
 
   /** @param directory `undefined` for memory only */

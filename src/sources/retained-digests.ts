@@ -1,10 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Journal } from '../journal/journal.js'
 
-/** Digests of payloads, by topic. */
 export type Digests = Map<string, string>
 
-/** Digests of the journal's retained messages. */
 export async function readDigests(
   journal: Pick<Journal, 'retained' | 'head'>,
   topics: readonly string[],

@@ -9,7 +9,6 @@ export class DamagedRecord extends Error {
   override readonly name = 'DamagedRecord'
 }
 
-/** Location and purpose of a database. */
 export interface DatabaseLocation {
   /** The directory, created if it does not exist. */
   readonly directory: string

@@ -10,11 +10,8 @@ const smallPacket = 64 * 1024
 export interface BufferingConnection {
   /** Quota key, shared by the connections of one address. */
   readonly account: string
-  /** Bytes written and not read by the client. */
   readonly waitingBytes: number
-  /** Bytes read by the client since it connected. */
   readonly deliveredBytes: number
-  /** Closes the connection because its client reads too slowly. */
   cutOff(): void
 }
 
@@ -24,12 +21,10 @@ export interface BufferingConnection {
  * for all others (`FairQuota`).
  */
 export class BufferedBytes {
-  /** Connections closed. */
   cutOffs = 0
   readonly #max: number
   readonly #incoming: FairQuota
   readonly #connections = new Set<BufferingConnection>()
-  /** Bytes read at the last check. */
   readonly #delivered = new WeakMap<BufferingConnection, number>()
   #timer: NodeJS.Timeout | undefined
 
@@ -109,7 +104,6 @@ export class BufferedBytes {
   }
 }
 
-/** Waiting bytes of one account. */
 interface Waiting {
   bytes: number
   /** Connections that have read nothing since the last check, and the others. */

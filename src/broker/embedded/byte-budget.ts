@@ -15,7 +15,6 @@ export class ByteBudget {
     this.#quota = new FairQuota(max)
   }
 
-  /** Waiting reservations. */
   get waiting(): number {
     return this.#waiting.length
   }

@@ -1,15 +1,12 @@
 /** The broker's end of a subscriber's connection. */
 export interface CongestedEnd {
-  /** Bytes written and not read by the client. */
   readonly waitingBytes: number
-  /** Bytes read by the client since it connected. */
   readonly deliveredBytes: number
   /** Waiting bytes that are buffered message by message, with an overhead of some 1 KiB each. */
   readonly unwrittenBytes: number
   readonly destroyed: boolean
 }
 
-/** Bounds of congestion. */
 export interface CongestionOptions<Client> {
   /** Waiting bytes from which a subscriber is congested, and its publishers wait. */
   readonly mark: number
@@ -72,7 +69,6 @@ export class Congestion<Client extends object> {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** Congested subscribers. */
   get size(): number {
     return this.#subscribers.size
   }

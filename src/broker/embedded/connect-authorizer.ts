@@ -11,7 +11,6 @@ import { type Holder, holderKey, isAnonymous } from './session-holders.js'
 import type { Sessions } from './sessions.js'
 import type { SubscriptionRefusal } from './subscription-limits.js'
 
-/** Collaborators and limits of the connect authorizer. */
 export interface ConnectAuthorizerOptions {
   /** `undefined`: every client may do everything. */
   readonly authorizer: Authorizer | undefined
@@ -287,7 +286,6 @@ export class ConnectAuthorizer {
     log[level]({ ...this.logFieldsOf(client), topic }, text)
   }
 
-  /** Log fields of a client. */
   logFieldsOf(client: Client): object {
     const peer = this.#options.peerOf(client)
     const user = this.#admissions.get(client)?.rights?.identity.user

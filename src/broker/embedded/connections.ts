@@ -13,7 +13,6 @@ import type { BrokerFigures } from './sys-topics.js'
 import { type CreateRateLimit, Throttle } from './throttle.js'
 import type { TickScheduler } from './tick-scheduler.js'
 
-/** Bounds of one connection. */
 export interface ConnectionLimits {
   /** The largest MQTT packet that a client may send, in bytes. */
   readonly maxPacketSize: number
@@ -23,15 +22,12 @@ export interface ConnectionLimits {
   readonly maxBufferedBytes?: number
 }
 
-/** Limits and callbacks of connections. */
 export interface ConnectionsOptions extends ConnectionLimits {
   /** Publish rate limit of each connection. Default: none. */
   readonly createRateLimit?: CreateRateLimit | undefined
   /** Called for each time that a connection has to wait for its rateLimit. */
   readonly onThrottled?: (() => void) | undefined
-  /** Quota key of a client's connections. */
   readonly accountOf: (peer: Peer) => string
-  /** Measures the work for each read. */
   readonly slices?: SliceMonitor | undefined
 }
 
@@ -50,7 +46,6 @@ const publishingHighWaterMark = 256 * 1024
 /** Packets passed to Aedes at a time: it processes them concurrently, at 1 to 2 KiB each. */
 const batchSize = 128
 
-/** One connection: its two ends and counters. */
 interface Connection {
   readonly peer: Peer
   /** Known after CONNECT. */
@@ -65,7 +60,6 @@ interface Connection {
   publishing: number
 }
 
-/** Counters of connections. */
 type Traffic = Pick<
   BrokerFigures,
   'packetsReceived' | 'packetsSent' | 'publishesReceived' | 'bytesReceived' | 'bytesSent'
@@ -187,10 +181,10 @@ export class Connections {
   }
 
   /** Closes a connection at once, without the waiting bytes. */
-  cutOff({ conn }: Client, reason: GatewayError): void {
-    const connection = this.#open.get(conn)
+  cutOff(client: Client, reason: GatewayError): void {
+    const connection = this.of(client)
     if (connection) this.#cutOff(connection, reason)
-    else conn.destroy(reason)
+    else client.conn.destroy(reason)
   }
 
   #cutOff({ client, broker }: Connection, reason: GatewayError): void {
@@ -212,26 +206,9 @@ export class Connections {
     if (bytes < 0 && connection.publishing < publishingHighWaterMark) connection.client.pass()
   }
 
-  /** Notes that a client has a user. */
-  named({ conn }: Client): void {
-    const connection = this.#open.get(conn)
-    if (connection) connection.isNamed = true
-  }
-
-  /** The client's peer; `undefined` when the connection is closed. */
-  peerOf({ conn }: Client): Peer | undefined {
-    return this.#open.get(conn)?.peer
-  }
-
-  /** Whether a client has ended its side, or the connection is closed. */
-  isGone({ conn }: Client): boolean {
-    const client = this.#open.get(conn)?.client
-    return client === undefined || client.destroyed || client.writableEnded
-  }
-
-  /** The broker's end of a client's connection; `undefined` when it is closed. */
-  brokerEndOf({ conn }: Client): PairEnd | undefined {
-    return this.#open.get(conn)?.broker
+  /** The connection of a client; `undefined` when it is closed. */
+  of({ conn }: Client): Connection | undefined {
+    return this.#open.get(conn)
   }
 
   figures(): Traffic {

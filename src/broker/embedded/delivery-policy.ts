@@ -7,13 +7,11 @@ import { PublishEncoder } from './publish-encoding.js'
 import type { SessionQueueReplay } from './session-queue-replay.js'
 import type { TickScheduler } from './tick-scheduler.js'
 
-/** The broker's end of one connection. */
 export interface DeliveryPolicyEnd extends CongestedEnd {
   /** Writes a complete packet; returns false if it must be written with `write`. */
   send(packet: Buffer): boolean
 }
 
-/** Collaborators and limits of the delivery. */
 export interface DeliveryPolicyOptions {
   /** Waiting bytes of one client above which its publishers wait. */
   readonly maxQueuedBytes: number
@@ -22,25 +20,18 @@ export interface DeliveryPolicyOptions {
   readonly queueReplay: SessionQueueReplay
   readonly subscriptions: Pick<LiveSubscriptions, 'qosOf'>
   readonly tick: TickScheduler
-  /** Whether a client may receive a queued or retained message. */
   readonly mayReceive: (client: Client, topic: string) => boolean
-  /** The client's connection; `undefined` when it is closed. */
   readonly brokerEndOf: (client: Client) => DeliveryPolicyEnd | undefined
-  /** Packet identifiers of messages to a client. */
   readonly packetIdsOf: (client: Client) => Pick<PacketIds, 'used' | 'take' | 'takeNext'>
   /** Stores the packet identifier of a sent message of a session. */
   readonly noteSent: (client: Client, packet: AedesPublishPacket) => void
-  /** Closes the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
-  /** Log fields of a client. */
   readonly logFieldsOf?: (client: Client) => object
   readonly log: Logger
 }
 
-/** Delivery state of one connection. */
 interface Outbox {
   readonly end: DeliveryPolicyEnd | undefined
-  /** Whether CONNACK has been sent. */
   connected: boolean
   /** Maximum bytes of retained and queued messages in its buffer: Aedes sends those only while there is room. */
   paced: number

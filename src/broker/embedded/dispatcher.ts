@@ -9,7 +9,6 @@ const waitInterval = 50
 /** Time limit of one check for congested subscribers, in milliseconds; unchecked publishers proceed. */
 const checkTime = 2
 
-/** Callbacks of the dispatcher. */
 export interface DispatcherHooks {
   /** Called before a message is delivered. */
   readonly onEmit: (packet: AedesPublishPacket) => void
@@ -17,7 +16,6 @@ export interface DispatcherHooks {
   readonly onEmitted: () => void
   /** The publisher of the message; `undefined` if it does not wait longer. */
   readonly publisher: () => Client | undefined
-  /** Whether any subscriber is congested. */
   readonly isAnyCongested: () => boolean
   /** Whether no publisher waits for a subscriber. */
   readonly isStalled: (subscriber: Client) => boolean
@@ -27,7 +25,6 @@ export interface DispatcherHooks {
   readonly onWait: (publisher: Client) => void
 }
 
-/** A message that is not yet written to all subscribers. */
 interface Emission {
   readonly subscribers: readonly Subscriber[]
   readonly publisher: Client | undefined

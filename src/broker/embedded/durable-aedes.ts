@@ -29,7 +29,6 @@ const largeMessage = 16 * 1024
 /** Whether a client's message is published; if not, it is acknowledged and dropped. An error closes the connection. */
 type Screen = (client: Client, topic: string) => boolean | Error
 
-/** Checks and callbacks for published messages. */
 interface Gates {
   /** Quota key of a publisher; `null` is the broker itself, or a client of an earlier run. */
   readonly accountOf: (client: Client | null) => string
@@ -44,7 +43,6 @@ interface Gates {
   readonly backpressure: Pick<DispatcherHooks, 'isAnyCongested' | 'isStalled' | 'isWaitedFor' | 'onWait'>
 }
 
-/** A message to publish. */
 interface Publication {
   readonly packet: PublishPacket
   readonly client: Client | null
@@ -56,7 +54,6 @@ interface Publication {
   appended?: Promise<void> | undefined
   /** Called when it is stored, or storing failed; left out without an acknowledgement. */
   readonly stored?: Done
-  /** Called when it is delivered to the subscribers. */
   readonly done: Done
   /** Writes before its acknowledgement. */
   written?: Promise<void> | undefined
@@ -114,7 +111,6 @@ export class DurableAedes extends Aedes {
   /** Whether a huge message is being appended, and the huge messages that wait for it. */
   #isHugeSlotTaken = false
   readonly #waitingHuge: (() => void)[] = []
-  /** Messages that are not delivered. */
   #inProgress = 0
   readonly #onIdle: (() => void)[] = []
   /** Whether any acknowledgement was ever delayed. */
@@ -277,7 +273,6 @@ export class DurableAedes extends Aedes {
     this.#sink = sink
   }
 
-  /** Publishes the messages that wait for the sink. */
   resume(): void {
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
@@ -474,7 +469,6 @@ export class DurableAedes extends Aedes {
   }
 }
 
-/** The outcome of a message of QoS 2. */
 function pendingPublish(): EarlyPublish {
   let settle: (due: Promise<unknown> | undefined) => void = ignore
   const due = new Promise<unknown>(resolve => {

@@ -29,7 +29,6 @@ import type { CreateRateLimit } from './throttle.js'
 import { TickScheduler } from './tick-scheduler.js'
 import { maxUnreleased, UnreleasedIds } from './unreleased-ids.js'
 
-/** Options of the embedded broker. */
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
   /** Directory of sessions and retained messages, or `none` for memory only. */
   readonly data: string
@@ -96,7 +95,6 @@ export interface EmbeddedBroker extends Broker {
   retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void>
 }
 
-/** Quota key of the gateway itself. */
 const internalAccount = 'mqway'
 
 /** Bounds of the bytes buffered for a client while publishers wait for it: in `maxQueuedBytes`, and in packets of the largest size. */
@@ -213,8 +211,8 @@ class Embedded implements EmbeddedBroker {
 
   /** Functions about a client's connection, for the parts. */
   readonly #clientActions = {
-    peerOf: (client: Client) => this.#connections.peerOf(client),
-    brokerEndOf: (client: Client) => this.#connections.brokerEndOf(client),
+    peerOf: (client: Client) => this.#connections.of(client)?.peer,
+    brokerEndOf: (client: Client) => this.#connections.of(client)?.broker,
     setCloseReason: (client: Client, reason: GatewayError) => this.#connections.setCloseReason(client, reason),
     // It would read the messages that wait for it as slowly.
     cutOff: (client: Client) => this.#connections.cutOff(client, new GatewayError('client-too-slow')),
@@ -254,7 +252,10 @@ class Embedded implements EmbeddedBroker {
       clientIds: this.#store.clientIds,
       sessions: this.#store.sessions,
       networkOf,
-      isGone: client => this.#connections.isGone(client),
+      isGone: client => {
+        const end = this.#connections.of(client)?.client
+        return end === undefined || end.destroyed || end.writableEnded
+      },
       end: (client, reason) => this.#connections.cutOff(client, reason),
       onDenied,
       log: this.#log,
@@ -283,7 +284,7 @@ class Embedded implements EmbeddedBroker {
     return new Subscribers({
       watcher,
       describe: client => {
-        const peer = this.#connections.peerOf(client)
+        const peer = this.#connections.of(client)?.peer
         if (!peer || peer === internalPeer) return undefined
         return { clientId: client.id, user: this.#authorizer.identityOf(client).user, address: peer.address }
       },
@@ -375,14 +376,14 @@ class Embedded implements EmbeddedBroker {
 
   #onConnected(client: Client): void {
     this.#store.sessions.connected(client)
-    const peer = this.#connections.peerOf(client)
+    const connection = this.#connections.of(client)
     const { user } = this.#authorizer.identityOf(client)
-    if (peer === internalPeer) this.#internalClients.add(client)
-    else if (peer) this.#accounts.set(client, this.#nameAccount(user, peer.address))
+    if (connection) connection.isNamed = user !== undefined
+    if (connection?.peer === internalPeer) this.#internalClients.add(client)
+    else if (connection) this.#accounts.set(client, this.#nameAccount(user, connection.peer.address))
     const ids = new UnreleasedIds(this.#unreleased, this.#accountOf(client))
     client._inboundInflight = ids
     client.conn.once('close', () => ids.clear())
-    if (user !== undefined) this.#connections.named(client)
   }
 
   #onConnackSent(client: Client): void {
@@ -422,7 +423,6 @@ class Embedded implements EmbeddedBroker {
     this.#log.debug({ err: error, clientId: client.id }, 'the broker ended a connection')
   }
 
-  /** Loads the stored sessions and retained messages. */
   async start(): Promise<void> {
     await this.#aedes.listen()
     await this.#store.expire()

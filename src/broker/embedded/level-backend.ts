@@ -8,7 +8,6 @@ import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields 
 import { PacketIds } from './packet-ids.js'
 import type { RetainedStorage, StorageBackend, StoredSession, StoredWill } from './storage-backend.js'
 
-/** Storage in a LevelDB. */
 export interface LevelBackend extends StorageBackend {
   /** Number of this run: how many times the directory has been opened. */
   readonly run: number
@@ -135,7 +134,6 @@ async function removeSessions(database: LevelDatabase, ids: ReadonlySet<string>)
   }
 }
 
-/** Client id of a key. */
 function idOf(key: string, kind: string): string {
   return decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
 }
@@ -179,7 +177,6 @@ async function readSessions(database: LevelDatabase, incoming: Map<string, Packe
 
 const retainedPrefix = 'retained:'
 
-/** Retained messages on disk. */
 class LevelRetained implements RetainedStorage {
   readonly isMemory = false
   readonly #database: BatchedLevel

@@ -7,7 +7,6 @@ const pageSize = 2048
 /** State of an identifier, in two bits: the acknowledgement it waits for; 0 is free. */
 const states = { puback: 1, pubrec: 2, pubcomp: 3 } as const
 
-/** Acknowledgements of a client. */
 export type Acknowledgement = keyof typeof states
 
 /** The first acknowledgement of a message of QoS 1 or 2. */
@@ -33,7 +32,6 @@ export class PacketIds {
     this.#next = first
   }
 
-  /** Identifiers in use. */
   get used(): number {
     return this.#used
   }
@@ -48,7 +46,6 @@ export class PacketIds {
     return this.#next
   }
 
-  /** Takes the next free identifier. */
   takeNext(awaited: Acknowledgement): number {
     const id = this.next
     this.take(id, awaited)

@@ -16,7 +16,6 @@ export class PublishEncoder {
     this.#tick = tick
   }
 
-  /** See `encodePublish`. */
   encode({ topic, payload, retain }: Pick<PublishPacket, 'topic' | 'payload' | 'retain'>): Buffer {
     const isSame = payload === this.#payload && topic === this.#topic && retain === this.#retain
     if (this.#encoded && isSame) return this.#encoded

@@ -24,21 +24,16 @@ const maxLargeBytes = 64 * 1024 ** 2
 /** Time without a read of such a message, in milliseconds, after which a client is closed if others wait. */
 const stallTimeout = 10_000
 
-/** The broker's end of a connection. */
 interface DeliveryEnd {
-  /** Bytes written and not read by the client. */
   readonly waitingBytes: number
 }
 
-/** Dependencies of the delivery. */
 export interface RetainedDeliveryOptions {
   readonly retained: Retained
   readonly slicer: TimeSlicer
-  /** A client's connection; `undefined` when it is closed. */
   readonly brokerEndOf: (client: Client) => DeliveryEnd | undefined
   /** Quota key of a client: its user or network. */
   readonly accountOf: (client: Client) => string
-  /** Closes the connection of a client that reads too slowly. */
   readonly cutOff: (client: Client) => void
   readonly onError: (error: unknown) => void
 }
@@ -66,7 +61,6 @@ export class RetainedDelivery {
     this.#options = options
   }
 
-  /** Scans in progress. */
   get scans(): number {
     return this.#scans
   }

@@ -6,7 +6,6 @@ import { TopicTree } from '../../topics/topic-tree.js'
 import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quota.js'
 import type { RetainedStorage } from './storage-backend.js'
 
-/** Maximum messages of a batch. */
 const batchMessages = 64
 /** Maximum bytes of a batch; a larger message is a batch by itself. */
 export const batchBytes = 64 * 1024
@@ -16,12 +15,10 @@ const loggedTopics = 3
 /** A batch of matching topics. */
 export interface RetainedBatch {
   readonly topics: readonly string[]
-  /** Bytes of their messages. */
   readonly bytes: number
   readonly isLast: boolean
 }
 
-/** Dependencies of retained messages. */
 export interface RetainedOptions {
   readonly storage: RetainedStorage
   readonly bounds: RetainedBounds

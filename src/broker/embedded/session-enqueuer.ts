@@ -27,7 +27,6 @@ interface Job {
 /** Bytes of a queued message besides its payload, approximately. */
 const recordOverhead = 200
 
-/** Collaborators of the enqueuer. */
 export interface SessionEnqueuerOptions {
   readonly queues: SessionQueues
   readonly sessions: Pick<Sessions, 'isConnected' | 'admitMessage' | 'release'>

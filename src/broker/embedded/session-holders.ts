@@ -3,9 +3,7 @@ import { anonymousOwner, internalOwner, type Owner } from './client-id-registry.
 
 /** Bounds of the number of sessions. */
 export interface SessionCounts {
-  /** Sessions in all. */
   readonly maxSessions: number
-  /** Sessions of one user. */
   readonly maxSessionsPerUser: number
   /** Sessions of the anonymous clients of one network. */
   readonly maxAnonymousSessions: number
@@ -18,13 +16,11 @@ export interface Holder {
   readonly network: string | undefined
 }
 
-/** A session counted for a holder. */
 export interface HeldSession {
   readonly id: string
   readonly holder: Holder
 }
 
-/** The sessions of one user or network. */
 interface Group {
   size: number
   /** Disconnected sessions, the longest disconnected first. */
@@ -57,7 +53,6 @@ export class SessionHolders {
     return this.#total
   }
 
-  /** Maximum sessions of a holder. */
   maxOf({ owner }: Holder): number {
     const { maxSessions, maxSessionsPerUser, maxAnonymousSessions } = this.#counts
     if (owner === internalOwner) return Number.POSITIVE_INFINITY
@@ -97,12 +92,10 @@ export class SessionHolders {
     this.#total++
   }
 
-  /** Call when the session's client connects. */
   present({ id, holder }: HeldSession): void {
     this.#groups.get(holderKey(holder) ?? '')?.absent.delete(id)
   }
 
-  /** Call when the session's client disconnects. */
   absent(session: HeldSession): void {
     this.present(session)
     this.#groups.get(holderKey(session.holder) ?? '')?.absent.set(session.id, session)

@@ -10,7 +10,6 @@ import type { FilterBounds } from './subscription-limits.js'
 /** Client ids named in the log. */
 const loggedIds = 5
 
-/** Storage and bounds of the sessions of an earlier run. */
 export interface SessionLoaderOptions {
   readonly storage: StorageBackend
   readonly sessions: Pick<Sessions, 'restore' | 'has' | 'fits' | 'grow' | 'queueRoomOf' | 'restoreQueue'>

@@ -5,24 +5,20 @@ const messageOverhead = 200
 
 /** A message prepared for any number of queues. */
 export interface QueuedMessage {
-  /** Its size in each queue. */
   readonly bytes: number
   readonly topic: string
   /** Adds it to these sessions' queues. `update`, `clear` and `read` see it at once; resolves when it is written. */
   add(clientIds: readonly string[]): Promise<void>
 }
 
-/** Messages in a queue, and their bytes. */
 export interface QueueSize {
   readonly queued: number
   readonly bytes: number
 }
 
-/** A message removed from a queue. */
 export interface ClearedMessage {
   readonly packet: AedesPublishPacket
   readonly bytes: number
-  /** Resolves when the removal is written. */
   readonly written: Promise<void>
 }
 
@@ -30,7 +26,6 @@ export interface ClearedMessage {
  * Queues of sessions: unacknowledged messages of QoS 1 and 2, ordered by broker id and counter, in whatever order they are added.
  */
 export interface SessionQueues {
-  /** Whether nothing is written to disk. */
   readonly isMemory: boolean
   prepare(packet: AedesPublishPacket): QueuedMessage
   /**
@@ -42,11 +37,9 @@ export interface SessionQueues {
   update(clientId: string, packet: AedesPublishPacket): Promise<number>
   /** Removes the message with a packet identifier; `update` and `read` see that at once. */
   clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined>
-  /** The current messages. */
   read(clientId: string): AsyncIterable<AedesPublishPacket>
   /** Removes the newest messages until the rest has at most `maxBytes`. */
   trim(clientId: string, maxBytes: number): Promise<QueueSize>
-  /** Removes the whole queue. */
   remove(clientId: string): Promise<void>
 }
 

@@ -14,7 +14,6 @@ const maxUnacknowledged = 65_535
 /** Approximate overhead of a session, in bytes. */
 const sessionOverhead = 1000
 
-/** Bounds of the sessions. */
 export interface SessionLimits extends SessionCounts {
   /** Queued messages of a disconnected client. */
   readonly maxQueuedMessages: number
@@ -33,14 +32,11 @@ interface Session {
   queued: number
   /** Bytes of the queued messages, the filters, and the overhead. */
   bytes: number
-  /** Bytes of the queued messages. */
   queueBytes: number
-  /** Whether no client has opened it yet. */
   isNew: boolean
   warned: boolean
 }
 
-/** Storage, bounds and callbacks of the sessions. */
 export interface SessionsOptions {
   readonly storage: StorageBackend
   readonly limits: SessionLimits
@@ -73,7 +69,6 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     this.#quota = new FairQuota(options.limits.maxSessionsBytes)
   }
 
-  /** Sessions, and their bytes. */
   get figures(): { readonly sessions: number; readonly bytes: number } {
     return { sessions: this.#holders.total, bytes: this.#quota.total }
   }
@@ -217,7 +212,6 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     }
   }
 
-  /** The sessions that have been disconnected for too long. */
   *expired(): Generator<string> {
     const { sessionExpiry } = this.#options.limits
     if (sessionExpiry === 'off') return
@@ -260,7 +254,6 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     return this.#exceededBy(session.holder, bytes) ? 'maxSessionsBytes' : undefined
   }
 
-  /** Call when a message of `bytes` was removed from the session's queue. */
   release(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (!session) return
@@ -268,7 +261,6 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     this.#growQueue(session, -bytes)
   }
 
-  /** Call when a session's queue grows by `bytes`. */
   growQueue(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (session) this.#growQueue(session, bytes)
@@ -286,7 +278,6 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     return session === undefined || !this.#exceededBy(session.holder, bytes)
   }
 
-  /** Call when a session's filters grow by `bytes`. */
   grow(id: string, bytes: number): void {
     const session = this.#sessions.get(id)
     if (session) this.#grow(session, bytes)

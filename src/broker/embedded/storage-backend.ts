@@ -11,9 +11,7 @@ export interface StoredSession {
   readonly network: string | undefined
   /** When its client was last known to be connected, in milliseconds since 1970. */
   readonly seen: number
-  /** Queued messages. */
   readonly queued: number
-  /** Bytes of the queued messages. */
   readonly bytes: number
 }
 
@@ -32,7 +30,6 @@ export interface StorageBackend {
   readonly retained: RetainedStorage
   /** By client id: the packet identifiers found at the start. */
   readonly incoming: ReadonlyMap<string, PacketIds>
-  /** The sessions found at the start. */
   readonly sessions: readonly StoredSession[]
   /** Stores a session's owner, and when its client was connected. */
   keepSession(id: string, session: Pick<StoredSession, 'owner' | 'network' | 'seen'>): Promise<void>
@@ -51,7 +48,6 @@ export interface StorageBackend {
   clearIncoming(id: string): Promise<void>
   putWill(will: StoredWill): Promise<void>
   removeWill(clientId: string): Promise<void>
-  /** All stored wills. */
   wills(): AsyncIterable<StoredWill>
 }
 
@@ -59,7 +55,6 @@ export interface StorageBackend {
 export interface RetainedStorage {
   /** Whether payloads are in memory anyway. */
   readonly isMemory: boolean
-  /** All messages. */
   load(): AsyncIterable<AedesPublishPacket>
   /** `read` returns it at once; resolves when it is on disk, and is `undefined` without a disk. */
   put(packet: AedesPublishPacket): Promise<void> | undefined

@@ -23,17 +23,14 @@ import {
 } from './subscription-limits.js'
 import type { PendingWrite } from './unwritten-messages.js'
 
-/** A client, by its session. */
 interface Session {
   readonly id: string
 }
 
 type QoS = Subscription['qos']
 
-/** Bounds of stored data. */
 export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds {}
 
-/** Storage, bounds and callbacks of a store. */
 export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropped'> {
   readonly storage: StorageBackend
   readonly limits: StoreLimits
@@ -56,7 +53,6 @@ export class Store {
   readonly clientIds: ClientIdRegistry
   readonly sessions: Sessions<Client>
   readonly retained: Retained
-  /** Packet identifiers of messages to each client. */
   readonly #packetIds = new WeakMap<object, PacketIds>()
   /** Quota key of the message that is being published. */
   publisher = ''
@@ -127,7 +123,6 @@ export class Store {
     for (const id of this.#incoming.keys()) if (!this.sessions.has(id)) this.#incoming.delete(id)
   }
 
-  /** Ends expired sessions. */
   async expire(): Promise<void> {
     await this.#slicer.next('sessions')
     for (const _ of this.sessions.touch()) if (this.#slicer.isOver) await this.#slicer.next('sessions')
@@ -138,7 +133,6 @@ export class Store {
     }
   }
 
-  /** Ends a session, with its queue. */
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
     await this.#inOrder({ id }, async () => {

@@ -9,7 +9,6 @@ const maxBytesPerTick = 64 * 1024
 /** Maximum size of a chunk for the client's end, in bytes: progress within a large message must be visible. */
 const maxChunkSize = 64 * 1024
 
-/** Limits and callbacks of a pair. */
 export interface StreamPairOptions {
   /** Bytes buffered for the client's end to read. The broker's end gets one batch at a time. */
   readonly readableHighWaterMark: number
@@ -88,7 +87,6 @@ interface PairEndOptions {
   readonly deferEnd?: StreamPairOptions['deferEnd'] | undefined
 }
 
-/** One end of a pair. */
 export class PairEnd extends Duplex {
   /** Reason of the other end's close, if it gives one. */
   closeReason: GatewayError | undefined
@@ -99,11 +97,9 @@ export class PairEnd extends Duplex {
   /** Written bytes that wait for room at the other end. */
   readonly #queue: ChunkQueue
   #passing = false
-  /** Completes the last write, when the queue has room. */
   #written: Done | undefined
   /** Bytes of that write, which both the stream and the queue count. */
   #counted = 0
-  /** Completes the end, when the queue is empty. */
   #ended: Done | undefined
   /** Whether this end is being destroyed: its writes complete at once, and still pass. */
   #closing = false
@@ -131,7 +127,6 @@ export class PairEnd extends Duplex {
     return this.writableLength - this.#counted
   }
 
-  /** Bytes that wait in both directions. */
   get bufferedBytes(): number {
     const other = this.#other
     return this.readableLength + this.waitingBytes + (other ? other.readableLength + other.waitingBytes : 0)

@@ -6,7 +6,6 @@ import { FairQueue } from '../../base/fair-queue.js'
  */
 const bytesPerTick = 16 * 1024
 
-/** A waiting packet. */
 interface WaitingPacket {
   readonly bytes: number
   readonly proceed: () => void

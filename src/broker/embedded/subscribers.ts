@@ -19,14 +19,12 @@ export interface SubscriptionWatcher {
   left(client: SubscribingClient): void
 }
 
-/** Observer and clients. */
 export interface SubscribersOptions {
   readonly watcher: SubscriptionWatcher
   /** Describes a client; `undefined` for the gateway's own, which are not reported, and for closed ones. */
   readonly describe: (client: Client) => SubscribingClient | undefined
 }
 
-/** Reports the subscriptions of each connection to an observer. */
 export class Subscribers {
   readonly #options: SubscribersOptions
   readonly #known = new Map<Client, SubscribingClient>()
@@ -50,7 +48,6 @@ export class Subscribers {
     if (known && !client.closed) this.#options.watcher.unsubscribed(known, filters)
   }
 
-  /** Call when the connection of `client` is closed. */
   left(client: Client): void {
     const known = this.#known.get(client)
     if (!this.#known.delete(client) || !known) return

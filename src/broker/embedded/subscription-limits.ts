@@ -20,7 +20,6 @@ export interface FilterBounds extends TopicBounds {
   readonly maxSubscriptionsBytes: number
 }
 
-/** Bounds and checks of filters. */
 export interface SubscriptionLimitsOptions extends FilterBounds {
   /** Whether the access rules allow it. Default: yes. */
   readonly maySubscribe?: ((client: GrantedClient, filter: string) => boolean) | undefined
@@ -30,7 +29,6 @@ export interface SubscriptionLimitsOptions extends FilterBounds {
   readonly fitsSession?: ((client: GrantedClient, bytes: number) => boolean) | undefined
 }
 
-/** A connection. */
 interface GrantedClient {
   readonly id: string
 }
@@ -38,7 +36,6 @@ interface GrantedClient {
 /** Why a filter was not granted: the access rules, an invalid filter, a shared subscription, or the option that bounds it. */
 export type SubscriptionRefusal = 'rules' | 'invalid' | 'shared' | SubscriptionBound
 
-/** The filters of one connection. */
 interface Granted {
   readonly filters: Set<string>
   readonly holder: string | undefined
@@ -62,7 +59,6 @@ export class SubscriptionLimits {
     this.#quota = new FairQuota(options.maxSubscriptionsBytes)
   }
 
-  /** Filters of all clients, and their bytes. */
   get figures(): { readonly filters: number; readonly bytes: number } {
     return { filters: this.#filters, bytes: this.#quota.total }
   }
@@ -118,12 +114,10 @@ export class SubscriptionLimits {
     else this.#quota.giveBack(holder, -size)
   }
 
-  /** The filters of `client`. */
   of(client: GrantedClient): ReadonlySet<string> {
     return this.#granted.get(client)?.filters ?? new Set()
   }
 
-  /** Call when `client` has unsubscribed. */
   release(client: GrantedClient, filters: readonly string[]): void {
     const granted = this.#granted.get(client)
     if (!granted || granted.closed) return
@@ -131,7 +125,6 @@ export class SubscriptionLimits {
       if (granted.filters.delete(filter)) this.#count(granted, -1, -Buffer.byteLength(filter))
   }
 
-  /** Call when the connection of `client` is closed. */
   left(client: GrantedClient): void {
     const granted = this.#granted.get(client) ?? { filters: new Set(), holder: undefined, bytes: 0, closed: false }
     this.#granted.set(client, granted)

@@ -10,7 +10,6 @@ const maxCounted = 1000
 /** Maximum length of a client id in the log, in UTF-16 code units. */
 const maxLoggedId = 256
 
-/** Collaborators and limits of `Takeovers`. */
 export interface TakeoversOptions {
   peerOf(client: Client): Peer | undefined
   /** Sets the close reason of a client's connection. */

@@ -34,12 +34,10 @@ export class Throttle {
     this.#resume = resume
   }
 
-  /** Whether reading is paused. */
   get isPaused(): boolean {
     return this.#timer !== undefined
   }
 
-  /** Call with the messages and bytes read. */
   spend(messages: number, bytes: number): void {
     this.#bytes += bytes
     if (messages === 0) return
@@ -50,7 +48,6 @@ export class Throttle {
     this.#timer = setTimeout(() => this.stop(), delay)
   }
 
-  /** Ends the pause. */
   stop(): void {
     if (!this.#timer) return
     clearTimeout(this.#timer)

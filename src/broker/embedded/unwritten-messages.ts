@@ -7,16 +7,11 @@ export interface PendingWrite {
   readonly isForMany: boolean
 }
 
-/** Unwritten messages of one account. */
 interface Account<T> {
-  /** Messages with writes in progress. */
   writes: number
   bytes: number
-  /** Messages being queued for many sessions. */
   forMany: number
-  /** Whether `waitFor` is waiting. */
   isWaiting: boolean
-  /** Messages held back, in order. */
   held: T[]
 }
 
@@ -27,11 +22,8 @@ const maxTotalBytes = 32 * 1024 ** 2
 /** Messages being queued for many sessions at a time: of one account, and of the gateway itself. */
 const [maxForMany, maxInternalForMany] = [1, 8]
 
-/** Collaborators. */
 export interface UnwrittenMessagesOptions<T> {
-  /** Publishes held-back messages, in order. */
   readonly release: (account: string, messages: readonly T[]) => void
-  /** Quota key of the gateway itself. */
   readonly internalAccount: string
 }
 

@@ -2,7 +2,6 @@ import { StartError } from '../../base/start-error.js'
 import { parseBrokerUrl } from '../../config/forms.js'
 import type { UpstreamConfig } from '../../config/schema.js'
 
-/** An address of the broker. */
 export type Address =
   | { readonly kind: 'tcp' | 'tls'; readonly name: string; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly name: string; readonly path: string }

@@ -2,7 +2,6 @@ import { connectErrorCause, explainConnectError, withoutTls } from '../../base/c
 import { GatewayError } from '../../base/errors.js'
 import type { Address } from './addresses.js'
 
-/** A timeout without any response. */
 export class ConnectTimeout extends Error {
   readonly isInTls: boolean
 
@@ -18,7 +17,6 @@ export class TlsHandshakeEnded extends Error {
   readonly code = 'TLS_HANDSHAKE_ENDED'
 }
 
-/** An address and its connection error. */
 export interface Failure {
   readonly address: Address
   readonly error: unknown

@@ -14,7 +14,6 @@ import { ConnectTimeout, connectErrorOf, type Failure, TlsHandshakeEnded } from 
 import { proxyHeaderV1, proxyHeaderV2 } from './proxy-protocol.js'
 import { ReadBuffer, UpstreamSocket } from './upstream-socket.js'
 
-/** Options of an upstream broker, without the probe's credentials. */
 export type UpstreamOptions = Omit<UpstreamConfig, 'username' | 'password'>
 
 /** Bytes read ahead of a slow client. */

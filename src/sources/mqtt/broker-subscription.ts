@@ -12,7 +12,6 @@ import type { PendingPublishes } from './pending-publishes.js'
 import { RetainedDeduplicator } from './retained-deduplicator.js'
 import { RetainedReconciler } from './retained-reconciler.js'
 
-/** Journal, topics and connections of a subscription. */
 export interface BrokerSubscriptionOptions {
   readonly journal: Journal
   readonly clientId: string

@@ -5,7 +5,6 @@ import type { Message } from '../../mqtt/message.js'
 import { PublishQuota, type PublishQuotaOptions } from '../publish-quota.js'
 import type { PublishOptions } from '../publisher.js'
 
-/** Bounds of pending publishes. */
 export interface PendingPublishesOptions extends PublishQuotaOptions {
   /** Time limit until the broker returns a publish, in milliseconds. */
   readonly timeout: number
@@ -19,14 +18,11 @@ export interface PendingPublish {
   readonly message: Message
   /** Resolves with its event in the journal. */
   readonly event: Promise<Event>
-  /** Resolves `event`. */
   arrive(event: Event): void
-  /** Rejects `event`. */
   fail(error: unknown): void
 }
 
 interface Entry extends PendingPublish {
-  /** The publisher. */
   readonly by: string | undefined
   readonly size: number
   /** In milliseconds. */
@@ -119,7 +115,6 @@ export class PendingPublishes {
     return new Promise(resolve => this.#onIdle.push(resolve))
   }
 
-  /** The largest pending publish. */
   largest(): PendingPublish | undefined {
     let largest: Entry | undefined
     for (const entries of this.#byTopic.values()) {
@@ -128,7 +123,6 @@ export class PendingPublishes {
     return largest
   }
 
-  /** Fails all. */
   close(error: unknown): void {
     for (const entries of [...this.#byTopic.values()]) for (const entry of [...entries]) entry.fail(error)
   }

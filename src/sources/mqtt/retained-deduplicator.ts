@@ -37,7 +37,6 @@ export class RetainedDeduplicator {
     for (const [topic, known] of digests) this.#topics.set(topic, { digest: known, remaining: this.#timesOf(topic) })
   }
 
-  /** Reads the journal's retained messages. */
   static async read(
     journal: Pick<Journal, 'retained' | 'head'>,
     topics: readonly string[],

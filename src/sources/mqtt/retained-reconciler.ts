@@ -17,7 +17,6 @@ const namesAtOnce = 100
 /** Bytes of messages that wait for the comparison. */
 const maxHeldBytes = 16 * 1024 ** 2
 
-/** Journal and connections of a comparison. */
 export interface RetainedReconcilerOptions {
   readonly topics: readonly string[]
   readonly journal: Pick<Journal, 'retained' | 'head'>

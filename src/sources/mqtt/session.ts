@@ -20,18 +20,15 @@ import { LearnedSizeLimit } from './learned-size-limit.js'
 import { PendingPublishes } from './pending-publishes.js'
 import { TakeoverDetector } from './takeover-detector.js'
 
-/** Broker, journal and configuration of a session. */
 export interface SessionOptions {
   /** The broker's address, for the log. */
   readonly brokerName: string
-  /** Opens a stream to the broker. */
   readonly open: () => Promise<Duplex>
   readonly config: Pick<PushConfig, 'topics' | 'journal' | 'username' | 'password' | 'clientId'>
   /** The data directory, which also identifies the gateway among several on one machine; `undefined` for none. */
   readonly data: string | undefined
   readonly journal: Journal
   readonly log: Logger
-  /** Receives the client ids of the session. */
   readonly reservedClientIds?: Set<string> | undefined
   /** Called when `connected` changes. */
   readonly onStateChange?: ((connected: boolean) => void) | undefined

@@ -7,7 +7,6 @@ const logInterval = 300_000
 /** Short connections in a row that indicate another client. */
 const maxBrief = 4
 
-/** Options of the detector. */
 export interface TakeoverDetectorOptions {
   readonly clientId: string
   readonly log: Pick<Logger, 'error'>
