@@ -81,7 +81,7 @@ const jwt = z.strictObject({
   audience: names.optional().describe('Accepted aud: a text, or a list, one of which is enough'),
   clockTolerance: duration({ min: '0ms', max: '10m' })
     .prefault('10s')
-    .describe('How far the issuer’s clock may be off, for exp and nbf'),
+    .describe('Tolerated difference of the issuer’s clock, for exp and nbf'),
   cookie: cookieName.optional().describe('A cookie that may hold the token, from pages whose Origin is allowed'),
   userClaim: name.default('sub').describe('Claim with the user name; dots separate nested names'),
   rolesClaim: name.default('roles').describe('Claim with the roles; dots separate nested names'),
@@ -104,7 +104,7 @@ const webhook = z.strictObject({
   headers: z
     .array(headerName)
     .default([])
-    .describe('Request headers to pass on; with cookie among them only from pages whose Origin is allowed'),
+    .describe('Request headers to pass on; cookie only from pages whose Origin is allowed'),
   secret: secret('secret')
     .optional()
     .describe('Sent as Authorization: Bearer, to authenticate mqway')
@@ -136,7 +136,9 @@ const recipient = z
           claim: z
             .record(name, claimValue)
             .optional()
-            .describe('Claims of the token with their values; all of them count; of a claim that is a list, one'),
+            .describe(
+              'Claims of the token with their required values; for a claim that is a list, one match is enough',
+            ),
         })
         .superRefine((value, context) => {
           const given = Object.values(value).filter(part => part !== undefined)
@@ -156,7 +158,10 @@ const rule = z
       .array(filter)
       .default([])
       .describe('Topic filters to publish to; %u is the user name, %c the client id, %% a %'),
-    subscribe: z.array(filter).default([]).describe('Topic filters to subscribe to, or to parts of; in the same form'),
+    subscribe: z
+      .array(filter)
+      .default([])
+      .describe('Topic filters to subscribe to; clients may also subscribe to parts of them. Same placeholders'),
   })
   .superRefine(({ publish, subscribe }, context) => {
     if (publish.length + subscribe.length === 0) context.addIssue('gives nothing: needs publish or subscribe')

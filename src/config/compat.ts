@@ -17,29 +17,25 @@ const prefix = z
   .refine(path => !ownPaths.test(path), { error: 'must not be one of mqway’s own paths, as /v1 and /healthz are' })
 
 const pere = z.strictObject({
-  prefix: prefix.default('/pere').describe('Where its URLs begin'),
+  prefix: prefix.default('/pere').describe('Prefix of its URLs'),
 })
 
 const rrr = z.strictObject({
-  prefix: prefix.default('/rrr').describe('Where its URLs begin'),
+  prefix: prefix.default('/rrr').describe('Prefix of its URLs'),
   wait: duration({ min: '100ms', max: '1m' })
     .prefault('5s')
-    .describe('Timeout of a request for a handle, which then gets no message'),
+    .describe('Timeout of a request for a handle; the response then has no message'),
   maxHandles: wholeNumber(1, 1_000_000).default(10_000).describe('Handles with queued messages'),
   maxQueued: wholeNumber(1, 100_000)
     .default(100)
     .describe('Queued messages of a handle; beyond, the oldest are dropped'),
   maxAge: duration({ min: '1s', max: '1d' }).prefault('1m').describe('How long a message is queued'),
-  websocketTopicFilters: z
-    .array(topicFilter)
-    .min(1)
-    .default(['#'])
-    .describe('Topics that a WebSocket may be opened for; beyond: 404'),
+  websocketTopicFilters: z.array(topicFilter).min(1).default(['#']).describe('Topics of its WebSockets; others: 404'),
   binary: z.boolean().default(false).describe('Whether its WebSockets also accept and send binary frames'),
 })
 
 const couchdb = z.strictObject({
-  prefix: prefix.default('/couchdb').describe('Where its URLs begin'),
+  prefix: prefix.default('/couchdb').describe('Prefix of its URLs'),
   timeout: duration({ min: '1s', max: '10m' })
     .prefault('60s')
     .describe('Timeout of _changes?feed=longpoll without a change'),

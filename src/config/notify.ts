@@ -21,7 +21,7 @@ const template = (max: number) =>
     .min(1)
     .max(max)
     .refine(text => parseTemplate(text) !== undefined, {
-      error: `must have no other places than ${places}; a { itself is {{`,
+      error: `must have no other placeholders than ${places}; a { itself is {{`,
     })
 
 const smtp = z.strictObject({
@@ -36,9 +36,7 @@ const smtp = z.strictObject({
   startTLS: z
     .enum(['required', 'opportunistic', 'off'])
     .default('required')
-    .describe(
-      'With smtp://, whether to go on in TLS (STARTTLS): no mail without it, where the server has it, or never',
-    ),
+    .describe('STARTTLS with smtp://: required, opportunistic (if the server supports it), or off'),
   ca: file.optional().describe('File with the CA certificates that may sign the server’s certificate (PEM)'),
 })
 
@@ -46,7 +44,7 @@ const mail = z
   .strictObject({
     from: address.describe('Sender'),
     smtp: smtp.optional().describe('Mail server'),
-    sendmail: file.optional().describe('Or a program that sends them, such as /usr/sbin/sendmail'),
+    sendmail: file.optional().describe('Program that sends mails instead, such as /usr/sbin/sendmail'),
     subjectPrefix: z
       .string()
       .regex(noControls, { error: 'must be without control characters' })
@@ -55,11 +53,13 @@ const mail = z
       .describe('Prefix of subjects, followed by a colon'),
     giveUpAfter: duration({ min: '1m' })
       .prefault('2d')
-      .describe('How long a mail that cannot be sent is tried, 30 s to 1 h apart; then it is an error in the log'),
+      .describe(
+        'How long a failed mail is retried, at intervals of 30 s to 1 h; after that, it is dropped with an error in the log',
+      ),
     maxQueued: wholeNumber(1, 100_000)
       .default(1000)
       .describe(
-        'Mails that wait to be sent, one for each recipient, and 32 Mi characters of text at most; beyond, what happens waits for its mail',
+        'Queued mails, one for each recipient, with at most 32 Mi characters of text. Beyond: further messages are collected until there is room',
       ),
   })
   .superRefine(({ smtp: server, sendmail }, context) => {
@@ -77,7 +77,7 @@ const rule = z
       .string()
       .regex(/^[\w.-][\w .-]{0,63}$/, { error: 'must have 1 to 64 letters, digits, spaces and any of . - _' })
       .optional()
-      .describe('Its name in the log, and for its stored state; default: rule-1 and so on'),
+      .describe('Name in the log and of its stored state; default: rule-1, rule-2 and so on'),
     topics: z.array(topicFilter).default([]).describe('Topic filters of its messages'),
     events: z
       .array(z.enum(['broker-away', 'broker-back']))
@@ -87,7 +87,7 @@ const rule = z
       .record(z.string().min(1), z.union([memberValue, z.array(memberValue).min(1)]))
       .default({})
       .describe(
-        'Members of the JSON payload (a.b for one inside another) with the value that they must have, or several of which one is enough; all members count',
+        'Required members of the JSON payload (a.b for a nested one), each with its value or a list of accepted values',
       ),
     processes: z
       .array(z.string().regex(/^[^:]+(:[^:]+)?$/, { error: 'must be name, group:name or group:*' }))
@@ -95,8 +95,8 @@ const rule = z
       .optional()
       .describe('Only these processes of supervisord: name, group:name or group:*'),
     to: z.array(address).min(1).max(100).describe('Recipients'),
-    subject: template(500).optional().describe(`Its subject, with ${places}; what fits the message when left out`),
-    text: template(16_384).optional().describe('Its text, in the same form'),
+    subject: template(500).optional().describe(`Subject, with ${places}; default: one that suits the message`),
+    text: template(16_384).optional().describe('Text, with the same placeholders'),
     collect: duration({ min: '0ms', max: '1d' })
       .prefault('10s')
       .describe('How long messages after the first one are collected in the same mail'),

@@ -14,8 +14,8 @@ const maxAge = duration({ min: '1s' })
 /** Topics with journal bounds of their own. */
 const boundedTopics = z.strictObject({
   filter: topicFilter.describe('Its topic filter'),
-  maxEvents: maxEvents.optional().describe('Events of these topics to keep; that of push when left out'),
-  maxBytes: maxBytes.optional().describe('Bytes of their topics and payloads'),
+  maxEvents: maxEvents.optional().describe('Stored events of these topics; default: push.maxEvents'),
+  maxBytes: maxBytes.optional().describe('Stored bytes of their topics and payloads'),
   maxAge: maxAge.optional().describe('Maximum age of their events'),
 })
 
@@ -40,9 +40,12 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       })
       .optional()
       .describe(
-        'Topic filters of what is pushed: # (all but $SYS) with the embedded broker; with another one, nothing is unless this says so. With filter, maxEvents, maxBytes and maxAge, the events of a filter are kept apart from those of the others, which then evict none of them',
+        'Topic filters of the pushed messages. Default: # (all topics except $SYS) with the embedded broker, none with another one. An entry with filter, maxEvents, maxBytes and maxAge has its own share of the journal, which events of other topics do not evict',
       ),
-    username: z.string().optional().describe('User name of push’s own sessions with a broker that is not embedded'),
+    username: z
+      .string()
+      .optional()
+      .describe('User name of push’s own sessions with a broker other than the embedded one'),
     password: secret('password').optional().describe('Its password').meta({ writeOnly: true }),
     clientId: z
       .string()
@@ -50,7 +53,7 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       .max(64)
       .optional()
       .describe(
-        'Client id of the session that gets the messages; random and kept in data when left out. Clients are refused it',
+        'Client id of push’s own session with the broker, which clients may not use; default: a random one, stored in data',
       ),
     journal: z
       .enum(['level', 'memory'])
@@ -66,11 +69,11 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
     maxSubscriptionsBytes: size({ min: '1MiB' })
       .prefault('128MiB')
       .describe(
-        'Bytes of the topic filters of all event streams, polls and sockets, with 512 for each; no user or address gets more than half of what is left for others',
+        'Bytes of the topic filters of all event streams, polls and sockets, plus 512 for each; one user or address may have half of them, and no more than are left for others',
       ),
     maxRetained: wholeNumber(1, 10_000_000)
       .default(100_000)
-      .describe('Topics with a retained message for new subscribers; those of further topics are not stored'),
+      .describe('Topics with a retained message for new subscribers. Beyond: retained messages are not stored'),
     maxRetainedBytes: size({ min: '64KiB' }).prefault('256MiB').describe('Bytes of their topics and payloads'),
     maxQueuedEvents: wholeNumber(1, 1_000_000)
       .default(1000)
@@ -85,19 +88,19 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
     jsonp: z
       .boolean()
       .default(false)
-      .describe('Answer long-polls with callback= as JSONP, which any page may read, to those who are anonymous'),
+      .describe('Respond to long-polls with callback= as JSONP, which any page can read, if the client is anonymous'),
     heartbeat: duration({ min: '1s', max: '1m' })
       .prefault('15s')
       .describe('Idle time before a keepalive with the current position on event streams and sockets'),
     maxReceipts: wholeNumber(1, 100_000_000)
       .default(100_000)
       .describe(
-        'Delivery receipts to keep, the oldest go first; and devices whose receipts may be waited for, of which one user or address has half at most',
+        'Stored delivery receipts, of which the oldest are dropped first; also the maximum number of requested receipts, of which one user or address may have half',
       ),
     receiptMessagesPerSecond: wholeNumberOrOff(1, 100_000)
       .default(100)
       .describe(
-        'Messages on receipts/<topic> of unrequested receipts per second, on average, with a burst of 20,000; receipts beyond are stored without a message',
+        'Messages on receipts/<topic> about receipts that were not requested, per second, on average, with a burst of 20,000. Beyond: the receipt is stored, but not published',
       ),
     presence: z
       .strictObject({

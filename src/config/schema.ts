@@ -35,7 +35,7 @@ const webPort = z.union([port, z.array(port).min(1)], {
 
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
 const webPortDescription = `${portDescription}; or a list of ports`
-const unixSocketMode = fileMode().prefault('0660').describe('Mode of the Unix socket; clients need write permission')
+const unixSocketMode = fileMode().prefault('0660').describe('File mode of a Unix socket; clients need write permission')
 const listenerHost = host.optional().describe('Address of this listener; default: the top-level host')
 
 const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
@@ -64,7 +64,7 @@ const upstream = z.strictObject({
   proxyProtocol: z
     .enum(['off', 'v1', 'v2'])
     .default('off')
-    .describe('Tell the broker the client’s address with a PROXY protocol header; the broker must expect it'),
+    .describe('Send the client’s address to the broker in a PROXY protocol header, which the broker must expect'),
   username: z.string().optional().describe('User name of the readiness probe; clients have their own'),
   password: secret('password').optional().describe('Password of the readiness probe').meta({ writeOnly: true }),
 })
@@ -132,7 +132,7 @@ const tunnel = z
       .min(1)
       .optional()
       .describe(
-        'Host names of the tunnel: a.example, *.a.example or /regular expression/ (with a colon in it: for the host with its port, except 80 and 443); default: any',
+        'Host names of the tunnel: a.example, *.a.example or /regular expression/, which is matched with the host and its port if it contains a colon (ports 80 and 443 are left out); default: any',
       ),
     ports: z
       .array(
@@ -140,7 +140,7 @@ const tunnel = z
       )
       .min(1)
       .optional()
-      .describe('Ports of the tunnel, of those of the listeners; default: all'),
+      .describe('Ports of the listeners that serve the tunnel; default: all'),
     allow: z.array(addressRange).min(1).optional().describe('Addresses or CIDR ranges that may connect; others: 403'),
     broker: broker.optional().describe('Broker of this tunnel; default: the top-level broker'),
     subprotocols: z
@@ -151,14 +151,17 @@ const tunnel = z
     requireSubprotocol: z.boolean().default(false).describe('Refuse clients without subprotocol'),
     forceSubprotocol: subprotocol
       .optional()
-      .describe('Respond with this subprotocol even if it was not offered, as mod_websocket’s subproto'),
+      .describe('Respond with this subprotocol even if the client did not offer it, as subproto of mod_websocket'),
     origins: z
       .array(origin)
       .default(['same-origin'])
       .describe(
         'Pages that may connect: same-origin, https://a.example, *.a.example, /regular expression/, null, or *',
       ),
-    requireOrigin: z.boolean().default(false).describe('Refuse clients without Origin, that is, programs'),
+    requireOrigin: z
+      .boolean()
+      .default(false)
+      .describe('Refuse requests without Origin: they come from programs, not from pages'),
     requireIdentity: z
       .boolean()
       .default(false)
@@ -207,15 +210,11 @@ export const configSchema = z.strictObject({
       unixSocketMode,
       cert: file.optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
       key: file.optional().describe('Its private key (PEM); may be the same file as cert'),
-      chain: file
-        .optional()
-        .describe('Certificates of CAs between cert and a browser’s own, where cert has it alone (PEM)'),
+      chain: file.optional().describe('Certificates of intermediate CAs, if cert has none (PEM)'),
       certificates: z
         .array(namedCertificate)
         .default([])
-        .describe(
-          'Certificates for clients that ask for certain names (SNI): hosts as those of a tunnel, cert, key and chain; of two that have the name the first one',
-        ),
+        .describe('Certificates for certain server names (SNI); the first whose hosts match is used'),
       minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest TLS version to speak'),
     })
     .prefault({})
@@ -230,73 +229,71 @@ export const configSchema = z.strictObject({
     .describe('The plain MQTT port'),
   embedded: z
     .strictObject({
-      maxPacketSize: size({ min: '1KiB', max: '256MiB' })
-        .prefault('16MiB')
-        .describe('Largest MQTT packet that the embedded broker accepts'),
+      maxPacketSize: size({ min: '1KiB', max: '256MiB' }).prefault('16MiB').describe('Largest MQTT packet'),
       maxQueuedBytes: size({ min: '64KiB' })
         .prefault('1MiB')
         .describe(
-          'What may wait for a client of the embedded broker before those who publish to it wait, as long as it takes bytes; 16 times as much, or two of the largest packets, at most: then, or when the client is slow, QoS 0 is dropped, and QoS 1 and 2 end its connection',
+          'Bytes buffered for one client before its publishers are slowed down. At 16 times as many, or two packets of maximum size, or if the client stops reading: messages of QoS 0 are dropped, those of QoS 1 and 2 close its connection',
         ),
       maxBufferedBytes: size({ min: '1MiB' })
         .prefault('256MiB')
         .describe(
-          'Bytes of incomplete packets, and bytes buffered for slow clients, of all clients of the embedded broker; one address has at most half of each; beyond, connections are closed',
+          'Bytes of incomplete packets of all clients, and the same number for slow clients; one address may have half of each. Beyond: connections are closed',
         ),
       maxSubscriptions: wholeNumber(1, 1_000_000)
         .default(1000)
-        .describe('Topic filters that one client of the embedded broker may have; beyond: 0x80 in SUBACK'),
+        .describe('Topic filters of one client. Beyond: 0x80 in SUBACK'),
       maxSubscriptionBytes: size({ min: '1KiB' })
         .prefault('256KiB')
-        .describe('Bytes of all topic filters of one client of the embedded broker; beyond: 0x80 in SUBACK'),
+        .describe('Bytes of all topic filters of one client. Beyond: 0x80 in SUBACK'),
       maxSubscriptionsBytes: size({ min: '1MiB' })
         .prefault('128MiB')
         .describe(
-          'Bytes of the topic filters of all clients of the embedded broker, with 512 for each; no user or address gets more than half of what is left for others; beyond: 0x80 in SUBACK',
+          'Bytes of the topic filters of all clients, plus 512 for each; one user or address may have half of them, and no more than are left for others. Beyond: 0x80 in SUBACK',
         ),
       maxQueuedMessages: wholeNumber(1, 1_000_000)
         .default(1000)
-        .describe('Messages that the embedded broker queues for a disconnected client; beyond, new ones are dropped'),
+        .describe('Messages queued for a disconnected client. Beyond: new ones are dropped'),
       sessionExpiry: z
         .union([z.literal('off'), duration({ min: '1m' })], {
           error: 'must be off, or a time such as 7d, from 1m to 24d',
         })
         .prefault('7d')
-        .describe('How long the embedded broker keeps a session without its client'),
+        .describe('How long a session is kept after its client has disconnected'),
       maxSessions: wholeNumber(1, 1_000_000)
         .default(10_000)
         .describe(
-          'Sessions that the embedded broker keeps without their client; beyond, the longest absent of the user or address with most ends',
+          'Sessions of disconnected clients. Beyond: the user or address with the most sessions loses the one that has been disconnected longest',
         ),
       maxSessionsPerUser: wholeNumber(1, 1_000_000)
         .default(100)
-        .describe('Sessions of one user that the embedded broker keeps; beyond, the longest absent of that user ends'),
+        .describe('Sessions of one user. Beyond: the one that has been disconnected longest ends'),
       maxAnonymousSessions: wholeNumber(0, 1_000_000)
         .default(0)
         .describe(
-          'Sessions that the embedded broker keeps for clients without a name of one network address; 0: their sessions end with their connections',
+          'Sessions of clients without a user name from one address; 0: their sessions end with their connections',
         ),
       maxSessionBytes: size({ min: '1KiB' })
         .prefault('16MiB')
-        .describe('Bytes of queued messages in one session of the embedded broker; beyond, new ones are dropped'),
+        .describe('Bytes of queued messages of one session. Beyond: new ones are dropped'),
       maxSessionsBytes: size({ min: '1MiB' })
         .prefault('256MiB')
         .describe(
-          'Bytes of all sessions of the embedded broker, in memory or on disk; no user or address gets more than half of what is left for others',
+          'Bytes of all sessions, in memory or on disk; one user or address may have half of them, and no more than are left for others',
         ),
       maxRetainedMessages: wholeNumber(1, 10_000_000)
         .default(100_000)
         .describe(
-          'Topics with a retained message in the embedded broker, half of them of one user or address at most; those of further topics are delivered and not stored',
+          'Topics with a retained message; one user or address may have half of them. Beyond: retained messages are delivered, but not stored',
         ),
       maxRetainedBytes: size({ min: '64KiB' })
         .optional()
         .describe(
-          'Bytes of their topics and payloads, half of them of one user or address at most. 256 MiB when left out; 128 MiB with data: none, where they are in memory',
+          'Bytes of their topics and payloads; one user or address may have half of them. Default: 256 MiB; in memory (data: none) 128 MiB',
         ),
     })
     .prefault({})
-    .describe('The limits of the built-in broker'),
+    .describe('Limits of the embedded broker'),
   tunnels: z
     .array(tunnel)
     .prefault([{ path: '/mqtt' }])
@@ -310,9 +307,7 @@ export const configSchema = z.strictObject({
   deny: z
     .array(deniedPath)
     .default([])
-    .describe(
-      'Paths of pages and tunnels that are refused (403): ends of paths such as ~ or .inc, or /regular expression/',
-    ),
+    .describe('Refused paths of pages and tunnels (403): suffixes such as ~ or .inc, or /regular expression/'),
   data: file
     .default('./data')
     .describe('Directory for sessions, retained messages and the journal; none for memory only'),
@@ -320,19 +315,19 @@ export const configSchema = z.strictObject({
     .union([z.literal('off'), pushSection(origin)], { error: 'must be off, or a mapping' })
     .prefault({})
     .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
-  compat: compat.prefault({}).describe('HTTP interfaces of other systems, for their unchanged clients; needs push'),
+  compat: compat.prefault({}).describe('HTTP interfaces of other systems, for their existing clients; needs push'),
   notify: notify.optional().describe('Mails about messages, and about the broker; needs push'),
   hosts: z
     .array(hostEntry)
     .optional()
     .describe(
-      'Host names that are served, such as a.example and *.a.example, or * for every one, besides localhost and loopback addresses; beyond: 421. Any when left out, or none where the web servers listen on loopback only',
+      'Host names that are served besides localhost and loopback addresses: a.example, *.a.example, or * for all; others: 421. Default: all, or none if the web servers listen on loopback only',
     ),
   trustedProxies: z
     .array(addressRange)
     .default([])
     .describe(
-      'Addresses or CIDR ranges whose X-Forwarded-For, -Proto and -Host are believed; loopback, linklocal and uniquelocal are names for ranges',
+      'Addresses or CIDR ranges of proxies whose X-Forwarded-For, -Proto and -Host are trusted; loopback, linklocal and uniquelocal are names for ranges',
     ),
   limits: z
     .strictObject({
@@ -341,36 +336,40 @@ export const configSchema = z.strictObject({
         .min(1)
         .optional()
         .describe('Addresses or CIDR ranges that may connect; others: 403; default: all'),
-      connections: wholeNumber(1, 1_000_000)
-        .default(10_000)
-        .describe('Open tunnels and MQTT connections in all; beyond: 503'),
-      connectionsPerAddress: wholeNumber(1, 1_000_000).default(1000).describe('The same from one address; beyond: 429'),
+      connections: wholeNumber(1, 1_000_000).default(10_000).describe('Open tunnels and MQTT connections. Beyond: 503'),
+      connectionsPerAddress: wholeNumber(1, 1_000_000)
+        .default(1000)
+        .describe('Open tunnels and MQTT connections from one address. Beyond: 429'),
       headerSize: size({ min: '1KiB', max: '1MiB' })
         .prefault('16KiB')
-        .describe('All headers of a request; beyond: 431'),
+        .describe('Size of all headers of a request. Beyond: 431'),
       handshakeTimeout: duration({ max: '5m' })
         .prefault('10s')
-        .describe('For TLS and for the request’s headers; beyond: 408'),
-      connectTimeout: duration({ max: '5m' }).prefault('10s').describe('From the upgrade to a complete MQTT CONNECT'),
-      connectSize: size({ min: '256B', max: '1MiB' }).prefault('64KiB').describe('The largest MQTT CONNECT packet'),
-      closeTimeout: duration({ max: '5m' }).prefault('5s').describe('From one side’s end to the other’s'),
+        .describe('Timeout of the TLS handshake, and of the headers of a request. Beyond: 408'),
+      connectTimeout: duration({ max: '5m' })
+        .prefault('10s')
+        .describe('Timeout from the upgrade to a complete MQTT CONNECT'),
+      connectSize: size({ min: '256B', max: '1MiB' }).prefault('64KiB').describe('Largest MQTT CONNECT packet'),
+      closeTimeout: duration({ max: '5m' })
+        .prefault('5s')
+        .describe('Timeout from the close by one side to the close by the other'),
       connectionsPerUser: wholeNumberOrOff(1, 1_000_000)
         .default(1000)
-        .describe('Open tunnels and MQTT connections of one user; beyond: 429'),
+        .describe('Open tunnels and MQTT connections of one user. Beyond: 429'),
       upgradesPerSecond: wholeNumberOrOff(1, 100_000)
         .default(100)
-        .describe('New tunnels and MQTT connections from one address, on average; beyond: 429'),
+        .describe('New tunnels and MQTT connections from one address, on average. Beyond: 429'),
       upgradesBurst: wholeNumber(1, 1_000_000).default(1000).describe('Burst of this rate'),
       publishesPerSecond: wholeNumberOrOff(1, 1_000_000)
         .default('off')
         .describe(
-          'Messages that one connection publishes through mqway itself, on average; beyond: read more slowly, and 429 over HTTP',
+          'Messages that one connection publishes to the embedded broker, over HTTP or over sockets, on average. Beyond: the connection is read more slowly; 429 over HTTP and sockets',
         ),
       publishesBurst: wholeNumber(1, 1_000_000).default(100).describe('Burst of this rate'),
       anonymousPublishesPerSecond: wholeNumberOrOff(1, 1_000_000)
         .default(100)
         .describe(
-          'Messages that clients without a user name publish through mqway itself from one address, on average, where others than this machine may connect (access, or anonymous: true); beyond: read more slowly, and 429 over HTTP and sockets',
+          'Messages that clients without a user name publish from one address to the embedded broker, over HTTP or over sockets, on average; applies with access or anonymous: true. Beyond: the connection is read more slowly; 429 over HTTP and sockets',
         ),
       anonymousPublishesBurst: wholeNumber(1, 1_000_000).default(1000).describe('Burst of this rate'),
       anonymousPublishBytesPerSecond: z
@@ -378,43 +377,47 @@ export const configSchema = z.strictObject({
           error: 'must be off, or a size with its unit, such as 256KiB or 1MiB, from 1KiB to 1024GiB',
         })
         .prefault('1MiB')
-        .describe('Bytes of these messages, on average; those of 16 seconds may come at once'),
+        .describe('Bytes of these messages, on average; the burst is 16 seconds of this rate'),
       bytesPerSecond: z
         .union([z.literal('off'), size({ min: '1KiB' })], {
           error: 'must be off, or a size with its unit, such as 256KiB or 1MiB, from 1KiB to 1024GiB',
         })
         .prefault('off')
-        .describe('Bytes per second of one connection, each way; beyond: more slowly'),
+        .describe('Bytes per second of one connection, in each direction; beyond, it is slowed down'),
       requestsPerSecond: wholeNumberOrOff(1, 1_000_000)
         .default(1000)
-        .describe('Requests to /v1/ from one address, on average; beyond: 429'),
+        .describe('Requests to /v1/ from one address, on average. Beyond: 429'),
       requestsBurst: wholeNumber(1, 10_000_000).default(5000).describe('Burst of this rate'),
-      bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('The body of one request; beyond: 413'),
+      bodySize: size({ min: '1KiB', max: '256MiB' }).prefault('1MiB').describe('Body of one request. Beyond: 413'),
       bodyTimeout: duration({ min: '1s', max: '1h' })
         .prefault('30s')
-        .describe('Timeout of that body, or of a message of a plain WebSocket; beyond: 408, or 1008'),
+        .describe(
+          'Timeout of the body of a request, or of a message on a plain WebSocket. Beyond: 408, or close code 1008',
+        ),
       jsonValues: wholeNumber(100, 10_000_000)
         .default(50_000)
         .describe(
-          'Members and elements (commas, colons and opening brackets) of one JSON document that a client sends; beyond: 400',
+          'Members and elements of one JSON document from a client, counted as commas, colons and opening brackets. Beyond: 400',
         ),
       urlLength: size({ min: '256B', max: '64KiB' })
         .prefault('8KiB')
-        .describe('The URL of one request with its query; beyond: 414'),
-      topicLevels: wholeNumber(1, 100).default(32).describe('Levels of a topic or a filter in the embedded broker'),
+        .describe('URL of one request with its query. Beyond: 414'),
+      topicLevels: wholeNumber(1, 100)
+        .default(32)
+        .describe('Levels of a topic or a topic filter in the embedded broker'),
       topicLength: size({ min: '16B', max: '64KiB' })
         .prefault('1KiB')
-        .describe('The length of a topic or a filter in the embedded broker'),
+        .describe('Length of a topic or a topic filter in the embedded broker'),
     })
     .prefault({})
-    .describe('Bounds on what others can make the gateway do'),
+    .describe('Limits on clients'),
   metrics: z
     .strictObject({
       allow: z
         .array(addressRange)
         .default(['loopback'])
         .describe(
-          'Addresses or CIDR ranges that may read /metrics, and the addresses of brokers at /readyz and in refusals (502, 503, 504)',
+          'Addresses or CIDR ranges that may read /metrics; they also see the addresses of brokers at /readyz and in the errors 502, 503 and 504',
         ),
     })
     .prefault({})
@@ -434,7 +437,7 @@ export const configSchema = z.strictObject({
     .describe('The log, on standard output'),
   shutdown: z
     .strictObject({
-      grace: duration({ max: '1h' }).prefault('10s').describe('From SIGTERM to the exit, whatever is still open'),
+      grace: duration({ max: '1h' }).prefault('10s').describe('Maximum time from SIGTERM to the exit'),
     })
     .prefault({})
     .describe('Stopping'),

@@ -42,7 +42,7 @@ test.each([
   [{ notify: { mail, rules: [{ ...rule, topics: ['/'.repeat(100)] }] } }, 'must have at most 100 levels'],
   [
     { notify: { mail, rules: [{ ...rule, text: '{name}' }] } },
-    'must have no other places than {topic}, {payload}, {time}, {id}, {rule} and {json.member}',
+    'must have no other placeholders than {topic}, {payload}, {time}, {id}, {rule} and {json.member}',
   ],
   [
     {
