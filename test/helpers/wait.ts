@@ -3,13 +3,17 @@ const { setImmediate: nextIteration, setTimeout: after } = globalThis
 
 /**
  * Resolves once `condition` holds: checked in each iteration of the event loop, and after a while only every few
- * milliseconds, because another process may need the processor.
+ * milliseconds, because another process may need the processor. A condition that is a promise, such as a request, takes
+ * more of it, and is checked less often.
  */
 export async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let iterations = 0; !(await condition()); iterations++) {
+  for (let iterations = 0; ; iterations++) {
+    const holds = condition()
+    if (await holds) return
+    const [most, pause] = typeof holds === 'boolean' ? [500, 2] : [5, 10]
     await new Promise<void>(resolve => {
-      if (iterations < 1000) nextIteration(resolve)
-      else after(resolve, 2)
+      if (iterations < most) nextIteration(resolve)
+      else after(resolve, pause)
     })
   }
 }

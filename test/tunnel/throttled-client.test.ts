@@ -1,12 +1,12 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { WebSocket } from 'ws'
 import { identityOf } from '../../src/base/identity.js'
 import type { Client, ClientListener } from '../../src/tunnel/client.js'
 import { type Direction, ThrottledClient } from '../../src/tunnel/throttled-client.js'
 import { startTunnelRig, type TunnelRig } from '../helpers/tunnel-rig.js'
+import { eventually } from '../helpers/wait.js'
 
 const rigs: TunnelRig[] = []
 afterEach(async () => {
@@ -140,7 +140,8 @@ describe('a throttled client, with a fake clock', () => {
 const reading = (socket: Socket): Socket => socket.on('end', () => socket.end()).resume()
 
 const start = async (onBroker: (socket: Socket) => void, limits: Parameters<typeof startTunnelRig>[3] = {}) => {
-  const rig = await startTunnelRig(onBroker, {}, false, limits)
+  // What has the longest pause here is not waited for any longer than this.
+  const rig = await startTunnelRig(onBroker, { closeTimeout: 500 }, false, limits)
   rigs.push(rig)
   return rig
 }
@@ -196,7 +197,7 @@ describe('a tunnel with a limit', () => {
     client.close(1000)
     const [code] = await once(client, 'close')
     expect(code).toBe(1000)
-    while (rig.tunnels.size > 0) await turn()
+    await eventually(() => rig.tunnels.size === 0)
   })
 })
 
@@ -211,7 +212,7 @@ describe('a tunnel whose identity expires', () => {
     expect([code, String(reason)]).toEqual([1008, 'Credentials expired'])
     expect(Date.now()).toBeGreaterThanOrEqual(expires)
     await Promise.all(ended)
-    while (rig.tunnels.size > 0) await turn()
+    await eventually(() => rig.tunnels.size === 0)
     expect(await rig.count('mqway_endings_total', { reason: 'identity-expired' })).toBe(1)
   })
 
@@ -222,7 +223,7 @@ describe('a tunnel whose identity expires', () => {
     const before = timers()
     const client = await opened(rig)
     client.terminate()
-    while (rig.tunnels.size > 0) await turn()
+    await eventually(() => rig.tunnels.size === 0)
     expect(timers()).toBeLessThanOrEqual(before)
     expect(await rig.count('mqway_endings_total', { reason: 'identity-expired' })).toBe(0)
   })
