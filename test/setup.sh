@@ -8,7 +8,7 @@ set -euo pipefail
 declare -A needed=(
   [mosquitto]=mosquitto
   [mosquitto_pub]=mosquitto-clients
-  [chromium]=chromium
+  [chromium-headless-shell]=chromium-headless-shell
   [curl]=curl
   [openssl]=openssl
   [gcc]=gcc

@@ -66,7 +66,7 @@ const silent = (gateway: TestGateway): string => `${gateway.urls.https}/healthz`
 const wss = (gateway: TestGateway, path = '/mqtt'): string => `${gateway.urls.https.replace('https', 'wss')}${path}`
 const required: ConfigInput['tunnels'] = [{ path: '/mqtt', requireIdentity: true }]
 
-describeWith(['/usr/bin/chromium', 'mosquitto', 'openssl'], 'in a browser', () => {
+describeWith(['chromium-headless-shell', 'mosquitto', 'openssl'], 'in a browser', () => {
   beforeAll(async () => {
     people = await People.start()
     cleanups.push(() => people.stop())

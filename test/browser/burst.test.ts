@@ -44,7 +44,7 @@ async function publishBatch(url: string, count: number, from: number): Promise<v
 
 const mostPerFrame = (page: Page): Promise<number> => page.evaluate<number>('mostPerFrame')
 
-describeWith(['/usr/bin/chromium'], 'the page for event streams, when thousands of messages come', () => {
+describeWith(['chromium-headless-shell'], 'the page for event streams, when thousands of messages come', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

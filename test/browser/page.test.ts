@@ -58,7 +58,7 @@ async function mosquittoPub(gateway: TestGateway, ...args: string[]): Promise<vo
   expect(await publisher.exited(), publisher.errors()).toBe(0)
 }
 
-describeWith(['/usr/bin/chromium', 'mosquitto_pub', 'mosquitto_sub'], 'a person with the page', () => {
+describeWith(['chromium-headless-shell', 'mosquitto_pub', 'mosquitto_sub'], 'a person with the page', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

@@ -131,7 +131,7 @@ interface Events {
   readonly events: readonly { readonly topic: string }[]
 }
 
-describeWith(['/usr/bin/chromium', 'openssl'], 'push in a browser', () => {
+describeWith(['chromium-headless-shell', 'openssl'], 'push in a browser', () => {
   beforeAll(async () => {
     people = await People.start()
     cleanups.push(() => people.stop())

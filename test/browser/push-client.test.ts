@@ -54,7 +54,7 @@ async function listen(gateway: RestartableGateway, options: object = {}): Promis
 
 const numbers = (count: number): string[] => Array.from({ length: count }, (_, index) => String(index + 1))
 
-describeWith('/usr/bin/chromium', 'the client in a browser', () => {
+describeWith('chromium-headless-shell', 'the client in a browser', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

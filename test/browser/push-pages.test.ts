@@ -15,7 +15,7 @@ const payloads = async (page: Page) => (await rows(page).locator('.payload').all
 const connected = (page: Page) => state(page).getByText('Connected over').waitFor()
 const shown = (page: Page, payload: string) => rows(page).getByText(payload, { exact: true }).waitFor()
 
-describeWith(['/usr/bin/chromium', 'mosquitto_pub'], 'a person with a page for events over HTTP', () => {
+describeWith(['chromium-headless-shell', 'mosquitto_pub'], 'a person with a page for events over HTTP', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

@@ -53,7 +53,7 @@ const publish = async ({ urls }: TestGateway, topic: string, body: string | Uint
   expect((await fetch(url, { method: 'POST', body })).status).toBe(201)
 }
 
-describeWith(['/usr/bin/chromium'], 'a page', () => {
+describeWith(['chromium-headless-shell'], 'a page', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

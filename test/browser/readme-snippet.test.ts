@@ -50,7 +50,7 @@ const hears = (gateway: TestGateway, heard: readonly string[], text: string): Pr
     return heard.includes(`/news/europe/sport ${text}`)
   })
 
-describeWith(['/usr/bin/chromium'], 'the README’s page with Paho', () => {
+describeWith(['chromium-headless-shell'], 'the README’s page with Paho', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

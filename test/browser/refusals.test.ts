@@ -44,7 +44,7 @@ async function publish(page: Page, topic: string, payload: string): Promise<void
   await page.getByRole('button', { name: 'Publish', exact: true }).click()
 }
 
-describeWith(['/usr/bin/chromium', 'openssl'], 'a page that is refused', () => {
+describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', () => {
   beforeAll(async () => {
     people = await People.start()
     cleanups.push(() => people.stop())

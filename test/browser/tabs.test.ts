@@ -49,7 +49,7 @@ async function streams({ urls }: TestGateway): Promise<number> {
 const topic = '/news/europe/sport'
 const withoutLocks = `Object.defineProperty(Navigator.prototype, 'locks', { get: () => undefined })`
 
-describeWith(['/usr/bin/chromium'], 'tabs of one browser over plain HTTP', () => {
+describeWith(['chromium-headless-shell'], 'tabs of one browser over plain HTTP', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })
@@ -67,8 +67,11 @@ describeWith(['/usr/bin/chromium'], 'tabs of one browser over plain HTTP', () =>
       const context = await openBrowser(script)
       const tabs: Page[] = []
       // Over HTTP/1.1 a browser opens six connections to one host.
-      for (let count = 0; count < 7; count++) tabs.push(await openTab(context, `${gateway.urls.http}/sse.html`))
-      for (const tab of tabs) await connected(tab)
+      for (let count = 0; count < 7; count++) {
+        const tab = await openTab(context, `${gateway.urls.http}/sse.html`)
+        await connected(tab)
+        tabs.push(tab)
+      }
       expect(await streams(gateway)).toBe(1)
       await publish(gateway, topic, 'one')
       for (const tab of tabs) await rows(tab).getByText('one', { exact: true }).waitFor()

@@ -109,7 +109,7 @@ const hard = [
   ...['twice', 'twice', '[1]', 'a'.repeat(1024 ** 2)],
 ]
 
-describeWith(['/usr/bin/chromium'], 'CouchDB’s clients in a browser', () => {
+describeWith(['chromium-headless-shell'], 'CouchDB’s clients in a browser', () => {
   beforeAll(async () => {
     browser = await launchChromium(close => cleanups.push(close))
   })

@@ -79,7 +79,7 @@ describe('the examples for PERE', () => {
   })
 })
 
-describeWith('/usr/bin/chromium', 'the page for PERE in Chromium', () => {
+describeWith('chromium-headless-shell', 'the page for PERE in Chromium', () => {
   let browser: Browser
   const cleanups: (() => Promise<void>)[] = []
   beforeAll(async () => {

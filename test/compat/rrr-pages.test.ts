@@ -12,7 +12,7 @@ import { eventually } from '../helpers/wait.js'
 
 const fileOf = (path: string): string => pathToFileURL(new URL(`../../${path}`, import.meta.url).pathname).href
 
-describeWith(['/usr/bin/chromium', 'mosquitto_pub'], 'RRR’s pages in Chromium', () => {
+describeWith(['chromium-headless-shell', 'mosquitto_pub'], 'RRR’s pages in Chromium', () => {
   let browser: Browser
   let close = async (): Promise<void> => {}
   beforeAll(async () => {

@@ -119,7 +119,7 @@ describeWith(['curl', '/usr/bin/python3'], 'the examples for each transport', ()
   })
 })
 
-describeWith('/usr/bin/chromium', 'the example for browsers in Chromium', () => {
+describeWith('chromium-headless-shell', 'the example for browsers in Chromium', () => {
   let browser: Browser
   const cleanups: (() => Promise<void>)[] = []
   beforeAll(async () => {

@@ -1,13 +1,14 @@
 import { type Browser, chromium } from 'playwright-core'
 
 /**
- * Debian's Chromium, headless, in a fresh profile. It makes no network requests of its own.
+ * Debian's Chromium without its windows, in a fresh profile; with them, a page takes almost three times as much of the processor.
+ * It makes no network requests of its own.
  *
  * @param onCleanup registers the function that closes it: `onTestFinished`, `afterAll`, or similar
  */
 export async function launchChromium(onCleanup: (close: () => Promise<void>) => void): Promise<Browser> {
   const browser = await chromium.launch({
-    executablePath: '/usr/bin/chromium',
+    executablePath: '/usr/bin/chromium-headless-shell',
     headless: true,
     args: [
       '--no-sandbox',
