@@ -33,7 +33,6 @@ export class Brokers {
     return broker
   }
 
-  /** The built-in broker. */
   embedded(): Promise<EmbeddedBroker> {
     this.#embedded ??= this.#createEmbedded()
     return this.#embedded

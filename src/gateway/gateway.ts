@@ -11,7 +11,6 @@ import type { PushSide } from './push.js'
 import { openTunnelRoutes, socketRoute } from './routes.js'
 import { openWebApp } from './web-app.js'
 
-/** A running gateway. */
 export interface Gateway {
   /** Every URL that a person can open or connect to. */
   readonly urls: readonly string[]

@@ -56,7 +56,6 @@ export interface PushSideOptions extends Omit<GatewayContext, 'config' | 'limits
   readonly limits: LimitsConfig
 }
 
-/** The push side of a gateway. */
 export type PushSide = Awaited<ReturnType<typeof openPush>>
 
 /** Bounds of messages that wait to be written to the journal; beyond, the source stops reading. */

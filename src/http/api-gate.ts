@@ -47,7 +47,6 @@ export interface Admission {
 /** Methods of routes, besides OPTIONS. */
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
 
-/** The methods of a URL. */
 export interface OtherMethods {
   readonly url: string
   /** As in the options of a route. */
@@ -77,7 +76,6 @@ export class ApiGate {
     return new ApiGate({ ...this.#options, ...changes })
   }
 
-  /** The origin policy. */
   get allowsOrigin(): OriginPolicy {
     return this.#options.allowsOrigin
   }
@@ -183,7 +181,6 @@ export class ApiGate {
     return authenticator.authenticate({ credential, transport: 'http', address: client.address, path: '/' })
   }
 
-  /** The permissions of an identity. */
   permissionsOf(identity: Identity): Permissions {
     return this.#options.rules.for(identity)
   }

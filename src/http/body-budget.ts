@@ -2,7 +2,6 @@ import { networkOf } from '../access/limits.js'
 import { GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
-/** The sender of a body or a message. */
 export interface BodySender {
   /** Address of the client, from `ClientResolver`. */
   readonly address: string

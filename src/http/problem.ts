@@ -4,7 +4,6 @@ import type { GatewayError } from '../base/errors.js'
 import { pathOf } from './request-target.js'
 import { sendStatus } from './responses.js'
 
-/** Prefix of the API. */
 const apiPrefix = '/v1/'
 
 /** Whether a request is for the HTTP API. */
@@ -48,7 +47,6 @@ export function problemBody({ status, parameter = '', ...more }: Problem): objec
   return { type: 'about:blank', title, status, ...more, ...(parameter !== '' && { parameter }) }
 }
 
-/** Sends a problem. */
 export function sendProblem(
   reply: FastifyReply,
   problem: Problem,

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Logger } from '../base/log.js'
 
 /** Headers of every response: no content sniffing, no referrer. */
 export const securityHeaders = {
@@ -69,4 +70,20 @@ export function addVary(reply: FastifyReply, name: string): void {
   const said = reply.getHeader('vary')
   if (said === undefined) reply.header('vary', name)
   else if (!String(said).split(', ').includes(name)) reply.header('vary', `${String(said)}, ${name}`)
+}
+
+export interface LoggedRequest {
+  readonly peer: string
+  readonly method: string
+  /** Without the query, which may hold secrets. */
+  readonly path: string
+}
+
+/**
+ * Logs a request, at level debug.
+ *
+ * @param ms duration of the response, in milliseconds
+ */
+export function logRequest(log: Logger, request: LoggedRequest, status: number, ms: number): void {
+  if (log.isLevelEnabled('debug')) log.debug({ ...request, status, ms: Math.round(ms * 10) / 10 }, 'request')
 }

@@ -20,7 +20,6 @@ export interface Upgrade {
   /** From `UpgradeRoute.chooseSubprotocol`. */
   readonly subprotocol: string | undefined
   readonly peer: Peer
-  /** The path of the request, as `pathOf`. */
   readonly path: string
   /** Bound to the connection's id, peer and path. */
   readonly log: ConnectionLog

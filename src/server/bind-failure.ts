@@ -7,7 +7,6 @@ import { formatHost } from '../access/addresses.js'
 import { codeOf } from '../base/error-code.js'
 import { StartError } from '../base/start-error.js'
 
-/** Purpose of a listener. */
 export type Purpose = 'http' | 'https' | 'mqtt'
 
 /** The address that could not be bound. */

@@ -15,7 +15,6 @@ export interface CertificateFiles {
   readonly clients?: { readonly ca: string; readonly crl?: string | undefined } | undefined
 }
 
-/** A valid certificate. */
 export interface Certificate {
   /** The whole chain (PEM). */
   readonly cert: string
@@ -25,7 +24,6 @@ export interface Certificate {
   readonly clients: { readonly ca: readonly string[]; readonly crl: readonly string[] } | undefined
   /** Such as `CN=localhost`. */
   readonly subject: string
-  /** Its names and addresses. */
   readonly names: readonly string[]
   /** Milliseconds since 1970. */
   readonly validFrom: number

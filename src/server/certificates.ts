@@ -15,7 +15,6 @@ import type { SessionTicketKeys } from './session-ticket-keys.js'
 
 export interface CertificatesOptions {
   readonly files: CertificateFiles
-  /** Minimum TLS version. */
   readonly minVersion: SecureVersion
   /** Session tickets, where clients are not asked for a certificate. Default: keys of this process's own, which end with it. */
   readonly ticketKeys?: SessionTicketKeys | undefined

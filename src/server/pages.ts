@@ -153,7 +153,6 @@ function isGone(response: HttpResponse): boolean {
   return 'stream' in response ? response.stream.destroyed : response.destroyed
 }
 
-/** Options of `registerEndpointHints`. */
 export interface EndpointHints {
   /** The refusal that a handshake would get at an endpoint; `undefined` for none. */
   readonly refusalOf?: (request: IncomingMessage) => Promise<UpgradeRefusal | undefined>

@@ -3,7 +3,6 @@ import send from '@fastify/send'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { pathOf } from '../http/request-target.js'
 
-/** The files of a directory. */
 export interface StaticFilesOptions {
   /** The directory's path. */
   readonly root: string

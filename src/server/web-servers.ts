@@ -16,11 +16,10 @@ import type { LimitsConfig } from '../config/schema.js'
 import { newestResponse, owesResponse, TrackedResponse } from '../http/last-response.js'
 import type { HttpResponse, UnreadResponses } from '../http/unread-responses.js'
 import type { SecureServer } from './certificates.js'
-import { sendClientError } from './client-errors.js'
 import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
 import type { PipelinedRequests } from './pipelined-requests.js'
-import { endGently, writeRefusal } from './refusal.js'
+import { endGently, sendClientError, writeRefusal } from './refusal.js'
 import type { StreamQueue } from './stream-queue.js'
 
 /** Handles requests: a Fastify app after `ready()`, for HTTP/1.1 and HTTP/2. */
@@ -35,7 +34,6 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly limits: Pick<LimitsConfig, 'headerSize' | 'handshakeTimeout' | 'bodyTimeout'>
   /** Bounds the unread bytes of complete responses. */
   readonly unreadResponses: UnreadResponses
-  /** Pipelined requests of HTTP/1.1. */
   readonly pipelined: PipelinedRequests
   /** New requests of HTTP/2. */
   readonly streams: StreamQueue

@@ -9,7 +9,6 @@ export interface EventJsonOptions {
   readonly json: boolean
 }
 
-/** An event as JSON on one line. */
 export function eventJson({ id, topic, time, payload, retained }: Event, { json }: EventJsonOptions): string {
   const text = textOf(payload)
   const write = (more: object = {}): string =>
@@ -63,7 +62,6 @@ export function textOf(payload: Uint8Array): string | undefined {
   }
 }
 
-/** The schema of `eventJson`. */
 export const eventSchema = z.object({
   id: z.string().describe('Opaque; as a cursor, the position after this event'),
   topic: z.string(),

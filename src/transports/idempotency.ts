@@ -23,7 +23,6 @@ export interface Progress {
   done: boolean
 }
 
-/** The progress of a new request. */
 export function newProgress(): Progress {
   return { ids: [], inProgress: undefined, withoutReceipts: undefined, done: false }
 }
@@ -51,7 +50,6 @@ interface Entry {
   time: number
 }
 
-/** The keys of one owner. */
 interface Owner {
   readonly keys: Set<string>
   bytes: number

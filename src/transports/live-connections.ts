@@ -3,7 +3,6 @@ import { onExpired } from '../access/expiry.js'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
-/** Events of an open connection. */
 export interface ConnectionEvents {
   /** It has to end; it calls `close` then. */
   readonly end: (error: GatewayError) => void

@@ -29,7 +29,6 @@ export const topicName = z
   })
   .describe('The name of a topic, without wildcards')
 
-/** Names of devices. */
 export const requestedDevices = boundedList(
   z
     .array(z.string().refine(isUserName, 'must have 1 to 255 bytes, and no control characters'))
@@ -105,7 +104,6 @@ export function toQos(value: number): QoS {
   return value === 0 || value === 1 ? value : 2
 }
 
-/** The JSON of a message. */
 export const messageJson = z.strictObject(messageMembers)
 
 /** The same, converted to a publication. */

@@ -32,7 +32,6 @@ import { flag, unescapedPlusProblem } from './subscribe-query.js'
 import type { Push, TransportContext } from './transport-context.js'
 import { readBody } from './work-queue.js'
 
-/** Options of the route. */
 export interface PublishRouteOptions extends TransportContext {
   /** Messages of each user, or of each network without a user; left out for no limit. */
   readonly publishes?: RateLimits | undefined
@@ -130,7 +129,6 @@ export function registerPublish(app: FastifyInstance, options: PublishRouteOptio
   gate.registerOtherMethods(app, { url, allowed: ['POST'], headers: 'authorization, content-type, idempotency-key' })
 }
 
-/** The messages of a request. */
 interface PublishRequest {
   readonly publications: readonly Publication[]
   /** The parameter that an error names. */

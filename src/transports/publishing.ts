@@ -14,7 +14,6 @@ import type { Publication } from './message-json.js'
  * Shared by everything that publishes: rate limits, and receipts.
  */
 
-/** A client that publishes. */
 export interface PublishingCaller {
   readonly identity: Pick<Identity, 'user'>
   readonly client: Pick<Client, 'address'>

@@ -143,7 +143,6 @@ export function registerReceipts(app: FastifyInstance, options: TransportContext
   gate.registerOtherMethods(app, { url, allowed: ['GET', 'POST'], headers: 'authorization, content-type' })
 }
 
-/** An unknown or evicted event. */
 export const unknownEvent = {
   status: 404,
   detail: 'The event is unknown or evicted',
@@ -199,7 +198,6 @@ function itemOf(id: string, outcome: Outcome): object {
   return 'receipt' in outcome ? { id, ...receiptJson(outcome.receipt) } : { id, problem: problemBody(outcome) }
 }
 
-/** A receipt as JSON. */
 export function receiptJson({ device, user, status, time, detail }: Receipt): object {
   return { device, user, status, time: iso(time), detail }
 }

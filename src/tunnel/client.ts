@@ -34,7 +34,6 @@ export interface Client {
   readonly activity?: number
 }
 
-/** Callbacks of a client. */
 export interface ClientListener {
   /** MQTT bytes arrived. Returns whether the listener is done with them; otherwise it may keep them. */
   clientSent(bytes: Buffer): boolean

@@ -6,8 +6,7 @@ import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Metrics, Traffic } from '../base/metrics.js'
 import { type BrokerStream, isDirectReadable } from '../broker/broker.js'
 import type { Client, ClientListener } from './client.js'
-import { ConnectInspector } from './connect-inspector.js'
-import type { ConnectFacts } from './connect-packet.js'
+import { type ConnectFacts, ConnectInspector } from './connect-inspector.js'
 
 /** Options of a tunnel. Times in milliseconds, sizes in bytes. */
 export interface TunnelOptions {

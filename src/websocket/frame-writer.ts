@@ -19,7 +19,6 @@ export function encodeFrame(kind: FrameKind, payload: Uint8Array): Buffer {
   return frame
 }
 
-/** A text frame. */
 export function encodeText(text: string): Buffer {
   const length = Buffer.byteLength(text)
   const headerLength = headerLengthOf(length)

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { cursorOf, sequenceOf } from '../../src/compat/couchdb/positions.js'
 import { rowEncoder, rowJson } from '../../src/compat/couchdb/rows.js'
-import { cursorOf, sequenceOf } from '../../src/compat/couchdb/sequence.js'
 import { type Event, formatId } from '../../src/journal/event.js'
 
 const epoch = 'mi95vp7k1q3x8za'

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { generate, type IConnectPacket, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { type ConnectFacts, readConnect } from '../../src/tunnel/connect-packet.js'
+import { type ConnectFacts, readConnect } from '../../src/tunnel/connect-inspector.js'
 
 const text = fc.string({ unit: 'binary', maxLength: 20 })
 const word = fc.string({ minLength: 1, maxLength: 20 })

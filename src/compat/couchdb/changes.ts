@@ -10,10 +10,9 @@ import { EventStream } from '../../transports/sse/event-stream.js'
 import { allowSilence, beginResponse, streamWriterOf } from '../../transports/stream-writer.js'
 import { deviceOf } from '../../transports/subscriptions.js'
 import type { TransportContext } from '../../transports/transport-context.js'
-import { listFormat } from './forms.js'
+import { cursorOf, listFormat } from './positions.js'
 import { type ChangesQuery, newestSince } from './query.js'
 import { rowEncoder } from './rows.js'
-import { cursorOf } from './sequence.js'
 import { type Silence, type StreamFeed, type streamContexts, streamForms } from './streams.js'
 
 /** Parts that all feeds share. */
@@ -25,7 +24,6 @@ export interface ChangesContext {
   readonly timeout: number
 }
 
-/** A permitted request for changes. */
 export interface ChangesRequest {
   readonly caller: Caller
   readonly filters: readonly string[]

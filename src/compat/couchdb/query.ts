@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { isUserName } from '../../base/identity.js'
 import { callbackPattern } from '../../transports/jsonp.js'
 import { lastEventIdsOf } from '../../transports/last-event-id.js'
-import type { Since } from './sequence.js'
+import type { Since } from './positions.js'
 
 /*
  * The query of _changes. Unknown parameters are ignored, as in CouchDB: jquery-jsonp adds `_1290000000000=`.

@@ -25,7 +25,6 @@ const parameterErrorNames: Readonly<Record<string, string>> = {
 
 const type = 'application/json; charset=utf-8'
 
-/** The response body of an error. */
 export function errorBody({ httpStatus, reason, text }: GatewayError): {
   readonly type: string
   readonly body: string

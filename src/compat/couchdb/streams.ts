@@ -5,8 +5,7 @@ import type { ControlEvents, StreamContext } from '../../transports/sse/event-st
 import { controlEvents } from '../../transports/sse/sse-encoding.js'
 import { firstEvent, liveEvent, streamHeaders } from '../../transports/sse/stream-format.js'
 import type { TransportContext } from '../../transports/transport-context.js'
-import { listEnd, maxPending } from './forms.js'
-import { sequenceOf } from './sequence.js'
+import { listEnd, maxPending, sequenceOf } from './positions.js'
 
 /** Feeds without an end. */
 export type StreamFeed = 'continuous' | 'eventsource'
@@ -19,7 +18,6 @@ export interface Silence {
   readonly ends: boolean
 }
 
-/** The format of a feed. */
 interface StreamFormat {
   readonly headers: Readonly<Record<string, string>>
   readonly first: string

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { pathOf } from '../../http/request-target.js'
+import { addRouteConstraint } from '../../transports/route-constraint.js'
 
 /** The URL of a database, and the readers that it applies to. */
 export interface DatabaseUrl {
@@ -28,9 +29,6 @@ export function databaseUrls(prefix: string): DatabaseUrl[] {
   ]
 }
 
-type Strategy = Parameters<FastifyInstance['addConstraintStrategy']>[0]
-type Storage = ReturnType<Strategy['storage']>
-
 /**
  * Adds the route constraint `reader`; call it before adding routes with it.
  *
@@ -38,17 +36,9 @@ type Storage = ReturnType<Strategy['storage']>
  */
 export function addReaderStrategy(app: FastifyInstance, directories: ReadonlySet<string>): void {
   const isPage = (url = '/'): boolean => directories.has(pathOf(url).split('/', 2)[1] ?? '')
-  app.addConstraintStrategy({
-    name: 'reader',
-    storage: () => {
-      const handlers = new Map<unknown, Parameters<Storage['set']>[1]>()
-      return {
-        get: reader => handlers.get(reader) ?? null,
-        set: (reader, handler) => void handlers.set(reader, handler),
-      }
-    },
-    deriveConstraint: ({ headers, url }): Reader =>
-      headers.accept?.includes('text/html') || isPage(url) ? 'page' : 'program',
-    validate: () => {},
-  })
+  addRouteConstraint(
+    app,
+    'reader',
+    ({ headers, url }): Reader => (headers.accept?.includes('text/html') || isPage(url) ? 'page' : 'program'),
+  )
 }

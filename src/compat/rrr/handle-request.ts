@@ -11,7 +11,6 @@ import type { TransportContext } from '../../transports/transport-context.js'
 import type { Handle } from './handle.js'
 import { contentOf, emptyContent } from './response.js'
 
-/** One request for a handle. */
 export interface HandleRequestOptions {
   readonly handle: Handle
   readonly caller: Caller

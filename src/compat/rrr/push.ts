@@ -7,6 +7,7 @@ import { readQuery } from '../../http/parameters.js'
 import { sendProblem } from '../../http/problem.js'
 import { OpenPolls } from '../../transports/poll/open-polls.js'
 import { publisherAccount } from '../../transports/publishing.js'
+import { addRouteConstraint } from '../../transports/route-constraint.js'
 import { responseOf } from '../../transports/stream-writer.js'
 import { authorizeSubscribe, deviceOf } from '../../transports/subscriptions.js'
 import type { TransportContext } from '../../transports/transport-context.js'
@@ -54,7 +55,8 @@ export function registerRrr(app: FastifyInstance, options: RrrOptions): RrrPush 
     reply.header('cache-control', 'no-store').type('application/json; charset=utf-8')
     return reply.send(responseBody(content, name, ++lastId))
   }
-  if (config.prefix === '/') addConstraint(app)
+  if (config.prefix === '/')
+    addRouteConstraint(app, constraint, ({ url = '' }) => (/[?&]handle=/.test(url) ? 'given' : undefined))
   app.register(async scope => {
     refuseWithProblems(scope, options)
     if (config.prefix === '/') {
@@ -106,22 +108,6 @@ async function contentFor(
   } finally {
     handles.release(handle)
   }
-}
-
-/** Lets a route require `handle=` in the query. */
-function addConstraint(app: FastifyInstance): void {
-  app.addConstraintStrategy({
-    name: constraint,
-    storage: () => {
-      const routes = new Map()
-      return {
-        get: key => routes.get(key) ?? null,
-        set: (key, route) => routes.set(key, route),
-      }
-    },
-    deriveConstraint: ({ url = '' }) => (/[?&]handle=/.test(url) ? 'given' : undefined),
-    validate: () => {},
-  })
 }
 
 /** Errors are problem+json; RRR itself has no error responses. */

@@ -1,6 +1,5 @@
 import { GatewayError } from '../../base/errors.js'
 
-/** A waiting poll. */
 export interface OpenPoll {
   /** Answers it with what there is. */
   finish(): void

@@ -34,7 +34,6 @@ export interface PollFormat {
   readonly refusal?: (error: GatewayError) => { readonly type: string; readonly body: string }
 }
 
-/** One poll. */
 export interface PollOptions extends Pick<SubscribeOptions, 'filters' | 'encode'> {
   readonly cursor: string | undefined
   readonly last: number | undefined

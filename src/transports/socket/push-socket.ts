@@ -24,14 +24,12 @@ export interface PushSocketContext extends TransportContext {
   readonly publishes?: Rate | undefined
 }
 
-/** One client. */
 export interface SocketClient {
   readonly identity: Identity
   readonly address: string
   readonly log: ConnectionLog
 }
 
-/** A new socket of one protocol. */
 export interface PushSocketOptions extends Pick<SubscribeOptions, 'encode' | 'cursor' | 'last'>, SocketClient {
   /** Its name; left out for the id of the connection. */
   readonly device?: string

@@ -21,15 +21,12 @@ const maxUnanswered = 2
 /** Topic filters in a log line. */
 const maxLoggedFilters = 10
 
-/** Shared by all sockets. */
 export interface SocketContext extends PushSocketContext {
   /** Sends the cursor to silent sockets. */
   readonly heartbeats: Heartbeats
-  /** Encodes the message with the cursor. */
   readonly cursorEvents: EncodeCursor
 }
 
-/** A new socket. */
 export interface NewSocket
   extends Omit<PushSocketOptions, 'filtersOf' | 'held' | 'maxInProgress' | 'maxUnanswered' | 'createWriter'> {
   /** Its filters, besides its own topic. */

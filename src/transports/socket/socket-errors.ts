@@ -36,7 +36,6 @@ export class RequestRefusal extends ParameterError {
   }
 }
 
-/** The failure of any error. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof ParameterError) {
     const { statusCode: status, message: detail, parameter } = error

@@ -9,12 +9,10 @@ import { eventEncoders } from '../event-json.js'
  * are one write.
  */
 
-/** A message to a client. */
 export function messageFrame(type: string, members: object): Buffer {
   return encodeText(oneLineJson({ type, ...members }))
 }
 
-/** The encoder of events. */
 export const socketEncoder = eventEncoders(json => encodeText(`{"type":"event",${json.slice(1)}`))
 
 /** A gap, of these filters or of all. */

@@ -14,7 +14,6 @@ const messageBytes = 128
 /** Bytes that do not count in the budget: the number of connections bounds them. */
 const freeBytes = 8192
 
-/** The context of an inbox. */
 export interface InboxOptions<Message> {
   readonly writer: Pick<SocketWriter, 'isFull' | 'isPaused' | 'pause' | 'resume'>
   /** Shared by all connections of an endpoint. */

@@ -61,7 +61,6 @@ const receipt = z.strictObject({ type: z.literal('receipt'), ref, ...receiptMemb
 
 const authenticate = z.strictObject({ type: z.literal('authenticate'), ref, token: z.string().min(1, 'is missing') })
 
-/** All messages of a client. */
 export const clientMessage = z.discriminatedUnion(
   'type',
   [subscribe, unsubscribe, publish, send, receipt, authenticate],
@@ -75,7 +74,6 @@ export const clientMessage = z.discriminatedUnion(
 
 export type ClientMessage = z.output<typeof clientMessage>
 
-/** A message of one type. */
 export type MessageOf<Type extends ClientMessage['type']> = Extract<ClientMessage, { type: Type }>
 
 /**

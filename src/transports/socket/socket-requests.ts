@@ -41,7 +41,6 @@ export interface SocketParts {
   readonly filters: readonly string[]
 }
 
-/** The members of a response. */
 export type SocketResponse = Readonly<Record<string, unknown>>
 
 /** Handles the messages of one connection. */

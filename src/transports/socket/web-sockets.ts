@@ -6,7 +6,6 @@ import type { Upgrade, UpgradeRoute } from '../../http/upgrade-route.js'
 import { closeReason } from '../../websocket/frame-writer.js'
 import { SocketWriter, type SocketWriterListener } from './socket-writer.js'
 
-/** An open WebSocket. */
 export interface OpenSocket {
   /** Bytes buffered for the client. */
   readonly bufferedBytes: number
@@ -39,7 +38,6 @@ export interface WebSocketsOptions {
   readonly maxPayload: number
 }
 
-/** The WebSockets of one endpoint. */
 export class WebSockets {
   readonly #server: WebSocketServer
   readonly #options: WebSocketsOptions

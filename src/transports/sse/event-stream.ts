@@ -38,7 +38,6 @@ export interface StreamContext extends TransportContext {
   readonly sendsCursorWhenIdle?: boolean
 }
 
-/** One stream. */
 export interface StreamOptions
   extends Pick<SubscribeOptions, 'filters' | 'encode' | 'cursor' | 'last' | 'limit'>,
     Omit<StreamWriter, 'begin'> {

@@ -11,7 +11,6 @@ import { commentLine, firstEvent, liveEvent } from './stream-format.js'
  * The encoding of event streams (HTML Living Standard §9.2). Lines end with LF; a comment begins with a colon.
  */
 
-/** The format of an event stream. */
 export interface StreamFormat {
   /** Whether events are JSON with their topic, or bare payloads. */
   readonly enveloped: boolean
@@ -65,7 +64,6 @@ export function encodeCursor(cursor: string | undefined): Buffer {
   return Buffer.from(cursor !== undefined && parseId(cursor) ? liveEvent(cursor, { cursor }) : commentLine)
 }
 
-/** Encodes a gap. */
 function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
   return Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`)
 }

@@ -47,7 +47,6 @@ export function asksForEventStream({ headers }: Pick<FastifyRequest, 'headers'>)
   return headers.accept !== undefined && /(?:^|,)[\t ]*text\/event-stream[\t ]*(?:[;,]|$)/i.test(headers.accept)
 }
 
-/** The context of a refused stream. */
 export interface RefusedStreamOptions {
   readonly gate: ApiGate
   readonly metrics: Metrics
