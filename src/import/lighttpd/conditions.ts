@@ -25,14 +25,14 @@ const opposites: Readonly<Record<Operator, Operator>> = {
   '!$': '=$',
 }
 
-/** The condition of an `else` behind a block of `test`. */
+/** The condition of an `else` after a block with the condition `test`. */
 export function negated(test: Test): Test {
   return { ...test, operator: opposites[test.operator] }
 }
 
 /**
- * A regular expression that is nothing but an anchored text, as the comparison that says so: `=~ "^/mqtt"` is `=^ "/mqtt"`. Not of a host, of
- * which a regular expression sees the port, and `==` does not.
+ * Simplifies a regular expression that is an anchored literal: `=~ "^/mqtt"` is `=^ "/mqtt"`. Hosts stay unchanged, because a regular
+ * expression sees their port, and `==` does not.
  */
 export function simplified(test: Test): Test {
   if (test.subject === '$HTTP["host"]') return test
@@ -44,21 +44,20 @@ export function simplified(test: Test): Test {
   return { ...test, operator: isWhole ? (not ? '!=' : '==') : not ? '!^' : '=^', value: literal }
 }
 
-/** As a person would read it. */
+/** Formats conditions for messages. */
 export function conditionText(tests: readonly Test[]): string {
   return tests.map(({ subject, operator, value }) => `${subject} ${operator} ${JSON.stringify(value)}`).join(' and ')
 }
 
-/** Whether the comparison is one of the kind “is not”. */
+/** Whether the comparison is negated. */
 export function isNegative({ operator }: Test): boolean {
   return operator.startsWith('!')
 }
 
 /**
- * The source of a JavaScript regular expression (`u` flag) that finds something exactly where the comparison without its negation is
- * true.
+ * The source of a JavaScript regular expression (`u` flag) that is equivalent to the comparison without its negation.
  *
- * @returns `undefined` where JavaScript has no such expression
+ * @returns `undefined` if JavaScript has no such expression
  */
 function positiveSource({ operator, value }: Test): string | undefined {
   switch (operator.slice(1)) {
@@ -73,16 +72,16 @@ function positiveSource({ operator, value }: Test): string | undefined {
   }
 }
 
-/** Whether a text passes the comparison; `undefined` if that cannot be said. */
+/** Whether a text passes the comparison; `undefined` if JavaScript has no such expression. */
 export function passes(test: Test, text: string): boolean | undefined {
   const source = positiveSource(test)
   return source === undefined ? undefined : new RegExp(source, 'u').test(text) !== isNegative(test)
 }
 
 /**
- * The source of one regular expression for all of `tests`.
+ * The source of one regular expression that is equivalent to all of `tests` together.
  *
- * @returns `undefined` where JavaScript has no such expression
+ * @returns `undefined` if JavaScript has no such expression
  */
 export function conjunction(tests: readonly Test[]): string | undefined {
   const distinct = withoutRepeats(tests)
@@ -97,7 +96,7 @@ export function conjunction(tests: readonly Test[]): string | undefined {
   return parts.includes(undefined) ? undefined : `^${parts.join('')}`
 }
 
-/** Result of one test if others are true. */
+/** Whether a condition holds, given the facts about a request. */
 export type Verdict = 'always' | 'never' | 'sometimes'
 
 /** Whether `tests` hold for a request for which all `facts` hold. */
@@ -130,8 +129,8 @@ function verdictOfPair(test: Test, fact: Test): Verdict {
 }
 
 /**
- * Of hosts and addresses: lighttpd compares a host with and without its port, and `10.0.0.1` is in `10.0.0.0/8`, so that only two plain names
- * exclude each other for sure.
+ * The verdict for hosts and addresses. lighttpd compares a host with and without its port, and `10.0.0.1` is in `10.0.0.0/8`: only two
+ * different host names certainly exclude each other.
  */
 function verdictOfNames(test: Test, fact: Test): Verdict {
   const areHosts = [test, fact].every(
@@ -145,9 +144,9 @@ function opposite(verdict: Verdict): Verdict {
 }
 
 /**
- * The condition that is false exactly where all of `tests` hold.
+ * The negation of all `tests` together.
  *
- * @returns `undefined` if they are about different things, or JavaScript has no expression for them
+ * @returns `undefined` if their subjects differ, or JavaScript has no expression for them
  */
 export function excluding(tests: readonly Test[]): Test | undefined {
   const [first] = tests
@@ -176,7 +175,7 @@ export function testsOf(subject: 'url' | 'host' | 'remoteip', tests: readonly Te
   return tests.filter(test => test.subject === `$HTTP["${subject}"]`)
 }
 
-/** The tests of other subjects, which mqway does not support. */
+/** The tests of all other subjects, which mqway does not support. */
 export function otherTests(tests: readonly Test[]): Test[] {
   return tests.filter(({ subject }) => ![urlSubject, hostSubject, addressSubject].includes(subject))
 }

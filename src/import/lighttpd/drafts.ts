@@ -11,9 +11,9 @@ export type TunnelsInput = NonNullable<ConfigInput['tunnels']>
 export type TunnelInput = TunnelsInput[number]
 export type TunnelBroker = NonNullable<TunnelInput['broker']>
 
-/** A tunnel before the conditions of its block are made a part of it. */
+/** A tunnel without the conditions of its block. */
 export interface Draft {
-  /** The path as the key of the list says it. */
+  /** The condition of its path, from the key of the list. */
   readonly tests: readonly Test[]
   readonly input: Omit<TunnelInput, 'path' | 'pathPrefix' | 'pathSuffix' | 'pathPattern'>
   readonly at: Position
@@ -22,7 +22,7 @@ export interface Draft {
 
 export const anyOrigin = { origins: ['*'] }
 
-/** The setting of `name` for requests of which `facts` are true; `isSure` is false where another block may change it. */
+/** The setting of `name` for requests with these `facts`; `isSure` is false if another block may replace it. */
 export function settingFor(
   view: View,
   name: string,
@@ -38,14 +38,14 @@ export function settingFor(
   return { setting, isSure }
 }
 
-/** Ports that brokers listen on: 1883 to 1889, 8883 to 8889, and those with a digit in front, as containers map them. */
+/** Usual ports of brokers: 1883 to 1889, 8883 to 8889, and these with a leading digit, as containers map them. */
 const mqttPort = /^(?:\d?[18]88[3-9])$/
 const mqttSocket = /mqtt|mosquitto|emqx|vernemq|hivemq|rabbit|nanomq|broker/i
 
 /**
- * A backend that is no MQTT broker, by its port or its name, gets through where nobody insists on a CONNECT.
+ * Returns `inspectConnect: false` for a backend that does not look like an MQTT broker by its port or name.
  *
- * @param hints the path of the tunnel and its subprotocol: those that name MQTT are believed
+ * @param hints the path of the tunnel and its subprotocol; one that contains `mqtt` identifies a broker
  */
 export function protocolOf(
   urls: readonly string[],
@@ -74,7 +74,7 @@ export function listOf(setting: Setting, report: Report): readonly Entry[] {
   return []
 }
 
-/** The mappings with `host` and `port` behind a path: one, or a list of them, with or without labels. */
+/** The mappings with `host` and `port` of a path: one, or a list of them, with or without labels. */
 export function backends(entry: Entry): List[] {
   if (!(entry.value instanceof List)) return []
   const nested = entry.value.entries.flatMap(({ value }) => (value instanceof List ? [value] : []))
@@ -96,7 +96,7 @@ export function warnOfUnknown(options: List, known: readonly string[], name: str
   }
 }
 
-/** Seconds; 0 is off. Without the setting, mqway's default holds, which finds out about clients that are gone. */
+/** Converts seconds, where 0 is off. Without the setting, mqway's default applies, which detects lost clients. */
 export function pingInterval(setting: Setting | undefined, report: Report): Partial<TunnelInput> {
   if (!setting) return {}
   const text = textOf(setting.value) ?? ''

@@ -31,16 +31,16 @@ export interface Entry {
 export interface Setting {
   readonly name: string
   readonly value: Value
-  /** The line that set it last. */
+  /** Position of its last assignment. */
   readonly at: Position
-  /** Every line that had a part in it: the first one, and each `+=`. */
+  /** Positions of all its assignments: the first one, and each `+=`. */
   readonly lines: readonly Position[]
 }
 
 /** The settings of the whole server, or of one block. */
 export type Settings = ReadonlyMap<string, Setting>
 
-/** The directives that hold where all `tests` are true; none for the whole server. */
+/** Directives under the conditions `tests`; none for the whole server. */
 export interface Scope {
   readonly tests: readonly Test[]
   readonly settings: Settings
@@ -50,20 +50,20 @@ export interface Scope {
 /** An evaluated configuration. */
 export interface Evaluated {
   readonly global: Scope
-  /** The blocks, in the order in which lighttpd merges them: of two that hold for a request, the later one counts. */
+  /** The blocks in lighttpd's order: of two matching ones, the later one applies. */
   readonly blocks: readonly Scope[]
 }
 
-/** One file that an `include` names. */
+/** An included file. */
 export interface IncludedFile {
   readonly fileName: string
   readonly text: string
 }
 
-/** The files that `include "pattern"` names, in order; none if there are none. */
+/** Reads the files of `include "pattern"`, in order; none if there are none. */
 export type ReadInclude = (pattern: string) => readonly IncludedFile[]
 
-/** Everything that a configuration reads besides its own text. */
+/** The environment of a configuration. */
 export interface Surroundings {
   readonly readInclude: ReadInclude
   /** Variables of the environment (`env.NAME`). */
@@ -312,10 +312,10 @@ function lookUp(scope: Block | undefined, name: string): Setting | undefined {
   return scope && (scope.settings.get(name) ?? lookUp(scope.parent, name))
 }
 
-/** Maximum size of a value, in characters or entries: `x := x + x` doubles it with every line. */
+/** Maximum size of a value, in characters or entries, because each `x := x + x` doubles it. */
 const maxValue = 65_536
 
-/** `+`: texts and numbers are joined, two numbers are added, lists are joined too. */
+/** `+` adds two numbers, and concatenates texts and lists. */
 function add(left: Value, right: Value, at: Position): Value {
   if (left instanceof List && right instanceof List) return makeList([...left.entries, ...right.entries])
   if (left instanceof List || right instanceof List) throw new LighttpdError(at, 'a list can only be added to a list')
@@ -341,7 +341,7 @@ export function textOf(value: Value | undefined): string | undefined {
   return value === undefined || value instanceof List ? undefined : String(value)
 }
 
-/** The texts of a list; the value itself where it is none. */
+/** The texts of a list, or the value itself. */
 export function textsOf(value: Value): string[] {
   return value instanceof List ? value.entries.flatMap(entry => textOf(entry.value) ?? []) : [String(value)]
 }

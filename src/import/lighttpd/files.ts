@@ -14,7 +14,7 @@ export interface Files {
 /**
  * The static files of the sockets that are listened on.
  *
- * @param refusal the reason why they are left out, whatever they are
+ * @param refusal the reason why they are left out; `undefined` for none
  */
 export function readFiles(sockets: readonly Socket[], refusal: string | undefined, report: Report): Files {
   const roots = new Map(sockets.map(({ view }) => [view.takeText('server.document-root'), view] as const))

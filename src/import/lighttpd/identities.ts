@@ -11,9 +11,9 @@ type AccessInput = NonNullable<ConfigInput['access']>
 /** Applies a change to every tunnel of a socket. */
 export type Change = (alter: (tunnel: Tunnel) => Tunnel) => void
 
-/** Ways to close pages. */
+/** Functions that restrict pages. */
 export interface PageRules {
-  /** No public directory at all, for this reason. */
+  /** Leaves out the public directory, for this reason. */
   closeFiles(reason: string): void
   denyPaths(tests: readonly Test[], setting: { readonly name: string; readonly at: Position }): void
 }
@@ -22,7 +22,7 @@ const backendNames = ['auth.backend', 'auth.backend.htpasswd.userfile'] as const
 
 const certificateNames = ['activate', 'enforce', 'ca-file', 'ca-crl-file'].map(name => `ssl.verifyclient.${name}`)
 
-/** Logins and certificates that lighttpd asked for, as `access` and `requireIdentity` of tunnels. */
+/** Translates logins and client certificates to `access` and `requireIdentity` of tunnels. */
 export class Identities {
   readonly #report: Report
   readonly #pages: PageRules
@@ -37,7 +37,7 @@ export class Identities {
     return this.#access
   }
 
-  /** `auth.require`: mqway asks for a login on tunnels; pages that need one are refused. */
+  /** `auth.require`: mqway has logins for tunnels only; pages that require one are refused. */
   readLogins(view: View, tunnels: readonly Tunnel[], change: Change): void {
     const backends = backendNames.flatMap(name => view.takeAll(name))
     const conditional = backends.find(({ scope }) => scope.tests.length > 0)
@@ -66,7 +66,7 @@ export class Identities {
     }
   }
 
-  /** `ssl.verifyclient.*`: nobody gets in without a certificate. */
+  /** `ssl.verifyclient.*`: client certificates. */
   readCertificates(view: View, change: Change): void {
     const all = certificateNames.flatMap(name => view.takeAll(name))
     const activations = all.filter(({ setting }) => setting.name === 'ssl.verifyclient.activate' && isEnabled(setting))
@@ -107,7 +107,7 @@ export class Identities {
     })
   }
 
-  /** Certificates that are asked for at one host (SNI) and not at another. */
+  /** Client certificates of one host (SNI), which mqway cannot require. */
   #certificateUnder(tests: readonly Test[], { name, at }: { name: string; at: Position }, change: Change): void {
     const reason = `${name} in line ${at.line} holds under ${conditionText(tests)}, and mqway asks all clients or none for a certificate`
     this.#pages.closeFiles(reason)
@@ -117,7 +117,7 @@ export class Identities {
   #closePages(tests: readonly Test[], tunnels: readonly Tunnel[], key: string, at: Position): void {
     const urls = testsOf('url', tests)
     const isForAll = conditionText(tests) === conditionText([urlTest('=^', '/')])
-    // `deny` is for pages and tunnels alike.
+    // `deny` applies to pages and tunnels.
     const isForTunnels = tunnels.some(tunnel => verdictOf(tests, tunnel.facts) !== 'never')
     if (urls.length === 0 || isForAll || isForTunnels) {
       this.#pages.closeFiles(`auth.require in line ${at.line} asks for a login, and mqway has none for pages`)
@@ -130,7 +130,7 @@ export class Identities {
     )
   }
 
-  /** Makes a tunnel require an identity. All tunnels share one list of users or one CA, each of which would open all. */
+  /** Makes a tunnel require an identity. All tunnels share one list of users or one CA; a second one would admit its users everywhere. */
   #identified(tunnel: Tunnel, access: AccessInput, at: Position): Tunnel {
     this.#access ??= access
     if (JSON.stringify(this.#access) !== JSON.stringify(access)) {

@@ -5,7 +5,7 @@ import type { Report } from './report.js'
 import type { Tunnel } from './tunnels.js'
 import type { LeftOut } from './write.js'
 
-/** The tunnels of all sockets as one list, and those that are left out. */
+/** The tunnels of all sockets in one list, and those that are left out. */
 export interface Joined {
   readonly tunnels: TunnelsInput
   readonly leftOut: readonly LeftOut[]
@@ -13,7 +13,7 @@ export interface Joined {
 
 type Kept = { readonly tunnel: Tunnel; readonly sockets: Socket[] }
 
-/** One list for all sockets: a tunnel that is not at every one of them says at which ports it is. */
+/** Joins the tunnels of all sockets; one that is not on every socket gets `ports`. */
 export function joinSockets(perSocket: ReadonlyMap<Socket, readonly Tunnel[]>, report: Report): Joined {
   const kept: Kept[] = []
   const leftOut: LeftOut[] = []
@@ -50,12 +50,12 @@ export function joinSockets(perSocket: ReadonlyMap<Socket, readonly Tunnel[]>, r
   return { tunnels, leftOut }
 }
 
-/** The port as a connection shows it: that of Unix sockets is always the same, none. */
+/** The TCP port of a socket; `undefined` for Unix sockets, which mqway does not distinguish. */
 function portOf({ port }: Socket): number | undefined {
   return typeof port === 'number' ? port : undefined
 }
 
-/** Whether an earlier tunnel of the same socket takes all that this one would. */
+/** Whether an earlier tunnel of the same socket gets all connections of this one. */
 function hidden(tunnel: Tunnel, kept: readonly Kept[], socket: Socket): boolean {
   const pathOf = ({ input }: Tunnel) =>
     JSON.stringify([input.pathPrefix, input.pathSuffix, input.pathPattern, input.hosts])

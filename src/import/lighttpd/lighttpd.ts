@@ -14,7 +14,7 @@ import { redirectsToHttps } from './redirects.js'
 import { type Finding, Report } from './report.js'
 import { LighttpdError, type Position } from './tokens.js'
 import { readTunnels, refused, type Tunnel } from './tunnels.js'
-import { tellTheRest } from './untranslated.js'
+import { reportUntranslated } from './untranslated.js'
 import type { View } from './view.js'
 import { write } from './write.js'
 
@@ -31,12 +31,12 @@ export interface Imported {
 }
 
 /**
- * Translates a `lighttpd.conf` with mod_websocket or mod_wstunnel into mqway's configuration file. The result never allows more than
- * the original: what mqway cannot express is left out, with the reason.
+ * Translates a `lighttpd.conf` with mod_websocket or mod_wstunnel into a configuration file of mqway. The result never allows more than
+ * the original: whatever mqway cannot express is left out, with the reason.
  *
- * Pure: `surroundings` has the files that an `include` names, the environment and the working directory.
+ * Pure: included files, the environment and the working directory come from `surroundings`.
  *
- * @throws {LighttpdError} for a text that lighttpd would not take, and for one without a tunnel, with file, line and column
+ * @throws {LighttpdError} for a text that lighttpd would refuse, and for one without a tunnel; with file, line and column
  */
 export function importLighttpd(
   text: string,
@@ -64,12 +64,12 @@ export function importLighttpd(
   const isOpen = !isForLoopback(sockets) && tunnels.some(({ requireIdentity }) => requireIdentity !== true)
   const config: ConfigInput = {
     ...options,
-    // lighttpd had no access control, which mqway wants to be explicit.
+    // lighttpd has no access control; mqway requires that to be explicit.
     ...(isOpen ? { anonymous: true } : {}),
     ...(redirecting.length > 0 ? { http: { ...options.http, redirect: true } } : {}),
     ...(secure ? { https: { ...options.https, ...tlsOptions(secure, protections.access !== undefined, report) } } : {}),
     ...(protections.access ? { access: protections.access } : {}),
-    // On loopback, mqway serves no other name by itself.
+    // On loopback, mqway serves only loopback names by default.
     ...(isForLoopback(sockets) ? { hosts: ['*'] } : {}),
     mqtt: { port: 'off' },
     ...withBroker(tunnels, leftOut[0]?.input.broker ?? first.input.broker),
@@ -78,7 +78,7 @@ export function importLighttpd(
     ...limitsOf(sockets, protections.allow),
     ...proxies.options,
   }
-  tellTheRest([evaluated.global, ...evaluated.blocks], taken, report)
+  reportUntranslated([evaluated.global, ...evaluated.blocks], taken, report)
   modules.warnOfIgnored(evaluated, report)
   for (const { reason, at } of leftOut) report.warn(at, `this tunnel is left out: ${reason}`)
   if (files.leftOut) report.warn(startOf(fileName), `${files.leftOut.directory} is not served: ${files.leftOut.reason}`)
@@ -93,7 +93,7 @@ export function importLighttpd(
   return { yaml: write(config, fileName, leftOut, files.leftOut), findings: report.inOrder() }
 }
 
-/** The plain sockets, where each of them sends everybody on to https: mqway does that at all or at none. */
+/** The plain sockets, if all of them redirect to https: mqway redirects on all or none. */
 function redirectingSockets(sockets: readonly Socket[], report: Report): readonly Socket[] {
   const plain = sockets.filter(({ tls }) => !tls)
   const redirecting = plain.filter(({ view }) => redirectsToHttps(view, report))
@@ -102,7 +102,7 @@ function redirectingSockets(sockets: readonly Socket[], report: Report): readonl
   return taken
 }
 
-/** The tunnels of each socket. Those that a redirect hides, and that are at another socket as well, are no loss. */
+/** The tunnels of each socket, without those that a redirect hides and another socket serves. */
 function tunnelsToListenFor(
   sockets: readonly Socket[],
   redirecting: readonly Socket[],
@@ -119,7 +119,7 @@ function tunnelsToListenFor(
   )
 }
 
-/** Leaves tunnels out that depend on addresses, of which mqway would see others. */
+/** Leaves out tunnels that depend on client addresses, because mqway would see those of proxies. */
 function withoutAddresses({ tunnels, allow }: Protections): ReadonlyMap<Socket, readonly Tunnel[]> {
   const reason = 'it is for some addresses, and extforward.forwarder, which tells them, is not carried over'
   return new Map(
@@ -148,7 +148,7 @@ function noTunnel(fileName: string): LighttpdError {
   )
 }
 
-/** The first tunnel's broker is the top-level one, which the other tunnels to it need not repeat; `other` where there is none. */
+/** Makes the first tunnel's broker the top-level one, and omits it from tunnels. @param other the broker if there is no tunnel */
 function withBroker(tunnels: TunnelsInput, other: TunnelBroker | undefined): Pick<ConfigInput, 'broker' | 'tunnels'> {
   const broker = tunnels[0]?.broker ?? other
   return {

@@ -14,14 +14,14 @@ export interface Socket {
   readonly tls: boolean
   readonly files: Pick<NonNullable<ConfigInput['https']>, 'cert' | 'key' | 'certificates'>
   readonly at: Position
-  /** The configuration as it holds there. */
+  /** The configuration of this socket. */
   readonly view: View
 }
 
 /**
  * The sockets that lighttpd listened on: the server's own, and one for each block `$SERVER["socket"] == "…"`.
  *
- * @param taken settings that something was made of
+ * @param taken collects the translated settings
  */
 export function readSockets(evaluated: Evaluated, fileName: string, taken: Set<Setting>, report: Report): Socket[] {
   const nowhere = { isAt: () => false, tls: undefined, hasDefaultPort: false }
@@ -66,7 +66,7 @@ interface Address {
   readonly port: number | string
 }
 
-/** lighttpd reads the private key from the same file when nothing else is said. */
+/** By default, lighttpd reads the private key from the same file. */
 function certificateOf(view: View): Socket['files'] {
   const cert = view.takeText('ssl.pemfile')
   const privkey = view.takeText('ssl.privkey')
@@ -78,7 +78,7 @@ function certificateOf(view: View): Socket['files'] {
 }
 
 /**
- * The certificates of hosts. While it chooses one, lighttpd knows the name that a client asks for and nothing else of the request; of two the later one counts.
+ * The certificates of hosts. When lighttpd selects one, it knows only the requested name (SNI); of two matching ones, it uses the later.
  */
 function namedCertificates(view: View): NonNullable<Socket['files']['certificates']> {
   return view.scopes
@@ -121,10 +121,10 @@ export interface Listening {
 }
 
 /**
- * The two listeners of mqway: each has any number of addresses and ports, and listens on every port at every address. Sockets for which that
- * would open a port that lighttpd did not have, or that need another certificate, are left out; those with tunnels come first.
+ * Selects the sockets for mqway's two listeners. A listener has any number of addresses and ports, and listens on every port at every
+ * address. Sockets that would open a further port, or need another certificate, are left out; those with tunnels have priority.
  *
- * @param hasTunnels whether something is tunnelled at a socket
+ * @param hasTunnels whether a socket has tunnels
  */
 export function chooseListeners(
   sockets: readonly Socket[],
@@ -162,7 +162,7 @@ function oneOrMany<T>(list: readonly T[]): T | T[] {
   return list.length === 1 && first !== undefined ? first : [...list]
 }
 
-/** As many of `sockets`, the first ones first, as make a full product of addresses and ports, with the same certificates. */
+/** Selects sockets that are all combinations of their addresses and ports, with the same certificates; earlier ones have priority. */
 function combine(sockets: readonly Socket[], report: Report): Socket[] {
   const all = largestProduct(sockets)
   const [first] = all
@@ -190,19 +190,19 @@ function largestProduct(sockets: readonly Socket[]): Socket[] {
 }
 
 function isProduct(sockets: readonly Socket[]): boolean {
-  // The address of a Unix socket's listener means nothing.
+  // Unix sockets have no address.
   const tcp = sockets.filter(({ port }) => typeof port === 'number')
   const hosts = new Set(tcp.map(({ host }) => host))
   const ports = new Set(tcp.map(({ port }) => port))
   return hosts.size * ports.size === tcp.length
 }
 
-/** Whether nobody from another machine reaches any of `sockets`. */
+/** Whether all sockets are on loopback addresses. */
 export function isForLoopback(sockets: readonly Socket[]): boolean {
   return sockets.every(({ host }) => /^(127\.[\d.]+|::1|localhost)$/.test(host))
 }
 
-/** The oldest TLS version that `ssl.openssl.ssl-conf-cmd` allows, as `https.minVersion` names it; commands besides are warned of. */
+/** The oldest TLS version of `ssl.openssl.ssl-conf-cmd` as `https.minVersion`; warns about other commands. */
 export function minVersionOf(view: View, report: Report): 'TLSv1.2' | 'TLSv1.3' | undefined {
   const setting = view.take('ssl.openssl.ssl-conf-cmd')
   let version: 'TLSv1.2' | 'TLSv1.3' | undefined

@@ -10,7 +10,7 @@ export interface Match {
 }
 
 /**
- * The options `pathPrefix` and the like, `hosts` and `allow` that hold where all of `facts` do.
+ * Translates conditions to the options `path…`, `hosts` and `allow` of a tunnel.
  *
  * @param hasDefaultPort whether clients leave the port out of the Host header
  */
@@ -49,12 +49,12 @@ function pathOf(tests: readonly Test[]): Match {
   return pathPattern === undefined ? { input: anywhere, refusal: noExpression } : { input: { pathPattern } }
 }
 
-/** Whether every path passes. */
+/** Whether every path passes the test. */
 function isAlwaysTrue({ operator, value }: Test): boolean {
   return /^=[$~]$/.test(operator) ? value === '' : operator === '=^' && (value === '' || value === '/')
 }
 
-/** Whether `test` says nothing that `other` does not say; of two that say the same, the later one goes. */
+/** Whether `other` implies `test`; of two equal tests, only the earlier one implies the other. */
 function makesNeedless(other: Test, at: number, test: Test, index: number): boolean {
   const isSame = conditionText([other]) === conditionText([test])
   return isSame ? at < index : verdictOf([test], [other]) === 'always'
@@ -70,7 +70,7 @@ function hostOf(tests: readonly Test[], hasDefaultPort: boolean): Match {
   if (isName && !isAboutPort) return { input: { hosts: [only.value] } }
   const source = conjunction(isAboutPort ? tests.map(withPort) : tests)
   if (source === undefined) return { input: {}, refusal: noExpression }
-  // The colon has mqway compare with the port as well.
+  // With a colon in it, mqway matches the expression with host and port.
   return {
     input: { hosts: [isAboutPort ? `/(?!:)${source}/` : `/${source}/`] },
   }
@@ -81,7 +81,7 @@ function namesPort({ operator, value }: Test): boolean {
   return /^[!=]=$/.test(operator) && /^([^:]+|\[.*\]):\d+$/.test(value)
 }
 
-/** The comparison as one with the host and the port: `a.example` is true of `a.example:8080`, and `a.example:8080` of `a.example`. */
+/** Makes a comparison match the host with and without the port, as lighttpd does. */
 function withPort(test: Test): Test {
   if (!/^[!=]=$/.test(test.operator)) return test
   const [name, port] = namesPort(test) ? test.value.split(/:(?=\d+$)/) : [test.value]
@@ -89,7 +89,7 @@ function withPort(test: Test): Test {
   return { ...test, operator: test.operator === '==' ? '=~' : '!~', value }
 }
 
-/** Whether a port in the Host header may make a difference: `=~ "a\.example$"` is false of `a.example:8080`. */
+/** Whether a port in the Host header may change the result: `=~ "a\.example$"` does not match `a.example:8080`. */
 function looksAtPort(test: Test): boolean {
   return /[~$]$/.test(test.operator) && /[$:]|\\[zZ]/.test(test.operator + test.value)
 }

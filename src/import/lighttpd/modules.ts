@@ -12,7 +12,7 @@ const modules: readonly (readonly [prefix: string, module: string])[] = [
   ['extforward.', 'mod_extforward'],
 ]
 
-/** The modules of `server.modules`. A file without it may be a part of another one, which has it. */
+/** The modules of `server.modules`. Without that directive, all count as loaded: the file may be included by another one. */
 export class Modules {
   readonly #setting: Setting | undefined
 
@@ -20,12 +20,12 @@ export class Modules {
     this.#setting = global.settings.get('server.modules')
   }
 
-  /** Whether a module is loaded, as far as the file says. */
+  /** Whether a module is loaded. */
   has(name: string): boolean {
     return this.#setting === undefined || textsOf(this.#setting.value).includes(name)
   }
 
-  /** Names the directives that lighttpd ignored, of those that mqway does not. */
+  /** Warns about directives that lighttpd ignores because their module is not loaded. */
   warnOfIgnored({ global, blocks }: Evaluated, report: Report): void {
     for (const { settings } of [global, ...blocks]) {
       for (const { name, at } of settings.values()) {

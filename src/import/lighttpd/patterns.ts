@@ -1,13 +1,13 @@
 import { regexProblem } from '../../config/forms.js'
 
-/** A PCRE as mod_websocket used it: it had to match from the start, but not to the end. */
+/** A PCRE of mod_websocket, which must match from the start, but not to the end. */
 export type Anchored = { readonly prefix: string } | { readonly source: string }
 
 /**
  * Translates a pattern of mod_websocket.
  *
- * @returns the text that a match begins with, where the pattern is nothing else; else a JavaScript regular expression
- *   (`u` flag) that does the same; `undefined` where JavaScript has no such expression
+ * @returns the prefix if the pattern is a literal; else an equivalent JavaScript regular expression (`u` flag); `undefined` if there is
+ *   none
  */
 export function anchor(pcre: string): Anchored | undefined {
   const source = javaScriptSource(pcre)
@@ -21,27 +21,26 @@ export function anchor(pcre: string): Anchored | undefined {
 /**
  * Translates a PCRE that may match anywhere, as in lighttpd's conditions.
  *
- * @returns the source of a JavaScript regular expression (`u` flag); `undefined` where JavaScript has none that means the same
+ * @returns the source of an equivalent JavaScript regular expression (`u` flag); `undefined` if there is none
  */
 export function translatePcre(pcre: string): string | undefined {
   const source = javaScriptSource(pcre)
   return isSameExpression(source) ? source : undefined
 }
 
-/** The text that `source`, without anchors, stands for; `undefined` if it is more than a text. */
+/** The text that `source`, without anchors, matches; `undefined` if it is not a literal. */
 export function literalOf(source: string): string | undefined {
   const isLiteral = !/[$()*+?[\]^{|}.\\]/.test(source.replaceAll(/\\[^A-Za-z0-9]/g, ''))
   return isLiteral ? source.replaceAll(/\\([^A-Za-z0-9])/g, '$1') : undefined
 }
 
-/** Whether JavaScript takes `source` and means what PCRE means: `[[:alpha:]]` and verbs such as `(*UTF8)` are something else there. */
+/** Whether `source` has the same meaning in JavaScript: `[[:alpha:]]` and verbs such as `(*UTF8)` have not. */
 function isSameExpression(source: string): boolean {
   return regexProblem(source) === undefined && !/\[[:.=]|\(\*/.test(source)
 }
 
 /*
- * PCRE takes a backslash before anything, JavaScript with the `u` flag only if it changes something. Before letters and
- * digits it always does. A slash needs none: nothing here ends at one.
+ * PCRE accepts a backslash before any character; JavaScript with the `u` flag only before letters, digits and syntax characters.
  */
 
 function javaScriptSource(pcre: string): string {
@@ -58,7 +57,7 @@ function unescapeInClass(whole: string, escaped: string): string {
   return escaped === '-' ? whole : unescapeOutside(whole, escaped)
 }
 
-/** Whether there is a `|` outside all groups and classes, which an anchor in front would not reach across. */
+/** Whether `source` has a `|` outside all groups and classes: a leading anchor would apply to the first alternative only. */
 export function hasAlternatives(source: string): boolean {
   const outside = source.replaceAll(/\\./gsu, '').replaceAll(/\[[^\]]*\]/g, '')
   let depth = 0
@@ -70,7 +69,7 @@ export function hasAlternatives(source: string): boolean {
   return false
 }
 
-/** The regular expression that matches `text` and nothing else. */
+/** The regular expression that matches `text` literally. */
 export function escapeRegex(text: string): string {
   return text.replaceAll(/[$()*+.?[\\\]^{|}]/g, '\\$&')
 }

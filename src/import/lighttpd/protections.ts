@@ -9,16 +9,16 @@ import { isEnabled, type View, type ViewScope } from './view.js'
 
 type AccessInput = NonNullable<ConfigInput['access']>
 
-/** The access restrictions of lighttpd, as options of mqway. */
+/** Access restrictions as options of mqway. */
 export interface Protections {
-  /** `deny`: paths that are refused to everybody. */
+  /** `deny`: refused paths. */
   readonly deny: readonly string[]
   /** `limits.allow`: the addresses that may connect; `undefined` for all. */
   readonly allow: readonly string[] | undefined
   readonly access: AccessInput | undefined
-  /** The reason why the public directory is left out; `undefined` where nothing speaks against it. */
+  /** The reason why the public directory is left out; `undefined` if it is not. */
   readonly filesRefusal: string | undefined
-  /** The tunnels of each socket, those with their protections that mqway has, and those that are left out with the reason. */
+  /** The tunnels of each socket with their restrictions; those that are left out have a reason. */
   readonly tunnels: ReadonlyMap<Socket, readonly Tunnel[]>
 }
 
@@ -26,7 +26,7 @@ export interface Protections {
 const unknownProtections =
   /^(magnet\.attract|secdownload\.|trigger-b4-dl\.|evasive\.|extforward\.hap-|geoip\.|maxminddb\.|auth\.extern)/
 
-/** Handlers of paths or suffixes: the files are programs, whose source must not be served. */
+/** Handlers of paths or suffixes; their files are programs, whose source must not be served. */
 const handlers = [
   'cgi.assign',
   'fastcgi.server',
@@ -40,13 +40,13 @@ const handlers = [
   'alias.url',
 ] as const
 
-/** Directives with ends of paths that are not served. */
+/** Directives with suffixes of paths that are not served. */
 const denials = ['url.access-deny', 'static-file.exclude-extensions', 'ssi.extension'] as const
 
-/** Directives that decide which file a path is, so that files become readable which were not. */
+/** Directives that map paths to files: without them, other files would become readable. */
 const rewriting = /^(url\.rewrite|simple-vhost\.|evhost\.|vhostdb\.|userdir\.|webdav\.)/
 
-/** Reads the restrictions of all imported sockets; what mqway cannot express is refused altogether. */
+/** Reads the restrictions of all imported sockets; paths with a restriction that mqway cannot express are refused. */
 export function readProtections(tunnels: ReadonlyMap<Socket, readonly Tunnel[]>, report: Report): Protections {
   const reading = new Reading(report)
   const kept = new Map([...tunnels].map(([socket, own]) => [socket, reading.socket(socket, own)]))
@@ -87,7 +87,7 @@ class Reading {
     this.#change = change
     for (const name of denials) {
       warnOfReplaced(view, name, this.#report)
-      for (const { scope, setting } of view.takeAll(name)) this.#denied(scope, setting, change)
+      for (const { scope, setting } of view.takeAll(name)) this.#denied(scope, setting)
     }
     warnOfReplaced(view, 'url.access-allow', this.#report)
     const allowed = view.takeAll('url.access-allow').at(-1)
@@ -101,7 +101,7 @@ class Reading {
     }
     this.#identities.readLogins(view, tunnels, change)
     if (tls) this.#identities.readCertificates(view, change)
-    this.#unknown(view, change)
+    this.#unknown(view)
     return kept
   }
 
@@ -109,8 +109,8 @@ class Reading {
     this.#filesRefusal ??= reason
   }
 
-  /** `url.access-deny`: the ends of paths that are refused; the empty one refuses all. */
-  #denied(scope: ViewScope, setting: Setting, change: Change): void {
+  /** `url.access-deny`: refused suffixes of paths; the empty one refuses all. */
+  #denied(scope: ViewScope, setting: Setting): void {
     const isAboutAccess = setting.name === 'url.access-deny'
     const ends = textsOf(setting.value)
     if (ends.includes('') && !isAboutAccess) {
@@ -118,7 +118,7 @@ class Reading {
       return
     }
     if (ends.includes('')) {
-      this.#allDenied(scope, setting, change)
+      this.#allDenied(scope, setting)
       return
     }
     const tests = testsOf('url', scope.tests)
@@ -148,7 +148,7 @@ class Reading {
   }
 
   /** `url.access-deny = ( "" )`: everything is refused where the conditions hold. */
-  #allDenied(scope: ViewScope, { name, at }: Setting, change: Change): void {
+  #allDenied(scope: ViewScope, { name, at }: Setting): void {
     const [urls, addresses, names] = (['url', 'remoteip', 'host'] as const).map(subject =>
       testsOf(subject, scope.tests),
     )
@@ -166,14 +166,14 @@ class Reading {
     const reason = `${name} in line ${at.line} refuses it ${scope.tests.length > 0 ? `under ${conditionText(scope.tests)}` : 'everywhere'}`
     this.#closeFiles(reason)
     const certain = scope.tests.filter(test => !addresses?.includes(test))
-    change(tunnel => {
+    this.#change(tunnel => {
       if (verdictOf(certain, tunnel.facts) === 'never') return tunnel
       if (range !== undefined && isOnly(urls, addresses)) return restricted(tunnel, range)
       return host !== undefined && isOnly(names) ? atHost(tunnel, host, reason) : refused(tunnel, reason)
     })
   }
 
-  /** `url.access-allow`: the only ends of paths that are served. */
+  /** `url.access-allow`: the only suffixes of paths that are served. */
   #allowed(scope: ViewScope, setting: Setting): void {
     const ends = textsOf(setting.value)
     if (ends.length === 0) return
@@ -199,7 +199,7 @@ class Reading {
   }
 
   /** Directives with restrictions, or mappings of paths to files, that mqway cannot express. */
-  #unknown(view: View, change: Change): void {
+  #unknown(view: View): void {
     const found = view.scopes.flatMap(scope => [...scope.settings.values()].map(setting => ({ scope, setting })))
     for (const { scope, setting } of found) {
       const { name, at } = setting
@@ -214,7 +214,7 @@ class Reading {
         this.#closeFiles(`${name} in line ${at.line} refuses links, which mqway follows inside of the directory`)
       }
       if (!unknownProtections.test(name) && !name.startsWith('url.rewrite')) continue
-      change(tunnel =>
+      this.#change(tunnel =>
         verdictOf(scope.tests, tunnel.facts) === 'never'
           ? tunnel
           : refused(tunnel, `${name} in line ${at.line} may keep it closed, or lead elsewhere`),
@@ -223,10 +223,7 @@ class Reading {
   }
 }
 
-/**
- * In lighttpd, a list under a condition stands for the list before it, so that it may also open something. Here both count, as mqway has one
- * list for all.
- */
+/** Warns about lists under a condition: in lighttpd, they replace the earlier list; mqway has one list, which refuses both. */
 function warnOfReplaced(view: View, name: string, report: Report): void {
   const found = view.takeAll(name)
   for (const [index, { setting }] of found.entries()) {
@@ -240,25 +237,25 @@ function warnOfReplaced(view: View, name: string, report: Report): void {
   }
 }
 
-/** The value of the only test, where that is one with `!=`. */
+/** The value of the only test, if it is one with `!=`. */
 function onlyOpposite(tests: readonly Test[] | undefined): string | undefined {
   const [only, ...more] = tests ?? []
   return more.length === 0 && only?.operator === '!=' ? only.value : undefined
 }
 
-/** A host that lighttpd compares as mqway does: without a port, and in lower case. */
+/** The host, if lighttpd and mqway compare it in the same way: without a port, and in lower case. */
 function plainHost(host: string | undefined): string | undefined {
   return host !== undefined && /^[a-z0-9_.-]+$/.test(host) ? host : undefined
 }
 
-/** Has a tunnel at one host only. */
+/** Restricts a tunnel to one host. */
 function atHost(tunnel: Tunnel, host: string, reason: string): Tunnel {
   const { hosts } = tunnel.input
   if (hosts === undefined) return { ...tunnel, input: { ...tunnel.input, hosts: [host] } }
   return hosts.length === 1 && hosts[0] === host ? tunnel : refused(tunnel, reason)
 }
 
-/** Keeps a tunnel to `range`; of two different ranges, nobody can be in both for sure. */
+/** Restricts a tunnel to `range`. Two different ranges are refused, because their intersection is unknown. */
 function restricted(tunnel: Tunnel, range: string): Tunnel {
   const { allow } = tunnel.input
   if (allow === undefined) return { ...tunnel, input: { ...tunnel.input, allow: [range] } }

@@ -6,14 +6,14 @@ import type { Report } from './report.js'
 /** The trusted proxies. */
 export interface Proxies {
   readonly options: Pick<ConfigInput, 'trustedProxies'>
-  /** Whether mqway sees the same addresses as lighttpd did, so that conditions on them mean the same. */
+  /** Whether mqway sees the same client addresses as lighttpd, so that conditions on them keep their meaning. */
   readonly areSame: boolean
 }
 
 /**
- * Reads mod_extforward: the proxies that are trusted with a client's address.
+ * Reads the trusted proxies of mod_extforward.
  *
- * @param isLoaded whether the module is loaded; without it, lighttpd trusts none
+ * @param isLoaded whether the module is loaded; otherwise, lighttpd trusts no proxy
  */
 export function readProxies(sockets: readonly Socket[], isLoaded: boolean, report: Report): Proxies {
   if (!isLoaded) return { options: {}, areSame: true }

@@ -4,7 +4,7 @@ import type { Report } from './report.js'
 import { isAnyPath } from './tunnels.js'
 import type { View } from './view.js'
 
-/** Whether every request at a plain socket is sent on to https, at the host that it asked for. */
+/** Whether a plain socket redirects every request to https at the same host. */
 export function redirectsToHttps(view: View, report: Report): boolean {
   const found = view.takeAll('url.redirect')
   return found.some(({ scope, setting }) => {

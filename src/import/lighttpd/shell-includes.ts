@@ -1,15 +1,15 @@
-/** The meaning of a command of `include_shell`: files that it prints, and a text of its own. */
+/** The output of a command of `include_shell`: files, and a text. */
 export interface ShellInclude {
   readonly files: readonly string[]
   readonly text?: string
 }
 
 /**
- * The meaning of the commands that distributions put into their configuration. They are not run.
+ * Returns the output of the commands that distributions use in their configuration, without running them.
  *
- * - `cat FILES…` (OpenWrt, Red Hat) is an include of those files.
- * - Debian's `include-conf-enabled.pl` is an include of `conf-enabled/*.conf`, `use-ipv6.pl PORT` a socket `[::]:PORT`, and
- *   `create-mime.conf.pl` types of files, of which mqway has its own.
+ * - `cat FILES…` (OpenWrt, Red Hat) prints files.
+ * - Debian's `include-conf-enabled.pl` prints `conf-enabled/*.conf`, `use-ipv6.pl PORT` a socket `[::]:PORT`, and
+ *   `create-mime.conf.pl` MIME types, which are not needed.
  *
  * @returns `undefined` for any other command
  */

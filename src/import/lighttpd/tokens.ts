@@ -1,11 +1,11 @@
-/** A place in a configuration file; line and column count from 1. */
+/** A position in a configuration file; line and column count from 1. */
 export interface Position {
   readonly file: string
   readonly line: number
   readonly column: number
 }
 
-/** A text that is not a lighttpd configuration. The message begins with `file:line:column`. */
+/** A text is not a valid lighttpd configuration. The message begins with `file:line:column`. */
 export class LighttpdError extends Error {
   override readonly name = 'LighttpdError'
   readonly at: Position
@@ -29,9 +29,7 @@ const word = /(?<integer>\d+)|(?<name>[A-Za-z._-][\w.-]*)|(?<symbol>=[=~^$>]|![=
 /**
  * Tokenizes a configuration; the last token is `end`.
  *
- * Line ends are no tokens, as the grammar does not need them.
- *
- * @throws {LighttpdError} at a character that begins no token, or a string without an end
+ * @throws {LighttpdError} at an unexpected character, or an unterminated string
  */
 export function tokenize(text: string, file: string): Token[] {
   const tokens: Token[] = []

@@ -9,10 +9,10 @@ import type { View, ViewScope } from './view.js'
 import { websocketTunnels } from './websocket-tunnels.js'
 import { wstunnelTunnels } from './wstunnel-tunnels.js'
 
-/** A tunnel as it is at one socket. */
+/** A tunnel at one socket. */
 export interface Tunnel {
   readonly input: TunnelInput
-  /** Everything that is true of a request that it takes. */
+  /** Conditions that all of its requests satisfy. */
   readonly facts: readonly Test[]
   readonly at: Position
   /** The reason why it is left out. */
@@ -20,8 +20,8 @@ export interface Tunnel {
 }
 
 /**
- * All tunnels at one socket, in the order in which mqway tries them. In lighttpd, the last block that holds for a request counts: here it is
- * the first.
+ * All tunnels at one socket, in the order in which mqway tries them. lighttpd uses the last matching block, mqway the first matching
+ * tunnel.
  */
 export function readTunnels(view: View, modules: Modules, report: Report): Tunnel[] {
   const read = (name: string, module: string, drafts: ReadDrafts): Tunnel[] => {
@@ -49,15 +49,15 @@ function readModule(view: View, name: string, read: ReadDrafts, report: Report):
     .flat()
 }
 
-/** Requests that never get to a tunnel. */
+/** Requests that do not reach a tunnel. */
 interface Exclusion {
-  /** All of them hold for such a request. */
+  /** Conditions that all such requests satisfy. */
   readonly tests: readonly Test[]
-  /** The reason to give where it is about all requests; without one, another tunnel has them. */
+  /** The reason to report; `undefined` if another tunnel gets the requests. */
   readonly reason?: string
 }
 
-/** lighttpd redirects before it looks for a tunnel. */
+/** Redirects, which lighttpd handles before tunnels. */
 function redirectsOf(view: View): Exclusion[] {
   return view.takeAll('url.redirect').flatMap(({ scope, setting: { value, at } }) => {
     const keys = value instanceof List ? value.entries.map(({ key = '' }) => key) : []
@@ -69,17 +69,17 @@ function redirectsOf(view: View): Exclusion[] {
   })
 }
 
-/** Whether every path matches a regular expression, by its usual forms. */
+/** Whether a regular expression is one of the usual ones that match every path. */
 export function isAnyPath(expression: string): boolean {
   return /^(\^?\/?\(?\.\*\)?\$?|\^?\/?)$/.test(expression)
 }
 
-/** Leaves a tunnel out; the first reason counts. */
+/** Leaves out a tunnel; the first reason is kept. */
 export function refused(tunnel: Tunnel, refusal: string): Tunnel {
   return { ...tunnel, refusal: tunnel.refusal ?? refusal }
 }
 
-/** Joins a draft with the conditions of its block, and keeps it from requests that never get to it. */
+/** Adds the conditions of the block to a draft, and excludes requests that do not reach it. */
 function applyScope(
   draft: Draft,
   scope: ViewScope,

@@ -3,7 +3,7 @@ import { type Scope, type Setting, textsOf } from './evaluate.js'
 import type { Report } from './report.js'
 import type { Position } from './tokens.js'
 
-/** Directives that mqway does not need; clients see no difference. */
+/** Directives without a difference for clients. */
 const needless = new Set([
   'server.pid-file',
   'server.errorlog',
@@ -37,27 +37,27 @@ const needless = new Set([
   'ssl.use-sslv3',
 ])
 
-/** Families of directives whose absence makes less available than lighttpd did, and nothing more. */
+/** Directives of features that mqway does not have, and that restrict nothing. */
 const lessAvailable = /^(dir-listing|dirlisting|deflate|compress|status|accesslog|expire|rrdtool|cml)\./
 
-/** Modules whose directives are translated, or not needed. */
+/** Modules with translated or unneeded directives. */
 const knownModules = new Set(
   'websocket wstunnel openssl setenv indexfile staticfile access auth authn_file redirect extforward alias cgi fastcgi scgi proxy'
     .split(' ')
     .map(name => `mod_${name}`),
 )
 
-/** Reports every directive without a translation, at each of its lines. */
-export function tellTheRest(scopes: readonly Scope[], taken: ReadonlySet<Setting>, report: Report): void {
+/** Reports every untranslated directive, at each of its lines. */
+export function reportUntranslated(scopes: readonly Scope[], taken: ReadonlySet<Setting>, report: Report): void {
   for (const { settings, tests } of scopes) {
     const condition = tests.length === 0 ? '' : `: it stands under the condition ${conditionText(tests)}`
     for (const setting of settings.values()) {
       const { name, lines } = setting
       if (/^(var|env)\./.test(name) || (taken.has(setting) && !needless.has(name))) continue
       for (const at of lines) {
-        if (name === 'server.modules') tellOfModules(setting, report)
+        if (name === 'server.modules') reportModules(setting, report)
         else if (name === 'server.username' || name === 'server.groupname' || name === 'server.chroot')
-          tellOfUser(name, setting, at, report)
+          reportUser(name, setting, at, report)
         else if (name === 'server.systemd-socket-activation')
           report.warn(
             at,
@@ -71,12 +71,12 @@ export function tellTheRest(scopes: readonly Scope[], taken: ReadonlySet<Setting
   }
 }
 
-function tellOfModules({ value, at }: Setting, report: Report): void {
+function reportModules({ value, at }: Setting, report: Report): void {
   const others = textsOf(value).filter(name => !knownModules.has(name))
   if (others.length > 0) report.note(at, `server.modules: mqway has nothing in the place of ${others.join(', ')}`)
 }
 
-function tellOfUser(name: string, { value }: Setting, at: Position, report: Report): void {
+function reportUser(name: string, { value }: Setting, at: Position, report: Report): void {
   const who = JSON.stringify(textsOf(value).join())
   if (name === 'server.chroot') {
     const advice = 'mqway changes no root directory; systemd does (RootDirectory=), and then the paths here are right'

@@ -1,33 +1,33 @@
 import { isNegative, passes, simplified, type Test } from './conditions.js'
 import { type Evaluated, type Scope, type Setting, textOf } from './evaluate.js'
 
-/** A scope at one socket, without the conditions that the socket decides. */
+/** A scope at one socket, without the conditions about the socket. */
 export interface ViewScope extends Scope {
   readonly tests: readonly Test[]
-  /** Whether it is the same at every socket. */
+  /** Whether it applies to every socket. */
   readonly isEverywhere: boolean
 }
 
-/** The socket that a request comes in at. */
+/** Facts about the socket of a request. */
 export interface SocketFacts {
-  /** Whether `:443`, the text of a block, is its address. */
+  /** Whether an address in a condition, such as `:443`, is its own. */
   readonly isAt: (address: string) => boolean
   readonly tls: boolean | undefined
-  /** Whether clients leave its port out of the Host header. */
+  /** Whether clients omit its port in the Host header. */
   readonly hasDefaultPort: boolean
 }
 
 const socketSubject = '$SERVER["socket"]'
 const schemeSubject = '$HTTP["scheme"]'
 
-/** The configuration as it holds for requests at one socket. */
+/** The configuration for requests at one socket. Reading a setting marks it as translated. */
 export class View {
-  /** The whole server first; of two that hold for a request, the later one counts. */
+  /** The whole server first; of two matching scopes, the later one applies. */
   readonly scopes: readonly ViewScope[]
   readonly hasDefaultPort: boolean
   readonly #taken: Set<Setting>
 
-  /** @param taken settings that something was made of, of all views together */
+  /** @param taken collects the translated settings of all views */
   constructor({ global, blocks }: Evaluated, facts: SocketFacts, taken: Set<Setting>) {
     this.scopes = [global, ...blocks].flatMap(scope => {
       const tests = residualTests(scope.tests, facts)
@@ -38,7 +38,7 @@ export class View {
     this.#taken = taken
   }
 
-  /** The setting for every request, which counts as carried over from now on. */
+  /** The unconditional setting. */
   take(name: string): Setting | undefined {
     const setting = this.scopes
       .findLast(({ tests, settings }) => tests.length === 0 && settings.has(name))
@@ -47,25 +47,25 @@ export class View {
     return setting
   }
 
-  /** The text or number of such a setting. */
+  /** The text or number of the unconditional setting. */
   takeText(name: string): string | undefined {
     return textOf(this.take(name)?.value)
   }
 
-  /** Whether such a setting is `"enable"`; `undefined` if it is not set. */
+  /** Whether the unconditional setting is `"enable"`; `undefined` if it is not set. */
   takeSwitch(name: string): boolean | undefined {
     const setting = this.take(name)
     return setting && isEnabled(setting)
   }
 
-  /** The text of a setting of `scope` alone, which counts as carried over from now on. */
+  /** The text of a setting of `scope` alone. */
   takeTextIn({ settings }: ViewScope, name: string): string | undefined {
     const setting = settings.get(name)
     if (setting) this.#taken.add(setting)
     return textOf(setting?.value)
   }
 
-  /** All settings of this name with their conditions, in order; they count as carried over from now on. */
+  /** All settings of this name with their scopes, in order. */
   takeAll(name: string): { readonly scope: ViewScope; readonly setting: Setting }[] {
     return this.scopes.flatMap(scope => {
       const setting = scope.settings.get(name)
@@ -76,7 +76,7 @@ export class View {
   }
 }
 
-/** The tests that the socket leaves open; `undefined` if one is false at this socket. */
+/** The tests that are not about the socket; `undefined` if one is false at this socket. */
 function residualTests(tests: readonly Test[], facts: SocketFacts): Test[] | undefined {
   const open: Test[] = []
   for (const test of tests) {
@@ -87,7 +87,7 @@ function residualTests(tests: readonly Test[], facts: SocketFacts): Test[] | und
   return open
 }
 
-/** A regular expression about a socket is not decided here: lighttpd compares it with an address in a form of its own. */
+/** The result of a test about the socket; `undefined` for other tests, and for regular expressions, whose subject has a special form. */
 function decided(test: Test, { isAt, tls }: SocketFacts): boolean | undefined {
   if (test.subject === socketSubject) {
     return /^[!=]=$/.test(test.operator) ? isAt(test.value) !== isNegative(test) : undefined
@@ -96,7 +96,7 @@ function decided(test: Test, { isAt, tls }: SocketFacts): boolean | undefined {
   return undefined
 }
 
-/** Whether a switch is on: `"enable"`, `"true"`, `1` and the like, as lighttpd takes them. */
+/** Whether a switch is on: `"enable"`, `"true"` or `1`, as in lighttpd. */
 export function isEnabled({ value }: Setting): boolean {
   return /^(enabled?|true|1)$/i.test(textOf(value) ?? '')
 }

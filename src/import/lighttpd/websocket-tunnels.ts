@@ -17,7 +17,7 @@ import type { Report } from './report.js'
 import type { View, ViewScope } from './view.js'
 
 /**
- * The tunnels of mod_websocket. Its keys are regular expressions and the last match wins, so they come out in reverse: in mqway the first one wins.
+ * The tunnels of mod_websocket, in reverse order: of its keys, which are regular expressions, the last match wins; in mqway the first.
  */
 export function websocketTunnels(server: Setting, scope: ViewScope, view: View, report: Report): Draft[] {
   const ping = pingInterval(settingFor(view, 'websocket.ping_interval', scope.tests).setting, report)
@@ -72,7 +72,7 @@ function websocketTunnel(entry: Entry, ping: Partial<TunnelInput>, report: Repor
   return [{ tests: [test], input, at: entry.at, refusal }]
 }
 
-/** Patterns for the start of the Origin header; with a list, a client without one was refused. */
+/** Patterns for the start of the Origin header; with a list, clients without Origin are refused. */
 function websocketOrigins(entry: Entry | undefined, name: string, report: Report): Partial<TunnelInput> {
   if (!(entry?.value instanceof List)) return anyOrigin
   const origins = entry.value.entries.flatMap(({ value, at }) => {

@@ -3,7 +3,7 @@ import type { ConfigInput } from '../../config/schema.js'
 import type { TunnelInput } from './drafts.js'
 import type { Position } from './tokens.js'
 
-/** A tunnel that is not carried over. */
+/** A tunnel that is left out. */
 export interface LeftOut {
   readonly input: TunnelInput
   readonly reason: string
@@ -17,7 +17,7 @@ const hostsComment =
 const subprotocolComment =
   ' Sent whatever the client offers, as lighttpd did. Without this line a client gets the one it offers.'
 
-/** The configuration as a file, with what is left out as comments: each with its reason. */
+/** Formats the configuration as a file; everything left out is in comments, with the reason. */
 export function write(
   config: ConfigInput,
   fileName: string,

@@ -18,7 +18,7 @@ import { escapeRegex } from './patterns.js'
 import type { Report } from './report.js'
 import type { View, ViewScope } from './view.js'
 
-/** The tunnels of mod_wstunnel: prefixes and suffixes, of which the first match wins, as in mqway. */
+/** The tunnels of mod_wstunnel: prefixes and suffixes; the first match wins, as in mqway. */
 export function wstunnelTunnels(server: Setting, scope: ViewScope, view: View, report: Report): Draft[] {
   return listOf(server, report).flatMap(entry => wstunnelTunnel(entry, scope, view, report))
 }
@@ -51,7 +51,7 @@ function wstunnelTunnel(entry: Entry, scope: ViewScope, view: View, report: Repo
   const forced = subprotocolHeader(view, facts, report)
   const input = {
     broker,
-    // lighttpd 1.4.69 answers binary to anyOrigin, so that clients which offer only that got in.
+    // lighttpd 1.4.69 responds with the subprotocol binary to every client, so that clients that offer only this one can connect.
     ...(forced || !isBinary ? {} : { subprotocols: ['mqtt', 'mqttv3.1', 'binary'] }),
     ...forced,
     ...wstunnelOrigins(origins.setting),
@@ -68,7 +68,7 @@ function keyTests(key: string): Test[] {
   return [urlTest(key.startsWith('/') ? '=^' : '=$', key)]
 }
 
-/** The same limit as lighttpd's: 8 s where nothing is said, and not beyond mqway's 5 minutes. */
+/** The connect timeout of lighttpd: 8 s by default; at most mqway's 5 minutes. */
 function limitOf(hosts: readonly List[]): string {
   const seconds = hosts.map(host => Number(textOf(host.get('connect-timeout')?.value) ?? 8))
   return formatDuration(
@@ -85,7 +85,7 @@ function balanceOf(setting: Setting | undefined, report: Report): Balance {
   return 'least-connections'
 }
 
-/** An entry with a scheme, and `null`, is that origin exactly; `a.example` is whatever ends in `.a.example`. None at all: anyOrigin. */
+/** Entries with a scheme, and `null`, are exact origins; `a.example` is any host below it. No entry: any origin. */
 function wstunnelOrigins(setting: Setting | undefined): Partial<TunnelInput> {
   if (!setting) return anyOrigin
   const texts = textsOf(setting.value)
@@ -98,7 +98,7 @@ function wstunnelOrigins(setting: Setting | undefined): Partial<TunnelInput> {
   return { origins, requireOrigin: true }
 }
 
-/** One subprotocol (RFC 6455 §4.1): mqway answers none of the lists that some configurations have. */
+/** One subprotocol (RFC 6455 §4.1): some configurations have lists, which mqway does not support. */
 const isToken = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
 /** mod_wstunnel sends no subprotocol itself; configurations add the header with mod_setenv. */
