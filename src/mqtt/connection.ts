@@ -69,10 +69,14 @@ export class Connection {
     })
     const incoming = parser({ protocolVersion: options.profile.protocolVersion })
     incoming.on('packet', packet => this.#receive(packet))
-    incoming.on('error', error => this.destroy(new Error('the broker sent an invalid MQTT packet', { cause: error })))
+    incoming.on('error', error => {
+      const text = this.#connack ? 'the broker sent an invalid MQTT packet' : 'it does not speak MQTT'
+      this.destroy(new Error(text, { cause: error }))
+    })
     this.#stream.on('error', error => this.#close(this.#explain(error)))
     this.#stream.on('data', (chunk: Buffer) => {
       this.#keepAlive.received()
+      if (!this.#connack && isTlsAlert(chunk)) this.destroy(new Error(`it speaks TLS; ${silenceHint(false)}`))
       if (!this.#closed) incoming.parse(chunk)
     })
     this.#stream.on('end', () =>
@@ -366,6 +370,11 @@ export class Connection {
     for (const settle of this.#pings.splice(0)) settle(reason)
     for (const listener of this.#onClosed.splice(0)) listener(reason)
   }
+}
+
+/** Whether bytes are a TLS alert (RFC 8446 §5.1), a TLS server's response to other protocols. MQTT servers send no packets of type 1. */
+function isTlsAlert(chunk: Buffer): boolean {
+  return chunk[0] === 21 && chunk[1] === 3
 }
 
 function limitQos(qos: QoS, maximum = 2): QoS {

@@ -29,7 +29,7 @@ describe('the readiness probe', () => {
   })
 
   it.each([
-    ['closes', (stream: Duplex) => stream.once('data', () => stream.end()), /closed the connection without an answer/],
+    ['closes', (stream: Duplex) => stream.once('data', () => stream.end()), /closed the connection without CONNACK/],
     ['is lost', (stream: Duplex) => stream.once('data', () => stream.destroy()), /closed the connection without/],
     ['refuses', (stream: Duplex) => stream.once('data', () => stream.write(Buffer.from([32, 2, 0, 3]))), /unavailable/],
     ['speaks HTTP', (stream: Duplex) => stream.once('data', () => stream.write('HTTP/1.1 400')), /does not speak MQTT/],
