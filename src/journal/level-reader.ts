@@ -1,7 +1,7 @@
 import { DamagedRecord, isDamage } from '../storage/open-level.js'
 import type { TopicPredicate } from '../topics/match.js'
 import type { Event } from './event.js'
-import type { SequenceRange } from './journal.js'
+import type { JournalQuery, SequenceRange } from './journal.js'
 import { type Database, decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
 import { readTopics, type Segment, SegmentScan, segmentLength, sequenceAt, type TopicsRecord } from './level-segment.js'
 
@@ -71,17 +71,12 @@ export interface Read {
   readonly damage?: { readonly error: unknown; readonly resume: number }
 }
 
-interface ReadLimits {
-  readonly limit: number
-  readonly maxBytes: number
-}
-
 /** Reads the wanted events in `range` from a snapshot. */
 export async function readEvents(
   view: View,
   wanted: TopicPredicate,
   range: SequenceRange,
-  limits: ReadLimits,
+  limits: Pick<JournalQuery, 'limit' | 'maxBytes'>,
 ): Promise<Read> {
   // Before the first `await`, because eviction continues.
   const snapshot = view.database.snapshot()

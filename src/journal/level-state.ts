@@ -14,17 +14,12 @@ import {
   topicKey,
 } from './level-records.js'
 import { Segment } from './level-segment.js'
-import { type Operation, ShareStore } from './level-share.js'
+import { type Operation, ShareStore, type ShareStoreOptions } from './level-share.js'
 import { PayloadCopier } from './payload-copies.js'
 import type { RetainedMessages } from './retained-messages.js'
 
 /** Larger payloads are written before their batch. In bytes. */
 const hugePayload = 256 * 1024
-
-export interface JournalStoreOptions {
-  readonly clock: () => number
-  readonly onDamage: (error: unknown) => void
-}
 
 /**
  * Turns messages into batches for the database, and has its state: as written (`view`), and with the current batch. Useless after a batch that
@@ -43,7 +38,7 @@ export class JournalStore {
   #hugePayloads: (readonly [Buffer, Buffer])[] = []
   readonly #payloads = new PayloadCopier()
 
-  constructor(opened: OpenedDatabase, options: JournalStoreOptions) {
+  constructor(opened: OpenedDatabase, options: Pick<ShareStoreOptions, 'clock' | 'onDamage'>) {
     const { database, state, tails, shares } = opened
     this.#opened = opened
     this.retained = opened.retained

@@ -1,11 +1,7 @@
+import type { PairEnd } from './stream-pair.js'
+
 /** The broker's end of a subscriber's connection. */
-export interface CongestedEnd {
-  readonly waitingBytes: number
-  readonly deliveredBytes: number
-  /** Waiting bytes that are buffered message by message, with an overhead of some 1 KiB each. */
-  readonly unwrittenBytes: number
-  readonly destroyed: boolean
-}
+export type CongestedEnd = Pick<PairEnd, 'waitingBytes' | 'deliveredBytes' | 'unwrittenBytes' | 'destroyed'>
 
 export interface CongestionOptions<Client> {
   /** Waiting bytes from which a subscriber is congested, and its publishers wait. */
@@ -22,9 +18,9 @@ const interval = 50
 /** Publishers wait this long for a subscriber that reads nothing, in milliseconds. The kernel buffers, so that sockets read in bursts. */
 const holdTime = 1000
 /** A subscriber that reads nothing for this long is slow, in milliseconds. */
-export const stallTime = 5000
+const stallTime = 5000
 /** A subscriber that takes longer for its waiting bytes is slow, in milliseconds. */
-export const lagTime = 10_000
+const lagTime = 10_000
 /** Maximum waiting messages of a congested subscriber, because of their overhead. */
 const maxMessages = 16_384
 /** Time for which one account's subscribers may delay other accounts' publishers, in milliseconds, and the share of time that refills it. */

@@ -5,12 +5,10 @@ import type { LiveSubscriptions } from './live-subscriptions.js'
 import { firstAcknowledgement, maxPacketId, type PacketIds } from './packet-ids.js'
 import { PublishEncoder } from './publish-encoding.js'
 import type { SessionQueueReplay } from './session-queue-replay.js'
+import type { PairEnd } from './stream-pair.js'
 import type { TickScheduler } from './tick-scheduler.js'
 
-export interface DeliveryPolicyEnd extends CongestedEnd {
-  /** Writes a complete packet; returns false if it must be written with `write`. */
-  send(packet: Buffer): boolean
-}
+export type DeliveryPolicyEnd = CongestedEnd & Pick<PairEnd, 'send'>
 
 export interface DeliveryPolicyOptions {
   /** Waiting bytes of one client above which its publishers wait. */

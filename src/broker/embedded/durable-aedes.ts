@@ -65,15 +65,6 @@ interface Publication {
   readonly early?: EarlyPublish | undefined
 }
 
-/** A message of the gateway itself, such as one published over HTTP. */
-export interface InternalPublication {
-  readonly packet: PublishPacket
-  /** Quota key of the publisher; `undefined` for the gateway itself. */
-  readonly account: string | undefined
-  /** Appends it to the journal instead of the sink's `append`. */
-  readonly append: MessageSink['append']
-}
-
 /** Result of a message published during `authorizePublish`, for Aedes' own publish that follows. */
 interface EarlyPublish {
   finished: boolean
@@ -248,21 +239,15 @@ export class DurableAedes extends Aedes {
   }
 
   /**
-   * Publishes a message of the gateway itself.
+   * Publishes a message of the gateway itself, such as one published over HTTP.
    *
    * @returns resolves when the message is stored and may be acknowledged
    * @throws {Error} rejects if it cannot be stored
    */
-  publishInternal({ packet, account, append }: InternalPublication): Promise<void> {
+  publishInternal(publication: Pick<Publication, 'packet' | 'account' | 'append'>): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#enqueue({
-        packet,
-        client: null,
-        account,
-        append,
-        stored: error => (error ? reject(error) : resolve()),
-        done: ignore,
-      })
+      const stored: Done = error => (error ? reject(error) : resolve())
+      this.#enqueue({ ...publication, client: null, stored, done: ignore })
     })
   }
 

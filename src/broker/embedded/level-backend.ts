@@ -91,7 +91,7 @@ function sessionRecord({ seen, owner, network }: Pick<StoredSession, 'seen' | 'o
   return `${seen}${from}${owner === undefined ? '' : `:${owner}`}`
 }
 
-/** A record without a time, of an earlier version, counts as seen now. */
+/** A session without a record counts as seen now. */
 function parseRecord(id: string, record: string | undefined): Pick<StoredSession, 'id' | 'seen' | 'owner' | 'network'> {
   const [, seen, network, owner] = /^(\d+)(?:@([^:]*))?(?::(.*))?$/s.exec(record ?? '') ?? []
   return {

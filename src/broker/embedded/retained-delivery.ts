@@ -3,6 +3,7 @@ import { TaskQueue } from '../../base/task-queue.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import { ByteBudget } from './byte-budget.js'
 import { batchBytes, type Retained, type RetainedBatch } from './retained.js'
+import type { PairEnd } from './stream-pair.js'
 
 declare module 'aedes' {
   interface Client {
@@ -24,14 +25,10 @@ const maxLargeBytes = 64 * 1024 ** 2
 /** Time without a read of such a message, in milliseconds, after which a client is closed if others wait. */
 const stallTimeout = 10_000
 
-interface DeliveryEnd {
-  readonly waitingBytes: number
-}
-
 export interface RetainedDeliveryOptions {
   readonly retained: Retained
   readonly slicer: TimeSlicer
-  readonly brokerEndOf: (client: Client) => DeliveryEnd | undefined
+  readonly brokerEndOf: (client: Client) => Pick<PairEnd, 'waitingBytes'> | undefined
   /** Quota key of a client: its user or network. */
   readonly accountOf: (client: Client) => string
   readonly cutOff: (client: Client) => void

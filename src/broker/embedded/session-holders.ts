@@ -12,7 +12,7 @@ export interface SessionCounts {
 /** Owner of a session, or else the network that created it. */
 export interface Holder {
   readonly owner: Owner | undefined
-  /** Of an anonymous client; `undefined` in sessions of an earlier version. */
+  /** Of an anonymous client. */
   readonly network: string | undefined
 }
 

@@ -122,14 +122,9 @@ export class PairEnd extends Duplex {
     return this.writableLength - this.#counted + this.#queue.bytes
   }
 
-  /** Waiting bytes in the stream's own buffer, write by write. */
+  /** Waiting bytes in the stream's own buffer, write by write, with an overhead of some 1 KiB each. */
   get unwrittenBytes(): number {
     return this.writableLength - this.#counted
-  }
-
-  get bufferedBytes(): number {
-    const other = this.#other
-    return this.readableLength + this.waitingBytes + (other ? other.readableLength + other.waitingBytes : 0)
   }
 
   /**
