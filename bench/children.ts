@@ -10,24 +10,21 @@ import { setTimeout as delay } from 'node:timers/promises'
 /** A process that the benchmark has started. */
 export interface Child {
   readonly pid: number
-  /** The first line that it prints; rejects when it ends before. */
+  /** The first line of its output; rejects if it ends without one. */
   readonly firstLine: Promise<string>
-  /** All that it has printed on standard error, its end at least. */
+  /** The end of its standard error. */
   readonly errors: () => string
   readonly hasEnded: () => boolean
-  /** Ends it, if it has not ended by itself: SIGTERM, and SIGKILL two seconds later. */
+  /** Stops it with SIGTERM, and with SIGKILL two seconds later. */
   stop(): Promise<void>
 }
 
 const running = new Set<ChildProcess>()
-/** From SIGTERM to SIGKILL, in milliseconds. What is measured is over by then; nobody is there to be told goodbye. */
-const patience = 2000
+/** Time from SIGTERM to SIGKILL, in milliseconds. The measurement is over by then, so no connection needs a clean end. */
+const stopTimeout = 2000
 const keptErrors = 4000
 
-/**
- * Makes a directory for everything that is written. Whatever way this process ends, neither that nor anything that it
- * has started stays behind. Call once.
- */
+/** Creates a directory for all files of the benchmark. It is removed, and all children are killed, however this process ends. Call once. */
 export function openScratch(): string {
   const directory = mkdtempSync(join(tmpdir(), 'mqway-bench-'))
   process.on('exit', () => {
@@ -61,7 +58,7 @@ export function start(command: string, args: readonly string[], cwd?: string): C
     createInterface({ input: child.stdout }).once('line', resolve)
     void ended.then(() => reject(new Error(`${command} ended: ${errors.trim()}`)))
   })
-  // Not everybody waits for a line.
+  // Some callers do not wait for it.
   firstLine.catch(() => {})
   const hasEnded = (): boolean => !running.has(child)
   return {
@@ -72,7 +69,7 @@ export function start(command: string, args: readonly string[], cwd?: string): C
     async stop() {
       if (hasEnded()) return
       child.kill('SIGTERM')
-      const overdue = setTimeout(() => child.kill('SIGKILL'), patience)
+      const overdue = setTimeout(() => child.kill('SIGKILL'), stopTimeout)
       await ended
       clearTimeout(overdue)
     },
@@ -89,7 +86,7 @@ export async function freePort(): Promise<number> {
   return address.port
 }
 
-/** Resolves when `port` of loopback accepts; rejects when the process ends before, or after ten seconds. */
+/** Resolves when `port` on loopback accepts connections; rejects if the process ends first, or after ten seconds. */
 export async function accepts(port: number, child: Child): Promise<void> {
   const deadline = performance.now() + 10_000
   while (performance.now() < deadline) {
@@ -115,7 +112,7 @@ export function processorTime(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 }
 
-/** The processes that `pid` has started. */
+/** The child processes of `pid`. */
 export function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
 }

@@ -5,7 +5,7 @@ import { processorTime, start } from './children.js'
 import { loadProgram, pushProgram, upstreamProgram } from './native.js'
 import type { Running, System } from './systems/system.js'
 
-/** Where, and for how long. */
+/** Directory, certificate and duration of a run. */
 export interface Conditions {
   /** Each run gets a directory of its own in it. */
   readonly scratch: string
@@ -16,14 +16,14 @@ export interface Conditions {
   readonly seconds: number
 }
 
-/** What one run of the load generator printed; times in microseconds unless said otherwise. */
+/** The report of the load generator; times in microseconds, unless stated otherwise. */
 export interface LoadReport {
   readonly seconds: number
   readonly messages: number
   readonly bytes: number
   readonly p50: number
   readonly p99: number
-  /** How often the connection was served that was served least, against the mean. */
+  /** Messages of the connection with the fewest, relative to the mean. */
   readonly leastServed: number
   readonly cipher: string
   /** The generator's own processor time per second. */
@@ -31,7 +31,7 @@ export interface LoadReport {
   readonly processes: readonly { user: number; system: number; rss: number; idleBytes: number }[]
 }
 
-/** One system in one cell, once. */
+/** The result of one run of a system in a cell. */
 export interface Run {
   /** Seconds of processor time from start to ready. */
   readonly readyCpu: number
@@ -42,11 +42,11 @@ export interface Run {
   readonly idle: number
 }
 
-/** What opening connections, ending and a slow machine may take beyond the measured time, in seconds. */
+/** Additional time for connecting, stopping and a slow machine, in seconds. */
 const slack = 40
 
 /**
- * Starts the upstream and the system, lets the load generator run, and ends all of it.
+ * Starts the upstream and the system, runs the load generator, and stops all of them.
  *
  * @param rate rounds per second to pace the load at, over all connections
  */
@@ -108,7 +108,7 @@ function pushOptions(mode: NonNullable<Cell['push']>, { name, push }: System): R
   return { mode, publish: push.publish, subscribe, cursor: push.cursor }
 }
 
-/** Through a relay, what the upstream sends back as it came may be in frames; what it makes itself is not. */
+/** Behind a relay, an upstream that echoes may send frames; one that creates messages sends none. */
 function framing(cell: Cell, system: System): string {
   if (system.speaks === 'websocket') return 'websocket'
   return cell.upstream === 'echo' ? 'unmasked' : 'none'

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import pino from 'pino'
 
-/** What is used of the build that is measured. */
+/** The part of the measured build that is used here. */
 interface JournalModule {
   openLevelJournal(options: { directory: string; bounds: Record<string, number>; log: pino.Logger }): Promise<{
     append(message: { topic: string; payload: Buffer; qos: 0; retain: boolean }): Promise<unknown>

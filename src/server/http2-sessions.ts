@@ -46,7 +46,7 @@ export function watchSessions(server: Http2SecureServer, options: Http2SessionsO
       clearTimeout(timer)
       sessions.delete(session)
     })
-    // With allowHalfOpen the end of the client's side would leave the session open; HTTP/2 has no use for half of one.
+    // With allowHalfOpen, the session would stay open after the client's FIN, and HTTP/2 cannot use it.
     session.socket.once('end', () => session.destroy())
   })
   server.on('sessionError', error => log.debug({ err: error }, 'An HTTP/2 connection failed'))

@@ -169,7 +169,7 @@ async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
 
 /** Tracks the sockets of a server, so that they can be destroyed. */
 function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
-  /** With the network to be released for each. */
+  /** Sockets, each with the network to release. */
   const sockets = new Map<Socket, string | undefined>()
   const dropped = countDrops(options)
   // One listener for all, without `once`: 200 bytes less for each.
