@@ -7,7 +7,7 @@ import { portsOf } from '../config/listeners.js'
 import { developmentCertificates } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
 import type { CertificateFiles } from '../server/certificate.js'
-import { CertificateSet } from '../server/certificate-set.js'
+import { type CertificateSet, startCertificateSet } from '../server/certificate-set.js'
 import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
 import { formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
 import { startMqttListener } from '../server/mqtt-listener.js'
@@ -161,7 +161,7 @@ async function startCertificates(
   const isGiven = cert !== undefined && key !== undefined
   const files = isGiven ? filesOf({ cert, key, chain }) : { ...(await makeDevelopmentFiles(cwd, log)), clients }
   const named = certificates.map(({ hosts, ...own }) => ({ hosts, files: filesOf(own) }))
-  return CertificateSet.start({ files, named, minVersion, ticketKeys, log, metrics })
+  return startCertificateSet({ files, named, minVersion, ticketKeys, log, metrics })
 }
 
 /** Imported on demand: the library that signs certificates is the largest of all. */

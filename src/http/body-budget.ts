@@ -1,5 +1,5 @@
 import { networkOf } from '../access/limits.js'
-import { GatewayError } from '../base/errors.js'
+import { type ErrorReason, GatewayError } from '../base/errors.js'
 import { FairQuota } from '../base/fair-quota.js'
 
 export interface BodySender {
@@ -30,24 +30,21 @@ export class BodyBudget {
 
   /** Opens the account of one body, with 0 bytes. */
   open({ address, user }: BodySender): HeldBytes {
-    return new HeldBytes({ networks: this.#networks, users: this.#users, network: networkOf(address), user })
+    return new HeldBytes([this.#networks, networkOf(address)], user === undefined ? undefined : [this.#users, user])
   }
 }
 
-interface Account {
-  readonly networks: FairQuota
-  readonly users: FairQuota
-  readonly network: string
-  readonly user: string | undefined
-}
+type Account = readonly [quota: FairQuota, key: string]
 
 /** The bytes of one body, or of the messages of one connection. To be resized to 0 in the end. */
 export class HeldBytes {
-  readonly #account: Account
+  readonly #network: Account
+  readonly #user: Account | undefined
   #size = 0
 
-  constructor(account: Account) {
-    this.#account = account
+  constructor(network: Account, user: Account | undefined) {
+    this.#network = network
+    this.#user = user
   }
 
   /**
@@ -58,23 +55,20 @@ export class HeldBytes {
   resize(size: number): void {
     const more = size - this.#size
     if (more === 0) return
-    const { networks, users, network, user } = this.#account
-    if (more < 0) {
-      networks.giveBack(network, -more)
-      if (user !== undefined) users.giveBack(user, -more)
-    } else {
-      this.#requireRoom(more)
-      networks.take(network, more)
-      if (user !== undefined) users.take(user, more)
-    }
+    requireRoom(this.#network, more, 'bodies-too-many-from-address')
+    if (this.#user) requireRoom(this.#user, more, 'bodies-too-many-from-user')
+    change(this.#network, more)
+    if (this.#user) change(this.#user, more)
     this.#size = size
   }
+}
 
-  #requireRoom(more: number): void {
-    const { networks, users, network, user } = this.#account
-    const ofNetwork = networks.exceededBy(network, more)
-    if (ofNetwork) throw new GatewayError(ofNetwork === 'own' ? 'bodies-too-many-from-address' : 'bodies-too-many')
-    const ofUser = user === undefined ? undefined : users.exceededBy(user, more)
-    if (ofUser) throw new GatewayError(ofUser === 'own' ? 'bodies-too-many-from-user' : 'bodies-too-many')
-  }
+function change([quota, key]: Account, more: number): void {
+  if (more < 0) quota.giveBack(key, -more)
+  else quota.take(key, more)
+}
+
+function requireRoom([quota, key]: Account, more: number, ofOwn: ErrorReason): void {
+  const exceeded = more > 0 ? quota.exceededBy(key, more) : undefined
+  if (exceeded) throw new GatewayError(exceeded === 'own' ? ofOwn : 'bodies-too-many')
 }

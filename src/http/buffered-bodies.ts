@@ -3,7 +3,7 @@ import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { BodyBudget, BodySender, HeldBytes } from './body-budget.js'
 import { CollectedChunks } from './collected-chunks.js'
-import { acceptedEncodings, BodyDecoder, contentEncodingOf } from './content-encoding.js'
+import { acceptedEncodings, bodyDecoder, contentEncodingOf } from './content-encoding.js'
 
 /** Bounds of request bodies. */
 export interface BodyLimits {
@@ -31,7 +31,7 @@ export interface BufferedBodiesOptions extends Pick<BodyLimits, 'limit' | 'budge
 export function bufferBodies(scope: FastifyInstance, { limit, budget, slices, senderOf }: BufferedBodiesOptions): void {
   const accounts = new WeakMap<FastifyRequest, HeldBytes>()
   const closed = new WeakSet<FastifyRequest>()
-  const decoder = new BodyDecoder()
+  const decodeBody = bodyDecoder()
   scope.addHook('onRequest', (request, reply, done) => {
     reply.header('accept-encoding', acceptedEncodings)
     contentEncodingOf(request.headers['content-encoding'])
@@ -71,7 +71,7 @@ export function bufferBodies(scope: FastifyInstance, { limit, budget, slices, se
       const encoding = contentEncodingOf(request.headers['content-encoding'])
       const body = chunks.take()
       if (encoding === undefined) settle(null, body)
-      else decoder.decode(body, encoding, limit).then(keepDecoded).catch(fail)
+      else decodeBody(body, encoding, limit).then(keepDecoded).catch(fail)
     }
     const keepDecoded = (body: Buffer): void => {
       if (closed.has(request)) return fail(new Error('The client has left'))

@@ -27,20 +27,21 @@ export function contentEncodingOf(header: string | undefined): string | undefine
   throw new GatewayError('unsupported-encoding')
 }
 
-/** Decodes bodies one after the other, so that one decoded body at most is in memory. */
-export class BodyDecoder {
-  #last: Promise<unknown> = Promise.resolve()
+/**
+ * Decodes a body.
+ *
+ * @param encoding as from `contentEncodingOf`
+ * @param limit bytes of the decoded body
+ * @throws {GatewayError} rejects with `bad-request` if the body is not so encoded, and with `body-too-large`
+ */
+export type DecodeBody = (body: Buffer, encoding: string, limit: number) => Promise<Buffer>
 
-  /**
-   * Decodes a body.
-   *
-   * @param encoding as from `contentEncodingOf`
-   * @param limit bytes of the decoded body
-   * @throws {GatewayError} rejects with `bad-request` if the body is not so encoded, and with `body-too-large`
-   */
-  decode(body: Buffer, encoding: string, limit: number): Promise<Buffer> {
-    const decoded = this.#last.then(() => decode(body, encoding, limit))
-    this.#last = decoded.catch(() => {})
+/** Decodes bodies one after the other, so that one decoded body at most is in memory. */
+export function bodyDecoder(): DecodeBody {
+  let last: Promise<unknown> = Promise.resolve()
+  return (...body) => {
+    const decoded = last.then(() => decode(...body))
+    last = decoded.catch(() => {})
     return decoded
   }
 }

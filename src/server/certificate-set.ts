@@ -1,6 +1,6 @@
 import { compileTunnelConditions } from '../access/tunnel-conditions.js'
 import type { CertificateFiles } from './certificate.js'
-import { Certificates, type CertificatesOptions, type SecureServer } from './certificates.js'
+import { Certificates, type CertificatesOptions } from './certificates.js'
 import type { CertificateSource } from './web-servers.js'
 
 /** A certificate for certain server names (SNI, RFC 6066 §3). */
@@ -15,86 +15,57 @@ export interface CertificateSetOptions extends CertificatesOptions {
   readonly named: readonly NamedCertificate[]
 }
 
-interface Named {
-  readonly isFor: (serverName: string) => boolean
-  readonly certificates: Certificates
+/** The certificates of the TLS servers, by server name. */
+export interface CertificateSet extends CertificateSource {
+  /** Reads the files again, for SIGHUP. An invalid certificate is logged, and the old one stays. Never rejects. */
+  reload(): Promise<void>
+  /** Stops watching; resolves when no file is being read. Idempotent. */
+  close(): Promise<void>
 }
 
-/** The certificates of the TLS servers, by server name. */
-export class CertificateSet implements CertificateSource {
-  readonly #usual: Certificates
-  readonly #named: readonly Named[]
-
-  private constructor(usual: Certificates, named: readonly Named[]) {
-    this.#usual = usual
-    this.#named = named
-  }
-
-  /**
-   * Reads all certificates and watches their files. The metric is of the one that expires first.
-   *
-   * @throws {StartError} naming the file and the reason
-   */
-  static async start({ named, ...options }: CertificateSetOptions): Promise<CertificateSet> {
-    const expiries = new Map<number, number>()
-    const started: Certificates[] = []
-    const start = async (files: CertificateFiles, index: number): Promise<Certificates> => {
-      const metrics = {
-        certificateExpires: (time: number) => {
-          expiries.set(index, time)
-          options.metrics.certificateExpires(Math.min(...expiries.values()))
-        },
-      }
-      const certificates = await Certificates.start({ ...options, metrics, files })
-      started.push(certificates)
-      return certificates
+/**
+ * Reads all certificates and watches their files. The metric is of the one that expires first.
+ *
+ * @throws {StartError} naming the file and the reason
+ */
+export async function startCertificateSet({ named, ...options }: CertificateSetOptions): Promise<CertificateSet> {
+  const expiries: number[] = []
+  const all: Certificates[] = []
+  const start = async (files: CertificateFiles, index: number): Promise<Certificates> => {
+    const certificateExpires = (time: number): void => {
+      expiries[index] = time
+      options.metrics.certificateExpires(Math.min(...expiries))
     }
-    try {
-      const usual = await start(options.files, -1)
-      const all: Named[] = []
-      for (const [index, { hosts, files }] of named.entries()) {
-        const { isAt } = compileTunnelConditions({ hosts })
-        const certificates = await start(files, index)
-        all.push({ isFor: serverName => isAt?.(serverName, undefined) === true, certificates })
-      }
-      return new CertificateSet(usual, all)
-    } catch (error) {
-      await Promise.all(started.map(certificates => certificates.close()))
-      throw error
+    const certificates = await Certificates.start({ ...options, metrics: { certificateExpires }, files })
+    all.push(certificates)
+    return certificates
+  }
+  const close = async (): Promise<void> => {
+    await Promise.all(all.map(certificates => certificates.close()))
+  }
+  try {
+    const usual = await start(options.files, 0)
+    const byName: { isFor: (serverName: string) => boolean; certificates: Certificates }[] = []
+    for (const [index, { hosts, files }] of named.entries()) {
+      const { isAt } = compileTunnelConditions({ hosts })
+      const isFor = (serverName: string): boolean => isAt?.(serverName, undefined) === true
+      byName.push({ isFor, certificates: await start(files, index + 1) })
     }
-  }
-
-  get asksClients(): boolean {
-    return this.#usual.asksClients
-  }
-
-  get secureContext(): CertificateSource['secureContext'] {
-    if (this.#named.length === 0) return this.#usual.secureContext
+    const SNICallback: CertificateSource['secureContext']['SNICallback'] = (serverName, done) =>
+      done(null, byName.find(({ isFor }) => isFor(serverName))?.certificates.context)
     return {
-      ...this.#usual.secureContext,
-      SNICallback: (serverName, done) => {
-        const own = this.#named.find(({ isFor }) => isFor(serverName))
-        done(null, own?.certificates.context)
+      asksClients: usual.asksClients,
+      get secureContext() {
+        return { ...usual.secureContext, ...(byName.length > 0 && { SNICallback }) }
       },
+      serve: server => usual.serve(server),
+      reload: async () => {
+        await Promise.all(all.map(certificates => certificates.reload()))
+      },
+      close,
     }
-  }
-
-  /** Applies new certificates to `server`; open connections keep theirs. */
-  serve(server: SecureServer): void {
-    this.#usual.serve(server)
-  }
-
-  /** Reads the files again, for SIGHUP. An invalid certificate is logged, and the old one stays. Never rejects. */
-  async reload(): Promise<void> {
-    await Promise.all(this.#all.map(certificates => certificates.reload()))
-  }
-
-  /** Stops watching; resolves when no file is being read. Idempotent. */
-  async close(): Promise<void> {
-    await Promise.all(this.#all.map(certificates => certificates.close()))
-  }
-
-  get #all(): readonly Certificates[] {
-    return [this.#usual, ...this.#named.map(({ certificates }) => certificates)]
+  } catch (error) {
+    await close()
+    throw error
   }
 }

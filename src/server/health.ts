@@ -4,7 +4,7 @@ import type { ClientResolver } from '../access/client-address.js'
 import type { DetailReaders } from '../access/detail-readers.js'
 import type { Logger } from '../base/log.js'
 import { version } from '../base/version.js'
-import { type ProbedBroker, ReadinessCheck } from './readiness.js'
+import { type ProbedBroker, readinessCheck } from './readiness.js'
 
 export interface HealthOptions {
   /** All brokers; the gateway is ready if all respond. */
@@ -26,7 +26,7 @@ const retryAfter = 5
  * Adds `/healthz` (the process answers), `/readyz` (its brokers answer, and push has its session) and `/metrics` (for Prometheus).
  */
 export function registerHealth(app: FastifyInstance, options: HealthOptions): void {
-  const checks = options.brokers.map(broker => new ReadinessCheck(broker, options.log))
+  const checks = options.brokers.map(broker => readinessCheck(broker, options.log))
 
   app.get('/healthz', async (_request, reply) => {
     reply.header('cache-control', 'no-store')
@@ -36,7 +36,7 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
   app.get('/readyz', async (request, reply) => {
     const isDetailed = options.seesDetails(options.resolveClient(request.raw))
     if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
-    const brokers = await Promise.all(checks.map(check => check.run()))
+    const brokers = await Promise.all(checks.map(check => check()))
     const failed = brokers.find(({ detail }) => detail !== undefined)
     const report = brokers.length === 1 ? brokers[0] : { brokers }
     if (failed)

@@ -18,7 +18,7 @@ import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import { sendStatus } from '../http/responses.js'
 import type { HttpResponse } from '../http/unread-responses.js'
-import { PrivateFileGuard } from './private-file-guard.js'
+import { createPrivateFileGuard } from './private-file-guard.js'
 import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
 import type { UpgradeRefusal } from './upgrade.js'
 
@@ -84,11 +84,11 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   const { log } = options
   const root = resolve(options.directory ?? builtInDirectory)
   const realRoot = await directoryAt(root)
-  const guard = new PrivateFileGuard(options.ownFiles ?? [])
+  const isOwnFile = createPrivateFileGuard(options.ownFiles ?? [])
   const onlyInside = (inside: string) => async (path: string, stats: Stats) => {
     const real = await realpath(path)
     options.site?.checkPath(`/${relative(root, path)}`)
-    const isOwn = await guard.isOwn(real, stats)
+    const isOwn = await isOwnFile(real, stats)
     if (stats.isFile() && isInside(real, inside) && !isOwn) return
     const reason = isOwn ? 'a file of mqway itself' : 'no file, or outside of the directory'
     log[isOwn ? 'warn' : 'debug']({ path, real }, `Not served: it is ${reason}`)

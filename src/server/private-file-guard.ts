@@ -15,38 +15,28 @@ interface Identities {
   inner: Promise<ReadonlySet<string>> | undefined
 }
 
+/** Whether a file is one of the program's own; to be called with its path without symbolic links, and its `Stats`. */
+export type PrivateFileGuard = (realPath: string, stats: Stats) => Promise<boolean>
+
 /**
- * Recognizes the program's own files, by whatever name they are requested: symbolic links are resolved before, hard links are recognized by device and
- * inode.
+ * Recognizes the program's own files, and those in its directories, by whatever name they are requested: symbolic links are resolved before, hard links
+ * are recognized by device and inode.
  */
-export class PrivateFileGuard {
-  readonly #files: readonly PrivateFile[]
-  #current: Promise<Identities> | undefined
-
-  constructor(files: readonly PrivateFile[]) {
-    this.#files = files
+export function createPrivateFileGuard(files: readonly PrivateFile[]): PrivateFileGuard {
+  let current: Promise<Identities> | undefined
+  const identities = async (): Promise<Identities> => {
+    const last = await current
+    if (last && performance.now() - last.readAt < maxAge) return last
+    current = identify(files)
+    return current
   }
-
-  /**
-   * Whether a file is one of the program's own, or in one of its directories.
-   *
-   * @param realPath without symbolic links
-   * @param stats those of that file
-   */
-  async isOwn(realPath: string, stats: Stats): Promise<boolean> {
-    if (this.#files.length === 0) return false
-    const own = await this.#identities()
+  return async (realPath, stats) => {
+    if (files.length === 0) return false
+    const own = await identities()
     if (own.paths.some(path => isInside(realPath, path)) || own.inodes.has(inodeOf(stats))) return true
     if (stats.nlink < 2) return false
     own.inner ??= innerInodes(own.paths)
     return (await own.inner).has(inodeOf(stats))
-  }
-
-  async #identities(): Promise<Identities> {
-    const last = await this.#current
-    if (last && performance.now() - last.readAt < maxAge) return last
-    this.#current = identify(this.#files)
-    return this.#current
   }
 }
 

@@ -23,49 +23,38 @@ const freshFor = 1000
 /** Timeout of a probe, in milliseconds; no second one starts before it has ended. */
 const probeLimit = 3000
 
-/** Probes one broker, one probe at a time, and caches the result for a second. */
-export class ReadinessCheck {
-  readonly #broker: ProbedBroker
-  readonly #log: Logger
-  #running: Promise<BrokerReport> | undefined
-  #last: { readonly report: BrokerReport; readonly at: number } | undefined
-  #wasReady: boolean | undefined
-
-  constructor(broker: ProbedBroker, log: Logger) {
-    this.#broker = broker
-    this.#log = log
-  }
-
-  /** The state of the broker; never rejects, and takes 3 s at most. */
-  async run(): Promise<BrokerReport> {
-    if (this.#last && performance.now() - this.#last.at < freshFor) return this.#last.report
-    this.#running ??= this.#probe().finally(() => {
-      this.#running = undefined
-    })
-    const late = { broker: this.#broker.name, detail: `no answer within ${probeLimit / 1000} s` }
-    const report = await Promise.race([this.#running, setTimeout(probeLimit, late, { ref: false })])
-    this.#remember(report)
-    return report
-  }
-
-  async #probe(): Promise<BrokerReport> {
-    const broker = this.#broker.name
+/**
+ * Probes one broker, one probe at a time, and caches the result for a second.
+ *
+ * @returns the state of the broker; never rejects, and takes 3 s at most
+ */
+export function readinessCheck(probed: ProbedBroker, log: Logger): () => Promise<BrokerReport> {
+  const { name: broker } = probed
+  let running: Promise<BrokerReport> | undefined
+  let last: { readonly report: BrokerReport; readonly at: number } | undefined
+  let wasReady: boolean | undefined
+  const probe = async (): Promise<BrokerReport> => {
     try {
-      const roundTripMs = await this.#broker.probe()
-      return { broker, roundTripMs: Math.round(roundTripMs * 10) / 10 }
+      return { broker, roundTripMs: Math.round((await probed.probe()) * 10) / 10 }
     } catch (error) {
-      this.#log.debug({ broker, detail: detailOf(error, broker) }, 'The readiness probe failed')
-      return { broker, detail: detailOf(error, broker) }
+      const detail = detailOf(error, broker)
+      log.debug({ broker, detail }, 'The readiness probe failed')
+      return { broker, detail }
     }
   }
-
-  #remember(report: BrokerReport): void {
-    this.#last = { report, at: performance.now() }
-    const ready = report.detail === undefined
-    if (ready === this.#wasReady) return
-    if (!ready) this.#log.warn(report, `The broker is not ready: ${report.detail}`)
-    else if (this.#wasReady === false) this.#log.info(report, 'The broker is ready again')
-    this.#wasReady = ready
+  return async () => {
+    if (last && performance.now() - last.at < freshFor) return last.report
+    running ??= probe().finally(() => {
+      running = undefined
+    })
+    const late = { broker, detail: `no answer within ${probeLimit / 1000} s` }
+    const report = await Promise.race([running, setTimeout(probeLimit, late, { ref: false })])
+    last = { report, at: performance.now() }
+    const isReady = report.detail === undefined
+    if (!isReady && wasReady !== false) log.warn(report, `The broker is not ready: ${report.detail}`)
+    else if (isReady && wasReady === false) log.info(report, 'The broker is ready again')
+    wasReady = isReady
+    return report
   }
 }
 

@@ -155,7 +155,7 @@ export class Handle implements Scanner {
   /** Scans the events since the last scan. */
   async #scan(): Promise<void> {
     const { journal, recent, short, long } = this.#context
-    this.#position ??= await recent.find()
+    this.#position ??= await recent()
     const distance = journal.head - this.#position
     if (distance > 0) await (distance > longScan ? long : short).join(this)
   }

@@ -3,7 +3,7 @@ import type { RrrConfig } from '../../config/compat.js'
 import type { Journal } from '../../journal/journal.js'
 import { BatchedScan } from './batched-scan.js'
 import { Handle, type HandleContext } from './handle.js'
-import { RecentPosition } from './recent-position.js'
+import { recentPosition } from './recent-position.js'
 
 export interface HandlesOptions {
   readonly journal: Journal
@@ -28,7 +28,7 @@ export class Handles {
   constructor(options: HandlesOptions) {
     const { journal, config, now = Date.now } = options
     this.#options = options
-    const recent = new RecentPosition({ journal, maxAge: config.maxAge, now })
+    const recent = recentPosition(journal, config.maxAge, now)
     this.#context = { journal, config, recent, short: new BatchedScan(journal), long: new BatchedScan(journal), now }
   }
 
