@@ -23,22 +23,20 @@ const sliceLength = 5
 export class TickSlice {
   readonly #tick: TickScheduler
   readonly #onTick: () => void
-  readonly #length: number
   /** End of this tick's slice; `undefined` before it begins. */
   #end: number | undefined
 
   /** @param onTick called at the end of each tick with a slice: the next slice may begin */
-  constructor(tick: TickScheduler, onTick: () => void, length: number = sliceLength) {
+  constructor(tick: TickScheduler, onTick: () => void) {
     this.#tick = tick
     this.#onTick = onTick
-    this.#length = length
   }
 
   /** Whether this tick's slice is over. The first call begins it. */
   get isOver(): boolean {
     const now = performance.now()
     if (this.#end !== undefined) return now >= this.#end
-    this.#end = now + this.#length
+    this.#end = now + sliceLength
     this.#tick.add(this.#endTick)
     return false
   }

@@ -7,7 +7,8 @@ import { messageOf } from '../../mqtt/message.js'
 import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
 import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
-import { caughtUp, Deliveries } from './deliveries.js'
+import { type Digests, readDigests } from '../retained-digests.js'
+import { Deliveries } from './deliveries.js'
 import type { PendingPublishes } from './pending-publishes.js'
 import { RetainedDeduplicator } from './retained-deduplicator.js'
 import { RetainedReconciler } from './retained-reconciler.js'
@@ -37,8 +38,6 @@ export class BrokerSubscription {
   #reconciler: RetainedReconciler | undefined
   #isPaused = false
   #stopped = false
-  /** Messages received over the current connection. */
-  #received = 0
   #onDrained: (() => void) | undefined
 
   constructor(options: BrokerSubscriptionOptions) {
@@ -62,7 +61,6 @@ export class BrokerSubscription {
    * journal's.
    */
   async start(connect: (onMessage: OnMessage) => Promise<Connection>): Promise<Connection> {
-    this.#received = 0
     const connection = await this.#deliveries.connect(connect, (packet, source) => this.#receive(packet, source))
     this.#connection = connection
     if (this.#isPaused) connection.pause()
@@ -102,7 +100,7 @@ export class BrokerSubscription {
     // MQTT 5 can leave retained messages out; other versions always send them.
     const sendsRetained = connection.profile.protocolVersion !== 5
     // They may precede SUBACK (MQTT 3.1.1 §3.8.4).
-    this.#deduplicator = sendsRetained ? await this.#createDeduplicator() : undefined
+    this.#deduplicator = sendsRetained ? new RetainedDeduplicator(await this.#readDigests(), topics) : undefined
     const hasGap = !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
     if (hasGap) this.#writer.write(gapMarker, 'now', ignore)
     const refused = await connection.subscribe(topics, 1, sendsRetained)
@@ -114,11 +112,11 @@ export class BrokerSubscription {
     else await this.#remember(connection)
   }
 
-  async #createDeduplicator(): Promise<RetainedDeduplicator | undefined> {
+  #readDigests(): Promise<Digests> {
     const { journal, topics, log } = this.#options
-    return RetainedDeduplicator.read(journal, topics).catch(error => {
+    return readDigests(journal, topics).catch(error => {
       log.warn({ err: error }, 'failed to read retained messages from the journal; all of them become events again')
-      return undefined
+      return new Map()
     })
   }
 
@@ -131,7 +129,7 @@ export class BrokerSubscription {
       onMissed: message => this.#writer.write(message, 'now', ignore),
     })
     try {
-      await caughtUp(connection, this.#deliveries, () => this.#received)
+      await this.#deliveries.caughtUp(connection)
       this.#reconciler = reconciler
       await new Promise<void>(resolve => this.#writer.whenWritten(resolve))
       if (!this.#stopped && !connection.closed) await reconciler.run()
@@ -151,7 +149,6 @@ export class BrokerSubscription {
   }
 
   #receive(packet: IPublishPacket, connection: Connection): void {
-    this.#received++
     const received = messageOf(packet)
     const acknowledge = this.#deliveries.receive(packet, received.payload, connection)
     if (!acknowledge) return

@@ -2,6 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { IPublishPacket } from 'mqtt-packet'
 import type { Connection } from '../../mqtt/connection.js'
 
+/** Time limit of `caughtUp`, and its interval between checks, in milliseconds. */
+const [catchUpTimeout, checkInterval] = [5000, 50]
+
 /** An unacknowledged message of QoS 1. */
 interface Delivery {
   readonly messageId: number
@@ -21,7 +24,8 @@ export class Deliveries {
   readonly #unacknowledged = new Set<Delivery>()
   /** Deliveries over a connection that is lost. */
   #lost = 0
-  #onAcknowledged: (() => void)[] = []
+  #received = 0
+  readonly #onAcknowledged: (() => void)[] = []
 
   /**
    * Connects; messages that arrive together with CONNACK are received after it.
@@ -45,10 +49,21 @@ export class Deliveries {
     return connection
   }
 
-  /** Resolves with the next acknowledgement; at once where none is due. */
-  acknowledged(): Promise<void> {
-    if (this.#unacknowledged.size === 0) return Promise.resolve()
-    return new Promise(resolve => this.#onAcknowledged.push(resolve))
+  /**
+   * Resolves when the broker has sent its stored messages, as far as a client can tell: a broker with more of them sends some for each
+   * acknowledgement, before it answers a later ping. A client that publishes without a pause looks the same.
+   *
+   * @throws {Error} rejects when the connection ends
+   */
+  async caughtUp(connection: Pick<Connection, 'ping'>): Promise<void> {
+    const deadline = performance.now() + catchUpTimeout
+    while (performance.now() < deadline) {
+      if (this.#unacknowledged.size > 0) await new Promise<void>(resolve => this.#onAcknowledged.push(resolve))
+      const before = this.#received
+      await connection.ping()
+      if (this.#received === before) return
+      await delay(checkInterval, undefined, { ref: false })
+    }
   }
 
   /**
@@ -57,6 +72,7 @@ export class Deliveries {
    * @returns acknowledges it; to be called when it is written. `undefined` for a repetition
    */
   receive(packet: IPublishPacket, payload: Buffer, connection: Connection): (() => void) | undefined {
+    this.#received++
     const { messageId = 0, dup, topic, qos } = packet
     if (qos === 0) return ignore
     if (this.#lost > 0 && dup && this.#isRepetition(messageId, topic, payload, connection)) return undefined
@@ -95,31 +111,6 @@ export class Deliveries {
       if (delivery.connection !== connection) this.#unacknowledged.delete(delivery)
     }
     this.#lost = 0
-  }
-}
-
-/** Time limit of `caughtUp`, and its interval between checks, in milliseconds. */
-const [catchUpTimeout, checkInterval] = [5000, 50]
-
-/**
- * Resolves when the broker has sent its stored messages, as far as a client can tell: a broker with more of them sends some for each
- * acknowledgement, before it answers a later ping. A client that publishes without a pause looks the same.
- *
- * @param received how many messages have been received
- * @throws {Error} rejects when the connection ends
- */
-export async function caughtUp(
-  connection: Pick<Connection, 'ping'>,
-  deliveries: Pick<Deliveries, 'acknowledged'>,
-  received: () => number,
-): Promise<void> {
-  const deadline = performance.now() + catchUpTimeout
-  while (performance.now() < deadline) {
-    await deliveries.acknowledged()
-    const before = received()
-    await connection.ping()
-    if (received() === before) return
-    await delay(checkInterval, undefined, { ref: false })
   }
 }
 

@@ -1,7 +1,6 @@
-import type { Journal } from '../../journal/journal.js'
 import type { Message } from '../../mqtt/message.js'
 import { topicPredicate } from '../../topics/match.js'
-import { type Digests, digest, isDigestOf, readDigests } from '../retained-digests.js'
+import { type Digests, digest, isDigestOf } from '../retained-digests.js'
 
 /** Deduplication ends after this time without a retained message, in milliseconds. */
 const idleTimeout = 5000
@@ -31,17 +30,11 @@ export class RetainedDeduplicator {
   #isOver = false
   #timer: NodeJS.Timeout | undefined
 
-  private constructor(digests: Digests, topics: readonly string[]) {
+  /** @param digests of the journal's retained messages */
+  constructor(digests: Digests, topics: readonly string[]) {
     this.#maxTopics = digests.size + maxNewTopics
     this.#filters = topics.map(topic => topicPredicate([topic]))
     for (const [topic, known] of digests) this.#topics.set(topic, { digest: known, remaining: this.#timesOf(topic) })
-  }
-
-  static async read(
-    journal: Pick<Journal, 'retained' | 'head'>,
-    topics: readonly string[],
-  ): Promise<RetainedDeduplicator> {
-    return new RetainedDeduplicator(await readDigests(journal, topics), topics)
   }
 
   /** Call when the broker has the subscription. */
