@@ -54,65 +54,6 @@ interface Membership {
   due: number
 }
 
-/** The methods of the registry for its handles. */
-interface RegistryAccess {
-  time(): number
-  /** `undefined` if the quota is exhausted. */
-  join(member: Member, filter: string): Membership | undefined
-  /** Removes it at once. */
-  leave(membership: Membership): void
-  /** Removes them after the grace time. */
-  left(member: Member, memberships: Iterable<Membership>): void
-}
-
-/** One connection of a listener. */
-class PresenceConnection implements PresenceHandle {
-  readonly #host: RegistryAccess
-  readonly #member: Member
-  readonly #memberships = new SmallMap<string, Membership>()
-  #left = false
-
-  constructor(host: RegistryAccess, member: Member) {
-    this.#host = host
-    this.#member = member
-  }
-
-  seen(): void {
-    this.#member.lastSeen = this.#host.time()
-  }
-
-  add(topics: Iterable<string>): void {
-    for (const filter of topics) {
-      if (this.#left || this.#memberships.has(filter)) continue
-      const membership = this.#host.join(this.#member, filter)
-      if (membership) this.#memberships.set(filter, membership)
-    }
-  }
-
-  remove(topics: Iterable<string>): void {
-    for (const filter of topics) {
-      const membership = this.#memberships.get(filter)
-      if (!membership) continue
-      this.#memberships.delete(filter)
-      this.#host.leave(membership)
-    }
-  }
-
-  change(topics: readonly string[]): void {
-    const wanted = new Set(topics)
-    this.add(wanted)
-    this.remove([...this.#memberships.keys()].filter(filter => !wanted.has(filter)))
-  }
-
-  leave(): void {
-    if (this.#left) return
-    this.#left = true
-    this.seen()
-    this.#host.left(this.#member, this.#memberships.values())
-    this.#memberships.clear()
-  }
-}
-
 /** Listeners that are removed in one tick of the event loop after their grace time: some 2 ms. */
 const maxReleases = 500
 
@@ -121,11 +62,58 @@ const maxReleases = 500
  * all. A listener takes some 450 bytes with one filter that others have too, and three times that with one of its own.
  */
 export class PresenceRegistry implements Presence {
+  /** One connection of a listener. */
+  static readonly #Connection = class implements PresenceHandle {
+    readonly #registry: PresenceRegistry
+    readonly #member: Member
+    readonly #memberships = new SmallMap<string, Membership>()
+    #hasLeft = false
+
+    constructor(registry: PresenceRegistry, member: Member) {
+      this.#registry = registry
+      this.#member = member
+    }
+
+    seen(): void {
+      this.#member.lastSeen = this.#registry.#clock.now()
+    }
+
+    add(topics: Iterable<string>): void {
+      for (const filter of topics) {
+        if (this.#hasLeft || this.#memberships.has(filter)) continue
+        const membership = this.#registry.#join(this.#member, filter)
+        if (membership) this.#memberships.set(filter, membership)
+      }
+    }
+
+    remove(topics: Iterable<string>): void {
+      for (const filter of topics) {
+        const membership = this.#memberships.get(filter)
+        if (!membership) continue
+        this.#memberships.delete(filter)
+        this.#registry.#leave(membership, 0)
+      }
+    }
+
+    change(topics: readonly string[]): void {
+      const wanted = new Set(topics)
+      this.add(wanted)
+      this.remove([...this.#memberships.keys()].filter(filter => !wanted.has(filter)))
+    }
+
+    leave(): void {
+      if (this.#hasLeft) return
+      this.#hasLeft = true
+      this.seen()
+      this.#registry.#left(this.#member, this.#memberships.values())
+      this.#memberships.clear()
+    }
+  }
+
   readonly #grace: number
   readonly #messages: Pick<PresenceMessages, 'publish'> | undefined
   readonly #clock: Clock
   readonly #accountOf: (user: string | undefined, address: string) => string
-  readonly #host: RegistryAccess
   readonly #users = byTransport<Member>()
   /** Listeners without a user, by device: their keys need no further strings. */
   readonly #anonymous = byTransport<Member>()
@@ -149,12 +137,6 @@ export class PresenceRegistry implements Presence {
     this.#accountOf = bounds.accountOf ?? ((user, address) => user ?? address)
     this.#lingeringQuota = new FairQuota(bounds.maxLingering ?? 50_000)
     this.#membershipQuota = new FairQuota(bounds.maxMemberships ?? 500_000)
-    this.#host = {
-      time: () => clock.now(),
-      join: (member, filter) => this.#join(member, filter),
-      leave: membership => this.#leave(membership, 0),
-      left: (member, memberships) => this.#left(member, memberships),
-    }
   }
 
   /** Listeners, with those in their grace time. */
@@ -179,12 +161,13 @@ export class PresenceRegistry implements Presence {
       members.set(key, member)
     }
     member.connections++
-    const connection = new PresenceConnection(this.#host, member)
+    const connection = new PresenceRegistry.#Connection(this, member)
     connection.seen()
     connection.add(topics)
     return connection
   }
 
+  /** Adds a filter; `undefined` if the quota is exhausted. */
   #join(member: Member, filter: string): Membership | undefined {
     let membership = member.memberships.get(filter)
     if (membership) {

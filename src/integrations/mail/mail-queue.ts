@@ -1,4 +1,5 @@
 import type { Logger } from '../../base/log.js'
+import { BatchedStore } from '../../receipts/batched-store.js'
 import type { ReceiptStore, StoreChange } from '../../receipts/store.js'
 import type { Entry } from './rules.js'
 
@@ -233,15 +234,6 @@ function mailKey(sequence: number): string {
   return `mail/${sequenceKey(sequence)}`
 }
 
-const batch = 256
-
-async function* entriesOf(store: ReceiptStore, prefix: string): AsyncGenerator<readonly [string, string], void, void> {
-  const lt = `${prefix}\x7f`
-  for (let gte = prefix; ; ) {
-    const found = await store.range({ gte, lt }, batch)
-    yield* found
-    const last = found.at(-1)
-    if (!last || found.length < batch) return
-    gte = `${last[0]}\0`
-  }
+function entriesOf(store: ReceiptStore, prefix: string): AsyncGenerator<readonly [string, string]> {
+  return new BatchedStore(store).all({ gte: prefix, lt: `${prefix}\x7f` })
 }

@@ -148,12 +148,8 @@ export class Sender {
 
   /** Removes a mail; `false` if the store fails. It is not sent again in either case. */
   async #finish(mail: QueuedMail): Promise<boolean> {
-    this.#done.add(mail.sequence)
-    return this.#forget(mail)
-  }
-
-  async #forget(mail: QueuedMail): Promise<boolean> {
     const { queue, serialize, onDone } = this.#options
+    this.#done.add(mail.sequence)
     try {
       await serialize(() => queue.done(mail))
     } catch {
