@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastify'
 import type { AuthenticationRequest, Authenticator } from '../access/authenticator.js'
-import type { Client } from '../access/client-address.js'
+import type { Client, ClientResolver } from '../access/client-address.js'
 import { type ConnectionLimits, networkOf } from '../access/limits.js'
 import type { OriginPolicy } from '../access/origins.js'
 import type { RateLimits } from '../access/rate-limits.js'
@@ -8,10 +8,11 @@ import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity } from '../base/identity.js'
-import { admitOrigin, type OriginAdmission, sendPreflight, setOriginHeaders } from './cors.js'
+import { originRefusal } from './origin-refusal.js'
 import { sendProblem } from './problem.js'
 import { attemptOf, type CredentialOptions } from './request-identity.js'
 import { pathOf } from './request-target.js'
+import { addVary } from './responses.js'
 
 /** An admitted client, its identity and permissions. */
 export interface Caller {
@@ -20,7 +21,11 @@ export interface Caller {
   readonly permissions: Permissions
 }
 
-export interface ApiGateOptions extends OriginAdmission {
+export interface ApiGateOptions {
+  readonly allowsOrigin: OriginPolicy
+  /** Origins whose requests may carry cookies and certificates; left out for none. */
+  readonly allowsCredentials?: OriginPolicy | undefined
+  readonly resolveClient: ClientResolver
   /** `undefined` without authentication. */
   readonly authenticator: Authenticator | undefined
   readonly rules: TopicRules
@@ -63,6 +68,9 @@ function refuseMethod(reply: FastifyReply): FastifyReply {
   return sendProblem(reply, { status: 405 })
 }
 
+/** Response headers that scripts of other origins may read (Fetch §4.10). */
+const exposedHeaders = 'retry-after, location, idempotency-replayed'
+
 /** Admits requests to the API: origin, rate limit, authentication. */
 export class ApiGate {
   readonly #options: ApiGateOptions
@@ -91,7 +99,7 @@ export class ApiGate {
    * @throws {GatewayError} `origin-refused`, `too-many-requests`, and as `readCredential` and `Authenticator.authenticate`
    */
   admit(request: FastifyRequest, reply: FastifyReply, admission: Admission = {}): Caller | Promise<Caller> {
-    const client = admitOrigin(request, reply, this.#options)
+    const client = this.#admitOrigin(request, reply)
     if (admission.withoutCredentials !== true) refuseEmbedded(request, admission)
     this.#count(client)
     const { authenticator } = this.#options
@@ -126,18 +134,47 @@ export class ApiGate {
     this.#options.requests?.spend(who, requests)
   }
 
-  /** Sets the CORS headers of a response that needs no admission: a 404, a 405. */
-  setOriginHeaders(request: FastifyRequest, reply: FastifyReply): void {
-    setOriginHeaders(request, reply, this.clientOf(request), this.#options)
+  /**
+   * Sets the CORS headers of a response (Fetch §3.2), also of a refusal, a 404 or 405.
+   *
+   * A page of another origin has to send `Authorization` itself; with `allowsCredentials` its browser sends cookies and certificates as well
+   * (`Access-Control-Allow-Credentials`, Fetch §3.2.5).
+   *
+   * @returns whether requests of this origin are admitted
+   */
+  setOriginHeaders(request: FastifyRequest, reply: FastifyReply, client = this.clientOf(request)): boolean {
+    const { allowsOrigin, allowsCredentials } = this.#options
+    const { origin } = request.headers
+    addVary(reply, 'origin')
+    if (!allowsOrigin(origin, client.host, client.secure)) return false
+    if (origin === undefined) return true
+    reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': exposedHeaders })
+    if (allowsCredentials?.(origin, client.host, client.secure))
+      reply.header('access-control-allow-credentials', 'true')
+    return true
   }
 
-  /** Answers preflights of `url`, and 405 to other methods. */
+  /** @throws {GatewayError} `origin-refused` */
+  #admitOrigin(request: FastifyRequest, reply: FastifyReply): Client {
+    const client = this.clientOf(request)
+    if (this.setOriginHeaders(request, reply, client)) return client
+    throw originRefusal(request.headers.origin, client.host, 'push.origins')
+  }
+
+  /** Answers preflights of `url`, which a browser may cache for ten minutes, and 405 to other methods. */
   registerOtherMethods(
     app: FastifyInstance,
     { url, constraints = {}, allowed, headers = 'authorization', refuse = refuseMethod }: OtherMethods,
   ): void {
-    const preflight = { methods: allowed.join(', '), headers }
-    app.options(url, { constraints }, async (request, reply) => sendPreflight(request, reply, this.#options, preflight))
+    const preflight = {
+      'access-control-allow-methods': allowed.join(', '),
+      'access-control-allow-headers': headers,
+      'access-control-max-age': '600',
+    }
+    app.options(url, { constraints }, async (request, reply) => {
+      this.#admitOrigin(request, reply)
+      return reply.code(204).headers(preflight).send()
+    })
     const allow = [...allowed, 'OPTIONS'].join(', ')
     app.route({
       method: methods.filter(method => !allowed.includes(method) && !(method === 'HEAD' && allowed.includes('GET'))),
@@ -198,9 +235,10 @@ export class ApiGate {
     client: Client,
     { withoutCredentials = false }: Admission,
   ): AuthenticationRequest {
-    return withoutCredentials
-      ? nobodys(request, client)
-      : attemptOf(request.raw, client, 'http', this.#options.credentials)
+    if (!withoutCredentials) return attemptOf(request.raw, client, 'http', this.#options.credentials)
+    const { url, headers } = request
+    const nobodys = { credential: undefined, transport: 'http', address: client.address } as const
+    return { ...nobodys, path: pathOf(url), origin: headers.origin }
   }
 
   async #identify(
@@ -227,11 +265,6 @@ export class ApiGate {
 /** @throws {GatewayError} `too-many-requests`, with the time to wait */
 function requireNoWait(milliseconds = 0): void {
   if (milliseconds > 0) throw new GatewayError('too-many-requests', { retryAfter: Math.ceil(milliseconds / 1000) })
-}
-
-/** The attempt of a request whose credentials are ignored. */
-function nobodys({ url, headers: { origin } }: FastifyRequest, { address }: Client): AuthenticationRequest {
-  return { credential: undefined, transport: 'http', address, path: pathOf(url), origin }
 }
 
 /** `Sec-Fetch-Dest` of a page embedded in another (Fetch §2.2.5). */

@@ -1,7 +1,6 @@
 import { isUtf8 } from 'node:buffer'
-import type { GatewayError } from '../../base/errors.js'
 import { oneLineJson } from '../../base/one-line-json.js'
-import type { Encoder, Gap } from '../../hub/event-sink.js'
+import type { Encoder } from '../../hub/event-sink.js'
 import { type Event, parseId } from '../../journal/event.js'
 import { eventEncoders } from '../event-json.js'
 import type { ControlEvents } from './event-stream.js'
@@ -64,14 +63,9 @@ export function encodeCursor(cursor: string | undefined): Buffer {
   return Buffer.from(cursor !== undefined && parseId(cursor) ? liveEvent(cursor, { cursor }) : commentLine)
 }
 
-function encodeGap({ reason, cursor, resumes }: Gap): Buffer {
-  return Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`)
-}
-
-/** Encodes the last event. */
-function encodeEnd({ reason, text: detail }: GatewayError): Buffer {
-  return Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`)
-}
-
 /** Control events with names of their own: a client that listens to `message` only does not get them. */
-export const controlEvents: ControlEvents = { gap: encodeGap, end: encodeEnd }
+export const controlEvents: ControlEvents = {
+  gap: ({ reason, cursor, resumes }) =>
+    Buffer.from(`event: gap\ndata: ${oneLineJson({ reason, cursor, resumes })}\n\n`),
+  end: ({ reason, text: detail }) => Buffer.from(`event: end\ndata: ${oneLineJson({ reason, detail })}\n\n`),
+}
