@@ -1,4 +1,5 @@
 import { FairQuota } from '../../base/fair-quota.js'
+import type { PairEnd } from './stream-pair.js'
 
 /** Interval between checks of the bytes that wait for clients, in milliseconds. */
 const interval = 250
@@ -10,8 +11,8 @@ const smallPacket = 64 * 1024
 export interface BufferingConnection {
   /** Quota key, shared by the connections of one address. */
   readonly account: string
-  readonly waitingBytes: number
-  readonly deliveredBytes: number
+  /** The broker's end. */
+  readonly end: Pick<PairEnd, 'waitingBytes' | 'deliveredBytes'>
   cutOff(): void
 }
 
@@ -41,7 +42,7 @@ export class BufferedBytes {
 
   add(connection: BufferingConnection): void {
     this.#connections.add(connection)
-    this.#delivered.set(connection, connection.deliveredBytes)
+    this.#delivered.set(connection, connection.end.deliveredBytes)
     this.#timer ??= setInterval(() => this.#check(), interval).unref()
   }
 
@@ -73,7 +74,8 @@ export class BufferedBytes {
     let total = 0
     const waiting = new Map<string, Waiting>()
     for (const connection of this.#connections) {
-      const { account, waitingBytes, deliveredBytes } = connection
+      const { account, end } = connection
+      const { waitingBytes, deliveredBytes } = end
       const isIdle = this.#delivered.get(connection) === deliveredBytes
       this.#delivered.set(connection, deliveredBytes)
       if (waitingBytes === 0) continue
@@ -92,9 +94,9 @@ export class BufferedBytes {
   /** Closes connections of one account until it has no more than is left for others; returns their waiting bytes. */
   #cutOff(account: Waiting, connections: BufferingConnection[], left: number): number {
     let bytes = 0
-    for (const connection of connections.sort((a, b) => b.waitingBytes - a.waitingBytes)) {
+    for (const connection of connections.sort((a, b) => b.end.waitingBytes - a.end.waitingBytes)) {
       if (account.bytes <= left + bytes) break
-      const { waitingBytes } = connection
+      const { waitingBytes } = connection.end
       account.bytes -= waitingBytes
       bytes += waitingBytes
       this.cutOffs++

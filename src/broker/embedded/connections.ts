@@ -48,8 +48,10 @@ const batchSize = 128
 
 interface Connection {
   readonly peer: Peer
-  /** Known after CONNECT. */
+  /** Known when Aedes has processed CONNECT. */
   clientId: string | undefined
+  /** Lets the broker's end see that the client has ended its side before that. */
+  deferredEnd: (() => void) | undefined
   readonly client: PairEnd
   readonly broker: PairEnd
   readonly received: PacketGuard
@@ -73,8 +75,6 @@ export class Connections {
   readonly #concatCache: ConcatCache
   readonly #subscribeGate = new SubscribeGate()
   readonly #open = new Map<Duplex, Connection>()
-  readonly #ready = new WeakSet<Duplex>()
-  readonly #deferredEnds = new WeakMap<Duplex, () => void>()
   #closedTraffic: Traffic = { packetsReceived: 0, packetsSent: 0, publishesReceived: 0, bytesReceived: 0, bytesSent: 0 }
 
   /** @param tick when clients receive written bytes */
@@ -133,25 +133,21 @@ export class Connections {
         throttle?.isPaused === true ||
         isWaiting ||
         connection.publishing >= publishingHighWaterMark,
-      deferEnd: release => this.#deferEnd(broker, received, release),
+      // Until CONNACK: Aedes would drop the packets behind a CONNECT that it is processing, and a client may send all of them at once and close.
+      deferEnd: release => {
+        if (received.packets === 0 || connection.clientId !== undefined) release()
+        else connection.deferredEnd = release
+      },
       onWritten: chunk => written.scan(chunk),
       onSent: chunk => sent.scan(chunk),
       tick: this.#tick,
       concatCache: this.#concatCache,
     })
-    const state = { clientId: undefined, isNamed: false, publishing: 0 }
+    const state = { clientId: undefined, deferredEnd: undefined, isNamed: false, publishing: 0 }
     const connection: Connection = { peer, client, broker, received, sent, ...state }
     this.#open.set(broker, connection)
-    const buffering = {
-      account,
-      get waitingBytes() {
-        return broker.waitingBytes
-      },
-      get deliveredBytes() {
-        return broker.deliveredBytes
-      },
-      cutOff: () => this.#cutOff(connection, new GatewayError('client-too-slow')),
-    }
+    const cutOff = (): void => this.#cutOff(connection, new GatewayError('client-too-slow'))
+    const buffering = { account, end: broker, cutOff }
     if (!isInternal) this.#buffered.add(buffering)
     broker.once('close', () => {
       this.#buffered.hold(account, held, 0)
@@ -163,21 +159,11 @@ export class Connections {
     return connection
   }
 
-  /**
-   * Delays the end of a client's stream until CONNACK: Aedes would drop the packets behind a CONNECT that it is processing, and a client may
-   * send all of them at once and close.
-   */
-  #deferEnd(broker: Duplex, received: PacketGuard, release: () => void): void {
-    if (received.packets === 0 || this.#ready.has(broker)) release()
-    else this.#deferredEnds.set(broker, release)
-  }
-
   /** Call when Aedes has processed CONNECT. */
-  ready({ conn, id }: Client): void {
-    this.#ready.add(conn)
-    const connection = this.#open.get(conn)
-    if (connection) connection.clientId = id
-    this.#deferredEnds.get(conn)?.()
+  ready(client: Client): void {
+    const connection = this.of(client)
+    if (connection) connection.clientId = client.id
+    connection?.deferredEnd?.()
   }
 
   /** Closes a connection at once, without the waiting bytes. */

@@ -45,7 +45,8 @@ describe('bytes that wait for clients', () => {
       ['b', 5],
       ['c', 40],
     ] as const) {
-      buffered.add({ account, waitingBytes, deliveredBytes: 0, cutOff: () => ended.push(`${account} ${waitingBytes}`) })
+      const end = { waitingBytes, deliveredBytes: 0 }
+      buffered.add({ account, end, cutOff: () => ended.push(`${account} ${waitingBytes}`) })
     }
     vi.advanceTimersByTime(250)
     expect(ended).toEqual(['a 30', 'a 20'])
@@ -54,7 +55,8 @@ describe('bytes that wait for clients', () => {
 
   it('are nobody’s concern below half of the bound', () => {
     const buffered = new BufferedBytes(100)
-    buffered.add({ account: 'a', waitingBytes: 50, deliveredBytes: 0, cutOff: () => expect.unreachable() })
+    const end = { waitingBytes: 50, deliveredBytes: 0 }
+    buffered.add({ account: 'a', end, cutOff: () => expect.unreachable() })
     vi.advanceTimersByTime(1000)
   })
 })
