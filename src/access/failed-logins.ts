@@ -26,8 +26,8 @@ interface NetworkState {
 }
 
 /**
- * Limits failed logins of each address, whatever verifies the passwords. Each address has as many slots for verifications at once as it
- * has failures left, so that a slow verifier gets no more guesses than a fast one; further logins wait. The newest gets the next slot,
+ * Limits failed logins of each address, whichever verifier checks the passwords. An address has as many slots for concurrent verifications
+ * as it has failures left, so that a slow verifier allows no more guesses than a fast one; further logins wait. The newest gets the next slot,
  * because the oldest is the next to give up; closed connections get none.
  */
 export class FailedLoginLimiter {

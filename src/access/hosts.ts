@@ -20,7 +20,7 @@ export interface HostOptions {
   readonly names?: readonly string[] | undefined
   /** Hosts that TCP connections may request without `names`. */
   readonly tcp: 'loopback' | 'any'
-  /** The same for Unix sockets, whose peer is a reverse proxy as a rule. */
+  /** Hosts that connections on Unix sockets, usually from a reverse proxy, may request without `names`. */
   readonly unix: 'loopback' | 'any'
 }
 

@@ -36,7 +36,7 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
   ]
 }
 
-/** Whether one of the brokers is what would be mqway's own MQTT port: connections would go round in a circle. */
+/** Whether one of the brokers is mqway's own MQTT port, so that mqway would connect to itself. */
 export function leadsToItself(config: Config): boolean {
   return checkOwnPort(config).length > 0
 }

@@ -178,7 +178,7 @@ export function pushOf({
 
 type TopicsEntry = string | z.output<typeof boundedTopics>
 
-/** The filters to subscribe to, without those with bounds that another filter covers, whose messages would come twice. */
+/** The filters to subscribe to. One with bounds is omitted if another filter covers it: its messages would arrive twice. */
 function filtersOf(entries: readonly TopicsEntry[]): string[] {
   const filters = entries.map(entry => (typeof entry === 'string' ? entry : entry.filter))
   return filters.filter((filter, index) => {

@@ -186,7 +186,7 @@ const tunnel = z
     }
   })
 
-/** Every option of mqway. The input is what a person writes; the output has defaults filled in and units resolved. */
+/** Every option of mqway. The input is the content of a file; the output has defaults, and numbers instead of units. */
 export const configSchema = z.strictObject({
   host: host.default('127.0.0.1').describe('Address to listen on, a name, or a list of them'),
   anonymous: z.boolean().default(false).describe('Allow clients without credentials, also from other machines'),

@@ -8,8 +8,7 @@ export type Entry = readonly [key: string, value: string]
 export const batchSize = 256
 
 /**
- * A store of JSON records. Changes are collected and then written together with the repository's state; reads see what has been written, not what is
- * collected.
+ * A store of JSON records. Changes are collected, and then written together with the repository's state; reads do not see collected changes.
  */
 export class BatchedStore {
   readonly #store: ReceiptStore

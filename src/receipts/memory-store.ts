@@ -1,15 +1,15 @@
 import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
-/** Changes of a batch for each of which the list of keys may be moved. */
+/** Changed keys of a batch up to which each is spliced into the list by itself. */
 const fewChanges = 16
 
-/** Calls after which others have a turn: all that is kept in memory would else be done in one, however much it is. */
+/** Calls between two yields to the event loop: without them, a long series of calls would block it. */
 const callsPerTurn = 50
 
 /** A store that ends with the process. */
 export class MemoryReceiptStore implements ReceiptStore {
   readonly #values = new Map<string, string>()
-  /** In order. Of a few that come or go, moving the rest is a copy of memory each. */
+  /** Sorted. For a few changes, `splice` is fast, because it copies memory. */
   readonly #keys: string[] = []
   #calls = 0
   #closed = false
@@ -17,7 +17,7 @@ export class MemoryReceiptStore implements ReceiptStore {
   async get(key: string): Promise<string | undefined> {
     this.#checkOpen()
     const value = this.#values.get(key)
-    await this.#rest()
+    await this.#yield()
     return value
   }
 
@@ -29,7 +29,7 @@ export class MemoryReceiptStore implements ReceiptStore {
       if (key >= lt) break
       found.push([key, this.#values.get(key) ?? ''])
     }
-    await this.#rest()
+    await this.#yield()
     return found
   }
 
@@ -44,10 +44,10 @@ export class MemoryReceiptStore implements ReceiptStore {
     const changed = [...wasKnown].filter(([key, was]) => this.#values.has(key) !== was).map(([key]) => key)
     if (changed.length > fewChanges) this.#merge(changed)
     else for (const key of changed) this.#toggle(key)
-    await this.#rest()
+    await this.#yield()
   }
 
-  /** Adds a key to the list, or takes it away where it is there. */
+  /** Adds a key to the list, or removes it. */
   #toggle(key: string): void {
     const index = this.#indexOf(key)
     const isListed = this.#keys[index] === key
@@ -55,7 +55,7 @@ export class MemoryReceiptStore implements ReceiptStore {
     else this.#keys.splice(index, 0, key)
   }
 
-  /** The same for many, in one pass over those from the first of them on. */
+  /** Adds or removes many keys, in one pass from the first of them on. */
   #merge(changed: string[]): void {
     changed.sort()
     const rest = this.#keys.splice(this.#indexOf(changed[0] ?? ''))
@@ -85,8 +85,8 @@ export class MemoryReceiptStore implements ReceiptStore {
     return low
   }
 
-  /** To be waited for when a call has done what it does, so that calls come in their order. */
-  async #rest(): Promise<void> {
+  /** Yields to the event loop from time to time. Awaited at the end of each call, so that calls stay in order. */
+  async #yield(): Promise<void> {
     if (++this.#calls % callsPerTurn === 0) await new Promise(setImmediate)
   }
 

@@ -109,7 +109,7 @@ export class Outbox {
   }
 }
 
-/** The messages without those whose group has an earlier message among them, which is published first. */
+/** The messages before the first one whose group has an earlier message among them, which must be published first. */
 function firstOfGroups(messages: readonly WaitingMessage[]): WaitingMessage[] {
   const groups = new Set<string>()
   for (const [index, { group }] of messages.entries()) {
