@@ -4,6 +4,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { eventually } from '../helpers/wait.js'
+import { boundSince } from './scheduling.js'
 
 /** Bursts of some 2 MB and more: publishers, messages of each, bytes of a message. */
 const bursts = [
@@ -31,6 +32,7 @@ it.each(['none', 'data'])(
     const senders = await Promise.all(Array.from({ length: 30 }, () => connect('127.0.0.5')))
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
     await bystander.rounds(5)
+    const began = await gateway.scheduling()
     await bystander.window()
     let sent = 0
     for (const { publishers, messages, size } of bursts) {
@@ -47,6 +49,6 @@ it.each(['none', 'data'])(
       expect({ publishers, got, ended }).toEqual({ publishers, got: sent, ended: false })
     }
     await bystander.rounds(20)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
   },
 )

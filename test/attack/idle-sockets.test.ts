@@ -17,7 +17,7 @@ describe('sockets on which nothing is sent', () => {
     await bystander.rounds(40)
     expect(await gateway.descriptors()).toBeLessThan(1024 - 100)
     const other = { ...target, address: '127.0.0.6' }
-    expect(await ask(other, AbortSignal.timeout(5000), 'GET', '/vendor/paho-mqtt.js')).toBe(200)
+    expect(await ask(other, AbortSignal.timeout(15_000), 'GET', '/vendor/paho-mqtt.js')).toBe(200)
     end.abort()
     await Promise.all(attacks)
     expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))

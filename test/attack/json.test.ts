@@ -3,6 +3,7 @@ import { type AttackedGateway, startAttackedGateway } from '../helpers/attacked-
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { jsonBodies, jsonMessages, longQueries } from './scenarios/json-floods.js'
 import type { AttackTarget } from './scenarios/scenario.js'
+import { boundSince } from './scheduling.js'
 
 describe('what takes long to read', () => {
   let gateway: AttackedGateway
@@ -15,13 +16,14 @@ describe('what takes long to read', () => {
     const { mqttPort, http, https } = gateway
     const target: AttackTarget = { mqttPort, http, https, address: '127.0.0.4' }
     const bystander = await startBystander({ mqttPort, httpUrl: http })
+    const began = await gateway.scheduling()
     const attack = new AbortController()
     const attacked = run(target, attack.signal)
     await bystander.rounds(30)
     const report = await bystander.stop()
     attack.abort()
     expect(await attacked).toBeGreaterThan(0)
-    expectUndisturbed(report)
+    expectUndisturbed(report, await boundSince(gateway, began))
   })
 
   it('is refused in a few hundred bytes', async () => {

@@ -9,6 +9,7 @@ import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
 import { openMqtt, publishPacket, send, subscribePacket } from './scenarios/attacker.js'
 import { scan, storeMany, subscribeOften } from './scenarios/retained-subscribers.js'
 import type { AttackTarget } from './scenarios/scenario.js'
+import { boundSince } from './scheduling.js'
 
 function targetOf({ mqttPort, http, https }: AttackedGateway, address: string): AttackTarget {
   return { mqttPort, http, https, address }
@@ -53,6 +54,7 @@ describe.each([
     const gateway = await start(20_000)
     onTestFinished(() => gateway.close())
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
+    const began = await gateway.scheduling()
     await bystander.rounds(5)
     await bystander.window()
     const cpu = () => gateway.metric('process_cpu_seconds_total')
@@ -68,7 +70,7 @@ describe.each([
     const after = await cpu()
     await bystander.rounds(20)
     expect((await cpu()) - after).toBeLessThan(0.5)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
   })
 })
 
@@ -78,6 +80,7 @@ describe.each(['none', 'data'])('big retained messages (data: %s)', data => {
     const gateway = await startAttackedGateway({ data, embedded: { maxRetainedBytes: bound } })
     onTestFinished(() => gateway.close())
     const bystander = await startBystander({ mqttPort: gateway.mqttPort, httpUrl: gateway.http })
+    const began = await gateway.scheduling()
     const payload = Buffer.alloc(2 * mebibyte)
     const publish = async (address: string): Promise<void> => {
       const socket = await openMqtt(targetOf(gateway, address), never)
@@ -103,6 +106,6 @@ describe.each(['none', 'data'])('big retained messages (data: %s)', data => {
     expect((await gateway.memory()) - before).toBeLessThan(300 * mebibyte)
     for (const socket of deaf) socket.destroy()
     await reaches(gateway, 'mqway_retained_scans', 0)
-    expectUndisturbed(await bystander.stop())
+    expectUndisturbed(await bystander.stop(), await boundSince(gateway, began))
   })
 })

@@ -25,7 +25,8 @@ async function openBrowser(script = ''): Promise<BrowserContext> {
 
 async function openTab(context: BrowserContext, url: string): Promise<Page> {
   const page = await context.newPage()
-  page.setDefaultTimeout(20_000)
+  // Without Web Locks on a busy machine, several tabs may take the lead at once, and wait for each other's connections.
+  page.setDefaultTimeout(40_000)
   await page.goto(url)
   return page
 }
@@ -83,7 +84,7 @@ describeWith(['chromium-headless-shell'], 'tabs of one browser over plain HTTP',
       for (const tab of tabs) expect(await payloads(tab)).toEqual(['one', 'two', 'three'])
       await eventually(async () => (await streams(gateway)) === 1)
     },
-    60_000,
+    120_000,
   )
 
   it('have each its own topics, and its own state of them', async () => {
