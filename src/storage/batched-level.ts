@@ -9,10 +9,10 @@ export interface KeyRange {
 /** A change of a key; without a value, the key is deleted. */
 export interface Change {
   readonly key: string
-  readonly value?: Buffer | string
+  readonly value?: Buffer
 }
 
-type Encoding = { readonly valueEncoding?: 'buffer' | 'utf8' }
+const valueEncoding = 'buffer'
 
 /** Bytes of a batch; more for a single larger value. */
 const maxBatchBytes = 1024 ** 2
@@ -45,11 +45,9 @@ export class BatchedLevel {
     this.#database = database
   }
 
-  async get(key: string): Promise<string | undefined>
-  async get(key: string, options: { readonly valueEncoding: 'buffer' }): Promise<Buffer | undefined>
-  async get(key: string, options: Encoding = {}): Promise<Buffer | string | undefined> {
+  async get(key: string): Promise<Buffer | undefined> {
     const change = this.#pending.get(key)
-    return change ? change.value : this.#database.get<string, Buffer | string>(key, options)
+    return change ? change.value : this.#database.get<string, Buffer>(key, { valueEncoding })
   }
 
   /** The values of `keys`, in their order. */
@@ -57,15 +55,13 @@ export class BatchedLevel {
     const changes = keys.map(key => this.#pending.get(key))
     const stored = keys.filter((_, index) => !changes[index])
     const values =
-      stored.length === 0
-        ? []
-        : await this.#database.getMany<string, Buffer | undefined>(stored, { valueEncoding: 'buffer' })
+      stored.length === 0 ? [] : await this.#database.getMany<string, Buffer | undefined>(stored, { valueEncoding })
     let next = 0
-    return changes.map(change => (change ? asBuffer(change.value) : values[next++]))
+    return changes.map(change => (change ? change.value : values[next++]))
   }
 
   /** Resolves when the change is written. */
-  put(key: string, value: Buffer | string): Promise<void> {
+  put(key: string, value: Buffer): Promise<void> {
     return this.write([{ key, value }])
   }
 
@@ -94,12 +90,12 @@ export class BatchedLevel {
 
   async *values(range: KeyRange): AsyncGenerator<Buffer> {
     await this.flush()
-    yield* this.#database.values<string, Buffer>({ ...range, valueEncoding: 'buffer' })
+    yield* this.#database.values<string, Buffer>({ ...range, valueEncoding })
   }
 
   async *entries(range: KeyRange): AsyncGenerator<[string, Buffer]> {
     await this.flush()
-    yield* this.#database.iterator<string, Buffer>({ ...range, valueEncoding: 'buffer' })
+    yield* this.#database.iterator<string, Buffer>({ ...range, valueEncoding })
   }
 
   /** Resolves when all pending changes are written, or have failed. */
@@ -160,8 +156,7 @@ export class BatchedLevel {
     for (const { changes } of entries) {
       for (const { key, value } of changes) {
         if (value === undefined) batch.del(key)
-        else
-          batch.put<string, Buffer | string>(key, value, typeof value === 'string' ? {} : { valueEncoding: 'buffer' })
+        else batch.put<string, Buffer>(key, value, { valueEncoding })
       }
     }
     if (batch.length > 0) await batch.write()
@@ -173,8 +168,4 @@ export class BatchedLevel {
       for (const change of changes) if (this.#pending.get(change.key) === change) this.#pending.delete(change.key)
     }
   }
-}
-
-function asBuffer(value: Buffer | string | undefined): Buffer | undefined {
-  return typeof value === 'string' ? Buffer.from(value) : value
 }

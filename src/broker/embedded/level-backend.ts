@@ -54,7 +54,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
   return {
     ...{ run, queues, incoming, sessions },
     retained: new LevelRetained(batched),
-    keepSession: (id, session) => batched.put(keyOf(sessionKind, id), sessionRecord(session)),
+    keepSession: (id, session) => batched.put(keyOf(sessionKind, id), Buffer.from(sessionRecord(session))),
     removeSession: async id => {
       await Promise.all([batched.clear(rangeOf(keyOf('subscriptions', id))), queues.remove(id)])
       await batched.del(keyOf(sessionKind, id))
@@ -70,7 +70,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
       ),
     removeSubscriptions: (id, filters) =>
       batched.write(filters.map(filter => ({ key: `${keyOf('subscriptions', id)}:${filter}` }))),
-    addIncoming: (id, messageId) => batched.put(incomingKey(id, messageId), ''),
+    addIncoming: (id, messageId) => batched.put(incomingKey(id, messageId), Buffer.alloc(0)),
     removeIncoming: (id, messageId) => batched.del(incomingKey(id, messageId)),
     clearIncoming: id => batched.clear(rangeOf(keyOf('incoming', id))),
     putWill: will => batched.put(keyOf('will', will.clientId), encode(will)),

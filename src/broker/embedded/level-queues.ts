@@ -45,7 +45,7 @@ export class LevelQueues implements SessionQueues {
 
   async update(clientId: string, packet: AedesPublishPacket): Promise<number> {
     const key = packet.brokerId ? messageKey(clientId, packet) : await this.#keyOf(clientId, packet.messageId)
-    const before = key && (await this.#get(key))
+    const before = key && (await this.#database.get(key))
     if (!before) throw noSuchPacket()
     const { brokerId, brokerCounter, messageId } = decodeMessage(before)
     const value = encode(storedFields({ ...packet, brokerId, brokerCounter }))
@@ -60,13 +60,13 @@ export class LevelQueues implements SessionQueues {
   }
 
   async #keyOf(clientId: string, messageId: number | undefined): Promise<string | undefined> {
-    const value = await this.#get(idKey(clientId, messageId))
+    const value = await this.#database.get(idKey(clientId, messageId))
     return value && messageKey(clientId, decodeMessage(value))
   }
 
   async clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined> {
     const byId = idKey(clientId, messageId)
-    const value = await this.#get(byId)
+    const value = await this.#database.get(byId)
     if (!value) return undefined
     const packet = decodeMessage(value)
     const written = this.#database.write([{ key: byId }, { key: messageKey(clientId, packet) }])
@@ -104,10 +104,6 @@ export class LevelQueues implements SessionQueues {
   async remove(clientId: string): Promise<void> {
     const id = encodeURIComponent(clientId)
     await Promise.all(['outgoing', 'outgoing-id'].map(kind => this.#database.clear(rangeOf(`${kind}:${id}`))))
-  }
-
-  #get(key: string): Promise<Buffer | undefined> {
-    return this.#database.get(key, { valueEncoding: 'buffer' })
   }
 }
 
