@@ -85,10 +85,10 @@ describe('receipts of a process that ends suddenly', () => {
     await journal.close()
   }
 
-  it('are all there of which anybody was told, at whatever moment it was killed, and so are deadlines', async () => {
-    for (let round = 0; round < 4; round++) {
+  it('are stored if they were acknowledged, whenever the process is killed, and deadlines too', async () => {
+    for (let round = 0; round < 2; round++) {
       running = run(process.execPath, [program, directory])
-      const lines = 1 + Math.floor(Math.random() * 3000)
+      const lines = 500 + Math.floor(Math.random() * 2500)
       for (let seen = 0; seen < lines; seen++) note(await running.line())
       await kill()
       await check()
@@ -97,7 +97,7 @@ describe('receipts of a process that ends suddenly', () => {
       expect([...told.values()].filter(what => what.includes(letter)).length).toBeGreaterThan(100)
   }, 120_000)
 
-  it('go on when a disk that was full has room, and have lost nothing of which anybody was told', async () => {
+  it('continue when a full disk has room again, and none that was acknowledged is lost', async () => {
     // No file may have more than 1 MiB: LevelDB's log is full at some time, and a new one begins when it is opened again.
     const command = `trap '' XFSZ; ulimit -f 1024; exec '${process.execPath}' '${program}' '${directory}'`
     running = run('bash', ['-c', command])
