@@ -54,7 +54,7 @@ describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', (
     for (const cleanup of cleanups) await cleanup()
   })
 
-  it('long-poll.html says why nothing is pushed in front of another broker', async () => {
+  it('of long-polling says why nothing is pushed in front of another broker', async () => {
     const gateway = await start({ broker: 'mqtt://127.0.0.1:9' })
     const page = await openPage(browser, `${gateway.urls.http}/long-poll.html`)
     await reason(page)
@@ -64,7 +64,7 @@ describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', (
     await page.locator('#publish-outcome', { hasText: 'Push is off' }).waitFor()
   })
 
-  it.each(['couchdb', 'rrr-push'])('%s.html says why nothing is pushed in front of another broker', async name => {
+  it.each(['couchdb', 'rrr-push'])('of %s says why nothing is pushed in front of another broker', async name => {
     const gateway = await start({ broker: 'mqtt://127.0.0.1:9' })
     const page = await openPage(browser, `${gateway.urls.http}/${name}.html`)
     await state(page).getByText('Push is off').waitFor()
@@ -72,7 +72,7 @@ describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', (
   })
 
   // docs/access.md, “Public read, authenticated publish”.
-  it('sse.html gets on with the recipe for public reading', async () => {
+  it('of event streams gets on with the recipe for public reading', async () => {
     const rules = [
       { to: 'anonymous' as const, subscribe: ['news/#'] },
       { to: 'authenticated' as const, publish: ['news/#'] },
@@ -100,7 +100,7 @@ describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', (
   })
 
   // docs/access.md, “Everybody has their own topics”.
-  it('socket.html gets on with the recipe for own topics', async () => {
+  it('of sockets gets on with the recipe for own topics', async () => {
     const rules = [{ to: 'authenticated' as const, publish: ['home/%u/#'], subscribe: ['home/%u/#'] }]
     const gateway = await start({ access: { htpasswd: people.file('users'), rules } })
     const page = await openPage(browser, `${gateway.urls.http}/socket.html`)
@@ -148,7 +148,7 @@ describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', (
   it.each([
     { name: 'couchdb', topic: 'notifications/a', payload: '{"msg":"hello"}' },
     { name: 'rrr-push', topic: 'push/1', payload: 'hello' },
-  ])('$name.html offers a login, and takes it', async ({ name, topic, payload }) => {
+  ])('of $name offers a login, and takes it', async ({ name, topic, payload }) => {
     const rules = [{ to: 'authenticated' as const, publish: ['#'], subscribe: ['#'] }]
     const gateway = await start({ access: { htpasswd: people.file('users'), rules } })
     const page = await openPage(browser, `${gateway.urls.http}/${name}.html`)
