@@ -61,11 +61,6 @@ export class PipelinedRequests {
     this.#quota = new FairQuota(options.maxBytes ?? maxWaitingBytes)
   }
 
-  /** Bytes of waiting requests. */
-  get bytes(): number {
-    return this.#quota.total
-  }
-
   /** Reads a new connection in place of its parser. To be called when Node's HTTP/1.1 server has the connection. */
   read(socket: Socket): void {
     const [parse] = socket.listeners('data')

@@ -28,10 +28,6 @@ export class Heartbeats {
     this.#interval = interval
   }
 
-  get size(): number {
-    return this.#all.size
-  }
-
   add(beating: HeartbeatTarget): void {
     beating.wroteAt = this.tick
     this.#all.add(beating)

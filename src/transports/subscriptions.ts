@@ -3,9 +3,9 @@ import { accountOf } from '../access/limits.js'
 import type { Permissions } from '../access/topic-rules.js'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import { type Identity, isUserName } from '../base/identity.js'
-import type { ApiGate, Caller } from '../http/api-gate.js'
+import type { Caller } from '../http/api-gate.js'
 import type { CloseReason } from '../hub/event-sink.js'
-import type { FilterQuota } from '../hub/filter-quota.js'
+import type { TransportContext } from './transport-context.js'
 
 /*
  * Shared by all transports: permission, quotas, device and end of a subscription.
@@ -21,12 +21,6 @@ export function authorizeSubscribe({ maySubscribe }: Permissions, filters: reado
   if (refused !== undefined) throw new GatewayError('topic-refused', { hint: refused })
 }
 
-/** The quotas of subscribers. */
-export interface SubscriberQuotas {
-  readonly gate: Pick<ApiGate, 'hold'>
-  readonly push: { readonly filterQuota: FilterQuota }
-}
-
 /**
  * Counts an open request and its filters.
  *
@@ -34,7 +28,7 @@ export interface SubscriberQuotas {
  * @throws {GatewayError} as `ApiGate.hold`, and `filters-too-many`
  */
 export function holdSubscriber(
-  { gate, push }: SubscriberQuotas,
+  { gate, push }: Pick<TransportContext, 'gate' | 'push'>,
   caller: Caller,
   filters: readonly string[],
 ): () => void {

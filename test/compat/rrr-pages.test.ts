@@ -52,7 +52,6 @@ describeWith(['chromium-headless-shell', 'mosquitto_pub'], 'RRR’s pages in Chr
 
   it.each([
     { from: 'a file', origins: ['same-origin', 'null'], wait: '1s' },
-    { from: 'a file', origins: ['*'], wait: '200ms' },
     { from: 'the gateway', origins: ['same-origin'], wait: '200ms' },
   ])(
     'push opened from $from ($origins, $wait): connects again and again, and shows what mosquitto_pub says',

@@ -3,7 +3,7 @@ import { type ClientOptions, WebSocket } from 'ws'
 import { compileClientResolver } from '../../src/access/client-address.js'
 import { ConnectionLimits } from '../../src/access/limits.js'
 import { UserLimits } from '../../src/access/user-limits.js'
-import { type RrrOptions, type RrrPush, registerRrr } from '../../src/compat/rrr/push.js'
+import { type RrrOptions, registerRrr } from '../../src/compat/rrr/push.js'
 import { createRrrSocketRoute, type RrrSocketOptions } from '../../src/compat/rrr/socket.js'
 import type { RrrConfig } from '../../src/config/compat.js'
 import type { Message } from '../../src/mqtt/message.js'
@@ -24,7 +24,7 @@ export const rrrDefaults: RrrConfig = {
 }
 
 export interface RrrRig extends Rig {
-  readonly rrr: RrrPush
+  readonly rrr: ReturnType<typeof registerRrr>
   ask(target: string, init?: RequestInit): Promise<Response>
   /** Asks, and returns when the request waits for what comes next. */
   wait(target: string, init?: RequestInit): Promise<{ readonly answer: Promise<Response> }>
@@ -35,7 +35,7 @@ export async function startRrrRig(
   config: Partial<RrrConfig> = {},
   options: Partial<RigOptions> & { readonly rrr?: Partial<RrrOptions> } = {},
 ): Promise<RrrRig> {
-  let made: RrrPush | undefined
+  let made: ReturnType<typeof registerRrr> | undefined
   const rig = await startRig({
     ...options,
     register: async (app, delivery) => {

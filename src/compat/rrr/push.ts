@@ -21,14 +21,6 @@ export interface RrrOptions extends TransportContext {
   readonly now?: () => number
 }
 
-/** RRR's push over HTTP. */
-export interface RrrPush {
-  /** Number of known handles. */
-  readonly handles: number
-  /** Ends waiting requests with an empty response, and refuses new ones. */
-  close(): void
-}
-
 const query = z.object({
   handle: z
     .string({ error: ({ input }) => (input === undefined ? 'is missing' : 'must be there once') })
@@ -44,8 +36,10 @@ const constraint = 'rrrHandle'
 /**
  * Adds RRR's push over HTTP: `GET <prefix>/?handle=1`, whatever the path below the prefix, gets the next message of
  * `push/1`, or an empty one after `wait`.
+ *
+ * @returns ends waiting requests with an empty response, and refuses new ones
  */
-export function registerRrr(app: FastifyInstance, options: RrrOptions): RrrPush {
+export function registerRrr(app: FastifyInstance, options: RrrOptions): { close(): void } {
   const { push, config, now } = options
   const handles = new Handles({ journal: push.journal, config, now })
   const polls = new OpenPolls()
@@ -69,9 +63,6 @@ export function registerRrr(app: FastifyInstance, options: RrrOptions): RrrPush 
     }
   })
   return {
-    get handles() {
-      return handles.size
-    },
     close: () => {
       polls.close()
       handles.close()
