@@ -7,6 +7,9 @@ import { internalPeer, type Peer } from '../broker.js'
 /** Client ids with counted takeovers; the least recent is dropped first. */
 const maxCounted = 1000
 
+/** Takeovers of one client id within a window that are logged, and the window in milliseconds; an id is logged once in ten windows. */
+const [tooMany, window] = [5, 60_000]
+
 /** Maximum length of a client id in the log, in UTF-16 code units. */
 const maxLoggedId = 256
 
@@ -15,10 +18,6 @@ export interface TakeoversOptions {
   /** Sets the close reason of a client's connection. */
   setCloseReason(client: Client, reason: GatewayError): void
   readonly log: Pick<Logger, 'warn'>
-  /** Takeovers of one client id within `windowMs` that are logged. Default: 5. */
-  readonly tooMany?: number
-  /** In milliseconds. Default: 60,000. A client id is logged at most once in ten windows. */
-  readonly windowMs?: number
   /** Monotonic time in milliseconds. Default: the machine's. */
   readonly now?: () => number
 }
@@ -52,7 +51,7 @@ export class Takeovers {
   }
 
   #count(id: string, peers: readonly (Peer | undefined)[]): void {
-    const { tooMany = 5, windowMs = 60_000, now = () => performance.now(), log } = this.#options
+    const { now = () => performance.now(), log } = this.#options
     const count = this.#counts.get(id) ?? { takeovers: 0, since: now(), warnedAt: Number.NEGATIVE_INFINITY }
     this.#counts.delete(id)
     this.#counts.set(id, count)
@@ -60,9 +59,9 @@ export class Takeovers {
       if (this.#counts.size <= maxCounted) break
       this.#counts.delete(oldest)
     }
-    if (now() - count.since > windowMs) Object.assign(count, { takeovers: 0, since: now() })
+    if (now() - count.since > window) Object.assign(count, { takeovers: 0, since: now() })
     count.takeovers++
-    if (count.takeovers < tooMany || now() - count.warnedAt < windowMs * 10) return
+    if (count.takeovers < tooMany || now() - count.warnedAt < window * 10) return
     count.warnedAt = now()
     const addresses = [...new Set(peers.map(peer => peer?.address))]
     log.warn(

@@ -47,8 +47,6 @@ describe('a client id that connects again', () => {
       peerOf: () => somePeer,
       setCloseReason: (_client, ending) => endings.push(ending),
       log: { warn: (...line: unknown[]) => void lines.push(line) },
-      tooMany: 3,
-      windowMs: 1000,
       now: () => now,
     })
     const client = (id: string): Client => Object.assign(Object.create(null), { id })
@@ -62,18 +60,18 @@ describe('a client id that connects again', () => {
     expect(endings).toHaveLength(40)
     expect(lines).toEqual([
       [
-        expect.objectContaining({ clientId: 'twins', takeovers: 3 }),
+        expect.objectContaining({ clientId: 'twins', takeovers: 5 }),
         expect.stringContaining('give each client an id of its own'),
       ],
     ])
     // A client that comes back once in a while before its old connection is known to be dead is none of them.
     for (let times = 0; times <= 10; times++) {
-      now += 1001
+      now += 60_001
       takeOver('phone')
     }
     expect(lines).toHaveLength(1)
-    now += 10_000
-    for (let times = 0; times < 3; times++) takeOver('twins')
+    now += 600_000
+    for (let times = 0; times < 5; times++) takeOver('twins')
     expect(lines).toHaveLength(2)
   })
 
@@ -83,15 +81,14 @@ describe('a client id that connects again', () => {
       peerOf: () => undefined,
       setCloseReason: () => void explained++,
       log: { warn: () => expect.unreachable() },
-      tooMany: 3,
     })
     const client = (id: string): Client => Object.assign(Object.create(null), { id })
-    // Three takeovers each, with so many others between that the first is forgotten.
-    for (let round = 0; round < 3; round++) {
+    // Five takeovers each, with so many others between that the first is forgotten.
+    for (let round = 0; round < 5; round++) {
       for (let number = 0; number < 1500; number++) {
         takeovers.accepted(client(`id-${number}`), client(`id-${number}`))
       }
     }
-    expect(explained).toBe(4500)
+    expect(explained).toBe(7500)
   })
 })
