@@ -26,7 +26,6 @@ export interface CouchdbOptions extends CouchdbConfig {
   readonly directories?: ReadonlySet<string>
 }
 
-/** A permitted request to read a database. */
 interface DatabaseRequest<Query> {
   readonly caller: Caller
   readonly name: string
@@ -111,7 +110,6 @@ export function registerCouchdb(
 /** The value that CouchDB 3 gives for every database; clients of CouchDB 1 need it, and stop when it changes. */
 const startTime = '0'
 
-/** The error for requests of replication. */
 const noReplication =
   'there are no revisions, checkpoints or documents of their own here, and so no replication: read GET /<db>/_changes?include_docs=true'
 

@@ -82,7 +82,6 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
   }
 }
 
-/** Admission of API requests. */
 function apiGate(
   config: Config,
   { authenticator, rules }: Access,

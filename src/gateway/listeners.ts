@@ -24,7 +24,6 @@ import { tunnelOptions } from './routes.js'
 /** Sockets per counted connection: page requests, and connections about to be refused with a response, come on top. */
 const socketsPerConnection = 2
 
-/** The ports that a gateway listens on. */
 export class Listeners {
   /** Every URL that a person can open or connect to. */
   readonly urls: string[] = []

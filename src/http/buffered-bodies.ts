@@ -19,7 +19,6 @@ export interface BodyLimits {
   readonly slices?: SliceMonitor | undefined
 }
 
-/** Bounds of the bodies of one scope. */
 export interface BufferedBodiesOptions extends Pick<BodyLimits, 'limit' | 'budget' | 'slices'> {
   readonly senderOf: (request: FastifyRequest) => BodySender
 }

@@ -41,7 +41,6 @@ export interface Problem {
   readonly parameter?: string
 }
 
-/** The body of `application/problem+json`. */
 export function problemBody({ status, parameter = '', ...more }: Problem): object {
   const title = STATUS_CODES[status] ?? 'Error'
   return { type: 'about:blank', title, status, ...more, ...(parameter !== '' && { parameter }) }

@@ -16,7 +16,6 @@ type Holder = HttpResponse | Socket
 /** Milliseconds between two checks, and the default bound in bytes. */
 const [interval, defaultMax] = [250, 64 * 1024 ** 2]
 
-/** Bounds of unread responses. */
 export interface UnreadResponsesOptions {
   readonly log: Logger
   readonly metrics: Metrics
@@ -104,7 +103,6 @@ function isComplete(holder: Holder): boolean {
   return holder instanceof Socket || holder.writableEnded
 }
 
-/** The connection of a response. */
 function socketOf(holder: Holder): Socket {
   return holder instanceof Socket ? holder : holder.req.socket
 }

@@ -23,7 +23,6 @@ import { lingerTime } from './refusal.js'
 import { RefusalLog } from './refusal-log.js'
 import { discardBodies, dropUnreadBodies, limitBodyTime } from './request-bodies.js'
 
-/** The client's address. */
 const peer = Symbol('peer')
 
 declare module 'fastify' {

@@ -71,7 +71,6 @@ export async function loadCertificate(files: CertificateFiles): Promise<Certific
   }
 }
 
-/** The PEM certificates of a file. */
 async function readChain(file: string): Promise<string> {
   const pem = await readPem(file, 'chain')
   if (parseChain(file, pem).length === 0) {

@@ -78,12 +78,10 @@ export class Certificates {
     return this.#current
   }
 
-  /** Whether clients are asked for a certificate. */
   get asksClients(): boolean {
     return this.#options.files.clients !== undefined
   }
 
-  /** The options of a TLS server. */
   get secureContext(): SecureContextOptions {
     return this.#contextOf(this.#current)
   }

@@ -20,7 +20,6 @@ const organization = 'mqway development certificate'
 const day = 24 * 60 * 60 * 1000
 /** Days: Apple's systems trust no server certificate for longer than 825, and Chromium's limit for public ones is 398. */
 const lifetime = 397 * day
-/** How to trust the certificate. */
 const readme = new URL('../../certs/README.md', import.meta.url)
 /** Time before the end at which it is replaced. */
 const renewBefore = 15 * day

@@ -16,7 +16,6 @@ export interface Http2SessionsOptions {
 
 /** The HTTP/2 connections of one server. */
 export interface Http2Sessions {
-  /** Counts a cancelled request. */
   cancelled(session: Http2Session): void
   /** Ends the connections after their open requests. */
   close(): void

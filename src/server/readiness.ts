@@ -2,7 +2,6 @@ import { setTimeout } from 'node:timers/promises'
 import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 
-/** A broker that the gateway depends on. */
 export interface ProbedBroker {
   readonly name: string
   /** Makes one round-trip. @returns its milliseconds; rejects with a reason that may be shown */

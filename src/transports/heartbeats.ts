@@ -1,4 +1,3 @@
-/** A connection that is sent heartbeats. */
 export interface HeartbeatTarget {
   /** The tick of its last write. */
   wroteAt: number

@@ -77,7 +77,6 @@ export class IdempotencyKeys {
     this.#now = now
   }
 
-  /** Stored keys. */
   get size(): number {
     return this.#entries.size
   }

@@ -47,7 +47,6 @@ export class LiveConnections {
   readonly #open = new Map<string, LiveConnection>()
   #closed = false
 
-  /** Open connections. */
   get size(): number {
     return this.#open.size
   }

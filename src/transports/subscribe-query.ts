@@ -38,17 +38,14 @@ export const topicFilter = z
   })
   .describe('A topic filter as in MQTT: news/+/sport, news/#')
 
-/** A parameter that may be repeated, as a list. */
 function repeatable<T extends z.ZodType>(list: T) {
   return z.preprocess(value => (typeof value === 'string' ? [value] : value), list)
 }
 
-/** The last one of a repeated parameter. */
 function lastOf(value: unknown): unknown {
   return Array.isArray(value) ? value.at(-1) : value
 }
 
-/** A parameter `true` or `false`. */
 export function flag(fallback = false) {
   return z
     .enum(['true', 'false'], { error: 'must be true or false' })

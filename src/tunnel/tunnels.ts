@@ -7,7 +7,6 @@ import type { Client } from './client.js'
 import { ThrottledClient } from './throttled-client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
 
-/** A tunnel to be opened. */
 export interface TunnelRequest {
   readonly broker: Broker
   readonly peer: Peer
@@ -34,7 +33,6 @@ export class Tunnels {
     this.#bytesPerSecond = bytesPerSecond
   }
 
-  /** The number of open tunnels. */
   get size(): number {
     return this.#open.size
   }

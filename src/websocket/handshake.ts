@@ -11,7 +11,6 @@ const tokenPattern = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** Appended to the key before it is hashed (RFC 6455 §1.3). */
 const acceptGuid = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
-/** The parts of a request that are checked. */
 type UpgradeRequest = Pick<IncomingMessage, 'method' | 'headers' | 'httpVersionMajor' | 'httpVersionMinor'>
 
 /** A valid opening handshake (RFC 6455 §4.2.1). */

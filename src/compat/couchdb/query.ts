@@ -12,7 +12,6 @@ import type { Since } from './positions.js'
 /** Bounds of the heartbeat interval, in milliseconds. */
 const [minHeartbeat, maxHeartbeat] = [1000, 60_000]
 
-/** The last one of a repeated parameter. */
 function last<T extends z.ZodType>(schema: T) {
   return z.preprocess(value => (Array.isArray(value) ? value.at(-1) : value), schema)
 }

@@ -46,12 +46,10 @@ export function deviceNamed({ headers, query }: FastifyRequest): string | undefi
   throw new GatewayError('invalid-parameter', { hint: 'Device must have 1 to 255 bytes, and no control characters' })
 }
 
-/** The last event ids in the header `Last-Event-Id` and in the query. */
 export function lastEventIds(request: FastifyRequest): string[] {
   return lastEventIdsOf(request, maxId)
 }
 
-/** The last one of repeated values. */
 function textOf(value: unknown): string {
   const last: unknown = Array.isArray(value) ? value.at(-1) : value
   return typeof last === 'string' ? last : ''

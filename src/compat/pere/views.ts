@@ -38,7 +38,6 @@ function jsonOrText(text: string): unknown {
   }
 }
 
-/** The last action of a device. */
 export interface DeviceState {
   readonly op: 'feed' | 'feedback'
   /** In milliseconds since 1970. */

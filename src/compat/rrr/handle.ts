@@ -11,7 +11,6 @@ const longScan = 4096
 /** Minimum time between two requests that are replaced at once, in milliseconds. */
 const minReplaceInterval = 1000
 
-/** Parts that all handles share. */
 export interface HandleContext {
   readonly journal: Journal
   readonly config: Pick<RrrConfig, 'maxQueued' | 'maxAge'>
@@ -37,7 +36,6 @@ interface Sending {
 export class Handle implements Scanner {
   readonly name: string
   readonly topic: string
-  /** Number of open requests. */
   openRequests = 0
   /** The request that gets the next message. */
   request: { replace(): void } | undefined

@@ -11,7 +11,6 @@ import { encodeFrame } from '../../websocket/frame-writer.js'
 /** Bytes before the topic: the lengths of the topic, of the frame, and of the frame's header. */
 const headLength = 7
 
-/** One decoded event. */
 export interface SocketRecord {
   readonly topic: string
   /** Empty for a payload that cannot be sent: not UTF-8, where only text frames are sent. */

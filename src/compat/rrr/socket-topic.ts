@@ -19,7 +19,6 @@ export interface SocketTopics {
   readonly isOpen: TopicPredicate
 }
 
-/** Whether a path is below the prefix. */
 export function isBelow(prefix: string, path: string): boolean {
   return prefix === '/' || path === prefix || path.startsWith(`${prefix}/`)
 }

@@ -16,7 +16,6 @@ const maxBuffered = 256 * 1024
 /** Bytes of events up to which a response is written as a string. */
 const maxString = 8 * 1024
 
-/** The data at the end of a response. */
 export interface PollEnd {
   /** The cursor for the next poll. */
   readonly cursor: string

@@ -81,7 +81,6 @@ export function registerPoll(app: FastifyInstance, context: TransportContext): {
 
 type PollQuery = z.output<typeof query>
 
-/** Parts shared by all polls. */
 interface PollContext extends TransportContext {
   readonly polls: OpenPolls
   readonly queries: QueryCache<PollQuery>

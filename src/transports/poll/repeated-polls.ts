@@ -16,7 +16,6 @@ const maxHead = 4096
 /** How long a connection may wait for its next request, in milliseconds; as Node's own limit. */
 const keepAliveTimeout = 5000
 
-/** State for answering a repeated poll. */
 export interface RepeatedPoll {
   /** How long its response may take, in milliseconds. */
   readonly timeout: number
@@ -93,7 +92,6 @@ function headOf({ method, url, rawHeaders }: IncomingMessage): string {
 
 type DataListener = (chunk: Buffer) => void
 
-/** The expected next poll. */
 interface ExpectedPoll extends RepeatedPoll {
   /** Its head before and after the cursor. */
   readonly before: string

@@ -16,7 +16,6 @@ import { SocketInbox } from './socket-inbox.js'
 import type { SocketWriter, SocketWriterListener } from './socket-writer.js'
 import type { OpenSocket } from './web-sockets.js'
 
-/** Shared by all sockets of one endpoint. */
 export interface PushSocketContext extends TransportContext {
   /** Pings silent clients. */
   readonly pings: Heartbeats

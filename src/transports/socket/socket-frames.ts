@@ -25,7 +25,6 @@ export function encodeLive(cursor: string | undefined): Buffer {
   return messageFrame('live', { cursor })
 }
 
-/** The last message. */
 export function encodeEnd({ reason, text: detail, retryAfter }: GatewayError, cursor: string | undefined): Buffer {
   return messageFrame('end', { reason, detail, ...(retryAfter !== undefined && { retryAfter }), cursor })
 }

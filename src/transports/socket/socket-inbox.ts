@@ -98,7 +98,6 @@ export class SocketInbox<Message> implements Worker {
     return this.#isNextReady
   }
 
-  /** Drops the queue. */
   close(): void {
     this.#isClosed = true
     this.#waiting.length = 0

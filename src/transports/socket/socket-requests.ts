@@ -25,7 +25,6 @@ const [maxFilters, maxLevels, maxLength] = [1000, 10_000, 256 * 1024]
 /** A change counts as one request, and as one more for each so many filters it leads to: all are walked. */
 const filtersPerRequest = 100
 
-/** The connection of the requests. */
 export interface SocketParts {
   readonly connection: LiveConnection
   readonly caller: PublishingCaller

@@ -151,7 +151,6 @@ export class SocketWriter {
     else listener.end(new GatewayError('message-timeout'))
   }
 
-  /** Releases the budget. */
   #forget(): void {
     if (this.#timer === undefined) return
     clearTimeout(this.#timer)

@@ -60,7 +60,6 @@ export class WebSockets {
     })
   }
 
-  /** The number of open WebSockets. */
   get size(): number {
     return this.#open.size
   }

@@ -17,7 +17,6 @@ const lingerTime = 2000
 /** Topic filters in a log line. */
 const maxLoggedFilters = 10
 
-/** Encodes the control events of a stream. */
 export interface ControlEvents {
   gap(gap: Gap): Buffer
   /** The last event; `cursor` is for the next stream. */
@@ -93,7 +92,6 @@ export class EventStream implements EventSink, HeartbeatTarget, ConnectionEvents
     context.log.info({ ...this.#logFields, ...fields }, 'event stream connected')
   }
 
-  /** The id of the connection. */
   get id(): string {
     return this.#connection.id
   }
