@@ -23,6 +23,8 @@ export type Figure =
   | 'cpuPerMegabyte'
   | 'p50'
   | 'p99'
+  | 'longest'
+  | 'resumed'
   | 'leastServed'
   | 'idleBytes'
   | 'memory'
@@ -34,6 +36,8 @@ export interface Cell {
   readonly name: string
   readonly title: string
   readonly tls: boolean
+  /** Whether clients resume their TLS sessions. */
+  readonly resumes?: boolean
   readonly systems: readonly System[]
   /** Whose figures are the ratios' denominators. */
   readonly peer: System
@@ -70,6 +74,7 @@ interface Scale {
   readonly idle: (tls: boolean) => number
   /** A new connection takes so much code that V8 compiles it for seconds: with 0.7 s before, a third more was measured. */
   readonly connectWarmup: number
+  readonly reconnecting: number
   readonly pushWarmup: number
   readonly pushers: readonly System[]
   readonly subscribers: number
@@ -79,6 +84,7 @@ interface Scale {
 const full: Scale = {
   idle: tls => (tls ? 2000 : 5000),
   connectWarmup: 4,
+  reconnecting: 2000,
   pushWarmup: 2,
   pushers,
   subscribers: 1000,
@@ -88,6 +94,7 @@ const full: Scale = {
 const small: Scale = {
   idle: () => 200,
   connectWarmup: 0,
+  reconnecting: 100,
   pushWarmup: 0,
   pushers: [mqwayPush, nchan],
   subscribers: 50,
@@ -188,6 +195,34 @@ function tunnelCells({ idle, connectWarmup }: Scale, tls: boolean): Cell[] {
   }))
 }
 
+/** TLS sessions that are resumed, by their tickets. */
+function resumptionCells({ connectWarmup, reconnecting }: Scale): Cell[] {
+  const common = { tls: true, systems: [mqway, lighttpd], peer: lighttpd, upstream: 'connack' } as const
+  const storm = { mode: 'reconnect', connections: reconnecting }
+  const title = `${reconnecting} clients come back at once after a restart, TLS`
+  const figures = ['rate', 'cpu', 'p50', 'p99', 'longest', 'resumed'] as const
+  return [
+    {
+      ...common,
+      name: 'connect-tls-resumed',
+      resumes: true,
+      title: 'connections, 32 at once, as in connect-tls, but each resumes the session of the one before it',
+      load: { mode: 'connect', connections: 32 },
+      figures: ['rate', 'cpu', 'p50', 'p99', 'resumed'],
+      warmup: connectWarmup,
+    },
+    {
+      ...common,
+      name: 'reconnect-tls',
+      title: `${title}, and resume their sessions`,
+      resumes: true,
+      load: storm,
+      figures,
+    },
+    { ...common, name: 'reconnect-tls-full', title: `${title}, with full handshakes`, load: storm, figures },
+  ]
+}
+
 function brokerCells(): Cell[] {
   const common = { tls: false, systems: brokers, peer: mosquitto, upstream: 'none' } as const
   const fanOut = (subscribers: number, burst: number, size: number): Cell => ({
@@ -270,13 +305,14 @@ function pushCells({ subscribers, idleSubscribers, pushWarmup, pushers, journals
 export const fullCells: readonly Cell[] = [
   ...tunnelCells(full, false),
   ...tunnelCells(full, true),
+  ...resumptionCells(full),
   ...brokerCells(),
   ...pushCells(full),
 ]
 
 const quickNames = [
   ...['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1'],
-  ...['sse-20', 'long-poll-1', 'replay-10000'],
+  ...['reconnect-tls', 'sse-20', 'long-poll-1', 'replay-10000'],
 ]
 /** Those that are no peers are shown to work once. */
 const others: readonly System[] = [...tunnels.filter(it => it !== mqway && it !== lighttpd), overUnixSocket]
@@ -284,6 +320,7 @@ const shownIn: readonly string[] = ['flood', 'fan-out-100-20-64']
 export const quickCells: readonly Cell[] = [
   ...tunnelCells(small, false),
   ...tunnelCells(small, true),
+  ...resumptionCells(small),
   ...brokerCells(),
   ...pushCells(small),
 ]

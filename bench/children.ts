@@ -12,6 +12,8 @@ export interface Child {
   readonly pid: number
   /** The first line of its output; rejects if it ends without one. */
   readonly firstLine: Promise<string>
+  /** The next line of its output, from now on; rejects if it ends without one. */
+  nextLine(): Promise<string>
   /** The end of its standard error. */
   readonly errors: () => string
   readonly hasEnded: () => boolean
@@ -54,16 +56,20 @@ export function start(command: string, args: readonly string[], cwd?: string): C
   }).then(() => {
     running.delete(child)
   })
-  const firstLine = new Promise<string>((resolve, reject) => {
-    createInterface({ input: child.stdout }).once('line', resolve)
-    void ended.then(() => reject(new Error(`${command} ended: ${errors.trim()}`)))
-  })
+  const printed = createInterface({ input: child.stdout })
+  const nextLine = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      printed.once('line', resolve)
+      void ended.then(() => reject(new Error(`${command} ended: ${errors.trim()}`)))
+    })
+  const firstLine = nextLine()
   // Some callers do not wait for it.
   firstLine.catch(() => {})
   const hasEnded = (): boolean => !running.has(child)
   return {
     pid: child.pid ?? 0,
     firstLine,
+    nextLine,
     errors: () => errors.trim(),
     hasEnded,
     async stop() {
@@ -105,11 +111,11 @@ export async function accepts(port: number, child: Child): Promise<void> {
 }
 
 /** Seconds of processor time that a process has used, from `/proc/<pid>/stat` (proc(5): utime and stime). */
-export function processorTime(pid: number): number {
+export function processorTime(pid: number): { user: number; system: number } {
   const ticksPerSecond = 100 // sysconf(_SC_CLK_TCK) on every Linux that Node runs on
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+  return { user: Number(fields[11]) / ticksPerSecond, system: Number(fields[12]) / ticksPerSecond }
 }
 
 /** The child processes of `pid`. */

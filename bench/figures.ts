@@ -40,6 +40,8 @@ export const figureKinds: Readonly<Record<Figure, FigureKind>> = {
   cpuPerMegabyte: { heading: 'µs CPU/MB', of: run => cpuPer(run, load => load.bytes / megabyte), better: 'lower' },
   p50: { heading: 'p50 µs', of: ({ load }) => load?.p50, better: 'lower' },
   p99: { heading: 'p99 µs', of: ({ load }) => load?.p99, better: 'lower' },
+  longest: { heading: 'all µs', of: ({ load }) => load?.longest, better: 'lower' },
+  resumed: { heading: 'resumed', of: ({ load }) => load?.resumed, better: 'higher' },
   leastServed: { heading: 'least served', of: ({ load }) => load?.leastServed, better: 'higher' },
   idleBytes: {
     heading: 'bytes/idle',

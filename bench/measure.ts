@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Cell } from './cells.js'
-import { processorTime, start } from './children.js'
+import { type Child, freePort, processorTime, start } from './children.js'
 import { loadProgram, pushProgram, upstreamProgram } from './native.js'
 import type { Running, System } from './systems/system.js'
 
@@ -23,6 +23,9 @@ export interface LoadReport {
   readonly bytes: number
   readonly p50: number
   readonly p99: number
+  readonly longest: number
+  /** Share of the connections that resumed a TLS session. */
+  readonly resumed: number
   /** Messages of the connection with the fewest, relative to the mean. */
   readonly leastServed: number
   readonly cipher: string
@@ -58,9 +61,17 @@ export async function measure(cell: Cell, system: System, conditions: Conditions
   try {
     const upstreamPort = upstream === undefined ? 0 : Number(await upstream.firstLine)
     const speaksMqtt = cell.upstream === 'none' || cell.upstream === 'connack'
-    running = await system.start({ directory, tls: cell.tls, certificate, upstreamPort, speaksMqtt })
-    const readyCpu = running.pids.reduce((sum, pid) => sum + processorTime(pid), 0)
-    const load = cell.load === undefined ? undefined : await runLoad(cell, system, running, conditions, rate)
+    const restart = isReconnect(cell) && { restart: { port: await freePort() } }
+    const setup = { directory, tls: cell.tls, certificate, upstreamPort, speaksMqtt, ...restart }
+    running = await system.start(setup)
+    const readyCpu = sumOf(running.pids.map(processorTime))
+    const startAgain = async (): Promise<Running> => {
+      await running?.stop()
+      running = await system.start(setup)
+      return running
+    }
+    const load =
+      cell.load === undefined ? undefined : await runLoad(cell, system, running, conditions, rate, startAgain)
     const collections = load && (await running.fullCollections?.())
     return { readyCpu, load, collections, idle: Number(cell.load?.['idle'] ?? 0) }
   } finally {
@@ -76,6 +87,7 @@ async function runLoad(
   running: Running,
   { warmup: usual, seconds }: Conditions,
   rate: number | undefined,
+  startAgain: () => Promise<Running>,
 ): Promise<LoadReport> {
   const warmup = Math.max(usual, cell.warmup ?? 0)
   const options = {
@@ -91,15 +103,45 @@ async function runLoad(
   const load = start(cell.push === undefined ? loadProgram : pushProgram, [
     ...args,
     ...(cell.tls ? ['--tls'] : []),
-    ...running.pids.flatMap(pid => ['--pid', String(pid)]),
+    ...(cell.resumes ? ['--resume'] : []),
+    ...(isReconnect(cell) ? [] : running.pids.flatMap(pid => ['--pid', String(pid)])),
   ])
   try {
-    const report: LoadReport = JSON.parse(await load.firstLine)
+    const report = isReconnect(cell) ? await reconnect(load, startAgain) : parseReport(await load.firstLine)
     if (report.messages === 0) throw new Error('no work was done')
     return report
   } finally {
     await load.stop()
   }
+}
+
+function isReconnect({ load }: Cell): boolean {
+  return load?.['mode'] === 'reconnect'
+}
+
+function parseReport(line: string): LoadReport {
+  return JSON.parse(line)
+}
+
+/** Starts the system again when all clients have been connected, and lets them come back. */
+async function reconnect(load: Child, startAgain: () => Promise<Running>): Promise<LoadReport> {
+  await load.firstLine
+  const { pids } = await startAgain()
+  const before = pids.map(processorTime)
+  const line = load.nextLine()
+  process.kill(load.pid, 'SIGUSR1')
+  const report = parseReport(await line)
+  const processes = pids.map(processorTime).map(({ user, system }, index) => ({
+    user: user - (before[index]?.user ?? 0),
+    system: system - (before[index]?.system ?? 0),
+    rss: 0,
+    idleBytes: 0,
+  }))
+  return { ...report, processes }
+}
+
+function sumOf(times: readonly { user: number; system: number }[]): number {
+  return times.reduce((sum, { user, system }) => sum + user + system, 0)
 }
 
 function pushOptions(mode: NonNullable<Cell['push']>, { name, push }: System): Record<string, string> {

@@ -23,6 +23,14 @@ static SSL_CTX *tls;
 static char cipher[64];
 static unsigned char input[1 << 18];
 
+/* TLS 1.3 gives several tickets, after the handshake: the newest is kept. Returning 1 keeps the reference. */
+static int keep_session(SSL *ssl, SSL_SESSION *session) {
+  struct connection *c = SSL_get_app_data(ssl);
+  if (c->session) SSL_SESSION_free(c->session);
+  c->session = session;
+  return 1;
+}
+
 void connection_setup(int epoll) {
   loop = epoll;
   if (!options.tls) return;
@@ -30,7 +38,8 @@ void connection_setup(int epoll) {
   /* The certificate was made a moment ago, for this run. */
   SSL_CTX_set_verify(tls, SSL_VERIFY_NONE, NULL);
   SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_session_cache_mode(tls, options.resume ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL : SSL_SESS_CACHE_OFF);
+  if (options.resume) SSL_CTX_sess_set_new_cb(tls, keep_session);
   /* Several records per read: the generator's own CPU is what it saves. */
   SSL_CTX_set_read_ahead(tls, 1);
   SSL_CTX_set_default_read_buffer_len(tls, 1 << 17);
@@ -52,8 +61,10 @@ static void wait_for_room(struct connection *c, bool wait) {
 
 void connection_open(struct connection *c) {
   enum role role = c->role;
+  SSL_SESSION *session = c->session;
   memset(c, 0, sizeof *c);
   c->role = role;
+  c->session = session;
   c->state = state_connecting;
   c->waits_for_room = true;
   c->opened_at = now();
@@ -71,7 +82,11 @@ void connection_open(struct connection *c) {
 void connection_close(struct connection *c) {
   if (c->state == state_closed) return;
   c->state = state_closed;
-  if (c->ssl) SSL_free(c->ssl);
+  if (c->ssl) {
+    /* Otherwise OpenSSL takes the session for broken, and does not resume it. */
+    SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(c->ssl);
+  }
   c->ssl = NULL;
   close(c->fd);
   free(c->owned);
@@ -158,15 +173,25 @@ static void receive_response(struct connection *c, const unsigned char *bytes, s
   if (length > taken) receive(c, bytes + taken, length - taken);
 }
 
+/* A copy, as OpenSSL's client resumes a session of TLS 1.3 once, and servers give no new ticket to whoever resumes. */
+static void resume_session(struct connection *c) {
+  SSL_SESSION *copy = SSL_SESSION_dup(c->session);
+  SSL_set_session(c->ssl, copy);
+  SSL_SESSION_free(copy);
+}
+
 static void secure(struct connection *c) {
   c->state = state_securing;
   if (!c->ssl) {
     c->ssl = SSL_new(tls);
     SSL_set_fd(c->ssl, c->fd);
+    SSL_set_app_data(c->ssl, c);
+    if (c->session) resume_session(c);
   }
   int done = SSL_connect(c->ssl);
   if (done == 1) {
     wait_for_room(c, false);
+    c->resumed = SSL_session_reused(c->ssl);
     snprintf(cipher, sizeof cipher, "%s %s", SSL_get_version(c->ssl), SSL_get_cipher(c->ssl));
     return request_upgrade(c);
   }

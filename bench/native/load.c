@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,8 @@ static int ready_count, opening_count;
 static bool running, measuring;
 static long messages;
 static long greeted;
+static long resumed;
+static double storm_began;
 static int subscribers_left;
 static double first_tick;
 static long ticks;
@@ -115,7 +118,8 @@ static void start_rounds(void) {
 /* ---- what connections tell ---- */
 
 static bool speaks_mqtt(void) {
-  return options.mode == mode_connect || options.mode == mode_fanout || options.mode == mode_qos1;
+  return options.mode == mode_connect || options.mode == mode_reconnect || options.mode == mode_fanout ||
+         options.mode == mode_qos1;
 }
 
 static void become_ready(struct connection *c) {
@@ -153,12 +157,14 @@ static void leave(struct connection *c) {
 
 void on_expected(struct connection *c) {
   if (c->state == state_ready) return on_round(c);
+  bool connects = options.mode == mode_connect || options.mode == mode_reconnect;
+  if (measuring && connects) {
+    messages++;
+    if (c->resumed) resumed++;
+    record_latency(now() - (options.mode == mode_reconnect ? storm_began : c->opened_at));
+  }
   if (options.mode != mode_connect || c->role != role_busy) return become_ready(c);
   opening_count--;
-  if (measuring) {
-    messages++;
-    record_latency(now() - c->opened_at);
-  }
   leave(c);
 }
 
@@ -235,26 +241,60 @@ static void measure(void) {
       .messages = messages,
       .bytes = (long long)messages * (long long)(options.mode == mode_down ? block_size : options.size),
       .share = least_served(),
+      .resumed = messages > 0 ? (double)resumed / (double)messages : 0,
       .cipher = connection_cipher(),
   };
   report(&work, &processes);
+}
+
+/* Closes all connections, and opens them again when SIGUSR1 says that the server has been restarted. Stays until it is ended, so
+ * that what the server takes for the end of its connections is not counted. */
+static void measure_reconnect(void) {
+  for (int i = 0; i < busy_count; i++) connection_close(&busy[i]);
+  printf("connected\n");
+  fflush(stdout);
+  sigset_t told;
+  sigemptyset(&told);
+  sigaddset(&told, SIGUSR1);
+  int signal;
+  sigwait(&told, &signal);
+  sample_all(&processes);
+  ready_count = 0;
+  measuring = true;
+  storm_began = now();
+  for (int i = 0; i < busy_count; i++) {
+    opening_count++;
+    connection_open(&busy[i]);
+  }
+  while (ready_count < busy_count) run_for(0.0005);
+  struct work work = {
+      .seconds = now() - storm_began,
+      .messages = messages,
+      .share = 1,
+      .resumed = (double)resumed / (double)messages,
+      .cipher = connection_cipher(),
+  };
+  report(&work, &processes);
+  fflush(stdout);
+  for (;;) pause();
 }
 
 /* ---- options ---- */
 
 static void read_options(int argc, char **argv) {
   static const char *const framings[] = {"websocket", "unmasked", "none", NULL};
-  static const char *const modes[] = {"echo", "down", "up", "connect", "fanout", "qos1", NULL};
+  static const char *const modes[] = {"echo", "down", "up", "connect", "fanout", "qos1", "reconnect", NULL};
   static const struct option names[] = {
       {"port", 1, NULL, 'p'},  {"tls", 0, NULL, 't'},     {"framing", 1, NULL, 'f'}, {"mode", 1, NULL, 'm'},
       {"connections", 1, NULL, 'c'}, {"size", 1, NULL, 's'}, {"batch", 1, NULL, 'b'}, {"idle", 1, NULL, 'i'},
       {"rate", 1, NULL, 'r'},  {"warmup", 1, NULL, 'w'},  {"seconds", 1, NULL, 'd'}, {"limit", 1, NULL, 'l'},
-      {"pid", 1, NULL, 'P'},   {NULL, 0, NULL, 0}};
+      {"pid", 1, NULL, 'P'},   {"resume", 0, NULL, 'R'},  {NULL, 0, NULL, 0}};
   int option;
   while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
     switch (option) {
       case 'p': options.port = atoi(optarg); break;
       case 't': options.tls = true; break;
+      case 'R': options.resume = true; break;
       case 'f': options.framing = (enum framing)choice("framing", optarg, framings); break;
       case 'm': options.mode = (enum mode)choice("mode", optarg, modes); break;
       case 'c': options.connections = atoi(optarg); break;
@@ -276,6 +316,13 @@ static void read_options(int argc, char **argv) {
 
 int main(int argc, char **argv) {
   read_options(argc, argv);
+  if (options.mode == mode_reconnect) {
+    /* Blocked from the beginning, so that it is waited for and does not end the process. */
+    sigset_t told;
+    sigemptyset(&told);
+    sigaddset(&told, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &told, NULL);
+  }
   bound_process(options.limit);
   loop = epoll_create1(0);
   busy_count = options.connections + (options.mode == mode_fanout ? 1 : 0);
@@ -296,6 +343,7 @@ int main(int argc, char **argv) {
   }
   open_all(busy, options.connections, role_busy);
   if (options.mode == mode_fanout) open_all(busy + options.connections, 1, role_publisher);
+  if (options.mode == mode_reconnect) measure_reconnect();
   measure();
   /* Everything is closed by the end of the process. */
   fflush(stdout);

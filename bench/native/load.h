@@ -18,12 +18,14 @@ enum mode {
   mode_up,      /* bytes are sent as fast as they are taken; the upstream acknowledges each 64 KiB */
   mode_connect, /* open, CONNECT, CONNACK, close, again */
   mode_fanout,  /* one publisher; a round is over when every subscriber has it */
-  mode_qos1     /* each connection publishes at QoS 1 and waits for PUBACK */
+  mode_qos1,    /* each connection publishes at QoS 1 and waits for PUBACK */
+  mode_reconnect /* all connect, CONNECT, CONNACK; close; and once told by SIGUSR1, all again at once */
 };
 
 struct options {
   int port;
   bool tls;
+  bool resume; /* each connection resumes the TLS session of the one before it */
   enum framing framing;
   enum mode mode;
   int connections;
@@ -51,6 +53,8 @@ enum role { role_busy, role_idle, role_publisher };
 struct connection {
   int fd;
   SSL *ssl;
+  SSL_SESSION *session; /* the newest one, with its ticket; stays when the connection is closed */
+  bool resumed;
   enum state state;
   enum role role;
   bool waits_for_room;

@@ -74,7 +74,7 @@ void report(const struct work *work, const struct processes *processes) {
   printf("{\"seconds\":%.6f,\"messages\":%ld,\"bytes\":%lld,\"rounds\":%zu,", work->seconds, work->messages, work->bytes,
          count);
   printf("\"p50\":%.1f,\"p99\":%.1f,\"longest\":%.1f,", percentile(0.5), percentile(0.99), percentile(1));
-  printf("\"leastServed\":%.4f,\"cipher\":\"%s\",", work->share, work->cipher);
+  printf("\"leastServed\":%.4f,\"resumed\":%.4f,\"cipher\":\"%s\",", work->share, work->resumed, work->cipher);
   /* The generator's own processor time: well below 1 per second means that it was not the bottleneck. */
   struct usage own = usage_of(getpid());
   double own_seconds = own.user + own.system - processes->own_before.user - processes->own_before.system;

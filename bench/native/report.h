@@ -29,6 +29,7 @@ struct work {
   long messages;
   long long bytes;
   double share; /* how often the connection was served that was served least, against the mean */
+  double resumed; /* share of the messages that came over a resumed TLS session */
   const char *cipher;
 };
 void report(const struct work *work, const struct processes *processes);

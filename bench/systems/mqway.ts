@@ -15,9 +15,9 @@ export const mqway: System = {
   hasTls: true,
   missing: () => missingOf(mqwayProgram),
   start: setup => {
-    const { upstreamPort, upstreamSocket } = setup
+    const { upstreamPort, upstreamSocket, restart, directory } = setup
     const broker = upstreamSocket === undefined ? `mqtt://127.0.0.1:${upstreamPort}` : `unix:${upstreamSocket}`
-    return startMqway(setup, { broker })
+    return startMqway(setup, { broker, ...(restart && { data: join(directory, 'data') }) })
   },
 }
 
@@ -87,10 +87,10 @@ interface Variant {
 }
 
 async function startMqway(
-  { directory, tls, certificate, speaksMqtt }: Setup,
+  { directory, tls, certificate, speaksMqtt, restart }: Setup,
   { broker = 'embedded', data = 'none', push }: Variant,
 ): Promise<Running> {
-  const port = await freePort()
+  const port = restart?.port ?? (await freePort())
   const config = {
     http: { port: tls ? 'off' : port },
     https: tls ? { port, ...certificate } : { port: 'off' },
