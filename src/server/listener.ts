@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { chmod, lstat, unlink } from 'node:fs/promises'
-import { type AddressInfo, createConnection, type Server, type Socket } from 'node:net'
+import { type AddressInfo, createConnection, createServer as createNetServer, type Server, type Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { formatHost } from '../access/addresses.js'
 import type { SocketLimits } from '../access/socket-limits.js'
@@ -55,12 +55,18 @@ const maxSocketPathBytes = process.platform === 'linux' ? 107 : 103
 const dropLogInterval = 10_000
 
 /**
+ * Sockets that listen at each port, where several can (Linux, Node.js 22.12). libuv accepts one connection of each in an iteration of the event loop: with
+ * one, 2000 clients that come back at once wait for 2000 iterations, and so does everybody behind a client that opens connections in a loop.
+ */
+const listeningSockets = canSharePorts() ? 8 : 1
+
+/**
  * Binds one server per host, or one to a Unix socket.
  *
  * A socket file without a listener is from a killed process, and is replaced. Any other failure is an error, and no address stays
  * bound.
  *
- * @param createServer called once per address
+ * @param createServer called for each socket that listens
  * @throws {StartError} with the address, the reason and a remedy
  */
 export async function listen(createServer: () => Server, options: ListenOptions): Promise<Listener> {
@@ -73,7 +79,7 @@ export async function listen(createServer: () => Server, options: ListenOptions)
       let port = options.port
       for (const host of hosts) {
         // Without ipv6Only, `::` would take the port of `0.0.0.0` as well.
-        const server = await bindPort(createServer(), { host, port, ipv6Only: hosts.length > 1 }, options)
+        const server = await bindPort(createServer, { host, port, ipv6Only: hosts.length > 1 }, options)
         bound.push(server)
         if ('port' in server.address) port = server.address.port
       }
@@ -115,18 +121,35 @@ interface BoundServer {
 }
 
 async function bindPort(
-  server: Server,
+  createServer: () => Server,
   where: { host: string; port: number; ipv6Only: boolean },
   options: ListenOptions,
 ): Promise<BoundServer> {
+  const first = createServer()
+  const others = Array.from({ length: listeningSockets - 1 }, createServer)
+  const servers = [first, ...others]
+  const isShared = others.length > 0
   try {
-    await started(server, where)
+    let { port } = where
+    // Another process that shares its port would go unnoticed.
+    if (isShared) port = await findFreePort(where)
+    for (const server of servers) await started(server, isShared ? { ...where, port, reusePort: true } : where)
+    // A listening TCP server has an AddressInfo.
+    const { address, port: bound } = first.address() as AddressInfo
+    return hold(servers, { host: address, port: bound }, options)
   } catch (error) {
+    await Promise.all(servers.filter(server => server.listening).map(closed))
     throw await bindFailure(error, { ...where, purpose: options.purpose })
   }
-  // A listening TCP server has an AddressInfo.
-  const { address, port } = server.address() as AddressInfo
-  return hold(server, { host: address, port }, options)
+}
+
+/** The port, if no process listens at it; for 0, a free one. */
+async function findFreePort(where: { host: string; port: number; ipv6Only: boolean }): Promise<number> {
+  const server = createNetServer(socket => socket.destroy())
+  await started(server, where)
+  const { port } = server.address() as AddressInfo
+  await closed(server)
+  return port
 }
 
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
@@ -145,10 +168,23 @@ async function bindPath(server: Server, path: string, options: ListenOptions): P
     throw await bindFailure(error, { path, purpose: options.purpose })
   }
   // libuv removes the file when the server closes.
-  return hold(server, { path }, options)
+  return hold([server], { path }, options)
 }
 
-async function started(server: Server, where: { host: string; port: number } | { path: string }): Promise<void> {
+/** Whether several sockets may listen at one port, and share its connections (`SO_REUSEPORT`). */
+function canSharePorts(): boolean {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+  return process.platform === 'linux' && (major > 22 || (major === 22 && minor >= 12))
+}
+
+function closed(server: Server): Promise<void> {
+  return new Promise(resolve => server.close(() => resolve()))
+}
+
+async function started(
+  server: Server,
+  where: { host: string; port: number; reusePort?: boolean } | { path: string },
+): Promise<void> {
   server.listen({ ...where, backlog })
   await once(server, 'listening')
 }
@@ -167,8 +203,8 @@ async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
   }
 }
 
-/** Tracks the sockets of a server, so that they can be destroyed. */
-function hold(server: Server, address: BoundAddress, options: ListenOptions): BoundServer {
+/** Tracks the sockets of the servers at one address, so that they can be destroyed. */
+function hold(servers: readonly Server[], address: BoundAddress, options: ListenOptions): BoundServer {
   /** Sockets, each with the network to release. */
   const sockets = new Map<Socket, string | undefined>()
   const dropped = countDrops(options)
@@ -178,23 +214,30 @@ function hold(server: Server, address: BoundAddress, options: ListenOptions): Bo
     sockets.delete(this)
     if (network !== undefined) options.sockets?.release(network)
   }
-  server.on('connection', socket => {
-    const admitted = options.sockets?.admit(socket.remoteAddress) ?? { network: undefined }
-    sockets.set(socket, 'network' in admitted ? admitted.network : undefined)
-    socket.on('close', forget)
-    if ('network' in admitted) return
-    dropped(admitted.refusal, socket.remoteAddress)
-    socket.destroy()
-  })
-  server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
-  server.maxConnections = options.maxConnections
-  server.on('drop', data => dropped('too-many-connections', data?.remoteAddress))
-  let closed: Promise<void> | undefined
+  const admit = (socket: Socket): { readonly network: string | undefined } | { readonly refusal: ErrorReason } => {
+    // `maxConnections` is for each server.
+    if (sockets.size >= options.maxConnections) return { refusal: 'too-many-connections' }
+    return options.sockets?.admit(socket.remoteAddress) ?? { network: undefined }
+  }
+  for (const server of servers) {
+    server.on('connection', socket => {
+      const admitted = admit(socket)
+      sockets.set(socket, 'network' in admitted ? admitted.network : undefined)
+      socket.on('close', forget)
+      if ('network' in admitted) return
+      dropped(admitted.refusal, socket.remoteAddress)
+      socket.destroy()
+    })
+    server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
+    server.maxConnections = options.maxConnections
+    server.on('drop', data => dropped('too-many-connections', data?.remoteAddress))
+  }
+  let closing: Promise<unknown> | undefined
   return {
     address,
-    close: () => {
-      closed ??= new Promise(resolve => server.close(() => resolve()))
-      return closed
+    close: async () => {
+      closing ??= Promise.all(servers.map(closed))
+      await closing
     },
     destroyConnections: () => {
       for (const socket of sockets.keys()) socket.destroy()

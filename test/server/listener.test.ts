@@ -5,7 +5,7 @@ import { stat, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { StartError } from '../../src/base/start-error.js'
 import { formatUrl, type ListenOptions, listen } from '../../src/server/listener.js'
 import {
@@ -85,7 +85,39 @@ describe('a listener', () => {
       return server
     }
     await failure(listen(make, options({ host: ['127.0.0.1', '192.0.2.1'] })))
-    expect(servers.map(({ listening }) => listening)).toEqual([false, false])
+    expect(servers.length).toBeGreaterThan(1)
+    expect(servers.filter(({ listening }) => listening)).toEqual([])
+  })
+
+  it('does not share its port with another listener', async () => {
+    const listener = closing(await listen(() => createServer(), options()))
+    const error = await failure(listen(() => createServer(), options({ port: portOf(listener) })))
+    expect(error.message).toContain(String(portOf(listener)))
+  })
+
+  it('accepts several connections in one iteration of the event loop, where several sockets can listen at a port', async () => {
+    const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+    const isShared = process.platform === 'linux' && (major > 22 || (major === 22 && minor >= 12))
+    let [accepted, inIteration, most] = [0, 0, 0]
+    const make = () =>
+      createServer(() => {
+        accepted++
+        if (++inIteration === 1) {
+          setImmediate(() => {
+            most = Math.max(most, inIteration)
+            inIteration = 0
+          })
+        }
+      })
+    const listener = closing(await listen(make, options()))
+    const clients = Array.from({ length: 64 }, () => connect({ port: portOf(listener), host: '127.0.0.1' }))
+    onTestFinished(() => {
+      for (const client of clients) client.destroy()
+    })
+    // The kernel completes the connections meanwhile.
+    for (const end = performance.now() + 50; performance.now() < end; );
+    await vi.waitUntil(() => accepted === 64)
+    expect(most > 1).toBe(isShared)
   })
 
   it('stops accepting at once, and has closed when the last connection has', async () => {
