@@ -32,7 +32,7 @@ interface TicketKey {
 const keyBytes = 48
 /**
  * Milliseconds for which a key is used, and seconds for which a client may use a ticket. Node has one key at a time, so that a ticket ends with
- * its key: see docs/decisions/0016.
+ * its key: see docs/decisions/0017.
  */
 const keyLifetime = 24 * 60 * 60 * 1000
 const ticketLifetime = keyLifetime / 1000
