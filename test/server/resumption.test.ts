@@ -50,7 +50,7 @@ describeWith('openssl', 'a client certificate that was shown once', () => {
   })
 
   it('is judged anew on each connection, with TLS 1.2 and with TLS 1.3', async () => {
-    people.issueRevocations(4)
+    people.issueRevocations(8)
     await start()
     const firsts = await Promise.all(
       (['TLSv1.2', 'TLSv1.3'] as const).map(async version => ({ version, first: await visit(version) })),
