@@ -60,9 +60,10 @@ describeWith(['openssl'], 'somebody with credentials', () => {
       const heard = recorded({ url: gateway.urls.http, topics: ['news/#'], transports: [transport], token })
       await heard.until(() => heard.client.cursor !== undefined)
       const publisher = recorded({ url: gateway.urls.http, token: await people.token() })
-      const end = Date.now() + 3000
       let published = 0
-      while (Date.now() < end) await publisher.client.publish('news/eu', String(++published))
+      const publish = () => publisher.client.publish('news/eu', String(++published))
+      while (asked < 2 || heard.client.state.phase !== 'open') await publish()
+      await publish()
       await heard.until(() => heard.events.length >= published)
       expect(heard.payloads).toEqual(Array.from({ length: published }, (_, index) => String(index + 1)))
       expect(heard.states).toContainEqual(expect.objectContaining({ phase: 'waiting', reason: 'identity-expired' }))
