@@ -72,8 +72,8 @@ export class Store {
   readonly #written = new WeakMap<readonly Subscription[], Promise<void>>()
   /** The last unfinished write to each session. */
   readonly #tails = new Map<string, Promise<unknown>>()
-  /** Packet identifiers, with client ids, of messages that are being cleared. */
-  readonly #clearing = new Set<string>()
+  /** Messages that are being cleared, by packet identifier and client id, each with who acknowledged it first. */
+  readonly #clearing = new Map<string, { readonly client: Session; readonly cleared: Promise<unknown> }>()
 
   constructor({
     storage,
@@ -271,11 +271,23 @@ export class Store {
     { messageId }: AedesPublishPacket,
   ): Promise<AedesPublishPacket | undefined> {
     if (messageId === undefined) return undefined
-    const release = (): void => this.#packetIds.get(client)?.release(messageId)
-    // Without a session there is no queue.
-    if (this.sessions.has(client.id)) return this.#clear(client, messageId).finally(release)
-    release()
-    return undefined
+    const key = `${messageId} ${client.id}`
+    const earlier = this.#clearing.get(key)
+    // The client repeats itself: the identifier is in use until the message is cleared.
+    if (earlier?.client === client) return undefined
+    try {
+      // Without a session there is no queue.
+      if (!this.sessions.has(client.id)) return undefined
+      if (earlier) {
+        await earlier.cleared
+        return undefined
+      }
+      const cleared = this.#clear(client, messageId).finally(() => this.#clearing.delete(key))
+      this.#clearing.set(key, { client, cleared })
+      return await cleared
+    } finally {
+      this.#packetIds.get(client)?.release(messageId)
+    }
   }
 
   /**
@@ -283,20 +295,12 @@ export class Store {
    * nobody waits for their writes: a message that comes again after a crash is a repetition.
    */
   async #clear(client: Session, messageId: number): Promise<AedesPublishPacket | undefined> {
-    const key = `${messageId} ${client.id}`
-    // An acknowledgement that comes twice clears once.
-    if (this.#clearing.has(key)) return undefined
-    this.#clearing.add(key)
-    try {
-      await this.#tails.get(client.id)?.catch(() => {})
-      const cleared = await this.#storage.queues.clear(client.id, messageId)
-      if (!cleared) return undefined
-      cleared.written.catch(this.#onError)
-      this.sessions.release(client.id, cleared.bytes)
-      return cleared.packet
-    } finally {
-      this.#clearing.delete(key)
-    }
+    await this.#tails.get(client.id)?.catch(() => {})
+    const cleared = await this.#storage.queues.clear(client.id, messageId)
+    if (!cleared) return undefined
+    cleared.written.catch(this.#onError)
+    this.sessions.release(client.id, cleared.bytes)
+    return cleared.packet
   }
 
   async *#readQueue({ id }: Client): AsyncGenerator<AedesPublishPacket> {

@@ -164,7 +164,7 @@ it('an acknowledgement that comes twice counts once for the session’s queue', 
   const backend = await openLevel(directory)
   onTestFinished(() => backend.close())
   const store = new Store({ storage: backend, limits, log, onError })
-  const client = { id: 'c' }
+  const client = { id: 'c', clean: false }
   store.sessions.open(client.id)
   const message = (counter: number) => {
     const packet = { cmd: 'publish', topic: 't', payload: 'x', qos: 1, dup: false, retain: false } as const
@@ -175,9 +175,15 @@ it('an acknowledgement that comes twice counts once for the session’s queue', 
   await store.outgoingEnqueue({ clientId: client.id, qos: 1 }, message(2))
   const each = (room - store.sessions.queueRoomOf(client.id)) / 2
   await store.outgoingUpdate(client, { ...message(1), messageId: 1 })
+  const ids = store.packetIdsOf(client)
+  ids.take(1, 'puback')
   const acknowledgement = { ...message(1), messageId: 1 }
-  const cleared = await Promise.all([1, 2].map(() => store.outgoingClearMessageId(client, acknowledgement)))
-  expect(cleared.map(packet => packet?.brokerCounter)).toEqual([1, undefined])
+  const first = store.outgoingClearMessageId(client, acknowledgement)
+  expect(await store.outgoingClearMessageId(client, acknowledgement)).toBeUndefined()
+  // No other message may have the identifier yet.
+  expect(ids.used).toBe(1)
+  expect((await first)?.brokerCounter).toBe(1)
+  expect(ids.used).toBe(0)
   expect(room - store.sessions.queueRoomOf(client.id)).toBe(each)
 })
 
