@@ -24,11 +24,6 @@ import { Segment } from './level-segment.js'
 import { RetainedMessages } from './retained-messages.js'
 import { Shares, type ShareTopics } from './shares.js'
 
-/**
- * LevelDB maps each open file of 2 MiB into memory, by default a thousand: a large journal would be in memory as a whole.
- */
-const maxOpenFiles = 64
-
 /** An opened database and its state. */
 export interface OpenedDatabase {
   readonly database: Database
@@ -59,7 +54,7 @@ export function openJournalDatabase(options: OpenOptions): Promise<OpenedDatabas
 /** Opens and reads a database; rejects if it is damaged. */
 export async function load(options: OpenOptions): Promise<OpenedDatabase> {
   const encodings = { keyEncoding: 'buffer', valueEncoding: 'buffer' } as const
-  const database: Database = await openDatabase(options.directory, { ...encodings, maxOpenFiles })
+  const database: Database = await openDatabase(options.directory, encodings)
   try {
     const state = await openState(database, options)
     const shares = await openShares(database, options, state)

@@ -16,6 +16,11 @@ export interface DatabaseLocation {
   readonly holds: string
 }
 
+/**
+ * LevelDB maps each open file of 2 MiB into memory, by default a thousand: a large database would be in memory as a whole.
+ */
+const maxOpenFiles = 64
+
 /** Opens, or creates, a database. @throws {Error} LevelDB's error, or that of the file system */
 export async function openDatabase<K = string, V = string>(
   directory: string,
@@ -25,7 +30,7 @@ export async function openDatabase<K = string, V = string>(
   // Not needed without durable state.
   const { Level } = await import('level')
   // LevelDB compresses whole blocks: with Snappy, reading a small value beside one of 15 MiB costs some 10 ms of processor time, each time.
-  const database = new Level<K, V>(directory, { compression: false, ...options })
+  const database = new Level<K, V>(directory, { compression: false, maxOpenFiles, ...options })
   await database.open()
   return database
 }
