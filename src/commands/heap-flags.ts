@@ -4,17 +4,23 @@ import { totalmem } from 'node:os'
 /** Heap that V8 fills before its first full collection, in MiB, and the machine's memory for each MiB of it. */
 const [initialHeap, memoryPerHeap] = [128, 16]
 
-/** The versions of Node.js whose V8 counts the memory of buffers towards its limit for full collections, and has the flags. */
-const versions = ['24', '25', '26']
+/** V8's flag against counting the memory of buffers towards a limit of their own, by version of Node.js; 22 has none, and needs the larger heap alone. */
+const accounting = ['--external-memory-accounted-in-global-limit']
+const flagsByVersion: Readonly<Record<string, readonly string[]>> = {
+  22: [],
+  24: accounting,
+  25: accounting,
+  26: accounting,
+}
 
 interface Restartable {
-  /** Replaces the program of the process (Node.js 23.11). */
+  /** Replaces the program of the process (Node.js 22.15). */
   execve?(file: string, args: readonly string[], env: NodeJS.ProcessEnv): void
 }
 
 /**
  * Starts this program again, in the same process, with V8's flags for many short-lived buffers. Does nothing where that was done, or is not
- * possible: before Node.js 24, which needs no flags, on Windows, in a worker, and in a child with a channel to its parent, which would be closed.
+ * possible: on Node.js 20, which needs no flags, on Windows, in a worker, and in a child with a channel to its parent, which would be closed.
  *
  * As of V8 13, 64 MiB of buffers cause a full collection, however small the heap is. Reads of TLS connections and messages of the built-in broker are such buffers:
  * 1 KiB frames over TLS took 2.4 times the processor time (`docs/decisions/0016`). `v8.setFlagsFromString` is too late for the second flag.
@@ -22,10 +28,10 @@ interface Restartable {
 export function restartWithHeapFlags(): void {
   const { execve }: NodeJS.Process & Restartable = process
   const isSet = process.execArgv.some(flag => flag.startsWith('--initial-old-space-size'))
-  const isNeeded = versions.includes(process.versions.node.split('.', 1)[0] ?? '')
-  if (!execve || isSet || !isNeeded || process.connected) return
+  const ofVersion = flagsByVersion[process.versions.node.split('.', 1)[0] ?? '']
+  if (!execve || isSet || !ofVersion || process.connected) return
   const heap = Math.min(initialHeap, Math.floor(availableMemory() / memoryPerHeap / 2 ** 20))
-  const flags = ['--external-memory-accounted-in-global-limit', `--initial-old-space-size=${heap}`]
+  const flags = [...ofVersion, `--initial-old-space-size=${heap}`]
   try {
     // `execve` ends the process where the system does not execute the file.
     accessSync(process.execPath, constants.X_OK)
