@@ -9,7 +9,6 @@ const accounting = ['--external-memory-accounted-in-global-limit']
 const flagsByVersion: Readonly<Record<string, readonly string[]>> = {
   22: [],
   24: accounting,
-  25: accounting,
   26: accounting,
 }
 

@@ -271,13 +271,16 @@ export class Store {
     { messageId }: AedesPublishPacket,
   ): Promise<AedesPublishPacket | undefined> {
     if (messageId === undefined) return undefined
+    // Without a session there is no queue.
+    if (!this.sessions.has(client.id)) {
+      this.#packetIds.get(client)?.release(messageId)
+      return undefined
+    }
     const key = `${messageId} ${client.id}`
     const earlier = this.#clearing.get(key)
     // The client repeats itself: the identifier is in use until the message is cleared.
     if (earlier?.client === client) return undefined
     try {
-      // Without a session there is no queue.
-      if (!this.sessions.has(client.id)) return undefined
       if (earlier) {
         await earlier.cleared
         return undefined
