@@ -81,6 +81,7 @@ class EmbeddedSource implements Source {
   #isComparing = false
   #mustCompare = false
   #forgetting: Promise<void> | undefined
+  #remembering: Promise<void> | undefined
   #closing: Promise<void> | undefined
   /** Whether no more messages are appended. */
   #isClosed = false
@@ -175,6 +176,7 @@ class EmbeddedSource implements Source {
     clearTimeout(this.#timer)
     this.#writer.close()
     for (const fail of this.#pending) fail(new GatewayError('publish-timeout'))
+    await this.#remembering
   }
 
   async #flush(): Promise<void> {
@@ -284,15 +286,15 @@ class EmbeddedSource implements Source {
 
   #rememberWhenWritten(): void {
     this.#writer.whenWritten(() => {
-      if (this.#state === 'holding') void this.#remember()
+      if (this.#state === 'holding') this.#remember()
     })
   }
 
-  async #remember(): Promise<void> {
+  #remember(): void {
     if (this.#isRemembered || this.#isClosed) return
     this.#isRemembered = true
     const { remembered, topics, log } = this.#options
-    await remembered.save({ clientId: '', dialect: 'embedded', topics }).catch(error => {
+    this.#remembering = remembered.save({ clientId: '', dialect: 'embedded', topics }).catch(error => {
       log.warn({ err: error }, 'failed to store the state of push; subscribers get a gap marker after a restart')
     })
   }

@@ -9,7 +9,9 @@ import { type Journal, JournalRefusal } from '../../src/journal/journal.js'
 import { openLevelJournal } from '../../src/journal/level-journal.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
 import type { Message } from '../../src/mqtt/message.js'
+import { openEmbeddedSource } from '../../src/sources/embedded.js'
 import type { Source } from '../../src/sources/publisher.js'
+import { RememberedSubscriptions } from '../../src/sources/remembered-subscriptions.js'
 import { limits } from '../broker/embedded/limits.js'
 import { connect, type Session } from '../broker/embedded/mqtt-session.js'
 import { connectRaw } from '../broker/embedded/raw-session.js'
@@ -595,6 +597,26 @@ describe('a journal that takes nothing', () => {
     await run(async () => {})
     expect(await topics()).toEqual(['earlier', '', 'one', 'two', '', 'three'])
   }, 20_000)
+
+  it('is closed when it is stored that the journal has every message', async () => {
+    const { journal } = await levelJournal()
+    const broker = await startBroker()
+    const remembered = new RememberedSubscriptions(undefined)
+    let isStored = false
+    let store = (): void => {}
+    const stored = new Promise<void>(resolve => {
+      store = resolve
+    })
+    remembered.save = async () => {
+      await stored
+      isStored = true
+    }
+    const source = await openEmbeddedSource({ broker, journal, topics: ['#'], remembered, log })
+    const closed = source.close().then(() => isStored)
+    await journal.append(message('meanwhile', ''))
+    store()
+    expect(await closed).toBe(true)
+  })
 
   it('leaves a hole where the source is closed while acknowledgements wait for it, which are given then', async () => {
     const { journal: level, data } = await levelJournal()
