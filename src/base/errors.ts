@@ -1,6 +1,6 @@
 /**
- * The one table of reasons why a request or a connection is refused or ends, with its WebSocket close code, HTTP status, log level and
- * metric label.
+ * The one table of reasons why a request or a connection is refused or ends, with its WebSocket close code, HTTP status, reason
+ * code of MQTT 5, log level and metric label.
  */
 
 import { truncate } from './truncate.js'
@@ -17,6 +17,8 @@ interface ErrorRow {
   readonly closeCode?: number
   /** The HTTP status, before the upgrade. */
   readonly httpStatus?: number
+  /** The reason code of MQTT 5 (§2.4). Default: 0x80, unspecified error. */
+  readonly mqttReason?: number
   /** Seconds for the `Retry-After` header. */
   readonly retryAfter?: number
 }
@@ -41,18 +43,26 @@ const table = {
     level: 'warn',
     text: 'The host of this request is not served here (the option hosts names those that are)',
   },
-  'address-refused': { httpStatus: 403, closeCode: 1008, text: 'Your address may not connect here' },
+  'address-refused': { mqttReason: 0x8a, httpStatus: 403, closeCode: 1008, text: 'Your address may not connect here' },
   'path-refused': { httpStatus: 403, text: 'This path is not served' },
   'https-required': { httpStatus: 308, text: 'This is served over https alone' },
   'origin-refused': { httpStatus: 403, level: 'warn', text: 'Pages of this origin may not connect' },
-  'too-many-connections': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'All connections are taken' },
+  'too-many-connections': {
+    mqttReason: 0x89,
+    httpStatus: 503,
+    retryAfter: 10,
+    level: 'warn',
+    text: 'All connections are taken',
+  },
   'too-many-from-address': {
+    mqttReason: 0x97,
     httpStatus: 429,
     retryAfter: 10,
     level: 'warn',
     text: 'Too many connections from your address',
   },
   'too-many-from-user': {
+    mqttReason: 0x97,
     httpStatus: 429,
     retryAfter: 10,
     closeCode: 1013,
@@ -60,14 +70,22 @@ const table = {
     text: 'Too many connections of this user',
   },
   'connecting-too-fast': {
+    mqttReason: 0x9f,
     httpStatus: 429,
     retryAfter: 1,
     level: 'warn',
     text: 'Too many new connections per second from your address',
   },
-  'identity-required': { httpStatus: 401, closeCode: 1008, text: 'Authentication required' },
-  'identity-refused': { httpStatus: 401, closeCode: 1008, level: 'warn', text: 'The credentials are not accepted' },
+  'identity-required': { mqttReason: 0x87, httpStatus: 401, closeCode: 1008, text: 'Authentication required' },
+  'identity-refused': {
+    mqttReason: 0x86,
+    httpStatus: 401,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'The credentials are not accepted',
+  },
   'identity-unavailable': {
+    mqttReason: 0x88,
     httpStatus: 503,
     retryAfter: 5,
     closeCode: 1013,
@@ -109,12 +127,14 @@ const table = {
     text: 'Too many bytes of request bodies of this user are on their way',
   },
   'packets-too-many-from-address': {
+    mqttReason: 0x97,
     closeCode: 1013,
     level: 'warn',
     text: 'Too many bytes of unfinished MQTT packets from your address (embedded.maxBufferedBytes)',
   },
-  'topic-refused': { httpStatus: 403, closeCode: 1008, text: 'This topic is not open to you' },
+  'topic-refused': { mqttReason: 0x87, httpStatus: 403, closeCode: 1008, text: 'This topic is not open to you' },
   'broker-away': {
+    mqttReason: 0x88,
     httpStatus: 503,
     retryAfter: 5,
     closeCode: 1013,
@@ -127,7 +147,7 @@ const table = {
     level: 'warn',
     text: 'The MQTT broker accepted the message, but did not deliver it in time; it may still arrive',
   },
-  'publishing-too-fast': { httpStatus: 429, retryAfter: 1, text: 'Too many messages per second' },
+  'publishing-too-fast': { mqttReason: 0x96, httpStatus: 429, retryAfter: 1, text: 'Too many messages per second' },
   'idempotency-mismatch': { httpStatus: 422, text: 'This Idempotency-Key was used for another request' },
   'idempotency-busy': {
     httpStatus: 409,
@@ -136,6 +156,7 @@ const table = {
   },
   'receipts-full': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'Too many delivery receipts are pending' },
   'filters-too-many': {
+    mqttReason: 0x97,
     httpStatus: 503,
     retryAfter: 10,
     closeCode: 1013,
@@ -144,6 +165,7 @@ const table = {
   },
   'too-many-receipts': { httpStatus: 429, retryAfter: 10, text: 'You have too many pending delivery receipts' },
   'journal-unavailable': {
+    mqttReason: 0x83,
     httpStatus: 503,
     retryAfter: 5,
     closeCode: 1013,
@@ -151,6 +173,7 @@ const table = {
     text: 'The journal is temporarily unavailable',
   },
   'too-many-attempts': {
+    mqttReason: 0x9f,
     httpStatus: 429,
     retryAfter: 10,
     closeCode: 1013,
@@ -173,7 +196,26 @@ const table = {
     text: 'The MQTT broker did not answer in time',
   },
 
-  // After the upgrade: a close frame.
+  // After the upgrade: a close frame, and a reason code of MQTT 5.
+  'keep-alive-timeout': {
+    mqttReason: 0x8d,
+    closeCode: 1008,
+    text: 'The client sent nothing for one and a half times its keep alive',
+  },
+  'protocol-version-refused': { mqttReason: 0x84, closeCode: 1002, text: 'This version of MQTT is not spoken here' },
+  'client-id-invalid': { mqttReason: 0x85, closeCode: 1008, text: 'The client id is not valid' },
+  'authentication-method-refused': {
+    mqttReason: 0x8c,
+    closeCode: 1008,
+    text: 'Enhanced authentication is not supported here',
+  },
+  'receive-maximum-exceeded': {
+    mqttReason: 0x93,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'More messages of QoS 1 and 2 are unacknowledged than the receive maximum allows',
+  },
+  'topic-alias-invalid': { mqttReason: 0x94, closeCode: 1002, level: 'warn', text: 'A topic alias is not valid' },
   'client-closed': { closeCode: 1000, text: 'The client closed the connection' },
   'client-disconnected': { closeCode: 1000, text: 'The client disconnected' },
   'client-gone': { closeCode: 1002, text: 'The client ended the connection without a close frame' },
@@ -184,30 +226,81 @@ const table = {
   'invalid-utf8': { closeCode: 1007, level: 'warn', text: 'The close reason is not valid UTF-8' },
   'text-frame': { closeCode: 1003, level: 'warn', text: 'MQTT travels in binary frames; this was a text frame' },
   'binary-frame': { closeCode: 1003, level: 'warn', text: 'Only text is taken here; this was a binary frame' },
-  'not-mqtt': { closeCode: 1002, level: 'warn', text: 'The first packet must be a valid MQTT CONNECT' },
-  'malformed-packet': { closeCode: 1002, level: 'warn', text: 'An MQTT packet is not valid' },
-  'identifiers-too-many': { closeCode: 1013, level: 'warn', text: 'Too many messages of QoS 2 wait for their PUBREL' },
+  'not-mqtt': {
+    mqttReason: 0x82,
+    closeCode: 1002,
+    level: 'warn',
+    text: 'The first packet must be a valid MQTT CONNECT',
+  },
+  'malformed-packet': { mqttReason: 0x81, closeCode: 1002, level: 'warn', text: 'An MQTT packet is not valid' },
+  'identifiers-too-many': {
+    mqttReason: 0x93,
+    closeCode: 1013,
+    level: 'warn',
+    text: 'Too many messages of QoS 2 wait for their PUBREL',
+  },
   'connect-too-large': { closeCode: 1009, level: 'warn', text: 'The MQTT CONNECT packet is too large' },
-  'connect-timeout': { closeCode: 1008, level: 'warn', text: 'No complete MQTT CONNECT arrived in time' },
-  'packet-too-large': { closeCode: 1009, level: 'warn', text: 'An MQTT packet is larger than this broker takes' },
+  'connect-timeout': {
+    mqttReason: 0x82,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'No complete MQTT CONNECT arrived in time',
+  },
+  'packet-too-large': {
+    mqttReason: 0x95,
+    closeCode: 1009,
+    level: 'warn',
+    text: 'An MQTT packet is larger than this broker takes',
+  },
   'message-too-large': { closeCode: 1009, level: 'warn', text: 'A message is larger than this endpoint takes' },
   'message-timeout': { closeCode: 1008, text: 'A message did not arrive in time' },
   'too-many-errors': { closeCode: 1008, level: 'warn', text: 'Too many invalid messages in a row' },
-  'client-too-slow': { closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
-  'identity-expired': { closeCode: 1008, text: 'Credentials expired' },
-  'client-id-taken': { closeCode: 1008, level: 'warn', text: 'This client id belongs to another user' },
-  'client-id-reserved': { closeCode: 1008, level: 'warn', text: 'This client id is the gateway’s own' },
-  'session-taken-over': { closeCode: 1008, text: 'The same client id connected from another connection' },
-  'too-many-sessions': { closeCode: 1008, level: 'warn', text: 'All sessions that you may have are in use' },
-  'will-refused': { closeCode: 1008, level: 'warn', text: 'The will has a topic that you may not publish to' },
+  'client-too-slow': { mqttReason: 0x97, closeCode: 1008, level: 'warn', text: 'The client reads too slowly' },
+  'identity-expired': { mqttReason: 0x87, closeCode: 1008, text: 'Credentials expired' },
+  'client-id-taken': {
+    mqttReason: 0x85,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'This client id belongs to another user',
+  },
+  'client-id-reserved': {
+    mqttReason: 0x85,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'This client id is the gateway’s own',
+  },
+  'session-taken-over': {
+    mqttReason: 0x8e,
+    closeCode: 1008,
+    text: 'The same client id connected from another connection',
+  },
+  'too-many-sessions': {
+    mqttReason: 0x97,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'All sessions that you may have are in use',
+  },
+  'will-refused': {
+    mqttReason: 0x87,
+    closeCode: 1008,
+    level: 'warn',
+    text: 'The will has a topic that you may not publish to',
+  },
   'topic-too-large': {
+    mqttReason: 0x90,
     closeCode: 1008,
     level: 'warn',
     text: 'A topic has more levels, or is longer, than this broker takes',
   },
   complete: { closeCode: 1000, text: 'The client has received everything that it requested' },
   'ping-timeout': { closeCode: 1011, text: 'The client did not answer two pings' },
-  'shutting-down': { httpStatus: 503, retryAfter: 5, closeCode: 1001, text: 'The gateway is shutting down' },
+  'shutting-down': {
+    mqttReason: 0x8b,
+    httpStatus: 503,
+    retryAfter: 5,
+    closeCode: 1001,
+    text: 'The gateway is shutting down',
+  },
   'internal-error': {
     httpStatus: 500,
     closeCode: 1011,
@@ -231,6 +324,8 @@ export interface GatewayErrorOptions {
   readonly hint?: string
   /** Replaces `hint` in the log, and for clients that may read `/metrics`: names addresses and options of the gateway. */
   readonly detail?: string
+  /** Replaces the row's reason code of MQTT 5. */
+  readonly mqttReason?: number | undefined
   /** Replaces the row's, in seconds. */
   readonly retryAfter?: number
   /** Only for the log. */
@@ -245,6 +340,8 @@ export class GatewayError extends Error {
   readonly closeCode: number
   /** The HTTP status; 500 for a reason after the upgrade. */
   readonly httpStatus: number
+  /** The reason code of MQTT 5, in CONNACK or DISCONNECT. */
+  readonly mqttReason: number
   readonly level: ErrorLevel
   /** Seconds after which a retry makes sense. */
   readonly retryAfter: number | undefined
@@ -269,6 +366,7 @@ export class GatewayError extends Error {
     this.detailedText = options.detail === undefined ? text : `${row.text}: ${options.detail}`
     this.closeCode = row.closeCode ?? 1011
     this.httpStatus = row.httpStatus ?? 500
+    this.mqttReason = options.mqttReason ?? row.mqttReason ?? 0x80
     this.level = row.level ?? 'info'
     this.retryAfter = options.retryAfter ?? row.retryAfter
   }

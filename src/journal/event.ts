@@ -23,6 +23,9 @@ export interface Event {
   readonly qos: QoS
   /** Whether it is the topic's retained message, sent to a new subscriber. */
   readonly retained: boolean
+  /** As in `Message`. */
+  readonly properties?: Buffer | undefined
+  readonly expires?: number | undefined
 }
 
 export interface EventId {

@@ -167,8 +167,8 @@ export function readableRange(
 }
 
 /** Size of a message, as counted for `maxBytes`. */
-export function sizeOf({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
-  return Buffer.byteLength(topic) + payload.length
+export function sizeOf({ topic, payload, properties }: Pick<Message, 'topic' | 'payload' | 'properties'>): number {
+  return Buffer.byteLength(topic) + payload.length + (properties?.length ?? 0)
 }
 
 /** Why events after a cursor are missing. */

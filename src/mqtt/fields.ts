@@ -1,5 +1,15 @@
-/** An MQTT packet is malformed; the message has nothing of its content. */
-export class MalformedPacket extends Error {}
+import { reasonCodes } from './reason-codes.js'
+
+/** An MQTT packet is malformed, or breaks the protocol; the message has nothing of its content. */
+export class MalformedPacket extends Error {
+  /** The reason code of MQTT 5. */
+  readonly reasonCode: number
+
+  constructor(message: string, reasonCode: number = reasonCodes.malformedPacket) {
+    super(message)
+    this.reasonCode = reasonCode
+  }
+}
 
 /** Reads the fields of an MQTT packet in order. Each method throws `MalformedPacket` at its end. */
 export class MqttFields {
@@ -32,6 +42,17 @@ export class MqttFields {
   /** A two-byte integer, the high byte first (MQTT 3.1.1 §1.5.2). */
   integer(): number {
     return this.#bytes.readUInt16BE(this.skip(2))
+  }
+
+  /** A four-byte integer, the high byte first (MQTT 5 §1.5.3). */
+  longInteger(): number {
+    return this.#bytes.readUInt32BE(this.skip(4))
+  }
+
+  /** The next `length` bytes; not copied. */
+  part(length: number): Buffer {
+    const start = this.skip(length)
+    return this.#bytes.subarray(start, start + length)
   }
 
   /** Two bytes of length, then the data (MQTT 3.1.1 §1.5.3); not copied. */

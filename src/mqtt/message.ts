@@ -12,6 +12,10 @@ export interface Message {
   readonly qos: QoS
   /** Whether it becomes its topic's retained message, or, without payload, removes that [MQTT-3.3.1-10]. */
   readonly retain: boolean
+  /** Properties for the receivers, encoded without their length (`decodeMessageProperties`); left out without any. */
+  readonly properties?: Buffer | undefined
+  /** When it expires, in milliseconds since 1970; left out if it does not (MQTT 5 §3.3.2.3.3). */
+  readonly expires?: number | undefined
 }
 
 /** Returns the message of a PUBLISH packet. */
@@ -38,9 +42,13 @@ export function hasNoControls(topic: string): boolean {
   return !/[\p{Cc}\p{Noncharacter_Code_Point}]/u.test(topic)
 }
 
-/** Upper bound of the bytes of a message's PUBLISH packet in MQTT 3.1.1: fixed header, topic with its length, packet identifier, payload. */
-export function publishSize({ topic, payload }: Pick<Message, 'topic' | 'payload'>): number {
-  return 5 + 2 + Buffer.byteLength(topic) + 2 + payload.length
+/**
+ * Upper bound of the bytes of a message's PUBLISH packet: fixed header, topic with its length, packet identifier, properties with their length
+ * and message expiry, payload.
+ */
+export function publishSize({ topic, payload, properties }: Pick<Message, 'topic' | 'payload' | 'properties'>): number {
+  const propertyBytes = properties === undefined ? 0 : 4 + 5 + properties.length
+  return 5 + 2 + Buffer.byteLength(topic) + 2 + propertyBytes + payload.length
 }
 
 /**

@@ -2,7 +2,8 @@ import { Aedes, type AedesOptions, type AedesPublishPacket, type Client, type Pu
 import { FairQueue } from '../../base/fair-queue.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
-import type { AcceptedMessage, MessageSink } from './message-sink.js'
+import type { MessageSink } from './message-sink.js'
+import { carried, messageOf, propertiesOf } from './packet.js'
 import type { Store } from './store.js'
 import { type TickScheduler, TickSlice } from './tick-scheduler.js'
 import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
@@ -377,10 +378,7 @@ export class DurableAedes extends Aedes {
     if (write) this.#track(current, write)
     if (this.#sink) {
       const append = current.append ?? ((message, isAwaited) => this.#sink?.append(message, isAwaited))
-      current.appended = append(
-        acceptedMessage(packet),
-        current.stored !== undefined || current.isHugeSlotHeld === true,
-      )
+      current.appended = append(messageOf(packet), current.stored !== undefined || current.isHugeSlotHeld === true)
     }
     // Asynchronously: this message is not delivered yet.
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
@@ -470,16 +468,13 @@ function finish(early: EarlyPublish, error?: Error): void {
   for (const waiting of early.waiting) waiting(error)
 }
 
-export function acceptedMessage({ topic, payload, qos, retain }: AedesPublishPacket): AcceptedMessage {
-  return { topic, payload: typeof payload === 'string' ? Buffer.from(payload) : payload, qos, retain }
-}
-
 /**
  * Without the publisher's DUP flag [MQTT-3.3.1-3], and without the broker id and counter of a will of an earlier run, which another message
  * may have.
  */
-function cleanCopy({ topic, payload, qos, retain }: PublishPacket): PublishPacket {
-  return { cmd: 'publish', topic, payload, qos, retain, dup: false }
+function cleanCopy(packet: PublishPacket): PublishPacket {
+  const { topic, payload, qos, retain } = packet
+  return { cmd: 'publish', topic, payload, qos, retain, dup: false, ...carried(propertiesOf(packet)) }
 }
 
 /** Whether a topic is reserved for the broker's own figures. */

@@ -13,10 +13,11 @@ import { Congestion } from './congestion.js'
 import { ConnectAuthorizer } from './connect-authorizer.js'
 import { type ConnectionLimits, Connections } from './connections.js'
 import { DeliveryPolicy } from './delivery-policy.js'
-import { acceptedMessage, DurableAedes } from './durable-aedes.js'
+import { DurableAedes } from './durable-aedes.js'
 import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
+import { messageOf, packetOf } from './packet.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { memoryBackend, type StorageBackend } from './storage-backend.js'
 import { Store, type StoreLimits } from './store.js'
@@ -469,7 +470,7 @@ class Embedded implements EmbeddedBroker {
 
   publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void> {
     this.#internalPublishes++
-    return this.#aedes.publishInternal({ packet: { cmd: 'publish', dup: false, ...message }, account, append })
+    return this.#aedes.publishInternal({ packet: packetOf(message), account, append })
   }
 
   async *retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void> {
@@ -477,7 +478,7 @@ class Embedded implements EmbeddedBroker {
     await this.#slicer.next('retained messages')
     for (const { topics } of retained.scan(filters, () => this.#slicer.isOver)) {
       const packets = await retained.read(topics)
-      yield packets.map(packet => ({ ...acceptedMessage(packet), retain: true }))
+      yield packets.map(packet => ({ ...messageOf(packet), retain: true }))
       await this.#slicer.next('retained messages')
     }
   }

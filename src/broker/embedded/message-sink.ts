@@ -1,11 +1,7 @@
-/** A message that the broker has accepted and stored, as delivered to subscribers. */
-export interface AcceptedMessage {
-  readonly topic: string
-  readonly payload: Buffer
-  readonly qos: 0 | 1 | 2
-  /** Whether it is its topic's new retained message. */
-  readonly retain: boolean
-}
+import type { Message } from '../../mqtt/message.js'
+
+/** A message that the broker has accepted and stored, as delivered to subscribers; `retain`: whether it is its topic's new retained message. */
+export type AcceptedMessage = Message
 
 /** Appends accepted messages to a journal. */
 export interface MessageSink {
