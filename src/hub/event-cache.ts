@@ -77,7 +77,7 @@ export class EventCache {
   }
 }
 
-/** Characters of the topic, and bytes of the payload. */
-function bytesOf({ topic, payload }: Event): number {
-  return topic.length + payload.length
+/** Characters of the topic, and bytes of the payload and the properties. */
+function bytesOf({ topic, payload, properties }: Event): number {
+  return topic.length + payload.length + (properties?.length ?? 0)
 }

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
-import { type Event, isGapMarker } from '../journal/event.js'
+import { type Event, isExpired, isGapMarker } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 import { FilterIndex } from '../topics/filter-index.js'
 import { filterDepthProblem } from '../topics/topic-syntax.js'
@@ -38,7 +38,9 @@ export async function openHub(options: HubOptions): Promise<Hub> {
   const oldest = Math.max(journal.first - 1, journal.head - bounds.recent.maxEvents)
   const cache = new EventCache(bounds.recent, oldest)
   for (let after = oldest; after < journal.head; ) {
-    const query = { after, through: journal.head, limit: bounds.recent.maxEvents, maxBytes: bounds.recent.maxBytes }
+    const { maxEvents: limit, maxBytes } = bounds.recent
+    // The cache has no gaps.
+    const query = { after, through: journal.head, limit, maxBytes, includesExpired: true }
     const batch = await journal.read(query)
     for (const event of batch.events) cache.push(event)
     after = batch.position
@@ -156,7 +158,7 @@ export class Hub {
     this.#position = event.sequence
     this.#cache.push(event)
     const groups = this.#index.match(event.topic)
-    if (groups.length === 0) return
+    if (groups.length === 0 || isExpired(event, Date.now())) return
     const live = new LiveEvent(event, this.#cache)
     for (const subscribers of groups) for (const subscriber of subscribers) subscriber.offer(live)
   }

@@ -1,5 +1,5 @@
 import type { Logger } from '../base/log.js'
-import { type Event, formatId, isGapMarker } from '../journal/event.js'
+import { type Event, formatId, isExpired, isGapMarker } from '../journal/event.js'
 import { type GapReason, type Journal, type Loss, type Position, resolveCursor } from '../journal/journal.js'
 import type { FilterIndex } from '../topics/filter-index.js'
 import { matchCost, type TopicPredicate, topicPredicate } from '../topics/match.js'
@@ -268,6 +268,7 @@ export class Subscriber implements Subscription, Replaying {
     // With a thousand filters, fewer events fit into a tick.
     const events = Math.min(batchEvents, Math.ceil(testsPerTick / matchCost(this.#filters)))
     const end = Math.min(this.#context.position, from + events)
+    const now = Date.now()
     const data: Buffer[] = []
     let bytes = 0
     let position = from
@@ -278,7 +279,7 @@ export class Subscriber implements Subscription, Replaying {
         break
       }
       position++
-      if (!event || !matches(event.topic)) continue
+      if (!event || !matches(event.topic) || isExpired(event, now)) continue
       const encoded = cache.encode(event, this.#encode)
       data.push(encoded)
       bytes += encoded.length

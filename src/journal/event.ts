@@ -28,6 +28,11 @@ export interface Event {
   readonly expires?: number | undefined
 }
 
+/** Whether a message has expired at the time `now`: it is delivered no more (MQTT 5 §3.3.2.3.3). */
+export function isExpired({ expires }: Pick<Message, 'expires'>, now: number): boolean {
+  return expires !== undefined && expires <= now
+}
+
 export interface EventId {
   readonly epoch: string
   /** 0 is the position before the first event. */

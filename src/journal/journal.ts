@@ -5,7 +5,7 @@ import { type Event, gapMarker, parseId } from './event.js'
 /** Bounds of the events of one share, all at once; the oldest events beyond them are evicted. */
 export interface ShareBounds {
   readonly maxEvents: number
-  /** Bytes of topics and payloads. */
+  /** Bytes of topics, payloads and properties. */
   readonly maxBytes: number
   /** In milliseconds. */
   readonly maxAge: number
@@ -23,7 +23,7 @@ export interface JournalBounds extends ShareBounds {
   readonly rules?: readonly ShareRule[]
   /** Topics with a retained message; a message of a further topic is an event only. */
   readonly maxRetained: number
-  /** Bytes of topics and payloads of retained messages; a message that does not fit is an event only. */
+  /** Bytes of topics, payloads and properties of retained messages; a message that does not fit is an event only. */
   readonly maxRetainedBytes: number
   /** Messages that may wait to be written; further ones are refused. */
   readonly maxWaiting: number
@@ -40,8 +40,10 @@ export interface JournalQuery {
   readonly through: number
   /** Maximum number of events; at least 1. */
   readonly limit: number
-  /** No more events are returned once the payloads have this many bytes. */
+  /** No more events are returned once the payloads and properties have this many bytes. */
   readonly maxBytes: number
+  /** Whether expired events are returned, too. Default: false; they are no loss. */
+  readonly includesExpired?: boolean
   /** `Loss.evicted` of the last loss that the subscriber knows of. */
   readonly knownLosses?: readonly number[] | undefined
 }
@@ -115,13 +117,14 @@ export interface Journal {
   watch(listener: (events: readonly Event[]) => void, wants?: TopicPredicate): () => void
   /** Reads a batch in bounded time. Without events but with a later position, there is more to scan. */
   read(query: JournalQuery): Promise<JournalBatch>
-  /** The position before the `count` newest events that match `filters`. */
+  /** The position before the `count` newest events that match `filters`; expired ones count. */
   latest(filters: readonly string[], count: number): Promise<number>
   /**
-   * The retained messages that match `filters` and were appended in `range`, or after it where their event is evicted, in batches, in any order.
+   * The retained messages that match `filters`, have not expired, and were appended in `range`, or after it where their event is evicted, in
+   * batches, in any order.
    */
   retained(filters: readonly string[], range: SequenceRange): AsyncGenerator<readonly Event[], void, void>
-  /** Evicts the events beyond the bounds; the journal also does so by itself. */
+  /** Evicts the events beyond the bounds, and removes expired retained messages; the journal also does so by itself. */
   trim(): Promise<void>
   /** Writes the waiting messages and closes; further messages are refused. */
   close(): Promise<void>
@@ -169,6 +172,11 @@ export function readableRange(
 /** Size of a message, as counted for `maxBytes`. */
 export function sizeOf({ topic, payload, properties }: Pick<Message, 'topic' | 'payload' | 'properties'>): number {
   return Buffer.byteLength(topic) + payload.length + (properties?.length ?? 0)
+}
+
+/** Bytes of an event, as counted for `JournalQuery.maxBytes`. */
+export function readBytes({ payload, properties }: Pick<Event, 'payload' | 'properties'>): number {
+  return payload.length + (properties?.length ?? 0)
 }
 
 /** Why events after a cursor are missing. */

@@ -4,7 +4,7 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
 import { DamagedRecord, isDamage, moveAside } from '../storage/open-level.js'
 import { everyTopic, type TopicPredicate, topicPredicate } from '../topics/match.js'
-import type { Event } from './event.js'
+import { type Event, isExpired } from './event.js'
 import { GroupCommit } from './group-commit.js'
 import {
   type Journal,
@@ -113,7 +113,8 @@ class LevelJournal implements Journal {
     if (from === through) return { ...start, events: [], position: from }
     const view = this.#store.view(filters, from)
     const range = { after: from, through }
-    const { events, position, damage } = await readEvents(view, queryPredicate(query), range, { limit, maxBytes })
+    const now = query.includesExpired ? undefined : this.#options.clock()
+    const { events, position, damage } = await readEvents(view, queryPredicate(query), range, { limit, maxBytes, now })
     if (!damage || position > from) return { ...start, events, position }
     this.#reportDamage(damage.error)
     // As if it were evicted: the subscriber gets a gap and continues after it.
@@ -135,7 +136,8 @@ class LevelJournal implements Journal {
     for (const topics of this.#store.retained.match(filters, range, retainedBatch, isEvicted)) {
       this.#checkOpen()
       const view = this.#store.view([], this.head)
-      yield await readRetainedMessages(view, topics, isWanted, error => this.#reportDamage(error))
+      const events = await readRetainedMessages(view, topics, isWanted, error => this.#reportDamage(error))
+      yield events.filter(event => !isExpired(event, this.#options.clock()))
     }
   }
 
@@ -167,7 +169,9 @@ class LevelJournal implements Journal {
 
   async #trimStep(): Promise<boolean> {
     await this.#store.prepare()
-    if (!this.#store.evict()) return false
+    const evicted = this.#store.evict()
+    const expired = this.#store.removeExpired(this.#options.clock())
+    if (!evicted && !expired) return false
     await this.#database.batch(this.#store.take())
     return true
   }

@@ -1,7 +1,7 @@
 import { DamagedRecord, isDamage } from '../storage/open-level.js'
 import type { TopicPredicate } from '../topics/match.js'
-import type { Event } from './event.js'
-import type { JournalQuery, SequenceRange } from './journal.js'
+import { type Event, isExpired } from './event.js'
+import { type JournalQuery, readBytes, type SequenceRange } from './journal.js'
 import { type Database, decodeEvent, readSequence, type StoredEvent, sequenceKey, topicKey } from './level-records.js'
 import { readTopics, type Segment, SegmentScan, segmentLength, sequenceAt, type TopicsRecord } from './level-segment.js'
 
@@ -71,12 +71,17 @@ export interface Read {
   readonly damage?: { readonly error: unknown; readonly resume: number }
 }
 
+export interface ReadLimits extends Pick<JournalQuery, 'limit' | 'maxBytes'> {
+  /** Events that have expired by then are left out; without it, none. */
+  readonly now?: number | undefined
+}
+
 /** Reads the wanted events in `range` from a snapshot. */
 export async function readEvents(
   view: View,
   wanted: TopicPredicate,
   range: SequenceRange,
-  limits: Pick<JournalQuery, 'limit' | 'maxBytes'>,
+  limits: ReadLimits,
 ): Promise<Read> {
   // Before the first `await`, because eviction continues.
   const snapshot = view.database.snapshot()
@@ -84,7 +89,7 @@ export async function readEvents(
     const founds: Found[] = []
     for (const share of view.shares) founds.push(await findIn(view, share, snapshot, wanted, range, limits.limit))
     const found = merge(founds, range.through, limits.limit)
-    const read = await fetch(view, snapshot, found, limits.maxBytes)
+    const read = await fetch(view, snapshot, found, limits)
     if (found.damage === undefined || read.position < found.position) return read
     const resume = Math.min(range.through, found.position + segmentLength)
     return { ...read, damage: { error: found.damage, resume } }
@@ -197,8 +202,8 @@ async function* segments(
   }
 }
 
-/** Reads the found events, up to `maxBytes`. */
-async function fetch(view: View, snapshot: Snapshot, found: Found, maxBytes: number): Promise<Read> {
+/** Reads the found events that have not expired, up to `maxBytes`. */
+async function fetch(view: View, snapshot: Snapshot, found: Found, { maxBytes, now }: ReadLimits): Promise<Read> {
   const events: Event[] = []
   let bytes = 0
   for (let at = 0; at < found.events.length; at += eventsAtOnce) {
@@ -214,9 +219,10 @@ async function fetch(view: View, snapshot: Snapshot, found: Found, maxBytes: num
         if (!record) throw new DamagedRecord('an event is missing')
         const stored = decodeEvent(view.epoch, record, false)
         if (stored.event.sequence !== current) throw new DamagedRecord('an event has the key of another')
+        if (now !== undefined && isExpired(stored.event, now)) continue
         const event = await withPayload(view.database, snapshot, stored, sequenceKey('p', share, current))
         events.push(event)
-        bytes += event.payload.length
+        bytes += readBytes(event)
         if (bytes >= maxBytes) return { events, position: current }
       }
     } catch (error) {

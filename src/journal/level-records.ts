@@ -2,6 +2,7 @@ import type { Level } from 'level'
 import type { QoS } from '../mqtt/message.js'
 import { DamagedRecord } from '../storage/open-level.js'
 import { type Event, formatId } from './event.js'
+import type { RetainedEntry } from './retained-messages.js'
 
 /** A database with binary keys and values. */
 export type Database = Level<Buffer, Buffer>
@@ -16,7 +17,7 @@ export type Database = Level<Buffer, Buffer>
  *   l <share> <sequence>  the sizes and times of its events
  *   r <topic>             a topic's retained message, with its payload unless that is large
  *   q <topic>             its large payload
- *   n <topic>             its sequence and size
+ *   n <topic>             its sequence and size, and when it expires, if it does
  *   s                     the state: epoch, head, and the extent of each share
  *   c                     the topics of the shares that have rules (see shares.ts)
  *   o                     the boot id of the machine that opened it, or that it was closed
@@ -56,7 +57,7 @@ export function readTopicKey(key: Buffer): string {
 }
 
 const headerLength = 1 + 8 + 8 + 2 + 4
-const largeFlag = 4
+const [largeFlag, propertiesFlag, expiresFlag] = [4, 8, 16]
 
 /** A stored event, without its large payload. */
 export interface StoredEvent {
@@ -65,18 +66,29 @@ export interface StoredEvent {
   readonly large: number | undefined
 }
 
-/** Flags, sequence, time, length of topic and payload; the topic; the payload unless it is large. */
-export function encodeEvent({ sequence, topic, time, payload, qos }: Event): Buffer {
+/**
+ * Flags, sequence, time, length of topic and payload; the topic; when it expires, if it does; length of the properties, and these, if there are any;
+ * the payload unless it is large.
+ */
+export function encodeEvent({ sequence, topic, time, payload, qos, properties, expires }: Event): Buffer {
   const large = payload.length > largePayload
   const topicLength = Buffer.byteLength(topic)
-  const record = Buffer.allocUnsafe(headerLength + topicLength + (large ? 0 : payload.length))
-  record.writeUInt8(qos | (large ? largeFlag : 0), 0)
+  const extraLength = (expires === undefined ? 0 : 8) + (properties ? 4 + properties.length : 0)
+  const record = Buffer.allocUnsafe(headerLength + topicLength + extraLength + (large ? 0 : payload.length))
+  const extras = (properties ? propertiesFlag : 0) | (expires === undefined ? 0 : expiresFlag)
+  record.writeUInt8(qos | (large ? largeFlag : 0) | extras, 0)
   record.writeDoubleBE(sequence, 1)
   record.writeDoubleBE(time, 9)
   record.writeUInt16BE(topicLength, 17)
   record.writeUInt32BE(payload.length, 19)
   record.write(topic, headerLength)
-  if (!large) payload.copy(record, headerLength + topicLength)
+  let at = headerLength + topicLength
+  if (expires !== undefined) at = record.writeDoubleBE(expires, at)
+  if (properties) {
+    at = record.writeUInt32BE(properties.length, at)
+    at += properties.copy(record, at)
+  }
+  if (!large) payload.copy(record, at)
   return record
 }
 
@@ -84,18 +96,35 @@ export function encodeEvent({ sequence, topic, time, payload, qos }: Event): Buf
 export function decodeEvent(epoch: string, record: Buffer, retained: boolean): StoredEvent {
   const [flags = 0xff] = record
   const qos = flags & 3
-  if (record.length < headerLength || flags > 7 || !isQos(qos)) throw new DamagedRecord('not an event')
+  if (record.length < headerLength || flags > 31 || !isQos(qos)) throw new DamagedRecord('not an event')
   const large = (flags & largeFlag) !== 0
   const sequence = record.readDoubleBE(1)
   const topicEnd = headerLength + record.readUInt16BE(17)
   const length = record.readUInt32BE(19)
-  if (!Number.isSafeInteger(sequence) || topicEnd + (large ? 0 : length) !== record.length) {
+  const { extras, end } = decodeExtras(record, flags, topicEnd)
+  if (!Number.isSafeInteger(sequence) || end + (large ? 0 : length) !== record.length) {
     throw new DamagedRecord('an event of another length')
   }
   const topic = record.toString('utf8', headerLength, topicEnd)
-  const payload = record.subarray(topicEnd)
+  const payload = record.subarray(end)
   const event = { id: formatId(epoch, sequence), sequence, topic, time: record.readDoubleBE(9), payload, qos, retained }
-  return { event, large: large ? length : undefined }
+  return { event: extras ? { ...event, ...extras } : event, large: large ? length : undefined }
+}
+
+/** The expiry and the properties at `at`, if there are any, and where they end. */
+function decodeExtras(
+  record: Buffer,
+  flags: number,
+  at: number,
+): { readonly extras?: Pick<Event, 'expires' | 'properties'>; readonly end: number } {
+  if ((flags & (propertiesFlag | expiresFlag)) === 0) return { end: at }
+  const propertiesAt = at + (flags & expiresFlag ? 8 : 0)
+  const start = propertiesAt + (flags & propertiesFlag ? 4 : 0)
+  if (start > record.length) throw new DamagedRecord('an event of another length')
+  const expires = flags & expiresFlag ? { expires: record.readDoubleBE(at) } : undefined
+  if (!(flags & propertiesFlag)) return { extras: { ...expires }, end: start }
+  const end = start + record.readUInt32BE(propertiesAt)
+  return { extras: { ...expires, properties: record.subarray(start, end) }, end }
 }
 
 function isQos(value: number): value is QoS {
@@ -161,17 +190,18 @@ function doublesOf(bytes: Buffer): number[] {
   return numbers
 }
 
-export function encodeRetainedEntry(sequence: number, size: number): Buffer {
-  const record = Buffer.allocUnsafe(16)
+export function encodeRetainedEntry({ sequence, size, expires }: RetainedEntry): Buffer {
+  const record = Buffer.allocUnsafe(expires === undefined ? 16 : 24)
   record.writeDoubleBE(sequence, 0)
   record.writeDoubleBE(size, 8)
+  if (expires !== undefined) record.writeDoubleBE(expires, 16)
   return record
 }
 
 /** @throws {DamagedRecord} */
-export function decodeRetainedEntry(record: Buffer): { sequence: number; size: number } {
-  if (record.length !== 16) throw new DamagedRecord('a retained entry has another length')
+export function decodeRetainedEntry(record: Buffer): RetainedEntry {
+  if (record.length !== 16 && record.length !== 24) throw new DamagedRecord('a retained entry has another length')
   const [sequence, size] = [record.readDoubleBE(0), record.readDoubleBE(8)]
   if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(size)) throw new DamagedRecord('not a retained entry')
-  return { sequence, size }
+  return record.length === 16 ? { sequence, size } : { sequence, size, expires: record.readDoubleBE(16) }
 }

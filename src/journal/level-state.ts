@@ -13,9 +13,9 @@ import {
   stateKey,
   topicKey,
 } from './level-records.js'
-import { Segment } from './level-segment.js'
+import { Segment, segmentLength } from './level-segment.js'
 import { type Operation, ShareStore, type ShareStoreOptions } from './level-share.js'
-import { PayloadCopier } from './payload-copies.js'
+import { PayloadCopier, withExtras } from './payload-copies.js'
 import type { RetainedMessages } from './retained-messages.js'
 
 /** Larger payloads are written before their batch. In bytes. */
@@ -88,7 +88,8 @@ export class JournalStore {
     const { topic, qos } = message
     const payload = this.#payloads.of(message.payload)
     const id = formatId(this.#opened.state.epoch, sequence)
-    const event: Event = { id, sequence, topic, time, payload, qos, retained: false }
+    const parts = { id, sequence, topic, time, payload, qos, retained: false }
+    const event: Event = withExtras(parts, message, properties => this.#payloads.of(properties))
     const record = encodeEvent(event)
     const size = sizeOf(message)
     const share = this.#opened.shares.shareOf(topic)
@@ -100,16 +101,27 @@ export class JournalStore {
     return event
   }
 
-  #retain(message: Message, { sequence, topic, payload }: Event, record: Buffer, size: number): void {
+  #retain(message: Message, { sequence, topic, payload, expires }: Event, record: Buffer, size: number): void {
     const change = this.retained.note(message, sequence)
     if (change === 'keep') {
       this.#put(topicKey('r', topic), record)
-      this.#put(topicKey('n', topic), encodeRetainedEntry(sequence, size))
+      this.#put(topicKey('n', topic), encodeRetainedEntry({ sequence, size, expires }))
       if (payload.length > largePayload) this.#put(topicKey('q', topic), payload)
       else this.#delete(topicKey('q', topic))
     } else if (change === 'remove') {
-      for (const kind of ['r', 'n', 'q'] as const) this.#delete(topicKey(kind, topic))
+      this.#deleteRetained(topic)
     }
+  }
+
+  #deleteRetained(topic: string): void {
+    for (const kind of ['r', 'n', 'q'] as const) this.#delete(topicKey(kind, topic))
+  }
+
+  /** Deletes some expired retained messages in the current batch. Returns whether there were any. */
+  removeExpired(now: number): boolean {
+    const topics = this.retained.removeExpired(now, segmentLength)
+    for (const topic of topics) this.#deleteRetained(topic)
+    return topics.length > 0
   }
 
   /** Reads the segments for `evict`. */

@@ -2,7 +2,7 @@ import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { Message } from '../mqtt/message.js'
 import { matchCost, type TopicPredicate, topicPredicate } from '../topics/match.js'
-import { type Event, formatId, newEpoch } from './event.js'
+import { type Event, formatId, isExpired, newEpoch } from './event.js'
 import { EventLog, MergedLogs } from './event-log.js'
 import { GroupCommit } from './group-commit.js'
 import {
@@ -13,10 +13,11 @@ import {
   type Loss,
   queryPredicate,
   readableRange,
+  readBytes,
   type SequenceRange,
   type Urgency,
 } from './journal.js'
-import { PayloadCopier, unsharedPayload } from './payload-copies.js'
+import { PayloadCopier, unsharedEvent, withExtras } from './payload-copies.js'
 import { type IsEvicted, RetainedMessages } from './retained-messages.js'
 import { Shares } from './shares.js'
 
@@ -90,11 +91,10 @@ export class MemoryJournal implements Journal {
     const { topic, qos } = message
     const payload = this.#payloads.of(message.payload)
     const id = formatId(this.epoch, sequence)
-    const event: Event = { id, sequence, topic, time: this.#clock(), payload, qos, retained: false }
+    const parts = { id, sequence, topic, time: this.#clock(), payload, qos, retained: false }
+    const event: Event = withExtras(parts, message, properties => this.#payloads.of(properties))
     const change = this.#retained.note(message, sequence)
-    if (change === 'keep') {
-      this.#retainedEvents.set(topic, { ...event, payload: unsharedPayload(payload), retained: true })
-    }
+    if (change === 'keep') this.#retainedEvents.set(topic, { ...unsharedEvent(event), retained: true })
     if (change === 'remove') this.#retainedEvents.delete(topic)
     this.#logs[this.#shares.shareOf(topic)]?.push(event)
     return event
@@ -116,12 +116,13 @@ export class MemoryJournal implements Journal {
     const from = start.after
     const events: Event[] = []
     let [bytes, position, left] = [0, from, eventsPerStep(filters ?? [])]
+    const now = query.includesExpired ? Number.NEGATIVE_INFINITY : this.#clock()
     const merged = new MergedLogs(this.#logsOf(filters, from), from)
     for (let event = merged.next(); event && event.sequence <= through; event = merged.next()) {
       position = event.sequence
-      if (wanted(event.topic)) {
+      if (wanted(event.topic) && !isExpired(event, now)) {
         events.push(event)
-        bytes += event.payload.length
+        bytes += readBytes(event)
       }
       if (events.length >= limit || bytes >= maxBytes || --left === 0) return { ...start, events, position }
     }
@@ -161,16 +162,19 @@ export class MemoryJournal implements Journal {
       const events: Event[] = []
       for (const topic of topics) {
         const event = this.#retainedEvents.get(topic)
-        if (event) events.push(event)
+        if (event && !isExpired(event, this.#clock())) events.push(event)
       }
       yield events
     }
   }
 
   async trim(): Promise<void> {
-    while (this.#isOver()) {
+    for (;;) {
       this.#trimStep()
-      if (this.#isOver()) await new Promise(setImmediate)
+      const expired = this.#retained.removeExpired(this.#clock(), maxComparisons)
+      for (const topic of expired) this.#retainedEvents.delete(topic)
+      if (expired.length === 0 && !this.#isOver()) break
+      await new Promise(setImmediate)
     }
     this.#trimming = undefined
   }

@@ -1,3 +1,6 @@
+import type { Message } from '../mqtt/message.js'
+import type { Event } from './event.js'
+
 /** Size of the blocks for small payloads, in bytes. */
 const blockSize = 8192
 
@@ -32,4 +35,20 @@ export function unsharedPayload(payload: Buffer): Buffer {
   const own = Buffer.allocUnsafeSlow(payload.length)
   payload.copy(own)
   return own
+}
+
+/** The event with the payload and the properties in buffers of their own. */
+export function unsharedEvent(event: Event): Event {
+  const payload = unsharedPayload(event.payload)
+  return event.properties ? { ...event, payload, properties: unsharedPayload(event.properties) } : { ...event, payload }
+}
+
+/** The event with the message's properties, copied by `copy`, and its expiry; most messages have neither. */
+export function withExtras(
+  event: Event,
+  { properties, expires }: Pick<Message, 'properties' | 'expires'>,
+  copy: (properties: Buffer) => Buffer,
+): Event {
+  if (properties === undefined && expires === undefined) return event
+  return { ...event, ...(properties && { properties: copy(properties) }), ...(expires !== undefined && { expires }) }
 }

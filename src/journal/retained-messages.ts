@@ -9,7 +9,7 @@ const sliceTime = 2
 
 export interface BatchBounds {
   readonly messages: number
-  /** Bytes of topics and payloads; a single message may have more. */
+  /** Bytes of topics, payloads and properties; a single message may have more. */
   readonly bytes: number
 }
 
@@ -17,6 +17,8 @@ export interface BatchBounds {
 export interface RetainedEntry {
   readonly sequence: number
   readonly size: number
+  /** As in `Message`. */
+  readonly expires?: number | undefined
 }
 
 /** Whether a topic's event with this sequence is evicted. */
@@ -30,6 +32,10 @@ export class RetainedMessages {
   readonly #bounds: Pick<JournalBounds, 'maxRetained' | 'maxRetainedBytes'>
   readonly #log: Logger
   readonly #entries = new TopicTree<RetainedEntry>()
+  /** By topic, of the messages that expire. */
+  readonly #expiries = new Map<string, number>()
+  /** No message expires before. */
+  #nextExpiry = Number.POSITIVE_INFINITY
   #bytes = 0
   readonly #warnings = new LogRate()
 
@@ -44,26 +50,53 @@ export class RetainedMessages {
    */
   note(message: Message, sequence: number): RetainedChange {
     if (!message.retain) return undefined
-    const { topic, payload } = message
+    const { topic, payload, expires } = message
     const size = sizeOf(message)
     const before = this.#entries.get(topic)
     const fits =
       (before !== undefined || this.#entries.size < this.#bounds.maxRetained) &&
       this.#bytes - (before?.size ?? 0) + size <= this.#bounds.maxRetainedBytes
     if (payload.length > 0 && fits) {
-      this.load(topic, { sequence, size })
+      this.load(topic, expires === undefined ? { sequence, size } : { sequence, size, expires })
       return 'keep'
     }
     if (payload.length > 0) this.#warn()
-    if (before === undefined) return undefined
+    return this.#remove(topic) ? 'remove' : undefined
+  }
+
+  #remove(topic: string): boolean {
+    const entry = this.#entries.get(topic)
+    if (entry === undefined) return false
     this.#entries.delete(topic)
-    this.#bytes -= before.size
-    return 'remove'
+    this.#expiries.delete(topic)
+    this.#bytes -= entry.size
+    return true
+  }
+
+  /** Removes up to `count` messages that have expired at the time `now`; returns their topics. */
+  removeExpired(now: number, count: number): readonly string[] {
+    if (now < this.#nextExpiry) return []
+    const expired: string[] = []
+    let next = Number.POSITIVE_INFINITY
+    for (const [topic, expires] of this.#expiries) {
+      if (expires > now || expired.length === count) next = Math.min(next, expires)
+      else expired.push(topic)
+    }
+    this.#nextExpiry = next
+    for (const topic of expired) this.#remove(topic)
+    return expired
   }
 
   load(topic: string, entry: RetainedEntry): void {
     this.#bytes += entry.size - (this.#entries.get(topic)?.size ?? 0)
     this.#entries.set(topic, entry)
+    const { expires } = entry
+    if (expires === undefined) {
+      if (this.#expiries.size > 0) this.#expiries.delete(topic)
+      return
+    }
+    this.#expiries.set(topic, expires)
+    this.#nextExpiry = Math.min(this.#nextExpiry, expires)
   }
 
   /**

@@ -4,6 +4,7 @@ import type { Event } from '../../src/journal/event.js'
 import { formatId } from '../../src/journal/event.js'
 import { type Journal, type JournalBounds, resolveCursor, sizeOf } from '../../src/journal/journal.js'
 import type { Message } from '../../src/mqtt/message.js'
+import { encodeProperties } from '../../src/mqtt/properties.js'
 import { topicPredicate } from '../../src/topics/match.js'
 
 /** A place where a journal can be. */
@@ -270,6 +271,76 @@ export function describeJournal(makePlace: () => Promise<JournalPlace>, { durabl
     expect(await readRetained(journal, ['a/+'], { after: 2, through: 4 })).toEqual([])
     expect(id).toBe(formatId(journal.epoch, 6))
     expect(texts(await readAll(journal, ['b'], 0))).toEqual(['gone', ''])
+  })
+
+  it('keeps the properties of a message, and when it expires', async () => {
+    const properties = encodeProperties({ contentType: 'text/plain', userProperties: [['a', 'ü']] })
+    const written = [
+      await journal.append(message('t', 'all', { properties, expires: now + 500, retain: true })),
+      await journal.append(message('t', 'x'.repeat(20_000), { properties, retain: true })),
+      await journal.append(message('u', 'expires', { expires: now + 500, retain: true })),
+      await journal.append(message('v', 'plain', { retain: true })),
+    ]
+    expect(written.map(({ expires }) => expires)).toEqual([now + 500, undefined, now + 500, undefined])
+    if (durable) await reopen()
+    const events = await readAll(journal, ['#'], 0)
+    expect(events).toEqual(written)
+    expect(events.map(event => event.properties?.equals(properties))).toEqual([true, true, undefined, undefined])
+    const retained = await readRetained(journal, ['#'])
+    expect(retained).toEqual(written.slice(1).map(event => ({ ...event, retained: true })))
+  })
+
+  it('counts properties for its bound of bytes', async () => {
+    await reopen({ maxBytes: 1000, maxRetainedBytes: 250 })
+    const properties = encodeProperties({ correlationData: Buffer.alloc(96) })
+    const all = Array.from({ length: 30 }, () => journal.append(message('t', '', { properties })))
+    await Promise.all(all)
+    await journal.trim()
+    expect(journal.size).toBe(10)
+    for (const topic of ['a', 'b', 'c']) await journal.append(message(topic, '1', { properties, retain: true }))
+    expect((await readRetained(journal, ['#'])).map(({ topic }) => topic)).toEqual(['a', 'b'])
+    const query = { filters: ['#'], after: 0, through: journal.head, limit: 100, maxBytes: 198 }
+    const { resume } = journal.lost(['#'], 0) ?? { resume: 0 }
+    expect((await journal.read({ ...query, after: resume })).events).toHaveLength(2)
+  })
+
+  it('returns no expired event, without a loss, and removes expired retained messages', async () => {
+    const put = (topic: string, expires?: number) =>
+      journal.append(message(topic, topic, { retain: true, ...(expires && { expires }) }))
+    await put('first', now + 1000)
+    await put('second', now + 2000)
+    await put('forever')
+    await put('again', now + 1000)
+    await put('again')
+    now += 999
+    expect(texts(await readRetained(journal, ['#']))).toEqual(['first', 'second', 'forever', 'again'])
+    expect(await readAll(journal, ['#'], 0)).toHaveLength(5)
+    now += 1
+    // Before they are removed.
+    expect(texts(await readRetained(journal, ['#']))).toEqual(['second', 'forever', 'again'])
+    expect(texts(await readAll(journal, ['#'], 0, 1))).toEqual(['second', 'forever', 'again'])
+    const query = { after: 0, through: journal.head, limit: 100, maxBytes: 2 ** 20 }
+    expect(await journal.read({ ...query, filters: ['first'] })).toEqual({ events: [], after: 0, position: 5 })
+    expect((await journal.read({ ...query, includesExpired: true })).events).toHaveLength(5)
+    if (durable) await reopen()
+    await journal.trim()
+    now -= 1000
+    // The events are there as before; the retained state is not.
+    expect(await readAll(journal, ['#'], 0)).toHaveLength(5)
+    expect(texts(await readRetained(journal, ['#']))).toEqual(['second', 'forever', 'again'])
+  })
+
+  it('has room for a new retained message when others have expired', async () => {
+    await reopen({ maxRetained: 2000 })
+    const put = (topic: string) => journal.append(message(topic, 'x', { retain: true, expires: now + 1000 }))
+    await Promise.all(Array.from({ length: 2000 }, (_, index) => put(`state/${index}`)))
+    await put('late')
+    expect(await readRetained(journal, ['late'])).toEqual([])
+    now += 1000
+    await journal.trim()
+    await put('late')
+    if (durable) await reopen({ maxRetained: 2000 })
+    expect(await readRetained(journal, ['#'])).toMatchObject([{ topic: 'late' }])
   })
 
   it('keeps retained messages when their events are trimmed', async () => {

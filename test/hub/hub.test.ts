@@ -70,6 +70,34 @@ describe.each(['memory', 'level'] as const)('the hub on a journal in %s', kind =
     expect(hub.counters).toMatchObject({ subscribers: 2, catchingUp: 0, delivered: 2 })
   })
 
+  it('sends no expired event: neither live nor from the cache or the journal, and without a gap', async () => {
+    const expired = (topic: string) => journal.append(message(topic, 'late', { expires: Date.now() }))
+    const { sink } = await live(['a'])
+    const { id } = await publish('a', 'before')
+    await expired('a')
+    await publish('a', 'after')
+    await eventually(() => sink.payloads().length === 2)
+    expect(sink.payloads()).toEqual(['before', 'after'])
+    const cached = await live(['a'], { cursor: id })
+    expect(cached.sink.payloads()).toEqual(['after'])
+    await publishMany(150)
+    const read = await live(['a'], { cursor: id })
+    expect(read.sink.payloads()).toEqual(['after'])
+    expect(hub.counters.gaps).toBe(0)
+  })
+
+  it('has expired events in its cache after a start, as any others', async () => {
+    if (kind === 'memory') return
+    await publishMany(3)
+    await journal.append(message('t', 'late', { expires: Date.now() }))
+    await publishMany(2, 't', 3)
+    await start()
+    const reads = vi.spyOn(journal, 'read')
+    const { sink } = await live(['t'], { cursor: at(1) })
+    expect(sink.payloads()).toEqual(['1', '2', '3', '4'])
+    expect(reads).not.toHaveBeenCalled()
+  })
+
   it('has the journal write without delay what somebody wants, or may want, and nothing else', async () => {
     const { subscription } = await live(['a/+'])
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
