@@ -17,6 +17,16 @@ export interface PushEvent {
   readonly payloadBase64?: string
   /** The parsed payload, if it is JSON and the option `json` is set. */
   readonly json?: unknown
+  /** The MIME type of the payload, as its publisher says. */
+  readonly contentType?: string
+  /** User properties of MQTT 5: names and values, in order; names may repeat. */
+  readonly userProperties?: readonly (readonly [name: string, value: string])[]
+  /** The topic for answers. */
+  readonly responseTopic?: string
+  /** What answers repeat, in base64. */
+  readonly correlationData?: string
+  /** When it expires, in ISO 8601; it is delivered no more then. */
+  readonly expires?: string
   /** This is the retained message of the topic, for a new subscriber. */
   readonly retained?: boolean
 }
@@ -113,6 +123,18 @@ export interface PublishOptions {
   readonly retain?: boolean
   /** The devices that have to acknowledge it, by name or all present ones, and the time limit (`10s`). */
   readonly receipt?: { readonly from: readonly string[] | 'present'; readonly within: string }
+  /** The MIME type of the payload. */
+  readonly contentType?: string
+  /** User properties of MQTT 5: names and values, in order; or an object of strings or lists of strings. */
+  readonly userProperties?:
+    | readonly (readonly [name: string, value: string])[]
+    | Readonly<Record<string, string | readonly string[]>>
+  /** The topic for answers. */
+  readonly responseTopic?: string
+  /** What answers repeat, in base64. */
+  readonly correlationData?: string
+  /** When it expires: a time such as `30s`, or a date and time in ISO 8601. */
+  readonly expires?: string
 }
 
 export type ReceiptStatus = 'received' | 'processed' | 'failed'

@@ -3,13 +3,15 @@ import { parsePayload } from '../base/json-bounds.js'
 import { oneLineJson } from '../base/one-line-json.js'
 import type { Encoder } from '../hub/event-sink.js'
 import type { Event } from '../journal/event.js'
+import { eventProperties, propertiesJson } from './property-json.js'
 
 export interface EventJsonOptions {
   /** Whether a payload that is JSON is parsed as well, into `json`. */
   readonly json: boolean
 }
 
-export function eventJson({ id, topic, time, payload, retained }: Event, { json }: EventJsonOptions): string {
+export function eventJson(event: Event, { json }: EventJsonOptions): string {
+  const { id, topic, time, payload, retained } = event
   const text = textOf(payload)
   const write = (more: object = {}): string =>
     oneLineJson({
@@ -18,6 +20,7 @@ export function eventJson({ id, topic, time, payload, retained }: Event, { json 
       time: new Date(time).toISOString(),
       ...(text === undefined ? { payloadBase64: payload.toString('base64') } : { payload: text }),
       ...more,
+      ...propertiesJson(event),
       ...(retained && { retained }),
     })
   if (!json || text === undefined) return write()
@@ -69,5 +72,6 @@ export const eventSchema = z.object({
   payload: z.string().optional().describe('The payload, if it is valid UTF-8'),
   payloadBase64: z.string().optional().describe('The payload, if it is not valid UTF-8'),
   json: z.unknown().optional().describe('The parsed payload, if it is JSON; with json=true'),
+  ...eventProperties,
   retained: z.literal(true).optional().describe('The retained message of the topic, for a new subscriber'),
 })

@@ -4,6 +4,7 @@ import { duration } from '../config/units.js'
 import type { Message, QoS } from '../mqtt/message.js'
 import type { ReceiptRequest } from '../receipts/receipts.js'
 import { topicNameProblem } from '../topics/topic-syntax.js'
+import { base64, propertyMembers, toProperties } from './property-json.js'
 
 /*
  * The JSON of a published message, for all transports. Error texts follow the member's name: `topic must …`.
@@ -13,6 +14,8 @@ import { topicNameProblem } from '../topics/topic-syntax.js'
 export interface Publication {
   readonly message: Message
   readonly receipt: ReceiptRequest | undefined
+  /** When it expires, as given. */
+  readonly expiryText?: string | undefined
 }
 
 /** Devices that one message may request receipts of. */
@@ -64,16 +67,12 @@ export const messageMembers = {
     .string()
     .refine(text => !loneSurrogate.test(text), 'must be valid Unicode')
     .optional(),
-  payloadBase64: z.string().refine(isBase64, 'must be base64 (RFC 4648 §4, with padding)').optional(),
+  payloadBase64: base64.optional(),
   json: z.unknown().optional().describe('Any value; the payload is its JSON'),
   qos: qos.describe('The QoS of the MQTT delivery'),
   retain: z.boolean({ error: 'must be true or false' }).default(false).describe('Whether the message is retained'),
   receipt: receiptRequest.optional(),
-}
-
-/** Strict: Node ignores wrong characters. */
-function isBase64(text: string): boolean {
-  return Buffer.from(text, 'base64').toString('base64') === text
+  ...propertyMembers,
 }
 
 type MessageMembers = z.output<z.ZodObject<typeof messageMembers>>
@@ -81,7 +80,9 @@ type MessageMembers = z.output<z.ZodObject<typeof messageMembers>>
 /** Converts the members of a message, for `z.object(messageMembers).transform(toPublication)`. */
 export function toPublication(members: MessageMembers, context: z.RefinementCtx): Publication {
   const { topic, retain, receipt } = members
-  return { message: { topic, payload: payloadOf(members, context), qos: toQos(members.qos), retain }, receipt }
+  const payload = payloadOf(members, context)
+  const message = { topic, payload, qos: toQos(members.qos), retain, ...toProperties(members, context) }
+  return { message, receipt, expiryText: members.expires?.text }
 }
 
 function payloadOf({ payload, payloadBase64, json }: MessageMembers, context: z.RefinementCtx): Buffer {

@@ -27,6 +27,7 @@ import {
   toQos,
 } from './message-json.js'
 import type { Operation } from './operation.js'
+import { propertyMembers, toProperties, userPropertyParameters } from './property-json.js'
 import { countPublishes, publisherAccount, withReceipts } from './publishing.js'
 import { flag, unescapedPlusProblem } from './subscribe-query.js'
 import type { Push, TransportContext } from './transport-context.js'
@@ -75,7 +76,18 @@ const query = z.object({
       'Devices whose receipts are requested, one in each parameter; present: all current listeners of the topic',
     ),
   receiptWithin: receiptTime.optional(),
+  contentType: propertyMembers.contentType,
+  userProperties: userPropertyParameters,
+  responseTopic: propertyMembers.responseTopic,
+  correlationData: propertyMembers.correlationData,
+  expires: propertyMembers.expires,
 })
+
+/** The same, with the properties encoded. */
+const publishQuery = query.transform((parameters, context) => ({
+  ...parameters,
+  extras: toProperties(parameters, context),
+}))
 
 const count = `must have 1 to ${maxMessages} messages`
 // Each element is parsed later, one by one.
@@ -176,7 +188,7 @@ async function readPublications(
   { request, body, caller }: AdmittedRequest,
   { queue, bodies }: Pick<TransportContext, 'queue' | 'bodies'>,
 ): Promise<PublishRequest> {
-  const { topic, qos, retain, receiptFrom, receiptWithin } = readQuery(request, query)
+  const { topic, qos, retain, receiptFrom, receiptWithin, extras, expires } = readQuery(request, publishQuery)
   if (topic === undefined) {
     const parsing = readItems(body, {
       item: publicationJson,
@@ -189,7 +201,8 @@ async function readPublications(
     return { publications, nameOf, single: !isList }
   }
   const receipt = receiptOf(receiptFrom, receiptWithin)
-  const publication = { message: { topic, payload: body, qos, retain }, receipt }
+  const message = { topic, payload: body, qos, retain, ...extras }
+  const publication = { message, receipt, expiryText: expires?.text }
   const nameOf = (_: number, member: string): string => (member === 'receipt' ? 'receiptFrom' : member)
   return { publications: [publication], nameOf, single: true }
 }
@@ -225,9 +238,10 @@ function beginKeyed(
     throw new ParameterError('Idempotency-Key', 'Idempotency-Key must have 1 to 255 printable characters of ASCII')
   }
   const hash = createHash('sha256').update(String(single))
-  for (const { message, receipt } of publications) {
-    const { payload, ...rest } = message
-    hash.update(`${JSON.stringify([rest, receipt, payload.length])}\n`).update(payload)
+  for (const { message, receipt, expiryText } of publications) {
+    const { topic, payload, qos, retain, properties } = message
+    const rest = [topic, qos, retain, receipt, expiryText, properties?.toString('base64'), payload.length]
+    hash.update(`${JSON.stringify(rest)}\n`).update(payload)
   }
   return keys.begin(publisherAccount(caller), key, hash.digest('base64'))
 }

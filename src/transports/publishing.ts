@@ -34,7 +34,7 @@ export interface PublishRates {
 /**
  * Counts messages of a caller.
  *
- * @param bytes of their topics and payloads
+ * @param bytes of their topics, payloads and properties
  * @throws {GatewayError} `publishing-too-fast`
  */
 export function countPublishes(
@@ -70,7 +70,7 @@ export class ConnectionRate {
     return Math.max(this.#bucket?.wait() ?? 0, anonymousWait(this.#anonymous, this.#caller))
   }
 
-  spend(message: Pick<Message, 'topic' | 'payload'>): void {
+  spend(message: Pick<Message, 'topic' | 'payload' | 'properties'>): void {
     this.#bucket?.take()
     countAnonymous(this.#anonymous, this.#caller, 1, sizeOf(message))
   }

@@ -1,6 +1,7 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { encodeProperties } from '../../src/mqtt/properties.js'
 import { PresenceRegistry } from '../../src/presence/presence-registry.js'
 import { registerConnections } from '../../src/transports/connections.js'
 import { registerOpenApi } from '../../src/transports/openapi.js'
@@ -160,7 +161,11 @@ describe('GET /v1/openapi.json', () => {
   ] as const)('is true of %s %s%s: %i', async (method, path, query, status) => {
     presence.enter({ device: 'kitchen', user: 'alice', transport: 'sse', topics: ['news/#'] })
     await rig.publish('news/eu', '{"a":1}')
-    await rig.publish('news/bytes', Buffer.from([0xff]), { retain: true })
+    const correlationData = Buffer.from('c')
+    const userProperties = [['a', 'b']] as const
+    const properties = encodeProperties({ contentType: 'a/b', responseTopic: 'r', correlationData, userProperties })
+    const more = { retain: true, properties, expires: Date.now() + 60_000 }
+    await rig.publish('news/bytes', Buffer.from([0xff]), more)
     const response = await fetch(`${rig.url}${path.replace('{connection}', 'nobody')}${query}`, { method })
     const [type = ''] = (response.headers.get('content-type') ?? '').split(';')
     expect(response.status).toBe(status)

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { parseJsonText, readValue } from '../../http/parameters.js'
 import { boundedList, messageMembers, toPublication } from '../message-json.js'
+import { propertyMembers } from '../property-json.js'
 import { receiptMembers } from '../receipts.js'
 import { maxTopics, topicFilter } from '../subscribe-query.js'
 
@@ -50,7 +51,7 @@ const publish = z
 const { payload, payloadBase64, json, qos } = messageMembers
 
 const send = z
-  .strictObject({ type: z.literal('send'), ref, payload, payloadBase64, json, qos })
+  .strictObject({ type: z.literal('send'), ref, payload, payloadBase64, json, qos, ...propertyMembers })
   .transform(({ type, ref, ...members }, context) => {
     // The connection knows the topic.
     const { message } = toPublication({ ...members, topic: '', retain: false, receipt: undefined }, context)
