@@ -2,19 +2,22 @@ import type { Duplex } from 'node:stream'
 import {
   generate,
   type IConnackPacket,
-  type IPublishPacket,
   type IPubrecPacket,
   type ISubackPacket,
   type Packet,
+  type Parser,
   parser,
 } from 'mqtt-packet'
 import { explainConnectError, silenceHint } from '../base/connect-errors.js'
 import { GatewayError } from '../base/errors.js'
 import { ConnectionRefusal, disconnection, reasonCodeError, refusalOf } from './broker-responses.js'
+import { MalformedPacket } from './fields.js'
 import { InFlight, maxInFlight, type Settle } from './in-flight.js'
 import { KeepAlive } from './keep-alive.js'
 import { type Message, publishSize, type QoS } from './message.js'
+import { PacketSplitter } from './packet-splitter.js'
 import type { ProtocolProfile } from './protocol-profile.js'
+import { encodePublish, type ReceivedMessage, readPublish, receivedMessage } from './publish-packet.js'
 
 export interface ConnectionOptions {
   readonly stream: Duplex
@@ -29,7 +32,7 @@ export interface ConnectionOptions {
   /** Timeout of CONNACK, in milliseconds. */
   readonly connectTimeout: number
   /** Called for each message, in order. The payload may be a slice of a larger buffer. */
-  readonly onMessage?: ((packet: IPublishPacket) => void) | undefined
+  readonly onMessage?: ((message: ReceivedMessage) => void) | undefined
 }
 
 /** The session never expires, as in MQTT 3.1.1 (MQTT 5 §3.1.2.11.2). */
@@ -40,6 +43,9 @@ const sessionExpiryInterval = 0xffff_ffff
  * mosquitto drops messages beyond 1020.
  */
 const defaultReceiveMaximum = 500
+
+/** The packet type of PUBLISH (MQTT 5 §2.1.2). */
+const publishType = 3
 
 /** How long the broker may take to close the connection after DISCONNECT, in milliseconds. */
 const closeTimeout = 250
@@ -69,15 +75,18 @@ export class Connection {
     })
     const incoming = parser({ protocolVersion: options.profile.protocolVersion })
     incoming.on('packet', packet => this.#receive(packet))
-    incoming.on('error', error => {
+    const onInvalid = (error: unknown): void => {
       const text = this.#connack ? 'the broker sent an invalid MQTT packet' : 'it does not speak MQTT'
       this.destroy(new Error(text, { cause: error }))
-    })
+    }
+    incoming.on('error', onInvalid)
+    const parse =
+      options.profile.protocolVersion === 5 ? this.#splitter(incoming, onInvalid) : incoming.parse.bind(incoming)
     this.#stream.on('error', error => this.#close(this.#explain(error)))
     this.#stream.on('data', (chunk: Buffer) => {
       this.#keepAlive.received()
       if (!this.#connack && isTlsAlert(chunk)) this.destroy(new Error(`it speaks TLS; ${silenceHint(false)}`))
-      if (!this.#closed) incoming.parse(chunk)
+      if (!this.#closed) parse(chunk)
     })
     this.#stream.on('end', () =>
       this.destroy(
@@ -180,15 +189,15 @@ export class Connection {
    * @throws {GatewayError} rejects with the broker's reason code (MQTT 5 only)
    * @throws {Error} rejects if the connection is closed before
    */
-  publish({ topic, payload, qos: requested, retain }: Message): Promise<void> {
-    const qos = limitQos(requested, this.#connack?.properties?.maximumQoS)
-    const packet = { cmd: 'publish' as const, topic, payload, qos, retain, dup: false }
+  publish(message: Message): Promise<void> {
+    const qos = limitQos(message.qos, this.#connack?.properties?.maximumQoS)
+    const write = (messageId?: number, done?: Settle): void => this.#writePublish({ ...message, qos }, messageId, done)
     return new Promise((resolve, reject) => {
       const settle: Settle = error => (error ? reject(error) : resolve())
       if (this.#closed) settle(this.#closed)
       else if (this.#isEnding) settle(new Error('the session is being closed'))
-      else if (qos === 0) this.#write(packet, settle)
-      else this.#inFlight.publish(this.#receiveMaximum, messageId => this.#write({ ...packet, messageId }), settle)
+      else if (qos === 0) write(undefined, settle)
+      else this.#inFlight.publish(this.#receiveMaximum, messageId => write(messageId), settle)
     })
   }
 
@@ -238,6 +247,25 @@ export class Connection {
     this.#stream.destroy()
   }
 
+  /** Parses the stream of MQTT 5: PUBLISH here, with its properties as they are, and other packets with `incoming`. */
+  #splitter(incoming: Parser, onInvalid: (error: unknown) => void): (chunk: Buffer) => void {
+    const splitter = new PacketSplitter()
+    return chunk => {
+      try {
+        for (const { bytes, headerLength } of splitter.push(chunk)) {
+          const [first = 0] = bytes
+          if (this.#closed) return
+          if (this.#connack && first >> 4 === publishType)
+            this.#receivePublish(readPublish(first, bytes.subarray(headerLength)))
+          else incoming.parse(bytes)
+        }
+      } catch (error) {
+        if (!(error instanceof MalformedPacket)) throw error
+        onInvalid(error)
+      }
+    }
+  }
+
   /** Explains an error before CONNACK to a person. */
   #explain(error: Error): Error {
     if (this.#connack) return error
@@ -280,7 +308,7 @@ export class Connection {
   #receive(packet: Packet): void {
     if (this.#closed) return
     if (!this.#connack) this.#receiveConnack(packet)
-    else if (packet.cmd === 'publish') this.#receivePublish(packet)
+    else if (packet.cmd === 'publish') this.#receivePublish(receivedMessage(packet))
     else if (packet.cmd === 'pubrec') this.#receivePubrec(packet)
     else if (packet.cmd === 'pingresp') this.#pings.shift()?.(undefined)
     else if (packet.cmd === 'disconnect')
@@ -304,9 +332,9 @@ export class Connection {
     this.#onConnack?.(undefined)
   }
 
-  #receivePublish(packet: IPublishPacket): void {
-    if (packet.qos === 2) this.destroy(new Error('the broker sent QoS 2 for a subscription of QoS 1'))
-    else if (!this.#isEnding) this.#options.onMessage?.(packet)
+  #receivePublish(message: ReceivedMessage): void {
+    if (message.qos === 2) this.destroy(new Error('the broker sent QoS 2 for a subscription of QoS 1'))
+    else if (!this.#isEnding) this.#options.onMessage?.(message)
   }
 
   #receivePubrec(packet: IPubrecPacket): void {
@@ -341,6 +369,16 @@ export class Connection {
 
   #write(packet: Packet, done?: Settle): void {
     this.#send(generate(packet, { protocolVersion: this.#options.profile.protocolVersion }), done)
+  }
+
+  /** MQTT 3.1.1 has no properties, and no expiry. */
+  #writePublish(message: Message, messageId?: number, done?: Settle): void {
+    if (this.#options.profile.protocolVersion === 5) {
+      this.#send(encodePublish(message, messageId), done)
+      return
+    }
+    const { topic, payload, qos, retain } = message
+    this.#write({ cmd: 'publish', topic, payload, qos, retain, dup: false, ...(messageId && { messageId }) }, done)
   }
 
   /** Packets of one tick are written together. */

@@ -1,4 +1,3 @@
-import type { IPublishPacket } from 'mqtt-packet'
 import { GatewayError } from '../base/errors.js'
 
 /** Quality of service (MQTT 3.1.1 §4.3). */
@@ -16,11 +15,6 @@ export interface Message {
   readonly properties?: Buffer | undefined
   /** When it expires, in milliseconds since 1970; left out if it does not (MQTT 5 §3.3.2.3.3). */
   readonly expires?: number | undefined
-}
-
-/** Returns the message of a PUBLISH packet. */
-export function messageOf({ topic, payload, qos, retain }: IPublishPacket): Message {
-  return { topic, payload: typeof payload === 'string' ? Buffer.from(payload) : payload, qos, retain }
 }
 
 /** Bytes of a string in MQTT (3.1.1 §1.5.3). */
@@ -46,8 +40,13 @@ export function hasNoControls(topic: string): boolean {
  * Upper bound of the bytes of a message's PUBLISH packet: fixed header, topic with its length, packet identifier, properties with their length
  * and message expiry, payload.
  */
-export function publishSize({ topic, payload, properties }: Pick<Message, 'topic' | 'payload' | 'properties'>): number {
-  const propertyBytes = properties === undefined ? 0 : 4 + 5 + properties.length
+export function publishSize({
+  topic,
+  payload,
+  properties,
+  expires,
+}: Pick<Message, 'topic' | 'payload' | 'properties' | 'expires'>): number {
+  const propertyBytes = properties === undefined && expires === undefined ? 0 : 4 + 5 + (properties?.length ?? 0)
   return 5 + 2 + Buffer.byteLength(topic) + 2 + propertyBytes + payload.length
 }
 

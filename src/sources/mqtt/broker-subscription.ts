@@ -1,10 +1,10 @@
-import type { IPublishPacket } from 'mqtt-packet'
 import type { Logger } from '../../base/log.js'
 import { gapMarker } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { Connection } from '../../mqtt/connection.js'
-import { messageOf } from '../../mqtt/message.js'
+import type { Message } from '../../mqtt/message.js'
 import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
+import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
 import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import { type Digests, readDigests } from '../retained-digests.js'
@@ -25,7 +25,7 @@ export interface BrokerSubscriptionOptions {
   readonly log: Logger
 }
 
-type OnMessage = (packet: IPublishPacket) => void
+type OnMessage = (message: ReceivedMessage) => void
 
 /** Appends the broker's messages to the journal, over one connection after the other. */
 export class BrokerSubscription {
@@ -61,7 +61,7 @@ export class BrokerSubscription {
    * journal's.
    */
   async start(connect: (onMessage: OnMessage) => Promise<Connection>): Promise<Connection> {
-    const connection = await this.#deliveries.connect(connect, (packet, source) => this.#receive(packet, source))
+    const connection = await this.#deliveries.connect(connect, (message, source) => this.#receive(message, source))
     this.#connection = connection
     if (this.#isPaused) connection.pause()
     try {
@@ -148,9 +148,8 @@ export class BrokerSubscription {
     })
   }
 
-  #receive(packet: IPublishPacket, connection: Connection): void {
-    const received = messageOf(packet)
-    const acknowledge = this.#deliveries.receive(packet, received.payload, connection)
+  #receive(received: ReceivedMessage, connection: Connection): void {
+    const acknowledge = this.#deliveries.receive(received, connection)
     if (!acknowledge) return
     const { retainAsPublished } = connection.profile
     const pending = this.#options.pending.take(received, retainAsPublished)
@@ -159,7 +158,7 @@ export class BrokerSubscription {
       return
     }
     if (received.retain || !retainAsPublished) this.#reconciler?.changed(received.topic)
-    const message = pending && !retainAsPublished ? { ...received, retain: pending.message.retain } : received
+    const message = pending ? restored(received, pending.message, connection.profile) : received
     this.#writer.write(
       message,
       'now',
@@ -178,6 +177,16 @@ export class BrokerSubscription {
     else if (!this.#stopped) this.#connection?.resume()
     if (this.stuck) this.#onDrained?.()
   }
+}
+
+/** The message that the broker returned, with what its version of the protocol does not return. */
+function restored(
+  received: Message,
+  { retain, properties, expires }: Message,
+  { retainAsPublished, protocolVersion }: ProtocolProfile,
+): Message {
+  const message = retainAsPublished ? received : { ...received, retain }
+  return protocolVersion === 5 ? message : { ...message, properties, expires }
 }
 
 function sameSet(some: readonly string[], others: readonly string[]): boolean {

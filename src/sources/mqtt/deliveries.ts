@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { IPublishPacket } from 'mqtt-packet'
 import type { Connection } from '../../mqtt/connection.js'
+import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
 
 /** Time limit of `caughtUp`, and its interval between checks, in milliseconds. */
 const [catchUpTimeout, checkInterval] = [5000, 50]
@@ -33,19 +33,19 @@ export class Deliveries {
    * @param onMessage receives each message with its connection
    */
   async connect(
-    connect: (onMessage: (packet: IPublishPacket) => void) => Promise<Connection>,
-    onMessage: (packet: IPublishPacket, connection: Connection) => void,
+    connect: (onMessage: (message: ReceivedMessage) => void) => Promise<Connection>,
+    onMessage: (message: ReceivedMessage, connection: Connection) => void,
   ): Promise<Connection> {
     let current: Connection | undefined
-    const early: IPublishPacket[] = []
-    const connection = await connect(packet => {
-      if (current) onMessage(packet, current)
-      else early.push(packet)
+    const early: ReceivedMessage[] = []
+    const connection = await connect(message => {
+      if (current) onMessage(message, current)
+      else early.push(message)
     })
     current = connection
     if (!connection.sessionPresent) this.#unacknowledged.clear()
     this.#lost = this.#unacknowledged.size
-    for (const packet of early) onMessage(packet, connection)
+    for (const message of early) onMessage(message, connection)
     return connection
   }
 
@@ -71,9 +71,9 @@ export class Deliveries {
    *
    * @returns acknowledges it; to be called when it is written. `undefined` for a repetition
    */
-  receive(packet: IPublishPacket, payload: Buffer, connection: Connection): (() => void) | undefined {
+  receive(message: ReceivedMessage, connection: Connection): (() => void) | undefined {
     this.#received++
-    const { messageId = 0, dup, topic, qos } = packet
+    const { messageId = 0, dup, topic, payload, qos } = message
     if (qos === 0) return ignore
     if (this.#lost > 0 && dup && this.#isRepetition(messageId, topic, payload, connection)) return undefined
     // New messages follow all repetitions [MQTT-4.6.0-1].

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { IPublishPacket } from 'mqtt-packet'
 import { type Journal, sizeOf } from '../../journal/journal.js'
 import type { Connection } from '../../mqtt/connection.js'
-import { type Message, messageOf } from '../../mqtt/message.js'
+import type { Message } from '../../mqtt/message.js'
+import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
 import { type Digests, digest, readDigests } from '../retained-digests.js'
 
 /**
@@ -23,7 +23,7 @@ export interface RetainedReconcilerOptions {
   /** The connection over which push receives live messages. */
   readonly inbound: Pick<Connection, 'ping'>
   /** Opens another connection, on which RETAIN marks retained messages only. */
-  readonly open: (onMessage: (packet: IPublishPacket) => void) => Promise<Connection>
+  readonly open: (onMessage: (message: ReceivedMessage) => void) => Promise<Connection>
   /** Called with each retained message that the journal lacks. */
   readonly onMissed: (message: Message) => void
 }
@@ -102,10 +102,9 @@ export class RetainedReconciler {
     if (topics.length > 0) await this.#untilQuiet(probe)
   }
 
-  #receive(packet: IPublishPacket): void {
-    if (!packet.retain) return
+  #receive(message: ReceivedMessage): void {
+    if (!message.retain) return
     this.#received++
-    const message = messageOf(packet)
     const current = digest(message.payload)
     this.#unseen.delete(message.topic)
     // The broker sends it once for each matching filter.

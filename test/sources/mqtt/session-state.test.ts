@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { join } from 'node:path'
-import { generate, type IPublishPacket, type Packet, parser } from 'mqtt-packet'
+import { generate, type Packet, parser } from 'mqtt-packet'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Broker } from '../../../src/broker/broker.js'
 import { createUpstream } from '../../../src/broker/upstream/upstream.js'
@@ -11,6 +11,7 @@ import { openLevelJournal } from '../../../src/journal/level-journal.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { Connection } from '../../../src/mqtt/connection.js'
 import { plain } from '../../../src/mqtt/protocol-profile.js'
+import type { ReceivedMessage } from '../../../src/mqtt/publish-packet.js'
 import { RetainedReconciler } from '../../../src/sources/mqtt/retained-reconciler.js'
 import type { Source } from '../../../src/sources/publisher.js'
 import { connect, type Session } from '../../broker/embedded/mqtt-session.js'
@@ -196,7 +197,7 @@ it('what a broker leaves out is asked for by its name before it is taken for gon
     await journal.append({ topic, payload: Buffer.from('on'), qos: 0, retain: true })
   }
   const own = { clientId: 'c', clean: true, keepAlive: 0, connectTimeout: 5000, profile: plain }
-  const open = async (onMessage: (packet: IPublishPacket) => void) => {
+  const open = async (onMessage: (message: ReceivedMessage) => void) => {
     const connection = await Connection.connect({ ...own, onMessage, stream: connectTcp(port, '127.0.0.1') })
     cleanup.add(() => connection.end())
     return connection

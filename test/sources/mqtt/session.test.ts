@@ -4,6 +4,7 @@ import { createEmbedded } from '../../../src/broker/embedded/embedded.js'
 import { createUpstream } from '../../../src/broker/upstream/upstream.js'
 import { upstreamAt } from '../../../src/config/schema.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
+import { decodeMessageProperties, encodeProperties } from '../../../src/mqtt/properties.js'
 import { limits } from '../../broker/embedded/limits.js'
 import { connect } from '../../broker/embedded/mqtt-session.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
@@ -11,6 +12,12 @@ import { bounds, Cleanup, log, message, openWithout, refusedVersions, sessionOn,
 
 const cleanup = new Cleanup()
 afterEach(() => cleanup.run())
+
+const pairs = [
+  ['b', '1'],
+  ['a', ''],
+  ['b', 'ü'],
+] as const
 
 const brokers: Record<string, () => Promise<Broker>> = {
   'the embedded broker': async () => {
@@ -50,6 +57,20 @@ describe.each(Object.keys(brokers))('a session with %s', name => {
     await client.publish('/news/europe', 'hello', { qos })
     const [event] = await watched.count(1)
     expect(event).toMatchObject({ topic: '/news/europe', payload: Buffer.from('hello') })
+  })
+
+  it.each([0, 1, 2] as const)('publishes properties and expiry at QoS %i, and gets them back', async qos => {
+    const { session } = await start()
+    const properties = encodeProperties({ contentType: 'text/plain', userProperties: pairs })
+    const expires = Date.now() + 60_000
+    const event = await session.publish(message('t', 'x', { qos, properties, expires }))
+    expect(event?.properties && decodeMessageProperties(event.properties)).toEqual({
+      contentType: 'text/plain',
+      userProperties: pairs,
+    })
+    expect(Math.abs((event?.expires ?? 0) - expires)).toBeLessThanOrEqual(1000)
+    const later = await session.publish(message('t', 'y', { qos, retain: true }))
+    expect([later?.properties, later?.expires]).toEqual([undefined, undefined])
   })
 
   it.each([0, 1, 2] as const)('publishes at QoS %i, and tells the event that it became', async qos => {
