@@ -3,7 +3,7 @@ import { errorReasons } from './errors.js'
 import type { SliceCause, SliceFigures } from './slice-monitor.js'
 import { version } from './version.js'
 
-const transports = ['websocket', 'tcp'] as const
+const transports = ['websocket', 'tcp', 'tls'] as const
 const states = ['opening', 'open', 'closing'] as const
 const deniedActions = ['publish', 'subscribe', 'receive'] as const
 const sessionEndReasons = ['user-limit', 'anonymous-limit', 'total-limit', 'expired'] as const
@@ -102,6 +102,7 @@ export function createMetrics() {
   const connections: Record<Transport, Record<ConnectionState, number>> = {
     websocket: { opening: 0, open: 0, closing: 0 },
     tcp: { opening: 0, open: 0, closing: 0 },
+    tls: { opening: 0, open: 0, closing: 0 },
   }
   const connectionSamples = (): Sample[] =>
     transports.flatMap(transport => states.map(state => [{ transport, state }, connections[transport][state]] as const))
@@ -126,8 +127,12 @@ export function createMetrics() {
     registers: [registry],
   })
 
-  const open: Record<Transport, Set<Traffic>> = { websocket: new Set(), tcp: new Set() }
-  const past: Record<Transport, Traffic> = { websocket: noTraffic(), tcp: noTraffic() }
+  const open: Record<Transport, Set<Traffic>> = { websocket: new Set(), tcp: new Set(), tls: new Set() }
+  const past: Record<Transport, Traffic> = {
+    websocket: noTraffic(),
+    tcp: noTraffic(),
+    tls: noTraffic(),
+  }
   const trafficCounter = (name: string, help: string, inKey: keyof Traffic, outKey: keyof Traffic): void => {
     const sample = (transport: Transport, direction: 'in' | 'out'): Sample => {
       const key = direction === 'in' ? inKey : outKey

@@ -6,6 +6,7 @@ import {
   type JwtConfig,
   secretAlgorithms,
 } from './access.js'
+import { isTlsListener, listeners } from './listeners.js'
 import type { Problem } from './problems.js'
 import type { Config } from './schema.js'
 
@@ -87,9 +88,10 @@ export function secretProblem(secret: Uint8Array, jwt: JwtConfig): string | unde
 }
 
 function checkClientCertificates(config: Config, { clientCertificates }: AccessConfig): Problem[] {
-  if (clientCertificates === undefined || config.https.port !== 'off') return []
-  const message = 'needs https.port: only a TLS connection has a certificate'
-  return [{ path: ['access', 'clientCertificates'], message, reads: ['https'] }]
+  const hasTls = listeners(config).some(({ name }) => isTlsListener(name))
+  if (clientCertificates === undefined || hasTls) return []
+  const message = 'needs https.port or mqtts.port: only a TLS connection has a certificate'
+  return [{ path: ['access', 'clientCertificates'], message, reads: ['https', 'mqtts', 'mqtt', 'broker'] }]
 }
 
 function checkRecipient(path: readonly PropertyKey[], to: AccessRule['to'], access: AccessConfig): Problem[] {

@@ -2,7 +2,7 @@ import { relative, resolve } from 'node:path'
 import { isWebUrl } from './access.js'
 import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
-import { isAny, isLoopback, type Listener, listeners, publicListeners } from './listeners.js'
+import { isAny, isLoopback, isMqttListener, type Listener, listeners, publicListeners } from './listeners.js'
 import { ruleName } from './notify.js'
 import { fileTexts } from './options.js'
 import { listPrivateFiles, privateFilesInside } from './private-files.js'
@@ -30,7 +30,7 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
     ...checkFiles(config, cwd),
     ...checkPublic(config, file, cwd),
     ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream)),
-    ...checkOwnPort(config),
+    ...checkOwnPorts(config),
     ...checkAccess(config),
     ...checkNotify(config),
   ]
@@ -38,14 +38,20 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
 
 /** Whether one of the brokers is mqway's own MQTT port, so that mqway would connect to itself. */
 export function leadsToItself(config: Config): boolean {
-  return checkOwnPort(config).length > 0
+  return checkOwnPorts(config).length > 0
+}
+
+/** Whether two listeners have the same address. */
+export function hasRivals(config: Config): boolean {
+  return checkListeners(config).length > 0
 }
 
 function checkListeners(config: Config): Problem[] {
   const open = listeners(config)
-  const reads = ['http', 'https', 'mqtt', 'host', 'broker', 'tunnels']
+  const reads = ['http', 'https', 'mqtt', 'mqtts', 'host', 'broker', 'tunnels']
   if (open.length === 0) {
-    return [{ path: ['http', 'port'], message: 'leaves nothing to do, as https.port and mqtt.port are off too', reads }]
+    const message = 'leaves nothing to do, as https.port, mqtt.port and mqtts.port are off too'
+    return [{ path: ['http', 'port'], message, reads }]
   }
   return open.flatMap((listener, index) => {
     const rival = open.slice(0, index).find(earlier => sameAddress(earlier, listener))
@@ -75,7 +81,7 @@ function checkExposure(config: Config): Problem[] {
 /** With `access:`, connections to another broker are the only ones without authentication. */
 function checkThroughTraffic(config: Config): Problem[] {
   const open = publicListeners(config).map(listener => listener.name)
-  const reads = ['host', 'http', 'https', 'mqtt', 'broker', 'anonymous', 'access']
+  const reads = ['host', 'http', 'https', 'mqtt', 'mqtts', 'broker', 'anonymous', 'access']
   const message = `lets other machines connect without authentication to a broker to which "access" does not apply`
   const web = open.includes('http') || open.includes('https')
   const tunnels = config.tunnels.flatMap(({ broker, requireIdentity }, index): Problem[] => {
@@ -83,9 +89,10 @@ function checkThroughTraffic(config: Config): Problem[] {
     const advice = 'write "requireIdentity: true" beside it, or "anonymous: true" into the configuration file'
     return [{ path: ['tunnels', index], message: `${message}: ${advice}`, reads }]
   })
-  if (!open.includes('mqtt') || config.broker === 'embedded') return tunnels
+  if (config.broker === 'embedded') return tunnels
   const advice = 'use off, or write "anonymous: true" into the configuration file'
-  return [...tunnels, { path: ['mqtt', 'port'], message: `${message}: ${advice}`, reads }]
+  const ports = open.filter(isMqttListener)
+  return [...tunnels, ...ports.map(name => ({ path: [name, 'port'], message: `${message}: ${advice}`, reads }))]
 }
 
 function checkTunnels(config: Config): Problem[] {
@@ -147,7 +154,7 @@ function checkPublic(config: Config, file: string | undefined, cwd: string): Pro
   if (own.length === 0) return []
   const names = own.map(({ name, path: ownPath }) => `${relative(cwd, ownPath) || '.'} (${name})`).join(', ')
   const message = `must be a directory without files of mqway itself, which would be public: ${names}. Move them, or the public files`
-  const reads = ['access', 'broker', 'data', 'http', 'https', 'mqtt', 'notify', 'tunnels']
+  const reads = ['access', 'broker', 'data', 'http', 'https', 'mqtt', 'mqtts', 'notify', 'tunnels']
   return [{ path, message, reads }]
 }
 
@@ -179,13 +186,13 @@ function checkUpstream(path: readonly PropertyKey[], upstream: UpstreamConfig): 
   return [...useless, ...checkPair(path, upstream)]
 }
 
-function checkOwnPort(config: Config): Problem[] {
-  const own = listeners(config).find(listener => listener.name === 'mqtt')
-  if (!own) return []
+function checkOwnPorts(config: Config): Problem[] {
   const message = 'is where the broker listens: mqway would connect to itself. Use another port, or off'
   const reads = ['broker', 'tunnels', 'host']
-  const circular = brokers(config).some(([, broker]) => urlsOf(broker).some(url => isSelf(url, own)))
-  return circular ? [{ path: ['mqtt', 'port'], message, reads }] : []
+  const urls = brokers(config).flatMap(([, broker]) => urlsOf(broker))
+  return listeners(config)
+    .filter(own => isMqttListener(own.name) && urls.some(url => isSelf(url, own)))
+    .map(({ name }) => ({ path: [name, 'port'], message, reads }))
 }
 
 function isSelf(url: string, own: Listener): boolean {

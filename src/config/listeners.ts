@@ -1,8 +1,8 @@
 import { BlockList, isIP } from 'node:net'
 import type { Config } from './schema.js'
 
-type ListenerName = 'http' | 'https' | 'mqtt'
-const listenerNames = ['http', 'https', 'mqtt'] as const satisfies readonly ListenerName[]
+type ListenerName = 'http' | 'https' | 'mqtt' | 'mqtts'
+const listenerNames = ['http', 'https', 'mqtt', 'mqtts'] as const satisfies readonly ListenerName[]
 
 /** A port that the gateway listens on. */
 export interface Listener {
@@ -41,7 +41,17 @@ export function publicListeners(config: Config): Listener[] {
 
 /** Whether all TCP ports of the web servers are on loopback addresses. */
 export function isWebOnLoopback(config: Config): boolean {
-  return publicListeners(config).every(({ name }) => name === 'mqtt')
+  return publicListeners(config).every(({ name }) => isMqttListener(name))
+}
+
+/** Whether a listener leads to the broker without HTTP. */
+export function isMqttListener(name: ListenerName): name is 'mqtt' | 'mqtts' {
+  return name === 'mqtt' || name === 'mqtts'
+}
+
+/** Whether a listener has TLS, with the certificates of `https`. */
+export function isTlsListener(name: ListenerName): boolean {
+  return name === 'https' || name === 'mqtts'
 }
 
 const loopbackRange = new BlockList()

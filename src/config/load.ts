@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { checkConfig, leadsToItself } from './checks.js'
+import { checkConfig, hasRivals, leadsToItself } from './checks.js'
 import { type ConfigFile, parseConfig, readConfigFile } from './file.js'
 import { readEnvironment, readFlags, type Setting } from './flags.js'
 import { ConfigError, describeIssue, formatProblem, type Problem, schemaProblems, valueAt } from './problems.js'
@@ -141,7 +141,7 @@ function validate(input: Mapping, file: string | undefined, cwd: string): { conf
   // Invalid sections get their defaults, so that the other options can still be checked together.
   const bad = new Set(wrong.map(problem => String(problem.path[0])))
   const rest = Object.fromEntries(Object.entries(input).filter(([key]) => !bad.has(key)))
-  const config = resolveMqttPort(result.success ? result.data : configSchema.parse(rest))
+  const config = resolveMqttPorts(result.success ? result.data : configSchema.parse(rest))
   const unfit = checkConfig(config, file, cwd).filter(
     ({ path, reads = [] }) => ![path[0], ...reads].some(key => bad.has(String(key))),
   )
@@ -152,12 +152,23 @@ function validate(input: Mapping, file: string | undefined, cwd: string): { conf
   return { config, problems }
 }
 
-/** The default MQTT port is 1883, unless the broker listens there. */
-function resolveMqttPort(parsed: ParsedConfig): Config {
-  const withPort = (port: Config['mqtt']['port']): Config => ({ ...parsed, mqtt: { ...parsed.mqtt, port } })
-  if (parsed.mqtt.port !== undefined) return withPort(parsed.mqtt.port)
-  const usual = withPort(1883)
-  return leadsToItself(usual) ? withPort('off') : usual
+const mqttPort = 1883
+const mqttsPort = 8883
+
+/** The default MQTT port is 1883, unless the broker listens there; for that of MQTT over TLS, see docs/decisions/0019. */
+function resolveMqttPorts(parsed: ParsedConfig): Config {
+  const withPorts = (port: Config['mqtt']['port'], tlsPort: Config['mqtts']['port']): Config => ({
+    ...parsed,
+    mqtt: { ...parsed.mqtt, port },
+    mqtts: { ...parsed.mqtts, port: tlsPort },
+  })
+  const given = parsed.mqtts.port ?? 'off'
+  const plain = parsed.mqtt.port ?? (leadsToItself(withPorts(mqttPort, 'off')) ? 'off' : mqttPort)
+  const isUsual = plain === mqttPort && parsed.mqtt.host === undefined
+  const isOn = isUsual && parsed.broker === 'embedded' && parsed.https.cert !== undefined
+  if (parsed.mqtts.port !== undefined || !isOn) return withPorts(plain, given)
+  const usual = withPorts(plain, mqttsPort)
+  return leadsToItself(usual) || hasRivals(usual) ? withPorts(plain, 'off') : usual
 }
 
 function isMapping(value: unknown): value is Mapping {

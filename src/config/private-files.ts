@@ -1,6 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { basename, dirname, join, resolve, sep } from 'node:path'
 import { isWebUrl } from './access.js'
+import { isTlsListener, listeners } from './listeners.js'
 import { displayPath, fileTexts, textsIn } from './options.js'
 import type { Config } from './schema.js'
 
@@ -24,7 +25,8 @@ export const developmentCertificates = 'certs'
  */
 export function listPrivateFiles(config: Config, file: string | undefined, cwd: string): PrivateFile[] {
   const certificates = resolve(cwd, developmentCertificates)
-  const isCertificateMade = config.https.port !== 'off' && config.https.cert === undefined
+  const hasTls = listeners(config).some(({ name }) => isTlsListener(name))
+  const isCertificateMade = hasTls && config.https.cert === undefined
   const found = [
     ...(file === undefined ? [] : [{ name: 'configuration file', path: resolve(cwd, file) }]),
     ...(isCertificateMade || existsSync(join(certificates, 'localhost.key'))

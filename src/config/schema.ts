@@ -227,6 +227,18 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('The plain MQTT port'),
+  mqtts: z
+    .strictObject({
+      port: port
+        .optional()
+        .describe(
+          'Port of MQTT over TLS; default: 8883 if https.cert is given, the broker is embedded, mqtt.port is 1883 and mqtt.host is left out; otherwise off',
+        ),
+      host: listenerHost,
+      unixSocketMode,
+    })
+    .prefault({})
+    .describe('The port of MQTT over TLS, with the certificates of https'),
   embedded: z
     .strictObject({
       maxPacketSize: size({ min: '1KiB', max: '256MiB' }).prefault('16MiB').describe('Largest MQTT packet'),
@@ -448,6 +460,7 @@ export type ParsedConfig = z.output<typeof configSchema>
 /** The configuration as the program uses it: complete, in milliseconds and bytes, frozen. */
 export type Config = ParsedConfig & {
   readonly mqtt: { readonly port: Exclude<ParsedConfig['mqtt']['port'], undefined> }
+  readonly mqtts: { readonly port: Exclude<ParsedConfig['mqtts']['port'], undefined> }
 }
 /** The configuration as a person writes it. */
 export type ConfigInput = z.input<typeof configSchema>

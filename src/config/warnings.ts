@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import { filtersOverlap } from '../topics/match.js'
 import { allowsAnonymous, ambientCredentials, isWebUrl } from './access.js'
 import { namesSites } from './forms.js'
-import { isLoopback, type Listener, publicListeners } from './listeners.js'
+import { isLoopback, isTlsListener, type Listener, publicListeners } from './listeners.js'
 import type { LoadedConfig } from './load.js'
 import { parseSmtpUrl } from './notify.js'
 import { displayPath, optionPath, secretOptions, textsIn } from './options.js'
@@ -72,7 +72,7 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
     ...(access.jwt?.cookie === undefined && !access.webhook?.headers.some(isCookie) ? [] : ['cookies']),
     ...(access.jwt === undefined ? [] : ['tokens']),
   ]
-  const plain = carries.length === 0 ? [] : open.filter(({ name }) => name !== 'https')
+  const plain = carries.length === 0 ? [] : open.filter(({ name }) => !isTlsListener(name))
   const webUrls = [
     ['access.jwt.jwks', access.jwt?.jwks, 'an attacker on the network could insert keys into'],
     ['access.webhook.url', access.webhook?.url, 'an attacker on the network could read and change'],
@@ -143,8 +143,8 @@ function isPlainRemote(url: string): boolean {
 }
 
 function certificateWarnings({ https }: Config, open: readonly Listener[]): string[] {
-  if (https.cert !== undefined || !open.some(({ name }) => name === 'https')) return []
-  return ['https.cert: other machines get a development certificate, which no browser trusts; name a real one']
+  if (https.cert !== undefined || !open.some(({ name }) => isTlsListener(name))) return []
+  return ['https.cert: other machines get a development certificate, which no client trusts; name a real one']
 }
 
 const worldReadable = 0o004

@@ -63,7 +63,8 @@ async function assemble(
 ): Promise<Gateway> {
   const context = await openContext(config, log, cwd, opened)
   const tunnelRoutes = await openTunnelRoutes(context)
-  const mqttBroker = config.mqtt.port === 'off' ? undefined : await context.brokers.get(config.broker)
+  const hasMqttPort = config.mqtt.port !== 'off' || config.mqtts.port !== 'off'
+  const mqttBroker = hasMqttPort ? await context.brokers.get(config.broker) : undefined
   const push = await openPushSide(context, opened)
   const routes = [...tunnelRoutes, ...(push?.sockets ?? []).map(socket => socketRoute(socket, context))]
 

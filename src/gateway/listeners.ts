@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
+import { readClientCertificate } from '../access/client-certificate.js'
 import { SocketLimits } from '../access/socket-limits.js'
 import type { Logger } from '../base/log.js'
 import type { Broker } from '../broker/broker.js'
@@ -10,7 +11,12 @@ import type { CertificateFiles } from '../server/certificate.js'
 import { type CertificateSet, startCertificateSet } from '../server/certificate-set.js'
 import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
 import { formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
-import { startMqttListener } from '../server/mqtt-listener.js'
+import {
+  type MqttListenerOptions,
+  type MqttsListenerOptions,
+  startMqttListener,
+  startMqttsListener,
+} from '../server/mqtt-listener.js'
 import { PipelinedRequests } from '../server/pipelined-requests.js'
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { StreamQueue } from '../server/stream-queue.js'
@@ -71,8 +77,7 @@ export class Listeners {
     }
     const httpsPorts = portsOf(https.port)
     if (httpsPorts.length === 0) return
-    const certificates = this.#opened.add(await startCertificates(this.#context, await this.#openTicketKeys()))
-    this.#certificates = certificates
+    const certificates = await this.#openCertificates()
     for (const port of httpsPorts) {
       const listener = await startHttps({ ...options, certificates, ...this.#locationOf(https), port })
       this.#httpsPort ??= listener.addresses.flatMap(address => ('port' in address ? address.port : []))[0]
@@ -80,21 +85,29 @@ export class Listeners {
     }
   }
 
-  /** @throws {StartError} when the address cannot be bound */
+  /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
   async startMqtt(broker: Broker): Promise<void> {
-    const { config, tunnels, site, limits, nextId, log, metrics } = this.#context
-    const { mqtt } = config
-    if (mqtt.port === 'off') return
+    const { config, tunnels, site, limits, users, nextId, log, metrics } = this.#context
+    const { mqtt, mqtts } = config
     const options = tunnelOptions(this.#context, { inspectConnect: true, pingInterval: 'off' })
-    const listener = await startMqttListener({
-      ...{ ...this.#locationOf(mqtt), port: mqtt.port },
+    const listening = (transport: 'tcp' | 'tls'): Omit<MqttListenerOptions, 'host' | 'port'> => ({
       ...{ site, limits, nextId, log, metrics, maxConnections: this.#maxConnections, sockets: this.#sockets },
       accept: (socket, peer, child) =>
-        tunnels.open({ broker, peer, transport: 'tcp', options, log: child }, () =>
-          socket.destroyed ? undefined : new TcpClient(socket),
+        tunnels.open({ broker, peer, transport, options, log: child }, () =>
+          socket.destroyed ? undefined : new TcpClient(socket, transport),
         ),
     })
-    this.#add('mqtt', listener)
+    if (mqtt.port !== 'off') {
+      this.#add('mqtt', await startMqttListener({ ...listening('tcp'), ...this.#locationOf(mqtt), port: mqtt.port }))
+    }
+    if (mqtts.port === 'off') return
+    const listener = await startMqttsListener({
+      ...listening('tls'),
+      ...{ ...this.#locationOf(mqtts), port: mqtts.port },
+      ...{ users, certificates: await this.#openCertificates(), identify: identifyByCertificate(this.#context) },
+      handshakeTimeout: config.limits.handshakeTimeout,
+    })
+    this.#add('mqtts', listener)
   }
 
   async reloadCertificates(): Promise<void> {
@@ -110,6 +123,12 @@ export class Listeners {
     for (const listener of this.#listeners) listener.destroyConnections()
   }
 
+  /** The certificates of https, which MQTT over TLS shares. */
+  async #openCertificates(): Promise<CertificateSet> {
+    this.#certificates ??= this.#opened.add(await startCertificates(this.#context, await this.#openTicketKeys()))
+    return this.#certificates
+  }
+
   /** None where clients are asked for certificates: no session is resumed there. */
   async #openTicketKeys(): Promise<SessionTicketKeys | undefined> {
     const { config, cwd, log } = this.#context
@@ -118,10 +137,10 @@ export class Listeners {
     return this.#opened.add(await SessionTicketKeys.open({ data, log }))
   }
 
-  #add(scheme: 'http' | 'https' | 'mqtt', listener: Listener): void {
+  #add(scheme: 'http' | 'https' | 'mqtt' | 'mqtts', listener: Listener): void {
     this.#listeners.push(this.#opened.add(listener))
     this.urls.push(...listener.addresses.map(address => formatUrl(scheme, address)))
-    if (scheme === 'mqtt') return
+    if (scheme === 'mqtt' || scheme === 'mqtts') return
     const paths = this.#context.config.tunnels.flatMap(({ path, pathPrefix }) => path ?? pathPrefix ?? [])
     const bases = listener.addresses.map(address => formatUrl(scheme === 'https' ? 'wss' : 'ws', address))
     this.urls.push(...bases.flatMap(base => (base.startsWith('unix:') ? [] : paths.map(path => base + path))))
@@ -131,6 +150,20 @@ export class Listeners {
     listener: Pick<Config['http'], 'host' | 'unixSocketMode'>,
   ): Pick<ListenOptions, 'host' | 'unixSocketMode'> {
     return { host: listener.host ?? this.#context.config.host, unixSocketMode: listener.unixSocketMode }
+  }
+}
+
+/** Left out where clients are not asked for a certificate. */
+function identifyByCertificate({
+  config,
+  access: { authenticator },
+}: GatewayContext): MqttsListenerOptions['identify'] {
+  const { clientCertificates } = config.access ?? {}
+  if (authenticator === undefined || clientCertificates === undefined) return undefined
+  return (socket, { address }) => {
+    const certificate = readClientCertificate(socket, clientCertificates.user)
+    if (certificate === undefined) return undefined
+    return authenticator.identify({ credential: { kind: 'certificate', certificate }, transport: 'mqtt', address })
   }
 }
 

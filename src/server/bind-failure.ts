@@ -7,7 +7,7 @@ import { formatHost } from '../access/addresses.js'
 import { codeOf } from '../base/error-code.js'
 import { StartError } from '../base/start-error.js'
 
-export type Purpose = 'http' | 'https' | 'mqtt'
+export type Purpose = 'http' | 'https' | 'mqtt' | 'mqtts'
 
 /** The address that could not be bound. */
 export type WantedAddress = { readonly purpose: Purpose } & (
@@ -35,7 +35,7 @@ async function portFailure(
   { host, port }: { host: string; port: number },
   purpose: Purpose,
 ): Promise<string | undefined> {
-  const flag = `--${purpose}-port`
+  const option = optionOf(purpose)
   switch (code) {
     case 'EADDRINUSE': {
       const taken = `port ${port} on ${host} is taken`
@@ -43,12 +43,12 @@ async function portFailure(
         const broker = `mqtt://${formatHost(host)}:${port}`
         return `${taken}: is mosquitto running? then: --broker ${broker} --mqtt-port off`
       }
-      return `${taken}: choose another, such as ${flag} ${await freePort(host, port)}`
+      return `${taken}: choose another, such as ${option} ${await freePort(host, port)}`
     }
     case 'EACCES':
       return (
         `port ${port} on ${host} is not allowed for this user: choose one from 1024 on, such as ` +
-        `${flag} ${await freePort(host, port + 8000)}, or give the process CAP_NET_BIND_SERVICE`
+        `${option} ${await freePort(host, port + 8000)}, or give the process CAP_NET_BIND_SERVICE`
       )
     case 'EADDRNOTAVAIL':
       return `this machine has no address ${host}: --host can be ${ownAddresses().join(', ')}, 0.0.0.0 or ::`
@@ -60,8 +60,13 @@ async function portFailure(
   }
 }
 
+/** The flag of a port; the option in the file, where there is no flag. */
+function optionOf(purpose: Purpose): string {
+  return purpose === 'mqtts' ? 'mqtts.port' : `--${purpose}-port`
+}
+
 async function pathFailure(code: string, path: string, purpose: Purpose): Promise<string | undefined> {
-  const option = `--${purpose}-port unix:${path}`
+  const option = `${optionOf(purpose)} unix:${path}`
   // libuv reports a directory that is not there as EACCES.
   const hasDirectory = await stat(dirname(path)).then(
     stats => stats.isDirectory(),

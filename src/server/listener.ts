@@ -102,7 +102,7 @@ export async function listen(createServer: () => Server, options: ListenOptions)
 }
 
 /** The URL of an address, such as `https://localhost:8443`; `unix:/path` for a Unix socket. */
-export function formatUrl(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt', address: BoundAddress): string {
+export function formatUrl(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt' | 'mqtts', address: BoundAddress): string {
   if ('path' in address) return `unix:${address.path}`
   const { host, port } = address
   const isDefault = (port === 80 && /^(http|ws)$/.test(scheme)) || (port === 443 && /^(https|wss)$/.test(scheme))

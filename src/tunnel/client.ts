@@ -54,13 +54,14 @@ export function writeAndRelease(socket: Writable, bytes: Buffer): boolean {
   return hasRoom
 }
 
-/** A client on the plain MQTT port. Its socket needs `allowHalfOpen`. */
+/** A client on an MQTT port, plain or with TLS. Its socket needs `allowHalfOpen`. */
 export class TcpClient implements Client {
-  readonly transport = 'tcp'
+  readonly transport: 'tcp' | 'tls'
   readonly #socket: Socket
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, transport: 'tcp' | 'tls' = 'tcp') {
     this.#socket = socket
+    this.transport = transport
   }
 
   get bufferedBytes(): number {

@@ -14,7 +14,7 @@ describe('the metrics', () => {
     const metrics = createMetrics()
     for (const name of ['mqway_refusals_total', 'mqway_endings_total'])
       expect(await read(metrics, name)).toEqual(errorReasons.map(reason => `${name}{reason="${reason}"} 0`))
-    expect(await read(metrics, 'mqway_connections')).toHaveLength(6)
+    expect(await read(metrics, 'mqway_connections')).toHaveLength(9)
     expect((await read(metrics, 'mqway_connections')).every(line => line.endsWith(' 0'))).toBe(true)
     metrics.close()
   })

@@ -118,7 +118,7 @@ describe('access:', () => {
     ['access: {jwt: {jwks: "https://u:p@a/keys"}}', 'access.jwt.jwks: "https://[redacted]@a/keys" must be a file, or'],
     [
       'access: {clientCertificates: {ca: ca.pem}}\nhttps: {port: off}',
-      'access.clientCertificates: this mapping needs https.port: only a TLS connection has a certificate',
+      'access.clientCertificates: this mapping needs https.port or mqtts.port: only a TLS connection has a certificate',
     ],
     ['access: {webhook: {url: app}}', 'access.webhook.url: "app" must be https://host/path or http://host/path'],
     ['access: {rules: []}', 'access.rules: this list must not be empty'],

@@ -266,6 +266,8 @@ describe('options that do not fit each other', () => {
     ['http: {port: 90}\nhttps: {port: 90, host: 127.0.0.1}', 'https.port: 90 is where http.port listens already'],
     ['http: {port: unix:/a}\nhttps: {port: unix:/a}', 'https.port: "unix:/a" is where http.port listens already'],
     ['http: {port: off}\nhttps: {port: off}\nmqtt: {port: off}', 'http.port: "off" leaves nothing to do'],
+    ['http: {port: 90}\nmqtts: {port: 90}', 'mqtts.port: 90 is where http.port listens already'],
+    ['mqtts: {prot: 90}', 'mqtts.prot: is not an option; did you mean mqtts.port?'],
     ['https: {key: mqway.yaml}', 'https.key: "mqway.yaml" needs cert beside it'],
     ['https: {cert: ., key: mqway.yaml}', 'https.cert: "." must be a file'],
     ['public: mqway.yaml', 'public: "mqway.yaml" must be a directory'],
@@ -360,6 +362,57 @@ describe('the MQTT port in front of a broker', () => {
     expect(problems({ argv })).toEqual([
       expect.stringContaining('--mqtt-port: mqtt.port: 1883 is where the broker listens'),
     ])
+  })
+})
+
+describe('the port of MQTT over TLS', () => {
+  const files = { 'a.crt': '', 'a.key': '' }
+  const own = 'https: {cert: a.crt, key: a.key}'
+  const portOf = (yaml: string) => load({ yaml, files }).mqtts.port
+
+  test('is 8883 with a certificate of one’s own, and off without', () => {
+    expect(portOf(own)).toBe(8883)
+    expect(portOf('https: {cert: a.crt, key: a.key, port: off}')).toBe(8883)
+    expect(load({ files, argv: ['--cert', 'a.crt', '--key', 'a.key'] }).mqtts.port).toBe(8883)
+    expect(portOf('')).toBe('off')
+  })
+
+  test.each([
+    'mqtt: {port: off}',
+    'mqtt: {port: 1884}',
+    'mqtt: {host: 127.0.0.1}',
+    'broker: mqtt://127.0.0.1',
+    'broker: mqtt://broker.example',
+    'http: {port: 8883}',
+    'tunnels: [{path: /a, broker: mqtts://localhost}]',
+  ])('is off with %s', yaml => {
+    expect(portOf(`${own}\n${yaml}`)).toBe('off')
+  })
+
+  test.each(['', own, `${own}\nbroker: mqtt://broker.example`, `${own}\nmqtt: {port: off}`])(
+    'is what is given, with %s',
+    yaml => {
+      expect(portOf(`${yaml}\nmqtts: {port: 8884}`)).toBe(8884)
+      expect(portOf(`${yaml}\nmqtts: {port: off}`)).toBe('off')
+    },
+  )
+
+  test('is refused where the broker listens, and where it lets other machines pass to another broker', () => {
+    expect(problems({ yaml: 'broker: mqtts://localhost\nmqtts: {port: 8883}' })).toEqual([
+      expect.stringContaining('mqtts.port: 8883 is where the broker listens'),
+    ])
+    const wide = 'host: 0.0.0.0\nhttp: {port: off}\nhttps: {port: off}\nmqtt: {port: off}\nmqtts: {port: 8883}'
+    const access = 'access: {rules: [{to: anonymous, subscribe: [a]}]}'
+    expect(problems({ yaml: `${wide}\nbroker: mqtt://b\n${access}` })).toEqual([
+      expect.stringContaining('mqtts.port: 8883 lets other machines connect without authentication to a broker'),
+    ])
+    expect(problems({ yaml: wide })).toEqual([expect.stringContaining('lets other machines connect')])
+    expect(problems({ yaml: `${wide}\n${access}` })).toEqual([])
+  })
+
+  test('takes client certificates, also without https', () => {
+    const yaml = 'https: {port: off}\nmqtts: {port: 8883}\naccess: {clientCertificates: {ca: a.crt}}'
+    expect(problems({ yaml, files })).toEqual([])
   })
 })
 

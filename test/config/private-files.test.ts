@@ -45,6 +45,7 @@ describe('a public directory', () => {
     ['with the configuration file', off, ['mqway.yaml (configuration file)']],
     ['with a password file', { ...off, access: { htpasswd: 'users' } }, ['users (access.htpasswd)']],
     ['with a key', { ...off, https: { cert: 'cert.pem', key: 'key.pem' } }, ['key.pem (https.key)']],
+    ['with a development certificate for MQTT', { ...off, mqtts: { port: 8883 } }, ['certs (development certificate)']],
     ['with a Unix socket', { ...off, mqtt: { port: 'unix:./mqtt.sock' } }, ['mqtt.sock (mqtt.port)']],
     ['with a broker’s socket', { ...off, broker: 'unix:./b.sock' }, ['b.sock (broker)']],
     [

@@ -34,13 +34,13 @@ describe('warnings of what is risky', () => {
 
   test('anybody may do everything from other machines', () => {
     expect(warnings(`${wide}anonymous: true`)).toEqual([
-      'anonymous: clients on other machines can connect without credentials (http, https, mqtt), and publish and read every topic',
+      'anonymous: clients on other machines can connect without credentials (http, https, mqtt, mqtts), and publish and read every topic',
     ])
   })
 
   test('anybody may connect from other machines, as a rule says', () => {
     expect(warnings(`${wide}access: {rules: [{to: anonymous, subscribe: [a]}]}`)).toEqual([
-      'anonymous: clients on other machines can connect without credentials (http, https, mqtt)',
+      'anonymous: clients on other machines can connect without credentials (http, https, mqtt, mqtts)',
     ])
   })
 
@@ -114,9 +114,16 @@ describe('warnings of what is risky', () => {
     expect(warnings('access: {jwt: {jwks: "http://[::1]/keys"}, webhook: {url: "http://127.0.0.1/"}}')).toEqual([])
   })
 
+  test('passwords over TLS are no risk, and other machines may get the development certificate for MQTT', () => {
+    const yaml = 'host: 0.0.0.0\nhttp: {port: off}\nmqtt: {port: off}\nhttps: {port: off}\nmqtts: {port: 8883}'
+    expect(warnings(`${yaml}\naccess: {htpasswd: private}`)).toEqual([
+      'https.cert: other machines get a development certificate, which no client trusts; name a real one',
+    ])
+  })
+
   test('other machines get the development certificate', () => {
     expect(warnings('https: {host: "::"}\naccess: {htpasswd: private}')).toEqual([
-      'https.cert: other machines get a development certificate, which no browser trusts; name a real one',
+      'https.cert: other machines get a development certificate, which no client trusts; name a real one',
     ])
   })
 

@@ -9,8 +9,9 @@ import { type Gateway, startGateway } from '../../src/gateway/gateway.js'
 /** A complete gateway, as started by `mqway serve`, for one test. */
 export interface TestGateway {
   /** Its URLs; empty for a listener that is off. */
-  readonly urls: { readonly http: string; readonly https: string; readonly mqtt: string }
+  readonly urls: { readonly http: string; readonly https: string; readonly mqtt: string; readonly mqtts: string }
   readonly mqttPort: number
+  readonly mqttsPort: number
   readonly gateway: Gateway
   /** A directory for this gateway only; removed with it. */
   readonly directory: string
@@ -39,10 +40,11 @@ export async function startTestGateway(config: ConfigInput = {}, log?: Logger): 
   const loaded = loadConfig({ argv: ['--config', file], env: {}, cwd: directory })
   const gateway = await startGateway(loaded.config, log ?? createLog(loaded.config.log), { cwd: directory })
   const url = (scheme: string): string => gateway.urls.find(candidate => candidate.startsWith(`${scheme}://`)) ?? ''
-  const urls = { http: url('http'), https: url('https'), mqtt: url('mqtt') }
+  const urls = { http: url('http'), https: url('https'), mqtt: url('mqtt'), mqtts: url('mqtts') }
   return {
     urls,
-    mqttPort: urls.mqtt === '' ? 0 : Number(new URL(urls.mqtt).port),
+    mqttPort: portOf(urls.mqtt),
+    mqttsPort: portOf(urls.mqtts),
     gateway,
     directory,
     close: async () => {
@@ -50,4 +52,8 @@ export async function startTestGateway(config: ConfigInput = {}, log?: Logger): 
       await rm(directory, { recursive: true, force: true })
     },
   }
+}
+
+function portOf(url: string): number {
+  return url === '' ? 0 : Number(new URL(url).port)
 }

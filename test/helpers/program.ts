@@ -13,7 +13,7 @@ export function mqway(args: readonly string[], cwd: string, variables: NodeJS.Pr
 export interface ServingProgram extends RunningProgram {
   readonly urls: readonly string[]
   /** The URL of this scheme. */
-  url(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt'): string
+  url(scheme: 'http' | 'https' | 'ws' | 'wss' | 'mqtt' | 'mqtts'): string
   /** The next log line with this text in its message. */
   logged(text: string): Promise<Record<string, unknown>>
 }

@@ -29,7 +29,7 @@ const setups: Setup[] = [
     needs: [],
     versions: [3, 4],
     start: async () => {
-      const gateway = await startTestGateway()
+      const gateway = await startTestGateway({ mqtts: { port: 0 } })
       return { gateway, stop: () => gateway.close() }
     },
   },
@@ -39,7 +39,7 @@ const setups: Setup[] = [
     versions: [3, 4, 5],
     start: async () => {
       const mosquitto: Mosquitto = await startMosquitto()
-      const gateway = await startTestGateway({ broker: `mqtt://127.0.0.1:${mosquitto.port}` })
+      const gateway = await startTestGateway({ broker: `mqtt://127.0.0.1:${mosquitto.port}`, mqtts: { port: 0 } })
       return {
         gateway,
         stop: async () => {
@@ -123,9 +123,10 @@ for (const setup of setups) {
 
     describeWith(['python3-paho-mqtt'], 'with Python', () => {
       for (const version of setup.versions) {
-        for (const transport of ['tcp', 'ws', 'wss']) {
+        for (const transport of ['tcp', 'tls', 'ws', 'wss']) {
           it(`paho speaks MQTT ${version} over ${transport}`, async () => {
-            const port = { tcp: gateway.urls.mqtt, ws: gateway.urls.http, wss: gateway.urls.https }[transport]
+            const { mqtt: tcp, mqtts: tls, http: ws, https: wss } = gateway.urls
+            const port = { tcp, tls, ws, wss }[transport]
             const topic = `python/${transport}/${version}`
             const args = [
               '127.0.0.1',

@@ -1,6 +1,6 @@
 """A subscriber and publisher with Python's paho, for the interoperability tests.
 
-usage: paho_client.py HOST PORT tcp|ws|wss VERSION FILTER [TOPIC PAYLOAD]
+usage: paho_client.py HOST PORT tcp|tls|ws|wss VERSION FILTER [TOPIC PAYLOAD]
 
 Subscribes to FILTER, prints "ready", publishes PAYLOAD on TOPIC where given, prints each message as a line of JSON, and
 ends after the first.
@@ -19,11 +19,11 @@ versions = {"3": mqtt.MQTTv31, "4": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 client = mqtt.Client(
     client_id="paho-python-%s-%s" % (transport, version),
     protocol=versions[version],
-    transport="tcp" if transport == "tcp" else "websockets",
+    transport="tcp" if transport in ("tcp", "tls") else "websockets",
 )
-if transport != "tcp":
+if transport in ("ws", "wss"):
     client.ws_set_options(path="/mqtt")
-if transport == "wss":
+if transport in ("tls", "wss"):
     client.tls_set(cert_reqs=ssl.CERT_NONE)
     client.tls_insecure_set(True)
 

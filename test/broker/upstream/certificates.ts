@@ -15,6 +15,8 @@ export interface TestCa {
   readonly ca: string
   readonly server: CertificateFiles
   readonly client: CertificateFiles
+  /** Makes a further certificate, or replaces it; `altName` is such as `DNS:a.test`. */
+  sign(name: string, altName: string): CertificateFiles
 }
 
 /** Makes a CA, a server certificate for `broker.test`, and a client certificate, with openssl. */
@@ -38,5 +40,6 @@ export function makeCertificates(): TestCa {
     ca: file('ca.pem'),
     server: signed('server', 'DNS:broker.test'),
     client: signed('client', 'DNS:client.test'),
+    sign: signed,
   }
 }
