@@ -271,7 +271,7 @@ export function createMetrics() {
       const refused = 'Retained messages that were delivered and not stored, because their publisher had no room'
       const scans = 'Clients to which retained messages of new subscriptions are being sent'
       gauge('mqway_retained_messages', topics, () => read().messages)
-      gauge('mqway_retained_bytes', 'Bytes of their topics and payloads', () => read().bytes)
+      gauge('mqway_retained_bytes', 'Bytes of their topics, payloads and properties', () => read().bytes)
       counter('mqway_retained_refused_total', refused, () => read().refused)
       gauge('mqway_retained_scans', scans, () => read().scans)
     },

@@ -74,7 +74,9 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
     maxRetained: wholeNumber(1, 10_000_000)
       .default(100_000)
       .describe('Topics with a retained message for new subscribers. Beyond: retained messages are not stored'),
-    maxRetainedBytes: size({ min: '64KiB' }).prefault('256MiB').describe('Bytes of their topics and payloads'),
+    maxRetainedBytes: size({ min: '64KiB' })
+      .prefault('256MiB')
+      .describe('Bytes of their topics, payloads and properties'),
     maxQueuedEvents: wholeNumber(1, 1_000_000)
       .default(1000)
       .describe('Events queued for a slow subscriber; beyond, it is disconnected with its cursor'),

@@ -301,7 +301,7 @@ export const configSchema = z.strictObject({
       maxRetainedBytes: size({ min: '64KiB' })
         .optional()
         .describe(
-          'Bytes of their topics and payloads; one user or address may have half of them. Default: 256 MiB; in memory (data: none) 128 MiB',
+          'Bytes of their topics, payloads and properties; one user or address may have half of them. Default: 256 MiB; in memory (data: none) 128 MiB',
         ),
     })
     .prefault({})

@@ -493,6 +493,7 @@ class Embedded implements EmbeddedBroker {
     clearInterval(this.#expiry)
     await new Promise<void>(resolve => this.#aedes.close(() => resolve()))
     await this.#connections.close()
+    await this.#store.close()
     await this.#disk?.close()
   }
 }

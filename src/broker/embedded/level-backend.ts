@@ -4,7 +4,7 @@ import type { Level as LevelDatabase } from 'level'
 import { decode, encode } from 'msgpack-lite'
 import { BatchedLevel } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
-import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields } from './level-queues.js'
+import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields, unsentExpiry } from './level-queues.js'
 import { PacketIds } from './packet-ids.js'
 import type { RetainedStorage, StorageBackend, StoredSession, StoredWill } from './storage-backend.js'
 
@@ -122,32 +122,40 @@ async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readon
 /** Removes all keys of these sessions, in batches; the records last, so that an interrupted start continues. */
 async function removeSessions(database: LevelDatabase, ids: ReadonlySet<string>): Promise<void> {
   for (const kind of ['subscriptions', 'outgoing', 'outgoing-id', 'incoming', sessionKind]) {
-    let keys: string[] = []
-    const removeKeys = (): Promise<void> => database.batch(keys.map(key => ({ type: 'del', key })))
+    const keys: string[] = []
     for await (const key of database.keys(rangeOf(kind))) {
       if (!ids.has(idOf(key, kind))) continue
-      if (keys.push(key) < removalBatch) continue
-      await removeKeys()
-      keys = []
+      if (keys.push(key) >= removalBatch) await removeKeys(database, keys.splice(0))
     }
-    await removeKeys()
+    await removeKeys(database, keys)
   }
+}
+
+function removeKeys(database: LevelDatabase, keys: readonly string[]): Promise<void> {
+  return database.batch(keys.map(key => ({ type: 'del', key })))
 }
 
 function idOf(key: string, kind: string): string {
   return decodeURIComponent(key.slice(kind.length + 1).split(':', 1)[0] ?? '')
 }
 
+interface FoundSession {
+  queued: number
+  bytes: number
+  nextExpiry?: number
+  record?: string
+}
+
 /**
- * The stored sessions; reads one key and one message at a time.
+ * The stored sessions; reads one key and one message at a time. Removes expired messages.
  *
  * @param incoming gets the packet identifiers of QoS 2 of each session
  */
 async function readSessions(database: LevelDatabase, incoming: Map<string, PacketIds>): Promise<StoredSession[]> {
-  const sessions = new Map<string, { queued: number; bytes: number; record?: string }>()
-  const sessionOf = (key: string, kind: string): { queued: number; bytes: number; record?: string } => {
+  const sessions = new Map<string, FoundSession>()
+  const sessionOf = (key: string, kind: string): FoundSession => {
     const id = idOf(key, kind)
-    const session = sessions.get(id) ?? { queued: 0, bytes: 0 }
+    const session: FoundSession = sessions.get(id) ?? { queued: 0, bytes: 0 }
     sessions.set(id, session)
     return session
   }
@@ -156,11 +164,19 @@ async function readSessions(database: LevelDatabase, incoming: Map<string, Packe
   }
   for await (const key of database.keys(rangeOf('subscriptions'))) sessionOf(key, 'subscriptions')
   const messages = database.iterator<string, Buffer>({ ...rangeOf('outgoing'), valueEncoding: 'buffer' })
+  const expired: string[] = []
   for await (const [key, value] of messages) {
+    const expiry = unsentExpiry(value)
+    if (expiry !== undefined && expiry <= Date.now()) {
+      if (expired.push(key) >= removalBatch) await removeKeys(database, expired.splice(0))
+      continue
+    }
     const session = sessionOf(key, 'outgoing')
+    if (expiry !== undefined) session.nextExpiry = Math.min(expiry, session.nextExpiry ?? expiry)
     session.queued++
     session.bytes += storedBytes(value)
   }
+  await removeKeys(database, expired)
   for await (const key of database.keys(rangeOf('incoming'))) {
     const id = idOf(key, 'incoming')
     if (!sessions.has(id)) {

@@ -1,8 +1,10 @@
 import type { AedesPublishPacket } from 'aedes'
 import { decode, encode } from 'msgpack-lite'
 import type { BatchedLevel, KeyRange } from '../../storage/batched-level.js'
+import { carried, propertiesOf, subscriptionIdentifiersOf, withSubscriptionIdentifiers } from './packet.js'
 import {
   type ClearedMessage,
+  isOver,
   noSuchPacket,
   type QueuedMessage,
   type QueueSize,
@@ -47,8 +49,10 @@ export class LevelQueues implements SessionQueues {
     const key = packet.brokerId ? messageKey(clientId, packet) : await this.#keyOf(clientId, packet.messageId)
     const before = key && (await this.#database.get(key))
     if (!before) throw noSuchPacket()
-    const { brokerId, brokerCounter, messageId } = decodeMessage(before)
-    const value = encode(storedFields({ ...packet, brokerId, brokerCounter }))
+    const { brokerId, brokerCounter, messageId, properties } = decodeMessage(before)
+    // The delivered packet may lack the subscription identifiers.
+    const kept = packet.cmd === 'publish' && properties ? { properties } : {}
+    const value = encode(storedFields({ ...packet, ...kept, brokerId, brokerCounter }))
     const byId = idKey(clientId, packet.messageId)
     const isRenumbered = messageId && messageId !== packet.messageId
     await this.#database.write([
@@ -73,9 +77,21 @@ export class LevelQueues implements SessionQueues {
     return { packet, bytes: storedBytes(value), written }
   }
 
-  async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {
+  async *read(clientId: string, onExpired: (bytes: number) => void): AsyncGenerator<AedesPublishPacket> {
     const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
-    for await (const value of this.#database.values(range)) yield decodeMessage(value)
+    for await (const [key, value] of this.#database.entries(range)) {
+      const packet = decodeMessage(value)
+      if (!isOver(packet, packet.messageId)) yield packet
+      else if (await this.#removeUnsent(key)) onExpired(storedBytes(value))
+    }
+  }
+
+  /** Removes a message, unless it was sent meanwhile; returns whether it was there. */
+  async #removeUnsent(key: string): Promise<boolean> {
+    const value = await this.#database.get(key)
+    if (!value || decodeMessage(value).messageId) return false
+    await this.#database.del(key)
+    return true
   }
 
   async trim(clientId: string, maxBytes: number): Promise<QueueSize> {
@@ -130,13 +146,45 @@ export function padded(number: number | undefined): string {
   return String(number).padStart(16, '0')
 }
 
+/** The members of MQTT 5 in a stored value; each is left out where there is none. */
+interface StoredProperties {
+  /** The first member: `unsentExpiry` finds it without decoding. */
+  readonly expires?: number
+  readonly properties?: Buffer
+  readonly subscriptionIdentifiers?: readonly number[]
+}
+
 /** The stored fields, without those of the delivery, such as callbacks. */
 export function storedFields(packet: AedesPublishPacket): object {
   const { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId } = packet
-  return { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId }
+  const fields = { cmd, brokerId, brokerCounter, topic, payload, qos, retain, dup, messageId }
+  const { properties, expires } = propertiesOf(packet)
+  const subscriptionIdentifiers = subscriptionIdentifiersOf(packet)
+  if (!properties && expires === undefined && !subscriptionIdentifiers) return fields
+  const first: StoredProperties = expires === undefined ? {} : { expires }
+  return {
+    ...first,
+    ...fields,
+    ...(properties && { properties }),
+    ...(subscriptionIdentifiers && { subscriptionIdentifiers }),
+  }
 }
 
 /** Decodes a stored value. */
 export function decodeMessage(value: Buffer): AedesPublishPacket {
-  return decode(value)
+  const { expires, properties, subscriptionIdentifiers, ...packet } = decode<
+    Omit<AedesPublishPacket, 'properties'> & StoredProperties
+  >(value)
+  const message = { ...packet, ...carried({ properties, expires }) }
+  return subscriptionIdentifiers ? withSubscriptionIdentifiers(message, subscriptionIdentifiers) : message
+}
+
+/** A map of up to 15 members begins with its number of members in one byte; the name of the first one follows. */
+const expiresPrefix = encode('expires')
+
+/** When a stored message expires, in milliseconds since 1970; `undefined` if it does not, or was sent. */
+export function unsentExpiry(value: Buffer): number | undefined {
+  if (!value.subarray(1, 1 + expiresPrefix.length).equals(expiresPrefix)) return undefined
+  const { messageId, messageExpiry } = decodeMessage(value)
+  return messageId ? undefined : messageExpiry
 }

@@ -1,13 +1,17 @@
 import type { AedesPublishPacket, PublishPacket } from 'aedes'
 import type { Message } from '../../mqtt/message.js'
 
-/** What Aedes carries from the parser to the delivery as `properties`, unread: the encoded properties for the receivers (`Message.properties`). */
+/**
+ * What Aedes carries from the parser to the delivery as `properties`, unread: the encoded properties for the receivers
+ * (`Message.properties`), and in a session's queue the identifiers of its matching subscriptions.
+ */
 interface CarriedProperties {
   readonly encoded?: Buffer
+  readonly subscriptionIdentifiers?: readonly number[]
 }
 
 type Carrier = Pick<PublishPacket, 'topic'> & {
-  readonly properties?: object
+  readonly properties?: object | undefined
   readonly messageExpiry?: number | undefined
 }
 
@@ -18,6 +22,26 @@ export function propertiesOf(packet: Carrier): Pick<Message, 'properties' | 'exp
     ...(encoded && { properties: encoded }),
     ...(packet.messageExpiry !== undefined && { expires: packet.messageExpiry }),
   }
+}
+
+/** Of a queued message: the identifiers of the session's subscriptions that matched it. */
+export function subscriptionIdentifiersOf({ properties }: Pick<Carrier, 'properties'>): readonly number[] | undefined {
+  return (properties as CarriedProperties | undefined)?.subscriptionIdentifiers
+}
+
+/** The packet for a session, with the identifiers of its matching subscriptions. */
+export function withSubscriptionIdentifiers<Packet extends Carrier>(packet: Packet, ids: readonly number[]): Packet {
+  return { ...packet, properties: { ...packet.properties, subscriptionIdentifiers: ids } }
+}
+
+/** Bytes of a packet's encoded properties. */
+export function propertyBytes({ properties }: Pick<Carrier, 'properties'>): number {
+  return (properties as CarriedProperties | undefined)?.encoded?.length ?? 0
+}
+
+/** Whether a packet's time is over [MQTT-3.3.2-5]; it is over with no second left. */
+export function isExpired({ messageExpiry }: Pick<Carrier, 'messageExpiry'>, now = Date.now()): boolean {
+  return messageExpiry !== undefined && messageExpiry <= now
 }
 
 /** The members of a packet that carry encoded properties and expiry. */

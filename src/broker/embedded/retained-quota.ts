@@ -1,17 +1,19 @@
+import type { PublishPacket } from 'aedes'
 import { FairQuota } from '../../base/fair-quota.js'
 import { TopicTree } from '../../topics/topic-tree.js'
+import { propertyBytes } from './packet.js'
 
 /** Bounds of retained messages. */
 export interface RetainedBounds {
   /** Maximum number. */
   readonly maxRetainedMessages: number
-  /** Maximum bytes of topics and payloads. */
+  /** Maximum bytes of topics, payloads and properties. */
   readonly maxRetainedBytes: number
 }
 
 /** One topic's retained message. */
 export interface RetainedEntry {
-  /** Bytes of its topic and payload, rounded up to a whole `block`. */
+  /** Bytes of its topic, payload and properties, rounded up to a whole `block`. */
   readonly size: number
   /** Quota key of its publisher. */
   readonly publisher: string
@@ -24,8 +26,9 @@ const block = 64
 const unknownPublisher = ''
 
 /** Counted bytes of a message. */
-export function retainedSize({ topic, payload }: { topic: string; payload: string | Buffer }): number {
-  return block * Math.ceil((Buffer.byteLength(topic) + Buffer.byteLength(payload)) / block)
+export function retainedSize(packet: Pick<PublishPacket, 'topic' | 'payload' | 'properties'>): number {
+  const bytes = Buffer.byteLength(packet.topic) + Buffer.byteLength(packet.payload) + propertyBytes(packet)
+  return block * Math.ceil(bytes / block)
 }
 
 /** Topics with a retained message, within bounds shared by publishers: each has at most half of the number and bytes. */

@@ -1,14 +1,19 @@
 import type { AedesPublishPacket } from 'aedes'
+import { Deadlines } from '../../base/deadlines.js'
 import type { Logger } from '../../base/log.js'
 import { LogRate } from '../../base/log-rate.js'
 import type { RetainedFigures } from '../../base/metrics.js'
+import { TimeSlicer } from '../../base/time-slicer.js'
 import { TopicTree } from '../../topics/topic-tree.js'
+import { isExpired } from './packet.js'
 import { type RetainedBounds, RetainedQuota, retainedSize } from './retained-quota.js'
 import type { RetainedStorage } from './storage-backend.js'
 
 const batchMessages = 64
 /** Maximum bytes of a batch; a larger message is a batch by itself. */
 export const batchBytes = 64 * 1024
+/** Removals of expired messages that the start does not wait for. */
+const maxRemovals = 1000
 /** Topics named in the log where the storage has more than fits. */
 const loggedTopics = 3
 
@@ -23,15 +28,24 @@ export interface RetainedOptions {
   readonly storage: RetainedStorage
   readonly bounds: RetainedBounds
   readonly log: Logger
+  /** Default: one of its own. */
+  readonly slicer?: TimeSlicer | undefined
+  /** Default: errors are logged. */
+  readonly onError?: ((error: unknown) => void) | undefined
 }
 
-/** Retained messages: topics, and payloads of `$SYS`, are in memory; other payloads are in the storage. */
+/**
+ * Retained messages: topics, and payloads of `$SYS`, are in memory; other payloads are in the storage. Expired ones are removed when their
+ * time is over, and are never returned.
+ */
 export class Retained {
   readonly #options: RetainedOptions
   readonly #quota: RetainedQuota
   readonly #system = new TopicTree<AedesPublishPacket>()
   /** By publisher. */
   readonly #warnings = new LogRate()
+  /** When messages expire, by topic. */
+  readonly #expiries: Deadlines<string>
   /** Whether the storage has messages that did not fit at the start. */
   #hasMore = false
   #refused = 0
@@ -39,6 +53,13 @@ export class Retained {
   constructor(options: RetainedOptions) {
     this.#options = options
     this.#quota = new RetainedQuota(options.bounds)
+    const { log, slicer = new TimeSlicer(), onError } = options
+    this.#expiries = new Deadlines({
+      onDue: topic => this.#expire(topic),
+      onError: onError ?? (error => log.error({ err: error }, 'failed to remove an expired retained message')),
+      slicer,
+      cause: 'retained messages',
+    })
   }
 
   /** Current figures, without `$SYS`. */
@@ -56,15 +77,25 @@ export class Retained {
     const { storage, bounds, log } = this.#options
     const leftOut: string[] = []
     let [count, bytes] = [0, 0]
+    const removals: (Promise<void> | undefined)[] = []
     for await (const packet of storage.load()) {
       const size = retainedSize(packet)
-      if (this.#quota.load(packet.topic, size)) continue
+      if (isExpired(packet)) {
+        removals.push(storage.remove(packet.topic))
+        if (removals.length >= maxRemovals) await Promise.all(removals.splice(0))
+        continue
+      }
+      if (this.#quota.load(packet.topic, size)) {
+        this.#noteExpiry(packet)
+        continue
+      }
       count++
       bytes += size
       if (count <= loggedTopics) leftOut.push(packet.topic)
       // Bounds the start where there is a hundred times as much.
       if (bytes > bounds.maxRetainedBytes) break
     }
+    await Promise.all(removals)
     if (count === 0) return
     this.#hasMore = true
     log.warn(
@@ -87,17 +118,35 @@ export class Retained {
       this.#system.set(topic, packet)
       return { isKept: true }
     }
-    if (payload.length > 0) {
+    if (payload.length > 0 && !isExpired(packet)) {
       const isNew = this.#quota.entries.get(topic) === undefined
       if (this.#quota.replace(topic, retainedSize(packet), publisher)) {
+        this.#noteExpiry(packet)
         return { isKept: true, written: storage.put(packet) }
       }
+      this.#expiries.delete(topic)
       this.#warn(publisher)
       if (isNew && !this.#hasMore) return { isKept: false }
       return { isKept: !isNew, written: storage.remove(topic) }
     }
+    this.#expiries.delete(topic)
     if (this.#quota.remove(topic) || this.#hasMore) return { isKept: true, written: storage.remove(topic) }
     return { isKept: true }
+  }
+
+  /** Stops removing expired messages. Call before the storage is closed. */
+  close(): Promise<void> {
+    return this.#expiries.stop()
+  }
+
+  #noteExpiry({ topic, messageExpiry }: AedesPublishPacket & { readonly messageExpiry?: number }): void {
+    if (messageExpiry === undefined) this.#expiries.delete(topic)
+    else this.#expiries.set(topic, messageExpiry)
+  }
+
+  async #expire(topic: string): Promise<void> {
+    this.#expiries.delete(topic)
+    if (this.#quota.remove(topic)) await this.#options.storage.remove(topic)
   }
 
   /**
@@ -126,7 +175,9 @@ export class Retained {
 
   #sizeOf(topic: string): number | undefined {
     const system = this.#system.get(topic)
-    return system ? retainedSize(system) : this.#quota.entries.get(topic)?.size
+    if (system) return retainedSize(system)
+    // It is removed by its deadline, in a moment.
+    return this.#expiries.isDue(topic) ? undefined : this.#quota.entries.get(topic)?.size
   }
 
   *#match(filters: readonly string[]): Generator<string | undefined> {
@@ -137,11 +188,12 @@ export class Retained {
     if (system.length < filters.length) yield* this.#quota.entries.match(filters.filter(filter => !isSystem(filter)))
   }
 
-  /** The messages of `topics` that still exist. */
+  /** The messages of `topics` that still exist and are not expired. */
   async read(topics: readonly string[]): Promise<readonly AedesPublishPacket[]> {
     const system = topics.map(topic => this.#system.get(topic)).filter(packet => packet !== undefined)
     if (system.length === topics.length) return system
-    return [...system, ...(await this.#options.storage.read(topics.filter(topic => !isSystem(topic))))]
+    const stored = await this.#options.storage.read(topics.filter(topic => !isSystem(topic)))
+    return [...system, ...stored.filter(packet => !isExpired(packet))]
   }
 
   #warn(publisher: string): void {

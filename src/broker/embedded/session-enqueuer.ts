@@ -1,6 +1,7 @@
 import { setImmediate as nextTick } from 'node:timers/promises'
 import type { AedesPublishPacket } from 'aedes'
 import type { TimeSlicer } from '../../base/time-slicer.js'
+import { propertiesOf, propertyBytes } from './packet.js'
 import type { SessionSubscription } from './queue-index.js'
 import type { QueuedMessage, SessionQueues } from './session-queues.js'
 import type { Sessions } from './sessions.js'
@@ -24,13 +25,15 @@ interface Job {
   writing: Promise<unknown>
 }
 
-/** Bytes of a queued message besides its payload, approximately. */
+/** Bytes of a queued message besides its payload and properties, approximately. */
 const recordOverhead = 200
 
 export interface SessionEnqueuerOptions {
   readonly queues: SessionQueues
   readonly sessions: Pick<Sessions, 'isConnected' | 'admitMessage' | 'release'>
   readonly slicer: TimeSlicer
+  /** Notes that a message queued for a session expires. */
+  readonly onExpiring: (clientId: string, expires: number) => void
 }
 
 /**
@@ -131,12 +134,14 @@ export class SessionEnqueuer {
   }
 
   async #add(subscribers: readonly (Subscriber | undefined)[], message: Variants): Promise<void> {
-    const { sessions } = this.#options
+    const { sessions, onExpiring } = this.#options
+    const { expires } = message
     const admitted = new Map<QueuedMessage, string[]>()
     for (const subscriber of subscribers) {
       if (!subscriber) continue
       const variant = message.for(subscriber)
       if (!sessions.admitMessage(subscriber.clientId, variant.bytes, variant.topic)) continue
+      if (expires !== undefined) onExpiring(subscriber.clientId, expires)
       const clientIds = admitted.get(variant)
       if (clientIds) clientIds.push(subscriber.clientId)
       else admitted.set(variant, [subscriber.clientId])
@@ -160,12 +165,14 @@ class Variants {
   readonly #queues: SessionQueues
   readonly #made = new Map<number, QueuedMessage>()
 
-  /** Bytes of the payload, shared by all forms. */
+  /** Bytes of the payload and properties, shared by all forms. */
   readonly bytes: number
+  readonly expires: number | undefined
 
   constructor(packet: AedesPublishPacket, queues: SessionQueues) {
     this.#packet = detachPayload(packet)
-    this.bytes = packet.payload.length
+    this.bytes = packet.payload.length + propertyBytes(packet)
+    this.expires = propertiesOf(packet).expires
     this.#queues = queues
   }
 
@@ -189,7 +196,7 @@ function lower<QoS extends 0 | 1 | 2>(a: QoS, b: QoS): QoS {
   return a < b ? a : b
 }
 
-/** Copies a payload that is a small slice of a 64 KiB read, which it would keep in memory. */
+/** Copies a payload that is a small slice of a 64 KiB read, which it would keep in memory; the parser has copied the properties. */
 export function detachPayload(packet: AedesPublishPacket): AedesPublishPacket {
   const { payload } = packet
   if (typeof payload === 'string' || payload.buffer.byteLength <= 2 * payload.length) return packet

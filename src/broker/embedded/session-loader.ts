@@ -2,6 +2,7 @@ import type { Subscription } from 'aedes'
 import type { Logger } from '../../base/log.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import { isTopicFilter } from '../../topics/topic-syntax.js'
+import type { QueueExpiry } from './queue-expiry.js'
 import type { QueueIndex } from './queue-index.js'
 import type { Sessions } from './sessions.js'
 import type { StorageBackend, StoredSession } from './storage-backend.js'
@@ -14,6 +15,7 @@ export interface SessionLoaderOptions {
   readonly storage: StorageBackend
   readonly sessions: Pick<Sessions, 'restore' | 'has' | 'fits' | 'grow' | 'queueRoomOf' | 'restoreQueue'>
   readonly index: QueueIndex
+  readonly queueExpiry: Pick<QueueExpiry, 'queued'>
   readonly slicer: TimeSlicer
   readonly limits: FilterBounds
   readonly log: Logger
@@ -91,10 +93,11 @@ function withinBounds(subscriptions: readonly Subscription[], limits: FilterBoun
 }
 
 async function loadQueue(
-  { id, queued, bytes }: StoredSession,
-  { storage, sessions }: SessionLoaderOptions,
+  { id, queued, bytes, nextExpiry }: StoredSession,
+  { storage, sessions, queueExpiry }: SessionLoaderOptions,
   left: LeftOut,
 ): Promise<void> {
+  if (nextExpiry !== undefined) queueExpiry.queued(id, nextExpiry)
   const room = sessions.queueRoomOf(id)
   if (bytes <= room) {
     sessions.restoreQueue(id, { queued, bytes })

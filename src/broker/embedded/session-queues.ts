@@ -1,7 +1,11 @@
 import type { AedesPublishPacket } from 'aedes'
+import { isExpired, propertyBytes, subscriptionIdentifiersOf } from './packet.js'
 
 /** Approximate overhead of a queued message, in bytes. */
 const messageOverhead = 200
+
+/** Bytes of a subscription identifier. */
+const identifierBytes = 8
 
 /** A message prepared for any number of queues. */
 export interface QueuedMessage {
@@ -37,7 +41,12 @@ export interface SessionQueues {
   update(clientId: string, packet: AedesPublishPacket): Promise<number>
   /** Removes the message with a packet identifier; `update` and `read` see that at once. */
   clear(clientId: string, messageId: number): Promise<ClearedMessage | undefined>
-  read(clientId: string): AsyncIterable<AedesPublishPacket>
+  /**
+   * Reads a queue. Expired messages that were not sent yet [MQTT-3.3.2-5] are removed instead.
+   *
+   * @param onExpired called with the bytes of each removed message
+   */
+  read(clientId: string, onExpired: (bytes: number) => void): AsyncIterable<AedesPublishPacket>
   /** Removes the newest messages until the rest has at most `maxBytes`. */
   trim(clientId: string, maxBytes: number): Promise<QueueSize>
   remove(clientId: string): Promise<void>
@@ -105,8 +114,20 @@ export class MemoryQueues implements SessionQueues {
     return { packet: withId(entry), bytes: messageBytes(entry.packet), written: Promise.resolve() }
   }
 
-  async *read(clientId: string): AsyncGenerator<AedesPublishPacket> {
-    for (const entry of [...(this.#queues.get(clientId) ?? [])]) yield withId(entry)
+  async *read(clientId: string, onExpired: (bytes: number) => void): AsyncGenerator<AedesPublishPacket> {
+    for (const entry of [...(this.#queues.get(clientId) ?? [])]) {
+      if (!isOver(entry.packet, entry.messageId)) yield withId(entry)
+      else if (this.#remove(clientId, entry)) onExpired(messageBytes(entry.packet))
+    }
+  }
+
+  #remove(clientId: string, entry: Entry): boolean {
+    const queue = this.#queues.get(clientId) ?? []
+    const position = queue.indexOf(entry)
+    if (position < 0) return false
+    queue.splice(position, 1)
+    if (queue.length === 0) this.#queues.delete(clientId)
+    return true
   }
 
   async trim(clientId: string, maxBytes: number): Promise<QueueSize> {
@@ -131,8 +152,16 @@ function withId({ packet, messageId }: Entry): AedesPublishPacket {
 }
 
 /** A PUBREL has neither topic nor payload. */
-function messageBytes({ topic, payload }: Partial<AedesPublishPacket>): number {
-  return messageOverhead + (topic?.length ?? 0) + (payload?.length ?? 0)
+function messageBytes(packet: Partial<AedesPublishPacket>): number {
+  const { topic, payload, properties } = packet
+  const identifiers = subscriptionIdentifiersOf({ properties })?.length ?? 0
+  const content = (topic?.length ?? 0) + (payload?.length ?? 0) + propertyBytes({ properties })
+  return messageOverhead + content + identifiers * identifierBytes
+}
+
+/** Whether a queued message is expired. One that was sent is sent again until it is acknowledged [MQTT-4.4.0-1]. */
+export function isOver(packet: AedesPublishPacket, messageId: number | undefined): boolean {
+  return !messageId && isExpired(packet)
 }
 
 function isBefore(packet: AedesPublishPacket, other: AedesPublishPacket | undefined): boolean {

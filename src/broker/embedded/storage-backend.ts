@@ -13,6 +13,8 @@ export interface StoredSession {
   readonly seen: number
   readonly queued: number
   readonly bytes: number
+  /** When the first of its unsent messages expires, in milliseconds since 1970; left out if none does. */
+  readonly nextExpiry?: number
 }
 
 /** A will, with the run of the broker and the client that it is of. */

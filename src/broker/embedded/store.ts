@@ -6,6 +6,7 @@ import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { ClientIdRegistry } from './client-id-registry.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
+import { QueueExpiry } from './queue-expiry.js'
 import { QueueIndex, type SessionSubscription } from './queue-index.js'
 import { Retained } from './retained.js'
 import { type RetainedBounds, retainedSize } from './retained-quota.js'
@@ -63,6 +64,7 @@ export class Store {
   readonly #incoming: Map<string, PacketIds>
   readonly #storage: StorageBackend
   readonly #enqueuer: SessionEnqueuer
+  readonly #queueExpiry: QueueExpiry
   readonly #slicer: TimeSlicer
   readonly #onEnded: SessionsOptions['onEnded']
   readonly #log: Logger
@@ -93,11 +95,14 @@ export class Store {
     })
     this.clientIds = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
     this.sessions = new Sessions<Client>({ storage, limits, end: id => this.#end(id), log, onError, ...hooks })
-    this.retained = new Retained({ storage: storage.retained, bounds: limits, log })
+    this.retained = new Retained({ storage: storage.retained, bounds: limits, slicer, log, onError })
     this.#limits = limits
     this.#storage = storage
     this.#incoming = new Map(storage.incoming)
-    this.#enqueuer = new SessionEnqueuer({ queues: storage.queues, sessions: this.sessions, slicer })
+    const { queues } = storage
+    this.#queueExpiry = new QueueExpiry({ queues, sessions: this.sessions, slicer, onError })
+    const onExpiring = (id: string, expires: number): void => this.#queueExpiry.queued(id, expires)
+    this.#enqueuer = new SessionEnqueuer({ queues, sessions: this.sessions, slicer, onExpiring })
     this.#slicer = slicer
     this.#onEnded = hooks.onEnded
     this.#log = log
@@ -115,12 +120,18 @@ export class Store {
       storage: this.#storage,
       sessions: this.sessions,
       index: this.#index,
+      queueExpiry: this.#queueExpiry,
       slicer: this.#slicer,
       limits: this.#limits,
       log: this.#log,
     })
     // Sessions beyond the bounds were removed.
     for (const id of this.#incoming.keys()) if (!this.sessions.has(id)) this.#incoming.delete(id)
+  }
+
+  /** Stops what runs by time. Call before the storage is closed. */
+  async close(): Promise<void> {
+    await Promise.all([this.retained.close(), this.#queueExpiry.stop()])
   }
 
   async expire(): Promise<void> {
@@ -135,6 +146,7 @@ export class Store {
 
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
+    this.#queueExpiry.ended(id)
     await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
       await Promise.all([this.cleanIncoming({ id }), this.#storage.removeSession(id)])
@@ -308,7 +320,7 @@ export class Store {
 
   async *#readQueue({ id }: Client): AsyncGenerator<AedesPublishPacket> {
     await this.#enqueuer.bringForward(id)
-    yield* this.#storage.queues.read(id)
+    yield* this.#storage.queues.read(id, bytes => this.sessions.release(id, bytes))
   }
 
   outgoingStream(client: Client): Readable {

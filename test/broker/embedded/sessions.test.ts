@@ -80,7 +80,7 @@ it('a queue is in the order of its messages, whatever the order in which they ar
   const packet = { cmd: 'publish', topic: 't', payload: '', qos: 1, retain: false, dup: false, brokerId: 'b' } as const
   for (const brokerCounter of [1, 3, 2, 4]) await queues.prepare({ ...packet, brokerCounter }).add(['a', 'c'])
   const order: number[] = []
-  for await (const { brokerCounter } of queues.read('a')) order.push(brokerCounter)
+  for await (const { brokerCounter } of queues.read('a', () => {})) order.push(brokerCounter)
   expect(order).toEqual([1, 2, 3, 4])
   expect(await queues.trim('a', 450)).toMatchObject({ queued: 2 })
   expect(await queues.trim('c', 10_000)).toMatchObject({ queued: 4 })
