@@ -343,6 +343,7 @@ export class DurableAedes extends Aedes {
 
   #publish(next: Publication): void {
     if (next.packet.retain) this.#store.publisher = this.#accountOf(next)
+    this.#store.publisherId = next.client?.id
     super.publish(cleanCopy(next.packet), next.client, error => {
       if (this.#current === next) this.#giveUp(next, error)
       next.done(error)

@@ -1,12 +1,18 @@
 import { join } from 'node:path'
-import type { AedesPublishPacket, Subscription } from 'aedes'
+import type { AedesPublishPacket } from 'aedes'
 import type { Level as LevelDatabase } from 'level'
 import { decode, encode } from 'msgpack-lite'
 import { BatchedLevel } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
 import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields, unsentExpiry } from './level-queues.js'
 import { PacketIds } from './packet-ids.js'
-import type { RetainedStorage, StorageBackend, StoredSession, StoredWill } from './storage-backend.js'
+import type {
+  RetainedStorage,
+  StorageBackend,
+  StoredSession,
+  StoredSubscription,
+  StoredWill,
+} from './storage-backend.js'
 
 export interface LevelBackend extends StorageBackend {
   /** Number of this run: how many times the directory has been opened. */
@@ -65,7 +71,7 @@ export async function openLevel(data: string): Promise<LevelBackend> {
       batched.write(
         subscriptions.map(subscription => ({
           key: `${keyOf('subscriptions', id)}:${subscription.topic}`,
-          value: encode({ ...subscription, clientId: id }),
+          value: encode(subscriptionFields(id, subscription)),
         })),
       ),
     removeSubscriptions: (id, filters) =>
@@ -82,6 +88,17 @@ export async function openLevel(data: string): Promise<LevelBackend> {
       for await (const value of batched.values(rangeOf('will'))) yield decode<StoredWill>(value)
     },
     close: () => batched.close(),
+  }
+}
+
+/** The stored fields of a subscription; options of MQTT 5 only where they are set. */
+function subscriptionFields(clientId: string, subscription: StoredSubscription): object {
+  const { topic, qos, nl, rap, subscriptionIdentifiers } = subscription
+  return {
+    ...{ topic, qos, clientId },
+    ...(nl && { nl }),
+    ...(rap && { rap }),
+    ...(subscriptionIdentifiers && { subscriptionIdentifiers }),
   }
 }
 
@@ -103,12 +120,14 @@ function parseRecord(id: string, record: string | undefined): Pick<StoredSession
 }
 
 /** The subscriptions of all sessions; keys are in order of client id. */
-async function* allSubscriptions(database: LevelDatabase): AsyncGenerator<readonly [string, readonly Subscription[]]> {
+async function* allSubscriptions(
+  database: LevelDatabase,
+): AsyncGenerator<readonly [string, readonly StoredSubscription[]]> {
   let current = ''
-  let subscriptions: Subscription[] = []
+  let subscriptions: StoredSubscription[] = []
   const values = database.values<string, Buffer>({ ...rangeOf('subscriptions'), valueEncoding: 'buffer' })
   for await (const value of values) {
-    const { clientId, ...subscription } = decode<Subscription & { clientId: string }>(value)
+    const { clientId, ...subscription } = decode<StoredSubscription & { clientId: string }>(value)
     if (clientId !== current) {
       if (subscriptions.length > 0) yield [current, subscriptions]
       current = clientId

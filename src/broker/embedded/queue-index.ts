@@ -1,13 +1,16 @@
-import type { Subscription } from 'aedes'
 import { FilterIndex } from '../../topics/filter-index.js'
+import type { StoredSubscription } from './storage-backend.js'
 import { filterOverhead } from './subscription-limits.js'
 
-/** A subscription of a session. */
-export interface SessionSubscription extends Subscription {
+/** A subscription of a session, or what several matching ones are together. */
+export interface SessionSubscription extends StoredSubscription {
   readonly clientId: string
 }
 
-/** The subscriptions of all sessions; finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. */
+/**
+ * The subscriptions of all sessions; finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. Shared subscriptions
+ * (`$share/`) are in no session's matches.
+ */
 export class QueueIndex {
   readonly #filters = new FilterIndex<SessionSubscription>()
   readonly #sessions = new Map<string, Map<string, SessionSubscription>>()
@@ -18,15 +21,15 @@ export class QueueIndex {
   }
 
   /** @returns the growth of the session's filters in bytes */
-  add(clientId: string, subscriptions: readonly Subscription[]): number {
+  add(clientId: string, subscriptions: readonly StoredSubscription[]): number {
     const filters = subscriptions.map(({ topic }) => topic)
     let bytes = -this.remove(clientId, filters)
     for (const subscription of subscriptions) {
-      const { topic, qos } = subscription
+      const { topic } = subscription
       const stored = this.#sessions.get(clientId) ?? new Map<string, SessionSubscription>()
       const added = { ...subscription, clientId }
       this.#sessions.set(clientId, stored.set(topic, added))
-      if (qos > 0) this.#filters.add(topic, added)
+      if (isIndexed(added)) this.#filters.add(topic, added)
       bytes += sizeOf(topic)
     }
     return bytes
@@ -40,7 +43,7 @@ export class QueueIndex {
     for (const filter of filters) {
       const subscription = stored.get(filter)
       if (!stored.delete(filter) || !subscription) continue
-      if (subscription.qos > 0) this.#filters.remove(filter, subscription)
+      if (isIndexed(subscription)) this.#filters.remove(filter, subscription)
       bytes += sizeOf(filter)
     }
     if (stored.size === 0) this.#sessions.delete(clientId)
@@ -54,17 +57,60 @@ export class QueueIndex {
     )
   }
 
-  /** Each session with a matching filter, once, with the highest QoS of those filters. */
-  match(topic: string): SessionSubscription[] {
+  /**
+   * Each session with a matching filter of QoS 1 or 2, once: with the highest QoS of its matching filters, whether one of them keeps RETAIN,
+   * and the identifiers of all [MQTT-3.3.4-3].
+   *
+   * @param publisher client id of the publisher, whose subscriptions without local messages do not match [MQTT-3.8.3-3]
+   */
+  match(topic: string, publisher?: string): SessionSubscription[] {
     const bySession = new Map<string, SessionSubscription>()
+    const merged = new Set<SessionSubscription>()
+    let hasQos0 = false
     for (const values of this.#filters.match(topic)) {
       for (const subscription of values) {
-        const other = bySession.get(subscription.clientId)
-        if (!other || other.qos < subscription.qos) bySession.set(subscription.clientId, subscription)
+        const { clientId, nl, qos } = subscription
+        if (nl && clientId === publisher) continue
+        if (qos === 0) hasQos0 = true
+        const other = bySession.get(clientId)
+        bySession.set(clientId, other ? merge(other, subscription, merged) : subscription)
       }
     }
-    return [...bySession.values()]
+    const found = [...bySession.values()]
+    return hasQos0 ? found.filter(({ qos }) => qos > 0) : found
   }
+}
+
+interface Merged extends SessionSubscription {
+  subscriptionIdentifiers: number[]
+}
+
+/**
+ * What two matching subscriptions of one session are together.
+ *
+ * @param merged results of earlier calls, which can be changed
+ */
+function merge(
+  first: SessionSubscription,
+  second: SessionSubscription,
+  merged: Set<SessionSubscription>,
+): SessionSubscription {
+  const higher = first.qos < second.qos ? second : first
+  const lower = higher === first ? second : first
+  const isSame = !lower.subscriptionIdentifiers && !merged.has(first) && (higher.rap || !lower.rap)
+  if (isSame) return higher
+  const { topic, qos, clientId } = higher
+  const ids = merged.has(first) ? (first as Merged).subscriptionIdentifiers : [...(first.subscriptionIdentifiers ?? [])]
+  ids.push(...(second.subscriptionIdentifiers ?? []))
+  const rap = first.rap === true || second.rap === true
+  const together: Merged = { topic, qos, clientId, rap, subscriptionIdentifiers: ids }
+  merged.add(together)
+  return together
+}
+
+/** One of QoS 0 counts for its identifier, where another filter of the session has a higher QoS. */
+function isIndexed({ topic, qos, subscriptionIdentifiers }: SessionSubscription): boolean {
+  return (qos > 0 || subscriptionIdentifiers !== undefined) && !topic.startsWith('$share/')
 }
 
 function sizeOf(filter: string): number {

@@ -1,7 +1,7 @@
 import { setImmediate as nextTick } from 'node:timers/promises'
 import type { AedesPublishPacket } from 'aedes'
 import type { TimeSlicer } from '../../base/time-slicer.js'
-import { propertiesOf, propertyBytes } from './packet.js'
+import { propertiesOf, propertyBytes, withSubscriptionIdentifiers } from './packet.js'
 import type { SessionSubscription } from './queue-index.js'
 import type { QueuedMessage, SessionQueues } from './session-queues.js'
 import type { Sessions } from './sessions.js'
@@ -163,7 +163,7 @@ export class SessionEnqueuer {
 class Variants {
   readonly #packet: AedesPublishPacket
   readonly #queues: SessionQueues
-  readonly #made = new Map<number, QueuedMessage>()
+  readonly #made = new Map<number | string, QueuedMessage>()
 
   /** Bytes of the payload and properties, shared by all forms. */
   readonly bytes: number
@@ -178,15 +178,18 @@ class Variants {
 
   /**
    * With the lower of the published and the subscribed QoS [MQTT-3.8.4-6], and without RETAIN, because the subscription exists
-   * [MQTT-3.3.1-9], except for a bridge.
+   * [MQTT-3.3.1-9], except for a bridge and retain as published [MQTT-3.3.1-13]; with the identifiers of the subscriptions.
    */
   for(subscriber: Subscriber): QueuedMessage {
     const qos = lower(this.#packet.qos, subscriber.qos ?? 2)
     const retain = this.#packet.retain && subscriber.rap === true
-    const key = retain ? qos + 3 : qos
+    const { subscriptionIdentifiers: ids = [] } = subscriber
+    const options = retain ? qos + 3 : qos
+    const key = ids.length > 0 ? `${options}:${ids.join()}` : options
     const known = this.#made.get(key)
     if (known) return known
-    const made = this.#queues.prepare({ ...this.#packet, qos, retain })
+    const packet = { ...this.#packet, qos, retain }
+    const made = this.#queues.prepare(ids.length > 0 ? withSubscriptionIdentifiers(packet, ids) : packet)
     this.#made.set(key, made)
     return made
   }

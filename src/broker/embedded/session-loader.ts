@@ -1,11 +1,10 @@
-import type { Subscription } from 'aedes'
 import type { Logger } from '../../base/log.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
 import { isTopicFilter } from '../../topics/topic-syntax.js'
 import type { QueueExpiry } from './queue-expiry.js'
 import type { QueueIndex } from './queue-index.js'
 import type { Sessions } from './sessions.js'
-import type { StorageBackend, StoredSession } from './storage-backend.js'
+import type { StorageBackend, StoredSession, StoredSubscription } from './storage-backend.js'
 import type { FilterBounds } from './subscription-limits.js'
 
 /** Client ids named in the log. */
@@ -60,11 +59,11 @@ export async function loadSessions(options: SessionLoaderOptions): Promise<void>
 
 async function loadFilters(
   id: string,
-  stored: readonly Subscription[],
+  stored: readonly StoredSubscription[],
   { storage, sessions, index, limits }: SessionLoaderOptions,
   left: LeftOut,
 ): Promise<void> {
-  const kept: Subscription[] = []
+  const kept: StoredSubscription[] = []
   for (const subscription of withinBounds(stored, limits)) {
     const bytes = index.add(id, [subscription])
     if (sessions.fits(id, bytes)) {
@@ -81,7 +80,7 @@ async function loadFilters(
 }
 
 /** The subscriptions within the bounds of one client, which may have been higher: Aedes would refuse the client for the others. */
-function withinBounds(subscriptions: readonly Subscription[], limits: FilterBounds): Subscription[] {
+function withinBounds(subscriptions: readonly StoredSubscription[], limits: FilterBounds): StoredSubscription[] {
   let bytes = 0
   return subscriptions
     .filter(({ topic }) => isTopicFilter(topic, limits))

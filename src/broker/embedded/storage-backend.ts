@@ -17,6 +17,12 @@ export interface StoredSession {
   readonly nextExpiry?: number
 }
 
+/** A session's subscription: its filter and options. Retain handling is over once it is granted, and is not stored. */
+export interface StoredSubscription extends Subscription {
+  /** Its subscription identifier [MQTT-3.8.2.1.2], if it has one. */
+  readonly subscriptionIdentifiers?: readonly number[]
+}
+
 /** A will, with the run of the broker and the client that it is of. */
 export interface StoredWill extends PublishPacket {
   readonly brokerId: string
@@ -40,9 +46,9 @@ export interface StorageBackend {
   /** Removes many sessions, at the start. */
   removeSessions(ids: ReadonlySet<string>): Promise<void>
   /** The subscriptions found at the start, by session. */
-  allSubscriptions(): AsyncIterable<readonly [id: string, subscriptions: readonly Subscription[]]>
+  allSubscriptions(): AsyncIterable<readonly [id: string, subscriptions: readonly StoredSubscription[]]>
   /** Stores subscriptions of a session, each in place of an earlier one with the same filter. */
-  addSubscriptions(id: string, subscriptions: readonly Subscription[]): Promise<void>
+  addSubscriptions(id: string, subscriptions: readonly StoredSubscription[]): Promise<void>
   removeSubscriptions(id: string, filters: readonly string[]): Promise<void>
   addIncoming(id: string, messageId: number): Promise<void>
   removeIncoming(id: string, messageId: number): Promise<void>

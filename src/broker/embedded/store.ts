@@ -15,7 +15,7 @@ import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
-import type { StorageBackend, StoredWill } from './storage-backend.js'
+import type { StorageBackend, StoredSubscription, StoredWill } from './storage-backend.js'
 import {
   type FilterBounds,
   noSubscription,
@@ -27,8 +27,6 @@ import type { PendingWrite } from './unwritten-messages.js'
 interface Session {
   readonly id: string
 }
-
-type QoS = Subscription['qos']
 
 export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds {}
 
@@ -57,6 +55,8 @@ export class Store {
   readonly #packetIds = new WeakMap<object, PacketIds>()
   /** Quota key of the message that is being published. */
   publisher = ''
+  /** Client id of its publisher; `undefined` for the gateway itself. */
+  publisherId: string | undefined
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
   #brokerId = ''
@@ -166,7 +166,7 @@ export class Store {
   }
 
   /** Stores the granted ones of `subscriptions`, once: Aedes passes the whole array for each filter in it. */
-  addSubscriptions(client: Session, subscriptions: readonly Subscription[]): Promise<void> {
+  addSubscriptions(client: Session, subscriptions: readonly StoredSubscription[]): Promise<void> {
     let stored = this.#written.get(subscriptions)
     if (!stored) {
       const granted = subscriptions.filter(({ topic }) => this.subscriptionLimits.grant(client, topic))
@@ -194,14 +194,14 @@ export class Store {
   }
 
   /** Called by Aedes for a client with a session, which is created if there is none. */
-  async subscriptionsByClient(client: Session): Promise<Subscription[]> {
+  async subscriptionsByClient(client: Session): Promise<StoredSubscription[]> {
     const known = this.sessions.open(client.id)
     const subscriptions = await this.#inOrder(client, async () => this.#index.of(client.id))
     return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
   }
 
   async subscriptionsByTopic(topic: string): Promise<SessionSubscription[]> {
-    return this.#index.match(topic)
+    return this.#index.match(topic, this.publisherId)
   }
 
   outgoingEnqueueCombi(subscriptions: readonly SessionSubscription[], packet: AedesPublishPacket): Promise<void> {
@@ -209,7 +209,7 @@ export class Store {
   }
 
   outgoingEnqueue(
-    subscription: { clientId: string; qos?: QoS; rap?: boolean },
+    subscription: Pick<SessionSubscription, 'clientId'> & Partial<SessionSubscription>,
     packet: AedesPublishPacket,
   ): Promise<void> {
     return this.#enqueuer.enqueue([subscription], packet)
