@@ -1,6 +1,7 @@
 import type { Identity } from '../base/identity.js'
 import type { AccessConfig, AccessRule } from '../config/access.js'
 import { filterCovers, topicPredicate } from '../topics/match.js'
+import { isResponseTopic, mayMatchResponses } from '../topics/response-topic.js'
 import { parseRuleFilter, type RulePart } from '../topics/rule-filter.js'
 import { isTopicFilter, isTopicName, type TopicBounds, topicFilterProblem } from '../topics/topic-syntax.js'
 
@@ -132,11 +133,12 @@ function permissions(
   const mayRead = subscribe === undefined ? mayPublish : topicPredicate(subscribeFilters)
   const open = options.open === true
   return {
-    mayPublish: topic => isTopicName(topic, bounds) && (open || mayPublish(topic)),
+    mayPublish: topic => isTopicName(topic, bounds) && (open || isResponseTopic(topic) || mayPublish(topic)),
     maySubscribe: filter =>
       isTopicFilter(filter, bounds) &&
+      !mayMatchResponses(filter) &&
       (open || (!isShared(filter) && subscribeFilters.some(rule => filterCovers(rule, filter)))),
-    mayRead: topic => open || mayRead(topic),
+    mayRead: topic => !isResponseTopic(topic) && (open || mayRead(topic)),
     dropped: [...dropped],
   }
 }

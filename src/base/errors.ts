@@ -155,6 +155,17 @@ const table = {
     retryAfter: 1,
     text: 'The first request with this Idempotency-Key is still in progress',
   },
+  'response-timeout': { httpStatus: 504, text: 'No client answered the request in time' },
+  'requests-too-many': {
+    httpStatus: 503,
+    retryAfter: 1,
+    level: 'warn',
+    text: 'Too many requests wait for their responses',
+  },
+  'requests-unsupported': {
+    httpStatus: 501,
+    text: 'The MQTT broker does not take requests: they need MQTT 5, or replyTopic',
+  },
   'receipts-full': { httpStatus: 503, retryAfter: 10, level: 'warn', text: 'Too many delivery receipts are pending' },
   'filters-too-many': {
     mqttReason: 0x97,

@@ -65,6 +65,11 @@ export interface PushFigures {
   readonly presenceDropped: number
 }
 
+/** How a request over HTTP ended. */
+export type RequestOutcome = 'answered' | 'timeout' | 'abandoned' | 'refused'
+
+const requestOutcomes: readonly RequestOutcome[] = ['answered', 'timeout', 'abandoned', 'refused']
+
 /** Figures of mails since the start. */
 export interface MailFigures {
   /** Mails sent, one for each recipient; mails given up; failed attempts with a retry. */
@@ -219,6 +224,18 @@ export function createMetrics() {
         const help = 'Topic filters of the embedded broker’s connected clients'
         gauge('mqway_subscriptions', help, () => read().filters)
         gauge('mqway_subscription_bytes', 'Bytes that these take', () => read().bytes)
+      },
+    },
+    requests: {
+      /** Counts the end of a request over HTTP. */
+      ended: counterBy(
+        'mqway_requests_total',
+        'Requests of POST /v1/request that ended, by outcome',
+        'outcome',
+        requestOutcomes,
+      ),
+      watch(read: () => number): void {
+        gauge('mqway_requests_pending', 'Requests of POST /v1/request that wait for their response', read)
       },
     },
     /** Counts a pause of a connection that published too fast. */

@@ -26,6 +26,8 @@ import { openEmbeddedSource } from '../sources/embedded.js'
 import { openSession } from '../sources/mqtt/session.js'
 import type { Source } from '../sources/publisher.js'
 import { RememberedSubscriptions } from '../sources/remembered-subscriptions.js'
+import { Requests } from '../sources/requests.js'
+import { ResponseInbox } from '../sources/response-inbox.js'
 import { registerConnections } from '../transports/connections.js'
 import { LiveConnections } from '../transports/live-connections.js'
 import { registerOpenApi } from '../transports/openapi.js'
@@ -33,6 +35,7 @@ import { registerPoll } from '../transports/poll/poll.js'
 import { registerPresence } from '../transports/presence.js'
 import { registerPublish } from '../transports/publish.js'
 import { registerReceipts } from '../transports/receipts.js'
+import { registerRequest } from '../transports/request.js'
 import { createSocketRoute } from '../transports/socket/socket.js'
 import type { SocketEndpoint } from '../transports/socket/web-sockets.js'
 import { registerEvents } from '../transports/sse/sse.js'
@@ -89,7 +92,10 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const { config, log, slices } = options
   const journal = opened.add(await openJournal(options))
   const hub = opened.add(await openHub({ journal, bounds: { ...config, recent }, slices, log }))
-  const source = opened.add(await openSource(options, journal))
+  const inbox = new ResponseInbox()
+  const source = opened.add(await openSource(options, journal, inbox))
+  const requests = new Requests({ source, inbox, journal, onEnded: options.metrics.requests.ended })
+  options.metrics.requests.watch(() => requests.pending)
   const { presence, messages } = openPresence(options, source, opened)
   const connections = opened.add(new LiveConnections())
   const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
@@ -132,7 +138,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
      * @param directories names of directories with pages, which are not databases of CouchDB
      */
     register: (app: FastifyInstance, directories: ReadonlySet<string>): void => {
-      polls.push(...registerRoutes(app, options, transport, directories))
+      polls.push(requests, ...registerRoutes(app, options, { ...transport, requests }, directories))
     },
     /** The endpoints of plain WebSockets; the first match counts. */
     sockets,
@@ -163,14 +169,14 @@ async function openJournal({ config, data, slices, log }: PushSideOptions): Prom
 }
 
 /** Appends the broker's messages to the journal: directly from the embedded broker, through an MQTT session from another. */
-function openSource(options: PushSideOptions, journal: Journal): Promise<Source> {
+function openSource(options: PushSideOptions, journal: Journal, inbox: ResponseInbox): Promise<Source> {
   const { config, broker, embedded, data, packetSize, reservedClientIds, log } = options
   if (embedded) {
     const remembered = new RememberedSubscriptions(config.journal === 'level' ? data : undefined)
-    return openEmbeddedSource({ broker: embedded, packetSize, topics: config.topics, remembered, journal, log })
+    return openEmbeddedSource({ broker: embedded, packetSize, topics: config.topics, remembered, journal, inbox, log })
   }
   const open = (): ReturnType<Broker['open']> => broker.open(internalPeer)
-  return openSession({ brokerName: broker.name, open, config, data, journal, reservedClientIds, log })
+  return openSession({ brokerName: broker.name, open, config, data, journal, reservedClientIds, inbox, log })
 }
 
 function openPresence(
@@ -241,7 +247,7 @@ function createSockets(options: PushSideOptions, transport: TransportContext): S
 function registerRoutes(
   app: FastifyInstance,
   { compat, limits }: PushSideOptions,
-  transport: TransportContext,
+  { requests, ...transport }: TransportContext & { readonly requests: Requests },
   directories: ReadonlySet<string>,
 ): { close(): void }[] {
   const rate = publishRate(limits)
@@ -250,6 +256,7 @@ function registerRoutes(
   registerConnections(app, transport)
   const polls = [registerPoll(app, transport)]
   registerPublish(app, { ...transport, publishes })
+  registerRequest(app, { ...transport, publishes, requests })
   registerReceipts(app, transport)
   registerPresence(app, transport)
   registerOpenApi(app, transport)

@@ -7,10 +7,12 @@ import { type Event, gapMarker } from '../journal/event.js'
 import { type Journal, sizeOf, type Urgency } from '../journal/journal.js'
 import { type Message, requirePublishable } from '../mqtt/message.js'
 import { topicPredicate } from '../topics/match.js'
+import { isResponseTopic } from '../topics/response-topic.js'
 import { JournalWriter } from './journal-writer.js'
 import { PublishQuota } from './publish-quota.js'
 import { defaultPublishTimeout, type PublishOptions, type Source } from './publisher.js'
 import type { RememberedSubscriptions } from './remembered-subscriptions.js'
+import { type ResponseInbox, unretainedResponse } from './response-inbox.js'
 import { isDigestOf, readDigests } from './retained-digests.js'
 
 export interface EmbeddedSourceOptions {
@@ -20,6 +22,8 @@ export interface EmbeddedSourceOptions {
   readonly topics: readonly string[]
   /** Stores that the journal has every acknowledged message. */
   readonly remembered: RememberedSubscriptions
+  /** Gets responses to requests; left out without any. */
+  readonly inbox?: ResponseInbox | undefined
   /** The largest MQTT packet that the broker takes, in bytes. */
   readonly packetSize?: number | undefined
   /** How long acknowledgements wait for a journal that accepts nothing, in milliseconds. Default: 5000. */
@@ -106,7 +110,8 @@ class EmbeddedSource implements Source {
         return isFull()
       },
       append: (message, isAwaited) => {
-        if (!this.#matches(message.topic)) return undefined
+        if (isResponseTopic(message.topic)) this.#options.inbox?.deliver(message)
+        if (!this.#isKept(message.topic)) return undefined
         return this.#append(message, isAwaited ? 'now' : 'at leisure', isAwaited ? ignore : undefined)
       },
     }
@@ -120,6 +125,13 @@ class EmbeddedSource implements Source {
     return this.connected ? undefined : 'the gateway is shutting down'
   }
 
+  async receiveResponses(): Promise<void> {}
+
+  /** Whether messages on `topic` are appended: responses are not, because only who asked may read them. */
+  #isKept(topic: string): boolean {
+    return this.#matches(topic) && !isResponseTopic(topic)
+  }
+
   /** Attaches to the broker, and appends its retained messages that the journal lacks. */
   async start(): Promise<void> {
     const { journal, remembered, broker } = this.#options
@@ -130,11 +142,12 @@ class EmbeddedSource implements Source {
     this.#rememberWhenWritten()
   }
 
-  async publish(message: Message, { by, extraTimeout = 0 }: PublishOptions = {}): Promise<Event | undefined> {
+  async publish(given: Message, { by, extraTimeout = 0 }: PublishOptions = {}): Promise<Event | undefined> {
+    const message = unretainedResponse(given)
     const { broker, packetSize, publishTimeout = defaultPublishTimeout } = this.#options
     requirePublishable(message, packetSize)
     if (!this.connected) throw new GatewayError('broker-away', { hint: 'the gateway is shutting down' })
-    const isKept = this.#matches(message.topic)
+    const isKept = this.#isKept(message.topic)
     if (isKept && this.#writer.stuck) throw new GatewayError('journal-unavailable')
     const size = sizeOf(message)
     this.#quota.take(by, size)
@@ -143,7 +156,8 @@ class EmbeddedSource implements Source {
         if (event) resolve(event)
         else reject(new GatewayError('publish-timeout'))
       }
-      const append: MessageSink['append'] = accepted => (isKept ? this.#append(accepted, 'now', onAppended) : undefined)
+      const append: MessageSink['append'] = (accepted, isAwaited) =>
+        isKept ? this.#append(accepted, 'now', onAppended) : this.#sink.append(accepted, isAwaited)
       broker.publish(message, by, append).then(
         () => {
           if (!isKept) resolve(undefined)

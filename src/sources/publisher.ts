@@ -21,6 +21,12 @@ export interface Publisher {
 export interface Source extends Publisher {
   /** Why it is not connected, with the broker's address; `undefined` while it is. */
   readonly failure: string | undefined
+  /**
+   * Resolves when responses to requests arrive at its `ResponseInbox`.
+   *
+   * @throws {GatewayError} rejects with `broker-away`, or with `requests-unsupported` at a broker that has no response topics
+   */
+  receiveResponses(): Promise<void>
   /** Appends the received messages and ends. Idempotent. */
   close(): Promise<void>
 }

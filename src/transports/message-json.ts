@@ -85,7 +85,11 @@ export function toPublication(members: MessageMembers, context: z.RefinementCtx)
   return { message, receipt, expiryText: members.expires?.text }
 }
 
-function payloadOf({ payload, payloadBase64, json }: MessageMembers, context: z.RefinementCtx): Buffer {
+/** The payload of a message, from one of three members. */
+export function payloadOf(
+  { payload, payloadBase64, json }: Pick<MessageMembers, 'payload' | 'payloadBase64' | 'json'>,
+  context: z.RefinementCtx,
+): Buffer {
   const given = [payload, payloadBase64, json].filter(member => member !== undefined)
   if (given.length !== 1) {
     context.addIssue({

@@ -8,6 +8,7 @@ import { pollOperations } from './poll/poll.js'
 import { presenceOperations } from './presence.js'
 import { publishOperations } from './publish.js'
 import { receiptOperations } from './receipts.js'
+import { requestOperations } from './request.js'
 import { socketOperations } from './socket/socket.js'
 import { eventsOperations } from './sse/sse.js'
 import type { TransportContext } from './transport-context.js'
@@ -216,6 +217,7 @@ export const operations: readonly Operation[] = [
   ...socketOperations,
   ...connectionsOperations,
   ...publishOperations,
+  ...requestOperations,
   ...receiptOperations,
   ...presenceOperations,
 ]

@@ -97,11 +97,21 @@ describeWith(['curl', '/usr/bin/python3'], 'the examples for each transport', ()
     })
   })
 
-  it.each(['events.sh', 'events.py', 'long-poll.py', 'publish.sh', 'receipts.sh'])(
+  it('ask, and answer', async () => {
+    const { http } = (await gatewayWith()).urls
+    const answering = start('answer.py', 'lamp/get', hard, http)
+    expect(await answering.line()).toBe('listening')
+    for (const question of ['one', hard]) {
+      expect(await start('request.sh', 'lamp/get', question, http).line()).toBe(hard)
+      expect(await answering.line()).toBe(`answered: ${question}`)
+    }
+  })
+
+  it.each(['events.sh', 'events.py', 'long-poll.py', 'publish.sh', 'receipts.sh', 'request.sh'])(
     '%s ends with an error where it is refused for good',
     async script => {
       const gateway = await gatewayWith()
-      const isPublisher = script === 'publish.sh' || script === 'receipts.sh'
+      const isPublisher = ['publish.sh', 'receipts.sh', 'request.sh'].includes(script)
       const args = isPublisher ? ['a/#', 'x', gateway.urls.http] : ['a/#/b', gateway.urls.http]
       const program = start(script, ...args)
       await program.exited()

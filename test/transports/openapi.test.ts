@@ -1,14 +1,17 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
-import { encodeProperties } from '../../src/mqtt/properties.js'
+import { decodeMessageProperties, encodeProperties } from '../../src/mqtt/properties.js'
 import { PresenceRegistry } from '../../src/presence/presence-registry.js'
+import { Requests } from '../../src/sources/requests.js'
+import { ResponseInbox } from '../../src/sources/response-inbox.js'
 import { registerConnections } from '../../src/transports/connections.js'
 import { registerOpenApi } from '../../src/transports/openapi.js'
 import { registerPoll } from '../../src/transports/poll/poll.js'
 import { registerPresence } from '../../src/transports/presence.js'
 import { registerPublish } from '../../src/transports/publish.js'
 import { registerReceipts } from '../../src/transports/receipts.js'
+import { registerRequest } from '../../src/transports/request.js'
 import { registerEvents } from '../../src/transports/sse/sse.js'
 import { startTestGateway } from '../helpers/gateway.js'
 import { type Rig, startRig } from './rig.js'
@@ -68,6 +71,18 @@ describe('GET /v1/openapi.json', () => {
   let document: Document
   const presence = new PresenceRegistry({ grace: 0 })
   const routes = new Set<string>()
+  const inbox = new ResponseInbox()
+  const requests = new Requests({
+    source: {
+      receiveResponses: async () => {},
+      publish: async ({ properties = Buffer.alloc(0) }) => {
+        const { responseTopic: topic = '' } = decodeMessageProperties(properties)
+        inbox.deliver({ topic, payload: Buffer.from('ok'), qos: 0, retain: false, properties })
+        return undefined
+      },
+    },
+    ...{ inbox, journal: { watch: () => () => {} } },
+  })
   beforeAll(async () => {
     rig = await startRig({
       parts: { presence },
@@ -78,6 +93,7 @@ describe('GET /v1/openapi.json', () => {
         registerConnections(app, options)
         registerPublish(app, options)
         registerReceipts(app, options)
+        registerRequest(app, { ...options, requests })
         registerPresence(app, options)
         registerOpenApi(app, options)
       },
@@ -192,6 +208,17 @@ describe('GET /v1/openapi.json', () => {
     expect(response.status).toBe(status)
     const [type = ''] = (response.headers.get('content-type') ?? '').split(';')
     const check = checkOf('post', '/v1/publish', status, type)
+    check(JSON.parse(await response.text()))
+    expect(check.errors).toBe(null)
+  })
+
+  it.each([
+    ['?topic=lamp&enveloped=true', 200, 'application/json'],
+    ['?topic=lamp/%2B', 400, 'application/problem+json'],
+  ])('is true of post /v1/request%s', async (query, status, type) => {
+    const response = await fetch(`${rig.url}/v1/request${query}`, { method: 'POST', body: 'x' })
+    expect(response.status).toBe(status)
+    const check = checkOf('post', '/v1/request', status, type)
     check(JSON.parse(await response.text()))
     expect(check.errors).toBe(null)
   })

@@ -3,6 +3,7 @@ import { type ErrorReason, GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import type { Logger } from '../../base/log.js'
 import type { DeniedAction } from '../../base/metrics.js'
+import { mayMatchResponses } from '../../topics/response-topic.js'
 import { isWithinBounds, type TopicBounds } from '../../topics/topic-syntax.js'
 import { internalPeer, type Peer } from '../broker.js'
 import type { Authorizer, Rights } from './authorizer.js'
@@ -315,7 +316,7 @@ const refusals: Readonly<Record<SubscriptionRefusal, string>> = {
 const everything: Rights = {
   identity: anonymous,
   mayPublish: () => true,
-  maySubscribe: () => true,
+  maySubscribe: filter => !mayMatchResponses(filter),
   mayRead: () => true,
   release: () => {},
 }

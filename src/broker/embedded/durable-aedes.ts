@@ -1,5 +1,6 @@
 import { Aedes, type AedesOptions, type AedesPublishPacket, type Client, type PublishPacket } from 'aedes'
 import { FairQueue } from '../../base/fair-queue.js'
+import { isResponseTopic } from '../../topics/response-topic.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { MessageSink } from './message-sink.js'
@@ -175,6 +176,8 @@ export class DurableAedes extends Aedes {
     // A will of an earlier run was screened at its CONNECT, and is not of the current client.
     const verdict = client && !('brokerId' in packet) ? this.#gates.screen(client, packet.topic) : true
     const isIgnored = verdict === true && isSystemTopic(packet.topic)
+    // Nobody would remove it.
+    if (isResponseTopic(packet.topic)) packet.retain = false
     if (isIgnored && client) this.#gates.ignored(client, packet.topic)
     if (verdict === false || isIgnored) this.#drop(client, packet, done)
     else if (verdict === true) this.#prepare(client, packet, done)

@@ -5,6 +5,7 @@ import type { Connection } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
 import type { ProtocolProfile } from '../../mqtt/protocol-profile.js'
 import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
+import { isResponseTopic } from '../../topics/response-topic.js'
 import { JournalWriter } from '../journal-writer.js'
 import type { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import { type Digests, readDigests } from '../retained-digests.js'
@@ -151,6 +152,11 @@ export class BrokerSubscription {
   #receive(received: ReceivedMessage, connection: Connection): void {
     const acknowledge = this.#deliveries.receive(received, connection)
     if (!acknowledge) return
+    // Only who asked may read responses.
+    if (isResponseTopic(received.topic)) {
+      acknowledge()
+      return
+    }
     const { retainAsPublished } = connection.profile
     const pending = this.#options.pending.take(received, retainAsPublished)
     if (!pending && this.#deduplicator?.has(received)) {

@@ -10,10 +10,13 @@ import { Connection, type ConnectionOptions } from '../../mqtt/connection.js'
 import { type Message, requirePublishable } from '../../mqtt/message.js'
 import { ProtocolNegotiator } from '../../mqtt/protocol-negotiator.js'
 import { type ProtocolProfile, withoutRetainAsPublished } from '../../mqtt/protocol-profile.js'
+import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
 import { topicPredicate } from '../../topics/match.js'
+import { isResponseTopic } from '../../topics/response-topic.js'
 import { defaultPublishTimeout, type PublishOptions, type Source } from '../publisher.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
+import { type ResponseInbox, unretainedResponse } from '../response-inbox.js'
 import { BrokerSubscription } from './broker-subscription.js'
 import { openClientId } from './client-id.js'
 import { LearnedSizeLimit } from './learned-size-limit.js'
@@ -30,6 +33,8 @@ export interface SessionOptions {
   readonly journal: Journal
   readonly log: Logger
   readonly reservedClientIds?: Set<string> | undefined
+  /** Gets responses to requests; left out without any. */
+  readonly inbox?: ResponseInbox | undefined
   /** Called when `connected` changes. */
   readonly onStateChange?: ((connected: boolean) => void) | undefined
   /** Time limit from a publish to its event in the journal, in milliseconds. Default: `defaultPublishTimeout`. */
@@ -80,6 +85,8 @@ class BrokerSession implements Source {
   readonly #subscription: BrokerSubscription
   readonly #inbound: ReconnectingConnection
   readonly #outbound: ReconnectingConnection
+  /** Subscriptions to responses, by outbound connection. */
+  readonly #receiving = new WeakMap<Connection, Promise<void>>()
   #onAttempted = ignore
   #connected = false
   /** Reason of the last failed attempt; empty before that. */
@@ -91,7 +98,8 @@ class BrokerSession implements Source {
   constructor(options: SessionOptions, clientId: string) {
     this.#options = options
     const { config, data, log } = options
-    this.#matches = topicPredicate(config.topics)
+    const matches = topicPredicate(config.topics)
+    this.#matches = topic => matches(topic) && !isResponseTopic(topic)
     this.#pending = new PendingPublishes({
       ...pendingBounds,
       timeout: options.publishTimeout ?? defaultPublishTimeout,
@@ -128,7 +136,13 @@ class BrokerSession implements Source {
 
   #connectOutbound(clientId: string): ReconnectingConnection {
     return new ReconnectingConnection({
-      connect: () => this.#connect({ clientId: `${clientId}-out`, clean: true }),
+      connect: async () => {
+        const connection: Connection = await this.#connect({
+          ...{ clientId: `${clientId}-out`, clean: true },
+          onMessage: message => this.#receiveResponse(message, connection),
+        })
+        return connection
+      },
       onUp: () => this.#update(),
       onDown: (reason, lasted) => {
         if (lasted !== undefined && !(reason instanceof TakenOver)) void this.#learnSizeLimit()
@@ -155,11 +169,35 @@ class BrokerSession implements Source {
     return this.#connected ? undefined : this.#failure || 'connecting'
   }
 
-  async publish(message: Message, options: PublishOptions = {}): Promise<Event | undefined> {
+  receiveResponses(): Promise<void> {
+    const { connection } = this.#outbound
+    const { inbox } = this.#options
+    if (!this.#connected || !connection) return Promise.reject(this.#awayError())
+    if (!inbox || connection.profile.protocolVersion !== 5) {
+      return Promise.reject(new GatewayError('requests-unsupported'))
+    }
+    let receiving = this.#receiving.get(connection)
+    if (!receiving) {
+      receiving = subscribeTo(inbox.filter, connection)
+      this.#receiving.set(connection, receiving)
+    }
+    return receiving
+  }
+
+  #receiveResponse(message: ReceivedMessage, connection: Connection): void {
+    if (message.messageId !== undefined) connection.acknowledge(message.messageId)
+    this.#options.inbox?.deliver(message)
+  }
+
+  #awayError(): GatewayError {
+    return new GatewayError('broker-away', this.#failure ? { detail: this.#failure } : {})
+  }
+
+  async publish(given: Message, options: PublishOptions = {}): Promise<Event | undefined> {
+    const message = unretainedResponse(given)
     requirePublishable(message)
     const { connection } = this.#outbound
-    if (!this.#connected || !connection)
-      throw new GatewayError('broker-away', this.#failure ? { detail: this.#failure } : {})
+    if (!this.#connected || !connection) throw this.#awayError()
     connection.requireAccepted(message)
     this.#sizeLimit.require(sizeOf(message))
     if (!this.#matches(message.topic)) {
@@ -235,6 +273,16 @@ class BrokerSession implements Source {
     if (this.#loggedFailures.has(failure) || this.#loggedFailures.size >= maxLoggedFailures) return
     this.#loggedFailures.add(failure)
     this.#options.log.warn({ reason: failure }, `push cannot connect to the broker and will retry: ${failure}`)
+  }
+}
+
+/** @throws {GatewayError} rejects with `requests-unsupported`, `broker-away` */
+async function subscribeTo(filter: string, connection: Connection): Promise<void> {
+  const refused = await connection.subscribe([filter], 1).catch(cause => {
+    throw new GatewayError('broker-away', { cause })
+  })
+  if (refused.length > 0) {
+    throw new GatewayError('requests-unsupported', { detail: `the broker refused the subscription to ${filter}` })
   }
 }
 

@@ -4,6 +4,7 @@ import { createUpstream } from '../../../src/broker/upstream/upstream.js'
 import { upstreamAt } from '../../../src/config/schema.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { decodeMessageProperties, encodeProperties } from '../../../src/mqtt/properties.js'
+import { ResponseInbox } from '../../../src/sources/response-inbox.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
 import { bounds, Cleanup, log, message, openWithout, refusedVersions, sessionOn, Watched } from '../rig.js'
 
@@ -18,7 +19,8 @@ async function start(version: keyof typeof refusedVersions) {
   cleanup.add(() => broker.close())
   const journal = new MemoryJournal({ bounds, log })
   cleanup.add(() => journal.close())
-  const session = await sessionOn(broker, journal, { open: () => openWithout(broker, refusedVersions[version]) })
+  const inbox = new ResponseInbox()
+  const session = await sessionOn(broker, journal, { inbox, open: () => openWithout(broker, refusedVersions[version]) })
   cleanup.add(() => session.close())
   const client = await connectAsync(url, { protocolVersion: 5 })
   cleanup.add(() => client.endAsync(true))
@@ -68,3 +70,8 @@ it.each(Object.keys(refusedVersions) as (keyof typeof refusedVersions)[])(
     else expect(seen).toMatchObject({ contentType: 'text/plain', userProperties: { a: '1' } })
   },
 )
+
+it.each(['MQTT 3.1.1 as a bridge', 'MQTT 3.1.1'] as const)('has no response topics with %s', async version => {
+  const { session } = await start(version)
+  await expect(session.receiveResponses()).rejects.toMatchObject({ reason: 'requests-unsupported' })
+})
