@@ -6,8 +6,9 @@ import { byId, copyable, oncePerFrame } from './dom.js'
 import { wireLog } from './message-log.js'
 import { MessageStore } from './message-store.js'
 import { describePayload } from './payload.js'
+import { describeProperties } from './properties.js'
 import { PublishConfirmations } from './publish-confirmations.js'
-import { draft, wirePublish } from './publish-view.js'
+import { draft, enableProperties, wirePublish } from './publish-view.js'
 import { claimClientId, loadSession, saveSession } from './session-state.js'
 import { Subscriptions } from './subscriptions.js'
 import { renderSubscriptions, wireSubscriptions } from './subscriptions-view.js'
@@ -24,13 +25,20 @@ const drawMessages = wireLog(store)
 const connection = new Connection({
   onState(state) {
     renderConnection(state)
+    if (state.phase === 'connected') enableProperties(state.hasProperties)
     if (state.phase === 'connected') subscriptions.restore()
     else subscriptions.suspend()
   },
-  onMessage({ bytes, ...message }) {
+  onMessage({ bytes, properties, ...message }) {
     const hues = subscriptions.count(message.topic)
     confirmations.arrived(message.topic, bytes)
-    store.add({ ...message, time: new Date(), payload: describePayload(bytes), hues })
+    store.add({
+      ...message,
+      time: new Date(),
+      payload: describePayload(bytes),
+      properties: describeProperties(properties),
+      hues,
+    })
     animateMessage('in')
     drawMessages()
   },
@@ -107,8 +115,8 @@ wirePublish({
     const published = connection.publish(outgoing)
     const seen = subscriptions.covers(topic) ? confirmations.await(topic, payload) : Promise.resolve(false)
     animateMessage('out')
-    await published
-    return { seen }
+    const { isPermission, hasSubscribers } = await published
+    return { seen: isPermission ? Promise.resolve(true) : seen, hasSubscribers }
   },
   onDraft: oncePerFrame(renderCommands),
 })

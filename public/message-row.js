@@ -36,7 +36,17 @@ export function messageRow(message) {
     foreign('span', 'topic mono', topic),
     facts,
     shown,
+    ...propertyList(message.properties ?? []),
   )
+}
+
+/** @param {import('./properties.js').PropertyLine[]} properties */
+function propertyList(properties) {
+  if (properties.length === 0) return []
+  const pairs = properties.map(({ name, value, user }) =>
+    element('div', '', user ? foreign('dt', 'mono', name) : element('dt', '', name), foreign('dd', 'mono', value)),
+  )
+  return [element('dl', 'message-properties', ...pairs)]
 }
 
 /** @param {Message} message */

@@ -10,6 +10,7 @@
  * @property {boolean} retained
  * @property {boolean} duplicate
  * @property {number[]} hues colours of the subscriptions that it matched
+ * @property {import('./properties.js').PropertyLine[]} [properties] of MQTT 5
  * @property {boolean} [note] a note of the page instead of a message
  * @property {string} [label] an additional label
  * @property {() => Node[]} [actions] controls in its row

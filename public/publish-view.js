@@ -2,6 +2,7 @@
 
 import { asSentence } from './close-reasons.js'
 import { byId, chosenQos, showObjection } from './dom.js'
+import { readProperties } from './properties.js'
 import { objectionToTopic } from './topic-filter.js'
 
 /** @typedef {import('./connection.js').Outgoing} Outgoing */
@@ -13,6 +14,26 @@ const retain = byId('retain', HTMLInputElement)
 const objectionPlace = byId('publish-objection', HTMLElement)
 const outcome = byId('publish-outcome', HTMLElement)
 
+/** The fields of MQTT 5; left out on pages without. */
+const fields = document.getElementById('properties-fields')
+
+/**
+ * @param {boolean} isEnabled whether the connection speaks MQTT 5
+ */
+export function enableProperties(isEnabled) {
+  byId('properties-fields', HTMLFieldSetElement).disabled = !isEnabled
+  byId('properties-hint', HTMLElement).hidden = isEnabled
+}
+
+function readFields() {
+  if (!(fields instanceof HTMLFieldSetElement) || fields.disabled) return {}
+  return readProperties({
+    contentType: byId('content-type', HTMLInputElement).value,
+    expiry: byId('expiry', HTMLInputElement).value,
+    userProperties: byId('user-properties', HTMLTextAreaElement).value,
+  })
+}
+
 /** The content of the form, for the terminal commands. */
 export function draft() {
   return { topic: topic.value, payload: payload.value }
@@ -22,7 +43,7 @@ export function draft() {
  * @callback Publish resolves with the acknowledgement; if that does not imply permission, with a promise of whether the
  *   message was seen
  * @param {Outgoing} outgoing
- * @returns {Promise<{ seen: Promise<boolean> } | void>}
+ * @returns {Promise<{ seen: Promise<boolean>, hasSubscribers: boolean } | void>}
  */
 
 /** @param {{ publish: Publish, onDraft: () => void }} actions */
@@ -40,7 +61,11 @@ export function wirePublish({ publish, onDraft }) {
 
   form.addEventListener('submit', event => {
     event.preventDefault()
-    send({ payload: payload.value, retain: retain.checked })
+    const { properties, objection } = readFields()
+    objectionPlace.textContent = objection ?? ''
+    if (objection === undefined) {
+      send({ payload: payload.value, retain: retain.checked, ...(properties && { properties }) })
+    }
   })
   form.addEventListener('keydown', event => {
     if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return
@@ -77,7 +102,8 @@ async function report(publish, outgoing) {
       return
     }
     say('pending', qos === 0 ? 'Sent. At QoS 0 nobody acknowledges.' : `Sent, ${acknowledged}.`)
-    if (await result.seen) say('done', done)
+    const heard = result.hasSubscribers ? done : `${done} No client has subscribed to this topic.`
+    if (await result.seen) say('done', heard)
     else say('done', `Sent${qos === 0 ? '' : `, ${acknowledged}`}. ${unconfirmed}`)
   } catch (error) {
     say('failed', error instanceof Error ? asSentence(error.message) : String(error))

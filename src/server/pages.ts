@@ -38,12 +38,17 @@ export interface PagesOptions {
 /** The built-in pages; the same relative path from `src/server` and `dist/server`. */
 const builtInDirectory = fileURLToPath(new URL('../../public', import.meta.url))
 
-const pahoDirectory = dirname(createRequire(import.meta.url).resolve('paho-mqtt'))
+const { resolve: resolveModule } = createRequire(import.meta.url)
+const pahoDirectory = dirname(resolveModule('paho-mqtt'))
+const mqttDirectory = join(dirname(resolveModule('mqtt/package.json')), 'dist')
 
-/** Browser clients: Paho from its package, and the one for pages without MQTT. */
+/** Browser clients: Paho and MQTT.js from their packages, and the one for pages without MQTT. */
 const clients = [
   { name: 'paho-mqtt.js', file: 'paho-mqtt.js', directory: pahoDirectory },
   { name: 'paho-mqtt.min.js', file: 'paho-mqtt-min.js', directory: pahoDirectory },
+  { name: 'mqtt.js', file: 'mqtt.js', directory: mqttDirectory },
+  { name: 'mqtt.min.js', file: 'mqtt.min.js', directory: mqttDirectory },
+  { name: 'mqtt.esm.js', file: 'mqtt.esm.js', directory: mqttDirectory },
   { name: 'mqway.js', file: 'mqway.js', directory: builtInDirectory },
 ] as const
 

@@ -76,7 +76,7 @@ describeWith(['chromium-headless-shell', 'mosquitto', 'openssl'], 'in a browser'
     for (const cleanup of cleanups) await cleanup()
   })
 
-  it('Paho connects with user and password, has its own topics, and is told what it may not have', async () => {
+  it('the page connects with user and password, has its own topics, and is told what it may not have', async () => {
     const rules = [{ to: 'authenticated', publish: ['own/%u/#'], subscribe: ['own/%u/#'] }] as const
     const gateway = await start({
       access: {
@@ -122,7 +122,7 @@ describeWith(['chromium-headless-shell', 'mosquitto', 'openssl'], 'in a browser'
     const page = await openPage(silent(gateway), [{ name: 'session', value: await people.token() }])
     expect(await opensSocket(page, wss(gateway))).toBe('open: mqtt')
     expect(await opensSocket(page, wss(gateway, '/upstream'))).toBe('open: mqtt')
-    // The page itself, with Paho: who it is the cookie says, CONNECT has no name.
+    // The page itself: who it is the cookie says, CONNECT has no name.
     await page.goto(gateway.urls.https)
     await page.getByText('Connected: MQTT 3.1.1 over wss').waitFor()
     const stranger = await openPage(silent(gateway))

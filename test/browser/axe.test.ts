@@ -4,6 +4,7 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { launchChromium } from '../helpers/chromium.js'
 import { startTestGateway } from '../helpers/gateway.js'
+import { startMosquitto } from '../helpers/mosquitto.js'
 import { People } from '../helpers/people.js'
 import { describeWith } from '../helpers/requires.js'
 
@@ -45,7 +46,7 @@ async function violationsOf(page: Page, looks: typeof two = two): Promise<string
   return found
 }
 
-describeWith(['chromium-headless-shell', 'openssl'], 'axe finds nothing wrong with', () => {
+describeWith(['chromium-headless-shell', 'mosquitto', 'openssl'], 'axe finds nothing wrong with', () => {
   beforeAll(async () => {
     people = await People.start()
     cleanups.push(() => people.stop())
@@ -81,6 +82,27 @@ describeWith(['chromium-headless-shell', 'openssl'], 'axe finds nothing wrong wi
     expect(await violationsOf(page, all)).toEqual([])
     await gateway.close()
     await page.locator('#state').getByText('Connected').waitFor({ state: 'hidden' })
+    expect(await violationsOf(page)).toEqual([])
+  })
+
+  it('messages of MQTT 5 with their properties, and the fields for them', async () => {
+    const mosquitto = await startMosquitto()
+    onTestFinished(() => mosquitto.stop())
+    const gateway = await startTestGateway({ https: { port: 'off' }, broker: `mqtt://127.0.0.1:${mosquitto.port}` })
+    onTestFinished(() => gateway.close())
+    const page = await open(gateway.urls.http)
+    await page.getByLabel('Subscriptions').locator('[data-state="granted"]').waitFor()
+    await page.getByText('Properties of MQTT 5').first().click()
+    await page.getByLabel('Content type').fill('text/plain')
+    await page.getByLabel('Expires after').fill('60')
+    await page.getByLabel('User properties').fill(`unit: °C\nlong: ${'x'.repeat(200)}`)
+    await page.getByRole('button', { name: 'Publish', exact: true }).click()
+    await page.locator('.message-properties').waitFor()
+    expect(await violationsOf(page, all)).toEqual([])
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(narrow.width)
+    await page.getByLabel('Expires after').fill('soon')
+    await page.getByRole('button', { name: 'Publish', exact: true }).click()
+    await page.getByText('The expiry is a whole number').waitFor()
     expect(await violationsOf(page)).toEqual([])
   })
 

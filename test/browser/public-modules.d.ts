@@ -18,7 +18,32 @@ declare module '*/public/close-reasons.js' {
     retryAfter?: number
   }
   export function explainClose(event: { code: number; reason: string }): Reason
-  export function explainPaho(errorCode: number, errorMessage: string): Reason | undefined
+  export function explainError(
+    error: { code?: number | string; message: string },
+    reasonString?: string,
+  ): (Reason & { login?: boolean }) | undefined
+  export function explainDisconnect(packet: {
+    reasonCode?: number
+    properties?: { reasonString?: string }
+  }): Reason | undefined
+  export function explainRefusal(what: 'message' | 'subscription', code: number, reasonString?: string): string
+}
+
+declare module '*/public/properties.js' {
+  interface MessageProperties {
+    messageExpiryInterval?: number
+    contentType?: string
+    responseTopic?: string
+    correlationData?: Uint8Array
+    userProperties?: Record<string, string | string[]>
+  }
+  export function describeProperties(
+    properties: MessageProperties | undefined,
+  ): { name: string; value: string; user?: boolean }[]
+  export function readProperties(answers: { contentType: string; expiry: string; userProperties: string }): {
+    properties?: MessageProperties
+    objection?: string
+  }
 }
 
 declare module '*/public/payload.js' {

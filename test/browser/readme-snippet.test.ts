@@ -1,10 +1,12 @@
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import mqtt from 'mqtt'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { launchChromium } from '../helpers/chromium.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { startMosquitto } from '../helpers/mosquitto.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
 
@@ -12,9 +14,11 @@ let browser: Browser
 const cleanups: (() => Promise<void>)[] = []
 
 /** A site whose only page is the HTML below the heading “From your own page” of the README, as it stands there. */
-async function siteOfReadme(): Promise<string> {
-  const readme = await readFile('README.md', 'utf8')
-  const [, html] = /\n### From your own page\n[\s\S]*?```html\n([\s\S]*?)```/.exec(readme) ?? []
+const siteOfReadme = (): Promise<string> => siteOf('README.md', '### From your own page')
+
+async function siteOf(file: string, heading: string): Promise<string> {
+  const text = await readFile(file, 'utf8')
+  const [, html] = /```html\n([\s\S]*?)```/.exec(text.slice(text.indexOf(`\n${heading}\n`))) ?? []
   const directory = await mkdtemp(join(tmpdir(), 'mqway-snippet-'))
   onTestFinished(() => rm(directory, { recursive: true }))
   await cp('public/favicon.svg', join(directory, 'favicon.svg'))
@@ -88,5 +92,33 @@ describeWith(['chromium-headless-shell'], 'the README’s page with Paho', () =>
     await hears(second, heard, 'after')
     // One try each second or two, and not after Paho's 30 seconds.
     expect(Date.now() - since).toBeLessThan(10_000)
+  })
+})
+
+describeWith(['chromium-headless-shell', 'mosquitto'], 'the page with MQTT.js of docs/clients.md', () => {
+  beforeAll(async () => {
+    browser = await launchChromium(close => cleanups.push(close))
+  })
+  afterAll(async () => {
+    for (const cleanup of cleanups.splice(0)) await cleanup()
+  })
+
+  it.each([5, 4])('gets messages of MQTT %i with their properties', async protocolVersion => {
+    const mosquitto = await startMosquitto()
+    onTestFinished(() => mosquitto.stop())
+    const site = await siteOf('docs/clients.md', '### MQTT.js')
+    const gateway = await startTestGateway({ public: site, broker: `mqtt://127.0.0.1:${mosquitto.port}` })
+    onTestFinished(() => gateway.close())
+    const { heard } = await open(gateway.urls.http)
+    const client = await mqtt.connectAsync(gateway.urls.mqtt, { protocolVersion: protocolVersion === 5 ? 5 : 4 })
+    onTestFinished(() => void client.end(true))
+    const properties = protocolVersion === 5 && { properties: { contentType: 'text/plain' } }
+    await eventually(async () => {
+      await client.publishAsync('/news/europe/sport', 'hello', { qos: 1, ...properties })
+      return heard.some(line => line.startsWith('/news/europe/sport hello'))
+    })
+    const expected = protocolVersion === 5 ? 'text/plain' : 'undefined'
+    expect(heard.find(line => line.startsWith('/news/'))).toBe(`/news/europe/sport hello ${expected}`)
+    expect(heard.filter(line => !line.startsWith('/news/'))).toEqual([])
   })
 })

@@ -81,6 +81,19 @@ describe('the built-in pages', () => {
   })
 })
 
+describe('MQTT.js', () => {
+  it.each([
+    ['/vendor/mqtt.js', 'mqtt'],
+    ['/vendor/mqtt.min.js', 'var mqtt='],
+    ['/vendor/mqtt.esm.js', 'export'],
+  ])('is at %s', async (path, text) => {
+    const { get } = await start()
+    const answer = await get(path)
+    expect(answer.headers.get('content-type')).toMatch(/^(text|application)\/javascript; charset=utf-8$/)
+    expect(await answer.text()).toContain(text)
+  })
+})
+
 describe('a directory', () => {
   it('is served instead, with its own idea of a policy', async () => {
     const { get } = await start(await site())
