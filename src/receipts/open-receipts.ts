@@ -21,6 +21,8 @@ const maxCached = 1024
 const reportLimit = 1000
 /** Milliseconds after which a deadline is checked again: the system clock may be set meanwhile. */
 const maxTimer = 60_000
+/** The detail of a receipt that is an MQTT client's acknowledgement: its software has the message, not necessarily its application. */
+const acknowledgedDetail = 'acknowledged over MQTT'
 /** Milliseconds until a retry after a failure of the store. */
 const retryDelay = 1000
 
@@ -117,6 +119,22 @@ class StoredReceipts implements Receipts {
     return recorded
   }
 
+  async acknowledged(id: string, { device, user }: Pick<Receipt, 'device' | 'user'>): Promise<boolean> {
+    const { epoch, sequence = 0 } = parseId(id) ?? {}
+    // Most events ask for no receipts.
+    if (epoch !== this.#options.journal.epoch || !this.#repository.isPending(sequence)) return false
+    const recorded = await this.#enqueue(() => this.#recordAcknowledged(sequence, device, user))
+    if (recorded) this.#changed()
+    return recorded
+  }
+
+  async #recordAcknowledged(sequence: number, device: string, user: string | undefined): Promise<boolean> {
+    const request = await this.#repository.requestOf(sequence)
+    if (!request || !(await this.#repository.isAwaited(sequence, device))) return false
+    const receipt = { device, user, status: 'received', detail: acknowledgedDetail } as const
+    return (await this.#repository.record({ ...request, sequence }, receipt, this.#clock.now())).fresh
+  }
+
   reserve(topic: string, { from, within }: ReceiptRequest, by: string): ReceiptReservation {
     const { presence, bounds } = this.#options
     const { quota } = this.#repository
@@ -194,7 +212,7 @@ class StoredReceipts implements Receipts {
   }
 
   async #findJournaled(sequence: number): Promise<ReceiptEvent | undefined> {
-    const query = { after: sequence - 1, through: sequence, limit: 1, maxBytes: 1 }
+    const query = { after: sequence - 1, through: sequence, limit: 1, maxBytes: 1, includesExpired: true }
     try {
       const [event] = (await this.#options.journal.read(query)).events
       if (!event || isGapMarker(event)) return undefined

@@ -154,7 +154,7 @@ export class ReceiptRepository {
     }
     const { id, topic } = event
     const told = { type: 'receipt', id, topic, device, user, status, time: iso(time), detail }
-    const isAwaited = await this.#isAwaited(event.sequence, device)
+    const isAwaited = await this.isAwaited(event.sequence, device)
     if (isAwaited || this.#messages.mayPublish(state)) state = this.#messages.add(state, topic, told, `${id} ${device}`)
     else this.unpublished++
     await this.#commit(await this.#messages.dropOldest(state))
@@ -162,7 +162,7 @@ export class ReceiptRepository {
   }
 
   /** Whether a receipt is requested and its deadline has not passed. */
-  async #isAwaited(sequence: number, device: string): Promise<boolean> {
+  async isAwaited(sequence: number, device: string): Promise<boolean> {
     return this.#pending.has(sequence) && (await this.#store.has(keyOf('k', sequence, device)))
   }
 
@@ -174,7 +174,7 @@ export class ReceiptRepository {
       const [sequence, device]: OrderRecord = JSON.parse(value)
       this.#store.delete(key)
       this.#store.delete(keyOf('r', sequence, device))
-      if (await this.#isAwaited(sequence, device)) {
+      if (await this.isAwaited(sequence, device)) {
         this.#store.put(keyOf('k', sequence, device), true satisfies AskedRecord)
       }
       state = { ...state, receipts: state.receipts - 1 }

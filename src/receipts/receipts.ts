@@ -79,6 +79,15 @@ export interface Receipts {
     receipt: Omit<Receipt, 'time'>,
   ): Promise<{ readonly receipt: Receipt; readonly fresh: boolean } | undefined>
   /**
+   * Stores `received` for an MQTT client that has acknowledged an event (PUBACK or PUBCOMP), where its receipt is requested and the deadline has not
+   * passed.
+   *
+   * @param client its user, and its device: the user, else the client id
+   * @returns whether it is stored now
+   * @throws {GatewayError} rejects with `journal-unavailable`
+   */
+  acknowledged(id: string, client: Pick<Receipt, 'device' | 'user'>): Promise<boolean>
+  /**
    * Reserves quota for the receipts of a message that is to be published; `present` is resolved now.
    *
    * @param by the account, such as a user or an address

@@ -5,7 +5,7 @@ import { openHub } from '../../src/hub/hub.js'
 import { formatId } from '../../src/journal/event.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
 import { openReceipts } from '../../src/receipts/open-receipts.js'
-import { wide } from '../contracts/journal.js'
+import { message, wide } from '../contracts/journal.js'
 import type { ReceiptStorePlace } from '../contracts/receipt-store.js'
 import { eventually } from '../helpers/wait.js'
 import { lineEncoder, TestSink } from '../hub/rig.js'
@@ -80,6 +80,42 @@ describe.each([
         ['received', undefined],
         ['failed', 'no room'],
       ])
+    })
+
+    it('are acknowledgements over MQTT, of devices that are asked, until the deadline', async () => {
+      const request = { from: ['d1', 'd2', 'd3'], within: 1000 }
+      const asked = await rig.publish('news/eu')
+      const { id } = asked
+      const other = await rig.publish('news/eu')
+      const acknowledge = (device: string, user?: string) => rig.receipts.acknowledged(id, { device, user })
+      expect(await acknowledge('d1')).toBe(false)
+      await rig.ask(asked, request)
+      expect(await Promise.all([acknowledge('d1'), acknowledge('other'), acknowledge('d2', 'd2')])).toEqual([
+        true,
+        false,
+        true,
+      ])
+      expect(await acknowledge('d1')).toBe(false)
+      expect(await rig.receipts.acknowledged(other.id, { device: 'd1', user: undefined })).toBe(false)
+      expect(await rig.receipts.acknowledged('x', { device: 'd1', user: undefined })).toBe(false)
+      const detail = 'acknowledged over MQTT'
+      expect(await told(2)).toMatchObject([
+        { on: 'receipts/news/eu', device: 'd1', status: 'received', detail },
+        { on: 'receipts/news/eu', device: 'd2', user: 'd2', status: 'received', detail },
+      ])
+      await rig.receipts.record(id, { device: 'd1', status: 'processed' })
+      rig.clock.pass(1000)
+      expect((await told(4)).at(-1)).toMatchObject({ type: 'missed', devices: ['d3'] })
+      expect(await acknowledge('d3')).toBe(false)
+      expect((await rig.receipts.report(id))?.receipts).toMatchObject([
+        { device: 'd1', status: 'processed' },
+        { device: 'd2', status: 'received', detail },
+      ])
+    })
+
+    it('are kept of an event that has expired', async () => {
+      const { id } = await rig.journal.append(message('t', 'x', { expires: 1 }))
+      expect(await rig.receipts.record(id, { device: 'd', status: 'received' })).toMatchObject({ fresh: true })
     })
 
     it('are of devices with any name, each on its own, and can be listed in parts', async () => {

@@ -42,6 +42,7 @@ interface StartOptions extends Partial<RigOptions> {
 async function start({ publish, asked, receiptRoom, ...options }: StartOptions = {}): Promise<TestPublisher> {
   const publisher = new TestPublisher(message => rig.journal.append(message))
   const receipts: Receipts = {
+    acknowledged: async () => false,
     record: async () => undefined,
     reserve: (topic, request, by) => {
       receiptRoom?.(topic, by)

@@ -21,6 +21,7 @@ afterEach(async () => {
 
 async function start(config: ConfigInput = {}, more: RigOptions['register'] = () => {}): Promise<void> {
   const later: Receipts = {
+    acknowledged: async () => false,
     record: (...args) => receipts.record(...args),
     reserve: (...args) => receipts.reserve(...args),
     report: (...args) => receipts.report(...args),

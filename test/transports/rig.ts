@@ -84,6 +84,7 @@ class AttendanceList implements Presence {
 
 /** Where nobody asks for receipts. */
 export const noReceipts: Receipts = {
+  acknowledged: async () => false,
   record: async () => undefined,
   reserve: () => ({ confirm: async () => {}, cancel: () => {} }),
   report: async () => undefined,

@@ -45,7 +45,13 @@ export function recentPosition(journal: Journal, maxAge: number, now: () => numb
 async function nextAfter(journal: Journal, sequence: number, through: number): Promise<Event | undefined> {
   // The next event usually has the next sequence; otherwise it may be far away.
   for (let [after, end] = [sequence, sequence + 1]; after < through; end = through) {
-    const { events, position } = await journal.read({ after, through: end, limit: 1, maxBytes: 1 })
+    const { events, position } = await journal.read({
+      after,
+      through: end,
+      limit: 1,
+      maxBytes: 1,
+      includesExpired: true,
+    })
     if (events[0]) return events[0]
     after = position
   }

@@ -32,6 +32,7 @@ function receiptsOf(topics: Map<string, string>) {
   const recorded = new Map<string, Omit<Receipt, 'time'>>()
   const requested: [string, ReceiptRequest][] = []
   const receipts: Receipts = {
+    acknowledged: async () => false,
     record: async (id, receipt) => {
       recorded.set(id, receipt)
       return { receipt: { ...receipt, time: 0 }, fresh: true }
