@@ -271,7 +271,7 @@ export const configSchema = z.strictObject({
           error: 'must be off, or a time such as 7d, from 1m to 24d',
         })
         .prefault('7d')
-        .describe('How long a session is kept after its client has disconnected'),
+        .describe('How long a session is kept after its client has disconnected; a client of MQTT 5 may ask for less'),
       maxSessions: wholeNumber(1, 1_000_000)
         .default(10_000)
         .describe(

@@ -102,9 +102,6 @@ const internalAccount = 'mqway'
 const maxQueuedFactor = 16
 const maxQueuedPackets = 2
 
-/** Interval between checks for expired sessions, in milliseconds. */
-const expiryInterval = 3_600_000
-
 const aedesOptions = {
   // Paho's MQTT 3.1 fallback sends client ids of any length, which other brokers accept.
   maxClientsIdLength: 65_535,
@@ -162,7 +159,6 @@ class Embedded implements EmbeddedBroker {
   readonly #withoutClientId = new WeakSet<Client>()
   readonly #internalClients = new Set<Client>()
   #internalPublishes = 0
-  #expiry: NodeJS.Timeout | undefined
   #stopSysTopics: () => void = () => {}
   #closing: Promise<void> | undefined
 
@@ -426,8 +422,7 @@ class Embedded implements EmbeddedBroker {
 
   async start(): Promise<void> {
     await this.#aedes.listen()
-    await this.#store.expire()
-    this.#expiry = setInterval(() => this.#store.expire().catch(this.#onError), expiryInterval).unref()
+    await this.#store.sessions.expire()
     this.#stopSysTopics = startSysTopics(
       version,
       () => this.figures(),
@@ -490,7 +485,6 @@ class Embedded implements EmbeddedBroker {
 
   async #close(): Promise<void> {
     this.#stopSysTopics()
-    clearInterval(this.#expiry)
     await new Promise<void>(resolve => this.#aedes.close(() => resolve()))
     await this.#connections.close()
     await this.#store.close()

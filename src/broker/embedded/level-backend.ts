@@ -8,6 +8,7 @@ import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields,
 import { PacketIds } from './packet-ids.js'
 import type {
   RetainedStorage,
+  SessionRecord,
   StorageBackend,
   StoredSession,
   StoredSubscription,
@@ -31,7 +32,7 @@ const removalBatch = 1000
  *   incoming:<client id>:<packet identifier>  a message of QoS 2 waits for PUBREL; without a value
  *   will:<client id>                          the will of a connected client
  *   retained:<topic>                          a retained message
- *   mqway:session:<client id>                 when its client was connected, and whose it is, as text
+ *   mqway:session:<client id>                 when its client was connected, when it ends, and whose it is, as text
  *   mqway:run                                 the number of the last run
  */
 const runKey = 'mqway:run'
@@ -102,18 +103,28 @@ function subscriptionFields(clientId: string, subscription: StoredSubscription):
   }
 }
 
-/** Format of a session record: `<seen>`, `<seen>:<owner>` or `<seen>@<network>:<owner>`. */
-function sessionRecord({ seen, owner, network }: Pick<StoredSession, 'seen' | 'owner' | 'network'>): string {
-  const from = network === undefined ? '' : `@${encodeURIComponent(network)}`
-  return `${seen}${from}${owner === undefined ? '' : `:${owner}`}`
+/**
+ * Format of a session record: `<seen>`, and if there is one `/<expiry>`, `+` if the client is connected, `@<network>` and `:<owner>`.
+ */
+function sessionRecord({ seen, expiry, wasConnected, owner, network }: SessionRecord): string {
+  const parts = [
+    expiry === undefined ? '' : `/${expiry}`,
+    wasConnected ? '+' : '',
+    network === undefined ? '' : `@${encodeURIComponent(network)}`,
+    owner === undefined ? '' : `:${owner}`,
+  ]
+  return `${seen}${parts.join('')}`
 }
 
 /** A session without a record counts as seen now. */
-function parseRecord(id: string, record: string | undefined): Pick<StoredSession, 'id' | 'seen' | 'owner' | 'network'> {
-  const [, seen, network, owner] = /^(\d+)(?:@([^:]*))?(?::(.*))?$/s.exec(record ?? '') ?? []
+function parseRecord(id: string, record: string | undefined): SessionRecord & Pick<StoredSession, 'id'> {
+  const format = /^(\d+)(?:\/(\d+))?(\+)?(?:@([^:]*))?(?::(.*))?$/s
+  const [, seen, expiry, connected, network, owner] = format.exec(record ?? '') ?? []
   return {
     id,
     owner,
+    wasConnected: connected !== undefined,
+    ...(expiry !== undefined && { expiry: Number(expiry) }),
     network: network === undefined ? undefined : decodeURIComponent(network),
     seen: Number(seen ?? Date.now()),
   }

@@ -1,8 +1,10 @@
+import { Deadlines } from '../../base/deadlines.js'
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
 import type { Logger } from '../../base/log.js'
 import { LogRate } from '../../base/log-rate.js'
 import type { SessionBound, SessionEndReason } from '../../base/metrics.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
 import type { Owner } from './client-id-registry.js'
 import { type Holder, holderKey, isAnonymous, type SessionCounts, SessionHolders } from './session-holders.js'
 import type { QueueSize } from './session-queues.js'
@@ -21,14 +23,24 @@ export interface SessionLimits extends SessionCounts {
   readonly maxSessionBytes: number
   /** Bytes of all sessions, shared by users and networks. */
   readonly maxSessionsBytes: number
-  /** Time after which a disconnected session ends, in milliseconds. */
+  /** Time after which a disconnected session ends, in milliseconds, unless its client asked for less. */
   readonly sessionExpiry: number | 'off'
 }
+
+/** The session expiry interval of a session that does not end, in seconds [MQTT-3.1.2.11.2]. */
+const neverExpires = 0xffff_ffff
 
 interface Session {
   readonly id: string
   holder: Holder
+  /** When its client was last known to be connected. */
   seen: number
+  /** Its session expiry interval in seconds; `undefined` before MQTT 5. */
+  expiry: number | undefined
+  /** That of the connection that opens it next. */
+  nextExpiry: number | undefined
+  /** Whether a connection has opened it. */
+  isOpen: boolean
   queued: number
   /** Bytes of the queued messages, the filters, and the overhead. */
   bytes: number
@@ -38,8 +50,9 @@ interface Session {
 }
 
 export interface SessionsOptions {
-  readonly storage: StorageBackend
+  readonly storage: Pick<StorageBackend, 'keepSession'>
   readonly limits: SessionLimits
+  readonly slicer: TimeSlicer
   /** Removes an ended session from the storage. */
   readonly end: (id: string) => Promise<void>
   readonly onEnded?: ((reason: SessionEndReason) => void) | undefined
@@ -49,8 +62,8 @@ export interface SessionsOptions {
 }
 
 /**
- * All sessions: since when each is disconnected, its queued messages, and the bytes of all. Each has a holder, a user or network, with a
- * fair share.
+ * All sessions: when each disconnected one ends, its queued messages, and the bytes of all. Each has a holder, a user or network, with a fair
+ * share.
  */
 export class Sessions<Connected extends { readonly id: string } = { readonly id: string }> {
   /** Messages that were not queued for lack of room. */
@@ -60,6 +73,8 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
   readonly #holders: SessionHolders
   readonly #quota: FairQuota
   readonly #connected = new Map<string, Connected>()
+  /** When disconnected sessions end. */
+  readonly #deadlines: Deadlines<string>
   /** By holder. */
   readonly #warnings = new LogRate()
 
@@ -67,6 +82,8 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     this.#options = options
     this.#holders = new SessionHolders(options.limits)
     this.#quota = new FairQuota(options.limits.maxSessionsBytes)
+    const { slicer, onError } = options
+    this.#deadlines = new Deadlines({ onDue: id => this.#expire(id), onError, slicer, cause: 'sessions' })
   }
 
   get figures(): { readonly sessions: number; readonly bytes: number } {
@@ -81,14 +98,19 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
   restore(stored: Iterable<StoredSession>): StoredSession[] {
     const leftOut: StoredSession[] = []
     const restored: Session[] = []
-    for (const one of [...stored].sort((a, b) => b.seen - a.seen)) {
-      const { id, owner, network, seen } = one
-      const session = { ...newSession(id, { owner, network }), seen, isNew: false }
+    // The downtime does not count for those that were connected.
+    const seenAt = ({ seen, wasConnected }: StoredSession): number => (wasConnected ? Date.now() : seen)
+    for (const one of [...stored].sort((a, b) => seenAt(b) - seenAt(a))) {
+      const { id, owner, network, expiry } = one
+      const session = { ...newSession(id, { owner, network }), seen: seenAt(one), expiry, isNew: false }
       if (this.#holders.boundOf(session.holder) || this.#exceededBy(session.holder, session.bytes)) leftOut.push(one)
-      else restored.push(this.#add(session))
+      else {
+        restored.push(this.#add(session))
+        if (one.wasConnected) this.#store(session)
+      }
     }
     // In the order of disconnecting.
-    for (const session of restored.reverse()) this.#holders.absent(session)
+    for (const session of restored.reverse()) this.#setAbsent(session)
     return leftOut
   }
 
@@ -118,6 +140,11 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     return this.#sessions.has(id)
   }
 
+  /** Whether a client has opened the session, in this run or an earlier one. */
+  wasOpened(id: string): boolean {
+    return this.#sessions.get(id)?.isNew === false
+  }
+
   /** Identifies a session, until it ends. */
   get(id: string): object | undefined {
     return this.#sessions.get(id)
@@ -134,23 +161,43 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
 
   /** The owner of a session; `undefined` without a session, or without access control when it was created. */
   ownerOf(id: string): Owner | undefined {
-    return this.#sessions.get(id)?.holder.owner
+    return this.holderOf(id)?.owner
+  }
+
+  /** The holder of a session; `undefined` without a session. */
+  holderOf(id: string): Holder | undefined {
+    return this.#deadlines.isDue(id) ? undefined : this.#sessions.get(id)?.holder
+  }
+
+  /** The session expiry interval given to `admit`, in seconds. */
+  nextExpiryOf(id: string): number | undefined {
+    return this.#sessions.get(id)?.nextExpiry
+  }
+
+  /** The session with a client id; one whose time is over ends now. */
+  #current(id: string): Session | undefined {
+    if (this.#deadlines.isDue(id)) this.#expire(id).catch(this.#options.onError)
+    return this.#sessions.get(id)
   }
 
   /**
    * Creates a session where there is none. At a bound another one ends: the longest disconnected one of the same holder, or at the total bound, of
    * the holder with the most.
    *
+   * @param expiry the session expiry interval for `open`, in seconds; `undefined` before MQTT 5
    * @returns whether the holder may have sessions at all
    * @throws {GatewayError} `too-many-sessions` where each session that could end is connected
    */
-  admit(id: string, holder: Holder): boolean {
-    const known = this.#sessions.get(id)
+  admit(id: string, holder: Holder, expiry?: number): boolean {
+    const known = this.#current(id)
     if (!known && this.#holders.maxOf(holder) === 0) return false
     // A session without an owner goes to the user who opens it.
     const isOther = known?.holder.owner === undefined && holder.owner !== undefined
     if (!known || isOther) this.#create({ ...(known ?? newSession(id, holder)), holder }, known)
     this.#holders.present(known && !isOther ? known : { id, holder })
+    this.#deadlines.delete(id)
+    const session = this.#sessions.get(id)
+    if (session) session.nextExpiry = expiry
     return true
   }
 
@@ -168,24 +215,42 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
   /** Call when a connection with an admitted session is closed. */
   abandon(id: string): void {
     const session = this.#sessions.get(id)
-    if (session && !this.#connected.has(id)) this.#holders.absent(session)
+    if (session && !this.#connected.has(id)) this.#setAbsent(session)
   }
 
-  /** Opens a session, or creates it; returns whether it existed. */
-  open(id: string): boolean {
-    const session = this.#sessions.get(id) ?? newSession(id, { owner: undefined, network: undefined })
+  /**
+   * Opens a session, or creates it; returns whether it existed.
+   *
+   * @param expiry its session expiry interval in seconds; default: that of `admit`
+   */
+  open(id: string, expiry?: number): boolean {
+    const session = this.#current(id) ?? newSession(id, { owner: undefined, network: undefined })
     if (!this.#sessions.has(id)) this.#add(session)
     const known = !session.isNew
     session.isNew = false
+    session.isOpen = true
+    session.expiry = expiry ?? session.nextExpiry
+    this.#deadlines.delete(id)
     this.#touch(session)
     return known
+  }
+
+  /** Changes the session expiry interval of a session, in seconds, as DISCONNECT may [MQTT-3.14.2.2.2]. */
+  setExpiry(id: string, seconds: number): void {
+    const session = this.#sessions.get(id)
+    if (!session) return
+    session.expiry = seconds
+    this.#store(session)
+    if (this.#deadlines.get(id) !== undefined) this.#setAbsent(session)
   }
 
   /** Call when `client` is connected, with a session or without. */
   connected(client: Connected): void {
     this.#connected.set(client.id, client)
     const session = this.#sessions.get(client.id)
-    if (session) this.#holders.present(session)
+    if (!session) return
+    this.#holders.present(session)
+    this.#deadlines.delete(client.id)
   }
 
   /** Call when `client` has disconnected; ignored where another one has taken over its client id. */
@@ -193,9 +258,26 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     if (this.#connected.get(client.id) !== client) return
     this.#connected.delete(client.id)
     const session = this.#sessions.get(client.id)
-    if (!session) return
+    if (session) this.#setAbsent(session)
+  }
+
+  /** From now on, the session ends when its time is over. */
+  #setAbsent(session: Session): void {
     this.#holders.absent(session)
-    this.#touch(session)
+    if (session.isOpen) {
+      session.isOpen = false
+      this.#touch(session)
+    }
+    const lifetime = this.#lifetimeOf(session)
+    if (lifetime === Number.POSITIVE_INFINITY) this.#deadlines.delete(session.id)
+    else this.#deadlines.set(session.id, session.seen + lifetime)
+  }
+
+  /** Time after which the session ends when it is disconnected, in milliseconds. */
+  #lifetimeOf({ expiry = neverExpires }: Session): number {
+    const { sessionExpiry } = this.#options.limits
+    const max = sessionExpiry === 'off' ? Number.POSITIVE_INFINITY : sessionExpiry
+    return expiry === neverExpires ? max : Math.min(max, expiry * 1000)
   }
 
   /** Removes a session, but not from the storage. */
@@ -204,20 +286,20 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     if (session) this.#drop(session)
   }
 
-  /** Stores the current time for each connected session, in a step for each. Call about once an hour. */
-  *touch(): Generator<void> {
-    for (const id of this.#connected.keys()) {
-      const session = this.#sessions.get(id)
-      if (session) yield this.#touch(session)
-    }
+  /** Ends the sessions whose time is over; resolves when they are removed. Later ones end by themselves. */
+  expire(): Promise<void> {
+    return this.#deadlines.run()
   }
 
-  *expired(): Generator<string> {
-    const { sessionExpiry } = this.#options.limits
-    if (sessionExpiry === 'off') return
-    for (const { id, seen } of this.#sessions.values()) {
-      if (!this.#connected.has(id) && seen + sessionExpiry <= Date.now()) yield id
-    }
+  /** Ends no more sessions by time; resolves when the last one is removed. */
+  close(): Promise<void> {
+    return this.#deadlines.stop()
+  }
+
+  #expire(id: string): Promise<void> {
+    this.#options.onEnded?.('expired')
+    this.remove(id)
+    return this.#options.end(id)
   }
 
   /**
@@ -307,6 +389,7 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
 
   #drop(session: Session): void {
     this.#sessions.delete(session.id)
+    this.#deadlines.delete(session.id)
     this.#holders.remove(session)
     const key = holderKey(session.holder)
     if (key !== undefined) this.#quota.giveBack(key, session.bytes)
@@ -331,9 +414,13 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
 
   #touch(session: Session): void {
     session.seen = Date.now()
-    this.#options.storage
-      .keepSession(session.id, { ...session.holder, seen: session.seen })
-      .catch(this.#options.onError)
+    this.#store(session)
+  }
+
+  #store({ id, holder, seen, expiry, isOpen }: Session): void {
+    const { storage, onError } = this.#options
+    const stored = { ...holder, seen, wasConnected: isOpen, ...(expiry !== undefined && { expiry }) }
+    storage.keepSession(id, stored).catch(onError)
   }
 }
 
@@ -345,7 +432,17 @@ const endings: Readonly<Record<SessionEndReason, string>> = {
 }
 
 function newSession(id: string, holder: Holder): Session {
-  return { id, holder, seen: Date.now(), queued: 0, bytes: sessionOverhead, queueBytes: 0, isNew: true, warned: false }
+  const queue = { queued: 0, bytes: sessionOverhead, queueBytes: 0, warned: false }
+  return {
+    id,
+    holder,
+    seen: Date.now(),
+    expiry: undefined,
+    nextExpiry: undefined,
+    isOpen: false,
+    isNew: true,
+    ...queue,
+  }
 }
 
 /** The owner of a session, or the network of an anonymous client. */

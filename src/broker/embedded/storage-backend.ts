@@ -11,11 +11,18 @@ export interface StoredSession {
   readonly network: string | undefined
   /** When its client was last known to be connected, in milliseconds since 1970. */
   readonly seen: number
+  /** Whether its client was connected when that was stored. */
+  readonly wasConnected?: boolean
+  /** Its session expiry interval in seconds; left out before MQTT 5. */
+  readonly expiry?: number
   readonly queued: number
   readonly bytes: number
   /** When the first of its unsent messages expires, in milliseconds since 1970; left out if none does. */
   readonly nextExpiry?: number
 }
+
+/** What is stored of a session, besides its subscriptions and queue. */
+export type SessionRecord = Omit<StoredSession, 'id' | 'queued' | 'bytes' | 'nextExpiry'>
 
 /** A session's subscription: its filter and options. Retain handling is over once it is granted, and is not stored. */
 export interface StoredSubscription extends Subscription {
@@ -39,8 +46,7 @@ export interface StorageBackend {
   /** By client id: the packet identifiers found at the start. */
   readonly incoming: ReadonlyMap<string, PacketIds>
   readonly sessions: readonly StoredSession[]
-  /** Stores a session's owner, and when its client was connected. */
-  keepSession(id: string, session: Pick<StoredSession, 'owner' | 'network' | 'seen'>): Promise<void>
+  keepSession(id: string, session: SessionRecord): Promise<void>
   /** Removes a session with its subscriptions and queue. */
   removeSession(id: string): Promise<void>
   /** Removes many sessions, at the start. */

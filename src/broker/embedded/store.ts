@@ -15,7 +15,7 @@ import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
-import type { StorageBackend, StoredSubscription, StoredWill } from './storage-backend.js'
+import type { SessionRecord, StorageBackend, StoredSubscription, StoredWill } from './storage-backend.js'
 import {
   type FilterBounds,
   noSubscription,
@@ -66,7 +66,6 @@ export class Store {
   readonly #enqueuer: SessionEnqueuer
   readonly #queueExpiry: QueueExpiry
   readonly #slicer: TimeSlicer
-  readonly #onEnded: SessionsOptions['onEnded']
   readonly #log: Logger
   readonly #onError: (error: unknown) => void
   readonly #index = new QueueIndex()
@@ -94,7 +93,11 @@ export class Store {
       fitsSession: ({ id }, bytes) => this.sessions.fits(id, bytes),
     })
     this.clientIds = new ClientIdRegistry({ ownerOf: id => this.sessions.ownerOf(id), end: id => this.#end(id) })
-    this.sessions = new Sessions<Client>({ storage, limits, end: id => this.#end(id), log, onError, ...hooks })
+    this.sessions = new Sessions<Client>({
+      storage: { keepSession: (id, session) => this.#keepSession(id, session) },
+      ...{ limits, slicer, log, onError, ...hooks },
+      end: id => this.#end(id),
+    })
     this.retained = new Retained({ storage: storage.retained, bounds: limits, slicer, log, onError })
     this.#limits = limits
     this.#storage = storage
@@ -104,7 +107,6 @@ export class Store {
     const onExpiring = (id: string, expires: number): void => this.#queueExpiry.queued(id, expires)
     this.#enqueuer = new SessionEnqueuer({ queues, sessions: this.sessions, slicer, onExpiring })
     this.#slicer = slicer
-    this.#onEnded = hooks.onEnded
     this.#log = log
     this.#onError = onError
     this.queueReplay = new SessionQueueReplay(
@@ -131,17 +133,16 @@ export class Store {
 
   /** Stops what runs by time. Call before the storage is closed. */
   async close(): Promise<void> {
-    await Promise.all([this.retained.close(), this.#queueExpiry.stop()])
+    await Promise.all([this.retained.close(), this.sessions.close(), this.#queueExpiry.stop()])
+    // Sessions that are being removed.
+    await Promise.allSettled(this.#tails.values())
   }
 
-  async expire(): Promise<void> {
-    await this.#slicer.next('sessions')
-    for (const _ of this.sessions.touch()) if (this.#slicer.isOver) await this.#slicer.next('sessions')
-    for (const id of this.sessions.expired()) {
-      this.#onEnded?.('expired')
-      await this.#end(id)
-      await this.#slicer.next('sessions')
-    }
+  /** Stores a session's record, but not before the removal of an earlier session with this client id. */
+  #keepSession(id: string, session: SessionRecord): Promise<void> {
+    const write = (): Promise<void> => this.#storage.keepSession(id, session)
+    const earlier = this.#tails.get(id)
+    return earlier ? earlier.then(write, write) : write()
   }
 
   async #end(id: string): Promise<void> {
@@ -186,11 +187,21 @@ export class Store {
     })
   }
 
-  /** Ends the session: Aedes calls this for a client with a clean session [MQTT-3.1.2-6]. */
-  async cleanSubscriptions({ id }: Session): Promise<void> {
-    if (this.sessions.has(id)) await this.#end(id)
+  /**
+   * Ends the session: Aedes calls this for a client with a clean session [MQTT-3.1.2-6], and with Clean Start. In the latter case, a client
+   * whose session outlives its connection gets a new one.
+   */
+  async cleanSubscriptions(client: Session & Partial<Pick<Client, 'clean' | 'closed'>>): Promise<void> {
+    const { id } = client
+    const holder = client.clean === false && !client.closed ? this.sessions.holderOf(id) : undefined
+    const expiry = this.sessions.nextExpiryOf(id)
+    if (this.sessions.wasOpened(id) || (this.sessions.has(id) && !holder)) await this.#end(id)
     // In order: each of several connections with one client id gets its CONNACK before the next one closes it.
     else await this.#inOrder({ id }, () => nextTick())
+    if (!holder) return
+    this.sessions.admit(id, holder, expiry)
+    if (client.closed) this.sessions.abandon(id)
+    else this.sessions.open(id)
   }
 
   /** Called by Aedes for a client with a session, which is created if there is none. */

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
+import { TimeSlicer } from '../../../src/base/time-slicer.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { openLevel } from '../../../src/broker/embedded/level-backend.js'
 import { Sessions } from '../../../src/broker/embedded/sessions.js'
@@ -131,18 +132,22 @@ describe.each(['memory', 'disk'])('what is kept in %s has bounds', kept => {
     const { session, sessionPresent } = await connectRaw(broker, sleeper)
     expect(sessionPresent).toBe(false)
     await session.end()
+    await stop()
+    await start()
     await fallAsleep()
     expect(await wake()).toEqual([])
   })
 })
 
 describe('sessions', () => {
-  it('do not end while their client is connected, also where another connection took its place', () => {
+  it('do not end while their client is connected, also where another connection took its place', async () => {
+    const ended: string[] = []
     const base = memoryBackend()
     const sessions = new Sessions({
       storage: base,
       limits: { ...limits, sessionExpiry: 0 },
-      end: async () => {},
+      slicer: new TimeSlicer(),
+      end: async id => void ended.push(id),
       log,
       onError,
     })
@@ -151,9 +156,11 @@ describe('sessions', () => {
     sessions.connected(first)
     sessions.connected(second)
     sessions.disconnected(first)
-    expect([...sessions.expired()]).toEqual([])
+    await sessions.expire()
+    expect(ended).toEqual([])
     sessions.disconnected(second)
-    expect([...sessions.expired()]).toEqual(['sleeper'])
+    await sessions.expire()
+    expect(ended).toEqual(['sleeper'])
   })
 })
 

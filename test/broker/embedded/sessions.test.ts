@@ -1,5 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
+import { TimeSlicer } from '../../../src/base/time-slicer.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { MemoryQueues } from '../../../src/broker/embedded/session-queues.js'
 import { Sessions } from '../../../src/broker/embedded/sessions.js'
@@ -14,6 +15,7 @@ function makeSessions(bounds: Partial<typeof limits>): { sessions: Sessions; end
   const [ended, dropped]: [string[], string[]] = [[], []]
   const sessions = new Sessions({
     storage: memoryBackend(),
+    slicer: new TimeSlicer(),
     limits: { ...limits, ...bounds },
     end: async id => void ended.push(id),
     onDropped: bound => dropped.push(bound),
