@@ -89,7 +89,7 @@ export class JournalStore {
     const payload = this.#payloads.of(message.payload)
     const id = formatId(this.#opened.state.epoch, sequence)
     const parts = { id, sequence, topic, time, payload, qos, retained: false }
-    const event: Event = withExtras(parts, message, properties => this.#payloads.of(properties))
+    const event: Event = withExtras(parts, message, this.#payloads)
     const record = encodeEvent(event)
     const size = sizeOf(message)
     const share = this.#opened.shares.shareOf(topic)

@@ -92,7 +92,7 @@ export class MemoryJournal implements Journal {
     const payload = this.#payloads.of(message.payload)
     const id = formatId(this.epoch, sequence)
     const parts = { id, sequence, topic, time: this.#clock(), payload, qos, retained: false }
-    const event: Event = withExtras(parts, message, properties => this.#payloads.of(properties))
+    const event: Event = withExtras(parts, message, this.#payloads)
     const change = this.#retained.note(message, sequence)
     if (change === 'keep') this.#retainedEvents.set(topic, { ...unsharedEvent(event), retained: true })
     if (change === 'remove') this.#retainedEvents.delete(topic)

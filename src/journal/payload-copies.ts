@@ -43,12 +43,16 @@ export function unsharedEvent(event: Event): Event {
   return event.properties ? { ...event, payload, properties: unsharedPayload(event.properties) } : { ...event, payload }
 }
 
-/** The event with the message's properties, copied by `copy`, and its expiry; most messages have neither. */
+/** The event with the message's properties, copied, and its expiry; most messages have neither. */
 export function withExtras(
   event: Event,
   { properties, expires }: Pick<Message, 'properties' | 'expires'>,
-  copy: (properties: Buffer) => Buffer,
+  copier: PayloadCopier,
 ): Event {
   if (properties === undefined && expires === undefined) return event
-  return { ...event, ...(properties && { properties: copy(properties) }), ...(expires !== undefined && { expires }) }
+  return {
+    ...event,
+    ...(properties && { properties: copier.of(properties) }),
+    ...(expires !== undefined && { expires }),
+  }
 }

@@ -17,6 +17,11 @@ export class ResponseInbox {
   readonly filter = `${this.#prefix}+`
   readonly #expected = new Map<string, (message: Message) => void>()
 
+  /** Whether a response is expected. */
+  get isWaiting(): boolean {
+    return this.#expected.size > 0
+  }
+
   /** @param onResponse called for each message on the topic */
   expect(onResponse: (message: Message) => void): ExpectedResponse {
     const topic = this.#prefix + randomName()

@@ -134,6 +134,8 @@ async function exchange(
   const refused = refusedTopic(caller, message.topic, replyTopic)
   if (refused) return refuse(reply, refused, options)
   requireReplyTopic(replyTopic, message.topic, options)
+  // The client may have left during authentication.
+  if (admitted.request.raw.socket.destroyed) return reply.hijack()
   const { gate, requests } = options
   const release = gate.hold(caller)
   const left = new AbortController()

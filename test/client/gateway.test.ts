@@ -87,9 +87,16 @@ describe.each<Transport>(['socket', 'sse', 'poll'])('over %s', transport => {
     await heard.until(() => heard.client.cursor !== undefined)
     const { id } = await heard.client.publish('news/eu', 'text', { retain: true })
     await heard.client.publish('news/eu', Uint8Array.of(0xff, 0))
-    await heard.until(() => heard.events.length === 2)
+    const properties = { contentType: 'text/csv', responseTopic: 'answers', correlationData: '/wA=' }
+    await heard.client.publish('news/eu', 'with', { ...properties, userProperties: { a: ['1', '2'] }, expires: '1m' })
+    await heard.until(() => heard.events.length === 3)
     expect(heard.events[0]).toMatchObject({ id, payload: 'text' })
     expect(heard.events[1]).toMatchObject({ payloadBase64: '/wA=' })
+    const userProperties = [
+      ['a', '1'],
+      ['a', '2'],
+    ]
+    expect(heard.events[2]).toMatchObject({ ...properties, userProperties, expires: expect.stringContaining('T') })
     await expect(heard.client.publish('news/#', 'text')).rejects.toMatchObject({
       name: 'PushError',
       status: 400,

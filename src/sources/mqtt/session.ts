@@ -143,7 +143,11 @@ class BrokerSession implements Source {
         })
         return connection
       },
-      onUp: () => this.#update(),
+      onUp: () => {
+        // Requests of before still wait.
+        if (this.#options.inbox?.isWaiting) this.receiveResponses().catch(ignore)
+        this.#update()
+      },
       onDown: (reason, lasted) => {
         if (lasted !== undefined && !(reason instanceof TakenOver)) void this.#learnSizeLimit()
         this.#update(reason)
@@ -172,7 +176,7 @@ class BrokerSession implements Source {
   receiveResponses(): Promise<void> {
     const { connection } = this.#outbound
     const { inbox } = this.#options
-    if (!this.#connected || !connection) return Promise.reject(this.#awayError())
+    if (!connection) return Promise.reject(this.#awayError())
     if (!inbox || connection.profile.protocolVersion !== 5) {
       return Promise.reject(new GatewayError('requests-unsupported'))
     }

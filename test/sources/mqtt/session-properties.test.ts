@@ -1,11 +1,14 @@
+import type { Duplex } from 'node:stream'
 import { connectAsync } from 'mqtt'
 import { afterEach, expect, it } from 'vitest'
+import { internalPeer } from '../../../src/broker/broker.js'
 import { createUpstream } from '../../../src/broker/upstream/upstream.js'
 import { upstreamAt } from '../../../src/config/schema.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { decodeMessageProperties, encodeProperties } from '../../../src/mqtt/properties.js'
 import { ResponseInbox } from '../../../src/sources/response-inbox.js'
 import { startMosquitto } from '../../helpers/mosquitto.js'
+import { eventually } from '../../helpers/wait.js'
 import { bounds, Cleanup, log, message, openWithout, refusedVersions, sessionOn, Watched } from '../rig.js'
 
 const cleanup = new Cleanup()
@@ -74,4 +77,34 @@ it.each(Object.keys(refusedVersions) as (keyof typeof refusedVersions)[])(
 it.each(['MQTT 3.1.1 as a bridge', 'MQTT 3.1.1'] as const)('has no response topics with %s', async version => {
   const { session } = await start(version)
   await expect(session.receiveResponses()).rejects.toMatchObject({ reason: 'requests-unsupported' })
+})
+
+it('receives the responses to requests of before it lost its connections', async () => {
+  const mosquitto = await startMosquitto()
+  cleanup.add(() => mosquitto.stop())
+  const url = `mqtt://127.0.0.1:${mosquitto.port}`
+  const broker = createUpstream(upstreamAt(url), log)
+  cleanup.add(() => broker.close())
+  const journal = new MemoryJournal({ bounds, log })
+  cleanup.add(() => journal.close())
+  const streams: Duplex[] = []
+  const open = async (): Promise<Duplex> => {
+    const stream = await broker.open(internalPeer)
+    streams.push(stream)
+    return stream
+  }
+  const inbox = new ResponseInbox()
+  const session = await sessionOn(broker, journal, { inbox, open })
+  cleanup.add(() => session.close())
+  const received: string[] = []
+  const { topic } = inbox.expect(({ payload }) => received.push(payload.toString()))
+  await session.receiveResponses()
+  for (const stream of streams.splice(0)) stream.destroy()
+  const client = await connectAsync(url, { protocolVersion: 5 })
+  cleanup.add(() => client.endAsync(true))
+  await eventually(async () => {
+    await client.publishAsync(topic, 'answer', { qos: 1 })
+    return received.length > 0
+  })
+  expect(received[0]).toBe('answer')
 })

@@ -5,6 +5,7 @@ import { GatewayError } from '../../../src/base/errors.js'
 import type { ConfigInput } from '../../../src/config/schema.js'
 import { FilterQuota } from '../../../src/hub/filter-quota.js'
 import { formatId } from '../../../src/journal/event.js'
+import { encodeProperties } from '../../../src/mqtt/properties.js'
 import type { Receipt, ReceiptRequest, Receipts } from '../../../src/receipts/receipts.js'
 import { People } from '../../helpers/people.js'
 import { eventually } from '../../helpers/wait.js'
@@ -173,9 +174,11 @@ describe('the own topics of a socket', () => {
     const socket = await live(await rig.connect('', await bearer(rights([]))))
     await rig.publish(`socket/${socket.id}/out`, 'for you')
     expect(await socket.next('event')).toMatchObject({ topic: `socket/${socket.id}/out`, payload: 'for you' })
-    const { id } = await socket.ask({ type: 'send', json: { a: 1 }, qos: 2 })
+    const given = { contentType: 'a/b', userProperties: [['a', 'b'] as const] }
+    const { id } = await socket.ask({ type: 'send', json: { a: 1 }, qos: 2, ...given })
     const { events } = await rig.journal.read({ after: 1, through: 2, limit: 10, maxBytes: 1000 })
-    expect(events).toMatchObject([{ id, topic: `socket/${socket.id}/in`, qos: 2 }])
+    const properties = encodeProperties(given)
+    expect(events).toMatchObject([{ id, topic: `socket/${socket.id}/in`, qos: 2, properties }])
     expect(String(events[0]?.payload)).toBe('{"a":1}')
     const out = `socket/${socket.id}/out`
     expect(await socket.ask({ type: 'unsubscribe', topics: [out] })).toMatchObject({ type: 'ok', topics: [] })
