@@ -80,13 +80,14 @@ export async function openLevel(data: string): Promise<LevelBackend> {
     addIncoming: (id, messageId) => batched.put(incomingKey(id, messageId), Buffer.alloc(0)),
     removeIncoming: (id, messageId) => batched.del(incomingKey(id, messageId)),
     clearIncoming: id => batched.clear(rangeOf(keyOf('incoming', id))),
-    putWill: will => batched.put(keyOf('will', will.clientId), encode(will)),
-    removeWill: async clientId => {
-      const key = keyOf('will', clientId)
-      if ((await batched.get(key)) !== undefined) await batched.del(key)
+    putWill: will => batched.put(keyOf('will', will.clientId), encode(willFields(will))),
+    removeWill: clientId => batched.del(keyOf('will', clientId)),
+    will: async clientId => {
+      const value = await batched.get(keyOf('will', clientId))
+      return value && decodeWill(value)
     },
     wills: async function* () {
-      for await (const value of batched.values(rangeOf('will'))) yield decode<StoredWill>(value)
+      for await (const value of batched.values(rangeOf('will'))) yield decodeWill(value)
     },
     close: () => batched.close(),
   }
@@ -101,6 +102,37 @@ function subscriptionFields(clientId: string, subscription: StoredSubscription):
     ...(rap && { rap }),
     ...(subscriptionIdentifiers && { subscriptionIdentifiers }),
   }
+}
+
+/** The members of MQTT 5 in a stored will; each is left out where there is none. */
+interface StoredWillProperties {
+  readonly delay?: number
+  readonly messageExpiryInterval?: number
+  readonly properties?: Buffer
+}
+
+/** The stored fields of a will. */
+function willFields({ topic, payload, qos, retain, brokerId, clientId, properties = {} }: StoredWill): object {
+  const { willDelayInterval, messageExpiryInterval, encoded } = properties
+  return {
+    ...{ topic, payload, qos, retain, brokerId, clientId },
+    ...(willDelayInterval !== undefined && { delay: willDelayInterval }),
+    ...(messageExpiryInterval !== undefined && { messageExpiryInterval }),
+    ...(encoded && { properties: encoded }),
+  }
+}
+
+function decodeWill(value: Buffer): StoredWill {
+  const { delay, messageExpiryInterval, properties, ...will } = decode<
+    Omit<StoredWill, 'properties'> & StoredWillProperties
+  >(value)
+  if (delay === undefined && messageExpiryInterval === undefined && !properties) return will
+  const found = {
+    ...(delay !== undefined && { willDelayInterval: delay }),
+    ...(messageExpiryInterval !== undefined && { messageExpiryInterval }),
+    ...(properties && { encoded: properties }),
+  }
+  return { ...will, properties: found }
 }
 
 /**

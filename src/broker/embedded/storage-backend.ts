@@ -30,8 +30,17 @@ export interface StoredSubscription extends Subscription {
   readonly subscriptionIdentifiers?: readonly number[]
 }
 
+/** A will with its delay and message expiry interval, both in seconds, and its encoded properties. */
+export interface Will extends Pick<PublishPacket, 'topic' | 'payload' | 'qos' | 'retain'> {
+  readonly properties?: {
+    readonly willDelayInterval?: number
+    readonly messageExpiryInterval?: number
+    readonly encoded?: Buffer | undefined
+  }
+}
+
 /** A will, with the run of the broker and the client that it is of. */
-export interface StoredWill extends PublishPacket {
+export interface StoredWill extends Will {
   readonly brokerId: string
   readonly clientId: string
 }
@@ -62,6 +71,8 @@ export interface StorageBackend {
   clearIncoming(id: string): Promise<void>
   putWill(will: StoredWill): Promise<void>
   removeWill(clientId: string): Promise<void>
+  will(clientId: string): Promise<StoredWill | undefined>
+  /** All wills. */
   wills(): AsyncIterable<StoredWill>
 }
 
@@ -96,6 +107,7 @@ export function memoryBackend(): StorageBackend {
     clearIncoming: nothing,
     putWill: nothing,
     removeWill: nothing,
+    will: async () => undefined,
     wills: none,
   }
 }

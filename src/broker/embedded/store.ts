@@ -5,6 +5,7 @@ import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } f
 import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { ClientIdRegistry } from './client-id-registry.js'
+import { EarlierWills } from './earlier-wills.js'
 import { type Acknowledgement, maxPacketId, PacketIds } from './packet-ids.js'
 import { QueueExpiry } from './queue-expiry.js'
 import { QueueIndex, type SessionSubscription } from './queue-index.js'
@@ -15,7 +16,7 @@ import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
-import type { SessionRecord, StorageBackend, StoredSubscription, StoredWill } from './storage-backend.js'
+import type { SessionRecord, StorageBackend, StoredSubscription, StoredWill, Will } from './storage-backend.js'
 import {
   type FilterBounds,
   noSubscription,
@@ -27,6 +28,15 @@ import type { PendingWrite } from './unwritten-messages.js'
 interface Session {
   readonly id: string
 }
+
+/** A connection with a will. */
+interface WillOwner extends Session {
+  /** Whether its connection is over. */
+  readonly closed: boolean
+}
+
+/** Aedes' publishing of wills. */
+type WillPublisher = Pick<Aedes, 'authorizePublish' | 'publish'>
 
 export interface StoreLimits extends SessionLimits, FilterBounds, RetainedBounds {}
 
@@ -66,6 +76,10 @@ export class Store {
   readonly #enqueuer: SessionEnqueuer
   readonly #queueExpiry: QueueExpiry
   readonly #slicer: TimeSlicer
+  readonly #earlierWills: EarlierWills
+  /** By client id: the connection whose will is stored. */
+  readonly #willOwners = new Map<string, WillOwner>()
+  #broker: WillPublisher | undefined
   readonly #log: Logger
   readonly #onError: (error: unknown) => void
   readonly #index = new QueueIndex()
@@ -109,14 +123,23 @@ export class Store {
     this.#slicer = slicer
     this.#log = log
     this.#onError = onError
+    this.#earlierWills = new EarlierWills({
+      ...{ storage, slicer, onError },
+      hasSession: id => this.sessions.has(id),
+      publish: async will => {
+        if (this.#broker) await publishWill(this.#broker, will)
+      },
+    })
     this.queueReplay = new SessionQueueReplay(
       client => this.#readQueue(client),
       client => this.packetIdsOf(client),
     )
   }
 
-  async setup({ id }: Pick<Aedes, 'id'>): Promise<void> {
-    this.#brokerId = id
+  /** @param broker wills of earlier runs are published if it can publish */
+  async setup(broker: Pick<Aedes, 'id'> | (Pick<Aedes, 'id'> & WillPublisher)): Promise<void> {
+    this.#brokerId = broker.id
+    if ('publish' in broker) this.#broker = broker
     await this.retained.load()
     await loadSessions({
       storage: this.#storage,
@@ -129,11 +152,13 @@ export class Store {
     })
     // Sessions beyond the bounds were removed.
     for (const id of this.#incoming.keys()) if (!this.sessions.has(id)) this.#incoming.delete(id)
+    await this.#earlierWills.load()
   }
 
   /** Stops what runs by time. Call before the storage is closed. */
   async close(): Promise<void> {
-    await Promise.all([this.retained.close(), this.sessions.close(), this.#queueExpiry.stop()])
+    const parts = [this.retained.close(), this.sessions.close(), this.#queueExpiry.stop(), this.#earlierWills.stop()]
+    await Promise.all(parts)
     // Sessions that are being removed.
     await Promise.allSettled(this.#tails.values())
   }
@@ -148,6 +173,7 @@ export class Store {
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
     this.#queueExpiry.ended(id)
+    this.#earlierWills.sessionEnded(id)
     await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
       await Promise.all([this.cleanIncoming({ id }), this.#storage.removeSession(id)])
@@ -375,20 +401,40 @@ export class Store {
   }
 
   /** Marks a will as checked (see `DurableAedes`), and stores it for the next run, which publishes it. */
-  async putWill({ id }: Session, will: PublishPacket): Promise<void> {
-    await this.#storage.putWill(Object.assign(will, { brokerId: this.#brokerId, clientId: id }))
+  async putWill(client: WillOwner, will: Will): Promise<void> {
+    const stored: StoredWill = Object.assign(will, { brokerId: this.#brokerId, clientId: client.id })
+    this.#willOwners.set(client.id, client)
+    // It is not published.
+    if (!will.topic.startsWith('$SYS/')) await this.#storage.putWill(stored)
   }
 
+  /**
+   * Removes a stored will. Aedes calls this for a new connection with its client id, with its client, and when a will is published or will not
+   * be, with the client id alone: late, the stored will may be that of the next connection, and stays.
+   */
   async delWill({ id }: Session): Promise<void> {
-    await this.#storage.removeWill(id).catch(this.#onError)
+    const owner = this.#willOwners.get(id)
+    if (owner && !owner.closed) return
+    this.#willOwners.delete(id)
+    const isEarlier = this.#earlierWills.returned(id)
+    if (owner || isEarlier) await this.#storage.removeWill(id).catch(this.#onError)
   }
 
-  /** The wills of earlier runs. */
-  streamWill(brokers: { readonly [id: string]: number }): Readable {
-    return Readable.from(this.#willsOfOthers(brokers))
+  /** Empty: `EarlierWills` publishes the wills of earlier runs. */
+  streamWill(): Readable {
+    return Readable.from([])
   }
+}
 
-  async *#willsOfOthers(brokers: { readonly [id: string]: number }): AsyncGenerator<StoredWill> {
-    for await (const will of this.#storage.wills()) if (!brokers[will.brokerId]) yield will
+/** Publishes a will as Aedes does. */
+async function publishWill(broker: WillPublisher, will: StoredWill): Promise<void> {
+  const expiry = will.properties?.messageExpiryInterval
+  const messageExpiry = expiry !== undefined && { messageExpiry: Date.now() + expiry * 1000 }
+  const packet = Object.assign({ ...will, cmd: 'publish' as const, dup: false }, messageExpiry) as PublishPacket
+  const settle = (resolve: () => void, reject: (error: Error) => void) => (error?: Error | null) => {
+    if (error) reject(error)
+    else resolve()
   }
+  await new Promise<void>((resolve, reject) => broker.authorizePublish(null, packet, settle(resolve, reject)))
+  await new Promise<void>((resolve, reject) => broker.publish(packet, null, settle(resolve, reject)))
 }

@@ -79,11 +79,9 @@ it('a session has its queue in order, with the packet identifiers of messages in
   publisher.session.send({ cmd: 'pubrel', messageId: 77 })
   expect(await publisher.session.next()).toMatchObject({ cmd: 'pubcomp', messageId: 77 })
   publisher.session.send({ ...publish, topic: 'jobs/6', payload: 'sixth', dup: false, messageId: 77 })
+  expect(await session.next()).toMatchObject({ cmd: 'publish', topic: 'jobs/6', qos: 2 })
   publisher.session.send({ ...publish, qos: 0, topic: 'news/x', payload: 'seventh', dup: false })
-  expect(await packets(session, 2)).toMatchObject([
-    { cmd: 'publish', topic: 'jobs/6', qos: 2 },
-    { cmd: 'publish', topic: 'news/x', qos: 0 },
-  ])
+  expect(await session.next()).toMatchObject({ cmd: 'publish', topic: 'news/x', qos: 0 })
   session.stream.destroy()
   publisher.session.stream.destroy()
 })
