@@ -71,7 +71,7 @@ export class Connection {
   /** @type {ConnectionState} */
   #state = { phase: 'stopped' }
   #failures = 0
-  /** Indexes of `VERSIONS`: the one to begin with, and that of this try. */
+  /** Indexes of `VERSIONS`: the newest that the broker has not refused, and that of this try. */
   #usual = NEWEST
   #version = NEWEST
   /** Whether the handshake needs credentials, and not only CONNECT. */
@@ -268,7 +268,6 @@ export class Connection {
   #opened(client) {
     if (client !== this.#client) return
     this.#loss = undefined
-    this.#usual = this.#version
     const { name, protocolVersion } = VERSIONS[this.#version] ?? VERSIONS[NEWEST]
     this.#setState({ phase: 'connected', since: Date.now(), version: name, hasProperties: protocolVersion === 5 })
   }
@@ -295,7 +294,8 @@ export class Connection {
       return
     }
     this.#abandon()
-    this.#try(this.#version + 1)
+    this.#usual = this.#version + 1
+    this.#try(this.#usual)
   }
 
   /**

@@ -16,6 +16,8 @@ import { describeWith } from '../helpers/requires.js'
 let ca: TestCa
 /** A certificate of the CA for localhost. */
 let own: { readonly cert: string; readonly key: string }
+/** A CONNECT of MQTT 3.1.1. */
+const connect = Buffer.from('101000044d5154540402003c000474657374', 'hex')
 const closers: (() => unknown)[] = []
 beforeEach(() => {
   ca = makeCertificates()
@@ -120,7 +122,7 @@ describeWith(tools, 'MQTT over TLS', () => {
           () => broker.close(),
         )
         expected = () => `PROXY TCP4 127.0.0.1 127.0.0.1 ${raw.localPort} ${tunnel.mqttsPort}\r\n`
-        raw.write(Buffer.from('101000044d5154540402003c000474657374', 'hex'))
+        raw.write(connect)
       })
     })
     let expected = (): string => ''
@@ -158,6 +160,23 @@ describeWith(tools, 'MQTT over TLS', () => {
     const carol = await mqttjs(gateway, { ...people.certificate('alice'), username: 'carol', password: 'hook' })
     await carol.subscribeAsync('own/carol')
     await expect(carol.subscribeAsync('own/alice')).rejects.toThrow('Unspecified error')
+
+    // No session is resumed, which would keep the verdict on its certificate.
+    const visit = async (session?: Buffer): Promise<{ resumed: boolean; session: Buffer | undefined }> => {
+      const sessions: Buffer[] = []
+      const own = {
+        port: gateway.mqttsPort,
+        host: '127.0.0.1',
+        ca: readFileSync(ca.ca),
+        ...people.certificate('alice'),
+      }
+      const socket = connectTls({ ...own, ...(session && { session }) })
+      onTestFinished(() => void socket.destroy())
+      socket.on('session', given => sessions.push(given)).write(connect)
+      await new Promise<void>((resolve, reject) => socket.once('data', () => resolve()).once('error', reject))
+      return { resumed: socket.isSessionReused(), session: sessions[0] }
+    }
+    expect((await visit((await visit()).session)).resumed).toBe(false)
 
     // A revocation applies to new connections.
     people.revoke('alice')
@@ -212,7 +231,7 @@ describeWith(tools, 'MQTT over TLS', () => {
       onTestFinished(() => void socket.destroy())
       socket.on('session', given => sessions.push(given))
       // CONNECT, answered by CONNACK: tickets of TLS 1.3 come after the handshake.
-      socket.write(Buffer.from('101000044d5154540402003c000474657374', 'hex'))
+      socket.write(connect)
       await new Promise<void>((resolve, reject) => socket.once('data', () => resolve()).once('error', reject))
       return { resumed: socket.isSessionReused(), session: sessions[0] }
     }
