@@ -347,6 +347,9 @@ export class DurableAedes extends Aedes {
   #publish(next: Publication): void {
     if (next.packet.retain) this.#store.publisher = this.#accountOf(next)
     this.#store.publisherId = next.client?.id
+    // With a journal, the identifier waits for the message's append: the repetition must not be dropped before.
+    const isStoredTogether = next.packet.qos === 2 && next.client?.clean === false && !this.#sink
+    this.#store.publishedId = isStoredTogether ? next.packet.messageId : undefined
     super.publish(cleanCopy(next.packet), next.client, error => {
       if (this.#current === next) this.#giveUp(next, error)
       next.done(error)

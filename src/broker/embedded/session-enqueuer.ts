@@ -49,14 +49,24 @@ export class SessionEnqueuer {
     this.#options = options
   }
 
-  /** Queues a message; resolves when it may be delivered. See `takeWrites` for the acknowledgement. */
-  async enqueue(subscribers: readonly Subscriber[], packet: AedesPublishPacket): Promise<void> {
+  /**
+   * Queues a message; resolves when it may be delivered. See `takeWrites` for the acknowledgement.
+   *
+   * @param onWriting called when all writes of the message have begun, in the same tick; not if it is queued in time slices
+   */
+  async enqueue(
+    subscribers: readonly Subscriber[],
+    packet: AedesPublishPacket,
+    onWriting: () => void = () => {},
+  ): Promise<void> {
     if (subscribers.length === 0) return
     const { queues, sessions } = this.#options
     const message = new Variants(packet, queues)
     const absent = subscribers.filter(({ clientId }) => !sessions.isConnected(clientId))
     if (absent.length <= maxAtOnce) {
-      await this.#addNow(subscribers, message, undefined)
+      const adding = this.#addNow(subscribers, message, undefined)
+      onWriting()
+      await adding
       return
     }
     const job: Job = { message, subscribers: absent, position: 0, writing: Promise.resolve() }

@@ -67,6 +67,8 @@ export class Store {
   publisher = ''
   /** Client id of its publisher; `undefined` for the gateway itself. */
   publisherId: string | undefined
+  /** Its packet identifier, if that is to be stored with it. */
+  publishedId: number | undefined
   #retainedWrite: Pick<PendingWrite, 'written' | 'bytes'> | undefined
   readonly #limits: StoreLimits
   #brokerId = ''
@@ -242,7 +244,18 @@ export class Store {
   }
 
   outgoingEnqueueCombi(subscriptions: readonly SessionSubscription[], packet: AedesPublishPacket): Promise<void> {
-    return this.#enqueuer.enqueue(subscriptions, packet)
+    return this.#enqueuer.enqueue(subscriptions, packet, this.#storePublishedId)
+  }
+
+  /**
+   * Stores the packet identifier in one batch with the message's queue entries, for the next run: after a crash, the message is neither lost nor
+   * queued twice. `incomingStorePacket` follows, before PUBREC.
+   */
+  readonly #storePublishedId = (): void => {
+    const { publisherId, publishedId } = this
+    if (publisherId === undefined || publishedId === undefined || !this.sessions.has(publisherId)) return
+    // An error is that of `incomingStorePacket`, too.
+    this.#storage.addIncoming(publisherId, publishedId).catch(() => {})
   }
 
   outgoingEnqueue(
