@@ -57,21 +57,23 @@ export function describeProperties(properties) {
 
 /**
  * @param {Answers} answers
- * @returns {{ properties?: MessageProperties, objection?: string }} without properties where all fields are empty
+ * @returns {{ properties?: MessageProperties, objection?: string, field?: keyof Answers }} without properties where all fields are empty;
+ *   `field` is the one that the objection is about
  */
 export function readProperties({ contentType, expiry, userProperties }) {
   if (new TextEncoder().encode(contentType).length > MAX_STRING_BYTES)
-    return { objection: 'The content type is too long.' }
+    return { field: 'contentType', objection: 'The content type is too long.' }
   const seconds = expiry.trim() === '' ? undefined : Number(expiry)
   if (seconds !== undefined && !(Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_EXPIRY)) {
-    return { objection: 'The expiry is a whole number of seconds, from 1 to 4294967295.' }
+    return { field: 'expiry', objection: 'The expiry is a whole number of seconds, from 1 to 4294967295.' }
   }
   /** @type {Map<string, string[]>} */
   const user = new Map()
   for (const [index, line] of userProperties.split('\n').entries()) {
     if (line.trim() === '') continue
     const [, name = '', value = ''] = /^([^:]+):(.*)$/.exec(line) ?? []
-    if (name.trim() === '') return { objection: `Line ${index + 1} of the user properties is not “name: value”.` }
+    if (name.trim() === '')
+      return { field: 'userProperties', objection: `Line ${index + 1} of the user properties is not “name: value”.` }
     user.set(name.trim(), [...(user.get(name.trim()) ?? []), value.trim()])
   }
   /** @type {MessageProperties} */

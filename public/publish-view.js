@@ -14,8 +14,15 @@ const retain = byId('retain', HTMLInputElement)
 const objectionPlace = byId('publish-objection', HTMLElement)
 const outcome = byId('publish-outcome', HTMLElement)
 
-/** The fields of MQTT 5; left out on pages without. */
-const fields = document.getElementById('properties-fields')
+/** The fields of MQTT 5; only the MQTT page has them. */
+const fields =
+  document.getElementById('properties-fields') === null
+    ? undefined
+    : {
+        contentType: byId('content-type', HTMLInputElement),
+        expiry: byId('expiry', HTMLInputElement),
+        userProperties: byId('user-properties', HTMLTextAreaElement),
+      }
 
 /**
  * @param {boolean} isEnabled whether the connection speaks MQTT 5
@@ -25,13 +32,22 @@ export function enableProperties(isEnabled) {
   byId('properties-hint', HTMLElement).hidden = isEnabled
 }
 
+/**
+ * Reads the properties, and shows which field is not valid.
+ *
+ * @returns {ReturnType<typeof readProperties>}
+ */
 function readFields() {
-  if (!(fields instanceof HTMLFieldSetElement) || fields.disabled) return {}
-  return readProperties({
-    contentType: byId('content-type', HTMLInputElement).value,
-    expiry: byId('expiry', HTMLInputElement).value,
-    userProperties: byId('user-properties', HTMLTextAreaElement).value,
-  })
+  if (fields === undefined || byId('properties-fields', HTMLFieldSetElement).disabled) return {}
+  const { contentType, expiry, userProperties } = fields
+  const answers = { contentType: contentType.value, expiry: expiry.value, userProperties: userProperties.value }
+  const read = readProperties(answers)
+  for (const field of Object.values(fields)) field.removeAttribute('aria-invalid')
+  if (read.field !== undefined) {
+    fields[read.field].setAttribute('aria-invalid', 'true')
+    fields[read.field].focus()
+  }
+  return read
 }
 
 /** The content of the form, for the terminal commands. */

@@ -181,6 +181,7 @@ describeWith(
       const publish = page.getByRole('button', { name: 'Publish', exact: true })
       await publish.click()
       await page.getByText('The expiry is a whole number of seconds').waitFor()
+      expect(await page.getByLabel('Expires after').getAttribute('aria-invalid')).toBe('true')
       await page.getByLabel('Expires after').fill('600')
       let received: string | undefined
       void subscriber.line().then(line => {

@@ -43,6 +43,7 @@ declare module '*/public/properties.js' {
   export function readProperties(answers: { contentType: string; expiry: string; userProperties: string }): {
     properties?: MessageProperties
     objection?: string
+    field?: 'contentType' | 'expiry' | 'userProperties'
   }
 }
 

@@ -102,7 +102,7 @@ describeWith(['chromium-headless-shell'], 'a page', () => {
     const outcome = page.locator('#publish-outcome')
     await page.getByRole('button', { name: 'Publish', exact: true }).click()
     // MQTT 3 cannot report it; MQTT 5 does.
-    await outcome.getByText(/may not permit it, which MQTT cannot report|not authorized/).waitFor()
+    await outcome.getByText(/may not permit it, which MQTT cannot report|refused this message: .*0x87/).waitFor()
     expect(await outcome.textContent()).not.toContain('Published')
   })
 

@@ -141,7 +141,9 @@ describeWith(['chromium-headless-shell', 'openssl'], 'a page that is refused', (
       await reason(page).getByText('The credentials are not accepted').waitFor()
       expect(await password.isVisible()).toBe(true)
     }
-    await state(page).getByText('Connected: MQTT 3.1.1').waitFor()
+    await state(page)
+      .getByText(/^Connected: MQTT [\d.]+/)
+      .waitFor()
     await password.waitFor({ state: 'hidden' })
   })
 
