@@ -101,23 +101,23 @@ export function decodeEvent(epoch: string, record: Buffer, retained: boolean): S
   const sequence = record.readDoubleBE(1)
   const topicEnd = headerLength + record.readUInt16BE(17)
   const length = record.readUInt32BE(19)
-  const { extras, end } = decodeExtras(record, flags, topicEnd)
+  const decoded = (flags & (propertiesFlag | expiresFlag)) === 0 ? undefined : decodeExtras(record, flags, topicEnd)
+  const end = decoded?.end ?? topicEnd
   if (!Number.isSafeInteger(sequence) || end + (large ? 0 : length) !== record.length) {
     throw new DamagedRecord('an event of another length')
   }
   const topic = record.toString('utf8', headerLength, topicEnd)
   const payload = record.subarray(end)
   const event = { id: formatId(epoch, sequence), sequence, topic, time: record.readDoubleBE(9), payload, qos, retained }
-  return { event: extras ? { ...event, ...extras } : event, large: large ? length : undefined }
+  return { event: decoded ? { ...event, ...decoded.extras } : event, large: large ? length : undefined }
 }
 
-/** The expiry and the properties at `at`, if there are any, and where they end. */
+/** The expiry and the properties at `at`, of which there is one at least, and where they end. */
 function decodeExtras(
   record: Buffer,
   flags: number,
   at: number,
-): { readonly extras?: Pick<Event, 'expires' | 'properties'>; readonly end: number } {
-  if ((flags & (propertiesFlag | expiresFlag)) === 0) return { end: at }
+): { readonly extras: Pick<Event, 'expires' | 'properties'>; readonly end: number } {
   const propertiesAt = at + (flags & expiresFlag ? 8 : 0)
   const start = propertiesAt + (flags & propertiesFlag ? 4 : 0)
   if (start > record.length) throw new DamagedRecord('an event of another length')
