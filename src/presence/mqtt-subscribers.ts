@@ -10,6 +10,11 @@ export interface MqttSubscriber {
 /** Characters of a device name; client ids may have 64 KiB. */
 const maxDeviceLength = 255
 
+/** The device of an MQTT client: its user, else its client id. */
+export function deviceOfClient({ user, clientId }: Pick<MqttSubscriber, 'user' | 'clientId'>): string {
+  return user ?? clientId.slice(0, maxDeviceLength)
+}
+
 /**
  * Presence of a broker's MQTT clients. The device is the user, so that all clients of a user are one listener; without a user it is the client id.
  */
@@ -30,8 +35,8 @@ export class MqttSubscribers {
       attendance.add(filters)
       return
     }
-    const { user, address, clientId } = client
-    const device = user ?? clientId.slice(0, maxDeviceLength)
+    const { user, address } = client
+    const device = deviceOfClient(client)
     const entered = this.#presence?.enter({
       ...{ device, user, transport: 'mqtt', topics: filters },
       ...(address !== undefined && { address }),

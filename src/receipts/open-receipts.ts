@@ -128,6 +128,12 @@ class StoredReceipts implements Receipts {
     return recorded
   }
 
+  #noteAcknowledged(id: string, client: Pick<Receipt, 'device' | 'user'>): void {
+    this.acknowledged(id, client).catch(error => {
+      if (!this.#closing) this.#options.log.warn({ err: error }, 'failed to store an acknowledgement')
+    })
+  }
+
   async #recordAcknowledged(sequence: number, device: string, user: string | undefined): Promise<boolean> {
     const request = await this.#repository.requestOf(sequence)
     if (!request || !(await this.#repository.isAwaited(sequence, device))) return false
@@ -151,9 +157,21 @@ class StoredReceipts implements Receipts {
       if (isTaken) quota.remove(wanted)
       isTaken = false
     }
-    const confirm = (event: Event): Promise<void> =>
-      this.#request(event, { from, by, devices: [...devices], deadline: this.#clock.now() + within }).finally(cancel)
-    return { confirm, cancel }
+    const early: Pick<Receipt, 'device' | 'user'>[] = []
+    let id: string | undefined
+    const confirm = async (event: Event): Promise<void> => {
+      const request = { from, by, devices: [...devices], deadline: this.#clock.now() + within }
+      await this.#request(event, request).finally(cancel)
+      id = event.id
+      for (const client of early) this.#noteAcknowledged(id, client)
+    }
+    const acknowledged = (client: Pick<Receipt, 'device' | 'user'>): void => {
+      if (!devices.has(client.device)) return
+      // A message leaves for its subscribers before it is an event.
+      if (id === undefined) early.push(client)
+      else this.#noteAcknowledged(id, client)
+    }
+    return { confirm, cancel, acknowledged }
   }
 
   async #request({ id, sequence, topic, time }: Event, request: NewRequest): Promise<void> {

@@ -63,6 +63,8 @@ export interface ReceiptReservation {
    * @throws {GatewayError} rejects with `journal-unavailable`; the quota is released
    */
   confirm(event: Event): Promise<void>
+  /** Call when an MQTT client has acknowledged the message, also before `confirm`: see `Receipts.acknowledged`. */
+  acknowledged(client: Pick<Receipt, 'device' | 'user'>): void
   /** Releases the quota, unless confirmed. Idempotent. */
   cancel(): void
 }

@@ -31,7 +31,17 @@ export interface Source extends Publisher {
   close(): Promise<void>
 }
 
+/** A client that has acknowledged a message. */
+export interface AcknowledgingClient {
+  readonly clientId: string
+  readonly user: string | undefined
+}
+
 export interface PublishOptions {
+  /**
+   * Called for each client of the embedded broker that has acknowledged the message (PUBACK or PUBCOMP), also before its event is in the journal.
+   */
+  readonly onAcknowledged?: ((client: AcknowledgingClient) => void) | undefined
   /** The publishing user or address, for its quota; left out for the gateway itself. */
   readonly by?: string
   /**

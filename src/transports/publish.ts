@@ -285,8 +285,8 @@ function publishNext(
   progress: Progress,
   options: PublishOptions & { readonly by: string },
 ): Promise<void> {
-  const settled = withReceipts(push.receipts, publication, options.by, async () => {
-    progress.withoutReceipts ??= await push.publisher.publish(publication.message, options)
+  const settled = withReceipts(push.receipts, publication, options.by, async onAcknowledged => {
+    progress.withoutReceipts ??= await push.publisher.publish(publication.message, { ...options, onAcknowledged })
     return progress.withoutReceipts
   })
     .then(event => {

@@ -7,7 +7,9 @@ import type { Identity } from '../base/identity.js'
 import type { Event } from '../journal/event.js'
 import { sizeOf } from '../journal/journal.js'
 import type { Message } from '../mqtt/message.js'
+import { deviceOfClient } from '../presence/mqtt-subscribers.js'
 import type { Receipts } from '../receipts/receipts.js'
+import type { PublishOptions } from '../sources/publisher.js'
 import type { Publication } from './message-json.js'
 
 /*
@@ -100,18 +102,20 @@ function countAnonymous(
  * Publishes a message and requests its receipts. Where the quota has no room for the receipts, the message is not published.
  *
  * @param account of the requester
- * @param publish publishes the message
+ * @param publish publishes the message, and calls the function for each client that has acknowledged it
  * @throws {GatewayError} rejects as `Receipts.reserve`, `publish` and `ReceiptReservation.confirm`
  */
 export async function withReceipts(
   receipts: Receipts,
   { message, receipt }: Publication,
   account: string,
-  publish: () => Promise<Event | undefined>,
+  publish: (onAcknowledged: PublishOptions['onAcknowledged']) => Promise<Event | undefined>,
 ): Promise<Event | undefined> {
   const reservation = receipt && receipts.reserve(message.topic, receipt, account)
   try {
-    const event = await publish()
+    const event = await publish(
+      reservation && (client => reservation.acknowledged({ device: deviceOfClient(client), user: client.user })),
+    )
     if (event) await reservation?.confirm(event)
     return event
   } finally {

@@ -113,6 +113,15 @@ describe.each([
       ])
     })
 
+    it('are acknowledgements that come before the message is an event', async () => {
+      const reservation = rig.receipts.reserve('news', { from: ['d1', 'd2'], within: 1000 }, 'me')
+      for (const device of ['d1', 'other']) reservation.acknowledged({ device, user: undefined })
+      const event = await rig.publish('news')
+      await reservation.confirm(event)
+      reservation.acknowledged({ device: 'd2', user: undefined })
+      expect(await told(2)).toMatchObject([{ device: 'd1' }, { device: 'd2' }])
+    })
+
     it('are kept of an event that has expired', async () => {
       const { id } = await rig.journal.append(message('t', 'x', { expires: 1 }))
       expect(await rig.receipts.record(id, { device: 'd', status: 'received' })).toMatchObject({ fresh: true })

@@ -46,7 +46,7 @@ async function start({ publish, asked, receiptRoom, ...options }: StartOptions =
     record: async () => undefined,
     reserve: (topic, request, by) => {
       receiptRoom?.(topic, by)
-      return { confirm: async ({ id }) => void asked?.push({ id, request }), cancel: () => {} }
+      return { confirm: async ({ id }) => void asked?.push({ id, request }), cancel: () => {}, acknowledged: () => {} }
     },
     report: async () => undefined,
     topicOf: async () => undefined,

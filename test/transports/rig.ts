@@ -86,7 +86,7 @@ class AttendanceList implements Presence {
 export const noReceipts: Receipts = {
   acknowledged: async () => false,
   record: async () => undefined,
-  reserve: () => ({ confirm: async () => {}, cancel: () => {} }),
+  reserve: () => ({ confirm: async () => {}, cancel: () => {}, acknowledged: () => {} }),
   report: async () => undefined,
   topicOf: async () => undefined,
   close: async () => {},

@@ -161,7 +161,9 @@ export class SocketRequests {
     requireNoWait(rate.wait)
     rate.spend(message)
     const by = publisherAccount(caller)
-    const event = await withReceipts(receipts, publication, by, () => publisher.publish(message, { by }))
+    const event = await withReceipts(receipts, publication, by, onAcknowledged =>
+      publisher.publish(message, { by, onAcknowledged }),
+    )
     return { id: event?.id ?? null }
   }
 

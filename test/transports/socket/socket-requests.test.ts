@@ -41,6 +41,7 @@ function receiptsOf(topics: Map<string, string>) {
     reserve: (_topic, request) => ({
       confirm: async ({ id }) => void requested.push([id, request]),
       cancel: () => {},
+      acknowledged: () => {},
     }),
     report: async () => undefined,
     topicOf: async id => topics.get(id),
