@@ -17,6 +17,13 @@ export interface EarlierWillsOptions {
   readonly onError: (error: unknown) => void
 }
 
+/** The will of a session that has ended. */
+interface Ended {
+  readonly will: StoredWill
+  /** Whether it is the client's stored will. */
+  isStored: boolean
+}
+
 /**
  * Wills of clients that were connected, or whose will was delayed, when an earlier run ended. Each is published once its delay is over, which
  * counts from the start, or its session ends, whichever is first [MQTT-3.1.3.2.2]; not if its client returns before.
@@ -26,6 +33,8 @@ export class EarlierWills {
   readonly #due: Deadlines<string>
   /** Client ids whose will is being published. */
   readonly #publishing = new Set<string>()
+  /** By client id. */
+  readonly #ended = new Map<string, Ended>()
   #start = 0
 
   constructor(options: EarlierWillsOptions) {
@@ -44,16 +53,25 @@ export class EarlierWills {
     }
   }
 
-  /** Call when a client is back: its will is not published. @returns whether it had one */
+  /** Call when a client is back: its will is not published, unless its session has ended. @returns whether it had one */
   returned(clientId: string): boolean {
+    const ended = this.#ended.get(clientId)
+    if (ended) {
+      ended.isStored = false
+      return true
+    }
     const hasWill = this.#due.get(clientId) !== undefined
     this.#due.delete(clientId)
     return this.#publishing.delete(clientId) || hasWill
   }
 
-  /** Call when a session has ended. */
-  sessionEnded(clientId: string): void {
+  /** Call when a session has ended; resolves when its client may store another will. */
+  async sessionEnded(clientId: string): Promise<void> {
     if (this.#due.get(clientId) === undefined) return
+    this.#due.delete(clientId)
+    const will = await this.#options.storage.will(clientId)
+    if (!will) return
+    this.#ended.set(clientId, { will, isStored: true })
     this.#due.set(clientId, Math.max(Date.now(), this.#start + minDelay))
   }
 
@@ -62,7 +80,18 @@ export class EarlierWills {
     return this.#due.stop()
   }
 
-  async #publish(clientId: string): Promise<void> {
+  #publish(clientId: string): Promise<void> {
+    const ended = this.#ended.get(clientId)
+    return ended ? this.#publishEnded(clientId, ended) : this.#publishStored(clientId)
+  }
+
+  async #publishEnded(clientId: string, ended: Ended): Promise<void> {
+    await this.#options.publish(ended.will)
+    this.#ended.delete(clientId)
+    if (ended.isStored) await this.#options.storage.removeWill(clientId)
+  }
+
+  async #publishStored(clientId: string): Promise<void> {
     const { storage, publish } = this.#options
     this.#publishing.add(clientId)
     const will = await storage.will(clientId)

@@ -14,6 +14,9 @@ import {
 /** Approximate overhead of a stored message, in bytes. */
 const messageOverhead = 100
 
+/** Pending removals of expired messages, while a queue is read. */
+const maxRemovals = 1000
+
 /** Bytes of one write, for a message queued for many sessions. */
 const maxWriteBytes = 1024 ** 2
 
@@ -79,19 +82,26 @@ export class LevelQueues implements SessionQueues {
 
   async *read(clientId: string, onExpired: (bytes: number) => void): AsyncGenerator<AedesPublishPacket> {
     const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
+    const removals: Promise<void>[] = []
     for await (const [key, value] of this.#database.entries(range)) {
       const packet = decodeMessage(value)
-      if (!isOver(packet, packet.messageId)) yield packet
-      else if (await this.#removeUnsent(key)) onExpired(storedBytes(value))
+      if (!isOver(packet, packet.messageId)) {
+        yield packet
+        continue
+      }
+      if (!(await this.#isUnsent(key))) continue
+      const removal = this.#database.del(key)
+      removal.catch(() => {})
+      onExpired(storedBytes(value))
+      if (removals.push(removal) >= maxRemovals) await Promise.all(removals.splice(0))
     }
+    await Promise.all(removals)
   }
 
-  /** Removes a message, unless it was sent meanwhile; returns whether it was there. */
-  async #removeUnsent(key: string): Promise<boolean> {
+  /** Whether a message is still there, and was not sent meanwhile. */
+  async #isUnsent(key: string): Promise<boolean> {
     const value = await this.#database.get(key)
-    if (!value || decodeMessage(value).messageId) return false
-    await this.#database.del(key)
-    return true
+    return value !== undefined && !decodeMessage(value).messageId
   }
 
   async trim(clientId: string, maxBytes: number): Promise<QueueSize> {

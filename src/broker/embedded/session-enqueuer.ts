@@ -1,7 +1,7 @@
 import { setImmediate as nextTick } from 'node:timers/promises'
 import type { AedesPublishPacket } from 'aedes'
 import type { TimeSlicer } from '../../base/time-slicer.js'
-import { propertiesOf, propertyBytes, withSubscriptionIdentifiers } from './packet.js'
+import { propertyBytes, withSubscriptionIdentifiers } from './packet.js'
 import type { SessionSubscription } from './queue-index.js'
 import type { QueuedMessage, SessionQueues } from './session-queues.js'
 import type { Sessions } from './sessions.js'
@@ -182,7 +182,7 @@ class Variants {
   constructor(packet: AedesPublishPacket, queues: SessionQueues) {
     this.#packet = detachPayload(packet)
     this.bytes = packet.payload.length + propertyBytes(packet)
-    this.expires = propertiesOf(packet).expires
+    this.expires = packet.messageExpiry
     this.#queues = queues
   }
 

@@ -251,6 +251,10 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     if (!session) return
     this.#holders.present(session)
     this.#deadlines.delete(client.id)
+    // The end of the connection that it takes over came after `open`.
+    if (session.isOpen) return
+    session.isOpen = true
+    this.#touch(session)
   }
 
   /** Call when `client` has disconnected; ignored where another one has taken over its client id. */

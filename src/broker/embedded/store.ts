@@ -175,10 +175,10 @@ export class Store {
   async #end(id: string): Promise<void> {
     this.sessions.remove(id)
     this.#queueExpiry.ended(id)
-    this.#earlierWills.sessionEnded(id)
+    const willRead = this.#earlierWills.sessionEnded(id)
     await this.#inOrder({ id }, async () => {
       this.#index.removeAll(id)
-      await Promise.all([this.cleanIncoming({ id }), this.#storage.removeSession(id)])
+      await Promise.all([this.cleanIncoming({ id }), this.#storage.removeSession(id), willRead])
     })
   }
 

@@ -199,6 +199,20 @@ describe.each(['memory', 'disk'] as const)('sessions with an expiry of their own
       await run()
     })
 
+    it('count from the restart, where the client had taken over its own connection', async () => {
+      const first = await connect('a', 5)
+      store.sessions.admit('a', alice, 5)
+      await store.subscriptionsByClient({ id: 'a' })
+      // Aedes ends the first connection, and then the second one is connected.
+      store.sessions.disconnected(first.client)
+      store.sessions.connected({ id: 'a', clean: false } as Client)
+      await stop()
+      vi.setSystemTime(start + 7200_000)
+      await run()
+      await pass(4999)
+      await pass(1, 1)
+    })
+
     it('count from the restart, where the client was connected', async () => {
       await connect('a', 5)
       vi.setSystemTime(start + 3600_000)
@@ -209,7 +223,7 @@ describe.each(['memory', 'disk'] as const)('sessions with an expiry of their own
       await pass(4000)
       await stop()
       await run()
-      // From the first restart.
+      // From the first restart, where it did not return.
       await pass(999)
       await pass(1, 1)
     })

@@ -120,8 +120,12 @@ describe('wills of an earlier run', () => {
     await connected('started anew', willOf({ willDelayInterval: 60 }, 'started anew'), 3600)
     await crash()
     await run()
-    left = 2
+    // Clean Start, with a will of its own.
     await store.cleanSubscriptions(connectionOf('started anew'))
+    const client = connectionOf('started anew')
+    await store.delWill(client)
+    await store.putWill(client, willOf(undefined, 'next'))
+    left = 3
     expect(await publishedAfter(1000, 1)).toEqual(['started anew'])
     expect(await publishedAfter(3900, 0)).toEqual([])
     expect(await publishedAfter(200, 1)).toEqual(['short'])
