@@ -180,13 +180,19 @@ export function storedFields(packet: AedesPublishPacket): object {
   }
 }
 
+type StoredMessage = Omit<AedesPublishPacket, 'properties'> & StoredProperties
+
 /** Decodes a stored value. */
 export function decodeMessage(value: Buffer): AedesPublishPacket {
-  const { expires, properties, subscriptionIdentifiers, ...packet } = decode<
-    Omit<AedesPublishPacket, 'properties'> & StoredProperties
-  >(value)
+  const stored = decode<AedesPublishPacket | StoredMessage>(value)
+  if (!hasProperties(stored)) return stored
+  const { expires, properties, subscriptionIdentifiers, ...packet } = stored
   const message = { ...packet, ...carried({ properties, expires }) }
   return subscriptionIdentifiers ? withSubscriptionIdentifiers(message, subscriptionIdentifiers) : message
+}
+
+function hasProperties(stored: AedesPublishPacket | StoredMessage): stored is StoredMessage {
+  return 'expires' in stored || 'properties' in stored || 'subscriptionIdentifiers' in stored
 }
 
 /** A map of up to 15 members begins with its number of members in one byte; the name of the first one follows. */
