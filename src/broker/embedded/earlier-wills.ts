@@ -26,7 +26,7 @@ interface Ended {
 
 /**
  * Wills of clients that were connected, or whose will was delayed, when an earlier run ended. Each is published once its delay is over, which
- * counts from the start, or its session ends, whichever is first [MQTT-3.1.3.2.2]; not if its client returns before.
+ * counts from the start, or its session ends, whichever is first (MQTT 5 §3.1.3.2.2); not if its client returns before.
  */
 export class EarlierWills {
   readonly #options: EarlierWillsOptions

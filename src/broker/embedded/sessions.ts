@@ -27,7 +27,7 @@ export interface SessionLimits extends SessionCounts {
   readonly sessionExpiry: number | 'off'
 }
 
-/** The session expiry interval of a session that does not end, in seconds [MQTT-3.1.2.11.2]. */
+/** The session expiry interval of a session that does not end, in seconds (MQTT 5 §3.1.2.11.2). */
 const neverExpires = 0xffff_ffff
 
 interface Session {
@@ -206,7 +206,10 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     try {
       this.#makeRoom(session.holder)
     } catch (error) {
-      if (replaced) this.#add(replaced)
+      if (replaced) {
+        this.#add(replaced)
+        this.abandon(replaced.id)
+      }
       throw error
     }
     this.#add(session)
@@ -235,13 +238,13 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     return known
   }
 
-  /** Changes the session expiry interval of a session, in seconds, as DISCONNECT may [MQTT-3.14.2.2.2]. */
+  /** Changes the session expiry interval of a session, in seconds, as DISCONNECT may (MQTT 5 §3.14.2.2.2). */
   setExpiry(id: string, seconds: number): void {
     const session = this.#sessions.get(id)
     if (!session) return
     session.expiry = seconds
     this.#store(session)
-    if (this.#deadlines.get(id) !== undefined) this.#setAbsent(session)
+    if (!session.isOpen) this.abandon(id)
   }
 
   /** Call when `client` is connected, with a session or without. */

@@ -26,7 +26,7 @@ export type SessionRecord = Omit<StoredSession, 'id' | 'queued' | 'bytes' | 'nex
 
 /** A session's subscription: its filter and options. Retain handling is over once it is granted, and is not stored. */
 export interface StoredSubscription extends Subscription {
-  /** Its subscription identifier [MQTT-3.8.2.1.2], if it has one. */
+  /** Its subscription identifier (MQTT 5 §3.8.2.1.2), if it has one. */
   readonly subscriptionIdentifiers?: readonly number[]
 }
 

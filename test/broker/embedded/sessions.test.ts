@@ -3,7 +3,7 @@ import { createLog } from '../../../src/base/log.js'
 import { TimeSlicer } from '../../../src/base/time-slicer.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { MemoryQueues } from '../../../src/broker/embedded/session-queues.js'
-import { Sessions } from '../../../src/broker/embedded/sessions.js'
+import { type SessionLimits, Sessions } from '../../../src/broker/embedded/sessions.js'
 import { memoryBackend } from '../../../src/broker/embedded/storage-backend.js'
 import { limits } from './limits.js'
 import { connect } from './mqtt-session.js'
@@ -11,7 +11,7 @@ import { connectRaw } from './raw-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
-function makeSessions(bounds: Partial<typeof limits>): { sessions: Sessions; ended: string[]; dropped: string[] } {
+function makeSessions(bounds: Partial<SessionLimits>): { sessions: Sessions; ended: string[]; dropped: string[] } {
   const [ended, dropped]: [string[], string[]] = [[], []]
   const sessions = new Sessions({
     storage: memoryBackend(),
@@ -45,6 +45,21 @@ describe('at a bound of sessions', () => {
     sessions.connected({ id: 'a1' })
     expect(() => sessions.admit('a2', alice)).toThrow('All sessions that you may have are in use')
     expect([ended, sessions.has('a2')]).toEqual([[], false])
+  })
+
+  it('one that its user cannot take over ends in time, as before', async () => {
+    const { sessions, ended } = makeSessions({ maxSessionsPerUser: 1, sessionExpiry: 1000 })
+    const client = { id: 'free' }
+    sessions.open('free')
+    sessions.connected(client)
+    sessions.disconnected(client)
+    sessions.admit('a1', alice)
+    sessions.connected({ id: 'a1' })
+    expect(() => sessions.admit('free', alice)).toThrow('All sessions that you may have are in use')
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 1000 })
+    onTestFinished(() => void vi.useRealTimers())
+    await sessions.expire()
+    expect(ended).toEqual(['free'])
   })
 
   it('in all, the longest absent one of the user with most ends', () => {
