@@ -37,7 +37,7 @@ interface Session {
   seen: number
   /** Its session expiry interval in seconds; `undefined` before MQTT 5. */
   expiry: number | undefined
-  /** That of the connection that opens it next. */
+  /** That of the last connection's CONNECT. */
   nextExpiry: number | undefined
   /** Whether a connection has opened it. */
   isOpen: boolean
@@ -232,7 +232,8 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     const known = !session.isNew
     session.isNew = false
     session.isOpen = true
-    session.expiry = expiry ?? session.nextExpiry
+    session.nextExpiry = expiry ?? session.nextExpiry
+    session.expiry = session.nextExpiry
     this.#deadlines.delete(id)
     this.#touch(session)
     return known
@@ -241,7 +242,7 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
   /** Changes the session expiry interval of a session, in seconds, as DISCONNECT may (MQTT 5 §3.14.2.2.2). */
   setExpiry(id: string, seconds: number): void {
     const session = this.#sessions.get(id)
-    if (!session) return
+    if (!session || session.expiry === seconds) return
     session.expiry = seconds
     this.#store(session)
     if (!session.isOpen) this.abandon(id)
@@ -255,8 +256,9 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     this.#holders.present(session)
     this.#deadlines.delete(client.id)
     // The end of the connection that it takes over came after `open`.
-    if (session.isOpen) return
+    if (session.isOpen && session.expiry === session.nextExpiry) return
     session.isOpen = true
+    session.expiry = session.nextExpiry
     this.#touch(session)
   }
 

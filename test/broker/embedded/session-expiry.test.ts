@@ -156,6 +156,20 @@ describe.each(['memory', 'disk'] as const)('sessions with an expiry of their own
     await pass(60_000, 2)
   })
 
+  it('have the one of a connection that takes over another one', async () => {
+    const first = await connect('a', 5)
+    store.sessions.admit('a', alice, 60)
+    await store.subscriptionsByClient({ id: 'a' })
+    // Aedes ends the first connection now, whose DISCONNECT may have changed its own.
+    store.sessions.setExpiry('a', 7)
+    store.sessions.disconnected(first.client)
+    const second = { id: 'a', clean: false } as Client
+    store.sessions.connected(second)
+    store.sessions.disconnected(second)
+    await pass(59_999)
+    await pass(1, 1)
+  })
+
   it('end for a client that never came so far as to be connected', async () => {
     store.sessions.admit('new', alice, 5)
     await store.subscriptionsByClient({ id: 'new' })
