@@ -59,9 +59,11 @@ export const expiry = z
   })
   .describe('When it expires: a time such as 30s, or a date and time; it is delivered no more then')
 
+const dateTime = z.iso.datetime({ offset: true })
+
 /** The time of a date and time of RFC 3339, in milliseconds since 1970; `NaN` for any other text. */
 function parseDate(text: string): number {
-  return z.iso.datetime({ offset: true }).safeParse(text).success ? Date.parse(text) : Number.NaN
+  return dateTime.safeParse(text).success ? Date.parse(text) : Number.NaN
 }
 
 /** Strict: Node ignores wrong characters. */
