@@ -86,6 +86,11 @@ export class ConnectAuthorizer {
     this.#admissions.set(client, admission)
   }
 
+  /** The CONNECT of `client`. */
+  connectOf(client: Client): ConnectPacket | undefined {
+    return this.#admissions.get(client)?.connect
+  }
+
   /** Call when `client` has its CONNACK. */
   connected(client: Client): void {
     const admission = this.#admissions.get(client)
@@ -170,15 +175,16 @@ export class ConnectAuthorizer {
   #admitSession(client: Client): void {
     const { sessions } = this.#options
     const connect = this.#admissions.get(client)?.connect
-    if (!connect || connect.clean) return
+    if (!connect || client.clean) return
     const holder = this.holderOf(client)
-    if (sessions.admit(client.id, holder)) {
+    const expiry = client.version === 5 ? client.sessionExpiryInterval : undefined
+    if (sessions.admit(client.id, holder, expiry)) {
       if (client.conn.closed) sessions.abandon(client.id)
       else client.conn.once('close', () => sessions.abandon(client.id))
       return
     }
     connect.clean = true
-    Object.assign(client, { clean: true })
+    Object.assign(client, { clean: true, sessionExpiryInterval: 0, _sessionExpiryClamped: client.version === 5 })
     this.#logNoSession(client, holder)
   }
 
@@ -305,7 +311,6 @@ const refused = 'a subscription was refused:'
 
 const refusals: Readonly<Record<SubscriptionRefusal, string>> = {
   rules: denials.subscribe,
-  shared: `${refused} the built-in broker has no shared subscriptions ($share/)`,
   invalid: `${refused} this is no topic filter, or larger than limits.topicLevels or limits.topicLength`,
   maxSubscriptions: `${refused} the client has as many topic filters as it may (embedded.maxSubscriptions)`,
   maxSubscriptionBytes: `${refused} the client's topic filters have as many bytes as they may (embedded.maxSubscriptionBytes)`,

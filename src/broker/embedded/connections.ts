@@ -28,6 +28,8 @@ export interface ConnectionsOptions extends ConnectionLimits {
   /** Called for each time that a connection has to wait for its rateLimit. */
   readonly onThrottled?: (() => void) | undefined
   readonly accountOf: (peer: Peer) => string
+  /** Tells a client of MQTT 5 why its connection ends, and ends it; returns false for others. */
+  readonly tellWhy: (client: Client, reason: GatewayError) => boolean
   readonly slices?: SliceMonitor | undefined
 }
 
@@ -118,11 +120,13 @@ export class Connections {
         const published = received.publishes
         const finding = received.scan(chunk, maxPackets, mayComplete)
         throttle?.spend(received.publishes - published, received.bytes - before)
-        if (finding !== undefined) return new GatewayError(finding)
+        const refuse = (reason: GatewayError): number | GatewayError =>
+          this.#options.tellWhy((broker as unknown as { client: Client }).client, reason) ? chunk.length : reason
+        if (finding !== undefined) return refuse(new GatewayError(finding))
         const size = received.unfinished
         if (size !== held && !isInternal) {
           const holds = this.#buffered.hold(account, held, size)
-          if (holds === undefined) return new GatewayError('packets-too-many-from-address')
+          if (holds === undefined) return refuse(new GatewayError('packets-too-many-from-address'))
           held = holds
         }
         return received.bytes - before

@@ -1,7 +1,12 @@
 import type { AedesPublishPacket, Client } from 'aedes'
-import type { Deliver, LiveSubscriptions, Subscriber } from './live-subscriptions.js'
+import { FilterIndex } from '../../topics/filter-index.js'
+import type { Receiver } from './delivery.js'
+import type { LiveSubscriptions, Recipient } from './live-subscriptions.js'
 
 type Done = (error?: Error) => void
+
+/** A listener of Aedes itself. */
+type Listener = (packet: AedesPublishPacket, done: () => void) => void
 
 /** A publisher waits one to two of these for subscribers, in milliseconds, and longer for congested ones. */
 const waitInterval = 50
@@ -12,8 +17,10 @@ const checkTime = 2
 export interface DispatcherHooks {
   /** Called before a message is delivered. */
   readonly onEmit: (packet: AedesPublishPacket) => void
-  /** Called synchronously after it was passed to each subscriber. */
-  readonly onEmitted: () => void
+  /** Called synchronously after it was passed to each subscriber, with their number. */
+  readonly onEmitted: (subscribers: number) => void
+  /** Delivers a message to one subscriber; returns whether it is written and its client has room, else calls `done` later. */
+  readonly deliver: (subscriber: Recipient<Receiver>, packet: AedesPublishPacket, done: () => void) => boolean
   /** The publisher of the message; `undefined` if it does not wait longer. */
   readonly publisher: () => Client | undefined
   readonly isAnyCongested: () => boolean
@@ -26,7 +33,7 @@ export interface DispatcherHooks {
 }
 
 interface Emission {
-  readonly subscribers: readonly Subscriber[]
+  readonly clients: readonly Client[]
   readonly publisher: Client | undefined
   readonly done: Done
 }
@@ -38,65 +45,74 @@ interface Emission {
  * them is congested and reads (`Congestion`). mqemitter would wait for the slowest, with at most 100 messages in the whole broker.
  */
 export class Dispatcher {
-  readonly #subscriptions: LiveSubscriptions
+  readonly #subscriptions: LiveSubscriptions<Receiver>
   readonly #hooks: DispatcherHooks
+  readonly #listeners = new FilterIndex<Listener>()
   #closed = false
   #fresh = new Set<Emission>()
   #stale = new Set<Emission>()
   #timer: NodeJS.Timeout | undefined
 
   /** @param subscriptions finds the subscribers of a message */
-  constructor(subscriptions: LiveSubscriptions, hooks: DispatcherHooks) {
+  constructor(subscriptions: LiveSubscriptions<Receiver>, hooks: DispatcherHooks) {
     this.#subscriptions = subscriptions
     this.#hooks = hooks
   }
 
-  on(filter: string, deliver: Deliver, done?: () => void): this {
-    this.#subscriptions.listen(filter, deliver)
+  /** Adds a listener of Aedes itself, which listens for announcements of other nodes. */
+  on(filter: string, listener: Listener, done?: () => void): this {
+    this.#listeners.add(filter, listener)
     if (done) setImmediate(done)
     return this
   }
 
-  removeListener(filter: string, deliver: Deliver, done?: () => void): this {
-    this.#subscriptions.unlisten(filter, deliver)
+  removeListener(filter: string, listener: Listener, done?: () => void): this {
+    this.#listeners.remove(filter, listener)
     if (done) setImmediate(done)
     return this
   }
 
-  emit(packet: AedesPublishPacket, done: Done = () => {}): this {
+  emit(packet: AedesPublishPacket & { readonly clientId?: string }, done: Done = () => {}): this {
     if (this.#closed) {
       done(new Error('The broker is closed'))
       return this
     }
     this.#hooks.onEmit(packet)
-    const subscribers = this.#subscriptions.match(packet.topic)
-    let left = subscribers.length
-    if (left === 0) {
-      // Asynchronously: Aedes would otherwise parse further packets inside the parser's call for this one.
-      setImmediate(done)
-      this.#hooks.onEmitted()
-      return this
-    }
-    const emission = { subscribers, publisher: this.#hooks.publisher(), done }
-    this.#fresh.add(emission)
-    this.#timer ??= setInterval(() => this.#checkWaiting(), waitInterval).unref()
+    const { topic, clientId } = packet
+    if (topic.startsWith('$SYS/')) this.#announce(packet)
+    const subscribers = this.#subscriptions.match(topic, clientId)
+    const waiting: Client[] = []
     let isEmitting = true
+    let emission: Emission | undefined
+    let left = 0
     const delivered = (): void => {
       left--
-      if (left > 0 || !(this.#fresh.delete(emission) || this.#stale.delete(emission))) return
-      // As above.
-      if (isEmitting) setImmediate(done)
-      else done()
+      if (isEmitting || left > 0 || !emission) return
+      if (this.#fresh.delete(emission) || this.#stale.delete(emission)) done()
     }
     const isAnyCongested = this.#hooks.isAnyCongested()
-    for (const { deliver, client } of subscribers) {
-      const isAwaited = deliver !== undefined && !(isAnyCongested && client && this.#hooks.isStalled(client))
-      deliver?.(packet, isAwaited ? delivered : ignore)
-      if (!isAwaited) delivered()
+    for (const subscriber of subscribers) {
+      const { client } = subscriber.receiver
+      const isAwaited = !(isAnyCongested && this.#hooks.isStalled(client))
+      if (this.#hooks.deliver(subscriber, packet, isAwaited ? delivered : ignore) || !isAwaited) continue
+      left++
+      waiting.push(client)
     }
     isEmitting = false
-    this.#hooks.onEmitted()
+    if (left > 0) {
+      emission = { clients: waiting, publisher: this.#hooks.publisher(), done }
+      this.#fresh.add(emission)
+      this.#timer ??= setInterval(() => this.#checkWaiting(), waitInterval).unref()
+    }
+    // Asynchronously: Aedes would otherwise parse further packets inside the parser's call for this one.
+    else setImmediate(done)
+    this.#hooks.onEmitted(subscribers.length)
     return this
+  }
+
+  #announce(packet: AedesPublishPacket): void {
+    const announce = (listener: Listener): void => listener(packet, ignore)
+    for (const listeners of this.#listeners.match(packet.topic)) listeners.forEach(announce)
   }
 
   close(done: () => void): void {
@@ -122,12 +138,12 @@ export class Dispatcher {
     this.#timer = undefined
   }
 
-  #waits({ subscribers, publisher }: Emission, end: number): boolean {
+  #waits({ clients, publisher }: Emission, end: number): boolean {
     if (!publisher) return false
     const { isWaitedFor, onWait } = this.#hooks
-    for (const { client } of subscribers) {
+    for (const client of clients) {
       if (performance.now() >= end) return false
-      if (!client || !isWaitedFor(client, publisher)) continue
+      if (!isWaitedFor(client, publisher)) continue
       onWait(publisher)
       return true
     }

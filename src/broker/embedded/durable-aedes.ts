@@ -1,6 +1,7 @@
 import { Aedes, type AedesOptions, type AedesPublishPacket, type Client, type PublishPacket } from 'aedes'
 import { FairQueue } from '../../base/fair-queue.js'
 import { isResponseTopic } from '../../topics/response-topic.js'
+import type { Receiver } from './delivery.js'
 import { Dispatcher, type DispatcherHooks } from './dispatcher.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
 import type { MessageSink } from './message-sink.js'
@@ -11,13 +12,22 @@ import { type PendingWrite, UnwrittenMessages } from './unwritten-messages.js'
 
 declare module 'aedes' {
   interface Aedes {
-    /** Missing in Aedes' type declarations, as is the event below. */
+    /** Missing in Aedes' type declarations, as are those below. */
+    clients: Record<string, Client>
+    scheduleSessionExpiry(client: Client): void
+    scheduleWill(client: Client, will: PublishPacket, delay: number): void
+    publishWill(client: Client, will: PublishPacket): void
+    clearDelayedWill(clientId: string): void
+    readonly delayedWills: ReadonlyMap<string, unknown>
     publish(packet: PublishPacket, client: Client | null, done?: Done): void
     on(event: 'error', listener: (error: unknown) => void): this
   }
 }
 
 type Done = (error?: Error) => void
+
+/** Called when a message may be acknowledged, with whether any subscription matches it; or with an error. */
+type Stored = (error: Error | undefined, hasSubscribers: boolean) => void
 
 /** Messages with more payload than this, in bytes, are appended to the journal one at a time. */
 const hugeMessage = 256 * 1024
@@ -28,17 +38,13 @@ const bytesPerMillisecond = 16 * 1024
 /** Larger payloads, in bytes, count towards their publisher's share of time. */
 const largeMessage = 16 * 1024
 
-/** Whether a client's message is published; if not, it is acknowledged and dropped. An error closes the connection. */
-type Screen = (client: Client, topic: string) => boolean | Error
-
 interface Gates {
   /** Quota key of a publisher; `null` is the broker itself, or a client of an earlier run. */
   readonly accountOf: (client: Client | null) => string
-  readonly screen: Screen
-  /** Called for a client's message to `$SYS`, which is acknowledged and dropped. */
-  readonly ignored: (client: Client, topic: string) => void
-  /** Records a packet identifier of QoS 2; returns an error if the client has too many without PUBREL. */
-  readonly holdIdentifier: (client: Client, id: number) => Error | undefined
+  /** Whether a will is published. */
+  readonly mayPublishWill: (client: Client, topic: string) => boolean
+  /** Delivers a message to one subscriber; see `Dispatcher`. */
+  readonly deliver: DispatcherHooks['deliver']
   /** Called with the payload size of a client's large message when it arrives, and with the negative size when it was published. */
   readonly onProgress: (client: Client, bytes: number) => void
   /** Decides for which subscribers publishers wait. */
@@ -54,9 +60,12 @@ interface Publication {
   readonly append?: MessageSink['append'] | undefined
   /** Resolves when the journal permits its acknowledgement; `undefined` if it does not wait for the journal. */
   appended?: Promise<void> | undefined
-  /** Called when it is stored, or storing failed; left out without an acknowledgement. */
-  readonly stored?: Done
+  /** Left out without an acknowledgement. */
+  readonly stored?: Stored
+  /** Called when it is delivered to all subscribers, or dropped. */
   readonly done: Done
+  /** Whether any subscription matches it. */
+  hasSubscribers?: boolean
   /** Writes before its acknowledgement. */
   written?: Promise<void> | undefined
   /** Whether it is the huge message that is being appended. */
@@ -64,25 +73,24 @@ interface Publication {
   /** Whether it is only acknowledged, in order. */
   readonly isDropped?: boolean
   /** Of a message of QoS 2: its outcome, for repetitions of it. */
-  readonly early?: EarlyPublish | undefined
+  readonly outcome?: Outcome | undefined
+  /** Whether it is a repetition of a message of QoS 2, whose packet identifier is stored, or will be. */
+  isRepetition?: boolean
 }
 
-/** Result of a message published during `authorizePublish`, for Aedes' own publish that follows. */
-interface EarlyPublish {
-  finished: boolean
-  error: Error | undefined
-  waiting: Done[]
-  /** Of a message of QoS 2: resolves when it may be acknowledged, rejects if it cannot be stored. */
-  readonly due?: Promise<unknown>
-  readonly settle?: (due: Promise<unknown> | undefined) => void
+/** Of a message of QoS 2. */
+interface Outcome {
+  /** Resolves when it may be acknowledged, rejects if it cannot be stored. */
+  readonly due: Promise<unknown>
+  readonly settle: (due: Promise<unknown> | undefined) => void
 }
 
 /**
  * Aedes with durable acknowledgements and ordered delivery.
  *
  * - Aedes writes PUBACK before it stores the message: a crash in between loses an acknowledged message. For QoS 2 it stores the packet
- *   identifier first, and treats the repetition after a crash as a duplicate. Here both are published during authorization, the step
- *   before, and not again after it. A crash in between may deliver a message of QoS 2 twice, which is better than its loss.
+ *   identifier first, and treats the repetition after a crash as a duplicate. Here the message is stored first. A crash in between may
+ *   deliver a message of QoS 2 twice, which is better than its loss.
  * - Aedes stores concurrently, and drops a message that is out of order as a duplicate. Here messages are delivered one by one, in order,
  *   without waiting for the disk.
  * - A message is acknowledged when it is written to sessions' queues, to the retained messages and to the journal. An account with many
@@ -92,12 +100,13 @@ interface EarlyPublish {
 export class DurableAedes extends Aedes {
   readonly #store: Store
   readonly #gates: Gates
-  readonly #early = new WeakMap<PublishPacket, EarlyPublish>()
   /** Messages of QoS 2 whose packet identifier is not stored yet, by session (or connection without one) and identifier. */
-  readonly #exactlyOnce = new WeakMap<object, Map<number, EarlyPublish>>()
+  readonly #exactlyOnce = new WeakMap<object, Map<number, Outcome>>()
   readonly #queue = new FairQueue<Publication>()
   readonly #slice: TickSlice
   readonly #unwritten: UnwrittenMessages<Publication>
+  /** Wills that wait for their delay, by client id. */
+  readonly #delayed = new Map<string, { readonly client: Client; readonly will: PublishPacket }>()
   #sink: MessageSink | undefined
   /** By client: its last delayed acknowledgement, and whether that waits for the sink alone. */
   readonly #acknowledging = new WeakMap<Client, { readonly sent: Promise<void>; readonly isAppendOnly: boolean }>()
@@ -117,12 +126,12 @@ export class DurableAedes extends Aedes {
   constructor(
     store: Store,
     gates: Gates,
-    subscriptions: LiveSubscriptions,
+    subscriptions: LiveSubscriptions<Receiver>,
     tick: TickScheduler,
     options: Omit<AedesOptions, 'mq' | 'persistence' | 'authorizePublish' | 'concurrency'>,
   ) {
     let onEmit: DispatcherHooks['onEmit'] = ignore
-    let onEmitted = ignore
+    let onEmitted: DispatcherHooks['onEmitted'] = ignore
     let publisher: () => Client | undefined = () => undefined
     // The dispatcher bounds concurrency; 0 also keeps the limit of listeners on a connection.
     super({
@@ -131,8 +140,9 @@ export class DurableAedes extends Aedes {
       concurrency: 0,
       mq: new Dispatcher(subscriptions, {
         onEmit: packet => onEmit(packet),
-        onEmitted: () => onEmitted(),
+        onEmitted: count => onEmitted(count),
         publisher: () => publisher(),
+        deliver: gates.deliver,
         ...gates.backpressure,
       }),
     })
@@ -147,74 +157,109 @@ export class DurableAedes extends Aedes {
     })
     this.#slice = new TickSlice(tick, () => this.#advance())
     onEmit = packet => this.#onEmit(packet)
-    onEmitted = () => {
+    onEmitted = subscribers => {
       const leaving = this.#dispatched
       this.#dispatched = undefined
       if (!leaving) return
+      leaving.hasSubscribers = subscribers > 0 || leaving.hasSubscribers === true
       this.#chargeTime(leaving)
       this.#delivered(leaving)
     }
     publisher = () => this.#dispatched?.client ?? undefined
-    this.authorizePublish = (client, packet, done) => this.#authorize(client, packet, done)
+    // Wills only: the other messages come by `accept` and `publishInternal`.
+    this.authorizePublish = (client, packet, done) => {
+      // A will of an earlier run was screened at its CONNECT, and is not of the current client.
+      const isAllowed = !client || 'brokerId' in packet || gates.mayPublishWill(client, packet.topic)
+      done(isAllowed ? null : new Error('the client may not publish its will'))
+    }
+    this.clients = Object.create(null)
+    this.brokers = Object.create(null)
   }
 
+  /** Called by Aedes for wills, and its own messages. */
   override publish(packet: PublishPacket, done?: Done): void
   override publish(packet: PublishPacket, client: Client | null, done?: Done): void
   override publish(packet: PublishPacket, clientOrDone?: Client | null | Done, maybeDone?: Done): void {
     const client = typeof clientOrDone === 'function' ? null : (clientOrDone ?? null)
     const done = (typeof clientOrDone === 'function' ? clientOrDone : maybeDone) ?? ignore
-    const early = this.#early.get(packet)
-    if (!early) this.#enqueue({ packet, client, done })
-    else if (early.finished) done(early.error)
-    else early.waiting.push(done)
-    // Aedes has stored the identifier.
-    if (client && packet.messageId !== undefined) this.#unstoredOf(client)?.delete(packet.messageId)
+    const message = withWillExpiry(packet)
+    if (packet.qos === 0) this.#enqueue({ packet: message, client, done })
+    else this.#enqueue({ packet: message, client, stored: error => done(error), done: ignore })
   }
 
-  /** Called for wills, too; those of an earlier run have no client. */
-  #authorize(client: Client | null, packet: PublishPacket, done: Done): void {
-    // A will of an earlier run was screened at its CONNECT, and is not of the current client.
-    const verdict = client && !('brokerId' in packet) ? this.#gates.screen(client, packet.topic) : true
-    const isIgnored = verdict === true && isSystemTopic(packet.topic)
-    // Nobody would remove it.
-    if (isResponseTopic(packet.topic)) packet.retain = false
-    if (isIgnored && client) this.#gates.ignored(client, packet.topic)
-    if (verdict === false || isIgnored) this.#drop(client, packet, done)
-    else if (verdict === true) this.#prepare(client, packet, done)
-    else done(verdict)
+  /** Nothing: `Sessions` ends sessions, also those of an earlier run. */
+  override scheduleSessionExpiry(): void {}
+
+  override scheduleWill(client: Client, will: PublishPacket, delay: number): void {
+    super.scheduleWill(client, will, delay)
+    if (this.delayedWills.has(client.id)) this.#delayed.set(client.id, { client, will })
   }
 
-  /** MQTT 3.1.1 cannot refuse a message: it is acknowledged like others [MQTT-3.3.5-2]. */
-  #drop(client: Client | null, packet: PublishPacket, done: Done): void {
-    const early: EarlyPublish = { finished: false, error: undefined, waiting: [] }
-    this.#early.set(packet, early)
-    // Asynchronously: see the dispatcher.
-    setImmediate(finish, early)
-    this.#enqueue({ packet, client, isDropped: true, stored: done, done: ignore })
+  override publishWill(client: Client, will: PublishPacket): void {
+    this.#delayed.delete(client.id)
+    super.publishWill(client, will)
   }
 
-  /** Publishes a message of QoS 1 or 2 before Aedes acknowledges it. */
-  #prepare(client: Client | null, packet: PublishPacket, done: Done): void {
-    if (packet.qos === 0) {
-      done()
+  override clearDelayedWill(clientId: string): void {
+    this.#delayed.delete(clientId)
+    super.clearDelayedWill(clientId)
+  }
+
+  /** Publishes the will of a client that waits for its delay, as its session ends now. */
+  publishDelayedWill(clientId: string): void {
+    const delayed = this.#delayed.get(clientId)
+    if (!delayed) return
+    this.clearDelayedWill(clientId)
+    this.publishWill(delayed.client, delayed.will)
+  }
+
+  /**
+   * Publishes a client's message.
+   *
+   * @param stored called when it may be acknowledged, in the order of the client's messages; left out with QoS 0
+   * @param done called when it is delivered
+   */
+  accept(client: Client, packet: PublishPacket, stored: Stored | undefined, done: Done): void {
+    if (!stored) {
+      this.#enqueue({ packet, client, done })
       return
     }
-    const isTwo = packet.qos === 2 && client !== null && packet.messageId !== undefined
-    // Before publishing: a message that the client must send again must not be delivered.
-    const refusal = isTwo ? this.#gates.holdIdentifier(client, packet.messageId ?? 0) : undefined
-    if (refusal) {
-      done(refusal)
+    if (packet.qos < 2) {
+      this.#enqueue({ packet, client, stored, done })
       return
     }
-    const early: EarlyPublish = isTwo ? pendingPublish() : { finished: false, error: undefined, waiting: [] }
-    this.#early.set(packet, early)
-    const onDone = (error?: Error): void => finish(early, error)
-    const publication = { packet, client, stored: done, done: onDone }
-    // A will has no identifier.
-    this.#enqueue(isTwo ? { ...publication, early } : publication)
+    const outcome = pendingOutcome()
+    const publication: Publication = {
+      packet,
+      client,
+      outcome,
+      done,
+      stored: (error, hasSubscribers) => {
+        // The original of a repetition may be of a connection that was over before.
+        const isStored = publication.isRepetition && this.#store.hasIncoming(client.id, packet.messageId ?? 0)
+        if (error || isStored) stored(error, hasSubscribers)
+        else this.#storeIdentifier(client, packet, failure => stored(failure, hasSubscribers))
+      },
+    }
+    this.#enqueue(publication)
   }
 
-  #unstoredOf(client: Client): Map<number, EarlyPublish> | undefined {
+  #storeIdentifier(client: Client, packet: PublishPacket, done: Done): void {
+    this.#store.incomingStorePacket(client, packet).then(
+      () => {
+        this.#unstoredOf(client)?.delete(packet.messageId ?? 0)
+        done()
+      },
+      error => done(error),
+    )
+  }
+
+  /** Acknowledges a client's message without publishing it, in the order of its messages. */
+  drop(client: Client, packet: PublishPacket, stored: Stored, done: Done): void {
+    this.#enqueue({ packet, client, isDropped: true, stored, done })
+  }
+
+  #unstoredOf(client: Client): Map<number, Outcome> | undefined {
     return this.#exactlyOnce.get(this.#sessionOf(client))
   }
 
@@ -223,21 +268,22 @@ export class DurableAedes extends Aedes {
   }
 
   /** Acknowledges a message of QoS 2 whose identifier PUBREL has not released, as soon as its original is; returns whether it is one. */
-  #acknowledgeRepetition(next: Publication, early: EarlyPublish): boolean {
+  #acknowledgeRepetition(next: Publication, outcome: Outcome): boolean {
     const { client, packet } = next
     if (!client) return false
     const id = packet.messageId ?? 0
     const unstored = this.#unstoredOf(client)
     const original = unstored?.get(id)
-    if (original === early) return false
+    if (original === outcome) return false
     if (!original && !this.#store.hasIncoming(client.id, id)) {
-      if (unstored) unstored.set(id, early)
-      else this.#exactlyOnce.set(this.#sessionOf(client), new Map([[id, early]]))
+      if (unstored) unstored.set(id, outcome)
+      else this.#exactlyOnce.set(this.#sessionOf(client), new Map([[id, outcome]]))
       return false
     }
+    next.isRepetition = true
     this.#finished(client, packet)
     this.#acknowledge(next, original?.due)
-    early.settle?.(original?.due)
+    outcome.settle(original?.due)
     next.done()
     return true
   }
@@ -250,7 +296,7 @@ export class DurableAedes extends Aedes {
    */
   publishInternal(publication: Pick<Publication, 'packet' | 'account' | 'append'>): Promise<void> {
     return new Promise((resolve, reject) => {
-      const stored: Done = error => (error ? reject(error) : resolve())
+      const stored: Stored = error => (error ? reject(error) : resolve())
       this.#enqueue({ ...publication, client: null, stored, done: ignore })
     })
   }
@@ -284,6 +330,8 @@ export class DurableAedes extends Aedes {
 
   #enqueue(publication: Publication): void {
     const { client, packet } = publication
+    // Nobody would remove it.
+    if (isResponseTopic(packet.topic)) packet.retain = false
     this.#inProgress++
     if (client && packet.payload.length > largeMessage) this.#gates.onProgress(client, packet.payload.length)
     if (this.#queue.size === 0 && this.#mayBegin()) this.#begin(publication)
@@ -297,13 +345,14 @@ export class DurableAedes extends Aedes {
   }
 
   #begin(next: Publication): void {
-    const { early, packet } = next
+    const { outcome, packet } = next
     if (this.#unwritten.size > 0 && this.#unwritten.holdBack(this.#accountOf(next), next)) return
     if (next.isDropped) {
       this.#delivered(next)
+      next.done()
       return
     }
-    if (early && this.#acknowledgeRepetition(next, early)) return
+    if (outcome && this.#acknowledgeRepetition(next, outcome)) return
     if (this.#isHuge(next) && !this.#takeHugeSlot(next)) return
     const { length } = packet.payload
     // It takes more of the journal's and the subscribers' time.
@@ -362,9 +411,10 @@ export class DurableAedes extends Aedes {
     this.#current = undefined
     this.#finished(current.client, current.packet)
     if (current.isHugeSlotHeld) this.#giveHugeSlot()
-    this.#forgetIdentifier(current)
-    current.early?.settle?.(Promise.reject(error ?? new Error('it could not be stored')))
-    current.stored?.(error)
+    const failure = error ?? new Error('it could not be stored')
+    this.#forgetOutcome(current)
+    current.outcome?.settle(Promise.reject(failure))
+    current.stored?.(failure, false)
     if (this.#queue.size > 0) queueMicrotask(() => this.#advance())
   }
 
@@ -381,6 +431,7 @@ export class DurableAedes extends Aedes {
     this.#dispatched = current
     this.#dispatchedAt = performance.now()
     this.#current = undefined
+    current.hasSubscribers = this.#store.takeMatchedSessions() > 0
     const write = this.#store.takeWrites()
     if (write) this.#track(current, write)
     if (this.#sink) {
@@ -393,27 +444,30 @@ export class DurableAedes extends Aedes {
 
   /** Called when a message is delivered, or dropped. */
   #delivered(publication: Publication): void {
-    const { packet, client, written, appended, isHugeSlotHeld, early } = publication
+    const { packet, client, written, appended, isHugeSlotHeld, outcome } = publication
     this.#finished(client, packet)
     if (isHugeSlotHeld) void Promise.resolve(appended).then(() => this.#giveHugeSlot())
     const due = appended && written ? Promise.all([appended, written]) : (appended ?? written)
-    early?.settle?.(due)
+    outcome?.settle(due)
     this.#acknowledge(publication, due)
   }
 
   /** A message that could not be stored is new when it comes again. */
-  #forgetIdentifier({ client, packet, early }: Publication): void {
-    const id = packet.messageId ?? 0
-    const unstored = client ? this.#unstoredOf(client) : undefined
-    if (early && unstored?.get(id) === early) unstored.delete(id)
+  #forgetOutcome({ client, packet, outcome }: Publication): void {
+    if (client && outcome) this.#forgetIdentifier(client, packet, outcome)
+  }
+
+  #forgetIdentifier(client: Client, { messageId = 0 }: PublishPacket, outcome: Outcome): void {
+    const unstored = this.#unstoredOf(client)
+    if (unstored?.get(messageId) === outcome) unstored.delete(messageId)
   }
 
   /**
    * Whether an acknowledgement of QoS 2 comes too late: Aedes would store the identifier for a connection that is over, and the next message
    * with it would count as a repetition. Where a session has no other connection, it is stored for the next one.
    */
-  #isTooLate({ client, early }: Publication): boolean {
-    if (!early || !client?.closed) return false
+  #isTooLate({ client, outcome }: Publication): boolean {
+    if (!outcome || !client?.closed) return false
     return client.clean || this.#store.sessions.isConnected(client.id)
   }
 
@@ -440,17 +494,18 @@ export class DurableAedes extends Aedes {
     const isAppendOnly = written !== undefined && written === publication.appended
     const isOrdered = !earlier || (isAppendOnly && earlier.isAppendOnly)
     const due = isOrdered ? written : earlier.sent.then(() => written)
+    const hasSubscribers = publication.hasSubscribers === true
     if (!due) {
-      stored()
+      stored(undefined, hasSubscribers)
       return
     }
     const sent = due.then(
       () => {
-        if (!this.#isTooLate(publication)) stored()
+        if (!this.#isTooLate(publication)) stored(undefined, hasSubscribers)
       },
       error => {
-        this.#forgetIdentifier(publication)
-        stored(error)
+        this.#forgetOutcome(publication)
+        stored(error, hasSubscribers)
       },
     )
     if (!client) return
@@ -459,20 +514,21 @@ export class DurableAedes extends Aedes {
   }
 }
 
-function pendingPublish(): EarlyPublish {
-  let settle: (due: Promise<unknown> | undefined) => void = ignore
+function pendingOutcome(): Outcome {
+  let settle: Outcome['settle'] = ignore
   const due = new Promise<unknown>(resolve => {
     settle = resolve
   })
   // A repetition gets the error.
   due.catch(ignore)
-  return { finished: false, error: undefined, waiting: [], due, settle }
+  return { due, settle }
 }
 
-function finish(early: EarlyPublish, error?: Error): void {
-  early.finished = true
-  early.error = error
-  for (const waiting of early.waiting) waiting(error)
+/** The expiry of a will counts from its publication (MQTT 5 §3.1.3.2.4). */
+function withWillExpiry(packet: PublishPacket): PublishPacket {
+  const interval = packet.properties?.messageExpiryInterval
+  if (interval === undefined) return packet
+  return Object.assign({ ...packet }, { messageExpiry: Date.now() + interval * 1000 })
 }
 
 /**
@@ -482,11 +538,6 @@ function finish(early: EarlyPublish, error?: Error): void {
 function cleanCopy(packet: PublishPacket): PublishPacket {
   const { topic, payload, qos, retain } = packet
   return { cmd: 'publish', topic, payload, qos, retain, dup: false, ...carried(propertiesOf(packet)) }
-}
-
-/** Whether a topic is reserved for the broker's own figures. */
-function isSystemTopic(topic: string): boolean {
-  return topic.startsWith('$SYS/') || topic === '$SYS'
 }
 
 function ignore(): void {}

@@ -1,4 +1,4 @@
-import type { AedesOptions, Client, ConnectPacket, Subscription } from 'aedes'
+import type { AedesOptions, AedesPublishPacket, Client, ConnectPacket } from 'aedes'
 import { ErrorLog } from '../../base/error-log.js'
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
@@ -7,28 +7,35 @@ import type { DeniedAction, Metrics, RetainedFigures } from '../../base/metrics.
 import type { SliceMonitor } from '../../base/slice-monitor.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
+import type { Properties } from '../../mqtt/properties.js'
+import { firstFailure } from '../../mqtt/reason-codes.js'
 import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
 import type { Authorizer } from './authorizer.js'
 import { Congestion } from './congestion.js'
+import { type AedesConnack, replaceConnack } from './connack.js'
 import { ConnectAuthorizer } from './connect-authorizer.js'
 import { type ConnectionLimits, Connections } from './connections.js'
-import { DeliveryPolicy } from './delivery-policy.js'
+import { Delivery, isReady, type Receiver } from './delivery.js'
 import { DurableAedes } from './durable-aedes.js'
 import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import { messageOf, packetOf } from './packet.js'
+import { encodeConnack, encodeDisconnect } from './packet-encoding.js'
+import { ReceivedPackets, receiveMaximum } from './received-packets.js'
 import { RetainedDelivery } from './retained-delivery.js'
+import { SharedSubscriptions } from './shared-subscriptions.js'
 import { memoryBackend, type StorageBackend } from './storage-backend.js'
 import { Store, type StoreLimits } from './store.js'
-import { clearSessionPresent, type PacketParser, readStrictly } from './strict-packets.js'
+import { readStrictly } from './strict-packets.js'
+import { SubscribeHandler } from './subscribe-handler.js'
 import { Subscribers, type SubscriptionWatcher } from './subscribers.js'
-import { noSubscription } from './subscription-limits.js'
 import { type BrokerFigures, startSysTopics } from './sys-topics.js'
 import { Takeovers } from './takeovers.js'
 import type { CreateRateLimit } from './throttle.js'
 import { TickScheduler } from './tick-scheduler.js'
-import { maxUnreleased, UnreleasedIds } from './unreleased-ids.js'
+import { maxTopicAliases, TopicAliases } from './topic-aliases.js'
+import { maxUnreleased } from './unreleased-ids.js'
 
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
   /** Directory of sessions and retained messages, or `none` for memory only. */
@@ -67,9 +74,14 @@ export interface EmbeddedHooks {
 
 declare module 'aedes' {
   interface Client {
-    _keepaliveTimer: NodeJS.Timeout | null
-    readonly _parser: PacketParser
-    _inboundInflight: Set<number>
+    /** The client id that Aedes has made for a client without one. */
+    readonly _assignedClientId: string | undefined
+    readonly _serverKeepAlive: number | undefined
+    /** Whether the client is told its session expiry interval. */
+    readonly _sessionExpiryClamped: boolean
+    readonly connackSent: boolean
+    readonly subscriptions: object
+    readonly duplicates: object
   }
 }
 
@@ -108,15 +120,13 @@ const aedesOptions = {
   // Packets that arrive in the same read as CONNECT; bytes bound them already (`connections.ts`). The default of 42 would end the connection
   // of a returning client that repeats its in-flight messages before CONNACK, as it may.
   queueLimit: 65_535,
-  // Packet identifiers of QoS 2 that wait for PUBREL are bounded earlier (`UnreleasedIds`).
-  maxInflightInbound: 0,
   // Practically off: it would end a client that takes longer for one large retained message; `Congestion` finds clients that read nothing.
   // 0 would add a listener per waiting message, whose cost grows quadratically.
   drainTimeout: 2 ** 31 - 1,
 } satisfies AedesOptions
 
 /**
- * Starts the broker: Aedes, for MQTT 3.1 and 3.1.1. It answers MQTT 5 with "unacceptable protocol version".
+ * Starts the broker: Aedes, for MQTT 5, 3.1.1 and 3.1.
  *
  * @throws {StartError} when its data directory cannot be opened
  */
@@ -145,9 +155,14 @@ class Embedded implements EmbeddedBroker {
   readonly #connections: Connections
   readonly #authorizer: ConnectAuthorizer
   readonly #takeovers: Takeovers
-  readonly #subscriptions: LiveSubscriptions
+  readonly #shared = new SharedSubscriptions<Receiver>(isReady)
+  readonly #subscriptions: LiveSubscriptions<Receiver>
   readonly #congestion: Congestion<Client>
-  readonly #delivery: DeliveryPolicy
+  readonly #delivery: Delivery
+  readonly #receivedPackets: ReceivedPackets
+  readonly #subscribeHandler: SubscribeHandler
+  /** Connected clients. */
+  readonly #receivers = new WeakMap<Client, Receiver>()
   readonly #retainedDelivery: RetainedDelivery
   readonly #subscribers: Subscribers | undefined
   readonly #aedes: DurableAedes
@@ -179,7 +194,7 @@ class Embedded implements EmbeddedBroker {
     this.#connections = this.#createConnections()
     this.#authorizer = this.#createAuthorizer()
     this.#takeovers = new Takeovers({ ...this.#clientActions, log })
-    this.#subscriptions = new LiveSubscriptions(this.#slicer)
+    this.#subscriptions = new LiveSubscriptions(this.#shared, this.#slicer)
     this.#congestion = new Congestion<Client>({
       mark: options.maxQueuedBytes,
       max: Math.max(maxQueuedFactor * options.maxQueuedBytes, maxQueuedPackets * options.maxPacketSize),
@@ -191,9 +206,15 @@ class Embedded implements EmbeddedBroker {
       retained: this.#store.retained,
       slicer: this.#slicer,
       accountOf: this.#accountOf,
+      send: (client, packet, done) => {
+        const receiver = this.#receivers.get(client)
+        return !receiver || this.#delivery.retained(receiver, packet, done)
+      },
       onError: this.#onError,
     })
     this.#subscribers = hooks.subscriptions && this.#createSubscribers(hooks.subscriptions)
+    this.#subscribeHandler = this.#createSubscribeHandler()
+    this.#receivedPackets = this.#createReceivedPackets()
     this.#aedes = this.#createAedes()
     this.#announcements = `$SYS/${this.#aedes.id}/`
     this.#watchAedes()
@@ -221,6 +242,7 @@ class Embedded implements EmbeddedBroker {
       limits: this.#options,
       maySubscribe: (client, filter) => this.#authorizer.maySubscribe(client, filter),
       holderOf: client => this.#authorizer.quotaKeyOf(client),
+      shared: this.#shared,
       slicer: this.#slicer,
       onEnded: this.#hooks.sessions?.ended,
       onDropped: this.#hooks.sessions?.dropped,
@@ -232,7 +254,8 @@ class Embedded implements EmbeddedBroker {
   #createConnections(): Connections {
     const { createRateLimit, onThrottled, slices } = this.#hooks
     const accountOf = ({ address }: Peer): string => this.#nameAccount(undefined, address)
-    return new Connections({ ...this.#options, createRateLimit, onThrottled, slices, accountOf }, this.#tick)
+    const tellWhy = (client: Client, reason: GatewayError): boolean => this.#tellWhy(client, reason)
+    return new Connections({ ...this.#options, createRateLimit, onThrottled, slices, accountOf, tellWhy }, this.#tick)
   }
 
   #nameAccount(user: string | undefined, address: string): string {
@@ -253,28 +276,85 @@ class Embedded implements EmbeddedBroker {
         const end = this.#connections.of(client)?.client
         return end === undefined || end.destroyed || end.writableEnded
       },
-      end: (client, reason) => this.#connections.cutOff(client, reason),
+      end: (client, reason) => {
+        if (!this.#tellWhy(client, reason)) this.#connections.cutOff(client, reason)
+      },
       onDenied,
       log: this.#log,
     })
   }
 
-  #createDelivery(): DeliveryPolicy {
-    return new DeliveryPolicy({
-      ...this.#clientActions,
+  #createDelivery(): Delivery {
+    return new Delivery({
+      cutOff: this.#clientActions.cutOff,
       subscriptions: this.#subscriptions,
       congestion: this.#congestion,
       maxQueuedBytes: this.#options.maxQueuedBytes,
       queueReplay: this.#store.queueReplay,
       tick: this.#tick,
-      packetIdsOf: client => this.#store.packetIdsOf(client),
-      noteSent: (client, packet) => {
-        this.#store.outgoingUpdate(client, packet).catch(this.#onError)
-      },
+      store: (client, packet) => this.#store.outgoingUpdate(client, packet),
+      discard: (client, packet) => this.#store.outgoingClearMessageId(client, packet),
       mayReceive: (client, topic) => this.#authorizer.mayReceive(client, topic),
       logFieldsOf: client => this.#authorizer.logFieldsOf(client),
       log: this.#log,
+      onError: this.#onError,
     })
+  }
+
+  #createSubscribeHandler(): SubscribeHandler {
+    const limits = this.#store.subscriptionLimits
+    return new SubscribeHandler({
+      grant: (client, filter, isRestored) => {
+        const refusal = limits.refusal(client, filter, isRestored)
+        if (refusal !== undefined && refusal !== 'rules' && refusal !== 'invalid') this.#hooks.filters?.refused(refusal)
+        return refusal
+      },
+      notGranted: (client, filter, refusal) => this.#authorizer.notGranted(client, filter, refusal),
+      release: (client, filter) => limits.release(client, [filter]),
+      subscriptions: this.#subscriptions,
+      stored: {
+        of: client => this.#store.subscriptionsOf(client),
+        add: (client, subscriptions) => this.#store.addSubscriptions(client, subscriptions),
+        remove: (client, filters) => this.#store.removeSubscriptions(client, filters),
+      },
+      receiverOf: client => this.#receivers.get(client),
+      endOf: client => this.#connections.of(client)?.broker,
+      slicer: this.#slicer,
+      onSubscribed: (client, filters, retained) => {
+        this.#retainedDelivery.subscribed(client, retained)
+        this.#subscribers?.subscribed(client, filters)
+      },
+      onUnsubscribed: (client, filters) => {
+        this.#retainedDelivery.unsubscribed(client, filters)
+        this.#subscribers?.unsubscribed(client, filters)
+      },
+      onError: this.#onError,
+    })
+  }
+
+  #createReceivedPackets(): ReceivedPackets {
+    return new ReceivedPackets({
+      publisher: () => this.#aedes,
+      screen: (client, topic) => this.#authorizer.screen(client, topic),
+      ignored: (client, topic) => this.#authorizer.ignored(client, topic),
+      subscribe: (client, packet) => this.#subscribeHandler.subscribe(client, packet),
+      unsubscribe: (client, packet) => this.#subscribeHandler.unsubscribe(client, packet),
+      acknowledged: (client, messageId) => this.#acknowledged(client, messageId),
+      received: (client, messageId) => this.#store.outgoingUpdate(client, pubrel(messageId)),
+      release: (client, messageId) => this.#store.releaseIncoming(client, messageId),
+      receiverOf: client => this.#receivers.get(client),
+      endOf: client => this.#connections.of(client)?.broker,
+      accountOf: this.#accountOf,
+      unreleased: this.#unreleased,
+      disconnect: (client, reason) => this.#disconnect(client, reason),
+      onError: this.#onError,
+    })
+  }
+
+  async #acknowledged(client: Client, messageId: number): Promise<void> {
+    await this.#store.outgoingClearMessageId(client, { messageId })
+    const receiver = this.#receivers.get(client)
+    if (receiver) this.#delivery.acknowledged(receiver)
   }
 
   #createSubscribers(watcher: SubscriptionWatcher): Subscribers {
@@ -289,18 +369,15 @@ class Embedded implements EmbeddedBroker {
   }
 
   #createAedes(): DurableAedes {
+    const { sessionExpiry, maxSessions } = this.#options
     const congestion = this.#congestion
     const gates = {
       accountOf: this.#accountOf,
-      screen: (client: Client, topic: string) => this.#authorizer.screen(client, topic),
-      ignored: (client: Client, topic: string) => this.#authorizer.ignored(client, topic),
+      mayPublishWill: (client: Client, topic: string) =>
+        !isSystemTopic(topic) && this.#authorizer.screen(client, topic) === true,
       onProgress: (client: Client, bytes: number) => this.#connections.publishing(client, bytes),
-      holdIdentifier: (client: Client, id: number) => {
-        const ids = client._inboundInflight
-        if (ids instanceof UnreleasedIds && !ids.fits(id)) return new GatewayError('identifiers-too-many')
-        ids.add(id)
-        return undefined
-      },
+      deliver: (...delivered: Parameters<Delivery['live']>) =>
+        this.#mayDeliver(delivered[1].topic) ? this.#delivery.live(...delivered) : true,
       backpressure: {
         isAnyCongested: () => congestion.size > 0,
         isStalled: (subscriber: Client) => congestion.isStalled(subscriber),
@@ -311,6 +388,9 @@ class Embedded implements EmbeddedBroker {
     }
     return new DurableAedes(this.#store, gates, this.#subscriptions, this.#tick, {
       ...aedesOptions,
+      sessionExpiryIntervalLimit: sessionExpiry === 'off' ? 0 : Math.max(1, Math.ceil(sessionExpiry / 1000)),
+      // Wills with a delay: each has a session.
+      pendingSessionsLimit: maxSessions,
       connectTimeout: this.#options.connectTimeout,
       id: brokerId(this.#disk),
       preConnect: (client, packet, done) => {
@@ -319,19 +399,25 @@ class Embedded implements EmbeddedBroker {
       },
       authenticate: (client, _username, _password, done) =>
         this.#authenticate(client, error => done(error ?? null, error === undefined)),
-      // Null is 0x80 in SUBACK [MQTT-3.9.3-2].
-      authorizeSubscribe: (client, subscription, done) => done(null, this.#authorizeSubscribe(client, subscription)),
-      authorizeForward: (client, packet) =>
-        packet.topic.startsWith(this.#announcements) ? null : this.#delivery.authorize(client, packet),
+      // Aedes asks only for the placeholder of a session (`Store`).
+      authorizeSubscribe: (_client, _subscription, done) => done(null, null),
     })
+  }
+
+  /** Aedes' announcements name clients. */
+  #mayDeliver(topic: string): boolean {
+    return !topic.startsWith(this.#announcements)
   }
 
   #received(client: Client, packet: ConnectPacket): void {
     const isOld = packet.protocolVersion === 3
     if (packet.clientId === '' && (packet.clean === false || isOld)) this.#withoutClientId.add(client)
-    if (isOld) clearSessionPresent(client.conn)
+    replaceConnack(client.conn, connack => this.#connack(client, packet, connack))
     this.#authorizer.received(client, packet)
-    client.conn.once('close', () => this.#store.subscriptionLimits.left(client))
+    client.conn.once('close', () => {
+      this.#store.subscriptionLimits.left(client)
+      void this.#subscriptions.removeAll(client)
+    })
   }
 
   #authenticate(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
@@ -341,21 +427,67 @@ class Embedded implements EmbeddedBroker {
       return
     }
     this.#authorizer.judge(client, error => {
-      if (!error) this.#takeovers.accepted(client, this.#store.sessions.connectedClient(client.id))
+      if (!error) {
+        this.#takeovers.accepted(client, this.#store.sessions.connectedClient(client.id))
+        // [MQTT-3.1.2-8]
+        if (this.#authorizer.connectOf(client)?.clean) this.#aedes.publishDelayedWill(client.id)
+      }
       done(error)
     })
   }
 
-  #authorizeSubscribe(client: Client, subscription: Subscription): Subscription | null {
-    const { topic } = subscription
-    const isRestored = this.#authorizer.isRestoring(client)
-    const refusal = this.#store.subscriptionLimits.refusal(client, topic, isRestored)
-    if (refusal === undefined) return this.#subscriptions.subscribe(client, subscription)
-    if (refusal !== 'rules' && refusal !== 'invalid' && refusal !== 'shared') this.#hooks.filters?.refused(refusal)
-    if (topic !== noSubscription) this.#authorizer.notGranted(client, topic, refusal)
-    // It was granted under other rules.
-    if (isRestored) this.#store.removeSubscriptions(client, [topic]).catch(this.#onError)
-    return null
+  #connack(client: Client, { protocolVersion }: ConnectPacket, { isSessionPresent, code }: AedesConnack): Buffer {
+    // MQTT 3.1 reserves the flag.
+    if (protocolVersion !== 5) return encodeConnack(isSessionPresent && protocolVersion !== 3, code)
+    if (code === 0) return encodeConnack(isSessionPresent, code, this.#properties(client))
+    const reason = this.#connections.of(client)?.client.closeReason
+    return encodeConnack(false, reason?.mqttReason ?? code, reason && { reasonString: reason.text })
+  }
+
+  /** What the broker grants a client of MQTT 5 (§3.2.2.3). */
+  #properties(client: Client): Properties {
+    const { _assignedClientId: id, _serverKeepAlive: keepAlive, sessionExpiryInterval } = client
+    return {
+      receiveMaximum,
+      topicAliasMaximum: maxTopicAliases,
+      maximumPacketSize: this.#options.maxPacketSize,
+      ...(id !== undefined && { assignedClientIdentifier: id }),
+      ...(keepAlive !== undefined && { serverKeepAlive: keepAlive }),
+      ...(client._sessionExpiryClamped && { sessionExpiryInterval }),
+    }
+  }
+
+  /** Closes a client's connection after the written bytes; tells a client of MQTT 5 why. */
+  #disconnect(client: Client, reason: GatewayError): void {
+    if (client.closed || this.#tellWhy(client, reason)) return
+    this.#connections.setCloseReason(client, reason)
+    client.close()
+  }
+
+  /** @returns false for a client before MQTT 5, or without CONNACK, or that reads too slowly for a last packet */
+  #tellWhy(client: Client, reason: GatewayError): boolean {
+    const connection = this.#connections.of(client)
+    if (!connection || client.version !== 5 || !client.connackSent || client.closed) return false
+    if (reason.reason === 'client-too-slow' && connection.broker.waitingBytes > 0) return false
+    this.#connections.setCloseReason(client, reason)
+    connection.broker.respond(this.#disconnectPacket(client, reason))
+    client.close()
+    return true
+  }
+
+  /** [MQTT-3.14.2-3] */
+  #disconnectPacket(client: Client, { mqttReason, text }: GatewayError): Buffer {
+    const packet = encodeDisconnect(mqttReason, text)
+    return packet.length > (client.maximumPacketSize ?? packet.length) ? encodeDisconnect(mqttReason) : packet
+  }
+
+  /** Tells a client of MQTT 5 why its packet is malformed, before Aedes closes its connection. */
+  #malformed(client: Client, reason: GatewayError, isConnect: boolean): void {
+    const end = this.#connections.of(client)?.broker
+    if (client.connackSent && client.version === 5) end?.respond(this.#disconnectPacket(client, reason))
+    else if (isConnect && client._parser.settings.protocolVersion === 5) {
+      end?.respond(encodeConnack(false, Math.max(reason.mqttReason, firstFailure), { reasonString: reason.text }))
+    }
   }
 
   #watchAedes(): void {
@@ -363,8 +495,7 @@ class Embedded implements EmbeddedBroker {
     aedes.on('client', client => this.#onConnected(client))
     aedes.on('connackSent', (_connack, client) => this.#onConnackSent(client))
     aedes.on('clientReady', client => this.#connections.ready(client))
-    aedes.on('subscribe', (subscriptions, client) => this.#onSubscribed(client, subscriptions))
-    aedes.on('unsubscribe', (filters, client) => this.#onUnsubscribed(client, filters))
+    aedes.on('keepaliveTimeout', client => this.#onKeepAliveTimeout(client))
     aedes.on('clientDisconnect', client => this.#onDisconnected(client))
     aedes.on('error', this.#onError)
     aedes.on('clientError', this.#onClientError)
@@ -378,37 +509,56 @@ class Embedded implements EmbeddedBroker {
     if (connection) connection.isNamed = user !== undefined
     if (connection?.peer === internalPeer) this.#internalClients.add(client)
     else if (connection) this.#accounts.set(client, this.#nameAccount(user, connection.peer.address))
-    const ids = new UnreleasedIds(this.#unreleased, this.#accountOf(client))
-    client._inboundInflight = ids
-    client.conn.once('close', () => ids.clear())
+    const receiver = this.#createReceiver(client)
+    this.#receivers.set(client, receiver)
+    if (!client.clean) this.#subscribeHandler.restore(receiver)
+  }
+
+  #createReceiver(client: Client): Receiver {
+    const isVersion5 = client.version === 5
+    const { topicAliasMaximum = 0 } = (isVersion5 && this.#authorizer.connectOf(client)?.properties) || {}
+    return {
+      client,
+      isVersion5,
+      end: this.#connections.of(client)?.broker,
+      ids: this.#store.packetIdsOf(client),
+      receiveMaximum: client.receiveMaximum,
+      maximumPacketSize: client.maximumPacketSize ?? Number.POSITIVE_INFINITY,
+      aliases: topicAliasMaximum > 0 ? new TopicAliases(topicAliasMaximum) : undefined,
+      isConnected: false,
+      paced: 0,
+      waiting: [],
+      waitingBytes: 0,
+      onDrain: [],
+      onWindow: [],
+      isFull: false,
+      hasWarned: false,
+    }
   }
 
   #onConnackSent(client: Client): void {
-    this.#delivery.connected(client)
     this.#authorizer.connected(client)
+    const receiver = this.#receivers.get(client)
+    if (receiver) {
+      receiver.isConnected = true
+      if (!client.clean) this.#delivery.replay(receiver).catch(this.#onError)
+    }
+    this.#receivedPackets.connected(client)
     // Aedes emits no `subscribe` for the filters of a restored session.
     this.#subscribers?.subscribed(client, [...this.#store.subscriptionLimits.of(client)])
   }
 
-  #onSubscribed(client: Client, subscriptions: readonly Subscription[]): void {
-    const granted = subscriptions.filter(({ qos }) => qos <= 2).map(({ topic }) => topic)
-    this.#retainedDelivery.subscribed(client, granted)
-    const current = this.#store.subscriptionLimits.of(client)
-    this.#subscribers?.subscribed(
-      client,
-      granted.filter(topic => current.has(topic)),
-    )
-  }
-
-  #onUnsubscribed(client: Client, filters: readonly string[]): void {
-    this.#store.subscriptionLimits.release(client, filters)
-    this.#subscriptions.unsubscribe(client, filters)
-    this.#retainedDelivery.unsubscribed(client, filters)
-    this.#subscribers?.unsubscribed(client, filters)
+  #onKeepAliveTimeout(client: Client): void {
+    const reason = new GatewayError('keep-alive-timeout')
+    this.#connections.setCloseReason(client, reason)
+    if (client.version === 5) this.#connections.of(client)?.broker.respond(this.#disconnectPacket(client, reason))
   }
 
   #onDisconnected(client: Client): void {
+    // DISCONNECT may have changed it.
+    if (client.version === 5) this.#store.sessions.setExpiry(client.id, client.sessionExpiryInterval)
     this.#store.sessions.disconnected(client)
+    if (client.clean) this.#store.cleanIncoming(client).catch(this.#onError)
     this.#internalClients.delete(client)
     this.#subscribers?.left(client)
   }
@@ -437,7 +587,13 @@ class Embedded implements EmbeddedBroker {
     if (this.#aedes.closed) throw new GatewayError('shutting-down')
     const { client, broker } = this.#connections.open(peer)
     const handled = this.#aedes.handle(broker)
-    readStrictly(handled._parser, (id, acknowledgement) => this.#store.acknowledge(handled, id, acknowledgement))
+    // Keys come from clients: GHSA-52qw-whmv-87c5.
+    Object.assign(handled, { subscriptions: Object.create(null), duplicates: Object.create(null) })
+    readStrictly(handled._parser, {
+      acknowledge: (id, acknowledgement) => this.#store.acknowledge(handled, id, acknowledgement),
+      onMalformed: (error, isConnect) => this.#malformed(handled, error, isConnect),
+    })
+    this.#receivedPackets.attach(handled)
     return client
   }
 
@@ -495,4 +651,13 @@ class Embedded implements EmbeddedBroker {
 /** Queues are ordered by it, so it sorts by start time; messages are identified by it, so it is unique. */
 function brokerId(disk: LevelBackend | undefined): string {
   return `mqway-${String(disk?.run ?? 1).padStart(10, '0')}`
+}
+
+function pubrel(messageId: number): AedesPublishPacket {
+  return { cmd: 'pubrel', messageId } as unknown as AedesPublishPacket
+}
+
+/** Whether a topic is reserved for the broker's own figures. */
+function isSystemTopic(topic: string): boolean {
+  return topic.startsWith('$SYS/') || topic === '$SYS'
 }

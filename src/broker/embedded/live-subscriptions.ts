@@ -1,126 +1,136 @@
-import type { AedesPublishPacket, Client, Subscription } from 'aedes'
 import type { TimeSlicer } from '../../base/time-slicer.js'
+import type { QoS } from '../../mqtt/message.js'
 import { FilterIndex } from '../../topics/filter-index.js'
 import { filterMatches } from '../../topics/match.js'
+import { isShared } from './shared-filter.js'
+import type { SharedSubscriptions } from './shared-subscriptions.js'
+import type { StoredSubscription } from './storage-backend.js'
 
-type QoS = Subscription['qos']
-
-/** Delivers a message to a subscriber; calls back when it is written. */
-export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
-
-/** One filter of a subscriber. */
-interface LiveSubscription {
-  readonly subscriber: Subscriber
-  qos: QoS
+/** A connection that gets messages. */
+interface SubscribedReceiver {
+  readonly client: { readonly id: string; readonly closed: boolean }
 }
 
-/** One connection with all its filters, or a listener of Aedes itself. */
-export interface Subscriber {
-  /** Its filter in Aedes. */
-  readonly key: string
-  /** `undefined` for a listener of Aedes itself. */
-  readonly client: Client | undefined
-  /** Set while it listens. */
-  deliver: Deliver | undefined
-  readonly filters: Map<string, LiveSubscription>
-  /** Number of its filters with QoS 0, 1 and 2. */
-  readonly counts: [number, number, number]
-  /** The last message matched, and the highest QoS of the matching filters [MQTT-3.3.5-1]. */
-  message: number
+/** One filter of a subscriber. */
+interface LiveSubscription<R> {
+  readonly subscriber: Subscriber<R>
+  readonly qos: QoS
+  /** Left out before MQTT 5, but for bridges. */
+  readonly options: StoredSubscription | undefined
+}
+
+/** How a message is delivered to one client, by all its matching subscriptions. */
+export interface Matched {
+  /** The highest QoS of the matching filters [MQTT-3.3.5-1]. */
   qos: QoS
+  retainAsPublished: boolean
+  identifiers: readonly number[] | undefined
+}
+
+/** A connection that a message is delivered to. */
+export interface Recipient<R> extends Readonly<Matched> {
+  readonly receiver: R
+}
+
+/** One connection with all its filters. The members of `Matched` are of the last message that it matched. */
+interface Subscriber<R> extends Matched {
+  readonly receiver: R
+  readonly filters: Map<string, LiveSubscription<R>>
+  /** Number of its filters with QoS 0, 1 and 2, and of those with further options. */
+  readonly counts: [number, number, number]
+  optioned: number
+  /** The last message matched. */
+  message: number
 }
 
 /** More filters of a closed connection are removed in time slices. */
 const maxFiltersAtOnce = 64
 
-/**
- * Subscriptions of all connections: a message finds each subscriber once, however many of its filters match.
- *
- * Aedes would have a listener for each filter and call each matching one, so it gets one filter for all filters of a client.
- */
-export class LiveSubscriptions {
+/** Subscriptions of all connections: a message finds each subscriber once, however many of its filters match. */
+export class LiveSubscriptions<R extends SubscribedReceiver> {
   readonly #slicer: TimeSlicer
-  readonly #index = new FilterIndex<LiveSubscription>()
-  /** By connection, and by a bridge's options, which may differ between filters. */
-  readonly #clients = new WeakMap<object, Map<string, Subscriber>>()
-  readonly #byKey = new Map<string, Subscriber>()
-  #lastSubscriber = 0
+  readonly #shared: SharedSubscriptions<R>
+  readonly #index = new FilterIndex<LiveSubscription<R>>()
+  readonly #subscribers = new WeakMap<object, Subscriber<R>>()
   /** Counts messages and changes of subscriptions. */
   #message = 0
-  /** The topic of the last message. */
-  #topic = ''
 
-  /** @param slicer for removing the filters of closed connections */
-  constructor(slicer: TimeSlicer) {
+  /**
+   * @param shared the shared subscriptions of connections and sessions
+   * @param slicer for removing the filters of closed connections
+   */
+  constructor(shared: SharedSubscriptions<R>, slicer: TimeSlicer) {
+    this.#shared = shared
     this.#slicer = slicer
   }
 
-  /**
-   * Adds a granted subscription. Returns the subscription for Aedes: one filter for all filters of the client, with QoS 2, because this class decides the
-   * QoS.
-   */
-  subscribe(client: Client, subscription: Subscription & { readonly rh?: number }): Subscription {
-    const { topic, qos, rh, rap, nl } = subscription
-    const options = `${rh ?? ''}/${rap ? 'rap' : ''}/${nl ? 'nl' : ''}`
-    const subscriber = this.#subscriberOf(client, options)
-    if (!client.closed) this.#add(subscriber, topic, qos)
-    return { ...subscription, topic: subscriber.key, qos: 2 }
-  }
-
-  #add(subscriber: Subscriber, filter: string, qos: QoS): void {
-    const known = subscriber.filters.get(filter)
-    const subscription = known ?? { subscriber, qos }
-    if (known) subscriber.counts[known.qos]--
-    else {
-      subscriber.filters.set(filter, subscription)
-      this.#index.add(filter, subscription)
-    }
-    subscription.qos = qos
+  /** Adds a granted subscription, or changes its options. Returns whether the filter is new. */
+  subscribe(receiver: R, stored: StoredSubscription): boolean {
+    const { topic, qos, nl, rap, subscriptionIdentifiers } = stored
+    if (receiver.client.closed) return false
+    const subscriber = this.#subscriberOf(receiver)
+    const isNew = !subscriber.filters.has(topic)
+    const isOfGroup = isShared(topic)
+    // A member of a group keeps its turn.
+    if (!isNew && !isOfGroup) this.#remove(subscriber, topic)
+    else if (!isNew) this.#forget(subscriber, topic)
+    const options = subscriptionIdentifiers || nl || rap || isOfGroup ? stored : undefined
+    const subscription = { subscriber, qos, options }
+    subscriber.filters.set(topic, subscription)
+    if (isOfGroup) this.#shared.connected(receiver, stored)
+    else this.#index.add(topic, subscription)
     subscriber.counts[qos]++
-    this.#message++
+    if (options) subscriber.optioned++
+    return isNew
   }
 
-  #subscriberOf(client: Client, options: string): Subscriber {
-    let subscribers = this.#clients.get(client)
-    if (!subscribers) {
-      subscribers = new Map()
-      this.#clients.set(client, subscribers)
-      client.conn.once('close', () => this.#closed(client))
-    }
-    let subscriber = subscribers.get(options)
+  #subscriberOf(receiver: R): Subscriber<R> {
+    let subscriber = this.#subscribers.get(receiver.client)
     if (!subscriber) {
-      subscriber = newSubscriber(`$mqway/subscriber/${++this.#lastSubscriber}`, client)
-      subscribers.set(options, subscriber)
-      this.#byKey.set(subscriber.key, subscriber)
+      subscriber = {
+        receiver,
+        filters: new Map(),
+        counts: [0, 0, 0],
+        optioned: 0,
+        message: 0,
+        qos: 0,
+        retainAsPublished: false,
+        identifiers: undefined,
+      }
+      this.#subscribers.set(receiver.client, subscriber)
     }
     return subscriber
   }
 
-  /** Removes filters of a client. */
-  unsubscribe(client: object, filters: readonly string[]): void {
-    for (const subscriber of this.#clients.get(client)?.values() ?? []) {
-      for (const filter of filters) this.#remove(subscriber, filter)
-    }
+  /** Removes a filter of a client. Returns whether it had it. */
+  unsubscribe(client: object, filter: string): boolean {
+    const subscriber = this.#subscribers.get(client)
+    return subscriber !== undefined && this.#remove(subscriber, filter)
   }
 
-  #remove(subscriber: Subscriber, filter: string): void {
-    const subscription = subscriber.filters.get(filter)
-    if (!subscription) return
-    subscriber.filters.delete(filter)
-    subscriber.counts[subscription.qos]--
-    this.#index.remove(filter, subscription)
+  #remove(subscriber: Subscriber<R>, filter: string): boolean {
+    const subscription = this.#forget(subscriber, filter)
+    if (!subscription) return false
+    if (isShared(filter)) this.#shared.disconnected(subscriber.receiver, filter)
+    else this.#index.remove(filter, subscription)
     this.#message++
+    return true
   }
 
-  #closed(client: object): void {
-    for (const subscriber of this.#clients.get(client)?.values() ?? []) {
-      this.#byKey.delete(subscriber.key)
-      subscriber.deliver = undefined
-      void this.#removeAll(subscriber)
-    }
+  #forget(subscriber: Subscriber<R>, filter: string): LiveSubscription<R> | undefined {
+    const { filters, counts } = subscriber
+    const subscription = filters.get(filter)
+    if (!subscription) return undefined
+    filters.delete(filter)
+    counts[subscription.qos]--
+    if (subscription.options) subscriber.optioned--
+    return subscription
   }
 
-  async #removeAll(subscriber: Subscriber): Promise<void> {
+  /** Removes all filters of a client. Call when its connection is closed. */
+  async removeAll(client: object): Promise<void> {
+    const subscriber = this.#subscribers.get(client)
+    if (!subscriber) return
     const isLong = subscriber.filters.size > maxFiltersAtOnce
     if (isLong) await this.#slicer.next('subscriptions')
     for (const filter of subscriber.filters.keys()) {
@@ -129,69 +139,64 @@ export class LiveSubscriptions {
     }
   }
 
-  /** Adds a listener for a client's filter in Aedes, or for a filter of Aedes itself. */
-  listen(filter: string, deliver: Deliver): void {
-    let subscriber = this.#byKey.get(filter)
-    if (!subscriber) {
-      subscriber = newSubscriber(filter)
-      this.#byKey.set(filter, subscriber)
-      this.#add(subscriber, filter, 2)
-    }
-    subscriber.deliver = deliver
-  }
-
-  /** Removes a listener. */
-  unlisten(filter: string, deliver: Deliver): void {
-    const subscriber = this.#byKey.get(filter)
-    if (subscriber?.deliver === deliver) subscriber.deliver = undefined
-  }
-
-  /** The subscribers with a matching filter, each once. */
-  match(topic: string): Subscriber[] {
+  /**
+   * The subscribers with a matching filter, each once, and one of each matching group; their members `Matched` hold until the next call.
+   *
+   * @param publisher client id of the publisher, if it is a client
+   */
+  match(topic: string, publisher?: string): Recipient<R>[] {
     const message = ++this.#message
-    this.#topic = topic
-    const found: Subscriber[] = []
+    const found: Recipient<R>[] = []
     for (const subscriptions of this.#index.match(topic)) {
-      subscriptions.forEach(({ subscriber, qos }) => {
+      subscriptions.forEach(subscription => {
+        const { subscriber, qos, options } = subscription
+        if (options?.nl && subscriber.receiver.client.id === publisher) return // [MQTT-3.8.3-3]
         if (subscriber.message !== message) {
           subscriber.message = message
           subscriber.qos = qos
-          if (subscriber.deliver) found.push(subscriber)
+          subscriber.retainAsPublished = false
+          subscriber.identifiers = undefined
+          if (!subscriber.receiver.client.closed) found.push(subscriber)
         } else if (qos > subscriber.qos) subscriber.qos = qos
+        if (options) add(subscriber, options)
       })
+    }
+    for (const { receiver, subscription } of this.#shared.take(topic)) {
+      if (!receiver || receiver.client.closed) continue
+      const { qos, rap: retainAsPublished = false, subscriptionIdentifiers: identifiers } = subscription
+      found.push({ receiver, qos, retainAsPublished, identifiers })
     }
     return found
   }
 
-  /** The highest QoS of the client's filters that match `topic`; `undefined` without one. */
-  qosOf(client: object, topic: string): QoS | undefined {
-    let highest: QoS | undefined
-    for (const subscriber of this.#clients.get(client)?.values() ?? []) {
-      const isFound = subscriber.message === this.#message && topic === this.#topic
-      const qos = onlyQos(subscriber) ?? (isFound ? subscriber.qos : highestQos(subscriber, topic))
-      if (qos !== undefined && (highest === undefined || qos > highest)) highest = qos
+  /** How a retained message is delivered to a client; `undefined` if none of its filters matches. */
+  matchedOf(client: object, topic: string): Matched | undefined {
+    const subscriber = this.#subscribers.get(client)
+    if (!subscriber || subscriber.filters.size === 0) return undefined
+    const qos = subscriber.optioned === 0 ? onlyQos(subscriber) : undefined
+    if (qos !== undefined) return { qos, retainAsPublished: false, identifiers: undefined }
+    let matched: Matched | undefined
+    for (const [filter, subscription] of subscriber.filters) {
+      if (!filterMatches(filter, topic)) continue
+      matched ??= { qos: 0, retainAsPublished: false, identifiers: undefined }
+      if (subscription.qos > matched.qos) matched.qos = subscription.qos
+      if (subscription.options) add(matched, subscription.options)
     }
-    return highest
+    return matched
   }
 }
 
-function newSubscriber(key: string, client?: Client): Subscriber {
-  return { key, client, deliver: undefined, filters: new Map(), counts: [0, 0, 0], message: 0, qos: 0 }
+/** [MQTT-3.3.4-4] */
+function add(matched: Matched, { rap, subscriptionIdentifiers }: Partial<StoredSubscription>): void {
+  if (rap) matched.retainAsPublished = true
+  if (!subscriptionIdentifiers) return
+  matched.identifiers = [...(matched.identifiers ?? []), ...subscriptionIdentifiers]
 }
 
 const qualities = [0, 1, 2] as const
 
 /** The common QoS of all filters, as with most clients; `undefined` if they differ. */
-function onlyQos({ counts, filters }: Subscriber): QoS | undefined {
-  for (const qos of qualities) if (counts[qos] === filters.size && filters.size > 0) return qos
+function onlyQos({ counts, filters }: Pick<Subscriber<unknown>, 'counts' | 'filters'>): QoS | undefined {
+  for (const qos of qualities) if (counts[qos] === filters.size) return qos
   return undefined
-}
-
-function highestQos({ filters }: Subscriber, topic: string): QoS | undefined {
-  let highest: QoS | undefined
-  for (const [filter, { qos }] of filters) {
-    if ((highest === undefined || qos > highest) && filterMatches(filter, topic)) highest = qos
-    if (highest === 2) break
-  }
-  return highest
 }

@@ -1,4 +1,6 @@
 import { FilterIndex } from '../../topics/filter-index.js'
+import { isShared } from './shared-filter.js'
+import { type SessionShares, SharedSubscriptions } from './shared-subscriptions.js'
 import type { StoredSubscription } from './storage-backend.js'
 import { filterOverhead } from './subscription-limits.js'
 
@@ -8,12 +10,18 @@ export interface SessionSubscription extends StoredSubscription {
 }
 
 /**
- * The subscriptions of all sessions; finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. Shared subscriptions
- * (`$share/`) are in no session's matches.
+ * The subscriptions of all sessions; finds the sessions that queue a message: those with a matching filter of QoS 1 or 2. Of a group with
+ * a shared subscription, one member.
  */
 export class QueueIndex {
   readonly #filters = new FilterIndex<SessionSubscription>()
   readonly #sessions = new Map<string, Map<string, SessionSubscription>>()
+  readonly #shared: SessionShares
+
+  /** @param shared gets the shared subscriptions of sessions */
+  constructor(shared: SessionShares = new SharedSubscriptions()) {
+    this.#shared = shared
+  }
 
   /** The subscriptions of one session. */
   of(clientId: string): SessionSubscription[] {
@@ -29,7 +37,8 @@ export class QueueIndex {
       const stored = this.#sessions.get(clientId) ?? new Map<string, SessionSubscription>()
       const added = { ...subscription, clientId }
       this.#sessions.set(clientId, stored.set(topic, added))
-      if (isIndexed(added)) this.#filters.add(topic, added)
+      if (isShared(topic)) this.#shared.stored(clientId, subscription)
+      else if (isIndexed(added)) this.#filters.add(topic, added)
       bytes += sizeOf(topic)
     }
     return bytes
@@ -43,7 +52,8 @@ export class QueueIndex {
     for (const filter of filters) {
       const subscription = stored.get(filter)
       if (!stored.delete(filter) || !subscription) continue
-      if (isIndexed(subscription)) this.#filters.remove(filter, subscription)
+      if (isShared(filter)) this.#shared.ended(clientId, filter)
+      else if (isIndexed(subscription)) this.#filters.remove(filter, subscription)
       bytes += sizeOf(filter)
     }
     if (stored.size === 0) this.#sessions.delete(clientId)
@@ -75,6 +85,13 @@ export class QueueIndex {
         const other = bySession.get(clientId)
         bySession.set(clientId, other ? merge(other, subscription, merged) : subscription)
       }
+    }
+    for (const { clientId, subscription, hasSession } of this.#shared.prepare(topic)) {
+      if (!hasSession) continue
+      const other = bySession.get(clientId)
+      const one = { ...subscription, clientId }
+      bySession.set(clientId, other ? merge(other, one, merged) : one)
+      if (subscription.qos === 0) hasQos0 = true
     }
     const found = [...bySession.values()]
     return hasQos0 ? found.filter(({ qos }) => qos > 0) : found
@@ -109,8 +126,8 @@ function merge(
 }
 
 /** One of QoS 0 counts for its identifier, where another filter of the session has a higher QoS. */
-function isIndexed({ topic, qos, subscriptionIdentifiers }: SessionSubscription): boolean {
-  return (qos > 0 || subscriptionIdentifiers !== undefined) && !topic.startsWith('$share/')
+function isIndexed({ qos, subscriptionIdentifiers }: SessionSubscription): boolean {
+  return qos > 0 || subscriptionIdentifiers !== undefined
 }
 
 function sizeOf(filter: string): number {

@@ -5,13 +5,6 @@ import { ByteBudget } from './byte-budget.js'
 import { batchBytes, type Retained, type RetainedBatch } from './retained.js'
 import type { PairEnd } from './stream-pair.js'
 
-declare module 'aedes' {
-  interface Client {
-    /** Writes a message, subject to `authorizeForward`. Calls back when there is room for more. */
-    deliverQoS(packet: AedesPublishPacket, done: () => void): void
-  }
-}
-
 /** Steps of a scan without waiting for a time slice. */
 const immediateSteps = 128
 /** Filters scanned without waiting for a time slice. */
@@ -31,6 +24,8 @@ export interface RetainedDeliveryOptions {
   readonly brokerEndOf: (client: Client) => Pick<PairEnd, 'waitingBytes'> | undefined
   /** Quota key of a client: its user or network. */
   readonly accountOf: (client: Client) => string
+  /** Sends a message; see `Delivery.retained`. */
+  readonly send: (client: Client, packet: AedesPublishPacket, done: () => void) => boolean
   readonly cutOff: (client: Client) => void
   readonly onError: (error: unknown) => void
 }
@@ -156,7 +151,7 @@ export class RetainedDelivery {
         if (--left === 0) finish()
       }
       client.conn.once('close', finish)
-      for (const packet of packets) client.deliverQoS(asRetained(packet), done)
+      for (const packet of packets) if (this.#options.send(client, packet, done)) done()
     })
   }
 
@@ -174,9 +169,4 @@ export class RetainedDelivery {
       before = now
     }, stallTimeout).unref()
   }
-}
-
-/** Without a broker id, by which Aedes recognizes messages that it has sent. */
-function asRetained({ topic, payload, qos }: AedesPublishPacket): AedesPublishPacket {
-  return { cmd: 'publish', topic, payload, qos, retain: true, dup: false, brokerId: '', brokerCounter: 0 }
 }

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setImmediate as nextTick } from 'node:timers/promises'
-import type { Aedes, AedesPublishPacket, Client, PublishPacket, Subscription } from 'aedes'
+import type { Aedes, AedesPublishPacket, Client, PublishPacket } from 'aedes'
 import type { Logger } from '../../base/log.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { ClientIdRegistry } from './client-id-registry.js'
@@ -16,6 +16,7 @@ import { loadSessions } from './session-loader.js'
 import { SessionQueueReplay } from './session-queue-replay.js'
 import { noSuchPacket } from './session-queues.js'
 import { type SessionLimits, Sessions, type SessionsOptions } from './sessions.js'
+import type { SessionShares } from './shared-subscriptions.js'
 import type { SessionRecord, StorageBackend, StoredSubscription, StoredWill, Will } from './storage-backend.js'
 import {
   type FilterBounds,
@@ -45,6 +46,8 @@ export interface StoreOptions extends Pick<SessionsOptions, 'onEnded' | 'onDropp
   readonly limits: StoreLimits
   readonly maySubscribe?: SubscriptionLimitsOptions['maySubscribe']
   readonly holderOf?: SubscriptionLimitsOptions['holderOf']
+  /** The shared subscriptions of connections and sessions. Default: of sessions alone. */
+  readonly shared?: SessionShares | undefined
   /** Default: one of its own. */
   readonly slicer?: TimeSlicer | undefined
   readonly log: Logger
@@ -84,9 +87,9 @@ export class Store {
   #broker: WillPublisher | undefined
   readonly #log: Logger
   readonly #onError: (error: unknown) => void
-  readonly #index = new QueueIndex()
-  /** Writes of subscriptions, by the array that Aedes passes. */
-  readonly #written = new WeakMap<readonly Subscription[], Promise<void>>()
+  readonly #index: QueueIndex
+  /** Sessions that the last message matched. */
+  #matched = 0
   /** The last unfinished write to each session. */
   readonly #tails = new Map<string, Promise<unknown>>()
   /** Messages that are being cleared, by packet identifier and client id, each with who acknowledged it first. */
@@ -97,6 +100,7 @@ export class Store {
     limits,
     maySubscribe,
     holderOf,
+    shared,
     slicer = new TimeSlicer(),
     log,
     onError,
@@ -115,6 +119,7 @@ export class Store {
       end: id => this.#end(id),
     })
     this.retained = new Retained({ storage: storage.retained, bounds: limits, slicer, log, onError })
+    this.#index = new QueueIndex(shared)
     this.#limits = limits
     this.#storage = storage
     this.#incoming = new Map(storage.incoming)
@@ -132,10 +137,7 @@ export class Store {
         if (this.#broker) await publishWill(this.#broker, will)
       },
     })
-    this.queueReplay = new SessionQueueReplay(
-      client => this.#readQueue(client),
-      client => this.packetIdsOf(client),
-    )
+    this.queueReplay = new SessionQueueReplay(client => this.#readQueue(client))
   }
 
   /** @param broker wills of earlier runs are published if it can publish */
@@ -194,18 +196,17 @@ export class Store {
     return Readable.from([])
   }
 
-  /** Stores the granted ones of `subscriptions`, once: Aedes passes the whole array for each filter in it. */
-  addSubscriptions(client: Session, subscriptions: readonly StoredSubscription[]): Promise<void> {
-    let stored = this.#written.get(subscriptions)
-    if (!stored) {
-      const granted = subscriptions.filter(({ topic }) => this.subscriptionLimits.grant(client, topic))
-      stored = this.#inOrder(client, async () => {
-        await this.#storage.addSubscriptions(client.id, granted)
-        this.sessions.grow(client.id, this.#index.add(client.id, granted))
-      })
-      this.#written.set(subscriptions, stored)
-    }
-    return stored
+  /** The subscriptions of a client's session. */
+  subscriptionsOf({ id }: Session): readonly StoredSubscription[] {
+    return this.#index.of(id)
+  }
+
+  /** Stores granted subscriptions of a client's session. */
+  addSubscriptions(client: Session, granted: readonly StoredSubscription[]): Promise<void> {
+    return this.#inOrder(client, async () => {
+      await this.#storage.addSubscriptions(client.id, granted)
+      this.sessions.grow(client.id, this.#index.add(client.id, granted))
+    })
   }
 
   removeSubscriptions(client: Session, filters: readonly string[]): Promise<void> {
@@ -232,15 +233,27 @@ export class Store {
     else this.sessions.open(id)
   }
 
-  /** Called by Aedes for a client with a session, which is created if there is none. */
+  /**
+   * Called by Aedes for a client with a session, which is created if there is none. Returns a placeholder where there was one: Aedes sets
+   * session-present only if there is a subscription [MQTT-3.2.2-2].
+   */
   async subscriptionsByClient(client: Session): Promise<StoredSubscription[]> {
-    const known = this.sessions.open(client.id)
-    const subscriptions = await this.#inOrder(client, async () => this.#index.of(client.id))
-    return known && subscriptions.length === 0 ? [{ topic: noSubscription, qos: 0 }] : subscriptions
+    const isKnown = this.sessions.open(client.id)
+    await this.#tails.get(client.id)?.catch(() => {})
+    return isKnown ? [{ topic: noSubscription, qos: 0 }] : []
   }
 
   async subscriptionsByTopic(topic: string): Promise<SessionSubscription[]> {
-    return this.#index.match(topic, this.publisherId)
+    const matched = this.#index.match(topic, this.publisherId)
+    this.#matched = matched.length
+    return matched
+  }
+
+  /** The number of sessions that the last message of QoS 1 or 2 matched, once. */
+  takeMatchedSessions(): number {
+    const matched = this.#matched
+    this.#matched = 0
+    return matched
   }
 
   outgoingEnqueueCombi(subscriptions: readonly SessionSubscription[], packet: AedesPublishPacket): Promise<void> {
@@ -295,9 +308,7 @@ export class Store {
   }
 
   outgoingUpdate(client: Session, packet: AedesPublishPacket): Promise<void> {
-    const updated = this.#inOrder(client, () => this.#update(client, packet))
-    // The PUBREL after a PUBREC has no broker id, and is not from the queue.
-    return packet.brokerId ? updated.finally(() => this.queueReplay.updated(client)) : updated
+    return this.#inOrder(client, () => this.#update(client, packet))
   }
 
   async #update(client: Session, packet: AedesPublishPacket): Promise<void> {
@@ -330,7 +341,7 @@ export class Store {
 
   async outgoingClearMessageId(
     client: Session,
-    { messageId }: AedesPublishPacket,
+    { messageId }: Pick<AedesPublishPacket, 'messageId'>,
   ): Promise<AedesPublishPacket | undefined> {
     if (messageId === undefined) return undefined
     // Without a session there is no queue.
@@ -373,8 +384,9 @@ export class Store {
     yield* this.#storage.queues.read(id, bytes => this.sessions.release(id, bytes))
   }
 
-  outgoingStream(client: Client): Readable {
-    return Readable.from(this.queueReplay.queue(client))
+  /** Empty: `Delivery` sends the queue. */
+  outgoingStream(): Readable {
+    return Readable.from([])
   }
 
   /** Stores a packet identifier of QoS 2 until PUBREL. */
@@ -395,17 +407,14 @@ export class Store {
     return this.#incoming.get(clientId)?.has(id) === true
   }
 
-  /** Rejects where no message with the identifier of `packet` waits for its PUBREL. */
-  async incomingGetPacket<Packet extends PublishPacket>(client: Session, packet: Packet): Promise<Packet> {
-    if (!this.hasIncoming(client.id, packet.messageId ?? 0)) throw noSuchPacket()
-    return packet
-  }
-
-  async incomingDelPacket({ id }: Session, { messageId = 0 }: PublishPacket): Promise<void> {
+  /** Forgets a packet identifier of QoS 2 after PUBREL. Returns whether a message with it waited for that. */
+  async releaseIncoming({ id }: Session, messageId: number): Promise<boolean> {
     const identifiers = this.#incoming.get(id)
-    identifiers?.release(messageId)
-    if (identifiers?.used === 0) this.#incoming.delete(id)
+    if (!identifiers?.has(messageId)) return false
+    identifiers.release(messageId)
+    if (identifiers.used === 0) this.#incoming.delete(id)
     await this.#storage.removeIncoming(id, messageId)
+    return true
   }
 
   async cleanIncoming({ id }: Session): Promise<void> {

@@ -127,6 +127,12 @@ export class PairEnd extends Duplex {
     return this.writableLength - this.#counted
   }
 
+  /** Writes a complete packet other than PUBLISH, without the stream's own buffer if that is empty. */
+  respond(packet: Buffer): void {
+    if (this.send(packet)) this.#options.onWritten?.(packet)
+    else if (!this.destroyed && !this.writableEnded) this.write(packet)
+  }
+
   /**
    * Writes a complete PUBLISH without the stream's own buffer. Returns false if it would overtake bytes in that buffer, or does not fit: then
    * `write` it, and wait for `'drain'`.

@@ -1,6 +1,7 @@
 import { FairQuota } from '../../base/fair-quota.js'
 import type { SubscriptionBound } from '../../base/metrics.js'
 import { isTopicFilter, type TopicBounds } from '../../topics/topic-syntax.js'
+import { isShared, parseShared } from './shared-filter.js'
 
 /**
  * Placeholder in a session without subscriptions: Aedes sets session-present only if there is one [MQTT-3.2.2-2]. It is never granted.
@@ -33,8 +34,8 @@ interface GrantedClient {
   readonly id: string
 }
 
-/** Why a filter was not granted: the access rules, an invalid filter, a shared subscription, or the option that bounds it. */
-export type SubscriptionRefusal = 'rules' | 'invalid' | 'shared' | SubscriptionBound
+/** Why a filter was not granted: the access rules, an invalid filter, or the option that bounds it. */
+export type SubscriptionRefusal = 'rules' | 'invalid' | SubscriptionBound
 
 interface Granted {
   readonly filters: Set<string>
@@ -78,11 +79,12 @@ export class SubscriptionLimits {
     if (granted.filters.has(filter)) return undefined
     const { maxSubscriptions, maxSubscriptionBytes, maySubscribe } = this.#options
     if (filter === noSubscription || !isTopicFilter(filter, this.#options)) return 'invalid'
-    if (filter.startsWith('$share/')) return 'shared'
+    const shared = isShared(filter) ? parseShared(filter) : undefined
+    if (isShared(filter) && !shared) return 'invalid'
     if (granted.filters.size >= maxSubscriptions) return 'maxSubscriptions'
     const bytes = Buffer.byteLength(filter)
     if (granted.bytes + bytes > maxSubscriptionBytes) return 'maxSubscriptionBytes'
-    if (maySubscribe?.(client, filter) === false) return 'rules'
+    if (maySubscribe?.(client, shared?.filter ?? filter) === false) return 'rules'
     // Aedes continues a SUBSCRIBE after its connection is closed.
     if (granted.closed) return undefined
     const { holder } = granted

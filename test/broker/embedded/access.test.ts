@@ -198,8 +198,8 @@ describe('rules', () => {
   it('give each filter of a SUBSCRIBE its own answer, and the connection stays', async () => {
     const broker = await start(someRules)
     const guest = await enter(broker, 'bob')
-    const filters = ['#', 'news/#', '+/sport', 'chat/+/x', '$SYS/#', '$share/g/news/a', 'chat']
-    expect(await guest.subscribe(filters)).toEqual([128, 1, 128, 1, 128, 128, 1])
+    const filters = ['#', 'news/#', '+/sport', 'chat/+/x', '$SYS/#', '$share/g/news/a', '$share/g/#', 'chat']
+    expect(await guest.subscribe(filters)).toEqual([128, 1, 128, 1, 128, 1, 128, 1])
     expect(await topics(guest)).toEqual([])
     expect(broker.denied.subscribe).toBe(4)
     expect(await (await enter(broker, 'alice')).subscribe(['$SYS/broker/uptime'])).toEqual([1])
@@ -521,8 +521,8 @@ describe('topics that are too large', () => {
     await other.subscribe(['a/#'])
     const guest = await enter(broker, 'alice')
     await publish(guest, Array(levels).fill('a').join('/'))
-    expect((await ended(guest))?.reason).toBe(levels <= 100 ? 'topic-too-large' : undefined)
-    await publish(other, 'a/b')
+    expect((await ended(guest))?.reason).toBe('topic-too-large')
+    await publish(await enter(broker, 'bob'), 'a/b')
     expect(await topics(other, 1)).toEqual(['a/b'])
   })
 })

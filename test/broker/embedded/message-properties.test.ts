@@ -52,11 +52,13 @@ describe.each(['memory', 'disk'] as const)('messages with properties in %s', kep
   /** Sends the queue to a returning client, which acknowledges everything. */
   const replay = async (): Promise<string[]> => {
     const sent: string[] = []
-    for await (const packet of store.outgoingStream(reader)) {
+    await store.queueReplay.run(reader, async packet => {
+      const sending = { ...packet, messageId: packet.messageId ?? sent.length + 1 }
       sent.push(packet.topic)
-      await store.outgoingUpdate(reader, packet)
-      await store.outgoingClearMessageId(reader, packet)
-    }
+      await store.outgoingUpdate(reader, sending)
+      await store.outgoingClearMessageId(reader, sending)
+      return true
+    })
     return sent
   }
   const topics = async (): Promise<string[]> => (await queue()).map(({ topic }) => topic)

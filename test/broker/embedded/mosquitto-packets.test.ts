@@ -136,7 +136,5 @@ it('the packet corpus of mosquitto is whole, and nearly all of it is answered as
     'CONNECT: level 2 [MQTT-3.1.2-2]',
     'CONNECT: level 6 [MQTT-3.1.2-2]',
     'PUBLISH: QoS 2 three times',
-    'REGRESSIONS: a shared filter and the same filter',
-    'REGRESSIONS: a shared filter and the same filter, again',
   ])
 })

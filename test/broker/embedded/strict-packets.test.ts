@@ -83,7 +83,7 @@ describe('packets that MQTT forbids', () => {
   it.each([
     ['MQTT of level 2', '10 0d 0004 4d515454 02 02 000a 0001 70'],
     ['MQTT of level 6', '10 0d 0004 4d515454 06 02 000a 0001 70'],
-    ['MQTT 5', '10 0e 0004 4d515454 05 02 000a 00 0001 70'],
+    ['a bridge of MQTT 5', '10 0e 0004 4d515454 85 02 000a 00 0001 70'],
     ['MQIsdp of level 4', '10 0f 0006 4d5149736470 04 02 000a 0001 70'],
   ])('but an unknown level is answered with return code 1 [MQTT-3.1.2-2]: %s', async (_name, bytes) => {
     expect((await exchange(bytes)).answer).toBe('20020001')

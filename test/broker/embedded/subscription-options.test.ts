@@ -35,7 +35,7 @@ describe('what sessions queue for a topic', () => {
     ['nothing without a filter', [sub('other', 2)], []],
     ['nothing at QoS 0', [sub('t/#', 0)], []],
     ['nothing at QoS 0 with an identifier', [sub('t/#', 0, id(1))], []],
-    ['nothing for a shared subscription', [sub('$share/g/t/1', 1)], []],
+    ['a shared subscription, as the only member of its group', [sub('$share/g/t/1', 1)], [{ qos: 1 }]],
     ['the highest QoS', [sub('t/#', 1), sub('t/1', 2), sub('+/1', 0)], [{ qos: 2 }]],
     ['an identifier', [sub('t/#', 1, id(7))], [{ qos: 1, ...id(7) }]],
     [
@@ -160,14 +160,14 @@ describe.each(['memory', 'disk'] as const)('sessions with options in %s', kept =
 
   if (kept === 'disk') {
     it('have them after a restart', async () => {
-      const before = await store.subscriptionsByClient({ id: 'a' })
+      const before = store.subscriptionsOf({ id: 'a' })
       expect(before).toMatchObject([
         { topic: 't/#', qos: 1, nl: true, ...id(268_435_455) },
         { topic: 't/1', qos: 0, ...id(5) },
       ])
       await stop()
       await start()
-      const after = await store.subscriptionsByClient({ id: 'a' })
+      const after = store.subscriptionsOf({ id: 'a' })
       const byTopic = (x: StoredSubscription, y: StoredSubscription) => x.topic.localeCompare(y.topic)
       expect(after.toSorted(byTopic)).toEqual(before.toSorted(byTopic))
       await publish('t/2', 'a')

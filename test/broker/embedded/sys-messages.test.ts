@@ -38,9 +38,3 @@ it.each([1, 2] as const)(
     await reader.end()
   },
 )
-
-it('a filter of a shared subscription is refused, as there are none', async () => {
-  const { session } = await connectRaw(broker, { clientId: 's', clean: false })
-  expect(await session.subscribe(['$share/g/x', 'x', '$shared'])).toEqual([0x80, 1, 1])
-  await session.end()
-})

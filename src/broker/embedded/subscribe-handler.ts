@@ -1,0 +1,157 @@
+import type { Client } from 'aedes'
+import { GatewayError } from '../../base/errors.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
+import { reasonCodes } from '../../mqtt/reason-codes.js'
+import { topicFilterProblem } from '../../topics/topic-syntax.js'
+import type { Receiver } from './delivery.js'
+import type { LiveSubscriptions } from './live-subscriptions.js'
+import { encodeGrants } from './packet-encoding.js'
+import { isShared } from './shared-filter.js'
+import type { StoredSubscription } from './storage-backend.js'
+import type { PairEnd } from './stream-pair.js'
+import type { ParsedPacket, ParsedSubscription } from './strict-packets.js'
+import type { SubscriptionRefusal } from './subscription-limits.js'
+
+/** Filters granted in one go; more are granted in time slices. */
+const filtersAtOnce = 64
+
+/** Retain Handling (MQTT 5 §3.8.3.1): retained messages only for a new subscription, or none. */
+const [onlyNew, never] = [1, 2]
+
+export interface SubscribeHandlerOptions {
+  /** Grants a filter, or returns why not. */
+  readonly grant: (client: Client, filter: string, isRestored: boolean) => SubscriptionRefusal | undefined
+  readonly notGranted: (client: Client, filter: string, refusal: SubscriptionRefusal) => void
+  readonly release: (client: Client, filter: string) => void
+  readonly subscriptions: LiveSubscriptions<Receiver>
+  /** The session's subscriptions, stored in order; nothing without a session. */
+  readonly stored: {
+    of(client: Client): readonly StoredSubscription[]
+    add(client: Client, subscriptions: readonly StoredSubscription[]): Promise<void>
+    remove(client: Client, filters: readonly string[]): Promise<void>
+  }
+  readonly receiverOf: (client: Client) => Receiver | undefined
+  readonly endOf: (client: Client) => PairEnd | undefined
+  readonly slicer: TimeSlicer
+  /** Called with the filters whose retained messages the client is to get, after SUBACK. */
+  readonly onSubscribed: (client: Client, filters: readonly string[], retained: readonly string[]) => void
+  readonly onUnsubscribed: (client: Client, filters: readonly string[]) => void
+  readonly onError: (error: unknown) => void
+}
+
+/** Handles SUBSCRIBE and UNSUBSCRIBE, of all versions of MQTT. */
+export class SubscribeHandler {
+  readonly #options: SubscribeHandlerOptions
+
+  constructor(options: SubscribeHandlerOptions) {
+    this.#options = options
+  }
+
+  /** Restores the subscriptions of a client's session, before its CONNACK. */
+  restore(receiver: Receiver): void {
+    const { client } = receiver
+    const { stored, subscriptions, grant, notGranted, onError } = this.#options
+    const refused: string[] = []
+    for (const subscription of stored.of(client)) {
+      const { topic } = subscription
+      const refusal = grant(client, topic, true)
+      if (refusal === undefined) {
+        subscriptions.subscribe(receiver, subscription)
+        continue
+      }
+      // It was granted under other rules.
+      notGranted(client, topic, refusal)
+      refused.push(topic)
+    }
+    if (refused.length > 0) stored.remove(client, refused).catch(onError)
+  }
+
+  /** @throws {GatewayError} `malformed-packet` for what ends the connection */
+  async subscribe(client: Client, { messageId = 0, subscriptions = [], properties }: ParsedPacket): Promise<void> {
+    const receiver = this.#options.receiverOf(client)
+    if (!receiver) return
+    for (const one of subscriptions) checkFilter(client, one)
+    const identifier = properties?.subscriptionIdentifiers?.[0]
+    const granted: StoredSubscription[] = []
+    const retained: string[] = []
+    const codes: number[] = []
+    for (const one of subscriptions) {
+      if (codes.length >= filtersAtOnce && (codes.length === filtersAtOnce || this.#options.slicer.isOver)) {
+        await this.#options.slicer.next('subscriptions')
+      }
+      codes.push(this.#grant(receiver, one, identifier, granted, retained))
+    }
+    if (client.closed) return
+    if (!client.clean && granted.length > 0) await this.#options.stored.add(client, granted)
+    const { isVersion5 } = receiver
+    this.#options.endOf(client)?.respond(encodeGrants(0x90, messageId, codes, { isVersion5 }))
+    if (granted.length === 0) return
+    this.#options.onSubscribed(
+      client,
+      granted.map(({ topic }) => topic),
+      retained,
+    )
+  }
+
+  /** Grants one filter; returns its reason code, or before MQTT 5 its return code. */
+  #grant(
+    receiver: Receiver,
+    { topic, qos, nl = false, rap = false, rh = 0 }: ParsedSubscription,
+    identifier: number | undefined,
+    granted: StoredSubscription[],
+    retained: string[],
+  ): number {
+    const { client, isVersion5 } = receiver
+    const { grant, notGranted, subscriptions } = this.#options
+    const refusal = grant(client, topic, false)
+    if (refusal !== undefined) {
+      notGranted(client, topic, refusal)
+      return isVersion5 ? (refusalCodes[refusal] ?? reasonCodes.quotaExceeded) : failure
+    }
+    const subscription = {
+      ...{ topic, qos },
+      ...(nl && { nl }),
+      ...(rap && { rap }),
+      ...(identifier !== undefined && { subscriptionIdentifiers: [identifier] }),
+    }
+    const isNew = subscriptions.subscribe(receiver, subscription)
+    granted.push(subscription)
+    if (!isShared(topic) && rh !== never && (rh !== onlyNew || isNew)) retained.push(topic) // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+    return qos
+  }
+
+  async unsubscribe(client: Client, { messageId = 0, unsubscriptions = [] }: ParsedPacket): Promise<void> {
+    const { receiverOf, subscriptions, release, stored, slicer, endOf, onUnsubscribed } = this.#options
+    const isVersion5 = client.version === 5
+    const codes: number[] = []
+    for (const filter of unsubscriptions) {
+      if (codes.length >= filtersAtOnce && (codes.length === filtersAtOnce || slicer.isOver)) {
+        await slicer.next('subscriptions')
+      }
+      const isInvalid = topicFilterProblem(filter) !== undefined
+      const had = subscriptions.unsubscribe(client, filter)
+      if (had) release(client, filter)
+      codes.push(isInvalid ? reasonCodes.topicFilterInvalid : had ? 0 : reasonCodes.noSubscriptionExisted)
+    }
+    if (!receiverOf(client)) return
+    if (!client.clean) await stored.remove(client, unsubscriptions)
+    // [MQTT-3.10.4-4]; before MQTT 5 it has no codes.
+    endOf(client)?.respond(encodeGrants(0xb0, messageId, isVersion5 ? codes : [], { isVersion5 }))
+    onUnsubscribed(client, unsubscriptions)
+  }
+}
+
+/** A return code of SUBACK (MQTT 3.1.1 §3.9.3). */
+const failure = 0x80
+
+const refusalCodes: Partial<Record<SubscriptionRefusal, number>> = {
+  rules: reasonCodes.notAuthorized,
+  invalid: reasonCodes.topicFilterInvalid,
+}
+
+/** @throws {GatewayError} for a shared subscription with No Local [MQTT-3.8.3-4] */
+function checkFilter(client: Client, { topic, nl }: ParsedSubscription): void {
+  if (client.version !== 5 || !nl || !isShared(topic)) return
+  const hint = 'a shared subscription has No Local'
+  throw new GatewayError('malformed-packet', { hint, mqttReason: reasonCodes.protocolError })
+}
