@@ -142,7 +142,10 @@ class EmbeddedSource implements Source {
     this.#rememberWhenWritten()
   }
 
-  async publish(given: Message, { by, extraTimeout = 0 }: PublishOptions = {}): Promise<Event | undefined> {
+  async publish(
+    given: Message,
+    { by, extraTimeout = 0, acknowledgements }: PublishOptions = {},
+  ): Promise<Event | undefined> {
     const message = unretainedResponse(given)
     const { broker, packetSize, publishTimeout = defaultPublishTimeout } = this.#options
     requirePublishable(message, packetSize)
@@ -158,7 +161,7 @@ class EmbeddedSource implements Source {
       }
       const append: MessageSink['append'] = (accepted, isAwaited) =>
         isKept ? this.#append(accepted, 'now', onAppended) : this.#sink.append(accepted, isAwaited)
-      broker.publish(message, by, append).then(
+      broker.publish(message, by, append, acknowledgements).then(
         () => {
           if (!isKept) resolve(undefined)
         },

@@ -1,3 +1,4 @@
+import type { AcknowledgementWatch } from '../broker/embedded/acknowledgement-tracker.js'
 import type { Event } from '../journal/event.js'
 import type { Message } from '../mqtt/message.js'
 
@@ -31,17 +32,11 @@ export interface Source extends Publisher {
   close(): Promise<void>
 }
 
-/** A client that has acknowledged a message. */
-export interface AcknowledgingClient {
-  readonly clientId: string
-  readonly user: string | undefined
-}
-
 export interface PublishOptions {
   /**
-   * Called for each client of the embedded broker that has acknowledged the message (PUBACK or PUBCOMP), also before its event is in the journal.
+   * Called for each client of the embedded broker that acknowledges the message (PUBACK or PUBCOMP), also before its event is in the journal.
    */
-  readonly onAcknowledged?: ((client: AcknowledgingClient) => void) | undefined
+  readonly acknowledgements?: AcknowledgementWatch | undefined
   /** The publishing user or address, for its quota; left out for the gateway itself. */
   readonly by?: string
   /**

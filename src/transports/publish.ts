@@ -285,8 +285,8 @@ function publishNext(
   progress: Progress,
   options: PublishOptions & { readonly by: string },
 ): Promise<void> {
-  const settled = withReceipts(push.receipts, publication, options.by, async onAcknowledged => {
-    progress.withoutReceipts ??= await push.publisher.publish(publication.message, { ...options, onAcknowledged })
+  const settled = withReceipts(push.receipts, publication, options.by, async acknowledgements => {
+    progress.withoutReceipts ??= await push.publisher.publish(publication.message, { ...options, acknowledgements })
     return progress.withoutReceipts
   })
     .then(event => {

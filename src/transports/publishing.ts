@@ -102,19 +102,22 @@ function countAnonymous(
  * Publishes a message and requests its receipts. Where the quota has no room for the receipts, the message is not published.
  *
  * @param account of the requester
- * @param publish publishes the message, and calls the function for each client that has acknowledged it
+ * @param publish publishes the message, with a watch of its acknowledgements
  * @throws {GatewayError} rejects as `Receipts.reserve`, `publish` and `ReceiptReservation.confirm`
  */
 export async function withReceipts(
   receipts: Receipts,
   { message, receipt }: Publication,
   account: string,
-  publish: (onAcknowledged: PublishOptions['onAcknowledged']) => Promise<Event | undefined>,
+  publish: (acknowledgements: PublishOptions['acknowledgements']) => Promise<Event | undefined>,
 ): Promise<Event | undefined> {
   const reservation = receipt && receipts.reserve(message.topic, receipt, account)
   try {
     const event = await publish(
-      reservation && (client => reservation.acknowledged({ device: deviceOfClient(client), user: client.user })),
+      reservation && {
+        within: receipt.within,
+        onAcknowledged: client => reservation.acknowledged({ device: deviceOfClient(client), user: client.user }),
+      },
     )
     if (event) await reservation?.confirm(event)
     return event

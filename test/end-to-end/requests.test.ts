@@ -73,6 +73,34 @@ describe('POST /v1/request', () => {
     expect(response.headers.get('x-content-type-options')).toBe('nosniff')
   })
 
+  it.each([0, 1, 2] as const)('is answered by a client of MQTT 5 at the built-in broker with QoS %i', async qos => {
+    const { gateway, client } = await onEmbedded()
+    const device = await client({ protocolVersion: 5 })
+    await device.subscribeAsync('device/+', { qos })
+    const seen: unknown[] = []
+    device.on('message', (_topic, payload, { properties }) => {
+      seen.push(properties)
+      const { responseTopic = '', correlationData = Buffer.alloc(0), userProperties } = properties ?? {}
+      const answer = { correlationData, contentType: 'application/json', ...(userProperties && { userProperties }) }
+      device.publish(responseTopic, `{"got":"${payload}"}`, { qos, retain: true, properties: answer })
+    })
+    const names = Array.from({ length: 30 }, (_, index) => String(index))
+    const responses = await Promise.all(
+      names.map(async name => (await ask(gateway, `topic=device/${name}&qos=${qos}`, name)).json()),
+    )
+    expect(responses).toEqual(names.map(got => ({ got })))
+    const more = 'enveloped=true&userProperties=a%3D1&contentType=x/y'
+    const enveloped = await ask(gateway, `topic=device/0&qos=${qos}&${more}`, 'd')
+    expect(await enveloped.json()).toMatchObject({
+      payload: '{"got":"d"}',
+      contentType: 'application/json',
+      userProperties: [['a', '1']],
+    })
+    expect(seen.at(-1)).toMatchObject({ contentType: 'x/y', messageExpiryInterval: expect.any(Number) })
+    const metrics = await (await fetch(`${gateway.urls.http}/metrics`)).text()
+    expect(metrics).toMatch(/^mqway_retained_messages 0$/m)
+  })
+
   it('is answered by a client of MQTT 5 at another broker, whose responses nobody else gets', async () => {
     const { gateway, client } = await onMosquitto()
     const device = await client({ protocolVersion: 5 })

@@ -73,6 +73,8 @@ export interface DeliveryOptions {
   readonly mayReceive: (client: Client, topic: string) => boolean
   /** Stores the packet identifier of a message of a session. */
   readonly store: (client: Client, packet: AedesPublishPacket) => Promise<void>
+  /** Called when a message of QoS 1 or 2 is sent. */
+  readonly onSent?: (client: Client, messageId: number, packet: AedesPublishPacket) => void
   /** Removes a message that cannot be sent from the session's queue. */
   readonly discard: (client: Client, packet: AedesPublishPacket) => Promise<unknown>
   readonly cutOff: (client: Client) => void
@@ -250,6 +252,7 @@ export class Delivery {
       return true
     }
     this.sent++
+    if (qos > 0) this.#options.onSent?.(receiver.client, id, entry.packet)
     return this.#send(receiver, end, parts, entry.done)
   }
 
@@ -325,6 +328,7 @@ export class Delivery {
     if (!end || end.destroyed) return false
     if (packet.cmd !== 'publish') {
       ids.take(packet.messageId ?? 0, 'pubcomp')
+      this.#options.onSent?.(client, packet.messageId ?? 0, packet)
       end.write(encodeAcknowledgement('pubrel', { id: packet.messageId ?? 0 }))
       return true
     }

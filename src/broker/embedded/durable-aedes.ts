@@ -58,6 +58,8 @@ interface Publication {
   readonly account?: string | undefined
   /** Appends it to the journal instead of the sink's `append`. */
   readonly append?: MessageSink['append'] | undefined
+  /** Called before it is delivered. */
+  readonly onEmit?: ((packet: AedesPublishPacket) => void) | undefined
   /** Resolves when the journal permits its acknowledgement; `undefined` if it does not wait for the journal. */
   appended?: Promise<void> | undefined
   /** Left out without an acknowledgement. */
@@ -294,7 +296,7 @@ export class DurableAedes extends Aedes {
    * @returns resolves when the message is stored and may be acknowledged
    * @throws {Error} rejects if it cannot be stored
    */
-  publishInternal(publication: Pick<Publication, 'packet' | 'account' | 'append'>): Promise<void> {
+  publishInternal(publication: Pick<Publication, 'packet' | 'account' | 'append' | 'onEmit'>): Promise<void> {
     return new Promise((resolve, reject) => {
       const stored: Stored = error => (error ? reject(error) : resolve())
       this.#enqueue({ ...publication, client: null, stored, done: ignore })
@@ -431,6 +433,7 @@ export class DurableAedes extends Aedes {
     this.#dispatched = current
     this.#dispatchedAt = performance.now()
     this.#current = undefined
+    current.onEmit?.(packet)
     current.hasSubscribers = this.#store.takeMatchedSessions() > 0
     const write = this.#store.takeWrites()
     if (write) this.#track(current, write)

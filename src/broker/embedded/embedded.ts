@@ -10,6 +10,7 @@ import { version } from '../../base/version.js'
 import type { Properties } from '../../mqtt/properties.js'
 import { firstFailure } from '../../mqtt/reason-codes.js'
 import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
+import { AcknowledgementTracker, type AcknowledgementWatch } from './acknowledgement-tracker.js'
 import type { Authorizer } from './authorizer.js'
 import { Congestion } from './congestion.js'
 import { type AedesConnack, replaceConnack } from './connack.js'
@@ -100,10 +101,16 @@ export interface EmbeddedBroker extends Broker {
    *
    * @param account quota key of the publisher; `undefined` for the gateway itself
    * @param append appends the message instead of the sink's `append`, if a sink is attached
+   * @param watch of its acknowledgements
    * @returns resolves when the message is stored and may be acknowledged
    * @throws {Error} rejects if the message cannot be stored
    */
-  publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void>
+  publish(
+    message: AcceptedMessage,
+    account: string | undefined,
+    append: MessageSink['append'],
+    watch?: AcknowledgementWatch,
+  ): Promise<void>
   /** The retained messages that match one of `filters`, each once, in any order, in batches. */
   retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void>
 }
@@ -165,6 +172,10 @@ class Embedded implements EmbeddedBroker {
   readonly #receivers = new WeakMap<Client, Receiver>()
   readonly #retainedDelivery: RetainedDelivery
   readonly #subscribers: Subscribers | undefined
+  readonly #acknowledgements = new AcknowledgementTracker(client => ({
+    clientId: client.id,
+    user: this.#authorizer.identityOf(client).user,
+  }))
   readonly #aedes: DurableAedes
   /** Topic prefix of Aedes' announcements to other nodes of a cluster: they name clients and their subscriptions. */
   readonly #announcements: string
@@ -293,6 +304,7 @@ class Embedded implements EmbeddedBroker {
       queueReplay: this.#store.queueReplay,
       tick: this.#tick,
       store: (client, packet) => this.#store.outgoingUpdate(client, packet),
+      onSent: (client, messageId, packet) => this.#acknowledgements.sent(client, messageId, packet),
       discard: (client, packet) => this.#store.outgoingClearMessageId(client, packet),
       mayReceive: (client, topic) => this.#authorizer.mayReceive(client, topic),
       logFieldsOf: client => this.#authorizer.logFieldsOf(client),
@@ -339,6 +351,8 @@ class Embedded implements EmbeddedBroker {
       ignored: (client, topic) => this.#authorizer.ignored(client, topic),
       subscribe: (client, packet) => this.#subscribeHandler.subscribe(client, packet),
       unsubscribe: (client, packet) => this.#subscribeHandler.unsubscribe(client, packet),
+      onAcknowledgement: (client, messageId, isSuccess) =>
+        this.#acknowledgements.acknowledged(client, messageId, isSuccess),
       acknowledged: (client, messageId) => this.#acknowledged(client, messageId),
       received: (client, messageId) => this.#store.outgoingUpdate(client, pubrel(messageId)),
       release: (client, messageId) => this.#store.releaseIncoming(client, messageId),
@@ -619,9 +633,17 @@ class Embedded implements EmbeddedBroker {
     return { resume: () => this.#aedes.resume(), idle: () => this.#aedes.idle() }
   }
 
-  publish(message: AcceptedMessage, account: string | undefined, append: MessageSink['append']): Promise<void> {
+  publish(
+    message: AcceptedMessage,
+    account: string | undefined,
+    append: MessageSink['append'],
+    watch?: AcknowledgementWatch,
+  ): Promise<void> {
     this.#internalPublishes++
-    return this.#aedes.publishInternal({ packet: packetOf(message), account, append })
+    return this.#aedes.publishInternal({
+      ...{ packet: packetOf(message), account, append },
+      onEmit: watch && (packet => this.#acknowledgements.track(packet, watch)),
+    })
   }
 
   async *retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void> {
@@ -641,6 +663,7 @@ class Embedded implements EmbeddedBroker {
 
   async #close(): Promise<void> {
     this.#stopSysTopics()
+    this.#acknowledgements.close()
     await new Promise<void>(resolve => this.#aedes.close(() => resolve()))
     await this.#connections.close()
     await this.#store.close()

@@ -48,6 +48,8 @@ export interface ReceivedPacketsOptions {
   readonly ignored: (client: Client, topic: string) => void
   readonly subscribe: (client: Client, packet: ParsedPacket) => Promise<void>
   readonly unsubscribe: (client: Client, packet: ParsedPacket) => Promise<void>
+  /** Called for the last acknowledgement of a message, with whether its reason code is success. */
+  readonly onAcknowledgement: (client: Client, messageId: number, isSuccess: boolean) => void
   /** Call with an acknowledged message: its packet identifier becomes free. */
   readonly acknowledged: (client: Client, messageId: number) => Promise<unknown>
   /** Stores that a message of QoS 2 waits for PUBCOMP. */
@@ -168,6 +170,7 @@ export class ReceivedPackets {
         return run(() => this.#options.unsubscribe(client, packet))
       case 'puback':
       case 'pubcomp':
+        this.#options.onAcknowledgement(client, messageId, (packet.reasonCode ?? 0) < firstFailure)
         return run(() => this.#options.acknowledged(client, messageId))
       case 'pubrec':
         return run(() => this.#received(client, packet))
@@ -188,6 +191,7 @@ export class ReceivedPackets {
   /** A PUBREC (§4.3.3). */
   async #received(client: Client, { messageId = 0, reasonCode = 0 }: ParsedPacket): Promise<void> {
     if (reasonCode >= firstFailure) {
+      this.#options.onAcknowledgement(client, messageId, false)
       await this.#options.acknowledged(client, messageId)
       return
     }

@@ -161,8 +161,8 @@ export class SocketRequests {
     requireNoWait(rate.wait)
     rate.spend(message)
     const by = publisherAccount(caller)
-    const event = await withReceipts(receipts, publication, by, onAcknowledged =>
-      publisher.publish(message, { by, onAcknowledged }),
+    const event = await withReceipts(receipts, publication, by, acknowledgements =>
+      publisher.publish(message, { by, acknowledgements }),
     )
     return { id: event?.id ?? null }
   }
