@@ -27,6 +27,11 @@ export const internalPeer: Peer = Object.freeze({ address: 'unix', port: 0, loca
 export interface BrokerStream extends Duplex {
   /** Why the broker closed the connection, where it says so; set before `'end'`. */
   readonly closeReason?: GatewayError | undefined
+  /**
+   * Ends the connection for a reason of the gateway's, of which the broker tells the client (DISCONNECT of MQTT 5); the stream ends behind that.
+   * Returns false where the broker cannot: then `end()` it.
+   */
+  endFor?: ((reason: GatewayError) => boolean) | undefined
 }
 
 /** Optional ability of a `BrokerStream`: reading without a buffer allocated for each chunk. */

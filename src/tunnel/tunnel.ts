@@ -98,7 +98,12 @@ export class Tunnel implements ClientListener {
 
   /** Ends the tunnel: the client gets the reason, the broker the end of the stream. */
   end(reason: GatewayError): void {
+    const isFirst = this.#endReason === undefined
     this.#startEnd(reason)
+    if (isFirst && this.#broker.endFor?.(reason)) {
+      this.#dropClientBytes()
+      return
+    }
     this.#endClient()
     this.#dropClientBytes()
     this.#broker.end()

@@ -17,8 +17,8 @@ export interface AedesConnack {
 export function replaceConnack(stream: Writable, replace: (connack: AedesConnack) => Buffer): void {
   const write = stream.write.bind(stream)
   let written = Buffer.alloc(0)
-  stream.write = (chunk: Buffer): boolean => {
-    written = Buffer.concat([written, chunk])
+  stream.write = (chunk: Buffer | string): boolean => {
+    written = Buffer.concat([written, Buffer.from(chunk as string)])
     const connack = parse(written)
     if (!connack) return true
     Reflect.deleteProperty(stream, 'write')

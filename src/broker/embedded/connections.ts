@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Client } from 'aedes'
 import { GatewayError } from '../../base/errors.js'
 import type { SliceMonitor } from '../../base/slice-monitor.js'
+import { reasonCodes } from '../../mqtt/reason-codes.js'
 import { internalPeer, type Peer } from '../broker.js'
 import { BufferedBytes } from './buffered-bytes.js'
 import { ConcatCache } from './chunk-queue.js'
@@ -122,6 +123,8 @@ export class Connections {
         throttle?.spend(received.publishes - published, received.bytes - before)
         const refuse = (reason: GatewayError): number | GatewayError =>
           this.#options.tellWhy((broker as unknown as { client: Client }).client, reason) ? chunk.length : reason
+        if (finding === 'not-mqtt')
+          return refuse(new GatewayError(finding, { mqttReason: reasonCodes.malformedPacket }))
         if (finding !== undefined) return refuse(new GatewayError(finding))
         const size = received.unfinished
         if (size !== held && !isInternal) {

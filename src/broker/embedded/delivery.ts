@@ -334,7 +334,8 @@ export class Delivery {
     }
     const message = messageOf(packet)
     const known = packet.messageId ?? 0
-    if (isExpired(packet) || !this.#options.mayReceive(client, packet.topic)) {
+    // One that was sent before is sent again, also when it has expired [MQTT-4.4.0-1].
+    if ((known === 0 && isExpired(packet)) || !this.#options.mayReceive(client, packet.topic)) {
       await this.#remove(receiver, packet)
       return true
     }

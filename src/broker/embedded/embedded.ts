@@ -425,7 +425,8 @@ class Embedded implements EmbeddedBroker {
 
   #received(client: Client, packet: ConnectPacket): void {
     const isOld = packet.protocolVersion === 3
-    if (packet.clientId === '' && (packet.clean === false || isOld)) this.#withoutClientId.add(client)
+    const isWithoutId = packet.clientId === '' && packet.protocolVersion !== 5
+    if (isWithoutId && (packet.clean === false || isOld)) this.#withoutClientId.add(client)
     replaceConnack(client.conn, connack => this.#connack(client, packet, connack))
     this.#authorizer.received(client, packet)
     client.conn.once('close', () => {
@@ -450,12 +451,19 @@ class Embedded implements EmbeddedBroker {
     })
   }
 
-  #connack(client: Client, { protocolVersion }: ConnectPacket, { isSessionPresent, code }: AedesConnack): Buffer {
+  #connack(
+    client: Client,
+    { protocolVersion, properties }: ConnectPacket,
+    { isSessionPresent, code }: AedesConnack,
+  ): Buffer {
     // MQTT 3.1 reserves the flag.
     if (protocolVersion !== 5) return encodeConnack(isSessionPresent && protocolVersion !== 3, code)
     if (code === 0) return encodeConnack(isSessionPresent, code, this.#properties(client))
     const reason = this.#connections.of(client)?.client.closeReason
-    return encodeConnack(false, reason?.mqttReason ?? code, reason && { reasonString: reason.text })
+    const refusal = encodeConnack(false, reason?.mqttReason ?? code, reason ? { reasonString: reason.text } : {})
+    // [MQTT-3.2.2-19]
+    const isTooLarge = refusal.length > (properties?.maximumPacketSize ?? refusal.length)
+    return isTooLarge ? encodeConnack(false, reason?.mqttReason ?? code, {}) : refusal
   }
 
   /** What the broker grants a client of MQTT 5 (§3.2.2.3). */
@@ -500,7 +508,8 @@ class Embedded implements EmbeddedBroker {
     const end = this.#connections.of(client)?.broker
     if (client.connackSent && client.version === 5) end?.respond(this.#disconnectPacket(client, reason))
     else if (isConnect && client._parser.settings.protocolVersion === 5) {
-      end?.respond(encodeConnack(false, Math.max(reason.mqttReason, firstFailure), { reasonString: reason.text }))
+      // Its maximum packet size is not known [MQTT-3.2.2-19].
+      end?.respond(encodeConnack(false, Math.max(reason.mqttReason, firstFailure), {}))
     }
   }
 
@@ -608,6 +617,8 @@ class Embedded implements EmbeddedBroker {
       onMalformed: (error, isConnect) => this.#malformed(handled, error, isConnect),
     })
     this.#receivedPackets.attach(handled)
+    // A client that does not read would not see the reason.
+    client.endFor = reason => broker.waitingBytes === 0 && this.#tellWhy(handled, reason)
     return client
   }
 

@@ -71,6 +71,8 @@ interface Connection {
   /** Packets before it is connected. */
   readonly early: ParsedPacket[]
   isConnected: boolean
+  /** Whether the client has sent DISCONNECT: nothing counts behind it. */
+  isOver: boolean
   /** Packet identifiers of QoS 2 that wait for PUBREL. */
   unreleased: UnreleasedIds | undefined
   /** Messages of QoS 1 that wait for PUBACK. */
@@ -102,6 +104,7 @@ export class ReceivedPackets {
       client,
       early: [],
       isConnected: false,
+      isOver: false,
       unreleased: undefined,
       publishing: 0,
       aliases: undefined,
@@ -134,13 +137,18 @@ export class ReceivedPackets {
 
   #handle(connection: Connection, packet: ParsedPacket): void {
     const { client } = connection
-    if (client.closed) return
+    if (client.closed || connection.isOver) return
     const refusal = client.version === 5 ? refusalOf(client, packet) : undefined
     if (refusal) {
       this.#options.disconnect(client, refusal)
       return
     }
     const handled = this.#start(connection, packet)
+    if (packet.cmd === 'disconnect') {
+      connection.isOver = true
+      // Aedes would discard the will for any other one [MQTT-3.14.4-3].
+      if ((packet.reasonCode ?? 0) > 0) Object.assign(packet, { reasonCode: reasonCodes.disconnectWithWill })
+    }
     if (!handled) {
       connection.toAedes(packet)
       return
@@ -227,13 +235,13 @@ export class ReceivedPackets {
       else next()
       return
     }
-    connection.publishing++
+    if (qos === 1) connection.publishing++
     let left = 2
     const done = (): void => {
       if (--left === 0) next()
     }
     const stored = (error: Error | undefined, hasSubscribers: boolean): void => {
-      connection.publishing--
+      if (qos === 1) connection.publishing--
       const failed = verdict === true ? error : verdict || notAuthorized
       this.#acknowledge(client, { qos, id: messageId, failed, hasSubscribers })
       if (failed !== undefined) connection.unreleased?.delete(messageId)

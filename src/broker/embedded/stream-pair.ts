@@ -90,6 +90,7 @@ interface PairEndOptions {
 export class PairEnd extends Duplex {
   /** Reason of the other end's close, if it gives one. */
   closeReason: GatewayError | undefined
+  endFor: ((reason: GatewayError) => boolean) | undefined
   /** Bytes written at this end that have passed. */
   deliveredBytes = 0
   readonly #options: PairEndOptions
