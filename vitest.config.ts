@@ -4,7 +4,7 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 /** Directories whose files share a process: nothing in `src/` has state of its module, so that each may load it once. */
 const shared =
-  'test/{access,base,broker,browser,client,commands,compat,config,end-to-end,examples,http,hub,import,integrations,interop,journal,mqtt,presence,receipts,server,sources,storage,topics,transports,tunnel,websocket}/**/*.test.ts'
+  'test/{access,base,broker,browser,client,commands,compat,config,conformance,end-to-end,examples,http,hub,import,integrations,interop,journal,mqtt,presence,receipts,server,sources,storage,topics,transports,tunnel,websocket}/**/*.test.ts'
 
 /** These look at their process itself, at what it holds or at what it costs; nobody else may have been in it. */
 const alone = [
