@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
 import { nextMessage } from '../helpers/mqtt-messages.js'
 import { encodeByOracle } from '../helpers/ws-oracle.js'
+import { makeRandom } from './random.js'
 
 /** Attacks in one run; `npm run fuzz` makes it more. */
 const attacks = Number(process.env['FUZZ_RUNS'] ?? 5_000)
@@ -14,35 +15,7 @@ const seed = Number(process.env['FUZZ_SEED'] ?? randomInt(2 ** 31))
 /** Attacks that go on at the same time. */
 const atATime = 200
 
-/** mulberry32: small, and good enough to break things with. */
-function makeRandom(state: number): (below: number) => number {
-  return below => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % below
-  }
-}
-
-const random = makeRandom(seed)
-const pick = <T>(items: readonly T[]): T => items[random(items.length)] as T
-const bytes = (length: number): Buffer => Buffer.from(Array.from({ length }, () => random(256)))
-
-/** Changes a few bytes of `source`: flipped, inserted, removed, repeated. */
-function mutate(source: Buffer): Buffer {
-  let result = Buffer.from(source)
-  for (let i = 1 + random(4); i > 0; i--) {
-    const at = random(result.length + 1)
-    const rest = result.subarray(at)
-    const change = random(5)
-    if (change === 0 && at < result.length) result[at] = random(256)
-    else if (change === 1) result = Buffer.concat([result.subarray(0, at), bytes(1 + random(8)), rest])
-    else if (change === 2) result = Buffer.concat([result.subarray(0, at), rest.subarray(1 + random(8))])
-    else if (change === 3) result = Buffer.concat([result, result.subarray(at)])
-    else result = Buffer.from(result.subarray(0, at))
-  }
-  return result
-}
+const { random, pick, bytes, mutate } = makeRandom(seed)
 
 const handshake = (headers = ''): Buffer =>
   Buffer.from(
