@@ -27,7 +27,7 @@ const setups: Setup[] = [
   {
     name: 'the embedded broker',
     needs: [],
-    versions: [3, 4],
+    versions: [3, 4, 5],
     start: async () => {
       const gateway = await startTestGateway({ mqtts: { port: 0 } })
       return { gateway, stop: () => gateway.close() }
