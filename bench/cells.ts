@@ -223,7 +223,8 @@ function resumptionCells({ connectWarmup, reconnecting }: Scale): Cell[] {
   ]
 }
 
-function brokerCells(): Cell[] {
+/** Clients of MQTT 3.1.1. */
+function brokerCells({ idle }: Scale): Cell[] {
   const common = { tls: false, systems: brokers, peer: mosquitto, upstream: 'none' } as const
   const fanOut = (subscribers: number, burst: number, size: number): Cell => ({
     ...common,
@@ -243,7 +244,26 @@ function brokerCells(): Cell[] {
       load: { mode: 'qos1', connections: 10, size: 64, batch: 1 },
       figures: ['p50', 'p99', 'cpu', 'rate'],
     },
+    {
+      ...common,
+      name: 'mqtt-idle',
+      title: `${idle(false)} idle clients, and 10 publishers at QoS 1 beside them`,
+      load: { mode: 'qos1', connections: 10, size: 64, batch: 1, idle: idle(false) },
+      figures: ['idleBytes', 'cpu', 'p99'],
+      systems: [mqwayEmbedded, mosquitto],
+    },
   ]
+}
+
+/** The same with clients of MQTT 5, on brokers alone. */
+function mqtt5Cells(scale: Scale): Cell[] {
+  return brokerCells(scale).map(cell => ({
+    ...cell,
+    name: cell.name.replace(/^(mqtt-)?/, 'mqtt5-'),
+    title: `MQTT 5: ${cell.title}`,
+    systems: [mqwayEmbedded, mosquitto],
+    load: { ...cell.load, version: 5 },
+  }))
 }
 
 /** Messages that are published over HTTP, and come out as Server-Sent Events or answers to long-polls. */
@@ -306,12 +326,13 @@ export const fullCells: readonly Cell[] = [
   ...tunnelCells(full, false),
   ...tunnelCells(full, true),
   ...resumptionCells(full),
-  ...brokerCells(),
+  ...brokerCells(full),
+  ...mqtt5Cells(full),
   ...pushCells(full),
 ]
 
 const quickNames = [
-  ...['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1'],
+  ...['flood', 'connect', 'idle', 'flood-tls', 'fan-out-100-20-64', 'qos1', 'mqtt5-qos1'],
   ...['reconnect-tls', 'sse-20', 'long-poll-1', 'replay-10000'],
 ]
 /** Those that are no peers are shown to work once. */
@@ -321,7 +342,8 @@ export const quickCells: readonly Cell[] = [
   ...tunnelCells(small, false),
   ...tunnelCells(small, true),
   ...resumptionCells(small),
-  ...brokerCells(),
+  ...brokerCells(small),
+  ...mqtt5Cells(small),
   ...pushCells(small),
 ]
   .filter(cell => quickNames.includes(cell.name))
@@ -336,6 +358,8 @@ export interface Target {
   readonly system: System
   /** Undefined: the figure itself, not a ratio. */
   readonly against: System | undefined
+  /** The cell of `against`; the same by default. */
+  readonly itsCell?: string
   readonly reach: number
 }
 
@@ -373,6 +397,11 @@ export const targets: readonly Target[] = [
     { ...bar(`fan-out-100-${variant}`, 'cpu', 2), system: mqwayEmbedded, against: mosquitto },
     { ...bar(`fan-out-100-${variant}`, 'cpu', 1), system: inFrontOfMosquitto, against: lighttpdMosquitto },
   ]),
+  ...brokerCells(full).map(({ name, figures }): Target => {
+    const [figure = 'cpu'] = name === 'qos1' ? ['cpu' as const] : figures
+    const five = name.replace(/^(mqtt-)?/, 'mqtt5-')
+    return { ...bar(five, figure, 1.15), system: mqwayEmbedded, against: mqwayEmbedded, itsCell: name }
+  }),
   { ...bar('start', 'readyCpu', 0.5), against: undefined },
   pushed('sse-1', 'cpu', 1),
   pushed('sse-20', 'cpu', 0.4),

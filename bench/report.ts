@@ -29,7 +29,9 @@ function targetTable(results: Results, cells: readonly Cell[]): string[][] {
     return [
       target.cell,
       heading,
-      target.against ? `${target.system.name} / ${target.against.name}` : target.system.name,
+      target.against
+        ? `${target.system.name} / ${target.itsCell === undefined ? '' : `${target.itsCell}: `}${target.against.name}`
+        : target.system.name,
       `${better === 'lower' ? '≤' : '≥'} ${target.reach}`,
       reached === undefined ? '-' : amount(reached),
       reached === undefined ? 'not measured' : met ? 'reached' : '**missed**',

@@ -36,12 +36,12 @@ export class Results {
   }
 
   /** The median of the rounds' ratios: what drifts from round to round drifts for both. */
-  ratio(cell: string, system: System, against: System, figure: Figure): number | undefined {
+  ratio(cell: string, system: System, against: System, figure: Figure, itsCell = cell): number | undefined {
     const { of } = figureKinds[figure]
     const rounds = [...(this.#runs.get(keyOf(cell, system)) ?? [])]
     const ratios = rounds.flatMap(([round, run]) => {
       const own = of(run)
-      const peer = this.run(cell, against, round)
+      const peer = this.run(itsCell, against, round)
       const other = peer && of(peer)
       return own === undefined || !other ? [] : own / other
     })
@@ -61,8 +61,10 @@ export class Results {
     return [head, ...rows]
   }
 
-  target({ cell, figure, system, against, reach }: Target): { reached: number | undefined; met: boolean } {
-    const reached = against ? this.ratio(cell, system, against, figure) : this.spread(cell, system, figure)?.median
+  target({ cell, figure, system, against, itsCell, reach }: Target): { reached: number | undefined; met: boolean } {
+    const reached = against
+      ? this.ratio(cell, system, against, figure, itsCell)
+      : this.spread(cell, system, figure)?.median
     const met = reached !== undefined && (figureKinds[figure].better === 'lower' ? reached <= reach : reached >= reach)
     return { reached, met }
   }

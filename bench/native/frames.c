@@ -40,6 +40,12 @@ size_t frame_append(unsigned char *to, const unsigned char *payload, size_t leng
 /* Compares what has come with what had to come. */
 void receive_payload(struct connection *c, const unsigned char *bytes, size_t length) {
   while (length > 0 && c->state != state_leaving && c->state != state_closed) {
+    if (c->state == state_greeting && options.version == 5) {
+      size_t taken = receive_greeting(c, bytes, length);
+      bytes += taken;
+      length -= taken;
+      continue;
+    }
     size_t due = c->expect_length - c->expect_at;
     size_t run = length < due ? length : due;
     if (run == 0) fail("bytes came that nobody had asked for");

@@ -20,7 +20,7 @@
 /* What the first connections cost once, such as caches and a young generation of full size, is not what each one costs. */
 #define idle_beforehand 1000
 
-struct options options = {.connections = 20, .size = 64, .batch = 1, .warmup = 0.5, .seconds = 2, .limit = 60};
+struct options options = {.connections = 20, .size = 64, .batch = 1, .warmup = 0.5, .seconds = 2, .version = 4, .limit = 60};
 
 static int loop;
 static struct processes processes;
@@ -134,12 +134,33 @@ static void become_ready(struct connection *c) {
 void on_upgraded(struct connection *c) {
   if (!speaks_mqtt()) return become_ready(c);
   c->state = state_greeting;
-  struct exchange greeting = make_greeting(greeted++, options.mode == mode_fanout && c->role == role_busy);
+  bool busy_one = c->role == role_busy;
+  struct exchange greeting =
+      make_greeting(greeted++, options.mode == mode_fanout && busy_one, options.mode == mode_qos1 && busy_one);
+  c->answers_left = greeting.answers;
+  c->response_length = 0;
   c->expect = greeting.expect;
   c->expect_length = greeting.expect_length;
   free(c->owned);
   c->owned = greeting.send;
   connection_send(c, greeting.send, greeting.send_length);
+}
+
+/* The broker's PUBACK of MQTT 5, with or without a reason code: all others must be as the first one. */
+void on_puback(const unsigned char *packet, size_t length) {
+  static bool is_known;
+  size_t count = (size_t)options.batch;
+  if (is_known) {
+    if (exchange.expect_length != count * length || memcmp(exchange.expect, packet, length) != 0)
+      fail("one PUBACK is not as the other");
+    return;
+  }
+  is_known = true;
+  unsigned char *expect = malloc(count * length);
+  for (size_t i = 0; i < count; i++) memcpy(expect + i * length, packet, length);
+  free(exchange.expect);
+  exchange.expect = expect;
+  exchange.expect_length = count * length;
 }
 
 /* DISCONNECT and a close frame; bare MQTT ends with the connection. */
@@ -288,7 +309,7 @@ static void read_options(int argc, char **argv) {
       {"port", 1, NULL, 'p'},  {"tls", 0, NULL, 't'},     {"framing", 1, NULL, 'f'}, {"mode", 1, NULL, 'm'},
       {"connections", 1, NULL, 'c'}, {"size", 1, NULL, 's'}, {"batch", 1, NULL, 'b'}, {"idle", 1, NULL, 'i'},
       {"rate", 1, NULL, 'r'},  {"warmup", 1, NULL, 'w'},  {"seconds", 1, NULL, 'd'}, {"limit", 1, NULL, 'l'},
-      {"pid", 1, NULL, 'P'},   {"resume", 0, NULL, 'R'},  {NULL, 0, NULL, 0}};
+      {"pid", 1, NULL, 'P'},   {"resume", 0, NULL, 'R'},  {"version", 1, NULL, 'v'}, {NULL, 0, NULL, 0}};
   int option;
   while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
     switch (option) {
@@ -304,6 +325,7 @@ static void read_options(int argc, char **argv) {
       case 'r': options.rate = atof(optarg); break;
       case 'w': options.warmup = atof(optarg); break;
       case 'd': options.seconds = atof(optarg); break;
+      case 'v': options.version = atoi(optarg); break;
       case 'l': options.limit = atoi(optarg); break;
       case 'P': add_process(&processes, atoi(optarg)); break;
       default: exit(64);

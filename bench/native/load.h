@@ -35,6 +35,7 @@ struct options {
   double rate;   /* rounds per second over all connections; 0: as fast as they come back */
   double warmup; /* seconds */
   double seconds;
+  int version; /* of MQTT: 4 is 3.1.1 */
   int limit; /* seconds after which the whole process ends, whatever happens */
 };
 
@@ -45,6 +46,7 @@ struct exchange {
   unsigned char *expect;
   size_t expect_length;
   long messages; /* of one connection's completed round */
+  int answers;   /* packets that answer a greeting of MQTT 5 */
 };
 
 enum state { state_closed, state_connecting, state_securing, state_upgrading, state_greeting, state_ready, state_leaving };
@@ -61,7 +63,7 @@ struct connection {
   const unsigned char *out; /* what is left to write */
   size_t out_left;
   unsigned char *owned; /* the request or greeting that `out` points into, freed once sent */
-  char *response;       /* the answer to the upgrade request, as far as it is there */
+  char *response;       /* the answer to the upgrade request or to a greeting of MQTT 5, as far as it is there */
   size_t response_length;
   unsigned char header[10]; /* of the frame that is being received */
   int header_length;
@@ -69,6 +71,7 @@ struct connection {
   uint64_t frame_left;
   const unsigned char *expect;
   size_t expect_length, expect_at;
+  int answers_left; /* of a greeting of MQTT 5 */
   bool in_round;
   double round_since; /* when it was started, or should have been (see `rate`) */
   double next_due;
@@ -89,6 +92,7 @@ void connection_close(struct connection *c);
 const char *connection_cipher(void);
 
 /* load.c: what the connection tells */
+void on_puback(const unsigned char *packet, size_t length);
 void on_upgraded(struct connection *c);
 void on_expected(struct connection *c);
 void on_received(struct connection *c);
@@ -102,6 +106,7 @@ void receive_frames(struct connection *c, const unsigned char *bytes, size_t len
 
 /* exchange.c */
 struct exchange make_exchange(void);
-struct exchange make_greeting(long number, bool subscribe);
+struct exchange make_greeting(long number, bool subscribe, bool publish);
+size_t receive_greeting(struct connection *c, const unsigned char *bytes, size_t length);
 #define block_size 65536
 void fill_block(unsigned char *block);
