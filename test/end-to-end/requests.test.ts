@@ -225,7 +225,7 @@ describe('POST /v1/request', () => {
     const poll = await fetch(`${gateway.urls.http}/v1/poll?topic=${topic}&timeout=0`, { headers })
     expect(poll.status).toBe(403)
     const spy = await client(config.access ? { username: 'spy', password: await tokenOf('spy') } : {})
-    for (const filter of ['$mqway/#', '$mqway/response/+/+']) {
+    for (const filter of ['$mqway/#', '$mqway/response/+/+', '$share/g/$mqway/#']) {
       const granted = await spy.subscribeAsync(filter).catch(error => error.packet?.granted)
       expect(granted).toEqual([128])
     }
