@@ -32,7 +32,7 @@ interface Entity {
 
 type Port = 'mqtt' | 'mqtts' | 'wss'
 type Version = 4 | 5
-const versions: readonly Version[] = [4]
+const versions: readonly Version[] = [4, 5]
 
 let directory: string
 const closers: (() => unknown)[] = []

@@ -101,8 +101,12 @@ describeWith(['chromium-headless-shell'], 'a page', () => {
     await page.getByLabel('Subscriptions').locator('[data-state="granted"]').waitFor()
     const outcome = page.locator('#publish-outcome')
     await page.getByRole('button', { name: 'Publish', exact: true }).click()
-    // MQTT 3 cannot report it; MQTT 5 does.
-    await outcome.getByText(/may not permit it, which MQTT cannot report|refused this message: .*0x87/).waitFor()
+    await outcome.getByText(/^The broker refused this message: .* \(reason code 0x87\)\.$/).waitFor()
+    expect(await outcome.textContent()).not.toContain('Published')
+    // At QoS 0, not even MQTT 5 reports it.
+    await page.locator('input[name="publish-qos"][value="0"]').check()
+    await page.getByRole('button', { name: 'Publish', exact: true }).click()
+    await outcome.getByText('The broker may not permit it, which MQTT cannot report').waitFor()
     expect(await outcome.textContent()).not.toContain('Published')
   })
 

@@ -2,7 +2,7 @@ import { copyFileSync, readFileSync, rmSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { connect as connectTls, type PeerCertificate } from 'node:tls'
-import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
+import mqtt, { type IClientOptions, type IPublishPacket, type MqttClient } from 'mqtt'
 import { afterEach, beforeEach, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { makeCertificates, type TestCa } from '../broker/upstream/certificates.js'
@@ -92,6 +92,14 @@ describeWith(tools, 'MQTT over TLS', () => {
     const again = nextMessage(client)
     await plain.publishAsync('a/c', large)
     expect(String((await again).payload) === large).toBe(true)
+
+    const five = await mqttjs(gateway, { protocolVersion: 5 })
+    await five.subscribeAsync('five')
+    const received = new Promise<IPublishPacket>(resolve =>
+      five.once('message', (_topic, _payload, packet) => resolve(packet)),
+    )
+    await five.publishAsync('five', 'x', { qos: 1, properties: { userProperties: { unit: '°C' } } })
+    expect({ ...(await received).properties?.userProperties }).toEqual({ unit: '°C' })
   })
 
   it('leads to another broker as the plain port does, with the client’s address in the PROXY protocol', async () => {
