@@ -143,7 +143,7 @@ function permissions(
   }
 }
 
-/** The embedded broker has no shared subscriptions, and would take the prefix for a topic. */
+/** The embedded broker asks about the filter of a shared subscription; nothing else has shared subscriptions. */
 function isShared(filter: string): boolean {
   return filter.startsWith('$share/')
 }

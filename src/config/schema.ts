@@ -272,6 +272,14 @@ export const configSchema = z.strictObject({
         })
         .prefault('7d')
         .describe('How long a session is kept after its client has disconnected; a client of MQTT 5 may ask for less'),
+      maxKeepAlive: z
+        .union([z.literal('off'), duration({ min: '1s', max: '18h' })], {
+          error: 'must be off, or a time such as 5m, from 1s to 18h',
+        })
+        .default('off')
+        .describe(
+          'Longest keep alive of a client of MQTT 5: one that asks for more, or for none, is told this one. Earlier versions cannot be told',
+        ),
       maxSessions: wholeNumber(1, 1_000_000)
         .default(10_000)
         .describe(

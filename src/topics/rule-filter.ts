@@ -22,6 +22,7 @@ export function ruleFilterProblem(filter: string): string | undefined {
   if (parts === undefined) return 'must have no other placeholders than %u (user) and %c (client id); a % itself is %%'
   const example = parts.map(part => ('text' in part ? part.text : 'x')).join('')
   // `$share/…` is a form of subscription, and no topic that a rule could allow.
-  if (/^\$share(\/|$)/.test(example)) return 'must be without $share/: the built-in broker has no shared subscriptions'
+  if (/^\$share(\/|$)/.test(example))
+    return 'must be without $share/<group>/: a shared subscription needs the right to the filter behind that'
   return topicFilterProblem(example)
 }

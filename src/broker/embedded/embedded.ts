@@ -25,6 +25,7 @@ import { messageOf, packetOf } from './packet.js'
 import { encodeConnack, encodeDisconnect } from './packet-encoding.js'
 import { ReceivedPackets, receiveMaximum } from './received-packets.js'
 import { RetainedDelivery } from './retained-delivery.js'
+import { withoutGroup } from './shared-filter.js'
 import { SharedSubscriptions } from './shared-subscriptions.js'
 import { memoryBackend, type StorageBackend } from './storage-backend.js'
 import { Store, type StoreLimits } from './store.js'
@@ -41,6 +42,8 @@ import { maxUnreleased } from './unreleased-ids.js'
 export interface EmbeddedOptions extends ConnectionLimits, StoreLimits {
   /** Directory of sessions and retained messages, or `none` for memory only. */
   readonly data: string
+  /** Longest keep alive of a client of MQTT 5, in milliseconds. Default: off. */
+  readonly maxKeepAlive?: number | 'off'
   /** Time limit for CONNECT, in milliseconds. The tunnel's own limit is shorter and tells the client why. */
   readonly connectTimeout: number
 }
@@ -77,7 +80,8 @@ declare module 'aedes' {
   interface Client {
     /** The client id that Aedes has made for a client without one. */
     readonly _assignedClientId: string | undefined
-    readonly _serverKeepAlive: number | undefined
+    /** Keep alive in seconds that the client is told, and must keep (MQTT 5 §3.2.2.3.14). */
+    _serverKeepAlive: number | undefined
     /** Whether the client is told its session expiry interval. */
     readonly _sessionExpiryClamped: boolean
     readonly connackSent: boolean
@@ -334,11 +338,16 @@ class Embedded implements EmbeddedBroker {
       slicer: this.#slicer,
       onSubscribed: (client, filters, retained) => {
         this.#retainedDelivery.subscribed(client, retained)
-        this.#subscribers?.subscribed(client, filters)
+        this.#subscribers?.subscribed(client, filters.map(withoutGroup))
       },
       onUnsubscribed: (client, filters) => {
         this.#retainedDelivery.unsubscribed(client, filters)
-        this.#subscribers?.unsubscribed(client, filters)
+        if (!this.#subscribers) return
+        const left = new Set([...limits.of(client)].map(withoutGroup))
+        this.#subscribers.unsubscribed(
+          client,
+          filters.map(withoutGroup).filter(filter => !left.has(filter)),
+        )
       },
       onError: this.#onError,
     })
@@ -435,12 +444,22 @@ class Embedded implements EmbeddedBroker {
     })
   }
 
+  /** [MQTT-3.2.2-22] */
+  #limitKeepAlive(client: Client): void {
+    const { maxKeepAlive = 'off' } = this.#options
+    if (maxKeepAlive === 'off' || client.version !== 5) return
+    const { keepalive = 0 } = this.#authorizer.connectOf(client) ?? {}
+    const max = Math.ceil(maxKeepAlive / 1000)
+    if (keepalive === 0 || keepalive > max) client._serverKeepAlive = max
+  }
+
   #authenticate(client: Client, done: (error?: Error & { returnCode: 2 | 3 | 4 | 5 }) => void): void {
     if (this.#withoutClientId.has(client)) {
       // [MQTT-3.1.3-8], and MQTT 3.1 has no empty client id. Return code 2: identifier rejected.
       done(Object.assign(new Error('a session needs a client id'), { returnCode: 2 as const }))
       return
     }
+    this.#limitKeepAlive(client)
     this.#authorizer.judge(client, error => {
       if (!error) {
         this.#takeovers.accepted(client, this.#store.sessions.connectedClient(client.id))
@@ -568,7 +587,7 @@ class Embedded implements EmbeddedBroker {
     }
     this.#receivedPackets.connected(client)
     // Aedes emits no `subscribe` for the filters of a restored session.
-    this.#subscribers?.subscribed(client, [...this.#store.subscriptionLimits.of(client)])
+    this.#subscribers?.subscribed(client, [...this.#store.subscriptionLimits.of(client)].map(withoutGroup))
   }
 
   #onKeepAliveTimeout(client: Client): void {

@@ -17,3 +17,8 @@ export function parseShared(topicFilter: string): SharedFilter | undefined {
   const group = topicFilter.slice(prefix.length, end)
   return /[+#]/.test(group) ? undefined : { group, filter: topicFilter.slice(end + 1) }
 }
+
+/** The filter of a subscription, shared or not. */
+export function withoutGroup(topicFilter: string): string {
+  return parseShared(topicFilter)?.filter ?? topicFilter
+}

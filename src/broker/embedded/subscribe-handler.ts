@@ -1,7 +1,7 @@
 import type { Client } from 'aedes'
 import { GatewayError } from '../../base/errors.js'
 import type { TimeSlicer } from '../../base/time-slicer.js'
-import { reasonCodes } from '../../mqtt/reason-codes.js'
+import { firstFailure, reasonCodes } from '../../mqtt/reason-codes.js'
 import { topicFilterProblem } from '../../topics/topic-syntax.js'
 import type { Receiver } from './delivery.js'
 import type { LiveSubscriptions } from './live-subscriptions.js'
@@ -83,8 +83,7 @@ export class SubscribeHandler {
     }
     if (client.closed) return
     if (!client.clean && granted.length > 0) await this.#options.stored.add(client, granted)
-    const { isVersion5 } = receiver
-    this.#options.endOf(client)?.respond(encodeGrants(0x90, messageId, codes, { isVersion5 }))
+    this.#options.endOf(client)?.respond(suback(receiver, messageId, codes))
     if (granted.length === 0) return
     this.#options.onSubscribed(
       client,
@@ -139,6 +138,20 @@ export class SubscribeHandler {
     endOf(client)?.respond(encodeGrants(0xb0, messageId, isVersion5 ? codes : [], { isVersion5 }))
     onUnsubscribed(client, unsubscriptions)
   }
+}
+
+/** A SUBACK, with a reason string for the first filter that is refused, if the client wants and takes one [MQTT-3.9.2-1]. */
+function suback({ client, isVersion5, maximumPacketSize }: Receiver, id: number, codes: readonly number[]): Buffer {
+  const refused = client._requestProblemInformation ? codes.find(code => code >= firstFailure) : undefined
+  const text = refused === undefined ? undefined : refusalTexts[refused]
+  const packet = encodeGrants(0x90, id, codes, { isVersion5, text })
+  return packet.length > maximumPacketSize ? encodeGrants(0x90, id, codes, { isVersion5 }) : packet
+}
+
+const refusalTexts: Partial<Record<number, string>> = {
+  [reasonCodes.notAuthorized]: 'A topic filter is not open to you',
+  [reasonCodes.topicFilterInvalid]: 'A topic filter is not valid, or larger than this broker takes',
+  [reasonCodes.quotaExceeded]: 'You have as many topic filters as you may',
 }
 
 /** A return code of SUBACK (MQTT 3.1.1 §3.9.3). */
