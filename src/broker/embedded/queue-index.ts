@@ -30,10 +30,11 @@ export class QueueIndex {
 
   /** @returns the growth of the session's filters in bytes */
   add(clientId: string, subscriptions: readonly StoredSubscription[]): number {
-    const filters = subscriptions.map(({ topic }) => topic)
-    let bytes = -this.remove(clientId, filters)
+    let bytes = 0
     for (const subscription of subscriptions) {
       const { topic } = subscription
+      // Also where one packet has a filter twice.
+      bytes -= this.remove(clientId, [topic])
       const stored = this.#sessions.get(clientId) ?? new Map<string, SessionSubscription>()
       const added = { ...subscription, clientId }
       this.#sessions.set(clientId, stored.set(topic, added))

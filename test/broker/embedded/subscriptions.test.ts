@@ -36,6 +36,20 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
     await session.end()
   })
 
+  it('twice in one packet are one: after UNSUBSCRIBE, nothing is queued for the session', async () => {
+    const { session } = await connectRaw(broker, { clientId: 'twice', clean: false })
+    expect(await session.subscribe(['a', 'a', 'b'])).toEqual([1, 1, 1])
+    session.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ['a'] })
+    expect(await session.next()).toMatchObject({ cmd: 'unsuback' })
+    await session.end()
+    const publisher = await connect(broker)
+    await publisher.publish('a', 'not for it', { qos: 1 })
+    await publisher.publish('b', 'for it', { qos: 1 })
+    const { session: returned } = await connectRaw(broker, { clientId: 'twice', clean: false })
+    expect(await returned.next()).toMatchObject({ cmd: 'publish', topic: 'b' })
+    await Promise.all([returned.end(), publisher.end()])
+  })
+
   it('with a wildcard in the wrong place get 0x80, the others beside them are granted and restored', async () => {
     const { session } = await connectRaw(broker, { clientId: 'sloppy', clean: false })
     expect(await session.subscribe(['a+', 'fine', 'a#'])).toEqual([refused, 1, refused])
