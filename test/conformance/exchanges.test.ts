@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest'
 import { testedBroker } from './broker.js'
 import { type AcknowledgementType, acknowledgement, pingreq, publishPacket } from './packets.js'
 
-const broker = testedBroker()
+// On disk, as sessions of the other files are in memory.
+const broker = testedBroker({ data: 'data' })
 const lasting = { cleanStart: false, properties: { sessionExpiryInterval: 60 } } as const
 
 /** A subscriber with a session and a publisher. */
