@@ -16,6 +16,7 @@ declare -A needed=(
   [lighttpd]=lighttpd
   [nginx]=nginx-light
   [systemd-analyze]=systemd
+  [redis-server]=redis-server
 )
 # What has no command: file -> Debian package
 declare -A needed_files=(

@@ -11,8 +11,12 @@ export class EventLog implements ShareExtent {
   #bytes = 0
   #evicted = 0
 
-  constructor(bounds: ShareBounds) {
+  readonly #onEvicted: ((event: Event) => void) | undefined
+
+  /** @param onEvicted called with each event that `evict` removes */
+  constructor(bounds: ShareBounds, onEvicted?: (event: Event) => void) {
     this.#bounds = bounds
+    this.#onEvicted = onEvicted
   }
 
   get evicted(): number {
@@ -59,13 +63,27 @@ export class EventLog implements ShareExtent {
   /** Evicts up to `count` of the oldest events beyond the bounds. */
   evict(count: number, now: number): void {
     for (let left = count; left > 0 && this.isOver(now); left--) {
-      const event = this.#events[this.#evictedCount]
+      const event = this.#shift()
       if (!event) break
-      this.#bytes -= sizeOf(event)
-      this.#events[this.#evictedCount++] = undefined
-      this.#evicted = event.sequence
+      this.#onEvicted?.(event)
     }
     this.#compact()
+  }
+
+  /** Removes the events up to `sequence`, or notes that they are missing. */
+  evictThrough(sequence: number): void {
+    while (this.oldest <= sequence) this.#shift()
+    this.#evicted = Math.max(this.#evicted, sequence)
+    this.#compact()
+  }
+
+  #shift(): Event | undefined {
+    const event = this.#events[this.#evictedCount]
+    if (!event) return undefined
+    this.#bytes -= sizeOf(event)
+    this.#events[this.#evictedCount++] = undefined
+    this.#evicted = event.sequence
+    return event
   }
 
   /** Removes the evicted entries when they are half of all, so that each event is moved once on average. */

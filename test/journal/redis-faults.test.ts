@@ -1,0 +1,212 @@
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { createLog } from '../../src/base/log.js'
+import { type Event, isGapMarker } from '../../src/journal/event.js'
+import { type Journal, resolveCursor } from '../../src/journal/journal.js'
+import { openRedisJournal, type RedisJournal } from '../../src/journal/redis-journal.js'
+import { message, readAll, wide } from '../contracts/journal.js'
+import { type RedisServer, startRedis } from '../helpers/redis.js'
+import { describeWith } from '../helpers/requires.js'
+
+const log = createLog({ level: 'silent', format: 'json' })
+
+describeWith('redis-server', 'journals that share Redis', () => {
+  let server: RedisServer
+  const journals: RedisJournal[] = []
+  const open = async (bounds = {}): Promise<RedisJournal> => {
+    const config = { url: server.url, prefix: 'test:' }
+    const journal = await openRedisJournal({ config, bounds: { ...wide, ...bounds }, log })
+    journals.push(journal)
+    return journal
+  }
+  const texts = (events: readonly Event[]) => events.map(({ payload }) => payload.toString())
+  /** Collects what is announced, and resolves when a test is true. */
+  const watch = (journal: Journal) => {
+    const events: Event[] = []
+    let check = (): void => {}
+    journal.watch(more => {
+      events.push(...more)
+      check()
+    })
+    const until = (test: () => boolean): Promise<void> =>
+      new Promise(resolve => {
+        check = () => {
+          if (test()) resolve()
+        }
+        check()
+      })
+    return { events, until }
+  }
+  /** Appends until it is accepted, as the reader of a broker does. */
+  const insist = async (journal: Journal, text: string): Promise<Event> => {
+    const sent = message('t', text)
+    for (;;) {
+      const event = await journal.append(sent).catch(() => undefined)
+      if (event) return event
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  }
+
+  beforeEach(async () => {
+    server = await startRedis(['--appendonly', 'yes', '--appendfsync', 'always'])
+  })
+  afterEach(async () => {
+    await Promise.all(journals.splice(0).map(journal => journal.close()))
+    await server.stop()
+  })
+
+  it('have one numbering, and the same events in the same order', async () => {
+    const [a, b] = [await open(), await open()]
+    const [atA, atB] = [watch(a), watch(b)]
+    const appended = await Promise.all(
+      Array.from({ length: 400 }, (_, index) =>
+        (index % 2 ? a : b).append(message('t', `${index}`, { retain: index === 7 })),
+      ),
+    )
+    await Promise.all([atA.until(() => atA.events.length === 400), atB.until(() => atB.events.length === 400)])
+    expect(atA.events).toEqual(atB.events)
+    expect(atA.events.map(({ sequence }) => sequence)).toEqual(Array.from({ length: 400 }, (_, index) => index + 1))
+    expect(new Set(appended.map(({ id }) => id)).size).toBe(400)
+    expect(resolveCursor(b, appended[0]?.id ?? '')).toEqual({
+      after: appended[0]?.sequence,
+      known: appended[0]?.sequence,
+    })
+    expect(await readAll(b, ['t'], 0)).toEqual(await readAll(a, ['t'], 0))
+    for await (const [event] of b.retained(['t'], { after: 0, through: b.head }))
+      expect(event?.payload.toString()).toBe('7')
+  })
+
+  it('refuse within seconds while Redis is stopped, and go on without a loss or a repetition', async () => {
+    const [a, b] = [await open(), await open()]
+    const atB = watch(b)
+    await a.append(message('t', 'before'))
+    server.pause()
+    const start = performance.now()
+    const sent = message('t', 'during')
+    await expect(a.append(sent)).rejects.toMatchObject({ reason: 'unavailable' })
+    expect(performance.now() - start).toBeLessThan(6000)
+    expect(a.failure).toBeDefined()
+    await expect(a.append(message('t', 'refused'))).rejects.toMatchObject({ reason: 'unavailable' })
+    server.resume()
+    // The first attempt may have been executed after the pause.
+    for (let event: Event | undefined; !event; ) event = await a.append(sent).catch(() => undefined)
+    await insist(a, 'after')
+    await atB.until(() => atB.events.length >= 3)
+    expect(texts(atB.events)).toEqual(['before', 'during', 'after'])
+    expect(texts(await readAll(a, ['#'], 0))).toEqual(['before', 'during', 'after'])
+  }, 20_000)
+
+  it('lose nothing when Redis ends and starts again with its file', async () => {
+    const [a, b] = [await open(), await open()]
+    const atB = watch(b)
+    const ids: string[] = []
+    for (let round = 0; round < 3; round++) {
+      for (let index = 0; index < 20; index++) ids.push((await insist(a, `${round}/${index}`)).id)
+      await server.kill()
+      await server.start()
+    }
+    ids.push((await insist(a, 'end')).id)
+    await atB.until(() => atB.events.some(({ payload }) => payload.toString() === 'end'))
+    expect(atB.events.map(({ id }) => id)).toEqual(ids)
+    expect(new Set(texts(atB.events)).size).toBe(61)
+  }, 20_000)
+
+  it('turn a lost end of the journal into a gap of a new epoch, never into other events with the same ids', async () => {
+    const [a, b] = [await open(), await open()]
+    const [atA, atB] = [watch(a), watch(b)]
+    for (const text of ['1', '2', '3']) await a.append(message('t', text))
+    await atB.until(() => atB.events.length === 3)
+    const cursor = atB.events[2]?.id ?? ''
+    // As a replica that did not get the last two, and has had others since.
+    await server.client
+      .multi()
+      .client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+      .xdel('test:events', '2-0', '3-0')
+      .hset('test:journal', 'head', '1')
+      .exec()
+    await atA.until(() => atA.events.some(isGapMarker))
+    await atB.until(() => atB.events.some(isGapMarker))
+    const { id } = await insist(a, '4')
+    await atB.until(() => texts(atB.events).includes('4'))
+    expect(resolveCursor(b, cursor).gap).toBe('other-epoch')
+    expect(resolveCursor(b, id).gap).toBeUndefined()
+    expect(a.epoch).toBe(b.epoch)
+    expect(texts(await readAll(b, ['t'], 0)).filter(text => text !== '')).toEqual(['1', '4'])
+    const numbers = atB.events.map(({ sequence }) => sequence)
+    expect(numbers).toEqual([...new Set(numbers)].sort((one, other) => one - other))
+  }, 20_000)
+
+  it('begin a new epoch when Redis has lost everything', async () => {
+    const a = await open()
+    const atA = watch(a)
+    const { id } = await a.append(message('t', '1', { retain: true }))
+    await server.client.multi().client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes').flushall().exec()
+    await atA.until(() => atA.events.some(isGapMarker))
+    const next = await insist(a, '2')
+    expect(next.sequence).toBeGreaterThan(1)
+    expect(resolveCursor(a, id).gap).toBe('other-epoch')
+    expect(texts(await readAll(await open(), ['t'], 0)).filter(text => text !== '')).toEqual(['2'])
+  }, 20_000)
+
+  it('adopt the bounds and rules of the gateway that started last', async () => {
+    const a = await open()
+    await a.append(message('noisy/x', '0'))
+    const rules = [{ filters: ['noisy/#'], maxEvents: 5, maxBytes: wide.maxBytes, maxAge: wide.maxAge }]
+    const b = await open({ rules })
+    for (let index = 0; index < 20; index++) await insist(a, String(index))
+    for (let index = 0; index < 20; index++) await a.append(message('noisy/x', String(index)))
+    const atB = watch(b)
+    await a.append(message('last'))
+    await atB.until(() => atB.events.at(-1)?.topic === 'last')
+    await Promise.all([a.trim(), b.trim()])
+    for (const journal of [a, b]) {
+      expect(await readAll(journal, ['noisy/x'], 21)).toHaveLength(5)
+      expect(journal.lost(['noisy/x'], 21)).toBeDefined()
+      expect(journal.lost(['t'], 0)).toBeUndefined()
+    }
+  })
+
+  it('append only with the token of the lease', async () => {
+    const [a, b] = [await open(), await open()]
+    expect([await a.hold('one', 60_000), await b.hold('two', 60_000)]).toEqual([true, false])
+    const [first, second] = [await a.beginTerm('one'), await b.beginTerm('two')]
+    await first.append({ ...message('t', 'x', { qos: 1 }), messageId: 7 } as never)
+    await expect(second.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
+    await expect(b.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
+    // The lease ended while its holder was stopped.
+    await a.release('one')
+    expect(await b.hold('two', 60_000)).toBe(true)
+    await expect(first.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
+    const taken = await b.beginTerm('two')
+    expect([...taken.deliveries.keys()]).toEqual([7])
+    taken.acknowledged(7)
+    expect((await taken.append(message('t'))).sequence).toBe(2)
+    expect(await server.client.hlen('test:deliveries')).toBe(0)
+  })
+
+  it('refuse a Redis that may evict, keys of others, and a wrong password', async () => {
+    await server.client.set('test:journal', 'theirs')
+    await expect(open()).rejects.toThrow('test:journal in Redis is not of this version of mqway')
+    expect(await server.client.get('test:journal')).toBe('theirs')
+    await server.client.del('test:journal')
+    await server.client.config('SET', 'maxmemory', '100mb', 'maxmemory-policy', 'allkeys-lru')
+    await expect(open()).rejects.toThrow('set its maxmemory-policy to noeviction instead of allkeys-lru')
+    await server.client.config('SET', 'maxmemory-policy', 'noeviction')
+    await server.client.acl('SETUSER', 'default', 'on', 'nopass', '+@all', '-xadd')
+    await expect(open()).rejects.toThrow('Redis lacks the permission for a command')
+    expect(await server.client.exists('test:journal')).toBe(0)
+    await server.client.acl('SETUSER', 'default', '+@all')
+    await server.client.config('SET', 'requirepass', 'secret')
+    await expect(open()).rejects.toThrow('see username and passwordFile')
+  })
+
+  it('says that Redis has no memory left, and goes on when it has', async () => {
+    const a = await open()
+    await a.append(message('t', '1'))
+    await server.client.config('SET', 'maxmemory', '1')
+    await expect(a.append(message('t', '2'))).rejects.toMatchObject({ reason: 'unavailable' })
+    expect(a.failure).toContain('OOM')
+    await server.client.config('SET', 'maxmemory', '0')
+    expect((await insist(a, '3')).sequence).toBe(2)
+    expect(a.failure).toBeUndefined()
+  })
+})
