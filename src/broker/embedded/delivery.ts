@@ -168,7 +168,7 @@ export class Delivery {
     if (!hasWindow(receiver)) {
       // It is in the queue, and is sent from there.
       queueReplay.holdBack(client)
-      this.replay(receiver).catch(this.#options.onError)
+      this.replay(receiver)
       return true
     }
     queueReplay.passed(client, entry.packet)
@@ -176,16 +176,12 @@ export class Delivery {
     entry.id = ids.takeNext(firstAcknowledgement(qos))
     entry.isStored = false
     const stored = this.#options.store(client, { ...packet, qos, retain, messageId: entry.id })
-    stored.then(
-      () => {
-        entry.isStored = true
-        this.#flush(receiver)
-      },
-      error => {
-        this.#options.onError(error)
-        this.#options.cutOff(client)
-      },
-    )
+    const written = (): void => {
+      entry.isStored = true
+      this.#flush(receiver)
+    }
+    // Also after an error: whoever waits for the message goes on.
+    stored.catch(error => this.#fail(client, error)).then(written, this.#options.onError)
     return this.#add(receiver, entry) === 'written'
   }
 
@@ -199,8 +195,10 @@ export class Delivery {
   /** Writes a message, or keeps it while it must wait, or earlier ones do. */
   #add(receiver: Receiver, entry: Waiting): Added {
     const { waiting } = receiver
-    // Messages of QoS 0 wait for no acknowledgement: only those of one QoS keep their order [MQTT-4.6.0-6].
-    const mayPass = waiting.length === 0 || (entry.qos === 0 && waiting[0]?.isStored === true)
+    const [first] = waiting
+    // The first one, if stored, waits for a packet identifier. Others need none: of QoS 0 (only those of one QoS keep their order
+    // [MQTT-4.6.0-6]), or of the queue, with one that is acknowledged only after it is sent.
+    const mayPass = !first || (first.isStored && (entry.qos === 0 || entry.id > 0))
     if (mayPass && this.#isDue(receiver, entry)) return this.#write(receiver, entry) ? 'written' : 'full'
     waiting.push(entry)
     receiver.waitingBytes += entry.size
@@ -316,10 +314,16 @@ export class Delivery {
   }
 
   /** Sends the queue of a session, and then what was held back meanwhile. Call when `receiver` has its CONNACK. */
-  async replay(receiver: Receiver): Promise<void> {
+  replay(receiver: Receiver): void {
     const { client } = receiver
     const { queueReplay } = this.#options
-    await queueReplay.run(client, packet => this.#replayOne(receiver, packet))
+    // After an error it would get no more messages of QoS 1 and 2.
+    queueReplay.run(client, packet => this.#replayOne(receiver, packet)).catch(error => this.#fail(client, error))
+  }
+
+  #fail(client: Client, error: unknown): void {
+    this.#options.onError(error)
+    this.#options.cutOff(client)
   }
 
   /** @returns whether to go on */
@@ -339,7 +343,7 @@ export class Delivery {
       await this.#remove(receiver, packet)
       return true
     }
-    while (known === 0 && !hasWindow(receiver)) {
+    while (!hasWindow(receiver)) {
       if (!(await this.#untilWindow(receiver, end))) return false
     }
     const awaited = firstAcknowledgement(packet.qos)
@@ -375,6 +379,7 @@ export class Delivery {
     const id = known > 0 ? known : ids.takeNext(firstAcknowledgement(packet.qos))
     if (known === 0) await this.#options.store(client, { ...packet, messageId: id })
     await this.#options.discard(client, { ...packet, messageId: id })
+    this.acknowledged(receiver)
   }
 
   /** Resolves when a further message of QoS 1 or 2 may be sent; to false when the connection is closed. */

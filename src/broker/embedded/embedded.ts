@@ -583,7 +583,7 @@ class Embedded implements EmbeddedBroker {
     const receiver = this.#receivers.get(client)
     if (receiver) {
       receiver.isConnected = true
-      if (!client.clean) this.#delivery.replay(receiver).catch(this.#onError)
+      if (!client.clean) this.#delivery.replay(receiver)
     }
     this.#receivedPackets.connected(client)
     // Aedes emits no `subscribe` for the filters of a restored session.
