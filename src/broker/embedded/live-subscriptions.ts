@@ -32,8 +32,13 @@ export interface Recipient<R> extends Readonly<Matched> {
   readonly receiver: R
 }
 
+/** `Matched`, with an own list of identifiers. */
+interface Merged extends Matched {
+  identifiers: number[] | undefined
+}
+
 /** One connection with all its filters. The members of `Matched` are of the last message that it matched. */
-interface Subscriber<R> extends Matched {
+interface Subscriber<R> extends Merged {
   readonly receiver: R
   readonly filters: Map<string, LiveSubscription<R>>
   /** Number of its filters with QoS 0, 1 and 2, and of those with further options. */
@@ -175,7 +180,7 @@ export class LiveSubscriptions<R extends SubscribedReceiver> {
     if (!subscriber || subscriber.filters.size === 0) return undefined
     const qos = subscriber.optioned === 0 ? onlyQos(subscriber) : undefined
     if (qos !== undefined) return { qos, retainAsPublished: false, identifiers: undefined }
-    let matched: Matched | undefined
+    let matched: Merged | undefined
     for (const [filter, subscription] of subscriber.filters) {
       if (!filterMatches(filter, topic)) continue
       matched ??= { qos: 0, retainAsPublished: false, identifiers: undefined }
@@ -187,10 +192,11 @@ export class LiveSubscriptions<R extends SubscribedReceiver> {
 }
 
 /** [MQTT-3.3.4-4] */
-function add(matched: Matched, { rap, subscriptionIdentifiers }: Partial<StoredSubscription>): void {
+function add(matched: Merged, { rap, subscriptionIdentifiers }: Partial<StoredSubscription>): void {
   if (rap) matched.retainAsPublished = true
   if (!subscriptionIdentifiers) return
-  matched.identifiers = [...(matched.identifiers ?? []), ...subscriptionIdentifiers]
+  matched.identifiers ??= []
+  matched.identifiers.push(...subscriptionIdentifiers)
 }
 
 const qualities = [0, 1, 2] as const
