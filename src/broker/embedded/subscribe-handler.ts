@@ -42,6 +42,8 @@ export interface SubscribeHandlerOptions {
 /** Handles SUBSCRIBE and UNSUBSCRIBE, of all versions of MQTT. */
 export class SubscribeHandler {
   readonly #options: SubscribeHandlerOptions
+  /** By client: its last packet that takes several time slices, and those behind it, until they are done. */
+  readonly #slicing = new WeakMap<Client, Promise<unknown>>()
 
   constructor(options: SubscribeHandlerOptions) {
     this.#options = options
@@ -75,14 +77,17 @@ export class SubscribeHandler {
     const granted: StoredSubscription[] = []
     const retained: string[] = []
     const codes: number[] = []
-    for (const one of subscriptions) {
-      if (codes.length >= filtersAtOnce && (codes.length === filtersAtOnce || this.#options.slicer.isOver)) {
-        await this.#options.slicer.next('subscriptions')
-      }
-      codes.push(this.#grant(receiver, one, identifier, granted, retained))
-    }
+    let stored: Promise<void> | undefined
+    await this.#forEach(
+      client,
+      subscriptions,
+      one => codes.push(this.#grant(receiver, one, identifier, granted, retained)),
+      () => {
+        if (!client.closed && !client.clean && granted.length > 0) stored = this.#options.stored.add(client, granted)
+      },
+    )
+    await stored
     if (client.closed) return
-    if (!client.clean && granted.length > 0) await this.#options.stored.add(client, granted)
     this.#options.endOf(client)?.respond(suback(receiver, messageId, codes))
     if (granted.length === 0) return
     this.#options.onSubscribed(
@@ -120,23 +125,54 @@ export class SubscribeHandler {
   }
 
   async unsubscribe(client: Client, { messageId = 0, unsubscriptions = [] }: ParsedPacket): Promise<void> {
-    const { receiverOf, subscriptions, release, stored, slicer, endOf, onUnsubscribed } = this.#options
+    const { subscriptions, release, endOf, onUnsubscribed } = this.#options
     const isVersion5 = client.version === 5
     const codes: number[] = []
-    for (const filter of unsubscriptions) {
-      if (codes.length >= filtersAtOnce && (codes.length === filtersAtOnce || slicer.isOver)) {
-        await slicer.next('subscriptions')
-      }
+    const remove = (filter: string): void => {
       const isInvalid = topicFilterProblem(filter) !== undefined
       const had = subscriptions.unsubscribe(client, filter)
       if (had) release(client, filter)
       codes.push(isInvalid ? reasonCodes.topicFilterInvalid : had ? 0 : reasonCodes.noSubscriptionExisted)
     }
-    if (!receiverOf(client)) return
-    if (!client.clean) await stored.remove(client, unsubscriptions)
+    let stored: Promise<void> | undefined
+    await this.#forEach(client, unsubscriptions, remove, () => {
+      if (!client.closed && !client.clean) stored = this.#options.stored.remove(client, unsubscriptions)
+    })
+    await stored
+    if (client.closed) return
     // [MQTT-3.10.4-4]; before MQTT 5 it has no codes.
     endOf(client)?.respond(encodeGrants(0xb0, messageId, isVersion5 ? codes : [], { isVersion5 }))
     onUnsubscribed(client, unsubscriptions)
+  }
+
+  /** Handles the filters of a packet, many in time slices, and then `done`: at once, or after the client's earlier packets. */
+  async #forEach<T>(
+    client: Client,
+    filters: readonly T[],
+    handle: (filter: T) => void,
+    done: () => void,
+  ): Promise<void> {
+    const earlier = this.#slicing.get(client)
+    if (!earlier && filters.length <= filtersAtOnce) {
+      filters.forEach(handle)
+      done()
+      return
+    }
+    const { slicer } = this.#options
+    const run = async (): Promise<void> => {
+      for (const [index, filter] of filters.entries()) {
+        if (index === filtersAtOnce || (index > filtersAtOnce && slicer.isOver)) await slicer.next('subscriptions')
+        handle(filter)
+      }
+      done()
+    }
+    const current = earlier ? earlier.then(run, run) : run()
+    this.#slicing.set(client, current)
+    try {
+      await current
+    } finally {
+      if (this.#slicing.get(client) === current) this.#slicing.delete(client)
+    }
   }
 }
 

@@ -50,6 +50,23 @@ describe.each(['memory', 'disk'])('subscriptions, kept in %s', kept => {
     await Promise.all([returned.end(), publisher.end()])
   })
 
+  it('of an UNSUBSCRIBE end also where the SUBSCRIBE before it takes several time slices', async () => {
+    const { session } = await connectRaw(broker, { clientId: 'hasty', clean: false })
+    const filters = Array.from({ length: 900 }, (_, index) => `t/${index}`)
+    const subscriptions = filters.map(topic => ({ topic, qos: 1 as const }))
+    session.stream.cork()
+    session.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    session.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: filters.slice(1) })
+    session.send({ cmd: 'unsubscribe', messageId: 3, unsubscriptions: ['t/0'] })
+    session.send({ cmd: 'subscribe', messageId: 4, subscriptions: [{ topic: 'end', qos: 1 }] })
+    session.stream.uncork()
+    for (const cmd of ['suback', 'unsuback', 'unsuback', 'suback']) expect(await session.next()).toMatchObject({ cmd })
+    const publisher = await connect(broker)
+    for (const topic of ['t/0', 't/899', 'end']) await publisher.publish(topic, '', { qos: 1 })
+    expect(await session.next()).toMatchObject({ topic: 'end' })
+    await Promise.all([session.end(), publisher.end()])
+  })
+
   it('with a wildcard in the wrong place get 0x80, the others beside them are granted and restored', async () => {
     const { session } = await connectRaw(broker, { clientId: 'sloppy', clean: false })
     expect(await session.subscribe(['a+', 'fine', 'a#'])).toEqual([refused, 1, refused])
