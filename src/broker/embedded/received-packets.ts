@@ -226,7 +226,10 @@ export class ReceivedPackets {
     }
     const packet = parsed as unknown as PublishPacket
     const verdict = this.#verdict(connection, packet)
-    if (verdict instanceof GatewayError && (client.version !== 5 || qos === 0)) {
+    // Otherwise its aliases would be as long as it likes.
+    const isTooLong = verdict instanceof GatewayError && verdict.reason === 'topic-too-large'
+    const hasAlias = parsed.properties?.topicAlias !== undefined
+    if (verdict instanceof GatewayError && (client.version !== 5 || qos === 0 || (isTooLong && hasAlias))) {
       this.#options.disconnect(client, verdict)
       return
     }
@@ -243,12 +246,18 @@ export class ReceivedPackets {
     const stored = (error: Error | undefined, hasSubscribers: boolean): void => {
       if (qos === 1) connection.publishing--
       const failed = verdict === true ? error : verdict || notAuthorized
+      if (failed !== undefined && qos === 2) this.#forget(connection, messageId)
       this.#acknowledge(client, { qos, id: messageId, failed, hasSubscribers })
-      if (failed !== undefined) connection.unreleased?.delete(messageId)
       done()
     }
     if (verdict === true) this.#options.publisher().accept(client, packet, stored, done)
     else this.#options.publisher().drop(client, packet, error => stored(error, false), done)
+  }
+
+  /** A client of MQTT 5 uses the identifier of a refused message for another one, also where it is a repetition of one before (§4.3.3). */
+  #forget({ client, unreleased }: Connection, messageId: number): void {
+    unreleased?.delete(messageId)
+    if (client.version === 5) this.#options.release(client, messageId).catch(this.#options.onError)
   }
 
   /** Whether a message is published; false or an error is acknowledged with a reason code, or before MQTT 5 with success [MQTT-3.3.5-2]. */

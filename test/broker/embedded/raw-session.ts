@@ -7,11 +7,13 @@ import { somePeer } from './mqtt-session.js'
 export class RawSession {
   readonly stream: Duplex
   readonly #packets: Packet[] = []
+  readonly #version: { readonly protocolVersion: number }
   #onChange: (() => void) | undefined
 
-  constructor(stream: Duplex) {
+  constructor(stream: Duplex, protocolVersion = 4) {
     this.stream = stream
-    const packets = parser()
+    this.#version = { protocolVersion }
+    const packets = parser(this.#version)
     packets.on('packet', (packet: Packet) => {
       this.#packets.push(packet)
       this.#onChange?.()
@@ -23,7 +25,7 @@ export class RawSession {
   }
 
   send(packet: Packet): this {
-    this.stream.write(generate(packet))
+    this.stream.write(generate(packet, this.#version))
     return this
   }
 
@@ -56,7 +58,7 @@ export async function connectRaw(
   broker: Pick<Broker, 'open'>,
   options: Partial<IConnectPacket> & { clientId: string },
 ) {
-  const session = new RawSession(await broker.open(somePeer))
+  const session = new RawSession(await broker.open(somePeer), options.protocolVersion)
   session.send({ cmd: 'connect', keepalive: 0, ...options })
   const packet = await session.next()
   return { session, sessionPresent: packet?.cmd === 'connack' ? packet.sessionPresent : undefined }
