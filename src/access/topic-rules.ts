@@ -29,6 +29,7 @@ interface CompiledRule {
   readonly to: AccessRule['to']
   readonly publish: readonly Template[]
   readonly subscribe: readonly Template[]
+  readonly isAdmin: boolean
 }
 
 /** Cached permissions of sets of rules without placeholders; those with placeholders are compiled for each connection. */
@@ -51,10 +52,11 @@ export class TopicRules {
   constructor(access: Pick<AccessConfig, 'rules'> | undefined, bounds: TopicBounds) {
     this.#open = access === undefined
     this.#bounds = bounds
-    this.#rules = access?.rules?.map(({ to, publish, subscribe }) => ({
+    this.#rules = access?.rules?.map(({ to, publish, subscribe, admin }) => ({
       to,
       publish: publish.map(compileTemplate),
       subscribe: subscribe.map(compileTemplate),
+      isAdmin: admin === true,
     }))
   }
 
@@ -75,6 +77,11 @@ export class TopicRules {
     }
     if (own !== undefined || applying.some(hasPlaceholder)) return make()
     return this.#cached(applying.map(rule => this.#rules?.indexOf(rule)).join(), make)
+  }
+
+  /** Whether a rule of the configuration gives `admin`. */
+  isAdmin(identity: Identity): boolean {
+    return (this.#rules ?? []).some(({ to, isAdmin }) => isAdmin && appliesTo(to, identity))
   }
 
   #cached(key: string, make: () => Permissions): Permissions {

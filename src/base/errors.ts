@@ -133,6 +133,10 @@ const table = {
     level: 'warn',
     text: 'Too many bytes of unfinished MQTT packets from your address (embedded.maxBufferedBytes)',
   },
+  'admin-required': {
+    httpStatus: 403,
+    text: 'Only administrators may do this',
+  },
   'topic-refused': { mqttReason: 0x87, httpStatus: 403, closeCode: 1008, text: 'This topic is not open to you' },
   'broker-away': {
     mqttReason: 0x88,
@@ -285,6 +289,11 @@ const table = {
     mqttReason: 0x8e,
     closeCode: 1008,
     text: 'The same client id connected from another connection',
+  },
+  'disconnected-by-admin': {
+    mqttReason: 0x98,
+    closeCode: 1008,
+    text: 'An administrator ended the connection',
   },
   'too-many-sessions': {
     mqttReason: 0x97,

@@ -3,7 +3,7 @@ import { errorReasons } from './errors.js'
 import type { SliceCause, SliceFigures } from './slice-monitor.js'
 import { version } from './version.js'
 
-const transports = ['websocket', 'tcp', 'tls'] as const
+export const transports = ['websocket', 'tcp', 'tls'] as const
 const states = ['opening', 'open', 'closing'] as const
 const deniedActions = ['publish', 'subscribe', 'receive'] as const
 const sessionEndReasons = ['user-limit', 'anonymous-limit', 'total-limit', 'expired'] as const

@@ -11,6 +11,7 @@ export const sliceCauses = [
   'retained messages',
   'sessions',
   'subscriptions',
+  'clients',
   'other task',
 ] as const
 export type SliceCause = (typeof sliceCauses)[number]

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import type { ClientSession } from '../base/connected-clients.js'
 import type { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
 
@@ -32,6 +33,8 @@ export interface BrokerStream extends Duplex {
    * Returns false where the broker cannot: then `end()` it.
    */
   endFor?: ((reason: GatewayError) => boolean) | undefined
+  /** The connected client's session; absent where the broker does not tell. */
+  clientSession?: (() => ClientSession | undefined) | undefined
 }
 
 /** Optional ability of a `BrokerStream`: reading without a buffer allocated for each chunk. */

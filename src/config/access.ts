@@ -151,6 +151,8 @@ const recipient = z
   )
   .describe('anonymous (everybody), authenticated (clients with a user name), or a mapping with user, role or claim')
 
+const noAdmin = 'must not be given to anonymous: everybody could disconnect everybody'
+
 const rule = z
   .strictObject({
     to: recipient,
@@ -162,9 +164,15 @@ const rule = z
       .array(filter)
       .default([])
       .describe('Topic filters to subscribe to; clients may also subscribe to parts of them. Same placeholders'),
+    admin: z
+      .boolean()
+      .optional()
+      .describe('List all connected clients, and disconnect them (/v1/clients); not for anonymous'),
   })
-  .superRefine(({ publish, subscribe }, context) => {
-    if (publish.length + subscribe.length === 0) context.addIssue('gives nothing: needs publish or subscribe')
+  .superRefine(({ to, publish, subscribe, admin }, context) => {
+    if (publish.length + subscribe.length === 0 && admin !== true)
+      context.addIssue('gives nothing: needs publish, subscribe or admin')
+    if (admin === true && to === 'anonymous') context.addIssue({ code: 'custom', path: ['admin'], message: noAdmin })
   })
 
 /** `access:`: authentication and authorization. */

@@ -17,6 +17,7 @@ export class Brokers {
   readonly #hooks: EmbeddedHooks
   readonly #brokers = new Map<string, Promise<Broker>>()
   #embedded: Promise<EmbeddedBroker> | undefined
+  #openEmbedded: EmbeddedBroker | undefined
 
   constructor(config: Config, cwd: string, log: Logger, hooks: EmbeddedHooks) {
     this.#config = config
@@ -31,6 +32,11 @@ export class Brokers {
     const broker = this.#brokers.get(key) ?? this.#create(wanted)
     this.#brokers.set(key, broker)
     return broker
+  }
+
+  /** The built-in broker, once `embedded` has resolved. */
+  get openEmbedded(): EmbeddedBroker | undefined {
+    return this.#openEmbedded
   }
 
   embedded(): Promise<EmbeddedBroker> {
@@ -54,7 +60,8 @@ export class Brokers {
     const connectTimeout = limits.connectTimeout + 1000
     const maxRetainedBytes = retainedBytesOf(this.#config)
     const options = { ...embedded, maxRetainedBytes, topicLevels, topicLength, connectTimeout, data: directory }
-    return createEmbedded(options, this.#log, this.#hooks)
+    this.#openEmbedded = await createEmbedded(options, this.#log, this.#hooks)
+    return this.#openEmbedded
   }
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {

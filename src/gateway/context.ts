@@ -9,6 +9,7 @@ import { compileOrigins } from '../access/origins.js'
 import { RateLimits, TokenBucket } from '../access/rate-limits.js'
 import { SiteRules } from '../access/site-rules.js'
 import { UserLimits } from '../access/user-limits.js'
+import { ConnectedClients } from '../base/connected-clients.js'
 import type { Logger } from '../base/log.js'
 import { createMetrics } from '../base/metrics.js'
 import { SliceMonitor } from '../base/slice-monitor.js'
@@ -50,6 +51,7 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
   )
   metrics.watchSlices(() => slices.figures)
   const slicer = new TimeSlicer(undefined, undefined, slices)
+  const clients = new ConnectedClients(slicer)
   const { authenticator, rules } = access
   const hooks: EmbeddedHooks = {
     authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
@@ -63,10 +65,10 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
     ...{ reservedClientIds, slicer, slices, accountOf, networkOf },
   }
   const brokers = opened.add(new Brokers(config, cwd, log, hooks))
-  const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond)
+  const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond, clients)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   return {
-    ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, slices },
+    ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients, slices },
     ...{ mqttListeners, reservedClientIds, anonymousPublishes },
     servesHost: compileHosts({
       names: config.hosts,

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
-import type { OriginPolicy } from '../access/origins.js'
+import { compileAdministrators } from '../access/administrators.js'
+import { compileOrigins, type OriginPolicy } from '../access/origins.js'
 import { listPrivateFiles } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
@@ -10,6 +11,7 @@ import { type HttpsLocation, registerHttpsRedirect } from '../server/https-redir
 import { listPageDirectories, registerEndpointHints, registerPages } from '../server/pages.js'
 import { registerTickets } from '../server/tickets.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
+import { registerClients } from '../transports/clients.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import type { PushSide } from './push.js'
@@ -52,6 +54,7 @@ export async function openWebApp(
     registry: metrics.registry,
   })
   registerTicketRoute(app, context, options.routes)
+  registerClientsRoute(app, context)
   const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
   push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
   if (config.public !== 'off') {
@@ -72,6 +75,23 @@ function registerTicketRoute(
   if (!authenticator) return
   const allowsOrigin: OriginPolicy = (...from) => routes.some(route => route.allowsOrigin(...from))
   registerTickets(app, { gate, tickets, credentials: config.access ?? {}, allowsOrigin })
+}
+
+/** Only for pages of the gateway itself, whatever `push.origins` allows. */
+function registerClientsRoute(app: FastifyInstance, context: GatewayContext): void {
+  const { config, access, clients, brokers, log } = context
+  const gate = context.gate.with({
+    credentials: config.access ?? {},
+    allowsOrigin: compileOrigins(['same-origin']),
+    allowsCredentials: undefined,
+  })
+  const isOpen = config.access !== undefined || config.anonymous
+  registerClients(app, {
+    ...{ gate, clients, log },
+    requireAdmin: compileAdministrators({ rules: access.rules, isOpen }),
+    requiresUser: access.authenticator !== undefined,
+    endSession: brokers.openEmbedded && (clientId => brokers.openEmbedded?.endSession(clientId) === true),
+  })
 }
 
 /** Whether a path belongs to the push API or to a compatibility endpoint. */

@@ -45,6 +45,8 @@ export interface Admission {
   readonly withoutCredentials?: boolean
   /** Whether a GET consumes something, such as a message that is delivered once: other sites may not navigate visitors there. */
   readonly takesAway?: boolean
+  /** Whether only users are admitted: 401 for others. */
+  readonly requiresUser?: boolean
   /** Whether a ticket is issued: only to users, and not for another ticket, which it would prolong. */
   readonly issuesTicket?: boolean
 }
@@ -249,11 +251,14 @@ export class ApiGate {
     admission: Admission,
   ): Promise<Caller> {
     try {
-      const { issuesTicket: requireUser = false } = admission
+      const { issuesTicket = false, requiresUser = false } = admission
       const attempt = this.#attemptOf(request, client, admission)
-      if (requireUser && attempt.credential?.kind === 'ticket')
+      if (issuesTicket && attempt.credential?.kind === 'ticket')
         throw new GatewayError('identity-refused', { hint: 'a ticket gets no ticket' })
-      return this.#callerOf(client, await authenticator.authenticate(attempt, { requireUser }))
+      return this.#callerOf(
+        client,
+        await authenticator.authenticate(attempt, { requireUser: issuesTicket || requiresUser }),
+      )
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)
       if (challenge !== '' && GatewayError.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)

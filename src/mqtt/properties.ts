@@ -96,7 +96,7 @@ const messageNames = [
   'userProperties',
 ] as const satisfies readonly Name[]
 
-/** The properties that a client may send, by packet (table 2-4). */
+/** The properties of each packet that the gateway reads (table 2-4). */
 const allowed = {
   connect: names(
     'sessionExpiryInterval',
@@ -106,6 +106,25 @@ const allowed = {
     'requestResponseInformation',
     'requestProblemInformation',
     'userProperties',
+    'authenticationMethod',
+    'authenticationData',
+  ),
+  connack: names(
+    'sessionExpiryInterval',
+    'receiveMaximum',
+    'maximumQoS',
+    'retainAvailable',
+    'maximumPacketSize',
+    'assignedClientIdentifier',
+    'topicAliasMaximum',
+    'reasonString',
+    'userProperties',
+    'wildcardSubscriptionAvailable',
+    'subscriptionIdentifiersAvailable',
+    'sharedSubscriptionAvailable',
+    'serverKeepAlive',
+    'responseInformation',
+    'serverReference',
     'authenticationMethod',
     'authenticationData',
   ),

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { version } from '../base/version.js'
+import { clientsOperations } from './clients.js'
 import { connectionsOperations } from './connections.js'
 import { eventSchema } from './event-json.js'
 import type { Operation, OperationResponse } from './operation.js'
@@ -100,14 +101,14 @@ export function describeApi(operations: readonly Operation[]): object {
   }
 }
 
-function describeOperation({ method, path, summary, query, headers, body, rawBody, responses }: Operation): object {
+function describeOperation({ method, path, id, summary, query, headers, body, rawBody, responses }: Operation): object {
   const parameters = [...pathParameters(path), ...queryParameters(query), ...headerParameters(headers)]
   const content = {
     ...(body && { 'application/json': { schema: toSchema(body) } }),
     ...(rawBody !== undefined && rawContent(rawBody)),
   }
   return {
-    operationId: operationId(method, path),
+    operationId: id ?? operationId(method, path),
     summary,
     ...(parameters.length > 0 && { parameters }),
     ...(Object.keys(content).length > 0 && { requestBody: { required: rawBody === undefined, content } }),
@@ -220,4 +221,5 @@ export const operations: readonly Operation[] = [
   ...requestOperations,
   ...receiptOperations,
   ...presenceOperations,
+  ...clientsOperations,
 ]

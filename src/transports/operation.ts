@@ -2,9 +2,11 @@ import type { z } from 'zod'
 
 /** The description of one route, for OpenAPI. */
 export interface Operation {
-  readonly method: 'get' | 'post'
+  readonly method: 'get' | 'post' | 'delete'
   /** With parameters in braces: `/v1/connections/{connection}`. */
   readonly path: string
+  /** `operationId`; default: from method and path. */
+  readonly id?: string
   /** One sentence. */
   readonly summary: string
   readonly query?: z.ZodType

@@ -1,5 +1,6 @@
 import { GatewayError } from '../base/errors.js'
 import { MalformedPacket, MqttFields } from '../mqtt/fields.js'
+import { readProperties } from '../mqtt/properties.js'
 
 /** CONNECT's packet type, in the upper four bits (MQTT 3.1.1 §2.2.1). The broker checks the flags in the others. */
 const connectType = 1
@@ -71,6 +72,8 @@ export interface ConnectFacts {
   /** 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5; the broker may refuse it. */
   protocolVersion: number | undefined
   username: string | undefined
+  /** The largest packet that a client of MQTT 5 takes, in bytes; left out for any. */
+  maximumPacketSize?: number
 }
 
 /** Added to its version by a bridge between brokers (mosquitto's `try_private`). */
@@ -86,21 +89,22 @@ const usernameFlag = 0x80
 export function readConnect(body: Buffer): ConnectFacts {
   const facts: ConnectFacts = { clientId: undefined, protocolVersion: undefined, username: undefined }
   try {
-    readInto(facts, new MqttFields(body))
+    readInto(facts, body)
   } catch (error) {
     if (!(error instanceof MalformedPacket)) throw error
   }
   return facts
 }
 
-function readInto(facts: ConnectFacts, fields: MqttFields): void {
+function readInto(facts: ConnectFacts, body: Buffer): void {
+  const fields = new MqttFields(body)
   fields.binary() // the protocol's name
   const protocolVersion = fields.byte() & ~bridgeBit
   facts.protocolVersion = protocolVersion
   const flags = fields.byte()
   fields.integer() // keep-alive
   const hasProperties = protocolVersion === 5
-  if (hasProperties) fields.skip(fields.variableByteInteger())
+  if (hasProperties) readConnectProperties(facts, fields, body)
   facts.clientId = fields.binary().toString()
   if ((flags & willFlag) !== 0) {
     if (hasProperties) fields.skip(fields.variableByteInteger())
@@ -108,4 +112,16 @@ function readInto(facts: ConnectFacts, fields: MqttFields): void {
     fields.binary() // the payload
   }
   if ((flags & usernameFlag) !== 0) facts.username = fields.binary().toString()
+}
+
+/** Malformed properties are skipped. */
+function readConnectProperties(facts: ConnectFacts, fields: MqttFields, body: Buffer): void {
+  const start = fields.position
+  fields.skip(fields.variableByteInteger())
+  try {
+    const properties = readProperties(new MqttFields(body.subarray(start, fields.position)), 'connect')
+    if (properties?.maximumPacketSize !== undefined) facts.maximumPacketSize = properties.maximumPacketSize
+  } catch (error) {
+    if (!(error instanceof MalformedPacket)) throw error
+  }
 }

@@ -18,6 +18,8 @@ export interface TunnelUpgrade {
   /** From `chooseSubprotocol`. */
   readonly subprotocol: string | undefined
   readonly peer: Peer
+  /** Of the request. */
+  readonly path?: string | undefined
   readonly log: ConnectionLog
 }
 
@@ -56,9 +58,9 @@ export function chooseSubprotocol(
 export function acceptWebSocket(
   options: WebSocketEndpointOptions,
   tunnels: Tunnels,
-  { socket, head, key, subprotocol, peer, log }: TunnelUpgrade,
+  { socket, head, key, subprotocol, peer, path, log }: TunnelUpgrade,
 ): Promise<void> {
-  return tunnels.open({ broker: options.broker, peer, transport: 'websocket', options, log }, traffic => {
+  return tunnels.open({ broker: options.broker, peer, transport: 'websocket', path, options, log }, traffic => {
     // The client left while the broker was dialled.
     if (!socket.readable || !socket.writable) {
       socket.destroy()

@@ -5,7 +5,9 @@ import type { ConnectionLog } from '../base/connection-log.js'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Metrics, Traffic } from '../base/metrics.js'
 import { type BrokerStream, isDirectReadable } from '../broker/broker.js'
+import { encodeDisconnectWithin } from '../mqtt/disconnect-packet.js'
 import type { Client, ClientListener } from './client.js'
+import { type ConnackFacts, ConnackInspector } from './connack-inspector.js'
 import { type ConnectFacts, ConnectInspector } from './connect-inspector.js'
 
 /** Options of a tunnel. Times in milliseconds, sizes in bytes. */
@@ -35,6 +37,10 @@ export interface TunnelParts {
   readonly setState: ReturnType<Metrics['trackConnection']>
   /** The connection's own: the tunnel adds bindings. */
   readonly log: ConnectionLog
+  /** Called once, when the broker has accepted an inspected CONNECT. */
+  readonly onConnected?: ((facts: ConnectFacts) => void) | undefined
+  /** Called once, when the end starts. */
+  readonly onEnding?: ((reason: ErrorReason) => void) | undefined
   /** Called once, when both sides are closed and no timer is left. */
   readonly onEnded: () => void
 }
@@ -45,6 +51,9 @@ const clientReasons: ReadonlySet<ErrorReason> = new Set(['client-closed', 'clien
 /** CONNACK "identifier rejected": return code 2 (MQTT 3.1.1 §3.2.2.3), and reason code 0x85 without properties (MQTT 5 §3.2.2.2). */
 const identifierRejected = Buffer.from([0x20, 2, 0, 2])
 const identifierRejected5 = Buffer.from([0x20, 3, 0, 0x85, 0])
+
+/** Milliseconds without bytes from the broker after which its last packet is complete, and how often they are awaited. */
+const [quietTime, maxQuietChecks] = [200, 10]
 
 /** Unanswered pings after which the connection is dead. */
 const maxUnansweredPings = 2
@@ -66,12 +75,15 @@ export class Tunnel implements ClientListener {
   #connectTimer: NodeJS.Timeout | undefined
   #pingTimer: NodeJS.Timeout | undefined
   #closeTimer: NodeJS.Timeout | undefined
+  #quietTimer: NodeJS.Timeout | undefined
   /** The first reason to end. */
   #endReason: GatewayError | undefined
   /** Whether further bytes of the client are dropped. */
   #dropsClientBytes = false
-  /** Whether further bytes of the broker are dropped. */
-  #dropsBrokerBytes = false
+  /** Inspects or drops the broker's bytes; `undefined` while they pass, which is then all that is checked for each chunk. */
+  #brokerFilter: ConnackInspector | 'drop' | undefined
+  /** The client's CONNECT, if it is inspected. */
+  #connect: ConnectFacts | undefined
   #openSides = 2
   /** Whether the client's last bytes were a DISCONNECT. */
   #hasDisconnected = false
@@ -107,6 +119,34 @@ export class Tunnel implements ClientListener {
     this.#endClient()
     this.#dropClientBytes()
     this.#broker.end()
+  }
+
+  /**
+   * Ends the tunnel as `end`; a connected client of MQTT 5 gets DISCONNECT also where the broker is another one.
+   *
+   * Packets from the broker are not parsed, so this waits until it has sent nothing for a while, for two seconds at most: then its last packet is
+   * complete. If it keeps sending, the connection ends without DISCONNECT.
+   */
+  disconnect(reason: GatewayError): void {
+    const { protocolVersion, maximumPacketSize } = this.#connect ?? {}
+    if (this.#quietTimer) return
+    if (protocolVersion !== 5 || this.#broker.endFor || this.#endReason) {
+      this.end(reason)
+      return
+    }
+    const packet = encodeDisconnectWithin(maximumPacketSize, reason.mqttReason, reason.text)
+    let [checks, bytes] = [0, this.#traffic.bytesOut]
+    const check = (): void => {
+      const isQuiet = this.#traffic.bytesOut === bytes && this.#broker.readableLength === 0 && !this.#broker.isPaused()
+      if (!isQuiet && ++checks < maxQuietChecks) {
+        bytes = this.#traffic.bytesOut
+        this.#quietTimer?.refresh()
+        return
+      }
+      if (isQuiet) this.#client.write(packet)
+      this.end(reason)
+    }
+    this.#quietTimer = setTimeout(check, quietTime)
   }
 
   /** Closes both sides at once, with everything that is buffered. */
@@ -160,7 +200,7 @@ export class Tunnel implements ClientListener {
   }
 
   readonly #onBrokerData = (chunk: Buffer): void => {
-    if (this.#dropsBrokerBytes) return
+    if (this.#brokerFilter !== undefined && this.#isDropped(this.#brokerFilter, chunk)) return
     this.#traffic.bytesOut += chunk.length
     if (!this.#client.write(chunk)) this.#broker.pause()
   }
@@ -195,7 +235,7 @@ export class Tunnel implements ClientListener {
 
   /** Sends the client the reason, after the bytes that are already written. */
   #endClient(): void {
-    this.#dropsBrokerBytes = true
+    this.#brokerFilter = 'drop'
     this.#broker.resume()
     if (this.#endReason) this.#client.finish(this.#endReason)
   }
@@ -218,14 +258,36 @@ export class Tunnel implements ClientListener {
       if (!bytes) return undefined
       clearTimeout(this.#connectTimer)
       this.#inspector = undefined
-      this.#log.setBindings({ ...inspector.facts })
-      if (inspector.facts) this.#refuseReservedClientId(inspector.facts)
+      if (inspector.facts) this.#onConnect(inspector.facts)
       this.#log.info('connected')
       return bytes
     } catch (error) {
       this.end(GatewayError.from(error))
       return undefined
     }
+  }
+
+  /** @throws {GatewayError} `client-id-reserved` */
+  #onConnect(facts: ConnectFacts): void {
+    const { clientId, protocolVersion, username } = facts
+    this.#log.setBindings({ clientId, protocolVersion, username })
+    this.#refuseReservedClientId(facts)
+    this.#connect = facts
+    this.#brokerFilter ??= new ConnackInspector(protocolVersion === 5 && clientId === '')
+  }
+
+  #isDropped(filter: ConnackInspector | 'drop', chunk: Buffer): boolean {
+    if (filter === 'drop') return true
+    const connack = filter.push(chunk)
+    if (connack) this.#onConnack(connack)
+    return false
+  }
+
+  #onConnack({ isAccepted, assignedClientId }: ConnackFacts): void {
+    this.#brokerFilter = undefined
+    if (!isAccepted || this.#connect === undefined || this.#endReason) return
+    if (assignedClientId !== undefined) this.#connect.clientId = assignedClientId
+    this.#parts.onConnected?.(this.#connect)
   }
 
   /** @throws {GatewayError} `client-id-reserved`, after the CONNACK */
@@ -261,6 +323,8 @@ export class Tunnel implements ClientListener {
     this.#parts.setState('closing')
     clearTimeout(this.#connectTimer)
     clearInterval(this.#pingTimer)
+    clearTimeout(this.#quietTimer)
+    this.#parts.onEnding?.(reason.reason)
     this.#closeTimer = setTimeout(() => this.#onCloseTimeout(), this.#parts.options.closeTimeout)
     return reason
   }

@@ -1,4 +1,5 @@
 import { onExpired } from '../access/expiry.js'
+import type { ConnectedClients } from '../base/connected-clients.js'
 import type { ConnectionLog } from '../base/connection-log.js'
 import { GatewayError } from '../base/errors.js'
 import { type Metrics, noTraffic, type Traffic, type Transport } from '../base/metrics.js'
@@ -6,11 +7,14 @@ import type { Broker, BrokerStream, Peer } from '../broker/broker.js'
 import type { Client } from './client.js'
 import { ThrottledClient } from './throttled-client.js'
 import { Tunnel, type TunnelOptions } from './tunnel.js'
+import { TunnelClient } from './tunnel-client.js'
 
 export interface TunnelRequest {
   readonly broker: Broker
   readonly peer: Peer
   readonly transport: Transport
+  /** Of the WebSocket. */
+  readonly path?: string | undefined
   readonly options: TunnelOptions
   readonly log: ConnectionLog
 }
@@ -22,15 +26,24 @@ const staggerPart = 0.5
 export class Tunnels {
   readonly #metrics: Metrics
   readonly #bytesPerSecond: number | 'off'
+  readonly #clients: Pick<ConnectedClients, 'connected' | 'disconnected'> | undefined
   readonly #open = new Set<Tunnel>()
   #closing = false
   /** Called when the last tunnel has ended. */
   #onEmpty: () => void = () => {}
 
-  /** @param bytesPerSecond of each tunnel, in each direction */
-  constructor(metrics: Metrics, bytesPerSecond: number | 'off' = 'off') {
+  /**
+   * @param bytesPerSecond of each tunnel, in each direction
+   * @param clients lists the clients of tunnels whose CONNECT is inspected
+   */
+  constructor(
+    metrics: Metrics,
+    bytesPerSecond: number | 'off' = 'off',
+    clients?: Pick<ConnectedClients, 'connected' | 'disconnected'>,
+  ) {
     this.#metrics = metrics
     this.#bytesPerSecond = bytesPerSecond
+    this.#clients = clients
   }
 
   get size(): number {
@@ -51,7 +64,7 @@ export class Tunnels {
    * @throws {GatewayError} as `Broker.open`, and `shutting-down`
    */
   async open(
-    { broker, peer, transport, options, log }: TunnelRequest,
+    { broker, peer, transport, path, options, log }: TunnelRequest,
     connectClient: (traffic: Traffic) => Client | undefined,
   ): Promise<void> {
     if (this.#closing) throw new GatewayError('shutting-down')
@@ -77,10 +90,18 @@ export class Tunnels {
       return
     }
     let cancelExpiry: (() => void) | undefined
-    const tunnel = new Tunnel({
+    let connected: TunnelClient | undefined
+    const tunnel: Tunnel = new Tunnel({
       ...{ broker: stream, brokerName: broker.name, options, traffic, setState, log },
       client: this.#throttled(client),
       metrics: this.#metrics,
+      onConnected: facts => {
+        connected = new TunnelClient({ tunnel, stream, facts, peer, transport, path, broker: broker.name, traffic })
+        this.#clients?.connected(connected)
+      },
+      onEnding: reason => {
+        if (connected) this.#clients?.disconnected(connected, reason)
+      },
       onEnded: () => {
         cancelExpiry?.()
         this.#remove(tunnel)

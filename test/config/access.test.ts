@@ -136,7 +136,7 @@ describe('access:', () => {
     ],
     [
       'access: {htpasswd: users, rules: [{to: anonymous}]}',
-      'access.rules[0]: this mapping gives nothing: needs publish or subscribe',
+      'access.rules[0]: this mapping gives nothing: needs publish, subscribe or admin',
     ],
     [
       'access: {rules: [{to: authenticated, subscribe: [a]}]}',

@@ -1,10 +1,13 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { ConnectedClients } from '../../src/base/connected-clients.js'
+import { TimeSlicer } from '../../src/base/time-slicer.js'
 import { decodeMessageProperties, encodeProperties } from '../../src/mqtt/properties.js'
 import { PresenceRegistry } from '../../src/presence/presence-registry.js'
 import { Requests } from '../../src/sources/requests.js'
 import { ResponseInbox } from '../../src/sources/response-inbox.js'
+import { registerClients } from '../../src/transports/clients.js'
 import { registerConnections } from '../../src/transports/connections.js'
 import { registerOpenApi } from '../../src/transports/openapi.js'
 import { registerPoll } from '../../src/transports/poll/poll.js'
@@ -71,6 +74,7 @@ describe('GET /v1/openapi.json', () => {
   let document: Document
   const presence = new PresenceRegistry({ grace: 0 })
   const routes = new Set<string>()
+  const clients = new ConnectedClients(new TimeSlicer())
   const inbox = new ResponseInbox()
   const requests = new Requests({
     source: {
@@ -95,6 +99,13 @@ describe('GET /v1/openapi.json', () => {
         registerReceipts(app, options)
         registerRequest(app, { ...options, requests })
         registerPresence(app, options)
+        registerClients(app, {
+          ...options,
+          clients,
+          requireAdmin: () => {},
+          requiresUser: false,
+          endSession: undefined,
+        })
         registerOpenApi(app, options)
       },
     })
@@ -174,6 +185,10 @@ describe('GET /v1/openapi.json', () => {
     ['get', '/v1/events', '', 400],
     ['get', '/v1/poll', '?topic=a&cursor=x', 400],
     ['post', '/v1/connections/{connection}', '', 404],
+    ['get', '/v1/clients', '?search=x', 200],
+    ['get', '/v1/clients', '?limit=0', 400],
+    ['get', '/v1/clients/{clientId}', '', 404],
+    ['delete', '/v1/clients/{clientId}', '', 404],
   ] as const)('is true of %s %s%s: %i', async (method, path, query, status) => {
     presence.enter({ device: 'kitchen', user: 'alice', transport: 'sse', topics: ['news/#'] })
     await rig.publish('news/eu', '{"a":1}')
@@ -182,7 +197,7 @@ describe('GET /v1/openapi.json', () => {
     const properties = encodeProperties({ contentType: 'a/b', responseTopic: 'r', correlationData, userProperties })
     const more = { retain: true, properties, expires: Date.now() + 60_000 }
     await rig.publish('news/bytes', Buffer.from([0xff]), more)
-    const response = await fetch(`${rig.url}${path.replace('{connection}', 'nobody')}${query}`, { method })
+    const response = await fetch(`${rig.url}${path.replace(/\{\w+\}/, 'nobody')}${query}`, { method })
     const [type = ''] = (response.headers.get('content-type') ?? '').split(';')
     expect(response.status).toBe(status)
     const check = checkOf(method, path, status, type)

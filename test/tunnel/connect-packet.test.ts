@@ -11,8 +11,9 @@ const uint32 = fc.nat(0xffff_ffff)
 const properties = fc.record(
   {
     sessionExpiryInterval: uint32,
-    receiveMaximum: uint16,
-    maximumPacketSize: uint32,
+    // 0 is a protocol error.
+    receiveMaximum: fc.integer({ min: 1, max: 0xffff }),
+    maximumPacketSize: fc.integer({ min: 1, max: 0xffff_ffff }),
     topicAliasMaximum: uint16,
     requestResponseInformation: fc.boolean(),
     requestProblemInformation: fc.boolean(),
@@ -93,7 +94,8 @@ function readElsewhere(packet: Buffer): ConnectFacts | 'malformed' {
   packets.parse(packet)
   const [connect] = found
   if (failures.length > 0 || connect?.cmd !== 'connect') return 'malformed'
-  return { clientId: connect.clientId, protocolVersion: connect.protocolVersion ?? 4, username: connect.username }
+  const { clientId, protocolVersion = 4, username, properties: { maximumPacketSize } = {} } = connect
+  return { clientId, protocolVersion, username, ...(maximumPacketSize !== undefined && { maximumPacketSize }) }
 }
 
 const v5 = (...propertyBytes: number[]): Buffer =>

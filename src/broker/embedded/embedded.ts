@@ -1,4 +1,5 @@
 import type { AedesOptions, AedesPublishPacket, Client, ConnectPacket } from 'aedes'
+import type { ClientSession } from '../../base/connected-clients.js'
 import { ErrorLog } from '../../base/error-log.js'
 import { GatewayError } from '../../base/errors.js'
 import { FairQuota } from '../../base/fair-quota.js'
@@ -7,6 +8,7 @@ import type { DeniedAction, Metrics, RetainedFigures } from '../../base/metrics.
 import type { SliceMonitor } from '../../base/slice-monitor.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
+import { encodeDisconnectWithin } from '../../mqtt/disconnect-packet.js'
 import type { Properties } from '../../mqtt/properties.js'
 import { firstFailure } from '../../mqtt/reason-codes.js'
 import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
@@ -22,7 +24,7 @@ import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import { messageOf, packetOf } from './packet.js'
-import { encodeConnack, encodeDisconnect } from './packet-encoding.js'
+import { encodeConnack } from './packet-encoding.js'
 import { ReceivedPackets, receiveMaximum } from './received-packets.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { withoutGroup } from './shared-filter.js'
@@ -115,6 +117,12 @@ export interface EmbeddedBroker extends Broker {
     append: MessageSink['append'],
     watch?: AcknowledgementWatch,
   ): Promise<void>
+  /**
+   * Ends a session: at once if its client is absent, else when the connection ends.
+   *
+   * @returns whether there is one
+   */
+  endSession(clientId: string): boolean
   /** The retained messages that match one of `filters`, each once, in any order, in batches. */
   retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void>
 }
@@ -518,8 +526,7 @@ class Embedded implements EmbeddedBroker {
 
   /** [MQTT-3.14.2-3] */
   #disconnectPacket(client: Client, { mqttReason, text }: GatewayError): Buffer {
-    const packet = encodeDisconnect(mqttReason, text)
-    return packet.length > (client.maximumPacketSize ?? packet.length) ? encodeDisconnect(mqttReason) : packet
+    return encodeDisconnectWithin(client.maximumPacketSize, mqttReason, text)
   }
 
   /** Tells a client of MQTT 5 why its packet is malformed, before Aedes closes its connection. */
@@ -638,7 +645,23 @@ class Embedded implements EmbeddedBroker {
     this.#receivedPackets.attach(handled)
     // A client that does not read would not see the reason.
     client.endFor = reason => broker.waitingBytes === 0 && this.#tellWhy(handled, reason)
+    client.clientSession = () => this.#sessionOf(handled)
     return client
+  }
+
+  #sessionOf(client: Client): ClientSession | undefined {
+    if (this.#store.sessions.connectedClient(client.id) !== client) return undefined
+    const { user } = this.#authorizer.identityOf(client)
+    const filters = this.#store.subscriptionLimits.of(client)
+    return { clientId: client.id, user, filters, ...this.#store.sessions.queueOf(client.id) }
+  }
+
+  endSession(clientId: string): boolean {
+    const { sessions } = this.#store
+    const client = sessions.connectedClient(clientId)
+    // DISCONNECT keeps it, and the session ends when the connection is closed.
+    if (client?.version === 5) Object.assign(client, { sessionExpiryInterval: 0 })
+    return sessions.endWhenAbsent(clientId)
   }
 
   figures(): BrokerFigures {

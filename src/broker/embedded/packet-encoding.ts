@@ -190,11 +190,6 @@ export function encodeConnack(isSessionPresent: boolean, code: number, propertie
   return packet(0x20, properties ? [head, withLength(encodeProperties(properties))] : [head])
 }
 
-/** A DISCONNECT of the server, in MQTT 5. */
-export function encodeDisconnect(reason: number, text?: string): Buffer {
-  return packet(0xe0, [Buffer.from([reason]), ...(text === undefined ? [] : [reasonText(text)])])
-}
-
 function reasonText(reasonString: string): Buffer {
   return withLength(encodeProperties({ reasonString }))
 }

@@ -136,6 +136,12 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     this.#growQueue(session, bytes)
   }
 
+  /** The queue of a session; empty without one. */
+  queueOf(id: string): { readonly queuedMessages: number; readonly queuedBytes: number } {
+    const { queued = 0, queueBytes = 0 } = this.#sessions.get(id) ?? {}
+    return { queuedMessages: queued, queuedBytes: queueBytes }
+  }
+
   has(id: string): boolean {
     return this.#sessions.has(id)
   }
@@ -246,6 +252,13 @@ export class Sessions<Connected extends { readonly id: string } = { readonly id:
     session.expiry = seconds
     this.#store(session)
     if (!session.isOpen) this.abandon(id)
+  }
+
+  /** Ends a session when its client is absent, or now; returns whether there is one. */
+  endWhenAbsent(id: string): boolean {
+    if (!this.#current(id)) return false
+    this.setExpiry(id, 0)
+    return true
   }
 
   /** Call when `client` is connected, with a session or without. */

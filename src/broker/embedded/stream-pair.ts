@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import type { ClientSession } from '../../base/connected-clients.js'
 import type { GatewayError } from '../../base/errors.js'
 import { ChunkQueue, ConcatCache, join } from './chunk-queue.js'
 import { TickScheduler } from './tick-scheduler.js'
@@ -91,6 +92,7 @@ export class PairEnd extends Duplex {
   /** Reason of the other end's close, if it gives one. */
   closeReason: GatewayError | undefined
   endFor: ((reason: GatewayError) => boolean) | undefined
+  clientSession: (() => ClientSession | undefined) | undefined
   /** Bytes written at this end that have passed. */
   deliveredBytes = 0
   readonly #options: PairEndOptions
