@@ -63,6 +63,8 @@ interface Connection {
   isNamed: boolean
   /** Bytes of large messages in progress. */
   publishing: number
+  /** Bytes of messages that wait for its acknowledgements. */
+  unsentBytes: () => number
 }
 
 type Traffic = Pick<
@@ -150,11 +152,19 @@ export class Connections {
       tick: this.#tick,
       concatCache: this.#concatCache,
     })
-    const state = { clientId: undefined, deferredEnd: undefined, isNamed: false, publishing: 0 }
+    const state = { clientId: undefined, deferredEnd: undefined, isNamed: false, publishing: 0, unsentBytes: () => 0 }
     const connection: Connection = { peer, client, broker, received, sent, ...state }
     this.#open.set(broker, connection)
     const cutOff = (): void => this.#cutOff(connection, new GatewayError('client-too-slow'))
-    const buffering = { account, end: broker, cutOff }
+    const end = {
+      get waitingBytes() {
+        return broker.waitingBytes + connection.unsentBytes()
+      },
+      get deliveredBytes() {
+        return broker.deliveredBytes
+      },
+    }
+    const buffering = { account, end, cutOff }
     if (!isInternal) this.#buffered.add(buffering)
     broker.once('close', () => {
       this.#buffered.hold(account, held, 0)

@@ -83,7 +83,10 @@ export interface DeliveryOptions {
   readonly log: Logger
 }
 
-/** Messages that may wait for a client's acknowledgements, because of their overhead. */
+/** Overhead of a message that waits, in bytes; measured, rounded up. */
+const waitingOverhead = 128
+
+/** Messages that may wait for a client's acknowledgements. */
 const maxWaiting = 16_384
 
 /**
@@ -201,7 +204,7 @@ export class Delivery {
     const mayPass = !first || (first.isStored && (entry.qos === 0 || entry.id > 0))
     if (mayPass && this.#isDue(receiver, entry)) return this.#write(receiver, entry) ? 'written' : 'full'
     waiting.push(entry)
-    receiver.waitingBytes += entry.size
+    receiver.waitingBytes += entry.size + waitingOverhead
     return 'waiting'
   }
 
@@ -225,7 +228,7 @@ export class Delivery {
     const { waiting } = receiver
     for (let entry = waiting[0]; entry && this.#isDue(receiver, entry); entry = waiting[0]) {
       waiting.shift()
-      receiver.waitingBytes -= entry.size
+      receiver.waitingBytes -= entry.size + waitingOverhead
       if (this.#write(receiver, entry)) entry.done()
     }
   }

@@ -560,6 +560,7 @@ class Embedded implements EmbeddedBroker {
     else if (connection) this.#accounts.set(client, this.#nameAccount(user, connection.peer.address))
     const receiver = this.#createReceiver(client)
     this.#receivers.set(client, receiver)
+    if (connection) connection.unsentBytes = () => receiver.waitingBytes
     if (!client.clean) this.#subscribeHandler.restore(receiver)
   }
 

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import { createLog } from '../../../src/base/log.js'
 import { createEmbedded, type EmbeddedBroker } from '../../../src/broker/embedded/embedded.js'
 import { limits } from './limits.js'
 import { connect, somePeer } from './mqtt-session.js'
+import { connectRaw } from './raw-session.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -127,4 +129,26 @@ describe.each(['memory', 'disk'])('with sessions in %s', kept => {
     expect(subscriber.most).toBe(1)
     expect(subscriber.queued).toEqual(texts)
   })
+})
+
+it('messages that wait for acknowledgements count as buffered: the client with too many is closed', async () => {
+  // At least four of the largest packets, of which one address has half.
+  const options = { ...limits, maxPacketSize: 2 ** 16, maxBufferedBytes: 1, data: 'none' }
+  const broker = await createEmbedded(options, log)
+  const publisher = await connect(broker)
+  const { session } = await connectRaw(broker, {
+    ...{ clientId: 'silent', clean: true, protocolVersion: 5, properties: { receiveMaximum: 1 } },
+  })
+  await session.subscribe(['queued'])
+  const closed = expect(once(session.stream, 'close')).rejects.toThrow('The client reads too slowly')
+  let isOpen = true
+  const flood = async (): Promise<void> => {
+    for (let sent = 0; isOpen && sent < 16_000; sent++) await publisher.publish('queued', '', { qos: 1 })
+  }
+  const flooded = flood()
+  await closed
+  isOpen = false
+  await flooded
+  await publisher.end()
+  await broker.close()
 })
