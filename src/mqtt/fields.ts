@@ -1,4 +1,5 @@
 import { reasonCodes } from './reason-codes.js'
+import { isText } from './text.js'
 
 /** An MQTT packet is malformed, or breaks the protocol; the message has nothing of its content. */
 export class MalformedPacket extends Error {
@@ -35,6 +36,11 @@ export class MqttFields {
     return start
   }
 
+  /** The next byte, which stays the next one; `undefined` at the end. */
+  get next(): number | undefined {
+    return this.#bytes[this.position]
+  }
+
   byte(): number {
     return this.#bytes.readUInt8(this.skip(1))
   }
@@ -60,6 +66,13 @@ export class MqttFields {
     const length = this.integer()
     const start = this.skip(length)
     return this.#bytes.subarray(start, start + length)
+  }
+
+  /** Skips a text of MQTT 5 (§1.5.4), which must be valid. */
+  skipText(): void {
+    const length = this.integer()
+    const start = this.skip(length)
+    if (!isText(this.#bytes, start, start + length)) throw new MalformedPacket('a text is not valid')
   }
 
   /** Seven bits per byte, the lowest first, at most four bytes (MQTT 5 §1.5.5). */

@@ -153,7 +153,7 @@ export const maxPropertyBytes = 64 * 1024
 const maxVariable = 268_435_455
 
 /**
- * Reads the properties of a packet with their length; `undefined` where there are none.
+ * Reads the properties of a packet with their length; `undefined` where there are none. User properties are checked, and left out.
  *
  * @throws {MalformedPacket} for properties that MQTT 5 does not allow there (§2.2.2), with its reason code
  */
@@ -171,7 +171,7 @@ function readSection(fields: MqttFields): Buffer | undefined {
 }
 
 /**
- * Reads the properties of a PUBLISH or a will; those for the receivers also as bytes, unchanged.
+ * Reads the properties of a PUBLISH or a will as `readProperties`; those for the receivers also as bytes, unchanged.
  *
  * @throws {MalformedPacket} as `readProperties`
  */
@@ -182,32 +182,44 @@ export function readMessageProperties(
   const section = readSection(fields)
   if (!section) return undefined
   const kept: Buffer[] = []
-  const own = parseProperties(section, place, (name, bytes) => {
-    if (allowed.message.has(name)) kept.push(bytes)
+  let from = 0
+  const own = parseProperties(section, place, (start, end) => {
+    if (start > from) kept.push(section.subarray(from, start))
+    from = end
   })
+  if (from < section.length) kept.push(section.subarray(from))
   // Copied: the section is a part of a larger read.
   return { own, encoded: kept.length === 0 ? undefined : Buffer.concat(kept) }
 }
 
+const userProperty = 0x26
+
 /**
- * Decodes properties without their length.
+ * Decodes properties without their length. User properties, which the receivers alone read, are decoded only for them: a packet may have
+ * 13,000 of them, which are all allowed everywhere.
  *
- * @param onProperty called with the name and the bytes of each
+ * @param onOwn called with the bytes of each property that is not for the receivers of a message
  * @throws {MalformedPacket} as `readProperties`
  */
 function parseProperties(
   section: Buffer,
   place: PropertyPlace,
-  onProperty?: (name: Name, bytes: Buffer) => void,
+  onOwn?: (start: number, end: number) => void,
 ): Properties {
   const fields = new MqttFields(section)
   const properties: Properties = {}
   while (fields.left > 0) {
+    if (fields.next === userProperty && place !== 'message') {
+      fields.skip(1)
+      fields.skipText()
+      fields.skipText()
+      continue
+    }
     const start = fields.position
     const row = byIdentifier.get(fields.variableByteInteger())
     if (!row || !allowed[place].has(row.name)) throw new MalformedPacket('it has a property that is not allowed there')
     readProperty(fields, row, properties)
-    onProperty?.(row.name, section.subarray(start, fields.position))
+    if (!allowed.message.has(row.name)) onOwn?.(start, fields.position)
   }
   return properties
 }

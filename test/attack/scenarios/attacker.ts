@@ -56,20 +56,25 @@ export interface MqttOptions {
   readonly clean?: boolean
   /** Whether it does not read what the gateway sends, apart from CONNACK. */
   readonly deaf?: boolean
+  /** Default: 4, which is MQTT 3.1.1. */
+  readonly version?: 4 | 5
 }
 
 /** Connects and waits for CONNACK (or its end). Never rejects: a refused one is destroyed. */
 export async function openMqtt(
   target: AttackTarget,
   signal: AbortSignal,
-  { clientId = '', clean = true, deaf = false }: MqttOptions = {},
+  { clientId = '', clean = true, deaf = false, version = 4 }: MqttOptions = {},
 ): Promise<Socket> {
   const socket = connect({ port: target.mqttPort, host: '127.0.0.1', localAddress: target.address, noDelay: true })
   socket.on('error', () => {})
   const { username, password } = target
   const login = username === undefined ? {} : { username, password: Buffer.from(password ?? '') }
   socket.write(
-    packet({ cmd: 'connect', clientId, clean, protocolId: 'MQTT', protocolVersion: 4, keepalive: 60, ...login }),
+    generate(
+      { cmd: 'connect', clientId, clean, protocolId: 'MQTT', protocolVersion: version, keepalive: 60, ...login },
+      { protocolVersion: version },
+    ),
   )
   await either(socket, ['data', 'close'], signal)
   if (deaf) socket.pause()

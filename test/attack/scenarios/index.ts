@@ -3,6 +3,7 @@ import * as gatewayIds from './gateway-ids.js'
 import * as httpRequests from './http-requests.js'
 import { http2Scenarios } from './http2.js'
 import * as jsonFloods from './json-floods.js'
+import * as mqtt5 from './mqtt5.js'
 import * as neighbours from './neighbours.js'
 import * as persistentSessions from './persistent-sessions.js'
 import { pipelinedRequestsScenario } from './pipelined-requests.js'
@@ -23,5 +24,6 @@ export const scenarios: readonly Scenario[] = [
   ...http2Scenarios,
   ...Object.values(jsonFloods),
   ...Object.values(webSockets),
+  ...Object.values(mqtt5),
   ...Object.values(neighbours),
 ]
