@@ -166,9 +166,10 @@ export class Connections {
     }
     const buffering = { account, end, cutOff }
     if (!isInternal) this.#buffered.add(buffering)
+    // Not of the broker's end: what it has written still waits for a client that does not read.
+    client.once('close', () => this.#buffered.delete(buffering))
     broker.once('close', () => {
       this.#buffered.hold(account, held, 0)
-      this.#buffered.delete(buffering)
       throttle?.stop()
       this.#closedTraffic = sum(this.#closedTraffic, connection)
       this.#open.delete(broker)

@@ -143,3 +143,21 @@ it('a subscriber that reads nothing, and is the only one, holds its publisher up
   await publisher.end()
   await broker.close()
 })
+
+it('what waits for a client that does not read still counts after the broker has ended its connection', async () => {
+  const log = createLog({ level: 'silent', format: 'json' })
+  // At least four of the largest packets, of which one address has half.
+  const options = { ...limits, maxPacketSize: 64 * 1024, maxBufferedBytes: 1 }
+  const broker = await createEmbedded({ data: 'none', ...options }, log)
+  const publisher = await connect(broker)
+  const subscriber = await connect(broker)
+  await subscriber.subscribe('flood', 0)
+  subscriber.stream.pause()
+  const closed = expect(once(subscriber.stream, 'close')).rejects.toThrow('The client reads too slowly')
+  for (let index = 0; index < 300; index++) await publisher.publish('flood', payload, { qos: 1 })
+  const reserved = Buffer.from([0xf0, 0])
+  subscriber.stream.write(reserved)
+  await closed
+  await publisher.end()
+  await broker.close()
+})
