@@ -63,6 +63,9 @@ export interface PushFigures {
   /** Presence messages, and those that could not be published. */
   readonly presencePublished: number
   readonly presenceDropped: number
+  /** Messages about clients that connect and disconnect. */
+  readonly clientsPublished: number
+  readonly clientsDropped: number
 }
 
 /** How a request over HTTP ended. */
@@ -319,6 +322,9 @@ export function createMetrics() {
       counter('mqway_push_cut_off_total', 'Subscribers disconnected because they read too slowly', () => read().cutOff)
       counter('mqway_push_presence_messages_total', 'Presence messages', () => read().presencePublished)
       counter('mqway_push_presence_dropped_total', dropped, () => read().presenceDropped)
+      const droppedClients = 'Messages about connected clients that were not published: rate, queue, or broker away'
+      counter('mqway_push_client_messages_total', 'Messages about connected clients', () => read().clientsPublished)
+      counter('mqway_push_client_messages_dropped_total', droppedClients, () => read().clientsDropped)
     },
     watchMails(read: () => MailFigures): void {
       const retries = 'Failed attempts to send a mail that will be retried'

@@ -118,6 +118,22 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
       })
       .prefault({})
       .describe('Presence'),
+    clients: z
+      .strictObject({
+        messages: z
+          .boolean()
+          .default(false)
+          .describe(
+            'Publish clients/<client id>/connected and …/disconnected for the MQTT clients of all brokers, to whoever may subscribe to these topics',
+          ),
+        messagesPerSecond: wholeNumberOrOff(1, 100_000)
+          .default(100)
+          .describe(
+            'These messages per second, on average, with a burst of 20,000; beyond, they are dropped and counted',
+          ),
+      })
+      .prefault({})
+      .describe('MQTT clients that connect and disconnect'),
   })
 
 type PushSection = z.output<ReturnType<typeof pushSection>>

@@ -115,7 +115,10 @@ function jsonpWarnings(config: Config): string[] {
 /** Topics of single connections that push does not read: their clients would never get a message. */
 function missingTopics(config: Config): string[] {
   const push = pushOf(config)
-  if (push === undefined) return []
+  if (push === undefined) {
+    const { clients } = config.push === 'off' ? {} : config.push
+    return clients?.messages ? ['push.clients.messages: no message is published without push.topics'] : []
+  }
   const lacks = (topic: string): boolean => !push.topics.some(filter => filtersOverlap(filter, topic))
   // `?` stands for any connection's id.
   const rrr = [
@@ -125,6 +128,9 @@ function missingTopics(config: Config): string[] {
   return [
     ...(lacks('socket/?/out')
       ? ['push.topics: without socket/#, what is for one socket (socket/<connection>/out) does not reach it']
+      : []),
+    ...(push.clients.messages && lacks('clients/?/connected')
+      ? ['push.topics: without clients/#, messages of clients (push.clients.messages) are no events']
       : []),
     ...(config.compat.rrr !== 'off' && rrr.length > 0
       ? [`push.topics: without ${rrr.join(' and ')}, clients of RRR get nothing; compat.rrr: off where there are none`]

@@ -18,6 +18,7 @@ import { openHub } from '../hub/hub.js'
 import type { NotifyOptions } from '../integrations/mail/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
+import { ClientMessages } from '../presence/client-messages.js'
 import { PresenceMessages } from '../presence/presence-messages.js'
 import { PresenceRegistry } from '../presence/presence-registry.js'
 import { openReceipts } from '../receipts/open-receipts.js'
@@ -97,6 +98,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const requests = new Requests({ source, inbox, journal, onEnded: options.metrics.requests.ended })
   options.metrics.requests.watch(() => requests.pending)
   const { presence, messages } = openPresence(options, source, opened)
+  const clientMessages = openClientMessages(options, source, opened)
   const connections = opened.add(new LiveConnections())
   const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
   const receipts = opened.add(
@@ -122,6 +124,8 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     filtersRefused: filterQuota.figures.refused,
     presencePublished: messages.counters.published,
     presenceDropped: messages.counters.dropped,
+    clientsPublished: clientMessages?.counters.published ?? 0,
+    clientsDropped: clientMessages?.counters.dropped ?? 0,
   }))
   const push = { hub, journal, publisher: source, presence, filterQuota, receipts, config }
   const transport = transportContext(options, push, connections)
@@ -158,7 +162,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
 
 /** Imports the journal of the configuration on demand. */
 async function openJournal({ config, data, slices, log }: PushSideOptions): Promise<Journal> {
-  const rules = [...config.rules, ...reservedRules(config)]
+  const rules = [...config.rules, ...reservedRules(config, { hasClientMessages: config.clients.messages })]
   const bounds: JournalBounds = { ...config, ...waiting, rules }
   if (config.journal === 'memory' || data === undefined) {
     const { MemoryJournal } = await import('../journal/memory-journal.js')
@@ -193,6 +197,19 @@ function openPresence(
   )
   mqttListeners.attach(presence)
   return { presence, messages }
+}
+
+/** `undefined` if they are off. */
+function openClientMessages(
+  { config, limits, clients, log }: PushSideOptions,
+  publisher: Source,
+  opened: CloseStack,
+): ClientMessages | undefined {
+  if (!config.clients.messages) return undefined
+  const mayPublish = fairMessageRate(config.clients.messagesPerSecond)
+  const messages = opened.add(new ClientMessages({ publisher, bounds: limits, log, mayPublish, accountOf }))
+  clients.watch(messages)
+  return messages
 }
 
 /** Stored like the journal, because receipts are useless without their events. */

@@ -18,24 +18,21 @@ export interface TunnelClientParts {
 
 /** The client of a tunnel whose CONNECT the broker has accepted. */
 export class TunnelClient implements ConnectedClient {
+  readonly clientId: string
+  readonly user: string | undefined
   readonly since = Date.now()
   readonly #parts: TunnelClientParts
 
   constructor(parts: TunnelClientParts) {
     this.#parts = parts
-  }
-
-  get clientId(): string {
-    // The built-in broker assigns one before MQTT 5, too.
-    return this.#parts.facts.clientId || (this.session?.clientId ?? '')
+    // The built-in broker assigns a client id before MQTT 5, too. It forgets the client when the connection ends.
+    const session = parts.stream.clientSession?.()
+    this.clientId = parts.facts.clientId || (session?.clientId ?? '')
+    this.user = session?.user ?? parts.peer.identity?.user
   }
 
   get connection(): string {
     return this.#parts.peer.connection ?? ''
-  }
-
-  get user(): string | undefined {
-    return this.session?.user ?? this.#parts.peer.identity?.user
   }
 
   get username(): string | undefined {

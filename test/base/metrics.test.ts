@@ -80,6 +80,8 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     filtersRefused: 12,
     presencePublished: 7,
     presenceDropped: 8,
+    clientsPublished: 9,
+    clientsDropped: 10,
   }
   metrics.watchPush(() => ({ ...none, connected: true, subscribers: 4, delivered: 10, replayed: 3, retained: 2 }))
   const lines = (await metrics.registry.metrics()).split('\n').filter(line => line.startsWith('mqway_push_'))
@@ -99,6 +101,8 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     'mqway_push_cut_off_total 3',
     'mqway_push_presence_messages_total 7',
     'mqway_push_presence_dropped_total 8',
+    'mqway_push_client_messages_total 9',
+    'mqway_push_client_messages_dropped_total 10',
   ])
   metrics.close()
 })

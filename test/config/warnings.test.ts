@@ -153,4 +153,17 @@ describe('warnings of what is risky', () => {
     ])
     expect(warnings('access: {webhook: {url: "https://a/"}}', 0o644)).toEqual([])
   })
+
+  test('messages of clients that nobody gets, or not as events', () => {
+    const clients = 'clients: {messages: true}'
+    expect(warnings(`broker: mqtt://127.0.0.1:1\npush: {${clients}}`)).toEqual([
+      'push.clients.messages: no message is published without push.topics',
+    ])
+    expect(warnings(`broker: mqtt://127.0.0.1:1\npush: {topics: [socket/#, a/#], ${clients}}`)).toEqual(
+      expect.arrayContaining([
+        'push.topics: without clients/#, messages of clients (push.clients.messages) are no events',
+      ]),
+    )
+    expect(warnings(`push: {${clients}}`)).toEqual([])
+  })
 })

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
-import mqtt, { type IClientOptions, type IDisconnectPacket, type MqttClient } from 'mqtt'
+import mqtt, { type IClientOptions, type IDisconnectPacket, type IPublishPacket, type MqttClient } from 'mqtt'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
@@ -11,6 +11,7 @@ import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { type RunningProgram, run } from '../helpers/processes.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
+import { openSource } from '../transports/event-source.js'
 
 /*
  * /v1/clients with real clients: MQTT.js, mosquitto's tools and Paho, at the built-in broker and in front of mosquitto.
@@ -47,6 +48,7 @@ for (const { name, needs, isEmbedded } of setups) {
       gateway = await startTestGateway({
         https: ca.sign('own', 'DNS:localhost,IP:127.0.0.1'),
         mqtts: { port: 0 },
+        push: { ...(upstream && { topics: ['clients/#'] }), clients: { messages: true } },
         ...(upstream ? { broker: brokerName } : { embedded: { maxAnonymousSessions: 100 } }),
       })
     })
@@ -195,6 +197,36 @@ for (const { name, needs, isEmbedded } of setups) {
       } finally {
         restore()
       }
+    })
+
+    it('are told of over MQTT and as events, if that is on', async () => {
+      await eventually(async () => (await fetch(`${gateway.urls.http}/readyz`)).status === 200)
+      const messages: IPublishPacket[] = []
+      const watcher = await mqttjs(gateway.urls.mqtt, { clientId: 'watcher' })
+      watcher.on('message', (_topic, _payload, packet) => messages.push(packet))
+      await watcher.subscribeAsync('clients/told%2Fof%2B/#', { qos: 2 })
+      const stream = await openSource(`${gateway.urls.http}/v1/events?topic=clients/told%252Fof%252B/%23`)
+      closers.push(() => stream.leave())
+      const url = `${gateway.urls.http.replace('http', 'ws')}/mqtt`
+      const client = await mqttjs(url, { clientId: 'told/of+', username: 'alice', protocolVersion: 5 })
+      await eventually(() => messages.length === 1)
+      await client.endAsync()
+      await eventually(() => messages.length === 2)
+      await stream.messages(2)
+      const topics = ['connected', 'disconnected'].map(event => `clients/told%2Fof%2B/${event}`)
+      expect(messages).toMatchObject(topics.map(topic => ({ topic, qos: 0, retain: false })))
+      expect(stream.of('message').map(({ topic }) => topic)).toEqual(topics)
+      const common = {
+        clientId: 'told/of+',
+        username: 'alice',
+        protocolVersion: 5,
+        transport: 'websocket',
+        path: '/mqtt',
+      }
+      expect(messages.map(({ payload }) => JSON.parse(payload.toString()))).toMatchObject([
+        { event: 'connected', ...common },
+        { event: 'disconnected', ...common, reason: expect.stringMatching(/^client-/), seconds: expect.any(Number) },
+      ])
     })
 
     it('with an assigned client id have that', async () => {

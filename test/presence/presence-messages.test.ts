@@ -2,12 +2,8 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { GatewayError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log.js'
 import type { Message } from '../../src/mqtt/message.js'
-import {
-  type PresenceChange,
-  PresenceMessages,
-  type PresenceMessagesOptions,
-  presenceTopic,
-} from '../../src/presence/presence-messages.js'
+import type { MessageQueueOptions } from '../../src/presence/message-queue.js'
+import { type PresenceChange, PresenceMessages, presenceTopic } from '../../src/presence/presence-messages.js'
 import { PresenceRegistry } from '../../src/presence/presence-registry.js'
 import type { Publisher } from '../../src/sources/publisher.js'
 import { eventually } from '../helpers/wait.js'
@@ -40,7 +36,7 @@ const change = (more: Partial<PresenceChange> = {}): PresenceChange => ({
 describe('messages of who comes and goes', () => {
   let publisher: TestPublisher
   let messages: PresenceMessages
-  const start = (options: Partial<PresenceMessagesOptions> = {}): void => {
+  const start = (options: Partial<MessageQueueOptions> = {}): void => {
     publisher = new TestPublisher()
     messages = new PresenceMessages({ publisher, bounds: { topicLevels: 32, topicLength: 1024 }, log, ...options })
   }
