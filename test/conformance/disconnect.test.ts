@@ -53,8 +53,7 @@ describe('DISCONNECT', () => {
     '[MQTT-3.14.2-1] with 0x%x, which no client may send, ends the connection',
     async code => {
       const client = await broker.connect()
-      // The will tells that it was no normal end.
-      await client.send(disconnectPacket(code)).refused()
+      await expectRefusal(client.send(disconnectPacket(code)), 0x81, 0x82)
     },
   )
 

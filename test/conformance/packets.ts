@@ -39,7 +39,7 @@ export interface Properties {
 /** Encoded properties without their length, for those that are not allowed, too. */
 export type AnyProperties = Properties | Buffer
 
-type Encoding = 'flag' | 'byte' | 'two' | 'four' | 'variable' | 'text' | 'binary' | 'pair'
+type Encoding = 'flag' | 'two' | 'four' | 'variable' | 'text' | 'binary' | 'pair'
 
 /** Identifier, name, encoding, and the packets in which a server may send it (table 2-4). */
 const propertyTable: readonly (readonly [number, keyof Properties, Encoding, string])[] = [
@@ -101,7 +101,6 @@ export function text(value: string | Buffer): Buffer {
 function encodeValue(encoding: Encoding, value: unknown): Buffer {
   switch (encoding) {
     case 'flag':
-    case 'byte':
       return Buffer.from([value as number])
     case 'two':
       return two(value as number)
@@ -381,8 +380,6 @@ function decodeValue(fields: Fields, encoding: Encoding): unknown {
       demand(value <= 1, 'a flag is neither 0 nor 1')
       return value
     }
-    case 'byte':
-      return fields.byte()
     case 'two':
       return fields.two()
     case 'four':
