@@ -7,7 +7,7 @@ import { ruleName } from './notify.js'
 import { fileTexts } from './options.js'
 import { listPrivateFiles, privateFilesInside } from './private-files.js'
 import type { Problem } from './problems.js'
-import { pushOf } from './push.js'
+import { pushOf, redisOf } from './push.js'
 import { readingProblem } from './reading.js'
 import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
 
@@ -33,6 +33,7 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
     ...checkOwnPorts(config),
     ...checkAccess(config),
     ...checkNotify(config),
+    ...checkSharedJournal(config),
   ]
 }
 
@@ -202,6 +203,24 @@ function isSelf(url: string, own: Listener): boolean {
   if (address.port !== own.port) return false
   const local = isLoopback(address.host) || isAny(address.host)
   return own.hosts.some(host => host === address.host || (local && (isLoopback(host) || isAny(host))))
+}
+
+/** What one gateway cannot do alone where several share a journal. */
+function checkSharedJournal({ push, broker, notify }: Config): Problem[] {
+  if (push === 'off' || redisOf(push) === undefined) return []
+  const path = ['push', 'journal', 'redis']
+  const problems: Problem[] = []
+  if (broker === 'embedded') {
+    const message =
+      'needs another broker, which all gateways connect to: the embedded broker is one process. Name it as "broker", or use level'
+    problems.push({ path, message, reads: ['broker'] })
+  }
+  if (notify !== undefined) {
+    const message =
+      'would send each mail once from each gateway that shares push.journal.redis: remove it, or use level'
+    problems.push({ path: ['notify'], message, reads: ['push'] })
+  }
+  return problems
 }
 
 function checkNotify(config: Config): Problem[] {

@@ -64,7 +64,7 @@ export function realPathOf(path: string): string {
 /** The files of all options except the public directory, and Unix sockets. */
 function namedFiles(config: Config): PrivateFile[] {
   const sockets = textsIn(config).flatMap(({ path, text }) =>
-    text.startsWith('unix:') ? [{ path, text: text.slice('unix:'.length) }] : [],
+    text.startsWith('unix:') ? [{ path, text: text.slice('unix:'.length).replace(/\?db=\d*$/, '') }] : [],
   )
   const files = fileTexts(config).filter(({ path: [section], text }) => {
     return section !== 'public' && !(section === 'data' && text === 'none') && !isWebUrl(text)

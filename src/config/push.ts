@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { filterCovers } from '../topics/match.js'
 import { duration, size } from './units.js'
-import { secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
+import { file, secret, topicFilter, wholeNumber, wholeNumberOrOff } from './values.js'
 
 /*
  * The options of `push:`: event streams, long-polls and sockets, and the journal.
@@ -28,6 +28,51 @@ const topicsEntry = z
 
 /** Each has its own share of the journal, which each subscriber is matched with. */
 const maxBoundedTopics = 100
+
+const redisUrl = z.string().refine(isRedisUrl, {
+  error: 'must be redis://host:port, rediss://host:port for TLS, or unix:/path, without a password',
+})
+
+/** `push.journal.redis` */
+const redisSection = z
+  .strictObject({
+    url: redisUrl.describe(
+      'Its address: redis://host:6379/0, with the number of the database; rediss:// for TLS; unix:/path?db=0 for a Unix socket',
+    ),
+    username: z.string().min(1).optional().describe('User name of its ACL; default: that of the URL, or none'),
+    passwordFile: file.optional().describe('File with the password'),
+    ca: file
+      .optional()
+      .describe('File with the certificates of the authorities that may sign the certificate of a rediss:// address'),
+    prefix: z
+      .string()
+      .regex(/^[\x21-\x7e]{1,64}$/, { error: 'must be 1 to 64 visible ASCII characters' })
+      .default('mqway:')
+      .describe('Prefix of its keys; gateways with the same prefix share one journal'),
+    sentinel: z
+      .strictObject({
+        name: z.string().min(1).describe('Name of the primary'),
+        addresses: z
+          .array(z.string().regex(/^([^\s/@:]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?$/, { error: 'must be host:port' }))
+          .min(1)
+          .describe('Addresses of the sentinels: host:port, by default 26379'),
+      })
+      .optional()
+      .describe('Redis Sentinel, which knows the address; of url, only the scheme and the database are used then'),
+  })
+  .describe(
+    'Redis 6.2 or later, or Valkey, not as a cluster: the journal that several gateways before one broker share',
+  )
+
+export type RedisConfig = z.output<typeof redisSection>
+
+function isRedisUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, password, pathname, searchParams } = new URL(text)
+  if (password !== '') return false
+  if (protocol === 'unix:') return pathname.length > 1 && /^\d{0,4}$/.test(searchParams.get('db') ?? '')
+  return (protocol === 'redis:' || protocol === 'rediss:') && hostname !== '' && /^(\/\d{0,4})?$/.test(pathname)
+}
 
 /** @param origin the type of an entry of `origins` */
 export const pushSection = (origin: z.ZodType<string, string>) =>
@@ -56,15 +101,19 @@ export const pushSection = (origin: z.ZodType<string, string>) =>
         'Client id of push’s own session with the broker, which clients may not use; default: a random one, stored in data',
       ),
     journal: z
-      .enum(['level', 'memory'])
+      .union([z.enum(['level', 'memory']), z.strictObject({ redis: redisSection })], {
+        error: 'must be level, memory, or a mapping with redis',
+      })
       .optional()
       .describe(
-        'Storage of events for replay: level (under data), or memory; default: level, or memory with data: none',
+        'Storage of events for replay: level (under data), memory, or redis, which several gateways share; default: level, or memory with data: none',
       ),
     maxEvents: maxEvents
       .optional()
-      .describe('Stored events; beyond, the oldest are evicted. Default: 1,000,000; in memory 100,000'),
-    maxBytes: maxBytes.optional().describe('Stored bytes of topics and payloads. Default: 1 GiB; in memory 128 MiB'),
+      .describe('Stored events; beyond, the oldest are evicted. Default: 1,000,000; in memory and in Redis 100,000'),
+    maxBytes: maxBytes
+      .optional()
+      .describe('Stored bytes of topics and payloads. Default: 1 GiB; in memory and in Redis 128 MiB'),
     maxAge: maxAge.prefault('7d').describe('Maximum age of events'),
     maxSubscriptionsBytes: size({ min: '1MiB' })
       .prefault('128MiB')
@@ -147,20 +196,23 @@ export interface TopicBoundsRule {
 }
 
 /** `push:` as the program uses it. */
-export type PushConfig = Omit<PushSection, 'topics' | 'maxEvents' | 'maxBytes'> & {
+export type PushConfig = Omit<PushSection, 'topics' | 'maxEvents' | 'maxBytes' | 'journal'> & {
   readonly topics: readonly string[]
   /** For topics without a rule. */
   readonly maxEvents: number
   readonly maxBytes: number
   /** Bounds of some topics; the first matching rule applies. */
   readonly rules: readonly TopicBoundsRule[]
-  readonly journal: 'level' | 'memory'
+  readonly journal: 'level' | 'memory' | 'redis'
+  /** With `journal: 'redis'`. */
+  readonly redis?: RedisConfig | undefined
 }
 
 /** Default bounds of a journal; in memory, it shares the heap. */
 const defaultsOf = {
   level: { maxEvents: 1_000_000, maxBytes: 1024 ** 3 },
   memory: { maxEvents: 100_000, maxBytes: 128 * 1024 ** 2 },
+  redis: { maxEvents: 100_000, maxBytes: 128 * 1024 ** 2 },
 } as const
 
 /**
@@ -179,7 +231,8 @@ export function pushOf({
   if (push === 'off') return undefined
   const entries = push.topics ?? (broker === 'embedded' ? ['#'] : undefined)
   if (!entries) return undefined
-  const journal = push.journal ?? (data === 'none' ? 'memory' : 'level')
+  const redis = redisOf(push)
+  const journal = redis ? 'redis' : (storeOf(push) ?? (data === 'none' ? 'memory' : 'level'))
   const kept = defaultsOf[journal]
   const { maxEvents = kept.maxEvents, maxBytes = kept.maxBytes, maxAge } = push
   const rules = entries.flatMap(entry => {
@@ -191,7 +244,16 @@ export function pushOf({
     }
     return [{ ...own, filters: [entry.filter] }]
   })
-  return { ...push, topics: filtersOf(entries), maxEvents, maxBytes, rules, journal }
+  return { ...push, topics: filtersOf(entries), maxEvents, maxBytes, rules, journal, redis }
+}
+
+function storeOf({ journal }: Pick<PushSection, 'journal'>): 'level' | 'memory' | undefined {
+  return typeof journal === 'string' ? journal : undefined
+}
+
+/** `push.journal.redis`; `undefined` without it. */
+export function redisOf({ journal }: Pick<PushSection, 'journal'>): RedisConfig | undefined {
+  return typeof journal === 'object' ? journal.redis : undefined
 }
 
 type TopicsEntry = string | z.output<typeof boundedTopics>

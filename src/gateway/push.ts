@@ -1,4 +1,4 @@
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { accountOf } from '../access/limits.js'
 import { type Rate, RateLimits, TokenBucket } from '../access/rate-limits.js'
@@ -17,6 +17,7 @@ import { FilterQuota } from '../hub/filter-quota.js'
 import { openHub } from '../hub/hub.js'
 import type { NotifyOptions } from '../integrations/mail/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
+import type { RedisJournal } from '../journal/redis-journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
 import { ClientMessages } from '../presence/client-messages.js'
 import { PresenceMessages } from '../presence/presence-messages.js'
@@ -91,10 +92,11 @@ export async function openPush(options: PushSideOptions) {
 
 async function assemble(options: PushSideOptions, opened: CloseStack) {
   const { config, log, slices } = options
-  const journal = opened.add(await openJournal(options))
+  const shared = await openSharedJournal(options)
+  const journal: Journal = opened.add(shared ?? (await openJournal(options)))
   const hub = opened.add(await openHub({ journal, bounds: { ...config, recent }, slices, log }))
   const inbox = new ResponseInbox()
-  const source = opened.add(await openSource(options, journal, inbox))
+  const source = opened.add(await openSource(options, journal, shared, inbox))
   const requests = new Requests({ source, inbox, journal, onEnded: options.metrics.requests.ended })
   options.metrics.requests.watch(() => requests.pending)
   const { presence, messages } = openPresence(options, source, opened)
@@ -136,6 +138,10 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     get failure() {
       return source.failure
     },
+    /** Why the journal that gateways share is not available; `undefined` while it is, and for other journals. */
+    get journalFailure() {
+      return shared?.failure
+    },
     /**
      * Adds the routes of the HTTP API.
      *
@@ -160,10 +166,26 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   }
 }
 
+function boundsOf(config: PushConfig): JournalBounds {
+  const reserved = reservedRules(config, { hasClientMessages: config.clients.messages })
+  return { ...config, ...waiting, rules: [...config.rules, ...reserved] }
+}
+
+/** Imported on demand; `undefined` for a journal of this gateway alone. */
+async function openSharedJournal({ config, cwd, slices, log }: PushSideOptions): Promise<RedisJournal | undefined> {
+  if (config.redis === undefined) return undefined
+  const { openRedisJournal } = await import('../journal/redis-journal.js')
+  const { passwordFile, ca, ...redis } = config.redis
+  const files = {
+    ...(passwordFile !== undefined && { passwordFile: resolve(cwd, passwordFile) }),
+    ...(ca !== undefined && { ca: resolve(cwd, ca) }),
+  }
+  return openRedisJournal({ config: { ...redis, ...files }, bounds: boundsOf(config), slices, log })
+}
+
 /** Imports the journal of the configuration on demand. */
 async function openJournal({ config, data, slices, log }: PushSideOptions): Promise<Journal> {
-  const rules = [...config.rules, ...reservedRules(config, { hasClientMessages: config.clients.messages })]
-  const bounds: JournalBounds = { ...config, ...waiting, rules }
+  const bounds = boundsOf(config)
   if (config.journal === 'memory' || data === undefined) {
     const { MemoryJournal } = await import('../journal/memory-journal.js')
     return new MemoryJournal({ bounds, slices, log })
@@ -173,14 +195,19 @@ async function openJournal({ config, data, slices, log }: PushSideOptions): Prom
 }
 
 /** Appends the broker's messages to the journal: directly from the embedded broker, through an MQTT session from another. */
-function openSource(options: PushSideOptions, journal: Journal, inbox: ResponseInbox): Promise<Source> {
+function openSource(
+  options: PushSideOptions,
+  journal: Journal,
+  shared: RedisJournal | undefined,
+  inbox: ResponseInbox,
+): Promise<Source> {
   const { config, broker, embedded, data, packetSize, reservedClientIds, log } = options
   if (embedded) {
     const remembered = new RememberedSubscriptions(config.journal === 'level' ? data : undefined)
     return openEmbeddedSource({ broker: embedded, packetSize, topics: config.topics, remembered, journal, inbox, log })
   }
   const open = (): ReturnType<Broker['open']> => broker.open(internalPeer)
-  return openSession({ brokerName: broker.name, open, config, data, journal, reservedClientIds, inbox, log })
+  return openSession({ brokerName: broker.name, open, config, data, journal, shared, reservedClientIds, inbox, log })
 }
 
 function openPresence(

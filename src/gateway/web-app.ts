@@ -51,6 +51,7 @@ export async function openWebApp(
     ...{ isShuttingDown, seesDetails, resolveClient, log },
     brokers: brokers.probed,
     pushFailure: push && (() => push.failure),
+    journalFailure: push && (() => push.journalFailure),
     registry: metrics.registry,
   })
   registerTicketRoute(app, context, options.routes)

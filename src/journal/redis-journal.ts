@@ -1,10 +1,11 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { Exclusive } from '../base/exclusive.js'
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import { StartError } from '../base/start-error.js'
 import type { Message } from '../mqtt/message.js'
 import { checkRedis, connectRedis, type Redis, type RedisConfig, reasonOf, redisOptions } from '../storage/redis.js'
+import { deliveryDigest } from './delivery-digest.js'
 import { type Event, gapMarker, newEpoch } from './event.js'
 import { EventMemory } from './event-memory.js'
 import { GroupCommit } from './group-commit.js'
@@ -77,11 +78,6 @@ export interface SharedFields {
   set(name: string, value: string): Promise<void>
   /** Sets it unless it is set. @returns its value */
   setOnce(name: string, value: string): Promise<string>
-}
-
-/** Topic and payload of a delivery. */
-export function deliveryDigest({ topic, payload }: Pick<Message, 'topic' | 'payload'>): string {
-  return createHash('sha256').update(topic).update('\0').update(payload).digest('base64')
 }
 
 /**
@@ -169,6 +165,7 @@ export class RedisJournal implements Journal {
   /** Number of lost connections. */
   #losses = 0
   #wake: () => void = ignore
+  #isTrimming = false
   #closed = false
   #loops: Promise<unknown> = Promise.resolve()
 
@@ -262,7 +259,7 @@ export class RedisJournal implements Journal {
 
   /** Takes the lease or renews it, for `duration` milliseconds. @returns whether it is held */
   async hold(token: string, duration: number): Promise<boolean> {
-    if (!this.#joined) return false
+    if (!this.#joined) throw new JournalRefusal('unavailable', this.#failure)
     return (await holdScript.run(this.#redis, [this.#key('lease')], [token, duration])) === 1
   }
 
@@ -484,14 +481,14 @@ export class RedisJournal implements Journal {
         if (record.layout !== anyLayout && record.layout > layout) return false
         if (record.epoch !== undefined && record.epoch !== epoch && entry.sequence > state.head) return false
         const { event } = record
-        const isHole = hasGap || (memory.head <= oldHead && event.sequence !== oldHead + 1)
-        if (event.sequence > oldHead && fresh.length === 0 && isHole && record.epoch === undefined) {
-          fresh.push(this.#addHole(memory, epoch, oldHead + 1, event.sequence))
+        const isGap = hasGap || (memory.head <= oldHead && event.sequence !== oldHead + 1)
+        if (event.sequence > oldHead && fresh.length === 0 && isGap && record.epoch === undefined) {
+          fresh.push(this.#addGapMarker(memory, epoch, oldHead + 1, event.sequence))
         }
         // The retained state of before is loaded.
         const isNewer = event.sequence > Math.max(state.head, memory.retainedSequence(event.topic))
         last = entry
-        // Unless the hole takes its place.
+        // Unless the gap marker takes its place.
         if (event.sequence <= memory.head) continue
         memory.add(event, isNewer ? record.message : { ...record.message, retain: false }, record.share)
         if (event.sequence > oldHead) fresh.push(event)
@@ -504,7 +501,7 @@ export class RedisJournal implements Journal {
     // Events that were deleted meanwhile.
     for (const [share, sequence] of after.evicted) memory.evictThrough(share, sequence)
     if (state.head > memory.head && state.head > oldHead && fresh.length === 0) {
-      fresh.push(this.#addHole(memory, epoch, oldHead + 1, state.head + 1))
+      fresh.push(this.#addGapMarker(memory, epoch, oldHead + 1, state.head + 1))
     }
     memory.skipTo(state.head)
     this.#memory = memory
@@ -516,7 +513,7 @@ export class RedisJournal implements Journal {
   }
 
   /** A gap marker in this gateway's copy alone, in place of events that others have seen, and that are evicted. */
-  #addHole(memory: EventMemory, epoch: string, sequence: number, before: number): Event {
+  #addGapMarker(memory: EventMemory, epoch: string, sequence: number, before: number): Event {
     const at = Math.max(sequence, before - 1)
     const marker = encodeRecord(gapMarker, { layout: anyLayout, share: 1, time: this.#clock() })
     const { event, message } = this.#decode({ sequence: at, record: marker }, epoch)
@@ -564,7 +561,16 @@ export class RedisJournal implements Journal {
       if (events.length > 0) this.#announce(events)
     }
     this.#memory.trimStep()
-    if (this.#memory.isOver()) void this.#memory.trim()
+    this.#trimSoon()
+  }
+
+  /** Evicts what does not fit into one step. */
+  #trimSoon(): void {
+    if (this.#isTrimming || !this.#memory.isOver()) return
+    this.#isTrimming = true
+    void this.#memory.trim().finally(() => {
+      this.#isTrimming = false
+    })
   }
 
   #announce(events: readonly Event[]): void {
@@ -605,7 +611,7 @@ export class RedisJournal implements Journal {
       const events = messages.flatMap(message => this.#appended.get(message) ?? [])
       for (const message of messages) this.#appended.delete(message)
       this.#memory.trimStep()
-      if (this.#memory.isOver()) void this.#memory.trim()
+      this.#trimSoon()
       if (this.#evicted.length >= trimStep) await this.#deleteEvicted().catch(ignore)
       return events
     }

@@ -11,6 +11,8 @@ export interface HealthOptions {
   readonly brokers: readonly ProbedBroker[]
   /** The reason for which push has no session with the broker; `undefined` with one; left out without push. */
   readonly pushFailure?: (() => string | undefined) | undefined
+  /** Why the journal is not available; `undefined` while it is; left out without push. */
+  readonly journalFailure?: (() => string | undefined) | undefined
   readonly isShuttingDown: () => boolean
   readonly registry: Registry
   /** Clients that may read `/metrics`, and addresses at `/readyz`. */
@@ -46,6 +48,13 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
       return unavailable(
         reply,
         isDetailed && { ...report, detail: `Push has no session with the broker: ${pushFailure}` },
+      )
+    }
+    const journalFailure = options.journalFailure?.()
+    if (journalFailure !== undefined) {
+      return unavailable(
+        reply,
+        isDetailed && { ...report, detail: `The journal of push is not available: ${journalFailure}` },
       )
     }
     reply.header('cache-control', 'no-store')

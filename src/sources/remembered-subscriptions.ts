@@ -12,6 +12,15 @@ export interface Subscriptions {
 
 const schema = z.object({ clientId: z.string(), dialect: z.string(), topics: z.array(z.string()) })
 
+/** `undefined` for anything else: subscribing again does no harm. */
+export function parseSubscriptions(text: string): Subscriptions | undefined {
+  try {
+    return schema.parse(JSON.parse(text))
+  } catch {
+    return undefined
+  }
+}
+
 /**
  * The last subscriptions of the session, in `push-session.json`: the broker reports an existing session without its subscriptions, which may
  * differ from the configuration.
@@ -28,11 +37,7 @@ export class RememberedSubscriptions {
 
   async load(): Promise<Subscriptions | undefined> {
     if (this.#last || this.#file === undefined) return this.#last
-    try {
-      this.#last = schema.parse(JSON.parse(await readFile(this.#file, 'utf8')))
-    } catch {
-      // Missing or damaged: subscribing again does no harm.
-    }
+    this.#last = parseSubscriptions(await readFile(this.#file, 'utf8').catch(() => ''))
     return this.#last
   }
 

@@ -88,6 +88,7 @@ test('every option that names a file is among the program’s own files, but for
     data: 'f',
     https: { cert: 'f', key: 'f', chain: 'f', certificates: [{ hosts: [], cert: 'f', key: 'f', chain: 'f' }] },
     notify: { mail: { sendmail: 'f', smtp: { ca: 'f' } } },
+    push: { journal: { redis: { passwordFile: 'f', ca: 'f' } } },
     tunnels: [{ broker: upstream }],
   }
   const count = JSON.stringify(named).split('"f"').length - 1

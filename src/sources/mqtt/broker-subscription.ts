@@ -15,12 +15,14 @@ import { RetainedDeduplicator } from './retained-deduplicator.js'
 import { RetainedReconciler } from './retained-reconciler.js'
 
 export interface BrokerSubscriptionOptions {
-  readonly journal: Journal
+  readonly journal: Pick<Journal, 'append' | 'head' | 'retained'>
+  /** Messages that another gateway received over the same session; left out for none. */
+  readonly deliveries?: Deliveries | undefined
   readonly clientId: string
   readonly topics: readonly string[]
   /** The gateway's own publishes, which the broker returns. */
   readonly pending: PendingPublishes
-  readonly remembered: RememberedSubscriptions
+  readonly remembered: Pick<RememberedSubscriptions, 'load' | 'save'>
   /** Opens a separate connection, for comparing the broker's retained messages. */
   readonly openProbe: (profile: ProtocolProfile, onMessage: OnMessage) => Promise<Connection>
   readonly log: Logger
@@ -32,7 +34,7 @@ type OnMessage = (message: ReceivedMessage) => void
 export class BrokerSubscription {
   readonly #options: BrokerSubscriptionOptions
   readonly #writer: JournalWriter
-  readonly #deliveries = new Deliveries()
+  readonly #deliveries: Deliveries
   #connection: Connection | undefined
   #wasSubscribed = false
   #deduplicator: RetainedDeduplicator | undefined
@@ -44,6 +46,7 @@ export class BrokerSubscription {
   constructor(options: BrokerSubscriptionOptions) {
     this.#options = options
     const { journal, log } = options
+    this.#deliveries = options.deliveries ?? new Deliveries()
     this.#writer = new JournalWriter({
       journal,
       log,

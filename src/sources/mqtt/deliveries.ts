@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { deliveryDigest } from '../../journal/delivery-digest.js'
 import type { Connection } from '../../mqtt/connection.js'
 import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
 
@@ -8,10 +9,10 @@ const [catchUpTimeout, checkInterval] = [5000, 50]
 /** An unacknowledged message of QoS 1. */
 interface Delivery {
   readonly messageId: number
-  readonly topic: string
-  readonly payload: Buffer
-  /** The connection that delivered it last. */
-  connection: Connection
+  /** Whether it has this topic and payload. */
+  readonly isOf: (topic: string, payload: Buffer) => boolean
+  /** The connection that delivered it last; `undefined` for one of another gateway. */
+  connection: Connection | undefined
   written: boolean
 }
 
@@ -26,6 +27,19 @@ export class Deliveries {
   #lost = 0
   #received = 0
   readonly #onAcknowledged: (() => void)[] = []
+  readonly #onFree: (messageId: number) => void
+
+  /**
+   * @param earlier by packet identifier, digests of messages that another gateway has written, and perhaps not acknowledged
+   * @param onFree called with each packet identifier that has been acknowledged
+   */
+  constructor(earlier: ReadonlyMap<number, string> = new Map(), onFree: (messageId: number) => void = ignore) {
+    this.#onFree = onFree
+    for (const [messageId, digest] of earlier) {
+      const isOf: Delivery['isOf'] = (topic, payload) => deliveryDigest({ topic, payload }) === digest
+      this.#unacknowledged.add({ messageId, isOf, connection: undefined, written: true })
+    }
+  }
 
   /**
    * Connects; messages that arrive together with CONNACK are received after it.
@@ -55,15 +69,21 @@ export class Deliveries {
    *
    * @throws {Error} rejects when the connection ends
    */
-  async caughtUp(connection: Pick<Connection, 'ping'>): Promise<void> {
+  async caughtUp(connection: Connection): Promise<void> {
     const deadline = performance.now() + catchUpTimeout
     while (performance.now() < deadline) {
-      if (this.#unacknowledged.size > 0) await new Promise<void>(resolve => this.#onAcknowledged.push(resolve))
+      if (this.#isWaiting(connection)) await new Promise<void>(resolve => this.#onAcknowledged.push(resolve))
       const before = this.#received
       await connection.ping()
       if (this.#received === before) return
       await delay(checkInterval, undefined, { ref: false })
     }
+  }
+
+  /** Whether a message of this connection is not acknowledged. */
+  #isWaiting(connection: Connection): boolean {
+    for (const delivery of this.#unacknowledged) if (delivery.connection === connection) return true
+    return false
   }
 
   /**
@@ -78,7 +98,8 @@ export class Deliveries {
     if (this.#lost > 0 && dup && this.#isRepetition(messageId, topic, payload, connection)) return undefined
     // New messages follow all repetitions [MQTT-4.6.0-1].
     if (this.#lost > 0 && !dup) this.#forgetLost(connection)
-    const delivery: Delivery = { messageId, topic, payload, connection, written: false }
+    const isOf: Delivery['isOf'] = (other, content) => other === topic && content.equals(payload)
+    const delivery: Delivery = { messageId, isOf, connection, written: false }
     this.#unacknowledged.add(delivery)
     return () => {
       delivery.written = true
@@ -89,7 +110,7 @@ export class Deliveries {
   #isRepetition(messageId: number, topic: string, payload: Buffer, connection: Connection): boolean {
     for (const delivery of this.#unacknowledged) {
       if (delivery.connection === connection || delivery.messageId !== messageId) continue
-      if (delivery.topic !== topic || !delivery.payload.equals(payload)) continue
+      if (!delivery.isOf(topic, payload)) continue
       this.#lost--
       delivery.connection = connection
       if (delivery.written) this.#acknowledge(delivery)
@@ -100,15 +121,18 @@ export class Deliveries {
 
   #acknowledge(delivery: Delivery): void {
     const { connection, messageId } = delivery
-    if (connection.closed) return
+    if (!connection || connection.closed) return
     this.#unacknowledged.delete(delivery)
     connection.acknowledge(messageId)
+    this.#onFree(messageId)
     for (const resolve of this.#onAcknowledged.splice(0)) resolve()
   }
 
   #forgetLost(connection: Connection): void {
     for (const delivery of this.#unacknowledged) {
-      if (delivery.connection !== connection) this.#unacknowledged.delete(delivery)
+      if (delivery.connection === connection) continue
+      this.#unacknowledged.delete(delivery)
+      this.#onFree(delivery.messageId)
     }
     this.#lost = 0
   }

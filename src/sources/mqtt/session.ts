@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { GatewayError } from '../../base/errors.js'
@@ -5,6 +6,7 @@ import type { Logger } from '../../base/log.js'
 import type { PushConfig } from '../../config/push.js'
 import type { Event } from '../../journal/event.js'
 import { type Journal, sizeOf } from '../../journal/journal.js'
+import type { RedisJournal } from '../../journal/redis-journal.js'
 import { ConnectionRefusal, TakenOver } from '../../mqtt/broker-responses.js'
 import { Connection, type ConnectionOptions } from '../../mqtt/connection.js'
 import { type Message, requirePublishable } from '../../mqtt/message.js'
@@ -17,10 +19,13 @@ import { isResponseTopic } from '../../topics/response-topic.js'
 import { defaultPublishTimeout, type PublishOptions, type Source } from '../publisher.js'
 import { RememberedSubscriptions } from '../remembered-subscriptions.js'
 import { type ResponseInbox, unretainedResponse } from '../response-inbox.js'
-import { BrokerSubscription } from './broker-subscription.js'
-import { openClientId } from './client-id.js'
+import { BrokerSubscription, type BrokerSubscriptionOptions } from './broker-subscription.js'
+import { openClientId, randomClientId } from './client-id.js'
+import { Deliveries } from './deliveries.js'
 import { LearnedSizeLimit } from './learned-size-limit.js'
 import { PendingPublishes } from './pending-publishes.js'
+import { ReaderLease } from './reader-lease.js'
+import { rememberIn } from './shared-subscriptions.js'
 import { TakeoverDetector } from './takeover-detector.js'
 
 export interface SessionOptions {
@@ -31,6 +36,8 @@ export interface SessionOptions {
   /** The data directory, which also identifies the gateway among several on one machine; `undefined` for none. */
   readonly data: string | undefined
   readonly journal: Journal
+  /** The same journal, if several gateways share it: then one of them at a time reads the broker. */
+  readonly shared?: SharedReading | undefined
   readonly log: Logger
   readonly reservedClientIds?: Set<string> | undefined
   /** Gets responses to requests; left out without any. */
@@ -39,6 +46,16 @@ export interface SessionOptions {
   readonly onStateChange?: ((connected: boolean) => void) | undefined
   /** Time limit from a publish to its event in the journal, in milliseconds. Default: `defaultPublishTimeout`. */
   readonly publishTimeout?: number
+}
+
+/** What gateways with one journal agree on. */
+export type SharedReading = Pick<RedisJournal, 'fields' | 'failure' | 'hold' | 'release' | 'beginTerm'>
+
+/** A connection that reads, and where its messages go. */
+interface Reader {
+  readonly subscription: BrokerSubscription
+  readonly inbound: ReconnectingConnection
+  readonly close: () => void
 }
 
 /** Options in which the connections of one session differ. */
@@ -66,10 +83,14 @@ const startTimeout = 1000
  * @returns after the first attempt to connect
  */
 export async function openSession(options: SessionOptions): Promise<Source> {
-  const { config, data, reservedClientIds } = options
-  const clientId = config.clientId ?? (await openClientId(config.journal === 'level' ? data : undefined))
-  for (const id of [clientId, `${clientId}-state`, `${clientId}-out`]) reservedClientIds?.add(id)
-  const session = new BrokerSession(options, clientId)
+  const { config, data, reservedClientIds, shared } = options
+  const ownId = (): Promise<string> => openClientId(config.journal === 'level' ? data : undefined)
+  const clientId =
+    config.clientId ?? (shared ? await shared.fields.setOnce('clientId', randomClientId()) : await ownId())
+  // One session for all gateways to read, and one for each to publish.
+  const outId = shared ? `${clientId}-out-${randomBytes(4).toString('hex')}` : `${clientId}-out`
+  for (const id of [clientId, `${clientId}-state`, outId]) reservedClientIds?.add(id)
+  const session = new BrokerSession(options, clientId, outId)
   await session.attempted
   return session
 }
@@ -82,8 +103,11 @@ class BrokerSession implements Source {
   readonly #pending: PendingPublishes
   readonly #sizeLimit = new LearnedSizeLimit()
   readonly #profiles: ProtocolNegotiator
-  readonly #subscription: BrokerSubscription
-  readonly #inbound: ReconnectingConnection
+  readonly #clientId: string
+  /** `undefined` while another gateway reads. */
+  #reader: Reader | undefined
+  readonly #lease: ReaderLease | undefined
+  #unwatch = ignore
   readonly #outbound: ReconnectingConnection
   /** Subscriptions to responses, by outbound connection. */
   readonly #receiving = new WeakMap<Connection, Promise<void>>()
@@ -95,9 +119,9 @@ class BrokerSession implements Source {
   #closed = false
   #closing: Promise<void> | undefined
 
-  constructor(options: SessionOptions, clientId: string) {
+  constructor(options: SessionOptions, clientId: string, outId: string) {
     this.#options = options
-    const { config, data, log } = options
+    const { config, log } = options
     const matches = topicPredicate(config.topics)
     this.#matches = topic => matches(topic) && !isResponseTopic(topic)
     this.#pending = new PendingPublishes({
@@ -109,36 +133,123 @@ class BrokerSession implements Source {
       this.#onAttempted = resolve
     })
     this.attempted = Promise.race([attempted, delay(startTimeout, undefined, { ref: false })])
-    this.#subscription = new BrokerSubscription({
-      ...{ journal: options.journal, clientId, topics: config.topics, log },
-      remembered: new RememberedSubscriptions(config.journal === 'level' ? data : undefined),
-      pending: this.#pending,
-      openProbe: (profile, onMessage) =>
-        this.#open(withoutRetainAsPublished(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
-    })
-    this.#inbound = this.#connectInbound(clientId)
-    this.#outbound = this.#connectOutbound(clientId)
+    this.#clientId = clientId
+    const { shared } = options
+    if (!shared) this.#reader = this.#readAlone()
+    this.#outbound = this.#connectOutbound(outId)
+    if (shared) {
+      this.#unwatch = options.journal.watch(events => this.#onEvents(events))
+      this.#lease = this.#competeFor(shared)
+    }
   }
 
-  #connectInbound(clientId: string): ReconnectingConnection {
-    const { config, log } = this.#options
-    const clean = config.journal !== 'level'
-    const takeovers = new TakeoverDetector({ clientId, log })
-    return new ReconnectingConnection({
-      connect: () => this.#subscription.start(onMessage => this.#connect({ clientId, clean, onMessage })),
-      onUp: () => this.#update(),
-      onDown: (reason, lasted) => {
-        if (!this.#closed) takeovers.ended(reason, lasted)
-        this.#update(reason)
+  #readAlone(): Reader {
+    const { config, data, journal, log } = this.#options
+    const takeovers = new TakeoverDetector({ clientId: this.#clientId, log })
+    return this.#read({
+      ...{ journal, pending: this.#pending, clean: config.journal !== 'level', close: ignore },
+      remembered: new RememberedSubscriptions(config.journal === 'level' ? data : undefined),
+      onDown: (reason, lasted) => takeovers.ended(reason, lasted),
+    })
+  }
+
+  #competeFor(shared: SharedReading): ReaderLease {
+    const { log } = this.#options
+    return new ReaderLease({
+      hold: (token, duration) => shared.hold(token, duration),
+      release: token => shared.release(token),
+      isReachable: () => this.#outbound.connection !== undefined,
+      isReading: () => this.#reader?.inbound.connection !== undefined,
+      onHeld: async token => {
+        this.#reader = await this.#readWith(token, shared)
+        log.info('this gateway reads the broker')
+        this.#update()
+      },
+      onLost: async () => {
+        const reader = this.#reader
+        this.#reader = undefined
+        reader?.close()
+        if (!this.#closed) log.info('another gateway may read the broker')
+        this.#update()
+        await reader?.inbound.close()
       },
     })
   }
 
-  #connectOutbound(clientId: string): ReconnectingConnection {
+  async #readWith(token: string, shared: SharedReading): Promise<Reader> {
+    const { journal } = this.#options
+    const term = await shared.beginTerm(token)
+    return this.#read({
+      journal: {
+        append: (message, urgency) => term.append(message, urgency),
+        retained: (filters, range) => journal.retained(filters, range),
+        get head() {
+          return journal.head
+        },
+      },
+      deliveries: new Deliveries(term.deliveries, messageId => term.acknowledged(messageId)),
+      // Each gateway recognizes its publishes when they are events.
+      pending: new PendingPublishes({ ...pendingBounds, timeout: defaultPublishTimeout }),
+      remembered: rememberIn(shared.fields),
+      clean: false,
+      close: () => term.close(),
+      onDown: ignore,
+    })
+  }
+
+  #read({
+    clean,
+    onDown,
+    close,
+    ...parts
+  }: Pick<BrokerSubscriptionOptions, 'journal' | 'deliveries' | 'pending' | 'remembered'> & {
+    readonly clean: boolean
+    readonly onDown: (reason: unknown, lasted: number | undefined) => void
+    readonly close: () => void
+  }): Reader {
+    const clientId = this.#clientId
+    const { config, log } = this.#options
+    const subscription = new BrokerSubscription({
+      ...{ ...parts, clientId, topics: config.topics, log },
+      openProbe: (profile, onMessage) =>
+        this.#open(withoutRetainAsPublished(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
+    })
+    const inbound = new ReconnectingConnection({
+      connect: () =>
+        subscription.start(onMessage => {
+          // A gateway that was stopped must not end the session of the one that reads now.
+          if (this.#lease && !this.#lease.isHeld) throw new Error('another gateway may read the broker')
+          return this.#connect({ clientId, clean, onMessage })
+        }),
+      onUp: () => this.#update(),
+      onDown: (reason, lasted) => {
+        if (!this.#closed) onDown(reason, lasted)
+        this.#update(reason)
+      },
+    })
+    return {
+      subscription,
+      inbound,
+      close: () => {
+        close()
+        subscription.close()
+      },
+    }
+  }
+
+  /** Finds this gateway's publishes among the events that another gateway has read. */
+  #onEvents(events: readonly Event[]): void {
+    for (const event of events) {
+      // Events do not have RETAIN.
+      this.#pending.take({ ...event, retain: false }, false)?.arrive(event)
+    }
+  }
+
+  #connectOutbound(outId: string): ReconnectingConnection {
     return new ReconnectingConnection({
       connect: async () => {
         const connection: Connection = await this.#connect({
-          ...{ clientId: `${clientId}-out`, clean: true },
+          ...{ clientId: outId, clean: true },
           onMessage: message => this.#receiveResponse(message, connection),
         })
         return connection
@@ -210,7 +321,8 @@ class BrokerSession implements Source {
       })
       return undefined
     }
-    if (this.#subscription.stuck) throw new GatewayError('journal-unavailable')
+    if (this.#reader?.subscription.stuck || this.#options.shared?.failure !== undefined)
+      throw new GatewayError('journal-unavailable')
     const pending = this.#pending.add(message, options)
     // After a lost connection, the message may still arrive.
     connection.publish(message).catch(error => {
@@ -224,7 +336,7 @@ class BrokerSession implements Source {
   /** Call when the broker ended the outbound connection: perhaps because of the largest pending message. */
   async #learnSizeLimit(): Promise<void> {
     const largest = this.#pending.largest()
-    const inbound = this.#inbound.connection
+    const inbound = this.#reader?.inbound.connection
     if (!largest || !inbound) return
     try {
       // The broker is connected, and all delivered messages have arrived.
@@ -245,19 +357,23 @@ class BrokerSession implements Source {
   async #close(): Promise<void> {
     this.#closed = true
     this.#update()
-    const isUp = this.#inbound.connection && this.#outbound.connection
+    const reader = this.#reader
+    const isUp = (!reader || reader.inbound.connection) && this.#outbound.connection
     if (isUp) await Promise.race([this.#pending.idle(), delay(closeTimeout, undefined, { ref: false })])
     await this.#outbound.close()
-    await this.#subscription.stop()
-    await this.#inbound.close()
-    this.#subscription.close()
+    await reader?.subscription.stop()
+    await reader?.inbound.close()
+    reader?.close()
+    await this.#lease?.close()
+    this.#unwatch()
     this.#pending.close(new GatewayError('publish-timeout'))
   }
 
   /** Logs each change once, and each new reason once, not each attempt. */
   #update(reason?: unknown): void {
     const { log, onStateChange } = this.#options
-    const connected = !this.#closed && this.#inbound.connection !== undefined && this.#outbound.connection !== undefined
+    const reads = this.#reader ? this.#reader.inbound.connection !== undefined : this.#lease !== undefined
+    const connected = !this.#closed && reads && this.#outbound.connection !== undefined
     if (connected && !this.#connected) {
       this.#failure = ''
       this.#loggedFailures.clear()
