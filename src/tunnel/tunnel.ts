@@ -137,6 +137,7 @@ export class Tunnel implements ClientListener {
     const packet = encodeDisconnectWithin(maximumPacketSize, reason.mqttReason, reason.text)
     let [checks, bytes] = [0, this.#traffic.bytesOut]
     const check = (): void => {
+      if (this.#endReason) return
       const isQuiet = this.#traffic.bytesOut === bytes && this.#broker.readableLength === 0 && !this.#broker.isPaused()
       if (!isQuiet && ++checks < maxQuietChecks) {
         bytes = this.#traffic.bytesOut
@@ -146,7 +147,8 @@ export class Tunnel implements ClientListener {
       if (isQuiet) this.#client.write(packet)
       this.end(reason)
     }
-    this.#quietTimer = setTimeout(check, quietTime)
+    // What arrived while the event loop was busy is read first.
+    this.#quietTimer = setTimeout(() => setImmediate(check), quietTime)
   }
 
   /** Closes both sides at once, with everything that is buffered. */

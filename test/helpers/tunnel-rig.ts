@@ -5,6 +5,7 @@ import net, { type AddressInfo } from 'node:net'
 import { pino } from 'pino'
 import { generate } from 'selfsigned'
 import { WebSocket } from 'ws'
+import type { ConnectedClients } from '../../src/base/connected-clients.js'
 import { GatewayError } from '../../src/base/errors.js'
 import type { Identity } from '../../src/base/identity.js'
 import { createMetrics } from '../../src/base/metrics.js'
@@ -48,13 +49,17 @@ const defaults: Omit<WebSocketEndpointOptions, 'broker'> = {
  * @param onBroker called with each connection to the broker
  * @param options changes of the endpoint's options
  * @param tls serve wss instead of ws
- * @param known the rate limit and the identity, otherwise from the gateway
+ * @param known the rate limit, the identity and the list of clients, otherwise from the gateway
  */
 export async function startTunnelRig(
   onBroker: (socket: net.Socket) => void,
   options: Partial<WebSocketEndpointOptions> = {},
   tls = false,
-  known: { readonly bytesPerSecond?: number; readonly identity?: Identity } = {},
+  known: {
+    readonly bytesPerSecond?: number
+    readonly identity?: Identity
+    readonly clients?: ConnectedClients
+  } = {},
 ): Promise<TunnelRig> {
   const brokerSockets: net.Socket[] = []
   const brokerServer = net.createServer({ allowHalfOpen: true, noDelay: true }, socket => {
@@ -68,7 +73,7 @@ export async function startTunnelRig(
   const log = pino({ level: 'silent' })
   const broker = createUpstream(upstreamAt(`mqtt://127.0.0.1:${brokerPort}`), log)
   const metrics = createMetrics()
-  const tunnels = new Tunnels(metrics, known.bytesPerSecond ?? 'off')
+  const tunnels = new Tunnels(metrics, known.bytesPerSecond ?? 'off', known.clients)
   const refusals: GatewayError[] = []
   const endpoint = { ...defaults, broker, ...options }
   const webServer = tls ? https.createServer({ ...(await certificate()), allowHalfOpen: true }) : http.createServer()
