@@ -83,6 +83,9 @@ export interface DeliveryOptions {
   readonly log: Logger
 }
 
+/** Messages of a queue that are sent at a time, and the size of a larger one, which is sent alone, in bytes. */
+const [maxUnsent, maxUnsentSize] = [64, 16 * 1024]
+
 /** Overhead of a message that waits, in bytes; measured, rounded up. */
 const waitingOverhead = 128
 
@@ -177,15 +180,20 @@ export class Delivery {
     queueReplay.passed(client, entry.packet)
     const { packet, qos, retain } = entry
     entry.id = ids.takeNext(firstAcknowledgement(qos))
+    this.#storeIdentifier(receiver, entry, { ...packet, qos, retain, messageId: entry.id })
+    return this.#add(receiver, entry) === 'written'
+  }
+
+  /** Stores the packet identifier of a message, which is sent then. */
+  #storeIdentifier(receiver: Receiver, entry: Waiting, packet: AedesPublishPacket): void {
     entry.isStored = false
-    const stored = this.#options.store(client, { ...packet, qos, retain, messageId: entry.id })
     const written = (): void => {
       entry.isStored = true
       this.#flush(receiver)
     }
+    const stored = this.#options.store(receiver.client, packet)
     // Also after an error: whoever waits for the message goes on.
-    stored.catch(error => this.#fail(client, error)).then(written, this.#options.onError)
-    return this.#add(receiver, entry) === 'written'
+    stored.catch(error => this.#fail(receiver.client, error)).then(written, this.#options.onError)
   }
 
   /** Whether another message may be written to a client at its limit. */
@@ -320,8 +328,11 @@ export class Delivery {
   replay(receiver: Receiver): void {
     const { client } = receiver
     const { queueReplay } = this.#options
+    const unsent: Promise<void>[] = []
     // After an error it would get no more messages of QoS 1 and 2.
-    queueReplay.run(client, packet => this.#replayOne(receiver, packet)).catch(error => this.#fail(client, error))
+    queueReplay
+      .run(client, packet => this.#replayOne(receiver, packet, unsent))
+      .catch(error => this.#fail(client, error))
   }
 
   #fail(client: Client, error: unknown): void {
@@ -329,8 +340,14 @@ export class Delivery {
     this.#options.cutOff(client)
   }
 
-  /** @returns whether to go on */
-  async #replayOne(receiver: Receiver, packet: AedesPublishPacket): Promise<boolean> {
+  /**
+   * Sends one packet of the queue.
+   *
+   * @param unsent the messages whose identifiers are being stored, or that wait for room: several at a time, because one alone waits for the disk,
+   *   and live messages may come faster
+   * @returns whether to go on
+   */
+  async #replayOne(receiver: Receiver, packet: AedesPublishPacket, unsent: Promise<void>[]): Promise<boolean> {
     const { client, end, ids } = receiver
     if (!end || end.destroyed) return false
     if (packet.cmd !== 'publish') {
@@ -352,13 +369,12 @@ export class Delivery {
     const awaited = firstAcknowledgement(packet.qos)
     if (known > 0) ids.take(known, awaited)
     const id = known > 0 ? known : ids.takeNext(awaited)
-    if (known === 0) await this.#options.store(client, { ...packet, messageId: id }).catch(this.#options.onError)
     const size = sizeOf(message)
     receiver.paced += size
     const { qos, retain } = packet
     const identifiers = subscriptionIdentifiersOf(packet)
-    await new Promise<void>(resolve => {
-      const entry = {
+    const sent = new Promise<void>(resolve => {
+      const entry: Waiting = {
         packet,
         message,
         qos,
@@ -370,8 +386,12 @@ export class Delivery {
         isStored: true,
         done: resolve,
       }
+      if (known === 0) this.#storeIdentifier(receiver, entry, { ...packet, messageId: id })
       if (this.#add(receiver, entry) === 'written') resolve()
     })
+    unsent.push(sent)
+    if (size > maxUnsentSize) await Promise.all(unsent.splice(0))
+    else if (unsent.length > maxUnsent) await unsent.shift()
     return !end.destroyed
   }
 
