@@ -17,7 +17,7 @@ import { KeepAlive } from './keep-alive.js'
 import { type Message, publishSize, type QoS } from './message.js'
 import { PacketSplitter } from './packet-splitter.js'
 import type { ProtocolProfile } from './protocol-profile.js'
-import { encodePublish, type ReceivedMessage, readPublish, receivedMessage } from './publish-packet.js'
+import { encodeMessage, type ReceivedMessage, readPublish, receivedMessage } from './publish-packet.js'
 
 export interface ConnectionOptions {
   readonly stream: Duplex
@@ -374,7 +374,7 @@ export class Connection {
   /** MQTT 3.1.1 has no properties, and no expiry. */
   #writePublish(message: Message, messageId?: number, done?: Settle): void {
     if (this.#options.profile.protocolVersion === 5) {
-      this.#send(encodePublish(message, messageId), done)
+      this.#send(encodeMessage(message, messageId), done)
       return
     }
     const { topic, payload, qos, retain } = message

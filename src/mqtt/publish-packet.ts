@@ -1,7 +1,7 @@
 import type { IPublishPacket } from 'mqtt-packet'
 import { MalformedPacket, MqttFields } from './fields.js'
 import type { Message, QoS } from './message.js'
-import { encodeProperties, readMessageProperties, variableByteInteger } from './properties.js'
+import { encodeProperties, type Properties, readMessageProperties } from './properties.js'
 
 /** A received PUBLISH. */
 export interface ReceivedMessage extends Message {
@@ -42,28 +42,97 @@ function readQos(value: number): QoS {
   throw new MalformedPacket('its QoS is 3')
 }
 
-/** Encodes a PUBLISH of MQTT 5 (§3.3). */
-export function encodePublish({ topic, payload, qos, retain, properties, expires }: Message, messageId = 0): Buffer {
-  const name = Buffer.from(topic)
-  const id = qos === 0 ? [] : [messageId >> 8, messageId & 0xff]
-  const expiry =
-    expires === undefined ? Buffer.alloc(0) : encodeProperties({ messageExpiryInterval: secondsTo(expires) })
-  const all = [expiry, ...(properties ? [properties] : [])]
-  const propertyLength = variableByteInteger(all.reduce((sum, { length }) => sum + length, 0))
-  const parts = [
-    Buffer.from([name.length >> 8, name.length & 0xff]),
-    name,
-    Buffer.from(id),
-    propertyLength,
-    ...all,
-    payload,
-  ]
-  const remaining = parts.reduce((sum, { length }) => sum + length, 0)
-  const header = Buffer.from([0x30 | (qos << 1) | (retain ? 1 : 0), ...variableByteInteger(remaining)])
-  return Buffer.concat([header, ...parts])
+/** First byte of PUBLISH, and its flags (MQTT 3.1.1 §3.3.1). */
+const [publishByte, dupBit, retainBit] = [0x30, 0x08, 0x01]
+
+/** How a message is sent. */
+export interface PublishForm {
+  readonly isVersion5: boolean
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly dup: boolean
+  /** The packet identifier; 0 with QoS 0. */
+  readonly id: number
+  /** Seconds until it expires; left out if it does not. */
+  readonly expiry?: number | undefined
+  /** Of the matching subscriptions. */
+  readonly subscriptionIdentifiers?: readonly number[] | undefined
+  /** The topic alias; `isKnown`: the client has it, so that the topic is left out. */
+  readonly alias?: { readonly number: number; readonly isKnown: boolean } | undefined
+}
+
+export type PublishContent = Pick<Message, 'topic' | 'payload' | 'properties'>
+
+/**
+ * Encodes a PUBLISH.
+ *
+ * @param content its topic has up to 65,535 bytes in UTF-8, and the packet up to 268,435,455 after its length
+ */
+export function encodePublish(content: PublishContent, form: PublishForm): Buffer {
+  const { payload } = content
+  const head = encodeHead(content, form, payload.length)
+  head.set(payload, head.length - payload.length)
+  return head
+}
+
+/** Encodes a PUBLISH up to its payload, with `room` for that. */
+export function encodeHead(content: PublishContent, form: PublishForm, room = 0): Buffer {
+  const { qos, retain, dup, id, isVersion5 } = form
+  const topic = form.alias?.isKnown ? '' : content.topic
+  const topicLength = Buffer.byteLength(topic)
+  const properties = isVersion5 ? publishProperties(content, form) : undefined
+  const propertyBytes = properties === undefined ? 0 : lengthSize(properties.length) + properties.length
+  const idBytes = qos === 0 ? 0 : 2
+  const remaining = 2 + topicLength + idBytes + propertyBytes + content.payload.length
+  const bytes = Buffer.allocUnsafe(1 + lengthSize(remaining) + remaining - content.payload.length + room)
+  bytes[0] = publishByte | (qos << 1) | (retain ? retainBit : 0) | (dup ? dupBit : 0)
+  let at = writeLength(bytes, 1, remaining)
+  at = bytes.writeUInt16BE(topicLength, at)
+  at += bytes.write(topic, at)
+  if (qos > 0) at = bytes.writeUInt16BE(id, at)
+  if (properties !== undefined) {
+    at = writeLength(bytes, at, properties.length)
+    bytes.set(properties, at)
+  }
+  return bytes
+}
+
+const nothing = Buffer.alloc(0)
+
+function publishProperties({ properties }: PublishContent, form: PublishForm): Buffer {
+  const { expiry, subscriptionIdentifiers, alias } = form
+  if (expiry === undefined && !subscriptionIdentifiers && !alias) return properties ?? nothing
+  const own: Properties = {
+    ...(expiry !== undefined && { messageExpiryInterval: expiry }),
+    ...(subscriptionIdentifiers && { subscriptionIdentifiers }),
+    ...(alias && { topicAlias: alias.number }),
+  }
+  return Buffer.concat([encodeProperties(own), properties ?? nothing])
+}
+
+/** Bytes of a variable byte integer, with seven bits each (MQTT 3.1.1 §2.2.3). */
+function lengthSize(length: number): number {
+  return length < 0x80 ? 1 : length < 0x4000 ? 2 : length < 0x20_0000 ? 3 : 4
+}
+
+/** Returns where the next field begins. */
+function writeLength(bytes: Buffer, start: number, length: number): number {
+  let at = start
+  for (let rest = length; ; rest >>>= 7) {
+    const isLast = rest < 0x80
+    bytes[at++] = isLast ? rest : (rest & 0x7f) | 0x80
+    if (isLast) return at
+  }
 }
 
 /** Whole seconds until a message expires, rounded up, at least 1: with 0 it would expire on its way. */
 function secondsTo(expires: number): number {
   return Math.min(0xffff_ffff, Math.max(1, Math.ceil((expires - Date.now()) / 1000)))
+}
+
+/** Encodes a message in MQTT 5. @param id its packet identifier; none with QoS 0 */
+export function encodeMessage(message: Message, id = 0): Buffer {
+  const { qos, retain, expires } = message
+  const expiry = expires === undefined ? undefined : secondsTo(expires)
+  return encodePublish(message, { isVersion5: true, qos, retain, dup: false, id, expiry })
 }

@@ -1,35 +1,14 @@
-import type { Message, QoS } from '../../mqtt/message.js'
 import { encodeProperties, type Properties, variableByteInteger } from '../../mqtt/properties.js'
+import { encodeHead, encodePublish, type PublishContent, type PublishForm } from '../../mqtt/publish-packet.js'
 import type { TickScheduler } from './tick-scheduler.js'
-
-/** First byte of PUBLISH, and its flags (MQTT 3.1.1 §3.3.1). */
-const [publishByte, dupBit, retainBit] = [0x30, 0x08, 0x01]
 
 /** Larger payloads are not copied, but sent as a buffer of their own, in bytes. */
 export const maxCopiedPayload = 16 * 1024
 
-/** How a message is sent to one client. */
-export interface PublishForm {
-  readonly isVersion5: boolean
-  readonly qos: QoS
-  readonly retain: boolean
-  readonly dup: boolean
-  /** The packet identifier; 0 with QoS 0. */
-  readonly id: number
-  /** Seconds until it expires; left out if it does not. */
-  readonly expiry?: number | undefined
-  /** Of the matching subscriptions. */
-  readonly subscriptionIdentifiers?: readonly number[] | undefined
-  /** The topic alias; `isKnown`: the client has it, so that the topic is left out. */
-  readonly alias?: { readonly number: number; readonly isKnown: boolean } | undefined
-}
-
-type Content = Pick<Message, 'topic' | 'payload' | 'properties'>
-
 /** Encodes each message once for all its subscribers that get it in the same form. */
 export class PublishEncoder {
   readonly #tick: TickScheduler
-  #content: Content | undefined
+  #content: PublishContent | undefined
   /** By form; those with a packet identifier are templates. */
   readonly #encoded = new Map<number, Buffer>()
 
@@ -38,7 +17,7 @@ export class PublishEncoder {
   }
 
   /** The packet in one buffer, or in two with a large payload. */
-  encode(content: Content, form: PublishForm): readonly Buffer[] {
+  encode(content: PublishContent, form: PublishForm): readonly Buffer[] {
     if (content.payload.length > maxCopiedPayload) return [encodeHead(content, form), content.payload]
     if (form.subscriptionIdentifiers || form.alias || (form.expiry ?? 0) >= maxKeyedExpiry) {
       return [encodePublish(content, form)]
@@ -59,7 +38,7 @@ export class PublishEncoder {
   }
 
   /** A message of QoS 0 without further properties, in one buffer for all clients of a version. */
-  shared(content: Content, isVersion5: boolean, retain: boolean): Buffer {
+  shared(content: PublishContent, isVersion5: boolean, retain: boolean): Buffer {
     if (!isSame(this.#content, content)) this.#begin(content)
     const key = (isVersion5 ? 16 : 0) + (retain ? 2 : 0)
     let encoded = this.#encoded.get(key)
@@ -70,7 +49,7 @@ export class PublishEncoder {
     return encoded
   }
 
-  #begin(content: Content): void {
+  #begin(content: PublishContent): void {
     if (!this.#content) this.#tick.add(this.#forget)
     this.#content = content
     this.#encoded.clear()
@@ -85,7 +64,7 @@ export class PublishEncoder {
 /** Seconds from which a form is not remembered. */
 const maxKeyedExpiry = 2 ** 26
 
-function isSame(content: Content | undefined, other: Content): boolean {
+function isSame(content: PublishContent | undefined, other: PublishContent): boolean {
   return (
     content !== undefined &&
     content.payload === other.payload &&
@@ -100,53 +79,6 @@ function identifierOffset(packet: Buffer): number {
   while (((packet[at] ?? 0) & 0x80) !== 0) at++
   at++
   return at + 2 + packet.readUInt16BE(at)
-}
-
-/**
- * Encodes a PUBLISH.
- *
- * @param content its topic has up to 65,535 bytes in UTF-8, and the packet up to 268,435,455 after its length
- */
-export function encodePublish(content: Content, form: PublishForm): Buffer {
-  const { payload } = content
-  const head = encodeHead(content, form, payload.length)
-  head.set(payload, head.length - payload.length)
-  return head
-}
-
-/** A PUBLISH up to its payload, with `room` for that. */
-function encodeHead(content: Content, form: PublishForm, room = 0): Buffer {
-  const { qos, retain, dup, id, isVersion5 } = form
-  const topic = form.alias?.isKnown ? '' : content.topic
-  const topicLength = Buffer.byteLength(topic)
-  const properties = isVersion5 ? publishProperties(content, form) : undefined
-  const propertyBytes = properties === undefined ? 0 : lengthSize(properties.length) + properties.length
-  const idBytes = qos === 0 ? 0 : 2
-  const remaining = 2 + topicLength + idBytes + propertyBytes + content.payload.length
-  const bytes = Buffer.allocUnsafe(1 + lengthSize(remaining) + remaining - content.payload.length + room)
-  bytes[0] = publishByte | (qos << 1) | (retain ? retainBit : 0) | (dup ? dupBit : 0)
-  let at = writeLength(bytes, 1, remaining)
-  at = bytes.writeUInt16BE(topicLength, at)
-  at += bytes.write(topic, at)
-  if (qos > 0) at = bytes.writeUInt16BE(id, at)
-  if (properties !== undefined) {
-    at = writeLength(bytes, at, properties.length)
-    bytes.set(properties, at)
-  }
-  return bytes
-}
-
-const nothing = Buffer.alloc(0)
-
-function publishProperties({ properties }: Content, form: PublishForm): Buffer {
-  const { expiry, subscriptionIdentifiers, alias } = form
-  if (expiry === undefined && !subscriptionIdentifiers && !alias) return properties ?? nothing
-  const own: Properties = {
-    ...(expiry !== undefined && { messageExpiryInterval: expiry }),
-    ...(subscriptionIdentifiers && { subscriptionIdentifiers }),
-    ...(alias && { topicAlias: alias.number }),
-  }
-  return Buffer.concat([encodeProperties(own), properties ?? nothing])
 }
 
 /** Bytes of an encoded PUBLISH. */
@@ -180,7 +112,7 @@ export function encodeGrants(
   codes: readonly number[],
   { isVersion5, text }: { readonly isVersion5: boolean; readonly text?: string | undefined },
 ): Buffer {
-  const properties = isVersion5 ? [text === undefined ? withLength(nothing) : reasonText(text)] : []
+  const properties = isVersion5 ? [text === undefined ? withLength(Buffer.alloc(0)) : reasonText(text)] : []
   return packet(first, [Buffer.from([id >> 8, id & 0xff]), ...properties, Buffer.from(codes)])
 }
 
@@ -201,19 +133,4 @@ function withLength(bytes: Buffer): Buffer {
 function packet(first: number, parts: readonly Buffer[]): Buffer {
   const length = encodedSize(parts)
   return Buffer.concat([Buffer.from([first]), variableByteInteger(length), ...parts])
-}
-
-/** Bytes of a variable byte integer, with seven bits each (MQTT 3.1.1 §2.2.3). */
-function lengthSize(length: number): number {
-  return length < 0x80 ? 1 : length < 0x4000 ? 2 : length < 0x20_0000 ? 3 : 4
-}
-
-/** Returns where the next field begins. */
-function writeLength(bytes: Buffer, start: number, length: number): number {
-  let at = start
-  for (let rest = length; ; rest >>>= 7) {
-    const isLast = rest < 0x80
-    bytes[at++] = isLast ? rest : (rest & 0x7f) | 0x80
-    if (isLast) return at
-  }
 }

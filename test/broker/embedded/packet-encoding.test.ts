@@ -1,9 +1,10 @@
 import fc from 'fast-check'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { encodePublish, PublishEncoder } from '../../../src/broker/embedded/packet-encoding.js'
+import { PublishEncoder } from '../../../src/broker/embedded/packet-encoding.js'
 import { TickScheduler } from '../../../src/broker/embedded/tick-scheduler.js'
 import { encodeProperties } from '../../../src/mqtt/properties.js'
+import { encodePublish } from '../../../src/mqtt/publish-packet.js'
 
 const generated = (topic: string, payload: string | Buffer, protocolVersion: 3 | 4, retain = false): Buffer =>
   generate({ cmd: 'publish', topic, payload, qos: 0, retain, dup: false }, { protocolVersion })
