@@ -66,11 +66,11 @@ export class ClientMessages implements ClientWatcher {
     this.#queue.close()
   }
 
-  /** Without addresses of clients and brokers: who may read it is a matter of topic rules. */
+  /** Without addresses of clients and brokers, and without the user name of the CONNECT, which is a token for some brokers: anybody may subscribe. */
   #publish(event: ClientChange['event'], client: ConnectedClient, more: object): void {
-    const { clientId, connection, user, username, protocolVersion, transport, path } = client
+    const { clientId, connection, user, protocolVersion, transport, path } = client
     const time = new Date().toISOString()
-    const details = { connection, user, username, protocolVersion, transport, path, time, ...more }
+    const details = { connection, user, protocolVersion, transport, path, time, ...more }
     this.#queue.publish({ event, clientId, account: this.#accountOf(user, client.address), details })
   }
 }

@@ -165,14 +165,13 @@ type ClientRequest = FastifyRequest<{ Params: { clientId: string } }>
 /** Adds `/v1/clients` and `/v1/clients/<client id>`. */
 export function registerClients(app: FastifyInstance, options: ClientsRouteOptions): void {
   const { gate, clients } = options
-  const isWanted = (reply: FastifyReply) => (): boolean => !reply.raw.destroyed
 
   app.get(listUrl, async (request, reply) => {
     await admit(request, reply, options)
     const { limit, cursor, ...wanted } = readQuery(request, listQuery)
     const after = cursor ? Number.parseInt(cursor, 36) : undefined
     const page = await clients.page({
-      ...{ after, limit, maxSize: maxListedSize, sizeOf, matches: matcher(wanted), isWanted: isWanted(reply) },
+      ...{ after, limit, maxSize: maxListedSize, sizeOf, matches: matcher(wanted), isWanted: wantedBy(reply) },
     })
     return {
       connected: clients.size,
@@ -184,14 +183,14 @@ export function registerClients(app: FastifyInstance, options: ClientsRouteOptio
   app.delete(listUrl, async (request, reply) => {
     const caller = await admit(request, reply, options)
     const query = readQuery(request, endConnectionQuery)
-    const found = await clients.find(matcher(query), isWanted(reply))
+    const found = await find(clients, query, reply)
     return end(found, caller, { ...query, session: false }, options) ?? noClient(reply)
   })
 
   app.get(clientUrl, async (request: ClientRequest, reply) => {
     await admit(request, reply, options)
     const query = readQuery(request, clientQuery)
-    const found = await clients.find(matcher({ ...query, ...request.params }), isWanted(reply))
+    const found = await find(clients, { ...query, ...request.params }, reply)
     if (found.length === 0) return noClient(reply)
     return { clients: found.map(describeInDetail) } satisfies z.output<typeof connections>
   })
@@ -202,12 +201,26 @@ export function registerClients(app: FastifyInstance, options: ClientsRouteOptio
     const { clientId } = request.params
     if (query.session && !options.endSession)
       throw new ParameterError('session', 'session must be left out: other brokers end their sessions themselves')
-    const found = await clients.find(matcher({ ...query, clientId }), isWanted(reply))
+    const found = await find(clients, { ...query, clientId }, reply)
     return end(found, caller, { ...query, clientId }, options) ?? noClient(reply)
   })
 
   gate.registerOtherMethods(app, { url: listUrl, allowed: ['GET', 'HEAD', 'DELETE'] })
   gate.registerOtherMethods(app, { url: clientUrl, allowed: ['GET', 'HEAD', 'DELETE'] })
+}
+
+function wantedBy(reply: FastifyReply): () => boolean {
+  return () => !reply.raw.destroyed
+}
+
+/** An empty client id is that of all clients without one, so it needs the connection. */
+async function find(
+  clients: ConnectedClients,
+  wanted: Wanted,
+  reply: FastifyReply,
+): Promise<readonly ConnectedClient[]> {
+  if (wanted.clientId === '' && wanted.connection === undefined) return []
+  return clients.find(matcher(wanted), wantedBy(reply))
 }
 
 async function admit(

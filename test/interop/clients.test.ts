@@ -218,7 +218,6 @@ for (const { name, needs, isEmbedded } of setups) {
       expect(stream.of('message').map(({ topic }) => topic)).toEqual(topics)
       const common = {
         clientId: 'told/of+',
-        username: 'alice',
         protocolVersion: 5,
         transport: 'websocket',
         path: '/mqtt',
@@ -227,6 +226,24 @@ for (const { name, needs, isEmbedded } of setups) {
         { event: 'connected', ...common },
         { event: 'disconnected', ...common, reason: expect.stringMatching(/^client-/), seconds: expect.any(Number) },
       ])
+    })
+
+    it('without a client id are not meant by an empty one', async () => {
+      const socket = new WebSocket(`${gateway.urls.http.replace('http', 'ws')}/mqtt`, ['mqtt'])
+      closers.push(() => socket.terminate())
+      await once(socket, 'open')
+      socket.send(Buffer.from([0x10, 12, 0, 4, ...Buffer.from('MQTT'), 4, 2, 0, 60, 0, 0]))
+      const [bytes] = await once(socket, 'message')
+      expect(bytes).toEqual(Buffer.from([0x20, 2, 0, 0]))
+      const listed = (await list('?limit=1000')).at(-1)
+      // The built-in broker tells which one it has made.
+      if (isEmbedded) expect(listed?.clientId).toMatch(/./)
+      else expect(listed?.clientId).toBe('')
+      expect(await api('/', 'DELETE')).toMatchObject({ status: 404 })
+      expect(await api('/')).toMatchObject({ status: 404 })
+      const closed = once(socket, 'close')
+      expect(await api(`?connection=${listed?.connection}`, 'DELETE')).toMatchObject({ status: 200 })
+      await closed
     })
 
     it('with an assigned client id have that', async () => {

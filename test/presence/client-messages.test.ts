@@ -19,7 +19,7 @@ class TestPublisher implements Publisher {
 }
 
 const client = (more: Partial<ConnectedClient> = {}): ConnectedClient => ({
-  ...{ clientId: 'a', connection: 'k2', user: 'alice', username: undefined, address: '192.0.2.7', protocolVersion: 5 },
+  ...{ clientId: 'a', connection: 'k2', user: 'alice', username: 'a token', address: '192.0.2.7', protocolVersion: 5 },
   ...{ transport: 'websocket', path: '/mqtt', broker: 'mqtt://secret:1883', since: Date.now() - 5000 },
   ...{ traffic: { bytesIn: 0, bytesOut: 0, framesIn: 0, framesOut: 0 }, bufferedBytes: 0, session: undefined },
   end: () => {},
@@ -63,7 +63,7 @@ describe('messages of clients', () => {
   beforeEach(() => start())
   const bodies = () => publisher.messages.map(({ payload }) => JSON.parse(payload.toString()))
 
-  it('say who connects and disconnects, but not the addresses of client and broker', async () => {
+  it('say who connects and disconnects, but not the addresses of client and broker, and not the user name of CONNECT', async () => {
     messages.connected(client())
     messages.disconnected(client(), 'disconnected-by-admin')
     await eventually(() => publisher.messages.length === 2)
