@@ -99,11 +99,6 @@ export class ConnectAuthorizer {
     admission.onSettled()
   }
 
-  /** Whether `client` has no CONNACK yet: its subscriptions are those of its session. */
-  isRestoring(client: Client): boolean {
-    return this.#admissions.get(client)?.isRestoring === true
-  }
-
   /**
    * Authenticates the CONNECT of `client`; synchronously without an authorizer.
    *

@@ -271,13 +271,6 @@ export class Store {
     this.#storage.addIncoming(publisherId, publishedId).catch(() => {})
   }
 
-  outgoingEnqueue(
-    subscription: Pick<SessionSubscription, 'clientId'> & Partial<SessionSubscription>,
-    packet: AedesPublishPacket,
-  ): Promise<void> {
-    return this.#enqueuer.enqueue([subscription], packet)
-  }
-
   /** Writes of the last stored message, once: it is delivered meanwhile, and acknowledged afterwards. */
   takeWrites(): PendingWrite | undefined {
     const queued = this.#enqueuer.takeWrites()

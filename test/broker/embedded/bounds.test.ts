@@ -178,8 +178,8 @@ it('an acknowledgement that comes twice counts once for the session’s queue', 
     return { ...packet, brokerId: 'broker', brokerCounter: counter }
   }
   const room = store.sessions.queueRoomOf(client.id)
-  await store.outgoingEnqueue({ clientId: client.id, qos: 1 }, message(1))
-  await store.outgoingEnqueue({ clientId: client.id, qos: 1 }, message(2))
+  await store.outgoingEnqueueCombi([{ clientId: client.id, topic: 't', qos: 1 }], message(1))
+  await store.outgoingEnqueueCombi([{ clientId: client.id, topic: 't', qos: 1 }], message(2))
   const each = (room - store.sessions.queueRoomOf(client.id)) / 2
   await store.outgoingUpdate(client, { ...message(1), messageId: 1 })
   const ids = store.packetIdsOf(client)

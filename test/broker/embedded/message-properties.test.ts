@@ -65,7 +65,7 @@ describe.each(['memory', 'disk'] as const)('messages with properties in %s', kep
   /** Queues and waits until that is written. */
   const enqueue = async (...packets: AedesPublishPacket[]): Promise<void> => {
     for (const packet of packets) {
-      await store.outgoingEnqueue({ clientId: reader.id, qos: 1 }, packet)
+      await store.outgoingEnqueueCombi([{ clientId: reader.id, topic: 't', qos: 1 }], packet)
       await store.takeWrites()?.written
     }
   }

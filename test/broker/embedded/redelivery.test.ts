@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
+import { Level } from 'level'
 import { generate, type IPublishPacket, parser } from 'mqtt-packet'
 import { expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
@@ -76,3 +77,27 @@ it.each([1, 2] as const)(
     await rm(directory, { recursive: true })
   },
 )
+
+it('a client whose queue cannot be read is closed, instead of never getting a message again', async () => {
+  const log = createLog({ level: 'silent', format: 'json' })
+  const directory = await mkdtemp(join(tmpdir(), 'mqway-'))
+  let broker = await createEmbedded({ ...limits, data: directory }, log)
+  const { session } = await connectRaw(broker, { clientId: 'away', clean: false })
+  await session.subscribe(['a'])
+  await session.end()
+  const publisher = await connect(broker)
+  await publisher.publish('a', '1', { qos: 1 })
+  await publisher.end()
+  await broker.close()
+  const database = new Level(join(directory, 'broker'))
+  const invalid = Buffer.from([0xc1])
+  for await (const key of database.keys({ gte: 'outgoing:', lt: 'outgoing;' })) {
+    await database.put(key, invalid, { valueEncoding: 'buffer' })
+  }
+  await database.close()
+  broker = await createEmbedded({ ...limits, data: directory }, log)
+  const again = await connectRaw(broker, { clientId: 'away', clean: false })
+  expect(await again.session.next()).toBeUndefined()
+  await broker.close()
+  await rm(directory, { recursive: true })
+})
