@@ -26,6 +26,9 @@ const [firstDelay, maxDelay] = [50, 1000]
 /** Errors that do not end by waiting. */
 const fatalPattern = /^(WRONGPASS|NOAUTH|NOPERM|ERR (AUTH|invalid (username|password)|Client sent AUTH|DB index))/
 
+/** The same, of TLS. */
+const certificatePattern = /certificate/i
+
 type Argument = string | Buffer | number
 
 /** A Lua script, which Redis knows by its digest. */
@@ -114,12 +117,12 @@ export async function connectRedis(
   redis.on('error', error => {
     last = error
     log.debug({ err: error }, 'a connection to Redis failed')
-    if (fatalPattern.test(reasonOf(error))) onFatal(error)
+    if (isFatal(error)) onFatal(error)
   })
   const ready = new Promise<void>(resolve => redis.once('ready', resolve))
   redis.connect().catch(error => {
     last = error
-    if (fatalPattern.test(reasonOf(error))) onFatal(error)
+    if (isFatal(error)) onFatal(error)
   })
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
@@ -158,6 +161,11 @@ export async function checkRedis(redis: Redis, name: string, log: Logger): Promi
   if (field('aof_enabled') === '0' && field('role') === 'master' && field('connected_slaves') === '0') {
     log.warn(`Redis at ${name} has no append-only file and no replica: after its end, every subscriber gets a gap`)
   }
+}
+
+function isFatal(error: unknown): boolean {
+  const reason = reasonOf(error)
+  return fatalPattern.test(reason) || certificatePattern.test(reason)
 }
 
 export function reasonOf(error: unknown): string {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,13 +20,23 @@ export interface RedisServer {
   stop(): Promise<void>
 }
 
-/** @param options further options of redis-server, such as `--appendonly yes` */
-export async function startRedis(options: readonly string[] = []): Promise<RedisServer> {
+/**
+ * @param options further options of redis-server, such as `--appendonly yes`
+ * @param sentinel lines of `sentinel.conf`, for a sentinel
+ */
+export async function startRedis(
+  options: readonly string[] = [],
+  sentinel: readonly string[] = [],
+): Promise<RedisServer> {
   const directory = await mkdtemp(join(tmpdir(), 'redis-'))
   const path = join(directory, 'redis.sock')
   let child: ReturnType<typeof spawn> | undefined
   const start = async (): Promise<void> => {
+    const file = join(directory, 'sentinel.conf')
+    if (sentinel.length > 0) await writeFile(file, sentinel.join('\n'))
+    const files = sentinel.length > 0 ? [file, '--sentinel'] : []
     const args = [
+      ...files,
       '--port',
       '0',
       '--unixsocket',

@@ -1,19 +1,26 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { createLog } from '../../src/base/log.js'
 import { type Event, isGapMarker } from '../../src/journal/event.js'
 import { type Journal, resolveCursor } from '../../src/journal/journal.js'
 import { openRedisJournal, type RedisJournal } from '../../src/journal/redis-journal.js'
+import type { RedisConfig } from '../../src/storage/redis.js'
 import { message, readAll, wide } from '../contracts/journal.js'
+import { freePorts } from '../helpers/free-ports.js'
 import { type RedisServer, startRedis } from '../helpers/redis.js'
 import { describeWith } from '../helpers/requires.js'
+import { eventually } from '../helpers/wait.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
-describeWith('redis-server', 'journals that share Redis', () => {
+describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
   let server: RedisServer
   const journals: RedisJournal[] = []
-  const open = async (bounds = {}): Promise<RedisJournal> => {
-    const config = { url: server.url, prefix: 'test:' }
+  const open = async (bounds = {}, place: Partial<RedisConfig> = {}): Promise<RedisJournal> => {
+    const config = { url: server.url, prefix: 'test:', ...place }
     const journal = await openRedisJournal({ config, bounds: { ...wide, ...bounds }, log })
     journals.push(journal)
     return journal
@@ -209,4 +216,60 @@ describeWith('redis-server', 'journals that share Redis', () => {
     expect((await insist(a, '3')).sequence).toBe(2)
     expect(a.failure).toBeUndefined()
   })
+
+  it('go on at the replica that Sentinel promotes', async () => {
+    const [primaryPort = 0, replicaPort = 0, sentinelPort = 0] = await freePorts(3)
+    const at = (port: number) => ['--bind', '127.0.0.1', '--port', `${port}`]
+    const primary = await startRedis(at(primaryPort))
+    const replica = await startRedis([...at(replicaPort), '--replicaof', '127.0.0.1', `${primaryPort}`])
+    const sentinel = await startRedis(at(sentinelPort), [
+      `sentinel monitor main 127.0.0.1 ${primaryPort} 1`,
+      'sentinel down-after-milliseconds main 500',
+      'sentinel failover-timeout main 3000',
+    ])
+    const place = { url: 'redis://main', sentinel: { name: 'main', addresses: [`127.0.0.1:${sentinelPort}`] } }
+    const [a, b] = [await open({}, place), await open({}, place)]
+    const atB = watch(b)
+    for (const text of ['1', '2', '3']) await a.append(message('t', text))
+    await eventually(async () => (await replica.client.xlen('test:events')) === 3)
+    const knownReplicas = async (): Promise<unknown> => sentinel.client.call('SENTINEL', 'REPLICAS', 'main')
+    await eventually(async () => JSON.stringify(await knownReplicas()).includes(`"${replicaPort}"`))
+    await primary.kill()
+    await insist(a, '4')
+    await atB.until(() => texts(atB.events).includes('4'))
+    expect(texts(atB.events)).toEqual(['1', '2', '3', '4'])
+    expect((await replica.client.info('replication')).includes('role:master')).toBe(true)
+    await Promise.all(journals.splice(0).map(journal => journal.close()))
+    await Promise.all([primary, replica, sentinel].map(each => each.stop()))
+  }, 40_000)
+
+  it('connect over TLS with a password, and only to a server that the authority has signed', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'redis-tls-'))
+    const file = (name: string): string => join(directory, name)
+    const [cert, key, passwordFile] = [file('cert.pem'), file('key.pem'), file('password')]
+    const extension = ['-addext', 'subjectAltName=DNS:localhost']
+    const files = ['-keyout', key, '-out', cert, '-subj', '/CN=localhost', ...extension]
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', ...files], {
+      stdio: 'ignore',
+    })
+    await writeFile(passwordFile, 'secret\n')
+    const [port = 0] = await freePorts(1)
+    const options = [
+      '--tls-port',
+      `${port}`,
+      '--tls-cert-file',
+      cert,
+      '--tls-key-file',
+      key,
+      '--tls-auth-clients',
+      'no',
+    ]
+    const secure = await startRedis([...options, '--requirepass', 'secret'])
+    const place = { url: `rediss://localhost:${port}`, passwordFile }
+    expect((await (await open({}, { ...place, ca: cert })).append(message('t'))).sequence).toBe(1)
+    await expect(open({}, place)).rejects.toThrow('certificate')
+    await Promise.all(journals.splice(0).map(journal => journal.close()))
+    await secure.stop()
+    await rm(directory, { recursive: true })
+  }, 30_000)
 })
