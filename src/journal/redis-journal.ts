@@ -25,6 +25,7 @@ import { PayloadCopier } from './payload-copies.js'
 import { anyLayout, decodeRecord, decodeRetained, encodeRecord, type RedisRecord } from './redis-records.js'
 import {
   appendScript,
+  fieldScript,
   holdScript,
   joinScript,
   journalFormat,
@@ -179,11 +180,8 @@ export class RedisJournal implements Journal {
     this.#commit = new GroupCommit({ bounds, slices, write: messages => this.#write(messages, '') })
     this.fields = {
       get: async name => (await this.#redis.hget(this.#key('journal'), name)) ?? undefined,
-      set: async (name, value) => void (await this.#redis.hset(this.#key('journal'), name, value)),
-      setOnce: async (name, value) => {
-        await this.#redis.hsetnx(this.#key('journal'), name, value)
-        return (await this.#redis.hget(this.#key('journal'), name)) ?? value
-      },
+      set: async (name, value) => void (await this.#setField(name, value, 0)),
+      setOnce: (name, value) => this.#setField(name, value, 1),
     }
     for (const connection of [redis, follower]) {
       connection.on('close', () => this.#lose('the connection to Redis was lost'))
@@ -257,10 +255,10 @@ export class RedisJournal implements Journal {
     if (this.#joined) await this.#tasks.run(() => this.#deleteEvicted())
   }
 
-  /** Takes the lease or renews it, for `duration` milliseconds. @returns whether it is held */
-  async hold(token: string, duration: number): Promise<boolean> {
+  /** Takes the lease, or renews it, for `duration` milliseconds. @returns whether it is held */
+  async hold(token: string, duration: number, how: 'take' | 'renew'): Promise<boolean> {
     if (!this.#joined) throw new JournalRefusal('unavailable', this.#failure)
-    return (await holdScript.run(this.#redis, [this.#key('lease')], [token, duration])) === 1
+    return (await holdScript.run(this.#redis, [this.#key('lease')], [token, duration, how])) === 1
   }
 
   async release(token: string): Promise<void> {
@@ -306,6 +304,17 @@ export class RedisJournal implements Journal {
 
   #key(name: KeyName): string {
     return this.#options.config.prefix + name
+  }
+
+  async #setField(name: string, value: string, isKept: 0 | 1): Promise<string> {
+    const set = (): Promise<unknown> => fieldScript.run(this.#redis, [this.#key('journal')], [name, value, isKept])
+    let result = await set()
+    if (result === null) {
+      // Redis has lost everything, and no append has noticed it yet.
+      await this.#tasks.run(() => this.#join())
+      result = await set()
+    }
+    return String(result ?? value)
   }
 
   #keys(): string[] {

@@ -146,6 +146,9 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     const a = await open()
     const atA = watch(a)
     const { id } = await a.append(message('t', '1', { retain: true }))
+    await server.client.flushall()
+    await a.fields.set('name', 'value')
+    expect(await a.fields.get('name')).toBe('value')
     await server.client.multi().client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes').flushall().exec()
     await atA.until(() => atA.events.some(isGapMarker))
     const next = await insist(a, '2')
@@ -174,14 +177,15 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
 
   it('append only with the token of the lease', async () => {
     const [a, b] = [await open(), await open()]
-    expect([await a.hold('one', 60_000), await b.hold('two', 60_000)]).toEqual([true, false])
+    expect([await a.hold('one', 60_000, 'take'), await b.hold('two', 60_000, 'take')]).toEqual([true, false])
     const [first, second] = [await a.beginTerm('one'), await b.beginTerm('two')]
     await first.append({ ...message('t', 'x', { qos: 1 }), messageId: 7 } as never)
     await expect(second.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
     await expect(b.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
     // The lease ended while its holder was stopped.
     await a.release('one')
-    expect(await b.hold('two', 60_000)).toBe(true)
+    expect(await a.hold('one', 60_000, 'renew')).toBe(false)
+    expect(await b.hold('two', 60_000, 'take')).toBe(true)
     await expect(first.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
     const taken = await b.beginTerm('two')
     expect([...taken.deliveries.keys()]).toEqual([7])

@@ -9,7 +9,7 @@ const restTime = 3000
 
 export interface ReaderLeaseOptions {
   /** Takes or renews the lease. @returns whether it is held */
-  readonly hold: (token: string, duration: number) => Promise<boolean>
+  readonly hold: (token: string, duration: number, how: 'take' | 'renew') => Promise<boolean>
   readonly release: (token: string) => Promise<void>
   /** Whether this gateway reaches the broker. */
   readonly isReachable: () => boolean
@@ -84,7 +84,7 @@ export class ReaderLease {
     }
     if (!isReachable() || now < this.#restsUntil) return
     const token = randomBytes(12).toString('base64url')
-    if (!(await hold(token, duration))) return
+    if (!(await hold(token, duration, 'take'))) return
     this.#token = token
     this.#end = now + duration
     this.#readAt = performance.now()
@@ -93,7 +93,7 @@ export class ReaderLease {
 
   async #isLost(token: string, now: number): Promise<boolean> {
     try {
-      if (!(await this.#options.hold(token, duration))) return true
+      if (!(await this.#options.hold(token, duration, 'renew'))) return true
       this.#end = now + duration
       return false
     } catch {

@@ -90,9 +90,23 @@ export async function openSession(options: SessionOptions): Promise<Source> {
   // One session for all gateways to read, and one for each to publish.
   const outId = shared ? `${clientId}-out-${randomBytes(4).toString('hex')}` : `${clientId}-out`
   for (const id of [clientId, `${clientId}-state`, outId]) reservedClientIds?.add(id)
+  if (shared) await compareTopics(shared, options)
   const session = new BrokerSession(options, clientId, outId)
   await session.attempted
   return session
+}
+
+/** Warns of gateways that are configured for different topics: each would change the subscriptions of the one before. */
+async function compareTopics({ fields }: SharedReading, { config, log }: SessionOptions): Promise<void> {
+  const topics = JSON.stringify([...config.topics].sort())
+  const others = await fields.get('topics')
+  if (others !== undefined && others !== topics) {
+    log.warn(
+      { topics: config.topics, others },
+      'push.topics differ from those of the gateway that started before with this Redis: use the same ones, or another push.journal.redis.prefix',
+    )
+  }
+  await fields.set('topics', topics)
 }
 
 class BrokerSession implements Source {
@@ -103,7 +117,7 @@ class BrokerSession implements Source {
   readonly #pending: PendingPublishes
   readonly #sizeLimit = new LearnedSizeLimit()
   readonly #profiles: ProtocolNegotiator
-  readonly #clientId: string
+  #clientId: string
   /** `undefined` while another gateway reads. */
   #reader: Reader | undefined
   readonly #lease: ReaderLease | undefined
@@ -156,7 +170,7 @@ class BrokerSession implements Source {
   #competeFor(shared: SharedReading): ReaderLease {
     const { log } = this.#options
     return new ReaderLease({
-      hold: (token, duration) => shared.hold(token, duration),
+      hold: (token, duration, how) => shared.hold(token, duration, how),
       release: token => shared.release(token),
       isReachable: () => this.#outbound.connection !== undefined,
       isReading: () => this.#reader?.inbound.connection !== undefined,
@@ -177,8 +191,10 @@ class BrokerSession implements Source {
   }
 
   async #readWith(token: string, shared: SharedReading): Promise<Reader> {
-    const { journal } = this.#options
+    const { journal, config } = this.#options
     const term = await shared.beginTerm(token)
+    // Stored again where Redis has lost it.
+    if (config.clientId === undefined) this.#clientId = await shared.fields.setOnce('clientId', this.#clientId)
     return this.#read({
       journal: {
         append: (message, urgency) => term.append(message, urgency),
