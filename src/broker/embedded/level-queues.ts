@@ -17,6 +17,9 @@ const messageOverhead = 100
 /** Pending removals of expired messages, while a queue is read. */
 const maxRemovals = 1000
 
+/** Messages of a queue that are read at once, and their bytes; the last one may exceed them. */
+const [pageSize, pageBytes] = [64, 256 * 1024]
+
 /** Bytes of one write, for a message queued for many sessions. */
 const maxWriteBytes = 1024 ** 2
 
@@ -83,7 +86,7 @@ export class LevelQueues implements SessionQueues {
   async *read(clientId: string, onExpired: (bytes: number) => void): AsyncGenerator<AedesPublishPacket> {
     const range = rangeOf(`outgoing:${encodeURIComponent(clientId)}`)
     const removals: Promise<void>[] = []
-    for await (const [key, value] of this.#database.entries(range)) {
+    for await (const [key, value] of this.#entries(range)) {
       const packet = decodeMessage(value)
       if (!isOver(packet, packet.messageId)) {
         yield packet
@@ -96,6 +99,25 @@ export class LevelQueues implements SessionQueues {
       if (removals.push(removal) >= maxRemovals) await Promise.all(removals.splice(0))
     }
     await Promise.all(removals)
+  }
+
+  /**
+   * The entries of a range, a page at a time: no iterator is open while the reader waits for a client, because LevelDB keeps everything on disk that is
+   * deleted after an iterator was opened.
+   */
+  async *#entries({ gte, lt }: KeyRange): AsyncGenerator<[string, Buffer]> {
+    for (let from: string | undefined = gte; from !== undefined; ) {
+      const page: [string, Buffer][] = []
+      let bytes = 0
+      for await (const entry of this.#database.entries({ gte: from, lt })) {
+        page.push(entry)
+        bytes += entry[1].length
+        if (page.length >= pageSize || bytes >= pageBytes) break
+      }
+      yield* page
+      const last = page.at(-1)
+      from = last && `${last[0]}\0`
+    }
   }
 
   /** Whether a message is still there, and was not sent meanwhile. */
