@@ -29,6 +29,8 @@ export interface ConnectAuthorizerOptions {
   readonly setCloseReason: (client: Client, reason: GatewayError) => void
   /** Closes a connection at once. */
   readonly end: (client: Client, reason: GatewayError) => void
+  /** Closes a connection after the written bytes. */
+  readonly disconnect: (client: Client, reason: GatewayError) => void
   readonly onDenied: (action: DeniedAction) => void
   readonly log: Logger
 }
@@ -204,7 +206,7 @@ export class ConnectAuthorizer {
         client.conn.once('close', resolve)
       })
     }
-    this.#options.setCloseReason(client, new GatewayError('client-id-taken'))
+    this.#options.disconnect(client, new GatewayError('client-id-taken'))
     await new Promise<void>(resolve => client.close(resolve))
   }
 

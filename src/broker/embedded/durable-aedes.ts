@@ -239,7 +239,7 @@ export class DurableAedes extends Aedes {
       stored: (error, hasSubscribers) => {
         // The original of a repetition may be of a connection that was over before.
         const isStored = publication.isRepetition && this.#store.hasIncoming(client.id, packet.messageId ?? 0)
-        if (error || isStored) stored(error, hasSubscribers)
+        if (error || isStored) stored(error, hasSubscribers || isStored === true)
         else this.#storeIdentifier(client, packet, failure => stored(failure, hasSubscribers))
       },
     }

@@ -10,7 +10,7 @@ import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
 import { encodeDisconnectWithin } from '../../mqtt/disconnect-packet.js'
 import type { Properties } from '../../mqtt/properties.js'
-import { firstFailure } from '../../mqtt/reason-codes.js'
+import { firstFailure, reasonCodes } from '../../mqtt/reason-codes.js'
 import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
 import { AcknowledgementTracker, type AcknowledgementWatch } from './acknowledgement-tracker.js'
 import type { Authorizer } from './authorizer.js'
@@ -136,8 +136,7 @@ const maxQueuedPackets = 2
 const aedesOptions = {
   // Paho's MQTT 3.1 fallback sends client ids of any length, which other brokers accept.
   maxClientsIdLength: 65_535,
-  // Packets that arrive in the same read as CONNECT; bytes bound them already (`connections.ts`). The default of 42 would end the connection
-  // of a returning client that repeats its in-flight messages before CONNACK, as it may.
+  // PINGREQ and DISCONNECT before CONNACK; the other packets wait in `ReceivedPackets`.
   queueLimit: 65_535,
   // Practically off: it would end a client that takes longer for one large retained message; `Congestion` finds clients that read nothing.
   // 0 would add a listener per waiting message, whose cost grows quadratically.
@@ -302,6 +301,7 @@ class Embedded implements EmbeddedBroker {
       end: (client, reason) => {
         if (!this.#tellWhy(client, reason)) this.#connections.cutOff(client, reason)
       },
+      disconnect: (client, reason) => this.#disconnect(client, reason),
       onDenied,
       log: this.#log,
     })
@@ -526,7 +526,7 @@ class Embedded implements EmbeddedBroker {
 
   /** [MQTT-3.14.2-3] */
   #disconnectPacket(client: Client, { mqttReason, text }: GatewayError): Buffer {
-    return encodeDisconnectWithin(client.maximumPacketSize, mqttReason, text)
+    return encodeDisconnectWithin(client.maximumPacketSize, disconnectReasons[mqttReason] ?? mqttReason, text)
   }
 
   /** Tells a client of MQTT 5 why its packet is malformed, before Aedes closes its connection. */
@@ -728,6 +728,15 @@ class Embedded implements EmbeddedBroker {
 /** Queues are ordered by it, so it sorts by start time; messages are identified by it, so it is unique. */
 function brokerId(disk: LevelBackend | undefined): string {
   return `mqway-${String(disk?.run ?? 1).padStart(10, '0')}`
+}
+
+/** Reason codes in DISCONNECT (§3.14.2.1) in place of those that only CONNACK may have. */
+const disconnectReasons: Partial<Record<number, number>> = {
+  [reasonCodes.unsupportedVersion]: reasonCodes.unspecified,
+  [reasonCodes.clientIdInvalid]: reasonCodes.sessionTakenOver,
+  [reasonCodes.badUserNameOrPassword]: reasonCodes.notAuthorized,
+  [reasonCodes.serverUnavailable]: reasonCodes.serverBusy,
+  [reasonCodes.banned]: reasonCodes.notAuthorized,
 }
 
 function pubrel(messageId: number): AedesPublishPacket {
