@@ -23,7 +23,7 @@ export interface PushEvent {
   readonly userProperties?: readonly (readonly [name: string, value: string])[]
   /** The topic for answers. */
   readonly responseTopic?: string
-  /** What answers repeat, in base64. */
+  /** Data that a response repeats, in base64. */
   readonly correlationData?: string
   /** When it expires, in ISO 8601; it is delivered no more then. */
   readonly expires?: string
@@ -131,7 +131,7 @@ export interface PublishOptions {
     | Readonly<Record<string, string | readonly string[]>>
   /** The topic for answers. */
   readonly responseTopic?: string
-  /** What answers repeat, in base64. */
+  /** Data that a response repeats, in base64. */
   readonly correlationData?: string
   /** When it expires: a time such as `30s`, or a date and time in ISO 8601. */
   readonly expires?: string

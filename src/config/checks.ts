@@ -205,7 +205,7 @@ function isSelf(url: string, own: Listener): boolean {
   return own.hosts.some(host => host === address.host || (local && (isLoopback(host) || isAny(host))))
 }
 
-/** What one gateway cannot do alone where several share a journal. */
+/** Options that do not fit a journal that several gateways share. */
 function checkSharedJournal({ push, broker, notify }: Config): Problem[] {
   if (push === 'off' || redisOf(push) === undefined) return []
   const path = ['push', 'journal', 'redis']

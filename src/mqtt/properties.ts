@@ -139,8 +139,8 @@ const allowed = {
   auth: names('authenticationMethod', 'authenticationData', 'reasonString', 'userProperties'),
 } as const
 
-/** Where properties are. */
-export type PropertyPlace = keyof typeof allowed
+/** A set of properties: of a packet, a will, or a message for its receivers. */
+export type PropertySet = keyof typeof allowed
 
 function names(...all: Name[]): ReadonlySet<Name> {
   return new Set(all)
@@ -157,7 +157,7 @@ const maxVariable = 268_435_455
  *
  * @throws {MalformedPacket} for properties that MQTT 5 does not allow there (§2.2.2), with its reason code
  */
-export function readProperties(fields: MqttFields, place: PropertyPlace): Properties | undefined {
+export function readProperties(fields: MqttFields, place: PropertySet): Properties | undefined {
   const section = readSection(fields)
   return section && parseProperties(section, place)
 }
@@ -203,7 +203,7 @@ const userProperty = 0x26
  */
 function parseProperties(
   section: Buffer,
-  place: PropertyPlace,
+  place: PropertySet,
   onOwn?: (start: number, end: number) => void,
 ): Properties {
   const fields = new MqttFields(section)

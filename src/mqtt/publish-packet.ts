@@ -125,14 +125,19 @@ function writeLength(bytes: Buffer, start: number, length: number): number {
   }
 }
 
-/** Whole seconds until a message expires, rounded up, at least 1: with 0 it would expire on its way. */
-function secondsTo(expires: number): number {
-  return Math.min(0xffff_ffff, Math.max(1, Math.ceil((expires - Date.now()) / 1000)))
+/**
+ * The message expiry interval of a message that expires (MQTT 5 §3.3.2.3.3): whole seconds, rounded up.
+ *
+ * @param least the shortest interval
+ */
+export function secondsUntil(expires: number, least = 0): number {
+  return Math.min(0xffff_ffff, Math.max(least, Math.ceil((expires - Date.now()) / 1000)))
 }
 
 /** Encodes a message in MQTT 5. @param id its packet identifier; none with QoS 0 */
 export function encodeMessage(message: Message, id = 0): Buffer {
   const { qos, retain, expires } = message
-  const expiry = expires === undefined ? undefined : secondsTo(expires)
+  // With 0 it would expire on its way.
+  const expiry = expires === undefined ? undefined : secondsUntil(expires, 1)
   return encodePublish(message, { isVersion5: true, qos, retain, dup: false, id, expiry })
 }

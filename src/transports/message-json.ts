@@ -5,6 +5,7 @@ import type { Message, QoS } from '../mqtt/message.js'
 import type { ReceiptRequest } from '../receipts/receipts.js'
 import { topicNameProblem } from '../topics/topic-syntax.js'
 import { base64, propertyMembers, toProperties } from './property-json.js'
+import { unescapedPlusProblem } from './subscribe-query.js'
 
 /*
  * The JSON of a published message, for all transports. Error texts follow the member's name: `topic must …`.
@@ -107,6 +108,21 @@ export function payloadOf(
 /** @param value 0, 1 or 2 */
 export function toQos(value: number): QoS {
   return value === 0 || value === 1 ? value : 2
+}
+
+/** The parameters `topic` and `qos` of a request that publishes one message. */
+export const messageParameters = {
+  topic: topicName
+    .superRefine((topic, context) => {
+      const problem = unescapedPlusProblem(topic)
+      if (problem !== undefined) context.addIssue(problem)
+    })
+    .optional(),
+  qos: z
+    .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
+    .default('1')
+    .transform(digit => toQos(Number(digit)))
+    .describe('The QoS of the MQTT delivery'),
 }
 
 export const messageJson = z.strictObject(messageMembers)

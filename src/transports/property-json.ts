@@ -87,7 +87,7 @@ export const propertyMembers = {
   correlationData: base64
     .refine(text => text.length <= (maxStringBytes / 3) * 4, `must have at most ${maxStringBytes} bytes`)
     .optional()
-    .describe('What answers repeat, in base64'),
+    .describe('Data that a response repeats, in base64'),
   expires: expiry.optional(),
 }
 
@@ -159,6 +159,6 @@ export const eventProperties = {
     .optional()
     .describe('User properties of MQTT 5: pairs of a name and a value, in order; names may repeat'),
   responseTopic: z.string().optional().describe('The topic for answers'),
-  correlationData: z.string().optional().describe('What answers repeat, in base64'),
+  correlationData: z.string().optional().describe('Data that a response repeats, in base64'),
   expires: z.iso.datetime().optional().describe('When it expires; it is delivered no more then'),
 }

@@ -19,17 +19,16 @@ import {
 } from './idempotency.js'
 import {
   messageJson,
+  messageParameters,
   type Publication,
   publicationJson,
   receiptTime,
   requestedDevices,
-  topicName,
-  toQos,
 } from './message-json.js'
 import type { Operation } from './operation.js'
 import { propertyMembers, toProperties, userPropertyParameters } from './property-json.js'
 import { countPublishes, publisherAccount, withReceipts } from './publishing.js'
-import { flag, unescapedPlusProblem } from './subscribe-query.js'
+import { flag } from './subscribe-query.js'
 import type { Push, TransportContext } from './transport-context.js'
 import { readBody } from './work-queue.js'
 
@@ -57,17 +56,7 @@ const extraTimeout = 60_000
 const keyForm = /^[\x20-\x7e]{1,255}$/
 
 const query = z.object({
-  topic: topicName
-    .superRefine((topic, context) => {
-      const problem = unescapedPlusProblem(topic)
-      if (problem !== undefined) context.addIssue(problem)
-    })
-    .optional(),
-  qos: z
-    .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
-    .default('1')
-    .transform(digit => toQos(Number(digit)))
-    .describe('The QoS of the MQTT delivery'),
+  ...messageParameters,
   retain: flag().describe('Whether the message is retained'),
   receiptFrom: z
     .preprocess(value => (typeof value === 'string' ? [value] : value), requestedDevices)

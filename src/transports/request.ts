@@ -13,7 +13,7 @@ import type { Requests } from '../sources/requests.js'
 import { topicPredicate } from '../topics/match.js'
 import { type AdmittedRequest, registerBufferedBodyRoutes } from './buffered-body-routes.js'
 import { textOf } from './event-json.js'
-import { messageMembers, payloadOf, topicName, toQos } from './message-json.js'
+import { messageMembers, messageParameters, payloadOf, topicName, toQos } from './message-json.js'
 import type { Operation } from './operation.js'
 import {
   eventProperties,
@@ -23,7 +23,7 @@ import {
   userPropertyParameters,
 } from './property-json.js'
 import { countPublishes, publisherAccount } from './publishing.js'
-import { flag, unescapedPlusProblem } from './subscribe-query.js'
+import { flag } from './subscribe-query.js'
 import type { TransportContext } from './transport-context.js'
 import { readBody } from './work-queue.js'
 
@@ -46,17 +46,7 @@ const replyTopic = topicName
   )
 
 const query = z.object({
-  topic: topicName
-    .superRefine((topic, context) => {
-      const problem = unescapedPlusProblem(topic)
-      if (problem !== undefined) context.addIssue(problem)
-    })
-    .optional(),
-  qos: z
-    .enum(['0', '1', '2'], { error: 'must be 0, 1 or 2' })
-    .default('1')
-    .transform(digit => toQos(Number(digit)))
-    .describe('The QoS of the MQTT delivery'),
+  ...messageParameters,
   contentType: propertyMembers.contentType,
   userProperties: userPropertyParameters,
   timeout,

@@ -5,7 +5,7 @@ import {
   decodeMessageProperties,
   encodeProperties,
   type Properties,
-  type PropertyPlace,
+  type PropertySet,
   readMessageProperties,
   readProperties,
   variableByteInteger,
@@ -16,9 +16,9 @@ const section = (...parts: (Buffer | number[] | string)[]): MqttFields => {
   const bytes = Buffer.concat(parts.map(part => Buffer.from(part as Buffer)))
   return new MqttFields(Buffer.concat([variableByteInteger(bytes.length), bytes]))
 }
-const read = (properties: Properties, place: PropertyPlace): Properties | undefined =>
+const read = (properties: Properties, place: PropertySet): Properties | undefined =>
   readProperties(section(encodeProperties(properties)), place)
-const reasonOf = (fields: MqttFields, place: PropertyPlace): number | undefined => {
+const reasonOf = (fields: MqttFields, place: PropertySet): number | undefined => {
   try {
     readProperties(fields, place)
   } catch (error) {
@@ -80,7 +80,7 @@ describe('properties of MQTT 5', () => {
     expect(read({}, 'connect')).toBeUndefined()
   })
 
-  it.each<[string, PropertyPlace, Properties]>([
+  it.each<[string, PropertySet, Properties]>([
     ['a topic alias in CONNECT', 'connect', { topicAlias: 1 }],
     ['a subscription identifier of a client in PUBLISH [MQTT-3.3.4-6]', 'publish', { subscriptionIdentifiers: [1] }],
     ['a will delay in PUBLISH', 'publish', { willDelayInterval: 1 }],
@@ -90,7 +90,7 @@ describe('properties of MQTT 5', () => {
     expect(reasonOf(section(encodeProperties(properties)), place)).toBe(0x81)
   })
 
-  it.each<[string, PropertyPlace, MqttFields, number]>([
+  it.each<[string, PropertySet, MqttFields, number]>([
     ['an unknown identifier', 'connect', section([0x7f, 1]), 0x81],
     ['a value that is cut short', 'connect', section([0x11, 0, 0]), 0x81],
     ['a length beyond the packet', 'connect', new MqttFields(Buffer.from([9, 0x17, 1])), 0x81],
@@ -113,7 +113,7 @@ describe('properties of MQTT 5', () => {
   })
 
   it('of any bytes are read or refused as malformed', () => {
-    const places = fc.constantFrom<PropertyPlace>('connect', 'will', 'publish', 'subscribe', 'disconnect', 'auth')
+    const places = fc.constantFrom<PropertySet>('connect', 'will', 'publish', 'subscribe', 'disconnect', 'auth')
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 100 }), places, (bytes, place) => {
         try {

@@ -1,6 +1,6 @@
 import type { AedesPublishPacket, Client } from 'aedes'
 
-/** What is to be known of the acknowledgements of one message. */
+/** A watch of the acknowledgements of one message. */
 export interface AcknowledgementWatch {
   /** How long, in milliseconds. */
   readonly within: number

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream'
 
-/** What Aedes answers to a CONNECT. */
+/** Aedes' answer to a CONNECT. */
 export interface AedesConnack {
   readonly isSessionPresent: boolean
   /** A reason code, or before MQTT 5 a return code. */

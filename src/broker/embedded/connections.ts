@@ -124,7 +124,7 @@ export class Connections {
         const finding = received.scan(chunk, maxPackets, mayComplete)
         throttle?.spend(received.publishes - published, received.bytes - before)
         const refuse = (reason: GatewayError): number | GatewayError =>
-          this.#options.tellWhy((broker as unknown as { client: Client }).client, reason) ? chunk.length : reason
+          broker.client && this.#options.tellWhy(broker.client, reason) ? chunk.length : reason
         if (finding === 'not-mqtt')
           return refuse(new GatewayError(finding, { mqttReason: reasonCodes.malformedPacket }))
         if (finding !== undefined) return refuse(new GatewayError(finding))

@@ -1,10 +1,12 @@
 import type { AedesPublishPacket, Client } from 'aedes'
 import type { Logger } from '../../base/log.js'
 import type { Message, QoS } from '../../mqtt/message.js'
+import { secondsUntil } from '../../mqtt/publish-packet.js'
+import { encodeAcknowledgement } from '../../mqtt/server-packets.js'
 import type { CongestedEnd, Congestion } from './congestion.js'
 import type { LiveSubscriptions, Matched, Recipient } from './live-subscriptions.js'
 import { isExpired, messageOf, subscriptionIdentifiersOf } from './packet.js'
-import { encodeAcknowledgement, encodedSize, maxCopiedPayload, PublishEncoder } from './packet-encoding.js'
+import { encodedSize, maxCopiedPayload, PublishEncoder } from './packet-encoding.js'
 import { firstAcknowledgement, maxPacketId, type PacketIds } from './packet-ids.js'
 import type { SessionQueueReplay } from './session-queue-replay.js'
 import type { PairEnd } from './stream-pair.js'
@@ -13,7 +15,7 @@ import type { TopicAliases } from './topic-aliases.js'
 
 export type ReceiverEnd = CongestedEnd & Pick<PairEnd, 'send' | 'write' | 'once' | 'removeListener'>
 
-/** What a client said in its CONNECT about what it receives (MQTT 5 §3.1.2.11); before MQTT 5: no limits. */
+/** The limits that a client gave in its CONNECT for packets to it (MQTT 5 §3.1.2.11); before MQTT 5 there are none. */
 export interface ReceiverLimits {
   readonly isVersion5: boolean
   /** Messages of QoS 1 and 2 without their last acknowledgement. */
@@ -246,7 +248,7 @@ export class Delivery {
     const { end, isVersion5 } = receiver
     if (!end || end.destroyed) return true
     const { message, qos, retain, dup, id, identifiers } = entry
-    const expiry = message.expires === undefined ? undefined : secondsTo(message.expires)
+    const expiry = message.expires === undefined ? undefined : secondsUntil(message.expires)
     const alias = dup ? undefined : receiver.aliases?.of(message.topic)
     const parts = this.#encoder.encode(message, {
       ...{ isVersion5, qos, retain, dup, id, alias },
@@ -433,11 +435,6 @@ function sizeOf({ topic, payload, properties }: Message): number {
 
 function lower(a: QoS, b: QoS): QoS {
   return a < b ? a : b
-}
-
-/** Seconds until a message expires, as a client is told [MQTT-3.3.2-6]. */
-function secondsTo(expires: number): number {
-  return Math.max(0, Math.ceil((expires - Date.now()) / 1000))
 }
 
 function ignore(): void {}

@@ -8,9 +8,9 @@ import type { DeniedAction, Metrics, RetainedFigures } from '../../base/metrics.
 import type { SliceMonitor } from '../../base/slice-monitor.js'
 import { TimeSlicer } from '../../base/time-slicer.js'
 import { version } from '../../base/version.js'
-import { encodeDisconnectWithin } from '../../mqtt/disconnect-packet.js'
 import type { Properties } from '../../mqtt/properties.js'
 import { firstFailure, reasonCodes } from '../../mqtt/reason-codes.js'
+import { encodeConnack, encodeDisconnectWithin } from '../../mqtt/server-packets.js'
 import { type Broker, type BrokerStream, internalPeer, type Peer } from '../broker.js'
 import { AcknowledgementTracker, type AcknowledgementWatch } from './acknowledgement-tracker.js'
 import type { Authorizer } from './authorizer.js'
@@ -24,7 +24,6 @@ import { type LevelBackend, openLevel } from './level-backend.js'
 import { LiveSubscriptions } from './live-subscriptions.js'
 import type { AcceptedMessage, MessageSink } from './message-sink.js'
 import { messageOf, packetOf } from './packet.js'
-import { encodeConnack } from './packet-encoding.js'
 import { ReceivedPackets, receiveMaximum } from './received-packets.js'
 import { RetainedDelivery } from './retained-delivery.js'
 import { withoutGroup } from './shared-filter.js'
@@ -493,7 +492,7 @@ class Embedded implements EmbeddedBroker {
     return isTooLarge ? encodeConnack(false, reason?.mqttReason ?? code, {}) : refusal
   }
 
-  /** What the broker grants a client of MQTT 5 (§3.2.2.3). */
+  /** The properties of CONNACK: the limits that the broker grants a client of MQTT 5 (§3.2.2.3). */
   #properties(client: Client): Properties {
     const { _assignedClientId: id, _serverKeepAlive: keepAlive, sessionExpiryInterval } = client
     return {

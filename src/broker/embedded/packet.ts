@@ -2,7 +2,7 @@ import type { AedesPublishPacket, PublishPacket } from 'aedes'
 import type { Message } from '../../mqtt/message.js'
 
 /**
- * What Aedes carries from the parser to the delivery as `properties`, unread: the encoded properties for the receivers
+ * The member `properties` of a packet, which Aedes carries unread from the parser to the delivery: the encoded properties for the receivers
  * (`Message.properties`), and in a session's queue the identifiers of its matching subscriptions.
  */
 interface CarriedProperties {

@@ -47,7 +47,7 @@ export class QueueExpiry {
 
   async #clean(clientId: string): Promise<void> {
     const { queues, sessions, slicer } = this.#options
-    // What a connected client does not acknowledge is read when it returns.
+    // Messages that a connected client does not acknowledge are read when it returns.
     if (sessions.isConnected(clientId)) return
     let next = Number.POSITIVE_INFINITY
     for await (const packet of queues.read(clientId, bytes => sessions.release(clientId, bytes))) {

@@ -104,7 +104,7 @@ interface Merged extends SessionSubscription {
 }
 
 /**
- * What two matching subscriptions of one session are together.
+ * Merges two matching subscriptions of one session.
  *
  * @param merged results of earlier calls, which can be changed
  */

@@ -3,8 +3,8 @@ import type { Client, PublishPacket } from 'aedes'
 import { GatewayError } from '../../base/errors.js'
 import type { FairQuota } from '../../base/fair-quota.js'
 import { firstFailure, reasonCodes } from '../../mqtt/reason-codes.js'
+import { encodeAcknowledgement } from '../../mqtt/server-packets.js'
 import type { Receiver } from './delivery.js'
-import { encodeAcknowledgement } from './packet-encoding.js'
 import type { PairEnd } from './stream-pair.js'
 import type { PacketParser, ParsedPacket } from './strict-packets.js'
 import { maxTopicAliases } from './topic-aliases.js'
@@ -65,7 +65,7 @@ export interface ReceivedPacketsOptions {
   readonly onError: (error: unknown) => void
 }
 
-/** What is known of one connection's packets. */
+/** The state of one connection's packets. */
 interface Connection {
   readonly client: Client
   /** Packets before it is connected. */

@@ -21,7 +21,7 @@ export interface StoredSession {
   readonly nextExpiry?: number
 }
 
-/** What is stored of a session, besides its subscriptions and queue. */
+/** The stored record of a session, besides its subscriptions and queue. */
 export type SessionRecord = Omit<StoredSession, 'id' | 'queued' | 'bytes' | 'nextExpiry'>
 
 /** A session's subscription: its filter and options. Retain handling is over once it is granted, and is not stored. */

@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import type { Client } from 'aedes'
 import type { ClientSession } from '../../base/connected-clients.js'
 import type { GatewayError } from '../../base/errors.js'
 import { ChunkQueue, ConcatCache, join } from './chunk-queue.js'
@@ -91,6 +92,8 @@ interface PairEndOptions {
 export class PairEnd extends Duplex {
   /** Reason of the other end's close, if it gives one. */
   closeReason: GatewayError | undefined
+  /** Aedes sets its client here, at the broker's end. */
+  readonly client: Client | undefined
   endFor: ((reason: GatewayError) => boolean) | undefined
   clientSession: (() => ClientSession | undefined) | undefined
   /** Bytes written at this end that have passed. */

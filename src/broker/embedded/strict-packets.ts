@@ -5,7 +5,7 @@ import { MalformedPacket, MqttFields } from '../../mqtt/fields.js'
 import {
   maxPropertyBytes,
   type Properties,
-  type PropertyPlace,
+  type PropertySet,
   readMessageProperties,
   readProperties,
 } from '../../mqtt/properties.js'
@@ -165,7 +165,7 @@ const disconnectCodes: ReadonlySet<number> = new Set([
 ])
 const authCodes: ReadonlySet<number> = new Set([0x18, 0x19])
 
-function readReason(fields: MqttFields, place: PropertyPlace, codes: ReadonlySet<number>): Partial<ParsedPacket> {
+function readReason(fields: MqttFields, place: PropertySet, codes: ReadonlySet<number>): Partial<ParsedPacket> {
   if (fields.left === 0) return { reasonCode: 0 }
   const reasonCode = fields.byte()
   if (!codes.has(reasonCode)) throw new MalformedPacket('it has another reason code', reasonCodes.protocolError)
@@ -173,14 +173,14 @@ function readReason(fields: MqttFields, place: PropertyPlace, codes: ReadonlySet
   return { reasonCode, ...(properties && { properties }) }
 }
 
-const places: ReadonlyMap<string, PropertyPlace> = new Map([
+const places: ReadonlyMap<string, PropertySet> = new Map([
   ['subscribe', 'subscribe'],
   ['unsubscribe', 'unsubscribe'],
   ['disconnect', 'disconnect'],
   ['auth', 'auth'],
 ])
 
-function placeOf(packet: string): PropertyPlace {
+function placeOf(packet: string): PropertySet {
   return places.get(packet) ?? 'acknowledgement'
 }
 

@@ -64,11 +64,6 @@ export class SubscriptionLimits {
     return { filters: this.#filters, bytes: this.#quota.total }
   }
 
-  /** Whether `filter` is granted to `client`; it counts from now on. */
-  grant(client: GrantedClient, filter: string): boolean {
-    return this.refusal(client, filter) === undefined
-  }
-
   /**
    * Grants `filter` to `client`, or returns the reason for refusing it.
    *
