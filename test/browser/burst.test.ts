@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { launchChromium } from '../helpers/chromium.js'
 import { startTestGateway } from '../helpers/gateway.js'
 import { describeWith } from '../helpers/requires.js'
+import { eventually } from '../helpers/wait.js'
 
 let browser: Browser
 const cleanups: (() => Promise<void>)[] = []
@@ -66,7 +67,8 @@ describeWith(['chromium-headless-shell'], 'the page for event streams, when thou
     await page.goto(`${gateway.urls.http}/sse.html`)
     await page.locator('#state', { hasText: 'Connected' }).waitFor()
     await publishBatch(gateway.urls.http, 1, -1)
-    await page.waitForFunction('mostHighlighted > 0')
+    // Not `waitForFunction`, which evaluates text in the page where it must wait, against its CSP.
+    await eventually(() => page.evaluate('mostHighlighted > 0'))
     const [total, batch] = [1500, 500]
     for (let sent = 0; sent < total; sent += batch) await publishBatch(gateway.urls.http, batch, sent)
     await page.locator('#log-count', { hasText: '1,501 received' }).waitFor()
