@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { type Access, openAccess } from '../access/access.js'
 import { type AnonymousPublishes, anonymousPublishesOf } from '../access/anonymous-publishes.js'
 import { compileClientResolver } from '../access/client-address.js'
@@ -19,10 +20,12 @@ import type { CreateRateLimit } from '../broker/embedded/throttle.js'
 import { ambientCredentials } from '../config/access.js'
 import { namesSites } from '../config/forms.js'
 import { isWebOnLoopback } from '../config/listeners.js'
+import { redisOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
 import { ApiGate, type ApiGateOptions } from '../http/api-gate.js'
 import { UnreadResponses } from '../http/unread-responses.js'
 import { MqttSubscribers } from '../presence/mqtt-subscribers.js'
+import type { SharedRedis } from '../storage/shared-redis.js'
 import { Tunnels } from '../tunnel/tunnels.js'
 import { Brokers } from './brokers.js'
 import type { CloseStack } from './close-stack.js'
@@ -38,6 +41,7 @@ export type GatewayContext = Awaited<ReturnType<typeof openContext>>
  * @throws {StartError} when a password or key file cannot be used
  */
 export async function openContext(config: Config, log: Logger, cwd: string, opened: CloseStack) {
+  const shared = await openShared(config, log, cwd, opened)
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
@@ -68,6 +72,8 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
   const tunnels = new Tunnels(metrics, config.limits.bytesPerSecond, clients)
   metrics.watchBuffers(() => tunnels.bufferedBytes)
   return {
+    /** What several gateways share; `undefined` for a gateway alone. */
+    shared,
     ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients, slices },
     ...{ mqttListeners, reservedClientIds, anonymousPublishes },
     servesHost: compileHosts({
@@ -82,6 +88,24 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
     /** Names one connection in the log. */
     nextId: connectionIds(),
   }
+}
+
+/** Imported on demand. */
+async function openShared(
+  { push }: Config,
+  log: Logger,
+  cwd: string,
+  opened: CloseStack,
+): Promise<SharedRedis | undefined> {
+  const config = push === 'off' ? undefined : redisOf(push)
+  if (!config) return undefined
+  const { openSharedRedis } = await import('../storage/shared-redis.js')
+  const { passwordFile, ca, ...redis } = config
+  const files = {
+    ...(passwordFile !== undefined && { passwordFile: resolve(cwd, passwordFile) }),
+    ...(ca !== undefined && { ca: resolve(cwd, ca) }),
+  }
+  return opened.add(await openSharedRedis({ ...redis, ...files }, log))
 }
 
 function apiGate(

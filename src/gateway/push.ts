@@ -1,4 +1,4 @@
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { accountOf } from '../access/limits.js'
 import { type Rate, RateLimits, TokenBucket } from '../access/rate-limits.js'
@@ -23,13 +23,13 @@ import { ClientMessages } from '../presence/client-messages.js'
 import { PresenceMessages } from '../presence/presence-messages.js'
 import { PresenceRegistry } from '../presence/presence-registry.js'
 import { openReceipts } from '../receipts/open-receipts.js'
-import type { ReceiptStore } from '../receipts/store.js'
 import { openEmbeddedSource } from '../sources/embedded.js'
 import { openSession } from '../sources/mqtt/session.js'
 import type { Source } from '../sources/publisher.js'
 import { RememberedSubscriptions } from '../sources/remembered-subscriptions.js'
 import { Requests } from '../sources/requests.js'
 import { ResponseInbox } from '../sources/response-inbox.js'
+import type { Store } from '../storage/store.js'
 import { registerConnections } from '../transports/connections.js'
 import { LiveConnections } from '../transports/live-connections.js'
 import { registerOpenApi } from '../transports/openapi.js'
@@ -92,11 +92,11 @@ export async function openPush(options: PushSideOptions) {
 
 async function assemble(options: PushSideOptions, opened: CloseStack) {
   const { config, log, slices } = options
-  const shared = await openSharedJournal(options)
-  const journal: Journal = opened.add(shared ?? (await openJournal(options)))
+  const sharedJournal = await openSharedJournal(options)
+  const journal: Journal = opened.add(sharedJournal ?? (await openJournal(options)))
   const hub = opened.add(await openHub({ journal, bounds: { ...config, recent }, slices, log }))
   const inbox = new ResponseInbox()
-  const source = opened.add(await openSource(options, journal, shared, inbox))
+  const source = opened.add(await openSource(options, journal, sharedJournal, inbox))
   const requests = new Requests({ source, inbox, journal, onEnded: options.metrics.requests.ended })
   options.metrics.requests.watch(() => requests.pending)
   const { presence, messages } = openPresence(options, source, opened)
@@ -105,7 +105,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
   const receipts = opened.add(
     await openReceipts({
-      store: await openReceiptStore(options),
+      store: await openReceiptsStore(options),
       ...{ journal, publisher: source, presence, log },
       tracking: hub.tracking,
       bounds: {
@@ -140,7 +140,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     },
     /** Why the journal that gateways share is not available; `undefined` while it is, and for other journals. */
     get journalFailure() {
-      return shared?.failure
+      return sharedJournal?.failure
     },
     /**
      * Adds the routes of the HTTP API.
@@ -172,15 +172,11 @@ function boundsOf(config: PushConfig): JournalBounds {
 }
 
 /** Imported on demand; `undefined` for a journal of this gateway alone. */
-async function openSharedJournal({ config, cwd, slices, log }: PushSideOptions): Promise<RedisJournal | undefined> {
-  if (config.redis === undefined) return undefined
+async function openSharedJournal(options: PushSideOptions): Promise<RedisJournal | undefined> {
+  const { shared, config, slices, log } = options
+  if (!shared) return undefined
   const { openRedisJournal } = await import('../journal/redis-journal.js')
-  const { passwordFile, ca, ...redis } = config.redis
-  const files = {
-    ...(passwordFile !== undefined && { passwordFile: resolve(cwd, passwordFile) }),
-    ...(ca !== undefined && { ca: resolve(cwd, ca) }),
-  }
-  return openRedisJournal({ config: { ...redis, ...files }, bounds: boundsOf(config), slices, log })
+  return openRedisJournal({ config: shared.config, bounds: boundsOf(config), slices, log })
 }
 
 /** Imports the journal of the configuration on demand. */
@@ -240,13 +236,13 @@ function openClientMessages(
 }
 
 /** Stored like the journal, because receipts are useless without their events. */
-async function openReceiptStore({ config, data, log }: PushSideOptions): Promise<ReceiptStore> {
+async function openReceiptsStore({ config, data, log }: PushSideOptions): Promise<Store> {
   if (config.journal === 'memory' || data === undefined) {
-    const { MemoryReceiptStore } = await import('../receipts/memory-store.js')
-    return new MemoryReceiptStore()
+    const { MemoryStore } = await import('../storage/memory-store.js')
+    return new MemoryStore()
   }
-  const { openLevelReceiptStore } = await import('../receipts/level-store.js')
-  return openLevelReceiptStore({ directory: join(data, 'receipts'), log })
+  const { openLevelStore } = await import('../storage/level-store.js')
+  return openLevelStore({ directory: join(data, 'receipts'), log })
 }
 
 /** Imported on demand. */

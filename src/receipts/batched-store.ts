@@ -1,5 +1,5 @@
+import type { KeyRange, Store, StoreChange } from '../storage/store.js'
 import { type RepositoryState, stateKey } from './records.js'
-import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
 
 /** A stored record. */
 export type Entry = readonly [key: string, value: string]
@@ -11,10 +11,10 @@ export const batchSize = 256
  * A store of JSON records. Changes are collected, and then written together with the repository's state; reads do not see collected changes.
  */
 export class BatchedStore {
-  readonly #store: ReceiptStore
+  readonly #store: Store
   #changes: StoreChange[] = []
 
-  constructor(store: ReceiptStore) {
+  constructor(store: Store) {
     this.#store = store
   }
 

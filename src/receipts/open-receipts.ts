@@ -7,11 +7,11 @@ import { type Event, isGapMarker, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 import type { Presence } from '../presence/presence.js'
 import type { Publisher } from '../sources/publisher.js'
+import type { Store } from '../storage/store.js'
 import { Outbox } from './outbox.js'
 import { type NewRequest, type ReceiptBounds, ReceiptRepository } from './receipt-repository.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptReservation, Receipts, ReportOptions } from './receipts.js'
 import type { ReceiptEvent } from './records.js'
-import type { ReceiptStore } from './store.js'
 
 /** Bounds without an option. */
 const defaultBounds = { maxRequests: 100_000, maxMessages: 10_000, topic: { topicLevels: 100, topicLength: 65_535 } }
@@ -28,7 +28,7 @@ const retryDelay = 1000
 
 export interface ReceiptsOptions {
   /** Closed with the receipts. */
-  readonly store: ReceiptStore
+  readonly store: Store
   /** The journal of the events. */
   readonly journal: Journal
   readonly publisher: Publisher

@@ -1,3 +1,4 @@
+import type { Store } from '../storage/store.js'
 import { BatchedStore, batchSize } from './batched-store.js'
 import { type MessageBounds, ReceiptMessages, type WaitingMessage } from './messages.js'
 import { type PendingReceipts, ReceiptQuota } from './receipt-quota.js'
@@ -19,7 +20,6 @@ import {
   stateKey,
 } from './records.js'
 import { type ReportRange, readReport, receiptOf } from './report.js'
-import type { ReceiptStore } from './store.js'
 
 /** Bounds of what is stored. */
 export interface ReceiptBounds extends MessageBounds {
@@ -58,7 +58,7 @@ export class ReceiptRepository {
   /** Requests whose deadline has not passed. */
   readonly #pending = new Map<number, PendingReceipts>()
 
-  constructor(store: ReceiptStore, epoch: string, bounds: ReceiptBounds) {
+  constructor(store: Store, epoch: string, bounds: ReceiptBounds) {
     this.#store = new BatchedStore(store)
     this.#messages = new ReceiptMessages(this.#store, bounds)
     this.#epoch = epoch

@@ -1,5 +1,5 @@
+import type { KeyRange } from '../storage/store.js'
 import type { ReceiptStatus } from './receipts.js'
-import type { KeyRange } from './store.js'
 
 /*
  * The records of receipts. A key is a letter for the kind, then numbers of sixteen digits, so that keys sort as numbers do,

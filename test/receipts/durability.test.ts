@@ -7,8 +7,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createLog } from '../../src/base/log.js'
 import { DeliveryTracker } from '../../src/hub/delivery-tracker.js'
 import { openLevelJournal } from '../../src/journal/level-journal.js'
-import { openLevelReceiptStore } from '../../src/receipts/level-store.js'
 import { openReceipts } from '../../src/receipts/open-receipts.js'
+import { openLevelStore } from '../../src/storage/level-store.js'
 import { wide } from '../contracts/journal.js'
 import { type RunningProgram, run } from '../helpers/processes.js'
 import { eventually } from '../helpers/wait.js'
@@ -56,7 +56,7 @@ describe('receipts of a process that ends suddenly', () => {
     const journal = await openLevelJournal({ directory: join(directory, 'journal'), bounds: wide, log })
     const missing = new Set([...told].filter(([, what]) => what.includes('q') && !what.includes('m')).map(([id]) => id))
     const receipts = await openReceipts({
-      store: await openLevelReceiptStore({ directory: join(directory, 'receipts'), log }),
+      store: await openLevelStore({ directory: join(directory, 'receipts'), log }),
       journal,
       publisher: {
         connected: true,

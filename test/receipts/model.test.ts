@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Event } from '../../src/journal/event.js'
 import type { Receipt, ReceiptStatus } from '../../src/receipts/receipts.js'
-import type { ReceiptStorePlace } from '../contracts/receipt-store.js'
+import type { StorePlace } from '../contracts/store.js'
 import { makeLevelPlace, makeMemoryPlace } from './places.js'
 import { ReceiptRig } from './rig.js'
 
@@ -313,7 +313,7 @@ describe('receipts do as a model has it, whatever comes, and whatever ends in be
     ['on disk', makeLevelPlace, 60],
   ])(
     '%s',
-    async (_name, makePlace: () => Promise<ReceiptStorePlace>, numRuns) => {
+    async (_name, makePlace: () => Promise<StorePlace>, numRuns) => {
       const seen = { fresh: 0, gone: 0, full: 0, missed: 0, crashes: 0 }
       await fc.assert(
         fc.asyncProperty(fc.array(command, { minLength: 5, maxLength: 50, size: 'max' }), async commands => {

@@ -6,7 +6,7 @@ import { formatId } from '../../src/journal/event.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
 import { openReceipts } from '../../src/receipts/open-receipts.js'
 import { message, wide } from '../contracts/journal.js'
-import type { ReceiptStorePlace } from '../contracts/receipt-store.js'
+import type { StorePlace } from '../contracts/store.js'
 import { eventually } from '../helpers/wait.js'
 import { lineEncoder, TestSink } from '../hub/rig.js'
 import { makeLevelPlace, makeMemoryPlace } from './places.js'
@@ -17,7 +17,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 describe.each([
   ['in memory', makeMemoryPlace],
   ['on disk', makeLevelPlace],
-])('receipts %s', (_name, makePlace: () => Promise<ReceiptStorePlace>) => {
+])('receipts %s', (_name, makePlace: () => Promise<StorePlace>) => {
   let rig: ReceiptRig
   const start = async (bounds: Parameters<typeof ReceiptRig.start>[1] = {}): Promise<void> => {
     rig = await ReceiptRig.start(await makePlace(), bounds)

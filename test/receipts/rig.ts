@@ -9,10 +9,10 @@ import type { Presence } from '../../src/presence/presence.js'
 import { openReceipts } from '../../src/receipts/open-receipts.js'
 import type { ReceiptBounds } from '../../src/receipts/receipt-repository.js'
 import type { ReceiptRequest, Receipts } from '../../src/receipts/receipts.js'
-import type { KeyRange, ReceiptStore, StoreChange } from '../../src/receipts/store.js'
 import type { Publisher } from '../../src/sources/publisher.js'
+import type { KeyRange, Store, StoreChange } from '../../src/storage/store.js'
 import { message, wide } from '../contracts/journal.js'
-import type { ReceiptStorePlace } from '../contracts/receipt-store.js'
+import type { StorePlace } from '../contracts/store.js'
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -87,11 +87,11 @@ export class TestPublisher implements Publisher {
 }
 
 /** A store that takes nothing while its disk is full. */
-class FailingStore implements ReceiptStore {
-  readonly inner: ReceiptStore
+class FailingStore implements Store {
+  readonly inner: Store
   readonly #isFull: () => boolean
 
-  constructor(inner: ReceiptStore, isFull: () => boolean) {
+  constructor(inner: Store, isFull: () => boolean) {
     this.inner = inner
     this.#isFull = isFull
   }
@@ -141,18 +141,18 @@ export class ReceiptRig {
   receipts!: Receipts
   tracking = new DeliveryTracker()
   readonly presence = presenceOf(() => this.present)
-  readonly #place: ReceiptStorePlace
+  readonly #place: StorePlace
   readonly #bounds: Partial<ReceiptBounds>
   #store!: FailingStore
 
-  private constructor(place: ReceiptStorePlace, bounds: Partial<ReceiptBounds>, maxEvents: number) {
+  private constructor(place: StorePlace, bounds: Partial<ReceiptBounds>, maxEvents: number) {
     this.#place = place
     this.#bounds = bounds
     this.journal = new MemoryJournal({ bounds: { ...wide, maxEvents }, log, clock: this.clock.now })
   }
 
   static async start(
-    place: ReceiptStorePlace,
+    place: StorePlace,
     { maxEvents = 1000, ...bounds }: Partial<ReceiptBounds> & { maxEvents?: number } = {},
   ): Promise<ReceiptRig> {
     const rig = new ReceiptRig(place, bounds, maxEvents)

@@ -2,9 +2,9 @@ import { SignJWT } from 'jose'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { AccessConfig } from '../../src/config/access.js'
 import type { ConfigInput } from '../../src/config/schema.js'
-import { MemoryReceiptStore } from '../../src/receipts/memory-store.js'
 import { openReceipts } from '../../src/receipts/open-receipts.js'
 import type { Receipts } from '../../src/receipts/receipts.js'
+import { MemoryStore } from '../../src/storage/memory-store.js'
 import { registerPoll } from '../../src/transports/poll/poll.js'
 import { registerReceipts } from '../../src/transports/receipts.js'
 import { registerEvents } from '../../src/transports/sse/sse.js'
@@ -35,7 +35,7 @@ async function start(config: ConfigInput = {}, more: RigOptions['register'] = ()
   rig = await startRig({ register, parts: { receipts: later }, config })
   const { push, log } = rig.options
   const { journal, publisher, presence, hub } = push
-  const store = new MemoryReceiptStore()
+  const store = new MemoryStore()
   const bounds = { maxReceipts: 5000 }
   receipts = await openReceipts({ store, journal, publisher, presence, tracking: hub.tracking, log, bounds })
 }

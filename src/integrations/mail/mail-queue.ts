@@ -1,6 +1,6 @@
 import type { Logger } from '../../base/log.js'
 import { BatchedStore } from '../../receipts/batched-store.js'
-import type { ReceiptStore, StoreChange } from '../../receipts/store.js'
+import type { Store, StoreChange } from '../../storage/store.js'
 import type { Entry } from './rules.js'
 
 /** A mail to one recipient that is not sent yet. */
@@ -64,7 +64,7 @@ const none: RuleState = { more: 0, first: 0, sent: [] }
 export class MailQueue {
   /** Events since the start, and those of which a mail has only the number. */
   readonly counters = { collected: 0, dropped: 0 }
-  readonly #store: ReceiptStore
+  readonly #store: Store
   readonly #log: Logger
   readonly #rules = new Map<string, RuleEntries>()
   readonly #mails = new Map<number, QueuedMail>()
@@ -73,13 +73,13 @@ export class MailQueue {
   #mailLength = 0
   #isFailing = false
 
-  private constructor(store: ReceiptStore, log: Logger) {
+  private constructor(store: Store, log: Logger) {
     this.#store = store
     this.#log = log
   }
 
   /** Reads a store. */
-  static async open(store: ReceiptStore, log: Logger): Promise<MailQueue> {
+  static async open(store: Store, log: Logger): Promise<MailQueue> {
     const queue = new MailQueue(store, log)
     queue.#cursor = await store.get('cursor')
     for await (const [key, value] of entriesOf(store, 'rule/')) {
@@ -234,6 +234,6 @@ function mailKey(sequence: number): string {
   return `mail/${sequenceKey(sequence)}`
 }
 
-function entriesOf(store: ReceiptStore, prefix: string): AsyncGenerator<readonly [string, string]> {
+function entriesOf(store: Store, prefix: string): AsyncGenerator<readonly [string, string]> {
   return new BatchedStore(store).all({ gte: prefix, lt: `${prefix}\x7f` })
 }

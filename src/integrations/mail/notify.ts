@@ -7,7 +7,7 @@ import type { NotifyConfig } from '../../config/notify.js'
 import type { Hub } from '../../hub/hub.js'
 import { formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
-import type { ReceiptStore } from '../../receipts/store.js'
+import type { Store } from '../../storage/store.js'
 import { type Alert, alertOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
 import { EventSubscriber } from './event-subscriber.js'
@@ -70,19 +70,19 @@ export async function openNotify(options: NotifyOptions): Promise<Notify> {
   }
 }
 
-async function openStore(data: string | undefined, log: Logger): Promise<ReceiptStore> {
+async function openStore(data: string | undefined, log: Logger): Promise<Store> {
   if (data === undefined) {
-    const { MemoryReceiptStore } = await import('../../receipts/memory-store.js')
-    return new MemoryReceiptStore()
+    const { MemoryStore } = await import('../../storage/memory-store.js')
+    return new MemoryStore()
   }
-  const { openLevelReceiptStore } = await import('../../receipts/level-store.js')
-  return openLevelReceiptStore({ directory: join(data, 'notify'), holds: 'the mails to be sent', log })
+  const { openLevelStore } = await import('../../storage/level-store.js')
+  return openLevelStore({ directory: join(data, 'notify'), holds: 'the mails to be sent', log })
 }
 
 class MailNotify implements Notify {
   readonly #options: NotifyOptions
   readonly #clock: Clock
-  readonly #store: ReceiptStore
+  readonly #store: Store
   readonly #queue: MailQueue
   readonly #rules: readonly Rule[]
   readonly #sender: Sender
@@ -94,12 +94,7 @@ class MailNotify implements Notify {
   #stopCursorTimer: () => void = () => {}
   #closing: Promise<void> | undefined
 
-  constructor(
-    options: NotifyOptions,
-    store: ReceiptStore,
-    queue: MailQueue,
-    mailer: Awaited<ReturnType<typeof openMailer>>,
-  ) {
+  constructor(options: NotifyOptions, store: Store, queue: MailQueue, mailer: Awaited<ReturnType<typeof openMailer>>) {
     const { config, hub, journal, isConnected, clock = systemClock, log } = options
     this.#options = options
     this.#clock = clock

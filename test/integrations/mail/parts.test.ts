@@ -6,7 +6,7 @@ import { parseTemplate } from '../../../src/config/templates.js'
 import { MailQueue } from '../../../src/integrations/mail/mail-queue.js'
 import { oneLine } from '../../../src/integrations/mail/rules.js'
 import { isDue, nextMailAt, retryDelay } from '../../../src/integrations/mail/schedule.js'
-import { MemoryReceiptStore } from '../../../src/receipts/memory-store.js'
+import { MemoryStore } from '../../../src/storage/memory-store.js'
 
 describe('a template', () => {
   it.each([
@@ -85,7 +85,7 @@ test('attempts become rarer, and never rarer than one in an hour', () => {
 const log = createLog({ level: 'silent', format: 'json' })
 
 test('a rule keeps no more text than a mail may have, and counts the rest', async () => {
-  const book = await MailQueue.open(new MemoryReceiptStore(), log)
+  const book = await MailQueue.open(new MemoryStore(), log)
   const entry = { rule: 'a', entry: { subject: 's', text: 'x'.repeat(30_000), topic: 't', time: 1 } }
   await book.take(Array(5).fill(entry), undefined, 1)
   await book.take(Array(15).fill(entry), undefined, 1)
@@ -98,7 +98,7 @@ test('a rule keeps no more text than a mail may have, and counts the rest', asyn
 })
 
 test('what a book knows is in its store, after each step', async () => {
-  const store = new MemoryReceiptStore()
+  const store = new MemoryStore()
   const book = await MailQueue.open(store, log)
   const entry = (subject: string) => ({ rule: 'a', entry: { subject, text: '', topic: 't', time: 1 } })
   await book.take([entry('1'), entry('2')], 'cursor', 5)

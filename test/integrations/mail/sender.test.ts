@@ -4,13 +4,13 @@ import { createLog } from '../../../src/base/log.js'
 import { MailError } from '../../../src/integrations/mail/mail.js'
 import { MailQueue } from '../../../src/integrations/mail/mail-queue.js'
 import { Sender } from '../../../src/integrations/mail/sender.js'
-import { MemoryReceiptStore } from '../../../src/receipts/memory-store.js'
-import type { StoreChange } from '../../../src/receipts/store.js'
+import { MemoryStore } from '../../../src/storage/memory-store.js'
+import type { StoreChange } from '../../../src/storage/store.js'
 import { eventually } from '../../helpers/wait.js'
 import { TestClock } from '../../receipts/rig.js'
 
 /** A store that can do without room. */
-class FullStore extends MemoryReceiptStore {
+class FullStore extends MemoryStore {
   isFull = false
 
   override async batch(changes: readonly StoreChange[]): Promise<void> {

@@ -1,24 +1,21 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import type { ReceiptStore, StoreChange } from '../../src/receipts/store.js'
+import type { Store, StoreChange } from '../../src/storage/store.js'
 
 /** A place where a store can be. */
-export interface ReceiptStorePlace {
-  open(): Promise<ReceiptStore>
+export interface StorePlace {
+  open(): Promise<Store>
   /** Ends a store as the sudden end of the process does. */
-  crash(store: ReceiptStore): Promise<void>
+  crash(store: Store): Promise<void>
   dispose(): Promise<void>
 }
 
 const everything = { gte: '', lt: '\u{10ffff}' }
 
-/** What every `ReceiptStore` does. `durable`: whether it outlives the process. */
-export function describeReceiptStore(
-  makePlace: () => Promise<ReceiptStorePlace>,
-  { durable }: { durable: boolean },
-): void {
-  let place: ReceiptStorePlace
-  let store: ReceiptStore
+/** What every `Store` does. `durable`: whether it outlives the process. */
+export function describeStore(makePlace: () => Promise<StorePlace>, { durable }: { durable: boolean }): void {
+  let place: StorePlace
+  let store: Store
   const put = (key: string, value = key.toUpperCase()): StoreChange => ({ type: 'put', key, value })
   const del = (key: string): StoreChange => ({ type: 'del', key })
 

@@ -3,18 +3,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { openLevelReceiptStore } from '../../src/receipts/level-store.js'
-import { MemoryReceiptStore } from '../../src/receipts/memory-store.js'
-import { describeReceiptStore } from '../contracts/receipt-store.js'
-import { makeLevelPlace } from './places.js'
+import { openLevelStore } from '../../src/storage/level-store.js'
+import { MemoryStore } from '../../src/storage/memory-store.js'
+import { describeStore } from '../contracts/store.js'
+import { makeLevelPlace } from '../receipts/places.js'
 
-describe('a store of receipts in memory', () => {
-  const place = { open: async () => new MemoryReceiptStore(), crash: async () => {}, dispose: async () => {} }
-  describeReceiptStore(async () => place, { durable: false })
+describe('a store in memory', () => {
+  const place = { open: async () => new MemoryStore(), crash: async () => {}, dispose: async () => {} }
+  describeStore(async () => place, { durable: false })
 })
 
-describe('a store of receipts on disk', () => {
-  describeReceiptStore(makeLevelPlace, { durable: true })
+describe('a store on disk', () => {
+  describeStore(makeLevelPlace, { durable: true })
 
   it('is moved aside when it is damaged, and a new one begins', async () => {
     const root = await mkdtemp(join(tmpdir(), 'mqway-receipts-'))
@@ -22,7 +22,7 @@ describe('a store of receipts on disk', () => {
     const directory = join(root, 'receipts')
     const logged: Record<string, unknown>[] = []
     const log = pino({ level: 'info' }, { write: line => void logged.push(JSON.parse(line)) })
-    const open = () => openLevelReceiptStore({ directory, log, clock: () => Date.UTC(2030, 1, 2, 3, 4, 5) })
+    const open = () => openLevelStore({ directory, log, clock: () => Date.UTC(2030, 1, 2, 3, 4, 5) })
     const store = await open()
     await store.batch([{ type: 'put', key: 'a', value: 'b' }])
     await expect(open()).rejects.toThrow(/^Another mqway .*--data DIR/)
@@ -37,7 +37,7 @@ describe('a store of receipts on disk', () => {
 
   it('says in one line that it cannot be made', async () => {
     const log = pino({ level: 'silent' })
-    await expect(openLevelReceiptStore({ directory: '/dev/null/x', log })).rejects.toMatchObject({
+    await expect(openLevelStore({ directory: '/dev/null/x', log })).rejects.toMatchObject({
       name: 'StartError',
       message: expect.stringMatching(/^Cannot keep the receipts .*--data DIR/),
     })

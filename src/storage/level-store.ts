@@ -1,10 +1,10 @@
 import type { Level as LevelDatabase } from 'level'
 import type { Logger } from '../base/log.js'
-import { openDatabase, openOrReplace } from '../storage/open-level.js'
-import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
+import { openDatabase, openOrReplace } from './open-level.js'
+import type { KeyRange, Store, StoreChange } from './store.js'
 
 /** Options of a store on disk. */
-export interface LevelReceiptStoreOptions {
+export interface LevelStoreOptions {
   /** Its own directory, created if it does not exist. */
   readonly directory: string
   /** Name of its content in errors. Default: `the receipts`. */
@@ -24,15 +24,15 @@ type Database = LevelDatabase<string, string>
  *
  * @throws {StartError} if another process has it open, or it cannot be opened
  */
-export async function openLevelReceiptStore(options: LevelReceiptStoreOptions): Promise<ReceiptStore> {
+export async function openLevelStore(options: LevelStoreOptions): Promise<Store> {
   const { directory, holds = 'the receipts', log, clock = Date.now } = options
   const database = await openOrReplace({ directory, holds, log, clock }, () => openStore(directory))
-  return new LevelReceiptStore(directory, database)
+  return new LevelStore(directory, database)
 }
 
 const openStore = (directory: string): Promise<Database> => openDatabase(directory, { maxOpenFiles })
 
-class LevelReceiptStore implements ReceiptStore {
+class LevelStore implements Store {
   readonly #directory: string
   #database: Database
   /** Whether a write has failed, and the database has to be opened again. */

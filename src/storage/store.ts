@@ -12,7 +12,7 @@ export type StoreChange =
 /**
  * A sorted key-value store. Keys are sorted as ASCII; the order of other characters may differ between implementations.
  */
-export interface ReceiptStore {
+export interface Store {
   get(key: string): Promise<string | undefined>
   /** The first `limit` records of a range. */
   range(range: KeyRange, limit: number): Promise<(readonly [key: string, value: string])[]>

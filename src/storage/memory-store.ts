@@ -1,4 +1,4 @@
-import type { KeyRange, ReceiptStore, StoreChange } from './store.js'
+import type { KeyRange, Store, StoreChange } from './store.js'
 
 /** Changed keys of a batch up to which each is spliced into the list by itself. */
 const fewChanges = 16
@@ -7,7 +7,7 @@ const fewChanges = 16
 const callsPerTurn = 50
 
 /** A store that ends with the process. */
-export class MemoryReceiptStore implements ReceiptStore {
+export class MemoryStore implements Store {
   readonly #values = new Map<string, string>()
   /** Sorted. For a few changes, `splice` is fast, because it copies memory. */
   readonly #keys: string[] = []
@@ -91,7 +91,7 @@ export class MemoryReceiptStore implements ReceiptStore {
   }
 
   #checkOpen(): void {
-    if (this.#closed) throw new Error('the store of receipts is closed')
+    if (this.#closed) throw new Error('the store is closed')
   }
 
   async close(): Promise<void> {
