@@ -68,7 +68,15 @@ export class MqttFields {
     return this.#bytes.subarray(start, start + length)
   }
 
-  /** Skips a text of MQTT 5 (§1.5.4), which must be valid. */
+  /** A text (MQTT 5 §1.5.4), which must be valid. */
+  text(): string {
+    const length = this.integer()
+    const start = this.skip(length)
+    if (!isText(this.#bytes, start, start + length)) throw new MalformedPacket('a text is not valid')
+    return this.#bytes.toString('utf8', start, start + length)
+  }
+
+  /** Skips a text, which must be valid. */
   skipText(): void {
     const length = this.integer()
     const start = this.skip(length)

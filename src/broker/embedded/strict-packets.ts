@@ -47,7 +47,7 @@ export interface ParsedPacket {
 /** Members of Aedes' parser (mqtt-packet) that are used here. */
 export interface PacketParser {
   packet: ParsedPacket
-  settings: { readonly protocolVersion?: number }
+  settings: { readonly protocolVersion?: number; readonly bridgeMode?: boolean }
   _pos: number
   readonly _list: {
     readonly length: number
@@ -58,6 +58,8 @@ export interface PacketParser {
   _parseHeader(): boolean | undefined
   _parseString(): string | null
   _parseConnect(): unknown
+  _parseSubscribe(): unknown
+  _parseUnsubscribe(): unknown
   _parseDisconnect(): unknown
   _parseAuth(): unknown
   _parseProperties(): object
@@ -101,8 +103,9 @@ export function readStrictly(parser: PacketParser, { acknowledge, onMalformed }:
   parser._parseString = () => {
     const start = parser._pos + 2
     const text = _parseString.call(parser)
-    const isForbidden = text !== null && problemOfText(text, () => parser._list.slice(start, parser._pos)) !== undefined
-    return isForbidden ? null : text
+    if (text === null || hasForbiddenCharacter(text)) return null // [MQTT-1.5.3-2]
+    // The parser replaces invalid UTF-8 [MQTT-1.5.3-1].
+    return text.includes('\ufffd') && !isUtf8(parser._list.slice(start, parser._pos)) ? null : text
   }
   /** Runs `parse`; a malformed packet ends the connection. */
   const strictly = (parse: () => void): void => {
@@ -133,6 +136,17 @@ export function readStrictly(parser: PacketParser, { acknowledge, onMalformed }:
       parser.settings = connect
     })
   }
+  // The parser would make a Buffer for each field.
+  const parseFilters =
+    (read: (fields: MqttFields, settings: PacketParser['settings']) => Partial<ParsedPacket>) => () => {
+      strictly(() => {
+        const fields = new MqttFields(parser._list.slice(0, parser.packet.length))
+        Object.assign(parser.packet, read(fields, parser.settings))
+        parser._pos = fields.position
+      })
+    }
+  parser._parseSubscribe = parseFilters(readSubscribe)
+  parser._parseUnsubscribe = parseFilters(readUnsubscribe)
   parser._parseProperties = () => {
     const { cmd, length } = parser.packet
     // Not the payload, which a slice over several reads would copy.
@@ -157,6 +171,34 @@ export function readStrictly(parser: PacketParser, { acknowledge, onMalformed }:
 function publishProperties(fields: MqttFields): ParsedProperties | undefined {
   const found = readMessageProperties(fields, 'publish')
   return found && { ...found.own, encoded: found.encoded }
+}
+
+/** Reads the fields of a SUBSCRIBE (§3.8). */
+function readSubscribe(fields: MqttFields, { protocolVersion, bridgeMode }: PacketParser['settings']) {
+  const isVersion5 = protocolVersion === 5
+  const messageId = fields.integer()
+  const properties = isVersion5 ? readProperties(fields, 'subscribe') : undefined
+  const subscriptions: ParsedSubscription[] = []
+  while (fields.left > 0) {
+    const topic = fields.text()
+    const options = fields.byte()
+    const [qos, rh] = [options & 0x03, options >> 4]
+    if ((qos !== 0 && qos !== 1 && qos !== 2) || rh > 2 || (!isVersion5 && options > 2)) {
+      throw new MalformedPacket('a subscription has invalid options') // [MQTT-3.8.3-5]
+    }
+    if (isVersion5) subscriptions.push({ topic, qos, nl: (options & 0x04) !== 0, rap: (options & 0x08) !== 0, rh })
+    else subscriptions.push(bridgeMode ? { topic, qos, nl: true, rap: true, rh: 0 } : { topic, qos })
+  }
+  return { messageId, subscriptions, ...(properties && { properties }) }
+}
+
+/** Reads the fields of an UNSUBSCRIBE (§3.10). */
+function readUnsubscribe(fields: MqttFields, { protocolVersion }: PacketParser['settings']) {
+  const messageId = fields.integer()
+  const properties = protocolVersion === 5 ? readProperties(fields, 'unsubscribe') : undefined
+  const unsubscriptions: string[] = []
+  while (fields.left > 0) unsubscriptions.push(fields.text())
+  return { messageId, unsubscriptions, ...(properties && { properties }) }
 }
 
 /** Reason codes of a client's DISCONNECT and AUTH (§3.14.2.1, §3.15.2.1). */
@@ -185,12 +227,6 @@ function placeOf(packet: string): PropertySet {
 }
 
 const connectType = 1
-
-/** @param bytes called where the text has U+FFFD, with which the parser replaces invalid UTF-8 */
-function problemOfText(text: string, bytes: () => Buffer): string | undefined {
-  if (text.includes('\ufffd') && !isUtf8(bytes())) return 'a text is not UTF-8' // [MQTT-1.5.3-1]
-  return hasForbiddenCharacter(text) ? 'a text has a forbidden character' : undefined // [MQTT-1.5.3-2]
-}
 
 /** Why MQTT forbids a packet that the parser accepts; `undefined` for a valid one. */
 function problemOf(packet: ParsedPacket, end: number, isVersion5: boolean): string | undefined {
@@ -268,7 +304,7 @@ const bridgeBit = 0x80
  * @throws {MalformedPacket}
  */
 function readConnect(fields: MqttFields, headerFlags: number, onVersion5: () => void): Connect {
-  const protocolId = text(fields)
+  const protocolId = fields.text()
   const known = levels.get(protocolId)
   if (known === undefined) throw new MalformedPacket('it is of another protocol') // [MQTT-3.1.2-1]
   const byte = fields.byte()
@@ -284,9 +320,9 @@ function readConnect(fields: MqttFields, headerFlags: number, onVersion5: () => 
   checkFlags(flags, level)
   const keepalive = fields.integer()
   const properties = isVersion5 ? readProperties(fields, 'connect') : undefined
-  const clientId = text(fields)
+  const clientId = fields.text()
   const will = (flags & 0x04) === 0 ? undefined : readWill(fields, flags, isVersion5)
-  const username = (flags & 0x80) === 0 ? undefined : text(fields)
+  const username = (flags & 0x80) === 0 ? undefined : fields.text()
   const password = (flags & 0x40) === 0 ? undefined : fields.binary()
   if (isNew && fields.left > 0) throw new MalformedPacket(tooLong)
   return {
@@ -316,7 +352,7 @@ function checkFlags(flags: number, level: number): void {
 
 function readWill(fields: MqttFields, flags: number, isVersion5: boolean): NonNullable<ConnectPacket['will']> {
   const found = isVersion5 ? readMessageProperties(fields, 'will') : undefined
-  const topic = text(fields)
+  const topic = fields.text()
   if (topic === '' || /[+#]/.test(topic)) throw new MalformedPacket("its will's topic is no topic")
   const level = (flags & 0x18) >> 3
   const qos = level === 2 ? 2 : level === 1 ? 1 : 0
@@ -331,12 +367,4 @@ function readWill(fields: MqttFields, flags: number, isVersion5: boolean): NonNu
     encoded: found.encoded,
   }
   return { topic, payload, qos, retain: (flags & 0x20) !== 0, ...(properties && { properties }) }
-}
-
-function text(fields: MqttFields): string {
-  const bytes = fields.binary()
-  const read = bytes.toString()
-  const problem = problemOfText(read, () => bytes)
-  if (problem !== undefined) throw new MalformedPacket(problem)
-  return read
 }
