@@ -25,7 +25,9 @@ import type { Config } from '../config/schema.js'
 import { ApiGate, type ApiGateOptions } from '../http/api-gate.js'
 import { UnreadResponses } from '../http/unread-responses.js'
 import { MqttSubscribers } from '../presence/mqtt-subscribers.js'
+import { MemoryState } from '../storage/memory-state.js'
 import type { SharedRedis } from '../storage/shared-redis.js'
+import type { SharedState } from '../storage/shared-state.js'
 import { Tunnels } from '../tunnel/tunnels.js'
 import { Brokers } from './brokers.js'
 import type { CloseStack } from './close-stack.js'
@@ -42,6 +44,7 @@ export type GatewayContext = Awaited<ReturnType<typeof openContext>>
  */
 export async function openContext(config: Config, log: Logger, cwd: string, opened: CloseStack) {
   const shared = await openShared(config, log, cwd, opened)
+  const state = await openState(shared)
   const metrics = opened.add(createMetrics())
   const access = opened.add(await openAccess(config, cwd, log))
   const users = new UserLimits(config.limits.connectionsPerUser)
@@ -74,6 +77,7 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
   return {
     /** What several gateways share; `undefined` for a gateway alone. */
     shared,
+    state,
     ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients, slices },
     ...{ mqttListeners, reservedClientIds, anonymousPublishes },
     servesHost: compileHosts({
@@ -106,6 +110,12 @@ async function openShared(
     ...(ca !== undefined && { ca: resolve(cwd, ca) }),
   }
   return opened.add(await openSharedRedis({ ...redis, ...files }, log))
+}
+
+async function openState(shared: SharedRedis | undefined): Promise<SharedState> {
+  if (!shared) return new MemoryState()
+  const { RedisState } = await import('../storage/redis-state.js')
+  return new RedisState(shared)
 }
 
 function apiGate(

@@ -206,7 +206,7 @@ export class RedisJournal implements Journal {
     await probeScript.run(this.#redis, [this.#key('probe')], []).catch(cause => {
       if (!/can't run this command|^NOPERM/.test(reasonOf(cause))) throw cause
       throw new StartError(
-        `push.journal: Redis lacks the permission for a command that the journal needs; allow its user +@read +@write +@scripting +@connection +info and the keys ${this.#options.config.prefix}* (${reasonOf(cause)})`,
+        `push.journal: Redis lacks the permission for a command that the journal needs; allow its user +@read +@write +@scripting +@connection +info +time and the keys ${this.#options.config.prefix}* (${reasonOf(cause)})`,
         { cause },
       )
     })
