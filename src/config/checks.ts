@@ -206,7 +206,7 @@ function isSelf(url: string, own: Listener): boolean {
 }
 
 /** Options that do not fit a journal that several gateways share. */
-function checkSharedJournal({ push, broker, notify }: Config): Problem[] {
+function checkSharedJournal({ push, broker }: Config): Problem[] {
   if (push === 'off' || redisOf(push) === undefined) return []
   const path = ['push', 'journal', 'redis']
   const problems: Problem[] = []
@@ -214,11 +214,6 @@ function checkSharedJournal({ push, broker, notify }: Config): Problem[] {
     const message =
       'needs another broker, which all gateways connect to: the embedded broker is one process. Name it as "broker", or use level'
     problems.push({ path, message, reads: ['broker'] })
-  }
-  if (notify !== undefined) {
-    const message =
-      'would send each mail once from each gateway that shares push.journal.redis: remove it, or use level'
-    problems.push({ path: ['notify'], message, reads: ['push'] })
   }
   return problems
 }

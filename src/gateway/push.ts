@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { accountOf } from '../access/limits.js'
 import { type Rate, RateLimits, TokenBucket } from '../access/rate-limits.js'
+import type { Logger } from '../base/log.js'
 import { type Broker, internalPeer } from '../broker/broker.js'
 import type { EmbeddedBroker } from '../broker/embedded/embedded.js'
 import { registerCouchdb } from '../compat/couchdb.js'
@@ -15,7 +16,7 @@ import type { LimitsConfig } from '../config/schema.js'
 import { BodyBudget } from '../http/body-budget.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { openHub } from '../hub/hub.js'
-import type { NotifyOptions } from '../integrations/mail/notify.js'
+import type { Notify, NotifyOptions } from '../integrations/mail/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import type { RedisJournal } from '../journal/redis-journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
@@ -45,6 +46,7 @@ import type { TransportContext } from '../transports/transport-context.js'
 import { WorkQueue } from '../transports/work-queue.js'
 import { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
+import { type Coordination, openCoordination } from './coordination.js'
 
 export interface PushSideOptions extends Omit<GatewayContext, 'config' | 'limits' | 'brokers' | 'tunnels' | 'nextId'> {
   readonly config: PushConfig
@@ -97,6 +99,10 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const hub = opened.add(await openHub({ journal, bounds: { ...config, recent }, slices, log }))
   const inbox = new ResponseInbox()
   const source = opened.add(await openSource(options, journal, sharedJournal, inbox))
+  const coordination =
+    options.shared &&
+    sharedJournal &&
+    opened.add(await openCoordination(options.shared, sharedJournal, () => source.connected))
   const requests = new Requests({ source, inbox, journal, onEnded: options.metrics.requests.ended })
   options.metrics.requests.watch(() => requests.pending)
   const { presence, messages } = openPresence(options, source, opened)
@@ -115,7 +121,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
       },
     }),
   )
-  await openMails(options, { hub, journal, isConnected: () => source.connected }, opened)
+  await openMails(options, { hub, journal, isConnected: () => source.connected }, coordination, opened)
   options.metrics.watchPush(() => ({
     ...hub.counters,
     connected: source.connected,
@@ -236,24 +242,43 @@ function openClientMessages(
 }
 
 /** Stored like the journal, because receipts are useless without their events. */
-async function openReceiptsStore({ config, data, log }: PushSideOptions): Promise<Store> {
-  if (config.journal === 'memory' || data === undefined) {
+function openReceiptsStore({ config, data, log }: PushSideOptions): Promise<Store> {
+  return openStore(config.journal === 'memory' ? undefined : data, 'receipts', 'the receipts', log)
+}
+
+/** Imported on demand. @param data `undefined` for memory only */
+async function openStore(data: string | undefined, name: string, holds: string, log: Logger): Promise<Store> {
+  if (data === undefined) {
     const { MemoryStore } = await import('../storage/memory-store.js')
     return new MemoryStore()
   }
   const { openLevelStore } = await import('../storage/level-store.js')
-  return openLevelStore({ directory: join(data, 'receipts'), log })
+  return openLevelStore({ directory: join(data, name), holds, log })
 }
 
 /** Imported on demand. */
 async function openMails(
   { notify, data, cwd, log, metrics }: PushSideOptions,
   parts: Pick<NotifyOptions, 'hub' | 'journal' | 'isConnected'>,
+  coordination: Coordination | undefined,
   opened: CloseStack,
 ): Promise<void> {
   if (!notify) return
-  const { openNotify } = await import('../integrations/mail/notify.js')
-  const mails = opened.add(await openNotify({ ...parts, config: notify, data, cwd, log }))
+  const options = { ...parts, config: notify, cwd, log }
+  const open = async (): Promise<Notify> => {
+    if (!coordination) {
+      const { openNotify } = await import('../integrations/mail/notify.js')
+      return openNotify({ ...options, store: await openStore(data, 'notify', 'the mails to be sent', log) })
+    }
+    const { openSharedNotify } = await import('../integrations/mail/shared-notify.js')
+    const { coordinator, catchUp } = coordination
+    return openSharedNotify({
+      ...{ ...options, coordinator, catchUp },
+      isConnected: () => coordinator.isBrokerRead,
+      openStore: token => coordination.openStore('notify', token),
+    })
+  }
+  const mails = opened.add(await open())
   metrics.watchMails(() => mails.figures)
 }
 

@@ -4,6 +4,7 @@ import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import { StartError } from '../base/start-error.js'
 import type { Message } from '../mqtt/message.js'
+import { holdLease, releaseLease } from '../storage/lease.js'
 import { checkRedis, connectRedis, type Redis, type RedisConfig, reasonOf, redisOptions } from '../storage/redis.js'
 import { type Leadership, nameOf } from '../storage/shared-redis.js'
 import { deliveryDigest } from './delivery-digest.js'
@@ -27,12 +28,10 @@ import { anyLayout, decodeRecord, decodeRetained, encodeRecord, type RedisRecord
 import {
   appendScript,
   fieldScript,
-  holdScript,
   joinScript,
   journalFormat,
   type KeyName,
   probeScript,
-  releaseScript,
   rulesScript,
   trimScript,
 } from './redis-scripts.js'
@@ -270,11 +269,16 @@ export class RedisJournal implements Journal {
   /** Takes the lease, or renews it, for `duration` milliseconds. @returns whether it is held */
   async hold(token: string, duration: number, how: 'take' | 'renew'): Promise<boolean> {
     if (!this.#joined) throw new JournalRefusal('unavailable', this.#failure)
-    return (await holdScript.run(this.#redis, [this.#key('lease')], [token, duration, how])) === 1
+    return holdLease(this.#redis, this.#key('lease'), token, duration, how)
+  }
+
+  /** Reads what other gateways have appended by now. */
+  async catchUp(): Promise<void> {
+    await this.#tasks.run(() => this.#catchUp())
   }
 
   async release(token: string): Promise<void> {
-    await releaseScript.run(this.#redis, [this.#key('lease')], [token])
+    await releaseLease(this.#redis, this.#key('lease'), token)
   }
 
   /** Begins to append with the lease that `token` holds. */

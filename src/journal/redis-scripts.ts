@@ -167,27 +167,6 @@ return {'ok'}
 `)
 
 /**
- * Renews the lease, or takes it. A lease that has ended is not renewed: another gateway may have had it meanwhile. Keys: lease. Arguments: token,
- * duration, `renew` or `take`. @returns 1 if it is held
- */
-export const holdScript = new Script(`
-local holder = redis.call('GET', KEYS[1])
-if holder == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return 1
-end
-if holder or ARGV[3] ~= 'take' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX')
-return 1
-`)
-
-/** Gives the lease back. Keys: lease. Arguments: token. */
-export const releaseScript = new Script(`
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-`)
-
-/**
  * Sets a field, unless there is no journal. Keys: journal. Arguments: field, value, `1` to leave an earlier value. @returns the field's value, or
  * nothing without a journal
  */

@@ -23,3 +23,8 @@ export interface Store {
   /** Later calls reject. Idempotent. */
   close(): Promise<void>
 }
+
+/** A store is closed, perhaps because another gateway has it now. */
+export class StoreClosed extends Error {
+  override readonly name = 'StoreClosed'
+}

@@ -42,11 +42,6 @@ test('push.journal is the name of a store, or where Redis is', () => {
 test.each([
   [{ push: { journal: { redis } } }, 'push.journal.redis: ', 'the embedded broker is one process'],
   [
-    { broker, push, notify: { mail: { from: 'a@b', sendmail: '/bin/true' }, rules: [{ topics: ['a'], to: ['a@b'] }] } },
-    'notify: ',
-    'would send each mail once from each gateway',
-  ],
-  [
     { broker, push: { ...push, journal: { redis: { url: 'http://x' } } } },
     'push.journal.redis.url',
     'must be redis://',

@@ -6,6 +6,8 @@ export type BrokerEvent = 'broker-away' | 'broker-back'
 export interface BrokerWatchOptions {
   /** Whether push is connected to the broker. */
   readonly isConnected: () => boolean
+  /** Whether `broker-away` was reported before, and `broker-back` was not. */
+  readonly isReported: boolean
   readonly onEvent: (event: BrokerEvent, alert: Alert) => void
   readonly clock: Clock
 }
@@ -18,21 +20,26 @@ export class BrokerWatch {
   readonly #options: BrokerWatchOptions
   /** Failed checks in a row. */
   #failures = 0
-  #isReported = false
+  #isReported: boolean
+  /** Whether the time without a broker is known. */
+  #isTimed: boolean
   #stopTimer: () => void
 
   constructor(options: BrokerWatchOptions) {
     this.#options = options
+    this.#isReported = options.isReported
+    this.#isTimed = !options.isReported
     this.#stopTimer = options.clock.after(interval, this.#check)
   }
 
   readonly #check = (): void => {
     const { isConnected, clock } = this.#options
     if (isConnected()) {
-      if (this.#isReported)
-        this.#report('broker-back', `The broker is back after ${seconds(this.#failures * interval)}.`)
+      const after = this.#isTimed ? ` after ${seconds(this.#failures * interval)}` : ''
+      if (this.#isReported) this.#report('broker-back', `The broker is back${after}.`)
       this.#failures = 0
       this.#isReported = false
+      this.#isTimed = true
     } else {
       const silence = this.#failures++ * interval
       if (!this.#isReported && silence >= reportAfter) {

@@ -1,6 +1,6 @@
 import type { Logger } from '../../base/log.js'
 import { BatchedStore } from '../../receipts/batched-store.js'
-import type { Store, StoreChange } from '../../storage/store.js'
+import { type Store, type StoreChange, StoreClosed } from '../../storage/store.js'
 import type { Entry } from './rules.js'
 
 /** A mail to one recipient that is not sent yet. */
@@ -55,6 +55,9 @@ interface RuleEntries {
 /** Bounds of a rule's entries, in number and characters; beyond, a mail has only their number. */
 const [maxEntries, maxLength] = [100, 262_144]
 
+/** Is there while the last event of the broker is `broker-away`. */
+const brokerAwayKey = 'broker-away'
+
 const none: RuleState = { more: 0, first: 0, sent: [] }
 
 /**
@@ -69,6 +72,7 @@ export class MailQueue {
   readonly #rules = new Map<string, RuleEntries>()
   readonly #mails = new Map<number, QueuedMail>()
   #cursor: string | undefined
+  #isBrokerAway = false
   #last = 0
   #mailLength = 0
   #isFailing = false
@@ -82,6 +86,7 @@ export class MailQueue {
   static async open(store: Store, log: Logger): Promise<MailQueue> {
     const queue = new MailQueue(store, log)
     queue.#cursor = await store.get('cursor')
+    queue.#isBrokerAway = (await store.get(brokerAwayKey)) !== undefined
     for await (const [key, value] of entriesOf(store, 'rule/')) {
       queue.#ruleOf(key.slice('rule/'.length)).state = JSON.parse(value)
     }
@@ -101,6 +106,11 @@ export class MailQueue {
   /** The position to continue from; `undefined` before the first event. */
   get cursor(): string | undefined {
     return this.#cursor
+  }
+
+  /** Whether the last event of the broker is `broker-away`. */
+  get isBrokerAway(): boolean {
+    return this.#isBrokerAway
   }
 
   /** The rules with stored state. */
@@ -130,9 +140,26 @@ export class MailQueue {
     return this.#ruleOf(rule).state.sent
   }
 
+  /** Adds the entries of an event of the broker, atomically. */
+  async takeBrokerEvent(found: readonly FoundEntry[], isAway: boolean, now: number): Promise<void> {
+    const change: StoreChange = isAway
+      ? { type: 'put', key: brokerAwayKey, value: '' }
+      : { type: 'del', key: brokerAwayKey }
+    await this.#take(found, undefined, now, [change])
+    this.#isBrokerAway = isAway
+  }
+
   /** Adds entries and moves the cursor, atomically. */
-  async take(found: readonly FoundEntry[], cursor: string | undefined, now: number): Promise<void> {
-    const changes: StoreChange[] = []
+  take(found: readonly FoundEntry[], cursor: string | undefined, now: number): Promise<void> {
+    return this.#take(found, cursor, now, [])
+  }
+
+  async #take(
+    found: readonly FoundEntry[],
+    cursor: string | undefined,
+    now: number,
+    changes: StoreChange[],
+  ): Promise<void> {
     const added: [RuleEntries, string, Entry][] = []
     const rules = new Map<string, { readonly count: number; readonly length: number; readonly state: RuleState }>()
     let last = this.#last
@@ -208,6 +235,7 @@ export class MailQueue {
     try {
       await this.#store.batch(changes)
     } catch (error) {
+      if (error instanceof StoreClosed) throw error
       if (!this.#isFailing) this.#log.error({ err: error }, 'Failed to store mails')
       this.#isFailing = true
       throw error

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { join } from 'node:path'
 import { type Clock, systemClock } from '../../base/clock.js'
 import type { Logger } from '../../base/log.js'
 import type { MailFigures } from '../../base/metrics.js'
@@ -12,7 +11,7 @@ import { type Alert, alertOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
 import { EventSubscriber } from './event-subscriber.js'
 import { formatTime } from './format.js'
-import { openMailer } from './mail.js'
+import { MailError, type Mailer, openMailer } from './mail.js'
 import { type FoundEntry, MailQueue, type QueuedMail } from './mail-queue.js'
 import { compileRules, type Entry, oneLine, type Rule } from './rules.js'
 import { nextMailAt } from './schedule.js'
@@ -32,13 +31,15 @@ export interface NotifyOptions {
   readonly journal: Journal
   /** Whether push is connected to the broker. */
   readonly isConnected: () => boolean
-  /** Where the gateway keeps its data; `undefined` for memory only. */
-  readonly data: string | undefined
+  /** Closed with it. */
+  readonly store: Store
   /** Relative paths of the configuration begin here. */
   readonly cwd: string
   readonly clock?: Clock
   /** Maximum characters in the texts of unsent mails. Default: 32 Mi. */
   readonly maxQueuedLength?: number | undefined
+  /** Whether this gateway sends the mails; left out for a gateway alone. */
+  readonly isSender?: (() => boolean) | undefined
   /** Timeout of a sendmail program, in milliseconds. Default: 60,000. */
   readonly sendmailTime?: number | undefined
   readonly log: Logger
@@ -57,32 +58,27 @@ const storeRetryDelay = 1000
  * @throws {StartError} if the store or a file cannot be used
  */
 export async function openNotify(options: NotifyOptions): Promise<Notify> {
-  const { config, data, cwd, clock = systemClock, sendmailTime, log } = options
-  const mailer = await openMailer(config.mail, cwd, { clock, sendmailTime })
-  const store = await openStore(data, log)
+  const { config, store, journal, cwd, clock = systemClock, sendmailTime, log } = options
+  let mailer: Mailer | undefined
   try {
+    mailer = await openMailer(config.mail, cwd, { clock, sendmailTime })
     const queue = await MailQueue.open(store, log)
-    return new MailNotify(options, store, queue, mailer)
+    const hasTopics = config.rules.some(({ topics }) => topics.length > 0)
+    // Events before the first start get no mails.
+    if (hasTopics && queue.cursor === undefined) {
+      await queue.take([], formatId(journal.epoch, journal.head), clock.now())
+    }
+    return new MailNotify(options, queue, mailer)
   } catch (error) {
-    mailer.close()
+    mailer?.close()
     await store.close()
     throw error
   }
 }
 
-async function openStore(data: string | undefined, log: Logger): Promise<Store> {
-  if (data === undefined) {
-    const { MemoryStore } = await import('../../storage/memory-store.js')
-    return new MemoryStore()
-  }
-  const { openLevelStore } = await import('../../storage/level-store.js')
-  return openLevelStore({ directory: join(data, 'notify'), holds: 'the mails to be sent', log })
-}
-
 class MailNotify implements Notify {
   readonly #options: NotifyOptions
   readonly #clock: Clock
-  readonly #store: Store
   readonly #queue: MailQueue
   readonly #rules: readonly Rule[]
   readonly #sender: Sender
@@ -94,16 +90,15 @@ class MailNotify implements Notify {
   #stopCursorTimer: () => void = () => {}
   #closing: Promise<void> | undefined
 
-  constructor(options: NotifyOptions, store: Store, queue: MailQueue, mailer: Awaited<ReturnType<typeof openMailer>>) {
-    const { config, hub, journal, isConnected, clock = systemClock, log } = options
+  constructor(options: NotifyOptions, queue: MailQueue, mailer: Mailer) {
+    const { config, hub, isConnected, isSender, clock = systemClock, log } = options
     this.#options = options
     this.#clock = clock
-    this.#store = store
     this.#queue = queue
     this.#rules = compileRules(config.rules)
     this.#sender = new Sender({
       queue,
-      mailer,
+      mailer: isSender ? onlyWhile(isSender, mailer) : mailer,
       giveUpAfter: config.mail.giveUpAfter,
       serialize: run => this.#serialize(run),
       onDone: () => this.#postSoon(),
@@ -112,10 +107,8 @@ class MailNotify implements Notify {
     })
     const filters = [...new Set(config.rules.flatMap(({ topics }) => topics))]
     if (filters.length > 0) {
-      // Events before the first start get no mails.
-      const cursor = queue.cursor ?? formatId(journal.epoch, journal.head)
       this.#subscriber = new EventSubscriber({
-        ...{ hub, filters, cursor, clock, log },
+        ...{ hub, filters, cursor: queue.cursor ?? '', clock, log },
         read: event => {
           const alert = alertOf(event)
           return this.#entries(alert, rule => rule.wantsTopic(alert.topic))
@@ -127,7 +120,7 @@ class MailNotify implements Notify {
     const watched = config.rules.some(({ events }) => events.length > 0)
     if (watched) {
       const onEvent = (event: BrokerEvent, alert: Alert): void => this.#takeEvent(event, alert)
-      this.#watch = new BrokerWatch({ isConnected, onEvent, clock })
+      this.#watch = new BrokerWatch({ isConnected, isReported: queue.isBrokerAway, onEvent, clock })
     }
     this.#postSoon()
     this.#sender.wake()
@@ -158,7 +151,8 @@ class MailNotify implements Notify {
 
   #takeEvent(event: BrokerEvent, alert: Alert): void {
     const found = this.#entries(alert, rule => rule.config.events.includes(event))
-    this.#serialize(() => this.#queue.take(found, undefined, this.#clock.now())).then(
+    const isAway = event === 'broker-away'
+    this.#serialize(() => this.#queue.takeBrokerEvent(found, isAway, this.#clock.now())).then(
       () => this.#postSoon(),
       () => this.#options.log.error(`Failed to store ${event}: no mail for it`),
     )
@@ -257,7 +251,18 @@ class MailNotify implements Notify {
     await this.#sender.close()
     await this.#writeCursor()
     await this.#lastOperation
-    await this.#store.close()
+    await this.#options.store.close()
+  }
+}
+
+/** A mailer that refuses all mails while another gateway sends them. */
+function onlyWhile(isSender: () => boolean, mailer: Mailer): Mailer {
+  return {
+    send: async mail => {
+      if (!isSender()) throw new MailError('another gateway sends the mails now', { isShared: true })
+      await mailer.send(mail)
+    },
+    close: () => mailer.close(),
   }
 }
 

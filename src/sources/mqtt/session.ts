@@ -14,6 +14,7 @@ import { ProtocolNegotiator } from '../../mqtt/protocol-negotiator.js'
 import { type ProtocolProfile, withoutRetainAsPublished } from '../../mqtt/protocol-profile.js'
 import type { ReceivedMessage } from '../../mqtt/publish-packet.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
+import { Lease } from '../../storage/lease.js'
 import { topicPredicate } from '../../topics/match.js'
 import { isResponseTopic } from '../../topics/response-topic.js'
 import { defaultPublishTimeout, type PublishOptions, type Source } from '../publisher.js'
@@ -24,7 +25,6 @@ import { openClientId, randomClientId } from './client-id.js'
 import { Deliveries } from './deliveries.js'
 import { LearnedSizeLimit } from './learned-size-limit.js'
 import { PendingPublishes } from './pending-publishes.js'
-import { ReaderLease } from './reader-lease.js'
 import { rememberIn } from './shared-subscriptions.js'
 import { TakeoverDetector } from './takeover-detector.js'
 
@@ -120,7 +120,7 @@ class BrokerSession implements Source {
   #clientId: string
   /** `undefined` while another gateway reads. */
   #reader: Reader | undefined
-  readonly #lease: ReaderLease | undefined
+  readonly #lease: Lease | undefined
   #unwatch = ignore
   readonly #outbound: ReconnectingConnection
   /** Subscriptions to responses, by outbound connection. */
@@ -167,13 +167,13 @@ class BrokerSession implements Source {
     })
   }
 
-  #competeFor(shared: SharedReading): ReaderLease {
+  #competeFor(shared: SharedReading): Lease {
     const { log } = this.#options
-    return new ReaderLease({
+    return new Lease({
       hold: (token, duration, how) => shared.hold(token, duration, how),
       release: token => shared.release(token),
-      isReachable: () => this.#outbound.connection !== undefined,
-      isReading: () => this.#reader?.inbound.connection !== undefined,
+      isCandidate: () => this.#outbound.connection !== undefined,
+      isWorking: () => this.#reader?.inbound.connection !== undefined,
       onHeld: async token => {
         this.#reader = await this.#readWith(token, shared)
         log.info('this gateway reads the broker')

@@ -10,6 +10,8 @@ import { type Hub, openHub } from '../../../src/hub/hub.js'
 import { type Notify, openNotify } from '../../../src/integrations/mail/notify.js'
 import type { Event } from '../../../src/journal/event.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
+import { openLevelStore } from '../../../src/storage/level-store.js'
+import { MemoryStore } from '../../../src/storage/memory-store.js'
 import { wide } from '../../contracts/journal.js'
 import { eventually } from '../../helpers/wait.js'
 import { TestClock } from '../../receipts/rig.js'
@@ -87,9 +89,9 @@ name=$(ls | grep -c 'mail$')
     const isConnected = () => this.connected
     const log = this.#log
     const hub = this.#hub
-    const data = this.durable ? directory : undefined
+    const store = this.durable ? await openLevelStore({ directory: join(directory, 'notify'), log }) : new MemoryStore()
     const { maxQueuedLength, sendmailTime } = this
-    const own = { hub, journal, isConnected, data, cwd: directory, clock, log }
+    const own = { hub, journal, isConnected, store, cwd: directory, clock, log }
     this.#notify = await openNotify({ config, maxQueuedLength, sendmailTime, ...own })
   }
 
