@@ -27,6 +27,9 @@ declare module 'aedes' {
 /** Messages of QoS 1 and 2 that a client of MQTT 5 may send without acknowledgement (receive maximum, §3.2.2.3.3). */
 export const receiveMaximum = 1024
 
+/** Messages of QoS 1 that a client may have without PUBACK before it is not read until they are stored. */
+const maxUnacknowledged = 128
+
 type Next = () => void
 
 /** Publishes messages in order (`DurableAedes`). */
@@ -239,7 +242,9 @@ export class ReceivedPackets {
       return
     }
     if (qos === 1) connection.publishing++
-    let left = 2
+    // The client's next packets wait for its delivery, but few of them for the disk.
+    const isStorageAwaited = qos === 2 || connection.publishing > maxUnacknowledged
+    let left = isStorageAwaited ? 2 : 1
     const done = (): void => {
       if (--left === 0) next()
     }
@@ -248,7 +253,7 @@ export class ReceivedPackets {
       const failed = verdict === true ? error : verdict || notAuthorized
       if (failed !== undefined && qos === 2) this.#forget(connection, messageId)
       this.#acknowledge(client, { qos, id: messageId, failed, hasSubscribers })
-      done()
+      if (isStorageAwaited) done()
     }
     if (verdict === true) this.#options.publisher().accept(client, packet, stored, done)
     else this.#options.publisher().drop(client, packet, error => stored(error, false), done)

@@ -96,6 +96,27 @@ describe('a message sink of the embedded broker', () => {
     await session.end()
   })
 
+  it('reads the next messages of a client at QoS 1 while it has at most 128 without acknowledgement', async () => {
+    const sink = new TestSink()
+    broker.attach(sink)
+    const { session } = await connectRaw(broker, { clientId: 'p', clean: true })
+    let sent = 0
+    const send = (count: number): void => {
+      const ids = Array.from({ length: count }, () => ++sent)
+      session.stream.write(together(ids.map(messageId => publication('a', { qos: 1, messageId }))))
+    }
+    for (const count of [64, 64, 64]) {
+      send(count)
+      await eventually(() => sink.messages.length === sent)
+    }
+    send(1)
+    await settled(() => sink.messages.length)
+    expect(sink.messages).toHaveLength(192)
+    sink.keep(192)
+    await eventually(() => sink.messages.length === 193)
+    await session.end()
+  })
+
   it('gets each message once, as it was published, however many subscribers it has', async () => {
     const sink = new TestSink()
     const subscribers = [await connect(broker), await connect(broker), await connect(broker)]
