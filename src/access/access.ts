@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/log.js'
 import { allowsAnonymous } from '../config/access.js'
 import type { Config } from '../config/schema.js'
+import type { SharedState } from '../storage/shared-state.js'
 import { Authenticator } from './authenticator.js'
 import { parseHtpasswd } from './htpasswd.js'
 import type { Passwords } from './passwords.js'
@@ -32,9 +33,10 @@ interface Part {
  * Opens authentication and authorization, and imports only the libraries that the configuration needs.
  *
  * @param cwd the directory that relative paths start from
+ * @param state keeps tickets and counts of wrong passwords
  * @throws {StartError} when a file cannot be read or used; the other files are closed
  */
-export async function openAccess(config: Config, cwd: string, log: Logger): Promise<Access> {
+export async function openAccess(config: Config, cwd: string, log: Logger, state: SharedState): Promise<Access> {
   const parts: Part[] = []
   const close = async (): Promise<void> => {
     await Promise.all(parts.splice(0).map(part => part.close()))
@@ -44,7 +46,11 @@ export async function openAccess(config: Config, cwd: string, log: Logger): Prom
     const tokens = await openTokens(config, cwd, log, parts)
     const webhook = await openWebhook(config, parts)
     const { access, limits } = config
-    const tickets = new Tickets(access?.tickets ?? { expires: 0, max: 0 })
+    const tickets = new Tickets({
+      ...(access?.tickets ?? { expires: 0, max: 0 }),
+      state,
+      revocationOf: (user, credential) => passwords?.revocationOf(user, credential),
+    })
     const acceptsCertificates = access?.clientCertificates !== undefined
     const options = {
       passwords,

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from 'node:crypto'
+import { createHash, createHmac, randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import bcrypt from 'bcrypt'
 import { GatewayError } from '../base/errors.js'
@@ -70,6 +70,12 @@ export class Passwords {
     return this.#identity(user, hash)
   }
 
+  /** The revocation of a user's password; `undefined` if it is not the one that `credential` names. */
+  revocationOf(user: string, credential: string): Revocation | undefined {
+    const hash = this.#users().get(user)
+    return hash !== undefined && credentialOf(hash) === credential ? this.#identity(user, hash).revocation : undefined
+  }
+
   /** Call when the users have changed: revokes identities whose password has changed. */
   usersChanged(): void {
     const users = this.#users()
@@ -90,7 +96,7 @@ export class Passwords {
 
   #identity(user: string, hash: string): Identity {
     const before = this.#authenticated.get(user)
-    const known = before?.hash === hash ? before : { hash, revocation: new Revocable() }
+    const known = before?.hash === hash ? before : { hash, revocation: new Revocable(credentialOf(hash)) }
     this.#authenticated.set(user, known)
     return identityOf(user, 'password', { revocation: known.revocation })
   }
@@ -124,6 +130,11 @@ export class Passwords {
   }
 }
 
+/** Names a password by its salted hash, without revealing that. */
+function credentialOf(hash: string): string {
+  return createHash('sha256').update(hash).digest('base64url')
+}
+
 /** libuv has four threads by default; files and host names need one. */
 function defaultConcurrency(): number {
   return Math.min(3, Math.max(1, availableParallelism() - 1))
@@ -139,8 +150,13 @@ async function compare(password: string, hash: string): Promise<boolean> {
 
 /** A revocation that `revoke` triggers once. */
 class Revocable implements Revocation {
+  readonly credential: string
   readonly #watchers = new Set<() => void>()
   #revoked = false
+
+  constructor(credential: string) {
+    this.credential = credential
+  }
 
   get revoked(): boolean {
     return this.#revoked

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { GatewayError } from '../base/errors.js'
-import type { Identity } from '../base/identity.js'
+import { type Identity, identityOf, type Revocation } from '../base/identity.js'
+import { type SharedState, type StateCollection, StateFullError } from '../storage/shared-state.js'
 import { isExpired } from './expiry.js'
 
 export interface TicketsOptions {
@@ -8,6 +9,10 @@ export interface TicketsOptions {
   readonly expires: number
   /** Unused tickets. */
   readonly max: number
+  /** Where they are stored. */
+  readonly state: SharedState
+  /** The revocation of a user's credential; `undefined` if that is no longer valid. */
+  readonly revocationOf?: ((user: string, credential: string) => Revocation | undefined) | undefined
   /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number
 }
@@ -20,9 +25,11 @@ export interface Ticket {
   readonly expires: number
 }
 
-interface UnusedTicket {
-  readonly identity: Identity & { readonly user: string }
-  readonly expires: number
+/** What is stored of an identity. */
+interface StoredIdentity extends Pick<Identity, 'roles' | 'claims' | 'rules' | 'expires'> {
+  readonly user: string
+  /** `Revocation.credential` */
+  readonly credential: string | undefined
 }
 
 const ticketForm = /^[A-Za-z0-9_-]{43}$/
@@ -30,49 +37,48 @@ const ticketForm = /^[A-Za-z0-9_-]{43}$/
 /** Unused tickets of one user; a further one evicts the user's oldest. */
 const maxPerUser = 100
 
+/** Bytes of all unused tickets; one user has half of them at most. */
+const maxBytes = 32 * 1024 ** 2
+
 /** Anonymous clients get no ticket: one passed on to others could not be revoked. */
 const needsUser = 'a ticket needs an authenticated user'
+const isInvalid = 'the ticket was used already, or has expired'
 
 /**
  * Single-use tickets for clients that cannot send headers: `EventSource` and `WebSocket` of a browser. Only their hashes are stored, so
  * that neither the time of a look-up nor a memory dump reveals a ticket.
  */
 export class Tickets {
-  readonly #options: Required<TicketsOptions>
-  /** By hash, in the order of expiry. */
-  readonly #unused = new Map<string, UnusedTicket>()
-  /** The hashes of each user's tickets, oldest first. */
-  readonly #perUser = new Map<string, Set<string>>()
+  readonly #expires: number
+  readonly #now: () => number
+  readonly #revocationOf: TicketsOptions['revocationOf']
+  /** By hash. */
+  readonly #unused: StateCollection
 
-  constructor({ now = Date.now, ...options }: TicketsOptions) {
-    this.#options = { ...options, now }
-  }
-
-  /** How many wait to be used. */
-  get size(): number {
-    this.#removeExpired()
-    return this.#unused.size
+  constructor({ expires, max, state, revocationOf, now = Date.now }: TicketsOptions) {
+    this.#expires = expires
+    this.#now = now
+    this.#revocationOf = revocationOf
+    this.#unused = state.collection('tickets', {
+      ...{ maxAge: expires, maxEntries: max, maxBytes },
+      ...{ maxEntriesPerOwner: maxPerUser, maxBytesPerOwner: maxBytes / 2, whenFull: 'refuse' },
+    })
   }
 
   /**
    * Issues a ticket to an authenticated client.
    *
-   * @throws {GatewayError} `identity-required` for an anonymous one; `too-many-tickets`
+   * @throws {GatewayError} rejects with `identity-required` for an anonymous one; `too-many-tickets`; `identity-unavailable`
    */
-  issue(identity: Identity): Ticket {
-    const { user } = identity
+  async issue({ user, roles, claims, rules, expires: until, revocation }: Identity): Promise<Ticket> {
     if (user === undefined) throw new GatewayError('identity-required', { hint: needsUser })
-    this.#removeExpired()
-    const own = this.#perUser.get(user) ?? new Set()
-    const [oldest] = own
-    if (own.size >= maxPerUser && oldest !== undefined) this.#remove(oldest)
-    if (this.#unused.size >= this.#options.max) throw new GatewayError('too-many-tickets')
-
     const ticket = randomBytes(32).toString('base64url')
-    const expires = this.#options.now() + this.#options.expires
-    const hash = hashOf(ticket)
-    this.#unused.set(hash, { identity: { ...identity, user }, expires })
-    this.#perUser.set(user, own.add(hash))
+    const expires = this.#now() + this.#expires
+    const stored: StoredIdentity = { user, roles, claims, rules, expires: until, credential: revocation?.credential }
+    const change = { value: JSON.stringify(stored), owner: user }
+    await this.#unused.set(hashOf(ticket), '', change).catch(cause => {
+      throw new GatewayError(cause instanceof StateFullError ? 'too-many-tickets' : 'identity-unavailable', { cause })
+    })
     return { ticket, expires }
   }
 
@@ -80,35 +86,29 @@ export class Tickets {
    * Redeems a ticket, which is then invalid.
    *
    * @returns the identity of its owner, with the expiry of the original credential
-   * @throws {GatewayError} `identity-refused` for a used, expired or unknown one
+   * @throws {GatewayError} rejects with `identity-refused` for a used, expired or unknown one, or one of a credential that was revoked;
+   *   `identity-unavailable`
    */
-  redeem(ticket: string): Identity {
-    const hash = ticketForm.test(ticket) ? hashOf(ticket) : ''
-    const found = this.#unused.get(hash)
-    this.#remove(hash)
-    const now = this.#options.now()
-    if (found === undefined || found.expires <= now || isExpired(found.identity, now)) {
-      throw new GatewayError('identity-refused', { hint: 'the ticket was used already, or has expired' })
-    }
-    return { ...found.identity, source: 'ticket' }
+  async redeem(ticket: string): Promise<Identity> {
+    const stored = ticketForm.test(ticket) ? await this.#take(hashOf(ticket)) : undefined
+    if (!stored) throw new GatewayError('identity-refused', { hint: isInvalid })
+    const { user, credential, ...more } = JSON.parse(stored) as StoredIdentity
+    const revocation = credential === undefined ? undefined : this.#revocationOf?.(user, credential)
+    const identity = identityOf(user, 'ticket', { ...more, revocation })
+    const isRevoked = credential !== undefined && revocation === undefined
+    if (isRevoked || isExpired(identity, this.#now())) throw new GatewayError('identity-refused', { hint: isInvalid })
+    return identity
   }
 
-  #removeExpired(): void {
-    const now = this.#options.now()
-    for (const [hash, { expires }] of this.#unused) {
-      if (expires > now) return
-      this.#remove(hash)
+  /** Gets an entry and deletes it; `undefined` if there is none, or another request was faster. */
+  async #take(hash: string): Promise<string | undefined> {
+    try {
+      const { value, version } = await this.#unused.get(hash)
+      if (value === undefined) return undefined
+      return (await this.#unused.set(hash, version, undefined)) === undefined ? undefined : value
+    } catch (cause) {
+      throw new GatewayError('identity-unavailable', { cause })
     }
-  }
-
-  #remove(hash: string): void {
-    const unused = this.#unused.get(hash)
-    if (unused === undefined) return
-    this.#unused.delete(hash)
-    const { user } = unused.identity
-    const own = this.#perUser.get(user)
-    own?.delete(hash)
-    if (own?.size === 0) this.#perUser.delete(user)
   }
 }
 

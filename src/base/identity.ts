@@ -9,6 +9,8 @@ export interface IdentityRules {
 
 /** Whether an identity was revoked. */
 export interface Revocation {
+  /** Names the credential that it is of: the same at all gateways with the same users, and another one after a change. */
+  readonly credential: string
   readonly revoked: boolean
   /**
    * Calls `revoked` at the revocation; soon, if it was before.

@@ -46,7 +46,7 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
   const shared = await openShared(config, log, cwd, opened)
   const state = await openState(shared)
   const metrics = opened.add(createMetrics())
-  const access = opened.add(await openAccess(config, cwd, log))
+  const access = opened.add(await openAccess(config, cwd, log, state))
   const users = new UserLimits(config.limits.connectionsPerUser)
   const limits = new ConnectionLimits(config.limits)
   const resolveClient = compileClientResolver(config.trustedProxies)

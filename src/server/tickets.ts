@@ -24,7 +24,7 @@ export function registerTickets(app: FastifyInstance, options: TicketRouteOption
   const gate = options.gate.with({ allowsOrigin, credentials, allowsCredentials: undefined })
   app.post(url, async (request, reply) => {
     const { identity } = await gate.admit(request, reply, { issuesTicket: true })
-    const { ticket, expires } = tickets.issue(identity)
+    const { ticket, expires } = await tickets.issue(identity)
     reply.code(201).header('cache-control', 'no-store')
     return reply.send({ ticket, expires: new Date(expires).toISOString() })
   })

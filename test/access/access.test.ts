@@ -15,6 +15,7 @@ import { onExpiry } from '../../src/access/expiry.js'
 import { GatewayError } from '../../src/base/errors.js'
 import { anonymous, identityOf } from '../../src/base/identity.js'
 import { loadConfig } from '../../src/config/load.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-access-'))
 const log = pino({ level: 'silent' })
@@ -59,7 +60,7 @@ const parts = {
 async function open(access: string | undefined, more = ''): Promise<Access> {
   writeFileSync(join(directory, 'mqway.yaml'), `${access === undefined ? '' : `access: {${access}}`}\n${more}`)
   const { config } = loadConfig({ argv: [], env: {}, cwd: directory })
-  const one = await openAccess(config, directory, log)
+  const one = await openAccess(config, directory, log, new MemoryState())
   opened.push(one)
   return one
 }
@@ -87,7 +88,7 @@ describe('without access:', () => {
     const access = await open(undefined)
     expect(access.authenticator).toBeUndefined()
     expect(access.rules.for(anonymous).maySubscribe('$SYS/#')).toBe(true)
-    expect(() => access.tickets.issue(identityOf('alice', 'token'))).toThrow('Too many tickets')
+    await expect(access.tickets.issue(identityOf('alice', 'token'))).rejects.toThrow('Too many tickets')
   })
 })
 
@@ -103,7 +104,7 @@ describe('who somebody is', () => {
     expect(await who(access, undefined, '192.0.2.7')).toBe('somebody (webhook)')
     const late = await sign({ exp: Math.floor(Date.now() / 1000) - 5 })
     expect(await who(access, { kind: 'token', token: late })).toBe('tina (token)')
-    const { ticket } = access.tickets.issue(identityOf('tina', 'token'))
+    const { ticket } = await access.tickets.issue(identityOf('tina', 'token'))
     expect(await who(access, { kind: 'ticket', ticket })).toBe('tina (ticket)')
     expect(await who(access, { kind: 'ticket', ticket })).toContain('the ticket was used already')
   })

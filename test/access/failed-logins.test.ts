@@ -10,6 +10,7 @@ import { Tickets } from '../../src/access/tickets.js'
 import { Webhook } from '../../src/access/webhook.js'
 import { GatewayError } from '../../src/base/errors.js'
 import { access } from '../../src/config/access.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 import { eventually } from '../helpers/wait.js'
 
 const refused = async (): Promise<never> => {
@@ -40,7 +41,7 @@ async function slowWebhook() {
 }
 
 function judges(options: Partial<AuthenticatorOptions>) {
-  const tickets = new Tickets({ expires: 1000, max: 1 })
+  const tickets = new Tickets({ expires: 1000, max: 1, state: new MemoryState() })
   const all = { tickets, acceptsCertificates: false, allowsAnonymous: false, ...options }
   const authenticator = new Authenticator(all)
   return (password: string, address = '192.0.2.1', user = 'alice') =>

@@ -6,6 +6,7 @@ import { Authenticator } from '../../src/access/authenticator.js'
 import { Tickets } from '../../src/access/tickets.js'
 import { Webhook } from '../../src/access/webhook.js'
 import { access } from '../../src/config/access.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 
 const closing: (() => void)[] = []
 afterEach(() => {
@@ -193,7 +194,7 @@ describe('the answer of a webhook', () => {
 
   it('is asked no more about passwords of an address that had ten wrong ones', async () => {
     const { webhook, asked } = await service(response => response.end('{"allow":false}'))
-    const tickets = new Tickets({ expires: 1000, max: 1 })
+    const tickets = new Tickets({ expires: 1000, max: 1, state: new MemoryState() })
     const authenticator = new Authenticator({ webhook, tickets, acceptsCertificates: false, allowsAnonymous: false })
     const guess = (password: string) =>
       authenticator.identify({ ...question, credential: { kind: 'password', user: 'alice', password } })

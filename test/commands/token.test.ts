@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { openAccess } from '../../src/access/access.js'
 import type { Identity } from '../../src/base/identity.js'
 import { loadConfig } from '../../src/config/load.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 import { mqway } from '../helpers/program.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'mqway-token-'))
@@ -27,7 +28,7 @@ async function token(...args: string[]): Promise<{ code: number | null; token: s
 async function identityOf(text: string, file?: string): Promise<Identity | undefined> {
   const argv = file === undefined ? [] : ['--config', file]
   const { config } = loadConfig({ argv, env: {}, cwd: directory })
-  const access = await openAccess(config, directory, pino({ level: 'silent' }))
+  const access = await openAccess(config, directory, pino({ level: 'silent' }), new MemoryState())
   const credential = { kind: 'token', token: text } as const
   try {
     return await access.authenticator?.identify({ credential, transport: 'http', address: '192.0.2.1' })

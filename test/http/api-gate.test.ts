@@ -9,9 +9,10 @@ import { TopicRules } from '../../src/access/topic-rules.js'
 import { UserLimits } from '../../src/access/user-limits.js'
 import { anonymous, identityOf } from '../../src/base/identity.js'
 import { ApiGate, type ApiGateOptions } from '../../src/http/api-gate.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 import { serve } from './rig.js'
 
-const tickets = new Tickets({ expires: 30_000, max: 100 })
+const tickets = new Tickets({ expires: 30_000, max: 100, state: new MemoryState() })
 
 function gateOf(more: Partial<ApiGateOptions> = {}): ApiGate {
   return new ApiGate({
@@ -42,7 +43,7 @@ async function serveGate(gate: ApiGate, admission = {}): Promise<string> {
 describe('the gate', () => {
   it('finds out who asks, and what they may do', async () => {
     const url = await serveGate(gateOf())
-    const { ticket } = tickets.issue(identityOf('ada', 'token'))
+    const { ticket } = await tickets.issue(identityOf('ada', 'token'))
     expect(await (await fetch(`${url}/v1/who?ticket=${ticket}`)).json()).toEqual({ user: 'ada', publishes: true })
     expect(await (await fetch(`${url}/v1/who`)).json()).toEqual({ user: null, publishes: false })
     expect((await fetch(`${url}/v1/who?ticket=${ticket}`)).status).toBe(401)
@@ -50,7 +51,7 @@ describe('the gate', () => {
 
   it('looks at no credential where the answer is for everybody', async () => {
     const url = await serveGate(gateOf(), { withoutCredentials: true })
-    const { ticket } = tickets.issue(identityOf('ada', 'token'))
+    const { ticket } = await tickets.issue(identityOf('ada', 'token'))
     expect(await (await fetch(`${url}/v1/who?ticket=${ticket}`)).json()).toEqual({ user: null, publishes: false })
   })
 

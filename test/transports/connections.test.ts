@@ -24,8 +24,8 @@ beforeEach(async () => {
 afterEach(() => rig.close())
 
 /** A ticket for somebody whose proof ends after so many milliseconds. */
-const ticketOf = (user: string, lasts: number, roles = ['reader']): string =>
-  rig.access.tickets.issue(identityOf(user, 'token', { roles, expires: Date.now() + lasts })).ticket
+const ticketOf = async (user: string, lasts: number, roles = ['reader']): Promise<string> =>
+  (await rig.access.tickets.issue(identityOf(user, 'token', { roles, expires: Date.now() + lasts }))).ticket
 const open = async (ticket: string): Promise<{ source: TestSource; connection: string }> => {
   const source = await openSource(`${rig.url}/v1/events?topic=a&ticket=${ticket}`)
   await eventually(() => source.of('welcome').length === 1)
@@ -36,9 +36,9 @@ const renew = (connection: string, ticket: string): Promise<Response> =>
 
 describe('fresh credentials for a connection', () => {
   it('keep it open beyond those it began with', async () => {
-    const { source, connection } = await open(ticketOf('ada', 2500))
-    const other = await open(ticketOf('ada', 2800))
-    expect((await renew(connection, ticketOf('ada', 60_000))).status).toBe(204)
+    const { source, connection } = await open(await ticketOf('ada', 2500))
+    const other = await open(await ticketOf('ada', 2800))
+    expect((await renew(connection, await ticketOf('ada', 60_000))).status).toBe(204)
     await other.source.end()
     expect(source.ended).toBe(false)
     await rig.publish('a', 'still there')
@@ -46,23 +46,23 @@ describe('fresh credentials for a connection', () => {
   })
 
   it('end it where they permit less than it listens to', async () => {
-    const { source, connection } = await open(ticketOf('ada', 60_000))
-    expect((await renew(connection, ticketOf('ada', 60_000, []))).status).toBe(204)
+    const { source, connection } = await open(await ticketOf('ada', 60_000))
+    expect((await renew(connection, await ticketOf('ada', 60_000, []))).status).toBe(204)
     await source.end()
     expect(source.of('end')).toEqual([{ reason: 'topic-refused', detail: 'This topic is not open to you: a' }])
   })
 
   it('are not taken from another user, nor for a connection that is not there', async () => {
-    const { source, connection } = await open(ticketOf('ada', 60_000))
-    const foreign = await renew(connection, ticketOf('bob', 60_000))
+    const { source, connection } = await open(await ticketOf('ada', 60_000))
+    const foreign = await renew(connection, await ticketOf('bob', 60_000))
     expect([foreign.status, foreign.headers.get('content-type')]).toEqual([403, 'application/problem+json'])
-    expect((await renew('A'.repeat(22), ticketOf('ada', 60_000))).status).toBe(404)
+    expect((await renew('A'.repeat(22), await ticketOf('ada', 60_000))).status).toBe(404)
     expect((await renew(connection, 'forged')).status).toBe(401)
     expect(source.ended).toBe(false)
   })
 
   it('are told when there are none in time', async () => {
-    const { source } = await open(ticketOf('ada', 300))
+    const { source } = await open(await ticketOf('ada', 300))
     await source.end()
     expect(source.of('end')).toEqual([{ reason: 'identity-expired', detail: 'Credentials expired' }])
     expect([rig.limits.open, rig.attendances.every(({ left }) => left), rig.hub.counters.subscribers]).toEqual([

@@ -28,6 +28,7 @@ import { createApp } from '../../src/server/app.js'
 import { PipelinedRequests } from '../../src/server/pipelined-requests.js'
 import { StreamQueue } from '../../src/server/stream-queue.js'
 import { startHttp, startHttps, type WebServerOptions } from '../../src/server/web-servers.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 import { LiveConnections } from '../../src/transports/live-connections.js'
 import type { Push, TransportContext } from '../../src/transports/transport-context.js'
 import { WorkQueue } from '../../src/transports/work-queue.js'
@@ -138,7 +139,7 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const { config, cwd } = await configOf(options.config, directory)
   const log = recordingLog()
   const metrics = createMetrics()
-  const access = await openAccess(config, cwd, log.log)
+  const access = await openAccess(config, cwd, log.log, new MemoryState())
   const resolveClient = compileClientResolver(config.trustedProxies)
   const limits = new ConnectionLimits(config.limits)
   const push = await openPush(config, options, log.log)

@@ -13,6 +13,7 @@ import type { BrokerStream, Peer } from '../../../src/broker/broker.js'
 import { createEmbedded, type EmbeddedBroker, type EmbeddedHooks } from '../../../src/broker/embedded/embedded.js'
 import { loadConfig } from '../../../src/config/load.js'
 import type { ConfigInput } from '../../../src/config/schema.js'
+import { MemoryState } from '../../../src/storage/memory-state.js'
 import { limits } from './limits.js'
 import { somePeer } from './mqtt-session.js'
 import { RawSession } from './raw-session.js'
@@ -68,7 +69,7 @@ export async function startGuarded(options: GuardedOptions): Promise<GuardedBrok
   writeFileSync(file, JSON.stringify({ access: options.access }))
   const { config } = loadConfig({ argv: ['--config', file], env: {}, cwd: directory })
   const log = options.log ?? createLog({ level: 'silent', format: 'json' })
-  const access = await openAccess(config, directory, log)
+  const access = await openAccess(config, directory, log, new MemoryState())
   const { authenticator, rules } = access
   const users = new UserLimits(options.connectionsPerUser ?? 'off')
   const denied = { publish: 0, subscribe: 0, receive: 0 }

@@ -151,8 +151,8 @@ describe('a long-poll', () => {
 
   it('is not replaced by that of another user', async () => {
     await start({ config: { access: { jwt: { secret: '0'.repeat(32), audience: 'mqway' } } } })
-    const pollAs = (user: string) =>
-      poll(`topic=a&handle=h&ticket=${rig.access.tickets.issue(identityOf(user, 'token')).ticket}`)
+    const pollAs = async (user: string) =>
+      poll(`topic=a&handle=h&ticket=${(await rig.access.tickets.issue(identityOf(user, 'token'))).ticket}`)
     const both = [pollAs('ada'), pollAs('bob')]
     await waiting(2)
     await rig.publish('a', 'x')
@@ -327,10 +327,10 @@ describe('JSONP', () => {
         },
       },
     })
-    const ticket = () => rig.access.tickets.issue(identityOf('ada', 'token')).ticket
-    expect((await ask(`topic=secret&timeout=0&ticket=${ticket()}`)).status).toBe(200)
-    expect((await ask(`topic=secret&timeout=0&callback=cb&ticket=${ticket()}`)).status).toBe(403)
-    expect((await ask(`topic=public/a&timeout=0&callback=cb&ticket=${ticket()}`)).status).toBe(200)
+    const ticket = async () => (await rig.access.tickets.issue(identityOf('ada', 'token'))).ticket
+    expect((await ask(`topic=secret&timeout=0&ticket=${await ticket()}`)).status).toBe(200)
+    expect((await ask(`topic=secret&timeout=0&callback=cb&ticket=${await ticket()}`)).status).toBe(403)
+    expect((await ask(`topic=public/a&timeout=0&callback=cb&ticket=${await ticket()}`)).status).toBe(200)
   })
 
   it('is the same as JSON for any payload', () => {

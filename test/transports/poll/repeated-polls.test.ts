@@ -113,7 +113,8 @@ describe('a poll that is asked again on its connection', () => {
   it('is let in again only while its token holds', async () => {
     const secret = '0'.repeat(32)
     const connection = await start({ config: { access: { jwt: { secret, audience: 'mqway' } }, anonymous: true } })
-    const tickets = [0, 1].map(() => rig.access.tickets.issue(identityOf('ada', 'token')).ticket)
+    const issued = await Promise.all([0, 1].map(() => rig.access.tickets.issue(identityOf('ada', 'token'))))
+    const tickets = issued.map(({ ticket }) => ticket)
     const statuses: number[] = []
     for (const ticket of [tickets[0], tickets[1], tickets[1]]) {
       statuses.push((await connection.ask(poll(at(0), `&timeout=0&ticket=${ticket}`))).status)

@@ -256,13 +256,14 @@ describe('event streams', () => {
         },
       },
     })
-    const ticket = () => rig.access.tickets.issue(identityOf('ada', 'token', { roles: ['reader'] })).ticket
-    const refused = await fetch(rig.url + path(`topic=news/a&topic=other&ticket=${ticket()}`))
+    const ticket = async () =>
+      (await rig.access.tickets.issue(identityOf('ada', 'token', { roles: ['reader'] }))).ticket
+    const refused = await fetch(rig.url + path(`topic=news/a&topic=other&ticket=${await ticket()}`))
     expect(refused.status).toBe(403)
     expect(await refused.json()).toMatchObject({ reason: 'topic-refused', detail: expect.stringContaining(': other') })
-    expect((await fetch(rig.url + path(`topic=%23&ticket=${ticket()}`))).status).toBe(403)
+    expect((await fetch(rig.url + path(`topic=%23&ticket=${await ticket()}`))).status).toBe(403)
     expect((await fetch(rig.url + path('topic=news/a&ticket=forged'))).status).toBe(401)
-    const source = await openIn1(`topic=news/a&ticket=${ticket()}&device=ignored`)
+    const source = await openIn1(`topic=news/a&ticket=${await ticket()}&device=ignored`)
     await source.live()
     expect(source.of('welcome')).toMatchObject([{ device: 'ada' }])
     expect(rig.attendances).toMatchObject([{ device: 'ada', user: 'ada', transport: 'sse', topics: ['news/a'] }])

@@ -1,0 +1,100 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import bcrypt from 'bcrypt'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
+import type { ConfigInput } from '../../src/config/schema.js'
+import { startCuttingProxy } from '../helpers/cutting-proxy.js'
+import { freePorts } from '../helpers/free-ports.js'
+import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
+import { type RedisServer, startRedis } from '../helpers/redis.js'
+import { describeWith } from '../helpers/requires.js'
+import { eventually } from '../helpers/wait.js'
+
+describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
+  let [redis, broker, directory] = [{} as RedisServer, {} as Mosquitto, '']
+  let redisPort = 0
+  let prefixes = 0
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'mqway-state-'))
+    const [port = 0] = await freePorts(1)
+    redisPort = port
+    redis = await startRedis(['--bind', '127.0.0.1', '--port', `${port}`])
+    broker = await startMosquitto({ kind: 'tcp' }, ['allow_anonymous true'])
+    await writeFile(join(directory, 'users'), `alice:${bcrypt.hashSync('right', 4)}\n`)
+  })
+  afterAll(async () => {
+    await broker.stop()
+    await redis.stop()
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  /** Starts gateways with one prefix. @param urls of Redis, one for each gateway */
+  const start = async (config: ConfigInput = {}, urls = [redis.url, redis.url]): Promise<TestGateway[]> => {
+    const prefix = `p${prefixes++}:`
+    return Promise.all(
+      urls.map(async url => {
+        const gateway = await startTestGateway({
+          ...{ https: { port: 'off' }, mqtt: { port: 'off' }, broker: `mqtt://127.0.0.1:${broker.port}` },
+          ...config,
+          push: { topics: ['#'], journal: { redis: { url, prefix } }, presence: { messages: false } },
+        })
+        onTestFinished(() => gateway.close())
+        return gateway
+      }),
+    )
+  }
+  const two = async (config?: ConfigInput, urls?: string[]): Promise<[a: string, b: string]> => {
+    const [a, b] = await start(config, urls)
+    return [a?.urls.http ?? '', b?.urls.http ?? '']
+  }
+  /** An address of Redis that one gateway uses. */
+  const link = async () => {
+    let isAway = false
+    const proxy = await startCuttingProxy(() => (isAway ? 1 : redisPort))
+    onTestFinished(() => proxy.close())
+    return {
+      url: `redis://127.0.0.1:${proxy.port}`,
+      leave: () => {
+        isAway = true
+        for (let pick = 0; pick < 1; pick += 0.05) proxy.cut(pick)
+      },
+      comeBack: () => {
+        isAway = false
+      },
+    }
+  }
+  const basic = (password: string) => ({ authorization: `Basic ${btoa(`alice:${password}`)}` })
+  const passwords = () => ({ access: { htpasswd: join(directory, 'users') } })
+
+  it('accept a ticket once, whichever of them issued it', async () => {
+    const [a, b] = await two(passwords())
+    const issue = async (): Promise<string> => {
+      const response = await fetch(`${a}/v1/tickets`, { method: 'POST', headers: basic('right') })
+      return ((await response.json()) as { ticket: string }).ticket
+    }
+    const redeem = async (url: string, ticket: string) => (await fetch(`${url}/v1/presence?ticket=${ticket}`)).status
+    const ticket = await issue()
+    expect([await redeem(b, ticket), await redeem(a, ticket), await redeem(b, ticket)]).toEqual([200, 401, 401])
+    const raced = await issue()
+    const results = await Promise.all([a, b, a, b].map(url => redeem(url, raced)))
+    expect(results.sort()).toEqual([200, 401, 401, 401])
+  })
+
+  it('say that tickets are unavailable while Redis is away, and go on when it is back', async () => {
+    const { url, leave, comeBack } = await link()
+    const [a, b] = await two(passwords(), [redis.url, url])
+    const issueAt = (url: string) => fetch(`${url}/v1/tickets`, { method: 'POST', headers: basic('right') })
+    const { ticket } = (await (await issueAt(a)).json()) as { ticket: string }
+    leave()
+    await eventually(async () => (await issueAt(b)).status === 503)
+    const refused = await fetch(`${b}/v1/presence?ticket=${ticket}`)
+    expect([refused.status, await refused.json()]).toMatchObject([503, { reason: 'identity-unavailable' }])
+    expect((await issueAt(a)).status).toBe(201)
+    comeBack()
+    await eventually(async () => (await issueAt(b)).status === 201)
+    expect((await fetch(`${b}/v1/presence?ticket=${ticket}`)).status).toBe(200)
+  })
+})
