@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net'
 import { GatewayError } from '../base/errors.js'
+import { noOtherCounts, type OtherCounts } from '../base/other-counts.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
 import { RateLimits } from './rate-limits.js'
 
@@ -10,6 +11,8 @@ export interface ConnectionLimitsOptions {
   readonly upgradesPerSecond?: number | 'off'
   /** New connections per address at once. */
   readonly upgradesBurst?: number
+  /** Connections of other processes, by network. */
+  readonly others?: OtherCounts | undefined
   readonly now?: () => number
 }
 
@@ -21,16 +24,18 @@ export class ConnectionLimits {
   readonly #options: ConnectionLimitsOptions
   readonly #perAddress = new Map<string, number>()
   readonly #rate: RateLimits | undefined
+  readonly #others: OtherCounts
   #open = 0
 
   constructor(options: ConnectionLimitsOptions) {
     this.#options = options
-    const { upgradesPerSecond = 'off', upgradesBurst = 1, now } = options
+    const { upgradesPerSecond = 'off', upgradesBurst = 1, others = noOtherCounts, now } = options
+    this.#others = others
     if (upgradesPerSecond === 'off') return
     this.#rate = new RateLimits({ perSecond: upgradesPerSecond, burst: upgradesBurst, ...(now && { now }) })
   }
 
-  /** Open connections. */
+  /** Open connections of this process. */
   get open(): number {
     return this.#open
   }
@@ -42,7 +47,11 @@ export class ConnectionLimits {
   get #maxPerAddress(): number {
     const { connections, connectionsPerAddress } = this.#options
     if (connectionsPerAddress >= connections) return connectionsPerAddress
-    return Math.min(connectionsPerAddress, Math.max(minPerAddress, connections - this.#open - 1))
+    return Math.min(connectionsPerAddress, Math.max(minPerAddress, connections - this.#total - 1))
+  }
+
+  get #total(): number {
+    return this.#open + this.#others.total
   }
 
   /** Addresses (IPv6: /64 networks) with an open connection. */
@@ -74,21 +83,27 @@ export class ConnectionLimits {
    */
   hold(address: string): () => void {
     const key = networkOf(address)
-    if (this.#open >= this.#options.connections) throw new GatewayError('too-many-connections')
+    if (this.#total >= this.#options.connections) throw new GatewayError('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
-    if (key !== unixAddress && count >= this.#maxPerAddress) throw new GatewayError('too-many-from-address')
+    if (key !== unixAddress && count + this.#others.of(key) >= this.#maxPerAddress) {
+      throw new GatewayError('too-many-from-address')
+    }
     this.#open += 1
-    this.#perAddress.set(key, count + 1)
+    this.#set(key, count + 1)
 
     let released = false
     return () => {
       if (released) return
       released = true
       this.#open -= 1
-      const left = (this.#perAddress.get(key) ?? 1) - 1
-      if (left === 0) this.#perAddress.delete(key)
-      else this.#perAddress.set(key, left)
+      this.#set(key, (this.#perAddress.get(key) ?? 1) - 1)
     }
+  }
+
+  #set(key: string, count: number): void {
+    if (count === 0) this.#perAddress.delete(key)
+    else this.#perAddress.set(key, count)
+    this.#others.set(key, count)
   }
 }
 

@@ -1,4 +1,5 @@
 import { FairQuota } from '../base/fair-quota.js'
+import { noOtherCounts, type OtherCounts } from '../base/other-counts.js'
 import { compileAddresses, normalizeAddress, unixAddress } from './addresses.js'
 import { networkOf } from './limits.js'
 
@@ -9,6 +10,8 @@ export interface SocketLimitsOptions {
   readonly max?: number
   /** Addresses that may have any number up to `max`, as their sockets belong to many clients. */
   readonly trustedProxies: readonly string[]
+  /** Sockets of other processes, by network: they count for `perAddress`, and not for `max`, as each process has its own descriptors. */
+  readonly others?: OtherCounts | undefined
 }
 
 /** The bound that a further socket would exceed. */
@@ -22,9 +25,11 @@ export class SocketLimits {
   readonly #perAddress: number
   readonly #isProxy: (address: string) => boolean
   readonly #open: FairQuota
+  readonly #others: OtherCounts
 
   /** @throws {TypeError} naming the first invalid entry of `trustedProxies` */
-  constructor({ perAddress, max = Number.MAX_SAFE_INTEGER, trustedProxies }: SocketLimitsOptions) {
+  constructor({ perAddress, max = Number.MAX_SAFE_INTEGER, trustedProxies, others }: SocketLimitsOptions) {
+    this.#others = others ?? noOtherCounts
     this.#perAddress = perAddress
     this.#isProxy = compileAddresses(trustedProxies)
     this.#open = new FairQuota(max)
@@ -45,16 +50,20 @@ export class SocketLimits {
     const address = remoteAddress === undefined ? unixAddress : normalizeAddress(remoteAddress)
     const isCounted = address !== unixAddress && !this.#isProxy(address)
     const network = isCounted ? networkOf(address) : uncounted
-    if (isCounted && this.#open.of(network) >= this.#perAddress) return { refusal: 'too-many-from-address' }
+    if (isCounted && this.#open.of(network) + this.#others.of(network) >= this.#perAddress) {
+      return { refusal: 'too-many-from-address' }
+    }
     const exceeded = isCounted ? this.#open.exceededBy(network, 1) : this.#isFull && 'all'
     if (exceeded) return { refusal: exceeded === 'own' ? 'too-many-from-address' : 'too-many-connections' }
     this.#open.take(network, 1)
+    this.#others.set(network, this.#open.of(network))
     return { network }
   }
 
   /** Call once for each socket that was admitted. */
   release(network: string): void {
     this.#open.giveBack(network, 1)
+    this.#others.set(network, this.#open.of(network))
   }
 
   get #isFull(): boolean {

@@ -1,16 +1,22 @@
 import { GatewayError } from '../base/errors.js'
+import { noOtherCounts, type OtherCounts } from '../base/other-counts.js'
 
 /** Limits the open connections of each user. */
 export class UserLimits {
   readonly #max: number
   readonly #open = new Map<string, number>()
+  readonly #others: OtherCounts
 
-  /** @param max connections of one user; `off` for no limit */
-  constructor(max: number | 'off') {
+  /**
+   * @param max connections of one user; `off` for no limit
+   * @param others connections of other processes, by user
+   */
+  constructor(max: number | 'off', others: OtherCounts = noOtherCounts) {
+    this.#others = others
     this.#max = max === 'off' ? Number.POSITIVE_INFINITY : max
   }
 
-  /** Users with an open connection. */
+  /** Users with an open connection of this process. */
   get users(): number {
     return this.#open.size
   }
@@ -24,17 +30,21 @@ export class UserLimits {
   admit(user: string | undefined): () => void {
     if (user === undefined) return nothing
     const count = this.#open.get(user) ?? 0
-    if (count >= this.#max) throw new GatewayError('too-many-from-user')
-    this.#open.set(user, count + 1)
+    if (count + this.#others.of(user) >= this.#max) throw new GatewayError('too-many-from-user')
+    this.#set(user, count + 1)
 
     let released = false
     return () => {
       if (released) return
       released = true
-      const left = (this.#open.get(user) ?? 1) - 1
-      if (left === 0) this.#open.delete(user)
-      else this.#open.set(user, left)
+      this.#set(user, (this.#open.get(user) ?? 1) - 1)
     }
+  }
+
+  #set(user: string, count: number): void {
+    if (count === 0) this.#open.delete(user)
+    else this.#open.set(user, count)
+    this.#others.set(user, count)
   }
 }
 

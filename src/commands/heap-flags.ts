@@ -26,11 +26,10 @@ interface Restartable {
  */
 export function restartWithHeapFlags(): void {
   const { execve }: NodeJS.Process & Restartable = process
-  const isSet = process.execArgv.some(flag => flag.startsWith('--initial-old-space-size'))
+  const isSet = process.execArgv.some(flag => flag.startsWith(heapFlagName))
   const ofVersion = flagsByVersion[process.versions.node.split('.', 1)[0] ?? '']
   if (!execve || isSet || !ofVersion || process.connected) return
-  const heap = Math.min(initialHeap, Math.floor(availableMemory() / memoryPerHeap / 2 ** 20))
-  const flags = [...ofVersion, `--initial-old-space-size=${heap}`]
+  const flags = [...ofVersion, heapFlag(1)]
   try {
     // `execve` ends the process where the system does not execute the file.
     accessSync(process.execPath, constants.X_OK)
@@ -43,6 +42,18 @@ export function restartWithHeapFlags(): void {
   } catch {
     // The flags only save time.
   }
+}
+
+/** The flags of this process for each of several workers, which share the machine's memory. */
+export function workerFlags(workers: number): readonly string[] {
+  return process.execArgv.map(flag => (flag.startsWith(heapFlagName) ? heapFlag(workers) : flag))
+}
+
+const heapFlagName = '--initial-old-space-size='
+
+function heapFlag(processes: number): string {
+  const heap = Math.min(initialHeap, Math.floor(availableMemory() / processes / memoryPerHeap / 2 ** 20))
+  return `${heapFlagName}${heap}`
 }
 
 /** Memory of the machine, or of the container if that is less. */

@@ -1,8 +1,12 @@
 import { createLog, type Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
-import { loadConfig } from '../config/load.js'
+import { type LoadedConfig, loadConfig } from '../config/load.js'
 import { fileModes, startWarnings } from '../config/warnings.js'
+import { workersOf } from '../config/workers.js'
 import { startGateway } from '../gateway/gateway.js'
+import { SessionTicketKeys } from '../server/session-ticket-keys.js'
+import { isWorker } from '../workers/is-worker.js'
+import { workerFlags } from './heap-flags.js'
 
 type StopSignal = 'SIGTERM' | 'SIGINT'
 
@@ -16,6 +20,7 @@ type StopSignal = 'SIGTERM' | 'SIGINT'
  */
 export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   raiseTrimThreshold()
+  if (isWorker(env)) return serveAsWorker()
   const cwd = process.cwd()
   const loaded = loadConfig({ argv, env, cwd })
   const { config } = loaded
@@ -23,18 +28,15 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   try {
-    const gateway = await startGateway(config, log, { cwd, file: loaded.file })
-    log.info({ urls: gateway.urls }, `mqway is ready: ${gateway.urls.join('  ')}`)
-    signals.onReload = () => gateway.reload()
-    const signal = await signals.stop
+    const serving = await startServing(loaded, log, cwd)
+    log.info({ urls: serving.urls }, `mqway is ready: ${serving.urls.join('  ')}`)
+    signals.onReload = () => serving.reload()
+    const signal = await Promise.race([signals.stop, serving.failed ?? signals.stop])
+    if (signal instanceof Error) throw signal
     const { grace } = config.shutdown
     log.info({ signal }, `stopping, within ${grace / 1000} s; once more for at once`)
-    // The process ends within the grace time, whatever is still open.
-    setTimeout(() => {
-      log.warn('failed to close everything in time')
-      process.exit(0)
-    }, grace).unref()
-    await gateway.close(grace)
+    exitAfter(grace, log)
+    await serving.close(grace)
     log.info('stopped')
     return 0
   } catch (error) {
@@ -44,6 +46,70 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   } finally {
     signals.close()
   }
+}
+
+/** A gateway, or workers with one each. */
+interface Serving {
+  readonly urls: readonly string[]
+  /** Resolves to a reason to end. */
+  readonly failed?: Promise<Error>
+  reload(): unknown
+  close(grace: number): Promise<void>
+}
+
+/** @throws {StartError} */
+async function startServing({ config, file }: LoadedConfig, log: Logger, cwd: string): Promise<Serving> {
+  const workers = workersOf(config)
+  if (workers === 1) return startGateway(config, log, { cwd, file })
+  const { WorkerPool } = await import('../workers/worker-pool.js')
+  const ticketKeys = await SessionTicketKeys.open({ data: undefined, log })
+  const pool = new WorkerPool({
+    start: { workers, config, file },
+    execArgv: workerFlags(workers),
+    ticketKey: () => ticketKeys.current,
+    log,
+  })
+  const urls = await pool.start()
+  return {
+    ...{ urls, failed: pool.failed },
+    reload: () => pool.reload(),
+    close: async grace => {
+      await Promise.all([pool.close(grace), ticketKeys.close()])
+    },
+  }
+}
+
+/** Runs the gateway of one worker until the primary process stops it, or has ended. */
+async function serveAsWorker(): Promise<number> {
+  const { PrimaryProcess } = await import('../workers/primary-process.js')
+  const primary = new PrimaryProcess()
+  const { worker, config, file, group } = await primary.start()
+  const log = createLog(config.log).child({ worker })
+  try {
+    const gateway = await startGateway(config, log, { file, group })
+    primary.channel.onNotice('reload', () => gateway.reload())
+    primary.channel.notify('ready', gateway.urls)
+    const { grace } = await primary.stop
+    if (grace === undefined) log.warn('the primary process has ended: stopping')
+    const time = grace ?? config.shutdown.grace
+    exitAfter(time, log)
+    await gateway.close(time)
+    return 0
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error
+    await primary.fail(error.message)
+    return error.exitCode
+  } finally {
+    primary.close()
+  }
+}
+
+/** Ends the process within the grace time, whatever is still open. */
+function exitAfter(grace: number, log: Logger): void {
+  setTimeout(() => {
+    log.warn('failed to close everything in time')
+    process.exit(0)
+  }, grace).unref()
 }
 
 /** Watches the signals of service managers and terminals, also during the start. */

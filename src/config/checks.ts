@@ -34,6 +34,7 @@ export function checkConfig(config: Config, file: string | undefined, cwd: strin
     ...checkAccess(config),
     ...checkNotify(config),
     ...checkSharedJournal(config),
+    ...checkWorkers(config),
   ]
 }
 
@@ -216,6 +217,22 @@ function checkSharedJournal({ push, broker }: Config): Problem[] {
     problems.push({ path, message, reads: ['broker'] })
   }
   return problems
+}
+
+/** Several processes need a broker and a journal outside of them; `auto` may be several on another machine. */
+function checkWorkers(config: Config): Problem[] {
+  if (config.workers === 1) return []
+  const problem = (message: string, reads: readonly string[]): Problem => ({ path: ['workers'], message, reads })
+  const brokers = [config.broker, ...config.tunnels.map(tunnel => tunnel.broker ?? config.broker)]
+  if (brokers.includes('embedded')) {
+    const message =
+      'needs another broker, which all workers connect to: the embedded broker is one process. Name it as "broker", or use 1'
+    return [problem(message, ['broker', 'tunnels'])]
+  }
+  const push = pushOf(config)
+  if (push === undefined || push.journal === 'redis') return []
+  const message = `needs push.journal.redis, the journal that all workers share: ${push.journal} is for one process. Use that, push: off, or 1`
+  return [problem(message, ['push', 'broker', 'data'])]
 }
 
 function checkNotify(config: Config): Problem[] {

@@ -20,6 +20,8 @@ import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
  * `mqway.schema.json` come from here.
  */
 
+const maxWorkers = 128
+
 const hostName = z.string().min(1)
 const host = z.union([hostName, z.array(hostName).min(1)], { error: 'must be an address, a name, or a list of them' })
 
@@ -455,6 +457,17 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('The log, on standard output'),
+  workers: z
+    .union(
+      [z.literal('auto'), z.int().min(1, { error: '', abort: true }).max(maxWorkers, { error: '', abort: true })],
+      {
+        error: `must be auto, or a whole number from 1 to ${maxWorkers}`,
+      },
+    )
+    .default(1)
+    .describe(
+      'Processes that serve the same ports; auto: one for each processor. More than 1 needs another broker than the embedded one, and push.journal.redis or no push',
+    ),
   shutdown: z
     .strictObject({
       grace: duration({ max: '1h' }).prefault('10s').describe('Maximum time from SIGTERM to the exit'),

@@ -29,26 +29,33 @@ import { MemoryState } from '../storage/memory-state.js'
 import type { SharedRedis } from '../storage/shared-redis.js'
 import type { SharedState } from '../storage/shared-state.js'
 import { Tunnels } from '../tunnel/tunnels.js'
+import type { WorkerGroup } from '../workers/primary-process.js'
 import { Brokers } from './brokers.js'
 import type { CloseStack } from './close-stack.js'
 
 /** Parts that several steps of the assembly need, each made once. */
 export type GatewayContext = Awaited<ReturnType<typeof openContext>>
 
+interface Place {
+  readonly cwd: string
+  readonly group: WorkerGroup | undefined
+}
+
 /**
  * Makes the shared parts.
  *
- * @param cwd absolute; relative paths of the configuration begin here
+ * @param place `cwd` is absolute; relative paths of the configuration begin there
  * @param opened closes the parts
  * @throws {StartError} when a password or key file cannot be used
  */
-export async function openContext(config: Config, log: Logger, cwd: string, opened: CloseStack) {
+export async function openContext(config: Config, log: Logger, { cwd, group }: Place, opened: CloseStack) {
   const shared = await openShared(config, log, cwd, opened)
-  const state = await openState(shared)
+  const state = await openState(shared, group)
   const metrics = opened.add(createMetrics())
+  group?.onMetrics(() => metrics.registry.getMetricsAsJSON())
   const access = opened.add(await openAccess(config, cwd, log, state))
-  const users = new UserLimits(config.limits.connectionsPerUser)
-  const limits = new ConnectionLimits(config.limits)
+  const users = new UserLimits(config.limits.connectionsPerUser, group?.counts.others('users'))
+  const limits = new ConnectionLimits({ ...config.limits, others: group?.counts.others('connections') })
   const resolveClient = compileClientResolver(config.trustedProxies)
   const mqttListeners = new MqttSubscribers()
   const reservedClientIds = new Set<string>()
@@ -78,6 +85,8 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
     /** What several gateways share; `undefined` for a gateway alone. */
     shared,
     state,
+    /** What worker processes share; `undefined` for a single process. */
+    group,
     ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients, slices },
     ...{ mqttListeners, reservedClientIds, anonymousPublishes },
     servesHost: compileHosts({
@@ -90,7 +99,7 @@ export async function openContext(config: Config, log: Logger, cwd: string, open
     gate: apiGate(config, access, { resolveClient, connections: limits, users }),
     unreadResponses: new UnreadResponses({ log, metrics }),
     /** Names one connection in the log. */
-    nextId: connectionIds(),
+    nextId: connectionIds(group?.worker),
   }
 }
 
@@ -112,8 +121,8 @@ async function openShared(
   return opened.add(await openSharedRedis({ ...redis, ...files }, log))
 }
 
-async function openState(shared: SharedRedis | undefined): Promise<SharedState> {
-  if (!shared) return new MemoryState()
+async function openState(shared: SharedRedis | undefined, group: WorkerGroup | undefined): Promise<SharedState> {
+  if (!shared) return group?.state ?? new MemoryState()
   const { RedisState } = await import('../storage/redis-state.js')
   return new RedisState(shared)
 }
@@ -142,10 +151,11 @@ function isForLoopback({ anonymous, access }: Config): boolean {
   return !anonymous && access === undefined
 }
 
-/** Short names for connections in the log, unique within the process. */
-function connectionIds(): () => string {
+/** Short names for connections in the log, unique within the process, and among workers. */
+function connectionIds(worker: number | undefined): () => string {
+  const prefix = worker === undefined ? '' : `${worker}-`
   let last = 0
-  return () => (++last).toString(36)
+  return () => prefix + (++last).toString(36)
 }
 
 /** Rate limits of publishing: the rate of each connection, and by that of addresses for clients without a user name. */

@@ -4,6 +4,7 @@ import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
 import { compileHttpsLocation } from '../server/https-redirect.js'
 import { UpgradeRouter } from '../server/upgrade.js'
+import type { WorkerGroup } from '../workers/primary-process.js'
 import { CloseStack } from './close-stack.js'
 import { type GatewayContext, openContext } from './context.js'
 import { Listeners } from './listeners.js'
@@ -31,6 +32,8 @@ export interface GatewayOptions {
   readonly cwd?: string
   /** The configuration file, which is never served. */
   readonly file?: string | undefined
+  /** What it shares with other worker processes, if it is one. */
+  readonly group?: WorkerGroup | undefined
 }
 
 /** Fractions of the grace time: for connections, and for responses under way; the rest is for storage. */
@@ -58,10 +61,10 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 async function assemble(
   config: Config,
   log: Logger,
-  { cwd = process.cwd(), file }: GatewayOptions,
+  { cwd = process.cwd(), file, group }: GatewayOptions,
   opened: CloseStack,
 ): Promise<Gateway> {
-  const context = await openContext(config, log, cwd, opened)
+  const context = await openContext(config, log, { cwd, group }, opened)
   const tunnelRoutes = await openTunnelRoutes(context)
   const hasMqttPort = config.mqtt.port !== 'off' || config.mqtts.port !== 'off'
   const mqttBroker = hasMqttPort ? await context.brokers.get(config.broker) : undefined

@@ -52,6 +52,7 @@ export class Listeners {
       perAddress: socketsPerConnection * connectionsPerAddress,
       max: maxSockets(config, log),
       trustedProxies: config.trustedProxies,
+      others: context.group?.counts.others('sockets'),
     })
   }
 
@@ -131,10 +132,10 @@ export class Listeners {
 
   /** None where clients are asked for certificates: no session is resumed there. */
   async #openTicketKeys(): Promise<SessionTicketKeys | undefined> {
-    const { config, cwd, log } = this.#context
+    const { config, cwd, log, group } = this.#context
     if (config.access?.clientCertificates !== undefined) return undefined
     const data = config.data === 'none' ? undefined : resolve(cwd, config.data)
-    return this.#opened.add(await SessionTicketKeys.open({ data, log }))
+    return this.#opened.add(await SessionTicketKeys.open({ data, log, shared: group && (() => group.ticketKey()) }))
   }
 
   #add(scheme: 'http' | 'https' | 'mqtt' | 'mqtts', listener: Listener): void {

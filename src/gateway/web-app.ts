@@ -35,7 +35,7 @@ export async function openWebApp(
   options: WebAppOptions,
   opened: CloseStack,
 ): Promise<FastifyInstance> {
-  const { config, cwd, site, servesHost, resolveClient, seesDetails, gate, brokers, log, metrics } = context
+  const { config, cwd, site, servesHost, resolveClient, seesDetails, gate, brokers, log, metrics, group } = context
   const { push, router, httpsLocation, isShuttingDown } = options
   const app = opened.add(
     createApp({ site, servesHost, resolveClient, seesDetails, limits: config.limits, log, metrics }),
@@ -52,7 +52,7 @@ export async function openWebApp(
     brokers: brokers.probed,
     pushFailure: push && (() => push.failure),
     journalFailure: push && (() => push.journalFailure),
-    registry: metrics.registry,
+    readMetrics: () => group?.allMetrics() ?? metrics.registry.metrics(),
   })
   registerTicketRoute(app, context, options.routes)
   registerClientsRoute(app, context)

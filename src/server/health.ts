@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
-import type { Registry } from 'prom-client'
+import { prometheusContentType } from 'prom-client'
 import type { ClientResolver } from '../access/client-address.js'
 import type { DetailReaders } from '../access/detail-readers.js'
 import type { Logger } from '../base/log.js'
@@ -14,7 +14,8 @@ export interface HealthOptions {
   /** Why the journal is not available; `undefined` while it is; left out without push. */
   readonly journalFailure?: (() => string | undefined) | undefined
   readonly isShuttingDown: () => boolean
-  readonly registry: Registry
+  /** The metrics in the text format of Prometheus. */
+  readonly readMetrics: () => Promise<string>
   /** Clients that may read `/metrics`, and addresses at `/readyz`. */
   readonly seesDetails: DetailReaders
   readonly resolveClient: ClientResolver
@@ -70,7 +71,7 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
     if (!options.seesDetails(client)) {
       return reply.code(403).send(`The option metrics.allow does not name ${client.address}.\n`)
     }
-    return reply.type(options.registry.contentType).send(await options.registry.metrics())
+    return reply.type(prometheusContentType).send(await options.readMetrics())
   })
 }
 

@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { chmod, lstat, unlink } from 'node:fs/promises'
 import { type AddressInfo, createConnection, createServer as createNetServer, type Server, type Socket } from 'node:net'
@@ -171,8 +172,10 @@ async function bindPath(server: Server, path: string, options: ListenOptions): P
   return hold([server], { path }, options)
 }
 
-/** Whether several sockets may listen at one port, and share its connections (`SO_REUSEPORT`). */
+/** Whether several sockets of this process may listen at one port, and share its connections (`SO_REUSEPORT`). */
 function canSharePorts(): boolean {
+  // The primary process listens for its workers.
+  if (cluster.isWorker) return false
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
   return process.platform === 'linux' && (major > 22 || (major === 22 && minor >= 12))
 }
@@ -229,7 +232,8 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
       socket.destroy()
     })
     server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
-    server.maxConnections = options.maxConnections
+    // The primary process would offer a connection that all workers refuse to them again and again.
+    if (!cluster.isWorker) server.maxConnections = options.maxConnections
     server.on('drop', data => dropped('too-many-connections', data?.remoteAddress))
   }
   let closing: Promise<unknown> | undefined

@@ -11,6 +11,8 @@ export interface SessionTicketKeysOptions {
   /** The data directory; `undefined` to have keys in memory only. */
   readonly data: string | undefined
   readonly log: Logger
+  /** The key that other processes have, without a data directory. Default: none. */
+  readonly shared?: (() => Promise<{ readonly bytes: Uint8Array; readonly created: number }>) | undefined
   /** Milliseconds between two checks of the key's age and of its file. Default: 1 minute. */
   readonly checkInterval?: number
   /** Milliseconds since 1970. */
@@ -60,6 +62,7 @@ export class SessionTicketKeys {
   readonly #file: string | undefined
   readonly #checkInterval: number
   readonly #now: () => number
+  readonly #shared: SessionTicketKeysOptions['shared']
   readonly #servers: TicketServer[] = []
   #current: TicketKey
   #timer: NodeJS.Timeout | undefined
@@ -67,7 +70,8 @@ export class SessionTicketKeys {
   #isStorable = true
   #closed = false
 
-  private constructor({ data, log, checkInterval, now }: SessionTicketKeysOptions) {
+  private constructor({ data, log, shared, checkInterval, now }: SessionTicketKeysOptions) {
+    this.#shared = shared
     this.#log = log
     this.#file = data === undefined ? undefined : join(data, 'tls', 'ticket-key.json')
     this.#checkInterval = checkInterval ?? defaultCheckInterval
@@ -81,6 +85,11 @@ export class SessionTicketKeys {
     await keys.refresh()
     keys.#schedule()
     return keys
+  }
+
+  /** The key in use. */
+  get current(): { readonly bytes: Buffer; readonly created: number } {
+    return this.#current
   }
 
   /** Options of a TLS server whose sessions can be resumed. */
@@ -118,7 +127,9 @@ export class SessionTicketKeys {
 
   async #refresh(): Promise<void> {
     if (this.#file === undefined) {
-      if (!this.#isFresh(this.#current)) this.#use(this.#generate())
+      const shared = await this.#shared?.().catch(() => undefined)
+      if (shared) this.#use({ bytes: Buffer.from(shared.bytes), created: shared.created })
+      else if (!this.#isFresh(this.#current)) this.#use(this.#generate())
       return
     }
     try {

@@ -14,7 +14,7 @@ async function start(options: Partial<HealthOptions> = {}, trustedProxies: reado
   registerHealth(app, {
     brokers: [{ name: 'embedded', probe: async () => 1.23 }],
     isShuttingDown: () => false,
-    registry: testMetrics().registry,
+    readMetrics: () => testMetrics().registry.metrics(),
     seesDetails: compileDetailReaders(['loopback']),
     resolveClient,
     log: recording.log,

@@ -1,0 +1,85 @@
+import type { MetricObjectWithValues, MetricValue } from 'prom-client'
+import type { Config } from '../config/schema.js'
+import type { StateBounds, StateChange, StateRecord, Usage, UsageReport } from '../storage/shared-state.js'
+
+/** What a worker is started with. */
+export interface WorkerStart {
+  /** From 1 on; a worker that replaces another one has its number. */
+  readonly worker: number
+  /** Number of workers. */
+  readonly workers: number
+  readonly config: Config
+  /** The configuration file, if there is one. */
+  readonly file: string | undefined
+}
+
+/** Counts that hold over all workers: connections and users by `ConnectionLimits` and `UserLimits`, sockets by `SocketLimits`. */
+export const countNames = ['connections', 'users', 'sockets'] as const
+export type CountName = (typeof countNames)[number]
+
+/** A count of one worker. */
+export type OwnCount = readonly [key: string, count: number]
+
+/** Counts of one worker that have changed. */
+export type OwnCounts = Readonly<Partial<Record<CountName, readonly OwnCount[]>>>
+
+/** The counts of one key, as the primary process knows them: of this worker, and of the others together. */
+export type KnownCount = readonly [key: string, own: number, others: number]
+
+/** Counts that have changed, of this worker or of others. */
+export type KnownCounts = Readonly<Partial<Record<CountName, readonly KnownCount[]>>>
+
+/** Messages without an answer, by kind. */
+export interface Notices {
+  // To a worker.
+  reload: undefined
+  /** With the grace time in milliseconds. */
+  stop: number
+  knownCounts: KnownCounts
+  // To the primary process.
+  /** The worker serves, at these URLs. */
+  ready: readonly string[]
+  /** The worker cannot start, for this reason. */
+  failed: string
+  ownCounts: OwnCounts
+}
+
+/** Metrics with their values, as the registry of a process has them. */
+export type MetricValues = readonly MetricObjectWithValues<MetricValue<string>>[]
+
+/** The key of TLS session tickets, and when it was made, in milliseconds since 1970. */
+export interface TicketKey {
+  readonly bytes: Uint8Array
+  readonly created: number
+}
+
+interface EntryOf {
+  readonly name: string
+  readonly bounds: StateBounds
+  readonly key: string
+}
+
+interface EntryChange extends EntryOf {
+  readonly version: string
+  readonly change: StateChange | undefined
+}
+
+/** Messages with an answer, by kind. */
+export interface Questions {
+  // To a worker.
+  metrics: { readonly body: undefined; readonly answer: MetricValues }
+  // To the primary process.
+  /** Asked by the worker, because a message to one that does not listen yet is lost. */
+  start: { readonly body: undefined; readonly answer: WorkerStart }
+  /** The metrics of all workers, in the text format of Prometheus. */
+  allMetrics: { readonly body: undefined; readonly answer: string }
+  ticketKey: { readonly body: undefined; readonly answer: TicketKey }
+  // As `StateCollection` and `SharedState`.
+  getEntry: { readonly body: EntryOf; readonly answer: StateRecord }
+  setEntry: { readonly body: EntryChange; readonly answer: string | undefined | 'full' }
+  exchangeUsage: { readonly body: readonly Usage[]; readonly answer: readonly UsageReport[] }
+}
+
+export type QuestionKind = keyof Questions
+export type Body<K extends QuestionKind> = Questions[K]['body']
+export type Answer<K extends QuestionKind> = Questions[K]['answer']

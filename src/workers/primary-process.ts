@@ -1,0 +1,72 @@
+import cluster from 'node:cluster'
+import { Channel } from './channel.js'
+import { CountsView } from './counts-view.js'
+import type { MetricValues, TicketKey, WorkerStart } from './messages.js'
+import { WorkerState } from './worker-state.js'
+
+/** Milliseconds until the primary process counts as not answering. */
+const [startTimeout, metricsTimeout] = [10_000, 3000]
+
+/** What stops a worker. */
+export interface WorkerStop {
+  /** Milliseconds; `undefined` if the primary process has ended. */
+  readonly grace: number | undefined
+}
+
+/** What the gateway of a worker shares with those of the others. */
+export interface WorkerGroup {
+  /** Number of this worker. */
+  readonly worker: number
+  readonly counts: CountsView
+  readonly state: WorkerState
+  /** Sets the source of this worker's metrics. */
+  onMetrics(read: () => Promise<MetricValues>): void
+  /** The metrics of all workers, in the text format of Prometheus. Rejects if they are not there in time. */
+  allMetrics(): Promise<string>
+  /** The key of TLS session tickets, where they are not in the data directory. */
+  ticketKey(): Promise<TicketKey>
+}
+
+/** The primary process, as a worker sees it. */
+export class PrimaryProcess {
+  readonly channel = new Channel(process)
+  readonly stop: Promise<WorkerStop>
+
+  constructor() {
+    this.stop = new Promise(resolve => {
+      this.channel.onNotice('stop', grace => resolve({ grace }))
+      // Emitted before `cluster` would end the process at once.
+      cluster.worker?.once('disconnect', () => {
+        if (cluster.worker) cluster.worker.exitedAfterDisconnect = true
+        this.channel.close()
+        resolve({ grace: undefined })
+      })
+    })
+    // Service managers and terminals send signals to all processes; the primary process passes them on.
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => {})
+  }
+
+  async start(): Promise<WorkerStart & { readonly group: WorkerGroup }> {
+    const { channel } = this
+    const start = await channel.ask('start', undefined, startTimeout)
+    const group: WorkerGroup = {
+      worker: start.worker,
+      counts: new CountsView(channel, start.workers),
+      state: new WorkerState(channel),
+      onMetrics: read => channel.onQuestion('metrics', read),
+      allMetrics: () => channel.ask('allMetrics', undefined, metricsTimeout),
+      ticketKey: () => channel.ask('ticketKey', undefined),
+    }
+    return { ...start, group }
+  }
+
+  /** Tells why this worker cannot start. Resolves when that is sent. */
+  fail(reason: string): Promise<void> {
+    return new Promise(resolve => this.channel.notify('failed', reason, resolve))
+  }
+
+  /** Closes the channel, which keeps the process running. */
+  close(): void {
+    if (process.connected) cluster.worker?.disconnect()
+  }
+}

@@ -1,0 +1,137 @@
+import cluster from 'node:cluster'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from '../base/log.js'
+import { CountsKeeper } from './counts-keeper.js'
+import type { TicketKey, WorkerStart } from './messages.js'
+import { StateKeeper } from './state-keeper.js'
+import { WorkerMetrics } from './worker-metrics.js'
+import { WorkerProcess } from './worker-process.js'
+
+export interface WorkerPoolOptions {
+  readonly start: Omit<WorkerStart, 'worker'>
+  /** Flags of Node.js for the workers. */
+  readonly execArgv: readonly string[]
+  /** The key of TLS session tickets, where they are not in the data directory. */
+  readonly ticketKey: () => TicketKey
+  readonly log: Logger
+}
+
+/** Milliseconds before a worker is replaced: at first, doubled each time it ends again, and at most. */
+const [firstDelay, maxDelay] = [100, 30_000]
+
+/** Milliseconds after which a worker that serves counts as stable. */
+const stableAfter = 60_000
+
+/** Ends of one worker in a row after which the pool gives up, if no other worker serves. */
+const maxEnds = 5
+
+/**
+ * Processes that serve the same ports: this process binds them, and gives each new connection to the next worker. A worker that ends is replaced.
+ */
+export class WorkerPool {
+  /** Resolves to the reason if no worker can be kept running. */
+  readonly failed: Promise<Error>
+  readonly #options: WorkerPoolOptions
+  /** By number. */
+  readonly #workers = new Map<number, WorkerProcess>()
+  readonly #counts = new CountsKeeper()
+  readonly #state = new StateKeeper()
+  readonly #metrics: WorkerMetrics
+  readonly #closed = new AbortController()
+  #onFailed: (error: Error) => void = () => {}
+
+  constructor(options: WorkerPoolOptions) {
+    this.#options = options
+    this.#metrics = new WorkerMetrics(options.start.workers)
+    this.failed = new Promise(resolve => {
+      this.#onFailed = resolve
+    })
+  }
+
+  /**
+   * Starts the workers: the first one alone, because it makes what all use, such as a development certificate.
+   *
+   * @returns the URLs that all serve
+   * @throws {StartError} if one cannot start; then all have ended
+   */
+  async start(): Promise<readonly string[]> {
+    cluster.schedulingPolicy = cluster.SCHED_RR
+    cluster.setupPrimary({ execArgv: [...this.#options.execArgv], serialization: 'advanced' })
+    process.once('exit', () => this.#kill())
+    try {
+      const first = this.#fork(1)
+      const urls = await first.ready
+      const others = Array.from({ length: this.#options.start.workers - 1 }, (_, index) => this.#fork(index + 2))
+      await Promise.all(others.map(other => other.ready))
+      for (const worker of [first, ...others]) this.#keepRunning(worker)
+      return urls
+    } catch (error) {
+      this.#kill()
+      throw error
+    }
+  }
+
+  /** All workers read certificates, passwords and keys again. */
+  reload(): void {
+    for (const { channel } of this.#workers.values()) channel.notify('reload', undefined)
+  }
+
+  /** Stops the workers; see `Gateway.close`. */
+  async close(grace: number): Promise<void> {
+    this.#closed.abort()
+    const workers = [...this.#workers.values()]
+    for (const worker of workers) worker.stop(grace)
+    await Promise.all(workers.map(worker => worker.ended))
+  }
+
+  #fork(worker: number): WorkerProcess {
+    const forked = new WorkerProcess({ ...this.#options.start, worker })
+    this.#workers.set(worker, forked)
+    const { channel, listening, ready, ended } = forked
+    channel.onQuestion('allMetrics', () => this.#metrics.read())
+    channel.onQuestion('ticketKey', this.#options.ticketKey)
+    listening.then(() => {
+      const removals = [this.#counts.add(channel), this.#state.add(channel)]
+      ended.then(() => {
+        for (const remove of removals) remove()
+      })
+    })
+    const source = { metrics: () => channel.ask('metrics', undefined) }
+    ready.then(
+      () => {
+        this.#metrics.add(source)
+        ended.then(() => this.#metrics.ended(source))
+      },
+      () => {},
+    )
+    return forked
+  }
+
+  /** Replaces a worker each time that it ends. */
+  async #keepRunning(worker: WorkerProcess): Promise<void> {
+    const { log } = this.#options
+    for (let ends = 1; ; ends += 1) {
+      const { exitCode, signal, error, served } = await worker.ended
+      if (this.#closed.signal.aborted) return
+      if (served >= stableAfter) ends = 1
+      const seconds = Math.min(maxDelay, firstDelay * 2 ** (ends - 1)) / 1000
+      const fields = { worker: worker.number, pid: worker.pid, exitCode, signal, reason: error?.message }
+      log.error(fields, `A worker has ended and is replaced in ${seconds} s`)
+      if (ends >= maxEnds && ![...this.#workers.values()].some(({ isReady }) => isReady)) {
+        return this.#onFailed(error ?? new Error(`worker ${worker.number} ends again and again`))
+      }
+      await delay(seconds * 1000, undefined, { signal: this.#closed.signal }).catch(() => {})
+      if (this.#closed.signal.aborted) return
+      worker = this.#fork(worker.number)
+      worker.ready.then(
+        () => log.info({ worker: worker.number, pid: worker.pid }, 'A worker was replaced'),
+        () => {},
+      )
+    }
+  }
+
+  #kill(): void {
+    this.#closed.abort()
+    for (const worker of this.#workers.values()) worker.kill()
+  }
+}

@@ -1,0 +1,186 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { connect as connectTcp, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
+import mqtt, { type MqttClient } from 'mqtt'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { WebSocket } from 'ws'
+import { type Listen, pushTransports } from '../helpers/event-clients.js'
+import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
+import { mqway, type ServingProgram, serving } from '../helpers/program.js'
+import { type RedisServer, startRedis } from '../helpers/redis.js'
+import { describeWith } from '../helpers/requires.js'
+import { eventually } from '../helpers/wait.js'
+
+const listenOverSse = pushTransports['an event stream'] as Listen
+
+/** The processes that a process has started. */
+function childrenOf(pid: number | undefined): number[] {
+  const pids = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim()
+  return pids === '' ? [] : pids.split(' ').map(Number)
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    // A process that has ended, and for which nobody has waited yet, is in state Z.
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'))
+  } catch {
+    return false
+  }
+}
+
+async function metric(http: string, name: string): Promise<number | undefined> {
+  const text = await (await fetch(`${http}/metrics`)).text()
+  const line = text.split('\n').find(each => each.startsWith(`${name} `))
+  return line === undefined ? undefined : Number(line.slice(name.length + 1))
+}
+
+const maxConnections = 20
+const openOverTcp = 'mqway_connections{transport="tcp",state="open"}'
+
+describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
+  let [redis, broker, program, directory] = [{} as RedisServer, {} as Mosquitto, {} as ServingProgram, '']
+  const start = async (config: object): Promise<ServingProgram> => {
+    const file = join(directory, `${performance.now()}.json`)
+    const ports = { http: { port: 0 }, https: { port: 0 }, mqtt: { port: 0 } }
+    const own = { workers: 2, broker: `mqtt://127.0.0.1:${broker.port}`, ...ports, ...config }
+    await writeFile(file, JSON.stringify(own))
+    return serving(['--config', file], directory)
+  }
+  const connect = () => mqtt.connectAsync(program.url('mqtt'), { reconnectPeriod: 0 })
+  /** Resolves if a connection is closed at once, without a byte from the broker. */
+  const expectRefusal = async (): Promise<void> => {
+    const socket = connectTcp(Number(new URL(program.url('mqtt')).port), '127.0.0.1')
+    socket.on('error', () => {}).write(Buffer.from('100d00044d5154540402003c000161', 'hex'))
+    const outcome = await new Promise(resolve => {
+      socket.once('data', () => resolve('answered')).once('close', () => resolve('closed'))
+    })
+    socket.destroy()
+    expect(outcome).toBe('closed')
+  }
+  const clients: MqttClient[] = []
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'mqway-workers-'))
+    redis = await startRedis()
+    broker = await startMosquitto()
+    program = await start({
+      data: 'none',
+      push: { topics: ['news/#'], journal: { redis: { url: redis.url } }, presence: { messages: false } },
+      limits: { connectionsPerAddress: maxConnections },
+    })
+  }, 60_000)
+  afterAll(async () => {
+    for (const client of clients) client.end(true)
+    await program.stop?.('SIGKILL')
+    await broker.stop()
+    await redis.stop()
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  it('give subscribers of each of them the same events', async () => {
+    const urls = { http: program.url('http'), https: program.url('https') }
+    const streams = await Promise.all([1, 2, 3, 4].map(() => listenOverSse(urls, { topics: ['news/#'] })))
+    await eventually(async () => {
+      const published = await fetch(`${urls.http}/v1/publish?topic=news/x`, { method: 'POST', body: 'first' })
+      return published.status === 201
+    })
+    await eventually(() => streams.every(({ events }) => events.length > 0))
+    const { id } = streams[0]?.events[0] ?? {}
+    expect(id).toBeTruthy()
+    for (const { events } of streams) expect(events[0]).toMatchObject({ id, payload: Buffer.from('first') })
+    await eventually(async () => (await metric(urls.http, 'mqway_push_subscribers')) === 4)
+    expect(await metric(urls.http, 'mqway_push_journal_events')).toBe(1)
+    await Promise.all(streams.map(stream => stream.close()))
+    await eventually(async () => (await metric(urls.http, 'mqway_push_subscribers')) === 0)
+  }, 30_000)
+
+  it('resume each other’s TLS sessions', async () => {
+    const port = Number(new URL(program.url('https')).port)
+    const options = { port, host: '127.0.0.1', rejectUnauthorized: false, maxVersion: 'TLSv1.2' as const }
+    let session: Buffer | undefined
+    const resumed: boolean[] = []
+    for (let visit = 0; visit < 5; visit++) {
+      const socket = connectTls({ ...options, session })
+      await once(socket, 'secureConnect')
+      session = socket.getSession()
+      resumed.push(socket.isSessionReused())
+      socket.destroy()
+    }
+    expect(resumed).toEqual([false, true, true, true, true])
+  })
+
+  it('have one limit of connections for each address, one list of metrics, and are replaced one by one', async () => {
+    const http = program.url('http')
+    for (let index = 0; index < maxConnections; index++) clients.push(await connect())
+    await eventually(async () => (await metric(http, openOverTcp)) === maxConnections)
+    // Two in a row are at different workers.
+    for (let index = 0; index < 4; index++) await expectRefusal()
+    expect(await metric(http, 'mqway_refusals_total{reason="too-many-from-address"}')).toBe(4)
+
+    const before = childrenOf(program.child.pid)
+    expect(before).toHaveLength(2)
+    process.kill(before[0] ?? 0, 'SIGKILL')
+    expect(await program.logged('A worker has ended')).toMatchObject({ pid: before[0], signal: 'SIGKILL' })
+    await program.logged('A worker was replaced')
+    const after = childrenOf(program.child.pid)
+    expect(after).toContain(before[1])
+    expect(after).toHaveLength(2)
+    const stayed = clients.filter(({ connected }) => connected)
+    expect(stayed).toHaveLength(maxConnections / 2)
+    await eventually(async () => (await metric(http, openOverTcp)) === stayed.length)
+    expect(await metric(http, 'mqway_refusals_total{reason="too-many-from-address"}')).toBe(4)
+    expect(await metric(http, 'mqway_worker_ends_total')).toBe(1)
+    expect(await metric(http, 'mqway_workers_missing')).toBe(0)
+    // The new worker knows the connections of the other one.
+    for (let index = stayed.length; index < maxConnections; index++) clients.push(await connect())
+    for (let index = 0; index < 2; index++) await expectRefusal()
+    await clients.find(({ connected }) => connected)?.publishAsync('a', 'b', { qos: 1 })
+  }, 30_000)
+
+  it('end when the primary process is killed, and tell their clients', async () => {
+    const pids = childrenOf(program.child.pid)
+    const closed = clients
+      .filter(({ connected }) => connected)
+      .map(client => new Promise<void>(resolve => client.once('close', () => resolve())))
+    await program.stop('SIGKILL')
+    await Promise.all(closed)
+    await eventually(() => !pids.some(isRunning))
+  }, 30_000)
+
+  it('end when the primary process gets SIGTERM, also over a Unix socket, and pass SIGHUP on', async () => {
+    const path = join(directory, 'http.sock')
+    const other = await start({ http: { port: `unix:${path}` }, push: 'off' })
+    expect(other.urls).toContain(`unix:${path}`)
+    expect((await stat(path)).mode & 0o777).toBe(0o660)
+    const sockets = [1, 2].map(() => new WebSocket(other.url('wss'), 'mqtt', { rejectUnauthorized: false }))
+    await Promise.all(sockets.map(socket => once(socket, 'open')))
+    const closed = sockets.map(socket => once(socket, 'close'))
+    const pids = childrenOf(other.child.pid)
+    other.child.kill('SIGHUP')
+    const reloaded = [await other.logged('The certificate was'), await other.logged('The certificate was')]
+    expect(reloaded.map(({ worker }) => worker).sort()).toEqual([1, 2])
+    // Service managers and terminals send it to all.
+    for (const pid of [...pids, other.child.pid ?? 0]) process.kill(pid, 'SIGTERM')
+    for (const [code] of await Promise.all(closed)) expect(code).toBe(1001)
+    expect(await other.exited()).toBe(0)
+    expect(pids.some(isRunning)).toBe(false)
+  }, 30_000)
+
+  it('end with exit code 69 and one line if a port is taken', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const address = server.address()
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0
+    const file = join(directory, 'taken.json')
+    const config = { workers: 2, broker: `mqtt://127.0.0.1:${broker.port}`, http: { port }, https: { port: 'off' } }
+    await writeFile(file, JSON.stringify({ ...config, mqtt: { port: 'off' }, push: 'off', data: 'none' }))
+    const taken = mqway(['serve', '--config', file], directory)
+    expect(await taken.exited()).toBe(69)
+    expect(taken.errors()).toMatch(/^mqway: port \d+ on 127\.0\.0\.1 is taken: .*\n$/)
+    server.close()
+  })
+})
