@@ -283,7 +283,7 @@ async function openMails(
 }
 
 function transportContext(
-  { limits, gate, unreadResponses, anonymousPublishes, slices, log, metrics }: PushSideOptions,
+  { limits, gate, unreadResponses, anonymousPublishes, slices, state, log, metrics }: PushSideOptions,
   push: TransportContext['push'],
   connections: LiveConnections,
 ): TransportContext {
@@ -292,7 +292,7 @@ function transportContext(
   metrics.watchBodies(() => budget.used)
   const bodies = { limit: bodySize, budget, timeout: bodyTimeout, jsonValues, slices }
   const queue = new WorkQueue(slices)
-  return { push, connections, gate, bodies, queue, unreadResponses, anonymousPublishes, log, metrics }
+  return { push, connections, gate, state, bodies, queue, unreadResponses, anonymousPublishes, log, metrics }
 }
 
 /** The WebSocket endpoints; RRR's last, because its prefix may be `/`. */

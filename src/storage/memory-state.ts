@@ -25,14 +25,17 @@ interface Owner {
 /** The state of a gateway alone. */
 export class MemoryState implements SharedState {
   readonly #now: () => number
+  readonly #collections = new Map<string, StateCollection>()
 
   /** @param now monotonic milliseconds */
   constructor(now: () => number = () => performance.now()) {
     this.#now = now
   }
 
-  collection(_name: string, bounds: StateBounds): StateCollection {
-    return new MemoryCollection(bounds, this.#now)
+  collection(name: string, bounds: StateBounds): StateCollection {
+    const collection = this.#collections.get(name) ?? new MemoryCollection(bounds, this.#now)
+    this.#collections.set(name, collection)
+    return collection
   }
 
   async exchange(): Promise<readonly UsageReport[]> {

@@ -1,6 +1,15 @@
 import { GatewayError } from '../base/errors.js'
+import { Exclusive } from '../base/exclusive.js'
 import type { Event } from '../journal/event.js'
+import type { Journal } from '../journal/journal.js'
 import type { Message } from '../mqtt/message.js'
+import {
+  type Decision,
+  type SharedState,
+  type StateCollection,
+  type StateRecord,
+  updateState,
+} from '../storage/shared-state.js'
 
 /** Bounds of stored requests with an `Idempotency-Key`. */
 export interface IdempotencyBounds {
@@ -10,6 +19,8 @@ export interface IdempotencyBounds {
   readonly maxKeys: number
   /** Bytes of keys and responses, about; one owner has half of them at most. */
   readonly maxBytes: number
+  /** Milliseconds after which the key of a gateway that has ended is free. Default: 15 s, longer than a gateway waits for one message. */
+  readonly holdTime?: number
 }
 
 /** Progress of a request: the id of each published message, `null` where push does not have its topic. */
@@ -19,66 +30,83 @@ export interface Progress {
   inProgress: { readonly message: Message; readonly settled: Promise<void> } | undefined
   /** The event of the next message, if it is published and its receipts are not requested yet. */
   withoutReceipts: Event | undefined
+  /** The journal's position after which further messages of the request may be, which a gateway has published that has ended. */
+  uncertainAfter: number | undefined
   /** Whether all messages are published. */
   done: boolean
 }
 
 export function newProgress(): Progress {
-  return { ids: [], inProgress: undefined, withoutReceipts: undefined, done: false }
+  return { ids: [], inProgress: undefined, withoutReceipts: undefined, uncertainAfter: undefined, done: false }
 }
 
 /** Whether anything was published, or may have been. */
-function isBegun({ ids, inProgress, withoutReceipts }: Progress): boolean {
-  return ids.length > 0 || inProgress !== undefined || withoutReceipts !== undefined
+function isBegun({ ids, inProgress, withoutReceipts, uncertainAfter }: Progress): boolean {
+  return ids.length > 0 || inProgress !== undefined || withoutReceipts !== undefined || uncertainAfter !== undefined
 }
 
 /** A request with a key that is being answered. */
 export interface KeyedRequest {
   /** The progress of all requests with this key; to be updated. */
   readonly progress: Progress
-  /** Call after the response, with any outcome. */
-  end(): void
+  /**
+   * Call before each message.
+   *
+   * @throws {GatewayError} rejects with `idempotency-busy` if another gateway has taken the key meanwhile; `journal-unavailable`
+   */
+  renew(): Promise<void>
+  /** Call before the response, with any outcome. Never rejects. */
+  end(): Promise<void>
 }
 
-interface Entry {
+/** What is stored of a request. */
+interface StoredRequest extends Pick<Progress, 'ids' | 'done'> {
+  readonly fingerprint: string
+  /** The journal's position before the next message. */
+  readonly after: number
+  /** Whether the next message may have been published after that. */
+  readonly isUncertain: boolean
+  /** Whether a gateway answers a request with the key. */
+  readonly isHeld: boolean
+}
+
+/** A request that this gateway answers, or whose next message has an unknown outcome. */
+interface OpenRequest {
+  readonly key: string
   readonly owner: string
   readonly fingerprint: string
   readonly progress: Progress
+  readonly writes: Exclusive
+  after: number
   busy: boolean
-  bytes: number
-  /** When its last request was answered. */
-  time: number
+  version: string
+  renewedAt: number
+  timer: NodeJS.Timeout | undefined
+  released: Promise<void> | undefined
 }
 
-interface Owner {
-  readonly keys: Set<string>
-  bytes: number
-}
+const defaultHoldTime = 15_000
 
-/** Bytes of an entry without its strings, and of an id. */
-const [entryBytes, idBytes] = [400, 48]
-
-/**
- * Progress of requests by `Idempotency-Key`: a repetition does what is left, and nothing twice. Beyond the bounds, the oldest keys of the owner with
- * the most are dropped. It is in memory only.
- */
+/** Progress of requests by `Idempotency-Key`: a repetition, also at another gateway, does what is left, and nothing twice. */
 export class IdempotencyKeys {
-  readonly #bounds: IdempotencyBounds
-  readonly #now: () => number
-  /** The longest unused first, with those in use between them. */
-  readonly #entries = new Map<string, Entry>()
-  /** Keys by owner, in the same order. */
-  readonly #owners = new Map<string, Owner>()
-  #bytes = 0
+  readonly #journal: Pick<Journal, 'head'>
+  readonly #holdTime: number
+  readonly #entries: StateCollection
+  readonly #open = new Map<string, OpenRequest>()
 
-  /** @param now monotonic milliseconds */
-  constructor(bounds: IdempotencyBounds, now: () => number = () => performance.now()) {
-    this.#bounds = bounds
-    this.#now = now
+  constructor(state: SharedState, journal: Pick<Journal, 'head'>, bounds: IdempotencyBounds) {
+    const { maxAge, maxKeys, maxBytes, holdTime = defaultHoldTime } = bounds
+    this.#journal = journal
+    this.#holdTime = holdTime
+    this.#entries = state.collection('idempotency', {
+      ...{ maxAge, maxEntries: maxKeys, maxBytes, whenFull: 'evict' },
+      ...{ maxEntriesPerOwner: maxKeys / 2, maxBytesPerOwner: maxBytes / 2 },
+    })
   }
 
-  get size(): number {
-    return this.#entries.size
+  /** Requests that are not over. */
+  get open(): number {
+    return this.#open.size
   }
 
   /**
@@ -87,86 +115,99 @@ export class IdempotencyKeys {
    * @param owner the account of the caller
    * @param name the key
    * @param fingerprint of the request
-   * @throws {GatewayError} `idempotency-mismatch`, `idempotency-busy`
+   * @throws {GatewayError} rejects with `idempotency-mismatch`, `idempotency-busy`, `journal-unavailable`
    */
-  begin(owner: string, name: string, fingerprint: string): KeyedRequest {
+  async begin(owner: string, name: string, fingerprint: string): Promise<KeyedRequest> {
     const key = `${owner}\n${name}`
-    this.#forget()
-    const kept = this.#entries.get(key)
-    // A message under way may have failed meanwhile.
-    const known = kept && (kept.busy || isBegun(kept.progress)) ? kept : undefined
-    if (kept && !known) this.#drop(key, kept)
-    if (known && known.fingerprint !== fingerprint) throw new GatewayError('idempotency-mismatch')
-    if (known?.busy) throw new GatewayError('idempotency-busy')
-    const entry = known ?? { owner, fingerprint, progress: newProgress(), busy: true, bytes: 0, time: 0 }
-    entry.busy = true
-    this.#entries.set(key, entry)
-    return { progress: entry.progress, end: () => this.#end(key, entry) }
+    await this.#open.get(key)?.released
+    const open = this.#open.get(key) ?? (await this.#take(key, owner, fingerprint))
+    if (open.fingerprint !== fingerprint) throw new GatewayError('idempotency-mismatch')
+    if (open.busy) throw new GatewayError('idempotency-busy')
+    open.busy = true
+    return { progress: open.progress, renew: () => this.#renew(open), end: () => this.#end(open) }
   }
 
-  #end(key: string, entry: Entry): void {
-    if (!entry.busy) return
-    entry.busy = false
-    this.#drop(key, entry)
-    // A request without progress need not be stored.
-    if (!isBegun(entry.progress)) return
-    const { ids, inProgress, withoutReceipts } = entry.progress
-    const payload = (withoutReceipts ?? inProgress?.message)?.payload.length ?? 0
-    entry.bytes = entryBytes + key.length + entry.fingerprint.length + ids.length * idBytes + payload
-    entry.time = this.#now()
-    this.#keep(key, entry)
-    this.#forget()
-  }
-
-  #keep(key: string, entry: Entry): void {
-    const { owner, bytes } = entry
-    const own = this.#owners.get(owner) ?? { keys: new Set(), bytes: 0 }
-    this.#owners.set(owner, own)
-    own.keys.add(key)
-    own.bytes += bytes
-    this.#bytes += bytes
-    this.#entries.set(key, entry)
-    const { maxKeys, maxBytes } = this.#bounds
-    for (const oldest of own.keys) {
-      if (own.keys.size <= maxKeys / 2 && own.bytes <= maxBytes / 2) break
-      const found = this.#entries.get(oldest)
-      if (found && !found.busy) this.#drop(oldest, found)
+  async #take(key: string, owner: string, fingerprint: string): Promise<OpenRequest> {
+    const { head } = this.#journal
+    const decide = ({ value, age }: StateRecord): Decision<StoredRequest> => {
+      const stored = value === undefined ? undefined : (JSON.parse(value) as StoredRequest)
+      if (stored && stored.fingerprint !== fingerprint) throw new GatewayError('idempotency-mismatch')
+      if (stored?.isHeld && age < this.#holdTime) throw new GatewayError('idempotency-busy')
+      const isUncertain = stored !== undefined && (stored.isHeld || stored.isUncertain)
+      const result = {
+        ...{ fingerprint, ids: stored?.ids ?? [], done: stored?.done ?? false },
+        ...{ isUncertain, after: isUncertain ? stored.after : head },
+        isHeld: stored?.done !== true,
+      }
+      return { change: { value: JSON.stringify(result), owner }, result }
     }
+    const { result, version } = await updateState(this.#entries, key, decide).catch(cause => {
+      throw cause instanceof GatewayError ? cause : new GatewayError('journal-unavailable', { cause })
+    })
+    const { ids, done, after, isUncertain } = result
+    const open: OpenRequest = {
+      ...{ key, owner, fingerprint, after, version },
+      progress: { ...newProgress(), ids: [...ids], done, uncertainAfter: isUncertain ? after : undefined },
+      writes: new Exclusive(),
+      ...{ busy: false, renewedAt: performance.now(), timer: undefined, released: undefined },
+    }
+    if (!done) this.#open.set(key, open)
+    return open
   }
 
-  #forget(): void {
-    const { maxAge, maxKeys, maxBytes } = this.#bounds
-    const oldest = this.#now() - maxAge
-    for (const [key, entry] of this.#entries) {
-      if (entry.busy) continue
-      if (entry.time >= oldest) break
-      this.#drop(key, entry)
-    }
-    while (this.#entries.size > maxKeys && this.#dropOldestOf(({ keys }) => keys.size)) {}
-    while (this.#bytes > maxBytes && this.#dropOldestOf(({ bytes }) => bytes)) {}
+  async #renew(open: OpenRequest): Promise<void> {
+    if (performance.now() - open.renewedAt < this.#holdTime / 3) return
+    const isStored = await this.#store(open, true).catch(cause => {
+      throw new GatewayError('journal-unavailable', { cause })
+    })
+    if (!isStored) throw new GatewayError('idempotency-busy')
   }
 
-  /** Drops the oldest key of the owner with the most of `sizeOf`. @returns whether there was one */
-  #dropOldestOf(sizeOf: (owner: Owner) => number): boolean {
-    let [most, size]: [Owner | undefined, number] = [undefined, 0]
-    for (const owner of this.#owners.values()) {
-      if (sizeOf(owner) > size) [most, size] = [owner, sizeOf(owner)]
+  async #end(open: OpenRequest): Promise<void> {
+    if (!open.busy) return
+    open.busy = false
+    // Replayed.
+    if (this.#open.get(open.key) !== open) return
+    const { inProgress } = open.progress
+    if (!inProgress) return this.#release(open)
+    open.timer ??= setInterval(() => void this.#renew(open).catch(() => {}), this.#holdTime / 3).unref()
+    const settled = (): void => {
+      if (!open.busy) void this.#release(open)
     }
-    for (const key of most?.keys ?? []) {
-      const entry = this.#entries.get(key)
-      if (!entry || entry.busy) continue
-      this.#drop(key, entry)
+    inProgress.settled.then(settled, settled)
+  }
+
+  #release(open: OpenRequest): Promise<void> {
+    clearInterval(open.timer)
+    open.released ??= this.#store(open, false)
+      // If the state is away, the key is free after `holdTime`.
+      .catch(() => {})
+      .then(() => {
+        this.#open.delete(open.key)
+      })
+    return open.released
+  }
+
+  /** Stores the progress. @returns whether no other gateway has taken the key meanwhile */
+  #store(open: OpenRequest, isHeld: boolean): Promise<boolean> {
+    return open.writes.run(async () => {
+      const { key, owner, fingerprint, progress } = open
+      const { ids, done, withoutReceipts, uncertainAfter } = progress
+      open.after = withoutReceipts ? withoutReceipts.sequence - 1 : (uncertainAfter ?? open.after)
+      const stored: StoredRequest = {
+        ...{ fingerprint, ids, done, after: open.after, isHeld },
+        isUncertain: withoutReceipts !== undefined || uncertainAfter !== undefined,
+      }
+      const isNeeded = isHeld || isBegun(progress)
+      const version = await this.#entries.set(
+        key,
+        open.version,
+        isNeeded ? { value: JSON.stringify(stored), owner } : undefined,
+      )
+      if (version === undefined) return false
+      open.version = version
+      open.renewedAt = performance.now()
       return true
-    }
-    return false
-  }
-
-  #drop(key: string, entry: Entry): void {
-    this.#entries.delete(key)
-    this.#bytes -= entry.bytes
-    const own = this.#owners.get(entry.owner)
-    if (own?.keys.delete(key)) own.bytes -= entry.bytes
-    if (own?.keys.size === 0) this.#owners.delete(entry.owner)
-    entry.bytes = 0
+    })
   }
 }

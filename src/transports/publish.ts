@@ -17,6 +17,7 @@ import {
   newProgress,
   type Progress,
 } from './idempotency.js'
+import { findPublished } from './interrupted-publishes.js'
 import {
   messageJson,
   messageParameters,
@@ -39,8 +40,6 @@ export interface PublishRouteOptions extends TransportContext {
   readonly idempotency?: Partial<IdempotencyBounds>
   /** Milliseconds that a request waits for one message. Default: `defaultPublishTimeout`. */
   readonly answerTime?: number
-  /** Monotonic milliseconds. */
-  readonly now?: () => number
 }
 
 const url = '/v1/publish'
@@ -122,8 +121,8 @@ export const publishOperations: readonly Operation[] = [
 
 /** Adds `POST /v1/publish`: one raw message, or up to a thousand as JSON. */
 export function registerPublish(app: FastifyInstance, options: PublishRouteOptions): void {
-  const keys = new IdempotencyKeys({ ...defaultIdempotency, ...options.idempotency }, options.now)
-  const { gate } = options
+  const { gate, state, push } = options
+  const keys = new IdempotencyKeys(state, push.journal, { ...defaultIdempotency, ...options.idempotency })
   registerBufferedBodyRoutes(app, options, (scope, admitted) => {
     scope.post(url, async (request, reply) => publish(admitted(request), reply, options, keys))
   })
@@ -153,11 +152,13 @@ async function publish(
     const parameter = requested.nameOf(refused, 'topic')
     return refuse(reply, new GatewayError('topic-refused', { hint }), options, { parameter })
   }
-  const keyed = beginKeyed(request, caller, requested, keys)
+  const keyed = await beginKeyed(request, caller, requested, keys)
   const progress: Progress = keyed?.progress ?? newProgress()
   try {
     if (progress.done) reply.header('idempotency-replayed', 'true')
-    else await publishRest(requested, progress, caller, { ...options, isKeyed: keyed !== undefined })
+    else await publishRest(requested, progress, caller, { ...options, keyed })
+    // Before the response, after which the client may repeat the request at another gateway.
+    await keyed?.end()
     return sendIds(reply, requested, progress.ids)
   } catch (error) {
     const gatewayError = GatewayError.from(error)
@@ -168,7 +169,7 @@ async function publish(
     if (isOfReceipts) return refuse(reply, gatewayError, options, { parameter })
     throw error
   } finally {
-    keyed?.end()
+    await keyed?.end()
   }
 }
 
@@ -214,13 +215,13 @@ function checkReceipts({ publications, nameOf }: PublishRequest, { config }: Pus
   }
 }
 
-/** @throws {ParameterError} @throws {GatewayError} as `IdempotencyKeys.begin` */
-function beginKeyed(
+/** @throws {ParameterError} @throws {GatewayError} rejects as `IdempotencyKeys.begin` */
+async function beginKeyed(
   { headers }: FastifyRequest,
   caller: Caller,
   { publications, single }: PublishRequest,
   keys: IdempotencyKeys,
-): KeyedRequest | undefined {
+): Promise<KeyedRequest | undefined> {
   const key = headers['idempotency-key']
   if (key === undefined) return undefined
   if (typeof key !== 'string' || !keyForm.test(key)) {
@@ -238,7 +239,7 @@ function beginKeyed(
 /**
  * Publishes the remaining messages one after the other, so that they keep their order whatever their QoS; a failure ends the batch.
  *
- * @throws {GatewayError} `publishing-too-fast`, and as `withReceipts`
+ * @throws {GatewayError} `publishing-too-fast`, and as `withReceipts` and `KeyedRequest.renew`
  */
 async function publishRest(
   { publications }: PublishRequest,
@@ -248,23 +249,42 @@ async function publishRest(
     push,
     publishes,
     anonymousPublishes,
-    isKeyed,
+    keyed,
     answerTime = defaultPublishTimeout,
   }: Pick<PublishRouteOptions, 'push' | 'publishes' | 'anonymousPublishes' | 'answerTime'> & {
-    readonly isKeyed: boolean
+    readonly keyed: KeyedRequest | undefined
   },
 ): Promise<void> {
   // A message of an earlier request with the key.
   if (progress.inProgress) await inTime(progress.inProgress.settled, answerTime)
+  await findInterrupted(publications, progress, push)
   const left = publications.slice(progress.ids.length)
   // A batch may exceed the burst; later messages have to wait for it.
   const bytes = left.reduce((sum, { message }) => sum + sizeOf(message), 0)
   countPublishes({ publishes, anonymousPublishes }, caller, left.length, bytes)
   const by = publisherAccount(caller)
   for (const publication of left) {
-    await inTime(publishNext(push, publication, progress, isKeyed ? { by, extraTimeout } : { by }), answerTime)
+    await keyed?.renew()
+    await inTime(publishNext(push, publication, progress, keyed ? { by, extraTimeout } : { by }), answerTime)
   }
   progress.done = true
+}
+
+/** Records the messages that a gateway has published that has ended. */
+async function findInterrupted(
+  publications: readonly Publication[],
+  progress: Progress,
+  { journal, config }: Push,
+): Promise<void> {
+  const { ids, uncertainAfter } = progress
+  if (uncertainAfter === undefined) return
+  const left = publications.slice(ids.length)
+  const messages = left.map(({ message }) => message)
+  const events = await findPublished(journal, messages, uncertainAfter, topicPredicate(config.topics))
+  // It requests the receipts of a message before it publishes the next.
+  if (left[events.length - 1]?.receipt) progress.withoutReceipts = events.pop() ?? undefined
+  ids.push(...events.map(event => event?.id ?? null))
+  progress.uncertainAfter = undefined
 }
 
 /** Publishes the next message and records the progress, also after the request has timed out. */

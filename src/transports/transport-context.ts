@@ -11,6 +11,7 @@ import type { Journal } from '../journal/journal.js'
 import type { Presence } from '../presence/presence.js'
 import type { Receipts } from '../receipts/receipts.js'
 import type { Publisher } from '../sources/publisher.js'
+import type { SharedState } from '../storage/shared-state.js'
 import type { LiveConnections } from './live-connections.js'
 import type { WorkQueue } from './work-queue.js'
 
@@ -19,6 +20,8 @@ export interface TransportContext {
   readonly push: Push
   readonly gate: ApiGate
   readonly connections: LiveConnections
+  /** Small state, which several gateways share. */
+  readonly state: SharedState
   readonly bodies: BodyLimits
   /** Runs the work of clients in turn, by network. */
   readonly queue: WorkQueue

@@ -9,9 +9,6 @@ import { MemoryState } from '../../src/storage/memory-state.js'
 const alice = identityOf('alice', 'password', { roles: ['editor'] })
 const refused = expect.objectContaining({ reason: 'identity-refused' })
 
-/** Bounds of one owner. */
-const own = { maxEntriesPerOwner: 9, maxBytesPerOwner: 1e6, whenFull: 'refuse' as const }
-
 function ticketsOf(options: { expires?: number; max?: number } = {}) {
   let now = 1_700_000_000_000
   const state = new MemoryState(() => now)
@@ -52,10 +49,9 @@ describe('a ticket', () => {
     const [here, same, other] = [usersOf(old), usersOf(old), usersOf(changed)]
     const at = (passwords: Passwords) =>
       new Tickets({
-        ...{ expires: 30_000, max: 100, state: { exchange: () => state.exchange(), collection: () => collection } },
+        ...{ expires: 30_000, max: 100, state },
         revocationOf: (user, credential) => passwords.revocationOf(user, credential),
       })
-    const collection = state.collection('tickets', { ...{ maxAge: 1e6, maxEntries: 9, maxBytes: 1e6 }, ...own })
     const verified = await here.verify('alice', 'right', '')
     if (typeof verified === 'string') throw new Error(verified)
     const issue = async () => (await at(here).issue(verified)).ticket

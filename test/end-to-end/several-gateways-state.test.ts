@@ -11,6 +11,7 @@ import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { type RedisServer, startRedis } from '../helpers/redis.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
+import { recordingLog } from '../server/rig.js'
 
 describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
   let [redis, broker, directory] = [{} as RedisServer, {} as Mosquitto, '']
@@ -31,20 +32,22 @@ describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
     await rm(directory, { recursive: true, force: true })
   })
 
-  /** Starts gateways with one prefix. @param urls of Redis, one for each gateway */
+  /** Starts gateways with one prefix; one of them reads the broker. @param urls of Redis, one for each gateway */
   const start = async (config: ConfigInput = {}, urls = [redis.url, redis.url]): Promise<TestGateway[]> => {
     const prefix = `p${prefixes++}:`
-    return Promise.all(
+    const { log, line } = recordingLog()
+    const gateways = await Promise.all(
       urls.map(async url => {
-        const gateway = await startTestGateway({
-          ...{ https: { port: 'off' }, mqtt: { port: 'off' }, broker: `mqtt://127.0.0.1:${broker.port}` },
-          ...config,
-          push: { topics: ['#'], journal: { redis: { url, prefix } }, presence: { messages: false } },
-        })
+        const push = { topics: ['#'], journal: { redis: { url, prefix } }, presence: { messages: false } }
+        const place = { https: { port: 'off' as const }, mqtt: { port: 'off' as const }, push }
+        const all = { ...place, broker: `mqtt://127.0.0.1:${broker.port}`, ...config }
+        const gateway = await startTestGateway(all, log)
         onTestFinished(() => gateway.close())
         return gateway
       }),
     )
+    await line(/this gateway reads the broker/)
+    return gateways
   }
   const two = async (config?: ConfigInput, urls?: string[]): Promise<[a: string, b: string]> => {
     const [a, b] = await start(config, urls)
@@ -96,5 +99,35 @@ describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
     comeBack()
     await eventually(async () => (await issueAt(b)).status === 201)
     expect((await fetch(`${b}/v1/presence?ticket=${ticket}`)).status).toBe(200)
+  })
+
+  it('publish a request with an Idempotency-Key once, whichever of them it is repeated at', async () => {
+    const { url, leave, comeBack } = await link()
+    const [a, b] = await two({}, [redis.url, url])
+    const publish = async (at: string, key: string, body = 'x') => {
+      const headers = { 'idempotency-key': key }
+      const response = await fetch(`${at}/v1/publish?topic=t`, { method: 'POST', headers, body })
+      const { id, reason } = (await response.json()) as { id?: string; reason?: string }
+      return { status: response.status, id, reason, replayed: response.headers.get('idempotency-replayed') }
+    }
+    const published = async (body: string): Promise<number> => {
+      const response = await fetch(`${a}/v1/poll?topic=t&last=1000&timeout=0`)
+      const { events } = (await response.json()) as { events: { payload: string }[] }
+      return events.filter(({ payload }) => payload === body).length
+    }
+    for (const at of [a, b]) await eventually(async () => (await publish(at, at, 'ready')).status === 201)
+    const first = await publish(a, 'k')
+    expect(await publish(b, 'k')).toEqual({ ...first, replayed: 'true' })
+    expect((await publish(b, 'k', 'other')).reason).toBe('idempotency-mismatch')
+    const raced = await Promise.all([a, b, a, b, a, b].map(at => publish(at, 'raced', 'raced')))
+    expect(raced.every(({ status }) => status === 201 || status === 409)).toBe(true)
+    const { id } = await publish(b, 'raced', 'raced')
+    expect(raced.filter(result => result.status === 201).every(result => result.id === id)).toBe(true)
+    leave()
+    await eventually(async () => (await publish(b, 'k')).reason === 'journal-unavailable')
+    comeBack()
+    await eventually(async () => (await publish(b, 'k')).status === 201)
+    expect(await publish(b, 'k')).toEqual({ ...first, replayed: 'true' })
+    expect([await published('x'), await published('raced'), await published('other')]).toEqual([1, 1, 0])
   })
 })

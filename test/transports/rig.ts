@@ -139,7 +139,8 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const { config, cwd } = await configOf(options.config, directory)
   const log = recordingLog()
   const metrics = createMetrics()
-  const access = await openAccess(config, cwd, log.log, new MemoryState())
+  const state = new MemoryState()
+  const access = await openAccess(config, cwd, log.log, state)
   const resolveClient = compileClientResolver(config.trustedProxies)
   const limits = new ConnectionLimits(config.limits)
   const push = await openPush(config, options, log.log)
@@ -161,7 +162,17 @@ export async function startRig(options: RigOptions): Promise<Rig> {
   const bodies = { limit, budget: new BodyBudget(16 * limit), timeout, jsonValues }
   const queue = new WorkQueue()
   const unreadResponses = new UnreadResponses({ log: log.log, metrics })
-  const transport: TransportContext = { push, gate, connections, bodies, queue, unreadResponses, log: log.log, metrics }
+  const transport: TransportContext = {
+    push,
+    gate,
+    connections,
+    state,
+    bodies,
+    queue,
+    unreadResponses,
+    log: log.log,
+    metrics,
+  }
 
   const app = createApp({ resolveClient, limits: config.limits, log: log.log, metrics })
   await options.register(app, transport)
