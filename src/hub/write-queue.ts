@@ -12,7 +12,7 @@ const share = 0.5
 const maxFlushed = 4096
 
 /**
- * Flushes pending subscribers, a few per tick of the event loop.
+ * Flushes pending subscribers: the first ones at once, the others a few per tick of the event loop.
  *
  * Writing to a thousand connections takes 8 ms. Messages that are published meanwhile are not delayed by it, and leave in the same write for
  * subscribers that are still pending.
@@ -30,13 +30,14 @@ export class WriteQueue {
     this.#slices = slices
   }
 
-  /** Flushes it in this tick of the event loop, or in one of the next. */
+  /** Flushes it after the events that are dispatched together with this one, or in one of the next ticks. */
   add(subscriber: Flushable): void {
     this.#pending.push(subscriber)
     if (this.#running) return
     this.#running = true
     this.#since = performance.now()
-    setImmediate(this.#run)
+    // After the receipts of the dispatched events, which are awaited by promises.
+    process.nextTick(this.#run)
   }
 
   readonly #run = (): void => {

@@ -10,6 +10,15 @@ it('has everybody write once, in the order in which they came', async () => {
   expect(written).toEqual(Array.from({ length: 10_000 }, (_, number) => number))
 })
 
+it('has the first ones write before anything else is read', async () => {
+  const queue = new WriteQueue()
+  const order: string[] = []
+  setImmediate(() => order.push('read'))
+  queue.add({ flush: () => order.push('written') })
+  while (order.length < 2) await turn()
+  expect(order).toEqual(['written', 'read'])
+})
+
 it('lets others have their turn before all have written that takes time', async () => {
   const queue = new WriteQueue()
   let written = 0
