@@ -15,7 +15,7 @@ import type { PushConfig } from '../config/push.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { BodyBudget } from '../http/body-budget.js'
 import { FilterQuota } from '../hub/filter-quota.js'
-import { openHub } from '../hub/hub.js'
+import { type Hub, openHub } from '../hub/hub.js'
 import type { Notify, NotifyOptions } from '../integrations/mail/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import type { RedisJournal } from '../journal/redis-journal.js'
@@ -23,7 +23,8 @@ import { reservedRules } from '../journal/reserved-topics.js'
 import { ClientMessages } from '../presence/client-messages.js'
 import { PresenceMessages } from '../presence/presence-messages.js'
 import { PresenceRegistry } from '../presence/presence-registry.js'
-import { openReceipts } from '../receipts/open-receipts.js'
+import { openReceipts, type ReceiptsOptions } from '../receipts/open-receipts.js'
+import type { Receipts } from '../receipts/receipts.js'
 import { openEmbeddedSource } from '../sources/embedded.js'
 import { openSession } from '../sources/mqtt/session.js'
 import type { Source } from '../sources/publisher.js'
@@ -110,16 +111,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const connections = opened.add(new LiveConnections())
   const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
   const receipts = opened.add(
-    await openReceipts({
-      store: await openReceiptsStore(options),
-      ...{ journal, publisher: source, presence, log },
-      tracking: hub.tracking,
-      bounds: {
-        maxReceipts: config.maxReceipts,
-        topic: options.limits,
-        mayPublish: messageRate(config.receiptMessagesPerSecond),
-      },
-    }),
+    await openReceiptsOf(options, { journal, publisher: source, presence, tracking: hub.tracking }, coordination),
   )
   await openMails(options, { hub, journal, isConnected: () => source.connected }, coordination, opened)
   options.metrics.watchPush(() => ({
@@ -242,8 +234,24 @@ function openClientMessages(
 }
 
 /** Stored like the journal, because receipts are useless without their events. */
-function openReceiptsStore({ config, data, log }: PushSideOptions): Promise<Store> {
-  return openStore(config.journal === 'memory' ? undefined : data, 'receipts', 'the receipts', log)
+async function openReceiptsOf(
+  { config, data, limits, shared, log }: PushSideOptions,
+  parts: Pick<ReceiptsOptions, 'journal' | 'publisher' | 'presence'> & Pick<Hub, 'tracking'>,
+  coordination: Coordination | undefined,
+): Promise<Receipts> {
+  const bounds = {
+    maxReceipts: config.maxReceipts,
+    topic: limits,
+    mayPublish: messageRate(config.receiptMessagesPerSecond),
+  }
+  if (!coordination || !shared) {
+    const directory = config.journal === 'memory' ? undefined : data
+    return openReceipts({ ...parts, bounds, log, store: await openStore(directory, 'receipts', 'the receipts', log) })
+  }
+  const { openSharedReceipts } = await import('../receipts/shared-receipts.js')
+  const { coordinator, catchUp } = coordination
+  const openOwn = (token: string): Store => coordination.openStore('receipts', token)
+  return openSharedReceipts({ ...parts, bounds, log, shared, coordinator, catchUp, openStore: openOwn })
 }
 
 /** Imported on demand. @param data `undefined` for memory only */

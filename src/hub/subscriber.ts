@@ -431,6 +431,7 @@ export class Subscriber implements Subscription, Replaying {
   #backfillGap({ filters, resumes }: FilterBackfill, reason: GapReason, cursor: string): void {
     if (this.#isClosed) return
     this.#context.counters.gaps++
+    if (this.#device !== undefined) this.#context.tracking.hasGap(this.#device)
     this.#sink.gap({ reason, cursor, resumes: this.#idOf(resumes), filters })
   }
 
@@ -449,6 +450,7 @@ export class Subscriber implements Subscription, Replaying {
     this.#position = position
     this.#knownLosses = lost?.evicted ?? this.#knownLosses
     this.#context.counters.gaps++
+    if (this.#device !== undefined) this.#context.tracking.hasGap(this.#device)
     this.#sink.gap({ reason, cursor, resumes: this.#idOf(Math.max(position, lost?.through ?? 0)) })
   }
 
@@ -482,13 +484,15 @@ export class Subscriber implements Subscription, Replaying {
   /** Tracks the delivery of the events that it wants, after `after` and up to `through`. */
   #track(after: number, through: number): void {
     const { tracking } = this.#context
-    if (this.#device !== undefined && tracking.size > 0) tracking.wrote(this.#device, this.#filters, after, through)
+    if (this.#device !== undefined && tracking.isActive) {
+      tracking.wrote(this.#device, this, this.#filters, after, through)
+    }
   }
 
   /** Tracks the delivery of events that do not move its position. */
   #trackEach(events: readonly Event[]): void {
     const { tracking } = this.#context
-    if (this.#device === undefined || tracking.size === 0) return
+    if (this.#device === undefined || !tracking.isActive) return
     for (const { sequence } of events) tracking.wroteOne(this.#device, sequence)
   }
 

@@ -2,29 +2,56 @@ import { type Clock, systemClock } from '../base/clock.js'
 import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import { LogRate } from '../base/log-rate.js'
-import type { DeliveryTracker } from '../hub/delivery-tracker.js'
-import { type Event, isGapMarker, parseId } from '../journal/event.js'
+import { isGapMarker, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 import type { Presence } from '../presence/presence.js'
 import type { Publisher } from '../sources/publisher.js'
 import type { Store } from '../storage/store.js'
-import { Outbox } from './outbox.js'
-import { type NewRequest, type ReceiptBounds, ReceiptRepository } from './receipt-repository.js'
+import { batchSize } from './batched-store.js'
+import { atOnce, Outbox } from './outbox.js'
+import type { PendingReceipts } from './receipt-quota.js'
+import { type PendingRequest, type ReceiptBounds, ReceiptRepository } from './receipt-repository.js'
 import type { Receipt, ReceiptReport, ReceiptRequest, ReceiptReservation, Receipts, ReportOptions } from './receipts.js'
 import type { ReceiptEvent } from './records.js'
+import { type ReservationOptions, type ReservedRequest, reserveReceipts } from './reservation.js'
 
 /** Bounds without an option. */
-const defaultBounds = { maxRequests: 100_000, maxMessages: 10_000, topic: { topicLevels: 100, topicLength: 65_535 } }
+export const defaultBounds = {
+  maxRequests: 100_000,
+  maxMessages: 10_000,
+  topic: { topicLevels: 100, topicLength: 65_535 },
+}
 /** Events whose topic and time are cached, so that a thousand receipts of one event read it once. */
 const maxCached = 1024
 /** Default size of each list of a report. */
 const reportLimit = 1000
 /** Milliseconds after which a deadline is checked again: the system clock may be set meanwhile. */
 const maxTimer = 60_000
+/** Requests of one part of the pending ones, or devices, about. */
+const pageSize = 1000
 /** The detail of a receipt that is an MQTT client's acknowledgement: its software has the message, not necessarily its application. */
 const acknowledgedDetail = 'acknowledged over MQTT'
 /** Milliseconds until a retry after a failure of the store. */
 const retryDelay = 1000
+
+/** Tracks deliveries of events with requested receipts. */
+export interface RequestTracking {
+  /** Called once for each device and event. It must not throw. */
+  onWritten: (sequence: number, device: string) => void
+  /** Tracks an event until it has been written to all of these devices. @returns whether it was not tracked before */
+  track(sequence: number, topic: string, devices: readonly string[], awaited: PendingReceipts): boolean
+  untrack(sequence: number): void
+}
+
+/** Receipts with the operations that other gateways call. */
+export interface OwnReceipts extends Receipts {
+  /** Requests receipts of an event. Idempotent. */
+  request(event: ReceiptEvent, request: ReservedRequest): Promise<void>
+  /** Stores deliveries to requested devices, by sequence. */
+  wrote(written: ReadonlyMap<number, Iterable<string>>): Promise<void>
+  /** The requests after a sequence whose deadline has not passed: a part of them, ascending; none if there are no more. */
+  pending(after: number): Promise<readonly PendingRequest[]>
+}
 
 export interface ReceiptsOptions {
   /** Closed with the receipts. */
@@ -33,8 +60,14 @@ export interface ReceiptsOptions {
   readonly journal: Journal
   readonly publisher: Publisher
   readonly presence: Presence
-  /** Deliveries: the hub's. */
-  readonly tracking: DeliveryTracker
+  /** The hub's, or those of several gateways. */
+  readonly tracking: RequestTracking
+  /** Has the journal read what other gateways have appended; left out for a journal of this gateway alone. */
+  readonly catchUp?: (() => Promise<void>) | undefined
+  /** Deadlines that have passed before the start are handled after it; left out for at once. */
+  readonly beforeDeadlines?: Promise<void> | undefined
+  /** Called when the store has been read again, because it may have another state than this gateway. */
+  readonly onReloaded?: (() => void) | undefined
   readonly clock?: Clock
   readonly log: Logger
   readonly bounds: Pick<ReceiptBounds, 'maxReceipts'> & Partial<ReceiptBounds>
@@ -45,7 +78,7 @@ export interface ReceiptsOptions {
  *
  * @throws rejects if the store cannot be read
  */
-export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> {
+export async function openReceipts(options: ReceiptsOptions): Promise<OwnReceipts> {
   const { store, journal, log } = options
   const repository = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
   const lost = await repository.load()
@@ -57,8 +90,10 @@ export async function openReceipts(options: ReceiptsOptions): Promise<Receipts> 
   return receipts
 }
 
-class StoredReceipts implements Receipts {
+class StoredReceipts implements OwnReceipts {
   readonly #repository: ReceiptRepository
+  /** The epoch of the events that the receipts are about. */
+  readonly #epoch: string
   readonly #options: ReceiptsOptions
   readonly #clock: Clock
   readonly #outbox: Outbox
@@ -70,6 +105,7 @@ class StoredReceipts implements Receipts {
   /** The nearest deadline, and the function that stops its timer. */
   #deadline = Number.POSITIVE_INFINITY
   #stopTimer: (() => void) | undefined
+  #isExpiring = false
   /** Deliveries that are not stored yet: devices by sequence. */
   #written = new Map<number, Set<string>>()
   /** The sequence before which everything has been trimmed. */
@@ -82,6 +118,7 @@ class StoredReceipts implements Receipts {
 
   constructor(repository: ReceiptRepository, options: ReceiptsOptions) {
     this.#repository = repository
+    this.#epoch = options.journal.epoch
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#outbox = new Outbox({
@@ -95,12 +132,34 @@ class StoredReceipts implements Receipts {
   }
 
   async start(): Promise<void> {
-    for await (const { sequence, request, unwritten } of this.#repository.pending()) {
-      this.#options.tracking.track(sequence, request.topic, unwritten)
+    for await (const { sequence, topic, unwritten, awaited } of this.#repository.pending()) {
+      this.#options.tracking.track(sequence, topic, unwritten, awaited)
     }
-    this.#arm(await this.#repository.nextDeadline())
+    await this.#dropPublished()
+    const next = await this.#repository.nextDeadline()
+    const { beforeDeadlines } = this.#options
+    if (beforeDeadlines) void beforeDeadlines.then(() => this.#armNearer(next))
+    else this.#armNearer(next)
     this.#outbox.wake()
     this.#trimSoon()
+  }
+
+  /** Drops messages that are in the journal: the former process, or gateway, has ended before that was stored. */
+  async #dropPublished(): Promise<void> {
+    const { journal } = this.#options
+    const messages = await this.#repository.waitingMessages(atOnce)
+    if (messages.length === 0) return
+    const sequences = messages.map(({ payload }) => parseId(JSON.parse(payload).id)?.sequence ?? 0)
+    const filters = [...new Set(messages.map(({ topic }) => topic))]
+    const published = new Set<string>()
+    for (let after = Math.max(Math.min(...sequences), journal.first - 1); after < journal.head; ) {
+      const query = { filters, after, through: journal.head, limit: batchSize, maxBytes: 1024 ** 2 }
+      const { events, position } = await journal.read({ ...query, includesExpired: true })
+      for (const { topic, payload } of events) published.add(`${topic}\n${payload}`)
+      after = Math.max(position, after + 1)
+    }
+    const isPublished = messages.filter(({ topic, payload }) => published.has(`${topic}\n${payload}`))
+    await this.#repository.sent(isPublished.map(({ key }) => key))
   }
 
   async record(
@@ -141,54 +200,32 @@ class StoredReceipts implements Receipts {
     return (await this.#repository.record({ ...request, sequence }, receipt, this.#clock.now())).fresh
   }
 
-  reserve(topic: string, { from, within }: ReceiptRequest, by: string): ReceiptReservation {
+  reserve(topic: string, request: ReceiptRequest, by: string): ReceiptReservation {
     const { presence, bounds } = this.#options
-    const { quota } = this.#repository
-    const devices = new Set(from === 'present' ? [] : from)
-    if (from === 'present' || devices.delete('present')) {
-      // One more than the bound, so that too many are refused.
-      for (const device of presence.devicesAt(topic, bounds.maxReceipts + 1)) devices.add(device)
+    const options: ReservationOptions = {
+      ...{ presence, quota: this.#repository.quota, maxReceipts: bounds.maxReceipts },
+      request: (event, reserved) => this.request(event, reserved),
+      acknowledge: (id, client) => this.#noteAcknowledged(id, client),
     }
-    const wanted = { by, devices: devices.size }
-    quota.require(wanted)
-    quota.add(wanted)
-    let isTaken = true
-    const cancel = (): void => {
-      if (isTaken) quota.remove(wanted)
-      isTaken = false
-    }
-    const early: Pick<Receipt, 'device' | 'user'>[] = []
-    let id: string | undefined
-    const confirm = async (event: Event): Promise<void> => {
-      const request = { from, by, devices: [...devices], deadline: this.#clock.now() + within }
-      await this.#request(event, request).finally(cancel)
-      id = event.id
-      for (const client of early) this.#noteAcknowledged(id, client)
-    }
-    const acknowledged = (client: Pick<Receipt, 'device' | 'user'>): void => {
-      if (!devices.has(client.device)) return
-      // A message leaves for its subscribers before it is an event.
-      if (id === undefined) early.push(client)
-      else this.#noteAcknowledged(id, client)
-    }
-    return { confirm, cancel, acknowledged }
+    return reserveReceipts(options, topic, request, by)
   }
 
-  async #request({ id, sequence, topic, time }: Event, request: NewRequest): Promise<void> {
+  async request({ id, sequence, topic, time }: ReceiptEvent, { within, ...request }: ReservedRequest): Promise<void> {
     const { tracking } = this.#options
-    const { devices, deadline } = request
+    const { devices, by } = request
+    const deadline = this.#clock.now() + within
     // Before the first await: the event is written at the end of this tick.
-    const isTracked = tracking.track(sequence, topic, devices)
+    const isTracked = tracking.track(sequence, topic, devices, { by, devices: devices.length })
     let isNew = false
     try {
       isNew = await this.#enqueue(async () => {
         await this.#trimStep()
-        return this.#repository.request({ id, sequence, topic, time }, request)
+        return this.#repository.request({ id, sequence, topic, time }, { ...request, deadline })
       })
     } finally {
       if (isTracked && !isNew) tracking.untrack(sequence)
     }
-    if (isNew && deadline < this.#deadline) this.#arm(deadline)
+    if (isNew) this.#armNearer(deadline)
   }
 
   async report(id: string, options: ReportOptions = {}): Promise<ReceiptReport | undefined> {
@@ -204,12 +241,14 @@ class StoredReceipts implements Receipts {
 
   /** Finds an event in the journal, or, if its deadline has not passed, in the repository. */
   async #find(id: string): Promise<ReceiptEvent | undefined> {
-    const { journal } = this.#options
+    const { journal, catchUp } = this.#options
     const { epoch, sequence = 0 } = parseId(id) ?? {}
+    // Another gateway may have read further.
+    if (epoch === journal.epoch && sequence > journal.head) await catchUp?.().catch(() => {})
     if (epoch !== journal.epoch || sequence < 1 || sequence > journal.head || this.#isGone(sequence)) return undefined
     const known = this.#cache.get(sequence)
     if (known) return known
-    const journaled = sequence < journal.first ? undefined : await this.#findJournaled(sequence)
+    const journaled = sequence < journal.first ? undefined : await findJournaled(journal, sequence)
     const found = journaled ?? (await this.#findAsked(sequence))
     if (!found) return undefined
     if (this.#cache.size >= maxCached) {
@@ -227,17 +266,6 @@ class StoredReceipts implements Receipts {
   async #findAsked(sequence: number): Promise<ReceiptEvent | undefined> {
     const request = await this.#enqueue(() => this.#repository.requestOf(sequence))
     return request && { id: request.id, sequence, topic: request.topic, time: request.time }
-  }
-
-  async #findJournaled(sequence: number): Promise<ReceiptEvent | undefined> {
-    const query = { after: sequence - 1, through: sequence, limit: 1, maxBytes: 1, includesExpired: true }
-    try {
-      const [event] = (await this.#options.journal.read(query)).events
-      if (!event || isGapMarker(event)) return undefined
-      return { id: event.id, sequence, topic: event.topic, time: event.time }
-    } catch (error) {
-      throw new GatewayError('journal-unavailable', { cause: error })
-    }
   }
 
   /** After each change: publishes, trims, and logs what was dropped. */
@@ -266,27 +294,50 @@ class StoredReceipts implements Receipts {
   #storeWritten(): void {
     const written = this.#written
     this.#written = new Map()
-    this.#enqueue(() => this.#repository.wrote(written)).catch(error => {
+    this.wrote(written).catch(error => {
       if (!this.#closing) this.#options.log.warn({ err: error }, 'failed to store deliveries')
     })
   }
 
+  wrote(written: ReadonlyMap<number, Iterable<string>>): Promise<void> {
+    return this.#enqueue(() => this.#repository.wrote(written))
+  }
+
+  pending(after: number): Promise<readonly PendingRequest[]> {
+    return this.#enqueue(async () => {
+      const found: PendingRequest[] = []
+      let devices = 0
+      for await (const request of this.#repository.pending(after)) {
+        found.push(request)
+        devices += request.unwritten.length
+        if (found.length >= pageSize || devices >= pageSize) break
+      }
+      return found
+    })
+  }
+
   /** Sets the timer for the nearest deadline. */
-  #arm(deadline = Number.POSITIVE_INFINITY): void {
+  #arm(deadline: number): void {
     this.#stopTimer?.()
     this.#stopTimer = undefined
     this.#deadline = deadline
-    if (this.#closing || deadline === Number.POSITIVE_INFINITY) return
+    if (this.#closing) return
     const delay = Math.min(Math.max(0, deadline - this.#clock.now()), maxTimer)
     this.#stopTimer = this.#clock.after(delay, () => {
       void this.#expire()
     })
   }
 
+  /** The same, unless a nearer one is set. */
+  #armNearer(deadline: number | undefined): void {
+    if (deadline !== undefined && deadline < this.#deadline) this.#arm(deadline)
+  }
+
   /** Handles the deadlines that have passed. */
   async #expire(): Promise<void> {
     // Deadlines that are added meanwhile set their own timer, or are found below.
     this.#deadline = Number.POSITIVE_INFINITY
+    this.#isExpiring = true
     try {
       for (;;) {
         const sequence = await this.#enqueue(() => this.#repository.expireNext(this.#clock.now()))
@@ -298,12 +349,13 @@ class StoredReceipts implements Receipts {
         }
         this.#changed()
       }
-      const next = await this.#enqueue(() => this.#repository.nextDeadline())
-      if (next !== undefined && next < this.#deadline) this.#arm(next)
+      this.#armNearer(await this.#enqueue(() => this.#repository.nextDeadline()))
     } catch (error) {
       if (this.#closing) return
       this.#options.log.warn({ err: error }, 'failed to store missed deadlines and will retry')
       this.#arm(this.#clock.now() + retryDelay)
+    } finally {
+      this.#isExpiring = false
     }
   }
 
@@ -343,8 +395,8 @@ class StoredReceipts implements Receipts {
   #enqueue<T>(task: () => Promise<T>): Promise<T> {
     const current = this.#queue.then(async () => {
       try {
-        if (this.#stale) await this.#repository.load()
-        this.#stale = false
+        if (this.#epoch !== this.#options.journal.epoch) throw new Error('the journal has lost events')
+        if (this.#stale) await this.#reload()
         return await task()
       } catch (error) {
         if (error instanceof GatewayError) throw error
@@ -354,6 +406,15 @@ class StoredReceipts implements Receipts {
     })
     this.#queue = current.catch(() => {})
     return current
+  }
+
+  async #reload(): Promise<void> {
+    await this.#repository.load()
+    this.#stale = false
+    // A call that has failed may have been made nevertheless.
+    if (!this.#isExpiring) this.#armNearer(await this.#repository.nextDeadline())
+    if (this.#repository.messages > 0) this.#outbox.wake()
+    this.#options.onReloaded?.()
   }
 
   close(): Promise<void> {
@@ -367,5 +428,20 @@ class StoredReceipts implements Receipts {
     if (this.#written.size > 0) this.#storeWritten()
     await this.#queue
     await this.#options.store.close()
+  }
+}
+
+/** @throws {GatewayError} rejects with `journal-unavailable` */
+export async function findJournaled(
+  journal: Pick<Journal, 'read'>,
+  sequence: number,
+): Promise<ReceiptEvent | undefined> {
+  const query = { after: sequence - 1, through: sequence, limit: 1, maxBytes: 1, includesExpired: true }
+  try {
+    const [event] = (await journal.read(query)).events
+    if (!event || isGapMarker(event)) return undefined
+    return { id: event.id, sequence, topic: event.topic, time: event.time }
+  } catch (error) {
+    throw new GatewayError('journal-unavailable', { cause: error })
   }
 }

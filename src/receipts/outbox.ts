@@ -6,7 +6,7 @@ import type { Publisher } from '../sources/publisher.js'
 import type { WaitingMessage } from './messages.js'
 
 /** Messages that are published at the same time. */
-const atOnce = 32
+export const atOnce = 32
 /** Milliseconds until the next try after a failure, at first and at most. */
 const [firstDelay, maxDelay] = [250, 5000]
 /** Errors that another try would end with as well. */

@@ -115,18 +115,17 @@ export class ReceiptRepository {
     this.#pending.clear()
   }
 
-  /** The requests whose deadline has not passed, each with the devices to which the event has not been written. */
-  async *pending(): AsyncGenerator<{
-    readonly request: RequestRecord
-    readonly sequence: number
-    unwritten: string[]
-  }> {
-    for (const sequence of this.#pending.keys()) {
+  /** The requests whose deadline has not passed, of events after a sequence, ascending. */
+  async *pending(after = 0): AsyncGenerator<PendingRequest> {
+    const sequences = [...this.#pending.keys()].filter(sequence => sequence > after).sort((a, b) => a - b)
+    for (const sequence of sequences) {
+      const awaited = this.#pending.get(sequence)
       const request = await this.requestOf(sequence)
-      if (!request) continue
+      if (!request || !awaited) continue
       const written = new Set(await this.#devices('w', sequence))
       const asked = await this.#devices('k', sequence)
-      yield { request, sequence, unwritten: asked.filter(device => !written.has(device)) }
+      const unwritten = asked.filter(device => !written.has(device))
+      yield { sequence, topic: request.topic, unwritten, awaited }
     }
   }
 
@@ -350,6 +349,15 @@ export class ReceiptRepository {
     await this.#store.commit(state)
     this.#state = state
   }
+}
+
+/** A request whose deadline has not passed. */
+export interface PendingRequest {
+  readonly sequence: number
+  readonly topic: string
+  /** Devices to which the event has not been written. */
+  readonly unwritten: readonly string[]
+  readonly awaited: PendingReceipts
 }
 
 /** A new request for receipts. */

@@ -79,6 +79,7 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
   readonly #tasks = new Exclusive()
   #part: { readonly token: string; readonly value: T } | undefined
   #timer: NodeJS.Timeout | undefined
+  #isStale = false
   #isClosed = false
 
   constructor(coordinator: Coordinator, open: (token: string) => Promise<T>, log: Logger) {
@@ -95,6 +96,12 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
     return this.#part !== undefined && this.#part.token === token ? this.#part.value : undefined
   }
 
+  /** Closes it, and opens it again. */
+  reopen(): void {
+    this.#isStale = true
+    void this.#update()
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true
@@ -107,7 +114,8 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
     return this.#tasks.run(async () => {
       clearTimeout(this.#timer)
       const token = this.#isClosed ? undefined : this.#coordinator.token
-      if (token === this.#part?.token) return
+      if (token === this.#part?.token && !this.#isStale) return
+      this.#isStale = false
       const former = this.#part
       this.#part = undefined
       try {
@@ -115,7 +123,7 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
         if (token !== undefined) this.#part = { token, value: await this.#open(token) }
       } catch (error) {
         this.#log.warn({ err: error }, 'failed to take over from another gateway and will retry')
-        this.#timer = setTimeout(() => void this.#update(), retryDelay)
+        this.#timer = setTimeout(() => void this.#update(), retryDelay).unref()
       }
     })
   }
