@@ -63,12 +63,16 @@ export interface ClientQuery {
 
 export interface ClientPage {
   readonly clients: readonly ConnectedClient[]
+  /** The position of each. */
+  readonly positions: readonly number[]
   /** For `after`; `undefined` at the end. */
   readonly next: number | undefined
 }
 
-/** Positions per millisecond, so that those of two runs differ. */
+/** Positions per millisecond, so that those of two runs, and of worker processes, differ. */
 const positionsPerMillisecond = 1024
+/** Distance of two positions of one worker, and the maximum number of workers. */
+const workerPositions = 128
 
 /**
  * All connected MQTT clients, in the order of connecting.
@@ -78,12 +82,14 @@ const positionsPerMillisecond = 1024
 export class ConnectedClients {
   readonly #slicer: TimeSlicer
   readonly #clients = new Map<ConnectedClient, number>()
-  /** Begins with the time: a cursor of an earlier run starts at the first client. */
-  #lastPosition = Date.now() * positionsPerMillisecond
+  readonly #worker: number
+  #lastPosition = 0
   #watcher: ClientWatcher | undefined
 
-  constructor(slicer: TimeSlicer) {
+  /** @param worker number of the worker process */
+  constructor(slicer: TimeSlicer, worker = 0) {
     this.#slicer = slicer
+    this.#worker = worker
   }
 
   get size(): number {
@@ -96,7 +102,10 @@ export class ConnectedClients {
   }
 
   connected(client: ConnectedClient): void {
-    this.#clients.set(client, ++this.#lastPosition)
+    // In the order of time, also over all workers; a cursor of an earlier run starts at the first client.
+    const now = Date.now() * positionsPerMillisecond + this.#worker
+    this.#lastPosition = Math.max(now, this.#lastPosition + workerPositions)
+    this.#clients.set(client, this.#lastPosition)
     this.#watcher?.connected(client)
   }
 
@@ -107,6 +116,7 @@ export class ConnectedClients {
   /** One page of the clients that match. */
   async page({ after = 0, limit, maxSize, sizeOf, matches, isWanted }: ClientQuery): Promise<ClientPage> {
     const clients: ConnectedClient[] = []
+    const positions: number[] = []
     let [size, last] = [0, after]
     await this.#slicer.next('clients')
     // A map may change while it is iterated.
@@ -118,11 +128,14 @@ export class ConnectedClients {
       }
       if (position <= after || !matches(client)) continue
       size += sizeOf(client)
-      if (clients.length >= limit || (size > maxSize && clients.length > 0)) return { clients, next: last }
+      if (clients.length >= limit || (size > maxSize && clients.length > 0)) {
+        return { clients, positions, next: last }
+      }
       clients.push(client)
+      positions.push(position)
       last = position
     }
-    return { clients, next: undefined }
+    return { clients, positions, next: undefined }
   }
 
   /** All clients that match: for few of them. */

@@ -52,7 +52,7 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
   const shared = await openShared(config, log, cwd, opened)
   const state = await openState(shared, group)
   const metrics = opened.add(createMetrics())
-  group?.onMetrics(() => metrics.registry.getMetricsAsJSON())
+  group?.onQuestion('metrics', () => metrics.registry.getMetricsAsJSON())
   const access = opened.add(await openAccess(config, cwd, log, state))
   const users = new UserLimits(config.limits.connectionsPerUser, group?.counts.others('users'))
   const limits = new ConnectionLimits({ ...config.limits, others: group?.counts.others('connections') })
@@ -65,7 +65,7 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
   )
   metrics.watchSlices(() => slices.figures)
   const slicer = new TimeSlicer(undefined, undefined, slices)
-  const clients = new ConnectedClients(slicer)
+  const clients = new ConnectedClients(slicer, group?.worker)
   const { authenticator, rules } = access
   const hooks: EmbeddedHooks = {
     authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),

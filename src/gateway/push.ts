@@ -48,6 +48,7 @@ import { WorkQueue } from '../transports/work-queue.js'
 import { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import { type Coordination, openCoordination } from './coordination.js'
+import { shareRenewals } from './renewals.js'
 
 export interface PushSideOptions extends Omit<GatewayContext, 'config' | 'limits' | 'brokers' | 'tunnels' | 'nextId'> {
   readonly config: PushConfig
@@ -291,16 +292,19 @@ async function openMails(
 }
 
 function transportContext(
-  { limits, gate, unreadResponses, anonymousPublishes, slices, state, log, metrics }: PushSideOptions,
+  options: PushSideOptions,
   push: TransportContext['push'],
   connections: LiveConnections,
 ): TransportContext {
+  const { limits, gate, unreadResponses, anonymousPublishes, slices, state, log, metrics, group, access } = options
   const { bodySize, bodyTimeout, jsonValues } = limits
   const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * bodySize))
   metrics.watchBodies(() => budget.used)
   const bodies = { limit: bodySize, budget, timeout: bodyTimeout, jsonValues, slices }
   const queue = new WorkQueue(slices)
-  return { push, connections, gate, state, bodies, queue, unreadResponses, anonymousPublishes, log, metrics }
+  const renewElsewhere = group && shareRenewals(group, connections, access.tickets)
+  const shared = { gate, state, unreadResponses, anonymousPublishes, log, metrics }
+  return { ...shared, push, connections, renewElsewhere, bodies, queue }
 }
 
 /** The WebSocket endpoints; RRR's last, because its prefix may be `/`. */

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { compileAdministrators } from '../access/administrators.js'
 import { compileOrigins, type OriginPolicy } from '../access/origins.js'
+import { LocalClients } from '../base/client-directory.js'
 import { listPrivateFiles } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
@@ -12,6 +13,7 @@ import { listPageDirectories, registerEndpointHints, registerPages } from '../se
 import { registerTickets } from '../server/tickets.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
 import { registerClients } from '../transports/clients.js'
+import { AllClients } from '../workers/all-clients.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import type { PushSide } from './push.js'
@@ -80,7 +82,8 @@ function registerTicketRoute(
 
 /** Only for pages of the gateway itself, whatever `push.origins` allows. */
 function registerClientsRoute(app: FastifyInstance, context: GatewayContext): void {
-  const { config, access, clients, brokers, log } = context
+  const { config, access, brokers, group, log } = context
+  const local = new LocalClients(context.clients, log)
   const gate = context.gate.with({
     credentials: config.access ?? {},
     allowsOrigin: compileOrigins(['same-origin']),
@@ -88,7 +91,8 @@ function registerClientsRoute(app: FastifyInstance, context: GatewayContext): vo
   })
   const isOpen = config.access !== undefined || config.anonymous
   registerClients(app, {
-    ...{ gate, clients, log },
+    ...{ gate, log },
+    clients: group ? new AllClients(local, group) : local,
     requireAdmin: compileAdministrators({ rules: access.rules, isOpen }),
     requiresUser: access.authenticator !== undefined,
     endSession: brokers.openEmbedded && (clientId => brokers.openEmbedded?.endSession(clientId) === true),

@@ -1,8 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RequireAdmin } from '../access/administrators.js'
-import type { ConnectedClient, ConnectedClients } from '../base/connected-clients.js'
-import { GatewayError } from '../base/errors.js'
+import type { ClientDirectory, ClientSnapshot } from '../base/client-directory.js'
 import type { Logger } from '../base/log.js'
 import { transports } from '../base/metrics.js'
 import type { ApiGate, Caller } from '../http/api-gate.js'
@@ -14,11 +13,8 @@ import { count, flag } from './subscribe-query.js'
 const listUrl = '/v1/clients'
 const clientUrl = '/v1/clients/:clientId'
 
-/** Clients of one response, and UTF-16 units of their texts: client ids may have 64 KiB. */
-const [maxListed, maxListedSize] = [1000, 2 ** 20]
-
-/** Listed filters of one client, and their UTF-16 units. */
-const [maxFilters, maxFilterSize] = [1000, 2 ** 20]
+/** Clients of one response. */
+const maxListed = 1000
 
 /** Characters of a search text. */
 const maxText = 1024
@@ -87,21 +83,31 @@ const client = z.object({
   subscriptions: wholeCount.optional().describe('Number of its topic filters; only at the built-in broker'),
 })
 
+const incomplete = z
+  .literal(true)
+  .optional()
+  .describe('A worker process did not answer in time, so that its clients are left out')
+
 const list = z.object({
   connected: wholeCount.describe('Number of all connected clients, listed or not'),
   clients: z.array(client),
   next: z.string().optional().describe('The cursor of the next page; left out at the end'),
+  incomplete,
 })
 
 const detailedClient = client.extend({
   filters: z.array(z.string()).optional().describe('At most 1000 of its topic filters; only at the built-in broker'),
 })
 
-const connections = z.object({ clients: z.array(detailedClient).describe('Usually one; one for each broker') })
+const connections = z.object({
+  clients: z.array(detailedClient).describe('Usually one; one for each broker'),
+  incomplete,
+})
 
 const ended = z.object({
   disconnected: wholeCount.describe('Number of connections that end'),
   session: z.boolean().describe('Whether a session ends'),
+  incomplete,
 })
 
 const forbidden = {
@@ -154,7 +160,7 @@ export interface ClientsRouteOptions {
   readonly requireAdmin: RequireAdmin
   /** Whether only users are asked for: 401 instead of 403 without credentials. */
   readonly requiresUser: boolean
-  readonly clients: ConnectedClients
+  readonly clients: ClientDirectory
   /** Ends a session of the built-in broker; returns whether there is one. `undefined` without that broker. */
   readonly endSession: ((clientId: string) => boolean) | undefined
   readonly log: Logger
@@ -170,29 +176,28 @@ export function registerClients(app: FastifyInstance, options: ClientsRouteOptio
     await admit(request, reply, options)
     const { limit, cursor, ...wanted } = readQuery(request, listQuery)
     const after = cursor ? Number.parseInt(cursor, 36) : undefined
-    const page = await clients.page({
-      ...{ after, limit, maxSize: maxListedSize, sizeOf, matches: matcher(wanted), isWanted: wantedBy(reply) },
-    })
+    const page = await clients.list({ wanted, after, limit }, wantedBy(reply))
     return {
-      connected: clients.size,
+      connected: page.connected,
       clients: page.clients.map(describe),
       ...(page.next !== undefined && { next: page.next.toString(36) }),
+      ...incompleteOf(page),
     } satisfies z.output<typeof list>
   })
 
   app.delete(listUrl, async (request, reply) => {
     const caller = await admit(request, reply, options)
     const query = readQuery(request, endConnectionQuery)
-    const found = await find(clients, query, reply)
-    return end(found, caller, { ...query, session: false }, options) ?? noClient(reply)
+    return (await end(caller, { ...query, session: false }, options, reply)) ?? noClient(reply)
   })
 
   app.get(clientUrl, async (request: ClientRequest, reply) => {
     await admit(request, reply, options)
     const query = readQuery(request, clientQuery)
-    const found = await find(clients, { ...query, ...request.params }, reply)
-    if (found.length === 0) return noClient(reply)
-    return { clients: found.map(describeInDetail) } satisfies z.output<typeof connections>
+    const found = await clients.find({ ...query, ...request.params }, wantedBy(reply))
+    if (found.clients.length === 0) return noClient(reply)
+    const described = { clients: found.clients.map(describeInDetail), ...incompleteOf(found) }
+    return described satisfies z.output<typeof connections>
   })
 
   app.delete(clientUrl, async (request: ClientRequest, reply) => {
@@ -201,8 +206,7 @@ export function registerClients(app: FastifyInstance, options: ClientsRouteOptio
     const { clientId } = request.params
     if (query.session && !options.endSession)
       throw new ParameterError('session', 'session must be left out: other brokers end their sessions themselves')
-    const found = await find(clients, { ...query, clientId }, reply)
-    return end(found, caller, { ...query, clientId }, options) ?? noClient(reply)
+    return (await end(caller, { ...query, clientId }, options, reply)) ?? noClient(reply)
   })
 
   gate.registerOtherMethods(app, { url: listUrl, allowed: ['GET', 'HEAD', 'DELETE'] })
@@ -213,14 +217,8 @@ function wantedBy(reply: FastifyReply): () => boolean {
   return () => !reply.raw.destroyed
 }
 
-/** An empty client id is that of all clients without one, so it needs the connection. */
-async function find(
-  clients: ConnectedClients,
-  wanted: Wanted,
-  reply: FastifyReply,
-): Promise<readonly ConnectedClient[]> {
-  if (wanted.clientId === '' && wanted.connection === undefined) return []
-  return clients.find(matcher(wanted), wantedBy(reply))
+function incompleteOf({ isIncomplete }: { readonly isIncomplete: boolean }): { readonly incomplete?: true } {
+  return isIncomplete ? { incomplete: true } : {}
 }
 
 async function admit(
@@ -240,58 +238,28 @@ function noClient(reply: FastifyReply): FastifyReply {
 
 interface End {
   readonly clientId?: string
+  readonly connection?: string | undefined
   readonly reason?: string | undefined
   readonly session: boolean
 }
 
 /** Disconnects clients, and ends a session; `undefined` if there is none of either. */
-function end(
-  found: readonly ConnectedClient[],
+async function end(
   { identity, client: { address } }: Caller,
-  { clientId, reason: hint, session }: End,
-  { endSession, log }: ClientsRouteOptions,
-): z.output<typeof ended> | undefined {
+  { clientId, connection: id, reason: hint, session }: End,
+  { clients, endSession, log }: ClientsRouteOptions,
+  reply: FastifyReply,
+): Promise<z.output<typeof ended> | undefined> {
+  const by = { user: identity.user, peer: address }
+  const found = await clients.end({ wanted: { clientId, connection: id }, hint, by }, wantedBy(reply))
   const hasSession = session && clientId !== undefined && endSession?.(clientId) === true
-  if (found.length === 0 && !hasSession) return undefined
-  const who = { user: identity.user, peer: address }
-  for (const each of found) {
-    const { connection: disconnected } = each
-    log.warn({ ...who, clientId: each.clientId, disconnected, hint }, 'an administrator disconnects a client')
-    each.end(new GatewayError('disconnected-by-admin', hint === undefined || hint === '' ? {} : { hint }))
-  }
-  if (hasSession) log.warn({ ...who, clientId }, 'an administrator ends a session')
-  return { disconnected: found.length, session: hasSession }
+  if (found.clients.length === 0 && !hasSession) return undefined
+  if (hasSession) log.warn({ ...by, clientId }, 'an administrator ends a session')
+  return { disconnected: found.clients.length, session: hasSession, ...incompleteOf(found) }
 }
 
-interface Wanted {
-  readonly clientId?: string
-  readonly search?: string | undefined
-  readonly prefix?: string | undefined
-  readonly user?: string | undefined
-  readonly transport?: ConnectedClient['transport'] | undefined
-  readonly connection?: string | undefined
-}
-
-function matcher({ clientId, search, prefix, user, transport, connection: id }: Wanted) {
-  return (candidate: ConnectedClient): boolean =>
-    (id === undefined || candidate.connection === id) &&
-    (transport === undefined || candidate.transport === transport) &&
-    (clientId === undefined || candidate.clientId === clientId) &&
-    (prefix === undefined || candidate.clientId.startsWith(prefix)) &&
-    (user === undefined || candidate.user === user || candidate.username === user) &&
-    (search === undefined || textsOf(candidate).some(each => each?.includes(search)))
-}
-
-function textsOf({ clientId, user, username, address }: ConnectedClient): (string | undefined)[] {
-  return [clientId, user, username, address]
-}
-
-function sizeOf(candidate: ConnectedClient): number {
-  return [...textsOf(candidate), candidate.path].reduce((size, each) => size + (each?.length ?? 0), 0)
-}
-
-function describe(found: ConnectedClient): z.output<typeof client> {
-  const { user, username, protocolVersion, path, traffic, session } = found
+function describe(found: ClientSnapshot): z.output<typeof client> {
+  const { user, username, protocolVersion, path, session } = found
   return {
     clientId: found.clientId,
     connection: found.connection,
@@ -303,28 +271,17 @@ function describe(found: ConnectedClient): z.output<typeof client> {
     ...(path !== undefined && { path }),
     broker: found.broker,
     since: new Date(found.since).toISOString(),
-    bytesIn: traffic.bytesIn,
-    bytesOut: traffic.bytesOut,
+    bytesIn: found.bytesIn,
+    bytesOut: found.bytesOut,
     bufferedBytes: found.bufferedBytes,
     ...(session && {
       queue: { messages: session.queuedMessages, bytes: session.queuedBytes },
-      subscriptions: session.filters.size,
+      subscriptions: session.subscriptions,
     }),
   }
 }
 
-function describeInDetail(found: ConnectedClient): z.output<typeof detailedClient> {
+function describeInDetail(found: ClientSnapshot): z.output<typeof detailedClient> {
   const { session } = found
-  return { ...describe(found), ...(session && { filters: listed(session.filters) }) }
-}
-
-function listed(filters: ReadonlySet<string>): string[] {
-  const all: string[] = []
-  let size = 0
-  for (const filter of filters) {
-    size += filter.length
-    if (all.length === maxFilters || size > maxFilterSize) break
-    all.push(filter)
-  }
-  return all
+  return { ...describe(found), ...(session && { filters: [...session.filters] }) }
 }

@@ -30,11 +30,12 @@ export function registerConnections(app: FastifyInstance, options: TransportCont
 async function renew(
   request: FastifyRequest<{ Params: { connection: string } }>,
   reply: FastifyReply,
-  { gate, connections }: TransportContext,
+  { gate, connections, renewElsewhere }: TransportContext,
 ): Promise<FastifyReply> {
   const { identity } = await gate.admit(request, reply)
+  const { connection } = request.params
   try {
-    const found = connections.renew(request.params.connection, identity)
+    const found = connections.renew(connection, identity) || ((await renewElsewhere?.(connection, identity)) ?? false)
     return found ? reply.code(204).send() : sendProblem(reply, { status: 404, detail: 'There is no such connection' })
   } catch (error) {
     // The caller is authenticated: 401 would ask for credentials that are refused again.

@@ -57,6 +57,10 @@ export class LiveConnections {
     return new LiveConnection(this.#open, identity, events)
   }
 
+  has(id: string): boolean {
+    return this.#open.has(id)
+  }
+
   /**
    * Gives an open connection a new identity of the same user.
    *

@@ -1,4 +1,5 @@
 import type { AnonymousPublishes } from '../access/anonymous-publishes.js'
+import type { Identity } from '../base/identity.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { PushConfig } from '../config/push.js'
@@ -22,6 +23,8 @@ export interface TransportContext {
   readonly connections: LiveConnections
   /** Small state, which several gateways share. */
   readonly state: SharedState
+  /** As `LiveConnections.renew`, for connections of other worker processes; left out without them. */
+  readonly renewElsewhere?: ((connection: string, identity: Identity) => Promise<boolean>) | undefined
   readonly bodies: BodyLimits
   /** Runs the work of clients in turn, by network. */
   readonly queue: WorkQueue

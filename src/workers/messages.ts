@@ -1,4 +1,5 @@
 import type { MetricObjectWithValues, MetricValue } from 'prom-client'
+import type { ClientList, ClientListQuery, ClientsEnd, FoundClients, WantedClients } from '../base/client-directory.js'
 import type { Config } from '../config/schema.js'
 import type { StateBounds, StateChange, StateRecord, Usage, UsageReport } from '../storage/shared-state.js'
 
@@ -64,8 +65,37 @@ interface EntryChange extends EntryOf {
   readonly change: StateChange | undefined
 }
 
+export interface Renewal {
+  /** Id of the connection. */
+  readonly connection: string
+  readonly ticket: string
+}
+
+/** Questions of one worker to the others, which the primary process passes on. */
+export interface WorkerQuestions {
+  // As `ClientDirectory`.
+  listClients: { readonly body: ClientListQuery; readonly answer: ClientList }
+  findClients: { readonly body: WantedClients; readonly answer: FoundClients }
+  endClients: { readonly body: ClientsEnd; readonly answer: FoundClients }
+  /** Gives an event stream or a socket the identity of a ticket. */
+  renewConnection: { readonly body: Renewal; readonly answer: 'absent' | 'refused' | 'renewed' }
+}
+
+export type WorkerQuestionKind = keyof WorkerQuestions
+
+export interface RelayedQuestion {
+  readonly kind: WorkerQuestionKind
+  readonly body: Body<WorkerQuestionKind>
+}
+
+export interface RelayedAnswers<T> {
+  readonly answers: readonly T[]
+  /** Number of workers that have not answered. */
+  readonly missing: number
+}
+
 /** Messages with an answer, by kind. */
-export interface Questions {
+export interface Questions extends WorkerQuestions {
   // To a worker.
   metrics: { readonly body: undefined; readonly answer: MetricValues }
   // To the primary process.
@@ -73,6 +103,8 @@ export interface Questions {
   start: { readonly body: undefined; readonly answer: WorkerStart }
   /** The metrics of all workers, in the text format of Prometheus. */
   allMetrics: { readonly body: undefined; readonly answer: string }
+  /** The answers of the other workers to a question. */
+  askOthers: { readonly body: RelayedQuestion; readonly answer: RelayedAnswers<unknown> }
   ticketKey: { readonly body: undefined; readonly answer: TicketKey }
   // As `StateCollection` and `SharedState`.
   getEntry: { readonly body: EntryOf; readonly answer: StateRecord }

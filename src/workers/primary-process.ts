@@ -1,11 +1,11 @@
 import cluster from 'node:cluster'
 import { Channel } from './channel.js'
 import { CountsView } from './counts-view.js'
-import type { MetricValues, TicketKey, WorkerStart } from './messages.js'
+import type { Answer, Body, RelayedAnswers, TicketKey, WorkerQuestionKind, WorkerStart } from './messages.js'
 import { WorkerState } from './worker-state.js'
 
-/** Milliseconds until the primary process counts as not answering. */
-const [startTimeout, metricsTimeout] = [10_000, 3000]
+/** Milliseconds until the primary process counts as not answering; it waits for workers meanwhile. */
+const [startTimeout, relayTimeout] = [10_000, 5000]
 
 /** What stops a worker. */
 export interface WorkerStop {
@@ -19,8 +19,10 @@ export interface WorkerGroup {
   readonly worker: number
   readonly counts: CountsView
   readonly state: WorkerState
-  /** Sets the source of this worker's metrics. */
-  onMetrics(read: () => Promise<MetricValues>): void
+  /** Sets the function that answers questions of this kind. */
+  readonly onQuestion: Channel['onQuestion']
+  /** Asks the other workers. */
+  askOthers<K extends WorkerQuestionKind>(kind: K, body: Body<K>): Promise<RelayedAnswers<Answer<K>>>
   /** The metrics of all workers, in the text format of Prometheus. Rejects if they are not there in time. */
   allMetrics(): Promise<string>
   /** The key of TLS session tickets, where they are not in the data directory. */
@@ -53,8 +55,10 @@ export class PrimaryProcess {
       worker: start.worker,
       counts: new CountsView(channel, start.workers),
       state: new WorkerState(channel),
-      onMetrics: read => channel.onQuestion('metrics', read),
-      allMetrics: () => channel.ask('allMetrics', undefined, metricsTimeout),
+      onQuestion: channel.onQuestion.bind(channel),
+      askOthers: <K extends WorkerQuestionKind>(kind: K, body: Body<K>) =>
+        channel.ask('askOthers', { kind, body }, relayTimeout) as Promise<RelayedAnswers<Answer<K>>>,
+      allMetrics: () => channel.ask('allMetrics', undefined, relayTimeout),
       ticketKey: () => channel.ask('ticketKey', undefined),
     }
     return { ...start, group }

@@ -2,7 +2,7 @@ import cluster from 'node:cluster'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../base/log.js'
 import { CountsKeeper } from './counts-keeper.js'
-import type { TicketKey, WorkerStart } from './messages.js'
+import type { RelayedAnswers, RelayedQuestion, TicketKey, WorkerStart } from './messages.js'
 import { StateKeeper } from './state-keeper.js'
 import { WorkerMetrics } from './worker-metrics.js'
 import { WorkerProcess } from './worker-process.js'
@@ -21,6 +21,9 @@ const [firstDelay, maxDelay] = [100, 30_000]
 
 /** Milliseconds after which a worker that serves counts as stable. */
 const stableAfter = 60_000
+
+/** Milliseconds until a worker counts as not answering a question of another one. */
+const relayTimeout = 3000
 
 /** Ends of one worker in a row after which the pool gives up, if no other worker serves. */
 const maxEnds = 5
@@ -89,6 +92,7 @@ export class WorkerPool {
     this.#workers.set(worker, forked)
     const { channel, listening, ready, ended } = forked
     channel.onQuestion('allMetrics', () => this.#metrics.read())
+    channel.onQuestion('askOthers', question => this.#askOthers(forked, question))
     channel.onQuestion('ticketKey', this.#options.ticketKey)
     listening.then(() => {
       const removals = [this.#counts.add(channel), this.#state.add(channel)]
@@ -105,6 +109,13 @@ export class WorkerPool {
       () => {},
     )
     return forked
+  }
+
+  async #askOthers(from: WorkerProcess, { kind, body }: RelayedQuestion): Promise<RelayedAnswers<unknown>> {
+    const others = [...this.#workers.values()].filter(worker => worker !== from && worker.isReady)
+    const results = await Promise.allSettled(others.map(({ channel }) => channel.ask(kind, body, relayTimeout)))
+    const answers = results.flatMap(result => (result.status === 'fulfilled' ? [result.value] : []))
+    return { answers, missing: this.#options.start.workers - 1 - answers.length }
   }
 
   /** Replaces a worker each time that it ends. */

@@ -1,10 +1,13 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { request } from 'node:http'
 import { connect as connectTcp, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { connect as connectTls } from 'node:tls'
+import bcrypt from 'bcrypt'
 import mqtt, { type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
@@ -38,6 +41,15 @@ async function metric(http: string, name: string): Promise<number | undefined> {
   return line === undefined ? undefined : Number(line.slice(name.length + 1))
 }
 
+const [alice, bob] = ['alice', 'bob'].map(user => `Basic ${Buffer.from(`${user}:right`).toString('base64')}`)
+
+/** Sends a request on a connection of its own, which the next worker gets. */
+async function ask(method: string, url: string, authorization = alice) {
+  const sent = request(url, { method, agent: false, headers: { authorization } }).end()
+  const [response] = await once(sent, 'response')
+  return { status: Number(response.statusCode), body: await text(response) }
+}
+
 const maxConnections = 20
 const openOverTcp = 'mqway_connections{transport="tcp",state="open"}'
 
@@ -62,13 +74,26 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     expect(outcome).toBe('closed')
   }
   const clients: MqttClient[] = []
+  const listClients = async (query: string) =>
+    JSON.parse((await ask('GET', `${program.url('http')}/v1/clients?${query}`)).body)
 
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), 'mqway-workers-'))
     redis = await startRedis()
     broker = await startMosquitto()
+    const hash = bcrypt.hashSync('right', 4)
+    await writeFile(join(directory, 'users'), `alice:${hash}\nbob:${hash}\n`)
+    const everything = { publish: ['#'], subscribe: ['#'] }
     program = await start({
       data: 'none',
+      anonymous: true,
+      access: {
+        htpasswd: 'users',
+        rules: [
+          { to: 'anonymous', ...everything },
+          { to: 'authenticated', ...everything, admin: true },
+        ],
+      },
       push: { topics: ['news/#'], journal: { redis: { url: redis.url } }, presence: { messages: false } },
       limits: { connectionsPerAddress: maxConnections },
     })
@@ -113,10 +138,61 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     expect(resumed).toEqual([false, true, true, true, true])
   })
 
+  it('accept each other’s tickets, once', async () => {
+    const { ticket } = JSON.parse((await ask('POST', `${program.url('http')}/v1/tickets`)).body)
+    const open = async () => {
+      const socket = new WebSocket(`${program.url('ws')}?ticket=${ticket}`, 'mqtt')
+      const outcome = await new Promise(resolve => {
+        socket.once('open', () => resolve('open')).once('error', error => resolve(error.message))
+      })
+      socket.terminate()
+      return outcome
+    }
+    // The requests of both workers, in turn.
+    expect([await open(), await open(), await open()]).toEqual([
+      'open',
+      'Unexpected server response: 401',
+      'Unexpected server response: 401',
+    ])
+  })
+
+  it('give each other’s event streams fresh credentials', async () => {
+    const headers = { authorization: alice ?? '' }
+    const http = program.url('http')
+    const streams = await Promise.all(
+      [1, 2].map(async () => {
+        const stream = request(`${http}/v1/events?topic=news/x`, { agent: false, headers }).end()
+        const [response] = await once(stream, 'response')
+        let received = ''
+        response.on('data', (chunk: Buffer) => {
+          received += chunk
+        })
+        await eventually(() => received.includes('event: live'))
+        const [, id = ''] = /"connection":"([^"]+)"/.exec(received) ?? []
+        return { id, close: () => stream.on('error', () => {}).destroy() }
+      }),
+    )
+    for (const { id } of streams) {
+      const answers = [alice, alice, bob, bob].map(user => ask('POST', `${http}/v1/connections/${id}`, user))
+      expect((await Promise.all(answers)).map(({ status }) => status)).toEqual([204, 204, 403, 403])
+    }
+    expect((await ask('POST', `${http}/v1/connections/${'x'.repeat(22)}`)).status).toBe(404)
+    for (const stream of streams) stream.close()
+  })
+
   it('have one limit of connections for each address, one list of metrics, and are replaced one by one', async () => {
     const http = program.url('http')
     for (let index = 0; index < maxConnections; index++) clients.push(await connect())
     await eventually(async () => (await metric(http, openOverTcp)) === maxConnections)
+    const pages = await Promise.all([listClients('limit=15'), listClients('limit=15')])
+    for (const page of pages) {
+      expect([page.connected, page.clients.length]).toEqual([maxConnections, 15])
+      const rest = await listClients(`limit=15&cursor=${page.next}`)
+      expect([rest.clients.length, rest.next]).toEqual([5, undefined])
+      const all = [...page.clients, ...rest.clients].map(({ clientId }: { clientId: string }) => clientId)
+      // In the order of connecting.
+      expect(all).toEqual(clients.map(({ options }) => options.clientId))
+    }
     // Two in a row are at different workers.
     for (let index = 0; index < 4; index++) await expectRefusal()
     expect(await metric(http, 'mqway_refusals_total{reason="too-many-from-address"}')).toBe(4)
@@ -138,6 +214,12 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     // The new worker knows the connections of the other one.
     for (let index = stayed.length; index < maxConnections; index++) clients.push(await connect())
     for (let index = 0; index < 2; index++) await expectRefusal()
+    for (const client of clients.slice(-2)) {
+      const closed = new Promise<void>(resolve => client.once('close', () => resolve()))
+      const { body } = await ask('DELETE', `${http}/v1/clients/${client.options.clientId}?reason=test`)
+      expect(JSON.parse(body)).toEqual({ disconnected: 1, session: false })
+      await closed
+    }
     await clients.find(({ connected }) => connected)?.publishAsync('a', 'b', { qos: 1 })
   }, 30_000)
 

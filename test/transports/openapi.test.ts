@@ -1,6 +1,7 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { LocalClients } from '../../src/base/client-directory.js'
 import { ConnectedClients } from '../../src/base/connected-clients.js'
 import { TimeSlicer } from '../../src/base/time-slicer.js'
 import { decodeMessageProperties, encodeProperties } from '../../src/mqtt/properties.js'
@@ -101,7 +102,7 @@ describe('GET /v1/openapi.json', () => {
         registerPresence(app, options)
         registerClients(app, {
           ...options,
-          clients,
+          clients: new LocalClients(clients, options.log),
           requireAdmin: () => {},
           requiresUser: false,
           endSession: undefined,
