@@ -1,5 +1,6 @@
 import type { LimitsConfig } from '../config/schema.js'
 import { unixAddress } from './addresses.js'
+import type { ShareLimit } from './limit-exchange.js'
 import { networkOf } from './limits.js'
 import { type Rate, RateLimits } from './rate-limits.js'
 
@@ -8,6 +9,7 @@ export interface AnonymousPublishesOptions {
   readonly messages?: Rate | undefined
   /** Default: no limit. */
   readonly bytes?: Rate | undefined
+  readonly share?: ShareLimit | undefined
   readonly now?: () => number
 }
 
@@ -19,9 +21,11 @@ export class AnonymousPublishes {
   readonly #messages: RateLimits | undefined
   readonly #bytes: RateLimits | undefined
 
-  constructor({ messages, bytes, now }: AnonymousPublishesOptions) {
+  constructor({ messages, bytes, share, now }: AnonymousPublishesOptions) {
     this.#messages = messages && new RateLimits({ ...messages, ...(now && { now }) })
     this.#bytes = bytes && new RateLimits({ ...bytes, ...(now && { now }) })
+    if (this.#messages) share?.('anonymousMessages', this.#messages)
+    if (this.#bytes) share?.('anonymousBytes', this.#bytes)
   }
 
   /** Milliseconds until the address may publish again; 0 for now. */
@@ -43,11 +47,12 @@ export class AnonymousPublishes {
 const bytesBurst = 16
 
 /** Makes the rate limits of the configuration. */
-export function anonymousPublishesOf(limits: LimitsConfig): AnonymousPublishes {
+export function anonymousPublishesOf(limits: LimitsConfig, share: ShareLimit | undefined): AnonymousPublishes {
   const { anonymousPublishesPerSecond, anonymousPublishesBurst, anonymousPublishBytesPerSecond } = limits
   const [messages, bytes] = [anonymousPublishesPerSecond, anonymousPublishBytesPerSecond]
   return new AnonymousPublishes({
     messages: messages === 'off' ? undefined : { perSecond: messages, burst: anonymousPublishesBurst },
     bytes: bytes === 'off' ? undefined : { perSecond: bytes, burst: bytesBurst * bytes },
+    share,
   })
 }

@@ -2,6 +2,7 @@ import { isIPv6 } from 'node:net'
 import { GatewayError } from '../base/errors.js'
 import { noOtherCounts, type OtherCounts } from '../base/other-counts.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
+import type { ShareLimit } from './limit-exchange.js'
 import { RateLimits } from './rate-limits.js'
 
 export interface ConnectionLimitsOptions {
@@ -13,6 +14,8 @@ export interface ConnectionLimitsOptions {
   readonly upgradesBurst?: number
   /** Connections of other processes, by network. */
   readonly others?: OtherCounts | undefined
+  /** Shares the rate of new connections. */
+  readonly share?: ShareLimit | undefined
   readonly now?: () => number
 }
 
@@ -29,10 +32,11 @@ export class ConnectionLimits {
 
   constructor(options: ConnectionLimitsOptions) {
     this.#options = options
-    const { upgradesPerSecond = 'off', upgradesBurst = 1, others = noOtherCounts, now } = options
+    const { upgradesPerSecond = 'off', upgradesBurst = 1, others = noOtherCounts, share, now } = options
     this.#others = others
     if (upgradesPerSecond === 'off') return
     this.#rate = new RateLimits({ perSecond: upgradesPerSecond, burst: upgradesBurst, ...(now && { now }) })
+    share?.('upgrades', this.#rate)
   }
 
   /** Open connections of this process. */

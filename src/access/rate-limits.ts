@@ -36,11 +36,12 @@ export class TokenBucket {
   /**
    * Takes `amount` tokens even if it has fewer: data that has been received can only be followed by a pause.
    *
+   * @param age milliseconds since they were taken
    * @returns milliseconds until the debt is refilled; 0 without debt
    */
-  spend(amount: number): number {
+  spend(amount: number, age = 0): number {
     const now = this.#now()
-    this.#fullAt = Math.max(this.#fullAt, now) + amount * this.#interval
+    this.#fullAt = Math.max(this.#fullAt, now - age) + amount * this.#interval
     return Math.max(0, this.#fullAt - now - this.#burst * this.#interval)
   }
 
@@ -61,6 +62,9 @@ export class TokenBucket {
 /** Rounding error of sums of fractional milliseconds. */
 const rounding = 1e-6
 
+/** Keys whose tokens wait to be reported; those of further keys are not. */
+const maxUnreported = 20_000
+
 export interface RateLimitsOptions extends Rate {
   /** Buckets; beyond, the least recently used is evicted. Default: 100,000. */
   readonly maxKeys?: number
@@ -76,6 +80,8 @@ export class RateLimits {
   readonly #now: () => number
   /** Least recently used first. */
   readonly #buckets = new Map<string, TokenBucket>()
+  /** Tokens that were taken and not reported; `undefined` where nobody reports them. */
+  #usage: Map<string, number> | undefined
 
   constructor({ perSecond, burst, maxKeys = 100_000, now = monotonic }: RateLimitsOptions) {
     this.#rate = { perSecond, burst }
@@ -91,12 +97,42 @@ export class RateLimits {
   /** Takes a token of `key`. @returns 0, or milliseconds until there is one */
   take(key: string): number {
     const bucket = this.#bucketOf(key)
-    return bucket.take() ? 0 : bucket.wait()
+    if (!bucket.take()) return bucket.wait()
+    this.#note(key, 1)
+    return 0
   }
 
   /** Takes `amount` tokens of `key` even if it has fewer; see `TokenBucket.spend`. */
   spend(key: string, amount: number): number {
+    this.#note(key, amount)
     return this.#bucketOf(key).spend(amount)
+  }
+
+  /** Begins to note the tokens that are taken, for `takeUsage`. */
+  reportUsage(): void {
+    this.#usage ??= new Map()
+  }
+
+  /** The tokens that were taken since they were last reported, of so many keys at most, and forgets them. */
+  takeUsage(maxKeys: number): [key: string, amount: number][] {
+    const taken: [string, number][] = []
+    for (const entry of this.#usage ?? []) {
+      if (taken.length >= maxKeys) break
+      taken.push(entry)
+      this.#usage?.delete(entry[0])
+    }
+    return taken
+  }
+
+  /** Takes tokens that another gateway has taken. @param age milliseconds since then */
+  spendElsewhere(key: string, amount: number, age: number): void {
+    this.#bucketOf(key).spend(amount, age)
+  }
+
+  #note(key: string, amount: number): void {
+    if (!this.#usage) return
+    const before = this.#usage.get(key)
+    if (before !== undefined || this.#usage.size < maxUnreported) this.#usage.set(key, (before ?? 0) + amount)
   }
 
   /** Milliseconds until `key` has `amount` tokens, at most the burst; 0 for now. */

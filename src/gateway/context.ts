@@ -4,6 +4,7 @@ import { type AnonymousPublishes, anonymousPublishesOf } from '../access/anonymo
 import { compileClientResolver } from '../access/client-address.js'
 import { compileDetailReaders } from '../access/detail-readers.js'
 import { compileHosts } from '../access/hosts.js'
+import { LimitExchange, type ShareLimit } from '../access/limit-exchange.js'
 import { accountOf, ConnectionLimits, networkOf } from '../access/limits.js'
 import { MqttAuthorizer } from '../access/mqtt-authorizer.js'
 import { compileOrigins } from '../access/origins.js'
@@ -54,12 +55,13 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
   const metrics = opened.add(createMetrics())
   group?.onQuestion('metrics', () => metrics.registry.getMetricsAsJSON())
   const access = opened.add(await openAccess(config, cwd, log, state))
+  const share = (shared ?? group) && opened.add(new LimitExchange({ state, log })).share
   const users = new UserLimits(config.limits.connectionsPerUser, group?.counts.others('users'))
-  const limits = new ConnectionLimits({ ...config.limits, others: group?.counts.others('connections') })
+  const limits = new ConnectionLimits({ ...config.limits, others: group?.counts.others('connections'), share })
   const resolveClient = compileClientResolver(config.trustedProxies)
   const mqttListeners = new MqttSubscribers()
   const reservedClientIds = new Set<string>()
-  const anonymousPublishes = isForLoopback(config) ? undefined : anonymousPublishesOf(config.limits)
+  const anonymousPublishes = isForLoopback(config) ? undefined : anonymousPublishesOf(config.limits, share)
   const slices = opened.add(
     new SliceMonitor({ onSlow: slice => log.debug(slice, 'The event loop was blocked by one task') }),
   )
@@ -85,6 +87,8 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
     /** What several gateways share; `undefined` for a gateway alone. */
     shared,
     state,
+    /** Shares a rate limit with other gateways or workers; `undefined` for one alone. */
+    shareLimit: share,
     /** What worker processes share; `undefined` for a single process. */
     group,
     ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients, slices },
@@ -96,7 +100,7 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
     }),
     seesDetails: compileDetailReaders(config.metrics.allow),
     site: new SiteRules({ allow: config.limits.allow, deny: config.deny }),
-    gate: apiGate(config, access, { resolveClient, connections: limits, users }),
+    gate: apiGate(config, access, { resolveClient, connections: limits, users }, share),
     unreadResponses: new UnreadResponses({ log, metrics }),
     /** Names one connection in the log. */
     nextId: connectionIds(group?.worker),
@@ -130,19 +134,22 @@ async function openState(shared: SharedRedis | undefined, group: WorkerGroup | u
 function apiGate(
   config: Config,
   { authenticator, rules }: Access,
-  shared: Pick<ApiGateOptions, 'resolveClient' | 'connections' | 'users'>,
+  parts: Pick<ApiGateOptions, 'resolveClient' | 'connections' | 'users'>,
+  share: ShareLimit | undefined,
 ): ApiGate {
   const { requestsPerSecond: perSecond, requestsBurst: burst } = config.limits
   const origins = config.push === 'off' ? [] : config.push.origins
+  const requests = perSecond === 'off' ? undefined : new RateLimits({ perSecond, burst })
+  if (requests) share?.('requests', requests)
   return new ApiGate({
-    ...shared,
+    ...parts,
     authenticator,
     rules,
     credentials: config.access ?? {},
     allowsOrigin: compileOrigins(origins),
     allowsCredentials:
       ambientCredentials(config.access).length > 0 ? compileOrigins(origins.filter(namesSites)) : undefined,
-    requests: perSecond === 'off' ? undefined : new RateLimits({ perSecond, burst }),
+    requests,
   })
 }
 

@@ -323,12 +323,13 @@ function createSockets(options: PushSideOptions, transport: TransportContext): S
 /** @returns the routes whose requests wait for events; `close` ends them */
 function registerRoutes(
   app: FastifyInstance,
-  { compat, limits }: PushSideOptions,
+  { compat, limits, shareLimit }: PushSideOptions,
   { requests, ...transport }: TransportContext & { readonly requests: Requests },
   directories: ReadonlySet<string>,
 ): { close(): void }[] {
   const rate = publishRate(limits)
   const publishes = rate && new RateLimits(rate)
+  if (publishes) shareLimit?.('publishes', publishes)
   registerEvents(app, transport)
   registerConnections(app, transport)
   const polls = [registerPoll(app, transport)]

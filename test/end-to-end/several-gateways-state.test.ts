@@ -130,4 +130,17 @@ describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
     expect(await publish(b, 'k')).toEqual({ ...first, replayed: 'true' })
     expect([await published('x'), await published('raced'), await published('other')]).toEqual([1, 1, 0])
   })
+
+  it('count the requests of an address at all of them', async () => {
+    const [a, b] = await two({ limits: { requestsPerSecond: 1, requestsBurst: 400 } })
+    const ask = async (at: string) => (await fetch(`${at}/v1/presence`)).status
+    const atA = await Promise.all(Array.from({ length: 420 }, () => ask(a)))
+    expect(atA).toContain(429)
+    let count = 0
+    await eventually(async () => {
+      count++
+      return (await ask(b)) === 429
+    })
+    expect(count).toBeLessThan(400)
+  })
 })
