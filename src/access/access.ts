@@ -56,7 +56,7 @@ export async function openAccess(config: Config, cwd: string, log: Logger, state
       passwords,
       tokens,
       webhook,
-      tickets,
+      ...{ tickets, state },
       acceptsCertificates,
       allowsAnonymous: allowsAnonymous(config),
     }

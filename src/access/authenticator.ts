@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity, identityOf, isUserName } from '../base/identity.js'
+import type { SharedState } from '../storage/shared-state.js'
 import type { ClientCertificate } from './client-certificate.js'
 import type { Credential } from './credentials.js'
 import { isExpired } from './expiry.js'
@@ -23,6 +24,8 @@ export interface AuthenticatorOptions {
   readonly tokens?: Tokens | undefined
   readonly webhook?: Webhook | undefined
   readonly tickets: Tickets
+  /** Counts wrong passwords of several gateways; left out for a gateway alone. */
+  readonly state?: SharedState | undefined
   readonly acceptsCertificates: boolean
   /** Whether clients without credentials are admitted. */
   readonly allowsAnonymous: boolean
@@ -52,7 +55,7 @@ export class Authenticator {
 
   constructor(options: AuthenticatorOptions) {
     this.#options = options
-    this.#failedLogins = new FailedLoginLimiter(options.clock)
+    this.#failedLogins = new FailedLoginLimiter({ state: options.state, now: options.clock })
     this.#now = options.now ?? Date.now
   }
 

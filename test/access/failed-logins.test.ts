@@ -11,6 +11,7 @@ import { Webhook } from '../../src/access/webhook.js'
 import { GatewayError } from '../../src/base/errors.js'
 import { access } from '../../src/config/access.js'
 import { MemoryState } from '../../src/storage/memory-state.js'
+import type { SharedState } from '../../src/storage/shared-state.js'
 import { eventually } from '../helpers/wait.js'
 
 const refused = async (): Promise<never> => {
@@ -191,5 +192,119 @@ describe('passwords of one address', () => {
     for (let count = 0; count < 20; count++) await expect(broken()).rejects.toMatchObject({ httpStatus: 503 })
     for (let count = 0; count < 10; count++) await expect(wrong.run('192.0.2.1', refused)).rejects.toBeDefined()
     await expect(broken()).rejects.toMatchObject({ reason: 'too-many-attempts' })
+  })
+})
+
+describe('an address at several gateways', () => {
+  const gateways = (count: number) => {
+    let now = 0
+    let isAway = false
+    const state = new MemoryState(() => now)
+    const ask = <T>(answer: () => Promise<T>): Promise<T> => (isAway ? Promise.reject(new Error('away')) : answer())
+    const shared: SharedState = {
+      exchange: () => state.exchange(),
+      collection: (name, bounds) => {
+        const collection = state.collection(name, bounds)
+        return { get: key => ask(() => collection.get(key)), set: (...args) => ask(() => collection.set(...args)) }
+      },
+    }
+    const limiters = Array.from({ length: count }, () => new FailedLoginLimiter({ state: shared, now: () => now }))
+    return {
+      limiters,
+      run: <T>(index: number, verify: () => Promise<T>) => {
+        const limiter = limiters[index % count]
+        if (!limiter) throw new RangeError()
+        return limiter.run('192.0.2.1', verify)
+      },
+      pass: (milliseconds: number) => {
+        now += milliseconds
+      },
+      leave: (away: boolean) => {
+        isAway = away
+      },
+    }
+  }
+  const wrongOnes = (results: readonly PromiseSettledResult<unknown>[]): number =>
+    results.map(reasonOf).filter(reason => reason === 'identity-refused').length
+
+  it('has ten wrong passwords at all of them together, one after the other or at once', async () => {
+    for (const atOnce of [false, true]) {
+      const { run, pass } = gateways(3)
+      const attempts = async (count: number) => {
+        const results: PromiseSettledResult<unknown>[] = []
+        if (atOnce) return Promise.allSettled(Array.from({ length: count }, (_, index) => run(index, refused)))
+        for (let index = 0; index < count; index++) results.push(...(await Promise.allSettled([run(index, refused)])))
+        return results
+      }
+      expect(wrongOnes(await attempts(60))).toBe(10)
+      pass(10_000)
+      expect(wrongOnes(await attempts(30))).toBe(1)
+      pass(20_000)
+      expect(wrongOnes(await attempts(30))).toBe(2)
+    }
+  })
+
+  it('has ten logins at once, and further ones when those have ended', async () => {
+    const { run } = gateways(2)
+    let [running, max] = [0, 0]
+    const right = async (): Promise<void> => {
+      max = Math.max(max, ++running)
+      await new Promise(resolve => setImmediate(resolve))
+      running--
+    }
+    await Promise.all(Array.from({ length: 60 }, (_, index) => run(index, right)))
+    expect(max).toBeLessThanOrEqual(10)
+    expect(max).toBeGreaterThan(5)
+  })
+
+  it('waits for logins at another gateway, which may have ended without a word', async () => {
+    const { run, pass } = gateways(2)
+    let running = 0
+    const hang = () => {
+      running++
+      return new Promise(() => {})
+    }
+    for (let index = 0; index < 10; index++) void run(0, hang).catch(() => {})
+    await eventually(() => running === 10)
+    let isIn = false
+    const waiting = run(1, async () => {
+      isIn = true
+    })
+    await new Promise(setImmediate)
+    expect(isIn).toBe(false)
+    pass(60_000)
+    await waiting
+  })
+
+  it('has ten at each of them while the state is away, and no more of its own when that is back', async () => {
+    const { run, leave } = gateways(2)
+    leave(true)
+    for (let index = 0; index < 24; index++) await expect(run(index, refused)).rejects.toThrow(GatewayError)
+    await expect(run(0, refused)).rejects.toMatchObject({ reason: 'too-many-attempts' })
+    leave(false)
+    for (const index of [0, 1]) await expect(run(index, refused)).rejects.toMatchObject({ reason: 'too-many-attempts' })
+  })
+
+  it('waits a second for a state that does not answer, and not again soon', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    let asked = 0
+    const silent = {
+      get: () => {
+        asked++
+        return new Promise<never>(() => {})
+      },
+      set: () => new Promise<never>(() => {}),
+    }
+    const limiter = new FailedLoginLimiter({ state: { exchange: async () => [], collection: () => silent } })
+    const first = limiter.run('192.0.2.1', async () => 'right')
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(await first).toBe('right')
+    expect(await limiter.run('192.0.2.1', async () => 'right')).toBe('right')
+    expect(asked).toBe(1)
+    await vi.advanceTimersByTimeAsync(3000)
+    void limiter.run('192.0.2.1', async () => 'right')
+    await vi.advanceTimersByTimeAsync(0)
+    expect(asked).toBe(2)
   })
 })

@@ -143,4 +143,14 @@ describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
     })
     expect(count).toBeLessThan(400)
   })
+
+  it('accept ten wrong passwords of an address in all', async () => {
+    const [a, b] = await two(passwords())
+    const guess = async (at: string, index: number) =>
+      (await fetch(`${at}/v1/presence`, { headers: basic(`wrong ${index}`) })).status
+    const atOnce = await Promise.all(Array.from({ length: 30 }, (_, index) => guess(index % 2 ? a : b, index)))
+    expect(atOnce.filter(status => status === 401)).toHaveLength(10)
+    expect(atOnce.filter(status => status === 429)).toHaveLength(20)
+    expect([await guess(a, 31), await guess(b, 32)]).toEqual([429, 429])
+  })
 })
