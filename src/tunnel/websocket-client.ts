@@ -91,10 +91,8 @@ export class WebSocketClient implements Client, ControlFrames {
   }
 
   onPing(payload: Buffer): void {
-    const pong = encodeFrame('pong', payload)
     // Of several unanswered pings, only the last needs a pong (RFC 6455 §5.5.3).
-    if (this.#socket.writableLength < maxBufferedForControl) this.#sendControl(pong)
-    else this.#pendingPong = pong
+    this.#pendingPong = encodeFrame('pong', payload)
   }
 
   /** The read has counted as activity already. */
@@ -106,6 +104,7 @@ export class WebSocketClient implements Client, ControlFrames {
     const decoder = this.#decoder
     const { length } = chunk
     const payload = decoder.decode(chunk)
+    if (this.#socket.writableLength < maxBufferedForControl) this.#sendPong()
     this.#traffic.framesIn = decoder.frames
     listener.clientSentOther?.(length - payload.length)
     const isDone = payload.length === 0 || listener.clientSent(payload)
@@ -125,10 +124,14 @@ export class WebSocketClient implements Client, ControlFrames {
 
   #onDrain(listener: ClientListener): void {
     this.activity++
+    this.#sendPong()
+    listener.clientDrained()
+  }
+
+  #sendPong(): void {
     const pong = this.#pendingPong
     this.#pendingPong = undefined
     if (pong) this.#sendControl(pong)
-    listener.clientDrained()
   }
 
   #sendControl(frame: Buffer): void {

@@ -122,6 +122,22 @@ describe('bytes through the tunnel', () => {
   })
 })
 
+describe('pings', () => {
+  it('are answered with the last one of those that are read at once', async () => {
+    const rig = await start(echo)
+    const client = rig.connect()
+    await once(client, 'open')
+    const pongs: string[] = []
+    client.on('pong', data => pongs.push(String(data)))
+    const { _socket: raw } = client as unknown as { _socket: net.Socket }
+    raw.cork()
+    for (let number = 1; number <= 1000; number++) client.ping(`${number}`)
+    raw.uncork()
+    await eventually(() => pongs.includes('1000'))
+    expect(pongs.length).toBeLessThan(100)
+  })
+})
+
 describe('a stalled peer', () => {
   const total = 100 * 1024 ** 2
   const block = randomBytes(1024 ** 2)

@@ -43,6 +43,8 @@ export class SocketWriter {
   readonly #startedAt = performance.now()
   #bytesIn = 0
   #bytesOut = 0
+  /** Payload of the last ping of this read: only that needs a pong (RFC 6455 §5.5.3). */
+  #pendingPong: Buffer | undefined
 
   constructor(options: SocketWriterOptions, listener: SocketWriterListener) {
     this.#options = options
@@ -62,7 +64,8 @@ export class SocketWriter {
         listener.received(isBinary ? bytesOf(data) : bytesOf(data).toString())
       })
       .on('ping', (data: Buffer) => {
-        if (connection.writableLength < answerBelow) webSocket.pong(data)
+        if (!this.#pendingPong) process.nextTick(() => this.#sendPong())
+        this.#pendingPong = data
       })
       .on('pong', () => listener.alive())
       .on('error', (error: Error) => listener.end(failureOf(error)))
@@ -129,6 +132,12 @@ export class SocketWriter {
 
   destroy(): void {
     this.#options.webSocket.terminate()
+  }
+
+  #sendPong(): void {
+    const { webSocket, connection } = this.#options
+    if (connection.writableLength < answerBelow) webSocket.pong(this.#pendingPong)
+    this.#pendingPong = undefined
   }
 
   #count(chunk: Buffer, listener: SocketWriterListener): void {

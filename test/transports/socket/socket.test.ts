@@ -200,6 +200,21 @@ describe('a socket', () => {
     await eventually(() => rig.route.size === 0)
   })
 
+  it('answers the last one of many pings that it reads at once', async () => {
+    const rig = await startSocketRig()
+    const socket = await rig.connect()
+    const pongs: string[] = []
+    socket.webSocket.on('pong', data => pongs.push(String(data)))
+    const { _socket: raw } = socket.webSocket as unknown as {
+      _socket: NodeJS.WritableStream & { cork(): void; uncork(): void }
+    }
+    raw.cork()
+    for (let number = 1; number <= 1000; number++) socket.webSocket.ping(`${number}`)
+    raw.uncork()
+    await eventually(() => pongs.includes('1000'))
+    expect(pongs.length).toBeLessThan(100)
+  })
+
   it('answers pings, and not those of somebody who never reads', async () => {
     const rig = await startSocketRig()
     const socket = await rig.connect()
