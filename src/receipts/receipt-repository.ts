@@ -117,8 +117,8 @@ export class ReceiptRepository {
 
   /** The requests whose deadline has not passed, of events after a sequence, ascending. */
   async *pending(after = 0): AsyncGenerator<PendingRequest> {
-    const sequences = [...this.#pending.keys()].filter(sequence => sequence > after).sort((a, b) => a - b)
-    for (const sequence of sequences) {
+    const sequences = Float64Array.from([...this.#pending.keys()].filter(sequence => sequence > after))
+    for (const sequence of sequences.sort()) {
       const awaited = this.#pending.get(sequence)
       const request = await this.requestOf(sequence)
       if (!request || !awaited) continue

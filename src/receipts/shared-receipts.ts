@@ -93,7 +93,6 @@ class SharedReceipts implements Receipts {
       epoch = journal.epoch
       this.#part.reopen()
     })
-    this.readPendingSoon()
   }
 
   async record(
@@ -239,7 +238,7 @@ class SharedReceipts implements Receipts {
     if (change !== 'began') {
       if ('requested' in change) this.#pending.add(change.requested)
       else {
-        this.#closedMeanwhile.add(change.closed)
+        if (this.#reading) this.#closedMeanwhile.add(change.closed)
         this.#pending.remove(change.closed)
       }
     }

@@ -12,14 +12,12 @@ import { nameOf, type SharedRedis } from './shared-redis.js'
  *   <name>:news              a stream of what the coordinator tells all gateways: term, number, body
  */
 
-/** Time limit of a call, in milliseconds: twice as long as the election of another coordinator. */
-const callTimeout = 8000
-/** Calls of one gateway that are in Redis at the same time; and those that wait, in number and characters. */
-const [maxSent, maxWaiting, maxWaitingLength] = [100, 10_000, 16 * 1024 ** 2]
+/** Calls of one gateway that are in Redis at the same time; and all that have no answer, in number and characters. */
+const [maxSent, maxCalls, maxCallsLength] = [100, 10_000, 16 * 1024 ** 2]
 /** Entries of one read, and how long a read waits for one, with its time limit, in milliseconds. */
 const [readSize, blockTime, readTimeout] = [100, 500, 4000]
-/** Entries of `news`, about. A gateway that misses some reads everything again. */
-const maxNews = 1000
+/** Entries of `news`, and their characters. A gateway that misses some reads everything again. */
+const [maxNews, maxNewsLength] = [1000, 4 * 1024 ** 2]
 /** Time until news are told again after a failure, in milliseconds. */
 const retryDelay = 200
 /** Time until answers to a gateway that has ended are deleted, in milliseconds. */
@@ -53,13 +51,15 @@ export interface News {
 
 export interface CoordinatorCallsOptions {
   readonly shared: SharedRedis
-  readonly coordinator: Coordinator
+  readonly coordinator: Pick<Coordinator, 'key' | 'token'>
   /** Part of the keys. */
   readonly name: string
   /** Called with the news of another gateway. It must not throw. */
   readonly onNews: (news: News) => void
   /** Called after a lost connection, when news may have been missed. It must not throw. */
   readonly onReconnected: () => void
+  /** Time limit of a call, in milliseconds. Default: 8000, twice as long as the election of another coordinator. */
+  readonly timeout?: number | undefined
   readonly log: Logger
 }
 
@@ -81,7 +81,8 @@ interface Call {
 
 interface Told {
   readonly token: string
-  readonly args: readonly string[]
+  readonly body: string
+  readonly fields: readonly string[]
 }
 
 /** @throws {StartError} if Redis cannot be reached */
@@ -103,12 +104,16 @@ export class CoordinatorCalls {
   readonly #calls = new Map<number, Call>()
   /** Numbers of calls that are not in Redis yet. */
   readonly #waiting: number[] = []
-  #waitingLength = 0
+  /** Characters of all calls without an answer. */
+  #length = 0
   #sent = 0
   #last = 0
   #service: CallService | undefined
   #onServed: () => void = ignore
   #toTell: Told[] = []
+  /** Entries of `news` of this coordinator. */
+  #news: { readonly id: string; readonly length: number }[] = []
+  #newsLength = 0
   #telling: Promise<void> | undefined
   #toldTerm = ''
   #toldNumber = 0
@@ -137,14 +142,14 @@ export class CoordinatorCalls {
   call(body: string): Promise<string> {
     return new Promise((resolve, reject) => {
       if (this.#isClosed || this.#redis.status !== 'ready') return reject(new CallFailed('Redis is not connected'))
-      if (this.#waiting.length >= maxWaiting || this.#waitingLength + body.length > maxWaitingLength) {
+      if (this.#calls.size >= maxCalls || this.#length + body.length > maxCallsLength) {
         return reject(new CallFailed('too many calls wait for the coordinator'))
       }
       const number = ++this.#last
       const late = (): void => this.#settle(number, new CallFailed('the coordinator does not answer'))
-      this.#calls.set(number, { body, resolve, reject, timer: setTimeout(late, callTimeout) })
+      this.#calls.set(number, { body, resolve, reject, timer: setTimeout(late, this.#options.timeout ?? 8000) })
       this.#waiting.push(number)
-      this.#waitingLength += body.length
+      this.#length += body.length
       this.#sendWaiting()
     })
   }
@@ -156,6 +161,8 @@ export class CoordinatorCalls {
     this.#toldTerm = randomBytes(9).toString('base64url')
     this.#toldNumber = 0
     this.#toTell = []
+    this.#news = []
+    this.#newsLength = 0
     return new Promise(resolve => {
       this.#onServed = resolve
     })
@@ -169,8 +176,8 @@ export class CoordinatorCalls {
   /** Tells all other gateways, in this order, while this one serves. */
   tell(body: string): void {
     if (!this.#service) return
-    const args = ['g', this.#gateway, 't', this.#toldTerm, 'n', String(this.#toldNumber++), 'b', body]
-    this.#toTell.push({ token: this.#service.token, args })
+    const fields = ['g', this.#gateway, 't', this.#toldTerm, 'n', String(this.#toldNumber++), 'b', body]
+    this.#toTell.push({ token: this.#service.token, body, fields })
     this.#telling ??= this.#tellAll().finally(() => {
       this.#telling = undefined
     })
@@ -192,7 +199,6 @@ export class CoordinatorCalls {
       if (number === undefined) return
       const call = this.#calls.get(number)
       if (!call) continue
-      this.#waitingLength -= call.body.length
       this.#sent++
       void this.#send(number, call)
     }
@@ -215,14 +221,13 @@ export class CoordinatorCalls {
     const call = this.#calls.get(number)
     if (!call) return
     this.#calls.delete(number)
+    this.#length -= call.body.length
     clearTimeout(call.timer)
     if (typeof outcome === 'string') call.resolve(outcome)
     else call.reject(outcome)
     const at = this.#waiting.indexOf(number)
-    if (at >= 0) {
-      this.#waiting.splice(at, 1)
-      this.#waitingLength -= call.body.length
-    } else if (call.id !== undefined) {
+    if (at >= 0) this.#waiting.splice(at, 1)
+    else if (call.id !== undefined) {
       if (typeof outcome !== 'string') this.#delete(call.id)
       this.#release()
     }
@@ -247,12 +252,26 @@ export class CoordinatorCalls {
         continue
       }
       try {
-        await this.#redis.xadd(this.#keys.news, 'MAXLEN', '~', maxNews, '*', ...told.args)
+        await this.#addNews(told)
         // Others may have been discarded meanwhile.
         if (this.#toTell[0] === told) this.#toTell.shift()
       } catch {
         await new Promise(resolve => setTimeout(resolve, retryDelay))
       }
+    }
+  }
+
+  /** Adds an entry, and deletes the oldest ones beyond the bounds: those of former coordinators with the first of this one. */
+  async #addNews({ body, fields }: Told): Promise<void> {
+    const { news } = this.#keys
+    const [oldest] = this.#news
+    const id = oldest
+      ? await this.#redis.xadd(news, 'MINID', oldest.id, '*', ...fields)
+      : await this.#redis.xadd(news, 'MAXLEN', 1, '*', ...fields)
+    this.#news.push({ id: String(id), length: body.length })
+    this.#newsLength += body.length
+    while (this.#news.length > maxNews || (this.#newsLength > maxNewsLength && this.#news.length > 1)) {
+      this.#newsLength -= this.#news.shift()?.length ?? 0
     }
   }
 
