@@ -9,10 +9,13 @@ import {
   mqwayPushJson,
   mqwayPushMemory,
   mqwayWithJournal,
+  mqwayWithRedis,
+  mqwayWorkers,
   replaySize,
   replayTopics,
 } from './systems/mqway.js'
 import { nchan, nchanWorkers } from './systems/nchan.js'
+import { withRedis } from './systems/redis.js'
 import type { System } from './systems/system.js'
 
 /** What a run can tell; `results.ts` says how each is computed. */
@@ -63,11 +66,23 @@ const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdM
 
 const pushers: readonly System[] = [mqwayPush, mqwayPushMemory, mqwayPushJson, nchan, nchanWorkers]
 
+const [redisPush, redisPushWorkers] = [mqwayWithRedis(1), mqwayWithRedis(2)].map(each =>
+  beforeMosquitto(withRedis(each)),
+) as [System, System]
+
 /** Messages in the journals that are replayed from. */
 const journals = [100_000, 1_000_000]
 
 /** Every system, in the order of the tables. */
-export const systems: readonly System[] = [...tunnels, ...brokers, ...pushers, ...journals.map(mqwayWithJournal)]
+export const systems: readonly System[] = [
+  ...tunnels,
+  ...brokers,
+  ...pushers,
+  mqwayWorkers,
+  redisPush,
+  redisPushWorkers,
+  ...journals.map(mqwayWithJournal),
+]
 
 /** How much smaller the cells of `--quick` are. */
 interface Scale {
@@ -322,6 +337,18 @@ function pushCells({ subscribers, idleSubscribers, pushWarmup, pushers, journals
   ]
 }
 
+/** Two workers, beside one process. */
+function workerCells(scale: Scale): Cell[] {
+  const tunnel = ['flood', '1k', 'ping-pong', 'connect', 'flood-tls', 'connect-tls']
+  const push = ['sse-1', 'sse-20']
+  const all = [...tunnelCells(scale, false), ...tunnelCells(scale, true), ...pushCells(scale)]
+  const cellsOf = (names: readonly string[], systems: readonly [System, System]): Cell[] =>
+    all
+      .filter(({ name }) => names.includes(name))
+      .map(cell => ({ ...cell, name: `workers-${cell.name}`, systems, peer: systems[0] }))
+  return [...cellsOf(tunnel, [mqway, mqwayWorkers]), ...cellsOf(push, [redisPush, redisPushWorkers])]
+}
+
 export const fullCells: readonly Cell[] = [
   ...tunnelCells(full, false),
   ...tunnelCells(full, true),
@@ -329,6 +356,7 @@ export const fullCells: readonly Cell[] = [
   ...brokerCells(full),
   ...mqtt5Cells(full),
   ...pushCells(full),
+  ...workerCells(full),
 ]
 
 const quickNames = [
@@ -403,6 +431,17 @@ export const targets: readonly Target[] = [
     return { ...bar(five, figure, 1.15), system: mqwayEmbedded, against: mqwayEmbedded, itsCell: name }
   }),
   { ...bar('start', 'readyCpu', 0.5), against: undefined },
+  ...['flood', 'ping-pong', 'flood-tls'].map(name => ({
+    ...bar(`workers-${name}`, 'cpu', 1.15),
+    system: mqwayWorkers,
+    against: mqway,
+  })),
+  { ...bar('workers-1k', 'cpuPerMegabyte', 1.15), system: mqwayWorkers, against: mqway },
+  ...['sse-1', 'sse-20'].map(name => ({
+    ...bar(`workers-${name}`, 'cpu', 1.15),
+    system: redisPushWorkers,
+    against: redisPush,
+  })),
   pushed('sse-1', 'cpu', 1),
   pushed('sse-20', 'cpu', 0.4),
   pushed('sse-1', 'p99', 1),

@@ -25,6 +25,7 @@ export function beforeMosquitto(front: System, by: 'tcp' | 'unix' = 'tcp'): Syst
     name: `${front.name} + mosquitto${by === 'unix' ? ' (Unix socket)' : ''}`,
     speaks: front.speaks,
     hasTls: front.hasTls,
+    ...(front.push && { push: front.push }),
     missing: () => front.missing() ?? mosquitto.missing(),
     async start(setup) {
       const upstreamSocket = join(setup.directory, 'broker.sock')

@@ -3,8 +3,9 @@ import { get, type IncomingMessage } from 'node:http'
 import { get as httpsGet } from 'node:https'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { accepts, freePort, start } from '../children.js'
+import { accepts, childrenOf, freePort, start } from '../children.js'
 import { mqwayProgram, node } from '../places.js'
 import { missingOf, type Running, type Setup, type System } from './system.js'
 
@@ -19,6 +20,13 @@ export const mqway: System = {
     const broker = upstreamSocket === undefined ? `mqtt://127.0.0.1:${upstreamPort}` : `unix:${upstreamSocket}`
     return startMqway(setup, { broker, ...(restart && { data: join(directory, 'data') }) })
   },
+}
+
+/** The same with two processes. */
+export const mqwayWorkers: System = {
+  ...mqway,
+  name: 'mqway (2 workers)',
+  start: setup => startMqway(setup, { broker: `mqtt://127.0.0.1:${setup.upstreamPort}`, workers: 2 }),
 }
 
 /** mqway with the broker inside, and nothing but that. */
@@ -57,6 +65,20 @@ export const mqwayPushJson: System = {
   push: { publish, stream, poll, cursor: 'body' },
 }
 
+/** Before another broker, with the journal in Redis; with two workers, each is a gateway with a journal of its own. */
+export function mqwayWithRedis(workers: 1 | 2): System {
+  return {
+    ...mqwayPush,
+    name: `mqway push (Redis${workers === 1 ? '' : `, ${workers} workers`})`,
+    start: setup =>
+      startMqway(setup, {
+        broker: `mqtt://127.0.0.1:${setup.upstreamPort}`,
+        push: { topics: ['#'], journal: { redis: { url: setup.redisUrl ?? '' } }, presence: { messages: false } },
+        workers,
+      }),
+  }
+}
+
 /** Topics of the cell `replay`. */
 export const replayTopics = 10
 export const replaySize = 256
@@ -83,12 +105,13 @@ const fillProgram = fileURLToPath(new URL('fill-journal.js', import.meta.url))
 interface Variant {
   readonly broker?: string
   readonly data?: string
-  readonly push?: 'off'
+  readonly push?: 'off' | object
+  readonly workers?: number
 }
 
 async function startMqway(
   { directory, tls, certificate, speaksMqtt, restart }: Setup,
-  { broker = 'embedded', data = 'none', push }: Variant,
+  { broker = 'embedded', data = 'none', push, workers = 1 }: Variant,
 ): Promise<Running> {
   const port = restart?.port ?? (await freePort())
   const config = {
@@ -99,6 +122,7 @@ async function startMqway(
     // Where bytes are echoed there is no CONNECT to look at. Nobody else pings, so that nobody does.
     tunnels: [{ path: '/mqtt', inspectConnect: speaksMqtt, pingInterval: 'off' }],
     data,
+    workers,
     ...(push === undefined ? {} : { push }),
     limits: {
       connections: 100_000,
@@ -114,16 +138,21 @@ async function startMqway(
   const flags = (process.env['BENCH_NODE_FLAGS'] ?? '').split(' ').filter(flag => flag !== '')
   const child = start(node, [...flags, mqwayProgram, 'serve', '--config', file], directory)
   await accepts(port, child)
-  const metrics = `${tls ? 'https' : 'http'}://127.0.0.1:${port}/metrics`
-  return { port, pids: [child.pid], fullCollections: () => fullCollections(metrics), stop: () => child.stop() }
+  const read = (name: string) => metric(`${tls ? 'https' : 'http'}://127.0.0.1:${port}/metrics`, name)
+  // The port is open when the first worker is ready.
+  while (workers > 1 && (await read('mqway_workers_missing')) !== 0) await delay(5)
+  const pids = workers > 1 ? [child.pid, ...childrenOf(child.pid)] : [child.pid]
+  const collections = async (): Promise<number> => (await read('nodejs_gc_duration_seconds_count{kind="major"}')) ?? 0
+  return { port, pids, fullCollections: collections, stop: () => child.stop() }
 }
 
-/** Full garbage collections since the start, by the metrics of the program. */
-async function fullCollections(url: string): Promise<number> {
+/** A value of the metrics at `url`. */
+async function metric(url: string, name: string): Promise<number | undefined> {
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const request = url.startsWith('https') ? httpsGet(url, { rejectUnauthorized: false }, resolve) : get(url, resolve)
     request.on('error', reject)
   })
-  const count = /^nodejs_gc_duration_seconds_count\{kind="major"\} (\d+)/m.exec(await text(response))
-  return Number(count?.[1] ?? 0)
+  const lines = (await text(response)).split('\n')
+  const value = lines.find(line => line.startsWith(`${name} `))?.slice(name.length)
+  return value === undefined ? undefined : Number(value)
 }

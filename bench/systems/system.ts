@@ -12,6 +12,8 @@ export interface Setup {
   readonly upstreamPort: number
   /** A Unix socket to lead to instead. */
   readonly upstreamSocket?: string
+  /** A Redis for the system. */
+  readonly redisUrl?: string
   /** Set where the system is started twice: the port of both times. Keys of TLS session tickets are kept in `directory`. */
   readonly restart?: { readonly port: number }
   /** Whether MQTT is spoken, or just bytes. */
