@@ -69,7 +69,7 @@ export const mqwayPushJson: System = {
 export function mqwayWithRedis(workers: 1 | 2): System {
   return {
     ...mqwayPush,
-    name: `mqway push (Redis${workers === 1 ? '' : `, ${workers} workers`})`,
+    name: `mqway push (Redis${workers === 1 ? '' : ` and ${workers} workers`})`,
     start: setup =>
       startMqway(setup, {
         broker: `mqtt://127.0.0.1:${setup.upstreamPort}`,

@@ -20,7 +20,8 @@ import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
  * `mqway.schema.json` come from here.
  */
 
-const maxWorkers = 128
+/** Worker processes; the positions of `ConnectedClients` allow for as many. */
+export const maxWorkers = 128
 
 const hostName = z.string().min(1)
 const host = z.union([hostName, z.array(hostName).min(1)], { error: 'must be an address, a name, or a list of them' })

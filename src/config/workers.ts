@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
-import type { Config } from './schema.js'
+import { type Config, maxWorkers } from './schema.js'
 
 /** The number of worker processes; 1 for none beside this process. */
 export function workersOf({ workers }: Pick<Config, 'workers'>): number {
-  return workers === 'auto' ? availableParallelism() : workers
+  return workers === 'auto' ? Math.min(availableParallelism(), maxWorkers) : workers
 }

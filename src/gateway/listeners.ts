@@ -50,7 +50,7 @@ export class Listeners {
     this.#maxConnections = socketsPerConnection * connections
     this.#sockets = new SocketLimits({
       perAddress: socketsPerConnection * connectionsPerAddress,
-      max: maxSockets(config, log),
+      max: maxSockets(config, log, context.group?.workers),
       trustedProxies: config.trustedProxies,
       others: context.group?.counts.others('sockets'),
     })
@@ -169,10 +169,10 @@ function identifyByCertificate({
 }
 
 /** Client sockets that the process's limit of file descriptors allows. */
-function maxSockets({ broker, tunnels, limits: { connections } }: Config, log: Logger): number {
+function maxSockets({ broker, tunnels, limits: { connections } }: Config, log: Logger, workers = 1): number {
   const isEmbedded = [broker, ...tunnels.map(tunnel => tunnel.broker ?? broker)].every(one => one === 'embedded')
   const max = socketsWithin(descriptorLimit(), isEmbedded ? 1 : 2)
-  if (max < connections) {
+  if (max * workers < connections) {
     log.warn({ sockets: max, connections }, 'The limit of open files (ulimit -n) is below limits.connections')
   }
   return max

@@ -1,6 +1,7 @@
 import cluster from 'node:cluster'
 import { Channel } from './channel.js'
 import { CountsView } from './counts-view.js'
+import { workerVariable } from './is-worker.js'
 import type { Answer, Body, RelayedAnswers, TicketKey, WorkerQuestionKind, WorkerStart } from './messages.js'
 import { WorkerState } from './worker-state.js'
 
@@ -15,8 +16,10 @@ export interface WorkerStop {
 
 /** What the gateway of a worker shares with those of the others. */
 export interface WorkerGroup {
-  /** Number of this worker. */
+  /** Number of this worker, from 1 on. */
   readonly worker: number
+  /** Number of workers. */
+  readonly workers: number
   readonly counts: CountsView
   readonly state: WorkerState
   /** Sets the function that answers questions of this kind. */
@@ -44,6 +47,8 @@ export class PrimaryProcess {
         resolve({ grace: undefined })
       })
     })
+    // Not for programs that this one starts.
+    delete process.env[workerVariable]
     // Service managers and terminals send signals to all processes; the primary process passes them on.
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => {})
   }
@@ -53,6 +58,7 @@ export class PrimaryProcess {
     const start = await channel.ask('start', undefined, startTimeout)
     const group: WorkerGroup = {
       worker: start.worker,
+      workers: start.workers,
       counts: new CountsView(channel, start.workers),
       state: new WorkerState(channel),
       onQuestion: channel.onQuestion.bind(channel),

@@ -1,11 +1,12 @@
 import cluster from 'node:cluster'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../base/log.js'
+import { StartError } from '../base/start-error.js'
 import { CountsKeeper } from './counts-keeper.js'
 import type { RelayedAnswers, RelayedQuestion, TicketKey, WorkerStart } from './messages.js'
 import { StateKeeper } from './state-keeper.js'
 import { WorkerMetrics } from './worker-metrics.js'
-import { WorkerProcess } from './worker-process.js'
+import { type WorkerEnd, WorkerProcess } from './worker-process.js'
 
 export interface WorkerPoolOptions {
   readonly start: Omit<WorkerStart, 'worker'>
@@ -26,7 +27,7 @@ const stableAfter = 60_000
 const relayTimeout = 3000
 
 /** Ends of one worker in a row after which the pool gives up, if no other worker serves. */
-const maxEnds = 5
+const maxEnds = 4
 
 /**
  * Processes that serve the same ports: this process binds them, and gives each new connection to the next worker. A worker that ends is replaced.
@@ -58,6 +59,8 @@ export class WorkerPool {
    * @throws {StartError} if one cannot start; then all have ended
    */
   async start(): Promise<readonly string[]> {
+    if (!cluster.isPrimary)
+      throw new StartError('the option workers needs a process that is not a worker of another program')
     cluster.schedulingPolicy = cluster.SCHED_RR
     cluster.setupPrimary({ execArgv: [...this.#options.execArgv], serialization: 'advanced' })
     process.once('exit', () => this.#kill())
@@ -119,25 +122,40 @@ export class WorkerPool {
   }
 
   /** Replaces a worker each time that it ends. */
-  async #keepRunning(worker: WorkerProcess): Promise<void> {
+  async #keepRunning({ number, ended: firstEnd }: WorkerProcess): Promise<void> {
     const { log } = this.#options
+    let ended: Promise<WorkerEnd> = firstEnd
     for (let ends = 1; ; ends += 1) {
-      const { exitCode, signal, error, served } = await worker.ended
+      const { pid, exitCode, signal, error, served } = await ended
       if (this.#closed.signal.aborted) return
       if (served >= stableAfter) ends = 1
       const seconds = Math.min(maxDelay, firstDelay * 2 ** (ends - 1)) / 1000
-      const fields = { worker: worker.number, pid: worker.pid, exitCode, signal, reason: error?.message }
-      log.error(fields, `A worker has ended and is replaced in ${seconds} s`)
+      const fields = { worker: number, pid, exitCode, signal, reason: error?.message }
       if (ends >= maxEnds && ![...this.#workers.values()].some(({ isReady }) => isReady)) {
-        return this.#onFailed(error ?? new Error(`worker ${worker.number} ends again and again`))
+        log.error(fields, 'A worker has ended again and again')
+        return this.#onFailed(error ?? new Error(`worker ${number} ends again and again`))
       }
+      log.error(fields, `A worker has ended and is replaced in ${seconds} s`)
       await delay(seconds * 1000, undefined, { signal: this.#closed.signal }).catch(() => {})
       if (this.#closed.signal.aborted) return
-      worker = this.#fork(worker.number)
-      worker.ready.then(
-        () => log.info({ worker: worker.number, pid: worker.pid }, 'A worker was replaced'),
+      ended = this.#replace(number)
+    }
+  }
+
+  /** @returns its end, also where no process can be made */
+  async #replace(number: number): Promise<WorkerEnd> {
+    try {
+      const { pid, ready, ended } = this.#fork(number)
+      ready.then(
+        () => this.#options.log.info({ worker: number, pid }, 'A worker was replaced'),
         () => {},
       )
+      return await ended
+    } catch (cause) {
+      const error = new StartError(`no process can be made: ${cause instanceof Error ? cause.message : cause}`, {
+        cause,
+      })
+      return { pid: undefined, exitCode: null, signal: null, error, served: 0 }
     }
   }
 

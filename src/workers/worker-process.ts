@@ -6,6 +6,7 @@ import type { WorkerStart } from './messages.js'
 
 /** How a worker has ended. */
 export interface WorkerEnd {
+  readonly pid: number | undefined
   readonly exitCode: number | null
   readonly signal: NodeJS.Signals | null
   /** Its error if it could not start. */
@@ -50,7 +51,7 @@ export class WorkerProcess {
     this.ended = new Promise(resolve => {
       const end = (exitCode: number | null, signal: NodeJS.Signals | null): void => {
         const served = this.#readySince === undefined ? 0 : performance.now() - this.#readySince
-        this.#end = { exitCode, signal, error, served }
+        this.#end = { pid: this.pid, exitCode, signal, error, served }
         this.channel.close()
         resolve(this.#end)
       }

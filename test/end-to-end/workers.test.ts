@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { request } from 'node:http'
 import { connect as connectTcp, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -250,6 +250,18 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     for (const [code] of await Promise.all(closed)) expect(code).toBe(1001)
     expect(await other.exited()).toBe(0)
     expect(pids.some(isRunning)).toBe(false)
+  }, 30_000)
+
+  it('end with exit code 69 and one line once none of them can start any more', async () => {
+    // Of the programs before.
+    for (const file of ['localhost.crt', 'localhost.key'])
+      await cp(join(directory, 'certs', file), join(directory, file))
+    const https = { port: 0, cert: 'localhost.crt', key: 'localhost.key' }
+    const failing = await start({ http: { port: 'off' }, https, push: 'off', data: 'none' })
+    await writeFile(join(directory, 'localhost.crt'), 'none')
+    for (const pid of childrenOf(failing.child.pid)) process.kill(pid, 'SIGKILL')
+    expect(await failing.exited()).toBe(69)
+    expect(failing.errors()).toMatch(/^mqway: .*localhost\.crt holds no certificate.*\n$/)
   }, 30_000)
 
   it('end with exit code 69 and one line if a port is taken', async () => {
