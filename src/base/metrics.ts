@@ -326,6 +326,11 @@ export function createMetrics() {
       counter('mqway_push_client_messages_total', 'Messages about connected clients', () => read().clientsPublished)
       counter('mqway_push_client_messages_dropped_total', droppedClients, () => read().clientsDropped)
     },
+    watchGateways(read: () => number): void {
+      const known =
+        'Gateways whose listeners are in the presence; one that begins again counts twice until its lease ends'
+      gauge('mqway_push_presence_gateways', known, read)
+    },
     watchMails(read: () => MailFigures): void {
       const retries = 'Failed attempts to send a mail that will be retried'
       const collected = 'Messages and events that matched rules of mails, once for each rule'

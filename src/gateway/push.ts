@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { accountOf } from '../access/limits.js'
 import { type Rate, RateLimits, TokenBucket } from '../access/rate-limits.js'
 import type { Logger } from '../base/log.js'
+import { TimeSlicer } from '../base/time-slicer.js'
 import { type Broker, internalPeer } from '../broker/broker.js'
 import type { EmbeddedBroker } from '../broker/embedded/embedded.js'
 import { registerCouchdb } from '../compat/couchdb.js'
@@ -21,8 +22,10 @@ import type { Journal, JournalBounds } from '../journal/journal.js'
 import type { RedisJournal } from '../journal/redis-journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
 import { ClientMessages } from '../presence/client-messages.js'
-import { PresenceMessages } from '../presence/presence-messages.js'
+import type { Presence } from '../presence/presence.js'
+import { type PresenceChange, PresenceMessages } from '../presence/presence-messages.js'
 import { PresenceRegistry } from '../presence/presence-registry.js'
+import type { SharedPresence } from '../presence/shared-presence.js'
 import { openReceipts, type ReceiptsOptions } from '../receipts/open-receipts.js'
 import type { Receipts } from '../receipts/receipts.js'
 import { openEmbeddedSource } from '../sources/embedded.js'
@@ -31,6 +34,8 @@ import type { Source } from '../sources/publisher.js'
 import { RememberedSubscriptions } from '../sources/remembered-subscriptions.js'
 import { Requests } from '../sources/requests.js'
 import { ResponseInbox } from '../sources/response-inbox.js'
+import type { Coordinator } from '../storage/coordinator.js'
+import type { SharedRedis } from '../storage/shared-redis.js'
 import type { Store } from '../storage/store.js'
 import { registerConnections } from '../transports/connections.js'
 import { LiveConnections } from '../transports/live-connections.js'
@@ -76,6 +81,9 @@ const recent = { maxEvents: 10_000, maxBytes: 32 * 1024 ** 2 }
 /** Burst of presence and receipt messages, as when ten thousand browsers reconnect. */
 const messageBurst = 20_000
 
+/** How long the listeners of a gateway that gives no sign of life remain at least, in milliseconds. */
+const minLease = 5000
+
 /** Budget of all request bodies in flight: bytes, or that many bodies of the maximum size, whichever is more. */
 const bodyBudget = { bytes: 64 * 1024 ** 2, bodies: 16 }
 
@@ -107,7 +115,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     opened.add(await openCoordination(options.shared, sharedJournal, () => source.connected))
   const requests = new Requests({ source, inbox, journal, onEnded: options.metrics.requests.ended })
   options.metrics.requests.watch(() => requests.pending)
-  const { presence, messages } = openPresence(options, source, opened)
+  const { presence, messages } = await openPresence(options, source, coordination?.coordinator, opened)
   const clientMessages = openClientMessages(options, source, opened)
   const connections = opened.add(new LiveConnections())
   const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
@@ -205,20 +213,59 @@ function openSource(
   return openSession({ brokerName: broker.name, open, config, data, journal, shared, reservedClientIds, inbox, log })
 }
 
-function openPresence(
-  { config, limits, mqttListeners, log }: PushSideOptions,
+async function openPresence(
+  options: PushSideOptions,
   publisher: Source,
+  coordinator: Coordinator | undefined,
   opened: CloseStack,
-): { presence: PresenceRegistry; messages: PresenceMessages } {
-  const { grace, messagesPerSecond } = config.presence
+): Promise<{ presence: Presence & { readonly size: number }; messages: PresenceMessages }> {
+  const { shared, config, limits, mqttListeners, log } = options
+  const { grace, messagesPerSecond, messages: areMessagesOn } = config.presence
   const messages = opened.add(
     new PresenceMessages({ publisher, bounds: limits, log, mayPublish: fairMessageRate(messagesPerSecond) }),
   )
-  const presence = opened.add(
-    new PresenceRegistry({ grace, accountOf, messages: config.presence.messages ? messages : undefined }),
-  )
+  const onChange = areMessagesOn ? (change: PresenceChange) => messages.publish(change) : undefined
+  const presence =
+    coordinator && shared
+      ? await openSharedPresence(
+          { ...options, shared, coordinator, messages: areMessagesOn ? messages : undefined },
+          opened,
+        )
+      : opened.add(new PresenceRegistry({ grace, accountOf, onChange }))
   mqttListeners.attach(presence)
   return { presence, messages }
+}
+
+/** Of all gateways; imported on demand. */
+async function openSharedPresence(
+  options: Pick<PushSideOptions, 'config' | 'slices' | 'log' | 'metrics'> & {
+    readonly shared: SharedRedis
+    readonly coordinator: Coordinator
+    readonly messages: PresenceMessages | undefined
+  },
+  opened: CloseStack,
+): Promise<SharedPresence> {
+  const { shared, coordinator, messages, config, slices, log, metrics } = options
+  const { openGatewayMaps } = await import('../storage/gateway-maps.js')
+  const { LeaderMessages } = await import('../presence/leader-messages.js')
+  const { SharedPresence } = await import('../presence/shared-presence.js')
+  const { grace } = config.presence
+  const slicer = new TimeSlicer(undefined, undefined, slices)
+  const leader = messages && new LeaderMessages({ messages, mark: (token, mark) => maps.mark(token, mark) })
+  const presence = opened.add(new SharedPresence({ grace, accountOf, messages: leader, slicer }))
+  const lease = Math.max(grace, minLease)
+  const maps = await openGatewayMaps({
+    ...{ shared, name: 'presence', leaderLease: coordinator.key, follower: presence, slicer, log, lease },
+  })
+  opened.add({ close: () => maps.close(grace) })
+  presence.attach(maps)
+  metrics.watchGateways(() => maps.size)
+  if (leader) {
+    void leader.lead(coordinator.token)
+    opened.add({ close: coordinator.watch(token => leader.lead(token)) })
+    opened.add(leader)
+  }
+  return presence
 }
 
 /** `undefined` if they are off. */

@@ -59,6 +59,7 @@ export class MessageQueue<Change> {
   #publishing = 0
   #scheduled: NodeJS.Immediate | undefined
   #closed = false
+  #onDrained: (() => void)[] = []
 
   constructor(encoding: ChangeEncoding<Change>, options: MessageQueueOptions) {
     this.#encoding = encoding
@@ -80,6 +81,13 @@ export class MessageQueue<Change> {
     this.#bytes.take(account, size)
     this.#queue.push(change)
     this.#schedule()
+  }
+
+  /** Resolves once nothing waits or is being published. */
+  async drained(): Promise<void> {
+    while (this.#publishing > 0 || this.#next < this.#queue.length) {
+      await new Promise<void>(resolve => this.#onDrained.push(resolve))
+    }
   }
 
   #schedule(): void {
@@ -124,6 +132,7 @@ export class MessageQueue<Change> {
     } finally {
       this.#publishing--
       if (this.#next < this.#queue.length) this.#schedule()
+      this.#tellDrained()
     }
   }
 
@@ -146,5 +155,11 @@ export class MessageQueue<Change> {
   #setQueue(waiting: Change[]): void {
     this.#queue = waiting
     this.#next = 0
+    this.#tellDrained()
+  }
+
+  #tellDrained(): void {
+    if (this.#publishing > 0 || this.#next < this.#queue.length) return
+    for (const resolve of this.#onDrained.splice(0)) resolve()
   }
 }

@@ -45,6 +45,11 @@ export class PresenceMessages {
     if (!change.filter.startsWith(prefix) && !change.filter.startsWith('$')) this.#queue.publish(change)
   }
 
+  /** Resolves once nothing waits or is being published. */
+  drained(): Promise<void> {
+    return this.#queue.drained()
+  }
+
   /** Stops; the queue is dropped. */
   close(): void {
     this.#queue.close()

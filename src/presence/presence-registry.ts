@@ -5,13 +5,15 @@ import { SmallMap } from '../base/small-map.js'
 import { FilterIndex } from '../topics/filter-index.js'
 import type { FilterValues } from '../topics/filter-node.js'
 import type { Listener, ListenerTransport, Presence, PresenceHandle, PresentListener } from './presence.js'
-import type { PresenceMessages } from './presence-messages.js'
+import type { PresenceChange } from './presence-messages.js'
 
 export interface PresenceRegistryOptions {
   /** Milliseconds that a listener stays present after it has left; 0 for none. */
   readonly grace: number
-  /** Publishes joins and leaves; left out for none. */
-  readonly messages?: Pick<PresenceMessages, 'publish'> | undefined
+  /** Called with each join and leave; left out for none. */
+  readonly onChange?: ((change: PresenceChange, listener: RegisteredListener) => void) | undefined
+  /** Called when a listener's connections or the time of its last activity have changed. */
+  readonly onActivity?: ((listener: RegisteredListener) => void) | undefined
   readonly clock?: Clock
   /** Quota key of a listener. Default: user or address. */
   readonly accountOf?: (user: string | undefined, address: string) => string
@@ -22,21 +24,37 @@ export interface PresenceRegistryOptions {
   readonly maxLingering?: number
   /**
    * Listeners, counted and shared in the same way; beyond, further ones are not present. A client may have a thousand filters, and each takes about
-   * 1 KB here. Default: 500,000.
+   * 1 KB here. A filter counts once more for each 256 characters. Default: 500,000.
    */
   readonly maxMemberships?: number
 }
 
-/** A listener. */
-interface Member {
-  readonly key: string
-  readonly device: string
+/** A listener of a registry. */
+export interface RegisteredListener extends Pick<PresentListener, 'device' | 'transport' | 'connections' | 'lastSeen'> {
+  /** A number of its own in the registry. */
+  readonly id: number
   readonly user: string | undefined
   /** The quota key of its first connection. */
   readonly account: string
-  readonly transport: ListenerTransport
   /** By filter. */
+  readonly memberships: Pick<SmallMap<string, unknown>, 'size' | 'has' | 'keys'>
+  readonly since: number
+}
+
+/** What a gateway tells of the connections of one of its listeners. */
+export type ReplicaState = Pick<PresentListener, 'connections' | 'since' | 'lastSeen'>
+
+/** One handle for all connections of a listener at one gateway. */
+export interface ReplicaHandle extends PresenceHandle {
+  readonly listener: RegisteredListener
+  update(state: ReplicaState): void
+}
+
+interface Member extends RegisteredListener {
+  readonly key: string
   readonly memberships: SmallMap<string, Membership>
+  /** Open handles. */
+  handles: number
   connections: number
   since: number
   lastSeen: number
@@ -63,10 +81,12 @@ const maxReleases = 500
  */
 export class PresenceRegistry implements Presence {
   /** One connection of a listener. */
-  static readonly #Connection = class implements PresenceHandle {
+  static readonly #Connection = class implements ReplicaHandle {
     readonly #registry: PresenceRegistry
     readonly #member: Member
     readonly #memberships = new SmallMap<string, Membership>()
+    #connections = 1
+    #since: number | undefined
     #hasLeft = false
 
     constructor(registry: PresenceRegistry, member: Member) {
@@ -76,12 +96,26 @@ export class PresenceRegistry implements Presence {
 
     seen(): void {
       this.#member.lastSeen = this.#registry.#clock.now()
+      this.#registry.#onActivity?.(this.#member)
+    }
+
+    get listener(): RegisteredListener {
+      return this.#member
+    }
+
+    update({ connections, since, lastSeen }: ReplicaState): void {
+      const member = this.#member
+      member.connections += connections - this.#connections
+      this.#connections = connections
+      this.#since = since
+      if (member.memberships.size > 0) member.since = Math.min(member.since, since)
+      member.lastSeen = Math.max(member.lastSeen, lastSeen)
     }
 
     add(topics: Iterable<string>): void {
       for (const filter of topics) {
         if (this.#hasLeft || this.#memberships.has(filter)) continue
-        const membership = this.#registry.#join(this.#member, filter)
+        const membership = this.#registry.#join(this.#member, filter, this.#since)
         if (membership) this.#memberships.set(filter, membership)
       }
     }
@@ -104,14 +138,16 @@ export class PresenceRegistry implements Presence {
     leave(): void {
       if (this.#hasLeft) return
       this.#hasLeft = true
-      this.seen()
+      this.#member.connections -= this.#connections
+      if (this.#since === undefined) this.seen()
       this.#registry.#left(this.#member, this.#memberships.values())
       this.#memberships.clear()
     }
   }
 
   readonly #grace: number
-  readonly #messages: Pick<PresenceMessages, 'publish'> | undefined
+  readonly #onChange: PresenceRegistryOptions['onChange']
+  readonly #onActivity: PresenceRegistryOptions['onActivity']
   readonly #clock: Clock
   readonly #accountOf: (user: string | undefined, address: string) => string
   readonly #users = byTransport<Member>()
@@ -127,12 +163,14 @@ export class PresenceRegistry implements Presence {
   #present = 0
   #unseen = 0
   #walks = 0
+  #lastId = 0
   #stopTimer: (() => void) | undefined
   #closed = false
 
-  constructor({ grace, messages, clock = systemClock, ...bounds }: PresenceRegistryOptions) {
+  constructor({ grace, onChange, onActivity, clock = systemClock, ...bounds }: PresenceRegistryOptions) {
     this.#grace = grace
-    this.#messages = messages
+    this.#onChange = onChange
+    this.#onActivity = onActivity
     this.#clock = clock
     this.#accountOf = bounds.accountOf ?? ((user, address) => user ?? address)
     this.#lingeringQuota = new FairQuota(bounds.maxLingering ?? 50_000)
@@ -149,41 +187,55 @@ export class PresenceRegistry implements Presence {
     return this.#unseen
   }
 
-  enter({ device, user, address = '', transport, topics }: Listener): PresenceHandle {
-    // A user name has no line feed.
-    const key = user === undefined ? device : `${user}\n${device}`
+  enter(listener: Listener): PresenceHandle {
+    const connection = this.#connect(listener)
+    connection.seen()
+    connection.add(listener.topics)
+    return connection
+  }
+
+  /** Adds a listener of a gateway, yet without filters. */
+  enterReplica(listener: Omit<Listener, 'topics'>, state: ReplicaState): ReplicaHandle {
+    const replica = this.#connect(listener)
+    replica.update(state)
+    return replica
+  }
+
+  #connect({ device, user, address = '', transport }: Omit<Listener, 'topics'>): ReplicaHandle {
+    const key = keyOf({ user, device })
     const members = this.#membersLike({ user, transport })
     let member = members.get(key)
     if (!member) {
       const memberships = new SmallMap<string, Membership>()
       const account = this.#accountOf(user, address)
-      member = { key, device, user, account, transport, memberships, connections: 0, since: 0, lastSeen: 0, walk: 0 }
+      const id = ++this.#lastId
+      const none = { handles: 0, connections: 0, since: 0, lastSeen: 0, walk: 0 }
+      member = { id, key, device, user, account, transport, memberships, ...none }
       members.set(key, member)
     }
+    member.handles++
     member.connections++
-    const connection = new PresenceRegistry.#Connection(this, member)
-    connection.seen()
-    connection.add(topics)
-    return connection
+    return new PresenceRegistry.#Connection(this, member)
   }
 
   /** Adds a filter; `undefined` if the quota is exhausted. */
-  #join(member: Member, filter: string): Membership | undefined {
+  #join(member: Member, filter: string, since = this.#clock.now()): Membership | undefined {
     let membership = member.memberships.get(filter)
     if (membership) {
       if (membership.connections === 0) this.#stopLingering(membership)
       membership.connections++
       return membership
     }
-    if (this.#membershipQuota.exceededBy(member.account, 1)) {
+    const units = unitsOf(filter)
+    if (this.#membershipQuota.exceededBy(member.account, units)) {
       this.#unseen++
       return undefined
     }
-    this.#membershipQuota.take(member.account, 1)
+    this.#membershipQuota.take(member.account, units)
     membership = { filter, member, connections: 1, due: 0 }
     if (member.memberships.size === 0) {
       this.#present++
-      member.since = this.#clock.now()
+      member.since = since
     }
     member.memberships.set(filter, membership)
     this.#index.add(filter, membership)
@@ -210,7 +262,7 @@ export class PresenceRegistry implements Presence {
   }
 
   #left(member: Member, memberships: Iterable<Membership>): void {
-    member.connections--
+    member.handles--
     for (const membership of memberships) this.#leave(membership, this.#grace)
     this.#deleteUnused(member)
   }
@@ -240,7 +292,7 @@ export class PresenceRegistry implements Presence {
   #remove(membership: Membership): void {
     const { member, filter } = membership
     member.memberships.delete(filter)
-    this.#membershipQuota.giveBack(member.account, 1)
+    this.#membershipQuota.giveBack(member.account, unitsOf(filter))
     if (member.memberships.size === 0) this.#present--
     this.#index.remove(filter, membership)
     this.#sizes.change(filter, this.#index.get(filter)?.size ?? 0, -1)
@@ -252,13 +304,33 @@ export class PresenceRegistry implements Presence {
   }
 
   #deleteUnused(member: Member): void {
-    if (member.connections === 0 && member.memberships.size === 0) this.#membersLike(member).delete(member.key)
+    if (member.handles === 0 && member.memberships.size === 0) this.#membersLike(member).delete(member.key)
   }
 
-  #publish(event: 'join' | 'leave', { filter, member: { device, user, transport, account } }: Membership): void {
-    if (!this.#messages || this.#closed) return
+  #publish(event: 'join' | 'leave', { filter, member }: Membership): void {
+    if (!this.#onChange || this.#closed) return
+    const { device, user, transport, account } = member
     const count = this.#index.get(filter)?.size ?? 0
-    this.#messages.publish({ event, device, user, transport, filter, time: this.#clock.now(), count, account })
+    this.#onChange({ event, device, user, transport, filter, time: this.#clock.now(), count, account }, member)
+  }
+
+  /** All listeners; some may come and leave meanwhile. */
+  *listeners(): Generator<RegisteredListener, void, void> {
+    for (const users of [this.#users, this.#anonymous]) {
+      for (const members of Object.values(users)) yield* members.values()
+    }
+  }
+
+  /** The same listener, if it is present here. */
+  find(listener: Pick<RegisteredListener, 'device' | 'user' | 'transport'>): RegisteredListener | undefined {
+    const member = this.#membersLike(listener).get(keyOf(listener))
+    return member?.memberships.size === 0 ? undefined : member
+  }
+
+  /** Ends the grace time of a filter, if it has begun. */
+  endGrace(listener: Pick<RegisteredListener, 'device' | 'user' | 'transport'>, filter: string): void {
+    const membership = this.#membersLike(listener).get(keyOf(listener))?.memberships.get(filter)
+    if (membership && this.#lingering.has(membership)) this.#release(membership)
   }
 
   at(topic: string, limit: number): { readonly count: number; readonly listeners: readonly PresentListener[] } {
@@ -325,6 +397,16 @@ export class PresenceRegistry implements Presence {
     this.#stopTimer = undefined
     this.#lingering.clear()
   }
+}
+
+/** The key of a listener among those of its transport with, or without, a user. A user name has no line feed. */
+function keyOf({ user, device }: Pick<RegisteredListener, 'user' | 'device'>): string {
+  return user === undefined ? device : `${user}\n${device}`
+}
+
+/** What a filter counts in the quota, so that its bytes are bounded, too. */
+function unitsOf(filter: string): number {
+  return 1 + Math.floor(filter.length / 256)
 }
 
 function byTransport<T>(): Readonly<Record<ListenerTransport, Map<string, T>>> {

@@ -16,6 +16,9 @@ const aggregators: Readonly<Record<string, Aggregator>> = {
   mqway_push_connected: 'min',
   mqway_push_journal_events: 'max',
   mqway_push_newest_event: 'max',
+  // All workers have the same presence.
+  mqway_push_listeners: 'max',
+  mqway_push_presence_gateways: 'max',
   process_start_time_seconds: 'min',
   nodejs_version_info: 'first',
   nodejs_eventloop_lag_seconds: 'max',

@@ -133,7 +133,7 @@ describe('messages of who comes and goes', () => {
   })
 
   it('come in portions, so that ten thousand joins in one turn hold nobody up', async () => {
-    const presence = new PresenceRegistry({ grace: 0, messages })
+    const presence = new PresenceRegistry({ grace: 0, onChange: change => messages.publish(change) })
     for (let at = 0; at < 10_000; at++) presence.enter({ device: `d${at}`, transport: 'sse', topics: ['x'] })
     expect(publisher.messages).toEqual([])
     let most = 0

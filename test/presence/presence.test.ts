@@ -58,7 +58,7 @@ describe('presence', () => {
     told = []
     presence = new PresenceRegistry({
       grace: 10_000,
-      messages: { publish: change => told.push(change) },
+      onChange: change => told.push(change),
       clock,
       ...options,
     })
