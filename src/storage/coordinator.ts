@@ -77,6 +77,8 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
   readonly #log: Logger
   readonly #unwatch: () => void
   readonly #tasks = new Exclusive()
+  /** Of the lease, also while its renewal is late. */
+  #token: string | undefined
   #part: { readonly token: string; readonly value: T } | undefined
   #timer: NodeJS.Timeout | undefined
   #isStale = false
@@ -86,7 +88,13 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
     this.#coordinator = coordinator
     this.#open = open
     this.#log = log
-    this.#unwatch = coordinator.watch(token => (token === undefined ? this.#update() : void this.#update()))
+    this.#token = coordinator.token
+    this.#unwatch = coordinator.watch(token => {
+      this.#token = token
+      const updated = this.#update()
+      // It is closed before the lease is given back.
+      return token === undefined ? updated : undefined
+    })
     void this.#update()
   }
 
@@ -113,7 +121,7 @@ export class CoordinatedPart<T extends { close(): Promise<void> }> {
   #update(): Promise<void> {
     return this.#tasks.run(async () => {
       clearTimeout(this.#timer)
-      const token = this.#isClosed ? undefined : this.#coordinator.token
+      const token = this.#isClosed ? undefined : this.#token
       if (token === this.#part?.token && !this.#isStale) return
       this.#isStale = false
       const former = this.#part

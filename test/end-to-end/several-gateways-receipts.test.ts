@@ -1,3 +1,5 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { type CuttingProxy, startCuttingProxy } from '../helpers/cutting-proxy.js'
 import { type EventClient, type Listen, pushTransports } from '../helpers/event-clients.js'
@@ -57,7 +59,13 @@ describeWith(['redis-server', 'mosquitto'], 'receipts of several gateways', () =
 
   it('are the same at each, whoever publishes, has the devices, and is asked', async () => {
     const shared = await startSharedGateways()
-    const start = () => shared.start({ push: { maxReceipts: 8 } })
+    // With the permissions of docs/several-gateways.md.
+    const permissions = '~mqway:* +@read +@write +@scripting +@connection +info +time'
+    await shared.redis.client.call('ACL', 'SETUSER', 'mqway', 'on', '>secret', ...permissions.split(' '))
+    const passwordFile = join(shared.directory, 'password')
+    await writeFile(passwordFile, 'secret')
+    const redis = { url: shared.redis.url, username: 'mqway', passwordFile }
+    const start = () => shared.start({ push: { maxReceipts: 8, journal: { redis } } })
     const [a, b, c] = [await start(), await start(), await start()]
     const told = await listen(c, ['receipts/#'])
     await open(b, 'hall')
