@@ -17,6 +17,8 @@ declare -A needed=(
   [nginx]=nginx-light
   [systemd-analyze]=systemd
   [redis-server]=redis-server
+  [nats-server]=nats-server
+  [rabbitmq-server]=rabbitmq-server
 )
 # What has no command: file -> Debian package
 declare -A needed_files=(

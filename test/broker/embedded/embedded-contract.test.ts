@@ -13,7 +13,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 describe('the embedded broker, in memory', () => {
   describeBroker(
     async () => ({ broker: await createEmbedded({ data: 'none', ...limits }, log), dispose: async () => {} }),
-    { mqtt5: true, beKilled: false },
+    { beKilled: false },
   )
 })
 
@@ -26,7 +26,7 @@ describe('the embedded broker, on disk', () => {
         dispose: () => rm(data, { recursive: true }),
       }
     },
-    { mqtt5: true, beKilled: false },
+    { beKilled: false },
   )
 })
 
@@ -36,6 +36,6 @@ describe('the embedded broker, with rules that allow it all', () => {
       const rules = [{ to: 'anonymous' as const, publish: ['#'], subscribe: ['#', '$SYS/#'] }]
       return { broker: await startGuarded({ access: { rules } }), dispose: async () => {} }
     },
-    { mqtt5: true, beKilled: false },
+    { beKilled: false },
   )
 })

@@ -22,7 +22,7 @@ function describeMosquitto(
       )
       return { broker, kill: () => mosquitto.kill(), dispose: () => mosquitto.stop() }
     },
-    { mqtt5: true, beKilled: true },
+    { beKilled: true },
   )
 }
 
