@@ -45,8 +45,11 @@ export function watchSessions(server: Http2SecureServer, options: Http2SessionsO
       clearTimeout(timer)
       sessions.delete(session)
     })
-    // With allowHalfOpen, the session would stay open after the client's FIN, and HTTP/2 cannot use it.
-    session.socket.once('end', () => session.destroy())
+  })
+  server.on('secureConnection', socket => {
+    // With allowHalfOpen, the session would stay open after the client's FIN, and HTTP/2 cannot use it. The session's own `destroy` leaves the socket
+    // open for good if its client has left before the responses.
+    if (socket.alpnProtocol === 'h2') socket.once('end', () => socket.destroy())
   })
   server.on('sessionError', error => log.debug({ err: error }, 'An HTTP/2 connection failed'))
   return {

@@ -212,5 +212,7 @@ export async function openHttp2(target: AttackTarget, signal: AbortSignal): Prom
   if (socket === undefined) return undefined
   const session = connectHttp2(target.https, { createConnection: () => socket })
   session.on('error', () => {})
+  // Requests and pings wait for the connection.
+  session.setMaxListeners(0)
   return session
 }

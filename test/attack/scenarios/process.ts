@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { setPriority } from 'node:os'
 import { scenarios } from './index.js'
 import type { AttackTarget } from './scenario.js'
@@ -24,9 +25,10 @@ setPriority(19)
 
 process.on('message', async ({ name, target, milliseconds }: Order) => {
   const scenario = scenarios.find(candidate => candidate.name === name)
-  const outcome: Outcome = await (
-    scenario?.run(target, AbortSignal.timeout(milliseconds)) ?? Promise.reject(name)
-  ).then(
+  const signal = AbortSignal.timeout(milliseconds)
+  // Each socket of the attack waits for it.
+  setMaxListeners(0, signal)
+  const outcome: Outcome = await (scenario?.run(target, signal) ?? Promise.reject(name)).then(
     sent => ({ sent }),
     error => ({ sent: 0, error: String(error) }),
   )
