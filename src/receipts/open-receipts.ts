@@ -66,6 +66,8 @@ export interface ReceiptsOptions {
   readonly catchUp?: (() => Promise<void>) | undefined
   /** Deadlines that have passed before the start are handled after it; left out for at once. */
   readonly beforeDeadlines?: Promise<void> | undefined
+  /** Earlier epochs of the journal whose events have the same sequences now; left out for none. */
+  readonly epochs?: ReadonlySet<string> | undefined
   /** Called when the store has been read again, because it may have another state than this gateway. */
   readonly onReloaded?: (() => void) | undefined
   readonly clock?: Clock
@@ -81,7 +83,7 @@ export interface ReceiptsOptions {
 export async function openReceipts(options: ReceiptsOptions): Promise<OwnReceipts> {
   const { store, journal, log } = options
   const repository = new ReceiptRepository(store, journal.epoch, { ...defaultBounds, ...options.bounds })
-  const lost = await repository.load()
+  const lost = await repository.load(options.epochs)
   if (lost > 0) {
     log.warn(`${lost} events with requested receipts are lost with the journal`)
   }
@@ -245,6 +247,11 @@ class StoredReceipts implements OwnReceipts {
     const { epoch, sequence = 0 } = parseId(id) ?? {}
     // Another gateway may have read further.
     if (epoch === journal.epoch && sequence > journal.head) await catchUp?.().catch(() => {})
+    // Redis has lost the end of the journal since it was published.
+    if (epoch !== journal.epoch && this.#repository.isPending(sequence)) {
+      const asked = await this.#findAsked(sequence)
+      return asked?.id === id ? asked : undefined
+    }
     if (epoch !== journal.epoch || sequence < 1 || sequence > journal.head || this.#isGone(sequence)) return undefined
     const known = this.#cache.get(sequence)
     if (known) return known

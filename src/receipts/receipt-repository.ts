@@ -85,20 +85,24 @@ export class ReceiptRepository {
   /**
    * Reads the store. Records of another epoch are deleted, except queued messages.
    *
+   * @param epochs earlier ones whose events have the same sequences now
    * @returns the number of deleted requests whose deadline had not passed
    */
-  async load(): Promise<number> {
+  async load(epochs?: ReadonlySet<string>): Promise<number> {
     this.#store.discard()
     this.#forgetPending()
     const state = (await this.#store.read<RepositoryState>(stateKey)) ?? emptyState(this.#epoch)
     this.#state = state
-    const isKnown = state.epoch === this.#epoch
+    const isKnown = state.epoch === this.#epoch || epochs?.has(state.epoch) === true
     let lost = 0
     for await (const [key, value] of this.#store.all(allOf('d'))) {
       if (isKnown) this.#addPending(Number(secondOf(key)), JSON.parse(value))
       else lost++
     }
-    if (isKnown) return 0
+    if (isKnown) {
+      if (state.epoch !== this.#epoch) await this.#commit({ ...state, epoch: this.#epoch })
+      return 0
+    }
     for (const kind of eventKinds) await this.#store.clear(allOf(kind))
     const { messages, message } = state
     await this.#commit({ ...emptyState(this.#epoch), messages, message })

@@ -15,8 +15,8 @@ export interface ReservationOptions {
   readonly presence: Pick<Presence, 'devicesAt'>
   readonly quota: ReceiptQuota
   readonly maxReceipts: number
-  /** Stores the request. */
-  readonly request: (event: Event, request: ReservedRequest) => Promise<void>
+  /** Stores the request. `release` is called when its quota is taken otherwise; at the latest, the quota is released with the end of the promise. */
+  readonly request: (event: Event, request: ReservedRequest, release: () => void) => Promise<void>
   /** Stores an acknowledgement of an MQTT client. */
   readonly acknowledge: (id: string, client: Pick<Receipt, 'device' | 'user'>) => void
 }
@@ -44,7 +44,7 @@ export function reserveReceipts(
   const early: Pick<Receipt, 'device' | 'user'>[] = []
   let id: string | undefined
   const confirm = async (event: Event): Promise<void> => {
-    await request(event, { from, within, by, devices: [...devices] }).finally(cancel)
+    await request(event, { from, within, by, devices: [...devices] }, cancel).finally(cancel)
     id = event.id
     for (const client of early) acknowledge(id, client)
   }

@@ -77,6 +77,8 @@ class SharedReceipts implements Receipts {
   #readingTimer: NodeJS.Timeout | undefined
   /** Requests that were closed while the pending ones are being read. */
   readonly #closedMeanwhile = new Set<number>()
+  /** Epochs of the journal since the start, in which sequences go on. */
+  readonly #epochs = new Set<string>()
   #isClosed = false
 
   constructor(options: SharedReceiptsOptions, calls: CoordinatorCalls) {
@@ -87,10 +89,10 @@ class SharedReceipts implements Receipts {
     tracking.remember()
     tracking.onWritten = (sequence, device) => this.#trackWritten(sequence, device)
     this.#part = new CoordinatedPart(coordinator, token => this.#open(token), log)
-    let { epoch } = journal
+    this.#epochs.add(journal.epoch)
     this.#unwatch = journal.watch(() => {
-      if (journal.epoch === epoch) return
-      epoch = journal.epoch
+      if (this.#epochs.has(journal.epoch)) return
+      this.#epochs.add(journal.epoch)
       this.#part.reopen()
     })
   }
@@ -110,8 +112,11 @@ class SharedReceipts implements Receipts {
     const { presence, bounds, log } = this.#options
     const options = {
       ...{ presence, quota: this.#pending.quota, maxReceipts: bounds.maxReceipts },
-      request: async ({ id, sequence, topic: on, time }: Event, reserved: ReservedRequest): Promise<void> => {
-        await this.#call({ do: 'request', event: { id, sequence, topic: on, time }, request: reserved })
+      request: async (event: Event, reserved: ReservedRequest, release: () => void): Promise<void> => {
+        const { id, sequence, topic: on, time } = event
+        this.#pending.releases.set(sequence, release)
+        const call: Call = { do: 'request', event: { id, sequence, topic: on, time }, request: reserved }
+        await this.#call(call).finally(() => this.#pending.releases.delete(sequence))
       },
       acknowledge: (id: string, client: Pick<Receipt, 'device' | 'user'>): void => {
         this.acknowledged(id, client).catch(error => log.warn({ err: error }, 'failed to store an acknowledgement'))
@@ -174,7 +179,7 @@ class SharedReceipts implements Receipts {
       if (isTold) this.#calls.tell(JSON.stringify(change))
     }
     const receipts = await openReceipts({
-      ...{ ...options, log, catchUp, store: openStore(token), beforeDeadlines: served },
+      ...{ ...options, log, catchUp, store: openStore(token), beforeDeadlines: served, epochs: this.#epochs },
       tracking: {
         onWritten: () => {},
         track: (sequence, topic, unwritten, awaited) => {
@@ -282,6 +287,8 @@ class SharedReceipts implements Receipts {
 /** The requests of all gateways whose deadline has not passed, as this gateway knows them. */
 class PendingRequests {
   readonly quota: ReceiptQuota
+  /** By sequence, functions that release the quota of requests that are being stored. */
+  readonly releases = new Map<number, () => void>()
   readonly #tracking: DeliveryTracker
   readonly #requests = new Map<number, PendingRequest['awaited']>()
 
@@ -298,6 +305,7 @@ class PendingRequests {
   add({ sequence, topic, unwritten, awaited }: PendingRequest): boolean {
     if (this.#requests.has(sequence)) return false
     this.#requests.set(sequence, awaited)
+    this.releases.get(sequence)?.()
     this.quota.add(awaited)
     this.#tracking.track(sequence, topic, unwritten)
     return true

@@ -89,6 +89,10 @@ describeWith(['redis-server', 'mosquitto'], 'receipts of several gateways', () =
         receipts: [{ device: 'hall', status: 'processed' }],
       })
     }
+    await eventually(async () => {
+      const present = await publish(a, { from: 'present', within: '100ms' })
+      return (await reportOf(b, present)).requested?.devices.join() === 'attic,hall'
+    })
     // Requests at other gateways count, too.
     await publish(a, { from: ['1', '2', '3', '4'], within: '1m' })
     await eventually(async () => (await request(b, { from: ['1', '2', '3'], within: '100ms' })).code === 429)
@@ -129,6 +133,25 @@ describeWith(['redis-server', 'mosquitto'], 'receipts of several gateways', () =
       if (name !== 'is cut off from Redis') await cut.close()
     }, 40_000)
   }
+
+  it('go on when Redis has lost the end of the journal', async () => {
+    const { redis, start } = await startSharedGateways()
+    const [a, b] = [await start(), await start()]
+    const told = await listen(b, ['receipts/#'])
+    const id = await publish(a, { from: ['hall', 'attic', 'cellar'], within: '3s' })
+    expect((await acknowledge(a, 'hall', id)).code).toBe(201)
+    await eventually(() => told.events.length === 1)
+    const keys = ['mqway:journal', 'mqway:events']
+    const before = await Promise.all(keys.map(key => redis.client.dumpBuffer(key)))
+    await publish(a, { from: ['hall'], within: '1m' })
+    await Promise.all(keys.map((key, index) => redis.client.call('RESTORE', key, 0, before[index] ?? '', 'REPLACE')))
+    await redis.client.client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+    await eventually(() => told.gaps.includes('missed'))
+    await eventually(async () => (await acknowledge(b, 'attic', id)).code === 201)
+    await eventually(() => toldOf(told).some(({ type }) => type === 'missed'))
+    expect(toldOf(told).map(({ device, devices }) => device ?? devices)).toEqual(['hall', 'attic', ['cellar']])
+    expect((await reportOf(a, id)).requested).toBeUndefined()
+  }, 40_000)
 
   it('are refused with the reason while Redis is away, and go on when it is back', async () => {
     const shared = await startSharedGateways()
