@@ -8,6 +8,7 @@ import type { Presence } from '../presence/presence.js'
 import type { Publisher } from '../sources/publisher.js'
 import type { Store } from '../storage/store.js'
 import { batchSize } from './batched-store.js'
+import type { WaitingMessage } from './messages.js'
 import { atOnce, Outbox } from './outbox.js'
 import type { PendingReceipts } from './receipt-quota.js'
 import { type PendingRequest, type ReceiptBounds, ReceiptRepository } from './receipt-repository.js'
@@ -108,6 +109,8 @@ class StoredReceipts implements OwnReceipts {
   #deadline = Number.POSITIVE_INFINITY
   #stopTimer: (() => void) | undefined
   #isExpiring = false
+  /** The newest event before messages were published that may have to be published again. */
+  #publishedAfter = 0
   /** Deliveries that are not stored yet: devices by sequence. */
   #written = new Map<number, Set<string>>()
   /** The sequence before which everything has been trimmed. */
@@ -124,7 +127,7 @@ class StoredReceipts implements OwnReceipts {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#outbox = new Outbox({
-      waiting: limit => this.#enqueue(() => repository.waitingMessages(limit)),
+      waiting: (limit, isRepeated) => this.#enqueue(() => this.#waitingMessages(limit, isRepeated)),
       sent: keys => this.#enqueue(() => repository.sent(keys)),
       publisher: options.publisher,
       clock: this.#clock,
@@ -146,22 +149,33 @@ class StoredReceipts implements OwnReceipts {
     this.#trimSoon()
   }
 
-  /** Drops messages that are in the journal: the former process, or gateway, has ended before that was stored. */
-  async #dropPublished(): Promise<void> {
+  async #waitingMessages(limit: number, isRepeated: boolean): Promise<WaitingMessage[]> {
+    if (isRepeated) await this.#dropPublished(this.#publishedAfter)
+    else this.#publishedAfter = this.#options.journal.head
+    return this.#repository.waitingMessages(limit)
+  }
+
+  /**
+   * Drops messages that are in the journal: no answer came, or the former process, or gateway, has ended before that was stored.
+   *
+   * @param sequence after which they are; default: after the events that they are about
+   */
+  async #dropPublished(sequence?: number): Promise<void> {
     const { journal } = this.#options
     const messages = await this.#repository.waitingMessages(atOnce)
     if (messages.length === 0) return
-    const sequences = messages.map(({ payload }) => parseId(JSON.parse(payload).id)?.sequence ?? 0)
+    const about = messages.map(({ payload }) => parseId(JSON.parse(payload).id)?.sequence ?? 0)
+    const first = Math.max(sequence ?? Math.min(...about), journal.first - 1)
     const filters = [...new Set(messages.map(({ topic }) => topic))]
     const published = new Set<string>()
-    for (let after = Math.max(Math.min(...sequences), journal.first - 1); after < journal.head; ) {
+    for (let after = first; after < journal.head; ) {
       const query = { filters, after, through: journal.head, limit: batchSize, maxBytes: 1024 ** 2 }
       const { events, position } = await journal.read({ ...query, includesExpired: true })
       for (const { topic, payload } of events) published.add(`${topic}\n${payload}`)
       after = Math.max(position, after + 1)
     }
     const isPublished = messages.filter(({ topic, payload }) => published.has(`${topic}\n${payload}`))
-    await this.#repository.sent(isPublished.map(({ key }) => key))
+    if (isPublished.length > 0) await this.#repository.sent(isPublished.map(({ key }) => key))
   }
 
   async record(

@@ -15,8 +15,8 @@ const refusedForGood: ReadonlySet<ErrorReason> = new Set(['topic-refused', 'body
 const closeTime = 1000
 
 export interface OutboxOptions {
-  /** The oldest messages. */
-  readonly waiting: (limit: number) => Promise<WaitingMessage[]>
+  /** The oldest messages. @param isRepeated whether some have perhaps been published already, without an answer */
+  readonly waiting: (limit: number, isRepeated: boolean) => Promise<WaitingMessage[]>
   /** Deletes published messages. */
   readonly sent: (keys: readonly string[]) => Promise<void>
   readonly publisher: Publisher
@@ -30,6 +30,8 @@ export class Outbox {
   #running: Promise<void> | undefined
   /** Whether messages may have been added since the last read. */
   #isNew = false
+  /** Whether messages of the last read have perhaps been published. */
+  #isRepeated = false
   #closed = false
   #stopWaiting: (() => void) | undefined
 
@@ -63,10 +65,11 @@ export class Outbox {
     const { waiting, sent, publisher, log } = this.#options
     try {
       this.#isNew = false
-      const messages = firstOfGroups(await waiting(atOnce))
+      const messages = firstOfGroups(await waiting(atOnce, this.#isRepeated))
       if (messages.length === 0) return 'all'
       if (!publisher.connected) return 'failed'
       const done = await Promise.all(messages.map(message => this.#publish(message)))
+      this.#isRepeated = done.includes(false)
       await sent(messages.filter((_, index) => done[index]).map(({ key }) => key))
       return done.includes(false) ? 'failed' : 'some'
     } catch (error) {

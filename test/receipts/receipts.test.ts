@@ -555,6 +555,20 @@ describe.each([
       expect(devices).toEqual(['b', 'c'].slice(appended.length - 1))
     })
 
+    it('are not told again without an answer, if they are in the journal', async () => {
+      const { id } = await rig.publish()
+      const publish = rig.publisher.publish.bind(rig.publisher)
+      rig.publisher.publish = async message => {
+        rig.publisher.publish = publish
+        await rig.journal.append(message)
+        throw new GatewayError('publish-timeout')
+      }
+      for (const device of ['a', 'b']) await rig.receipts.record(id, { device, status: 'received' })
+      expect((await told(1, 100))[0]).toMatchObject({ device: 'b' })
+      await rig.receipts.record(id, { device: 'c', status: 'received' })
+      expect((await told(2, 100)).map(({ device: of }) => of)).toEqual(['b', 'c'])
+    })
+
     it('are let go of where the broker never takes them, and those after them are told', async () => {
       const { id } = await rig.publish('refused')
       rig.publisher.failsWith = new GatewayError('topic-refused')
