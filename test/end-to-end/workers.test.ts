@@ -51,6 +51,7 @@ async function ask(method: string, url: string, authorization = alice) {
 }
 
 const maxConnections = 20
+const refusalsOfAddress = 'mqway_refusals_total{reason="too-many-from-address"}'
 const openOverTcp = 'mqway_connections{transport="tcp",state="open"}'
 
 describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
@@ -63,16 +64,18 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     return serving(['--config', file], directory)
   }
   const connect = () => mqtt.connectAsync(program.url('mqtt'), { reconnectPeriod: 0 })
-  /** Resolves if a connection is closed at once, without a byte from the broker. */
-  const expectRefusal = async (): Promise<void> => {
+  /** Whether a connection is closed without a byte from the broker. */
+  const isRefused = async (): Promise<boolean> => {
     const socket = connectTcp(Number(new URL(program.url('mqtt')).port), '127.0.0.1')
     socket.on('error', () => {}).write(Buffer.from('100d00044d5154540402003c000161', 'hex'))
-    const outcome = await new Promise(resolve => {
-      socket.once('data', () => resolve('answered')).once('close', () => resolve('closed'))
+    const isClosed = await new Promise<boolean>(resolve => {
+      socket.once('data', () => resolve(false)).once('close', () => resolve(true))
     })
     socket.destroy()
-    expect(outcome).toBe('closed')
+    return isClosed
   }
+  /** Both workers know all connections: two in a row are at different ones. */
+  const expectRefusals = () => eventually(async () => (await isRefused()) && (await isRefused()))
   const clients: MqttClient[] = []
   const listClients = async (query: string) =>
     JSON.parse((await ask('GET', `${program.url('http')}/v1/clients?${query}`)).body)
@@ -190,12 +193,11 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
       const rest = await listClients(`limit=15&cursor=${page.next}`)
       expect([rest.clients.length, rest.next]).toEqual([5, undefined])
       const all = [...page.clients, ...rest.clients].map(({ clientId }: { clientId: string }) => clientId)
-      // In the order of connecting.
-      expect(all).toEqual(clients.map(({ options }) => options.clientId))
+      expect(all.sort()).toEqual(clients.map(({ options }) => options.clientId).sort())
     }
-    // Two in a row are at different workers.
-    for (let index = 0; index < 4; index++) await expectRefusal()
-    expect(await metric(http, 'mqway_refusals_total{reason="too-many-from-address"}')).toBe(4)
+    await expectRefusals()
+    const refusals = await metric(http, refusalsOfAddress)
+    expect(refusals).toBeGreaterThanOrEqual(2)
 
     const before = childrenOf(program.child.pid)
     expect(before).toHaveLength(2)
@@ -208,12 +210,12 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     const stayed = clients.filter(({ connected }) => connected)
     expect(stayed).toHaveLength(maxConnections / 2)
     await eventually(async () => (await metric(http, openOverTcp)) === stayed.length)
-    expect(await metric(http, 'mqway_refusals_total{reason="too-many-from-address"}')).toBe(4)
+    expect(await metric(http, refusalsOfAddress)).toBe(refusals)
     expect(await metric(http, 'mqway_worker_ends_total')).toBe(1)
     expect(await metric(http, 'mqway_workers_missing')).toBe(0)
     // The new worker knows the connections of the other one.
     for (let index = stayed.length; index < maxConnections; index++) clients.push(await connect())
-    for (let index = 0; index < 2; index++) await expectRefusal()
+    await expectRefusals()
     for (const client of clients.slice(-2)) {
       const closed = new Promise<void>(resolve => client.once('close', () => resolve()))
       const { body } = await ask('DELETE', `${http}/v1/clients/${client.options.clientId}?reason=test`)
