@@ -4,6 +4,7 @@ import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
 import { CountsKeeper } from './counts-keeper.js'
 import type { RelayedAnswers, RelayedQuestion, TicketKey, WorkerStart } from './messages.js'
+import { PassedConnections } from './passed-connections.js'
 import { StateKeeper } from './state-keeper.js'
 import { WorkerMetrics } from './worker-metrics.js'
 import { type WorkerEnd, WorkerProcess } from './worker-process.js'
@@ -40,6 +41,7 @@ export class WorkerPool {
   readonly #workers = new Map<number, WorkerProcess>()
   readonly #counts = new CountsKeeper()
   readonly #state = new StateKeeper()
+  readonly #connections = new PassedConnections()
   readonly #metrics: WorkerMetrics
   readonly #closed = new AbortController()
   #onFailed: (error: Error) => void = () => {}
@@ -93,7 +95,11 @@ export class WorkerPool {
   #fork(worker: number): WorkerProcess {
     const forked = new WorkerProcess({ ...this.#options.start, worker })
     this.#workers.set(worker, forked)
-    const { channel, listening, ready, ended } = forked
+    const { child, channel, listening, ready, ended } = forked
+    const closePassed = this.#connections.watch(child)
+    ended.then(() => {
+      if (!this.#closed.signal.aborted) closePassed()
+    })
     channel.onQuestion('allMetrics', () => this.#metrics.read())
     channel.onQuestion('askOthers', question => this.#askOthers(forked, question))
     channel.onQuestion('ticketKey', this.#options.ticketKey)

@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process'
 import cluster from 'node:cluster'
 import { StartError } from '../base/start-error.js'
 import { Channel } from './channel.js'
@@ -25,7 +26,8 @@ export class WorkerProcess {
   readonly ended: Promise<WorkerEnd>
   /** Resolves when it listens to messages. */
   readonly listening: Promise<void>
-  readonly #kill: () => void
+  /** Its process, for `PassedConnections`. */
+  readonly child: ChildProcess
   #isListening = false
   #readySince: number | undefined
   #end: WorkerEnd | undefined
@@ -36,7 +38,7 @@ export class WorkerProcess {
     this.number = start.worker
     this.pid = worker.process.pid
     this.channel = new Channel(worker.process)
-    this.#kill = () => worker.process.kill('SIGKILL')
+    this.child = worker.process
     let error: StartError | undefined
     this.listening = new Promise(resolve => {
       this.channel.onQuestion('start', () => {
@@ -81,7 +83,7 @@ export class WorkerProcess {
   }
 
   kill(): void {
-    if (this.#end === undefined) this.#kill()
+    if (this.#end === undefined) this.child.kill('SIGKILL')
   }
 }
 
