@@ -1,7 +1,5 @@
 import type { SliceCause, SliceMonitor } from './slice-monitor.js'
-
-/** Length of a slice, in milliseconds. */
-const sliceLength = 4
+import { TickBudget, type TickShare } from './tick-budget.js'
 
 /**
  * Divides long tasks (scans, bulk deliveries, large documents) into slices: one slice of one task in each tick of the event loop, in the
@@ -14,18 +12,22 @@ const sliceLength = 4
  *     }
  */
 export class TimeSlicer {
-  readonly #length: number
+  readonly #share: TickShare
   readonly #now: () => number
   readonly #slices: SliceMonitor | undefined
   readonly #waiting: (() => void)[] = []
   #end = Number.NEGATIVE_INFINITY
 
   /**
-   * @param length of one slice, in milliseconds
+   * @param share its part of each tick
    * @param slices gets the cause of each slice
    */
-  constructor(length: number = sliceLength, now: () => number = () => performance.now(), slices?: SliceMonitor) {
-    this.#length = length
+  constructor(
+    share: TickShare = new TickBudget().open(),
+    now: () => number = () => performance.now(),
+    slices?: SliceMonitor,
+  ) {
+    this.#share = share
     this.#now = now
     this.#slices = slices
   }
@@ -47,14 +49,17 @@ export class TimeSlicer {
         this.#slices?.begin(cause)
         resolve()
       }
-      if (this.#waiting.push(begin) === 1) setImmediate(this.#run)
+      if (this.#waiting.push(begin) > 1) return
+      this.#share.isBusy = true
+      setImmediate(this.#run)
     })
   }
 
   readonly #run = (): void => {
     const begin = this.#waiting.shift()
-    this.#end = this.#now() + this.#length
+    this.#end = this.#now() + this.#share.length
     begin?.()
     if (this.#waiting.length > 0) setImmediate(this.#run)
+    else this.#share.isBusy = false
   }
 }

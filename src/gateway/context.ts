@@ -15,6 +15,7 @@ import { ConnectedClients } from '../base/connected-clients.js'
 import type { Logger } from '../base/log.js'
 import { createMetrics } from '../base/metrics.js'
 import { SliceMonitor } from '../base/slice-monitor.js'
+import { TickBudget } from '../base/tick-budget.js'
 import { TimeSlicer } from '../base/time-slicer.js'
 import type { EmbeddedHooks } from '../broker/embedded/embedded.js'
 import type { CreateRateLimit } from '../broker/embedded/throttle.js'
@@ -66,7 +67,8 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
     new SliceMonitor({ onSlow: slice => log.debug(slice, 'The event loop was blocked by one task') }),
   )
   metrics.watchSlices(() => slices.figures)
-  const slicer = new TimeSlicer(undefined, undefined, slices)
+  const tickBudget = new TickBudget()
+  const slicer = new TimeSlicer(tickBudget.open(), undefined, slices)
   const clients = new ConnectedClients(slicer, group?.worker)
   const { authenticator, rules } = access
   const hooks: EmbeddedHooks = {
@@ -91,7 +93,8 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
     shareLimit: share,
     /** What worker processes share; `undefined` for a single process. */
     group,
-    ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients, slices },
+    ...{ config, cwd, log, metrics, access, users, limits, resolveClient, brokers, tunnels, clients },
+    ...{ tickBudget, slices },
     ...{ mqttListeners, reservedClientIds, anonymousPublishes },
     servesHost: compileHosts({
       names: config.hosts,

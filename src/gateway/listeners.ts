@@ -63,15 +63,15 @@ export class Listeners {
 
   /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
   async startWeb(app: FastifyInstance, router: UpgradeRouter): Promise<void> {
-    const { config, slices, unreadResponses, log, metrics } = this.#context
+    const { config, tickBudget, slices, unreadResponses, log, metrics } = this.#context
     const { http, https, limits } = config
     const options = {
-      ...{ app, limits, unreadResponses, slices, log, metrics },
+      ...{ app, limits, unreadResponses, tickBudget, slices, log, metrics },
       onUpgrade: (...upgrade: Parameters<UpgradeRouter['handle']>) => router.handle(...upgrade),
       maxConnections: this.#maxConnections,
       sockets: this.#sockets,
       pipelined: new PipelinedRequests({ log, metrics }),
-      streams: new StreamQueue(),
+      streams: new StreamQueue(tickBudget.open()),
     }
     for (const port of portsOf(http.port)) {
       this.#add('http', await startHttp({ ...options, ...this.#locationOf(http), port }))
@@ -88,11 +88,20 @@ export class Listeners {
 
   /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
   async startMqtt(broker: Broker): Promise<void> {
-    const { config, tunnels, site, limits, users, nextId, log, metrics } = this.#context
+    const { config, tunnels, site, limits, users, nextId, tickBudget, log, metrics } = this.#context
     const { mqtt, mqtts } = config
     const options = tunnelOptions(this.#context, { inspectConnect: true, pingInterval: 'off' })
     const listening = (transport: 'tcp' | 'tls'): Omit<MqttListenerOptions, 'host' | 'port'> => ({
-      ...{ site, limits, nextId, log, metrics, maxConnections: this.#maxConnections, sockets: this.#sockets },
+      ...{
+        site,
+        limits,
+        nextId,
+        tickBudget,
+        log,
+        metrics,
+        maxConnections: this.#maxConnections,
+        sockets: this.#sockets,
+      },
       accept: (socket, peer, child) =>
         tunnels.open({ broker, peer, transport, options, log: child }, () =>
           socket.destroyed ? undefined : new TcpClient(socket, transport),

@@ -348,7 +348,7 @@ function transportContext(
   const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * bodySize))
   metrics.watchBodies(() => budget.used)
   const bodies = { limit: bodySize, budget, timeout: bodyTimeout, jsonValues, slices }
-  const queue = new WorkQueue(slices)
+  const queue = new WorkQueue(options.tickBudget.open(), slices)
   const renewElsewhere = group && shareRenewals(group, connections, access.tickets)
   const shared = { gate, state, unreadResponses, anonymousPublishes, log, metrics }
   return { ...shared, push, connections, renewElsewhere, bodies, queue }

@@ -9,6 +9,7 @@ import { codeOf } from '../base/error-code.js'
 import type { ErrorReason } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
+import type { TickBudget } from '../base/tick-budget.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
 
 /** The address and the bounds of a listener. */
@@ -25,6 +26,8 @@ export interface ListenOptions {
   readonly maxConnections: number
   /** Sockets of one client address and of all, over all listeners. */
   readonly sockets?: SocketLimits
+  /** Told of each accepted connection. */
+  readonly tickBudget?: TickBudget
   readonly log: Logger
   readonly metrics: Metrics
 }
@@ -224,6 +227,7 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
   }
   for (const server of servers) {
     server.on('connection', socket => {
+      options.tickBudget?.accepted()
       const admitted = admit(socket)
       sockets.set(socket, 'network' in admitted ? admitted.network : undefined)
       socket.on('close', forget)

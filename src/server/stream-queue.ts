@@ -1,7 +1,5 @@
 import type { Http2Session, ServerHttp2Stream } from 'node:http2'
-
-/** Milliseconds of one iteration of the event loop that new requests may take. */
-const sliceLength = 4
+import { TickBudget, type TickShare } from '../base/tick-budget.js'
 
 /** A request whose stream is open, and the function that handles it. */
 interface Queued {
@@ -10,8 +8,8 @@ interface Queued {
 }
 
 /**
- * Starts the requests of HTTP/2 after the read that contained them, for 4 ms per iteration of the event loop, one of each connection in
- * turn. A stream that its client has reset by then is dropped: a thousand HEADERS and RST_STREAM frames in one write (“rapid reset”,
+ * Starts the requests of HTTP/2 after the read that contained them, for a part of each iteration of the event loop, one of each connection
+ * in turn. A stream that its client has reset by then is dropped: a thousand HEADERS and RST_STREAM frames in one write (“rapid reset”,
  * CVE-2023-44487) cause neither authentication nor subscriptions.
  *
  * SETTINGS_MAX_CONCURRENT_STREAMS bounds the waiting streams of one connection, except those reset within one read.
@@ -19,19 +17,28 @@ interface Queued {
 export class StreamQueue {
   /** The connection whose request starts next first. */
   readonly #sessions = new Map<Http2Session, Queued[]>()
+  readonly #share: TickShare
+
+  /** @param share its part of each iteration of the event loop */
+  constructor(share: TickShare = new TickBudget().open()) {
+    this.#share = share
+  }
 
   /** Calls `handle` in a later iteration of the event loop, unless the stream is closed by then. */
   add(stream: ServerHttp2Stream, handle: () => void): void {
     const { session } = stream
     if (session === undefined || stream.destroyed) return
-    if (this.#sessions.size === 0) setImmediate(this.#run)
+    if (this.#sessions.size === 0) {
+      this.#share.isBusy = true
+      setImmediate(this.#run)
+    }
     const queue = this.#sessions.get(session)
     if (queue) queue.push({ stream, handle })
     else this.#sessions.set(session, [{ stream, handle }])
   }
 
   readonly #run = (): void => {
-    const end = performance.now() + sliceLength
+    const end = performance.now() + this.#share.length
     for (const [session, queue] of this.#sessions) {
       const next = queue.find(({ stream }) => !stream.destroyed && !stream.closed)
       this.#sessions.delete(session)
@@ -42,5 +49,6 @@ export class StreamQueue {
       if (performance.now() >= end) break
     }
     if (this.#sessions.size > 0) setImmediate(this.#run)
+    else this.#share.isBusy = false
   }
 }

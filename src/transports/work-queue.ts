@@ -1,5 +1,6 @@
 import { networkOf } from '../access/limits.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
+import { TickBudget, type TickShare } from '../base/tick-budget.js'
 import type { Caller } from '../http/api-gate.js'
 
 /** Work that is done step by step. */
@@ -10,9 +11,6 @@ export interface Worker {
   work(): boolean
 }
 
-/** Milliseconds of work in one tick of the event loop; the last step may take longer. */
-const maxTick = 2
-
 /**
  * Does the steps of many workers in turn, group by group, so that no client delays others by its number of requests: a change of a hundred
  * filters takes some 0.7 ms, and one read of a socket may bring 25 of them.
@@ -20,11 +18,16 @@ const maxTick = 2
 export class WorkQueue {
   /** By group; the next one first. */
   readonly #groups = new Map<string, Set<Worker>>()
+  readonly #share: TickShare
   readonly #slices: SliceMonitor | undefined
   #isScheduled = false
 
-  /** @param slices gets the cause of each step */
-  constructor(slices?: SliceMonitor) {
+  /**
+   * @param share its part of each tick of the event loop; the last step may take longer
+   * @param slices gets the cause of each step
+   */
+  constructor(share: TickShare = new TickBudget().open(), slices?: SliceMonitor) {
+    this.#share = share
     this.#slices = slices
   }
 
@@ -67,18 +70,20 @@ export class WorkQueue {
   #schedule(): void {
     if (this.#isScheduled) return
     this.#isScheduled = true
+    this.#share.isBusy = true
     setImmediate(this.#run)
   }
 
   readonly #run = (): void => {
     this.#isScheduled = false
-    const until = performance.now() + maxTick
+    const until = performance.now() + this.#share.length
     for (const [name, workers] of this.#groups) {
       const [worker] = workers
       if (worker) this.#step(worker, name, workers)
       if (performance.now() >= until) break
     }
     if (this.#groups.size > 0) this.#schedule()
+    else this.#share.isBusy = false
   }
 
   #step(worker: Worker, name: string, workers: Set<Worker>): void {

@@ -55,7 +55,7 @@ describe('all connected clients', () => {
 
   it('are scanned in slices of time, and without the ones that leave meanwhile', async () => {
     let [now, slices] = [0, 0]
-    const slicer = new TimeSlicer(4, () => now)
+    const slicer = new TimeSlicer({ length: 4, isBusy: false }, () => now)
     const { clients, all } = fill(100, slicer)
     const gone = all.at(-1)
     const page = await clients.page({
@@ -74,7 +74,7 @@ describe('all connected clients', () => {
 
   it('are not scanned on where nobody waits for the result', async () => {
     let now = 0
-    const { clients } = fill(100, new TimeSlicer(4, () => now))
+    const { clients } = fill(100, new TimeSlicer({ length: 4, isBusy: false }, () => now))
     let looked = 0
     const matches = (): boolean => ++now > 0 && ++looked > 0
     await clients.page({ ...everything, matches, isWanted: () => false })

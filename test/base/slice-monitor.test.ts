@@ -58,7 +58,7 @@ describe('a slice of the event loop', () => {
 
   it('of a task that shares the event loop has the cause that the task names', async () => {
     const slices = monitor()
-    const slicer = new TimeSlicer(4, () => now, slices)
+    const slicer = new TimeSlicer({ length: 4, isBusy: false }, () => now, slices)
     const next = slicer.next('retained messages')
     vi.runOnlyPendingTimers()
     await next

@@ -4,7 +4,7 @@ import { TimeSlicer } from '../../src/base/time-slicer.js'
 describe('slices of the event loop', () => {
   it('go to the tasks in turn, one in each turn of the loop', async () => {
     let now = 0
-    const slicer = new TimeSlicer(4, () => now)
+    const slicer = new TimeSlicer({ length: 4, isBusy: false }, () => now)
     const order: string[] = []
     const task = async (name: string): Promise<void> => {
       await slicer.next()

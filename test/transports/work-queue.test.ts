@@ -14,7 +14,7 @@ function worker(pieces: number, milliseconds: number, done: () => void): Worker 
 }
 
 it('does what takes long in many turns, between which others have theirs', async () => {
-  const queue = new WorkQueue()
+  const queue = new WorkQueue({ length: 2, isBusy: false })
   let [pieces, turns] = [0, 0]
   const count = (): void => {
     turns++
