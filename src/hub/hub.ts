@@ -154,7 +154,7 @@ export class Hub {
   #dispatch(event: Event): void {
     if (event.sequence <= this.#position) return
     // Before the position moves: subscribers then reach the marker when they continue.
-    if (isGapMarker(event)) for (const subscriber of this.#subscribers) subscriber.interrupt()
+    if (isGapMarker(event)) for (const subscriber of this.#subscribers) subscriber.meetGap()
     this.#position = event.sequence
     this.#cache.push(event)
     const groups = this.#index.match(event.topic)

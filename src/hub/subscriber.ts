@@ -172,9 +172,9 @@ export class Subscriber implements Subscription, Replaying {
     return this.#idOf(this.#state === 'live' ? this.#livePosition : this.#position)
   }
 
-  /** The sequence after which nothing has been written to the sink, while it is live. */
+  /** The sequence after which nothing has been written to the sink, while it is live. Its cursor may have been after the hub's position. */
   get #livePosition(): number {
-    return this.#queue ? this.#beforeQueue : this.#context.position
+    return this.#queue ? this.#beforeQueue : Math.max(this.#context.position, this.#offered)
   }
 
   get isLive(): boolean {
@@ -241,6 +241,12 @@ export class Subscriber implements Subscription, Replaying {
     this.#state = 'replay'
     this.#context.counters.catchingUp++
     if (!this.#blocked) this.#context.replays.add(this)
+  }
+
+  /** Call before a gap marker: it is read from the journal, also where the cursor was after it, because sequences then continue before the cursor. */
+  meetGap(): void {
+    this.interrupt()
+    this.#position = Math.min(this.#position, this.#context.position)
   }
 
   replayFromCache(): number | undefined {

@@ -95,6 +95,8 @@ export interface Journal {
   /** Sequence of the oldest event that is not evicted; `head + 1` without events. */
   readonly first: number
   readonly size: number
+  /** Whether other gateways append, too. Then a client may know an event that this gateway has not read yet. */
+  readonly isShared: boolean
   /**
    * The loss of events after `after` that may match one of `filters`; `undefined` without one.
    *
@@ -201,19 +203,23 @@ export interface Position {
 }
 
 /**
- * Resolves a cursor of any text to its position, or to the oldest position where its events are missing.
+ * Resolves a cursor of any text to its position, or to the oldest position where its events are missing. In a shared journal, the position may be after
+ * the head.
  *
  * @param filters of the subscriber; default: all topics
  */
 export function resolveCursor(
-  journal: Pick<Journal, 'epoch' | 'head' | 'lost'>,
+  journal: Pick<Journal, 'epoch' | 'head' | 'isShared' | 'lost'>,
   cursor: string,
   filters?: readonly string[],
 ): Position {
   const id = parseId(cursor)
   if (!id) return oldestPosition(journal, 'unknown', filters)
   if (id.epoch !== journal.epoch) return oldestPosition(journal, 'other-epoch', filters)
-  if (id.sequence > journal.head) return oldestPosition(journal, 'unknown', filters)
+  if (id.sequence > journal.head) {
+    if (!journal.isShared) return oldestPosition(journal, 'unknown', filters)
+    return { after: id.sequence, known: id.sequence }
+  }
   const lost = journal.lost(filters, id.sequence)
   if (lost) return { after: lost.resume, known: id.sequence, gap: 'evicted', lost }
   return { after: id.sequence, known: id.sequence }

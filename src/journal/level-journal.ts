@@ -54,6 +54,7 @@ export async function openLevelJournal(options: LevelJournalOptions): Promise<Jo
 }
 
 class LevelJournal implements Journal {
+  readonly isShared: boolean = false
   readonly epoch: string
   readonly #options: OpenOptions
   readonly #commit: GroupCommit

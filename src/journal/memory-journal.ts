@@ -21,6 +21,7 @@ export interface MemoryJournalOptions {
 
 /** A journal that ends with the process. */
 export class MemoryJournal implements Journal {
+  readonly isShared: boolean = false
   readonly epoch: string
   readonly #clock: () => number
   readonly #commit: GroupCommit

@@ -135,6 +135,7 @@ interface Entry {
  * came can be found out, and never happens twice.
  */
 export class RedisJournal implements Journal {
+  readonly isShared = true
   readonly fields: SharedFields
   readonly leadership: Leadership
   readonly #options: RedisJournalOptions

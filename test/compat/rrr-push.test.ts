@@ -322,6 +322,7 @@ describe('handles', () => {
         return 1
       },
       size: 100_000,
+      isShared: false,
       lost: () => undefined,
       append: m => journal.append(m),
       watch: listener => journal.watch(listener),

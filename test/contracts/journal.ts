@@ -247,7 +247,10 @@ export function describeJournal(makePlace: () => Promise<JournalPlace>, { durabl
     expect(at(oldest - 1)).toEqual({ after: oldest - 1, known: oldest - 1 })
     expect(at(oldest - 2)).toMatchObject({ after: oldest - 1, known: oldest - 2, gap: 'evicted' })
     expect(at(journal.head)).toEqual({ after: journal.head, known: journal.head })
-    expect(at(journal.head + 1)).toMatchObject({ after: oldest - 1, known: 0, gap: 'unknown' })
+    expect(at(journal.head + 1)).toMatchObject(
+      // Another gateway may have given it.
+      journal.isShared ? { after: journal.head + 1 } : { after: oldest - 1, known: 0, gap: 'unknown' },
+    )
     const another = formatId('0'.repeat(15), oldest)
     expect(resolveCursor(journal, another)).toMatchObject({ after: oldest - 1, known: 0, gap: 'other-epoch' })
     for (const text of ['', 'x', '2024-01-01T00:00:00Z', `${journal.epoch}-01`, `${journal.epoch}-${2 ** 53}`]) {

@@ -150,3 +150,59 @@ describe.each(['memory', 'level'] as const)('a hole in a journal in %s', kind =>
     expect((await readAll(journal, ['elsewhere'], 0)).map(isGapMarker)).toEqual([true])
   })
 })
+
+describe('a cursor after the newest event of a shared journal, which another gateway gave', () => {
+  let journal: Journal
+  let hub: Hub
+
+  const subscribe = async (sequence: number) => {
+    const sink = new Sequence()
+    const cursor = formatId(journal.epoch, sequence)
+    const subscription: Subscription = hub.subscribe({ filters: ['t'], encode, sink, cursor })
+    await eventually(() => sink.isLive)
+    return { sink, subscription, cursor }
+  }
+  const publish = (payload: string) => journal.append(message('t', payload))
+
+  beforeEach(async () => {
+    journal = Object.assign(new MemoryJournal({ bounds: wide, log }), { isShared: true })
+    for (const payload of ['1', '2']) await publish(payload)
+    const recent = { maxEvents: 100, maxBytes: 2 ** 20 }
+    hub = await openHub({ journal, bounds: { maxQueuedEvents: 1000, maxQueuedBytes: 2 ** 20, recent }, log })
+  })
+  afterEach(async () => {
+    hub.close()
+    await journal.close()
+  })
+
+  it('is kept until the events after it come, and no event before it comes again', async () => {
+    const { sink, subscription, cursor } = await subscribe(4)
+    const { sink: other } = await subscribe(2)
+    expect(subscription.cursor).toBe(cursor)
+    await publish('3')
+    await eventually(() => other.entries.length === 1)
+    expect(subscription.cursor).toBe(cursor)
+    for (const payload of ['4', '5', '6']) await publish(payload)
+    await eventually(() => sink.entries.length === 2)
+    expect(sink.entries).toEqual(['5', '6'])
+    expect(other.entries).toEqual(['3', '4', '5', '6'])
+    expect(subscription.cursor).toBe(formatId(journal.epoch, 6))
+  })
+
+  it('is kept when its filters change', async () => {
+    const { sink, subscription, cursor } = await subscribe(4)
+    subscription.change({ add: ['u'] })
+    await eventually(() => subscription.isLive)
+    expect(subscription.cursor).toBe(cursor)
+    for (const payload of ['3', '4', '5']) await publish(payload)
+    await eventually(() => sink.entries.length > 0)
+    expect(sink.entries).toEqual(['5'])
+  })
+
+  it('does not hide a gap, after which sequences continue before it', async () => {
+    const { sink } = await subscribe(9)
+    await Promise.all([publish('3'), journal.append(gapMarker), publish('after')])
+    await eventually(() => sink.entries.includes('after'))
+    expect(sink.entries).toMatchObject([{ reason: 'missed' }, 'after'])
+  })
+})
