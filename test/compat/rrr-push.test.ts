@@ -4,6 +4,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Handles } from '../../src/compat/rrr/handles.js'
 import type { Journal } from '../../src/journal/journal.js'
 import { MemoryJournal } from '../../src/journal/memory-journal.js'
+import { MemoryState } from '../../src/storage/memory-state.js'
 import { message } from '../contracts/journal.js'
 import { eventually } from '../helpers/wait.js'
 import { recordingLog } from '../server/rig.js'
@@ -264,7 +265,7 @@ describe('handles', () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
     onTestFinished(() => void vi.useRealTimers())
     const journal = openJournal()
-    const handles = new Handles({ journal, config: { ...rrrDefaults, maxHandles: 1000 } })
+    const handles = new Handles({ journal, state: new MemoryState(), config: { ...rrrDefaults, maxHandles: 1000 } })
     for (let count = 0; count < 1000; count++) {
       const handle = handles.take(String(count))
       void journal.append(message(handle.topic, 'nobody reads this'))
@@ -283,13 +284,17 @@ describe('handles', () => {
 
   it('that nobody asks for are none, whatever is published for them', async () => {
     const journal = openJournal()
-    const handles = new Handles({ journal, config: rrrDefaults })
+    const handles = new Handles({ journal, state: new MemoryState(), config: rrrDefaults })
     for (let count = 0; count < 100; count++) await journal.append(message(`push/${count}`, 'hello'))
     expect(handles.size).toBe(0)
   })
 
   it('that are in use stay, and of the others the one that was used last goes last', () => {
-    const handles = new Handles({ journal: openJournal(), config: { ...rrrDefaults, maxHandles: 2 } })
+    const handles = new Handles({
+      journal: openJournal(),
+      state: new MemoryState(),
+      config: { ...rrrDefaults, maxHandles: 2 },
+    })
     onTestFinished(() => handles.close())
     const one = handles.take('one')
     const two = handles.take('two')
@@ -300,7 +305,11 @@ describe('handles', () => {
   })
 
   it('that one address asks for are forgotten before those of others, when there are too many', () => {
-    const handles = new Handles({ journal: openJournal(), config: { ...rrrDefaults, maxHandles: 10 } })
+    const handles = new Handles({
+      journal: openJournal(),
+      state: new MemoryState(),
+      config: { ...rrrDefaults, maxHandles: 10 },
+    })
     onTestFinished(() => handles.close())
     const one = handles.take('one', 'address 192.0.2.1')
     handles.release(one)
@@ -337,7 +346,12 @@ describe('handles', () => {
       trim: async () => {},
       close: async () => {},
     }
-    const handles = new Handles({ journal: counted, config: { ...rrrDefaults, maxAge: 1000 }, now: () => time })
+    const handles = new Handles({
+      journal: counted,
+      state: new MemoryState(),
+      config: { ...rrrDefaults, maxAge: 1000 },
+      now: () => time,
+    })
     onTestFinished(() => handles.close())
     for (let count = 0; count < 5; count++) {
       const handle = handles.take(String(count))
@@ -355,7 +369,7 @@ describe('handles', () => {
   const counting = (config: Partial<typeof rrrDefaults>) => {
     const journal = openJournal()
     const read = vi.spyOn(journal, 'read')
-    const handles = new Handles({ journal, config: { ...rrrDefaults, ...config } })
+    const handles = new Handles({ journal, state: new MemoryState(), config: { ...rrrDefaults, ...config } })
     onTestFinished(() => handles.close())
     return { journal, read, handles }
   }
@@ -403,7 +417,7 @@ describe('handles', () => {
       if (!event) break
       texts.push(event.payload.toString())
       const answer = new PassThrough()
-      handle.startSending(event.sequence, answer)
+      handle.startSending('', event.sequence, answer)
       await once(answer.end(), 'finish')
     }
     expect(texts).toEqual(Array.from({ length: 600 }, (_, count) => String(count)))

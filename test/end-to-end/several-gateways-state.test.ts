@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import bcrypt from 'bcrypt'
-import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { startCuttingProxy } from '../helpers/cutting-proxy.js'
 import { freePorts } from '../helpers/free-ports.js'
@@ -11,7 +11,6 @@ import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
 import { type RedisServer, startRedis } from '../helpers/redis.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
-import { recordingLog } from '../server/rig.js'
 
 describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
   let [redis, broker, directory] = [{} as RedisServer, {} as Mosquitto, '']
@@ -35,18 +34,18 @@ describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
   /** Starts gateways with one prefix; one of them reads the broker. @param urls of Redis, one for each gateway */
   const start = async (config: ConfigInput = {}, urls = [redis.url, redis.url]): Promise<TestGateway[]> => {
     const prefix = `p${prefixes++}:`
-    const { log, line } = recordingLog()
     const gateways = await Promise.all(
       urls.map(async url => {
-        const push = { topics: ['#'], journal: { redis: { url, prefix } }, presence: { messages: false } }
+        const push = { topics: ['#'], journal: { redis: { url, prefix } }, presence: { messages: false, grace: '1ms' } }
         const place = { https: { port: 'off' as const }, mqtt: { port: 'off' as const }, push }
         const all = { ...place, broker: `mqtt://127.0.0.1:${broker.port}`, ...config }
-        const gateway = await startTestGateway(all, log)
+        const gateway = await startTestGateway(all)
         onTestFinished(() => gateway.close())
         return gateway
       }),
     )
-    await line(/this gateway reads the broker/)
+    const subscriptions = () => redis.client.hget(`${prefix}journal`, 'subscriptions')
+    await eventually(async () => (await subscriptions())?.includes('#') === true)
     return gateways
   }
   const two = async (config?: ConfigInput, urls?: string[]): Promise<[a: string, b: string]> => {
@@ -152,5 +151,96 @@ describeWith(['redis-server', 'mosquitto'], 'gateways that share Redis', () => {
     expect(atOnce.filter(status => status === 401)).toHaveLength(10)
     expect(atOnce.filter(status => status === 429)).toHaveLength(20)
     expect([await guess(a, 31), await guess(b, 32)]).toEqual([429, 429])
+  })
+
+  describe('have one queue for each handle of RRR', () => {
+    const ask = async (at: string, handle: string, signal?: AbortSignal) => {
+      const response = await fetch(`${at}/rrr/?handle=${handle}`, signal && { signal })
+      const { content, reason } = (await response.json()) as { content?: string; reason?: string }
+      return { status: response.status, content, reason }
+    }
+    const publish = async (at: string, handle: string, bodies: readonly string[]): Promise<void> => {
+      const messages = bodies.map(payload => ({ topic: `push/${handle}`, payload }))
+      const headers = { 'content-type': 'application/json' }
+      const send = () => fetch(`${at}/v1/publish`, { method: 'POST', headers, body: JSON.stringify({ messages }) })
+      let response = await send()
+      // Nothing is published before a gateway has subscribed.
+      while (response.status === 503) response = await send()
+      expect(response.status).toBe(201)
+    }
+    /** Open requests of the gateway. */
+    const listeners = async (at: string): Promise<number> => {
+      const metrics = await (await fetch(`${at}/metrics`)).text()
+      return Number(/^mqway_push_listeners (\d+)/m.exec(metrics)?.[1])
+    }
+    /** Asks, and resolves when the request is the newest one at all gateways. */
+    const begin = async (at: string, signal?: AbortSignal) => {
+      const newest = async () => {
+        const stored = await redis.client.hget(`p${prefixes - 1}:state:handles:entries`, '1')
+        return /"request":"([^"]+)"/.exec(stored ?? '')?.[1]
+      }
+      const before = await newest()
+      const answer = ask(at, '1', signal).catch(() => undefined)
+      await eventually(async () => (await newest()) !== before)
+      return { answer }
+    }
+    const texts = Array.from({ length: 60 }, (_, index) => `m${index}`)
+
+    it('from which a client gets each message once, in order, wherever it asks next', async () => {
+      const [a, b] = await two({ compat: { rrr: { wait: '200ms' } } })
+      const publishing = publish(b, '1', texts)
+      const contents: string[] = []
+      for (let index = 0; contents.length < texts.length; index++) {
+        const { content = '' } = await ask(index % 3 === 0 ? a : b, '1')
+        if (content !== '') contents.push(content)
+      }
+      await publishing
+      expect(contents).toEqual(texts)
+      for (const at of [a, b]) expect((await ask(at, '1')).content).toBe('')
+    })
+
+    it('of which two clients get each message once together', async () => {
+      const [a, b] = await two({ compat: { rrr: { wait: '100ms' } } })
+      const contents: string[] = []
+      const poll = async (at: string): Promise<void> => {
+        while (contents.length < texts.length) {
+          const { content = '' } = await ask(at, '1')
+          if (content !== '') contents.push(content)
+        }
+      }
+      await Promise.all([publish(a, '1', texts), poll(a), poll(b)])
+      expect([...contents].sort()).toEqual([...texts].sort())
+    })
+
+    it('whose messages go to the newest request, and to the next where that was left', async () => {
+      const [a, b] = await two({ compat: { rrr: { wait: '60s' } } })
+      await publish(a, '1', ['first'])
+      expect((await ask(b, '1')).content).toBe('first')
+      const leaving = new AbortController()
+      const older = await begin(a)
+      const newer = await begin(b)
+      await publish(a, '1', ['second'])
+      expect(await newer.answer).toMatchObject({ content: 'second' })
+      expect(await older.answer).toMatchObject({ content: '' })
+      const abandoned = await begin(b, leaving.signal)
+      leaving.abort()
+      await abandoned.answer
+      await eventually(async () => (await listeners(b)) === 0)
+      await publish(a, '1', ['third'])
+      expect((await ask(a, '1')).content).toBe('third')
+    })
+
+    it('and say that it is unavailable while Redis is away', async () => {
+      const { url, leave, comeBack } = await link()
+      const [a, b] = await two({ compat: { rrr: { wait: '100ms' } } }, [redis.url, url])
+      await publish(a, '1', ['first', 'second'])
+      expect((await ask(a, '1')).content).toBe('first')
+      leave()
+      await eventually(async () => (await ask(b, '1')).reason === 'journal-unavailable')
+      comeBack()
+      let answer = await ask(b, '1')
+      while (answer.status === 503) answer = await ask(b, '1')
+      expect(answer.content).toBe('second')
+    })
   })
 })

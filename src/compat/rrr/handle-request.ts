@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import type { Writable } from 'node:stream'
 import { onExpired } from '../../access/expiry.js'
 import { GatewayError } from '../../base/errors.js'
@@ -32,6 +33,7 @@ export class HandleRequest implements EventSink, OpenPoll {
   readonly content: Promise<Buffer>
   readonly #context: TransportContext
   readonly #options: HandleRequestOptions
+  readonly #id = randomBytes(9).toString('base64url')
   readonly #release: () => void
   readonly #presence: PresenceHandle
   readonly #timer: NodeJS.Timeout
@@ -62,7 +64,7 @@ export class HandleRequest implements EventSink, OpenPoll {
     this.#timer = setTimeout(() => this.finish(), wait).unref()
     this.#stopExpiry = onExpired(caller.identity, () => this.finish())
     response.once('close', () => this.finish())
-    void this.#findNext(true)
+    void this.#begin()
   }
 
   write(data: Buffer): boolean {
@@ -82,7 +84,9 @@ export class HandleRequest implements EventSink, OpenPoll {
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {
-    if (reason === 'complete') this.#deliver(this.#received, parseId(cursor ?? '')?.sequence ?? 0)
+    // Its cursor is after a message that is not claimed yet.
+    this.#subscription = undefined
+    if (reason === 'complete') void this.#deliver(this.#received, parseId(cursor ?? '')?.sequence ?? 0)
     else if (reason === 'shutting-down') this.finish()
     else this.#fail(new GatewayError(reason === 'too-slow' ? 'client-too-slow' : reason))
   }
@@ -96,6 +100,7 @@ export class HandleRequest implements EventSink, OpenPoll {
     const position = parseId(this.#subscription?.cursor ?? '')
     if (!this.#end()) return
     if (position) this.#options.handle.advance(position.sequence)
+    this.#options.handle.end(this.#id)
     if (wait === 0) this.#resolve(emptyContent)
     else setTimeout(() => this.#resolve(emptyContent), wait).unref()
   }
@@ -105,16 +110,24 @@ export class HandleRequest implements EventSink, OpenPoll {
     this.finish(this.#options.handle.replaced())
   }
 
+  async #begin(): Promise<void> {
+    try {
+      await this.#options.handle.begin(this.#id)
+    } catch (error) {
+      return this.#fail(unavailable(error))
+    }
+    if (!this.#ended) await this.#findNext(true)
+  }
+
   async #findNext(isLive: boolean): Promise<void> {
     try {
       const { handle } = this.#options
-      await handle.interrupt()
       const event = await handle.next(isLive)
       if (this.#ended) return
-      if (event) this.#deliver(contentOf(event), event.sequence)
+      if (event) await this.#deliver(contentOf(event), event.sequence)
       else this.#listen()
     } catch (error) {
-      this.#fail(error instanceof GatewayError ? error : new GatewayError('journal-unavailable', { cause: error }))
+      this.#fail(unavailable(error))
     }
   }
 
@@ -125,9 +138,18 @@ export class HandleRequest implements EventSink, OpenPoll {
     this.#subscription = hub.subscribe({ filters: [topic], encode: contentOf, cursor, limit: 1, device, sink: this })
   }
 
-  #deliver(content: Buffer, sequence: number): void {
-    if (!this.#end()) return
-    this.#options.handle.startSending(sequence, this.#options.response)
+  async #deliver(content: Buffer, sequence: number): Promise<void> {
+    if (this.#ended) return
+    const { handle, response } = this.#options
+    try {
+      const claim = await handle.claim(this.#id, sequence)
+      if (claim === 'replaced') return this.finish()
+      if (claim === 'delivered') return this.#findNext(false)
+    } catch (error) {
+      return this.#fail(unavailable(error))
+    }
+    if (!this.#end()) return handle.unclaim(this.#id)
+    handle.startSending(this.#id, sequence, response)
     this.#resolve(content)
   }
 
@@ -149,4 +171,8 @@ export class HandleRequest implements EventSink, OpenPoll {
     this.#options.onEnd()
     return true
   }
+}
+
+function unavailable(error: unknown): GatewayError {
+  return error instanceof GatewayError ? error : new GatewayError('journal-unavailable', { cause: error })
 }

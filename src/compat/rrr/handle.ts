@@ -2,7 +2,9 @@ import type { Writable } from 'node:stream'
 import type { RrrConfig } from '../../config/compat.js'
 import { type Event, formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
+import type { StateCollection } from '../../storage/shared-state.js'
 import type { BatchedScan, Scanner } from './batched-scan.js'
+import { type Claim, HandlePosition } from './handle-position.js'
 import type { RecentPosition } from './recent-position.js'
 
 /** Events beyond which a scan counts as long. */
@@ -19,12 +21,15 @@ export interface HandleContext {
   /** Two queues: short scans do not wait for long ones. */
   readonly short: BatchedScan
   readonly long: BatchedScan
+  /** Positions, which several gateways share. */
+  readonly handles: StateCollection
   /** Milliseconds since 1970. */
   readonly now: () => number
 }
 
 /** A response that is being written. */
 interface Sending {
+  readonly request: string
   readonly sequence: number
   readonly response: Pick<Writable, 'once' | 'destroy'>
 }
@@ -44,6 +49,11 @@ export class Handle implements Scanner {
   /** The user or address of the last request. */
   account = ''
   readonly #context: HandleContext
+  readonly #shared: HandlePosition
+  /** Resolves when all gateways know whether the last response was written. */
+  #settled: Promise<void> = Promise.resolve()
+  /** All messages up to this sequence were delivered, as far as this gateway knows. */
+  #delivered = 0
   /** `undefined` until the first scan. */
   #position: number | undefined
   /** Sequences of undelivered messages, in order. */
@@ -56,6 +66,8 @@ export class Handle implements Scanner {
     this.#context = context
     this.name = name
     this.topic = `push/${name}`
+    const { handles, journal } = context
+    this.#shared = new HandlePosition({ handles, name, journal })
   }
 
   /** The position up to which the journal has been scanned. */
@@ -64,7 +76,39 @@ export class Handle implements Scanner {
   }
 
   get cursor(): string {
-    return formatId(this.#context.journal.epoch, this.position)
+    const { epoch, head } = this.#context.journal
+    // Another gateway may have delivered events that have not arrived here.
+    return formatId(epoch, Math.min(this.position, head))
+  }
+
+  /**
+   * Begins a request: messages before it go to no other one, at any gateway. Aborts a response that is still being written. Rejects while the
+   * shared state is away.
+   */
+  async begin(request: string): Promise<void> {
+    await this.#interrupt()
+    await this.#settled
+    this.#skipTo(await this.#shared.begin(request, this.account, this.#delivered))
+  }
+
+  /** Claims a message for a request, before it is sent. Rejects as `begin`. */
+  async claim(request: string, sequence: number): Promise<Claim> {
+    const claim = await this.#shared.claim(request, this.account, sequence)
+    if (claim === 'delivered') this.#skipTo(sequence)
+    return claim
+  }
+
+  /** Ends a claim whose message was not sent. */
+  unclaim(request: string): void {
+    this.#settle(request, false)
+  }
+
+  /** Ends a request without a message. */
+  end(request: string): void {
+    const [oldest] = this.#waiting
+    const position = oldest === undefined ? this.#position : oldest - 1
+    // Without it, another gateway reads more of the journal.
+    if (position !== undefined) this.#shared.advance(request, this.account, position).catch(ignore)
   }
 
   /**
@@ -107,31 +151,43 @@ export class Handle implements Scanner {
     this.#position = Math.max(this.#position ?? 0, sequence)
   }
 
-  /** Removes a message once its response is written; if the connection closes before that, the message stays. */
-  startSending(sequence: number, response: Sending['response']): void {
-    const sending: Sending = { sequence, response }
+  /** Removes a claimed message once its response is written; if the connection closes before that, the message stays. */
+  startSending(request: string, sequence: number, response: Sending['response']): void {
+    const sending: Sending = { request, sequence, response }
     this.#sending = sending
     const settled = (isWritten: boolean): void => {
       if (this.#sending !== sending) return
       this.#sending = undefined
-      if (isWritten) this.#delivered(sequence)
+      if (isWritten) this.#skipTo(sequence)
+      this.#settle(request, isWritten)
     }
     response.once('finish', () => settled(true))
     response.once('close', () => settled(false))
   }
 
   /** Aborts a response that is still being written, because the next request has arrived. */
-  async interrupt(): Promise<void> {
+  async #interrupt(): Promise<void> {
     if (!this.#sending) return
     // It may be complete before its event arrives.
     await new Promise(setImmediate)
-    this.#sending?.response.destroy()
+    if (!this.#sending) return
+    const { request, response } = this.#sending
     this.#sending = undefined
+    response.destroy()
+    this.#settle(request, false)
   }
 
-  #delivered(sequence: number): void {
-    this.#waiting = this.#waiting.filter(other => other !== sequence)
-    this.advance(sequence)
+  #settle(request: string, isWritten: boolean): void {
+    // If the state is away, another gateway regards the message as undelivered after a while.
+    const settled = this.#shared.settle(request, this.account, isWritten).catch(ignore)
+    this.#settled = Promise.all([this.#settled, settled]).then(ignore)
+  }
+
+  /** No message up to this sequence is undelivered. */
+  #skipTo(sequence: number): void {
+    this.#delivered = Math.max(this.#delivered, sequence)
+    this.#waiting = this.#waiting.filter(other => other > sequence)
+    if (this.#position !== undefined) this.advance(sequence)
   }
 
   found(event: Event): void {
@@ -153,7 +209,7 @@ export class Handle implements Scanner {
   /** Scans the events since the last scan. */
   async #scan(): Promise<void> {
     const { journal, recent, short, long } = this.#context
-    this.#position ??= await recent()
+    this.#position ??= Math.max(await recent(), this.#delivered)
     const distance = journal.head - this.#position
     if (distance > 0) await (distance > longScan ? long : short).join(this)
   }
@@ -162,3 +218,5 @@ export class Handle implements Scanner {
     return time >= this.#context.now() - this.#context.config.maxAge
   }
 }
+
+function ignore(): void {}

@@ -1,12 +1,18 @@
 import { GatewayError } from '../../base/errors.js'
 import type { RrrConfig } from '../../config/compat.js'
 import type { Journal } from '../../journal/journal.js'
+import type { SharedState } from '../../storage/shared-state.js'
 import { BatchedScan } from './batched-scan.js'
 import { Handle, type HandleContext } from './handle.js'
 import { recentPosition } from './recent-position.js'
 
+/** Bytes of a stored handle at most: its name, its account and its position. */
+const maxStoredBytes = 1024
+
 export interface HandlesOptions {
   readonly journal: Journal
+  /** Keeps the positions. */
+  readonly state: SharedState
   readonly config: Pick<RrrConfig, 'maxHandles' | 'maxQueued' | 'maxAge'>
   /** Milliseconds since 1970; the computer's clock when left out. */
   readonly now?: (() => number) | undefined
@@ -26,10 +32,23 @@ export class Handles {
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: HandlesOptions) {
-    const { journal, config, now = Date.now } = options
+    const { journal, state, config, now = Date.now } = options
+    const { maxAge, maxHandles: maxEntries } = config
+    const maxBytes = maxEntries * maxStoredBytes
+    const handles = state.collection('handles', {
+      ...{
+        maxAge,
+        maxEntries,
+        maxBytes,
+        maxEntriesPerOwner: maxEntries,
+        maxBytesPerOwner: maxBytes,
+        whenFull: 'evict',
+      },
+    })
     this.#options = options
     const recent = recentPosition(journal, config.maxAge, now)
-    this.#context = { journal, config, recent, short: new BatchedScan(journal), long: new BatchedScan(journal), now }
+    const [short, long] = [new BatchedScan(journal), new BatchedScan(journal)]
+    this.#context = { journal, config, recent, short, long, handles, now }
   }
 
   get size(): number {

@@ -40,8 +40,8 @@ const constraint = 'rrrHandle'
  * @returns ends waiting requests with an empty response, and refuses new ones
  */
 export function registerRrr(app: FastifyInstance, options: RrrOptions): { close(): void } {
-  const { push, config, now } = options
-  const handles = new Handles({ journal: push.journal, config, now })
+  const { push, state, config, now } = options
+  const handles = new Handles({ journal: push.journal, state, config, now })
   const polls = new OpenPolls()
   let lastId = 0
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
