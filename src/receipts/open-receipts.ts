@@ -65,6 +65,8 @@ export interface ReceiptsOptions {
   readonly tracking: RequestTracking
   /** Has the journal read what other gateways have appended; left out for a journal of this gateway alone. */
   readonly catchUp?: (() => Promise<void>) | undefined
+  /** Whether what was published a while ago is in the journal; left out for always. */
+  readonly isSettled?: (() => boolean) | undefined
   /** Deadlines that have passed before the start are handled after it; left out for at once. */
   readonly beforeDeadlines?: Promise<void> | undefined
   /** Earlier epochs of the journal whose events have the same sequences now; left out for none. */
@@ -110,7 +112,7 @@ class StoredReceipts implements OwnReceipts {
   #stopTimer: (() => void) | undefined
   #isExpiring = false
   /** The newest event before messages were published that may have to be published again. */
-  #publishedAfter = 0
+  #publishedAfter: number | undefined
   /** Deliveries that are not stored yet: devices by sequence. */
   #written = new Map<number, Set<string>>()
   /** The sequence before which everything has been trimmed. */
@@ -127,8 +129,10 @@ class StoredReceipts implements OwnReceipts {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#outbox = new Outbox({
+      hasMessages: repository.messages > 0,
       waiting: (limit, isRepeated) => this.#enqueue(() => this.#waitingMessages(limit, isRepeated)),
       sent: keys => this.#enqueue(() => repository.sent(keys)),
+      isSettled: options.isSettled,
       publisher: options.publisher,
       clock: this.#clock,
       log: options.log,
@@ -140,7 +144,6 @@ class StoredReceipts implements OwnReceipts {
     for await (const { sequence, topic, unwritten, awaited } of this.#repository.pending()) {
       this.#options.tracking.track(sequence, topic, unwritten, awaited)
     }
-    await this.#dropPublished()
     const next = await this.#repository.nextDeadline()
     const { beforeDeadlines } = this.#options
     if (beforeDeadlines) void beforeDeadlines.then(() => this.#armNearer(next))
@@ -150,22 +153,21 @@ class StoredReceipts implements OwnReceipts {
   }
 
   async #waitingMessages(limit: number, isRepeated: boolean): Promise<WaitingMessage[]> {
-    if (isRepeated) await this.#dropPublished(this.#publishedAfter)
-    else this.#publishedAfter = this.#options.journal.head
+    const { journal, publisher } = this.#options
+    if (!isRepeated) this.#publishedAfter = journal.head
+    else if (publisher.connected) await this.#dropPublished()
     return this.#repository.waitingMessages(limit)
   }
 
-  /**
-   * Drops messages that are in the journal: no answer came, or the former process, or gateway, has ended before that was stored.
-   *
-   * @param sequence after which they are; default: after the events that they are about
-   */
-  async #dropPublished(sequence?: number): Promise<void> {
-    const { journal } = this.#options
+  /** Drops messages that are in the journal: no answer came, or the former process, or gateway, has ended before that was stored. */
+  async #dropPublished(): Promise<void> {
+    const { journal, catchUp } = this.#options
     const messages = await this.#repository.waitingMessages(atOnce)
     if (messages.length === 0) return
+    await catchUp?.()
+    // They come after the events that they are about.
     const about = messages.map(({ payload }) => parseId(JSON.parse(payload).id)?.sequence ?? 0)
-    const first = Math.max(sequence ?? Math.min(...about), journal.first - 1)
+    const first = Math.max(this.#publishedAfter ?? Math.min(...about), journal.first - 1)
     const filters = [...new Set(messages.map(({ topic }) => topic))]
     const published = new Set<string>()
     for (let after = first; after < journal.head; ) {

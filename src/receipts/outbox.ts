@@ -15,8 +15,12 @@ const refusedForGood: ReadonlySet<ErrorReason> = new Set(['topic-refused', 'body
 const closeTime = 1000
 
 export interface OutboxOptions {
+  /** Whether messages wait at the start. */
+  readonly hasMessages: boolean
   /** The oldest messages. @param isRepeated whether some have perhaps been published already, without an answer */
   readonly waiting: (limit: number, isRepeated: boolean) => Promise<WaitingMessage[]>
+  /** Whether what was published a while ago is in the journal; left out for always. */
+  readonly isSettled?: (() => boolean) | undefined
   /** Deletes published messages. */
   readonly sent: (keys: readonly string[]) => Promise<void>
   readonly publisher: Publisher
@@ -30,13 +34,14 @@ export class Outbox {
   #running: Promise<void> | undefined
   /** Whether messages may have been added since the last read. */
   #isNew = false
-  /** Whether messages of the last read have perhaps been published. */
-  #isRepeated = false
+  /** Whether waiting messages have perhaps been published already: before the start, or without an answer. */
+  #isRepeated: boolean
   #closed = false
   #stopWaiting: (() => void) | undefined
 
   constructor(options: OutboxOptions) {
     this.#options = options
+    this.#isRepeated = options.hasMessages
   }
 
   /** To be called when a message is added. */
@@ -62,15 +67,19 @@ export class Outbox {
   }
 
   async #publishSome(): Promise<'all' | 'some' | 'failed'> {
-    const { waiting, sent, publisher, log } = this.#options
+    const { waiting, isSettled, sent, publisher, log } = this.#options
     try {
+      if (this.#isRepeated && isSettled?.() === false) return 'failed'
+      const isRepeated = this.#isRepeated
       this.#isNew = false
-      const messages = firstOfGroups(await waiting(atOnce, this.#isRepeated))
+      const messages = firstOfGroups(await waiting(atOnce, isRepeated))
+      this.#isRepeated = isRepeated && messages.length > 0
       if (messages.length === 0) return 'all'
       if (!publisher.connected) return 'failed'
+      this.#isRepeated = true
       const done = await Promise.all(messages.map(message => this.#publish(message)))
-      this.#isRepeated = done.includes(false)
       await sent(messages.filter((_, index) => done[index]).map(({ key }) => key))
+      this.#isRepeated = done.includes(false)
       return done.includes(false) ? 'failed' : 'some'
     } catch (error) {
       if (!this.#closed) log.warn({ err: error }, 'failed to publish messages about receipts and will retry')

@@ -167,7 +167,7 @@ class SharedReceipts implements Receipts {
   }
 
   async #open(token: string): Promise<OwnPart> {
-    const { catchUp, openStore, log, shared: _shared, coordinator: _coordinator, ...options } = this.#options
+    const { catchUp, openStore, log, shared: _shared, coordinator, ...options } = this.#options
     await catchUp()
     this.#pending.clear()
     let isTold = false
@@ -180,6 +180,7 @@ class SharedReceipts implements Receipts {
     }
     const receipts = await openReceipts({
       ...{ ...options, log, catchUp, store: openStore(token), beforeDeadlines: served, epochs: this.#epochs },
+      isSettled: () => coordinator.isBrokerSettled,
       tracking: {
         onWritten: () => {},
         track: (sequence, topic, unwritten, awaited) => {

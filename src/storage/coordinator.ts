@@ -3,6 +3,9 @@ import type { Logger } from '../base/log.js'
 import { holdLease, Lease, releaseLease } from './lease.js'
 import type { Leadership, SharedRedis } from './shared-redis.js'
 
+/** Time in which a gateway that begins to read the broker gets what was queued, in milliseconds. */
+const settleTime = 2000
+
 export interface CoordinatorOptions {
   readonly shared: SharedRedis
   /** The key of the lease of the gateway that reads the broker. */
@@ -21,17 +24,20 @@ export class Coordinator implements Leadership {
   readonly #lease: Lease
   readonly #listeners = new Set<(token: string | undefined) => void | Promise<void>>()
   #token: string | undefined
-  #isBrokerRead = false
+  /** The token of the gateway that reads the broker; `null` for none, `undefined` if unknown. */
+  #reader: string | null | undefined
+  /** Since when it has been the same, in monotonic milliseconds. */
+  #readerSince = 0
 
   constructor({ shared, readerLease, canPublish }: CoordinatorOptions) {
     const { redis, config } = shared
     const key = `${config.prefix}coordinator`
     this.key = key
     // While another gateway reaches the broker, it can do more.
-    const isUseful = (): boolean => canPublish() || !this.#isBrokerRead
+    const isUseful = (): boolean => canPublish() || !this.isBrokerRead
     this.#lease = new Lease({
       hold: async (token, duration, how) => {
-        this.#isBrokerRead = (await redis.exists(readerLease)) === 1
+        this.#setReader(await redis.get(readerLease).catch(() => undefined))
         return (how === 'renew' || isUseful()) && holdLease(redis, key, token, duration, how)
       },
       release: token => releaseLease(redis, key, token),
@@ -48,7 +54,12 @@ export class Coordinator implements Leadership {
 
   /** Whether a gateway reads the broker, as of the last renewal. */
   get isBrokerRead(): boolean {
-    return this.#isBrokerRead
+    return typeof this.#reader === 'string'
+  }
+
+  /** Whether one gateway has read the broker for so long that it has all that was queued before. */
+  get isBrokerSettled(): boolean {
+    return this.isBrokerRead && performance.now() >= this.#readerSince + settleTime
   }
 
   /** As `Leadership.watch`; the lease is given back when the promises of all listeners have resolved. */
@@ -59,6 +70,12 @@ export class Coordinator implements Leadership {
 
   close(): Promise<void> {
     return this.#lease.close()
+  }
+
+  #setReader(token: string | null | undefined): void {
+    if (token === this.#reader) return
+    this.#reader = token
+    this.#readerSince = performance.now()
   }
 
   async #set(token: string | undefined): Promise<void> {

