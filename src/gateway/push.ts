@@ -251,7 +251,13 @@ async function openSharedPresence(
   const { SharedPresence } = await import('../presence/shared-presence.js')
   const { grace } = config.presence
   const slicer = new TimeSlicer(undefined, undefined, slices)
-  const leader = messages && new LeaderMessages({ messages, mark: (token, mark) => maps.mark(token, mark) })
+  const leader =
+    messages &&
+    new LeaderMessages({
+      messages,
+      isHeld: token => coordinator.token === token,
+      mark: (token, mark) => maps.mark(token, mark),
+    })
   const presence = opened.add(new SharedPresence({ grace, accountOf, messages: leader, slicer }))
   const lease = Math.max(grace, minLease)
   const maps = await openGatewayMaps({

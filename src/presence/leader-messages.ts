@@ -10,6 +10,8 @@ interface PendingChange {
 
 export interface LeaderMessagesOptions {
   readonly messages: Pick<PresenceMessages, 'publish' | 'drained'>
+  /** Whether the lease with a token has not ended: a gateway that was stopped for a while does not know that yet. */
+  readonly isHeld: (token: string) => boolean
   /** Sets a mark for all gateways, unless another one leads. @returns the mark's position */
   readonly mark: (token: string, mark: string) => Promise<number | undefined>
 }
@@ -97,7 +99,8 @@ export class LeaderMessages {
     // All marks of the gateway that led before are in front of this one.
     const start = await this.#mark(token, this.#published)
     while (start !== undefined && this.#token === token) {
-      const position = this.#known < start ? undefined : this.#publishSome()
+      const mayPublish = this.#known >= start && this.#options.isHeld(token)
+      const position = mayPublish ? this.#publishSome() : undefined
       if (position === undefined) {
         await this.#woken()
         continue

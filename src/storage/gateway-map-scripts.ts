@@ -29,12 +29,12 @@ end
 /**
  * Changes a map, renews the lease of its gateway, and removes gateways whose lease has ended. A batch that Redis has already is not written again.
  *
- * Keys: the name. Arguments: gateway, number of the batch, duration of the lease, first position, how many other gateways to compare, and these; and
- * key and value of each change, empty for a deletion. @returns `ok`; `late` if the lease had ended, and others were not compared; `lost` if Redis does
+ * Keys: the name. Arguments: gateway, number of the batch, duration of the lease, first position, a gateway whose lease is renewed, too, or nothing; how
+ * many other gateways to compare, and these; and key and value of each change, empty for a deletion. @returns `ok`; `late` if the lease had ended, and others were not compared; `lost` if Redis does
  * not have the batches before
  */
 export const writeScript = new Script(`${append}
-local base, id, number, first, others = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
+local base, id, number, first, others = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[6])
 local map, lease = base .. ':of:' .. id, base .. ':lease:' .. id
 local last = tonumber(redis.call('HGET', map, '#') or '0')
 if number == 1 and last == 0 then
@@ -44,16 +44,17 @@ elseif (number ~= last and number ~= last + 1) or redis.call('SISMEMBER', base .
 end
 local isLate = redis.call('EXISTS', lease) == 0
 redis.call('SET', lease, '1', 'PX', ARGV[3])
+if ARGV[5] ~= '' then redis.call('SET', base .. ':lease:' .. ARGV[5], '1', 'PX', ARGV[3]) end
 if number == last + 1 then
-  for at = 6 + others, #ARGV, 2 do
+  for at = 7 + others, #ARGV, 2 do
     if ARGV[at + 1] == '' then redis.call('HDEL', map, ARGV[at]) else redis.call('HSET', map, ARGV[at], ARGV[at + 1]) end
   end
   redis.call('HSET', map, '#', ARGV[2])
-  append(first, 'of', id, unpack(ARGV, 6 + others))
+  append(first, 'of', id, unpack(ARGV, 7 + others))
 end
 redis.call('PEXPIRE', map, '${keep}')
 if isLate then return 'late' end
-for at = 6, 5 + others do
+for at = 7, 6 + others do
   if redis.call('EXISTS', base .. ':lease:' .. ARGV[at]) == 0 then
     redis.call('SREM', base .. ':gateways', ARGV[at])
     redis.call('UNLINK', base .. ':of:' .. ARGV[at])

@@ -49,7 +49,7 @@ const [maxQueued, maxQueuedLength] = [100_000, 32 * 1024 ** 2]
 /** How long a read of the stream waits, and its time limit, in milliseconds. */
 const [blockTime, followTimeout] = [1000, 4000]
 /** Batches of one read of the stream, and entries of one read of a map. */
-const [maxBatches, scanCount] = [20, 500]
+const [maxBatches, scanCount] = [5, 500]
 /** Other gateways whose lease is compared at once. */
 const maxCompared = 100
 /** Attempts to read all maps while they change. */
@@ -79,7 +79,7 @@ export async function openGatewayMaps(options: GatewayMapsOptions): Promise<Gate
  *
  * Redis has a hash for each gateway, and a stream of all changes, from which every gateway follows; one that has missed some reads the hashes again.
  * A gateway's map remains as long as its lease, which it renews; another gateway then removes it. Where Redis has lost a gateway's
- * changes, or its lease has ended, the gateway writes its map again under another name, and the earlier one remains until its lease ends:
+ * changes, or its lease has ended, the gateway writes its map again under another name, and renews the lease of the earlier one until it has:
  * so nothing seems to leave and return.
  */
 export class GatewayMaps {
@@ -88,6 +88,8 @@ export class GatewayMaps {
   readonly #follow: Redis
   readonly #base: string
   #id = ''
+  /** The name of this gateway under which its whole map was written last, until that is so again. */
+  #former = ''
   /** The last batch that Redis has, for certain. */
   #written = 0
   /** A batch that Redis may have. */
@@ -103,6 +105,8 @@ export class GatewayMaps {
   #healthySince = 0
   /** Gateways with a map, perhaps also earlier names of this one. */
   readonly #gateways = new Set<string>()
+  /** Where the next comparison of leases begins. */
+  #compared = 0
   #position = 0
   #mustLoad = true
   #closed = false
@@ -182,6 +186,7 @@ export class GatewayMaps {
 
   /** Begins to write the whole map, under a new name. */
   #begin(): void {
+    this.#former ||= this.#id
     this.#id = randomBytes(9).toString('base64url')
     this.#written = 0
     this.#batch = undefined
@@ -235,9 +240,8 @@ export class GatewayMaps {
     const number = this.#written + (this.#batch === undefined ? 0 : 1)
     const { lease } = this.#options
     // After an interruption of Redis, the others have as much time as any gateway.
-    const isHealthy = this.#wroteAt - this.#healthySince > lease
-    const others = isHealthy ? [...this.#gateways].filter(each => each !== id).slice(0, maxCompared) : []
-    const args = [id, number, lease, Date.now(), others.length, ...others, ...(this.#batch ?? [])]
+    const others = this.#wroteAt - this.#healthySince > lease ? this.#someOthers() : []
+    const args = [id, number, lease, Date.now(), this.#former, others.length, ...others, ...(this.#batch ?? [])]
     const outcome = String(await writeScript.run(this.#redis, [this.#base], args))
     this.#failure = undefined
     if (id !== this.#id) return
@@ -249,6 +253,16 @@ export class GatewayMaps {
     if (outcome === 'late') this.#healthySince = performance.now()
     this.#written = number
     this.#batch = undefined
+    if (this.#rest === undefined) this.#former = ''
+  }
+
+  /** Other gateways, in turn. */
+  #someOthers(): string[] {
+    const others = [...this.#gateways].filter(each => each !== this.#id)
+    if (this.#compared >= others.length) this.#compared = 0
+    const start = this.#compared
+    this.#compared += maxCompared
+    return others.slice(start, this.#compared)
   }
 
   /** `undefined` for nothing to write. The first one registers this gateway. */

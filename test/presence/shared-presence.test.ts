@@ -169,6 +169,17 @@ describeWith(['redis-server'], 'presence of several gateways', () => {
     expect(told.b).toEqual(told.a.slice(1).map(change => ({ ...change, time: expect.any(Number) })))
   })
 
+  it('is not published by one whose lease has ended while it was stopped', async () => {
+    const before: PresenceChange[] = []
+    const [a, b] = [await start({ told: before, isHeld: () => false }), await start()]
+    await a.lead()
+    b.enter('d', ['x'])
+    await allSee('x', ['d x 1'])
+    await b.lead()
+    await published(a)
+    expect([before, news()]).toEqual([[], ['+d x 1']])
+  })
+
   it('is the same after Redis has lost everything, and nobody seems to leave', async () => {
     const [a, b] = (await startAll(2)) as [TestPresence, TestPresence]
     a.enter('a', ['x'])

@@ -34,6 +34,8 @@ export interface TestPresenceOptions {
   readonly url?: string
   /** Resolves once all that was published is sent. */
   readonly drained?: () => Promise<void>
+  /** Whether its lease has not ended, once it leads. */
+  readonly isHeld?: () => boolean
 }
 
 let tokens = 0
@@ -45,11 +47,13 @@ export async function startPresence({
   lease = 500,
   url = redis.url,
   drained = async () => {},
+  isHeld = () => true,
 }: TestPresenceOptions): Promise<TestPresence> {
   const shared = await openSharedRedis({ url, prefix: 'mqway:' }, log)
   const slicer = new TimeSlicer()
   const leader = new LeaderMessages({
     messages: { publish: change => told.push(change), drained },
+    isHeld: () => isHeld(),
     mark: (token, mark) => maps.mark(token, mark),
   })
   const presence = new SharedPresence({ grace, messages: leader, slicer })
