@@ -22,7 +22,7 @@ const maxWait = 10_000
 const [maxPending, maxPendingLength] = [100_000, 16 * 1024 ** 2]
 /** Changes that are published before a mark. */
 const batchSize = 1000
-/** Interval of attempts to set a mark, and how long the last one may take, in milliseconds. */
+/** Interval of attempts to set a mark, and of checks of the lease, and how long the last one may take, in milliseconds. */
 const [retryInterval, endTimeout] = [200, 1000]
 
 /**
@@ -99,8 +99,11 @@ export class LeaderMessages {
     // All marks of the gateway that led before are in front of this one.
     const start = await this.#mark(token, this.#published)
     while (start !== undefined && this.#token === token) {
-      const mayPublish = this.#known >= start && this.#options.isHeld(token)
-      const position = mayPublish ? this.#publishSome() : undefined
+      if (!this.#options.isHeld(token)) {
+        await retryDelay()
+        continue
+      }
+      const position = this.#known < start ? undefined : this.#publishSome()
       if (position === undefined) {
         await this.#woken()
         continue
@@ -133,7 +136,7 @@ export class LeaderMessages {
         return await this.#options.mark(token, `${position}`)
       } catch {
         if (this.#token !== token) return undefined
-        await new Promise(resolve => setTimeout(resolve, retryInterval).unref())
+        await retryDelay()
       }
     }
   }
@@ -151,6 +154,10 @@ export class LeaderMessages {
     this.#pending.delete(pending)
     this.#length -= pending.change.filter.length
   }
+}
+
+function retryDelay(): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, retryInterval).unref())
 }
 
 function ignore(): void {}

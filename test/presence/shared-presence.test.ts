@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { TimeSlicer } from '../../src/base/time-slicer.js'
 import type { PresenceHandle } from '../../src/presence/presence.js'
 import type { PresenceChange } from '../../src/presence/presence-messages.js'
+import { SharedPresence } from '../../src/presence/shared-presence.js'
 import { makeRandom } from '../fuzz/random.js'
 import { type RedisServer, startRedis } from '../helpers/redis.js'
 import { describeWith } from '../helpers/requires.js'
@@ -99,6 +101,39 @@ describeWith(['redis-server'], 'presence of several gateways', () => {
     second.add(['x'])
     await published(b)
     expect(news()).toEqual(['+d x 1', '-d x 0', '+d x 1'])
+  })
+
+  it('neither joins nor leaves who has moved while a gateway has missed changes', async () => {
+    const changes: PresenceChange[] = []
+    const messages = { add: (change: PresenceChange) => changes.push(change), reached: () => {}, marked: () => {} }
+    const presence = new SharedPresence({ grace: 0, messages, slicer: new TimeSlicer() })
+    const listener = JSON.stringify(['sse', 'd', null, 'account', 1, 2, 1])
+    const entries = new Map(Object.entries({ '1': listener, '1 x': '1' }))
+    await presence.onLoaded(
+      new Map([
+        ['a', entries],
+        ['b', new Map()],
+      ]),
+      1,
+    )
+    await presence.onLoaded(
+      new Map([
+        ['a', new Map()],
+        ['b', entries],
+      ]),
+      2,
+    )
+    expect(changes).toMatchObject([{ event: 'join', device: 'd' }])
+    expect(presence.at('x', 9).count).toBe(1)
+    await presence.onLoaded(
+      new Map([
+        ['a', new Map()],
+        ['b', new Map()],
+      ]),
+      3,
+    )
+    expect(changes.slice(1)).toMatchObject([{ event: 'leave', device: 'd' }])
+    presence.close()
   })
 
   it('loses the listeners of one that is killed at the end of its lease, each once', async () => {
