@@ -88,7 +88,8 @@ export class FailedLoginLimiter {
         hasFailed = error instanceof GatewayError && error.reason === 'identity-refused'
         throw error
       } finally {
-        await this.#end(network, slot, hasFailed)
+        // One change at a time: changes at once would be repeated, each after another one.
+        await state.tasks.run(() => this.#end(network, slot, hasFailed))
         this.#startNext(network, state)
       }
     } finally {
