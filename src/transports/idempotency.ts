@@ -1,6 +1,6 @@
 import { GatewayError } from '../base/errors.js'
 import { Exclusive } from '../base/exclusive.js'
-import type { Event } from '../journal/event.js'
+import { type Event, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 import type { Message } from '../mqtt/message.js'
 import {
@@ -193,6 +193,8 @@ export class IdempotencyKeys {
     return open.writes.run(async () => {
       const { key, owner, fingerprint, progress } = open
       const { ids, done, withoutReceipts, uncertainAfter } = progress
+      const newest = parseId(ids.findLast(id => id !== null) ?? '')?.sequence ?? 0
+      open.after = Math.max(open.after, newest)
       open.after = withoutReceipts ? withoutReceipts.sequence - 1 : (uncertainAfter ?? open.after)
       const stored: StoredRequest = {
         ...{ fingerprint, ids, done, after: open.after, isHeld },

@@ -536,4 +536,44 @@ describe('a request with an Idempotency-Key', () => {
     expect((await post('?topic=a', 'y', key)).status).toBe(201)
     expect(await payloads()).toEqual(['y'])
   })
+
+  it.each([
+    { how: 'each one stored', payloads: ['0', '1', '2'], holdTime: 0 },
+    { how: 'with equal messages', payloads: ['x', 'x', 'x'], holdTime: 0 },
+    { how: 'none stored', payloads: ['0', '1', '2'], holdTime: 200 },
+  ])('is completed by another gateway where the first has ended, $how', async ({ payloads: texts, holdTime }) => {
+    const asked: { id: string; request: ReceiptRequest }[] = []
+    const publisher = await start({
+      asked,
+      register: (app, transport) => {
+        const options = { ...transport, idempotency: { holdTime } }
+        registerPublish(app, options)
+        app.register(async scope => registerPublish(scope, options), { prefix: '/other' })
+      },
+    })
+    let count = 0
+    let end = (): void => {}
+    publisher.before = () =>
+      ++count === 3
+        ? new Promise((_, reject) => {
+            end = () => reject(new GatewayError('broker-away'))
+          })
+        : Promise.resolve()
+    const receipt = { from: ['b'], within: '1m' }
+    const body = JSON.stringify({ messages: texts.map(payload => ({ topic: 't', payload, receipt })) })
+    const headers = { 'content-type': 'application/json', ...key }
+    const send = (path: string) => fetch(`${rig.url}${path}/v1/publish`, { method: 'POST', headers, body })
+    const first = send('')
+    await eventually(() => count === 3)
+    let response = await send('/other')
+    while (response.status === 409) response = await send('/other')
+    expect(response.status).toBe(201)
+    expect(await payloads()).toEqual(texts)
+    const { ids } = (await response.json()) as Answer
+    expect(ids).toEqual((await journaled()).map(({ id }) => id))
+    expect([...new Set(asked.map(({ id }) => id))]).toEqual(ids)
+    end()
+    expect((await first).status).toBe(503)
+    expect((await (await send('')).json()) as Answer).toEqual({ ids })
+  })
 })
