@@ -6,7 +6,7 @@ import { StartError } from '../base/start-error.js'
 import type { Message } from '../mqtt/message.js'
 import { holdLease, releaseLease } from '../storage/lease.js'
 import { checkRedis, connectRedis, type Redis, type RedisConfig, reasonOf, redisOptions } from '../storage/redis.js'
-import { type Leadership, nameOf } from '../storage/shared-redis.js'
+import { nameOf } from '../storage/shared-redis.js'
 import { deliveryDigest } from './delivery-digest.js'
 import { type Event, gapMarker, newEpoch } from './event.js'
 import { EventMemory } from './event-memory.js'
@@ -137,7 +137,6 @@ interface Entry {
 export class RedisJournal implements Journal {
   readonly isShared = true
   readonly fields: SharedFields
-  readonly leadership: Leadership
   readonly #options: RedisJournalOptions
   readonly #redis: Redis
   readonly #follower: Redis
@@ -154,7 +153,6 @@ export class RedisJournal implements Journal {
   #last: Entry | undefined
   /** Who may append; empty while there is no lease. */
   #token = ''
-  readonly #leadershipListeners = new Set<(token: string | undefined) => void>()
   /** A batch of which no answer came. */
   #uncertain: { readonly batch: string; readonly messages: readonly Message[] } | undefined
   /** Events of messages that were refused after they were appended. */
@@ -184,16 +182,6 @@ export class RedisJournal implements Journal {
       get: async name => (await this.#redis.hget(this.#key('journal'), name)) ?? undefined,
       set: async (name, value) => void (await this.#setField(name, value, 0)),
       setOnce: (name, value) => this.#setField(name, value, 1),
-    }
-    const token = (): string | undefined => this.#token || undefined
-    this.leadership = {
-      get token() {
-        return token()
-      },
-      watch: listener => {
-        this.#leadershipListeners.add(listener)
-        return () => this.#leadershipListeners.delete(listener)
-      },
     }
     for (const connection of [redis, follower]) {
       connection.on('close', () => this.#lose('the connection to Redis was lost'))
@@ -287,7 +275,7 @@ export class RedisJournal implements Journal {
     const { bounds, slices } = this.#options
     const found = await this.#redis.hgetall(this.#key('deliveries'))
     const deliveries = new Map(Object.entries(found).map(([id, digest]) => [Number(id), digest]))
-    this.#setToken(token)
+    this.#token = token
     this.#acknowledged.clear()
     let isOver = false
     const write = (messages: readonly Message[]): Promise<readonly Event[]> =>
@@ -301,7 +289,7 @@ export class RedisJournal implements Journal {
       },
       close: () => {
         isOver = true
-        if (this.#token === token) this.#setToken('')
+        if (this.#token === token) this.#token = ''
         void commit.close()
       },
     }
@@ -317,11 +305,6 @@ export class RedisJournal implements Journal {
     await this.#loops
     await this.#tasks.run(async () => {})
     this.#redis.disconnect()
-  }
-
-  #setToken(token: string): void {
-    this.#token = token
-    for (const listener of this.#leadershipListeners) listener(token || undefined)
   }
 
   #key(name: KeyName): string {

@@ -1,7 +1,7 @@
 import { Exclusive } from '../base/exclusive.js'
 import type { Logger } from '../base/log.js'
 import { holdLease, Lease, releaseLease } from './lease.js'
-import type { Leadership, SharedRedis } from './shared-redis.js'
+import type { SharedRedis } from './shared-redis.js'
 
 /** Time in which a gateway that begins to read the broker gets what was queued, in milliseconds. */
 const settleTime = 2000
@@ -18,7 +18,7 @@ export interface CoordinatorOptions {
  * Elects the coordinator: the one of several gateways that has the deadlines of receipts and sends mails. It need not be the one that reads the broker,
  * because receipts and mails go on without a broker.
  */
-export class Coordinator implements Leadership {
+export class Coordinator {
   /** The key of its lease. */
   readonly key: string
   readonly #lease: Lease
@@ -48,6 +48,7 @@ export class Coordinator implements Leadership {
     })
   }
 
+  /** Of this gateway's lease, which scripts compare with Redis; `undefined` while another gateway is the coordinator. */
   get token(): string | undefined {
     return this.#lease.isHeld ? this.#token : undefined
   }
@@ -62,7 +63,11 @@ export class Coordinator implements Leadership {
     return this.isBrokerRead && performance.now() >= this.#readerSince + settleTime
   }
 
-  /** As `Leadership.watch`; the lease is given back when the promises of all listeners have resolved. */
+  /**
+   * Calls `listener` with each new token, and with `undefined` when it ends; the lease is given back when the promises of all listeners have resolved.
+   *
+   * @returns a function that stops this
+   */
   watch(listener: (token: string | undefined) => void | Promise<void>): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)

@@ -11,14 +11,6 @@ export interface SharedRedis {
   close(): Promise<void>
 }
 
-/** Which of the gateways leads: the one that reads the broker. */
-export interface Leadership {
-  /** Of this gateway's lease, which scripts compare with Redis; `undefined` while another gateway leads. */
-  readonly token: string | undefined
-  /** Calls `listener` with each new token, and with `undefined` when it ends. @returns a function that stops this */
-  watch(listener: (token: string | undefined) => void): () => void
-}
-
 /**
  * Connects.
  *
