@@ -17,6 +17,7 @@ declare -A needed=(
   [nginx]=nginx-light
   [systemd-analyze]=systemd
   [redis-server]=redis-server
+  [haproxy]=haproxy
   [nats-server]=nats-server
   [rabbitmq-server]=rabbitmq-server
 )
