@@ -59,6 +59,9 @@ export interface RedisJournalOptions {
   readonly slices?: SliceMonitor | undefined
 }
 
+/** The wait for a connection, or a new attempt to read. */
+const followPause = (): Promise<void> => new Promise(resolve => setTimeout(resolve, 20))
+
 /** A message that a broker delivered. */
 type Delivered = Message & { readonly messageId?: number | undefined }
 
@@ -377,7 +380,7 @@ export class RedisJournal implements Journal {
     let count = maxEntries
     while (!this.#closed) {
       if (!this.#joined) {
-        await new Promise(resolve => setTimeout(resolve, 20))
+        await followPause()
         continue
       }
       try {
@@ -390,6 +393,8 @@ export class RedisJournal implements Journal {
       } catch (error) {
         if (this.#closed) return
         if (this.#follower.status === 'ready') this.#reset(this.#follower, error)
+        // Without a connection, a command fails at once, and the event loop would get no turn.
+        await followPause()
       }
     }
   }
