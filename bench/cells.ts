@@ -4,6 +4,7 @@ import { lighttpd } from './systems/lighttpd.js'
 import { beforeMosquitto, mosquitto } from './systems/mosquitto.js'
 import {
   mqway,
+  mqwayBeforeBroker,
   mqwayEmbedded,
   mqwayPush,
   mqwayPushJson,
@@ -66,6 +67,7 @@ const brokers: readonly System[] = [mqwayEmbedded, inFrontOfMosquitto, lighttpdM
 
 const pushers: readonly System[] = [mqwayPush, mqwayPushMemory, mqwayPushJson, nchan, nchanWorkers]
 
+const memoryPush = beforeMosquitto(mqwayBeforeBroker)
 const [redisPush, redisPushWorkers] = [mqwayWithRedis(1), mqwayWithRedis(2)].map(each =>
   beforeMosquitto(withRedis(each)),
 ) as [System, System]
@@ -79,6 +81,7 @@ export const systems: readonly System[] = [
   ...brokers,
   ...pushers,
   mqwayWorkers,
+  memoryPush,
   redisPush,
   redisPushWorkers,
   ...journals.map(mqwayWithJournal),
@@ -349,6 +352,13 @@ function workerCells(scale: Scale): Cell[] {
   return [...cellsOf(tunnel, [mqway, mqwayWorkers]), ...cellsOf(push, [redisPush, redisPushWorkers])]
 }
 
+/** The journal in Redis, beside that in memory; both before mosquitto. */
+function redisCells(scale: Scale): Cell[] {
+  return pushCells(scale)
+    .filter(({ name }) => name === 'sse-1' || name === 'sse-20')
+    .map(cell => ({ ...cell, name: `redis-${cell.name}`, systems: [memoryPush, redisPush], peer: memoryPush }))
+}
+
 export const fullCells: readonly Cell[] = [
   ...tunnelCells(full, false),
   ...tunnelCells(full, true),
@@ -357,6 +367,7 @@ export const fullCells: readonly Cell[] = [
   ...mqtt5Cells(full),
   ...pushCells(full),
   ...workerCells(full),
+  ...redisCells(full),
 ]
 
 const quickNames = [
@@ -441,6 +452,11 @@ export const targets: readonly Target[] = [
     ...bar(`workers-${name}`, 'cpu', 1.15),
     system: redisPushWorkers,
     against: redisPush,
+  })),
+  ...['sse-1', 'sse-20'].map(name => ({
+    ...bar(`redis-${name}`, 'cpu', 1.1),
+    system: redisPush,
+    against: memoryPush,
   })),
   pushed('sse-1', 'cpu', 1),
   pushed('sse-20', 'cpu', 0.4),

@@ -65,6 +65,13 @@ export const mqwayPushJson: System = {
   push: { publish, stream, poll, cursor: 'body' },
 }
 
+/** Before another broker, with the journal in memory: beside the one with the journal in Redis. */
+export const mqwayBeforeBroker: System = {
+  ...mqwayPush,
+  name: 'mqway push (memory)',
+  start: setup => startMqway(setup, { broker: `mqtt://127.0.0.1:${setup.upstreamPort}`, push: { topics: ['#'] } }),
+}
+
 /** Before another broker, with the journal in Redis; with two workers, each is a gateway with a journal of its own. */
 export function mqwayWithRedis(workers: 1 | 2): System {
   return {
