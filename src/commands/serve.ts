@@ -6,6 +6,7 @@ import { workersOf } from '../config/workers.js'
 import { startGateway } from '../gateway/gateway.js'
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { isWorker } from '../workers/is-worker.js'
+import type { WorkerStop } from '../workers/primary-process.js'
 import { workerFlags } from './heap-flags.js'
 
 type StopSignal = 'SIGTERM' | 'SIGINT'
@@ -85,15 +86,16 @@ async function serveAsWorker(): Promise<number> {
   const primary = new PrimaryProcess()
   const { worker, config, file, group } = await primary.start()
   const log = createLog(config.log).child({ worker })
+  const timeOf = ({ grace = config.shutdown.grace }: WorkerStop): number => grace
+  // Also during the start: without the primary process, a port is never bound.
+  primary.stop.then(stop => exitAfter(timeOf(stop), log))
   try {
     const gateway = await startGateway(config, log, { file, group })
     primary.channel.onNotice('reload', () => gateway.reload())
     primary.channel.notify('ready', gateway.urls)
-    const { grace } = await primary.stop
-    if (grace === undefined) log.warn('the primary process has ended: stopping')
-    const time = grace ?? config.shutdown.grace
-    exitAfter(time, log)
-    await gateway.close(time)
+    const stop = await primary.stop
+    if (stop.grace === undefined) log.warn('the primary process has ended: stopping')
+    await gateway.close(timeOf(stop))
     return 0
   } catch (error) {
     if (!(error instanceof StartError)) throw error

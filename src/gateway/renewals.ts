@@ -7,7 +7,8 @@ import type { WorkerGroup } from '../workers/primary-process.js'
 /**
  * Gives connections of other worker processes fresh credentials. The identity goes to them as a ticket, which the worker of the connection redeems.
  *
- * @returns renews a connection of another worker; see `LiveConnections.renew`
+ * @returns renews a connection of another worker; see `LiveConnections.renew`. Rejects with `identity-unavailable` if it may be that of a worker
+ *   that does not answer
  */
 export function shareRenewals(
   group: WorkerGroup,
@@ -27,10 +28,12 @@ export function shareRenewals(
     // The connection of an anonymous client does not expire.
     if (identity.user === undefined) return false
     const { ticket } = await tickets.issue(identity)
-    const { answers } = await group.askOthers('renewConnection', { connection, ticket })
+    const { answers, missing } = await group.askOthers('renewConnection', { connection, ticket })
     if (answers.includes('refused')) {
       throw new GatewayError('identity-refused', { hint: 'the connection is of another user' })
     }
-    return answers.includes('renewed')
+    const isRenewed = answers.includes('renewed')
+    if (!isRenewed && missing > 0) throw new GatewayError('identity-unavailable', { hint: 'a worker does not answer' })
+    return isRenewed
   }
 }

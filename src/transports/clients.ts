@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { RequireAdmin } from '../access/administrators.js'
-import type { ClientDirectory, ClientSnapshot } from '../base/client-directory.js'
+import type { ClientDirectory, ClientSnapshot, FoundClients } from '../base/client-directory.js'
 import type { Logger } from '../base/log.js'
 import { transports } from '../base/metrics.js'
 import type { ApiGate, Caller } from '../http/api-gate.js'
@@ -118,7 +118,10 @@ const forbidden = {
   },
 } as const
 
-const absent = { 404: { description: 'There is no such client' } } as const
+const absent = {
+  404: { description: 'There is no such client' },
+  503: { description: 'A worker process did not answer in time, and the others have no such client' },
+} as const
 
 /** `/v1/clients` */
 export const clientsOperations: readonly Operation[] = [
@@ -188,14 +191,14 @@ export function registerClients(app: FastifyInstance, options: ClientsRouteOptio
   app.delete(listUrl, async (request, reply) => {
     const caller = await admit(request, reply, options)
     const query = readQuery(request, endConnectionQuery)
-    return (await end(caller, { ...query, session: false }, options, reply)) ?? noClient(reply)
+    return end(caller, { ...query, session: false }, options, reply)
   })
 
   app.get(clientUrl, async (request: ClientRequest, reply) => {
     await admit(request, reply, options)
     const query = readQuery(request, clientQuery)
     const found = await clients.find({ ...query, ...request.params }, wantedBy(reply))
-    if (found.clients.length === 0) return noClient(reply)
+    if (found.clients.length === 0) return noClient(reply, found)
     const described = { clients: found.clients.map(describeInDetail), ...incompleteOf(found) }
     return described satisfies z.output<typeof connections>
   })
@@ -206,7 +209,7 @@ export function registerClients(app: FastifyInstance, options: ClientsRouteOptio
     const { clientId } = request.params
     if (query.session && !options.endSession)
       throw new ParameterError('session', 'session must be left out: other brokers end their sessions themselves')
-    return (await end(caller, { ...query, clientId }, options, reply)) ?? noClient(reply)
+    return end(caller, { ...query, clientId }, options, reply)
   })
 
   gate.registerOtherMethods(app, { url: listUrl, allowed: ['GET', 'HEAD', 'DELETE'] })
@@ -232,8 +235,9 @@ async function admit(
   return caller
 }
 
-function noClient(reply: FastifyReply): FastifyReply {
-  return sendProblem(reply, { status: 404, detail: 'There is no such client' })
+function noClient(reply: FastifyReply, { isIncomplete }: Pick<FoundClients, 'isIncomplete'>): FastifyReply {
+  if (!isIncomplete) return sendProblem(reply, { status: 404, detail: 'There is no such client' })
+  return sendProblem(reply, { status: 503, detail: 'A worker process did not answer in time' }, { 'retry-after': '5' })
 }
 
 interface End {
@@ -243,17 +247,17 @@ interface End {
   readonly session: boolean
 }
 
-/** Disconnects clients, and ends a session; `undefined` if there is none of either. */
+/** Disconnects clients, and ends a session. */
 async function end(
   { identity, client: { address } }: Caller,
   { clientId, connection: id, reason: hint, session }: End,
   { clients, endSession, log }: ClientsRouteOptions,
   reply: FastifyReply,
-): Promise<z.output<typeof ended> | undefined> {
+): Promise<z.output<typeof ended> | FastifyReply> {
   const by = { user: identity.user, peer: address }
   const found = await clients.end({ wanted: { clientId, connection: id }, hint, by }, wantedBy(reply))
   const hasSession = session && clientId !== undefined && endSession?.(clientId) === true
-  if (found.clients.length === 0 && !hasSession) return undefined
+  if (found.clients.length === 0 && !hasSession) return noClient(reply, found)
   if (hasSession) log.warn({ ...by, clientId }, 'an administrator ends a session')
   return { disconnected: found.clients.length, session: hasSession, ...incompleteOf(found) }
 }

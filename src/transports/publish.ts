@@ -161,6 +161,7 @@ async function publish(
     await keyed?.end()
     return sendIds(reply, requested, progress.ids)
   } catch (error) {
+    await keyed?.end()
     const gatewayError = GatewayError.from(error)
     const { ids } = progress
     const isOfReceipts = gatewayError.reason === 'too-many-receipts'
@@ -168,8 +169,6 @@ async function publish(
     if (!requested.single) return refuse(reply, gatewayError, options, { parameter, ids })
     if (isOfReceipts) return refuse(reply, gatewayError, options, { parameter })
     throw error
-  } finally {
-    await keyed?.end()
   }
 }
 

@@ -139,6 +139,7 @@ export class WorkerPool {
       const fields = { worker: number, pid, exitCode, signal, reason: error?.message }
       if (ends >= maxEnds && ![...this.#workers.values()].some(({ isReady }) => isReady)) {
         log.error(fields, 'A worker has ended again and again')
+        this.#kill()
         return this.#onFailed(error ?? new Error(`worker ${number} ends again and again`))
       }
       log.error(fields, `A worker has ended and is replaced in ${seconds} s`)

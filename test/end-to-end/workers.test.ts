@@ -267,6 +267,9 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     const failing = await start({ http: { port: 'off' }, https, push: 'off', data: 'none' })
     await writeFile(join(directory, 'localhost.crt'), 'none')
     for (const pid of childrenOf(failing.child.pid)) process.kill(pid, 'SIGKILL')
+    await failing.logged('again and again')
+    // The first that gives up ends all.
+    await expect(failing.logged('')).rejects.toThrow()
     expect(await failing.exited()).toBe(69)
     expect(failing.errors()).toMatch(/^mqway: .*localhost\.crt holds no certificate.*\n$/)
   }, 30_000)

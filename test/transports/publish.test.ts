@@ -6,6 +6,7 @@ import type { Event } from '../../src/journal/event.js'
 import type { Message } from '../../src/mqtt/message.js'
 import type { ReceiptRequest, Receipts } from '../../src/receipts/receipts.js'
 import type { Publisher } from '../../src/sources/publisher.js'
+import type { SharedState } from '../../src/storage/shared-state.js'
 import { type PublishRouteOptions, registerPublish } from '../../src/transports/publish.js'
 import { readAll } from '../contracts/journal.js'
 import { eventually } from '../helpers/wait.js'
@@ -71,6 +72,21 @@ async function post(query: string, body?: string | Buffer, headers: Record<strin
   const { status, headers: answered } = response
   return { status, headers: answered, body: (await response.json()) as Answer }
 }
+
+/** The same state, whose changes take many iterations of the event loop. */
+const slow = (state: SharedState): SharedState => ({
+  exchange: usage => state.exchange(usage),
+  collection: (name, bounds) => {
+    const collection = state.collection(name, bounds)
+    return {
+      get: key => collection.get(key),
+      set: async (...change) => {
+        for (let ticks = 0; ticks < 1000; ticks++) await new Promise(setImmediate)
+        return collection.set(...change)
+      },
+    }
+  },
+})
 
 const json = (value: unknown, headers?: Record<string, string>) =>
   post('', JSON.stringify(value), { 'content-type': 'application/json', ...headers })
@@ -535,6 +551,24 @@ describe('a request with an Idempotency-Key', () => {
     publisher.before = async () => {}
     expect((await post('?topic=a', 'y', key)).status).toBe(201)
     expect(await payloads()).toEqual(['y'])
+  })
+
+  it('that has failed can be sent to another gateway at once', async () => {
+    const publisher = await start({
+      register: (app, transport) => {
+        registerPublish(app, { ...transport, state: slow(transport.state) })
+        app.register(async scope => registerPublish(scope, transport), { prefix: '/other' })
+      },
+    })
+    publisher.before = async () => {
+      throw new GatewayError('broker-away')
+    }
+    const body = JSON.stringify({ messages: [{ topic: 't', payload: 'x' }] })
+    const headers = { 'content-type': 'application/json', ...key }
+    const send = (path: string) => fetch(`${rig.url}${path}/v1/publish`, { method: 'POST', headers, body })
+    expect((await send('')).status).toBe(503)
+    publisher.before = async () => {}
+    expect((await send('/other')).status).toBe(201)
   })
 
   it.each([
