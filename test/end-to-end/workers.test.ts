@@ -9,7 +9,7 @@ import { text } from 'node:stream/consumers'
 import { connect as connectTls } from 'node:tls'
 import bcrypt from 'bcrypt'
 import mqtt, { type MqttClient } from 'mqtt'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { type Listen, pushTransports } from '../helpers/event-clients.js'
 import { type Mosquitto, startMosquitto } from '../helpers/mosquitto.js'
@@ -238,6 +238,36 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     await program.stop('SIGKILL')
     await Promise.all(closed)
     await eventually(() => !pids.some(isRunning))
+  }, 30_000)
+
+  it('end when the primary process is killed while they start', async () => {
+    const held: (() => void)[] = []
+    let holds = false
+    const relay = createServer(socket => {
+      const pass = (): void => {
+        const upstream = connectTcp(redis.url.replace('unix:', ''))
+        for (const each of [socket, upstream]) each.on('error', () => {})
+        socket.pipe(upstream).pipe(socket)
+      }
+      if (holds) held.push(pass)
+      else pass()
+    }).listen(0, '127.0.0.1')
+    onTestFinished(() => void relay.close())
+    await once(relay, 'listening')
+    const address = relay.address()
+    const url = `redis://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`
+    const push = { topics: ['news/#'], journal: { redis: { url, prefix: 'start:' } } }
+    const starting = await start({ data: 'none', push, shutdown: { grace: '1s' } })
+    holds = true
+    const [first = 0, ...others] = childrenOf(starting.child.pid)
+    process.kill(first, 'SIGKILL')
+    await eventually(() => held.length > 0)
+    const pids = childrenOf(starting.child.pid)
+    expect(pids.length).toBe(2)
+    await starting.stop('SIGKILL')
+    holds = false
+    for (const pass of held) pass()
+    await eventually(() => ![...others, ...pids].some(isRunning))
   }, 30_000)
 
   it('end when the primary process gets SIGTERM, also over a Unix socket, and pass SIGHUP on', async () => {
