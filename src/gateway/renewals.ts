@@ -29,6 +29,8 @@ export function shareRenewals(
     if (identity.user === undefined) return false
     const { ticket } = await tickets.issue(identity)
     const { answers, missing } = await group.askOthers('renewConnection', { connection, ticket })
+    // Unused tickets of the user count.
+    if (answers.every(answer => answer === 'absent')) await tickets.redeem(ticket).catch(() => {})
     if (answers.includes('refused')) {
       throw new GatewayError('identity-refused', { hint: 'the connection is of another user' })
     }

@@ -8,17 +8,24 @@ import type { WorkerGroup } from '../../src/workers/primary-process.js'
 
 const alice = identityOf('alice', 'token', { roles: [] })
 
-/** Renews at a worker, of whose two others `missing` do not answer and the rest do not have the connection. */
-function renewWith(missing: number) {
+/** A worker, of whose two others `missing` do not answer and the rest do not have a connection. */
+function makeWorker(missing: number) {
   const group: Pick<WorkerGroup, 'askOthers' | 'onQuestion'> = {
     onQuestion: () => {},
     askOthers: async () => ({ answers: Array(2 - missing).fill('absent') as never[], missing }),
   }
-  const tickets = new Tickets({ expires: 1000, max: 9, state: new MemoryState() })
-  return shareRenewals(group as WorkerGroup, new LiveConnections(), tickets)('c', alice)
+  const tickets = new Tickets({ expires: 1000, max: 1, state: new MemoryState() })
+  const renew = shareRenewals(group as WorkerGroup, new LiveConnections(), tickets)
+  return { tickets, renew: () => renew('c', alice) }
 }
 
 it('a connection is said to be absent only if all workers have answered', async () => {
-  expect(await renewWith(0)).toBe(false)
-  await expect(renewWith(1)).rejects.toMatchObject({ reason: 'identity-unavailable' })
+  expect(await makeWorker(0).renew()).toBe(false)
+  await expect(makeWorker(1).renew()).rejects.toMatchObject({ reason: 'identity-unavailable' })
+})
+
+it('a connection that is absent leaves no unused ticket', async () => {
+  const { tickets, renew } = makeWorker(0)
+  await renew()
+  await expect(tickets.issue(alice)).resolves.toBeDefined()
 })
