@@ -145,7 +145,14 @@ export class FailedLoginLimiter {
     const own = await this.#own.take(network)
     if (own === 'busy') return undefined
     if ('wait' in own) throw tooMany(own.wait)
-    const shared = await this.#inTime(shared => shared.take(network))
+    let isLate = false
+    const shared = await this.#inTime(async shared => {
+      const slot = await shared.take(network)
+      if (isLate && typeof slot === 'object' && 'id' in slot) await shared.end(network, slot.id, false)
+      return slot
+    })
+    // A slot that comes after the time limit is given back.
+    isLate = true
     if (typeof shared === 'object' && 'id' in shared) return { id: own.id, sharedId: shared.id }
     if (shared === undefined) return { id: own.id, sharedId: undefined }
     await this.#own.end(network, own.id, false)

@@ -285,6 +285,43 @@ describe('an address at several gateways', () => {
     for (const index of [0, 1]) await expect(run(index, refused)).rejects.toMatchObject({ reason: 'too-many-attempts' })
   })
 
+  it('gives back a slot that it gets later than a second', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const state = new MemoryState(() => 0)
+    let respond = (): void => {}
+    const isReady = new Promise<void>(resolve => {
+      respond = resolve
+    })
+    const slow: SharedState = {
+      exchange: async () => [],
+      collection: (name, bounds) => {
+        const collection = state.collection(name, bounds)
+        return {
+          get: async key => {
+            await isReady
+            return collection.get(key)
+          },
+          set: (...change) => collection.set(...change),
+        }
+      },
+    }
+    const first = new FailedLoginLimiter({ state: slow }).run('192.0.2.1', async () => 'right')
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(await first).toBe('right')
+    respond()
+    await vi.advanceTimersByTimeAsync(0)
+    const other = new FailedLoginLimiter({ state })
+    let running = 0
+    const hang = (): Promise<never> => {
+      running++
+      return new Promise(() => {})
+    }
+    for (let index = 0; index < 10; index++) void other.run('192.0.2.1', hang)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(running).toBe(10)
+  })
+
   it('waits a second for a state that does not answer, and not again soon', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
     onTestFinished(() => void vi.useRealTimers())
