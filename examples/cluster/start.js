@@ -6,7 +6,7 @@
  * The third gateway reaches Redis and the broker through haproxy, so that faults.js can cut it off.
  */
 import { spawn } from 'node:child_process'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -28,7 +28,7 @@ mkdirSync(join(directory, 'mosquitto'))
 
 /** What faults.js reads: the process ids by name, and which gateway reads the broker. */
 const state = { front, haproxySocket, pids: {}, reader: '' }
-const save = () => writeFileSync(join(directory, 'state.json'), JSON.stringify(state))
+const save = () => renameSync(write('state.new', JSON.stringify(state)), join(directory, 'state.json'))
 
 const write = (name, lines) => {
   const file = join(directory, name)
