@@ -1,4 +1,4 @@
-import { connect } from '/mqway.js'
+import { connect } from '/vendor/mqway.js'
 
 const show = (id, text) => {
   document.getElementById(id).textContent = text
