@@ -225,9 +225,21 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
     if (sockets.size >= options.maxConnections) return { refusal: 'too-many-connections' }
     return options.sockets?.admit(socket.remoteAddress) ?? { network: undefined }
   }
+  /**
+   * Whether the peer has reset its connection before its address was read: without an address, it would count as a peer on a Unix socket. Node.js keeps an
+   * address that was read once.
+   */
+  const hasLeft = (socket: Socket): boolean => !('path' in address) && socket.remoteAddress === undefined
   for (const server of servers) {
+    server.on('secureConnection', (socket: Socket) => {
+      if (hasLeft(socket)) socket.destroy()
+    })
     server.on('connection', socket => {
       options.tickBudget?.accepted()
+      if (hasLeft(socket)) {
+        socket.destroy()
+        return
+      }
       const admitted = admit(socket)
       sockets.set(socket, 'network' in admitted ? admitted.network : undefined)
       socket.on('close', forget)

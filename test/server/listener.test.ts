@@ -1,13 +1,17 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { stat, writeFile } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { createServer as createHttpServer } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import { connect, createServer } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { StartError } from '../../src/base/start-error.js'
 import { formatUrl, type ListenOptions, listen } from '../../src/server/listener.js'
+import { eventually } from '../helpers/wait.js'
 import {
   closing,
   connected,
@@ -202,5 +206,43 @@ describe('a URL', () => {
   it('of all addresses has the name of this machine', () => {
     expect(formatUrl('http', { host: '0.0.0.0', port: 80 })).toBe(`http://${hostname()}`)
     expect(formatUrl('http', { host: '::', port: 80 })).toBe(`http://${hostname()}`)
+  })
+})
+
+describe('a client that resets its connection right after its request', () => {
+  /** A program that writes a request and resets the connection. */
+  const client = `
+    const socket = require('node:net').connect({ port: process.argv[1], host: '127.0.0.1' })
+    socket.on('connect', () => socket.write('GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n', () => socket.resetAndDestroy()))
+  `
+
+  it('is dropped, since its address is unknown', async () => {
+    const seen: (string | undefined)[] = []
+    const create = () => createHttpServer(({ socket }) => void seen.push(socket.remoteAddress))
+    const listener = closing(await listen(create, options()))
+    // The connection is accepted when the client has gone.
+    execFileSync(process.execPath, ['-e', client, String(portOf(listener))])
+    const response = await fetch(`http://127.0.0.1:${portOf(listener)}/`, { signal: AbortSignal.timeout(500) }).catch(
+      () => undefined,
+    )
+    expect(response).toBeUndefined()
+    expect(seen).toEqual(['127.0.0.1'])
+  })
+
+  it('keeps its address over TLS, which was read when it connected', async () => {
+    const directory = await temporaryDirectory()
+    const [cert, key] = [join(directory, 'cert.pem'), join(directory, 'key.pem')]
+    const files = ['-keyout', key, '-out', cert]
+    const making = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost', ...files]
+    execFileSync('openssl', making, { stdio: 'ignore' })
+    const server = createHttpsServer({ cert: await readFile(cert), key: await readFile(key) })
+    const closed: (string | undefined)[] = []
+    server.on('secureConnection', socket => socket.on('close', () => closed.push(socket.remoteAddress)))
+    const listener = closing(await listen(() => server, options()))
+    const socket = connectTls({ port: portOf(listener), host: '127.0.0.1', rejectUnauthorized: false })
+    await Promise.all([once(server, 'secureConnection'), once(socket, 'secureConnect')])
+    socket.destroy()
+    await eventually(() => closed.length > 0)
+    expect(closed).toEqual(['127.0.0.1'])
   })
 })
