@@ -39,6 +39,13 @@ async function stop(name) {
   signal(name, 'SIGCONT')
 }
 
+/** What a fault leaves behind when this program is ended in the middle of it. */
+process.on('SIGINT', () => {
+  signal('gateway2', 'SIGCONT')
+  const commands = ['redis/redis', 'broker/broker'].map(server => haproxy(`set server ${server} state ready`))
+  Promise.allSettled(commands).then(() => process.exit(1))
+})
+
 const faults = [
   ['a gateway is killed', () => signal('gateway1', 'SIGKILL')],
   ['a gateway is stopped and goes on', () => stop('gateway2')],

@@ -24,7 +24,7 @@ export interface AuthenticatorOptions {
   readonly tokens?: Tokens | undefined
   readonly webhook?: Webhook | undefined
   readonly tickets: Tickets
-  /** Counts wrong passwords of several gateways; left out for a gateway alone. */
+  /** Counts wrong passwords of several gateways or workers. */
   readonly state?: SharedState | undefined
   readonly acceptsCertificates: boolean
   /** Whether clients without credentials are admitted. */

@@ -18,7 +18,7 @@ const retryInterval = 100
 const [sharedTimeout, pause] = [1000, 3000]
 
 export interface FailedLoginOptions {
-  /** What several gateways share; left out for a gateway alone. */
+  /** What several gateways or workers share; left out for none. */
   readonly state?: SharedState | undefined
   /** Monotonic milliseconds. */
   readonly now?: (() => number) | undefined

@@ -98,8 +98,10 @@ export class WorkerMetrics {
       } else all.push(this.#last.get(source) ?? [])
     }
     this.#missing.set(this.#workers - answered)
+    // Before the next `await`: a worker that ends then is in `all` already.
+    const before = this.#past.splice(0)
     const own = await this.#registry.getMetricsAsJSON()
-    const past = await aggregate(this.#past.splice(0)).getMetricsAsJSON()
+    const past = await aggregate(before).getMetricsAsJSON()
     this.#past.push(past)
     return aggregate([...all, past, own]).metrics()
   }
