@@ -4,6 +4,7 @@ import { GatewayError } from '../base/errors.js'
 import { FairCache } from '../base/fair-cache.js'
 import { FairQuota } from '../base/fair-quota.js'
 import { anonymous, type Identity, isUserName } from '../base/identity.js'
+import { timeLimit } from '../base/time-limit.js'
 import type { WebhookConfig } from '../config/access.js'
 import { firstProblem, identityFilters } from './identity-rules.js'
 import { networkOf } from './limits.js'
@@ -127,6 +128,7 @@ export class Webhook {
   async #request(body: string): Promise<WebhookResponse> {
     const { url, timeout, secret } = this.#config
     const authorization: Record<string, string> = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
+    const limit = timeLimit(timeout, this.#closing.signal)
     try {
       const response = await fetch(url, {
         method: 'POST',
@@ -134,11 +136,13 @@ export class Webhook {
         body,
         // A redirect would send passwords to another server.
         redirect: 'error',
-        signal: AbortSignal.any([AbortSignal.timeout(timeout), this.#closing.signal]),
+        signal: limit.signal,
       })
       return await readResponse(response)
     } catch (error) {
       throw error instanceof GatewayError ? error : unavailable(error)
+    } finally {
+      limit.end()
     }
   }
 }

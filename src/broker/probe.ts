@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
+import { timeLimit } from '../base/time-limit.js'
 import { ConnectionRefusal } from '../mqtt/broker-responses.js'
 import { Connection } from '../mqtt/connection.js'
 import { plain } from '../mqtt/protocol-profile.js'
@@ -23,8 +24,8 @@ export interface ProbeOptions {
  */
 export async function probeBroker(broker: Broker, options: ProbeOptions = {}): Promise<number> {
   const { timeout = 2000, username, password } = options
-  const limit = AbortSignal.timeout(timeout)
-  const signal = options.signal ? AbortSignal.any([limit, options.signal]) : limit
+  const limit = timeLimit(timeout, options.signal)
+  const { signal } = limit
   const start = performance.now()
   const opening = broker.open(internalPeer)
   let stream: Duplex | undefined
@@ -38,12 +39,13 @@ export async function probeBroker(broker: Broker, options: ProbeOptions = {}): P
     await connection.end()
     return duration
   } catch (error) {
-    if (limit.aborted) throw new Error(`The broker did not answer within ${timeout} ms`, { cause: error })
+    if (limit.isOver) throw new Error(`The broker did not answer within ${timeout} ms`, { cause: error })
     if (!(error instanceof ConnectionRefusal)) throw error
     if (error.isOfLogin && username === undefined) return performance.now() - start
     const options = error.isOfLogin ? ' (broker.username, broker.password)' : ''
     throw new Error(`The broker did not accept the connection: ${error.message}${options}`, { cause: error })
   } finally {
+    limit.end()
     if (stream) stream.destroy()
     else opening.then(late => late.destroy(), ignore)
   }

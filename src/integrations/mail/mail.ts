@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import type { SendMailOptions } from 'nodemailer'
 import type { Clock } from '../../base/clock.js'
 import { StartError } from '../../base/start-error.js'
+import { timeLimit } from '../../base/time-limit.js'
 import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../../config/notify.js'
 import type { QueuedMail } from './mail-queue.js'
 
@@ -75,8 +76,8 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
         const { message: bytes } = await composer.sendMail(message(mail))
         if (!Buffer.isBuffer(bytes)) throw new MailError('Failed to compose the mail', { permanent: true })
         const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
-        const signal = AbortSignal.any([running.signal, AbortSignal.timeout(sendmailTime)])
-        await runSendmail(resolve(cwd, sendmail), args, bytes, signal)
+        const limit = timeLimit(sendmailTime, running.signal)
+        await runSendmail(resolve(cwd, sendmail), args, bytes, limit.signal).finally(() => limit.end())
       },
       close: () => running.abort(),
     }

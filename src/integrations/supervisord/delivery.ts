@@ -1,5 +1,6 @@
 import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
+import { timeLimit } from '../../base/time-limit.js'
 import type { Connection } from '../../mqtt/connection.js'
 import type { Message } from '../../mqtt/message.js'
 import { ReconnectingConnection } from '../../mqtt/reconnecting-connection.js'
@@ -37,12 +38,13 @@ export class Delivery {
    * one after each reconnect. A refused message resolves with `false` only after the timeout, because supervisord sends it again.
    */
   async deliver(make: () => readonly Message[]): Promise<boolean> {
-    const signal = AbortSignal.any([AbortSignal.timeout(this.#options.timeout), this.#closing.signal])
+    const limit = timeLimit(this.#options.timeout, this.#closing.signal)
+    const { signal } = limit
     const overdue = new Promise<false>(resolve => {
       if (signal.aborted) resolve(false)
       signal.addEventListener('abort', () => resolve(false), { once: true })
     })
-    return await Promise.race([this.#try(make, signal, overdue), overdue])
+    return await Promise.race([this.#try(make, signal, overdue), overdue]).finally(() => limit.end())
   }
 
   async #try(make: () => readonly Message[], signal: AbortSignal, overdue: Promise<false>): Promise<boolean> {
