@@ -5,6 +5,7 @@ import { parseBrokerUrl } from './forms.js'
 import { isAny, isLoopback, isMqttListener, type Listener, listeners, publicListeners } from './listeners.js'
 import { ruleName } from './notify.js'
 import { fileTexts } from './options.js'
+import { givenPaths } from './path-conditions.js'
 import { listPrivateFiles, privateFilesInside } from './private-files.js'
 import type { Problem } from './problems.js'
 import { pushOf, redisOf } from './push.js'
@@ -107,8 +108,7 @@ function checkTunnels(config: Config): Problem[] {
       seen.set(key, index)
       return []
     }
-    const named = (['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const).filter(name => tunnel[name])
-    return [{ path: ['tunnels', index, ...named], message: `is what tunnels[${earlier}] serves already` }]
+    return [{ path: ['tunnels', index, ...givenPaths(tunnel)], message: `is what tunnels[${earlier}] serves already` }]
   })
 }
 

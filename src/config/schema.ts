@@ -1,19 +1,13 @@
 import { z } from 'zod'
 import { access } from './access.js'
 import { compat } from './compat.js'
-import {
-  isAddressRange,
-  isDeniedPath,
-  isHostName,
-  isHostPattern,
-  isOriginPattern,
-  parseBrokerUrl,
-  regexProblem,
-} from './forms.js'
+import { isAddressRange, isDeniedPath, isHostName, isOriginPattern, parseBrokerUrl } from './forms.js'
 import { notify } from './notify.js'
+import { givenPaths, hostPattern, pathConditions } from './path-conditions.js'
 import { pushSection } from './push.js'
 import { duration, fileMode, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
+import { headers } from './web.js'
 
 /*
  * The one table of all options: name, type, unit, default and description. Types, errors, `docs/configuration.md` and
@@ -92,10 +86,6 @@ const addressRange = z.string().refine(isAddressRange, {
 const hostEntry = z
   .string()
   .refine(isHostName, { error: 'must be a host name without a port: a.example or *.a.example, or * for every one' })
-const hostPattern = z
-  .string()
-  .refine(isHostPattern, { error: 'must be a.example, *.a.example or /regular expression/' })
-
 const namedCertificate = z.strictObject({
   hosts: z.array(hostPattern).min(1).describe('a.example, *.a.example or /regular expression/'),
   cert: file.describe('Certificate chain (PEM)'),
@@ -108,28 +98,9 @@ const deniedPath = z
   .min(1)
   .refine(isDeniedPath, { error: 'must be the end of a path, or /regular expression/' })
 
-const pathPattern = z
-  .string()
-  .min(1)
-  .superRefine((source, context) => {
-    const problem = regexProblem(source)
-    if (problem !== undefined) context.addIssue(`must be a regular expression: ${problem}`)
-  })
-
 const tunnel = z
   .strictObject({
-    path: z
-      .string()
-      .startsWith('/', { error: 'must begin with /' })
-      .optional()
-      .describe('Exact path; a trailing slash makes no difference'),
-    pathPrefix: z
-      .string()
-      .startsWith('/', { error: 'must begin with /' })
-      .optional()
-      .describe('Prefix of paths, as in lighttpd'),
-    pathSuffix: z.string().min(1).optional().describe('Suffix of paths'),
-    pathPattern: pathPattern.optional().describe('JavaScript regular expression for paths'),
+    ...pathConditions,
     hosts: z
       .array(hostPattern)
       .min(1)
@@ -183,8 +154,7 @@ const tunnel = z
       .describe('Idle time before a ping; two unanswered pings close the connection'),
   })
   .superRefine((value, context) => {
-    const given = (['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const).filter(key => value[key] !== undefined)
-    if (given.length !== 1) {
+    if (givenPaths(value).length !== 1) {
       context.addIssue({ code: 'custom', message: 'needs exactly one of path, pathPrefix, pathSuffix and pathPattern' })
     }
   })
@@ -331,6 +301,7 @@ export const configSchema = z.strictObject({
     .array(deniedPath)
     .default([])
     .describe('Refused paths of pages and tunnels (403): suffixes such as ~ or .inc, or /regular expression/'),
+  headers,
   data: file
     .default('./data')
     .describe('Directory for sessions, retained messages and the journal; none for memory only'),

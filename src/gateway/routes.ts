@@ -1,9 +1,8 @@
 import { compileOrigins } from '../access/origins.js'
 import { compileTunnelConditions } from '../access/tunnel-conditions.js'
-import { pathVariants } from '../base/path-variants.js'
 import type { Broker } from '../broker/broker.js'
 import type { TunnelConfig } from '../config/schema.js'
-import { normalizePath } from '../http/request-target.js'
+import { pathMatcher } from '../http/path-matcher.js'
 import { createUpgradeIdentity, type UpgradeRoute } from '../http/upgrade-route.js'
 import type { SocketEndpoint } from '../transports/socket/web-sockets.js'
 import { acceptWebSocket, chooseSubprotocol } from '../tunnel/endpoints.js'
@@ -52,29 +51,4 @@ export function tunnelOptions(
 ): TunnelOptions {
   const { connectTimeout, connectSize, closeTimeout } = config.limits
   return { connectTimeout, connectSize, closeTimeout, reservedClientIds, inspectConnect, pingInterval }
-}
-
-/**
- * Matches the path of a request. The schema ensures that exactly one of the four options is given. A prefix, suffix or
- * pattern has to match every spelling of the path: `//a` and `/b/../a` are `/a`, too.
- */
-function pathMatcher({ path, pathPrefix, pathSuffix, pathPattern }: TunnelConfig): (path: string) => boolean {
-  // The paths of requests are normalized, too.
-  const [prefix, suffix, whole] = [pathPrefix, pathSuffix, path].map(each => each && normalizePath(each))
-  if (prefix !== undefined) {
-    const prefixes = pathVariants(prefix)
-    return candidate => pathVariants(candidate).every(spelling => prefixes.some(own => spelling.startsWith(own)))
-  }
-  if (suffix !== undefined) {
-    const suffixes = pathVariants(suffix)
-    return candidate => pathVariants(candidate).every(spelling => suffixes.some(own => spelling.endsWith(own)))
-  }
-  if (pathPattern !== undefined) {
-    const pattern = new RegExp(pathPattern, 'u')
-    // A pattern with an escape applies to the path as sent.
-    if (pathPattern.includes('%')) return candidate => pattern.test(candidate)
-    return candidate => pathVariants(candidate).every(spelling => pattern.test(spelling))
-  }
-  const trimmed = whole?.replace(/\/$/, '')
-  return candidate => candidate.replace(/\/$/, '') === trimmed
 }

@@ -5,6 +5,7 @@ import { compileOrigins, type OriginPolicy } from '../access/origins.js'
 import { LocalClients } from '../base/client-directory.js'
 import { listPrivateFiles } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
+import { HeaderRules } from '../http/header-rules.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { createApp } from '../server/app.js'
 import { registerHealth } from '../server/health.js'
@@ -39,8 +40,9 @@ export async function openWebApp(
 ): Promise<FastifyInstance> {
   const { config, cwd, site, servesHost, resolveClient, seesDetails, gate, brokers, log, metrics, group } = context
   const { push, router, httpsLocation, isShuttingDown } = options
+  const headerRules = new HeaderRules(config.headers)
   const app = opened.add(
-    createApp({ site, servesHost, resolveClient, seesDetails, limits: config.limits, log, metrics }),
+    createApp({ site, servesHost, resolveClient, seesDetails, headerRules, limits: config.limits, log, metrics }),
   )
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), {
@@ -63,7 +65,7 @@ export async function openWebApp(
   if (config.public !== 'off') {
     const { index } = config
     const ownFiles = listPrivateFiles(config, options.file, cwd)
-    await registerPages(app, { directory, index, site, ownFiles, resolveClient, log })
+    await registerPages(app, { directory, index, headerRules, site, ownFiles, resolveClient, log })
   }
   await app.ready()
   return app

@@ -14,6 +14,7 @@ import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { LimitsConfig } from '../config/schema.js'
+import type { HeaderRules } from '../http/header-rules.js'
 import { requireServedHost } from '../http/host-header.js'
 import { ParameterError } from '../http/parameters.js'
 import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
@@ -38,6 +39,8 @@ export interface AppOptions {
   readonly seesDetails?: DetailReaders
   /** Default: every host. */
   readonly servesHost?: HostPolicy
+  /** Headers of responses, besides the program's. */
+  readonly headerRules?: HeaderRules | undefined
   readonly limits: Pick<LimitsConfig, 'bodySize' | 'bodyTimeout' | 'urlLength'>
   readonly log: Logger
   readonly metrics: Metrics
@@ -48,7 +51,7 @@ export interface AppOptions {
  * `registerEndpointHints` handles requests without a route.
  */
 export function createApp(options: AppOptions): FastifyInstance {
-  const { site, resolveClient, seesDetails, servesHost = anyHost, limits, log, metrics } = options
+  const { site, resolveClient, seesDetails, servesHost = anyHost, headerRules, limits, log, metrics } = options
   const refusals = new RefusalLog()
   const loggerInstance: FastifyBaseLogger = log.child({}, { serializers: { req: pathAndMethod } })
   const app = fastify({
@@ -72,8 +75,11 @@ export function createApp(options: AppOptions): FastifyInstance {
     // The address of an HTTP/2 connection may be gone when the response is sent.
     const client = resolveClient(request.raw)
     request[peer] = client.address
-    requireServedHost(request.raw, client.host, servesHost)
+    // Before a pattern of the configuration has to match it.
     if (request.url.length > limits.urlLength) throw new GatewayError('url-too-long')
+    const headers = headerRules?.forAll({ ...client, path: pathOf(request.url) })
+    if (headers) reply.headers(headers)
+    requireServedHost(request.raw, client.host, servesHost)
     site?.checkAddress(request[peer])
     site?.checkPath(pathOf(request.url))
     done()

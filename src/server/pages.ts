@@ -14,6 +14,7 @@ import { FairQuota } from '../base/fair-quota.js'
 import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
 import { isInside, type PrivateFile } from '../config/private-files.js'
+import type { HeaderRules } from '../http/header-rules.js'
 import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import { sendStatus } from '../http/responses.js'
@@ -28,6 +29,8 @@ export interface PagesOptions {
   readonly resolveClient: ClientResolver
   /** Index files of a directory, the first that exists. Default: `index.html`. */
   readonly index?: readonly string[] | undefined
+  /** Headers of files, besides the program's. */
+  readonly headerRules?: HeaderRules | undefined
   /** Rules by path, however a file was requested. */
   readonly site?: SiteRules | undefined
   /** Files of the program itself, which are never served, not even through links. */
@@ -104,11 +107,13 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     boundOpenFiles(scope, options)
     closeUnsentFiles(scope)
     const policy = options.directory === undefined && { 'content-security-policy': builtInPolicy }
+    const ruled = ({ raw, url }: FastifyRequest) =>
+      options.headerRules?.forFile({ ...options.resolveClient(raw), path: pathOf(url) })
     const files: StaticFilesOptions = {
       root,
       index: options.index ?? ['index.html'],
       onFile: onlyInside(realRoot),
-      headers: { 'cache-control': 'no-cache', ...policy },
+      headersOf: request => ({ 'cache-control': 'no-cache', ...ruled(request), ...policy }),
     }
     scope.route({ method: ['GET', 'HEAD'], url: '/*', handler: (...asked) => serveFile(...asked, files) })
     for (const { name, file, directory } of clients) {

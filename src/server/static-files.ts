@@ -10,8 +10,8 @@ export interface StaticFilesOptions {
   readonly index: readonly string[]
   /** Called with the path of each file before it is opened; throws to refuse it. */
   readonly onFile: (path: string, stats: Stats) => Promise<void>
-  /** Headers of every file. */
-  readonly headers: Readonly<Record<string, string>>
+  /** Headers of a file. */
+  readonly headersOf: (request: FastifyRequest) => Readonly<Record<string, string>>
 }
 
 /**
@@ -29,7 +29,7 @@ export async function sendFile(
   request: FastifyRequest,
   reply: FastifyReply,
   segments: readonly string[],
-  { root, index, onFile, headers }: StaticFilesOptions,
+  { root, index, onFile, headersOf }: StaticFilesOptions,
 ) {
   // `send` decodes it.
   const path = `/${segments.map(encodeURIComponent).join('/')}`
@@ -43,7 +43,7 @@ export async function sendFile(
   if (result.type === 'directory') return reply.redirect(`${path}/${queryOf(request.url)}`, 301)
   if (result.type === 'error') return isAbsence(result.metadata.error) ? notFound(reply) : result.metadata.error
   // Fastify sets this type for streams, but not with a length.
-  reply.code(result.statusCode).type('application/octet-stream').headers(result.headers).headers(headers)
+  reply.code(result.statusCode).type('application/octet-stream').headers(result.headers).headers(headersOf(request))
   return reply.send(result.stream)
 }
 
