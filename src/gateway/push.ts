@@ -17,7 +17,7 @@ import type { LimitsConfig } from '../config/schema.js'
 import { BodyBudget } from '../http/body-budget.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { type Hub, openHub } from '../hub/hub.js'
-import type { Notify, NotifyOptions } from '../integrations/mail/notify.js'
+import type { Notify, NotifyOptions } from '../integrations/notify/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import type { RedisJournal } from '../journal/redis-journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
@@ -329,10 +329,10 @@ async function openMails(
   const options = { ...parts, config: notify, cwd, log }
   const open = async (): Promise<Notify> => {
     if (!coordination) {
-      const { openNotify } = await import('../integrations/mail/notify.js')
+      const { openNotify } = await import('../integrations/notify/notify.js')
       return openNotify({ ...options, store: await openStore(data, 'notify', 'the mails to be sent', log) })
     }
-    const { openSharedNotify } = await import('../integrations/mail/shared-notify.js')
+    const { openSharedNotify } = await import('../integrations/notify/shared-notify.js')
     const { coordinator, catchUp } = coordination
     return openSharedNotify({
       ...{ ...options, coordinator, catchUp },

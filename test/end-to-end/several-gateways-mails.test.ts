@@ -4,8 +4,8 @@ import type { ServingProgram } from '../helpers/program.js'
 import { describeWith } from '../helpers/requires.js'
 import { startSharedGateways } from '../helpers/shared-gateways.js'
 import { eventually } from '../helpers/wait.js'
-import { startMailServer } from '../integrations/mail/mail-server.js'
-import { makeCertificate } from '../integrations/mail/rig.js'
+import { startMailServer } from '../integrations/notify/mail-server.js'
+import { makeCertificate } from '../integrations/notify/rig.js'
 
 const programs = ['redis-server', 'mosquitto', 'openssl', 'python3-aiosmtpd']
 

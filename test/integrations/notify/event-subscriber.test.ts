@@ -1,7 +1,7 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { openHub } from '../../../src/hub/hub.js'
-import { EventSubscriber } from '../../../src/integrations/mail/event-subscriber.js'
+import { EventSubscriber } from '../../../src/integrations/notify/event-subscriber.js'
 import { formatId } from '../../../src/journal/event.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { message, wide } from '../../contracts/journal.js'

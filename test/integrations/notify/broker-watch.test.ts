@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { BrokerWatch } from '../../../src/integrations/mail/broker-watch.js'
+import { BrokerWatch } from '../../../src/integrations/notify/broker-watch.js'
 import { TestClock } from '../../receipts/rig.js'
 
 it('a clock that is put right neither makes a broker missing nor hides one that is', () => {

@@ -3,9 +3,9 @@ import { describe, expect, it, test } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { parseSmtpUrl } from '../../../src/config/notify.js'
 import { parseTemplate } from '../../../src/config/templates.js'
-import { MailQueue } from '../../../src/integrations/mail/mail-queue.js'
-import { oneLine } from '../../../src/integrations/mail/rules.js'
-import { isDue, nextMailAt, retryDelay } from '../../../src/integrations/mail/schedule.js'
+import { MailQueue } from '../../../src/integrations/notify/mail-queue.js'
+import { oneLine } from '../../../src/integrations/notify/rules.js'
+import { isDue, nextMailAt, retryDelay } from '../../../src/integrations/notify/schedule.js'
 import { MemoryStore } from '../../../src/storage/memory-store.js'
 
 describe('a template', () => {
