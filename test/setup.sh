@@ -18,6 +18,8 @@ declare -A needed=(
   [systemd-analyze]=systemd
   [redis-server]=redis-server
   [haproxy]=haproxy
+  [caddy]=caddy
+  [promtool]=prometheus
   [nats-server]=nats-server
   [rabbitmq-server]=rabbitmq-server
 )

@@ -34,6 +34,7 @@ const table = {
   'unsupported-encoding': { httpStatus: 415, text: 'Content-Encoding may be gzip, deflate or br here, or left out' },
   'body-timeout': { httpStatus: 408, text: 'The body of the request did not arrive in time' },
   'handshake-timeout': { httpStatus: 408, text: 'The request did not arrive in time' },
+  'proxy-header-invalid': { level: 'warn', text: 'The connection does not begin with a valid PROXY protocol header' },
   'tls-failed': { level: 'debug', text: 'The TLS handshake failed' },
   'unknown-path': { httpStatus: 404, text: 'There is no WebSocket endpoint at this path' },
   'unsupported-version': { httpStatus: 426, text: 'Only WebSocket version 13 is spoken here' },

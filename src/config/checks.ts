@@ -2,7 +2,15 @@ import { relative, resolve } from 'node:path'
 import { isWebUrl } from './access.js'
 import { checkAccess } from './access-checks.js'
 import { parseBrokerUrl } from './forms.js'
-import { isAny, isLoopback, isMqttListener, type Listener, listeners, publicListeners } from './listeners.js'
+import {
+  isAny,
+  isLoopback,
+  isMqttListener,
+  isTlsListener,
+  type Listener,
+  listeners,
+  publicListeners,
+} from './listeners.js'
 import { ruleName } from './notify.js'
 import { fileTexts } from './options.js'
 import { givenPaths } from './path-conditions.js'
@@ -25,6 +33,7 @@ import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
 export function checkConfig(config: Config, file: string | undefined, cwd: string): Problem[] {
   return [
     ...checkListeners(config),
+    ...checkProxyProtocol(config),
     ...checkExposure(config),
     ...checkTunnels(config),
     ...checkHttps(config),
@@ -60,6 +69,21 @@ function checkListeners(config: Config): Problem[] {
     const rival = open.slice(0, index).find(earlier => sameAddress(earlier, listener))
     if (!rival) return []
     return [{ path: [listener.name, 'port'], message: `is where ${rival.name}.port listens already`, reads }]
+  })
+}
+
+function checkProxyProtocol(config: Config): Problem[] {
+  const reads = ['http', 'https', 'mqtt', 'mqtts', 'trustedProxies']
+  return listeners(config).flatMap(({ name, port }) => {
+    if (!config[name].proxyProtocol) return []
+    const path = [name, 'proxyProtocol']
+    if (config.trustedProxies.length === 0) {
+      return [{ path, message: 'needs the addresses of the proxies in trustedProxies', reads }]
+    }
+    if (typeof port === 'string' && isTlsListener(name)) {
+      return [{ path, message: `is for TCP ports; ${name}.port is a Unix socket with TLS`, reads }]
+    }
+    return []
   })
 }
 

@@ -33,6 +33,10 @@ const webPort = z.union([port, z.array(port).min(1)], {
 const portDescription = 'A port, 0 for any free one, unix:/path for a Unix socket, or off'
 const webPortDescription = `${portDescription}; or a list of ports`
 const unixSocketMode = fileMode().prefault('0660').describe('File mode of a Unix socket; clients need write permission')
+const proxyProtocol = z
+  .boolean()
+  .default(false)
+  .describe('Every connection begins with a PROXY protocol header (version 1 or 2) of a proxy in trustedProxies')
 const listenerHost = host.optional().describe('Address of this listener; default: the top-level host')
 
 const urlForms = 'mqtt://host:port, mqtts://host:port or unix:/path/to/socket, without a user name or a password in it'
@@ -172,6 +176,7 @@ export const configSchema = z.strictObject({
       port: webPort.default(8080).describe(webPortDescription),
       host: listenerHost,
       unixSocketMode,
+      proxyProtocol,
       redirect: z.boolean().default(false).describe('Redirect every request to https, at the same host'),
     })
     .prefault({})
@@ -181,6 +186,7 @@ export const configSchema = z.strictObject({
       port: webPort.default(8443).describe(webPortDescription),
       host: listenerHost,
       unixSocketMode,
+      proxyProtocol,
       cert: file.optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
       key: file.optional().describe('Its private key (PEM); may be the same file as cert'),
       chain: file.optional().describe('Certificates of intermediate CAs, if cert has none (PEM)'),
@@ -197,6 +203,7 @@ export const configSchema = z.strictObject({
       port: port.optional().describe('Plain MQTT port; default: 1883, or off if the broker listens at that address'),
       host: listenerHost,
       unixSocketMode,
+      proxyProtocol,
     })
     .prefault({})
     .describe('The plain MQTT port'),
@@ -209,6 +216,7 @@ export const configSchema = z.strictObject({
         ),
       host: listenerHost,
       unixSocketMode,
+      proxyProtocol,
     })
     .prefault({})
     .describe('The port of MQTT over TLS, with the certificates of https'),

@@ -18,6 +18,7 @@ import {
   startMqttsListener,
 } from '../server/mqtt-listener.js'
 import { PipelinedRequests } from '../server/pipelined-requests.js'
+import { ProxiedConnections } from '../server/proxied-connections.js'
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { StreamQueue } from '../server/stream-queue.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
@@ -157,9 +158,13 @@ export class Listeners {
   }
 
   #locationOf(
-    listener: Pick<Config['http'], 'host' | 'unixSocketMode'>,
-  ): Pick<ListenOptions, 'host' | 'unixSocketMode'> {
-    return { host: listener.host ?? this.#context.config.host, unixSocketMode: listener.unixSocketMode }
+    listener: Pick<Config['http'], 'host' | 'unixSocketMode' | 'proxyProtocol'>,
+  ): Pick<ListenOptions, 'host' | 'unixSocketMode' | 'proxied'> {
+    const { host, trustedProxies, limits } = this.#context.config
+    const proxied = listener.proxyProtocol
+      ? new ProxiedConnections({ trustedProxies, timeout: limits.handshakeTimeout })
+      : undefined
+    return { host: listener.host ?? host, unixSocketMode: listener.unixSocketMode, proxied }
   }
 }
 

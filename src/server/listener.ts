@@ -11,6 +11,7 @@ import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { TickBudget } from '../base/tick-budget.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
+import type { ProxiedConnections } from './proxied-connections.js'
 
 /** The address and the bounds of a listener. */
 export interface ListenOptions {
@@ -26,6 +27,8 @@ export interface ListenOptions {
   readonly maxConnections: number
   /** Sockets of one client address and of all, over all listeners. */
   readonly sockets?: SocketLimits
+  /** Reads the PROXY protocol header that each connection must begin with; left out where connections have none. */
+  readonly proxied?: ProxiedConnections | undefined
   /** Told of each accepted connection. */
   readonly tickBudget?: TickBudget
   readonly log: Logger
@@ -247,6 +250,9 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
       dropped(admitted.refusal, socket.remoteAddress)
       socket.destroy()
     })
+    // Last: it delays the listeners above, and those of the server itself.
+    options.proxied?.watch(server, (detail, peer) => dropped('proxy-header-invalid', peer, detail))
+    if (options.proxied) server.prependListener('secureConnection', options.proxied.identify)
     server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
     // The primary process would offer a connection that all workers refuse to them again and again.
     if (!cluster.isWorker) server.maxConnections = options.maxConnections
@@ -260,20 +266,25 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
       await closing
     },
     destroyConnections: () => {
+      options.proxied?.close()
       for (const socket of sockets.keys()) socket.destroy()
     },
   }
 }
 
 /** Counts connections that are dropped before a request. */
-function countDrops({ log, metrics, purpose }: ListenOptions): (reason: ErrorReason, peer?: string) => void {
+function countDrops({
+  log,
+  metrics,
+  purpose,
+}: ListenOptions): (reason: ErrorReason, peer?: string, detail?: string) => void {
   let dropped = 0
   let lastLog = Number.NEGATIVE_INFINITY
-  return (reason, peer) => {
+  return (reason, peer, detail = 'all are taken') => {
     metrics.refused(reason)
     dropped += 1
     if (performance.now() - lastLog < dropLogInterval) return
-    log.warn({ purpose, reason, peer, dropped }, 'Connections were dropped: all are taken')
+    log.warn({ purpose, reason, peer, dropped }, `Connections were dropped: ${detail}`)
     lastLog = performance.now()
     dropped = 0
   }

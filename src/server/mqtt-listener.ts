@@ -89,6 +89,7 @@ export function startMqttsListener(options: MqttsListenerOptions): Promise<Liste
   })
   certificates.serve(tls)
   tls.on('secureConnection', socket => {
+    options.proxied?.identify(socket)
     const { peer, log, refuse } = describe(socket)
     try {
       const release = limits.hold(peer.address)
@@ -98,6 +99,7 @@ export function startMqttsListener(options: MqttsListenerOptions): Promise<Liste
     }
   })
   tls.on('tlsClientError', (error, socket) => {
+    options.proxied?.identify(socket)
     const { log } = describe(socket)
     const code = codeOf(error)
     const isLate = code === 'ERR_TLS_HANDSHAKE_TIMEOUT'

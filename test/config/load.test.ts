@@ -263,6 +263,11 @@ describe('options that do not fit each other', () => {
 
   test.each([
     ['http: {port: 1883}', 'mqtt.port: 1883 is where http.port listens already'],
+    ['mqtt: {proxyProtocol: true}', 'mqtt.proxyProtocol: true needs the addresses of the proxies in trustedProxies'],
+    [
+      'https: {port: unix:/a, proxyProtocol: true}\ntrustedProxies: [loopback]',
+      'https.proxyProtocol: true is for TCP ports; https.port is a Unix socket with TLS',
+    ],
     ['http: {port: 90}\nhttps: {port: 90, host: 127.0.0.1}', 'https.port: 90 is where http.port listens already'],
     ['http: {port: unix:/a}\nhttps: {port: unix:/a}', 'https.port: "unix:/a" is where http.port listens already'],
     ['http: {port: off}\nhttps: {port: off}\nmqtt: {port: off}', 'http.port: "off" leaves nothing to do'],

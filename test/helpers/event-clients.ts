@@ -180,7 +180,9 @@ const listenBySocket: Listen = async (urls, listening) => {
   const events: ReceivedEvent[] = []
   const gaps: string[] = []
   let cursor = listening.cursor
-  const socket = new WebSocket(`${urls.http.replace('http', 'ws')}/v1/socket?${queryOf(listening)}`)
+  const socket = new WebSocket(`${urls.http.replace('http', 'ws')}/v1/socket?${queryOf(listening)}`, {
+    rejectUnauthorized: false,
+  })
   const ended = new Promise<void>(resolve => socket.once('close', resolve))
   await new Promise<void>((resolve, reject) => {
     socket.on('error', reject)
