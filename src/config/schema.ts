@@ -7,7 +7,7 @@ import { givenPaths, hostPattern, pathConditions } from './path-conditions.js'
 import { pushSection } from './push.js'
 import { duration, fileMode, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
-import { headers } from './web.js'
+import { compression, headers } from './web.js'
 
 /*
  * The one table of all options: name, type, unit, default and description. Types, errors, `docs/configuration.md` and
@@ -310,6 +310,7 @@ export const configSchema = z.strictObject({
     .default([])
     .describe('Refused paths of pages and tunnels (403): suffixes such as ~ or .inc, or /regular expression/'),
   headers,
+  compression,
   data: file
     .default('./data')
     .describe('Directory for sessions, retained messages and the journal; none for memory only'),

@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import { givenPaths, hostPattern, pathConditions } from './path-conditions.js'
+import { size } from './units.js'
 
 /*
- * The options of what the web servers add to responses: `headers:`.
+ * The options of the web servers' responses: `headers:`, `compression:`.
  */
 
 /** A token (RFC 9110 §5.6.2). */
@@ -69,3 +70,55 @@ export const headers = z
   .describe('Response headers; every rule that matches applies, and of two with the same header the later one')
 
 export type HeaderRule = z.output<typeof headerRule>
+
+const contentCodings = ['br', 'zstd', 'gzip'] as const
+export type ContentCoding = (typeof contentCodings)[number]
+
+/** Media types that become smaller, and are not compressed already. */
+const compressibleTypes = [
+  'text/*',
+  'application/javascript',
+  'application/json',
+  'application/manifest+json',
+  'application/wasm',
+  'application/xml',
+  'application/xhtml+xml',
+  'application/rss+xml',
+  'application/atom+xml',
+  'font/otf',
+  'font/ttf',
+  'image/svg+xml',
+  'image/vnd.microsoft.icon',
+]
+
+const mediaType = z.string().regex(/^[\w!#$&^.+-]+\/(?:\*|[\w!#$&^.+-]+)$/, {
+  error: 'must be a media type such as text/css, or text/*',
+})
+
+const compressionSettings = z.strictObject({
+  encodings: z
+    .array(z.enum(contentCodings, { error: `must be one of ${contentCodings.join(', ')}` }))
+    .min(1)
+    .default([...contentCodings])
+    .describe(
+      'Content codings, the preferred one first; zstd needs Node.js 22.15 or later, except for compressed files beside a file',
+    ),
+  threshold: size({ min: '64B', max: '4MiB' }).prefault('1KiB').describe('Smaller responses are not compressed'),
+  types: z
+    .array(mediaType)
+    .default(compressibleTypes)
+    .describe('Media types of files that are compressed; text/* for all that begin so'),
+  polls: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Compress responses of /v1/poll, too: not where messages are secret and others may publish beside them (BREACH)',
+    ),
+})
+
+export const compression = z
+  .union([z.literal('off'), compressionSettings], { error: 'must be off, or a mapping' })
+  .prefault({})
+  .describe('Compression of files, as the client accepts it; or off')
+
+export type CompressionConfig = z.output<typeof compressionSettings>

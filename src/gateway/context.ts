@@ -25,6 +25,7 @@ import { isWebOnLoopback } from '../config/listeners.js'
 import { redisOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
 import { ApiGate, type ApiGateOptions } from '../http/api-gate.js'
+import { bodyEncoders, Compressor } from '../http/compressor.js'
 import { UnreadResponses } from '../http/unread-responses.js'
 import { MqttSubscribers } from '../presence/mqtt-subscribers.js'
 import { MemoryState } from '../storage/memory-state.js'
@@ -70,6 +71,8 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
   const tickBudget = new TickBudget()
   const slicer = new TimeSlicer(tickBudget.open(), undefined, slices)
   const clients = new ConnectedClients(slicer, group?.worker)
+  const { compression } = config
+  const compressor = new Compressor()
   const { authenticator, rules } = access
   const hooks: EmbeddedHooks = {
     authorizer: authenticator && new MqttAuthorizer({ authenticator, rules, users }),
@@ -105,6 +108,9 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
     site: new SiteRules({ allow: config.limits.allow, deny: config.deny }),
     gate: apiGate(config, access, { resolveClient, connections: limits, users }, share),
     unreadResponses: new UnreadResponses({ log, metrics }),
+    compressor,
+    /** Compress responses to polls; `undefined` for none. */
+    bodyEncoders: compression !== 'off' && compression.polls ? bodyEncoders(compression, compressor) : undefined,
     /** Names one connection in the log. */
     nextId: connectionIds(group?.worker),
   }

@@ -350,13 +350,14 @@ function transportContext(
   connections: LiveConnections,
 ): TransportContext {
   const { limits, gate, unreadResponses, anonymousPublishes, slices, state, log, metrics, group, access } = options
+  const { bodyEncoders } = options
   const { bodySize, bodyTimeout, jsonValues } = limits
   const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * bodySize))
   metrics.watchBodies(() => budget.used)
   const bodies = { limit: bodySize, budget, timeout: bodyTimeout, jsonValues, slices }
   const queue = new WorkQueue(options.tickBudget.open(), slices)
   const renewElsewhere = group && shareRenewals(group, connections, access.tickets)
-  const shared = { gate, state, unreadResponses, anonymousPublishes, log, metrics }
+  const shared = { gate, state, unreadResponses, bodyEncoders, anonymousPublishes, log, metrics }
   return { ...shared, push, connections, renewElsewhere, bodies, queue }
 }
 

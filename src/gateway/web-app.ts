@@ -8,6 +8,7 @@ import type { Config } from '../config/schema.js'
 import { HeaderRules } from '../http/header-rules.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { createApp } from '../server/app.js'
+import { EncodedFiles } from '../server/encoded-files.js'
 import { registerHealth } from '../server/health.js'
 import { type HttpsLocation, registerHttpsRedirect } from '../server/https-redirect.js'
 import { listPageDirectories, registerEndpointHints, registerPages } from '../server/pages.js'
@@ -64,8 +65,9 @@ export async function openWebApp(
   push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
   if (config.public !== 'off') {
     const { index } = config
+    const encoded = config.compression === 'off' ? undefined : new EncodedFiles(config.compression, context.compressor)
     const ownFiles = listPrivateFiles(config, options.file, cwd)
-    await registerPages(app, { directory, index, headerRules, site, ownFiles, resolveClient, log })
+    await registerPages(app, { directory, index, headerRules, encoded, site, ownFiles, resolveClient, log })
   }
   await app.ready()
   return app

@@ -19,6 +19,7 @@ import { isApiRequest, sendError, sendProblem } from '../http/problem.js'
 import { pathOf } from '../http/request-target.js'
 import { sendStatus } from '../http/responses.js'
 import type { HttpResponse } from '../http/unread-responses.js'
+import type { EncodedFiles } from './encoded-files.js'
 import { createPrivateFileGuard } from './private-file-guard.js'
 import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
 import type { UpgradeRefusal } from './upgrade.js'
@@ -31,6 +32,8 @@ export interface PagesOptions {
   readonly index?: readonly string[] | undefined
   /** Headers of files, besides the program's. */
   readonly headerRules?: HeaderRules | undefined
+  /** Compression of files; left out for none. */
+  readonly encoded?: EncodedFiles | undefined
   /** Rules by path, however a file was requested. */
   readonly site?: SiteRules | undefined
   /** Files of the program itself, which are never served, not even through links. */
@@ -111,6 +114,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
       options.headerRules?.forFile({ ...options.resolveClient(raw), path: pathOf(url) })
     const files: StaticFilesOptions = {
       root,
+      encoded: options.encoded,
       index: options.index ?? ['index.html'],
       onFile: onlyInside(realRoot),
       headersOf: request => ({ 'cache-control': 'no-cache', ...ruled(request), ...policy }),

@@ -2,6 +2,8 @@ import type { Stats } from 'node:fs'
 import send from '@fastify/send'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { pathOf } from '../http/request-target.js'
+import { addVary } from '../http/responses.js'
+import type { EncodedFiles } from './encoded-files.js'
 
 export interface StaticFilesOptions {
   /** The directory's path. */
@@ -12,6 +14,8 @@ export interface StaticFilesOptions {
   readonly onFile: (path: string, stats: Stats) => Promise<void>
   /** Headers of a file. */
   readonly headersOf: (request: FastifyRequest) => Readonly<Record<string, string>>
+  /** Finds compressed content; left out for none. */
+  readonly encoded?: EncodedFiles | undefined
 }
 
 /**
@@ -29,7 +33,7 @@ export async function sendFile(
   request: FastifyRequest,
   reply: FastifyReply,
   segments: readonly string[],
-  { root, index, onFile, headersOf }: StaticFilesOptions,
+  { root, index, onFile, headersOf, encoded }: StaticFilesOptions,
 ) {
   // `send` decodes it.
   const path = `/${segments.map(encodeURIComponent).join('/')}`
@@ -44,7 +48,25 @@ export async function sendFile(
   if (result.type === 'error') return isAbsence(result.metadata.error) ? notFound(reply) : result.metadata.error
   // Fastify sets this type for streams, but not with a length.
   reply.code(result.statusCode).type('application/octet-stream').headers(result.headers).headers(headersOf(request))
-  return reply.send(result.stream)
+  if (!encoded?.isCompressible(send.mime.getType(result.metadata.path))) return reply.send(result.stream)
+  addVary(reply, 'accept-encoding')
+  // Ranges are those of the file itself.
+  if (result.statusCode !== 200) return reply.send(result.stream)
+  // Without a listener, a file that cannot be opened would be an uncaught exception; Fastify learns of it all the same.
+  result.stream.on('error', () => {})
+  const content = await encoded
+    .find({
+      ...{ path: result.metadata.path, stats: result.metadata.stat, onFile },
+      acceptEncoding: request.headers['accept-encoding']?.toString(),
+    })
+    .catch(error => {
+      result.stream.destroy()
+      throw error
+    })
+  if (!content) return reply.send(result.stream)
+  result.stream.destroy()
+  reply.headers({ 'content-encoding': content.coding, 'content-length': content.length })
+  return reply.send(request.method === 'HEAD' ? '' : content.open())
 }
 
 /**

@@ -5,6 +5,7 @@ import type { Metrics } from '../base/metrics.js'
 import type { PushConfig } from '../config/push.js'
 import type { ApiGate } from '../http/api-gate.js'
 import type { BodyLimits } from '../http/buffered-bodies.js'
+import type { BodyEncoders } from '../http/compressor.js'
 import type { UnreadResponses } from '../http/unread-responses.js'
 import type { FilterQuota } from '../hub/filter-quota.js'
 import type { Hub } from '../hub/hub.js'
@@ -30,6 +31,8 @@ export interface TransportContext {
   readonly queue: WorkQueue
   /** Bounds the unread bytes of complete responses. */
   readonly unreadResponses: UnreadResponses
+  /** Compress responses to polls; left out for none. */
+  readonly bodyEncoders?: BodyEncoders | undefined
   /** Rates of callers without a user; left out for no limit. */
   readonly anonymousPublishes?: AnonymousPublishes | undefined
   readonly log: Logger

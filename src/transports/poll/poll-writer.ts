@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
+import type { BodyEncoder } from '../../http/compressor.js'
 import type { HttpResponse } from '../../http/unread-responses.js'
 import { keepHeaders, responseOf } from '../stream-writer.js'
 
@@ -28,9 +29,12 @@ export interface PollWriter {
 export class ReplyWriter implements PollWriter {
   readonly body: HttpResponse
   readonly #reply: FastifyReply
+  readonly #encoder: BodyEncoder | undefined
 
-  constructor(reply: FastifyReply) {
+  /** @param encoder compresses whole responses; left out for none */
+  constructor(reply: FastifyReply, encoder?: BodyEncoder) {
     this.#reply = reply
+    this.#encoder = encoder
     this.body = responseOf(reply)
   }
 
@@ -38,9 +42,15 @@ export class ReplyWriter implements PollWriter {
     keepHeaders(this.#reply)
   }
 
-  send({ status = 200, headers = {}, body }: WholeResponse): void {
-    keepHeaders(this.#reply)
+  send(whole: WholeResponse): void {
+    sendEncoded(whole, this.#encoder, encoded => this.#send(encoded))
+  }
+
+  #send({ status = 200, headers = {}, body }: WholeResponse): void {
     const response = this.body
+    // The client may have left while the body was compressed.
+    if ('stream' in response ? response.stream.destroyed : response.destroyed) return
+    keepHeaders(this.#reply)
     response.statusCode = status
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value)
     response.setHeader('content-length', Buffer.byteLength(body))
@@ -50,4 +60,19 @@ export class ReplyWriter implements PollWriter {
   onClose(gone: () => void): void {
     this.body.on('close', gone)
   }
+}
+
+/** Calls `send` with the response as its client accepts it: at once, or when it is compressed. */
+export function sendEncoded(
+  whole: WholeResponse,
+  encoder: BodyEncoder | undefined,
+  send: (response: WholeResponse) => void,
+): void {
+  const encoding = encoder?.encode(whole.body)
+  if (encoder === undefined || encoding === undefined) return send(whole)
+  const headers = { ...whole.headers, 'content-encoding': encoder.coding }
+  encoding.then(
+    body => send(body === undefined ? whole : { ...whole, headers, body }),
+    () => send(whole),
+  )
 }

@@ -5,6 +5,7 @@ import { oneLineJson } from '../../base/one-line-json.js'
 import type { Admission, Caller } from '../../http/api-gate.js'
 import { ParameterError } from '../../http/parameters.js'
 import { QueryCache } from '../../http/query-cache.js'
+import { addVary } from '../../http/responses.js'
 import { parseId } from '../../journal/event.js'
 import { eventEncoders, eventSchema } from '../event-json.js'
 import { asksForScript, callbackPattern, scriptEnd, scriptStart, scriptType } from '../jsonp.js'
@@ -113,13 +114,17 @@ function poll(
     reply.hijack()
     return
   }
+  if (context.bodyEncoders) addVary(reply, 'accept-encoding')
+  const encoder = context.bodyEncoders?.(request.headers['accept-encoding']?.toString())
   const readmit = context.gate.readmission(request, caller, admission)
   const answered = context.repeated.expect(request, reply, caller.client.address, {
     timeout: timeout * 1000,
     maxCursorLength,
+    encoder,
     answer: (cursor, writer) => answerAgain({ ...start, cursor, writer }),
   })
-  const start: PollStart = { context, caller, parameters, cursor, writer: new ReplyWriter(reply), answered, readmit }
+  const writer = new ReplyWriter(reply, encoder)
+  const start: PollStart = { context, caller, parameters, cursor, writer, answered, readmit }
   startPoll(start)
   reply.hijack()
 }

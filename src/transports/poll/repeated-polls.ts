@@ -3,12 +3,13 @@ import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from '../../base/log.js'
+import type { BodyEncoder } from '../../http/compressor.js'
 import { newestResponse } from '../../http/last-response.js'
 import { findCursor } from '../../http/query-cache.js'
 import { pathOf } from '../../http/request-target.js'
 import { logRequest } from '../../http/responses.js'
 import type { UnreadResponses } from '../../http/unread-responses.js'
-import type { PollWriter, WholeResponse } from './poll-writer.js'
+import { type PollWriter, sendEncoded, type WholeResponse } from './poll-writer.js'
 
 /** Bytes of a head; a poll with a longer one is always parsed, because each connection keeps its own. A browser's has some 700. */
 const maxHead = 4096
@@ -19,6 +20,8 @@ const keepAliveTimeout = 5000
 export interface RepeatedPoll {
   /** How long its response may take, in milliseconds. */
   readonly timeout: number
+  /** Compresses its responses; left out for none. */
+  readonly encoder?: BodyEncoder | undefined
   /** Characters of a cursor. */
   readonly maxCursorLength: number
   /** Admits and answers it with this cursor; `false`, with nothing written, where Node has to parse it so that the refusal is complete. */
@@ -166,11 +169,12 @@ class PollConnection {
 
   #answer(chunk: Buffer, expected: ExpectedPoll): void {
     const since = performance.now()
-    const writer = new ConnectionWriter(this.#socket, expected.headers, this.#unread, status => {
+    const complete = (status: number): void => {
       this.#writer = undefined
       expected.answered(status, performance.now() - since)
       this.#releaseHeld()
-    })
+    }
+    const writer = new ConnectionWriter(this.#socket, expected.headers, this.#unread, complete, expected.encoder)
     this.#writer = writer
     const answered = expected.answer(this.#cursor ?? '', writer)
     if (answered === false) this.#parseInstead(chunk)
@@ -204,6 +208,7 @@ export class ConnectionWriter implements PollWriter {
   readonly #headers: string
   readonly #unread: UnreadResponses
   readonly #complete: (status: number) => void
+  readonly #encoder: BodyEncoder | undefined
   #body: ChunkedBody | undefined
   #gone: (() => void) | undefined
 
@@ -211,12 +216,20 @@ export class ConnectionWriter implements PollWriter {
    * @param headers lines, each with its line end
    * @param unread bounds what a client leaves unread: Node's server does not know of this response
    * @param complete called when it is written and there is room for the next
+   * @param encoder compresses a whole response; left out for none
    */
-  constructor(socket: Socket, headers: string, unread: UnreadResponses, complete: (status: number) => void) {
+  constructor(
+    socket: Socket,
+    headers: string,
+    unread: UnreadResponses,
+    complete: (status: number) => void,
+    encoder?: BodyEncoder,
+  ) {
     this.#socket = socket
     this.#headers = headers
     this.#unread = unread
     this.#complete = complete
+    this.#encoder = encoder
   }
 
   get body(): Writable {
@@ -228,8 +241,14 @@ export class ConnectionWriter implements PollWriter {
     this.#body = new ChunkedBody(this.#socket, () => this.#complete(200))
   }
 
-  send({ status = 200, headers = {}, body }: WholeResponse): void {
+  send(whole: WholeResponse): void {
+    sendEncoded(whole, this.#encoder, encoded => this.#send(encoded))
+  }
+
+  #send({ status = 200, headers = {}, body }: WholeResponse): void {
     const socket = this.#socket
+    // The client may have left while the body was compressed.
+    if (socket.destroyed) return
     let more = ''
     for (const [name, value] of Object.entries(headers)) more += `${name}: ${value}\r\n`
     const head = this.#head(status, `${more}content-length: ${Buffer.byteLength(body)}\r\n`)
