@@ -33,8 +33,4 @@ describe('the package', () => {
   it('overrides no version: those who install it would not have that', () => {
     expect(manifest).not.toHaveProperty('overrides')
   })
-
-  it('says what to import when it is imported itself', async () => {
-    await expect(import('../src/not-a-library.js')).rejects.toThrow(/^mqway is a program: .* import \{ connect \}/)
-  })
 })

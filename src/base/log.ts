@@ -1,5 +1,4 @@
 import { createRequire } from 'node:module'
-import type { Writable } from 'node:stream'
 import { type Logger, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
 
 export type { Logger } from 'pino'
@@ -56,7 +55,7 @@ function escapeCharacter(character: string): string {
  * Creates the program's logger: pino, to standard output or to `destination`. Each call writes exactly one printable line, in both
  * formats. Passwords and payloads are never logged.
  */
-export function createLog(options: LogOptions, destination?: Writable): Logger {
+export function createLog(options: LogOptions, destination?: { write(line: string): unknown }): Logger {
   const format = options.format === 'auto' ? (process.stdout.isTTY ? 'pretty' : 'json') : options.format
   const render = format === 'json' ? printable : prettyRenderer()
   const settings: LoggerOptions = {

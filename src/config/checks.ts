@@ -24,17 +24,23 @@ import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
  * Checks of several options together. Each check returns the problems that it finds; none depends on another's result.
  */
 
-/**
- * Returns all problems of a configuration that the schema accepts.
- *
- * @param file the configuration file, if there is one
- * @param cwd the directory that relative paths start from
- */
-export function checkConfig(config: Config, file: string | undefined, cwd: string): Problem[] {
+/** Where a configuration is used. */
+export interface ConfigPlace {
+  /** The configuration file, if there is one. */
+  readonly file: string | undefined
+  /** The directory that relative paths start from. */
+  readonly cwd: string
+  /** Whether the gateway is attached to servers of another program, which may listen at any address. */
+  readonly isAttached?: boolean
+}
+
+/** Returns all problems of a configuration that the schema accepts. */
+export function checkConfig(config: Config, { file, cwd, isAttached = false }: ConfigPlace): Problem[] {
   return [
-    ...checkListeners(config),
+    ...checkListeners(config, isAttached),
     ...checkProxyProtocol(config),
-    ...checkExposure(config),
+    ...checkExposure(config, isAttached),
+    ...(isAttached ? checkAttached(config) : []),
     ...checkTunnels(config),
     ...checkHttps(config),
     ...checkFiles(config, cwd),
@@ -58,10 +64,10 @@ export function hasRivals(config: Config): boolean {
   return checkListeners(config).length > 0
 }
 
-function checkListeners(config: Config): Problem[] {
+function checkListeners(config: Config, isAttached = false): Problem[] {
   const open = listeners(config)
   const reads = ['http', 'https', 'mqtt', 'mqtts', 'host', 'broker', 'tunnels']
-  if (open.length === 0) {
+  if (open.length === 0 && !isAttached) {
     const message = 'leaves nothing to do, as https.port, mqtt.port and mqtts.port are off too'
     return [{ path: ['http', 'port'], message, reads }]
   }
@@ -93,9 +99,14 @@ function sameAddress(a: Listener, b: Listener): boolean {
   return a.hosts.some(one => b.hosts.some(other => one === other || isAny(one) || isAny(other)))
 }
 
-function checkExposure(config: Config): Problem[] {
+function checkExposure(config: Config, isAttached: boolean): Problem[] {
   if (config.anonymous) return []
-  if (config.access !== undefined) return checkThroughTraffic(config)
+  if (config.access !== undefined) return checkThroughTraffic(config, isAttached)
+  if (isAttached) {
+    const message =
+      'is not enough with a server of another program, which other machines may reach: configure "access", or use "anonymous: true" to admit everybody'
+    return [{ path: ['anonymous'], message, reads: ['access'] }]
+  }
   const exposed = new Map<string, Problem>()
   for (const { hostPath } of publicListeners(config)) {
     const message =
@@ -106,11 +117,11 @@ function checkExposure(config: Config): Problem[] {
 }
 
 /** With `access:`, connections to another broker are the only ones without authentication. */
-function checkThroughTraffic(config: Config): Problem[] {
+function checkThroughTraffic(config: Config, isAttached: boolean): Problem[] {
   const open = publicListeners(config).map(listener => listener.name)
   const reads = ['host', 'http', 'https', 'mqtt', 'mqtts', 'broker', 'anonymous', 'access']
   const message = `lets other machines connect without authentication to a broker to which "access" does not apply`
-  const web = open.includes('http') || open.includes('https')
+  const web = isAttached || open.includes('http') || open.includes('https')
   const tunnels = config.tunnels.flatMap(({ broker, requireIdentity }, index): Problem[] => {
     if (!web || requireIdentity || (broker ?? config.broker) === 'embedded') return []
     const advice = 'write "requireIdentity: true" beside it, or "anonymous: true" into the configuration file'
@@ -120,6 +131,21 @@ function checkThroughTraffic(config: Config): Problem[] {
   const advice = 'use off, or write "anonymous: true" into the configuration file'
   const ports = open.filter(isMqttListener)
   return [...tunnels, ...ports.map(name => ({ path: [name, 'port'], message: `${message}: ${advice}`, reads }))]
+}
+
+/** On a server of another program, only paths that are mqway's can be. */
+function checkAttached({ public: pages, compat }: Config): Problem[] {
+  const problems: Problem[] = []
+  if (pages !== 'off') {
+    problems.push({ path: ['public'], message: 'needs a port of mqway: on a server of another program, use off' })
+  }
+  for (const name of ['rrr', 'couchdb'] as const) {
+    const section = compat[name]
+    if (section === 'off' || section.prefix !== '/') continue
+    const message = 'needs a port of mqway: on a server of another program, use a prefix such as'
+    problems.push({ path: ['compat', name, 'prefix'], message: `${message} /${name}` })
+  }
+  return problems
 }
 
 function checkTunnels(config: Config): Problem[] {

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { checkConfig, hasRivals, leadsToItself } from './checks.js'
+import { type ConfigPlace, checkConfig, hasRivals, leadsToItself } from './checks.js'
 import { type ConfigFile, parseConfig, readConfigFile } from './file.js'
 import { readEnvironment, readFlags, type Setting } from './flags.js'
 import { ConfigError, describeIssue, formatProblem, type Problem, schemaProblems, valueAt } from './problems.js'
@@ -54,7 +54,7 @@ export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
     const { former = path } = renamed.find(({ current }) => current.every((key, index) => path[index] === key)) ?? {}
     return sourceOf(former, sources, name === undefined ? undefined : file)
   }
-  const { config, problems: found } = validate(input, name, cwd)
+  const { config, problems: found } = validate(input, { file: name, cwd })
   const problems = [...doubles, ...found]
   const lines = problems.map(({ problem, value }) => formatProblem(problem, value, locate(problem.path)))
   const all = [...fromFlags.problems, ...fromEnvironment.problems, ...file.problems, ...lines]
@@ -62,7 +62,41 @@ export function loadConfig({ argv, env, cwd }: LoadOptions): LoadedConfig {
   return { config: deepFreeze(config), file: name, renamed }
 }
 
+/** Options that are off, unless they are given, where a gateway is attached to servers of another program. */
+const attachedDefaults = { http: { port: 'off' }, https: { port: 'off' }, mqtt: { port: 'off' }, public: 'off' }
+
+/**
+ * Validates a configuration that a program gives as an object, with the keys and values of the file. Flags and the environment are not read, and no file.
+ *
+ * @throws {ConfigError} with all problems
+ */
+export function configOf(given: unknown, place: Omit<ConfigPlace, 'file'>): LoadedConfig {
+  if (!isMapping(given)) throw new ConfigError(['the configuration must be an object'])
+  const { input: current, renamed, problems: doubles } = useCurrentNames(given)
+  const input = place.isAttached ? withDefaults(current, attachedDefaults) : current
+  const { config, problems: found } = validate(input, { ...place, file: undefined })
+  const problems = [...doubles, ...found]
+  if (config.workers !== 1) {
+    const message = 'needs the program mqway: a library is one process. Use 1'
+    problems.push({ problem: { path: ['workers'], message }, value: config.workers })
+  }
+  if (problems.length > 0) {
+    throw new ConfigError(problems.map(({ problem, value }) => formatProblem(problem, value, undefined)))
+  }
+  return { config: deepFreeze(config), file: undefined, renamed }
+}
+
 type Mapping = Record<string, unknown>
+
+/** Adds what `input` does not have, also within its mappings. */
+function withDefaults(input: Mapping, defaults: Mapping): Mapping {
+  const added = Object.entries(defaults).map(([key, value]) => {
+    const own = input[key]
+    if (own === undefined) return [key, value]
+    return [key, isMapping(own) && isMapping(value) ? { ...value, ...own } : own]
+  })
+  return { ...input, ...Object.fromEntries(added) }
+}
 
 /** Applies `settings` to the file's input, in order. */
 function applySettings(fileInput: Mapping, settings: readonly Setting[]): { input: Mapping; sources: Setting[] } {
@@ -135,14 +169,14 @@ interface FoundProblem {
 }
 
 /** Validates the input. @returns the configuration, which may be used only without problems */
-function validate(input: Mapping, file: string | undefined, cwd: string): { config: Config; problems: FoundProblem[] } {
+function validate(input: Mapping, place: ConfigPlace): { config: Config; problems: FoundProblem[] } {
   const result = configSchema.safeParse(input, { error: describeIssue })
   const wrong = result.success ? [] : schemaProblems(result.error.issues, input)
   // Invalid sections get their defaults, so that the other options can still be checked together.
   const bad = new Set(wrong.map(problem => String(problem.path[0])))
   const rest = Object.fromEntries(Object.entries(input).filter(([key]) => !bad.has(key)))
   const config = resolveMqttPorts(result.success ? result.data : configSchema.parse(rest))
-  const unfit = checkConfig(config, file, cwd).filter(
+  const unfit = checkConfig(config, place).filter(
     ({ path, reads = [] }) => ![path[0], ...reads].some(key => bad.has(String(key))),
   )
   const problems = [

@@ -42,6 +42,8 @@ export type GatewayContext = Awaited<ReturnType<typeof openContext>>
 interface Place {
   readonly cwd: string
   readonly group: WorkerGroup | undefined
+  /** Whether it is attached to servers of another program. */
+  readonly isAttached: boolean
 }
 
 /**
@@ -51,7 +53,7 @@ interface Place {
  * @param opened closes the parts
  * @throws {StartError} when a password or key file cannot be used
  */
-export async function openContext(config: Config, log: Logger, { cwd, group }: Place, opened: CloseStack) {
+export async function openContext(config: Config, log: Logger, { cwd, group, isAttached }: Place, opened: CloseStack) {
   const shared = await openShared(config, log, cwd, opened)
   const state = await openState(shared, group)
   const metrics = opened.add(createMetrics())
@@ -101,7 +103,7 @@ export async function openContext(config: Config, log: Logger, { cwd, group }: P
     ...{ mqttListeners, reservedClientIds, anonymousPublishes },
     servesHost: compileHosts({
       names: config.hosts,
-      tcp: isWebOnLoopback(config) ? 'loopback' : 'any',
+      tcp: isWebOnLoopback(config) && !isAttached ? 'loopback' : 'any',
       unix: isForLoopback(config) ? 'loopback' : 'any',
     }),
     seesDetails: compileDetailReaders(config.metrics.allow),

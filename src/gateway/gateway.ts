@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/log.js'
 import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
+import type { ProgramServer } from '../server/attached-server.js'
 import { compileHttpsLocation } from '../server/https-redirect.js'
 import { UpgradeRouter } from '../server/upgrade.js'
 import type { WorkerGroup } from '../workers/primary-process.js'
@@ -34,6 +35,10 @@ export interface GatewayOptions {
   readonly file?: string | undefined
   /** What it shares with other worker processes, if it is one. */
   readonly group?: WorkerGroup | undefined
+  /** Servers of another program, on which it answers its own requests, too. */
+  readonly servers?: readonly ProgramServer[]
+  /** Paths that are the program's there. */
+  readonly except?: readonly string[]
 }
 
 /** Fractions of the grace time: for connections, and for responses under way; the rest is for storage. */
@@ -61,10 +66,10 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 async function assemble(
   config: Config,
   log: Logger,
-  { cwd = process.cwd(), file, group }: GatewayOptions,
+  { cwd = process.cwd(), file, group, servers = [], except = [] }: GatewayOptions,
   opened: CloseStack,
 ): Promise<Gateway> {
-  const context = await openContext(config, log, { cwd, group }, opened)
+  const context = await openContext(config, log, { cwd, group, isAttached: servers.length > 0 }, opened)
   const tunnelRoutes = await openTunnelRoutes(context)
   const hasMqttPort = config.mqtt.port !== 'off' || config.mqtts.port !== 'off'
   const mqttBroker = hasMqttPort ? await context.brokers.get(config.broker) : undefined
@@ -76,10 +81,12 @@ async function assemble(
   const router = new UpgradeRouter({ ...context, routes, httpsLocation, urlLength: config.limits.urlLength })
   let shuttingDown = false
   const isShuttingDown = (): boolean => shuttingDown
-  const app = await openWebApp(context, { push, routes, router, httpsLocation, isShuttingDown, file }, opened)
+  const web = await openWebApp(context, { push, routes, router, httpsLocation, isShuttingDown, file }, opened)
 
-  await listeners.startWeb(app, router)
+  await listeners.startWeb(web.app, router)
   if (mqttBroker) await listeners.startMqtt(mqttBroker)
+  // Last: nothing that may fail comes after it.
+  for (const server of servers) listeners.attach(server, { ...web, router, except })
 
   const { tunnels, access } = context
   const shutDown = async (grace: number): Promise<void> => {

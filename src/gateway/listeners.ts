@@ -7,6 +7,7 @@ import type { Broker } from '../broker/broker.js'
 import { portsOf } from '../config/listeners.js'
 import { developmentCertificates } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
+import { AttachedServer, type ProgramServer } from '../server/attached-server.js'
 import type { CertificateFiles } from '../server/certificate.js'
 import { type CertificateSet, startCertificateSet } from '../server/certificate-set.js'
 import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
@@ -27,6 +28,7 @@ import { TcpClient } from '../tunnel/client.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import { tunnelOptions } from './routes.js'
+import type { OpenedWebApp } from './web-app.js'
 
 /** Sockets per counted connection: page requests, and connections about to be refused with a response, come on top. */
 const socketsPerConnection = 2
@@ -119,6 +121,28 @@ export class Listeners {
       handshakeTimeout: config.limits.handshakeTimeout,
     })
     this.#add('mqtts', listener)
+  }
+
+  /** Answers the gateway's own requests on a server of another program, which stays that program's to close. */
+  attach(
+    server: ProgramServer,
+    {
+      app,
+      hasRoute,
+      router,
+      except,
+    }: OpenedWebApp & { readonly router: UpgradeRouter; readonly except: readonly string[] },
+  ): void {
+    const { tickBudget, slices, unreadResponses } = this.#context
+    const own = (matches: (path: string) => boolean) => (path: string) => matches(path) && !except.includes(path)
+    const attached = new AttachedServer(server, {
+      ...{ app, unreadResponses, slices, streams: new StreamQueue(tickBudget.open()) },
+      onUpgrade: (...upgrade) => router.handle(...upgrade),
+      ownsRequest: own(path => hasRoute(path) || router.matches(path)),
+      ownsUpgrade: own(path => router.matches(path)),
+    })
+    this.#listeners.push(attached)
+    this.#opened.add({ close: () => attached.detach() })
   }
 
   async reloadCertificates(): Promise<void> {

@@ -8,6 +8,7 @@ import type { Config } from '../config/schema.js'
 import { HeaderRules } from '../http/header-rules.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { createApp } from '../server/app.js'
+import { collectRoutes } from '../server/attached-server.js'
 import { EncodedFiles } from '../server/encoded-files.js'
 import { registerHealth } from '../server/health.js'
 import { type HttpsLocation, registerHttpsRedirect } from '../server/https-redirect.js'
@@ -33,18 +34,26 @@ export interface WebAppOptions {
 const pushIsOff =
   'Push is off: either by the option push, or because push.topics names no topics of the broker behind this gateway'
 
+/** The app that answers HTTP requests. */
+export interface OpenedWebApp {
+  readonly app: FastifyInstance
+  /** Whether it has a route at a path. */
+  hasRoute(path: string): boolean
+}
+
 /** Makes the app that answers HTTP requests, with all routes: health, tickets, the push API and the pages. */
 export async function openWebApp(
   context: GatewayContext,
   options: WebAppOptions,
   opened: CloseStack,
-): Promise<FastifyInstance> {
+): Promise<OpenedWebApp> {
   const { config, cwd, site, servesHost, resolveClient, seesDetails, gate, brokers, log, metrics, group } = context
   const { push, router, httpsLocation, isShuttingDown } = options
   const headerRules = new HeaderRules(config.headers)
   const app = opened.add(
     createApp({ site, servesHost, resolveClient, seesDetails, headerRules, limits: config.limits, log, metrics }),
   )
+  const hasRoute = collectRoutes(app)
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), {
     refusalOf: request => router.refusalOf(request),
@@ -70,7 +79,7 @@ export async function openWebApp(
     await registerPages(app, { directory, index, headerRules, encoded, site, ownFiles, resolveClient, log })
   }
   await app.ready()
-  return app
+  return { app, hasRoute }
 }
 
 /** Tickets are for pages that may open at least one of the WebSockets. */

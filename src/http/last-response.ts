@@ -21,9 +21,14 @@ declare module 'node:net' {
 export class TrackedResponse extends ServerResponse {
   constructor(...given: ConstructorParameters<typeof ServerResponse>) {
     super(...given)
-    this.req.socket[newest] = this
-    this.on('close', forget)
+    trackResponse(this)
   }
+}
+
+/** Does the same for a response of another program's server; to be called once, in the `request` event. */
+export function trackResponse(response: ServerResponse): void {
+  response.req.socket[newest] = response
+  response.on('close', forget)
 }
 
 function forget(this: ServerResponse): void {

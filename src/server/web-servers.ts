@@ -208,7 +208,8 @@ function refuseUpgradeBehind(socket: Duplex, { log, metrics }: WebServerOptions)
   socket.destroy()
 }
 
-function wantsWebSocket(request: IncomingMessage): boolean {
+/** Whether a request asks for an upgrade to WebSocket, among others. */
+export function wantsWebSocket(request: IncomingMessage): boolean {
   const offered = request.headers.upgrade?.split(',') ?? []
   return offered.some(protocol => protocol.trim().toLowerCase() === 'websocket')
 }
