@@ -9,8 +9,11 @@ export interface LogOptions {
   readonly format: 'auto' | 'pretty' | 'json'
 }
 
-/** Fields that are redacted in every line. */
-const redact = ['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload']
+/** Fields that are redacted in every line; `err.command` is that of Redis, with passwords and payloads. */
+const redact = [
+  ...['password', '*.password', 'authorization', '*.authorization', 'req.headers', 'payload', '*.payload'],
+  'err.command.args',
+]
 
 /** UTF-16 code units of a string in a line, such as a topic, a client id or a broker's error. */
 const maxLength = 1000

@@ -131,6 +131,17 @@ interface Entry {
   readonly record: Buffer
 }
 
+/** What is evicted in memory, and not yet deleted in Redis. */
+interface Evictions {
+  events: { readonly share: number; readonly sequence: number }[]
+  /** Topics whose retained message is removed, with its sequence. */
+  readonly topics: Map<string, number>
+}
+
+function noEvictions(): Evictions {
+  return { events: [], topics: new Map() }
+}
+
 /**
  * A journal that several gateways share: Redis has the events, and each gateway has a copy of them in memory, from which it reads.
  *
@@ -160,8 +171,8 @@ export class RedisJournal implements Journal {
   #uncertain: { readonly batch: string; readonly messages: readonly Message[] } | undefined
   /** Events of messages that were refused after they were appended. */
   readonly #appended = new WeakMap<Message, Event>()
-  #evicted: { readonly share: number; readonly sequence: number }[] = []
-  readonly #forgotten = new Map<string, number>()
+  /** Of `#memory`: the next one may have other bounds. */
+  #evictions = noEvictions()
   readonly #acknowledged = new Set<number>()
   /** Whether both connections are up and this gateway has joined with them. */
   #joined = false
@@ -195,7 +206,8 @@ export class RedisJournal implements Journal {
   /** Joins, and reads what is there. */
   async start(): Promise<void> {
     await probeScript.run(this.#redis, [this.#key('probe')], []).catch(cause => {
-      if (!/can't run this command|^NOPERM/.test(reasonOf(cause))) throw cause
+      // The words differ between versions of Redis.
+      if (!/can't run this command|ACL failure|^NOPERM/.test(reasonOf(cause))) throw cause
       throw new StartError(
         `push.journal: Redis lacks the permission for a command that the journal needs; allow its user +@read +@write +@scripting +@connection +info +time and the keys ${this.#options.config.prefix}* (${reasonOf(cause)})`,
         { cause },
@@ -293,6 +305,8 @@ export class RedisJournal implements Journal {
       close: () => {
         isOver = true
         if (this.#token === token) this.#token = ''
+        // What Redis has refused concerns the gateway that reads the broker now.
+        if (this.#joined) this.#failure = undefined
         void commit.close()
       },
     }
@@ -482,11 +496,12 @@ export class RedisJournal implements Journal {
     const oldHead = this.#epoch === '' ? Number.POSITIVE_INFINITY : this.#memory.head
     const state = await this.#readState()
     const { epoch, layout } = state
+    const evictions = noEvictions()
     const memory = new EventMemory({
       ...{ bounds: { ...bounds, ...state.rules }, log, clock: this.#clock },
       stored: { topics: state.shares, head: state.head },
-      onEvicted: (sequence, share) => this.#evicted.push({ sequence, share }),
-      onForgotten: (topic, sequence) => this.#forgotten.set(topic, sequence),
+      onEvicted: (sequence, share) => evictions.events.push({ sequence, share }),
+      onForgotten: (topic, sequence) => evictions.topics.set(topic, sequence),
     })
     for (const [share, sequence] of state.evicted) memory.evictThrough(share, sequence)
     await this.#loadRetained(memory, epoch)
@@ -524,6 +539,7 @@ export class RedisJournal implements Journal {
     }
     memory.skipTo(state.head)
     this.#memory = memory
+    this.#evictions = evictions
     this.#epoch = epoch
     this.#layout = layout
     this.#last = last
@@ -631,7 +647,7 @@ export class RedisJournal implements Journal {
       for (const message of messages) this.#appended.delete(message)
       this.#memory.trimStep()
       this.#trimSoon()
-      if (this.#evicted.length >= trimStep) await this.#deleteEvicted().catch(ignore)
+      if (this.#evictions.events.length >= trimStep) await this.#deleteEvicted().catch(ignore)
       return events
     }
     throw new JournalRefusal('unavailable', 'other gateways append at the same time')
@@ -667,11 +683,11 @@ export class RedisJournal implements Journal {
     this.#uncertain = { batch, messages }
     const [outcome] = texts(await this.#run(args))
     this.#uncertain = undefined
-    for (const id of acknowledged) this.#acknowledged.delete(id)
     if (outcome === 'fenced') return outcome
     if (outcome === 'stale') await this.#join()
     if (outcome === 'moved') await this.#catchUp()
     if (outcome !== 'ok') return 'again'
+    for (const id of acknowledged) this.#acknowledged.delete(id)
     const entries = records.map((record, index) => ({ sequence: head + 1 + index, record }))
     const events = entries.map((entry, index) => {
       const { event, message, share } = this.#decode(entry)
@@ -723,9 +739,10 @@ export class RedisJournal implements Journal {
 
   /** Deletes in Redis what is evicted here, if this gateway appends; otherwise forgets what another one has deleted. */
   async #deleteEvicted(): Promise<void> {
-    while (this.#evicted.length > 0 || this.#forgotten.size > 0) {
-      const events = this.#evicted.slice(0, trimStep)
-      const topics = [...this.#forgotten].slice(0, trimStep)
+    const evictions = this.#evictions
+    while (evictions.events.length > 0 || evictions.topics.size > 0) {
+      const events = evictions.events.slice(0, trimStep)
+      const topics = [...evictions.topics].slice(0, trimStep)
       const newest = new Map<number, number>()
       for (const { share, sequence } of events) newest.set(share, Math.max(newest.get(share) ?? 0, sequence))
       const args = [
@@ -735,19 +752,18 @@ export class RedisJournal implements Journal {
       const [outcome] = texts(await trimScript.run(this.#redis, this.#keys(), args))
       if (outcome !== 'ok') {
         // After its next start a gateway that appends finds them again.
-        this.#forgotten.clear()
+        evictions.topics.clear()
         break
       }
-      this.#evicted.splice(0, events.length)
+      evictions.events.splice(0, events.length)
       for (const [topic, sequence] of topics) {
-        if (this.#forgotten.get(topic) === sequence) this.#forgotten.delete(topic)
+        if (evictions.topics.get(topic) === sequence) evictions.topics.delete(topic)
       }
     }
-    if (this.#evicted.length === 0) return
+    if (evictions.events.length === 0) return
     const state = await this.#readState()
     const known = new Map(state.evicted)
-    const left = this.#evicted.filter(({ share, sequence }) => sequence > (known.get(share) ?? 0))
-    this.#evicted = left
+    evictions.events = evictions.events.filter(({ share, sequence }) => sequence > (known.get(share) ?? 0))
   }
 }
 

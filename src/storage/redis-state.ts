@@ -144,8 +144,14 @@ const maxReportBytes = 32 * 1024
 const exchangeScript = new Script(`${clock}
 now = math.floor(now / 1000)
 local position = ARGV[1]
--- After a failover, Redis may have an earlier time.
-if tonumber(string.match(position, '^%d+')) > now then position = '0-0' end
+local function isLater(id)
+  return tonumber(string.match(id, '^%d+')) > now
+end
+-- After a failover, or when the clock of its machine is set back, Redis has an earlier time. Reports of later ones would be returned until then.
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local isOutdated = newest and isLater(newest[1])
+if isOutdated then redis.call('DEL', KEYS[1]) end
+if isOutdated or isLater(position) then position = '0-0' end
 local found = redis.call('XRANGE', KEYS[1], '(' .. position, '+', 'COUNT', ${maxReturned})
 for index = 3, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ${maxReports}, '*', 'g', ARGV[2], 'r', ARGV[index]) end
 if #ARGV > 2 then

@@ -27,7 +27,7 @@ export class StateKeeper {
   #usage = 0
   /** Number of reports that were ever made, and of those that each worker has. */
   #made = 0
-  readonly #read = new Map<Channel, number>()
+  readonly #read = new WeakMap<Channel, number>()
 
   /** @param now monotonic milliseconds */
   constructor(now: () => number = () => performance.now()) {
@@ -35,8 +35,8 @@ export class StateKeeper {
     this.#state = new MemoryState(now)
   }
 
-  /** Answers a worker. @returns forgets it */
-  add(channel: Channel): () => void {
+  /** Answers a worker. */
+  add(channel: Channel): void {
     channel.onQuestion('getEntry', ({ name, bounds, key }) => this.#collectionOf(name, bounds).get(key))
     channel.onQuestion('setEntry', async ({ name, bounds, key, version, change }) => {
       try {
@@ -47,7 +47,6 @@ export class StateKeeper {
       }
     })
     channel.onQuestion('exchangeUsage', usage => this.#exchange(channel, usage))
-    return () => this.#read.delete(channel)
   }
 
   #collectionOf(name: string, bounds: StateBounds): StateCollection {

@@ -104,10 +104,9 @@ export class WorkerPool {
     channel.onQuestion('askOthers', question => this.#askOthers(forked, question))
     channel.onQuestion('ticketKey', this.#options.ticketKey)
     listening.then(() => {
-      const removals = [this.#counts.add(channel), this.#state.add(channel)]
-      ended.then(() => {
-        for (const remove of removals) remove()
-      })
+      this.#state.add(channel)
+      const removeCounts = this.#counts.add(channel)
+      ended.then(removeCounts)
     })
     const source = { metrics: () => channel.ask('metrics', undefined) }
     ready.then(

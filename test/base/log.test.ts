@@ -94,4 +94,12 @@ describe.each(['pretty', 'json'] as const)('a line of the log, %s', format => {
     expect(text).not.toMatch(/S[1-5]/)
     expect(text.match(/\[redacted\]/g)).toHaveLength(5)
   })
+
+  it('has the name of a command that Redis refuses, and not its arguments, which are passwords and payloads', () => {
+    // As ioredis makes it.
+    const err = Object.assign(new Error('OOM'), { command: { name: 'evalsha', args: ['S1', Buffer.from('S2')] } })
+    const text = written(format, log => log.warn({ err }, 'told'))
+    expect(text).toContain('evalsha')
+    expect(text).not.toMatch(/S1|S2|Buffer/)
+  })
 })

@@ -176,6 +176,16 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     }
   })
 
+  it('keep what would be evicted by bounds of before, once others are adopted', async () => {
+    const a = await open({ maxEvents: 5 })
+    for (let index = 0; index < 20; index++) await a.append(message('t', String(index)))
+    const b = await open()
+    await a.append(message('t', 'last'))
+    await a.trim()
+    expect(await readAll(b, ['t'], 0)).toHaveLength(21)
+    expect(await server.client.xlen('test:events')).toBe(21)
+  })
+
   it('append only with the token of the lease', async () => {
     const [a, b] = [await open(), await open()]
     expect([await a.hold('one', 60_000, 'take'), await b.hold('two', 60_000, 'take')]).toEqual([true, false])
@@ -193,6 +203,29 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     taken.acknowledged(7)
     expect((await taken.append(message('t'))).sequence).toBe(2)
     expect(await server.client.hlen('test:deliveries')).toBe(0)
+  })
+
+  it('forget an acknowledged packet identifier also when the batch that says so has to be sent again', async () => {
+    const a = await open()
+    await a.hold('one', 60_000, 'take')
+    const term = await a.beginTerm('one')
+    await term.append({ ...message('t', 'x', { qos: 1 }), messageId: 7 } as never)
+    term.acknowledged(7)
+    // Its rules are those of all, so the next batch of the other one is refused at first.
+    await open({ maxEvents: wide.maxEvents + 1 })
+    await term.append(message('t'))
+    expect(await server.client.hgetall('test:deliveries')).toEqual({})
+  })
+
+  it('take no refusal of Redis for one of now after another gateway has begun to read', async () => {
+    const a = await open()
+    await a.hold('one', 60_000, 'take')
+    const term = await a.beginTerm('one')
+    await server.client.config('SET', 'maxmemory', '1')
+    await expect(term.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
+    expect(a.failure).toContain('OOM')
+    term.close()
+    expect(a.failure).toBeUndefined()
   })
 
   it('refuse a Redis that may evict, keys of others, and a wrong password', async () => {

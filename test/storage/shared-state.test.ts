@@ -89,6 +89,21 @@ describeWith(['redis-server'], 'the state in Redis', () => {
     expect((await c.exchange([])).flatMap(({ usage }) => usage)).toHaveLength(3)
   })
 
+  it('gives no usage again and again after the clock of Redis was set back', async () => {
+    const { open, redis } = await opened()
+    const [a, b] = [open(), open()]
+    const usage = { limit: 'l', key: 'k', amount: 1 }
+    await a.exchange([usage])
+    await b.exchange([])
+    // As at a time in an hour.
+    const report = JSON.stringify(['l', 'k', 1])
+    await redis.client.xadd('p:state:usage', `${Date.now() + 3_600_000}-0`, 'g', 'other', 'r', report)
+    await b.exchange([])
+    await a.exchange([usage])
+    expect(await b.exchange([])).toMatchObject([{ usage: [usage] }])
+    expect(await b.exchange([])).toEqual([])
+  })
+
   it('keeps a bounded number of reports, and gives them in parts', async () => {
     const { open, redis } = await opened()
     const [a, b] = [open(), open()]
