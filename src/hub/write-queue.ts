@@ -4,8 +4,11 @@ export interface Flushable {
   flush(): void
 }
 
-/** Subscribers that are flushed in one tick of the event loop, at least: some 0.1 ms. */
-const minFlushes = 16
+/**
+ * Subscribers that are flushed in one tick of the event loop, at least: some 50 µs. A message takes several ticks on its way to the journal, and each of
+ * them waits for these.
+ */
+const minFlushes = 4
 /** Time for more of them, as a share of the tick's other work: so they keep up with it. */
 const share = 0.5
 /** Flushed subscribers that stay in the list before it is shortened. */
