@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Exclusive } from '../base/exclusive.js'
 import type { Logger } from '../base/log.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
@@ -41,6 +42,8 @@ import { Shares, type ShareTopics } from './shares.js'
 const trimInterval = 10_000
 /** How long a read of the stream waits for an event, and its time limit, in milliseconds. */
 const [blockTime, followTimeout] = [1000, 4000]
+/** Interval of reads of the stream while only this gateway may append, and of attempts without a connection, in milliseconds. */
+const [termInterval, followInterval] = [100, 20]
 /** Entries and bytes of one read of the stream. */
 const [maxEntries, targetBytes] = [1000, 4 * 1024 ** 2]
 /** Evicted events that are deleted by one script. */
@@ -58,9 +61,6 @@ export interface RedisJournalOptions {
   readonly clock?: () => number
   readonly slices?: SliceMonitor | undefined
 }
-
-/** The wait for a connection, or a new attempt to read. */
-const followPause = (): Promise<void> => new Promise(resolve => setTimeout(resolve, 20))
 
 /** A message that a broker delivered. */
 type Delivered = Message & { readonly messageId?: number | undefined }
@@ -181,6 +181,7 @@ export class RedisJournal implements Journal {
   #losses = 0
   #wake: () => void = ignore
   #isTrimming = false
+  readonly #closing = new AbortController()
   #closed = false
   #loops: Promise<unknown> = Promise.resolve()
 
@@ -317,6 +318,7 @@ export class RedisJournal implements Journal {
     clearInterval(this.#timer)
     await this.#commit.close()
     this.#closed = true
+    this.#closing.abort()
     this.#wake()
     this.#follower.disconnect()
     await this.#loops
@@ -389,28 +391,39 @@ export class RedisJournal implements Journal {
     }
   }
 
-  /** Appends the events of all gateways to the memory. */
+  /**
+   * Appends the events of other gateways to the memory. While only this gateway may append, it reads at intervals: a read that waits would return
+   * each of its own events, which are in the memory already.
+   */
   async #follow(): Promise<void> {
     let count = maxEntries
     while (!this.#closed) {
       if (!this.#joined) {
-        await followPause()
+        await this.#pause(followInterval)
         continue
       }
+      const isAlone = this.#token !== ''
       try {
         const position = `${this.#memory.head}-0`
-        const args = ['COUNT', count, 'BLOCK', blockTime, 'STREAMS', this.#key('events'), position]
+        const block = isAlone ? [] : ['BLOCK', blockTime]
+        const args = ['COUNT', count, ...block, 'STREAMS', this.#key('events'), position]
         const reply = (await this.#follower.callBuffer('XREAD', ...args)) as [Buffer, RawEntry[]][] | null
         const entries = (reply?.[0]?.[1] ?? []).map(readEntry)
+        const isLast = entries.length < count
         count = nextCount(count, entries)
         if (entries.length > 0 && this.#joined) await this.#tasks.run(() => this.#take(entries))
+        if (isAlone && isLast) await this.#pause(termInterval)
       } catch (error) {
         if (this.#closed) return
         if (this.#follower.status === 'ready') this.#reset(this.#follower, error)
         // Without a connection, a command fails at once, and the event loop would get no turn.
-        await followPause()
+        await this.#pause(followInterval)
       }
     }
+  }
+
+  #pause(milliseconds: number): Promise<void> {
+    return delay(milliseconds, undefined, { signal: this.#closing.signal }).catch(ignore)
   }
 
   // The copy in memory

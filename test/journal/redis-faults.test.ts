@@ -228,6 +228,28 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     expect(a.failure).toBeUndefined()
   })
 
+  it('do not read their own events back while only they may append, and read those of the next one', async () => {
+    const [a, b] = [await open(), await open()]
+    const atA = watch(a)
+    const reads = async (): Promise<number> =>
+      Number(/cmdstat_xread:calls=(\d+)/.exec(await server.client.info('commandstats'))?.[1])
+    await a.hold('one', 60_000, 'take')
+    const term = await a.beginTerm('one')
+    const until = b.head + 200
+    const atB = watch(b)
+    const before = await reads()
+    for (let left = 200; left > 0; left--) await term.append(message('t', 'by a'))
+    await atB.until(() => b.head === until)
+    // One for each event at the other one.
+    expect((await reads()) - before).toBeLessThan(300)
+    // The lease is another's, and its former holder has not noticed.
+    await a.release('one')
+    await b.hold('two', 60_000, 'take')
+    await (await b.beginTerm('two')).append(message('t', 'by b'))
+    await atA.until(() => atA.events.at(-1)?.payload.toString() === 'by b')
+    expect(atA.events.map(({ sequence }) => sequence)).toEqual(Array.from({ length: 201 }, (_, index) => index + 1))
+  })
+
   it('refuse a Redis that may evict, keys of others, and a wrong password', async () => {
     await server.client.set('test:journal', 'theirs')
     await expect(open()).rejects.toThrow('test:journal in Redis is not of this version of mqway')
