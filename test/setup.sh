@@ -18,6 +18,7 @@ declare -A needed=(
   [systemd-analyze]=systemd
   [redis-server]=redis-server
   [haproxy]=haproxy
+  [pebble]=pebble
   [caddy]=caddy
   [promtool]=prometheus
   [nats-server]=nats-server

@@ -68,6 +68,9 @@ export interface PushFigures {
   readonly clientsDropped: number
 }
 
+/** How an order of a certificate ended. */
+export type OrderResult = 'success' | 'failure'
+
 /** How a request over HTTP ended. */
 export type RequestOutcome = 'answered' | 'timeout' | 'abandoned' | 'refused'
 
@@ -252,6 +255,13 @@ export function createMetrics() {
     ),
     /** Records how long the broker took to accept a connection, in seconds. */
     upstreamConnected: (seconds: number) => connectSeconds.observe(seconds),
+    /** Counts an order of a certificate that has ended. */
+    acmeOrdered: counterBy<OrderResult>(
+      'mqway_acme_orders_total',
+      'Certificates ordered by ACME (https.acme), by result',
+      'result',
+      ['success', 'failure'],
+    ),
     /** Sets the expiry of the served certificate (milliseconds since 1970). */
     certificateExpires: (time: number) => expiry.set(time / 1000),
     // Set the source of figures, which are read at each scrape.

@@ -29,11 +29,9 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   try {
-    const starting = startServing(loaded, log, cwd)
-    // Also one during the start: some files may have been read by then.
-    signals.onReload = () => starting.then(serving => serving.reload(), ignore)
-    const serving = await starting
+    const serving = await startServing(loaded, log, cwd)
     log.info({ urls: serving.urls }, `mqway is ready: ${serving.urls.join('  ')}`)
+    signals.onReload = () => serving.reload()
     const signal = await Promise.race([signals.stop, serving.failed ?? signals.stop])
     if (signal instanceof Error) throw signal
     const { grace } = config.shutdown
@@ -92,9 +90,8 @@ async function serveAsWorker(): Promise<number> {
   // Also during the start: without the primary process, a port is never bound.
   primary.stop.then(stop => exitAfter(timeOf(stop), log))
   try {
-    const starting = startGateway(config, log, { file, group })
-    primary.channel.onNotice('reload', () => void starting.then(gateway => gateway.reload(), ignore))
-    const gateway = await starting
+    const gateway = await startGateway(config, log, { file, group })
+    primary.channel.onNotice('reload', () => gateway.reload())
     primary.channel.notify('ready', gateway.urls)
     const stop = await primary.stop
     if (stop.grace === undefined) log.warn('the primary process has ended: stopping')
@@ -118,14 +115,14 @@ function exitAfter(grace: number, log: Logger): void {
 }
 
 /** Watches the signals of service managers and terminals, also during the start. */
-function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () => unknown; close(): void } {
+function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () => void; close(): void } {
   let stopping = false
   let stop: (signal: StopSignal) => void
   const watch = {
     stop: new Promise<StopSignal>(resolve => {
       stop = resolve
     }),
-    onReload: (): unknown => undefined,
+    onReload: () => {},
     close: () => {
       process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onHangup)
     },
@@ -138,7 +135,7 @@ function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () =>
     stopping = true
     stop(signal)
   }
-  const onHangup = (): void => void watch.onReload()
+  const onHangup = (): void => watch.onReload()
   process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onHangup)
   return watch
 }
@@ -155,5 +152,3 @@ const trimBlockSize = 32 * 1024 ** 2 - 64 * 1024
 function raiseTrimThreshold(): void {
   Buffer.allocUnsafeSlow(trimBlockSize)
 }
-
-function ignore(): void {}

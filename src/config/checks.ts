@@ -1,6 +1,7 @@
 import { relative, resolve } from 'node:path'
 import { isWebUrl } from './access.js'
 import { checkAccess } from './access-checks.js'
+import { checkAcme } from './acme.js'
 import { parseBrokerUrl } from './forms.js'
 import {
   isAny,
@@ -43,6 +44,7 @@ export function checkConfig(config: Config, { file, cwd, isAttached = false }: C
     ...(isAttached ? checkAttached(config) : []),
     ...checkTunnels(config),
     ...checkHttps(config),
+    ...checkAcme(config),
     ...checkFiles(config, cwd),
     ...checkPublic(config, file, cwd),
     ...upstreams(config).flatMap(([path, upstream]) => checkUpstream(path, upstream)),

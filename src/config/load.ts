@@ -199,7 +199,8 @@ function resolveMqttPorts(parsed: ParsedConfig): Config {
   const given = parsed.mqtts.port ?? 'off'
   const plain = parsed.mqtt.port ?? (leadsToItself(withPorts(mqttPort, 'off')) ? 'off' : mqttPort)
   const isUsual = plain === mqttPort && parsed.mqtt.host === undefined
-  const isOn = isUsual && parsed.broker === 'embedded' && parsed.https.cert !== undefined
+  const hasCertificate = parsed.https.cert !== undefined || parsed.https.acme !== undefined
+  const isOn = isUsual && parsed.broker === 'embedded' && hasCertificate
   if (parsed.mqtts.port !== undefined || !isOn) return withPorts(plain, given)
   const usual = withPorts(plain, mqttsPort)
   return leadsToItself(usual) || hasRivals(usual) ? withPorts(plain, 'off') : usual

@@ -26,7 +26,7 @@ export const developmentCertificates = 'certs'
 export function listPrivateFiles(config: Config, file: string | undefined, cwd: string): PrivateFile[] {
   const certificates = resolve(cwd, developmentCertificates)
   const hasTls = listeners(config).some(({ name }) => isTlsListener(name))
-  const isCertificateMade = hasTls && config.https.cert === undefined
+  const isCertificateMade = hasTls && config.https.cert === undefined && config.https.acme === undefined
   const found = [
     ...(file === undefined ? [] : [{ name: 'configuration file', path: resolve(cwd, file) }]),
     ...(isCertificateMade || existsSync(join(certificates, 'localhost.key'))

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { access } from './access.js'
+import { acme } from './acme.js'
 import { compat } from './compat.js'
 import { isAddressRange, isDeniedPath, isHostName, isOriginPattern, parseBrokerUrl } from './forms.js'
 import { notify } from './notify.js'
@@ -187,13 +188,18 @@ export const configSchema = z.strictObject({
       host: listenerHost,
       unixSocketMode,
       proxyProtocol,
-      cert: file.optional().describe('Certificate chain (PEM); a development certificate is made when left out'),
+      cert: file.optional().describe('Certificate chain (PEM); without it and acme, a development certificate is made'),
       key: file.optional().describe('Its private key (PEM); may be the same file as cert'),
       chain: file.optional().describe('Certificates of intermediate CAs, if cert has none (PEM)'),
       certificates: z
         .array(namedCertificate)
         .default([])
         .describe('Certificates for certain server names (SNI); the first whose hosts match is used'),
+      acme: acme
+        .optional()
+        .describe(
+          'A certificate that mqway gets from a CA by ACME, such as Let’s Encrypt, and renews; in place of cert and key',
+        ),
       minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest TLS version to speak'),
     })
     .prefault({})
@@ -212,7 +218,7 @@ export const configSchema = z.strictObject({
       port: port
         .optional()
         .describe(
-          'Port of MQTT over TLS; default: 8883 if https.cert is given, the broker is embedded, mqtt.port is 1883 and mqtt.host is left out; otherwise off',
+          'Port of MQTT over TLS; default: 8883 if https.cert or https.acme is given, the broker is embedded, mqtt.port is 1883 and mqtt.host is left out; otherwise off',
         ),
       host: listenerHost,
       unixSocketMode,

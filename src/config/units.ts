@@ -75,15 +75,16 @@ function quantity({ form, min, max, wanted, parse, format }: Unit) {
 /**
  * The type of a duration: a text with a unit in the file, milliseconds in the program.
  *
- * @param bounds inclusive `min` and `max`, in the syntax of the file
+ * @param bounds inclusive `min` and `max`, in the syntax of the file; a timer takes 24 days at most
  */
 export function duration(bounds: { min?: string; max?: string } = {}) {
+  const max = parseDuration(bounds.max ?? '24d', Number.MAX_SAFE_INTEGER) ?? maxDuration
   return quantity({
     form: durationForm,
     min: parseDuration(bounds.min ?? '1ms') ?? 0,
-    max: parseDuration(bounds.max ?? '24d') ?? maxDuration,
+    max,
     wanted: 'a time with its unit, such as 500ms, 30s, 5m or 1h',
-    parse: text => parseDuration(text),
+    parse: text => parseDuration(text, max),
     format: formatDuration,
   })
 }

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { filtersOverlap } from '../topics/match.js'
 import { allowsAnonymous, ambientCredentials, isWebUrl } from './access.js'
+import { acmeWarnings } from './acme.js'
 import { namesSites } from './forms.js'
 import { isLoopback, isTlsListener, type Listener, publicListeners } from './listeners.js'
 import type { LoadedConfig } from './load.js'
@@ -44,6 +45,7 @@ export function startWarnings({ config, file, renamed = [] }: WarnedConfig, mode
     ...unmatchedRuleWarnings(config),
     ...jsonpWarnings(config),
     ...certificateWarnings(config, open),
+    ...acmeWarnings(config),
     ...readableSecrets(config, file, modeOf),
   ]
 }
@@ -149,7 +151,7 @@ function isPlainRemote(url: string): boolean {
 }
 
 function certificateWarnings({ https }: Config, open: readonly Listener[]): string[] {
-  if (https.cert !== undefined || !open.some(({ name }) => isTlsListener(name))) return []
+  if (https.cert !== undefined || https.acme !== undefined || !open.some(({ name }) => isTlsListener(name))) return []
   return ['https.cert: other machines get a development certificate, which no client trusts; name a real one']
 }
 

@@ -85,6 +85,7 @@ async function assemble(
 
   await listeners.startWeb(web.app, router)
   if (mqttBroker) await listeners.startMqtt(mqttBroker)
+  listeners.startOrders()
   // Last: nothing that may fail comes after it.
   for (const server of servers) listeners.attach(server, { ...web, router, except })
 

@@ -7,6 +7,8 @@ import type { Broker } from '../broker/broker.js'
 import { portsOf } from '../config/listeners.js'
 import { developmentCertificates } from '../config/private-files.js'
 import type { Config } from '../config/schema.js'
+import type { AcmeCertificate } from '../server/acme/acme-certificate.js'
+import { withChallengeResponses } from '../server/acme/pending-challenges.js'
 import { AttachedServer, type ProgramServer } from '../server/attached-server.js'
 import type { CertificateFiles } from '../server/certificate.js'
 import { type CertificateSet, startCertificateSet } from '../server/certificate-set.js'
@@ -25,6 +27,7 @@ import { StreamQueue } from '../server/stream-queue.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
 import { startHttp, startHttps } from '../server/web-servers.js'
 import { TcpClient } from '../tunnel/client.js'
+import { openAcme } from './acme.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import { tunnelOptions } from './routes.js'
@@ -41,6 +44,7 @@ export class Listeners {
   readonly #listeners: Listener[] = []
   readonly #maxConnections: number
   readonly #sockets: SocketLimits
+  #acme: AcmeCertificate | undefined
   #certificates: CertificateSet | undefined
   #httpsPort: number | undefined
 
@@ -68,8 +72,11 @@ export class Listeners {
   async startWeb(app: FastifyInstance, router: UpgradeRouter): Promise<void> {
     const { config, tickBudget, slices, unreadResponses, log, metrics } = this.#context
     const { http, https, limits } = config
+    const acme = await openAcme(this.#context)
+    this.#acme = acme && this.#opened.add(acme)
     const options = {
-      ...{ app, limits, unreadResponses, tickBudget, slices, log, metrics },
+      ...{ limits, unreadResponses, tickBudget, slices, log, metrics },
+      app: acme ? withChallengeResponses(app, acme.challenges) : app,
       onUpgrade: (...upgrade: Parameters<UpgradeRouter['handle']>) => router.handle(...upgrade),
       maxConnections: this.#maxConnections,
       sockets: this.#sockets,
@@ -83,7 +90,8 @@ export class Listeners {
     if (httpsPorts.length === 0) return
     const certificates = await this.#openCertificates()
     for (const port of httpsPorts) {
-      const listener = await startHttps({ ...options, certificates, ...this.#locationOf(https), port })
+      const tls = { certificates, challenges: acme?.challenges }
+      const listener = await startHttps({ ...options, ...tls, ...this.#locationOf(https), port })
       this.#httpsPort ??= listener.addresses.flatMap(address => ('port' in address ? address.port : []))[0]
       this.#add('https', listener)
     }
@@ -145,13 +153,20 @@ export class Listeners {
     this.#opened.add({ close: () => attached.detach() })
   }
 
+  /** Begins to order certificates, when all servers have started. */
+  startOrders(): void {
+    this.#acme?.start(async () => this.#certificates?.reload())
+  }
+
+  /** Reads the files of certificates again, and repeats a failed order. */
   async reloadCertificates(): Promise<void> {
+    this.#acme?.retry()
     await this.#certificates?.reload()
   }
 
   /** Stops accepting. Resolves when every connection has ended. */
   async close(): Promise<void> {
-    await Promise.all(this.#listeners.map(listener => listener.close()))
+    await Promise.all([this.#acme?.close(), ...this.#listeners.map(listener => listener.close())])
   }
 
   destroyConnections(): void {
@@ -160,7 +175,9 @@ export class Listeners {
 
   /** The certificates of https, which MQTT over TLS shares. */
   async #openCertificates(): Promise<CertificateSet> {
-    this.#certificates ??= this.#opened.add(await startCertificates(this.#context, await this.#openTicketKeys()))
+    this.#certificates ??= this.#opened.add(
+      await startCertificates(this.#context, await this.#openTicketKeys(), this.#acme?.files),
+    )
     return this.#certificates
   }
 
@@ -219,6 +236,7 @@ function maxSockets({ broker, tunnels, limits: { connections } }: Config, log: L
 async function startCertificates(
   { config, cwd, log, metrics }: GatewayContext,
   ticketKeys: SessionTicketKeys | undefined,
+  ordered: CertificateFiles | undefined,
 ): Promise<CertificateSet> {
   const { cert, key, chain, certificates, minVersion } = config.https
   const { ca, crl } = config.access?.clientCertificates ?? {}
@@ -230,7 +248,9 @@ async function startCertificates(
     clients,
   })
   const isGiven = cert !== undefined && key !== undefined
-  const files = isGiven ? filesOf({ cert, key, chain }) : { ...(await makeDevelopmentFiles(cwd, log)), clients }
+  const files = isGiven
+    ? filesOf({ cert, key, chain })
+    : { ...(ordered ?? (await makeDevelopmentFiles(cwd, log))), clients }
   const named = certificates.map(({ hosts, ...own }) => ({ hosts, files: filesOf(own) }))
   return startCertificateSet({ files, named, minVersion, ticketKeys, log, metrics })
 }

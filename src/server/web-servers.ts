@@ -15,6 +15,8 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
 import { newestResponse, owesResponse, TrackedResponse } from '../http/last-response.js'
 import type { HttpResponse, UnreadResponses } from '../http/unread-responses.js'
+import type { PendingChallenges } from './acme/pending-challenges.js'
+import { endValidations, selectProtocol } from './acme/tls-alpn.js'
 import type { SecureServer } from './certificates.js'
 import { watchSessions } from './http2-sessions.js'
 import { type Listener, type ListenOptions, listen } from './listener.js'
@@ -91,15 +93,20 @@ export async function startHttp(options: WebServerOptions): Promise<Listener> {
  * @throws {StartError} when an address cannot be bound
  */
 export async function startHttps(
-  options: WebServerOptions & { readonly certificates: CertificateSource },
+  options: WebServerOptions & {
+    readonly certificates: CertificateSource
+    /** Certificates for CAs that check a name. */
+    readonly challenges?: PendingChallenges | undefined
+  },
 ): Promise<Listener> {
-  const { certificates, limits } = options
+  const { certificates, challenges, limits } = options
   const closers: (() => void)[] = []
   const makeServer = (): Server => {
     const server = createSecureServer({
       ...certificates.secureContext,
       // Whether it is valid is for access/ to say, in an answer that can be read.
       ...(certificates.asksClients && { requestCert: true, rejectUnauthorized: false }),
+      ...(challenges && { ALPNCallback: selectProtocol(challenges) }),
       allowHTTP1: true,
       Http1ServerResponse: TrackedResponse,
       // The end of one direction of a tunnel must not end the other, as on the plain server.
@@ -113,6 +120,7 @@ export async function startHttps(
     // Node reads these from the server for its HTTP/1.1 connections, but takes none of them as an option here.
     Object.assign(server, http1Settings(options))
     server.setTimeout(options.idleTimeout ?? defaultIdleTimeout)
+    if (challenges) endValidations(server)
     server.on('secureConnection', socket => {
       if (socket.alpnProtocol !== 'h2') options.pipelined.read(socket)
     })

@@ -86,7 +86,10 @@ test('every option that names a file is among the program’s own files, but for
     access: { htpasswd: 'f', jwt: { secretFile: 'f', jwks: 'f' }, clientCertificates: { ca: 'f', crl: 'f' } },
     broker: upstream,
     data: 'f',
-    https: { cert: 'f', key: 'f', chain: 'f', certificates: [{ hosts: [], cert: 'f', key: 'f', chain: 'f' }] },
+    https: {
+      ...{ cert: 'f', key: 'f', chain: 'f', acme: { ca: 'f' } },
+      certificates: [{ hosts: [], cert: 'f', key: 'f', chain: 'f' }],
+    },
     notify: { mail: { sendmail: 'f', smtp: { ca: 'f' } } },
     push: { journal: { redis: { passwordFile: 'f', ca: 'f' } } },
     tunnels: [{ broker: upstream }],
