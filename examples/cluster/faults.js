@@ -2,21 +2,20 @@
  * Publishes a count through haproxy while it kills, stops and cuts off parts of the cluster that start.js runs, and prints what its subscribers lost or got
  * twice.
  *
- *   node examples/cluster/faults.js [port of haproxy] [seconds of a fault] [subscribers] [messages each second]
+ *   node examples/cluster/faults.js <directory that start.js has printed> [seconds of a fault] [subscribers] [messages each second]
  */
 import { readFileSync } from 'node:fs'
 import { connect as connectSocket } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { connect } from '../../public/mqway.js'
 
-const [front = '8080', ...numbers] = process.argv.slice(2)
+const [directory = '', ...numbers] = process.argv.slice(2)
 /** `seconds`: of a fault, and between two faults. */
 const [seconds = 5, count = 6, perSecond = 50] = numbers.map(Number)
-const url = `http://127.0.0.1:${front}`
 const run = `${Date.now()}`
-const state = () => JSON.parse(readFileSync(join(tmpdir(), `mqway-cluster-${front}`, 'state.json'), 'utf8'))
+const state = () => JSON.parse(readFileSync(join(directory, 'state.json'), 'utf8'))
+const url = `http://127.0.0.1:${state().front}`
 const signal = (name, what) => process.kill(state().pids[name], what)
 
 /** A command of haproxy's runtime API. */

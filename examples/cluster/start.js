@@ -6,7 +6,7 @@
  * The third gateway reaches Redis and the broker through haproxy, so that faults.js can cut it off.
  */
 import { spawn } from 'node:child_process'
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -17,13 +17,13 @@ const [front, first, second, third, redis, broker, redisRelay, brokerRelay] = (
 )
   .split(',')
   .map(Number)
-const directory = join(tmpdir(), `mqway-cluster-${front}`)
+// Nobody else can have made it.
+const directory = mkdtempSync(join(tmpdir(), 'mqway-cluster-'))
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 const pages = fileURLToPath(new URL('public', import.meta.url))
 const haproxySocket = join(directory, 'haproxy.sock')
 
-rmSync(directory, { recursive: true, force: true })
-mkdirSync(join(directory, 'redis'), { recursive: true })
+mkdirSync(join(directory, 'redis'))
 mkdirSync(join(directory, 'mosquitto'))
 
 /** What faults.js reads: the process ids by name, and which gateway reads the broker. */
@@ -138,7 +138,7 @@ function onLog(name, line) {
   }
   if (!line.includes('"urls"') || ++readyGateways !== 3) return
   process.stdout.write(
-    `Ready: http://127.0.0.1:${front}/ counts what arrives. In another terminal: node examples/cluster/faults.js ${front}\n`,
+    `Ready: http://127.0.0.1:${front}/ counts what arrives. In another terminal: node examples/cluster/faults.js ${directory}\n`,
   )
 }
 

@@ -29,9 +29,11 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   try {
-    const serving = await startServing(loaded, log, cwd)
+    const starting = startServing(loaded, log, cwd)
+    // Also one during the start: some files may have been read by then.
+    signals.onReload = () => starting.then(serving => serving.reload(), ignore)
+    const serving = await starting
     log.info({ urls: serving.urls }, `mqway is ready: ${serving.urls.join('  ')}`)
-    signals.onReload = () => serving.reload()
     const signal = await Promise.race([signals.stop, serving.failed ?? signals.stop])
     if (signal instanceof Error) throw signal
     const { grace } = config.shutdown
@@ -90,8 +92,9 @@ async function serveAsWorker(): Promise<number> {
   // Also during the start: without the primary process, a port is never bound.
   primary.stop.then(stop => exitAfter(timeOf(stop), log))
   try {
-    const gateway = await startGateway(config, log, { file, group })
-    primary.channel.onNotice('reload', () => gateway.reload())
+    const starting = startGateway(config, log, { file, group })
+    primary.channel.onNotice('reload', () => void starting.then(gateway => gateway.reload(), ignore))
+    const gateway = await starting
     primary.channel.notify('ready', gateway.urls)
     const stop = await primary.stop
     if (stop.grace === undefined) log.warn('the primary process has ended: stopping')
@@ -115,14 +118,14 @@ function exitAfter(grace: number, log: Logger): void {
 }
 
 /** Watches the signals of service managers and terminals, also during the start. */
-function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () => void; close(): void } {
+function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () => unknown; close(): void } {
   let stopping = false
   let stop: (signal: StopSignal) => void
   const watch = {
     stop: new Promise<StopSignal>(resolve => {
       stop = resolve
     }),
-    onReload: () => {},
+    onReload: (): unknown => undefined,
     close: () => {
       process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onHangup)
     },
@@ -135,7 +138,7 @@ function watchSignals(log: Logger): { stop: Promise<StopSignal>; onReload: () =>
     stopping = true
     stop(signal)
   }
-  const onHangup = (): void => watch.onReload()
+  const onHangup = (): void => void watch.onReload()
   process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onHangup)
   return watch
 }
@@ -152,3 +155,5 @@ const trimBlockSize = 32 * 1024 ** 2 - 64 * 1024
 function raiseTrimThreshold(): void {
   Buffer.allocUnsafeSlow(trimBlockSize)
 }
+
+function ignore(): void {}

@@ -6,13 +6,35 @@ const fewChanges = 16
 /** Calls between two yields to the event loop: without them, a long series of calls would block it. */
 const callsPerTurn = 50
 
+/** Keys that are merged between two yields: one or two milliseconds. */
+const mergedPerTurn = 10_000
+
 /** A store that ends with the process. */
 export class MemoryStore implements Store {
   readonly #values = new Map<string, string>()
   /** Sorted. For a few changes, `splice` is fast, because it copies memory. */
-  readonly #keys: string[] = []
+  #keys: string[] = []
   #calls = 0
   #closed = false
+
+  /** Adds records to an empty store, a part in each iteration of the event loop. Of records with one key, the last one counts. */
+  async load(pages: AsyncIterable<Iterable<readonly [key: string, value: string]>>): Promise<void> {
+    let lists: string[][] = []
+    for await (const page of pages) {
+      const keys: string[] = []
+      for (const [key, value] of page) {
+        if (!this.#values.has(key)) keys.push(key)
+        this.#values.set(key, value)
+      }
+      lists.push(keys.sort())
+    }
+    while (lists.length > 1) {
+      const merged: string[][] = []
+      for (let at = 0; at < lists.length; at += 2) merged.push(await merge(lists[at] ?? [], lists[at + 1] ?? []))
+      lists = merged
+    }
+    this.#keys = lists[0] ?? []
+  }
 
   async get(key: string): Promise<string | undefined> {
     this.#checkOpen()
@@ -97,4 +119,15 @@ export class MemoryStore implements Store {
   async close(): Promise<void> {
     this.#closed = true
   }
+}
+
+/** Merges two sorted lists without common keys; yields to the event loop. */
+async function merge(some: readonly string[], others: readonly string[]): Promise<string[]> {
+  const merged: string[] = []
+  for (let [at, other] = [0, 0]; at < some.length || other < others.length; ) {
+    const isFirst = other === others.length || (at < some.length && (some[at] ?? '') < (others[other] ?? ''))
+    merged.push((isFirst ? some[at++] : others[other++]) ?? '')
+    if (merged.length % mergedPerTurn === 0) await new Promise(setImmediate)
+  }
+  return merged
 }

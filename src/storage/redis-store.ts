@@ -129,18 +129,23 @@ export class RedisStore implements Store {
   async #read(): Promise<Copy> {
     const { redis, key } = this.#options
     const version = (await redis.hget(key, versionField)) ?? ''
-    const found = new Map<string, string>()
-    let cursor = '0'
-    do {
-      const [next, values] = await redis.hscan(key, cursor, 'COUNT', batchSize)
-      for (let index = 0; index < values.length; index += 2) {
-        const field = values[index] ?? ''
-        if (field.startsWith(':')) found.set(field.slice(1), values[index + 1] ?? '')
-      }
-      cursor = next
-    } while (cursor !== '0')
     const records = new MemoryStore()
-    await records.batch([...found].map(([name, value]) => ({ type: 'put', key: name, value })))
+    await records.load(recordsOf(redis, key))
     return { records, version }
   }
+}
+
+/** All records of a hash; HSCAN may return one several times. */
+async function* recordsOf(redis: Redis, hash: string): AsyncGenerator<[key: string, value: string][], void, void> {
+  let cursor = '0'
+  do {
+    const [next, values] = await redis.hscan(hash, cursor, 'COUNT', batchSize)
+    const records: [string, string][] = []
+    for (let at = 0; at < values.length; at += 2) {
+      const field = values[at] ?? ''
+      if (field.startsWith(':')) records.push([field.slice(1), values[at + 1] ?? ''])
+    }
+    yield records
+    cursor = next
+  } while (cursor !== '0')
 }

@@ -72,6 +72,8 @@ export async function redisOptions(config: RedisConfig): Promise<RedisOptions> {
     ...(tls && { tls }),
     ...{ db, connectTimeout, commandTimeout, lazyConnect: true, connectionName: 'mqway' },
     ...{ enableOfflineQueue: false, autoResendUnfulfilledCommands: false, maxRetriesPerRequest: 0 },
+    // The primary has become a replica, and keeps its connections: an address may lead to another one now.
+    reconnectOnError: error => error.message.startsWith('READONLY'),
     retryStrategy: times => Math.min(firstDelay * 2 ** Math.min(times - 1, 10), maxDelay),
   }
   if (sentinel) {

@@ -98,6 +98,8 @@ export interface RelayedAnswers<T> {
 export interface Questions extends WorkerQuestions {
   // To a worker.
   metrics: { readonly body: undefined; readonly answer: MetricValues }
+  /** Whether its event loop runs: it answers. */
+  isRunning: { readonly body: undefined; readonly answer: true }
   // To the primary process.
   /** Asked by the worker, because a message to one that does not listen yet is lost. */
   start: { readonly body: undefined; readonly answer: WorkerStart }

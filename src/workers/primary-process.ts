@@ -40,6 +40,7 @@ export class PrimaryProcess {
   constructor() {
     this.stop = new Promise(resolve => {
       this.channel.onNotice('stop', grace => resolve({ grace }))
+      this.channel.onQuestion('isRunning', () => true)
       // Emitted before `cluster` would end the process at once.
       cluster.worker?.once('disconnect', () => {
         if (cluster.worker) cluster.worker.exitedAfterDisconnect = true

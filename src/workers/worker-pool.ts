@@ -5,6 +5,7 @@ import { StartError } from '../base/start-error.js'
 import { CountsKeeper } from './counts-keeper.js'
 import type { RelayedAnswers, RelayedQuestion, TicketKey, WorkerStart } from './messages.js'
 import { PassedConnections } from './passed-connections.js'
+import { watchResponsiveness } from './responsiveness.js'
 import { StateKeeper } from './state-keeper.js'
 import { WorkerMetrics } from './worker-metrics.js'
 import { type WorkerEnd, WorkerProcess } from './worker-process.js'
@@ -107,6 +108,7 @@ export class WorkerPool {
       this.#state.add(channel)
       const removeCounts = this.#counts.add(channel)
       ended.then(removeCounts)
+      this.#killIfHung(forked)
     })
     const source = { metrics: () => channel.ask('metrics', undefined) }
     ready.then(
@@ -124,6 +126,17 @@ export class WorkerPool {
     const results = await Promise.allSettled(others.map(({ channel }) => channel.ask(kind, body, relayTimeout)))
     const answers = results.flatMap(result => (result.status === 'fulfilled' ? [result.value] : []))
     return { answers, missing: this.#options.start.workers - 1 - answers.length }
+  }
+
+  /** Ends a worker whose event loop stands still, so that it is replaced. */
+  async #killIfHung(worker: WorkerProcess): Promise<void> {
+    const { channel, ended, number, pid } = worker
+    const ending = new AbortController()
+    ended.then(() => ending.abort())
+    const signal = AbortSignal.any([ending.signal, this.#closed.signal])
+    if ((await watchResponsiveness({ channel, signal })) !== 'hung') return
+    this.#options.log.error({ worker: number, pid }, 'A worker does not respond and is ended')
+    worker.kill()
   }
 
   /** Replaces a worker each time that it ends. */

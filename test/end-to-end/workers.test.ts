@@ -240,10 +240,11 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     await eventually(() => !pids.some(isRunning))
   }, 30_000)
 
-  it('end when the primary process is killed while they start', async () => {
+  /** A relay in front of Redis, which can hold new connections. */
+  const startRelay = async () => {
     const held: (() => void)[] = []
     let holds = false
-    const relay = createServer(socket => {
+    const server = createServer(socket => {
       const pass = (): void => {
         const upstream = connectTcp(redis.url.replace('unix:', ''))
         for (const each of [socket, upstream]) each.on('error', () => {})
@@ -252,21 +253,48 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
       if (holds) held.push(pass)
       else pass()
     }).listen(0, '127.0.0.1')
-    onTestFinished(() => void relay.close())
-    await once(relay, 'listening')
-    const address = relay.address()
-    const url = `redis://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`
-    const push = { topics: ['news/#'], journal: { redis: { url, prefix: 'start:' } } }
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const address = server.address()
+    return {
+      url: `redis://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`,
+      hold: () => {
+        holds = true
+      },
+      holding: () => eventually(() => held.length > 0),
+      release: () => {
+        holds = false
+        for (const pass of held.splice(0)) pass()
+      },
+    }
+  }
+
+  it('read certificates again after SIGHUP that comes while they start', async () => {
+    const relay = await startRelay()
+    const push = { topics: ['news/#'], journal: { redis: { url: relay.url, prefix: 'hangup:' } } }
     const starting = await start({ data: 'none', push, shutdown: { grace: '1s' } })
-    holds = true
+    relay.hold()
+    process.kill(childrenOf(starting.child.pid)[0] ?? 0, 'SIGKILL')
+    await relay.holding()
+    starting.child.kill('SIGHUP')
+    await starting.logged('The certificate was')
+    relay.release()
+    const { worker } = await starting.logged('The certificate was')
+    expect(worker).toBe(1)
+  }, 30_000)
+
+  it('end when the primary process is killed while they start', async () => {
+    const relay = await startRelay()
+    const push = { topics: ['news/#'], journal: { redis: { url: relay.url, prefix: 'start:' } } }
+    const starting = await start({ data: 'none', push, shutdown: { grace: '1s' } })
+    relay.hold()
     const [first = 0, ...others] = childrenOf(starting.child.pid)
     process.kill(first, 'SIGKILL')
-    await eventually(() => held.length > 0)
+    await relay.holding()
     const pids = childrenOf(starting.child.pid)
     expect(pids.length).toBe(2)
     await starting.stop('SIGKILL')
-    holds = false
-    for (const pass of held) pass()
+    relay.release()
     await eventually(() => ![...others, ...pids].some(isRunning))
   }, 30_000)
 

@@ -1,5 +1,7 @@
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
@@ -13,6 +15,9 @@ import { freePorts } from '../helpers/free-ports.js'
 import { type RedisServer, startRedis } from '../helpers/redis.js'
 import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
+
+/** A replica need not wait for others. */
+const soon = ['--repl-diskless-sync-delay', '0']
 
 const log = createLog({ level: 'silent', format: 'json' })
 
@@ -277,16 +282,45 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     expect(a.failure).toBeUndefined()
   })
 
-  it('go on at the replica that Sentinel promotes', async () => {
-    const [primaryPort = 0, replicaPort = 0, sentinelPort = 0] = await freePorts(3)
-    const at = (port: number) => ['--bind', '127.0.0.1', '--port', `${port}`]
+  it('go on at another primary behind the same address, once theirs is a replica', async () => {
+    const [primaryPort = 0, replicaPort = 0] = await freePorts(2)
+    const at = (port: number) => ['--bind', '127.0.0.1', '--port', `${port}`, ...soon]
     const primary = await startRedis(at(primaryPort))
     const replica = await startRedis([...at(replicaPort), '--replicaof', '127.0.0.1', `${primaryPort}`])
-    const sentinel = await startRedis(at(sentinelPort), [
-      `sentinel monitor main 127.0.0.1 ${primaryPort} 1`,
-      'sentinel down-after-milliseconds main 500',
-      'sentinel failover-timeout main 3000',
-    ])
+    let target = primaryPort
+    const relay = createServer(socket => {
+      const upstream = connect(target, '127.0.0.1')
+      for (const each of [socket, upstream]) each.on('error', () => {})
+      socket.pipe(upstream).pipe(socket)
+    }).listen(0, '127.0.0.1')
+    await once(relay, 'listening')
+    const address = relay.address()
+    const a = await open({}, { url: `redis://127.0.0.1:${typeof address === 'object' ? address?.port : ''}` })
+    await a.append(message('t', '1'))
+    await eventually(async () => (await replica.client.xlen('test:events')) === 1)
+    target = replicaPort
+    await replica.client.replicaof('NO', 'ONE')
+    await primary.client.replicaof('127.0.0.1', replicaPort)
+    expect((await insist(a, '2')).sequence).toBe(2)
+    expect(await replica.client.xlen('test:events')).toBe(2)
+    await Promise.all(journals.splice(0).map(journal => journal.close()))
+    relay.close()
+    await Promise.all([primary, replica].map(each => each.stop()))
+  }, 20_000)
+
+  it('go on at the replica that Sentinel promotes', async () => {
+    const [primaryPort = 0, replicaPort = 0, sentinelPort = 0] = await freePorts(3)
+    const at = (port: number) => ['--bind', '127.0.0.1', '--port', `${port}`, ...soon]
+    const primary = await startRedis(at(primaryPort))
+    const replica = await startRedis([...at(replicaPort), '--replicaof', '127.0.0.1', `${primaryPort}`])
+    const sentinel = await startRedis(
+      ['--bind', '127.0.0.1', '--port', `${sentinelPort}`],
+      [
+        `sentinel monitor main 127.0.0.1 ${primaryPort} 1`,
+        'sentinel down-after-milliseconds main 500',
+        'sentinel failover-timeout main 3000',
+      ],
+    )
     const place = { url: 'redis://main', sentinel: { name: 'main', addresses: [`127.0.0.1:${sentinelPort}`] } }
     const [a, b] = [await open({}, place), await open({}, place)]
     const atB = watch(b)

@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
@@ -18,11 +17,9 @@ describeWith(['redis-server', 'mosquitto', 'haproxy'], 'the example of a cluster
       const ports = await freePorts(8)
       const cluster = run(process.execPath, [example('start.js'), ports.join()])
       onTestFinished(() => cluster.stop())
-      expect(await cluster.line()).toMatch(/^Ready/)
-      expect(
-        JSON.parse(readFileSync(join(tmpdir(), `mqway-cluster-${ports[0]}`, 'state.json'), 'utf8')),
-      ).toHaveProperty('pids')
-      const faults = run(process.execPath, [example('faults.js'), String(ports[0]), '4', '90', '50'])
+      const [, directory = ''] = /^Ready.*faults\.js (\S+)$/.exec(await cluster.line()) ?? []
+      expect(JSON.parse(readFileSync(join(directory, 'state.json'), 'utf8'))).toHaveProperty('pids')
+      const faults = run(process.execPath, [example('faults.js'), directory, '4', '90', '50'])
       onTestFinished(() => faults.stop())
       expect(await faults.exited()).toBe(0)
       const lines: string[] = []

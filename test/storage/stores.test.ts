@@ -16,6 +16,28 @@ import { makeLevelPlace } from '../receipts/places.js'
 describe('a store in memory', () => {
   const place = { open: async () => new MemoryStore(), crash: async () => {}, dispose: async () => {} }
   describeStore(async () => place, { durable: false })
+
+  it('is loaded in parts, in each of which the event loop goes on', async () => {
+    const size = 100_000
+    const keys = Array.from({ length: size }, (_, index) => String((index * 7919) % size).padStart(6, '0'))
+    const pages = async function* () {
+      for (let at = 0; at < size; at += 1000) yield keys.slice(at, at + 1000).map(key => [key, key] as const)
+      yield [['000001', 'again']] as const
+    }
+    const store = new MemoryStore()
+    let [turns, isLoaded] = [0, false]
+    const count = (): void => {
+      turns++
+      if (!isLoaded) setImmediate(count)
+    }
+    setImmediate(count)
+    await store.load(pages())
+    isLoaded = true
+    expect(turns).toBeGreaterThan(30)
+    const all = await store.range({ gte: '', lt: '~' }, size + 1)
+    expect(all.map(([key]) => key)).toEqual(keys.sort())
+    expect(all[1]).toEqual(['000001', 'again'])
+  })
 })
 
 describe('a store on disk', () => {
