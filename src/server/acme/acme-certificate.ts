@@ -3,7 +3,7 @@ import type { Logger } from '../../base/log.js'
 import type { Metrics } from '../../base/metrics.js'
 import { StartError } from '../../base/start-error.js'
 import { type Certificate, CertificateError, type CertificateFiles } from '../certificate.js'
-import { AcmeFiles, isStandIn, missingNames } from './acme-files.js'
+import { AcmeFiles, isStandIn, missingNames, type OrderHistory } from './acme-files.js'
 import { PendingChallenges } from './pending-challenges.js'
 
 export interface AcmeCertificateOptions {
@@ -60,12 +60,7 @@ export class AcmeCertificate {
   /** Ends the wait for the next order. */
   #wake: () => void = () => {}
 
-  private constructor(
-    options: AcmeCertificateOptions,
-    files: AcmeFiles,
-    current: Certificate,
-    history: { readonly directory: string; readonly orders: readonly number[] },
-  ) {
+  private constructor(options: AcmeCertificateOptions, files: AcmeFiles, current: Certificate, history: OrderHistory) {
     this.#options = options
     this.#files = files
     this.#current = current
@@ -176,7 +171,9 @@ export class AcmeCertificate {
     const third = lifetime / 3
     // A certificate must not be due when it is new.
     const before = Math.min(this.#options.renewBefore ?? third, lifetime / 2)
-    return validTo - before * (1 - jitter * this.#chance)
+    const due = validTo - before * (1 - jitter * this.#chance)
+    // Without a date that can be read, only the other bounds count.
+    return Number.isNaN(due) ? 0 : due
   }
 
   /** Never rejects. */
@@ -231,7 +228,7 @@ async function readStored(files: AcmeFiles, log: Logger): Promise<Certificate | 
   } catch (error) {
     const isUnread = error instanceof CertificateError && error.cause instanceof Error && 'syscall' in error.cause
     if (isUnread || !(error instanceof CertificateError)) throw error
-    log.error(`The stored certificate is damaged, and is replaced: ${error.message}`)
+    log.error(`The stored certificate is damaged, and is renamed to certificate.damaged.pem: ${error.message}`)
     await files.setAsideCertificate()
     return undefined
   }

@@ -1,3 +1,4 @@
+import { createPrivateKey } from 'node:crypto'
 import { chmod, mkdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { codeOf } from '../../base/error-code.js'
@@ -113,11 +114,16 @@ export class AcmeFiles {
     return this.writeCertificate(`${made.private}\n${made.cert}\n`, names)
   }
 
-  /** The key of the account (PEM). @param make makes one, if there is none */
+  /**
+   * The key of the account (PEM).
+   *
+   * @param make makes one, if there is none
+   * @throws if it is damaged or cannot be read
+   */
   async accountKey(make: () => Promise<string>): Promise<string> {
     const file = this.#path('account.pem')
     const stored = await readIfThere(file)
-    if (stored !== undefined) return stored
+    if (stored !== undefined) return checkKey(file, stored)
     const made = await make()
     await replaceFile(file, made, privateFile)
     return made
@@ -147,6 +153,15 @@ export function missingNames(certificate: Certificate, names: readonly string[])
 /** Whether a certificate was made by `writeStandIn`. */
 export function isStandIn({ subject }: Certificate): boolean {
   return subject.includes(`O=${standInOrganization}`)
+}
+
+function checkKey(file: string, pem: string): string {
+  try {
+    createPrivateKey(pem)
+    return pem
+  } catch (cause) {
+    throw new Error(`${file} holds no private key; remove it to get another account`, { cause })
+  }
 }
 
 async function readIfThere(file: string): Promise<string | undefined> {

@@ -58,6 +58,17 @@ it('a certificate that cannot be read is an error of the start, and stays as it 
   expect(await readdir(join(data, 'acme'))).toEqual(['certificate.pem'])
 })
 
+it('a damaged key of the account is an error that says what to do, and is not replaced', async () => {
+  const files = await AcmeFiles.open(await temporaryDirectory())
+  const { key } = await made('a.example')
+  expect(await files.accountKey(async () => key)).toBe(key)
+  expect(await files.accountKey(async () => 'another one')).toBe(key)
+  const file = join(files.certificate.cert, '..', 'account.pem')
+  await writeFile(file, 'damaged')
+  await expect(files.accountKey(async () => key)).rejects.toThrow(/account\.pem holds no private key; remove it/)
+  expect(await readFile(file, 'utf8')).toBe('damaged')
+})
+
 it('a damaged history of orders is an empty one', async () => {
   const files = await AcmeFiles.open(await temporaryDirectory())
   const file = join(files.certificate.cert, '..', 'orders.json')
