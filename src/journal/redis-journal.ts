@@ -6,7 +6,15 @@ import type { SliceMonitor } from '../base/slice-monitor.js'
 import { StartError } from '../base/start-error.js'
 import type { Message } from '../mqtt/message.js'
 import { holdLease, releaseLease } from '../storage/lease.js'
-import { checkRedis, connectRedis, type Redis, type RedisConfig, reasonOf, redisOptions } from '../storage/redis.js'
+import {
+  checkRedis,
+  connectRedis,
+  isTimeout,
+  type Redis,
+  type RedisConfig,
+  reasonOf,
+  redisOptions,
+} from '../storage/redis.js'
 import { nameOf } from '../storage/shared-redis.js'
 import { deliveryDigest } from './delivery-digest.js'
 import { type Event, gapMarker, newEpoch } from './event.js'
@@ -796,10 +804,6 @@ function nextCount(count: number, entries: readonly Entry[]): number {
 
 function texts(reply: unknown): string[] {
   return (reply as unknown[]).map(String)
-}
-
-function isTimeout(error: unknown): boolean {
-  return error instanceof Error && error.message === 'Command timed out'
 }
 
 function ignore(): void {}

@@ -20,6 +20,8 @@ export interface RedisConfig {
 
 /** Time limit of the start for a connection, of one connection attempt, and of one command, in milliseconds. */
 const [startTimeout, connectTimeout, commandTimeout] = [10_000, 3000, 3000]
+/** How long a connection may take to close before it is destroyed, in milliseconds: its server may be gone. */
+const disconnectTimeout = 500
 /** Delay before the connection is tried again, at first and at most, in milliseconds. */
 const [firstDelay, maxDelay] = [50, 1000]
 
@@ -70,7 +72,7 @@ export async function redisOptions(config: RedisConfig): Promise<RedisOptions> {
     ...(login !== '' && { username: login }),
     ...(password !== undefined && { password }),
     ...(tls && { tls }),
-    ...{ db, connectTimeout, commandTimeout, lazyConnect: true, connectionName: 'mqway' },
+    ...{ db, connectTimeout, commandTimeout, disconnectTimeout, lazyConnect: true, connectionName: 'mqway' },
     ...{ enableOfflineQueue: false, autoResendUnfulfilledCommands: false, maxRetriesPerRequest: 0 },
     // The primary has become a replica, and keeps its connections: an address may lead to another one now.
     reconnectOnError: error => error.message.startsWith('READONLY'),
@@ -98,6 +100,19 @@ async function read(file: string, encoding?: 'utf8'): Promise<string | Buffer> {
 }
 
 /**
+ * A connection that is given up once a command has no answer in time: a machine that is gone says nothing, and TCP would wait for it for a quarter of an
+ * hour, while Sentinel has another primary.
+ */
+class Connection extends RedisClient {
+  override sendCommand(...[command, stream]: Parameters<RedisClient['sendCommand']>): unknown {
+    command.promise.catch((error: unknown) => {
+      if (isTimeout(error) && this.status === 'ready') this.disconnect(true)
+    })
+    return super.sendCommand(command, stream)
+  }
+}
+
+/**
  * Connects.
  *
  * @param timeout of one command; default: some seconds
@@ -109,7 +124,7 @@ export async function connectRedis(
   log: Logger,
   timeout = commandTimeout,
 ): Promise<Redis> {
-  const redis = new RedisClient({ ...options, commandTimeout: timeout })
+  const redis = new Connection({ ...options, commandTimeout: timeout })
   let last: unknown
   let onFatal: (error: unknown) => void = ignore
   const fatal = new Promise<never>((_, reject) => {
@@ -168,6 +183,11 @@ export async function checkRedis(redis: Redis, name: string, log: Logger): Promi
 function isFatal(error: unknown): boolean {
   const reason = reasonOf(error)
   return fatalPattern.test(reason) || certificatePattern.test(reason)
+}
+
+/** Whether a command had no answer in time. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Command timed out'
 }
 
 export function reasonOf(error: unknown): string {
