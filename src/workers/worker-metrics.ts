@@ -72,7 +72,7 @@ export class WorkerMetrics {
     if (!last) return
     this.#last.delete(source)
     this.#ends.inc()
-    this.#past.push(last)
+    if (last.length > 0) this.#past.push(last)
   }
 
   /** In the text format of Prometheus. Several requests at the same time get one result. */

@@ -175,7 +175,10 @@ class BrokerSession implements Source {
       isCandidate: () => this.#outbound.connection !== undefined,
       isWorking: () => this.#reader?.inbound.connection !== undefined,
       onHeld: async token => {
-        this.#reader = await this.#readWith(token, shared)
+        this.#reader = await this.#readWith(token, shared).catch(error => {
+          log.warn({ err: error }, 'failed to begin to read the broker; another gateway may')
+          throw error
+        })
         log.info('this gateway reads the broker')
         this.#update()
       },
