@@ -25,7 +25,17 @@ export interface SharedGateways {
 export async function startSharedGateways(): Promise<SharedGateways> {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-shared-'))
   const [redisPort = 0] = await freePorts(1)
-  const redis = await startRedis(['--appendonly', 'yes', '--bind', '127.0.0.1', '--port', `${redisPort}`])
+  // With `everysec`, it writes nothing while the disk is slow, and a killed one loses that.
+  const redis = await startRedis([
+    '--appendonly',
+    'yes',
+    '--appendfsync',
+    'always',
+    '--bind',
+    '127.0.0.1',
+    '--port',
+    `${redisPort}`,
+  ])
   const broker = await startMosquitto({ kind: 'tcp' }, ['allow_anonymous true', 'max_queued_messages 100000'])
   const programs: ServingProgram[] = []
   onTestFinished(async () => {
