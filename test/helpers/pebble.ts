@@ -33,12 +33,12 @@ export interface Pebble {
 export interface PebbleOptions {
   /** Seconds for which its certificates are valid. Default: 90 days. */
   readonly validity?: number
-  /** Percentage of valid nonces that it refuses; clients try again. Default: 15. */
+  /** Percentage of valid nonces that it refuses; clients try again. Default: 5, as its own; six in a row fail an order. */
   readonly refusedNonces?: number
 }
 
 /** Starts it on free ports of loopback. To be closed by the caller. */
-export async function startPebble({ validity = 90 * 86_400, refusedNonces = 15 }: PebbleOptions = {}): Promise<Pebble> {
+export async function startPebble({ validity = 90 * 86_400, refusedNonces = 5 }: PebbleOptions = {}): Promise<Pebble> {
   const [port = 0, management = 0, httpPort = 0, tlsPort = 0, dns = 0, dnsManagement = 0] = await freePorts(6)
   const directory = await mkdtemp(join(tmpdir(), 'pebble-'))
   const { cert: certificate, key: privateKey } = await writeCertificate(directory)
