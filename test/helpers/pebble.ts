@@ -30,15 +30,12 @@ export interface Pebble {
   close(): Promise<void>
 }
 
-export interface PebbleOptions {
-  /** Seconds for which its certificates are valid. Default: 90 days. */
-  readonly validity?: number
-  /** Percentage of valid nonces that it refuses; clients try again. Default: 5, as its own; six in a row fail an order. */
-  readonly refusedNonces?: number
-}
-
-/** Starts it on free ports of loopback. To be closed by the caller. */
-export async function startPebble({ validity = 90 * 86_400, refusedNonces = 5 }: PebbleOptions = {}): Promise<Pebble> {
+/**
+ * Starts it on free ports of loopback. It refuses one in twenty valid nonces. To be closed by the caller.
+ *
+ * @param validity seconds for which its certificates are valid
+ */
+export async function startPebble({ validity = 90 * 86_400 } = {}): Promise<Pebble> {
   const [port = 0, management = 0, httpPort = 0, tlsPort = 0, dns = 0, dnsManagement = 0] = await freePorts(6)
   const directory = await mkdtemp(join(tmpdir(), 'pebble-'))
   const { cert: certificate, key: privateKey } = await writeCertificate(directory)
@@ -60,7 +57,6 @@ export async function startPebble({ validity = 90 * 86_400, refusedNonces = 5 }:
     ...process.env,
     PEBBLE_VA_NOSLEEP: '1',
     PEBBLE_AUTHZREUSE: '0',
-    PEBBLE_WFE_NONCEREJECT: `${refusedNonces}`,
   }
   let server: RunningProgram | undefined
   const start = async (): Promise<void> => {

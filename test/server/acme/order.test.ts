@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import type { RequestListener } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { json } from 'node:stream/consumers'
 import { expect, it, onTestFinished } from 'vitest'
 import { makeAccountKey, orderCertificate } from '../../../src/server/acme/order.js'
 import { PendingChallenges } from '../../../src/server/acme/pending-challenges.js'
@@ -49,6 +50,22 @@ it.each<[what: string, respond: RequestListener, reason: RegExp]>([
   ['closes the connection', request => void request.socket.destroy(), /socket hang up|ECONNRESET/],
 ])('an order from a server that %s fails at once, with the reason', async (_, respond, reason) => {
   await expect(orderFrom(respond)).rejects.toThrow(reason)
+})
+
+it('a request whose nonce is refused is repeated with the new one (RFC 8555 §6.5)', async () => {
+  const nonces: unknown[] = []
+  const order = orderFrom((request, response) => {
+    if (request.url !== '/newAccount') return problem(request, response)
+    json(request).then((body: unknown) => {
+      const { protected: header }: { protected?: string } = { ...(body as object) }
+      nonces.push(JSON.parse(Buffer.from(header ?? '', 'base64url').toString()).nonce)
+      if (nonces.length > 1) return problem(request, response)
+      response.writeHead(400, { 'replay-nonce': 'new nonce', 'content-type': 'application/problem+json' })
+      response.end(JSON.stringify({ type: 'urn:ietf:params:acme:error:badNonce' }))
+    })
+  })
+  await expect(order).rejects.toThrow(/^too many accounts$/)
+  expect(nonces).toEqual(['nonce', 'new nonce'])
 })
 
 it('a server with a certificate of an unknown CA gets no request', async () => {
