@@ -157,8 +157,19 @@ export function createMetrics() {
   trafficCounter('mqway_bytes_total', 'MQTT bytes from clients (in) and to them (out)', 'bytesIn', 'bytesOut')
   trafficCounter('mqway_frames_total', 'WebSocket frames from clients (in) and to them (out)', 'framesIn', 'framesOut')
 
+  let droppedLines = 0
+  counter(
+    'mqway_access_log_dropped_total',
+    'Lines of the access log that were not written: the disk is full or too slow',
+    () => droppedLines,
+  )
+
   return {
     registry,
+    /** Counts lines that are missing in the access log. */
+    accessLinesDropped(lines: number): void {
+      droppedLines += lines
+    },
     /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
     trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void {
       let current: ConnectionState | undefined

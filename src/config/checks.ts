@@ -191,7 +191,7 @@ function checkPair(path: readonly PropertyKey[], { cert, key }: Credentials): Pr
 /** Files that options name. The data directory may be created later, and a missing sendmail program is only a warning. */
 function checkFiles(config: Config, cwd: string): Problem[] {
   return fileTexts(config).flatMap(({ path, text }) => {
-    if (path[0] === 'public' || path[0] === 'data' || path.at(-1) === 'sendmail') return []
+    if (['public', 'data', 'accessLog'].includes(String(path[0])) || path.at(-1) === 'sendmail') return []
     if (path.at(-1) === 'jwks' && isWebUrl(text)) return []
     const message = readingProblem(resolve(cwd, text), 'file')
     return message === undefined ? [] : [{ path, message }]
@@ -208,7 +208,7 @@ function checkPublic(config: Config, file: string | undefined, cwd: string): Pro
   if (own.length === 0) return []
   const names = own.map(({ name, path: ownPath }) => `${relative(cwd, ownPath) || '.'} (${name})`).join(', ')
   const message = `must be a directory without files of mqway itself, which would be public: ${names}. Move them, or the public files`
-  const reads = ['access', 'broker', 'data', 'http', 'https', 'mqtt', 'mqtts', 'notify', 'tunnels']
+  const reads = ['access', 'accessLog', 'broker', 'data', 'http', 'https', 'mqtt', 'mqtts', 'notify', 'tunnels']
   return [{ path, message, reads }]
 }
 

@@ -4,6 +4,7 @@ import { isWebUrl } from './access.js'
 import { isTlsListener, listeners } from './listeners.js'
 import { displayPath, fileTexts, textsIn } from './options.js'
 import type { Config } from './schema.js'
+import { standardOutput } from './web.js'
 
 /** A file, directory or socket of the program itself, which must not be served. */
 export interface PrivateFile {
@@ -67,7 +68,8 @@ function namedFiles(config: Config): PrivateFile[] {
     text.startsWith('unix:') ? [{ path, text: text.slice('unix:'.length).replace(/\?db=\d*$/, '') }] : [],
   )
   const files = fileTexts(config).filter(({ path: [section], text }) => {
-    return section !== 'public' && !(section === 'data' && text === 'none') && !isWebUrl(text)
+    const isNone = (section === 'data' && text === 'none') || (section === 'accessLog' && text === standardOutput)
+    return section !== 'public' && !isNone && !isWebUrl(text)
   })
   return [...sockets, ...files].map(({ path, text }) => ({ name: displayPath(path), path: text }))
 }

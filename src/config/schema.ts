@@ -8,7 +8,7 @@ import { givenPaths, hostPattern, pathConditions } from './path-conditions.js'
 import { pushSection } from './push.js'
 import { duration, fileMode, size } from './units.js'
 import { file, secret, wholeNumber, wholeNumberOrOff } from './values.js'
-import { compression, headers } from './web.js'
+import { accessLog, compression, headers } from './web.js'
 
 /*
  * The one table of all options: name, type, unit, default and description. Types, errors, `docs/configuration.md` and
@@ -444,6 +444,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('The log, on standard output'),
+  accessLog,
   workers: z
     .union(
       [z.literal('auto'), z.int().min(1, { error: '', abort: true }).max(maxWorkers, { error: '', abort: true })],

@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import { givenPaths, hostPattern, pathConditions } from './path-conditions.js'
 import { size } from './units.js'
+import { file } from './values.js'
 
 /*
- * The options of the web servers' responses: `headers:`, `compression:`.
+ * The options of the web servers' responses: `headers:`, `compression:`, `accessLog:`.
  */
 
 /** A token (RFC 9110 §5.6.2). */
@@ -122,3 +123,19 @@ export const compression = z
   .describe('Compression of files, as the client accepts it; or off')
 
 export type CompressionConfig = z.output<typeof compressionSettings>
+
+/** `accessLog.file` for standard output. */
+export const standardOutput = 'stdout'
+
+export const accessLog = z
+  .strictObject({
+    file: file.describe('File to append to, or stdout; opened again at SIGHUP'),
+    format: z
+      .enum(['common', 'combined', 'json'])
+      .default('combined')
+      .describe('Common Log Format, the same with referer and user agent, or one JSON object in each line'),
+  })
+  .optional()
+  .describe('A line for each request and WebSocket; default: none')
+
+export type AccessLogConfig = NonNullable<z.output<typeof accessLog>>

@@ -33,6 +33,7 @@ import type { SharedRedis } from '../storage/shared-redis.js'
 import type { SharedState } from '../storage/shared-state.js'
 import { Tunnels } from '../tunnel/tunnels.js'
 import type { WorkerGroup } from '../workers/primary-process.js'
+import { openAccessLog } from './access-log.js'
 import { Brokers } from './brokers.js'
 import type { CloseStack } from './close-stack.js'
 
@@ -74,6 +75,7 @@ export async function openContext(config: Config, log: Logger, { cwd, group, isA
   const slicer = new TimeSlicer(tickBudget.open(), undefined, slices)
   const clients = new ConnectedClients(slicer, group?.worker)
   const { compression } = config
+  const requestLog = await openAccessLog(config, { cwd, resolveClient, log, metrics }, opened)
   const compressor = new Compressor()
   const { authenticator, rules } = access
   const hooks: EmbeddedHooks = {
@@ -109,6 +111,10 @@ export async function openContext(config: Config, log: Logger, { cwd, group, isA
     seesDetails: compileDetailReaders(config.metrics.allow),
     site: new SiteRules({ allow: config.limits.allow, deny: config.deny }),
     gate: apiGate(config, access, { resolveClient, connections: limits, users }, share),
+    /** `undefined` without one. */
+    accessLog: requestLog?.accessLog,
+    /** Opens its file again, after it was renamed. */
+    reopenAccessLog: async () => requestLog?.reopen(),
     unreadResponses: new UnreadResponses({ log, metrics }),
     compressor,
     /** Compress responses to polls; `undefined` for none. */

@@ -18,7 +18,7 @@ export interface Gateway {
   readonly urls: readonly string[]
   /** Number of connected clients. */
   readonly connections: number
-  /** Reads certificates, passwords and keys again; an invalid one is logged, and the old one stays in use. */
+  /** Reads certificates, passwords and keys again; an invalid one is logged, and the old one stays in use. Opens the access log again. */
   reload(): Promise<void>
   /**
    * Stops accepting, ends the open connections with a reason, closes the brokers. Idempotent.
@@ -109,7 +109,7 @@ async function assemble(
       return tunnels.size
     },
     reload: async () => {
-      await Promise.all([listeners.reloadCertificates(), access.reload()])
+      await Promise.all([listeners.reloadCertificates(), access.reload(), context.reopenAccessLog()])
     },
     close: grace => {
       closing ??= shutDown(grace)

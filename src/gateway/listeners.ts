@@ -1,5 +1,4 @@
 import { resolve } from 'node:path'
-import type { FastifyInstance } from 'fastify'
 import { readClientCertificate } from '../access/client-certificate.js'
 import { SocketLimits } from '../access/socket-limits.js'
 import type { Logger } from '../base/log.js'
@@ -25,8 +24,9 @@ import { ProxiedConnections } from '../server/proxied-connections.js'
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { StreamQueue } from '../server/stream-queue.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
-import { startHttp, startHttps } from '../server/web-servers.js'
+import { startHttp, startHttps, type WebApp } from '../server/web-servers.js'
 import { TcpClient } from '../tunnel/client.js'
+import { withAccessLog } from './access-log.js'
 import { openAcme } from './acme.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
@@ -69,14 +69,14 @@ export class Listeners {
   }
 
   /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
-  async startWeb(app: FastifyInstance, router: UpgradeRouter): Promise<void> {
-    const { config, tickBudget, slices, unreadResponses, log, metrics } = this.#context
+  async startWeb(app: WebApp, router: UpgradeRouter): Promise<void> {
+    const { config, tickBudget, slices, unreadResponses, accessLog, log, metrics } = this.#context
     const { http, https, limits } = config
     const acme = await openAcme(this.#context)
     this.#acme = acme && this.#opened.add(acme)
     const options = {
-      ...{ limits, unreadResponses, tickBudget, slices, log, metrics },
-      app: acme ? withChallengeResponses(app, acme.challenges) : app,
+      ...{ limits, unreadResponses, accessLog, tickBudget, slices, log, metrics },
+      app: withAccessLog(acme ? withChallengeResponses(app, acme.challenges) : app, accessLog),
       onUpgrade: (...upgrade: Parameters<UpgradeRouter['handle']>) => router.handle(...upgrade),
       maxConnections: this.#maxConnections,
       sockets: this.#sockets,
@@ -141,10 +141,11 @@ export class Listeners {
       except,
     }: OpenedWebApp & { readonly router: UpgradeRouter; readonly except: readonly string[] },
   ): void {
-    const { tickBudget, slices, unreadResponses } = this.#context
+    const { tickBudget, slices, unreadResponses, accessLog } = this.#context
     const own = (matches: (path: string) => boolean) => (path: string) => matches(path) && !except.includes(path)
     const attached = new AttachedServer(server, {
-      ...{ app, unreadResponses, slices, streams: new StreamQueue(tickBudget.open()) },
+      app: withAccessLog(app, accessLog),
+      ...{ unreadResponses, slices, streams: new StreamQueue(tickBudget.open()) },
       onUpgrade: (...upgrade) => router.handle(...upgrade),
       ownsRequest: own(path => hasRoute(path) || router.matches(path)),
       ownsUpgrade: own(path => router.matches(path)),

@@ -8,6 +8,7 @@ import type { Permissions, TopicRules } from '../access/topic-rules.js'
 import type { UserLimits } from '../access/user-limits.js'
 import { GatewayError } from '../base/errors.js'
 import { anonymous, type Identity } from '../base/identity.js'
+import { accessEntryOf } from './access-log.js'
 import { originRefusal } from './origin-refusal.js'
 import { sendProblem } from './problem.js'
 import { attemptOf, type CredentialOptions } from './request-identity.js'
@@ -255,10 +256,10 @@ export class ApiGate {
       const attempt = this.#attemptOf(request, client, admission)
       if (issuesTicket && attempt.credential?.kind === 'ticket')
         throw new GatewayError('identity-refused', { hint: 'a ticket gets no ticket' })
-      return this.#callerOf(
-        client,
-        await authenticator.authenticate(attempt, { requireUser: issuesTicket || requiresUser }),
-      )
+      const identity = await authenticator.authenticate(attempt, { requireUser: issuesTicket || requiresUser })
+      const entry = accessEntryOf(request.raw)
+      if (entry) entry.user = identity.user
+      return this.#callerOf(client, identity)
     } catch (error) {
       const challenge = authenticator.challengeFor(request.headers)
       if (challenge !== '' && GatewayError.from(error).httpStatus === 401) reply.header('www-authenticate', challenge)

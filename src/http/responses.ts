@@ -74,6 +74,8 @@ export function addVary(reply: FastifyReply, name: string): void {
 
 export interface LoggedRequest {
   readonly peer: string
+  /** Its id in the access log, if there is one. */
+  readonly requestId?: string
   readonly method: string
   /** Without the query, which may hold secrets. */
   readonly path: string

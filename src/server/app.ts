@@ -14,6 +14,7 @@ import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { LimitsConfig } from '../config/schema.js'
+import { accessEntryOf } from '../http/access-log.js'
 import type { HeaderRules } from '../http/header-rules.js'
 import { requireServedHost } from '../http/host-header.js'
 import { ParameterError } from '../http/parameters.js'
@@ -89,7 +90,12 @@ export function createApp(options: AppOptions): FastifyInstance {
   dropUnreadBodies(app)
   app.addHook('onResponse', (request, reply, done) => {
     const { method, url } = request
-    logRequest(log, { peer: request[peer], method, path: pathOf(url) }, reply.statusCode, reply.elapsedTime)
+    logRequest(
+      log,
+      { peer: request[peer], ...requestIdOf(request), method, path: pathOf(url) },
+      reply.statusCode,
+      reply.elapsedTime,
+    )
     done()
   })
 
@@ -99,7 +105,7 @@ export function createApp(options: AppOptions): FastifyInstance {
     if (error instanceof GatewayError) {
       metrics.refused(error.reason)
       const { reason, httpStatus: status, detailedText } = error
-      refusals.write(log, error, { peer: request[peer], ...pathAndMethod(request), status })
+      refusals.write(log, error, { peer: request[peer], ...requestIdOf(request), ...pathAndMethod(request), status })
       if (reason === 'body-too-large') {
         // Unread bytes would cause a reset, which can overtake the response.
         reply.removeHeader('connection')
@@ -113,7 +119,7 @@ export function createApp(options: AppOptions): FastifyInstance {
       return sendProblem(reply, { status, detail, reason: 'invalid-parameter', parameter })
     }
     const status = error.statusCode ?? 500
-    if (status >= 500) log.error({ err: error, ...pathAndMethod(request) }, 'A request failed')
+    if (status >= 500) log.error({ err: error, ...requestIdOf(request), ...pathAndMethod(request) }, 'A request failed')
     if (isApiRequest(request)) return sendProblem(reply, { status })
     // A forbidden path is answered like a missing one, so that nobody can probe for files.
     return sendStatus(request, reply, status === 403 ? 404 : status, headersOf(error))
@@ -134,6 +140,12 @@ function noSchemas(): never {
 
 function pathAndMethod({ method, url }: { readonly method?: string; readonly url?: string }) {
   return { method, path: pathOf(url) }
+}
+
+/** With an access log, the id in it. */
+function requestIdOf({ raw }: FastifyRequest): { readonly requestId?: string } {
+  const id = accessEntryOf(raw)?.id
+  return id === undefined ? {} : { requestId: id }
 }
 
 /** The headers of an error, such as `Content-Range` with 416. */

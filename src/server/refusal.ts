@@ -1,8 +1,10 @@
 import { STATUS_CODES } from 'node:http'
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type ErrorReason, GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
+import type { AccessLog } from '../http/access-log.js'
 
 /** Milliseconds in which a client has to read a response and close. */
 export const lingerTime = 2000
@@ -60,6 +62,12 @@ const reasons: Readonly<Record<string, ErrorReason>> = {
 /** The client has disconnected; no response is possible. */
 const departures: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'HPE_INVALID_EOF_STATE'])
 
+export interface ClientErrorOptions {
+  readonly log: Logger
+  readonly metrics: Metrics
+  readonly accessLog?: AccessLog | undefined
+}
+
 /**
  * Handles what Node's HTTP parser or TLS refuses: sends the error's status if a response is still possible, counts it, and ends the connection.
  * The `clientError` listener of both web servers.
@@ -67,7 +75,7 @@ const departures: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDO
 export function sendClientError(
   error: NodeJS.ErrnoException,
   socket: Duplex,
-  { log, metrics }: { readonly log: Logger; readonly metrics: Metrics },
+  { log, metrics, accessLog }: ClientErrorOptions,
 ): void {
   // After a refusal, each further read fails again until the socket is closed.
   if (socket.writableEnded && !socket.destroyed) return
@@ -82,7 +90,8 @@ export function sendClientError(
   log.debug({ reason: gatewayError.reason, code, detail: error.message }, gatewayError.text)
   // No response without TLS, nor within another response.
   const handshakeFailed = /^ERR_(TLS|SSL)_/.test(code)
-  if (!handshakeFailed && socket.writable && 'bytesWritten' in socket && socket.bytesWritten === 0)
+  if (!handshakeFailed && socket.writable && 'bytesWritten' in socket && socket.bytesWritten === 0) {
+    if (socket instanceof Socket) accessLog?.malformed(socket, gatewayError.httpStatus)
     writeRefusal(socket, gatewayError)
-  else socket.destroy()
+  } else socket.destroy()
 }

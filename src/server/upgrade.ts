@@ -11,6 +11,7 @@ import { GatewayError } from '../base/errors.js'
 import { anonymous } from '../base/identity.js'
 import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
+import type { AccessEntry, AccessLog } from '../http/access-log.js'
 import { requireServedHost } from '../http/host-header.js'
 import { originRefusal } from '../http/origin-refusal.js'
 import { ParameterError } from '../http/parameters.js'
@@ -38,6 +39,8 @@ export interface UpgradeRouterOptions {
   readonly seesDetails?: DetailReaders
   /** Default: every host. */
   readonly servesHost?: HostPolicy
+  /** Gets a line for each handshake, when its connection has ended; left out for none. */
+  readonly accessLog?: AccessLog | undefined
   /** Makes the id of a connection in the log. */
   readonly nextId: () => string
   readonly log: Logger
@@ -51,7 +54,10 @@ export interface UpgradeRefusal {
 }
 
 /** A WebSocket handshake that is not checked yet. */
-type PendingUpgrade = Omit<Upgrade, 'key' | 'subprotocol'> & { readonly client: Client }
+type PendingUpgrade = Omit<Upgrade, 'key' | 'subprotocol'> & {
+  readonly client: Client
+  readonly entry: AccessEntry | undefined
+}
 
 /** Checks WebSocket handshakes, identifies their clients, and passes them to their endpoints, or refuses them. */
 export class UpgradeRouter {
@@ -103,7 +109,7 @@ export class UpgradeRouter {
 
   /** Handles one `upgrade` event of an HTTP server. Never throws. */
   handle(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const { resolveClient, nextId, log: parentLog } = this.#options
+    const { resolveClient, accessLog, nextId, log: parentLog } = this.#options
     // Before anything else: a reset during the handshake must not be an uncaught exception.
     socket.on('error', ignore)
     // The HTTP server's idle timeout does not apply to endpoints.
@@ -112,7 +118,8 @@ export class UpgradeRouter {
     const client = resolveClient(request)
     const path = pathOf(request.url)
     const connection = nextId()
-    const log = new LazyLogger(parentLog, { connection, peer: client.address, path })
+    const entry = accessLog?.beginUpgrade(request, socket)
+    const log = new LazyLogger(parentLog, { connection, peer: client.address, path, requestId: entry?.id })
     const peer = {
       connection,
       address: client.address,
@@ -120,7 +127,7 @@ export class UpgradeRouter {
       localAddress: request.socket.localAddress ?? '',
       localPort: request.socket.localPort ?? 0,
     }
-    void this.#upgrade({ request, socket, head, peer, path, log, client })
+    void this.#upgrade({ request, socket, head, peer, path, log, client, entry })
   }
 
   async #upgrade(upgrade: PendingUpgrade): Promise<void> {
@@ -170,7 +177,7 @@ export class UpgradeRouter {
   }
 
   /** Checks the handshake before it identifies the client: an invalid one costs no ticket, and no time to verify a password. */
-  async #accept(route: UpgradeRoute, { client, ...upgrade }: PendingUpgrade): Promise<void> {
+  async #accept(route: UpgradeRoute, { client, entry, ...upgrade }: PendingUpgrade): Promise<void> {
     const { request, socket, log } = upgrade
     const { key, subprotocols } = readHandshake(request)
     const subprotocol = route.chooseSubprotocol?.(subprotocols)
@@ -180,19 +187,22 @@ export class UpgradeRouter {
     if (socket.destroyed) return
     if (identity === undefined) return route.accept({ ...upgrade, key, subprotocol })
     socket.once('close', this.#options.users.admit(identity.user))
+    if (entry) entry.user = identity.user
     log.setBindings({ user: identity.user, identity: identity.source })
     return route.accept({ ...upgrade, key, subprotocol, peer: { ...upgrade.peer, identity } })
   }
 
   #refuse(
-    { socket, client, log }: PendingUpgrade,
+    { socket, client, log, entry }: PendingUpgrade,
     error: GatewayError,
     headers: Readonly<Record<string, string>>,
   ): void {
     this.#options.metrics.refused(error.reason)
     this.#refusals.write(log, error, { status: error.httpStatus })
     const seesDetails = this.#options.seesDetails?.(client) === true
-    writeRefusal(socket, error, headers, seesDetails ? error.detailedText : error.text)
+    if (entry) entry.status = error.httpStatus
+    const all = entry ? { ...headers, 'X-Request-ID': entry.id } : headers
+    writeRefusal(socket, error, all, seesDetails ? error.detailedText : error.text)
   }
 }
 

@@ -13,6 +13,7 @@ import type { SecureContextOptions, TlsOptions } from 'node:tls'
 import { GatewayError } from '../base/errors.js'
 import type { SliceMonitor } from '../base/slice-monitor.js'
 import type { LimitsConfig } from '../config/schema.js'
+import type { AccessLog } from '../http/access-log.js'
 import { newestResponse, owesResponse, TrackedResponse } from '../http/last-response.js'
 import type { HttpResponse, UnreadResponses } from '../http/unread-responses.js'
 import type { PendingChallenges } from './acme/pending-challenges.js'
@@ -39,6 +40,8 @@ export interface WebServerOptions extends Omit<ListenOptions, 'purpose'> {
   readonly pipelined: PipelinedRequests
   /** New requests of HTTP/2. */
   readonly streams: StreamQueue
+  /** Gets a line for what Node's parser refuses; left out for none. */
+  readonly accessLog?: AccessLog | undefined
   /** Told of each request. */
   readonly slices?: SliceMonitor | undefined
   /** Milliseconds of silence after which a connection that is no WebSocket ends. Default: 2 minutes. */
@@ -158,7 +161,7 @@ function serveRequests(
   options: WebServerOptions,
   cancelled: (session: Http2Session) => void = () => {},
 ): () => void {
-  const { app, unreadResponses, pipelined, streams, slices, log, metrics } = options
+  const { app, unreadResponses, pipelined, streams, accessLog, slices, log, metrics } = options
   let closing = false
   function over(this: HttpResponse): void {
     unreadResponses.delete(this)
@@ -200,7 +203,7 @@ function serveRequests(
     else respondWithoutUpgrade(request, socket, options)
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
-    sendClientError(error, socket, { log, metrics }),
+    sendClientError(error, socket, { log, metrics, accessLog }),
   )
   return () => {
     closing = true

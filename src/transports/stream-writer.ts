@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { accessEntryOf } from '../http/access-log.js'
 import { ignoreInput } from '../http/ignore-input.js'
 import { isOnlyResponse } from '../http/last-response.js'
 import type { HttpResponse } from '../http/unread-responses.js'
@@ -84,16 +85,19 @@ export function beginResponse(reply: FastifyReply, headers: Readonly<Record<stri
  * response and what belongs to them can be collected. That is a third of the memory of ten thousand streams.
  */
 function takeConnection(
-  { raw: { socket } }: FastifyRequest,
+  { raw: request }: FastifyRequest,
   reply: FastifyReply,
   headers: Readonly<Record<string, string>>,
   first: string,
 ): void {
+  const { socket } = request
   reply.headers(headers).header('connection', 'close').header('date', new Date().toUTCString())
   let head = 'HTTP/1.1 200 OK\r\n'
   for (const [name, value] of Object.entries(reply.getHeaders())) head += `${name}: ${value}\r\n`
   reply.hijack()
-  socket.write(Buffer.concat([Buffer.from(`${head}\r\n`, 'latin1'), Buffer.from(first)]))
+  const bytes = Buffer.from(`${head}\r\n`, 'latin1')
+  accessEntryOf(request)?.detach(socket, bytes.length)
+  socket.write(Buffer.concat([bytes, Buffer.from(first)]))
   reply.raw.emit('finish')
   ignoreInput(socket)
   // Node has set the keep-alive timeout, which is for a next request.

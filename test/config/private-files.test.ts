@@ -80,10 +80,19 @@ describe('a public directory', () => {
   })
 })
 
+test('an access log in the public directory is refused, and on standard output it is no file', () => {
+  const refused = workingDirectory({ ...pem, public: 'site', accessLog: { file: 'site/access.log' } })
+  expect(problems(refused)).toEqual([expect.stringContaining('site/access.log (accessLog.file)')])
+  expect(problems(workingDirectory({ ...off, public: 'site', data: 'none', accessLog: { file: 'stdout' } }))).toEqual(
+    [],
+  )
+})
+
 test('every option that names a file is among the program’s own files, but for the directory that is served', () => {
   const upstream = { url: 'mqtts://b', ca: 'f', cert: 'f', key: 'f' }
   const named = {
     access: { htpasswd: 'f', jwt: { secretFile: 'f', jwks: 'f' }, clientCertificates: { ca: 'f', crl: 'f' } },
+    accessLog: { file: 'f' },
     broker: upstream,
     data: 'f',
     https: {

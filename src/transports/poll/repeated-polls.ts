@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from '../../base/log.js'
+import { type AccessEntry, accessEntryOf } from '../../http/access-log.js'
 import type { BodyEncoder } from '../../http/compressor.js'
 import { newestResponse } from '../../http/last-response.js'
 import { findCursor } from '../../http/query-cache.js'
@@ -69,12 +70,15 @@ export class RepeatedPolls {
     if (!known) this.#connections.set(socket, new PollConnection(socket, this.#unread))
     if (!known?.isWhole(head, reply.raw)) return () => {}
     const target = head.indexOf(' ') + 1
-    const logged = { peer, method: 'GET', path: pathOf(url) }
+    const entry = accessEntryOf(raw)
+    const logged = { peer, ...(entry && { requestId: entry.id }), method: 'GET', path: pathOf(url) }
     return known.expect(reply, {
       ...poll,
       before: head.slice(0, target + cursor.start),
       after: head.slice(target + cursor.end),
-      answered: (status, ms) => logRequest(this.#log, logged, status, ms),
+      beginEntry: next => entry?.again(url.slice(0, cursor.start) + next + url.slice(cursor.end)),
+      answered: (status, ms, id) =>
+        logRequest(this.#log, id === undefined ? logged : { ...logged, requestId: id }, status, ms),
     })
   }
 }
@@ -101,7 +105,10 @@ interface ExpectedPoll extends RepeatedPoll {
   readonly after: string
   /** Header lines of every response, each with its line end. */
   readonly headers: string
-  answered(status: number, ms: number): void
+  /** The entry of a repetition in the access log; `undefined` without one. */
+  beginEntry(cursor: string): AccessEntry | undefined
+  /** @param id of the request, with an access log */
+  answered(status: number, ms: number, id: string | undefined): void
 }
 
 /** One connection whose client polls. It reads before the parser, and passes on everything that is not the expected poll. */
@@ -116,6 +123,8 @@ class PollConnection {
   #cursor: string | undefined
   /** The response to a repeated poll, while it is not complete. */
   #writer: ConnectionWriter | undefined
+  /** Its entry in the access log; `undefined` without one. */
+  #entry: AccessEntry | undefined
   /** Reads since then. */
   readonly #held: Buffer[] = []
 
@@ -125,7 +134,10 @@ class PollConnection {
     this.#parsers = socket.listeners('data') as DataListener[]
     socket.on('data', this.#read)
     for (const parse of this.#parsers) socket.off('data', parse)
-    socket.once('close', () => this.#writer?.closed())
+    socket.once('close', () => {
+      this.#writer?.closed()
+      this.#entry?.complete(0)
+    })
   }
 
   /** Whether the last read was this head and nothing else, and is the request of this response. */
@@ -138,7 +150,9 @@ class PollConnection {
 
   expect(reply: FastifyReply, poll: Omit<ExpectedPoll, 'headers'>): (cursor: string | undefined) => void {
     const silence = poll.timeout + keepAliveTimeout
-    const lines = Object.entries(reply.getHeaders()).map(([name, value]) => `${name}: ${value}\r\n`)
+    // Each response has a request id of its own.
+    const kept = Object.entries(reply.getHeaders()).filter(([name]) => name !== 'x-request-id')
+    const lines = kept.map(([name, value]) => `${name}: ${value}\r\n`)
     lines.push(`Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(silence / 1000)}\r\n`)
     const expected = { ...poll, headers: lines.join('') }
     this.#expected = expected
@@ -169,12 +183,17 @@ class PollConnection {
 
   #answer(chunk: Buffer, expected: ExpectedPoll): void {
     const since = performance.now()
-    const complete = (status: number): void => {
+    const entry = expected.beginEntry(this.#cursor ?? '')
+    const headers = entry ? `${expected.headers}X-Request-ID: ${entry.id}\r\n` : expected.headers
+    const complete = (status: number, bytes: number): void => {
       this.#writer = undefined
-      expected.answered(status, performance.now() - since)
+      this.#entry = undefined
+      entry?.complete(bytes, status)
+      expected.answered(status, performance.now() - since, entry?.id)
       this.#releaseHeld()
     }
-    const writer = new ConnectionWriter(this.#socket, expected.headers, this.#unread, complete, expected.encoder)
+    const writer = new ConnectionWriter(this.#socket, headers, this.#unread, complete, expected.encoder)
+    this.#entry = entry
     this.#writer = writer
     const answered = expected.answer(this.#cursor ?? '', writer)
     if (answered === false) this.#parseInstead(chunk)
@@ -183,6 +202,7 @@ class PollConnection {
 
   #parseInstead(chunk: Buffer): void {
     this.#writer = undefined
+    this.#entry = undefined
     this.#parse(chunk)
     this.#releaseHeld()
   }
@@ -207,7 +227,7 @@ export class ConnectionWriter implements PollWriter {
   readonly #socket: Socket
   readonly #headers: string
   readonly #unread: UnreadResponses
-  readonly #complete: (status: number) => void
+  readonly #complete: (status: number, bytes: number) => void
   readonly #encoder: BodyEncoder | undefined
   #body: ChunkedBody | undefined
   #gone: (() => void) | undefined
@@ -215,14 +235,14 @@ export class ConnectionWriter implements PollWriter {
   /**
    * @param headers lines, each with its line end
    * @param unread bounds what a client leaves unread: Node's server does not know of this response
-   * @param complete called when it is written and there is room for the next
+   * @param complete called when it is written and there is room for the next, with the bytes of its body
    * @param encoder compresses a whole response; left out for none
    */
   constructor(
     socket: Socket,
     headers: string,
     unread: UnreadResponses,
-    complete: (status: number) => void,
+    complete: (status: number, bytes: number) => void,
     encoder?: BodyEncoder,
   ) {
     this.#socket = socket
@@ -238,7 +258,7 @@ export class ConnectionWriter implements PollWriter {
 
   begin(): void {
     this.#socket.write(this.#head(200, 'Transfer-Encoding: chunked\r\n'))
-    this.#body = new ChunkedBody(this.#socket, () => this.#complete(200))
+    this.#body = new ChunkedBody(this.#socket, bytes => this.#complete(200, bytes))
   }
 
   send(whole: WholeResponse): void {
@@ -251,7 +271,8 @@ export class ConnectionWriter implements PollWriter {
     if (socket.destroyed) return
     let more = ''
     for (const [name, value] of Object.entries(headers)) more += `${name}: ${value}\r\n`
-    const head = this.#head(status, `${more}content-length: ${Buffer.byteLength(body)}\r\n`)
+    const bytes = Buffer.byteLength(body)
+    const head = this.#head(status, `${more}content-length: ${bytes}\r\n`)
     if (typeof body === 'string') socket.write(head + body)
     else {
       socket.cork()
@@ -259,11 +280,11 @@ export class ConnectionWriter implements PollWriter {
       socket.write(body)
       socket.uncork()
     }
-    if (!socket.writableNeedDrain) return this.#complete(status)
+    if (!socket.writableNeedDrain) return this.#complete(status, bytes)
     this.#unread.add(socket)
     socket.once('drain', () => {
       this.#unread.delete(socket)
-      this.#complete(status)
+      this.#complete(status, bytes)
     })
   }
 
@@ -285,9 +306,10 @@ export class ConnectionWriter implements PollWriter {
 /** A chunked body (RFC 9112 §7.1). Destroying it closes the connection, so that nobody takes it for complete. */
 class ChunkedBody extends Writable {
   readonly #socket: Socket
-  readonly #complete: () => void
+  readonly #complete: (bytes: number) => void
+  #bytes = 0
 
-  constructor(socket: Socket, complete: () => void) {
+  constructor(socket: Socket, complete: (bytes: number) => void) {
     super({ highWaterMark: socket.writableHighWaterMark })
     this.#socket = socket
     this.#complete = complete
@@ -296,6 +318,7 @@ class ChunkedBody extends Writable {
   override _write(chunk: Buffer, _encoding: BufferEncoding, written: () => void): void {
     // An empty chunk would end the body.
     if (chunk.length === 0) return written()
+    this.#bytes += chunk.length
     const socket = this.#socket
     socket.cork()
     socket.write(`${chunk.length.toString(16)}\r\n`)
@@ -309,7 +332,7 @@ class ChunkedBody extends Writable {
     this.#socket.write('0\r\n\r\n')
     done()
     // Node's server does not expect a request while the connection waits for 'drain'.
-    whenWritable(this.#socket, this.#complete)
+    whenWritable(this.#socket, () => this.#complete(this.#bytes))
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
