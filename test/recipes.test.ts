@@ -1,7 +1,4 @@
 import { readFileSync, writeFileSync } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { MqttClient } from 'mqtt'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import { parse } from 'yaml'
@@ -11,7 +8,6 @@ import { handshake, mqttThrough } from './helpers/handshake.js'
 import { startMosquitto } from './helpers/mosquitto.js'
 import { nextMessage } from './helpers/mqtt-messages.js'
 import { People } from './helpers/people.js'
-import { run } from './helpers/processes.js'
 import { describeWith } from './helpers/requires.js'
 
 let people: People
@@ -21,7 +17,6 @@ beforeAll(async () => {
 afterAll(() => people.stop())
 
 const access = readFileSync(new URL('../docs/access.md', import.meta.url), 'utf8')
-const operations = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8')
 
 /** The configuration below a heading of docs/access.md, with the addresses and the files of this test. */
 async function startRecipe(heading: string, own: ConfigInput = {}): Promise<TestGateway> {
@@ -94,19 +89,5 @@ describeWith(['openssl', 'mosquitto'], 'the recipe of docs/access.md', () => {
     ] as const) {
       expect(await handshake(wss(gateway), { headers })).toMatchObject({ status })
     }
-  })
-})
-
-describeWith(['systemd-analyze'], 'the systemd unit of docs/operations.md', () => {
-  it('is taken by systemd without a word, also where there is no mosquitto', async () => {
-    const [, unit = ''] = /```ini\n(# \/etc\/systemd[\s\S]*?)```/.exec(operations) ?? []
-    const directory = await mkdtemp(join(tmpdir(), 'mqway-unit-'))
-    onTestFinished(() => rm(directory, { recursive: true }))
-    const file = join(directory, 'mqway.service')
-    await writeFile(file, unit)
-    const verify = run('systemd-analyze', ['verify', '--man=no', file])
-    expect([await verify.exited(), verify.errors()]).toEqual([0, ''])
-    // systemd does not start a service whose group is not there.
-    expect(unit).not.toMatch(/^SupplementaryGroups=/m)
   })
 })

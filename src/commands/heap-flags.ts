@@ -19,7 +19,7 @@ interface Restartable {
 
 /**
  * Starts this program again, in the same process, with V8's flags for many short-lived buffers. Does nothing where that was done, or is not
- * possible: on Node.js 20, which needs no flags, on Windows, in a worker, and in a child with a channel to its parent, which would be closed.
+ * possible: on Node.js 20, which needs no flags, on Windows, in a worker, and in a child with a channel to its parent, or with sockets of systemd, which would be closed.
  *
  * As of V8 13, 64 MiB of buffers cause a full collection, however small the heap is. Reads of TLS connections and messages of the built-in broker are such buffers:
  * 1 KiB frames over TLS took 2.4 times the processor time (`docs/decisions/0016`). `v8.setFlagsFromString` is too late for the second flag.
@@ -28,7 +28,7 @@ export function restartWithHeapFlags(): void {
   const { execve }: NodeJS.Process & Restartable = process
   const isSet = process.execArgv.some(flag => flag.startsWith(heapFlagName))
   const ofVersion = flagsByVersion[process.versions.node.split('.', 1)[0] ?? '']
-  if (!execve || isSet || !ofVersion || process.connected) return
+  if (!execve || isSet || !ofVersion || process.connected || process.env['LISTEN_FDS'] !== undefined) return
   const flags = [...ofVersion, heapFlag(1)]
   try {
     // `execve` ends the process where the system does not execute the file.

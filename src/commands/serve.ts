@@ -4,10 +4,12 @@ import { type LoadedConfig, loadConfig } from '../config/load.js'
 import { fileModes, startWarnings } from '../config/warnings.js'
 import { workersOf } from '../config/workers.js'
 import { startGateway } from '../gateway/gateway.js'
+import { checkInheritedSockets, type InheritedSocket, takeInheritedSockets } from '../server/inherited-sockets.js'
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { isWorker } from '../workers/is-worker.js'
 import type { WorkerStop } from '../workers/primary-process.js'
 import { workerFlags } from './heap-flags.js'
+import { ServiceManager } from './service-manager.js'
 
 type StopSignal = 'SIGTERM' | 'SIGINT'
 
@@ -15,6 +17,8 @@ type StopSignal = 'SIGTERM' | 'SIGINT'
  * `mqway serve`: runs the gateway until a signal.
  *
  * SIGTERM and SIGINT stop it within `shutdown.grace`, a second one at once; SIGHUP reloads certificates, passwords and keys.
+ *
+ * With systemd, it takes the sockets of that, and tells it when it serves, reloads and stops.
  *
  * @returns exit code 0 after a stop; 69 for a `StartError`
  * @throws {ConfigError}
@@ -28,17 +32,28 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   const log = createLog(config.log)
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
+  const manager = new ServiceManager(env, log)
   try {
-    const starting = startServing(loaded, log, cwd)
+    const inherited = takeInheritedSockets(env, process.pid)
+    checkInheritedSockets(inherited, config)
+    const starting = startServing(loaded, log, cwd, inherited)
+    const statusOf = ({ urls }: Serving): string => `Serving ${urls.join(' ')}`
+    const reload = async (serving: Serving): Promise<void> => {
+      void manager.reloading()
+      await serving.reload()
+      void manager.ready(statusOf(serving))
+    }
     // Also one during the start: some files may have been read by then.
-    signals.onReload = () => starting.then(serving => serving.reload(), ignore)
+    signals.onReload = () => starting.then(reload, ignore)
     const serving = await starting
     log.info({ urls: serving.urls }, `mqway is ready: ${serving.urls.join('  ')}`)
+    void manager.ready(statusOf(serving))
     const signal = await Promise.race([signals.stop, serving.failed ?? signals.stop])
     if (signal instanceof Error) throw signal
     const { grace } = config.shutdown
     log.info({ signal }, `stopping, within ${grace / 1000} s; once more for at once`)
     exitAfter(grace, log)
+    void manager.stopping()
     await serving.close(grace)
     log.info('stopped')
     return 0
@@ -47,6 +62,7 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
     process.stderr.write(`mqway: ${error.message}\n`)
     return error.exitCode
   } finally {
+    manager.close()
     signals.close()
   }
 }
@@ -61,9 +77,19 @@ interface Serving {
 }
 
 /** @throws {StartError} */
-async function startServing({ config, file }: LoadedConfig, log: Logger, cwd: string): Promise<Serving> {
+async function startServing(
+  { config, file }: LoadedConfig,
+  log: Logger,
+  cwd: string,
+  inherited: readonly InheritedSocket[],
+): Promise<Serving> {
   const workers = workersOf(config)
-  if (workers === 1) return startGateway(config, log, { cwd, file })
+  if (workers === 1) return startGateway(config, log, { cwd, file, inherited })
+  if (inherited.length > 0) {
+    throw new StartError(
+      'workers cannot take the sockets of systemd, which are closed when all workers have ended: use workers: 1, or no .socket unit',
+    )
+  }
   const { WorkerPool } = await import('../workers/worker-pool.js')
   const ticketKeys = await SessionTicketKeys.open({ data: undefined, log })
   const pool = new WorkerPool({

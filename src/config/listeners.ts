@@ -1,8 +1,8 @@
 import { BlockList, isIP } from 'node:net'
 import type { Config } from './schema.js'
 
-type ListenerName = 'http' | 'https' | 'mqtt' | 'mqtts'
-const listenerNames = ['http', 'https', 'mqtt', 'mqtts'] as const satisfies readonly ListenerName[]
+export type ListenerName = 'http' | 'https' | 'mqtt' | 'mqtts'
+export const listenerNames = ['http', 'https', 'mqtt', 'mqtts'] as const satisfies readonly ListenerName[]
 
 /** A port that the gateway listens on. */
 export interface Listener {

@@ -4,6 +4,7 @@ import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
 import type { ProgramServer } from '../server/attached-server.js'
 import { compileHttpsLocation } from '../server/https-redirect.js'
+import type { InheritedSocket } from '../server/inherited-sockets.js'
 import { UpgradeRouter } from '../server/upgrade.js'
 import type { WorkerGroup } from '../workers/primary-process.js'
 import { CloseStack } from './close-stack.js'
@@ -35,6 +36,8 @@ export interface GatewayOptions {
   readonly file?: string | undefined
   /** What it shares with other worker processes, if it is one. */
   readonly group?: WorkerGroup | undefined
+  /** Sockets of systemd, which listen at ports of the configuration already. */
+  readonly inherited?: readonly InheritedSocket[]
   /** Servers of another program, on which it answers its own requests, too. */
   readonly servers?: readonly ProgramServer[]
   /** Paths that are the program's there. */
@@ -66,7 +69,7 @@ export async function startGateway(config: Config, log: Logger, options: Gateway
 async function assemble(
   config: Config,
   log: Logger,
-  { cwd = process.cwd(), file, group, servers = [], except = [] }: GatewayOptions,
+  { cwd = process.cwd(), file, group, inherited = [], servers = [], except = [] }: GatewayOptions,
   opened: CloseStack,
 ): Promise<Gateway> {
   const context = await openContext(config, log, { cwd, group, isAttached: servers.length > 0 }, opened)
@@ -76,7 +79,7 @@ async function assemble(
   const push = await openPushSide(context, opened)
   const routes = [...tunnelRoutes, ...(push?.sockets ?? []).map(socket => socketRoute(socket, context))]
 
-  const listeners = new Listeners(context, opened)
+  const listeners = new Listeners(context, opened, inherited)
   const httpsLocation = config.http.redirect ? compileHttpsLocation(() => listeners.httpsPort) : undefined
   const router = new UpgradeRouter({ ...context, routes, httpsLocation, urlLength: config.limits.urlLength })
   let shuttingDown = false

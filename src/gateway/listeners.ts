@@ -12,6 +12,7 @@ import { AttachedServer, type ProgramServer } from '../server/attached-server.js
 import type { CertificateFiles } from '../server/certificate.js'
 import { type CertificateSet, startCertificateSet } from '../server/certificate-set.js'
 import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
+import type { InheritedSocket } from '../server/inherited-sockets.js'
 import { formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
 import {
   type MqttListenerOptions,
@@ -41,6 +42,7 @@ export class Listeners {
   readonly urls: string[] = []
   readonly #context: GatewayContext
   readonly #opened: CloseStack
+  readonly #inherited: readonly InheritedSocket[]
   readonly #listeners: Listener[] = []
   readonly #maxConnections: number
   readonly #sockets: SocketLimits
@@ -49,11 +51,12 @@ export class Listeners {
   #httpsPort: number | undefined
 
   /** @param opened closes each listener */
-  constructor(context: GatewayContext, opened: CloseStack) {
+  constructor(context: GatewayContext, opened: CloseStack, inherited: readonly InheritedSocket[]) {
     const { config, log } = context
     const { connections, connectionsPerAddress } = config.limits
     this.#context = context
     this.#opened = opened
+    this.#inherited = inherited
     this.#maxConnections = socketsPerConnection * connections
     this.#sockets = new SocketLimits({
       perAddress: socketsPerConnection * connectionsPerAddress,
@@ -201,12 +204,13 @@ export class Listeners {
 
   #locationOf(
     listener: Pick<Config['http'], 'host' | 'unixSocketMode' | 'proxyProtocol'>,
-  ): Pick<ListenOptions, 'host' | 'unixSocketMode' | 'proxied'> {
+  ): Pick<ListenOptions, 'host' | 'unixSocketMode' | 'proxied' | 'inherited'> {
     const { host, trustedProxies, limits } = this.#context.config
     const proxied = listener.proxyProtocol
       ? new ProxiedConnections({ trustedProxies, timeout: limits.handshakeTimeout })
       : undefined
-    return { host: listener.host ?? host, unixSocketMode: listener.unixSocketMode, proxied }
+    const { unixSocketMode } = listener
+    return { host: listener.host ?? host, unixSocketMode, proxied, inherited: this.#inherited }
   }
 }
 

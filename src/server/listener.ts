@@ -11,6 +11,7 @@ import type { Logger } from '../base/log.js'
 import type { Metrics } from '../base/metrics.js'
 import type { TickBudget } from '../base/tick-budget.js'
 import { bindFailure, type Purpose } from './bind-failure.js'
+import type { InheritedSocket } from './inherited-sockets.js'
 import type { ProxiedConnections } from './proxied-connections.js'
 
 /** The address and the bounds of a listener. */
@@ -29,6 +30,8 @@ export interface ListenOptions {
   readonly sockets?: SocketLimits
   /** Reads the PROXY protocol header that each connection must begin with; left out where connections have none. */
   readonly proxied?: ProxiedConnections | undefined
+  /** Sockets of systemd: a port that one of them has is opened nowhere else. */
+  readonly inherited?: readonly InheritedSocket[] | undefined
   /** Told of each accepted connection. */
   readonly tickBudget?: TickBudget
   readonly log: Logger
@@ -79,7 +82,12 @@ const listeningSockets = canSharePorts() ? 8 : 1
 export async function listen(createServer: () => Server, options: ListenOptions): Promise<Listener> {
   const bound: BoundServer[] = []
   try {
-    if (typeof options.port === 'string') {
+    const inherited = options.inherited?.filter(
+      ({ purpose, port }) => purpose === options.purpose && port === options.port,
+    )
+    if (inherited !== undefined && inherited.length > 0) {
+      for (const socket of inherited) bound.push(await bindInherited(createServer(), socket, options))
+    } else if (typeof options.port === 'string') {
       bound.push(await bindPath(createServer(), options.port.slice('unix:'.length), options))
     } else {
       const hosts = typeof options.host === 'string' ? [options.host] : options.host
@@ -157,6 +165,17 @@ async function findFreePort(where: { host: string; port: number; ipv6Only: boole
   const { port } = server.address() as AddressInfo
   await closed(server)
   return port
+}
+
+async function bindInherited(server: Server, inherited: InheritedSocket, options: ListenOptions): Promise<BoundServer> {
+  const { host, port, socket } = inherited
+  try {
+    server.listen(socket, backlog)
+    await once(server, 'listening')
+  } catch (error) {
+    throw await bindFailure(error, { host, port, purpose: options.purpose })
+  }
+  return hold([server], { host, port }, options)
 }
 
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
