@@ -76,15 +76,15 @@ export type RequestOutcome = 'answered' | 'timeout' | 'abandoned' | 'refused'
 
 const requestOutcomes: readonly RequestOutcome[] = ['answered', 'timeout', 'abandoned', 'refused']
 
-/** Figures of mails since the start. */
-export interface MailFigures {
-  /** Mails sent, one for each recipient; mails given up; failed attempts with a retry. */
+/** Figures of mails, or of the calls of a webhook, since the start. */
+export interface NotificationFigures {
+  /** Mails sent, one for each recipient, or calls accepted; those given up; failed attempts with a retry. */
   readonly sent: number
   readonly failed: number
   readonly retried: number
-  /** Mails in the queue. */
+  /** Mails in the queue; for a webhook, messages and events. */
   readonly waiting: number
-  /** Messages and events that matched rules; and those of them that a mail only counts. */
+  /** Messages and events that matched rules; and those of them that are only counted, as there was no room. */
   readonly collected: number
   readonly dropped: number
 }
@@ -352,7 +352,7 @@ export function createMetrics() {
         'Gateways whose listeners are in the presence; one that begins again counts twice until its lease ends'
       gauge('mqway_push_presence_gateways', known, read)
     },
-    watchMails(read: () => MailFigures): void {
+    watchMails(read: () => NotificationFigures): void {
       const retries = 'Failed attempts to send a mail that will be retried'
       const collected = 'Messages and events that matched rules of mails, once for each rule'
       counter('mqway_mails_sent_total', 'Mails sent, one for each recipient', () => read().sent)
@@ -361,6 +361,23 @@ export function createMetrics() {
       gauge('mqway_mails_waiting', 'Queued mails', () => read().waiting)
       counter('mqway_mail_events_total', collected, () => read().collected)
       counter('mqway_mail_events_dropped_total', 'Of these, those that a mail only counts', () => read().dropped)
+    },
+    /** @param read the figures of each webhook, by the name of its rule */
+    watchWebhooks(read: () => ReadonlyMap<string, NotificationFigures>): void {
+      const samples = (name: keyof NotificationFigures) => (): Sample[] =>
+        [...read()].map(([rule, figures]) => [{ rule }, figures[name]])
+      const failed = 'Webhook calls that were given up; their messages are in the dead-letter log'
+      const retries = 'Failed webhook calls that will be retried'
+      const waiting = 'Messages and events that a webhook has not accepted yet'
+      const collected = 'Messages and events that matched rules of webhooks'
+      const dropped = 'Of these, those that had no room in the queue; they are in the dead-letter log'
+      const labels = ['rule']
+      counter('mqway_webhook_calls_total', 'Webhook calls that were accepted', samples('sent'), labels)
+      counter('mqway_webhook_calls_failed_total', failed, samples('failed'), labels)
+      counter('mqway_webhook_retries_total', retries, samples('retried'), labels)
+      gauge('mqway_webhook_events_waiting', waiting, samples('waiting'), labels)
+      counter('mqway_webhook_events_total', collected, samples('collected'), labels)
+      counter('mqway_webhook_events_dropped_total', dropped, samples('dropped'), labels)
     },
     /** Removes all metrics. */
     close: () => registry.clear(),

@@ -32,7 +32,8 @@ const names = z.union([name, z.array(name).min(1)], { error: 'must be a text, or
 
 const wholeUrl = `must be the URL itself; mqway check prints ${redacted} in the place of what its query says`
 
-const webUrl = z
+/** An HTTP URL without credentials. */
+export const webUrl = z
   .string()
   .refine(isWebUrl, {
     error: 'must be https://host/path or http://host/path, without a user name or a password in it',

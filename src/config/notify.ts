@@ -1,10 +1,11 @@
 import { z } from 'zod'
+import { webUrl } from './access.js'
 import { parseTemplate, templateNames } from './templates.js'
 import { duration } from './units.js'
 import { file, secret, topicFilter, wholeNumber } from './values.js'
 
 /*
- * The options of `notify:`: the alerts that are sent as mails, and the mail server.
+ * The options of `notify:`: the alerts that are sent as mails or to webhooks, and the mail server.
  */
 
 const noControls = /^\P{Cc}*$/u
@@ -69,6 +70,60 @@ const mail = z
       context.addIssue('smtp.password: needs username beside it')
   })
 
+/** Bytes of a webhook's secret (Standard Webhooks: 24 to 64). */
+const [minSecret, maxSecret] = [24, 64]
+
+/** Decodes `whsec_…`, the secret of a webhook; `undefined` for anything else. */
+export function parseWebhookSecret(text: string): Buffer | undefined {
+  const [, base64] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text) ?? []
+  if (base64 === undefined) return undefined
+  const bytes = Buffer.from(base64, 'base64')
+  const isCanonical = bytes.toString('base64').replace(/=*$/, '') === base64.replace(/=*$/, '')
+  return isCanonical && bytes.length >= minSecret && bytes.length <= maxSecret ? bytes : undefined
+}
+
+export const webhookSecretForm = `whsec_ and the base64 of ${minSecret} to ${maxSecret} random bytes`
+
+const webhookSecret = secret('secret').refine(text => parseWebhookSecret(text) !== undefined, {
+  error: `must be ${webhookSecretForm}: openssl rand -base64 32 makes it`,
+})
+
+const webhook = z
+  .strictObject({
+    url: webUrl.describe('URL for a POST with the messages; redirects are not followed'),
+    secret: webhookSecret
+      .optional()
+      .describe('Secret of the signatures (Standard Webhooks): whsec_ and base64')
+      .meta({ writeOnly: true }),
+    previousSecret: webhookSecret
+      .optional()
+      .describe('A second secret that signs, too, while the receiver changes to the other one')
+      .meta({ writeOnly: true }),
+    secretFile: file.optional().describe('File with the secret instead; a second line may have the previous one'),
+    ca: file.optional().describe('File with the CA certificates that may sign the receiver’s certificate (PEM)'),
+    timeout: duration({ min: '100ms', max: '1m' }).prefault('10s').describe('Timeout of a call'),
+    maxEvents: wholeNumber(1, 1000)
+      .default(100)
+      .describe('Messages in one call, with at most 256 Ki characters of JSON'),
+    maxQueued: wholeNumber(1, 100_000)
+      .default(10_000)
+      .describe(
+        'Messages that wait, with at most 16 Mi characters of JSON (all webhooks: 64 Mi). Beyond: further ones go to the dead-letter log',
+      ),
+    giveUpAfter: duration({ min: '1m' })
+      .prefault('2d')
+      .describe(
+        'How long after its messages a failed call is retried, at intervals of 1 s to 5 min; after that, they go to the dead-letter log',
+      ),
+  })
+  .superRefine(({ secret: own, previousSecret, secretFile }, context) => {
+    if (context.issues.length > 0) return
+    if ((own === undefined) === (secretFile === undefined))
+      context.addIssue('needs exactly one of secret and secretFile')
+    else if (previousSecret !== undefined && own === undefined)
+      context.addIssue('previousSecret: needs secret beside it; a secretFile has it in its second line')
+  })
+
 const memberValue = z.union([z.string(), z.number(), z.boolean()], { error: 'must be a text, a number, true or false' })
 
 const rule = z
@@ -94,34 +149,60 @@ const rule = z
       .min(1)
       .optional()
       .describe('Only these processes of supervisord: name, group:name or group:*'),
-    to: z.array(address).min(1).max(100).describe('Recipients'),
-    subject: template(500).optional().describe(`Subject, with ${places}; default: one that suits the message`),
-    text: template(16_384).optional().describe('Text, with the same placeholders'),
+    to: z.array(address).min(1).max(100).optional().describe('Recipients of mails'),
+    webhook: webhook.optional().describe('A web service that gets the messages instead'),
+    subject: template(500).optional().describe(`Subject of mails, with ${places}; default: one that suits the message`),
+    text: template(16_384).optional().describe('Text of mails, with the same placeholders'),
     collect: duration({ min: '0ms', max: '1d' })
-      .prefault('10s')
-      .describe('How long messages after the first one are collected in the same mail'),
+      .optional()
+      .describe(
+        'How long messages after the first one are collected in the same mail or call; default: 10s, for a webhook 100ms',
+      ),
     atMost: z
       .strictObject({
-        count: wholeNumber(1, 1000).default(20).describe('Number of mails'),
+        count: wholeNumber(1, 1000).default(20).describe('Number of mails or calls'),
         per: duration({ min: '1s', max: '24d' }).prefault('1h').describe('within this time'),
       })
-      .prefault({})
-      .describe('Maximum rate of mails; messages beyond it are collected in the next mail'),
+      .optional()
+      .describe(
+        'Maximum rate; messages beyond it are collected in the next mail or call. Default: 20 mails per 1h, for a webhook any',
+      ),
   })
-  .superRefine(({ topics, events }, context) => {
+  .superRefine(({ topics, events, to, webhook: hook, subject, text }, context) => {
+    if (context.issues.length > 0) return
     if (topics.length + events.length === 0) context.addIssue('is about nothing: needs topics or events')
+    if ((to === undefined) === (hook === undefined)) context.addIssue('needs exactly one of to and webhook')
+    else if (hook !== undefined && (subject ?? text) !== undefined)
+      context.addIssue('subject and text are those of mails: a webhook gets the messages themselves')
   })
 
-/** `notify:`, the mails. */
-export const notify = z.strictObject({
-  mail: mail.describe('How mails are sent'),
-  rules: z.array(rule).min(1).max(1000).describe('The alerts'),
-})
+/** `notify:`, the mails and the calls of webhooks. */
+export const notify = z
+  .strictObject({
+    mail: mail.optional().describe('How mails are sent; rules with recipients need it'),
+    rules: z.array(rule).min(1).max(1000).describe('The alerts'),
+  })
+  .superRefine(({ mail: settings, rules }, context) => {
+    if (context.issues.length > 0 || settings !== undefined) return
+    if (rules.some(({ to }) => to !== undefined)) context.addIssue('needs mail, which sends the mails of its rules')
+  })
 
 /** `notify:` as the program uses it. */
 export type NotifyConfig = z.output<typeof notify>
-export type MailConfig = NotifyConfig['mail']
+export type MailConfig = NonNullable<NotifyConfig['mail']>
 export type RuleConfig = NotifyConfig['rules'][number]
+export type WebhookCallConfig = NonNullable<RuleConfig['webhook']>
+
+/** How long a rule collects, in milliseconds, and its maximum rate: as configured, or the default of mails or webhooks. */
+export function paceOf({ collect, atMost, webhook: hook }: RuleConfig): {
+  readonly collect: number
+  readonly atMost: { readonly count: number; readonly per: number } | undefined
+} {
+  const defaults = hook === undefined ? mailPace : { collect: 100, atMost: undefined }
+  return { collect: collect ?? defaults.collect, atMost: atMost ?? defaults.atMost }
+}
+
+const mailPace = { collect: 10_000, atMost: { count: 20, per: 3_600_000 } }
 
 /** Name of a rule; all differ. */
 export function ruleName({ name }: RuleConfig, index: number): string {

@@ -325,7 +325,7 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe('Event streams, long-polls and sockets on the same topics, with replay, presence and receipts; or off'),
   compat: compat.prefault({}).describe('HTTP interfaces of other systems, for their existing clients; needs push'),
-  notify: notify.optional().describe('Mails about messages, and about the broker; needs push'),
+  notify: notify.optional().describe('Mails and calls of webhooks about messages, and about the broker; needs push'),
   hosts: z
     .array(hostEntry)
     .optional()

@@ -41,6 +41,7 @@ export function startWarnings({ config, file, renamed = [] }: WarnedConfig, mode
     ...plainTextWarnings(config, open),
     ...originWarnings(config),
     ...unencryptedMailWarnings(config),
+    ...plainWebhookWarnings(config),
     ...sendmailWarnings(config, modeOf),
     ...unmatchedRuleWarnings(config),
     ...jsonpWarnings(config),
@@ -75,16 +76,24 @@ function plainTextWarnings(config: Config, open: readonly Listener[]): string[] 
     ...(access.jwt === undefined ? [] : ['tokens']),
   ]
   const plain = carries.length === 0 ? [] : open.filter(({ name }) => !isTlsListener(name))
-  const webUrls = [
-    ['access.jwt.jwks', access.jwt?.jwks, 'an attacker on the network could insert keys into'],
-    ['access.webhook.url', access.webhook?.url, 'an attacker on the network could read and change'],
-  ] as const
   return [
     ...plain.map(({ name }) => `${name}.port: takes ${carries.join(' and ')} unencrypted from other machines`),
-    ...webUrls.flatMap(([option, url, risk]) =>
-      url !== undefined && isPlainRemote(url) ? [`${option}: ${risk} http://; use https://`] : [],
-    ),
+    ...plainUrl('access.jwt.jwks', access.jwt?.jwks, 'insert keys into'),
+    ...plainUrl('access.webhook.url', access.webhook?.url, 'read and change'),
   ]
+}
+
+/** @param risk what an attacker on the network could do */
+function plainUrl(option: string, url: string | undefined, risk: string): string[] {
+  if (url === undefined || !isPlainRemote(url)) return []
+  return [`${option}: an attacker on the network could ${risk} http://; use https://`]
+}
+
+/** Messages that go unencrypted to the webhooks of rules. */
+function plainWebhookWarnings({ notify }: Config): string[] {
+  return (notify?.rules ?? []).flatMap(({ webhook }, index) =>
+    plainUrl(displayPath(['notify', 'rules', index, 'webhook', 'url']), webhook?.url, 'read'),
+  )
 }
 
 /** Origins that let any page use the cookies and certificates that browsers add by themselves (cross-site WebSocket hijacking). */
@@ -166,7 +175,7 @@ function readableSecrets(config: Config, file: string | undefined, modeOf: FileM
 }
 
 function secretFiles(config: Config, file: string | undefined): [option: string, path: string | undefined][] {
-  const { access, https } = config
+  const { access, https, notify } = config
   const keys = [config.broker, ...config.tunnels.map(tunnel => tunnel.broker)].flatMap(broker =>
     broker === undefined || typeof broker === 'string' || broker.key === undefined ? [] : [broker.key],
   )
@@ -178,6 +187,13 @@ function secretFiles(config: Config, file: string | undefined): [option: string,
     ...[...new Set(keys)].map(key => ['broker.key', key] satisfies [string, string]),
     ['access.htpasswd', access?.htpasswd],
     ['access.jwt.secretFile', access?.jwt?.secretFile],
+    ...(notify?.rules ?? []).map(
+      ({ webhook }, index) =>
+        [displayPath(['notify', 'rules', index, 'webhook', 'secretFile']), webhook?.secretFile] satisfies [
+          string,
+          unknown,
+        ],
+    ),
   ]
 }
 
@@ -186,7 +202,8 @@ function secretsInside(config: Config): string[] {
   const secrets = secretOptions()
   return textsIn(config).flatMap(({ path, text }) => {
     const option = optionPath(path)
-    return secrets.has(option) || (option === 'access.webhook.url' && text.includes('?')) ? [displayPath(path)] : []
+    const mayHoldToken = option === 'access.webhook.url' || option === 'notify.rules[].webhook.url'
+    return secrets.has(option) || (mayHoldToken && text.includes('?')) ? [displayPath(path)] : []
   })
 }
 
@@ -203,7 +220,7 @@ function unencryptedMailWarnings({ notify }: Config): string[] {
 }
 
 function sendmailWarnings({ notify }: Config, modeOf: FileMode): string[] {
-  const program = notify?.mail.sendmail
+  const program = notify?.mail?.sendmail
   if (program === undefined || ((modeOf(program) ?? 0) & executable) !== 0) return []
   return [`notify.mail.sendmail: there is no program ${program}; no mail goes until there is`]
 }

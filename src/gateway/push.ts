@@ -38,6 +38,7 @@ import type { Coordinator } from '../storage/coordinator.js'
 import type { SharedRedis } from '../storage/shared-redis.js'
 import type { Store } from '../storage/store.js'
 import { registerConnections } from '../transports/connections.js'
+import { eventJson } from '../transports/event-json.js'
 import { LiveConnections } from '../transports/live-connections.js'
 import { registerOpenApi } from '../transports/openapi.js'
 import { registerPoll } from '../transports/poll/poll.js'
@@ -63,7 +64,7 @@ export interface PushSideOptions extends Omit<GatewayContext, 'config' | 'limits
   readonly embedded: EmbeddedBroker | undefined
   /** The broker's maximum packet size in bytes, if known. */
   readonly packetSize?: number | undefined
-  /** `undefined` for no mails. */
+  /** `undefined` for no mails and webhooks. */
   readonly notify: NotifyConfig | undefined
   /** Directory of the journal and the receipts; `undefined` for memory only. */
   readonly data: string | undefined
@@ -122,7 +123,7 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const receipts = opened.add(
     await openReceiptsOf(options, { journal, publisher: source, presence, tracking: hub.tracking }, coordination),
   )
-  await openMails(options, { hub, journal, isConnected: () => source.connected }, coordination, opened)
+  await openNotifications(options, { hub, journal, isConnected: () => source.connected }, coordination, opened)
   options.metrics.watchPush(() => ({
     ...hub.counters,
     connected: source.connected,
@@ -319,18 +320,23 @@ async function openStore(data: string | undefined, name: string, holds: string, 
 }
 
 /** Imported on demand. */
-async function openMails(
+async function openNotifications(
   { notify, data, cwd, log, metrics }: PushSideOptions,
   parts: Pick<NotifyOptions, 'hub' | 'journal' | 'isConnected'>,
   coordination: Coordination | undefined,
   opened: CloseStack,
 ): Promise<void> {
   if (!notify) return
-  const options = { ...parts, config: notify, cwd, log }
+  const encode: NotifyOptions['encode'] = event => eventJson(event, { json: false })
+  const deadLetters = data === undefined ? undefined : join(data, 'dead-letters.jsonl')
+  const options = { ...parts, config: notify, encode, deadLetters, cwd, log }
   const open = async (): Promise<Notify> => {
     if (!coordination) {
       const { openNotify } = await import('../integrations/notify/notify.js')
-      return openNotify({ ...options, store: await openStore(data, 'notify', 'the mails to be sent', log) })
+      return openNotify({
+        ...options,
+        store: await openStore(data, 'notify', 'the mails and webhook calls to be sent', log),
+      })
     }
     const { openSharedNotify } = await import('../integrations/notify/shared-notify.js')
     const { coordinator, catchUp } = coordination
@@ -340,8 +346,9 @@ async function openMails(
       openStore: token => coordination.openStore('notify', token),
     })
   }
-  const mails = opened.add(await open())
-  metrics.watchMails(() => mails.figures)
+  const notifications = opened.add(await open())
+  metrics.watchMails(() => notifications.figures.mails)
+  metrics.watchWebhooks(() => notifications.figures.webhooks)
 }
 
 function transportContext(

@@ -65,5 +65,7 @@ test('passwords and shared secrets are never shown, and nothing else is hidden',
     'tunnels[].broker.password',
     'push.password',
     'notify.mail.smtp.password',
+    'notify.rules[].webhook.secret',
+    'notify.rules[].webhook.previousSecret',
   ])
 })

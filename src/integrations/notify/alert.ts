@@ -1,8 +1,10 @@
 import { parsePayload } from '../../base/json-bounds.js'
 import type { Event } from '../../journal/event.js'
 
-/** The subject of a mail: an event on a topic, or a change of the broker connection. */
+/** The subject of a mail or a call: an event on a topic, or a change of the broker connection. */
 export interface Alert {
+  /** The event; `undefined` for changes of the broker connection. */
+  readonly event?: Event
   /** The event's id; empty for changes of the broker connection. */
   readonly id: string
   /** Empty for changes of the broker connection. */
@@ -20,17 +22,30 @@ const maxShown = 16_384
 /** Maximum bytes of a payload that is parsed. */
 const maxParsed = 1024 ** 2
 
-/** The alert of an event. */
-export function alertOf({ id, topic, time, payload }: Event): Alert {
+/** The alert of an event. Its text and JSON are read on demand, once. */
+export function alertOf(event: Event): Alert {
+  const { id, topic, time, payload } = event
+  let text: string | undefined
+  let json: { readonly value: unknown } | undefined
+  return {
+    ...{ event, id, topic, time },
+    get text() {
+      text ??= textOfPayload(payload)
+      return text
+    },
+    get json() {
+      json ??= { value: payload.length <= maxParsed ? parse(payload) : undefined }
+      return json.value
+    },
+  }
+}
+
+/** The payload as text, truncated; a description of a binary one. */
+function textOfPayload(payload: Buffer): string {
   const isCut = payload.length > maxShown
   const whole = textOf(isCut ? payload.subarray(0, completeCharacters(payload, maxShown)) : payload)
-  const text =
-    whole === undefined
-      ? `(${payload.length} bytes that are no text)`
-      : isCut
-        ? `${whole}… (${payload.length} bytes)`
-        : whole
-  return { id, topic, time, text, json: payload.length <= maxParsed ? parse(payload) : undefined }
+  if (whole === undefined) return `(${payload.length} bytes that are no text)`
+  return isCut ? `${whole}… (${payload.length} bytes)` : whole
 }
 
 /** The end of the last complete UTF-8 character before `end`. */

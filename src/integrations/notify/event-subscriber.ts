@@ -72,7 +72,10 @@ export class EventSubscriber<T> implements EventSink {
   }
 
   gap({ reason }: { readonly reason: string }): void {
-    this.#options.log.warn({ reason }, 'Messages that arrived while mqway was stopped are lost: no mail for them')
+    this.#options.log.warn(
+      { reason },
+      'Messages that arrived while mqway was stopped are lost: no notification of them',
+    )
   }
 
   close(reason: CloseReason, cursor: string | undefined): void {
@@ -122,7 +125,7 @@ function encoder<T>({ read, log }: Pick<EventSubscriberOptions<T>, 'read' | 'log
       )
     } catch (error) {
       // An error here would stop the hub for all subscribers.
-      log.error({ err: error, topic: event.topic }, 'Failed to read a message: no mail for it')
+      log.error({ err: error, topic: event.topic }, 'Failed to read a message: no notification of it')
       return nothing
     }
   }

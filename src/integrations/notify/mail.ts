@@ -4,54 +4,49 @@ import { connect, Socket } from 'node:net'
 import { resolve } from 'node:path'
 import type { SendMailOptions } from 'nodemailer'
 import type { Clock } from '../../base/clock.js'
+import type { Logger } from '../../base/log.js'
 import { StartError } from '../../base/start-error.js'
 import { timeLimit } from '../../base/time-limit.js'
 import { type MailConfig, parseSmtpUrl, type SmtpAddress } from '../../config/notify.js'
-import type { QueuedMail } from './mail-queue.js'
-
-/** A mail was not accepted. */
-export class MailError extends Error {
-  override readonly name = 'MailError'
-  /** Whether it would be refused again. */
-  readonly permanent: boolean
-  /** Whether the error probably concerns other mails, too. */
-  readonly isShared: boolean
-
-  constructor(
-    text: string,
-    about: { readonly permanent?: boolean; readonly isShared?: boolean; readonly cause?: unknown },
-  ) {
-    super(text, about.cause === undefined ? undefined : { cause: about.cause })
-    this.permanent = about.permanent ?? false
-    this.isShared = about.isShared ?? false
-  }
-}
-
-/** Sends mails: an SMTP server or a sendmail program. */
-export interface Mailer {
-  /** @throws {MailError} rejects if the mail was not accepted */
-  send(mail: QueuedMail): Promise<void>
-  /** Aborts the current mail. Idempotent. */
-  close(): void
-}
+import { type Channel, SendError } from './channel.js'
+import type { QueuedMail } from './notification-queue.js'
 
 /** SMTP timeouts in milliseconds: for the connection, for silence, and for a whole mail. */
 const [connectTimeout, silenceTimeout, mailTimeout] = [15_000, 60_000, 300_000]
 
-/** The clock and timeouts of a mailer. */
-export interface MailerTimes {
+export interface MailerOptions {
+  readonly config: MailConfig
+  /** Relative paths of the configuration begin here. */
+  readonly cwd: string
   readonly clock: Clock
+  readonly log: Logger
   /** Timeout of a sendmail program, in milliseconds. Default: 60,000. */
   readonly sendmailTime?: number | undefined
 }
 
 /**
- * Opens the mailer of the configuration.
+ * Opens the channel of mails: an SMTP server or a sendmail program.
  *
  * @throws {StartError} if a file cannot be used
  */
-export async function openMailer(config: MailConfig, cwd: string, times: MailerTimes): Promise<Mailer> {
-  const { clock, sendmailTime = 60_000 } = times
+export async function openMailer(options: MailerOptions): Promise<Channel<QueuedMail>> {
+  const { log, config } = options
+  const fieldsOf = ({ rule, recipient, messageId }: QueuedMail): object => ({ rule, recipient, messageId })
+  return {
+    noun: 'a mail',
+    giveUpAfter: config.giveUpAfter,
+    delays: { first: 30_000, max: 3_600_000 },
+    sentLevel: 'info',
+    ...(await openTransport(options)),
+    fieldsOf,
+    givenUp: async (mail, error) => {
+      log.error({ ...fieldsOf(mail), err: error, subject: mail.subject }, 'Failed to send a mail: given up')
+    },
+  }
+}
+
+async function openTransport(options: MailerOptions): Promise<Pick<Channel<QueuedMail>, 'send' | 'close'>> {
+  const { config, cwd, clock, sendmailTime = 60_000 } = options
   // Imported on demand.
   const { default: nodemailer } = await import('nodemailer')
   const common = { disableFileAccess: true, disableUrlAccess: true }
@@ -74,7 +69,7 @@ export async function openMailer(config: MailConfig, cwd: string, times: MailerT
     return {
       send: async mail => {
         const { message: bytes } = await composer.sendMail(message(mail))
-        if (!Buffer.isBuffer(bytes)) throw new MailError('Failed to compose the mail', { permanent: true })
+        if (!Buffer.isBuffer(bytes)) throw new SendError('Failed to compose the mail', { permanent: true })
         const args = ['-i', '-f', addressOf(config.from), '--', addressOf(mail.recipient)]
         const limit = timeLimit(sendmailTime, running.signal)
         await runSendmail(resolve(cwd, sendmail), args, bytes, limit.signal).finally(() => limit.end())
@@ -165,13 +160,13 @@ const loginCodes = [530, 534, 535, 538]
  * A permanent refusal (5yz, RFC 5321 §4.2.1) of a recipient or of the mail is not retried. One of the login or the sender is,
  * because the configuration may be corrected.
  */
-function smtpError(error: unknown): MailError {
-  if (!(error instanceof Error)) return new MailError(String(error), { isShared: true })
+function smtpError(error: unknown): SendError {
+  if (!(error instanceof Error)) return new SendError(String(error), { isShared: true })
   const code = 'responseCode' in error ? Number(error.responseCode) : 0
   const isOfMail =
     'command' in error && (error.command === 'RCPT TO' || error.command === 'DATA') && !loginCodes.includes(code)
   const permanent = isOfMail && code >= 500 && code < 600
-  return new MailError(error.message, { permanent, isShared: !isOfMail, cause: error })
+  return new SendError(error.message, { permanent, isShared: !isOfMail, cause: error })
 }
 
 /** The address alone, of `Name <address>`. */
@@ -195,7 +190,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
     })
     child.on('error', error => {
       const message = signal.aborted ? 'timed out' : error.message
-      fail(new MailError(`${path}: ${message}`, { isShared: true, cause: error }))
+      fail(new SendError(`${path}: ${message}`, { isShared: true, cause: error }))
     })
     // A background process of it may keep standard error open.
     child.on('exit', (code, killedBy) => {
@@ -204,7 +199,7 @@ function runSendmail(path: string, args: readonly string[], input: Buffer, signa
       const refuse = (): void => {
         const text = `${path} ended with ${code ?? killedBy}${errors === '' ? '' : `: ${errors.slice(0, 1000).trim()}`}`
         const permanent = permanentExits.includes(code ?? 0)
-        fail(new MailError(text, { permanent, isShared: !permanent }))
+        fail(new SendError(text, { permanent, isShared: !permanent }))
       }
       child.on('close', refuse)
       signal.addEventListener('abort', refuse, { once: true })

@@ -1,27 +1,43 @@
 import { randomUUID } from 'node:crypto'
 import { type Clock, systemClock } from '../../base/clock.js'
 import type { Logger } from '../../base/log.js'
-import type { MailFigures } from '../../base/metrics.js'
-import type { NotifyConfig } from '../../config/notify.js'
+import type { NotificationFigures } from '../../base/metrics.js'
+import { type NotifyConfig, paceOf } from '../../config/notify.js'
 import type { Hub } from '../../hub/hub.js'
-import { formatId } from '../../journal/event.js'
+import { type Event, formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
 import type { Store } from '../../storage/store.js'
 import { type Alert, alertOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
+import { type Channel, onlyWhile } from './channel.js'
+import { composeMail } from './compose-mail.js'
+import { type DeadLetter, DeadLetters } from './dead-letters.js'
 import { EventSubscriber } from './event-subscriber.js'
-import { formatTime } from './format.js'
-import { MailError, type Mailer, openMailer } from './mail.js'
-import { type FoundEntry, MailQueue, type QueuedMail } from './mail-queue.js'
-import { compileRules, type Entry, oneLine, type Rule } from './rules.js'
-import { nextMailAt } from './schedule.js'
+import { openMailer } from './mail.js'
+import {
+  type Batch,
+  type FoundEntry,
+  NotificationQueue,
+  type QueuedCall,
+  type QueuedMail,
+} from './notification-queue.js'
+import { compileRules, type Rule, webhookKey, webhookName } from './rules.js'
+import { nextDueAt } from './schedule.js'
 import { Sender } from './sender.js'
+import { openWebhookChannel } from './webhook.js'
+import { alertJson, callBounds, composeCall, eventsOf, type WebhookBounds, webhookBounds } from './webhooks.js'
 
-/** Sends mails by the configured rules. */
+/** Counts of mails and webhook calls since the start. */
+export interface NotifyFigures {
+  readonly mails: NotificationFigures
+  /** By the name of the rule. */
+  readonly webhooks: ReadonlyMap<string, NotificationFigures>
+}
+
+/** Sends mails and calls webhooks by the configured rules. */
 export interface Notify {
-  /** Counts since the start. */
-  readonly figures: MailFigures
-  /** Stops. Unsent mails are sent after the next start, unless they are in memory only. Idempotent. */
+  readonly figures: NotifyFigures
+  /** Stops. What is not sent is sent after the next start, unless it is in memory only. Idempotent. */
   close(): Promise<void>
 }
 
@@ -29,16 +45,20 @@ export interface NotifyOptions {
   readonly config: NotifyConfig
   readonly hub: Hub
   readonly journal: Journal
+  /** Makes the JSON of an event for webhooks, as in the push API. */
+  readonly encode: (event: Event) => string
   /** Whether push is connected to the broker. */
   readonly isConnected: () => boolean
   /** Closed with it. */
   readonly store: Store
+  /** File of the dead-letter log; `undefined` for none. */
+  readonly deadLetters: string | undefined
   /** Relative paths of the configuration begin here. */
   readonly cwd: string
   readonly clock?: Clock
   /** Maximum characters in the texts of unsent mails. Default: 32 Mi. */
   readonly maxQueuedLength?: number | undefined
-  /** Whether this gateway sends the mails; left out for a gateway alone. */
+  /** Whether this gateway sends; left out for a gateway alone. */
   readonly isSender?: (() => boolean) | undefined
   /** Timeout of a sendmail program, in milliseconds. Default: 60,000. */
   readonly sendmailTime?: number | undefined
@@ -51,37 +71,110 @@ const cursorInterval = 60_000
 const maxTimer = 60_000
 /** Delay after a failure of the store, in milliseconds. */
 const storeRetryDelay = 1000
+/** Entries of a mail, and characters of their texts; a mail has only the number of further ones. */
+const mailBounds = { count: 100, length: 262_144 }
+
+/** The channels of a configuration. */
+export interface Channels {
+  readonly mails: Channel<QueuedMail> | undefined
+  /** By key of the rule. */
+  readonly webhooks: ReadonlyMap<string, Channel<QueuedCall>>
+}
 
 /**
- * Opens the mail queue and sends mails by the rules of the configuration.
+ * Opens the channels of the configuration.
+ *
+ * @throws {StartError} if a file cannot be used
+ */
+export async function openChannels(
+  { config, cwd, clock = systemClock, sendmailTime, log }: Omit<NotifyOptions, 'store'>,
+  addDeadLetter: (letter: DeadLetter) => Promise<void>,
+): Promise<Channels> {
+  const { mail } = config
+  const webhooks = new Map<string, Channel<QueuedCall>>()
+  for (const { name, config: rule } of compileRules(config.rules, () => '')) {
+    if (rule.webhook === undefined) continue
+    const onGivenUp = (call: QueuedCall, reason: DeadLetter['reason'], error: string): Promise<void> =>
+      addDeadLetter({ rule: name, reason, id: call.id, error, events: eventsOf(call) })
+    const channel = await openWebhookChannel({ rule: name, config: rule.webhook, cwd, onGivenUp, clock, log })
+    webhooks.set(webhookKey(name), channel)
+  }
+  const mails = mail && (await openMailer({ config: mail, cwd, clock, sendmailTime, log }))
+  return { mails, webhooks }
+}
+
+/** Closes channels that send nothing. */
+export function closeChannels({ mails, webhooks }: Channels): void {
+  for (const channel of [mails, ...webhooks.values()]) channel?.close()
+}
+
+/**
+ * Opens the queue, and sends mails and calls webhooks by the rules of the configuration.
  *
  * @throws {StartError} if the store or a file cannot be used
  */
 export async function openNotify(options: NotifyOptions): Promise<Notify> {
-  const { config, store, journal, cwd, clock = systemClock, sendmailTime, log } = options
-  let mailer: Mailer | undefined
+  const { config, store, journal, clock = systemClock, log } = options
+  let channels: Channels | undefined
   try {
-    mailer = await openMailer(config.mail, cwd, { clock, sendmailTime })
-    const queue = await MailQueue.open(store, log)
+    const deadLetters = new DeadLetters(options.deadLetters, log)
+    const addDeadLetter = (letter: DeadLetter): Promise<void> => deadLetters.add(letter, clock.now())
+    channels = await openChannels(options, addDeadLetter)
+    const bounds = webhookBounds(channels.webhooks.size)
+    const rules = compileRules(config.rules, alert => alertJson(alert, options.encode, bounds.event))
+    const queue = await NotificationQueue.open({
+      store,
+      boundsOf: entryBounds(rules, bounds),
+      onDropped: async dropped => {
+        const events = new Map<string, string[]>()
+        for (const { rule: key, entry } of dropped) {
+          const rule = webhookName(key)
+          if (rule !== undefined) events.set(rule, [...(events.get(rule) ?? []), entry.text])
+        }
+        for (const [rule, texts] of events) await addDeadLetter({ rule, reason: 'queue-full', events: texts })
+      },
+      log,
+    })
     const hasTopics = config.rules.some(({ topics }) => topics.length > 0)
-    // Events before the first start get no mails.
+    // Events before the first start cause nothing.
     if (hasTopics && queue.cursor === undefined) {
       await queue.take([], formatId(journal.epoch, journal.head), clock.now())
     }
-    return new MailNotify(options, queue, mailer)
+    return new RuleNotify(options, { queue, rules, channels, bounds, addDeadLetter })
   } catch (error) {
-    mailer?.close()
+    if (channels) closeChannels(channels)
     await store.close()
     throw error
   }
 }
 
-class MailNotify implements Notify {
+/** The bounds of what waits for the rule with a key. */
+function entryBounds(rules: readonly Rule[], { waiting }: WebhookBounds): (key: string) => typeof mailBounds {
+  const ofWebhooks = new Map(
+    rules.flatMap(({ key, config: { webhook } }) =>
+      webhook === undefined ? [] : [[key, { count: webhook.maxQueued, length: waiting }] as const],
+    ),
+  )
+  return key => ofWebhooks.get(key) ?? mailBounds
+}
+
+interface NotifyParts {
+  readonly queue: NotificationQueue
+  readonly rules: readonly Rule[]
+  readonly channels: Channels
+  readonly bounds: WebhookBounds
+  readonly addDeadLetter: (letter: DeadLetter) => Promise<void>
+}
+
+class RuleNotify implements Notify {
   readonly #options: NotifyOptions
+  readonly #parts: NotifyParts
   readonly #clock: Clock
-  readonly #queue: MailQueue
-  readonly #rules: readonly Rule[]
-  readonly #sender: Sender
+  readonly #queue: NotificationQueue
+  readonly #rules: ReadonlyMap<string, Rule>
+  readonly #mailSender: Sender<QueuedMail> | undefined
+  /** By key of the rule. */
+  readonly #callSenders: ReadonlyMap<string, Sender<QueuedCall>>
   readonly #subscriber: EventSubscriber<FoundEntry> | undefined
   readonly #watch: BrokerWatch | undefined
   /** Resolves when the last operation on the queue has ended. */
@@ -90,21 +183,16 @@ class MailNotify implements Notify {
   #stopCursorTimer: () => void = () => {}
   #closing: Promise<void> | undefined
 
-  constructor(options: NotifyOptions, queue: MailQueue, mailer: Mailer) {
-    const { config, hub, isConnected, isSender, clock = systemClock, log } = options
+  constructor(options: NotifyOptions, parts: NotifyParts) {
+    const { config, hub, isConnected, clock = systemClock, log } = options
+    const { queue, channels } = parts
     this.#options = options
+    this.#parts = parts
     this.#clock = clock
     this.#queue = queue
-    this.#rules = compileRules(config.rules)
-    this.#sender = new Sender({
-      queue,
-      mailer: isSender ? onlyWhile(isSender, mailer) : mailer,
-      giveUpAfter: config.mail.giveUpAfter,
-      serialize: run => this.#serialize(run),
-      onDone: () => this.#postSoon(),
-      clock,
-      log,
-    })
+    this.#rules = new Map(parts.rules.map(rule => [rule.key, rule]))
+    this.#mailSender = channels.mails && this.#mailSenderOf(channels.mails)
+    this.#callSenders = new Map([...channels.webhooks].map(([key, channel]) => [key, this.#callSenderOf(key, channel)]))
     const filters = [...new Set(config.rules.flatMap(({ topics }) => topics))]
     if (filters.length > 0) {
       this.#subscriber = new EventSubscriber({
@@ -122,12 +210,57 @@ class MailNotify implements Notify {
       const onEvent = (event: BrokerEvent, alert: Alert): void => this.#takeEvent(event, alert)
       this.#watch = new BrokerWatch({ isConnected, isReported: queue.isBrokerAway, onEvent, clock })
     }
+    if (!this.#mailSender && queue.mails.length > 0)
+      log.warn(`${queue.mails.length} mails wait until notify.mail is configured again`)
     this.#postSoon()
-    this.#sender.wake()
+    this.#wake()
   }
 
-  get figures(): MailFigures {
-    return { ...this.#sender.counters, ...this.#queue.counters, waiting: this.#queue.mails.length }
+  #mailSenderOf(channel: Channel<QueuedMail>): Sender<QueuedMail> {
+    return this.#senderOf(
+      channel,
+      () => this.#queue.mails,
+      mail => this.#queue.done(mail),
+    )
+  }
+
+  #callSenderOf(key: string, channel: Channel<QueuedCall>): Sender<QueuedCall> {
+    const items = (): QueuedCall[] => {
+      const call = this.#queue.callOf(key)
+      return call ? [call] : []
+    }
+    return this.#senderOf(channel, items, call => this.#queue.callDone(call))
+  }
+
+  #senderOf<T extends QueuedMail | QueuedCall>(
+    channel: Channel<T>,
+    items: () => readonly T[],
+    remove: (item: T) => Promise<void>,
+  ): Sender<T> {
+    const { isSender, log } = this.#options
+    return new Sender({
+      items,
+      channel: isSender ? onlyWhile(isSender, channel) : channel,
+      remove: item => this.#serialize(() => remove(item)),
+      onDone: () => this.#postSoon(),
+      clock: this.#clock,
+      log,
+    })
+  }
+
+  get figures(): NotifyFigures {
+    const { counters, mails } = this.#queue
+    const ofMails = { sent: 0, failed: 0, retried: 0, ...this.#mailSender?.counters, collected: 0, dropped: 0 }
+    for (const [key, { collected, dropped }] of counters) {
+      if (webhookName(key) !== undefined) continue
+      ofMails.collected += collected
+      ofMails.dropped += dropped
+    }
+    const webhooks = [...this.#callSenders].map(([key, sender]): [string, NotificationFigures] => {
+      const waiting = this.#queue.sizeOf(key) + (this.#queue.callOf(key)?.events ?? 0)
+      return [webhookName(key) ?? key, { collected: 0, dropped: 0, ...counters.get(key), ...sender.counters, waiting }]
+    })
+    return { mails: { ...ofMails, waiting: mails.length }, webhooks: new Map(webhooks) }
   }
 
   /** Runs operations on the queue one after the other. */
@@ -143,9 +276,9 @@ class MailNotify implements Notify {
   }
 
   #entries(alert: Alert, applies: (rule: Rule) => boolean): FoundEntry[] {
-    return this.#rules.flatMap(rule => {
+    return this.#parts.rules.flatMap(rule => {
       const entry = applies(rule) ? rule.entryOf(alert) : undefined
-      return entry ? [{ rule: rule.name, entry }] : []
+      return entry ? [{ rule: rule.key, entry }] : []
     })
   }
 
@@ -154,11 +287,11 @@ class MailNotify implements Notify {
     const isAway = event === 'broker-away'
     this.#serialize(() => this.#queue.takeBrokerEvent(found, isAway, this.#clock.now())).then(
       () => this.#postSoon(),
-      () => this.#options.log.error(`Failed to store ${event}: no mail for it`),
+      () => this.#options.log.error(`Failed to store ${event}: no notification of it`),
     )
   }
 
-  /** Composes due mails, and sets a timer for the others. */
+  /** Composes due mails and calls, and sets a timer for the others. */
   #postSoon(delay = 0): void {
     if (this.#closing) return
     this.#stopTimer()
@@ -172,55 +305,79 @@ class MailNotify implements Notify {
   }
 
   #postAt(next: number): void {
-    this.#sender.wake()
+    this.#wake()
     if (next < Number.POSITIVE_INFINITY) {
       this.#postSoon(Math.max(1, Math.min(next - this.#clock.now(), maxTimer)))
     }
   }
 
-  /** Returns when the next mail is due, in milliseconds since 1970. */
+  /** Has the senders send what is due. */
+  #wake(): void {
+    this.#mailSender?.wake()
+    for (const { rule } of this.#queue.calls) this.#callSenders.get(rule)?.wake()
+  }
+
+  /** Returns when the next mail or call is due, in milliseconds since 1970. */
   async #post(): Promise<number> {
-    const { log, config } = this.#options
-    for (const name of this.#queue.rules) {
-      if (this.#rules.some(rule => rule.name === name)) continue
-      if (this.#queue.batchOf(name))
-        log.warn({ rule: name }, 'The rule no longer exists: its collected messages are dropped')
-      await this.#queue.forget(name)
-    }
+    await this.#forgetRemovedRules()
     let next = Number.POSITIVE_INFINITY
-    for (const rule of this.#rules) {
-      const batch = this.#queue.batchOf(rule.name)
+    for (const rule of this.#rules.values()) {
+      const isWebhook = rule.config.webhook !== undefined
+      // One call at a time, so that events come in order.
+      if (isWebhook && this.#queue.callOf(rule.key)) continue
+      const batch = this.#queue.batchOf(rule.key, isWebhook ? callBounds(rule, this.#parts.bounds) : undefined)
       if (!batch) continue
-      const { collect, atMost, to } = rule.config
       const now = this.#clock.now()
-      const due = nextMailAt(now, { ...batch, collect, sent: this.#queue.sentOf(rule.name), atMost })
+      const { collect, atMost } = paceOf(rule.config)
+      const pace = { first: batch.first, collect: isWebhook && batch.isFull ? 0 : collect, atMost }
+      const due = nextDueAt(now, { ...pace, sent: this.#queue.sentOf(rule.key) })
       if (due > now) next = Math.min(next, due)
-      else if (this.#hasRoom(to.length, batch.length)) {
-        const mails = this.#mailsOf(rule, composeMail(batch.entries, batch.more, config.mail.subjectPrefix), now)
-        await this.#queue.post(rule.name, mails, now, atMost.count)
-      }
+      else if (isWebhook) await this.#queue.postCall(composeCall(rule, batch, now), now, atMost?.count ?? 0)
+      else await this.#postMails(rule, batch, now, atMost?.count ?? 0)
     }
     return next
   }
 
+  async #postMails({ key, name, config }: Rule, batch: Batch, now: number, keep: number): Promise<void> {
+    const { mail } = this.#options.config
+    const { to = [] } = config
+    if (!mail || !this.#hasRoom(to.length, batch.length, mail.maxQueued)) return
+    const domain = /@([^>]*)/.exec(mail.from)?.[1] ?? 'localhost'
+    const composed = composeMail(batch.entries, batch.more, mail.subjectPrefix)
+    const common = { rule: name, to, ...composed, messageId: `<${randomUUID()}@${domain}>`, created: now }
+    const mails = to.map(recipient => ({ ...common, recipient }))
+    await this.#queue.post(key, mails, now, keep)
+  }
+
   /** Whether `count` further mails of about `length` characters fit into the queue. */
-  #hasRoom(count: number, length: number): boolean {
-    const { config, maxQueuedLength = 32 * 1024 ** 2 } = this.#options
+  #hasRoom(count: number, length: number, maxQueued: number): boolean {
+    const { maxQueuedLength = 32 * 1024 ** 2 } = this.#options
     const { mails, mailLength } = this.#queue
     // An empty queue takes any number: otherwise a rule with many recipients would never send.
     if (mails.length === 0) return true
-    return mails.length + count <= config.mail.maxQueued && mailLength + count * length <= maxQueuedLength
+    return mails.length + count <= maxQueued && mailLength + count * length <= maxQueuedLength
   }
 
-  #mailsOf(
-    { name, config }: Rule,
-    mail: ReturnType<typeof composeMail>,
-    created: number,
-  ): Omit<QueuedMail, 'sequence'>[] {
-    const domain = /@([^>]*)/.exec(this.#options.config.mail.from)?.[1] ?? 'localhost'
-    const { to } = config
-    const messageId = `<${randomUUID()}@${domain}>`
-    return to.map(recipient => ({ rule: name, recipient, to, ...mail, messageId, created }))
+  /** Removes what was collected by rules that no longer exist, and their calls; mails are sent nevertheless. */
+  async #forgetRemovedRules(): Promise<void> {
+    const { log } = this.#options
+    const { addDeadLetter } = this.#parts
+    for (const call of this.#queue.calls) {
+      if (this.#rules.has(call.rule)) continue
+      const rule = webhookName(call.rule) ?? call.rule
+      await addDeadLetter({ rule, reason: 'rule-removed', id: call.id, events: eventsOf(call) })
+      await this.#queue.callDone(call)
+    }
+    for (const key of this.#queue.rules) {
+      if (this.#rules.has(key)) continue
+      const batch = this.#queue.batchOf(key)
+      const rule = webhookName(key)
+      if (batch && rule !== undefined) {
+        await addDeadLetter({ rule, reason: 'rule-removed', events: batch.entries.map(({ text }) => text) })
+      }
+      if (batch) log.warn({ rule: rule ?? key }, 'The rule no longer exists: its collected messages are dropped')
+      await this.#queue.forget(key)
+    }
   }
 
   #scheduleCursorWrite(): void {
@@ -248,43 +405,9 @@ class MailNotify implements Notify {
     this.#stopCursorTimer()
     this.#watch?.close()
     await this.#subscriber?.end()
-    await this.#sender.close()
+    await Promise.all([this.#mailSender, ...this.#callSenders.values()].map(sender => sender?.close()))
     await this.#writeCursor()
     await this.#lastOperation
     await this.#options.store.close()
   }
-}
-
-/** A mailer that refuses all mails while another gateway sends them. */
-function onlyWhile(isSender: () => boolean, mailer: Mailer): Mailer {
-  return {
-    send: async mail => {
-      if (!isSender()) throw new MailError('another gateway sends the mails now', { isShared: true })
-      await mailer.send(mail)
-    },
-    close: () => mailer.close(),
-  }
-}
-
-/**
- * Composes one mail of the collected entries.
- *
- * @param more number of further events, without their content
- */
-function composeMail(
-  entries: readonly Entry[],
-  more: number,
-  prefix: string | undefined,
-): { readonly subject: string; readonly text: string } {
-  const [first] = entries
-  const all = entries.length + more
-  const head = `${prefix === undefined ? '' : `${prefix}: `}${first?.subject ?? `${more} events`}`
-  const subject = oneLine(all > 1 && first ? `${head} (and ${all - 1} more)` : head)
-  if (first && all === 1) return { subject, text: `${first.text}\n` }
-  const parts = entries.map(
-    ({ time, topic, subject: title, text }) =>
-      `${formatTime(time)}  ${oneLine(topic === '' ? title : topic)}\n\n${text}\n`,
-  )
-  if (more > 0) parts.push(`${more} more ${more === 1 ? 'is' : 'are'} not shown.\n`)
-  return { subject, text: parts.join(`\n${'-'.repeat(60)}\n\n`) }
 }

@@ -1,17 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.js'
 import type { Logger } from '../../base/log.js'
-import { MailError, type Mailer } from './mail.js'
-import type { MailQueue, QueuedMail } from './mail-queue.js'
-import { isDue, retryDelay } from './schedule.js'
+import { type Channel, SendError } from './channel.js'
+import type { QueuedItem } from './notification-queue.js'
+import { isDue, maxRetryDelay, retryDelay } from './schedule.js'
 
-export interface SenderOptions {
-  readonly queue: MailQueue
-  readonly mailer: Mailer
-  /** How long to retry a mail, in milliseconds. */
-  readonly giveUpAfter: number
-  /** Runs operations on the queue one after the other. */
-  readonly serialize: <T>(run: () => Promise<T>) => Promise<T>
+export interface SenderOptions<T extends QueuedItem> {
+  /** Unsent items, oldest first. */
+  readonly items: () => readonly T[]
+  readonly channel: Channel<T>
+  /** Removes an item from the queue. */
+  readonly remove: (item: T) => Promise<void>
   /** Called when the queue has room again. */
   readonly onDone: () => void
   readonly clock: Clock
@@ -24,10 +23,10 @@ interface Attempts {
   next: number
 }
 
-/** The mailer accepts no mail. */
-interface MailerFailure {
+/** The channel accepts no item. */
+interface ChannelFailure {
   readonly error: unknown
-  /** Failed attempts in a row, of any mail. */
+  /** Failed attempts in a row, of any item. */
   readonly failures: number
   /** Time of the next attempt, in milliseconds since 1970. */
   readonly until: number
@@ -35,144 +34,161 @@ interface MailerFailure {
 
 /** Delay after a failure of the store, in milliseconds. */
 const storeRetryDelay = 1000
-/** How long `close` waits for the current mail, in milliseconds. */
+/** How long `close` waits for the current item, in milliseconds. */
 const closeTimeout = 2000
 
-/** Sends the mails of the queue, one at a time. */
-export class Sender {
-  /** Since the start: sent mails, mails given up, and attempts that are retried. */
+/** Sends the items of a channel, one at a time. */
+export class Sender<T extends QueuedItem> {
+  /** Since the start: sent items, items given up, and attempts that are retried. */
   readonly counters = { sent: 0, failed: 0, retried: 0 }
-  readonly #options: SenderOptions
+  readonly #options: SenderOptions<T>
   readonly #attempts = new Map<number, Attempts>()
-  /** Mails that are sent or given up, and perhaps not removed from the store yet. */
+  /** Items that are sent or given up, and perhaps not removed from the store yet. */
   readonly #done = new Set<number>()
-  #mailerFailure: MailerFailure | undefined
+  #channelFailure: ChannelFailure | undefined
+  /** The error after which nothing is sent any more. */
+  #gone: SendError | undefined
   #running: Promise<void> | undefined
+  /** Whether `wake` was called while it was running. */
+  #isWoken = false
   #stopTimer: (() => void) | undefined
   #closed = false
 
-  constructor(options: SenderOptions) {
+  constructor(options: SenderOptions<T>) {
     this.#options = options
   }
 
-  /** Sends mails that are due. */
+  /** Sends items that are due. */
   wake(): void {
+    this.#isWoken = true
     if (this.#running || this.#closed) return
+    this.#isWoken = false
     this.#stopTimer?.()
     this.#running = this.#run().finally(() => {
       this.#running = undefined
-      this.#arm()
+      if (this.#isWoken) this.wake()
+      else this.#arm()
     })
   }
 
   async #run(): Promise<void> {
-    for (let mail = this.#due(); mail && !this.#closed; mail = this.#due()) {
-      const isDone = this.#done.has(mail.sequence) || (await this.#send(mail))
-      if (isDone && !(await this.#finish(mail))) return
+    for (let item = this.#due(); item && !this.#closed; item = this.#due()) {
+      const isDone = this.#done.has(item.sequence) || (await this.#send(item))
+      if (isDone && !(await this.#finish(item))) return
     }
-    if (this.#mailerFailure && !this.#closed) await this.#giveUpOverdue(this.#mailerFailure)
+    if (this.#channelFailure && !this.#closed) await this.#giveUpOverdue(this.#channelFailure)
   }
 
-  /** While the mailer fails, only one mail is tried; the others are given up in time nevertheless. */
-  async #giveUpOverdue({ error }: MailerFailure): Promise<void> {
-    const { queue, giveUpAfter, clock } = this.#options
-    const overdue = queue.mails.filter(
-      ({ sequence, created }) => clock.now() > created + giveUpAfter && !this.#done.has(sequence),
+  /** While the channel fails, only one item is tried; the others are given up in time nevertheless. */
+  async #giveUpOverdue({ error }: ChannelFailure): Promise<void> {
+    const { items, channel, clock } = this.#options
+    const overdue = items().filter(
+      ({ sequence, created }) => clock.now() > created + channel.giveUpAfter && !this.#done.has(sequence),
     )
-    for (const mail of overdue) {
-      this.#giveUp(mail, error)
-      if (!(await this.#finish(mail))) return
+    for (const item of overdue) {
+      await this.#giveUp(item, error)
+      if (!(await this.#finish(item))) return
     }
   }
 
-  /** The mail whose attempt has been due longest, so that mails that fail do not block others. */
-  #due(): QueuedMail | undefined {
+  /** The item whose attempt has been due longest, so that items that fail do not block others. */
+  #due(): T | undefined {
     const now = this.#options.clock.now()
-    const isPaused = this.#mailerFailure !== undefined && !isDue(this.#mailerFailure.until, now)
-    let due: { readonly mail: QueuedMail; readonly next: number } | undefined
-    for (const mail of this.#options.queue.mails) {
-      if (isPaused && !this.#done.has(mail.sequence)) continue
-      const next = this.#attempts.get(mail.sequence)?.next ?? 0
-      if (isDue(next, now) && (due === undefined || next < due.next)) due = { mail, next }
+    const isPaused = this.#channelFailure !== undefined && !isDue(this.#channelFailure.until, now)
+    let due: { readonly item: T; readonly next: number } | undefined
+    for (const item of this.#options.items()) {
+      if (isPaused && !this.#done.has(item.sequence)) continue
+      const next = this.#attempts.get(item.sequence)?.next ?? 0
+      if (isDue(next, now) && (due === undefined || next < due.next)) due = { item, next }
     }
-    return due?.mail
+    return due?.item
   }
 
   #arm(): void {
     if (this.#closed) return
-    const { queue, clock } = this.#options
+    const { items, clock } = this.#options
     let next = Number.POSITIVE_INFINITY
-    for (const { sequence } of queue.mails) next = Math.min(next, this.#attempts.get(sequence)?.next ?? 0)
+    for (const { sequence } of items()) next = Math.min(next, this.#attempts.get(sequence)?.next ?? 0)
     if (next === Number.POSITIVE_INFINITY) return
-    const wait = Math.max(next, this.#mailerFailure?.until ?? 0) - clock.now()
+    const wait = Math.max(next, this.#channelFailure?.until ?? 0) - clock.now()
     this.#stopTimer = clock.after(this.#done.size > 0 ? storeRetryDelay : Math.max(storeRetryDelay, wait), () =>
       this.wake(),
     )
   }
 
-  /** Sends a mail; `true` if it is sent or given up. */
-  async #send(mail: QueuedMail): Promise<boolean> {
-    const { mailer, clock, log, giveUpAfter } = this.#options
+  /** Sends an item; `true` if it is sent or given up. */
+  async #send(item: T): Promise<boolean> {
+    const { channel, clock, log } = this.#options
+    if (this.#gone) {
+      await this.#giveUp(item, this.#gone)
+      return true
+    }
     try {
-      await mailer.send(mail)
+      await channel.send(item)
     } catch (error) {
       if (this.#closed) return false
-      const now = clock.now()
-      const count = (this.#attempts.get(mail.sequence)?.count ?? 0) + 1
-      const isShared = !(error instanceof MailError) || error.isShared
-      const failures = (this.#mailerFailure?.failures ?? 0) + 1
-      const pause = Math.min(retryDelay(failures), giveUpAfter)
-      this.#mailerFailure = isShared ? { error, failures, until: now + pause } : undefined
-      const next = Math.max(now + retryDelay(count), this.#mailerFailure?.until ?? 0)
-      if ((error instanceof MailError && error.permanent) || next > mail.created + giveUpAfter) {
-        this.#giveUp(mail, error)
-        return true
-      }
-      this.#attempts.set(mail.sequence, { count, next })
-      this.counters.retried++
-      const seconds = Math.round((next - now) / 1000)
-      log.warn({ ...logFieldsOf(mail), err: error }, `Failed to send a mail; next attempt in ${seconds} s`)
-      return false
+      return this.#failed(item, sendErrorOf(error), clock.now())
     }
-    this.#mailerFailure = undefined
+    this.#channelFailure = undefined
     this.counters.sent++
-    log.info(logFieldsOf(mail), 'Sent a mail')
+    log[channel.sentLevel](channel.fieldsOf(item), `Sent ${channel.noun}`)
     return true
   }
 
-  #giveUp(mail: QueuedMail, error: unknown): void {
-    this.counters.failed++
-    const about = { ...logFieldsOf(mail), err: error, subject: mail.subject }
-    this.#options.log.error(about, 'Failed to send a mail: given up')
+  /** Plans the next attempt; `true` if the item is given up. */
+  async #failed(item: T, error: SendError, now: number): Promise<boolean> {
+    const { channel, log } = this.#options
+    const { delays, giveUpAfter } = channel
+    const count = (this.#attempts.get(item.sequence)?.count ?? 0) + 1
+    const failures = (this.#channelFailure?.failures ?? 0) + 1
+    const asked = Math.min(error.retryAfter, maxRetryDelay)
+    const pause = Math.min(Math.max(retryDelay(failures, delays), asked), giveUpAfter)
+    this.#channelFailure = error.isShared && !error.isGone ? { error, failures, until: now + pause } : undefined
+    if (error.isGone) this.#gone = error
+    const next = Math.max(now + retryDelay(count, delays), this.#channelFailure?.until ?? 0)
+    if (error.permanent || error.isGone || next > item.created + giveUpAfter) {
+      await this.#giveUp(item, error)
+      return true
+    }
+    this.#attempts.set(item.sequence, { count, next })
+    this.counters.retried++
+    const seconds = Math.round((next - now) / 1000)
+    log.warn({ ...channel.fieldsOf(item), err: error }, `Failed to send ${channel.noun}; next attempt in ${seconds} s`)
+    return false
   }
 
-  /** Removes a mail; `false` if the store fails. It is not sent again in either case. */
-  async #finish(mail: QueuedMail): Promise<boolean> {
-    const { queue, serialize, onDone } = this.#options
-    this.#done.add(mail.sequence)
+  async #giveUp(item: T, error: unknown): Promise<void> {
+    this.counters.failed++
+    await this.#options.channel.givenUp(item, error)
+  }
+
+  /** Removes an item; `false` if the store fails. It is not sent again in either case. */
+  async #finish(item: T): Promise<boolean> {
+    const { remove, onDone } = this.#options
+    this.#done.add(item.sequence)
     try {
-      await serialize(() => queue.done(mail))
+      await remove(item)
     } catch {
       // The queue has logged it.
       return false
     }
-    this.#attempts.delete(mail.sequence)
-    this.#done.delete(mail.sequence)
+    this.#attempts.delete(item.sequence)
+    this.#done.delete(item.sequence)
     onDone()
     return true
   }
 
-  /** Waits a moment for the current mail; if it is not sent by then, it is sent after the next start. */
+  /** Waits a moment for the current item; if it is not sent by then, it is sent after the next start. */
   async close(): Promise<void> {
     this.#closed = true
     this.#stopTimer?.()
     const overdue = delay(closeTimeout, undefined, { ref: false })
     await Promise.race([this.#running, overdue])
-    this.#options.mailer.close()
+    this.#options.channel.close()
   }
 }
 
-/** Log fields of a mail. */
-function logFieldsOf({ rule, recipient, messageId }: QueuedMail): object {
-  return { rule, recipient, messageId }
+/** An unexpected error is not that of one item. */
+function sendErrorOf(error: unknown): SendError {
+  return error instanceof SendError ? error : new SendError(String(error), { isShared: true, cause: error })
 }

@@ -3,10 +3,14 @@ import { describe, expect, it, test } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
 import { parseSmtpUrl } from '../../../src/config/notify.js'
 import { parseTemplate } from '../../../src/config/templates.js'
-import { MailQueue } from '../../../src/integrations/notify/mail-queue.js'
+import {
+  NotificationQueue,
+  type NotificationQueueOptions,
+} from '../../../src/integrations/notify/notification-queue.js'
 import { oneLine } from '../../../src/integrations/notify/rules.js'
-import { isDue, nextMailAt, retryDelay } from '../../../src/integrations/notify/schedule.js'
+import { isDue, nextDueAt, retryDelay } from '../../../src/integrations/notify/schedule.js'
 import { MemoryStore } from '../../../src/storage/memory-store.js'
+import type { Store } from '../../../src/storage/store.js'
 
 describe('a template', () => {
   it.each([
@@ -41,12 +45,12 @@ test('a subject is one line, whatever comes', () => {
 
 test('a mail is made after it was collected for, and not because of a clock that was put right since', () => {
   const pace = { first: 1000, collect: 10, sent: [], atMost: { count: 2, per: 100 } }
-  expect(nextMailAt(1005, pace)).toBe(1010)
-  expect(nextMailAt(1005, { ...pace, sent: [900, 950] })).toBe(1010)
-  expect(nextMailAt(1005, { ...pace, sent: [950, 990] })).toBe(1050)
-  expect(nextMailAt(500, pace)).toBe(500)
-  expect(nextMailAt(500, { ...pace, sent: [499, 9_000_000, 9_000_001] })).toBe(500)
-  expect(nextMailAt(500, { ...pace, sent: [490, 499, 9_000_000] })).toBe(590)
+  expect(nextDueAt(1005, pace)).toBe(1010)
+  expect(nextDueAt(1005, { ...pace, sent: [900, 950] })).toBe(1010)
+  expect(nextDueAt(1005, { ...pace, sent: [950, 990] })).toBe(1050)
+  expect(nextDueAt(500, pace)).toBe(500)
+  expect(nextDueAt(500, { ...pace, sent: [499, 9_000_000, 9_000_001] })).toBe(500)
+  expect(nextDueAt(500, { ...pace, sent: [490, 499, 9_000_000] })).toBe(590)
 })
 
 test('an attempt is due at its time, and where that is further away than any attempt is put off', () => {
@@ -65,7 +69,7 @@ test('no time has more mails than there may be', () => {
       let now = 0
       for (const wait of waits) {
         now += wait
-        const at = nextMailAt(now, { first: now, collect, sent, atMost: { count, per } })
+        const at = nextDueAt(now, { first: now, collect, sent, atMost: { count, per } })
         expect(at).toBeGreaterThanOrEqual(now + collect)
         now = at
         sent.push(at)
@@ -77,21 +81,25 @@ test('no time has more mails than there may be', () => {
 })
 
 test('attempts become rarer, and never rarer than one in an hour', () => {
-  const waits = Array.from({ length: 100 }, (_, index) => retryDelay(index + 1))
+  const waits = Array.from({ length: 100 }, (_, index) => retryDelay(index + 1, { first: 30_000, max: 3_600_000 }))
   expect(waits.slice(0, 3)).toEqual([30_000, 60_000, 120_000])
   expect(new Set(waits.slice(10))).toEqual(new Set([3_600_000]))
 })
 
 const log = createLog({ level: 'silent', format: 'json' })
 
+function openQueue(store: Store, options: Partial<NotificationQueueOptions> = {}): Promise<NotificationQueue> {
+  return NotificationQueue.open({ store, boundsOf: () => ({ count: 100, length: 262_144 }), log, ...options })
+}
+
 test('a rule keeps no more text than a mail may have, and counts the rest', async () => {
-  const book = await MailQueue.open(new MemoryStore(), log)
+  const book = await openQueue(new MemoryStore())
   const entry = { rule: 'a', entry: { subject: 's', text: 'x'.repeat(30_000), topic: 't', time: 1 } }
   await book.take(Array(5).fill(entry), undefined, 1)
   await book.take(Array(15).fill(entry), undefined, 1)
-  expect(book.batchOf('a')?.entries).toHaveLength(9)
-  expect(book.batchOf('a')?.more).toBe(11)
-  expect(book.counters).toEqual({ collected: 20, dropped: 11 })
+  expect(book.batchOf('a')?.entries).toHaveLength(8)
+  expect(book.batchOf('a')?.more).toBe(12)
+  expect(book.counters.get('a')).toEqual({ collected: 20, dropped: 12 })
   await book.post('a', [], 2, 1)
   await book.take([entry], undefined, 3)
   expect(book.batchOf('a')).toMatchObject({ entries: [entry.entry], more: 0, first: 3 })
@@ -99,7 +107,7 @@ test('a rule keeps no more text than a mail may have, and counts the rest', asyn
 
 test('what a book knows is in its store, after each step', async () => {
   const store = new MemoryStore()
-  const book = await MailQueue.open(store, log)
+  const book = await openQueue(store)
   const entry = (subject: string) => ({ rule: 'a', entry: { subject, text: '', topic: 't', time: 1 } })
   await book.take([entry('1'), entry('2')], 'cursor', 5)
   for (let index = 0; index < 120; index++) await book.take([entry(`more ${index}`)], undefined, 6)
@@ -108,7 +116,7 @@ test('what a book knows is in its store, after each step', async () => {
   await book.post('b', [mail, { ...mail, recipient: 'z@y' }], 8, 3)
   const [done] = book.mails
   if (done) await book.done(done)
-  const again = await MailQueue.open(store, log)
+  const again = await openQueue(store)
   expect(again.mailLength).toBe(book.mailLength)
   for (const rule of ['a', 'b']) {
     expect(again.batchOf(rule)).toEqual(book.batchOf(rule))

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import { createLog } from '../../../src/base/log.js'
-import type { MailFigures } from '../../../src/base/metrics.js'
+import type { NotificationFigures } from '../../../src/base/metrics.js'
 import { notify as notifySection } from '../../../src/config/notify.js'
 import { type Hub, openHub } from '../../../src/hub/hub.js'
 import { type Notify, openNotify } from '../../../src/integrations/notify/notify.js'
@@ -12,6 +12,7 @@ import type { Event } from '../../../src/journal/event.js'
 import { MemoryJournal } from '../../../src/journal/memory-journal.js'
 import { openLevelStore } from '../../../src/storage/level-store.js'
 import { MemoryStore } from '../../../src/storage/memory-store.js'
+import { eventJson } from '../../../src/transports/event-json.js'
 import { wide } from '../../contracts/journal.js'
 import { eventually } from '../../helpers/wait.js'
 import { TestClock } from '../../receipts/rig.js'
@@ -91,8 +92,15 @@ name=$(ls | grep -c 'mail$')
     const hub = this.#hub
     const store = this.durable ? await openLevelStore({ directory: join(directory, 'notify'), log }) : new MemoryStore()
     const { maxQueuedLength, sendmailTime } = this
-    const own = { hub, journal, isConnected, store, cwd: directory, clock, log }
-    this.#notify = await openNotify({ config, maxQueuedLength, sendmailTime, ...own })
+    const encode = (event: Event) => eventJson(event, { json: false })
+    const own = { hub, journal, encode, isConnected, store, cwd: directory, clock, log }
+    this.#notify = await openNotify({
+      config,
+      deadLetters: join(directory, 'dead-letters.jsonl'),
+      maxQueuedLength,
+      sendmailTime,
+      ...own,
+    })
   }
 
   /** Ends it, as a stop of the gateway does; `open` starts it again. */
@@ -160,8 +168,13 @@ name=$(ls | grep -c 'mail$')
   }
 
   /** What has become of mails since it was opened. */
-  get figures(): MailFigures | undefined {
-    return this.#notify?.figures
+  get figures(): NotificationFigures | undefined {
+    return this.#notify?.figures.mails
+  }
+
+  /** What has become of the calls of each webhook since it was opened. */
+  get webhooks(): ReadonlyMap<string, NotificationFigures> | undefined {
+    return this.#notify?.figures.webhooks
   }
 
   /** How often sendmail has failed. */

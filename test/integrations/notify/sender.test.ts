@@ -1,8 +1,8 @@
 import { Writable } from 'node:stream'
 import { expect, it } from 'vitest'
 import { createLog } from '../../../src/base/log.js'
-import { MailError } from '../../../src/integrations/notify/mail.js'
-import { MailQueue } from '../../../src/integrations/notify/mail-queue.js'
+import { SendError } from '../../../src/integrations/notify/channel.js'
+import { NotificationQueue, type QueuedMail } from '../../../src/integrations/notify/notification-queue.js'
 import { Sender } from '../../../src/integrations/notify/sender.js'
 import { MemoryStore } from '../../../src/storage/memory-store.js'
 import type { StoreChange } from '../../../src/storage/store.js'
@@ -31,7 +31,7 @@ async function started(recipients: readonly string[], isTaken: (recipient: strin
     },
   })
   const log = createLog({ level: 'info', format: 'json' }, destination)
-  const queue = await MailQueue.open(store, log)
+  const queue = await NotificationQueue.open({ store, boundsOf: () => ({ count: 100, length: 262_144 }), log })
   const mail = { rule: 'a', to: [], subject: 's', text: 't', messageId: '<1@y>', created: clock.now() }
   await queue.post(
     'a',
@@ -40,16 +40,22 @@ async function started(recipients: readonly string[], isTaken: (recipient: strin
     1,
   )
   const attempts: string[] = []
-  const mailer = {
-    send: async ({ recipient }: { readonly recipient: string }) => {
+  const channel = {
+    noun: 'a mail',
+    giveUpAfter: 86_400_000,
+    delays: { first: 30_000, max: 3_600_000 },
+    sentLevel: 'info' as const,
+    fieldsOf: ({ recipient }: QueuedMail) => ({ recipient }),
+    givenUp: async () => log.error('Failed to send a mail: given up'),
+    send: async ({ recipient }: QueuedMail) => {
       attempts.push(recipient)
       clock.pass(60_000)
-      if (!isTaken(recipient)) throw new MailError('no answer', { isShared })
+      if (!isTaken(recipient)) throw new SendError('no answer', { isShared })
     },
     close: () => {},
   }
-  const day = 86_400_000
-  const sender = new Sender({ queue, mailer, giveUpAfter: day, serialize: run => run(), onDone: () => {}, clock, log })
+  const remove = (mail: QueuedMail) => queue.done(mail)
+  const sender = new Sender({ items: () => queue.mails, channel, remove, onDone: () => {}, clock, log })
   return { sender, queue, store, clock, attempts, logged }
 }
 
@@ -122,6 +128,10 @@ it('a mail of which it cannot be written down that it was sent is not sent again
   clock.pass(1000)
   await eventually(() => queue.mails.length === 0)
   expect(attempts).toEqual(['a'])
-  expect(logged).toEqual(['Sent a mail', 'Failed to store mails', 'Mails are stored again'])
+  expect(logged).toEqual([
+    'Sent a mail',
+    'Failed to store mails and webhook calls',
+    'Mails and webhook calls are stored again',
+  ])
   await sender.close()
 })
