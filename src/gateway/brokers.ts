@@ -66,6 +66,8 @@ export class Brokers {
 
   #probe(broker: Broker, credentials: ProbeOptions): Broker {
     const probe = async (): Promise<number> => {
+      const failure = broker === this.#openEmbedded && this.#openEmbedded.storageFailure
+      if (failure) throw new Error(`sessions and retained messages cannot be written: ${failure}`)
       // Imported with the first readiness check: a plain tunnel needs no MQTT parser.
       const { probeBroker } = await import('../broker/probe.js')
       return probeBroker(broker, credentials)

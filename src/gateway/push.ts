@@ -146,9 +146,9 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     get failure() {
       return source.failure
     },
-    /** Why the journal that gateways share is not available; `undefined` while it is, and for other journals. */
+    /** Why the journal is not available; `undefined` while it is. */
     get journalFailure() {
-      return sharedJournal?.failure
+      return journal.failure
     },
     /**
      * Adds the routes of the HTTP API.

@@ -97,6 +97,8 @@ export interface Journal {
   readonly size: number
   /** Whether other gateways append, too. Then a client may know an event that this gateway has not read yet. */
   readonly isShared: boolean
+  /** Why nothing can be appended; `undefined` while it can. */
+  readonly failure: string | undefined
   /**
    * The loss of events after `after` that may match one of `filters`; `undefined` without one.
    *

@@ -27,7 +27,7 @@ import type { IsEvicted } from './retained-messages.js'
 /** Interval of evicting old events, in milliseconds. */
 const trimInterval = 10_000
 /** Delay before a failed database is opened again, at first and at most, in milliseconds. */
-const [firstDelay, maxDelay] = [1000, 30_000]
+const [firstDelay, maxDelay] = [1000, 5000]
 /** Bounds of a batch of retained messages. */
 const retainedBatch = { messages: 64, bytes: 1024 ** 2 }
 
@@ -64,6 +64,7 @@ class LevelJournal implements Journal {
   #writing: Promise<unknown> = Promise.resolve()
   #trimming: Promise<void> | undefined
   #state: 'open' | 'failed' | 'closed' = 'open'
+  #failure: string | undefined
   #recovering: Promise<void> | undefined
   /** Ends the delay before a failed database is opened again. */
   #endWait: (() => void) | undefined
@@ -91,6 +92,10 @@ class LevelJournal implements Journal {
 
   get size(): number {
     return this.#store.size
+  }
+
+  get failure(): string | undefined {
+    return this.#state === 'failed' ? this.#failure : undefined
   }
 
   lost(filters: readonly string[] | undefined, after: number, knownLosses?: readonly number[]): Loss | undefined {
@@ -208,6 +213,7 @@ class LevelJournal implements Journal {
   #fail(error: unknown): void {
     if (this.#state !== 'open') return
     this.#state = 'failed'
+    this.#failure = error instanceof Error ? error.message : String(error)
     this.#options.log.error({ err: error }, 'failed to write the journal: refusing messages until it can be written')
     this.#recovering = this.#recover()
   }

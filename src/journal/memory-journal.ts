@@ -22,6 +22,7 @@ export interface MemoryJournalOptions {
 /** A journal that ends with the process. */
 export class MemoryJournal implements Journal {
   readonly isShared: boolean = false
+  readonly failure = undefined
   readonly epoch: string
   readonly #clock: () => number
   readonly #commit: GroupCommit

@@ -1,4 +1,5 @@
 import type { Level } from 'level'
+import type { RecoveringLevel } from './recovering-level.js'
 
 /** A LevelDB key range. */
 export interface KeyRange {
@@ -35,27 +36,28 @@ interface Entry {
  * databases. Writes that wait here block none. `get` and `getMany` return pending changes; iterators wait until they are written.
  */
 export class BatchedLevel {
-  readonly #database: Level
+  readonly #database: RecoveringLevel
   #entries: Entry[] = []
   /** Pending changes, the last one of each key. */
   readonly #pending = new Map<string, Change>()
   #running: Promise<void> | undefined
 
-  constructor(database: Level) {
+  constructor(database: RecoveringLevel) {
     this.#database = database
   }
 
   async get(key: string): Promise<Buffer | undefined> {
     const change = this.#pending.get(key)
-    return change ? change.value : this.#database.get<string, Buffer>(key, { valueEncoding })
+    return change ? change.value : (await this.#database.reading()).get<string, Buffer>(key, { valueEncoding })
   }
 
   /** The values of `keys`, in their order. */
   async getMany(keys: readonly string[]): Promise<(Buffer | undefined)[]> {
     const changes = keys.map(key => this.#pending.get(key))
     const stored = keys.filter((_, index) => !changes[index])
+    const database = await this.#database.reading()
     const values =
-      stored.length === 0 ? [] : await this.#database.getMany<string, Buffer | undefined>(stored, { valueEncoding })
+      stored.length === 0 ? [] : await database.getMany<string, Buffer | undefined>(stored, { valueEncoding })
     let next = 0
     return changes.map(change => (change ? change.value : values[next++]))
   }
@@ -90,12 +92,12 @@ export class BatchedLevel {
 
   async *values(range: KeyRange): AsyncGenerator<Buffer> {
     await this.flush()
-    yield* this.#database.values<string, Buffer>({ ...range, valueEncoding })
+    yield* (await this.#database.reading()).values<string, Buffer>({ ...range, valueEncoding })
   }
 
   async *entries(range: KeyRange): AsyncGenerator<[string, Buffer]> {
     await this.flush()
-    yield* this.#database.iterator<string, Buffer>({ ...range, valueEncoding })
+    yield* (await this.#database.reading()).iterator<string, Buffer>({ ...range, valueEncoding })
   }
 
   /** Resolves when all pending changes are written, or have failed. */
@@ -146,21 +148,8 @@ export class BatchedLevel {
     return this.#entries.splice(0, Math.max(1, count))
   }
 
-  async #write(entries: readonly Entry[]): Promise<void> {
-    const [{ range } = {}] = entries
-    if (range) {
-      await this.#database.clear(range)
-      return
-    }
-    const batch = this.#database.batch()
-    for (const { changes } of entries) {
-      for (const { key, value } of changes) {
-        if (value === undefined) batch.del(key)
-        else batch.put<string, Buffer>(key, value, { valueEncoding })
-      }
-    }
-    if (batch.length > 0) await batch.write()
-    else await batch.close()
+  #write(entries: readonly Entry[]): Promise<void> {
+    return this.#database.write(database => writeTo(database, entries))
   }
 
   #settle(entries: readonly Entry[]): void {
@@ -168,4 +157,21 @@ export class BatchedLevel {
       for (const change of changes) if (this.#pending.get(change.key) === change) this.#pending.delete(change.key)
     }
   }
+}
+
+async function writeTo(database: Level, entries: readonly Entry[]): Promise<void> {
+  const [{ range } = {}] = entries
+  if (range) {
+    await database.clear(range)
+    return
+  }
+  const batch = database.batch()
+  for (const { changes } of entries) {
+    for (const { key, value } of changes) {
+      if (value === undefined) batch.del(key)
+      else batch.put<string, Buffer>(key, value, { valueEncoding })
+    }
+  }
+  if (batch.length > 0) await batch.write()
+  else await batch.close()
 }

@@ -6,6 +6,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { openLevel } from '../../src/broker/embedded/level-backend.js'
 import { type AttackedGateway, startAttackedGateway } from '../helpers/attacked-gateway.js'
 import { expectUndisturbed, startBystander } from '../helpers/bystander.js'
+import { silentLog } from '../helpers/silent-log.js'
 import { openMqtt, publishPacket, send, subscribePacket } from './scenarios/attacker.js'
 import { scan, storeMany, subscribeOften } from './scenarios/retained-subscribers.js'
 import type { AttackTarget } from './scenarios/scenario.js'
@@ -26,7 +27,7 @@ async function reaches(gateway: AttackedGateway, metric: string, value: number):
 /** A gateway that has so many retained messages on disk. */
 async function startWithStored(count: number): Promise<AttackedGateway> {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-attack-'))
-  const { retained, close } = await openLevel(join(directory, 'data'))
+  const { retained, close } = await openLevel(join(directory, 'data'), silentLog)
   const message = { cmd: 'publish', qos: 0, retain: true, dup: false, brokerId: 'mqway-0000000001' } as const
   await Promise.all(
     Array.from({ length: count }, (_, index) =>

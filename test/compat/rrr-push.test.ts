@@ -324,6 +324,7 @@ describe('handles', () => {
     let reads = 0
     const counted: Journal = {
       epoch: journal.epoch,
+      failure: undefined,
       get head() {
         return 100_000
       },

@@ -13,7 +13,7 @@ const modules: Readonly<Record<string, string>> = {
  * A `describe` for tests that need installed programs. Without one, they are skipped, and reported with the
  * name of the missing one; with CI=true that is a failure.
  *
- * @param programs names in PATH, files, or Debian's packages of modules
+ * @param programs names in PATH, files, or Debian's packages of modules; `root` for tests that mount a disk or make a network
  */
 export function describeWith(programs: string | readonly string[], title: string, body: () => void): void {
   const missing = [programs].flat().filter(program => !isThere(program))
@@ -32,6 +32,7 @@ export function describeWith(programs: string | readonly string[], title: string
 }
 
 function isThere(program: string): boolean {
+  if (program === 'root') return process.getuid?.() === 0
   const module = modules[program]
   if (module !== undefined) return existsSync(module)
   const directories = program.includes('/') ? [''] : [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin']

@@ -5,15 +5,20 @@ import * as fc from 'fast-check'
 import { Level } from 'level'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { BatchedLevel } from '../../src/storage/batched-level.js'
+import { RecoveringLevel } from '../../src/storage/recovering-level.js'
+import { silentLog } from '../helpers/silent-log.js'
+import { eventually } from '../helpers/wait.js'
 
 let directory: string
 let level: Level
+let recovering: RecoveringLevel
 let database: BatchedLevel
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'mqway-'))
   level = new Level(directory)
   await level.open()
-  database = new BatchedLevel(level)
+  recovering = new RecoveringLevel(level, { directory, holds: 'the test' }, silentLog)
+  database = new BatchedLevel(recovering)
 })
 afterEach(async () => {
   await database.close()
@@ -98,6 +103,7 @@ describe('changes that are written in batches', () => {
     await database.flush()
     await lost
     fails = false
+    await eventually(() => recovering.failure === undefined)
     await database.put('kept', Buffer.from('x'))
     expect(await database.get('lost')).toBeUndefined()
     expect(await level.get('kept')).toBe('x')

@@ -93,6 +93,8 @@ declare module 'aedes' {
 
 /** The broker inside this process. */
 export interface EmbeddedBroker extends Broker {
+  /** Why sessions and retained messages cannot be written to disk; `undefined` while they can. */
+  readonly storageFailure: string | undefined
   /** Current counters. */
   figures(): BrokerFigures
   /**
@@ -152,7 +154,7 @@ export async function createEmbedded(
   log: Logger,
   hooks: EmbeddedHooks = {},
 ): Promise<EmbeddedBroker> {
-  const disk = options.data === 'none' ? undefined : await openLevel(options.data)
+  const disk = options.data === 'none' ? undefined : await openLevel(options.data, log)
   const broker = new Embedded(options, log, hooks, disk ?? memoryBackend(), disk)
   await broker.start()
   return broker
@@ -707,6 +709,10 @@ class Embedded implements EmbeddedBroker {
       yield packets.map(packet => ({ ...messageOf(packet), retain: true }))
       await this.#slicer.next('retained messages')
     }
+  }
+
+  get storageFailure(): string | undefined {
+    return this.#disk?.failure
   }
 
   close(): Promise<void> {

@@ -2,8 +2,10 @@ import { join } from 'node:path'
 import type { AedesPublishPacket } from 'aedes'
 import type { Level as LevelDatabase } from 'level'
 import { decode, encode } from 'msgpack-lite'
+import type { Logger } from '../../base/log.js'
 import { BatchedLevel } from '../../storage/batched-level.js'
 import { openDatabase, startError } from '../../storage/open-level.js'
+import { RecoveringLevel } from '../../storage/recovering-level.js'
 import { decodeMessage, LevelQueues, padded, rangeOf, storedBytes, storedFields, unsentExpiry } from './level-queues.js'
 import { PacketIds } from './packet-ids.js'
 import type {
@@ -18,6 +20,8 @@ import type {
 export interface LevelBackend extends StorageBackend {
   /** Number of this run: how many times the directory has been opened. */
   readonly run: number
+  /** Why nothing can be written; `undefined` while it can. */
+  readonly failure: string | undefined
   close(): Promise<void>
 }
 
@@ -47,18 +51,22 @@ const incomingKey = (id: string, messageId: number): string => `${keyOf('incomin
  *
  * @throws {StartError} when another process has it open, or it cannot be read or created
  */
-export async function openLevel(data: string): Promise<LevelBackend> {
-  const directory = join(data, 'broker')
-  const database = await openDatabase(directory).catch(error => {
-    throw startError({ directory, holds: "the broker's state" }, error)
+export async function openLevel(data: string, log: Logger): Promise<LevelBackend> {
+  const place = { directory: join(data, 'broker'), holds: "the broker's state" }
+  const database = await openDatabase(place.directory).catch(error => {
+    throw startError(place, error)
   })
   const run = Number((await database.get(runKey)) ?? 0) + 1
   await database.put(runKey, String(run))
-  const batched = new BatchedLevel(database)
+  const recovering = new RecoveringLevel(database, place, log)
+  const batched = new BatchedLevel(recovering)
   const incoming = new Map<string, PacketIds>()
   const sessions = await readSessions(database, incoming)
   const queues = new LevelQueues(batched)
   return {
+    get failure() {
+      return recovering.failure
+    },
     ...{ run, queues, incoming, sessions },
     retained: new LevelRetained(batched),
     keepSession: (id, session) => batched.put(keyOf(sessionKind, id), Buffer.from(sessionRecord(session))),

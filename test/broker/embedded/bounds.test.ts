@@ -170,7 +170,7 @@ it('an acknowledgement that comes twice counts once for the session’s queue', 
   const directory = await mkdtemp(join(tmpdir(), 'mqway-bounds-'))
   onTestFinished(() => rm(directory, { recursive: true }))
   // On disk, where each acknowledgement is read.
-  const backend = await openLevel(directory)
+  const backend = await openLevel(directory, log)
   onTestFinished(() => backend.close())
   const store = new Store({ storage: backend, limits, log, onError })
   const client = { id: 'c', clean: false }

@@ -38,7 +38,7 @@ describe.each(['memory', 'disk'] as const)('messages with properties in %s', kep
   let store: Store
   const onError = (error: unknown): void => expect.unreachable(String(error))
   const openStore = async (more: Partial<typeof limits> = {}): Promise<void> => {
-    storage = kept === 'disk' ? await openLevel(directory) : memoryBackend()
+    storage = kept === 'disk' ? await openLevel(directory, log) : memoryBackend()
     store = new Store({ storage, limits: { ...limits, ...more }, log, onError })
     await store.setup({ id: 'mqway-0000000001' })
   }
@@ -178,7 +178,7 @@ describe.each(['memory', 'disk'] as const)('retained messages with properties in
   beforeEach(async () => {
     vi.useFakeTimers({ toFake: ['Date', 'setTimeout', 'clearTimeout'], now: start })
     directory = await mkdtemp(join(tmpdir(), 'mqway-'))
-    backend = kept === 'disk' ? await openLevel(directory) : undefined
+    backend = kept === 'disk' ? await openLevel(directory, log) : undefined
     retained = make()
   })
   afterEach(async () => {

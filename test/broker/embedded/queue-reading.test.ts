@@ -4,12 +4,13 @@ import { join } from 'node:path'
 import type { AedesPublishPacket } from 'aedes'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { type LevelBackend, openLevel } from '../../../src/broker/embedded/level-backend.js'
+import { silentLog } from '../../helpers/silent-log.js'
 
 let directory: string
 let storage: LevelBackend
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'mqway-'))
-  storage = await openLevel(directory)
+  storage = await openLevel(directory, silentLog)
 })
 afterEach(async () => {
   await storage.close()

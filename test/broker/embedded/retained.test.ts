@@ -43,7 +43,7 @@ describe.each(['memory', 'disk'])('retained messages in %s', kept => {
   let close: () => Promise<void>
   beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), 'mqway-'))
-    const base = kept === 'disk' ? await openLevel(directory) : undefined
+    const base = kept === 'disk' ? await openLevel(directory, log) : undefined
     storage = base?.retained ?? new RetainedMemory()
     close = async () => base?.close()
   })

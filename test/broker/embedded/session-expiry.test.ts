@@ -29,7 +29,7 @@ describe.each(['memory', 'disk'] as const)('sessions with an expiry of their own
   const onError = (error: unknown): void => expect.unreachable(String(error))
 
   const run = async (): Promise<void> => {
-    storage = kept === 'disk' ? await openLevel(directory) : memoryBackend()
+    storage = kept === 'disk' ? await openLevel(directory, log) : memoryBackend()
     const onEnded = (reason: string): void => void ended.push(reason)
     store = new Store({ storage, limits: { ...limits, sessionExpiry }, log, onError, onEnded })
     await store.setup({ id: 'mqway-0000000001' })

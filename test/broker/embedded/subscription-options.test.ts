@@ -96,7 +96,7 @@ describe.each(['memory', 'disk'] as const)('sessions with options in %s', kept =
   let store: Store
   const onError = (error: unknown): void => expect.unreachable(String(error))
   const start = async (): Promise<void> => {
-    storage = kept === 'disk' ? await openLevel(directory) : memoryBackend()
+    storage = kept === 'disk' ? await openLevel(directory, log) : memoryBackend()
     store = new Store({ storage, limits, log, onError })
     await store.setup({ id: 'mqway-0000000001' })
   }

@@ -38,7 +38,7 @@ describe('wills of an earlier run', () => {
 
   const run = async (): Promise<void> => {
     began = Date.now()
-    backend = await openLevel(directory)
+    backend = await openLevel(directory, log)
     store = new Store({ storage: backend, limits, log, onError })
     await store.setup({
       id: `mqway-${backend.run}`,
@@ -202,7 +202,7 @@ describe('wills of an earlier run', () => {
 
 it('a will of an earlier run gets to subscribers of the next one, after its delay', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-'))
-  const before = await openLevel(directory)
+  const before = await openLevel(directory, log)
   await before.keepSession('device', {
     owner: undefined,
     network: undefined,
@@ -219,7 +219,7 @@ it('a will of an earlier run gets to subscribers of the next one, after its dela
   expect(await reader.next()).toMatchObject({ topic: 'gone', payload: Buffer.from('bye'), qos: 1, retain: false })
   await reader.end()
   await broker.close()
-  const after = await openLevel(directory)
+  const after = await openLevel(directory, log)
   expect(await after.will('device')).toBeUndefined()
   await after.close()
   await rm(directory, { recursive: true })
