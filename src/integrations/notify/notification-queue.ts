@@ -32,6 +32,8 @@ export interface QueuedCall extends QueuedItem {
   readonly id: string
   /** Number of its events. */
   readonly events: number
+  /** Number of dropped events that it tells the receiver. */
+  readonly dropped: number
 }
 
 /** An entry for the next mail or call of a rule. */
@@ -50,7 +52,7 @@ export interface EntryBounds {
 /** The oldest entries of a rule. */
 export interface Batch {
   readonly entries: readonly Entry[]
-  /** Number of dropped entries, which came after those of the rule. */
+  /** Number of dropped entries. */
   readonly more: number
   /** Characters of the texts of `entries`. */
   readonly length: number
@@ -113,6 +115,8 @@ export class NotificationQueue {
   #last = 0
   #mailLength = 0
   #isFailing = false
+  /** Entries of which the dropped ones are told, but which are not stored: they are taken again. */
+  #told: readonly FoundEntry[] | undefined
 
   private constructor(options: NotificationQueueOptions) {
     this.#options = options
@@ -230,7 +234,7 @@ export class NotificationQueue {
       const { rule, entry } = one
       const collected = this.#ruleOf(rule)
       const { count, length, state } = rules.get(rule) ?? { ...collected, count: collected.entries.size }
-      const first = count + state.more === 0 ? now : state.first
+      const first = count === 0 ? now : state.first
       const bounds = this.#options.boundsOf(rule)
       if (count >= bounds.count || length + entry.text.length > bounds.length) {
         rules.set(rule, { count, length, state: { ...state, first, more: state.more + 1 } })
@@ -247,8 +251,12 @@ export class NotificationQueue {
     }
     if (cursor !== undefined && cursor !== this.#cursor) changes.push({ type: 'put', key: 'cursor', value: cursor })
     if (changes.length === 0) return
-    if (dropped.length > 0) await this.#options.onDropped?.(dropped)
+    if (dropped.length > 0 && this.#told !== found) {
+      await this.#options.onDropped?.(dropped)
+      this.#told = found
+    }
     await this.#write(changes)
+    this.#told = undefined
     this.#last = last
     this.#cursor = cursor ?? this.#cursor
     for (const [collected, key, entry] of added) this.#addEntry(collected, key, entry)
@@ -314,9 +322,21 @@ export class NotificationQueue {
     if (this.#mails.delete(mail.sequence)) this.#mailLength -= mail.text.length
   }
 
-  /** Removes a call that was accepted or given up. */
+  /** Removes an accepted call. */
   async callDone(call: QueuedCall): Promise<void> {
     await this.#write([{ type: 'del', key: itemKey('call', call) }])
+    this.#calls.delete(call.rule)
+  }
+
+  /** Removes a call that was given up; its events are dropped. */
+  async callGivenUp(call: QueuedCall): Promise<void> {
+    const collected = this.#ruleOf(call.rule)
+    const state = { ...collected.state, more: collected.state.more + call.events + call.dropped }
+    await this.#write([
+      { type: 'del', key: itemKey('call', call) },
+      { type: 'put', key: `rule/${call.rule}`, value: JSON.stringify(state) },
+    ])
+    collected.state = state
     this.#calls.delete(call.rule)
   }
 

@@ -23,7 +23,7 @@ import {
 } from './notification-queue.js'
 import { compileRules, type Rule, webhookKey, webhookName } from './rules.js'
 import { nextDueAt } from './schedule.js'
-import { Sender } from './sender.js'
+import { Sender, type SenderOptions } from './sender.js'
 import { openWebhookChannel } from './webhook.js'
 import { alertJson, callBounds, composeCall, eventsOf, type WebhookBounds, webhookBounds } from './webhooks.js'
 
@@ -121,7 +121,13 @@ export async function openNotify(options: NotifyOptions): Promise<Notify> {
     const addDeadLetter = (letter: DeadLetter): Promise<void> => deadLetters.add(letter, clock.now())
     channels = await openChannels(options, addDeadLetter)
     const bounds = webhookBounds(channels.webhooks.size)
-    const rules = compileRules(config.rules, alert => alertJson(alert, options.encode, bounds.event))
+    let last: { readonly alert: Alert; readonly json: string } | undefined
+    // Many rules may want an alert.
+    const jsonOf = (alert: Alert): string => {
+      if (last?.alert !== alert) last = { alert, json: alertJson(alert, options.encode, bounds.event) }
+      return last.json
+    }
+    const rules = compileRules(config.rules, jsonOf)
     const queue = await NotificationQueue.open({
       store,
       boundsOf: entryBounds(rules, bounds),
@@ -129,7 +135,10 @@ export async function openNotify(options: NotifyOptions): Promise<Notify> {
         const events = new Map<string, string[]>()
         for (const { rule: key, entry } of dropped) {
           const rule = webhookName(key)
-          if (rule !== undefined) events.set(rule, [...(events.get(rule) ?? []), entry.text])
+          if (rule === undefined) continue
+          const texts = events.get(rule) ?? []
+          texts.push(entry.text)
+          events.set(rule, texts)
         }
         for (const [rule, texts] of events) await addDeadLetter({ rule, reason: 'queue-full', events: texts })
       },
@@ -229,19 +238,21 @@ class RuleNotify implements Notify {
       const call = this.#queue.callOf(key)
       return call ? [call] : []
     }
-    return this.#senderOf(channel, items, call => this.#queue.callDone(call))
+    return this.#senderOf(channel, items, (call, outcome) =>
+      outcome === 'sent' ? this.#queue.callDone(call) : this.#queue.callGivenUp(call),
+    )
   }
 
   #senderOf<T extends QueuedMail | QueuedCall>(
     channel: Channel<T>,
     items: () => readonly T[],
-    remove: (item: T) => Promise<void>,
+    remove: SenderOptions<T>['remove'],
   ): Sender<T> {
     const { isSender, log } = this.#options
     return new Sender({
       items,
       channel: isSender ? onlyWhile(isSender, channel) : channel,
-      remove: item => this.#serialize(() => remove(item)),
+      remove: (item, outcome) => this.#serialize(() => remove(item, outcome)),
       onDone: () => this.#postSoon(),
       clock: this.#clock,
       log,
@@ -326,7 +337,8 @@ class RuleNotify implements Notify {
       // One call at a time, so that events come in order.
       if (isWebhook && this.#queue.callOf(rule.key)) continue
       const batch = this.#queue.batchOf(rule.key, isWebhook ? callBounds(rule, this.#parts.bounds) : undefined)
-      if (!batch) continue
+      // The number of dropped events goes with the next event.
+      if (!batch || (isWebhook && batch.entries.length === 0)) continue
       const now = this.#clock.now()
       const { collect, atMost } = paceOf(rule.config)
       const pace = { first: batch.first, collect: isWebhook && batch.isFull ? 0 : collect, atMost }

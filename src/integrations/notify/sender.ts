@@ -5,12 +5,15 @@ import { type Channel, SendError } from './channel.js'
 import type { QueuedItem } from './notification-queue.js'
 import { isDue, maxRetryDelay, retryDelay } from './schedule.js'
 
+/** What became of an item. */
+export type Outcome = 'sent' | 'given-up'
+
 export interface SenderOptions<T extends QueuedItem> {
   /** Unsent items, oldest first. */
   readonly items: () => readonly T[]
   readonly channel: Channel<T>
   /** Removes an item from the queue. */
-  readonly remove: (item: T) => Promise<void>
+  readonly remove: (item: T, outcome: Outcome) => Promise<void>
   /** Called when the queue has room again. */
   readonly onDone: () => void
   readonly clock: Clock
@@ -43,8 +46,8 @@ export class Sender<T extends QueuedItem> {
   readonly counters = { sent: 0, failed: 0, retried: 0 }
   readonly #options: SenderOptions<T>
   readonly #attempts = new Map<number, Attempts>()
-  /** Items that are sent or given up, and perhaps not removed from the store yet. */
-  readonly #done = new Set<number>()
+  /** Outcomes of items that are perhaps not removed from the store yet. */
+  readonly #done = new Map<number, Outcome>()
   #channelFailure: ChannelFailure | undefined
   /** The error after which nothing is sent any more. */
   #gone: SendError | undefined
@@ -73,8 +76,8 @@ export class Sender<T extends QueuedItem> {
 
   async #run(): Promise<void> {
     for (let item = this.#due(); item && !this.#closed; item = this.#due()) {
-      const isDone = this.#done.has(item.sequence) || (await this.#send(item))
-      if (isDone && !(await this.#finish(item))) return
+      const outcome = this.#done.get(item.sequence) ?? (await this.#send(item))
+      if (outcome && !(await this.#finish(item, outcome))) return
     }
     if (this.#channelFailure && !this.#closed) await this.#giveUpOverdue(this.#channelFailure)
   }
@@ -86,8 +89,7 @@ export class Sender<T extends QueuedItem> {
       ({ sequence, created }) => clock.now() > created + channel.giveUpAfter && !this.#done.has(sequence),
     )
     for (const item of overdue) {
-      await this.#giveUp(item, error)
-      if (!(await this.#finish(item))) return
+      if (!(await this.#finish(item, await this.#giveUp(item, error)))) return
     }
   }
 
@@ -116,27 +118,24 @@ export class Sender<T extends QueuedItem> {
     )
   }
 
-  /** Sends an item; `true` if it is sent or given up. */
-  async #send(item: T): Promise<boolean> {
+  /** Sends an item; `undefined` if it is to be retried. */
+  async #send(item: T): Promise<Outcome | undefined> {
     const { channel, clock, log } = this.#options
-    if (this.#gone) {
-      await this.#giveUp(item, this.#gone)
-      return true
-    }
+    if (this.#gone) return this.#giveUp(item, this.#gone)
     try {
       await channel.send(item)
     } catch (error) {
-      if (this.#closed) return false
+      if (this.#closed) return undefined
       return this.#failed(item, sendErrorOf(error), clock.now())
     }
     this.#channelFailure = undefined
     this.counters.sent++
     log[channel.sentLevel](channel.fieldsOf(item), `Sent ${channel.noun}`)
-    return true
+    return 'sent'
   }
 
-  /** Plans the next attempt; `true` if the item is given up. */
-  async #failed(item: T, error: SendError, now: number): Promise<boolean> {
+  /** Plans the next attempt, or gives the item up. */
+  async #failed(item: T, error: SendError, now: number): Promise<Outcome | undefined> {
     const { channel, log } = this.#options
     const { delays, giveUpAfter } = channel
     const count = (this.#attempts.get(item.sequence)?.count ?? 0) + 1
@@ -147,27 +146,27 @@ export class Sender<T extends QueuedItem> {
     if (error.isGone) this.#gone = error
     const next = Math.max(now + retryDelay(count, delays), this.#channelFailure?.until ?? 0)
     if (error.permanent || error.isGone || next > item.created + giveUpAfter) {
-      await this.#giveUp(item, error)
-      return true
+      return this.#giveUp(item, error)
     }
     this.#attempts.set(item.sequence, { count, next })
     this.counters.retried++
     const seconds = Math.round((next - now) / 1000)
     log.warn({ ...channel.fieldsOf(item), err: error }, `Failed to send ${channel.noun}; next attempt in ${seconds} s`)
-    return false
+    return undefined
   }
 
-  async #giveUp(item: T, error: unknown): Promise<void> {
+  async #giveUp(item: T, error: unknown): Promise<Outcome> {
     this.counters.failed++
     await this.#options.channel.givenUp(item, error)
+    return 'given-up'
   }
 
   /** Removes an item; `false` if the store fails. It is not sent again in either case. */
-  async #finish(item: T): Promise<boolean> {
+  async #finish(item: T, outcome: Outcome): Promise<boolean> {
     const { remove, onDone } = this.#options
-    this.#done.add(item.sequence)
+    this.#done.set(item.sequence, outcome)
     try {
-      await remove(item)
+      await remove(item, outcome)
     } catch {
       // The queue has logged it.
       return false

@@ -59,6 +59,7 @@ export function composeCall({ name, key }: Rule, { entries, more }: Batch, now: 
     id: `msg_${randomUUID()}`,
     text: `${members},"events":[${entries.map(({ text }) => text).join(',')}]}`,
     events: entries.length,
+    dropped: more,
     // The newest of its events has the whole time for its attempts.
     created: Math.min(now, entries.at(-1)?.time ?? now),
   }

@@ -228,11 +228,15 @@ describe('a webhook', () => {
     await rig.publish('t', 'after')
     await passUntil(rig, () => hook.payloads.length > 0, 1000)
     expect(hook.payloads).toEqual(['after'])
+    expect(hook.calls.at(-1)?.json.dropped).toBe(5)
   })
 
   it('that is gone is called no more until the next start', async () => {
     const hook = await receiver()
     const rig = await started(ruleOf(hook))
+    rig.durable = true
+    await rig.stop()
+    await rig.open()
     hook.answer = 410
     await rig.publish('t', '1')
     await passUntil(rig, () => deadLetters(rig).length === 1)
@@ -253,6 +257,7 @@ describe('a webhook', () => {
     await rig.publish('t', '4')
     await passUntil(rig, () => hook.payloads.length > 0)
     expect(hook.payloads).toEqual(['4'])
+    expect(hook.calls.at(-1)?.json.dropped).toBe(3)
   })
 
   it('is told how many events its queue had no room for', async () => {
