@@ -12,6 +12,7 @@ import { type Protections, readProtections } from './protections.js'
 import { readProxies } from './proxies.js'
 import { redirectsToHttps } from './redirects.js'
 import { type Finding, Report } from './report.js'
+import { readResponses } from './responses.js'
 import { LighttpdError, type Position } from './tokens.js'
 import { readTunnels, refused, type Tunnel } from './tunnels.js'
 import { reportUntranslated } from './untranslated.js'
@@ -56,6 +57,7 @@ export function importLighttpd(
   const protections = readProtections(tunnelsToListenFor(sockets, redirecting, read), report)
   const proxies = readProxies(sockets, modules.has('mod_extforward'), report)
   const files = readFiles(sockets, protections.filesRefusal, report)
+  const responses = readResponses(sockets, modules, report)
   const { tunnels, leftOut } = joinSockets(
     proxies.areSame ? protections.tunnels : withoutAddresses(protections),
     report,
@@ -74,6 +76,7 @@ export function importLighttpd(
     mqtt: { port: 'off' },
     ...withBroker(tunnels, leftOut[0]?.input.broker ?? first.input.broker),
     ...files.options,
+    ...responses,
     ...(protections.deny.length > 0 ? { deny: [...protections.deny] } : {}),
     ...limitsOf(sockets, protections.allow),
     ...proxies.options,

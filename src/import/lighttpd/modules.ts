@@ -9,6 +9,10 @@ const modules: readonly (readonly [prefix: string, module: string])[] = [
   ['url.redirect', 'mod_redirect'],
   ['auth.', 'mod_auth'],
   ['setenv.', 'mod_setenv'],
+  ['expire.', 'mod_expire'],
+  ['deflate.', 'mod_deflate'],
+  ['compress.', 'mod_compress'],
+  ['accesslog.', 'mod_accesslog'],
   ['extforward.', 'mod_extforward'],
 ]
 

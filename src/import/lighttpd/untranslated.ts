@@ -35,6 +35,8 @@ const needless = new Set([
   'wstunnel.debug',
   'ssl.use-sslv2',
   'ssl.use-sslv3',
+  // Certificate authorities close their OCSP servers; browsers have lists of revoked certificates.
+  'ssl.stapling-file',
 ])
 
 /** Directives of features that mqway does not have, and that restrict nothing. */
@@ -42,7 +44,7 @@ const lessAvailable = /^(dir-listing|dirlisting|deflate|compress|status|accesslo
 
 /** Modules with translated or unneeded directives. */
 const knownModules = new Set(
-  'websocket wstunnel openssl setenv indexfile staticfile access auth authn_file redirect extforward alias cgi fastcgi scgi proxy'
+  'websocket wstunnel openssl setenv indexfile staticfile access auth authn_file redirect extforward accesslog compress deflate expire alias cgi fastcgi scgi proxy'
     .split(' ')
     .map(name => `mod_${name}`),
 )

@@ -109,9 +109,9 @@ function subprotocolHeader(view: View, facts: readonly Test[], report: Report): 
     for (const { scope, setting } of view.takeAll(name)) {
       const entries = setting.value instanceof List ? setting.value.entries : []
       for (const { key = '', value, at } of entries) {
-        const isSubprotocol = key.toLowerCase() === 'sec-websocket-protocol'
-        if (isSubprotocol && setting === own && isToken.test(textOf(value) ?? '')) forced = textOf(value)
-        else if (!isSubprotocol || verdictOf(scope.tests, facts) !== 'never')
+        if (key.toLowerCase() !== 'sec-websocket-protocol') continue
+        if (setting === own && isToken.test(textOf(value) ?? '')) forced = textOf(value)
+        else if (verdictOf(scope.tests, facts) !== 'never')
           report.warn(at, `${name}: the header ${key} is not carried over`)
       }
     }

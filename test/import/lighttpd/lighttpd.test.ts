@@ -196,12 +196,13 @@ describe('mod_wstunnel', () => {
     ])
   })
 
-  test('the subprotocol that mod_setenv adds is forced, other headers are a warning', () => {
-    const { config, warnings } = imported(
+  test('the subprotocol that mod_setenv adds is forced, other headers are headers of responses', () => {
+    const { config, decisions } = imported(
       'wstunnel.server = ( "/a" => ( ( "host" => "b" ) ) )\nsetenv.set-response-header = ( "Sec-WebSocket-Protocol" => "mqtt", "X" => "y" )',
     )
     expect(config.tunnels?.[0]?.forceSubprotocol).toBe('mqtt')
-    expect(warnings).toContain('2: setenv.set-response-header: the header X is not carried over')
+    expect(config.headers).toEqual([{ set: { X: 'y' } }])
+    expect(decisions).toEqual([])
   })
 
   test('a value that mqway refuses stays in the file, and the warning says what would be right', () => {
