@@ -1,7 +1,7 @@
 /** The login form, and the button that opens it. */
 
 import { byId, element } from './dom.js'
-import { requestTicket } from './login.js'
+import { authorizationOf, requestTicket } from './login.js'
 
 /** @typedef {import('./login.js').Credentials} Credentials */
 
@@ -41,6 +41,11 @@ export class LoginView {
       this.#ticket = undefined
       return first ?? (await requestTicket(credentials))
     }
+  }
+
+  /** The header for requests; `undefined` without a login. */
+  get authorization() {
+    return this.#credentials && authorizationOf(this.#credentials)
   }
 
   /**

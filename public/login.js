@@ -25,12 +25,21 @@ export function helpsLogin(error) {
 }
 
 /**
+ * The header of requests.
+ *
+ * @param {Credentials} credentials
+ */
+export function authorizationOf({ userName, password }) {
+  return userName === '' ? `Bearer ${password}` : `Basic ${base64(`${userName}:${password}`)}`
+}
+
+/**
  * @param {Credentials} credentials
  * @returns {Promise<string>} a ticket
  * @throws {Error} with the gateway's sentence, if it refuses a ticket
  */
-export async function requestTicket({ userName, password }) {
-  const authorization = userName === '' ? `Bearer ${password}` : `Basic ${base64(`${userName}:${password}`)}`
+export async function requestTicket(credentials) {
+  const authorization = authorizationOf(credentials)
   const response = await fetch('/v1/tickets', { method: 'POST', headers: { authorization }, cache: 'no-store' })
   const answer = await response.json().catch(() => ({}))
   if (response.ok && typeof answer.ticket === 'string') return answer.ticket

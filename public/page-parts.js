@@ -60,6 +60,7 @@
             ['/sse.html', 'Event stream'],
             ['/long-poll.html', 'Long-poll'],
             ['/socket.html', 'Socket'],
+            ['/dashboard', 'Dashboard'],
           ])}
           <div class="route">
             <div class="stop">

@@ -10,6 +10,7 @@ import { connect } from './mqway.js'
 import { describePayload } from './payload.js'
 import { wirePublish } from './publish-view.js'
 import { renderHeader, renderLoss, wireHeader } from './push-header.js'
+import { messageOf } from './push-message.js'
 import { wireTopics } from './push-topics.js'
 
 /**
@@ -215,25 +216,6 @@ function reportFaults() {
   }
   window.addEventListener('error', ({ error, message }) => showFault(error ?? message))
   window.addEventListener('unhandledrejection', ({ reason }) => showFault(reason))
-}
-
-/**
- * @param {PushEvent} event
- * @returns {Omit<Message, 'id'>}
- */
-export function messageOf({ topic, time, retained = false, payload, payloadBase64 }) {
-  const bytes =
-    payloadBase64 === undefined
-      ? new TextEncoder().encode(payload)
-      : Uint8Array.from(atob(payloadBase64), character => character.charCodeAt(0))
-  return {
-    topic,
-    time: new Date(time),
-    payload: describePayload(bytes),
-    retained,
-    duplicate: false,
-    hues: [0],
-  }
 }
 
 /**

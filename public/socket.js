@@ -3,7 +3,8 @@
 import { byId, copyable, element } from './dom.js'
 import { animateMessage } from './message-animation.js'
 import { draft } from './publish-view.js'
-import { messageOf, PushPage } from './push-page.js'
+import { messageOf } from './push-message.js'
+import { PushPage } from './push-page.js'
 import { hostOption, shellQuote } from './terminal-commands.js'
 
 const form = byId('send-form', HTMLFormElement)

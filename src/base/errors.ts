@@ -337,6 +337,11 @@ export type ErrorReason = keyof typeof table
 /** All reasons. */
 export const errorReasons = Object.keys(table) as readonly ErrorReason[]
 
+/** The text of each reason. */
+export const errorSentences: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.entries(table).map(([reason, { text }]) => [reason, text]),
+)
+
 /** UTF-16 code units of a hint, which may hold a client's input. */
 const maxHintLength = 256
 

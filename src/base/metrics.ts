@@ -1,4 +1,12 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import {
+  Counter,
+  collectDefaultMetrics,
+  Gauge,
+  Histogram,
+  type MetricObjectWithValues,
+  type MetricValue,
+  Registry,
+} from 'prom-client'
 import { errorReasons } from './errors.js'
 import type { SliceCause, SliceFigures } from './slice-monitor.js'
 import { version } from './version.js'
@@ -66,6 +74,8 @@ export interface PushFigures {
   /** Messages about clients that connect and disconnect. */
   readonly clientsPublished: number
   readonly clientsDropped: number
+  /** Requested receipts, and their events, whose deadline has not passed. */
+  readonly receiptsOutstanding: { readonly devices: number; readonly events: number }
 }
 
 /** How an order of a certificate ended. */
@@ -75,6 +85,11 @@ export type OrderResult = 'success' | 'failure'
 export type RequestOutcome = 'answered' | 'timeout' | 'abandoned' | 'refused'
 
 const requestOutcomes: readonly RequestOutcome[] = ['answered', 'timeout', 'abandoned', 'refused']
+
+/** What becomes of receipts: `stored`, also a further status of a device; `missed` for each requested device without one at the deadline. */
+export type ReceiptOutcome = 'stored' | 'missed'
+
+const receiptOutcomes: readonly ReceiptOutcome[] = ['stored', 'missed']
 
 /** Figures of mails, or of the calls of a webhook, since the start. */
 export interface NotificationFigures {
@@ -99,6 +114,28 @@ export interface RetainedFigures {
   /** Clients to which retained messages of new subscriptions are being sent. */
   readonly scans: number
 }
+
+/** Metrics with their values, as the registry of a process has them. */
+export type MetricValues = readonly MetricObjectWithValues<MetricValue<string>>[]
+
+/**
+ * The values by series, named as in the text format of Prometheus: `mqway_refusals_total{reason="tls-failed"}`. Values of 0, values that are no number, and
+ * the buckets of histograms are left out.
+ */
+export function seriesOf(metrics: MetricValues): Record<string, number> {
+  const series: [string, number][] = []
+  for (const metric of metrics) {
+    for (const { value, labels, metricName = metric.name } of metric.values as readonly NamedValue[]) {
+      if (value === 0 || !Number.isFinite(value) || metricName.endsWith('_bucket')) continue
+      const named = Object.entries(labels).map(([label, text]) => `${label}=${JSON.stringify(text)}`)
+      series.push([named.length === 0 ? metricName : `${metricName}{${named.join()}}`, value])
+    }
+  }
+  return Object.fromEntries(series)
+}
+
+/** The values of a histogram have names of their own. */
+type NamedValue = MetricValue<string> & { readonly metricName?: string }
 
 /** The program's metrics, on a registry of their own. */
 export type Metrics = ReturnType<typeof createMetrics>
@@ -255,6 +292,13 @@ export function createMetrics() {
         gauge('mqway_requests_pending', 'Requests of POST /v1/request that wait for their response', read)
       },
     },
+    /** Counts receipts. */
+    receipts: counterBy(
+      'mqway_push_receipts_total',
+      'Receipts that were stored, and requested ones that were missed at the deadline',
+      'outcome',
+      receiptOutcomes,
+    ),
     /** Counts a pause of a connection that published too fast. */
     delayed: () => delays.inc(),
     /** Adds seconds of a pause of one direction of a tunnel because of its rate limit. */
@@ -346,6 +390,9 @@ export function createMetrics() {
       const droppedClients = 'Messages about connected clients that were not published: rate, queue, or broker away'
       counter('mqway_push_client_messages_total', 'Messages about connected clients', () => read().clientsPublished)
       counter('mqway_push_client_messages_dropped_total', droppedClients, () => read().clientsDropped)
+      const [requested, events] = ['Requested receipts whose deadline has not passed', 'Their events']
+      gauge('mqway_push_receipts_outstanding', requested, () => read().receiptsOutstanding.devices)
+      gauge('mqway_push_receipts_outstanding_events', events, () => read().receiptsOutstanding.events)
     },
     watchGateways(read: () => number): void {
       const known =

@@ -97,6 +97,7 @@ async function assemble(
     shuttingDown = true
     router.shutDown()
     push?.endStreams()
+    web.endStreams()
     const closed = listeners.close()
     await Promise.all([tunnels.close(grace * connectionsPart), push?.endSockets(grace * connectionsPart)])
     // Responses under way remain, and connections that sent no request.

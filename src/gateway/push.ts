@@ -17,6 +17,7 @@ import type { LimitsConfig } from '../config/schema.js'
 import { BodyBudget } from '../http/body-budget.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { type Hub, openHub } from '../hub/hub.js'
+import { TopicActivity } from '../hub/topic-activity.js'
 import type { Notify, NotifyOptions } from '../integrations/notify/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import type { RedisJournal } from '../journal/redis-journal.js'
@@ -136,12 +137,15 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     presenceDropped: messages.counters.dropped,
     clientsPublished: clientMessages?.counters.published ?? 0,
     clientsDropped: clientMessages?.counters.dropped ?? 0,
+    receiptsOutstanding: receipts.outstanding,
   }))
   const push = { hub, journal, publisher: source, presence, filterQuota, receipts, config }
   const transport = transportContext(options, push, connections)
   const sockets = createSockets(options, transport)
   const polls: { close(): void }[] = []
   return {
+    /** The busiest topics, for the dashboard. */
+    topics: new TopicActivity({ journal }),
     /** Why push is not connected to the broker; `undefined` while it is. */
     get failure() {
       return source.failure
@@ -290,10 +294,11 @@ function openClientMessages(
 
 /** Stored like the journal, because receipts are useless without their events. */
 async function openReceiptsOf(
-  { config, data, limits, shared, log }: PushSideOptions,
-  parts: Pick<ReceiptsOptions, 'journal' | 'publisher' | 'presence'> & Pick<Hub, 'tracking'>,
+  { config, data, limits, shared, log, metrics }: PushSideOptions,
+  given: Pick<ReceiptsOptions, 'journal' | 'publisher' | 'presence'> & Pick<Hub, 'tracking'>,
   coordination: Coordination | undefined,
 ): Promise<Receipts> {
+  const parts = { ...given, count: metrics.receipts }
   const bounds = {
     maxReceipts: config.maxReceipts,
     topic: limits,

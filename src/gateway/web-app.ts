@@ -4,19 +4,23 @@ import { compileAdministrators } from '../access/administrators.js'
 import { compileOrigins, type OriginPolicy } from '../access/origins.js'
 import { LocalClients } from '../base/client-directory.js'
 import { listPrivateFiles } from '../config/private-files.js'
+import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
 import { HeaderRules } from '../http/header-rules.js'
 import type { UpgradeRoute } from '../http/upgrade-route.js'
 import { createApp } from '../server/app.js'
 import { collectRoutes } from '../server/attached-server.js'
 import { EncodedFiles } from '../server/encoded-files.js'
-import { registerHealth } from '../server/health.js'
+import { compileHealthCheck, type Health, registerHealth } from '../server/health.js'
 import { type HttpsLocation, registerHttpsRedirect } from '../server/https-redirect.js'
 import { listPageDirectories, registerEndpointHints, registerPages } from '../server/pages.js'
 import { registerTickets } from '../server/tickets.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
 import { registerClients } from '../transports/clients.js'
+import { registerDashboard } from '../transports/dashboard.js'
+import { LiveConnections } from '../transports/live-connections.js'
 import { AllClients } from '../workers/all-clients.js'
+import { prometheusText } from '../workers/worker-metrics.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import type { PushSide } from './push.js'
@@ -39,6 +43,8 @@ export interface OpenedWebApp {
   readonly app: FastifyInstance
   /** Whether it has a route at a path. */
   hasRoute(path: string): boolean
+  /** Ends the streams of dashboards with a reason. */
+  endStreams(): void
 }
 
 /** Makes the app that answers HTTP requests, with all routes: health, tickets, the push API and the pages. */
@@ -61,15 +67,19 @@ export async function openWebApp(
     noPush: push ? undefined : { sentence: pushIsOff, isAt: path => isPushPath(path, config) },
   })
   if (!push && config.push !== 'off') log.info(pushIsOff)
-  registerHealth(app, {
-    ...{ isShuttingDown, seesDetails, resolveClient, log },
+  const checkHealth = compileHealthCheck({
     brokers: brokers.probed,
     pushFailure: push && (() => push.failure),
     journalFailure: push && (() => push.journalFailure),
-    readMetrics: () => group?.allMetrics() ?? metrics.registry.metrics(),
+    log,
+  })
+  registerHealth(app, {
+    ...{ checkHealth, isShuttingDown, seesDetails, resolveClient },
+    readMetrics: async () => (group ? prometheusText(await group.allMetrics()) : metrics.registry.metrics()),
   })
   registerTicketRoute(app, context, options.routes)
-  registerClientsRoute(app, context)
+  const dashboards = new LiveConnections()
+  registerAdministration(app, context, { push, checkHealth, dashboards })
   const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
   push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
   if (config.public !== 'off') {
@@ -79,7 +89,7 @@ export async function openWebApp(
     await registerPages(app, { directory, index, headerRules, encoded, site, ownFiles, resolveClient, log })
   }
   await app.ready()
-  return { app, hasRoute }
+  return { app, hasRoute, endStreams: () => dashboards.close() }
 }
 
 /** Tickets are for pages that may open at least one of the WebSockets. */
@@ -93,9 +103,19 @@ function registerTicketRoute(
   registerTickets(app, { gate, tickets, credentials: config.access ?? {}, allowsOrigin })
 }
 
+interface Administration {
+  readonly push: PushSide | undefined
+  readonly checkHealth: () => Promise<Health>
+  readonly dashboards: LiveConnections
+}
+
 /** Only for pages of the gateway itself, whatever `push.origins` allows. */
-function registerClientsRoute(app: FastifyInstance, context: GatewayContext): void {
-  const { config, access, brokers, group, log } = context
+function registerAdministration(
+  app: FastifyInstance,
+  context: GatewayContext,
+  { push, checkHealth, dashboards }: Administration,
+): void {
+  const { config, access, brokers, group, log, metrics } = context
   const local = new LocalClients(context.clients, log)
   const gate = context.gate.with({
     credentials: config.access ?? {},
@@ -103,12 +123,21 @@ function registerClientsRoute(app: FastifyInstance, context: GatewayContext): vo
     allowsCredentials: undefined,
   })
   const isOpen = config.access !== undefined || config.anonymous
-  registerClients(app, {
+  const shared = {
     ...{ gate, log },
-    clients: group ? new AllClients(local, group) : local,
     requireAdmin: compileAdministrators({ rules: access.rules, isOpen }),
     requiresUser: access.authenticator !== undefined,
+  }
+  registerClients(app, {
+    ...shared,
+    clients: group ? new AllClients(local, group) : local,
     endSession: brokers.openEmbedded && (clientId => brokers.openEmbedded?.endSession(clientId) === true),
+  })
+  registerDashboard(app, {
+    ...{ ...shared, metrics, checkHealth, connections: dashboards },
+    readMetrics: () => group?.allMetrics() ?? metrics.registry.getMetricsAsJSON(),
+    topics: push?.topics,
+    facts: { maxConnections: config.limits.connections, maxEvents: push && pushOf(config)?.maxEvents },
   })
 }
 

@@ -2,6 +2,7 @@ import { type Clock, systemClock } from '../base/clock.js'
 import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
 import { LogRate } from '../base/log-rate.js'
+import type { ReceiptOutcome } from '../base/metrics.js'
 import { isGapMarker, parseId } from '../journal/event.js'
 import type { Journal } from '../journal/journal.js'
 import type { Presence } from '../presence/presence.js'
@@ -73,6 +74,8 @@ export interface ReceiptsOptions {
   readonly epochs?: ReadonlySet<string> | undefined
   /** Called when the store has been read again, because it may have another state than this gateway. */
   readonly onReloaded?: (() => void) | undefined
+  /** Counts receipts. */
+  readonly count?: ((outcome: ReceiptOutcome, receipts: number) => void) | undefined
   readonly clock?: Clock
   readonly log: Logger
   readonly bounds: Pick<ReceiptBounds, 'maxReceipts'> & Partial<ReceiptBounds>
@@ -140,6 +143,10 @@ class StoredReceipts implements OwnReceipts {
     options.tracking.onWritten = (sequence, device) => this.#trackWritten(sequence, device)
   }
 
+  get outstanding(): Receipts['outstanding'] {
+    return this.#repository.quota.outstanding
+  }
+
   async start(): Promise<void> {
     for await (const { sequence, topic, unwritten, awaited } of this.#repository.pending()) {
       this.#options.tracking.track(sequence, topic, unwritten, awaited)
@@ -192,7 +199,7 @@ class StoredReceipts implements OwnReceipts {
       await this.#trimStep()
       return this.#repository.record(event, receipt, this.#clock.now())
     })
-    if (recorded?.fresh) this.#changed()
+    if (recorded?.fresh) this.#stored()
     return recorded
   }
 
@@ -201,8 +208,13 @@ class StoredReceipts implements OwnReceipts {
     // Most events ask for no receipts.
     if (epoch !== this.#options.journal.epoch || !this.#repository.isPending(sequence)) return false
     const recorded = await this.#enqueue(() => this.#recordAcknowledged(sequence, device, user))
-    if (recorded) this.#changed()
+    if (recorded) this.#stored()
     return recorded
+  }
+
+  #stored(): void {
+    this.#options.count?.('stored', 1)
+    this.#changed()
   }
 
   #noteAcknowledged(id: string, client: Pick<Receipt, 'device' | 'user'>): void {
@@ -363,8 +375,10 @@ class StoredReceipts implements OwnReceipts {
     this.#isExpiring = true
     try {
       for (;;) {
-        const sequence = await this.#enqueue(() => this.#repository.expireNext(this.#clock.now()))
-        if (sequence === undefined) break
+        const expired = await this.#enqueue(() => this.#repository.expireNext(this.#clock.now()))
+        if (expired === undefined) break
+        const { sequence, missed } = expired
+        this.#options.count?.('missed', missed)
         this.#options.tracking.untrack(sequence)
         if (this.#isGone(sequence)) {
           this.#cache.delete(sequence)

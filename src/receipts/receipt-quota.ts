@@ -17,6 +17,11 @@ export class ReceiptQuota {
     this.#events = new FairQuota(maxRequests)
   }
 
+  /** Requested devices, and the events that they are requested for, whose deadline has not passed. */
+  get outstanding(): { readonly devices: number; readonly events: number } {
+    return { devices: this.#devices.total, events: this.#events.total }
+  }
+
   /** @throws {GatewayError} `too-many-receipts` if the account has too many, `receipts-full` if all together have */
   require({ by, devices }: PendingReceipts): void {
     for (const [quota, amount, things, option] of [

@@ -252,8 +252,12 @@ export class ReceiptRepository {
     return first && firstOf(first[0])
   }
 
-  /** Closes the first request whose deadline is not after `now`. @returns the sequence of its event; `undefined` if there is none */
-  async expireNext(now: number): Promise<number | undefined> {
+  /**
+   * Closes the first request whose deadline is not after `now`.
+   *
+   * @returns the sequence of its event, and the number of devices without a receipt; `undefined` if there is none
+   */
+  async expireNext(now: number): Promise<{ readonly sequence: number; readonly missed: number } | undefined> {
     const [first] = await this.#store.range(before('d', now + 1), 1)
     if (!first) return undefined
     const [key] = first
@@ -261,8 +265,9 @@ export class ReceiptRepository {
     const request = await this.requestOf(sequence)
     this.#store.delete(key)
     let state = this.#state
+    let missed: readonly string[] = []
     if (request) {
-      const missed = await this.#closeAsked(sequence)
+      missed = await this.#closeAsked(sequence)
       this.#store.put(keyOf('q', sequence), { ...request, closed: true } satisfies RequestRecord)
       this.#store.put(keyOf('f', request.deadline, sequence), '')
       state = await this.#messages.dropOldest(this.#messages.addMissed(state, request, missed))
@@ -271,7 +276,7 @@ export class ReceiptRepository {
     const awaited = this.#pending.get(sequence)
     this.#pending.delete(sequence)
     if (awaited) this.quota.remove(awaited)
-    return sequence
+    return { sequence, missed: missed.length }
   }
 
   /** Marks the requested devices that have a receipt. @returns the others */

@@ -71,6 +71,8 @@ export interface ReceiptReservation {
 
 /** Stores receipts and requests for them, and publishes receipts and missed deadlines. */
 export interface Receipts {
+  /** Requested devices, and their events, whose deadline has not passed. */
+  readonly outstanding: { readonly devices: number; readonly events: number }
   /**
    * Stores a receipt, and publishes it. A repetition, or an earlier status than the stored one, changes nothing.
    *

@@ -97,6 +97,10 @@ class SharedReceipts implements Receipts {
     })
   }
 
+  get outstanding(): Receipts['outstanding'] {
+    return this.#pending.quota.outstanding
+  }
+
   async record(
     id: string,
     receipt: Omit<Receipt, 'time'>,

@@ -4,33 +4,66 @@ import type { ClientResolver } from '../access/client-address.js'
 import type { DetailReaders } from '../access/detail-readers.js'
 import type { Logger } from '../base/log.js'
 import { version } from '../base/version.js'
-import { type ProbedBroker, readinessCheck } from './readiness.js'
+import { type BrokerReport, type ProbedBroker, readinessCheck } from './readiness.js'
 
-export interface HealthOptions {
+/** Whether the gateway can serve. */
+export interface Health {
+  readonly isReady: boolean
+  /** Why it is not ready; `undefined` if it is. */
+  readonly detail: string | undefined
+  readonly brokers: readonly BrokerReport[]
+}
+
+export interface HealthCheckOptions {
   /** All brokers; the gateway is ready if all respond. */
   readonly brokers: readonly ProbedBroker[]
   /** The reason for which push has no session with the broker; `undefined` with one; left out without push. */
   readonly pushFailure?: (() => string | undefined) | undefined
   /** Why the journal is not available; `undefined` while it is; left out without push. */
   readonly journalFailure?: (() => string | undefined) | undefined
+  readonly log: Logger
+}
+
+export interface HealthOptions {
+  readonly checkHealth: () => Promise<Health>
   readonly isShuttingDown: () => boolean
   /** The metrics in the text format of Prometheus. */
   readonly readMetrics: () => Promise<string>
   /** Clients that may read `/metrics`, and addresses at `/readyz`. */
   readonly seesDetails: DetailReaders
   readonly resolveClient: ClientResolver
-  readonly log: Logger
 }
 
 /** `Retry-After`, in seconds. */
 const retryAfter = 5
 
+/** Compiles the check of `/readyz`: it never rejects, and takes 3 s at most. */
+export function compileHealthCheck(options: HealthCheckOptions): () => Promise<Health> {
+  const checks = options.brokers.map(broker => readinessCheck(broker, options.log))
+  return async () => {
+    const brokers = await Promise.all(checks.map(check => check()))
+    const detail = detailOf(brokers, options)
+    return { isReady: detail === undefined, detail, brokers }
+  }
+}
+
+/** The first reason for which the gateway is not ready. */
+function detailOf(
+  brokers: readonly BrokerReport[],
+  { pushFailure, journalFailure }: HealthCheckOptions,
+): string | undefined {
+  const failed = brokers.find(({ detail }) => detail !== undefined)
+  if (failed) return `The broker ${failed.broker}: ${failed.detail}`
+  const push = pushFailure?.()
+  if (push !== undefined) return `Push has no session with the broker: ${push}`
+  const journal = journalFailure?.()
+  return journal === undefined ? undefined : `The journal of push is not available: ${journal}`
+}
+
 /**
  * Adds `/healthz` (the process answers), `/readyz` (its brokers answer, and push has its session) and `/metrics` (for Prometheus).
  */
 export function registerHealth(app: FastifyInstance, options: HealthOptions): void {
-  const checks = options.brokers.map(broker => readinessCheck(broker, options.log))
-
   app.get('/healthz', async (_request, reply) => {
     reply.header('cache-control', 'no-store')
     return { status: 'ok', version }
@@ -39,25 +72,9 @@ export function registerHealth(app: FastifyInstance, options: HealthOptions): vo
   app.get('/readyz', async (request, reply) => {
     const isDetailed = options.seesDetails(options.resolveClient(request.raw))
     if (options.isShuttingDown()) return unavailable(reply, { detail: 'The gateway is shutting down' })
-    const brokers = await Promise.all(checks.map(check => check()))
-    const failed = brokers.find(({ detail }) => detail !== undefined)
+    const { isReady, detail, brokers } = await options.checkHealth()
     const report = brokers.length === 1 ? brokers[0] : { brokers }
-    if (failed)
-      return unavailable(reply, isDetailed && { ...report, detail: `The broker ${failed.broker}: ${failed.detail}` })
-    const pushFailure = options.pushFailure?.()
-    if (pushFailure !== undefined) {
-      return unavailable(
-        reply,
-        isDetailed && { ...report, detail: `Push has no session with the broker: ${pushFailure}` },
-      )
-    }
-    const journalFailure = options.journalFailure?.()
-    if (journalFailure !== undefined) {
-      return unavailable(
-        reply,
-        isDetailed && { ...report, detail: `The journal of push is not available: ${journalFailure}` },
-      )
-    }
+    if (!isReady) return unavailable(reply, isDetailed && { ...report, detail })
     reply.header('cache-control', 'no-store')
     return { status: 'ready', ...(isDetailed && report) }
   })

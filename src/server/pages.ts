@@ -21,7 +21,7 @@ import { sendStatus } from '../http/responses.js'
 import type { HttpResponse } from '../http/unread-responses.js'
 import type { EncodedFiles } from './encoded-files.js'
 import { createPrivateFileGuard } from './private-file-guard.js'
-import { type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
+import { type ServedFilesOptions, type StaticFilesOptions, sendFile, serveFile } from './static-files.js'
 import type { UpgradeRefusal } from './upgrade.js'
 
 export interface PagesOptions {
@@ -46,17 +46,23 @@ const builtInDirectory = fileURLToPath(new URL('../../public', import.meta.url))
 
 const { resolve: resolveModule } = createRequire(import.meta.url)
 const pahoDirectory = dirname(resolveModule('paho-mqtt'))
+const uplotDirectory = dirname(resolveModule('uplot'))
 const mqttDirectory = join(dirname(resolveModule('mqtt/package.json')), 'dist')
 
-/** Browser clients: Paho and MQTT.js from their packages, and the one for pages without MQTT. */
-const clients = [
+/** Browser clients: Paho and MQTT.js from their packages, and the one for pages without MQTT; and what the dashboard draws its charts with. */
+const bundledFiles = [
   { name: 'paho-mqtt.js', file: 'paho-mqtt.js', directory: pahoDirectory },
   { name: 'paho-mqtt.min.js', file: 'paho-mqtt-min.js', directory: pahoDirectory },
   { name: 'mqtt.js', file: 'mqtt.js', directory: mqttDirectory },
   { name: 'mqtt.min.js', file: 'mqtt.min.js', directory: mqttDirectory },
   { name: 'mqtt.esm.js', file: 'mqtt.esm.js', directory: mqttDirectory },
   { name: 'mqway.js', file: 'mqway.js', directory: builtInDirectory },
+  { name: 'uplot.min.js', file: 'uPlot.iife.min.js', directory: uplotDirectory },
+  { name: 'uplot.min.css', file: 'uPlot.min.css', directory: uplotDirectory },
 ] as const
+
+/** The page of the dashboard; below it are its modules and styles. */
+const dashboardUrl = '/dashboard'
 
 /**
  * CSP of the built-in pages: they load from here and connect to their own origin only. `connect-src 'self'` includes ws: and wss: to the same host
@@ -84,7 +90,8 @@ class HiddenFile extends Error {
 }
 
 /**
- * Serves static files: the built-in pages or a configured directory, and the browser clients under `/vendor/`.
+ * Serves static files: the built-in pages or a configured directory, the browser clients under `/vendor/`, and the dashboard, unless the directory has
+ * an entry of this name.
  *
  * Files whose name begins with a dot, links out of the directory, files of the program itself, and what is no regular file are answered 404.
  * Browsers may cache files, but revalidate them each time (ETag).
@@ -109,7 +116,8 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   await app.register(async scope => {
     boundOpenFiles(scope, options)
     closeUnsentFiles(scope)
-    const policy = options.directory === undefined && { 'content-security-policy': builtInPolicy }
+    const builtIn = { 'content-security-policy': builtInPolicy }
+    const policy = options.directory === undefined && builtIn
     const ruled = ({ raw, url }: FastifyRequest) =>
       options.headerRules?.forFile({ ...options.resolveClient(raw), path: pathOf(url) })
     const files: StaticFilesOptions = {
@@ -120,7 +128,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
       headersOf: request => ({ 'cache-control': 'no-cache', ...ruled(request), ...policy }),
     }
     scope.route({ method: ['GET', 'HEAD'], url: '/*', handler: (...asked) => serveFile(...asked, files) })
-    for (const { name, file, directory } of clients) {
+    for (const { name, file, directory } of bundledFiles) {
       const own = ['vendor', name]
       const bundled = { ...files, root: directory, onFile: onlyInside(await realpath(directory)) }
       scope.get(`/vendor/${name}`, async (request, reply) =>
@@ -129,6 +137,17 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
           : sendFile(request, reply, [file], bundled),
       )
     }
+    if (options.directory !== undefined && (await isTaken(join(root, dashboardUrl)))) return
+    const dashboard: ServedFilesOptions = {
+      ...files,
+      root: builtInDirectory,
+      prefix: dashboardUrl,
+      onFile: onlyInside(await realpath(builtInDirectory)),
+      headersOf: request => ({ ...files.headersOf(request), ...builtIn }),
+    }
+    scope.get(dashboardUrl, (request, reply) => sendFile(request, reply, ['dashboard.html'], dashboard))
+    scope.get(`${dashboardUrl}/`, async (_request, reply) => reply.redirect(dashboardUrl, 308))
+    scope.get(`${dashboardUrl}/*`, (request, reply) => serveFile(request, reply, dashboard))
   })
 }
 
@@ -238,6 +257,10 @@ async function directoryAt(path: string): Promise<string> {
   const stats = await stat(path).catch(() => undefined)
   if (stats?.isDirectory()) return realpath(path)
   throw new StartError(`--public ${path}: ${stats ? 'is no directory' : 'does not exist'}`)
+}
+
+async function isTaken(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined
 }
 
 async function isThere(path: string): Promise<boolean> {

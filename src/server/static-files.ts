@@ -18,12 +18,18 @@ export interface StaticFilesOptions {
   readonly encoded?: EncodedFiles | undefined
 }
 
+export interface ServedFilesOptions extends StaticFilesOptions {
+  /** Begin of the path that is no part of the file's name. Default: none. */
+  readonly prefix?: string
+}
+
 /**
  * Serves the requested file: ranges and conditions (RFC 9110 §13, §14), the index file of a directory, and 301 from a directory without a slash at the
  * end, so that relative links hold.
  */
-export async function serveFile(request: FastifyRequest, reply: FastifyReply, options: StaticFilesOptions) {
-  const segments = segmentsOf(pathOf(request.url))
+export async function serveFile(request: FastifyRequest, reply: FastifyReply, options: ServedFilesOptions) {
+  const { prefix = '' } = options
+  const segments = segmentsOf(pathOf(request.url).slice(prefix.length))
   if (!segments || isHidden(segments)) return notFound(reply)
   return sendFile(request, reply, segments, options)
 }

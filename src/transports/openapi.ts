@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { version } from '../base/version.js'
 import { clientsOperations } from './clients.js'
 import { connectionsOperations } from './connections.js'
+import { dashboardOperations } from './dashboard.js'
 import { eventSchema } from './event-json.js'
 import type { Operation, OperationResponse } from './operation.js'
 import { pollOperations } from './poll/poll.js'
@@ -222,4 +223,5 @@ export const operations: readonly Operation[] = [
   ...receiptOperations,
   ...presenceOperations,
   ...clientsOperations,
+  ...dashboardOperations,
 ]

@@ -1,5 +1,5 @@
-import type { MetricObjectWithValues, MetricValue } from 'prom-client'
 import type { ClientList, ClientListQuery, ClientsEnd, FoundClients, WantedClients } from '../base/client-directory.js'
+import type { MetricValues } from '../base/metrics.js'
 import type { Config } from '../config/schema.js'
 import type { StateBounds, StateChange, StateRecord, Usage, UsageReport } from '../storage/shared-state.js'
 
@@ -44,9 +44,6 @@ export interface Notices {
   failed: string
   ownCounts: OwnCounts
 }
-
-/** Metrics with their values, as the registry of a process has them. */
-export type MetricValues = readonly MetricObjectWithValues<MetricValue<string>>[]
 
 /** The key of TLS session tickets, and when it was made, in milliseconds since 1970. */
 export interface TicketKey {
@@ -103,8 +100,8 @@ export interface Questions extends WorkerQuestions {
   // To the primary process.
   /** Asked by the worker, because a message to one that does not listen yet is lost. */
   start: { readonly body: undefined; readonly answer: WorkerStart }
-  /** The metrics of all workers, in the text format of Prometheus. */
-  allMetrics: { readonly body: undefined; readonly answer: string }
+  /** The metrics of all workers together. */
+  allMetrics: { readonly body: undefined; readonly answer: MetricValues }
   /** The answers of the other workers to a question. */
   askOthers: { readonly body: RelayedQuestion; readonly answer: RelayedAnswers<unknown> }
   ticketKey: { readonly body: undefined; readonly answer: TicketKey }

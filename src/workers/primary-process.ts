@@ -1,4 +1,5 @@
 import cluster from 'node:cluster'
+import type { MetricValues } from '../base/metrics.js'
 import { Channel } from './channel.js'
 import { CountsView } from './counts-view.js'
 import { workerVariable } from './is-worker.js'
@@ -26,8 +27,8 @@ export interface WorkerGroup {
   readonly onQuestion: Channel['onQuestion']
   /** Asks the other workers. */
   askOthers<K extends WorkerQuestionKind>(kind: K, body: Body<K>): Promise<RelayedAnswers<Answer<K>>>
-  /** The metrics of all workers, in the text format of Prometheus. Rejects if they are not there in time. */
-  allMetrics(): Promise<string>
+  /** The metrics of all workers together. Rejects if they are not there in time. */
+  allMetrics(): Promise<MetricValues>
   /** The key of TLS session tickets, where they are not in the data directory. */
   ticketKey(): Promise<TicketKey>
 }

@@ -1,5 +1,5 @@
 import { type Aggregator, AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { MetricValues } from './messages.js'
+import type { MetricValues } from '../base/metrics.js'
 
 /** A worker with metrics. */
 export interface MetricsSource {
@@ -19,6 +19,9 @@ const aggregators: Readonly<Record<string, Aggregator>> = {
   // All workers have the same presence.
   mqway_push_listeners: 'max',
   mqway_push_presence_gateways: 'max',
+  // Each worker knows the requests of all.
+  mqway_push_receipts_outstanding: 'max',
+  mqway_push_receipts_outstanding_events: 'max',
   process_start_time_seconds: 'min',
   nodejs_version_info: 'first',
   nodejs_eventloop_lag_seconds: 'max',
@@ -43,7 +46,7 @@ export class WorkerMetrics {
   readonly #last = new Map<MetricsSource, MetricValues>()
   /** Counters of the workers that have ended. */
   readonly #past: MetricValues[] = []
-  #reading: Promise<string> | undefined
+  #reading: Promise<MetricValues> | undefined
 
   /** @param workers number of workers, running or not */
   constructor(workers: number) {
@@ -75,15 +78,15 @@ export class WorkerMetrics {
     if (last.length > 0) this.#past.push(last)
   }
 
-  /** In the text format of Prometheus. Several requests at the same time get one result. */
-  read(): Promise<string> {
+  /** Several requests at the same time get one result. */
+  read(): Promise<MetricValues> {
     this.#reading ??= this.#read().finally(() => {
       this.#reading = undefined
     })
     return this.#reading
   }
 
-  async #read(): Promise<string> {
+  async #read(): Promise<MetricValues> {
     const sources = [...this.#last.keys()]
     const results = await Promise.allSettled(sources.map(source => source.metrics()))
     let answered = 0
@@ -103,8 +106,13 @@ export class WorkerMetrics {
     const own = await this.#registry.getMetricsAsJSON()
     const past = await aggregate(before).getMetricsAsJSON()
     this.#past.push(past)
-    return aggregate([...all, past, own]).metrics()
+    return aggregate([...all, past, own]).getMetricsAsJSON()
   }
+}
+
+/** Metrics in the text format of Prometheus. */
+export function prometheusText(values: MetricValues): Promise<string> {
+  return aggregate([values]).metrics()
 }
 
 function isCounter({ type }: MetricValues[number]): boolean {

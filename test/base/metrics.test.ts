@@ -82,10 +82,13 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     presenceDropped: 8,
     clientsPublished: 9,
     clientsDropped: 10,
+    receiptsOutstanding: { devices: 13, events: 14 },
   }
   metrics.watchPush(() => ({ ...none, connected: true, subscribers: 4, delivered: 10, replayed: 3, retained: 2 }))
   const lines = (await metrics.registry.metrics()).split('\n').filter(line => line.startsWith('mqway_push_'))
   expect(lines).toEqual([
+    'mqway_push_receipts_total{outcome="stored"} 0',
+    'mqway_push_receipts_total{outcome="missed"} 0',
     'mqway_push_connected 1',
     'mqway_push_catching_up 1',
     'mqway_push_subscribers 4',
@@ -103,6 +106,8 @@ it('counts for push what was delivered how, who listens, and what is in the jour
     'mqway_push_presence_dropped_total 8',
     'mqway_push_client_messages_total 9',
     'mqway_push_client_messages_dropped_total 10',
+    'mqway_push_receipts_outstanding 13',
+    'mqway_push_receipts_outstanding_events 14',
   ])
   metrics.close()
 })

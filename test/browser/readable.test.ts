@@ -12,7 +12,7 @@ import { eventually } from '../helpers/wait.js'
 
 let browser: Browser
 const cleanups: (() => Promise<void>)[] = []
-const pages = ['', 'sse.html', 'long-poll.html', 'socket.html', 'couchdb.html', 'rrr-push.html']
+const pages = ['', 'sse.html', 'long-poll.html', 'socket.html', 'couchdb.html', 'rrr-push.html', 'dashboard']
 const phone = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true } satisfies BrowserContextOptions
 
 async function start(config: ConfigInput = {}): Promise<TestGateway> {
@@ -80,7 +80,7 @@ describeWith(['chromium-headless-shell'], 'a page', () => {
   it.each(pages)('/%s has targets of 24 pixels, names for its fields, and no keys on a phone', async name => {
     const gateway = await start()
     const page = await open(`${gateway.urls.http}/${name}`, phone)
-    await page.locator('#state', { hasText: 'Connected' }).waitFor()
+    await page.locator('#state', { hasText: /Connected|Ready/ }).waitFor()
     const found = await page.evaluate(measure)
     expect(found).toEqual({ small: [], nameless: [], keys: 0, sideways: false })
   })

@@ -4,20 +4,28 @@ import { compileDetailReaders } from '../../src/access/detail-readers.js'
 import { GatewayError } from '../../src/base/errors.js'
 import { version } from '../../src/base/version.js'
 import { createApp } from '../../src/server/app.js'
-import { type HealthOptions, registerHealth } from '../../src/server/health.js'
+import {
+  compileHealthCheck,
+  type HealthCheckOptions,
+  type HealthOptions,
+  registerHealth,
+} from '../../src/server/health.js'
 import { recordingLog, requestLimits, testMetrics } from './rig.js'
 
-async function start(options: Partial<HealthOptions> = {}, trustedProxies: readonly string[] = []) {
+async function start(
+  options: Partial<HealthOptions & HealthCheckOptions> = {},
+  trustedProxies: readonly string[] = [],
+) {
   const recording = recordingLog()
   const resolveClient = compileClientResolver(trustedProxies)
   const app = createApp({ resolveClient, limits: requestLimits, log: recording.log, metrics: testMetrics() })
+  const brokers = [{ name: 'embedded', probe: async () => 1.23 }]
   registerHealth(app, {
-    brokers: [{ name: 'embedded', probe: async () => 1.23 }],
+    checkHealth: compileHealthCheck({ brokers, log: recording.log, ...options }),
     isShuttingDown: () => false,
     readMetrics: () => testMetrics().registry.metrics(),
     seesDetails: compileDetailReaders(['loopback']),
     resolveClient,
-    log: recording.log,
     ...options,
   })
   await app.ready()

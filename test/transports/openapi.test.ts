@@ -10,6 +10,7 @@ import { Requests } from '../../src/sources/requests.js'
 import { ResponseInbox } from '../../src/sources/response-inbox.js'
 import { registerClients } from '../../src/transports/clients.js'
 import { registerConnections } from '../../src/transports/connections.js'
+import { registerDashboard } from '../../src/transports/dashboard.js'
 import { registerOpenApi } from '../../src/transports/openapi.js'
 import { registerPoll } from '../../src/transports/poll/poll.js'
 import { registerPresence } from '../../src/transports/presence.js'
@@ -107,6 +108,15 @@ describe('GET /v1/openapi.json', () => {
           requiresUser: false,
           endSession: undefined,
         })
+        registerDashboard(app, {
+          ...options,
+          requireAdmin: () => {},
+          requiresUser: false,
+          readMetrics: async () => [],
+          checkHealth: async () => ({ isReady: true, detail: undefined, brokers: [] }),
+          topics: undefined,
+          facts: { maxConnections: 1, maxEvents: undefined },
+        })
         registerOpenApi(app, options)
       },
     })
@@ -172,7 +182,8 @@ describe('GET /v1/openapi.json', () => {
     for (const { path, method } of operations().filter(each => each.path !== '/v1/socket')) {
       const url = `${rig.url}${path.replace(/\{\w+\}/, 'nobody')}`
       const response = await fetch(url, { method: method.toUpperCase(), signal: AbortSignal.timeout(5000) })
-      const text = await response.text()
+      // The stream of the dashboard has no end.
+      const text = response.status === 200 ? '' : await response.text()
       expect([path, response.status]).not.toEqual([path, 405])
       if (response.status === 404) expect(text).toContain('There is no such')
     }

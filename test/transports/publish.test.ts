@@ -43,6 +43,7 @@ interface StartOptions extends Partial<RigOptions> {
 async function start({ publish, asked, receiptRoom, ...options }: StartOptions = {}): Promise<TestPublisher> {
   const publisher = new TestPublisher(message => rig.journal.append(message))
   const receipts: Receipts = {
+    outstanding: { devices: 0, events: 0 },
     acknowledged: async () => false,
     record: async () => undefined,
     reserve: (topic, request, by) => {

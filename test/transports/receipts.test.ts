@@ -21,6 +21,7 @@ afterEach(async () => {
 
 async function start(config: ConfigInput = {}, more: RigOptions['register'] = () => {}): Promise<void> {
   const later: Receipts = {
+    outstanding: { devices: 0, events: 0 },
     acknowledged: async () => false,
     record: (...args) => receipts.record(...args),
     reserve: (...args) => receipts.reserve(...args),

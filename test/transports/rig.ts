@@ -85,6 +85,7 @@ class AttendanceList implements Presence {
 
 /** Where nobody asks for receipts. */
 export const noReceipts: Receipts = {
+  outstanding: { devices: 0, events: 0 },
   acknowledged: async () => false,
   record: async () => undefined,
   reserve: () => ({ confirm: async () => {}, cancel: () => {}, acknowledged: () => {} }),

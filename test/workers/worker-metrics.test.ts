@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'vitest'
 import { createMetrics, type Metrics, noTraffic } from '../../src/base/metrics.js'
-import { WorkerMetrics } from '../../src/workers/worker-metrics.js'
+import { prometheusText, WorkerMetrics } from '../../src/workers/worker-metrics.js'
 
 const opened: Metrics[] = []
 afterEach(() => {
@@ -15,7 +15,9 @@ function makeWorker() {
 }
 
 async function valuesOf(all: WorkerMetrics): Promise<Map<string, number>> {
-  const lines = (await all.read()).split('\n').filter(line => line !== '' && !line.startsWith('#'))
+  const lines = (await prometheusText(await all.read()))
+    .split('\n')
+    .filter(line => line !== '' && !line.startsWith('#'))
   return new Map(lines.map(line => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]))
 }
 

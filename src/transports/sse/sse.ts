@@ -11,7 +11,7 @@ import { authorizeSubscribe, deviceOf } from '../subscriptions.js'
 import type { TransportContext } from '../transport-context.js'
 import { EventStream, type StreamContext } from './event-stream.js'
 import { controlEvents, encodeCursor, streamEncoder, streamStart } from './sse-encoding.js'
-import { answerPassingRefusal, asksForEventStream, commentLine, streamHeaders } from './stream-format.js'
+import { answerPassingRefusal, asksForEventStream, commentLine, eventsHeaders } from './stream-format.js'
 
 const url = '/v1/events'
 
@@ -43,8 +43,6 @@ export const eventsOperations: readonly Operation[] = [
     },
   },
 ]
-
-const eventsHeaders = { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' }
 
 /** Adds `GET /v1/events`: server-sent events (HTML Living Standard §9.2). */
 export function registerEvents(app: FastifyInstance, options: TransportContext): void {

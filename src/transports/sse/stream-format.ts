@@ -24,6 +24,9 @@ export const streamHeaders = {
   'x-accel-buffering': 'no',
 }
 
+/** Headers of event streams with UTF-8 declared. */
+export const eventsHeaders = { ...streamHeaders, 'content-type': 'text/event-stream; charset=utf-8' }
+
 /** A heartbeat: a comment without an empty line behind it, because some clients take each empty line for the end of an event. */
 export const commentLine = ':\n'
 

@@ -33,6 +33,7 @@ function receiptsOf(topics: Map<string, string>) {
   const recorded = new Map<string, Omit<Receipt, 'time'>>()
   const requested: [string, ReceiptRequest][] = []
   const receipts: Receipts = {
+    outstanding: { devices: 0, events: 0 },
     acknowledged: async () => false,
     record: async (id, receipt) => {
       recorded.set(id, receipt)
