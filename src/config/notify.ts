@@ -106,9 +106,9 @@ const webhook = z
       .default(100)
       .describe('Messages in one call, with at most 256 Ki characters of JSON'),
     maxQueued: wholeNumber(1, 100_000)
-      .default(10_000)
+      .default(100_000)
       .describe(
-        'Messages that wait, with at most 16 Mi characters of JSON (all webhooks: 64 Mi). Beyond: further ones go to the dead-letter log',
+        'Messages that wait, with at most 16 Mi characters of JSON (all webhooks: 64 Mi), and 256 more for each. Beyond: further ones go to the dead-letter log',
       ),
     giveUpAfter: duration({ min: '1m' })
       .prefault('2d')

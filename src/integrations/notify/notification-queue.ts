@@ -47,6 +47,8 @@ export interface FoundEntry {
 export interface EntryBounds {
   readonly count: number
   readonly length: number
+  /** Characters that count for each entry besides its text. Default: 0. */
+  readonly overhead?: number
 }
 
 /** The oldest entries of a rule. */
@@ -236,7 +238,8 @@ export class NotificationQueue {
       const { count, length, state } = rules.get(rule) ?? { ...collected, count: collected.entries.size }
       const first = count === 0 ? now : state.first
       const bounds = this.#options.boundsOf(rule)
-      if (count >= bounds.count || length + entry.text.length > bounds.length) {
+      const needed = length + entry.text.length + (count + 1) * (bounds.overhead ?? 0)
+      if (count >= bounds.count || needed > bounds.length) {
         rules.set(rule, { count, length, state: { ...state, first, more: state.more + 1 } })
         dropped.push(one)
         continue

@@ -16,6 +16,7 @@ import { EventSubscriber } from './event-subscriber.js'
 import { openMailer } from './mail.js'
 import {
   type Batch,
+  type EntryBounds,
   type FoundEntry,
   NotificationQueue,
   type QueuedCall,
@@ -25,7 +26,15 @@ import { compileRules, type Rule, webhookKey, webhookName } from './rules.js'
 import { nextDueAt } from './schedule.js'
 import { Sender, type SenderOptions } from './sender.js'
 import { openWebhookChannel } from './webhook.js'
-import { alertJson, callBounds, composeCall, eventsOf, type WebhookBounds, webhookBounds } from './webhooks.js'
+import {
+  alertJson,
+  callBounds,
+  composeCall,
+  eventOverhead,
+  eventsOf,
+  type WebhookBounds,
+  webhookBounds,
+} from './webhooks.js'
 
 /** Counts of mails and webhook calls since the start. */
 export interface NotifyFigures {
@@ -158,10 +167,12 @@ export async function openNotify(options: NotifyOptions): Promise<Notify> {
 }
 
 /** The bounds of what waits for the rule with a key. */
-function entryBounds(rules: readonly Rule[], { waiting }: WebhookBounds): (key: string) => typeof mailBounds {
-  const ofWebhooks = new Map(
+function entryBounds(rules: readonly Rule[], { waiting }: WebhookBounds): (key: string) => EntryBounds {
+  const ofWebhooks = new Map<string, EntryBounds>(
     rules.flatMap(({ key, config: { webhook } }) =>
-      webhook === undefined ? [] : [[key, { count: webhook.maxQueued, length: waiting }] as const],
+      webhook === undefined
+        ? []
+        : [[key, { count: webhook.maxQueued, length: waiting, overhead: eventOverhead }] as const],
     ),
   )
   return key => ofWebhooks.get(key) ?? mailBounds

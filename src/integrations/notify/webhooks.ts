@@ -7,12 +7,14 @@ import type { Rule } from './rules.js'
 
 /** Characters of the JSON that waits for one webhook, and for all webhooks. */
 const [maxOfOne, maxOfAll] = [16 * 1024 ** 2, 64 * 1024 ** 2]
+/** Characters that count for a waiting event besides its JSON: what it takes in memory. */
+export const eventOverhead = 256
 /** Characters of the JSON in one call, and of one event with its payload. */
 const [maxInCall, maxEvent] = [262_144, 1024 ** 2]
 
 /** The bounds of one of several webhooks, in characters. */
 export interface WebhookBounds {
-  /** Of the JSON that waits. */
+  /** Of the JSON that waits, with `eventOverhead` for each event. */
   readonly waiting: number
   /** Of the JSON in one call, unless one event has more. */
   readonly call: number
@@ -23,7 +25,7 @@ export interface WebhookBounds {
 /** The bounds of one of `count` webhooks: above 4, each has an equal share of what all of them may have. */
 export function webhookBounds(count: number): WebhookBounds {
   const share = Math.min(maxOfOne, Math.floor(maxOfAll / Math.max(1, count)))
-  return { waiting: share, call: Math.min(maxInCall, share), event: Math.min(maxEvent, share) }
+  return { waiting: share, call: Math.min(maxInCall, share), event: Math.min(maxEvent, share - eventOverhead) }
 }
 
 /**

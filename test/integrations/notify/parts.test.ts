@@ -105,6 +105,45 @@ test('a rule keeps no more text than a mail may have, and counts the rest', asyn
   expect(book.batchOf('a')).toMatchObject({ entries: [entry.entry], more: 0, first: 3 })
 })
 
+test('a webhook has at most so many characters, with some more for each event, and what does not fit is told once', async () => {
+  const told: number[] = []
+  let isFull = true
+  const store = new MemoryStore()
+  const book = await openQueue(
+    {
+      ...{ get: key => store.get(key), range: (range, limit) => store.range(range, limit) },
+      ...{ clear: range => store.clear(range), close: () => store.close() },
+      batch: async changes => {
+        if (isFull) throw new Error('no space left on device')
+        await store.batch(changes)
+      },
+    },
+    {
+      boundsOf: () => ({ count: 10, length: 100, overhead: 20 }),
+      onDropped: async dropped => {
+        told.push(dropped.length)
+      },
+    },
+  )
+  const entry = { rule: 'a', entry: { subject: '', text: 'x'.repeat(13), topic: '', time: 1 } }
+  const found = Array(5).fill(entry)
+  for (let attempt = 0; attempt < 3; attempt++) await expect(book.take(found, 'c', 1)).rejects.toThrow('no space')
+  expect(book.batchOf('a')).toBeUndefined()
+  isFull = false
+  await book.take(found, 'c', 1)
+  expect(told).toEqual([2])
+  expect(book.batchOf('a')).toMatchObject({ more: 2, length: 39 })
+  const call = { rule: 'a', id: '1', text: '', events: 2, dropped: 2, created: 1 }
+  await book.postCall(call, 2, 0)
+  expect(book.batchOf('a')).toMatchObject({ more: 0, length: 13, first: 1 })
+  const [queued] = book.calls
+  if (queued) await book.callGivenUp(queued)
+  expect(book.batchOf('a')).toMatchObject({ more: 4, length: 13 })
+  const again = await openQueue(store)
+  expect(again.batchOf('a')).toEqual(book.batchOf('a'))
+  expect(again.calls).toEqual([])
+})
+
 test('what a book knows is in its store, after each step', async () => {
   const store = new MemoryStore()
   const book = await openQueue(store)
