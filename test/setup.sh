@@ -29,6 +29,7 @@ declare -A needed_files=(
   [/usr/lib/python3/dist-packages/paho/mqtt/client.py]=python3-paho-mqtt
   [/usr/lib/python3/dist-packages/aiosmtpd/smtp.py]=python3-aiosmtpd
   [/usr/include/openssl/ssl.h]=libssl-dev
+  [/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1]=libfaketime
   [/usr/lib/lighttpd/mod_openssl.so]=lighttpd-mod-openssl
 )
 

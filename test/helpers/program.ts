@@ -19,8 +19,12 @@ export interface ServingProgram extends RunningProgram {
 }
 
 /** Starts `mqway serve` with a JSON log and waits until it is ready. */
-export async function serving(args: readonly string[], cwd: string): Promise<ServingProgram> {
-  const running = mqway(['serve', '--log-format', 'json', ...args], cwd)
+export async function serving(
+  args: readonly string[],
+  cwd: string,
+  variables: NodeJS.ProcessEnv = {},
+): Promise<ServingProgram> {
+  const running = mqway(['serve', '--log-format', 'json', ...args], cwd, variables)
   const logged = async (text: string): Promise<Record<string, unknown>> => {
     for (;;) {
       const line: Record<string, unknown> = JSON.parse(await running.line())

@@ -4,6 +4,7 @@ import { describe, it } from 'vitest'
 
 /** Requirements that are not programs: Debian's packages of modules; those for Python belong to Debian's `/usr/bin/python3`. */
 const modules: Readonly<Record<string, string>> = {
+  libfaketime: '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1',
   'lighttpd-mod-openssl': '/usr/lib/lighttpd/mod_openssl.so',
   'python3-aiosmtpd': '/usr/lib/python3/dist-packages/aiosmtpd/smtp.py',
   'python3-paho-mqtt': '/usr/lib/python3/dist-packages/paho/mqtt/client.py',
