@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import mqtt from 'mqtt'
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { afterEach, beforeEach, expect, it, onTestFinished } from 'vitest'
 import { type CuttingProxy, startCuttingProxy } from '../helpers/cutting-proxy.js'
 import { type Listen, pushTransports } from '../helpers/event-clients.js'
 import { freePorts } from '../helpers/free-ports.js'
@@ -20,12 +20,16 @@ describeWith(['redis-server', 'mosquitto'], 'two gateways before one broker, wit
   const programs: ServingProgram[] = []
   const urlsOf = (program: ServingProgram) => ({ http: program.url('http'), https: program.url('https') })
 
-  const start = async ({ url = redis.url, brokerPort = broker.port } = {}): Promise<ServingProgram> => {
+  const start = async ({
+    url = redis.url,
+    brokerPort = broker.port,
+    clientId = undefined as string | undefined,
+  } = {}): Promise<ServingProgram> => {
     const file = join(directory, `${programs.length}.json`)
     const config = {
       ...{ http: { port: 0 }, https: { port: 'off' }, mqtt: { port: 'off' }, data: 'none' },
       broker: `mqtt://127.0.0.1:${brokerPort}`,
-      push: { topics: ['news/#'], journal: { redis: { url } }, presence: { messages: false } },
+      push: { topics: ['news/#'], journal: { redis: { url } }, presence: { messages: false }, clientId },
     }
     await writeFile(file, JSON.stringify(config))
     const program = await serving(['--config', file], directory)
@@ -61,7 +65,9 @@ describeWith(['redis-server', 'mosquitto'], 'two gateways before one broker, wit
     directory = await mkdtemp(join(tmpdir(), 'mqway-several-'))
     const [port = 0] = await freePorts(1)
     redisPort = port
-    redis = await startRedis(['--appendonly', 'yes', '--bind', '127.0.0.1', '--port', `${redisPort}`])
+    // With `everysec`, it writes nothing while the disk is slow, and a killed one loses that.
+    const file = ['--appendonly', 'yes', '--appendfsync', 'always']
+    redis = await startRedis([...file, '--bind', '127.0.0.1', '--port', `${redisPort}`])
     broker = await startMosquitto({ kind: 'tcp' }, ['allow_anonymous true', 'max_queued_messages 100000'])
   })
   afterEach(async () => {
@@ -153,6 +159,16 @@ describeWith(['redis-server', 'mosquitto'], 'two gateways before one broker, wit
       expect(gaps).toEqual([])
     }
   }, 40_000)
+
+  it('say when another client has the client id of their session', async () => {
+    const a = await start({ clientId: 'same' })
+    await a.logged('push connected to the broker')
+    await eventually(async () => (await publish(a, 'x')).status === 201)
+    // As those of another Redis, in turn with this one.
+    const other = mqtt.connect(`mqtt://127.0.0.1:${broker.port}`, { clientId: 'same', reconnectPeriod: 20 })
+    onTestFinished(() => void other.end(true))
+    await a.logged('push.clientId of its own')
+  }, 20_000)
 
   it('tell every subscriber of a gap when Redis has lost the journal, and go on', async () => {
     const [a, b] = [await start(), await start()]

@@ -118,6 +118,7 @@ class BrokerSession implements Source {
   readonly #sizeLimit = new LearnedSizeLimit()
   readonly #profiles: ProtocolNegotiator
   #clientId: string
+  readonly #takeovers: TakeoverDetector
   /** `undefined` while another gateway reads. */
   #reader: Reader | undefined
   readonly #lease: Lease | undefined
@@ -148,6 +149,7 @@ class BrokerSession implements Source {
     })
     this.attempted = Promise.race([attempted, delay(startTimeout, undefined, { ref: false })])
     this.#clientId = clientId
+    this.#takeovers = new TakeoverDetector({ clientId, log })
     const { shared } = options
     if (!shared) this.#reader = this.#readAlone()
     this.#outbound = this.#connectOutbound(outId)
@@ -158,12 +160,11 @@ class BrokerSession implements Source {
   }
 
   #readAlone(): Reader {
-    const { config, data, journal, log } = this.#options
-    const takeovers = new TakeoverDetector({ clientId: this.#clientId, log })
+    const { config, data, journal } = this.#options
     return this.#read({
       ...{ journal, pending: this.#pending, clean: config.journal !== 'level', close: ignore },
       remembered: new RememberedSubscriptions(config.journal === 'level' ? data : undefined),
-      onDown: (reason, lasted) => takeovers.ended(reason, lasted),
+      onDown: (reason, lasted) => this.#takeovers.ended(reason, lasted),
     })
   }
 
@@ -212,7 +213,10 @@ class BrokerSession implements Source {
       remembered: rememberIn(shared.fields),
       clean: false,
       close: () => term.close(),
-      onDown: ignore,
+      onDown: (reason, lasted) => {
+        // After it, another gateway has the session.
+        if (this.#lease?.isHeld) this.#takeovers.ended(reason, lasted)
+      },
     })
   }
 

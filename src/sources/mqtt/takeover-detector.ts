@@ -16,7 +16,7 @@ export interface TakeoverDetectorOptions {
 
 /**
  * Detects another client with the session's client id, whose connects take over the session: two gateways with one
- * `push.clientId` share its messages, and neither gets all.
+ * `push.clientId`, or two sets of gateways that share a journal, share its messages, and neither gets all.
  */
 export class TakeoverDetector {
   readonly #options: TakeoverDetectorOptions
@@ -35,7 +35,7 @@ export class TakeoverDetector {
   ended(reason: unknown, lasted: number | undefined): void {
     this.#brief = lasted !== undefined && lasted < stableTime ? this.#brief + 1 : 0
     const { clientId } = this.#options
-    const remedy = `give each gateway a push.clientId of its own; this one's is ${clientId}`
+    const remedy = `give each gateway, or each set of gateways with one journal in Redis, a push.clientId of its own; this one's is ${clientId}`
     if (reason instanceof TakenOver) this.#log(`another client took over push's client id at the broker: ${remedy}`)
     // MQTT 3.1.1 gives no reason for the end of a connection.
     else if (this.#brief >= maxBrief) {
