@@ -73,8 +73,15 @@ function samplesOf(text: string): { metric: string; labels: Record<string, strin
 describeWith(['promtool'], 'the alerts and the dashboard of examples/monitoring', () => {
   it('ask for metrics and labels that a gateway has, with every value that they name', async () => {
     const mail = { from: 'mqway@example.org', sendmail: '/bin/true' }
+    const webhook = { url: 'http://127.0.0.1:1/', secret: `whsec_${Buffer.alloc(32).toString('base64')}` }
     const gateway = await startTestGateway({
-      notify: { mail, rules: [{ topics: ['alarm'], to: ['ops@example.org'] }] },
+      notify: {
+        mail,
+        rules: [
+          { topics: ['alarm'], to: ['ops@example.org'] },
+          { topics: ['alarm'], webhook },
+        ],
+      },
     })
     onTestFinished(() => gateway.close())
     await handshake(`${gateway.urls.http.replace('http', 'ws')}/mqtt`)
@@ -113,6 +120,7 @@ describeWith(['promtool'], 'the alerts and the dashboard of examples/monitoring'
     ['MqwayBrokerUnreachable', 'mqway_refusals_total{reason="broker-timeout"}', '0 5 5 5 5', '1m', '4m'],
     ['MqwayConnectionsTaken', 'mqway_refusals_total{reason="too-many-connections"}', '0 0 0 5', '2m', '3m'],
     ['MqwayRefusesLogins', 'mqway_refusals_total{reason="identity-refused"}', '0+120x12', '3m', '10m'],
+    ['MqwayWebhookEventsLost', 'mqway_webhook_events_dropped_total{rule="orders"}', '0 0 0 7', '2m', '3m'],
     ['MqwayCertificateExpires', 'mqway_certificate_expiry_seconds', '604860+0x5', '0m', '2m'],
   ])('%s fires when %s is %s, and not before', async (alertname, series, values, quiet, fires) => {
     const count = (eval_time: string, value: number) => ({

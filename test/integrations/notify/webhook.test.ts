@@ -150,6 +150,13 @@ describe('a webhook', () => {
         (hook.answer = response => response.writeHead(101, { upgrade: 'x', connection: 'upgrade' }).end()),
       'closed the connection',
     ],
+    [
+      'has headers without an end',
+      (hook: Receiver) => {
+        hook.answer = response => response.socket?.write(`HTTP/1.1 200 OK\r\n${'x: y\r\n'.repeat(20_000)}`)
+      },
+      'Header overflow',
+    ],
     ['says nothing', (hook: Receiver) => (hook.answer = () => {}), 'no response within 150 ms'],
   ])('that %s has not accepted the call', async (_, fail, error) => {
     const hook = await receiver()
@@ -385,6 +392,15 @@ describe('a webhook', () => {
     await passUntil(rig, () => hook.calls.length === 3)
     expect(hook.payloads).toEqual(numbers(0, 3))
     expect(JSON.stringify(rig.logged)).not.toContain(secret.slice('whsec_'.length))
+  })
+
+  it('has no start with a secret that is none', async () => {
+    const rig = await started({ topics: ['none'], to: ['ops@example.org'] })
+    writeFileSync(join(rig.directory, 'secret'), 'whsec_AAAA\n')
+    await rig.stop()
+    const opened = rig.open([ruleOf({ url: 'http://127.0.0.1:1/' }, { secret: undefined, secretFile: 'secret' })])
+    await expect(opened).rejects.toThrow('webhook.secretFile of orders: each line must be whsec_ and')
+    await rig.open()
   })
 
   it('is called no more often than atMost says', async () => {
