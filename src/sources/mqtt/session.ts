@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { GatewayError } from '../../base/errors.js'
 import type { Logger } from '../../base/log.js'
+import { LogRate } from '../../base/log-rate.js'
 import type { PushConfig } from '../../config/push.js'
 import type { Event } from '../../journal/event.js'
 import { type Journal, sizeOf } from '../../journal/journal.js'
@@ -119,6 +120,7 @@ class BrokerSession implements Source {
   readonly #profiles: ProtocolNegotiator
   #clientId: string
   readonly #takeovers: TakeoverDetector
+  readonly #warnings = new LogRate()
   /** `undefined` while another gateway reads. */
   #reader: Reader | undefined
   readonly #lease: Lease | undefined
@@ -351,9 +353,22 @@ class BrokerSession implements Source {
     connection.publish(message).catch(error => {
       if (error instanceof GatewayError) pending.fail(error)
     })
-    const event = await pending.event
+    const event = await pending.event.catch(error => {
+      this.#warnOfOtherBroker(error)
+      throw error
+    })
     this.#sizeLimit.passed(sizeOf(message))
     return event
+  }
+
+  /** Two sets of gateways with one prefix, each with a broker of its own, would each have a half of the messages. */
+  #warnOfOtherBroker(error: unknown): void {
+    const isMissing = error instanceof GatewayError && error.reason === 'publish-timeout'
+    if (!isMissing || !this.#connected || !this.#lease || this.#reader || !this.#warnings.allows()) return
+    const { log, brokerName } = this.#options
+    log.warn(
+      `messages published at ${brokerName} do not become events at the gateway that reads the broker: if that has another broker, give each set of gateways its own push.journal.redis.prefix`,
+    )
   }
 
   /** Call when the broker ended the outbound connection: perhaps because of the largest pending message. */
